@@ -6,7 +6,17 @@
 #[cfg(test)]
 mod support;
 
+mod closing;
 mod commands;
+mod crowd;
 mod diff;
 mod events;
+mod handshake;
+mod limits;
 mod list;
+mod liveness;
+mod names;
+mod protocol;
+mod restart;
+mod slow;
+mod startup;

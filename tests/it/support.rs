@@ -13,9 +13,10 @@ pub(crate) mod roster;
 pub(crate) mod server;
 pub(crate) mod socket;
 pub(crate) mod webdriver;
+pub(crate) mod witness;
 
 use std::future::Future;
-use std::time::Duration;
+pub(crate) use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 

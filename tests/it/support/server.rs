@@ -77,6 +77,12 @@ impl Server {
         within(bound, "the server to exit", self.child.wait()).await.expect("the server was started by us")
     }
 
+    /// As `start_again`, with other arguments.
+    pub(crate) async fn start_again_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.start_again().await;
+    }
+
     /// Starts again after an end, on the same port, folder and database, and so as the next life of the same node.
     pub(crate) async fn start_again(&mut self) {
         let port = self.address.port();

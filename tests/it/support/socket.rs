@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Interval;
 
 /// The nonce of RFC 6455, section 1.3, and the answer that the RFC works out for it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -23,6 +24,7 @@ pub(crate) struct Upgrade {
     path: String,
     headers: Vec<(&'static str, String)>,
     receive_buffer: Option<u32>,
+    end: &'static str,
 }
 
 impl Upgrade {
@@ -34,7 +36,7 @@ impl Upgrade {
             ("Sec-WebSocket-Key", KEY),
         ];
         let headers = headers.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
-        Self { method: "GET", path: path.into(), headers, receive_buffer: None }
+        Self { method: "GET", path: path.into(), headers, receive_buffer: None, end: "\r\n" }
     }
 
     pub(crate) fn method(mut self, method: &'static str) -> Self {
@@ -60,6 +62,12 @@ impl Upgrade {
         self
     }
 
+    /// Leaves out the empty line at which a request is complete.
+    pub(crate) fn unfinished(mut self) -> Self {
+        self.end = "";
+        self
+    }
+
     /// Connects and sends the request; the answer has yet to be read.
     pub(crate) async fn send(&self, address: SocketAddr) -> io::Result<Socket> {
         let socket = TcpSocket::new_v4()?;
@@ -75,9 +83,9 @@ impl Upgrade {
         for (name, value) in &self.headers {
             request += &format!("{name}: {value}\r\n");
         }
-        request += "\r\n";
+        request += self.end;
         stream.write_all(request.as_bytes()).await?;
-        Ok(Socket { stream, decoder: Decoder::default(), path: self.path.clone() })
+        Ok(Socket { stream, decoder: Decoder::default(), path: self.path.clone(), beat: None })
     }
 
     /// Connects and reads the answer: the open socket, or the response that refused it.
@@ -93,6 +101,7 @@ pub(crate) struct Socket {
     stream: TcpStream,
     decoder: Decoder,
     path: String,
+    beat: Option<Interval>,
 }
 
 impl Socket {
@@ -102,6 +111,11 @@ impl Socket {
             Ok(socket) => socket,
             Err(response) => panic!("{path} was refused: {response:?}"),
         }
+    }
+
+    /// Reads the answer to a handshake that was only sent.
+    pub(crate) async fn answered(self) -> Result<Self, Response> {
+        within(BOUND, "the answer to the handshake", self.answer()).await
     }
 
     async fn answer(mut self) -> Result<Self, Response> {
@@ -139,6 +153,11 @@ impl Socket {
 
     pub(crate) async fn try_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         within(BOUND, "room in the server's receive buffer", self.stream.write_all(bytes)).await
+    }
+
+    /// Sends without a bound, for those who want to see the server stop reading.
+    pub(crate) async fn try_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
     }
 
     pub(crate) async fn send(&mut self, raw: Raw) {
@@ -184,16 +203,7 @@ impl Socket {
 
     /// The next frame, pings of the server too, without answering them and without a bound.
     pub(crate) async fn frame(&mut self) -> Frame {
-        loop {
-            if let Some(frame) = self.decoder.next() {
-                return frame;
-            }
-            match self.stream.read_buf(&mut self.decoder.buffer).await {
-                Ok(0) => return Frame::End,
-                Ok(_) => {}
-                Err(_) => return Frame::Reset,
-            }
-        }
+        read(&mut self.stream, &mut self.decoder).await
     }
 
     /// The next frame that is not a ping of the server's, those being answered.
@@ -206,15 +216,31 @@ impl Socket {
         within(bound, &what, self.next_frame()).await
     }
 
-    /// As `next`, for those who have a bound of their own.
+    /// As `next`, for those who have a bound of their own. Nothing is lost when it is dropped while waiting.
     pub(crate) async fn next_frame(&mut self) -> Frame {
         loop {
-            match self.frame().await {
+            let frame = match &mut self.beat {
+                None => read(&mut self.stream, &mut self.decoder).await,
+                Some(beat) => tokio::select! {
+                    frame = read(&mut self.stream, &mut self.decoder) => frame,
+                    _ = beat.tick() => {
+                        // To a connection that has ended: its end is read next.
+                        drop(self.try_send(&Raw::text("\"heartbeat\"")).await);
+                        continue;
+                    }
+                },
+            };
+            match frame {
                 // A ping to a connection that is ending needs no answer.
                 Frame::Ping(payload) => drop(self.try_send(&Raw::new(PONG, payload)).await),
                 frame => return frame,
             }
         }
+    }
+
+    /// From now on sends a heartbeat this often, whenever the test waits for a frame.
+    pub(crate) fn beats_every(&mut self, period: Duration) {
+        self.beat = Some(tokio::time::interval(period));
     }
 
     /// The next frame as the JSON it must be.
@@ -285,5 +311,19 @@ impl Socket {
     /// Cuts the connection with a reset, as a crashing kernel or an impatient proxy does.
     pub(crate) fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("linger can be set");
+    }
+}
+
+/// Reads until a frame is whole. What has been read stays in the decoder when this is dropped.
+async fn read(stream: &mut TcpStream, decoder: &mut Decoder) -> Frame {
+    loop {
+        if let Some(frame) = decoder.next() {
+            return frame;
+        }
+        match stream.read_buf(&mut decoder.buffer).await {
+            Ok(0) => return Frame::End,
+            Ok(_) => {}
+            Err(_) => return Frame::Reset,
+        }
     }
 }
