@@ -94,8 +94,8 @@ async fn live(mut member: Member, mut orders: mpsc::UnboundedReceiver<Order>) ->
     let mut settling: Option<(Arc<Truth>, oneshot::Sender<()>)> = None;
     let mut hearing: Option<(String, Arc<Truth>, oneshot::Sender<()>)> = None;
     loop {
-        if settling.as_ref().is_some_and(|(truth, _)| truth.holds(&member.roster)) {
-            settling.take().into_iter().for_each(|(_, done)| drop(done.send(())));
+        if let Some((_, done)) = settling.take_if(|(truth, _)| truth.holds(&member.roster)) {
+            done.send(()).expect("the driver waits");
         }
         let frame = tokio::select! {
             frame = member.socket.next_frame() => frame,
@@ -117,7 +117,7 @@ async fn live(mut member: Member, mut orders: mpsc::UnboundedReceiver<Order>) ->
             && let Some((_, truth, done)) = hearing.take_if(|(awaited, ..)| *awaited == text)
         {
             assert!(truth.holds(&member.roster), "{truth:?} is the truth, not {:?}", member.roster);
-            drop(done.send(()));
+            done.send(()).expect("the driver waits");
         }
     }
 }

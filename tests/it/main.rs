@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod support;
 
+mod browser;
+mod client;
 mod closing;
 mod commands;
 mod crowd;
