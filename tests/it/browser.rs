@@ -78,13 +78,22 @@ async fn joins_second_tabs_and_closes_are_right_in_each_window() {
 }
 
 #[tokio::test]
-async fn a_reload_and_a_navigation_away_are_right_in_the_other_windows() {
+async fn a_reload_is_right_in_every_window() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let [first, second, bob] = stage.ann_ann_bob().await;
     stage.browser.reload(&second).await;
     stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
-    stage.browser.go(&second, "about:blank").await;
+}
+
+/// A browser keeps a page that was left, in case of a step back, and its socket open with it: the page must close it.
+#[tokio::test]
+async fn a_page_that_was_navigated_away_from_leaves_and_comes_back_with_a_step_back() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    stage.browser.go(&second, &format!("http://{}/healthz", stage.server.address())).await;
     stage.all_show(&[&first, &bob], &[("ann", 1), ("bob", 1)], 0).await;
+    stage.browser.back(&second).await;
+    stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
 }
 
 #[tokio::test]

@@ -98,7 +98,8 @@ async fn live(mut member: Member, mut orders: mpsc::UnboundedReceiver<Order>) ->
             done.send(()).expect("the driver waits");
         }
         let frame = tokio::select! {
-            frame = member.socket.next_frame() => frame,
+            // An order given before a frame was caused is taken before the frame.
+            biased;
             order = orders.recv() => {
                 match order {
                     None => return member,
@@ -106,10 +107,11 @@ async fn live(mut member: Member, mut orders: mpsc::UnboundedReceiver<Order>) ->
                     Some(Order::Say(text)) => member.says(&text).await,
                     Some(Order::Settle(truth, done)) => settling = Some((truth, done)),
                     Some(Order::Hear(text, truth, done)) => hearing = Some((text, truth, done)),
-                    Some(Order::Again(done)) => drop(done.send(again(&mut member).await)),
+                    Some(Order::Again(done)) => done.send(again(&mut member).await).expect("the driver waits"),
                 }
                 continue;
             }
+            frame = member.socket.next_frame() => frame,
         };
         let Frame::Text(text) = frame else { panic!("{}: a text, not {frame:?}", member.roster.room) };
         let told = member.apply(&serde_json::from_str(&text).unwrap());

@@ -3,13 +3,12 @@
 use crate::support::http::get;
 use crate::support::member::Member;
 use crate::support::server::{Server, command};
-use crate::support::{BOUND, within};
+use crate::support::{BOUND, folder, within};
 use std::process::Output;
-use tempfile::TempDir;
 
 /// Runs the server with arguments that make it end by itself.
 async fn run(arguments: &[&str]) -> Output {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let output = command(folder.path()).args(arguments).output();
     within(BOUND, &format!("the end of a server with {arguments:?}"), output).await.unwrap()
 }
@@ -108,7 +107,7 @@ async fn a_port_that_is_taken_is_refused() {
 
 #[tokio::test]
 async fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let run = |arguments: &'static [&str]| {
         let mut command = command(folder.path());
         command.env("NOTIFY", "shout").args(arguments).output()
@@ -125,7 +124,7 @@ async fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
 
 #[tokio::test]
 async fn the_database_is_a_file_where_one_was_asked_for() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let file = folder.path().join("elsewhere.db");
     let url = format!("sqlite://{}", file.display());
     let server = Server::start(&["--database-url", &url]).await;

@@ -39,7 +39,7 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts a browser; `None`, said loudly, where there is none. In CI that is a failure.
     pub(crate) async fn start(timers: Timers) -> Option<Self> {
-        let folder = TempDir::new().expect("a temporary folder");
+        let folder = super::folder();
         let driver = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
         let process = Command::new(&driver)
             .arg("--port=0")
@@ -112,6 +112,11 @@ impl Browser {
     pub(crate) async fn reload(&self, window: &Window) {
         self.switch(window).await;
         self.client.refresh().await.expect("a page can be loaded again");
+    }
+
+    pub(crate) async fn back(&self, window: &Window) {
+        self.switch(window).await;
+        self.client.back().await.expect("there is a page to go back to");
     }
 
     /// Runs a script in the page and gives what it returns.
