@@ -1,1 +1,6 @@
 //! Who is in which room, right now.
+
+pub mod clock;
+pub mod model;
+pub mod name;
+pub mod store;

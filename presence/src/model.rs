@@ -1,0 +1,17 @@
+//! What a room *is*, as plain values.
+//!
+//! Every rule about who is present lives here: no actors, no I/O, no clock, no randomness. Time and ids come in as
+//! arguments, effects go out as return values, so the same code runs in production, in unit tests and in a simulation.
+
+pub(crate) mod deadline;
+pub mod delta;
+pub(crate) mod lease;
+pub mod meta;
+
+pub mod presence;
+
+pub(crate) mod roster;
+
+pub use delta::{Delta, Snapshot};
+pub use meta::{Meta, MetaError};
+pub use presence::{Member, Presence};
