@@ -7,8 +7,10 @@ pub(crate) mod deadline;
 pub mod delta;
 pub(crate) mod lease;
 pub mod meta;
+pub(crate) mod notice;
 
 pub mod presence;
+pub(crate) mod replica;
 
 pub(crate) mod roster;
 
