@@ -55,6 +55,12 @@ pub enum Error {
     /// The socket is closed or closing. Nothing happened.
     #[error("the socket is closed")]
     SocketClosed,
+    /// No endpoint may send a Close with this code. Nothing happened.
+    #[error("{code} is not a close code that may be sent")]
+    CloseCode {
+        /// The code.
+        code: u16,
+    },
     /// This node is shutting down. Nothing happened; another node, or this one when it is back, will serve.
     #[error("this node is shutting down")]
     ShuttingDown,

@@ -6,6 +6,8 @@
 //!
 //! [`MemoryStore`] forgets everything with the process. [`SqlStore`] speaks to a database by sea-orm.
 
+pub(crate) mod writer;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;

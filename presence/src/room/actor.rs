@@ -272,8 +272,13 @@ impl RoomActor {
         let stale = |local: &Local| !local.touch.is_behind() && judge(now, local.touch.seen(), max_age) == Deadline::Stale;
         let ids: Vec<_> = self.state.locals.iter().filter(|(_, local)| stale(local)).map(|(id, _)| *id).collect();
         let count = ids.len();
-        self.prune(ids, ctx);
-        let _ = reply.send(count);
+        let committed = self.prune(ids, ctx);
+        let answer = async move {
+            // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
+            futures_util::future::join_all(committed).await;
+            let _ = reply.send(count);
+        };
+        ctx.spawn(answer.into_actor(self));
     }
 
     /// Those whose deadline passed, if they were not seen in the meantime.
@@ -284,12 +289,14 @@ impl RoomActor {
             self.state.locals.get(id).is_some_and(|local| judge(now, local.touch.seen(), max_age) == Deadline::Stale)
         });
         let stale = stale.collect();
-        self.prune(stale, ctx);
+        let _ = self.prune(stale, ctx);
     }
 
-    fn prune(&mut self, ids: Vec<PresenceId>, ctx: &mut Context<Self>) {
+    /// Removes presences of this node together. Each receiver resolves when the store has removed one.
+    fn prune(&mut self, ids: Vec<PresenceId>, ctx: &mut Context<Self>) -> Vec<oneshot::Receiver<Result<(), Error>>> {
+        let mut committed = Vec::with_capacity(ids.len());
         if ids.is_empty() {
-            return;
+            return committed;
         }
         debug!(room = %self.name, count = ids.len(), "pruning stale presences");
         let mut by_hub: std::collections::HashMap<usize, (HubRef, Vec<ChannelName>)> = std::collections::HashMap::new();
@@ -298,12 +305,15 @@ impl RoomActor {
             if let Some(hub) = hub {
                 by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
             }
-            self.take_out(id, presence.channel.clone(), Cause::Pruned, None, ctx);
+            let (reply, done) = oneshot::channel();
+            committed.push(done);
+            self.take_out(id, presence.channel.clone(), Cause::Pruned, Some(reply), ctx);
         }
         let on_stale = self.rooms.config().on_stale();
         for (hub, channels) in by_hub.into_values() {
             hub.addr.do_send(ToHub::Pruned { room: self.name.clone(), channels, on_stale });
         }
+        committed
     }
 
     /// Ends what this node does for the presence: its child, its place in the group, its wait for a first frame.

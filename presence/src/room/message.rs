@@ -6,12 +6,10 @@ use std::sync::{
 };
 
 use actix::{Addr, Message};
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
     Error,
-    clock::Tick,
     config::OnStale,
     model::{Meta, Presence, Snapshot, roster::Roster},
     name::{ChannelName, Epoch, PresenceId, RoomName, Version},
@@ -177,26 +175,18 @@ pub(crate) enum ToConnection {
     Pruned { room: RoomName, on_stale: OnStale },
     /// The client does not read.
     TooSlow,
-    /// A message or a room says this to the consumer.
+    /// Hand this to the consumer.
     Event(Arc<Event>),
-    /// The client's Close.
-    ClientClosed(Option<(u16, Bytes)>),
-    /// The client broke the protocol or a limit.
-    Violation { code: u16, reason: &'static str },
-    /// The client is gone.
-    Lost,
-    /// The consumer accepted the socket.
-    Accepted,
+    /// The consumer accepted the socket, or turned it away.
+    Decided { accepted: bool },
     /// The consumer asks for a close.
     CloseByConsumer { code: u16, reason: String },
     /// The consumer failed.
     ConsumerFailed,
-    /// The consumer's `disconnect` is over, or it never accepted.
+    /// The consumer's work is over.
     ConsumerDone,
-    /// The response is gone or was read to its end.
+    /// All that was to be written is.
+    Flushed,
+    /// The response is gone.
     BodyGone,
-    /// A ping came in.
-    Ping(Bytes),
-    /// Something came in at this moment.
-    Seen(Tick),
 }
