@@ -6,6 +6,8 @@
 //!
 //! [`MemoryStore`] forgets everything with the process. [`SqlStore`] speaks to a database by sea-orm.
 
+mod memory;
+mod plan;
 pub(crate) mod writer;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -16,6 +18,17 @@ use crate::{
     model::{Delta, Meta, Presence, Snapshot},
     name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
 };
+
+pub use memory::MemoryStore;
+
+/// How long a life that lost its name to a later one is remembered after its end. A process that wakes up from a longer
+/// sleep than this takes its name back from the later one, instead of being told to stop.
+const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A time as a database stores it.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -129,12 +142,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn prepare(&self) -> Result<(), StoreError>;
 
     /// Begins the life `node` under `name`, with a lease of `lease` from now. A former life under that name loses the
-    /// name, is fenced, and is returned; its presences are left to [`clear`](Self::clear). Registering the same life
-    /// again renews its lease.
+    /// name and is fenced. Returns every former life under that name that has presences left to
+    /// [`clear`](Self::clear): more than one if a life was over before it had cleared the one before. Registering the
+    /// same life again renews its lease.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if this very life is over.
-    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Option<NodeId>, StoreError>;
+    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError>;
 
     /// Extends the lease to `lease` from now, also if it ran out but nobody fenced it.
     ///
@@ -146,11 +160,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// in the order given.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the life is over: then nothing was written.
+    /// [`StoreError::Fenced`] if the life is over, [`StoreError::Refused`] if a room or a presence is named twice, a
+    /// presence is in another room already, or its channel speaks for another presence of the room. Nothing was written.
     async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError>;
 
-    /// Notes when presences of this node were last seen: so long ago. Those that are gone are passed over. It gives no
-    /// version.
+    /// Notes when presences of this node were last seen: so long ago. Those that are gone, or another node's by now, are
+    /// passed over; one that is known to have been seen later stays as it is. It gives no version.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life is over.
@@ -165,13 +180,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The rooms in which the user has a presence, sorted by their bytes.
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError>;
 
-    /// Fences every other life whose lease ran out, and returns all lives that are fenced but not cleared yet.
+    /// Fences every other life whose lease ran out, and returns all fenced lives that have presences left to
+    /// [`clear`](Self::clear). Those whose name went to a later life that is not over are left out: they are its to clear
+    /// ([`register`](Self::register) told it).
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError>;
 
-    /// Handles up to `limit` presences of the fenced life `dead`; once it has none left, removes its row.
+    /// Handles up to `limit` presences of the fenced life `dead`. Those that are held already keep the grace they have
+    /// and do not count. Once `dead` has no presence left at all, it is forgotten. Does nothing if `dead` is not fenced.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
@@ -196,6 +214,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError>;
 
-    /// Ends the life `node`: removes its row and every presence it still has.
+    /// Ends the life `node`: removes every presence it still has, save those that are held, and forgets the life. Does
+    /// nothing if it is forgotten already.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if somebody else ended it: its presences are theirs to clear.
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError>;
 }
