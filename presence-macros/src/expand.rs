@@ -46,10 +46,9 @@ fn try_expand(attribute: Attribute, args: &TokenStream, item: TokenStream) -> Re
             let frame = method.argument(Role::Frame, frame.as_ref())?;
             let frame = quote_spanned!(hidden_at(frame.span())=> &#frame);
             let swallowed = swallowed(&method, &shape)?;
-            // Of several heartbeats each is asked for in turn; to touch again is harmless. The semicolon keeps the `if`
-            // from being the value of a body that is empty.
+            // The semicolon keeps the `if` from being the value of a body that is empty.
             quote! {
-                if #(::presence::__private::touch_presence(#socket, #frame, #heartbeats))||* {
+                if ::presence::__private::touch_presence(#socket, #frame, &[#(#heartbeats),*]) {
                     return #swallowed;
                 };
             }

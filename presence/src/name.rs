@@ -154,6 +154,16 @@ name! {
     EventName, "event name"
 }
 
+impl NodeName {
+    /// The name of a process that listens on `port` of this machine: `HOST:PORT`.
+    ///
+    /// # Errors
+    /// [`NameError`], if the machine's name is not one that a node can have.
+    pub fn of_host(port: u16) -> Result<Self, NameError> {
+        Self::new(format!("{}:{port}", gethostname::gethostname().to_string_lossy()))
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

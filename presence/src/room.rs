@@ -18,7 +18,7 @@ use std::{
     fmt,
     hash::BuildHasher,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,11 +30,11 @@ use tracing::info;
 
 use crate::{
     Config, Error, Result,
-    clock::{Clock, Tick},
-    model::{Member, Meta, Presence, roster::Roster},
-    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
+    clock::Clock,
+    model::{Member, roster::Roster},
+    name::{ChannelName, NodeId, RoomName, UserId},
     signal::{PresenceChanged, Signals, Subscription},
-    store::{RoomCommit, Store, StoreError, writer::Writer},
+    store::{Store, StoreError, writer::Writer},
 };
 
 pub use event::Event;
@@ -42,8 +42,7 @@ pub use pruning::PruningSupervisor;
 pub use query::RoomsActor;
 
 use actor::RoomActor;
-use message::{HubRef, Pressure, Reply, ToHub, ToRoom, Told, UnderWay};
-use touch::Touch;
+use message::{HubRef, Pressure, ToHub, ToRoom};
 use wire::Frames;
 
 /// What is sent to clients.

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use crate::{
     Consumer, Error, Result, Rooms, Socket,
     name::UserId,
-    room::{hub::HubSocket, message::ToConnection, touch::Touch},
+    room::{hub::HubSocket, touch::Touch},
     store::writer::report,
 };
 

@@ -96,6 +96,11 @@ impl<J> Notices<J> {
         self.joiners.iter()
     }
 
+    /// What members know: the position of the last frame that they were told.
+    pub(crate) const fn announced(&self) -> Option<(Epoch, Version)> {
+        self.announced
+    }
+
     /// When the next flush is due.
     pub(crate) const fn due(&self) -> Option<Tick> {
         self.due

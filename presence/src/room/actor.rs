@@ -5,7 +5,7 @@
 //! then reads itself anew from the store, asks the hubs who is on them, and tells its members the net difference.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashSet, VecDeque, hash_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
@@ -20,7 +20,7 @@ use crate::{
     clock::Tick,
     config::Durability,
     model::{
-        Delta, Meta, Presence, Snapshot,
+        Meta, Presence, Snapshot,
         deadline::{Deadline, judge},
         delta::Change,
         replica::Applied,
@@ -34,8 +34,8 @@ use crate::{
 
 use super::{
     Rooms,
-    message::{HubRef, Joiner, Reply, Report, Told, ToHub, ToPresence, ToRoom},
-    presence::{DeathGuard, PresenceActor},
+    message::{HubRef, Joiner, Reply, Report, ToHub, ToRoom, Told},
+    presence::{DeathGuard, PresenceActor, ToPresence},
     state::{Cause, Joining, Leaving, Local, State},
     touch::Touch,
 };
@@ -371,9 +371,12 @@ impl RoomActor {
                     leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Pruned)
                 };
                 self.rooms.signals().announce(&self.name, &commit.delta, pruned);
-                for id in ids.iter().filter(|id| self.state.leaving.get(id).is_some_and(|one| one.after < batch)) {
-                    let replies = self.state.leaving.remove(id).map(|leaving| leaving.replies).unwrap_or_default();
-                    replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+                for id in &ids {
+                    if let Entry::Occupied(leaving) = self.state.leaving.entry(*id)
+                        && leaving.get().after < batch
+                    {
+                        leaving.remove().replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+                    }
                 }
                 self.apply(commit, ctx);
                 None

@@ -20,7 +20,6 @@ use tracing::error;
 
 use crate::{
     clock::Clock,
-    config::OnStale,
     consumer::{connection::Connection, outbox::Outbox},
     model::Presence,
     name::{ChannelName, Epoch, RoomName, Version},
@@ -127,14 +126,14 @@ impl HubActor {
         match message {
             ToHub::Flush(flush) => sockets.flush(flush, number),
             ToHub::Send { room, frames, pressure } => {
-                let Some(room) = sockets.rooms.get_mut(&**room) else { return };
+                let Some(room) = sockets.rooms.get_mut(room) else { return };
                 for member in room.members.values_mut().filter(|member| member.had < number) {
                     member.had = number;
                     member.socket.outbox.push(frames, Some(pressure));
                 }
             }
             ToHub::Event { room, event } => {
-                let Some(room) = sockets.rooms.get_mut(&**room) else { return };
+                let Some(room) = sockets.rooms.get_mut(room) else { return };
                 for member in room.members.values_mut().filter(|member| member.had < number) {
                     member.had = number;
                     member.socket.connection.do_send(ToConnection::Event(event.clone()));
@@ -150,7 +149,7 @@ impl HubActor {
                 }
             }
             ToHub::CloseRoom { room } => {
-                let Some(room) = sockets.rooms.remove(&**room) else { return };
+                let Some(room) = sockets.rooms.remove(room) else { return };
                 for member in room.members.into_values() {
                     let close = ToConnection::Close { code: close_code::INTERNAL_ERROR, reason: "the room failed" };
                     member.socket.connection.do_send(close);
@@ -172,7 +171,7 @@ impl HubActor {
                 }
             }
             ToHub::Report { room, to } => {
-                let here = sockets.rooms.get(&**room);
+                let here = sockets.rooms.get(room);
                 let members = here.into_iter().flat_map(|room| room.members.values());
                 to.do_send(ToRoom::Report(Report {
                     hub: HubRef { id: self.id, addr: ctx.address() },

@@ -157,7 +157,7 @@ impl Work {
         }
     }
 
-    async fn register(&self, node: NodeId) -> Result<Option<NodeId>> {
+    async fn register(&self, node: NodeId) -> Result<Vec<NodeId>> {
         let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
         self.rooms.bounded(self.store().prepare()).await?;
         let former = self.rooms.bounded(self.store().register(node, &self.name, lease)).await?;
@@ -338,8 +338,11 @@ pub(crate) struct Fenced(pub(crate) NodeId);
 impl Handler<Fenced> for PruningSupervisor {
     type Result = ();
 
-    fn handle(&mut self, Fenced(_): Fenced, ctx: &mut Self::Context) {
-        // Renewing tells whether the life is really over, and whether another took the name.
+    fn handle(&mut self, Fenced(dead): Fenced, ctx: &mut Self::Context) {
+        if self.work.rooms.node() != Some(dead) {
+            return;
+        }
+        // Renewing tells whether another took the name.
         let work = self.work.clone();
         ctx.spawn(async move { work.renew().await }.into_actor(self));
     }

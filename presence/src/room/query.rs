@@ -20,7 +20,7 @@ pub struct RoomsActor {
 }
 
 impl RoomsActor {
-    pub(crate) const fn new(rooms: Weak<Inner>) -> Self {
+    pub(super) const fn new(rooms: Weak<Inner>) -> Self {
         Self { rooms }
     }
 

@@ -115,7 +115,7 @@ impl Rooms {
 
     // ---- the table ----
 
-    pub(crate) fn shard(&self, shard: usize) -> MutexGuard<'_, HashMap<RoomName, Entry>> {
+    pub(super) fn shard(&self, shard: usize) -> MutexGuard<'_, HashMap<RoomName, Entry>> {
         self.0.table[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -3,6 +3,8 @@
 //! The shapes are described in `docs/wire.md`. The names `presence`, `channel_name`, `members` and `lurkers` are those of
 //! the receiver documented by django-channels-presence.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
@@ -206,7 +208,6 @@ pub(crate) fn news(
 }
 
 fn diff(room: &RoomName, epoch: Epoch, from: Version, to: Version, delta: &Delta, roster: &Roster) -> Frames {
-    let named = |presences: &'_ [std::sync::Arc<Presence>]| -> Vec<_> { presences.iter().filter_map(changed).collect() };
     text(&json(&Diff {
         r#type: "presence.diff",
         room,
@@ -220,13 +221,15 @@ fn diff(room: &RoomName, epoch: Epoch, from: Version, to: Version, delta: &Delta
     }))
 }
 
-fn changed(presence: &std::sync::Arc<Presence>) -> Option<Changed<'_>> {
-    Some(Changed { user: presence.user.as_ref()?, id: presence.id, meta: &presence.meta })
+/// Those who have a name. Anonymous sockets appear in the count only.
+fn named(presences: &[Arc<Presence>]) -> Vec<Changed<'_>> {
+    let named = presences.iter().filter_map(|presence| Some((presence, presence.user.as_ref()?)));
+    named.map(|(presence, user)| Changed { user, id: presence.id, meta: &presence.meta }).collect()
 }
 
 /// A user's first presence and a user's last, and each anonymous socket.
 fn events(delta: &Delta, roster: &Roster) -> Option<Frames> {
-    let mut net: std::collections::BTreeMap<&UserId, isize> = std::collections::BTreeMap::new();
+    let mut net: BTreeMap<&UserId, isize> = BTreeMap::new();
     let mut frames = Frames { bytes: Bytes::new(), count: 0 };
     let mut bytes = BytesMut::new();
     let mut tell = |r#type, user| {
