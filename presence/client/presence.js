@@ -86,6 +86,7 @@ class Room {
 
   constructor(target, options) {
     this.#options = { maxAge: 60000, minDelay: 500, maxDelay: 30000, ...options };
+    if (!(this.#options.maxAge > 0)) throw new RangeError('maxAge is a number of milliseconds above 0');
     this.#env = { ...browser(), ...options.env };
     this.#url = address(target, this.#env.location);
     this.#dial({ state: 'connecting' });
@@ -306,7 +307,6 @@ class Room {
   #onState(state) {
     const early = this.#early;
     const change = this.#roster.replace(state);
-    const socket = this.#socket;
     this.#arm(null);
     this.#early = null;
     this.#liveSince ??= this.#env.now();
@@ -314,8 +314,8 @@ class Room {
     if (this.#status.state !== 'live') this.#turn({ state: 'live' });
     this.#announce(change);
     for (const diff of early ?? []) {
-      const newer = diff.epoch === state.epoch && diff.version > state.version;
-      if (newer && this.#socket === socket && this.#early === null) this.#onDiff(diff);
+      if (this.#status.state !== 'live') return; // a listener left, or there was a gap
+      if (diff.epoch === state.epoch && diff.version > state.version) this.#onDiff(diff);
     }
   }
 

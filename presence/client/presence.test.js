@@ -116,6 +116,24 @@ export const tests = {
     equal(room.members.size, 3);
   },
 
+  async 'early diffs are dropped when a listener leaves at the first news'() {
+    const { room, browser, socket } = dial();
+    socket.open();
+    socket.says(diff(5, { joins: [['bob', 'b1']] }));
+    room.on('sync', () => room.leave());
+    socket.says(state(5, { ann: ['me'] }));
+    equal([room.status.state, room.members.size, browser.sockets.length], ['left', 0, 1]);
+  },
+
+  async 'a hole between the state and the early diffs is a gap'() {
+    const { room, socket } = dial();
+    socket.open();
+    socket.says(diff(6, { joins: [['bob', 'b1']] }));
+    socket.says(diff(7, { joins: [['cyd', 'c1']] }));
+    socket.says(state(5, { ann: ['me'] }));
+    equal([room.status.state, room.status.why, [...room.members.keys()]], ['reconnecting', 'gap', ['ann']]);
+  },
+
   async 'a second state replaces the first, and only the net difference is told'() {
     const { socket, told } = live({ ann: ['me'], bob: ['b1'], cyd: ['c1'] });
     socket.says(state(1, { ann: ['me'], bob: ['b1'], cyd: ['c1'] }));
@@ -318,6 +336,13 @@ export const tests = {
     equal(socket.sent, []);
   },
 
+  async 'a max_age that is none is refused, for it would make a flood'() {
+    const { env } = fakeBrowser();
+    for (const maxAge of [0, -1, NaN, null, 'soon']) {
+      throws(undefined, () => joinRoom({ room: 'lobby' }, { maxAge, env }));
+    }
+  },
+
   async 'the source given to a real worker really beats'() {
     if (typeof Worker === 'undefined') return 'skipped: no Worker here';
     const browser = fakeBrowser();
@@ -340,8 +365,8 @@ export const tests = {
 
   async 'every other text is said as it is'() {
     const { room, socket } = live({ ann: ['me'] });
-    const texts = ['hello', '', 'heartbeat', ' "heartbeat"', '{"type":"heartbeat"}', '{"type":"say"}', '{"type":["leave"]}',
-      '["leave"]', '"leave"', 'null', '{', '{"a":{"type":"leave"}}', '{type:leave}', '{"__proto__":{"type":"leave"}}'];
+    const texts = ['hello', '', 'heartbeat', ' "heartbeat"', '{"type":"heartbeat"}', '{"type":"say"}',
+      '{"type":["leave"]}', '["leave"]', '"leave"', 'null', '{', '{"a":{"type":"leave"}}', '{type:leave}', '{"__proto__":{"type":"leave"}}'];
     for (const text of texts) room.send(text);
     equal(socket.sent, texts);
   },

@@ -1,5 +1,5 @@
-// Runs the client's tests where it finds itself: `node run-tests.mjs [words of a name]`, or loaded by test.html, which
-// puts {"passed":N,"failed":[{"name","error"}],"skipped":[…]} into #result and "passed N" or "failed N" into the title.
+// Runs the client's tests where it finds itself: `node run-tests.mjs [words of a name]`, or in test.html. There
+// #result then holds {"passed":N,"failed":[{"name","error"}],"skipped":[…]}, the title "passed N" or "failed N".
 
 import { tests } from './presence.test.js';
 

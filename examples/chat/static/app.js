@@ -25,7 +25,8 @@ function fromAddress() {
 }
 
 function toAddress({ room: name, user }) {
-  return `/?${new URLSearchParams(user === null ? { room: name, anonymous: '' } : { room: name, user })}`.replace(/=$/, '');
+  const room = new URLSearchParams({ room: name });
+  return user === null ? `/?${room}&anonymous` : `/?${room}&${new URLSearchParams({ user })}`;
 }
 
 function follow() {
@@ -47,7 +48,9 @@ function showEntrance({ room: name, user }, refusal = '') {
 }
 
 async function enter({ room: name, user }) {
+  const asked = location.href;
   const { max_age_ms: maxAge = 60000 } = await config;
+  if (location.href !== asked) return undefined; // gone elsewhere meanwhile
   room?.close();
   try {
     room = joinRoom({ room: name, user: user ?? undefined }, { maxAge });
@@ -55,22 +58,35 @@ async function enter({ room: name, user }) {
     return showEntrance({ room: name, user }, `${error.message}.`);
   }
   here = { room: name, user };
-  standing = { mark: 'available', note: '', since: 0 };
   remember(user);
+  startAfresh();
   $('entrance').hidden = true;
   $('chat').hidden = false;
   $('title').textContent = name;
   $('self').hidden = user === null;
-  $('mark').value = standing.mark;
-  $('note').value = '';
-  $('log').replaceChildren();
-  rows.clear();
-  $('members').replaceChildren();
-  unread = 0;
+  drawTitle();
   listen(room);
   drawStatus(room.status);
   drawMembers();
   $('text').focus();
+  return undefined;
+}
+
+/** Nothing of an earlier room may be seen, or said, in the next. */
+function startAfresh() {
+  standing = { mark: 'available', note: '', since: 0 };
+  $('mark').value = standing.mark;
+  $('note').value = $('text').value = '';
+  clearTimeout(update);
+  clearTimeout(pause);
+  update = null;
+  typing = stale = false;
+  rows.clear();
+  $('members').replaceChildren();
+  $('log').replaceChildren();
+  ownWords.length = unread = 0;
+  following = true;
+  hint('');
 }
 
 function remember(name) { try { localStorage.setItem('name', name ?? ''); } catch { /* storage is off */ } }
@@ -100,7 +116,7 @@ function listen(joined) {
   on('join', ({ user }) => logPassage('join', user));
   on('leave', ({ user }) => logPassage('leave', user));
   on('message', logMessage);
-  on('error', ({ code, message }) => hint(code === 'unavailable' ? 'The server cannot save that just now; it will be tried again.' : message));
+  on('error', ({ code, message }) => hint(REFUSED[code] ?? message));
 }
 
 $('leave').addEventListener('click', () => {
@@ -131,7 +147,8 @@ function drawStatus(status) {
   $('text').placeholder = isAway(status) ? 'Rejoin to speak' : 'Say something';
   $('mark').disabled = $('note').disabled = isAway(status);
   drawNotice(status);
-  if (state === 'live') hint('');
+  hint('');
+  ownWords.length = 0; // what was on its way may be lost
 }
 
 function drawNotice({ state, delay, why, code, reason }) {
@@ -141,14 +158,15 @@ function drawNotice({ state, delay, why, code, reason }) {
     $('reason').textContent = text;
     $('retry').hidden = !retry;
   };
-  if (state === 'left') return notice('You left. Nobody sees you here any more, and you do not see them.');
+  if (state === 'left') return notice('You left the room. While you are away, this page does not know who is here.');
   if (state === 'closed') return notice(closedBecause(code, reason));
   if (state !== 'reconnecting') return notice('');
   const lost = LOST[code] ?? LOST[why] ?? 'The connection is lost.';
   const until = performance.now() + delay;
   const draw = () => {
     const seconds = Math.ceil((until - performance.now()) / 1000);
-    notice(`${lost} ${delay && seconds > 0 ? `Trying again in ${seconds} s.` : 'Trying again…'}`, delay && seconds > 0);
+    const waiting = delay > 0 && seconds > 0;
+    notice(`${lost} ${waiting ? `Trying again in ${seconds} s.` : 'Trying again…'}`, waiting);
   };
   draw();
   countdown = setInterval(draw, 250);
@@ -221,7 +239,8 @@ function memberRow(member, mine) {
 
 function drawRest(rest) {
   $('members').querySelector('.rest')?.remove();
-  if (rest > 0) $('members').append(element('li', { className: 'rest', textContent: `and ${rest.toLocaleString()} more` }));
+  if (rest === 0) return;
+  $('members').append(element('li', { className: 'rest', textContent: `and ${rest.toLocaleString()} more` }));
 }
 
 function drawAnonymous(count) {
@@ -235,8 +254,8 @@ function drawAnonymous(count) {
 
 function drawTyping(members) {
   const names = members.filter((member) => member.user !== here.user && isTyping(member)).map(({ user }) => user);
-  $('typing').textContent = names.length === 0 ? ''
-    : names.length > 3 ? 'Several people are typing' : `${list(names)} ${names.length > 1 ? 'are' : 'is'} typing`;
+  if (names.length === 0) $('typing').replaceChildren();
+  else $('typing').replaceChildren(...list(names), ` ${names.length > 1 ? 'are' : 'is'} typing`);
 }
 
 /** A status is a person's, not a tab's: of all their tabs the one that changed it last counts. */
@@ -281,7 +300,8 @@ function adopt() {
 }
 
 function changeStatus() {
-  standing = { mark: $('mark').value, note: $('note').value.trim(), since: Date.now() };
+  const since = Math.max(Date.now(), standing.since + 1); // another device's clock may be ahead
+  standing = { mark: $('mark').value, note: $('note').value.trim(), since };
   tell();
 }
 
@@ -338,6 +358,7 @@ $('composer').addEventListener('submit', (event) => {
 
 const REFUSED = {
   reserved_text: 'The server would obey this text instead of saying it. Put a word before it.',
+  unavailable: 'The server cannot save that just now; it will be tried again.',
   not_live: 'Not sent: there is no connection just now.',
 };
 
@@ -345,8 +366,8 @@ function logMessage({ from, text }) {
   const mine = from === null ? ownWords[0] === text && here.user === null : from === here.user;
   if (mine && from === null) ownWords.shift();
   const last = $('log').lastElementChild;
-  const goesOn = last?.dataset.kind === 'message' && last.dataset.from === (from ?? '') && mine === ('mine' in last.dataset)
-    && Date.now() - Number(last.dataset.at) < SAME_BREATH;
+  const goesOn = last?.dataset.kind === 'message' && last.dataset.from === (from ?? '')
+    && mine === ('mine' in last.dataset) && Date.now() - Number(last.dataset.at) < SAME_BREATH;
   const who = mine ? 'You' : from ?? 'Someone';
   const entry = element('li', { className: goesOn ? 'goes-on' : '' },
     avatar(from),
@@ -365,7 +386,7 @@ function logPassage(kind, user) {
   const entry = openLine(kind) ?? element('li', {}, element('span', { className: 'text' }), time());
   const users = new Set(JSON.parse(entry.dataset.users ?? '[]')).add(user);
   Object.assign(entry.dataset, { kind, users: JSON.stringify([...users]) });
-  entry.querySelector('.text').textContent = `${list([...users])} ${kind === 'join' ? 'joined' : 'left'}`;
+  entry.querySelector('.text').replaceChildren(...list([...users]), kind === 'join' ? ' joined' : ' left');
   if (!entry.isConnected) append(entry);
 }
 
@@ -377,9 +398,9 @@ function openLine(kind) {
   return null;
 }
 
+let following = true; // the end of the log is in sight, and stays so
+
 function append(entry) {
-  const { scrollHeight, scrollTop, clientHeight } = $('scroll');
-  const following = scrollHeight - scrollTop - clientHeight < 80;
   entry.dataset.at = Date.now();
   $('log').append(entry);
   while ($('log').children.length > LOG_LENGTH) $('log').firstElementChild.remove();
@@ -395,9 +416,10 @@ function scrollToEnd() {
 $('newest').addEventListener('click', scrollToEnd);
 $('scroll').addEventListener('scroll', () => {
   const { scrollHeight, scrollTop, clientHeight } = $('scroll');
-  if (scrollHeight - scrollTop - clientHeight < 8) $('newest').hidden = true;
+  following = scrollHeight - scrollTop - clientHeight < 40;
+  if (following) $('newest').hidden = true;
 });
-new ResizeObserver(() => { if ($('newest').hidden) scrollToEnd(); }).observe($('scroll'));
+new ResizeObserver(() => { if (following) scrollToEnd(); }).observe($('scroll'));
 
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) return;
@@ -444,9 +466,13 @@ function time() {
   return element('time', { dateTime: now.toISOString(), title: now.toLocaleString(), textContent: text });
 }
 
+/** Nodes that read "ann, bob and cyd"; each name apart, so that one written right to left turns no other words. */
 function list(names) {
-  const shown = names.length > 4 ? [...names.slice(0, 3), `${(names.length - 3).toLocaleString()} others`] : names;
-  return shown.length < 2 ? shown.join() : `${shown.slice(0, -1).join(', ')} and ${shown.at(-1)}`;
+  const shown = names.length > 4 ? names.slice(0, 3) : names;
+  const items = shown.map((name) => element('bdi', { textContent: name }));
+  if (names.length > shown.length) items.push(`${(names.length - shown.length).toLocaleString()} others`);
+  const before = (place) => (place === 0 ? '' : place === items.length - 1 ? ' and ' : ', ');
+  return items.flatMap((item, place) => [before(place), item]);
 }
 
 function flag(target, name, on) {
