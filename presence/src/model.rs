@@ -8,11 +8,11 @@ pub mod delta;
 pub(crate) mod lease;
 pub mod meta;
 pub(crate) mod notice;
-
 pub mod presence;
 pub(crate) mod replica;
-
 pub(crate) mod roster;
+#[cfg(test)]
+pub(crate) mod truth;
 
 pub use delta::{Delta, Snapshot};
 pub use meta::{Meta, MetaError};
