@@ -113,3 +113,121 @@ impl Net {
         delta
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{
+        roster::Roster,
+        truth::{Truth, id, looks, presence, with_meta, writes},
+    };
+
+    fn came(presence: &Arc<Presence>) -> Change {
+        Change { was: None, now: Some(presence.clone()) }
+    }
+
+    fn became(was: &Arc<Presence>, now: &Arc<Presence>) -> Change {
+        Change { was: Some(was.clone()), now: Some(now.clone()) }
+    }
+
+    fn went(presence: &Arc<Presence>) -> Change {
+        Change { was: Some(presence.clone()), now: None }
+    }
+
+    /// The net effect of changes that follow one another.
+    fn net(changes: impl IntoIterator<Item = Change>) -> Delta {
+        let mut net = Net::default();
+        net.then(changes);
+        net.take()
+    }
+
+    #[test]
+    fn one_who_comes_and_goes_is_never_mentioned() {
+        let (here, busy) = (presence(1), with_meta(&presence(1), 1));
+        assert_eq!(net([came(&here), became(&here, &busy), went(&busy)]), Delta::default());
+    }
+
+    #[test]
+    fn one_who_comes_and_goes_and_comes_again_comes_once_and_after_those_who_stayed() {
+        let (one, two) = (presence(1), presence(2));
+        let joined = vec![two.clone(), one.clone()];
+        assert_eq!(net([came(&one), came(&two), went(&one), came(&one)]), Delta { joined, ..Delta::default() });
+    }
+
+    #[test]
+    fn one_who_goes_and_comes_back_under_the_same_id_merely_changed() {
+        let (here, busy) = (presence(1), with_meta(&presence(1), 1));
+        assert_eq!(net([went(&here), came(&busy)]), Delta { updated: vec![busy], ..Delta::default() });
+        assert_eq!(net([went(&here), came(&here)]), Delta::default());
+    }
+
+    #[test]
+    fn updates_merge_and_one_that_is_taken_back_is_no_news() {
+        let (here, busy, away) = (presence(1), with_meta(&presence(1), 1), with_meta(&presence(1), 2));
+        let updated = vec![away.clone()];
+        assert_eq!(net([became(&here, &busy), became(&busy, &away)]), Delta { updated, ..Delta::default() });
+        assert_eq!(net([became(&here, &busy), became(&busy, &here)]), Delta::default());
+    }
+
+    #[test]
+    fn one_who_comes_is_told_as_it_is_now_and_one_who_goes_as_it_was_last() {
+        let (here, busy) = (presence(1), with_meta(&presence(1), 1));
+        assert_eq!(net([came(&here), became(&here, &busy)]), Delta { joined: vec![busy.clone()], ..Delta::default() });
+        assert_eq!(net([became(&here, &busy), went(&busy)]), Delta { left: vec![busy], ..Delta::default() });
+    }
+
+    #[test]
+    fn what_is_taken_has_happened() {
+        let here = presence(1);
+        let mut net = Net::default();
+        net.then([came(&here)]);
+        assert_eq!(net.take().len(), 1);
+        net.then([went(&here)]);
+        assert_eq!(net.take(), Delta { left: vec![here], ..Delta::default() });
+        assert!(net.take().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_of_the_changes_tells_the_difference_of_what_was_and_what_is_and_nothing_else(
+            history in prop::collection::vec((writes(), any::<bool>()), 1..30),
+        ) {
+            let mut truth = Truth::new();
+            let mut roster = Roster::default();
+            let mut net = Net::default();
+            let mut told = Roster::default();
+            for (writes, cut) in history {
+                if let Some(commit) = truth.commit(&writes) {
+                    net.then(roster.apply(&commit.delta));
+                }
+                if !cut {
+                    continue;
+                }
+                let delta = net.take();
+                let (was, is) = (looks(told.iter()), looks(roster.iter()));
+                let came = is.iter().filter(|(id, _)| !was.contains_key(id)).map(|(id, look)| (*id, look.clone()));
+                prop_assert_eq!(looks(&delta.joined), came.collect());
+                let went: Vec<_> = was.keys().filter(|id| !is.contains_key(id)).copied().collect();
+                prop_assert_eq!(looks(&delta.left).into_keys().collect::<Vec<_>>(), went);
+                let became = is.iter().filter(|(id, look)| was.get(id).is_some_and(|was| was != *look));
+                prop_assert_eq!(looks(&delta.updated), became.map(|(id, look)| (*id, look.clone())).collect());
+                prop_assert_eq!(told.apply(&delta).len(), delta.len(), "no presence is in it twice");
+                prop_assert_eq!(looks(told.iter()), is);
+            }
+        }
+    }
+
+    #[test]
+    fn a_user_that_becomes_another_is_an_update() {
+        let (one, other) = (presence(1), presence(2));
+        let renamed = Arc::new(Presence { user: other.user.clone(), ..(*one).clone() });
+        let delta = net([became(&one, &renamed)]);
+        assert_eq!(delta.updated[0].id, id(1));
+        let mut roster = Roster::default();
+        let _ = roster.apply(&Delta { joined: vec![one], ..Delta::default() });
+        let _ = roster.apply(&delta);
+        assert!(roster.users().eq(other.user.as_ref()));
+    }
+}

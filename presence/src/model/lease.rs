@@ -24,7 +24,7 @@ impl Lease {
     /// The database has renewed the lease; the request was sent at `asked`.
     pub(crate) fn renewed(&mut self, asked: Tick) {
         self.unbroken = match self.unbroken {
-            Some((since, last)) if asked.since(last) <= self.length => Some((since, asked)),
+            Some((since, last)) if asked.since(last) <= self.length => Some((since, last.max(asked))),
             _ => Some((asked, asked)),
         };
     }
@@ -42,6 +42,8 @@ impl Lease {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(10);
@@ -75,5 +77,43 @@ mod tests {
         assert!(!lease.may_judge(Tick(60_000)));
         lease.renewed(Tick(60_000));
         assert!(!lease.may_judge(Tick(60_000)));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_takes_nothing_back() {
+        // The lease fell back to the older request, and with it the right to judge.
+        let mut lease = renewed_every_3s(0, 5);
+        lease.renewed(Tick(3_000));
+        assert!(lease.may_judge(Tick(20_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn who_may_judge_has_renewed_for_a_whole_lease_without_a_break_and_not_too_long_ago(
+            steps in prop::collection::vec((0..12u64, prop::bool::weighted(0.9)), 0..20), wait in 0..15u64,
+        ) {
+            let mut lease = Lease::new(LEASE);
+            let mut now = 0;
+            let mut unbroken: Vec<u64> = Vec::new();
+            for (pause, works) in steps {
+                now += pause * 1000;
+                if works {
+                    if unbroken.last().is_some_and(|last| now - last > 10_000) {
+                        unbroken.clear();
+                    }
+                    unbroken.push(now);
+                    lease.renewed(Tick(now));
+                } else {
+                    unbroken.clear();
+                    lease.failed();
+                }
+            }
+            now += wait * 1000;
+            let may = match unbroken.as_slice() {
+                [first, .., last] => now - last <= 10_000 && last - first >= 10_000,
+                _ => false,
+            };
+            prop_assert_eq!(lease.may_judge(Tick(now)), may);
+        }
     }
 }

@@ -40,7 +40,8 @@ impl Presence {
 /// What a roster lists: a user with all its presences, or one anonymous socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Member {
-    /// A user, and its presences in the order in which they joined.
+    /// A user, and its presences in the order of their ids: that of their joining, as far as the clocks of their nodes
+    /// agree.
     User(UserId, Vec<Arc<Presence>>),
     /// A socket that nobody is known to own.
     Anonymous(Arc<Presence>),
