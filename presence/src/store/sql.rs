@@ -9,6 +9,8 @@ mod error;
 mod row;
 mod sqlite;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::{sync::Arc, time::Duration};

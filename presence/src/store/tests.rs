@@ -1,5 +1,8 @@
 //! The suite, run by the stores of this crate.
 
+#[cfg(feature = "sqlite")]
+mod property;
+
 mod memory {
     use crate::{store::MemoryStore, testing::store::ManualClock};
 

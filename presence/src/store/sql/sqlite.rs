@@ -49,7 +49,7 @@ pub enum Synchronous {
 pub(super) struct Sqlite {
     options: SqliteConnectOptions,
     in_memory: bool,
-    writer: DatabaseConnection,
+    pub(super) writer: DatabaseConnection,
     readers: DatabaseConnection,
     wall_clock: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -63,11 +63,13 @@ impl fmt::Debug for Sqlite {
 impl Sqlite {
     /// Checks the address of a database. It is opened when it is first needed.
     pub(super) fn new(url: &str) -> Result<Self, DbErr> {
+        if !url.starts_with("sqlite:") {
+            return Err(bad_url("the URL of the database does not begin with `sqlite:`"));
+        }
         let options = SqliteConnectOptions::from_str(url).map_err(|error| DbErr::Conn(sqlx_error(error)))?;
         if options.get_filename() == Path::new("") {
             // SQLite would make a private file for each connection, and delete it afterwards.
-            let nowhere = SqlxError::Configuration("the URL of the database names no file".into());
-            return Err(DbErr::Conn(sqlx_error(nowhere)));
+            return Err(bad_url("the URL of the database names no file"));
         }
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = if url.contains("mode=") { options } else { options.create_if_missing(true) };
@@ -158,6 +160,10 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 fn utc() -> i64 {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     super::super::millis(since_1970)
+}
+
+fn bad_url(why: &'static str) -> DbErr {
+    DbErr::Conn(sqlx_error(SqlxError::Configuration(why.into())))
 }
 
 fn sqlx_error(error: SqlxError) -> RuntimeErr {

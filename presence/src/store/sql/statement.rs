@@ -249,8 +249,9 @@ pub(super) fn stale(now: i64, cut: i64, limit: u64) -> Rows<PresenceRow> {
         .column(node::Column::Id)
         .filter(Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now)))
         .into_query();
+    // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
     let nobodys =
-        Condition::any().add(presence::Column::HeldUntil.is_not_null()).add(presence::Column::NodeId.in_subquery(dead));
+        Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead));
     presences().filter(presence::Column::LastSeen.lt(cut)).filter(nobodys).limit(at_most(limit)).into_tuple()
 }
 
