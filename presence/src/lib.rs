@@ -19,6 +19,8 @@ pub mod name;
 mod room;
 pub mod signal;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use config::{Config, ConfigError};
 pub use consumer::{CloseCode, Consumer, Frame, Socket, Upgrade, on_connect};

@@ -6,9 +6,17 @@
 //!
 //! [`MemoryStore`] forgets everything with the process. [`SqlStore`] speaks to a database by sea-orm.
 
+#[cfg(feature = "sqlite")]
+mod entity;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod migration;
 mod plan;
 pub(crate) mod writer;
+#[cfg(feature = "sqlite")]
+mod sql;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,6 +28,8 @@ use crate::{
 };
 
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sql::{SqlStore, Synchronous};
 
 /// How long a life that lost its name to a later one is remembered after its end. A process that wakes up from a longer
 /// sleep than this takes its name back from the later one, instead of being told to stop.

@@ -41,6 +41,16 @@ impl Delta {
         self.joined.is_empty() && self.left.is_empty() && self.updated.is_empty()
     }
 
+    /// Whether members can see it: anonymous sockets are no more than a count to them.
+    pub(crate) fn is_news(&self) -> bool {
+        let anonymous = |presences: &[Arc<Presence>]| presences.iter().filter(|one| one.user.is_none()).count();
+        let named = |presences: &[Arc<Presence>]| anonymous(presences) < presences.len();
+        named(&self.joined)
+            || named(&self.left)
+            || named(&self.updated)
+            || anonymous(&self.joined) != anonymous(&self.left)
+    }
+
     /// How many presences the delta is about.
     #[must_use]
     pub fn len(&self) -> usize {

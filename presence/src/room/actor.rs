@@ -440,13 +440,10 @@ impl RoomActor {
         match result {
             Ok(snapshot) => {
                 self.in_model = true;
-                let applied = self.state.replica.reload(snapshot);
+                let changes = self.state.replica.reload(snapshot);
                 self.in_model = false;
                 self.state.known = true;
-                match applied {
-                    Applied::Changed(changes) => self.changed(changes, ctx),
-                    Applied::Early | Applied::Reload => self.load(ctx),
-                }
+                self.changed(changes, ctx);
                 self.adopt(ctx);
             }
             Err(error) => {

@@ -233,12 +233,6 @@ fn distinct(joined: &[Arc<Presence>]) -> Result<(), Senseless> {
     }
 }
 
-impl From<Senseless> for StoreError {
-    fn from(senseless: Senseless) -> Self {
-        Self::Refused(Arc::new(senseless))
-    }
-}
-
 #[async_trait]
 impl Store for MemoryStore {
     async fn prepare(&self) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ use crate::{
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName},
 };
 
-use super::{RoomWrites, Write};
+use super::{RoomWrites, StoreError, Write};
 
 /// Why writes make no sense. No store carries them out.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,12 @@ pub(super) enum Senseless {
     OtherRoom(PresenceId),
     #[error("channel `{0}` speaks for another presence of the room")]
     OtherPresence(ChannelName),
+}
+
+impl From<Senseless> for StoreError {
+    fn from(senseless: Senseless) -> Self {
+        Self::Refused(Arc::new(senseless))
+    }
 }
 
 /// Refuses what names a room or a presence twice: the writes of a commit have no order among them.
