@@ -1,1 +1,24 @@
-//! Tests.
+//! What a user sees: the chat server as a process, from outside, over real sockets and in a real browser.
+//!
+//! The law is the wire contract of `examples/chat`. Each module takes one part of it; each test is named after the
+//! guarantee that it would miss. `support` holds the clients and the server's handle.
+
+#[cfg(test)]
+mod support;
+
+mod browser;
+mod client;
+mod closing;
+mod commands;
+mod crowd;
+mod diff;
+mod events;
+mod handshake;
+mod limits;
+mod list;
+mod liveness;
+mod names;
+mod protocol;
+mod restart;
+mod slow;
+mod startup;

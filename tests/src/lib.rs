@@ -1,1 +1,1 @@
-//! The tests are in `it/`; see its `main.rs`.
+//! Nothing but a place for the tests in `it/`, which see the chat server as its users do.

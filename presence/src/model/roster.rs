@@ -99,10 +99,6 @@ impl Roster {
         self.presences.get(&id)
     }
 
-    pub(crate) fn by_channel(&self, channel: &ChannelName) -> Option<&Arc<Presence>> {
-        self.presences.get(self.channels.get(channel)?)
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Presence>> {
         self.presences.values()
     }

@@ -1,0 +1,245 @@
+//! The page in a real browser: the member list is right in each window, whatever happens to one of them.
+
+use crate::support::member::{Member, encoded};
+use crate::support::server::Server;
+use crate::support::webdriver::{Browser, Timers, Window};
+use crate::support::{BOUND, Duration, alone, millis, secs, within};
+use serde_json::{Value, json};
+
+/// What the page shows: the connection's state, the users with their tabs, the anonymous sockets.
+const SHOWN: &str = "
+    const members = [...document.querySelectorAll('#members [data-user]')];
+    return {
+        state: document.querySelector('#status')?.dataset.state ?? null,
+        members: members.map(member => [member.dataset.user, Number(member.dataset.tabs)]).sort(),
+        anonymous: Number(document.querySelector('#anonymous')?.dataset.count ?? 0),
+    };";
+
+/// The texts of the log, of one kind.
+const LOG: &str = "
+    const entries = [...document.querySelectorAll(`#log [data-kind=\"${arguments[0]}\"]`)];
+    return entries.map(entry => entry.textContent);";
+
+/// A browser and the server that its pages speak to.
+struct Stage {
+    browser: Browser,
+    server: Server,
+}
+
+impl Stage {
+    async fn set(arguments: &[&str], timers: Timers) -> Option<Self> {
+        let browser = Browser::start(timers).await?;
+        Some(Self { browser, server: Server::start(arguments).await })
+    }
+
+    fn url(&self, user: &str) -> String {
+        format!("http://{}/?room=lobby&user={}", self.server.address(), encoded(user))
+    }
+
+    /// Two windows of Ann and one of Bob, each showing all three.
+    async fn ann_ann_bob(&self) -> [Window; 3] {
+        let first = self.browser.first(&self.url("ann")).await;
+        self.all_show(&[&first], &[("ann", 1)], 0).await;
+        let second = self.browser.window(&self.url("ann")).await;
+        self.all_show(&[&first, &second], &[("ann", 2)], 0).await;
+        let bob = self.browser.window(&self.url("bob")).await;
+        self.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
+        [first, second, bob]
+    }
+
+    /// Each of the windows comes to be live and to show these users with their tabs, and no other.
+    async fn all_show(&self, windows: &[&Window], members: &[(&str, u32)], anonymous: u32) {
+        self.all_show_within(BOUND, windows, members, anonymous).await;
+    }
+
+    async fn all_show_within(&self, bound: Duration, windows: &[&Window], members: &[(&str, u32)], anonymous: u32) {
+        let expected = json!({"state": "live", "members": members, "anonymous": anonymous});
+        for window in windows {
+            self.browser.becomes(window, bound, SHOWN, &expected).await;
+        }
+    }
+
+    async fn state_becomes(&self, window: &Window, state: &str) {
+        let script = "return document.querySelector('#status').dataset.state";
+        self.browser.becomes(window, BOUND, script, &state.into()).await;
+    }
+}
+
+#[tokio::test]
+async fn joins_second_tabs_and_closes_are_right_in_each_window() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    stage.browser.close(&second).await;
+    stage.all_show(&[&first, &bob], &[("ann", 1), ("bob", 1)], 0).await;
+    stage.browser.close(&first).await;
+    stage.all_show(&[&bob], &[("bob", 1)], 0).await;
+    let again = stage.browser.window(&stage.url("ann")).await;
+    stage.all_show(&[&again, &bob], &[("ann", 1), ("bob", 1)], 0).await;
+}
+
+#[tokio::test]
+async fn a_reload_and_a_navigation_away_are_right_in_the_other_windows() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    stage.browser.reload(&second).await;
+    stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
+    stage.browser.go(&second, "about:blank").await;
+    stage.all_show(&[&first, &bob], &[("ann", 1), ("bob", 1)], 0).await;
+}
+
+#[tokio::test]
+async fn anonymous_visitors_are_shown_as_a_count() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let ann = stage.browser.first(&stage.url("ann")).await;
+    let ghost = Member::join(&stage.server, "lobby", None).await;
+    let second = Member::join(&stage.server, "lobby", None).await;
+    stage.all_show(&[&ann], &[("ann", 1)], 2).await;
+    ghost.leave().await;
+    stage.all_show(&[&ann], &[("ann", 1)], 1).await;
+    second.leave().await;
+    stage.all_show(&[&ann], &[("ann", 1)], 0).await;
+}
+
+#[tokio::test]
+async fn a_message_is_read_in_every_window_as_text_and_not_as_html() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    let hostile = "<img src=x onerror='window.hacked = true'> & \"so on\"";
+    stage.browser.types(&first, "#text", &format!("{hostile}\n")).await;
+    for window in [&first, &second, &bob] {
+        within(BOUND, "the message", async {
+            let shown = |log: Value| log.as_array().is_some_and(|log| log.iter().any(|entry| contains(entry, hostile)));
+            while !shown(stage.browser.run(window, LOG, vec!["message".into()]).await) {}
+        })
+        .await;
+        assert_eq!(stage.browser.run(window, "return window.hacked ?? null", vec![]).await, Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn hostile_names_are_names() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let bob = stage.browser.first(&stage.url("bob")).await;
+    for name in
+        ["<img src=x onerror='window.hacked = true'>", "__proto__", "constructor", "ann\" data-tabs=\"9", "😀 ü"]
+    {
+        let member = Member::join(&stage.server, "lobby", name).await;
+        let mut members = [(name, 1), ("bob", 1)];
+        // As JavaScript sorts lists: by their UTF-16 text.
+        members.sort_by_key(|(user, tabs)| format!("{user},{tabs}").encode_utf16().collect::<Vec<_>>());
+        stage.all_show(&[&bob], &members, 0).await;
+        member.leave().await;
+        stage.all_show(&[&bob], &[("bob", 1)], 0).await;
+    }
+    assert_eq!(stage.browser.run(&bob, "return window.hacked ?? null", vec![]).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_crashed_tab_leaves_in_the_other_windows() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    stage.browser.crash(&second).await;
+    stage.all_show(&[&first, &bob], &[("ann", 1), ("bob", 1)], 0).await;
+    stage.browser.crash(&bob).await;
+    stage.all_show(&[&first], &[("ann", 1)], 0).await;
+}
+
+#[tokio::test]
+async fn a_page_whose_heartbeat_stops_leaves_at_max_age_and_comes_back_when_it_wakes() {
+    let _alone = alone().await;
+    let Some(stage) = Stage::set(&["--max-age", "3s"], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    // The connection stays open and answers pings: only the heartbeats are missing.
+    stage.browser.freeze(&second).await;
+    stage.all_show_within(secs(3) + BOUND, &[&first, &bob], &[("ann", 1), ("bob", 1)], 0).await;
+    stage.browser.freeze(&bob).await;
+    stage.all_show_within(secs(3) + BOUND, &[&first], &[("ann", 1)], 0).await;
+    stage.browser.thaw(&second).await;
+    stage.browser.thaw(&bob).await;
+    stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
+}
+
+#[tokio::test]
+async fn a_hidden_tab_left_alone_beyond_max_age_stays() {
+    let _alone = alone().await;
+    let Some(stage) = Stage::set(&["--max-age", "3s"], Timers::Throttled).await else { return };
+    let hidden = stage.browser.first(&stage.url("ann")).await;
+    stage.all_show(&[&hidden], &[("ann", 1)], 0).await;
+    // The page keeps its own record of what it was, and a timer by which to see that it really was slowed.
+    let record = "
+        window.record = {seen: [], ticks: 0};
+        document.addEventListener('visibilitychange', () => record.seen.push(document.visibilityState));
+        setInterval(() => { if (document.hidden) record.ticks += 1 }, 250);";
+    stage.browser.run(&hidden, record, vec![]).await;
+    let front = stage.browser.tab(&stage.url("bob")).await;
+    stage.all_show(&[&front], &[("ann", 1), ("bob", 1)], 0).await;
+
+    // Four silent sockets one after the other go stale: so often `max_age` passes, while nothing touches the pages.
+    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    watcher.socket.beats_every(millis(500));
+    for _ in 0..4 {
+        let _silent = Member::join(&stage.server, "lobby", "clock").await;
+        watcher.sees_join("clock").await;
+        watcher.sees_leave("clock").await;
+    }
+    assert_eq!(watcher.roster.names(), ["ann", "bob", "watcher"]);
+
+    let record = stage.browser.run(&hidden, "return record", vec![]).await;
+    assert_eq!(record["seen"], json!(["hidden", "visible"]), "it was hidden until it was asked");
+    let ticks = record["ticks"].as_u64().unwrap();
+    assert!(ticks < 10, "its timers were slowed, or this proves nothing: {ticks} in twelve seconds");
+    stage.all_show(&[&hidden], &[("ann", 1), ("bob", 1), ("watcher", 1)], 0).await;
+}
+
+#[tokio::test]
+async fn after_a_kill_and_a_restart_the_pages_come_back_by_themselves() {
+    let _alone = alone().await;
+    let Some(mut stage) = Stage::set(&["--grace", "1s"], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    stage.server.kill().await;
+    for window in [&first, &second, &bob] {
+        stage.state_becomes(window, "reconnecting").await;
+    }
+    stage.server.start_again().await;
+    stage.all_show_within(BOUND * 3, &[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
+}
+
+#[tokio::test]
+async fn after_a_shutdown_and_a_restart_the_pages_come_back_by_themselves() {
+    let _alone = alone().await;
+    let Some(mut stage) = Stage::set(&[], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    stage.server.signal("TERM").await;
+    assert_eq!(stage.server.exit(secs(10)).await.code(), Some(0), "pages do not hold a shutdown up");
+    for window in [&first, &second, &bob] {
+        stage.state_becomes(window, "reconnecting").await;
+    }
+    stage.server.start_again().await;
+    stage.all_show_within(BOUND * 3, &[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
+    stage.browser.types(&bob, "#text", "here again\n").await;
+    within(BOUND, "the message", async {
+        let shown =
+            |log: Value| log.as_array().is_some_and(|log| log.iter().any(|entry| contains(entry, "here again")));
+        while !shown(stage.browser.run(&first, LOG, vec!["message".into()]).await) {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_page_has_nothing_to_complain_of_on_the_console() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let start = stage.browser.first(&format!("http://{}/", stage.server.address())).await;
+    let loaded = "return document.readyState";
+    stage.browser.becomes(&start, BOUND, loaded, &"complete".into()).await;
+    assert_eq!(stage.browser.errors().await, [] as [Value; 0]);
+    let ann = stage.browser.window(&stage.url("ann")).await;
+    stage.all_show(&[&ann], &[("ann", 1)], 0).await;
+    stage.browser.types(&ann, "#text", "hello\n").await;
+    let said = "return document.querySelectorAll('#log [data-kind=\"message\"]').length";
+    stage.browser.becomes(&ann, BOUND, said, &1.into()).await;
+    assert_eq!(stage.browser.errors().await, [] as [Value; 0]);
+}
+
+fn contains(entry: &Value, text: &str) -> bool {
+    entry.as_str().is_some_and(|entry| entry.contains(text))
+}

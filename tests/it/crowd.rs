@@ -1,0 +1,369 @@
+//! Many sockets at once: everyone's roster equals the truth, frames are bounded, and nothing is left behind.
+
+use crate::support::database::rows_become;
+use crate::support::frame::Frame;
+use crate::support::member::{Member, Told, path};
+use crate::support::process::{descriptors, descriptors_back_to, open_files};
+use crate::support::roster::Roster;
+use crate::support::server::Server;
+use crate::support::socket::{Socket, Upgrade};
+use crate::support::{BOUND, alone, secs, within};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Handshakes under way at a time; a browser's worth of patience for each.
+static OPENING: Semaphore = Semaphore::const_new(64);
+
+async fn open(address: SocketAddr, path: &str) -> Socket {
+    let _permit = OPENING.acquire().await.expect("never closed");
+    Upgrade::to(path).open(address).await.unwrap_or_else(|response| panic!("{path} was refused: {response:?}"))
+}
+
+/// Who is really in a room: the ids of each user, and how many without a name.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Truth {
+    users: BTreeMap<String, BTreeSet<String>>,
+    anonymous: u64,
+}
+
+impl Truth {
+    fn holds(&self, roster: &Roster) -> bool {
+        let users = |(user, presences): (&String, &BTreeMap<String, Value>)| {
+            self.users.get(user).is_some_and(|ids| ids.iter().eq(presences.keys()))
+        };
+        roster.anonymous == self.anonymous && roster.users.len() == self.users.len() && roster.users.iter().all(users)
+    }
+}
+
+/// What the driver tells a guest to do.
+#[derive(Debug)]
+enum Order {
+    /// Change the meta.
+    Update(Value),
+    /// Leave and come back on the same socket; answers with the new id.
+    Again(oneshot::Sender<String>),
+    /// Say this to the room.
+    Say(String),
+    /// Answer when the roster is so.
+    Settle(Arc<Truth>, oneshot::Sender<()>),
+    /// Answer once this has been heard, and the roster is still so.
+    Hear(String, Arc<Truth>, oneshot::Sender<()>),
+}
+
+/// A socket that reads all the time, as a browser does, and takes orders.
+#[derive(Debug)]
+struct Guest {
+    room: String,
+    user: Option<String>,
+    id: String,
+    orders: mpsc::UnboundedSender<Order>,
+    task: tokio::task::JoinHandle<Member>,
+}
+
+impl Guest {
+    async fn enter(address: SocketAddr, room: String, user: Option<String>) -> Self {
+        let member = Member::begin(open(address, &path(&room, user.as_deref())).await).await;
+        let (id, (orders, inbox)) = (member.roster.me.clone(), mpsc::unbounded_channel());
+        Self { room, user, id, orders, task: tokio::spawn(live(member, inbox)) }
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send(order).unwrap_or_else(|_| panic!("{:?} in {} has died", self.user, self.room));
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> T {
+        let (answer, answered) = oneshot::channel();
+        self.order(order(answer));
+        let what = format!("{:?} in {}", self.user, self.room);
+        within(BOUND * 2, &what, answered).await.unwrap_or_else(|_| panic!("{what} has died"))
+    }
+
+    /// Stops reading and gives the socket back.
+    async fn retire(self) -> Member {
+        drop(self.orders);
+        self.task.await.unwrap()
+    }
+}
+
+async fn live(mut member: Member, mut orders: mpsc::UnboundedReceiver<Order>) -> Member {
+    let mut settling: Option<(Arc<Truth>, oneshot::Sender<()>)> = None;
+    let mut hearing: Option<(String, Arc<Truth>, oneshot::Sender<()>)> = None;
+    loop {
+        if let Some((_, done)) = settling.take_if(|(truth, _)| truth.holds(&member.roster)) {
+            done.send(()).expect("the driver waits");
+        }
+        let frame = tokio::select! {
+            frame = member.socket.next_frame() => frame,
+            order = orders.recv() => {
+                match order {
+                    None => return member,
+                    Some(Order::Update(meta)) => member.updates(meta).await,
+                    Some(Order::Say(text)) => member.says(&text).await,
+                    Some(Order::Settle(truth, done)) => settling = Some((truth, done)),
+                    Some(Order::Hear(text, truth, done)) => hearing = Some((text, truth, done)),
+                    Some(Order::Again(done)) => drop(done.send(again(&mut member).await)),
+                }
+                continue;
+            }
+        };
+        let Frame::Text(text) = frame else { panic!("{}: a text, not {frame:?}", member.roster.room) };
+        let told = member.apply(&serde_json::from_str(&text).unwrap());
+        if let Told::Message { text, .. } = told
+            && let Some((_, truth, done)) = hearing.take_if(|(awaited, ..)| *awaited == text)
+        {
+            assert!(truth.holds(&member.roster), "{truth:?} is the truth, not {:?}", member.roster);
+            done.send(()).expect("the driver waits");
+        }
+    }
+}
+
+async fn again(member: &mut Member) -> String {
+    member.socket.json(json!({"type": "leave"})).await;
+    member.socket.json(json!({"type": "join"})).await;
+    loop {
+        let frame = member.socket.value().await;
+        if frame["type"] == "presence.state" {
+            member.roster = Roster::first(&frame);
+            return member.roster.me.clone();
+        }
+        member.apply(&frame);
+    }
+}
+
+/// A small generator of the same numbers each time (SplitMix64).
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) % sides
+    }
+}
+
+/// One guest's part of the churn; `None` when it has gone for good.
+async fn churn(address: SocketAddr, mut guest: Guest, rolls: [u64; 3]) -> Option<Guest> {
+    for (turn, roll) in rolls.into_iter().enumerate() {
+        match roll {
+            0 => guest.order(Order::Update(json!({"turn": turn, "id": guest.id}))),
+            1 => guest.order(Order::Say(format!("{turn} of {}", guest.id))),
+            2 | 3 => guest.id = guest.ask(Order::Again).await,
+            4 | 5 | 6 => {
+                let (room, user) = (guest.room.clone(), guest.user.clone());
+                part(guest.retire().await, roll).await;
+                guest = Guest::enter(address, room, user).await;
+            }
+            7 => {
+                part(guest.retire().await, roll).await;
+                return None;
+            }
+            _ => {}
+        }
+    }
+    Some(guest)
+}
+
+/// Closes in order, vanishes, or resets the connection.
+async fn part(mut member: Member, how: u64) {
+    match how % 3 {
+        0 => {
+            member.socket.close(1000).await;
+            member.socket.drained().await;
+        }
+        1 => drop(member),
+        _ => member.socket.reset(),
+    }
+}
+
+fn truths(guests: &[Guest]) -> BTreeMap<String, Arc<Truth>> {
+    let mut truths = BTreeMap::<String, Truth>::new();
+    for guest in guests {
+        let truth = truths.entry(guest.room.clone()).or_default();
+        match &guest.user {
+            Some(user) => drop(truth.users.entry(user.clone()).or_default().insert(guest.id.clone())),
+            None => truth.anonymous += 1,
+        }
+    }
+    truths.into_iter().map(|(room, truth)| (room, Arc::new(truth))).collect()
+}
+
+#[tokio::test]
+async fn two_thousand_sockets_join_churn_and_leave_and_nothing_is_left_of_them() {
+    const SOCKETS: u64 = 2_000;
+    const ROOMS: u64 = 200;
+    let _alone = alone().await;
+    open_files(SOCKETS * 2 + 500).unwrap_or_else(|why| panic!("{why}"));
+    let server = Server::start(&[]).await;
+    let address = server.address();
+    // What the server opens lazily, it has opened after this.
+    Member::join(&server, "warm", "up").await.leave().await;
+    rows_become(&server, "presences", 0, BOUND).await;
+    let idle = descriptors(&server);
+
+    let mut dice = Dice(2);
+    let mut entering = JoinSet::new();
+    for n in 0..SOCKETS {
+        // Seven names to a room, so that some users have several tabs, and one in five without a name.
+        let user = (dice.roll(5) != 0).then(|| format!("user{}", dice.roll(7)));
+        entering.spawn(Guest::enter(address, format!("room{}", n % ROOMS), user));
+    }
+    let guests = entering.join_all().await;
+    assert_eq!(descriptors(&server), idle + SOCKETS as usize);
+
+    let mut churning = JoinSet::new();
+    for guest in guests {
+        churning.spawn(churn(address, guest, [dice.roll(12), dice.roll(12), dice.roll(12)]));
+    }
+    let guests: Vec<_> = churning.join_all().await.into_iter().flatten().collect();
+    assert!(guests.len() > 1_000, "most survive: {}", guests.len());
+
+    let truths = truths(&guests);
+    assert_eq!(truths.len(), ROOMS as usize);
+    for guest in &guests {
+        guest.ask(|done| Order::Settle(truths[&guest.room].clone(), done)).await;
+    }
+    // A message to each room, by its first guest: nobody's roster has moved until it is heard.
+    let mut hearing = Vec::new();
+    for guest in &guests {
+        let (done, heard) = oneshot::channel();
+        guest.order(Order::Hear("quiet now".into(), truths[&guest.room].clone(), done));
+        hearing.push(heard);
+    }
+    let mut speakers = BTreeSet::new();
+    for guest in guests.iter().filter(|guest| speakers.insert(guest.room.clone())) {
+        guest.order(Order::Say("quiet now".into()));
+    }
+    for heard in hearing {
+        within(BOUND * 2, "the message to the room", heard).await.expect("the guest lives");
+    }
+
+    let mut leaving = JoinSet::new();
+    for guest in guests {
+        leaving.spawn(async move { part(guest.retire().await, 0).await });
+    }
+    leaving.join_all().await;
+    rows_become(&server, "presences", 0, BOUND * 2).await;
+    descriptors_back_to(&server, idle, BOUND * 2).await;
+    for n in (0..ROOMS).step_by(20) {
+        let newcomer = Member::join(&server, &format!("room{n}"), "newcomer").await;
+        assert_eq!((newcomer.roster.names(), newcomer.roster.anonymous), (vec!["newcomer"], 0));
+        newcomer.leave().await;
+    }
+}
+
+/// Reads until the message; gives the frames heard before it, and with a roster checks them.
+async fn count(mut socket: Socket, mut member: Option<Roster>, end: &str) -> (Socket, Option<Roster>, usize) {
+    for frames in 0.. {
+        let Frame::Text(text) = socket.next_frame().await else { panic!("a text") };
+        if text.contains(end) {
+            return (socket, member, frames);
+        }
+        if let Some(roster) = &mut member {
+            roster.apply(&serde_json::from_str(&text).unwrap());
+        }
+    }
+    unreachable!("frames do not run out")
+}
+
+/// A storm of joins into one room costs each member a bounded number of frames, and one more join costs one.
+async fn storm(members: usize) {
+    let _alone = alone().await;
+    open_files(members as u64 * 2 + 500).unwrap_or_else(|why| panic!("{why}"));
+    let server = Server::start(&["--max-age", "600s"]).await;
+    let address = server.address();
+    let name = |n: usize| format!("member{n:05}-{}", "x".repeat(20));
+    let mut witness = Member::join(&server, "hall", "witness").await;
+
+    let begun = Instant::now();
+    let mut joining = JoinSet::new();
+    let (joined, mut joins) = mpsc::unbounded_channel();
+    for n in 0..members {
+        let joined = joined.clone();
+        joining.spawn(async move {
+            let mut socket = open(address, &path("hall", &name(n)[..])).await;
+            let Frame::Text(first) = socket.next_frame().await else { panic!("a first frame") };
+            joined.send(()).unwrap();
+            // Reading all those rosters would take longer than the storm: every fiftieth does.
+            let roster = (n % 50 == 0).then(|| Roster::first(&serde_json::from_str(&first).unwrap()));
+            count(socket, roster, "the storm is over").await
+        });
+    }
+    let all_joined = async {
+        for _ in 0..members {
+            joins.recv().await;
+        }
+    };
+    let witnessed = async {
+        while witness.roster.users.len() <= members {
+            witness.diff().await;
+        }
+    };
+    within(BOUND * 6, "everyone to join", async { tokio::join!(all_joined, witnessed) }).await;
+    let storm = begun.elapsed();
+    witness.says("the storm is over").await;
+
+    // The interval between notices starts at 10 ms and doubles up to 100 ms: a handful early on, then ten a second.
+    let bound = 8 + storm.as_millis() as usize / 100;
+    let counted = within(BOUND * 3, "everyone to hear the end", joining.join_all()).await;
+    let most = counted.iter().map(|(.., frames)| *frames).max().unwrap();
+    assert!(witness.frames <= bound + 1, "{} frames to the witness in {storm:?}, at most {bound}", witness.frames);
+    assert!(most <= bound, "{most} frames to one member in {storm:?}, at most {bound}");
+    for (_, roster, _) in &counted {
+        assert!(roster.as_ref().is_none_or(|roster| roster.users == witness.roster.users), "everyone knows everyone");
+    }
+
+    witness.hears("witness", "the storm is over").await;
+    let mut one_more = open(address, &path("hall", "one more")).await;
+    let Frame::Text(first) = one_more.next().await else { panic!("a first frame") };
+    assert_eq!(Roster::first(&serde_json::from_str(&first).unwrap()).users.len(), members + 2);
+    assert!(members < 10_000 || first.len() > 1 << 20, "a first frame above 1 MiB is what this is about");
+    witness.sees_join("one more").await;
+    witness.says("one more is here").await;
+    let mut counting = JoinSet::new();
+    for (socket, roster, _) in counted {
+        counting.spawn(count(socket, roster, "one more is here"));
+    }
+    for (_, _, frames) in within(BOUND * 3, "everyone to hear of one more", counting.join_all()).await {
+        assert_eq!(frames, 1, "one join costs each member one notice");
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_a_thousand_joins_costs_each_member_a_bounded_number_of_frames() {
+    storm(1_000).await;
+}
+
+#[tokio::test]
+#[ignore = "20,000 descriptors and a minute: `tests/run --large`"]
+async fn joining_a_room_of_ten_thousand_works_and_costs_the_others_one_notice() {
+    storm(10_000).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_leaves_ends_in_the_truth_with_a_bounded_number_of_frames() {
+    const MEMBERS: usize = 300;
+    let _alone = alone().await;
+    open_files(2_000).unwrap_or_else(|why| panic!("{why}"));
+    let server = Server::start(&[]).await;
+    let mut witness = Member::join(&server, "hall", "witness").await;
+    let mut joining = JoinSet::new();
+    for n in 0..MEMBERS {
+        let (address, path) = (server.address(), path("hall", &format!("member{n}")[..]));
+        joining.spawn(async move { open(address, &path).await });
+    }
+    let sockets = joining.join_all().await;
+    witness.until("everyone", |roster| roster.users.len() == MEMBERS + 1).await;
+    let (begun, frames) = (Instant::now(), witness.frames);
+    drop(sockets);
+    witness.until("everyone's leave", |roster| roster.names() == ["witness"]).await;
+    let bound = 8 + begun.elapsed().as_millis() as usize / 100;
+    assert!(witness.frames - frames <= bound, "{} frames, at most {bound}", witness.frames - frames);
+    rows_become(&server, "presences", 1, secs(10)).await;
+}

@@ -1,0 +1,158 @@
+//! The process: its flags, its first line, its health.
+
+use crate::support::http::get;
+use crate::support::member::Member;
+use crate::support::server::{Server, command};
+use crate::support::{BOUND, within};
+use std::process::Output;
+use tempfile::TempDir;
+
+/// Runs the server with arguments that make it end by itself.
+async fn run(arguments: &[&str]) -> Output {
+    let folder = TempDir::new().unwrap();
+    let output = command(folder.path()).args(arguments).output();
+    within(BOUND, &format!("the end of a server with {arguments:?}"), output).await.unwrap()
+}
+
+/// The server refuses to start and says which field is wrong.
+async fn refuses(arguments: &[&str], names: &str) {
+    let output = run(arguments).await;
+    // `--max-age` is the flag's name and `max_age` the setting's: either tells the reader where to look.
+    let errors = String::from_utf8_lossy(&output.stderr).to_lowercase().replace('-', "_");
+    assert!(!output.status.success(), "{arguments:?} is refused");
+    assert!(errors.contains(names), "{arguments:?}: `{names}` is named in: {errors}");
+    assert!(!errors.contains("panicked"), "{arguments:?}: a reason, not a panic: {errors}");
+    assert!(output.stdout.is_empty(), "{arguments:?}: nothing was listened on");
+}
+
+#[tokio::test]
+async fn the_first_line_names_the_address_that_answers() {
+    let server = Server::start(&["--bind", "127.0.0.1"]).await;
+    assert!(server.address().ip().is_loopback() && server.address().port() != 0);
+    assert_eq!(get(server.address(), "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_page_is_html_and_loads_nothing_from_another_host() {
+    let server = Server::start(&[]).await;
+    let page = get(server.address(), "/").await;
+    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{:?}", page.headers);
+    for attribute in ["src=\"http", "src='http", "src=\"//", "href=\"//", "@import", "url(http"] {
+        assert!(!page.body.contains(attribute), "the page has {attribute}");
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_server_says_so() {
+    let server = Server::start(&[]).await;
+    assert_eq!(get(server.address(), "/healthz").await.status, 200);
+    assert_eq!(get(server.address(), "/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let server = Server::start(&[]).await;
+    assert_eq!(get(server.address(), "/nothing").await.status, 404);
+    assert_eq!(get(server.address(), "/../Cargo.toml").await.status / 100, 4);
+}
+
+#[tokio::test]
+async fn help_names_each_flag_and_its_variable() {
+    let output = run(&["--help"]).await;
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).unwrap();
+    for (flag, variable) in [
+        ("--port", "PORT"),
+        ("--bind", "BIND"),
+        ("--database-url", "DATABASE_URL"),
+        ("--notify", "NOTIFY"),
+        ("--max-age", "PRESENCE_MAX_AGE"),
+        ("--grace", "PRESENCE_GRACE"),
+        ("--workers", "WORKERS"),
+        ("--node-name", "NODE_NAME"),
+        ("--allow-origin", "ALLOW_ORIGIN"),
+    ] {
+        assert!(help.contains(flag), "{flag} in the help:\n{help}");
+        assert!(help.contains(&format!("[env: {variable}")), "{variable} in the help:\n{help}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_value_is_refused_and_its_field_named() {
+    refuses(&["--port", "70000"], "port").await;
+    refuses(&["--bind", "nonsense::host"], "bind").await;
+    refuses(&["--notify", "shout"], "notify").await;
+    refuses(&["--max-age", "soon"], "max_age").await;
+    refuses(&["--grace=-1s"], "grace").await;
+    refuses(&["--workers", "none"], "workers").await;
+    refuses(&["--nonsense"], "nonsense").await;
+}
+
+#[tokio::test]
+async fn values_that_contradict_one_another_are_refused() {
+    refuses(&["--port", "0", "--max-age", "1s", "--grace", "2s"], "grace").await;
+    refuses(&["--port", "0", "--max-age", "0s"], "max_age").await;
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_is_refused() {
+    refuses(&["--port", "0", "--database-url", "sqlite://no/such/folder/presence.db"], "database").await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_refused() {
+    let server = Server::start(&[]).await;
+    let port = server.address().port().to_string();
+    refuses(&["--port", &port], &port).await;
+}
+
+#[tokio::test]
+async fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
+    let folder = TempDir::new().unwrap();
+    let run = |arguments: &'static [&str]| {
+        let mut command = command(folder.path());
+        command.env("NOTIFY", "shout").args(arguments).output()
+    };
+    let output = within(BOUND, "the server to refuse its environment", run(&["--port", "0"])).await.unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).to_lowercase().contains("notify"));
+    let output = within(BOUND, "the server to refuse its port", run(&["--port", "70000", "--notify", "list"])).await;
+    let errors = String::from_utf8_lossy(&output.unwrap().stderr).to_lowercase();
+    assert!(
+        errors.contains("port") && !errors.contains("shout"),
+        "the flag was taken in the variable's place: {errors}"
+    );
+}
+
+#[tokio::test]
+async fn the_database_is_a_file_where_one_was_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("elsewhere.db");
+    let url = format!("sqlite://{}", file.display());
+    let server = Server::start(&["--database-url", &url]).await;
+    Member::join(&server, "lobby", "ann").await;
+    assert!(file.exists(), "{url}");
+    assert!(!server.folder().join("presence.db").exists());
+}
+
+#[tokio::test]
+async fn without_a_flag_the_database_is_presence_db_in_the_working_folder() {
+    let server = Server::start(&[]).await;
+    Member::join(&server, "lobby", "ann").await;
+    assert!(server.folder().join("presence.db").exists());
+}
+
+#[tokio::test]
+async fn one_worker_serves_rooms_as_many_do() {
+    for workers in ["1", "3"] {
+        let server = Server::start(&["--workers", workers]).await;
+        let mut ann = Member::join(&server, "lobby", "ann").await;
+        for n in 0..6 {
+            let member = Member::join(&server, "lobby", "bob").await;
+            ann.sees_join("bob").await;
+            ann.says(&n.to_string()).await;
+            ann.hears("ann", &n.to_string()).await;
+            member.leave().await;
+            ann.sees_leave("bob").await;
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The harness: the real server as a process, and clients that may misbehave.
+//!
+//! Nothing here knows the library. A test speaks to the chat server as a stranger would: over TCP, by its command
+//! line, by signals, and by looking at what the operating system and the database hold afterwards.
+//! Every wait has a bound and awaits an event or a condition; nothing sleeps for a time and hopes.
+
+pub(crate) mod database;
+pub(crate) mod frame;
+pub(crate) mod http;
+pub(crate) mod member;
+pub(crate) mod process;
+pub(crate) mod roster;
+pub(crate) mod server;
+pub(crate) mod socket;
+pub(crate) mod webdriver;
+pub(crate) mod witness;
+
+use std::future::Future;
+pub(crate) use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+/// How long a test waits for what should come at once: long, since a loaded machine is slow and not wrong.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+
+/// What a deadline of the server may be late by before a test calls it broken.
+pub(crate) const SLACK: Duration = Duration::from_secs(1);
+
+pub(crate) const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) const fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Awaits `future`, or fails the test saying that `what` did not come in time.
+pub(crate) async fn within<T>(bound: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(bound, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {bound:?} in vain for {what}"),
+    }
+}
+
+/// Asks again and again until the answer is yes, or fails the test with the last thing seen.
+///
+/// For facts that come without an event of their own: a row, a descriptor, an element of a page.
+pub(crate) async fn eventually<T, F>(bound: Duration, what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let end = Instant::now() + bound;
+    let mut tick = tokio::time::interval(millis(25));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match ask().await {
+            Ok(value) => return value,
+            Err(seen) => assert!(Instant::now() < end, "waited {bound:?} in vain for {what}; last seen: {seen}"),
+        }
+    }
+}
+
+/// One heavy test at a time: a crowd beside a crowd would measure the machine, not the server.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::const_new(());
+    HEAVY.lock().await
+}

@@ -1,0 +1,73 @@
+//! What the operating system says of a process: its descriptors, its connections, its limits.
+
+use super::server::Server;
+use super::{Duration, eventually};
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The descriptors that the server holds now.
+pub(crate) fn descriptors(server: &Server) -> usize {
+    let folder = format!("/proc/{}/fd", server.pid());
+    std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}")).count()
+}
+
+/// Waits until the server holds no more descriptors than `idle`.
+pub(crate) async fn descriptors_back_to(server: &Server, idle: usize, bound: Duration) {
+    eventually(bound, "the server's descriptors to be closed", async || {
+        let now = descriptors(server);
+        if now <= idle { Ok(()) } else { Err(format!("{now} descriptors, {idle} when idle")) }
+    })
+    .await;
+}
+
+/// Waits until the kernel holds nothing any more of the server's end of the connection to `client`.
+///
+/// A connection that the process has dropped but the kernel still tries to flush is not gone.
+pub(crate) async fn connection_gone(server: &Server, client: SocketAddr, bound: Duration) {
+    eventually(bound, "the server's end of the connection to be gone", async || match state(server, client) {
+        None => Ok(()),
+        Some(state) => Err(format!("TCP state {state:#x}")),
+    })
+    .await;
+}
+
+/// The state of the server's end, as in the kernel's `tcp_states.h`, if there is one that can still carry data.
+fn state(server: &Server, client: SocketAddr) -> Option<u8> {
+    const TIME_WAIT: u8 = 6;
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a Linux with /proc");
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    table.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote) = (port(fields.next()?)?, port(fields.next()?)?);
+        let state = u8::from_str_radix(fields.next()?, 16).ok()?;
+        (local == server.address().port() && remote == client.port() && state != TIME_WAIT).then_some(state)
+    })
+}
+
+/// Raises this process's limit of open files, which the servers started later inherit, and says if it is enough.
+///
+/// By `prlimit` of util-linux on ourselves, since the call itself would need unsafe code.
+pub(crate) fn open_files(needed: u64) -> Result<(), String> {
+    static RAISED: OnceLock<()> = OnceLock::new();
+    RAISED.get_or_init(|| {
+        let pid = std::process::id().to_string();
+        let raised = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={}:", hard_limit())]).status();
+        if !raised.is_ok_and(|status| status.success()) {
+            eprintln!("prlimit could not raise the limit of open files");
+        }
+    });
+    let (soft, _) = limits();
+    if soft >= needed { Ok(()) } else { Err(format!("{needed} open files are needed and {soft} allowed: `ulimit -n`")) }
+}
+
+fn hard_limit() -> u64 {
+    limits().1
+}
+
+fn limits() -> (u64, u64) {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("a Linux with /proc");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit of open files");
+    let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap_or(u64::MAX));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
