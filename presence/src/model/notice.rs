@@ -238,6 +238,21 @@ mod tests {
     }
 
     #[test]
+    fn a_joiner_that_is_no_news_is_served_at_once_in_a_quiet_room() {
+        let mut notices = notices(LIMIT);
+        notices.joined(Tick(500), 1);
+        assert_eq!(notices.due(), Some(Tick(500)));
+    }
+
+    #[test]
+    fn a_flush_that_is_due_is_not_put_off_by_what_happens_next() {
+        let mut notices = notices(LIMIT);
+        notices.changed(Tick(500), [came(1)]);
+        notices.changed(Tick(505), [came(2)]);
+        assert_eq!(notices.due(), Some(Tick(500)));
+    }
+
+    #[test]
     fn a_window_without_net_news_announces_no_version() {
         let mut notices = notices(LIMIT);
         notices.changed(Tick(3), [came(1)]);

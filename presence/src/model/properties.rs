@@ -150,6 +150,7 @@ impl Node {
             self.audience.hear(flush, self.replica.roster());
             assert_eq!(self.notices.due(), None);
         }
+        assert!(self.waiting.is_empty() || self.notices.due().is_some(), "whoever waits is served at some time");
     }
 
     /// Ends the reading that is under way, and reads the room once more if the replica asks for it.
