@@ -6,6 +6,7 @@ import { joinRoom } from '/presence.js';
 const $ = (id) => document.getElementById(id);
 const MARKS = { available: 'Available', away: 'Away', busy: 'Busy' };
 const TYPING_PAUSE = 3000; // without a key for this long, one is not typing any more
+const DRAW_INTERVAL = 100;
 const UPDATE_INTERVAL = 400; // at most one `update` in this time
 const SAME_BREATH = 120000; // messages and comings this close together share one heading or line
 const LOG_LENGTH = 500;
@@ -35,7 +36,7 @@ function follow() {
   else showEntrance(asked);
 }
 
-function showEntrance({ room: name, user }, refusal = '') {
+function showEntrance({ room: name, user }) {
   room?.close();
   room = null;
   document.title = 'Chat';
@@ -43,7 +44,7 @@ function showEntrance({ room: name, user }, refusal = '') {
   $('entrance').hidden = false;
   $('room').value = name || 'lobby';
   $('name').value = user ?? remembered();
-  $('refusal').textContent = refusal;
+  $('refusal').textContent = '';
   $('name').focus();
 }
 
@@ -55,7 +56,10 @@ async function enter({ room: name, user }) {
   try {
     room = joinRoom({ room: name, user: user ?? undefined }, { maxAge });
   } catch (error) {
-    return showEntrance({ room: name, user }, `${error.message}.`);
+    showEntrance({ room: name, user });
+    $('name').value = user ?? '';
+    $('refusal').textContent = `Not possible: ${error.message}.`;
+    return undefined;
   }
   here = { room: name, user };
   remember(user);
@@ -112,7 +116,7 @@ window.addEventListener('popstate', follow);
 function listen(joined) {
   const on = (event, draw) => joined.on(event, (...details) => { if (room === joined) draw(...details); });
   on('status', drawStatus);
-  on('sync', () => { adopt(); drawMembers(); });
+  on('sync', () => { adopt(); drawSoon(); });
   on('join', ({ user }) => logPassage('join', user));
   on('leave', ({ user }) => logPassage('leave', user));
   on('message', logMessage);
@@ -191,6 +195,22 @@ function closedBecause(code, reason) {
 
 const rows = new Map();
 const collator = new Intl.Collator();
+
+let drawing = null;
+let overdue = false;
+
+/** Draws at once, in a rush at most once in a while; a hidden page always at once, since its timers are slow. */
+function drawSoon() {
+  if (document.hidden) return drawMembers();
+  if (drawing !== null) return void (overdue = true);
+  drawMembers();
+  overdue = false;
+  drawing = setTimeout(() => {
+    drawing = null;
+    if (overdue && room) drawSoon();
+  }, DRAW_INTERVAL);
+  return undefined;
+}
 
 function drawMembers() {
   const { members, anonymous } = room;
@@ -384,11 +404,17 @@ function logMessage({ from, text }) {
 /** Comings and goings between two messages share a line each, however many they are. */
 function logPassage(kind, user) {
   const entry = openLine(kind) ?? element('li', {}, element('span', { className: 'text' }), time());
-  const users = new Set(JSON.parse(entry.dataset.users ?? '[]')).add(user);
-  Object.assign(entry.dataset, { kind, users: JSON.stringify([...users]) });
-  entry.querySelector('.text').replaceChildren(...list([...users]), kind === 'join' ? ' joined' : ' left');
+  const users = passed.get(entry) ?? new Set();
+  passed.set(entry, users.add(user));
+  entry.dataset.kind = kind;
+  if (users.size <= NAMES_KEPT) entry.dataset.users = JSON.stringify([...users]);
+  const words = kind === 'join' ? ' joined' : ' left';
+  entry.querySelector('.text').replaceChildren(...list(first(users, 4), users.size), words);
   if (!entry.isConnected) append(entry);
 }
+
+const passed = new WeakMap(); // line of the log -> the users whom it tells of
+const NAMES_KEPT = 100; // in `data-users`
 
 function openLine(kind) {
   for (let line = $('log').lastElementChild; line; line = line.previousElementSibling) {
@@ -466,13 +492,25 @@ function time() {
   return element('time', { dateTime: now.toISOString(), title: now.toLocaleString(), textContent: text });
 }
 
-/** Nodes that read "ann, bob and cyd"; each name apart, so that one written right to left turns no other words. */
-function list(names) {
-  const shown = names.length > 4 ? names.slice(0, 3) : names;
+/**
+ * Nodes that read "ann, bob, cyd and 7 others", of which `names` are the first ones; each name apart, so that one
+ * written right to left turns no other words.
+ */
+function list(names, total = names.length) {
+  const shown = total > 4 ? names.slice(0, 3) : names;
   const items = shown.map((name) => element('bdi', { textContent: name }));
-  if (names.length > shown.length) items.push(`${(names.length - shown.length).toLocaleString()} others`);
+  if (total > shown.length) items.push(`${(total - shown.length).toLocaleString()} others`);
   const before = (place) => (place === 0 ? '' : place === items.length - 1 ? ' and ' : ', ');
   return items.flatMap((item, place) => [before(place), item]);
+}
+
+function first(values, count) {
+  const found = [];
+  for (const value of values) {
+    if (found.length === count) break;
+    found.push(value);
+  }
+  return found;
 }
 
 function flag(target, name, on) {
