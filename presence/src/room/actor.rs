@@ -694,10 +694,8 @@ impl RoomActor {
         // After a fault nothing is told before it is known who is there, and who is where.
         let recovering = self.reports.is_some() || !self.state.known;
         if !recovering {
-            if !self.state.renew.is_empty() && self.state.notices.due().is_none() {
-                self.state.flush(now, &self.name, &self.rooms);
-            }
-            while self.state.notices.due().is_some_and(|due| due <= now) {
+            let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
+            if renew || self.state.due().is_some_and(|due| due <= now) {
                 self.state.flush(now, &self.name, &self.rooms);
             }
         }
@@ -715,7 +713,7 @@ impl RoomActor {
             }
         }
         let due = [
-            self.state.notices.due().filter(|_| !recovering),
+            self.state.due().filter(|_| !recovering),
             self.state.replica.reload_at(hold).filter(|_| !self.loading),
             self.behind.map(|(_, until)| until).filter(|_| !self.loading),
             self.reports.as_ref().map(|(_, until)| *until),

@@ -109,7 +109,13 @@ impl State {
             && self.leaving.is_empty()
             && self.updating.is_empty()
             && self.readers.is_empty()
-            && self.notices.due().is_none()
+            && self.due().is_none()
+    }
+
+    /// When members must be told something. As long as there is no room in the database, there is nothing to tell: it waits
+    /// for the room's next life.
+    pub(crate) fn due(&self) -> Option<Tick> {
+        self.notices.due().filter(|_| self.replica.position().is_some())
     }
 
     /// Counts a member on a hub.
