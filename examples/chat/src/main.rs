@@ -1,2 +1,75 @@
-//! Chat.
-fn main() {}
+//! A chat that shows who is here: the main example of the `presence` crate.
+
+mod args;
+mod consumer;
+mod http;
+
+use std::{io::Write as _, process::ExitCode};
+
+use actix_web::{App, HttpServer, web};
+use clap::Parser;
+use presence::{PruningSupervisor, Rooms, store::SqlStore};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+use args::Args;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn,actix_server=warn")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match actix_web::rt::System::new().block_on(serve(args)) {
+        Ok(code) => code,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until it is told to stop.
+async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let config = args.config()?;
+    let store = SqlStore::connect(&args.database_url)?;
+    let rooms = Rooms::start(config, store);
+    let settings = web::Data::new(http::Settings { notify: args.notify, allow_origin: args.allow_origin.clone() });
+
+    let shared = rooms.clone();
+    let mut server = HttpServer::new(move || {
+        App::new().app_data(web::Data::new(shared.clone())).app_data(settings.clone()).configure(http::routes)
+    })
+    .on_connect(presence::on_connect)
+    .disable_signals()
+    .shutdown_timeout(1);
+    if let Some(workers) = args.workers {
+        server = server.workers(workers.get());
+    }
+    let server = server.bind((args.bind.as_str(), args.port))?;
+    let address = server.addrs()[0];
+    PruningSupervisor::spawn(&rooms, args.node_name(address)?);
+
+    let mut out = std::io::stdout();
+    writeln!(out, "listening on http://{address}")?;
+    out.flush()?;
+
+    let server = server.run();
+    let handle = server.handle();
+    let running = tokio::task::spawn_local(server);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let code = tokio::select! {
+        _ = terminate.recv() => ExitCode::SUCCESS,
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+        () = rooms.superseded() => ExitCode::FAILURE,
+    };
+    rooms.shutdown().await;
+    handle.stop(true).await;
+    running.await??;
+    info!("stopped");
+    Ok(code)
+}

@@ -1,0 +1,91 @@
+//! The command line, and what it sets.
+
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use presence::{
+    Config, ConfigError,
+    config::Notify,
+    name::{NameError, NodeName},
+};
+
+/// A chat that shows who is here.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Args {
+    /// Port to listen on; 0 picks a free one.
+    #[arg(long, env = "PORT", default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// Address to listen on.
+    #[arg(long, env = "BIND", default_value = "127.0.0.1")]
+    pub(crate) bind: String,
+    /// Where rooms and presences are kept.
+    #[arg(long, env = "DATABASE_URL", default_value = "sqlite://presence.db?mode=rwc")]
+    pub(crate) database_url: String,
+    /// What members are told of changes.
+    #[arg(long, env = "NOTIFY", value_enum, default_value_t = Mode::Diff)]
+    pub(crate) notify: Mode,
+    /// A socket that says nothing for longer than this is closed and leaves.
+    #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = humantime::parse_duration, default_value = "60s")]
+    pub(crate) max_age: Duration,
+    /// How long the presences of a server that went away are kept for it to come back [default: 10s, or max-age if shorter].
+    #[arg(long, env = "PRESENCE_GRACE", value_parser = duration)]
+    pub(crate) grace: Option<Duration>,
+    /// Threads that serve sockets [default: one per core].
+    #[arg(long, env = "WORKERS")]
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// What this server is called among those that share its database [default: HOST:PORT].
+    #[arg(long, env = "NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Other origins whose pages may connect, separated by commas.
+    #[arg(long, env = "ALLOW_ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origin: Vec<String>,
+}
+
+/// The modes of the wire contract.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Mode {
+    /// The whole list of names on every change.
+    List,
+    /// One frame when a user comes and one when it goes.
+    Events,
+    /// The whole state once, then what changed.
+    Diff,
+}
+
+impl Mode {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Events => "events",
+            Self::Diff => "diff",
+        }
+    }
+}
+
+/// A duration; a bare `0` needs no unit.
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) }
+}
+
+impl Args {
+    pub(crate) fn config(&self) -> Result<Config, ConfigError> {
+        let notify = match self.notify {
+            Mode::List => Notify::List,
+            Mode::Events => Notify::Events,
+            Mode::Diff => Notify::Diff,
+        };
+        let mut config = Config::builder().max_age(self.max_age).notify(notify);
+        if let Some(grace) = self.grace {
+            config = config.grace(grace);
+        }
+        config.build()
+    }
+
+    pub(crate) fn node_name(&self, address: SocketAddr) -> Result<NodeName, NameError> {
+        match &self.node_name {
+            Some(name) => NodeName::new(name),
+            None => NodeName::of_host(address.port()),
+        }
+    }
+}

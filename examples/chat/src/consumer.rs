@@ -1,0 +1,166 @@
+//! What the chat does with a socket.
+
+use presence::{
+    CloseCode, Consumer, Error, Frame, Meta, Outgoing, Socket, name::RoomName, remove_presence, touch_presence,
+};
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
+
+/// One visitor of one room.
+#[derive(Debug)]
+pub(crate) struct Chat {
+    pub(crate) room: RoomName,
+}
+
+impl Consumer for Chat {
+    async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
+        socket.join(&self.room).await
+    }
+
+    #[touch_presence]
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
+        let Frame::Text(text) = frame else { return Ok(()) };
+        let done = match Command::parse(&text) {
+            Err(reason) => Err(Refusal::BadCommand(reason)),
+            Ok(command) => self.obey(command, socket, &text).await,
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(refusal) => refusal.tell(socket).await,
+        }
+    }
+
+    #[remove_presence]
+    async fn disconnect(&mut self, _: &mut Socket, _: CloseCode) -> presence::Result<()> {
+        Ok(())
+    }
+}
+
+impl Chat {
+    async fn obey(&self, command: Command, socket: &Socket, text: &str) -> Result<(), Refusal> {
+        let is_here = socket.is_in(&self.room);
+        match command {
+            Command::Join if is_here => {}
+            Command::Join => socket.join(&self.room).await?,
+            _ if !is_here => return Err(Refusal::NotJoined),
+            Command::Leave => socket.leave(&self.room).await?,
+            Command::Update(meta) => socket.update(&self.room, meta).await?,
+            Command::Say => {
+                let from = socket.user().map(|user| user.as_str());
+                let said = Outgoing::json(&Said { r#type: "message", from, text })?;
+                socket.rooms().send(&self.room, said).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a client's text asks for.
+#[derive(Debug)]
+enum Command {
+    Join,
+    Leave,
+    Update(Meta),
+    /// It is meant for the room.
+    Say,
+}
+
+/// The fields that a command may have. Others are ignored.
+#[derive(serde::Deserialize)]
+struct Parts<'a> {
+    r#type: Value,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
+}
+
+impl Command {
+    /// A text that is not a JSON object with a known type is for the room.
+    fn parse(text: &str) -> Result<Self, String> {
+        if !text.trim_ascii_start().starts_with('{') {
+            return Ok(Self::Say);
+        }
+        let Ok(parts) = serde_json::from_str::<Parts<'_>>(text) else { return Ok(Self::Say) };
+        match parts.r#type.as_str() {
+            Some("join") => Ok(Self::Join),
+            Some("leave") => Ok(Self::Leave),
+            Some("update") => {
+                let meta = parts.meta.ok_or("`update` needs a `meta`")?;
+                Meta::from_json(meta.get()).map(Self::Update).map_err(|error| error.to_string())
+            }
+            _ => Ok(Self::Say),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    r#type: &'static str,
+    from: Option<&'a str>,
+    text: &'a str,
+}
+
+/// Why a command was not carried out; its sender alone is told.
+#[derive(Debug)]
+enum Refusal {
+    BadCommand(String),
+    NotJoined,
+    Unavailable,
+    /// The socket cannot go on.
+    Failed(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NotInRoom { .. } | Error::LeftWhileJoining { .. } => Self::NotJoined,
+            error if error.is_retryable() => Self::Unavailable,
+            error => Self::Failed(error),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    r#type: &'static str,
+    code: &'static str,
+    message: &'a str,
+}
+
+impl Refusal {
+    async fn tell(self, socket: &Socket) -> presence::Result<()> {
+        let (code, message) = match &self {
+            Self::BadCommand(reason) => ("bad_command", &**reason),
+            Self::NotJoined => ("not_joined", "you are not in the room"),
+            Self::Unavailable => ("unavailable", "presence is unavailable; try again later"),
+            Self::Failed(_) => {
+                let Self::Failed(error) = self else { unreachable!("matched") };
+                return Err(error);
+            }
+        };
+        match socket.send(Outgoing::json(&Told { r#type: "error", code, message })?).await {
+            // It is closing: nobody is left to be told.
+            Err(Error::SocketClosed) => Ok(()),
+            told => told,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_json_object_with_a_known_type_is_a_command() {
+        for text in ["hello", "5", "\"join\"", "[]", "{}", r#"{"type":"joined"}"#, r#"{"type":5}"#, r#"{"type":"join""#] {
+            assert!(matches!(Command::parse(text), Ok(Command::Say)), "{text}");
+        }
+        assert!(matches!(Command::parse(r#" {"extra":1,"type":"join"}"#), Ok(Command::Join)));
+    }
+
+    #[test]
+    fn an_update_needs_a_meta_that_is_an_object() {
+        for text in [r#"{"type":"update"}"#, r#"{"type":"update","meta":5}"#, r#"{"type":"update","meta":null}"#] {
+            assert!(Command::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The routes: the page, the socket, and what an operator asks.
+
+use actix_web::{
+    HttpRequest, HttpResponse, Responder,
+    http::header::{self, HeaderValue},
+    middleware::DefaultHeaders,
+    web,
+};
+use presence::{
+    CLIENT_JS, Rooms, Upgrade,
+    name::{RoomName, UserId},
+};
+use serde_json::json;
+
+use crate::{args::Mode, consumer::Chat};
+
+/// Nothing is loaded from another host, and nothing in a page is run that is not in our files.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; worker-src blob: 'self'; connect-src 'self' ws: wss:; \
+     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub(crate) struct Settings {
+    pub(crate) notify: Mode,
+    pub(crate) allow_origin: Vec<String>,
+}
+
+pub(crate) fn routes(app: &mut web::ServiceConfig) {
+    let headers = DefaultHeaders::new()
+        .add((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
+        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .add((header::CACHE_CONTROL, "no-cache"));
+    app.route("/ws/{room}", web::get().to(socket))
+        .route("/ws/", web::get().to(no_room))
+        .route("/healthz", web::get().to(healthz))
+        .route("/readyz", web::get().to(readyz))
+        .service(
+            web::scope("")
+                .wrap(headers)
+                .route("/", web::get().to(async || asset("text/html; charset=utf-8", include_str!("../static/index.html"))))
+                .route("/app.js", web::get().to(async || asset("text/javascript", include_str!("../static/app.js"))))
+                .route("/style.css", web::get().to(async || asset("text/css", include_str!("../static/style.css"))))
+                .route("/presence.js", web::get().to(async || asset("text/javascript", CLIENT_JS)))
+                .route("/favicon.svg", web::get().to(async || asset("image/svg+xml", include_str!("../static/favicon.svg"))))
+                .route("/config.json", web::get().to(config)),
+        );
+}
+
+fn asset(content_type: &'static str, body: &'static str) -> impl Responder {
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, HeaderValue::from_static(content_type))).body(body)
+}
+
+/// What the page needs to know of the server.
+async fn config(rooms: web::Data<Rooms>, settings: web::Data<Settings>) -> impl Responder {
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    HttpResponse::Ok().json(json!({
+        "max_age_ms": millis(rooms.config().max_age()),
+        "grace_ms": millis(rooms.config().grace()),
+        "notify": settings.notify.name(),
+    }))
+}
+
+async fn no_room() -> impl Responder {
+    HttpResponse::BadRequest().body("a room name must not be empty")
+}
+
+async fn socket(
+    req: HttpRequest,
+    body: web::Payload,
+    rooms: web::Data<Rooms>,
+    settings: web::Data<Settings>,
+) -> HttpResponse {
+    let names = room(&req).and_then(|room| Ok((room, user(&req)?)));
+    let (room, user) = match names {
+        Ok(names) => names,
+        Err(reason) => return HttpResponse::BadRequest().body(reason),
+    };
+    let upgrade = Upgrade::new(&rooms).user(user);
+    let upgrade = settings.allow_origin.iter().fold(upgrade, |upgrade, origin| upgrade.allow_origin(origin));
+    upgrade.start(Chat { room }, &req, body).await
+}
+
+/// The last segment of the path as it was sent, decoded once: an encoded slash is part of the name.
+fn room(req: &HttpRequest) -> Result<RoomName, String> {
+    let path = req.uri().path();
+    let raw = path.rsplit_once('/').map_or(path, |(_, last)| last);
+    RoomName::new(decode(raw.as_bytes())?).map_err(|error| error.to_string())
+}
+
+/// The parameter `user`, at most once.
+fn user(req: &HttpRequest) -> Result<Option<UserId>, String> {
+    let mut users = req.query_string().split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name == "user").then_some(value)
+    });
+    let Some(raw) = users.next() else { return Ok(None) };
+    if users.next().is_some() {
+        return Err("`user` is given more than once".into());
+    }
+    // In a query a plus sign is a space.
+    let spaced: Vec<u8> = raw.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+    UserId::new(decode(&spaced)?).map(Some).map_err(|error| error.to_string())
+}
+
+fn decode(raw: &[u8]) -> Result<String, String> {
+    let decoded = percent_encoding::percent_decode(raw).decode_utf8();
+    decoded.map(Into::into).map_err(|_| "a name is UTF-8".into())
+}
+
+async fn healthz() -> impl Responder {
+    "ok"
+}
+
+/// Whether new sockets can be served.
+async fn readyz(rooms: web::Data<Rooms>) -> HttpResponse {
+    if rooms.is_ready() {
+        HttpResponse::Ok().body("ready")
+    } else if rooms.is_shutting_down() {
+        HttpResponse::ServiceUnavailable().body("shutting down")
+    } else {
+        HttpResponse::ServiceUnavailable().body("the database is away")
+    }
+}

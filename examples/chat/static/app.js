@@ -1,0 +1,523 @@
+// The page of the chat: draws what `presence.js` knows, and nothing else. Every text from outside goes through
+// `textContent` or `dataset`, so a name or a message is never markup.
+
+import { joinRoom } from '/presence.js';
+
+const $ = (id) => document.getElementById(id);
+const MARKS = { available: 'Available', away: 'Away', busy: 'Busy' };
+const TYPING_PAUSE = 3000; // without a key for this long, one is not typing any more
+const DRAW_INTERVAL = 100;
+const UPDATE_INTERVAL = 400; // at most one `update` in this time
+const SAME_BREATH = 120000; // messages and comings this close together share one heading or line
+const LOG_LENGTH = 500;
+const ROSTER_LENGTH = 500;
+
+let room = null;
+let here = { room: '', user: null };
+let standing = { mark: 'available', note: '', since: 0 }; // this person's status, carried by each of their tabs
+let typing = false;
+const config = fetch('/config.json').then((answer) => answer.json()).catch(() => ({}));
+
+// The entrance, and the address as the one place that says where we are.
+
+function fromAddress() {
+  const query = new URLSearchParams(location.search);
+  return { room: query.get('room') ?? '', user: query.get('user') || null, anonymous: query.has('anonymous') };
+}
+
+function toAddress({ room: name, user }) {
+  const room = new URLSearchParams({ room: name });
+  return user === null ? `/?${room}&anonymous` : `/?${room}&${new URLSearchParams({ user })}`;
+}
+
+function follow() {
+  const asked = fromAddress();
+  if (asked.room && (asked.user !== null || asked.anonymous)) enter(asked);
+  else showEntrance(asked);
+}
+
+function showEntrance({ room: name, user }) {
+  room?.close();
+  room = null;
+  document.title = 'Chat';
+  $('chat').hidden = true;
+  $('entrance').hidden = false;
+  $('room').value = name || 'lobby';
+  $('name').value = user ?? remembered();
+  $('refusal').textContent = '';
+  $('name').focus();
+}
+
+async function enter({ room: name, user }) {
+  const asked = location.href;
+  const { max_age_ms: maxAge = 60000 } = await config;
+  if (location.href !== asked) return undefined; // gone elsewhere meanwhile
+  room?.close();
+  try {
+    room = joinRoom({ room: name, user: user ?? undefined }, { maxAge });
+  } catch (error) {
+    showEntrance({ room: name, user });
+    $('name').value = user ?? '';
+    $('refusal').textContent = `Not possible: ${error.message}.`;
+    return undefined;
+  }
+  here = { room: name, user };
+  remember(user);
+  startAfresh();
+  $('entrance').hidden = true;
+  $('chat').hidden = false;
+  $('title').textContent = name;
+  $('self').hidden = user === null;
+  drawTitle();
+  listen(room);
+  drawStatus(room.status);
+  drawMembers();
+  $('text').focus();
+  return undefined;
+}
+
+/** Nothing of an earlier room may be seen, or said, in the next. */
+function startAfresh() {
+  standing = { mark: 'available', note: '', since: 0 };
+  $('mark').value = standing.mark;
+  $('note').value = $('text').value = '';
+  clearTimeout(update);
+  clearTimeout(pause);
+  update = null;
+  typing = stale = false;
+  rows.clear();
+  $('members').replaceChildren();
+  $('log').replaceChildren();
+  ownWords.length = unread = 0;
+  following = true;
+  hint('');
+}
+
+function remember(name) { try { localStorage.setItem('name', name ?? ''); } catch { /* storage is off */ } }
+function remembered() { try { return localStorage.getItem('name') ?? ''; } catch { return ''; } }
+
+$('enter').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const asked = { room: $('room').value.trim(), user: $('name').value.trim() || null };
+  history.pushState(null, '', toAddress(asked));
+  enter(asked);
+});
+
+$('home').addEventListener('click', (event) => {
+  event.preventDefault();
+  history.pushState(null, '', `/?${new URLSearchParams({ room: here.room })}`);
+  showEntrance(here);
+});
+
+window.addEventListener('popstate', follow);
+
+// The room.
+
+function listen(joined) {
+  const on = (event, draw) => joined.on(event, (...details) => { if (room === joined) draw(...details); });
+  on('status', drawStatus);
+  on('sync', () => { adopt(); drawSoon(); });
+  on('join', ({ user }) => logPassage('join', user));
+  on('leave', ({ user }) => logPassage('leave', user));
+  on('message', logMessage);
+  on('error', ({ code, message }) => hint(REFUSED[code] ?? message));
+}
+
+$('leave').addEventListener('click', () => {
+  if (isAway(room.status)) return room.join();
+  stopTyping();
+  return room.leave();
+});
+$('retry').addEventListener('click', () => room.join());
+
+const isAway = ({ state }) => state === 'left' || state === 'closed';
+
+// The connection's state. The countdown stands apart from the live region, which would read out every second.
+
+const STATES = {
+  connecting: 'Connecting', live: 'Live', reconnecting: 'Reconnecting', left: 'Left', closed: 'Disconnected',
+};
+let countdown = null;
+
+function drawStatus(status) {
+  const { state } = status;
+  $('status').dataset.state = state;
+  $('status').textContent = STATES[state];
+  $('chat').dataset.state = state;
+  $('leave').textContent = isAway(status) ? 'Rejoin' : 'Leave';
+  $('leave').classList.toggle('primary', isAway(status));
+  $('composer').querySelector('button').disabled = state !== 'live';
+  $('text').disabled = isAway(status);
+  $('text').placeholder = isAway(status) ? 'Rejoin to speak' : 'Say something';
+  $('mark').disabled = $('note').disabled = isAway(status);
+  drawNotice(status);
+  hint('');
+  ownWords.length = 0; // what was on its way may be lost
+}
+
+function drawNotice({ state, delay, why, code, reason }) {
+  clearInterval(countdown);
+  const notice = (text, retry) => {
+    $('notice').hidden = !text;
+    $('reason').textContent = text;
+    $('retry').hidden = !retry;
+  };
+  if (state === 'left') return notice('You left the room. While you are away, this page does not know who is here.');
+  if (state === 'closed') return notice(closedBecause(code, reason));
+  if (state !== 'reconnecting') return notice('');
+  const lost = LOST[code] ?? LOST[why] ?? 'The connection is lost.';
+  const until = performance.now() + delay;
+  const draw = () => {
+    const seconds = Math.ceil((until - performance.now()) / 1000);
+    const waiting = delay > 0 && seconds > 0;
+    notice(`${lost} ${waiting ? `Trying again in ${seconds} s.` : 'Trying again…'}`, waiting);
+  };
+  draw();
+  countdown = setInterval(draw, 250);
+  return undefined;
+}
+
+const LOST = {
+  1012: 'The server is restarting.',
+  4408: 'This page was silent for too long.',
+  gap: 'A change was missed.',
+  malformed: 'The server said something that this page cannot read.',
+  restored: 'Welcome back.',
+};
+
+function closedBecause(code, reason) {
+  if (code === 4409) return 'You are here in a newer tab, which took this one’s place.';
+  if (code === 1008) return `The server closed the connection${reason ? `: ${reason}` : ' for exceeding a limit'}.`;
+  return `Disconnected${reason ? `: ${reason}` : ''}.`;
+}
+
+// The people. A member is a value: the same object means nothing to draw.
+
+const rows = new Map();
+const collator = new Intl.Collator();
+
+let drawing = null;
+let overdue = false;
+
+/** Draws at once, in a rush at most once in a while; a hidden page always at once, since its timers are slow. */
+function drawSoon() {
+  if (document.hidden) return drawMembers();
+  if (drawing !== null) return void (overdue = true);
+  drawMembers();
+  overdue = false;
+  drawing = setTimeout(() => {
+    drawing = null;
+    if (overdue && room) drawSoon();
+  }, DRAW_INTERVAL);
+  return undefined;
+}
+
+function drawMembers() {
+  const { members, anonymous } = room;
+  const me = (member) => member.user === here.user;
+  const sorted = [...members.values()].sort((a, b) => me(b) - me(a) || collator.compare(a.user, b.user));
+  const shown = sorted.slice(0, ROSTER_LENGTH);
+  const wanted = new Set(shown.map(({ user }) => user));
+  for (const [user, { row }] of rows) {
+    if (wanted.has(user)) continue;
+    row.remove();
+    rows.delete(user);
+  }
+  shown.forEach((member, place) => {
+    const row = memberRow(member, me(member));
+    if ($('members').children[place] !== row) $('members').insertBefore(row, $('members').children[place] ?? null);
+  });
+  drawRest(sorted.length - shown.length);
+  $('people').textContent = $('people').dataset.count = members.size;
+  drawAnonymous(anonymous);
+  drawTyping(sorted);
+}
+
+function memberRow(member, mine) {
+  const known = rows.get(member.user);
+  if (known?.member === member) return known.row;
+  const row = known?.row ?? element('li', {}, avatar(member.user), element('div', { className: 'who' }));
+  const { mark, note } = latest(member);
+  const tabs = member.presences.size;
+  row.dataset.user = member.user;
+  row.dataset.tabs = tabs;
+  row.dataset.mark = mark;
+  row.dataset.note = note;
+  flag(row, 'typing', isTyping(member));
+  flag(row, 'me', mine);
+  row.title = member.user;
+  const name = element('span', { className: 'name' }, element('bdi', { textContent: member.user }));
+  const tags = element('span', { className: 'tags' });
+  if (mine) tags.append(element('span', { className: 'tag', textContent: 'you' }));
+  if (tabs > 1) tags.append(element('span', { className: 'tag tabs', textContent: `${tabs} tabs` }));
+  const line = element('span', { className: 'line' }, element('bdi', { textContent: note || MARKS[mark] }));
+  if (isTyping(member)) line.replaceChildren(element('span', { className: 'dots', textContent: 'typing' }));
+  row.querySelector('.who').replaceChildren(name, tags, line);
+  rows.set(member.user, { row, member });
+  return row;
+}
+
+function drawRest(rest) {
+  $('members').querySelector('.rest')?.remove();
+  if (rest === 0) return;
+  $('members').append(element('li', { className: 'rest', textContent: `and ${rest.toLocaleString()} more` }));
+}
+
+function drawAnonymous(count) {
+  const included = here.user === null && room.me !== null;
+  const visitors = count === 1 ? 'anonymous visitor' : 'anonymous visitors';
+  $('anonymous').dataset.count = count;
+  $('anonymous').hidden = count === 0;
+  $('anonymous').textContent = included && count === 1 ? 'You are here anonymously'
+    : `${count.toLocaleString()} ${visitors}${included ? ', you among them' : ''}`;
+}
+
+function drawTyping(members) {
+  const names = members.filter((member) => member.user !== here.user && isTyping(member)).map(({ user }) => user);
+  if (names.length === 0) $('typing').replaceChildren();
+  else $('typing').replaceChildren(...list(names), ` ${names.length > 1 ? 'are' : 'is'} typing`);
+}
+
+/** A status is a person's, not a tab's: of all their tabs the one that changed it last counts. */
+function latest({ presences }) {
+  let found = { mark: 'available', note: '', since: 0 };
+  for (const { mark, note, since } of presences.values()) {
+    if (!(Number.isFinite(since) && since > found.since)) continue;
+    found = { mark: Object.hasOwn(MARKS, mark) ? mark : 'available', note: String(note ?? '').slice(0, 80), since };
+  }
+  return found;
+}
+
+const isTyping = ({ presences }) => [...presences.values()].some((meta) => meta.typing === true);
+
+// Our own status: changed here, or in another tab of ours, which this one then carries too.
+
+let update = null;
+let stale = false;
+
+/** Tells the room, at most once in a while; the last word always gets through. */
+function tell() {
+  stale = true;
+  if (update !== null) return;
+  const told = room;
+  const next = () => {
+    if (!stale || room !== told) return void (update = null);
+    stale = false;
+    told.update({ ...standing, typing });
+    update = setTimeout(next, UPDATE_INTERVAL);
+  };
+  next();
+}
+
+function adopt() {
+  const member = here.user === null ? undefined : room.get(here.user);
+  const status = member ? latest(member) : standing;
+  if (status.since <= standing.since) return;
+  standing = status;
+  $('mark').value = status.mark;
+  if (document.activeElement !== $('note')) $('note').value = status.note;
+  tell();
+}
+
+function changeStatus() {
+  const since = Math.max(Date.now(), standing.since + 1); // another device's clock may be ahead
+  standing = { mark: $('mark').value, note: $('note').value.trim(), since };
+  tell();
+}
+
+$('mark').addEventListener('change', changeStatus);
+$('note').addEventListener('change', changeStatus);
+$('self').addEventListener('submit', (event) => {
+  event.preventDefault();
+  $('note').blur(); // fires `change` if it changed
+});
+
+let pause = null;
+
+function startTyping() {
+  clearTimeout(pause);
+  pause = setTimeout(stopTyping, TYPING_PAUSE);
+  if (typing || here.user === null) return;
+  typing = true;
+  tell();
+}
+
+function stopTyping() {
+  clearTimeout(pause);
+  if (!typing) return;
+  typing = false;
+  tell();
+}
+
+$('text').addEventListener('input', () => {
+  hint('');
+  if ($('text').value.trim()) startTyping();
+  else stopTyping();
+});
+
+// The log.
+
+const ownWords = []; // said anonymously and not yet heard: nothing else tells them from another visitor's
+let unread = 0;
+
+$('composer').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const text = $('text').value.trim();
+  if (!text) return;
+  try {
+    room.send(text);
+  } catch (error) {
+    return hint(REFUSED[error.code] ?? error.message);
+  }
+  if (here.user === null) ownWords.push(text);
+  $('text').value = '';
+  hint('');
+  stopTyping();
+  scrollToEnd();
+});
+
+const REFUSED = {
+  reserved_text: 'The server would obey this text instead of saying it. Put a word before it.',
+  unavailable: 'The server cannot save that just now; it will be tried again.',
+  not_live: 'Not sent: there is no connection just now.',
+};
+
+function logMessage({ from, text }) {
+  const mine = from === null ? ownWords[0] === text && here.user === null : from === here.user;
+  if (mine && from === null) ownWords.shift();
+  const last = $('log').lastElementChild;
+  const goesOn = last?.dataset.kind === 'message' && last.dataset.from === (from ?? '')
+    && mine === ('mine' in last.dataset) && Date.now() - Number(last.dataset.at) < SAME_BREATH;
+  const who = mine ? 'You' : from ?? 'Someone';
+  const entry = element('li', { className: goesOn ? 'goes-on' : '' },
+    avatar(from),
+    element('div', { className: 'said' },
+      element('p', { className: 'head' }, element('bdi', { className: 'name', textContent: who }), time()),
+      element('p', { className: 'text', dir: 'auto', textContent: text })));
+  Object.assign(entry.dataset, { kind: 'message', from: from ?? '' });
+  flag(entry, 'mine', mine);
+  append(entry);
+  if (document.hidden) unread += 1;
+  drawTitle();
+}
+
+/** Comings and goings between two messages share a line each, however many they are. */
+function logPassage(kind, user) {
+  const entry = openLine(kind) ?? element('li', {}, element('span', { className: 'text' }), time());
+  const users = passed.get(entry) ?? new Set();
+  passed.set(entry, users.add(user));
+  entry.dataset.kind = kind;
+  if (users.size <= NAMES_KEPT) entry.dataset.users = JSON.stringify([...users]);
+  const words = kind === 'join' ? ' joined' : ' left';
+  entry.querySelector('.text').replaceChildren(...list(first(users, 4), users.size), words);
+  if (!entry.isConnected) append(entry);
+}
+
+const passed = new WeakMap(); // line of the log -> the users whom it tells of
+const NAMES_KEPT = 100; // in `data-users`
+
+function openLine(kind) {
+  for (let line = $('log').lastElementChild; line; line = line.previousElementSibling) {
+    if (line.dataset.kind === 'message' || Date.now() - Number(line.dataset.at) > SAME_BREATH) return null;
+    if (line.dataset.kind === kind) return line;
+  }
+  return null;
+}
+
+let following = true; // the end of the log is in sight, and stays so
+
+function append(entry) {
+  entry.dataset.at = Date.now();
+  $('log').append(entry);
+  while ($('log').children.length > LOG_LENGTH) $('log').firstElementChild.remove();
+  if (following) scrollToEnd();
+  else if (entry.dataset.kind === 'message') $('newest').hidden = false;
+}
+
+function scrollToEnd() {
+  $('scroll').scrollTop = $('scroll').scrollHeight;
+  $('newest').hidden = true;
+}
+
+$('newest').addEventListener('click', scrollToEnd);
+$('scroll').addEventListener('scroll', () => {
+  const { scrollHeight, scrollTop, clientHeight } = $('scroll');
+  following = scrollHeight - scrollTop - clientHeight < 40;
+  if (following) $('newest').hidden = true;
+});
+new ResizeObserver(() => { if (following) scrollToEnd(); }).observe($('scroll'));
+
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) return;
+  unread = 0;
+  drawTitle();
+});
+
+function drawTitle() { document.title = `${unread ? `(${unread}) ` : ''}${here.room} · Chat`; }
+
+// A link for others: to the room, not to our name.
+
+$('share').addEventListener('click', async () => {
+  const link = new URL(`/?${new URLSearchParams({ room: here.room })}`, location.href).href;
+  try {
+    await navigator.clipboard.writeText(link);
+    $('share').textContent = 'Copied';
+    setTimeout(() => { $('share').textContent = 'Copy link'; }, 2000);
+  } catch {
+    prompt('A link to this room', link);
+  }
+});
+
+// Small tools.
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function avatar(name) {
+  const made = element('span', { className: 'avatar', textContent: name === null ? '?' : [...name][0].toUpperCase() });
+  made.setAttribute('aria-hidden', 'true');
+  let hash = 7;
+  for (const letter of name ?? '') hash = (hash * 31 + letter.codePointAt(0)) % 360;
+  if (name !== null) made.style.setProperty('--hue', hash);
+  made.classList.toggle('nobody', name === null);
+  return made;
+}
+
+function time() {
+  const now = new Date();
+  const text = now.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+  return element('time', { dateTime: now.toISOString(), title: now.toLocaleString(), textContent: text });
+}
+
+/**
+ * Nodes that read "ann, bob, cyd and 7 others", of which `names` are the first ones; each name apart, so that one
+ * written right to left turns no other words.
+ */
+function list(names, total = names.length) {
+  const shown = total > 4 ? names.slice(0, 3) : names;
+  const items = shown.map((name) => element('bdi', { textContent: name }));
+  if (total > shown.length) items.push(`${(total - shown.length).toLocaleString()} others`);
+  const before = (place) => (place === 0 ? '' : place === items.length - 1 ? ' and ' : ', ');
+  return items.flatMap((item, place) => [before(place), item]);
+}
+
+function first(values, count) {
+  const found = [];
+  for (const value of values) {
+    if (found.length === count) break;
+    found.push(value);
+  }
+  return found;
+}
+
+function flag(target, name, on) {
+  if (on) target.dataset[name] = '';
+  else delete target.dataset[name];
+}
+
+function hint(text) { $('hint').textContent = text; }
+
+follow();

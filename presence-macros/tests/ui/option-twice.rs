@@ -1,0 +1,18 @@
+//! An option twice.
+
+use presence::{Consumer, Frame, Result, Socket, touch_presence};
+
+struct Chat;
+
+impl Consumer for Chat {
+    async fn connect(&mut self, _: &mut Socket) -> Result<()> {
+        Ok(())
+    }
+
+    #[touch_presence(heartbeat = "ping", heartbeat = "pong")]
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn main() {}

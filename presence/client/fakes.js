@@ -1,0 +1,103 @@
+// A browser in which nothing happens by itself: sockets, timers, chance and the page are moved by the test.
+
+/** A clock that stands still until it is told to go on; timers run in order, each at its own time. */
+export class Clock {
+  now = 0;
+  #timers = new Map();
+  #ids = 0;
+
+  set(call, delay, every) {
+    this.#ids += 1;
+    this.#timers.set(this.#ids, { at: this.now + delay, call, every });
+    return this.#ids;
+  }
+
+  clear(id) { this.#timers.delete(id); }
+
+  get pending() { return this.#timers.size; }
+
+  pass(milliseconds) {
+    const end = this.now + milliseconds;
+    for (;;) {
+      const [next] = [...this.#timers].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at);
+      if (!next) break;
+      const [id, timer] = next;
+      this.now = timer.at;
+      if (timer.every) timer.at += timer.every;
+      else this.#timers.delete(id);
+      timer.call();
+    }
+    this.now = end;
+  }
+}
+
+/** Everything a room takes from a browser; `sockets` and `workers` are those it opened, oldest first. */
+export function fakeBrowser({ random = () => 0.5, worker = 'works' } = {}) {
+  const clock = new Clock();
+  const sockets = [];
+  const workers = [];
+  const reports = [];
+
+  class FakeSocket {
+    readyState = 0;
+    sent = [];
+    closedWith = null;
+
+    constructor(url) {
+      this.url = url;
+      sockets.push(this);
+    }
+
+    send(text) {
+      if (this.readyState !== 1) throw new Error('send on a socket that is not open');
+      this.sent.push(text);
+    }
+
+    close(code, reason) {
+      if (this.readyState > 1) return;
+      this.readyState = 2;
+      this.closedWith = { code, reason };
+    }
+
+    // The server's side.
+    open() {
+      this.readyState = 1;
+      this.onopen?.({});
+    }
+
+    says(frame) { this.onmessage?.({ data: typeof frame === 'string' ? frame : JSON.stringify(frame) }); }
+
+    drops(code = 1006, reason = '') {
+      this.readyState = 3;
+      this.onclose?.({ code, reason });
+    }
+  }
+
+  class FakeWorker {
+    constructor() {
+      if (worker === 'throws') throw new Error('no workers here');
+      workers.push(this);
+      this.stopped = false;
+    }
+
+    ticks() { this.onmessage?.({ data: 0 }); }
+    fails() { this.onerror?.({}); }
+    terminate() { this.stopped = true; }
+  }
+
+  const env = {
+    WebSocket: FakeSocket,
+    Worker: worker === 'missing' ? undefined : FakeWorker,
+    setTimeout: (call, delay) => clock.set(call, delay),
+    clearTimeout: (id) => clock.clear(id),
+    setInterval: (call, delay) => clock.set(call, delay, delay),
+    clearInterval: (id) => clock.clear(id),
+    now: () => clock.now,
+    random,
+    report: (error) => reports.push(error),
+    location: 'http://chat.example/page?x=1#top',
+    window: new EventTarget(),
+    document: Object.assign(new EventTarget(), { hidden: false }),
+  };
+  return { env, clock, sockets, workers, reports, get socket() { return sockets.at(-1); } };
+}

@@ -1,0 +1,531 @@
+/**
+ * Who is in a room, right now: the browser's half of `presence`. One file, no dependencies, no build step.
+ *
+ *     import { joinRoom } from '/presence.js';
+ *
+ *     const room = joinRoom({ room: 'lobby', user: 'ann' });
+ *     room.on('sync', () => render([...room.members.values()], room.anonymous));
+ *     room.on('join', (member) => say(`${member.user} is here`));
+ *     room.on('message', ({ from, text }) => say(`${from ?? 'someone'}: ${text}`));
+ *     room.update({ status: 'busy' });
+ *     room.send('hello');
+ *
+ * What always holds: the roster is the server's at some version, never a guess. A hole in the versions, or a frame
+ * that cannot be read, leads to a new connection and a whole new roster, of which only the net difference is told.
+ *
+ * @typedef {{user: string, presences: Map<string, object>}} Member  One user: presence id -> meta, one for each tab.
+ *   A member is a value: when the user changes, `members` gets a new one and the old one stays as it was.
+ * @typedef {{state: 'connecting'|'live'|'reconnecting'|'left'|'closed', why?: string, code?: number, reason?: string,
+ *   attempt?: number, delay?: number}} Status  `delay` is the milliseconds until the next attempt, 0 while one runs;
+ *   `why` is `lost`, `gap`, `malformed`, `timeout` or `restored` (from the browser's page cache).
+ * @typedef {{maxAge?: number, minDelay?: number, maxDelay?: number, env?: object}} Options  Milliseconds.
+ *   `maxAge` is the server's setting (60000); a heartbeat is sent every third of it. The n-th attempt in a row to
+ *   reconnect waits a random part of `minDelay` (500) times 2^n, at most `maxDelay` (30000). `env` replaces what the
+ *   browser provides (see `browser`); tests use it.
+ */
+
+const HEARTBEAT = '"heartbeat"';
+const COMMANDS = new Set(['update', 'leave', 'join']);
+const MAX_TEXT = 64 * 1024;
+const MAX_META = 4096;
+const MAX_NAME = 255;
+/** Close codes after which coming back by itself would be wrong: done, refused by a limit, taken over elsewhere. */
+const FINAL = new Set([1000, 1008, 4409]);
+const RESTARTING = 1012;
+/** The pages of a restarting server come back spread over this time, well within its grace. */
+const RESTART_SPREAD = 2000;
+/** A connection without its first frame after this time is given up; more than the server's handshake time-out. */
+const PATIENCE = 15000;
+/** A connection that lived this long counts as a success, so that one which dies at once is not retried hotly. */
+const SETTLED = 10000;
+const MAX_TIMER = 2 ** 31 - 1;
+
+/**
+ * Why a call was refused, or what the server complained of.
+ *
+ * Codes of this file: `bad_name`, `bad_meta`, `too_large`, `reserved_text`, `not_live`, `malformed`. Codes of the
+ * server: `bad_command`, `not_joined`, `unavailable`.
+ */
+export class PresenceError extends Error {
+  constructor(code, message) {
+    super(message);
+    this.name = 'PresenceError';
+    this.code = code;
+  }
+}
+
+/**
+ * Joins a room and stays in it until `leave` or `close`, through any number of connections.
+ *
+ * @param {string | {room: string, user?: string, path?: string}} target  The socket's URL (relative ones are resolved
+ *   against the page), or a room and a user; without a user the visitor is anonymous. `path` is `/ws`.
+ * @param {Options} [options]
+ * @returns {Room}
+ * @throws {PresenceError} `bad_name`: the server would refuse that room or user before it could tell the page why.
+ */
+export function joinRoom(target, options = {}) {
+  return new Room(target, options);
+}
+
+/** A room as one page sees it. Made by `joinRoom`. */
+class Room {
+  #url;
+  #options;
+  #env;
+  #roster = new Roster();
+  #listeners = new Map();
+  #status = { state: 'connecting' };
+  #socket = null;
+  #stopHeart = null;
+  #alarm = null;
+  #page = null;
+  #early = [];
+  #meta = null;
+  #failures = 0;
+  #liveSince = null;
+
+  constructor(target, options) {
+    this.#options = { maxAge: 60000, minDelay: 500, maxDelay: 30000, ...options };
+    if (!(this.#options.maxAge > 0)) throw new RangeError('maxAge is a number of milliseconds above 0');
+    this.#env = { ...browser(), ...options.env };
+    this.#url = address(target, this.#env.location);
+    this.#dial({ state: 'connecting' });
+  }
+
+  /** Everyone with a name: user -> member. @returns {ReadonlyMap<string, Member>} */
+  get members() { return this.#roster.members; }
+  /** How many sockets without a name are here, this one included. */
+  get anonymous() { return this.#roster.anonymous; }
+  /** The id of this page's own presence; null outside the room. */
+  get me() { return this.#roster.me; }
+  /** The members that this page does not belong to. @returns {Member[]} */
+  get others() { return [...this.members.values()].filter((member) => !member.presences.has(this.me)); }
+  /** @returns {Status} */
+  get status() { return this.#status; }
+  /** One user's member, if here. @returns {Member | undefined} */
+  get(user) { return this.members.get(user); }
+
+  /**
+   * Calls `listener` on each event of a kind until the returned function is called.
+   *
+   * - `sync` (room): the roster is up to date again; after every frame that changed it. Enough to draw from.
+   * - `join` (member): a user's first presence. Those found on entering are told by `sync` alone.
+   * - `leave` (member): a user's last presence went; the member as it was.
+   * - `update` (member, previous): someone who stays has another meta, a tab more or a tab less.
+   * - `count` ({users, anonymous}): one of the two numbers changed.
+   * - `message` ({from, text}): someone spoke; `from` is null for an anonymous visitor.
+   * - `status` (status): see `Status`.  - `error` (PresenceError): the server's complaint, or a frame not understood.
+   *
+   * Of one frame joins are told first, then updates, leaves, the count and `sync`.
+   */
+  on(event, listener) {
+    if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
+    const entry = { listener };
+    this.#listeners.get(event).add(entry);
+    return () => this.#listeners.get(event).delete(entry);
+  }
+
+  /**
+   * Says a text to everyone in the room.
+   *
+   * A text that the server would take for a heartbeat or a command is refused, not changed: a program that sends JSON
+   * must not find other bytes at the far end, and a person can be asked to put a word before it.
+   *
+   * @throws {PresenceError} `reserved_text`; `too_large` (over 64 KiB of UTF-8); `not_live`: nothing was sent.
+   */
+  send(text) {
+    if (typeof text !== 'string') throw new TypeError('a text is a string');
+    if (isReserved(text)) throw new PresenceError('reserved_text', 'the server would take this text for a command');
+    if (bytes(text) > MAX_TEXT) throw new PresenceError('too_large', `a text has at most ${MAX_TEXT} bytes`);
+    if (this.#status.state !== 'live' || !this.#isOpen()) throw new PresenceError('not_live', 'not in the room now');
+    this.#socket.send(text);
+  }
+
+  /**
+   * Replaces this presence's meta: now, or as soon as the room is live, and again after each reconnect.
+   *
+   * @throws {PresenceError} `bad_meta`: not an object that JSON can hold; `too_large`: over 4,096 bytes as sent.
+   */
+  update(meta) {
+    const text = isObject(meta) ? JSON.stringify(meta) : undefined;
+    if (!text?.startsWith('{')) throw new PresenceError('bad_meta', 'a meta is an object that JSON can hold');
+    if (bytes(text) > MAX_META) throw new PresenceError('too_large', `a meta has at most ${MAX_META} bytes`);
+    this.#meta = text;
+    this.#sendMeta();
+  }
+
+  /** Leaves the room and empties the roster, until `join`. A socket lost meanwhile is not opened again. */
+  leave() {
+    if (['left', 'closed'].includes(this.#status.state)) return;
+    if (this.#isOpen()) this.#socket.send('{"type":"leave"}');
+    else this.#drop('left');
+    this.#rest({ state: 'left' });
+  }
+
+  /** Comes back after `leave`, `close` or a final close code; tries at once if a reconnect is waiting. */
+  join() {
+    if (this.#status.state === 'reconnecting') return this.#wake();
+    if (!['left', 'closed'].includes(this.#status.state)) return;
+    this.#failures = 0;
+    if (!this.#isOpen()) return this.#dial({ state: 'connecting' });
+    this.#socket.send('{"type":"join"}');
+    this.#await({ state: 'connecting' });
+  }
+
+  /** Leaves for good: closes the socket and lets go of the page's events. */
+  close() {
+    if (this.#status.state === 'closed') return;
+    this.#rest({ state: 'closed', code: 1000, reason: 'closed by the page' });
+  }
+
+  // The connection. Events are always told last, since a listener may call any method.
+
+  #dial(status) {
+    this.#drop('dialled again');
+    this.#watchPage();
+    let socket;
+    try {
+      socket = new this.#env.WebSocket(this.#url);
+    } catch (error) { // not a URL for a socket, or forbidden on this page: no later attempt would differ
+      return this.#rest({ state: 'closed', reason: error.message });
+    }
+    this.#socket = socket;
+    socket.onopen = () => { this.#stopHeart = every(this.#beatInterval(), () => this.#beat(), this.#env); };
+    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onclose = (event) => this.#lost(event);
+    this.#await(status);
+  }
+
+  /** The first frame is due: what was said of the room before it belongs to another life of this page in it. */
+  #await(status) {
+    this.#early = [];
+    this.#arm(PATIENCE, () => this.#retry({ why: 'timeout' }));
+    this.#turn(status);
+  }
+
+  #lost({ code, reason }) {
+    this.#drop('lost');
+    if (this.#status.state === 'left') return;
+    if (FINAL.has(code)) this.#rest({ state: 'closed', code, reason });
+    else this.#retry({ why: 'lost', code, reason });
+  }
+
+  /** Gives the connection up and dials again after a random delay ("full jitter"), so that crowds spread out. */
+  #retry(detail) {
+    this.#drop(detail.why);
+    if (this.#liveSince !== null && this.#env.now() - this.#liveSince >= SETTLED) this.#failures = 0;
+    this.#liveSince = null;
+    const backoff = Math.min(this.#options.maxDelay, this.#options.minDelay * 2 ** this.#failures);
+    const ceiling = detail.code === RESTARTING ? Math.max(backoff, RESTART_SPREAD) : backoff;
+    const delay = Math.round(this.#env.random() * ceiling);
+    this.#failures += 1;
+    const status = { state: 'reconnecting', ...detail, attempt: this.#failures };
+    this.#arm(delay, () => this.#dial({ ...status, delay: 0 }));
+    this.#turn({ ...status, delay });
+  }
+
+  /** Outside the room, by decision of the page or the server. */
+  #rest(status) {
+    this.#arm(null);
+    this.#liveSince = null;
+    if (status.state === 'closed') {
+      this.#drop('closed');
+      this.#unwatchPage();
+    }
+    this.#roster = new Roster();
+    this.#turn(status);
+    this.#emit('count', { users: 0, anonymous: 0 });
+    this.#emit('sync', this);
+  }
+
+  #drop(reason) {
+    this.#arm(null);
+    this.#stopHeart?.();
+    this.#stopHeart = null;
+    const socket = this.#socket;
+    if (!socket) return;
+    this.#socket = null;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close(1000, reason);
+  }
+
+  #isOpen() { return this.#socket?.readyState === 1; }
+  #beat() { if (this.#isOpen()) this.#socket.send(HEARTBEAT); }
+  #beatInterval() { return Math.min(MAX_TIMER, Math.max(1, Math.floor(this.#options.maxAge / 3))); }
+
+  /** The one timer of whatever state the room is in: patience for a first frame, a retry, a meta to send again. */
+  #arm(delay, alarm) {
+    if (this.#alarm !== null) this.#env.clearTimeout(this.#alarm);
+    this.#alarm = delay === null ? null : this.#env.setTimeout(() => { this.#alarm = null; alarm(); }, delay);
+  }
+
+  // The page: a network that is back, or eyes that are, should not wait for a timer.
+
+  #watchPage() {
+    if (this.#page) return;
+    this.#page = new AbortController();
+    const { window, document } = this.#env;
+    const until = { signal: this.#page.signal };
+    window?.addEventListener('online', () => this.#wake(), until);
+    window?.addEventListener('pageshow', ({ persisted }) => { if (persisted) this.#restore(); }, until);
+    document?.addEventListener('visibilitychange', () => { if (!document.hidden) this.#wake(); }, until);
+  }
+
+  #unwatchPage() {
+    this.#page?.abort();
+    this.#page = null;
+  }
+
+  /** Dials now if a retry is waiting; else a heartbeat makes the network tell whether the socket still lives. */
+  #wake() {
+    if (this.#status.state === 'reconnecting' && !this.#socket) this.#dial({ ...this.#status, delay: 0 });
+    else this.#beat();
+  }
+
+  /** Back from the browser's page cache: whatever the socket looks like, the server has counted us out. */
+  #restore() {
+    if (['left', 'closed'].includes(this.#status.state)) return;
+    this.#dial({ state: 'reconnecting', why: 'restored', attempt: this.#failures, delay: 0 });
+  }
+
+  // Frames.
+
+  #receive(data) {
+    if (this.#status.state === 'left') return; // still on its way when we left
+    const frame = parse(data);
+    switch (isObject(frame) ? frame.type : undefined) {
+      case undefined: return this.#malformed('a frame that is not a JSON object with a type');
+      case 'presence.state': return isState(frame) ? this.#onState(frame) : this.#unreadable(frame.type);
+      case 'presence.diff': return isDiff(frame) ? this.#onDiff(frame) : this.#unreadable(frame.type);
+      case 'message': return isMessage(frame) ? this.#onMessage(frame) : this.#malformed('an unreadable message');
+      case 'presence': return this.#rest({ state: 'closed', reason: 'the server does not speak `diff` in this room' });
+      case 'error': return this.#onError(frame);
+      default: return; // a newer server may say more
+    }
+  }
+
+  #onState(state) {
+    const early = this.#early;
+    const change = this.#roster.replace(state);
+    this.#arm(null);
+    this.#early = null;
+    this.#liveSince ??= this.#env.now();
+    this.#sendMeta();
+    if (this.#status.state !== 'live') this.#turn({ state: 'live' });
+    this.#announce(change);
+    for (const diff of early ?? []) {
+      if (this.#status.state !== 'live') return; // a listener left, or there was a gap
+      if (diff.epoch === state.epoch && diff.version > state.version) this.#onDiff(diff);
+    }
+  }
+
+  #onDiff(diff) {
+    if (this.#early) return void this.#early.push(diff);
+    const change = this.#roster.apply(diff);
+    if (change) this.#announce(change);
+    else this.#retry({ why: 'gap' });
+  }
+
+  #onMessage({ from, text }) { this.#emit('message', { from, text }); }
+
+  #onError({ code, message }) {
+    // The store is away: a refused meta is tried again (a refused join is, when the first frame does not come).
+    if (code === 'unavailable' && this.#status.state === 'live') {
+      this.#arm(this.#options.minDelay * (1 + this.#env.random()), () => this.#sendMeta());
+    }
+    this.#emit('error', new PresenceError(String(code), String(message)));
+  }
+
+  #malformed(what) { this.#emit('error', new PresenceError('malformed', `the server sent ${what}`)); }
+
+  #unreadable(type) {
+    this.#retry({ why: 'malformed' });
+    this.#malformed(`an unreadable ${type}`);
+  }
+
+  #sendMeta() {
+    const joined = this.#early === null && this.#isOpen() && this.#status.state !== 'left';
+    if (joined && this.#meta !== null) this.#socket.send(`{"type":"update","meta":${this.#meta}}`);
+  }
+
+  #turn(status) {
+    this.#status = Object.freeze(status);
+    this.#emit('status', this.#status);
+  }
+
+  #announce({ joined, updated, left, counted }) {
+    for (const member of joined) this.#emit('join', member);
+    for (const [member, previous] of updated) this.#emit('update', member, previous);
+    for (const member of left) this.#emit('leave', member);
+    if (counted) this.#emit('count', { users: this.members.size, anonymous: this.anonymous });
+    this.#emit('sync', this);
+  }
+
+  /** A listener that throws is reported like any uncaught error; the others are still told. */
+  #emit(event, ...details) {
+    for (const { listener } of [...(this.#listeners.get(event) ?? [])]) {
+      try { listener(...details); } catch (error) { this.#env.report(error); }
+    }
+  }
+}
+
+/** The room's members as the server told them. No sockets, no clock, no events: frames in, changes out. */
+class Roster {
+  members = new Map();
+  anonymous = 0;
+  me = null;
+  #epoch = null;
+  #version = null;
+
+  /** The whole truth; the change is the net difference to what was known, without joins if nothing was. */
+  replace(state) {
+    const first = this.#epoch === null;
+    const before = new Map();
+    for (const user of this.members.keys()) this.#touch(user, before).clear();
+    for (const { user, presences } of state.members) {
+      for (const { id, meta } of presences) this.#touch(user, before).set(id, meta);
+    }
+    this.me = state.me;
+    const change = this.#settle(before, state);
+    return first ? { ...change, joined: [] } : change;
+  }
+
+  /** What changed; null if the diff does not start where we are, or contradicts itself: the caller needs a state. */
+  apply(diff) {
+    if (diff.epoch !== this.#epoch || diff.from !== this.#version) return null;
+    const gone = new Set(diff.leaves.map(({ id }) => id));
+    if (diff.joins.some(({ id }) => gone.has(id))) return null;
+    const before = new Map();
+    for (const { user, id, meta } of [...diff.joins, ...diff.updates]) this.#touch(user, before).set(id, meta);
+    for (const { user, id } of diff.leaves) this.#touch(user, before).delete(id);
+    return this.#settle(before, diff);
+  }
+
+  /** A user's presences, to be changed; the member that others may hold is put aside in `before`, untouched. */
+  #touch(user, before) {
+    if (!before.has(user)) {
+      const old = this.members.get(user);
+      before.set(user, old);
+      this.members.set(user, Object.freeze({ user, presences: new Map(old?.presences) }));
+    }
+    return this.members.get(user).presences;
+  }
+
+  /** Compares each touched user with before, so that one frame tells at most one thing of a user. */
+  #settle(before, { epoch, version, anonymous }) {
+    const change = { joined: [], updated: [], left: [], counted: anonymous !== this.anonymous };
+    for (const [user, old] of before) {
+      const now = this.members.get(user);
+      if (now.presences.size === 0) {
+        this.members.delete(user);
+        if (old) change.left.push(old);
+      } else if (!old) change.joined.push(now);
+      else if (same(old.presences, now.presences)) this.members.set(user, old);
+      else change.updated.push([now, old]);
+    }
+    change.counted ||= change.joined.length !== change.left.length;
+    this.anonymous = anonymous;
+    this.#epoch = epoch;
+    this.#version = version;
+    return change;
+  }
+}
+
+/**
+ * Calls `beat` every `interval` milliseconds until the returned function is called.
+ *
+ * From a Worker, because browsers slow the timers of a hidden page to one a minute, which would make it stale; from
+ * the page's own timer where a Worker is missing or blocked by policy (which some browsers tell by an event only).
+ */
+function every(interval, beat, env) {
+  let stop;
+  const onPage = () => {
+    const timer = env.setInterval(beat, interval);
+    stop = () => env.clearInterval(timer);
+  };
+  try {
+    const source = new Blob([`setInterval(() => postMessage(0), ${interval})`], { type: 'text/javascript' });
+    const url = URL.createObjectURL(source);
+    const worker = new env.Worker(url);
+    stop = () => {
+      worker.onmessage = worker.onerror = null;
+      worker.terminate();
+      URL.revokeObjectURL(url);
+    };
+    worker.onmessage = () => beat();
+    worker.onerror = () => { stop(); onPage(); };
+  } catch {
+    onPage();
+  }
+  return () => stop();
+}
+
+/** What the client takes from its surroundings. Wrapped, since a browser's timers refuse any other `this`. */
+const browser = () => ({
+  WebSocket: globalThis.WebSocket,
+  Worker: globalThis.Worker,
+  setTimeout: (call, delay) => setTimeout(call, delay),
+  clearTimeout: (timer) => clearTimeout(timer),
+  setInterval: (call, delay) => setInterval(call, delay),
+  clearInterval: (timer) => clearInterval(timer),
+  now: () => performance.now(),
+  random: () => Math.random(),
+  report: (error) => (globalThis.reportError ?? console.error)(error),
+  location: globalThis.location?.href,
+  window: globalThis.window,
+  document: globalThis.document,
+});
+
+function address(target, page) {
+  const url = new URL(typeof target === 'string' ? target : path(target), page);
+  url.protocol = url.protocol.replace(/^http/, 'ws');
+  url.hash = '';
+  return url.href;
+}
+
+function path({ path = '/ws', room, user }) {
+  checkName('room', room);
+  if (room === '.' || room === '..') throw new PresenceError('bad_name', 'a URL cannot carry the rooms "." and ".."');
+  if (user !== undefined && user !== null) checkName('user', user);
+  return `${path}/${encodeURIComponent(room)}${user == null ? '' : `?user=${encodeURIComponent(user)}`}`;
+}
+
+function checkName(kind, name) {
+  const good = typeof name === 'string' && name !== '' && bytes(name) <= MAX_NAME
+    && !/[\u0000-\u001f\u007f-\u009f]/.test(name) && !/[\ud800-\udfff]/u.test(name);
+  if (!good) throw new PresenceError('bad_name', `a ${kind} has 1 to ${MAX_NAME} bytes and no control characters`);
+}
+
+/** A repeated `type` counts as its last, for JSON.parse and for the server alike. */
+function isReserved(text) {
+  if (text === HEARTBEAT) return true;
+  const value = parse(text);
+  return isObject(value) && COMMANDS.has(value.type);
+}
+
+function parse(text) {
+  try { return JSON.parse(text); } catch { return undefined; }
+}
+
+const bytes = (text) => new TextEncoder().encode(text).length;
+const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isList = (value, isItem) => Array.isArray(value) && value.every((item) => isObject(item) && isItem(item));
+const isPresence = ({ id, meta }) => typeof id === 'string' && isObject(meta);
+const isEntry = (entry) => typeof entry.user === 'string' && isPresence(entry);
+const isPosition = ({ version, anonymous }) => Number.isInteger(version) && Number.isInteger(anonymous);
+const isMessage = ({ from, text }) => (from === null || typeof from === 'string') && typeof text === 'string';
+const isState = (frame) => isPosition(frame) && frame.epoch != null && typeof frame.me === 'string'
+  && isList(frame.members, ({ user, presences }) => typeof user === 'string' && isList(presences, isPresence));
+const isDiff = (frame) => isPosition(frame) && Number.isInteger(frame.from)
+  && isList(frame.joins, isEntry) && isList(frame.updates, isEntry)
+  && isList(frame.leaves, ({ user, id }) => typeof user === 'string' && typeof id === 'string');
+
+/** Deep equality of metas, and of Maps of them; the order of keys is no difference. */
+function same(a, b) {
+  if (a === b) return true;
+  if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null) return false;
+  if (Array.isArray(a) !== Array.isArray(b)) return false;
+  const entries = (value) => new Map(value instanceof Map ? value : Object.entries(value));
+  const [left, right] = [entries(a), entries(b)];
+  return left.size === right.size && [...left].every(([key, value]) => right.has(key) && same(value, right.get(key)));
+}

@@ -1,0 +1,31 @@
+// Runs the client's tests where it finds itself: `node run-tests.mjs [words of a name]`, or in test.html. There
+// #result then holds {"passed":N,"failed":[{"name","error"}],"skipped":[…]}, the title "passed N" or "failed N".
+
+import { tests } from './presence.test.js';
+
+async function run(filter) {
+  const result = { passed: 0, failed: [], skipped: [] };
+  for (const [name, test] of Object.entries(tests)) {
+    if (!name.includes(filter)) continue;
+    try {
+      const skipped = await test();
+      if (skipped) result.skipped.push(`${name} (${skipped})`);
+      else result.passed += 1;
+    } catch (error) {
+      result.failed.push({ name, error: String(error.stack ?? error) });
+    }
+  }
+  return result;
+}
+
+if (typeof document === 'undefined') {
+  const { passed, failed, skipped } = await run(process.argv.slice(2).join(' '));
+  for (const { name, error } of failed) console.error(`FAILED  ${name}\n${error}\n`);
+  for (const name of skipped) console.log(`skipped  ${name}`);
+  console.log(`${passed} passed, ${failed.length} failed, ${skipped.length} skipped`);
+  process.exitCode = failed.length || !passed ? 1 : 0;
+} else {
+  const result = await run('');
+  document.getElementById('result').textContent = JSON.stringify(result, null, 2);
+  document.title = result.failed.length ? `failed ${result.failed.length}` : `passed ${result.passed}`;
+}

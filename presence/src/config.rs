@@ -1,0 +1,231 @@
+//! What can be tuned, with its defaults and its bounds.
+
+use std::time::Duration;
+
+/// A setting that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting `{field}` is {value}, but {rule}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The setting.
+    pub field: &'static str,
+    /// Its value.
+    pub value: String,
+    /// The rule that it breaks.
+    pub rule: &'static str,
+}
+
+/// What members are told of changes in their room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Notify {
+    /// The whole list of users on every change, as the receiver in the documentation of django-channels-presence does.
+    List,
+    /// One frame when a user's first presence arrives and one when its last goes.
+    Events,
+    /// The whole state to the one who joins, and from then on what changed, by version.
+    #[default]
+    Diff,
+    /// Nothing.
+    Silent,
+}
+
+/// What happens to a socket whose presence went stale.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum OnStale {
+    /// It is closed with 4408.
+    #[default]
+    Close,
+    /// It stays open, outside of the room; it may join again.
+    Keep,
+}
+
+/// When `join`, `leave` and `update` resolve.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// When the database has committed the change.
+    #[default]
+    Committed,
+    /// At once. The change follows; notices still wait for the commit.
+    Relaxed,
+}
+
+macro_rules! config {
+    ($($(#[$doc:meta])* $field:ident: $type:ty = $default:expr;)*) => {
+        /// The settings of one node. All are checked against one another by [`ConfigBuilder::build`].
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config { $($field: $type,)* }
+
+        impl Config {
+            $($(#[$doc])* #[must_use] pub const fn $field(&self) -> $type { self.$field })*
+        }
+
+        /// Makes a [`Config`].
+        #[derive(Debug, Clone, Default)]
+        #[must_use]
+        pub struct ConfigBuilder { $($field: Option<$type>,)* }
+
+        impl ConfigBuilder {
+            $($(#[$doc])* pub const fn $field(mut self, $field: $type) -> Self { self.$field = Some($field); self })*
+
+            /// Fills in the defaults and checks the settings against one another.
+            ///
+            /// # Errors
+            /// [`ConfigError`] names the first setting that does not hold, its value and the rule.
+            pub fn build(self) -> Result<Config, ConfigError> {
+                let max_age = self.max_age.unwrap_or(Duration::from_secs(60));
+                $(let $field = { let default: fn(Duration) -> $type = $default; self.$field.unwrap_or_else(|| default(max_age)) };)*
+                let config = Config { $($field,)* };
+                config.validate()?;
+                Ok(config)
+            }
+        }
+    };
+}
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+config! {
+    /// A presence that was not touched for longer than this is stale: it leaves. Default 60 s, at least 100 ms.
+    max_age: Duration = |max_age| max_age;
+    /// How often at most a presence's row learns when it was last seen. Default a quarter of `max_age`, and at most that
+    /// much.
+    touch_flush_interval: Duration = |max_age| max_age / 4;
+    /// How long a presence whose node went away is kept in case its client returns. Default 10 s, or `max_age` if that is
+    /// shorter; 0 for none; at most `max_age`.
+    grace: Duration = |max_age| max_age.min(secs(10));
+    /// The longest time between two notices to the members of a busy room. Default 100 ms; 0 tells each change at once;
+    /// at most 10 s.
+    notify_interval: Duration = |_| Duration::from_millis(100);
+    /// What members are told. Default [`Notify::Diff`].
+    notify: Notify = |_| Notify::Diff;
+    /// What happens to a stale socket. Default [`OnStale::Close`].
+    on_stale: OnStale = |_| OnStale::Close;
+    /// When `join`, `leave` and `update` resolve. Default [`Durability::Committed`].
+    durability: Durability = |_| Durability::Committed;
+    /// For how long a node is believed to live after it last said so. Default 10 s, at least 300 ms; renewed three times
+    /// within it.
+    lease: Duration = |_| secs(10);
+    /// Time between sweeps for presences whose grace is over and for dead nodes. Default 2 s.
+    sweep_interval: Duration = |_| secs(2);
+    /// Time between rounds of [`prune_presences`](crate::Rooms::prune_presences), the safety net under the ancestor's name.
+    /// Default 60 s.
+    prune_interval: Duration = |_| secs(60);
+    /// Time between rounds of [`prune_rooms`](crate::Rooms::prune_rooms). Default 600 s.
+    prune_rooms_interval: Duration = |_| secs(600);
+    /// Time between comparisons of the rooms in memory with the database. Default 5 s.
+    reconcile_interval: Duration = |_| secs(5);
+    /// How long a change that arrived before its predecessor waits for it, until the room is read anew. Default 200 ms.
+    hold_window: Duration = |_| Duration::from_millis(200);
+    /// How long a join or update waits for the database. Default 5 s.
+    store_timeout: Duration = |_| secs(5);
+    /// Time between pings to a silent client. Default 20 s.
+    ping_interval: Duration = |_| secs(20);
+    /// How long a ping may go without any byte from the client. Default 10 s.
+    pong_timeout: Duration = |_| secs(10);
+    /// How long a frame may wait for a client that does not read. Default 10 s.
+    write_timeout: Duration = |_| secs(10);
+    /// How long a closing handshake may take. Default 5 s.
+    close_timeout: Duration = |_| secs(5);
+    /// How long a consumer's `connect` may take, and then the client to fetch the answer. Default 10 s.
+    handshake_timeout: Duration = |_| secs(10);
+    /// How long any other method of a consumer may take. Default 30 s.
+    handler_timeout: Duration = |_| secs(30);
+    /// The largest frame a client may send, in bytes of payload. Default 64 KiB.
+    max_frame_bytes: usize = |_| 64 * 1024;
+    /// The largest message a client may send in several frames, in bytes. Default 256 KiB; at least `max_frame_bytes`.
+    max_message_bytes: usize = |_| 256 * 1024;
+    /// How many frames may wait for one client before it counts as slow. Default 256.
+    outbox_frames: usize = |_| 256;
+    /// How many bytes may wait for one client before it counts as slow; first frames do not count. Default 1 MiB.
+    outbox_bytes: usize = |_| 1024 * 1024;
+    /// How many frames of one client may wait for its consumer before its connection is no longer read. Default 16.
+    inbox_frames: usize = |_| 16;
+    /// How many rooms one socket may be in at a time. Default 100.
+    max_rooms_per_socket: usize = |_| 100;
+    /// How many changes may wait for the database before joins and updates are refused. Default 100,000.
+    max_pending_writes: usize = |_| 100_000;
+    /// On how many threads rooms live. Default 1; 0 puts them on the thread that starts them, for tests.
+    room_threads: usize = |_| 1;
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::builder().build().expect("the defaults hold")
+    }
+}
+
+impl Config {
+    /// Starts from the defaults.
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::default()
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let time = |field, value: Duration, holds: bool, rule| {
+            let value = humantime::format_duration(value).to_string();
+            if holds { Ok(()) } else { Err(ConfigError { field, value, rule }) }
+        };
+        let count = |field, value: usize, holds: bool, rule| {
+            if holds { Ok(()) } else { Err(ConfigError { field, value: value.to_string(), rule }) }
+        };
+        let ms = Duration::from_millis;
+        time("max_age", self.max_age, self.max_age >= ms(100), "it must be at least 100 ms")?;
+        let flush = self.touch_flush_interval;
+        time("touch_flush_interval", flush, flush >= ms(10), "it must be at least 10 ms")?;
+        time("touch_flush_interval", flush, flush <= self.max_age / 4, "it must be at most a quarter of `max_age`")?;
+        time("grace", self.grace, self.grace <= self.max_age, "it must not be longer than `max_age`")?;
+        let notify = self.notify_interval;
+        time("notify_interval", notify, notify <= secs(10), "it must be at most 10 s")?;
+        time("lease", self.lease, self.lease >= ms(300), "it must be at least 300 ms")?;
+        for (field, value) in [
+            ("sweep_interval", self.sweep_interval),
+            ("prune_interval", self.prune_interval),
+            ("prune_rooms_interval", self.prune_rooms_interval),
+            ("reconcile_interval", self.reconcile_interval),
+            ("hold_window", self.hold_window),
+            ("store_timeout", self.store_timeout),
+            ("ping_interval", self.ping_interval),
+            ("pong_timeout", self.pong_timeout),
+            ("write_timeout", self.write_timeout),
+            ("close_timeout", self.close_timeout),
+            ("handshake_timeout", self.handshake_timeout),
+            ("handler_timeout", self.handler_timeout),
+        ] {
+            time(field, value, value >= ms(10), "it must be at least 10 ms")?;
+            time(field, value, value <= secs(24 * 3600), "it must be at most a day")?;
+        }
+        for (field, value) in [
+            ("max_frame_bytes", self.max_frame_bytes),
+            ("outbox_frames", self.outbox_frames),
+            ("outbox_bytes", self.outbox_bytes),
+            ("inbox_frames", self.inbox_frames),
+            ("max_rooms_per_socket", self.max_rooms_per_socket),
+            ("max_pending_writes", self.max_pending_writes),
+        ] {
+            count(field, value, value > 0, "it must not be 0")?;
+        }
+        let message = self.max_message_bytes;
+        count("max_message_bytes", message, message >= self.max_frame_bytes, "it must hold one largest frame")?;
+        count("room_threads", self.room_threads, self.room_threads <= 64, "it must be at most 64")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_that_depends_on_another_setting_follows_it() {
+        let config = Config::builder().max_age(secs(4)).build().unwrap();
+        assert_eq!((config.touch_flush_interval(), config.grace()), (secs(1), secs(4)));
+        assert_eq!(Config::default().grace(), secs(10));
+    }
+
+    #[test]
+    fn a_grace_longer_than_max_age_is_refused_by_name_value_and_rule() {
+        let error = Config::builder().grace(secs(61)).build().unwrap_err();
+        assert_eq!(error.to_string(), "setting `grace` is 1m 1s, but it must not be longer than `max_age`");
+    }
+}

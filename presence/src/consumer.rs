@@ -1,0 +1,131 @@
+//! What an application writes: a [`Consumer`] for each WebSocket.
+
+pub(crate) mod connection;
+pub(crate) mod endpoint;
+pub(crate) mod inbox;
+pub(crate) mod kill;
+pub(crate) mod origin;
+pub(crate) mod outbox;
+pub(crate) mod run;
+pub(crate) mod socket;
+pub(crate) mod transport;
+
+use std::fmt;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::{Event, Result, name::RoomName, room::close_code};
+
+pub use endpoint::Upgrade;
+pub use kill::on_connect;
+pub use socket::Socket;
+
+/// Speaks for one WebSocket, as a consumer of django-channels does.
+///
+/// Its methods run one at a time, on the thread of its socket, in the order in which things happened. One that is slow
+/// delays nobody else, nor its own socket's pings and outgoing frames. One that returns an error or panics ends its socket
+/// with 1011; `disconnect` still runs.
+///
+/// ```
+/// use presence::{CloseCode, Consumer, Frame, Socket, name::RoomName, remove_presence, touch_presence};
+///
+/// struct Chat {
+///     room: RoomName,
+/// }
+///
+/// impl Consumer for Chat {
+///     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
+///         socket.join(&self.room).await
+///     }
+///
+///     #[touch_presence]
+///     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
+///         if let Frame::Text(text) = frame {
+///             socket.rooms().send(&self.room, &*text).await;
+///         }
+///         Ok(())
+///     }
+///
+///     #[remove_presence]
+///     async fn disconnect(&mut self, _: &mut Socket, _: CloseCode) -> presence::Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// The methods are native `async fn`s: an `impl Consumer` takes no `#[async_trait]`.
+#[expect(async_fn_in_trait, reason = "a socket lives on one thread, so its futures need not be `Send`")]
+pub trait Consumer: Sized + 'static {
+    /// Decides about a new socket, before its handshake is answered: `Ok` accepts it, an error turns it away
+    /// ([`Error::deny`](crate::Error::deny) with a status; the store away: 503; anything else: 500). Rooms that it joined
+    /// before it was turned away are left first. Bounded by `handshake_timeout`.
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        let _ = socket;
+        Ok(())
+    }
+
+    /// Handles a text or binary message of the client. Bounded by `handler_timeout`.
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()>;
+
+    /// Handles an event sent to a room that the socket is in, or to its channel. Bounded by `handler_timeout`. By default
+    /// it is dropped.
+    async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
+        let _ = socket;
+        tracing::debug!(event = %event.name(), "an event is dropped: the consumer has no `event`");
+        Ok(())
+    }
+
+    /// The presence in `room` went stale and was removed, and the socket stays open
+    /// ([`OnStale::Keep`](crate::config::OnStale::Keep)). It may join again. By default nothing is done.
+    async fn pruned(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+        let _ = (socket, room);
+        Ok(())
+    }
+
+    /// Runs exactly once for every socket that was accepted, whatever ended it: with the code of the client's Close, or of
+    /// ours, 1005 if it had none, 1006 if the connection was lost. Afterwards every room is left. Bounded by
+    /// `handler_timeout`.
+    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
+        let _ = (socket, code);
+        Ok(())
+    }
+}
+
+/// A whole message of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// A text.
+    Text(ByteString),
+    /// Bytes.
+    Binary(Bytes),
+}
+
+/// Why a socket ended: the code of a WebSocket Close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// The purpose is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// The page goes away, or the server does.
+    pub const AWAY: Self = Self(1001);
+    /// A policy was violated.
+    pub const POLICY: Self = Self(1008);
+    /// Stands for a Close without a code; never sent.
+    pub const NONE: Self = Self(close_code::NO_CODE);
+    /// Stands for a lost connection; never sent.
+    pub const LOST: Self = Self(close_code::LOST);
+
+    /// Whether an endpoint may send it (RFC 6455, 7.4).
+    #[must_use]
+    pub const fn is_sendable(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}

@@ -1,0 +1,373 @@
+//! One socket: reads it, keeps its deadlines, closes it.
+//!
+//! An ordinary actor on the thread that accepted the socket. The consumer runs in a task of its own, so that nothing it does
+//! delays pings, deadlines or outgoing frames. When the socket is over, from whatever cause, the actor makes sure of three
+//! things: the consumer hears of it once, every room is left, and the TCP connection is closed.
+
+use std::{cell::Cell, rc::Rc};
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
+use actix_http::ws::{self, Codec};
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::Encoder;
+use tracing::debug;
+
+use crate::{
+    Rooms,
+    clock::Tick,
+    config::OnStale,
+    name::ChannelName,
+    room::{close_code, message::ToConnection, registry::LocalHub, wire::Frames},
+};
+
+use super::{
+    inbox::{Inbox, Job},
+    kill::KillSwitch,
+    outbox::Outbox,
+    socket::Joined,
+    transport::{Inbound, Incoming},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The consumer has not decided yet.
+    Connecting,
+    Open,
+    /// A Close of ours is out, and that of the client is awaited.
+    Closing,
+    /// The client's Close is answered, or the connection is lost: only the end of the response is awaited.
+    Over,
+}
+
+/// The actor of one socket.
+pub(crate) struct Connection {
+    pub(crate) rooms: Rooms,
+    pub(crate) hub: LocalHub,
+    pub(crate) channel: ChannelName,
+    pub(crate) outbox: Rc<Outbox>,
+    pub(crate) inbox: Rc<Inbox>,
+    pub(crate) joined: Rc<Joined>,
+    pub(crate) kill: KillSwitch,
+    /// When anything last came in.
+    pub(crate) seen: Rc<Cell<Tick>>,
+    pub(crate) inbound: Option<Inbound>,
+    phase: Phase,
+    ping: Option<Tick>,
+    close_timer: Option<SpawnHandle>,
+    consumer_done: bool,
+    body_gone: bool,
+}
+
+/// What a connection is made of.
+pub(crate) struct Parts {
+    pub(crate) rooms: Rooms,
+    pub(crate) hub: LocalHub,
+    pub(crate) channel: ChannelName,
+    pub(crate) outbox: Rc<Outbox>,
+    pub(crate) inbox: Rc<Inbox>,
+    pub(crate) joined: Rc<Joined>,
+    pub(crate) kill: KillSwitch,
+    pub(crate) seen: Rc<Cell<Tick>>,
+    pub(crate) inbound: Inbound,
+}
+
+impl Connection {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { rooms, hub, channel, outbox, inbox, joined, kill, seen, inbound } = parts;
+        rooms.socket_opened();
+        Self {
+            rooms,
+            hub,
+            channel,
+            outbox,
+            inbox,
+            joined,
+            kill,
+            seen,
+            inbound: Some(inbound),
+            phase: Phase::Connecting,
+            ping: None,
+            close_timer: None,
+            consumer_done: false,
+            body_gone: false,
+        }
+    }
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        use actix::ActorFutureExt;
+        let Some(mut inbound) = self.inbound.take() else { return };
+        let (inbox, outbox, rooms) = (self.inbox.clone(), self.outbox.clone(), self.rooms.clone());
+        let read = async move {
+            loop {
+                match inbound.next().await {
+                    Incoming::Data(frame) => {
+                        if !inbox.push(frame, rooms.now()).await {
+                            // Only the client's Close still matters.
+                            continue;
+                        }
+                    }
+                    Incoming::Ping(payload) => outbox.push(&control(ws::Message::Pong(payload)), None),
+                    Incoming::Pong => {}
+                    end => return end,
+                }
+            }
+        };
+        ctx.spawn(read.into_actor(self).map(|end, connection, ctx| connection.read_to_its_end(end, ctx)));
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Also if this actor panicked, or its thread ends.
+        self.inbox.cut(close_code::LOST);
+        self.leave_rooms();
+        self.outbox.abort();
+        self.kill.release();
+        self.hub.sockets.borrow_mut().leave(&self.channel);
+        self.rooms.socket_closed();
+    }
+}
+
+impl Handler<ToConnection> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
+        match message {
+            ToConnection::Close { code, reason } => self.close(code, reason, ctx),
+            ToConnection::Pruned { room, on_stale } => {
+                self.joined.forget(&room);
+                match on_stale {
+                    OnStale::Close => self.close(close_code::STALE, "stale", ctx),
+                    OnStale::Keep => self.inbox.push_event(Job::Pruned(room)),
+                }
+            }
+            ToConnection::TooSlow => self.too_slow(ctx),
+            ToConnection::Event(event) => self.inbox.push_event(Job::Event(event)),
+            ToConnection::Decided { accepted } => self.decided(accepted, ctx),
+            ToConnection::CloseByConsumer { code, reason } => {
+                // What its client sent before is handled before `disconnect`.
+                if self.begin_close(code, &reason, ctx) {
+                    self.inbox.end(code);
+                }
+            }
+            ToConnection::ConsumerFailed => self.close(close_code::INTERNAL_ERROR, "the consumer failed", ctx),
+            ToConnection::ConsumerDone => {
+                self.consumer_done = true;
+                self.stop_when_over(ctx);
+            }
+            ToConnection::Flushed => {
+                // Else the client would see the end only when the server's own patience ends.
+                self.kill.finish();
+            }
+            ToConnection::BodyGone => {
+                self.body_gone = true;
+                self.kill.release();
+                if self.phase != Phase::Over {
+                    self.lost(ctx);
+                }
+                self.stop_when_over(ctx);
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn decided(&mut self, accepted: bool, ctx: &mut Context<Self>) {
+        if self.phase != Phase::Connecting {
+            return;
+        }
+        if !accepted {
+            self.phase = Phase::Over;
+            return;
+        }
+        self.phase = Phase::Open;
+        self.seen.set(self.rooms.now());
+        ctx.run_later(self.rooms.config().handshake_timeout(), |connection, ctx| {
+            if !connection.outbox.is_attached() {
+                debug!(channel = %connection.channel, "the answer to the handshake was never fetched");
+                connection.lost(ctx);
+            }
+        });
+        self.look(ctx);
+    }
+
+    /// Pings a silent client, and gives up on one that does not answer.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        let (now, seen) = (self.rooms.now(), self.seen.get());
+        let (interval, timeout) = (self.rooms.config().ping_interval(), self.rooms.config().pong_timeout());
+        if self.ping.is_some_and(|sent| seen >= sent) {
+            self.ping = None;
+        }
+        let next = match self.ping {
+            Some(sent) if now < sent.after(timeout) => sent.after(timeout),
+            // It is not read while its consumer is behind, so its pong cannot have come in.
+            Some(_) if self.inbox.is_behind() => now.after(timeout),
+            Some(_) => {
+                debug!(channel = %self.channel, "no pong");
+                self.lost(ctx);
+                return;
+            }
+            None if now >= seen.after(interval) => {
+                self.outbox.push(&control(ws::Message::Ping(Bytes::new())), None);
+                self.ping = Some(now);
+                now.after(timeout)
+            }
+            None => seen.after(interval),
+        };
+        ctx.run_later(next.since(now), Self::look);
+    }
+
+    /// The client said something after which nothing more is read.
+    fn read_to_its_end(&mut self, end: Incoming, ctx: &mut Context<Self>) {
+        match end {
+            Incoming::Close(_) if self.phase == Phase::Closing => self.over(),
+            Incoming::Close(reason) => {
+                if matches!(self.phase, Phase::Connecting | Phase::Over) {
+                    self.lost(ctx);
+                    return;
+                }
+                let code = reason.as_ref().map_or(close_code::NO_CODE, |(code, _)| *code);
+                let reason = reason.map(|(code, _)| (code, String::new()));
+                self.outbox.push_close(close_frame(reason));
+                self.over();
+                self.inbox.end(code);
+                self.watch_close(ctx);
+            }
+            Incoming::Violation(code, reason) => {
+                if self.begin_close(code, reason, ctx) {
+                    self.inbox.end(code);
+                }
+            }
+            Incoming::Lost | Incoming::Data(_) | Incoming::Ping(_) | Incoming::Pong => self.lost(ctx),
+        }
+    }
+
+    /// Closes the socket; what its client sent and was not handled yet is dropped.
+    fn close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) {
+        if self.begin_close(code, reason, ctx) {
+            self.inbox.cut(code);
+        }
+    }
+
+    /// Sends a Close, unless the socket is closing already.
+    fn begin_close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) -> bool {
+        match self.phase {
+            // It was never open for the client.
+            Phase::Connecting => self.lost(ctx),
+            Phase::Closing | Phase::Over => {}
+            Phase::Open => {
+                debug!(channel = %self.channel, code, reason, "closing a socket");
+                self.phase = Phase::Closing;
+                self.outbox.push_close(close_frame(Some((code, reason.to_owned()))));
+                self.watch_close(ctx);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A closing handshake has its time; then the connection is reset.
+    fn watch_close(&mut self, ctx: &mut Context<Self>) {
+        let timeout = self.rooms.config().close_timeout();
+        let timer = ctx.run_later(timeout, |connection, ctx| {
+            connection.leave_rooms();
+            connection.cut();
+            connection.stop_when_over(ctx);
+        });
+        self.close_timer = Some(timer);
+    }
+
+    fn too_slow(&mut self, ctx: &mut Context<Self>) {
+        debug!(channel = %self.channel, "a client does not read");
+        match self.phase {
+            Phase::Open => {
+                let whole = self.outbox.clear();
+                if whole {
+                    self.close(close_code::TOO_SLOW, "too slow", ctx);
+                } else {
+                    // No frame can follow one that is half sent.
+                    self.phase = Phase::Over;
+                    self.cut();
+                    self.inbox.cut(close_code::TOO_SLOW);
+                    self.watch_close(ctx);
+                }
+            }
+            Phase::Connecting => self.lost(ctx),
+            // It does not even take its Close. The timer of the closing handshake runs.
+            Phase::Closing | Phase::Over => {}
+        }
+    }
+
+    /// The connection is gone, or must be treated as if it were.
+    fn lost(&mut self, ctx: &mut Context<Self>) {
+        let closing = matches!(self.phase, Phase::Closing | Phase::Over);
+        self.phase = Phase::Over;
+        self.cut();
+        self.inbox.cut(close_code::LOST);
+        if !closing {
+            self.watch_close(ctx);
+        }
+        self.stop_when_over(ctx);
+    }
+
+    /// Closes the TCP connection, without regard to what was not sent.
+    fn cut(&mut self) {
+        self.phase = Phase::Over;
+        self.outbox.clear();
+        if self.kill.is_armed() {
+            self.outbox.end();
+            self.kill.reset();
+        } else {
+            // Without a handle on the socket, only a body that fails makes the server drop it.
+            self.outbox.abort();
+        }
+    }
+
+    /// All is said: the response ends when it is written.
+    fn over(&mut self) {
+        self.phase = Phase::Over;
+        self.outbox.end();
+    }
+
+    fn leave_rooms(&self) {
+        for (room, id) in self.joined.take() {
+            self.rooms.leave_at_once(&room, id, &self.channel);
+        }
+    }
+
+    fn stop_when_over(&mut self, ctx: &mut Context<Self>) {
+        if self.consumer_done && self.body_gone {
+            ctx.stop();
+        }
+    }
+}
+
+fn control(message: ws::Message) -> Frames {
+    Frames { bytes: encode(message), count: 1 }
+}
+
+fn close_frame(reason: Option<(u16, String)>) -> Bytes {
+    encode(ws::Message::Close(reason.map(|(code, reason)| ws::CloseReason {
+        code: code.into(),
+        description: Some(reason).filter(|reason| !reason.is_empty()).map(cut_to_fit),
+    })))
+}
+
+/// A control frame holds 125 bytes, two of which are the code.
+fn cut_to_fit(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(123));
+    reason
+}
+
+fn encode(message: ws::Message) -> Bytes {
+    let mut bytes = BytesMut::new();
+    Codec::new().encode(message, &mut bytes).expect("control frames always encode");
+    bytes.freeze()
+}

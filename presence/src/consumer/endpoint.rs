@@ -1,0 +1,184 @@
+//! From an HTTP request to a socket.
+
+use std::{cell::Cell, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
+
+use actix::{Actor, Addr, AsyncContext, Context};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web::Payload};
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+use crate::{
+    Consumer, Error, Result, Rooms, Socket,
+    name::UserId,
+    room::{hub::HubSocket, touch::Touch},
+    store::writer::report,
+};
+
+use super::{
+    connection::{Connection, Parts},
+    inbox::Inbox,
+    kill::KillSwitch,
+    origin::Origins,
+    outbox::{Bounds, Outbound, Outbox},
+    run::run,
+    transport::{Inbound, handshake},
+};
+
+/// How long a client that is turned away because the database is away should wait before it comes again, in seconds.
+const RETRY_AFTER: &str = "5";
+
+/// Turns a request into a WebSocket with a [`Consumer`].
+///
+/// ```
+/// use actix_web::{HttpRequest, HttpResponse, web};
+/// # use presence::{Consumer, Frame, Rooms, Socket, Upgrade};
+/// # struct Chat;
+/// # impl Consumer for Chat {
+/// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }
+/// # }
+/// async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+///     Upgrade::new(&rooms).start(Chat, &req, body).await
+/// }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Upgrade {
+    rooms: Rooms,
+    user: Option<UserId>,
+    origins: Origins,
+}
+
+impl Upgrade {
+    /// Prepares an upgrade: anonymous, and only for pages of the request's own origin.
+    pub fn new(rooms: &Rooms) -> Self {
+        Self { rooms: rooms.clone(), user: None, origins: Origins::default() }
+    }
+
+    /// Who the socket belongs to, as the application has made sure. `None`: anonymous.
+    pub fn user(mut self, user: Option<UserId>) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// Admits pages of this origin (`https://app.example`) too; `*` admits all.
+    pub fn allow_origin(mut self, origin: &str) -> Self {
+        self.origins.allow(origin);
+        self
+    }
+
+    /// Checks the handshake and the origin, lets the consumer connect, and answers: with 101 and the socket, or with the
+    /// status that says why not.
+    pub async fn start<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
+        if let Err(refused) = handshake(req, &[]) {
+            return refused;
+        }
+        if !self.origins.admit(req) {
+            return HttpResponse::Forbidden().body("this origin is not allowed");
+        }
+        if let Err(error) = self.rooms.check_open() {
+            return refuse(&error);
+        }
+        let (decided, decision) = oneshot::channel();
+        let (connection, outbox) = self.connect(consumer, req, payload, decided);
+        // If the client goes while it waits, this future is dropped, and the connection learns that there is no response.
+        let body = Outbound { outbox, connection };
+        let accepted = decision.await.unwrap_or_else(|_| Err(Error::other("the consumer's task is gone")));
+        let subprotocol = match accepted {
+            Ok(subprotocol) => subprotocol,
+            Err(error) => return refuse(&error),
+        };
+        match handshake(req, &[]) {
+            Ok(mut response) => {
+                if let Some(subprotocol) = subprotocol {
+                    response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
+                }
+                response.streaming(body)
+            }
+            Err(refused) => refused,
+        }
+    }
+
+    /// Starts the socket's actor and its consumer.
+    fn connect<C: Consumer>(
+        self,
+        consumer: C,
+        req: &HttpRequest,
+        payload: Payload,
+        decided: oneshot::Sender<Result<Option<String>>>,
+    ) -> (Addr<Connection>, Rc<Outbox>) {
+        let Self { rooms, user, .. } = self;
+        let config = rooms.config();
+        let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
+        kill.limit_writes(config.write_timeout());
+        let hub = rooms.local_hub();
+        let channel = rooms.new_channel(&hub.hub);
+        let touch = Touch::new(rooms.now());
+        let seen = Rc::new(Cell::new(rooms.now()));
+        let inbox = Rc::new(Inbox::new(config.inbox_frames(), touch.clone()));
+        let bounds = Bounds {
+            frames: config.outbox_frames(),
+            bytes: config.outbox_bytes(),
+            write_timeout: config.write_timeout(),
+        };
+        let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
+        let joined = Rc::default();
+        let limits = (config.max_frame_bytes(), config.max_message_bytes());
+        let inbound = Inbound::new(payload, limits, rooms.clock().clone(), Rc::clone(&seen));
+        let mut socket = None;
+        let addr = Connection::create(|ctx: &mut Context<Connection>| {
+            socket = Some(Socket {
+                rooms: rooms.clone(),
+                channel: channel.clone(),
+                user,
+                hub: hub.hub.clone(),
+                touch,
+                outbox: outbox.clone(),
+                joined: Rc::clone(&joined),
+                connection: ctx.address(),
+                arrived: Cell::new(None),
+                subprotocol: std::cell::RefCell::new(None),
+            });
+            Connection::new(Parts {
+                rooms: rooms.clone(),
+                hub: hub.clone(),
+                channel: channel.clone(),
+                outbox: outbox.clone(),
+                inbox: inbox.clone(),
+                joined,
+                kill,
+                seen,
+                inbound,
+            })
+        });
+        outbox.belongs_to(addr.clone());
+        hub.sockets.borrow_mut().enter(channel, HubSocket { outbox: outbox.clone(), connection: addr.clone() });
+        if let Some(socket) = socket {
+            actix_web::rt::spawn(run(consumer, socket, inbox, decided));
+        }
+        (addr, outbox)
+    }
+}
+
+fn without_kill_switch() -> KillSwitch {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.swap(true, Ordering::Relaxed) {
+        warn!("`HttpServer::on_connect(presence::on_connect)` is missing: small frames wait for one another, and a client that does not read may keep its TCP connection");
+    }
+    KillSwitch::default()
+}
+
+/// The answer to a socket that is turned away.
+fn refuse(error: &Error) -> HttpResponse {
+    debug!(error = %report(error), "a socket is turned away");
+    match error {
+        Error::Denied { status, reason } => HttpResponse::build(*status).body(reason.clone()),
+        Error::StoreUnavailable(_) | Error::RoomFailed { .. } | Error::ShuttingDown => HttpResponse::ServiceUnavailable()
+            .insert_header((header::RETRY_AFTER, RETRY_AFTER))
+            .body("presence is unavailable; come back later"),
+        Error::Name(error) => HttpResponse::BadRequest().body(error.to_string()),
+        other => {
+            warn!(error = %report(other), "a socket could not be served");
+            HttpResponse::build(StatusCode::INTERNAL_SERVER_ERROR).body("the server failed")
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What waits for a consumer: the frames of its client, in order, and what rooms say to it.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    sync::Arc,
+};
+
+use tokio::sync::Notify;
+use tracing::warn;
+
+use crate::{Event, Frame, clock::Tick, name::RoomName, room::touch::Touch};
+
+/// How many events may wait for one consumer before the newest are dropped.
+const MAX_EVENTS: usize = 1024;
+
+/// One call of a consumer's method.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// A frame, and when it arrived.
+    Frame(Frame, Tick),
+    Event(Arc<Event>),
+    Pruned(RoomName),
+}
+
+/// Bounded: when it is full, the client's connection is no longer read.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    jobs: RefCell<VecDeque<Job>>,
+    frames: Cell<usize>,
+    events: Cell<usize>,
+    capacity: usize,
+    /// How the socket ended: nothing more is handed out once the queue is empty.
+    ended: Cell<Option<u16>>,
+    working: Cell<bool>,
+    touch: Touch,
+    filled: Notify,
+    emptied: Notify,
+}
+
+impl Inbox {
+    pub(crate) fn new(capacity: usize, touch: Touch) -> Self {
+        Self {
+            jobs: RefCell::default(),
+            frames: Cell::new(0),
+            events: Cell::new(0),
+            capacity,
+            ended: Cell::new(None),
+            working: Cell::new(false),
+            touch,
+            filled: Notify::new(),
+            emptied: Notify::new(),
+        }
+    }
+
+    /// Adds a frame, when there is room for it. Returns `false` if the socket has ended.
+    pub(crate) async fn push(&self, frame: Frame, arrived: Tick) -> bool {
+        while self.frames.get() >= self.capacity && self.ended.get().is_none() {
+            self.emptied.notified().await;
+        }
+        if self.ended.get().is_some() {
+            return false;
+        }
+        self.frames.set(self.frames.get() + 1);
+        self.jobs.borrow_mut().push_back(Job::Frame(frame, arrived));
+        self.touch.set_behind(true);
+        self.filled.notify_one();
+        true
+    }
+
+    /// Adds what a room says. A consumer that is too far behind loses it.
+    pub(crate) fn push_event(&self, job: Job) {
+        if self.ended.get().is_some() {
+            return;
+        }
+        if self.events.get() >= MAX_EVENTS {
+            warn!("a consumer is too far behind and loses an event");
+            return;
+        }
+        self.events.set(self.events.get() + 1);
+        self.jobs.borrow_mut().push_back(job);
+        self.filled.notify_one();
+    }
+
+    /// The socket ended with this code. What waits is handed out first.
+    pub(crate) fn end(&self, code: u16) {
+        if self.ended.get().is_none() {
+            self.ended.set(Some(code));
+            self.filled.notify_one();
+            self.emptied.notify_one();
+        }
+    }
+
+    /// The socket ended with this code. What waits is dropped.
+    pub(crate) fn cut(&self, code: u16) {
+        self.jobs.borrow_mut().clear();
+        self.end(code);
+    }
+
+    /// Resolves when the socket has ended.
+    pub(crate) async fn ended(&self) -> u16 {
+        loop {
+            if let Some(code) = self.ended.get() {
+                return code;
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// Whether something that arrived was not dealt with yet.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.working.get() || self.frames.get() > 0
+    }
+
+    /// The next job; `Err` with the code once the socket has ended and nothing is left.
+    pub(crate) async fn next(&self) -> Result<Job, u16> {
+        self.working.set(false);
+        loop {
+            let next = self.jobs.borrow_mut().pop_front();
+            if let Some(job) = next {
+                if matches!(job, Job::Frame(..)) {
+                    self.frames.set(self.frames.get() - 1);
+                    self.working.set(true);
+                    self.emptied.notify_one();
+                } else {
+                    self.events.set(self.events.get() - 1);
+                }
+                return Ok(job);
+            }
+            self.touch.set_behind(false);
+            if let Some(code) = self.ended.get() {
+                return Err(code);
+            }
+            self.filled.notified().await;
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a consumer does with its socket.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt,
+    rc::Rc,
+    sync::Arc,
+};
+
+use actix::Addr;
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::{
+    CloseCode, Error, Outgoing, Result, Rooms,
+    clock::Tick,
+    model::{Meta, Presence},
+    name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
+    room::{
+        message::{HubRef, ToConnection},
+        touch::Touch,
+    },
+};
+
+use super::{connection::Connection, outbox::Outbox};
+
+/// The rooms that a socket is in, or is joining. Shared with the connection, which leaves them whatever happens.
+#[derive(Debug, Default)]
+pub(crate) struct Joined(RefCell<HashMap<RoomName, PresenceId>>);
+
+impl Joined {
+    pub(crate) fn take(&self) -> Vec<(RoomName, PresenceId)> {
+        self.0.borrow_mut().drain().collect()
+    }
+
+    pub(crate) fn forget(&self, room: &RoomName) {
+        self.0.borrow_mut().remove(room);
+    }
+
+    fn get(&self, room: &RoomName) -> Option<PresenceId> {
+        self.0.borrow().get(room).copied()
+    }
+}
+
+/// A consumer's side of its WebSocket.
+pub struct Socket {
+    pub(crate) rooms: Rooms,
+    pub(crate) channel: ChannelName,
+    pub(crate) user: Option<UserId>,
+    pub(crate) hub: HubRef,
+    pub(crate) touch: Touch,
+    pub(crate) outbox: Rc<Outbox>,
+    pub(crate) joined: Rc<Joined>,
+    pub(crate) connection: Addr<Connection>,
+    /// When the frame arrived that is being handled.
+    pub(crate) arrived: Cell<Option<Tick>>,
+    pub(crate) subprotocol: RefCell<Option<String>>,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("channel", &self.channel).field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Socket {
+    /// The rooms of this node.
+    #[must_use]
+    pub const fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// The address of this connection, unique among all nodes.
+    #[must_use]
+    pub const fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+
+    /// Who the socket belongs to; `None` if it is anonymous.
+    #[must_use]
+    pub const fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// Answers the handshake with this subprotocol, one of those that the client offered. It is only noted: the answer goes
+    /// out when `connect` returns `Ok`.
+    pub fn accept(&self, subprotocol: impl Into<String>) {
+        *self.subprotocol.borrow_mut() = Some(subprotocol.into());
+    }
+
+    /// Joins a room: adds a presence, makes it a member of the room's group, and tells the others. Resolves when the
+    /// presence is durable and the socket's first frame is on its way. A socket that is in the room is touched, and told
+    /// nothing new.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] (it is not in the room; repeat later), [`Error::TooManyRooms`], [`Error::NoSupervisor`],
+    /// [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`].
+    pub async fn join(&self, room: &RoomName) -> Result<()> {
+        let id = match self.joined.get(room) {
+            Some(id) => id,
+            None => {
+                let limit = self.rooms.config().max_rooms_per_socket();
+                let id = PresenceId::random();
+                let joined = &mut *self.joined.0.borrow_mut();
+                if joined.len() >= limit {
+                    return Err(Error::TooManyRooms { limit });
+                }
+                joined.insert(room.clone(), id);
+                id
+            }
+        };
+        // The writer puts in the life of this node that is current when the join is written.
+        let node = self.rooms.node().unwrap_or(NodeId::from_uuid(Uuid::nil()));
+        let presence = Arc::new(Presence::new(id, self.channel.clone(), self.user.clone(), node));
+        self.touch();
+        let joined = self.rooms.join(room, presence, self.hub.clone(), self.touch.clone()).await;
+        if joined.is_err() && self.joined.get(room) == Some(id) {
+            self.joined.forget(room);
+        }
+        joined
+    }
+
+    /// Leaves a room; the socket stays open. From here on it gets nothing more of the room. Resolves when that is durable. A
+    /// room that the socket is not in: nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the database did not answer in time: the leave happens as soon as it does.
+    pub async fn leave(&self, room: &RoomName) -> Result<()> {
+        let id = self.joined.0.borrow_mut().remove(room);
+        match id {
+            Some(id) => self.rooms.leave(room, id, &self.channel).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves every room. As `leave_all` of django-channels-presence.
+    ///
+    /// # Errors
+    /// As [`leave`](Self::leave); every room is left all the same.
+    pub async fn leave_all(&self) -> Result<()> {
+        let joined = self.joined.take();
+        let leaves = joined.iter().map(|(room, id)| self.rooms.leave(room, *id, &self.channel));
+        join_all(leaves).await.into_iter().collect()
+    }
+
+    /// Replaces the meta of the presence in a room. One that is equal changes nothing and tells nobody.
+    ///
+    /// # Errors
+    /// [`Error::NotInRoom`]; [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.
+    pub async fn update(&self, room: &RoomName, meta: Meta) -> Result<()> {
+        match self.joined.get(room) {
+            Some(id) => self.rooms.update(room, id, &self.channel, meta).await,
+            None => Err(Error::NotInRoom { room: room.clone() }),
+        }
+    }
+
+    /// Whether the socket is in the room.
+    #[must_use]
+    pub fn is_in(&self, room: &RoomName) -> bool {
+        self.joined.get(room).is_some()
+    }
+
+    /// Marks the socket as seen, in all its rooms: when the frame that is being handled arrived, or now. As `touch` of
+    /// django-channels-presence, but it costs a store to memory.
+    pub fn touch(&self) {
+        self.touch.mark(self.arrived.get().unwrap_or_else(|| self.rooms.now()));
+    }
+
+    /// Sends the client a frame. While more waits for the client than may, but it goes on reading, this waits, at most 1 s.
+    ///
+    /// # Errors
+    /// [`Error::SocketClosed`] if it cannot be sent any more.
+    pub async fn send(&self, message: impl Into<Outgoing>) -> Result<()> {
+        if !self.outbox.is_open() {
+            return Err(Error::SocketClosed);
+        }
+        let (pressure, relieved) = oneshot::channel();
+        self.outbox.push(message.into().frames(), Some(&Arc::new(pressure)));
+        let _ = relieved.await;
+        Ok(())
+    }
+
+    /// Closes the socket, after what was sent before. The reason is cut to 123 bytes.
+    ///
+    /// # Errors
+    /// [`Error::CloseCode`] if no endpoint may send this code; nothing happens then.
+    pub fn close(&self, code: CloseCode, reason: impl Into<String>) -> Result<()> {
+        if !code.is_sendable() {
+            return Err(Error::CloseCode { code: code.0 });
+        }
+        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason: reason.into() });
+        Ok(())
+    }
+}

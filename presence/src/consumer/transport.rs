@@ -1,0 +1,193 @@
+//! WebSocket frames from a request's payload, and the handshake. The only file that names `actix-web-actors`.
+//!
+//! The actor of `actix-web-actors` itself is not used: it is polled as the response's body, so a client that stops reading
+//! stops the whole actor. What the codec leaves open is checked here: the length that a header declares, before anything is
+//! buffered for it; the size of a message in several frames; and that texts are UTF-8.
+
+use std::{cell::Cell, rc::Rc};
+
+use actix_http::ws::{OpCode, Parser};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web::Payload};
+use actix_web_actors::ws;
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use futures_util::StreamExt;
+
+use crate::{
+    Frame,
+    clock::{Clock, Tick},
+    room::close_code,
+};
+
+/// Answers the client's handshake, with the first of `protocols` that it asks for.
+pub(crate) fn handshake(req: &HttpRequest, protocols: &[&str]) -> Result<HttpResponseBuilder, HttpResponse> {
+    ws::handshake_with_protocols(req, protocols).map_err(|error| {
+        let mut answer = HttpResponse::from_error(error);
+        if answer.status() == actix_web::http::StatusCode::BAD_REQUEST {
+            // A client that speaks another version learns which one is spoken here (RFC 6455, 4.4).
+            let version = actix_web::http::header::HeaderValue::from_static("13");
+            answer.headers_mut().insert(actix_web::http::header::SEC_WEBSOCKET_VERSION, version);
+        }
+        answer
+    })
+}
+
+/// What a client sent.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// A whole text or binary message.
+    Data(Frame),
+    Ping(Bytes),
+    Pong,
+    /// With its code and reason, if it has one.
+    Close(Option<(u16, Bytes)>),
+    /// It broke the protocol or a limit; the close code that answers this.
+    Violation(u16, &'static str),
+    /// The connection is gone.
+    Lost,
+}
+
+/// Reads a client's frames.
+pub(crate) struct Inbound {
+    payload: Payload,
+    buffer: BytesMut,
+    max_frame: usize,
+    max_message: usize,
+    clock: Clock,
+    /// When anything last came in.
+    seen: Rc<Cell<Tick>>,
+    /// The frames of an unfinished message so far, and whether it is a text.
+    message: Option<(bool, BytesMut)>,
+}
+
+type Violation = (u16, &'static str);
+
+const fn protocol(reason: &'static str) -> Violation {
+    (close_code::PROTOCOL_ERROR, reason)
+}
+
+impl Inbound {
+    pub(crate) fn new(
+        payload: Payload,
+        (max_frame, max_message): (usize, usize),
+        clock: Clock,
+        seen: Rc<Cell<Tick>>,
+    ) -> Self {
+        Self { payload, buffer: BytesMut::new(), max_frame, max_message, clock, seen, message: None }
+    }
+
+    /// The next frame that means something. After a violation, a close or a loss there is none.
+    pub(crate) async fn next(&mut self) -> Incoming {
+        loop {
+            match self.decode() {
+                Ok(Some(incoming)) => return incoming,
+                Ok(None) => {}
+                Err((code, reason)) => return Incoming::Violation(code, reason),
+            }
+            match self.payload.next().await {
+                Some(Ok(bytes)) => {
+                    self.seen.set(self.clock.now());
+                    self.buffer.extend_from_slice(&bytes);
+                }
+                Some(Err(_)) | None => return Incoming::Lost,
+            }
+        }
+    }
+
+    fn decode(&mut self) -> Result<Option<Incoming>, Violation> {
+        while !self.buffer.is_empty() {
+            self.check_header()?;
+            let parsed = Parser::parse(&mut self.buffer, true, self.max_frame);
+            let Some((last, opcode, payload)) = parsed.map_err(|_| protocol("malformed frame"))? else {
+                return Ok(None);
+            };
+            if self.buffer.is_empty() {
+                // Else every idle socket would keep the largest buffer that it ever needed.
+                self.buffer = BytesMut::new();
+            }
+            let payload = payload.unwrap_or_default();
+            let is_control = matches!(opcode, OpCode::Close | OpCode::Ping | OpCode::Pong);
+            if is_control && !last {
+                return Err(protocol("fragmented control frame"));
+            }
+            match opcode {
+                OpCode::Ping => return Ok(Some(Incoming::Ping(payload.freeze()))),
+                OpCode::Pong => return Ok(Some(Incoming::Pong)),
+                OpCode::Close => return close(&payload.freeze()).map(|reason| Some(Incoming::Close(reason))),
+                _ => {
+                    if let Some(frame) = self.assemble(last, opcode, payload)? {
+                        return Ok(Some(Incoming::Data(frame)));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at the length that the next frame declares, so that nothing is buffered for one that will be refused.
+    fn check_header(&self) -> Result<(), Violation> {
+        let [first, second, rest @ ..] = &self.buffer[..] else { return Ok(()) };
+        let length = match (second & 0x7f, rest) {
+            (126, [a, b, ..]) => u64::from(u16::from_be_bytes([*a, *b])),
+            (127, [a, b, c, d, e, f, g, h, ..]) => u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
+            (126 | 127, _) => return Ok(()),
+            (length, _) => u64::from(length),
+        };
+        if length > i64::MAX as u64 {
+            return Err(protocol("frame length with the high bit set"));
+        }
+        if first & 0x08 != 0 && length > 125 {
+            return Err(protocol("control frame over 125 bytes"));
+        }
+        if length > self.max_frame as u64 {
+            return Err((close_code::TOO_LARGE, "frame too large"));
+        }
+        Ok(())
+    }
+
+    /// Joins the frames of a message.
+    fn assemble(&mut self, last: bool, opcode: OpCode, payload: BytesMut) -> Result<Option<Frame>, Violation> {
+        let (is_text, message) = match (opcode, self.message.take()) {
+            (OpCode::Text | OpCode::Binary, None) => (opcode == OpCode::Text, payload),
+            (OpCode::Continue, Some((is_text, mut message))) => {
+                if message.len() + payload.len() > self.max_message {
+                    return Err((close_code::TOO_LARGE, "message too large"));
+                }
+                message.extend_from_slice(&payload);
+                (is_text, message)
+            }
+            (OpCode::Continue, None) => return Err(protocol("continuation of nothing")),
+            _ => return Err(protocol("new message within an unfinished one")),
+        };
+        if !last {
+            self.message = Some((is_text, message));
+            return Ok(None);
+        }
+        if is_text {
+            let text = ByteString::try_from(message.freeze());
+            let text = text.map_err(|_| (close_code::INVALID_TEXT, "text is not UTF-8"))?;
+            Ok(Some(Frame::Text(text)))
+        } else {
+            Ok(Some(Frame::Binary(message.freeze())))
+        }
+    }
+}
+
+/// The code and reason of a Close.
+fn close(payload: &Bytes) -> Result<Option<(u16, Bytes)>, Violation> {
+    if payload.is_empty() {
+        return Ok(None);
+    }
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return Err(protocol("close code of one byte"));
+    };
+    let code = u16::from_be_bytes(*code);
+    // RFC 6455, 7.4: what may stand in a frame.
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(protocol("invalid close code"));
+    }
+    if std::str::from_utf8(reason).is_err() {
+        return Err((close_code::INVALID_TEXT, "close reason is not UTF-8"));
+    }
+    Ok(Some((code, payload.slice(2..))))
+}

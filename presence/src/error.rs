@@ -1,0 +1,117 @@
+//! What the public API answers when it does not do what it was asked.
+
+use std::error::Error as StdError;
+
+use actix_web::http::StatusCode;
+
+use crate::{
+    model::MetaError,
+    name::{NameError, RoomName},
+    store::StoreError,
+};
+
+/// The result of most calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No [`PruningSupervisor`](crate::PruningSupervisor) was spawned for these rooms, so nobody would ever notice a silent
+    /// socket or renew the node's lease. Nothing happened.
+    #[error("no pruning supervisor is running: call `PruningSupervisor::spawn` before the first join")]
+    NoSupervisor,
+    /// The database did not answer within `store_timeout`. A join did not happen, or is taken back; an update may or may not
+    /// have happened; a leave will happen as soon as the database is back. It is safe to repeat.
+    #[error("the presence store is unavailable")]
+    StoreUnavailable(#[source] Option<StoreError>),
+    /// The database refuses this very request. Nothing happened, and repeating it will not help.
+    #[error("the presence store refused the request")]
+    StoreRefused(#[source] StoreError),
+    /// The socket is not in that room. Nothing happened.
+    #[error("the socket is not in room `{room}`")]
+    NotInRoom {
+        /// The room.
+        room: RoomName,
+    },
+    /// The socket left the room, or was pruned from it, while it was joining. It is not in the room.
+    #[error("the socket left room `{room}` before it was in")]
+    LeftWhileJoining {
+        /// The room.
+        room: RoomName,
+    },
+    /// The room's actor failed again and again and gave up. It starts anew when it is next asked.
+    #[error("room `{room}` failed")]
+    RoomFailed {
+        /// The room.
+        room: RoomName,
+    },
+    /// The socket is in as many rooms as it may be. Nothing happened.
+    #[error("a socket may be in at most {limit} rooms")]
+    TooManyRooms {
+        /// The setting `max_rooms_per_socket`.
+        limit: usize,
+    },
+    /// The socket is closed or closing. Nothing happened.
+    #[error("the socket is closed")]
+    SocketClosed,
+    /// No endpoint may send a Close with this code. Nothing happened.
+    #[error("{code} is not a close code that may be sent")]
+    CloseCode {
+        /// The code.
+        code: u16,
+    },
+    /// This node is shutting down. Nothing happened; another node, or this one when it is back, will serve.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+    /// The consumer turns the socket away: the client gets this HTTP status instead of a WebSocket.
+    #[error("denied with status {status}: {reason}")]
+    Denied {
+        /// The answer's status, 4xx or 5xx.
+        status: StatusCode,
+        /// The answer's body, plain text.
+        reason: String,
+    },
+    /// A text is not a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A text is not a meta.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// A consumer's own failure.
+    #[error("the consumer failed")]
+    Consumer(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// A failure of the consumer's own.
+    pub fn other(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Consumer(error.into())
+    }
+
+    /// Turns a socket away: return it from [`Consumer::connect`](crate::Consumer::connect).
+    pub fn deny(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self::Denied { status, reason: reason.into() }
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(_) | Self::RoomFailed { .. } | Self::ShuttingDown)
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(_) => Self::StoreRefused(error),
+            StoreError::Unavailable(_) | StoreError::Fenced { .. } => Self::StoreUnavailable(Some(error)),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::other(error)
+    }
+}

@@ -1,0 +1,23 @@
+//! What a room *is*, as plain values.
+//!
+//! Every rule about who is present lives here: no actors, no I/O, no clock, no randomness. Time and ids come in as
+//! arguments, effects go out as return values, so the same code runs in production, in unit tests and in a simulation.
+
+#[cfg(test)]
+pub(crate) mod audience;
+pub(crate) mod deadline;
+pub mod delta;
+pub(crate) mod lease;
+pub mod meta;
+pub(crate) mod notice;
+pub mod presence;
+#[cfg(test)]
+mod properties;
+pub(crate) mod replica;
+pub(crate) mod roster;
+#[cfg(test)]
+pub(crate) mod truth;
+
+pub use delta::{Delta, Snapshot};
+pub use meta::{Meta, MetaError};
+pub use presence::{Member, Presence};

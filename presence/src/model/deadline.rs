@@ -1,0 +1,88 @@
+//! When a presence goes stale.
+
+use std::time::Duration;
+
+use crate::clock::Tick;
+
+/// What the deadline of a presence says at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    /// It was seen longer ago than it may be.
+    Stale,
+    /// It is fine for this long at least.
+    Wait(Duration),
+}
+
+/// Judges one who was last seen at `seen`.
+///
+/// The limit is strict, as in django-channels-presence: one who was seen exactly `max_age` ago stays.
+pub(crate) fn judge(now: Tick, seen: Tick, max_age: Duration) -> Deadline {
+    let silent = now.since(seen);
+    if silent > max_age {
+        Deadline::Stale
+    } else {
+        // One tick more than what is left, since at the very end it still stays.
+        Deadline::Wait((max_age - silent).saturating_add(Duration::from_millis(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Who stays, as a room that prunes would decide it.
+    fn prune(seen: &[u64], now: u64, max_age: u64) -> Vec<u64> {
+        let max_age = Duration::from_millis(max_age);
+        seen.iter().copied().filter(|seen| judge(Tick(now), Tick(*seen), max_age) != Deadline::Stale).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn pruning_is_strict_and_pruning_again_changes_nothing(
+            seen in prop::collection::vec(0..50u64, 0..20), now in 0..60u64, max_age in 0..30u64,
+        ) {
+            let stay = prune(&seen, now, max_age);
+            let not_older: Vec<u64> = seen.iter().copied().filter(|seen| now <= seen + max_age).collect();
+            prop_assert_eq!(&stay, &not_older);
+            prop_assert_eq!(prune(&stay, now, max_age), stay);
+        }
+
+        #[test]
+        fn one_who_stays_silent_is_stale_after_just_the_wait_and_not_a_tick_before(
+            seen in 0..50u64, silent in 0..30u64, max_age in 0..30u64,
+        ) {
+            let (seen, now, max_age) = (Tick(seen), Tick(seen + silent), Duration::from_millis(max_age));
+            if let Deadline::Wait(wait) = judge(now, seen, max_age) {
+                prop_assert_eq!(judge(now.after(wait), seen, max_age), Deadline::Stale);
+                let before = now.after(wait - Duration::from_millis(1));
+                prop_assert_eq!(judge(before, seen, max_age), Deadline::Wait(Duration::from_millis(1)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_presence_seen_exactly_max_age_ago_stays() {
+        let max_age = Duration::from_secs(60);
+        assert_eq!(judge(Tick(60_000), Tick(0), max_age), Deadline::Wait(Duration::from_millis(1)));
+        assert_eq!(judge(Tick(60_001), Tick(0), max_age), Deadline::Stale);
+    }
+
+    #[test]
+    fn age_zero_spares_only_who_is_seen_in_this_very_moment() {
+        assert_eq!(judge(Tick(5), Tick(4), Duration::ZERO), Deadline::Stale);
+        assert_eq!(judge(Tick(5), Tick(5), Duration::ZERO), Deadline::Wait(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn an_age_without_end_never_comes() {
+        // The sum of the longest age and the one tick more did not fit, and panicked.
+        assert_eq!(judge(Tick(5), Tick(5), Duration::MAX), Deadline::Wait(Duration::MAX));
+    }
+
+    #[test]
+    fn a_touch_from_the_future_is_not_stale() {
+        assert_eq!(judge(Tick(5), Tick(9), Duration::ZERO), Deadline::Wait(Duration::from_millis(1)));
+    }
+}

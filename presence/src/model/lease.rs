@@ -1,0 +1,119 @@
+//! A node's right to be believed, and its right to judge others.
+
+use std::time::Duration;
+
+use crate::clock::Tick;
+
+/// The lease of this node, by its own monotonic clock.
+///
+/// The database holds the lease that other nodes believe; this one decides only whether *we* may judge others. A node
+/// that was cut off sees everybody's lease run out at once when it returns: it must first prove, by renewing its own for
+/// one full lease without a break, that renewing works at all.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    length: Duration,
+    /// Since when every renewal worked, and when the last one did.
+    unbroken: Option<(Tick, Tick)>,
+}
+
+impl Lease {
+    pub(crate) const fn new(length: Duration) -> Self {
+        Self { length, unbroken: None }
+    }
+
+    /// The database has renewed the lease; the request was sent at `asked`.
+    pub(crate) fn renewed(&mut self, asked: Tick) {
+        self.unbroken = match self.unbroken {
+            Some((since, last)) if asked.since(last) <= self.length => Some((since, last.max(asked))),
+            _ => Some((asked, asked)),
+        };
+    }
+
+    /// A renewal failed, or was not answered.
+    pub(crate) fn failed(&mut self) {
+        self.unbroken = None;
+    }
+
+    /// Whether this node may declare others dead.
+    pub(crate) fn may_judge(&self, now: Tick) -> bool {
+        self.unbroken.is_some_and(|(since, last)| now.since(last) <= self.length && last.since(since) >= self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    fn renewed_every_3s(from: u64, times: u64) -> Lease {
+        let mut lease = Lease::new(LEASE);
+        for n in 0..times {
+            lease.renewed(Tick(from + n * 3000));
+        }
+        lease
+    }
+
+    #[test]
+    fn a_node_judges_others_only_after_one_full_lease_of_renewals() {
+        assert!(!renewed_every_3s(0, 4).may_judge(Tick(9_000)));
+        assert!(renewed_every_3s(0, 5).may_judge(Tick(12_000)));
+    }
+
+    #[test]
+    fn a_failed_renewal_starts_the_wait_anew() {
+        let mut lease = renewed_every_3s(0, 5);
+        lease.failed();
+        assert!(!lease.may_judge(Tick(12_000)));
+        lease.renewed(Tick(15_000));
+        assert!(!lease.may_judge(Tick(15_000)));
+    }
+
+    #[test]
+    fn a_node_that_was_frozen_judges_nobody_by_its_old_renewals() {
+        let mut lease = renewed_every_3s(0, 5);
+        assert!(!lease.may_judge(Tick(60_000)));
+        lease.renewed(Tick(60_000));
+        assert!(!lease.may_judge(Tick(60_000)));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_takes_nothing_back() {
+        // The lease fell back to the older request, and with it the right to judge.
+        let mut lease = renewed_every_3s(0, 5);
+        lease.renewed(Tick(3_000));
+        assert!(lease.may_judge(Tick(20_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn who_may_judge_has_renewed_for_a_whole_lease_without_a_break_and_not_too_long_ago(
+            steps in prop::collection::vec((0..12u64, prop::bool::weighted(0.9)), 0..20), wait in 0..15u64,
+        ) {
+            let mut lease = Lease::new(LEASE);
+            let mut now = 0;
+            let mut unbroken: Vec<u64> = Vec::new();
+            for (pause, works) in steps {
+                now += pause * 1000;
+                if works {
+                    if unbroken.last().is_some_and(|last| now - last > 10_000) {
+                        unbroken.clear();
+                    }
+                    unbroken.push(now);
+                    lease.renewed(Tick(now));
+                } else {
+                    unbroken.clear();
+                    lease.failed();
+                }
+            }
+            now += wait * 1000;
+            let may = match unbroken.as_slice() {
+                [first, .., last] => now - last <= 10_000 && last - first >= 10_000,
+                _ => false,
+            };
+            prop_assert_eq!(lease.may_judge(Tick(now)), may);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! When the members of a room are told what, on one node.
+//!
+//! Changes that fall together are told together, with net effect. The first change of a quiet room goes out at once; while
+//! changes keep coming, they go out at most once per interval, which doubles with each flush up to a limit, and halves
+//! again for each limit's time of quiet. First frames are given out only at these flushes, so that all members on the node
+//! are always at the same version, and no cut of the changes into flushes can leave any of them with a wrong roster.
+//!
+//! Invariant: in any time there are at most `time / limit + log2(limit / 10 ms) + 2` flushes.
+
+use std::time::Duration;
+
+use crate::{
+    clock::Tick,
+    name::{Epoch, Version},
+};
+
+use super::{
+    Delta,
+    delta::{Change, Net},
+};
+
+/// The interval of a room that has just become busy.
+const FIRST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What waits to be told. `J` stands for one who waits for its first frame.
+#[derive(Debug)]
+pub(crate) struct Notices<J> {
+    limit: Duration,
+    /// The least time between the last flush and the next.
+    interval: Duration,
+    flushed: Option<Tick>,
+    due: Option<Tick>,
+    net: Net,
+    joiners: Vec<J>,
+    announced: Option<(Epoch, Version)>,
+}
+
+/// What goes out at one moment.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Flush<J> {
+    /// What members know already, and what they know afterwards: the same if there is no news.
+    pub(crate) from: Version,
+    pub(crate) version: Version,
+    pub(crate) epoch: Epoch,
+    /// The news, for everyone who is not a joiner.
+    pub(crate) news: News,
+    /// Who gets the whole state, at `version`.
+    pub(crate) joiners: Vec<J>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing.
+    None,
+    /// What changed.
+    Delta(Delta),
+    /// The room began another life: what members know no longer counts, and they need the whole state too.
+    NewLife,
+}
+
+impl<J> Notices<J> {
+    /// `limit` is the longest time between two flushes; zero flushes at once, always.
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            interval: Duration::ZERO,
+            flushed: None,
+            due: None,
+            net: Net::default(),
+            joiners: Vec::new(),
+            announced: None,
+        }
+    }
+
+    /// Something changed.
+    pub(crate) fn changed(&mut self, now: Tick, changes: impl IntoIterator<Item = Change>) {
+        let mut changes = changes.into_iter().peekable();
+        if changes.peek().is_some() {
+            self.net.then(changes);
+            self.schedule(now);
+        }
+    }
+
+    /// One who is in the roster waits for its first frame.
+    pub(crate) fn joined(&mut self, now: Tick, joiner: J) {
+        self.joiners.push(joiner);
+        self.schedule(now);
+    }
+
+    /// Those for whom `left` holds went before they had their first frame.
+    pub(crate) fn forget(&mut self, left: impl FnMut(&mut J) -> bool) -> Vec<J> {
+        self.joiners.extract_if(.., left).collect()
+    }
+
+    /// What members know: the position of the last frame that they were told.
+    pub(crate) const fn announced(&self) -> Option<(Epoch, Version)> {
+        self.announced
+    }
+
+    /// When the next flush is due.
+    pub(crate) const fn due(&self) -> Option<Tick> {
+        self.due
+    }
+
+    fn schedule(&mut self, now: Tick) {
+        if self.due.is_none() {
+            let earliest = self.flushed.map_or(now, |flushed| flushed.after(self.interval));
+            self.due = Some(earliest.max(now));
+        }
+    }
+
+    /// The interval after a flush at `now`.
+    fn interval_after(&self, now: Tick) -> Duration {
+        let quiet = self.flushed.map_or(Duration::ZERO, |flushed| now.since(flushed));
+        // No limit, no interval: then it does not matter how often none is halved.
+        let halvings = quiet.as_millis().checked_div(self.limit.as_millis()).unwrap_or(0);
+        let rested = self.interval / 2_u32.saturating_pow(u32::try_from(halvings).unwrap_or(u32::MAX));
+        rested.saturating_mul(2).max(FIRST_INTERVAL).min(self.limit)
+    }
+
+    /// Takes all that waits. `position` is where the roster stands. While the replica has none, there is no room that one
+    /// could tell of: the flush waits for the next life, even if it is due.
+    pub(crate) fn flush(&mut self, now: Tick, position: (Epoch, Version)) -> Flush<J> {
+        self.interval = self.interval_after(now);
+        self.flushed = Some(now);
+        self.due = None;
+        let delta = self.net.take();
+        let joiners = std::mem::take(&mut self.joiners);
+        let (epoch, version) = position;
+        let (from, news) = match self.announced {
+            Some((known, from)) if known == epoch && !delta.is_news() => {
+                return Flush { from, version: from, epoch, news: News::None, joiners };
+            }
+            Some((known, from)) if known == epoch => (from, News::Delta(delta)),
+            Some(_) => (version, News::NewLife),
+            None => (version, News::None),
+        };
+        self.announced = Some(position);
+        Flush { from, version, epoch, news, joiners }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::truth::{epoch, id, presence, with_meta};
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    fn came(n: u8) -> Change {
+        Change { was: None, now: Some(presence(n)) }
+    }
+
+    fn went(n: u8) -> Change {
+        Change { was: Some(presence(n)), now: None }
+    }
+
+    fn position(life: u8, version: u64) -> (Epoch, Version) {
+        (epoch(life), Version(version))
+    }
+
+    /// Notices whose members know version 1 of life 1, told at tick 0.
+    fn notices(limit: Duration) -> Notices<u8> {
+        let mut notices = Notices::new(limit);
+        notices.changed(Tick(0), [came(0)]);
+        notices.joined(Tick(0), 0);
+        let _ = notices.flush(Tick(0), position(1, 1));
+        notices
+    }
+
+    /// When the flushes are, if something changes at each of these moments.
+    fn flushes(limit: Duration, changes: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut notices = Notices::<u8>::new(limit);
+        let mut flushes = Vec::new();
+        let mut flush = |notices: &mut Notices<u8>, at: Tick| {
+            flushes.push(at.0);
+            let _ = notices.flush(at, position(1, 1));
+        };
+        for now in changes {
+            if let Some(due) = notices.due().filter(|due| due.0 < now) {
+                flush(&mut notices, due);
+            }
+            notices.changed(Tick(now), [came(0)]);
+            if notices.due() == Some(Tick(now)) {
+                flush(&mut notices, Tick(now));
+            }
+        }
+        if let Some(due) = notices.due() {
+            flush(&mut notices, due);
+        }
+        flushes
+    }
+
+    #[test]
+    fn a_quiet_room_tells_at_once_and_a_busy_one_less_and_less_often() {
+        let each_ms = flushes(LIMIT, 0..400);
+        assert_eq!(each_ms, [0, 10, 30, 70, 150, 250, 350, 450]);
+        assert_eq!(flushes(LIMIT, [0, 1000, 2000]), [0, 1000, 2000]);
+    }
+
+    #[test]
+    fn a_room_is_busy_too_if_its_changes_come_a_little_slower_than_the_shortest_interval() {
+        // Each of them found the room quiet, and went out at once.
+        let each_11_ms = flushes(LIMIT, (0..400).step_by(11));
+        assert_eq!(each_11_ms, [0, 11, 31, 71, 151, 251, 351, 451]);
+    }
+
+    #[test]
+    fn a_room_that_was_busy_is_at_rest_again_after_some_quiet() {
+        let storm = 0..1000;
+        let rest = flushes(LIMIT, storm.chain([2000, 2001]));
+        assert!(rest.ends_with(&[2000, 2010]), "{rest:?}");
+    }
+
+    #[test]
+    fn limit_zero_tells_each_change_at_once() {
+        assert_eq!(flushes(Duration::ZERO, [0, 0, 1, 1, 2]), [0, 0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn a_limit_without_end_is_no_overflow() {
+        assert_eq!(flushes(Duration::MAX, [0, 1, 11]), [0, 10, 30]);
+    }
+
+    #[test]
+    fn a_joiner_gets_its_first_frame_with_the_flush_that_tells_of_it() {
+        let mut notices = notices(LIMIT);
+        notices.changed(Tick(3), [came(1)]);
+        notices.joined(Tick(3), 1);
+        assert_eq!(notices.due(), Some(Tick(10)));
+        let news = News::Delta(Delta { joined: vec![presence(1)], ..Delta::default() });
+        let flush = Flush { from: Version(1), version: Version(2), epoch: epoch(1), news, joiners: vec![1] };
+        assert_eq!(notices.flush(Tick(10), position(1, 2)), flush);
+        assert_eq!(notices.due(), None);
+    }
+
+    #[test]
+    fn a_joiner_that_is_no_news_is_served_at_once_in_a_quiet_room() {
+        let mut notices = notices(LIMIT);
+        notices.joined(Tick(500), 1);
+        assert_eq!(notices.due(), Some(Tick(500)));
+    }
+
+    #[test]
+    fn a_flush_that_is_due_is_not_put_off_by_what_happens_next() {
+        let mut notices = notices(LIMIT);
+        notices.changed(Tick(500), [came(1)]);
+        notices.changed(Tick(505), [came(2)]);
+        assert_eq!(notices.due(), Some(Tick(500)));
+    }
+
+    #[test]
+    fn a_window_without_net_news_announces_no_version() {
+        let mut notices = notices(LIMIT);
+        notices.changed(Tick(3), [came(1)]);
+        notices.changed(Tick(4), [went(1)]);
+        notices.joined(Tick(5), 2);
+        let quiet =
+            Flush { from: Version(1), version: Version(1), epoch: epoch(1), news: News::None, joiners: vec![2] };
+        assert_eq!(notices.flush(Tick(10), position(1, 3)), quiet);
+        notices.changed(Tick(500), [went(0)]);
+        let news = notices.flush(Tick(500), position(1, 4));
+        assert_eq!((news.from, news.version), (Version(1), Version(4)));
+    }
+
+    #[test]
+    fn another_life_is_told_as_a_whole_even_if_all_look_the_same() {
+        let mut notices = notices(LIMIT);
+        notices.changed(Tick(500), [went(0), came(0)]);
+        let flush = notices.flush(Tick(500), position(2, 1));
+        assert_eq!((flush.epoch, flush.version, flush.news), (epoch(2), Version(1), News::NewLife));
+    }
+
+    #[test]
+    fn a_joiner_that_leaves_before_its_first_frame_gets_none() {
+        let mut notices = notices(LIMIT);
+        notices.joined(Tick(3), 1);
+        notices.joined(Tick(3), 2);
+        assert_eq!(notices.forget(|joiner| *joiner == 1), [1]);
+        assert_eq!(notices.flush(Tick(10), position(1, 1)).joiners, [2]);
+    }
+
+    #[test]
+    fn no_change_is_no_reason_to_flush() {
+        let mut notices = notices(LIMIT);
+        notices.changed(Tick(3), []);
+        assert_eq!(notices.due(), None);
+    }
+
+    #[test]
+    fn what_went_out_is_not_told_again() {
+        let mut notices = notices(LIMIT);
+        notices.changed(Tick(500), [Change { was: Some(presence(0)), now: Some(with_meta(&presence(0), 1)) }]);
+        let News::Delta(delta) = notices.flush(Tick(500), position(1, 2)).news else { panic!("no news") };
+        assert_eq!(delta.updated[0].id, id(0));
+        assert_eq!(notices.flush(Tick(600), position(1, 2)).news, News::None);
+    }
+
+    proptest! {
+        #[test]
+        fn in_any_time_a_room_flushes_no_more_than_once_per_limit_and_a_few_times(
+            pauses in prop::collection::vec(prop_oneof![0..3u64, 0..30u64, 0..150u64], 1..150),
+            limit in prop_oneof![Just(5), Just(10), Just(40), Just(100), Just(1000)],
+        ) {
+            let changes = pauses.iter().scan(0, |now, pause| { *now += pause; Some(*now) });
+            let flushes = flushes(Duration::from_millis(limit), changes);
+            let few = (0..).find(|doublings| 10 << doublings >= limit).unwrap() + 2;
+            for (n, first) in flushes.iter().enumerate() {
+                for (m, last) in flushes.iter().enumerate().skip(n) {
+                    prop_assert!((m - n + 1) as u64 <= (last - first) / limit + few, "{:?}", &flushes[n..=m]);
+                }
+            }
+        }
+
+        #[test]
+        fn a_change_is_told_within_the_limit_and_at_once_if_nothing_was_told_for_that_long(
+            pauses in prop::collection::vec(prop_oneof![0..3u64, 0..30u64, 0..150u64], 1..100),
+        ) {
+            let changes: Vec<u64> = pauses.iter().scan(0, |now, pause| { *now += pause; Some(*now) }).collect();
+            let flushes = flushes(LIMIT, changes.iter().copied());
+            for change in changes {
+                let told = *flushes.iter().find(|flush| **flush >= change).unwrap();
+                let before = flushes.iter().rev().find(|flush| **flush < told);
+                prop_assert!(told - change < 100);
+                prop_assert!(told == change || before.is_some_and(|before| told - before <= 100));
+            }
+        }
+    }
+}

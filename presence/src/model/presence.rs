@@ -1,0 +1,48 @@
+//! A presence and a member.
+
+use std::sync::Arc;
+
+use crate::name::{ChannelName, NodeId, PresenceId, UserId};
+
+use super::Meta;
+
+/// One socket in one room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Presence {
+    /// Which presence it is. Public: clients see it.
+    pub id: PresenceId,
+    /// The connection it speaks for.
+    pub channel: ChannelName,
+    /// Whose it is; `None` for an anonymous socket.
+    pub user: Option<UserId>,
+    /// What its client says of itself, a JSON object.
+    pub meta: Meta,
+    /// The node that its socket is on.
+    pub node: NodeId,
+    /// The socket is lost, and the presence is kept for its grace in case it returns.
+    pub held: bool,
+}
+
+impl Presence {
+    /// A presence of a live socket, with an empty meta.
+    #[must_use]
+    pub fn new(id: PresenceId, channel: ChannelName, user: Option<UserId>, node: NodeId) -> Self {
+        Self { id, channel, user, meta: Meta::default(), node, held: false }
+    }
+
+    /// Whether a client could tell this from `other`, the same presence at another time.
+    pub(crate) fn looks_like(&self, other: &Self) -> bool {
+        self.user == other.user && self.meta == other.meta
+    }
+}
+
+/// What a roster lists: a user with all its presences, or one anonymous socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Member {
+    /// A user, and its presences in the order of their ids: that of their joining, as far as the clocks of their nodes
+    /// agree.
+    User(UserId, Vec<Arc<Presence>>),
+    /// A socket that nobody is known to own.
+    Anonymous(Arc<Presence>),
+}

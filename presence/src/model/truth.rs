@@ -1,0 +1,187 @@
+//! One room as a database that knows everything would keep it, written as naively as can be: what the tests of the model
+//! compare it with.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId, Version};
+
+use super::{Delta, Meta, Presence, Snapshot};
+
+/// How a client sees a presence.
+pub(crate) type Look = (Option<UserId>, Meta);
+
+/// Everyone, as clients see them.
+pub(crate) type Looks = BTreeMap<PresenceId, Look>;
+
+pub(crate) fn id(n: u8) -> PresenceId {
+    PresenceId::from_uuid(Uuid::from_u128(n.into()))
+}
+
+pub(crate) fn epoch(n: u8) -> Epoch {
+    Epoch::from_uuid(Uuid::from_u128(n.into()))
+}
+
+pub(crate) fn user(n: u8) -> UserId {
+    UserId::new(format!("u{n}")).unwrap()
+}
+
+pub(crate) fn channel(n: u8) -> ChannelName {
+    ChannelName::new(format!("c{n}")).unwrap()
+}
+
+pub(crate) fn meta(n: u8) -> Meta {
+    if n == 0 { Meta::default() } else { Meta::from_json(&format!(r#"{{"n":{n}}}"#)).unwrap() }
+}
+
+/// Presence `n` of user `n` on channel `n`, with an empty meta.
+pub(crate) fn presence(n: u8) -> Arc<Presence> {
+    Arc::new(Presence::new(id(n), channel(n), Some(user(n)), node()))
+}
+
+pub(crate) fn with_meta(presence: &Presence, n: u8) -> Arc<Presence> {
+    Arc::new(Presence { meta: meta(n), ..presence.clone() })
+}
+
+fn node() -> NodeId {
+    NodeId::from_uuid(Uuid::nil())
+}
+
+pub(crate) fn look(presence: &Presence) -> Look {
+    (presence.user.clone(), presence.meta.clone())
+}
+
+pub(crate) fn looks<'a>(presences: impl IntoIterator<Item = &'a Arc<Presence>>) -> Looks {
+    presences.into_iter().map(|presence| (presence.id, look(presence))).collect()
+}
+
+/// What one transaction does to one presence.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    /// If the channel is another's, that one leaves; if the presence is there, it becomes this.
+    Join {
+        who: u8,
+        user: Option<u8>,
+        channel: u8,
+        meta: u8,
+    },
+    Update {
+        who: u8,
+        meta: u8,
+    },
+    Leave {
+        who: u8,
+    },
+}
+
+/// Few of each, so that they meet.
+pub(crate) fn write() -> impl Strategy<Value = Write> {
+    let join = (0..6u8, prop::option::of(0..3u8), 0..6u8, 0..2u8);
+    prop_oneof![
+        4 => join.prop_map(|(who, user, channel, meta)| Write::Join { who, user, channel, meta }),
+        2 => (0..6u8, 0..3u8).prop_map(|(who, meta)| Write::Update { who, meta }),
+        3 => (0..6u8).prop_map(|who| Write::Leave { who }),
+    ]
+}
+
+pub(crate) fn writes() -> impl Strategy<Value = Vec<Write>> {
+    prop::collection::vec(write(), 1..4)
+}
+
+/// What one transaction changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Commit {
+    pub(crate) epoch: Epoch,
+    pub(crate) version: Version,
+    pub(crate) delta: Delta,
+}
+
+/// What the room was at one moment. Moments have the order in which they were.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Moment {
+    pub(crate) position: Option<(Epoch, Version)>,
+    pub(crate) presences: BTreeMap<PresenceId, Arc<Presence>>,
+}
+
+/// The room, with all that it ever was.
+#[derive(Debug)]
+pub(crate) struct Truth {
+    lives: u8,
+    /// Never empty: at first there is no room.
+    pub(crate) moments: Vec<Moment>,
+    pub(crate) commits: Vec<Commit>,
+}
+
+impl Truth {
+    pub(crate) fn new() -> Self {
+        Self { lives: 0, moments: vec![Moment::default()], commits: Vec::new() }
+    }
+
+    pub(crate) fn now(&self) -> &Moment {
+        self.moments.last().unwrap()
+    }
+
+    /// Which moment that position was, by its place in time.
+    pub(crate) fn moment_of(&self, position: (Epoch, Version)) -> usize {
+        self.moments.iter().position(|moment| moment.position == Some(position)).expect("a position that never was")
+    }
+
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        let Moment { position, presences } = self.now();
+        let (epoch, version) = (*position)?;
+        // No particular order: any but that of the ids.
+        Some(Snapshot { epoch, version, presences: presences.values().rev().cloned().collect() })
+    }
+
+    pub(crate) fn commit(&mut self, writes: &[Write]) -> Option<Commit> {
+        let Moment { position, presences: before } = self.now().clone();
+        let mut after = before.clone();
+        for write in writes {
+            match *write {
+                Write::Join { who, user: owner, channel: at, meta: status } => {
+                    after.retain(|_, other| other.channel != channel(at));
+                    let mut presence = Presence::new(id(who), channel(at), owner.map(user), node());
+                    presence.meta = meta(status);
+                    after.insert(presence.id, Arc::new(presence));
+                }
+                Write::Update { who, meta: status } => {
+                    if let Some(presence) = after.get_mut(&id(who)) {
+                        *presence = with_meta(presence, status);
+                    }
+                }
+                Write::Leave { who } => {
+                    after.remove(&id(who));
+                }
+            }
+        }
+        let mut delta = Delta::default();
+        for (id, now) in &after {
+            match before.get(id) {
+                None => delta.joined.push(now.clone()),
+                Some(was) if was != now => delta.updated.push(now.clone()),
+                Some(_) => {}
+            }
+        }
+        delta.left = before.iter().filter(|(id, _)| !after.contains_key(id)).map(|(_, was)| was.clone()).collect();
+        if delta.is_empty() {
+            return None;
+        }
+        let (epoch, version) = position.unwrap_or_else(|| {
+            self.lives += 1;
+            (epoch(self.lives), Version(0))
+        });
+        let commit = Commit { epoch, version: version.next(), delta };
+        self.moments.push(Moment { position: Some((epoch, commit.version)), presences: after });
+        self.commits.push(commit.clone());
+        Some(commit)
+    }
+
+    /// The room is deleted, with everyone in it.
+    pub(crate) fn end(&mut self) {
+        if self.now().position.is_some() {
+            self.moments.push(Moment::default());
+        }
+    }
+}

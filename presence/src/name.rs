@@ -1,0 +1,262 @@
+//! The names that things in this crate go by, each checked once, where it enters.
+//!
+//! A name that exists is a good name: no other code looks at its length or its characters again. Names are compared
+//! as bytes, here and in every database.
+
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The longest name, in bytes of UTF-8.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// The text is empty.
+    #[error("a {kind} must not be empty")]
+    Empty {
+        /// What the text was to name: `room name`, `user id`, …
+        kind: &'static str,
+    },
+    /// The text has more than [`MAX_NAME_BYTES`] bytes.
+    #[error("a {kind} has at most {MAX_NAME_BYTES} bytes, not {bytes}")]
+    TooLong {
+        /// What the text was to name.
+        kind: &'static str,
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// The text holds a control character: C0, DEL or C1.
+    #[error("a {kind} must not hold control characters (byte {at})")]
+    Control {
+        /// What the text was to name.
+        kind: &'static str,
+        /// The offset of the first one, in bytes.
+        at: usize,
+    },
+}
+
+fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty { kind });
+    }
+    if text.len() > MAX_NAME_BYTES {
+        return Err(NameError::TooLong { kind, bytes: text.len() });
+    }
+    match text.char_indices().find(|(_, c)| c.is_control()) {
+        Some((at, _)) => Err(NameError::Control { kind, at }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        ///
+        /// From 1 to 255 bytes of UTF-8 without control characters (C0, DEL, C1), compared as bytes. Cloning costs a
+        /// reference count.
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks `text` and makes it a name.
+            ///
+            /// # Errors
+            /// [`NameError`], which says the rule that `text` breaks.
+            pub fn new(text: impl AsRef<str>) -> Result<Self, NameError> {
+                let text = text.as_ref();
+                check($kind, text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = NameError;
+            fn try_from(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                (*name.0).into()
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of a room: a place one can be in. It is also the name of the group that the room's messages go to.
+    RoomName, "room name"
+}
+name! {
+    /// Who a presence belongs to. A user may have any number of presences in a room, one for each socket.
+    UserId, "user id"
+}
+name! {
+    /// The address of one connection, unique among all nodes. A socket that resumes gets a new one.
+    ChannelName, "channel name"
+}
+name! {
+    /// What an operator calls a node; by default the address it listens on. It outlives restarts, unlike a [`NodeId`].
+    NodeName, "node name"
+}
+name! {
+    /// The kind of an [`Event`](crate::Event) that is sent to the consumers of a room or of one channel.
+    EventName, "event name"
+}
+
+impl NodeName {
+    /// The name of a process that listens on `port` of this machine: `HOST:PORT`.
+    ///
+    /// # Errors
+    /// [`NameError`], if the machine's name is not one that a node can have.
+    pub fn of_host(port: u16) -> Result<Self, NameError> {
+        Self::new(format!("{}:{port}", gethostname::gethostname().to_string_lossy()))
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Makes a new one (`UUIDv7`: later ones sort later, which keeps database indexes dense).
+            #[must_use]
+            pub fn random() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The one with this number.
+            #[must_use]
+            pub const fn from_uuid(id: Uuid) -> Self {
+                Self(id)
+            }
+
+            /// The number.
+            #[must_use]
+            pub const fn as_uuid(&self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+id! {
+    /// Which presence: one socket in one room. It stays the same while the presence is held and resumed.
+    PresenceId
+}
+id! {
+    /// Which life of a node: its incarnation. A process that starts again under the same [`NodeName`] has another.
+    NodeId
+}
+id! {
+    /// Which life of a room. A [`Version`] means nothing without it, and two epochs have no order.
+    Epoch
+}
+
+/// The position of a room in its changes: 0 before the first, then one more for each transaction that changes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// The version after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_from_1_to_255_bytes() {
+        assert_eq!(RoomName::new(""), Err(NameError::Empty { kind: "room name" }));
+        assert!(RoomName::new("é".repeat(127)).is_ok());
+        let long = NameError::TooLong { kind: "room name", bytes: 256 };
+        assert_eq!(RoomName::new("é".repeat(128)), Err(long));
+    }
+
+    #[test]
+    fn a_name_holds_no_c0_del_or_c1_control() {
+        for control in ['\0', '\n', '\u{1f}', '\u{7f}', '\u{80}', '\u{9f}'] {
+            let error = NameError::Control { kind: "user id", at: 1 };
+            assert_eq!(UserId::new(format!("a{control}")), Err(error));
+        }
+        for fine in [" ", "\u{a0}", "/", "%00", "\u{200b}", "🦀"] {
+            assert!(UserId::new(fine).is_ok(), "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_read_from_json_is_checked_too() {
+        assert!(serde_json::from_str::<RoomName>(r#""a\u0000""#).is_err());
+        assert_eq!(serde_json::from_str::<RoomName>(r#""a""#).unwrap().as_str(), "a");
+    }
+}

@@ -1,0 +1,511 @@
+//! Rooms: the handle that applications hold, and the actors behind it.
+
+pub(crate) mod actor;
+pub mod close_code;
+pub(crate) mod event;
+pub(crate) mod hub;
+pub(crate) mod message;
+pub(crate) mod presence;
+pub(crate) mod pruning;
+pub(crate) mod query;
+pub(crate) mod registry;
+pub(crate) mod state;
+pub(crate) mod touch;
+pub(crate) mod wire;
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    fmt,
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Recipient};
+use tokio::sync::{oneshot, watch};
+use tracing::info;
+
+use crate::{
+    Config, Error, Result,
+    clock::Clock,
+    model::{Member, roster::Roster},
+    name::{ChannelName, NodeId, RoomName, UserId},
+    signal::{PresenceChanged, Signals, Subscription},
+    store::{Store, StoreError, writer::Writer},
+};
+
+pub use event::Event;
+pub use pruning::PruningSupervisor;
+pub use query::RoomsActor;
+
+use actor::RoomActor;
+use message::{HubRef, Pressure, ToHub, ToRoom};
+use wire::Frames;
+
+/// What is sent to clients.
+#[derive(Debug, Clone)]
+pub struct Outgoing(Frames);
+
+impl Outgoing {
+    /// A text frame.
+    #[must_use]
+    pub fn text(text: impl AsRef<str>) -> Self {
+        Self(wire::text(text.as_ref()))
+    }
+
+    /// A binary frame.
+    #[must_use]
+    pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
+        Self(wire::binary(bytes.as_ref()))
+    }
+
+    /// A text frame that holds `value` as JSON.
+    ///
+    /// # Errors
+    /// [`Error::Consumer`] if `value` does not serialize.
+    pub fn json(value: &impl serde::Serialize) -> Result<Self> {
+        Ok(Self::text(serde_json::to_string(value)?))
+    }
+
+    pub(crate) const fn frames(&self) -> &Frames {
+        &self.0
+    }
+}
+
+impl From<&str> for Outgoing {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Outgoing {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+/// How many rooms of one process share a lock.
+const SHARDS: usize = 16;
+/// How often an operation that a failing room lost is asked again.
+const ATTEMPTS: usize = 4;
+/// How long a shutdown may take in all.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+
+/// The rooms of this node: the cheap handle that applications hold and clone.
+///
+/// Sockets join through [`Socket::join`](crate::Socket::join); everything else, an HTTP handler, a job, an actor, asks
+/// here. Rooms come into being with the first join and stop when they are empty.
+///
+/// ```
+/// # use presence::{Config, PruningSupervisor, Rooms, name::{NodeName, RoomName}, store::MemoryStore};
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let rooms = Rooms::start(Config::default(), MemoryStore::default());
+/// PruningSupervisor::spawn(&rooms, NodeName::new("web-1")?);
+/// rooms.ready().await;
+///
+/// let lobby = RoomName::new("lobby")?;
+/// assert_eq!(rooms.count(&lobby).await?.users, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Rooms(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    writer: Writer,
+    signals: Signals,
+    table: [Mutex<HashMap<RoomName, Entry>>; SHARDS],
+    hasher: RandomState,
+    threads: Vec<ArbiterHandle>,
+    store_thread: ArbiterHandle,
+    /// The arbiters that are ours to stop.
+    own_threads: Mutex<Vec<Arbiter>>,
+    hubs: RwLock<Vec<HubRef>>,
+    /// Tells the channel names of this process from those of others.
+    process: String,
+    node: watch::Sender<Option<NodeId>>,
+    healthy: AtomicBool,
+    draining: AtomicBool,
+    superseded: watch::Sender<bool>,
+    sockets: watch::Sender<usize>,
+    supervisor: OnceLock<Addr<PruningSupervisor>>,
+    front: Addr<RoomsActor>,
+}
+
+struct Entry {
+    actor: Addr<RoomActor>,
+    under_way: Arc<AtomicUsize>,
+}
+
+/// How many are in a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Distinct users.
+    pub users: usize,
+    /// Anonymous sockets.
+    pub anonymous: usize,
+    /// Presences of users and anonymous sockets together.
+    pub presences: usize,
+}
+
+impl fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rooms").field("node", &self.node()).field("running", &self.running()).finish_non_exhaustive()
+    }
+}
+
+impl Rooms {
+    /// Starts the rooms of this node. Must be called on a thread of an actix system, and be followed by
+    /// [`PruningSupervisor::spawn`] before the first join.
+    ///
+    /// # Panics
+    /// Without a running actix system.
+    #[must_use]
+    pub fn start(config: Config, store: impl Store) -> Self {
+        Self::with_clock(config, store, Clock::system())
+    }
+
+    /// As [`start`](Self::start), with another clock.
+    ///
+    /// # Panics
+    /// Without a running actix system.
+    #[must_use]
+    pub fn with_clock(config: Config, store: impl Store, clock: Clock) -> Self {
+        let own_threads: Vec<_> = match config.room_threads() {
+            0 => Vec::new(),
+            // One more for the store: a consumer that blocks its thread must not cost the node its lease.
+            threads => (0..=threads).map(|_| Arbiter::new()).collect(),
+        };
+        let mut threads: Vec<_> = own_threads.iter().map(Arbiter::handle).collect();
+        let store_thread = threads.pop().unwrap_or_else(Arbiter::current);
+        if threads.is_empty() {
+            threads.push(Arbiter::current());
+        }
+        let rooms = Arc::new_cyclic(|rooms: &std::sync::Weak<Inner>| {
+            let fenced = {
+                let rooms = rooms.clone();
+                move |node| {
+                    if let Some(supervisor) = rooms.upgrade().and_then(|rooms| rooms.supervisor.get().cloned()) {
+                        supervisor.do_send(pruning::Fenced(node));
+                    }
+                }
+            };
+            let front = {
+                let rooms = rooms.clone();
+                RoomsActor::start_in_arbiter(&store_thread, move |_: &mut Context<RoomsActor>| RoomsActor::new(rooms))
+            };
+            Inner {
+                writer: Writer::new(config.max_pending_writes(), fenced),
+                config,
+                clock,
+                store: Arc::new(store),
+                signals: Signals::default(),
+                table: Default::default(),
+                hasher: RandomState::new(),
+                threads,
+                store_thread,
+                own_threads: Mutex::new(own_threads),
+                hubs: RwLock::default(),
+                process: NodeId::random().as_uuid().simple().to_string(),
+                node: watch::Sender::new(None),
+                healthy: AtomicBool::new(false),
+                draining: AtomicBool::new(false),
+                superseded: watch::Sender::new(false),
+                sockets: watch::Sender::new(0),
+                supervisor: OnceLock::new(),
+                front,
+            }
+        });
+        let rooms = Self(rooms);
+        let (writer, store, clock) = (rooms.0.writer.clone(), rooms.0.store.clone(), rooms.0.clock.clone());
+        let (node, timeout) = (rooms.0.node.subscribe(), rooms.0.config.store_timeout());
+        rooms.0.store_thread.spawn(writer.run(store, clock, node, timeout));
+        rooms
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The actor that answers [`Members`](crate::Members), [`Users`](crate::Users), [`Count`](crate::Count) and the
+    /// other messages about rooms, and takes on [`Subscribe`](crate::Subscribe).
+    #[must_use]
+    pub fn addr(&self) -> Addr<RoomsActor> {
+        self.0.front.clone()
+    }
+
+    // ---- reading ----
+
+    /// Everyone in the room: users sorted by the bytes of their ids, each once with all its presences, then anonymous
+    /// sockets. Members on other nodes are included.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn members(&self, room: &RoomName) -> Result<Vec<Member>> {
+        self.read(room, Roster::members).await
+    }
+
+    /// The distinct users in the room, each once however many tabs it has, sorted by bytes; anonymous sockets left out. As
+    /// `get_users` of django-channels-presence.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn users(&self, room: &RoomName) -> Result<Vec<UserId>> {
+        self.read(room, |roster| roster.users().cloned().collect()).await
+    }
+
+    /// How many anonymous sockets (not visitors) are in the room. As `get_anonymous_count` of django-channels-presence.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn anonymous_count(&self, room: &RoomName) -> Result<usize> {
+        self.read(room, Roster::anonymous).await
+    }
+
+    /// How many are in the room. Costs the same however many that are.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn count(&self, room: &RoomName) -> Result<Counts> {
+        self.read(room, |roster| Counts {
+            users: roster.users().len(),
+            anonymous: roster.anonymous(),
+            presences: roster.len(),
+        })
+        .await
+    }
+
+    /// Whether the user has a presence in the room.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn is_here(&self, room: &RoomName, user: &UserId) -> Result<bool> {
+        let user = user.clone();
+        self.read(room, move |roster| roster.presences_of(&user) > 0).await
+    }
+
+    /// The rooms that the user is in, on any node, sorted by bytes. Asks the database.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if it does not answer in time.
+    pub async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>> {
+        self.bounded(self.0.store.rooms_of(user)).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        room: &RoomName,
+        look: impl FnOnce(&Roster) -> T + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let reader = move |roster: &Roster| drop(reply.send(look(roster)));
+        self.tell(room, ToRoom::Read(Box::new(reader)));
+        match tokio::time::timeout(self.0.config.store_timeout(), answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(Error::RoomFailed { room: room.clone() }),
+            Err(_) => Err(Error::StoreUnavailable(None)),
+        }
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T> {
+        match tokio::time::timeout(self.0.config.store_timeout(), call).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Error::StoreUnavailable(None)),
+        }
+    }
+
+    // ---- sending ----
+
+    /// Sends a frame to every socket in the room, on this node. Nobody is there: nothing happens.
+    ///
+    /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
+    /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself.
+    pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) {
+        let Outgoing(frames) = message.into();
+        let (pressure, relieved) = pressure();
+        self.tell_running(room, ToRoom::Send { frames, pressure });
+        let _ = relieved.await;
+    }
+
+    /// Sends a frame to one socket of this node. No such socket: nothing happens.
+    pub async fn send_to(&self, channel: &ChannelName, message: impl Into<Outgoing>) {
+        let Outgoing(frames) = message.into();
+        let (pressure, relieved) = pressure();
+        if let Some(hub) = self.hub_of(channel) {
+            hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
+        }
+        let _ = relieved.await;
+    }
+
+    /// Hands an event to the consumer of every socket in the room, on this node.
+    pub fn send_event(&self, room: &RoomName, event: Event) {
+        self.tell_running(room, ToRoom::Event(Arc::new(event)));
+    }
+
+    /// Hands an event to the consumer of one socket of this node. No such socket: nothing happens.
+    pub fn send_event_to(&self, channel: &ChannelName, event: Event) {
+        if let Some(hub) = self.hub_of(channel) {
+            hub.addr.do_send(ToHub::EventTo { channel: channel.clone(), event: Arc::new(event) });
+        }
+    }
+
+    // ---- hearing of changes ----
+
+    /// The changes of all rooms from now on. See [`PresenceChanged`].
+    #[must_use]
+    pub fn changes(&self) -> Subscription {
+        self.0.signals.subscribe(None)
+    }
+
+    /// The changes of one room from now on.
+    #[must_use]
+    pub fn changes_of(&self, room: &RoomName) -> Subscription {
+        self.0.signals.subscribe(Some(room.clone()))
+    }
+
+    /// Sends an actor the changes of all rooms, or of one, from now on: each when the actor is done with the one before. It
+    /// ends when the actor stops.
+    pub fn subscribe(&self, room: Option<&RoomName>, subscriber: Recipient<PresenceChanged>) {
+        let subscription = self.0.signals.subscribe(room.cloned());
+        self.0.store_thread.spawn(subscription.forward(subscriber));
+    }
+
+    // ---- pruning ----
+
+    /// Removes the presences that were last seen more than `max_age` ago (`None`: the setting), those of this node by its
+    /// own clock, those that nobody answers for by the database's. Returns how many. As `prune_presences` of
+    /// django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
+    ///
+    /// # Errors
+    /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer; what was pruned by
+    /// then stays pruned.
+    pub async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
+        self.ask(pruning::PrunePresences(max_age)).await
+    }
+
+    /// Removes every room that nobody is in from the database. Returns how many. As `prune_rooms` of
+    /// django-channels-presence, but a room that is being joined stays.
+    ///
+    /// # Errors
+    /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer.
+    pub async fn prune_rooms(&self) -> Result<usize> {
+        self.ask(pruning::PruneRooms).await
+    }
+
+    async fn ask<M>(&self, message: M) -> Result<usize>
+    where
+        M: actix::Message<Result = Result<usize>> + Send + 'static,
+        PruningSupervisor: actix::Handler<M>,
+    {
+        let supervisor = self.0.supervisor.get().ok_or(Error::NoSupervisor)?;
+        supervisor.send(message).await.map_err(|_| Error::ShuttingDown)?
+    }
+
+    // ---- this node ----
+
+    /// Which life of this node it is; `None` until the database knows of it.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        *self.0.node.borrow()
+    }
+
+    /// Resolves once the database knows of this node, so that joins work.
+    pub async fn ready(&self) {
+        let _ = self.0.node.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Whether joins can be expected to work: the database knows of this node and answered when last asked, and no shutdown
+    /// has begun.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.node().is_some() && self.0.healthy.load(Ordering::Relaxed) && !self.is_shutting_down()
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) has begun.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many rooms are in the memory of this node.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        (0..SHARDS).map(|shard| self.shard(shard).len()).sum()
+    }
+
+    /// How many sockets are open on this node.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        *self.0.sockets.borrow()
+    }
+
+    /// Resolves if another process takes over the name of this node. All sockets are closed with 1012 then, and the process
+    /// should end with an error.
+    pub async fn superseded(&self) {
+        let superseded = self.0.superseded.subscribe().wait_for(|superseded| *superseded).await.is_ok();
+        if !superseded {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves, what
+    /// waits for the database is written, and the node's row goes. Takes at most 8 s; call it before stopping the server.
+    pub async fn shutdown(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+        info!(sockets = self.sockets(), "shutting down");
+        self.close_all();
+        let node = self.node();
+        let drain = async {
+            let sockets = self.0.config.close_timeout().min(SHUTDOWN / 2);
+            let _ = tokio::time::timeout(sockets, self.0.sockets.subscribe().wait_for(|open| *open == 0)).await;
+            // Leaves are on their way from connections to rooms to the writer.
+            let _ = tokio::time::timeout(SHUTDOWN / 4, self.settled()).await;
+            if let Some(node) = node {
+                match self.bounded(self.0.store.retire(node)).await {
+                    Ok(commits) => self.changed_elsewhere(commits),
+                    Err(error) => tracing::warn!(%error, "what this node leaves behind stays until its lease runs out"),
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SHUTDOWN, drain).await;
+        if let Some(supervisor) = self.0.supervisor.get() {
+            let _ = supervisor.send(pruning::Stop).await;
+        }
+        for thread in self.0.own_threads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            thread.stop();
+        }
+    }
+
+    fn close_all(&self) {
+        for hub in self.hubs() {
+            hub.addr.do_send(ToHub::CloseAll { code: close_code::RESTARTING, reason: "the node is restarting" });
+        }
+    }
+
+    /// Resolves when no room has anything under way and the writer is idle.
+    async fn settled(&self) {
+        loop {
+            self.0.writer.idle().await;
+            if self.running() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// A frame's claim on its sender's patience, and what resolves when all who delivered it have let go.
+fn pressure() -> (Pressure, oneshot::Receiver<()>) {
+    let (pressure, relieved) = oneshot::channel();
+    (Arc::new(pressure), relieved)
+}

@@ -1,0 +1,254 @@
+//! The sockets of one worker thread.
+//!
+//! A room sends one message to each hub that has members of it; the hub pushes the frame into the outboxes of its own
+//! thread, where that costs a reference count. What a room tells a hub arrives in order: first frames, notices and
+//! broadcasts never overtake one another.
+//!
+//! A message during which the hub panics is delivered once more, to those who have not had it yet; then it is dropped.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler};
+use tracing::error;
+
+use crate::{
+    clock::Clock,
+    consumer::{connection::Connection, outbox::Outbox},
+    model::Presence,
+    name::{ChannelName, Epoch, RoomName, Version},
+};
+
+use super::{
+    close_code,
+    message::{HubRef, Joiner, Report, RoomFlush, ToConnection, ToHub, ToRoom},
+    touch::Touch,
+};
+
+/// How often outboxes that hold something are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// One socket of this thread.
+#[derive(Clone)]
+pub(crate) struct HubSocket {
+    pub(crate) outbox: Rc<Outbox>,
+    pub(crate) connection: Addr<Connection>,
+}
+
+struct Member {
+    socket: HubSocket,
+    presence: Arc<Presence>,
+    touch: Touch,
+    /// The number of the last message that it had.
+    had: u64,
+}
+
+struct Room {
+    /// What its members here know.
+    announced: (Epoch, Version),
+    members: HashMap<ChannelName, Member>,
+}
+
+/// The sockets of this thread, which register themselves directly, and the rooms they are in.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    sockets: HashMap<ChannelName, HubSocket>,
+    rooms: HashMap<RoomName, Room>,
+}
+
+impl Sockets {
+    pub(crate) fn enter(&mut self, channel: ChannelName, socket: HubSocket) {
+        self.sockets.insert(channel, socket);
+    }
+
+    pub(crate) fn leave(&mut self, channel: &ChannelName) {
+        self.sockets.remove(channel);
+    }
+}
+
+/// Delivers to the sockets of one worker thread.
+pub(crate) struct HubActor {
+    id: usize,
+    sockets: Rc<RefCell<Sockets>>,
+    clock: Clock,
+    /// The number of the message being delivered.
+    number: u64,
+    filling: Rc<RefCell<Vec<Rc<Outbox>>>>,
+    watching: bool,
+}
+
+impl std::fmt::Debug for HubActor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubActor").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl HubActor {
+    pub(crate) fn new(
+        id: usize,
+        sockets: Rc<RefCell<Sockets>>,
+        filling: Rc<RefCell<Vec<Rc<Outbox>>>>,
+        clock: Clock,
+    ) -> Self {
+        Self { id, sockets, clock, number: 0, filling, watching: false }
+    }
+}
+
+impl Actor for HubActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<ToHub> for HubActor {
+    type Result = ();
+
+    fn handle(&mut self, mut message: ToHub, ctx: &mut Self::Context) {
+        self.number += 1;
+        for _ in 0..2 {
+            let delivered = catch_unwind(AssertUnwindSafe(|| self.deliver(&mut message, ctx)));
+            if delivered.is_ok() {
+                return;
+            }
+            error!(hub = self.id, "a hub failed; it goes on with those who have not had the message");
+        }
+    }
+}
+
+impl HubActor {
+    fn deliver(&mut self, message: &mut ToHub, ctx: &mut Context<Self>) {
+        let number = self.number;
+        let sockets = &mut *self.sockets.borrow_mut();
+        match message {
+            ToHub::Flush(flush) => sockets.flush(flush, number),
+            ToHub::Send { room, frames, pressure } => {
+                let Some(room) = sockets.rooms.get_mut(room) else { return };
+                for member in room.members.values_mut().filter(|member| member.had < number) {
+                    member.had = number;
+                    member.socket.outbox.push(frames, Some(pressure));
+                }
+            }
+            ToHub::Event { room, event } => {
+                let Some(room) = sockets.rooms.get_mut(room) else { return };
+                for member in room.members.values_mut().filter(|member| member.had < number) {
+                    member.had = number;
+                    member.socket.connection.do_send(ToConnection::Event(event.clone()));
+                }
+            }
+            ToHub::Leave { room, channels } => sockets.remove(room, channels),
+            ToHub::Pruned { room, channels, on_stale } => {
+                for channel in channels {
+                    if let Some(socket) = sockets.sockets.get(channel) {
+                        let pruned = ToConnection::Pruned { room: room.clone(), on_stale: *on_stale };
+                        socket.connection.do_send(pruned);
+                    }
+                }
+            }
+            ToHub::CloseRoom { room } => {
+                let Some(room) = sockets.rooms.remove(room) else { return };
+                for member in room.members.into_values() {
+                    let close = ToConnection::Close { code: close_code::INTERNAL_ERROR, reason: "the room failed" };
+                    member.socket.connection.do_send(close);
+                }
+            }
+            ToHub::SendTo { channel, frames, pressure } => {
+                if let Some(socket) = sockets.sockets.get(channel) {
+                    socket.outbox.push(frames, Some(pressure));
+                }
+            }
+            ToHub::EventTo { channel, event } => {
+                if let Some(socket) = sockets.sockets.get(channel) {
+                    socket.connection.do_send(ToConnection::Event(event.clone()));
+                }
+            }
+            ToHub::CloseAll { code, reason } => {
+                for socket in sockets.sockets.values() {
+                    socket.connection.do_send(ToConnection::Close { code: *code, reason });
+                }
+            }
+            ToHub::Report { room, to } => {
+                let here = sockets.rooms.get(room);
+                let members = here.into_iter().flat_map(|room| room.members.values());
+                to.do_send(ToRoom::Report(Report {
+                    hub: HubRef { id: self.id, addr: ctx.address() },
+                    announced: here.map(|room| room.announced),
+                    members: members.map(|member| (member.presence.clone(), member.touch.clone())).collect(),
+                }));
+            }
+            ToHub::Watch => {
+                if !self.watching {
+                    self.watching = true;
+                    ctx.run_later(WATCH_INTERVAL, Self::watch);
+                }
+            }
+            #[cfg(any(test, feature = "testing"))]
+            ToHub::Panic => panic!("a hub was told to fail"),
+        }
+    }
+
+    /// Looks at the outboxes that hold something, as long as there are any.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let filling = std::mem::take(&mut *self.filling.borrow_mut());
+        let still: Vec<_> = filling.into_iter().filter(|outbox| outbox.watch(now)).collect();
+        let mut filling = self.filling.borrow_mut();
+        filling.extend(still);
+        if filling.is_empty() {
+            self.watching = false;
+        } else {
+            ctx.run_later(WATCH_INTERVAL, Self::watch);
+        }
+    }
+}
+
+impl Sockets {
+    /// News for those who are members, then first frames for those who join.
+    fn flush(&mut self, flush: &mut RoomFlush, number: u64) {
+        let RoomFlush { room: name, announced, news, first, renew, joiners } = flush;
+        let room = self
+            .rooms
+            .entry(name.clone())
+            .or_insert_with(|| Room { announced: *announced, members: HashMap::new() });
+        for member in room.members.values_mut().filter(|member| member.had < number) {
+            member.had = number;
+            if let (true, Some(first)) = (*renew, &*first) {
+                let (shared, tail) = first.pieces(member.presence.id);
+                member.socket.outbox.push_first(shared, tail);
+            } else if let Some(news) = news {
+                member.socket.outbox.push(news, None);
+            }
+        }
+        room.announced = *announced;
+        for Joiner { presence, touch, reply, .. } in joiners.drain(..) {
+            // A socket that is gone has left, or is about to; its leave is on its way to the room.
+            if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
+                if let Some(first) = &*first {
+                    let (shared, tail) = first.pieces(presence.id);
+                    socket.outbox.push_first(shared, tail);
+                }
+                let member = Member { socket, touch, had: number, presence: presence.clone() };
+                room.members.insert(presence.channel.clone(), member);
+            }
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(()));
+            }
+        }
+        if room.members.is_empty() {
+            self.rooms.remove(name);
+        }
+    }
+
+    fn remove(&mut self, name: &RoomName, channels: &[ChannelName]) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        for channel in channels {
+            room.members.remove(channel);
+        }
+        if room.members.is_empty() {
+            self.rooms.remove(name);
+        }
+    }
+}

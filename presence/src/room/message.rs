@@ -1,0 +1,192 @@
+//! What is said to a room, to a hub, to a connection, and what they answer.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use actix::{Addr, Message};
+use tokio::sync::oneshot;
+
+use crate::{
+    Error,
+    config::OnStale,
+    model::{Meta, Presence, Snapshot, roster::Roster},
+    name::{ChannelName, Epoch, PresenceId, RoomName, Version},
+    store::{RoomCommit, StoreError},
+};
+
+use super::{
+    actor::RoomActor,
+    event::Event,
+    hub::HubActor,
+    touch::Touch,
+    wire::{FirstFrame, Frames},
+};
+
+/// Where an answer goes. Nobody needs to wait for it.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Held by everyone who has still to deliver a frame in good time; its sender waits until the last of them lets go.
+pub(crate) type Pressure = Arc<oneshot::Sender<()>>;
+
+/// The hub that a socket is on.
+#[derive(Debug, Clone)]
+pub(crate) struct HubRef {
+    pub(crate) id: usize,
+    pub(crate) addr: Addr<HubActor>,
+}
+
+/// Said to a room by one who found it in the table: it does not stop before it has heard.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Told {
+    pub(crate) message: ToRoom,
+    pub(crate) under_way: UnderWay,
+}
+
+/// Counts the messages that are on their way to a room.
+pub(crate) struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Said to a room.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) enum ToRoom {
+    /// A socket joins. Answered when its first frame is on its way, or at once if it is in already.
+    Join { presence: Arc<Presence>, hub: HubRef, touch: Touch, reply: Reply<()> },
+    /// A socket leaves. Answered when that is durable.
+    Leave { id: PresenceId, channel: ChannelName, reply: Option<Reply<()>> },
+    /// A socket says something else of itself.
+    Update { id: PresenceId, channel: ChannelName, meta: Meta, reply: Reply<()> },
+    /// A frame for everyone in the room.
+    Send { frames: Frames, pressure: Pressure },
+    /// An event for the consumer of everyone in the room.
+    Event(Arc<Event>),
+    /// Look at the roster, once it is known.
+    Read(Box<dyn FnOnce(&Roster) + Send>),
+    /// Remove the presences of this node that were last seen longer ago than this.
+    Prune { max_age: std::time::Duration, reply: oneshot::Sender<usize> },
+    /// A deadline passed.
+    Stale(PresenceId),
+    /// A child is gone that should not be.
+    ChildDied(PresenceId),
+    /// The writer is done with what the room gave it.
+    Committed { batch: u64, ids: Vec<PresenceId>, result: Result<RoomCommit, StoreError> },
+    /// The room changed by another hand: a sweep, or another node.
+    Changed(RoomCommit),
+    /// The database was read.
+    Loaded(Result<Option<Snapshot>, StoreError>),
+    /// Where the database says the room stands; `None`: it has no such room.
+    Position(Option<(Epoch, Version)>),
+    /// This node has a new life: its presences must be made its own again.
+    Rejoin,
+    /// A hub says who of this room is on it, after the room lost its memory.
+    Report(Report),
+    /// Look at what is due.
+    Tick,
+    /// Fail, to show that it does no harm.
+    #[cfg(any(test, feature = "testing"))]
+    Panic,
+    /// Make the child of this presence fail.
+    #[cfg(any(test, feature = "testing"))]
+    PanicChild(PresenceId),
+}
+
+/// Who of a room is on one hub.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) hub: HubRef,
+    pub(crate) announced: Option<(Epoch, Version)>,
+    pub(crate) members: Vec<(Arc<Presence>, Touch)>,
+}
+
+/// Said to a hub.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) enum ToHub {
+    /// News for the members of a room, then first frames for those who join it.
+    Flush(Box<RoomFlush>),
+    /// A frame for the members of a room.
+    Send { room: RoomName, frames: Frames, pressure: Pressure },
+    /// An event for the consumers of the members of a room.
+    Event { room: RoomName, event: Arc<Event> },
+    /// These are no longer members.
+    Leave { room: RoomName, channels: Vec<ChannelName> },
+    /// These went stale in the room, and are no longer members.
+    Pruned { room: RoomName, channels: Vec<ChannelName>, on_stale: OnStale },
+    /// The room has failed for good: its members are to be closed.
+    CloseRoom { room: RoomName },
+    /// A frame for one socket.
+    SendTo { channel: ChannelName, frames: Frames, pressure: Pressure },
+    /// An event for the consumer of one socket.
+    EventTo { channel: ChannelName, event: Arc<Event> },
+    /// Close every socket.
+    CloseAll { code: u16, reason: &'static str },
+    /// Say who of this room is here.
+    Report { room: RoomName, to: Addr<RoomActor> },
+    /// Outboxes are filling: look after them.
+    Watch,
+    /// Fail, to show that it does no harm.
+    #[cfg(any(test, feature = "testing"))]
+    Panic,
+}
+
+/// What goes out to the members of a room on one hub at one moment.
+pub(crate) struct RoomFlush {
+    pub(crate) room: RoomName,
+    /// What members know afterwards.
+    pub(crate) announced: (Epoch, Version),
+    pub(crate) news: Option<Frames>,
+    /// The whole state: for joiners, and for everyone if `renew`.
+    pub(crate) first: Option<FirstFrame>,
+    pub(crate) renew: bool,
+    pub(crate) joiners: Vec<Joiner>,
+}
+
+/// One who waits for its first frame.
+#[derive(Debug)]
+pub(crate) struct Joiner {
+    pub(crate) hub: HubRef,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) touch: Touch,
+    pub(crate) reply: Option<Reply<()>>,
+}
+
+/// Said to a connection.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) enum ToConnection {
+    /// Close the socket with this code.
+    Close { code: u16, reason: &'static str },
+    /// The presence of the socket in this room went stale.
+    Pruned { room: RoomName, on_stale: OnStale },
+    /// The client does not read.
+    TooSlow,
+    /// Hand this to the consumer.
+    Event(Arc<Event>),
+    /// The consumer accepted the socket, or turned it away.
+    Decided { accepted: bool },
+    /// The consumer asks for a close.
+    CloseByConsumer { code: u16, reason: String },
+    /// The consumer failed.
+    ConsumerFailed,
+    /// The consumer's work is over.
+    ConsumerDone,
+    /// All that was to be written is.
+    Flushed,
+    /// The response is gone.
+    BodyGone,
+}

@@ -1,0 +1,114 @@
+//! One presence's deadline.
+
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+
+use crate::{
+    clock::{Clock, Tick},
+    model::deadline::{Deadline, judge},
+    name::PresenceId,
+    store::writer::Writer,
+};
+
+use super::{actor::RoomActor, message::ToRoom, touch::Touch};
+
+/// Looks after one presence of this node: tells the room when it is stale, and the writer when it was seen.
+///
+/// It owns no interval. Its one timer fires when there may be something to do, looks at the last touch, and is set again
+/// for what is left. A `RoomActor` starts it, and starts it anew should it die.
+#[derive(Debug)]
+pub(crate) struct PresenceActor {
+    pub(crate) id: PresenceId,
+    pub(crate) touch: Touch,
+    pub(crate) room: Addr<RoomActor>,
+    pub(crate) clock: Clock,
+    pub(crate) writer: Writer,
+    pub(crate) max_age: Duration,
+    pub(crate) flush_interval: Duration,
+    /// The last touch that the writer was told of, and when.
+    pub(crate) told: Tick,
+    pub(crate) guard: DeathGuard,
+}
+
+/// Tells the room that its child is gone, unless it was told to go.
+#[derive(Debug)]
+pub(crate) struct DeathGuard {
+    id: PresenceId,
+    room: Option<Addr<RoomActor>>,
+}
+
+impl DeathGuard {
+    pub(crate) const fn new(id: PresenceId, room: Addr<RoomActor>) -> Self {
+        Self { id, room: Some(room) }
+    }
+}
+
+impl Drop for DeathGuard {
+    fn drop(&mut self) {
+        if let Some(room) = self.room.take() {
+            room.do_send(ToRoom::ChildDied(self.id));
+        }
+    }
+}
+
+/// Said to a presence.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) enum ToPresence {
+    /// The presence is over.
+    Stop,
+    /// Fail, to show that it does no harm.
+    #[cfg(any(test, feature = "testing"))]
+    Panic,
+}
+
+impl Actor for PresenceActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.look(ctx);
+    }
+}
+
+impl PresenceActor {
+    fn look(&mut self, ctx: &mut Context<Self>) -> SpawnHandle {
+        let now = self.clock.now();
+        let seen = self.touch.seen();
+        let mut wait = match judge(now, seen, self.max_age) {
+            Deadline::Wait(left) => left,
+            // What it sent has arrived but waits for its consumer, so it is not silent. Soon more is known.
+            Deadline::Stale if self.touch.is_behind() => self.max_age / 4,
+            Deadline::Stale => {
+                self.room.do_send(ToRoom::Stale(self.id));
+                self.max_age
+            }
+        };
+        if seen > self.told && now.since(self.told) >= self.flush_interval {
+            self.told = seen;
+            self.writer.touch(self.id, seen);
+        }
+        if seen > self.told || wait > self.flush_interval {
+            wait = wait.min(self.flush_interval);
+        }
+        ctx.run_later(wait.max(Duration::from_millis(1)), |child, ctx| {
+            child.look(ctx);
+        })
+    }
+}
+
+impl Handler<ToPresence> for PresenceActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToPresence, ctx: &mut Self::Context) {
+        use actix::ActorContext;
+        match message {
+            ToPresence::Stop => {
+                self.guard.room = None;
+                ctx.stop();
+            }
+            #[cfg(any(test, feature = "testing"))]
+            ToPresence::Panic => panic!("a presence was told to fail"),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The pruning supervisor: everything that is done because time passed.
+//!
+//! It renews the node's lease, removes what nobody answers for, and compares rooms with the database. It lives on the
+//! store's thread, so that no consumer that blocks its own thread can cost the node its lease.
+
+use std::{cell::RefCell, collections::BTreeSet, future::Future, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    Error, Result,
+    model::lease::Lease,
+    name::{NodeId, NodeName},
+    store::{Batch, Remains, Store, StoreError, writer::report},
+};
+
+use super::{Rooms, message::ToRoom};
+
+/// How many presences are removed in one transaction, so that joins never wait for more than that.
+const BATCH: u64 = 1000;
+/// How many rooms are compared in one query.
+const COMPARE: usize = 500;
+
+/// Keeps a node alive and its rooms clean. Spawned once by the application, in one line:
+///
+/// ```
+/// # use presence::{Config, PruningSupervisor, Rooms, name::NodeName, store::MemoryStore};
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let rooms = Rooms::start(Config::default(), MemoryStore::default());
+/// PruningSupervisor::spawn(&rooms, NodeName::new("web-1")?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// On the schedules of [`Config`](crate::Config) it renews the node's lease, sweeps presences whose grace is over and those
+/// of dead nodes, prunes stale presences and empty rooms, and compares rooms with the database. [`Sweep`],
+/// [`PrunePresences`], [`PruneRooms`] and [`Reconcile`] ask for a round at once.
+#[derive(Debug)]
+pub struct PruningSupervisor {
+    work: Work,
+}
+
+/// What the supervisor's rounds share.
+#[derive(Debug, Clone)]
+struct Work {
+    rooms: Rooms,
+    name: NodeName,
+    lease: Rc<RefCell<Lease>>,
+    /// Former lives of this very node, whose presences are still to be held.
+    former: Rc<RefCell<BTreeSet<NodeId>>>,
+}
+
+impl PruningSupervisor {
+    /// Starts the supervisor of these rooms, which makes the process known to the database as `name`. A process that starts
+    /// under the name of one that still runs takes its place. Called again, it returns the one that is running.
+    pub fn spawn(rooms: &Rooms, name: NodeName) -> Addr<Self> {
+        let supervisor = rooms.0.supervisor.get_or_init(|| {
+            let rooms = rooms.clone();
+            Self::start_in_arbiter(&rooms.0.store_thread.clone(), move |_: &mut Context<Self>| {
+                let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
+                Self { work: Work { rooms, name, lease, former: Rc::default() } }
+            })
+        });
+        supervisor.clone()
+    }
+
+    fn every<F>(&self, ctx: &mut Context<Self>, interval: Duration, round: impl Fn(Work) -> F + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let work = self.work.clone();
+        let rounds = async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                // One round that fails must not be the last.
+                if AssertUnwindSafe(round(work.clone())).catch_unwind().await.is_err() {
+                    error!("a round of the pruning supervisor panicked; it goes on");
+                }
+            }
+        };
+        ctx.spawn(rounds.into_actor(self));
+    }
+}
+
+impl Actor for PruningSupervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let work = self.work.clone();
+        ctx.spawn(async move { work.begin().await }.into_actor(self));
+        let config = self.work.rooms.config().clone();
+        self.every(ctx, config.lease() / 3, |work| async move { work.renew().await });
+        self.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
+        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
+        self.every(ctx, config.prune_rooms_interval(), |work| async move {
+            log("pruned empty rooms", work.prune_rooms().await);
+        });
+        self.every(ctx, config.reconcile_interval(), |work| async move {
+            if let Err(error) = work.reconcile().await {
+                debug!(error = %report(&error), "rooms could not be compared with the store");
+            }
+        });
+    }
+}
+
+fn log(what: &'static str, outcome: Result<usize>) {
+    match outcome {
+        Ok(0) => {}
+        Ok(count) => info!(count, "{what}"),
+        Err(error) => debug!(error = %report(&error), "not {what}"),
+    }
+}
+
+impl Work {
+    fn node(&self) -> Result<NodeId> {
+        self.rooms.node().ok_or(Error::StoreUnavailable(None))
+    }
+
+    fn store(&self) -> &dyn Store {
+        &**self.rooms.store()
+    }
+
+    /// Begins a life of this node, however long the database takes to be there.
+    async fn begin(&self) {
+        let mut backoff = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_secs(1))
+            .without_max_times()
+            .with_jitter()
+            .build();
+        let node = NodeId::random();
+        let mut told = false;
+        loop {
+            match self.register(node).await {
+                Ok(former) => {
+                    info!(name = %self.name, %node, "this node is known to the store");
+                    self.former.borrow_mut().extend(former);
+                    self.rooms.set_node(Some(node));
+                    self.rooms.set_healthy(true);
+                    if let Err(error) = self.hold_former().await {
+                        debug!(error = %report(&error), "what a former life left is not held yet");
+                    }
+                    return;
+                }
+                Err(error) if !told => {
+                    told = true;
+                    warn!(error = %report(&error), "the store does not know this node yet; joins fail until it does");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn register(&self, node: NodeId) -> Result<Vec<NodeId>> {
+        let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
+        self.rooms.bounded(self.store().prepare()).await?;
+        let former = self.rooms.bounded(self.store().register(node, &self.name, lease)).await?;
+        self.lease.borrow_mut().renewed(asked);
+        Ok(former)
+    }
+
+    async fn renew(&self) {
+        let Ok(node) = self.node() else { return };
+        let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
+        let answer = tokio::time::timeout(lease / 3, self.store().renew(node, lease)).await;
+        match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
+            Ok(()) => {
+                self.lease.borrow_mut().renewed(asked);
+                self.rooms.set_healthy(true);
+            }
+            Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
+            Err(error) => {
+                debug!(error = %report(&error), "the lease could not be renewed");
+                self.lease.borrow_mut().failed();
+                self.rooms.set_healthy(false);
+            }
+        }
+    }
+
+    /// The database says that this life is over. Sockets that are alive are given to a new one.
+    async fn fenced(&self, node: NodeId, superseded: bool) {
+        if self.rooms.node() != Some(node) {
+            return;
+        }
+        self.rooms.set_node(None);
+        self.lease.borrow_mut().failed();
+        if superseded {
+            error!(name = %self.name, "another process took over the name of this node, which ends");
+            self.rooms.set_superseded();
+            return;
+        }
+        warn!(name = %self.name, "this node was taken for dead; it begins a new life and its sockets join again");
+        self.begin().await;
+        for room in self.rooms.names() {
+            self.rooms.tell_running(&room, ToRoom::Rejoin);
+        }
+    }
+
+    /// Calls until there are no more, and tells the rooms what changed.
+    async fn batches<F>(&self, call: impl Fn() -> F) -> Result<usize>
+    where
+        F: Future<Output = Result<Batch, StoreError>>,
+    {
+        let mut handled = 0;
+        loop {
+            let batch = self.rooms.bounded(call()).await?;
+            handled += batch.handled;
+            self.rooms.changed_elsewhere(batch.commits);
+            if batch.handled < BATCH {
+                return Ok(usize::try_from(handled).unwrap_or(usize::MAX));
+            }
+        }
+    }
+
+    /// What former lives of this node left is held, since its clients are about to return.
+    async fn hold_former(&self) -> Result<()> {
+        let former = self.former.borrow().clone();
+        for dead in former {
+            let (node, remains) = (self.node()?, Remains::HoldAll(self.rooms.config().grace()));
+            let held = self.batches(|| self.store().clear(node, dead, remains, BATCH)).await?;
+            info!(count = held, "presences of a former life of this node are held");
+            self.former.borrow_mut().remove(&dead);
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<usize> {
+        let node = self.node()?;
+        self.hold_former().await?;
+        let mut count = 0;
+        let may_judge = self.lease.borrow().may_judge(self.rooms.now());
+        if may_judge {
+            for dead in self.rooms.bounded(self.store().fence(node)).await? {
+                if !self.former.borrow().contains(&dead) {
+                    warn!(node = %dead, "a node is dead; its presences are removed");
+                    let remains = Remains::HoldResumable(self.rooms.config().grace());
+                    count += self.batches(|| self.store().clear(node, dead, remains, BATCH)).await?;
+                }
+            }
+        }
+        Ok(count + self.batches(|| self.store().sweep(node, BATCH)).await?)
+    }
+
+    async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
+        let node = self.node()?;
+        let max_age = max_age.unwrap_or_else(|| self.rooms.config().max_age());
+        let mut answers = Vec::new();
+        for room in self.rooms.names() {
+            let (reply, answer) = oneshot::channel();
+            self.rooms.tell_running(&room, ToRoom::Prune { max_age, reply });
+            answers.push(answer);
+        }
+        let mut count = 0;
+        let timeout = self.rooms.config().store_timeout();
+        let own = async {
+            for answer in answers {
+                count += answer.await.unwrap_or(0);
+            }
+        };
+        tokio::time::timeout(timeout, own).await.map_err(|_| Error::StoreUnavailable(None))?;
+        Ok(count + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
+    }
+
+    async fn prune_rooms(&self) -> Result<usize> {
+        let node = self.node()?;
+        let count = self.rooms.bounded(self.store().prune_rooms(node)).await?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    async fn reconcile(&self) -> Result<usize> {
+        let names = self.rooms.names();
+        for names in names.chunks(COMPARE) {
+            let positions = self.rooms.bounded(self.store().positions(names)).await?;
+            let positions: std::collections::HashMap<_, _> =
+                positions.into_iter().map(|(name, epoch, version)| (name, (epoch, version))).collect();
+            for name in names {
+                self.rooms.tell_running(name, ToRoom::Position(positions.get(name).copied()));
+            }
+        }
+        Ok(names.len())
+    }
+}
+
+macro_rules! round {
+    ($(#[$doc:meta])* $message:ident $( ( $(#[$field_doc:meta])* $arg:ident: $type:ty ) )?: $method:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Message)]
+        #[rtype(result = "Result<usize>")]
+        pub struct $message $( ( $(#[$field_doc])* pub $type ) )?;
+
+        impl Handler<$message> for PruningSupervisor {
+            type Result = ResponseFuture<Result<usize>>;
+
+            fn handle(&mut self, $message $( ( $arg ) )?: $message, _: &mut Self::Context) -> Self::Result {
+                let work = self.work.clone();
+                Box::pin(async move {
+                    let count = work.$method($($arg)?).await?;
+                    debug!(count, concat!("asked for: ", stringify!($method)));
+                    Ok(count)
+                })
+            }
+        }
+    };
+}
+
+round! {
+    /// Removes presences whose grace is over, and those of dead nodes. Answers how many.
+    Sweep: sweep
+}
+round! {
+    /// Asks for [`Rooms::prune_presences`].
+    PrunePresences(
+        /// The age that is too old; `None` for the setting `max_age`.
+        max_age: Option<Duration>
+    ): prune_presences
+}
+round! {
+    /// Asks for [`Rooms::prune_rooms`].
+    PruneRooms: prune_rooms
+}
+round! {
+    /// Compares the rooms in memory with the database, and has those read anew that are behind. Answers how many were
+    /// compared.
+    Reconcile: reconcile
+}
+
+/// The writer was refused: this life is over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Fenced(pub(crate) NodeId);
+
+impl Handler<Fenced> for PruningSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Fenced(dead): Fenced, ctx: &mut Self::Context) {
+        if self.work.rooms.node() != Some(dead) {
+            return;
+        }
+        // Renewing tells whether another took the name.
+        let work = self.work.clone();
+        ctx.spawn(async move { work.renew().await }.into_actor(self));
+    }
+}
+
+/// The node is shutting down: no more rounds.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stop;
+
+impl Handler<Stop> for PruningSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Stop: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

@@ -1,0 +1,141 @@
+//! Messages by which any actor of the application reads rooms and subscribes to their changes.
+
+use std::sync::Weak;
+
+use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
+
+use crate::{
+    Error, Result,
+    model::Member,
+    name::{RoomName, UserId},
+    signal::PresenceChanged,
+};
+
+use super::{Counts, Inner, Rooms};
+
+/// Answers messages about rooms. Its address is [`Rooms::addr`]; it lives as long as the rooms.
+#[derive(Debug)]
+pub struct RoomsActor {
+    rooms: Weak<Inner>,
+}
+
+impl RoomsActor {
+    pub(super) const fn new(rooms: Weak<Inner>) -> Self {
+        Self { rooms }
+    }
+
+    fn rooms(&self) -> Result<Rooms> {
+        self.rooms.upgrade().map(Rooms).ok_or(Error::ShuttingDown)
+    }
+}
+
+impl Actor for RoomsActor {
+    type Context = Context<Self>;
+}
+
+/// Asks for [`Rooms::members`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<Member>>")]
+pub struct Members {
+    /// The room.
+    pub room: RoomName,
+}
+
+impl Handler<Members> for RoomsActor {
+    type Result = ResponseFuture<Result<Vec<Member>>>;
+
+    fn handle(&mut self, Members { room }: Members, _: &mut Self::Context) -> Self::Result {
+        let rooms = self.rooms();
+        Box::pin(async move { rooms?.members(&room).await })
+    }
+}
+
+/// Asks for [`Rooms::users`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<UserId>>")]
+pub struct Users {
+    /// The room.
+    pub room: RoomName,
+}
+
+impl Handler<Users> for RoomsActor {
+    type Result = ResponseFuture<Result<Vec<UserId>>>;
+
+    fn handle(&mut self, Users { room }: Users, _: &mut Self::Context) -> Self::Result {
+        let rooms = self.rooms();
+        Box::pin(async move { rooms?.users(&room).await })
+    }
+}
+
+/// Asks for [`Rooms::count`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Counts>")]
+pub struct Count {
+    /// The room.
+    pub room: RoomName,
+}
+
+impl Handler<Count> for RoomsActor {
+    type Result = ResponseFuture<Result<Counts>>;
+
+    fn handle(&mut self, Count { room }: Count, _: &mut Self::Context) -> Self::Result {
+        let rooms = self.rooms();
+        Box::pin(async move { rooms?.count(&room).await })
+    }
+}
+
+/// Asks for [`Rooms::is_here`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<bool>")]
+pub struct IsHere {
+    /// The room.
+    pub room: RoomName,
+    /// The user.
+    pub user: UserId,
+}
+
+impl Handler<IsHere> for RoomsActor {
+    type Result = ResponseFuture<Result<bool>>;
+
+    fn handle(&mut self, IsHere { room, user }: IsHere, _: &mut Self::Context) -> Self::Result {
+        let rooms = self.rooms();
+        Box::pin(async move { rooms?.is_here(&room, &user).await })
+    }
+}
+
+/// Asks for [`Rooms::rooms_of`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<RoomName>>")]
+pub struct RoomsOf {
+    /// The user.
+    pub user: UserId,
+}
+
+impl Handler<RoomsOf> for RoomsActor {
+    type Result = ResponseFuture<Result<Vec<RoomName>>>;
+
+    fn handle(&mut self, RoomsOf { user }: RoomsOf, _: &mut Self::Context) -> Self::Result {
+        let rooms = self.rooms();
+        Box::pin(async move { rooms?.rooms_of(&user).await })
+    }
+}
+
+/// Asks for [`Rooms::subscribe`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Subscribe {
+    /// The room whose changes are wanted; `None` for all.
+    pub room: Option<RoomName>,
+    /// Who wants to hear of them.
+    pub subscriber: Recipient<PresenceChanged>,
+}
+
+impl Handler<Subscribe> for RoomsActor {
+    type Result = ();
+
+    fn handle(&mut self, Subscribe { room, subscriber }: Subscribe, _: &mut Self::Context) {
+        if let Ok(rooms) = self.rooms() {
+            rooms.subscribe(room.as_ref(), subscriber);
+        }
+    }
+}

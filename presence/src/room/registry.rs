@@ -1,0 +1,302 @@
+//! Where rooms are found, and what sockets ask of them.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    future::Future,
+    hash::BuildHasher,
+    rc::Rc,
+    sync::{Arc, MutexGuard, PoisonError, atomic::AtomicUsize, atomic::Ordering},
+};
+
+use actix::{Actor, Addr, Context};
+use tokio::sync::oneshot;
+
+use crate::{
+    Error, Result,
+    clock::{Clock, Tick},
+    consumer::outbox::Outbox,
+    model::{Meta, Presence},
+    name::{ChannelName, NodeId, PresenceId, RoomName},
+    signal::Signals,
+    store::{RoomCommit, Store, writer::Writer},
+};
+
+use super::{
+    ATTEMPTS, Entry, Rooms, SHARDS,
+    actor::RoomActor,
+    hub::{HubActor, Sockets},
+    message::{HubRef, Reply, ToRoom, Told, UnderWay},
+    touch::Touch,
+};
+
+/// The hub of the thread that asks, and what it shares with the sockets of that thread.
+#[derive(Clone)]
+pub(crate) struct LocalHub {
+    pub(crate) hub: HubRef,
+    pub(crate) sockets: Rc<RefCell<Sockets>>,
+    pub(crate) filling: Rc<RefCell<Vec<Rc<Outbox>>>>,
+}
+
+thread_local! {
+    /// One hub for each `Rooms` whose sockets live on this thread, by the address of what the handles share.
+    static HUBS: RefCell<HashMap<usize, LocalHub>> = RefCell::default();
+}
+
+impl Rooms {
+    pub(crate) fn now(&self) -> Tick {
+        self.0.clock.now()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.0.writer
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.0.signals
+    }
+
+    pub(crate) fn hubs(&self) -> Vec<HubRef> {
+        self.0.hubs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The hub of this thread, started at its first socket.
+    pub(crate) fn local_hub(&self) -> LocalHub {
+        let key = Arc::as_ptr(&self.0) as usize;
+        HUBS.with_borrow_mut(|local| {
+            // Another `Rooms` may have lived at the same address.
+            if let Some(here) = local.get(&key)
+                && here.hub.addr.connected()
+                && self.hubs().iter().any(|hub| hub.addr == here.hub.addr)
+            {
+                return here.clone();
+            }
+            let mut hubs = self.0.hubs.write().unwrap_or_else(PoisonError::into_inner);
+            let id = hubs.len();
+            let (sockets, filling) = (Rc::default(), Rc::default());
+            let addr = HubActor::new(id, Rc::clone(&sockets), Rc::clone(&filling), self.0.clock.clone()).start();
+            let hub = HubRef { id, addr };
+            hubs.push(hub.clone());
+            let here = LocalHub { hub, sockets, filling };
+            local.insert(key, here.clone());
+            here
+        })
+    }
+
+    /// A name for a new connection on this hub.
+    pub(crate) fn new_channel(&self, hub: &HubRef) -> ChannelName {
+        let name = format!("ws.{}.{}!{}", self.0.process, hub.id, PresenceId::random().as_uuid().simple());
+        ChannelName::new(name).expect("short, and without control characters")
+    }
+
+    /// The hub that a connection of this process is on.
+    pub(crate) fn hub_of(&self, channel: &ChannelName) -> Option<HubRef> {
+        let (place, _) = channel.as_str().split_once('!')?;
+        let (process, hub) = place.strip_prefix("ws.")?.split_once('.')?;
+        let hub: usize = hub.parse().ok().filter(|_| process == self.0.process)?;
+        self.0.hubs.read().unwrap_or_else(PoisonError::into_inner).get(hub).cloned()
+    }
+
+    pub(crate) fn socket_opened(&self) {
+        self.0.sockets.send_modify(|open| *open += 1);
+    }
+
+    pub(crate) fn socket_closed(&self) {
+        self.0.sockets.send_modify(|open| *open -= 1);
+    }
+
+    // ---- the table ----
+
+    pub(super) fn shard(&self, shard: usize) -> MutexGuard<'_, HashMap<RoomName, Entry>> {
+        self.0.table[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shard_of(&self, name: &RoomName) -> usize {
+        usize::try_from(self.0.hasher.hash_one(name) % SHARDS as u64).expect("less than the number of shards")
+    }
+
+    /// Says something to a room, which is started if it does not run.
+    pub(crate) fn tell(&self, name: &RoomName, message: ToRoom) {
+        let shard = self.shard_of(name);
+        let mut table = self.shard(shard);
+        let entry = match table.get(name) {
+            Some(entry) if entry.actor.connected() => entry,
+            _ => {
+                table.insert(name.clone(), self.start_room(name));
+                table.get(name).expect("inserted")
+            }
+        };
+        entry.actor.do_send(Told { message, under_way: UnderWay::new(&entry.under_way) });
+    }
+
+    /// Says something to a room, unless it does not run.
+    pub(crate) fn tell_running(&self, name: &RoomName, message: ToRoom) {
+        if let Some(entry) = self.shard(self.shard_of(name)).get(name) {
+            entry.actor.do_send(Told { message, under_way: UnderWay::new(&entry.under_way) });
+        }
+    }
+
+    fn start_room(&self, name: &RoomName) -> Entry {
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let (rooms, room, count) = (self.clone(), name.clone(), under_way.clone());
+        let thread = usize::try_from(self.0.hasher.hash_one((name, "thread")) % self.0.threads.len() as u64);
+        let thread = &self.0.threads[thread.expect("less than the number of threads")];
+        let actor =
+            RoomActor::start_in_arbiter(thread, move |_: &mut Context<RoomActor>| RoomActor::new(room, rooms, count));
+        Entry { actor, under_way }
+    }
+
+    /// Takes a room that wants to stop out of the table, unless a message to it is on its way.
+    pub(crate) fn retire(&self, name: &RoomName, under_way: &AtomicUsize, actor: &Addr<RoomActor>) -> bool {
+        let mut table = self.shard(self.shard_of(name));
+        // Messages are counted under the lock, so none can come between this look and the removal.
+        if under_way.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        if table.get(name).is_some_and(|entry| entry.actor == *actor) {
+            table.remove(name);
+        }
+        true
+    }
+
+    /// Takes a room that gave up out of the table.
+    pub(crate) fn forget(&self, name: &RoomName, actor: &Addr<RoomActor>) {
+        let mut table = self.shard(self.shard_of(name));
+        if table.get(name).is_some_and(|entry| entry.actor == *actor) {
+            table.remove(name);
+        }
+    }
+
+    /// The rooms in memory.
+    pub(crate) fn names(&self) -> Vec<RoomName> {
+        (0..SHARDS).flat_map(|shard| self.shard(shard).keys().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Rooms were changed by a sweep: fires the events, and tells the rooms that run.
+    pub(crate) fn changed_elsewhere(&self, commits: Vec<RoomCommit>) {
+        for commit in commits {
+            self.0.signals.announce(&commit.room, &commit.delta, |_| true);
+            let room = commit.room.clone();
+            self.tell_running(&room, ToRoom::Changed(commit));
+        }
+    }
+
+    // ---- what sockets ask ----
+
+    /// Whether sockets may come in.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.0.supervisor.get().is_none() {
+            return Err(Error::NoSupervisor);
+        }
+        if self.is_shutting_down() {
+            return Err(Error::ShuttingDown);
+        }
+        Ok(())
+    }
+
+    /// Joins; whatever ends this but success, the presence leaves again.
+    pub(crate) async fn join(&self, room: &RoomName, presence: Arc<Presence>, hub: HubRef, touch: Touch) -> Result<()> {
+        self.check_open()?;
+        let mut undo = LeaveOnDrop { rooms: self, room, presence: Some(&presence) };
+        let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
+        let joined = self.repeat(room, limit, |reply| ToRoom::Join {
+            presence: presence.clone(),
+            hub: hub.clone(),
+            touch: touch.clone(),
+            reply,
+        });
+        joined.await?;
+        undo.presence = None;
+        Ok(())
+    }
+
+    /// Leaves. It happens even if this returns an error, or is not awaited to its end.
+    pub(crate) async fn leave(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) -> Result<()> {
+        self.repeat(room, self.0.config.store_timeout(), |reply| ToRoom::Leave {
+            id,
+            channel: channel.clone(),
+            reply: Some(reply),
+        })
+        .await
+    }
+
+    /// Leaves, without waiting for it.
+    pub(crate) fn leave_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
+        self.tell(room, ToRoom::Leave { id, channel: channel.clone(), reply: None });
+    }
+
+    pub(crate) async fn update(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) -> Result<()> {
+        self.repeat(room, self.0.config.store_timeout(), |reply| ToRoom::Update {
+            id,
+            channel: channel.clone(),
+            meta: meta.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Asks, and asks again if the room failed before it answered. All that is asked so may be repeated.
+    fn repeat<'a>(
+        &'a self,
+        room: &'a RoomName,
+        limit: std::time::Duration,
+        message: impl Fn(Reply<()>) -> ToRoom + 'a,
+    ) -> impl Future<Output = Result<()>> + 'a {
+        // The first message is on its way before anything is awaited.
+        let ask = move || {
+            let (reply, answer) = oneshot::channel();
+            self.tell(room, message(reply));
+            answer
+        };
+        let mut answer = ask();
+        async move {
+            let answers = async {
+                for _ in 1..ATTEMPTS {
+                    match answer.await {
+                        Ok(result) => return result,
+                        Err(_) => answer = ask(),
+                    }
+                }
+                answer.await.unwrap_or_else(|_| Err(Error::RoomFailed { room: room.clone() }))
+            };
+            tokio::time::timeout(limit, answers).await.unwrap_or(Err(Error::StoreUnavailable(None)))
+        }
+    }
+
+    pub(crate) fn set_node(&self, node: Option<NodeId>) {
+        self.0.node.send_replace(node);
+    }
+
+    pub(crate) fn set_healthy(&self, healthy: bool) {
+        self.0.healthy.store(healthy, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_superseded(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+        self.0.superseded.send_replace(true);
+        self.close_all();
+    }
+}
+
+/// Takes a join back that was not seen through: it failed, took too long, or nobody waits for it any more.
+struct LeaveOnDrop<'a> {
+    rooms: &'a Rooms,
+    room: &'a RoomName,
+    presence: Option<&'a Presence>,
+}
+
+impl Drop for LeaveOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(presence) = self.presence {
+            self.rooms.leave_at_once(self.room, presence.id, &presence.channel);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a room knows, and how it is told to others: the part of `RoomActor` that has no mailbox and no timer.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::Addr;
+
+use crate::{
+    clock::Tick,
+    model::{
+        Presence,
+        notice::{News, Notices},
+        replica::Replica,
+        roster::Roster,
+    },
+    name::{ChannelName, PresenceId},
+};
+
+use super::{
+    Rooms,
+    message::{HubRef, Joiner, Reply, RoomFlush, ToHub},
+    presence::PresenceActor,
+    touch::Touch,
+    wire,
+};
+use crate::name::RoomName;
+
+/// A presence of this node.
+pub(crate) struct Local {
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) child: Addr<PresenceActor>,
+    pub(crate) touch: Touch,
+    /// `None` while no socket has claimed it after the room lost its memory.
+    pub(crate) hub: Option<HubRef>,
+}
+
+pub(crate) struct HubMembers {
+    pub(crate) hub: HubRef,
+    pub(crate) members: usize,
+}
+
+/// A join whose commit is under way.
+pub(crate) struct Joining {
+    pub(crate) channel: ChannelName,
+    pub(crate) hub: HubRef,
+    pub(crate) touch: Touch,
+    pub(crate) reply: Option<Reply<()>>,
+}
+
+/// Why a presence is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Left,
+    Pruned,
+}
+
+/// A leave whose commit is under way.
+pub(crate) struct Leaving {
+    pub(crate) cause: Cause,
+    /// The commit has a higher batch number than this.
+    pub(crate) after: u64,
+    pub(crate) replies: Vec<Reply<()>>,
+}
+
+/// One who waits for a look at the roster.
+pub(crate) type Reader = Box<dyn FnOnce(&Roster) + Send>;
+
+/// What the room knows. All of it can be had again from the store and the hubs.
+pub(crate) struct State {
+    pub(crate) replica: Replica,
+    pub(crate) notices: Notices<Joiner>,
+    /// The roster is known, so readers can be answered.
+    pub(crate) known: bool,
+    pub(crate) locals: HashMap<PresenceId, Local>,
+    pub(crate) hubs: HashMap<usize, HubMembers>,
+    pub(crate) joining: HashMap<PresenceId, Joining>,
+    pub(crate) leaving: HashMap<PresenceId, Leaving>,
+    pub(crate) updating: HashMap<PresenceId, Vec<(u64, Reply<()>)>>,
+    pub(crate) stale: HashSet<PresenceId>,
+    pub(crate) readers: VecDeque<Reader>,
+    /// The hubs whose members must be told everything anew.
+    pub(crate) renew: HashSet<usize>,
+}
+
+impl State {
+    pub(crate) fn new(notify_interval: Duration) -> Self {
+        Self {
+            replica: Replica::default(),
+            notices: Notices::new(notify_interval),
+            known: false,
+            locals: HashMap::new(),
+            hubs: HashMap::new(),
+            joining: HashMap::new(),
+            leaving: HashMap::new(),
+            updating: HashMap::new(),
+            stale: HashSet::new(),
+            readers: VecDeque::new(),
+            renew: HashSet::new(),
+        }
+    }
+
+    /// Whether nothing is under way and nobody of this node is in the room.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.locals.is_empty()
+            && self.joining.is_empty()
+            && self.leaving.is_empty()
+            && self.updating.is_empty()
+            && self.readers.is_empty()
+            && self.due().is_none()
+    }
+
+    /// When members must be told something. As long as there is no room in the database, there is nothing to tell: it waits
+    /// for the room's next life.
+    pub(crate) fn due(&self) -> Option<Tick> {
+        self.notices.due().filter(|_| self.replica.position().is_some())
+    }
+
+    /// Counts a member on a hub.
+    pub(crate) fn enter_hub(&mut self, hub: &HubRef) {
+        self.hubs.entry(hub.id).or_insert_with(|| HubMembers { hub: hub.clone(), members: 0 }).members += 1;
+    }
+
+    /// Counts it off again.
+    pub(crate) fn leave_hub(&mut self, hub: &HubRef) {
+        if let Some(here) = self.hubs.get_mut(&hub.id) {
+            here.members -= 1;
+            if here.members == 0 {
+                self.hubs.remove(&hub.id);
+            }
+        }
+    }
+
+    /// Tells the members what is due.
+    pub(crate) fn flush(&mut self, now: Tick, name: &RoomName, rooms: &Rooms) {
+        let Some(position) = self.replica.position() else { return };
+        let notify = rooms.config().notify();
+        let flush = self.notices.flush(now, position);
+        let roster = self.replica.roster();
+        let (news, new_life) = match &flush.news {
+            News::None => (None, false),
+            News::Delta(delta) => {
+                let versions = (flush.from, flush.version);
+                (wire::news(notify, name, flush.epoch, versions, delta, roster), false)
+            }
+            News::NewLife => (None, true),
+        };
+        let mut joiners: HashMap<usize, Vec<Joiner>> = HashMap::new();
+        for joiner in flush.joiners {
+            joiners.entry(joiner.hub.id).or_default().push(joiner);
+        }
+        let renew = std::mem::take(&mut self.renew);
+        let first = (!joiners.is_empty() || new_life || !renew.is_empty())
+            .then(|| wire::first(notify, name, (flush.epoch, flush.version), roster))
+            .flatten();
+        for (id, HubMembers { hub, .. }) in &self.hubs {
+            let joiners = joiners.remove(id).unwrap_or_default();
+            let renew = new_life || renew.contains(id);
+            if news.is_none() && joiners.is_empty() && !renew {
+                continue;
+            }
+            hub.addr.do_send(ToHub::Flush(Box::new(RoomFlush {
+                room: name.clone(),
+                announced: (flush.epoch, flush.version),
+                news: news.clone(),
+                first: first.clone(),
+                renew,
+                joiners,
+            })));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! When a connection was last seen, shared by its actor and by all its presences.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use crate::clock::Tick;
+
+/// A touch is local: it stores a number. The database hears of it later and in bulk, and nobody waits for that.
+///
+/// It outlives the actors on both of its ends, so a restart of either makes nobody stale.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Touch(Arc<Cell>);
+
+#[derive(Debug, Default)]
+struct Cell {
+    seen: AtomicU64,
+    behind: AtomicBool,
+}
+
+impl Touch {
+    pub(crate) fn new(now: Tick) -> Self {
+        let touch = Self::default();
+        touch.mark(now);
+        touch
+    }
+
+    /// It was seen at `now`. Never goes back.
+    pub(crate) fn mark(&self, now: Tick) {
+        self.0.seen.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether both are of the same connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn seen(&self) -> Tick {
+        Tick(self.0.seen.load(Ordering::Relaxed))
+    }
+
+    /// Whether a frame that arrived still waits for the consumer. What it will say is not known yet, so its sender is not
+    /// stale.
+    pub(crate) fn set_behind(&self, behind: bool) {
+        self.0.behind.store(behind, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        self.0.behind.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,153 @@
+//! `presence_changed`: what an application hears of every change of every room.
+//!
+//! It is fired on the node that made the change, after the commit, in the order of the room's versions. Every subscriber
+//! has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and the next one it
+//! gets says how many. Nobody else is delayed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use actix::{Message, Recipient};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::{
+    model::{Delta, Presence},
+    name::RoomName,
+};
+
+/// How many events wait for one subscriber before it loses the oldest.
+pub const QUEUE: usize = 1024;
+
+/// A room changed.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+#[non_exhaustive]
+pub struct PresenceChanged {
+    /// Where.
+    pub room: RoomName,
+    /// What happened.
+    pub change: PresenceChange,
+    /// How many events this subscriber lost just before this one, because it was too slow.
+    pub missed: u64,
+}
+
+/// What happened in a room. As the signal `presence_changed` of django-channels-presence, but a bulk change says who left,
+/// and a changed meta or user is an event of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PresenceChange {
+    /// A presence joined.
+    Added(Arc<Presence>),
+    /// A presence left by itself.
+    Removed(Arc<Presence>),
+    /// A presence has another user or meta now; here as it is now.
+    Updated(Arc<Presence>),
+    /// These presences were removed together: they were stale, or their node was gone. One event for all that were due in
+    /// one turn of the room.
+    Bulk(Vec<Arc<Presence>>),
+}
+
+impl PresenceChanged {
+    /// The presence that joined, if this is about one.
+    #[must_use]
+    pub const fn added(&self) -> Option<&Arc<Presence>> {
+        if let PresenceChange::Added(presence) = &self.change { Some(presence) } else { None }
+    }
+
+    /// The presence that left by itself, if this is about one.
+    #[must_use]
+    pub const fn removed(&self) -> Option<&Arc<Presence>> {
+        if let PresenceChange::Removed(presence) = &self.change { Some(presence) } else { None }
+    }
+
+    /// Whether presences were pruned.
+    #[must_use]
+    pub const fn bulk_change(&self) -> bool {
+        matches!(self.change, PresenceChange::Bulk(_))
+    }
+}
+
+/// Those who want to know of changes.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    all: broadcast::Sender<PresenceChanged>,
+    rooms: Mutex<HashMap<RoomName, broadcast::Sender<PresenceChanged>>>,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self { all: broadcast::Sender::new(QUEUE), rooms: Mutex::default() }
+    }
+}
+
+impl Signals {
+    pub(crate) fn subscribe(&self, room: Option<RoomName>) -> Subscription {
+        let events = match room {
+            None => self.all.subscribe(),
+            Some(room) => self.rooms().entry(room).or_insert_with(|| broadcast::Sender::new(QUEUE)).subscribe(),
+        };
+        Subscription { events, missed: 0 }
+    }
+
+    fn rooms(&self) -> std::sync::MutexGuard<'_, HashMap<RoomName, broadcast::Sender<PresenceChanged>>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what a commit changed. Those for whom `pruned` holds left together; each other change is an event of its own.
+    pub(crate) fn announce(&self, room: &RoomName, delta: &Delta, pruned: impl Fn(&Presence) -> bool) {
+        let mut rooms = self.rooms();
+        let here = rooms.get(room).filter(|here| here.receiver_count() > 0);
+        if here.is_none() {
+            rooms.remove(room);
+            if self.all.receiver_count() == 0 {
+                return;
+            }
+        }
+        let here = rooms.get(room);
+        let tell = |change| {
+            let event = PresenceChanged { room: room.clone(), change, missed: 0 };
+            // An error only says that nobody listens just now.
+            let _ = here.map(|here| here.send(event.clone()));
+            let _ = self.all.send(event);
+        };
+        let (bulk, left): (Vec<_>, Vec<_>) = delta.left.iter().cloned().partition(|presence| pruned(presence));
+        delta.joined.iter().cloned().map(PresenceChange::Added).for_each(tell);
+        delta.updated.iter().cloned().map(PresenceChange::Updated).for_each(tell);
+        left.into_iter().map(PresenceChange::Removed).for_each(tell);
+        if !bulk.is_empty() {
+            tell(PresenceChange::Bulk(bulk));
+        }
+    }
+}
+
+/// The changes of all rooms, or of one, from the moment of subscribing.
+#[derive(Debug)]
+pub struct Subscription {
+    events: broadcast::Receiver<PresenceChanged>,
+    missed: u64,
+}
+
+impl Subscription {
+    /// The next change. `None` once the rooms are gone.
+    pub async fn next(&mut self) -> Option<PresenceChanged> {
+        loop {
+            match self.events.recv().await {
+                Ok(event) => return Some(PresenceChanged { missed: std::mem::take(&mut self.missed), ..event }),
+                Err(RecvError::Lagged(missed)) => self.missed += missed,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Gives each event to an actor, one after the other: the next one when it is done with the one before.
+    pub(crate) async fn forward(mut self, recipient: Recipient<PresenceChanged>) {
+        while let Some(event) = self.next().await {
+            // A handler that panicked has closed its mailbox: that ends its subscription, and only that.
+            if recipient.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Where rooms and presences outlive the process.
+//!
+//! A [`Store`] keeps three tables: nodes with their leases, rooms with their epoch and version, and presences. It decides
+//! nothing about presence; it makes what was decided durable, and gives each room's changes one order. Time inside a store
+//! is the database's own (milliseconds since 1970), never a node's.
+//!
+//! [`MemoryStore`] forgets everything with the process. [`SqlStore`] speaks to a database by sea-orm.
+
+#[cfg(feature = "sqlite")]
+mod entity;
+mod memory;
+#[cfg(feature = "sqlite")]
+mod migration;
+mod plan;
+pub(crate) mod writer;
+#[cfg(feature = "sqlite")]
+mod sql;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{
+    model::{Delta, Meta, Presence, Snapshot},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
+};
+
+pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sql::{SqlStore, Synchronous};
+
+/// How long a life that lost its name to a later one is remembered after its end. A process that wakes up from a longer
+/// sleep than this takes its name back from the later one, instead of being told to stop.
+const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A time as a database stores it.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database is away, too slow, full, locked or read-only. Whether the change happened is not known; asking again
+    /// is safe and may work.
+    #[error("the presence store is unavailable")]
+    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// This node's lease ran out and somebody declared it dead, or another process took its name. Nothing was written.
+    #[error("node `{node}` may not write any more")]
+    Fenced {
+        /// The life that is over.
+        node: NodeId,
+        /// A later life holds the same name, so this one must stop rather than register again.
+        superseded: bool,
+    },
+    /// The database refused the data itself, or its schema is not one that this version knows. Asking again gives the
+    /// same answer.
+    #[error("the presence store refused the request")]
+    Refused(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// One change of one presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Adds the presence. If its id is there already, it becomes this node's and is no longer held; its user and meta
+    /// become those given here.
+    Join(Arc<Presence>),
+    /// Removes the presence if it is there under this channel.
+    Leave {
+        /// Which presence.
+        id: PresenceId,
+        /// The channel it must have. One that was resumed has another, and stays.
+        channel: ChannelName,
+    },
+    /// Replaces the meta of the presence if it is there under this channel.
+    Update {
+        /// Which presence.
+        id: PresenceId,
+        /// The channel it must have.
+        channel: ChannelName,
+        /// The new meta.
+        meta: Meta,
+    },
+}
+
+impl Write {
+    /// Which presence it is about.
+    #[must_use]
+    pub fn id(&self) -> PresenceId {
+        match self {
+            Self::Join(presence) => presence.id,
+            Self::Leave { id, .. } | Self::Update { id, .. } => *id,
+        }
+    }
+}
+
+/// What is to change in one room. At most one write for each presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomWrites {
+    /// The room.
+    pub room: RoomName,
+    /// The changes; their order does not matter, since no two are about the same presence.
+    pub writes: Vec<Write>,
+}
+
+/// Where a room stands after a transaction, and what that transaction changed in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomCommit {
+    /// The room.
+    pub room: RoomName,
+    /// Its life.
+    pub epoch: Epoch,
+    /// Its version now. One more than before if `delta` holds something, else as before.
+    pub version: Version,
+    /// What really changed.
+    pub delta: Delta,
+}
+
+/// What a call that works in batches did in this one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The rooms that changed.
+    pub commits: Vec<RoomCommit>,
+    /// How many presences this batch handled, those included whose room did not change (they were held). Fewer than the
+    /// limit: there are no more.
+    pub handled: u64,
+}
+
+/// What becomes of the presences of a life that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// All are held for this grace: the node itself has started again, and its clients are about to return.
+    HoldAll(Duration),
+    /// Those with a resume token are held for this grace, the others are removed.
+    HoldResumable(Duration),
+}
+
+/// Keeps nodes, rooms and presences. See the [module](self) for what it is for.
+///
+/// Every method is one transaction, all or nothing, and may be repeated after [`StoreError::Unavailable`]. A transaction
+/// that changes who is in a room, or a meta, gives that room the next version, exactly one whatever the number of changes;
+/// one that changes nothing gives none. Implementations lock rows in the order node, rooms by id, presences by id.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Brings the schema up to date. Safe when several nodes start at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
+    async fn prepare(&self) -> Result<(), StoreError>;
+
+    /// Begins the life `node` under `name`, with a lease of `lease` from now. A former life under that name loses the
+    /// name and is fenced. Returns every former life under that name that has presences left to
+    /// [`clear`](Self::clear): more than one if a life was over before it had cleared the one before. Registering the
+    /// same life again renews its lease.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if this very life is over.
+    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError>;
+
+    /// Extends the lease to `lease` from now, also if it ran out but nobody fenced it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life is over.
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError>;
+
+    /// Changes rooms, all in one transaction. A room that is not there is made first. Returns the commits of the rooms
+    /// in the order given.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life is over, [`StoreError::Refused`] if a room or a presence is named twice, a
+    /// presence is in another room already, or its channel speaks for another presence of the room. Nothing was written.
+    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError>;
+
+    /// Notes when presences of this node were last seen: so long ago. Those that are gone, or another node's by now, are
+    /// passed over; one that is known to have been seen later stays as it is. It gives no version.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life is over.
+    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError>;
+
+    /// Who is in the room, all as of one moment. `None` if there is no such room.
+    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError>;
+
+    /// Where these rooms stand. A room that is not there is left out.
+    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError>;
+
+    /// The rooms in which the user has a presence, sorted by their bytes.
+    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError>;
+
+    /// Fences every other life whose lease ran out, and returns all fenced lives that have presences left to
+    /// [`clear`](Self::clear). Those whose name went to a later life that is not over are left out: they are its to clear
+    /// ([`register`](Self::register) told it).
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError>;
+
+    /// Handles up to `limit` presences of the fenced life `dead`. Those that are held already keep the grace they have
+    /// and do not count. Once `dead` has no presence left at all, it is forgotten. Does nothing if `dead` is not fenced.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError>;
+
+    /// Removes up to `limit` presences whose grace is over.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError>;
+
+    /// Removes up to `limit` presences that no live node answers for (they are held, or their node's lease ran out) and
+    /// that were last seen more than `max_age` ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError>;
+
+    /// Removes every room that nobody is in, and returns how many. A room that is being joined at the same time stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError>;
+
+    /// Ends the life `node`: removes every presence it still has, save those that are held, and forgets the life. Does
+    /// nothing if it is forgotten already.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if somebody else ended it: its presences are theirs to clear.
+    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError>;
+}

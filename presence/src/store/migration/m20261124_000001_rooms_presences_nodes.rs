@@ -1,0 +1,158 @@
+//! The first schema.
+//!
+//! Ids are UUIDs as 16 bytes, times are milliseconds since 1970, names are compared as bytes. There is no index on
+//! `last_seen`: it would make every touch pay for what only a prune reads.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::DbBackend;
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[derive(DeriveIden)]
+enum Nodes {
+    Table,
+    Id,
+    Name,
+    LostName,
+    StartedAt,
+    LeaseUntil,
+    FencedAt,
+}
+
+#[derive(DeriveIden)]
+enum Rooms {
+    Table,
+    Id,
+    ChannelName,
+    Version,
+    CreatedAt,
+}
+
+#[derive(DeriveIden)]
+enum Presences {
+    Table,
+    Id,
+    RoomId,
+    ChannelName,
+    UserId,
+    Meta,
+    NodeId,
+    SessionHash,
+    HeldUntil,
+    JoinedAt,
+    LastSeen,
+}
+
+/// A column that holds a UUID in 16 bytes.
+fn id(backend: DbBackend, column: impl IntoIden) -> ColumnDef {
+    let mut definition = ColumnDef::new(column);
+    match backend {
+        DbBackend::Postgres => definition.uuid(),
+        _ => definition.binary_len(16),
+    };
+    definition.not_null().take()
+}
+
+fn name(column: impl IntoIden) -> ColumnDef {
+    ColumnDef::new(column).string_len(255).take()
+}
+
+fn number(column: impl IntoIden) -> ColumnDef {
+    ColumnDef::new(column).big_integer().take()
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let backend = manager.get_database_backend();
+        for table in [nodes(backend), rooms(backend), presences(backend)] {
+            manager.create_table(table).await?;
+        }
+        for index in indexes(backend) {
+            manager.create_index(index).await?;
+        }
+        Ok(())
+    }
+}
+
+fn nodes(backend: DbBackend) -> TableCreateStatement {
+    Table::create()
+        .table(Nodes::Table)
+        .col(id(backend, Nodes::Id).primary_key())
+        .col(name(Nodes::Name).unique_key())
+        .col(name(Nodes::LostName))
+        .col(number(Nodes::StartedAt).not_null())
+        .col(number(Nodes::LeaseUntil).not_null())
+        .col(number(Nodes::FencedAt))
+        .take()
+}
+
+fn rooms(backend: DbBackend) -> TableCreateStatement {
+    Table::create()
+        .table(Rooms::Table)
+        .col(id(backend, Rooms::Id).primary_key())
+        .col(name(Rooms::ChannelName).not_null().unique_key())
+        .col(number(Rooms::Version).not_null())
+        .col(number(Rooms::CreatedAt).not_null())
+        .take()
+}
+
+fn presences(backend: DbBackend) -> TableCreateStatement {
+    let mut room = ForeignKey::create()
+        .from(Presences::Table, Presences::RoomId)
+        .to(Rooms::Table, Rooms::Id)
+        .on_delete(ForeignKeyAction::Restrict)
+        .take();
+    let mut node = ForeignKey::create()
+        .from(Presences::Table, Presences::NodeId)
+        .to(Nodes::Table, Nodes::Id)
+        .on_delete(ForeignKeyAction::Restrict)
+        .take();
+    Table::create()
+        .table(Presences::Table)
+        .col(id(backend, Presences::Id).primary_key())
+        .col(id(backend, Presences::RoomId))
+        .col(name(Presences::ChannelName).not_null())
+        .col(name(Presences::UserId))
+        .col(ColumnDef::new(Presences::Meta).text().not_null())
+        .col(id(backend, Presences::NodeId))
+        .col(ColumnDef::new(Presences::SessionHash).binary_len(32))
+        .col(number(Presences::HeldUntil))
+        .col(number(Presences::JoinedAt).not_null())
+        .col(number(Presences::LastSeen).not_null())
+        .foreign_key(&mut room)
+        .foreign_key(&mut node)
+        .take()
+}
+
+fn indexes(backend: DbBackend) -> Vec<IndexCreateStatement> {
+    use Presences::{ChannelName, HeldUntil, NodeId, RoomId, SessionHash, UserId};
+    vec![
+        index("presences_room_channel", [RoomId, ChannelName]).unique().take(),
+        sparse(backend, SessionHash, index("presences_room_session", [RoomId, SessionHash]).unique()),
+        index("presences_channel", [ChannelName]),
+        // With `held_until`, so that those of a dead node that are not held yet are found without passing the others.
+        index("presences_node", [NodeId, HeldUntil]),
+        sparse(backend, HeldUntil, &mut index("presences_held", [HeldUntil])),
+        sparse(backend, UserId, &mut index("presences_user_room", [UserId, RoomId])),
+    ]
+}
+
+fn index<const N: usize>(name: &str, columns: [Presences; N]) -> IndexCreateStatement {
+    let mut index = Index::create().name(name).table(Presences::Table).take();
+    for column in columns {
+        index.col(column);
+    }
+    index
+}
+
+/// Leaves rows out of the index that have no value in `column`, where the database can: most have none, and each join
+/// would pay for them.
+fn sparse(backend: DbBackend, column: Presences, index: &mut IndexCreateStatement) -> IndexCreateStatement {
+    if backend != DbBackend::MySql {
+        index.and_where(Expr::col(column).is_not_null());
+    }
+    index.take()
+}

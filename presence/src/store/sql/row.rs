@@ -1,0 +1,76 @@
+//! From rows to values.
+//!
+//! What this crate wrote it can read. Anything else was put there by another hand, and is refused rather than guessed.
+
+use std::sync::Arc;
+
+use sea_orm::prelude::Uuid;
+
+use crate::{
+    model::{Meta, Presence},
+    name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
+};
+
+use super::super::{StoreError, plan::Found};
+
+/// When it was fenced, and the name that a later life took from it.
+pub(super) type Life = (Option<i64>, Option<String>);
+
+/// Id, name and version.
+pub(super) type RoomRow = (Uuid, String, i64);
+
+/// Id, room, channel, user, meta, node, and until when it is held.
+pub(super) type PresenceRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>);
+
+/// A [`PresenceRow`], and the hash of the resume token.
+pub(super) type UnheldRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>, Option<Vec<u8>>);
+
+/// Where a room stands.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) room: RoomName,
+    pub(super) epoch: Epoch,
+    pub(super) version: Version,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the row `{id}` of table `{table}` is not one that this crate wrote")]
+struct Foreign {
+    table: &'static str,
+    id: Uuid,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+fn foreign<E>(table: &'static str, id: Uuid) -> impl FnOnce(E) -> StoreError
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    move |source| StoreError::Refused(Arc::new(Foreign { table, id, source: source.into() }))
+}
+
+pub(super) fn room_name((id, name): (Uuid, String)) -> Result<RoomName, StoreError> {
+    RoomName::try_from(name).map_err(foreign("rooms", id))
+}
+
+pub(super) fn place((id, name, version): RoomRow) -> Result<Place, StoreError> {
+    let room = RoomName::try_from(name).map_err(foreign("rooms", id))?;
+    let version = u64::try_from(version).map_err(foreign("rooms", id))?;
+    Ok(Place { room, epoch: Epoch::from_uuid(id), version: Version(version) })
+}
+
+pub(super) fn found((id, room, channel, user, meta, node, held_until): PresenceRow) -> Result<Found, StoreError> {
+    let channel = ChannelName::try_from(channel).map_err(foreign("presences", id))?;
+    let user = user.map(UserId::try_from).transpose().map_err(foreign("presences", id))?;
+    let meta = if meta == "{}" { Meta::default() } else { Meta::from_json(&meta).map_err(foreign("presences", id))? };
+    let held = held_until.is_some();
+    let presence =
+        Presence { meta, held, ..Presence::new(PresenceId::from_uuid(id), channel, user, NodeId::from_uuid(node)) };
+    Ok(Found { room: Epoch::from_uuid(room), presence: Arc::new(presence) })
+}
+
+/// Also whether it can be resumed.
+pub(super) fn found_unheld(row: UnheldRow) -> Result<(Found, bool), StoreError> {
+    let (id, room, channel, user, meta, node, held_until, session) = row;
+    Ok((found((id, room, channel, user, meta, node, held_until))?, session.is_some()))
+}

@@ -1,0 +1,234 @@
+//! What SQLite has of its own: connections, its one lock, time, errors, and statements that others spell otherwise.
+//!
+//! One connection writes, since SQLite has one writer anyway and waits for a lock by sleeping; some others read, and in
+//! WAL mode they never wait for the writer. A write transaction takes the lock when it begins (`BEGIN IMMEDIATE`): one
+//! that read first and wrote later would fail, whatever the busy timeout, if somebody else wrote in between.
+
+use std::{
+    fmt::{self, Write},
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode,
+    SqlxError, Statement, TransactionOptions, TransactionTrait,
+    sqlx::{
+        ConnectOptions, Connection,
+        error::DatabaseError,
+        pool::PoolOptions,
+        sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous},
+    },
+};
+
+use crate::name::{NodeId, PresenceId};
+
+/// How many connections read.
+const READERS: u32 = 4;
+
+/// How long a statement waits for a lock that another process has, and a caller for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many touches one statement takes.
+const TOUCHES: usize = 10_000;
+
+/// When a commit is safe.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Synchronous {
+    /// It survives the end of the process at once, and a loss of power some moments later: the last transactions may be
+    /// lost then, but the file stays sound. Several times faster.
+    #[default]
+    Normal,
+    /// It survives a loss of power at once.
+    Full,
+}
+
+#[derive(Clone)]
+pub(super) struct Sqlite {
+    options: SqliteConnectOptions,
+    in_memory: bool,
+    pub(super) writer: DatabaseConnection,
+    readers: DatabaseConnection,
+    wall_clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sqlite").field(&self.options.get_filename()).finish()
+    }
+}
+
+impl Sqlite {
+    /// Checks the address of a database. It is opened when it is first needed.
+    pub(super) fn new(url: &str) -> Result<Self, DbErr> {
+        if !url.starts_with("sqlite:") {
+            return Err(bad_url("the URL of the database does not begin with `sqlite:`"));
+        }
+        let options = SqliteConnectOptions::from_str(url).map_err(|error| DbErr::Conn(sqlx_error(error)))?;
+        if options.get_filename() == Path::new("") {
+            // SQLite would make a private file for each connection, and delete it afterwards.
+            return Err(bad_url("the URL of the database names no file"));
+        }
+        let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+        let options = if url.contains("mode=") { options } else { options.create_if_missing(true) };
+        // Loads read some 10,000 rows in a row, and hand each from the thread of the connection to that of the caller.
+        let options = options.busy_timeout(PATIENCE).row_buffer_size(1024).disable_statement_logging();
+        Ok(Self::open(options, in_memory, Synchronous::default(), Arc::new(utc)))
+    }
+
+    fn open(
+        options: SqliteConnectOptions,
+        in_memory: bool,
+        synchronous: Synchronous,
+        wall_clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    ) -> Self {
+        let options = options.synchronous(match synchronous {
+            Synchronous::Normal => SqliteSynchronous::Normal,
+            Synchronous::Full => SqliteSynchronous::Full,
+        });
+        let writer: DatabaseConnection = pool(1).connect_lazy_with(options.clone()).into();
+        // A database in memory lives in its connection, and has no room for a reader beside the writer.
+        let readers = if in_memory {
+            writer.clone()
+        } else {
+            pool(READERS).connect_lazy_with(options.clone().pragma("query_only", "ON")).into()
+        };
+        Self { options, in_memory, writer, readers, wall_clock }
+    }
+
+    pub(super) fn with_synchronous(self, synchronous: Synchronous) -> Self {
+        Self::open(self.options, self.in_memory, synchronous, self.wall_clock)
+    }
+
+    pub(super) fn with_wall_clock(self, wall_clock: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
+        Self { wall_clock, ..self }
+    }
+
+    /// Begins a transaction that writes. Dropped without a commit, it has never been.
+    pub(super) async fn write(&self) -> Result<DatabaseTransaction, DbErr> {
+        let immediate = Some(SqliteTransactionMode::Immediate);
+        let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
+        self.writer.begin_with_options(options).await
+    }
+
+    /// Begins a transaction that sees the database as it is at its first query.
+    pub(super) async fn read(&self) -> Result<DatabaseTransaction, DbErr> {
+        self.readers.begin().await
+    }
+
+    /// For queries that stand alone.
+    pub(super) fn readers(&self) -> &DatabaseConnection {
+        &self.readers
+    }
+
+    /// The time in milliseconds since 1970. SQLite has no clock but its process's.
+    pub(super) fn now(&self) -> i64 {
+        (self.wall_clock)()
+    }
+
+    /// Puts the file into WAL mode, which it keeps.
+    pub(super) async fn prepare(&self) -> Result<(), DbErr> {
+        let since = tokio::time::Instant::now();
+        loop {
+            match self.writer.execute_unprepared("PRAGMA journal_mode = WAL").await {
+                // Alone of all statements this one does not wait for a lock, and four processes may start at once.
+                Err(error) if is_busy(&error) && since.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                other => return other.map(drop),
+            }
+        }
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    PoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // SQLite ends a transaction by itself when the disk is full or fails. The driver then counts one too many for
+        // ever, and refuses to begin another: such a connection is replaced.
+        .before_acquire(|connection: &mut SqliteConnection, _| {
+            Box::pin(async move { Ok(!connection.is_in_transaction()) })
+        })
+}
+
+fn utc() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    super::super::millis(since_1970)
+}
+
+fn bad_url(why: &'static str) -> DbErr {
+    DbErr::Conn(sqlx_error(SqlxError::Configuration(why.into())))
+}
+
+fn sqlx_error(error: SqlxError) -> RuntimeErr {
+    RuntimeErr::SqlxError(Arc::new(error))
+}
+
+/// The primary result code, which <https://www.sqlite.org/rescode.html> lists.
+fn code(error: &dyn DatabaseError) -> Option<u32> {
+    let extended: u32 = error.code()?.parse().ok()?;
+    Some(extended & 0xff)
+}
+
+fn is_busy(error: &DbErr) -> bool {
+    const BUSY: u32 = 5;
+    const LOCKED: u32 = 6;
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return false;
+    };
+    error.as_database_error().and_then(code).is_some_and(|code| matches!(code, BUSY | LOCKED))
+}
+
+/// Whether asking again gives the same answer.
+pub(super) fn is_permanent(error: &dyn DatabaseError) -> bool {
+    const ERROR: u32 = 1;
+    const CORRUPT: u32 = 11;
+    const SCHEMA: u32 = 17;
+    const TOO_BIG: u32 = 18;
+    const CONSTRAINT: u32 = 19;
+    const MISMATCH: u32 = 20;
+    const MISUSE: u32 = 21;
+    const RANGE: u32 = 25;
+    const NOT_A_DATABASE: u32 = 26;
+    code(error).is_some_and(|code| {
+        [ERROR, CORRUPT, SCHEMA, TOO_BIG, CONSTRAINT, MISMATCH, MISUSE, RANGE, NOT_A_DATABASE].contains(&code)
+    })
+}
+
+/// Notes when presences of `node` were seen last, each at a time of its own. One parameter serves any number of them, so
+/// the statement is prepared once.
+pub(super) async fn touch(
+    transaction: &DatabaseTransaction,
+    node: NodeId,
+    now: i64,
+    seen: &[(PresenceId, Duration)],
+) -> Result<(), DbErr> {
+    const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen \
+        FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS seen FROM json_each(?)) AS touch \
+        WHERE presences.id = touch.id AND presences.node_id = ? AND presences.last_seen < touch.seen";
+    for seen in seen.chunks(TOUCHES) {
+        let values = [touches(now, seen).into(), node.as_uuid().into()];
+        transaction.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, TOUCH, values)).await?;
+    }
+    Ok(())
+}
+
+fn touches(now: i64, seen: &[(PresenceId, Duration)]) -> String {
+    let mut json = String::with_capacity(56 * seen.len());
+    for (id, ago) in seen {
+        let separator = if json.is_empty() { '[' } else { ',' };
+        let at = now.saturating_sub(super::super::millis(*ago));
+        write!(json, "{separator}[\"{}\",{at}]", id.as_uuid().simple()).expect("a string takes every text");
+    }
+    json.push(']');
+    json
+}

@@ -1,0 +1,303 @@
+//! The text of every statement.
+//!
+//! They are built, not spelt, so that one text serves each database; what a database has of its own is in its file
+//! ([`sqlite`](super::sqlite)). Locks on rows are asked for in the order node, rooms by id, presences by id. SQLite knows
+//! none: it has one lock for everything, taken when the transaction begins.
+
+use std::sync::Arc;
+
+use sea_orm::{
+    ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    SelectGetableTuple, Selector, UpdateMany,
+    prelude::{Expr, Uuid},
+    sea_query::{Alias, ExprTrait, InsertStatement, OnConflict, Query, SelectStatement},
+};
+
+use crate::{
+    model::Presence,
+    name::{Epoch, NodeId, NodeName, UserId},
+};
+
+use super::{
+    super::{
+        REMEMBERED,
+        entity::{node, presence, room},
+        millis,
+    },
+    row::{Life, PresenceRow, RoomRow, UnheldRow},
+};
+
+/// A query whose rows come as tuples: several times faster than as models.
+pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;
+
+// Nodes.
+
+pub(super) fn life(node: NodeId) -> Rows<Life> {
+    node::Entity::find_by_id(node.as_uuid())
+        .select_only()
+        .columns([node::Column::FencedAt, node::Column::LostName])
+        .lock_shared()
+        .into_tuple()
+}
+
+pub(super) fn live_under(name: &str) -> Rows<Uuid> {
+    let live = node::Entity::find().filter(node::Column::Name.eq(name)).filter(node::Column::FencedAt.is_null());
+    live.select_only().column(node::Column::Id).into_tuple()
+}
+
+pub(super) fn take_name(from_all_but: NodeId, name: &NodeName, now: i64) -> UpdateMany<node::Entity> {
+    let fenced_at = Expr::col(node::Column::FencedAt).if_null(now);
+    node::Entity::update_many()
+        .col_expr(node::Column::LostName, Expr::col(node::Column::Name))
+        .col_expr(node::Column::Name, Expr::value(None::<String>))
+        .col_expr(node::Column::FencedAt, fenced_at)
+        .filter(node::Column::Name.eq(name.as_str()))
+        .filter(node::Column::Id.ne(from_all_but.as_uuid()))
+}
+
+pub(super) fn begin_life(node: NodeId, name: &NodeName, now: i64, lease_until: i64) -> InsertStatement {
+    use node::Column::{Id, LeaseUntil, Name, StartedAt};
+    Query::insert()
+        .into_table(node::Entity)
+        .columns([Id, Name, StartedAt, LeaseUntil])
+        .values_panic([node.as_uuid().into(), name.as_str().into(), now.into(), lease_until.into()])
+        .on_conflict(OnConflict::column(Id).update_columns([Name, LeaseUntil]).to_owned())
+        .take()
+}
+
+/// Lives that lost this name and have presences that are not held.
+pub(super) fn uncleared_under(name: &NodeName) -> Rows<Uuid> {
+    uncleared().filter(node::Column::LostName.eq(name.as_str())).into_tuple()
+}
+
+/// Fenced lives that have presences that are not held, and no later life that has their name and is not over.
+pub(super) fn uncleared_orphans() -> Rows<Uuid> {
+    let later = Alias::new("later");
+    let successor = Query::select()
+        .expr(Expr::val(1))
+        .from_as(node::Entity, later.clone())
+        .and_where(Expr::col((later.clone(), node::Column::Name)).equals((node::Entity, node::Column::LostName)))
+        .and_where(Expr::col((later, node::Column::FencedAt)).is_null())
+        .take();
+    uncleared().filter(Expr::not_exists(successor)).into_tuple()
+}
+
+fn uncleared() -> sea_orm::Select<node::Entity> {
+    let unheld = presences_of_node().and_where(presence::Column::HeldUntil.is_null()).take();
+    node::Entity::find()
+        .select_only()
+        .column(node::Column::Id)
+        .filter(node::Column::FencedAt.is_not_null())
+        .filter(Expr::exists(unheld))
+        .order_by_asc(node::Column::Id)
+}
+
+/// For a node at hand in the query around it.
+fn presences_of_node() -> SelectStatement {
+    Query::select()
+        .expr(Expr::val(1))
+        .from(presence::Entity)
+        .and_where(Expr::col((presence::Entity, presence::Column::NodeId)).equals((node::Entity, node::Column::Id)))
+        .take()
+}
+
+pub(super) fn renew(node: NodeId, lease_until: i64) -> UpdateMany<node::Entity> {
+    node::Entity::update_many()
+        .col_expr(node::Column::LeaseUntil, Expr::value(lease_until))
+        .filter(node::Column::Id.eq(node.as_uuid()))
+        .filter(node::Column::FencedAt.is_null())
+}
+
+pub(super) fn fence_expired(all_but: NodeId, now: i64) -> UpdateMany<node::Entity> {
+    node::Entity::update_many()
+        .col_expr(node::Column::FencedAt, Expr::value(now))
+        .filter(node::Column::FencedAt.is_null())
+        .filter(node::Column::LeaseUntil.lt(now))
+        .filter(node::Column::Id.ne(all_but.as_uuid()))
+}
+
+pub(super) fn end_life(node: NodeId, now: i64) -> UpdateMany<node::Entity> {
+    node::Entity::update_many()
+        .col_expr(node::Column::FencedAt, Expr::value(now))
+        .filter(node::Column::Id.eq(node.as_uuid()))
+}
+
+/// Fenced lives that have no presences; those that lost their name only after a while.
+pub(super) fn forget_lives(now: i64) -> DeleteMany<node::Entity> {
+    let old = node::Column::FencedAt.lt(now.saturating_sub(millis(REMEMBERED)));
+    node::Entity::delete_many()
+        .filter(node::Column::FencedAt.is_not_null())
+        .filter(Condition::any().add(node::Column::LostName.is_null()).add(old))
+        .filter(Expr::not_exists(presences_of_node()))
+}
+
+// Rooms.
+
+fn rooms() -> sea_orm::Select<room::Entity> {
+    room::Entity::find().select_only().columns([room::Column::Id, room::Column::ChannelName, room::Column::Version])
+}
+
+pub(super) fn room(name: &str) -> Rows<RoomRow> {
+    rooms().filter(room::Column::ChannelName.eq(name)).into_tuple()
+}
+
+pub(super) fn rooms_by_name(names: Vec<&str>) -> Rows<RoomRow> {
+    rooms().filter(room::Column::ChannelName.is_in(names)).into_tuple()
+}
+
+pub(super) fn lock_rooms_by_name(names: Vec<&str>) -> Rows<RoomRow> {
+    rooms().filter(room::Column::ChannelName.is_in(names)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
+}
+
+pub(super) fn lock_rooms(ids: Vec<Uuid>) -> Rows<RoomRow> {
+    rooms().filter(room::Column::Id.is_in(ids)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
+}
+
+pub(super) fn make_rooms(names: &[&str], now: i64) -> InsertStatement {
+    use room::Column::{ChannelName, CreatedAt, Id, Version};
+    let mut insert = Query::insert().into_table(room::Entity).columns([Id, ChannelName, Version, CreatedAt]).take();
+    for name in names {
+        insert.values_panic([Epoch::random().as_uuid().into(), (*name).into(), 0_i64.into(), now.into()]);
+    }
+    // Somebody else may have made one of them just now.
+    insert.on_conflict(OnConflict::column(ChannelName).do_nothing_on([Id]).to_owned());
+    insert
+}
+
+pub(super) fn bump(ids: Vec<Uuid>) -> UpdateMany<room::Entity> {
+    room::Entity::update_many()
+        .col_expr(room::Column::Version, Expr::col(room::Column::Version).add(1))
+        .filter(room::Column::Id.is_in(ids))
+}
+
+pub(super) fn delete_empty_rooms() -> DeleteMany<room::Entity> {
+    let anybody = Query::select()
+        .expr(Expr::val(1))
+        .from(presence::Entity)
+        .and_where(Expr::col((presence::Entity, presence::Column::RoomId)).equals((room::Entity, room::Column::Id)))
+        .take();
+    room::Entity::delete_many().filter(Expr::not_exists(anybody))
+}
+
+pub(super) fn rooms_of(user: &UserId) -> Rows<(Uuid, String)> {
+    let ids = presence::Entity::find()
+        .select_only()
+        .column(presence::Column::RoomId)
+        .filter(presence::Column::UserId.eq(user.as_str()))
+        .into_query();
+    room::Entity::find()
+        .select_only()
+        .columns([room::Column::Id, room::Column::ChannelName])
+        .filter(room::Column::Id.in_subquery(ids))
+        .into_tuple()
+}
+
+// Presences.
+
+/// A limit that fits a database's largest number.
+fn at_most(limit: u64) -> u64 {
+    Ord::min(limit, i64::MAX.unsigned_abs())
+}
+
+fn presences() -> sea_orm::Select<presence::Entity> {
+    use presence::Column::{ChannelName, HeldUntil, Id, Meta, NodeId, RoomId, UserId};
+    presence::Entity::find().select_only().columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil])
+}
+
+pub(super) fn presences_by_id(ids: Vec<Uuid>) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::Id.is_in(ids)).into_tuple()
+}
+
+/// One page of who is in a room, after a channel name, in the order of an index.
+pub(super) fn page(room: Uuid, after: &str, limit: u64) -> Rows<PresenceRow> {
+    presences()
+        .filter(presence::Column::RoomId.eq(room))
+        .filter(presence::Column::ChannelName.gt(after))
+        .order_by_asc(presence::Column::ChannelName)
+        .limit(at_most(limit))
+        .into_tuple()
+}
+
+/// Of one node, those that are not held, and with each the hash of its resume token.
+pub(super) fn unheld(node: NodeId, limit: u64) -> Rows<UnheldRow> {
+    presences()
+        .column(presence::Column::SessionHash)
+        .filter(presence::Column::NodeId.eq(node.as_uuid()))
+        .filter(presence::Column::HeldUntil.is_null())
+        .limit(at_most(limit))
+        .into_tuple()
+}
+
+pub(super) fn unheld_ids(node: NodeId, limit: u64) -> Rows<Uuid> {
+    presence::Entity::find()
+        .select_only()
+        .column(presence::Column::Id)
+        .filter(presence::Column::NodeId.eq(node.as_uuid()))
+        .filter(presence::Column::HeldUntil.is_null())
+        .limit(at_most(limit))
+        .into_tuple()
+}
+
+pub(super) fn past_grace(now: i64, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::HeldUntil.lt(now)).limit(at_most(limit)).into_tuple()
+}
+
+/// Those last seen before `cut` that are held, or whose node is fenced or has no lease.
+pub(super) fn stale(now: i64, cut: i64, limit: u64) -> Rows<PresenceRow> {
+    let dead = node::Entity::find()
+        .select_only()
+        .column(node::Column::Id)
+        .filter(Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now)))
+        .into_query();
+    // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
+    let nobodys =
+        Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead));
+    presences().filter(presence::Column::LastSeen.lt(cut)).filter(nobodys).limit(at_most(limit)).into_tuple()
+}
+
+pub(super) fn delete_presences(ids: Vec<Uuid>) -> DeleteMany<presence::Entity> {
+    presence::Entity::delete_many().filter(presence::Column::Id.is_in(ids))
+}
+
+pub(super) fn hold(ids: Vec<Uuid>, until: i64) -> UpdateMany<presence::Entity> {
+    presence::Entity::update_many()
+        .col_expr(presence::Column::HeldUntil, Expr::value(until))
+        .filter(presence::Column::Id.is_in(ids))
+}
+
+/// Inserts presences, or makes rows that are there the node's own: not held any more, and seen just now.
+pub(super) fn put(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
+    use presence::Column::{ChannelName, HeldUntil, Id, LastSeen, Meta, NodeId, UserId};
+    let taken =
+        OnConflict::column(Id).update_columns([ChannelName, UserId, Meta, NodeId, HeldUntil, LastSeen]).to_owned();
+    insert(rows, now).on_conflict(taken).take()
+}
+
+/// Replaces the metas of rows that are there. It is spelt as an insert since no other statement takes many rows with a
+/// value each on every database; the conflict always occurs.
+pub(super) fn put_metas(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
+    let changed = OnConflict::column(presence::Column::Id).update_column(presence::Column::Meta).to_owned();
+    insert(rows, now).on_conflict(changed).take()
+}
+
+fn insert(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
+    use presence::Column::{ChannelName, HeldUntil, Id, JoinedAt, LastSeen, Meta, NodeId, RoomId, UserId};
+    let mut insert = Query::insert()
+        .into_table(presence::Entity)
+        .columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil, JoinedAt, LastSeen])
+        .take();
+    for (room, presence) in rows {
+        insert.values_panic([
+            presence.id.as_uuid().into(),
+            room.as_uuid().into(),
+            presence.channel.as_str().into(),
+            presence.user.as_ref().map(|user| user.as_str()).into(),
+            presence.meta.as_str().into(),
+            presence.node.as_uuid().into(),
+            None::<i64>.into(),
+            now.into(),
+            now.into(),
+        ]);
+    }
+    insert
+}

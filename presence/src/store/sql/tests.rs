@@ -1,0 +1,283 @@
+//! What holds for SQLite beyond the suite: files, locks, faults and query plans.
+
+use std::{path::Path, sync::Arc, thread, time::Duration};
+
+use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{model::Presence, name::ChannelName, testing::store::ManualClock};
+
+const LEASE: Duration = Duration::from_secs(10);
+
+fn connect(folder: &Path) -> SqlStore {
+    SqlStore::connect(&format!("sqlite://{}/presence.db", folder.display())).unwrap()
+}
+
+async fn prepared(folder: &Path) -> (SqlStore, NodeId) {
+    let store = connect(folder);
+    store.prepare().await.unwrap();
+    let node = NodeId::random();
+    store.register(node, &NodeName::new("here").unwrap(), LEASE).await.unwrap();
+    (store, node)
+}
+
+fn room(name: &str) -> RoomName {
+    RoomName::new(name).unwrap()
+}
+
+fn presence(node: NodeId, channel: impl AsRef<str>) -> Arc<Presence> {
+    Arc::new(Presence::new(PresenceId::random(), ChannelName::new(channel).unwrap(), None, node))
+}
+
+fn joins(name: &str, presences: &[Arc<Presence>]) -> Vec<RoomWrites> {
+    vec![RoomWrites { room: room(name), writes: presences.iter().cloned().map(Write::Join).collect() }]
+}
+
+fn crowd(node: NodeId, size: usize) -> Vec<Arc<Presence>> {
+    (0..size).map(|n| presence(node, n.to_string())).collect()
+}
+
+/// Runs something on so many threads at once, each with a runtime of its own, like so many processes.
+fn at_once<F: Future<Output = ()>>(threads: usize, run: impl Fn(usize) -> F + Sync) {
+    let barrier = std::sync::Barrier::new(threads);
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let (run, barrier) = (&run, &barrier);
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                barrier.wait();
+                runtime.block_on(run(thread));
+            });
+        }
+    });
+}
+
+#[tokio::test]
+async fn everything_is_there_after_the_process_has_ended() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    store.commit(node, &joins("lobby", &crowd(node, 10))).await.unwrap();
+    let before = store.load(&room("lobby")).await.unwrap().unwrap();
+    drop(store);
+    let store = connect(folder.path());
+    store.prepare().await.unwrap();
+    assert_eq!(store.load(&room("lobby")).await.unwrap().unwrap(), before);
+    store.renew(node, LEASE).await.unwrap();
+}
+
+#[test]
+fn four_processes_prepare_an_empty_file_at_once() {
+    for _ in 0..10 {
+        let folder = TempDir::new().unwrap();
+        at_once(4, async |_| {
+            let (store, node) = prepared_as_one_of_many(folder.path()).await;
+            store.commit(node, &joins("lobby", &[presence(node, node.to_string())])).await.unwrap();
+        });
+    }
+}
+
+async fn prepared_as_one_of_many(folder: &Path) -> (SqlStore, NodeId) {
+    let store = connect(folder);
+    store.prepare().await.unwrap();
+    let node = NodeId::random();
+    store.register(node, &NodeName::new(node.to_string()).unwrap(), LEASE).await.unwrap();
+    (store, node)
+}
+
+#[test]
+fn writers_of_many_processes_share_a_room_without_an_error() {
+    const WRITERS: usize = 4;
+    const COMMITS: usize = 50;
+    let folder = TempDir::new().unwrap();
+    let versions = std::sync::Mutex::new(Vec::new());
+    at_once(WRITERS, async |_| {
+        let (store, node) = prepared_as_one_of_many(folder.path()).await;
+        for n in 0..COMMITS {
+            let joins = joins("lobby", &[presence(node, format!("{node}/{n}"))]);
+            let commits = store.commit(node, &joins).await.unwrap();
+            versions.lock().unwrap().push(commits[0].version.0);
+            let loaded = store.load(&room("lobby")).await.unwrap().unwrap();
+            assert!(loaded.version >= commits[0].version);
+            assert_eq!(loaded.presences.len() as u64, loaded.version.0, "a load is of one moment");
+        }
+    });
+    let mut versions = versions.into_inner().unwrap();
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=(WRITERS * COMMITS) as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_schema_from_the_future_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let (store, _) = prepared(folder.path()).await;
+    let later = "INSERT INTO presence_migrations VALUES ('m20991231_235959_telepathy', 0)";
+    store.database.writer.execute_unprepared(later).await.unwrap();
+    let refused = connect(folder.path()).prepare().await;
+    let Err(StoreError::Refused(source)) = refused else { panic!("{refused:?}") };
+    assert!(source.to_string().contains("m20991231_235959_telepathy"));
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_at_first_is_used_once_it_is_there() {
+    let folder = TempDir::new().unwrap();
+    let later = folder.path().join("later");
+    let store = connect(&later);
+    assert!(matches!(store.prepare().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Unavailable(_))));
+    std::fs::create_dir(&later).unwrap();
+    store.prepare().await.unwrap();
+    assert_eq!(store.load(&room("lobby")).await.unwrap(), None);
+}
+
+#[test]
+fn a_bad_url_is_refused_at_once() {
+    for url in ["sqlite:", "sqlite://", "postgres://localhost/presence", "presence.db", "sqlite://x.db?mode=odd"] {
+        assert!(matches!(SqlStore::connect(url), Err(StoreError::Refused(_))), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("presence.db"), "Dear diary, ".repeat(1000)).unwrap();
+    assert!(matches!(connect(folder.path()).prepare().await, Err(StoreError::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_read_only_file_can_be_read_and_is_unavailable_for_writing() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    store.commit(node, &joins("lobby", &crowd(node, 3))).await.unwrap();
+    let url = format!("sqlite://{}/presence.db?mode=ro", folder.path().display());
+    let read_only = SqlStore::connect(&url).unwrap();
+    assert_eq!(read_only.load(&room("lobby")).await.unwrap().unwrap().presences.len(), 3);
+    assert!(matches!(read_only.renew(node, LEASE).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_unavailable_and_all_is_well_once_there_is_room() {
+    // SQLite rolls back by itself when it is full, which the driver does not notice: the connection was dead for ever.
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    store.commit(node, &joins("lobby", &crowd(node, 3))).await.unwrap();
+    store.database.writer.execute_unprepared("PRAGMA max_page_count = 20").await.unwrap();
+    let many: Vec<_> = (0..5_000).map(|n| presence(node, format!("many/{n}"))).collect();
+    let full = store.commit(node, &joins("lobby", &many)).await;
+    assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
+    // A new connection knows nothing of the limit; if it is the old one, the limit is lifted.
+    store.database.writer.execute_unprepared("PRAGMA max_page_count = 1000000").await.unwrap();
+    let commits = store.commit(node, &joins("lobby", &many)).await.unwrap();
+    assert_eq!((commits[0].version.0, commits[0].delta.joined.len()), (2, 5_000));
+}
+
+#[tokio::test]
+async fn a_writer_waits_for_a_lock_and_one_that_gives_up_does_no_harm() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    let other = connect(folder.path());
+    let lock = other.database.write().await.unwrap();
+    let gives_up = joins("lobby", &[presence(node, "a")]);
+    let gives_up = tokio::time::timeout(Duration::from_millis(50), store.commit(node, &gives_up)).await;
+    assert!(gives_up.is_err());
+    assert_eq!(store.load(&room("lobby")).await.unwrap(), None, "a reader does not wait");
+    let waits = joins("lobby", &[presence(node, "b")]);
+    let (commits, ()) = tokio::join!(store.commit(node, &waits), async { drop(lock) });
+    assert_eq!(commits.unwrap()[0].version.0, 1);
+}
+
+#[tokio::test]
+async fn a_batch_of_any_size_is_committed_whole() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    let all = crowd(node, 12_345);
+    store.commit(node, &joins("lobby", &all)).await.unwrap();
+    let metas = all.iter().map(|presence| Write::Update {
+        id: presence.id,
+        channel: presence.channel.clone(),
+        meta: crate::model::Meta::from_json(r#"{"n":1}"#).unwrap(),
+    });
+    let commits = store.commit(node, &[RoomWrites { room: room("lobby"), writes: metas.collect() }]).await.unwrap();
+    assert_eq!((commits[0].version.0, commits[0].delta.updated.len()), (2, 12_345));
+    let rooms: Vec<_> = (0..3_000).flat_map(|n| joins(&format!("room {n}"), &[presence(node, "a")])).collect();
+    assert_eq!(store.commit(node, &rooms).await.unwrap().len(), 3_000);
+    let commits = store.retire(node).await.unwrap();
+    assert_eq!(commits.len(), 3_001);
+    assert_eq!(commits.iter().map(|commit| commit.delta.left.len()).sum::<usize>(), 12_345 + 3_000);
+}
+
+#[tokio::test]
+async fn those_with_a_resume_token_are_held_and_the_others_leave() {
+    let folder = TempDir::new().unwrap();
+    let time = ManualClock::new();
+    let (store, dead) = prepared(folder.path()).await;
+    let store = {
+        let time = time.clone();
+        store.with_wall_clock(move || time.millis())
+    };
+    store.renew(dead, LEASE).await.unwrap();
+    store.commit(dead, &joins("lobby", &crowd(dead, 4))).await.unwrap();
+    let token = "UPDATE presences SET session_hash = randomblob(32) WHERE channel_name < '2'";
+    store.database.writer.execute_unprepared(token).await.unwrap();
+    time.advance(LEASE * 2);
+    let judge = NodeId::random();
+    store.register(judge, &NodeName::new("judge").unwrap(), LEASE).await.unwrap();
+    assert_eq!(store.fence(judge).await.unwrap(), [dead]);
+    let batch = store.clear(judge, dead, Remains::HoldResumable(LEASE), 10).await.unwrap();
+    assert_eq!((batch.handled, batch.commits[0].delta.left.len()), (4, 2));
+    let held = store.load(&room("lobby")).await.unwrap().unwrap().presences;
+    assert_eq!(held.iter().filter(|presence| presence.held).count(), 2);
+}
+
+#[tokio::test]
+async fn a_row_of_another_hand_is_refused_and_not_guessed() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    store.commit(node, &joins("lobby", &crowd(node, 1))).await.unwrap();
+    store.database.writer.execute_unprepared("UPDATE presences SET meta = '[1'").await.unwrap();
+    assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Refused(_))));
+}
+
+#[tokio::test]
+async fn full_synchronous_reaches_the_database() {
+    let folder = TempDir::new().unwrap();
+    for (synchronous, expected) in [(Synchronous::Normal, 1), (Synchronous::Full, 2)] {
+        let store = connect(folder.path()).with_synchronous(synchronous);
+        store.prepare().await.unwrap();
+        let pragma = |name| Statement::from_string(DbBackend::Sqlite, format!("PRAGMA {name}"));
+        let row = store.database.writer.query_one_raw(pragma("synchronous")).await.unwrap().unwrap();
+        assert_eq!(row.try_get_by_index::<i32>(0).unwrap(), expected);
+        let row = store.database.writer.query_one_raw(pragma("journal_mode")).await.unwrap().unwrap();
+        assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "wal");
+    }
+}
+
+#[tokio::test]
+async fn no_statement_looks_at_presences_that_it_does_not_want() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    let sqlite = DbBackend::Sqlite;
+    let id = node.as_uuid();
+    let statements = [
+        statement::presences_by_id(vec![id, id]).into_statement(sqlite),
+        statement::page(id, "a", 10).into_statement(sqlite),
+        statement::unheld(node, 10).into_statement(sqlite),
+        statement::unheld_ids(node, 10).into_statement(sqlite),
+        statement::past_grace(1, 10).into_statement(sqlite),
+        statement::stale(1, 1, 10).into_statement(sqlite),
+        statement::rooms_of(&UserId::new("ann").unwrap()).into_statement(sqlite),
+        statement::uncleared_orphans().into_statement(sqlite),
+        statement::forget_lives(1).build(sqlite),
+        statement::delete_empty_rooms().build(sqlite),
+        statement::delete_presences(vec![id, id]).build(sqlite),
+        statement::hold(vec![id, id], 1).build(sqlite),
+    ];
+    for mut statement in statements {
+        statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
+        let sql = statement.sql.clone();
+        for step in store.database.readers().query_all_raw(statement).await.unwrap() {
+            let step: String = step.try_get("", "detail").unwrap();
+            assert!(!step.starts_with("SCAN presences"), "{step}: {sql}");
+        }
+    }
+}

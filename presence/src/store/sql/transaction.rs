@@ -1,0 +1,180 @@
+//! The steps that transactions are made of.
+
+use std::{collections::HashMap, sync::Arc};
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, prelude::Uuid};
+
+use crate::{
+    model::{Delta, Presence},
+    name::{Epoch, NodeId, NodeName, PresenceId, RoomName},
+};
+
+use super::{
+    super::{Batch, RoomCommit, StoreError, plan::Found},
+    chunk,
+    error::store_error,
+    row::{self, Place},
+    statement,
+};
+
+/// A transaction that writes, and the moment at which it does.
+pub(super) struct Transaction {
+    inner: DatabaseTransaction,
+    pub(super) now: i64,
+}
+
+impl Transaction {
+    pub(super) fn new(inner: DatabaseTransaction, now: i64) -> Self {
+        Self { inner, now }
+    }
+
+    pub(super) fn connection(&self) -> &DatabaseTransaction {
+        &self.inner
+    }
+
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.inner.commit().await.map_err(store_error)
+    }
+
+    /// Makes sure that `node` may write, and that nobody fences it before this transaction is over.
+    pub(super) async fn check(&self, node: NodeId) -> Result<(), StoreError> {
+        match self.life(node).await? {
+            Some(Ok(())) => Ok(()),
+            Some(Err(fenced)) => Err(fenced),
+            None => Err(StoreError::Fenced { node, superseded: false }),
+        }
+    }
+
+    /// Whether `node` may write; `None` if it is not known.
+    pub(super) async fn life(&self, node: NodeId) -> Result<Option<Result<(), StoreError>>, StoreError> {
+        let Some((fenced_at, lost_name)) = statement::life(node).one(&self.inner).await.map_err(store_error)? else {
+            return Ok(None);
+        };
+        if fenced_at.is_none() {
+            return Ok(Some(Ok(())));
+        }
+        let superseded = match lost_name {
+            Some(name) => statement::live_under(&name).one(&self.inner).await.map_err(store_error)?.is_some(),
+            None => false,
+        };
+        Ok(Some(Err(StoreError::Fenced { node, superseded })))
+    }
+
+    pub(super) async fn begin_life(&self, node: NodeId, name: &NodeName, lease_until: i64) -> Result<(), StoreError> {
+        let insert = statement::begin_life(node, name, self.now, lease_until);
+        self.inner.execute(&insert).await.map(drop).map_err(store_error)
+    }
+
+    /// Locks rooms, making those that are not there.
+    pub(super) async fn rooms(&self, names: &[&RoomName]) -> Result<HashMap<RoomName, Place>, StoreError> {
+        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        let mut places = HashMap::with_capacity(names.len());
+        self.lock_rooms(&names, &mut places).await?;
+        let missing: Vec<&str> = names.into_iter().filter(|name| !places.contains_key(*name)).collect();
+        for chunk in chunk::rows(&missing) {
+            self.inner.execute(&statement::make_rooms(chunk, self.now)).await.map_err(store_error)?;
+        }
+        self.lock_rooms(&missing, &mut places).await?;
+        Ok(places)
+    }
+
+    async fn lock_rooms(&self, names: &[&str], places: &mut HashMap<RoomName, Place>) -> Result<(), StoreError> {
+        for names in chunk::keys(names) {
+            for row in statement::lock_rooms_by_name(names).all(&self.inner).await.map_err(store_error)? {
+                let place = row::place(row)?;
+                places.insert(place.room.clone(), place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of the presences that are there.
+    pub(super) async fn find(&self, ids: &[PresenceId]) -> Result<HashMap<PresenceId, Found>, StoreError> {
+        let mut there = HashMap::new();
+        for ids in chunk::keys(&uuids(ids)) {
+            for row in statement::presences_by_id(ids).all(&self.inner).await.map_err(store_error)? {
+                let found = row::found(row)?;
+                there.insert(found.presence.id, found);
+            }
+        }
+        Ok(there)
+    }
+
+    pub(super) async fn delete(&self, ids: &[PresenceId]) -> Result<(), StoreError> {
+        for ids in chunk::keys(&uuids(ids)) {
+            statement::delete_presences(ids).exec(&self.inner).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn put(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
+        for rows in chunk::rows(rows) {
+            self.inner.execute(&statement::put(rows, self.now)).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn put_metas(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
+        for rows in chunk::rows(rows) {
+            self.inner.execute(&statement::put_metas(rows, self.now)).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn hold(&self, ids: &[PresenceId], until: i64) -> Result<(), StoreError> {
+        for ids in chunk::keys(&uuids(ids)) {
+            statement::hold(ids, until).exec(&self.inner).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
+    /// Gives rooms their next version.
+    pub(super) async fn bump(&self, rooms: &[Epoch]) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
+        for ids in chunk::keys(&ids) {
+            statement::bump(ids).exec(&self.inner).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
+    /// Removes presences, with one version for each room.
+    pub(super) async fn remove(&self, doomed: Vec<Found>) -> Result<Batch, StoreError> {
+        let handled = doomed.len() as u64;
+        let ids: Vec<PresenceId> = doomed.iter().map(|found| found.presence.id).collect();
+        let mut left: HashMap<Epoch, Vec<Arc<Presence>>> = HashMap::new();
+        for Found { room, presence } in doomed {
+            left.entry(room).or_default().push(presence);
+        }
+        let mut epochs: Vec<Epoch> = left.keys().copied().collect();
+        epochs.sort_unstable();
+        let mut commits = Vec::with_capacity(epochs.len());
+        for ids in chunk::keys(&epochs.iter().map(Epoch::as_uuid).collect::<Vec<_>>()) {
+            for row in statement::lock_rooms(ids).all(&self.inner).await.map_err(store_error)? {
+                let Place { room, epoch, version } = row::place(row)?;
+                let left = left.remove(&epoch).unwrap_or_default();
+                let delta = Delta { left, ..Delta::default() };
+                commits.push(RoomCommit { room, epoch, version: version.next(), delta });
+            }
+        }
+        self.delete(&ids).await?;
+        self.bump(&epochs).await?;
+        Ok(Batch { commits, handled })
+    }
+
+    /// Forgets fenced lives that have nothing left.
+    pub(super) async fn forget_lives(&self) -> Result<(), StoreError> {
+        statement::forget_lives(self.now).exec(&self.inner).await.map(drop).map_err(store_error)
+    }
+}
+
+fn uuids(ids: &[PresenceId]) -> Vec<Uuid> {
+    ids.iter().map(PresenceId::as_uuid).collect()
+}
+
+/// Runs a query for rows, and reads each of them.
+pub(super) async fn read<R, T>(
+    rows: impl Future<Output = Result<Vec<R>, DbErr>>,
+    read: impl Fn(R) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    rows.await.map_err(store_error)?.into_iter().map(read).collect()
+}

@@ -1,0 +1,303 @@
+//! Whatever is asked of them, in whatever order, the stores agree; and what they tell adds up to what they hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::{
+    model::{Meta, Presence},
+    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
+    store::{Batch, MemoryStore, Remains, RoomCommit, RoomWrites, SqlStore, Store, StoreError, Write},
+    testing::store::ManualClock,
+};
+
+const LEASE: Duration = Duration::from_secs(10);
+
+/// Something that is asked of a store. Numbers are places in small tables of names and ids.
+#[derive(Debug, Clone)]
+enum Request {
+    Commit {
+        node: usize,
+        writes: BTreeMap<u8, BTreeMap<usize, Change>>,
+    },
+    Touch {
+        node: usize,
+        presences: BTreeSet<usize>,
+        ago: u64,
+    },
+    Pass {
+        seconds: u64,
+    },
+    /// A new life under the name of this node.
+    Restart {
+        node: usize,
+    },
+    Renew {
+        node: usize,
+    },
+    Fence {
+        node: usize,
+    },
+    Clear {
+        node: usize,
+        dead: usize,
+        all: bool,
+    },
+    Sweep {
+        node: usize,
+    },
+    Prune {
+        node: usize,
+        age: u64,
+    },
+    PruneRooms {
+        node: usize,
+    },
+    Retire {
+        node: usize,
+    },
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Join { channel: u8, user: Option<u8>, meta: u8 },
+    Leave { channel: u8 },
+    Update { channel: u8, meta: u8 },
+}
+
+const NODES: usize = 3;
+const PRESENCES: usize = 6;
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        4 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
+            .prop_map(|(channel, user, meta)| Change::Join { channel, user, meta }),
+        2 => (0..4_u8).prop_map(|channel| Change::Leave { channel }),
+        2 => (0..4_u8, 0..3_u8).prop_map(|(channel, meta)| Change::Update { channel, meta }),
+    ]
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let changes = proptest::collection::btree_map(0..PRESENCES, change(), 0..4);
+    let writes = proptest::collection::btree_map(0..2_u8, changes, 0..3);
+    let presences = proptest::collection::btree_set(0..PRESENCES, 0..PRESENCES);
+    prop_oneof![
+        12 => (0..NODES, writes).prop_map(|(node, writes)| Request::Commit { node, writes }),
+        2 => (0..NODES, presences, 0..40_u64).prop_map(|(node, presences, ago)| Request::Touch { node, presences, ago }),
+        3 => (0..15_u64).prop_map(|seconds| Request::Pass { seconds }),
+        1 => (0..NODES).prop_map(|node| Request::Restart { node }),
+        2 => (0..NODES).prop_map(|node| Request::Renew { node }),
+        2 => (0..NODES).prop_map(|node| Request::Fence { node }),
+        3 => (0..NODES, 0..NODES * 2, any::<bool>()).prop_map(|(node, dead, all)| Request::Clear { node, dead, all }),
+        1 => (0..NODES).prop_map(|node| Request::Sweep { node }),
+        1 => (0..NODES, 0..60_u64).prop_map(|(node, age)| Request::Prune { node, age }),
+        1 => (0..NODES).prop_map(|node| Request::PruneRooms { node }),
+        1 => (0..NODES).prop_map(|node| Request::Retire { node }),
+    ]
+}
+
+/// What may be told of an answer when two stores are compared: not the epochs, which are random, nor an order that
+/// nobody promised.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Commits(BTreeMap<RoomName, (Version, [BTreeMap<PresenceId, Arc<Presence>>; 3])>),
+    Nodes(Vec<NodeId>),
+    Count(u64),
+    Done,
+    Fenced(NodeId, bool),
+    Refused,
+    Unavailable,
+}
+
+impl From<StoreError> for Answer {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced { node, superseded } => Self::Fenced(node, superseded),
+            StoreError::Refused(_) => Self::Refused,
+            StoreError::Unavailable(_) => Self::Unavailable,
+        }
+    }
+}
+
+impl From<&[RoomCommit]> for Answer {
+    fn from(commits: &[RoomCommit]) -> Self {
+        let by_id = |presences: &[Arc<Presence>]| presences.iter().map(|p| (p.id, p.clone())).collect();
+        let commits = commits.iter().map(|commit| {
+            let delta = &commit.delta;
+            (commit.room.clone(), (commit.version, [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p))))
+        });
+        Self::Commits(commits.collect())
+    }
+}
+
+/// The names and ids of one run.
+struct World {
+    presences: Vec<PresenceId>,
+    /// The current life of each node, and the one before.
+    lives: Vec<NodeId>,
+    time: ManualClock,
+}
+
+fn room(n: u8) -> RoomName {
+    RoomName::new(format!("room {n}")).unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            presences: (0..PRESENCES).map(|_| PresenceId::random()).collect(),
+            lives: (0..NODES * 2).map(|_| NodeId::random()).collect(),
+            time: ManualClock::new(),
+        }
+    }
+
+    fn write(&self, node: usize, presence: usize, change: &Change) -> Write {
+        let id = self.presences[presence];
+        let channel = |n: u8| ChannelName::new(format!("channel {n}")).unwrap();
+        let meta = |n: u8| Meta::from_json(["{}", r#"{"n":1}"#, r#"{"n":"it's"}"#][usize::from(n)]).unwrap();
+        match *change {
+            Change::Join { channel: at, user, meta: says } => {
+                let user = user.map(|n| UserId::new(format!("user {n}")).unwrap());
+                let presence = Presence::new(id, channel(at), user, self.lives[node]);
+                Write::Join(Arc::new(Presence { meta: meta(says), ..presence }))
+            }
+            Change::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
+            Change::Update { channel: at, meta: says } => Write::Update { id, channel: channel(at), meta: meta(says) },
+        }
+    }
+
+    async fn ask(&self, store: &dyn Store, request: &Request) -> (Answer, Vec<RoomCommit>) {
+        let lives = &self.lives;
+        let told = |commits: Result<Vec<RoomCommit>, StoreError>| match commits {
+            Ok(commits) => (Answer::from(&*commits), commits),
+            Err(error) => (error.into(), Vec::new()),
+        };
+        let batch = |batch: Result<Batch, StoreError>| told(batch.map(|batch| batch.commits));
+        let quiet = |answer: Result<Answer, StoreError>| (answer.unwrap_or_else(Answer::from), Vec::new());
+        match request {
+            Request::Commit { node, writes } => {
+                let rooms = writes.iter().map(|(name, changes)| RoomWrites {
+                    room: room(*name),
+                    writes: changes.iter().map(|(presence, change)| self.write(*node, *presence, change)).collect(),
+                });
+                told(store.commit(lives[*node], &rooms.collect::<Vec<_>>()).await)
+            }
+            Request::Touch { node, presences, ago } => {
+                let ago = Duration::from_secs(*ago);
+                let seen: Vec<_> = presences.iter().map(|presence| (self.presences[*presence], ago)).collect();
+                quiet(store.touch(lives[*node], &seen).await.map(|()| Answer::Done))
+            }
+            Request::Pass { .. } => (Answer::Done, Vec::new()),
+            Request::Restart { node } => {
+                let name = NodeName::new(format!("node {node}")).unwrap();
+                quiet(store.register(lives[*node], &name, LEASE).await.map(Answer::Nodes))
+            }
+            Request::Renew { node } => quiet(store.renew(lives[*node], LEASE).await.map(|()| Answer::Done)),
+            Request::Fence { node } => quiet(store.fence(lives[*node]).await.map(Answer::Nodes)),
+            Request::Clear { node, dead, all } => {
+                let grace = Duration::from_secs(20);
+                let remains = if *all { Remains::HoldAll(grace) } else { Remains::HoldResumable(grace) };
+                batch(store.clear(lives[*node], lives[*dead], remains, u64::MAX).await)
+            }
+            Request::Sweep { node } => batch(store.sweep(lives[*node], u64::MAX).await),
+            Request::Prune { node, age } => batch(store.prune(lives[*node], Duration::from_secs(*age), u64::MAX).await),
+            Request::PruneRooms { node } => quiet(store.prune_rooms(lives[*node]).await.map(Answer::Count)),
+            Request::Retire { node } => told(store.retire(lives[*node]).await),
+        }
+    }
+}
+
+/// What is known of a room from deltas alone.
+#[derive(Default)]
+struct Told {
+    version: Version,
+    members: BTreeMap<PresenceId, (Option<UserId>, Meta)>,
+}
+
+/// Adds what a store told, and checks that it says nothing twice or in vain.
+fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
+    for RoomCommit { room, version, delta, .. } in commits {
+        let told = rooms.entry(room.clone()).or_default();
+        let step = u64::from(!delta.is_empty());
+        assert_eq!(version.0, told.version.0 + step, "exactly one version for each change of {room}");
+        told.version = *version;
+        for presence in &delta.joined {
+            let was = told.members.insert(presence.id, (presence.user.clone(), presence.meta.clone()));
+            assert_eq!(was, None, "who is there does not join");
+        }
+        for presence in &delta.updated {
+            let now = (presence.user.clone(), presence.meta.clone());
+            let was = told.members.insert(presence.id, now.clone());
+            assert!(was.is_some_and(|was| was != now), "an update changes one who is there");
+        }
+        for presence in &delta.left {
+            let last = told.members.remove(&presence.id);
+            assert_eq!(last, Some((presence.user.clone(), presence.meta.clone())), "one leaves as one was last");
+        }
+    }
+}
+
+async fn check(requests: Vec<Request>) {
+    let mut world = World::new();
+    let folder = TempDir::new().unwrap();
+    let (memory, time) = (MemoryStore::new(world.time.clock()), world.time.clone());
+    let sql = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();
+    let sql = sql.with_wall_clock(move || time.millis());
+    sql.prepare().await.unwrap();
+    for node in 0..NODES {
+        for store in [&memory as &dyn Store, &sql] {
+            let _ = world.ask(store, &Request::Restart { node }).await;
+        }
+    }
+    let mut rooms = BTreeMap::new();
+    for request in requests {
+        match request {
+            Request::Pass { seconds } => world.time.advance(Duration::from_secs(seconds)),
+            Request::Restart { node } => {
+                world.lives[NODES + node] = world.lives[node];
+                world.lives[node] = NodeId::random();
+            }
+            _ => {}
+        }
+        let (of_memory, _) = world.ask(&memory, &request).await;
+        let (of_sql, commits) = world.ask(&sql, &request).await;
+        assert_eq!(of_memory, of_sql, "{request:?}");
+        fold(&mut rooms, &commits);
+        for name in [0, 1].map(room) {
+            let snapshots = [memory.load(&name).await.unwrap(), sql.load(&name).await.unwrap()];
+            let [memory, sql] = snapshots.map(|snapshot| {
+                let snapshot = snapshot?;
+                let members: BTreeMap<_, _> = snapshot.presences.into_iter().map(|p| (p.id, p)).collect();
+                Some((snapshot.version, members))
+            });
+            assert_eq!(memory, sql, "{request:?}");
+            match sql {
+                Some((version, members)) => {
+                    let told = rooms.entry(name).or_default();
+                    let members: BTreeMap<_, _> =
+                        members.values().map(|p| (p.id, (p.user.clone(), p.meta.clone()))).collect();
+                    assert_eq!((version, &members), (told.version, &told.members), "snapshot = sum of deltas");
+                }
+                None => {
+                    let gone = rooms.remove(&name).unwrap_or_default();
+                    assert!(gone.members.is_empty(), "only empty rooms are pruned");
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn stores_agree_and_deltas_add_up_to_the_snapshot(requests in proptest::collection::vec(request(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(check(requests));
+    }
+}

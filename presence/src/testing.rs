@@ -1,0 +1,3 @@
+//! What tests of this crate, and of applications and stores built on it, need.
+
+pub mod store;

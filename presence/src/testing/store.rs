@@ -1,0 +1,8 @@
+//! A store that fails on demand, time that stands still, and the suite that every store must pass.
+
+mod faulty;
+mod manual_clock;
+pub mod suite;
+
+pub use faulty::FaultyStore;
+pub use manual_clock::ManualClock;

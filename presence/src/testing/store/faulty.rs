@@ -1,0 +1,210 @@
+//! A store whose database goes away when a test says so.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::{
+    model::Snapshot,
+    name::{Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
+    store::{Batch, Remains, RoomCommit, RoomWrites, Store, StoreError},
+};
+
+/// Passes every call to the store within, unless told to misbehave. Clones are one store.
+#[derive(Debug, Clone)]
+pub struct FaultyStore<S> {
+    inner: S,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug)]
+struct Faults {
+    calls: AtomicU64,
+    failures: AtomicUsize,
+    lost_answers: AtomicUsize,
+    hanging: watch::Sender<bool>,
+}
+
+/// What a call that was made to fail reports as its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("the test took the database away")]
+struct Away;
+
+impl<S: Store> FaultyStore<S> {
+    /// A store that behaves, so far.
+    #[must_use]
+    pub fn new(inner: S) -> Self {
+        let faults = Faults {
+            calls: AtomicU64::new(0),
+            failures: AtomicUsize::new(0),
+            lost_answers: AtomicUsize::new(0),
+            hanging: watch::Sender::new(false),
+        };
+        Self { inner, faults: Arc::new(faults) }
+    }
+
+    /// The store within.
+    #[must_use]
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// Makes the next `calls` calls fail as [`StoreError::Unavailable`], without any effect. `usize::MAX` is for ever, 0
+    /// ends it.
+    pub fn fail_next(&self, calls: usize) {
+        self.faults.failures.store(calls, Ordering::SeqCst);
+    }
+
+    /// Makes the next `calls` calls do their work and then report [`StoreError::Unavailable`], as when the connection is
+    /// lost after the commit.
+    pub fn lose_answers(&self, calls: usize) {
+        self.faults.lost_answers.store(calls, Ordering::SeqCst);
+    }
+
+    /// Makes every call from now on wait, before it does anything, until [`release`](Self::release).
+    pub fn hang(&self) {
+        self.faults.hanging.send_replace(true);
+    }
+
+    /// Lets all calls that wait go on.
+    pub fn release(&self) {
+        self.faults.hanging.send_replace(false);
+    }
+
+    /// How many calls there were, those included that failed or wait.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.faults.calls.load(Ordering::SeqCst)
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+        self.faults.calls.fetch_add(1, Ordering::SeqCst);
+        let mut hanging = self.faults.hanging.subscribe();
+        // The sender is here, so the only way on is that it says `false`.
+        let _ = hanging.wait_for(|hanging| !hanging).await;
+        if take_one(&self.faults.failures) {
+            return Err(away());
+        }
+        let answer = call.await;
+        if take_one(&self.faults.lost_answers) { Err(away()) } else { answer }
+    }
+}
+
+fn away() -> StoreError {
+    StoreError::Unavailable(Arc::new(Away))
+}
+
+fn take_one(left: &AtomicUsize) -> bool {
+    let less = |left| match left {
+        usize::MAX => Some(left),
+        left => left.checked_sub(1),
+    };
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+}
+
+#[async_trait]
+impl<S: Store> Store for FaultyStore<S> {
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.call(self.inner.prepare()).await
+    }
+
+    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
+        self.call(self.inner.register(node, name, lease)).await
+    }
+
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+        self.call(self.inner.renew(node, lease)).await
+    }
+
+    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
+        self.call(self.inner.commit(node, rooms)).await
+    }
+
+    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
+        self.call(self.inner.touch(node, seen)).await
+    }
+
+    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
+        self.call(self.inner.load(room)).await
+    }
+
+    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        self.call(self.inner.positions(rooms)).await
+    }
+
+    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
+        self.call(self.inner.rooms_of(user)).await
+    }
+
+    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
+        self.call(self.inner.fence(node)).await
+    }
+
+    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
+        self.call(self.inner.clear(node, dead, remains, limit)).await
+    }
+
+    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+        self.call(self.inner.sweep(node, limit)).await
+    }
+
+    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
+        self.call(self.inner.prune(node, max_age, limit)).await
+    }
+
+    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
+        self.call(self.inner.prune_rooms(node)).await
+    }
+
+    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
+        self.call(self.inner.retire(node)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    fn faulty() -> (FaultyStore<MemoryStore>, RoomName) {
+        (FaultyStore::new(MemoryStore::default()), RoomName::new("lobby").unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_next_calls_fail_and_then_all_is_well() {
+        let (store, room) = faulty();
+        store.fail_next(2);
+        for _ in 0..2 {
+            assert!(matches!(store.load(&room).await, Err(StoreError::Unavailable(_))));
+        }
+        assert!(store.load(&room).await.is_ok());
+        assert_eq!(store.calls(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_belongs_to_work_that_was_done() {
+        let (store, _) = faulty();
+        let node = NodeId::random();
+        store.lose_answers(1);
+        let name = NodeName::new("here").unwrap();
+        assert!(store.register(node, &name, Duration::from_secs(1)).await.is_err());
+        assert!(store.renew(node, Duration::from_secs(1)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_call_hangs_until_it_is_released() {
+        let (store, room) = faulty();
+        store.hang();
+        let mut call = store.load(&room);
+        assert!(futures_util::FutureExt::now_or_never(&mut call).is_none());
+        store.release();
+        assert!(call.await.is_ok());
+    }
+}

@@ -1,0 +1,214 @@
+//! What every [`Store`] must do, one statement per test.
+//!
+//! `store_suite!` makes the tests. It takes a function that is given a [`ManualClock`] and returns a store which is
+//! empty, prepared and on that clock's time, together with whatever must outlive the store:
+//!
+//! ```
+//! # mod tests {
+//! use presence::{store::MemoryStore, testing::store::ManualClock};
+//!
+//! async fn memory(time: ManualClock) -> (MemoryStore, ()) {
+//!     (MemoryStore::new(time.clock()), ())
+//! }
+//!
+//! presence::store_suite!(memory);
+//! # }
+//! ```
+
+pub mod change;
+pub mod cleaning;
+pub mod life;
+pub mod reading;
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    model::{Meta, Presence},
+    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
+    store::{RoomCommit, RoomWrites, Store, StoreError, Write},
+};
+
+use super::ManualClock;
+
+/// Makes one test of each statement of the [suite](crate::testing::store::suite). Needs `tokio` with `rt` and `macros`.
+#[macro_export]
+macro_rules! store_suite {
+    ($make:expr) => {
+        $crate::store_suite! { $make;
+            change {
+                the_first_change_of_a_room_makes_it_and_gives_version_1,
+                versions_never_skip_or_repeat,
+                a_change_of_many_presences_is_one_version,
+                a_change_of_nothing_gives_no_version,
+                a_join_done_twice_is_one,
+                a_join_of_a_held_presence_takes_it_over,
+                a_join_that_moves_a_presence_to_another_room_is_refused,
+                a_channel_speaks_for_one_presence_of_a_room,
+                a_channel_may_leave_and_join_anew_in_one_commit,
+                a_channel_may_be_in_many_rooms,
+                naming_a_room_or_a_presence_twice_is_refused,
+                a_refused_commit_writes_nothing_at_all,
+                leaving_takes_the_right_presence_and_channel,
+                updating_takes_the_right_presence_and_channel,
+                an_update_to_an_equal_meta_is_nothing,
+                a_leave_tells_the_last_user_and_meta,
+                one_commit_changes_many_rooms_and_answers_in_order,
+                a_thousand_changes_ride_in_one_commit,
+                concurrent_commits_each_get_a_version,
+                a_dropped_call_leaves_the_store_usable,
+            }
+            life {
+                a_life_that_was_never_registered_writes_nothing,
+                registering_again_renews_the_lease,
+                a_later_life_takes_the_name_and_fences_the_former,
+                a_life_that_lost_its_name_is_told_so,
+                a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_next,
+                registering_again_tells_of_the_former_life_again,
+                a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept,
+                a_live_life_is_not_fenced,
+                a_lease_is_live_to_its_very_end,
+                a_fenced_life_can_not_write,
+                a_fenced_life_is_told_of_until_it_is_cleared,
+                a_former_life_is_left_to_its_successor_while_that_lives,
+                nothing_of_a_live_life_is_cleared,
+                a_restart_holds_all_in_batches_and_changes_no_room,
+                without_a_token_a_dead_nodes_presences_leave_in_batches,
+                held_presences_keep_their_grace_when_cleared_again,
+                a_cleared_life_is_forgotten,
+                retiring_takes_ones_own_presences_along,
+                retiring_twice_is_retiring_once,
+                retiring_leaves_what_is_held,
+            }
+            cleaning {
+                a_held_presence_stays_for_its_grace_and_not_longer,
+                a_sweep_works_in_batches,
+                pruning_spares_presences_of_live_nodes,
+                pruning_takes_the_held_and_those_of_dead_nodes,
+                a_presence_seen_exactly_max_age_ago_stays,
+                pruning_works_in_batches,
+                a_touch_keeps_a_presence_from_being_pruned,
+                a_touch_never_goes_back,
+                a_touch_gives_no_version,
+                a_touch_of_what_is_gone_or_another_nodes_is_passed_over,
+                only_empty_rooms_are_pruned,
+                a_new_life_of_a_room_has_another_epoch_and_starts_over,
+                a_room_that_is_being_joined_stays,
+            }
+            reading {
+                a_room_that_is_not_there_has_no_snapshot,
+                a_snapshot_holds_what_was_joined,
+                a_large_room_is_loaded_whole,
+                positions_tell_of_the_rooms_that_are_there,
+                the_rooms_of_a_user_are_sorted_and_told_once,
+                names_are_bytes,
+            }
+        }
+    };
+    ($make:expr; $($module:ident { $($statement:ident,)* })*) => {
+        $(mod $module {
+            #[allow(unused_imports, reason = "what makes the store may be anywhere")]
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $statement() {
+                    let time = $crate::testing::store::ManualClock::new();
+                    let (store, _keep) = ($make)(time.clone()).await;
+                    $crate::testing::store::suite::$module::$statement(&store, &time).await;
+                }
+            )*
+        })*
+    };
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(10);
+
+/// A life that has just begun.
+async fn node(store: &dyn Store, name: &str) -> NodeId {
+    let node = NodeId::random();
+    let name = NodeName::new(name).expect("a test's name is good");
+    store.register(node, &name, LEASE).await.expect("a new life is never refused");
+    node
+}
+
+fn room(name: &str) -> RoomName {
+    RoomName::new(name).expect("a test's name is good")
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::new(name).expect("a test's name is good")
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).expect("a test's name is good")
+}
+
+fn meta(json: &str) -> Meta {
+    Meta::from_json(json).expect("a test's meta is good")
+}
+
+fn anonymous(node: NodeId, name: &str) -> Arc<Presence> {
+    Arc::new(Presence::new(PresenceId::random(), channel(name), None, node))
+}
+
+fn of_user(node: NodeId, name: &str, owner: &str) -> Arc<Presence> {
+    Arc::new(Presence::new(PresenceId::random(), channel(name), Some(user(owner)), node))
+}
+
+fn join(presence: &Arc<Presence>) -> Write {
+    Write::Join(presence.clone())
+}
+
+fn leave(presence: &Presence) -> Write {
+    Write::Leave { id: presence.id, channel: presence.channel.clone() }
+}
+
+fn update(presence: &Presence, json: &str) -> Write {
+    Write::Update { id: presence.id, channel: presence.channel.clone(), meta: meta(json) }
+}
+
+fn writes(name: &str, writes: impl IntoIterator<Item = Write>) -> RoomWrites {
+    RoomWrites { room: room(name), writes: writes.into_iter().collect() }
+}
+
+/// Commits to one room.
+async fn commit(
+    store: &dyn Store,
+    node: NodeId,
+    room: &str,
+    changes: impl IntoIterator<Item = Write>,
+) -> Result<RoomCommit, StoreError> {
+    let mut commits = store.commit(node, &[writes(room, changes)]).await?;
+    assert_eq!(commits.len(), 1, "one room, one commit");
+    Ok(commits.remove(0))
+}
+
+/// Commits to one room, which must work.
+async fn change(store: &dyn Store, node: NodeId, room: &str, changes: impl IntoIterator<Item = Write>) -> RoomCommit {
+    commit(store, node, room, changes).await.expect("the commit works")
+}
+
+/// That many anonymous presences, joined to a room of a node.
+async fn crowd(store: &dyn Store, node: NodeId, room: &str, size: usize) -> Vec<Arc<Presence>> {
+    let crowd: Vec<_> = (0..size).map(|n| anonymous(node, &format!("{room}/{n}"))).collect();
+    let _ = change(store, node, room, crowd.iter().map(join)).await;
+    crowd
+}
+
+/// The version of a room and who is in it, sorted by id.
+async fn members(store: &dyn Store, name: &str) -> (u64, Vec<Arc<Presence>>) {
+    match store.load(&room(name)).await.expect("loading works") {
+        Some(mut snapshot) => {
+            snapshot.presences.sort_unstable_by_key(|presence| presence.id);
+            (snapshot.version.0, snapshot.presences)
+        }
+        None => (0, Vec::new()),
+    }
+}
+
+/// Lets a node die: its lease runs out, and `judge`, which renews its own, fences it.
+async fn let_die(store: &dyn Store, time: &ManualClock, judge: NodeId) -> Vec<NodeId> {
+    time.advance(LEASE + SECOND);
+    store.renew(judge, LEASE).await.expect("nobody fenced it");
+    store.fence(judge).await.expect("it may judge")
+}

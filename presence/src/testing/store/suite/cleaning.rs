@@ -1,0 +1,175 @@
+//! Sweeping, pruning, touches, and rooms that nobody is in.
+
+#![expect(missing_docs, reason = "the names are sentences")]
+
+use std::time::Duration;
+
+use futures_util::future::join;
+
+use crate::{
+    name::{NodeId, PresenceId, Version},
+    store::{Remains, Store},
+};
+
+use super::{super::ManualClock, LEASE, SECOND, anonymous, change, crowd, join as joins, leave, members, node, room};
+
+const AGE: Duration = Duration::from_secs(60);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A room `lobby` in which so many presences are held for `grace` from now, and who may write.
+async fn held(store: &dyn Store, size: usize, grace: Duration) -> NodeId {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", size).await;
+    let later = node(store, "here").await;
+    let batch = store.clear(later, former, Remains::HoldAll(grace), u64::MAX).await.expect("it may clear");
+    assert_eq!(batch.handled, size as u64);
+    later
+}
+
+pub async fn a_held_presence_stays_for_its_grace_and_not_longer(store: &dyn Store, time: &ManualClock) {
+    let here = held(store, 1, AGE).await;
+    time.advance(AGE);
+    assert_eq!(store.sweep(here, 10).await.expect("it may sweep").handled, 0);
+    time.advance(MILLISECOND);
+    let batch = store.sweep(here, 10).await.expect("it may sweep");
+    assert_eq!((batch.handled, batch.commits.len()), (1, 1));
+    assert_eq!((batch.commits[0].version, batch.commits[0].delta.left.len()), (Version(2), 1));
+    assert_eq!(members(store, "lobby").await, (2, Vec::new()));
+}
+
+pub async fn a_sweep_works_in_batches(store: &dyn Store, time: &ManualClock) {
+    let here = held(store, 5, SECOND).await;
+    let _ = crowd(store, here, "bar", 3).await;
+    time.advance(SECOND * 2);
+    for (handled, commits) in [(2, 1), (2, 1), (1, 1), (0, 0)] {
+        let batch = store.sweep(here, 2).await.expect("it may sweep");
+        assert_eq!((batch.handled, batch.commits.len()), (handled, commits));
+    }
+    assert_eq!(members(store, "lobby").await, (4, Vec::new()));
+    assert_eq!(members(store, "bar").await.1.len(), 3);
+}
+
+pub async fn pruning_spares_presences_of_live_nodes(store: &dyn Store, time: &ManualClock) {
+    let (here, judge) = (node(store, "here").await, node(store, "judge").await);
+    let _ = crowd(store, here, "lobby", 3).await;
+    let _ = crowd(store, judge, "bar", 3).await;
+    time.advance(AGE * 10);
+    store.renew(here, LEASE).await.expect("nobody fenced it");
+    store.renew(judge, LEASE).await.expect("nobody fenced it");
+    assert_eq!(store.prune(judge, AGE, 100).await.expect("it may prune").handled, 0);
+    assert_eq!(members(store, "lobby").await.1.len(), 3);
+}
+
+pub async fn pruning_takes_the_held_and_those_of_dead_nodes(store: &dyn Store, time: &ManualClock) {
+    let judge = held(store, 2, AGE * 100).await;
+    let dead = node(store, "dead").await;
+    let _ = crowd(store, dead, "bar", 3).await;
+    let _ = change(store, judge, "lobby", [joins(&anonymous(judge, "new"))]).await;
+    time.advance(AGE * 2);
+    store.renew(judge, LEASE).await.expect("nobody fenced it");
+    let mut batch = store.prune(judge, AGE, 100).await.expect("it may prune");
+    batch.commits.sort_unstable_by(|a, b| a.room.cmp(&b.room));
+    let told: Vec<_> = batch.commits.iter().map(|c| (c.room.as_str(), c.version.0, c.delta.left.len())).collect();
+    assert_eq!((batch.handled, told), (5, vec![("bar", 2, 3), ("lobby", 3, 2)]));
+}
+
+pub async fn a_presence_seen_exactly_max_age_ago_stays(store: &dyn Store, time: &ManualClock) {
+    let here = held(store, 1, AGE * 100).await;
+    time.advance(AGE);
+    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 0);
+    time.advance(MILLISECOND);
+    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
+}
+
+pub async fn pruning_works_in_batches(store: &dyn Store, time: &ManualClock) {
+    let here = held(store, 5, AGE * 100).await;
+    time.advance(AGE * 2);
+    for handled in [2, 2, 1, 0] {
+        assert_eq!(store.prune(here, AGE, 2).await.expect("it may prune").handled, handled);
+    }
+}
+
+/// Joins two in a room of a node that is to die, touches the first, and tells who is left after a prune.
+async fn spared_by(store: &dyn Store, time: &ManualClock, ago: Duration) -> usize {
+    let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
+    let there = crowd(store, dead, "lobby", 2).await;
+    time.advance(AGE);
+    store.touch(dead, &[(there[0].id, ago)]).await.expect("nobody fenced it");
+    time.advance(SECOND);
+    let _ = store.prune(judge, AGE, 10).await.expect("it may prune");
+    members(store, "lobby").await.1.len()
+}
+
+pub async fn a_touch_keeps_a_presence_from_being_pruned(store: &dyn Store, time: &ManualClock) {
+    assert_eq!(spared_by(store, time, AGE - SECOND).await, 1);
+}
+
+pub async fn a_touch_never_goes_back(store: &dyn Store, time: &ManualClock) {
+    let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
+    let there = crowd(store, dead, "lobby", 1).await;
+    time.advance(AGE);
+    for ago in [Duration::ZERO, AGE, AGE * 1000] {
+        store.touch(dead, &[(there[0].id, ago)]).await.expect("nobody fenced it");
+    }
+    time.advance(AGE);
+    assert_eq!(store.prune(judge, AGE, 10).await.expect("it may prune").handled, 0);
+}
+
+pub async fn a_touch_gives_no_version(store: &dyn Store, time: &ManualClock) {
+    let here = node(store, "here").await;
+    let there = crowd(store, here, "lobby", 2_100).await;
+    let before = members(store, "lobby").await;
+    time.advance(SECOND);
+    let seen: Vec<_> = there.iter().map(|presence| (presence.id, Duration::from_millis(5))).collect();
+    store.touch(here, &seen).await.expect("it lives");
+    store.touch(here, &[]).await.expect("it lives");
+    assert_eq!(members(store, "lobby").await, before);
+}
+
+pub async fn a_touch_of_what_is_gone_or_another_nodes_is_passed_over(store: &dyn Store, time: &ManualClock) {
+    let (dead, here) = (node(store, "dead").await, node(store, "here").await);
+    let theirs = crowd(store, dead, "lobby", 1).await;
+    time.advance(AGE * 2);
+    store.renew(here, LEASE).await.expect("nobody fenced it");
+    let seen = [(PresenceId::random(), Duration::ZERO), (theirs[0].id, Duration::ZERO)];
+    store.touch(here, &seen).await.expect("it lives");
+    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
+}
+
+pub async fn only_empty_rooms_are_pruned(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    let a = anonymous(here, "a");
+    let _ = change(store, here, "left", [joins(&a)]).await;
+    let _ = change(store, here, "left", [leave(&a)]).await;
+    let _ = change(store, here, "never joined", []).await;
+    let _ = crowd(store, here, "lobby", 1).await;
+    assert_eq!(store.prune_rooms(here).await.expect("it may prune"), 2);
+    assert_eq!(store.load(&room("left")).await.expect("loading works"), None);
+    assert_eq!(members(store, "lobby").await.1.len(), 1);
+    assert_eq!(store.prune_rooms(here).await.expect("it may prune"), 0);
+}
+
+pub async fn a_new_life_of_a_room_has_another_epoch_and_starts_over(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    let a = anonymous(here, "a");
+    let first = change(store, here, "lobby", [joins(&a)]).await;
+    let _ = change(store, here, "lobby", [leave(&a)]).await;
+    assert_eq!(store.prune_rooms(here).await.expect("it may prune"), 1);
+    let second = change(store, here, "lobby", [joins(&a)]).await;
+    assert_ne!(first.epoch, second.epoch);
+    assert_eq!(second.version, Version(1));
+}
+
+pub async fn a_room_that_is_being_joined_stays(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    for n in 0..30 {
+        let name = format!("room {n}");
+        let a = anonymous(here, "a");
+        let _ = change(store, here, &name, []).await;
+        let (joined, pruned) = join(change(store, here, &name, [joins(&a)]), store.prune_rooms(here)).await;
+        pruned.expect("it may prune");
+        assert_eq!(members(store, &name).await, (1, vec![a]));
+        let loaded = store.load(&room(&name)).await.expect("loading works").expect("it is being joined");
+        assert_eq!(loaded.epoch, joined.epoch);
+    }
+}

@@ -1,0 +1,259 @@
+//! Lives of nodes: leases, names, fencing, and what becomes of the presences of a life that is over.
+
+#![expect(missing_docs, reason = "the names are sentences")]
+
+use std::time::Duration;
+
+use crate::{
+    name::{NodeId, NodeName},
+    store::{Remains, Store, StoreError},
+};
+
+use super::{
+    super::ManualClock, LEASE, SECOND, anonymous, change, commit, crowd, join, leave, let_die, members, node, room,
+};
+
+const GRACE: Duration = Duration::from_secs(30);
+
+fn is_fenced<T>(answer: &Result<T, StoreError>, whose: NodeId, by_a_later_life: bool) -> bool {
+    let Err(StoreError::Fenced { node, superseded }) = answer else { return false };
+    (*node, *superseded) == (whose, by_a_later_life)
+}
+
+pub async fn a_life_that_was_never_registered_writes_nothing(store: &dyn Store, _: &ManualClock) {
+    let stranger = NodeId::random();
+    assert!(is_fenced(&store.renew(stranger, LEASE).await, stranger, false));
+    let joins = join(&anonymous(stranger, "a"));
+    assert!(is_fenced(&commit(store, stranger, "lobby", [joins]).await, stranger, false));
+    assert_eq!(store.load(&room("lobby")).await.expect("loading works"), None);
+}
+
+pub async fn registering_again_renews_the_lease(store: &dyn Store, time: &ManualClock) {
+    let (here, judge) = (node(store, "here").await, node(store, "judge").await);
+    let _ = crowd(store, here, "lobby", 1).await;
+    time.advance(LEASE - SECOND);
+    let name = NodeName::new("here").expect("a good name");
+    assert_eq!(store.register(here, &name, LEASE).await.expect("it lives"), []);
+    time.advance(SECOND * 5);
+    store.renew(judge, LEASE).await.expect("it lives");
+    assert_eq!(store.fence(judge).await.expect("it may judge"), []);
+    store.renew(here, LEASE).await.expect("nobody fenced it");
+}
+
+pub async fn a_later_life_takes_the_name_and_fences_the_former(store: &dyn Store, _: &ManualClock) {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", 1).await;
+    let (later, name) = (NodeId::random(), NodeName::new("here").expect("a good name"));
+    assert_eq!(store.register(later, &name, LEASE).await.expect("it is new"), [former]);
+    assert!(is_fenced(&store.renew(former, LEASE).await, former, true));
+    store.renew(later, LEASE).await.expect("it lives");
+}
+
+pub async fn a_life_that_lost_its_name_is_told_so(store: &dyn Store, time: &ManualClock) {
+    let former = node(store, "here").await;
+    let later = node(store, "here").await;
+    let name = NodeName::new("here").expect("a good name");
+    assert!(is_fenced(&store.register(former, &name, LEASE).await, former, true), "it must stop, not begin again");
+    assert!(is_fenced(&store.retire(former).await, former, true));
+    let judge = node(store, "judge").await;
+    let_die(store, time, judge).await;
+    assert!(is_fenced(&store.renew(later, LEASE).await, later, false), "nobody has its name");
+    assert!(is_fenced(&store.renew(former, LEASE).await, former, false), "the name is free again");
+}
+
+pub async fn a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_next(store: &dyn Store, _: &ManualClock) {
+    let first = node(store, "here").await;
+    let _ = crowd(store, first, "lobby", 2).await;
+    let second = node(store, "here").await;
+    let _ = crowd(store, second, "bar", 2).await;
+    let name = NodeName::new("here").expect("a good name");
+    let mut former = vec![first, second];
+    former.sort_unstable();
+    assert_eq!(store.register(NodeId::random(), &name, LEASE).await.expect("it is new"), former);
+}
+
+pub async fn registering_again_tells_of_the_former_life_again(store: &dyn Store, _: &ManualClock) {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", 2).await;
+    let (later, name) = (NodeId::random(), NodeName::new("here").expect("a good name"));
+    for _ in 0..2 {
+        // The first answer may have been lost.
+        assert_eq!(store.register(later, &name, LEASE).await.expect("it lives"), [former]);
+    }
+    store.clear(later, former, Remains::HoldAll(GRACE), 10).await.expect("it may clear");
+    assert_eq!(store.register(later, &name, LEASE).await.expect("it lives"), []);
+}
+
+pub async fn a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept(store: &dyn Store, time: &ManualClock) {
+    let here = node(store, "here").await;
+    let members_before = crowd(store, here, "lobby", 3).await;
+    time.advance(LEASE * 100);
+    let commit = change(store, here, "lobby", [leave(&members_before[0])]).await;
+    assert_eq!(commit.delta.left.len(), 1, "it may write as long as nobody fenced it");
+    store.renew(here, LEASE).await.expect("nobody fenced it");
+    assert_eq!(members(store, "lobby").await.1.len(), 2);
+}
+
+pub async fn a_live_life_is_not_fenced(store: &dyn Store, time: &ManualClock) {
+    let (here, judge) = (node(store, "here").await, node(store, "judge").await);
+    let _ = crowd(store, here, "lobby", 1).await;
+    for _ in 0..5 {
+        time.advance(LEASE / 2);
+        store.renew(here, LEASE).await.expect("it lives");
+        store.renew(judge, LEASE).await.expect("it lives");
+        assert_eq!(store.fence(judge).await.expect("it may judge"), []);
+    }
+}
+
+pub async fn a_lease_is_live_to_its_very_end(store: &dyn Store, time: &ManualClock) {
+    let (here, judge) = (node(store, "here").await, node(store, "judge").await);
+    let _ = crowd(store, here, "lobby", 1).await;
+    time.advance(LEASE);
+    assert_eq!(store.fence(judge).await.expect("it may judge"), []);
+    time.advance(Duration::from_millis(1));
+    assert_eq!(store.fence(judge).await.expect("its own lease does not matter"), [here]);
+}
+
+pub async fn a_fenced_life_can_not_write(store: &dyn Store, time: &ManualClock) {
+    let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
+    let there = crowd(store, dead, "lobby", 2).await;
+    assert_eq!(let_die(store, time, judge).await, [dead]);
+    for cleared in [false, true] {
+        if cleared {
+            let _ = store.clear(judge, dead, Remains::HoldResumable(GRACE), 10).await.expect("it may clear");
+        }
+        let before = members(store, "lobby").await;
+        assert!(is_fenced(&store.renew(dead, LEASE).await, dead, false));
+        assert!(is_fenced(&commit(store, dead, "lobby", [join(&anonymous(dead, "late"))]).await, dead, false));
+        assert!(is_fenced(&commit(store, dead, "lobby", [leave(&there[0])]).await, dead, false));
+        assert!(is_fenced(&store.touch(dead, &[(there[0].id, Duration::ZERO)]).await, dead, false));
+        assert!(is_fenced(&store.fence(dead).await, dead, false));
+        assert!(is_fenced(&store.clear(dead, dead, Remains::HoldAll(GRACE), 10).await, dead, false));
+        assert!(is_fenced(&store.sweep(dead, 10).await, dead, false));
+        assert!(is_fenced(&store.prune(dead, Duration::ZERO, 10).await, dead, false));
+        assert!(is_fenced(&store.prune_rooms(dead).await, dead, false));
+        assert_eq!(members(store, "lobby").await, before);
+    }
+}
+
+pub async fn a_fenced_life_is_told_of_until_it_is_cleared(store: &dyn Store, time: &ManualClock) {
+    let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
+    let _ = crowd(store, dead, "lobby", 3).await;
+    assert_eq!(let_die(store, time, judge).await, [dead]);
+    assert_eq!(store.fence(judge).await.expect("it may judge"), [dead]);
+    let _ = store.clear(judge, dead, Remains::HoldResumable(GRACE), 2).await.expect("it may clear");
+    assert_eq!(store.fence(judge).await.expect("it may judge"), [dead]);
+    let _ = store.clear(judge, dead, Remains::HoldResumable(GRACE), 2).await.expect("it may clear");
+    assert_eq!(store.fence(judge).await.expect("it may judge"), []);
+}
+
+pub async fn a_former_life_is_left_to_its_successor_while_that_lives(store: &dyn Store, time: &ManualClock) {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", 1).await;
+    let _later = node(store, "here").await;
+    let judge = node(store, "judge").await;
+    assert_eq!(store.fence(judge).await.expect("it may judge"), []);
+    assert_eq!(let_die(store, time, judge).await, [former], "the successor died before it had cleared it");
+}
+
+pub async fn nothing_of_a_live_life_is_cleared(store: &dyn Store, time: &ManualClock) {
+    let (here, judge) = (node(store, "here").await, node(store, "judge").await);
+    let _ = crowd(store, here, "lobby", 1).await;
+    time.advance(LEASE * 2);
+    for whose in [here, NodeId::random()] {
+        let batch = store.clear(judge, whose, Remains::HoldResumable(GRACE), 10).await.expect("it may ask");
+        assert_eq!((batch.handled, batch.commits), (0, Vec::new()));
+    }
+    assert!(!members(store, "lobby").await.1[0].held);
+}
+
+pub async fn a_restart_holds_all_in_batches_and_changes_no_room(store: &dyn Store, _: &ManualClock) {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", 5).await;
+    let _ = crowd(store, former, "bar", 2).await;
+    let later = node(store, "here").await;
+    for handled in [3, 3, 1, 0] {
+        let batch = store.clear(later, former, Remains::HoldAll(GRACE), 3).await.expect("it may clear");
+        assert_eq!((batch.handled, batch.commits), (handled, Vec::new()));
+    }
+    let (version, members) = members(store, "lobby").await;
+    assert_eq!((version, members.len()), (1, 5));
+    assert!(members.iter().all(|presence| presence.held));
+}
+
+pub async fn without_a_token_a_dead_nodes_presences_leave_in_batches(store: &dyn Store, time: &ManualClock) {
+    let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
+    let mut there = crowd(store, dead, "lobby", 5).await;
+    let stays = anonymous(judge, "stays");
+    let _ = change(store, judge, "lobby", [join(&stays)]).await;
+    assert_eq!(let_die(store, time, judge).await, [dead]);
+    let mut left = Vec::new();
+    for (handled, version) in [(3, 3), (2, 4)] {
+        let batch = store.clear(judge, dead, Remains::HoldResumable(GRACE), 3).await.expect("it may clear");
+        assert_eq!((batch.handled, batch.commits.len()), (handled, 1));
+        let commit = &batch.commits[0];
+        assert_eq!((commit.room.as_str(), commit.version.0), ("lobby", version));
+        left.extend(commit.delta.left.clone());
+    }
+    left.sort_unstable_by_key(|presence| presence.id);
+    there.sort_unstable_by_key(|presence| presence.id);
+    assert_eq!(left, there, "each leaves once");
+    assert_eq!(members(store, "lobby").await, (4, vec![stays]));
+}
+
+pub async fn held_presences_keep_their_grace_when_cleared_again(store: &dyn Store, time: &ManualClock) {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", 2).await;
+    let (later, judge) = (node(store, "here").await, node(store, "judge").await);
+    assert_eq!(store.clear(later, former, Remains::HoldAll(GRACE), 10).await.expect("it may clear").handled, 2);
+    assert_eq!(let_die(store, time, judge).await, [], "what is held needs nobody's care");
+    for whose in [former, later] {
+        let batch = store.clear(judge, whose, Remains::HoldResumable(GRACE), 10).await.expect("it may clear");
+        assert_eq!(batch.handled, 0);
+    }
+    time.advance(GRACE - LEASE - SECOND);
+    assert_eq!(store.sweep(judge, 10).await.expect("it may sweep").handled, 0);
+    time.advance(Duration::from_millis(1));
+    assert_eq!(store.sweep(judge, 10).await.expect("it may sweep").handled, 2);
+}
+
+pub async fn a_cleared_life_is_forgotten(store: &dyn Store, time: &ManualClock) {
+    let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
+    let _ = crowd(store, dead, "lobby", 2).await;
+    assert_eq!(let_die(store, time, judge).await, [dead]);
+    assert_eq!(store.clear(judge, dead, Remains::HoldResumable(GRACE), 10).await.expect("it may clear").handled, 2);
+    assert_eq!(store.retire(dead).await.expect("there is nothing to retire"), []);
+    assert!(is_fenced(&store.renew(dead, LEASE).await, dead, false));
+}
+
+pub async fn retiring_takes_ones_own_presences_along(store: &dyn Store, _: &ManualClock) {
+    let (here, there) = (node(store, "here").await, node(store, "there").await);
+    let _ = crowd(store, here, "lobby", 3).await;
+    let _ = crowd(store, here, "bar", 1).await;
+    let stays = anonymous(there, "stays");
+    let _ = change(store, there, "lobby", [join(&stays)]).await;
+    let mut commits = store.retire(here).await.expect("it may retire");
+    commits.sort_unstable_by(|a, b| a.room.cmp(&b.room));
+    let told: Vec<_> = commits.iter().map(|c| (c.room.as_str(), c.version.0, c.delta.left.len())).collect();
+    assert_eq!(told, [("bar", 2, 1), ("lobby", 3, 3)]);
+    assert_eq!(members(store, "lobby").await, (3, vec![stays]));
+    assert!(is_fenced(&store.renew(here, LEASE).await, here, false));
+}
+
+pub async fn retiring_twice_is_retiring_once(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    let _ = crowd(store, here, "lobby", 1).await;
+    assert_eq!(store.retire(here).await.expect("it may retire").len(), 1);
+    assert_eq!(store.retire(here).await.expect("the first answer may have been lost"), []);
+}
+
+pub async fn retiring_leaves_what_is_held(store: &dyn Store, time: &ManualClock) {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", 1).await;
+    let (later, judge) = (node(store, "here").await, node(store, "judge").await);
+    assert_eq!(store.clear(later, former, Remains::HoldAll(GRACE), 10).await.expect("it may clear").handled, 1);
+    assert_eq!(store.retire(later).await.expect("it may retire"), []);
+    assert_eq!(members(store, "lobby").await.1.len(), 1);
+    time.advance(GRACE + SECOND);
+    assert_eq!(store.sweep(judge, 10).await.expect("it may sweep").handled, 1);
+}
