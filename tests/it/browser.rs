@@ -5,6 +5,7 @@ use crate::support::server::Server;
 use crate::support::webdriver::{Browser, Timers, Window};
 use crate::support::{BOUND, Duration, alone, millis, secs, within};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// What the page shows: the connection's state, the users with their tabs, the anonymous sockets.
 const SHOWN: &str = "
@@ -180,6 +181,7 @@ async fn a_hidden_tab_left_alone_beyond_max_age_stays() {
         document.addEventListener('visibilitychange', () => record.seen.push(document.visibilityState));
         setInterval(() => { if (document.hidden) record.ticks += 1 }, 250);";
     stage.browser.run(&hidden, record, vec![]).await;
+    let begun = Instant::now();
     let front = stage.browser.tab(&stage.url("bob")).await;
     stage.all_show(&[&front], &[("ann", 1), ("bob", 1)], 0).await;
 
@@ -195,8 +197,8 @@ async fn a_hidden_tab_left_alone_beyond_max_age_stays() {
 
     let record = stage.browser.run(&hidden, "return record", vec![]).await;
     assert_eq!(record["seen"], json!(["hidden", "visible"]), "it was hidden until it was asked");
-    let ticks = record["ticks"].as_u64().unwrap();
-    assert!(ticks < 10, "its timers were slowed, or this proves nothing: {ticks} in twelve seconds");
+    let (ticks, seconds) = (record["ticks"].as_u64().unwrap(), begun.elapsed().as_secs());
+    assert!(ticks < 2 * seconds, "its timers were slowed, or this proves nothing: {ticks} in {seconds} s");
     stage.all_show(&[&hidden], &[("ann", 1), ("bob", 1), ("watcher", 1)], 0).await;
 }
 

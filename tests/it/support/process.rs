@@ -47,22 +47,22 @@ fn state(server: &Server, client: SocketAddr) -> Option<u8> {
 
 /// Raises this process's limit of open files, which the servers started later inherit, and says if it is enough.
 ///
+/// A server needs two for each socket: it keeps a second handle by which to cut it off.
 /// By `prlimit` of util-linux on ourselves, since the call itself would need unsafe code.
 pub(crate) fn open_files(needed: u64) -> Result<(), String> {
     static RAISED: OnceLock<()> = OnceLock::new();
     RAISED.get_or_init(|| {
         let pid = std::process::id().to_string();
-        let raised = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={}:", hard_limit())]).status();
-        if !raised.is_ok_and(|status| status.success()) {
-            eprintln!("prlimit could not raise the limit of open files");
-        }
+        let raise = |limits: String| {
+            let raised = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limits}")]).output();
+            raised.is_ok_and(|output| output.status.success())
+        };
+        // Root may raise the hard limit as well.
+        let hard = limits().1;
+        let _ = hard < 65_536 && raise("65536:65536".into()) || raise(format!("{hard}:"));
     });
     let (soft, _) = limits();
     if soft >= needed { Ok(()) } else { Err(format!("{needed} open files are needed and {soft} allowed: `ulimit -n`")) }
-}
-
-fn hard_limit() -> u64 {
-    limits().1
 }
 
 fn limits() -> (u64, u64) {

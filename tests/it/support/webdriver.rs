@@ -16,8 +16,8 @@ use tokio::process::{Child, Command};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Timers {
     Free,
-    /// As Chromium does after a page has been hidden for five minutes, but after one second: a timer of the page's
-    /// main thread then fires once a minute.
+    /// A timer of a hidden page's main thread fires once a second, and after a second once a minute if the page has no
+    /// connection open: what Chromium does after five minutes.
     Throttled,
 }
 
