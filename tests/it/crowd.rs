@@ -280,7 +280,7 @@ async fn storm(members: usize) {
     open_files(members as u64 * 2 + 1_000).unwrap_or_else(|why| panic!("{why}"));
     let server = Server::start(&["--max-age", "600s"]).await;
     let address = server.address();
-    let name = |n: usize| format!("member{n:05}-{}", "x".repeat(20));
+    let name = |n: usize| format!("member{n:05}-{}", "x".repeat(50));
     let mut witness = Member::join(&server, "hall", "witness").await;
 
     let begun = Instant::now();
@@ -325,7 +325,7 @@ async fn storm(members: usize) {
     let mut one_more = open(address, &path("hall", "one more")).await;
     let Frame::Text(first) = one_more.next().await else { panic!("a first frame") };
     assert_eq!(Roster::first(&serde_json::from_str(&first).unwrap()).users.len(), members + 2);
-    assert!(members < 10_000 || first.len() > 1 << 20, "a first frame above 1 MiB is what this is about");
+    assert!(members < 9_000 || first.len() > 1 << 20, "a first frame above 1 MiB is what this is about");
     witness.sees_join("one more").await;
     witness.says("one more is here").await;
     let mut counting = JoinSet::new();
@@ -342,10 +342,14 @@ async fn a_storm_of_a_thousand_joins_costs_each_member_a_bounded_number_of_frame
     storm(1_000).await;
 }
 
+/// Two descriptors a member: where the system allows 20,000 only, nine and a half thousand members must do.
 #[tokio::test]
-#[ignore = "20,000 descriptors and a minute: `tests/run --large`"]
+#[ignore = "20,000 descriptors and minutes: `tests/run --large`"]
 async fn joining_a_room_of_ten_thousand_works_and_costs_the_others_one_notice() {
-    storm(10_000).await;
+    let members = (open_files(0).map_or(0, |allowed| allowed.saturating_sub(1_000)) / 2).min(10_000);
+    assert!(members > 9_000, "20,000 open files must be allowed: `ulimit -n`");
+    println!("{members} members");
+    storm(members as usize).await;
 }
 
 #[tokio::test]

@@ -45,11 +45,11 @@ fn state(server: &Server, client: SocketAddr) -> Option<u8> {
     })
 }
 
-/// Raises this process's limit of open files, which the servers started later inherit, and says if it is enough.
+/// Raises this process's limit of open files, which the servers started later inherit, and gives it if it is enough.
 ///
 /// A server needs two for each socket: it keeps a second handle by which to cut it off.
 /// By `prlimit` of util-linux on ourselves, since the call itself would need unsafe code.
-pub(crate) fn open_files(needed: u64) -> Result<(), String> {
+pub(crate) fn open_files(needed: u64) -> Result<u64, String> {
     static RAISED: OnceLock<()> = OnceLock::new();
     RAISED.get_or_init(|| {
         let pid = std::process::id().to_string();
@@ -62,7 +62,11 @@ pub(crate) fn open_files(needed: u64) -> Result<(), String> {
         let _ = hard < 65_536 && raise("65536:65536".into()) || raise(format!("{hard}:"));
     });
     let (soft, _) = limits();
-    if soft >= needed { Ok(()) } else { Err(format!("{needed} open files are needed and {soft} allowed: `ulimit -n`")) }
+    if soft >= needed {
+        Ok(soft)
+    } else {
+        Err(format!("{needed} open files are needed and {soft} allowed: `ulimit -n`"))
+    }
 }
 
 fn limits() -> (u64, u64) {
