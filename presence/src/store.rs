@@ -12,11 +12,11 @@ mod memory;
 #[cfg(feature = "sqlite")]
 mod migration;
 mod plan;
-pub(crate) mod writer;
 #[cfg(feature = "sqlite")]
 mod sql;
 #[cfg(test)]
 mod tests;
+pub(crate) mod writer;
 
 use std::{fmt, sync::Arc, time::Duration};
 

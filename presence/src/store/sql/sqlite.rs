@@ -71,6 +71,11 @@ impl Sqlite {
             // SQLite would make a private file for each connection, and delete it afterwards.
             return Err(bad_url("the URL of the database names no file"));
         }
+        // A file that is not there is made; a folder that is not there is a mistake.
+        let folder = options.get_filename().parent().filter(|folder| *folder != Path::new(""));
+        if folder.is_some_and(|folder| !folder.is_dir()) && !url.contains("mode=memory") {
+            return Err(bad_url("the folder of the database file is not there"));
+        }
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = if url.contains("mode=") { options } else { options.create_if_missing(true) };
         // Loads read some 10,000 rows in a row, and hand each from the thread of the connection to that of the caller.

@@ -122,7 +122,9 @@ async fn a_schema_from_the_future_is_refused() {
 async fn a_database_that_is_away_at_first_is_used_once_it_is_there() {
     let folder = TempDir::new().unwrap();
     let later = folder.path().join("later");
+    std::fs::create_dir(&later).unwrap();
     let store = connect(&later);
+    std::fs::remove_dir(&later).unwrap();
     assert!(matches!(store.prepare().await, Err(StoreError::Unavailable(_))));
     assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Unavailable(_))));
     std::fs::create_dir(&later).unwrap();
@@ -132,7 +134,14 @@ async fn a_database_that_is_away_at_first_is_used_once_it_is_there() {
 
 #[test]
 fn a_bad_url_is_refused_at_once() {
-    for url in ["sqlite:", "sqlite://", "postgres://localhost/presence", "presence.db", "sqlite://x.db?mode=odd"] {
+    for url in [
+        "sqlite:",
+        "sqlite://",
+        "postgres://localhost/presence",
+        "presence.db",
+        "sqlite://x.db?mode=odd",
+        "sqlite:///no/such/folder/x.db",
+    ] {
         assert!(matches!(SqlStore::connect(url), Err(StoreError::Refused(_))), "{url}");
     }
 }
