@@ -1,15 +1,19 @@
 //! What the store in SQLite costs: commits of 1, 100 and 1,000 joins, loading 10,000 presences, touching 10,000,
-//! and a sweep that finds nothing among 100,000.
+//! a sweep that finds nothing among 100,000, and clearing away a dead node.
 //!
 //! `cargo bench -p presence --bench store`
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use presence::{
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{RoomWrites, SqlStore, Store, Write},
+    store::{Remains, RoomWrites, SqlStore, Store, Write},
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -100,5 +104,40 @@ fn sweeps(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, commits, reads, sweeps);
+/// How long it takes to clear away a dead node with 100,000 presences in 1,000 rooms, in batches of 10,000.
+fn clears(criterion: &mut Criterion) {
+    let Bench { runtime, store, node, _folder } = bench();
+    let clear = async || {
+        let dead = NodeId::random();
+        let name = NodeName::new("dead").expect("a good name");
+        store.register(dead, &name, Duration::ZERO).await.expect("a new life");
+        for hundred in 0..10 {
+            let rooms: Vec<_> = (0..100).flat_map(|room| joins(dead, &format!("room {hundred} {room}"), 100)).collect();
+            store.commit(dead, &rooms).await.expect("the commit works");
+        }
+        // Its lease is over with the millisecond in which it began.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let begun = Instant::now();
+        assert_eq!(store.fence(node).await.expect("it may judge"), [dead]);
+        let mut left = 0;
+        loop {
+            let remains = Remains::HoldResumable(Duration::from_secs(10));
+            let batch = store.clear(node, dead, remains, 10_000).await.expect("it may clear");
+            left += batch.commits.iter().map(|commit| commit.delta.left.len()).sum::<usize>();
+            if batch.handled < 10_000 {
+                break;
+            }
+        }
+        assert_eq!(left, 100_000);
+        begun.elapsed()
+    };
+    let mut group = criterion.benchmark_group("store");
+    group.sample_size(10).throughput(Throughput::Elements(100_000));
+    group.bench_function("clear 100,000 of a dead node", |bencher| {
+        bencher.iter_custom(|times| (0..times).map(|_| runtime.block_on(clear())).sum());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, commits, reads, sweeps, clears);
 criterion_main!(benches);

@@ -131,6 +131,17 @@ async fn a_database_that_is_away_at_first_is_used_once_it_is_there() {
 }
 
 #[test]
+fn a_store_can_be_made_before_any_runtime_and_outlive_it() {
+    let folder = TempDir::new().unwrap();
+    let store = connect(folder.path());
+    for _ in 0..2 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(store.prepare()).unwrap();
+        assert_eq!(runtime.block_on(store.load(&room("lobby"))).unwrap(), None);
+    }
+}
+
+#[test]
 fn a_bad_url_is_refused_at_once() {
     for url in ["sqlite:", "sqlite://", "postgres://localhost/presence", "presence.db", "sqlite://x.db?mode=odd"] {
         assert!(matches!(SqlStore::connect(url), Err(StoreError::Refused(_))), "{url}");

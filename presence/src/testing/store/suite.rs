@@ -212,3 +212,19 @@ async fn let_die(store: &dyn Store, time: &ManualClock, judge: NodeId) -> Vec<No
     store.renew(judge, LEASE).await.expect("nobody fenced it");
     store.fence(judge).await.expect("it may judge")
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_statement_is_in_the_list() {
+        let this = include_str!("suite.rs");
+        let modules =
+            [include_str!("suite/change.rs"), include_str!("suite/life.rs"), include_str!("suite/cleaning.rs")];
+        for source in modules.into_iter().chain([include_str!("suite/reading.rs")]) {
+            for statement in source.split("\npub async fn ").skip(1) {
+                let (name, _) = statement.split_once('(').unwrap();
+                assert!(this.contains(&format!(" {name},\n")), "{name}");
+            }
+        }
+    }
+}
