@@ -259,6 +259,16 @@ async fn those_with_a_resume_token_are_held_and_the_others_leave() {
 }
 
 #[tokio::test]
+async fn what_is_held_is_pruned_even_if_its_node_lives() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    store.commit(node, &joins("lobby", &crowd(node, 4))).await.unwrap();
+    let held = "UPDATE presences SET last_seen = 0, held_until = iif(channel_name < '2', 9e15, NULL)";
+    store.database.writer.execute_unprepared(held).await.unwrap();
+    assert_eq!(store.prune(node, LEASE, 10).await.unwrap().handled, 2);
+}
+
+#[tokio::test]
 async fn a_row_of_another_hand_is_refused_and_not_guessed() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
