@@ -128,8 +128,7 @@ impl Store for SqlStore {
         let (mut gone, mut put, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut new = Vec::new();
         let mut commits = Vec::with_capacity(rooms.len());
-        for RoomWrites { room, writes } in rooms {
-            let Place { epoch, version, .. } = places[room];
+        for (RoomWrites { room, writes }, Place { epoch, version, .. }) in rooms.iter().zip(places) {
             let plan = plan::plan(node, epoch, writes, &found)?;
             gone.extend(plan.gone);
             put.extend(plan.taken.into_iter().map(|presence| (epoch, presence)));
