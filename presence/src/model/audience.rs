@@ -48,11 +48,8 @@ impl Audience {
                     assert!(from < version && !delta.is_empty());
                     heard.position = (epoch, version);
                     for presence in delta.left.iter().filter(|one| one.user.is_some()) {
-                        assert_eq!(
-                            heard.looks.remove(&presence.id),
-                            Some(look(presence)),
-                            "it was there, and looked so"
-                        );
+                        let was = heard.looks.remove(&presence.id).expect("it was there");
+                        assert_eq!(was.0, presence.user, "and its user is the one who left");
                     }
                     for presence in delta.joined.iter().filter(|one| one.user.is_some()) {
                         assert_eq!(heard.looks.insert(presence.id, look(presence)), None, "it was not there");
