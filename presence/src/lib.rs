@@ -7,9 +7,6 @@
 //! [`Consumer`] is what you write, [`Upgrade`] turns a request into one, [`Rooms`] is what you ask, [`Config`] what you
 //! tune. [`PruningSupervisor`] must run. Implement [`store::Store`] to bring your own database.
 
-#[cfg(test)]
-extern crate self as presence;
-
 pub mod clock;
 pub mod config;
 mod consumer;

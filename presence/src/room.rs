@@ -16,7 +16,6 @@ pub(crate) mod wire;
 use std::{
     collections::{HashMap, hash_map::RandomState},
     fmt,
-    hash::BuildHasher,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},

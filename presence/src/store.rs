@@ -12,11 +12,11 @@ mod memory;
 #[cfg(feature = "sqlite")]
 mod migration;
 mod plan;
-pub(crate) mod writer;
 #[cfg(feature = "sqlite")]
 mod sql;
 #[cfg(test)]
 mod tests;
+pub(crate) mod writer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -97,7 +97,7 @@ impl Write {
     }
 }
 
-/// What is to change in one room. At most one write for each presence.
+/// What is to change in one room. A commit names each room, and each presence, at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomWrites {
     /// The room.
@@ -143,6 +143,9 @@ pub enum Remains {
 /// Every method is one transaction, all or nothing, and may be repeated after [`StoreError::Unavailable`]. A transaction
 /// that changes who is in a room, or a meta, gives that room the next version, exactly one whatever the number of changes;
 /// one that changes nothing gives none. Implementations lock rows in the order node, rooms by id, presences by id.
+///
+/// A call that is repeated because its answer was lost finds its work done, and so tells of no change: only the version of
+/// the room betrays that there was one. The same goes for a call whose future was dropped, which may yet have been done.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Brings the schema up to date. Safe when several nodes start at once.

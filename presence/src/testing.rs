@@ -1,3 +1,4 @@
 //! What tests of this crate, and of applications and stores built on it, need.
 
+pub mod fault;
 pub mod store;

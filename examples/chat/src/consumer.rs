@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn only_a_json_object_with_a_known_type_is_a_command() {
-        for text in ["hello", "5", "\"join\"", "[]", "{}", r#"{"type":"joined"}"#, r#"{"type":5}"#, r#"{"type":"join""#] {
+        for text in ["hello", "5", "\"join\"", "[]", "{}", r#"{"type":"joined"}"#, r#"{"type":5}"#, r#"{"type":"join""#]
+        {
             assert!(matches!(Command::parse(text), Ok(Command::Say)), "{text}");
         }
         assert!(matches!(Command::parse(r#" {"extra":1,"type":"join"}"#), Ok(Command::Join)));

@@ -35,11 +35,17 @@ pub(crate) fn routes(app: &mut web::ServiceConfig) {
         .service(
             web::scope("")
                 .wrap(headers)
-                .route("/", web::get().to(async || asset("text/html; charset=utf-8", include_str!("../static/index.html"))))
+                .route(
+                    "/",
+                    web::get().to(async || asset("text/html; charset=utf-8", include_str!("../static/index.html"))),
+                )
                 .route("/app.js", web::get().to(async || asset("text/javascript", include_str!("../static/app.js"))))
                 .route("/style.css", web::get().to(async || asset("text/css", include_str!("../static/style.css"))))
                 .route("/presence.js", web::get().to(async || asset("text/javascript", CLIENT_JS)))
-                .route("/favicon.svg", web::get().to(async || asset("image/svg+xml", include_str!("../static/favicon.svg"))))
+                .route(
+                    "/favicon.svg",
+                    web::get().to(async || asset("image/svg+xml", include_str!("../static/favicon.svg"))),
+                )
                 .route("/config.json", web::get().to(config)),
         );
 }

@@ -4,7 +4,7 @@ mod args;
 mod consumer;
 mod http;
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use actix_web::{App, HttpServer, web};
 use clap::Parser;
@@ -13,6 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use args::Args;
+
+/// How long the start waits for the database, before it goes on without.
+const STARTUP: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -26,16 +29,23 @@ fn main() -> ExitCode {
     match actix_web::rt::System::new().block_on(serve(args)) {
         Ok(code) => code,
         Err(error) => {
-            error!("{error:#}");
+            error!("{}", reasons(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
+/// An error and what caused it, on one line.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// Serves until it is told to stop.
 async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let config = args.config()?;
-    let store = SqlStore::connect(&args.database_url)?;
+    let store = SqlStore::connect(&args.database_url)
+        .map_err(|error| format!("--database-url {}: {}", args.database_url, reasons(&error)))?;
     let rooms = Rooms::start(config, store);
     let settings = web::Data::new(http::Settings { notify: args.notify, allow_origin: args.allow_origin.clone() });
 
@@ -49,9 +59,13 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if let Some(workers) = args.workers {
         server = server.workers(workers.get());
     }
-    let server = server.bind((args.bind.as_str(), args.port))?;
-    let address = server.addrs()[0];
+    let server = server
+        .bind((args.bind.as_str(), args.port))
+        .map_err(|error| format!("cannot listen on --bind {} --port {}: {error}", args.bind, args.port))?;
+    let address = *server.addrs().first().ok_or("there is no address to listen on")?;
     PruningSupervisor::spawn(&rooms, args.node_name(address)?);
+    // A database that is away keeps nobody from being served; but where it is there, the first visitor finds it ready.
+    let _ = tokio::time::timeout(STARTUP, rooms.ready()).await;
 
     let mut out = std::io::stdout();
     writeln!(out, "listening on http://{address}")?;

@@ -70,7 +70,7 @@ impl Upgrade {
     /// status that says why not.
     pub async fn start<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         if let Err(refused) = handshake(req, &[]) {
-            return refused;
+            return *refused;
         }
         if !self.origins.admit(req) {
             return HttpResponse::Forbidden().body("this origin is not allowed");
@@ -94,7 +94,7 @@ impl Upgrade {
                 }
                 response.streaming(body)
             }
-            Err(refused) => refused,
+            Err(refused) => *refused,
         }
     }
 
@@ -162,7 +162,9 @@ impl Upgrade {
 fn without_kill_switch() -> KillSwitch {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
-        warn!("`HttpServer::on_connect(presence::on_connect)` is missing: small frames wait for one another, and a client that does not read may keep its TCP connection");
+        warn!(
+            "`HttpServer::on_connect(presence::on_connect)` is missing: small frames wait for one another, and a client that does not read may keep its TCP connection"
+        );
     }
     KillSwitch::default()
 }
@@ -172,9 +174,11 @@ fn refuse(error: &Error) -> HttpResponse {
     debug!(error = %report(error), "a socket is turned away");
     match error {
         Error::Denied { status, reason } => HttpResponse::build(*status).body(reason.clone()),
-        Error::StoreUnavailable(_) | Error::RoomFailed { .. } | Error::ShuttingDown => HttpResponse::ServiceUnavailable()
-            .insert_header((header::RETRY_AFTER, RETRY_AFTER))
-            .body("presence is unavailable; come back later"),
+        Error::StoreUnavailable(_) | Error::RoomFailed { .. } | Error::ShuttingDown => {
+            HttpResponse::ServiceUnavailable()
+                .insert_header((header::RETRY_AFTER, RETRY_AFTER))
+                .body("presence is unavailable; come back later")
+        }
         Error::Name(error) => HttpResponse::BadRequest().body(error.to_string()),
         other => {
             warn!(error = %report(other), "a socket could not be served");

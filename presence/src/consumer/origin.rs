@@ -63,7 +63,9 @@ mod tests {
     fn only_the_requests_own_scheme_host_and_port_are_admitted() {
         assert!(admits(&[], "http://example.com:8080"));
         assert!(admits(&[], "http://EXAMPLE.com:8080"));
-        for other in ["https://example.com:8080", "http://example.com", "http://evil.com:8080", "null", "", "http://a@b"] {
+        for other in
+            ["https://example.com:8080", "http://example.com", "http://evil.com:8080", "null", "", "http://a@b"]
+        {
             assert!(!admits(&[], other), "{other}");
         }
     }

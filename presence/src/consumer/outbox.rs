@@ -240,10 +240,10 @@ impl Outbox {
         let Some(attached) = state.attached else { return true };
         let still = now.since(state.progress.max(attached)) > PATIENCE && self.is_over(state);
         let late = state.queue.front().is_some_and(|piece| now.since(piece.at.max(attached)) > self.write_timeout);
-        if still || late {
-            if let Some(connection) = self.connection.get() {
-                connection.do_send(ToConnection::TooSlow);
-            }
+        if (still || late)
+            && let Some(connection) = self.connection.get()
+        {
+            connection.do_send(ToConnection::TooSlow);
         }
         true
     }

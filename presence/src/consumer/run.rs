@@ -7,13 +7,12 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use crate::{
-    CloseCode, Consumer, Error, Result, Socket,
-    room::message::ToConnection,
-    store::writer::report,
-};
+use crate::{CloseCode, Consumer, Error, Result, Socket, room::message::ToConnection, store::writer::report};
 
-use super::{connection::Connection, inbox::{Inbox, Job}};
+use super::{
+    connection::Connection,
+    inbox::{Inbox, Job},
+};
 
 /// How a method of a consumer ended.
 enum Outcome {

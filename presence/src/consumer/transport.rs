@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Answers the client's handshake, with the first of `protocols` that it asks for.
-pub(crate) fn handshake(req: &HttpRequest, protocols: &[&str]) -> Result<HttpResponseBuilder, HttpResponse> {
+pub(crate) fn handshake(req: &HttpRequest, protocols: &[&str]) -> Result<HttpResponseBuilder, Box<HttpResponse>> {
     ws::handshake_with_protocols(req, protocols).map_err(|error| {
         let mut answer = HttpResponse::from_error(error);
         if answer.status() == actix_web::http::StatusCode::BAD_REQUEST {
@@ -28,7 +28,7 @@ pub(crate) fn handshake(req: &HttpRequest, protocols: &[&str]) -> Result<HttpRes
             let version = actix_web::http::header::HeaderValue::from_static("13");
             answer.headers_mut().insert(actix_web::http::header::SEC_WEBSOCKET_VERSION, version);
         }
-        answer
+        Box::new(answer)
     })
 }
 

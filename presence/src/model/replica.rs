@@ -271,7 +271,7 @@ mod tests {
         let mut snapshot = read(1, 1).unwrap();
         snapshot.presences = vec![resumed.clone()];
         assert_eq!(replica.reload(Some(snapshot)), []);
-        assert_eq!(replica.roster().by_channel(&channel(9)), Some(&resumed));
+        assert_eq!(replica.roster().get(resumed.id), Some(&resumed));
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! Invariant: a snapshot plus the deltas after it equals the next snapshot.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use crate::name::{ChannelName, PresenceId, UserId};
+use crate::name::{PresenceId, UserId};
 
 use super::{Delta, Member, Presence, delta::Change};
 
@@ -17,7 +17,6 @@ use super::{Delta, Member, Presence, delta::Change};
 pub(crate) struct Roster {
     /// In the order of their ids, so that the same history gives the same answers on every node and in every run.
     presences: BTreeMap<PresenceId, Arc<Presence>>,
-    channels: HashMap<ChannelName, PresenceId>,
     /// The presences of each user, in the order of their ids. Sorted by the bytes of the user id.
     users: BTreeMap<UserId, Vec<PresenceId>>,
     anonymous: usize,
@@ -70,15 +69,11 @@ impl Roster {
             }
             None => self.anonymous += 1,
         }
-        self.channels.insert(presence.channel.clone(), presence.id);
         self.presences.insert(presence.id, presence);
     }
 
     fn remove(&mut self, id: PresenceId) -> Option<Arc<Presence>> {
         let presence = self.presences.remove(&id)?;
-        if self.channels.get(&presence.channel) == Some(&id) {
-            self.channels.remove(&presence.channel);
-        }
         match &presence.user {
             Some(user) => {
                 if let Some(ids) = self.users.get_mut(user) {
@@ -145,7 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::truth::{Looks, Truth, id, look, looks, presence, user, with_meta, writes};
+    use crate::model::truth::{Looks, Truth, look, looks, presence, user, with_meta, writes};
 
     /// What one who only hears of the changes believes.
     fn hear(mut believed: Looks, changes: &[Change]) -> Looks {
@@ -166,9 +161,7 @@ mod tests {
         assert_eq!((roster.len(), roster.is_empty()), (truth.len(), truth.is_empty()));
         for presence in truth.values() {
             assert_eq!(roster.get(presence.id), Some(presence));
-            assert_eq!(roster.by_channel(&presence.channel), Some(presence));
         }
-        assert_eq!(roster.channels.len(), truth.len(), "no channel of one who left is remembered");
         let mut users: Vec<&UserId> = truth.values().filter_map(|presence| presence.user.as_ref()).collect();
         users.sort();
         users.dedup();
@@ -254,27 +247,5 @@ mod tests {
         let mut roster = Roster::default();
         let _ = roster.replace(vec![nobody.clone(), presence(2), nobody, with_meta(&presence(2), 1)]);
         assert_eq!((roster.len(), roster.anonymous(), roster.presences_of(&user(2))), (2, 1, 1));
-    }
-
-    #[test]
-    fn a_socket_that_joins_again_under_another_id_is_found_when_the_old_one_leaves() {
-        let old = presence(1);
-        let new = Arc::new(Presence { id: id(2), ..(*old).clone() });
-        let mut roster = Roster::default();
-        let _ = roster.apply(&Delta { joined: vec![old.clone()], ..Delta::default() });
-        let _ = roster.apply(&Delta { joined: vec![new.clone()], left: vec![old.clone()], ..Delta::default() });
-        assert_eq!(roster.by_channel(&old.channel), Some(&new));
-    }
-
-    #[test]
-    fn two_who_swap_their_channels_are_both_found() {
-        let (one, two) = (presence(1), presence(2));
-        let swap = |a: &Presence, b: &Presence| Arc::new(Presence { channel: b.channel.clone(), ..a.clone() });
-        let swapped = vec![swap(&one, &two), swap(&two, &one)];
-        let mut roster = Roster::default();
-        let _ = roster.replace(vec![one.clone(), two.clone()]);
-        assert_eq!(roster.apply(&Delta { updated: swapped.clone(), ..Delta::default() }), []);
-        assert_eq!(roster.by_channel(&two.channel), Some(&swapped[0]));
-        assert_eq!(roster.by_channel(&one.channel), Some(&swapped[1]));
     }
 }

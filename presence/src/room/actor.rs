@@ -222,14 +222,7 @@ impl RoomActor {
         self.take_out(id, channel, Cause::Left, reply, ctx);
     }
 
-    fn update(
-        &mut self,
-        id: PresenceId,
-        channel: ChannelName,
-        meta: Meta,
-        reply: Reply<()>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn update(&mut self, id: PresenceId, channel: ChannelName, meta: Meta, reply: Reply<()>, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get(&id) else {
             if self.state.joining.contains_key(&id) {
                 self.submit_update(id, channel, meta, reply, ctx);
@@ -269,7 +262,8 @@ impl RoomActor {
 
     fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
-        let stale = |local: &Local| !local.touch.is_behind() && judge(now, local.touch.seen(), max_age) == Deadline::Stale;
+        let stale =
+            |local: &Local| !local.touch.is_behind() && judge(now, local.touch.seen(), max_age) == Deadline::Stale;
         let ids: Vec<_> = self.state.locals.iter().filter(|(_, local)| stale(local)).map(|(id, _)| *id).collect();
         let count = ids.len();
         let committed = self.prune(ids, ctx);
@@ -706,11 +700,12 @@ impl RoomActor {
             self.load(ctx);
         }
         let idle = self.state.is_idle() && !self.loading && self.reports.is_none();
-        if idle && (self.state.replica.roster().is_empty() || now.since(self.used) >= LINGER) {
-            if self.rooms.retire(&self.name, &self.under_way, &ctx.address()) {
-                ctx.stop();
-                return;
-            }
+        if idle
+            && (self.state.replica.roster().is_empty() || now.since(self.used) >= LINGER)
+            && self.rooms.retire(&self.name, &self.under_way, &ctx.address())
+        {
+            ctx.stop();
+            return;
         }
         let due = [
             self.state.due().filter(|_| !recovering),

@@ -209,10 +209,8 @@ impl Sockets {
     /// News for those who are members, then first frames for those who join.
     fn flush(&mut self, flush: &mut RoomFlush, number: u64) {
         let RoomFlush { room: name, announced, news, first, renew, joiners } = flush;
-        let room = self
-            .rooms
-            .entry(name.clone())
-            .or_insert_with(|| Room { announced: *announced, members: HashMap::new() });
+        let room =
+            self.rooms.entry(name.clone()).or_insert_with(|| Room { announced: *announced, members: HashMap::new() });
         for member in room.members.values_mut().filter(|member| member.had < number) {
             member.had = number;
             if let (true, Some(first)) = (*renew, &*first) {

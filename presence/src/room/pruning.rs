@@ -3,7 +3,9 @@
 //! It renews the node's lease, removes what nobody answers for, and compares rooms with the database. It lives on the
 //! store's thread, so that no consumer that blocks its own thread can cost the node its lease.
 
-use std::{cell::RefCell, collections::BTreeSet, future::Future, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeSet, future::Future, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration,
+};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use backon::{BackoffBuilder, ExponentialBuilder};

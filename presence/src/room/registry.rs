@@ -233,7 +233,13 @@ impl Rooms {
         self.tell(room, ToRoom::Leave { id, channel: channel.clone(), reply: None });
     }
 
-    pub(crate) async fn update(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) -> Result<()> {
+    pub(crate) async fn update(
+        &self,
+        room: &RoomName,
+        id: PresenceId,
+        channel: &ChannelName,
+        meta: Meta,
+    ) -> Result<()> {
         self.repeat(room, self.0.config.store_timeout(), |reply| ToRoom::Update {
             id,
             channel: channel.clone(),

@@ -160,12 +160,15 @@ fn me_tail(me: PresenceId) -> String {
 }
 
 /// What a joiner is told first.
-pub(crate) fn first(notify: Notify, room: &RoomName, position: (Epoch, Version), roster: &Roster) -> Option<FirstFrame> {
+pub(crate) fn first(
+    notify: Notify,
+    room: &RoomName,
+    position: (Epoch, Version),
+    roster: &Roster,
+) -> Option<FirstFrame> {
     match notify {
         Notify::Silent => None,
-        Notify::List | Notify::Events => {
-            Some(FirstFrame { shared: list(room, roster).bytes, names_joiner: false })
-        }
+        Notify::List | Notify::Events => Some(FirstFrame { shared: list(room, roster).bytes, names_joiner: false }),
         Notify::Diff => {
             let (epoch, version) = position;
             let state = State {

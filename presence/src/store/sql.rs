@@ -53,11 +53,11 @@ impl SqlStore {
     /// The store in the database at `url`: `sqlite://presence.db` (a path; the file is made if it is missing) or
     /// `sqlite::memory:`.
     ///
-    /// This looks at the URL only. The database is opened when it is first needed, and again whenever it was lost, so one
+    /// This looks at the URL, and whether its folder is there. The database is opened when it is first needed, and again whenever it was lost, so one
     /// that is away makes calls fail while it is away, and no longer.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] if the URL is not one that this build can use.
+    /// [`StoreError::Refused`] if the URL is not one that this build can use, or names a folder that is not there.
     pub fn connect(url: &str) -> Result<Self, StoreError> {
         Ok(Self { database: Sqlite::new(url).map_err(store_error)? })
     }
@@ -128,8 +128,7 @@ impl Store for SqlStore {
         let (mut gone, mut put, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut new = Vec::new();
         let mut commits = Vec::with_capacity(rooms.len());
-        for RoomWrites { room, writes } in rooms {
-            let Place { epoch, version, .. } = places[room];
+        for (RoomWrites { room, writes }, Place { epoch, version, .. }) in rooms.iter().zip(places) {
             let plan = plan::plan(node, epoch, writes, &found)?;
             gone.extend(plan.gone);
             put.extend(plan.taken.into_iter().map(|presence| (epoch, presence)));

@@ -182,7 +182,13 @@ impl Writer {
         }
     }
 
-    async fn write(&self, store: &dyn Store, node: NodeId, mut batch: Batch, timeout: Duration) -> Result<(), StoreError> {
+    async fn write(
+        &self,
+        store: &dyn Store,
+        node: NodeId,
+        mut batch: Batch,
+        timeout: Duration,
+    ) -> Result<(), StoreError> {
         for writes in &mut batch.writes {
             writes.writes.iter_mut().for_each(|write| belong(write, node));
         }

@@ -71,6 +71,11 @@ impl Sqlite {
             // SQLite would make a private file for each connection, and delete it afterwards.
             return Err(bad_url("the URL of the database names no file"));
         }
+        // A file that is not there is made; a folder that is not there is a mistake.
+        let folder = options.get_filename().parent().filter(|folder| *folder != Path::new(""));
+        if folder.is_some_and(|folder| !folder.is_dir()) && !url.contains("mode=memory") {
+            return Err(bad_url("the folder of the database file is not there"));
+        }
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = if url.contains("mode=") { options } else { options.create_if_missing(true) };
         // Loads read some 10,000 rows in a row, and hand each from the thread of the connection to that of the caller.
@@ -150,8 +155,8 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        // SQLite ends a transaction by itself when the disk is full or fails. The driver then counts one too many for
-        // ever, and refuses to begin another: such a connection is replaced.
+        // SQLite may end a transaction by itself when a disk is full or fails. The driver does not notice, and begins
+        // every later one as if it were within that: without the lock. Such a connection is replaced.
         .before_acquire(|connection: &mut SqliteConnection, _| {
             Box::pin(async move { Ok(!connection.is_in_transaction()) })
         })
@@ -204,6 +209,11 @@ pub(super) fn is_permanent(error: &dyn DatabaseError) -> bool {
     })
 }
 
+/// The `+` keeps SQLite from looking for the node first: it would compare all its presences with all touches.
+pub(super) const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen \
+    FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS seen FROM json_each(?)) AS touch \
+    WHERE presences.id = touch.id AND +presences.node_id = ? AND presences.last_seen < touch.seen";
+
 /// Notes when presences of `node` were seen last, each at a time of its own. One parameter serves any number of them, so
 /// the statement is prepared once.
 pub(super) async fn touch(
@@ -212,9 +222,6 @@ pub(super) async fn touch(
     now: i64,
     seen: &[(PresenceId, Duration)],
 ) -> Result<(), DbErr> {
-    const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen \
-        FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS seen FROM json_each(?)) AS touch \
-        WHERE presences.id = touch.id AND presences.node_id = ? AND presences.last_seen < touch.seen";
     for seen in seen.chunks(TOUCHES) {
         let values = [touches(now, seen).into(), node.as_uuid().into()];
         transaction.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, TOUCH, values)).await?;

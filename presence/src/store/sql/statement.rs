@@ -30,8 +30,6 @@ use super::{
 /// A query whose rows come as tuples: several times faster than as models.
 pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;
 
-// Nodes.
-
 pub(super) fn life(node: NodeId) -> Rows<Life> {
     node::Entity::find_by_id(node.as_uuid())
         .select_only()
@@ -131,8 +129,6 @@ pub(super) fn forget_lives(now: i64) -> DeleteMany<node::Entity> {
         .filter(Expr::not_exists(presences_of_node()))
 }
 
-// Rooms.
-
 fn rooms() -> sea_orm::Select<room::Entity> {
     room::Entity::find().select_only().columns([room::Column::Id, room::Column::ChannelName, room::Column::Version])
 }
@@ -191,8 +187,6 @@ pub(super) fn rooms_of(user: &UserId) -> Rows<(Uuid, String)> {
         .filter(room::Column::Id.in_subquery(ids))
         .into_tuple()
 }
-
-// Presences.
 
 /// A limit that fits a database's largest number.
 fn at_most(limit: u64) -> u64 {

@@ -122,7 +122,9 @@ async fn a_schema_from_the_future_is_refused() {
 async fn a_database_that_is_away_at_first_is_used_once_it_is_there() {
     let folder = TempDir::new().unwrap();
     let later = folder.path().join("later");
+    std::fs::create_dir(&later).unwrap();
     let store = connect(&later);
+    std::fs::remove_dir(&later).unwrap();
     assert!(matches!(store.prepare().await, Err(StoreError::Unavailable(_))));
     assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Unavailable(_))));
     std::fs::create_dir(&later).unwrap();
@@ -131,8 +133,26 @@ async fn a_database_that_is_away_at_first_is_used_once_it_is_there() {
 }
 
 #[test]
+fn a_store_can_be_made_before_any_runtime_and_outlive_it() {
+    let folder = TempDir::new().unwrap();
+    let store = connect(folder.path());
+    for _ in 0..2 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(store.prepare()).unwrap();
+        assert_eq!(runtime.block_on(store.load(&room("lobby"))).unwrap(), None);
+    }
+}
+
+#[test]
 fn a_bad_url_is_refused_at_once() {
-    for url in ["sqlite:", "sqlite://", "postgres://localhost/presence", "presence.db", "sqlite://x.db?mode=odd"] {
+    for url in [
+        "sqlite:",
+        "sqlite://",
+        "postgres://localhost/presence",
+        "presence.db",
+        "sqlite://x.db?mode=odd",
+        "sqlite:///no/such/folder/x.db",
+    ] {
         assert!(matches!(SqlStore::connect(url), Err(StoreError::Refused(_))), "{url}");
     }
 }
@@ -157,18 +177,36 @@ async fn a_read_only_file_can_be_read_and_is_unavailable_for_writing() {
 
 #[tokio::test]
 async fn a_full_disk_is_unavailable_and_all_is_well_once_there_is_room() {
-    // SQLite rolls back by itself when it is full, which the driver does not notice: the connection was dead for ever.
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, &joins("lobby", &crowd(node, 3))).await.unwrap();
     store.database.writer.execute_unprepared("PRAGMA max_page_count = 20").await.unwrap();
-    let many: Vec<_> = (0..5_000).map(|n| presence(node, format!("many/{n}"))).collect();
-    let full = store.commit(node, &joins("lobby", &many)).await;
-    assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
-    // A new connection knows nothing of the limit; if it is the old one, the limit is lifted.
+    let many = joins("lobby", &crowd(node, 5_000));
+    for _ in 0..3 {
+        let full = store.commit(node, &many).await;
+        assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
+    }
     store.database.writer.execute_unprepared("PRAGMA max_page_count = 1000000").await.unwrap();
-    let commits = store.commit(node, &joins("lobby", &many)).await.unwrap();
-    assert_eq!((commits[0].version.0, commits[0].delta.joined.len()), (2, 5_000));
+    let commits = store.commit(node, &many).await.unwrap();
+    assert_eq!((commits[0].version.0, commits[0].delta.joined.len()), (1, 5_000));
+}
+
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_by_itself_does_not_spoil_the_connection() {
+    // The driver counted it as open for ever, and later transactions began as savepoints, which take no lock.
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    let other = connect(folder.path());
+    let fails =
+        "CREATE TRIGGER fails BEFORE INSERT ON presences BEGIN SELECT RAISE(ROLLBACK, 'as a failing disk'); END";
+    other.database.writer.execute_unprepared(fails).await.unwrap();
+    let lobby = joins("lobby", &crowd(node, 5));
+    assert!(store.commit(node, &lobby).await.is_err());
+    other.database.writer.execute_unprepared("DROP TRIGGER fails").await.unwrap();
+    let locks = store.database.write().await.unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(50), other.database.write()).await;
+    assert!(waits.is_err(), "one transaction writes at a time");
+    drop(locks);
+    assert_eq!(store.commit(node, &lobby).await.unwrap()[0].version.0, 1);
 }
 
 #[tokio::test]
@@ -230,6 +268,16 @@ async fn those_with_a_resume_token_are_held_and_the_others_leave() {
 }
 
 #[tokio::test]
+async fn what_is_held_is_pruned_even_if_its_node_lives() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    store.commit(node, &joins("lobby", &crowd(node, 4))).await.unwrap();
+    let held = "UPDATE presences SET last_seen = 0, held_until = iif(channel_name < '2', 9e15, NULL)";
+    store.database.writer.execute_unprepared(held).await.unwrap();
+    assert_eq!(store.prune(node, LEASE, 10).await.unwrap().handled, 2);
+}
+
+#[tokio::test]
 async fn a_row_of_another_hand_is_refused_and_not_guessed() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
@@ -257,6 +305,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
     let sqlite = DbBackend::Sqlite;
+    let by_key = "SEARCH presences USING INDEX sqlite_autoindex_presences_1 (id=?)";
     let id = node.as_uuid();
     let statements = [
         statement::presences_by_id(vec![id, id]).into_statement(sqlite),
@@ -271,13 +320,17 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::delete_empty_rooms().build(sqlite),
         statement::delete_presences(vec![id, id]).build(sqlite),
         statement::hold(vec![id, id], 1).build(sqlite),
+        Statement::from_sql_and_values(sqlite, sqlite::TOUCH, ["[]".into(), id.into()]),
     ];
     for mut statement in statements {
         statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
         let sql = statement.sql.clone();
-        for step in store.database.readers().query_all_raw(statement).await.unwrap() {
-            let step: String = step.try_get("", "detail").unwrap();
-            assert!(!step.starts_with("SCAN presences"), "{step}: {sql}");
+        let plan = store.database.readers().query_all_raw(statement).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|step| step.try_get("", "detail").unwrap()).collect();
+        assert!(!plan.iter().any(|step| step.starts_with("SCAN presences")), "{sql}: {plan:?}");
+        if sql.contains("touch") {
+            // It was looked up by node, and compared with every touch: 2,000 took seconds.
+            assert!(plan.iter().any(|step| step == by_key), "{sql}: {plan:?}");
         }
     }
 }

@@ -65,17 +65,18 @@ impl Transaction {
         self.inner.execute(&insert).await.map(drop).map_err(store_error)
     }
 
-    /// Locks rooms, making those that are not there.
-    pub(super) async fn rooms(&self, names: &[&RoomName]) -> Result<HashMap<RoomName, Place>, StoreError> {
-        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    /// Locks rooms, making those that are not there, and tells where each stands.
+    pub(super) async fn rooms(&self, names: &[&RoomName]) -> Result<Vec<Place>, StoreError> {
         let mut places = HashMap::with_capacity(names.len());
-        self.lock_rooms(&names, &mut places).await?;
-        let missing: Vec<&str> = names.into_iter().filter(|name| !places.contains_key(*name)).collect();
+        let texts: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        self.lock_rooms(&texts, &mut places).await?;
+        let missing: Vec<&str> = texts.into_iter().filter(|name| !places.contains_key(*name)).collect();
         for chunk in chunk::rows(&missing) {
             self.inner.execute(&statement::make_rooms(chunk, self.now)).await.map_err(store_error)?;
         }
         self.lock_rooms(&missing, &mut places).await?;
-        Ok(places)
+        let place = |name: &&RoomName| places.remove(*name).ok_or_else(|| vanished((*name).clone()));
+        names.iter().map(place).collect()
     }
 
     async fn lock_rooms(&self, names: &[&str], places: &mut HashMap<RoomName, Place>) -> Result<(), StoreError> {
@@ -165,6 +166,15 @@ impl Transaction {
     pub(super) async fn forget_lives(&self) -> Result<(), StoreError> {
         statement::forget_lives(self.now).exec(&self.inner).await.map(drop).map_err(store_error)
     }
+}
+
+/// Somebody else made a room and removed it again between two statements of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("room `{0}` was removed while it was being changed")]
+struct Vanished(RoomName);
+
+fn vanished(room: RoomName) -> StoreError {
+    StoreError::Unavailable(Arc::new(Vanished(room)))
 }
 
 fn uuids(ids: &[PresenceId]) -> Vec<Uuid> {

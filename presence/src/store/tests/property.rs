@@ -101,11 +101,13 @@ fn request() -> impl Strategy<Value = Request> {
     ]
 }
 
+type ById = BTreeMap<PresenceId, Arc<Presence>>;
+
 /// What may be told of an answer when two stores are compared: not the epochs, which are random, nor an order that
 /// nobody promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Commits(BTreeMap<RoomName, (Version, [BTreeMap<PresenceId, Arc<Presence>>; 3])>),
+    Commits(BTreeMap<RoomName, (Version, [ById; 3])>),
     Nodes(Vec<NodeId>),
     Count(u64),
     Done,

@@ -62,6 +62,7 @@ macro_rules! store_suite {
                 registering_again_renews_the_lease,
                 a_later_life_takes_the_name_and_fences_the_former,
                 a_life_that_lost_its_name_is_told_so,
+                a_life_that_lost_its_name_is_remembered_for_a_day,
                 a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_next,
                 registering_again_tells_of_the_former_life_again,
                 a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept,
@@ -85,6 +86,7 @@ macro_rules! store_suite {
                 pruning_spares_presences_of_live_nodes,
                 pruning_takes_the_held_and_those_of_dead_nodes,
                 a_presence_seen_exactly_max_age_ago_stays,
+                a_presence_that_is_taken_over_counts_as_seen,
                 pruning_works_in_batches,
                 a_touch_keeps_a_presence_from_being_pruned,
                 a_touch_never_goes_back,
@@ -211,4 +213,20 @@ async fn let_die(store: &dyn Store, time: &ManualClock, judge: NodeId) -> Vec<No
     time.advance(LEASE + SECOND);
     store.renew(judge, LEASE).await.expect("nobody fenced it");
     store.fence(judge).await.expect("it may judge")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_statement_is_in_the_list() {
+        let this = include_str!("suite.rs");
+        let modules =
+            [include_str!("suite/change.rs"), include_str!("suite/life.rs"), include_str!("suite/cleaning.rs")];
+        for source in modules.into_iter().chain([include_str!("suite/reading.rs")]) {
+            for statement in source.split("\npub async fn ").skip(1) {
+                let (name, _) = statement.split_once('(').unwrap();
+                assert!(this.contains(&format!(" {name},\n")), "{name}");
+            }
+        }
+    }
 }

@@ -81,6 +81,18 @@ pub async fn a_presence_seen_exactly_max_age_ago_stays(store: &dyn Store, time: 
     assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
 }
 
+pub async fn a_presence_that_is_taken_over_counts_as_seen(store: &dyn Store, time: &ManualClock) {
+    let here = held(store, 1, AGE * 100).await;
+    let judge = node(store, "judge").await;
+    let (_, there) = members(store, "lobby").await;
+    time.advance(AGE);
+    assert_eq!(change(store, here, "lobby", [joins(&there[0])]).await.version, Version(1));
+    time.advance(AGE);
+    assert_eq!(store.prune(judge, AGE, 10).await.expect("it may prune").handled, 0);
+    time.advance(MILLISECOND);
+    assert_eq!(store.prune(judge, AGE, 10).await.expect("it may prune").handled, 1, "its new node has no lease");
+}
+
 pub async fn pruning_works_in_batches(store: &dyn Store, time: &ManualClock) {
     let here = held(store, 5, AGE * 100).await;
     time.advance(AGE * 2);

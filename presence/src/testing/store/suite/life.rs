@@ -61,6 +61,18 @@ pub async fn a_life_that_lost_its_name_is_told_so(store: &dyn Store, time: &Manu
     assert!(is_fenced(&store.renew(former, LEASE).await, former, false), "the name is free again");
 }
 
+pub async fn a_life_that_lost_its_name_is_remembered_for_a_day(store: &dyn Store, time: &ManualClock) {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let former = node(store, "here").await;
+    let later = node(store, "here").await;
+    for (hours, remembered) in [(23, true), (2, false)] {
+        time.advance(HOUR * hours);
+        store.renew(later, LEASE).await.expect("nobody fenced it");
+        assert_eq!(store.fence(later).await.expect("it may judge"), []);
+        assert!(is_fenced(&store.renew(former, LEASE).await, former, remembered));
+    }
+}
+
 pub async fn a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_next(store: &dyn Store, _: &ManualClock) {
     let first = node(store, "here").await;
     let _ = crowd(store, first, "lobby", 2).await;
