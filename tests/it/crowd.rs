@@ -157,7 +157,7 @@ async fn churn(address: SocketAddr, mut guest: Guest, rolls: [u64; 3]) -> Option
             0 => guest.order(Order::Update(json!({"turn": turn, "id": guest.id}))),
             1 => guest.order(Order::Say(format!("{turn} of {}", guest.id))),
             2 | 3 => guest.id = guest.ask(Order::Again).await,
-            4 | 5 | 6 => {
+            4..=6 => {
                 let (room, user) = (guest.room.clone(), guest.user.clone());
                 part(guest.retire().await, roll).await;
                 guest = Guest::enter(address, room, user).await;

@@ -3,7 +3,8 @@
 //! The law is the wire contract of `examples/chat`. Each module takes one part of it; each test is named after the
 //! guarantee that it would miss. `support` holds the clients and the server's handle.
 
-#[cfg(test)]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 mod support;
 
 mod browser;

@@ -89,7 +89,7 @@ impl Browser {
 
     async fn open(&self, url: &str, as_tab: bool) -> Window {
         let opened = self.client.new_window(as_tab).await.expect("a new window");
-        let window = Window(WindowHandle::try_from(opened.handle).expect("a handle"));
+        let window = Window(opened.handle);
         self.go(&window, url).await;
         window
     }
