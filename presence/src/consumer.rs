@@ -1,12 +1,15 @@
 //! What an application writes: a [`Consumer`] for each WebSocket.
 
 pub(crate) mod connection;
+pub(crate) mod countdown;
 pub(crate) mod endpoint;
 pub(crate) mod inbox;
+pub(crate) mod json;
 pub(crate) mod kill;
 pub(crate) mod origin;
 pub(crate) mod outbox;
 pub(crate) mod run;
+pub(crate) mod scope;
 pub(crate) mod socket;
 pub(crate) mod transport;
 
@@ -14,12 +17,16 @@ use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::de::DeserializeOwned;
 
 use crate::{Event, Result, name::RoomName, room::close_code};
 
+pub use countdown::Countdown;
 pub use endpoint::Upgrade;
+pub use json::{Json, JsonConsumer};
 pub use kill::on_connect;
-pub use socket::Socket;
+pub use scope::Scope;
+pub use socket::{Closer, Socket};
 
 /// Speaks for one WebSocket, as a consumer of django-channels does.
 ///
@@ -99,6 +106,28 @@ pub enum Frame {
     Text(ByteString),
     /// Bytes.
     Binary(Bytes),
+}
+
+impl Frame {
+    /// The bytes of the message.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The text as a JSON value.
+    ///
+    /// # Errors
+    /// That of `serde_json`, if the frame is binary, not JSON, or not a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        match self {
+            Self::Text(text) => serde_json::from_str(text),
+            Self::Binary(_) => Err(serde::de::Error::custom("a binary frame is no JSON text")),
+        }
+    }
 }
 
 /// Why a socket ended: the code of a WebSocket Close.

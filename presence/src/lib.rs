@@ -20,7 +20,9 @@ pub mod store;
 pub mod testing;
 
 pub use config::{Config, ConfigError};
-pub use consumer::{CloseCode, Consumer, Frame, Socket, Upgrade, on_connect};
+pub use consumer::{
+    CloseCode, Closer, Consumer, Countdown, Frame, Json, JsonConsumer, Scope, Socket, Upgrade, on_connect,
+};
 pub use error::{Error, Result};
 pub use model::{Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};
@@ -30,6 +32,10 @@ pub use room::{
     query::{Count, IsHere, Members, RoomsOf, Subscribe, Users},
 };
 pub use signal::{PresenceChange, PresenceChanged};
+
+/// The text by which a client says that it is still there: a JSON string, quotes included. `#[touch_presence]` swallows it.
+/// As in django-channels-presence.
+pub const HEARTBEAT: &str = "\"heartbeat\"";
 
 /// The JavaScript client, an ES module to serve from your own host.
 pub const CLIENT_JS: &str = include_str!("../client/presence.js");

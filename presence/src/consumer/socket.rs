@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-use super::{connection::Connection, outbox::Outbox};
+use super::{connection::Connection, outbox::Outbox, scope::Scope};
 
 /// The rooms that a socket is in, or is joining. Shared with the connection, which leaves them whatever happens.
 #[derive(Debug, Default)]
@@ -49,6 +49,7 @@ pub struct Socket {
     pub(crate) rooms: Rooms,
     pub(crate) channel: ChannelName,
     pub(crate) user: Option<UserId>,
+    pub(crate) scope: Scope,
     pub(crate) hub: HubRef,
     pub(crate) touch: Touch,
     pub(crate) outbox: Rc<Outbox>,
@@ -82,6 +83,12 @@ impl Socket {
     #[must_use]
     pub const fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// The request by which the socket came.
+    #[must_use]
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Answers the handshake with this subprotocol, one of those that the client offered. It is only noted: the answer goes
@@ -192,5 +199,25 @@ impl Socket {
         }
         self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason: reason.into() });
         Ok(())
+    }
+
+    /// What closes the socket from elsewhere: another task of the same thread, or another thread.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer { connection: self.connection.clone() }
+    }
+}
+
+/// Closes one socket from wherever it is kept. It does not keep the socket open.
+#[derive(Debug, Clone)]
+pub struct Closer {
+    connection: Addr<Connection>,
+}
+
+impl Closer {
+    /// As [`Socket::close`]. A socket that is closed already stays so; a code that may not be sent becomes 1000.
+    pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
+        let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
+        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason: reason.into() });
     }
 }
