@@ -44,7 +44,7 @@ use actor::RoomActor;
 use message::{HubRef, Pressure, ToHub, ToRoom};
 use wire::Frames;
 
-/// What is sent to clients.
+/// What is sent to clients: one WebSocket frame, encoded once for all who get it.
 #[derive(Debug, Clone)]
 pub struct Outgoing(Frames);
 
@@ -325,7 +325,8 @@ impl Rooms {
 
     // ---- sending ----
 
-    /// Sends a frame to every socket in the room, on this node. Nobody is there: nothing happens.
+    /// Sends a frame to every socket in the room, on this node, the sender's own included. Nobody is there: nothing happens.
+    /// It is sent at most once and not stored.
     ///
     /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
     /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself.
@@ -360,13 +361,13 @@ impl Rooms {
 
     // ---- hearing of changes ----
 
-    /// The changes of all rooms from now on. See [`PresenceChanged`].
+    /// The changes of all rooms from now on, as a stream. See [`PresenceChanged`].
     #[must_use]
     pub fn changes(&self) -> Subscription {
         self.0.signals.subscribe(None)
     }
 
-    /// The changes of one room from now on.
+    /// The changes of one room from now on, as a stream.
     #[must_use]
     pub fn changes_of(&self, room: &RoomName) -> Subscription {
         self.0.signals.subscribe(Some(room.clone()))
