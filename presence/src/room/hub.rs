@@ -15,12 +15,12 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tracing::error;
 
 use crate::{
     clock::Clock,
-    consumer::{connection::Connection, outbox::Outbox},
+    consumer::outbox::Outbox,
     model::Presence,
     name::{ChannelName, Epoch, RoomName, Version},
 };
@@ -38,7 +38,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct HubSocket {
     pub(crate) outbox: Rc<Outbox>,
-    pub(crate) connection: Addr<Connection>,
+    pub(crate) connection: Recipient<ToConnection>,
 }
 
 struct Member {
