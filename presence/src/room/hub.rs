@@ -221,7 +221,7 @@ impl Sockets {
             }
         }
         room.announced = *announced;
-        for Joiner { presence, touch, reply, .. } in joiners.drain(..) {
+        for Joiner { presence, touch, replies, .. } in joiners.drain(..) {
             // A socket that is gone has left, or is about to; its leave is on its way to the room.
             if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
                 if let Some(first) = &*first {
@@ -231,9 +231,7 @@ impl Sockets {
                 let member = Member { socket, touch, had: number, presence: presence.clone() };
                 room.members.insert(presence.channel.clone(), member);
             }
-            if let Some(reply) = reply {
-                let _ = reply.send(Ok(()));
-            }
+            replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
         }
         if room.members.is_empty() {
             self.rooms.remove(name);
