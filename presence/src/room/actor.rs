@@ -21,7 +21,6 @@ use crate::{
     config::Durability,
     model::{
         Meta, Presence, Snapshot,
-        deadline::{Deadline, judge},
         delta::Change,
         replica::Applied,
     },
@@ -271,27 +270,26 @@ impl RoomActor {
 
     fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
-        let stale =
-            |local: &Local| !local.touch.is_behind() && judge(now, local.touch.seen(), max_age) == Deadline::Stale;
-        let ids: Vec<_> = self.state.locals.iter().filter(|(_, local)| stale(local)).map(|(id, _)| *id).collect();
+        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(now, max_age));
+        let ids: Vec<_> = stale.map(|(id, _)| *id).collect();
         let count = ids.len();
         let committed = self.prune(ids, ctx);
-        let answer = async move {
+        // Not a task of this actor, which may stop with the last of them.
+        actix_rt::spawn(async move {
             // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
             futures_util::future::join_all(committed).await;
             let _ = reply.send(count);
-        };
-        ctx.spawn(answer.into_actor(self));
+        });
     }
 
     /// Those whose deadline passed, if they were not seen in the meantime.
     fn prune_stale(&mut self, ctx: &mut Context<Self>) {
         let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
         let ids = std::mem::take(&mut self.state.stale);
-        let stale = ids.into_iter().filter(|id| {
-            self.state.locals.get(id).is_some_and(|local| judge(now, local.touch.seen(), max_age) == Deadline::Stale)
-        });
-        let stale = stale.collect();
+        let stale = |id: &PresenceId| {
+            self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age))
+        };
+        let stale = ids.into_iter().filter(stale).collect();
         let _ = self.prune(stale, ctx);
     }
 

@@ -49,6 +49,12 @@ pub(crate) async fn pass(time: Duration) {
     settle().await;
 }
 
+/// Lets just so much time pass at once. Sleeping may take a millisecond longer.
+pub(crate) async fn leap(time: Duration) {
+    tokio::time::advance(time).await;
+    settle().await;
+}
+
 /// Lets everything happen that needs no time.
 pub(crate) async fn settle() {
     for _ in 0..200 {

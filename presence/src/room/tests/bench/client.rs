@@ -90,6 +90,12 @@ impl Client {
     }
 
     pub(crate) async fn join(&self, room: &RoomName) -> Result<()> {
+        self.touch();
+        self.join_silently(room).await
+    }
+
+    /// Joins without a touch of its own.
+    pub(crate) async fn join_silently(&self, room: &RoomName) -> Result<()> {
         self.rooms.join(room, self.presence(room), self.hub.hub.clone(), self.touch.clone()).await
     }
 
