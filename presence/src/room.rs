@@ -10,6 +10,8 @@ pub(crate) mod pruning;
 pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 pub(crate) mod touch;
 pub(crate) mod wire;
 

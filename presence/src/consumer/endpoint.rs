@@ -154,8 +154,9 @@ impl Upgrade {
                 inbound,
             })
         });
-        outbox.belongs_to(addr.clone());
-        hub.sockets.borrow_mut().enter(channel, HubSocket { outbox: outbox.clone(), connection: addr.clone() });
+        let connection = addr.clone().recipient();
+        outbox.belongs_to(connection.clone());
+        hub.sockets.borrow_mut().enter(channel, HubSocket { outbox: outbox.clone(), connection });
         if let Some(socket) = socket {
             actix_web::rt::spawn(run(consumer, socket, inbox, decided));
         }
