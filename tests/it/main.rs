@@ -15,6 +15,7 @@ mod crowd;
 mod diff;
 mod events;
 mod handshake;
+mod inproc;
 mod limits;
 mod list;
 mod liveness;

@@ -173,7 +173,9 @@ fn without_kill_switch() -> KillSwitch {
 fn refuse(error: &Error) -> HttpResponse {
     debug!(error = %report(error), "a socket is turned away");
     match error {
-        Error::Denied { status, reason } => HttpResponse::build(*status).body(reason.clone()),
+        Error::Denied { status, reason } if status.is_client_error() || status.is_server_error() => {
+            HttpResponse::build(*status).body(reason.clone())
+        }
         Error::StoreUnavailable(_) | Error::RoomFailed { .. } | Error::ShuttingDown => {
             HttpResponse::ServiceUnavailable()
                 .insert_header((header::RETRY_AFTER, RETRY_AFTER))

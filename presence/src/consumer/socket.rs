@@ -24,7 +24,10 @@ use crate::{
     },
 };
 
-use super::{connection::Connection, outbox::Outbox};
+use super::{
+    connection::{Connection, close_frame},
+    outbox::Outbox,
+};
 
 /// The rooms that a socket is in, or is joining. Shared with the connection, which leaves them whatever happens.
 #[derive(Debug, Default)]
@@ -182,7 +185,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Closes the socket, after what was sent before. The reason is cut to 123 bytes.
+    /// Closes the socket, after what was sent before. The reason is cut to 123 bytes. In `connect` it is only noted: a socket
+    /// that is then accepted is closed at once, with a code that its client can read.
     ///
     /// # Errors
     /// [`Error::CloseCode`] if no endpoint may send this code; nothing happens then.
@@ -190,7 +194,10 @@ impl Socket {
         if !code.is_sendable() {
             return Err(Error::CloseCode { code: code.0 });
         }
-        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason: reason.into() });
+        let reason = reason.into();
+        // Here and now, so that nothing sent from here on comes before it or after it.
+        self.outbox.push_close(close_frame(Some((code.0, reason.clone()))));
+        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason });
         Ok(())
     }
 }
