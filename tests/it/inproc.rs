@@ -4,5 +4,6 @@
 //! and tells the test what it did. So these tests know where things are, and wait for nothing else.
 
 mod connecting;
+mod ending;
 mod host;
 mod puppet;
