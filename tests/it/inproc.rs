@@ -7,3 +7,4 @@ mod connecting;
 mod ending;
 mod host;
 mod puppet;
+mod speaking;

@@ -142,7 +142,7 @@ impl Handler<ToConnection> for Connection {
         match message {
             ToConnection::Close { code, reason } => self.close(code, reason, ctx),
             ToConnection::Pruned { room, on_stale } => {
-                self.joined.forget(&room);
+                let _ = self.joined.forget(&room);
                 match on_stale {
                     OnStale::Close => self.close(close_code::STALE, "stale", ctx),
                     OnStale::Keep => self.inbox.push_event(Job::Pruned(room)),

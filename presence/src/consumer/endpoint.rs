@@ -90,7 +90,12 @@ impl Upgrade {
         match handshake(req, &[]) {
             Ok(mut response) => {
                 if let Some(subprotocol) = subprotocol {
-                    response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
+                    if is_offered(req, &subprotocol) {
+                        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
+                    } else {
+                        // The client would have to fail the handshake (RFC 6455, 4.1).
+                        warn!(%subprotocol, "a consumer accepts a subprotocol that its client did not offer");
+                    }
                 }
                 response.streaming(body)
             }
@@ -167,6 +172,12 @@ fn without_kill_switch() -> KillSwitch {
         );
     }
     KillSwitch::default()
+}
+
+/// Whether the client offered this subprotocol.
+fn is_offered(req: &HttpRequest, subprotocol: &str) -> bool {
+    let offers = req.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|offer| offer.to_str().ok());
+    offers.flat_map(|offer| offer.split(',')).any(|offer| offer.trim() == subprotocol)
 }
 
 /// The answer to a socket that is turned away.

@@ -4,12 +4,12 @@ use super::puppet::{Did, Puppet, Strings};
 use crate::support::http::Response;
 use crate::support::member::encoded;
 use crate::support::socket::{Socket, Upgrade};
-use crate::support::{BOUND, Duration, eventually, within};
+use crate::support::{BOUND, eventually, within};
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpServer};
 use presence::config::{ConfigBuilder, Notify};
-use presence::name::{NodeName, RoomName};
+use presence::name::{ChannelName, NodeName, RoomName};
 use presence::signal::Subscription;
 use presence::store::{MemoryStore, Store};
 use presence::testing::store::FaultyStore;
@@ -17,6 +17,8 @@ use presence::{Config, PruningSupervisor, Rooms};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 type Route = Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>;
@@ -166,6 +168,36 @@ impl Host {
         if waited.await.is_err() {
             panic!("waited in vain for {what}; so far: {:?}", self.log);
         }
+    }
+
+    /// The channel of this puppet, which was told to tell it.
+    pub(super) async fn channel(&mut self, name: &str) -> ChannelName {
+        self.saw(name, Did::Done("channel".into())).await;
+        let did = self.did(name);
+        let channel = did.into_iter().find_map(|did| if let Did::Channel(name) = did { Some(name) } else { None });
+        channel.expect("it told its channel")
+    }
+
+    /// The head of the answer to an upgrade with these headers, the 101 included.
+    pub(super) async fn head(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n",
+            self.address
+        );
+        within(BOUND, "the head of the answer", async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut bytes = Vec::new();
+            loop {
+                assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "no answer");
+                if let Some((response, _)) = Response::head(&bytes) {
+                    return response;
+                }
+            }
+        })
+        .await
     }
 
     /// All that this puppet did and that was not asked for yet, in order.

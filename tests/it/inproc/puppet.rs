@@ -2,7 +2,8 @@
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode};
-use presence::name::{RoomName, UserId};
+use futures_util::FutureExt;
+use presence::name::{ChannelName, RoomName, UserId};
 use presence::{CloseCode, Consumer, Error, Event, Frame, Result, Rooms, Socket};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,8 @@ pub(super) enum Did {
     Refused(String, String),
     /// A binary frame.
     Bytes(usize),
+    /// The name of its channel.
+    Channel(ChannelName),
     Event(String, String),
     Pruned(String),
     /// `disconnect` was entered, and came to its end.
@@ -111,6 +114,20 @@ impl Puppet {
                 let code = CloseCode(first.parse().unwrap());
                 socket.close(code, second)?;
             }
+            "channel" => self.tell(Did::Channel(socket.channel().clone())),
+            // Two joins of one room at once.
+            "both" => {
+                let room = room(first);
+                let (one, other) = tokio::join!(socket.join(&room), socket.join(&room));
+                one.and(other)?;
+            }
+            // A join that is given up on at once.
+            "brief" => drop(socket.join(&room(first)).now_or_never()),
+            "inside" if !socket.is_in(&room(first)) => {
+                self.tell(Did::Refused(step.to_owned(), "no".into()));
+                return Ok(());
+            }
+            "inside" => {}
             "accept" => socket.accept(first),
             "deny" => {
                 let status = StatusCode::from_u16(first.parse().unwrap()).unwrap();
