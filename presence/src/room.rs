@@ -343,9 +343,9 @@ impl Rooms {
     pub async fn send_to(&self, channel: &ChannelName, message: impl Into<Outgoing>) {
         let Outgoing(frames) = message.into();
         let (pressure, relieved) = pressure();
-        if let Some(hub) = self.hub_of(channel) {
-            hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
-        }
+        // Without a hub nobody else holds the pressure, and this would wait for itself.
+        let Some(hub) = self.hub_of(channel) else { return };
+        hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
         let _ = relieved.await;
     }
 

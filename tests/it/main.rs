@@ -16,6 +16,7 @@ mod diff;
 mod docs;
 mod events;
 mod handshake;
+mod inproc;
 mod limits;
 mod list;
 mod liveness;

@@ -203,13 +203,16 @@ impl Outbox {
         }
     }
 
-    /// Drops what waits. Returns whether that left no frame half sent, so that another may follow.
+    /// Drops what waits, a Close too. Returns whether that left no frame half sent, so that another may follow.
     pub(crate) fn clear(&self) -> bool {
         let mut state = self.state.borrow_mut();
         let whole = state.queue.front().is_none_or(|piece| !piece.begun);
         state.queue.clear();
         state.waiting.clear();
         (state.frames, state.bytes) = (0, 0);
+        if state.phase == Phase::Closing {
+            state.phase = Phase::Open;
+        }
         whole
     }
 
