@@ -1,5 +1,6 @@
 //! What tests of this crate, and of applications and stores built on it, need.
 
+pub mod bare;
 pub mod fault;
 mod socket;
 pub mod store;
