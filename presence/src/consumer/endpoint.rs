@@ -114,7 +114,7 @@ impl Upgrade {
     /// status that says why not.
     ///
     /// Not a handshake: 400 or 405. Another origin: 403. The database away, the room failing, or the node shutting down: 503
-    /// with `Retry-After`. [`Error::Denied`](crate::Error::Denied): its status. [`Error::Name`](crate::Error::Name): 400. Any
+    /// with `Retry-After`. [`Error::Denied`](crate::Error::Denied): its status, 4xx or 5xx. [`Error::Name`](crate::Error::Name): 400. Any
     /// other error, a panic, more than `handshake_timeout`, or no [`PruningSupervisor`](crate::PruningSupervisor): 500.
     pub async fn start<C: Consumer>(mut self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         if let Err(refused) = handshake(req, &[]) {
