@@ -212,6 +212,11 @@ id! {
     Epoch
 }
 
+id! {
+    /// Which request to prune: each node answers it for itself.
+    PruneId
+}
+
 /// The position of a room in its changes: 0 before the first, then one more for each transaction that changes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
