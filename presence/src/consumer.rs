@@ -84,9 +84,10 @@ pub trait Consumer: Sized + 'static {
         Ok(())
     }
 
-    /// The presence in `room` went stale and was removed, and the socket stays open
-    /// ([`OnStale::Keep`](crate::config::OnStale::Keep)). It may join again. By default nothing is done.
-    async fn pruned(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+    /// The presence in `room` was removed, and the socket stays open: it went stale
+    /// ([`OnStale::Keep`](crate::config::OnStale::Keep)), or its user or room was removed
+    /// ([`Rooms::remove_user`](crate::Rooms::remove_user)). It may join again. By default nothing is done.
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
         let _ = (socket, room);
         Ok(())
     }

@@ -81,7 +81,7 @@ pub use error::{Error, Result};
 pub use model::{Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};
 pub use room::{
-    Counts, Event, Outgoing, PruningSupervisor, Rooms, RoomsActor, close_code,
+    Counts, Event, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, close_code,
     pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
     query::{Count, IsHere, Members, RoomsOf, Subscribe, Users},
 };

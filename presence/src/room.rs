@@ -1,8 +1,10 @@
 //! Rooms: the handle that applications hold, and the actors behind it.
 
 pub(crate) mod actor;
+pub(crate) mod channel;
 pub mod close_code;
 pub(crate) mod event;
+mod handle;
 pub(crate) mod hub;
 pub(crate) mod message;
 pub(crate) mod presence;
@@ -30,7 +32,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::info;
 
 use crate::{
-    Config, Error, Result,
+    CloseCode, Config, Error, Result,
     clock::Clock,
     model::{Member, roster::Roster},
     name::{ChannelName, NodeId, RoomName, UserId},
@@ -39,10 +41,12 @@ use crate::{
 };
 
 pub use event::Event;
+pub use handle::Room;
 pub use pruning::PruningSupervisor;
 pub use query::RoomsActor;
 
 use actor::RoomActor;
+use channel::Channels;
 use message::{HubRef, Pressure, ToHub, ToRoom};
 use wire::Frames;
 
@@ -122,6 +126,7 @@ struct Inner {
     store: Arc<dyn Store>,
     writer: Writer,
     signals: Signals,
+    channels: Channels,
     table: [Mutex<HashMap<RoomName, Entry>>; SHARDS],
     hasher: RandomState,
     threads: Vec<ArbiterHandle>,
@@ -209,6 +214,7 @@ impl Rooms {
                 clock,
                 store: Arc::new(store),
                 signals: Signals::default(),
+                channels: Channels::default(),
                 table: Default::default(),
                 hasher: RandomState::new(),
                 threads,
@@ -404,6 +410,39 @@ impl Rooms {
         self.ask(pruning::PruneRooms).await
     }
 
+    /// As [`prune_presences`](Self::prune_presences), for the presences of this node in one room.
+    pub(crate) async fn prune_room(&self, room: &RoomName, max_age: Option<Duration>) -> Result<usize> {
+        let (reply, pruned) = oneshot::channel();
+        let max_age = max_age.unwrap_or(self.0.config.max_age());
+        self.tell_running(room, ToRoom::Prune { max_age, reply });
+        match tokio::time::timeout(self.0.config.store_timeout(), pruned).await {
+            // A room that does not run has no presence of this node.
+            Ok(pruned) => Ok(pruned.unwrap_or(0)),
+            Err(_) => Err(Error::StoreUnavailable(None)),
+        }
+    }
+
+    /// Removes a room with everyone in it, on all nodes, and tells this node's members and subscribers: one event says who
+    /// left. With `close` their sockets are closed with that code, else they stay open and their consumers are told
+    /// ([`Consumer::removed`](crate::Consumer::removed)). Returns how many left. The empty room itself goes with the next
+    /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it by then.
+    ///
+    /// # Errors
+    /// [`Error::CloseCode`] if `close` may not be sent: nothing happened. [`Error::NoSupervisor`] without one,
+    /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
+    pub async fn remove_room(&self, room: &RoomName, close: Option<CloseCode>) -> Result<usize> {
+        self.ask(pruning::Remove { what: pruning::Removal::Room(room.clone()), close: sendable(close)? }).await
+    }
+
+    /// Removes a user from every room, on all nodes, with one event for each room. The rest is as for
+    /// [`remove_room`](Self::remove_room).
+    ///
+    /// # Errors
+    /// As [`remove_room`](Self::remove_room).
+    pub async fn remove_user(&self, user: &UserId, close: Option<CloseCode>) -> Result<usize> {
+        self.ask(pruning::Remove { what: pruning::Removal::User(user.clone()), close: sendable(close)? }).await
+    }
+
     async fn ask<M>(&self, message: M) -> Result<usize>
     where
         M: actix::Message<Result = Result<usize>> + Send + 'static,
@@ -503,6 +542,14 @@ impl Rooms {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// A code that may be sent.
+fn sendable(close: Option<CloseCode>) -> Result<Option<CloseCode>> {
+    match close {
+        Some(code) if !code.is_sendable() => Err(Error::CloseCode { code: code.0 }),
+        close => Ok(close),
     }
 }
 

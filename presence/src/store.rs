@@ -77,14 +77,16 @@ pub enum Write {
         /// The channel it must have. One that was resumed has another, and stays.
         channel: ChannelName,
     },
-    /// Replaces the meta of the presence if it is there under this channel.
+    /// Changes the presence if it is there under this channel.
     Update {
         /// Which presence.
         id: PresenceId,
         /// The channel it must have.
         channel: ChannelName,
-        /// The new meta.
-        meta: Meta,
+        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is.
+        user: Option<Option<UserId>>,
+        /// The new meta; `None` leaves it as it is.
+        meta: Option<Meta>,
     },
 }
 

@@ -4,7 +4,7 @@
 //! delays pings, deadlines or outgoing frames. When the socket is over, from whatever cause, the actor makes sure of three
 //! things: the consumer hears of it once, every room is left, and the TCP connection is closed.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix_http::ws::{self, Codec};
@@ -15,16 +15,13 @@ use tracing::debug;
 use crate::{
     Rooms,
     clock::Tick,
-    config::OnStale,
-    name::ChannelName,
-    room::{close_code, message::ToConnection, registry::LocalHub, wire::Frames},
+    room::{channel::Channel, close_code, message::ToConnection, registry::LocalHub, wire::Frames},
 };
 
 use super::{
     inbox::{Inbox, Job},
     kill::KillSwitch,
     outbox::Outbox,
-    socket::Joined,
     transport::{Inbound, Incoming},
 };
 
@@ -43,10 +40,9 @@ enum Phase {
 pub(crate) struct Connection {
     pub(crate) rooms: Rooms,
     pub(crate) hub: LocalHub,
-    pub(crate) channel: ChannelName,
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) inbox: Rc<Inbox>,
-    pub(crate) joined: Rc<Joined>,
+    pub(crate) channel: Arc<Channel>,
     pub(crate) kill: KillSwitch,
     /// When anything last came in.
     pub(crate) seen: Rc<Cell<Tick>>,
@@ -64,10 +60,9 @@ pub(crate) struct Connection {
 pub(crate) struct Parts {
     pub(crate) rooms: Rooms,
     pub(crate) hub: LocalHub,
-    pub(crate) channel: ChannelName,
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) inbox: Rc<Inbox>,
-    pub(crate) joined: Rc<Joined>,
+    pub(crate) channel: Arc<Channel>,
     pub(crate) kill: KillSwitch,
     pub(crate) seen: Rc<Cell<Tick>>,
     pub(crate) inbound: Inbound,
@@ -75,7 +70,7 @@ pub(crate) struct Parts {
 
 impl Connection {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { rooms, hub, channel, outbox, inbox, joined, kill, seen, inbound } = parts;
+        let Parts { rooms, hub, channel, outbox, inbox, kill, seen, inbound } = parts;
         rooms.socket_opened();
         Self {
             rooms,
@@ -83,7 +78,6 @@ impl Connection {
             channel,
             outbox,
             inbox,
-            joined,
             kill,
             seen,
             inbound: Some(inbound),
@@ -130,7 +124,8 @@ impl Drop for Connection {
         self.leave_rooms();
         self.outbox.abort();
         self.kill.release();
-        self.hub.sockets.borrow_mut().leave(&self.channel);
+        self.hub.sockets.borrow_mut().leave(self.channel.name());
+        self.rooms.channels().close(self.channel.name());
         self.rooms.socket_closed();
     }
 }
@@ -141,13 +136,10 @@ impl Handler<ToConnection> for Connection {
     fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
         match message {
             ToConnection::Close { code, reason } => self.close(code, reason, ctx),
-            ToConnection::Pruned { room, on_stale } => {
-                let _ = self.joined.forget(&room);
-                match on_stale {
-                    OnStale::Close => self.close(close_code::STALE, "stale", ctx),
-                    OnStale::Keep => self.inbox.push_event(Job::Pruned(room)),
-                }
-            }
+            ToConnection::Removed { room, close } => match close {
+                Some((code, reason)) => self.close(code, reason, ctx),
+                None => self.inbox.push_event(Job::Removed(room)),
+            },
             ToConnection::TooSlow => self.too_slow(ctx),
             ToConnection::Event(event) => self.inbox.push_event(Job::Event(event)),
             ToConnection::Decided { accepted } => self.decided(accepted, ctx),
@@ -198,7 +190,7 @@ impl Connection {
         }
         ctx.run_later(self.rooms.config().handshake_timeout(), |connection, ctx| {
             if !connection.outbox.is_attached() {
-                debug!(channel = %connection.channel, "the answer to the handshake was never fetched");
+                debug!(channel = %connection.channel.name(), "the answer to the handshake was never fetched");
                 connection.lost(ctx);
             }
         });
@@ -220,7 +212,7 @@ impl Connection {
             // It is not read while its consumer is behind, so its pong cannot have come in.
             Some(_) if self.inbox.is_behind() => now.after(timeout),
             Some(_) => {
-                debug!(channel = %self.channel, "no pong");
+                debug!(channel = %self.channel.name(), "no pong");
                 self.lost(ctx);
                 return;
             }
@@ -275,7 +267,7 @@ impl Connection {
             }
             Phase::Closing | Phase::Over => return false,
             Phase::Open => {
-                debug!(channel = %self.channel, code, reason, "closing a socket");
+                debug!(channel = %self.channel.name(), code, reason, "closing a socket");
                 self.phase = Phase::Closing;
                 self.outbox.push_close(close_frame(Some((code, reason.to_owned()))));
                 self.watch_close(ctx);
@@ -296,7 +288,7 @@ impl Connection {
     }
 
     fn too_slow(&mut self, ctx: &mut Context<Self>) {
-        debug!(channel = %self.channel, "a client does not read");
+        debug!(channel = %self.channel.name(), "a client does not read");
         match self.phase {
             Phase::Open => {
                 let whole = self.outbox.clear();
@@ -348,9 +340,7 @@ impl Connection {
     }
 
     fn leave_rooms(&self) {
-        for (room, id) in self.joined.take() {
-            self.rooms.leave_at_once(&room, id, &self.channel);
-        }
+        self.channel.leave_all_at_once(&self.rooms);
     }
 
     fn stop_when_over(&mut self, ctx: &mut Context<Self>) {

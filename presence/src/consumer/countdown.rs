@@ -99,8 +99,8 @@ impl<C: Consumer> Consumer for Countdown<C> {
         self.consumer.event(socket, event).await
     }
 
-    async fn pruned(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
-        self.consumer.pruned(socket, room).await
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+        self.consumer.removed(socket, room).await
     }
 
     async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {

@@ -172,17 +172,16 @@ impl Upgrade {
         let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
         kill.limit_writes(config.write_timeout());
         let hub = rooms.local_hub();
-        let channel = rooms.new_channel(&hub.hub);
         let touch = Touch::new(rooms.now());
+        let channel = rooms.channels().open(rooms.new_channel(&hub.hub), touch.clone(), hub.hub.clone());
         let seen = Rc::new(Cell::new(rooms.now()));
-        let inbox = Rc::new(Inbox::new(config.inbox_frames(), touch.clone()));
+        let inbox = Rc::new(Inbox::new(config.inbox_frames(), touch));
         let bounds = Bounds {
             frames: config.outbox_frames(),
             bytes: config.outbox_bytes(),
             write_timeout: config.write_timeout(),
         };
         let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
-        let joined = Rc::default();
         let limits = (config.max_frame_bytes(), config.max_message_bytes());
         let inbound = Inbound::new(payload, limits, rooms.clock().clone(), Rc::clone(&seen));
         let mut socket = None;
@@ -192,10 +191,7 @@ impl Upgrade {
                 channel: channel.clone(),
                 user,
                 scope: Scope::of(req),
-                hub: hub.hub.clone(),
-                touch,
                 outbox: outbox.clone(),
-                joined: Rc::clone(&joined),
                 connection: ctx.address(),
                 arrived: Cell::new(None),
                 subprotocol: std::cell::RefCell::new(None),
@@ -206,7 +202,6 @@ impl Upgrade {
                 channel: channel.clone(),
                 outbox: outbox.clone(),
                 inbox: inbox.clone(),
-                joined,
                 kill,
                 seen,
                 inbound,
@@ -214,7 +209,7 @@ impl Upgrade {
         });
         let connection = addr.clone().recipient();
         outbox.belongs_to(connection.clone());
-        hub.sockets.borrow_mut().enter(channel, HubSocket { outbox: outbox.clone(), connection });
+        hub.sockets.borrow_mut().enter(channel.name().clone(), HubSocket { outbox: outbox.clone(), connection });
         if let Some(socket) = socket {
             actix_web::rt::spawn(run(consumer, socket, inbox, decided));
         }

@@ -86,8 +86,8 @@ pub trait JsonConsumer: Sized + 'static {
         Ok(())
     }
 
-    /// As [`Consumer::pruned`].
-    async fn pruned(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+    /// As [`Consumer::removed`].
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
         let _ = (socket, room);
         Ok(())
     }
@@ -128,8 +128,8 @@ impl<C: JsonConsumer> Consumer for Json<C> {
         }
     }
 
-    async fn pruned(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
-        self.0.pruned(socket, room).await
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+        self.0.removed(socket, room).await
     }
 
     async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {

@@ -104,7 +104,7 @@ async fn serve<C: Consumer>(
                 (outcome, "receive")
             }
             Ok(Job::Event(event)) => (call(limit, consumer.event(socket, (*event).clone())).await, "event"),
-            Ok(Job::Pruned(room)) => (call(limit, consumer.pruned(socket, room)).await, "pruned"),
+            Ok(Job::Removed(room)) => (call(limit, consumer.removed(socket, room)).await, "removed"),
         };
         if !tell(outcome, method, socket) {
             connection.do_send(ToConnection::ConsumerFailed);

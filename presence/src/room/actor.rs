@@ -5,7 +5,7 @@
 //! then reads itself anew from the store, asks the hubs who is on them, and tells its members the net difference.
 
 use std::{
-    collections::{HashSet, VecDeque, hash_map::Entry},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
@@ -18,8 +18,8 @@ use tracing::{debug, error, warn};
 use crate::{
     Error,
     clock::Tick,
-    config::Durability,
-    model::{Meta, Presence, Snapshot, delta::Change, replica::Applied},
+    config::{Durability, OnStale},
+    model::{Delta, Meta, Presence, Snapshot, delta::Change, replica::Applied},
     name::{ChannelName, Epoch, PresenceId, RoomName, Version},
     store::{
         RoomCommit, StoreError, Write,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 use super::{
-    Rooms,
+    Rooms, close_code,
     message::{HubRef, Joiner, Reply, Report, ToHub, ToRoom, Told},
     presence::{DeathGuard, PresenceActor, ToPresence},
     state::{Cause, Joining, Leaving, Local, State},
@@ -156,6 +156,11 @@ impl RoomActor {
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
             ToRoom::Committed { batch, ids, result } => self.committed(batch, ids, result, ctx),
             ToRoom::Changed(commit) => self.apply(commit, ctx),
+            ToRoom::Removed(commit, close) => {
+                let left = commit.delta.left.iter().filter_map(|presence| self.drop_local(presence.id)).collect();
+                self.tell_removed(left, close);
+                self.apply(commit, ctx);
+            }
             ToRoom::Loaded(result) => self.loaded(result, ctx),
             ToRoom::Position(position) => self.compare(position),
             ToRoom::Rejoin => {
@@ -181,14 +186,24 @@ impl RoomActor {
 
     // ---- what sockets ask for ----
 
-    fn join(&mut self, presence: Arc<Presence>, hub: HubRef, touch: Touch, reply: Reply<()>, ctx: &mut Context<Self>) {
+    fn join(
+        &mut self,
+        presence: Arc<Presence>,
+        hub: Option<HubRef>,
+        touch: Touch,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
         let id = presence.id;
-        if let Some(local) = self.state.locals.get_mut(&id) {
+        if let Some(local) = self.state.locals.get(&id) {
             touch.mark(self.rooms.now());
-            if local.hub.is_some() {
-                let _ = reply.send(Ok(()));
-            } else {
-                self.claim(id, hub, touch, vec![reply], ctx);
+            match hub {
+                Some(hub) if local.hub.is_none() => self.claim(id, hub, touch, vec![reply], ctx),
+                _ if local.presence.user == presence.user => drop(reply.send(Ok(()))),
+                _ => {
+                    let (channel, user) = (presence.channel.clone(), Some(presence.user.clone()));
+                    self.submit_update(Write::Update { id, channel, user, meta: None }, reply, ctx);
+                }
             }
             return;
         }
@@ -218,34 +233,25 @@ impl RoomActor {
             self.left_while_joining(joining.replies);
         }
         self.drop_local(id);
-        self.take_out(id, channel, Cause::Left, reply, ctx);
+        self.take_out(vec![(id, channel, reply)], Cause::Left, ctx);
     }
 
     fn update(&mut self, id: PresenceId, channel: ChannelName, meta: Meta, reply: Reply<()>, ctx: &mut Context<Self>) {
-        let Some(local) = self.state.locals.get(&id) else {
-            if self.state.joining.contains_key(&id) {
-                self.submit_update(id, channel, meta, reply, ctx);
-            } else {
+        let write = Write::Update { id, channel, user: None, meta: Some(meta.clone()) };
+        match self.state.locals.get(&id) {
+            Some(local) if local.presence.meta == meta && !self.state.updating.contains_key(&id) => {
+                let _ = reply.send(Ok(()));
+            }
+            None if !self.state.joining.contains_key(&id) => {
                 let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
             }
-            return;
-        };
-        if local.presence.meta == meta && !self.state.updating.contains_key(&id) {
-            let _ = reply.send(Ok(()));
-        } else {
-            self.submit_update(id, channel, meta, reply, ctx);
+            _ => self.submit_update(write, reply, ctx),
         }
     }
 
-    fn submit_update(
-        &mut self,
-        id: PresenceId,
-        channel: ChannelName,
-        meta: Meta,
-        reply: Reply<()>,
-        ctx: &mut Context<Self>,
-    ) {
-        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Update { id, channel, meta }) {
+    fn submit_update(&mut self, write: Write, reply: Reply<()>, ctx: &mut Context<Self>) {
+        let id = write.id();
+        match self.rooms.writer().submit(&self.name, &ctx.address(), write) {
             Ok(Submitted::Waits(after)) => {
                 if let Some(reply) = answer_now_if(self.is_relaxed(), reply) {
                     self.state.updating.entry(id).or_default().push((after, reply));
@@ -294,21 +300,31 @@ impl RoomActor {
             return committed;
         }
         debug!(room = %self.name, count = ids.len(), "pruning stale presences");
-        let mut by_hub: std::collections::HashMap<usize, (HubRef, Vec<ChannelName>)> = std::collections::HashMap::new();
-        for id in ids {
-            let Some(Local { presence, hub, .. }) = self.drop_local(id) else { continue };
+        let left: Vec<Local> = ids.into_iter().filter_map(|id| self.drop_local(id)).collect();
+        let leaves = left.iter().map(|local| {
+            let (reply, done) = oneshot::channel();
+            committed.push(done);
+            (local.presence.id, local.presence.channel.clone(), Some(reply))
+        });
+        let leaves = leaves.collect();
+        self.take_out(leaves, Cause::Pruned, ctx);
+        let close = (self.rooms.config().on_stale() == OnStale::Close).then_some((close_code::STALE, "stale"));
+        self.tell_removed(left, close);
+        committed
+    }
+
+    /// Tells sockets that they are not in the room any more.
+    fn tell_removed(&self, left: Vec<Local>, close: Option<(u16, &'static str)>) {
+        let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
+        for Local { presence, hub, .. } in left {
+            self.rooms.channels().forget(&presence.channel, &self.name);
             if let Some(hub) = hub {
                 by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
             }
-            let (reply, done) = oneshot::channel();
-            committed.push(done);
-            self.take_out(id, presence.channel.clone(), Cause::Pruned, Some(reply), ctx);
         }
-        let on_stale = self.rooms.config().on_stale();
         for (hub, channels) in by_hub.into_values() {
-            hub.addr.do_send(ToHub::Pruned { room: self.name.clone(), channels, on_stale });
+            hub.addr.do_send(ToHub::Removed { room: self.name.clone(), channels, close });
         }
-        committed
     }
 
     /// Ends what this node does for the presence: its child, its place in the group, its wait for a first frame.
@@ -327,24 +343,25 @@ impl RoomActor {
         Some(local)
     }
 
-    /// Has the store remove the presence; that it left is announced when it has.
+    /// Has the store remove presences, all in one transaction; that they left is announced when it has.
     fn take_out(
         &mut self,
-        id: PresenceId,
-        channel: ChannelName,
+        leaves: Vec<(PresenceId, ChannelName, Option<Reply<()>>)>,
         cause: Cause,
-        reply: Option<Reply<()>>,
         ctx: &mut Context<Self>,
     ) {
-        for (_, reply) in self.state.updating.remove(&id).unwrap_or_default() {
-            let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
-        }
-        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Leave { id, channel }) {
-            Ok(Submitted::Waits(after)) => {
-                self.state.leaving.insert(id, Leaving { cause, after, replies: reply.into_iter().collect() });
+        let writes = leaves.iter().map(|(id, channel, _)| Write::Leave { id: *id, channel: channel.clone() }).collect();
+        let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address(), writes);
+        for ((id, _, reply), submitted) in leaves.into_iter().zip(submitted) {
+            for (_, reply) in self.state.updating.remove(&id).unwrap_or_default() {
+                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
             }
-            Ok(Submitted::CancelledOut) => drop(reply.map(|reply| reply.send(Ok(())))),
-            Err(_) => unreachable!("leaves are always taken"),
+            match submitted {
+                Submitted::Waits(after) => {
+                    self.state.leaving.insert(id, Leaving { cause, after, replies: reply.into_iter().collect() });
+                }
+                Submitted::CancelledOut => drop(reply.map(|reply| reply.send(Ok(())))),
+            }
         }
     }
 
@@ -359,6 +376,12 @@ impl RoomActor {
     ) {
         let failure = match result {
             Ok(commit) => {
+                let position = Some((commit.epoch, commit.version));
+                if commit.delta.is_empty() && self.state.replica.position() != position {
+                    let cause = |id| self.state.leaving.get(id).map_or(Cause::Left, |leaving| leaving.cause);
+                    let unsure: Vec<_> = ids.iter().map(|id| (*id, cause(id))).collect();
+                    self.state.unsure.extend(unsure);
+                }
                 let leaving = &self.state.leaving;
                 let pruned = |presence: &Presence| {
                     leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Pruned)
@@ -436,6 +459,7 @@ impl RoomActor {
                 let changes = self.state.replica.reload(snapshot);
                 self.in_model = false;
                 self.state.known = true;
+                self.announce_unsure(&changes);
                 self.changed(changes, ctx);
                 self.adopt(ctx);
             }
@@ -448,6 +472,23 @@ impl RoomActor {
                 });
             }
         }
+    }
+
+    /// Fires the events of changes of this node whose commit was never answered.
+    fn announce_unsure(&mut self, changes: &[Change]) {
+        let unsure = std::mem::take(&mut self.state.unsure);
+        let mut delta = Delta::default();
+        for Change { was, now } in changes {
+            match (was, now) {
+                (_, Some(now)) if !unsure.contains_key(&now.id) => {}
+                (None, Some(now)) => delta.joined.push(now.clone()),
+                (Some(_), Some(now)) => delta.updated.push(now.clone()),
+                (Some(was), None) if unsure.contains_key(&was.id) => delta.left.push(was.clone()),
+                (_, None) => {}
+            }
+        }
+        let pruned = |presence: &Presence| unsure.get(&presence.id) == Some(&Cause::Pruned);
+        self.rooms.signals().announce(&self.name, &delta, pruned);
     }
 
     /// The database says that the room stands at `position`. If that is ahead of us, what is missing may be on its way.
@@ -510,7 +551,10 @@ impl RoomActor {
             return;
         }
         self.supervise(presence, touch.clone(), ctx);
-        self.claim(id, hub, touch, replies, ctx);
+        match hub {
+            Some(hub) => self.claim(id, hub, touch, replies, ctx),
+            None => replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
+        }
     }
 
     /// Gives a socket its presence: its place in the group comes with its first frame.
@@ -605,13 +649,14 @@ impl RoomActor {
             state.replica = old.replica;
             for Joiner { hub, presence, touch, replies } in old.notices.forget(|_| true) {
                 let channel = presence.channel.clone();
-                state.joining.insert(presence.id, Joining { channel, hub, touch, replies });
+                state.joining.insert(presence.id, Joining { channel, hub: Some(hub), touch, replies });
             }
             state.notices = old.notices;
         }
         state.joining.extend(old.joining);
         state.leaving = old.leaving;
         state.updating = old.updating;
+        state.unsure = old.unsure;
         state.readers = old.readers;
         state.renew.extend(old.renew);
         self.in_model = false;

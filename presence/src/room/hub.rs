@@ -140,11 +140,10 @@ impl HubActor {
                 }
             }
             ToHub::Leave { room, channels } => sockets.remove(room, channels),
-            ToHub::Pruned { room, channels, on_stale } => {
+            ToHub::Removed { room, channels, close } => {
                 for channel in channels {
                     if let Some(socket) = sockets.sockets.get(channel) {
-                        let pruned = ToConnection::Pruned { room: room.clone(), on_stale: *on_stale };
-                        socket.connection.do_send(pruned);
+                        socket.connection.do_send(ToConnection::Removed { room: room.clone(), close: *close });
                     }
                 }
             }

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error,
-    config::OnStale,
     model::{Meta, Presence, Snapshot, roster::Roster},
     name::{ChannelName, Epoch, PresenceId, RoomName, Version},
     store::{RoomCommit, StoreError},
@@ -66,7 +65,8 @@ impl Drop for UnderWay {
 #[rtype(result = "()")]
 pub(crate) enum ToRoom {
     /// A socket joins. Answered when its first frame is on its way, or at once if it is in already.
-    Join { presence: Arc<Presence>, hub: HubRef, touch: Touch, reply: Reply<()> },
+    /// Without a hub it is a presence without a socket.
+    Join { presence: Arc<Presence>, hub: Option<HubRef>, touch: Touch, reply: Reply<()> },
     /// A socket leaves. Answered when that is durable.
     Leave { id: PresenceId, channel: ChannelName, reply: Option<Reply<()>> },
     /// A socket says something else of itself.
@@ -87,6 +87,8 @@ pub(crate) enum ToRoom {
     Committed { batch: u64, ids: Vec<PresenceId>, result: Result<RoomCommit, StoreError> },
     /// The room changed by another hand: a sweep, or another node.
     Changed(RoomCommit),
+    /// Those who left in this were removed on purpose, although their sockets are open.
+    Removed(RoomCommit, Option<(u16, &'static str)>),
     /// The database was read.
     Loaded(Result<Option<Snapshot>, StoreError>),
     /// Where the database says the room stands; `None`: it has no such room.
@@ -125,8 +127,8 @@ pub(crate) enum ToHub {
     Event { room: RoomName, event: Arc<Event> },
     /// These are no longer members.
     Leave { room: RoomName, channels: Vec<ChannelName> },
-    /// These went stale in the room, and are no longer members.
-    Pruned { room: RoomName, channels: Vec<ChannelName>, on_stale: OnStale },
+    /// These were removed from the room, and are no longer members. With a code, their sockets are closed.
+    Removed { room: RoomName, channels: Vec<ChannelName>, close: Option<(u16, &'static str)> },
     /// The room has failed for good: its members are to be closed.
     CloseRoom { room: RoomName },
     /// A frame for one socket.
@@ -171,8 +173,8 @@ pub(crate) struct Joiner {
 pub(crate) enum ToConnection {
     /// Close the socket with this code.
     Close { code: u16, reason: &'static str },
-    /// The presence of the socket in this room went stale.
-    Pruned { room: RoomName, on_stale: OnStale },
+    /// The presence of the socket was removed from this room. With a code, the socket is closed.
+    Removed { room: RoomName, close: Option<(u16, &'static str)> },
     /// The client does not read.
     TooSlow,
     /// Hand this to the consumer.

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    Error, Result,
+    CloseCode, Error, Result,
     model::lease::Lease,
-    name::{NodeId, NodeName},
+    name::{NodeId, NodeName, RoomName, UserId},
     store::{Batch, Remains, Store, StoreError, writer::report},
 };
 
@@ -275,6 +275,24 @@ impl Work {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
+    /// Removes a user or a room, with everyone whom that concerns.
+    async fn remove(&self, what: &Removal, close: Option<CloseCode>) -> Result<usize> {
+        let node = self.node()?;
+        let close = close.map(|code| (code.0, "removed"));
+        let mut handled = 0;
+        loop {
+            let batch = match what {
+                Removal::Room(room) => self.rooms.bounded(self.store().remove_room(node, room, BATCH)).await?,
+                Removal::User(user) => self.rooms.bounded(self.store().remove_user(node, user, BATCH)).await?,
+            };
+            handled += batch.handled;
+            self.rooms.removed(batch.commits, close);
+            if batch.handled < BATCH {
+                return Ok(usize::try_from(handled).unwrap_or(usize::MAX));
+            }
+        }
+    }
+
     async fn reconcile(&self) -> Result<usize> {
         let names = self.rooms.names();
         for names in names.chunks(COMPARE) {
@@ -330,6 +348,30 @@ round! {
     /// Compares the rooms in memory with the database, and has those read anew that are behind. Answers how many were
     /// compared.
     Reconcile: reconcile
+}
+
+/// Whom to remove.
+#[derive(Debug, Clone)]
+pub(crate) enum Removal {
+    Room(RoomName),
+    User(UserId),
+}
+
+/// Asks for [`Rooms::remove_room`] or [`Rooms::remove_user`].
+#[derive(Debug, Message)]
+#[rtype(result = "Result<usize>")]
+pub(crate) struct Remove {
+    pub(crate) what: Removal,
+    pub(crate) close: Option<CloseCode>,
+}
+
+impl Handler<Remove> for PruningSupervisor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, Remove { what, close }: Remove, _: &mut Self::Context) -> Self::Result {
+        let work = self.work.clone();
+        Box::pin(async move { work.remove(&what, close).await })
+    }
 }
 
 /// The writer was refused: this life is over.

@@ -33,7 +33,7 @@ pub(crate) struct Local {
     pub(crate) presence: Arc<Presence>,
     pub(crate) child: Addr<PresenceActor>,
     pub(crate) touch: Touch,
-    /// `None` while no socket has claimed it after the room lost its memory.
+    /// `None` if it has no socket, or as long as none has claimed it after the room lost its memory.
     pub(crate) hub: Option<HubRef>,
 }
 
@@ -45,7 +45,8 @@ pub(crate) struct HubMembers {
 /// A join whose commit is under way.
 pub(crate) struct Joining {
     pub(crate) channel: ChannelName,
-    pub(crate) hub: HubRef,
+    /// `None` for a presence without a socket.
+    pub(crate) hub: Option<HubRef>,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
 }
@@ -79,6 +80,8 @@ pub(crate) struct State {
     pub(crate) joining: HashMap<PresenceId, Joining>,
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
     pub(crate) updating: HashMap<PresenceId, Vec<(u64, Reply<()>)>>,
+    /// What became of these is not known, since the database's answer was lost; the next reading tells.
+    pub(crate) unsure: HashMap<PresenceId, Cause>,
     pub(crate) stale: HashSet<PresenceId>,
     pub(crate) readers: VecDeque<Reader>,
     /// The hubs whose members must be told everything anew.
@@ -96,6 +99,7 @@ impl State {
             joining: HashMap::new(),
             leaving: HashMap::new(),
             updating: HashMap::new(),
+            unsure: HashMap::new(),
             stale: HashSet::new(),
             readers: VecDeque::new(),
             renew: HashSet::new(),

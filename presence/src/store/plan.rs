@@ -106,9 +106,15 @@ pub(super) fn plan(
                     plan.delta.left.push(was.clone());
                 }
             }
-            Write::Update { channel, meta, .. } => {
-                if let Some(was) = there.filter(|was| was.channel == *channel && was.meta != *meta) {
-                    let now = Arc::new(Presence { meta: meta.clone(), ..Presence::clone(was) });
+            Write::Update { channel, user, meta, .. } => {
+                let Some(was) = there.filter(|was| was.channel == *channel) else { continue };
+                let user = user.as_ref().unwrap_or(&was.user).clone();
+                let meta = meta.as_ref().unwrap_or(&was.meta).clone();
+                let now = Arc::new(Presence { user, meta, ..Presence::clone(was) });
+                if was.user != now.user {
+                    plan.delta.updated.push(now.clone());
+                    plan.taken.push(now);
+                } else if was.meta != now.meta {
                     plan.delta.updated.push(now.clone());
                     plan.changed.push(now);
                 }
@@ -164,6 +170,16 @@ mod tests {
         let busy = Presence { meta: Meta::from_json(r#"{"busy":true}"#).unwrap(), ..there.clone() };
         let plan = planned(&there, Write::Join(Arc::new(busy.clone())));
         assert_eq!(plan.delta.updated, [Arc::new(busy)]);
+    }
+
+    #[test]
+    fn another_user_is_an_update_and_keeps_the_meta() {
+        let there = Presence { meta: Meta::from_json(r#"{"busy":true}"#).unwrap(), ..presence("a") };
+        let ann = crate::name::UserId::new("ann").unwrap();
+        let user = Some(Some(ann.clone()));
+        let update = Write::Update { id: there.id, channel: there.channel.clone(), user, meta: None };
+        let plan = planned(&there, update);
+        assert_eq!(plan.delta.updated, [Arc::new(Presence { user: Some(ann), ..there })]);
     }
 
     #[test]

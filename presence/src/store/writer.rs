@@ -117,6 +117,18 @@ impl Writer {
         Ok(submitted)
     }
 
+    /// Takes on leaves of one room, which go into one transaction.
+    pub(crate) fn submit_leaves(&self, room: &RoomName, actor: &Addr<RoomActor>, leaves: Vec<Write>) -> Vec<Submitted> {
+        let mut queue = self.queue();
+        for write in &leaves {
+            queue.touches.remove(&write.id());
+        }
+        let submitted = leaves.into_iter().map(|write| queue.add(room, actor, write)).collect();
+        drop(queue);
+        self.0.work.notify_one();
+        submitted
+    }
+
     /// The presence was seen at `seen`; the database learns of it in time.
     pub(crate) fn touch(&self, id: PresenceId, seen: Tick) {
         self.queue().touches.insert(id, seen);
@@ -383,8 +395,14 @@ fn merge(waiting: &mut BTreeMap<PresenceId, (Write, Tried)>, write: Write, tried
             entry.remove();
             return Merged::CancelledOut;
         }
-        (Write::Join(presence), Write::Update { meta, .. }) => {
-            *presence = Arc::new(Presence { meta, ..(**presence).clone() });
+        (Write::Join(presence), Write::Update { user, meta, .. }) => {
+            let user = user.unwrap_or_else(|| presence.user.clone());
+            let meta = meta.unwrap_or_else(|| presence.meta.clone());
+            *presence = Arc::new(Presence { user, meta, ..(**presence).clone() });
+        }
+        (Write::Update { user, meta, .. }, Write::Update { user: later_user, meta: later_meta, .. }) => {
+            *user = later_user.or_else(|| user.take());
+            *meta = later_meta.or_else(|| meta.take());
         }
         // Who left cannot be changed.
         (Write::Leave { .. }, Write::Update { .. }) => {}

@@ -233,7 +233,8 @@ async fn a_batch_of_any_size_is_committed_whole() {
     let metas = all.iter().map(|presence| Write::Update {
         id: presence.id,
         channel: presence.channel.clone(),
-        meta: crate::model::Meta::from_json(r#"{"n":1}"#).unwrap(),
+        user: None,
+        meta: Some(crate::model::Meta::from_json(r#"{"n":1}"#).unwrap()),
     });
     let commits = store.commit(node, &[RoomWrites { room: room("lobby"), writes: metas.collect() }]).await.unwrap();
     assert_eq!((commits[0].version.0, commits[0].delta.updated.len()), (2, 12_345));

@@ -203,7 +203,9 @@ impl World {
                 Write::Join(Arc::new(Presence { meta: meta(says), ..presence }))
             }
             Change::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
-            Change::Update { channel: at, meta: says } => Write::Update { id, channel: channel(at), meta: meta(says) },
+            Change::Update { channel: at, meta: says } => {
+                Write::Update { id, channel: channel(at), user: None, meta: Some(meta(says)) }
+            }
         }
     }
 

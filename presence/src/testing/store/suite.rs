@@ -191,7 +191,7 @@ fn leave(presence: &Presence) -> Write {
 }
 
 fn update(presence: &Presence, json: &str) -> Write {
-    Write::Update { id: presence.id, channel: presence.channel.clone(), meta: meta(json) }
+    Write::Update { id: presence.id, channel: presence.channel.clone(), user: None, meta: Some(meta(json)) }
 }
 
 fn writes(name: &str, writes: impl IntoIterator<Item = Write>) -> RoomWrites {

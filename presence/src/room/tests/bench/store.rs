@@ -11,8 +11,11 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
-    store::{Batch, MemoryStore, Remains, RoomCommit, RoomWrites, Store, StoreError, Write},
+    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    store::{
+        Batch, MemoryStore, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites,
+        Store, StoreError, Write,
+    },
     testing::store::FaultyStore,
 };
 
@@ -191,5 +194,41 @@ impl Store for Watched {
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
         self.faults.retire(node).await
+    }
+
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        self.faults.all_positions().await
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+        self.faults.rooms().await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
+        self.faults.nodes().await
+    }
+
+    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+        self.faults.remove_room(node, room, limit).await
+    }
+
+    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
+        self.faults.remove_user(node, user, limit).await
+    }
+
+    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+        self.faults.ask_to_prune(node, request, max_age).await
+    }
+
+    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
+        self.faults.asked_to_prune(node).await
+    }
+
+    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+        self.faults.answer_prune(node, request, pruned).await
+    }
+
+    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
+        self.faults.prune_answers(request).await
     }
 }
