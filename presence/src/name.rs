@@ -134,7 +134,7 @@ macro_rules! name {
 }
 
 name! {
-    /// The name of a room: a place one can be in. It is also the name of the group that the room's messages go to.
+    /// The name of a room: a place one can be in.
     RoomName, "room name"
 }
 name! {
@@ -144,6 +144,11 @@ name! {
 name! {
     /// The address of one connection, unique among all nodes. A socket that resumes gets a new one.
     ChannelName, "channel name"
+}
+name! {
+    /// The name of a group of sockets that is no room: its members get what is sent to it, and nobody is told who they are.
+    /// Every room has a group of its own, which goes by the room's name and is apart from these.
+    GroupName, "group name"
 }
 name! {
     /// What an operator calls a node; by default the address it listens on. It outlives restarts, unlike a [`NodeId`].

@@ -35,7 +35,7 @@ use crate::{
     CloseCode, Config, Error, Result,
     clock::Clock,
     model::{Member, roster::Roster},
-    name::{ChannelName, NodeId, RoomName, UserId},
+    name::{ChannelName, GroupName, NodeId, RoomName, UserId},
     signal::{PresenceChanged, Signals, Subscription},
     store::{Store, StoreError, writer::Writer},
 };
@@ -364,6 +364,28 @@ impl Rooms {
     pub fn send_event_to(&self, channel: &ChannelName, event: Event) {
         if let Some(hub) = self.hub_of(channel) {
             hub.addr.do_send(ToHub::EventTo { channel: channel.clone(), event: Arc::new(event) });
+        }
+    }
+
+    /// Sends a frame to every member of a group, on this node, the sender included if it is one. A group without members:
+    /// nothing happens. Frames of one sender reach each member in order. Waits as [`send`](Self::send) does. As `group_send` of
+    /// django-channels.
+    pub async fn group_send(&self, group: &GroupName, message: impl Into<Outgoing>) {
+        let Outgoing(frames) = message.into();
+        let (pressure, relieved) = pressure();
+        for hub in self.hubs() {
+            let (group, frames, pressure) = (group.clone(), frames.clone(), pressure.clone());
+            hub.addr.do_send(ToHub::SendToGroup { group, frames, pressure });
+        }
+        drop(pressure);
+        let _ = relieved.await;
+    }
+
+    /// Hands an event to the consumer of every member of a group, on this node.
+    pub fn group_event(&self, group: &GroupName, event: Event) {
+        let event = Arc::new(event);
+        for hub in self.hubs() {
+            hub.addr.do_send(ToHub::EventToGroup { group: group.clone(), event: event.clone() });
         }
     }
 

@@ -192,6 +192,7 @@ impl Upgrade {
                 user,
                 scope: Scope::of(req),
                 outbox: outbox.clone(),
+                sockets: hub.sockets.clone(),
                 connection: ctx.address(),
                 arrived: Cell::new(None),
                 subprotocol: std::cell::RefCell::new(None),

@@ -14,8 +14,8 @@ use crate::{
     CloseCode, Error, Outgoing, Result, Rooms,
     clock::Tick,
     model::Meta,
-    name::{ChannelName, RoomName, UserId},
-    room::{channel::Channel, message::ToConnection},
+    name::{ChannelName, GroupName, RoomName, UserId},
+    room::{channel::Channel, hub::Sockets, message::ToConnection},
 };
 
 use super::{
@@ -31,6 +31,7 @@ pub struct Socket {
     pub(crate) user: Option<UserId>,
     pub(crate) scope: Scope,
     pub(crate) outbox: Rc<Outbox>,
+    pub(crate) sockets: Rc<RefCell<Sockets>>,
     pub(crate) connection: Addr<Connection>,
     /// When the frame arrived that is being handled.
     pub(crate) arrived: Cell<Option<Tick>>,
@@ -117,6 +118,29 @@ impl Socket {
     #[must_use]
     pub fn is_in(&self, room: &RoomName) -> bool {
         self.channel.is_in(room)
+    }
+
+    /// Makes the socket a member of a group: it gets what is [sent to it](Rooms::group_send), without a presence and without
+    /// anybody being told. As `group_add` of django-channels, but the membership lasts as long as the socket. A socket that is
+    /// a member stays one.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRooms`] if it is in `max_rooms_per_socket` groups already, [`Error::SocketClosed`].
+    pub fn join_group(&self, group: &GroupName) -> Result<()> {
+        if !self.outbox.is_open() {
+            return Err(Error::SocketClosed);
+        }
+        let limit = self.rooms.config().max_rooms_per_socket();
+        if self.sockets.borrow_mut().join_group(group, self.channel(), limit) {
+            Ok(())
+        } else {
+            Err(Error::TooManyRooms { limit })
+        }
+    }
+
+    /// Ends the membership. A group that the socket is not in: nothing happens. As `group_discard` of django-channels.
+    pub fn leave_group(&self, group: &GroupName) {
+        self.sockets.borrow_mut().leave_group(group, self.channel());
     }
 
     /// Marks the socket as seen, in all its rooms: when the frame that is being handled arrived, or now. As `touch` of

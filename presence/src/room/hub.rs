@@ -8,7 +8,7 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     consumer::outbox::Outbox,
     model::Presence,
-    name::{ChannelName, Epoch, RoomName, Version},
+    name::{ChannelName, Epoch, GroupName, RoomName, Version},
 };
 
 use super::{
@@ -60,6 +60,15 @@ struct Room {
 pub(crate) struct Sockets {
     sockets: HashMap<ChannelName, HubSocket>,
     rooms: HashMap<RoomName, Room>,
+    groups: HashMap<GroupName, HashMap<ChannelName, GroupMember>>,
+    /// The groups of each socket that is in one.
+    grouped: HashMap<ChannelName, HashSet<GroupName>>,
+}
+
+struct GroupMember {
+    socket: HubSocket,
+    /// The number of the last message that it had.
+    had: u64,
 }
 
 impl Sockets {
@@ -69,6 +78,50 @@ impl Sockets {
 
     pub(crate) fn leave(&mut self, channel: &ChannelName) {
         self.sockets.remove(channel);
+        for group in self.grouped.remove(channel).unwrap_or_default() {
+            self.leave_members(&group, channel);
+        }
+    }
+
+    /// Makes a socket a member of a group; at most `limit` groups each. Returns whether it is one.
+    pub(crate) fn join_group(&mut self, group: &GroupName, channel: &ChannelName, limit: usize) -> bool {
+        let Some(socket) = self.sockets.get(channel) else { return false };
+        let groups = self.grouped.entry(channel.clone()).or_default();
+        if groups.len() >= limit && !groups.contains(group) {
+            return false;
+        }
+        groups.insert(group.clone());
+        let members = self.groups.entry(group.clone()).or_default();
+        members.entry(channel.clone()).or_insert_with(|| GroupMember { socket: socket.clone(), had: 0 });
+        true
+    }
+
+    pub(crate) fn leave_group(&mut self, group: &GroupName, channel: &ChannelName) {
+        if let Entry::Occupied(mut groups) = self.grouped.entry(channel.clone()) {
+            groups.get_mut().remove(group);
+            if groups.get().is_empty() {
+                groups.remove();
+            }
+        }
+        self.leave_members(group, channel);
+    }
+
+    fn leave_members(&mut self, group: &GroupName, channel: &ChannelName) {
+        if let Entry::Occupied(mut members) = self.groups.entry(group.clone()) {
+            members.get_mut().remove(channel);
+            if members.get().is_empty() {
+                members.remove();
+            }
+        }
+    }
+
+    /// The members of a group that have not had the message with this number. They have it from here on.
+    fn group(&mut self, group: &GroupName, number: u64) -> impl Iterator<Item = &HubSocket> {
+        let members = self.groups.get_mut(group).into_iter().flat_map(HashMap::values_mut);
+        members.filter(move |member| member.had < number).map(move |member| {
+            member.had = number;
+            &member.socket
+        })
     }
 }
 
@@ -153,6 +206,13 @@ impl HubActor {
                     let close = ToConnection::Close { code: close_code::INTERNAL_ERROR, reason: "the room failed" };
                     member.socket.connection.do_send(close);
                 }
+            }
+            ToHub::SendToGroup { group, frames, pressure } => {
+                sockets.group(group, number).for_each(|socket| socket.outbox.push(frames, Some(pressure)));
+            }
+            ToHub::EventToGroup { group, event } => {
+                let event = || ToConnection::Event(event.clone());
+                sockets.group(group, number).for_each(|socket| socket.connection.do_send(event()));
             }
             ToHub::SendTo { channel, frames, pressure } => {
                 if let Some(socket) = sockets.sockets.get(channel) {

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::{
     Error,
     model::{Meta, Presence, Snapshot, roster::Roster},
-    name::{ChannelName, Epoch, PresenceId, RoomName, Version},
+    name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, Version},
     store::{RoomCommit, StoreError},
 };
 
@@ -131,6 +131,10 @@ pub(crate) enum ToHub {
     Removed { room: RoomName, channels: Vec<ChannelName>, close: Option<(u16, &'static str)> },
     /// The room has failed for good: its members are to be closed.
     CloseRoom { room: RoomName },
+    /// A frame for the members of a group.
+    SendToGroup { group: GroupName, frames: Frames, pressure: Pressure },
+    /// An event for the consumers of the members of a group.
+    EventToGroup { group: GroupName, event: Arc<Event> },
     /// A frame for one socket.
     SendTo { channel: ChannelName, frames: Frames, pressure: Pressure },
     /// An event for the consumer of one socket.

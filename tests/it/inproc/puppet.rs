@@ -200,7 +200,7 @@ impl Consumer for Puppet {
         }
     }
 
-    async fn pruned(&mut self, _: &mut Socket, room: RoomName) -> Result<()> {
+    async fn removed(&mut self, _: &mut Socket, room: RoomName) -> Result<()> {
         self.tell(Did::Pruned(room.to_string()));
         Ok(())
     }
