@@ -3,7 +3,8 @@
 //! While a transaction is under way, what comes in waits; the next transaction takes all of it, up to a bound. There is no
 //! delay for the sake of batching: a lone join is written at once, a thousand that come together share a commit. What
 //! waits for one presence is merged, and the order of what happens to one presence is kept. While the database is away,
-//! leaves and touches wait for it; joins are taken back by those who gave up on them.
+//! leaves and touches wait for it; joins are taken back by those who gave up on them. Touches are in no hurry: they are
+//! gathered for a while, so that they take few transactions.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
@@ -49,6 +50,10 @@ struct Queue {
     order: VecDeque<RoomName>,
     pending: usize,
     touches: HashMap<PresenceId, Tick>,
+    /// No touches are written before this.
+    touches_from: Tick,
+    /// The last transaction was one of touches, so it is the turn of the changes.
+    touched: bool,
     busy: bool,
     /// The number of the last batch.
     taken: u64,
@@ -146,30 +151,35 @@ impl Writer {
         }
     }
 
-    /// Writes, until the node is known to be no more (`node` closes).
+    /// Writes, until the node is known to be no more (`node` closes). A call that takes longer than `timeout` is given up,
+    /// and touches are gathered for `gather`.
     pub(crate) async fn run(
         self,
         store: Arc<dyn Store>,
         clock: Clock,
         mut node: watch::Receiver<Option<NodeId>>,
         timeout: Duration,
+        gather: Duration,
     ) {
         let mut away = Away::default();
         loop {
             let work = self.0.work.notified();
             let Ok(id) = node.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
-            let batch = self.queue().take();
-            let outcome = if batch.is_empty() {
-                let touches = self.queue().take_touches();
-                if touches.is_empty() {
+            let next = self.queue().next(clock.now(), gather);
+            let outcome = match next {
+                // All that waited cancelled out.
+                Work::Changes(batch) if batch.writes.is_empty() => continue,
+                Work::Changes(batch) => self.write(&*store, id, batch, timeout).await,
+                Work::Touches(touches) => self.write_touches(&*store, &clock, id, touches, timeout).await,
+                Work::Nothing { touches_in } => {
                     self.0.idle.notify_waiters();
-                    work.await;
+                    match touches_in {
+                        Some(wait) => drop(tokio::time::timeout(wait, work).await),
+                        None => work.await,
+                    }
                     continue;
                 }
-                self.write_touches(&*store, &clock, id, touches, timeout).await
-            } else {
-                self.write(&*store, id, batch, timeout).await
             };
             self.queue().busy = false;
             match outcome {
@@ -283,13 +293,36 @@ struct Batch {
     number: u64,
 }
 
-impl Batch {
-    const fn is_empty(&self) -> bool {
-        self.writes.is_empty()
-    }
+/// What the next transaction is for.
+enum Work {
+    Changes(Batch),
+    Touches(Vec<(PresenceId, Tick)>),
+    /// If touches are being gathered, they will be due after this time.
+    Nothing {
+        touches_in: Option<Duration>,
+    },
 }
 
 impl Queue {
+    /// Changes go first, but touches do not wait for ever: once they are due, they have every other turn.
+    fn next(&mut self, now: Tick, gather: Duration) -> Work {
+        let due = !self.touches.is_empty() && self.touches_from <= now;
+        if due && (self.order.is_empty() || !self.touched) {
+            self.touched = true;
+            let touches = self.take_touches();
+            if self.touches.is_empty() {
+                self.touches_from = now.after(gather);
+            }
+            return Work::Touches(touches);
+        }
+        if self.order.is_empty() {
+            let touches_in = (!self.touches.is_empty()).then(|| self.touches_from.since(now));
+            return Work::Nothing { touches_in };
+        }
+        self.touched = false;
+        Work::Changes(self.take())
+    }
+
     fn add(&mut self, room: &RoomName, actor: &Addr<RoomActor>, write: Write) -> Submitted {
         let waiting = self.rooms.entry(room.clone()).or_insert_with(|| {
             self.order.push_back(room.clone());
@@ -327,7 +360,7 @@ impl Queue {
         self.pending -= taken;
         self.taken += 1;
         batch.number = self.taken;
-        self.busy = !batch.is_empty();
+        self.busy = !batch.writes.is_empty();
         batch
     }
 
