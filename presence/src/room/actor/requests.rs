@@ -1,0 +1,213 @@
+//! What sockets ask of a room, and how its presences go.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::{AsyncContext, Context};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use crate::{
+    Error,
+    model::{Meta, Presence},
+    name::{ChannelName, PresenceId},
+    room::{
+        message::{HubRef, Reply, ToHub},
+        presence::ToPresence,
+        state::{Cause, Joining, Leaving, Local},
+        touch::Touch,
+    },
+    store::{Write, writer::Submitted},
+};
+
+use super::{RoomActor, answer_now_if};
+
+impl RoomActor {
+    pub(super) fn join(
+        &mut self,
+        presence: Arc<Presence>,
+        hub: HubRef,
+        touch: Touch,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        let id = presence.id;
+        if let Some(local) = self.state.locals.get_mut(&id) {
+            touch.mark(self.rooms.now());
+            if local.hub.is_some() {
+                let _ = reply.send(Ok(()));
+            } else {
+                self.claim(id, hub, touch, vec![reply], ctx);
+            }
+            return;
+        }
+        let relaxed = self.is_relaxed();
+        if let Some(joining) = self.state.joining.get_mut(&id) {
+            joining.replies.extend(answer_now_if(relaxed, reply));
+            return;
+        }
+        let channel = presence.channel.clone();
+        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Join(presence)) {
+            Ok(_) => {
+                let replies = answer_now_if(relaxed, reply).into_iter().collect();
+                self.state.joining.insert(id, Joining { channel, hub, touch, replies });
+            }
+            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+        }
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        reply: Option<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let relaxed = self.is_relaxed();
+        let reply = reply.and_then(|reply| answer_now_if(relaxed, reply));
+        if let Some(leaving) = self.state.leaving.get_mut(&id) {
+            leaving.replies.extend(reply);
+            return;
+        }
+        if let Some(joining) = self.state.joining.remove(&id) {
+            self.left_while_joining(joining.replies);
+        }
+        self.drop_local(id);
+        self.take_out(id, channel, Cause::Left, reply, ctx);
+    }
+
+    pub(super) fn update(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        meta: Meta,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(local) = self.state.locals.get(&id) else {
+            if self.state.joining.contains_key(&id) {
+                self.submit_update(id, channel, meta, reply, ctx);
+            } else {
+                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+            }
+            return;
+        };
+        if local.presence.meta == meta && !self.state.updating.contains_key(&id) {
+            let _ = reply.send(Ok(()));
+        } else {
+            self.submit_update(id, channel, meta, reply, ctx);
+        }
+    }
+
+    pub(super) fn submit_update(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        meta: Meta,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Update { id, channel, meta }) {
+            Ok(Submitted::Waits(after)) => {
+                if let Some(reply) = answer_now_if(self.is_relaxed(), reply) {
+                    self.state.updating.entry(id).or_default().push((after, reply));
+                }
+            }
+            Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
+            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+        }
+    }
+
+    pub(super) fn left_while_joining(&self, replies: Vec<Reply<()>>) {
+        for reply in replies {
+            let _ = reply.send(Err(Error::LeftWhileJoining { room: self.name.clone() }));
+        }
+    }
+
+    pub(super) fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
+        let now = self.rooms.now();
+        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(now, max_age));
+        let ids: Vec<_> = stale.map(|(id, _)| *id).collect();
+        let count = ids.len();
+        let committed = self.prune(ids, ctx);
+        // Not a task of this actor, which may stop with the last of them.
+        actix_rt::spawn(async move {
+            // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
+            futures_util::future::join_all(committed).await;
+            let _ = reply.send(count);
+        });
+    }
+
+    /// Those whose deadline passed, if they were not seen in the meantime.
+    pub(super) fn prune_stale(&mut self, ctx: &mut Context<Self>) {
+        let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
+        let ids = std::mem::take(&mut self.state.stale);
+        let stale = |id: &PresenceId| self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age));
+        let stale = ids.into_iter().filter(stale).collect();
+        let _ = self.prune(stale, ctx);
+    }
+
+    /// Removes presences of this node together. Each receiver resolves when the store has removed one.
+    pub(super) fn prune(
+        &mut self,
+        ids: Vec<PresenceId>,
+        ctx: &mut Context<Self>,
+    ) -> Vec<oneshot::Receiver<Result<(), Error>>> {
+        let mut committed = Vec::with_capacity(ids.len());
+        if ids.is_empty() {
+            return committed;
+        }
+        debug!(room = %self.name, count = ids.len(), "pruning stale presences");
+        let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
+        for id in ids {
+            let Some(Local { presence, hub, .. }) = self.drop_local(id) else { continue };
+            if let Some(hub) = hub {
+                by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
+            }
+            let (reply, done) = oneshot::channel();
+            committed.push(done);
+            self.take_out(id, presence.channel.clone(), Cause::Pruned, Some(reply), ctx);
+        }
+        let on_stale = self.rooms.config().on_stale();
+        for (hub, channels) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::Pruned { room: self.name.clone(), channels, on_stale });
+        }
+        committed
+    }
+
+    /// Ends what this node does for the presence: its child, its place in the group, its wait for a first frame.
+    pub(super) fn drop_local(&mut self, id: PresenceId) -> Option<Local> {
+        self.state.stale.remove(&id);
+        let local = self.state.locals.remove(&id)?;
+        local.child.do_send(ToPresence::Stop);
+        for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
+            self.left_while_joining(joiner.replies);
+        }
+        if let Some(hub) = &local.hub {
+            self.state.leave_hub(hub);
+            let channels = vec![local.presence.channel.clone()];
+            hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
+        }
+        Some(local)
+    }
+
+    /// Has the store remove the presence; that it left is announced when it has.
+    pub(super) fn take_out(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        cause: Cause,
+        reply: Option<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
+        for (_, reply) in self.state.updating.remove(&id).unwrap_or_default() {
+            let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+        }
+        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Leave { id, channel }) {
+            Ok(Submitted::Waits(after)) => {
+                self.state.leaving.insert(id, Leaving { cause, after, replies: reply.into_iter().collect() });
+            }
+            Ok(Submitted::CancelledOut) => drop(reply.map(|reply| reply.send(Ok(())))),
+            Err(_) => unreachable!("leaves are always taken"),
+        }
+    }
+}
