@@ -145,7 +145,7 @@ impl RoomActor {
                 self.state.stale.insert(id);
             }
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
-            ToRoom::Committed { batch, ids, result } => self.committed(batch, ids, result, ctx),
+            ToRoom::Committed(committed) => self.committed(committed, ctx),
             ToRoom::Changed(commit) => self.apply(commit, ctx),
             ToRoom::Loaded(result) => self.loaded(result, ctx),
             ToRoom::Position(position) => self.compare(position),

@@ -78,7 +78,8 @@ pub(crate) struct State {
     pub(crate) hubs: HashMap<usize, HubMembers>,
     pub(crate) joining: HashMap<PresenceId, Joining>,
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
-    pub(crate) updating: HashMap<PresenceId, Vec<(u64, Reply<()>)>>,
+    /// Updates whose commits have a higher batch number than these.
+    pub(crate) updating: HashMap<PresenceId, Vec<(u64, Option<Reply<()>>)>>,
     pub(crate) stale: HashSet<PresenceId>,
     pub(crate) readers: VecDeque<Reader>,
     /// The hubs whose members must be told everything anew.

@@ -1,61 +1,94 @@
 //! What the store says: commits of our own, changes by other hands, and readings of the room.
 
-use std::{collections::hash_map::Entry, sync::Arc};
+use std::{
+    collections::{HashSet, hash_map::Entry},
+    sync::Arc,
+};
 
 use actix::{AsyncContext, Context, WrapFuture};
 use tracing::debug;
 
 use crate::{
-    model::{Presence, Snapshot, replica::Applied},
+    model::{Delta, Presence, Snapshot, replica::Applied},
     name::{Epoch, PresenceId, Version},
-    room::{message::ToRoom, state::Cause},
-    store::{RoomCommit, StoreError, writer::report},
+    room::{
+        message::{Committed, ToRoom},
+        state::Cause,
+    },
+    store::{RoomCommit, StoreError, Write, writer::report},
 };
 
 use super::{RELOAD_PAUSE, RoomActor};
 
 impl RoomActor {
-    pub(super) fn committed(
-        &mut self,
-        batch: u64,
-        ids: Vec<PresenceId>,
-        result: Result<RoomCommit, StoreError>,
-        ctx: &mut Context<Self>,
-    ) {
-        let failure = match result {
+    pub(super) fn committed(&mut self, committed: Committed, ctx: &mut Context<Self>) {
+        let Committed { batch, writes, retried, result } = committed;
+        match result {
             Ok(commit) => {
+                let unsaid = self.unsaid(&writes, &retried, &commit.delta);
                 let leaving = &self.state.leaving;
                 let pruned = |presence: &Presence| {
                     leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Pruned)
                 };
+                self.rooms.signals().announce(&self.name, &unsaid, pruned);
                 self.rooms.signals().announce(&self.name, &commit.delta, pruned);
-                for id in &ids {
-                    if let Entry::Occupied(leaving) = self.state.leaving.entry(*id)
-                        && leaving.get().after < batch
-                    {
-                        leaving.remove().replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
-                    }
-                }
+                self.answer(batch, &writes, None);
                 self.apply(commit, ctx);
-                None
             }
-            Err(error) => Some(error),
-        };
-        for id in ids {
-            if let Some(failure) = &failure {
-                let joining = self.state.joining.remove(&id).map(|joining| joining.replies).unwrap_or_default();
-                let leaving = self.state.leaving.remove(&id).map(|leaving| leaving.replies).unwrap_or_default();
-                for reply in joining.into_iter().chain(leaving) {
-                    let _ = reply.send(Err(failure.clone().into()));
+            Err(error) => {
+                self.answer(batch, &writes, Some(&error));
+                // One whose leave the store refuses is still there, and has to be looked after.
+                self.adopt(ctx);
+            }
+        }
+    }
+
+    /// What earlier attempts did whose answers were lost, so that nobody was told.
+    fn unsaid(&self, writes: &[Write], retried: &HashSet<PresenceId>, done: &Delta) -> Delta {
+        let mut unsaid = Delta::default();
+        if !self.state.known {
+            return unsaid;
+        }
+        let among = |presences: &[Arc<Presence>], id| presences.iter().find(|one| one.id == id).cloned();
+        for write in writes.iter().filter(|write| retried.contains(&write.id())) {
+            let id = write.id();
+            match (write, self.state.replica.roster().get(id)) {
+                (Write::Join(presence), None) if among(&done.joined, id).is_none() => {
+                    unsaid.joined.push(presence.clone());
                 }
+                (Write::Leave { .. }, Some(was)) if among(&done.left, id).is_none() => unsaid.left.push(was.clone()),
+                // It came by an attempt to join that was then taken back.
+                (Write::Leave { .. }, None) => unsaid.joined.extend(among(&done.left, id)),
+                (Write::Update { meta, .. }, Some(was)) if was.meta != *meta && among(&done.updated, id).is_none() => {
+                    unsaid.updated.push(Arc::new(Presence { meta: meta.clone(), ..Presence::clone(was) }));
+                }
+                _ => {}
             }
-            let Some(updating) = self.state.updating.remove(&id) else { continue };
-            let (done, waiting): (Vec<_>, Vec<_>) = updating.into_iter().partition(|(after, _)| *after < batch);
-            for (_, reply) in done {
-                let _ = reply.send(failure.clone().map_or(Ok(()), |failure| Err(failure.into())));
+        }
+        unsaid
+    }
+
+    /// Tells those who wait for these changes what became of them.
+    fn answer(&mut self, batch: u64, writes: &[Write], failure: Option<&StoreError>) {
+        let outcome = || failure.map_or(Ok(()), |failure| Err(failure.clone().into()));
+        for write in writes {
+            let id = write.id();
+            if let (Write::Join(_), Some(_)) = (write, failure)
+                && let Some(joining) = self.state.joining.remove(&id)
+            {
+                joining.replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
             }
-            if !waiting.is_empty() {
-                self.state.updating.insert(id, waiting);
+            if let Entry::Occupied(leaving) = self.state.leaving.entry(id)
+                && leaving.get().after < batch
+            {
+                leaving.remove().replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
+            }
+            if let Entry::Occupied(mut updating) = self.state.updating.entry(id) {
+                let done = updating.get_mut().extract_if(.., |(after, _)| *after < batch);
+                done.filter_map(|(_, reply)| reply).for_each(|reply| drop(reply.send(outcome())));
+                if updating.get().is_empty() {
+                    updating.remove();
+                }
             }
         }
     }

@@ -14,7 +14,6 @@ use crate::{
         state::{Joining, Local},
         touch::Touch,
     },
-    store::Write,
 };
 
 use super::RoomActor;
@@ -112,9 +111,7 @@ impl RoomActor {
 
     /// Has the store note that a presence of ours is ours.
     pub(super) fn make_own(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
-        if self.rooms.writer().submit(&self.name, &ctx.address(), Write::Join(presence)).is_err() {
-            warn!(room = %self.name, "too much waits for the store; a presence joins again at the next reconcile");
-        }
+        self.rooms.writer().restore(&self.name, &ctx.address(), presence);
     }
 
     /// Presences of this node that no socket has claimed. If none does in time, they go stale.

@@ -64,7 +64,11 @@ impl RoomActor {
     ) {
         let relaxed = self.is_relaxed();
         let reply = reply.and_then(|reply| answer_now_if(relaxed, reply));
-        if let Some(leaving) = self.state.leaving.get_mut(&id) {
+        // One may have joined again under the same id, if nobody waited for its first join any more.
+        let joined_again = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
+        if let Some(leaving) = self.state.leaving.get_mut(&id)
+            && !joined_again
+        {
             leaving.replies.extend(reply);
             return;
         }
@@ -108,9 +112,8 @@ impl RoomActor {
     ) {
         match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Update { id, channel, meta }) {
             Ok(Submitted::Waits(after)) => {
-                if let Some(reply) = answer_now_if(self.is_relaxed(), reply) {
-                    self.state.updating.entry(id).or_default().push((after, reply));
-                }
+                let reply = answer_now_if(self.is_relaxed(), reply);
+                self.state.updating.entry(id).or_default().push((after, reply));
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
@@ -199,14 +202,16 @@ impl RoomActor {
         reply: Option<Reply<()>>,
         ctx: &mut Context<Self>,
     ) {
-        for (_, reply) in self.state.updating.remove(&id).unwrap_or_default() {
+        for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|(_, reply)| reply) {
             let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
         }
+        let before = self.state.leaving.remove(&id).map(|leaving| leaving.replies).unwrap_or_default();
+        let replies = before.into_iter().chain(reply);
         match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Leave { id, channel }) {
             Ok(Submitted::Waits(after)) => {
-                self.state.leaving.insert(id, Leaving { cause, after, replies: reply.into_iter().collect() });
+                self.state.leaving.insert(id, Leaving { cause, after, replies: replies.collect() });
             }
-            Ok(Submitted::CancelledOut) => drop(reply.map(|reply| reply.send(Ok(())))),
+            Ok(Submitted::CancelledOut) => replies.for_each(|reply| drop(reply.send(Ok(())))),
             Err(_) => unreachable!("leaves are always taken"),
         }
     }
