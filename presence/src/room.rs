@@ -96,6 +96,8 @@ impl From<String> for Outgoing {
 const SHARDS: usize = 16;
 /// How often an operation that a failing room lost is asked again.
 const ATTEMPTS: usize = 4;
+/// How long touches are gathered at most before they are written.
+const MAX_GATHER: Duration = Duration::from_secs(1);
 /// How long a shutdown may take in all.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 
@@ -234,7 +236,8 @@ impl Rooms {
         let rooms = Self(rooms);
         let (writer, store, clock) = (rooms.0.writer.clone(), rooms.0.store.clone(), rooms.0.clock.clone());
         let (node, timeout) = (rooms.0.node.subscribe(), rooms.0.config.store_timeout());
-        rooms.0.store_thread.spawn(writer.run(store, clock, node, timeout));
+        let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 16);
+        rooms.0.store_thread.spawn(writer.run(store, clock, node, timeout, gather));
         rooms
     }
 

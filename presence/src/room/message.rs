@@ -1,8 +1,11 @@
 //! What is said to a room, to a hub, to a connection, and what they answer.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use actix::{Addr, Message};
@@ -12,7 +15,7 @@ use crate::{
     Error,
     model::{Meta, Presence, Snapshot, roster::Roster},
     name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, Version},
-    store::{RoomCommit, StoreError},
+    store::{RoomCommit, StoreError, Write},
 };
 
 use super::{
@@ -84,10 +87,10 @@ pub(crate) enum ToRoom {
     /// A child is gone that should not be.
     ChildDied(PresenceId),
     /// The writer is done with what the room gave it.
-    Committed { batch: u64, ids: Vec<PresenceId>, result: Result<RoomCommit, StoreError> },
+    Committed(Committed),
     /// The room changed by another hand: a sweep, or another node.
     Changed(RoomCommit),
-    /// Those who left in this were removed on purpose, although their sockets are open.
+    /// Those who left in this were removed on purpose, although their sockets are open. With a code, these are closed.
     Removed(RoomCommit, Option<(u16, &'static str)>),
     /// The database was read.
     Loaded(Result<Option<Snapshot>, StoreError>),
@@ -105,6 +108,17 @@ pub(crate) enum ToRoom {
     /// Make the child of this presence fail.
     #[cfg(any(test, feature = "testing"))]
     PanicChild(PresenceId),
+}
+
+/// What became of changes that the room gave to the writer.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    /// The number of the batch that they went in.
+    pub(crate) batch: u64,
+    pub(crate) writes: Vec<Write>,
+    /// Those that may have been done by an earlier attempt, whose answer was lost.
+    pub(crate) retried: HashSet<PresenceId>,
+    pub(crate) result: Result<RoomCommit, StoreError>,
 }
 
 /// Who of a room is on one hub.

@@ -79,9 +79,8 @@ pub(crate) struct State {
     pub(crate) hubs: HashMap<usize, HubMembers>,
     pub(crate) joining: HashMap<PresenceId, Joining>,
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
-    pub(crate) updating: HashMap<PresenceId, Vec<(u64, Reply<()>)>>,
-    /// What became of these is not known, since the database's answer was lost; the next reading tells.
-    pub(crate) unsure: HashMap<PresenceId, Cause>,
+    /// Updates whose commits have a higher batch number than these.
+    pub(crate) updating: HashMap<PresenceId, Vec<(u64, Option<Reply<()>>)>>,
     pub(crate) stale: HashSet<PresenceId>,
     pub(crate) readers: VecDeque<Reader>,
     /// The hubs whose members must be told everything anew.
@@ -99,7 +98,6 @@ impl State {
             joining: HashMap::new(),
             leaving: HashMap::new(),
             updating: HashMap::new(),
-            unsure: HashMap::new(),
             stale: HashSet::new(),
             readers: VecDeque::new(),
             renew: HashSet::new(),

@@ -32,7 +32,6 @@ pub(crate) struct Watched {
 struct Seen {
     commits: Vec<Vec<RoomWrites>>,
     touches: Vec<(Instant, PresenceId)>,
-    touch_calls: usize,
     loads: usize,
     refuse: Option<Refuse>,
     commit_time: Duration,
@@ -72,10 +71,6 @@ impl Watched {
     /// When which row was told that it was seen.
     pub(crate) fn touches(&self) -> Vec<(Instant, PresenceId)> {
         std::mem::take(&mut self.seen().touches)
-    }
-
-    pub(crate) fn touch_calls(&self) -> usize {
-        self.seen().touch_calls
     }
 
     pub(crate) fn loads(&self) -> usize {
@@ -153,7 +148,6 @@ impl Store for Watched {
         {
             let now = Instant::now();
             let mut watched = self.seen();
-            watched.touch_calls += 1;
             watched.touches.extend(seen.iter().map(|(id, _)| (now, *id)));
         }
         self.faults.touch(node, seen).await
