@@ -104,6 +104,7 @@ impl Actor for Connection {
         use actix::ActorFutureExt;
         let Some(mut inbound) = self.inbound.take() else { return };
         let (inbox, outbox, rooms) = (self.inbox.clone(), self.outbox.clone(), self.rooms.clone());
+        let connection = ctx.address();
         let read = async move {
             loop {
                 match inbound.next().await {
@@ -115,6 +116,12 @@ impl Actor for Connection {
                     }
                     Incoming::Ping(payload) => outbox.push(&control(ws::Message::Pong(payload)), None),
                     Incoming::Pong => {}
+                    Incoming::Violation(code, reason) => {
+                        connection.do_send(ToConnection::Violated { code, reason });
+                        // Else its client, which may have much more to send, would not come to read why.
+                        inbound.drain().await;
+                        return Incoming::Lost;
+                    }
                     end => return end,
                 }
             }
@@ -141,9 +148,10 @@ impl Handler<ToConnection> for Connection {
     fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
         match message {
             ToConnection::Close { code, reason } => self.close(code, reason, ctx),
-            ToConnection::Pruned { room, on_stale } => {
-                let _ = self.joined.forget(&room);
+            ToConnection::Pruned { room, id, on_stale } => {
+                // If it left and joined again in the meantime, it is no longer the one that was stale.
                 match on_stale {
+                    _ if !self.joined.forget_if(&room, id) => {}
                     OnStale::Close => self.close(close_code::STALE, "stale", ctx),
                     OnStale::Keep => self.inbox.push_event(Job::Pruned(room)),
                 }
@@ -164,9 +172,20 @@ impl Handler<ToConnection> for Connection {
                 self.consumer_done = true;
                 self.stop_when_over(ctx);
             }
+            ToConnection::Violated { .. } if self.phase == Phase::Connecting => self.lost(ctx),
+            ToConnection::Violated { code, reason } => {
+                if self.begin_close(code, reason, ctx) {
+                    self.inbox.end(code);
+                    // Its answer would not be understood, so it is not waited for.
+                    self.outbox.finish();
+                }
+            }
             ToConnection::Flushed => {
                 // Else the client would see the end only when the server's own patience ends.
                 self.kill.finish();
+                if self.phase == Phase::Over {
+                    self.kill.release();
+                }
             }
             ToConnection::BodyGone => {
                 self.body_gone = true;
@@ -250,13 +269,7 @@ impl Connection {
                 self.inbox.end(code);
                 self.watch_close(ctx);
             }
-            Incoming::Violation(..) if self.phase == Phase::Connecting => self.lost(ctx),
-            Incoming::Violation(code, reason) => {
-                if self.begin_close(code, reason, ctx) {
-                    self.inbox.end(code);
-                }
-            }
-            Incoming::Lost | Incoming::Data(_) | Incoming::Ping(_) | Incoming::Pong => self.lost(ctx),
+            _ => self.lost(ctx),
         }
     }
 

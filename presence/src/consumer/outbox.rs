@@ -76,6 +76,8 @@ enum Phase {
     Open,
     /// A Close is in the queue: nothing may follow.
     Closing,
+    /// As `Closing`, and when the queue is empty, the connection is told.
+    Finishing,
     /// When the queue is empty, the response ends.
     Ending,
     /// The response fails.
@@ -191,6 +193,17 @@ impl Outbox {
         self.state.borrow().phase == Phase::Open
     }
 
+    /// Has the connection told when all that is in the queue was written, a Close last.
+    pub(crate) fn finish(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.phase == Phase::Closing {
+            state.phase = Phase::Finishing;
+        }
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
     /// Ends the response when all that is in the queue was taken.
     pub(crate) fn end(&self) {
         let mut state = self.state.borrow_mut();
@@ -210,7 +223,7 @@ impl Outbox {
         state.queue.clear();
         state.waiting.clear();
         (state.frames, state.bytes) = (0, 0);
-        if state.phase == Phase::Closing {
+        if matches!(state.phase, Phase::Closing | Phase::Finishing) {
             state.phase = Phase::Open;
         }
         whole
@@ -266,13 +279,18 @@ impl Outbox {
             }
             return Poll::Ready(Some(Ok(bytes)));
         }
-        if state.phase == Phase::Ending {
-            if state.flushing {
-                return Poll::Ready(None);
-            }
+        if matches!(state.phase, Phase::Ending | Phase::Finishing) && !state.flushing {
             // The server asks again only after it has written all that it was given.
             state.flushing = true;
             cx.waker().wake_by_ref();
+        } else if matches!(state.phase, Phase::Ending | Phase::Finishing) {
+            if let Some(connection) = self.connection.get() {
+                connection.do_send(ToConnection::Flushed);
+            }
+            if state.phase == Phase::Ending {
+                return Poll::Ready(None);
+            }
+            state.phase = Phase::Closing;
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -326,11 +344,7 @@ impl Stream for Outbound {
     type Item = Result<Bytes, Stalled>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.outbox.poll(cx);
-        if matches!(polled, Poll::Ready(None)) {
-            self.connection.do_send(ToConnection::Flushed);
-        }
-        polled
+        self.outbox.poll(cx)
     }
 }
 

@@ -45,8 +45,14 @@ impl Joined {
         self.0.borrow_mut().drain().map(|(room, membership)| (room, membership.id)).collect()
     }
 
-    pub(crate) fn forget(&self, room: &RoomName) -> Option<PresenceId> {
+    fn forget(&self, room: &RoomName) -> Option<PresenceId> {
         self.0.borrow_mut().remove(room).map(|membership| membership.id)
+    }
+
+    /// Forgets a room if it was joined as this presence. Returns whether it was.
+    pub(crate) fn forget_if(&self, room: &RoomName, id: PresenceId) -> bool {
+        let is_this = self.get(room).is_some_and(|membership| membership.id == id);
+        is_this && self.forget(room).is_some()
     }
 
     fn get(&self, room: &RoomName) -> Option<Membership> {

@@ -293,19 +293,20 @@ impl RoomActor {
             return committed;
         }
         debug!(room = %self.name, count = ids.len(), "pruning stale presences");
-        let mut by_hub: std::collections::HashMap<usize, (HubRef, Vec<ChannelName>)> = std::collections::HashMap::new();
+        let mut by_hub: std::collections::HashMap<usize, (HubRef, Vec<Arc<Presence>>)> =
+            std::collections::HashMap::new();
         for id in ids {
             let Some(Local { presence, hub, .. }) = self.drop_local(id) else { continue };
             if let Some(hub) = hub {
-                by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
+                by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.clone());
             }
             let (reply, done) = oneshot::channel();
             committed.push(done);
             self.take_out(id, presence.channel.clone(), Cause::Pruned, Some(reply), ctx);
         }
         let on_stale = self.rooms.config().on_stale();
-        for (hub, channels) in by_hub.into_values() {
-            hub.addr.do_send(ToHub::Pruned { room: self.name.clone(), channels, on_stale });
+        for (hub, presences) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::Pruned { room: self.name.clone(), presences, on_stale });
         }
         committed
     }

@@ -140,10 +140,11 @@ impl HubActor {
                 }
             }
             ToHub::Leave { room, channels } => sockets.remove(room, channels),
-            ToHub::Pruned { room, channels, on_stale } => {
-                for channel in channels {
-                    if let Some(socket) = sockets.sockets.get(channel) {
-                        let pruned = ToConnection::Pruned { room: room.clone(), on_stale: *on_stale };
+            ToHub::Pruned { room, presences, on_stale } => {
+                for presence in presences {
+                    if let Some(socket) = sockets.sockets.get(&presence.channel) {
+                        let (room, id) = (room.clone(), presence.id);
+                        let pruned = ToConnection::Pruned { room, id, on_stale: *on_stale };
                         socket.connection.do_send(pruned);
                     }
                 }

@@ -126,7 +126,7 @@ pub(crate) enum ToHub {
     /// These are no longer members.
     Leave { room: RoomName, channels: Vec<ChannelName> },
     /// These went stale in the room, and are no longer members.
-    Pruned { room: RoomName, channels: Vec<ChannelName>, on_stale: OnStale },
+    Pruned { room: RoomName, presences: Vec<Arc<Presence>>, on_stale: OnStale },
     /// The room has failed for good: its members are to be closed.
     CloseRoom { room: RoomName },
     /// A frame for one socket.
@@ -171,8 +171,8 @@ pub(crate) struct Joiner {
 pub(crate) enum ToConnection {
     /// Close the socket with this code.
     Close { code: u16, reason: &'static str },
-    /// The presence of the socket in this room went stale.
-    Pruned { room: RoomName, on_stale: OnStale },
+    /// This presence of the socket went stale in this room. It may have another one there by now.
+    Pruned { room: RoomName, id: PresenceId, on_stale: OnStale },
     /// The client does not read.
     TooSlow,
     /// Hand this to the consumer.
@@ -185,6 +185,8 @@ pub(crate) enum ToConnection {
     ConsumerFailed,
     /// The consumer's work is over.
     ConsumerDone,
+    /// The client broke the protocol or a limit. From here on it is not understood any more.
+    Violated { code: u16, reason: &'static str },
     /// All that was to be written is.
     Flushed,
     /// The response is gone.

@@ -5,7 +5,7 @@ use super::host::{Host, Plan, room, told};
 use super::puppet::Did;
 use crate::support::frame::{Frame, Raw};
 use crate::support::socket::Socket;
-use crate::support::{BOUND, millis, within};
+use crate::support::{BOUND, millis, secs, within};
 use presence::close_code;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -32,6 +32,7 @@ async fn is_closed(plan: Plan, code: u16, end: impl AsyncFnOnce(&mut Host, &mut 
         end(host, &mut ann).await;
         assert_eq!(ann.closing().await, Some(code));
         drop(ann.try_send(&Raw::close(code, b"")).await);
+        ann.drained().await;
         Some(ann)
     };
     ends(plan, code, end).await;
@@ -90,6 +91,30 @@ async fn a_violation_of_the_protocol() {
     is_closed(Host::plan(), 1007, async |_, ann| ann.send(Raw::text([0xff])).await).await;
     let plan = Host::plan().config(|config| config.max_frame_bytes(10));
     is_closed(plan, 1009, async |_, ann| ann.text("more than ten").await).await;
+}
+
+#[tokio::test]
+async fn after_a_violation_the_client_sees_the_end_at_once() {
+    // It was kept for the whole `close_timeout`, though nothing that the client said was read any more.
+    let host = Host::plan().config(|config| config.close_timeout(secs(60)).max_frame_bytes(10)).start().await;
+    let mut ann = host.open("ann", "join lobby").await;
+    // Much more than fits on the way.
+    let sent = ann.try_bytes(&Raw::text("x".repeat(16 << 20)).encode()).await;
+    assert!(sent.is_ok(), "{sent:?}");
+    assert_eq!(ann.closing().await, Some(1009));
+    ann.ended().await;
+    drop(ann);
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn after_a_violation_a_client_that_does_not_go_is_reset() {
+    let host = Host::plan().config(|config| config.close_timeout(millis(300))).start().await;
+    let mut ann = host.open("ann", "join lobby").await;
+    ann.send(Raw::text("x").unmasked()).await;
+    assert_eq!(ann.closing().await, Some(1002));
+    host.connection_gone(ann.local()).await;
+    host.empty().await;
 }
 
 #[tokio::test]
