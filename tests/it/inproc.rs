@@ -7,4 +7,5 @@ mod connecting;
 mod ending;
 mod host;
 mod puppet;
+mod slowness;
 mod speaking;

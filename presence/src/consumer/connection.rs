@@ -4,7 +4,7 @@
 //! delays pings, deadlines or outgoing frames. When the socket is over, from whatever cause, the actor makes sure of three
 //! things: the consumer hears of it once, every room is left, and the TCP connection is closed.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix_http::ws::{self, Codec};
@@ -27,6 +27,11 @@ use super::{
     socket::Joined,
     transport::{Inbound, Incoming},
 };
+
+/// A timer that is later than this says that the thread was held up.
+const BLOCKED: Duration = Duration::from_millis(100);
+/// How long a thread that was held up may take to read what has come in meanwhile.
+const UNBLOCKED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -221,15 +226,17 @@ impl Connection {
                 connection.lost(ctx);
             }
         });
-        self.look(ctx);
+        self.look(self.rooms.now(), ctx);
     }
 
-    /// Pings a silent client, and gives up on one that does not answer.
-    fn look(&mut self, ctx: &mut Context<Self>) {
+    /// Pings a silent client, and gives up on one that does not answer. It should have been done at `due`.
+    fn look(&mut self, due: Tick, ctx: &mut Context<Self>) {
         if self.phase != Phase::Open {
             return;
         }
         let (now, seen) = (self.rooms.now(), self.seen.get());
+        // The thread was held up, so nothing was read.
+        let blocked = now.since(due) > BLOCKED;
         let (interval, timeout) = (self.rooms.config().ping_interval(), self.rooms.config().pong_timeout());
         if self.ping.is_some_and(|sent| seen >= sent) {
             self.ping = None;
@@ -238,6 +245,7 @@ impl Connection {
             Some(sent) if now < sent.after(timeout) => sent.after(timeout),
             // It is not read while its consumer is behind, so its pong cannot have come in.
             Some(_) if self.inbox.is_behind() => now.after(timeout),
+            Some(_) if blocked => now.after(timeout.min(UNBLOCKED)),
             Some(_) => {
                 debug!(channel = %self.channel, "no pong");
                 self.lost(ctx);
@@ -250,7 +258,7 @@ impl Connection {
             }
             None => seen.after(interval),
         };
-        ctx.run_later(next.since(now), Self::look);
+        ctx.run_later(next.since(now), move |connection, ctx| connection.look(next, ctx));
     }
 
     /// The client said something after which nothing more is read.
@@ -323,7 +331,7 @@ impl Connection {
                     self.watch_close(ctx);
                 }
             }
-            Phase::Connecting => self.lost(ctx),
+            Phase::Connecting => self.close(close_code::TOO_SLOW, "too slow", ctx),
             // It does not even take its Close. The timer of the closing handshake runs.
             Phase::Closing | Phase::Over => {}
         }
