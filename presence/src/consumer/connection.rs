@@ -119,7 +119,8 @@ impl Actor for Connection {
                             continue;
                         }
                     }
-                    Incoming::Ping(payload) => outbox.push(&control(ws::Message::Pong(payload)), None),
+                    // A client that pings faster than it reads waits, or its pongs would pile up without end.
+                    Incoming::Ping(payload) => outbox.send(&control(ws::Message::Pong(payload))).await,
                     Incoming::Pong => {}
                     Incoming::Violation(code, reason) => {
                         connection.do_send(ToConnection::Violated { code, reason });

@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     rc::{Rc, Weak},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use std::{
 use actix::Addr;
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
+use tokio::sync::oneshot;
 
 use crate::{
     clock::{Clock, Tick},
@@ -151,6 +153,13 @@ impl Outbox {
                 state.waiting.push((self.now(), pressure.clone()));
             }
         }
+    }
+
+    /// Adds frames. If there are more now than may be, this waits until there are fewer, but not beyond [`PATIENCE`].
+    pub(crate) async fn send(&self, frames: &Frames) {
+        let (pressure, relieved) = oneshot::channel();
+        self.push(frames, Some(&Arc::new(pressure)));
+        let _ = relieved.await;
     }
 
     /// Adds a first frame, which does not count against the bound.

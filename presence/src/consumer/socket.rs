@@ -10,7 +10,7 @@ use std::{
 
 use actix::Addr;
 use futures_util::future::join_all;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
@@ -224,9 +224,7 @@ impl Socket {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
-        let (pressure, relieved) = oneshot::channel();
-        self.outbox.push(message.into().frames(), Some(&Arc::new(pressure)));
-        let _ = relieved.await;
+        self.outbox.send(message.into().frames()).await;
         Ok(())
     }
 
