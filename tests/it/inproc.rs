@@ -4,7 +4,10 @@
 //! and tells the test what it did. So these tests know where things are, and wait for nothing else.
 
 mod connecting;
+mod crowd;
 mod ending;
 mod host;
 mod puppet;
+mod slowness;
 mod speaking;
+mod stuck;

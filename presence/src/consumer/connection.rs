@@ -4,7 +4,7 @@
 //! delays pings, deadlines or outgoing frames. When the socket is over, from whatever cause, the actor makes sure of three
 //! things: the consumer hears of it once, every room is left, and the TCP connection is closed.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix_http::ws::{self, Codec};
@@ -24,6 +24,11 @@ use super::{
     outbox::Outbox,
     transport::{Inbound, Incoming},
 };
+
+/// A timer that is later than this says that the thread was held up.
+const BLOCKED: Duration = Duration::from_millis(100);
+/// How long a thread that was held up may take to read what has come in meanwhile.
+const UNBLOCKED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -98,6 +103,7 @@ impl Actor for Connection {
         use actix::ActorFutureExt;
         let Some(mut inbound) = self.inbound.take() else { return };
         let (inbox, outbox, rooms) = (self.inbox.clone(), self.outbox.clone(), self.rooms.clone());
+        let connection = ctx.address();
         let read = async move {
             loop {
                 match inbound.next().await {
@@ -107,8 +113,15 @@ impl Actor for Connection {
                             continue;
                         }
                     }
-                    Incoming::Ping(payload) => outbox.push(&control(ws::Message::Pong(payload)), None),
+                    // A client that pings faster than it reads waits, or its pongs would pile up without end.
+                    Incoming::Ping(payload) => outbox.send(&control(ws::Message::Pong(payload))).await,
                     Incoming::Pong => {}
+                    Incoming::Violation(code, reason) => {
+                        connection.do_send(ToConnection::Violated { code, reason });
+                        // Else its client, which may have much more to send, would not come to read why.
+                        inbound.drain().await;
+                        return Incoming::Lost;
+                    }
                     end => return end,
                 }
             }
@@ -156,9 +169,20 @@ impl Handler<ToConnection> for Connection {
                 self.consumer_done = true;
                 self.stop_when_over(ctx);
             }
+            ToConnection::Violated { .. } if self.phase == Phase::Connecting => self.lost(ctx),
+            ToConnection::Violated { code, reason } => {
+                if self.begin_close(code, reason, ctx) {
+                    self.inbox.end(code);
+                    // Its answer would not be understood, so it is not waited for.
+                    self.outbox.finish();
+                }
+            }
             ToConnection::Flushed => {
                 // Else the client would see the end only when the server's own patience ends.
                 self.kill.finish();
+                if self.phase == Phase::Over {
+                    self.kill.release();
+                }
             }
             ToConnection::BodyGone => {
                 self.body_gone = true;
@@ -194,15 +218,17 @@ impl Connection {
                 connection.lost(ctx);
             }
         });
-        self.look(ctx);
+        self.look(self.rooms.now(), ctx);
     }
 
-    /// Pings a silent client, and gives up on one that does not answer.
-    fn look(&mut self, ctx: &mut Context<Self>) {
+    /// Pings a silent client, and gives up on one that does not answer. It should have been done at `due`.
+    fn look(&mut self, due: Tick, ctx: &mut Context<Self>) {
         if self.phase != Phase::Open {
             return;
         }
         let (now, seen) = (self.rooms.now(), self.seen.get());
+        // The thread was held up, so nothing was read.
+        let blocked = now.since(due) > BLOCKED;
         let (interval, timeout) = (self.rooms.config().ping_interval(), self.rooms.config().pong_timeout());
         if self.ping.is_some_and(|sent| seen >= sent) {
             self.ping = None;
@@ -211,6 +237,7 @@ impl Connection {
             Some(sent) if now < sent.after(timeout) => sent.after(timeout),
             // It is not read while its consumer is behind, so its pong cannot have come in.
             Some(_) if self.inbox.is_behind() => now.after(timeout),
+            Some(_) if blocked => now.after(timeout.min(UNBLOCKED)),
             Some(_) => {
                 debug!(channel = %self.channel.name(), "no pong");
                 self.lost(ctx);
@@ -223,7 +250,7 @@ impl Connection {
             }
             None => seen.after(interval),
         };
-        ctx.run_later(next.since(now), Self::look);
+        ctx.run_later(next.since(now), move |connection, ctx| connection.look(next, ctx));
     }
 
     /// The client said something after which nothing more is read.
@@ -242,13 +269,7 @@ impl Connection {
                 self.inbox.end(code);
                 self.watch_close(ctx);
             }
-            Incoming::Violation(..) if self.phase == Phase::Connecting => self.lost(ctx),
-            Incoming::Violation(code, reason) => {
-                if self.begin_close(code, reason, ctx) {
-                    self.inbox.end(code);
-                }
-            }
-            Incoming::Lost | Incoming::Data(_) | Incoming::Ping(_) | Incoming::Pong => self.lost(ctx),
+            _ => self.lost(ctx),
         }
     }
 
@@ -302,7 +323,7 @@ impl Connection {
                     self.watch_close(ctx);
                 }
             }
-            Phase::Connecting => self.lost(ctx),
+            Phase::Connecting => self.close(close_code::TOO_SLOW, "too slow", ctx),
             // It does not even take its Close. The timer of the closing handshake runs.
             Phase::Closing | Phase::Over => {}
         }

@@ -66,7 +66,6 @@ impl KillSwitch {
     /// Says that nothing more will be sent, so that the client sees the end at once.
     pub(crate) fn finish(&self) {
         self.with(|socket| drop(socket.shutdown(Shutdown::Write)));
-        self.release();
     }
 
     /// Resets the connection; what was not sent is dropped.

@@ -5,10 +5,11 @@
 //! than `write_timeout`. While an outbox over its bound still makes progress, those who send to it wait.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     pin::Pin,
     rc::{Rc, Weak},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use std::{
 use actix::{Addr, Recipient};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
+use tokio::sync::oneshot;
 
 use crate::{
     clock::{Clock, Tick},
@@ -32,6 +34,25 @@ use super::connection::Connection;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How much goes out in one piece.
 const PIECE: usize = 16 * 1024;
+/// Before the handshake is answered nothing can be taken, so nobody waits for that; but no more than so many times the bound
+/// may be left waiting.
+const EARLY: usize = 8;
+
+/// What the outboxes of one thread share with its hub.
+#[derive(Default)]
+pub(crate) struct Filling {
+    /// Those that hold something, or did when last looked at.
+    pub(crate) outboxes: RefCell<Vec<Rc<Outbox>>>,
+    /// For how long the thread was held up in all. Nobody's frames were written then, which is not their clients' fault.
+    blocked: Cell<Duration>,
+}
+
+impl Filling {
+    /// The thread was held up.
+    pub(crate) fn was_blocked(&self, time: Duration) {
+        self.blocked.set(self.blocked.get() + time);
+    }
+}
 
 /// The outbox of one socket.
 pub(crate) struct Outbox {
@@ -40,7 +61,7 @@ pub(crate) struct Outbox {
     max_bytes: usize,
     write_timeout: Duration,
     clock: Clock,
-    filling: Rc<RefCell<Vec<Rc<Outbox>>>>,
+    filling: Rc<Filling>,
     hub: Addr<HubActor>,
     itself: Weak<Self>,
     connection: OnceCell<Recipient<ToConnection>>,
@@ -76,6 +97,8 @@ enum Phase {
     Open,
     /// A Close is in the queue: nothing may follow.
     Closing,
+    /// As `Closing`, and when the queue is empty, the connection is told.
+    Finishing,
     /// When the queue is empty, the response ends.
     Ending,
     /// The response fails.
@@ -91,12 +114,7 @@ pub(crate) struct Bounds {
 }
 
 impl Outbox {
-    pub(crate) fn new(
-        bounds: Bounds,
-        clock: Clock,
-        filling: Rc<RefCell<Vec<Rc<Self>>>>,
-        hub: Addr<HubActor>,
-    ) -> Rc<Self> {
+    pub(crate) fn new(bounds: Bounds, clock: Clock, filling: Rc<Filling>, hub: Addr<HubActor>) -> Rc<Self> {
         Rc::new_cyclic(|itself| Self {
             state: RefCell::new(State {
                 queue: VecDeque::new(),
@@ -105,7 +123,7 @@ impl Outbox {
                 phase: Phase::Open,
                 waker: None,
                 waiting: Vec::new(),
-                progress: clock.now(),
+                progress: Tick::default(),
                 attached: None,
                 watched: false,
                 flushing: false,
@@ -131,10 +149,17 @@ impl Outbox {
         self.add(frames.bytes.clone(), frames.count, frames.bytes.len());
         if let Some(pressure) = pressure {
             let state = &mut *self.state.borrow_mut();
-            if state.phase == Phase::Open && self.is_over(state) {
-                state.waiting.push((self.clock.now(), pressure.clone()));
+            if state.phase == Phase::Open && state.attached.is_some() && self.is_over(state) {
+                state.waiting.push((self.now(), pressure.clone()));
             }
         }
+    }
+
+    /// Adds frames. If there are more now than may be, this waits until there are fewer, but not beyond [`PATIENCE`].
+    pub(crate) async fn send(&self, frames: &Frames) {
+        let (pressure, relieved) = oneshot::channel();
+        self.push(frames, Some(&Arc::new(pressure)));
+        let _ = relieved.await;
     }
 
     /// Adds a first frame, which does not count against the bound.
@@ -160,7 +185,7 @@ impl Outbox {
         if state.phase != Phase::Open || bytes.is_empty() {
             return;
         }
-        let at = self.clock.now();
+        let at = self.now();
         if state.queue.is_empty() {
             state.progress = at;
         }
@@ -173,7 +198,7 @@ impl Outbox {
         if !state.watched {
             state.watched = true;
             if let Some(itself) = self.itself.upgrade() {
-                let mut filling = self.filling.borrow_mut();
+                let mut filling = self.filling.outboxes.borrow_mut();
                 if filling.is_empty() {
                     self.hub.do_send(ToHub::Watch);
                 }
@@ -189,6 +214,17 @@ impl Outbox {
     /// Whether the socket still takes frames.
     pub(crate) fn is_open(&self) -> bool {
         self.state.borrow().phase == Phase::Open
+    }
+
+    /// Has the connection told when all that is in the queue was written, a Close last.
+    pub(crate) fn finish(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.phase == Phase::Closing {
+            state.phase = Phase::Finishing;
+        }
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
     }
 
     /// Ends the response when all that is in the queue was taken.
@@ -210,7 +246,7 @@ impl Outbox {
         state.queue.clear();
         state.waiting.clear();
         (state.frames, state.bytes) = (0, 0);
-        if state.phase == Phase::Closing {
+        if matches!(state.phase, Phase::Closing | Phase::Finishing) {
             state.phase = Phase::Open;
         }
         whole
@@ -231,21 +267,30 @@ impl Outbox {
         self.state.borrow().attached.is_some()
     }
 
+    /// The time in which the thread worked.
+    fn now(&self) -> Tick {
+        Tick(0).after(self.clock.now().since(Tick(0)).saturating_sub(self.filling.blocked.get()))
+    }
+
     /// Looks whether the client takes what there is. Returns whether there is still something.
-    pub(crate) fn watch(&self, now: Tick) -> bool {
+    pub(crate) fn watch(&self) -> bool {
         let state = &mut *self.state.borrow_mut();
+        let now = self.now();
         state.waiting.retain(|(since, _)| now.since(*since) < PATIENCE);
         if state.queue.is_empty() || state.phase == Phase::Broken {
             state.watched = false;
             return false;
         }
-        // Before the handshake is answered the client can take nothing; that time has a limit of its own.
-        let Some(attached) = state.attached else { return true };
-        let still = now.since(state.progress.max(attached)) > PATIENCE && self.is_over(state);
-        let late = state.queue.front().is_some_and(|piece| now.since(piece.at.max(attached)) > self.write_timeout);
-        if (still || late)
-            && let Some(connection) = self.connection.get()
-        {
+        let too_slow = match state.attached {
+            // Before the handshake is answered the client can take nothing; that time has a limit of its own.
+            None => state.frames / EARLY > self.max_frames || state.bytes / EARLY > self.max_bytes,
+            Some(attached) => {
+                let still = now.since(state.progress.max(attached)) > PATIENCE && self.is_over(state);
+                let waits = |piece: &Piece| now.since(piece.at.max(attached));
+                still || state.queue.front().is_some_and(|piece| waits(piece) > self.write_timeout)
+            }
+        };
+        if too_slow && let Some(connection) = self.connection.get() {
             connection.do_send(ToConnection::TooSlow);
         }
         true
@@ -253,7 +298,7 @@ impl Outbox {
 
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
         let state = &mut *self.state.borrow_mut();
-        let now = self.clock.now();
+        let now = self.now();
         state.attached.get_or_insert(now);
         if state.phase == Phase::Broken {
             return Poll::Ready(Some(Err(Stalled)));
@@ -266,13 +311,18 @@ impl Outbox {
             }
             return Poll::Ready(Some(Ok(bytes)));
         }
-        if state.phase == Phase::Ending {
-            if state.flushing {
-                return Poll::Ready(None);
-            }
+        if matches!(state.phase, Phase::Ending | Phase::Finishing) && !state.flushing {
             // The server asks again only after it has written all that it was given.
             state.flushing = true;
             cx.waker().wake_by_ref();
+        } else if matches!(state.phase, Phase::Ending | Phase::Finishing) {
+            if let Some(connection) = self.connection.get() {
+                connection.do_send(ToConnection::Flushed);
+            }
+            if state.phase == Phase::Ending {
+                return Poll::Ready(None);
+            }
+            state.phase = Phase::Closing;
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -326,11 +376,7 @@ impl Stream for Outbound {
     type Item = Result<Bytes, Stalled>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.outbox.poll(cx);
-        if matches!(polled, Poll::Ready(None)) {
-            self.connection.do_send(ToConnection::Flushed);
-        }
-        polled
+        self.outbox.poll(cx)
     }
 }
 

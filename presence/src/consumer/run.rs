@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, rc::Rc, time::Duration};
 
 use actix::Addr;
+use actix_web::http::StatusCode;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
@@ -67,6 +68,7 @@ async fn connect<C: Consumer>(
         // The client is gone, or this node ends: nobody waits for what `connect` will say.
         code = inbox.ended() => Outcome::Failed(match code {
             close_code::RESTARTING => Error::ShuttingDown,
+            close_code::TOO_SLOW => Error::deny(StatusCode::SERVICE_UNAVAILABLE, "too much waits for this socket"),
             _ => Error::SocketClosed,
         }),
         outcome = call(limit, consumer.connect(socket)) => outcome,

@@ -8,7 +8,6 @@ use std::{
 };
 
 use actix::Addr;
-use tokio::sync::oneshot;
 
 use crate::{
     CloseCode, Error, Outgoing, Result, Rooms,
@@ -157,9 +156,7 @@ impl Socket {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
-        let (pressure, relieved) = oneshot::channel();
-        self.outbox.push(message.into().frames(), Some(&Arc::new(pressure)));
-        let _ = relieved.await;
+        self.outbox.send(message.into().frames()).await;
         Ok(())
     }
 

@@ -94,6 +94,12 @@ impl Inbound {
         }
     }
 
+    /// Takes what else there is, without a look at it, to the end of the connection.
+    pub(crate) async fn drain(&mut self) {
+        self.buffer = BytesMut::new();
+        while let Some(Ok(_)) = self.payload.next().await {}
+    }
+
     fn decode(&mut self) -> Result<Option<Incoming>, Violation> {
         while !self.buffer.is_empty() {
             self.check_header()?;

@@ -65,12 +65,19 @@ impl Channels {
         }
     }
 
-    /// The channel is not in the room any more, without having left it: it was pruned, or removed with its user or room.
-    pub(crate) fn forget(&self, name: &ChannelName, room: &RoomName) {
-        if let Some(channel) = self.get(name) {
-            channel.joined().remove(room);
-            self.drop_if_unused(name);
-        }
+    /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
+    /// user or room. Returns whether it was in as this one: it may have left, or joined anew as another.
+    pub(crate) fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
+        let Some(channel) = self.get(name) else { return false };
+        let was_in = match channel.joined().entry(room.clone()) {
+            Entry::Occupied(membership) if membership.get().id == id => {
+                membership.remove();
+                true
+            }
+            _ => false,
+        };
+        self.drop_if_unused(name);
+        was_in
     }
 }
 

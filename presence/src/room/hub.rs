@@ -19,8 +19,8 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tracing::error;
 
 use crate::{
-    clock::Clock,
-    consumer::outbox::Outbox,
+    clock::{Clock, Tick},
+    consumer::outbox::{Filling, Outbox},
     model::Presence,
     name::{ChannelName, Epoch, GroupName, RoomName, Version},
 };
@@ -132,8 +132,9 @@ pub(crate) struct HubActor {
     clock: Clock,
     /// The number of the message being delivered.
     number: u64,
-    filling: Rc<RefCell<Vec<Rc<Outbox>>>>,
-    watching: bool,
+    filling: Rc<Filling>,
+    /// When the outboxes are looked at next, if any hold something.
+    watch_at: Option<Tick>,
 }
 
 impl std::fmt::Debug for HubActor {
@@ -143,13 +144,8 @@ impl std::fmt::Debug for HubActor {
 }
 
 impl HubActor {
-    pub(crate) fn new(
-        id: usize,
-        sockets: Rc<RefCell<Sockets>>,
-        filling: Rc<RefCell<Vec<Rc<Outbox>>>>,
-        clock: Clock,
-    ) -> Self {
-        Self { id, sockets, clock, number: 0, filling, watching: false }
+    pub(crate) fn new(id: usize, sockets: Rc<RefCell<Sockets>>, filling: Rc<Filling>, clock: Clock) -> Self {
+        Self { id, sockets, clock, number: 0, filling, watch_at: None }
     }
 }
 
@@ -239,9 +235,8 @@ impl HubActor {
                 }));
             }
             ToHub::Watch => {
-                if !self.watching {
-                    self.watching = true;
-                    ctx.run_later(WATCH_INTERVAL, Self::watch);
+                if self.watch_at.is_none() {
+                    self.watch_at = Some(watch_later(&self.clock, ctx));
                 }
             }
             #[cfg(any(test, feature = "testing"))]
@@ -251,17 +246,23 @@ impl HubActor {
 
     /// Looks at the outboxes that hold something, as long as there are any.
     fn watch(&mut self, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
-        let filling = std::mem::take(&mut *self.filling.borrow_mut());
-        let still: Vec<_> = filling.into_iter().filter(|outbox| outbox.watch(now)).collect();
-        let mut filling = self.filling.borrow_mut();
-        filling.extend(still);
-        if filling.is_empty() {
-            self.watching = false;
-        } else {
-            ctx.run_later(WATCH_INTERVAL, Self::watch);
+        let late = self.watch_at.take().map_or(Duration::ZERO, |due| self.clock.now().since(due));
+        if late > WATCH_INTERVAL {
+            self.filling.was_blocked(late);
+        }
+        let filling = std::mem::take(&mut *self.filling.outboxes.borrow_mut());
+        let still: Vec<_> = filling.into_iter().filter(|outbox| outbox.watch()).collect();
+        self.filling.outboxes.borrow_mut().extend(still);
+        if !self.filling.outboxes.borrow().is_empty() {
+            self.watch_at = Some(watch_later(&self.clock, ctx));
         }
     }
+}
+
+/// Sets the timer, and says when it is due.
+fn watch_later(clock: &Clock, ctx: &mut Context<HubActor>) -> Tick {
+    ctx.run_later(WATCH_INTERVAL, HubActor::watch);
+    clock.now().after(WATCH_INTERVAL)
 }
 
 impl Sockets {

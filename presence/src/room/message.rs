@@ -193,6 +193,8 @@ pub(crate) enum ToConnection {
     Close { code: u16, reason: &'static str },
     /// The presence of the socket was removed from this room. With a code, the socket is closed.
     Removed { room: RoomName, close: Option<(u16, &'static str)> },
+    /// The client broke the protocol or a limit. From here on it is not understood any more.
+    Violated { code: u16, reason: &'static str },
     /// The client does not read.
     TooSlow,
     /// Hand this to the consumer.

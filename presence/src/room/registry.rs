@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::{
     Error, Result,
     clock::{Clock, Tick},
-    consumer::outbox::Outbox,
+    consumer::outbox::Filling,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName},
     signal::Signals,
@@ -36,7 +36,7 @@ use super::{
 pub(crate) struct LocalHub {
     pub(crate) hub: HubRef,
     pub(crate) sockets: Rc<RefCell<Sockets>>,
-    pub(crate) filling: Rc<RefCell<Vec<Rc<Outbox>>>>,
+    pub(crate) filling: Rc<Filling>,
 }
 
 thread_local! {

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
 type Route = Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>;
@@ -180,6 +180,17 @@ impl Host {
 
     /// The head of the answer to an upgrade with these headers, the 101 included.
     pub(super) async fn head(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.shake(path, headers, None).await.0
+    }
+
+    /// A connection that has shaken hands, to be abused.
+    pub(super) async fn raw(&self, path: &str, receive_buffer: u32) -> TcpStream {
+        let (head, stream) = self.shake(path, &[], Some(receive_buffer)).await;
+        assert_eq!(head.status, 101);
+        stream
+    }
+
+    async fn shake(&self, path: &str, headers: &[(&str, &str)], buffer: Option<u32>) -> (Response, TcpStream) {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -187,13 +198,18 @@ impl Host {
             self.address
         );
         within(BOUND, "the head of the answer", async {
-            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let socket = TcpSocket::new_v4().unwrap();
+            if let Some(bytes) = buffer {
+                socket.set_recv_buffer_size(bytes).unwrap();
+            }
+            let mut stream = socket.connect(self.address).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut bytes = Vec::new();
             loop {
-                assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "no answer");
+                // Byte by byte, so that what follows is left.
+                bytes.push(stream.read_u8().await.expect("an answer"));
                 if let Some((response, _)) = Response::head(&bytes) {
-                    return response;
+                    return (response, stream);
                 }
             }
         })

@@ -123,6 +123,7 @@ impl Puppet {
             }
             // A join that is given up on at once.
             "brief" => drop(socket.join(&room(first)).now_or_never()),
+            "brief-leave" => drop(socket.leave(&room(first)).now_or_never()),
             "inside" if !socket.is_in(&room(first)) => {
                 self.tell(Did::Refused(step.to_owned(), "no".into()));
                 return Ok(());

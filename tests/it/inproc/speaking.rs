@@ -1,11 +1,12 @@
 //! What consumers and applications say to sockets and to one another: events, frames to one channel, closes, rooms.
 
-use super::host::{Host, room};
+use super::host::{Host, room, told};
 use super::puppet::Did;
 use crate::support::frame::Frame;
 use crate::support::member::encoded;
-use crate::support::{BOUND, eventually, secs, within};
+use crate::support::{BOUND, eventually, millis, secs, within};
 use presence::Event;
+use presence::config::OnStale;
 use presence::name::{ChannelName, EventName};
 use serde_json::json;
 
@@ -130,7 +131,7 @@ async fn a_join_by_a_member_changes_nothing_also_if_both_are_under_way_at_once()
     host.saw("ann", Did::Done("leave lobby".into())).await;
     let mut heard = Vec::new();
     for _ in 0..4 {
-        heard.push(super::host::told(&mut changes).await);
+        heard.push(told(&mut changes).await);
     }
     assert_eq!(heard, ["+ann", "+ann", "-ann", "-ann"]);
     ann.leave().await;
@@ -168,7 +169,7 @@ async fn a_socket_that_is_closed_joins_no_room() {
     host.saw("ann", Did::Refused("join lobby".into(), "the socket is closed".into())).await;
     host.empty().await;
     let _bob = host.open("bob", "join lobby").await;
-    assert_eq!(super::host::told(&mut changes).await, "+bob", "nothing was told of Ann");
+    assert_eq!(told(&mut changes).await, "+bob", "nothing was told of Ann");
 }
 
 #[tokio::test]
@@ -215,4 +216,27 @@ async fn pages_of_the_own_origin_and_of_those_allowed_are_let_in() {
     }
     assert_eq!(host.head("/puppet?name=ann", &[]).await.status, 101, "no browser");
     host.empty().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_joined_again_is_not_told_that_it_was_pruned_before() {
+    // The news of the old presence's end was taken for that of the new one, which nobody then made leave.
+    let config = |config: presence::config::ConfigBuilder| config.max_age(millis(300)).on_stale(OnStale::Keep);
+    let mut host = Host::plan().config(config).start().await;
+    let mut changes = host.rooms.changes();
+    let mut ann = host.open("ann", "join lobby; channel").await;
+    let channel = host.channel("ann").await;
+    // Its thread hears of the prune only when it has joined again.
+    let steps = json!("block 700; brief-leave lobby; join lobby; inside lobby; say lobby again");
+    host.rooms.send_event_to(&channel, event("do", &steps));
+    assert_eq!(ann.next().await, Frame::Text("again".into()));
+    host.saw("ann", Did::Done("inside lobby".into())).await;
+    assert_eq!(
+        [told(&mut changes).await, told(&mut changes).await, told(&mut changes).await],
+        ["+ann", "!ann", "+ann"]
+    );
+    ann.leave().await;
+    host.saw("ann", Did::Disconnected(1000)).await;
+    host.empty().await;
+    assert_eq!(host.count("ann", |did| matches!(did, Did::Pruned(_))), 0);
 }

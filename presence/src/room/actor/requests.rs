@@ -179,8 +179,9 @@ impl RoomActor {
     fn tell_removed(&self, left: Vec<Local>, close: Option<(u16, &'static str)>) {
         let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
         for Local { presence, hub, .. } in left {
-            self.rooms.channels().forget(&presence.channel, &self.name);
-            if let Some(hub) = hub {
+            // One that has left by itself in the meantime, and may have joined again, need not hear of it.
+            let was_in = self.rooms.channels().forget(&presence.channel, &self.name, presence.id);
+            if let (Some(hub), true) = (hub, was_in) {
                 by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
             }
         }

@@ -1,0 +1,161 @@
+//! Clients that do not read, or read slowly: the others go on, and nothing is left of them.
+
+use super::host::{Host, room, told};
+use super::puppet::Did;
+use crate::support::frame::{Frame, PING, Raw};
+use crate::support::socket::Socket;
+use crate::support::{BOUND, alone, millis, secs, within};
+use presence::config::ConfigBuilder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+/// As small as the kernel lets it be.
+const TINY: u32 = 4096;
+
+fn quick(config: ConfigBuilder) -> ConfigBuilder {
+    config.write_timeout(millis(800)).close_timeout(millis(300)).outbox_bytes(256 * 1024)
+}
+
+async fn unread(host: &Host, name: &str) -> Socket {
+    host.upgrade(name, "join lobby").receive_buffer(TINY).open(host.address).await.unwrap()
+}
+
+/// Bob and Cat talk while Ann reads nothing, until she is gone. Gives the longest that a frame took.
+async fn talk_until_gone(host: &mut Host) -> std::time::Duration {
+    let mut changes = host.rooms.changes();
+    let mut bob = host.open("bob", "join lobby").await;
+    let mut cat = host.open("cat", "join lobby").await;
+    assert_eq!([told(&mut changes).await, told(&mut changes).await], ["+bob", "+cat"]);
+    let text = "x".repeat(30_000);
+    let mut slowest = millis(0);
+    within(secs(30), "the leave of who does not read", async {
+        while host.rooms.count(&room("lobby")).await.unwrap().users == 3 {
+            let begun = Instant::now();
+            bob.text(&format!("say lobby {text}")).await;
+            assert_eq!(cat.next().await, Frame::Text(text.clone()));
+            assert_eq!(bob.next().await, Frame::Text(text.clone()));
+            slowest = slowest.max(begun.elapsed());
+        }
+    })
+    .await;
+    assert_eq!(told(&mut changes).await, "-ann");
+    bob.leave().await;
+    cat.leave().await;
+    slowest
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_cut_off_while_the_others_go_on() {
+    let mut host = Host::plan().config(quick).start().await;
+    let ann = unread(&host, "ann").await;
+    let slowest = talk_until_gone(&mut host).await;
+    assert!(slowest < secs(5), "a frame took {slowest:?}");
+    host.saw("ann", Did::Disconnected(1013)).await;
+    // The client holds its end open, and still the server's is gone.
+    host.connection_gone(ann.local()).await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn without_on_connect_who_does_not_read_leaves_all_the_same() {
+    let mut host = Host::plan().config(quick).unprepared().start().await;
+    let ann = unread(&host, "ann").await;
+    talk_until_gone(&mut host).await;
+    host.saw("ann", Did::Disconnected(1013)).await;
+    // Its TCP connection stays as long as it holds it open; that is what `on_connect` is for.
+    drop(ann);
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn without_on_connect_sockets_open_and_close_as_with_it() {
+    let mut host = Host::plan().config(quick).unprepared().start().await;
+    host.open("ann", "join lobby").await.leave().await;
+    host.saw("ann", Did::Disconnected(1000)).await;
+    host.open("bob", "join lobby").await.reset();
+    host.saw("bob", Did::Disconnected(1006)).await;
+    let mut cat = host.open("cat", "join lobby").await;
+    cat.text("panic").await;
+    assert_eq!(cat.closing().await, Some(1011));
+    // It never answers the Close.
+    cat.drained().await;
+    host.saw("cat", Did::Disconnected(1011)).await;
+    drop(cat);
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_close_that_is_not_read_ends_in_a_reset() {
+    let mut host = Host::plan().config(|config| config.close_timeout(millis(300)).outbox_bytes(8 << 20)).start().await;
+    let mut ann = unread(&host, "ann").await;
+    ann.text("burst 80 60000; close 4000").await;
+    host.saw("ann", Did::Disconnected(4000)).await;
+    host.connection_gone(ann.local()).await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_and_does_not_read_the_answer_is_reset() {
+    let mut host = Host::plan().config(|config| config.close_timeout(millis(300)).outbox_bytes(8 << 20)).start().await;
+    let mut ann = unread(&host, "ann").await;
+    ann.text("burst 80 60000").await;
+    host.saw("ann", Did::Done("burst 80 60000".into())).await;
+    ann.close(1000).await;
+    host.saw("ann", Did::Disconnected(1000)).await;
+    host.connection_gone(ann.local()).await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_flood_slows_itself_and_cuts_nobody_who_reads_steadily() {
+    let _alone = alone().await;
+    let mut host = Host::plan().config(|config| config.outbox_bytes(64 * 1024).outbox_frames(16)).start().await;
+    let mut ann = unread(&host, "ann").await;
+    let mut bob = host.open("bob", "join lobby").await;
+    // 4 MB, of which Ann takes some 16 kB every few milliseconds.
+    let begun = Instant::now();
+    bob.text("flood lobby 200 20000").await;
+    let reader = tokio::spawn(async move {
+        for n in 0..200 {
+            let frame = bob.next().await;
+            assert!(matches!(&frame, Frame::Text(text) if text.starts_with(&format!("{n:05}"))), "{frame:.40?}");
+        }
+        bob
+    });
+    let mut pace = tokio::time::interval(millis(10));
+    for n in 0..200 {
+        pace.tick().await;
+        let frame = ann.next().await;
+        assert!(matches!(&frame, Frame::Text(text) if text.starts_with(&format!("{n:05}"))), "{frame:.40?}");
+    }
+    let _bob = within(BOUND, "Bob to have it all", reader).await.unwrap();
+    host.saw("bob", Did::Done("flood lobby 200 20000".into())).await;
+    assert!(begun.elapsed() > millis(1000), "the speaker waited for the slowest: {:?}", begun.elapsed());
+    assert_eq!(host.rooms.sockets(), 2, "nobody was cut");
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_by_a_slow_reader_is_paused_and_not_hoarded() {
+    // Each ping was answered into an outbox without end, as long as the client read a little now and then.
+    let _alone = alone().await;
+    let host = Host::plan().config(|config| config.outbox_bytes(64 * 1024).outbox_frames(64)).start().await;
+    let mut ann = host.raw("/puppet?name=ann", TINY).await;
+    let pings: Vec<u8> = (0..1000).flat_map(|_| Raw::new(PING, [b'x'; 125]).encode()).collect();
+    let (mut sent, mut answered, mut answers) = (0, 0, vec![0; 2000]);
+    let end = Instant::now() + secs(3);
+    while Instant::now() < end {
+        // Sends as fast as it can, and reads a little.
+        let pace = tokio::time::sleep(millis(20));
+        tokio::pin!(pace);
+        loop {
+            tokio::select! {
+                () = &mut pace => break,
+                written = ann.write(&pings[sent % pings.len()..]) => sent += written.unwrap(),
+            }
+        }
+        answered += within(BOUND, "a pong", ann.read(&mut answers)).await.unwrap();
+    }
+    assert!(answered > 20_000, "it is served: {answered} bytes of pongs");
+    let waiting = sent - answered;
+    assert!(waiting < 8 << 20, "{waiting} bytes of pings were taken and not answered");
+}
