@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 /// A setting that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting `{field}` is {value}, but {rule}")]
@@ -15,7 +17,7 @@ pub struct ConfigError {
     pub rule: &'static str,
 }
 
-/// What members are told of changes in their room.
+/// What members are told of changes in their room, as JSON in text frames. The shapes are in `docs/wire.md`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Notify {
     /// The whole list of users on every change, as the receiver in the documentation of django-channels-presence does.
@@ -35,7 +37,7 @@ pub enum OnStale {
     /// It is closed with 4408.
     #[default]
     Close,
-    /// It stays open, outside of the room; it may join again.
+    /// It stays open, outside of the room, and [`Consumer::pruned`](crate::Consumer::pruned) is called; it may join again.
     Keep,
 }
 
@@ -45,14 +47,86 @@ pub enum Durability {
     /// When the database has committed the change.
     #[default]
     Committed,
-    /// At once. The change follows; notices still wait for the commit.
+    /// At once. The change follows; notices still wait for the commit. A crash in between loses it, and a change that the
+    /// database refuses is not reported to the caller.
     Relaxed,
+}
+
+/// A type that settings have.
+trait Setting: Sized {
+    /// What its texts look like, to end the sentence "setting … is …, but".
+    const RULE: &'static str;
+
+    fn parse(text: &str) -> Option<Self>;
+}
+
+impl Setting for Duration {
+    const RULE: &'static str = "it must be a time with its unit, such as `30s`, `250ms` or `1m 30s`";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "0" { Some(Self::ZERO) } else { humantime::parse_duration(text).ok() }
+    }
+}
+
+impl Setting for usize {
+    const RULE: &'static str = "it must be a whole number";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+macro_rules! choice {
+    ($type:ident: $($name:literal => $variant:ident),*; $rule:literal) => {
+        impl Setting for $type {
+            const RULE: &'static str = $rule;
+
+            fn parse(text: &str) -> Option<Self> {
+                match text {
+                    $($name => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+choice! { Notify: "list" => List, "events" => Events, "diff" => Diff, "silent" => Silent;
+"it must be `list`, `events`, `diff` or `silent`" }
+choice! { OnStale: "close" => Close, "keep" => Keep; "it must be `close` or `keep`" }
+choice! { Durability: "committed" => Committed, "relaxed" => Relaxed; "it must be `committed` or `relaxed`" }
+
+/// A setting as it stands in a file or in the environment.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(u64),
+    Text(String),
+}
+
+fn read<T: Setting>(field: &'static str, written: &str) -> Result<T, ConfigError> {
+    T::parse(written.trim()).ok_or_else(|| ConfigError { field, value: format!("`{written}`"), rule: T::RULE })
 }
 
 macro_rules! config {
     ($($(#[$doc:meta])* $field:ident: $type:ty = $default:expr;)*) => {
-        /// The settings of one node. All are checked against one another by [`ConfigBuilder::build`].
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        /// The settings of one node. All are checked against one another, whichever door they come in by: a
+        /// [`builder`](Self::builder), a file by `serde`, or [the environment](Self::from_env).
+        ///
+        /// In files and in the environment, times are texts with their units (`30s`), choices their names in lower case, and
+        /// what is not there has its default.
+        ///
+        /// ```
+        /// use std::time::Duration;
+        /// use presence::Config;
+        ///
+        /// let built = Config::builder().max_age(Duration::from_secs(30)).build()?;
+        /// let read: Config = serde_json::from_str(r#"{"max_age": "30s"}"#)?;
+        /// assert_eq!(built, read);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(try_from = "ConfigBuilder")]
         pub struct Config { $($field: $type,)* }
 
         impl Config {
@@ -60,12 +134,44 @@ macro_rules! config {
         }
 
         /// Makes a [`Config`].
-        #[derive(Debug, Clone, Default)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+        #[serde(try_from = "Draft")]
         #[must_use]
         pub struct ConfigBuilder { $($field: Option<$type>,)* }
 
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Draft { $($field: Option<Written>,)* }
+
+        impl TryFrom<Draft> for ConfigBuilder {
+            type Error = ConfigError;
+
+            fn try_from(draft: Draft) -> Result<Self, ConfigError> {
+                let mut builder = Self::default();
+                $(if let Some(written) = draft.$field {
+                    let text = match written { Written::Number(number) => number.to_string(), Written::Text(text) => text };
+                    builder.$field = Some(read(stringify!($field), &text)?);
+                })*
+                Ok(builder)
+            }
+        }
+
         impl ConfigBuilder {
             $($(#[$doc])* pub const fn $field(mut self, $field: $type) -> Self { self.$field = Some($field); self })*
+
+            /// Takes what `lookup` knows under `PRESENCE_MAX_AGE` and the like: `PRESENCE_` and the setting in capitals.
+            ///
+            /// # Errors
+            /// [`ConfigError`] names the first setting that cannot be read, its value and the rule.
+            pub fn overlay(mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+                $({
+                    let name = format!("PRESENCE_{}", stringify!($field).to_ascii_uppercase());
+                    if let Some(text) = lookup(&name) {
+                        self.$field = Some(read(stringify!($field), &text)?);
+                    }
+                })*
+                Ok(self)
+            }
 
             /// Fills in the defaults and checks the settings against one another.
             ///
@@ -80,6 +186,14 @@ macro_rules! config {
             }
         }
     };
+}
+
+impl TryFrom<ConfigBuilder> for Config {
+    type Error = ConfigError;
+
+    fn try_from(builder: ConfigBuilder) -> Result<Self, ConfigError> {
+        builder.build()
+    }
 }
 
 const fn secs(n: u64) -> Duration {
@@ -162,6 +276,15 @@ impl Config {
         ConfigBuilder::default()
     }
 
+    /// The defaults, and what the environment says otherwise: `PRESENCE_MAX_AGE=30s`, `PRESENCE_NOTIFY=list`, and so on for
+    /// every setting.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first setting that cannot be read or does not hold, its value and the rule.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::builder().overlay(|name| std::env::var(name).ok())?.build()
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         let time = |field, value: Duration, holds: bool, rule| {
             let value = humantime::format_duration(value).to_string();
@@ -227,5 +350,54 @@ mod tests {
     fn a_grace_longer_than_max_age_is_refused_by_name_value_and_rule() {
         let error = Config::builder().grace(secs(61)).build().unwrap_err();
         assert_eq!(error.to_string(), "setting `grace` is 1m 1s, but it must not be longer than `max_age`");
+    }
+
+    fn from_pairs(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let find = |name: &str| Some(pairs.iter().find(|(known, _)| *known == name)?.1.to_owned());
+        Config::builder().overlay(find)?.build()
+    }
+
+    #[test]
+    fn every_door_leads_to_the_same_settings() {
+        let built = Config::builder().max_age(secs(30)).notify(Notify::List).room_threads(2).build().unwrap();
+        let file = r#"{"max_age": "30s", "notify": "list", "room_threads": 2}"#;
+        assert_eq!(serde_json::from_str::<Config>(file).unwrap(), built);
+        let environment =
+            [("PRESENCE_MAX_AGE", "30s"), ("PRESENCE_NOTIFY", "list"), ("PRESENCE_ROOM_THREADS", "2"), ("OTHER", "x")];
+        assert_eq!(from_pairs(&environment).unwrap(), built);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_by_name_value_and_rule() {
+        let refused = |pair| from_pairs(&[pair]).unwrap_err().to_string();
+        assert_eq!(
+            refused(("PRESENCE_MAX_AGE", "soon")),
+            "setting `max_age` is `soon`, but it must be a time with its unit, such as `30s`, `250ms` or `1m 30s`"
+        );
+        assert_eq!(
+            refused(("PRESENCE_OUTBOX_FRAMES", "-1")),
+            "setting `outbox_frames` is `-1`, but it must be a whole number"
+        );
+        assert_eq!(
+            refused(("PRESENCE_ON_STALE", "Close")),
+            "setting `on_stale` is `Close`, but it must be `close` or `keep`"
+        );
+    }
+
+    #[test]
+    fn a_file_is_checked_as_a_whole_and_a_misspelt_setting_is_refused() {
+        let error = |file: &str| serde_json::from_str::<Config>(file).unwrap_err().to_string();
+        assert!(
+            error(r#"{"max_age": "1s", "grace": "2s"}"#).contains("`grace` is 2s"),
+            "{}",
+            error(r#"{"max_age": "1s", "grace": "2s"}"#)
+        );
+        assert!(error(r#"{"maxage": "1s"}"#).contains("unknown field `maxage`"));
+        assert!(error(r#"{"max_age": 30}"#).contains("its unit"));
+    }
+
+    #[test]
+    fn a_time_of_nothing_needs_no_unit() {
+        assert_eq!(from_pairs(&[("PRESENCE_GRACE", "0")]).unwrap().grace(), Duration::ZERO);
     }
 }

@@ -5,6 +5,7 @@ use crate::support::server::Server;
 use crate::support::webdriver::{Browser, Timers, Window};
 use crate::support::{BOUND, Duration, alone, millis, secs, within};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// What the page shows: the connection's state, the users with their tabs, the anonymous sockets.
 const SHOWN: &str = "
@@ -78,13 +79,22 @@ async fn joins_second_tabs_and_closes_are_right_in_each_window() {
 }
 
 #[tokio::test]
-async fn a_reload_and_a_navigation_away_are_right_in_the_other_windows() {
+async fn a_reload_is_right_in_every_window() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let [first, second, bob] = stage.ann_ann_bob().await;
     stage.browser.reload(&second).await;
     stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
-    stage.browser.go(&second, "about:blank").await;
+}
+
+/// A browser keeps a page that was left, in case of a step back, and its socket open with it: the page must close it.
+#[tokio::test]
+async fn a_page_that_was_navigated_away_from_leaves_and_comes_back_with_a_step_back() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    stage.browser.go(&second, &format!("http://{}/healthz", stage.server.address())).await;
     stage.all_show(&[&first, &bob], &[("ann", 1), ("bob", 1)], 0).await;
+    stage.browser.back(&second).await;
+    stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
 }
 
 #[tokio::test]
@@ -171,6 +181,7 @@ async fn a_hidden_tab_left_alone_beyond_max_age_stays() {
         document.addEventListener('visibilitychange', () => record.seen.push(document.visibilityState));
         setInterval(() => { if (document.hidden) record.ticks += 1 }, 250);";
     stage.browser.run(&hidden, record, vec![]).await;
+    let begun = Instant::now();
     let front = stage.browser.tab(&stage.url("bob")).await;
     stage.all_show(&[&front], &[("ann", 1), ("bob", 1)], 0).await;
 
@@ -186,8 +197,8 @@ async fn a_hidden_tab_left_alone_beyond_max_age_stays() {
 
     let record = stage.browser.run(&hidden, "return record", vec![]).await;
     assert_eq!(record["seen"], json!(["hidden", "visible"]), "it was hidden until it was asked");
-    let ticks = record["ticks"].as_u64().unwrap();
-    assert!(ticks < 10, "its timers were slowed, or this proves nothing: {ticks} in twelve seconds");
+    let (ticks, seconds) = (record["ticks"].as_u64().unwrap(), begun.elapsed().as_secs());
+    assert!(ticks < 2 * seconds, "its timers were slowed, or this proves nothing: {ticks} in {seconds} s");
     stage.all_show(&[&hidden], &[("ann", 1), ("bob", 1), ("watcher", 1)], 0).await;
 }
 

@@ -50,5 +50,6 @@ async fn the_javascript_client_passes_its_own_tests_in_a_browser() {
     })
     .await;
     handle.stop(false).await;
-    assert!(result["passed"].as_u64() > Some(0) && result["failed"] == 0, "{result:#}");
+    let failed = result["failed"].as_array().expect("a list of what failed");
+    assert!(failed.is_empty() && result["passed"].as_u64() > Some(0), "{result:#}");
 }

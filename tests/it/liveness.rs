@@ -1,12 +1,14 @@
 //! Who is still here: what touches a presence, what does not, and what happens to one that is not touched.
 
 use crate::support::frame::{Frame, Raw};
-use crate::support::member::Member;
+use crate::support::member::{Member, path};
 use crate::support::process::connection_gone;
 use crate::support::server::Server;
+use crate::support::socket::Upgrade;
 use crate::support::witness::Scene;
 use crate::support::{BOUND, Duration, SLACK, alone, millis, secs, within};
 use serde_json::json;
+use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 const MAX_AGE: Duration = secs(2);
@@ -155,15 +157,22 @@ async fn a_socket_outside_the_room_does_not_go_stale_and_its_return_starts_the_t
 #[tokio::test]
 async fn many_who_fall_silent_together_leave_each_once() {
     let mut scene = scene().await;
-    let mut silent = Vec::new();
+    let mut joining = tokio::task::JoinSet::new();
     for n in 0..30 {
-        silent.push(Member::join(&scene.server, "lobby", &format!("user{n}")[..]).await);
+        let (address, path) = (scene.server.address(), path("lobby", &format!("user{n}")[..]));
+        joining.spawn(async move {
+            let mut socket = Upgrade::to(path).open(address).await.expect("a join is accepted");
+            socket.closing().await
+        });
     }
-    scene.bob.until("everyone", |roster| roster.users.len() == 31).await;
-    scene.bob.until("everyone's leave", |roster| roster.names() == ["bob"]).await;
-    for mut member in silent {
-        assert_eq!(member.socket.closing().await, Some(4408));
+    let mut left = BTreeSet::new();
+    while left.len() < 30 {
+        for entry in scene.bob.diff().await.leaves {
+            assert!(left.insert(entry.user.clone()), "{} leaves once", entry.user);
+        }
     }
+    assert_eq!(scene.bob.roster.names(), ["bob"]);
+    assert_eq!(within(BOUND, "each to be told", joining.join_all()).await, [Some(4408); 30]);
     scene.bob.sees_nothing_before(&scene.server, "eve").await;
 }
 

@@ -3,7 +3,8 @@
 //! The law is the wire contract of `examples/chat`. Each module takes one part of it; each test is named after the
 //! guarantee that it would miss. `support` holds the clients and the server's handle.
 
-#[cfg(test)]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 mod support;
 
 mod browser;
@@ -12,12 +13,15 @@ mod closing;
 mod commands;
 mod crowd;
 mod diff;
+mod docs;
 mod events;
 mod handshake;
+mod inproc;
 mod limits;
 mod list;
 mod liveness;
 mod names;
+mod outage;
 mod protocol;
 mod restart;
 mod slow;

@@ -1,15 +1,14 @@
 //! The process: its flags, its first line, its health.
 
-use crate::support::http::get;
+use crate::support::http::{becomes, get};
 use crate::support::member::Member;
 use crate::support::server::{Server, command};
-use crate::support::{BOUND, within};
+use crate::support::{BOUND, folder, within};
 use std::process::Output;
-use tempfile::TempDir;
 
 /// Runs the server with arguments that make it end by itself.
 async fn run(arguments: &[&str]) -> Output {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let output = command(folder.path()).args(arguments).output();
     within(BOUND, &format!("the end of a server with {arguments:?}"), output).await.unwrap()
 }
@@ -46,7 +45,8 @@ async fn the_page_is_html_and_loads_nothing_from_another_host() {
 async fn a_healthy_server_says_so() {
     let server = Server::start(&[]).await;
     assert_eq!(get(server.address(), "/healthz").await.status, 200);
-    assert_eq!(get(server.address(), "/readyz").await.status, 200);
+    // It may take a moment after the first line.
+    becomes(&server, "/readyz", 200, BOUND).await;
 }
 
 #[tokio::test]
@@ -95,7 +95,12 @@ async fn values_that_contradict_one_another_are_refused() {
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_opened_is_refused() {
+async fn a_database_of_an_unknown_kind_is_refused() {
+    refuses(&["--port", "0", "--database-url", "nonsense://presence.db"], "database").await;
+}
+
+#[tokio::test]
+async fn a_database_file_in_a_folder_that_is_not_there_is_refused() {
     refuses(&["--port", "0", "--database-url", "sqlite://no/such/folder/presence.db"], "database").await;
 }
 
@@ -108,7 +113,7 @@ async fn a_port_that_is_taken_is_refused() {
 
 #[tokio::test]
 async fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let run = |arguments: &'static [&str]| {
         let mut command = command(folder.path());
         command.env("NOTIFY", "shout").args(arguments).output()
@@ -125,7 +130,7 @@ async fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
 
 #[tokio::test]
 async fn the_database_is_a_file_where_one_was_asked_for() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let file = folder.path().join("elsewhere.db");
     let url = format!("sqlite://{}", file.display());
     let server = Server::start(&["--database-url", &url]).await;

@@ -61,6 +61,11 @@ where
     }
 }
 
+/// A temporary folder whose name says whose it is.
+pub(crate) fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("presence-it-").tempdir().expect("a temporary folder")
+}
+
 /// One heavy test at a time: a crowd beside a crowd would measure the machine, not the server.
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::const_new(());

@@ -6,17 +6,31 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The descriptors that the server holds now.
-pub(crate) fn descriptors(server: &Server) -> usize {
-    let folder = format!("/proc/{}/fd", server.pid());
-    std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}")).count()
+/// What a process holds open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Descriptors {
+    pub(crate) sockets: usize,
+    /// Files, timers and the like. The database's connections come and go among them.
+    others: usize,
 }
 
-/// Waits until the server holds no more descriptors than `idle`.
-pub(crate) async fn descriptors_back_to(server: &Server, idle: usize, bound: Duration) {
-    eventually(bound, "the server's descriptors to be closed", async || {
-        let now = descriptors(server);
-        if now <= idle { Ok(()) } else { Err(format!("{now} descriptors, {idle} when idle")) }
+/// The descriptors that the server holds now.
+pub(crate) fn descriptors(server: &Server) -> Descriptors {
+    let folder = format!("/proc/{}/fd", server.pid());
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let targets = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let (sockets, others): (Vec<_>, Vec<_>) =
+        targets.partition(|target| target.to_string_lossy().starts_with("socket:"));
+    Descriptors { sockets: sockets.len(), others: others.len() }
+}
+
+/// Waits until the server holds what it held when idle: not one socket more, and of other things not more than a pool
+/// of database connections may have been opened for.
+pub(crate) async fn descriptors_back_to(server: &Server, idle: Descriptors, bound: Duration) {
+    const POOL: usize = 32;
+    eventually(bound, "the server's descriptors to be closed", async || match descriptors(server) {
+        now if now.sockets <= idle.sockets && now.others <= idle.others + POOL => Ok(()),
+        now => Err(format!("{now:?}, {idle:?} when idle")),
     })
     .await;
 }
@@ -45,24 +59,28 @@ fn state(server: &Server, client: SocketAddr) -> Option<u8> {
     })
 }
 
-/// Raises this process's limit of open files, which the servers started later inherit, and says if it is enough.
+/// Raises this process's limit of open files, which the servers started later inherit, and gives it if it is enough.
 ///
+/// A server needs two for each socket: it keeps a second handle by which to cut it off.
 /// By `prlimit` of util-linux on ourselves, since the call itself would need unsafe code.
-pub(crate) fn open_files(needed: u64) -> Result<(), String> {
+pub(crate) fn open_files(needed: u64) -> Result<u64, String> {
     static RAISED: OnceLock<()> = OnceLock::new();
     RAISED.get_or_init(|| {
         let pid = std::process::id().to_string();
-        let raised = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={}:", hard_limit())]).status();
-        if !raised.is_ok_and(|status| status.success()) {
-            eprintln!("prlimit could not raise the limit of open files");
-        }
+        let raise = |limits: String| {
+            let raised = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limits}")]).output();
+            raised.is_ok_and(|output| output.status.success())
+        };
+        // Root may raise the hard limit as well.
+        let hard = limits().1;
+        let _ = hard < 65_536 && raise("65536:65536".into()) || raise(format!("{hard}:"));
     });
     let (soft, _) = limits();
-    if soft >= needed { Ok(()) } else { Err(format!("{needed} open files are needed and {soft} allowed: `ulimit -n`")) }
-}
-
-fn hard_limit() -> u64 {
-    limits().1
+    if soft >= needed {
+        Ok(soft)
+    } else {
+        Err(format!("{needed} open files are needed and {soft} allowed: `ulimit -n`"))
+    }
 }
 
 fn limits() -> (u64, u64) {

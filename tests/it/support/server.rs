@@ -38,7 +38,7 @@ impl Server {
     /// Starts a server on a port that the system picks, with these arguments besides.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         open_files(1024).expect("enough open files for a small test");
-        let folder = TempDir::new().expect("a temporary folder");
+        let folder = super::folder();
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let (child, address) = run(folder.path(), 0, &arguments).await.unwrap_or_else(|why| panic!("{why}"));
         Self { child, address, folder, arguments }
@@ -102,7 +102,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The child is killed by its own drop. A test that passed with a panic in the server did not pass.
+        // Its death is awaited, or it would write into a folder that is being removed.
+        drop(self.child.start_kill());
+        let end = std::time::Instant::now() + secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        // A test that passed with a panic in the server did not pass.
         let log = self.log();
         if std::thread::panicking() {
             let tail: Vec<_> = log.lines().rev().take(60).collect();

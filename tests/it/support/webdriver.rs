@@ -16,8 +16,8 @@ use tokio::process::{Child, Command};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Timers {
     Free,
-    /// As Chromium does after a page has been hidden for five minutes, but after one second: a timer of the page's
-    /// main thread then fires once a minute.
+    /// A timer of a hidden page's main thread fires once a second, and after a second once a minute if the page has no
+    /// connection open: what Chromium does after five minutes.
     Throttled,
 }
 
@@ -37,9 +37,9 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts a browser; `None`, said loudly, where there is none. In CI that is a failure.
+    /// Starts a browser; `None`, said loudly, where there is none. In CI and under `tests/run` that is a failure.
     pub(crate) async fn start(timers: Timers) -> Option<Self> {
-        let folder = TempDir::new().expect("a temporary folder");
+        let folder = super::folder();
         let driver = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
         let process = Command::new(&driver)
             .arg("--port=0")
@@ -52,7 +52,7 @@ impl Browser {
             .spawn();
         let mut process = match process {
             Ok(process) => process,
-            Err(error) if std::env::var_os("CI").is_none() => {
+            Err(error) if ["CI", "REQUIRE_BROWSER"].iter().all(|variable| std::env::var_os(variable).is_none()) => {
                 eprintln!("SKIPPED: {driver}: {error}. `tests/run` installs Chromium and its driver.");
                 return None;
             }
@@ -89,7 +89,7 @@ impl Browser {
 
     async fn open(&self, url: &str, as_tab: bool) -> Window {
         let opened = self.client.new_window(as_tab).await.expect("a new window");
-        let window = Window(WindowHandle::try_from(opened.handle).expect("a handle"));
+        let window = Window(opened.handle);
         self.go(&window, url).await;
         window
     }
@@ -112,6 +112,11 @@ impl Browser {
     pub(crate) async fn reload(&self, window: &Window) {
         self.switch(window).await;
         self.client.refresh().await.expect("a page can be loaded again");
+    }
+
+    pub(crate) async fn back(&self, window: &Window) {
+        self.switch(window).await;
+        self.client.back().await.expect("there is a page to go back to");
     }
 
     /// Runs a script in the page and gives what it returns.
