@@ -7,6 +7,8 @@
 //! [`Consumer`] is what you write, [`Upgrade`] turns a request into one, [`Rooms`] is what you ask, [`Config`] what you
 //! tune. [`PruningSupervisor`] must run. Implement [`store::Store`] to bring your own database.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod config;
 mod consumer;
