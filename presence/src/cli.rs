@@ -23,7 +23,7 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use crate::store::{SqlStore, StoreError, writer::report};
+use crate::store::{SqlStore, StoreError};
 
 use self::{
     args::{Args, Command},
@@ -100,9 +100,14 @@ impl Failure {
 }
 
 fn complain(failure: &Failure) -> ExitCode {
-    // A cause that says what its effect said already adds nothing.
-    let _ = writeln!(io::stderr(), "error: {}", report(failure));
+    let _ = writeln!(io::stderr(), "error: {}", reasons(failure));
     code(failure.code())
+}
+
+/// An error and its causes, save those that it tells itself.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 async fn obey(args: &Args) -> Result<(), Failure> {

@@ -7,6 +7,8 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use crate::name::RoomName;
 
 const AFTER_HELP: &str = "\
+Works beside running nodes, from cron too: it asks nothing and paints nothing where nobody looks.
+
 Exit codes:
   0    done
   1    failed: the message says why
@@ -20,7 +22,7 @@ Results go to standard output, messages to standard error.";
 
 /// Who is in which room: looks at the database of a presence application and cleans it, beside its running nodes.
 #[derive(Debug, Parser)]
-#[command(name = "presence", version, about, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "presence", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,

@@ -12,13 +12,14 @@ use serde::Serialize;
 use crate::{
     model::{Delta, Presence, delta::Net, roster::Roster},
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
-    store::{SqlStore, Store, StoreError, writer::report},
+    store::{SqlStore, Store, StoreError},
 };
 
 use super::{
     Failure,
     args::Args,
     json::{self, OneLine},
+    reasons,
     table::visible,
 };
 
@@ -73,7 +74,7 @@ pub(super) async fn watch(
             Ok(()) => away = false,
             Err(error @ StoreError::Unavailable(_)) => {
                 if !away {
-                    let _ = writeln!(io::stderr(), "watching goes on when the database is back: {}", report(&error));
+                    let _ = writeln!(io::stderr(), "watching goes on when the database is back: {}", reasons(&error));
                 }
                 away = true;
             }
