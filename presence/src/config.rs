@@ -17,7 +17,7 @@ pub struct ConfigError {
     pub rule: &'static str,
 }
 
-/// What members are told of changes in their room.
+/// What members are told of changes in their room, as JSON in text frames. The shapes are in `docs/wire.md`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Notify {
     /// The whole list of users on every change, as the receiver in the documentation of django-channels-presence does.
@@ -37,7 +37,7 @@ pub enum OnStale {
     /// It is closed with 4408.
     #[default]
     Close,
-    /// It stays open, outside of the room; it may join again.
+    /// It stays open, outside of the room, and [`Consumer::pruned`](crate::Consumer::pruned) is called; it may join again.
     Keep,
 }
 
@@ -47,7 +47,8 @@ pub enum Durability {
     /// When the database has committed the change.
     #[default]
     Committed,
-    /// At once. The change follows; notices still wait for the commit.
+    /// At once. The change follows; notices still wait for the commit. A crash in between loses it, and a change that the
+    /// database refuses is not reported to the caller.
     Relaxed,
 }
 

@@ -65,11 +65,12 @@ pub trait Consumer: Sized + 'static {
         Ok(())
     }
 
-    /// Handles a text or binary message of the client. Bounded by `handler_timeout`.
+    /// Handles a text or binary message of the client. Bounded by `handler_timeout`. A message touches the socket only if this
+    /// method says so: by [`#[touch_presence]`](macro@crate::touch_presence), or by [`Socket::touch`].
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()>;
 
-    /// Handles an event sent to a room that the socket is in, or to its channel. Bounded by `handler_timeout`. By default
-    /// it is dropped.
+    /// Handles an event sent to a room that the socket is in ([`Rooms::send_event`](crate::Rooms::send_event)), or to its
+    /// channel. Bounded by `handler_timeout`. By default it is dropped.
     async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
         let _ = socket;
         tracing::debug!(event = %event.name(), "an event is dropped: the consumer has no `event`");

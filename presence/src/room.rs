@@ -10,6 +10,8 @@ pub(crate) mod pruning;
 pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 pub(crate) mod touch;
 pub(crate) mod wire;
 
@@ -44,7 +46,7 @@ use actor::RoomActor;
 use message::{HubRef, Pressure, ToHub, ToRoom};
 use wire::Frames;
 
-/// What is sent to clients.
+/// What is sent to clients: one WebSocket frame, encoded once for all who get it.
 #[derive(Debug, Clone)]
 pub struct Outgoing(Frames);
 
@@ -325,7 +327,8 @@ impl Rooms {
 
     // ---- sending ----
 
-    /// Sends a frame to every socket in the room, on this node. Nobody is there: nothing happens.
+    /// Sends a frame to every socket in the room, on this node, the sender's own included. Nobody is there: nothing happens.
+    /// It is sent at most once and not stored.
     ///
     /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
     /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself.
@@ -340,9 +343,9 @@ impl Rooms {
     pub async fn send_to(&self, channel: &ChannelName, message: impl Into<Outgoing>) {
         let Outgoing(frames) = message.into();
         let (pressure, relieved) = pressure();
-        if let Some(hub) = self.hub_of(channel) {
-            hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
-        }
+        // Without a hub nobody else holds the pressure, and this would wait for itself.
+        let Some(hub) = self.hub_of(channel) else { return };
+        hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
         let _ = relieved.await;
     }
 
@@ -360,13 +363,13 @@ impl Rooms {
 
     // ---- hearing of changes ----
 
-    /// The changes of all rooms from now on. See [`PresenceChanged`].
+    /// The changes of all rooms from now on, as a stream. See [`PresenceChanged`].
     #[must_use]
     pub fn changes(&self) -> Subscription {
         self.0.signals.subscribe(None)
     }
 
-    /// The changes of one room from now on.
+    /// The changes of one room from now on, as a stream.
     #[must_use]
     pub fn changes_of(&self, room: &RoomName) -> Subscription {
         self.0.signals.subscribe(Some(room.clone()))

@@ -52,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) seen: Rc<Cell<Tick>>,
     pub(crate) inbound: Option<Inbound>,
     phase: Phase,
+    /// A Close that was asked for while the consumer connects: it follows the 101.
+    early_close: Option<(u16, String)>,
     ping: Option<Tick>,
     close_timer: Option<SpawnHandle>,
     consumer_done: bool,
@@ -86,6 +88,7 @@ impl Connection {
             seen,
             inbound: Some(inbound),
             phase: Phase::Connecting,
+            early_close: None,
             ping: None,
             close_timer: None,
             consumer_done: false,
@@ -139,7 +142,7 @@ impl Handler<ToConnection> for Connection {
         match message {
             ToConnection::Close { code, reason } => self.close(code, reason, ctx),
             ToConnection::Pruned { room, on_stale } => {
-                self.joined.forget(&room);
+                let _ = self.joined.forget(&room);
                 match on_stale {
                     OnStale::Close => self.close(close_code::STALE, "stale", ctx),
                     OnStale::Keep => self.inbox.push_event(Job::Pruned(room)),
@@ -149,8 +152,10 @@ impl Handler<ToConnection> for Connection {
             ToConnection::Event(event) => self.inbox.push_event(Job::Event(event)),
             ToConnection::Decided { accepted } => self.decided(accepted, ctx),
             ToConnection::CloseByConsumer { code, reason } => {
-                // What its client sent before is handled before `disconnect`.
-                if self.begin_close(code, &reason, ctx) {
+                if self.phase == Phase::Connecting {
+                    self.early_close.get_or_insert((code, reason));
+                } else if self.begin_close(code, &reason, ctx) {
+                    // What its client sent before is handled before `disconnect`.
                     self.inbox.end(code);
                 }
             }
@@ -186,6 +191,11 @@ impl Connection {
         }
         self.phase = Phase::Open;
         self.seen.set(self.rooms.now());
+        if let Some((code, reason)) = self.early_close.take()
+            && self.begin_close(code, &reason, ctx)
+        {
+            self.inbox.end(code);
+        }
         ctx.run_later(self.rooms.config().handshake_timeout(), |connection, ctx| {
             if !connection.outbox.is_attached() {
                 debug!(channel = %connection.channel, "the answer to the handshake was never fetched");
@@ -240,6 +250,7 @@ impl Connection {
                 self.inbox.end(code);
                 self.watch_close(ctx);
             }
+            Incoming::Violation(..) if self.phase == Phase::Connecting => self.lost(ctx),
             Incoming::Violation(code, reason) => {
                 if self.begin_close(code, reason, ctx) {
                     self.inbox.end(code);
@@ -249,28 +260,28 @@ impl Connection {
         }
     }
 
-    /// Closes the socket; what its client sent and was not handled yet is dropped.
+    /// Closes the socket; what its client sent and was not handled yet is dropped. One that still connects is turned away.
     fn close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) {
         if self.begin_close(code, reason, ctx) {
             self.inbox.cut(code);
         }
     }
 
-    /// Sends a Close, unless the socket is closing already.
+    /// Sends a Close, at once or after the 101, unless the socket is closing already.
     fn begin_close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) -> bool {
         match self.phase {
-            // It was never open for the client.
-            Phase::Connecting => self.lost(ctx),
-            Phase::Closing | Phase::Over => {}
+            Phase::Connecting => {
+                self.early_close.get_or_insert((code, reason.to_owned()));
+            }
+            Phase::Closing | Phase::Over => return false,
             Phase::Open => {
                 debug!(channel = %self.channel, code, reason, "closing a socket");
                 self.phase = Phase::Closing;
                 self.outbox.push_close(close_frame(Some((code, reason.to_owned()))));
                 self.watch_close(ctx);
-                return true;
             }
         }
-        false
+        true
     }
 
     /// A closing handshake has its time; then the connection is reset.
@@ -353,7 +364,8 @@ fn control(message: ws::Message) -> Frames {
     Frames { bytes: encode(message), count: 1 }
 }
 
-fn close_frame(reason: Option<(u16, String)>) -> Bytes {
+/// A Close; its reason is cut to fit.
+pub(super) fn close_frame(reason: Option<(u16, String)>) -> Bytes {
     encode(ws::Message::Close(reason.map(|(code, reason)| ws::CloseReason {
         code: code.into(),
         description: Some(reason).filter(|reason| !reason.is_empty()).map(cut_to_fit),

@@ -68,6 +68,10 @@ impl Upgrade {
 
     /// Checks the handshake and the origin, lets the consumer connect, and answers: with 101 and the socket, or with the
     /// status that says why not.
+    ///
+    /// Not a handshake: 400 or 405. Another origin: 403. The database away, the room failing, or the node shutting down: 503
+    /// with `Retry-After`. [`Error::Denied`](crate::Error::Denied): its status. [`Error::Name`](crate::Error::Name): 400. Any
+    /// other error, a panic, more than `handshake_timeout`, or no [`PruningSupervisor`](crate::PruningSupervisor): 500.
     pub async fn start<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         if let Err(refused) = handshake(req, &[]) {
             return *refused;
@@ -90,7 +94,12 @@ impl Upgrade {
         match handshake(req, &[]) {
             Ok(mut response) => {
                 if let Some(subprotocol) = subprotocol {
-                    response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
+                    if is_offered(req, &subprotocol) {
+                        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
+                    } else {
+                        // The client would have to fail the handshake (RFC 6455, 4.1).
+                        warn!(%subprotocol, "a consumer accepts a subprotocol that its client did not offer");
+                    }
                 }
                 response.streaming(body)
             }
@@ -150,8 +159,9 @@ impl Upgrade {
                 inbound,
             })
         });
-        outbox.belongs_to(addr.clone());
-        hub.sockets.borrow_mut().enter(channel, HubSocket { outbox: outbox.clone(), connection: addr.clone() });
+        let connection = addr.clone().recipient();
+        outbox.belongs_to(connection.clone());
+        hub.sockets.borrow_mut().enter(channel, HubSocket { outbox: outbox.clone(), connection });
         if let Some(socket) = socket {
             actix_web::rt::spawn(run(consumer, socket, inbox, decided));
         }
@@ -169,11 +179,19 @@ fn without_kill_switch() -> KillSwitch {
     KillSwitch::default()
 }
 
+/// Whether the client offered this subprotocol.
+fn is_offered(req: &HttpRequest, subprotocol: &str) -> bool {
+    let offers = req.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|offer| offer.to_str().ok());
+    offers.flat_map(|offer| offer.split(',')).any(|offer| offer.trim() == subprotocol)
+}
+
 /// The answer to a socket that is turned away.
 fn refuse(error: &Error) -> HttpResponse {
     debug!(error = %report(error), "a socket is turned away");
     match error {
-        Error::Denied { status, reason } => HttpResponse::build(*status).body(reason.clone()),
+        Error::Denied { status, reason } if status.is_client_error() || status.is_server_error() => {
+            HttpResponse::build(*status).body(reason.clone())
+        }
         Error::StoreUnavailable(_) | Error::RoomFailed { .. } | Error::ShuttingDown => {
             HttpResponse::ServiceUnavailable()
                 .insert_header((header::RETRY_AFTER, RETRY_AFTER))

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
+use actix::{Addr, Recipient};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 
@@ -43,7 +43,7 @@ pub(crate) struct Outbox {
     filling: Rc<RefCell<Vec<Rc<Outbox>>>>,
     hub: Addr<HubActor>,
     itself: Weak<Self>,
-    connection: OnceCell<Addr<Connection>>,
+    connection: OnceCell<Recipient<ToConnection>>,
 }
 
 struct State {
@@ -122,7 +122,7 @@ impl Outbox {
     }
 
     /// Whose outbox it is.
-    pub(crate) fn belongs_to(&self, connection: Addr<Connection>) {
+    pub(crate) fn belongs_to(&self, connection: Recipient<ToConnection>) {
         let _ = self.connection.set(connection);
     }
 
@@ -203,13 +203,16 @@ impl Outbox {
         }
     }
 
-    /// Drops what waits. Returns whether that left no frame half sent, so that another may follow.
+    /// Drops what waits, a Close too. Returns whether that left no frame half sent, so that another may follow.
     pub(crate) fn clear(&self) -> bool {
         let mut state = self.state.borrow_mut();
         let whole = state.queue.front().is_none_or(|piece| !piece.begun);
         state.queue.clear();
         state.waiting.clear();
         (state.frames, state.bytes) = (0, 0);
+        if state.phase == Phase::Closing {
+            state.phase = Phase::Open;
+        }
         whole
     }
 
@@ -248,7 +251,7 @@ impl Outbox {
         true
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
         let state = &mut *self.state.borrow_mut();
         let now = self.clock.now();
         state.attached.get_or_insert(now);

@@ -7,7 +7,11 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use crate::{CloseCode, Consumer, Error, Result, Socket, room::message::ToConnection, store::writer::report};
+use crate::{
+    CloseCode, Consumer, Error, Result, Socket,
+    room::{close_code, message::ToConnection},
+    store::writer::report,
+};
 
 use super::{
     connection::Connection,
@@ -60,8 +64,11 @@ async fn connect<C: Consumer>(
     let limit = socket.rooms.config().handshake_timeout();
     let outcome = tokio::select! {
         biased;
-        // The client is gone, so nobody waits for what `connect` will say.
-        _ = inbox.ended() => Outcome::Failed(Error::SocketClosed),
+        // The client is gone, or this node ends: nobody waits for what `connect` will say.
+        code = inbox.ended() => Outcome::Failed(match code {
+            close_code::RESTARTING => Error::ShuttingDown,
+            _ => Error::SocketClosed,
+        }),
         outcome = call(limit, consumer.connect(socket)) => outcome,
     };
     let answer = match outcome {

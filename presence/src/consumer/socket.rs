@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt,
     rc::Rc,
     sync::Arc,
@@ -10,7 +10,7 @@ use std::{
 
 use actix::Addr;
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use crate::{
@@ -24,23 +24,59 @@ use crate::{
     },
 };
 
-use super::{connection::Connection, outbox::Outbox};
+use super::{
+    connection::{Connection, close_frame},
+    outbox::Outbox,
+};
 
 /// The rooms that a socket is in, or is joining. Shared with the connection, which leaves them whatever happens.
 #[derive(Debug, Default)]
-pub(crate) struct Joined(RefCell<HashMap<RoomName, PresenceId>>);
+pub(crate) struct Joined(RefCell<HashMap<RoomName, Membership>>);
+
+#[derive(Debug, Clone)]
+struct Membership {
+    id: PresenceId,
+    /// Told when the join is over, if it is still under way.
+    joining: Option<Rc<Notify>>,
+}
 
 impl Joined {
     pub(crate) fn take(&self) -> Vec<(RoomName, PresenceId)> {
-        self.0.borrow_mut().drain().collect()
+        self.0.borrow_mut().drain().map(|(room, membership)| (room, membership.id)).collect()
     }
 
-    pub(crate) fn forget(&self, room: &RoomName) {
-        self.0.borrow_mut().remove(room);
+    pub(crate) fn forget(&self, room: &RoomName) -> Option<PresenceId> {
+        self.0.borrow_mut().remove(room).map(|membership| membership.id)
     }
 
-    fn get(&self, room: &RoomName) -> Option<PresenceId> {
-        self.0.borrow().get(room).copied()
+    fn get(&self, room: &RoomName) -> Option<Membership> {
+        self.0.borrow().get(room).cloned()
+    }
+}
+
+/// A join under way. Unless it is seen through, the socket is not in the room.
+struct Joining<'a> {
+    joined: &'a Joined,
+    room: &'a RoomName,
+    id: PresenceId,
+    over: Rc<Notify>,
+    done: bool,
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        let joined = &mut *self.joined.0.borrow_mut();
+        // The socket may have left in the meantime, and be joining anew.
+        if let Entry::Occupied(mut membership) = joined.entry(self.room.clone())
+            && membership.get().id == self.id
+        {
+            if self.done {
+                membership.get_mut().joining = None;
+            } else {
+                membership.remove();
+            }
+        }
+        self.over.notify_waiters();
     }
 }
 
@@ -84,42 +120,49 @@ impl Socket {
         self.user.as_ref()
     }
 
-    /// Answers the handshake with this subprotocol, one of those that the client offered. It is only noted: the answer goes
-    /// out when `connect` returns `Ok`.
+    /// Answers the handshake with this subprotocol, if it is one that the client offered. It is only noted: the answer
+    /// goes out when `connect` returns `Ok`.
     pub fn accept(&self, subprotocol: impl Into<String>) {
         *self.subprotocol.borrow_mut() = Some(subprotocol.into());
     }
 
     /// Joins a room: adds a presence, makes it a member of the room's group, and tells the others. Resolves when the
     /// presence is durable and the socket's first frame is on its way. A socket that is in the room is touched, and told
-    /// nothing new.
+    /// nothing new. If this is dropped before it resolves, the socket is not in the room.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] (it is not in the room; repeat later), [`Error::TooManyRooms`], [`Error::NoSupervisor`],
-    /// [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`].
+    /// [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`], [`Error::SocketClosed`].
     pub async fn join(&self, room: &RoomName) -> Result<()> {
-        let id = match self.joined.get(room) {
-            Some(id) => id,
-            None => {
-                let limit = self.rooms.config().max_rooms_per_socket();
-                let id = PresenceId::random();
-                let joined = &mut *self.joined.0.borrow_mut();
-                if joined.len() >= limit {
-                    return Err(Error::TooManyRooms { limit });
-                }
-                joined.insert(room.clone(), id);
-                id
+        self.touch();
+        // Another join of this room may be under way, and come to nothing.
+        while let Some(membership) = self.joined.get(room) {
+            match membership.joining {
+                None => return Ok(()),
+                Some(over) => over.notified().await,
             }
-        };
+        }
+        if !self.outbox.is_open() {
+            return Err(Error::SocketClosed);
+        }
+        let mut joining = self.begin_join(room)?;
         // The writer puts in the life of this node that is current when the join is written.
         let node = self.rooms.node().unwrap_or(NodeId::from_uuid(Uuid::nil()));
-        let presence = Arc::new(Presence::new(id, self.channel.clone(), self.user.clone(), node));
-        self.touch();
-        let joined = self.rooms.join(room, presence, self.hub.clone(), self.touch.clone()).await;
-        if joined.is_err() && self.joined.get(room) == Some(id) {
-            self.joined.forget(room);
+        let presence = Arc::new(Presence::new(joining.id, self.channel.clone(), self.user.clone(), node));
+        self.rooms.join(room, presence, self.hub.clone(), self.touch.clone()).await?;
+        joining.done = true;
+        Ok(())
+    }
+
+    fn begin_join<'a>(&'a self, room: &'a RoomName) -> Result<Joining<'a>> {
+        let limit = self.rooms.config().max_rooms_per_socket();
+        let joined = &mut *self.joined.0.borrow_mut();
+        if joined.len() >= limit {
+            return Err(Error::TooManyRooms { limit });
         }
-        joined
+        let (id, over) = (PresenceId::random(), Rc::new(Notify::new()));
+        joined.insert(room.clone(), Membership { id, joining: Some(over.clone()) });
+        Ok(Joining { joined: &self.joined, room, id, over, done: false })
     }
 
     /// Leaves a room; the socket stays open. From here on it gets nothing more of the room. Resolves when that is durable. A
@@ -128,8 +171,7 @@ impl Socket {
     /// # Errors
     /// [`Error::StoreUnavailable`] if the database did not answer in time: the leave happens as soon as it does.
     pub async fn leave(&self, room: &RoomName) -> Result<()> {
-        let id = self.joined.0.borrow_mut().remove(room);
-        match id {
+        match self.joined.forget(room) {
             Some(id) => self.rooms.leave(room, id, &self.channel).await,
             None => Ok(()),
         }
@@ -151,7 +193,7 @@ impl Socket {
     /// [`Error::NotInRoom`]; [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.
     pub async fn update(&self, room: &RoomName, meta: Meta) -> Result<()> {
         match self.joined.get(room) {
-            Some(id) => self.rooms.update(room, id, &self.channel, meta).await,
+            Some(Membership { id, .. }) => self.rooms.update(room, id, &self.channel, meta).await,
             None => Err(Error::NotInRoom { room: room.clone() }),
         }
     }
@@ -182,7 +224,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Closes the socket, after what was sent before. The reason is cut to 123 bytes.
+    /// Closes the socket, after what was sent before. The reason is cut to 123 bytes. In `connect` it is only noted: a socket
+    /// that is then accepted is closed at once, with a code that its client can read.
     ///
     /// # Errors
     /// [`Error::CloseCode`] if no endpoint may send this code; nothing happens then.
@@ -190,7 +233,10 @@ impl Socket {
         if !code.is_sendable() {
             return Err(Error::CloseCode { code: code.0 });
         }
-        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason: reason.into() });
+        let reason = reason.into();
+        // Here and now, so that nothing sent from here on comes before it or after it.
+        self.outbox.push_close(close_frame(Some((code.0, reason.clone()))));
+        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason });
         Ok(())
     }
 }

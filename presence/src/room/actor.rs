@@ -19,12 +19,7 @@ use crate::{
     Error,
     clock::Tick,
     config::Durability,
-    model::{
-        Meta, Presence, Snapshot,
-        deadline::{Deadline, judge},
-        delta::Change,
-        replica::Applied,
-    },
+    model::{Meta, Presence, Snapshot, delta::Change, replica::Applied},
     name::{ChannelName, Epoch, PresenceId, RoomName, Version},
     store::{
         RoomCommit, StoreError, Write,
@@ -180,6 +175,10 @@ impl RoomActor {
         }
     }
 
+    fn is_relaxed(&self) -> bool {
+        self.rooms.config().durability() == Durability::Relaxed
+    }
+
     // ---- what sockets ask for ----
 
     fn join(&mut self, presence: Arc<Presence>, hub: HubRef, touch: Touch, reply: Reply<()>, ctx: &mut Context<Self>) {
@@ -189,34 +188,34 @@ impl RoomActor {
             if local.hub.is_some() {
                 let _ = reply.send(Ok(()));
             } else {
-                self.claim(id, hub, touch, Some(reply), ctx);
+                self.claim(id, hub, touch, vec![reply], ctx);
             }
             return;
         }
+        let relaxed = self.is_relaxed();
         if let Some(joining) = self.state.joining.get_mut(&id) {
-            joining.reply = Some(reply);
+            joining.replies.extend(answer_now_if(relaxed, reply));
             return;
         }
         let channel = presence.channel.clone();
         match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Join(presence)) {
             Ok(_) => {
-                let relaxed = self.rooms.config().durability() == Durability::Relaxed;
-                let reply = answer_now_if(relaxed, reply);
-                self.state.joining.insert(id, Joining { channel, hub, touch, reply });
+                let replies = answer_now_if(relaxed, reply).into_iter().collect();
+                self.state.joining.insert(id, Joining { channel, hub, touch, replies });
             }
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
         }
     }
 
     fn leave(&mut self, id: PresenceId, channel: ChannelName, reply: Option<Reply<()>>, ctx: &mut Context<Self>) {
-        let relaxed = self.rooms.config().durability() == Durability::Relaxed;
+        let relaxed = self.is_relaxed();
         let reply = reply.and_then(|reply| answer_now_if(relaxed, reply));
         if let Some(leaving) = self.state.leaving.get_mut(&id) {
             leaving.replies.extend(reply);
             return;
         }
-        if let Some(Joining { reply: Some(joining), .. }) = self.state.joining.remove(&id) {
-            let _ = joining.send(Err(Error::LeftWhileJoining { room: self.name.clone() }));
+        if let Some(joining) = self.state.joining.remove(&id) {
+            self.left_while_joining(joining.replies);
         }
         self.drop_local(id);
         self.take_out(id, channel, Cause::Left, reply, ctx);
@@ -248,8 +247,7 @@ impl RoomActor {
     ) {
         match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Update { id, channel, meta }) {
             Ok(Submitted::Waits(after)) => {
-                let relaxed = self.rooms.config().durability() == Durability::Relaxed;
-                if let Some(reply) = answer_now_if(relaxed, reply) {
+                if let Some(reply) = answer_now_if(self.is_relaxed(), reply) {
                     self.state.updating.entry(id).or_default().push((after, reply));
                 }
             }
@@ -258,31 +256,34 @@ impl RoomActor {
         }
     }
 
+    fn left_while_joining(&self, replies: Vec<Reply<()>>) {
+        for reply in replies {
+            let _ = reply.send(Err(Error::LeftWhileJoining { room: self.name.clone() }));
+        }
+    }
+
     // ---- how presences go ----
 
     fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
-        let stale =
-            |local: &Local| !local.touch.is_behind() && judge(now, local.touch.seen(), max_age) == Deadline::Stale;
-        let ids: Vec<_> = self.state.locals.iter().filter(|(_, local)| stale(local)).map(|(id, _)| *id).collect();
+        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(now, max_age));
+        let ids: Vec<_> = stale.map(|(id, _)| *id).collect();
         let count = ids.len();
         let committed = self.prune(ids, ctx);
-        let answer = async move {
+        // Not a task of this actor, which may stop with the last of them.
+        actix_rt::spawn(async move {
             // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
             futures_util::future::join_all(committed).await;
             let _ = reply.send(count);
-        };
-        ctx.spawn(answer.into_actor(self));
+        });
     }
 
     /// Those whose deadline passed, if they were not seen in the meantime.
     fn prune_stale(&mut self, ctx: &mut Context<Self>) {
         let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
         let ids = std::mem::take(&mut self.state.stale);
-        let stale = ids.into_iter().filter(|id| {
-            self.state.locals.get(id).is_some_and(|local| judge(now, local.touch.seen(), max_age) == Deadline::Stale)
-        });
-        let stale = stale.collect();
+        let stale = |id: &PresenceId| self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age));
+        let stale = ids.into_iter().filter(stale).collect();
         let _ = self.prune(stale, ctx);
     }
 
@@ -316,9 +317,7 @@ impl RoomActor {
         let local = self.state.locals.remove(&id)?;
         local.child.do_send(ToPresence::Stop);
         for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
-            if let Some(reply) = joiner.reply {
-                let _ = reply.send(Err(Error::LeftWhileJoining { room: self.name.clone() }));
-            }
+            self.left_while_joining(joiner.replies);
         }
         if let Some(hub) = &local.hub {
             self.state.leave_hub(hub);
@@ -379,7 +378,7 @@ impl RoomActor {
         };
         for id in ids {
             if let Some(failure) = &failure {
-                let joining = self.state.joining.remove(&id).and_then(|joining| joining.reply);
+                let joining = self.state.joining.remove(&id).map(|joining| joining.replies).unwrap_or_default();
                 let leaving = self.state.leaving.remove(&id).map(|leaving| leaving.replies).unwrap_or_default();
                 for reply in joining.into_iter().chain(leaving) {
                     let _ = reply.send(Err(failure.clone().into()));
@@ -506,16 +505,16 @@ impl RoomActor {
     /// Lets one who joined in, once the roster has it.
     fn activate(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
-        let Some(Joining { hub, touch, reply, channel }) = self.state.joining.remove(&id) else { return };
+        let Some(Joining { hub, touch, replies, channel }) = self.state.joining.remove(&id) else { return };
         if presence.channel != channel {
             return;
         }
         self.supervise(presence, touch.clone(), ctx);
-        self.claim(id, hub, touch, reply, ctx);
+        self.claim(id, hub, touch, replies, ctx);
     }
 
     /// Gives a socket its presence: its place in the group comes with its first frame.
-    fn claim(&mut self, id: PresenceId, hub: HubRef, touch: Touch, reply: Option<Reply<()>>, ctx: &mut Context<Self>) {
+    fn claim(&mut self, id: PresenceId, hub: HubRef, touch: Touch, replies: Vec<Reply<()>>, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get_mut(&id) else { return };
         local.hub = Some(hub.clone());
         let presence = local.presence.clone();
@@ -530,7 +529,7 @@ impl RoomActor {
             }
         }
         self.state.enter_hub(&hub);
-        self.state.notices.joined(self.rooms.now(), Joiner { hub, presence, touch, reply });
+        self.state.notices.joined(self.rooms.now(), Joiner { hub, presence, touch, replies });
     }
 
     /// Starts the child that looks after a presence.
@@ -604,9 +603,9 @@ impl RoomActor {
         } else {
             // What members were told still stands, so they need no more than the difference.
             state.replica = old.replica;
-            for Joiner { hub, presence, touch, reply } in old.notices.forget(|_| true) {
+            for Joiner { hub, presence, touch, replies } in old.notices.forget(|_| true) {
                 let channel = presence.channel.clone();
-                state.joining.insert(presence.id, Joining { channel, hub, touch, reply });
+                state.joining.insert(presence.id, Joining { channel, hub, touch, replies });
             }
             state.notices = old.notices;
         }
@@ -645,10 +644,8 @@ impl RoomActor {
                 hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
                 continue;
             }
-            if let Some(joining) = self.state.joining.remove(&id)
-                && let Some(reply) = joining.reply
-            {
-                let _ = reply.send(Ok(()));
+            if let Some(joining) = self.state.joining.remove(&id) {
+                joining.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
             }
             self.supervise(presence, touch, ctx);
             if let Some(local) = self.state.locals.get_mut(&id) {

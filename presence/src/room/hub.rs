@@ -15,12 +15,12 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tracing::error;
 
 use crate::{
     clock::Clock,
-    consumer::{connection::Connection, outbox::Outbox},
+    consumer::outbox::Outbox,
     model::Presence,
     name::{ChannelName, Epoch, RoomName, Version},
 };
@@ -38,7 +38,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct HubSocket {
     pub(crate) outbox: Rc<Outbox>,
-    pub(crate) connection: Addr<Connection>,
+    pub(crate) connection: Recipient<ToConnection>,
 }
 
 struct Member {
@@ -221,7 +221,7 @@ impl Sockets {
             }
         }
         room.announced = *announced;
-        for Joiner { presence, touch, reply, .. } in joiners.drain(..) {
+        for Joiner { presence, touch, replies, .. } in joiners.drain(..) {
             // A socket that is gone has left, or is about to; its leave is on its way to the room.
             if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
                 if let Some(first) = &*first {
@@ -231,9 +231,7 @@ impl Sockets {
                 let member = Member { socket, touch, had: number, presence: presence.clone() };
                 room.members.insert(presence.channel.clone(), member);
             }
-            if let Some(reply) = reply {
-                let _ = reply.send(Ok(()));
-            }
+            replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
         }
         if room.members.is_empty() {
             self.rooms.remove(name);

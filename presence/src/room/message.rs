@@ -162,7 +162,7 @@ pub(crate) struct Joiner {
     pub(crate) hub: HubRef,
     pub(crate) presence: Arc<Presence>,
     pub(crate) touch: Touch,
-    pub(crate) reply: Option<Reply<()>>,
+    pub(crate) replies: Vec<Reply<()>>,
 }
 
 /// Said to a connection.

@@ -77,11 +77,12 @@ impl PresenceActor {
         let seen = self.touch.seen();
         let mut wait = match judge(now, seen, self.max_age) {
             Deadline::Wait(left) => left,
-            // What it sent has arrived but waits for its consumer, so it is not silent. Soon more is known.
-            Deadline::Stale if self.touch.is_behind() => self.max_age / 4,
             Deadline::Stale => {
-                self.room.do_send(ToRoom::Stale(self.id));
-                self.max_age
+                // What it sent may have arrived but wait for its consumer: then it is not silent, and soon more is known.
+                if !self.touch.is_behind() {
+                    self.room.do_send(ToRoom::Stale(self.id));
+                }
+                self.max_age / 4
             }
         };
         if seen > self.told && now.since(self.told) >= self.flush_interval {

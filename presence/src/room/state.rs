@@ -47,7 +47,7 @@ pub(crate) struct Joining {
     pub(crate) channel: ChannelName,
     pub(crate) hub: HubRef,
     pub(crate) touch: Touch,
-    pub(crate) reply: Option<Reply<()>>,
+    pub(crate) replies: Vec<Reply<()>>,
 }
 
 /// Why a presence is on its way out.

@@ -123,6 +123,12 @@ impl Writer {
         self.0.work.notify_one();
     }
 
+    /// How many hold this writer: the rooms, the writer's task, and each child of a room.
+    #[cfg(test)]
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Resolves when nothing waits and nothing is under way.
     pub(crate) async fn idle(&self) {
         loop {

@@ -1,0 +1,246 @@
+//! Life before the 101: whatever becomes of a socket that is not accepted, it leaves no trace, and each join that was told
+//! is followed by its leave.
+
+use super::host::{Host, told};
+use super::puppet::Did;
+use crate::support::frame::{Frame, Raw};
+use crate::support::socket::Upgrade;
+use crate::support::{BOUND, millis, within};
+use actix_web::{HttpRequest, HttpResponse, web};
+use presence::Rooms;
+use std::sync::{Arc, Mutex};
+
+/// How a client goes that does not wait for the answer.
+#[derive(Debug, Clone, Copy)]
+enum Goes {
+    ByReset,
+    InOrder,
+}
+
+/// Ann's client goes while her consumer waits in `connect`, having joined.
+async fn goes_during_connect(goes: Goes) {
+    let mut host = Host::start().await;
+    let mut changes = host.rooms.changes();
+    let ann = host.upgrade("ann", "join lobby; wait gate").send(host.address).await.unwrap();
+    host.saw("ann", Did::Began("wait gate".into())).await;
+    assert_eq!(told(&mut changes).await, "+ann");
+    assert_eq!(host.rows("lobby").await, 1);
+    match goes {
+        Goes::ByReset => ann.reset(),
+        Goes::InOrder => drop(ann),
+    }
+    host.saw("ann", Did::ConnectDropped).await;
+    assert_eq!(told(&mut changes).await, "-ann");
+    host.empty().await;
+    let did = host.did("ann");
+    assert!(!did.iter().any(|did| matches!(did, Did::Disconnecting(_))), "it was never accepted: {did:?}");
+}
+
+#[tokio::test]
+async fn a_reset_during_a_slow_connect_leaves_no_row_and_the_join_is_followed_by_its_leave() {
+    goes_during_connect(Goes::ByReset).await;
+}
+
+#[tokio::test]
+async fn a_close_during_a_slow_connect_leaves_no_row_and_the_join_is_followed_by_its_leave() {
+    goes_during_connect(Goes::InOrder).await;
+}
+
+#[tokio::test]
+async fn a_reset_while_the_database_has_yet_to_answer_the_join_leaves_no_row() {
+    let mut host = Host::start().await;
+    let mut changes = host.rooms.changes();
+    host.store.hang();
+    let ann = host.upgrade("ann", "join lobby").send(host.address).await.unwrap();
+    host.saw("ann", Did::Connecting).await;
+    ann.reset();
+    host.saw("ann", Did::ConnectDropped).await;
+    host.store.release();
+    host.empty().await;
+    // What was told, if anything, is told to the end.
+    let _bob = host.open("bob", "join lobby").await;
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|last| last != "+bob") {
+        heard.push(told(&mut changes).await);
+    }
+    assert!(heard == ["+bob"] || heard == ["+ann", "-ann", "+bob"], "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_socket_denied_after_its_join_gets_the_status_and_the_reason_and_leaves() {
+    let host = Host::start().await;
+    let mut changes = host.rooms.changes();
+    let response = host.refused("ann", "join lobby; deny 402 pay first").await;
+    assert_eq!((response.status, &*response.body), (402, "pay first"));
+    assert_eq!(host.rows("lobby").await, 0, "it left before anybody was told that it was turned away");
+    assert_eq!([told(&mut changes).await, told(&mut changes).await], ["+ann", "-ann"]);
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_connect_that_fails_or_panics_is_answered_with_500_and_leaves() {
+    for fault in ["fail", "panic"] {
+        let mut host = Host::start().await;
+        let mut changes = host.rooms.changes();
+        let response = host.refused("ann", &format!("join lobby; {fault}")).await;
+        assert_eq!(response.status, 500, "{fault}");
+        assert_eq!([told(&mut changes).await, told(&mut changes).await], ["+ann", "-ann"], "{fault}");
+        host.empty().await;
+        assert_eq!(host.count("ann", |did| matches!(did, Did::Disconnecting(_))), 0, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_is_no_refusal_is_a_server_error() {
+    let host = Host::start().await;
+    assert_eq!(host.refused("ann", "deny 200 fine").await.status, 500);
+    assert_eq!(host.refused("ann", "deny 101 switching").await.status, 500);
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_connect_slower_than_the_handshake_may_be_is_answered_with_500_and_leaves() {
+    let mut host = Host::plan().config(|config| config.handshake_timeout(millis(300))).start().await;
+    let mut changes = host.rooms.changes();
+    let response = host.refused("ann", "join lobby; stall").await;
+    assert_eq!(response.status, 500);
+    host.saw("ann", Did::ConnectDropped).await;
+    assert_eq!([told(&mut changes).await, told(&mut changes).await], ["+ann", "-ann"]);
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_a_join_is_answered_with_503_and_when_to_come_back() {
+    let host = Host::plan().config(|config| config.store_timeout(millis(300))).start().await;
+    host.store.fail_next(usize::MAX);
+    let response = host.refused("ann", "join lobby").await;
+    assert_eq!(response.status, 503);
+    assert!(response.header("retry-after").is_some_and(|after| after.parse::<u32>().is_ok()), "{response:?}");
+    host.store.fail_next(0);
+    host.open("ann", "join lobby").await.leave().await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn without_a_supervisor_an_upgrade_is_an_error_that_says_so() {
+    let host = Host::plan().unsupervised().start().await;
+    let response = host.refused("ann", "join lobby").await;
+    assert_eq!(response.status, 500);
+    let error = presence::Error::NoSupervisor.to_string();
+    assert!(error.contains("PruningSupervisor::spawn"), "{error}");
+    let asked = host.rooms.prune_rooms().await;
+    assert!(matches!(asked, Err(presence::Error::NoSupervisor)), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_consumer_that_closes_in_connect_is_accepted_first_and_then_closed_with_its_code() {
+    // The client was reset instead, and never learnt why.
+    let mut host = Host::start().await;
+    let mut ann = host.open("ann", "join lobby; reply hello; close 4401 log in first").await;
+    assert_eq!(ann.next().await, Frame::Text("hello".into()));
+    assert_eq!(ann.next().await, Frame::Close(Some(4401), "log in first".into()));
+    ann.close(4401).await;
+    ann.ended().await;
+    host.saw("ann", Did::Disconnected(4401)).await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_closes_in_connect_and_goes_on_is_closed_when_it_is_done() {
+    let mut host = Host::start().await;
+    let upgrade = host.upgrade("ann", "join lobby; close 4401 bye; wait gate");
+    let ann = upgrade.send(host.address).await.unwrap();
+    host.saw("ann", Did::Began("wait gate".into())).await;
+    host.strings.open("gate");
+    let mut ann = ann.answered().await.unwrap();
+    assert_eq!(ann.closing().await, Some(4401));
+    host.saw("ann", Did::Disconnected(4401)).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_during_a_slow_connect_answers_it_with_503_and_when_to_come_back() {
+    // The client was reset instead.
+    let mut host = Host::start().await;
+    let mut changes = host.rooms.changes();
+    let ann = host.upgrade("ann", "join lobby; stall").send(host.address).await.unwrap();
+    host.saw("ann", Did::Began("stall".into())).await;
+    let shutdown = tokio::spawn({
+        let rooms = host.rooms.clone();
+        async move { rooms.shutdown().await }
+    });
+    let response = ann.answered().await.expect_err("a refusal");
+    assert_eq!(response.status, 503);
+    assert!(response.header("retry-after").is_some());
+    host.saw("ann", Did::ConnectDropped).await;
+    assert_eq!([told(&mut changes).await, told(&mut changes).await], ["+ann", "-ann"]);
+    within(BOUND, "the end of the shutdown", shutdown).await.unwrap();
+    assert_eq!(host.refused("bob", "").await.status, 503, "nobody is let in any more");
+}
+
+#[tokio::test]
+async fn a_reset_right_after_the_101_is_an_accepted_socket_that_was_lost() {
+    let mut host = Host::start().await;
+    host.open("ann", "join lobby").await.reset();
+    host.saw("ann", Did::Disconnected(1006)).await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn frames_sent_with_the_handshake_wait_for_the_consumer() {
+    let mut host = Host::start().await;
+    let mut ann = host.upgrade("ann", "wait gate").send(host.address).await.unwrap();
+    host.saw("ann", Did::Began("wait gate".into())).await;
+    for n in 0..40 {
+        ann.send(Raw::text(format!("reply {n}"))).await;
+    }
+    host.strings.open("gate");
+    let mut ann = ann.answered().await.unwrap();
+    for n in 0..40 {
+        assert_eq!(ann.next().await, Frame::Text(n.to_string()));
+    }
+    ann.leave().await;
+    host.empty().await;
+}
+
+/// Responses that are taken and never looked at again.
+type Drawer = Arc<Mutex<Vec<std::thread::ThreadId>>>;
+
+/// Upgrades, puts the response away, and answers something else.
+async fn shelve(
+    req: HttpRequest,
+    body: web::Payload,
+    rooms: web::Data<Rooms>,
+    drawer: web::Data<Drawer>,
+) -> HttpResponse {
+    struct Joins;
+    impl presence::Consumer for Joins {
+        async fn connect(&mut self, socket: &mut presence::Socket) -> presence::Result<()> {
+            socket.join(&super::host::room("lobby")).await
+        }
+        async fn receive(&mut self, _: &mut presence::Socket, _: presence::Frame) -> presence::Result<()> {
+            Ok(())
+        }
+    }
+    let response = presence::Upgrade::new(&rooms).start(Joins, &req, body).await;
+    assert_eq!(response.status(), 101);
+    drawer.lock().unwrap().push(std::thread::current().id());
+    std::mem::forget(response);
+    HttpResponse::Ok().finish()
+}
+
+#[tokio::test]
+async fn a_body_that_is_never_polled_is_given_up_after_the_time_of_a_handshake() {
+    let drawer = Drawer::default();
+    let data = web::Data::new(drawer.clone());
+    let route = move |services: &mut web::ServiceConfig| {
+        services.app_data(data.clone()).route("/shelve", web::get().to(shelve));
+    };
+    let plan = Host::plan().config(|config| config.handshake_timeout(millis(400)).close_timeout(millis(200)));
+    let host = plan.route(route).start().await;
+    let mut changes = host.rooms.changes();
+    let response = Upgrade::to("/shelve").open(host.address).await;
+    assert!(!drawer.lock().unwrap().is_empty(), "{response:?}");
+    assert_eq!(told(&mut changes).await, "+");
+    assert_eq!(told(&mut changes).await, "-");
+    assert_eq!(host.rows("lobby").await, 0);
+}
