@@ -42,7 +42,7 @@ pub(super) struct Pruned {
     pruned: u64,
     /// Whom we asked.
     nodes: Vec<Asked>,
-    /// Presences that no live node answered for, which we removed.
+    /// Presences that no live node answers for, held ones among them, which we removed.
     orphaned: u64,
     #[serde(skip)]
     wait: Duration,
@@ -149,7 +149,7 @@ impl Report for Pruned {
                 (Outcome::Ended, _) => format!("node {node}: ended before it answered\n"),
             });
         }
-        text.push_str(&format!("of no live node: pruned {}\n", self.orphaned));
+        text.push_str(&format!("held or of no live node: pruned {}\n", self.orphaned));
         let age = u64::try_from(self.max_age_ms).unwrap_or(u64::MAX);
         let age = humantime::format_duration(Duration::from_millis(age));
         text.push_str(&format!("pruned {} not seen for {age}\n", counted(self.pruned, "presence")));
