@@ -57,10 +57,13 @@
 //!
 //! # Features
 //! - `sqlite` (default): [`store::SqlStore`].
+//! - `cli`: the command-line tool `presence`, and [`cli::run`], which is all of it.
 //! - `testing`: the module `testing`, with a store that fails on demand and the suite that every store must pass.
 
 #[cfg(all(doctest, feature = "sqlite"))]
 mod book;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod config;
 mod consumer;

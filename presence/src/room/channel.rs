@@ -66,9 +66,10 @@ impl Channels {
     }
 
     /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
-    /// user or room. Returns whether it was in as this one: it may have left, or joined anew as another.
+    /// user or room. Returns `false` if the
+    /// channel had left by itself, or joined anew as another presence.
     pub(crate) fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
-        let Some(channel) = self.get(name) else { return false };
+        let Some(channel) = self.get(name) else { return true };
         let was_in = match channel.joined().entry(room.clone()) {
             Entry::Occupied(membership) if membership.get().id == id => {
                 membership.remove();

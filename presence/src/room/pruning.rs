@@ -17,7 +17,7 @@ use crate::{
     CloseCode, Error, Result,
     model::lease::Lease,
     name::{NodeId, NodeName, RoomName, UserId},
-    store::{Batch, Remains, Store, StoreError, writer::report},
+    store::{Batch, PruneRequest, Remains, Store, StoreError, writer::report},
 };
 
 use super::{Rooms, message::ToRoom};
@@ -98,6 +98,11 @@ impl Actor for PruningSupervisor {
         let config = self.work.rooms.config().clone();
         self.every(ctx, config.lease() / 3, |work| async move { work.renew().await });
         self.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
+        self.every(ctx, config.sweep_interval(), |work| async move {
+            if let Err(error) = work.answer_prunes().await {
+                debug!(error = %report(&error), "not known whether this node is asked to prune, or not answered");
+            }
+        });
         self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
         self.every(ctx, config.prune_rooms_interval(), |work| async move {
             log("pruned empty rooms", work.prune_rooms().await);
@@ -252,6 +257,24 @@ impl Work {
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         let node = self.node()?;
         let max_age = max_age.unwrap_or_else(|| self.rooms.config().max_age());
+        let own = self.prune_own(max_age).await?;
+        Ok(own + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
+    }
+
+    /// Does what others ask of this node through the store: the command line, say.
+    async fn answer_prunes(&self) -> Result<()> {
+        let node = self.node()?;
+        for PruneRequest { id, max_age } in self.rooms.bounded(self.store().asked_to_prune(node)).await? {
+            let pruned = self.prune_own(max_age).await?;
+            info!(count = pruned, ?max_age, "pruned, as asked through the store");
+            let pruned = u64::try_from(pruned).unwrap_or(u64::MAX);
+            self.rooms.bounded(self.store().answer_prune(node, id, pruned)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes presences of this node, by its own clock.
+    async fn prune_own(&self, max_age: Duration) -> Result<usize> {
         let mut answers = Vec::new();
         for room in self.rooms.names() {
             let (reply, answer) = oneshot::channel();
@@ -260,13 +283,13 @@ impl Work {
         }
         let mut count = 0;
         let timeout = self.rooms.config().store_timeout();
-        let own = async {
+        let all = async {
             for answer in answers {
                 count += answer.await.unwrap_or(0);
             }
         };
-        tokio::time::timeout(timeout, own).await.map_err(|_| Error::StoreUnavailable(None))?;
-        Ok(count + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
+        tokio::time::timeout(timeout, all).await.map_err(|_| Error::StoreUnavailable(None))?;
+        Ok(count)
     }
 
     async fn prune_rooms(&self) -> Result<usize> {

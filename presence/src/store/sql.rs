@@ -64,6 +64,15 @@ impl SqlStore {
         Ok(Self { database: Sqlite::new(url).map_err(store_error)? })
     }
 
+    /// As [`connect`](Self::connect), but for a database that is there already: a file that is missing, or its folder, is not
+    /// made, and every call fails as [`StoreError::Unavailable`] until it is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the URL is not one that this build can use.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        Ok(Self { database: Sqlite::existing(url).map_err(store_error)? })
+    }
+
     /// Sets when a commit is safe, for SQLite. To be called before the store is used or cloned.
     #[must_use]
     pub fn with_synchronous(self, synchronous: Synchronous) -> Self {
@@ -75,6 +84,27 @@ impl SqlStore {
     #[must_use]
     pub fn with_wall_clock(self, now: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
         Self { database: self.database.with_wall_clock(Arc::new(now)) }
+    }
+
+    /// Brings the schema up to date, as [`prepare`](Store::prepare) does, and names the migrations that this took.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        self.database.prepare().await.map_err(store_error)?;
+        let transaction = self.write().await?;
+        let applied = migration::run(transaction.connection(), store_error).await?;
+        transaction.commit().await?;
+        Ok(applied)
+    }
+
+    /// Names the migrations that [`migrate`](Self::migrate) would apply: none, if the schema is that of this version. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
+        migration::pending(self.database.readers(), store_error).await
     }
 
     async fn write(&self) -> Result<Transaction, StoreError> {
@@ -93,10 +123,7 @@ impl SqlStore {
 #[async_trait]
 impl Store for SqlStore {
     async fn prepare(&self) -> Result<(), StoreError> {
-        self.database.prepare().await.map_err(store_error)?;
-        let transaction = self.write().await?;
-        migration::run(transaction.connection(), store_error).await?;
-        transaction.commit().await
+        self.migrate().await.map(drop)
     }
 
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {

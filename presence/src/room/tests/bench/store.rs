@@ -162,6 +162,18 @@ impl Store for Watched {
         self.faults.positions(rooms).await
     }
 
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        self.faults.all_positions().await
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+        self.faults.rooms().await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
+        self.faults.nodes().await
+    }
+
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
         self.faults.rooms_of(user).await
     }
@@ -186,22 +198,6 @@ impl Store for Watched {
         self.faults.prune_rooms(node).await
     }
 
-    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
-        self.faults.retire(node).await
-    }
-
-    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        self.faults.all_positions().await
-    }
-
-    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        self.faults.rooms().await
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        self.faults.nodes().await
-    }
-
     async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
         self.faults.remove_room(node, room, limit).await
     }
@@ -224,5 +220,9 @@ impl Store for Watched {
 
     async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
         self.faults.prune_answers(request).await
+    }
+
+    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
+        self.faults.retire(node).await
     }
 }
