@@ -265,8 +265,20 @@ impl Node {
     }
 }
 
-/// To the second, as people tell time.
+/// As people tell time: to the second, and of a long time no more than two units.
 fn seconds(millis: u128) -> String {
     let seconds = u64::try_from(millis / 1000).unwrap_or(u64::MAX);
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+    let exact = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    exact.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_in_at_most_two_units() {
+        let told = [0, 999, 61_000, 7_384_000, 90_061_000].map(seconds);
+        assert_eq!(told, ["0s", "0s", "1m 1s", "2h 3m", "1day 1h"]);
+    }
 }
