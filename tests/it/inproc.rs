@@ -6,7 +6,9 @@
 mod connecting;
 mod crowd;
 mod ending;
+mod faulty;
 mod host;
+mod macros;
 mod puppet;
 mod slowness;
 mod speaking;

@@ -1,6 +1,12 @@
 //! The life of a consumer: connect, then one job after the other, then disconnect.
 
-use std::{panic::AssertUnwindSafe, rc::Rc, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use actix::Addr;
 use actix_web::http::StatusCode;
@@ -27,13 +33,45 @@ enum Outcome {
     TooLong,
 }
 
-/// Runs a method. Whatever the application's code does, the task goes on.
+/// Runs a method, at most so long. Whatever the application's code does, the task goes on.
 async fn call(limit: Duration, method: impl Future<Output = Result<()>>) -> Outcome {
-    match tokio::time::timeout(limit, AssertUnwindSafe(method).catch_unwind()).await {
-        Ok(Ok(Ok(()))) => Outcome::Done,
-        Ok(Ok(Err(error))) => Outcome::Failed(error),
-        Ok(Err(_)) => Outcome::Panicked,
-        Err(_) => Outcome::TooLong,
+    call_unless(pending(), limit, method).await
+}
+
+/// As [`call`], unless `given_up` resolves first.
+async fn call_unless(
+    given_up: impl Future<Output = Error>,
+    limit: Duration,
+    method: impl Future<Output = Result<()>>,
+) -> Outcome {
+    let mut method = pin!(Some(method));
+    let polled = poll_fn(|cx| method.as_mut().as_pin_mut().expect("dropped only below").poll(cx));
+    let outcome = tokio::select! {
+        biased;
+        error = given_up => Outcome::Failed(error),
+        ended = tokio::time::timeout(limit, AssertUnwindSafe(polled).catch_unwind()) => match ended {
+            Ok(Ok(Ok(()))) => Outcome::Done,
+            Ok(Ok(Err(error))) => Outcome::Failed(error),
+            Ok(Err(_)) => Outcome::Panicked,
+            Err(_) => Outcome::TooLong,
+        },
+    };
+    // What it holds is dropped here, which is the application's code as well.
+    match catch_unwind(AssertUnwindSafe(|| method.set(None))) {
+        Ok(()) => outcome,
+        Err(_) => Outcome::Panicked,
+    }
+}
+
+/// Tells the connection that its consumer is done, even if that is because the task died.
+struct Done(Addr<Connection>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.do_send(ToConnection::ConsumerFailed);
+        }
+        self.0.do_send(ToConnection::ConsumerDone);
     }
 }
 
@@ -45,15 +83,16 @@ pub(crate) async fn run<C: Consumer>(
     decided: oneshot::Sender<Result<Option<String>>>,
 ) {
     let connection = socket.connection.clone();
+    let _done = Done(connection.clone());
     let accepted = connect(&mut consumer, &mut socket, &inbox, decided).await;
     connection.do_send(ToConnection::Decided { accepted });
     if accepted {
         let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
         let limit = socket.rooms.config().handler_timeout();
-        tell(call(limit, consumer.disconnect(&mut socket, CloseCode(code))).await, "disconnect", &socket);
+        let disconnect = async { consumer.disconnect(&mut socket, CloseCode(code)).await };
+        tell(call(limit, disconnect).await, "disconnect", &socket);
         leave_all(&socket).await;
     }
-    connection.do_send(ToConnection::ConsumerDone);
 }
 
 async fn connect<C: Consumer>(
@@ -63,16 +102,15 @@ async fn connect<C: Consumer>(
     decided: oneshot::Sender<Result<Option<String>>>,
 ) -> bool {
     let limit = socket.rooms.config().handshake_timeout();
-    let outcome = tokio::select! {
-        biased;
-        // The client is gone, or this node ends: nobody waits for what `connect` will say.
-        code = inbox.ended() => Outcome::Failed(match code {
+    // The client is gone, or this node ends: nobody waits for what `connect` will say.
+    let given_up = async {
+        match inbox.ended().await {
             close_code::RESTARTING => Error::ShuttingDown,
             close_code::TOO_SLOW => Error::deny(StatusCode::SERVICE_UNAVAILABLE, "too much waits for this socket"),
             _ => Error::SocketClosed,
-        }),
-        outcome = call(limit, consumer.connect(socket)) => outcome,
+        }
     };
+    let outcome = call_unless(given_up, limit, async { consumer.connect(socket).await }).await;
     let answer = match outcome {
         Outcome::Done => Ok(socket.subprotocol.take()),
         Outcome::Failed(error) => Err(error),
@@ -101,12 +139,14 @@ async fn serve<C: Consumer>(
             Err(code) => return code,
             Ok(Job::Frame(frame, arrived)) => {
                 socket.arrived.set(Some(arrived));
-                let outcome = call(limit, consumer.receive(socket, frame)).await;
+                let outcome = call(limit, async { consumer.receive(socket, frame).await }).await;
                 socket.arrived.set(None);
                 (outcome, "receive")
             }
-            Ok(Job::Event(event)) => (call(limit, consumer.event(socket, (*event).clone())).await, "event"),
-            Ok(Job::Removed(room)) => (call(limit, consumer.removed(socket, room)).await, "removed"),
+            Ok(Job::Event(event)) => {
+                (call(limit, async { consumer.event(socket, (*event).clone()).await }).await, "event")
+            }
+            Ok(Job::Removed(room)) => (call(limit, async { consumer.removed(socket, room).await }).await, "removed"),
         };
         if !tell(outcome, method, socket) {
             connection.do_send(ToConnection::ConsumerFailed);

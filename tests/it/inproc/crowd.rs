@@ -3,11 +3,14 @@
 use super::host::{Host, room};
 use super::puppet::Did;
 use crate::support::frame::Frame;
+use crate::support::roster::Roster;
+use crate::support::socket::Socket;
 use crate::support::{BOUND, alone, secs, within};
 use presence::config::Notify;
 use presence::name::{ChannelName, NodeId, NodeName, PresenceId, UserId};
 use presence::store::{RoomWrites, Store, Write};
 use presence::{Presence, PruningSupervisor, Reconcile};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -56,4 +59,122 @@ async fn a_first_frame_of_ten_thousand_members_arrives_whole_and_costs_the_other
     ann.ping(b"the next thing she hears").await;
     assert_eq!(ann.next().await, Frame::Pong("the next thing she hears".into()), "one notice");
     host.saw("bob", Did::Connected).await;
+}
+
+/// Reads to the text `end`: what it heard of each speaker must be all that was said, in order and once; what it was told of
+/// the room must chain. Then until so many are in the room.
+async fn listen(mut socket: Socket, said: HashMap<String, usize>, members: usize) -> (Socket, Roster) {
+    let mut roster = Roster::first(&socket.value().await);
+    let mut heard: HashMap<String, usize> = said.keys().map(|name| (name.clone(), 0)).collect();
+    let mut ended = false;
+    while !ended || roster.users.len() != members {
+        let Frame::Text(text) = socket.next().await else { panic!("a text") };
+        if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
+            if value["type"] == "presence.state" {
+                roster = Roster::first(&value);
+            } else {
+                roster.apply(&value);
+            }
+        } else if let Some((name, n)) = text.split_once(' ') {
+            let next = heard.get_mut(name).expect("a speaker");
+            assert_eq!(n.parse(), Ok(*next), "of {name}: nothing lost, repeated or out of order");
+            *next += 1;
+        } else {
+            assert_eq!(text, "end");
+            ended = true;
+            assert_eq!(heard, said, "all that was said before");
+        }
+    }
+    (socket, roster)
+}
+
+/// Two hundred sockets listen, four of them speak, and others come and go, while `faults` happen.
+async fn breaks(faults: &str) {
+    let _alone = alone().await;
+    let mut host = Host::plan().config(|config| config.notify(Notify::Diff)).workers(2).start().await;
+    let said: HashMap<_, _> = (0..4).map(|n| (format!("speaker{n}"), 60)).collect();
+    let mut listeners = Vec::new();
+    for n in 0..196 {
+        let (upgrade, address, said) = (host.upgrade(&format!("m{n}"), "join lobby"), host.address, said.clone());
+        listeners.push(tokio::spawn(async move { listen(upgrade.open(address).await.unwrap(), said, 200).await }));
+    }
+    let mut speakers = Vec::new();
+    for n in 0..4 {
+        let name = format!("speaker{n}");
+        let steps =
+            format!("join lobby; wait start; chatter lobby 20; {faults}; chatter lobby 20; {faults}; chatter lobby 20");
+        let faults = if n == 0 { faults } else { "" };
+        let steps = if n == 0 { steps } else { steps.replace(faults, "") };
+        let mut socket = host.open(&name, "").await;
+        socket.text(&steps).await;
+        host.saw(&name, Did::Began("wait start".into())).await;
+        speakers.push(tokio::spawn(listen(socket, said.clone(), 200)));
+    }
+    for n in 0..196 {
+        host.saw(&format!("m{n}"), Did::Done("join lobby".into())).await;
+    }
+    for _ in 0..4 {
+        host.strings.open("start");
+    }
+    for n in 0..10 {
+        let mut guest = host.open(&format!("guest{n}"), "join lobby").await;
+        guest.text("leave lobby").await;
+        host.saw(&format!("guest{n}"), Did::Done("leave lobby".into())).await;
+        guest.reset();
+    }
+    for n in 0..4 {
+        for _ in 0..3 {
+            host.saw(&format!("speaker{n}"), Did::Done("chatter lobby 20".into())).await;
+        }
+    }
+    host.rooms.send(&room("lobby"), "end").await;
+    let truth = host.rooms.users(&room("lobby")).await.unwrap();
+    let truth: Vec<_> = truth.iter().map(|user| user.as_str()).collect();
+    assert_eq!(truth.len(), 200);
+    let mut sockets = Vec::new();
+    for listener in listeners.into_iter().chain(speakers) {
+        let (socket, roster) = within(BOUND * 2, "a listener to have it all", listener).await.unwrap();
+        assert_eq!(roster.names(), truth);
+        sockets.push(socket);
+    }
+    assert_eq!(host.rows("lobby").await, 200);
+    drop(sockets);
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_room_that_fails_under_two_hundred_sockets_loses_and_repeats_no_frame() {
+    breaks("break room lobby").await;
+}
+
+#[tokio::test]
+async fn hubs_that_fail_under_two_hundred_sockets_lose_and_repeat_no_frame() {
+    breaks("break hubs").await;
+}
+
+#[tokio::test]
+async fn a_child_that_fails_under_two_hundred_sockets_costs_nobody_anything() {
+    breaks("break child lobby").await;
+}
+
+#[tokio::test]
+async fn a_room_that_fails_again_and_again_closes_its_sockets_and_starts_anew() {
+    let _alone = alone().await;
+    let mut host = Host::start().await;
+    let mut ann = host.open("ann", "join lobby").await;
+    let mut bob = host.open("bob", "join other").await;
+    for _ in 0..10 {
+        presence::testing::fault::panic_room(&host.rooms, &room("lobby"));
+    }
+    assert_eq!(ann.closing().await, Some(1011));
+    ann.close(1011).await;
+    host.saw("ann", Did::Disconnected(1011)).await;
+    let mut cat = host.open("cat", "join lobby").await;
+    cat.text("say lobby anew").await;
+    assert_eq!(cat.next().await, Frame::Text("anew".into()));
+    bob.text("say other untouched").await;
+    assert_eq!(bob.next().await, Frame::Text("untouched".into()));
+    cat.leave().await;
+    bob.leave().await;
+    host.empty().await;
 }

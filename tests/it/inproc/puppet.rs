@@ -4,7 +4,9 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode};
 use futures_util::FutureExt;
 use presence::name::{ChannelName, RoomName, UserId};
-use presence::{CloseCode, Consumer, Error, Event, Frame, Result, Rooms, Socket};
+use presence::testing::fault;
+use presence::{CloseCode, Consumer, Error, Event, Frame, Member, Result, Rooms, Socket};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -64,6 +66,7 @@ pub(super) struct Puppet {
     connect: String,
     disconnect: String,
     strings: Strings,
+    said: Cell<usize>,
 }
 
 impl Puppet {
@@ -110,6 +113,22 @@ impl Puppet {
                     socket.rooms().send(&to, format!("{n:05}{}", "x".repeat(number(many.1)))).await;
                 }
             }
+            // So many texts, each with the puppet's name and the number of all that it said so.
+            "chatter" => {
+                for _ in 0..number(second) {
+                    let n = self.said.replace(self.said.get() + 1);
+                    socket.rooms().send(&room(first), format!("{} {n}", self.name)).await;
+                }
+            }
+            "break" => match first {
+                "room" => fault::panic_room(socket.rooms(), &room(second)),
+                "hubs" => fault::panic_hubs(socket.rooms()),
+                _ => {
+                    let members = socket.rooms().members(&room(second)).await?;
+                    let Some(Member::User(_, presences)) = members.first() else { panic!("a user in {step:?}") };
+                    fault::panic_presence(socket.rooms(), &room(second), presences[0].id);
+                }
+            },
             "close" => {
                 let code = CloseCode(first.parse().unwrap());
                 socket.close(code, second)?;
@@ -185,6 +204,7 @@ impl Consumer for Puppet {
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
         socket.touch();
         match frame {
+            Frame::Text(text) if &*text == "\"heartbeat\"" => Ok(()),
             Frame::Text(text) => self.follow(socket, &text).await,
             Frame::Binary(bytes) => {
                 self.tell(Did::Bytes(bytes.len()));
@@ -223,7 +243,8 @@ async fn puppet(
 ) -> HttpResponse {
     let asked = |key: &str| query.get(key).cloned().unwrap_or_default();
     let strings = Strings::clone(&strings);
-    let puppet = Puppet { name: asked("name"), connect: asked("connect"), disconnect: asked("disconnect"), strings };
+    let (name, connect, disconnect) = (asked("name"), asked("connect"), asked("disconnect"));
+    let puppet = Puppet { name, connect, disconnect, strings, said: Cell::new(0) };
     let user = UserId::new(&puppet.name).ok();
     let mut upgrade = presence::Upgrade::new(&rooms).user(user);
     if let Some(origin) = query.get("allow") {

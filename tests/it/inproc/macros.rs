@@ -1,0 +1,185 @@
+//! The attributes on the real crate, in both shapes of method: in an `impl Consumer`, and in a trait of the user's own that
+//! is used as an object.
+
+use super::host::{Host, room};
+use crate::support::frame::Frame as Heard;
+use crate::support::socket::{Socket as Client, Upgrade};
+use crate::support::{BOUND, millis, within};
+use actix_web::{HttpRequest, HttpResponse, web};
+use async_trait::async_trait;
+use presence::{CloseCode, Consumer, Frame, Result, Rooms, Socket, remove_presence, touch_presence};
+
+/// What the bodies saw.
+async fn note(socket: &Socket, what: &str) {
+    let here = socket.rooms().count(&room("lobby")).await.unwrap().presences;
+    let said = format!("{what}: in {}, {here} here", socket.is_in(&room("lobby")));
+    socket.rooms().send(&room("witness"), said).await;
+}
+
+/// Speaks to the room `witness` of what it does.
+struct Plain;
+
+impl Consumer for Plain {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.join(&room("lobby")).await
+    }
+
+    #[touch_presence]
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        let Frame::Text(text) = frame else { return Ok(()) };
+        note(socket, &text).await;
+        Ok(())
+    }
+
+    #[remove_presence]
+    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
+        note(socket, &format!("ended with {code}")).await;
+        Ok(())
+    }
+}
+
+/// A trait of the user's own.
+#[async_trait(?Send)]
+trait Handler {
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()>;
+    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()>;
+}
+
+struct Boxed;
+
+#[async_trait(?Send)]
+impl Handler for Boxed {
+    #[touch_presence]
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        let Frame::Text(text) = frame else { return Ok(()) };
+        note(socket, &text).await;
+        Ok(())
+    }
+
+    #[remove_presence]
+    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
+        note(socket, &format!("ended with {code}")).await;
+        Ok(())
+    }
+}
+
+/// Hosts any handler.
+struct Dyn(Box<dyn Handler>);
+
+impl Consumer for Dyn {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.join(&room("lobby")).await
+    }
+
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        self.0.receive(socket, frame).await
+    }
+
+    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
+        self.0.disconnect(socket, code).await
+    }
+}
+
+/// The shortest consumer that there can be: everything but `receive` is left as it is.
+struct Silent;
+
+impl Consumer for Silent {
+    async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
+}
+
+async fn plain(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+    presence::Upgrade::new(&rooms).start(Plain, &req, body).await
+}
+
+async fn boxed(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+    presence::Upgrade::new(&rooms).start(Dyn(Box::new(Boxed)), &req, body).await
+}
+
+async fn silent(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+    presence::Upgrade::new(&rooms).start(Silent, &req, body).await
+}
+
+async fn host() -> Host {
+    let routes = |services: &mut web::ServiceConfig| {
+        let plain = web::resource("/plain").route(web::get().to(plain));
+        let boxed = web::resource("/boxed").route(web::get().to(boxed));
+        services.service(plain).service(boxed).route("/silent", web::get().to(silent));
+    };
+    Host::plan().config(|config| config.max_age(millis(500))).route(routes).start().await
+}
+
+/// A member of the room `witness`, who is kept from going stale.
+async fn witness(host: &Host) -> Client {
+    let mut witness = host.open("witness", "join witness").await;
+    witness.beats_every(millis(100));
+    witness
+}
+
+async fn both(check: impl AsyncFn(&Host, &mut Client, Client)) {
+    for path in ["/plain", "/boxed"] {
+        let host = host().await;
+        let mut witness = witness(&host).await;
+        let client = Upgrade::to(path).open(host.address).await.unwrap();
+        check(&host, &mut witness, client).await;
+    }
+}
+
+#[tokio::test]
+async fn remove_presence_leaves_every_room_before_the_body_of_disconnect() {
+    both(async |_, witness, client| {
+        client.leave().await;
+        assert_eq!(witness.next().await, Heard::Text("ended with 1000: in false, 0 here".into()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_heartbeat_is_swallowed_and_any_other_frame_runs_the_body() {
+    both(async |_, witness, mut client| {
+        client.heartbeat().await;
+        client.text("heartbeat").await;
+        client.text("\"heartbeat\" ").await;
+        assert_eq!(witness.next().await, Heard::Text("heartbeat: in true, 1 here".into()));
+        assert_eq!(witness.next().await, Heard::Text("\"heartbeat\" : in true, 1 here".into()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_frame_touches_and_pings_do_not() {
+    both(async |host, _, mut client| {
+        let mut pace = tokio::time::interval(millis(100));
+        // As long as three deadlines.
+        for n in 0..15 {
+            pace.tick().await;
+            match n % 2 {
+                0 => client.binary(b"still here").await,
+                _ => client.heartbeat().await,
+            }
+        }
+        assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 1);
+        let stale = async {
+            while client.frame_within(millis(100)).await.is_none() {
+                client.ping(b"").await;
+                // The answer.
+                client.frame().await;
+            }
+        };
+        within(BOUND, "the socket to go stale", stale).await;
+        assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_consumer_of_one_method_is_enough_and_drops_events() {
+    let host = host().await;
+    let mut client = Upgrade::to("/silent").open(host.address).await.unwrap();
+    client.text("into the void").await;
+    client.ping(b"x").await;
+    assert_eq!(client.next().await, Heard::Pong("x".into()));
+    client.leave().await;
+    host.empty().await;
+}
