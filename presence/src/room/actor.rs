@@ -19,11 +19,7 @@ use crate::{
     Error,
     clock::Tick,
     config::Durability,
-    model::{
-        Meta, Presence, Snapshot,
-        delta::Change,
-        replica::Applied,
-    },
+    model::{Meta, Presence, Snapshot, delta::Change, replica::Applied},
     name::{ChannelName, Epoch, PresenceId, RoomName, Version},
     store::{
         RoomCommit, StoreError, Write,
@@ -286,9 +282,7 @@ impl RoomActor {
     fn prune_stale(&mut self, ctx: &mut Context<Self>) {
         let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
         let ids = std::mem::take(&mut self.state.stale);
-        let stale = |id: &PresenceId| {
-            self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age))
-        };
+        let stale = |id: &PresenceId| self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age));
         let stale = ids.into_iter().filter(stale).collect();
         let _ = self.prune(stale, ctx);
     }

@@ -5,10 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::bench::{heard, lobby, ms, node, pass, room, secs, settle, short};
-use crate::{
-    PresenceChange, PresenceChanged, Subscribe,
-    signal::QUEUE,
-};
+use crate::{PresenceChange, PresenceChanged, Subscribe, signal::QUEUE};
 
 /// An actor of an application that writes down what it hears, and misbehaves if told to.
 #[derive(Default)]
@@ -194,4 +191,3 @@ async fn the_events_of_a_room_come_in_the_order_of_its_changes() {
         assert_eq!(mine, life.iter().cycle().take(15).collect::<Vec<_>>());
     }
 }
-
