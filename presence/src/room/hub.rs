@@ -174,7 +174,7 @@ impl HubActor {
                 let here = sockets.rooms.get(room);
                 let members = here.into_iter().flat_map(|room| room.members.values());
                 to.do_send(ToRoom::Report(Report {
-                    hub: HubRef { id: self.id, addr: ctx.address() },
+                    hub: HubRef::new(self.id, ctx.address()),
                     announced: here.map(|room| room.announced),
                     members: members.map(|member| (member.presence.clone(), member.touch.clone())).collect(),
                 }));
