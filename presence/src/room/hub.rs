@@ -35,14 +35,20 @@ use super::{
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One socket of this thread.
-#[derive(Clone)]
 pub(crate) struct HubSocket {
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) connection: Recipient<ToConnection>,
 }
 
+/// What is known of a socket here and in each of its rooms. Another copy of its address would take three allocations.
+#[derive(Clone)]
+struct Known {
+    outbox: Rc<Outbox>,
+    connection: Rc<Recipient<ToConnection>>,
+}
+
 struct Member {
-    socket: HubSocket,
+    socket: Known,
     presence: Arc<Presence>,
     touch: Touch,
     /// The number of the last message that it had.
@@ -58,13 +64,13 @@ struct Room {
 /// The sockets of this thread, which register themselves directly, and the rooms they are in.
 #[derive(Default)]
 pub(crate) struct Sockets {
-    sockets: HashMap<ChannelName, HubSocket>,
+    sockets: HashMap<ChannelName, Known>,
     rooms: HashMap<RoomName, Room>,
 }
 
 impl Sockets {
-    pub(crate) fn enter(&mut self, channel: ChannelName, socket: HubSocket) {
-        self.sockets.insert(channel, socket);
+    pub(crate) fn enter(&mut self, channel: ChannelName, HubSocket { outbox, connection }: HubSocket) {
+        self.sockets.insert(channel, Known { outbox, connection: Rc::new(connection) });
     }
 
     pub(crate) fn leave(&mut self, channel: &ChannelName) {
