@@ -35,14 +35,20 @@ use super::{
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One socket of this thread.
-#[derive(Clone)]
 pub(crate) struct HubSocket {
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) connection: Recipient<ToConnection>,
 }
 
+/// What is known of a socket here and in each of its rooms. Another copy of its address would take three allocations.
+#[derive(Clone)]
+struct Known {
+    outbox: Rc<Outbox>,
+    connection: Rc<Recipient<ToConnection>>,
+}
+
 struct Member {
-    socket: HubSocket,
+    socket: Known,
     presence: Arc<Presence>,
     touch: Touch,
     /// The number of the last message that it had.
@@ -58,7 +64,7 @@ struct Room {
 /// The sockets of this thread, which register themselves directly, and the rooms they are in.
 #[derive(Default)]
 pub(crate) struct Sockets {
-    sockets: HashMap<ChannelName, HubSocket>,
+    sockets: HashMap<ChannelName, Known>,
     rooms: HashMap<RoomName, Room>,
     groups: HashMap<GroupName, HashMap<ChannelName, GroupMember>>,
     /// The groups of each socket that is in one.
@@ -66,14 +72,14 @@ pub(crate) struct Sockets {
 }
 
 struct GroupMember {
-    socket: HubSocket,
+    socket: Known,
     /// The number of the last message that it had.
     had: u64,
 }
 
 impl Sockets {
-    pub(crate) fn enter(&mut self, channel: ChannelName, socket: HubSocket) {
-        self.sockets.insert(channel, socket);
+    pub(crate) fn enter(&mut self, channel: ChannelName, HubSocket { outbox, connection }: HubSocket) {
+        self.sockets.insert(channel, Known { outbox, connection: Rc::new(connection) });
     }
 
     pub(crate) fn leave(&mut self, channel: &ChannelName) {
@@ -116,7 +122,7 @@ impl Sockets {
     }
 
     /// The members of a group that have not had the message with this number. They have it from here on.
-    fn group(&mut self, group: &GroupName, number: u64) -> impl Iterator<Item = &HubSocket> {
+    fn group(&mut self, group: &GroupName, number: u64) -> impl Iterator<Item = &Known> {
         let members = self.groups.get_mut(group).into_iter().flat_map(HashMap::values_mut);
         members.filter(move |member| member.had < number).map(move |member| {
             member.had = number;
@@ -229,7 +235,7 @@ impl HubActor {
                 let here = sockets.rooms.get(room);
                 let members = here.into_iter().flat_map(|room| room.members.values());
                 to.do_send(ToRoom::Report(Report {
-                    hub: HubRef { id: self.id, addr: ctx.address() },
+                    hub: HubRef::new(self.id, ctx.address()),
                     announced: here.map(|room| room.announced),
                     members: members.map(|member| (member.presence.clone(), member.touch.clone())).collect(),
                 }));

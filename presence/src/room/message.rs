@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -32,11 +33,28 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 /// Held by everyone who has still to deliver a frame in good time; its sender waits until the last of them lets go.
 pub(crate) type Pressure = Arc<oneshot::Sender<()>>;
 
-/// The hub that a socket is on.
+/// The hub that a socket is on. Every presence keeps one, so it is shared: another copy of an address takes two allocations.
 #[derive(Debug, Clone)]
-pub(crate) struct HubRef {
+pub(crate) struct HubRef(Arc<Hub>);
+
+#[derive(Debug)]
+pub(crate) struct Hub {
     pub(crate) id: usize,
     pub(crate) addr: Addr<HubActor>,
+}
+
+impl HubRef {
+    pub(crate) fn new(id: usize, addr: Addr<HubActor>) -> Self {
+        Self(Arc::new(Hub { id, addr }))
+    }
+}
+
+impl Deref for HubRef {
+    type Target = Hub;
+
+    fn deref(&self) -> &Hub {
+        &self.0
+    }
 }
 
 /// Said to a room by one who found it in the table: it does not stop before it has heard.

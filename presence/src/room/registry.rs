@@ -88,7 +88,7 @@ impl Rooms {
             let id = hubs.len();
             let (sockets, filling) = (Rc::default(), Rc::default());
             let addr = HubActor::new(id, Rc::clone(&sockets), Rc::clone(&filling), self.0.clock.clone()).start();
-            let hub = HubRef { id, addr };
+            let hub = HubRef::new(id, addr);
             hubs.push(hub.clone());
             let here = LocalHub { hub, sockets, filling };
             local.insert(key, here.clone());

@@ -138,6 +138,10 @@ impl State {
     /// Tells the members what is due.
     pub(crate) fn flush(&mut self, now: Tick, name: &RoomName, rooms: &Rooms) {
         let Some(position) = self.replica.position() else { return };
+        if self.joining.is_empty() {
+            // Else the room would keep for ever what its largest storm of joins took.
+            self.joining = HashMap::new();
+        }
         let notify = rooms.config().notify();
         let flush = self.notices.flush(now, position);
         let roster = self.replica.roster();

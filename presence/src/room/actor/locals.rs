@@ -96,16 +96,10 @@ impl RoomActor {
 
     /// Starts the child that looks after a presence.
     pub(super) fn supervise(&mut self, presence: Arc<Presence>, touch: Touch, ctx: &mut Context<Self>) {
-        let config = self.rooms.config();
         let child = PresenceActor {
-            id: presence.id,
             told: touch.seen(),
             touch: touch.clone(),
-            room: ctx.address(),
-            clock: self.rooms.clock().clone(),
-            writer: self.rooms.writer().clone(),
-            max_age: config.max_age(),
-            flush_interval: config.touch_flush_interval(),
+            rooms: self.rooms.clone(),
             guard: DeathGuard::new(presence.id, ctx.address()),
         };
         let id = presence.id;
