@@ -35,6 +35,8 @@ pub(crate) struct Local {
     pub(crate) touch: Touch,
     /// `None` while no socket has claimed it after the room lost its memory.
     pub(crate) hub: Option<HubRef>,
+    /// Its join was found in the database, but not answered yet, so the application has still to hear of it.
+    pub(crate) unsaid: bool,
 }
 
 pub(crate) struct HubMembers {
@@ -48,6 +50,8 @@ pub(crate) struct Joining {
     pub(crate) hub: HubRef,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
+    /// As it was when its coming was announced to the application.
+    pub(crate) said: Option<Arc<Presence>>,
 }
 
 /// Why a presence is on its way out.
@@ -63,6 +67,8 @@ pub(crate) struct Leaving {
     /// The commit has a higher batch number than this.
     pub(crate) after: u64,
     pub(crate) replies: Vec<Reply<()>>,
+    /// As the application last heard of it; `None` if it never heard of its coming.
+    pub(crate) said: Option<Arc<Presence>>,
 }
 
 /// One who waits for a look at the roster.

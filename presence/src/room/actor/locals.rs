@@ -46,22 +46,27 @@ impl RoomActor {
         for id in arrived {
             self.activate(id, ctx);
         }
-        // Some are in the roster without a change: they joined again, or came with a reading.
-        if !self.state.joining.is_empty() {
-            let roster = self.state.replica.roster();
-            let here: Vec<_> = self.state.joining.keys().filter(|id| roster.get(**id).is_some()).copied().collect();
-            here.into_iter().for_each(|id| self.activate(id, ctx));
-        }
+        self.joined_without_a_change(ctx);
+    }
+
+    /// Some are in the roster without a change: they joined again, or came with a reading.
+    pub(super) fn joined_without_a_change(&mut self, ctx: &mut Context<Self>) {
+        let roster = self.state.replica.roster();
+        let here: Vec<_> = self.state.joining.keys().filter(|id| roster.get(**id).is_some()).copied().collect();
+        here.into_iter().for_each(|id| self.activate(id, ctx));
     }
 
     /// Lets one who joined in, once the roster has it.
     pub(super) fn activate(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
-        let Some(Joining { hub, touch, replies, channel }) = self.state.joining.remove(&id) else { return };
+        let Some(Joining { hub, touch, replies, channel, said }) = self.state.joining.remove(&id) else { return };
         if presence.channel != channel {
             return;
         }
         self.supervise(presence, touch.clone(), ctx);
+        if let Some(local) = self.state.locals.get_mut(&id) {
+            local.unsaid = said.is_none();
+        }
         self.claim(id, hub, touch, replies, ctx);
     }
 
@@ -106,7 +111,7 @@ impl RoomActor {
             guard: DeathGuard::new(presence.id, ctx.address()),
         };
         let id = presence.id;
-        self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub: None });
+        self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub: None, unsaid: false });
     }
 
     /// Has the store note that a presence of ours is ours.

@@ -46,10 +46,12 @@ impl RoomActor {
             return;
         }
         let channel = presence.channel.clone();
+        // It is there already if it asks again after a fault.
+        let said = self.state.replica.roster().get(id).cloned();
         match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Join(presence)) {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { channel, hub, touch, replies });
+                self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
             }
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
         }
@@ -72,11 +74,20 @@ impl RoomActor {
             leaving.replies.extend(reply);
             return;
         }
+        let mut said = None;
         if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
+            said = joining.said;
         }
-        self.drop_local(id);
-        self.take_out(id, channel, Cause::Left, reply, ctx);
+        if let Some(local) = self.drop_local(id) {
+            said = (!local.unsaid).then_some(local.presence);
+        }
+        self.take_out(
+            id,
+            channel,
+            Leaving { cause: Cause::Left, after: 0, replies: reply.into_iter().collect(), said },
+            ctx,
+        );
     }
 
     pub(super) fn update(
@@ -162,13 +173,14 @@ impl RoomActor {
         debug!(room = %self.name, count = ids.len(), "pruning stale presences");
         let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
         for id in ids {
-            let Some(Local { presence, hub, .. }) = self.drop_local(id) else { continue };
+            let Some(Local { presence, hub, unsaid, .. }) = self.drop_local(id) else { continue };
             if let Some(hub) = hub {
                 by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
             }
             let (reply, done) = oneshot::channel();
             committed.push(done);
-            self.take_out(id, presence.channel.clone(), Cause::Pruned, Some(reply), ctx);
+            let (channel, replies, said) = (presence.channel.clone(), vec![reply], (!unsaid).then_some(presence));
+            self.take_out(id, channel, Leaving { cause: Cause::Pruned, after: 0, replies, said }, ctx);
         }
         let on_stale = self.rooms.config().on_stale();
         for (hub, channels) in by_hub.into_values() {
@@ -198,20 +210,19 @@ impl RoomActor {
         &mut self,
         id: PresenceId,
         channel: ChannelName,
-        cause: Cause,
-        reply: Option<Reply<()>>,
+        mut leaving: Leaving,
         ctx: &mut Context<Self>,
     ) {
         for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|(_, reply)| reply) {
             let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
         }
-        let before = self.state.leaving.remove(&id).map(|leaving| leaving.replies).unwrap_or_default();
-        let replies = before.into_iter().chain(reply);
+        if let Some(before) = self.state.leaving.remove(&id) {
+            leaving.replies.extend(before.replies);
+            leaving.said = leaving.said.or(before.said);
+        }
         match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Leave { id, channel }) {
-            Ok(Submitted::Waits(after)) => {
-                self.state.leaving.insert(id, Leaving { cause, after, replies: replies.collect() });
-            }
-            Ok(Submitted::CancelledOut) => replies.for_each(|reply| drop(reply.send(Ok(())))),
+            Ok(Submitted::Waits(after)) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
+            Ok(Submitted::CancelledOut) => leaving.replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
             Err(_) => unreachable!("leaves are always taken"),
         }
     }
