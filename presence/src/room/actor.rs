@@ -202,8 +202,9 @@ impl RoomActor {
             self.load(ctx);
         }
         let idle = self.state.is_idle() && !self.loading && self.reports.is_none();
+        let lingers = now.since(self.used) < LINGER && !self.rooms.is_shutting_down();
         if idle
-            && (self.state.replica.roster().is_empty() || now.since(self.used) >= LINGER)
+            && (self.state.replica.roster().is_empty() || !lingers)
             && self.rooms.retire(&self.name, &self.under_way, &ctx.address())
         {
             ctx.stop();

@@ -127,7 +127,7 @@ impl Work {
         &**self.rooms.store()
     }
 
-    /// Begins a life of this node, however long the database takes to be there.
+    /// Begins a life of this node, however long the database takes to be there; unless another process has its name.
     async fn begin(&self) {
         let mut backoff = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(20))
@@ -135,7 +135,7 @@ impl Work {
             .without_max_times()
             .with_jitter()
             .build();
-        let node = NodeId::random();
+        let mut node = NodeId::random();
         let mut told = false;
         loop {
             match self.register(node).await {
@@ -148,6 +148,14 @@ impl Work {
                         debug!(error = %report(&error), "what a former life left is not held yet");
                     }
                     return;
+                }
+                // The answer to an earlier attempt was lost, and the life that it began is over by now.
+                Err(Error::StoreUnavailable(Some(StoreError::Fenced { superseded, .. }))) => {
+                    if superseded {
+                        self.superseded();
+                        return;
+                    }
+                    node = NodeId::random();
                 }
                 Err(error) if !told => {
                     told = true;
@@ -193,8 +201,7 @@ impl Work {
         self.rooms.set_node(None);
         self.lease.borrow_mut().failed();
         if superseded {
-            error!(name = %self.name, "another process took over the name of this node, which ends");
-            self.rooms.set_superseded();
+            self.superseded();
             return;
         }
         warn!(name = %self.name, "this node was taken for dead; it begins a new life and its sockets join again");
@@ -202,6 +209,11 @@ impl Work {
         for room in self.rooms.names() {
             self.rooms.tell_running(&room, ToRoom::Rejoin);
         }
+    }
+
+    fn superseded(&self) {
+        error!(name = %self.name, "another process took over the name of this node, which ends");
+        self.rooms.set_superseded();
     }
 
     /// Calls until there are no more, and tells the rooms what changed.
