@@ -98,7 +98,7 @@ impl Actor for PruningSupervisor {
         let config = self.work.rooms.config().clone();
         self.every(ctx, config.lease() / 3, |work| async move { work.renew().await });
         self.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
-        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
+        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_on_schedule().await) });
         self.every(ctx, config.prune_rooms_interval(), |work| async move {
             log("pruned empty rooms", work.prune_rooms().await);
         });
@@ -261,9 +261,22 @@ impl Work {
         Ok(count + self.batches(|| self.store().sweep(node, BATCH)).await?)
     }
 
+    /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first
+    /// must give the others time.
+    async fn prune_on_schedule(&self) -> Result<usize> {
+        let may_judge = self.lease.borrow().may_judge(self.rooms.now());
+        if may_judge { self.prune_presences(None).await } else { self.prune_own(self.rooms.config().max_age()).await }
+    }
+
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         let node = self.node()?;
         let max_age = max_age.unwrap_or_else(|| self.rooms.config().max_age());
+        let own = self.prune_own(max_age).await?;
+        Ok(own + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
+    }
+
+    /// Prunes the presences of this node.
+    async fn prune_own(&self, max_age: Duration) -> Result<usize> {
         let mut answers = Vec::new();
         for room in self.rooms.names() {
             let (reply, answer) = oneshot::channel();
@@ -278,7 +291,7 @@ impl Work {
             }
         };
         tokio::time::timeout(timeout, own).await.map_err(|_| Error::StoreUnavailable(None))?;
-        Ok(count + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
+        Ok(count)
     }
 
     async fn prune_rooms(&self) -> Result<usize> {

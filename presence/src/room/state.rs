@@ -11,7 +11,7 @@ use actix::Addr;
 use crate::{
     clock::Tick,
     model::{
-        Presence,
+        Meta, Presence,
         notice::{News, Notices},
         replica::Replica,
         roster::Roster,
@@ -71,6 +71,14 @@ pub(crate) struct Leaving {
     pub(crate) said: Option<Arc<Presence>>,
 }
 
+/// An update whose commit is under way.
+pub(crate) struct Updating {
+    /// The commit has a higher batch number than this.
+    pub(crate) after: u64,
+    pub(crate) meta: Meta,
+    pub(crate) reply: Option<Reply<()>>,
+}
+
 /// One who waits for a look at the roster.
 pub(crate) type Reader = Box<dyn FnOnce(&Roster) + Send>;
 
@@ -84,8 +92,7 @@ pub(crate) struct State {
     pub(crate) hubs: HashMap<usize, HubMembers>,
     pub(crate) joining: HashMap<PresenceId, Joining>,
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
-    /// Updates whose commits have a higher batch number than these.
-    pub(crate) updating: HashMap<PresenceId, Vec<(u64, Option<Reply<()>>)>>,
+    pub(crate) updating: HashMap<PresenceId, Vec<Updating>>,
     pub(crate) stale: HashSet<PresenceId>,
     pub(crate) readers: VecDeque<Reader>,
     /// The hubs whose members must be told everything anew.

@@ -109,9 +109,15 @@ impl RoomActor {
             {
                 leaving.remove().replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
             }
+            if let (Write::Update { meta, .. }, None, Some(local)) = (write, failure, self.state.locals.get_mut(&id))
+                && local.presence.meta != *meta
+            {
+                // Also if it was not there to be updated: then it joins again, as it is now.
+                local.presence = Arc::new(Presence { meta: meta.clone(), ..Presence::clone(&local.presence) });
+            }
             if let Entry::Occupied(mut updating) = self.state.updating.entry(id) {
-                let done = updating.get_mut().extract_if(.., |(after, _)| *after < batch);
-                done.filter_map(|(_, reply)| reply).for_each(|reply| drop(reply.send(outcome())));
+                let done = updating.get_mut().extract_if(.., |updating| updating.after < batch);
+                done.filter_map(|one| one.reply).for_each(|reply| drop(reply.send(outcome())));
                 if updating.get().is_empty() {
                     updating.remove();
                 }

@@ -115,7 +115,11 @@ impl RoomActor {
     }
 
     /// Has the store note that a presence of ours is ours.
-    pub(super) fn make_own(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
+    pub(super) fn make_own(&mut self, mut presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        if let Some(last) = self.state.updating.get(&presence.id).and_then(|updating| updating.last()) {
+            // An update is under way, which may not find it there.
+            presence = Arc::new(Presence { meta: last.meta.clone(), ..Presence::clone(&presence) });
+        }
         self.rooms.writer().restore(&self.name, &ctx.address(), presence);
     }
 

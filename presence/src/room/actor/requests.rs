@@ -13,7 +13,7 @@ use crate::{
     room::{
         message::{HubRef, Reply, ToHub},
         presence::ToPresence,
-        state::{Cause, Joining, Leaving, Local},
+        state::{Cause, Joining, Leaving, Local, Updating},
         touch::Touch,
     },
     store::{Write, writer::Submitted},
@@ -121,10 +121,11 @@ impl RoomActor {
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
-        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Update { id, channel, meta }) {
+        let write = Write::Update { id, channel, meta: meta.clone() };
+        match self.rooms.writer().submit(&self.name, &ctx.address(), write) {
             Ok(Submitted::Waits(after)) => {
                 let reply = answer_now_if(self.is_relaxed(), reply);
-                self.state.updating.entry(id).or_default().push((after, reply));
+                self.state.updating.entry(id).or_default().push(Updating { after, meta, reply });
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
@@ -213,7 +214,7 @@ impl RoomActor {
         mut leaving: Leaving,
         ctx: &mut Context<Self>,
     ) {
-        for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|(_, reply)| reply) {
+        for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
             let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
         }
         if let Some(before) = self.state.leaving.remove(&id) {

@@ -35,6 +35,7 @@ struct Seen {
     lose: usize,
     lose_registrations: usize,
     retire_time: Duration,
+    clears_nobody: bool,
 }
 
 impl fmt::Debug for Watched {
@@ -94,6 +95,11 @@ impl Watched {
     /// The next `count` registrations are done, but say that the database is away.
     pub(crate) fn lose_registrations(&self, count: usize) {
         self.seen().lose_registrations = count;
+    }
+
+    /// Nothing that a dead node left is cleared.
+    pub(crate) fn clear_nobody(&self) {
+        self.seen().clears_nobody = true;
     }
 
     /// A retirement is done at once, but takes this long to answer.
@@ -185,6 +191,9 @@ impl Store for Watched {
     }
 
     async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
+        if self.seen().clears_nobody {
+            return Err(away());
+        }
         self.faults.clear(node, dead, remains, limit).await
     }
 
