@@ -145,6 +145,9 @@ struct Inner {
     sockets: watch::Sender<usize>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
     front: Addr<RoomsActor>,
+    /// How many presences are looked after.
+    #[cfg(test)]
+    children: std::sync::atomic::AtomicIsize,
 }
 
 struct Entry {
@@ -231,6 +234,8 @@ impl Rooms {
                 sockets: watch::Sender::new(0),
                 supervisor: OnceLock::new(),
                 front,
+                #[cfg(test)]
+                children: Default::default(),
             }
         });
         let rooms = Self(rooms);
@@ -530,12 +535,16 @@ impl Rooms {
         self.0.draining.store(true, Ordering::Relaxed);
         info!(sockets = self.sockets(), "shutting down");
         self.close_all();
-        let node = self.node();
         let drain = async {
             let sockets = self.0.config.close_timeout().min(SHUTDOWN / 2);
             let _ = tokio::time::timeout(sockets, self.0.sockets.subscribe().wait_for(|open| *open == 0)).await;
-            // Leaves are on their way from connections to rooms to the writer.
+            // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
+            self.names().iter().for_each(|room| self.tell_running(room, ToRoom::Tick));
             let _ = tokio::time::timeout(SHUTDOWN / 4, self.settled()).await;
+            // From here on nothing may be refused to the node and make it begin another life.
+            self.stop_supervisor().await;
+            let node = self.node();
+            self.set_node(None);
             if let Some(node) = node {
                 match self.bounded(self.0.store.retire(node)).await {
                     Ok(commits) => self.changed_elsewhere(commits),
@@ -544,11 +553,15 @@ impl Rooms {
             }
         };
         let _ = tokio::time::timeout(SHUTDOWN, drain).await;
-        if let Some(supervisor) = self.0.supervisor.get() {
-            let _ = supervisor.send(pruning::Stop).await;
-        }
+        self.stop_supervisor().await;
         for thread in self.0.own_threads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             thread.stop();
+        }
+    }
+
+    async fn stop_supervisor(&self) {
+        if let Some(supervisor) = self.0.supervisor.get() {
+            let _ = supervisor.send(pruning::Stop).await;
         }
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct RoomActor {
     state: State,
     loading: bool,
     /// The database was ahead of us, and until when we wait for what is under way.
-    behind: Option<((Epoch, Version), Tick)>,
+    behind: Option<(Option<(Epoch, Version)>, Tick)>,
     /// The hubs that have still to say who is on them, and until when we wait for them.
     reports: Option<(HashSet<usize>, Tick)>,
     /// When somebody last asked about the room.
@@ -149,7 +149,10 @@ impl RoomActor {
             ToRoom::Changed(commit) => self.apply(commit, ctx),
             ToRoom::Removed(commit, close) => self.removed(commit, close, ctx),
             ToRoom::Loaded(result) => self.loaded(result, ctx),
-            ToRoom::Position(position) => self.compare(position),
+            ToRoom::Position(position) => {
+                let until = self.rooms.now().after(self.rooms.config().hold_window());
+                self.compare(position, until);
+            }
             ToRoom::Rejoin => {
                 let mine: Vec<_> = self.state.locals.values().map(|local| local.presence.clone()).collect();
                 mine.into_iter().for_each(|presence| self.make_own(presence, ctx));
@@ -192,13 +195,17 @@ impl RoomActor {
         }
         let hold = self.rooms.config().hold_window();
         let gap = self.state.replica.reload_at(hold).is_some_and(|at| at <= now);
+        if self.has_caught_up() {
+            self.behind = None;
+        }
         let behind = self.behind.is_some_and(|(_, until)| until <= now);
         if (gap || behind) && !self.loading {
             self.load(ctx);
         }
         let idle = self.state.is_idle() && !self.loading && self.reports.is_none();
+        let lingers = now.since(self.used) < LINGER && !self.rooms.is_shutting_down();
         if idle
-            && (self.state.replica.roster().is_empty() || now.since(self.used) >= LINGER)
+            && (self.state.replica.roster().is_empty() || !lingers)
             && self.rooms.retire(&self.name, &self.under_way, &ctx.address())
         {
             ctx.stop();

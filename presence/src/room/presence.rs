@@ -67,7 +67,16 @@ impl Actor for PresenceActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        #[cfg(test)]
+        self.rooms.count_children(1);
         self.look(ctx);
+    }
+}
+
+#[cfg(test)]
+impl Drop for PresenceActor {
+    fn drop(&mut self) {
+        self.rooms.count_children(-1);
     }
 }
 

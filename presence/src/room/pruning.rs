@@ -103,7 +103,7 @@ impl Actor for PruningSupervisor {
                 debug!(error = %report(&error), "not known whether this node is asked to prune, or not answered");
             }
         });
-        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
+        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_on_schedule().await) });
         self.every(ctx, config.prune_rooms_interval(), |work| async move {
             log("pruned empty rooms", work.prune_rooms().await);
         });
@@ -132,7 +132,7 @@ impl Work {
         &**self.rooms.store()
     }
 
-    /// Begins a life of this node, however long the database takes to be there.
+    /// Begins a life of this node, however long the database takes to be there; unless another process has its name.
     async fn begin(&self) {
         let mut backoff = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(20))
@@ -140,7 +140,7 @@ impl Work {
             .without_max_times()
             .with_jitter()
             .build();
-        let node = NodeId::random();
+        let mut node = NodeId::random();
         let mut told = false;
         loop {
             match self.register(node).await {
@@ -153,6 +153,14 @@ impl Work {
                         debug!(error = %report(&error), "what a former life left is not held yet");
                     }
                     return;
+                }
+                // The answer to an earlier attempt was lost, and the life that it began is over by now.
+                Err(Error::StoreUnavailable(Some(StoreError::Fenced { superseded, .. }))) => {
+                    if superseded {
+                        self.superseded();
+                        return;
+                    }
+                    node = NodeId::random();
                 }
                 Err(error) if !told => {
                     told = true;
@@ -198,8 +206,7 @@ impl Work {
         self.rooms.set_node(None);
         self.lease.borrow_mut().failed();
         if superseded {
-            error!(name = %self.name, "another process took over the name of this node, which ends");
-            self.rooms.set_superseded();
+            self.superseded();
             return;
         }
         warn!(name = %self.name, "this node was taken for dead; it begins a new life and its sockets join again");
@@ -207,6 +214,11 @@ impl Work {
         for room in self.rooms.names() {
             self.rooms.tell_running(&room, ToRoom::Rejoin);
         }
+    }
+
+    fn superseded(&self) {
+        error!(name = %self.name, "another process took over the name of this node, which ends");
+        self.rooms.set_superseded();
     }
 
     /// Calls until there are no more, and tells the rooms what changed.
@@ -252,6 +264,13 @@ impl Work {
             }
         }
         Ok(count + self.batches(|| self.store().sweep(node, BATCH)).await?)
+    }
+
+    /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first
+    /// must give the others time.
+    async fn prune_on_schedule(&self) -> Result<usize> {
+        let may_judge = self.lease.borrow().may_judge(self.rooms.now());
+        if may_judge { self.prune_presences(None).await } else { self.prune_own(self.rooms.config().max_age()).await }
     }
 
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {

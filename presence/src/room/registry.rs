@@ -308,6 +308,16 @@ impl Rooms {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn count_children(&self, change: isize) {
+        self.0.children.fetch_add(change, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn children(&self) -> usize {
+        usize::try_from(self.0.children.load(Ordering::Relaxed)).expect("only those that started have stopped")
+    }
+
     pub(crate) fn set_node(&self, node: Option<NodeId>) {
         self.0.node.send_replace(node);
     }

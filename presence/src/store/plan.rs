@@ -108,9 +108,7 @@ pub(super) fn plan(
             }
             Write::Update { channel, user, meta, .. } => {
                 let Some(was) = there.filter(|was| was.channel == *channel) else { continue };
-                let user = user.as_ref().unwrap_or(&was.user).clone();
-                let meta = meta.as_ref().unwrap_or(&was.meta).clone();
-                let now = Arc::new(Presence { user, meta, ..Presence::clone(was) });
+                let now = Arc::new(was.changed(user.clone(), meta.clone()));
                 if was.user != now.user {
                     plan.delta.updated.push(now.clone());
                     plan.taken.push(now);

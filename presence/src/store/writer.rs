@@ -20,8 +20,8 @@ use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Tick},
-    model::{Meta, Presence},
-    name::{NodeId, PresenceId, RoomName, UserId},
+    model::Presence,
+    name::{NodeId, PresenceId, RoomName},
     room::{
         actor::RoomActor,
         message::{Committed, ToRoom},
@@ -148,12 +148,6 @@ impl Writer {
     pub(crate) fn touch(&self, id: PresenceId, seen: Tick) {
         self.queue().touches.insert(id, seen);
         self.0.work.notify_one();
-    }
-
-    /// How many hold this writer: the rooms, the writer's task, and each child of a room.
-    #[cfg(test)]
-    pub(crate) fn holders(&self) -> usize {
-        Arc::strong_count(&self.0)
     }
 
     /// Resolves when nothing waits and nothing is under way.
@@ -468,7 +462,7 @@ fn merge(waiting: &mut BTreeMap<PresenceId, (Write, Tried)>, write: Write, tried
             return Merged::CancelledOut;
         }
         (Write::Join(presence), Write::Update { user, meta, .. }) => {
-            *presence = Arc::new(changed(presence, user, meta));
+            *presence = Arc::new(presence.changed(user, meta));
         }
         (Write::Update { user, meta, .. }, Write::Update { user: later_user, meta: later_meta, .. }) => {
             *user = later_user.or_else(|| user.take());
@@ -478,7 +472,7 @@ fn merge(waiting: &mut BTreeMap<PresenceId, (Write, Tried)>, write: Write, tried
         (Write::Join(presence), Write::Join(again)) if presence.channel == again.channel => {}
         // What left, or was updated, is in the database: a leave to come must reach it.
         (Write::Update { channel, user, meta, .. }, Write::Join(presence)) if *channel == presence.channel => {
-            let presence = changed(&presence, user.take(), meta.take());
+            let presence = presence.changed(user.take(), meta.take());
             (*earlier, *earlier_tried) = (Write::Join(Arc::new(presence)), Tried::Yes);
         }
         (Write::Leave { .. }, write @ Write::Join(_)) => (*earlier, *earlier_tried) = (write, Tried::Yes),
@@ -487,12 +481,6 @@ fn merge(waiting: &mut BTreeMap<PresenceId, (Write, Tried)>, write: Write, tried
         (earlier, write) => *earlier = write,
     }
     Merged::Waits
-}
-
-/// The presence with what is given for it.
-fn changed(presence: &Presence, user: Option<Option<UserId>>, meta: Option<Meta>) -> Presence {
-    let presence = presence.clone();
-    Presence { user: user.unwrap_or(presence.user), meta: meta.unwrap_or(presence.meta), ..presence }
 }
 
 /// Says once that the database is away, and once that it is back; waits longer and longer in between.

@@ -9,6 +9,7 @@ use actix::{AsyncContext, Context, WrapFuture};
 use tracing::debug;
 
 use crate::{
+    clock::Tick,
     model::{Delta, Presence, Snapshot, replica::Applied},
     name::{Epoch, PresenceId, Version},
     room::{
@@ -25,7 +26,7 @@ impl RoomActor {
         let Committed { batch, writes, retried, result } = committed;
         match result {
             Ok(commit) => {
-                let unsaid = self.unsaid(&writes, &retried, &commit.delta);
+                let unsaid = self.unsaid(batch, &writes, &retried, &commit.delta);
                 let leaving = &self.state.leaving;
                 let pruned = |presence: &Presence| {
                     leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Pruned)
@@ -43,27 +44,48 @@ impl RoomActor {
         }
     }
 
-    /// What earlier attempts did whose answers were lost, so that nobody was told.
-    fn unsaid(&self, writes: &[Write], retried: &HashSet<PresenceId>, done: &Delta) -> Delta {
-        let mut unsaid = Delta::default();
-        if !self.state.known {
-            return unsaid;
+    /// What an earlier attempt did whose answer was lost: this one found it done, so its delta does not hold it, but nobody
+    /// has been told.
+    fn unsaid(&mut self, batch: u64, writes: &[Write], retried: &HashSet<PresenceId>, done: &Delta) -> Delta {
+        for presence in &done.joined {
+            if let Some(joining) = self.state.joining.get_mut(&presence.id) {
+                joining.said = Some(presence.clone());
+            } else if let Some(leaving) = self.state.leaving.get_mut(&presence.id) {
+                leaving.said = Some(presence.clone());
+            } else if let Some(local) = self.state.locals.get_mut(&presence.id) {
+                local.unsaid = false;
+            }
         }
+        let mut unsaid = Delta::default();
         let among = |presences: &[Arc<Presence>], id| presences.iter().find(|one| one.id == id).cloned();
         for write in writes.iter().filter(|write| retried.contains(&write.id())) {
             let id = write.id();
-            match (write, self.state.replica.roster().get(id)) {
-                (Write::Join(presence), None) if among(&done.joined, id).is_none() => {
+            match (write, self.state.leaving.get_mut(&id)) {
+                (Write::Join(presence), Some(leaving)) if leaving.said.is_none() => {
+                    leaving.said = Some(presence.clone());
                     unsaid.joined.push(presence.clone());
                 }
-                (Write::Leave { .. }, Some(was)) if among(&done.left, id).is_none() => unsaid.left.push(was.clone()),
-                // It came by an attempt to join that was then taken back.
-                (Write::Leave { .. }, None) => unsaid.joined.extend(among(&done.left, id)),
-                (Write::Update { user, meta, .. }, Some(was)) if among(&done.updated, id).is_none() => {
-                    let user = user.as_ref().unwrap_or(&was.user).clone();
-                    let meta = meta.as_ref().unwrap_or(&was.meta).clone();
-                    let now = Presence { user, meta, ..Presence::clone(was) };
-                    unsaid.updated.extend((!was.looks_like(&now)).then(|| Arc::new(now)));
+                (Write::Leave { .. }, Some(leaving)) if leaving.after < batch => {
+                    match (leaving.said.take(), among(&done.left, id)) {
+                        (None, Some(left)) => unsaid.joined.push(left),
+                        (Some(was), None) => unsaid.left.push(was),
+                        _ => {}
+                    }
+                }
+                (Write::Update { user, meta, .. }, None) if among(&done.updated, id).is_none() => {
+                    if let Some(local) = self.state.locals.get(&id) {
+                        unsaid.updated.push(Arc::new(local.presence.changed(user.clone(), meta.clone())));
+                    }
+                }
+                (Write::Join(presence), None) => {
+                    let local = self.state.locals.get_mut(&id).map(|local| &mut local.unsaid);
+                    let joining = self.state.joining.get_mut(&id);
+                    if local.is_some_and(std::mem::take) {
+                        unsaid.joined.push(presence.clone());
+                    } else if let Some(joining) = joining.filter(|joining| joining.said.is_none()) {
+                        joining.said = Some(presence.clone());
+                        unsaid.joined.push(presence.clone());
+                    }
                 }
                 _ => {}
             }
@@ -86,9 +108,18 @@ impl RoomActor {
             {
                 leaving.remove().replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
             }
+            if let (Write::Update { user, meta, .. }, None, Some(local)) =
+                (write, failure, self.state.locals.get_mut(&id))
+            {
+                // Also if it was not there to be updated: then it joins again, as it is now.
+                let now = local.presence.changed(user.clone(), meta.clone());
+                if !local.presence.looks_like(&now) {
+                    local.presence = Arc::new(now);
+                }
+            }
             if let Entry::Occupied(mut updating) = self.state.updating.entry(id) {
-                let done = updating.get_mut().extract_if(.., |(after, _)| *after < batch);
-                done.filter_map(|(_, reply)| reply).for_each(|reply| drop(reply.send(outcome())));
+                let done = updating.get_mut().extract_if(.., |updating| updating.after < batch);
+                done.filter_map(|one| one.reply).for_each(|reply| drop(reply.send(outcome())));
                 if updating.get().is_empty() {
                     updating.remove();
                 }
@@ -99,6 +130,15 @@ impl RoomActor {
     /// Takes in a change, our own or another's.
     pub(super) fn apply(&mut self, RoomCommit { epoch, version, delta, .. }: RoomCommit, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
+        if delta.is_empty() {
+            // Not the change that led to this version, which was another's, or our own whose answer was lost.
+            let at_rest = self.state.joining.is_empty() && !self.state.known;
+            if !at_rest {
+                self.compare(Some((epoch, version)), now);
+            }
+            self.joined_without_a_change(ctx);
+            return;
+        }
         self.in_model = true;
         let applied = self.state.replica.apply(now, epoch, version, delta);
         self.in_model = false;
@@ -151,20 +191,26 @@ impl RoomActor {
         }
     }
 
-    /// The database says that the room stands at `position`. If that is ahead of us, what is missing may be on its way.
-    pub(super) fn compare(&mut self, position: Option<(Epoch, Version)>) {
-        let ours = self.state.replica.position();
-        let behind = match (position, ours) {
+    /// The database says that the room stands at `position`. If that is ahead of us, what is missing may be on its way;
+    /// `until` then we wait for it.
+    pub(super) fn compare(&mut self, position: Option<(Epoch, Version)>, until: Tick) {
+        let behind = match (position, self.state.replica.position()) {
             (Some((epoch, version)), Some((known, at))) => epoch != known || version > at,
-            (Some(_), None) => self.state.known,
+            (Some(_), None) => self.state.known || !self.state.joining.is_empty(),
             (None, Some(_)) => !self.state.replica.roster().is_empty(),
             (None, None) => false,
         };
-        if !behind {
-            self.behind = None;
-        } else if self.behind.is_none() {
-            let until = self.rooms.now().after(self.rooms.config().hold_window());
-            self.behind = Some((position.or(ours).unwrap_or_else(|| unreachable!("one of them is ahead")), until));
+        if behind {
+            let until = self.behind.map_or(until, |(_, other)| other.min(until));
+            self.behind = Some((position, until));
+        }
+    }
+
+    /// Whether what the database was ahead of us has come in by now.
+    pub(super) fn has_caught_up(&self) -> bool {
+        match (self.behind, self.state.replica.position()) {
+            (Some((Some((epoch, version)), _)), Some((known, at))) => epoch == known && version <= at,
+            _ => false,
         }
     }
 }

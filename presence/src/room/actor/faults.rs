@@ -53,7 +53,8 @@ impl RoomActor {
             state.replica = old.replica;
             for Joiner { hub, presence, touch, replies } in old.notices.forget(|_| true) {
                 let channel = presence.channel.clone();
-                state.joining.insert(presence.id, Joining { channel, hub: Some(hub), touch, replies });
+                let said = Some(presence.clone());
+                state.joining.insert(presence.id, Joining { channel, hub: Some(hub), touch, replies, said });
             }
             state.notices = old.notices;
         }

@@ -46,22 +46,27 @@ impl RoomActor {
         for id in arrived {
             self.activate(id, ctx);
         }
-        // Some are in the roster without a change: they joined again, or came with a reading.
-        if !self.state.joining.is_empty() {
-            let roster = self.state.replica.roster();
-            let here: Vec<_> = self.state.joining.keys().filter(|id| roster.get(**id).is_some()).copied().collect();
-            here.into_iter().for_each(|id| self.activate(id, ctx));
-        }
+        self.joined_without_a_change(ctx);
+    }
+
+    /// Some are in the roster without a change: they joined again, or came with a reading.
+    pub(super) fn joined_without_a_change(&mut self, ctx: &mut Context<Self>) {
+        let roster = self.state.replica.roster();
+        let here: Vec<_> = self.state.joining.keys().filter(|id| roster.get(**id).is_some()).copied().collect();
+        here.into_iter().for_each(|id| self.activate(id, ctx));
     }
 
     /// Lets one who joined in, once the roster has it.
     pub(super) fn activate(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
-        let Some(Joining { hub, touch, replies, channel }) = self.state.joining.remove(&id) else { return };
+        let Some(Joining { hub, touch, replies, channel, said }) = self.state.joining.remove(&id) else { return };
         if presence.channel != channel {
             return;
         }
         self.supervise(presence, touch.clone(), ctx);
+        if let Some(local) = self.state.locals.get_mut(&id) {
+            local.unsaid = said.is_none();
+        }
         match hub {
             Some(hub) => self.claim(id, hub, touch, replies, ctx),
             None => replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
@@ -103,11 +108,15 @@ impl RoomActor {
             guard: DeathGuard::new(presence.id, ctx.address()),
         };
         let id = presence.id;
-        self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub: None });
+        self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub: None, unsaid: false });
     }
 
     /// Has the store note that a presence of ours is ours.
-    pub(super) fn make_own(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
+    pub(super) fn make_own(&mut self, mut presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        // An update is under way, which may not find it there.
+        for one in self.state.updating.get(&presence.id).into_iter().flatten() {
+            presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
+        }
         self.rooms.writer().restore(&self.name, &ctx.address(), presence);
     }
 

@@ -10,12 +10,12 @@ use crate::{
     Error,
     config::OnStale,
     model::{Meta, Presence},
-    name::{ChannelName, PresenceId},
+    name::{ChannelName, PresenceId, UserId},
     room::{
         close_code,
         message::{HubRef, Reply, ToHub},
         presence::ToPresence,
-        state::{Cause, Joining, Leaving, Local},
+        state::{Cause, Joining, Leaving, Local, Updating},
         touch::Touch,
     },
     store::{RoomCommit, Write, writer::Submitted},
@@ -40,7 +40,7 @@ impl RoomActor {
                 _ if local.presence.user == presence.user => drop(reply.send(Ok(()))),
                 _ => {
                     let (channel, user) = (presence.channel.clone(), Some(presence.user.clone()));
-                    self.submit_update(Write::Update { id, channel, user, meta: None }, reply, ctx);
+                    self.submit_update(id, channel, (user, None), reply, ctx);
                 }
             }
             return;
@@ -51,10 +51,12 @@ impl RoomActor {
             return;
         }
         let channel = presence.channel.clone();
+        // It is there already if it asks again after a fault.
+        let said = self.state.replica.roster().get(id).cloned();
         match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Join(presence)) {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { channel, hub, touch, replies });
+                self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
             }
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
         }
@@ -77,11 +79,16 @@ impl RoomActor {
             leaving.replies.extend(reply);
             return;
         }
+        let mut said = None;
         if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
+            said = joining.said;
         }
-        self.drop_local(id);
-        self.take_out(vec![(id, channel, reply)], Cause::Left, ctx);
+        if let Some(local) = self.drop_local(id) {
+            said = (!local.unsaid).then_some(local.presence);
+        }
+        let leaving = Leaving { cause: Cause::Left, after: 0, replies: reply.into_iter().collect(), said };
+        self.take_out(vec![(id, channel, leaving)], ctx);
     }
 
     pub(super) fn update(
@@ -99,16 +106,23 @@ impl RoomActor {
             None if !self.state.joining.contains_key(&id) => {
                 let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
             }
-            _ => self.submit_update(Write::Update { id, channel, user: None, meta: Some(meta) }, reply, ctx),
+            _ => self.submit_update(id, channel, (None, Some(meta)), reply, ctx),
         }
     }
 
-    fn submit_update(&mut self, write: Write, reply: Reply<()>, ctx: &mut Context<Self>) {
-        let id = write.id();
+    fn submit_update(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        (user, meta): (Option<Option<UserId>>, Option<Meta>),
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        let write = Write::Update { id, channel, user: user.clone(), meta: meta.clone() };
         match self.rooms.writer().submit(&self.name, &ctx.address(), write) {
             Ok(Submitted::Waits(after)) => {
                 let reply = answer_now_if(self.is_relaxed(), reply);
-                self.state.updating.entry(id).or_default().push((after, reply));
+                self.state.updating.entry(id).or_default().push(Updating { after, user, meta, reply });
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
@@ -159,10 +173,12 @@ impl RoomActor {
         let leaves = left.iter().map(|local| {
             let (reply, done) = oneshot::channel();
             committed.push(done);
-            (local.presence.id, local.presence.channel.clone(), Some(reply))
+            let said = (!local.unsaid).then(|| local.presence.clone());
+            let leaving = Leaving { cause: Cause::Pruned, after: 0, replies: vec![reply], said };
+            (local.presence.id, local.presence.channel.clone(), leaving)
         });
         let leaves = leaves.collect();
-        self.take_out(leaves, Cause::Pruned, ctx);
+        self.take_out(leaves, ctx);
         let close = (self.rooms.config().on_stale() == OnStale::Close).then_some((close_code::STALE, "stale"));
         self.tell_removed(left, close);
         committed
@@ -207,25 +223,20 @@ impl RoomActor {
     }
 
     /// Has the store remove presences, all in one transaction; that they left is announced when it has.
-    fn take_out(
-        &mut self,
-        leaves: Vec<(PresenceId, ChannelName, Option<Reply<()>>)>,
-        cause: Cause,
-        ctx: &mut Context<Self>,
-    ) {
+    fn take_out(&mut self, leaves: Vec<(PresenceId, ChannelName, Leaving)>, ctx: &mut Context<Self>) {
         let writes = leaves.iter().map(|(id, channel, _)| Write::Leave { id: *id, channel: channel.clone() }).collect();
         let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address(), writes);
-        for ((id, _, reply), submitted) in leaves.into_iter().zip(submitted) {
-            for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|(_, reply)| reply) {
+        for ((id, _, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
+            for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
                 let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
             }
-            let before = self.state.leaving.remove(&id).map(|leaving| leaving.replies).unwrap_or_default();
-            let replies = before.into_iter().chain(reply);
+            if let Some(before) = self.state.leaving.remove(&id) {
+                leaving.replies.extend(before.replies);
+                leaving.said = leaving.said.or(before.said);
+            }
             match submitted {
-                Submitted::Waits(after) => {
-                    self.state.leaving.insert(id, Leaving { cause, after, replies: replies.collect() });
-                }
-                Submitted::CancelledOut => replies.for_each(|reply| drop(reply.send(Ok(())))),
+                Submitted::Waits(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
+                Submitted::CancelledOut => leaving.replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
             }
         }
     }

@@ -146,7 +146,7 @@ impl Node {
 
     /// How many children and other actors hold the writer, beyond the rooms themselves.
     pub(crate) fn children(&self) -> usize {
-        self.rooms.writer().holders() - 2
+        self.rooms.children()
     }
 }
 

@@ -84,7 +84,7 @@ impl Client {
         *self.joined.borrow_mut().entry(room.clone()).or_insert_with(PresenceId::random)
     }
 
-    fn presence(&self, room: &RoomName) -> Arc<Presence> {
+    pub(crate) fn presence(&self, room: &RoomName) -> Arc<Presence> {
         let node = self.rooms.node().unwrap_or_else(NodeId::random);
         Arc::new(Presence::new(self.id(room), self.channel.clone(), self.user.clone(), node))
     }

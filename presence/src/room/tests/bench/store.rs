@@ -36,6 +36,9 @@ struct Seen {
     refuse: Option<Refuse>,
     commit_time: Duration,
     lose: usize,
+    lose_registrations: usize,
+    retire_time: Duration,
+    clears_nobody: bool,
 }
 
 impl fmt::Debug for Watched {
@@ -92,6 +95,21 @@ impl Watched {
         self.seen().lose = count;
     }
 
+    /// The next `count` registrations are done, but say that the database is away.
+    pub(crate) fn lose_registrations(&self, count: usize) {
+        self.seen().lose_registrations = count;
+    }
+
+    /// Nothing that a dead node left is cleared.
+    pub(crate) fn clear_nobody(&self) {
+        self.seen().clears_nobody = true;
+    }
+
+    /// A retirement is done at once, but takes this long to answer.
+    pub(crate) fn retire_takes(&self, time: Duration) {
+        self.seen().retire_time = time;
+    }
+
     /// Commits are done, but do not answer until they are released.
     pub(crate) fn hang_after_commit(&self) {
         self.hanging.send_replace(true);
@@ -100,6 +118,16 @@ impl Watched {
     pub(crate) fn release_commits(&self) {
         self.hanging.send_replace(false);
     }
+}
+
+fn away() -> StoreError {
+    StoreError::Unavailable(Arc::new(std::fmt::Error))
+}
+
+fn take_one(left: &mut usize) -> bool {
+    let some = *left > 0;
+    *left = left.saturating_sub(1);
+    some
 }
 
 fn refused() -> StoreError {
@@ -113,7 +141,8 @@ impl Store for Watched {
     }
 
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        self.faults.register(node, name, lease).await
+        let answer = self.faults.register(node, name, lease).await;
+        if answer.is_ok() && take_one(&mut self.seen().lose_registrations) { Err(away()) } else { answer }
     }
 
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
@@ -135,13 +164,7 @@ impl Store for Watched {
         }
         let answer = self.faults.commit(node, rooms).await;
         let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
-        let lost = {
-            let lose = &mut self.seen().lose;
-            let lost = *lose > 0;
-            *lose = lose.saturating_sub(1);
-            lost
-        };
-        if lost { Err(StoreError::Unavailable(Arc::new(std::fmt::Error))) } else { answer }
+        if take_one(&mut self.seen().lose) { Err(away()) } else { answer }
     }
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
@@ -183,6 +206,9 @@ impl Store for Watched {
     }
 
     async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
+        if self.seen().clears_nobody {
+            return Err(away());
+        }
         self.faults.clear(node, dead, remains, limit).await
     }
 
@@ -223,6 +249,9 @@ impl Store for Watched {
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
-        self.faults.retire(node).await
+        let answer = self.faults.retire(node).await;
+        let time = self.seen().retire_time;
+        tokio::time::sleep(time).await;
+        answer
     }
 }
