@@ -232,8 +232,8 @@ config! {
     reconcile_interval: Duration = |_| secs(5);
     /// How long a change that arrived before its predecessor waits for it, until the room is read anew. Default 200 ms.
     hold_window: Duration = |_| Duration::from_millis(200);
-    /// How long a join or update waits for the database. Default 5 s; at most `handshake_timeout`, so that a socket that
-    /// cannot join is told so.
+    /// How long a join or update waits for the database. Default 5 s. It should be shorter than `handshake_timeout`: else a
+    /// socket that cannot join is answered 500 instead of 503.
     store_timeout: Duration = |_| secs(5);
     /// Time between pings to a silent client. Default 20 s.
     ping_interval: Duration = |_| secs(20);
@@ -320,8 +320,6 @@ impl Config {
             time(field, value, value >= ms(10), "it must be at least 10 ms")?;
             time(field, value, value <= secs(24 * 3600), "it must be at most a day")?;
         }
-        let store = self.store_timeout;
-        time("store_timeout", store, store <= self.handshake_timeout, "it must be at most `handshake_timeout`")?;
         for (field, value) in [
             ("max_frame_bytes", self.max_frame_bytes),
             ("outbox_frames", self.outbox_frames),

@@ -1,5 +1,7 @@
 //! The command-line tool as its users run it: as a process of its own, on a SQLite file that others use too.
 
+#![expect(clippy::unwrap_used, reason = "what fails a test may say so briefly")]
+
 #[path = "cli/command.rs"]
 mod command;
 #[path = "cli/database.rs"]

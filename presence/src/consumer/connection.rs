@@ -150,6 +150,8 @@ impl Handler<ToConnection> for Connection {
         match message {
             ToConnection::Close { code, reason } => self.close(code, reason, ctx),
             ToConnection::Removed { room, close } => match close {
+                // It has joined again before it heard of this.
+                _ if self.channel.is_in(&room) => {}
                 Some((code, reason)) => self.close(code, reason, ctx),
                 None => self.inbox.push_event(Job::Removed(room)),
             },

@@ -146,6 +146,8 @@ async fn serve<C: Consumer>(
             Ok(Job::Event(event)) => {
                 (call(limit, async { consumer.event(socket, (*event).clone()).await }).await, "event")
             }
+            // It has joined again before it heard of this.
+            Ok(Job::Removed(room)) if socket.is_in(&room) => continue,
             Ok(Job::Removed(room)) => (call(limit, async { consumer.removed(socket, room).await }).await, "removed"),
         };
         if !tell(outcome, method, socket) {

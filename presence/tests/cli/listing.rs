@@ -67,7 +67,8 @@ async fn hostile_names_break_no_line_and_are_exact_for_programs() {
         .map(|room| room["room"].as_str().unwrap().to_owned())
         .collect();
     let mut expected = names.map(str::to_owned);
-    (told.sort(), expected.sort());
+    told.sort();
+    expected.sort();
     assert_eq!(told, expected);
     for name in names {
         let users = database.run(&["users", "--json", "--", name]).json();
