@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     name::{NodeId, NodeName},
+    room::pruning::CLI,
     store::{SqlStore, Store, StoreError},
 };
 
@@ -45,6 +46,6 @@ async fn keep_alive(store: &SqlStore, node: NodeId) -> StoreError {
 /// Nobody else's, so that two commands at once never take each other's place.
 fn name(node: NodeId) -> NodeName {
     let host = gethostname::gethostname();
-    let named = |host: &str| NodeName::new(format!("presence-cli:{host}:{}", node.as_uuid().simple()));
+    let named = |host: &str| NodeName::new(format!("{CLI}{host}:{}", node.as_uuid().simple()));
     named(&host.to_string_lossy()).or_else(|_| named("-")).expect("short, and without control characters")
 }

@@ -17,13 +17,15 @@ use crate::{
     CloseCode, Error, Result,
     model::lease::Lease,
     name::{NodeId, NodeName, RoomName, UserId},
-    store::{Batch, PruneRequest, Remains, Store, StoreError, writer::report},
+    store::{Batch, NodeState, PruneRequest, Remains, Store, StoreError, writer::report},
 };
 
 use super::{Rooms, message::ToRoom};
 
 /// How many presences are removed in one transaction, so that joins never wait for more than that.
 const BATCH: u64 = 1000;
+/// How the names begin under which the command line registers itself for a moment.
+pub(crate) const CLI: &str = "presence-cli:";
 /// How many rooms are compared in one query.
 const COMPARE: usize = 500;
 
@@ -132,6 +134,20 @@ impl Work {
         &**self.rooms.store()
     }
 
+    /// Nodes that share a database and no more learn of one another's changes late, and do not hear what is said.
+    async fn warn_of_others(&self, node: NodeId) {
+        let Ok(nodes) = self.rooms.bounded(self.store().nodes()).await else { return };
+        let others = nodes.iter().filter(|other| other.node != node && matches!(other.state, NodeState::Live { .. }));
+        let others: Vec<_> = others.map(|other| other.name.as_str()).filter(|name| !name.starts_with(CLI)).collect();
+        if !others.is_empty() {
+            warn!(
+                ?others,
+                every = ?self.rooms.config().reconcile_interval(),
+                "other nodes use this database: changes of theirs arrive when rooms are compared, and messages do not"
+            );
+        }
+    }
+
     /// Begins a life of this node, however long the database takes to be there; unless another process has its name.
     async fn begin(&self) {
         let mut backoff = ExponentialBuilder::new()
@@ -152,6 +168,7 @@ impl Work {
                     if let Err(error) = self.hold_former().await {
                         debug!(error = %report(&error), "what a former life left is not held yet");
                     }
+                    self.warn_of_others(node).await;
                     return;
                 }
                 // The answer to an earlier attempt was lost, and the life that it began is over by now.
