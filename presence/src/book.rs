@@ -8,3 +8,12 @@ struct QuickStart;
 
 #[doc = include_str!("../../docs/configuration.md")]
 struct Configuration;
+
+#[doc = include_str!("../../docs/consumers.md")]
+struct Consumers;
+
+#[doc = include_str!("../../docs/rooms.md")]
+struct RoomsFromAnywhere;
+
+#[doc = include_str!("../../docs/testing.md")]
+struct Testing;
