@@ -37,7 +37,7 @@ pub enum OnStale {
     /// It is closed with 4408.
     #[default]
     Close,
-    /// It stays open, outside of the room, and [`Consumer::pruned`](crate::Consumer::pruned) is called; it may join again.
+    /// It stays open, outside of the room, and [`Consumer::removed`](crate::Consumer::removed) is called; it may join again.
     Keep,
 }
 

@@ -119,10 +119,11 @@ async fn ask(
 
 fn may_yet_answer(node: &NodeSummary, answers: &[PruneAnswer]) -> bool {
     let answer = answers.iter().find(|answer| answer.node == node.node);
-    match node.state {
-        NodeState::Live { .. } => answer.is_some_and(|answer| answer.pruned.is_none()),
-        NodeState::Expired { .. } => node.presences > node.held,
-        NodeState::Fenced { .. } => false,
+    match (node.state, answer) {
+        (NodeState::Live { .. }, Some(answer)) => answer.pruned.is_none(),
+        // One that has just come to life is asked next time.
+        (NodeState::Live { .. } | NodeState::Expired { .. }, _) => node.presences > node.held,
+        (NodeState::Fenced { .. }, _) => false,
     }
 }
 
