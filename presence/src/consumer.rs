@@ -7,7 +7,6 @@ pub(crate) mod inbox;
 pub(crate) mod json;
 pub(crate) mod kill;
 pub(crate) mod origin;
-pub(crate) mod outbox;
 pub(crate) mod run;
 pub(crate) mod scope;
 pub(crate) mod socket;

@@ -15,13 +15,12 @@ use tracing::debug;
 use crate::{
     Rooms,
     clock::Tick,
-    room::{channel::Channel, close_code, message::ToConnection, registry::LocalHub, wire::Frames},
+    room::{channel::Channel, close_code, message::ToConnection, outbox::Outbox, registry::LocalHub, wire::Frames},
 };
 
 use super::{
     inbox::{Inbox, Job},
     kill::KillSwitch,
-    outbox::Outbox,
     transport::{Inbound, Incoming},
 };
 

@@ -11,7 +11,11 @@ use tracing::{debug, warn};
 use crate::{
     Consumer, Error, Result, Rooms, Socket,
     name::UserId,
-    room::{hub::HubSocket, touch::Touch},
+    room::{
+        hub::HubSocket,
+        outbox::{Bounds, Outbound, Outbox},
+        touch::Touch,
+    },
     store::writer::report,
 };
 
@@ -20,7 +24,6 @@ use super::{
     inbox::Inbox,
     kill::KillSwitch,
     origin::Origins,
-    outbox::{Bounds, Outbound, Outbox},
     run::run,
     scope::Scope,
     transport::{Inbound, handshake},
@@ -137,7 +140,7 @@ impl Upgrade {
         let (decided, decision) = oneshot::channel();
         let (connection, outbox) = self.connect(consumer, req, payload, decided);
         // If the client goes while it waits, this future is dropped, and the connection learns that there is no response.
-        let body = Outbound { outbox, connection };
+        let body = Outbound { outbox, connection: connection.recipient() };
         let accepted = decision.await.unwrap_or_else(|_| Err(Error::other("the consumer's task is gone")));
         let subprotocol = match accepted {
             Ok(subprotocol) => subprotocol,

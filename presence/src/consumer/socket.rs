@@ -14,12 +14,11 @@ use crate::{
     clock::Tick,
     model::Meta,
     name::{ChannelName, GroupName, RoomName, UserId},
-    room::{channel::Channel, hub::Sockets, message::ToConnection},
+    room::{channel::Channel, hub::Sockets, message::ToConnection, outbox::Outbox},
 };
 
 use super::{
     connection::{Connection, close_frame},
-    outbox::Outbox,
     scope::Scope,
 };
 

@@ -22,6 +22,7 @@ use crate::{
     clock::Tick,
     config::Durability,
     name::{Epoch, RoomName, Version},
+    store::writer::Committed,
 };
 
 use super::{
@@ -109,17 +110,30 @@ impl Handler<ToRoom> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, message: ToRoom, ctx: &mut Self::Context) {
+        self.guarded(ctx, |room, ctx| room.act(message, ctx));
+    }
+}
+
+impl Handler<Committed> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, committed: Committed, ctx: &mut Self::Context) {
+        self.guarded(ctx, |room, ctx| room.committed(committed, ctx));
+    }
+}
+
+impl RoomActor {
+    /// Handles a message. A panic costs that message and no other.
+    fn guarded(&mut self, ctx: &mut Context<Self>, handle: impl FnOnce(&mut Self, &mut Context<Self>)) {
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            self.act(message, ctx);
+            handle(self, ctx);
             self.settle(ctx);
         }));
         if handled.is_err() {
             self.failed(ctx);
         }
     }
-}
 
-impl RoomActor {
     fn act(&mut self, message: ToRoom, ctx: &mut Context<Self>) {
         match message {
             ToRoom::Join { presence, hub, touch, reply } => self.join(presence, hub, touch, reply, ctx),
@@ -145,7 +159,6 @@ impl RoomActor {
                 self.state.stale.insert(id);
             }
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
-            ToRoom::Committed(committed) => self.committed(committed, ctx),
             ToRoom::Changed(commit) => self.apply(commit, ctx),
             ToRoom::Removed(commit, close) => self.removed(commit, close, ctx),
             ToRoom::Loaded(result) => self.loaded(result, ctx),

@@ -20,7 +20,6 @@ use tracing::error;
 
 use crate::{
     clock::{Clock, Tick},
-    consumer::outbox::{Filling, Outbox},
     model::Presence,
     name::{ChannelName, Epoch, GroupName, RoomName, Version},
 };
@@ -28,6 +27,7 @@ use crate::{
 use super::{
     close_code,
     message::{HubRef, Joiner, Report, RoomFlush, ToConnection, ToHub, ToRoom},
+    outbox::{Filling, Outbox},
     touch::Touch,
 };
 

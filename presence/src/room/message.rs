@@ -1,7 +1,6 @@
 //! What is said to a room, to a hub, to a connection, and what they answer.
 
 use std::{
-    collections::HashSet,
     ops::Deref,
     sync::{
         Arc,
@@ -16,7 +15,7 @@ use crate::{
     Error,
     model::{Meta, Presence, Snapshot, roster::Roster},
     name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, Version},
-    store::{RoomCommit, StoreError, Write},
+    store::{RoomCommit, StoreError},
 };
 
 use super::{
@@ -104,8 +103,6 @@ pub(crate) enum ToRoom {
     Stale(PresenceId),
     /// A child is gone that should not be.
     ChildDied(PresenceId),
-    /// The writer is done with what the room gave it.
-    Committed(Committed),
     /// The room changed by another hand: a sweep, or another node.
     Changed(RoomCommit),
     /// Those who left in this were removed on purpose, although their sockets are open. With a code, these are closed.
@@ -126,17 +123,6 @@ pub(crate) enum ToRoom {
     /// Make the child of this presence fail.
     #[cfg(any(test, feature = "testing"))]
     PanicChild(PresenceId),
-}
-
-/// What became of changes that the room gave to the writer.
-#[derive(Debug)]
-pub(crate) struct Committed {
-    /// The number of the batch that they went in.
-    pub(crate) batch: u64,
-    pub(crate) writes: Vec<Write>,
-    /// Those that may have been done by an earlier attempt, whose answer was lost.
-    pub(crate) retried: HashSet<PresenceId>,
-    pub(crate) result: Result<RoomCommit, StoreError>,
 }
 
 /// Who of a room is on one hub.

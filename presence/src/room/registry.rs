@@ -15,7 +15,6 @@ use tokio::sync::oneshot;
 use crate::{
     Error, Result,
     clock::{Clock, Tick},
-    consumer::outbox::Filling,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName},
     signal::Signals,
@@ -28,6 +27,7 @@ use super::{
     channel::Channels,
     hub::{HubActor, Sockets},
     message::{HubRef, Reply, ToRoom, Told, UnderWay},
+    outbox::Filling,
     touch::Touch,
 };
 

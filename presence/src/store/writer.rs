@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
+use actix::{Message, Recipient};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -22,10 +22,6 @@ use crate::{
     clock::{Clock, Tick},
     model::Presence,
     name::{NodeId, PresenceId, RoomName},
-    room::{
-        actor::RoomActor,
-        message::{Committed, ToRoom},
-    },
 };
 
 use super::{RoomCommit, RoomWrites, Store, StoreError, Write};
@@ -63,7 +59,7 @@ struct Queue {
 }
 
 struct Waiting {
-    actor: Addr<RoomActor>,
+    actor: Recipient<Committed>,
     /// At most one for each presence, in the order in which rows are locked.
     writes: BTreeMap<PresenceId, (Write, Tried)>,
 }
@@ -79,6 +75,18 @@ impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").field("pending", &self.queue().pending).finish_non_exhaustive()
     }
+}
+
+/// What became of changes that the room gave to the writer.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Committed {
+    /// The number of the batch that they went in.
+    pub(crate) batch: u64,
+    pub(crate) writes: Vec<Write>,
+    /// Those that may have been done by an earlier attempt, whose answer was lost.
+    pub(crate) retried: HashSet<PresenceId>,
+    pub(crate) result: Result<RoomCommit, StoreError>,
 }
 
 /// More changes wait for the database than may.
@@ -111,7 +119,12 @@ impl Writer {
     }
 
     /// Takes on a change; the room is told when it is committed. Leaves are always taken.
-    pub(crate) fn submit(&self, room: &RoomName, actor: &Addr<RoomActor>, write: Write) -> Result<Submitted, Full> {
+    pub(crate) fn submit(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        write: Write,
+    ) -> Result<Submitted, Full> {
         let mut queue = self.queue();
         if queue.pending >= self.0.max_pending && !matches!(write, Write::Leave { .. }) {
             return Err(Full);
@@ -126,7 +139,12 @@ impl Writer {
     }
 
     /// Takes on leaves of one room, which go into one transaction.
-    pub(crate) fn submit_leaves(&self, room: &RoomName, actor: &Addr<RoomActor>, leaves: Vec<Write>) -> Vec<Submitted> {
+    pub(crate) fn submit_leaves(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        leaves: Vec<Write>,
+    ) -> Vec<Submitted> {
         let mut queue = self.queue();
         for leave in &leaves {
             queue.touches.remove(&leave.id());
@@ -139,7 +157,7 @@ impl Writer {
 
     /// Makes sure that a presence of a live socket, which was in the database and may be there still, is there and this
     /// node's. Always taken: there are no more of these than sockets.
-    pub(crate) fn restore(&self, room: &RoomName, actor: &Addr<RoomActor>, presence: Arc<Presence>) {
+    pub(crate) fn restore(&self, room: &RoomName, actor: &Recipient<Committed>, presence: Arc<Presence>) {
         self.queue().add(room, actor, Write::Join(presence), Tried::Yes);
         self.0.work.notify_one();
     }
@@ -305,7 +323,7 @@ struct Batch {
 
 #[derive(Clone)]
 struct Origin {
-    actor: Addr<RoomActor>,
+    actor: Recipient<Committed>,
     retried: HashSet<PresenceId>,
 }
 
@@ -329,7 +347,7 @@ impl Batch {
     fn answer(self, commits: impl IntoIterator<Item = Result<RoomCommit, StoreError>>) {
         let rooms = self.writes.into_iter().zip(self.origins);
         for ((RoomWrites { writes, .. }, Origin { actor, retried }), result) in rooms.zip(commits) {
-            actor.do_send(ToRoom::Committed(Committed { batch: self.number, writes, retried, result }));
+            actor.do_send(Committed { batch: self.number, writes, retried, result });
         }
     }
 }
@@ -364,7 +382,7 @@ impl Queue {
         Work::Changes(self.take())
     }
 
-    fn add(&mut self, room: &RoomName, actor: &Addr<RoomActor>, write: Write, tried: Tried) -> Submitted {
+    fn add(&mut self, room: &RoomName, actor: &Recipient<Committed>, write: Write, tried: Tried) -> Submitted {
         let waiting = self.rooms.entry(room.clone()).or_insert_with(|| {
             self.order.push_back(room.clone());
             Waiting { actor: actor.clone(), writes: BTreeMap::new() }

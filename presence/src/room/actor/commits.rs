@@ -12,11 +12,11 @@ use crate::{
     clock::Tick,
     model::{Delta, Presence, Snapshot, replica::Applied},
     name::{Epoch, PresenceId, Version},
-    room::{
-        message::{Committed, ToRoom},
-        state::Cause,
+    room::{message::ToRoom, state::Cause},
+    store::{
+        RoomCommit, StoreError, Write,
+        writer::{Committed, report},
     },
-    store::{RoomCommit, StoreError, Write, writer::report},
 };
 
 use super::{RELOAD_PAUSE, RoomActor};

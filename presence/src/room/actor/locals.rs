@@ -117,7 +117,7 @@ impl RoomActor {
         for one in self.state.updating.get(&presence.id).into_iter().flatten() {
             presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
         }
-        self.rooms.writer().restore(&self.name, &ctx.address(), presence);
+        self.rooms.writer().restore(&self.name, &ctx.address().recipient(), presence);
     }
 
     /// Presences of this node that no socket has claimed. If none does in time, they go stale.

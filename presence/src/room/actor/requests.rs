@@ -53,7 +53,7 @@ impl RoomActor {
         let channel = presence.channel.clone();
         // It is there already if it asks again after a fault.
         let said = self.state.replica.roster().get(id).cloned();
-        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Join(presence)) {
+        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), Write::Join(presence)) {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
                 self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
@@ -119,7 +119,7 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         let write = Write::Update { id, channel, user: user.clone(), meta: meta.clone() };
-        match self.rooms.writer().submit(&self.name, &ctx.address(), write) {
+        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), write) {
             Ok(Submitted::Waits(after)) => {
                 let reply = answer_now_if(self.is_relaxed(), reply);
                 self.state.updating.entry(id).or_default().push(Updating { after, user, meta, reply });
@@ -225,7 +225,7 @@ impl RoomActor {
     /// Has the store remove presences, all in one transaction; that they left is announced when it has.
     fn take_out(&mut self, leaves: Vec<(PresenceId, ChannelName, Leaving)>, ctx: &mut Context<Self>) {
         let writes = leaves.iter().map(|(id, channel, _)| Write::Leave { id: *id, channel: channel.clone() }).collect();
-        let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address(), writes);
+        let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address().recipient(), writes);
         for ((id, _, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
             for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
                 let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));

@@ -13,9 +13,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::noop_waker_ref;
 use serde_json::Value;
 
+use crate::room::outbox::{Bounds, Outbox};
 use crate::{
     Meta, Presence, Result, Rooms,
-    consumer::outbox::{Bounds, Outbox},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
     room::{hub::HubSocket, message::ToConnection, registry::LocalHub, touch::Touch},
 };

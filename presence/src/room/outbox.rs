@@ -19,16 +19,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::sync::oneshot;
 
-use crate::{
-    clock::{Clock, Tick},
-    room::{
-        hub::HubActor,
-        message::{Pressure, ToConnection, ToHub},
-        wire::Frames,
-    },
-};
+use crate::clock::{Clock, Tick};
 
-use super::connection::Connection;
+use super::{
+    hub::HubActor,
+    message::{Pressure, ToConnection, ToHub},
+    wire::Frames,
+};
 
 /// How long an outbox over its bound may stand still, and how long a sender waits for one that does not.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -369,7 +366,7 @@ pub(crate) struct Stalled;
 /// The body of the response: what is in the outbox. Tells the connection when it is gone, for whatever reason.
 pub(crate) struct Outbound {
     pub(crate) outbox: Rc<Outbox>,
-    pub(crate) connection: Addr<Connection>,
+    pub(crate) connection: Recipient<ToConnection>,
 }
 
 impl Stream for Outbound {

@@ -1,0 +1,119 @@
+//! The life of this node: from the moment the database knows of it to its shutdown.
+
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use tracing::info;
+
+use crate::{Rooms, name::NodeId};
+
+use super::{
+    SHARDS, close_code,
+    message::{ToHub, ToRoom},
+    pruning,
+};
+
+/// How long a shutdown may take in all.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+
+impl Rooms {
+    /// Which life of this node it is; `None` until the database knows of it.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        *self.0.node.borrow()
+    }
+
+    /// Resolves once the database knows of this node, so that joins work.
+    pub async fn ready(&self) {
+        let _ = self.0.node.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Whether joins can be expected to work: the database knows of this node and answered when last asked, and no shutdown
+    /// has begun.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.node().is_some() && self.0.healthy.load(Ordering::Relaxed) && !self.is_shutting_down()
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) has begun.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many rooms are in the memory of this node.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        (0..SHARDS).map(|shard| self.shard(shard).len()).sum()
+    }
+
+    /// How many sockets are open on this node.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        *self.0.sockets.borrow()
+    }
+
+    /// Resolves if another process takes over the name of this node. All sockets are closed with 1012 then, and the process
+    /// should end with an error.
+    pub async fn superseded(&self) {
+        let superseded = self.0.superseded.subscribe().wait_for(|superseded| *superseded).await.is_ok();
+        if !superseded {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves, what
+    /// waits for the database is written, and the node's row goes. Takes at most 8 s; call it before stopping the server.
+    pub async fn shutdown(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+        info!(sockets = self.sockets(), "shutting down");
+        self.close_all();
+        let drain = async {
+            let sockets = self.0.config.close_timeout().min(SHUTDOWN / 2);
+            let _ = tokio::time::timeout(sockets, self.0.sockets.subscribe().wait_for(|open| *open == 0)).await;
+            // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
+            self.names().iter().for_each(|room| self.tell_running(room, ToRoom::Tick));
+            let _ = tokio::time::timeout(SHUTDOWN / 4, self.settled()).await;
+            // From here on nothing may be refused to the node and make it begin another life.
+            self.stop_supervisor().await;
+            let node = self.node();
+            self.set_node(None);
+            if let Some(node) = node {
+                match self.bounded(self.0.store.retire(node)).await {
+                    Ok(commits) => self.changed_elsewhere(commits),
+                    Err(error) => tracing::warn!(%error, "what this node leaves behind stays until its lease runs out"),
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SHUTDOWN, drain).await;
+        self.stop_supervisor().await;
+        for thread in self.0.own_threads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            thread.stop();
+        }
+    }
+
+    async fn stop_supervisor(&self) {
+        if let Some(supervisor) = self.0.supervisor.get() {
+            let _ = supervisor.send(pruning::Stop).await;
+        }
+    }
+
+    pub(super) fn close_all(&self) {
+        for hub in self.hubs() {
+            hub.addr.do_send(ToHub::CloseAll { code: close_code::RESTARTING, reason: "the node is restarting" });
+        }
+    }
+
+    /// Resolves when no room has anything under way and the writer is idle.
+    async fn settled(&self) {
+        loop {
+            self.0.writer.idle().await;
+            if self.running() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
