@@ -96,6 +96,10 @@ impl RoomActor {
             if let Some(joining) = self.state.joining.remove(&id) {
                 joining.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
             }
+            // Its socket may have asked again before its hub was heard.
+            if self.state.locals.get(&id).is_some_and(|local| local.hub.is_some()) {
+                continue;
+            }
             self.supervise(presence, touch, ctx);
             if let Some(local) = self.state.locals.get_mut(&id) {
                 local.hub = Some(hub.clone());

@@ -88,8 +88,6 @@ impl RoomActor {
         if local.touch.is(&touch) {
             local.touch = touch.clone();
         } else {
-            local.child.do_send(ToPresence::Stop);
-            self.state.locals.remove(&id);
             self.supervise(presence.clone(), touch.clone(), ctx);
             if let Some(local) = self.state.locals.get_mut(&id) {
                 local.hub = Some(hub.clone());
@@ -99,7 +97,7 @@ impl RoomActor {
         self.state.notices.joined(self.rooms.now(), Joiner { hub, presence, touch, replies });
     }
 
-    /// Starts the child that looks after a presence.
+    /// Starts the child that looks after a presence. One that did so before is over.
     pub(super) fn supervise(&mut self, presence: Arc<Presence>, touch: Touch, ctx: &mut Context<Self>) {
         let child = PresenceActor {
             told: touch.seen(),
@@ -108,7 +106,10 @@ impl RoomActor {
             guard: DeathGuard::new(presence.id, ctx.address()),
         };
         let id = presence.id;
-        self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub: None, unsaid: false });
+        let local = Local { presence, child: child.start(), touch, hub: None, unsaid: false };
+        if let Some(before) = self.state.locals.insert(id, local) {
+            before.child.do_send(ToPresence::Stop);
+        }
     }
 
     /// Has the store note that a presence of ours is ours.

@@ -144,7 +144,7 @@ impl Node {
         users.iter().map(|user| user.as_str().to_owned()).collect()
     }
 
-    /// How many children and other actors hold the writer, beyond the rooms themselves.
+    /// How many presences are looked after.
     pub(crate) fn children(&self) -> usize {
         self.rooms.children()
     }
