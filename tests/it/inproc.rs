@@ -8,6 +8,7 @@ mod crowd;
 mod ending;
 mod faulty;
 mod host;
+mod leaks;
 mod macros;
 mod puppet;
 mod slowness;
