@@ -1,6 +1,7 @@
 //! What an application writes: a [`Consumer`] for each WebSocket.
 
 pub(crate) mod connection;
+pub(crate) mod control;
 pub(crate) mod endpoint;
 pub(crate) mod inbox;
 pub(crate) mod kill;

@@ -7,9 +7,6 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
-use actix_http::ws::{self, Codec};
-use bytes::{Bytes, BytesMut};
-use tokio_util::codec::Encoder;
 use tracing::debug;
 
 use crate::{
@@ -17,10 +14,11 @@ use crate::{
     clock::Tick,
     config::OnStale,
     name::ChannelName,
-    room::{close_code, message::ToConnection, registry::LocalHub, wire::Frames},
+    room::{close_code, message::ToConnection, registry::LocalHub},
 };
 
 use super::{
+    control,
     inbox::{Inbox, Job},
     kill::KillSwitch,
     outbox::Outbox,
@@ -120,7 +118,7 @@ impl Actor for Connection {
                         }
                     }
                     // A client that pings faster than it reads waits, or its pongs would pile up without end.
-                    Incoming::Ping(payload) => outbox.send(&control(ws::Message::Pong(payload))).await,
+                    Incoming::Ping(payload) => outbox.send(&control::pong(payload)).await,
                     Incoming::Pong => {}
                     Incoming::Violation(code, reason) => {
                         connection.do_send(ToConnection::Violated { code, reason });
@@ -253,7 +251,7 @@ impl Connection {
                 return;
             }
             None if now >= seen.after(interval) => {
-                self.outbox.push(&control(ws::Message::Ping(Bytes::new())), None);
+                self.outbox.push(&control::ping(), None);
                 self.ping = Some(now);
                 now.after(timeout)
             }
@@ -273,7 +271,7 @@ impl Connection {
                 }
                 let code = reason.as_ref().map_or(close_code::NO_CODE, |(code, _)| *code);
                 let reason = reason.map(|(code, _)| (code, String::new()));
-                self.outbox.push_close(close_frame(reason));
+                self.outbox.push_close(control::close(reason));
                 self.over();
                 self.inbox.end(code);
                 self.watch_close(ctx);
@@ -299,7 +297,7 @@ impl Connection {
             Phase::Open => {
                 debug!(channel = %self.channel, code, reason, "closing a socket");
                 self.phase = Phase::Closing;
-                self.outbox.push_close(close_frame(Some((code, reason.to_owned()))));
+                self.outbox.push_close(control::close(Some((code, reason.to_owned()))));
                 self.watch_close(ctx);
             }
         }
@@ -380,28 +378,4 @@ impl Connection {
             ctx.stop();
         }
     }
-}
-
-fn control(message: ws::Message) -> Frames {
-    Frames { bytes: encode(message), count: 1 }
-}
-
-/// A Close; its reason is cut to fit.
-pub(super) fn close_frame(reason: Option<(u16, String)>) -> Bytes {
-    encode(ws::Message::Close(reason.map(|(code, reason)| ws::CloseReason {
-        code: code.into(),
-        description: Some(reason).filter(|reason| !reason.is_empty()).map(cut_to_fit),
-    })))
-}
-
-/// A control frame holds 125 bytes, two of which are the code.
-fn cut_to_fit(mut reason: String) -> String {
-    reason.truncate(reason.floor_char_boundary(123));
-    reason
-}
-
-fn encode(message: ws::Message) -> Bytes {
-    let mut bytes = BytesMut::new();
-    Codec::new().encode(message, &mut bytes).expect("control frames always encode");
-    bytes.freeze()
 }

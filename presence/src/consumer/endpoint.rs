@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use crate::{
     Consumer, Error, Result, Rooms, Socket,
     name::UserId,
-    room::{hub::HubSocket, touch::Touch},
+    room::{close_code, hub::HubSocket, message::ToConnection, touch::Touch},
     store::writer::report,
 };
 
@@ -71,6 +71,9 @@ impl Upgrade {
     pub async fn start<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         if let Err(refused) = handshake(req, &[]) {
             return *refused;
+        }
+        if has_body(req) {
+            return HttpResponse::BadRequest().body("a handshake has no body");
         }
         if !self.origins.admit(req) {
             return HttpResponse::Forbidden().body("this origin is not allowed");
@@ -157,6 +160,10 @@ impl Upgrade {
         });
         outbox.belongs_to(addr.clone());
         hub.sockets.borrow_mut().enter(channel, HubSocket { outbox: outbox.clone(), connection: addr.clone() });
+        if rooms.is_shutting_down() {
+            // It began after this one was let in, and may have closed all there were before this one was there.
+            addr.do_send(ToConnection::Close { code: close_code::RESTARTING, reason: "the node is restarting" });
+        }
         if let Some(socket) = socket {
             actix_web::rt::spawn(run(consumer, socket, inbox, decided));
         }
@@ -172,6 +179,12 @@ fn without_kill_switch() -> KillSwitch {
         );
     }
     KillSwitch::default()
+}
+
+/// Whether a body is announced. Frames would be read from within it, and the server would wait for its end for ever.
+fn has_body(req: &HttpRequest) -> bool {
+    let length = req.headers().get(header::CONTENT_LENGTH);
+    req.headers().contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 /// Whether the client offered this subprotocol.

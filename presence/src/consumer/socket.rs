@@ -24,10 +24,7 @@ use crate::{
     },
 };
 
-use super::{
-    connection::{Connection, close_frame},
-    outbox::Outbox,
-};
+use super::{connection::Connection, control, outbox::Outbox};
 
 /// The rooms that a socket is in, or is joining. Shared with the connection, which leaves them whatever happens.
 #[derive(Debug, Default)]
@@ -239,7 +236,7 @@ impl Socket {
         }
         let reason = reason.into();
         // Here and now, so that nothing sent from here on comes before it or after it.
-        self.outbox.push_close(close_frame(Some((code.0, reason.clone()))));
+        self.outbox.push_close(control::close(Some((code.0, reason.clone()))));
         self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason });
         Ok(())
     }

@@ -280,7 +280,8 @@ impl RoomActor {
         let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
         let ids = std::mem::take(&mut self.state.stale);
         let stale = ids.into_iter().filter(|id| {
-            self.state.locals.get(id).is_some_and(|local| judge(now, local.touch.seen(), max_age) == Deadline::Stale)
+            let local = self.state.locals.get(id).filter(|local| !local.touch.is_behind());
+            local.is_some_and(|local| judge(now, local.touch.seen(), max_age) == Deadline::Stale)
         });
         let stale = stale.collect();
         let _ = self.prune(stale, ctx);

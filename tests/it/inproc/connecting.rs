@@ -202,6 +202,17 @@ async fn frames_sent_with_the_handshake_wait_for_the_consumer() {
     host.empty().await;
 }
 
+#[tokio::test]
+async fn a_handshake_with_a_body_is_refused() {
+    // Its frames would have been read from within the body; its connection would never have been closed.
+    let host = Host::start().await;
+    for header in [("Transfer-Encoding", "chunked"), ("Content-Length", "5")] {
+        assert_eq!(host.head("/puppet?name=ann", &[header]).await.status, 400, "{header:?}");
+    }
+    assert_eq!(host.head("/puppet?name=ann", &[("Content-Length", "0")]).await.status, 101, "none at all");
+    host.empty().await;
+}
+
 /// Responses that are taken and never looked at again.
 type Drawer = Arc<Mutex<Vec<std::thread::ThreadId>>>;
 

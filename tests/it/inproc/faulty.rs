@@ -37,7 +37,6 @@ struct Faulty {
     bomb: Option<Bomb>,
 }
 
-#[expect(clippy::manual_async_fn, reason = "what is done before the future exists is what this is about")]
 impl Consumer for Faulty {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(&room("lobby")).await?;

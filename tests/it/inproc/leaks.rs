@@ -55,6 +55,7 @@ async fn round(host: &mut Host, numbers: std::ops::Range<usize>) {
             }
         }
     }
+    unread(host).await;
     host.empty().await;
     for n in numbers {
         let ends = host.count(&n.to_string(), |did| matches!(did, Did::Disconnecting(_)));
@@ -62,6 +63,31 @@ async fn round(host: &mut Host, numbers: std::ops::Range<usize>) {
         assert!(ends == usize::from(accepted) || n % 13 == 6, "socket {n} of kind {} ended {ends} times", n % 13);
         host.did(&n.to_string());
     }
+}
+
+/// Sockets that do not read, and sockets that closed in order and yet keep their end of the connection.
+async fn unread(host: &mut Host) {
+    let before = held("fd");
+    let mut stuck = Vec::new();
+    for _ in 0..10 {
+        let upgrade = host.upgrade("stuck", "join lobby").receive_buffer(4096);
+        let mut socket = upgrade.open(host.address).await.unwrap();
+        socket.text("burst 400 65536").await;
+        stuck.push(socket);
+        let mut socket = host.open("stuck", "join lobby").await;
+        socket.close(1000).await;
+        assert_eq!(socket.closing().await, Some(1000));
+        stuck.push(socket);
+    }
+    // Only our own ends are left.
+    eventually(secs(20), "the server's descriptors of unread sockets to be closed", async || {
+        let now = held("fd");
+        if now <= before + stuck.len() { Ok(()) } else { Err(format!("{now}, {before} before")) }
+    })
+    .await;
+    drop(stuck);
+    host.empty().await;
+    host.did("stuck");
 }
 
 /// A socket of one kind, from its beginning to its end.
