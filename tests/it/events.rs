@@ -1,6 +1,7 @@
 //! The mode `events`: one frame for each user that comes or goes.
 
 use crate::support::member::path;
+use crate::support::millis;
 use crate::support::server::Server;
 use crate::support::socket::Socket;
 use serde_json::{Value, json};
@@ -101,4 +102,19 @@ async fn who_left_and_comes_back_gets_the_list_and_the_others_both_events() {
     bob.json(json!({"type": "join"})).await;
     bob.hears(list(&["ann", "bob"], 0)).await;
     ann.hears(event("join", "bob")).await;
+}
+
+#[tokio::test]
+async fn who_falls_silent_or_breaks_off_is_told_like_one_who_leaves() {
+    let server = Server::start(&["--notify", "events", "--max-age", "2s"]).await;
+    let mut ann = join(&server, "ann", &["ann"], 0).await;
+    ann.beats_every(millis(400));
+    let mut silent = join(&server, "bob", &["ann", "bob"], 0).await;
+    ann.hears(event("join", "bob")).await;
+    ann.hears(event("leave", "bob")).await;
+    assert_eq!(silent.closing().await, Some(4408));
+    let broken = join(&server, None, &["ann"], 1).await;
+    ann.hears(event("join", None)).await;
+    broken.reset();
+    ann.hears(event("leave", None)).await;
 }

@@ -1,6 +1,7 @@
 //! The mode `list`: on every change the whole list, to every member.
 
 use crate::support::member::path;
+use crate::support::millis;
 use crate::support::server::Server;
 use crate::support::socket::Socket;
 use serde_json::{Value, json};
@@ -138,4 +139,22 @@ async fn rooms_do_not_hear_of_one_another() {
     let mut bob = join(&server, "bob").await;
     bob.hears(list(&["ann", "bob"], 0)).await;
     ann.hears(list(&["ann", "bob"], 0)).await;
+}
+
+#[tokio::test]
+async fn who_falls_silent_or_breaks_off_is_gone_from_the_list_like_one_who_leaves() {
+    let server = Server::start(&["--notify", "list", "--max-age", "2s"]).await;
+    let mut ann = join(&server, "ann").await;
+    ann.beats_every(millis(400));
+    ann.hears(list(&["ann"], 0)).await;
+    let mut silent = join(&server, "bob").await;
+    silent.hears(list(&["ann", "bob"], 0)).await;
+    ann.hears(list(&["ann", "bob"], 0)).await;
+    ann.hears(list(&["ann"], 0)).await;
+    assert_eq!(silent.closing().await, Some(4408));
+    let mut broken = join(&server, "carl").await;
+    broken.hears(list(&["ann", "carl"], 0)).await;
+    ann.hears(list(&["ann", "carl"], 0)).await;
+    broken.reset();
+    ann.hears(list(&["ann"], 0)).await;
 }

@@ -20,6 +20,7 @@ mod limits;
 mod list;
 mod liveness;
 mod names;
+mod outage;
 mod protocol;
 mod restart;
 mod slow;

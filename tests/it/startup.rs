@@ -1,10 +1,9 @@
 //! The process: its flags, its first line, its health.
 
-use crate::support::http::get;
-use crate::support::member::{Member, path};
+use crate::support::http::{becomes, get};
+use crate::support::member::Member;
 use crate::support::server::{Server, command};
-use crate::support::socket::Upgrade;
-use crate::support::{BOUND, eventually, folder, within};
+use crate::support::{BOUND, folder, within};
 use std::process::Output;
 
 /// Runs the server with arguments that make it end by itself.
@@ -46,16 +45,8 @@ async fn the_page_is_html_and_loads_nothing_from_another_host() {
 async fn a_healthy_server_says_so() {
     let server = Server::start(&[]).await;
     assert_eq!(get(server.address(), "/healthz").await.status, 200);
-    becomes_ready(&server).await;
-}
-
-/// Waits for the 200 of `/readyz`: it may take a moment after the first line.
-async fn becomes_ready(server: &Server) {
-    eventually(BOUND, "a 200 of /readyz", async || match get(server.address(), "/readyz").await {
-        ready if ready.status == 200 => Ok(()),
-        not_yet => Err(format!("{not_yet:?}")),
-    })
-    .await;
+    // It may take a moment after the first line.
+    becomes(&server, "/readyz", 200, BOUND).await;
 }
 
 #[tokio::test]
@@ -109,21 +100,8 @@ async fn a_database_of_an_unknown_kind_is_refused() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_new_sockets_are_told_when_to_try_again_and_when_it_is_there_they_are_served() {
-    let folder = folder();
-    let later = folder.path().join("later");
-    let url = format!("sqlite://{}", later.join("presence.db").display());
-    let server = Server::start(&["--database-url", &url]).await;
-    let response = Upgrade::to(path("lobby", "ann")).open(server.address()).await.expect_err("there is no database");
-    assert_eq!(response.status, 503, "{response:?}");
-    let again = response.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
-    assert!(again.is_some_and(|seconds| seconds > 0), "{response:?}");
-    assert_eq!(get(server.address(), "/readyz").await.status, 503);
-    assert_eq!(get(server.address(), "/healthz").await.status, 200);
-
-    std::fs::create_dir(&later).unwrap();
-    becomes_ready(&server).await;
-    Member::join(&server, "lobby", "ann").await;
+async fn a_database_file_in_a_folder_that_is_not_there_is_refused() {
+    refuses(&["--port", "0", "--database-url", "sqlite://no/such/folder/presence.db"], "database").await;
 }
 
 #[tokio::test]

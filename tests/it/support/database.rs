@@ -1,13 +1,19 @@
 //! What the database holds, read from outside the server.
 
 use super::server::Server;
-use super::{Duration, eventually};
-use sea_orm::{ConnectionTrait, Database, DatabaseBackend, Statement};
+use super::{BOUND, Duration, eventually};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, Statement};
+
+async fn open(server: &Server) -> DatabaseConnection {
+    let url = format!("sqlite://{}", server.folder().join("presence.db").display());
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(1).sqlx_logging(false);
+    Database::connect(options).await.expect("the server's database opens")
+}
 
 /// How many rows `table` has. `rooms`, `presences` and `nodes` are the tables that the operator's guide names.
 pub(crate) async fn rows(server: &Server, table: &str) -> i64 {
-    let url = format!("sqlite://{}", server.folder().join("presence.db").display());
-    let database = Database::connect(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    let database = open(server).await;
     let count = Statement::from_string(DatabaseBackend::Sqlite, format!("SELECT COUNT(*) AS count FROM {table}"));
     let row = database.query_one_raw(count).await.unwrap_or_else(|error| panic!("rows of {table}: {error}"));
     let count = row.expect("a count is one row").try_get("", "count").expect("a count is a number");
@@ -22,4 +28,24 @@ pub(crate) async fn rows_become(server: &Server, table: &str, expected: i64, bou
         now => Err(format!("{now} rows")),
     })
     .await;
+}
+
+/// Nobody else can write while this is held: to the server its database is away.
+#[derive(Debug)]
+pub(crate) struct Lock(DatabaseConnection);
+
+impl Lock {
+    pub(crate) async fn take(server: &Server) -> Self {
+        let database = open(server).await;
+        eventually(BOUND, "the lock of the database", async || {
+            database.execute_unprepared("BEGIN IMMEDIATE").await.map_err(|error| error.to_string())
+        })
+        .await;
+        Self(database)
+    }
+
+    pub(crate) async fn release(self) {
+        self.0.execute_unprepared("ROLLBACK").await.expect("the transaction was begun");
+        self.0.close().await.expect("the database closes");
+    }
 }

@@ -1,6 +1,7 @@
 //! Plain HTTP/1.1, one request to a connection: for the handshake, the health checks and the browser's driver.
 
-use super::{BOUND, within};
+use super::server::Server;
+use super::{BOUND, Duration, eventually, within};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -67,6 +68,15 @@ fn complete(bytes: &[u8]) -> Option<Response> {
 
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Response {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
+}
+
+/// Waits until the path answers with this status.
+pub(crate) async fn becomes(server: &Server, path: &str, status: u16, bound: Duration) {
+    eventually(bound, &format!("a {status} of {path}"), async || match get(server.address(), path).await {
+        response if response.status == status => Ok(()),
+        response => Err(format!("{response:?}")),
+    })
+    .await;
 }
 
 pub(crate) async fn post(address: SocketAddr, path: &str, json: &serde_json::Value) -> Response {

@@ -102,12 +102,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its death is awaited, or it would write into a folder that is being removed.
-        drop(self.child.start_kill());
-        let end = std::time::Instant::now() + secs(5);
-        while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < end {
-            std::thread::yield_now();
-        }
+        end(&mut self.child);
         // A test that passed with a panic in the server did not pass.
         let log = self.log();
         if std::thread::panicking() {
@@ -117,6 +112,15 @@ impl Drop for Server {
         } else {
             assert!(!log.contains("panicked at"), "the server panicked:\n{log}");
         }
+    }
+}
+
+/// Kills a child and awaits its death, without the runtime: it would else write into a folder that is being removed.
+pub(super) fn end(child: &mut Child) {
+    drop(child.start_kill());
+    let end = std::time::Instant::now() + secs(5);
+    while matches!(child.try_wait(), Ok(None)) && std::time::Instant::now() < end {
+        std::thread::yield_now();
     }
 }
 

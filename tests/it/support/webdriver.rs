@@ -1,5 +1,6 @@
 //! A real headless Chromium, through its driver, and what only a browser can suffer: crashes, freezing, hiding.
 
+use super::server::end;
 use super::{BOUND, Duration, eventually, http, secs, within};
 use fantoccini::wd::WindowHandle;
 use fantoccini::{Client, ClientBuilder};
@@ -31,13 +32,12 @@ pub(crate) struct Browser {
     client: Client,
     session: String,
     driver: SocketAddr,
-    // Dropped in this order: the driver is ended before its folder goes.
-    _process: Child,
+    process: Child,
     _folder: TempDir,
 }
 
 impl Browser {
-    /// Starts a browser; `None`, said loudly, where there is none. In CI that is a failure.
+    /// Starts a browser; `None`, said loudly, where there is none. In CI and under `tests/run` that is a failure.
     pub(crate) async fn start(timers: Timers) -> Option<Self> {
         let folder = super::folder();
         let driver = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
@@ -52,7 +52,7 @@ impl Browser {
             .spawn();
         let mut process = match process {
             Ok(process) => process,
-            Err(error) if std::env::var_os("CI").is_none() => {
+            Err(error) if ["CI", "REQUIRE_BROWSER"].iter().all(|variable| std::env::var_os(variable).is_none()) => {
                 eprintln!("SKIPPED: {driver}: {error}. `tests/run` installs Chromium and its driver.");
                 return None;
             }
@@ -67,7 +67,7 @@ impl Browser {
         let client = within(secs(60), "the browser", builder.connect(&format!("http://{address}"))).await;
         let client = client.unwrap_or_else(|error| panic!("the browser starts: {error}"));
         let session = client.session_id().await.expect("the driver answers").expect("a session");
-        Some(Self { client, session, driver: address, _process: process, _folder: folder })
+        Some(Self { client, session, driver: address, process, _folder: folder })
     }
 
     /// Opens the address in the window that the browser started with.
@@ -192,6 +192,7 @@ impl Drop for Browser {
         if let Err(error) = ended {
             eprintln!("the browser may still be running: {error}");
         }
+        end(&mut self.process);
     }
 }
 
