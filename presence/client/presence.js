@@ -267,6 +267,7 @@ class Room {
     const { window, document } = this.#env;
     const until = { signal: this.#page.signal };
     window?.addEventListener('online', () => this.#wake(), until);
+    window?.addEventListener('pagehide', ({ persisted }) => { if (persisted) this.#shelve(); }, until);
     window?.addEventListener('pageshow', ({ persisted }) => { if (persisted) this.#restore(); }, until);
     document?.addEventListener('visibilitychange', () => { if (!document.hidden) this.#wake(); }, until);
   }
@@ -280,6 +281,14 @@ class Room {
   #wake() {
     if (this.#status.state === 'reconnecting' && !this.#socket) this.#dial({ ...this.#status, delay: 0 });
     else this.#beat();
+  }
+
+  /**
+   * Into the browser's page cache, where a page is kept for a step back: its socket would stay open, and its user be shown
+   * in the room, for nobody.
+   */
+  #shelve() {
+    if (!['left', 'closed'].includes(this.#status.state)) this.#drop('the page was left');
   }
 
   /** Back from the browser's page cache: whatever the socket looks like, the server has counted us out. */

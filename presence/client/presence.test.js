@@ -528,6 +528,15 @@ export const tests = {
     equal(socket.sent, ['"heartbeat"']);
   },
 
+  async 'a page that goes into the browser\'s cache hangs up, and one that is merely reloaded leaves that to the browser'() {
+    const { browser, socket } = live({ ann: ['me'] });
+    const hide = (persisted) => browser.env.window.dispatchEvent(Object.assign(new Event('pagehide'), { persisted }));
+    hide(false);
+    equal(socket.closedWith, null);
+    hide(true);
+    equal([socket.closedWith.code, browser.workers[0].stopped, browser.clock.pending], [1000, true, 0]);
+  },
+
   async 'a page from the browser\'s cache dials afresh, however its socket looks'() {
     const { room, browser, socket } = live({ ann: ['me'] });
     const show = (persisted) => browser.env.window.dispatchEvent(Object.assign(new Event('pageshow'), { persisted }));

@@ -17,7 +17,7 @@ pub struct ConfigError {
     pub rule: &'static str,
 }
 
-/// What members are told of changes in their room.
+/// What members are told of changes in their room, as JSON in text frames. The shapes are in `docs/wire.md`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Notify {
     /// The whole list of users on every change, as the receiver in the documentation of django-channels-presence does.
@@ -37,7 +37,7 @@ pub enum OnStale {
     /// It is closed with 4408.
     #[default]
     Close,
-    /// It stays open, outside of the room; it may join again.
+    /// It stays open, outside of the room, and [`Consumer::removed`](crate::Consumer::removed) is called; it may join again.
     Keep,
 }
 
@@ -47,7 +47,8 @@ pub enum Durability {
     /// When the database has committed the change.
     #[default]
     Committed,
-    /// At once. The change follows; notices still wait for the commit.
+    /// At once. The change follows; notices still wait for the commit. A crash in between loses it, and a change that the
+    /// database refuses is not reported to the caller.
     Relaxed,
 }
 
@@ -231,7 +232,8 @@ config! {
     reconcile_interval: Duration = |_| secs(5);
     /// How long a change that arrived before its predecessor waits for it, until the room is read anew. Default 200 ms.
     hold_window: Duration = |_| Duration::from_millis(200);
-    /// How long a join or update waits for the database. Default 5 s.
+    /// How long a join or update waits for the database. Default 5 s. It should be shorter than `handshake_timeout`: else a
+    /// socket that cannot join is answered 500 instead of 503.
     store_timeout: Duration = |_| secs(5);
     /// Time between pings to a silent client. Default 20 s.
     ping_interval: Duration = |_| secs(20);

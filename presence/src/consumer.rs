@@ -1,13 +1,15 @@
 //! What an application writes: a [`Consumer`] for each WebSocket.
 
 pub(crate) mod connection;
-pub(crate) mod control;
+pub(crate) mod countdown;
 pub(crate) mod endpoint;
 pub(crate) mod inbox;
+pub(crate) mod json;
 pub(crate) mod kill;
 pub(crate) mod origin;
 pub(crate) mod outbox;
 pub(crate) mod run;
+pub(crate) mod scope;
 pub(crate) mod socket;
 pub(crate) mod transport;
 
@@ -15,12 +17,16 @@ use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::de::DeserializeOwned;
 
 use crate::{Event, Result, name::RoomName, room::close_code};
 
+pub use countdown::Countdown;
 pub use endpoint::Upgrade;
+pub use json::{Json, JsonConsumer};
 pub use kill::on_connect;
-pub use socket::Socket;
+pub use scope::Scope;
+pub use socket::{Closer, Socket};
 
 /// Speaks for one WebSocket, as a consumer of django-channels does.
 ///
@@ -66,20 +72,22 @@ pub trait Consumer: Sized + 'static {
         Ok(())
     }
 
-    /// Handles a text or binary message of the client. Bounded by `handler_timeout`.
+    /// Handles a text or binary message of the client. Bounded by `handler_timeout`. A message touches the socket only if this
+    /// method says so: by [`#[touch_presence]`](macro@crate::touch_presence), or by [`Socket::touch`].
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()>;
 
-    /// Handles an event sent to a room that the socket is in, or to its channel. Bounded by `handler_timeout`. By default
-    /// it is dropped.
+    /// Handles an event sent to a room that the socket is in ([`Rooms::send_event`](crate::Rooms::send_event)), or to its
+    /// channel. Bounded by `handler_timeout`. By default it is dropped.
     async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
         let _ = socket;
         tracing::debug!(event = %event.name(), "an event is dropped: the consumer has no `event`");
         Ok(())
     }
 
-    /// The presence in `room` went stale and was removed, and the socket stays open
-    /// ([`OnStale::Keep`](crate::config::OnStale::Keep)). It may join again. By default nothing is done.
-    async fn pruned(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+    /// The presence in `room` was removed, and the socket stays open: it went stale
+    /// ([`OnStale::Keep`](crate::config::OnStale::Keep)), or its user or room was removed
+    /// ([`Rooms::remove_user`](crate::Rooms::remove_user)). It may join again. By default nothing is done.
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
         let _ = (socket, room);
         Ok(())
     }
@@ -100,6 +108,28 @@ pub enum Frame {
     Text(ByteString),
     /// Bytes.
     Binary(Bytes),
+}
+
+impl Frame {
+    /// The bytes of the message.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The text as a JSON value.
+    ///
+    /// # Errors
+    /// That of `serde_json`, if the frame is binary, not JSON, or not a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        match self {
+            Self::Text(text) => serde_json::from_str(text),
+            Self::Binary(_) => Err(serde::de::Error::custom("a binary frame is no JSON text")),
+        }
+    }
 }
 
 /// Why a socket ended: the code of a WebSocket Close.

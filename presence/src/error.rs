@@ -46,8 +46,8 @@ pub enum Error {
         /// The room.
         room: RoomName,
     },
-    /// The socket is in as many rooms as it may be. Nothing happened.
-    #[error("a socket may be in at most {limit} rooms")]
+    /// The socket is in as many rooms, or groups, as it may be. Nothing happened.
+    #[error("a socket may be in at most {limit} rooms, and as many groups")]
     TooManyRooms {
         /// The setting `max_rooms_per_socket`.
         limit: usize,

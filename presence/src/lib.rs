@@ -1,12 +1,69 @@
 //! Who is in which room, right now, on one node or many.
 //!
-//! A [`Consumer`] speaks for one WebSocket. It joins a room, is touched by every frame it receives, and leaves when it
-//! closes or falls silent; everyone in the room hears of it, and every part of the application that subscribed.
+//! A [`Consumer`] speaks for one WebSocket. It joins a room, is [touched](macro@touch_presence) by the frames it receives,
+//! and leaves when it closes, is lost or falls silent; everyone in the room hears of it, and every part of the application
+//! that subscribed to [`PresenceChanged`].
+//!
+//! A user is listed once, however many sockets it has; sockets without a user are counted. What members are told, and in
+//! which form, is the setting [`notify`](config::Notify).
+//!
+//! ```no_run
+//! use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+//! use presence::{Config, Consumer, Frame, PruningSupervisor, Rooms, Socket, Upgrade, touch_presence};
+//! use presence::{name::{NodeName, RoomName}, store::MemoryStore};
+//!
+//! struct Visitor;
+//!
+//! impl Consumer for Visitor {
+//!     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
+//!         socket.join(&RoomName::new("lobby")?).await
+//!     }
+//!
+//!     #[touch_presence]
+//!     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+//!     let user = None; // anonymous; or the `UserId` that your login made sure of
+//!     Upgrade::new(&rooms).user(user).start(Visitor, &req, body).await
+//! }
+//!
+//! #[actix_web::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let rooms = Rooms::start(Config::default(), MemoryStore::default());
+//!     PruningSupervisor::spawn(&rooms, NodeName::of_host(8080)?);
+//!     let rooms = web::Data::new(rooms);
+//!     HttpServer::new(move || App::new().app_data(rooms.clone()).route("/ws", web::get().to(ws)))
+//!         .on_connect(presence::on_connect)
+//!         .bind(("127.0.0.1", 8080))?
+//!         .run()
+//!         .await?;
+//!     Ok(())
+//! }
+//! ```
 //!
 //! # Map
-//! [`Consumer`] is what you write, [`Upgrade`] turns a request into one, [`Rooms`] is what you ask, [`Config`] what you
-//! tune. [`PruningSupervisor`] must run. Implement [`store::Store`] to bring your own database.
+//! - You write a [`Consumer`], which acts through its [`Socket`]; [`Upgrade`] turns a request into one.
+//! - You ask [`Rooms`], or send [`Members`], [`Users`], [`Count`], [`IsHere`], [`RoomsOf`] or [`Subscribe`] to its
+//!   [address](Rooms::addr).
+//! - [`PruningSupervisor`] must run, and [`on_connect`] should be set.
+//! - [`Config`] is what you tune. A [`store::SqlStore`] keeps rooms and presences, a [`store::MemoryStore`] forgets them with
+//!   the process; implement [`store::Store`] to bring your own database.
+//!
+//! What is promised and what is not, the wire format, the failures and the architecture are described in `docs/` of the
+//! repository.
+//!
+//! # Features
+//! - `sqlite` (default): [`store::SqlStore`].
+//! - `cli`: the command-line tool `presence`, and [`cli::run`], which is all of it.
+//! - `testing`: the module `testing`, with a store that fails on demand and the suite that every store must pass.
 
+#[cfg(all(doctest, feature = "sqlite"))]
+mod book;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod config;
 mod consumer;
@@ -20,18 +77,25 @@ pub mod store;
 pub mod testing;
 
 pub use config::{Config, ConfigError};
-pub use consumer::{CloseCode, Consumer, Frame, Socket, Upgrade, on_connect};
+pub use consumer::{
+    CloseCode, Closer, Consumer, Countdown, Frame, Json, JsonConsumer, Scope, Socket, Upgrade, on_connect,
+};
 pub use error::{Error, Result};
 pub use model::{Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};
 pub use room::{
-    Counts, Event, Outgoing, PruningSupervisor, Rooms, RoomsActor, close_code,
+    Counts, Event, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, close_code,
     pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
     query::{Count, IsHere, Members, RoomsOf, Subscribe, Users},
 };
 pub use signal::{PresenceChange, PresenceChanged};
 
-/// The JavaScript client, an ES module to serve from your own host.
+/// The text by which a client says that it is still there: a JSON string, quotes included. `#[touch_presence]` swallows it.
+/// As in django-channels-presence.
+pub const HEARTBEAT: &str = "\"heartbeat\"";
+
+/// The JavaScript client, the text of an ES module to serve from your own host as `text/javascript`. Its first comment says
+/// how to use it.
 pub const CLIENT_JS: &str = include_str!("../client/presence.js");
 
 /// What the macros expand to; no promises.

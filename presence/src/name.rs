@@ -5,7 +5,7 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 /// The longest name, in bytes of UTF-8.
@@ -58,8 +58,8 @@ macro_rules! name {
         ///
         /// From 1 to 255 bytes of UTF-8 without control characters (C0, DEL, C1), compared as bytes. Cloning costs a
         /// reference count.
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+        #[serde(try_from = "String")]
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -77,6 +77,13 @@ macro_rules! name {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            // `#[serde(into)]` would make a `String` of each name in each frame.
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 
@@ -134,7 +141,7 @@ macro_rules! name {
 }
 
 name! {
-    /// The name of a room: a place one can be in. It is also the name of the group that the room's messages go to.
+    /// The name of a room: a place one can be in.
     RoomName, "room name"
 }
 name! {
@@ -144,6 +151,11 @@ name! {
 name! {
     /// The address of one connection, unique among all nodes. A socket that resumes gets a new one.
     ChannelName, "channel name"
+}
+name! {
+    /// The name of a group of sockets that is no room: its members get what is sent to it, and nobody is told who they are.
+    /// Every room has a group of its own, which goes by the room's name and is apart from these.
+    GroupName, "group name"
 }
 name! {
     /// What an operator calls a node; by default the address it listens on. It outlives restarts, unlike a [`NodeId`].
@@ -210,6 +222,11 @@ id! {
 id! {
     /// Which life of a room. A [`Version`] means nothing without it, and two epochs have no order.
     Epoch
+}
+
+id! {
+    /// Which request to prune: each node answers it for itself.
+    PruneId
 }
 
 /// The position of a room in its changes: 0 before the first, then one more for each transaction that changes it.

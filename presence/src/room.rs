@@ -1,8 +1,10 @@
 //! Rooms: the handle that applications hold, and the actors behind it.
 
 pub(crate) mod actor;
+pub(crate) mod channel;
 pub mod close_code;
 pub(crate) mod event;
+mod handle;
 pub(crate) mod hub;
 pub(crate) mod message;
 pub(crate) mod presence;
@@ -10,6 +12,8 @@ pub(crate) mod pruning;
 pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 pub(crate) mod touch;
 pub(crate) mod wire;
 
@@ -28,23 +32,25 @@ use tokio::sync::{oneshot, watch};
 use tracing::info;
 
 use crate::{
-    Config, Error, Result,
+    CloseCode, Config, Error, Result,
     clock::Clock,
     model::{Member, roster::Roster},
-    name::{ChannelName, NodeId, RoomName, UserId},
+    name::{ChannelName, GroupName, NodeId, RoomName, UserId},
     signal::{PresenceChanged, Signals, Subscription},
     store::{Store, StoreError, writer::Writer},
 };
 
 pub use event::Event;
+pub use handle::Room;
 pub use pruning::PruningSupervisor;
 pub use query::RoomsActor;
 
 use actor::RoomActor;
+use channel::Channels;
 use message::{HubRef, Pressure, ToHub, ToRoom};
 use wire::Frames;
 
-/// What is sent to clients.
+/// What is sent to clients: one WebSocket frame, encoded once for all who get it.
 #[derive(Debug, Clone)]
 pub struct Outgoing(Frames);
 
@@ -90,6 +96,8 @@ impl From<String> for Outgoing {
 const SHARDS: usize = 16;
 /// How often an operation that a failing room lost is asked again.
 const ATTEMPTS: usize = 4;
+/// How long touches are gathered at most before they are written.
+const MAX_GATHER: Duration = Duration::from_secs(1);
 /// How long a shutdown may take in all.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 
@@ -120,6 +128,7 @@ struct Inner {
     store: Arc<dyn Store>,
     writer: Writer,
     signals: Signals,
+    channels: Channels,
     table: [Mutex<HashMap<RoomName, Entry>>; SHARDS],
     hasher: RandomState,
     threads: Vec<ArbiterHandle>,
@@ -136,6 +145,9 @@ struct Inner {
     sockets: watch::Sender<usize>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
     front: Addr<RoomsActor>,
+    /// How many presences are looked after.
+    #[cfg(test)]
+    children: std::sync::atomic::AtomicIsize,
 }
 
 struct Entry {
@@ -207,6 +219,7 @@ impl Rooms {
                 clock,
                 store: Arc::new(store),
                 signals: Signals::default(),
+                channels: Channels::default(),
                 table: Default::default(),
                 hasher: RandomState::new(),
                 threads,
@@ -221,12 +234,15 @@ impl Rooms {
                 sockets: watch::Sender::new(0),
                 supervisor: OnceLock::new(),
                 front,
+                #[cfg(test)]
+                children: Default::default(),
             }
         });
         let rooms = Self(rooms);
         let (writer, store, clock) = (rooms.0.writer.clone(), rooms.0.store.clone(), rooms.0.clock.clone());
         let (node, timeout) = (rooms.0.node.subscribe(), rooms.0.config.store_timeout());
-        rooms.0.store_thread.spawn(writer.run(store, clock, node, timeout));
+        let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 16);
+        rooms.0.store_thread.spawn(writer.run(store, clock, node, timeout, gather));
         rooms
     }
 
@@ -325,7 +341,8 @@ impl Rooms {
 
     // ---- sending ----
 
-    /// Sends a frame to every socket in the room, on this node. Nobody is there: nothing happens.
+    /// Sends a frame to every socket in the room, on this node, the sender's own included. Nobody is there: nothing happens.
+    /// It is sent at most once and not stored.
     ///
     /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
     /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself.
@@ -358,15 +375,37 @@ impl Rooms {
         }
     }
 
+    /// Sends a frame to every member of a group, on this node, the sender included if it is one. A group without members:
+    /// nothing happens. Frames of one sender reach each member in order. Waits as [`send`](Self::send) does. As `group_send` of
+    /// django-channels.
+    pub async fn group_send(&self, group: &GroupName, message: impl Into<Outgoing>) {
+        let Outgoing(frames) = message.into();
+        let (pressure, relieved) = pressure();
+        for hub in self.hubs() {
+            let (group, frames, pressure) = (group.clone(), frames.clone(), pressure.clone());
+            hub.addr.do_send(ToHub::SendToGroup { group, frames, pressure });
+        }
+        drop(pressure);
+        let _ = relieved.await;
+    }
+
+    /// Hands an event to the consumer of every member of a group, on this node.
+    pub fn group_event(&self, group: &GroupName, event: Event) {
+        let event = Arc::new(event);
+        for hub in self.hubs() {
+            hub.addr.do_send(ToHub::EventToGroup { group: group.clone(), event: event.clone() });
+        }
+    }
+
     // ---- hearing of changes ----
 
-    /// The changes of all rooms from now on. See [`PresenceChanged`].
+    /// The changes of all rooms from now on, as a stream. See [`PresenceChanged`].
     #[must_use]
     pub fn changes(&self) -> Subscription {
         self.0.signals.subscribe(None)
     }
 
-    /// The changes of one room from now on.
+    /// The changes of one room from now on, as a stream.
     #[must_use]
     pub fn changes_of(&self, room: &RoomName) -> Subscription {
         self.0.signals.subscribe(Some(room.clone()))
@@ -399,6 +438,39 @@ impl Rooms {
     /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer.
     pub async fn prune_rooms(&self) -> Result<usize> {
         self.ask(pruning::PruneRooms).await
+    }
+
+    /// As [`prune_presences`](Self::prune_presences), for the presences of this node in one room.
+    pub(crate) async fn prune_room(&self, room: &RoomName, max_age: Option<Duration>) -> Result<usize> {
+        let (reply, pruned) = oneshot::channel();
+        let max_age = max_age.unwrap_or(self.0.config.max_age());
+        self.tell_running(room, ToRoom::Prune { max_age, reply });
+        match tokio::time::timeout(self.0.config.store_timeout(), pruned).await {
+            // A room that does not run has no presence of this node.
+            Ok(pruned) => Ok(pruned.unwrap_or(0)),
+            Err(_) => Err(Error::StoreUnavailable(None)),
+        }
+    }
+
+    /// Removes a room with everyone in it, on all nodes, and tells this node's members and subscribers: one event says who
+    /// left. With `close` their sockets are closed with that code, else they stay open and their consumers are told
+    /// ([`Consumer::removed`](crate::Consumer::removed)). Returns how many left. The empty room itself goes with the next
+    /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it by then.
+    ///
+    /// # Errors
+    /// [`Error::CloseCode`] if `close` may not be sent: nothing happened. [`Error::NoSupervisor`] without one,
+    /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
+    pub async fn remove_room(&self, room: &RoomName, close: Option<CloseCode>) -> Result<usize> {
+        self.ask(pruning::Remove { what: pruning::Removal::Room(room.clone()), close: sendable(close)? }).await
+    }
+
+    /// Removes a user from every room, on all nodes, with one event for each room. The rest is as for
+    /// [`remove_room`](Self::remove_room).
+    ///
+    /// # Errors
+    /// As [`remove_room`](Self::remove_room).
+    pub async fn remove_user(&self, user: &UserId, close: Option<CloseCode>) -> Result<usize> {
+        self.ask(pruning::Remove { what: pruning::Removal::User(user.clone()), close: sendable(close)? }).await
     }
 
     async fn ask<M>(&self, message: M) -> Result<usize>
@@ -463,12 +535,16 @@ impl Rooms {
         self.0.draining.store(true, Ordering::Relaxed);
         info!(sockets = self.sockets(), "shutting down");
         self.close_all();
-        let node = self.node();
         let drain = async {
             let sockets = self.0.config.close_timeout().min(SHUTDOWN / 2);
             let _ = tokio::time::timeout(sockets, self.0.sockets.subscribe().wait_for(|open| *open == 0)).await;
-            // Leaves are on their way from connections to rooms to the writer.
+            // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
+            self.names().iter().for_each(|room| self.tell_running(room, ToRoom::Tick));
             let _ = tokio::time::timeout(SHUTDOWN / 4, self.settled()).await;
+            // From here on nothing may be refused to the node and make it begin another life.
+            self.stop_supervisor().await;
+            let node = self.node();
+            self.set_node(None);
             if let Some(node) = node {
                 match self.bounded(self.0.store.retire(node)).await {
                     Ok(commits) => self.changed_elsewhere(commits),
@@ -477,11 +553,15 @@ impl Rooms {
             }
         };
         let _ = tokio::time::timeout(SHUTDOWN, drain).await;
-        if let Some(supervisor) = self.0.supervisor.get() {
-            let _ = supervisor.send(pruning::Stop).await;
-        }
+        self.stop_supervisor().await;
         for thread in self.0.own_threads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             thread.stop();
+        }
+    }
+
+    async fn stop_supervisor(&self) {
+        if let Some(supervisor) = self.0.supervisor.get() {
+            let _ = supervisor.send(pruning::Stop).await;
         }
     }
 
@@ -500,6 +580,14 @@ impl Rooms {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// A code that may be sent.
+fn sendable(close: Option<CloseCode>) -> Result<Option<CloseCode>> {
+    match close {
+        Some(code) if !code.is_sendable() => Err(Error::CloseCode { code: code.0 }),
+        close => Ok(close),
     }
 }
 

@@ -1,8 +1,11 @@
 //! `presence_changed`: what an application hears of every change of every room.
 //!
-//! It is fired on the node that made the change, after the commit, in the order of the room's versions. Every subscriber
-//! has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and the next one it
-//! gets says how many. Nobody else is delayed.
+//! It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between, or
+//! the answer to the commit is lost. Events about one presence come in order, those of one room in the order of its versions,
+//! save that a [`Bulk`](PresenceChange::Bulk) of presences that no live node answers for may overtake others.
+//!
+//! Every subscriber has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and
+//! the next one it gets says how many. Nobody else is delayed.
 
 use std::{
     collections::HashMap,
@@ -20,7 +23,8 @@ use crate::{
 /// How many events wait for one subscriber before it loses the oldest.
 pub const QUEUE: usize = 1024;
 
-/// A room changed.
+/// A room changed: what a subscriber gets, by [`Rooms::subscribe`](crate::Rooms::subscribe) or
+/// [`Rooms::changes`](crate::Rooms::changes). See the [module](self) for when.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 #[non_exhaustive]
@@ -44,8 +48,8 @@ pub enum PresenceChange {
     Removed(Arc<Presence>),
     /// A presence has another user or meta now; here as it is now.
     Updated(Arc<Presence>),
-    /// These presences were removed together: they were stale, or their node was gone. One event for all that were due in
-    /// one turn of the room.
+    /// These presences were removed together: they were stale, their grace was over, or their node was gone. One event for
+    /// all that one transaction removed from the room.
     Bulk(Vec<Arc<Presence>>),
 }
 
@@ -130,7 +134,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next change. `None` once the rooms are gone.
+    /// The next change, which says in `missed` how many were lost before it. `None` once the rooms are gone.
     pub async fn next(&mut self) -> Option<PresenceChanged> {
         loop {
             match self.events.recv().await {

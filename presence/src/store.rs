@@ -8,6 +8,7 @@
 
 #[cfg(feature = "sqlite")]
 mod entity;
+mod listing;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod migration;
@@ -18,15 +19,16 @@ mod sql;
 mod tests;
 pub(crate) mod writer;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{cmp::Ordering, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
     model::{Delta, Meta, Presence, Snapshot},
-    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
 };
 
+pub use listing::{NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 pub use sql::{SqlStore, Synchronous};
@@ -75,14 +77,16 @@ pub enum Write {
         /// The channel it must have. One that was resumed has another, and stays.
         channel: ChannelName,
     },
-    /// Replaces the meta of the presence if it is there under this channel.
+    /// Changes the presence if it is there under this channel.
     Update {
         /// Which presence.
         id: PresenceId,
         /// The channel it must have.
         channel: ChannelName,
-        /// The new meta.
-        meta: Meta,
+        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is.
+        user: Option<Option<UserId>>,
+        /// The new meta; `None` leaves it as it is.
+        meta: Option<Meta>,
     },
 }
 
@@ -138,6 +142,32 @@ pub enum Remains {
     HoldResumable(Duration),
 }
 
+/// What a node is asked to do: remove the presences of its own that it last saw longer ago than this, by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PruneRequest {
+    /// Which request.
+    pub id: PruneId,
+    /// The age that is too old.
+    pub max_age: Duration,
+}
+
+/// One node that was asked to prune.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PruneAnswer {
+    /// Its life.
+    pub node: NodeId,
+    /// Its name when it was asked.
+    pub name: NodeName,
+    /// How many presences it removed; `None`: it has not answered yet.
+    pub pruned: Option<u64>,
+}
+
+impl PruneAnswer {
+    fn in_order(&self, other: &Self) -> Ordering {
+        (&self.name, self.node).cmp(&(&other.name, other.node))
+    }
+}
+
 /// Keeps nodes, rooms and presences. See the [module](self) for what it is for.
 ///
 /// Every method is one transaction, all or nothing, and may be repeated after [`StoreError::Unavailable`]. A transaction
@@ -190,6 +220,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Where these rooms stand. A room that is not there is left out.
     async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError>;
 
+    /// Where every room stands, in no particular order.
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError>;
+
+    /// Every room and how many are in it, empty ones included, sorted by the bytes of their names, all as of one moment. Looks
+    /// at every presence: for an operator, not for a request.
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError>;
+
+    /// Every life of a node that is not forgotten, sorted by the bytes of their names and then by their ids, all as of one
+    /// moment. Looks at every presence: for an operator, not for a request.
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError>;
+
     /// The rooms in which the user has a presence, sorted by their bytes.
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError>;
 
@@ -226,6 +267,45 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError>;
+
+    /// Removes up to `limit` presences of the room, whichever nodes they are on. The room itself stays, empty, with its
+    /// version, until [`prune_rooms`](Self::prune_rooms): so whoever follows it learns that they left, and one who joins
+    /// meanwhile is in the same room. No such room: nothing happens.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError>;
+
+    /// Removes up to `limit` presences of the user, in whichever rooms and on whichever nodes they are.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError>;
+
+    /// Asks every live node that answers for a presence (one that is not held) to prune its own, by its own clock. Asking
+    /// again under the same id also asks those that came to life in the meantime, and nobody twice.
+    ///
+    /// The request ends with the life of the one who asks: its nodes are then no longer asked, and their answers are
+    /// forgotten with it. So one that is abandoned does no harm.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError>;
+
+    /// What `node` is asked and has not answered, the oldest request first. The requests of one whose lease ran out are left
+    /// out.
+    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError>;
+
+    /// Says how many presences `node` removed when it was asked. The first answer counts; one to a request that has ended, or
+    /// that did not ask this node, is nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that answers is over.
+    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError>;
+
+    /// Whom the request asked, and what they answered, sorted by the bytes of their names. An answer stays when the node that
+    /// gave it ends.
+    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError>;
 
     /// Ends the life `node`: removes every presence it still has, save those that are held, and forgets the life. Does
     /// nothing if it is forgotten already.

@@ -13,6 +13,7 @@ mod closing;
 mod commands;
 mod crowd;
 mod diff;
+mod docs;
 mod events;
 mod handshake;
 mod inproc;

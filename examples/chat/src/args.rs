@@ -75,7 +75,9 @@ impl Args {
             Mode::Events => Notify::Events,
             Mode::Diff => Notify::Diff,
         };
-        let mut config = Config::builder().max_age(self.max_age).notify(notify);
+        // What has no flag can be set by the environment: `PRESENCE_PING_INTERVAL=5s` and so on.
+        let environment = |name: &str| std::env::var(name).ok();
+        let mut config = Config::builder().overlay(environment)?.max_age(self.max_age).notify(notify);
         if let Some(grace) = self.grace {
             config = config.grace(grace);
         }

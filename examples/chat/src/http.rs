@@ -1,7 +1,7 @@
 //! The routes: the page, the socket, and what an operator asks.
 
 use actix_web::{
-    HttpRequest, HttpResponse, Responder,
+    FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder,
     http::header::{self, HeaderValue},
     middleware::DefaultHeaders,
     web,
@@ -28,26 +28,29 @@ pub(crate) fn routes(app: &mut web::ServiceConfig) {
         .add((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .add((header::CACHE_CONTROL, "no-cache"));
-    app.route("/ws/{room}", web::get().to(socket))
-        .route("/ws/", web::get().to(no_room))
-        .route("/healthz", web::get().to(healthz))
-        .route("/readyz", web::get().to(readyz))
-        .service(
-            web::scope("")
-                .wrap(headers)
-                .route(
-                    "/",
-                    web::get().to(async || asset("text/html; charset=utf-8", include_str!("../static/index.html"))),
-                )
-                .route("/app.js", web::get().to(async || asset("text/javascript", include_str!("../static/app.js"))))
-                .route("/style.css", web::get().to(async || asset("text/css", include_str!("../static/style.css"))))
-                .route("/presence.js", web::get().to(async || asset("text/javascript", CLIENT_JS)))
-                .route(
-                    "/favicon.svg",
-                    web::get().to(async || asset("image/svg+xml", include_str!("../static/favicon.svg"))),
-                )
-                .route("/config.json", web::get().to(config)),
-        );
+    let page = |path: &'static str, content_type: &'static str, body: &'static str| {
+        readable(path, move || async move { asset(content_type, body) }).wrap(headers.clone())
+    };
+    app.service(web::resource("/ws/{room}").get(socket))
+        .service(web::resource("/ws/").get(no_room))
+        .service(readable("/healthz", healthz))
+        .service(readable("/readyz", readyz))
+        .service(readable("/config.json", config).wrap(headers.clone()))
+        .service(page("/", "text/html; charset=utf-8", include_str!("../static/index.html")))
+        .service(page("/app.js", "text/javascript", include_str!("../static/app.js")))
+        .service(page("/style.css", "text/css", include_str!("../static/style.css")))
+        .service(page("/presence.js", "text/javascript", CLIENT_JS))
+        .service(page("/favicon.svg", "image/svg+xml", include_str!("../static/favicon.svg")));
+}
+
+/// What can be read by GET, and looked at by HEAD; other methods are answered 405.
+fn readable<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler))
 }
 
 fn asset(content_type: &'static str, body: &'static str) -> impl Responder {

@@ -4,25 +4,24 @@
 //! delays pings, deadlines or outgoing frames. When the socket is over, from whatever cause, the actor makes sure of three
 //! things: the consumer hears of it once, every room is left, and the TCP connection is closed.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
+use actix_http::ws::{self, Codec};
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::Encoder;
 use tracing::debug;
 
 use crate::{
     Rooms,
     clock::Tick,
-    config::OnStale,
-    name::ChannelName,
-    room::{close_code, message::ToConnection, registry::LocalHub},
+    room::{channel::Channel, close_code, message::ToConnection, registry::LocalHub, wire::Frames},
 };
 
 use super::{
-    control,
     inbox::{Inbox, Job},
     kill::KillSwitch,
     outbox::Outbox,
-    socket::Joined,
     transport::{Inbound, Incoming},
 };
 
@@ -46,10 +45,9 @@ enum Phase {
 pub(crate) struct Connection {
     pub(crate) rooms: Rooms,
     pub(crate) hub: LocalHub,
-    pub(crate) channel: ChannelName,
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) inbox: Rc<Inbox>,
-    pub(crate) joined: Rc<Joined>,
+    pub(crate) channel: Arc<Channel>,
     pub(crate) kill: KillSwitch,
     /// When anything last came in.
     pub(crate) seen: Rc<Cell<Tick>>,
@@ -67,10 +65,9 @@ pub(crate) struct Connection {
 pub(crate) struct Parts {
     pub(crate) rooms: Rooms,
     pub(crate) hub: LocalHub,
-    pub(crate) channel: ChannelName,
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) inbox: Rc<Inbox>,
-    pub(crate) joined: Rc<Joined>,
+    pub(crate) channel: Arc<Channel>,
     pub(crate) kill: KillSwitch,
     pub(crate) seen: Rc<Cell<Tick>>,
     pub(crate) inbound: Inbound,
@@ -78,7 +75,7 @@ pub(crate) struct Parts {
 
 impl Connection {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { rooms, hub, channel, outbox, inbox, joined, kill, seen, inbound } = parts;
+        let Parts { rooms, hub, channel, outbox, inbox, kill, seen, inbound } = parts;
         rooms.socket_opened();
         Self {
             rooms,
@@ -86,7 +83,6 @@ impl Connection {
             channel,
             outbox,
             inbox,
-            joined,
             kill,
             seen,
             inbound: Some(inbound),
@@ -118,7 +114,7 @@ impl Actor for Connection {
                         }
                     }
                     // A client that pings faster than it reads waits, or its pongs would pile up without end.
-                    Incoming::Ping(payload) => outbox.send(&control::pong(payload)).await,
+                    Incoming::Ping(payload) => outbox.send(&control(ws::Message::Pong(payload))).await,
                     Incoming::Pong => {}
                     Incoming::Violation(code, reason) => {
                         connection.do_send(ToConnection::Violated { code, reason });
@@ -141,7 +137,8 @@ impl Drop for Connection {
         self.leave_rooms();
         self.outbox.abort();
         self.kill.release();
-        self.hub.sockets.borrow_mut().leave(&self.channel);
+        self.hub.sockets.borrow_mut().leave(self.channel.name());
+        self.rooms.channels().close(self.channel.name());
         self.rooms.socket_closed();
     }
 }
@@ -152,14 +149,12 @@ impl Handler<ToConnection> for Connection {
     fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
         match message {
             ToConnection::Close { code, reason } => self.close(code, reason, ctx),
-            ToConnection::Pruned { room, id, on_stale } => {
-                // If it left and joined again in the meantime, it is no longer the one that was stale.
-                match on_stale {
-                    _ if !self.joined.forget_if(&room, id) => {}
-                    OnStale::Close => self.close(close_code::STALE, "stale", ctx),
-                    OnStale::Keep => self.inbox.push_event(Job::Pruned(room)),
-                }
-            }
+            ToConnection::Removed { room, close } => match close {
+                // It has joined again before it heard of this.
+                _ if self.channel.is_in(&room) => {}
+                Some((code, reason)) => self.close(code, reason, ctx),
+                None => self.inbox.push_event(Job::Removed(room)),
+            },
             ToConnection::TooSlow => self.too_slow(ctx),
             ToConnection::Event(event) => self.inbox.push_event(Job::Event(event)),
             ToConnection::Decided { accepted } => self.decided(accepted, ctx),
@@ -221,7 +216,7 @@ impl Connection {
         }
         ctx.run_later(self.rooms.config().handshake_timeout(), |connection, ctx| {
             if !connection.outbox.is_attached() {
-                debug!(channel = %connection.channel, "the answer to the handshake was never fetched");
+                debug!(channel = %connection.channel.name(), "the answer to the handshake was never fetched");
                 connection.lost(ctx);
             }
         });
@@ -246,12 +241,12 @@ impl Connection {
             Some(_) if self.inbox.is_behind() => now.after(timeout),
             Some(_) if blocked => now.after(timeout.min(UNBLOCKED)),
             Some(_) => {
-                debug!(channel = %self.channel, "no pong");
+                debug!(channel = %self.channel.name(), "no pong");
                 self.lost(ctx);
                 return;
             }
             None if now >= seen.after(interval) => {
-                self.outbox.push(&control::ping(), None);
+                self.outbox.push(&control(ws::Message::Ping(Bytes::new())), None);
                 self.ping = Some(now);
                 now.after(timeout)
             }
@@ -271,7 +266,7 @@ impl Connection {
                 }
                 let code = reason.as_ref().map_or(close_code::NO_CODE, |(code, _)| *code);
                 let reason = reason.map(|(code, _)| (code, String::new()));
-                self.outbox.push_close(control::close(reason));
+                self.outbox.push_close(close_frame(reason));
                 self.over();
                 self.inbox.end(code);
                 self.watch_close(ctx);
@@ -295,9 +290,9 @@ impl Connection {
             }
             Phase::Closing | Phase::Over => return false,
             Phase::Open => {
-                debug!(channel = %self.channel, code, reason, "closing a socket");
+                debug!(channel = %self.channel.name(), code, reason, "closing a socket");
                 self.phase = Phase::Closing;
-                self.outbox.push_close(control::close(Some((code, reason.to_owned()))));
+                self.outbox.push_close(close_frame(Some((code, reason.to_owned()))));
                 self.watch_close(ctx);
             }
         }
@@ -316,7 +311,7 @@ impl Connection {
     }
 
     fn too_slow(&mut self, ctx: &mut Context<Self>) {
-        debug!(channel = %self.channel, "a client does not read");
+        debug!(channel = %self.channel.name(), "a client does not read");
         match self.phase {
             Phase::Open => {
                 let whole = self.outbox.clear();
@@ -368,9 +363,7 @@ impl Connection {
     }
 
     fn leave_rooms(&self) {
-        for (room, id) in self.joined.take() {
-            self.rooms.leave_at_once(&room, id, &self.channel);
-        }
+        self.channel.leave_all_at_once(&self.rooms);
     }
 
     fn stop_when_over(&mut self, ctx: &mut Context<Self>) {
@@ -378,4 +371,28 @@ impl Connection {
             ctx.stop();
         }
     }
+}
+
+fn control(message: ws::Message) -> Frames {
+    Frames { bytes: encode(message), count: 1 }
+}
+
+/// A Close; its reason is cut to fit.
+pub(super) fn close_frame(reason: Option<(u16, String)>) -> Bytes {
+    encode(ws::Message::Close(reason.map(|(code, reason)| ws::CloseReason {
+        code: code.into(),
+        description: Some(reason).filter(|reason| !reason.is_empty()).map(cut_to_fit),
+    })))
+}
+
+/// A control frame holds 125 bytes, two of which are the code.
+fn cut_to_fit(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(123));
+    reason
+}
+
+fn encode(message: ws::Message) -> Bytes {
+    let mut bytes = BytesMut::new();
+    Codec::new().encode(message, &mut bytes).expect("control frames always encode");
+    bytes.freeze()
 }

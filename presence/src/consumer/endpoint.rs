@@ -4,6 +4,7 @@ use std::{cell::Cell, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
 
 use actix::{Actor, Addr, AsyncContext, Context};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web::Payload};
+use futures_util::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -21,6 +22,7 @@ use super::{
     origin::Origins,
     outbox::{Bounds, Outbound, Outbox},
     run::run,
+    scope::Scope,
     transport::{Inbound, handshake},
 };
 
@@ -40,23 +42,65 @@ const RETRY_AFTER: &str = "5";
 ///     Upgrade::new(&rooms).start(Chat, &req, body).await
 /// }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use]
 pub struct Upgrade {
     rooms: Rooms,
     user: Option<UserId>,
+    authenticate: Option<Authenticate>,
     origins: Origins,
+}
+
+/// Finds out who a request is from.
+type Authenticate = Rc<dyn Fn(HttpRequest) -> LocalBoxFuture<'static, Result<Option<UserId>>>>;
+
+impl std::fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upgrade").field("user", &self.user).field("origins", &self.origins).finish_non_exhaustive()
+    }
 }
 
 impl Upgrade {
     /// Prepares an upgrade: anonymous, and only for pages of the request's own origin.
     pub fn new(rooms: &Rooms) -> Self {
-        Self { rooms: rooms.clone(), user: None, origins: Origins::default() }
+        Self { rooms: rooms.clone(), user: None, authenticate: None, origins: Origins::default() }
     }
 
     /// Who the socket belongs to, as the application has made sure. `None`: anonymous.
     pub fn user(mut self, user: Option<UserId>) -> Self {
         self.user = user;
+        self
+    }
+
+    /// Has `authenticate` find out who the request is from, before the consumer sees the socket and before the handshake is
+    /// answered: a user, or `None` for an anonymous visitor; an error turns the socket away
+    /// ([`Error::deny`] with a status, anything else 500). It takes the place of [`user`](Self::user), and is bounded by
+    /// `handshake_timeout`.
+    ///
+    /// ```
+    /// # use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+    /// # use presence::{Consumer, Error, Frame, Rooms, Socket, Upgrade, name::UserId};
+    /// # struct Chat;
+    /// # impl Consumer for Chat {
+    /// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }
+    /// # }
+    /// async fn who(req: HttpRequest) -> presence::Result<Option<UserId>> {
+    ///     match req.headers().get("authorization").map(|token| token.as_bytes()) {
+    ///         None => Ok(None),
+    ///         Some(b"Bearer secret") => Ok(Some(UserId::new("ann")?)),
+    ///         Some(_) => Err(Error::deny(StatusCode::UNAUTHORIZED, "this session is over")),
+    ///     }
+    /// }
+    ///
+    /// async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+    ///     Upgrade::new(&rooms).authenticate(who).start(Chat, &req, body).await
+    /// }
+    /// ```
+    pub fn authenticate<F>(mut self, authenticate: impl Fn(HttpRequest) -> F + 'static) -> Self
+    where
+        F: Future<Output = Result<Option<UserId>>> + 'static,
+    {
+        self.authenticate = Some(Rc::new(move |req| Box::pin(authenticate(req))));
         self
     }
 
@@ -68,7 +112,11 @@ impl Upgrade {
 
     /// Checks the handshake and the origin, lets the consumer connect, and answers: with 101 and the socket, or with the
     /// status that says why not.
-    pub async fn start<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
+    ///
+    /// Not a handshake: 400 or 405. Another origin: 403. The database away, the room failing, or the node shutting down: 503
+    /// with `Retry-After`. [`Error::Denied`](crate::Error::Denied): its status, 4xx or 5xx. [`Error::Name`](crate::Error::Name): 400. Any
+    /// other error, a panic, more than `handshake_timeout`, or no [`PruningSupervisor`](crate::PruningSupervisor): 500.
+    pub async fn start<C: Consumer>(mut self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         if let Err(refused) = handshake(req, &[]) {
             return *refused;
         }
@@ -80,6 +128,14 @@ impl Upgrade {
         }
         if let Err(error) = self.rooms.check_open() {
             return refuse(&error);
+        }
+        if let Some(authenticate) = self.authenticate.take() {
+            let limit = self.rooms.config().handshake_timeout();
+            match tokio::time::timeout(limit, authenticate(req.clone())).await {
+                Ok(Ok(user)) => self.user = user,
+                Ok(Err(error)) => return refuse(&error),
+                Err(_) => return refuse(&Error::other("to authenticate took longer than `handshake_timeout`")),
+            }
         }
         let (decided, decision) = oneshot::channel();
         let (connection, outbox) = self.connect(consumer, req, payload, decided);
@@ -119,17 +175,16 @@ impl Upgrade {
         let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
         kill.limit_writes(config.write_timeout());
         let hub = rooms.local_hub();
-        let channel = rooms.new_channel(&hub.hub);
         let touch = Touch::new(rooms.now());
+        let channel = rooms.channels().open(rooms.new_channel(&hub.hub), touch.clone(), hub.hub.clone());
         let seen = Rc::new(Cell::new(rooms.now()));
-        let inbox = Rc::new(Inbox::new(config.inbox_frames(), touch.clone()));
+        let inbox = Rc::new(Inbox::new(config.inbox_frames(), touch));
         let bounds = Bounds {
             frames: config.outbox_frames(),
             bytes: config.outbox_bytes(),
             write_timeout: config.write_timeout(),
         };
         let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
-        let joined = Rc::default();
         let limits = (config.max_frame_bytes(), config.max_message_bytes());
         let inbound = Inbound::new(payload, limits, rooms.clock().clone(), Rc::clone(&seen));
         let mut socket = None;
@@ -138,10 +193,9 @@ impl Upgrade {
                 rooms: rooms.clone(),
                 channel: channel.clone(),
                 user,
-                hub: hub.hub.clone(),
-                touch,
+                scope: Scope::of(req),
                 outbox: outbox.clone(),
-                joined: Rc::clone(&joined),
+                sockets: hub.sockets.clone(),
                 connection: ctx.address(),
                 arrived: Cell::new(None),
                 subprotocol: std::cell::RefCell::new(None),
@@ -152,14 +206,14 @@ impl Upgrade {
                 channel: channel.clone(),
                 outbox: outbox.clone(),
                 inbox: inbox.clone(),
-                joined,
                 kill,
                 seen,
                 inbound,
             })
         });
-        outbox.belongs_to(addr.clone());
-        hub.sockets.borrow_mut().enter(channel, HubSocket { outbox: outbox.clone(), connection: addr.clone() });
+        let connection = addr.clone().recipient();
+        outbox.belongs_to(connection.clone());
+        hub.sockets.borrow_mut().enter(channel.name().clone(), HubSocket { outbox: outbox.clone(), connection });
         if rooms.is_shutting_down() {
             // It began after this one was let in, and may have closed all there were before this one was there.
             addr.do_send(ToConnection::Close { code: close_code::RESTARTING, reason: "the node is restarting" });

@@ -20,7 +20,7 @@ pub(crate) enum Job {
     /// A frame, and when it arrived.
     Frame(Frame, Tick),
     Event(Arc<Event>),
-    Pruned(RoomName),
+    Removed(RoomName),
 }
 
 /// Bounded: when it is full, the client's connection is no longer read.

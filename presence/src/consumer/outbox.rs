@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
+use actix::{Addr, Recipient};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::sync::oneshot;
@@ -64,7 +64,7 @@ pub(crate) struct Outbox {
     filling: Rc<Filling>,
     hub: Addr<HubActor>,
     itself: Weak<Self>,
-    connection: OnceCell<Addr<Connection>>,
+    connection: OnceCell<Recipient<ToConnection>>,
 }
 
 struct State {
@@ -140,7 +140,7 @@ impl Outbox {
     }
 
     /// Whose outbox it is.
-    pub(crate) fn belongs_to(&self, connection: Addr<Connection>) {
+    pub(crate) fn belongs_to(&self, connection: Recipient<ToConnection>) {
         let _ = self.connection.set(connection);
     }
 
@@ -296,7 +296,7 @@ impl Outbox {
         true
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
         state.attached.get_or_insert(now);

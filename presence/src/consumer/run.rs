@@ -146,7 +146,9 @@ async fn serve<C: Consumer>(
             Ok(Job::Event(event)) => {
                 (call(limit, async { consumer.event(socket, (*event).clone()).await }).await, "event")
             }
-            Ok(Job::Pruned(room)) => (call(limit, async { consumer.pruned(socket, room).await }).await, "pruned"),
+            // It has joined again before it heard of this.
+            Ok(Job::Removed(room)) if socket.is_in(&room) => continue,
+            Ok(Job::Removed(room)) => (call(limit, async { consumer.removed(socket, room).await }).await, "removed"),
         };
         if !tell(outcome, method, socket) {
             connection.do_send(ToConnection::ConsumerFailed);

@@ -2,96 +2,35 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, hash_map::Entry},
     fmt,
     rc::Rc,
     sync::Arc,
 };
 
 use actix::Addr;
-use futures_util::future::join_all;
-use tokio::sync::Notify;
-use uuid::Uuid;
 
 use crate::{
     CloseCode, Error, Outgoing, Result, Rooms,
     clock::Tick,
-    model::{Meta, Presence},
-    name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    room::{
-        message::{HubRef, ToConnection},
-        touch::Touch,
-    },
+    model::Meta,
+    name::{ChannelName, GroupName, RoomName, UserId},
+    room::{channel::Channel, hub::Sockets, message::ToConnection},
 };
 
-use super::{connection::Connection, control, outbox::Outbox};
-
-/// The rooms that a socket is in, or is joining. Shared with the connection, which leaves them whatever happens.
-#[derive(Debug, Default)]
-pub(crate) struct Joined(RefCell<HashMap<RoomName, Membership>>);
-
-#[derive(Debug, Clone)]
-struct Membership {
-    id: PresenceId,
-    /// Told when the join is over, if it is still under way.
-    joining: Option<Rc<Notify>>,
-}
-
-impl Joined {
-    pub(crate) fn take(&self) -> Vec<(RoomName, PresenceId)> {
-        self.0.borrow_mut().drain().map(|(room, membership)| (room, membership.id)).collect()
-    }
-
-    fn forget(&self, room: &RoomName) -> Option<PresenceId> {
-        self.0.borrow_mut().remove(room).map(|membership| membership.id)
-    }
-
-    /// Forgets a room if it was joined as this presence. Returns whether it was.
-    pub(crate) fn forget_if(&self, room: &RoomName, id: PresenceId) -> bool {
-        let is_this = self.get(room).is_some_and(|membership| membership.id == id);
-        is_this && self.forget(room).is_some()
-    }
-
-    fn get(&self, room: &RoomName) -> Option<Membership> {
-        self.0.borrow().get(room).cloned()
-    }
-}
-
-/// A join under way. Unless it is seen through, the socket is not in the room.
-struct Joining<'a> {
-    joined: &'a Joined,
-    room: &'a RoomName,
-    id: PresenceId,
-    over: Rc<Notify>,
-    done: bool,
-}
-
-impl Drop for Joining<'_> {
-    fn drop(&mut self) {
-        let joined = &mut *self.joined.0.borrow_mut();
-        // The socket may have left in the meantime, and be joining anew.
-        if let Entry::Occupied(mut membership) = joined.entry(self.room.clone())
-            && membership.get().id == self.id
-        {
-            if self.done {
-                membership.get_mut().joining = None;
-            } else {
-                membership.remove();
-            }
-        }
-        self.over.notify_waiters();
-    }
-}
+use super::{
+    connection::{Connection, close_frame},
+    outbox::Outbox,
+    scope::Scope,
+};
 
 /// A consumer's side of its WebSocket.
 pub struct Socket {
     pub(crate) rooms: Rooms,
-    pub(crate) channel: ChannelName,
+    pub(crate) channel: Arc<Channel>,
     pub(crate) user: Option<UserId>,
-    pub(crate) hub: HubRef,
-    pub(crate) touch: Touch,
+    pub(crate) scope: Scope,
     pub(crate) outbox: Rc<Outbox>,
-    pub(crate) joined: Rc<Joined>,
+    pub(crate) sockets: Rc<RefCell<Sockets>>,
     pub(crate) connection: Addr<Connection>,
     /// When the frame arrived that is being handled.
     pub(crate) arrived: Cell<Option<Tick>>,
@@ -100,7 +39,7 @@ pub struct Socket {
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("channel", &self.channel).field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Socket").field("channel", self.channel()).field("user", &self.user).finish_non_exhaustive()
     }
 }
 
@@ -113,14 +52,20 @@ impl Socket {
 
     /// The address of this connection, unique among all nodes.
     #[must_use]
-    pub const fn channel(&self) -> &ChannelName {
-        &self.channel
+    pub fn channel(&self) -> &ChannelName {
+        self.channel.name()
     }
 
     /// Who the socket belongs to; `None` if it is anonymous.
     #[must_use]
     pub const fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// The request by which the socket came.
+    #[must_use]
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Answers the handshake with this subprotocol, if it is one that the client offered. It is only noted: the answer
@@ -137,35 +82,10 @@ impl Socket {
     /// [`Error::StoreUnavailable`] (it is not in the room; repeat later), [`Error::TooManyRooms`], [`Error::NoSupervisor`],
     /// [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`], [`Error::SocketClosed`].
     pub async fn join(&self, room: &RoomName) -> Result<()> {
-        self.touch();
-        // Another join of this room may be under way, and come to nothing.
-        while let Some(membership) = self.joined.get(room) {
-            match membership.joining {
-                None => return Ok(()),
-                Some(over) => over.notified().await,
-            }
-        }
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
-        let mut joining = self.begin_join(room)?;
-        // The writer puts in the life of this node that is current when the join is written.
-        let node = self.rooms.node().unwrap_or(NodeId::from_uuid(Uuid::nil()));
-        let presence = Arc::new(Presence::new(joining.id, self.channel.clone(), self.user.clone(), node));
-        self.rooms.join(room, presence, self.hub.clone(), self.touch.clone()).await?;
-        joining.done = true;
-        Ok(())
-    }
-
-    fn begin_join<'a>(&'a self, room: &'a RoomName) -> Result<Joining<'a>> {
-        let limit = self.rooms.config().max_rooms_per_socket();
-        let joined = &mut *self.joined.0.borrow_mut();
-        if joined.len() >= limit {
-            return Err(Error::TooManyRooms { limit });
-        }
-        let (id, over) = (PresenceId::random(), Rc::new(Notify::new()));
-        joined.insert(room.clone(), Membership { id, joining: Some(over.clone()) });
-        Ok(Joining { joined: &self.joined, room, id, over, done: false })
+        self.channel.join(&self.rooms, room, self.user.as_ref()).await
     }
 
     /// Leaves a room; the socket stays open. From here on it gets nothing more of the room. Resolves when that is durable. A
@@ -174,10 +94,7 @@ impl Socket {
     /// # Errors
     /// [`Error::StoreUnavailable`] if the database did not answer in time: the leave happens as soon as it does.
     pub async fn leave(&self, room: &RoomName) -> Result<()> {
-        match self.joined.forget(room) {
-            Some(id) => self.rooms.leave(room, id, &self.channel).await,
-            None => Ok(()),
-        }
+        self.channel.leave(&self.rooms, room).await
     }
 
     /// Leaves every room. As `leave_all` of django-channels-presence.
@@ -185,9 +102,7 @@ impl Socket {
     /// # Errors
     /// As [`leave`](Self::leave); every room is left all the same.
     pub async fn leave_all(&self) -> Result<()> {
-        let joined = self.joined.take();
-        let leaves = joined.iter().map(|(room, id)| self.rooms.leave(room, *id, &self.channel));
-        join_all(leaves).await.into_iter().collect()
+        self.channel.leave_all(&self.rooms).await
     }
 
     /// Replaces the meta of the presence in a room. One that is equal changes nothing and tells nobody.
@@ -195,22 +110,42 @@ impl Socket {
     /// # Errors
     /// [`Error::NotInRoom`]; [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.
     pub async fn update(&self, room: &RoomName, meta: Meta) -> Result<()> {
-        match self.joined.get(room) {
-            Some(Membership { id, .. }) => self.rooms.update(room, id, &self.channel, meta).await,
-            None => Err(Error::NotInRoom { room: room.clone() }),
-        }
+        self.channel.update(&self.rooms, room, meta).await
     }
 
     /// Whether the socket is in the room.
     #[must_use]
     pub fn is_in(&self, room: &RoomName) -> bool {
-        self.joined.get(room).is_some()
+        self.channel.is_in(room)
+    }
+
+    /// Makes the socket a member of a group: it gets what is [sent to it](Rooms::group_send), without a presence and without
+    /// anybody being told. As `group_add` of django-channels, but the membership lasts as long as the socket. A socket that is
+    /// a member stays one.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRooms`] if it is in `max_rooms_per_socket` groups already, [`Error::SocketClosed`].
+    pub fn join_group(&self, group: &GroupName) -> Result<()> {
+        if !self.outbox.is_open() {
+            return Err(Error::SocketClosed);
+        }
+        let limit = self.rooms.config().max_rooms_per_socket();
+        if self.sockets.borrow_mut().join_group(group, self.channel(), limit) {
+            Ok(())
+        } else {
+            Err(Error::TooManyRooms { limit })
+        }
+    }
+
+    /// Ends the membership. A group that the socket is not in: nothing happens. As `group_discard` of django-channels.
+    pub fn leave_group(&self, group: &GroupName) {
+        self.sockets.borrow_mut().leave_group(group, self.channel());
     }
 
     /// Marks the socket as seen, in all its rooms: when the frame that is being handled arrived, or now. As `touch` of
     /// django-channels-presence, but it costs a store to memory.
     pub fn touch(&self) {
-        self.touch.mark(self.arrived.get().unwrap_or_else(|| self.rooms.now()));
+        self.channel.touch().mark(self.arrived.get().unwrap_or_else(|| self.rooms.now()));
     }
 
     /// Sends the client a frame. While more waits for the client than may, but it goes on reading, this waits, at most 1 s.
@@ -236,8 +171,28 @@ impl Socket {
         }
         let reason = reason.into();
         // Here and now, so that nothing sent from here on comes before it or after it.
-        self.outbox.push_close(control::close(Some((code.0, reason.clone()))));
+        self.outbox.push_close(close_frame(Some((code.0, reason.clone()))));
         self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason });
         Ok(())
+    }
+
+    /// What closes the socket from elsewhere: another task of the same thread, or another thread.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer { connection: self.connection.clone() }
+    }
+}
+
+/// Closes one socket from wherever it is kept. It does not keep the socket open.
+#[derive(Debug, Clone)]
+pub struct Closer {
+    connection: Addr<Connection>,
+}
+
+impl Closer {
+    /// As [`Socket::close`]. A socket that is closed already stays so; a code that may not be sent becomes 1000.
+    pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
+        let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
+        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason: reason.into() });
     }
 }

@@ -109,7 +109,8 @@ impl Net {
     /// among both those who left and those who joined.
     pub(crate) fn take(&mut self) -> Delta {
         self.order = 0;
-        let mut changes: Vec<NetChange> = self.changes.drain().map(|(_, change)| change).collect();
+        // Not drained: a room would keep for ever what its largest storm took.
+        let mut changes: Vec<NetChange> = std::mem::take(&mut self.changes).into_values().collect();
         changes.sort_unstable_by_key(|change| change.order);
         let mut delta = Delta::default();
         for NetChange { was, here, last, .. } in changes {

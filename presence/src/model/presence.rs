@@ -31,6 +31,12 @@ impl Presence {
         Self { id, channel, user, meta: Meta::default(), node, held: false }
     }
 
+    /// As this one, with another user or meta if they are given.
+    pub(crate) fn changed(&self, user: Option<Option<UserId>>, meta: Option<Meta>) -> Self {
+        let now = self.clone();
+        Self { user: user.unwrap_or(now.user), meta: meta.unwrap_or(now.meta), ..now }
+    }
+
     /// Whether a client could tell this from `other`, the same presence at another time.
     pub(crate) fn looks_like(&self, other: &Self) -> bool {
         self.user == other.user && self.meta == other.meta

@@ -65,10 +65,15 @@ impl Replica {
     /// Takes in the change that led to `version`.
     pub(crate) fn apply(&mut self, now: Tick, epoch: Epoch, version: Version, delta: Delta) -> Applied {
         match self.position {
+            Some((known, at)) if known == epoch && version <= at => return Applied::Changed(Vec::new()),
+            // Something led to that version, but nobody knows what: the answer to the transaction was lost.
+            _ if delta.is_empty() => {
+                self.passed_over.get_or_insert(now);
+                return Applied::Reload;
+            }
             // The first change ever, and the first that is heard of the room: nothing came before it that one would have
             // to read. Once the room was read, it may as well be a straggler of a life that is over.
             None if version == Version(1) && !self.read => {}
-            Some((known, at)) if known == epoch && version <= at => return Applied::Changed(Vec::new()),
             Some((known, at)) if known == epoch && version == at.next() => {}
             position => {
                 let full = self.early.len() >= MAX_EARLY;
@@ -182,6 +187,30 @@ mod tests {
         assert_eq!(replica.position(), Some((epoch(life), Version(version.into()))));
         let presences: Vec<_> = (1..=version).map(presence).collect();
         assert!(replica.roster().iter().eq(&presences));
+    }
+
+    /// The writer asks again when the database's answer was lost. The database has done it all by then, and says so with the
+    /// version alone: what was done, nobody knows.
+    #[test]
+    fn a_version_that_says_nothing_of_what_led_to_it_asks_for_a_reading_at_once() {
+        let mut replica = replica_at(1, 2);
+        assert_eq!(replica.apply(Tick(5), epoch(1), Version(3), Delta::default()), Applied::Reload);
+        check(&replica, 1, 2);
+        assert_eq!(replica.reload_at(HOLD), Some(Tick(5)));
+        replica.reloading();
+        let _ = replica.reload(read(1, 3));
+        check(&replica, 1, 3);
+        assert_eq!(replica.reload_at(HOLD), None);
+
+        let mut fresh = Replica::default();
+        assert_eq!(fresh.apply(Tick(5), epoch(1), Version(1), Delta::default()), Applied::Reload);
+    }
+
+    #[test]
+    fn a_version_that_is_known_and_says_nothing_is_nothing() {
+        let mut replica = replica_at(1, 2);
+        assert_eq!(replica.apply(Tick(5), epoch(1), Version(2), Delta::default()), Applied::Changed(Vec::new()));
+        assert_eq!(replica.reload_at(HOLD), None);
     }
 
     #[test]

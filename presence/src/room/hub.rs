@@ -8,24 +8,21 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tracing::error;
 
 use crate::{
     clock::{Clock, Tick},
-    consumer::{
-        connection::Connection,
-        outbox::{Filling, Outbox},
-    },
+    consumer::outbox::{Filling, Outbox},
     model::Presence,
-    name::{ChannelName, Epoch, RoomName, Version},
+    name::{ChannelName, Epoch, GroupName, RoomName, Version},
 };
 
 use super::{
@@ -38,14 +35,20 @@ use super::{
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One socket of this thread.
-#[derive(Clone)]
 pub(crate) struct HubSocket {
     pub(crate) outbox: Rc<Outbox>,
-    pub(crate) connection: Addr<Connection>,
+    pub(crate) connection: Recipient<ToConnection>,
+}
+
+/// What is known of a socket here and in each of its rooms. Another copy of its address would take three allocations.
+#[derive(Clone)]
+struct Known {
+    outbox: Rc<Outbox>,
+    connection: Rc<Recipient<ToConnection>>,
 }
 
 struct Member {
-    socket: HubSocket,
+    socket: Known,
     presence: Arc<Presence>,
     touch: Touch,
     /// The number of the last message that it had.
@@ -61,17 +64,70 @@ struct Room {
 /// The sockets of this thread, which register themselves directly, and the rooms they are in.
 #[derive(Default)]
 pub(crate) struct Sockets {
-    sockets: HashMap<ChannelName, HubSocket>,
+    sockets: HashMap<ChannelName, Known>,
     rooms: HashMap<RoomName, Room>,
+    groups: HashMap<GroupName, HashMap<ChannelName, GroupMember>>,
+    /// The groups of each socket that is in one.
+    grouped: HashMap<ChannelName, HashSet<GroupName>>,
+}
+
+struct GroupMember {
+    socket: Known,
+    /// The number of the last message that it had.
+    had: u64,
 }
 
 impl Sockets {
-    pub(crate) fn enter(&mut self, channel: ChannelName, socket: HubSocket) {
-        self.sockets.insert(channel, socket);
+    pub(crate) fn enter(&mut self, channel: ChannelName, HubSocket { outbox, connection }: HubSocket) {
+        self.sockets.insert(channel, Known { outbox, connection: Rc::new(connection) });
     }
 
     pub(crate) fn leave(&mut self, channel: &ChannelName) {
         self.sockets.remove(channel);
+        for group in self.grouped.remove(channel).unwrap_or_default() {
+            self.leave_members(&group, channel);
+        }
+    }
+
+    /// Makes a socket a member of a group; at most `limit` groups each. Returns whether it is one.
+    pub(crate) fn join_group(&mut self, group: &GroupName, channel: &ChannelName, limit: usize) -> bool {
+        let Some(socket) = self.sockets.get(channel) else { return false };
+        let groups = self.grouped.entry(channel.clone()).or_default();
+        if groups.len() >= limit && !groups.contains(group) {
+            return false;
+        }
+        groups.insert(group.clone());
+        let members = self.groups.entry(group.clone()).or_default();
+        members.entry(channel.clone()).or_insert_with(|| GroupMember { socket: socket.clone(), had: 0 });
+        true
+    }
+
+    pub(crate) fn leave_group(&mut self, group: &GroupName, channel: &ChannelName) {
+        if let Entry::Occupied(mut groups) = self.grouped.entry(channel.clone()) {
+            groups.get_mut().remove(group);
+            if groups.get().is_empty() {
+                groups.remove();
+            }
+        }
+        self.leave_members(group, channel);
+    }
+
+    fn leave_members(&mut self, group: &GroupName, channel: &ChannelName) {
+        if let Entry::Occupied(mut members) = self.groups.entry(group.clone()) {
+            members.get_mut().remove(channel);
+            if members.get().is_empty() {
+                members.remove();
+            }
+        }
+    }
+
+    /// The members of a group that have not had the message with this number. They have it from here on.
+    fn group(&mut self, group: &GroupName, number: u64) -> impl Iterator<Item = &Known> {
+        let members = self.groups.get_mut(group).into_iter().flat_map(HashMap::values_mut);
+        members.filter(move |member| member.had < number).map(move |member| {
+            member.had = number;
+            &member.socket
+        })
     }
 }
 
@@ -139,12 +195,10 @@ impl HubActor {
                 }
             }
             ToHub::Leave { room, channels } => sockets.remove(room, channels),
-            ToHub::Pruned { room, presences, on_stale } => {
-                for presence in presences {
-                    if let Some(socket) = sockets.sockets.get(&presence.channel) {
-                        let (room, id) = (room.clone(), presence.id);
-                        let pruned = ToConnection::Pruned { room, id, on_stale: *on_stale };
-                        socket.connection.do_send(pruned);
+            ToHub::Removed { room, channels, close } => {
+                for channel in channels {
+                    if let Some(socket) = sockets.sockets.get(channel) {
+                        socket.connection.do_send(ToConnection::Removed { room: room.clone(), close: *close });
                     }
                 }
             }
@@ -154,6 +208,13 @@ impl HubActor {
                     let close = ToConnection::Close { code: close_code::INTERNAL_ERROR, reason: "the room failed" };
                     member.socket.connection.do_send(close);
                 }
+            }
+            ToHub::SendToGroup { group, frames, pressure } => {
+                sockets.group(group, number).for_each(|socket| socket.outbox.push(frames, Some(pressure)));
+            }
+            ToHub::EventToGroup { group, event } => {
+                let event = || ToConnection::Event(event.clone());
+                sockets.group(group, number).for_each(|socket| socket.connection.do_send(event()));
             }
             ToHub::SendTo { channel, frames, pressure } => {
                 if let Some(socket) = sockets.sockets.get(channel) {
@@ -174,7 +235,7 @@ impl HubActor {
                 let here = sockets.rooms.get(room);
                 let members = here.into_iter().flat_map(|room| room.members.values());
                 to.do_send(ToRoom::Report(Report {
-                    hub: HubRef { id: self.id, addr: ctx.address() },
+                    hub: HubRef::new(self.id, ctx.address()),
                     announced: here.map(|room| room.announced),
                     members: members.map(|member| (member.presence.clone(), member.touch.clone())).collect(),
                 }));
@@ -226,7 +287,7 @@ impl Sockets {
             }
         }
         room.announced = *announced;
-        for Joiner { presence, touch, reply, .. } in joiners.drain(..) {
+        for Joiner { presence, touch, replies, .. } in joiners.drain(..) {
             // A socket that is gone has left, or is about to; its leave is on its way to the room.
             if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
                 if let Some(first) = &*first {
@@ -236,9 +297,7 @@ impl Sockets {
                 let member = Member { socket, touch, had: number, presence: presence.clone() };
                 room.members.insert(presence.channel.clone(), member);
             }
-            if let Some(reply) = reply {
-                let _ = reply.send(Ok(()));
-            }
+            replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
         }
         if room.members.is_empty() {
             self.rooms.remove(name);

@@ -1,8 +1,12 @@
 //! What is said to a room, to a hub, to a connection, and what they answer.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashSet,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use actix::{Addr, Message};
@@ -10,10 +14,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error,
-    config::OnStale,
     model::{Meta, Presence, Snapshot, roster::Roster},
-    name::{ChannelName, Epoch, PresenceId, RoomName, Version},
-    store::{RoomCommit, StoreError},
+    name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, Version},
+    store::{RoomCommit, StoreError, Write},
 };
 
 use super::{
@@ -30,11 +33,28 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 /// Held by everyone who has still to deliver a frame in good time; its sender waits until the last of them lets go.
 pub(crate) type Pressure = Arc<oneshot::Sender<()>>;
 
-/// The hub that a socket is on.
+/// The hub that a socket is on. Every presence keeps one, so it is shared: another copy of an address takes two allocations.
 #[derive(Debug, Clone)]
-pub(crate) struct HubRef {
+pub(crate) struct HubRef(Arc<Hub>);
+
+#[derive(Debug)]
+pub(crate) struct Hub {
     pub(crate) id: usize,
     pub(crate) addr: Addr<HubActor>,
+}
+
+impl HubRef {
+    pub(crate) fn new(id: usize, addr: Addr<HubActor>) -> Self {
+        Self(Arc::new(Hub { id, addr }))
+    }
+}
+
+impl Deref for HubRef {
+    type Target = Hub;
+
+    fn deref(&self) -> &Hub {
+        &self.0
+    }
 }
 
 /// Said to a room by one who found it in the table: it does not stop before it has heard.
@@ -66,7 +86,8 @@ impl Drop for UnderWay {
 #[rtype(result = "()")]
 pub(crate) enum ToRoom {
     /// A socket joins. Answered when its first frame is on its way, or at once if it is in already.
-    Join { presence: Arc<Presence>, hub: HubRef, touch: Touch, reply: Reply<()> },
+    /// Without a hub it is a presence without a socket.
+    Join { presence: Arc<Presence>, hub: Option<HubRef>, touch: Touch, reply: Reply<()> },
     /// A socket leaves. Answered when that is durable.
     Leave { id: PresenceId, channel: ChannelName, reply: Option<Reply<()>> },
     /// A socket says something else of itself.
@@ -84,9 +105,11 @@ pub(crate) enum ToRoom {
     /// A child is gone that should not be.
     ChildDied(PresenceId),
     /// The writer is done with what the room gave it.
-    Committed { batch: u64, ids: Vec<PresenceId>, result: Result<RoomCommit, StoreError> },
+    Committed(Committed),
     /// The room changed by another hand: a sweep, or another node.
     Changed(RoomCommit),
+    /// Those who left in this were removed on purpose, although their sockets are open. With a code, these are closed.
+    Removed(RoomCommit, Option<(u16, &'static str)>),
     /// The database was read.
     Loaded(Result<Option<Snapshot>, StoreError>),
     /// Where the database says the room stands; `None`: it has no such room.
@@ -103,6 +126,17 @@ pub(crate) enum ToRoom {
     /// Make the child of this presence fail.
     #[cfg(any(test, feature = "testing"))]
     PanicChild(PresenceId),
+}
+
+/// What became of changes that the room gave to the writer.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    /// The number of the batch that they went in.
+    pub(crate) batch: u64,
+    pub(crate) writes: Vec<Write>,
+    /// Those that may have been done by an earlier attempt, whose answer was lost.
+    pub(crate) retried: HashSet<PresenceId>,
+    pub(crate) result: Result<RoomCommit, StoreError>,
 }
 
 /// Who of a room is on one hub.
@@ -125,10 +159,14 @@ pub(crate) enum ToHub {
     Event { room: RoomName, event: Arc<Event> },
     /// These are no longer members.
     Leave { room: RoomName, channels: Vec<ChannelName> },
-    /// These went stale in the room, and are no longer members.
-    Pruned { room: RoomName, presences: Vec<Arc<Presence>>, on_stale: OnStale },
+    /// These were removed from the room, and are no longer members. With a code, their sockets are closed.
+    Removed { room: RoomName, channels: Vec<ChannelName>, close: Option<(u16, &'static str)> },
     /// The room has failed for good: its members are to be closed.
     CloseRoom { room: RoomName },
+    /// A frame for the members of a group.
+    SendToGroup { group: GroupName, frames: Frames, pressure: Pressure },
+    /// An event for the consumers of the members of a group.
+    EventToGroup { group: GroupName, event: Arc<Event> },
     /// A frame for one socket.
     SendTo { channel: ChannelName, frames: Frames, pressure: Pressure },
     /// An event for the consumer of one socket.
@@ -162,7 +200,7 @@ pub(crate) struct Joiner {
     pub(crate) hub: HubRef,
     pub(crate) presence: Arc<Presence>,
     pub(crate) touch: Touch,
-    pub(crate) reply: Option<Reply<()>>,
+    pub(crate) replies: Vec<Reply<()>>,
 }
 
 /// Said to a connection.
@@ -171,8 +209,10 @@ pub(crate) struct Joiner {
 pub(crate) enum ToConnection {
     /// Close the socket with this code.
     Close { code: u16, reason: &'static str },
-    /// This presence of the socket went stale in this room. It may have another one there by now.
-    Pruned { room: RoomName, id: PresenceId, on_stale: OnStale },
+    /// The presence of the socket was removed from this room. With a code, the socket is closed.
+    Removed { room: RoomName, close: Option<(u16, &'static str)> },
+    /// The client broke the protocol or a limit. From here on it is not understood any more.
+    Violated { code: u16, reason: &'static str },
     /// The client does not read.
     TooSlow,
     /// Hand this to the consumer.
@@ -185,8 +225,6 @@ pub(crate) enum ToConnection {
     ConsumerFailed,
     /// The consumer's work is over.
     ConsumerDone,
-    /// The client broke the protocol or a limit. From here on it is not understood any more.
-    Violated { code: u16, reason: &'static str },
     /// All that was to be written is.
     Flushed,
     /// The response is gone.

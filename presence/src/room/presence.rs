@@ -5,33 +5,29 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 
 use crate::{
-    clock::{Clock, Tick},
+    clock::Tick,
     model::deadline::{Deadline, judge},
     name::PresenceId,
-    store::writer::Writer,
 };
 
-use super::{actor::RoomActor, message::ToRoom, touch::Touch};
+use super::{Rooms, actor::RoomActor, message::ToRoom, touch::Touch};
 
 /// Looks after one presence of this node: tells the room when it is stale, and the writer when it was seen.
 ///
 /// It owns no interval. Its one timer fires when there may be something to do, looks at the last touch, and is set again
 /// for what is left. A `RoomActor` starts it, and starts it anew should it die.
+///
+/// It is kept small: there is one for each presence.
 #[derive(Debug)]
 pub(crate) struct PresenceActor {
-    pub(crate) id: PresenceId,
     pub(crate) touch: Touch,
-    pub(crate) room: Addr<RoomActor>,
-    pub(crate) clock: Clock,
-    pub(crate) writer: Writer,
-    pub(crate) max_age: Duration,
-    pub(crate) flush_interval: Duration,
-    /// The last touch that the writer was told of, and when.
+    pub(crate) rooms: Rooms,
+    /// The last touch that the writer was told of.
     pub(crate) told: Tick,
     pub(crate) guard: DeathGuard,
 }
 
-/// Tells the room that its child is gone, unless it was told to go.
+/// The child's way to its room. Tells it that the child is gone, unless it was told to go.
 #[derive(Debug)]
 pub(crate) struct DeathGuard {
     id: PresenceId,
@@ -42,13 +38,17 @@ impl DeathGuard {
     pub(crate) const fn new(id: PresenceId, room: Addr<RoomActor>) -> Self {
         Self { id, room: Some(room) }
     }
+
+    fn tell(&self, message: ToRoom) {
+        if let Some(room) = &self.room {
+            room.do_send(message);
+        }
+    }
 }
 
 impl Drop for DeathGuard {
     fn drop(&mut self) {
-        if let Some(room) = self.room.take() {
-            room.do_send(ToRoom::ChildDied(self.id));
-        }
+        self.tell(ToRoom::ChildDied(self.id));
     }
 }
 
@@ -67,29 +67,39 @@ impl Actor for PresenceActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        #[cfg(test)]
+        self.rooms.count_children(1);
         self.look(ctx);
+    }
+}
+
+#[cfg(test)]
+impl Drop for PresenceActor {
+    fn drop(&mut self) {
+        self.rooms.count_children(-1);
     }
 }
 
 impl PresenceActor {
     fn look(&mut self, ctx: &mut Context<Self>) -> SpawnHandle {
-        let now = self.clock.now();
-        let seen = self.touch.seen();
-        let mut wait = match judge(now, seen, self.max_age) {
+        let (now, seen) = (self.rooms.now(), self.touch.seen());
+        let (max_age, flush_interval) = (self.rooms.config().max_age(), self.rooms.config().touch_flush_interval());
+        let mut wait = match judge(now, seen, max_age) {
             Deadline::Wait(left) => left,
-            // What it sent has arrived but waits for its consumer, so it is not silent. Soon more is known.
-            Deadline::Stale if self.touch.is_behind() => self.max_age / 4,
             Deadline::Stale => {
-                self.room.do_send(ToRoom::Stale(self.id));
-                self.max_age
+                // What it sent may have arrived but wait for its consumer: then it is not silent, and soon more is known.
+                if !self.touch.is_behind() {
+                    self.guard.tell(ToRoom::Stale(self.guard.id));
+                }
+                max_age / 4
             }
         };
-        if seen > self.told && now.since(self.told) >= self.flush_interval {
+        if seen > self.told && now.since(self.told) >= flush_interval {
             self.told = seen;
-            self.writer.touch(self.id, seen);
+            self.rooms.writer().touch(self.guard.id, seen);
         }
-        if seen > self.told || wait > self.flush_interval {
-            wait = wait.min(self.flush_interval);
+        if seen > self.told || wait > flush_interval {
+            wait = wait.min(flush_interval);
         }
         ctx.run_later(wait.max(Duration::from_millis(1)), |child, ctx| {
             child.look(ctx);

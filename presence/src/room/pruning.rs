@@ -14,16 +14,18 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    Error, Result,
+    CloseCode, Error, Result,
     model::lease::Lease,
-    name::{NodeId, NodeName},
-    store::{Batch, Remains, Store, StoreError, writer::report},
+    name::{NodeId, NodeName, RoomName, UserId},
+    store::{Batch, NodeState, PruneRequest, Remains, Store, StoreError, writer::report},
 };
 
 use super::{Rooms, message::ToRoom};
 
 /// How many presences are removed in one transaction, so that joins never wait for more than that.
 const BATCH: u64 = 1000;
+/// How the names begin under which the command line registers itself for a moment.
+pub(crate) const CLI: &str = "presence-cli:";
 /// How many rooms are compared in one query.
 const COMPARE: usize = 500;
 
@@ -98,7 +100,12 @@ impl Actor for PruningSupervisor {
         let config = self.work.rooms.config().clone();
         self.every(ctx, config.lease() / 3, |work| async move { work.renew().await });
         self.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
-        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
+        self.every(ctx, config.sweep_interval(), |work| async move {
+            if let Err(error) = work.answer_prunes().await {
+                debug!(error = %report(&error), "not known whether this node is asked to prune, or not answered");
+            }
+        });
+        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_on_schedule().await) });
         self.every(ctx, config.prune_rooms_interval(), |work| async move {
             log("pruned empty rooms", work.prune_rooms().await);
         });
@@ -127,7 +134,21 @@ impl Work {
         &**self.rooms.store()
     }
 
-    /// Begins a life of this node, however long the database takes to be there.
+    /// Nodes that share a database and no more learn of one another's changes late, and do not hear what is said.
+    async fn warn_of_others(&self, node: NodeId) {
+        let Ok(nodes) = self.rooms.bounded(self.store().nodes()).await else { return };
+        let others = nodes.iter().filter(|other| other.node != node && matches!(other.state, NodeState::Live { .. }));
+        let others: Vec<_> = others.map(|other| other.name.as_str()).filter(|name| !name.starts_with(CLI)).collect();
+        if !others.is_empty() {
+            warn!(
+                ?others,
+                every = ?self.rooms.config().reconcile_interval(),
+                "other nodes use this database: changes of theirs arrive when rooms are compared, and messages do not"
+            );
+        }
+    }
+
+    /// Begins a life of this node, however long the database takes to be there; unless another process has its name.
     async fn begin(&self) {
         let mut backoff = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(20))
@@ -135,7 +156,7 @@ impl Work {
             .without_max_times()
             .with_jitter()
             .build();
-        let node = NodeId::random();
+        let mut node = NodeId::random();
         let mut told = false;
         loop {
             match self.register(node).await {
@@ -147,7 +168,16 @@ impl Work {
                     if let Err(error) = self.hold_former().await {
                         debug!(error = %report(&error), "what a former life left is not held yet");
                     }
+                    self.warn_of_others(node).await;
                     return;
+                }
+                // The answer to an earlier attempt was lost, and the life that it began is over by now.
+                Err(Error::StoreUnavailable(Some(StoreError::Fenced { superseded, .. }))) => {
+                    if superseded {
+                        self.superseded();
+                        return;
+                    }
+                    node = NodeId::random();
                 }
                 Err(error) if !told => {
                     told = true;
@@ -193,8 +223,7 @@ impl Work {
         self.rooms.set_node(None);
         self.lease.borrow_mut().failed();
         if superseded {
-            error!(name = %self.name, "another process took over the name of this node, which ends");
-            self.rooms.set_superseded();
+            self.superseded();
             return;
         }
         warn!(name = %self.name, "this node was taken for dead; it begins a new life and its sockets join again");
@@ -202,6 +231,11 @@ impl Work {
         for room in self.rooms.names() {
             self.rooms.tell_running(&room, ToRoom::Rejoin);
         }
+    }
+
+    fn superseded(&self) {
+        error!(name = %self.name, "another process took over the name of this node, which ends");
+        self.rooms.set_superseded();
     }
 
     /// Calls until there are no more, and tells the rooms what changed.
@@ -249,9 +283,34 @@ impl Work {
         Ok(count + self.batches(|| self.store().sweep(node, BATCH)).await?)
     }
 
+    /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first
+    /// must give the others time.
+    async fn prune_on_schedule(&self) -> Result<usize> {
+        let may_judge = self.lease.borrow().may_judge(self.rooms.now());
+        if may_judge { self.prune_presences(None).await } else { self.prune_own(self.rooms.config().max_age()).await }
+    }
+
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         let node = self.node()?;
         let max_age = max_age.unwrap_or_else(|| self.rooms.config().max_age());
+        let own = self.prune_own(max_age).await?;
+        Ok(own + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
+    }
+
+    /// Does what others ask of this node through the store: the command line, say.
+    async fn answer_prunes(&self) -> Result<()> {
+        let node = self.node()?;
+        for PruneRequest { id, max_age } in self.rooms.bounded(self.store().asked_to_prune(node)).await? {
+            let pruned = self.prune_own(max_age).await?;
+            info!(count = pruned, ?max_age, "pruned, as asked through the store");
+            let pruned = u64::try_from(pruned).unwrap_or(u64::MAX);
+            self.rooms.bounded(self.store().answer_prune(node, id, pruned)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes presences of this node, by its own clock.
+    async fn prune_own(&self, max_age: Duration) -> Result<usize> {
         let mut answers = Vec::new();
         for room in self.rooms.names() {
             let (reply, answer) = oneshot::channel();
@@ -260,19 +319,37 @@ impl Work {
         }
         let mut count = 0;
         let timeout = self.rooms.config().store_timeout();
-        let own = async {
+        let all = async {
             for answer in answers {
                 count += answer.await.unwrap_or(0);
             }
         };
-        tokio::time::timeout(timeout, own).await.map_err(|_| Error::StoreUnavailable(None))?;
-        Ok(count + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
+        tokio::time::timeout(timeout, all).await.map_err(|_| Error::StoreUnavailable(None))?;
+        Ok(count)
     }
 
     async fn prune_rooms(&self) -> Result<usize> {
         let node = self.node()?;
         let count = self.rooms.bounded(self.store().prune_rooms(node)).await?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    /// Removes a user or a room, with everyone whom that concerns.
+    async fn remove(&self, what: &Removal, close: Option<CloseCode>) -> Result<usize> {
+        let node = self.node()?;
+        let close = close.map(|code| (code.0, "removed"));
+        let mut handled = 0;
+        loop {
+            let batch = match what {
+                Removal::Room(room) => self.rooms.bounded(self.store().remove_room(node, room, BATCH)).await?,
+                Removal::User(user) => self.rooms.bounded(self.store().remove_user(node, user, BATCH)).await?,
+            };
+            handled += batch.handled;
+            self.rooms.removed(batch.commits, close);
+            if batch.handled < BATCH {
+                return Ok(usize::try_from(handled).unwrap_or(usize::MAX));
+            }
+        }
     }
 
     async fn reconcile(&self) -> Result<usize> {
@@ -330,6 +407,30 @@ round! {
     /// Compares the rooms in memory with the database, and has those read anew that are behind. Answers how many were
     /// compared.
     Reconcile: reconcile
+}
+
+/// Whom to remove.
+#[derive(Debug, Clone)]
+pub(crate) enum Removal {
+    Room(RoomName),
+    User(UserId),
+}
+
+/// Asks for [`Rooms::remove_room`] or [`Rooms::remove_user`].
+#[derive(Debug, Message)]
+#[rtype(result = "Result<usize>")]
+pub(crate) struct Remove {
+    pub(crate) what: Removal,
+    pub(crate) close: Option<CloseCode>,
+}
+
+impl Handler<Remove> for PruningSupervisor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, Remove { what, close }: Remove, _: &mut Self::Context) -> Self::Result {
+        let work = self.work.clone();
+        Box::pin(async move { work.remove(&what, close).await })
+    }
 }
 
 /// The writer was refused: this life is over.

@@ -25,6 +25,7 @@ use crate::{
 use super::{
     ATTEMPTS, Entry, Rooms, SHARDS,
     actor::RoomActor,
+    channel::Channels,
     hub::{HubActor, Sockets},
     message::{HubRef, Reply, ToRoom, Told, UnderWay},
     touch::Touch,
@@ -64,6 +65,10 @@ impl Rooms {
         &self.0.signals
     }
 
+    pub(crate) fn channels(&self) -> &Channels {
+        &self.0.channels
+    }
+
     pub(crate) fn hubs(&self) -> Vec<HubRef> {
         self.0.hubs.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -83,7 +88,7 @@ impl Rooms {
             let id = hubs.len();
             let (sockets, filling) = (Rc::default(), Rc::default());
             let addr = HubActor::new(id, Rc::clone(&sockets), Rc::clone(&filling), self.0.clock.clone()).start();
-            let hub = HubRef { id, addr };
+            let hub = HubRef::new(id, addr);
             hubs.push(hub.clone());
             let here = LocalHub { hub, sockets, filling };
             local.insert(key, here.clone());
@@ -189,6 +194,15 @@ impl Rooms {
         }
     }
 
+    /// Those who left in these were removed on purpose: fires the events, and tells the rooms and their sockets.
+    pub(crate) fn removed(&self, commits: Vec<RoomCommit>, close: Option<(u16, &'static str)>) {
+        for commit in commits {
+            self.0.signals.announce(&commit.room, &commit.delta, |_| true);
+            let room = commit.room.clone();
+            self.tell_running(&room, ToRoom::Removed(commit, close));
+        }
+    }
+
     // ---- what sockets ask ----
 
     /// Whether sockets may come in.
@@ -203,19 +217,36 @@ impl Rooms {
     }
 
     /// Joins; whatever ends this but success, the presence leaves again.
-    pub(crate) async fn join(&self, room: &RoomName, presence: Arc<Presence>, hub: HubRef, touch: Touch) -> Result<()> {
+    pub(crate) async fn join(
+        &self,
+        room: &RoomName,
+        presence: Arc<Presence>,
+        hub: Option<HubRef>,
+        touch: Touch,
+    ) -> Result<()> {
         self.check_open()?;
         let mut undo = LeaveOnDrop { rooms: self, room, presence: Some(&presence) };
+        self.join_again(room, presence.clone(), hub, touch).await?;
+        undo.presence = None;
+        Ok(())
+    }
+
+    /// Joins as one who is in the room already: that it stays so does not hang on this call.
+    pub(crate) async fn join_again(
+        &self,
+        room: &RoomName,
+        presence: Arc<Presence>,
+        hub: Option<HubRef>,
+        touch: Touch,
+    ) -> Result<()> {
         let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
-        let joined = self.repeat(room, limit, |reply| ToRoom::Join {
+        self.repeat(room, limit, |reply| ToRoom::Join {
             presence: presence.clone(),
             hub: hub.clone(),
             touch: touch.clone(),
             reply,
-        });
-        joined.await?;
-        undo.presence = None;
-        Ok(())
+        })
+        .await
     }
 
     /// Leaves. It happens even if this returns an error, or is not awaited to its end.
@@ -275,6 +306,16 @@ impl Rooms {
             };
             tokio::time::timeout(limit, answers).await.unwrap_or(Err(Error::StoreUnavailable(None)))
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count_children(&self, change: isize) {
+        self.0.children.fetch_add(change, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn children(&self) -> usize {
+        usize::try_from(self.0.children.load(Ordering::Relaxed)).expect("only those that started have stopped")
     }
 
     pub(crate) fn set_node(&self, node: Option<NodeId>) {

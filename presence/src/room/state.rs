@@ -11,12 +11,12 @@ use actix::Addr;
 use crate::{
     clock::Tick,
     model::{
-        Presence,
+        Meta, Presence,
         notice::{News, Notices},
         replica::Replica,
         roster::Roster,
     },
-    name::{ChannelName, PresenceId},
+    name::{ChannelName, PresenceId, UserId},
 };
 
 use super::{
@@ -33,8 +33,10 @@ pub(crate) struct Local {
     pub(crate) presence: Arc<Presence>,
     pub(crate) child: Addr<PresenceActor>,
     pub(crate) touch: Touch,
-    /// `None` while no socket has claimed it after the room lost its memory.
+    /// `None` if it has no socket, or as long as none has claimed it after the room lost its memory.
     pub(crate) hub: Option<HubRef>,
+    /// Its join was found in the database, but not answered yet, so the application has still to hear of it.
+    pub(crate) unsaid: bool,
 }
 
 pub(crate) struct HubMembers {
@@ -45,9 +47,12 @@ pub(crate) struct HubMembers {
 /// A join whose commit is under way.
 pub(crate) struct Joining {
     pub(crate) channel: ChannelName,
-    pub(crate) hub: HubRef,
+    /// `None` for a presence without a socket.
+    pub(crate) hub: Option<HubRef>,
     pub(crate) touch: Touch,
-    pub(crate) reply: Option<Reply<()>>,
+    pub(crate) replies: Vec<Reply<()>>,
+    /// As it was when its coming was announced to the application.
+    pub(crate) said: Option<Arc<Presence>>,
 }
 
 /// Why a presence is on its way out.
@@ -63,6 +68,18 @@ pub(crate) struct Leaving {
     /// The commit has a higher batch number than this.
     pub(crate) after: u64,
     pub(crate) replies: Vec<Reply<()>>,
+    /// As the application last heard of it; `None` if it never heard of its coming.
+    pub(crate) said: Option<Arc<Presence>>,
+}
+
+/// An update whose commit is under way.
+pub(crate) struct Updating {
+    /// The commit has a higher batch number than this.
+    pub(crate) after: u64,
+    /// What it changes, as in [`Write::Update`](crate::store::Write::Update).
+    pub(crate) user: Option<Option<UserId>>,
+    pub(crate) meta: Option<Meta>,
+    pub(crate) reply: Option<Reply<()>>,
 }
 
 /// One who waits for a look at the roster.
@@ -78,7 +95,7 @@ pub(crate) struct State {
     pub(crate) hubs: HashMap<usize, HubMembers>,
     pub(crate) joining: HashMap<PresenceId, Joining>,
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
-    pub(crate) updating: HashMap<PresenceId, Vec<(u64, Reply<()>)>>,
+    pub(crate) updating: HashMap<PresenceId, Vec<Updating>>,
     pub(crate) stale: HashSet<PresenceId>,
     pub(crate) readers: VecDeque<Reader>,
     /// The hubs whose members must be told everything anew.
@@ -136,6 +153,10 @@ impl State {
     /// Tells the members what is due.
     pub(crate) fn flush(&mut self, now: Tick, name: &RoomName, rooms: &Rooms) {
         let Some(position) = self.replica.position() else { return };
+        if self.joining.is_empty() {
+            // Else the room would keep for ever what its largest storm of joins took.
+            self.joining = HashMap::new();
+        }
         let notify = rooms.config().notify();
         let flush = self.notices.flush(now, position);
         let roster = self.replica.roster();

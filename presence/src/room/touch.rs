@@ -1,11 +1,17 @@
 //! When a connection was last seen, shared by its actor and by all its presences.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use crate::clock::Tick;
+use crate::{
+    clock::Tick,
+    model::deadline::{Deadline, judge},
+};
 
 /// A touch is local: it stores a number. The database hears of it later and in bulk, and nobody waits for that.
 ///
@@ -48,5 +54,10 @@ impl Touch {
 
     pub(crate) fn is_behind(&self) -> bool {
         self.0.behind.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was last seen more than `max_age` before `now`, and nothing from it waits.
+    pub(crate) fn is_stale(&self, now: Tick, max_age: Duration) -> bool {
+        !self.is_behind() && judge(now, self.seen(), max_age) == Deadline::Stale
     }
 }

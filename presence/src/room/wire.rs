@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Serialize, Serializer, ser::SerializeSeq};
+use serde::{Serialize, Serializer};
 
 use crate::{
     config::Notify,
@@ -113,10 +113,12 @@ struct State<'a> {
 struct ByUser<'a>(&'a Roster);
 
 #[derive(Serialize)]
-struct UserPresences<'a, P: Serialize> {
+struct UserPresences<'a> {
     user: &'a UserId,
-    presences: P,
+    presences: Own<'a>,
 }
+
+struct Own<'a>(&'a [Arc<Presence>]);
 
 #[derive(Serialize)]
 struct IdAndMeta<'a> {
@@ -126,12 +128,13 @@ struct IdAndMeta<'a> {
 
 impl Serialize for ByUser<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut seq = serializer.serialize_seq(None)?;
-        for (user, presences) in self.0.by_user() {
-            let presences: Vec<_> = presences.map(|one| IdAndMeta { id: one.id, meta: &one.meta }).collect();
-            seq.serialize_element(&UserPresences { user, presences })?;
-        }
-        seq.end()
+        serializer.collect_seq(self.0.by_user().map(|(user, own)| UserPresences { user, presences: Own(own) }))
+    }
+}
+
+impl Serialize for Own<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|one| IdAndMeta { id: one.id, meta: &one.meta }))
     }
 }
 

@@ -5,4 +5,6 @@ pub(super) mod node;
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod presence;
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
+pub(super) mod prune_request;
+#[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod room;

@@ -3,8 +3,10 @@
 //! It keeps every promise of [`Store`], by the very suite that the databases run. What a call must find it finds by
 //! looking at everything, so keep it to some ten thousand presences.
 
+mod tables;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -15,49 +17,21 @@ use async_trait::async_trait;
 use crate::{
     clock::Clock,
     model::{Presence, Snapshot},
-    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
 };
 
 use super::{
-    Batch, REMEMBERED, Remains, RoomCommit, RoomWrites, Store, StoreError, millis,
-    plan::{self, Found, Plan, Senseless},
+    Batch, NodeState, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store,
+    StoreError, listing, millis, plan,
 };
+
+use self::tables::{Node, Prune, Room, Tables};
 
 /// A [`Store`] in this process's memory. Clones are one store.
 #[derive(Clone)]
 pub struct MemoryStore {
     clock: Clock,
     tables: Arc<Mutex<Tables>>,
-}
-
-#[derive(Default)]
-struct Tables {
-    nodes: HashMap<NodeId, Node>,
-    rooms: HashMap<RoomName, Room>,
-    /// Sorted, so that batches are the same in every run.
-    presences: BTreeMap<PresenceId, Row>,
-}
-
-struct Node {
-    name: NodeName,
-    /// Whether a later life has the name now.
-    superseded: bool,
-    lease_until: i64,
-    fenced_at: Option<i64>,
-}
-
-struct Room {
-    epoch: Epoch,
-    version: Version,
-    channels: HashMap<ChannelName, PresenceId>,
-}
-
-struct Row {
-    room: RoomName,
-    /// Marked as held exactly if `held_until` is something.
-    presence: Arc<Presence>,
-    held_until: Option<i64>,
-    last_seen: i64,
 }
 
 impl MemoryStore {
@@ -92,144 +66,12 @@ impl Default for MemoryStore {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tables { nodes, rooms, presences } = &*self.tables();
+        let Tables { nodes, rooms, presences, .. } = &*self.tables();
         f.debug_struct("MemoryStore")
             .field("nodes", &nodes.len())
             .field("rooms", &rooms.len())
             .field("presences", &presences.len())
             .finish_non_exhaustive()
-    }
-}
-
-impl Tables {
-    fn check(&self, node: NodeId) -> Result<(), StoreError> {
-        match self.nodes.get(&node) {
-            Some(row) if row.fenced_at.is_none() => Ok(()),
-            row => {
-                let superseded = row.is_some_and(|row| self.is_succeeded(row));
-                Err(StoreError::Fenced { node, superseded })
-            }
-        }
-    }
-
-    /// Whether a later life that is not over has this one's name.
-    fn is_succeeded(&self, node: &Node) -> bool {
-        node.superseded
-            && self
-                .nodes
-                .values()
-                .any(|other| other.name == node.name && !other.superseded && other.fenced_at.is_none())
-    }
-
-    /// Whether a node has a presence that is not held.
-    fn is_uncleared(&self, node: NodeId) -> bool {
-        self.presences.values().any(|row| row.presence.node == node && !row.presence.held)
-    }
-
-    /// Forgets fenced lives without presences. One that lost its name is remembered for longer, since it may yet wake.
-    fn forget(&mut self, now: i64) {
-        let busy: HashSet<NodeId> = self.presences.values().map(|row| row.presence.node).collect();
-        self.nodes.retain(|id, node| match node.fenced_at {
-            Some(at) => busy.contains(id) || (node.superseded && at >= now.saturating_sub(millis(REMEMBERED))),
-            None => true,
-        });
-    }
-
-    fn plan(&self, node: NodeId, RoomWrites { room, writes }: &RoomWrites) -> Result<Plan, Senseless> {
-        let found = writes.iter().filter_map(|write| {
-            let row = self.presences.get(&write.id())?;
-            Some((write.id(), Found { room: self.rooms[&row.room].epoch, presence: row.presence.clone() }))
-        });
-        // A room that is not there yet has nobody, so any epoch does.
-        let epoch = self.rooms.get(room).map_or_else(Epoch::random, |room| room.epoch);
-        let plan = plan::plan(node, epoch, writes, &found.collect())?;
-        self.check_channels(room, &plan)?;
-        Ok(plan)
-    }
-
-    /// What a database's unique index on room and channel checks, row by row.
-    fn check_channels(&self, room: &RoomName, plan: &Plan) -> Result<(), Senseless> {
-        let Some(room) = self.rooms.get(room) else { return distinct(&plan.new) };
-        let mut freed: HashSet<&ChannelName> =
-            plan.gone.iter().map(|id| &self.presences[id].presence.channel).collect();
-        let mut claimed = HashSet::new();
-        for presence in plan.taken.iter().chain(&plan.new) {
-            let was = self.presences.get(&presence.id).map(|row| &row.presence.channel);
-            if was == Some(&presence.channel) {
-                continue;
-            }
-            let theirs = room.channels.contains_key(&presence.channel) && !freed.contains(&presence.channel);
-            if theirs || !claimed.insert(&presence.channel) {
-                return Err(Senseless::OtherPresence(presence.channel.clone()));
-            }
-            freed.extend(was);
-        }
-        Ok(())
-    }
-
-    /// Carries out a plan and gives the room its next version.
-    fn carry_out(&mut self, now: i64, name: &RoomName, plan: Plan) -> RoomCommit {
-        let Plan { gone, taken, changed, new, delta } = plan;
-        let room = self.rooms.entry(name.clone()).or_insert_with(|| Room {
-            epoch: Epoch::random(),
-            version: Version::default(),
-            channels: HashMap::new(),
-        });
-        for id in gone {
-            if let Some(row) = self.presences.remove(&id) {
-                room.channels.remove(&row.presence.channel);
-            }
-        }
-        for presence in &taken {
-            if let Some(row) = self.presences.get(&presence.id) {
-                room.channels.remove(&row.presence.channel);
-            }
-        }
-        for presence in taken.into_iter().chain(new) {
-            room.channels.insert(presence.channel.clone(), presence.id);
-            let row = Row { room: name.clone(), presence, held_until: None, last_seen: now };
-            self.presences.insert(row.presence.id, row);
-        }
-        for presence in changed {
-            if let Some(row) = self.presences.get_mut(&presence.id) {
-                row.presence = presence;
-            }
-        }
-        if !delta.is_empty() {
-            room.version = room.version.next();
-        }
-        RoomCommit { room: name.clone(), epoch: room.epoch, version: room.version, delta }
-    }
-
-    /// Removes these presences, one version for each room, the rooms sorted by id.
-    fn remove(&mut self, now: i64, ids: &[PresenceId]) -> Vec<RoomCommit> {
-        let mut plans: HashMap<RoomName, Plan> = HashMap::new();
-        for id in ids {
-            let Row { room, presence, .. } = &self.presences[id];
-            let plan = plans.entry(room.clone()).or_default();
-            plan.gone.push(*id);
-            plan.delta.left.push(presence.clone());
-        }
-        let mut commits: Vec<_> = plans.into_iter().map(|(room, plan)| self.carry_out(now, &room, plan)).collect();
-        commits.sort_unstable_by_key(|commit| commit.epoch);
-        commits
-    }
-
-    fn ids(&self, limit: u64, wanted: impl Fn(&Row) -> bool) -> Vec<PresenceId> {
-        let ids = self.presences.iter().filter(|(_, row)| wanted(row)).map(|(id, _)| *id);
-        ids.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
-    }
-
-    fn batch(&mut self, now: i64, ids: &[PresenceId]) -> Batch {
-        Batch { commits: self.remove(now, ids), handled: ids.len() as u64 }
-    }
-}
-
-fn distinct(joined: &[Arc<Presence>]) -> Result<(), Senseless> {
-    let mut channels = HashSet::new();
-    match joined.iter().find(|presence| !channels.insert(&presence.channel)) {
-        Some(twice) => Err(Senseless::OtherPresence(twice.channel.clone())),
-        None => Ok(()),
     }
 }
 
@@ -249,8 +91,10 @@ impl Store for MemoryStore {
             other.superseded = true;
             other.fenced_at.get_or_insert(now);
         }
+        let started_at = tables.nodes.get(&node).map_or(now, |row| row.started_at);
         let lease_until = now.saturating_add(millis(lease));
-        tables.nodes.insert(node, Node { name: name.clone(), superseded: false, lease_until, fenced_at: None });
+        let row = Node { name: name.clone(), started_at, superseded: false, lease_until, fenced_at: None };
+        tables.nodes.insert(node, row);
         let former = tables.nodes.iter().filter(|(_, other)| other.superseded && other.name == *name);
         let mut former: Vec<_> = former.map(|(id, _)| *id).filter(|id| tables.is_uncleared(*id)).collect();
         former.sort_unstable();
@@ -299,6 +143,50 @@ impl Store for MemoryStore {
         let tables = self.tables();
         let found = rooms.iter().filter_map(|name| Some((name, tables.rooms.get(name)?)));
         Ok(found.map(|(name, room)| (name.clone(), room.epoch, room.version)).collect())
+    }
+
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        let tables = self.tables();
+        Ok(tables.rooms.iter().map(|(name, room)| (name.clone(), room.epoch, room.version)).collect())
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+        let tables = self.tables();
+        let summary = |(name, Room { epoch, version, channels }): (&RoomName, &Room)| {
+            let there: Vec<_> = channels.values().map(|id| &*tables.presences[id].presence).collect();
+            let users: BTreeSet<_> = there.iter().filter_map(|presence| presence.user.as_ref()).collect();
+            RoomSummary {
+                room: name.clone(),
+                epoch: *epoch,
+                version: *version,
+                users: users.len() as u64,
+                anonymous: there.iter().filter(|presence| presence.user.is_none()).count() as u64,
+                presences: there.len() as u64,
+                held: there.iter().filter(|presence| presence.held).count() as u64,
+            }
+        };
+        let mut rooms: Vec<_> = tables.rooms.iter().map(summary).collect();
+        rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
+        Ok(rooms)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
+        let now = self.now();
+        let tables = self.tables();
+        let summary = |(id, row): (&NodeId, &Node)| {
+            let own = || tables.presences.values().filter(|row| row.presence.node == *id);
+            NodeSummary {
+                node: *id,
+                name: row.name.clone(),
+                age: listing::between(row.started_at, now),
+                state: NodeState::at(now, row.lease_until, row.fenced_at, row.superseded),
+                presences: own().count() as u64,
+                held: own().filter(|row| row.presence.held).count() as u64,
+            }
+        };
+        let mut nodes: Vec<_> = tables.nodes.iter().map(summary).collect();
+        nodes.sort_unstable_by(NodeSummary::in_order);
+        Ok(nodes)
     }
 
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
@@ -360,8 +248,7 @@ impl Store for MemoryStore {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let cut = now.saturating_sub(millis(max_age));
-        let alive = tables.nodes.iter().filter(|(_, node)| node.fenced_at.is_none() && node.lease_until >= now);
-        let alive: HashSet<NodeId> = alive.map(|(id, _)| *id).collect();
+        let alive: HashSet<NodeId> = tables.nodes.keys().copied().filter(|node| tables.is_live(*node, now)).collect();
         let stale =
             tables.ids(limit, |row| row.last_seen < cut && (row.presence.held || !alive.contains(&row.presence.node)));
         Ok(tables.batch(now, &stale))
@@ -372,6 +259,63 @@ impl Store for MemoryStore {
         let before = tables.rooms.len();
         tables.rooms.retain(|_, room| !room.channels.is_empty());
         Ok((before - tables.rooms.len()) as u64)
+    }
+
+    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+        let now = self.now();
+        let mut tables = self.tables_of(node)?;
+        let there = tables.ids(limit, |row| row.room == *room);
+        Ok(tables.batch(now, &there))
+    }
+
+    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
+        let now = self.now();
+        let mut tables = self.tables_of(node)?;
+        let there = tables.ids(limit, |row| row.presence.user.as_ref() == Some(user));
+        Ok(tables.batch(now, &there))
+    }
+
+    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut tables = self.tables_of(node)?;
+        let asked = tables.nodes.iter().filter(|(id, _)| tables.is_live(**id, now) && tables.is_uncleared(**id));
+        let asked: Vec<_> = asked.map(|(id, row)| (*id, row.name.clone())).collect();
+        for (id, name) in asked {
+            let prune = Prune { name, asked_by: node, max_age, pruned: None };
+            tables.prunes.entry((request, id)).or_insert(prune);
+        }
+        Ok(())
+    }
+
+    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
+        let now = self.now();
+        let tables = self.tables();
+        let asked = tables
+            .prunes
+            .iter()
+            .filter(|((_, of), prune)| *of == node && prune.pruned.is_none() && tables.is_live(prune.asked_by, now));
+        Ok(asked.map(|((id, _), prune)| PruneRequest { id: *id, max_age: prune.max_age }).collect())
+    }
+
+    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+        let mut tables = self.tables_of(node)?;
+        if let Some(prune) = tables.prunes.get_mut(&(request, node)) {
+            prune.pruned.get_or_insert(pruned);
+        }
+        Ok(())
+    }
+
+    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
+        let tables = self.tables();
+        let asked = tables.prunes.iter().filter(|((id, _), _)| *id == request);
+        let answer = |((_, node), prune): (&(PruneId, NodeId), &Prune)| PruneAnswer {
+            node: *node,
+            name: prune.name.clone(),
+            pruned: prune.pruned,
+        };
+        let mut answers: Vec<_> = asked.map(answer).collect();
+        answers.sort_unstable_by(PruneAnswer::in_order);
+        Ok(answers)
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

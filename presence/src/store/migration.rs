@@ -4,8 +4,11 @@ mod m20261124_000001_rooms_presences_nodes;
 
 use std::{collections::HashSet, sync::Arc};
 
-use sea_orm::{DatabaseTransaction, DbErr, DynIden, sea_query::IntoIden};
-use sea_orm_migration::{MigrationTrait, MigratorTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, DynIden,
+    sea_query::{IntoIden, Query},
+};
+use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager};
 
 use super::StoreError;
 
@@ -29,19 +32,40 @@ struct FromTheFuture {
     migration: String,
 }
 
-/// Brings the schema up to date within `transaction`, which must exclude every other that does the same.
+/// Brings the schema up to date within `transaction`, which must exclude every other that does the same. Returns the names
+/// of the migrations that this took.
 pub(super) async fn run(
     transaction: &DatabaseTransaction,
     store_error: impl Fn(DbErr) -> StoreError,
-) -> Result<(), StoreError> {
+) -> Result<Vec<String>, StoreError> {
     let applied = Migrator::get_migration_models(transaction).await.map_err(&store_error)?;
-    let known: Vec<_> = Migrator::migrations();
-    let known: HashSet<&str> = known.iter().map(|migration| migration.name()).collect();
-    if let Some(later) = applied.iter().find(|applied| !known.contains(&*applied.version)) {
-        return Err(StoreError::Refused(Arc::new(FromTheFuture { migration: later.version.clone() })));
-    }
-    if applied.len() < known.len() {
+    let missing = missing(applied.into_iter().map(|applied| applied.version.to_string()))?;
+    if !missing.is_empty() {
         Migrator::up(transaction, None).await.map_err(&store_error)?;
     }
-    Ok(())
+    Ok(missing)
+}
+
+/// The names of the migrations that [`run`] would apply. Writes nothing.
+pub(super) async fn pending(
+    connection: &DatabaseConnection,
+    store_error: impl Fn(DbErr) -> StoreError,
+) -> Result<Vec<String>, StoreError> {
+    let table = Migrator::migration_table_name();
+    if !SchemaManager::new(connection).has_table(table.to_string()).await.map_err(&store_error)? {
+        return missing([]);
+    }
+    let versions = Query::select().column("version").from(table).take();
+    let rows = connection.query_all(&versions).await.map_err(&store_error)?;
+    let applied: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get_by_index(0)).collect();
+    missing(applied.map_err(store_error)?)
+}
+
+fn missing(applied: impl IntoIterator<Item = String>) -> Result<Vec<String>, StoreError> {
+    let applied: HashSet<String> = applied.into_iter().collect();
+    let known: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    match applied.iter().find(|applied| !known.contains(applied)) {
+        Some(later) => Err(StoreError::Refused(Arc::new(FromTheFuture { migration: later.clone() }))),
+        None => Ok(known.into_iter().filter(|known| !applied.contains(known)).collect()),
+    }
 }

@@ -106,9 +106,13 @@ pub(super) fn plan(
                     plan.delta.left.push(was.clone());
                 }
             }
-            Write::Update { channel, meta, .. } => {
-                if let Some(was) = there.filter(|was| was.channel == *channel && was.meta != *meta) {
-                    let now = Arc::new(Presence { meta: meta.clone(), ..Presence::clone(was) });
+            Write::Update { channel, user, meta, .. } => {
+                let Some(was) = there.filter(|was| was.channel == *channel) else { continue };
+                let now = Arc::new(was.changed(user.clone(), meta.clone()));
+                if was.user != now.user {
+                    plan.delta.updated.push(now.clone());
+                    plan.taken.push(now);
+                } else if was.meta != now.meta {
                     plan.delta.updated.push(now.clone());
                     plan.changed.push(now);
                 }
@@ -164,6 +168,16 @@ mod tests {
         let busy = Presence { meta: Meta::from_json(r#"{"busy":true}"#).unwrap(), ..there.clone() };
         let plan = planned(&there, Write::Join(Arc::new(busy.clone())));
         assert_eq!(plan.delta.updated, [Arc::new(busy)]);
+    }
+
+    #[test]
+    fn another_user_is_an_update_and_keeps_the_meta() {
+        let there = Presence { meta: Meta::from_json(r#"{"busy":true}"#).unwrap(), ..presence("a") };
+        let ann = crate::name::UserId::new("ann").unwrap();
+        let user = Some(Some(ann.clone()));
+        let update = Write::Update { id: there.id, channel: there.channel.clone(), user, meta: None };
+        let plan = planned(&there, update);
+        assert_eq!(plan.delta.updated, [Arc::new(Presence { user: Some(ann), ..there })]);
     }
 
     #[test]

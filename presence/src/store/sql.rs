@@ -16,14 +16,16 @@ mod transaction;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use sea_orm::ConnectionTrait;
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
 };
 
 use super::{
-    Batch, Remains, RoomCommit, RoomWrites, Store, StoreError, Write, migration, millis,
+    Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+    Write, migration, millis,
     plan::{self, Found},
 };
 
@@ -62,6 +64,15 @@ impl SqlStore {
         Ok(Self { database: Sqlite::new(url).map_err(store_error)? })
     }
 
+    /// As [`connect`](Self::connect), but for a database that is there already: a file that is missing, or its folder, is not
+    /// made, and every call fails as [`StoreError::Unavailable`] until it is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the URL is not one that this build can use.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        Ok(Self { database: Sqlite::existing(url).map_err(store_error)? })
+    }
+
     /// Sets when a commit is safe, for SQLite. To be called before the store is used or cloned.
     #[must_use]
     pub fn with_synchronous(self, synchronous: Synchronous) -> Self {
@@ -73,6 +84,27 @@ impl SqlStore {
     #[must_use]
     pub fn with_wall_clock(self, now: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
         Self { database: self.database.with_wall_clock(Arc::new(now)) }
+    }
+
+    /// Brings the schema up to date, as [`prepare`](Store::prepare) does, and names the migrations that this took.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        self.database.prepare().await.map_err(store_error)?;
+        let transaction = self.write().await?;
+        let applied = migration::run(transaction.connection(), store_error).await?;
+        transaction.commit().await?;
+        Ok(applied)
+    }
+
+    /// Names the migrations that [`migrate`](Self::migrate) would apply: none, if the schema is that of this version. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
+        migration::pending(self.database.readers(), store_error).await
     }
 
     async fn write(&self) -> Result<Transaction, StoreError> {
@@ -91,10 +123,7 @@ impl SqlStore {
 #[async_trait]
 impl Store for SqlStore {
     async fn prepare(&self) -> Result<(), StoreError> {
-        self.database.prepare().await.map_err(store_error)?;
-        let transaction = self.write().await?;
-        migration::run(transaction.connection(), store_error).await?;
-        transaction.commit().await
+        self.migrate().await.map(drop)
     }
 
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
@@ -195,6 +224,26 @@ impl Store for SqlStore {
         Ok(positions)
     }
 
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        let places = transaction::read(statement::all_rooms().all(self.database.readers()), row::place).await?;
+        Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+        let summaries = statement::room_summaries().all(self.database.readers());
+        let mut rooms = transaction::read(summaries, row::room_summary).await?;
+        rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
+        Ok(rooms)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
+        let now = self.database.now();
+        let summaries = statement::nodes().all(self.database.readers());
+        let mut nodes = transaction::read(summaries, row::node_summary(now)).await?;
+        nodes.sort_unstable_by(NodeSummary::in_order);
+        Ok(nodes)
+    }
+
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
         let mut rooms =
             transaction::read(statement::rooms_of(user).all(self.database.readers()), row::room_name).await?;
@@ -265,6 +314,59 @@ impl Store for SqlStore {
         let deleted = statement::delete_empty_rooms().exec(transaction.connection()).await.map_err(store_error)?;
         transaction.commit().await?;
         Ok(deleted.rows_affected)
+    }
+
+    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+        let transaction = self.write_as(node).await?;
+        let connection = transaction.connection();
+        let Some(row) = statement::room(room.as_str()).one(connection).await.map_err(store_error)? else {
+            return Ok(Batch::default());
+        };
+        let there = statement::in_room(row::place(row)?.epoch.as_uuid(), limit);
+        let there = transaction::read(there.all(connection), row::found).await?;
+        let batch = transaction.remove(there).await?;
+        transaction.commit().await?;
+        Ok(batch)
+    }
+
+    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
+        let transaction = self.write_as(node).await?;
+        let there = statement::of_user(user, limit);
+        let there = transaction::read(there.all(transaction.connection()), row::found).await?;
+        let batch = transaction.remove(there).await?;
+        transaction.commit().await?;
+        Ok(batch)
+    }
+
+    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+        let transaction = self.write_as(node).await?;
+        let connection = transaction.connection();
+        let nodes = statement::live_and_answering(transaction.now);
+        let nodes = transaction::read(nodes.all(connection), row::node_name).await?;
+        for nodes in chunk::rows(&nodes) {
+            let insert = statement::ask_to_prune(request, node, millis(max_age), nodes);
+            connection.execute(&insert).await.map_err(store_error)?;
+        }
+        transaction.commit().await
+    }
+
+    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
+        let asked = statement::asked_to_prune(node, self.database.now());
+        transaction::read(asked.all(self.database.readers()), row::prune_request).await
+    }
+
+    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+        let transaction = self.write_as(node).await?;
+        let answer = statement::answer_prune(node, request, i64::try_from(pruned).unwrap_or(i64::MAX));
+        answer.exec(transaction.connection()).await.map_err(store_error)?;
+        transaction.commit().await
+    }
+
+    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
+        let answers = statement::prune_answers(request).all(self.database.readers());
+        let mut answers = transaction::read(answers, row::prune_answer).await?;
+        answers.sort_unstable_by(PruneAnswer::in_order);
+        Ok(answers)
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

@@ -3,10 +3,11 @@
 //! While a transaction is under way, what comes in waits; the next transaction takes all of it, up to a bound. There is no
 //! delay for the sake of batching: a lone join is written at once, a thousand that come together share a commit. What
 //! waits for one presence is merged, and the order of what happens to one presence is kept. While the database is away,
-//! leaves and touches wait for it; joins are taken back by those who gave up on them.
+//! leaves and touches wait for it; joins are taken back by those who gave up on them. Touches are in no hurry: they are
+//! gathered for a while, so that they take few transactions.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, btree_map::Entry},
     fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -21,10 +22,13 @@ use crate::{
     clock::{Clock, Tick},
     model::Presence,
     name::{NodeId, PresenceId, RoomName},
-    room::{actor::RoomActor, message::ToRoom},
+    room::{
+        actor::RoomActor,
+        message::{Committed, ToRoom},
+    },
 };
 
-use super::{RoomWrites, Store, StoreError, Write};
+use super::{RoomCommit, RoomWrites, Store, StoreError, Write};
 
 /// How many changes go into one transaction; a room's are never split.
 const BATCH: usize = 1000;
@@ -49,6 +53,10 @@ struct Queue {
     order: VecDeque<RoomName>,
     pending: usize,
     touches: HashMap<PresenceId, Tick>,
+    /// No touches are written before this.
+    touches_from: Tick,
+    /// The last transaction was one of touches, so it is the turn of the changes.
+    touched: bool,
     busy: bool,
     /// The number of the last batch.
     taken: u64,
@@ -111,10 +119,29 @@ impl Writer {
         if let Write::Leave { id, .. } = &write {
             queue.touches.remove(id);
         }
-        let submitted = queue.add(room, actor, write);
+        let submitted = queue.add(room, actor, write, Tried::No);
         drop(queue);
         self.0.work.notify_one();
         Ok(submitted)
+    }
+
+    /// Takes on leaves of one room, which go into one transaction.
+    pub(crate) fn submit_leaves(&self, room: &RoomName, actor: &Addr<RoomActor>, leaves: Vec<Write>) -> Vec<Submitted> {
+        let mut queue = self.queue();
+        for leave in &leaves {
+            queue.touches.remove(&leave.id());
+        }
+        let submitted = leaves.into_iter().map(|leave| queue.add(room, actor, leave, Tried::No)).collect();
+        drop(queue);
+        self.0.work.notify_one();
+        submitted
+    }
+
+    /// Makes sure that a presence of a live socket, which was in the database and may be there still, is there and this
+    /// node's. Always taken: there are no more of these than sockets.
+    pub(crate) fn restore(&self, room: &RoomName, actor: &Addr<RoomActor>, presence: Arc<Presence>) {
+        self.queue().add(room, actor, Write::Join(presence), Tried::Yes);
+        self.0.work.notify_one();
     }
 
     /// The presence was seen at `seen`; the database learns of it in time.
@@ -140,30 +167,35 @@ impl Writer {
         }
     }
 
-    /// Writes, until the node is known to be no more (`node` closes).
+    /// Writes, until the node is known to be no more (`node` closes). A call that takes longer than `timeout` is given up,
+    /// and touches are gathered for `gather`.
     pub(crate) async fn run(
         self,
         store: Arc<dyn Store>,
         clock: Clock,
         mut node: watch::Receiver<Option<NodeId>>,
         timeout: Duration,
+        gather: Duration,
     ) {
         let mut away = Away::default();
         loop {
             let work = self.0.work.notified();
             let Ok(id) = node.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
-            let batch = self.queue().take();
-            let outcome = if batch.is_empty() {
-                let touches = self.queue().take_touches();
-                if touches.is_empty() {
+            let next = self.queue().next(clock.now(), gather);
+            let outcome = match next {
+                // All that waited cancelled out.
+                Work::Changes(batch) if batch.writes.is_empty() => continue,
+                Work::Changes(batch) => self.write(&*store, id, batch, timeout).await,
+                Work::Touches(touches) => self.write_touches(&*store, &clock, id, touches, timeout).await,
+                Work::Nothing { touches_in } => {
                     self.0.idle.notify_waiters();
-                    work.await;
+                    match touches_in {
+                        Some(wait) => drop(tokio::time::timeout(wait, work).await),
+                        None => work.await,
+                    }
                     continue;
                 }
-                self.write_touches(&*store, &clock, id, touches, timeout).await
-            } else {
-                self.write(&*store, id, batch, timeout).await
             };
             self.queue().busy = false;
             match outcome {
@@ -194,23 +226,16 @@ impl Writer {
         }
         match bounded(timeout, store.commit(node, &batch.writes)).await {
             Ok(commits) => {
-                for ((actor, writes), commit) in batch.actors.iter().zip(&batch.writes).zip(commits) {
-                    let ids = writes.writes.iter().map(Write::id).collect();
-                    actor.do_send(ToRoom::Committed { batch: batch.number, ids, result: Ok(commit) });
-                }
+                batch.answer(commits.into_iter().map(Ok));
                 Ok(())
             }
             Err(error @ StoreError::Refused(_)) => {
-                if let ([actor], [writes]) = (&batch.actors[..], &batch.writes[..]) {
-                    warn!(room = %writes.room, error = %report(&error), "the store refused a change");
-                    let ids = writes.writes.iter().map(Write::id).collect();
-                    actor.do_send(ToRoom::Committed { batch: batch.number, ids, result: Err(error) });
+                // One change is not the fault of its neighbours: find the one.
+                let Some(second) = batch.split_off() else {
+                    warn!(room = %batch.writes[0].room, error = %report(&error), "the store refused a change");
+                    batch.answer([Err(error)]);
                     return Ok(());
-                }
-                // One room's data is not the fault of its neighbours: find the one.
-                let half = batch.writes.len() / 2;
-                let (writes, actors) = (batch.writes.split_off(half), batch.actors.split_off(half));
-                let second = Batch { writes, actors, number: batch.number };
+                };
                 let first = Box::pin(self.write(store, node, batch, timeout)).await;
                 match first {
                     Ok(()) => Box::pin(self.write(store, node, second, timeout)).await,
@@ -273,25 +298,80 @@ pub(crate) fn report(error: &dyn std::error::Error) -> String {
 #[derive(Default)]
 struct Batch {
     writes: Vec<RoomWrites>,
-    actors: Vec<Addr<RoomActor>>,
+    /// Where each of them came from.
+    origins: Vec<Origin>,
     number: u64,
 }
 
+#[derive(Clone)]
+struct Origin {
+    actor: Addr<RoomActor>,
+    retried: HashSet<PresenceId>,
+}
+
 impl Batch {
-    const fn is_empty(&self) -> bool {
-        self.writes.is_empty()
+    /// Takes the second half off: half of the rooms, or half of the changes of the only one. `None`: it is but one change.
+    fn split_off(&mut self) -> Option<Self> {
+        let number = self.number;
+        if let [RoomWrites { room, writes }] = &mut self.writes[..] {
+            if writes.len() < 2 {
+                return None;
+            }
+            let writes = writes.split_off(writes.len() / 2);
+            let writes = vec![RoomWrites { room: room.clone(), writes }];
+            return Some(Self { writes, origins: self.origins.clone(), number });
+        }
+        let half = self.writes.len() / 2;
+        Some(Self { writes: self.writes.split_off(half), origins: self.origins.split_off(half), number })
+    }
+
+    /// Tells the rooms what became of it.
+    fn answer(self, commits: impl IntoIterator<Item = Result<RoomCommit, StoreError>>) {
+        let rooms = self.writes.into_iter().zip(self.origins);
+        for ((RoomWrites { writes, .. }, Origin { actor, retried }), result) in rooms.zip(commits) {
+            actor.do_send(ToRoom::Committed(Committed { batch: self.number, writes, retried, result }));
+        }
     }
 }
 
+/// What the next transaction is for.
+enum Work {
+    Changes(Batch),
+    Touches(Vec<(PresenceId, Tick)>),
+    /// If touches are being gathered, they will be due after this time.
+    Nothing {
+        touches_in: Option<Duration>,
+    },
+}
+
 impl Queue {
-    fn add(&mut self, room: &RoomName, actor: &Addr<RoomActor>, write: Write) -> Submitted {
+    /// Changes go first, but touches do not wait for ever: once they are due, they have every other turn.
+    fn next(&mut self, now: Tick, gather: Duration) -> Work {
+        let due = !self.touches.is_empty() && self.touches_from <= now;
+        if due && (self.order.is_empty() || !self.touched) {
+            self.touched = true;
+            let touches = self.take_touches();
+            if self.touches.is_empty() {
+                self.touches_from = now.after(gather);
+            }
+            return Work::Touches(touches);
+        }
+        if self.order.is_empty() {
+            let touches_in = (!self.touches.is_empty()).then(|| self.touches_from.since(now));
+            return Work::Nothing { touches_in };
+        }
+        self.touched = false;
+        Work::Changes(self.take())
+    }
+
+    fn add(&mut self, room: &RoomName, actor: &Addr<RoomActor>, write: Write, tried: Tried) -> Submitted {
         let waiting = self.rooms.entry(room.clone()).or_insert_with(|| {
             self.order.push_back(room.clone());
             Waiting { actor: actor.clone(), writes: BTreeMap::new() }
         });
         waiting.actor = actor.clone();
         self.pending -= waiting.writes.len();
-        let submitted = merge(&mut waiting.writes, write, Tried::No);
+        let submitted = merge(&mut waiting.writes, write, tried);
         self.pending += waiting.writes.len();
         match submitted {
             Merged::Waits => Submitted::Waits(self.taken),
@@ -314,20 +394,21 @@ impl Queue {
             if waiting.writes.is_empty() {
                 continue;
             }
+            let retried = waiting.writes.iter().filter(|(_, (_, tried))| *tried == Tried::Yes).map(|(id, _)| *id);
+            batch.origins.push(Origin { actor: waiting.actor, retried: retried.collect() });
             let writes = waiting.writes.into_values().map(|(write, _)| write).collect();
             batch.writes.push(RoomWrites { room, writes });
-            batch.actors.push(waiting.actor);
         }
         self.pending -= taken;
         self.taken += 1;
         batch.number = self.taken;
-        self.busy = !batch.is_empty();
+        self.busy = !batch.writes.is_empty();
         batch
     }
 
     /// What was not committed, or is not known to be, goes before what came since.
     fn put_back(&mut self, batch: Batch) {
-        for (RoomWrites { room, writes }, actor) in batch.writes.into_iter().zip(batch.actors) {
+        for (RoomWrites { room, writes }, Origin { actor, .. }) in batch.writes.into_iter().zip(batch.origins) {
             let since = self.rooms.remove(&room);
             match &since {
                 Some(since) => self.pending -= since.writes.len(),
@@ -370,16 +451,31 @@ fn merge(waiting: &mut BTreeMap<PresenceId, (Write, Tried)>, write: Write, tried
             return Merged::Waits;
         }
     };
-    let (earlier, tried) = entry.get_mut();
+    let (earlier, earlier_tried) = entry.get_mut();
+    if tried == Tried::Yes {
+        *earlier_tried = Tried::Yes;
+    }
     match (&mut *earlier, write) {
         // It never came, so it need not go.
-        (Write::Join(_), Write::Leave { .. }) if *tried == Tried::No => {
+        (Write::Join(_), Write::Leave { .. }) if *earlier_tried == Tried::No => {
             entry.remove();
             return Merged::CancelledOut;
         }
-        (Write::Join(presence), Write::Update { meta, .. }) => {
-            *presence = Arc::new(Presence { meta, ..(**presence).clone() });
+        (Write::Join(presence), Write::Update { user, meta, .. }) => {
+            *presence = Arc::new(presence.changed(user, meta));
         }
+        (Write::Update { user, meta, .. }, Write::Update { user: later_user, meta: later_meta, .. }) => {
+            *user = later_user.or_else(|| user.take());
+            *meta = later_meta.or_else(|| meta.take());
+        }
+        // The same again; but the one that waits may have been updated since.
+        (Write::Join(presence), Write::Join(again)) if presence.channel == again.channel => {}
+        // What left, or was updated, is in the database: a leave to come must reach it.
+        (Write::Update { channel, user, meta, .. }, Write::Join(presence)) if *channel == presence.channel => {
+            let presence = presence.changed(user.take(), meta.take());
+            (*earlier, *earlier_tried) = (Write::Join(Arc::new(presence)), Tried::Yes);
+        }
+        (Write::Leave { .. }, write @ Write::Join(_)) => (*earlier, *earlier_tried) = (write, Tried::Yes),
         // Who left cannot be changed.
         (Write::Leave { .. }, Write::Update { .. }) => {}
         (earlier, write) => *earlier = write,

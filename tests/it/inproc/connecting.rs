@@ -2,7 +2,7 @@
 //! is followed by its leave.
 
 use super::host::{Host, told};
-use super::puppet::Did;
+use super::puppet::{Did, Strings};
 use crate::support::frame::{Frame, Raw};
 use crate::support::socket::Upgrade;
 use crate::support::{BOUND, millis, within};
@@ -175,6 +175,45 @@ async fn a_shutdown_during_a_slow_connect_answers_it_with_503_and_when_to_come_b
     assert_eq!([told(&mut changes).await, told(&mut changes).await], ["+ann", "-ann"]);
     within(BOUND, "the end of the shutdown", shutdown).await.unwrap();
     assert_eq!(host.refused("bob", "").await.status, 503, "nobody is let in any more");
+}
+
+/// Waits in `authenticate`, and then accepts whatever comes.
+async fn late(
+    req: HttpRequest,
+    body: web::Payload,
+    rooms: web::Data<Rooms>,
+    strings: web::Data<Strings>,
+) -> HttpResponse {
+    struct Open;
+    impl presence::Consumer for Open {
+        async fn receive(&mut self, _: &mut presence::Socket, _: presence::Frame) -> presence::Result<()> {
+            Ok(())
+        }
+    }
+    let upgrade = presence::Upgrade::new(&rooms).authenticate(move |_| {
+        let strings = strings.clone();
+        async move {
+            strings.tell("late", Did::Began("wait".into()));
+            strings.pass("late").await;
+            Ok(None)
+        }
+    });
+    upgrade.start(Open, &req, body).await
+}
+
+#[tokio::test]
+async fn a_socket_that_is_let_in_while_a_shutdown_begins_is_turned_away_as_well() {
+    // Those that were there had been closed, and nobody closed this one.
+    let route = |services: &mut web::ServiceConfig| {
+        services.route("/late", web::get().to(late));
+    };
+    let mut host = Host::plan().route(route).start().await;
+    let late = Upgrade::to("/late").send(host.address).await.unwrap();
+    host.saw("late", Did::Began("wait".into())).await;
+    let rooms = host.rooms.clone();
+    within(BOUND, "a shutdown", async move { rooms.shutdown().await }).await;
+    host.strings.open("late");
+    assert_eq!(late.answered().await.expect_err("a refusal").status, 503);
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ async fn a_socket_may_be_in_so_many_rooms_and_in_no_more() {
     let mut host = Host::plan().config(|config| config.max_rooms_per_socket(2)).start().await;
     let mut ann = host.open("ann", "join a; join b").await;
     ann.text("try join c; join a; leave b; join c; try join b").await;
-    let why = "a socket may be in at most 2 rooms".to_owned();
+    let why = "a socket may be in at most 2 rooms, and as many groups".to_owned();
     host.saw("ann", Did::Refused("join c".into(), why.clone())).await;
     host.saw("ann", Did::Done("join c".into())).await;
     host.saw("ann", Did::Refused("join b".into(), why)).await;

@@ -44,6 +44,17 @@ enum Presences {
     LastSeen,
 }
 
+#[derive(DeriveIden)]
+enum PruneRequests {
+    Table,
+    RequestId,
+    NodeId,
+    NodeName,
+    AskedBy,
+    MaxAge,
+    Pruned,
+}
+
 /// A column that holds a UUID in 16 bytes.
 fn id(backend: DbBackend, column: impl IntoIden) -> ColumnDef {
     let mut definition = ColumnDef::new(column);
@@ -67,7 +78,7 @@ impl MigrationTrait for Migration {
     #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        for table in [nodes(backend), rooms(backend), presences(backend)] {
+        for table in [nodes(backend), rooms(backend), presences(backend), prune_requests(backend)] {
             manager.create_table(table).await?;
         }
         for index in indexes(backend) {
@@ -127,6 +138,27 @@ fn presences(backend: DbBackend) -> TableCreateStatement {
         .take()
 }
 
+fn prune_requests(backend: DbBackend) -> TableCreateStatement {
+    use PruneRequests::{AskedBy, MaxAge, NodeId, NodeName, Pruned, RequestId};
+    let mut asker = ForeignKey::create()
+        .from(PruneRequests::Table, AskedBy)
+        .to(Nodes::Table, Nodes::Id)
+        .on_delete(ForeignKeyAction::Cascade)
+        .take();
+    Table::create()
+        .table(PruneRequests::Table)
+        .col(id(backend, RequestId))
+        // Not a foreign key: an answer stays when the node that gave it ends.
+        .col(id(backend, NodeId))
+        .col(name(NodeName).not_null())
+        .col(id(backend, AskedBy))
+        .col(number(MaxAge).not_null())
+        .col(number(Pruned))
+        .primary_key(Index::create().col(RequestId).col(NodeId))
+        .foreign_key(&mut asker)
+        .take()
+}
+
 fn indexes(backend: DbBackend) -> Vec<IndexCreateStatement> {
     use Presences::{ChannelName, HeldUntil, NodeId, RoomId, SessionHash, UserId};
     vec![
@@ -137,6 +169,8 @@ fn indexes(backend: DbBackend) -> Vec<IndexCreateStatement> {
         index("presences_node", [NodeId, HeldUntil]),
         sparse(backend, HeldUntil, &mut index("presences_held", [HeldUntil])),
         sparse(backend, UserId, &mut index("presences_user_room", [UserId, RoomId])),
+        Index::create().name("prune_requests_node").table(PruneRequests::Table).col(PruneRequests::NodeId).take(),
+        Index::create().name("prune_requests_asker").table(PruneRequests::Table).col(PruneRequests::AskedBy).take(),
     ]
 }
 

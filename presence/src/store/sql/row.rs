@@ -8,10 +8,12 @@ use sea_orm::prelude::Uuid;
 
 use crate::{
     model::{Meta, Presence},
-    name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
 };
 
-use super::super::{StoreError, plan::Found};
+use super::super::{
+    NodeState, NodeSummary, PruneAnswer, PruneRequest, RoomSummary, StoreError, listing::between, plan::Found,
+};
 
 /// When it was fenced, and the name that a later life took from it.
 pub(super) type Life = (Option<i64>, Option<String>);
@@ -24,6 +26,18 @@ pub(super) type PresenceRow = (Uuid, Uuid, String, Option<String>, String, Uuid,
 
 /// A [`PresenceRow`], and the hash of the resume token.
 pub(super) type UnheldRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>, Option<Vec<u8>>);
+
+/// A [`RoomRow`], and how many there are: presences, those of users, distinct users, held.
+pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
+
+/// Id, name, lost name, start, end of the lease, when it was fenced, and how many presences there are, and held ones.
+pub(super) type NodeSummaryRow = (Uuid, Option<String>, Option<String>, i64, i64, Option<i64>, i64, i64);
+
+/// Request and age.
+pub(super) type PruneRow = (Uuid, i64);
+
+/// Node, its name, and its answer.
+pub(super) type PruneAnswerRow = (Uuid, String, Option<i64>);
 
 /// Where a room stands.
 #[derive(Debug, Clone)]
@@ -73,4 +87,52 @@ pub(super) fn found((id, room, channel, user, meta, node, held_until): PresenceR
 pub(super) fn found_unheld(row: UnheldRow) -> Result<(Found, bool), StoreError> {
     let (id, room, channel, user, meta, node, held_until, session) = row;
     Ok((found((id, room, channel, user, meta, node, held_until))?, session.is_some()))
+}
+
+fn count(table: &'static str, id: Uuid) -> impl Fn(i64) -> Result<u64, StoreError> {
+    move |count| u64::try_from(count).map_err(foreign(table, id))
+}
+
+pub(super) fn room_summary(row: RoomSummaryRow) -> Result<RoomSummary, StoreError> {
+    let (id, name, version, presences, of_users, users, held) = row;
+    let Place { room, epoch, version } = place((id, name, version))?;
+    let count = count("rooms", id);
+    Ok(RoomSummary {
+        room,
+        epoch,
+        version,
+        users: count(users)?,
+        anonymous: count(presences - of_users)?,
+        presences: count(presences)?,
+        held: count(held)?,
+    })
+}
+
+pub(super) fn node_summary(now: i64) -> impl Fn(NodeSummaryRow) -> Result<NodeSummary, StoreError> {
+    move |(id, name, lost_name, started_at, lease_until, fenced_at, presences, held)| {
+        let superseded = lost_name.is_some();
+        let name = name.or(lost_name).unwrap_or_default();
+        let count = count("nodes", id);
+        Ok(NodeSummary {
+            node: NodeId::from_uuid(id),
+            name: NodeName::try_from(name).map_err(foreign("nodes", id))?,
+            age: between(started_at, now),
+            state: NodeState::at(now, lease_until, fenced_at, superseded),
+            presences: count(presences)?,
+            held: count(held)?,
+        })
+    }
+}
+
+pub(super) fn node_name((id, name): (Uuid, String)) -> Result<(NodeId, NodeName), StoreError> {
+    Ok((NodeId::from_uuid(id), NodeName::try_from(name).map_err(foreign("nodes", id))?))
+}
+
+pub(super) fn prune_request((id, max_age): PruneRow) -> Result<PruneRequest, StoreError> {
+    Ok(PruneRequest { id: PruneId::from_uuid(id), max_age: between(0, max_age) })
+}
+
+pub(super) fn prune_answer((id, name, pruned): PruneAnswerRow) -> Result<PruneAnswer, StoreError> {
+    let (node, name) = node_name((id, name))?;
+    Ok(PruneAnswer { node, name, pruned: pruned.map(count("prune_requests", id)).transpose()? })
 }

@@ -61,26 +61,22 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Sqlite {
-    /// Checks the address of a database. It is opened when it is first needed.
+    /// Checks the address of a database. It is opened when it is first needed, and made if it is missing.
     pub(super) fn new(url: &str) -> Result<Self, DbErr> {
-        if !url.starts_with("sqlite:") {
-            return Err(bad_url("the URL of the database does not begin with `sqlite:`"));
-        }
-        let options = SqliteConnectOptions::from_str(url).map_err(|error| DbErr::Conn(sqlx_error(error)))?;
-        if options.get_filename() == Path::new("") {
-            // SQLite would make a private file for each connection, and delete it afterwards.
-            return Err(bad_url("the URL of the database names no file"));
-        }
+        let options = options(url)?;
         // A file that is not there is made; a folder that is not there is a mistake.
         let folder = options.get_filename().parent().filter(|folder| *folder != Path::new(""));
         if folder.is_some_and(|folder| !folder.is_dir()) && !url.contains("mode=memory") {
             return Err(bad_url("the folder of the database file is not there"));
         }
-        let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = if url.contains("mode=") { options } else { options.create_if_missing(true) };
-        // Loads read some 10,000 rows in a row, and hand each from the thread of the connection to that of the caller.
-        let options = options.busy_timeout(PATIENCE).row_buffer_size(1024).disable_statement_logging();
-        Ok(Self::open(options, in_memory, Synchronous::default(), Arc::new(utc)))
+        Ok(Self::open(options, is_in_memory(url), Synchronous::default(), Arc::new(utc)))
+    }
+
+    /// Checks the address of a database that is never made here, whatever the address says.
+    pub(super) fn existing(url: &str) -> Result<Self, DbErr> {
+        let options = options(url)?.create_if_missing(false);
+        Ok(Self::open(options, is_in_memory(url), Synchronous::default(), Arc::new(utc)))
     }
 
     fn open(
@@ -146,6 +142,23 @@ impl Sqlite {
             }
         }
     }
+}
+
+fn options(url: &str) -> Result<SqliteConnectOptions, DbErr> {
+    if !url.starts_with("sqlite:") {
+        return Err(bad_url("the URL of the database does not begin with `sqlite:`"));
+    }
+    let options = SqliteConnectOptions::from_str(url).map_err(|error| DbErr::Conn(sqlx_error(error)))?;
+    if options.get_filename() == Path::new("") {
+        // SQLite would make a private file for each connection, and delete it afterwards.
+        return Err(bad_url("the URL of the database names no file"));
+    }
+    // Loads read some 10,000 rows in a row, and hand each from the thread of the connection to that of the caller.
+    Ok(options.busy_timeout(PATIENCE).row_buffer_size(1024).disable_statement_logging())
+}
+
+fn is_in_memory(url: &str) -> bool {
+    url.contains(":memory:") || url.contains("mode=memory")
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

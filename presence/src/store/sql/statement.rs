@@ -10,21 +10,21 @@ use sea_orm::{
     ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
     SelectGetableTuple, Selector, UpdateMany,
     prelude::{Expr, Uuid},
-    sea_query::{Alias, ExprTrait, InsertStatement, OnConflict, Query, SelectStatement},
+    sea_query::{Alias, ExprTrait, Func, InsertStatement, OnConflict, Query, SelectStatement},
 };
 
 use crate::{
     model::Presence,
-    name::{Epoch, NodeId, NodeName, UserId},
+    name::{Epoch, NodeId, NodeName, PruneId, UserId},
 };
 
 use super::{
     super::{
         REMEMBERED,
-        entity::{node, presence, room},
+        entity::{node, presence, prune_request, room},
         millis,
     },
-    row::{Life, PresenceRow, RoomRow, UnheldRow},
+    row::{Life, NodeSummaryRow, PresenceRow, PruneAnswerRow, PruneRow, RoomRow, RoomSummaryRow, UnheldRow},
 };
 
 /// A query whose rows come as tuples: several times faster than as models.
@@ -81,13 +81,39 @@ pub(super) fn uncleared_orphans() -> Rows<Uuid> {
 }
 
 fn uncleared() -> sea_orm::Select<node::Entity> {
-    let unheld = presences_of_node().and_where(presence::Column::HeldUntil.is_null()).take();
-    node::Entity::find()
+    answering()
         .select_only()
         .column(node::Column::Id)
         .filter(node::Column::FencedAt.is_not_null())
-        .filter(Expr::exists(unheld))
         .order_by_asc(node::Column::Id)
+}
+
+/// Lives that have presences that are not held.
+fn answering() -> sea_orm::Select<node::Entity> {
+    let unheld = presences_of_node().and_where(presence::Column::HeldUntil.is_null()).take();
+    node::Entity::find().filter(Expr::exists(unheld))
+}
+
+/// Those of [`answering`] that have a lease.
+pub(super) fn live_and_answering(now: i64) -> Rows<(Uuid, String)> {
+    answering()
+        .select_only()
+        .columns([node::Column::Id, node::Column::Name])
+        .filter(node::Column::FencedAt.is_null())
+        .filter(node::Column::LeaseUntil.gte(now))
+        .into_tuple()
+}
+
+pub(super) fn nodes() -> Rows<NodeSummaryRow> {
+    use node::Column::{FencedAt, Id, LeaseUntil, LostName, Name, StartedAt};
+    node::Entity::find()
+        .left_join(presence::Entity)
+        .select_only()
+        .columns([Id, Name, LostName, StartedAt, LeaseUntil, FencedAt])
+        .expr(presence::Column::NodeId.count())
+        .expr(presence::Column::HeldUntil.count())
+        .group_by(Id)
+        .into_tuple()
 }
 
 /// For a node at hand in the query around it.
@@ -127,6 +153,78 @@ pub(super) fn forget_lives(now: i64) -> DeleteMany<node::Entity> {
         .filter(node::Column::FencedAt.is_not_null())
         .filter(Condition::any().add(node::Column::LostName.is_null()).add(old))
         .filter(Expr::not_exists(presences_of_node()))
+}
+
+/// Asks nodes, save those that this request has asked already.
+pub(super) fn ask_to_prune(
+    request: PruneId,
+    asker: NodeId,
+    max_age: i64,
+    nodes: &[(NodeId, NodeName)],
+) -> InsertStatement {
+    use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, RequestId};
+    let columns = [RequestId, NodeId, NodeName, AskedBy, MaxAge];
+    let mut insert = Query::insert().into_table(prune_request::Entity).columns(columns).take();
+    for (node, name) in nodes {
+        insert.values_panic([
+            request.as_uuid().into(),
+            node.as_uuid().into(),
+            name.as_str().into(),
+            asker.as_uuid().into(),
+            max_age.into(),
+        ]);
+    }
+    let asked = OnConflict::columns([RequestId, NodeId]).do_nothing_on([RequestId, NodeId]).to_owned();
+    insert.on_conflict(asked).take()
+}
+
+/// What a node has not answered, of those who have a lease.
+pub(super) fn asked_to_prune(node: NodeId, now: i64) -> Rows<PruneRow> {
+    prune_request::Entity::find()
+        .inner_join(node::Entity)
+        .select_only()
+        .columns([prune_request::Column::RequestId, prune_request::Column::MaxAge])
+        .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
+        .filter(prune_request::Column::Pruned.is_null())
+        .filter(node::Column::FencedAt.is_null())
+        .filter(node::Column::LeaseUntil.gte(now))
+        .order_by_asc(prune_request::Column::RequestId)
+        .into_tuple()
+}
+
+pub(super) fn answer_prune(node: NodeId, request: PruneId, pruned: i64) -> UpdateMany<prune_request::Entity> {
+    prune_request::Entity::update_many()
+        .col_expr(prune_request::Column::Pruned, Expr::value(pruned))
+        .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
+        .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
+        .filter(prune_request::Column::Pruned.is_null())
+}
+
+pub(super) fn prune_answers(request: PruneId) -> Rows<PruneAnswerRow> {
+    use prune_request::Column::{NodeId, NodeName, Pruned, RequestId};
+    prune_request::Entity::find()
+        .select_only()
+        .columns([NodeId, NodeName, Pruned])
+        .filter(RequestId.eq(request.as_uuid()))
+        .into_tuple()
+}
+
+pub(super) fn room_summaries() -> Rows<RoomSummaryRow> {
+    let users = Func::count_distinct(Expr::col((presence::Entity, presence::Column::UserId)));
+    room::Entity::find()
+        .left_join(presence::Entity)
+        .select_only()
+        .columns([room::Column::Id, room::Column::ChannelName, room::Column::Version])
+        .expr(presence::Column::RoomId.count())
+        .expr(presence::Column::UserId.count())
+        .expr(users)
+        .expr(presence::Column::HeldUntil.count())
+        .group_by(room::Column::Id)
+        .into_tuple()
+}
+
+pub(super) fn all_rooms() -> Rows<RoomRow> {
+    rooms().into_tuple()
 }
 
 fn rooms() -> sea_orm::Select<room::Entity> {
@@ -230,6 +328,14 @@ pub(super) fn unheld_ids(node: NodeId, limit: u64) -> Rows<Uuid> {
         .filter(presence::Column::HeldUntil.is_null())
         .limit(at_most(limit))
         .into_tuple()
+}
+
+pub(super) fn in_room(room: Uuid, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::RoomId.eq(room)).limit(at_most(limit)).into_tuple()
+}
+
+pub(super) fn of_user(user: &UserId, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::UserId.eq(user.as_str())).limit(at_most(limit)).into_tuple()
 }
 
 pub(super) fn past_grace(now: i64, limit: u64) -> Rows<PresenceRow> {

@@ -158,6 +158,36 @@ fn a_bad_url_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_database_that_must_be_there_is_not_made() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("presence.db");
+    for url in [format!("sqlite://{}", file.display()), format!("sqlite://{}?mode=rwc", file.display())] {
+        let store = SqlStore::open(&url).unwrap();
+        assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(store.prepare().await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(store.pending_migrations().await, Err(StoreError::Unavailable(_))));
+        assert!(!file.exists());
+    }
+    assert!(matches!(SqlStore::open("presence.db"), Err(StoreError::Refused(_))));
+    assert!(SqlStore::open("sqlite:///no/such/folder/x.db").is_ok(), "it may be there later");
+}
+
+#[tokio::test]
+async fn a_migration_is_pending_until_it_is_applied() {
+    let folder = TempDir::new().unwrap();
+    let store = connect(folder.path());
+    let pending = store.pending_migrations().await.unwrap();
+    assert!(!pending.is_empty());
+    assert_eq!(store.pending_migrations().await.unwrap(), pending, "looking changes nothing");
+    assert_eq!(store.migrate().await.unwrap(), pending);
+    assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.migrate().await.unwrap(), Vec::<String>::new());
+    let later = "INSERT INTO presence_migrations VALUES ('m20991231_235959_telepathy', 0)";
+    store.database.writer.execute_unprepared(later).await.unwrap();
+    assert!(matches!(store.pending_migrations().await, Err(StoreError::Refused(_))));
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_refused() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("presence.db"), "Dear diary, ".repeat(1000)).unwrap();
@@ -233,7 +263,8 @@ async fn a_batch_of_any_size_is_committed_whole() {
     let metas = all.iter().map(|presence| Write::Update {
         id: presence.id,
         channel: presence.channel.clone(),
-        meta: crate::model::Meta::from_json(r#"{"n":1}"#).unwrap(),
+        user: None,
+        meta: Some(crate::model::Meta::from_json(r#"{"n":1}"#).unwrap()),
     });
     let commits = store.commit(node, &[RoomWrites { room: room("lobby"), writes: metas.collect() }]).await.unwrap();
     assert_eq!((commits[0].version.0, commits[0].delta.updated.len()), (2, 12_345));
@@ -314,6 +345,11 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::unheld_ids(node, 10).into_statement(sqlite),
         statement::past_grace(1, 10).into_statement(sqlite),
         statement::stale(1, 1, 10).into_statement(sqlite),
+        statement::in_room(id, 10).into_statement(sqlite),
+        statement::of_user(&UserId::new("ann").unwrap(), 10).into_statement(sqlite),
+        statement::live_and_answering(1).into_statement(sqlite),
+        statement::nodes().into_statement(sqlite),
+        statement::room_summaries().into_statement(sqlite),
         statement::rooms_of(&UserId::new("ann").unwrap()).into_statement(sqlite),
         statement::uncleared_orphans().into_statement(sqlite),
         statement::forget_lives(1).build(sqlite),

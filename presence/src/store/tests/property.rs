@@ -11,8 +11,11 @@ use tempfile::TempDir;
 
 use crate::{
     model::{Meta, Presence},
-    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
-    store::{Batch, MemoryStore, Remains, RoomCommit, RoomWrites, SqlStore, Store, StoreError, Write},
+    name::{ChannelName, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    store::{
+        Batch, MemoryStore, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomWrites, SqlStore, Store,
+        StoreError, Write,
+    },
     testing::store::ManualClock,
 };
 
@@ -58,6 +61,24 @@ enum Request {
     PruneRooms {
         node: usize,
     },
+    RemoveRoom {
+        node: usize,
+        room: u8,
+    },
+    RemoveUser {
+        node: usize,
+        user: u8,
+    },
+    Ask {
+        node: usize,
+        request: usize,
+        age: u64,
+    },
+    Answer {
+        node: usize,
+        request: usize,
+        pruned: u64,
+    },
     Retire {
         node: usize,
     },
@@ -72,6 +93,7 @@ enum Change {
 
 const NODES: usize = 3;
 const PRESENCES: usize = 6;
+const PRUNES: usize = 2;
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
@@ -97,6 +119,12 @@ fn request() -> impl Strategy<Value = Request> {
         1 => (0..NODES).prop_map(|node| Request::Sweep { node }),
         1 => (0..NODES, 0..60_u64).prop_map(|(node, age)| Request::Prune { node, age }),
         1 => (0..NODES).prop_map(|node| Request::PruneRooms { node }),
+        1 => (0..NODES, 0..2_u8).prop_map(|(node, room)| Request::RemoveRoom { node, room }),
+        1 => (0..NODES, 0..2_u8).prop_map(|(node, user)| Request::RemoveUser { node, user }),
+        2 => (0..NODES, 0..PRUNES, 0..60_u64).prop_map(|(node, request, age)| Request::Ask { node, request, age }),
+        2 => (0..NODES, 0..PRUNES, 0..9_u64).prop_map(|(node, request, pruned)| {
+            Request::Answer { node, request, pruned }
+        }),
         1 => (0..NODES).prop_map(|node| Request::Retire { node }),
     ]
 }
@@ -142,6 +170,7 @@ struct World {
     presences: Vec<PresenceId>,
     /// The current life of each node, and the one before.
     lives: Vec<NodeId>,
+    prunes: Vec<PruneId>,
     time: ManualClock,
 }
 
@@ -149,11 +178,16 @@ fn room(n: u8) -> RoomName {
     RoomName::new(format!("room {n}")).unwrap()
 }
 
+fn user(n: u8) -> UserId {
+    UserId::new(format!("user {n}")).unwrap()
+}
+
 impl World {
     fn new() -> Self {
         Self {
             presences: (0..PRESENCES).map(|_| PresenceId::random()).collect(),
             lives: (0..NODES * 2).map(|_| NodeId::random()).collect(),
+            prunes: (0..PRUNES).map(|_| PruneId::random()).collect(),
             time: ManualClock::new(),
         }
     }
@@ -164,12 +198,14 @@ impl World {
         let meta = |n: u8| Meta::from_json(["{}", r#"{"n":1}"#, r#"{"n":"it's"}"#][usize::from(n)]).unwrap();
         match *change {
             Change::Join { channel: at, user, meta: says } => {
-                let user = user.map(|n| UserId::new(format!("user {n}")).unwrap());
+                let user = user.map(self::user);
                 let presence = Presence::new(id, channel(at), user, self.lives[node]);
                 Write::Join(Arc::new(Presence { meta: meta(says), ..presence }))
             }
             Change::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
-            Change::Update { channel: at, meta: says } => Write::Update { id, channel: channel(at), meta: meta(says) },
+            Change::Update { channel: at, meta: says } => {
+                Write::Update { id, channel: channel(at), user: None, meta: Some(meta(says)) }
+            }
         }
     }
 
@@ -209,9 +245,45 @@ impl World {
             Request::Sweep { node } => batch(store.sweep(lives[*node], u64::MAX).await),
             Request::Prune { node, age } => batch(store.prune(lives[*node], Duration::from_secs(*age), u64::MAX).await),
             Request::PruneRooms { node } => quiet(store.prune_rooms(lives[*node]).await.map(Answer::Count)),
+            Request::RemoveRoom { node, room: name } => {
+                batch(store.remove_room(lives[*node], &room(*name), u64::MAX).await)
+            }
+            Request::RemoveUser { node, user: name } => {
+                batch(store.remove_user(lives[*node], &user(*name), u64::MAX).await)
+            }
+            Request::Ask { node, request, age } => {
+                let asked = store.ask_to_prune(lives[*node], self.prunes[*request], Duration::from_secs(*age)).await;
+                quiet(asked.map(|()| Answer::Done))
+            }
+            Request::Answer { node, request, pruned } => {
+                let answered = store.answer_prune(lives[*node], self.prunes[*request], *pruned).await;
+                quiet(answered.map(|()| Answer::Done))
+            }
             Request::Retire { node } => told(store.retire(lives[*node]).await),
         }
     }
+}
+
+/// What stores list, but for the epochs, which are random.
+#[derive(Debug, PartialEq, Eq)]
+struct Listed {
+    rooms: Vec<(RoomName, Version, [u64; 4])>,
+    nodes: Vec<NodeSummary>,
+    asked: Vec<Vec<PruneRequest>>,
+    answers: Vec<Vec<PruneAnswer>>,
+}
+
+async fn list(world: &World, store: &dyn Store) -> Listed {
+    let rooms = store.rooms().await.unwrap().into_iter();
+    let rooms = rooms.map(|room| (room.room, room.version, [room.users, room.anonymous, room.presences, room.held]));
+    let (mut asked, mut answers) = (Vec::new(), Vec::new());
+    for node in &world.lives {
+        asked.push(store.asked_to_prune(*node).await.unwrap());
+    }
+    for request in &world.prunes {
+        answers.push(store.prune_answers(*request).await.unwrap());
+    }
+    Listed { rooms: rooms.collect(), nodes: store.nodes().await.unwrap(), asked, answers }
 }
 
 /// What is known of a room from deltas alone.
@@ -269,6 +341,7 @@ async fn check(requests: Vec<Request>) {
         let (of_memory, _) = world.ask(&memory, &request).await;
         let (of_sql, commits) = world.ask(&sql, &request).await;
         assert_eq!(of_memory, of_sql, "{request:?}");
+        assert_eq!(list(&world, &memory).await, list(&world, &sql).await, "{request:?}");
         fold(&mut rooms, &commits);
         for name in [0, 1].map(room) {
             let snapshots = [memory.load(&name).await.unwrap(), sql.load(&name).await.unwrap()];

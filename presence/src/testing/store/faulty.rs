@@ -13,8 +13,10 @@ use tokio::sync::watch;
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
-    store::{Batch, Remains, RoomCommit, RoomWrites, Store, StoreError},
+    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    store::{
+        Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+    },
 };
 
 /// Passes every call to the store within, unless told to misbehave. Clones are one store.
@@ -139,6 +141,18 @@ impl<S: Store> Store for FaultyStore<S> {
         self.call(self.inner.positions(rooms)).await
     }
 
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        self.call(self.inner.all_positions()).await
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+        self.call(self.inner.rooms()).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
+        self.call(self.inner.nodes()).await
+    }
+
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
         self.call(self.inner.rooms_of(user)).await
     }
@@ -161,6 +175,30 @@ impl<S: Store> Store for FaultyStore<S> {
 
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
         self.call(self.inner.prune_rooms(node)).await
+    }
+
+    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+        self.call(self.inner.remove_room(node, room, limit)).await
+    }
+
+    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
+        self.call(self.inner.remove_user(node, user, limit)).await
+    }
+
+    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+        self.call(self.inner.ask_to_prune(node, request, max_age)).await
+    }
+
+    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
+        self.call(self.inner.asked_to_prune(node)).await
+    }
+
+    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+        self.call(self.inner.answer_prune(node, request, pruned)).await
+    }
+
+    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
+        self.call(self.inner.prune_answers(request)).await
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

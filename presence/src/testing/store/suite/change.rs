@@ -158,7 +158,7 @@ pub async fn updating_takes_the_right_presence_and_channel(store: &dyn Store, _:
     let node = node(store, "here").await;
     let a = of_user(node, "a", "ann");
     let _ = change(store, node, "lobby", [join(&a)]).await;
-    let other_channel = Write::Update { id: a.id, channel: channel("b"), meta: meta(r#"{"n":1}"#) };
+    let other_channel = Write::Update { id: a.id, channel: channel("b"), user: None, meta: Some(meta(r#"{"n":1}"#)) };
     assert!(change(store, node, "lobby", [other_channel]).await.delta.is_empty());
     assert!(change(store, node, "lobby", [update(&anonymous(node, "a"), r#"{"n":1}"#)]).await.delta.is_empty());
     assert!(change(store, node, "bar", [update(&a, r#"{"n":1}"#)]).await.delta.is_empty());

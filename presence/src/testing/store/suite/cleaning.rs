@@ -8,10 +8,13 @@ use futures_util::future::join;
 
 use crate::{
     name::{NodeId, PresenceId, Version},
-    store::{Remains, Store},
+    store::{Batch, Remains, Store},
 };
 
-use super::{super::ManualClock, LEASE, SECOND, anonymous, change, crowd, join as joins, leave, members, node, room};
+use super::{
+    super::ManualClock, LEASE, SECOND, anonymous, change, crowd, join as joins, leave, members, node, of_user, room,
+    user,
+};
 
 const AGE: Duration = Duration::from_secs(60);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -184,4 +187,59 @@ pub async fn a_room_that_is_being_joined_stays(store: &dyn Store, _: &ManualCloc
         let loaded = store.load(&room(&name)).await.expect("loading works").expect("it is being joined");
         assert_eq!(loaded.epoch, joined.epoch);
     }
+}
+
+pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, _: &ManualClock) {
+    let (here, there) = (node(store, "here").await, node(store, "there").await);
+    let mut all = crowd(store, here, "lobby", 3).await;
+    let theirs = of_user(there, "theirs", "ann");
+    let _ = change(store, there, "lobby", [joins(&theirs)]).await;
+    all.push(theirs);
+    let _ = crowd(store, here, "bar", 2).await;
+    let mut left = Vec::new();
+    for (handled, version) in [(3, Some(3)), (1, Some(4)), (0, None)] {
+        let batch = store.remove_room(here, &room("lobby"), 3).await.expect("it may remove");
+        let versions: Vec<_> = batch.commits.iter().map(|commit| commit.version.0).collect();
+        assert_eq!((batch.handled, versions), (handled, Vec::from_iter(version)));
+        left.extend(batch.commits.into_iter().flat_map(|commit| commit.delta.left));
+    }
+    left.sort_unstable_by_key(|presence| presence.id);
+    all.sort_unstable_by_key(|presence| presence.id);
+    assert_eq!(left, all, "each leaves once");
+    assert_eq!(members(store, "lobby").await, (4, Vec::new()));
+    assert!(store.load(&room("lobby")).await.expect("loading works").is_some(), "the room is there to be joined");
+    assert_eq!(members(store, "bar").await.1.len(), 2);
+    let nowhere = store.remove_room(here, &room("nowhere"), 3).await.expect("it may remove");
+    assert_eq!(nowhere, Batch::default());
+}
+
+pub async fn a_user_is_removed_from_every_room_with_one_version_each(store: &dyn Store, _: &ManualClock) {
+    let (here, there) = (node(store, "here").await, node(store, "there").await);
+    for (name, node) in [("lobby", here), ("bar", there)] {
+        let two = ["1", "2"].map(|channel| of_user(node, channel, "ann"));
+        let other = of_user(node, "3", "Ann");
+        let _ = change(store, node, name, two.iter().chain([&other, &anonymous(node, "4")]).map(joins)).await;
+    }
+    let mut batch = store.remove_user(here, &user("ann"), 10).await.expect("it may remove");
+    batch.commits.sort_unstable_by(|a, b| a.room.cmp(&b.room));
+    let told: Vec<_> = batch.commits.iter().map(|c| (c.room.as_str(), c.version.0, c.delta.left.len())).collect();
+    assert_eq!((batch.handled, told), (4, vec![("bar", 2, 2), ("lobby", 2, 2)]));
+    assert_eq!(store.rooms_of(&user("ann")).await.expect("reading works"), []);
+    assert_eq!(members(store, "lobby").await.1.len(), 2);
+    assert_eq!(store.remove_user(here, &user("ann"), 10).await.expect("it may remove"), Batch::default());
+}
+
+pub async fn removing_a_user_works_in_batches_and_takes_what_is_held(store: &dyn Store, time: &ManualClock) {
+    let former = node(store, "here").await;
+    let five: Vec<_> = (0..5).map(|n| of_user(former, &n.to_string(), "ann")).collect();
+    let _ = change(store, former, "lobby", five.iter().map(joins)).await;
+    let later = node(store, "here").await;
+    let held = store.clear(later, former, Remains::HoldAll(AGE), u64::MAX).await.expect("it may clear");
+    assert_eq!(held.handled, 5);
+    for handled in [2, 2, 1, 0] {
+        assert_eq!(store.remove_user(later, &user("ann"), 2).await.expect("it may remove").handled, handled);
+    }
+    time.advance(AGE * 2);
+    assert_eq!(store.sweep(later, 10).await.expect("it may sweep"), Batch::default());
+    assert_eq!(members(store, "lobby").await, (4, Vec::new()));
 }

@@ -6,19 +6,15 @@ use std::time::Duration;
 
 use crate::{
     name::{NodeId, NodeName},
-    store::{Remains, Store, StoreError},
+    store::{Remains, Store},
 };
 
 use super::{
-    super::ManualClock, LEASE, SECOND, anonymous, change, commit, crowd, join, leave, let_die, members, node, room,
+    super::ManualClock, LEASE, SECOND, anonymous, change, commit, crowd, is_fenced, join, leave, let_die, members,
+    node, room, user,
 };
 
 const GRACE: Duration = Duration::from_secs(30);
-
-fn is_fenced<T>(answer: &Result<T, StoreError>, whose: NodeId, by_a_later_life: bool) -> bool {
-    let Err(StoreError::Fenced { node, superseded }) = answer else { return false };
-    (*node, *superseded) == (whose, by_a_later_life)
-}
 
 pub async fn a_life_that_was_never_registered_writes_nothing(store: &dyn Store, _: &ManualClock) {
     let stranger = NodeId::random();
@@ -144,6 +140,8 @@ pub async fn a_fenced_life_can_not_write(store: &dyn Store, time: &ManualClock) 
         assert!(is_fenced(&store.sweep(dead, 10).await, dead, false));
         assert!(is_fenced(&store.prune(dead, Duration::ZERO, 10).await, dead, false));
         assert!(is_fenced(&store.prune_rooms(dead).await, dead, false));
+        assert!(is_fenced(&store.remove_room(dead, &room("lobby"), 10).await, dead, false));
+        assert!(is_fenced(&store.remove_user(dead, &user("ann"), 10).await, dead, false));
         assert_eq!(members(store, "lobby").await, before);
     }
 }

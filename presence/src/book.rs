@@ -1,0 +1,19 @@
+//! The Rust in the README and in `docs/`, each block a doctest: what is written there compiles and runs.
+
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
+#[doc = include_str!("../../docs/quick-start.md")]
+struct QuickStart;
+
+#[doc = include_str!("../../docs/configuration.md")]
+struct Configuration;
+
+#[doc = include_str!("../../docs/consumers.md")]
+struct Consumers;
+
+#[doc = include_str!("../../docs/rooms.md")]
+struct RoomsFromAnywhere;
+
+#[doc = include_str!("../../docs/testing.md")]
+struct Testing;

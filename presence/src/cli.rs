@@ -1,0 +1,164 @@
+//! The command-line tool `presence`: what is in the database, and the cleaning of it, beside running nodes.
+//!
+//! It speaks to the database alone, never to a node: what it changes, running nodes notice when they next compare their
+//! rooms with the database, and what only a node can judge it asks of the node through the database. Where it changes
+//! anything, it is a node itself for that long, with a name and a lease of its own. Results go to standard output when the
+//! work is done, complaints to standard error, and the exit code says which of the two matters.
+
+mod args;
+mod json;
+mod life;
+mod list;
+mod migrate;
+mod prune;
+mod signals;
+mod table;
+mod watch;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use serde::Serialize;
+
+use crate::store::{SqlStore, StoreError};
+
+use self::{
+    args::{Args, Command},
+    signals::{Signal, Signals},
+    table::Medium,
+};
+
+/// Runs the tool with the arguments and the environment of this process, and says how it went. `presence --help` explains
+/// the rest.
+#[must_use]
+pub fn run() -> ExitCode {
+    let args = match Args::try_parse().and_then(Args::checked) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help goes to standard output, and a reader that closed it has seen enough.
+            let _ = error.print();
+            return code(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&Failure::Io(error)),
+    };
+    match runtime.block_on(obey(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever closed the pipe has seen enough.
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => complain(&failure),
+    }
+}
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const UNAVAILABLE: u8 = 3;
+const SILENT: u8 = 4;
+
+fn code(code: u8) -> ExitCode {
+    ExitCode::from(code)
+}
+
+/// Why a command did not do all that it was asked.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the database cannot be used by this URL")]
+    Url(#[source] StoreError),
+    #[error("the database has no tables of this version yet: run `presence migrate`")]
+    NotMigrated,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{}", silent(.nodes, .wait))]
+    Silent { nodes: Vec<String>, wait: String },
+    #[error("stopped by {0} before it was done")]
+    Stopped(Signal),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+fn silent(nodes: &[String], wait: &str) -> String {
+    let names: Vec<_> = nodes.iter().map(|name| format!("`{name}`")).collect();
+    let node = if names.len() == 1 { "node" } else { "nodes" };
+    format!("{node} {} did not answer within {wait}", names.join(", "))
+}
+
+impl Failure {
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Url(_) => USAGE,
+            Self::Store(StoreError::Unavailable(_)) => UNAVAILABLE,
+            Self::Store(_) | Self::NotMigrated | Self::Io(_) => FAILED,
+            Self::Silent { .. } => SILENT,
+            Self::Stopped(signal) => signal.code(),
+        }
+    }
+}
+
+fn complain(failure: &Failure) -> ExitCode {
+    let _ = writeln!(io::stderr(), "error: {}", reasons(failure));
+    code(failure.code())
+}
+
+/// An error and its causes, save those that it tells itself.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
+}
+
+async fn obey(args: &Args) -> Result<(), Failure> {
+    let url = args.database_url();
+    if let Command::Migrate = args.command {
+        let store = SqlStore::connect(url).map_err(Failure::Url)?;
+        return args.show(&migrate::migrate(&store).await?);
+    }
+    // Anything else has no business making a database.
+    let store = SqlStore::open(url).map_err(Failure::Url)?;
+    if !store.pending_migrations().await?.is_empty() {
+        return Err(Failure::NotMigrated);
+    }
+    match &args.command {
+        Command::Migrate => unreachable!("done above"),
+        Command::Rooms => args.show(&list::rooms(&store).await?),
+        Command::Members { room } => args.show(&list::members(&store, room).await?),
+        Command::Users { room } => args.show(&list::users(&store, room).await?),
+        Command::Nodes => args.show(&list::nodes(&store).await?),
+        Command::PruneRooms => args.show(&life::with_life(&store, |node| prune::rooms(&store, node)).await?),
+        Command::PrunePresences { age, wait } => {
+            let pruned = life::with_life(&store, |node| prune::presences(&store, node, *age, *wait)).await?;
+            args.show(&pruned)?;
+            pruned.complaint()
+        }
+        Command::Watch { room, interval } => {
+            let mut stop = Signals::listen()?;
+            tokio::select! {
+                ended = watch::watch(&store, room.as_ref(), *interval, args) => ended,
+                _ = stop.next() => Ok(()),
+            }
+        }
+    }
+}
+
+/// What a command found or did: a document for programs, text for people.
+trait Report: Serialize {
+    fn text(&self, medium: Medium) -> String;
+}
+
+impl Args {
+    /// Prints what a command found.
+    fn show(&self, report: &impl Report) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        let text = if self.json {
+            json::line(report)
+        } else {
+            let medium = if out.is_terminal() { Medium::Terminal } else { Medium::Bytes };
+            report.text(medium)
+        };
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
+    }
+}

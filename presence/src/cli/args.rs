@@ -1,0 +1,120 @@
+//! What can be asked of the tool.
+
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+
+use crate::name::RoomName;
+
+const AFTER_HELP: &str = "\
+Works beside running nodes, from cron too: it asks nothing and paints nothing where nobody looks.
+
+Exit codes:
+  0    done
+  1    failed: the message says why
+  2    not understood: the command, an option or the URL
+  3    the database is unavailable; the same command may work later
+  4    done, but a live node did not answer in time (prune-presences)
+  130  stopped by Ctrl-C before it was done; 143: by SIGTERM
+  A `watch` that is stopped is done.
+
+Results go to standard output, messages to standard error.";
+
+/// Who is in which room: looks at the database of a presence application and cleans it, beside its running nodes.
+#[derive(Debug, Parser)]
+#[command(name = "presence", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// The database, such as `sqlite:///var/lib/chat/presence.db`. Required
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// One JSON document instead of a table; `watch` prints one object a line
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Brings the schema up to date; makes the database if there is none
+    Migrate,
+    /// Lists the rooms and how many are in each
+    Rooms,
+    /// Lists who is in a room: every presence, those of anonymous sockets too
+    Members {
+        /// The room; one that begins with a dash goes after `--`
+        room: RoomName,
+    },
+    /// Lists the users in a room, each once
+    Users {
+        /// The room; one that begins with a dash goes after `--`
+        room: RoomName,
+    },
+    /// Lists the nodes and what is left of their leases
+    Nodes,
+    /// Removes presences that were not seen for some time
+    ///
+    /// Every live node is asked to prune its own, which it judges by its own clock, and is waited for; presences that no live
+    /// node answers for are removed by this command, by the database's clock.
+    #[command(visible_alias = "prune-presence")]
+    PrunePresences {
+        /// The age that is too old
+        #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = duration, default_value = "60s")]
+        age: Duration,
+        /// How long to wait for live nodes to answer, and for those whose lease ran out to return. Nodes look for requests
+        /// once in a sweep interval, which is 2s unless set otherwise
+        #[arg(long, value_parser = duration, default_value = "10s")]
+        wait: Duration,
+    },
+    /// Removes the rooms that nobody is in
+    #[command(visible_alias = "prune-room")]
+    PruneRooms,
+    /// Follows who joins, leaves and changes, until it is stopped
+    ///
+    /// What happens to one presence between two looks is told with its net effect.
+    Watch {
+        /// Only this room, which need not be there yet; without it, all rooms
+        room: Option<RoomName>,
+        /// Time between two looks at the database
+        #[arg(long, value_parser = interval, default_value = "1s")]
+        interval: Duration,
+    },
+}
+
+impl Args {
+    /// Makes sure that there is a database to work on.
+    pub(super) fn checked(self) -> Result<Self, clap::Error> {
+        if self.database_url().is_empty() {
+            let missing = "no database: give --database-url URL, or set DATABASE_URL";
+            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, missing));
+        }
+        Ok(self)
+    }
+
+    /// Empty if it was not given.
+    pub(super) fn database_url(&self) -> &str {
+        self.database_url.as_deref().unwrap_or_default()
+    }
+}
+
+/// A time with its unit; 0 needs none.
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) }
+}
+
+fn interval(text: &str) -> Result<Duration, Box<dyn std::error::Error + Send + Sync>> {
+    match duration(text)? {
+        short if short < Duration::from_millis(10) => Err("it must be at least 10ms".into()),
+        interval => Ok(interval),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,63 @@
+//! JSON that stays on its line.
+
+use std::fmt::{self, Write};
+
+use serde::{Serialize, Serializer, ser::Error};
+use serde_json::value::RawValue;
+
+use crate::model::Meta;
+
+/// One document on one line.
+pub(super) fn line(value: &impl Serialize) -> String {
+    let mut json = serde_json::to_string(value).expect("what the tool prints has text keys and no failing parts");
+    json.push('\n');
+    json
+}
+
+/// A meta without the space between its parts and without control characters, but else as its client spelt it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OneLine<'a>(pub(super) &'a Meta);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut in_string, mut escaped) = (false, false);
+        for c in self.0.as_str().chars() {
+            if in_string {
+                in_string = c != '"' || escaped;
+                escaped = c == '\\' && !escaped;
+            } else if c.is_ascii_whitespace() {
+                continue;
+            } else {
+                in_string = c == '"';
+            }
+            // JSON lets DEL and C1 controls stand in a string, and a terminal obeys some of them.
+            if c.is_control() {
+                write!(f, "\\u{:04x}", u32::from(c))?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for OneLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.to_string()).map_err(Error::custom)?.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meta_is_told_on_one_line_without_controls_and_without_loss() {
+        let spelt = "{ \"a b\" :\n[1e2,\t\"\\\" x\\\\\" , \"\u{9b}31m\u{7f}\" ] }";
+        let meta = Meta::from_json(spelt).unwrap();
+        let told = OneLine(&meta).to_string();
+        assert_eq!(told, r#"{"a b":[1e2,"\" x\\","\u009b31m\u007f"]}"#);
+        assert_eq!(Meta::from_json(&told).unwrap(), meta);
+        assert_eq!(OneLine(&Meta::default()).to_string(), "{}");
+    }
+}

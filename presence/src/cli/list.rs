@@ -1,0 +1,284 @@
+//! `presence rooms`, `members`, `users` and `nodes`.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    model::{Member, Meta, Presence, roster::Roster},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
+    store::{NodeState, NodeSummary, RoomSummary, SqlStore, Store},
+};
+
+use super::{
+    Failure, Report,
+    json::OneLine,
+    table::{
+        Column::{Number, Text},
+        Medium, shortened, table,
+    },
+};
+
+/// How much of a meta a table shows.
+const META_COLUMNS: usize = 60;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Rooms {
+    rooms: Vec<Room>,
+}
+
+#[derive(Debug, Serialize)]
+struct Room {
+    room: RoomName,
+    epoch: Epoch,
+    version: Version,
+    users: u64,
+    anonymous: u64,
+    presences: u64,
+    held: u64,
+}
+
+pub(super) async fn rooms(store: &SqlStore) -> Result<Rooms, Failure> {
+    let room = |summary| {
+        let RoomSummary { room, epoch, version, users, anonymous, presences, held } = summary;
+        Room { room, epoch, version, users, anonymous, presences, held }
+    };
+    Ok(Rooms { rooms: store.rooms().await?.into_iter().map(room).collect() })
+}
+
+impl Report for Rooms {
+    fn text(&self, medium: Medium) -> String {
+        if self.rooms.is_empty() {
+            return "no rooms\n".to_owned();
+        }
+        let columns = [
+            Text("ROOM"),
+            Number("USERS"),
+            Number("ANONYMOUS"),
+            Number("PRESENCES"),
+            Number("HELD"),
+            Number("VERSION"),
+        ];
+        let row = |room: &Room| {
+            let Room { room, version, users, anonymous, presences, held, .. } = room;
+            let numbers = [*users, *anonymous, *presences, *held, version.0].map(|number| number.to_string());
+            let [users, anonymous, presences, held, version] = numbers;
+            [room.to_string(), users, anonymous, presences, held, version]
+        };
+        table(medium, columns, self.rooms.iter().map(row))
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Members {
+    room: RoomName,
+    epoch: Option<Epoch>,
+    version: Option<Version>,
+    members: Vec<MemberOf>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberOf {
+    /// `None`: one anonymous socket.
+    user: Option<UserId>,
+    presences: Vec<PresenceOf>,
+}
+
+#[derive(Debug, Serialize)]
+struct PresenceOf {
+    id: PresenceId,
+    channel: ChannelName,
+    /// `None` if the node was forgotten while we looked.
+    node: Option<NodeName>,
+    node_id: NodeId,
+    held: bool,
+    #[serde(serialize_with = "one_line")]
+    meta: Meta,
+}
+
+fn one_line<S: Serializer>(meta: &Meta, serializer: S) -> Result<S::Ok, S::Error> {
+    OneLine(meta).serialize(serializer)
+}
+
+/// The roster of a room as of one moment, and where the room stood. Nobody is in a room that is not there.
+async fn roster(store: &SqlStore, room: &RoomName) -> Result<(Option<(Epoch, Version)>, Roster), Failure> {
+    let mut roster = Roster::default();
+    let Some(snapshot) = store.load(room).await? else { return Ok((None, roster)) };
+    let _ = roster.replace(snapshot.presences);
+    Ok((Some((snapshot.epoch, snapshot.version)), roster))
+}
+
+pub(super) async fn members(store: &SqlStore, room: &RoomName) -> Result<Members, Failure> {
+    let (position, roster) = roster(store, room).await?;
+    let nodes: HashMap<NodeId, NodeName> = store.nodes().await?.into_iter().map(|row| (row.node, row.name)).collect();
+    let presence = |presence: &Presence| PresenceOf {
+        id: presence.id,
+        channel: presence.channel.clone(),
+        node: nodes.get(&presence.node).cloned(),
+        node_id: presence.node,
+        held: presence.held,
+        meta: presence.meta.clone(),
+    };
+    let member = |member: Member| match member {
+        Member::User(user, presences) => {
+            MemberOf { user: Some(user), presences: presences.iter().map(|one| presence(one)).collect() }
+        }
+        Member::Anonymous(socket) => MemberOf { user: None, presences: vec![presence(&socket)] },
+    };
+    let (epoch, version) = position.unzip();
+    Ok(Members { room: room.clone(), epoch, version, members: roster.members().into_iter().map(member).collect() })
+}
+
+impl Report for Members {
+    fn text(&self, medium: Medium) -> String {
+        if self.members.is_empty() {
+            return "nobody is in this room\n".to_owned();
+        }
+        let columns = [Text("USER"), Text("NODE"), Text("STATE"), Text("ID"), Text("CHANNEL"), Text("META")];
+        let rows = self.members.iter().flat_map(|MemberOf { user, presences }| {
+            presences.iter().map(move |PresenceOf { id, channel, node, node_id, held, meta }| {
+                [
+                    user.as_ref().map_or_else(|| "(anonymous)".to_owned(), ToString::to_string),
+                    node.as_ref().map_or_else(|| node_id.to_string(), ToString::to_string),
+                    if *held { "held" } else { "here" }.to_owned(),
+                    id.to_string(),
+                    channel.to_string(),
+                    shortened(&OneLine(meta).to_string(), META_COLUMNS).into_owned(),
+                ]
+            })
+        });
+        table(medium, columns, rows)
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Users {
+    room: RoomName,
+    users: Vec<UserOf>,
+    anonymous: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct UserOf {
+    user: UserId,
+    presences: usize,
+}
+
+pub(super) async fn users(store: &SqlStore, room: &RoomName) -> Result<Users, Failure> {
+    let (_, roster) = roster(store, room).await?;
+    let user = |(user, presences): (&UserId, &[_])| UserOf { user: user.clone(), presences: presences.len() };
+    Ok(Users { room: room.clone(), users: roster.by_user().map(user).collect(), anonymous: roster.anonymous() })
+}
+
+impl Report for Users {
+    fn text(&self, medium: Medium) -> String {
+        if self.users.is_empty() {
+            return "no users\n".to_owned();
+        }
+        let row = |UserOf { user, presences }: &UserOf| [user.to_string(), presences.to_string()];
+        table(medium, [Text("USER"), Number("PRESENCES")], self.users.iter().map(row))
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Serialize)]
+struct Node {
+    node: NodeName,
+    node_id: NodeId,
+    age_ms: u128,
+    /// `live`, `expired` or `fenced`.
+    state: &'static str,
+    superseded: bool,
+    /// Less than nothing: it ran out so long ago. `None`: the life is over.
+    lease_left_ms: Option<i128>,
+    fenced_ms_ago: Option<u128>,
+    presences: u64,
+    held: u64,
+}
+
+pub(super) async fn nodes(store: &SqlStore) -> Result<Nodes, Failure> {
+    Ok(Nodes { nodes: store.nodes().await?.into_iter().map(Node::from).collect() })
+}
+
+impl From<NodeSummary> for Node {
+    fn from(NodeSummary { node, name, age, state, presences, held }: NodeSummary) -> Self {
+        let signed = |time: Duration| i128::try_from(time.as_millis()).unwrap_or(i128::MAX);
+        let (word, superseded, lease_left_ms, fenced_ms_ago) = match state {
+            NodeState::Live { left } => ("live", false, Some(signed(left)), None),
+            NodeState::Expired { since } => ("expired", false, Some(-signed(since)), None),
+            NodeState::Fenced { since, superseded } => ("fenced", superseded, None, Some(since.as_millis())),
+        };
+        let age_ms = age.as_millis();
+        Self {
+            node: name,
+            node_id: node,
+            age_ms,
+            state: word,
+            superseded,
+            lease_left_ms,
+            fenced_ms_ago,
+            presences,
+            held,
+        }
+    }
+}
+
+impl Report for Nodes {
+    fn text(&self, medium: Medium) -> String {
+        if self.nodes.is_empty() {
+            return "no nodes\n".to_owned();
+        }
+        let columns = [
+            Text("NODE"),
+            Text("STATE"),
+            Text("LEASE"),
+            Text("STARTED"),
+            Number("PRESENCES"),
+            Number("HELD"),
+            Text("ID"),
+        ];
+        table(medium, columns, self.nodes.iter().map(Node::row))
+    }
+}
+
+impl Node {
+    fn row(&self) -> [String; 7] {
+        let state = if self.superseded { "superseded" } else { self.state };
+        let lease = match self.lease_left_ms {
+            Some(left) if left >= 0 => format!("{} left", seconds(left.unsigned_abs())),
+            Some(over) => format!("ran out {} ago", seconds(over.unsigned_abs())),
+            None => "-".to_owned(),
+        };
+        [
+            self.node.to_string(),
+            state.to_owned(),
+            lease,
+            format!("{} ago", seconds(self.age_ms)),
+            self.presences.to_string(),
+            self.held.to_string(),
+            self.node_id.to_string(),
+        ]
+    }
+}
+
+/// As people tell time: to the second, and of a long time no more than two units.
+fn seconds(millis: u128) -> String {
+    let seconds = u64::try_from(millis / 1000).unwrap_or(u64::MAX);
+    let exact = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    exact.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_in_at_most_two_units() {
+        let told = [0, 999, 61_000, 7_384_000, 90_061_000].map(seconds);
+        assert_eq!(told, ["0s", "0s", "1m 1s", "2h 3m", "1day 1h"]);
+    }
+}

@@ -1,0 +1,110 @@
+//! A countdown for one socket: the way of django-channels-presence to prune without a task queue.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use actix_web::rt::task::JoinHandle;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, close_code, name::RoomName};
+
+/// Closes a socket with 4408 that sends no `{"type":"ping"}` for so long. Wraps another consumer.
+///
+/// As "Pruning without Celery" in the usage guide of django-channels-presence: a ping starts the countdown anew, touches, and
+/// is answered `{"message":"pong"}`; `{"type":"close"}` closes the socket. Unlike there, any other text goes to the wrapped
+/// consumer instead of closing the socket, closing leaves the rooms, and the countdown ends with its socket.
+///
+/// The [`PruningSupervisor`](crate::PruningSupervisor) needs no such help: presences go stale by themselves. A countdown is
+/// for clients that ping, and for sockets that are in no room.
+///
+/// ```
+/// use std::time::Duration;
+/// use presence::Countdown;
+/// # use presence::{Consumer, Frame, Socket};
+/// # struct Chat;
+/// # impl Consumer for Chat {
+/// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }
+/// # }
+/// let consumer = Countdown::new(Duration::from_secs(60), Chat);
+/// ```
+#[derive(Debug)]
+pub struct Countdown<C> {
+    limit: Duration,
+    consumer: C,
+    running: Option<Running>,
+}
+
+/// The countdown of an accepted socket. Its timer ends with it.
+#[derive(Debug)]
+struct Running {
+    until: Rc<Cell<Instant>>,
+    timer: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
+}
+
+/// What the countdown understands.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Command {
+    Ping,
+    Close,
+}
+
+impl<C> Countdown<C> {
+    /// Counts down from `limit`.
+    pub const fn new(limit: Duration, consumer: C) -> Self {
+        Self { limit, consumer, running: None }
+    }
+}
+
+impl<C: Consumer> Consumer for Countdown<C> {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        self.consumer.connect(socket).await?;
+        let until = Rc::new(Cell::new(Instant::now() + self.limit));
+        let closer = socket.closer();
+        let timer = actix_web::rt::spawn({
+            let until = until.clone();
+            async move {
+                // A ping only moves the end; who wakes up too early sleeps on.
+                while until.get() > Instant::now() {
+                    tokio::time::sleep_until(until.get()).await;
+                }
+                closer.close(CloseCode(close_code::STALE), "no ping");
+            }
+        });
+        self.running = Some(Running { until, timer });
+        Ok(())
+    }
+
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        match frame.decode() {
+            Ok(Command::Ping) => {
+                socket.touch();
+                if let Some(running) = &self.running {
+                    running.until.set(Instant::now() + self.limit);
+                }
+                socket.send(Outgoing::json(&serde_json::json!({ "message": "pong" }))?).await
+            }
+            Ok(Command::Close) => socket.close(CloseCode::NORMAL, ""),
+            Err(_) => self.consumer.receive(socket, frame).await,
+        }
+    }
+
+    async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
+        self.consumer.event(socket, event).await
+    }
+
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+        self.consumer.removed(socket, room).await
+    }
+
+    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
+        self.running = None;
+        self.consumer.disconnect(socket, code).await
+    }
+}

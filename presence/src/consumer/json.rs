@@ -1,0 +1,138 @@
+//! Consumers whose clients speak JSON.
+
+use serde::de::DeserializeOwned;
+use tracing::debug;
+
+use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, name::RoomName};
+
+/// A consumer that is handed values instead of frames, as `JsonWebsocketConsumer` of django-channels. Wrap it in [`Json`] to
+/// serve it.
+///
+/// Every frame touches. A heartbeat is swallowed before anything is decoded. A text that does not decode is answered, and
+/// ends nothing.
+///
+/// ```
+/// use presence::{Json, JsonConsumer, Socket, name::RoomName};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Deserialize)]
+/// #[serde(tag = "type", rename_all = "snake_case")]
+/// enum Said {
+///     Hello { name: String },
+///     Bye,
+/// }
+///
+/// /// What rooms tell consumers.
+/// #[derive(Serialize, Deserialize)]
+/// enum Told {
+///     Renamed { name: String },
+/// }
+///
+/// struct Lobby(RoomName);
+///
+/// impl JsonConsumer for Lobby {
+///     type Message = Said;
+///     type Event = Told;
+///
+///     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
+///         socket.join(&self.0).await
+///     }
+///
+///     async fn receive(&mut self, socket: &mut Socket, said: Said) -> presence::Result<()> {
+///         match said {
+///             Said::Hello { name } => socket.rooms().send_event(&self.0, presence::Event::typed(&Told::Renamed { name })?),
+///             Said::Bye => socket.leave(&self.0).await?,
+///         }
+///         Ok(())
+///     }
+///
+///     async fn event(&mut self, socket: &mut Socket, Told::Renamed { name }: Told) -> presence::Result<()> {
+///         socket.send(format!("one is called {name} now")).await
+///     }
+/// }
+/// # fn consumer(room: RoomName) -> impl presence::Consumer { Json(Lobby(room)) }
+/// ```
+#[expect(async_fn_in_trait, reason = "a socket lives on one thread, so its futures need not be `Send`")]
+pub trait JsonConsumer: Sized + 'static {
+    /// What clients send.
+    type Message: DeserializeOwned;
+    /// What rooms and other parts of the application send to the consumer: an enum, made into an [`Event`] by
+    /// [`Event::typed`]. `()` if there is nothing.
+    type Event: DeserializeOwned;
+
+    /// The texts that are swallowed: they touch, and no more. The default is that of django-channels-presence.
+    const HEARTBEATS: &'static [&'static str] = &[crate::HEARTBEAT];
+
+    /// As [`Consumer::connect`].
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        let _ = socket;
+        Ok(())
+    }
+
+    /// As [`Consumer::receive`], with what the client sent.
+    async fn receive(&mut self, socket: &mut Socket, message: Self::Message) -> Result<()>;
+
+    /// Handles a frame that is no `Message`: not JSON, of another shape, or binary. By default the client is answered
+    /// `{"type":"error","code":"bad_message","message":…}`.
+    async fn undecodable(&mut self, socket: &mut Socket, error: serde_json::Error) -> Result<()> {
+        let message = error.to_string();
+        let answer = serde_json::json!({ "type": "error", "code": "bad_message", "message": message });
+        socket.send(Outgoing::json(&answer)?).await
+    }
+
+    /// As [`Consumer::event`], with the event decoded. One that is no `Event` is logged and dropped before it comes here.
+    async fn event(&mut self, socket: &mut Socket, event: Self::Event) -> Result<()> {
+        let _ = (socket, event);
+        Ok(())
+    }
+
+    /// As [`Consumer::removed`].
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+        let _ = (socket, room);
+        Ok(())
+    }
+
+    /// As [`Consumer::disconnect`].
+    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
+        let _ = (socket, code);
+        Ok(())
+    }
+}
+
+/// Makes a [`Consumer`] of a [`JsonConsumer`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Json<C>(pub C);
+
+impl<C: JsonConsumer> Consumer for Json<C> {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        self.0.connect(socket).await
+    }
+
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        if crate::__private::touch_presence(socket, &frame, C::HEARTBEATS) {
+            return Ok(());
+        }
+        match frame.decode() {
+            Ok(message) => self.0.receive(socket, message).await,
+            Err(error) => self.0.undecodable(socket, error).await,
+        }
+    }
+
+    async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
+        match event.decode_typed() {
+            Ok(event) => self.0.event(socket, event).await,
+            Err(error) => {
+                debug!(event = %event.name(), %error, "an event is dropped: the consumer does not know it");
+                Ok(())
+            }
+        }
+    }
+
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+        self.0.removed(socket, room).await
+    }
+
+    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
+        self.0.disconnect(socket, code).await
+    }
+}

@@ -1,0 +1,41 @@
+//! What a socket's request said.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use actix_web::{HttpRequest, http::header::HeaderMap};
+
+/// The request by which a socket came: what `scope` is to a consumer of django-channels. The identity is
+/// [`Socket::user`](crate::Socket::user).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Scope {
+    /// The path as it was sent, not decoded.
+    pub path: String,
+    /// What stands behind the question mark, not decoded; empty if there is nothing.
+    pub query: String,
+    /// The dynamic parts of the route (`{room}`), decoded by actix-web.
+    pub params: BTreeMap<String, String>,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The other end of the TCP connection: a proxy, if there is one.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Scope {
+    pub(crate) fn of(req: &HttpRequest) -> Self {
+        let params = req.match_info().iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            path: req.uri().path().to_owned(),
+            query: req.query_string().to_owned(),
+            params: params.collect(),
+            headers: req.headers().clone(),
+            peer: req.peer_addr(),
+        }
+    }
+
+    /// The header, if it is there once or more and its first value is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}

@@ -1,0 +1,120 @@
+//! What a room does when it, or a child of it, has panicked.
+
+use std::time::Duration;
+
+use actix::{ActorContext, AsyncContext, Context};
+use tracing::error;
+
+use crate::{
+    name::PresenceId,
+    room::{
+        message::{Joiner, Report, ToHub},
+        presence::ToPresence,
+        state::{Joining, State},
+    },
+};
+
+use super::RoomActor;
+
+/// How often a room and its children may fail within [`FAULT_WINDOW`] before the room is given up.
+const MAX_FAULTS: usize = 8;
+const FAULT_WINDOW: Duration = Duration::from_secs(10);
+/// How long hubs may take to say who is on them.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl RoomActor {
+    pub(super) fn child_died(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
+        let Some(local) = self.state.locals.get(&id) else { return };
+        if local.child.connected() {
+            return;
+        }
+        let (presence, touch, hub) = (local.presence.clone(), local.touch.clone(), local.hub.clone());
+        error!(room = %self.name, channel = %presence.channel, "a presence failed; it is started again");
+        self.supervise(presence, touch, ctx);
+        if let Some(local) = self.state.locals.get_mut(&id) {
+            local.hub = hub;
+        }
+        self.count_fault(ctx);
+    }
+
+    /// Starts over after a panic: keeps what is under way, and learns everything else anew.
+    pub(super) fn failed(&mut self, ctx: &mut Context<Self>) {
+        error!(room = %self.name, "a room failed; it starts over");
+        let mut old = std::mem::replace(&mut self.state, State::new(self.rooms.config().notify_interval()));
+        for local in old.locals.values() {
+            local.child.do_send(ToPresence::Stop);
+        }
+        let state = &mut self.state;
+        let hubs = self.rooms.hubs();
+        if self.in_model {
+            state.renew = hubs.iter().map(|hub| hub.id).collect();
+        } else {
+            // What members were told still stands, so they need no more than the difference.
+            state.replica = old.replica;
+            for Joiner { hub, presence, touch, replies } in old.notices.forget(|_| true) {
+                let channel = presence.channel.clone();
+                let said = Some(presence.clone());
+                state.joining.insert(presence.id, Joining { channel, hub: Some(hub), touch, replies, said });
+            }
+            state.notices = old.notices;
+        }
+        state.joining.extend(old.joining);
+        state.leaving = old.leaving;
+        state.updating = old.updating;
+        state.readers = old.readers;
+        state.renew.extend(old.renew);
+        self.in_model = false;
+        self.loading = false;
+        self.behind = None;
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let until = self.rooms.now().after(REPORT_TIMEOUT);
+        self.reports = Some((hubs.iter().map(|hub| hub.id).collect(), until));
+        for hub in hubs {
+            hub.addr.do_send(ToHub::Report { room: self.name.clone(), to: ctx.address() });
+        }
+        self.load(ctx);
+        self.arm(self.rooms.now().after(REPORT_TIMEOUT), ctx);
+        self.count_fault(ctx);
+    }
+
+    /// A hub says who is on it.
+    pub(super) fn reported(&mut self, Report { hub, announced, members }: Report, ctx: &mut Context<Self>) {
+        let Some((waiting, _)) = &mut self.reports else { return };
+        waiting.remove(&hub.id);
+        if !members.is_empty() && announced != self.state.notices.announced() {
+            self.state.renew.insert(hub.id);
+        }
+        for (presence, touch) in members {
+            let id = presence.id;
+            if self.state.leaving.contains_key(&id) {
+                let channels = vec![presence.channel.clone()];
+                hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
+                continue;
+            }
+            if let Some(joining) = self.state.joining.remove(&id) {
+                joining.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+            }
+            self.supervise(presence, touch, ctx);
+            if let Some(local) = self.state.locals.get_mut(&id) {
+                local.hub = Some(hub.clone());
+            }
+            self.state.enter_hub(&hub);
+        }
+    }
+
+    pub(super) fn count_fault(&mut self, ctx: &mut Context<Self>) {
+        let now = self.rooms.now();
+        self.faults.push_back(now);
+        self.faults.retain(|then| now.since(*then) <= FAULT_WINDOW);
+        if self.faults.len() > MAX_FAULTS {
+            error!(room = %self.name, "a room fails again and again; its sockets are closed");
+            for hub in self.rooms.hubs() {
+                hub.addr.do_send(ToHub::CloseRoom { room: self.name.clone() });
+            }
+            self.rooms.forget(&self.name, &ctx.address());
+            ctx.stop();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The presences that this node answers for: each has a child that looks after it, and a hub that its socket is on.
+
+use std::sync::Arc;
+
+use actix::{Actor, AsyncContext, Context};
+use tracing::warn;
+
+use crate::{
+    model::{Presence, delta::Change},
+    name::PresenceId,
+    room::{
+        message::{HubRef, Joiner, Reply},
+        presence::{DeathGuard, PresenceActor, ToPresence},
+        state::{Joining, Local},
+        touch::Touch,
+    },
+};
+
+use super::RoomActor;
+
+impl RoomActor {
+    /// The roster changed so.
+    pub(super) fn changed(&mut self, changes: Vec<Change>, ctx: &mut Context<Self>) {
+        let now = self.rooms.now();
+        for Change { was, now } in &changes {
+            match now {
+                Some(presence) => {
+                    if let Some(local) = self.state.locals.get_mut(&presence.id) {
+                        local.presence = presence.clone();
+                    }
+                }
+                None => {
+                    let id = was.as_ref().map(|presence| presence.id);
+                    if let Some(local) = id.and_then(|id| self.state.locals.get(&id)) {
+                        // Somebody took us for dead. The socket is alive, so it belongs here.
+                        warn!(room = %self.name, channel = %local.presence.channel, "a live presence was removed; it joins again");
+                        self.make_own(local.presence.clone(), ctx);
+                    }
+                }
+            }
+        }
+        let arrived: Vec<_> = changes.iter().filter_map(|change| Some(change.now.as_ref()?.id)).collect();
+        self.in_model = true;
+        self.state.notices.changed(now, changes);
+        self.in_model = false;
+        for id in arrived {
+            self.activate(id, ctx);
+        }
+        self.joined_without_a_change(ctx);
+    }
+
+    /// Some are in the roster without a change: they joined again, or came with a reading.
+    pub(super) fn joined_without_a_change(&mut self, ctx: &mut Context<Self>) {
+        let roster = self.state.replica.roster();
+        let here: Vec<_> = self.state.joining.keys().filter(|id| roster.get(**id).is_some()).copied().collect();
+        here.into_iter().for_each(|id| self.activate(id, ctx));
+    }
+
+    /// Lets one who joined in, once the roster has it.
+    pub(super) fn activate(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
+        let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
+        let Some(Joining { hub, touch, replies, channel, said }) = self.state.joining.remove(&id) else { return };
+        if presence.channel != channel {
+            return;
+        }
+        self.supervise(presence, touch.clone(), ctx);
+        if let Some(local) = self.state.locals.get_mut(&id) {
+            local.unsaid = said.is_none();
+        }
+        match hub {
+            Some(hub) => self.claim(id, hub, touch, replies, ctx),
+            None => replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
+        }
+    }
+
+    /// Gives a socket its presence: its place in the group comes with its first frame.
+    pub(super) fn claim(
+        &mut self,
+        id: PresenceId,
+        hub: HubRef,
+        touch: Touch,
+        replies: Vec<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(local) = self.state.locals.get_mut(&id) else { return };
+        local.hub = Some(hub.clone());
+        let presence = local.presence.clone();
+        if local.touch.is(&touch) {
+            local.touch = touch.clone();
+        } else {
+            local.child.do_send(ToPresence::Stop);
+            self.state.locals.remove(&id);
+            self.supervise(presence.clone(), touch.clone(), ctx);
+            if let Some(local) = self.state.locals.get_mut(&id) {
+                local.hub = Some(hub.clone());
+            }
+        }
+        self.state.enter_hub(&hub);
+        self.state.notices.joined(self.rooms.now(), Joiner { hub, presence, touch, replies });
+    }
+
+    /// Starts the child that looks after a presence.
+    pub(super) fn supervise(&mut self, presence: Arc<Presence>, touch: Touch, ctx: &mut Context<Self>) {
+        let child = PresenceActor {
+            told: touch.seen(),
+            touch: touch.clone(),
+            rooms: self.rooms.clone(),
+            guard: DeathGuard::new(presence.id, ctx.address()),
+        };
+        let id = presence.id;
+        self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub: None, unsaid: false });
+    }
+
+    /// Has the store note that a presence of ours is ours.
+    pub(super) fn make_own(&mut self, mut presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        // An update is under way, which may not find it there.
+        for one in self.state.updating.get(&presence.id).into_iter().flatten() {
+            presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
+        }
+        self.rooms.writer().restore(&self.name, &ctx.address(), presence);
+    }
+
+    /// Presences of this node that no socket has claimed. If none does in time, they go stale.
+    pub(super) fn adopt(&mut self, ctx: &mut Context<Self>) {
+        let Some(node) = self.rooms.node() else { return };
+        let orphans = self.state.replica.roster().iter().filter(|one| one.node == node && !one.held);
+        let orphans: Vec<_> = orphans.cloned().collect();
+        for presence in orphans {
+            let id = presence.id;
+            let known = self.state.locals.contains_key(&id)
+                || self.state.joining.contains_key(&id)
+                || self.state.leaving.contains_key(&id);
+            if !known {
+                self.supervise(presence, Touch::new(self.rooms.now()), ctx);
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What sockets ask of a room, and how its presences go.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::{AsyncContext, Context};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use crate::{
+    Error,
+    config::OnStale,
+    model::{Meta, Presence},
+    name::{ChannelName, PresenceId, UserId},
+    room::{
+        close_code,
+        message::{HubRef, Reply, ToHub},
+        presence::ToPresence,
+        state::{Cause, Joining, Leaving, Local, Updating},
+        touch::Touch,
+    },
+    store::{RoomCommit, Write, writer::Submitted},
+};
+
+use super::{RoomActor, answer_now_if};
+
+impl RoomActor {
+    pub(super) fn join(
+        &mut self,
+        presence: Arc<Presence>,
+        hub: Option<HubRef>,
+        touch: Touch,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        let id = presence.id;
+        if let Some(local) = self.state.locals.get(&id) {
+            touch.mark(self.rooms.now());
+            match hub {
+                Some(hub) if local.hub.is_none() => self.claim(id, hub, touch, vec![reply], ctx),
+                _ if local.presence.user == presence.user => drop(reply.send(Ok(()))),
+                _ => {
+                    let (channel, user) = (presence.channel.clone(), Some(presence.user.clone()));
+                    self.submit_update(id, channel, (user, None), reply, ctx);
+                }
+            }
+            return;
+        }
+        let relaxed = self.is_relaxed();
+        if let Some(joining) = self.state.joining.get_mut(&id) {
+            joining.replies.extend(answer_now_if(relaxed, reply));
+            return;
+        }
+        let channel = presence.channel.clone();
+        // It is there already if it asks again after a fault.
+        let said = self.state.replica.roster().get(id).cloned();
+        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Join(presence)) {
+            Ok(_) => {
+                let replies = answer_now_if(relaxed, reply).into_iter().collect();
+                self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
+            }
+            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+        }
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        reply: Option<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let relaxed = self.is_relaxed();
+        let reply = reply.and_then(|reply| answer_now_if(relaxed, reply));
+        // One may have joined again under the same id, if nobody waited for its first join any more.
+        let joined_again = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
+        if let Some(leaving) = self.state.leaving.get_mut(&id)
+            && !joined_again
+        {
+            leaving.replies.extend(reply);
+            return;
+        }
+        let mut said = None;
+        if let Some(joining) = self.state.joining.remove(&id) {
+            self.left_while_joining(joining.replies);
+            said = joining.said;
+        }
+        if let Some(local) = self.drop_local(id) {
+            said = (!local.unsaid).then_some(local.presence);
+        }
+        let leaving = Leaving { cause: Cause::Left, after: 0, replies: reply.into_iter().collect(), said };
+        self.take_out(vec![(id, channel, leaving)], ctx);
+    }
+
+    pub(super) fn update(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        meta: Meta,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        match self.state.locals.get(&id) {
+            Some(local) if local.presence.meta == meta && !self.state.updating.contains_key(&id) => {
+                let _ = reply.send(Ok(()));
+            }
+            None if !self.state.joining.contains_key(&id) => {
+                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+            }
+            _ => self.submit_update(id, channel, (None, Some(meta)), reply, ctx),
+        }
+    }
+
+    fn submit_update(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        (user, meta): (Option<Option<UserId>>, Option<Meta>),
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        let write = Write::Update { id, channel, user: user.clone(), meta: meta.clone() };
+        match self.rooms.writer().submit(&self.name, &ctx.address(), write) {
+            Ok(Submitted::Waits(after)) => {
+                let reply = answer_now_if(self.is_relaxed(), reply);
+                self.state.updating.entry(id).or_default().push(Updating { after, user, meta, reply });
+            }
+            Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
+            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+        }
+    }
+
+    pub(super) fn left_while_joining(&self, replies: Vec<Reply<()>>) {
+        for reply in replies {
+            let _ = reply.send(Err(Error::LeftWhileJoining { room: self.name.clone() }));
+        }
+    }
+
+    pub(super) fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
+        let now = self.rooms.now();
+        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(now, max_age));
+        let ids: Vec<_> = stale.map(|(id, _)| *id).collect();
+        let count = ids.len();
+        let committed = self.prune(ids, ctx);
+        // Not a task of this actor, which may stop with the last of them.
+        actix_rt::spawn(async move {
+            // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
+            futures_util::future::join_all(committed).await;
+            let _ = reply.send(count);
+        });
+    }
+
+    /// Those whose deadline passed, if they were not seen in the meantime.
+    pub(super) fn prune_stale(&mut self, ctx: &mut Context<Self>) {
+        let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
+        let ids = std::mem::take(&mut self.state.stale);
+        let stale = |id: &PresenceId| self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age));
+        let stale = ids.into_iter().filter(stale).collect();
+        let _ = self.prune(stale, ctx);
+    }
+
+    /// Removes presences of this node together. Each receiver resolves when the store has removed one.
+    pub(super) fn prune(
+        &mut self,
+        ids: Vec<PresenceId>,
+        ctx: &mut Context<Self>,
+    ) -> Vec<oneshot::Receiver<Result<(), Error>>> {
+        let mut committed = Vec::with_capacity(ids.len());
+        if ids.is_empty() {
+            return committed;
+        }
+        debug!(room = %self.name, count = ids.len(), "pruning stale presences");
+        let left: Vec<Local> = ids.into_iter().filter_map(|id| self.drop_local(id)).collect();
+        let leaves = left.iter().map(|local| {
+            let (reply, done) = oneshot::channel();
+            committed.push(done);
+            let said = (!local.unsaid).then(|| local.presence.clone());
+            let leaving = Leaving { cause: Cause::Pruned, after: 0, replies: vec![reply], said };
+            (local.presence.id, local.presence.channel.clone(), leaving)
+        });
+        let leaves = leaves.collect();
+        self.take_out(leaves, ctx);
+        let close = (self.rooms.config().on_stale() == OnStale::Close).then_some((close_code::STALE, "stale"));
+        self.tell_removed(left, close);
+        committed
+    }
+
+    /// Presences were removed on purpose, although their sockets are open.
+    pub(super) fn removed(&mut self, commit: RoomCommit, close: Option<(u16, &'static str)>, ctx: &mut Context<Self>) {
+        let left = commit.delta.left.iter().filter_map(|presence| self.drop_local(presence.id)).collect();
+        self.tell_removed(left, close);
+        self.apply(commit, ctx);
+    }
+
+    /// Tells sockets that they are not in the room any more.
+    fn tell_removed(&self, left: Vec<Local>, close: Option<(u16, &'static str)>) {
+        let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
+        for Local { presence, hub, .. } in left {
+            // One that has left by itself in the meantime, and may have joined again, need not hear of it.
+            let was_in = self.rooms.channels().forget(&presence.channel, &self.name, presence.id);
+            if let (Some(hub), true) = (hub, was_in) {
+                by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
+            }
+        }
+        for (hub, channels) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::Removed { room: self.name.clone(), channels, close });
+        }
+    }
+
+    /// Ends what this node does for the presence: its child, its place in the group, its wait for a first frame.
+    pub(super) fn drop_local(&mut self, id: PresenceId) -> Option<Local> {
+        self.state.stale.remove(&id);
+        let local = self.state.locals.remove(&id)?;
+        local.child.do_send(ToPresence::Stop);
+        for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
+            self.left_while_joining(joiner.replies);
+        }
+        if let Some(hub) = &local.hub {
+            self.state.leave_hub(hub);
+            let channels = vec![local.presence.channel.clone()];
+            hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
+        }
+        Some(local)
+    }
+
+    /// Has the store remove presences, all in one transaction; that they left is announced when it has.
+    fn take_out(&mut self, leaves: Vec<(PresenceId, ChannelName, Leaving)>, ctx: &mut Context<Self>) {
+        let writes = leaves.iter().map(|(id, channel, _)| Write::Leave { id: *id, channel: channel.clone() }).collect();
+        let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address(), writes);
+        for ((id, _, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
+            for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
+                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+            }
+            if let Some(before) = self.state.leaving.remove(&id) {
+                leaving.replies.extend(before.replies);
+                leaving.said = leaving.said.or(before.said);
+            }
+            match submitted {
+                Submitted::Waits(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
+                Submitted::CancelledOut => leaving.replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The channels of this process: which rooms each is in, and when it was last seen.
+//!
+//! A channel is most often a socket, but need not be: a job may add a name of its own to a room, touch it, and remove it. What
+//! is asked of a channel, by its consumer or from outside, goes through here, so that both see the same.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::{
+    Error, Result, Rooms,
+    model::{Meta, Presence},
+    name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
+};
+
+use super::{message::HubRef, touch::Touch};
+
+/// The channels of this process, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Channels(Mutex<HashMap<ChannelName, Arc<Channel>>>);
+
+impl Channels {
+    fn all(&self) -> MutexGuard<'_, HashMap<ChannelName, Arc<Channel>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the channel of a socket known.
+    pub(crate) fn open(&self, name: ChannelName, touch: Touch, hub: HubRef) -> Arc<Channel> {
+        let channel = Arc::new(Channel { name: name.clone(), touch, hub: Some(hub), joined: Mutex::default() });
+        self.all().insert(name, channel.clone());
+        channel
+    }
+
+    /// The channel is no more. Returns what it was in.
+    pub(crate) fn close(&self, name: &ChannelName) {
+        self.all().remove(name);
+    }
+
+    pub(crate) fn get(&self, name: &ChannelName) -> Option<Arc<Channel>> {
+        self.all().get(name).cloned()
+    }
+
+    /// The channel; if there is none of this name, one without a socket.
+    fn get_or_make(&self, name: &ChannelName, rooms: &Rooms) -> Arc<Channel> {
+        let mut all = self.all();
+        let make = || {
+            let touch = Touch::new(rooms.now());
+            Arc::new(Channel { name: name.clone(), touch, hub: None, joined: Mutex::default() })
+        };
+        all.entry(name.clone()).or_insert_with(make).clone()
+    }
+
+    /// A channel without a socket is kept as long as it is in a room.
+    fn drop_if_unused(&self, name: &ChannelName) {
+        if let Entry::Occupied(channel) = self.all().entry(name.clone())
+            && channel.get().hub.is_none()
+            && channel.get().joined().is_empty()
+        {
+            channel.remove();
+        }
+    }
+
+    /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
+    /// user or room. Returns `false` if the
+    /// channel had left by itself, or joined anew as another presence.
+    pub(crate) fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
+        let Some(channel) = self.get(name) else { return true };
+        let was_in = match channel.joined().entry(room.clone()) {
+            Entry::Occupied(membership) if membership.get().id == id => {
+                membership.remove();
+                true
+            }
+            _ => false,
+        };
+        self.drop_if_unused(name);
+        was_in
+    }
+}
+
+/// One channel.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    name: ChannelName,
+    touch: Touch,
+    /// `None` if no socket of this process belongs to it.
+    hub: Option<HubRef>,
+    joined: Mutex<HashMap<RoomName, Membership>>,
+}
+
+#[derive(Debug, Clone)]
+struct Membership {
+    id: PresenceId,
+    /// Told when the join is over, if it is still under way.
+    joining: Option<Arc<Notify>>,
+}
+
+/// A join under way. Unless it is seen through, the channel is not in the room.
+struct Joining<'a> {
+    channel: &'a Channel,
+    room: &'a RoomName,
+    id: PresenceId,
+    over: Arc<Notify>,
+    done: bool,
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        // The channel may have left in the meantime, and be joining anew.
+        if let Entry::Occupied(mut membership) = self.channel.joined().entry(self.room.clone())
+            && membership.get().id == self.id
+        {
+            if self.done {
+                membership.get_mut().joining = None;
+            } else {
+                membership.remove();
+            }
+        }
+        self.over.notify_waiters();
+    }
+}
+
+impl Channel {
+    pub(crate) const fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    pub(crate) const fn touch(&self) -> &Touch {
+        &self.touch
+    }
+
+    fn joined(&self) -> MutexGuard<'_, HashMap<RoomName, Membership>> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_in(&self, room: &RoomName) -> bool {
+        self.joined().contains_key(room)
+    }
+
+    /// Joins the room as `user`. One that is in already is touched, and becomes `user`'s if it was another's.
+    pub(crate) async fn join(&self, rooms: &Rooms, room: &RoomName, user: Option<&UserId>) -> Result<()> {
+        // Two joins of one room at a time are one join: the second waits for what becomes of the first.
+        let known = loop {
+            let over = match self.joined().get(room) {
+                None => break None,
+                Some(Membership { id, joining: None }) => break Some(*id),
+                Some(Membership { joining: Some(over), .. }) => over.clone(),
+            };
+            let notified = over.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            let under_way = self.joined().get(room).is_some_and(|now| now.joining.is_some());
+            if under_way {
+                notified.await;
+            }
+        };
+        self.touch.mark(rooms.now());
+        if let Some(id) = known {
+            return rooms.join_again(room, self.presence(rooms, id, user), self.hub.clone(), self.touch.clone()).await;
+        }
+        let mut joining = self.begin_join(rooms, room)?;
+        let presence = self.presence(rooms, joining.id, user);
+        rooms.join(room, presence, self.hub.clone(), self.touch.clone()).await?;
+        joining.done = true;
+        Ok(())
+    }
+
+    fn presence(&self, rooms: &Rooms, id: PresenceId, user: Option<&UserId>) -> Arc<Presence> {
+        // The writer puts in the life of this node that is current when the join is written.
+        let node = rooms.node().unwrap_or(NodeId::from_uuid(Uuid::nil()));
+        Arc::new(Presence::new(id, self.name.clone(), user.cloned(), node))
+    }
+
+    fn begin_join<'a>(&'a self, rooms: &Rooms, room: &'a RoomName) -> Result<Joining<'a>> {
+        let limit = rooms.config().max_rooms_per_socket();
+        let mut joined = self.joined();
+        if joined.len() >= limit {
+            return Err(Error::TooManyRooms { limit });
+        }
+        let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
+        joined.insert(room.clone(), Membership { id, joining: Some(over.clone()) });
+        Ok(Joining { channel: self, room, id, over, done: false })
+    }
+
+    /// Leaves the room. Not in it: nothing happens.
+    pub(crate) async fn leave(&self, rooms: &Rooms, room: &RoomName) -> Result<()> {
+        let membership = self.joined().remove(room);
+        match membership {
+            Some(Membership { id, .. }) => rooms.leave(room, id, &self.name).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves every room.
+    pub(crate) async fn leave_all(&self, rooms: &Rooms) -> Result<()> {
+        let joined = std::mem::take(&mut *self.joined());
+        let leaves = joined.iter().map(|(room, one)| rooms.leave(room, one.id, &self.name));
+        join_all(leaves).await.into_iter().collect()
+    }
+
+    /// Leaves every room, without waiting for it.
+    pub(crate) fn leave_all_at_once(&self, rooms: &Rooms) {
+        for (room, membership) in std::mem::take(&mut *self.joined()) {
+            rooms.leave_at_once(&room, membership.id, &self.name);
+        }
+    }
+
+    pub(crate) async fn update(&self, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
+        let id = self.joined().get(room).map(|membership| membership.id);
+        match id {
+            Some(id) => rooms.update(room, id, &self.name, meta).await,
+            None => Err(Error::NotInRoom { room: room.clone() }),
+        }
+    }
+}
+
+/// The manager of rooms, as in django-channels-presence: what consumers do by their sockets, any part of the application does
+/// by the name of a channel.
+impl Rooms {
+    /// Adds a channel to a room, as `user` or as an anonymous visitor: for a socket of this process as if it had joined, for
+    /// any other name as a presence without a socket, which must be [touched](Self::touch) to stay. As `Room.objects.add` of
+    /// django-channels-presence; but a channel that is there is touched and stays in its group, and one that was another
+    /// user's becomes this one's, which is one event.
+    ///
+    /// # Errors
+    /// As [`Socket::join`](crate::Socket::join).
+    pub async fn add(&self, room: &RoomName, channel: &ChannelName, user: Option<&UserId>) -> Result<super::Room> {
+        self.check_open()?;
+        let known = self.channels().get_or_make(channel, self);
+        let joined = known.join(self, room, user).await;
+        if joined.is_err() {
+            self.channels().drop_if_unused(channel);
+        }
+        joined.map(|()| self.room(room))
+    }
+
+    /// Removes a channel from a room. One that is not in it, or not known to this process: nothing happens. Of several callers
+    /// at once one removes it, and there is one event. As `Room.objects.remove` of django-channels-presence.
+    ///
+    /// # Errors
+    /// As [`Socket::leave`](crate::Socket::leave).
+    pub async fn remove(&self, room: &RoomName, channel: &ChannelName) -> Result<()> {
+        let Some(known) = self.channels().get(channel) else { return Ok(()) };
+        let left = known.leave(self, room).await;
+        self.channels().drop_if_unused(channel);
+        left
+    }
+
+    /// Marks a channel as seen now, in all its rooms. One that is not known to this process: nothing happens. As
+    /// `Presence.objects.touch` of django-channels-presence, but it costs a store to memory.
+    pub fn touch(&self, channel: &ChannelName) {
+        if let Some(known) = self.channels().get(channel) {
+            known.touch.mark(self.now());
+        }
+    }
+
+    /// Removes a channel from every room, with one event for each. One that is not known to this process: nothing happens. As
+    /// `Presence.objects.leave_all` of django-channels-presence.
+    ///
+    /// # Errors
+    /// As [`Socket::leave`](crate::Socket::leave); every room is left all the same.
+    pub async fn leave_all(&self, channel: &ChannelName) -> Result<()> {
+        let Some(known) = self.channels().get(channel) else { return Ok(()) };
+        let left = known.leave_all(self).await;
+        self.channels().drop_if_unused(channel);
+        left
+    }
+}

@@ -1,0 +1,99 @@
+//! One room, as a handle.
+
+use std::time::Duration;
+
+use crate::{
+    Counts, Event, Member, Outgoing, Result, Rooms,
+    name::{ChannelName, RoomName, UserId},
+};
+
+/// A room, by name: [`Rooms`] with the name filled in. It need not exist, and is not kept alive by this.
+#[derive(Debug, Clone)]
+pub struct Room {
+    rooms: Rooms,
+    name: RoomName,
+}
+
+impl Rooms {
+    /// The room of this name.
+    #[must_use]
+    pub fn room(&self, name: &RoomName) -> Room {
+        Room { rooms: self.clone(), name: name.clone() }
+    }
+}
+
+impl Room {
+    /// The name.
+    #[must_use]
+    pub const fn name(&self) -> &RoomName {
+        &self.name
+    }
+
+    /// Adds a channel. As `room.add_presence` of django-channels-presence; see [`Rooms::add`].
+    ///
+    /// # Errors
+    /// As [`Rooms::add`].
+    pub async fn add(&self, channel: &ChannelName, user: Option<&UserId>) -> Result<()> {
+        self.rooms.add(&self.name, channel, user).await.map(drop)
+    }
+
+    /// Removes a channel. As `room.remove_presence` of django-channels-presence; see [`Rooms::remove`].
+    ///
+    /// # Errors
+    /// As [`Rooms::remove`].
+    pub async fn remove(&self, channel: &ChannelName) -> Result<()> {
+        self.rooms.remove(&self.name, channel).await
+    }
+
+    /// Everyone in the room; see [`Rooms::members`].
+    ///
+    /// # Errors
+    /// As [`Rooms::members`].
+    pub async fn members(&self) -> Result<Vec<Member>> {
+        self.rooms.members(&self.name).await
+    }
+
+    /// The distinct users. As `room.get_users` of django-channels-presence; see [`Rooms::users`].
+    ///
+    /// # Errors
+    /// As [`Rooms::users`].
+    pub async fn users(&self) -> Result<Vec<UserId>> {
+        self.rooms.users(&self.name).await
+    }
+
+    /// How many anonymous sockets. As `room.get_anonymous_count` of django-channels-presence.
+    ///
+    /// # Errors
+    /// As [`Rooms::anonymous_count`].
+    pub async fn anonymous_count(&self) -> Result<usize> {
+        self.rooms.anonymous_count(&self.name).await
+    }
+
+    /// How many are here; see [`Rooms::count`].
+    ///
+    /// # Errors
+    /// As [`Rooms::count`].
+    pub async fn count(&self) -> Result<Counts> {
+        self.rooms.count(&self.name).await
+    }
+
+    /// Sends a frame to every socket in the room; see [`Rooms::send`].
+    pub async fn send(&self, message: impl Into<Outgoing>) {
+        self.rooms.send(&self.name, message).await;
+    }
+
+    /// Hands an event to every consumer in the room; see [`Rooms::send_event`].
+    pub fn send_event(&self, event: Event) {
+        self.rooms.send_event(&self.name, event);
+    }
+
+    /// Removes the presences of this node that were last seen in this room more than `max_age` ago (`None`: the setting), and
+    /// returns how many. As `room.prune_presences` of django-channels-presence.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`](crate::Error::StoreUnavailable) if the database does not answer in time: they leave as soon
+    /// as it does.
+    pub async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
+        self.rooms.prune_room(&self.name, max_age).await
+    }
+}

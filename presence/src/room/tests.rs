@@ -1,0 +1,16 @@
+//! What rooms promise, in one process: everything lives on the test's own thread, and time stands still until a test
+//! waits for something that only time brings.
+
+mod bench;
+mod committing;
+mod emptying;
+mod faults;
+mod joining;
+mod leases;
+mod nodes;
+mod notices;
+mod outage;
+mod pruning;
+mod reading;
+mod signals;
+mod touching;

@@ -1,0 +1,177 @@
+//! A socket as its hub sees it: an outbox, and an actor that is told things.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use actix::{Actor, Handler};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::task::noop_waker_ref;
+use serde_json::Value;
+
+use crate::{
+    Meta, Presence, Result, Rooms,
+    consumer::outbox::{Bounds, Outbox},
+    name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
+    room::{hub::HubSocket, message::ToConnection, registry::LocalHub, touch::Touch},
+};
+
+use super::Screen;
+
+pub(crate) struct Client {
+    pub(crate) rooms: Rooms,
+    pub(crate) channel: ChannelName,
+    pub(crate) touch: Touch,
+    pub(crate) outbox: Rc<Outbox>,
+    user: Option<UserId>,
+    hub: LocalHub,
+    joined: RefCell<HashMap<RoomName, PresenceId>>,
+    told: Rc<RefCell<Vec<ToConnection>>>,
+    screen: RefCell<Screen>,
+    read: Cell<usize>,
+}
+
+/// Stands for the socket's connection.
+struct Told(Rc<RefCell<Vec<ToConnection>>>);
+
+impl Actor for Told {
+    type Context = actix::Context<Self>;
+}
+
+impl Handler<ToConnection> for Told {
+    type Result = ();
+
+    fn handle(&mut self, message: ToConnection, _: &mut Self::Context) {
+        self.0.borrow_mut().push(message);
+    }
+}
+
+impl Client {
+    pub(crate) fn new(rooms: &Rooms, user: Option<UserId>) -> Self {
+        let hub = rooms.local_hub();
+        let channel = rooms.new_channel(&hub.hub);
+        let config = rooms.config();
+        let bounds = Bounds {
+            frames: config.outbox_frames(),
+            bytes: config.outbox_bytes(),
+            write_timeout: config.write_timeout(),
+        };
+        let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
+        let told = Rc::<RefCell<Vec<_>>>::default();
+        let connection = Told(told.clone()).start().recipient();
+        outbox.belongs_to(connection.clone());
+        hub.sockets.borrow_mut().enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection });
+        Self {
+            touch: Touch::new(rooms.now()),
+            rooms: rooms.clone(),
+            channel,
+            outbox,
+            user,
+            hub,
+            joined: RefCell::default(),
+            told,
+            screen: RefCell::default(),
+            read: Cell::default(),
+        }
+    }
+
+    /// The id of its presence in the room, which is made up when it is first asked for.
+    pub(crate) fn id(&self, room: &RoomName) -> PresenceId {
+        *self.joined.borrow_mut().entry(room.clone()).or_insert_with(PresenceId::random)
+    }
+
+    pub(crate) fn presence(&self, room: &RoomName) -> Arc<Presence> {
+        let node = self.rooms.node().unwrap_or_else(NodeId::random);
+        Arc::new(Presence::new(self.id(room), self.channel.clone(), self.user.clone(), node))
+    }
+
+    pub(crate) async fn join(&self, room: &RoomName) -> Result<()> {
+        self.touch();
+        self.join_silently(room).await
+    }
+
+    /// Joins without a touch of its own.
+    pub(crate) async fn join_silently(&self, room: &RoomName) -> Result<()> {
+        self.rooms.join(room, self.presence(room), Some(self.hub.hub.clone()), self.touch.clone()).await
+    }
+
+    /// Leaves; a later join is another presence.
+    pub(crate) async fn leave(&self, room: &RoomName) -> Result<()> {
+        let id = self.id(room);
+        self.joined.borrow_mut().remove(room);
+        self.rooms.leave(room, id, &self.channel).await
+    }
+
+    pub(crate) async fn update(&self, room: &RoomName, meta: &str) -> Result<()> {
+        self.rooms.update(room, self.id(room), &self.channel, Meta::from_json(meta).unwrap()).await
+    }
+
+    pub(crate) fn touch(&self) {
+        self.touch.mark(self.rooms.now());
+    }
+
+    /// What its connection was told.
+    pub(crate) fn told(&self) -> Vec<ToConnection> {
+        std::mem::take(&mut *self.told.borrow_mut())
+    }
+
+    /// The close codes among what its connection was told.
+    pub(crate) fn closes(&self) -> Vec<u16> {
+        let close = |told| if let ToConnection::Close { code, .. } = told { Some(code) } else { None };
+        self.told().into_iter().filter_map(close).collect()
+    }
+
+    /// The frames that came since it was last asked.
+    pub(crate) fn frames(&self) -> Vec<Value> {
+        let frames = read(&self.outbox);
+        self.read.set(self.read.get() + frames.len());
+        frames.iter().for_each(|frame| self.screen.borrow_mut().show(frame));
+        frames
+    }
+
+    /// What the client makes of all its frames, each of which must follow on the one before.
+    pub(crate) fn screen(&self) -> Screen {
+        self.frames();
+        self.screen.borrow().clone()
+    }
+
+    /// The users whom the client sees, a name for each presence.
+    pub(crate) fn sees(&self) -> Vec<String> {
+        self.screen().names()
+    }
+
+    /// How many frames it had.
+    pub(crate) fn count(&self) -> usize {
+        self.frames();
+        self.read.get()
+    }
+}
+
+fn read(outbox: &Outbox) -> Vec<Value> {
+    let mut bytes = BytesMut::new();
+    let cx = Context::from_waker(noop_waker_ref());
+    while let Poll::Ready(Some(Ok(more))) = outbox.poll(&cx) {
+        bytes.extend_from_slice(&more);
+    }
+    let mut bytes = bytes.freeze();
+    let mut frames = Vec::new();
+    while bytes.has_remaining() {
+        frames.push(serde_json::from_slice(&frame(&mut bytes)).unwrap());
+    }
+    frames
+}
+
+/// Takes the payload of one unmasked frame off.
+fn frame(bytes: &mut Bytes) -> Bytes {
+    bytes.advance(1);
+    let len = match bytes.get_u8() {
+        126 => usize::from(bytes.get_u16()),
+        127 => usize::try_from(bytes.get_u64()).unwrap(),
+        short => usize::from(short),
+    };
+    bytes.split_to(len)
+}

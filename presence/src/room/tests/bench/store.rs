@@ -1,0 +1,257 @@
+//! A store that remembers what it was asked, and whose commits can be made to misbehave alone.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    model::Snapshot,
+    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    store::{
+        Batch, MemoryStore, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites,
+        Store, StoreError, Write,
+    },
+    testing::store::FaultyStore,
+};
+
+type Refuse = Box<dyn Fn(&Write) -> bool + Send>;
+
+#[derive(Clone)]
+pub(crate) struct Watched {
+    pub(crate) faults: FaultyStore<MemoryStore>,
+    seen: Arc<Mutex<Seen>>,
+    hanging: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    commits: Vec<Vec<RoomWrites>>,
+    touches: Vec<(Instant, PresenceId)>,
+    loads: usize,
+    refuse: Option<Refuse>,
+    commit_time: Duration,
+    lose: usize,
+    lose_registrations: usize,
+    retire_time: Duration,
+    clears_nobody: bool,
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.faults.fmt(f)
+    }
+}
+
+impl Watched {
+    pub(crate) fn new(faults: FaultyStore<MemoryStore>) -> Self {
+        Self { faults, seen: Arc::default(), hanging: Arc::new(watch::Sender::new(false)) }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap()
+    }
+
+    /// The database itself, which never misbehaves.
+    pub(crate) fn database(&self) -> &MemoryStore {
+        self.faults.inner()
+    }
+
+    /// What was asked to be committed since this was last called, in order.
+    pub(crate) fn commits(&self) -> Vec<Vec<RoomWrites>> {
+        std::mem::take(&mut self.seen().commits)
+    }
+
+    /// How many changes each commit since then held.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        self.commits().iter().map(|rooms| rooms.iter().map(|room| room.writes.len()).sum()).collect()
+    }
+
+    /// When which row was told that it was seen.
+    pub(crate) fn touches(&self) -> Vec<(Instant, PresenceId)> {
+        std::mem::take(&mut self.seen().touches)
+    }
+
+    pub(crate) fn loads(&self) -> usize {
+        self.seen().loads
+    }
+
+    /// Refuses every commit that holds such a change.
+    pub(crate) fn refuse(&self, refuse: impl Fn(&Write) -> bool + Send + 'static) {
+        self.seen().refuse = Some(Box::new(refuse));
+    }
+
+    /// Every commit takes this long.
+    pub(crate) fn commits_take(&self, time: Duration) {
+        self.seen().commit_time = time;
+    }
+
+    /// The next `count` commits are done, but say that the database is away.
+    pub(crate) fn lose_commits(&self, count: usize) {
+        self.seen().lose = count;
+    }
+
+    /// The next `count` registrations are done, but say that the database is away.
+    pub(crate) fn lose_registrations(&self, count: usize) {
+        self.seen().lose_registrations = count;
+    }
+
+    /// Nothing that a dead node left is cleared.
+    pub(crate) fn clear_nobody(&self) {
+        self.seen().clears_nobody = true;
+    }
+
+    /// A retirement is done at once, but takes this long to answer.
+    pub(crate) fn retire_takes(&self, time: Duration) {
+        self.seen().retire_time = time;
+    }
+
+    /// Commits are done, but do not answer until they are released.
+    pub(crate) fn hang_after_commit(&self) {
+        self.hanging.send_replace(true);
+    }
+
+    pub(crate) fn release_commits(&self) {
+        self.hanging.send_replace(false);
+    }
+}
+
+fn away() -> StoreError {
+    StoreError::Unavailable(Arc::new(std::fmt::Error))
+}
+
+fn take_one(left: &mut usize) -> bool {
+    let some = *left > 0;
+    *left = left.saturating_sub(1);
+    some
+}
+
+fn refused() -> StoreError {
+    StoreError::Refused(Arc::new(std::fmt::Error))
+}
+
+#[async_trait]
+impl Store for Watched {
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.faults.prepare().await
+    }
+
+    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
+        let answer = self.faults.register(node, name, lease).await;
+        if answer.is_ok() && take_one(&mut self.seen().lose_registrations) { Err(away()) } else { answer }
+    }
+
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+        self.faults.renew(node, lease).await
+    }
+
+    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
+        let (time, refuse) = {
+            let mut seen = self.seen();
+            seen.commits.push(rooms.to_vec());
+            let writes = || rooms.iter().flat_map(|room| &room.writes);
+            (seen.commit_time, seen.refuse.as_ref().is_some_and(|refuse| writes().any(refuse)))
+        };
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
+        if refuse {
+            return Err(refused());
+        }
+        let answer = self.faults.commit(node, rooms).await;
+        let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
+        if take_one(&mut self.seen().lose) { Err(away()) } else { answer }
+    }
+
+    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
+        {
+            let now = Instant::now();
+            let mut watched = self.seen();
+            watched.touches.extend(seen.iter().map(|(id, _)| (now, *id)));
+        }
+        self.faults.touch(node, seen).await
+    }
+
+    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
+        self.seen().loads += 1;
+        self.faults.load(room).await
+    }
+
+    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        self.faults.positions(rooms).await
+    }
+
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        self.faults.all_positions().await
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+        self.faults.rooms().await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
+        self.faults.nodes().await
+    }
+
+    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
+        self.faults.rooms_of(user).await
+    }
+
+    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
+        self.faults.fence(node).await
+    }
+
+    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
+        if self.seen().clears_nobody {
+            return Err(away());
+        }
+        self.faults.clear(node, dead, remains, limit).await
+    }
+
+    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+        self.faults.sweep(node, limit).await
+    }
+
+    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
+        self.faults.prune(node, max_age, limit).await
+    }
+
+    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
+        self.faults.prune_rooms(node).await
+    }
+
+    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+        self.faults.remove_room(node, room, limit).await
+    }
+
+    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
+        self.faults.remove_user(node, user, limit).await
+    }
+
+    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+        self.faults.ask_to_prune(node, request, max_age).await
+    }
+
+    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
+        self.faults.asked_to_prune(node).await
+    }
+
+    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+        self.faults.answer_prune(node, request, pruned).await
+    }
+
+    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
+        self.faults.prune_answers(request).await
+    }
+
+    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
+        let answer = self.faults.retire(node).await;
+        let time = self.seen().retire_time;
+        tokio::time::sleep(time).await;
+        answer
+    }
+}

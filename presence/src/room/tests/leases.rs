@@ -1,0 +1,216 @@
+//! The node's own life: its supervisor, its lease, its name, its end.
+
+use futures_util::FutureExt;
+
+use super::bench::{Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, secs, settle};
+use crate::{
+    Error, PruningSupervisor,
+    clock::Clock,
+    config::ConfigBuilder,
+    name::NodeName,
+    room::close_code::RESTARTING,
+    store::{MemoryStore, Store},
+};
+
+fn database() -> MemoryStore {
+    tokio::time::pause();
+    MemoryStore::new(Clock::system())
+}
+
+fn supervise(node: &Node, name: &str) {
+    PruningSupervisor::spawn(&node.rooms, NodeName::new(name).unwrap());
+}
+
+fn often() -> ConfigBuilder {
+    config().lease(secs(3))
+}
+
+#[actix::test]
+async fn joining_without_a_supervisor_is_an_error_that_says_so() {
+    let node = idle_node_on(&database(), config());
+    let error = node.client("ann").join(lobby()).await.unwrap_err();
+    assert!(matches!(error, Error::NoSupervisor) && error.to_string().contains("PruningSupervisor::spawn"));
+    assert!(matches!(node.prune_presences(None).await, Err(Error::NoSupervisor)));
+    assert!(matches!(node.prune_rooms().await, Err(Error::NoSupervisor)));
+    assert_eq!(node.store.faults.calls(), 0);
+}
+
+#[actix::test]
+async fn a_node_is_ready_when_the_database_knows_it() {
+    let node = idle_node_on(&database(), config());
+    node.store.faults.fail_next(usize::MAX);
+    supervise(&node, "here");
+    pass(secs(10)).await;
+    assert!(node.ready().now_or_never().is_none() && !node.is_ready() && node.node().is_none());
+    let ann = node.client("ann");
+    assert!(matches!(ann.join(lobby()).await, Err(Error::StoreUnavailable(_))));
+    node.store.faults.fail_next(0);
+    node.ready().await;
+    assert!(node.is_ready() && node.node().is_some());
+    pass(secs(2)).await;
+    assert_eq!((node.rows(lobby()).await, node.running()), (Vec::<String>::new(), 0));
+    ann.join(lobby()).await.unwrap();
+}
+
+#[actix::test]
+async fn a_join_that_comes_before_the_node_is_known_waits_for_that() {
+    let node = idle_node_on(&database(), config());
+    node.store.faults.hang();
+    supervise(&node, "here");
+    let ann = node.client("ann");
+    let (joined, ()) = tokio::join!(ann.join(lobby()), async {
+        pass(secs(2)).await;
+        node.store.faults.release();
+    });
+    joined.unwrap();
+    let snapshot = node.store.database().load(lobby()).await.unwrap().unwrap();
+    assert_eq!(Some(snapshot.presences[0].node), node.node(), "and belongs to the life that was then begun");
+}
+
+#[actix::test]
+async fn a_node_whose_name_was_taken_before_it_knew_that_it_had_it_is_superseded() {
+    // It asked for ever for a life that was over.
+    let database = database();
+    let node = idle_node_on(&database, often());
+    node.store.lose_registrations(usize::MAX);
+    supervise(&node, "here");
+    pass(secs(1)).await;
+    let other = node_on(&database, "here", often()).await;
+    tokio::time::timeout(secs(5), node.superseded()).await.unwrap();
+    pass(secs(20)).await;
+    assert!(other.is_ready() && !node.is_ready());
+}
+
+#[actix::test]
+async fn a_lease_that_ran_out_unnoticed_is_renewed_and_nothing_is_lost() {
+    let node = node_with(often()).await;
+    let ann = node.member("ann").await;
+    let (life, mut changes) = (node.node(), node.changes());
+    node.store.faults.hang();
+    pass(secs(20)).await;
+    node.store.faults.release();
+    pass(secs(10)).await;
+    assert_eq!((node.node(), heard(&mut changes), ann.sees()), (life, Vec::new(), vec!["ann".to_owned()]));
+}
+
+#[actix::test]
+async fn the_lease_is_renewed_also_while_a_commit_hangs() {
+    let database = database();
+    let node = node_on(&database, "here", often()).await;
+    let other = node_on(&database, "other", often()).await;
+    let _ann = node.member("ann").await;
+    let (life, mut changes) = (node.node(), other.changes());
+    node.store.hang_after_commit();
+    let bob = node.client("bob");
+    let _ = bob.join(lobby()).await;
+    pass(secs(20)).await;
+    assert_eq!((node.node(), heard(&mut changes)), (life, Vec::new()));
+}
+
+#[actix::test]
+async fn a_node_that_starts_under_the_name_of_one_that_runs_takes_its_place() {
+    let database = database();
+    let old = node_on(&database, "here", often()).await;
+    let (ann, bob) = (old.member("ann").await, old.member("bob").await);
+    let superseded = old.superseded();
+    tokio::pin!(superseded);
+    assert!(superseded.as_mut().now_or_never().is_none());
+    let new = node_on(&database, "here", often()).await;
+    pass(secs(3)).await;
+    assert!(superseded.now_or_never().is_some());
+    assert_eq!((ann.closes(), bob.closes()), (vec![RESTARTING], vec![RESTARTING]));
+    assert!(matches!(old.client("cid").join(lobby()).await, Err(Error::ShuttingDown)));
+    assert!(!old.is_ready() && new.is_ready());
+    ann.join(lobby()).await.unwrap_err();
+    let back = new.member("ann").await;
+    pass(secs(15)).await;
+    assert_eq!(back.sees(), ["ann"], "and those who did not come to it leave after their grace");
+    assert!(new.is_ready() && new.node().is_some(), "the loser does not take the name back");
+}
+
+#[actix::test]
+async fn after_a_restart_what_was_left_is_held_and_leaves_after_the_grace_as_one_bulk_event_per_room() {
+    let database = database();
+    let old = node_on(&database, "here", config()).await;
+    let crowd = old.crowd(5).await;
+    let cid = old.client("cid");
+    cid.join(&super::bench::room("attic")).await.unwrap();
+    old.store.faults.hang(); // The process is gone.
+    let new = node_on(&database, "here", config()).await;
+    let mut changes = new.changes();
+    let ann = new.member("ann").await;
+    assert_eq!(ann.sees().len(), 6, "pages that come back see a stable roster");
+    pass(secs(9)).await;
+    assert_eq!((heard(&mut changes), ann.frames().len()), (vec!["+ann".to_owned()], 0));
+    pass(secs(4)).await;
+    let mut told = heard(&mut changes);
+    told.sort();
+    assert_eq!(told, ["-[cid]", "-[u0 u1 u2 u3 u4]"]);
+    assert_eq!((ann.sees(), ann.frames().len(), ann.screen().diffs), (vec!["ann".to_owned()], 0, 1));
+    drop(crowd);
+}
+
+#[actix::test]
+async fn a_shutdown_takes_leave_of_everyone_and_leaves_no_row() {
+    let node = node().await;
+    let crowd = node.crowd(5).await;
+    let mut changes = node.changes();
+    node.rooms.socket_opened();
+    let ((), ()) = tokio::join!(node.shutdown(), async {
+        settle().await;
+        assert!(node.is_shutting_down() && crowd.iter().all(|one| one.closes() == [RESTARTING]));
+        assert!(matches!(node.client("late").join(lobby()).await, Err(Error::ShuttingDown)));
+        for one in &crowd[..3] {
+            one.leave(lobby()).await.unwrap();
+        }
+        node.rooms.socket_closed();
+    });
+    let mut told = heard(&mut changes);
+    told.sort();
+    assert_eq!(
+        told,
+        ["-[u3 u4]", "-u0", "-u1", "-u2"],
+        "those whose sockets did not close in time are removed with the node"
+    );
+    pass(secs(60)).await;
+    assert!(format!("{:?}", node.store.database()).contains("nodes: 0"), "{:?}", node.store.database());
+    assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+}
+
+#[actix::test]
+async fn a_shutdown_ends_in_time_whatever_the_database_does() {
+    let node = node().await;
+    let _crowd = node.crowd(5).await;
+    node.store.faults.hang();
+    let began = node.rooms.now();
+    node.shutdown().await;
+    assert!(node.rooms.now().since(began) <= secs(8) + ms(50));
+}
+
+#[actix::test]
+async fn a_node_that_is_shut_down_does_not_begin_another_life() {
+    // A touch, a late leave or a renewal was refused, and so the node registered again.
+    let node = node().await;
+    let ann = node.member("ann").await;
+    node.store.retire_takes(secs(4));
+    node.shutdown().await;
+    ann.leave(lobby()).now_or_never();
+    node.rooms.writer().touch(ann.id(lobby()), node.rooms.now());
+    pass(secs(60)).await;
+    assert!(format!("{:?}", node.store.database()).contains("nodes: 0"), "{:?}", node.store.database());
+}
+
+#[actix::test]
+async fn rooms_with_members_on_other_nodes_do_not_keep_a_shutdown_waiting() {
+    let database = database();
+    let (here, other) = (node_on(&database, "here", config()).await, node_on(&database, "other", config()).await);
+    let (ann, _bob) = (here.member("ann").await, other.member("bob").await);
+    pass(secs(6)).await;
+    assert_eq!(here.names(lobby()).await, ["ann", "bob"]);
+    ann.leave(lobby()).await.unwrap();
+    let began = here.rooms.now();
+    here.shutdown().await;
+    assert!(here.rooms.now().since(began) < secs(1), "{:?}", here.rooms.now().since(began));
+    pass(secs(6)).await;
+    assert_eq!(other.names(lobby()).await, ["bob"]);
+}

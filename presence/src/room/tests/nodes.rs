@@ -1,0 +1,215 @@
+//! Two nodes on one database, with nothing between them but the database.
+
+use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, secs};
+use crate::{clock::Clock, config::ConfigBuilder, store::MemoryStore};
+
+fn quick() -> ConfigBuilder {
+    config().lease(secs(3)).sweep_interval(secs(1)).reconcile_interval(secs(2))
+}
+
+async fn two(config: fn() -> ConfigBuilder) -> (Node, Node) {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await)
+}
+
+/// Lets time pass in which these sockets are heard of.
+async fn alive(clients: &[&Client], time: std::time::Duration) {
+    for _ in 0..time.as_secs() {
+        pass(secs(1)).await;
+        clients.iter().for_each(|client| client.touch());
+    }
+}
+
+#[actix::test]
+async fn changes_of_another_node_arrive_when_rooms_are_compared() {
+    let (here, there) = two(quick).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    assert_eq!(bob.sees(), ["ann", "bob"]);
+    pass(secs(3)).await;
+    assert_eq!(ann.sees(), ["ann", "bob"]);
+    bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    pass(secs(3)).await;
+    assert_eq!(ann.screen().here[&bob.id(lobby()).to_string()].1["n"], 1);
+    bob.leave(lobby()).await.unwrap();
+    pass(secs(3)).await;
+    assert_eq!(
+        (ann.screen().told, here.names(lobby()).await),
+        (vec!["+bob".into(), "~bob".into(), "-bob".to_owned()], ann.sees())
+    );
+}
+
+#[actix::test]
+async fn each_change_fires_on_the_node_that_made_it_and_nowhere_else() {
+    let (here, there) = two(quick).await;
+    let (mut changes, mut others) = (here.changes(), there.changes());
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    pass(secs(3)).await;
+    ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    bob.leave(lobby()).await.unwrap();
+    pass(secs(3)).await;
+    assert_eq!(heard(&mut changes), ["+ann", "~ann"]);
+    assert_eq!(heard(&mut others), ["+bob", "-bob"]);
+}
+
+#[actix::test]
+async fn a_join_that_finds_the_room_changed_by_another_node_waits_no_longer_than_the_hold_window() {
+    let (here, there) = two(quick).await;
+    let (_ann, _bob) = (here.member("ann").await, there.member("bob").await);
+    let before = here.rooms.now();
+    let cid = here.member("cid").await;
+    assert!(here.rooms.now().since(before) <= ms(250));
+    assert_eq!(cid.sees(), ["ann", "bob", "cid"]);
+}
+
+#[actix::test]
+async fn the_presences_of_a_dead_node_leave_once_as_one_bulk_event_on_the_node_that_found_it() {
+    let (here, there) = two(quick).await;
+    let ann = here.member("ann").await;
+    let crowd = there.crowd(5).await;
+    alive(&[&ann], secs(5)).await;
+    let (mut changes, frames) = (here.changes(), ann.count());
+    there.store.faults.hang();
+    alive(&[&ann], secs(10)).await;
+    assert_eq!(heard(&mut changes), ["-[u0 u1 u2 u3 u4]"]);
+    assert_eq!((ann.sees(), ann.count() - frames), (vec!["ann".to_owned()], 1));
+    alive(&[&ann], secs(30)).await;
+    assert_eq!((heard(&mut changes), here.rows(lobby()).await), (Vec::new(), vec!["ann".to_owned()]));
+    drop(crowd);
+}
+
+#[actix::test]
+async fn a_node_that_was_taken_for_dead_lives_again_and_nobody_is_lost_or_doubled() {
+    let (here, there) = two(quick).await;
+    let ann = here.member("ann").await;
+    let crowd = there.crowd(5).await;
+    let all: Vec<_> = crowd.iter().chain([&ann]).collect();
+    alive(&all, secs(5)).await;
+    let (life, ids) = (there.node(), crowd[0].screen().here.keys().cloned().collect::<Vec<_>>());
+    let (mut changes, mut others) = (here.changes(), there.changes());
+    there.store.faults.hang();
+    alive(&all, secs(10)).await;
+    assert_eq!((heard(&mut changes), ann.sees()), (vec!["-[u0 u1 u2 u3 u4]".to_owned()], vec!["ann".to_owned()]));
+    there.store.faults.release();
+    alive(&all, secs(10)).await;
+    assert_ne!(there.node(), life, "it has another life");
+    assert_eq!(ann.sees(), ["ann", "u0", "u1", "u2", "u3", "u4"]);
+    assert_eq!(crowd[0].screen().here.keys().cloned().collect::<Vec<_>>(), ids, "under the same ids");
+    assert_eq!(crowd[0].sees(), ann.sees());
+    let mut told = heard(&mut others);
+    told.sort();
+    assert_eq!(
+        (told, heard(&mut changes)),
+        (vec!["+u0".to_owned(), "+u1".into(), "+u2".into(), "+u3".into(), "+u4".into()], vec![])
+    );
+    for member in &all {
+        for name in ["u0", "u1", "u2", "u3", "u4"] {
+            let told = member.screen().told;
+            let count = |event: String| told.iter().filter(|one| **one == event).count();
+            assert!(count(format!("-{name}")) <= 1 && count(format!("+{name}")) <= 2, "{told:?}");
+        }
+    }
+    // And it goes on as before.
+    crowd[0].leave(lobby()).await.unwrap();
+    crowd[1].update(lobby(), r#"{"n":1}"#).await.unwrap();
+    alive(&all[1..], secs(70)).await;
+    assert_eq!((ann.sees(), crowd[1].sees()), (there.names(lobby()).await, ann.sees()));
+    assert_eq!((ann.sees().len(), there.children(), here.children()), (5, 4, 1));
+}
+
+#[actix::test]
+async fn one_who_leaves_while_its_node_is_taken_for_dead_does_not_come_back() {
+    // Its rejoin and its leave cancelled out, though the database still had it: held, until the grace was over.
+    let (here, there) = two(quick).await;
+    let (ann, bob, cid) = (here.member("ann").await, there.member("bob").await, there.member("cid").await);
+    alive(&[&ann, &bob, &cid], secs(5)).await;
+    // The other finds it dead, but does not get to remove anybody.
+    here.store.clear_nobody();
+    there.store.clear_nobody();
+    there.store.faults.hang();
+    alive(&[&ann, &bob, &cid], secs(6)).await;
+    there.store.commits_take(ms(700));
+    there.store.faults.release();
+    // Now its sockets join again, and while those joins wait, one of them leaves.
+    let life = there.node();
+    while there.node() == life || there.node().is_none() {
+        pass(ms(10)).await;
+    }
+    pass(ms(20)).await;
+    bob.leave(lobby()).await.unwrap();
+    pass(secs(3)).await;
+    assert_eq!(there.names(lobby()).await, ["ann", "cid"]);
+    assert_eq!(there.rows(lobby()).await, ["ann", "cid"]);
+}
+
+#[actix::test]
+async fn an_update_that_waits_while_its_node_begins_another_life_is_not_undone() {
+    // The rejoin took its place in the queue, with the meta of before.
+    let (here, there) = two(quick).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    alive(&[&ann, &bob], secs(5)).await;
+    there.store.faults.hang();
+    alive(&[&ann, &bob], secs(8)).await;
+    let (updated, ()) = tokio::join!(bob.update(lobby(), r#"{"n":1}"#), async {
+        pass(ms(100)).await;
+        there.store.faults.release();
+    });
+    assert!(updated.is_ok());
+    alive(&[&ann, &bob], secs(5)).await;
+    for client in [&ann, &bob] {
+        assert_eq!(client.screen().here[&bob.id(lobby()).to_string()].1["n"], 1);
+    }
+}
+
+#[actix::test]
+async fn an_outage_of_the_database_for_both_nodes_makes_nobody_leave() {
+    let (here, there) = two(config).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    alive(&[&ann, &bob], secs(21)).await;
+    let (mut changes, mut others) = (here.changes(), there.changes());
+    here.store.faults.hang();
+    there.store.faults.hang();
+    alive(&[&ann, &bob], secs(55)).await;
+    here.store.faults.release();
+    // The other one comes back a little later, and all the while this one sweeps and prunes.
+    alive(&[&ann, &bob], secs(2)).await;
+    there.store.faults.release();
+    alive(&[&ann, &bob], secs(70)).await;
+    assert_eq!((heard(&mut changes), heard(&mut others)), (Vec::<String>::new(), Vec::<String>::new()));
+    assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into()], ann.sees()));
+    assert!(ann.screen().told.iter().all(|told| told.starts_with('+')));
+}
+
+#[actix::test]
+async fn scheduled_pruning_judges_no_other_node_before_this_one_may() {
+    // After an outage the rows of a node that is just coming back were old enough, and its lease had run out.
+    let (here, there) = two(|| config().prune_interval(secs(1))).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    alive(&[&ann, &bob], secs(20)).await;
+    let mut changes = here.changes();
+    here.store.faults.hang();
+    there.store.faults.hang();
+    alive(&[&ann, &bob], secs(58)).await;
+    here.store.faults.release();
+    alive(&[&ann, &bob], secs(5)).await;
+    there.store.faults.release();
+    alive(&[&ann, &bob], secs(30)).await;
+    assert_eq!((heard(&mut changes), ann.sees()), (Vec::new(), vec!["ann".to_owned(), "bob".into()]));
+}
+
+#[actix::test]
+async fn pruning_by_call_counts_our_own_and_those_that_are_held() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let old = node_on(&database, "here", config()).await;
+    let _crowd = old.crowd(3).await;
+    old.store.faults.hang();
+    let new = node_on(&database, "here", config()).await;
+    let (_ann, _bob) = (new.member("ann").await, new.member("bob").await);
+    let mut changes = new.changes();
+    pass(secs(5)).await;
+    assert_eq!(new.prune_presences(Some(secs(3))).await.unwrap(), 5);
+    let mut told = heard(&mut changes);
+    told.sort();
+    assert_eq!(told, ["-[ann bob]", "-[u0 u1 u2]"]);
+}

@@ -1,0 +1,284 @@
+//! The database goes away, and comes back.
+
+use futures_util::{FutureExt, future::join_all};
+
+use super::bench::{Node, config, heard, lobby, ms, node, node_with, pass, secs, settle};
+use crate::{
+    Error,
+    store::{Store, Write},
+};
+
+fn is_away<T>(outcome: &Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::StoreUnavailable(_)))
+}
+
+/// What came and went in equal numbers, whoever it was.
+fn check_pairs(heard: &[String]) {
+    let (mut came, mut went): (Vec<_>, Vec<_>) = heard.iter().partition(|event| event.starts_with('+'));
+    came.sort();
+    went.sort();
+    assert!(came.iter().map(|event| &event[1..]).eq(went.iter().map(|event| &event[1..])), "{heard:?}");
+}
+
+#[actix::test]
+async fn a_join_fails_after_the_time_out_and_leaves_nothing_when_the_database_is_back() {
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.client("bob"));
+    pass(secs(1)).await;
+    let mut changes = node.changes();
+    node.store.faults.hang();
+    let asked = node.rooms.now();
+    assert!(is_away(&bob.join(lobby()).await));
+    let waited = node.rooms.now().since(asked);
+    assert!((secs(5)..secs(5) + ms(200)).contains(&waited), "{waited:?}");
+    pass(secs(20)).await;
+    node.store.faults.release();
+    ann.touch();
+    pass(secs(5)).await;
+    assert_eq!((heard(&mut changes), ann.screen().told), (Vec::new(), Vec::<String>::new()));
+    assert_eq!((node.rows(lobby()).await, node.children(), bob.frames().len()), (vec!["ann".to_owned()], 1, 0));
+    assert!(bob.join(lobby()).await.is_ok(), "and it may try again");
+}
+
+#[actix::test]
+async fn a_join_that_was_committed_but_not_answered_is_taken_back_and_what_is_announced_adds_up() {
+    let node = node_with(config().reconcile_interval(secs(3600))).await;
+    let (ann, bob) = (node.member("ann").await, node.client("bob"));
+    pass(secs(1)).await;
+    let mut changes = node.changes();
+    node.store.hang_after_commit();
+    assert!(is_away(&bob.join(lobby()).await));
+    assert_eq!(node.rows(lobby()).await, ["ann", "bob"], "the commit did happen");
+    ann.touch();
+    pass(secs(20)).await;
+    node.store.release_commits();
+    pass(secs(5)).await;
+    assert_eq!((node.rows(lobby()).await, node.children()), (vec!["ann".to_owned()], 1));
+    check_pairs(&heard(&mut changes));
+    check_pairs(&ann.screen().told);
+    assert_eq!((ann.sees(), bob.screen().messages.len()), (vec!["ann".to_owned()], 0));
+}
+
+#[actix::test]
+async fn a_join_that_was_committed_but_not_answered_succeeds_if_the_room_is_read_in_time() {
+    let node = node_with(config().reconcile_interval(secs(1))).await;
+    let mut changes = node.changes();
+    let (ann, bob) = (node.member("ann").await, node.client("bob"));
+    node.store.hang_after_commit();
+    bob.join(lobby()).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into()], ann.sees()));
+    node.store.release_commits();
+    pass(secs(10)).await;
+    assert_eq!(heard(&mut changes), ["+ann", "+bob"]);
+    bob.leave(lobby()).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!(
+        (heard(&mut changes), ann.screen().told),
+        (vec!["-bob".to_owned()], vec!["+bob".to_owned(), "-bob".into()])
+    );
+}
+
+#[actix::test]
+async fn a_commit_that_changed_nothing_is_not_taken_for_the_change_of_another_hand() {
+    // It was taken for the change that led to the room's version, so that change was never seen.
+    let node = node().await;
+    let ann = node.member("ann").await;
+    let (cid, other) = (node.client("cid"), node.rooms.node().unwrap());
+    let elsewhere =
+        crate::store::RoomWrites { room: lobby().clone(), writes: vec![Write::Join(cid.presence(lobby()))] };
+    node.store.database().commit(other, &[elsewhere]).await.unwrap();
+    node.client("nobody").leave(lobby()).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!(
+        (node.names(lobby()).await, ann.sees()),
+        (vec!["ann".to_owned(), "cid".into()], node.names(lobby()).await)
+    );
+}
+
+#[actix::test]
+async fn a_join_whose_answer_was_lost_succeeds_and_is_announced() {
+    // The repeated commit changed nothing, so nobody was told of the join, but of its leave everybody was.
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.client("bob"));
+    pass(secs(1)).await;
+    let mut changes = node.changes();
+    node.store.lose_commits(1);
+    bob.join(lobby()).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!((heard(&mut changes), ann.sees(), bob.sees()), (vec!["+bob".into()], ann.sees(), ann.sees()));
+    node.store.lose_commits(1);
+    bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    node.store.lose_commits(1);
+    bob.leave(lobby()).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!((heard(&mut changes), ann.sees()), (vec!["~bob".to_owned(), "-bob".into()], vec!["ann".to_owned()]));
+    assert_eq!(ann.screen().told, ["+bob", "~bob", "-bob"]);
+}
+
+#[actix::test]
+async fn leaves_during_an_outage_happen_and_are_announced_on_its_return() {
+    let node = node().await;
+    let (ann, crowd) = (node.member("ann").await, node.crowd(5).await);
+    pass(secs(1)).await;
+    let mut changes = node.changes();
+    node.store.faults.fail_next(usize::MAX);
+    let left = join_all(crowd.iter().map(|one| one.leave(lobby()))).await;
+    assert!(left.iter().all(is_away), "they are told that it will take its time");
+    pass(secs(30)).await;
+    node.send(lobby(), r#""still here""#).await;
+    assert_eq!((heard(&mut changes), crowd[0].screen().messages.len()), (Vec::new(), 0), "gone from the group at once");
+    assert_eq!(ann.screen().messages.len(), 1, "broadcast goes on");
+    node.store.faults.fail_next(0);
+    ann.touch();
+    pass(secs(3)).await;
+    let mut told = heard(&mut changes);
+    told.sort();
+    assert_eq!(told, ["-u0", "-u1", "-u2", "-u3", "-u4"]);
+    assert_eq!((ann.sees(), node.rows(lobby()).await), (vec!["ann".to_owned()], vec!["ann".to_owned()]));
+}
+
+#[actix::test]
+async fn an_outage_shorter_than_max_age_makes_nobody_leave() {
+    let node = node().await;
+    let crowd = node.crowd(10).await;
+    pass(secs(1)).await;
+    let (mut changes, before) = (node.changes(), crowd[0].count());
+    node.store.faults.hang();
+    for _ in 0..5 {
+        pass(secs(10)).await;
+        crowd.iter().for_each(super::bench::Client::touch);
+    }
+    assert!(!node.is_ready());
+    node.store.faults.release();
+    pass(secs(30)).await;
+    assert!(node.is_ready());
+    assert_eq!((heard(&mut changes), crowd[0].count(), node.rows(lobby()).await.len()), (Vec::new(), before, 10));
+}
+
+#[actix::test]
+async fn a_join_that_nobody_waits_for_any_more_leaves_nothing() {
+    // Dropped at each moment of its life: before, during and after its commit, and while it waits for its first frame.
+    let node = node().await;
+    let (ann, mut changes) = (node.member("ann").await, node.changes());
+    node.store.commits_take(ms(20));
+    for after in 0..45 {
+        let bob = node.client("bob");
+        {
+            let join = bob.join(lobby());
+            tokio::pin!(join);
+            assert!(tokio::time::timeout(ms(after), &mut join).await.is_err() || after >= 20, "{after}");
+        }
+        if after >= 21 {
+            let _ = bob.leave(lobby()).await;
+        }
+        pass(ms(200)).await;
+        assert_eq!((node.rows(lobby()).await, node.children()), (vec!["ann".to_owned()], 1), "{after}");
+    }
+    check_pairs(&heard(&mut changes));
+    check_pairs(&ann.screen().told);
+    assert_eq!(ann.sees(), ["ann"]);
+}
+
+#[actix::test]
+async fn one_whose_join_was_dropped_may_join_again_under_the_same_id_and_leave_for_good() {
+    // The second leave was taken for the first, and the second join stayed.
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.client("bob"));
+    node.store.faults.fail_next(usize::MAX);
+    let (id, channel) = (bob.id(lobby()), bob.channel.clone());
+    assert!(tokio::time::timeout(ms(100), bob.join(lobby())).await.is_err());
+    assert!(tokio::time::timeout(ms(100), bob.join(lobby())).await.is_err());
+    assert!(bob.join(lobby()).now_or_never().is_none());
+    let again = bob.join(lobby());
+    tokio::pin!(again);
+    assert!(again.as_mut().now_or_never().is_none());
+    settle().await;
+    assert!(node.rooms.leave(lobby(), id, &channel).now_or_never().is_none());
+    settle().await;
+    node.store.faults.fail_next(0);
+    assert!(matches!(again.await, Err(Error::LeftWhileJoining { .. })));
+    pass(secs(5)).await;
+    assert_eq!((node.rows(lobby()).await, node.children()), (vec!["ann".to_owned()], 1));
+    assert_eq!(ann.sees(), ["ann"]);
+}
+
+#[actix::test]
+async fn a_join_back_after_a_leave_that_waits_is_not_forgotten_with_the_leave_that_follows() {
+    // The join and the second leave cancelled out, though the database had still to hear of the first.
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    pass(secs(1)).await;
+    let (id, channel) = (bob.id(lobby()), bob.channel.clone());
+    node.store.commits_take(secs(1));
+    let (updated, ()) = tokio::join!(ann.update(lobby(), r#"{"n":1}"#), async {
+        settle().await;
+        assert!(node.rooms.leave(lobby(), id, &channel).now_or_never().is_none());
+        settle().await;
+        let join = bob.join(lobby());
+        tokio::pin!(join);
+        assert!(join.as_mut().now_or_never().is_none());
+        settle().await;
+        assert!(node.rooms.leave(lobby(), id, &channel).now_or_never().is_none());
+        assert!(matches!(join.await, Err(Error::LeftWhileJoining { .. })));
+    });
+    updated.unwrap();
+    pass(secs(5)).await;
+    assert_eq!((node.rows(lobby()).await, node.children()), (vec!["ann".to_owned()], 1));
+    assert_eq!(ann.sees(), ["ann"]);
+}
+
+#[actix::test]
+async fn the_database_is_not_asked_more_and_more_often_while_it_is_away() {
+    let node = node().await;
+    let _ann = node.member("ann").await;
+    node.store.faults.fail_next(usize::MAX);
+    let bob = node.client("bob");
+    assert!(is_away(&bob.join(lobby()).await));
+    node.store.commits();
+    let calls = node.store.faults.calls();
+    pass(secs(20)).await;
+    let (commits, calls) = (node.store.commits().len(), node.store.faults.calls() - calls);
+    assert!((5..=45).contains(&commits) && calls < 100, "{commits} commits, {calls} calls");
+}
+
+#[actix::test]
+async fn what_waits_is_written_in_the_order_of_each_presence() {
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    pass(secs(1)).await;
+    node.store.faults.fail_next(usize::MAX);
+    assert!(is_away(&ann.update(lobby(), r#"{"n":1}"#).await));
+    assert!(is_away(&bob.leave(lobby()).await));
+    assert!(is_away(&ann.update(lobby(), r#"{"n":2}"#).await));
+    node.store.commits();
+    node.store.faults.fail_next(0);
+    pass(secs(3)).await;
+    let last: Vec<_> = node.store.commits().pop().unwrap().into_iter().flat_map(|room| room.writes).collect();
+    assert_eq!(last.len(), 2, "one for each, however often it was tried: {last:?}");
+    assert!(
+        last.iter()
+            .any(|write| matches!(write, Write::Update { meta: Some(meta), .. } if meta.as_str() == r#"{"n":2}"#))
+    );
+    assert_eq!(ann.screen().here[&ann.id(lobby()).to_string()].1["n"], 2);
+}
+
+#[actix::test]
+async fn first_frames_and_notices_wait_for_the_commit_but_messages_do_not() {
+    let node = node_with(config()).await;
+    let (ann, bob) = (node.member("ann").await, node.client("bob"));
+    pass(secs(1)).await;
+    node.store.commits_take(secs(2));
+    let (joined, ()) = tokio::join!(bob.join(lobby()), async {
+        pass(secs(1)).await;
+        node.send(lobby(), "1").await;
+        check_said(&node, &ann).await;
+    });
+    joined.unwrap();
+    assert_eq!(bob.screen().messages.len(), 0);
+}
+
+async fn check_said(node: &Node, ann: &super::bench::Client) {
+    assert_eq!(ann.screen().messages, [1]);
+    assert_eq!((ann.sees(), node.names(lobby()).await), (vec!["ann".to_owned()], vec!["ann".to_owned()]));
+}

@@ -1,0 +1,193 @@
+//! `presence_changed`: who hears of what, when, and in which order.
+
+use std::{cell::RefCell, rc::Rc};
+
+use actix::{Actor, ActorContext, Context, Handler};
+
+use super::bench::{heard, lobby, ms, node, pass, room, secs, settle, short};
+use crate::{PresenceChange, PresenceChanged, Subscribe, signal::QUEUE};
+
+/// An actor of an application that writes down what it hears, and misbehaves if told to.
+#[derive(Default)]
+struct Listener {
+    heard: Rc<RefCell<Vec<PresenceChanged>>>,
+    panics_at: Option<usize>,
+    stops_at: Option<usize>,
+}
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+}
+
+impl Handler<PresenceChanged> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, event: PresenceChanged, ctx: &mut Self::Context) {
+        let heard = self.heard.borrow().len() + 1;
+        self.heard.borrow_mut().push(event);
+        if self.stops_at == Some(heard) {
+            ctx.stop();
+        }
+        assert_ne!(self.panics_at, Some(heard), "the test wants it so");
+    }
+}
+
+fn shorts(heard: &Rc<RefCell<Vec<PresenceChanged>>>) -> Vec<String> {
+    heard.borrow().iter().map(|event| short(&event.change)).collect()
+}
+
+#[actix::test]
+async fn an_actor_hears_of_all_rooms_or_of_one() {
+    let node = node().await;
+    let (all, one, by_message) = (Listener::default(), Listener::default(), Listener::default());
+    let heard = [&all, &one, &by_message].map(|listener| listener.heard.clone());
+    node.subscribe(None, all.start().recipient());
+    node.subscribe(Some(&room("attic")), one.start().recipient());
+    let subscriber = by_message.start().recipient();
+    node.addr().send(Subscribe { room: Some(room("attic")), subscriber }).await.unwrap();
+    let ann = node.member("ann").await;
+    let bob = node.client("bob");
+    bob.join(&room("attic")).await.unwrap();
+    ann.leave(lobby()).await.unwrap();
+    bob.leave(&room("attic")).await.unwrap();
+    settle().await;
+    assert_eq!(shorts(&heard[0]), ["+ann", "+bob", "-ann", "-bob"]);
+    assert_eq!((shorts(&heard[1]), shorts(&heard[2])), (vec!["+bob".to_owned(), "-bob".into()], shorts(&heard[1])));
+}
+
+#[actix::test]
+async fn an_event_says_where_and_who_and_whether_it_is_a_bulk_change() {
+    let node = node().await;
+    let mut changes = node.changes();
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    bob.leave(lobby()).await.unwrap();
+    let added = changes.next().await.unwrap();
+    assert_eq!((&added.room, added.missed, added.bulk_change()), (lobby(), 0, false));
+    let presence = added.added().unwrap();
+    assert_eq!((presence.id, &presence.channel), (ann.id(lobby()), &ann.channel));
+    let _ = changes.next().await;
+    let PresenceChange::Updated(updated) = changes.next().await.unwrap().change else { panic!("an update") };
+    assert_eq!((updated.id, updated.meta.as_str()), (ann.id(lobby()), r#"{"n":1}"#));
+    assert_eq!(changes.next().await.unwrap().removed().unwrap().channel, bob.channel);
+    pass(secs(61)).await;
+    let pruned = changes.next().await.unwrap();
+    assert!(pruned.bulk_change() && pruned.added().is_none() && pruned.removed().is_none());
+    let PresenceChange::Bulk(left) = pruned.change else { panic!("a bulk change") };
+    assert_eq!(left.iter().map(|one| one.id).collect::<Vec<_>>(), [ann.id(lobby())]);
+}
+
+#[actix::test]
+async fn nothing_fires_before_the_commit() {
+    let node = node().await;
+    let bob = node.member("bob").await;
+    let (mut changes, ann) = (node.changes(), node.client("ann"));
+    node.store.commits_take(secs(2));
+    let all = async {
+        let (joined, updated, left) =
+            tokio::join!(ann.join(lobby()), bob.update(lobby(), r#"{"n":1}"#), bob.leave(lobby()));
+        assert!(joined.is_ok() && updated.is_err() && left.is_ok());
+    };
+    let ((), ()) = tokio::join!(all, async {
+        pass(ms(1900)).await;
+        assert_eq!(heard(&mut changes), Vec::<String>::new());
+    });
+    settle().await;
+    let mut heard = heard(&mut changes);
+    heard.sort();
+    assert_eq!(heard, ["+ann", "-bob"]);
+}
+
+#[actix::test]
+async fn nothing_fires_for_what_the_store_refused() {
+    let node = node().await;
+    let mut changes = node.changes();
+    node.store.refuse(|_| true);
+    assert!(node.client("ann").join(lobby()).await.is_err());
+    pass(secs(1)).await;
+    assert_eq!(heard(&mut changes), Vec::<String>::new());
+}
+
+#[actix::test]
+async fn a_slow_subscriber_loses_its_own_oldest_events_and_is_told_how_many() {
+    let node = node().await;
+    let (mut slow, mut quick) = (node.changes(), node.changes());
+    let ann = node.client("ann");
+    for _ in 0..QUEUE / 2 + 5 {
+        ann.join(lobby()).await.unwrap();
+        ann.leave(lobby()).await.unwrap();
+        assert_eq!(heard(&mut quick), ["+ann", "-ann"]);
+        pass(ms(1)).await;
+    }
+    let first = slow.next().await.unwrap();
+    assert_eq!((first.missed, first.added().is_some()), (10, true));
+    assert_eq!(heard(&mut slow).len(), QUEUE - 1);
+    ann.join(lobby()).await.unwrap();
+    assert_eq!(slow.next().await.unwrap().missed, 0, "it is told once");
+}
+
+#[actix::test]
+async fn a_subscriber_that_panics_or_stops_loses_only_its_own_events() {
+    let node = node().await;
+    let (well, panics) = (Listener::default(), Listener { panics_at: Some(1), ..Listener::default() });
+    let stops = Listener { stops_at: Some(2), ..Listener::default() };
+    let heard = [&well, &panics, &stops].map(|listener| listener.heard.clone());
+    for listener in [panics, stops, well] {
+        node.subscribe(None, listener.start().recipient());
+    }
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    ann.leave(lobby()).await.unwrap();
+    bob.leave(lobby()).await.unwrap();
+    settle().await;
+    assert_eq!(shorts(&heard[0]), ["+ann", "+bob", "-ann", "-bob"]);
+    assert_eq!((shorts(&heard[1]).len(), shorts(&heard[2]).len()), (1, 2));
+}
+
+#[actix::test]
+async fn an_actor_gets_the_next_event_when_it_is_done_with_the_one_before() {
+    struct Slow(Rc<RefCell<Vec<String>>>);
+    impl Actor for Slow {
+        type Context = Context<Self>;
+    }
+    impl Handler<PresenceChanged> for Slow {
+        type Result = actix::ResponseFuture<()>;
+
+        fn handle(&mut self, event: PresenceChanged, _: &mut Self::Context) -> Self::Result {
+            let log = self.0.clone();
+            Box::pin(async move {
+                log.borrow_mut().push("begin".into());
+                tokio::time::sleep(secs(1)).await;
+                log.borrow_mut().push(short(&event.change));
+            })
+        }
+    }
+    let node = node().await;
+    let log = Rc::<RefCell<Vec<String>>>::default();
+    node.subscribe(None, Slow(log.clone()).start().recipient());
+    let _crowd = node.crowd(3).await;
+    pass(secs(4)).await;
+    assert_eq!(*log.borrow(), ["begin", "+u0", "begin", "+u1", "begin", "+u2"]);
+}
+
+#[actix::test]
+async fn the_events_of_a_room_come_in_the_order_of_its_changes() {
+    let node = node().await;
+    let mut changes = node.changes_of(lobby());
+    node.store.commits_take(ms(3));
+    let clients: Vec<_> = (0..8).map(|n| node.client(&format!("u{n}"))).collect();
+    let lives = clients.iter().map(|client| async move {
+        for _ in 0..5 {
+            client.join(lobby()).await.unwrap();
+            client.update(lobby(), r#"{"n":1}"#).await.unwrap();
+            client.leave(lobby()).await.unwrap();
+        }
+    });
+    futures_util::future::join_all(lives).await;
+    settle().await;
+    let heard = heard(&mut changes);
+    for n in 0..8 {
+        let mine: Vec<_> = heard.iter().filter(|event| event.ends_with(&format!("u{n}"))).collect();
+        let life = [format!("+u{n}"), format!("~u{n}"), format!("-u{n}")];
+        assert_eq!(mine, life.iter().cycle().take(15).collect::<Vec<_>>());
+    }
+}

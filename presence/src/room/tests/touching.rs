@@ -1,0 +1,117 @@
+//! A touch costs a store to memory; the database hears of it later, in bulk, and not too often.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::Instant;
+
+use super::bench::{Client, config, lobby, ms, node, node_with, pass, secs, settle};
+use crate::name::PresenceId;
+
+async fn beat(clients: &[Client], every: Duration, times: u32) {
+    for _ in 0..times {
+        pass(every).await;
+        clients.iter().for_each(Client::touch);
+    }
+}
+
+/// The least time between two writes of the same row.
+fn closest(touches: &[(Instant, PresenceId)]) -> Duration {
+    let mut rows: HashMap<PresenceId, Vec<Instant>> = HashMap::new();
+    for (at, id) in touches {
+        rows.entry(*id).or_default().push(*at);
+    }
+    let gaps = rows.values().flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0]));
+    gaps.min().expect("some row was written twice")
+}
+
+#[actix::test]
+async fn a_touch_asks_nothing_of_the_database() {
+    let node = node().await;
+    let ann = node.member("ann").await;
+    node.store.commits();
+    let calls = node.store.faults.calls();
+    for _ in 0..10_000 {
+        ann.touch();
+    }
+    settle().await;
+    assert_eq!(node.store.faults.calls(), calls);
+}
+
+#[actix::test]
+async fn a_row_is_written_at_most_once_in_an_interval_however_often_it_is_touched() {
+    let node = node().await;
+    let crowd = node.crowd(20).await;
+    beat(&crowd, secs(1), 150).await;
+    let touches = node.store.touches();
+    assert!(closest(&touches) >= secs(15), "{:?}", closest(&touches));
+    assert!((9 * 20..=10 * 20).contains(&touches.len()), "ten intervals, twenty rows: {}", touches.len());
+}
+
+#[actix::test]
+async fn rows_are_written_in_bulk() {
+    let node = node().await;
+    let mut crowd = Vec::new();
+    for n in 0..100 {
+        crowd.push(node.member(&format!("u{n}")).await);
+        pass(ms(10)).await;
+    }
+    beat(&crowd, secs(5), 12).await;
+    let rows = node.store.touches();
+    assert!(rows.len() >= 300, "{}", rows.len());
+    let mut transactions: Vec<_> = rows.iter().map(|(at, _)| *at).collect();
+    transactions.dedup();
+    assert!(transactions.windows(2).all(|pair| pair[1] - pair[0] >= ms(900)), "{transactions:?}");
+}
+
+#[actix::test]
+async fn the_row_of_one_who_is_silent_is_not_written() {
+    let node = node().await;
+    let _ann = node.member("ann").await;
+    pass(secs(60)).await;
+    assert_eq!(node.store.touches().len(), 0);
+}
+
+#[actix::test]
+async fn touches_are_written_also_while_changes_never_stop() {
+    // They were written only when nothing else was to be done.
+    let node = node_with(config().max_age(secs(20))).await;
+    let crowd = node.crowd(10).await;
+    let busy = std::rc::Rc::new(node.member("busy").await);
+    node.store.commits_take(ms(20));
+    let updates = async {
+        for n in 0.. {
+            let busy = busy.clone();
+            actix::spawn(async move { busy.update(lobby(), &format!(r#"{{"n":{n}}}"#)).await });
+            tokio::time::sleep(ms(5)).await;
+        }
+    };
+    tokio::select! {
+        () = beat(&crowd, secs(1), 20) => {}
+        () = updates => {}
+    }
+    let touches = node.store.touches();
+    assert!(touches.len() >= 3 * 10, "{}", touches.len());
+}
+
+#[actix::test]
+async fn touches_wait_for_a_database_that_is_away_and_are_written_on_its_return() {
+    let node = node().await;
+    let crowd = node.crowd(5).await;
+    node.store.faults.fail_next(usize::MAX);
+    beat(&crowd, secs(2), 10).await;
+    node.store.faults.fail_next(0);
+    node.store.touches();
+    pass(secs(2)).await;
+    assert_eq!(node.store.touches().len(), 5);
+}
+
+#[actix::test]
+async fn one_who_left_is_not_touched() {
+    let node = node().await;
+    let ann = node.member("ann").await;
+    pass(secs(14)).await;
+    ann.touch();
+    ann.leave(lobby()).await.unwrap();
+    pass(secs(60)).await;
+    assert_eq!(node.store.touches().len(), 0);
+}

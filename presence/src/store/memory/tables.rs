@@ -1,0 +1,196 @@
+//! The tables of a store in memory, and the steps that its calls are made of.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    model::Presence,
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, Version},
+};
+
+use super::super::{
+    Batch, REMEMBERED, RoomCommit, RoomWrites, StoreError, millis,
+    plan::{self, Found, Plan, Senseless},
+};
+
+#[derive(Default)]
+pub(super) struct Tables {
+    pub(super) nodes: HashMap<NodeId, Node>,
+    pub(super) rooms: HashMap<RoomName, Room>,
+    /// Sorted, so that batches are the same in every run.
+    pub(super) presences: BTreeMap<PresenceId, Row>,
+    /// What each node is asked, and answered.
+    pub(super) prunes: BTreeMap<(PruneId, NodeId), Prune>,
+}
+
+pub(super) struct Node {
+    pub(super) name: NodeName,
+    pub(super) started_at: i64,
+    /// Whether a later life has the name now.
+    pub(super) superseded: bool,
+    pub(super) lease_until: i64,
+    pub(super) fenced_at: Option<i64>,
+}
+
+pub(super) struct Room {
+    pub(super) epoch: Epoch,
+    pub(super) version: Version,
+    pub(super) channels: HashMap<ChannelName, PresenceId>,
+}
+
+pub(super) struct Row {
+    pub(super) room: RoomName,
+    /// Marked as held exactly if `held_until` is something.
+    pub(super) presence: Arc<Presence>,
+    pub(super) held_until: Option<i64>,
+    pub(super) last_seen: i64,
+}
+
+/// What one node is asked, and its answer.
+pub(super) struct Prune {
+    pub(super) name: NodeName,
+    pub(super) asked_by: NodeId,
+    pub(super) max_age: Duration,
+    pub(super) pruned: Option<u64>,
+}
+
+impl Tables {
+    pub(super) fn check(&self, node: NodeId) -> Result<(), StoreError> {
+        match self.nodes.get(&node) {
+            Some(row) if row.fenced_at.is_none() => Ok(()),
+            row => {
+                let superseded = row.is_some_and(|row| self.is_succeeded(row));
+                Err(StoreError::Fenced { node, superseded })
+            }
+        }
+    }
+
+    /// Whether a later life that is not over has this one's name.
+    pub(super) fn is_succeeded(&self, node: &Node) -> bool {
+        node.superseded
+            && self
+                .nodes
+                .values()
+                .any(|other| other.name == node.name && !other.superseded && other.fenced_at.is_none())
+    }
+
+    /// Whether a node has a presence that is not held.
+    pub(super) fn is_uncleared(&self, node: NodeId) -> bool {
+        self.presences.values().any(|row| row.presence.node == node && !row.presence.held)
+    }
+
+    /// Forgets fenced lives without presences. One that lost its name is remembered for longer, since it may yet wake.
+    pub(super) fn forget(&mut self, now: i64) {
+        let busy: HashSet<NodeId> = self.presences.values().map(|row| row.presence.node).collect();
+        self.nodes.retain(|id, node| match node.fenced_at {
+            Some(at) => busy.contains(id) || (node.superseded && at >= now.saturating_sub(millis(REMEMBERED))),
+            None => true,
+        });
+        self.prunes.retain(|_, prune| self.nodes.contains_key(&prune.asked_by));
+    }
+
+    pub(super) fn plan(&self, node: NodeId, RoomWrites { room, writes }: &RoomWrites) -> Result<Plan, Senseless> {
+        let found = writes.iter().filter_map(|write| {
+            let row = self.presences.get(&write.id())?;
+            Some((write.id(), Found { room: self.rooms[&row.room].epoch, presence: row.presence.clone() }))
+        });
+        // A room that is not there yet has nobody, so any epoch does.
+        let epoch = self.rooms.get(room).map_or_else(Epoch::random, |room| room.epoch);
+        let plan = plan::plan(node, epoch, writes, &found.collect())?;
+        self.check_channels(room, &plan)?;
+        Ok(plan)
+    }
+
+    /// What a database's unique index on room and channel checks, row by row.
+    fn check_channels(&self, room: &RoomName, plan: &Plan) -> Result<(), Senseless> {
+        let Some(room) = self.rooms.get(room) else { return distinct(&plan.new) };
+        let mut freed: HashSet<&ChannelName> =
+            plan.gone.iter().map(|id| &self.presences[id].presence.channel).collect();
+        let mut claimed = HashSet::new();
+        for presence in plan.taken.iter().chain(&plan.new) {
+            let was = self.presences.get(&presence.id).map(|row| &row.presence.channel);
+            if was == Some(&presence.channel) {
+                continue;
+            }
+            let theirs = room.channels.contains_key(&presence.channel) && !freed.contains(&presence.channel);
+            if theirs || !claimed.insert(&presence.channel) {
+                return Err(Senseless::OtherPresence(presence.channel.clone()));
+            }
+            freed.extend(was);
+        }
+        Ok(())
+    }
+
+    /// Carries out a plan and gives the room its next version.
+    pub(super) fn carry_out(&mut self, now: i64, name: &RoomName, plan: Plan) -> RoomCommit {
+        let Plan { gone, taken, changed, new, delta } = plan;
+        let room = self.rooms.entry(name.clone()).or_insert_with(|| Room {
+            epoch: Epoch::random(),
+            version: Version::default(),
+            channels: HashMap::new(),
+        });
+        for id in gone {
+            if let Some(row) = self.presences.remove(&id) {
+                room.channels.remove(&row.presence.channel);
+            }
+        }
+        for presence in &taken {
+            if let Some(row) = self.presences.get(&presence.id) {
+                room.channels.remove(&row.presence.channel);
+            }
+        }
+        for presence in taken.into_iter().chain(new) {
+            room.channels.insert(presence.channel.clone(), presence.id);
+            let row = Row { room: name.clone(), presence, held_until: None, last_seen: now };
+            self.presences.insert(row.presence.id, row);
+        }
+        for presence in changed {
+            if let Some(row) = self.presences.get_mut(&presence.id) {
+                row.presence = presence;
+            }
+        }
+        if !delta.is_empty() {
+            room.version = room.version.next();
+        }
+        RoomCommit { room: name.clone(), epoch: room.epoch, version: room.version, delta }
+    }
+
+    /// Removes these presences, one version for each room, the rooms sorted by id.
+    pub(super) fn remove(&mut self, now: i64, ids: &[PresenceId]) -> Vec<RoomCommit> {
+        let mut plans: HashMap<RoomName, Plan> = HashMap::new();
+        for id in ids {
+            let Row { room, presence, .. } = &self.presences[id];
+            let plan = plans.entry(room.clone()).or_default();
+            plan.gone.push(*id);
+            plan.delta.left.push(presence.clone());
+        }
+        let mut commits: Vec<_> = plans.into_iter().map(|(room, plan)| self.carry_out(now, &room, plan)).collect();
+        commits.sort_unstable_by_key(|commit| commit.epoch);
+        commits
+    }
+
+    /// Whether a node has a lease and nobody fenced it.
+    pub(super) fn is_live(&self, node: NodeId, now: i64) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.fenced_at.is_none() && node.lease_until >= now)
+    }
+
+    pub(super) fn ids(&self, limit: u64, wanted: impl Fn(&Row) -> bool) -> Vec<PresenceId> {
+        let ids = self.presences.iter().filter(|(_, row)| wanted(row)).map(|(id, _)| *id);
+        ids.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
+    }
+
+    pub(super) fn batch(&mut self, now: i64, ids: &[PresenceId]) -> Batch {
+        Batch { commits: self.remove(now, ids), handled: ids.len() as u64 }
+    }
+}
+
+fn distinct(joined: &[Arc<Presence>]) -> Result<(), Senseless> {
+    let mut channels = HashSet::new();
+    match joined.iter().find(|presence| !channels.insert(&presence.channel)) {
+        Some(twice) => Err(Senseless::OtherPresence(twice.channel.clone())),
+        None => Ok(()),
+    }
+}

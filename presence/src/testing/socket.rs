@@ -1,0 +1,273 @@
+//! Drives a consumer without a network: everything but TCP and HTTP is what runs in production.
+
+use std::{collections::VecDeque, pin::Pin, time::Duration};
+
+use actix_http::ws::{self, Codec};
+use actix_web::{
+    FromRequest, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::Payload,
+    error::PayloadError,
+    http::{StatusCode, header},
+    test::TestRequest,
+    web,
+};
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::{CloseCode, Consumer, Frame, Upgrade};
+
+/// How long [`receive`](TestSocket::receive) and the like wait. Under paused time this costs nothing.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a client gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A text or binary frame.
+    Frame(Frame),
+    /// A Close, with its code if it has one. Nothing follows.
+    Close(Option<CloseCode>),
+    /// The connection ended without a Close.
+    End,
+}
+
+/// The socket was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The answer's status.
+    pub status: StatusCode,
+    /// The answer's body.
+    pub reason: String,
+}
+
+/// The client's end of a socket whose server end is a [`Consumer`]. As `WebsocketCommunicator` of django-channels, but to wait
+/// in vain for a frame cancels nothing.
+///
+/// ```
+/// # use presence::{Config, Consumer, Frame, PruningSupervisor, Rooms, Socket, Upgrade, name::NodeName, store::MemoryStore};
+/// # use presence::testing::TestSocket;
+/// struct Echo;
+///
+/// impl Consumer for Echo {
+///     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
+///         let Frame::Text(text) = frame else { return Ok(()) };
+///         socket.send(&*text).await
+///     }
+/// }
+///
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let rooms = Rooms::start(Config::default(), MemoryStore::default());
+/// # PruningSupervisor::spawn(&rooms, NodeName::new("test")?);
+/// let mut socket = TestSocket::connect(Upgrade::new(&rooms), Echo).await.expect("accepted");
+/// socket.send_text("hello");
+/// assert_eq!(socket.receive_text().await, "hello");
+/// assert!(socket.receive_nothing().await);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct TestSocket {
+    to_server: Option<mpsc::UnboundedSender<Result<Bytes, PayloadError>>>,
+    body: Body,
+    codec: Codec,
+    buffer: BytesMut,
+    ready: VecDeque<Received>,
+    subprotocol: Option<String>,
+}
+
+struct Body(Pin<Box<BoxBody>>);
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Body")
+    }
+}
+
+/// A request that asks for a WebSocket, to which path, query, headers and cookies can be added.
+#[must_use]
+pub fn upgrade_request() -> TestRequest {
+    TestRequest::get()
+        .insert_header((header::CONNECTION, "upgrade"))
+        .insert_header((header::UPGRADE, "websocket"))
+        .insert_header((header::SEC_WEBSOCKET_VERSION, "13"))
+        .insert_header((header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="))
+}
+
+impl TestSocket {
+    /// Connects to `consumer`. Must be called on a thread of an actix system.
+    ///
+    /// # Errors
+    /// [`Refused`] if the socket was not accepted.
+    pub async fn connect(upgrade: Upgrade, consumer: impl Consumer) -> Result<Self, Refused> {
+        Self::connect_with(upgrade, consumer, upgrade_request()).await
+    }
+
+    /// Connects to `consumer` by this request; see [`upgrade_request`].
+    ///
+    /// # Errors
+    /// [`Refused`] if the socket was not accepted.
+    pub async fn connect_with(upgrade: Upgrade, consumer: impl Consumer, req: TestRequest) -> Result<Self, Refused> {
+        let (to_server, from_client) = mpsc::unbounded_channel();
+        let mut payload: Payload = Payload::Stream { payload: Box::pin(UnboundedReceiverStream::new(from_client)) };
+        let req = req.to_http_request();
+        let payload = web::Payload::from_request(&req, &mut payload).await.expect("a payload is always there");
+        let response = upgrade.start(consumer, &req, payload).await;
+        Self::of(response, to_server).await
+    }
+
+    async fn of(
+        response: HttpResponse,
+        to_server: mpsc::UnboundedSender<Result<Bytes, PayloadError>>,
+    ) -> Result<Self, Refused> {
+        let status = response.status();
+        let subprotocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+        let subprotocol = subprotocol.and_then(|name| name.to_str().ok()).map(str::to_owned);
+        let body = response.into_body();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let reason = actix_web::body::to_bytes(body).await.unwrap_or_default();
+            return Err(Refused { status, reason: String::from_utf8_lossy(&reason).into_owned() });
+        }
+        let codec = Codec::new().client_mode().max_size(usize::MAX);
+        let (buffer, ready) = (BytesMut::new(), VecDeque::new());
+        Ok(Self { to_server: Some(to_server), body: Body(Box::pin(body)), codec, buffer, ready, subprotocol })
+    }
+
+    /// The subprotocol that the server chose.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
+    }
+
+    fn write(&mut self, message: ws::Message) {
+        let mut bytes = BytesMut::new();
+        self.codec.encode(message, &mut bytes).expect("a client's frames encode");
+        if let Some(to_server) = &self.to_server {
+            // The server may have ended already; what a client sends then is lost.
+            let _ = to_server.send(Ok(bytes.freeze()));
+        }
+    }
+
+    /// Sends a text.
+    pub fn send_text(&mut self, text: impl Into<String>) {
+        self.write(ws::Message::Text(ByteString::from(text.into())));
+    }
+
+    /// Sends bytes.
+    pub fn send_binary(&mut self, bytes: impl Into<Bytes>) {
+        self.write(ws::Message::Binary(bytes.into()));
+    }
+
+    /// Sends a value as JSON.
+    ///
+    /// # Panics
+    /// If it does not serialize.
+    pub fn send_json(&mut self, value: &impl Serialize) {
+        self.send_text(serde_json::to_string(value).expect("the value serializes"));
+    }
+
+    async fn next(&mut self) -> Received {
+        loop {
+            if let Some(received) = self.ready.pop_front() {
+                return received;
+            }
+            match self.codec.decode(&mut self.buffer) {
+                Ok(Some(frame)) => {
+                    if let Some(received) = self.received(frame) {
+                        return received;
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => panic!("the server sent what is no WebSocket frame: {error}"),
+            }
+            match std::future::poll_fn(|cx| self.body.0.as_mut().poll_next(cx)).await {
+                Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
+                Some(Err(_)) | None => return Received::End,
+            }
+        }
+    }
+
+    /// What a frame means to a test. Pings are answered.
+    fn received(&mut self, frame: ws::Frame) -> Option<Received> {
+        match frame {
+            ws::Frame::Text(text) => {
+                let text = ByteString::try_from(text).expect("the server sends UTF-8");
+                Some(Received::Frame(Frame::Text(text)))
+            }
+            ws::Frame::Binary(bytes) => Some(Received::Frame(Frame::Binary(bytes))),
+            ws::Frame::Close(reason) => {
+                self.write(ws::Message::Close(reason.clone()));
+                Some(Received::Close(reason.map(|reason| CloseCode(reason.code.into()))))
+            }
+            ws::Frame::Ping(payload) => {
+                self.write(ws::Message::Pong(payload));
+                None
+            }
+            ws::Frame::Pong(_) | ws::Frame::Continuation(_) => None,
+        }
+    }
+
+    /// What comes next, within [`PATIENCE`].
+    ///
+    /// # Panics
+    /// If nothing comes.
+    pub async fn receive(&mut self) -> Received {
+        tokio::time::timeout(PATIENCE, self.next()).await.expect("something is received in time")
+    }
+
+    /// The next text.
+    ///
+    /// # Panics
+    /// If something else comes, or nothing.
+    pub async fn receive_text(&mut self) -> String {
+        match self.receive().await {
+            Received::Frame(Frame::Text(text)) => text.into(),
+            other => panic!("a text was expected, and this came: {other:?}"),
+        }
+    }
+
+    /// The next text as a value.
+    ///
+    /// # Panics
+    /// If something else comes, or nothing.
+    pub async fn receive_json<T: DeserializeOwned>(&mut self) -> T {
+        let text = self.receive_text().await;
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?} is not what was expected: {error}"))
+    }
+
+    /// Whether nothing comes within [`PATIENCE`]. What comes is kept for the next call.
+    pub async fn receive_nothing(&mut self) -> bool {
+        match tokio::time::timeout(PATIENCE, self.next()).await {
+            Ok(received) => {
+                self.ready.push_front(received);
+                false
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Closes the socket with this code, and waits until the server has closed its end: what came before that is returned.
+    pub async fn disconnect(mut self, code: CloseCode) -> Vec<Received> {
+        let reason = ws::CloseReason { code: code.0.into(), description: None };
+        self.write(ws::Message::Close(Some(reason)));
+        let mut rest = Vec::new();
+        loop {
+            match self.receive().await {
+                Received::End => return rest,
+                received => rest.push(received),
+            }
+        }
+    }
+
+    /// Loses the connection, without a Close.
+    pub fn lose(mut self) {
+        if let Some(to_server) = self.to_server.take() {
+            let _ = to_server.send(Err(PayloadError::Incomplete(None)));
+        }
+    }
+}

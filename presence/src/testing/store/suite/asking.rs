@@ -1,0 +1,143 @@
+//! Asking nodes to prune, and what they answer.
+
+#![expect(missing_docs, reason = "the names are sentences")]
+
+use std::time::Duration;
+
+use crate::{
+    name::{NodeId, PruneId},
+    store::{PruneRequest, Remains, Store},
+};
+
+use super::{super::ManualClock, LEASE, SECOND, crowd, is_fenced, let_die, node};
+
+const AGE: Duration = Duration::from_secs(60);
+
+/// Nodes with one presence each, and one without that is to ask.
+async fn nodes<const N: usize>(store: &dyn Store, names: [&str; N]) -> (NodeId, [NodeId; N]) {
+    let mut nodes = [NodeId::random(); N];
+    for (at, name) in names.into_iter().enumerate() {
+        nodes[at] = node(store, name).await;
+        let _ = crowd(store, nodes[at], name, 1).await;
+    }
+    (node(store, "asker").await, nodes)
+}
+
+async fn ask(store: &dyn Store, asker: NodeId, max_age: Duration) -> PruneId {
+    let request = PruneId::random();
+    store.ask_to_prune(asker, request, max_age).await.expect("it may ask");
+    request
+}
+
+async fn asked(store: &dyn Store, node: NodeId) -> Vec<PruneRequest> {
+    store.asked_to_prune(node).await.expect("reading works")
+}
+
+async fn answers(store: &dyn Store, request: PruneId) -> Vec<(String, Option<u64>)> {
+    let answers = store.prune_answers(request).await.expect("reading works");
+    answers.into_iter().map(|answer| (answer.name.into(), answer.pruned)).collect()
+}
+
+pub async fn a_node_that_is_asked_to_prune_answers_once(store: &dyn Store, _: &ManualClock) {
+    let (asker, [here, there]) = nodes(store, ["here", "there"]).await;
+    assert_eq!(asked(store, here).await, []);
+    let request = ask(store, asker, AGE).await;
+    assert_eq!(answers(store, request).await, [("here".into(), None), ("there".into(), None)]);
+    assert_eq!(asked(store, here).await, [PruneRequest { id: request, max_age: AGE }]);
+    store.answer_prune(here, request, 7).await.expect("it may answer");
+    store.answer_prune(here, request, 0).await.expect("the first answer may have been lost");
+    assert_eq!(asked(store, here).await, []);
+    assert_eq!(asked(store, there).await.len(), 1);
+    assert_eq!(answers(store, request).await, [("here".into(), Some(7)), ("there".into(), None)]);
+    let nodes: Vec<_> = store.prune_answers(request).await.expect("reading works").iter().map(|a| a.node).collect();
+    assert_eq!(nodes, [here, there]);
+}
+
+pub async fn an_age_is_passed_on_to_the_millisecond(store: &dyn Store, _: &ManualClock) {
+    let (asker, [here]) = nodes(store, ["here"]).await;
+    for millis in [0, 1, 1_500, u64::from(u32::MAX)] {
+        let request = ask(store, asker, Duration::from_millis(millis)).await;
+        assert_eq!(asked(store, here).await[0].max_age, Duration::from_millis(millis));
+        store.answer_prune(here, request, 0).await.expect("it may answer");
+    }
+}
+
+pub async fn only_live_nodes_that_answer_for_a_presence_are_asked(store: &dyn Store, time: &ManualClock) {
+    let former = node(store, "held").await;
+    let _ = crowd(store, former, "lobby", 1).await;
+    let judge = node(store, "judge").await;
+    let (_, [_, fenced, here]) = nodes(store, ["expired", "fenced", "here"]).await;
+    for live in [judge, here] {
+        time.advance(LEASE / 2 + SECOND);
+        store.renew(live, LEASE).await.expect("it lives");
+    }
+    store.renew(judge, LEASE).await.expect("it lives");
+    // The former life's presence is held and so nobody's, even while its node lives again.
+    let later = node(store, "held").await;
+    let held = store.clear(later, former, Remains::HoldAll(AGE), 10).await.expect("it may clear");
+    assert_eq!(held.handled, 1);
+    let asker = node(store, "asker").await;
+    let request = ask(store, asker, AGE).await;
+    assert_eq!(answers(store, request).await, [("here".into(), None)]);
+    assert!(store.fence(judge).await.expect("it may judge").contains(&fenced));
+    let request = ask(store, asker, AGE).await;
+    assert_eq!(answers(store, request).await, [("here".into(), None)]);
+}
+
+pub async fn asking_again_asks_those_that_came_to_life_and_nobody_twice(store: &dyn Store, _: &ManualClock) {
+    let (asker, [here]) = nodes(store, ["here"]).await;
+    let request = ask(store, asker, AGE).await;
+    store.answer_prune(here, request, 3).await.expect("it may answer");
+    let late = node(store, "late").await;
+    let _ = crowd(store, late, "late", 1).await;
+    store.ask_to_prune(asker, request, AGE).await.expect("it may ask");
+    assert_eq!(answers(store, request).await, [("here".into(), Some(3)), ("late".into(), None)]);
+    assert_eq!(asked(store, here).await, []);
+}
+
+pub async fn two_who_ask_at_once_get_answers_of_their_own(store: &dyn Store, _: &ManualClock) {
+    let (one, [here]) = nodes(store, ["here"]).await;
+    let other = node(store, "other asker").await;
+    let first = ask(store, one, AGE).await;
+    let second = ask(store, other, SECOND).await;
+    let requests = [PruneRequest { id: first, max_age: AGE }, PruneRequest { id: second, max_age: SECOND }];
+    assert_eq!(asked(store, here).await, requests, "the oldest first");
+    store.answer_prune(here, second, 2).await.expect("it may answer");
+    assert_eq!(answers(store, first).await, [("here".into(), None)]);
+    assert_eq!(answers(store, second).await, [("here".into(), Some(2))]);
+    assert_eq!(store.retire(other).await.expect("it may retire"), []);
+    assert_eq!(answers(store, second).await, []);
+    assert_eq!(asked(store, here).await, requests[..1]);
+}
+
+pub async fn a_request_ends_with_the_life_that_asked(store: &dyn Store, time: &ManualClock) {
+    let (asker, [here]) = nodes(store, ["here"]).await;
+    let request = ask(store, asker, AGE).await;
+    time.advance(LEASE + SECOND);
+    store.renew(here, LEASE).await.expect("it lives");
+    assert_eq!(asked(store, here).await, [], "its lease ran out");
+    assert_eq!(store.fence(here).await.expect("it may judge"), []);
+    assert_eq!(answers(store, request).await, [], "it is forgotten");
+    store.answer_prune(here, request, 1).await.expect("an answer that nobody waits for is nothing");
+    store.answer_prune(here, PruneId::random(), 1).await.expect("an answer that nobody waits for is nothing");
+    assert_eq!(answers(store, request).await, []);
+    assert!(is_fenced(&store.ask_to_prune(asker, request, AGE).await, asker, false));
+}
+
+pub async fn an_answer_outlives_the_node_that_gave_it(store: &dyn Store, _: &ManualClock) {
+    let (asker, [here, there]) = nodes(store, ["here", "there"]).await;
+    let request = ask(store, asker, AGE).await;
+    store.answer_prune(here, request, 5).await.expect("it may answer");
+    for node in [here, there] {
+        assert_eq!(store.retire(node).await.expect("it may retire").len(), 1);
+    }
+    assert_eq!(answers(store, request).await, [("here".into(), Some(5)), ("there".into(), None)]);
+}
+
+pub async fn a_fenced_life_does_not_answer(store: &dyn Store, time: &ManualClock) {
+    let (asker, [dead]) = nodes(store, ["dead"]).await;
+    let request = ask(store, asker, AGE).await;
+    assert_eq!(let_die(store, time, asker).await, [dead]);
+    assert!(is_fenced(&store.answer_prune(dead, request, 1).await, dead, false));
+    assert_eq!(answers(store, request).await, [("dead".into(), None)]);
+}

@@ -1,0 +1,118 @@
+//! Listing: every room and every node, as an operator sees them.
+
+#![expect(missing_docs, reason = "the names are sentences")]
+
+use std::{collections::HashSet, time::Duration};
+
+use crate::store::{NodeState, NodeSummary, Remains, RoomSummary, Store};
+
+use super::{
+    super::ManualClock, LEASE, SECOND, anonymous, change, commit, crowd, join, leave, let_die, node, of_user, room,
+};
+
+const GRACE: Duration = Duration::from_secs(20);
+
+async fn rooms(store: &dyn Store) -> Vec<RoomSummary> {
+    store.rooms().await.expect("listing works")
+}
+
+async fn nodes(store: &dyn Store) -> Vec<NodeSummary> {
+    store.nodes().await.expect("listing works")
+}
+
+pub async fn a_room_is_listed_with_who_is_in_it(store: &dyn Store, time: &ManualClock) {
+    assert_eq!(rooms(store).await, []);
+    let (dead, here) = (node(store, "here").await, node(store, "judge").await);
+    let three = [of_user(dead, "1", "ann"), of_user(dead, "2", "ann"), anonymous(dead, "3")];
+    let _ = change(store, dead, "lobby", three.iter().map(join)).await;
+    let _ = let_die(store, time, here).await;
+    let held = store.clear(here, dead, Remains::HoldAll(GRACE), 10).await.expect("it may clear");
+    assert_eq!(held.handled, 3);
+    let last = change(store, here, "lobby", [join(&of_user(here, "4", "Ann")), join(&anonymous(here, "5"))]).await;
+    let listed = rooms(store).await;
+    let [lobby] = &listed[..] else { panic!("one room: {listed:?}") };
+    assert_eq!((&lobby.room, lobby.epoch, lobby.version), (&last.room, last.epoch, last.version));
+    assert_eq!((lobby.users, lobby.anonymous, lobby.presences, lobby.held), (2, 2, 5, 3));
+}
+
+pub async fn rooms_are_listed_in_the_order_of_their_bytes_empty_ones_too(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    for name in ["b", "Z", "é", "a"] {
+        let _ = crowd(store, here, name, 1).await;
+    }
+    let _ = change(store, here, "nobody", []).await;
+    let listed = rooms(store).await;
+    let told: Vec<_> = listed.iter().map(|room| (room.room.as_str(), room.version.0, room.presences)).collect();
+    assert_eq!(told, [("Z", 1, 1), ("a", 1, 1), ("b", 1, 1), ("nobody", 0, 0), ("é", 1, 1)]);
+}
+
+pub async fn all_positions_are_those_of_every_room(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    let mut expected = HashSet::new();
+    for n in 0..30 {
+        let commit = change(store, here, &format!("room {n}"), [join(&anonymous(here, "a"))]).await;
+        expected.insert((commit.room, commit.epoch, commit.version));
+    }
+    let told = store.all_positions().await.expect("reading works");
+    assert_eq!(told.len(), 30);
+    assert_eq!(told.into_iter().collect::<HashSet<_>>(), expected);
+}
+
+pub async fn a_node_is_listed_with_its_age_its_lease_and_its_presences(store: &dyn Store, time: &ManualClock) {
+    let (there, here) = (node(store, "there").await, node(store, "here").await);
+    let _ = crowd(store, here, "lobby", 3).await;
+    time.advance(SECOND * 3);
+    store.renew(here, LEASE).await.expect("it lives");
+    time.advance(SECOND);
+    let listed = nodes(store).await;
+    let told: Vec<_> = listed.iter().map(|node| (node.name.as_str(), node.node, node.presences, node.held)).collect();
+    assert_eq!(told, [("here", here, 3, 0), ("there", there, 0, 0)]);
+    assert_eq!((listed[0].age, listed[0].state), (SECOND * 4, NodeState::Live { left: SECOND * 9 }));
+    assert_eq!((listed[1].age, listed[1].state), (SECOND * 4, NodeState::Live { left: SECOND * 6 }));
+}
+
+pub async fn registering_again_does_not_make_a_node_younger(store: &dyn Store, time: &ManualClock) {
+    let here = node(store, "here").await;
+    time.advance(SECOND * 3);
+    let name = nodes(store).await.remove(0).name;
+    assert_eq!(store.register(here, &name, LEASE).await.expect("it lives"), []);
+    let listed = nodes(store).await.remove(0);
+    assert_eq!((listed.age, listed.state), (SECOND * 3, NodeState::Live { left: LEASE }));
+}
+
+pub async fn a_lease_that_ran_out_is_listed_and_then_that_it_was_fenced(store: &dyn Store, time: &ManualClock) {
+    let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
+    let _ = crowd(store, dead, "lobby", 1).await;
+    time.advance(LEASE);
+    assert_eq!(nodes(store).await[0].state, NodeState::Live { left: Duration::ZERO });
+    time.advance(SECOND);
+    assert_eq!(nodes(store).await[0].state, NodeState::Expired { since: SECOND });
+    assert_eq!(store.fence(judge).await.expect("it may judge"), [dead]);
+    time.advance(SECOND * 2);
+    assert_eq!(nodes(store).await[0].state, NodeState::Fenced { since: SECOND * 2, superseded: false });
+    let batch = store.clear(judge, dead, Remains::HoldResumable(GRACE), 10).await.expect("it may clear");
+    assert_eq!(batch.handled, 1);
+    let listed = nodes(store).await;
+    assert_eq!(listed.iter().map(|node| node.node).collect::<Vec<_>>(), [judge], "it is forgotten");
+}
+
+pub async fn a_former_life_is_listed_under_the_name_that_it_lost(store: &dyn Store, time: &ManualClock) {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", 2).await;
+    let later = node(store, "here").await;
+    let held = store.clear(later, former, Remains::HoldAll(GRACE), 1).await.expect("it may clear");
+    assert_eq!(held.handled, 1);
+    time.advance(SECOND);
+    let listed = nodes(store).await;
+    let told: Vec<_> = listed.iter().map(|node| (node.name.as_str(), node.node, node.presences, node.held)).collect();
+    assert_eq!(told, [("here", former, 2, 1), ("here", later, 0, 0)]);
+    assert_eq!(listed[0].state, NodeState::Fenced { since: SECOND, superseded: true });
+}
+
+pub async fn who_leaves_is_no_longer_counted(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    let there = crowd(store, here, "lobby", 2).await;
+    let gone = commit(store, here, "lobby", [leave(&there[0])]).await.expect("it lives");
+    assert_eq!(gone.room, room("lobby"));
+    assert_eq!((rooms(store).await[0].presences, nodes(store).await[0].presences), (1, 1));
+}

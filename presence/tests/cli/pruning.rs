@@ -1,0 +1,227 @@
+//! `prune-presences`, beside nodes that live, are silent, or are dead.
+
+use std::{process::Stdio, time::Duration};
+
+use presence::{
+    Config, PruningSupervisor, Rooms,
+    clock::{Clock, Tick},
+    config::ConfigBuilder,
+    name::{NodeName, RoomName, UserId},
+    store::{NodeState, Store, Write},
+    testing::{bare::join_without_socket, store::ManualClock},
+};
+use serde_json::json;
+
+use super::{
+    command::{Ran, run, signal, until},
+    database::{Database, LEASE, change, crowd, node, presence, room},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn what_no_live_node_answers_for_is_pruned_by_the_tool_itself() {
+    let database = Database::new().await;
+    let past = database.ago(SECOND * 100);
+    let dead = node(&past, "dead").await;
+    crowd(&past, dead, "lobby", 3).await;
+    let recent = database.ago(SECOND * 80);
+    crowd(&recent, dead, "bar", 2).await;
+    let pruned = database.run(&["prune-presences", "--age", "90s", "--wait", "100ms"]).done();
+    assert_eq!(pruned, "held or of no live node: pruned 3\npruned 3 presences not seen for 1m 30s\n");
+    let snapshot = database.store.load(&room("lobby")).await.unwrap().unwrap();
+    assert_eq!((snapshot.version.0, snapshot.presences.len()), (2, 0));
+    // The other name, and the setting of the nodes.
+    let mut command = database.command(&["prune-presence", "--wait=0", "--json"]);
+    command.env("PRESENCE_MAX_AGE", "1m 15s");
+    let expected = json!({"max_age_ms": 75_000, "pruned": 2, "nodes": [], "orphaned": 2});
+    assert_eq!(run(command).json(), expected);
+    let nothing = json!({"max_age_ms": 60_000, "pruned": 0, "nodes": [], "orphaned": 0});
+    assert_eq!(database.run(&["prune-presences", "--json"]).json(), nothing, "there is nobody to wait for");
+    let nodes = database.store.nodes().await.unwrap();
+    assert_eq!(nodes.iter().map(|node| node.node).collect::<Vec<_>>(), [dead], "no trace of the tool's own lives");
+}
+
+#[tokio::test]
+async fn a_node_whose_lease_ran_out_has_time_to_come_back() {
+    let database = Database::new().await;
+    let past = database.ago(LEASE * 2);
+    let here = node(&past, "here").await;
+    crowd(&past, here, "lobby", 3).await;
+    let mut child = database.command(&["prune-presences", "--age=1s", "--wait=60s", "--json"]);
+    let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the tool is a node", async || database.store.nodes().await.unwrap().len() == 2).await;
+    // As after an outage of the database: nobody fenced it, and it renews its lease.
+    database.store.renew(here, LEASE).await.unwrap();
+    until("it is asked", async || !database.store.asked_to_prune(here).await.unwrap().is_empty()).await;
+    let request = database.store.asked_to_prune(here).await.unwrap()[0];
+    assert_eq!(request.max_age, SECOND);
+    database.store.answer_prune(here, request.id, 2).await.unwrap();
+    let pruned = Ran::from(child.wait_with_output().unwrap()).json();
+    let asked = json!([{"node": "here", "node_id": here, "outcome": "answered", "pruned": 2}]);
+    assert_eq!(pruned, json!({"max_age_ms": 1000, "pruned": 2, "nodes": asked, "orphaned": 0}));
+}
+
+#[tokio::test]
+async fn a_live_node_that_does_not_answer_is_named_and_its_presences_stay() {
+    let database = Database::new().await;
+    let past = database.ago(LEASE / 2);
+    let here = node(&past, "silent").await;
+    crowd(&past, here, "lobby", 3).await;
+    let ran = database.run(&["prune-presences", "--age=1s", "--wait=300ms"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(4), "error: node `silent` did not answer within 300ms\n"));
+    assert_eq!(
+        ran.out,
+        "node silent: no answer\nheld or of no live node: pruned 0\npruned 0 presences not seen for 1s\n"
+    );
+    let ran = database.run(&["prune-presences", "--age=1s", "--wait=0", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &document["nodes"][0]["outcome"]), (Some(4), &json!("silent")));
+    assert_eq!(document["nodes"][0]["pruned"], json!(null));
+    assert_eq!(database.store.load(&room("lobby")).await.unwrap().unwrap().presences.len(), 3);
+    assert_eq!(database.store.asked_to_prune(here).await.unwrap(), [], "the request ended with the tool");
+}
+
+#[tokio::test]
+async fn a_node_that_ends_while_it_is_asked_is_not_waited_for() {
+    let database = Database::new().await;
+    let here = node(&database.store, "here").await;
+    crowd(&database.store, here, "lobby", 3).await;
+    let mut child = database.command(&["prune-presences", "--wait=60s"]);
+    let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("it is asked", async || !database.store.asked_to_prune(here).await.unwrap().is_empty()).await;
+    database.store.retire(here).await.unwrap();
+    let told = Ran::from(child.wait_with_output().unwrap()).done();
+    assert!(told.starts_with("node here: ended before it answered\n"), "{told}");
+}
+
+#[tokio::test]
+async fn one_that_is_stopped_retires_and_takes_its_request_back() {
+    let database = Database::new().await;
+    let here = node(&database.store, "here").await;
+    crowd(&database.store, here, "lobby", 1).await;
+    for (sent, code, name) in [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM")] {
+        let mut child = database.command(&["prune-presences", "--wait=60s"]);
+        let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until("the node is asked", async || !database.store.asked_to_prune(here).await.unwrap().is_empty()).await;
+        signal(child.id(), sent);
+        let error = Ran::from(child.wait_with_output().unwrap()).failed(code);
+        assert_eq!(error, format!("error: stopped by {name} before it was done\n"));
+        assert_eq!(database.store.nodes().await.unwrap().len(), 1);
+        assert_eq!(database.store.asked_to_prune(here).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_killed_is_a_dead_node_without_presences() {
+    let database = Database::new().await;
+    let here = node(&database.store, "here").await;
+    crowd(&database.store, here, "lobby", 1).await;
+    let mut child = database.command(&["prune-presences", "--wait=60s"]);
+    let mut child = child.stdout(Stdio::null()).spawn().unwrap();
+    until("the node is asked", async || !database.store.asked_to_prune(here).await.unwrap().is_empty()).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let nodes = database.store.nodes().await.unwrap();
+    let left = nodes.iter().find(|node| node.node != here).unwrap();
+    assert!(left.name.as_str().starts_with("presence-cli:"), "{left:?}");
+    assert!(matches!(left.state, NodeState::Live { .. }) && left.presences == 0, "{left:?}");
+    let later = database.ahead(SECOND * 15);
+    assert_eq!(later.asked_to_prune(here).await.unwrap(), [], "nobody waits for the answer");
+    assert_eq!(later.fence(here).await.unwrap(), [], "there is nothing to clear");
+    assert_eq!(later.nodes().await.unwrap().len(), 1, "it is forgotten");
+}
+
+/// A node in this process and on this database, whose clock runs ahead by what a test adds.
+async fn live(database: &Database, config: ConfigBuilder, ahead: &ManualClock) -> Rooms {
+    let (system, ahead) = (Clock::system(), ahead.clock());
+    let clock = Clock::new(move || Tick(system.now().0 + ahead.now().0));
+    let rooms = Rooms::with_clock(config.build().unwrap(), database.ago(Duration::ZERO), clock);
+    PruningSupervisor::spawn(&rooms, NodeName::new("web-1").unwrap());
+    rooms.ready().await;
+    rooms
+}
+
+fn sweeps_often() -> ConfigBuilder {
+    Config::builder().sweep_interval(Duration::from_millis(50))
+}
+
+async fn join(rooms: &Rooms, room: &RoomName, user: &str) {
+    let mut changes = rooms.changes_of(room);
+    join_without_socket(rooms, room, Some(UserId::new(user).unwrap())).await.unwrap();
+    let _ = changes.next().await;
+}
+
+/// Runs the tool without standing in the way of what lives on this thread.
+async fn beside(database: &Database, arguments: &'static [&'static str]) -> Ran {
+    let command = database.command(arguments);
+    actix_web::rt::task::spawn_blocking(move || run(command)).await.unwrap()
+}
+
+#[actix_web::test]
+async fn a_live_node_prunes_by_its_own_clock_and_answers_with_its_count() {
+    let database = Database::new().await;
+    let ahead = ManualClock::new();
+    let rooms = live(&database, sweeps_often(), &ahead).await;
+    let lobby = room("lobby");
+    for user in ["ann", "bob"] {
+        join(&rooms, &lobby, user).await;
+    }
+    // Less than the 15 s after which the database would learn of a touch: only the node itself can know.
+    ahead.advance(SECOND * 10);
+    join(&rooms, &lobby, "eve").await;
+    let node = rooms.node().unwrap();
+    let ran = beside(&database, &["prune-presences", "--age", "9s", "--json"]).await.json();
+    let asked = json!([{"node": "web-1", "node_id": node, "outcome": "answered", "pruned": 2}]);
+    assert_eq!(ran, json!({"max_age_ms": 9000, "pruned": 2, "nodes": asked, "orphaned": 0}));
+    assert_eq!(rooms.users(&lobby).await.unwrap(), [UserId::new("eve").unwrap()]);
+    let text = beside(&database, &["prune-presences"]).await.done();
+    assert_eq!(text, "node web-1: pruned 0\nheld or of no live node: pruned 0\npruned 0 presences not seen for 1m\n");
+    rooms.shutdown().await;
+}
+
+#[actix_web::test]
+async fn runs_at_once_get_answers_of_their_own_and_count_each_presence_once() {
+    let database = Database::new().await;
+    let ahead = ManualClock::new();
+    let rooms = live(&database, sweeps_often(), &ahead).await;
+    for name in ["lobby", "bar"] {
+        join(&rooms, &room(name), "ann").await;
+    }
+    ahead.advance(SECOND * 10);
+    let runs = (0..4).map(|_| beside(&database, &["prune-presences", "--age", "5s", "--json"]));
+    let documents = futures_util::future::join_all(runs).await.into_iter().map(Ran::json);
+    let mut counts: Vec<_> = documents
+        .map(|document| {
+            // One that came when all had gone had nobody to ask.
+            let asked = document["nodes"].as_array().unwrap();
+            assert!(asked.iter().all(|node| node["outcome"] == "answered"), "{document}");
+            document["pruned"].as_u64().unwrap()
+        })
+        .collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 0, 0, 2]);
+    rooms.shutdown().await;
+}
+
+#[actix_web::test]
+async fn a_running_node_notices_what_the_tool_removed_at_its_next_look() {
+    let database = Database::new().await;
+    let past = database.ago(LEASE * 2);
+    let dead = node(&past, "dead").await;
+    change(&past, dead, "lobby", [Write::Join(presence(dead, "a", "ann"))]).await;
+    // It sweeps too rarely to answer; what is dead is the tool's own to remove all the same.
+    let config = Config::builder().sweep_interval(SECOND * 600).reconcile_interval(Duration::from_millis(50));
+    let rooms = live(&database, config, &ManualClock::new()).await;
+    let lobby = room("lobby");
+    join(&rooms, &lobby, "bob").await;
+    assert_eq!(rooms.users(&lobby).await.unwrap().len(), 2);
+    let ran = beside(&database, &["prune-presences", "--age=60s", "--wait=100ms"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (Some(4), "error: node `web-1` did not answer within 100ms\n"));
+    assert_eq!(
+        ran.out,
+        "node web-1: no answer\nheld or of no live node: pruned 1\npruned 1 presence not seen for 1m\n"
+    );
+    until("the node has noticed", async || rooms.users(&lobby).await.unwrap().len() == 1).await;
+    rooms.shutdown().await;
+}
