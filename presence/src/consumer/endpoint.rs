@@ -1,10 +1,10 @@
 //! From an HTTP request to a socket.
 
-use std::{cell::Cell, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
+use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
 
 use actix::{Actor, Addr, AsyncContext, Context};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web::Payload};
-use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -131,9 +131,11 @@ impl Upgrade {
         }
         if let Some(authenticate) = self.authenticate.take() {
             let limit = self.rooms.config().handshake_timeout();
-            match tokio::time::timeout(limit, authenticate(req.clone())).await {
-                Ok(Ok(user)) => self.user = user,
-                Ok(Err(error)) => return refuse(&error),
+            let authenticated = AssertUnwindSafe(async { authenticate(req.clone()).await }).catch_unwind();
+            match tokio::time::timeout(limit, authenticated).await {
+                Ok(Ok(Ok(user))) => self.user = user,
+                Ok(Ok(Err(error))) => return refuse(&error),
+                Ok(Err(_)) => return refuse(&Error::other("`authenticate` panicked")),
                 Err(_) => return refuse(&Error::other("to authenticate took longer than `handshake_timeout`")),
             }
         }

@@ -177,6 +177,31 @@ async fn a_shutdown_during_a_slow_connect_answers_it_with_503_and_when_to_come_b
     assert_eq!(host.refused("bob", "").await.status, 503, "nobody is let in any more");
 }
 
+async fn wild(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+    let upgrade = presence::Upgrade::new(&rooms).authenticate(|_| async { panic!("told to panic") });
+    upgrade.start(Open, &req, body).await
+}
+
+#[tokio::test]
+async fn an_authentication_that_panics_is_answered_with_500() {
+    // The connection was dropped without an answer.
+    let route = |services: &mut web::ServiceConfig| {
+        services.route("/wild", web::get().to(wild));
+    };
+    let host = Host::plan().route(route).start().await;
+    assert_eq!(host.head("/wild", &[]).await.status, 500);
+    host.empty().await;
+}
+
+/// Accepts whatever comes.
+struct Open;
+
+impl presence::Consumer for Open {
+    async fn receive(&mut self, _: &mut presence::Socket, _: presence::Frame) -> presence::Result<()> {
+        Ok(())
+    }
+}
+
 /// Waits in `authenticate`, and then accepts whatever comes.
 async fn late(
     req: HttpRequest,
@@ -184,12 +209,6 @@ async fn late(
     rooms: web::Data<Rooms>,
     strings: web::Data<Strings>,
 ) -> HttpResponse {
-    struct Open;
-    impl presence::Consumer for Open {
-        async fn receive(&mut self, _: &mut presence::Socket, _: presence::Frame) -> presence::Result<()> {
-            Ok(())
-        }
-    }
     let upgrade = presence::Upgrade::new(&rooms).authenticate(move |_| {
         let strings = strings.clone();
         async move {
