@@ -1,10 +1,10 @@
 //! From an HTTP request to a socket.
 
-use std::{cell::Cell, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
+use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
 
 use actix::{Actor, Addr, AsyncContext, Context};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web::Payload};
-use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -12,7 +12,9 @@ use crate::{
     Consumer, Error, Result, Rooms, Socket,
     name::UserId,
     room::{
+        close_code,
         hub::HubSocket,
+        message::ToConnection,
         outbox::{Bounds, Outbound, Outbox},
         touch::Touch,
     },
@@ -123,6 +125,9 @@ impl Upgrade {
         if let Err(refused) = handshake(req, &[]) {
             return *refused;
         }
+        if has_body(req) {
+            return HttpResponse::BadRequest().body("a handshake has no body");
+        }
         if !self.origins.admit(req) {
             return HttpResponse::Forbidden().body("this origin is not allowed");
         }
@@ -131,9 +136,11 @@ impl Upgrade {
         }
         if let Some(authenticate) = self.authenticate.take() {
             let limit = self.rooms.config().handshake_timeout();
-            match tokio::time::timeout(limit, authenticate(req.clone())).await {
-                Ok(Ok(user)) => self.user = user,
-                Ok(Err(error)) => return refuse(&error),
+            let authenticated = AssertUnwindSafe(async { authenticate(req.clone()).await }).catch_unwind();
+            match tokio::time::timeout(limit, authenticated).await {
+                Ok(Ok(Ok(user))) => self.user = user,
+                Ok(Ok(Err(error))) => return refuse(&error),
+                Ok(Err(_)) => return refuse(&Error::other("`authenticate` panicked")),
                 Err(_) => return refuse(&Error::other("to authenticate took longer than `handshake_timeout`")),
             }
         }
@@ -214,6 +221,10 @@ impl Upgrade {
         let connection = addr.clone().recipient();
         outbox.belongs_to(connection.clone());
         hub.sockets.borrow_mut().enter(channel.name().clone(), HubSocket { outbox: outbox.clone(), connection });
+        if rooms.is_shutting_down() {
+            // It began after this one was let in, and may have closed all there were before this one was there.
+            addr.do_send(ToConnection::Close { code: close_code::RESTARTING, reason: "the node is restarting" });
+        }
         if let Some(socket) = socket {
             actix_web::rt::spawn(run(consumer, socket, inbox, decided));
         }
@@ -229,6 +240,12 @@ fn without_kill_switch() -> KillSwitch {
         );
     }
     KillSwitch::default()
+}
+
+/// Whether a body is announced. Frames would be read from within it, and the server would wait for its end for ever.
+fn has_body(req: &HttpRequest) -> bool {
+    let length = req.headers().get(header::CONTENT_LENGTH);
+    req.headers().contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 /// Whether the client offered this subprotocol.

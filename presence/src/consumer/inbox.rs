@@ -73,7 +73,7 @@ impl Inbox {
         if self.ended.get().is_some() {
             return;
         }
-        if self.events.get() >= MAX_EVENTS {
+        if self.events.get() >= MAX_EVENTS && matches!(job, Job::Event(_)) {
             warn!("a consumer is too far behind and loses an event");
             return;
         }

@@ -2,7 +2,7 @@
 //! is followed by its leave.
 
 use super::host::{Host, told};
-use super::puppet::Did;
+use super::puppet::{Did, Strings};
 use crate::support::frame::{Frame, Raw};
 use crate::support::socket::Upgrade;
 use crate::support::{BOUND, millis, within};
@@ -177,6 +177,64 @@ async fn a_shutdown_during_a_slow_connect_answers_it_with_503_and_when_to_come_b
     assert_eq!(host.refused("bob", "").await.status, 503, "nobody is let in any more");
 }
 
+async fn wild(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+    let upgrade = presence::Upgrade::new(&rooms).authenticate(|_| async { panic!("told to panic") });
+    upgrade.start(Open, &req, body).await
+}
+
+#[tokio::test]
+async fn an_authentication_that_panics_is_answered_with_500() {
+    // The connection was dropped without an answer.
+    let route = |services: &mut web::ServiceConfig| {
+        services.route("/wild", web::get().to(wild));
+    };
+    let host = Host::plan().route(route).start().await;
+    assert_eq!(host.head("/wild", &[]).await.status, 500);
+    host.empty().await;
+}
+
+/// Accepts whatever comes.
+struct Open;
+
+impl presence::Consumer for Open {
+    async fn receive(&mut self, _: &mut presence::Socket, _: presence::Frame) -> presence::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits in `authenticate`, and then accepts whatever comes.
+async fn late(
+    req: HttpRequest,
+    body: web::Payload,
+    rooms: web::Data<Rooms>,
+    strings: web::Data<Strings>,
+) -> HttpResponse {
+    let upgrade = presence::Upgrade::new(&rooms).authenticate(move |_| {
+        let strings = strings.clone();
+        async move {
+            strings.tell("late", Did::Began("wait".into()));
+            strings.pass("late").await;
+            Ok(None)
+        }
+    });
+    upgrade.start(Open, &req, body).await
+}
+
+#[tokio::test]
+async fn a_socket_that_is_let_in_while_a_shutdown_begins_is_turned_away_as_well() {
+    // Those that were there had been closed, and nobody closed this one.
+    let route = |services: &mut web::ServiceConfig| {
+        services.route("/late", web::get().to(late));
+    };
+    let mut host = Host::plan().route(route).start().await;
+    let late = Upgrade::to("/late").send(host.address).await.unwrap();
+    host.saw("late", Did::Began("wait".into())).await;
+    let rooms = host.rooms.clone();
+    within(BOUND, "a shutdown", async move { rooms.shutdown().await }).await;
+    host.strings.open("late");
+    assert_eq!(late.answered().await.expect_err("a refusal").status, 503);
+}
+
 #[tokio::test]
 async fn a_reset_right_after_the_101_is_an_accepted_socket_that_was_lost() {
     let mut host = Host::start().await;
@@ -199,6 +257,17 @@ async fn frames_sent_with_the_handshake_wait_for_the_consumer() {
         assert_eq!(ann.next().await, Frame::Text(n.to_string()));
     }
     ann.leave().await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_handshake_with_a_body_is_refused() {
+    // Its frames would have been read from within the body; its connection would never have been closed.
+    let host = Host::start().await;
+    for header in [("Transfer-Encoding", "chunked"), ("Content-Length", "5")] {
+        assert_eq!(host.head("/puppet?name=ann", &[header]).await.status, 400, "{header:?}");
+    }
+    assert_eq!(host.head("/puppet?name=ann", &[("Content-Length", "0")]).await.status, 101, "none at all");
     host.empty().await;
 }
 

@@ -26,7 +26,7 @@ async fn after_a_thousand_sockets_of_all_kinds_nothing_is_left() {
 
 async fn come_and_go() {
     let config = |config: presence::config::ConfigBuilder| {
-        config.close_timeout(millis(300)).write_timeout(millis(500)).handler_timeout(millis(200))
+        config.close_timeout(millis(300)).write_timeout(millis(500)).handler_timeout(millis(100))
     };
     let mut host = Host::plan().config(config).workers(2).start().await;
     // Whatever is made once is made now.
@@ -44,17 +44,18 @@ async fn come_and_go() {
     assert!(grown < 1536, "{grown} KiB more after a thousand sockets");
 }
 
-/// So many sockets, twenty at a time, until all of them are gone.
+/// So many sockets, fifty at a time, until all of them are gone.
 async fn round(host: &mut Host, numbers: std::ops::Range<usize>) {
     let numbers: Vec<_> = numbers.collect();
-    for twenty in numbers.chunks(20) {
-        join_all(twenty.iter().map(|n| one(host, *n))).await;
-        for n in twenty {
+    for some in numbers.chunks(50) {
+        join_all(some.iter().map(|n| one(host, *n))).await;
+        for n in some {
             if n % 13 == 4 {
                 host.saw(&n.to_string(), Did::ConnectDropped).await;
             }
         }
     }
+    unread(host).await;
     host.empty().await;
     for n in numbers {
         let ends = host.count(&n.to_string(), |did| matches!(did, Did::Disconnecting(_)));
@@ -62,6 +63,31 @@ async fn round(host: &mut Host, numbers: std::ops::Range<usize>) {
         assert!(ends == usize::from(accepted) || n % 13 == 6, "socket {n} of kind {} ended {ends} times", n % 13);
         host.did(&n.to_string());
     }
+}
+
+/// Sockets that do not read, and sockets that closed in order and yet keep their end of the connection.
+async fn unread(host: &mut Host) {
+    let before = held("fd");
+    let mut stuck = Vec::new();
+    for _ in 0..10 {
+        let upgrade = host.upgrade("stuck", "join lobby").receive_buffer(4096);
+        let mut socket = upgrade.open(host.address).await.unwrap();
+        socket.text("burst 400 65536").await;
+        stuck.push(socket);
+        let mut socket = host.open("stuck", "join lobby").await;
+        socket.close(1000).await;
+        assert_eq!(socket.closing().await, Some(1000));
+        stuck.push(socket);
+    }
+    // Only our own ends are left.
+    eventually(secs(20), "the server's descriptors of unread sockets to be closed", async || {
+        let now = held("fd");
+        if now <= before + stuck.len() { Ok(()) } else { Err(format!("{now}, {before} before")) }
+    })
+    .await;
+    drop(stuck);
+    host.empty().await;
+    host.did("stuck");
 }
 
 /// A socket of one kind, from its beginning to its end.

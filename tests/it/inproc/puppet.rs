@@ -54,6 +54,15 @@ impl Strings {
         gates.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(0))).clone()
     }
 
+    pub(super) fn tell(&self, name: &str, did: Did) {
+        drop(self.told.send((name.to_owned(), did)));
+    }
+
+    /// Waits at a gate until it is opened.
+    pub(super) async fn pass(&self, gate: &str) {
+        self.gate(gate).acquire().await.unwrap().forget();
+    }
+
     /// Lets one through that waits at this gate, or will.
     pub(super) fn open(&self, gate: &str) {
         self.gate(gate).add_permits(1);
@@ -75,7 +84,7 @@ impl Puppet {
     }
 
     pub(super) fn tell(&self, did: Did) {
-        drop(self.strings.told.send((self.name.clone(), did)));
+        self.strings.tell(&self.name, did);
     }
 
     /// Does the steps, which are separated by `;`, up to the first that fails.
@@ -158,7 +167,7 @@ impl Puppet {
             // Until the test opens the gate.
             "wait" => {
                 self.tell(Did::Began(step.to_owned()));
-                self.strings.gate(first).acquire().await.unwrap().forget();
+                self.strings.pass(first).await;
             }
             // Holds up the whole thread, as a consumer should never do.
             "block" => {
