@@ -90,8 +90,8 @@ pub(crate) enum ToRoom {
     Committed(Committed),
     /// The room changed by another hand: a sweep, or another node.
     Changed(RoomCommit),
-    /// The database was read.
-    Loaded(Result<Option<Snapshot>, StoreError>),
+    /// The database was read: in the reading with this number.
+    Loaded(u64, Result<Option<Snapshot>, StoreError>),
     /// Where the database says the room stands; `None`: it has no such room.
     Position(Option<(Epoch, Version)>),
     /// This node has a new life: its presences must be made its own again.
@@ -103,6 +103,9 @@ pub(crate) enum ToRoom {
     /// Fail, to show that it does no harm.
     #[cfg(any(test, feature = "testing"))]
     Panic,
+    /// Fail while the model changes, so that it cannot be trusted.
+    #[cfg(test)]
+    PanicInModel,
     /// Make the child of this presence fail.
     #[cfg(any(test, feature = "testing"))]
     PanicChild(PresenceId),
@@ -117,6 +120,13 @@ pub(crate) struct Committed {
     /// Those that may have been done by an earlier attempt, whose answer was lost.
     pub(crate) retried: HashSet<PresenceId>,
     pub(crate) result: Result<RoomCommit, StoreError>,
+}
+
+impl ToRoom {
+    /// Whether it is about presences of this node, so that it has to wait while those are being found out.
+    pub(crate) const fn is_about_ours(&self) -> bool {
+        matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Update { .. } | Self::Prune { .. } | Self::Rejoin)
+    }
 }
 
 /// Who of a room is on one hub.

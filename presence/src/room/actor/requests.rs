@@ -82,12 +82,8 @@ impl RoomActor {
         if let Some(local) = self.drop_local(id) {
             said = (!local.unsaid).then_some(local.presence);
         }
-        self.take_out(
-            id,
-            channel,
-            Leaving { cause: Cause::Left, after: 0, replies: reply.into_iter().collect(), said },
-            ctx,
-        );
+        let replies = reply.into_iter().collect();
+        self.take_out(id, Leaving { channel, cause: Cause::Left, after: 0, replies, said }, ctx);
     }
 
     pub(super) fn update(
@@ -181,7 +177,7 @@ impl RoomActor {
             let (reply, done) = oneshot::channel();
             committed.push(done);
             let (channel, replies, said) = (presence.channel.clone(), vec![reply], (!unsaid).then_some(presence));
-            self.take_out(id, channel, Leaving { cause: Cause::Pruned, after: 0, replies, said }, ctx);
+            self.take_out(id, Leaving { channel, cause: Cause::Pruned, after: 0, replies, said }, ctx);
         }
         let on_stale = self.rooms.config().on_stale();
         for (hub, channels) in by_hub.into_values() {
@@ -207,13 +203,7 @@ impl RoomActor {
     }
 
     /// Has the store remove the presence; that it left is announced when it has.
-    pub(super) fn take_out(
-        &mut self,
-        id: PresenceId,
-        channel: ChannelName,
-        mut leaving: Leaving,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn take_out(&mut self, id: PresenceId, mut leaving: Leaving, ctx: &mut Context<Self>) {
         for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
             let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
         }
@@ -221,7 +211,8 @@ impl RoomActor {
             leaving.replies.extend(before.replies);
             leaving.said = leaving.said.or(before.said);
         }
-        match self.rooms.writer().submit(&self.name, &ctx.address(), Write::Leave { id, channel }) {
+        let write = Write::Leave { id, channel: leaving.channel.clone() };
+        match self.rooms.writer().submit(&self.name, &ctx.address(), write) {
             Ok(Submitted::Waits(after)) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
             Ok(Submitted::CancelledOut) => leaving.replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
             Err(_) => unreachable!("leaves are always taken"),
