@@ -44,6 +44,8 @@ pub(crate) struct RoomActor {
     under_way: Arc<AtomicUsize>,
     state: State,
     loading: bool,
+    /// The number of the last reading of the database.
+    reading: u64,
     /// The database was ahead of us, and until when we wait for what is under way.
     behind: Option<(Option<(Epoch, Version)>, Tick)>,
     /// The hubs that have still to say who is on them, and until when we wait for them.
@@ -72,6 +74,7 @@ impl RoomActor {
             under_way,
             state,
             loading: false,
+            reading: 0,
             behind: None,
             reports: None,
             used,
@@ -135,6 +138,10 @@ impl RoomActor {
     }
 
     fn act(&mut self, message: ToRoom, ctx: &mut Context<Self>) {
+        if self.reports.is_some() && message.is_about_ours() {
+            self.state.held.push_back(message);
+            return;
+        }
         match message {
             ToRoom::Join { presence, hub, touch, reply } => self.join(presence, hub, touch, reply, ctx),
             ToRoom::Leave { id, channel, reply } => self.leave(id, channel, reply, ctx),
@@ -161,7 +168,7 @@ impl RoomActor {
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
             ToRoom::Changed(commit) => self.apply(commit, ctx),
             ToRoom::Removed(commit, close) => self.removed(commit, close, ctx),
-            ToRoom::Loaded(result) => self.loaded(result, ctx),
+            ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
             ToRoom::Position(position) => {
                 let until = self.rooms.now().after(self.rooms.config().hold_window());
                 self.compare(position, until);
@@ -174,6 +181,11 @@ impl RoomActor {
             ToRoom::Tick => self.prune_stale(ctx),
             #[cfg(any(test, feature = "testing"))]
             ToRoom::Panic => panic!("a room was told to fail"),
+            #[cfg(test)]
+            ToRoom::PanicInModel => {
+                self.in_model = true;
+                panic!("a room was told to fail in its model");
+            }
             #[cfg(any(test, feature = "testing"))]
             ToRoom::PanicChild(id) => {
                 if let Some(local) = self.state.locals.get(&id) {
@@ -196,7 +208,7 @@ impl RoomActor {
             }
         }
         if self.reports.as_ref().is_some_and(|(hubs, until)| hubs.is_empty() || *until <= now) {
-            self.reports = None;
+            self.recovered(ctx);
         }
         // After a fault nothing is told before it is known who is there, and who is where.
         let recovering = self.reports.is_some() || !self.state.known;

@@ -4,7 +4,7 @@
 //! thread, where that costs a reference count. What a room tells a hub arrives in order: first frames, notices and
 //! broadcasts never overtake one another.
 //!
-//! A message during which the hub panics is delivered once more, to those who have not had it yet; then it is dropped.
+//! A message during which the hub panics is delivered to those who have not had it yet, as long as there are any.
 
 use std::{
     cell::RefCell,
@@ -69,6 +69,8 @@ pub(crate) struct Sockets {
     groups: HashMap<GroupName, HashMap<ChannelName, GroupMember>>,
     /// The groups of each socket that is in one.
     grouped: HashMap<ChannelName, HashSet<GroupName>>,
+    /// How often any socket was served. Grows before it is, so that one at which the hub panics is not served again.
+    served: u64,
 }
 
 struct GroupMember {
@@ -124,8 +126,10 @@ impl Sockets {
     /// The members of a group that have not had the message with this number. They have it from here on.
     fn group(&mut self, group: &GroupName, number: u64) -> impl Iterator<Item = &Known> {
         let members = self.groups.get_mut(group).into_iter().flat_map(HashMap::values_mut);
+        let served = &mut self.served;
         members.filter(move |member| member.had < number).map(move |member| {
             member.had = number;
+            *served += 1;
             &member.socket
         })
     }
@@ -164,12 +168,16 @@ impl Handler<ToHub> for HubActor {
 
     fn handle(&mut self, mut message: ToHub, ctx: &mut Self::Context) {
         self.number += 1;
-        for _ in 0..2 {
+        let mut again = true;
+        while again {
+            let before = self.sockets.borrow().served;
             let delivered = catch_unwind(AssertUnwindSafe(|| self.deliver(&mut message, ctx)));
             if delivered.is_ok() {
                 return;
             }
             error!(hub = self.id, "a hub failed; it goes on with those who have not had the message");
+            // It ends in any case: nobody is served twice.
+            again = self.sockets.borrow().served > before;
         }
     }
 }
@@ -184,6 +192,7 @@ impl HubActor {
                 let Some(room) = sockets.rooms.get_mut(room) else { return };
                 for member in room.members.values_mut().filter(|member| member.had < number) {
                     member.had = number;
+                    sockets.served += 1;
                     member.socket.outbox.push(frames, Some(pressure));
                 }
             }
@@ -191,6 +200,7 @@ impl HubActor {
                 let Some(room) = sockets.rooms.get_mut(room) else { return };
                 for member in room.members.values_mut().filter(|member| member.had < number) {
                     member.had = number;
+                    sockets.served += 1;
                     member.socket.connection.do_send(ToConnection::Event(event.clone()));
                 }
             }
@@ -279,6 +289,7 @@ impl Sockets {
             self.rooms.entry(name.clone()).or_insert_with(|| Room { announced: *announced, members: HashMap::new() });
         for member in room.members.values_mut().filter(|member| member.had < number) {
             member.had = number;
+            self.served += 1;
             if let (true, Some(first)) = (*renew, &*first) {
                 let (shared, tail) = first.pieces(member.presence.id);
                 member.socket.outbox.push_first(shared, tail);
@@ -287,15 +298,17 @@ impl Sockets {
             }
         }
         room.announced = *announced;
-        for Joiner { presence, touch, replies, .. } in joiners.drain(..) {
+        while let Some(Joiner { presence, touch, replies, .. }) = joiners.pop() {
+            self.served += 1;
             // A socket that is gone has left, or is about to; its leave is on its way to the room.
             if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
-                if let Some(first) = &*first {
-                    let (shared, tail) = first.pieces(presence.id);
-                    socket.outbox.push_first(shared, tail);
-                }
+                let outbox = Rc::clone(&socket.outbox);
                 let member = Member { socket, touch, had: number, presence: presence.clone() };
                 room.members.insert(presence.channel.clone(), member);
+                if let Some(first) = &*first {
+                    let (shared, tail) = first.pieces(presence.id);
+                    outbox.push_first(shared, tail);
+                }
             }
             replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
         }

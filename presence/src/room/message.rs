@@ -107,8 +107,8 @@ pub(crate) enum ToRoom {
     Changed(RoomCommit),
     /// Those who left in this were removed on purpose, although their sockets are open. With a code, these are closed.
     Removed(RoomCommit, Option<(u16, &'static str)>),
-    /// The database was read.
-    Loaded(Result<Option<Snapshot>, StoreError>),
+    /// The database was read: in the reading with this number.
+    Loaded(u64, Result<Option<Snapshot>, StoreError>),
     /// Where the database says the room stands; `None`: it has no such room.
     Position(Option<(Epoch, Version)>),
     /// This node has a new life: its presences must be made its own again.
@@ -120,9 +120,19 @@ pub(crate) enum ToRoom {
     /// Fail, to show that it does no harm.
     #[cfg(any(test, feature = "testing"))]
     Panic,
+    /// Fail while the model changes, so that it cannot be trusted.
+    #[cfg(test)]
+    PanicInModel,
     /// Make the child of this presence fail.
     #[cfg(any(test, feature = "testing"))]
     PanicChild(PresenceId),
+}
+
+impl ToRoom {
+    /// Whether it is about presences of this node, so that it has to wait while those are being found out.
+    pub(crate) const fn is_about_ours(&self) -> bool {
+        matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Update { .. } | Self::Prune { .. } | Self::Rejoin)
+    }
 }
 
 /// Who of a room is on one hub.

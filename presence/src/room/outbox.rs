@@ -161,10 +161,17 @@ impl Outbox {
 
     /// Adds a first frame, which does not count against the bound.
     pub(crate) fn push_first(&self, shared: Bytes, tail: Option<Bytes>) {
-        self.add(shared, 0, 0);
+        self.queue(shared, 0, 0);
         if let Some(tail) = tail {
-            self.add(tail, 0, 0);
+            self.queue(tail, 0, 0);
+            // If it is at the front, the piece before it, which is of the same frame, was taken.
+            if self.is_open()
+                && let Some(piece) = self.state.borrow_mut().queue.back_mut()
+            {
+                piece.begun = true;
+            }
         }
+        self.wake();
     }
 
     /// Adds a Close; nothing can follow it.
@@ -178,6 +185,11 @@ impl Outbox {
     }
 
     fn add(&self, bytes: Bytes, frames: usize, counted: usize) {
+        self.queue(bytes, frames, counted);
+        self.wake();
+    }
+
+    fn queue(&self, bytes: Bytes, frames: usize, counted: usize) {
         let state = &mut *self.state.borrow_mut();
         if state.phase != Phase::Open || bytes.is_empty() {
             return;
@@ -189,9 +201,6 @@ impl Outbox {
         state.queue.push_back(Piece { bytes, begun: false, at, frames, counted });
         state.frames += frames;
         state.bytes += counted;
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
         if !state.watched {
             state.watched = true;
             if let Some(itself) = self.itself.upgrade() {
@@ -201,6 +210,13 @@ impl Outbox {
                 }
                 filling.push(itself);
             }
+        }
+    }
+
+    fn wake(&self) {
+        let waker = self.state.borrow_mut().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 

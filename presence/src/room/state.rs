@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     Rooms,
-    message::{HubRef, Joiner, Reply, RoomFlush, ToHub},
+    message::{HubRef, Joiner, Reply, RoomFlush, ToHub, ToRoom},
     presence::PresenceActor,
     touch::Touch,
     wire,
@@ -64,6 +64,7 @@ pub(crate) enum Cause {
 
 /// A leave whose commit is under way.
 pub(crate) struct Leaving {
+    pub(crate) channel: ChannelName,
     pub(crate) cause: Cause,
     /// The commit has a higher batch number than this.
     pub(crate) after: u64,
@@ -98,6 +99,8 @@ pub(crate) struct State {
     pub(crate) updating: HashMap<PresenceId, Vec<Updating>>,
     pub(crate) stale: HashSet<PresenceId>,
     pub(crate) readers: VecDeque<Reader>,
+    /// What waits until it is known again who of this node is here.
+    pub(crate) held: VecDeque<ToRoom>,
     /// The hubs whose members must be told everything anew.
     pub(crate) renew: HashSet<usize>,
 }
@@ -115,6 +118,7 @@ impl State {
             updating: HashMap::new(),
             stale: HashSet::new(),
             readers: VecDeque::new(),
+            held: VecDeque::new(),
             renew: HashSet::new(),
         }
     }
@@ -126,6 +130,7 @@ impl State {
             && self.leaving.is_empty()
             && self.updating.is_empty()
             && self.readers.is_empty()
+            && self.held.is_empty()
             && self.due().is_none()
     }
 

@@ -157,19 +157,29 @@ impl RoomActor {
             return;
         }
         self.loading = true;
+        self.reading += 1;
         self.behind = None;
         self.state.replica.reloading();
         let (store, name) = (self.rooms.store().clone(), self.name.clone());
-        let (room, timeout) = (ctx.address(), self.rooms.config().store_timeout());
+        let (room, timeout, number) = (ctx.address(), self.rooms.config().store_timeout(), self.reading);
         let load = async move {
             let loaded = tokio::time::timeout(timeout, store.load(&name)).await;
             let loaded = loaded.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed))));
-            room.do_send(ToRoom::Loaded(loaded));
+            room.do_send(ToRoom::Loaded(number, loaded));
         };
         ctx.spawn(load.into_actor(self));
     }
 
-    pub(super) fn loaded(&mut self, result: Result<Option<Snapshot>, StoreError>, ctx: &mut Context<Self>) {
+    pub(super) fn loaded(
+        &mut self,
+        number: u64,
+        result: Result<Option<Snapshot>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        if number != self.reading {
+            // Asked for before the room failed. Only the last reading holds all that was heard of before it.
+            return;
+        }
         self.loading = false;
         match result {
             Ok(snapshot) => {
@@ -178,14 +188,18 @@ impl RoomActor {
                 self.in_model = false;
                 self.state.known = true;
                 self.changed(changes, ctx);
-                self.adopt(ctx);
+                if self.reports.is_none() {
+                    self.look_after_all(ctx);
+                }
             }
             Err(error) => {
                 debug!(room = %self.name, error = %report(&error), "a room could not be read; it will be tried again");
                 self.loading = true;
-                ctx.run_later(RELOAD_PAUSE, |room, ctx| {
-                    room.loading = false;
-                    room.load(ctx);
+                ctx.run_later(RELOAD_PAUSE, move |room, ctx| {
+                    if number == room.reading {
+                        room.loading = false;
+                        room.load(ctx);
+                    }
                 });
             }
         }

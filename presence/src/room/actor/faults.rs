@@ -28,12 +28,9 @@ impl RoomActor {
         if local.child.connected() {
             return;
         }
-        let (presence, touch, hub) = (local.presence.clone(), local.touch.clone(), local.hub.clone());
+        let (presence, touch) = (local.presence.clone(), local.touch.clone());
         error!(room = %self.name, channel = %presence.channel, "a presence failed; it is started again");
         self.supervise(presence, touch, ctx);
-        if let Some(local) = self.state.locals.get_mut(&id) {
-            local.hub = hub;
-        }
         self.count_fault(ctx);
     }
 
@@ -46,23 +43,24 @@ impl RoomActor {
         }
         let state = &mut self.state;
         let hubs = self.rooms.hubs();
+        for Joiner { hub, presence, touch, replies } in old.notices.forget(|_| true) {
+            let channel = presence.channel.clone();
+            let said = Some(presence.clone());
+            state.joining.insert(presence.id, Joining { channel, hub: Some(hub), touch, replies, said });
+        }
         if self.in_model {
             state.renew = hubs.iter().map(|hub| hub.id).collect();
         } else {
             // What members were told still stands, so they need no more than the difference.
-            state.replica = old.replica;
-            for Joiner { hub, presence, touch, replies } in old.notices.forget(|_| true) {
-                let channel = presence.channel.clone();
-                let said = Some(presence.clone());
-                state.joining.insert(presence.id, Joining { channel, hub: Some(hub), touch, replies, said });
-            }
-            state.notices = old.notices;
+            (state.replica, state.notices) = (old.replica, old.notices);
         }
         state.joining.extend(old.joining);
-        state.leaving = old.leaving;
         state.updating = old.updating;
         state.readers = old.readers;
+        state.held = old.held;
         state.renew.extend(old.renew);
+        // The room may have failed over the very answer. A leave may be repeated.
+        self.take_out(old.leaving.into_iter().collect(), ctx);
         self.in_model = false;
         self.loading = false;
         self.behind = None;
@@ -81,14 +79,17 @@ impl RoomActor {
 
     /// A hub says who is on it.
     pub(super) fn reported(&mut self, Report { hub, announced, members }: Report, ctx: &mut Context<Self>) {
-        let Some((waiting, _)) = &mut self.reports else { return };
-        waiting.remove(&hub.id);
+        let in_time = self.reports.as_mut().is_some_and(|(waiting, _)| waiting.remove(&hub.id));
         if !members.is_empty() && announced != self.state.notices.announced() {
             self.state.renew.insert(hub.id);
         }
         for (presence, touch) in members {
             let id = presence.id;
-            if self.state.leaving.contains_key(&id) {
+            // The hub knows it as it was when it joined.
+            let now = self.state.replica.roster().get(id).cloned();
+            // Until all have reported, leaves are held. Later, one who is not in the roster has left in the meantime.
+            let has_left = !in_time && self.state.known && now.is_none();
+            if self.state.leaving.contains_key(&id) || has_left {
                 let channels = vec![presence.channel.clone()];
                 hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
                 continue;
@@ -96,15 +97,26 @@ impl RoomActor {
             if let Some(joining) = self.state.joining.remove(&id) {
                 joining.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
             }
-            // Its socket may have asked again before its hub was heard.
-            if self.state.locals.get(&id).is_some_and(|local| local.hub.is_some()) {
-                continue;
+            if self.state.locals.get(&id).is_none_or(|local| !local.touch.is(&touch)) {
+                self.supervise(now.unwrap_or(presence), touch, ctx);
             }
-            self.supervise(presence, touch, ctx);
-            if let Some(local) = self.state.locals.get_mut(&id) {
+            if let Some(local) = self.state.locals.get_mut(&id)
+                && local.hub.is_none()
+            {
                 local.hub = Some(hub.clone());
+                self.state.enter_hub(&hub);
             }
-            self.state.enter_hub(&hub);
+        }
+    }
+
+    /// All hubs have reported, or have had their time: does what had to wait for that.
+    pub(super) fn recovered(&mut self, ctx: &mut Context<Self>) {
+        self.reports = None;
+        if self.state.known {
+            self.look_after_all(ctx);
+        }
+        while let Some(message) = self.state.held.pop_front() {
+            self.act(message, ctx);
         }
     }
 

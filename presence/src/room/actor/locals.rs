@@ -85,19 +85,14 @@ impl RoomActor {
         let Some(local) = self.state.locals.get_mut(&id) else { return };
         local.hub = Some(hub.clone());
         let presence = local.presence.clone();
-        if local.touch.is(&touch) {
-            local.touch = touch.clone();
-        } else {
+        if !local.touch.is(&touch) {
             self.supervise(presence.clone(), touch.clone(), ctx);
-            if let Some(local) = self.state.locals.get_mut(&id) {
-                local.hub = Some(hub.clone());
-            }
         }
         self.state.enter_hub(&hub);
         self.state.notices.joined(self.rooms.now(), Joiner { hub, presence, touch, replies });
     }
 
-    /// Starts the child that looks after a presence. One that did so before is over.
+    /// Starts the child that looks after a presence; in the place of the one before, if there was one.
     pub(super) fn supervise(&mut self, presence: Arc<Presence>, touch: Touch, ctx: &mut Context<Self>) {
         let child = PresenceActor {
             told: touch.seen(),
@@ -106,10 +101,12 @@ impl RoomActor {
             guard: DeathGuard::new(presence.id, ctx.address()),
         };
         let id = presence.id;
-        let local = Local { presence, child: child.start(), touch, hub: None, unsaid: false };
-        if let Some(before) = self.state.locals.insert(id, local) {
+        let before = self.state.locals.remove(&id);
+        let (hub, unsaid) = before.map_or((None, false), |before| {
             before.child.do_send(ToPresence::Stop);
-        }
+            (before.hub, before.unsaid)
+        });
+        self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub, unsaid });
     }
 
     /// Has the store note that a presence of ours is ours.
@@ -119,6 +116,15 @@ impl RoomActor {
             presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
         }
         self.rooms.writer().restore(&self.name, &ctx.address().recipient(), presence);
+    }
+
+    /// Sees to it that the presences of this node are the same here and in the database, once both are known.
+    pub(super) fn look_after_all(&mut self, ctx: &mut Context<Self>) {
+        let roster = self.state.replica.roster();
+        let lost = self.state.locals.iter().filter(|(id, _)| roster.get(**id).is_none());
+        let lost: Vec<_> = lost.map(|(_, local)| local.presence.clone()).collect();
+        lost.into_iter().for_each(|presence| self.make_own(presence, ctx));
+        self.adopt(ctx);
     }
 
     /// Presences of this node that no socket has claimed. If none does in time, they go stale.

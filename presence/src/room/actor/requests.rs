@@ -87,8 +87,8 @@ impl RoomActor {
         if let Some(local) = self.drop_local(id) {
             said = (!local.unsaid).then_some(local.presence);
         }
-        let leaving = Leaving { cause: Cause::Left, after: 0, replies: reply.into_iter().collect(), said };
-        self.take_out(vec![(id, channel, leaving)], ctx);
+        let replies = reply.into_iter().collect();
+        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies, said })], ctx);
     }
 
     pub(super) fn update(
@@ -173,9 +173,9 @@ impl RoomActor {
         let leaves = left.iter().map(|local| {
             let (reply, done) = oneshot::channel();
             committed.push(done);
-            let said = (!local.unsaid).then(|| local.presence.clone());
-            let leaving = Leaving { cause: Cause::Pruned, after: 0, replies: vec![reply], said };
-            (local.presence.id, local.presence.channel.clone(), leaving)
+            let (presence, said) = (&local.presence, (!local.unsaid).then(|| local.presence.clone()));
+            let channel = presence.channel.clone();
+            (presence.id, Leaving { channel, cause: Cause::Pruned, after: 0, replies: vec![reply], said })
         });
         let leaves = leaves.collect();
         self.take_out(leaves, ctx);
@@ -223,10 +223,11 @@ impl RoomActor {
     }
 
     /// Has the store remove presences, all in one transaction; that they left is announced when it has.
-    fn take_out(&mut self, leaves: Vec<(PresenceId, ChannelName, Leaving)>, ctx: &mut Context<Self>) {
-        let writes = leaves.iter().map(|(id, channel, _)| Write::Leave { id: *id, channel: channel.clone() }).collect();
+    pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
+        let write = |(id, leaving): &(PresenceId, Leaving)| Write::Leave { id: *id, channel: leaving.channel.clone() };
+        let writes = leaves.iter().map(write).collect();
         let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address().recipient(), writes);
-        for ((id, _, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
+        for ((id, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
             for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
                 let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
             }

@@ -114,6 +114,11 @@ impl Client {
         self.touch.mark(self.rooms.now());
     }
 
+    /// The socket is gone, as far as its hub knows.
+    pub(crate) fn vanish(&self) {
+        self.hub.sockets.borrow_mut().leave(&self.channel);
+    }
+
     /// What its connection was told.
     pub(crate) fn told(&self) -> Vec<ToConnection> {
         std::mem::take(&mut *self.told.borrow_mut())
