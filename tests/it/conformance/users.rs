@@ -5,7 +5,7 @@ use super::bed::{bed, room, user};
 // behaviour: 2.7 distinct-users
 #[actix_web::test]
 async fn users_are_distinct_and_anonymous_ones_left_out() {
-    // Differs on purpose (W24): the order is that of the names' bytes.
+    // Adds to it: there no order is promised, here it is that of the names' bytes.
     let bed = bed().await;
     for (channel, who) in [("1", "bob"), ("2", "ann"), ("3", "bob"), ("4", "")] {
         bed.add(channel, who).await;
