@@ -17,3 +17,6 @@ struct RoomsFromAnywhere;
 
 #[doc = include_str!("../../docs/testing.md")]
 struct Testing;
+
+#[doc = include_str!("../../docs/coming-from-django.md")]
+struct ComingFromDjango;

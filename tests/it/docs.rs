@@ -120,3 +120,9 @@ fn each_close_code_has_a_row() {
         assert!(row, "{code} has no row");
     }
 }
+
+#[test]
+fn each_statement_about_the_ancestor_has_a_test_or_a_row() {
+    let listed = std::process::Command::new(root().join("tests/conformance-coverage")).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stdout));
+}

@@ -11,6 +11,7 @@ mod browser;
 mod client;
 mod closing;
 mod commands;
+mod conformance;
 mod crowd;
 mod diff;
 mod docs;

@@ -14,6 +14,7 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -46,6 +47,8 @@ pub struct Refused {
 
 /// The client's end of a socket whose server end is a [`Consumer`]. As `WebsocketCommunicator` of django-channels, but to wait
 /// in vain for a frame cancels nothing.
+///
+/// It answers pings only while it is asked to receive: a test that lets much time pass meanwhile raises `ping_interval`.
 ///
 /// ```
 /// # use presence::{Config, Consumer, Frame, PruningSupervisor, Rooms, Socket, Upgrade, name::NodeName, store::MemoryStore};
@@ -134,7 +137,13 @@ impl TestSocket {
         }
         let codec = Codec::new().client_mode().max_size(usize::MAX);
         let (buffer, ready) = (BytesMut::new(), VecDeque::new());
-        Ok(Self { to_server: Some(to_server), body: Body(Box::pin(body)), codec, buffer, ready, subprotocol })
+        let mut socket =
+            Self { to_server: Some(to_server), body: Body(Box::pin(body)), codec, buffer, ready, subprotocol };
+        // The answer is fetched, as by any client; one that does not would be given up after `handshake_timeout`.
+        if let Some(Some(Ok(bytes))) = socket.poll_body().now_or_never() {
+            socket.buffer.extend_from_slice(&bytes);
+        }
+        Ok(socket)
     }
 
     /// The subprotocol that the server chose.
@@ -170,6 +179,10 @@ impl TestSocket {
         self.send_text(serde_json::to_string(value).expect("the value serializes"));
     }
 
+    async fn poll_body(&mut self) -> Option<Result<Bytes, Box<dyn std::error::Error>>> {
+        std::future::poll_fn(|cx| self.body.0.as_mut().poll_next(cx)).await
+    }
+
     async fn next(&mut self) -> Received {
         loop {
             if let Some(received) = self.ready.pop_front() {
@@ -185,7 +198,7 @@ impl TestSocket {
                 Ok(None) => {}
                 Err(error) => panic!("the server sent what is no WebSocket frame: {error}"),
             }
-            match std::future::poll_fn(|cx| self.body.0.as_mut().poll_next(cx)).await {
+            match self.poll_body().await {
                 Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
                 Some(Err(_)) | None => return Received::End,
             }

@@ -1,0 +1,103 @@
+//! Removing.
+
+use super::bed::{bed, channel, room, user};
+
+// behaviour: 2.2 unknown-removals
+#[actix_web::test]
+async fn unknown_removals_are_silent() {
+    let mut bed = bed().await;
+    bed.rooms.remove(&room("nowhere"), &channel("c")).await.unwrap();
+    bed.add("c", "ann").await;
+    assert_eq!(bed.told().await, "+ann");
+    bed.rooms.remove(&room("nowhere"), &channel("c")).await.unwrap();
+    bed.rooms.remove(&room("lobby"), &channel("d")).await.unwrap();
+    bed.quiet().await;
+    assert_eq!(bed.here().await, 1);
+}
+
+// behaviour: 2.2 remove-signals-once
+#[actix_web::test]
+async fn a_second_removal_is_silent() {
+    let mut bed = bed().await;
+    bed.add("c", "ann").await;
+    for _ in 0..2 {
+        bed.rooms.remove(&room("lobby"), &channel("c")).await.unwrap();
+    }
+    assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
+    bed.quiet().await;
+}
+
+// behaviour: 2.2 removed-object
+#[actix_web::test]
+async fn the_removed_presence_keeps_its_id_channel_and_user() {
+    // Differs on purpose (W7): there the id is gone already.
+    let mut bed = bed().await;
+    bed.add("c", "ann").await;
+    let id = bed.changes.next().await.unwrap().added().unwrap().id;
+    bed.rooms.remove(&room("lobby"), &channel("c")).await.unwrap();
+    let gone = bed.changes.next().await.unwrap();
+    let gone = gone.removed().unwrap();
+    assert_eq!((gone.id, gone.channel.as_str(), gone.user.clone()), (id, "c", Some(user("ann"))));
+}
+
+// behaviour: 2.2 empty-room-stays
+#[actix_web::test]
+async fn the_empty_room_stays_until_rooms_are_pruned() {
+    let bed = bed().await;
+    bed.add("c", "ann").await;
+    bed.rooms.remove(&room("lobby"), &channel("c")).await.unwrap();
+    assert_eq!(presence::store::Store::rooms(&bed.store).await.unwrap().len(), 1);
+}
+
+// behaviour: 3 leaver-hears-no-leave
+#[actix_web::test]
+async fn the_leaver_does_not_get_its_own_leave() {
+    let bed = super::bed::bed_with(|config| config.notify(presence::config::Notify::List)).await;
+    let mut ann = bed.member("ann").await;
+    ann.socket.receive().await;
+    bed.rooms.remove(&room("lobby"), &ann.channel).await.unwrap();
+    assert!(ann.socket.receive_nothing().await);
+}
+
+// behaviour: 2.2 concurrent-removal
+#[actix_web::test]
+async fn of_eight_racing_removals_one_is_told() {
+    // Differs on purpose (W7): there each of the eight may signal.
+    let mut bed = bed().await;
+    bed.add("c", "ann").await;
+    let (lobby, c) = (room("lobby"), channel("c"));
+    let removals = (0..8).map(|_| bed.rooms.remove(&lobby, &c));
+    for removed in futures_util::future::join_all(removals).await {
+        removed.unwrap();
+    }
+    assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
+    bed.quiet().await;
+}
+
+// behaviour: 2.8 user-deleted
+#[actix_web::test]
+async fn deleting_a_user_is_told_once_for_each_room() {
+    // Differs on purpose (W16): there nobody hears of it.
+    let mut bed = bed().await;
+    bed.add("1", "ann").await;
+    bed.add("2", "ann").await;
+    bed.add("3", "bob").await;
+    bed.told().await;
+    bed.told().await;
+    bed.told().await;
+    assert_eq!(bed.rooms.remove_user(&user("ann"), None).await.unwrap(), 2);
+    assert_eq!(bed.told().await, "bulk ann,ann");
+    bed.quiet().await;
+}
+
+// behaviour: 2.8 room-deleted
+#[actix_web::test]
+async fn deleting_a_room_is_told_once() {
+    // Differs on purpose (W16): there nobody hears of it.
+    let mut bed = bed().await;
+    bed.add("1", "ann").await;
+    bed.told().await;
+    assert_eq!(bed.rooms.remove_room(&room("lobby"), None).await.unwrap(), 1);
+    assert_eq!(bed.told().await, "bulk ann");
+    bed.quiet().await;
+}

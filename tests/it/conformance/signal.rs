@@ -1,0 +1,68 @@
+//! The signal: one test for each row of its table.
+
+use super::bed::{bed, channel, leap, room, secs, user};
+
+// behaviour: 3 created
+#[actix_web::test]
+async fn a_presence_that_is_created_is_told_once() {
+    let mut bed = bed().await;
+    bed.add("c", "ann").await;
+    assert_eq!(bed.told().await, "+ann");
+    bed.quiet().await;
+}
+
+// behaviour: 3 nothing-to-tell
+#[actix_web::test]
+async fn a_re_add_a_touch_and_anything_unknown_are_not_told() {
+    let mut bed = bed().await;
+    bed.add("c", "ann").await;
+    bed.told().await;
+    bed.add("c", "ann").await;
+    bed.rooms.touch(&channel("c"));
+    bed.rooms.remove(&room("lobby"), &channel("d")).await.unwrap();
+    bed.rooms.leave_all(&channel("d")).await.unwrap();
+    bed.quiet().await;
+}
+
+// behaviour: 3 failed-add
+#[actix_web::test]
+async fn an_add_that_fails_is_not_told() {
+    let mut bed = bed().await;
+    bed.store.fail_next(usize::MAX);
+    assert!(bed.rooms.add(&room("lobby"), &channel("c"), None).await.is_err());
+    bed.quiet().await;
+}
+
+// behaviour: 3 removed
+#[actix_web::test]
+async fn a_removal_is_told_once() {
+    let mut bed = bed().await;
+    bed.add("c", "ann").await;
+    bed.told().await;
+    bed.rooms.leave_all(&channel("c")).await.unwrap();
+    assert_eq!(bed.told().await, "-ann");
+    bed.quiet().await;
+}
+
+// behaviour: 3 pruned
+#[actix_web::test]
+async fn a_prune_says_bulk_change_and_neither_added_nor_removed() {
+    let mut bed = bed().await;
+    bed.add("c", "ann").await;
+    bed.told().await;
+    leap(secs(20)).await;
+    bed.rooms.prune_presences(Some(secs(10))).await.unwrap();
+    let changed = bed.changes.next().await.unwrap();
+    assert!(changed.bulk_change() && changed.added().is_none() && changed.removed().is_none());
+    bed.quiet().await;
+}
+
+// behaviour: 3 deletions
+#[actix_web::test]
+async fn a_deletion_of_a_user_or_room_without_presences_is_not_told() {
+    let mut bed = bed().await;
+    assert_eq!(bed.rooms.remove_user(&user("ann"), None).await.unwrap(), 0);
+    assert_eq!(bed.rooms.remove_room(&room("lobby"), None).await.unwrap(), 0);
+    bed.rooms.prune_rooms().await.unwrap();
+    bed.quiet().await;
+}
