@@ -451,8 +451,8 @@ impl Rooms {
         }
     }
 
-    /// Removes a room with everyone in it, on all nodes, and tells this node's members and subscribers: one event says who
-    /// left. With `close` their sockets are closed with that code, else they stay open and their consumers are told
+    /// Removes a room with everyone in it, and tells this node's members and subscribers: one event says who left. A socket of
+    /// another process on the same database takes that for a mistake, and joins again. With `close` their sockets are closed with that code, else they stay open and their consumers are told
     /// ([`Consumer::removed`](crate::Consumer::removed)). Returns how many left. The empty room itself goes with the next
     /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it by then.
     ///
@@ -463,7 +463,7 @@ impl Rooms {
         self.ask(pruning::Remove { what: pruning::Removal::Room(room.clone()), close: sendable(close)? }).await
     }
 
-    /// Removes a user from every room, on all nodes, with one event for each room. The rest is as for
+    /// Removes a user from every room, with one event for each room. The rest is as for
     /// [`remove_room`](Self::remove_room).
     ///
     /// # Errors

@@ -9,7 +9,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use actix::{Message, Recipient};
@@ -22,6 +23,8 @@ use crate::{
 
 /// How many events wait for one subscriber before it loses the oldest.
 pub const QUEUE: usize = 1024;
+/// How often it is looked whether an actor that hears nothing is still there.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// A room changed: what a subscriber gets, by [`Rooms::subscribe`](crate::Rooms::subscribe) or
 /// [`Rooms::changes`](crate::Rooms::changes). See the [module](self) for when.
@@ -77,39 +80,43 @@ impl PresenceChanged {
 #[derive(Debug)]
 pub(crate) struct Signals {
     all: broadcast::Sender<PresenceChanged>,
-    rooms: Mutex<HashMap<RoomName, broadcast::Sender<PresenceChanged>>>,
+    rooms: ByRoom,
+}
+
+/// Those who want to know of one room, as long as there are any.
+type ByRoom = Arc<Mutex<HashMap<RoomName, broadcast::Sender<PresenceChanged>>>>;
+
+fn lock(rooms: &ByRoom) -> MutexGuard<'_, HashMap<RoomName, broadcast::Sender<PresenceChanged>>> {
+    rooms.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Signals {
     fn default() -> Self {
-        Self { all: broadcast::Sender::new(QUEUE), rooms: Mutex::default() }
+        Self { all: broadcast::Sender::new(QUEUE), rooms: ByRoom::default() }
     }
 }
 
 impl Signals {
     pub(crate) fn subscribe(&self, room: Option<RoomName>) -> Subscription {
-        let events = match room {
-            None => self.all.subscribe(),
-            Some(room) => self.rooms().entry(room).or_insert_with(|| broadcast::Sender::new(QUEUE)).subscribe(),
-        };
-        Subscription { events, missed: 0 }
+        let Some(room) = room else { return Subscription { events: self.all.subscribe(), missed: 0, of: None } };
+        let mut rooms = lock(&self.rooms);
+        let events = rooms.entry(room.clone()).or_insert_with(|| broadcast::Sender::new(QUEUE)).subscribe();
+        Subscription { events, missed: 0, of: Some((self.rooms.clone(), room)) }
     }
 
-    fn rooms(&self) -> std::sync::MutexGuard<'_, HashMap<RoomName, broadcast::Sender<PresenceChanged>>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many rooms somebody wants to know of.
+    #[cfg(test)]
+    pub(crate) fn rooms_heard(&self) -> usize {
+        lock(&self.rooms).len()
     }
 
     /// Tells what a commit changed. Those for whom `pruned` holds left together; each other change is an event of its own.
     pub(crate) fn announce(&self, room: &RoomName, delta: &Delta, pruned: impl Fn(&Presence) -> bool) {
-        let mut rooms = self.rooms();
-        let here = rooms.get(room).filter(|here| here.receiver_count() > 0);
-        if here.is_none() {
-            rooms.remove(room);
-            if self.all.receiver_count() == 0 {
-                return;
-            }
-        }
+        let rooms = lock(&self.rooms);
         let here = rooms.get(room);
+        if here.is_none() && self.all.receiver_count() == 0 {
+            return;
+        }
         let tell = |change| {
             let event = PresenceChanged { room: room.clone(), change, missed: 0 };
             // An error only says that nobody listens just now.
@@ -131,6 +138,20 @@ impl Signals {
 pub struct Subscription {
     events: broadcast::Receiver<PresenceChanged>,
     missed: u64,
+    /// Where it is kept, if it is of one room only.
+    of: Option<(ByRoom, RoomName)>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some((rooms, room)) = &self.of {
+            let mut rooms = lock(rooms);
+            // This one still counts.
+            if rooms.get(room).is_some_and(|here| here.receiver_count() <= 1) {
+                rooms.remove(room);
+            }
+        }
+    }
 }
 
 impl Subscription {
@@ -147,10 +168,13 @@ impl Subscription {
 
     /// Gives each event to an actor, one after the other: the next one when it is done with the one before.
     pub(crate) async fn forward(mut self, recipient: Recipient<PresenceChanged>) {
-        while let Some(event) = self.next().await {
-            // A handler that panicked has closed its mailbox: that ends its subscription, and only that.
-            if recipient.send(event).await.is_err() {
-                return;
+        // A handler that panicked has closed its mailbox: that ends its subscription, and only that.
+        while recipient.connected() {
+            match tokio::time::timeout(LOOK, self.next()).await {
+                Ok(None) => return,
+                Ok(Some(event)) => drop(recipient.send(event).await),
+                // Nothing happens, so nobody would notice that the actor has stopped.
+                Err(_) => {}
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture};
 use actix_http::ws::{self, Codec};
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Encoder;
@@ -55,7 +55,6 @@ pub(crate) struct Connection {
     /// A Close that was asked for while the consumer connects: it follows the 101.
     early_close: Option<(u16, String)>,
     ping: Option<Tick>,
-    close_timer: Option<SpawnHandle>,
     consumer_done: bool,
     body_gone: bool,
 }
@@ -88,7 +87,6 @@ impl Connection {
             phase: Phase::Connecting,
             early_close: None,
             ping: None,
-            close_timer: None,
             consumer_done: false,
             body_gone: false,
         }
@@ -301,12 +299,11 @@ impl Connection {
     /// A closing handshake has its time; then the connection is reset.
     fn watch_close(&mut self, ctx: &mut Context<Self>) {
         let timeout = self.rooms.config().close_timeout();
-        let timer = ctx.run_later(timeout, |connection, ctx| {
+        ctx.run_later(timeout, |connection, ctx| {
             connection.leave_rooms();
             connection.cut();
             connection.stop_when_over(ctx);
         });
-        self.close_timer = Some(timer);
     }
 
     fn too_slow(&mut self, ctx: &mut Context<Self>) {

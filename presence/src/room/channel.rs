@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::future::join_all;
@@ -31,12 +34,18 @@ impl Channels {
 
     /// Makes the channel of a socket known.
     pub(crate) fn open(&self, name: ChannelName, touch: Touch, hub: HubRef) -> Arc<Channel> {
-        let channel = Arc::new(Channel { name: name.clone(), touch, hub: Some(hub), joined: Mutex::default() });
+        let channel = Arc::new(Channel {
+            name: name.clone(),
+            touch,
+            hub: Some(hub),
+            joined: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
         self.all().insert(name, channel.clone());
         channel
     }
 
-    /// The channel is no more. Returns what it was in.
+    /// The channel is no more.
     pub(crate) fn close(&self, name: &ChannelName) {
         self.all().remove(name);
     }
@@ -50,7 +59,13 @@ impl Channels {
         let mut all = self.all();
         let make = || {
             let touch = Touch::new(rooms.now());
-            Arc::new(Channel { name: name.clone(), touch, hub: None, joined: Mutex::default() })
+            Arc::new(Channel {
+                name: name.clone(),
+                touch,
+                hub: None,
+                joined: Mutex::default(),
+                closed: AtomicBool::new(false),
+            })
         };
         all.entry(name.clone()).or_insert_with(make).clone()
     }
@@ -90,6 +105,7 @@ pub(crate) struct Channel {
     /// `None` if no socket of this process belongs to it.
     hub: Option<HubRef>,
     joined: Mutex<HashMap<RoomName, Membership>>,
+    closed: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -160,7 +176,14 @@ impl Channel {
         };
         self.touch.mark(rooms.now());
         if let Some(id) = known {
-            return rooms.join_again(room, self.presence(rooms, id, user), self.hub.clone(), self.touch.clone()).await;
+            let presence = self.presence(rooms, id, user);
+            rooms.join_again(room, presence, self.hub.clone(), self.touch.clone()).await?;
+            if self.joined().get(room).is_none_or(|now| now.id != id) {
+                // It was removed just before it joined again, and that was the later of the two.
+                rooms.leave_at_once(room, id, &self.name);
+                return Err(Error::LeftWhileJoining { room: room.clone() });
+            }
+            return Ok(());
         }
         let mut joining = self.begin_join(rooms, room)?;
         let presence = self.presence(rooms, joining.id, user);
@@ -178,6 +201,9 @@ impl Channel {
     fn begin_join<'a>(&'a self, rooms: &Rooms, room: &'a RoomName) -> Result<Joining<'a>> {
         let limit = rooms.config().max_rooms_per_socket();
         let mut joined = self.joined();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::SocketClosed);
+        }
         if joined.len() >= limit {
             return Err(Error::TooManyRooms { limit });
         }
@@ -202,9 +228,15 @@ impl Channel {
         join_all(leaves).await.into_iter().collect()
     }
 
-    /// Leaves every room, without waiting for it.
+    /// The socket is over: leaves every room, without waiting for it.
     pub(crate) fn leave_all_at_once(&self, rooms: &Rooms) {
-        for (room, membership) in std::mem::take(&mut *self.joined()) {
+        let joined = {
+            let mut joined = self.joined();
+            // Nobody who holds on to the channel can put it into a room from here on.
+            self.closed.store(true, Ordering::Release);
+            std::mem::take(&mut *joined)
+        };
+        for (room, membership) in joined {
             rooms.leave_at_once(&room, membership.id, &self.name);
         }
     }

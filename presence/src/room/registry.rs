@@ -226,9 +226,12 @@ impl Rooms {
     ) -> Result<()> {
         self.check_open()?;
         let mut undo = LeaveOnDrop { rooms: self, room, presence: Some(&presence) };
-        self.join_again(room, presence.clone(), hub, touch).await?;
-        undo.presence = None;
-        Ok(())
+        let answer = self.ask_to_join(room, presence.clone(), hub, touch).await;
+        if !matches!(answer, None | Some(Err(Error::RoomFailed { .. }))) {
+            // The room has said what became of it: if it failed, there is nothing to take back.
+            undo.presence = None;
+        }
+        answer.unwrap_or(Err(Error::StoreUnavailable(None)))
     }
 
     /// Joins as one who is in the room already: that it stays so does not hang on this call.
@@ -239,6 +242,18 @@ impl Rooms {
         hub: Option<HubRef>,
         touch: Touch,
     ) -> Result<()> {
+        let answer = self.ask_to_join(room, presence, hub, touch).await;
+        answer.unwrap_or(Err(Error::StoreUnavailable(None)))
+    }
+
+    /// What the room answers; `None` if it does not in time.
+    async fn ask_to_join(
+        &self,
+        room: &RoomName,
+        presence: Arc<Presence>,
+        hub: Option<HubRef>,
+        touch: Touch,
+    ) -> Option<Result<()>> {
         let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
         self.repeat(room, limit, |reply| ToRoom::Join {
             presence: presence.clone(),
@@ -257,6 +272,7 @@ impl Rooms {
             reply: Some(reply),
         })
         .await
+        .unwrap_or(Err(Error::StoreUnavailable(None)))
     }
 
     /// Leaves, without waiting for it.
@@ -278,15 +294,17 @@ impl Rooms {
             reply,
         })
         .await
+        .unwrap_or(Err(Error::StoreUnavailable(None)))
     }
 
     /// Asks, and asks again if the room failed before it answered. All that is asked so may be repeated.
+    /// `None` if there is no answer in time.
     fn repeat<'a>(
         &'a self,
         room: &'a RoomName,
         limit: std::time::Duration,
         message: impl Fn(Reply<()>) -> ToRoom + 'a,
-    ) -> impl Future<Output = Result<()>> + 'a {
+    ) -> impl Future<Output = Option<Result<()>>> + 'a {
         // The first message is on its way before anything is awaited.
         let ask = move || {
             let (reply, answer) = oneshot::channel();
@@ -304,7 +322,7 @@ impl Rooms {
                 }
                 answer.await.unwrap_or_else(|_| Err(Error::RoomFailed { room: room.clone() }))
             };
-            tokio::time::timeout(limit, answers).await.unwrap_or(Err(Error::StoreUnavailable(None)))
+            tokio::time::timeout(limit, answers).await.ok()
         }
     }
 

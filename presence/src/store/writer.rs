@@ -168,6 +168,12 @@ impl Writer {
         self.0.work.notify_one();
     }
 
+    /// How many changes wait.
+    #[cfg(test)]
+    pub(crate) fn pending(&self) -> usize {
+        self.queue().pending
+    }
+
     /// Resolves when nothing waits and nothing is under way.
     pub(crate) async fn idle(&self) {
         loop {

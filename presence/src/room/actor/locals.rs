@@ -138,7 +138,9 @@ impl RoomActor {
                 || self.state.joining.contains_key(&id)
                 || self.state.leaving.contains_key(&id);
             if !known {
-                self.supervise(presence, Touch::new(self.rooms.now()), ctx);
+                // What is known of the channel is what its owner touches.
+                let touch = self.rooms.channels().get(&presence.channel).map(|channel| channel.touch().clone());
+                self.supervise(presence, touch.unwrap_or_else(|| Touch::new(self.rooms.now())), ctx);
             }
         }
     }

@@ -122,7 +122,15 @@ impl RoomActor {
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), write) {
             Ok(Submitted::Waits(after)) => {
                 let reply = answer_now_if(self.is_relaxed(), reply);
-                self.state.updating.entry(id).or_default().push(Updating { after, user, meta, reply });
+                let updating = self.state.updating.entry(id).or_default();
+                match updating.last_mut() {
+                    // Nobody waits for either, and they go into one write.
+                    Some(last) if last.after == after && last.reply.is_none() && reply.is_none() => {
+                        last.user = user.or_else(|| last.user.take());
+                        last.meta = meta.or_else(|| last.meta.take());
+                    }
+                    _ => updating.push(Updating { after, user, meta, reply }),
+                }
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),

@@ -289,3 +289,19 @@ async fn a_first_frame_whose_end_is_not_sent_yet_is_a_frame_half_sent() {
     }
     assert!(!ann.outbox.clear());
 }
+
+#[actix::test]
+async fn a_presence_without_a_socket_that_is_touched_outlives_a_fault_of_its_room() {
+    // It was looked after by a touch that nobody marked.
+    let node = node().await;
+    let job = crate::name::ChannelName::new("job").unwrap();
+    let _room = node.rooms.add(lobby(), &job, Some(&super::bench::user("job"))).await.unwrap();
+    panic_room(&node.rooms, lobby());
+    for _ in 0..20 {
+        pass(secs(5)).await;
+        node.rooms.touch(&job);
+    }
+    assert_eq!(node.names(lobby()).await, ["job"]);
+    pass(secs(70)).await;
+    assert_eq!(node.names(lobby()).await, Vec::<String>::new());
+}

@@ -282,3 +282,22 @@ async fn check_said(node: &Node, ann: &super::bench::Client) {
     assert_eq!(ann.screen().messages, [1]);
     assert_eq!((ann.sees(), node.names(lobby()).await), (vec!["ann".to_owned()], vec!["ann".to_owned()]));
 }
+
+#[actix::test]
+async fn joins_that_are_turned_away_leave_nothing_that_waits_and_no_room() {
+    // Each of them took itself back with a leave that nobody needed, and leaves are always taken.
+    let node = node_with(config().max_pending_writes(10)).await;
+    node.store.faults.hang();
+    let crowd: Vec<_> = (0..50).map(|n| node.client(&format!("u{n}"))).collect();
+    let joins = futures_util::future::join_all(crowd.iter().map(|client| client.join(lobby())));
+    assert!(joins.await.iter().all(Result::is_err));
+    for n in 0..50 {
+        assert!(node.client("late").join(&super::bench::room(&format!("r{n}"))).await.is_err());
+    }
+    super::bench::settle().await;
+    assert!(node.rooms.writer().pending() <= 10, "{:?}", node.rooms.writer());
+    assert!(node.running() <= 11, "{} rooms", node.running());
+    node.store.faults.release();
+    pass(secs(10)).await;
+    assert_eq!((node.running(), node.rows(lobby()).await), (0, Vec::<String>::new()));
+}

@@ -191,3 +191,17 @@ async fn the_events_of_a_room_come_in_the_order_of_its_changes() {
         assert_eq!(mine, life.iter().cycle().take(15).collect::<Vec<_>>());
     }
 }
+
+#[actix::test]
+async fn a_room_that_nobody_wants_to_know_of_any_more_is_forgotten() {
+    // A thousand subscriptions that were dropped left a thousand queues.
+    let node = node().await;
+    for n in 0..100 {
+        let room = super::bench::room(&format!("r{n}"));
+        let (one, two) = (node.changes_of(&room), node.changes_of(&room));
+        drop(one);
+        assert_eq!(node.rooms.signals().rooms_heard(), 1);
+        drop(two);
+    }
+    assert_eq!(node.rooms.signals().rooms_heard(), 0);
+}
