@@ -31,17 +31,21 @@ async fn come_and_go() {
     let mut host = Host::plan().config(config).workers(2).start().await;
     // Whatever is made once is made now.
     round(&mut host, 0..600).await;
-    let before = [held("fd"), held("task"), resident()];
-    round(&mut host, 600..1600).await;
+    let before = [held("fd"), held("task")];
+    let mut grown = Vec::new();
+    // The allocator may keep some of one round, but not of each: what leaks, leaks every time.
+    while grown.last().is_none_or(|last| *last >= 512) && grown.len() < 4 {
+        let size = resident();
+        round(&mut host, 600..1600).await;
+        grown.push(resident().saturating_sub(size));
+    }
     eventually(secs(20), "the descriptors to be closed", async || {
         let now = held("fd");
         if now <= before[0] { Ok(()) } else { Err(format!("{now}, {} before", before[0])) }
     })
     .await;
     assert_eq!(held("task"), before[1], "threads");
-    // A kilobyte for each socket would be one more megabyte.
-    let grown = resident().saturating_sub(before[2]);
-    assert!(grown < 1536, "{grown} KiB more after a thousand sockets");
+    assert!(grown.last().is_some_and(|last| *last < 512), "{grown:?} KiB more after each thousand sockets");
 }
 
 /// So many sockets, fifty at a time, until all of them are gone.
