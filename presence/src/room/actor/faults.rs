@@ -55,7 +55,7 @@ impl RoomActor {
             (state.replica, state.notices) = (old.replica, old.notices);
         }
         state.joining.extend(old.joining);
-        state.updating = old.updating;
+        // Updates are not kept: who waits for one asks again, since the room may have failed over the very answer.
         state.readers = old.readers;
         state.held = old.held;
         state.renew.extend(old.renew);

@@ -305,3 +305,26 @@ async fn a_presence_without_a_socket_that_is_touched_outlives_a_fault_of_its_roo
     pass(secs(70)).await;
     assert_eq!(node.names(lobby()).await, Vec::<String>::new());
 }
+
+#[actix::test]
+async fn an_update_that_is_under_way_when_the_room_fails_succeeds_and_is_told_once() {
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    pass(secs(1)).await;
+    node.store.faults.hang();
+    let breaking = async {
+        settle().await;
+        panic_room(&node.rooms, lobby());
+        settle().await;
+        node.store.faults.release();
+    };
+    let (updated, ()) = futures_util::future::join(ann.update(lobby(), r#"{"n":1}"#), breaking).await;
+    updated.unwrap();
+    pass(secs(3)).await;
+    let told = bob.screen().told;
+    assert_eq!(told.iter().filter(|event| *event == "~ann").count(), 1, "{told:?}");
+    ann.leave(lobby()).await.unwrap();
+    bob.leave(lobby()).await.unwrap();
+    pass(secs(10)).await;
+    assert_eq!(node.running(), 0, "nothing is owed");
+}
