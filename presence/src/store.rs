@@ -7,14 +7,14 @@
 //! [`MemoryStore`] forgets everything with the process. [`SqlStore`] speaks to a database by sea-orm.
 
 pub(crate) mod apart;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "sql")]
 mod entity;
 mod listing;
 mod memory;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "sql")]
 mod migration;
 mod plan;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "sql")]
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -31,8 +31,8 @@ use crate::{
 
 pub use listing::{NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
-#[cfg(feature = "sqlite")]
-pub use sql::{SqlStore, Synchronous};
+#[cfg(feature = "sql")]
+pub use sql::{MissingFeature, SqlStore, Synchronous};
 
 /// How long a life that lost its name to a later one is remembered after its end. A process that wakes up from a longer
 /// sleep than this takes its name back from the later one, instead of being told to stop.

@@ -1,22 +1,31 @@
 //! A store in a database, by sea-orm.
 //!
 //! Each call is one transaction, of the steps in `transaction`, with the statements in `statement`; what differs between
-//! databases is in the file of each. Nothing is tried again here: that is for who waits for the answer to decide. A
-//! future that is dropped leaves nothing behind: its transaction is rolled back, or was committed already.
+//! databases is in the file of each. Here a call is tried once, and in `patient` again while other transactions undo it; a
+//! database that is away is for who waits for the answer to deal with. A future that is dropped leaves nothing behind: its
+//! transaction is rolled back, or was committed already.
 
 mod chunk;
+mod database;
+mod dialect;
 mod error;
+#[cfg(feature = "mysql")]
+mod mysql;
+mod patient;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod row;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
-#[cfg(test)]
+#[cfg(all(test, feature = "sqlite"))]
 mod tests;
 mod transaction;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, TryGetableMany};
 
 use crate::{
     model::Snapshot,
@@ -25,122 +34,96 @@ use crate::{
 
 use super::{
     Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-    Write, migration, millis,
-    plan::{self, Found},
+    Write, migration, millis, plan,
 };
 
-use self::{error::store_error, row::Place, sqlite::Sqlite, transaction::Transaction};
+use self::{
+    database::Database,
+    error::store_error,
+    row::Place,
+    statement::{Doomed, Rows},
+    transaction::{Lock, Transaction},
+};
 
-pub use self::sqlite::Synchronous;
+pub use self::{
+    database::Synchronous,
+    patient::{MissingFeature, SqlStore},
+};
 
 /// How many presences of a room are read at a time.
 const PAGE: u64 = 10_000;
 
-/// A [`Store`] in a database. Clones share its connections.
-///
-/// ```
-/// # async fn run() -> Result<(), presence::store::StoreError> {
-/// use presence::store::{SqlStore, Store};
-///
-/// let store = SqlStore::connect("sqlite://presence.db")?;
-/// store.prepare().await?;
-/// # Ok(()) }
-/// ```
+/// How many touches one statement takes.
+const TOUCHES: usize = 10_000;
+
+/// A store that tries each call once.
 #[derive(Debug, Clone)]
-pub struct SqlStore {
-    database: Sqlite,
+struct Once {
+    database: Database,
 }
 
-impl SqlStore {
-    /// The store in the database at `url`: `sqlite://presence.db` (a path; the file is made if it is missing) or
-    /// `sqlite::memory:`.
-    ///
-    /// This looks at the URL, and whether its folder is there. The database is opened when it is first needed, and again whenever it was lost, so one
-    /// that is away makes calls fail while it is away, and no longer.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`] if the URL is not one that this build can use, or names a folder that is not there.
-    pub fn connect(url: &str) -> Result<Self, StoreError> {
-        Ok(Self { database: Sqlite::new(url).map_err(store_error)? })
-    }
-
-    /// As [`connect`](Self::connect), but for a database that is there already: a file that is missing, or its folder, is not
-    /// made, and every call fails as [`StoreError::Unavailable`] until it is there.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`] if the URL is not one that this build can use.
-    pub fn open(url: &str) -> Result<Self, StoreError> {
-        Ok(Self { database: Sqlite::existing(url).map_err(store_error)? })
-    }
-
-    /// Sets when a commit is safe, for SQLite. To be called before the store is used or cloned.
-    #[must_use]
-    pub fn with_synchronous(self, synchronous: Synchronous) -> Self {
-        Self { database: self.database.with_synchronous(synchronous) }
-    }
-
-    /// Sets what tells the time, in milliseconds since 1970, for SQLite, which has no time of its own. By default it is the
-    /// system's clock. For tests.
-    #[must_use]
-    pub fn with_wall_clock(self, now: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self { database: self.database.with_wall_clock(Arc::new(now)) }
-    }
-
-    /// Brings the schema up to date, as [`prepare`](Store::prepare) does, and names the migrations that this took.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
-    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
-        self.database.prepare().await.map_err(store_error)?;
-        let transaction = self.write().await?;
-        let applied = migration::run(transaction.connection(), store_error).await?;
-        transaction.commit().await?;
+impl Once {
+    async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        self.database.prepare().await?;
+        let dialect = self.database.dialect();
+        let transaction = dialect.begin_migration(&self.database.writer).await.map_err(store_error)?;
+        let applied = migration::run(&transaction, store_error).await?;
+        dialect.end_migration(transaction).await.map_err(store_error)?;
         Ok(applied)
     }
 
-    /// Names the migrations that [`migrate`](Self::migrate) would apply: none, if the schema is that of this version. Changes
-    /// nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
-    pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
+    async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
         migration::pending(self.database.readers(), store_error).await
-    }
-
-    async fn write(&self) -> Result<Transaction, StoreError> {
-        let transaction = self.database.write().await.map_err(store_error)?;
-        Ok(Transaction::new(transaction, self.database.now()))
     }
 
     /// A transaction of a node that may write.
     async fn write_as(&self, node: NodeId) -> Result<Transaction, StoreError> {
-        let transaction = self.write().await?;
-        transaction.check(node).await?;
-        Ok(transaction)
+        Transaction::begin_as(&self.database, node, Lock::Shared).await
+    }
+
+    /// Asks what stands alone.
+    async fn ask<R, T>(
+        &self,
+        query: impl Fn() -> Rows<R>,
+        read: impl Fn(R) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        R: TryGetableMany,
+    {
+        let rows = self.database.surely(|| query().all(self.database.readers())).await?;
+        rows.into_iter().map(read).collect()
     }
 }
 
 #[async_trait]
-impl Store for SqlStore {
+impl Store for Once {
     async fn prepare(&self) -> Result<(), StoreError> {
         self.migrate().await.map(drop)
     }
 
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        let transaction = self.write().await?;
+        let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
         let (connection, now) = (transaction.connection(), transaction.now);
-        if let Some(life) = transaction.life(node).await? {
-            life?;
-        }
+        let lease_until = now.saturating_add(millis(lease));
         statement::take_name(node, name, now).exec(connection).await.map_err(store_error)?;
-        transaction.begin_life(node, name, now.saturating_add(millis(lease))).await?;
+        match life {
+            Some(life) => {
+                life?;
+                statement::rename(node, name, lease_until).exec(connection).await.map_err(store_error)?;
+            }
+            None => {
+                let insert = statement::begin_life(node, name, now, lease_until);
+                connection.execute(&insert).await.map_err(store_error)?;
+            }
+        }
         let former = statement::uncleared_under(name).all(connection).await.map_err(store_error)?;
         transaction.commit().await?;
         Ok(former.into_iter().map(NodeId::from_uuid).collect())
     }
 
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
-        let transaction = self.write_as(node).await?;
+        // Who would lock it for sharing first, and then to change it, would wait for others who do the same.
+        let transaction = Transaction::begin_as(&self.database, node, Lock::Exclusive).await?;
         let lease_until = transaction.now.saturating_add(millis(lease));
         statement::renew(node, lease_until).exec(transaction.connection()).await.map_err(store_error)?;
         transaction.commit().await
@@ -155,13 +138,13 @@ impl Store for SqlStore {
         let found = transaction.find(&ids).await?;
 
         let (mut gone, mut put, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut new = Vec::new();
+        let mut taken = Vec::new();
         let mut commits = Vec::with_capacity(rooms.len());
         for (RoomWrites { room, writes }, Place { epoch, version, .. }) in rooms.iter().zip(places) {
             let plan = plan::plan(node, epoch, writes, &found)?;
             gone.extend(plan.gone);
-            put.extend(plan.taken.into_iter().map(|presence| (epoch, presence)));
-            new.extend(plan.new.into_iter().map(|presence| (epoch, presence)));
+            taken.extend(plan.taken.into_iter().map(|presence| (epoch, presence)));
+            put.extend(plan.new.into_iter().map(|presence| (epoch, presence)));
             metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
             let version = if plan.delta.is_empty() {
                 version
@@ -171,9 +154,8 @@ impl Store for SqlStore {
             };
             commits.push(RoomCommit { room: room.clone(), epoch, version, delta: plan.delta });
         }
-        put.append(&mut new);
-
         transaction.delete(&gone).await?;
+        transaction.take_over(&taken).await?;
         transaction.put(&put).await?;
         transaction.put_metas(&metas).await?;
         transaction.bump(&bump).await?;
@@ -183,12 +165,18 @@ impl Store for SqlStore {
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
-        sqlite::touch(transaction.connection(), node, transaction.now, seen).await.map_err(store_error)?;
+        // In one order, as whoever removes presences locks them.
+        let mut seen = seen.to_vec();
+        seen.sort_unstable_by_key(|(id, _)| *id);
+        for seen in seen.chunks(TOUCHES) {
+            let touch = self.database.dialect().touch(node, transaction.now, seen);
+            transaction.connection().execute_raw(touch).await.map_err(store_error)?;
+        }
         transaction.commit().await
     }
 
     async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
-        let transaction = self.database.read().await.map_err(store_error)?;
+        let transaction = self.database.read().await?;
         let Some(row) = statement::room(room.as_str()).one(&transaction).await.map_err(store_error)? else {
             return Ok(None);
         };
@@ -214,39 +202,32 @@ impl Store for SqlStore {
 
     async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
         let names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
-        let mut positions = Vec::with_capacity(rooms.len());
+        let mut places = Vec::with_capacity(rooms.len());
         for names in chunk::keys(&names) {
-            for row in statement::rooms_by_name(names).all(self.database.readers()).await.map_err(store_error)? {
-                let Place { room, epoch, version } = row::place(row)?;
-                positions.push((room, epoch, version));
-            }
+            places.extend(self.ask(|| statement::rooms_by_name(names.clone()), row::place).await?);
         }
-        Ok(positions)
+        Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())
     }
 
     async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        let places = transaction::read(statement::all_rooms().all(self.database.readers()), row::place).await?;
+        let places = self.ask(statement::all_rooms, row::place).await?;
         Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())
     }
 
     async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        let summaries = statement::room_summaries().all(self.database.readers());
-        let mut rooms = transaction::read(summaries, row::room_summary).await?;
+        let mut rooms = self.ask(statement::room_summaries, row::room_summary).await?;
         rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
         Ok(rooms)
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        let now = self.database.now();
-        let summaries = statement::nodes().all(self.database.readers());
-        let mut nodes = transaction::read(summaries, row::node_summary(now)).await?;
+        let mut nodes = self.ask(|| statement::nodes(self.database.now()), row::node_summary).await?;
         nodes.sort_unstable_by(NodeSummary::in_order);
         Ok(nodes)
     }
 
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
-        let mut rooms =
-            transaction::read(statement::rooms_of(user).all(self.database.readers()), row::room_name).await?;
+        let mut rooms = self.ask(|| statement::rooms_of(user), row::room_name).await?;
         rooms.sort_unstable();
         Ok(rooms)
     }
@@ -254,7 +235,7 @@ impl Store for SqlStore {
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
-        statement::fence_expired(node, transaction.now).exec(connection).await.map_err(store_error)?;
+        transaction.fence_expired(node).await?;
         transaction.forget_lives().await?;
         let fenced = statement::uncleared_orphans().all(connection).await.map_err(store_error)?;
         transaction.commit().await?;
@@ -263,7 +244,8 @@ impl Store for SqlStore {
 
     async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
-        if !matches!(transaction.life(dead).await?, Some(Err(_))) {
+        // One at a time clears a node: two would wait for each other when they forget it.
+        if !matches!(transaction.life(dead, Lock::Exclusive).await?, Some(Err(_))) {
             return Ok(Batch::default());
         }
         let connection = transaction.connection();
@@ -271,7 +253,7 @@ impl Store for SqlStore {
             Remains::HoldAll(grace) => {
                 let ids = statement::unheld_ids(dead, limit).all(connection).await.map_err(store_error)?;
                 let ids: Vec<_> = ids.into_iter().map(PresenceId::from_uuid).collect();
-                transaction.hold(&ids, transaction.now.saturating_add(millis(grace))).await?;
+                transaction.hold(dead, &ids, transaction.now.saturating_add(millis(grace))).await?;
                 Batch { commits: Vec::new(), handled: ids.len() as u64 }
             }
             Remains::HoldResumable(grace) => {
@@ -279,8 +261,11 @@ impl Store for SqlStore {
                 let (resumable, others): (Vec<_>, Vec<_>) =
                     rows.await?.into_iter().partition(|(_, resumable)| *resumable);
                 let held: Vec<_> = resumable.iter().map(|(found, _)| found.presence.id).collect();
-                transaction.hold(&held, transaction.now.saturating_add(millis(grace))).await?;
-                let mut batch = transaction.remove(others.into_iter().map(|(found, _)| found).collect()).await?;
+                // Rooms are locked before presences.
+                let others =
+                    others.into_iter().map(|(found, _)| (found.presence.id.as_uuid(), found.room.as_uuid())).collect();
+                let mut batch = transaction.remove(others, Doomed::UnheldOf(dead)).await?;
+                transaction.hold(dead, &held, transaction.now.saturating_add(millis(grace))).await?;
                 batch.handled += held.len() as u64;
                 batch
             }
@@ -292,9 +277,7 @@ impl Store for SqlStore {
 
     async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
-        let over = statement::past_grace(transaction.now, limit);
-        let over = transaction::read(over.all(transaction.connection()), row::found).await?;
-        let batch = transaction.remove(over).await?;
+        let batch = transaction.remove_all(Doomed::PastGrace { now: transaction.now }, limit).await?;
         transaction.commit().await?;
         Ok(batch)
     }
@@ -302,38 +285,31 @@ impl Store for SqlStore {
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
         let now = transaction.now;
-        let stale = statement::stale(now, now.saturating_sub(millis(max_age)), limit);
-        let stale = transaction::read(stale.all(transaction.connection()), row::found).await?;
-        let batch = transaction.remove(stale).await?;
+        let stale = Doomed::Stale { now, cut: now.saturating_sub(millis(max_age)) };
+        let batch = transaction.remove_all(stale, limit).await?;
         transaction.commit().await?;
         Ok(batch)
     }
 
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
         let transaction = self.write_as(node).await?;
-        let deleted = statement::delete_empty_rooms().exec(transaction.connection()).await.map_err(store_error)?;
+        let deleted = transaction.delete_empty_rooms().await?;
         transaction.commit().await?;
-        Ok(deleted.rows_affected)
+        Ok(deleted)
     }
 
     async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
-        let connection = transaction.connection();
-        let Some(row) = statement::room(room.as_str()).one(connection).await.map_err(store_error)? else {
-            return Ok(Batch::default());
-        };
-        let there = statement::in_room(row::place(row)?.epoch.as_uuid(), limit);
-        let there = transaction::read(there.all(connection), row::found).await?;
-        let batch = transaction.remove(there).await?;
+        let row = statement::room(room.as_str()).one(transaction.connection()).await.map_err(store_error)?;
+        let Some(row) = row else { return Ok(Batch::default()) };
+        let batch = transaction.remove_all(Doomed::InRoom(row::place(row)?.epoch), limit).await?;
         transaction.commit().await?;
         Ok(batch)
     }
 
     async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
-        let there = statement::of_user(user, limit);
-        let there = transaction::read(there.all(transaction.connection()), row::found).await?;
-        let batch = transaction.remove(there).await?;
+        let batch = transaction.remove_all(Doomed::OfUser(user), limit).await?;
         transaction.commit().await?;
         Ok(batch)
     }
@@ -351,8 +327,7 @@ impl Store for SqlStore {
     }
 
     async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
-        let asked = statement::asked_to_prune(node, self.database.now());
-        transaction::read(asked.all(self.database.readers()), row::prune_request).await
+        self.ask(|| statement::asked_to_prune(node, self.database.now()), row::prune_request).await
     }
 
     async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
@@ -363,22 +338,19 @@ impl Store for SqlStore {
     }
 
     async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
-        let answers = statement::prune_answers(request).all(self.database.readers());
-        let mut answers = transaction::read(answers, row::prune_answer).await?;
+        let mut answers = self.ask(|| statement::prune_answers(request), row::prune_answer).await?;
         answers.sort_unstable_by(PruneAnswer::in_order);
         Ok(answers)
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
-        let transaction = self.write().await?;
-        match transaction.life(node).await? {
+        let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
+        match life {
             None => return Ok(Vec::new()),
             Some(life) => life?,
         }
-        let connection = transaction.connection();
-        let rows = transaction::read(statement::unheld(node, u64::MAX).all(connection), row::found_unheld).await?;
-        let batch = transaction.remove(rows.into_iter().map(|(found, _)| found).collect::<Vec<Found>>()).await?;
-        statement::end_life(node, transaction.now).exec(connection).await.map_err(store_error)?;
+        let batch = transaction.remove_all(Doomed::UnheldOf(node), u64::MAX).await?;
+        statement::end_life(node, transaction.now).exec(transaction.connection()).await.map_err(store_error)?;
         transaction.forget_lives().await?;
         transaction.commit().await?;
         Ok(batch.commits)

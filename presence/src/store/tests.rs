@@ -33,6 +33,44 @@ mod sqlite {
     crate::store_suite!(make);
 }
 
+#[cfg(feature = "postgres")]
+mod postgres {
+    use presence_test_servers::{Database, Kind, database};
+
+    use crate::{
+        store::{SqlStore, Store},
+        testing::store::ManualClock,
+    };
+
+    async fn make(time: ManualClock) -> (SqlStore, Database) {
+        let database = database(Kind::Postgres).await;
+        let store = SqlStore::connect(&database.url()).unwrap().with_wall_clock(move || time.millis());
+        store.prepare().await.unwrap();
+        (store, database)
+    }
+
+    crate::store_suite!(make);
+}
+
+#[cfg(feature = "mysql")]
+mod mysql {
+    use presence_test_servers::{Database, Kind, database};
+
+    use crate::{
+        store::{SqlStore, Store},
+        testing::store::ManualClock,
+    };
+
+    async fn make(time: ManualClock) -> (SqlStore, Database) {
+        let database = database(Kind::MySql).await;
+        let store = SqlStore::connect(&database.url()).unwrap().with_wall_clock(move || time.millis());
+        store.prepare().await.unwrap();
+        (store, database)
+    }
+
+    crate::store_suite!(make);
+}
+
 #[cfg(feature = "sqlite")]
 mod sqlite_in_memory {
     use crate::{

@@ -2,6 +2,9 @@
 //!
 //! Ids are UUIDs as 16 bytes, times are milliseconds since 1970, names are compared as bytes. There is no index on
 //! `last_seen`: it would make every touch pay for what only a prune reads.
+//!
+//! MySQL ends a transaction at every statement that changes the schema, so there each table is made in one statement with all
+//! its indexes, and passed over if it is there: a migration that was interrupted is run again.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
@@ -65,8 +68,14 @@ fn id(backend: DbBackend, column: impl IntoIden) -> ColumnDef {
     definition.not_null().take()
 }
 
-fn name(column: impl IntoIden) -> ColumnDef {
-    ColumnDef::new(column).string_len(255).take()
+/// A column whose texts are compared as bytes. SQLite does so by default, and on MySQL it is said of the whole table.
+fn name(backend: DbBackend, column: impl IntoIden) -> ColumnDef {
+    let mut definition = ColumnDef::new(column);
+    definition.string_len(255);
+    if backend == DbBackend::Postgres {
+        definition.extra("COLLATE \"C\"");
+    }
+    definition.take()
 }
 
 fn number(column: impl IntoIden) -> ColumnDef {
@@ -78,22 +87,48 @@ impl MigrationTrait for Migration {
     #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        for table in [nodes(backend), rooms(backend), presences(backend), prune_requests(backend)] {
+        let tables = [
+            (nodes(backend), Vec::new()),
+            (rooms(backend), Vec::new()),
+            (presences(backend), indexes_of_presences(backend)),
+            (prune_requests(backend), indexes_of_prune_requests()),
+        ];
+        if backend == DbBackend::MySql {
+            let collation = collation(manager.get_connection()).await?;
+            for (mut table, indexes) in tables {
+                table.if_not_exists().engine("InnoDB").character_set("utf8mb4").collate(collation);
+                for mut index in indexes {
+                    table.index(&mut index);
+                }
+                manager.create_table(table).await?;
+            }
+            return Ok(());
+        }
+        let (tables, indexes): (Vec<_>, Vec<_>) = tables.into_iter().unzip();
+        for table in tables {
             manager.create_table(table).await?;
         }
-        for index in indexes(backend) {
+        for index in indexes.into_iter().flatten() {
             manager.create_index(index).await?;
         }
         Ok(())
     }
 }
 
+/// The collation that compares bytes, and does not take a text for the same with blanks at its end. `utf8mb4_bin` does.
+async fn collation(connection: &SchemaManagerConnection<'_>) -> Result<&'static str, DbErr> {
+    let version = Query::select().expr(Expr::cust("VERSION()")).take();
+    let row = connection.query_one(&version).await?;
+    let version: String = row.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or_default();
+    Ok(if version.contains("MariaDB") { "utf8mb4_nopad_bin" } else { "utf8mb4_0900_bin" })
+}
+
 fn nodes(backend: DbBackend) -> TableCreateStatement {
     Table::create()
         .table(Nodes::Table)
         .col(id(backend, Nodes::Id).primary_key())
-        .col(name(Nodes::Name).unique_key())
-        .col(name(Nodes::LostName))
+        .col(name(backend, Nodes::Name).unique_key())
+        .col(name(backend, Nodes::LostName))
         .col(number(Nodes::StartedAt).not_null())
         .col(number(Nodes::LeaseUntil).not_null())
         .col(number(Nodes::FencedAt))
@@ -104,7 +139,7 @@ fn rooms(backend: DbBackend) -> TableCreateStatement {
     Table::create()
         .table(Rooms::Table)
         .col(id(backend, Rooms::Id).primary_key())
-        .col(name(Rooms::ChannelName).not_null().unique_key())
+        .col(name(backend, Rooms::ChannelName).not_null().unique_key())
         .col(number(Rooms::Version).not_null())
         .col(number(Rooms::CreatedAt).not_null())
         .take()
@@ -125,8 +160,8 @@ fn presences(backend: DbBackend) -> TableCreateStatement {
         .table(Presences::Table)
         .col(id(backend, Presences::Id).primary_key())
         .col(id(backend, Presences::RoomId))
-        .col(name(Presences::ChannelName).not_null())
-        .col(name(Presences::UserId))
+        .col(name(backend, Presences::ChannelName).not_null())
+        .col(name(backend, Presences::UserId))
         .col(ColumnDef::new(Presences::Meta).text().not_null())
         .col(id(backend, Presences::NodeId))
         .col(ColumnDef::new(Presences::SessionHash).binary_len(32))
@@ -150,7 +185,7 @@ fn prune_requests(backend: DbBackend) -> TableCreateStatement {
         .col(id(backend, RequestId))
         // Not a foreign key: an answer stays when the node that gave it ends.
         .col(id(backend, NodeId))
-        .col(name(NodeName).not_null())
+        .col(name(backend, NodeName).not_null())
         .col(id(backend, AskedBy))
         .col(number(MaxAge).not_null())
         .col(number(Pruned))
@@ -159,7 +194,7 @@ fn prune_requests(backend: DbBackend) -> TableCreateStatement {
         .take()
 }
 
-fn indexes(backend: DbBackend) -> Vec<IndexCreateStatement> {
+fn indexes_of_presences(backend: DbBackend) -> Vec<IndexCreateStatement> {
     use Presences::{ChannelName, HeldUntil, NodeId, RoomId, SessionHash, UserId};
     vec![
         index("presences_room_channel", [RoomId, ChannelName]).unique().take(),
@@ -169,6 +204,11 @@ fn indexes(backend: DbBackend) -> Vec<IndexCreateStatement> {
         index("presences_node", [NodeId, HeldUntil]),
         sparse(backend, HeldUntil, &mut index("presences_held", [HeldUntil])),
         sparse(backend, UserId, &mut index("presences_user_room", [UserId, RoomId])),
+    ]
+}
+
+fn indexes_of_prune_requests() -> Vec<IndexCreateStatement> {
+    vec![
         Index::create().name("prune_requests_node").table(PruneRequests::Table).col(PruneRequests::NodeId).take(),
         Index::create().name("prune_requests_asker").table(PruneRequests::Table).col(PruneRequests::AskedBy).take(),
     ]

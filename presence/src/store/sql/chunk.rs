@@ -8,7 +8,7 @@
 const ROWS: usize = 512;
 
 /// The most keys of one statement's `IN` list.
-const KEYS: usize = 1024;
+pub(super) const KEYS: usize = 1024;
 
 /// Cuts rows that each must be there exactly once.
 pub(super) fn rows<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {

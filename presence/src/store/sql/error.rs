@@ -1,26 +1,48 @@
 //! What a failure of the database means to a caller.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
-use super::{super::StoreError, sqlite};
+use super::{super::StoreError, dialect::Trouble, transaction::Vanished};
 
 /// Sorts an error into "ask again" and "asking again gives the same answer".
 pub(super) fn store_error(error: DbErr) -> StoreError {
-    let permanent = match &error {
-        DbErr::Conn(RuntimeErr::SqlxError(source))
-        | DbErr::Exec(RuntimeErr::SqlxError(source))
-        | DbErr::Query(RuntimeErr::SqlxError(source)) => is_permanent(source),
-        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => false,
-        _ => true,
-    };
-    if permanent { StoreError::Refused(Arc::new(error)) } else { StoreError::Unavailable(Arc::new(error)) }
+    match trouble(&error) {
+        Trouble::Away | Trouble::Conflict => StoreError::Unavailable(Arc::new(error)),
+        Trouble::Duplicate | Trouble::Senseless => StoreError::Refused(Arc::new(error)),
+    }
 }
 
-fn is_permanent(error: &SqlxError) -> bool {
+/// What stood in the way of a call that changed nothing.
+pub(super) fn trouble_of(error: &StoreError) -> Option<Trouble> {
+    let (StoreError::Unavailable(source) | StoreError::Refused(source)) = error else { return None };
+    if source.is::<Vanished>() {
+        return Some(Trouble::Conflict);
+    }
+    source.downcast_ref().map(trouble)
+}
+
+fn source(error: &DbErr) -> Option<&SqlxError> {
     match error {
-        SqlxError::Database(error) => sqlite::is_permanent(&**error),
+        DbErr::Conn(RuntimeErr::SqlxError(source))
+        | DbErr::Exec(RuntimeErr::SqlxError(source))
+        | DbErr::Query(RuntimeErr::SqlxError(source)) => Some(source),
+        _ => None,
+    }
+}
+
+pub(super) fn trouble(error: &DbErr) -> Trouble {
+    match (source(error), error) {
+        (Some(source), _) => of_driver(source),
+        (None, DbErr::Conn(_) | DbErr::ConnectionAcquire(_)) => Trouble::Away,
+        (None, _) => Trouble::Senseless,
+    }
+}
+
+fn of_driver(error: &SqlxError) -> Trouble {
+    match error {
+        SqlxError::Database(error) => of_database(&**error),
         SqlxError::Configuration(_)
         | SqlxError::InvalidArgument(_)
         | SqlxError::TypeNotFound { .. }
@@ -28,7 +50,38 @@ fn is_permanent(error: &SqlxError) -> bool {
         | SqlxError::ColumnNotFound(_)
         | SqlxError::ColumnDecode { .. }
         | SqlxError::Encode(_)
-        | SqlxError::Decode(_) => true,
+        | SqlxError::Decode(_) => Trouble::Senseless,
+        _ => Trouble::Away,
+    }
+}
+
+fn of_database(error: &dyn sea_orm::sqlx::error::DatabaseError) -> Trouble {
+    #[cfg(feature = "sqlite")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::sqlite::SqliteError>() {
+        return super::sqlite::trouble(error);
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
+        return super::postgres::trouble(error);
+    }
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
+        return super::mysql::trouble(error);
+    }
+    let _ = error;
+    Trouble::Away
+}
+
+/// Whether the connection was gone.
+pub(super) fn is_lost(error: &DbErr) -> bool {
+    match source(error) {
+        // A server that is not there is asked again by the pool, for as long as a caller waits.
+        Some(SqlxError::Io(error)) => error.kind() != io::ErrorKind::ConnectionRefused,
+        Some(SqlxError::Protocol(_)) => true,
+        #[cfg(feature = "postgres")]
+        Some(SqlxError::Database(error)) => error
+            .try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>()
+            .is_some_and(super::postgres::is_goodbye),
         _ => false,
     }
 }

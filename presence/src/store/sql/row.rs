@@ -15,8 +15,8 @@ use super::super::{
     NodeState, NodeSummary, PruneAnswer, PruneRequest, RoomSummary, StoreError, listing::between, plan::Found,
 };
 
-/// When it was fenced, and the name that a later life took from it.
-pub(super) type Life = (Option<i64>, Option<String>);
+/// When it was fenced, the name that a later life took from it, and the time now.
+pub(super) type Life = (Option<i64>, Option<String>, i64);
 
 /// Id, name and version.
 pub(super) type RoomRow = (Uuid, String, i64);
@@ -30,8 +30,9 @@ pub(super) type UnheldRow = (Uuid, Uuid, String, Option<String>, String, Uuid, O
 /// A [`RoomRow`], and how many there are: presences, those of users, distinct users, held.
 pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
 
-/// Id, name, lost name, start, end of the lease, when it was fenced, and how many presences there are, and held ones.
-pub(super) type NodeSummaryRow = (Uuid, Option<String>, Option<String>, i64, i64, Option<i64>, i64, i64);
+/// Id, name, lost name, start, end of the lease, when it was fenced, how many presences there are and held ones, and the
+/// time now.
+pub(super) type NodeSummaryRow = (Uuid, Option<String>, Option<String>, i64, i64, Option<i64>, i64, i64, i64);
 
 /// Request and age.
 pub(super) type PruneRow = (Uuid, i64);
@@ -108,20 +109,19 @@ pub(super) fn room_summary(row: RoomSummaryRow) -> Result<RoomSummary, StoreErro
     })
 }
 
-pub(super) fn node_summary(now: i64) -> impl Fn(NodeSummaryRow) -> Result<NodeSummary, StoreError> {
-    move |(id, name, lost_name, started_at, lease_until, fenced_at, presences, held)| {
-        let superseded = lost_name.is_some();
-        let name = name.or(lost_name).unwrap_or_default();
-        let count = count("nodes", id);
-        Ok(NodeSummary {
-            node: NodeId::from_uuid(id),
-            name: NodeName::try_from(name).map_err(foreign("nodes", id))?,
-            age: between(started_at, now),
-            state: NodeState::at(now, lease_until, fenced_at, superseded),
-            presences: count(presences)?,
-            held: count(held)?,
-        })
-    }
+pub(super) fn node_summary(row: NodeSummaryRow) -> Result<NodeSummary, StoreError> {
+    let (id, name, lost_name, started_at, lease_until, fenced_at, presences, held, now) = row;
+    let superseded = lost_name.is_some();
+    let name = name.or(lost_name).unwrap_or_default();
+    let count = count("nodes", id);
+    Ok(NodeSummary {
+        node: NodeId::from_uuid(id),
+        name: NodeName::try_from(name).map_err(foreign("nodes", id))?,
+        age: between(started_at, now),
+        state: NodeState::at(now, lease_until, fenced_at, superseded),
+        presences: count(presences)?,
+        held: count(held)?,
+    })
 }
 
 pub(super) fn node_name((id, name): (Uuid, String)) -> Result<(NodeId, NodeName), StoreError> {

@@ -8,50 +8,36 @@ use std::{
     fmt::{self, Write},
     path::Path,
     str::FromStr,
-    sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
+use async_trait::async_trait;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode,
-    SqlxError, Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait,
+    sea_query::SimpleExpr,
     sqlx::{
         ConnectOptions, Connection,
         error::DatabaseError,
         pool::PoolOptions,
-        sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous},
+        sqlite::{SqliteConnectOptions, SqliteConnection, SqliteError, SqlitePoolOptions, SqliteSynchronous},
     },
 };
 
 use crate::name::{NodeId, PresenceId};
 
-/// How many connections read.
-const READERS: u32 = 4;
+use super::{
+    database::{Settings, Synchronous},
+    dialect::{Dialect, Trouble, bad_url, seen_at},
+    error,
+};
 
-/// How long a statement waits for a lock that another process has, and a caller for a connection.
+/// How long the switch to WAL mode waits for others who do the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many touches one statement takes.
-const TOUCHES: usize = 10_000;
-
-/// When a commit is safe.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Synchronous {
-    /// It survives the end of the process at once, and a loss of power some moments later: the last transactions may be
-    /// lost then, but the file stays sound. Several times faster.
-    #[default]
-    Normal,
-    /// It survives a loss of power at once.
-    Full,
-}
-
-#[derive(Clone)]
 pub(super) struct Sqlite {
     options: SqliteConnectOptions,
     in_memory: bool,
-    pub(super) writer: DatabaseConnection,
-    readers: DatabaseConnection,
-    wall_clock: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
 
 impl fmt::Debug for Sqlite {
@@ -70,101 +56,87 @@ impl Sqlite {
             return Err(bad_url("the folder of the database file is not there"));
         }
         let options = if url.contains("mode=") { options } else { options.create_if_missing(true) };
-        Ok(Self::open(options, is_in_memory(url), Synchronous::default(), Arc::new(utc)))
+        Ok(Self { options, in_memory: is_in_memory(url) })
     }
 
     /// Checks the address of a database that is never made here, whatever the address says.
     pub(super) fn existing(url: &str) -> Result<Self, DbErr> {
         let options = options(url)?.create_if_missing(false);
-        Ok(Self::open(options, is_in_memory(url), Synchronous::default(), Arc::new(utc)))
+        Ok(Self { options, in_memory: is_in_memory(url) })
+    }
+}
+
+#[async_trait]
+impl Dialect for Sqlite {
+    fn backend(&self) -> DbBackend {
+        DbBackend::Sqlite
     }
 
-    fn open(
-        options: SqliteConnectOptions,
-        in_memory: bool,
-        synchronous: Synchronous,
-        wall_clock: Arc<dyn Fn() -> i64 + Send + Sync>,
-    ) -> Self {
-        let options = options.synchronous(match synchronous {
+    fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
+        let options = self.options.clone().busy_timeout(settings.patience).synchronous(match settings.synchronous {
             Synchronous::Normal => SqliteSynchronous::Normal,
             Synchronous::Full => SqliteSynchronous::Full,
         });
-        let writer: DatabaseConnection = pool(1).connect_lazy_with(options.clone()).into();
+        let writer: DatabaseConnection = pool(settings, 1).connect_lazy_with(options.clone()).into();
         // A database in memory lives in its connection, and has no room for a reader beside the writer.
-        let readers = if in_memory {
+        let readers = if self.in_memory {
             writer.clone()
         } else {
-            pool(READERS).connect_lazy_with(options.clone().pragma("query_only", "ON")).into()
+            pool(settings, settings.connections).connect_lazy_with(options.pragma("query_only", "ON")).into()
         };
-        Self { options, in_memory, writer, readers, wall_clock }
+        (writer, readers)
     }
 
-    pub(super) fn with_synchronous(self, synchronous: Synchronous) -> Self {
-        Self::open(self.options, self.in_memory, synchronous, self.wall_clock)
-    }
-
-    pub(super) fn with_wall_clock(self, wall_clock: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
-        Self { wall_clock, ..self }
-    }
-
-    /// Begins a transaction that writes. Dropped without a commit, it has never been.
-    pub(super) async fn write(&self) -> Result<DatabaseTransaction, DbErr> {
+    fn to_write(&self) -> TransactionOptions {
         let immediate = Some(SqliteTransactionMode::Immediate);
-        let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
-        self.writer.begin_with_options(options).await
+        TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() }
     }
 
-    /// Begins a transaction that sees the database as it is at its first query.
-    pub(super) async fn read(&self) -> Result<DatabaseTransaction, DbErr> {
-        self.readers.begin().await
-    }
-
-    /// For queries that stand alone.
-    pub(super) fn readers(&self) -> &DatabaseConnection {
-        &self.readers
-    }
-
-    /// The time in milliseconds since 1970. SQLite has no clock but its process's.
-    pub(super) fn now(&self) -> i64 {
-        (self.wall_clock)()
+    fn now(&self) -> Option<SimpleExpr> {
+        None
     }
 
     /// Puts the file into WAL mode, which it keeps.
-    pub(super) async fn prepare(&self) -> Result<(), DbErr> {
+    async fn prepare(&self, writer: &DatabaseConnection) -> Result<(), DbErr> {
         let since = tokio::time::Instant::now();
         loop {
-            match self.writer.execute_unprepared("PRAGMA journal_mode = WAL").await {
+            match writer.execute_unprepared("PRAGMA journal_mode = WAL").await {
                 // Alone of all statements this one does not wait for a lock, and four processes may start at once.
-                Err(error) if is_busy(&error) && since.elapsed() < PATIENCE => {
+                Err(error) if error::trouble(&error) == Trouble::Conflict && since.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 other => return other.map(drop),
             }
         }
     }
+
+    async fn begin_migration(&self, writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+        writer.begin_with_options(self.to_write()).await
+    }
+
+    fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement {
+        Statement::from_sql_and_values(DbBackend::Sqlite, TOUCH, [touches(now, seen).into(), node.as_uuid().into()])
+    }
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions, DbErr> {
-    if !url.starts_with("sqlite:") {
-        return Err(bad_url("the URL of the database does not begin with `sqlite:`"));
-    }
-    let options = SqliteConnectOptions::from_str(url).map_err(|error| DbErr::Conn(sqlx_error(error)))?;
+    let options = SqliteConnectOptions::from_str(url).map_err(bad_url)?;
     if options.get_filename() == Path::new("") {
         // SQLite would make a private file for each connection, and delete it afterwards.
         return Err(bad_url("the URL of the database names no file"));
     }
     // Loads read some 10,000 rows in a row, and hand each from the thread of the connection to that of the caller.
-    Ok(options.busy_timeout(PATIENCE).row_buffer_size(1024).disable_statement_logging())
+    Ok(options.row_buffer_size(1024).disable_statement_logging())
 }
 
 fn is_in_memory(url: &str) -> bool {
     url.contains(":memory:") || url.contains("mode=memory")
 }
 
-fn pool(connections: u32) -> SqlitePoolOptions {
+fn pool(settings: &Settings, connections: u32) -> SqlitePoolOptions {
     PoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(settings.patience)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
@@ -175,40 +147,11 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         })
 }
 
-fn utc() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    super::super::millis(since_1970)
-}
-
-fn bad_url(why: &'static str) -> DbErr {
-    DbErr::Conn(sqlx_error(SqlxError::Configuration(why.into())))
-}
-
-fn sqlx_error(error: SqlxError) -> RuntimeErr {
-    RuntimeErr::SqlxError(Arc::new(error))
-}
-
-/// The primary result code, which <https://www.sqlite.org/rescode.html> lists.
-fn code(error: &dyn DatabaseError) -> Option<u32> {
-    let extended: u32 = error.code()?.parse().ok()?;
-    Some(extended & 0xff)
-}
-
-fn is_busy(error: &DbErr) -> bool {
+/// By primary result code, which <https://www.sqlite.org/rescode.html> lists.
+pub(super) fn trouble(error: &SqliteError) -> Trouble {
+    const ERROR: u32 = 1;
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
-    let (DbErr::Conn(RuntimeErr::SqlxError(error))
-    | DbErr::Exec(RuntimeErr::SqlxError(error))
-    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
-    else {
-        return false;
-    };
-    error.as_database_error().and_then(code).is_some_and(|code| matches!(code, BUSY | LOCKED))
-}
-
-/// Whether asking again gives the same answer.
-pub(super) fn is_permanent(error: &dyn DatabaseError) -> bool {
-    const ERROR: u32 = 1;
     const CORRUPT: u32 = 11;
     const SCHEMA: u32 = 17;
     const TOO_BIG: u32 = 18;
@@ -217,9 +160,15 @@ pub(super) fn is_permanent(error: &dyn DatabaseError) -> bool {
     const MISUSE: u32 = 21;
     const RANGE: u32 = 25;
     const NOT_A_DATABASE: u32 = 26;
-    code(error).is_some_and(|code| {
-        [ERROR, CORRUPT, SCHEMA, TOO_BIG, CONSTRAINT, MISMATCH, MISUSE, RANGE, NOT_A_DATABASE].contains(&code)
-    })
+    let extended: Option<u32> = error.code().and_then(|code| code.parse().ok());
+    match extended.map(|code| code & 0xff) {
+        Some(BUSY | LOCKED) => Trouble::Conflict,
+        // There is one writer at a time, so nobody made such a row just now.
+        Some(ERROR | CORRUPT | SCHEMA | TOO_BIG | CONSTRAINT | MISMATCH | MISUSE | RANGE | NOT_A_DATABASE) => {
+            Trouble::Senseless
+        }
+        _ => Trouble::Away,
+    }
 }
 
 /// The `+` keeps SQLite from looking for the node first: it would compare all its presences with all touches.
@@ -227,26 +176,11 @@ pub(super) const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen \
     FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS seen FROM json_each(?)) AS touch \
     WHERE presences.id = touch.id AND +presences.node_id = ? AND presences.last_seen < touch.seen";
 
-/// Notes when presences of `node` were seen last, each at a time of its own. One parameter serves any number of them, so
-/// the statement is prepared once.
-pub(super) async fn touch(
-    transaction: &DatabaseTransaction,
-    node: NodeId,
-    now: i64,
-    seen: &[(PresenceId, Duration)],
-) -> Result<(), DbErr> {
-    for seen in seen.chunks(TOUCHES) {
-        let values = [touches(now, seen).into(), node.as_uuid().into()];
-        transaction.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, TOUCH, values)).await?;
-    }
-    Ok(())
-}
-
 fn touches(now: i64, seen: &[(PresenceId, Duration)]) -> String {
     let mut json = String::with_capacity(56 * seen.len());
     for (id, ago) in seen {
         let separator = if json.is_empty() { '[' } else { ',' };
-        let at = now.saturating_sub(super::super::millis(*ago));
+        let at = seen_at(now, *ago);
         write!(json, "{separator}[\"{}\",{at}]", id.as_uuid().simple()).expect("a string takes every text");
     }
     json.push(']');

@@ -1,8 +1,8 @@
 //! The text of every statement.
 //!
-//! They are built, not spelt, so that one text serves each database; what a database has of its own is in its file
-//! ([`sqlite`](super::sqlite)). Locks on rows are asked for in the order node, rooms by id, presences by id. SQLite knows
-//! none: it has one lock for everything, taken when the transaction begins.
+//! They are built, not spelt, so that one text serves each database; what a database has of its own is in its file, behind
+//! [`Dialect`](super::dialect::Dialect). Locks on rows are asked for in the order node, rooms by id, presences by id. SQLite
+//! knows none: it has one lock for everything, taken when the transaction begins.
 
 use std::sync::Arc;
 
@@ -10,7 +10,9 @@ use sea_orm::{
     ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
     SelectGetableTuple, Selector, UpdateMany,
     prelude::{Expr, Uuid},
-    sea_query::{Alias, ExprTrait, Func, InsertStatement, OnConflict, Query, SelectStatement},
+    sea_query::{
+        Alias, ExprTrait, Func, InsertStatement, LockBehavior, LockType, OnConflict, Query, SelectStatement, SimpleExpr,
+    },
 };
 
 use crate::{
@@ -30,11 +32,12 @@ use super::{
 /// A query whose rows come as tuples: several times faster than as models.
 pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;
 
-pub(super) fn life(node: NodeId) -> Rows<Life> {
+pub(super) fn life(node: NodeId, lock: LockType, now: SimpleExpr) -> Rows<Life> {
     node::Entity::find_by_id(node.as_uuid())
         .select_only()
         .columns([node::Column::FencedAt, node::Column::LostName])
-        .lock_shared()
+        .expr(now)
+        .lock(lock)
         .into_tuple()
 }
 
@@ -59,8 +62,12 @@ pub(super) fn begin_life(node: NodeId, name: &NodeName, now: i64, lease_until: i
         .into_table(node::Entity)
         .columns([Id, Name, StartedAt, LeaseUntil])
         .values_panic([node.as_uuid().into(), name.as_str().into(), now.into(), lease_until.into()])
-        .on_conflict(OnConflict::column(Id).update_columns([Name, LeaseUntil]).to_owned())
         .take()
+}
+
+/// Names a life that is there, and renews it.
+pub(super) fn rename(node: NodeId, name: &NodeName, lease_until: i64) -> UpdateMany<node::Entity> {
+    renew(node, lease_until).col_expr(node::Column::Name, Expr::value(name.as_str()))
 }
 
 /// Lives that lost this name and have presences that are not held.
@@ -104,7 +111,7 @@ pub(super) fn live_and_answering(now: i64) -> Rows<(Uuid, String)> {
         .into_tuple()
 }
 
-pub(super) fn nodes() -> Rows<NodeSummaryRow> {
+pub(super) fn nodes(now: SimpleExpr) -> Rows<NodeSummaryRow> {
     use node::Column::{FencedAt, Id, LeaseUntil, LostName, Name, StartedAt};
     node::Entity::find()
         .left_join(presence::Entity)
@@ -112,6 +119,7 @@ pub(super) fn nodes() -> Rows<NodeSummaryRow> {
         .columns([Id, Name, LostName, StartedAt, LeaseUntil, FencedAt])
         .expr(presence::Column::NodeId.count())
         .expr(presence::Column::HeldUntil.count())
+        .expr(now)
         .group_by(Id)
         .into_tuple()
 }
@@ -132,12 +140,27 @@ pub(super) fn renew(node: NodeId, lease_until: i64) -> UpdateMany<node::Entity> 
         .filter(node::Column::FencedAt.is_null())
 }
 
-pub(super) fn fence_expired(all_but: NodeId, now: i64) -> UpdateMany<node::Entity> {
+/// Lives whose lease ran out, and that nobody fenced. Not locked: it looks at those of all nodes, who are writing.
+pub(super) fn expired(all_but: NodeId, now: i64) -> Rows<Uuid> {
+    node::Entity::find()
+        .select_only()
+        .column(node::Column::Id)
+        .filter(is_expired(now))
+        .filter(node::Column::Id.ne(all_but.as_uuid()))
+        .order_by_asc(node::Column::Id)
+        .into_tuple()
+}
+
+fn is_expired(now: i64) -> Condition {
+    Condition::all().add(node::Column::FencedAt.is_null()).add(node::Column::LeaseUntil.lt(now))
+}
+
+/// Fences those of these lives that did not renew their leases meanwhile.
+pub(super) fn fence_expired(ids: Vec<Uuid>, now: i64) -> UpdateMany<node::Entity> {
     node::Entity::update_many()
         .col_expr(node::Column::FencedAt, Expr::value(now))
-        .filter(node::Column::FencedAt.is_null())
-        .filter(node::Column::LeaseUntil.lt(now))
-        .filter(node::Column::Id.ne(all_but.as_uuid()))
+        .filter(node::Column::Id.is_in(ids))
+        .filter(is_expired(now))
 }
 
 pub(super) fn end_life(node: NodeId, now: i64) -> UpdateMany<node::Entity> {
@@ -146,13 +169,26 @@ pub(super) fn end_life(node: NodeId, now: i64) -> UpdateMany<node::Entity> {
         .filter(node::Column::Id.eq(node.as_uuid()))
 }
 
-/// Fenced lives that have no presences; those that lost their name only after a while.
-pub(super) fn forget_lives(now: i64) -> DeleteMany<node::Entity> {
+/// Fenced lives that have no presences; those that lost their name only after a while. Not locked: see [`expired`].
+pub(super) fn forgettable(now: i64) -> Rows<Uuid> {
+    node::Entity::find()
+        .select_only()
+        .column(node::Column::Id)
+        .filter(is_forgettable(now))
+        .order_by_asc(node::Column::Id)
+        .into_tuple()
+}
+
+fn is_forgettable(now: i64) -> Condition {
     let old = node::Column::FencedAt.lt(now.saturating_sub(millis(REMEMBERED)));
-    node::Entity::delete_many()
-        .filter(node::Column::FencedAt.is_not_null())
-        .filter(Condition::any().add(node::Column::LostName.is_null()).add(old))
-        .filter(Expr::not_exists(presences_of_node()))
+    Condition::all()
+        .add(node::Column::FencedAt.is_not_null())
+        .add(Condition::any().add(node::Column::LostName.is_null()).add(old))
+        .add(Expr::not_exists(presences_of_node()))
+}
+
+pub(super) fn forget_lives(ids: Vec<Uuid>, now: i64) -> DeleteMany<node::Entity> {
+    node::Entity::delete_many().filter(node::Column::Id.is_in(ids)).filter(is_forgettable(now))
 }
 
 /// Asks nodes, save those that this request has asked already.
@@ -179,7 +215,7 @@ pub(super) fn ask_to_prune(
 }
 
 /// What a node has not answered, of those who have a lease.
-pub(super) fn asked_to_prune(node: NodeId, now: i64) -> Rows<PruneRow> {
+pub(super) fn asked_to_prune(node: NodeId, now: SimpleExpr) -> Rows<PruneRow> {
     prune_request::Entity::find()
         .inner_join(node::Entity)
         .select_only()
@@ -187,7 +223,7 @@ pub(super) fn asked_to_prune(node: NodeId, now: i64) -> Rows<PruneRow> {
         .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
         .filter(prune_request::Column::Pruned.is_null())
         .filter(node::Column::FencedAt.is_null())
-        .filter(node::Column::LeaseUntil.gte(now))
+        .filter(Expr::col((node::Entity, node::Column::LeaseUntil)).gte(now))
         .order_by_asc(prune_request::Column::RequestId)
         .into_tuple()
 }
@@ -243,6 +279,15 @@ pub(super) fn lock_rooms_by_name(names: Vec<&str>) -> Rows<RoomRow> {
     rooms().filter(room::Column::ChannelName.is_in(names)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
 }
 
+/// Not locked: an index that is looked up by name would lock rooms in the order of their names on MySQL.
+pub(super) fn room_ids(names: Vec<&str>) -> Rows<Uuid> {
+    room::Entity::find()
+        .select_only()
+        .column(room::Column::Id)
+        .filter(room::Column::ChannelName.is_in(names))
+        .into_tuple()
+}
+
 pub(super) fn lock_rooms(ids: Vec<Uuid>) -> Rows<RoomRow> {
     rooms().filter(room::Column::Id.is_in(ids)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
 }
@@ -264,13 +309,31 @@ pub(super) fn bump(ids: Vec<Uuid>) -> UpdateMany<room::Entity> {
         .filter(room::Column::Id.is_in(ids))
 }
 
-pub(super) fn delete_empty_rooms() -> DeleteMany<room::Entity> {
-    let anybody = Query::select()
+fn anybody() -> SelectStatement {
+    Query::select()
         .expr(Expr::val(1))
         .from(presence::Entity)
         .and_where(Expr::col((presence::Entity, presence::Column::RoomId)).equals((room::Entity, room::Column::Id)))
-        .take();
-    room::Entity::delete_many().filter(Expr::not_exists(anybody))
+        .take()
+}
+
+/// Locks rooms that nobody is in, after this one in the order of their ids, save those that somebody is changing.
+pub(super) fn lock_empty_rooms(after: Uuid, limit: u64) -> Rows<Uuid> {
+    room::Entity::find()
+        .select_only()
+        .column(room::Column::Id)
+        .filter(room::Column::Id.gt(after))
+        .filter(Expr::not_exists(anybody()))
+        .order_by_asc(room::Column::Id)
+        .limit(at_most(limit))
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_tuple()
+}
+
+/// Deletes those of the rooms that nobody is in, as this statement sees it: one that looked before it had the lock may have
+/// missed who came meanwhile.
+pub(super) fn delete_empty_rooms(ids: Vec<Uuid>) -> DeleteMany<room::Entity> {
+    room::Entity::delete_many().filter(room::Column::Id.is_in(ids)).filter(Expr::not_exists(anybody()))
 }
 
 pub(super) fn rooms_of(user: &UserId) -> Rows<(Uuid, String)> {
@@ -296,8 +359,8 @@ fn presences() -> sea_orm::Select<presence::Entity> {
     presence::Entity::find().select_only().columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil])
 }
 
-pub(super) fn presences_by_id(ids: Vec<Uuid>) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::Id.is_in(ids)).into_tuple()
+pub(super) fn lock_presences(ids: Vec<Uuid>) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::Id.is_in(ids)).order_by_asc(presence::Column::Id).lock_exclusive().into_tuple()
 }
 
 /// One page of who is in a room, after a channel name, in the order of an index.
@@ -330,51 +393,96 @@ pub(super) fn unheld_ids(node: NodeId, limit: u64) -> Rows<Uuid> {
         .into_tuple()
 }
 
-pub(super) fn in_room(room: Uuid, limit: u64) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::RoomId.eq(room)).limit(at_most(limit)).into_tuple()
+/// Which presences are to be removed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Doomed<'a> {
+    InRoom(Epoch),
+    OfUser(&'a UserId),
+    /// Of a node, those that are not held.
+    UnheldOf(NodeId),
+    PastGrace {
+        now: i64,
+    },
+    /// Those last seen before `cut` that are held, or whose node is fenced or has no lease.
+    Stale {
+        now: i64,
+        cut: i64,
+    },
 }
 
-pub(super) fn of_user(user: &UserId, limit: u64) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::UserId.eq(user.as_str())).limit(at_most(limit)).into_tuple()
+impl Doomed<'_> {
+    fn condition(self) -> Condition {
+        use presence::Column::{HeldUntil, LastSeen, NodeId, RoomId, UserId};
+        let all = Condition::all();
+        match self {
+            Self::InRoom(room) => all.add(RoomId.eq(room.as_uuid())),
+            Self::OfUser(user) => all.add(UserId.eq(user.as_str())),
+            Self::UnheldOf(node) => all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()),
+            Self::PastGrace { now } => all.add(HeldUntil.lt(now)),
+            Self::Stale { now, cut } => {
+                let over =
+                    Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
+                let dead = node::Entity::find().select_only().column(node::Column::Id).filter(over).into_query();
+                // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
+                let nobodys = Condition::any().add(HeldUntil.gte(0)).add(NodeId.in_subquery(dead));
+                all.add(LastSeen.lt(cut)).add(nobodys)
+            }
+        }
+    }
 }
 
-pub(super) fn past_grace(now: i64, limit: u64) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::HeldUntil.lt(now)).limit(at_most(limit)).into_tuple()
+pub(super) fn doomed(doomed: Doomed<'_>, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(doomed.condition()).limit(at_most(limit)).into_tuple()
 }
 
-/// Those last seen before `cut` that are held, or whose node is fenced or has no lease.
-pub(super) fn stale(now: i64, cut: i64, limit: u64) -> Rows<PresenceRow> {
-    let dead = node::Entity::find()
+/// Ids and rooms alone.
+pub(super) fn doomed_ids(doomed: Doomed<'_>, limit: u64) -> Rows<(Uuid, Uuid)> {
+    presence::Entity::find()
         .select_only()
-        .column(node::Column::Id)
-        .filter(Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now)))
-        .into_query();
-    // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
-    let nobodys =
-        Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead));
-    presences().filter(presence::Column::LastSeen.lt(cut)).filter(nobodys).limit(at_most(limit)).into_tuple()
+        .columns([presence::Column::Id, presence::Column::RoomId])
+        .filter(doomed.condition())
+        .limit(at_most(limit))
+        .into_tuple()
+}
+
+/// Locks those of the presences that are to be removed still.
+pub(super) fn lock_doomed(ids: Vec<Uuid>, doomed: Doomed<'_>) -> Rows<PresenceRow> {
+    presences()
+        .filter(presence::Column::Id.is_in(ids))
+        .filter(doomed.condition())
+        .order_by_asc(presence::Column::Id)
+        .lock_exclusive()
+        .into_tuple()
 }
 
 pub(super) fn delete_presences(ids: Vec<Uuid>) -> DeleteMany<presence::Entity> {
     presence::Entity::delete_many().filter(presence::Column::Id.is_in(ids))
 }
 
-pub(super) fn hold(ids: Vec<Uuid>, until: i64) -> UpdateMany<presence::Entity> {
+/// Holds presences of a life that is over. One that somebody took over meanwhile is another node's, and not held.
+pub(super) fn hold(of: NodeId, ids: Vec<Uuid>, until: i64) -> UpdateMany<presence::Entity> {
     presence::Entity::update_many()
         .col_expr(presence::Column::HeldUntil, Expr::value(until))
         .filter(presence::Column::Id.is_in(ids))
+        .filter(presence::Column::NodeId.eq(of.as_uuid()))
+        .filter(presence::Column::HeldUntil.is_null())
 }
 
-/// Inserts presences, or makes rows that are there the node's own: not held any more, and seen just now.
+/// Inserts presences.
 pub(super) fn put(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
+    insert(rows, now)
+}
+
+/// Makes rows that are there the node's own: not held any more, and seen just now. It is spelt as an insert since no other
+/// statement takes many rows with a value each on every database; the conflict always occurs, since the rows are locked.
+pub(super) fn take_over(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
     use presence::Column::{ChannelName, HeldUntil, Id, LastSeen, Meta, NodeId, UserId};
     let taken =
         OnConflict::column(Id).update_columns([ChannelName, UserId, Meta, NodeId, HeldUntil, LastSeen]).to_owned();
     insert(rows, now).on_conflict(taken).take()
 }
 
-/// Replaces the metas of rows that are there. It is spelt as an insert since no other statement takes many rows with a
-/// value each on every database; the conflict always occurs.
+/// Replaces the metas of rows that are there; an insert for the same reason.
 pub(super) fn put_metas(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
     let changed = OnConflict::column(presence::Column::Id).update_column(presence::Column::Meta).to_owned();
     insert(rows, now).on_conflict(changed).take()

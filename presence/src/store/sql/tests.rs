@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, thread, time::Duration};
 
-use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement, sea_query::Expr};
 use tempfile::TempDir;
 
 use super::*;
@@ -112,7 +112,7 @@ async fn a_schema_from_the_future_is_refused() {
     let folder = TempDir::new().unwrap();
     let (store, _) = prepared(folder.path()).await;
     let later = "INSERT INTO presence_migrations VALUES ('m20991231_235959_telepathy', 0)";
-    store.database.writer.execute_unprepared(later).await.unwrap();
+    store.once.database.writer.execute_unprepared(later).await.unwrap();
     let refused = connect(folder.path()).prepare().await;
     let Err(StoreError::Refused(source)) = refused else { panic!("{refused:?}") };
     assert!(source.to_string().contains("m20991231_235959_telepathy"));
@@ -148,7 +148,8 @@ fn a_bad_url_is_refused_at_once() {
     for url in [
         "sqlite:",
         "sqlite://",
-        "postgres://localhost/presence",
+        "mssql://localhost/presence",
+        "mysql://localhost",
         "presence.db",
         "sqlite://x.db?mode=odd",
         "sqlite:///no/such/folder/x.db",
@@ -183,7 +184,7 @@ async fn a_migration_is_pending_until_it_is_applied() {
     assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
     assert_eq!(store.migrate().await.unwrap(), Vec::<String>::new());
     let later = "INSERT INTO presence_migrations VALUES ('m20991231_235959_telepathy', 0)";
-    store.database.writer.execute_unprepared(later).await.unwrap();
+    store.once.database.writer.execute_unprepared(later).await.unwrap();
     assert!(matches!(store.pending_migrations().await, Err(StoreError::Refused(_))));
 }
 
@@ -209,13 +210,13 @@ async fn a_read_only_file_can_be_read_and_is_unavailable_for_writing() {
 async fn a_full_disk_is_unavailable_and_all_is_well_once_there_is_room() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.database.writer.execute_unprepared("PRAGMA max_page_count = 20").await.unwrap();
+    store.once.database.writer.execute_unprepared("PRAGMA max_page_count = 20").await.unwrap();
     let many = joins("lobby", &crowd(node, 5_000));
     for _ in 0..3 {
         let full = store.commit(node, &many).await;
         assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
     }
-    store.database.writer.execute_unprepared("PRAGMA max_page_count = 1000000").await.unwrap();
+    store.once.database.writer.execute_unprepared("PRAGMA max_page_count = 1000000").await.unwrap();
     let commits = store.commit(node, &many).await.unwrap();
     assert_eq!((commits[0].version.0, commits[0].delta.joined.len()), (1, 5_000));
 }
@@ -228,12 +229,12 @@ async fn a_transaction_that_sqlite_ended_by_itself_does_not_spoil_the_connection
     let other = connect(folder.path());
     let fails =
         "CREATE TRIGGER fails BEFORE INSERT ON presences BEGIN SELECT RAISE(ROLLBACK, 'as a failing disk'); END";
-    other.database.writer.execute_unprepared(fails).await.unwrap();
+    other.once.database.writer.execute_unprepared(fails).await.unwrap();
     let lobby = joins("lobby", &crowd(node, 5));
     assert!(store.commit(node, &lobby).await.is_err());
-    other.database.writer.execute_unprepared("DROP TRIGGER fails").await.unwrap();
-    let locks = store.database.write().await.unwrap();
-    let waits = tokio::time::timeout(Duration::from_millis(50), other.database.write()).await;
+    other.once.database.writer.execute_unprepared("DROP TRIGGER fails").await.unwrap();
+    let locks = store.once.database.write().await.unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(50), other.once.database.write()).await;
     assert!(waits.is_err(), "one transaction writes at a time");
     drop(locks);
     assert_eq!(store.commit(node, &lobby).await.unwrap()[0].version.0, 1);
@@ -244,7 +245,7 @@ async fn a_writer_waits_for_a_lock_and_one_that_gives_up_does_no_harm() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
     let other = connect(folder.path());
-    let lock = other.database.write().await.unwrap();
+    let lock = other.once.database.write().await.unwrap();
     let gives_up = joins("lobby", &[presence(node, "a")]);
     let gives_up = tokio::time::timeout(Duration::from_millis(50), store.commit(node, &gives_up)).await;
     assert!(gives_up.is_err());
@@ -287,7 +288,7 @@ async fn those_with_a_resume_token_are_held_and_the_others_leave() {
     store.renew(dead, LEASE).await.unwrap();
     store.commit(dead, &joins("lobby", &crowd(dead, 4))).await.unwrap();
     let token = "UPDATE presences SET session_hash = randomblob(32) WHERE channel_name < '2'";
-    store.database.writer.execute_unprepared(token).await.unwrap();
+    store.once.database.writer.execute_unprepared(token).await.unwrap();
     time.advance(LEASE * 2);
     let judge = NodeId::random();
     store.register(judge, &NodeName::new("judge").unwrap(), LEASE).await.unwrap();
@@ -304,7 +305,7 @@ async fn what_is_held_is_pruned_even_if_its_node_lives() {
     let (store, node) = prepared(folder.path()).await;
     store.commit(node, &joins("lobby", &crowd(node, 4))).await.unwrap();
     let held = "UPDATE presences SET last_seen = 0, held_until = iif(channel_name < '2', 9e15, NULL)";
-    store.database.writer.execute_unprepared(held).await.unwrap();
+    store.once.database.writer.execute_unprepared(held).await.unwrap();
     assert_eq!(store.prune(node, LEASE, 10).await.unwrap().handled, 2);
 }
 
@@ -313,7 +314,7 @@ async fn a_row_of_another_hand_is_refused_and_not_guessed() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
     store.commit(node, &joins("lobby", &crowd(node, 1))).await.unwrap();
-    store.database.writer.execute_unprepared("UPDATE presences SET meta = '[1'").await.unwrap();
+    store.once.database.writer.execute_unprepared("UPDATE presences SET meta = '[1'").await.unwrap();
     assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Refused(_))));
 }
 
@@ -324,9 +325,9 @@ async fn full_synchronous_reaches_the_database() {
         let store = connect(folder.path()).with_synchronous(synchronous);
         store.prepare().await.unwrap();
         let pragma = |name| Statement::from_string(DbBackend::Sqlite, format!("PRAGMA {name}"));
-        let row = store.database.writer.query_one_raw(pragma("synchronous")).await.unwrap().unwrap();
+        let row = store.once.database.writer.query_one_raw(pragma("synchronous")).await.unwrap().unwrap();
         assert_eq!(row.try_get_by_index::<i32>(0).unwrap(), expected);
-        let row = store.database.writer.query_one_raw(pragma("journal_mode")).await.unwrap().unwrap();
+        let row = store.once.database.writer.query_one_raw(pragma("journal_mode")).await.unwrap().unwrap();
         assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "wal");
     }
 }
@@ -338,30 +339,41 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
     let sqlite = DbBackend::Sqlite;
     let by_key = "SEARCH presences USING INDEX sqlite_autoindex_presences_1 (id=?)";
     let id = node.as_uuid();
-    let statements = [
-        statement::presences_by_id(vec![id, id]).into_statement(sqlite),
+    let ann = UserId::new("ann").unwrap();
+    let doomed = [
+        Doomed::InRoom(Epoch::from_uuid(id)),
+        Doomed::OfUser(&ann),
+        Doomed::UnheldOf(node),
+        Doomed::PastGrace { now: 1 },
+        Doomed::Stale { now: 1, cut: 1 },
+    ];
+    let mut statements = vec![
+        statement::lock_presences(vec![id, id]).into_statement(sqlite),
         statement::page(id, "a", 10).into_statement(sqlite),
         statement::unheld(node, 10).into_statement(sqlite),
         statement::unheld_ids(node, 10).into_statement(sqlite),
-        statement::past_grace(1, 10).into_statement(sqlite),
-        statement::stale(1, 1, 10).into_statement(sqlite),
-        statement::in_room(id, 10).into_statement(sqlite),
-        statement::of_user(&UserId::new("ann").unwrap(), 10).into_statement(sqlite),
         statement::live_and_answering(1).into_statement(sqlite),
-        statement::nodes().into_statement(sqlite),
+        statement::nodes(Expr::val(1)).into_statement(sqlite),
         statement::room_summaries().into_statement(sqlite),
-        statement::rooms_of(&UserId::new("ann").unwrap()).into_statement(sqlite),
+        statement::rooms_of(&ann).into_statement(sqlite),
         statement::uncleared_orphans().into_statement(sqlite),
-        statement::forget_lives(1).build(sqlite),
-        statement::delete_empty_rooms().build(sqlite),
+        statement::forgettable(1).into_statement(sqlite),
+        statement::forget_lives(vec![id], 1).build(sqlite),
+        statement::lock_empty_rooms(id, 10).into_statement(sqlite),
+        statement::delete_empty_rooms(vec![id]).build(sqlite),
         statement::delete_presences(vec![id, id]).build(sqlite),
-        statement::hold(vec![id, id], 1).build(sqlite),
-        Statement::from_sql_and_values(sqlite, sqlite::TOUCH, ["[]".into(), id.into()]),
+        statement::hold(node, vec![id, id], 1).build(sqlite),
+        store.once.database.dialect().touch(node, 1, &[]),
     ];
+    for doomed in doomed {
+        statements.push(statement::doomed(doomed, 10).into_statement(sqlite));
+        statements.push(statement::doomed_ids(doomed, 10).into_statement(sqlite));
+        statements.push(statement::lock_doomed(vec![id, id], doomed).into_statement(sqlite));
+    }
     for mut statement in statements {
         statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
         let sql = statement.sql.clone();
-        let plan = store.database.readers().query_all_raw(statement).await.unwrap();
+        let plan = store.once.database.readers().query_all_raw(statement).await.unwrap();
         let plan: Vec<String> = plan.iter().map(|step| step.try_get("", "detail").unwrap()).collect();
         assert!(!plan.iter().any(|step| step.starts_with("SCAN presences")), "{sql}: {plan:?}");
         if sql.contains("touch") {

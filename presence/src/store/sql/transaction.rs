@@ -2,30 +2,76 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, prelude::Uuid};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr,
+    prelude::{Expr, Uuid},
+    sea_query::LockType,
+};
 
 use crate::{
     model::{Delta, Presence},
-    name::{Epoch, NodeId, NodeName, PresenceId, RoomName},
+    name::{Epoch, NodeId, PresenceId, RoomName},
 };
 
 use super::{
     super::{Batch, RoomCommit, StoreError, plan::Found},
     chunk,
+    database::Database,
     error::store_error,
     row::{self, Place},
-    statement,
+    statement::{self, Doomed},
 };
+
+/// How a row is locked that says whether a node may write.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lock {
+    /// So that nobody changes it before the transaction is over.
+    Shared,
+    /// To change it.
+    Exclusive,
+}
+
+impl From<Lock> for LockType {
+    fn from(lock: Lock) -> Self {
+        match lock {
+            Lock::Shared => Self::Share,
+            Lock::Exclusive => Self::Update,
+        }
+    }
+}
+
+/// Whether a life may write; `None` if it is not known.
+pub(super) type Alive = Option<Result<(), StoreError>>;
 
 /// A transaction that writes, and the moment at which it does.
 pub(super) struct Transaction {
     inner: DatabaseTransaction,
+    backend: DbBackend,
     pub(super) now: i64,
 }
 
 impl Transaction {
-    pub(super) fn new(inner: DatabaseTransaction, now: i64) -> Self {
-        Self { inner, now }
+    /// Begins a transaction for `node`, which may or may not be allowed to write.
+    pub(super) async fn begin(database: &Database, node: NodeId, lock: Lock) -> Result<(Self, Alive), StoreError> {
+        let inner = database.write().await?;
+        let backend = database.dialect().backend();
+        let life = statement::life(node, lock.into(), database.now()).one(&inner).await.map_err(store_error)?;
+        let Some((fenced_at, lost_name, now)) = life else {
+            let now = database.time(&inner).await?;
+            return Ok((Self { inner, backend, now }, None));
+        };
+        let transaction = Self { inner, backend, now };
+        let alive = transaction.judge(node, fenced_at, lost_name).await?;
+        Ok((transaction, Some(alive)))
+    }
+
+    /// Begins a transaction of a node that may write, which nobody fences before it is over.
+    pub(super) async fn begin_as(database: &Database, node: NodeId, lock: Lock) -> Result<Self, StoreError> {
+        match Self::begin(database, node, lock).await? {
+            (transaction, Some(Ok(()))) => Ok(transaction),
+            (_, Some(Err(fenced))) => Err(fenced),
+            (_, None) => Err(StoreError::Fenced { node, superseded: false }),
+        }
     }
 
     pub(super) fn connection(&self) -> &DatabaseTransaction {
@@ -36,64 +82,93 @@ impl Transaction {
         self.inner.commit().await.map_err(store_error)
     }
 
-    /// Makes sure that `node` may write, and that nobody fences it before this transaction is over.
-    pub(super) async fn check(&self, node: NodeId) -> Result<(), StoreError> {
-        match self.life(node).await? {
-            Some(Ok(())) => Ok(()),
-            Some(Err(fenced)) => Err(fenced),
-            None => Err(StoreError::Fenced { node, superseded: false }),
+    /// Whether another node may write.
+    pub(super) async fn life(&self, node: NodeId, lock: Lock) -> Result<Alive, StoreError> {
+        let now = Expr::val(self.now);
+        match statement::life(node, lock.into(), now).one(&self.inner).await.map_err(store_error)? {
+            Some((fenced_at, lost_name, _)) => self.judge(node, fenced_at, lost_name).await.map(Some),
+            None => Ok(None),
         }
     }
 
-    /// Whether `node` may write; `None` if it is not known.
-    pub(super) async fn life(&self, node: NodeId) -> Result<Option<Result<(), StoreError>>, StoreError> {
-        let Some((fenced_at, lost_name)) = statement::life(node).one(&self.inner).await.map_err(store_error)? else {
-            return Ok(None);
-        };
+    async fn judge(
+        &self,
+        node: NodeId,
+        fenced_at: Option<i64>,
+        lost_name: Option<String>,
+    ) -> Result<Result<(), StoreError>, StoreError> {
         if fenced_at.is_none() {
-            return Ok(Some(Ok(())));
+            return Ok(Ok(()));
         }
         let superseded = match lost_name {
             Some(name) => statement::live_under(&name).one(&self.inner).await.map_err(store_error)?.is_some(),
             None => false,
         };
-        Ok(Some(Err(StoreError::Fenced { node, superseded })))
+        Ok(Err(StoreError::Fenced { node, superseded }))
     }
 
-    pub(super) async fn begin_life(&self, node: NodeId, name: &NodeName, lease_until: i64) -> Result<(), StoreError> {
-        let insert = statement::begin_life(node, name, self.now, lease_until);
-        self.inner.execute(&insert).await.map(drop).map_err(store_error)
+    /// Fences lives whose lease ran out.
+    pub(super) async fn fence_expired(&self, all_but: NodeId) -> Result<(), StoreError> {
+        let expired = statement::expired(all_but, self.now).all(&self.inner).await.map_err(store_error)?;
+        for ids in chunk::keys(&expired) {
+            statement::fence_expired(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
+        }
+        Ok(())
     }
 
     /// Locks rooms, making those that are not there, and tells where each stands.
     pub(super) async fn rooms(&self, names: &[&RoomName]) -> Result<Vec<Place>, StoreError> {
         let mut places = HashMap::with_capacity(names.len());
         let texts: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        self.lock_rooms(&texts, &mut places).await?;
-        let missing: Vec<&str> = texts.into_iter().filter(|name| !places.contains_key(*name)).collect();
+        self.lock_rooms_by_name(&texts, &mut places).await?;
+        let mut missing: Vec<&str> = texts.into_iter().filter(|name| !places.contains_key(*name)).collect();
+        // In one order, as locks are taken: two who make the same rooms wait for one another.
+        missing.sort_unstable();
         for chunk in chunk::rows(&missing) {
             self.inner.execute(&statement::make_rooms(chunk, self.now)).await.map_err(store_error)?;
         }
-        self.lock_rooms(&missing, &mut places).await?;
+        self.lock_rooms_by_name(&missing, &mut places).await?;
         let place = |name: &&RoomName| places.remove(*name).ok_or_else(|| vanished((*name).clone()));
         names.iter().map(place).collect()
     }
 
-    async fn lock_rooms(&self, names: &[&str], places: &mut HashMap<RoomName, Place>) -> Result<(), StoreError> {
-        for names in chunk::keys(names) {
-            for row in statement::lock_rooms_by_name(names).all(&self.inner).await.map_err(store_error)? {
-                let place = row::place(row)?;
-                places.insert(place.room.clone(), place);
+    async fn lock_rooms_by_name(
+        &self,
+        names: &[&str],
+        places: &mut HashMap<RoomName, Place>,
+    ) -> Result<(), StoreError> {
+        let mut locked = Vec::new();
+        let in_one_statement = names.len() <= chunk::KEYS && self.backend != DbBackend::MySql;
+        if in_one_statement || self.backend == DbBackend::Sqlite {
+            for names in chunk::keys(names) {
+                locked.extend(read(statement::lock_rooms_by_name(names).all(&self.inner), row::place).await?);
             }
+        } else {
+            let mut ids = Vec::with_capacity(names.len());
+            for names in chunk::keys(names) {
+                ids.extend(statement::room_ids(names).all(&self.inner).await.map_err(store_error)?);
+            }
+            locked = self.lock_rooms(ids).await?;
         }
+        places.extend(locked.into_iter().map(|place| (place.room.clone(), place)));
         Ok(())
     }
 
-    /// Those of the presences that are there.
+    /// Locks rooms, and tells where those that are there stand, sorted by id.
+    async fn lock_rooms(&self, mut ids: Vec<Uuid>) -> Result<Vec<Place>, StoreError> {
+        ids.sort_unstable();
+        let mut places = Vec::with_capacity(ids.len());
+        for ids in chunk::keys(&ids) {
+            places.extend(read(statement::lock_rooms(ids).all(&self.inner), row::place).await?);
+        }
+        Ok(places)
+    }
+
+    /// Those of the presences that are there, locked.
     pub(super) async fn find(&self, ids: &[PresenceId]) -> Result<HashMap<PresenceId, Found>, StoreError> {
         let mut there = HashMap::new();
-        for ids in chunk::keys(&uuids(ids)) {
-            for row in statement::presences_by_id(ids).all(&self.inner).await.map_err(store_error)? {
+        for ids in chunk::keys(&sorted(ids)) {
+            for row in statement::lock_presences(ids).all(&self.inner).await.map_err(store_error)? {
                 let found = row::found(row)?;
                 there.insert(found.presence.id, found);
             }
@@ -115,6 +190,13 @@ impl Transaction {
         Ok(())
     }
 
+    pub(super) async fn take_over(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
+        for rows in chunk::rows(rows) {
+            self.inner.execute(&statement::take_over(rows, self.now)).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn put_metas(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
         for rows in chunk::rows(rows) {
             self.inner.execute(&statement::put_metas(rows, self.now)).await.map_err(store_error)?;
@@ -122,9 +204,10 @@ impl Transaction {
         Ok(())
     }
 
-    pub(super) async fn hold(&self, ids: &[PresenceId], until: i64) -> Result<(), StoreError> {
-        for ids in chunk::keys(&uuids(ids)) {
-            statement::hold(ids, until).exec(&self.inner).await.map_err(store_error)?;
+    /// Holds those of the presences that are the dead node's still.
+    pub(super) async fn hold(&self, dead: NodeId, ids: &[PresenceId], until: i64) -> Result<(), StoreError> {
+        for ids in chunk::keys(&sorted(ids)) {
+            statement::hold(dead, ids, until).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
     }
@@ -138,40 +221,87 @@ impl Transaction {
         Ok(())
     }
 
-    /// Removes presences, with one version for each room.
-    pub(super) async fn remove(&self, doomed: Vec<Found>) -> Result<Batch, StoreError> {
+    /// Removes up to `limit` presences.
+    pub(super) async fn remove_all(&self, doomed: Doomed<'_>, limit: u64) -> Result<Batch, StoreError> {
+        if self.backend == DbBackend::Sqlite {
+            // Nobody else writes: they need not be read again.
+            let found = read(statement::doomed(doomed, limit).all(&self.inner), row::found).await?;
+            let rooms = found.iter().map(|found| found.room.as_uuid()).collect();
+            let places = self.lock_rooms(distinct(rooms)).await?;
+            return self.remove_from(places, found).await;
+        }
+        let ids = statement::doomed_ids(doomed, limit).all(&self.inner).await.map_err(store_error)?;
+        let is_full = ids.len() as u64 == limit;
+        let mut batch = self.remove(ids, doomed).await?;
+        if is_full {
+            // Those that another transaction took meanwhile are no reason to believe that there are no more.
+            batch.handled = limit;
+        }
+        Ok(batch)
+    }
+
+    /// Removes those of the presences that are to be removed still, once their rooms are locked. Each comes with its room.
+    pub(super) async fn remove(&self, ids: Vec<(Uuid, Uuid)>, doomed: Doomed<'_>) -> Result<Batch, StoreError> {
+        let (mut ids, rooms): (Vec<Uuid>, Vec<Uuid>) = ids.into_iter().unzip();
+        let places = self.lock_rooms(distinct(rooms)).await?;
+        ids.sort_unstable();
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in chunk::keys(&ids) {
+            found.extend(read(statement::lock_doomed(ids, doomed).all(&self.inner), row::found).await?);
+        }
+        self.remove_from(places, found).await
+    }
+
+    /// Removes presences from rooms, which are locked, with one version for each room.
+    async fn remove_from(&self, places: Vec<Place>, doomed: Vec<Found>) -> Result<Batch, StoreError> {
         let handled = doomed.len() as u64;
         let ids: Vec<PresenceId> = doomed.iter().map(|found| found.presence.id).collect();
         let mut left: HashMap<Epoch, Vec<Arc<Presence>>> = HashMap::new();
         for Found { room, presence } in doomed {
             left.entry(room).or_default().push(presence);
         }
-        let mut epochs: Vec<Epoch> = left.keys().copied().collect();
-        epochs.sort_unstable();
-        let mut commits = Vec::with_capacity(epochs.len());
-        for ids in chunk::keys(&epochs.iter().map(Epoch::as_uuid).collect::<Vec<_>>()) {
-            for row in statement::lock_rooms(ids).all(&self.inner).await.map_err(store_error)? {
-                let Place { room, epoch, version } = row::place(row)?;
-                let left = left.remove(&epoch).unwrap_or_default();
+        let mut commits = Vec::with_capacity(left.len());
+        for Place { room, epoch, version } in places {
+            if let Some(left) = left.remove(&epoch) {
                 let delta = Delta { left, ..Delta::default() };
                 commits.push(RoomCommit { room, epoch, version: version.next(), delta });
             }
         }
+        let epochs: Vec<Epoch> = commits.iter().map(|commit| commit.epoch).collect();
         self.delete(&ids).await?;
         self.bump(&epochs).await?;
         Ok(Batch { commits, handled })
     }
 
+    /// Removes rooms that nobody is in, and says how many.
+    pub(super) async fn delete_empty_rooms(&self) -> Result<u64, StoreError> {
+        let (mut after, mut deleted) = (Uuid::nil(), 0);
+        loop {
+            let empty = statement::lock_empty_rooms(after, chunk::KEYS as u64).all(&self.inner);
+            let empty = empty.await.map_err(store_error)?;
+            let Some(last) = empty.last() else { return Ok(deleted) };
+            after = *last;
+            for ids in chunk::keys(&empty) {
+                let gone = statement::delete_empty_rooms(ids).exec(&self.inner).await.map_err(store_error)?;
+                deleted += gone.rows_affected;
+            }
+        }
+    }
+
     /// Forgets fenced lives that have nothing left.
     pub(super) async fn forget_lives(&self) -> Result<(), StoreError> {
-        statement::forget_lives(self.now).exec(&self.inner).await.map(drop).map_err(store_error)
+        let over = statement::forgettable(self.now).all(&self.inner).await.map_err(store_error)?;
+        for ids in chunk::keys(&over) {
+            statement::forget_lives(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
+        }
+        Ok(())
     }
 }
 
 /// Somebody else made a room and removed it again between two statements of ours.
 #[derive(Debug, thiserror::Error)]
 #[error("room `{0}` was removed while it was being changed")]
-struct Vanished(RoomName);
+pub(super) struct Vanished(RoomName);
 
 fn vanished(room: RoomName) -> StoreError {
     StoreError::Unavailable(Arc::new(Vanished(room)))
@@ -179,6 +309,18 @@ fn vanished(room: RoomName) -> StoreError {
 
 fn uuids(ids: &[PresenceId]) -> Vec<Uuid> {
     ids.iter().map(PresenceId::as_uuid).collect()
+}
+
+fn sorted(ids: &[PresenceId]) -> Vec<Uuid> {
+    let mut ids = uuids(ids);
+    ids.sort_unstable();
+    ids
+}
+
+fn distinct(mut rooms: Vec<Uuid>) -> Vec<Uuid> {
+    rooms.sort_unstable();
+    rooms.dedup();
+    rooms
 }
 
 /// Runs a query for rows, and reads each of them.

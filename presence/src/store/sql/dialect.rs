@@ -1,0 +1,75 @@
+//! What databases do not have in common.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqlxError, Statement, TransactionOptions,
+    sea_query::SimpleExpr,
+};
+
+use crate::name::{NodeId, PresenceId};
+
+use super::database::Settings;
+
+/// A kind of database, and where one of it is.
+#[async_trait]
+pub(super) trait Dialect: fmt::Debug + Send + Sync {
+    fn backend(&self) -> DbBackend;
+
+    /// Connections to write with and to read with. Nothing is opened before it is needed.
+    fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection);
+
+    /// How a transaction begins that writes.
+    fn to_write(&self) -> TransactionOptions {
+        TransactionOptions::default()
+    }
+
+    /// How a transaction begins that sees the database as of one moment.
+    fn to_read(&self) -> TransactionOptions {
+        TransactionOptions::default()
+    }
+
+    /// The time of the database, in milliseconds since 1970. `None` if it has no other clock than this process.
+    fn now(&self) -> Option<SimpleExpr>;
+
+    /// Gets a database ready in which migrations have not run yet.
+    async fn prepare(&self, _writer: &DatabaseConnection) -> Result<(), DbErr> {
+        Ok(())
+    }
+
+    /// Begins a transaction that excludes every other of this kind, in whatever process.
+    async fn begin_migration(&self, writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr>;
+
+    /// Ends it.
+    async fn end_migration(&self, transaction: DatabaseTransaction) -> Result<(), DbErr> {
+        transaction.commit().await
+    }
+
+    /// Notes when presences of `node` were seen last, each at a time of its own. The text is the same for any number of
+    /// them, so that the statement is prepared once.
+    fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement;
+}
+
+/// What an error of a database comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It may work later: the database is away, full, read-only, or will not let us in.
+    Away,
+    /// Another transaction was in the way, and this one is undone. It may work at once.
+    Conflict,
+    /// There is such a row already. If another transaction made it just now, the next try will find it.
+    Duplicate,
+    /// Asking again gives the same answer.
+    Senseless,
+}
+
+/// A URL that this crate does not understand.
+pub(super) fn bad_url(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(SqlxError::Configuration(why.into()).into()))
+}
+
+/// When a presence was seen, in the database's time.
+pub(super) fn seen_at(now: i64, ago: Duration) -> i64 {
+    now.saturating_sub(super::super::millis(ago))
+}

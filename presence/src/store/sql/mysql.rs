@@ -1,0 +1,165 @@
+//! What MariaDB and MySQL have of their own.
+//!
+//! Transactions are READ COMMITTED, as on PostgreSQL: the default, REPEATABLE READ, would show a transaction the rooms as
+//! they were before it got their locks, and lock gaps between rows besides.
+
+use std::{fmt, fmt::Write, str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, Statement,
+    TransactionOptions, TransactionTrait,
+    sea_query::{Expr, SimpleExpr},
+    sqlx::{
+        ConnectOptions, Connection, Executor,
+        mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlPoolOptions},
+    },
+};
+
+use crate::name::{NodeId, PresenceId};
+
+use super::{
+    database::Settings,
+    dialect::{Dialect, Trouble, bad_url, seen_at},
+};
+
+/// Names are of the whole server, so the lock has that of the database in it. It has at most 64 characters.
+const MIGRATIONS: &str = "CONCAT('presence.', MD5(DATABASE()))";
+
+/// How long a node waits for others to migrate.
+const MIGRATION: Duration = Duration::from_secs(600);
+
+/// A connection that lay idle for longer than this is tried before it is used.
+const IDLE: Duration = Duration::from_secs(30);
+
+pub(super) struct MySql {
+    options: MySqlConnectOptions,
+}
+
+impl fmt::Debug for MySql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = &self.options;
+        let database = options.get_database().unwrap_or_default();
+        write!(f, "MySql({}:{}/{database})", options.get_host(), options.get_port())
+    }
+}
+
+impl MySql {
+    pub(super) fn new(url: &str) -> Result<Self, DbErr> {
+        let options = MySqlConnectOptions::from_str(url).map_err(bad_url)?;
+        if options.get_database().is_none_or(str::is_empty) {
+            return Err(bad_url("the URL of the database names no database"));
+        }
+        // Lists of keys and of rows come in powers of two, each of which is a statement.
+        Ok(Self { options: options.statement_cache_capacity(400).disable_statement_logging() })
+    }
+
+    fn pool(&self, settings: &Settings, connections: u32) -> MySqlPool {
+        // A text that is too long is an error and not cut. A node that sleeps in the middle of a transaction has its locks
+        // taken away, or nobody could fence it; only MariaDB does that.
+        let patience = settings.patience.as_secs().max(1);
+        let session = format!(
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+             SET SESSION innodb_lock_wait_timeout = {patience}, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'); \
+             /*M!100300 SET SESSION idle_transaction_timeout = {} */",
+            6 * patience
+        );
+        let options = MySqlPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(settings.patience)
+            .acquire_slow_threshold(Duration::MAX)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(move |connection, _| {
+                let session = session.clone();
+                Box::pin(async move { connection.execute(sea_orm::sqlx::AssertSqlSafe(session)).await.map(drop) })
+            });
+        options.connect_lazy_with(self.options.clone())
+    }
+}
+
+#[async_trait]
+impl Dialect for MySql {
+    fn backend(&self) -> DbBackend {
+        DbBackend::MySql
+    }
+
+    fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
+        let pool = || self.pool(settings, settings.connections).into();
+        (pool(), pool())
+    }
+
+    fn to_read(&self) -> TransactionOptions {
+        TransactionOptions {
+            isolation_level: Some(IsolationLevel::RepeatableRead),
+            access_mode: Some(AccessMode::ReadOnly),
+            ..TransactionOptions::default()
+        }
+    }
+
+    /// Not by `UNIX_TIMESTAMP`, which depends on a time zone and ends in 2038 on some servers.
+    fn now(&self) -> Option<SimpleExpr> {
+        Some(Expr::cust("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"))
+    }
+
+    /// The statements that change the schema end a transaction, so it is a lock of the connection that excludes others. The
+    /// connection is one of its own: whatever becomes of this, the lock does not outlive it in a pool.
+    async fn begin_migration(&self, _writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+        let alone: DatabaseConnection = self.pool(&Settings::default(), 1).into();
+        let transaction = alone.begin().await?;
+        let lock = format!("SELECT GET_LOCK({MIGRATIONS}, {})", MIGRATION.as_secs());
+        let row = transaction.query_one_raw(Statement::from_string(DbBackend::MySql, lock)).await?;
+        let locked = row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?.flatten();
+        match locked {
+            Some(1) => Ok(transaction),
+            _ => Err(DbErr::ConnectionAcquire(sea_orm::ConnAcquireErr::Timeout)),
+        }
+    }
+
+    async fn end_migration(&self, transaction: DatabaseTransaction) -> Result<(), DbErr> {
+        transaction.execute_unprepared(&format!("DO RELEASE_LOCK({MIGRATIONS})")).await?;
+        transaction.commit().await
+    }
+
+    fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement {
+        let mut json = String::with_capacity(56 * seen.len());
+        for (id, ago) in seen {
+            let separator = if json.is_empty() { '[' } else { ',' };
+            write!(json, "{separator}[\"{}\",{}]", id.as_uuid().simple(), seen_at(now, *ago))
+                .expect("a string takes every text");
+        }
+        json.push(']');
+        Statement::from_sql_and_values(DbBackend::MySql, TOUCH, [json.into(), node.as_uuid().into()])
+    }
+}
+
+/// Straight, or it may look for the node first, and compare all its presences with all touches.
+const TOUCH: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$[0]', seen BIGINT PATH '$[1]')) AS touch \
+    STRAIGHT_JOIN presences ON presences.id = UNHEX(touch.id) SET presences.last_seen = touch.seen \
+    WHERE presences.node_id = ? AND presences.last_seen < touch.seen";
+
+/// By number, as <https://mariadb.com/kb/en/mariadb-error-code-reference/> lists them.
+pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {
+    match error.number() {
+        // Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
+        1205 | 1213 | 1020 => Trouble::Conflict,
+        1062 | 1586 => Trouble::Duplicate,
+        // The rights of the user and what it may use are for an operator to give back, and so is the database.
+        1044 | 1045 | 1049 | 1142 | 1143 | 1203 | 1226 | 1227 | 1370 => Trouble::Away,
+        // Not a text of this character set; too large for `max_allowed_packet`.
+        1366 | 1153 => Trouble::Senseless,
+        _ => match error.code() {
+            Some(state) if ["22", "23", "42"].iter().any(|class| state.starts_with(class)) => Trouble::Senseless,
+            _ => Trouble::Away,
+        },
+    }
+}

@@ -1,0 +1,296 @@
+//! The store that callers see: each call is tried again while other transactions are in its way.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::Instant;
+
+use crate::{
+    model::Snapshot,
+    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+};
+
+use super::{
+    super::{
+        Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+    },
+    Once,
+    database::{Database, Synchronous},
+    dialect::{Dialect, Trouble},
+    error::{store_error, trouble_of},
+};
+
+/// How often a call is tried while deadlocks and the like undo it, and for how long. Deadlocks are rare, since all take
+/// their locks in one order; who loses so often is better off telling its caller.
+const TRIES: usize = 20;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A [`Store`] in a database. Clones share its connections.
+///
+/// ```
+/// # async fn run() -> Result<(), presence::store::StoreError> {
+/// use presence::store::{SqlStore, Store};
+///
+/// let store = SqlStore::connect("sqlite://presence.db")?;
+/// store.prepare().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct SqlStore {
+    pub(super) once: Once,
+}
+
+/// A URL of a database for which this build has no driver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a URL that begins with `{scheme}:` needs the feature `{feature}`, which this build is without")]
+pub struct MissingFeature {
+    /// How the URL begins.
+    pub scheme: &'static str,
+    /// The cargo feature of this crate that knows such databases.
+    pub feature: &'static str,
+}
+
+/// A URL that names no database that this crate knows.
+#[derive(Debug, thiserror::Error)]
+#[error("the URL of the database does not begin with `sqlite:`, `postgres:` or `mysql:`")]
+struct UnknownScheme;
+
+impl SqlStore {
+    /// The store in the database at `url`: `sqlite://presence.db` (a path; the file is made if it is missing),
+    /// `sqlite::memory:`, `postgres://user:password@host/database` or `mysql://user:password@host/database`, each if the
+    /// feature of that name is on.
+    ///
+    /// This looks at the URL, and for SQLite whether its folder is there. The database is opened when it is first needed, and
+    /// again whenever it was lost, so one that is away makes calls fail while it is away, and no longer.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the URL is not one that this build can use (its source is a [`MissingFeature`] if a feature
+    /// would help), or names a folder that is not there.
+    pub fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::at(url, Missing::Make)
+    }
+
+    /// As [`connect`](Self::connect), but for a database that is there already: a SQLite file that is missing, or its folder,
+    /// is not made, and every call fails as [`StoreError::Unavailable`] until it is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the URL is not one that this build can use.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        Self::at(url, Missing::Wait)
+    }
+
+    fn at(url: &str, missing: Missing) -> Result<Self, StoreError> {
+        let dialect: Arc<dyn Dialect> = match url.split(':').next().unwrap_or_default() {
+            #[cfg(feature = "sqlite")]
+            "sqlite" => Arc::new(
+                match missing {
+                    Missing::Make => super::sqlite::Sqlite::new(url),
+                    Missing::Wait => super::sqlite::Sqlite::existing(url),
+                }
+                .map_err(store_error)?,
+            ),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => Arc::new(super::postgres::Postgres::new(url).map_err(store_error)?),
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => Arc::new(super::mysql::MySql::new(url).map_err(store_error)?),
+            #[cfg(not(feature = "sqlite"))]
+            "sqlite" => return Err(without("sqlite", "sqlite")),
+            #[cfg(not(feature = "postgres"))]
+            "postgres" | "postgresql" => return Err(without("postgres", "postgres")),
+            #[cfg(not(feature = "mysql"))]
+            "mysql" | "mariadb" => return Err(without("mysql", "mysql")),
+            _ => return Err(StoreError::Refused(Arc::new(UnknownScheme))),
+        };
+        Ok(Self { once: Once { database: Database::new(dialect) } })
+    }
+
+    fn with(self, change: impl FnOnce(Database) -> Database) -> Self {
+        Self { once: Once { database: change(self.once.database) } }
+    }
+
+    /// Sets when a commit is safe, for SQLite; a server has a setting of its own. To be called before the store is used or
+    /// cloned.
+    #[must_use]
+    pub fn with_synchronous(self, synchronous: Synchronous) -> Self {
+        self.with(|database| database.with_settings(|settings| settings.synchronous = synchronous))
+    }
+
+    /// Sets how many connections are open at most to write with, and as many again to read with: 4 by default, at least 1.
+    /// SQLite has one that writes in any case. To be called before the store is used or cloned.
+    #[must_use]
+    pub fn with_connections(self, connections: u32) -> Self {
+        self.with(|database| database.with_settings(|settings| settings.connections = connections.max(1)))
+    }
+
+    /// Sets how long a call waits for a connection, and a statement for a lock: 5 s by default, at least a second. What waits
+    /// longer fails as [`StoreError::Unavailable`]. To be called before the store is used or cloned.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        let patience = patience.max(Duration::from_secs(1));
+        self.with(|database| database.with_settings(|settings| settings.patience = patience))
+    }
+
+    /// Sets what tells the time, in milliseconds since 1970, instead of the database, or, for SQLite, which has no time of its
+    /// own, instead of the system's clock. For tests.
+    #[must_use]
+    pub fn with_wall_clock(self, now: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        self.with(|database| database.with_wall_clock(Arc::new(now)))
+    }
+
+    /// Brings the schema up to date, as [`prepare`](Store::prepare) does, and names the migrations that this took.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        let once = &self.once;
+        patiently(|| once.migrate()).await
+    }
+
+    /// Names the migrations that [`migrate`](Self::migrate) would apply: none, if the schema is that of this version. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the schema is from a later version of this crate.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
+        self.once.pending_migrations().await
+    }
+}
+
+/// What to do about a file that is not there.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only SQLite has files"))]
+enum Missing {
+    Make,
+    Wait,
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+fn without(scheme: &'static str, feature: &'static str) -> StoreError {
+    StoreError::Refused(Arc::new(MissingFeature { scheme, feature }))
+}
+
+/// Runs a call again while other transactions undo it.
+async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let since = Instant::now();
+    let mut pauses = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(2))
+        .with_max_delay(Duration::from_millis(200))
+        .with_max_times(TRIES)
+        .with_jitter()
+        .build();
+    let mut duplicates = 0;
+    loop {
+        let error = match call().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        match trouble_of(&error) {
+            Some(Trouble::Conflict) => {}
+            Some(Trouble::Duplicate) if duplicates == 0 => duplicates += 1,
+            _ => return Err(error),
+        }
+        match pauses.next() {
+            Some(pause) if since.elapsed() < PATIENCE => tokio::time::sleep(pause).await,
+            _ => return Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.migrate().await.map(drop)
+    }
+
+    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
+        patiently(|| self.once.register(node, name, lease)).await
+    }
+
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+        patiently(|| self.once.renew(node, lease)).await
+    }
+
+    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
+        patiently(|| self.once.commit(node, rooms)).await
+    }
+
+    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
+        patiently(|| self.once.touch(node, seen)).await
+    }
+
+    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
+        patiently(|| self.once.load(room)).await
+    }
+
+    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        patiently(|| self.once.positions(rooms)).await
+    }
+
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        patiently(|| self.once.all_positions()).await
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+        patiently(|| self.once.rooms()).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
+        patiently(|| self.once.nodes()).await
+    }
+
+    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
+        patiently(|| self.once.rooms_of(user)).await
+    }
+
+    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
+        patiently(|| self.once.fence(node)).await
+    }
+
+    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
+        patiently(|| self.once.clear(node, dead, remains, limit)).await
+    }
+
+    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+        patiently(|| self.once.sweep(node, limit)).await
+    }
+
+    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
+        patiently(|| self.once.prune(node, max_age, limit)).await
+    }
+
+    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
+        patiently(|| self.once.prune_rooms(node)).await
+    }
+
+    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+        patiently(|| self.once.remove_room(node, room, limit)).await
+    }
+
+    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
+        patiently(|| self.once.remove_user(node, user, limit)).await
+    }
+
+    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+        patiently(|| self.once.ask_to_prune(node, request, max_age)).await
+    }
+
+    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
+        patiently(|| self.once.asked_to_prune(node)).await
+    }
+
+    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+        patiently(|| self.once.answer_prune(node, request, pruned)).await
+    }
+
+    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
+        patiently(|| self.once.prune_answers(request)).await
+    }
+
+    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
+        patiently(|| self.once.retire(node)).await
+    }
+}

@@ -1,0 +1,147 @@
+//! What PostgreSQL has of its own.
+//!
+//! Transactions are READ COMMITTED: whatever one changes it has locked, in an order that all keep, and a statement after the
+//! lock sees what others did before.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, Statement,
+    TransactionOptions, TransactionTrait,
+    prelude::Uuid,
+    sea_query::{Expr, SimpleExpr},
+    sqlx::{
+        ConnectOptions, Connection, Executor,
+        postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions},
+    },
+};
+
+use crate::name::{NodeId, PresenceId};
+
+use super::{
+    database::Settings,
+    dialect::{Dialect, Trouble, bad_url, seen_at},
+};
+
+/// Which lock nodes take to migrate: `presence` in ASCII.
+const MIGRATIONS: i64 = 0x7072_6573_656e_6365;
+
+/// A connection that lay idle for longer than this is tried before it is used.
+const IDLE: Duration = Duration::from_secs(30);
+
+pub(super) struct Postgres {
+    options: PgConnectOptions,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = &self.options;
+        let database = options.get_database().unwrap_or_default();
+        write!(f, "Postgres({}:{}/{database})", options.get_host(), options.get_port())
+    }
+}
+
+impl Postgres {
+    pub(super) fn new(url: &str) -> Result<Self, DbErr> {
+        let options = PgConnectOptions::from_str(url).map_err(bad_url)?;
+        // Lists of keys and of rows come in powers of two, each of which is a statement.
+        let options = options.statement_cache_capacity(400).disable_statement_logging();
+        let options = match options.get_application_name() {
+            Some(_) => options,
+            None => options.application_name("presence"),
+        };
+        Ok(Self { options })
+    }
+
+    fn pool(&self, settings: &Settings, connections: u32) -> PgPool {
+        // A node that sleeps in the middle of a transaction has its locks taken away, or nobody could fence it.
+        let patience = settings.patience.as_millis();
+        let session = format!(
+            "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {patience}; \
+             SET idle_in_transaction_session_timeout = {}",
+            6 * patience
+        );
+        let options = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(settings.patience)
+            .acquire_slow_threshold(Duration::MAX)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(move |connection, _| {
+                let session = session.clone();
+                Box::pin(async move { connection.execute(sea_orm::sqlx::AssertSqlSafe(session)).await.map(drop) })
+            });
+        options.connect_lazy_with(self.options.clone())
+    }
+}
+
+#[async_trait]
+impl Dialect for Postgres {
+    fn backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
+        let pool = || self.pool(settings, settings.connections).into();
+        (pool(), pool())
+    }
+
+    fn to_read(&self) -> TransactionOptions {
+        TransactionOptions {
+            isolation_level: Some(IsolationLevel::RepeatableRead),
+            access_mode: Some(AccessMode::ReadOnly),
+            ..TransactionOptions::default()
+        }
+    }
+
+    fn now(&self) -> Option<SimpleExpr> {
+        Some(Expr::cust("(extract(epoch from clock_timestamp()) * 1000)::bigint"))
+    }
+
+    async fn begin_migration(&self, writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+        let transaction = writer.begin().await?;
+        // Somebody else may migrate a large table.
+        transaction.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
+        transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATIONS})")).await?;
+        Ok(transaction)
+    }
+
+    fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement {
+        let ids: Vec<Uuid> = seen.iter().map(|(id, _)| id.as_uuid()).collect();
+        let seen: Vec<i64> = seen.iter().map(|(_, ago)| seen_at(now, *ago)).collect();
+        let values = [ids.into(), seen.into(), node.as_uuid().into()];
+        Statement::from_sql_and_values(DbBackend::Postgres, TOUCH, values)
+    }
+}
+
+const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen FROM unnest($1, $2) AS touch (id, seen) \
+    WHERE presences.id = touch.id AND presences.node_id = $3 AND presences.last_seen < touch.seen";
+
+/// By the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+pub(super) fn trouble(error: &PgDatabaseError) -> Trouble {
+    match error.code() {
+        // Serialization failure, deadlock, lock not available.
+        "40001" | "40P01" | "55P03" => Trouble::Conflict,
+        "23505" => Trouble::Duplicate,
+        // The rights of the user are for an operator to give back.
+        "42501" => Trouble::Away,
+        code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Senseless,
+        _ => Trouble::Away,
+    }
+}
+
+/// Whether this is the last that the connection said.
+pub(super) fn is_goodbye(error: &PgDatabaseError) -> bool {
+    // Idle in a transaction for too long, ended by an operator, crashed.
+    matches!(error.code(), "25P03" | "57P01" | "57P02")
+}
