@@ -12,5 +12,6 @@ mod notices;
 mod outage;
 mod pruning;
 mod reading;
+mod removing;
 mod signals;
 mod touching;

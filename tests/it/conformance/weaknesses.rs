@@ -173,8 +173,8 @@ async fn nothing_is_told_before_it_is_committed() {
 async fn a_deleted_users_sockets_are_closed_if_asked() {
     let bed = bed().await;
     let mut ann = bed.member("ann").await;
-    bed.rooms.remove_user(&user("ann"), Some(CloseCode(4001))).await.unwrap();
-    assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(4001))));
+    bed.rooms.remove_user(&user("ann"), Some(CloseCode(4001).into())).await.unwrap();
+    assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(4001).into())));
 }
 
 // behaviour: W17 membership-lasts
