@@ -14,4 +14,6 @@ mod pruning;
 mod reading;
 mod removing;
 mod signals;
+#[cfg(feature = "sqlite")]
+mod threads;
 mod touching;

@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     name::{NodeId, NodeName, RequestId, RoomName},
     room::message::ToRoom,
-    store::{Order, Removal, Request, Whom, writer::report},
+    store::{Order, Removal, Request, Store, Whom, writer::report},
 };
 
 use super::{BATCH, PruningSupervisor, Work};
