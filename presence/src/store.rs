@@ -9,6 +9,7 @@
 pub(crate) mod apart;
 #[cfg(feature = "sqlite")]
 mod entity;
+pub(crate) mod health;
 mod listing;
 mod memory;
 #[cfg(feature = "sqlite")]
@@ -48,8 +49,8 @@ fn millis(time: Duration) -> i64 {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database is away, too slow, full, locked or read-only. Whether the change happened is not known; asking again
-    /// is safe and may work.
+    /// The database is away, too slow, full, locked, read-only or damaged, or its tables are gone. Whether the change happened
+    /// is not known; asking again is safe and may work.
     #[error("the presence store is unavailable")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// This node's lease ran out and somebody declared it dead, or another process took its name. Nothing was written.
