@@ -16,6 +16,7 @@ pub(crate) mod registry;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
+mod threads;
 pub(crate) mod touch;
 pub(crate) mod wire;
 
@@ -29,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Recipient};
+use actix::{Actor, Addr, Context, Recipient};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -38,7 +39,7 @@ use crate::{
     model::{Member, roster::Roster},
     name::{ChannelName, GroupName, NodeId, RoomName, UserId},
     signal::{PresenceChanged, Signals, Subscription},
-    store::{Store, StoreError, writer::Writer},
+    store::{Store, StoreError, apart::Apart, writer::Writer},
 };
 
 pub use event::Event;
@@ -49,6 +50,7 @@ pub use query::RoomsActor;
 use actor::RoomActor;
 use channel::Channels;
 use message::{HubRef, Pressure, ToHub, ToRoom};
+use threads::Threads;
 use wire::Frames;
 
 /// What is sent to clients: one WebSocket frame, encoded once for all who get it.
@@ -124,16 +126,13 @@ pub struct Rooms(Arc<Inner>);
 struct Inner {
     config: Config,
     clock: Clock,
-    store: Arc<dyn Store>,
+    store: Apart,
     writer: Writer,
     signals: Signals,
     channels: Channels,
     table: [Mutex<HashMap<RoomName, Entry>>; SHARDS],
     hasher: RandomState,
-    threads: Vec<ArbiterHandle>,
-    store_thread: ArbiterHandle,
-    /// The arbiters that are ours to stop.
-    own_threads: Mutex<Vec<Arbiter>>,
+    threads: Threads,
     hubs: RwLock<Vec<HubRef>>,
     /// Tells the channel names of this process from those of others.
     process: String,
@@ -189,16 +188,8 @@ impl Rooms {
     /// Without a running actix system.
     #[must_use]
     pub fn with_clock(config: Config, store: impl Store, clock: Clock) -> Self {
-        let own_threads: Vec<_> = match config.room_threads() {
-            0 => Vec::new(),
-            // One more for the store: a consumer that blocks its thread must not cost the node its lease.
-            threads => (0..=threads).map(|_| Arbiter::new()).collect(),
-        };
-        let mut threads: Vec<_> = own_threads.iter().map(Arbiter::handle).collect();
-        let store_thread = threads.pop().unwrap_or_else(Arbiter::current);
-        if threads.is_empty() {
-            threads.push(Arbiter::current());
-        }
+        let threads = Threads::start(config.room_threads());
+        let store: Arc<dyn Store> = Arc::new(store);
         let rooms = Arc::new_cyclic(|rooms: &std::sync::Weak<Inner>| {
             let fenced = {
                 let rooms = rooms.clone();
@@ -210,20 +201,18 @@ impl Rooms {
             };
             let front = {
                 let rooms = rooms.clone();
-                RoomsActor::start_in_arbiter(&store_thread, move |_: &mut Context<RoomsActor>| RoomsActor::new(rooms))
+                RoomsActor::start_in_arbiter(threads.store(), move |_: &mut Context<RoomsActor>| RoomsActor::new(rooms))
             };
             Inner {
                 writer: Writer::new(config.max_pending_writes(), fenced),
                 config,
                 clock,
-                store: Arc::new(store),
+                store: Apart::new(store.clone(), threads.runtime().clone()),
                 signals: Signals::default(),
                 channels: Channels::default(),
                 table: Default::default(),
                 hasher: RandomState::new(),
                 threads,
-                store_thread,
-                own_threads: Mutex::new(own_threads),
                 hubs: RwLock::default(),
                 process: NodeId::random().as_uuid().simple().to_string(),
                 node: watch::Sender::new(None),
@@ -238,10 +227,10 @@ impl Rooms {
             }
         });
         let rooms = Self(rooms);
-        let (writer, store, clock) = (rooms.0.writer.clone(), rooms.0.store.clone(), rooms.0.clock.clone());
+        let (writer, clock) = (rooms.0.writer.clone(), rooms.0.clock.clone());
         let (node, timeout) = (rooms.0.node.subscribe(), rooms.0.config.store_timeout());
         let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 16);
-        rooms.0.store_thread.spawn(writer.run(store, clock, node, timeout, gather));
+        rooms.0.threads.runtime().spawn(writer.run(store, clock, node, timeout, gather));
         rooms
     }
 
@@ -414,7 +403,7 @@ impl Rooms {
     /// ends when the actor stops.
     pub fn subscribe(&self, room: Option<&RoomName>, subscriber: Recipient<PresenceChanged>) {
         let subscription = self.0.signals.subscribe(room.cloned());
-        self.0.store_thread.spawn(subscription.forward(subscriber));
+        self.0.threads.store().spawn(subscription.forward(subscriber));
     }
 
     // ---- pruning ----

@@ -6,6 +6,7 @@
 //!
 //! [`MemoryStore`] forgets everything with the process. [`SqlStore`] speaks to a database by sea-orm.
 
+pub(crate) mod apart;
 #[cfg(feature = "sqlite")]
 mod entity;
 mod listing;

@@ -24,6 +24,7 @@ mod liveness;
 mod names;
 mod outage;
 mod protocol;
+mod recovery;
 mod restart;
 mod slow;
 mod startup;

@@ -1,13 +1,10 @@
 //! The life of this node: from the moment the database knows of it to its shutdown.
 
-use std::{
-    sync::{PoisonError, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tracing::info;
 
-use crate::{Rooms, name::NodeId};
+use crate::{Rooms, name::NodeId, store::Store};
 
 use super::{
     SHARDS, close_code,
@@ -89,9 +86,7 @@ impl Rooms {
         };
         let _ = tokio::time::timeout(SHUTDOWN, drain).await;
         self.stop_supervisor().await;
-        for thread in self.0.own_threads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            thread.stop();
-        }
+        self.0.threads.stop();
     }
 
     async fn stop_supervisor(&self) {

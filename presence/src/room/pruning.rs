@@ -17,7 +17,7 @@ use crate::{
     CloseCode, Error, Result,
     model::lease::Lease,
     name::{NodeId, NodeName, RoomName, UserId},
-    store::{Batch, NodeState, PruneRequest, Remains, Store, StoreError, writer::report},
+    store::{Batch, NodeState, PruneRequest, Remains, Store, StoreError, apart::Apart, writer::report},
 };
 
 use super::{Rooms, message::ToRoom};
@@ -65,7 +65,7 @@ impl PruningSupervisor {
     pub fn spawn(rooms: &Rooms, name: NodeName) -> Addr<Self> {
         let supervisor = rooms.0.supervisor.get_or_init(|| {
             let rooms = rooms.clone();
-            Self::start_in_arbiter(&rooms.0.store_thread.clone(), move |_: &mut Context<Self>| {
+            Self::start_in_arbiter(&rooms.0.threads.store().clone(), move |_: &mut Context<Self>| {
                 let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
                 Self { work: Work { rooms, name, lease, former: Rc::default() } }
             })
@@ -130,8 +130,8 @@ impl Work {
         self.rooms.node().ok_or(Error::StoreUnavailable(None))
     }
 
-    fn store(&self) -> &dyn Store {
-        &**self.rooms.store()
+    fn store(&self) -> &Apart {
+        self.rooms.store()
     }
 
     /// Nodes that share a database and no more learn of one another's changes late, and do not hear what is said.

@@ -18,7 +18,7 @@ use crate::{
     model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName},
     signal::Signals,
-    store::{RoomCommit, Store, writer::Writer},
+    store::{RoomCommit, apart::Apart, writer::Writer},
 };
 
 use super::{
@@ -57,7 +57,8 @@ impl Rooms {
         &self.0.writer
     }
 
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+    /// The store. Its calls may be made on any thread, and run on its own.
+    pub(crate) fn store(&self) -> &Apart {
         &self.0.store
     }
 
@@ -152,8 +153,7 @@ impl Rooms {
     fn start_room(&self, name: &RoomName) -> Entry {
         let under_way = Arc::new(AtomicUsize::new(0));
         let (rooms, room, count) = (self.clone(), name.clone(), under_way.clone());
-        let thread = usize::try_from(self.0.hasher.hash_one((name, "thread")) % self.0.threads.len() as u64);
-        let thread = &self.0.threads[thread.expect("less than the number of threads")];
+        let thread = self.0.threads.of_room(self.0.hasher.hash_one((name, "thread")));
         let actor =
             RoomActor::start_in_arbiter(thread, move |_: &mut Context<RoomActor>| RoomActor::new(room, rooms, count));
         Entry { actor, under_way }

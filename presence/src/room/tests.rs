@@ -13,4 +13,6 @@ mod outage;
 mod pruning;
 mod reading;
 mod signals;
+#[cfg(feature = "sqlite")]
+mod threads;
 mod touching;

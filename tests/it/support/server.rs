@@ -83,6 +83,12 @@ impl Server {
         self.start_again().await;
     }
 
+    /// Starts again after an end and kills what was started after `moment`, wherever it is by then.
+    pub(crate) async fn start_and_kill(&mut self, moment: Duration) {
+        // A child is killed when it is dropped.
+        drop(tokio::time::timeout(moment, run(self.folder.path(), self.address.port(), &self.arguments)).await);
+    }
+
     /// Starts again after an end, on the same port, folder and database, and so as the next life of the same node.
     pub(crate) async fn start_again(&mut self) {
         let port = self.address.port();

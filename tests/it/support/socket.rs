@@ -118,14 +118,20 @@ impl Socket {
         within(BOUND, "the answer to the handshake", self.answer()).await
     }
 
-    async fn answer(mut self) -> Result<Self, Response> {
+    async fn answer(self) -> Result<Self, Response> {
+        let path = self.path.clone();
+        self.answer_or_end().await.unwrap_or_else(|| panic!("{path}: no answer to the handshake"))
+    }
+
+    /// Reads the answer to a handshake; `None`: the connection ended before it came, as that to a dying server does.
+    pub(crate) async fn answer_or_end(mut self) -> Option<Result<Self, Response>> {
         let buffer = &mut self.decoder.buffer;
         loop {
             if let Some((mut response, start)) = Response::head(buffer) {
                 if response.status == 101 {
                     assert_eq!(response.header("sec-websocket-accept"), Some(ACCEPT), "the proof of RFC 6455");
                     bytes::Buf::advance(buffer, start);
-                    return Ok(self);
+                    return Some(Ok(self));
                 }
                 let length = response.header("content-length").and_then(|length| length.parse().ok());
                 while buffer.len() < start + length.unwrap_or(usize::MAX - start) {
@@ -134,10 +140,11 @@ impl Socket {
                     }
                 }
                 response.body = String::from_utf8_lossy(&buffer[start..]).into_owned();
-                return Err(response);
+                return Some(Err(response));
             }
-            let read = self.stream.read_buf(buffer).await;
-            assert!(matches!(read, Ok(1..)), "{}: no answer to the handshake: {read:?}", self.path);
+            if self.stream.read_buf(buffer).await.unwrap_or(0) == 0 {
+                return None;
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     name::{Epoch, PresenceId, Version},
     room::{message::ToRoom, state::Cause},
     store::{
-        RoomCommit, StoreError, Write,
+        RoomCommit, Store, StoreError, Write,
         writer::{Committed, report},
     },
 };

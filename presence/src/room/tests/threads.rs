@@ -1,0 +1,95 @@
+//! Whose thread a call of the store runs on: never its caller's.
+
+use std::{
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::runtime::{Builder, Runtime};
+
+use super::bench::{lobby, user};
+use crate::{
+    Config, PruningSupervisor, Rooms,
+    clock::Clock,
+    name::{ChannelName, NodeName},
+    store::SqlStore,
+};
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+async fn node(store: SqlStore, room_threads: usize) -> Rooms {
+    let config = Config::builder().room_threads(room_threads).build().unwrap();
+    let rooms = Rooms::with_clock(config, store, Clock::system());
+    PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
+    rooms.ready().await;
+    rooms
+}
+
+#[test]
+fn a_caller_that_blocks_its_thread_keeps_no_connection_from_the_writer() {
+    // It kept the connection with which it had begun to read, until it was polled again.
+    let system = actix::System::new();
+    let rooms = system.block_on(node(SqlStore::connect("sqlite::memory:").unwrap(), 1));
+    runtime().block_on(async {
+        let ann = user("ann");
+        let mut asked = std::pin::pin!(rooms.rooms_of(&ann));
+        assert!(asked.as_mut().now_or_never().is_none());
+        let (tell, told) = mpsc::channel();
+        let others = rooms.clone();
+        let joins = thread::spawn(move || {
+            let channel = ChannelName::new("job").unwrap();
+            let joined = runtime().block_on(others.add(lobby(), &channel, None)).map(drop);
+            tell.send(joined).unwrap();
+        });
+        told.recv_timeout(Duration::from_secs(30)).unwrap().unwrap();
+        joins.join().unwrap();
+        assert_eq!(asked.await.unwrap(), []);
+    });
+}
+
+/// Tells how often this thread panics meanwhile, also where the panic is caught.
+fn panics(work: impl FnOnce()) -> usize {
+    let here = thread::current().id();
+    let count = Arc::new(AtomicUsize::new(0));
+    let (counted, before) = (count.clone(), panic::take_hook());
+    panic::set_hook(Box::new(move |info| {
+        if thread::current().id() == here {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        before(info);
+    }));
+    work();
+    count.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_system_that_ends_while_the_store_is_at_work_ends_in_peace() {
+    // The driver gave its connection back when the runtime was gone, and panicked.
+    let folder = tempfile::TempDir::new().unwrap();
+    let store = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();
+    let panics = panics(|| {
+        for steps in 0..20 {
+            let system = actix::System::new();
+            system.block_on(async {
+                let rooms = node(store.clone(), 0).await;
+                for n in 0..50 {
+                    let (rooms, channel) = (rooms.clone(), ChannelName::new(format!("job {n}")).unwrap());
+                    actix::spawn(async move { rooms.add(lobby(), &channel, None).await.map(drop) });
+                }
+                for _ in 0..steps {
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+    });
+    assert_eq!(panics, 0);
+}

@@ -1,0 +1,65 @@
+//! The threads of a node: some for its rooms, one for its store.
+
+use std::sync::{Mutex, PoisonError, mpsc};
+
+use actix::{Arbiter, ArbiterHandle};
+use tokio::runtime::{Builder, Handle};
+
+/// Where rooms live, and where the store is at work.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    rooms: Vec<ArbiterHandle>,
+    store: ArbiterHandle,
+    runtime: Handle,
+    /// Those that are ours to stop.
+    own: Mutex<Vec<Arbiter>>,
+}
+
+impl Threads {
+    /// So many threads for rooms, and one more for the store: a consumer that blocks its own thread must not cost the node its
+    /// lease. With 0 everything is on this thread.
+    ///
+    /// # Panics
+    /// Without a running actix system.
+    pub(crate) fn start(rooms: usize) -> Self {
+        if rooms == 0 {
+            let here = Arbiter::current();
+            return Self { rooms: vec![here.clone()], store: here, runtime: Handle::current(), own: Mutex::default() };
+        }
+        let (tell, told) = mpsc::channel();
+        let store = Arbiter::with_tokio_rt(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().expect("a thread can have a runtime");
+            let _ = tell.send(runtime.handle().clone());
+            runtime
+        });
+        let runtime = told.recv().expect("the thread of the store has started");
+        let mut own: Vec<_> = (0..rooms).map(|_| Arbiter::new()).collect();
+        let rooms = own.iter().map(Arbiter::handle).collect();
+        let handle = store.handle();
+        own.push(store);
+        Self { rooms, store: handle, runtime, own: Mutex::new(own) }
+    }
+
+    /// The thread of a room whose name hashes to this.
+    pub(crate) fn of_room(&self, hash: u64) -> &ArbiterHandle {
+        let thread = usize::try_from(hash % self.rooms.len() as u64).expect("less than the number of threads");
+        &self.rooms[thread]
+    }
+
+    /// The store's.
+    pub(crate) const fn store(&self) -> &ArbiterHandle {
+        &self.store
+    }
+
+    /// What runs the tasks of the store's thread. Those that it still has when it ends are dropped while it is there, unlike
+    /// those of the arbiter: a database driver panics without a runtime.
+    pub(crate) const fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn stop(&self) {
+        for thread in self.own.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            thread.stop();
+        }
+    }
+}

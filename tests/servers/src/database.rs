@@ -1,0 +1,124 @@
+//! A database of its own for each test.
+
+use std::{sync::OnceLock, thread};
+
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbErr};
+use uuid::Uuid;
+
+use crate::{Durability, Kind, Server};
+
+/// An empty database, dropped when this is.
+#[derive(Debug)]
+pub struct Database {
+    kind: Kind,
+    server: String,
+    name: String,
+}
+
+/// Makes a database on the server that all tests share: the one that `PRESENCE_TEST_POSTGRES` or `PRESENCE_TEST_MYSQL`
+/// names, and else one that is started now and ends with this process.
+pub async fn database(kind: Kind) -> Database {
+    static POSTGRES: OnceLock<Server> = OnceLock::new();
+    static MYSQL: OnceLock<Server> = OnceLock::new();
+    let (variable, server) = match kind {
+        Kind::Postgres => ("PRESENCE_TEST_POSTGRES", &POSTGRES),
+        Kind::MySql => ("PRESENCE_TEST_MYSQL", &MYSQL),
+    };
+    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
+    let url = url.unwrap_or_else(|| server.get_or_init(|| Server::start(kind, Durability::None)).url());
+    Database::make(kind, &url).await
+}
+
+impl Database {
+    pub(crate) async fn make(kind: Kind, server: &str) -> Self {
+        let database = Self {
+            kind,
+            server: server.trim_end_matches('/').to_owned(),
+            name: format!("t{}", Uuid::new_v4().simple()),
+        };
+        let create = match kind {
+            Kind::Postgres => format!("CREATE DATABASE {} TEMPLATE template0", database.name),
+            Kind::MySql => format!("CREATE DATABASE {}", database.name),
+        };
+        let made = run(kind, &database.server, &create).await;
+        made.unwrap_or_else(|error| panic!("no database on {server}: {error}"));
+        database
+    }
+
+    /// Its address, with name and password.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}/{}", self.server, self.name)
+    }
+
+    /// A connection to it, for what a test has to see or to break.
+    ///
+    /// # Panics
+    /// If the server is away.
+    pub async fn connect(&self) -> DatabaseConnection {
+        connect(self.url()).await.expect("the server is there")
+    }
+
+    /// Ends every connection to it, whatever it is doing.
+    ///
+    /// # Panics
+    /// If the server is away.
+    pub async fn kill_connections(&self) {
+        let (own, other) = match self.kind {
+            Kind::Postgres => (
+                "postgres",
+                format!("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = '{}'", self.name),
+            ),
+            Kind::MySql => (
+                "information_schema",
+                format!("SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE db = '{}'", self.name),
+            ),
+        };
+        let admin = connect(format!("{}/{own}", self.server)).await.expect("the server is there");
+        let statement = sea_orm::Statement::from_string(admin.get_database_backend(), other);
+        let rows = admin.query_all_raw(statement).await.expect("the user may do everything");
+        if self.kind == Kind::MySql {
+            for row in rows {
+                let kill: String = row.try_get_by_index(0).expect("it is a text");
+                // It may be gone by itself.
+                let _ = admin.execute_unprepared(&kill).await;
+            }
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let drop = match self.kind {
+            Kind::Postgres => format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
+            Kind::MySql => format!("DROP DATABASE IF EXISTS {}", self.name),
+        };
+        // A runtime of its own, since the one of the test may be the caller. A server that is away needs no tidying.
+        let (kind, server) = (self.kind, self.server.clone());
+        let _ = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { run(kind, &server, &drop).await.map_err(std::io::Error::other) })
+        })
+        .join();
+    }
+}
+
+async fn run(kind: Kind, server: &str, statement: &str) -> Result<(), DbErr> {
+    let admin = match kind {
+        Kind::Postgres => format!("{server}/postgres"),
+        Kind::MySql => format!("{server}/mysql"),
+    };
+    let connection = connect(admin).await?;
+    connection.execute_unprepared(statement).await?;
+    connection.close().await
+}
+
+async fn connect(url: String) -> Result<DatabaseConnection, DbErr> {
+    let options = ConnectOptions::new(url)
+        .max_connections(1)
+        .acquire_timeout(std::time::Duration::from_secs(20))
+        .connect_timeout(std::time::Duration::from_secs(20))
+        .sqlx_logging(false)
+        .to_owned();
+    sea_orm::Database::connect(options).await
+}
