@@ -410,8 +410,8 @@ impl Rooms {
     // ---- pruning ----
 
     /// Removes the presences that were last seen more than `max_age` ago (`None`: the setting), those of this node by its
-    /// own clock, those that nobody answers for by the database's. Returns how many. As `prune_presences` of
-    /// django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
+    /// own clock, those that nobody answers for by the database's; an age of zero: all of them. Returns how many. As
+    /// `prune_presences` of django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
     ///
     /// # Errors
     /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer; what was pruned by

@@ -19,6 +19,7 @@ use super::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+// behaviour: 5 commands
 #[tokio::test]
 async fn what_no_live_node_answers_for_is_pruned_by_the_tool_itself() {
     let database = Database::new().await;

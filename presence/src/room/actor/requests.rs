@@ -145,7 +145,9 @@ impl RoomActor {
 
     pub(super) fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
-        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(now, max_age));
+        // An age of zero is everybody's, also in the very millisecond of the last touch.
+        let everybody = max_age.is_zero();
+        let stale = self.state.locals.iter().filter(|(_, local)| everybody || local.touch.is_stale(now, max_age));
         let ids: Vec<_> = stale.map(|(id, _)| *id).collect();
         let close = self.close_stale();
         self.remove_together(ids, close, Some(reply), ctx);
