@@ -36,10 +36,10 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     CloseCode, Config, Error, Result,
     clock::Clock,
-    model::{Member, roster::Roster},
+    model::{Close, Member, roster::Roster},
     name::{ChannelName, GroupName, NodeId, RoomName, UserId},
     signal::{PresenceChanged, Signals, Subscription},
-    store::{Store, StoreError, apart::Apart, writer::Writer},
+    store::{Removal, Store, StoreError, Whom, apart::Apart, health::Health, writer::Writer},
 };
 
 pub use event::Event;
@@ -137,7 +137,7 @@ struct Inner {
     /// Tells the channel names of this process from those of others.
     process: String,
     node: watch::Sender<Option<NodeId>>,
-    healthy: AtomicBool,
+    health: Health,
     draining: AtomicBool,
     superseded: watch::Sender<bool>,
     sockets: watch::Sender<usize>,
@@ -190,6 +190,7 @@ impl Rooms {
     pub fn with_clock(config: Config, store: impl Store, clock: Clock) -> Self {
         let threads = Threads::start(config.room_threads());
         let store: Arc<dyn Store> = Arc::new(store);
+        let health = Health::default();
         let rooms = Arc::new_cyclic(|rooms: &std::sync::Weak<Inner>| {
             let fenced = {
                 let rooms = rooms.clone();
@@ -204,7 +205,7 @@ impl Rooms {
                 RoomsActor::start_in_arbiter(threads.store(), move |_: &mut Context<RoomsActor>| RoomsActor::new(rooms))
             };
             Inner {
-                writer: Writer::new(config.max_pending_writes(), fenced),
+                writer: Writer::new(config.max_pending_writes(), health.clone(), fenced),
                 config,
                 clock,
                 store: Apart::new(store.clone(), threads.runtime().clone()),
@@ -216,7 +217,7 @@ impl Rooms {
                 hubs: RwLock::default(),
                 process: NodeId::random().as_uuid().simple().to_string(),
                 node: watch::Sender::new(None),
-                healthy: AtomicBool::new(false),
+                health,
                 draining: AtomicBool::new(false),
                 superseded: watch::Sender::new(false),
                 sockets: watch::Sender::new(0),
@@ -409,8 +410,8 @@ impl Rooms {
     // ---- pruning ----
 
     /// Removes the presences that were last seen more than `max_age` ago (`None`: the setting), those of this node by its
-    /// own clock, those that nobody answers for by the database's. Returns how many. As `prune_presences` of
-    /// django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
+    /// own clock, those that nobody answers for by the database's; an age of zero: all of them. Returns how many. As
+    /// `prune_presences` of django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
     ///
     /// # Errors
     /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer; what was pruned by
@@ -440,25 +441,29 @@ impl Rooms {
         }
     }
 
-    /// Removes a room with everyone in it, and tells this node's members and subscribers: one event says who left. A socket of
-    /// another process on the same database takes that for a mistake, and joins again. With `close` their sockets are closed with that code, else they stay open and their consumers are told
+    /// Removes a room with everyone in it, on every node: members and subscribers are told, one event on each node says who
+    /// left there. With `close` their sockets are closed so, else they stay open and their consumers are told
     /// ([`Consumer::removed`](crate::Consumer::removed)). Returns how many left. The empty room itself goes with the next
     /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it by then.
+    ///
+    /// Other nodes on the same database look for such requests every `sweep_interval`. This waits for them, at most for
+    /// `lease` and `sweep_interval` together.
     ///
     /// # Errors
     /// [`Error::CloseCode`] if `close` may not be sent: nothing happened. [`Error::NoSupervisor`] without one,
     /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
-    pub async fn remove_room(&self, room: &RoomName, close: Option<CloseCode>) -> Result<usize> {
-        self.ask(pruning::Remove { what: pruning::Removal::Room(room.clone()), close: sendable(close)? }).await
+    /// [`Error::Unanswered`] if other nodes did not answer in time: it names them.
+    pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
+        self.ask(pruning::Remove(Removal { whom: Whom::Room(room.clone()), close: sendable(close)? })).await
     }
 
-    /// Removes a user from every room, with one event for each room. The rest is as for
+    /// Removes a user from every room, on every node, with one event for each room and node. The rest is as for
     /// [`remove_room`](Self::remove_room).
     ///
     /// # Errors
     /// As [`remove_room`](Self::remove_room).
-    pub async fn remove_user(&self, user: &UserId, close: Option<CloseCode>) -> Result<usize> {
-        self.ask(pruning::Remove { what: pruning::Removal::User(user.clone()), close: sendable(close)? }).await
+    pub async fn remove_user(&self, user: &UserId, close: Option<Close>) -> Result<usize> {
+        self.ask(pruning::Remove(Removal { whom: Whom::User(user.clone()), close: sendable(close)? })).await
     }
 
     async fn ask<M>(&self, message: M) -> Result<usize>
@@ -472,9 +477,9 @@ impl Rooms {
 }
 
 /// A code that may be sent.
-fn sendable(close: Option<CloseCode>) -> Result<Option<CloseCode>> {
+fn sendable(close: Option<Close>) -> Result<Option<Close>> {
     match close {
-        Some(code) if !code.is_sendable() => Err(Error::CloseCode { code: code.0 }),
+        Some(Close { code, .. }) if !CloseCode(code).is_sendable() => Err(Error::CloseCode { code }),
         close => Ok(close),
     }
 }

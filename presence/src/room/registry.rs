@@ -18,7 +18,7 @@ use crate::{
     model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName},
     signal::Signals,
-    store::{RoomCommit, apart::Apart, writer::Writer},
+    store::{RoomCommit, apart::Apart, health::Health, writer::Writer},
 };
 
 use super::{
@@ -194,15 +194,6 @@ impl Rooms {
         }
     }
 
-    /// Those who left in these were removed on purpose: fires the events, and tells the rooms and their sockets.
-    pub(crate) fn removed(&self, commits: Vec<RoomCommit>, close: Option<(u16, &'static str)>) {
-        for commit in commits {
-            self.0.signals.announce(&commit.room, &commit.delta, |_| true);
-            let room = commit.room.clone();
-            self.tell_running(&room, ToRoom::Removed(commit, close));
-        }
-    }
-
     // ---- what sockets ask ----
 
     /// Whether sockets may come in.
@@ -340,8 +331,8 @@ impl Rooms {
         self.0.node.send_replace(node);
     }
 
-    pub(crate) fn set_healthy(&self, healthy: bool) {
-        self.0.healthy.store(healthy, Ordering::Relaxed);
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
     }
 
     pub(crate) fn set_superseded(&self) {

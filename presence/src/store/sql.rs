@@ -29,12 +29,13 @@ use sea_orm::{ConnectionTrait, TryGetableMany};
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
+    session::SessionHash,
 };
 
 use super::{
-    Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-    Write, migration, millis, plan,
+    Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom, Write,
+    migration, millis, plan,
 };
 
 use self::{
@@ -82,7 +83,7 @@ impl Once {
     }
 
     /// Asks what stands alone.
-    async fn ask<R, T>(
+    async fn look<R, T>(
         &self,
         query: impl Fn() -> Rows<R>,
         read: impl Fn(R) -> Result<T, StoreError>,
@@ -135,28 +136,33 @@ impl Store for Once {
         let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
         let places = transaction.rooms(&names).await?;
         let ids: Vec<PresenceId> = rooms.iter().flat_map(|room| room.writes.iter().map(Write::id)).collect();
-        let found = transaction.find(&ids).await?;
+        let sessions = rooms.iter().flat_map(|room| room.writes.iter().filter_map(Write::session));
+        let sessions: Vec<SessionHash> = sessions.map(|session| session.hash).collect();
+        let found = transaction.find(&ids, &sessions).await?;
 
-        let (mut gone, mut put, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut taken = Vec::new();
+        let (mut gone, mut held, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut new, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new());
         let mut commits = Vec::with_capacity(rooms.len());
         for (RoomWrites { room, writes }, Place { epoch, version, .. }) in rooms.iter().zip(places) {
             let plan = plan::plan(node, epoch, writes, &found)?;
-            gone.extend(plan.gone);
-            taken.extend(plan.taken.into_iter().map(|presence| (epoch, presence)));
-            put.extend(plan.new.into_iter().map(|presence| (epoch, presence)));
-            metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
-            let version = if plan.delta.is_empty() {
-                version
-            } else {
+            let version = if plan.is_new_version() {
                 bump.push(epoch);
                 version.next()
+            } else {
+                version
             };
-            commits.push(RoomCommit { room: room.clone(), epoch, version, delta: plan.delta });
+            gone.extend(plan.gone);
+            held.extend(plan.held);
+            taken.extend(plan.taken.into_iter().map(|row| (epoch, row)));
+            new.extend(plan.new.into_iter().map(|row| (epoch, row)));
+            metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
+            commits
+                .push(RoomCommit { taken: plan.resumed, ..RoomCommit::new(room.clone(), epoch, version, plan.delta) });
         }
         transaction.delete(&gone).await?;
+        transaction.hold(held).await?;
         transaction.take_over(&taken).await?;
-        transaction.put(&put).await?;
+        transaction.put(&new).await?;
         transaction.put_metas(&metas).await?;
         transaction.bump(&bump).await?;
         transaction.commit().await?;
@@ -204,30 +210,30 @@ impl Store for Once {
         let names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
         let mut places = Vec::with_capacity(rooms.len());
         for names in chunk::keys(&names) {
-            places.extend(self.ask(|| statement::rooms_by_name(names.clone()), row::place).await?);
+            places.extend(self.look(|| statement::rooms_by_name(names.clone()), row::place).await?);
         }
         Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())
     }
 
     async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        let places = self.ask(statement::all_rooms, row::place).await?;
+        let places = self.look(statement::all_rooms, row::place).await?;
         Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())
     }
 
     async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        let mut rooms = self.ask(statement::room_summaries, row::room_summary).await?;
+        let mut rooms = self.look(statement::room_summaries, row::room_summary).await?;
         rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
         Ok(rooms)
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        let mut nodes = self.ask(|| statement::nodes(self.database.now()), row::node_summary).await?;
+        let mut nodes = self.look(|| statement::nodes(self.database.now()), row::node_summary).await?;
         nodes.sort_unstable_by(NodeSummary::in_order);
         Ok(nodes)
     }
 
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
-        let mut rooms = self.ask(|| statement::rooms_of(user), row::room_name).await?;
+        let mut rooms = self.look(|| statement::rooms_of(user), row::room_name).await?;
         rooms.sort_unstable();
         Ok(rooms)
     }
@@ -253,19 +259,19 @@ impl Store for Once {
             Remains::HoldAll(grace) => {
                 let ids = statement::unheld_ids(dead, limit).all(connection).await.map_err(store_error)?;
                 let ids: Vec<_> = ids.into_iter().map(PresenceId::from_uuid).collect();
-                transaction.hold(dead, &ids, transaction.now.saturating_add(millis(grace))).await?;
+                transaction.hold_remains(dead, &ids, grace).await?;
                 Batch { commits: Vec::new(), handled: ids.len() as u64 }
             }
             Remains::HoldResumable(grace) => {
-                let rows = transaction::read(statement::unheld(dead, limit).all(connection), row::found_unheld);
+                let rows = transaction::read(statement::unheld(dead, limit).all(connection), row::found_with_session);
                 let (resumable, others): (Vec<_>, Vec<_>) =
-                    rows.await?.into_iter().partition(|(_, resumable)| *resumable);
+                    rows.await?.into_iter().partition(|(_, session)| session.is_some());
                 let held: Vec<_> = resumable.iter().map(|(found, _)| found.presence.id).collect();
                 // Rooms are locked before presences.
                 let others =
                     others.into_iter().map(|(found, _)| (found.presence.id.as_uuid(), found.room.as_uuid())).collect();
                 let mut batch = transaction.remove(others, Doomed::UnheldOf(dead)).await?;
-                transaction.hold(dead, &held, transaction.now.saturating_add(millis(grace))).await?;
+                transaction.hold_remains(dead, &held, grace).await?;
                 batch.handled += held.len() as u64;
                 batch
             }
@@ -298,49 +304,56 @@ impl Store for Once {
         Ok(deleted)
     }
 
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
-        let row = statement::room(room.as_str()).one(transaction.connection()).await.map_err(store_error)?;
-        let Some(row) = row else { return Ok(Batch::default()) };
-        let batch = transaction.remove_all(Doomed::InRoom(row::place(row)?.epoch), limit).await?;
+        let now = transaction.now;
+        let orphans = match whom {
+            Whom::Room(room) => {
+                let row = statement::room(room.as_str()).one(transaction.connection()).await.map_err(store_error)?;
+                let Some(row) = row else { return Ok(Batch::default()) };
+                Doomed::OrphansIn { room: row::place(row)?.epoch, now }
+            }
+            Whom::User(user) => Doomed::OrphansOf { user, now },
+        };
+        let batch = transaction.remove_all(orphans, limit).await?;
         transaction.commit().await?;
         Ok(batch)
     }
 
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
-        let transaction = self.write_as(node).await?;
-        let batch = transaction.remove_all(Doomed::OfUser(user), limit).await?;
-        transaction.commit().await?;
-        Ok(batch)
-    }
-
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
-        let nodes = statement::live_and_answering(transaction.now);
-        let nodes = transaction::read(nodes.all(connection), row::node_name).await?;
-        for nodes in chunk::rows(&nodes) {
-            let insert = statement::ask_to_prune(request, node, millis(max_age), nodes);
+        let others = statement::live_and_answering(node, transaction.now);
+        let others = transaction::read(others.all(connection), row::node_name).await?;
+        for others in chunk::rows(&others) {
+            let insert = statement::ask(node, request, others)?;
             connection.execute(&insert).await.map_err(store_error)?;
         }
         transaction.commit().await
     }
 
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
-        self.ask(|| statement::asked_to_prune(node, self.database.now()), row::prune_request).await
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        let asked = self.look(|| statement::asked(node, self.database.now()), |row| Ok(row::request(row))).await?;
+        Ok(asked.into_iter().flatten().collect())
     }
 
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
-        let answer = statement::answer_prune(node, request, i64::try_from(pruned).unwrap_or(i64::MAX));
+        let answer = statement::answer(node, request, i64::try_from(removed).unwrap_or(i64::MAX));
         answer.exec(transaction.connection()).await.map_err(store_error)?;
         transaction.commit().await
     }
 
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
-        let mut answers = self.ask(|| statement::prune_answers(request), row::prune_answer).await?;
-        answers.sort_unstable_by(PruneAnswer::in_order);
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
+        let mut answers = self.look(|| statement::answers(request), row::answer).await?;
+        answers.sort_unstable_by(Answer::in_order);
         Ok(answers)
+    }
+
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        let transaction = self.write_as(node).await?;
+        statement::withdraw(node, request).exec(transaction.connection()).await.map_err(store_error)?;
+        transaction.commit().await
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

@@ -3,18 +3,25 @@
 //! Transactions are READ COMMITTED, as on PostgreSQL: the default, REPEATABLE READ, would show a transaction the rooms as
 //! they were before it got their locks, and lock gaps between rows besides.
 
-use std::{fmt, fmt::Write, str::FromStr, time::Duration};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, Statement,
-    TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, SqlxError,
+    Statement, TransactionOptions, TransactionTrait,
     sea_query::{Expr, SimpleExpr},
     sqlx::{
-        ConnectOptions, Connection, Executor,
-        mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlPoolOptions},
+        AssertSqlSafe, ConnectOptions, Connection, Executor, Row,
+        mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlPool, MySqlPoolOptions},
     },
 };
+
+use tokio::time::timeout;
 
 use crate::name::{NodeId, PresenceId};
 
@@ -31,6 +38,10 @@ const MIGRATION: Duration = Duration::from_secs(600);
 
 /// A connection that lay idle for longer than this is tried before it is used.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// How long a connection that comes back to the pool may take to answer. A statement that its caller gave up, and which the
+/// server still works on, takes longer; the connection is closed then.
+const ANSWER: Duration = Duration::from_secs(2);
 
 pub(super) struct MySql {
     options: MySqlConnectOptions,
@@ -79,12 +90,25 @@ impl MySql {
                     Ok(true)
                 })
             })
+            // A call that is dropped while it awaits an answer leaves this answer in the connection, and the driver would take it
+            // for that to the next call: a commit would seem done before it is.
+            .after_release(|connection, _| {
+                Box::pin(async move { Ok(matches!(timeout(ANSWER, is_in_step(connection)).await, Ok(Ok(true)))) })
+            })
             .after_connect(move |connection, _| {
                 let session = session.clone();
-                Box::pin(async move { connection.execute(sea_orm::sqlx::AssertSqlSafe(session)).await.map(drop) })
+                Box::pin(async move { connection.execute(AssertSqlSafe(session)).await.map(drop) })
             });
         options.connect_lazy_with(self.options.clone())
     }
+}
+
+/// Whether the next answer is that to the next question.
+async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, SqlxError> {
+    static QUESTIONS: AtomicI64 = AtomicI64::new(1 << 40);
+    let question = QUESTIONS.fetch_add(1, Ordering::Relaxed);
+    let row = connection.fetch_one(AssertSqlSafe(format!("SELECT {question}"))).await?;
+    Ok(row.try_get::<i64, _>(0)? == question)
 }
 
 #[async_trait]
@@ -153,8 +177,9 @@ pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {
         // Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
         1205 | 1213 | 1020 => Trouble::Conflict,
         1062 | 1586 => Trouble::Duplicate,
-        // The rights of the user and what it may use are for an operator to give back, and so is the database.
-        1044 | 1045 | 1049 | 1142 | 1143 | 1203 | 1226 | 1227 | 1370 => Trouble::Away,
+        // The rights of the user and what it may use are for an operator to give back, and so are the database, tables and
+        // columns.
+        1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1203 | 1226 | 1227 | 1370 => Trouble::Away,
         // Not a text of this character set; too large for `max_allowed_packet`.
         1366 | 1153 => Trouble::Senseless,
         _ => match error.code() {

@@ -4,16 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use sea_orm::DbBackend;
 use tokio::time::Instant;
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
 };
 
 use super::{
     super::{
-        Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+        Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom,
     },
     Once,
     database::{Database, Synchronous},
@@ -143,8 +144,7 @@ impl SqlStore {
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
     pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
-        let once = &self.once;
-        patiently(|| once.migrate()).await
+        self.call(|once| async move { once.migrate().await }).await
     }
 
     /// Names the migrations that [`migrate`](Self::migrate) would apply: none, if the schema is that of this version. Changes
@@ -153,7 +153,29 @@ impl SqlStore {
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
     pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
-        self.once.pending_migrations().await
+        self.call(|once| async move { once.pending_migrations().await }).await
+    }
+}
+
+impl SqlStore {
+    /// Makes a call, and again while other transactions undo it.
+    ///
+    /// The driver of MySQL does not stand it that a future is dropped which awaits an answer of the server: what remains of that
+    /// answer is then taken for the answer to the next question. So there the call goes on to its end, also if nobody waits.
+    async fn call<T, F>(&self, call: impl Fn(Once) -> F + Send + 'static) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let once = self.once.clone();
+        let is_mysql = once.database.dialect().backend() == DbBackend::MySql;
+        let call = patiently(move || call(once.clone()));
+        if is_mysql {
+            // It panicked, or the runtime has ended.
+            tokio::spawn(call).await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
+        } else {
+            call.await
+        }
     }
 }
 
@@ -207,90 +229,130 @@ impl Store for SqlStore {
     }
 
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        patiently(|| self.once.register(node, name, lease)).await
+        let name = name.clone();
+        self.call(move |once| {
+            let name = name.clone();
+            async move { once.register(node, &name, lease).await }
+        })
+        .await
     }
 
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
-        patiently(|| self.once.renew(node, lease)).await
+        self.call(move |once| async move { once.renew(node, lease).await }).await
     }
 
     async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
-        patiently(|| self.once.commit(node, rooms)).await
+        let rooms = Arc::<[_]>::from(rooms);
+        self.call(move |once| {
+            let rooms = rooms.clone();
+            async move { once.commit(node, &rooms).await }
+        })
+        .await
     }
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
-        patiently(|| self.once.touch(node, seen)).await
+        let seen = Arc::<[_]>::from(seen);
+        self.call(move |once| {
+            let seen = seen.clone();
+            async move { once.touch(node, &seen).await }
+        })
+        .await
     }
 
     async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
-        patiently(|| self.once.load(room)).await
+        let room = room.clone();
+        self.call(move |once| {
+            let room = room.clone();
+            async move { once.load(&room).await }
+        })
+        .await
     }
 
     async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        patiently(|| self.once.positions(rooms)).await
+        let rooms = Arc::<[_]>::from(rooms);
+        self.call(move |once| {
+            let rooms = rooms.clone();
+            async move { once.positions(&rooms).await }
+        })
+        .await
     }
 
     async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        patiently(|| self.once.all_positions()).await
+        self.call(move |once| async move { once.all_positions().await }).await
     }
 
     async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        patiently(|| self.once.rooms()).await
+        self.call(move |once| async move { once.rooms().await }).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        patiently(|| self.once.nodes()).await
+        self.call(move |once| async move { once.nodes().await }).await
     }
 
     async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
-        patiently(|| self.once.rooms_of(user)).await
+        let user = user.clone();
+        self.call(move |once| {
+            let user = user.clone();
+            async move { once.rooms_of(&user).await }
+        })
+        .await
     }
 
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
-        patiently(|| self.once.fence(node)).await
+        self.call(move |once| async move { once.fence(node).await }).await
     }
 
     async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
-        patiently(|| self.once.clear(node, dead, remains, limit)).await
+        self.call(move |once| async move { once.clear(node, dead, remains, limit).await }).await
     }
 
     async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
-        patiently(|| self.once.sweep(node, limit)).await
+        self.call(move |once| async move { once.sweep(node, limit).await }).await
     }
 
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
-        patiently(|| self.once.prune(node, max_age, limit)).await
+        self.call(move |once| async move { once.prune(node, max_age, limit).await }).await
     }
 
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
-        patiently(|| self.once.prune_rooms(node)).await
+        self.call(move |once| async move { once.prune_rooms(node).await }).await
     }
 
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
-        patiently(|| self.once.remove_room(node, room, limit)).await
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
+        let whom = whom.clone();
+        self.call(move |once| {
+            let whom = whom.clone();
+            async move { once.remove(node, &whom, limit).await }
+        })
+        .await
     }
 
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
-        patiently(|| self.once.remove_user(node, user, limit)).await
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
+        let request = request.clone();
+        self.call(move |once| {
+            let request = request.clone();
+            async move { once.ask(node, &request).await }
+        })
+        .await
     }
 
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
-        patiently(|| self.once.ask_to_prune(node, request, max_age)).await
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        self.call(move |once| async move { once.asked(node).await }).await
     }
 
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
-        patiently(|| self.once.asked_to_prune(node)).await
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        self.call(move |once| async move { once.withdraw(node, request).await }).await
     }
 
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
-        patiently(|| self.once.answer_prune(node, request, pruned)).await
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
+        self.call(move |once| async move { once.answer(node, request, removed).await }).await
     }
 
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
-        patiently(|| self.once.prune_answers(request)).await
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
+        self.call(move |once| async move { once.answers(request).await }).await
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
-        patiently(|| self.once.retire(node)).await
+        self.call(move |once| async move { once.retire(node).await }).await
     }
 }

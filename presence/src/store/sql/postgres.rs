@@ -12,10 +12,12 @@ use sea_orm::{
     prelude::Uuid,
     sea_query::{Expr, SimpleExpr},
     sqlx::{
-        ConnectOptions, Connection, Executor,
+        AssertSqlSafe, ConnectOptions, Connection, Executor,
         postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions},
     },
 };
+
+use tokio::time::timeout;
 
 use crate::name::{NodeId, PresenceId};
 
@@ -29,6 +31,10 @@ const MIGRATIONS: i64 = 0x7072_6573_656e_6365;
 
 /// A connection that lay idle for longer than this is tried before it is used.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// How long a connection that comes back to the pool may take to answer. A statement that its caller gave up, and which the
+/// server still works on, takes longer; the connection is closed then.
+const ANSWER: Duration = Duration::from_secs(2);
 
 pub(super) struct Postgres {
     options: PgConnectOptions,
@@ -77,9 +83,13 @@ impl Postgres {
                     Ok(true)
                 })
             })
+            // The pool waits for a connection that comes back until it answers, which one to a host that vanished never does.
+            .after_release(|connection, _| {
+                Box::pin(async move { Ok(matches!(timeout(ANSWER, connection.ping()).await, Ok(Ok(())))) })
+            })
             .after_connect(move |connection, _| {
                 let session = session.clone();
-                Box::pin(async move { connection.execute(sea_orm::sqlx::AssertSqlSafe(session)).await.map(drop) })
+                Box::pin(async move { connection.execute(AssertSqlSafe(session)).await.map(drop) })
             });
         options.connect_lazy_with(self.options.clone())
     }
@@ -133,8 +143,8 @@ pub(super) fn trouble(error: &PgDatabaseError) -> Trouble {
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Trouble::Conflict,
         "23505" => Trouble::Duplicate,
-        // The rights of the user are for an operator to give back.
-        "42501" => Trouble::Away,
+        // The rights of the user, and tables and columns that are not there, are for an operator to give back.
+        "42501" | "42P01" | "42703" => Trouble::Away,
         code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Senseless,
         _ => Trouble::Away,
     }

@@ -152,21 +152,26 @@ pub(super) fn trouble(error: &SqliteError) -> Trouble {
     const ERROR: u32 = 1;
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
-    const CORRUPT: u32 = 11;
-    const SCHEMA: u32 = 17;
     const TOO_BIG: u32 = 18;
     const CONSTRAINT: u32 = 19;
     const MISMATCH: u32 = 20;
     const MISUSE: u32 = 21;
     const RANGE: u32 = 25;
-    const NOT_A_DATABASE: u32 = 26;
     let extended: Option<u32> = error.code().and_then(|code| code.parse().ok());
     match extended.map(|code| code & 0xff) {
         Some(BUSY | LOCKED) => Trouble::Conflict,
-        // There is one writer at a time, so nobody made such a row just now.
-        Some(ERROR | CORRUPT | SCHEMA | TOO_BIG | CONSTRAINT | MISMATCH | MISUSE | RANGE | NOT_A_DATABASE) => {
-            Trouble::Senseless
+        // What is wrong with the database, its file or its schema may be mended. Of all that goes by this code, only the text
+        // tells a table that is not there.
+        Some(ERROR) => {
+            let says = |text| error.message().contains(text);
+            if says("no such table") || says("no such column") || says("has no column named") {
+                Trouble::Away
+            } else {
+                Trouble::Senseless
+            }
         }
+        // There is one writer at a time, so nobody made such a row just now.
+        Some(TOO_BIG | CONSTRAINT | MISMATCH | MISUSE | RANGE) => Trouble::Senseless,
         _ => Trouble::Away,
     }
 }

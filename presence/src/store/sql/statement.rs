@@ -17,20 +17,25 @@ use sea_orm::{
 
 use crate::{
     model::Presence,
-    name::{Epoch, NodeId, NodeName, PruneId, UserId},
+    name::{Epoch, NodeId, NodeName, RequestId, UserId},
+    session::{Session, SessionHash},
 };
 
 use super::{
     super::{
-        REMEMBERED,
+        Order, REMEMBERED, Request, StoreError,
         entity::{node, presence, prune_request, room},
         millis,
+        plan::Row,
     },
-    row::{Life, NodeSummaryRow, PresenceRow, PruneAnswerRow, PruneRow, RoomRow, RoomSummaryRow, UnheldRow},
+    row::{AnswerRow, Life, NodeSummaryRow, PresenceRow, RequestRow, RoomRow, RoomSummaryRow, SessionRow},
 };
 
 /// A query whose rows come as tuples: several times faster than as models.
 pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;
+
+/// Something of a room.
+pub(super) type In<T> = (Epoch, T);
 
 pub(super) fn life(node: NodeId, lock: LockType, now: SimpleExpr) -> Rows<Life> {
     node::Entity::find_by_id(node.as_uuid())
@@ -101,9 +106,10 @@ fn answering() -> sea_orm::Select<node::Entity> {
     node::Entity::find().filter(Expr::exists(unheld))
 }
 
-/// Those of [`answering`] that have a lease.
-pub(super) fn live_and_answering(now: i64) -> Rows<(Uuid, String)> {
+/// Those of [`answering`] that have a lease, save the one who asks.
+pub(super) fn live_and_answering(all_but: NodeId, now: i64) -> Rows<(Uuid, String)> {
     answering()
+        .filter(node::Column::Id.ne(all_but.as_uuid()))
         .select_only()
         .columns([node::Column::Id, node::Column::Name])
         .filter(node::Column::FencedAt.is_null())
@@ -192,34 +198,42 @@ pub(super) fn forget_lives(ids: Vec<Uuid>, now: i64) -> DeleteMany<node::Entity>
 }
 
 /// Asks nodes, save those that this request has asked already.
-pub(super) fn ask_to_prune(
-    request: PruneId,
+pub(super) fn ask(
     asker: NodeId,
-    max_age: i64,
+    Request { id, order }: &Request,
     nodes: &[(NodeId, NodeName)],
-) -> InsertStatement {
-    use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, RequestId};
-    let columns = [RequestId, NodeId, NodeName, AskedBy, MaxAge];
+) -> Result<InsertStatement, StoreError> {
+    use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, Removal, RequestId};
+    let (max_age, removal) = match order {
+        Order::Prune { max_age } => (millis(*max_age), None),
+        // A version that does not know of removals takes it for a request to prune, which must then be of nothing.
+        Order::Remove(removal) => {
+            let removal = serde_json::to_string(removal).map_err(|error| StoreError::Refused(Arc::new(error)))?;
+            (i64::MAX, Some(removal))
+        }
+    };
+    let columns = [RequestId, NodeId, NodeName, AskedBy, MaxAge, Removal];
     let mut insert = Query::insert().into_table(prune_request::Entity).columns(columns).take();
     for (node, name) in nodes {
         insert.values_panic([
-            request.as_uuid().into(),
+            id.as_uuid().into(),
             node.as_uuid().into(),
             name.as_str().into(),
             asker.as_uuid().into(),
             max_age.into(),
+            removal.clone().into(),
         ]);
     }
     let asked = OnConflict::columns([RequestId, NodeId]).do_nothing_on([RequestId, NodeId]).to_owned();
-    insert.on_conflict(asked).take()
+    Ok(insert.on_conflict(asked).take())
 }
 
 /// What a node has not answered, of those who have a lease.
-pub(super) fn asked_to_prune(node: NodeId, now: SimpleExpr) -> Rows<PruneRow> {
+pub(super) fn asked(node: NodeId, now: SimpleExpr) -> Rows<RequestRow> {
     prune_request::Entity::find()
         .inner_join(node::Entity)
         .select_only()
-        .columns([prune_request::Column::RequestId, prune_request::Column::MaxAge])
+        .columns([prune_request::Column::RequestId, prune_request::Column::MaxAge, prune_request::Column::Removal])
         .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
         .filter(prune_request::Column::Pruned.is_null())
         .filter(node::Column::FencedAt.is_null())
@@ -228,15 +242,21 @@ pub(super) fn asked_to_prune(node: NodeId, now: SimpleExpr) -> Rows<PruneRow> {
         .into_tuple()
 }
 
-pub(super) fn answer_prune(node: NodeId, request: PruneId, pruned: i64) -> UpdateMany<prune_request::Entity> {
+pub(super) fn answer(node: NodeId, request: RequestId, removed: i64) -> UpdateMany<prune_request::Entity> {
     prune_request::Entity::update_many()
-        .col_expr(prune_request::Column::Pruned, Expr::value(pruned))
+        .col_expr(prune_request::Column::Pruned, Expr::value(removed))
         .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
         .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
         .filter(prune_request::Column::Pruned.is_null())
 }
 
-pub(super) fn prune_answers(request: PruneId) -> Rows<PruneAnswerRow> {
+pub(super) fn withdraw(asker: NodeId, request: RequestId) -> DeleteMany<prune_request::Entity> {
+    prune_request::Entity::delete_many()
+        .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
+        .filter(prune_request::Column::AskedBy.eq(asker.as_uuid()))
+}
+
+pub(super) fn answers(request: RequestId) -> Rows<AnswerRow> {
     use prune_request::Column::{NodeId, NodeName, Pruned, RequestId};
     prune_request::Entity::find()
         .select_only()
@@ -359,8 +379,13 @@ fn presences() -> sea_orm::Select<presence::Entity> {
     presence::Entity::find().select_only().columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil])
 }
 
-pub(super) fn lock_presences(ids: Vec<Uuid>) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::Id.is_in(ids)).order_by_asc(presence::Column::Id).lock_exclusive().into_tuple()
+pub(super) fn lock_presences(ids: Vec<Uuid>) -> Rows<SessionRow> {
+    presences()
+        .column(presence::Column::SessionHash)
+        .filter(presence::Column::Id.is_in(ids))
+        .order_by_asc(presence::Column::Id)
+        .lock_exclusive()
+        .into_tuple()
 }
 
 /// One page of who is in a room, after a channel name, in the order of an index.
@@ -373,8 +398,18 @@ pub(super) fn page(room: Uuid, after: &str, limit: u64) -> Rows<PresenceRow> {
         .into_tuple()
 }
 
+/// Those that have these resume tokens.
+pub(super) fn ids_by_session(hashes: Vec<SessionHash>) -> Rows<Uuid> {
+    let hashes = hashes.iter().map(|hash| hash.as_bytes().to_vec());
+    presence::Entity::find()
+        .select_only()
+        .column(presence::Column::Id)
+        .filter(presence::Column::SessionHash.is_in(hashes))
+        .into_tuple()
+}
+
 /// Of one node, those that are not held, and with each the hash of its resume token.
-pub(super) fn unheld(node: NodeId, limit: u64) -> Rows<UnheldRow> {
+pub(super) fn unheld(node: NodeId, limit: u64) -> Rows<SessionRow> {
     presences()
         .column(presence::Column::SessionHash)
         .filter(presence::Column::NodeId.eq(node.as_uuid()))
@@ -396,14 +431,21 @@ pub(super) fn unheld_ids(node: NodeId, limit: u64) -> Rows<Uuid> {
 /// Which presences are to be removed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Doomed<'a> {
-    InRoom(Epoch),
-    OfUser(&'a UserId),
+    /// Those in a room that no live node answers for.
+    OrphansIn {
+        room: Epoch,
+        now: i64,
+    },
+    OrphansOf {
+        user: &'a UserId,
+        now: i64,
+    },
     /// Of a node, those that are not held.
     UnheldOf(NodeId),
     PastGrace {
         now: i64,
     },
-    /// Those last seen before `cut` that are held, or whose node is fenced or has no lease.
+    /// Those last seen before `cut` that no live node answers for.
     Stale {
         now: i64,
         cut: i64,
@@ -415,18 +457,11 @@ impl Doomed<'_> {
         use presence::Column::{HeldUntil, LastSeen, NodeId, RoomId, UserId};
         let all = Condition::all();
         match self {
-            Self::InRoom(room) => all.add(RoomId.eq(room.as_uuid())),
-            Self::OfUser(user) => all.add(UserId.eq(user.as_str())),
+            Self::OrphansIn { room, now } => all.add(RoomId.eq(room.as_uuid())).add(nobodys(now)),
+            Self::OrphansOf { user, now } => all.add(UserId.eq(user.as_str())).add(nobodys(now)),
             Self::UnheldOf(node) => all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()),
             Self::PastGrace { now } => all.add(HeldUntil.lt(now)),
-            Self::Stale { now, cut } => {
-                let over =
-                    Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
-                let dead = node::Entity::find().select_only().column(node::Column::Id).filter(over).into_query();
-                // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
-                let nobodys = Condition::any().add(HeldUntil.gte(0)).add(NodeId.in_subquery(dead));
-                all.add(LastSeen.lt(cut)).add(nobodys)
-            }
+            Self::Stale { now, cut } => all.add(LastSeen.lt(cut)).add(nobodys(now)),
         }
     }
 }
@@ -455,46 +490,69 @@ pub(super) fn lock_doomed(ids: Vec<Uuid>, doomed: Doomed<'_>) -> Rows<PresenceRo
         .into_tuple()
 }
 
+/// Presences that are held, or whose node is fenced or has no lease.
+fn nobodys(now: i64) -> Condition {
+    let over = Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
+    let dead = node::Entity::find().select_only().column(node::Column::Id).filter(over).into_query();
+    // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
+    Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
+}
+
 pub(super) fn delete_presences(ids: Vec<Uuid>) -> DeleteMany<presence::Entity> {
     presence::Entity::delete_many().filter(presence::Column::Id.is_in(ids))
 }
 
-/// Holds presences of a life that is over. One that somebody took over meanwhile is another node's, and not held.
-pub(super) fn hold(of: NodeId, ids: Vec<Uuid>, until: i64) -> UpdateMany<presence::Entity> {
+/// Holds presences of a life that is over, each for its own grace or else for `otherwise`. One that was resumed meanwhile is
+/// another node's, and not held.
+pub(super) fn hold_remains(of: NodeId, ids: Vec<Uuid>, now: i64, otherwise: i64) -> UpdateMany<presence::Entity> {
+    let until = Expr::col(presence::Column::Grace).if_null(otherwise).add(now);
     presence::Entity::update_many()
-        .col_expr(presence::Column::HeldUntil, Expr::value(until))
+        .col_expr(presence::Column::HeldUntil, until)
         .filter(presence::Column::Id.is_in(ids))
         .filter(presence::Column::NodeId.eq(of.as_uuid()))
         .filter(presence::Column::HeldUntil.is_null())
 }
 
+/// Holds presences whose sockets were lost just now.
+pub(super) fn hold(ids: Vec<Uuid>, now: i64, grace: i64) -> UpdateMany<presence::Entity> {
+    presence::Entity::update_many()
+        .col_expr(presence::Column::HeldUntil, Expr::value(now.saturating_add(grace)))
+        .col_expr(presence::Column::LastSeen, Expr::value(now))
+        .filter(presence::Column::Id.is_in(ids))
+}
+
 /// Inserts presences.
-pub(super) fn put(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
-    insert(rows, now)
+pub(super) fn put(rows: &[In<Row>], now: i64) -> InsertStatement {
+    insert(rows.iter().map(|(room, (presence, session))| (room, presence, session.as_ref())), now)
 }
 
 /// Makes rows that are there the node's own: not held any more, and seen just now. It is spelt as an insert since no other
 /// statement takes many rows with a value each on every database; the conflict always occurs, since the rows are locked.
-pub(super) fn take_over(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
-    use presence::Column::{ChannelName, HeldUntil, Id, LastSeen, Meta, NodeId, UserId};
-    let taken =
-        OnConflict::column(Id).update_columns([ChannelName, UserId, Meta, NodeId, HeldUntil, LastSeen]).to_owned();
-    insert(rows, now).on_conflict(taken).take()
+pub(super) fn take_over(rows: &[In<Row>], now: i64) -> InsertStatement {
+    use presence::Column::{ChannelName, Grace, HeldUntil, Id, LastSeen, Meta, NodeId, SessionHash, UserId};
+    let columns = [ChannelName, UserId, Meta, NodeId, SessionHash, Grace, HeldUntil, LastSeen];
+    let taken = OnConflict::column(Id).update_columns(columns).to_owned();
+    put(rows, now).on_conflict(taken).take()
 }
 
 /// Replaces the metas of rows that are there; an insert for the same reason.
-pub(super) fn put_metas(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
+pub(super) fn put_metas(rows: &[In<Arc<Presence>>], now: i64) -> InsertStatement {
     let changed = OnConflict::column(presence::Column::Id).update_column(presence::Column::Meta).to_owned();
-    insert(rows, now).on_conflict(changed).take()
+    insert(rows.iter().map(|(room, presence)| (room, presence, None)), now).on_conflict(changed).take()
 }
 
-fn insert(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
-    use presence::Column::{ChannelName, HeldUntil, Id, JoinedAt, LastSeen, Meta, NodeId, RoomId, UserId};
+fn insert<'a>(
+    rows: impl Iterator<Item = (&'a Epoch, &'a Arc<Presence>, Option<&'a Session>)>,
+    now: i64,
+) -> InsertStatement {
+    use presence::Column::{
+        ChannelName, Grace, HeldUntil, Id, JoinedAt, LastSeen, Meta, NodeId, RoomId, SessionHash, UserId,
+    };
     let mut insert = Query::insert()
         .into_table(presence::Entity)
-        .columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil, JoinedAt, LastSeen])
+        .columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, SessionHash, Grace, HeldUntil, JoinedAt, LastSeen])
         .take();
-    for (room, presence) in rows {
+    for (room, presence, session) in rows {
         insert.values_panic([
             presence.id.as_uuid().into(),
             room.as_uuid().into(),
@@ -502,6 +560,8 @@ fn insert(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
             presence.user.as_ref().map(|user| user.as_str()).into(),
             presence.meta.as_str().into(),
             presence.node.as_uuid().into(),
+            session.map(|session| session.hash.as_bytes().to_vec()).into(),
+            session.map(|session| millis(session.grace)).into(),
             None::<i64>.into(),
             now.into(),
             now.into(),

@@ -1,6 +1,10 @@
 //! The steps that transactions are made of.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr,
@@ -11,15 +15,19 @@ use sea_orm::{
 use crate::{
     model::{Delta, Presence},
     name::{Epoch, NodeId, PresenceId, RoomName},
+    session::SessionHash,
 };
 
 use super::{
-    super::{Batch, RoomCommit, StoreError, plan::Found},
+    super::{
+        Batch, RoomCommit, StoreError, millis,
+        plan::{Finds, Found, Row},
+    },
     chunk,
     database::Database,
     error::store_error,
     row::{self, Place},
-    statement::{self, Doomed},
+    statement::{self, Doomed, In},
 };
 
 /// How a row is locked that says whether a node may write.
@@ -164,16 +172,21 @@ impl Transaction {
         Ok(places)
     }
 
-    /// Those of the presences that are there, locked.
-    pub(super) async fn find(&self, ids: &[PresenceId]) -> Result<HashMap<PresenceId, Found>, StoreError> {
-        let mut there = HashMap::new();
-        for ids in chunk::keys(&sorted(ids)) {
+    /// Those of the presences that are there, and those that have one of the resume tokens, all locked.
+    pub(super) async fn find(&self, ids: &[PresenceId], sessions: &[SessionHash]) -> Result<Finds, StoreError> {
+        let mut ids = uuids(ids);
+        for hashes in chunk::keys(sessions) {
+            ids.extend(statement::ids_by_session(hashes).all(&self.inner).await.map_err(store_error)?);
+        }
+        let mut finds = Finds::default();
+        for ids in chunk::keys(&distinct(ids)) {
             for row in statement::lock_presences(ids).all(&self.inner).await.map_err(store_error)? {
-                let found = row::found(row)?;
-                there.insert(found.presence.id, found);
+                let (found, session) = row::found_with_session(row)?;
+                finds.sessions.extend(session.map(|session| (session, found.presence.id)));
+                finds.presences.insert(found.presence.id, found);
             }
         }
-        Ok(there)
+        Ok(finds)
     }
 
     pub(super) async fn delete(&self, ids: &[PresenceId]) -> Result<(), StoreError> {
@@ -183,31 +196,52 @@ impl Transaction {
         Ok(())
     }
 
-    pub(super) async fn put(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, rows: &[In<Row>]) -> Result<(), StoreError> {
         for rows in chunk::rows(rows) {
             self.inner.execute(&statement::put(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    pub(super) async fn take_over(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
+    pub(super) async fn take_over(&self, rows: &[In<Row>]) -> Result<(), StoreError> {
         for rows in chunk::rows(rows) {
             self.inner.execute(&statement::take_over(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    pub(super) async fn put_metas(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
+    pub(super) async fn put_metas(&self, rows: &[In<Arc<Presence>>]) -> Result<(), StoreError> {
         for rows in chunk::rows(rows) {
             self.inner.execute(&statement::put_metas(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    /// Holds those of the presences that are the dead node's still.
-    pub(super) async fn hold(&self, dead: NodeId, ids: &[PresenceId], until: i64) -> Result<(), StoreError> {
+    /// Holds presences whose sockets were lost just now, each for its grace.
+    pub(super) async fn hold(&self, held: Vec<(PresenceId, Duration)>) -> Result<(), StoreError> {
+        // Nearly always one.
+        let mut graces: BTreeMap<i64, Vec<Uuid>> = BTreeMap::new();
+        for (id, grace) in held {
+            graces.entry(millis(grace)).or_default().push(id.as_uuid());
+        }
+        for (grace, ids) in graces {
+            for ids in chunk::keys(&ids) {
+                statement::hold(ids, self.now, grace).exec(&self.inner).await.map_err(store_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds what a life that is over left and nobody took over, each for its own grace, or for `otherwise`.
+    pub(super) async fn hold_remains(
+        &self,
+        of: NodeId,
+        ids: &[PresenceId],
+        otherwise: Duration,
+    ) -> Result<(), StoreError> {
         for ids in chunk::keys(&sorted(ids)) {
-            statement::hold(dead, ids, until).exec(&self.inner).await.map_err(store_error)?;
+            let hold = statement::hold_remains(of, ids, self.now, millis(otherwise));
+            hold.exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
     }
@@ -264,7 +298,7 @@ impl Transaction {
         for Place { room, epoch, version } in places {
             if let Some(left) = left.remove(&epoch) {
                 let delta = Delta { left, ..Delta::default() };
-                commits.push(RoomCommit { room, epoch, version: version.next(), delta });
+                commits.push(RoomCommit::new(room, epoch, version.next(), delta));
             }
         }
         let epochs: Vec<Epoch> = commits.iter().map(|commit| commit.epoch).collect();
