@@ -117,7 +117,7 @@ async fn what_another_process_changed_is_no_event_here_and_is_seen_all_the_same(
     bed.add("c", "ann").await;
     assert_eq!(bed.told().await, "+ann");
     super::tasks::ghost(&bed, secs(600)).await;
-    bed.leap(secs(6)).await;
+    bed.leap(secs(10)).await;
     bed.quiet().await;
     assert_eq!(bed.here().await, 2);
 }
