@@ -71,6 +71,7 @@ mod error;
 pub mod model;
 pub mod name;
 mod room;
+mod session;
 pub mod signal;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -88,6 +89,7 @@ pub use room::{
     pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
     query::{Count, IsHere, Members, RoomsOf, Subscribe, Users},
 };
+pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
 pub use signal::{PresenceChange, PresenceChanged};
 
 /// The text by which a client says that it is still there: a JSON string, quotes included. `#[touch_presence]` swallows it.

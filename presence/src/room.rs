@@ -39,7 +39,7 @@ use crate::{
     model::{Member, roster::Roster},
     name::{ChannelName, GroupName, NodeId, RoomName, UserId},
     signal::{PresenceChanged, Signals, Subscription},
-    store::{Store, StoreError, apart::Apart, writer::Writer},
+    store::{Store, StoreError, apart::Apart, health::Health, writer::Writer},
 };
 
 pub use event::Event;
@@ -137,7 +137,7 @@ struct Inner {
     /// Tells the channel names of this process from those of others.
     process: String,
     node: watch::Sender<Option<NodeId>>,
-    healthy: AtomicBool,
+    health: Health,
     draining: AtomicBool,
     superseded: watch::Sender<bool>,
     sockets: watch::Sender<usize>,
@@ -190,6 +190,7 @@ impl Rooms {
     pub fn with_clock(config: Config, store: impl Store, clock: Clock) -> Self {
         let threads = Threads::start(config.room_threads());
         let store: Arc<dyn Store> = Arc::new(store);
+        let health = Health::default();
         let rooms = Arc::new_cyclic(|rooms: &std::sync::Weak<Inner>| {
             let fenced = {
                 let rooms = rooms.clone();
@@ -204,7 +205,7 @@ impl Rooms {
                 RoomsActor::start_in_arbiter(threads.store(), move |_: &mut Context<RoomsActor>| RoomsActor::new(rooms))
             };
             Inner {
-                writer: Writer::new(config.max_pending_writes(), fenced),
+                writer: Writer::new(config.max_pending_writes(), health.clone(), fenced),
                 config,
                 clock,
                 store: Apart::new(store.clone(), threads.runtime().clone()),
@@ -216,7 +217,7 @@ impl Rooms {
                 hubs: RwLock::default(),
                 process: NodeId::random().as_uuid().simple().to_string(),
                 node: watch::Sender::new(None),
-                healthy: AtomicBool::new(false),
+                health,
                 draining: AtomicBool::new(false),
                 superseded: watch::Sender::new(false),
                 sockets: watch::Sender::new(0),

@@ -9,6 +9,7 @@
 pub(crate) mod apart;
 #[cfg(feature = "sqlite")]
 mod entity;
+pub(crate) mod health;
 mod listing;
 mod memory;
 #[cfg(feature = "sqlite")]
@@ -29,6 +30,7 @@ use crate::{
     name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
 };
 
+pub use crate::session::{Session, SessionHash};
 pub use listing::{NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
@@ -47,8 +49,8 @@ fn millis(time: Duration) -> i64 {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database is away, too slow, full, locked or read-only. Whether the change happened is not known; asking again
-    /// is safe and may work.
+    /// The database is away, too slow, full, locked, read-only or damaged, or its tables are gone. Whether the change happened
+    /// is not known; asking again is safe and may work.
     #[error("the presence store is unavailable")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// This node's lease ran out and somebody declared it dead, or another process took its name. Nothing was written.
@@ -68,9 +70,38 @@ pub enum StoreError {
 /// One change of one presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// Adds the presence. If its id is there already, it becomes this node's and is no longer held; its user and meta
-    /// become those given here.
+    /// Adds the presence. If its id is there already under this channel, it becomes this node's and is no longer held; its
+    /// user and meta become those given here. Under another channel it was resumed by another socket: it stays as it is, and
+    /// [`RoomCommit::taken`] says so.
     Join(Arc<Presence>),
+    /// As `Join`, for a presence whose client can resume it. One that was resumed as another presence is not added.
+    Restore {
+        /// The presence.
+        presence: Arc<Presence>,
+        /// By what it can be resumed.
+        session: Session,
+    },
+    /// A socket comes with a resume token. If a presence of the room has it, held or not and on whichever node, that becomes
+    /// this node's, under this channel, and is no longer held; its id, user and meta stay. [`RoomCommit::taken`] says which it
+    /// is. If there is none, the presence is added.
+    ///
+    /// In a commit this comes after the leaves, holds and updates of the room.
+    Resume {
+        /// The presence as it is if there is none to take over.
+        presence: Arc<Presence>,
+        /// By what it can be resumed, now and again.
+        session: Session,
+    },
+    /// The socket is lost: keeps the presence, if it is there under this channel, for its grace from now. It counts as seen
+    /// now.
+    Hold {
+        /// Which presence.
+        id: PresenceId,
+        /// The channel it must have. One that was resumed has another, and is not held.
+        channel: ChannelName,
+        /// For how long.
+        grace: Duration,
+    },
     /// Removes the presence if it is there under this channel.
     Leave {
         /// Which presence.
@@ -84,7 +115,7 @@ pub enum Write {
         id: PresenceId,
         /// The channel it must have.
         channel: ChannelName,
-        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is.
+        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is. What changes hands can no longer be resumed.
         user: Option<Option<UserId>>,
         /// The new meta; `None` leaves it as it is.
         meta: Option<Meta>,
@@ -96,8 +127,16 @@ impl Write {
     #[must_use]
     pub fn id(&self) -> PresenceId {
         match self {
-            Self::Join(presence) => presence.id,
-            Self::Leave { id, .. } | Self::Update { id, .. } => *id,
+            Self::Join(presence) | Self::Restore { presence, .. } | Self::Resume { presence, .. } => presence.id,
+            Self::Leave { id, .. } | Self::Update { id, .. } | Self::Hold { id, .. } => *id,
+        }
+    }
+
+    /// By what the presence can be resumed that it adds.
+    pub(crate) const fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Restore { session, .. } | Self::Resume { session, .. } => Some(session),
+            _ => None,
         }
     }
 }
@@ -118,10 +157,39 @@ pub struct RoomCommit {
     pub room: RoomName,
     /// Its life.
     pub epoch: Epoch,
-    /// Its version now. One more than before if `delta` holds something, else as before.
+    /// Its version now. One more than before if this [took a version](Self::is_new_version), else as before.
     pub version: Version,
     /// What really changed.
     pub delta: Delta,
+    /// The presences that were resumed, by these writes or before them. Others are told nothing of that.
+    pub taken: Vec<Taken>,
+}
+
+impl RoomCommit {
+    /// What changed in a room, if nobody resumed.
+    #[must_use]
+    pub const fn new(room: RoomName, epoch: Epoch, version: Version, delta: Delta) -> Self {
+        Self { room, epoch, version, delta, taken: Vec::new() }
+    }
+
+    /// Whether the room has another version than before: somebody came, went or changed, or a presence was taken from a live
+    /// socket of another node, which finds out by that.
+    #[must_use]
+    pub fn is_new_version(&self) -> bool {
+        !self.delta.is_empty() || self.taken.iter().any(|taken| taken.moved)
+    }
+}
+
+/// A presence that belongs to who resumed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The presence that the write named.
+    pub asked: PresenceId,
+    /// The presence that it came to, as it is now. If its channel is not that of the write, it is another's, and the write did
+    /// nothing.
+    pub presence: Arc<Presence>,
+    /// It was taken from a socket of another node that was not known to be lost.
+    pub moved: bool,
 }
 
 /// What a call that works in batches did in this one.
@@ -137,9 +205,11 @@ pub struct Batch {
 /// What becomes of the presences of a life that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remains {
-    /// All are held for this grace: the node itself has started again, and its clients are about to return.
+    /// All are held: the node itself has started again, and its clients are about to return. Those with a resume token for the
+    /// grace they joined with, the others for this one.
     HoldAll(Duration),
-    /// Those with a resume token are held for this grace, the others are removed.
+    /// Those with a resume token are held for the grace they joined with, or for this one if that is not known; the others are
+    /// removed.
     HoldResumable(Duration),
 }
 
@@ -173,7 +243,8 @@ impl PruneAnswer {
 ///
 /// Every method is one transaction, all or nothing, and may be repeated after [`StoreError::Unavailable`]. A transaction
 /// that changes who is in a room, or a meta, gives that room the next version, exactly one whatever the number of changes;
-/// one that changes nothing gives none. Implementations lock rows in the order node, rooms by id, presences by id.
+/// one that changes nothing gives none. Nor does one that holds or resumes, unless it takes a presence from a live socket of
+/// another node. Implementations lock rows in the order node, rooms by id, presences by id.
 ///
 /// A call that is repeated because its answer was lost finds its work done, and so tells of no change: only the version of
 /// the room betrays that there was one. The same goes for a call whose future was dropped, which may yet have been done.
@@ -205,7 +276,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life is over, [`StoreError::Refused`] if a room or a presence is named twice, a
-    /// presence is in another room already, or its channel speaks for another presence of the room. Nothing was written.
+    /// presence is in another room already, its channel speaks for another presence of the room, or two come with one resume
+    /// token. Nothing was written.
     async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError>;
 
     /// Notes when presences of this node were last seen: so long ago. Those that are gone, or another node's by now, are

@@ -31,7 +31,7 @@ impl Rooms {
     /// has begun.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.node().is_some() && self.0.healthy.load(Ordering::Relaxed) && !self.is_shutting_down()
+        self.node().is_some() && !self.0.health.is_away() && !self.is_shutting_down()
     }
 
     /// Whether [`shutdown`](Self::shutdown) has begun.

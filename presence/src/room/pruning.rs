@@ -157,14 +157,13 @@ impl Work {
             .with_jitter()
             .build();
         let mut node = NodeId::random();
-        let mut told = false;
         loop {
             match self.register(node).await {
                 Ok(former) => {
                     info!(name = %self.name, %node, "this node is known to the store");
                     self.former.borrow_mut().extend(former);
                     self.rooms.set_node(Some(node));
-                    self.rooms.set_healthy(true);
+                    self.rooms.health().renews();
                     if let Err(error) = self.hold_former().await {
                         debug!(error = %report(&error), "what a former life left is not held yet");
                     }
@@ -179,11 +178,7 @@ impl Work {
                     }
                     node = NodeId::random();
                 }
-                Err(error) if !told => {
-                    told = true;
-                    warn!(error = %report(&error), "the store does not know this node yet; joins fail until it does");
-                }
-                Err(_) => {}
+                Err(error) => self.rooms.health().cannot_renew(&error),
             }
             tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))).await;
         }
@@ -204,13 +199,12 @@ impl Work {
         match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
             Ok(()) => {
                 self.lease.borrow_mut().renewed(asked);
-                self.rooms.set_healthy(true);
+                self.rooms.health().renews();
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
             Err(error) => {
-                debug!(error = %report(&error), "the lease could not be renewed");
                 self.lease.borrow_mut().failed();
-                self.rooms.set_healthy(false);
+                self.rooms.health().cannot_renew(&error);
             }
         }
     }

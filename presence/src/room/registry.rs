@@ -18,7 +18,7 @@ use crate::{
     model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName},
     signal::Signals,
-    store::{RoomCommit, apart::Apart, writer::Writer},
+    store::{RoomCommit, apart::Apart, health::Health, writer::Writer},
 };
 
 use super::{
@@ -340,8 +340,8 @@ impl Rooms {
         self.0.node.send_replace(node);
     }
 
-    pub(crate) fn set_healthy(&self, healthy: bool) {
-        self.0.healthy.store(healthy, Ordering::Relaxed);
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
     }
 
     pub(crate) fn set_superseded(&self) {

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 use crate::{
     clock::Clock,
-    model::{Presence, Snapshot},
+    model::Snapshot,
     name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
 };
 
@@ -220,19 +220,21 @@ impl Store for MemoryStore {
             return Ok(Batch::default());
         }
         let ids = tables.ids(limit, |row| row.presence.node == dead && !row.presence.held);
-        let batch = match remains {
-            Remains::HoldAll(grace) => {
-                for id in &ids {
-                    if let Some(row) = tables.presences.get_mut(id) {
-                        row.held_until = Some(now.saturating_add(millis(grace)));
-                        row.presence = Arc::new(Presence { held: true, ..Presence::clone(&row.presence) });
-                    }
-                }
-                Batch { commits: Vec::new(), handled: ids.len() as u64 }
+        let (grace, held, gone) = match remains {
+            Remains::HoldAll(grace) => (grace, ids, Vec::new()),
+            Remains::HoldResumable(grace) => {
+                let (held, gone) = ids.into_iter().partition(|id| tables.presences[id].session.is_some());
+                (grace, held, gone)
             }
-            // No presence has a resume token here.
-            Remains::HoldResumable(_) => tables.batch(now, &ids),
         };
+        for id in &held {
+            if let Some(row) = tables.presences.get_mut(id) {
+                let grace = row.session.map_or(grace, |session| session.grace);
+                row.hold(now.saturating_add(millis(grace)));
+            }
+        }
+        let mut batch = tables.batch(now, &gone);
+        batch.handled += held.len() as u64;
         tables.forget(now);
         Ok(batch)
     }

@@ -21,6 +21,7 @@ use sea_orm::ConnectionTrait;
 use crate::{
     model::Snapshot,
     name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    session::SessionHash,
 };
 
 use super::{
@@ -152,28 +153,33 @@ impl Store for SqlStore {
         let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
         let places = transaction.rooms(&names).await?;
         let ids: Vec<PresenceId> = rooms.iter().flat_map(|room| room.writes.iter().map(Write::id)).collect();
-        let found = transaction.find(&ids).await?;
+        let sessions = rooms.iter().flat_map(|room| room.writes.iter().filter_map(Write::session));
+        let sessions: Vec<SessionHash> = sessions.map(|session| session.hash).collect();
+        let found = transaction.find(&ids, &sessions).await?;
 
-        let (mut gone, mut put, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut new = Vec::new();
+        let (mut gone, mut held, mut put) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut new, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new());
         let mut commits = Vec::with_capacity(rooms.len());
         for (RoomWrites { room, writes }, Place { epoch, version, .. }) in rooms.iter().zip(places) {
             let plan = plan::plan(node, epoch, writes, &found)?;
-            gone.extend(plan.gone);
-            put.extend(plan.taken.into_iter().map(|presence| (epoch, presence)));
-            new.extend(plan.new.into_iter().map(|presence| (epoch, presence)));
-            metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
-            let version = if plan.delta.is_empty() {
-                version
-            } else {
+            let version = if plan.is_new_version() {
                 bump.push(epoch);
                 version.next()
+            } else {
+                version
             };
-            commits.push(RoomCommit { room: room.clone(), epoch, version, delta: plan.delta });
+            gone.extend(plan.gone);
+            held.extend(plan.held);
+            put.extend(plan.taken.into_iter().map(|row| (epoch, row)));
+            new.extend(plan.new.into_iter().map(|row| (epoch, row)));
+            metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
+            commits
+                .push(RoomCommit { taken: plan.resumed, ..RoomCommit::new(room.clone(), epoch, version, plan.delta) });
         }
         put.append(&mut new);
 
         transaction.delete(&gone).await?;
+        transaction.hold(held).await?;
         transaction.put(&put).await?;
         transaction.put_metas(&metas).await?;
         transaction.bump(&bump).await?;
@@ -271,15 +277,15 @@ impl Store for SqlStore {
             Remains::HoldAll(grace) => {
                 let ids = statement::unheld_ids(dead, limit).all(connection).await.map_err(store_error)?;
                 let ids: Vec<_> = ids.into_iter().map(PresenceId::from_uuid).collect();
-                transaction.hold(&ids, transaction.now.saturating_add(millis(grace))).await?;
+                transaction.hold_remains(dead, &ids, grace).await?;
                 Batch { commits: Vec::new(), handled: ids.len() as u64 }
             }
             Remains::HoldResumable(grace) => {
-                let rows = transaction::read(statement::unheld(dead, limit).all(connection), row::found_unheld);
+                let rows = transaction::read(statement::unheld(dead, limit).all(connection), row::found_with_session);
                 let (resumable, others): (Vec<_>, Vec<_>) =
-                    rows.await?.into_iter().partition(|(_, resumable)| *resumable);
+                    rows.await?.into_iter().partition(|(_, session)| session.is_some());
                 let held: Vec<_> = resumable.iter().map(|(found, _)| found.presence.id).collect();
-                transaction.hold(&held, transaction.now.saturating_add(millis(grace))).await?;
+                transaction.hold_remains(dead, &held, grace).await?;
                 let mut batch = transaction.remove(others.into_iter().map(|(found, _)| found).collect()).await?;
                 batch.handled += held.len() as u64;
                 batch
@@ -376,7 +382,8 @@ impl Store for SqlStore {
             Some(life) => life?,
         }
         let connection = transaction.connection();
-        let rows = transaction::read(statement::unheld(node, u64::MAX).all(connection), row::found_unheld).await?;
+        let rows =
+            transaction::read(statement::unheld(node, u64::MAX).all(connection), row::found_with_session).await?;
         let batch = transaction.remove(rows.into_iter().map(|(found, _)| found).collect::<Vec<Found>>()).await?;
         statement::end_life(node, transaction.now).exec(connection).await.map_err(store_error)?;
         transaction.forget_lives().await?;

@@ -24,7 +24,7 @@ use std::{
 use actix::{Message, Recipient};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     clock::{Clock, Tick},
@@ -32,7 +32,7 @@ use crate::{
     name::{NodeId, PresenceId, RoomName},
 };
 
-use super::{RoomCommit, Store, StoreError, Write};
+use super::{RoomCommit, Store, StoreError, Write, health::Health};
 
 use self::{
     batch::Batch,
@@ -51,6 +51,7 @@ struct Shared {
     work: Notify,
     idle: Notify,
     max_pending: usize,
+    health: Health,
     fenced: Box<dyn Fn(NodeId) + Send + Sync>,
 }
 
@@ -79,13 +80,15 @@ pub(crate) struct Full {
 }
 
 impl Writer {
-    /// `fenced` is called when the database says that this life of the node is over.
-    pub(crate) fn new(max_pending: usize, fenced: impl Fn(NodeId) + Send + Sync + 'static) -> Self {
+    /// `health` is told whether the database takes what is written, and `fenced` is called when it says that this life of the
+    /// node is over.
+    pub(crate) fn new(max_pending: usize, health: Health, fenced: impl Fn(NodeId) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::default(),
             work: Notify::new(),
             idle: Notify::new(),
             max_pending,
+            health,
             fenced: Box::new(fenced),
         }))
     }
@@ -176,7 +179,7 @@ impl Writer {
         timeout: Duration,
         gather: Duration,
     ) {
-        let mut away = Away::default();
+        let mut pauses = Pauses::default();
         loop {
             let work = self.0.work.notified();
             let Ok(id) = node.wait_for(Option::is_some).await.map(|id| *id) else { return };
@@ -189,6 +192,9 @@ impl Writer {
                 Work::Touches(touches) => self.write_touches(&*store, &clock, id, touches, timeout).await,
                 Work::Nothing { touches_in } => {
                     self.0.idle.notify_waiters();
+                    if touches_in.is_none() {
+                        self.0.health.has_nothing_to_write();
+                    }
                     match touches_in {
                         Some(wait) => drop(tokio::time::timeout(wait, work).await),
                         None => work.await,
@@ -199,7 +205,8 @@ impl Writer {
             match outcome {
                 Ok(()) => {
                     self.queue().written();
-                    away.is_back();
+                    self.0.health.writes();
+                    pauses.end();
                 }
                 Err(error) => {
                     self.queue().not_written();
@@ -209,7 +216,8 @@ impl Writer {
                         let other = node.wait_for(|now| now.is_some_and(|now| now != dead));
                         let _ = tokio::time::timeout(timeout, other).await;
                     } else {
-                        away.pause(&error).await;
+                        self.0.health.cannot_write(&error);
+                        pauses.next().await;
                     }
                 }
             }
@@ -265,6 +273,11 @@ impl Writer {
         let now = clock.now();
         let seen: Vec<_> = touches.iter().map(|(id, seen)| (*id, now.since(*seen))).collect();
         let outcome = bounded(timeout, store.touch(node, &seen)).await;
+        if let Err(error @ StoreError::Refused(_)) = &outcome {
+            // Asked again for ever, they would keep everything else waiting. The next touches tell more anyway.
+            warn!(count = seen.len(), error = %report(error), "the store refused touches");
+            return Ok(());
+        }
         if outcome.is_err() {
             self.queue().touches().put_back(touches);
         }
@@ -294,15 +307,12 @@ pub(crate) fn report(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Says once that the database is away, and once that it is back; waits longer and longer in between.
+/// What the writer waits for before it tries again: longer and longer.
 #[derive(Default)]
-struct Away(Option<backon::ExponentialBackoff>);
+struct Pauses(Option<backon::ExponentialBackoff>);
 
-impl Away {
-    async fn pause(&mut self, error: &StoreError) {
-        if self.0.is_none() {
-            warn!(error = %report(error), "the presence store is away; changes wait");
-        }
+impl Pauses {
+    async fn next(&mut self) {
         let backoff = self.0.get_or_insert_with(|| {
             ExponentialBuilder::new()
                 .with_min_delay(Duration::from_millis(20))
@@ -314,9 +324,7 @@ impl Away {
         tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))).await;
     }
 
-    fn is_back(&mut self) {
-        if self.0.take().is_some() {
-            info!("the presence store is back");
-        }
+    fn end(&mut self) {
+        self.0 = None;
     }
 }

@@ -301,3 +301,73 @@ async fn joins_that_are_turned_away_leave_nothing_that_waits_and_no_room() {
     pass(secs(10)).await;
     assert_eq!((node.running(), node.rows(lobby()).await), (0, Vec::<String>::new()));
 }
+
+#[actix::test]
+async fn touches_that_are_refused_keep_nobody_waiting() {
+    // They were asked again for ever, and the database was taken to be away.
+    let node = node().await;
+    let ann = node.member("ann").await;
+    node.store.refuse_touches();
+    for _ in 0..4 {
+        ann.touch();
+        pass(secs(10)).await;
+    }
+    let touches = node.store.touches().len();
+    assert!((1..=4).contains(&touches), "{touches} tries");
+    assert!(node.is_ready() && node.client("bob").join(lobby()).await.is_ok());
+}
+
+#[actix::test]
+async fn a_node_is_not_ready_from_the_first_change_that_cannot_be_written() {
+    // It was ready until the lease could not be renewed, 3 to 6 s later.
+    let node = node().await;
+    let ann = node.member("ann").await;
+    node.store.faults.fail_next(usize::MAX);
+    let leave = ann.leave(lobby());
+    tokio::pin!(leave);
+    assert!(node.is_ready() && leave.as_mut().now_or_never().is_none());
+    settle().await;
+    assert!(!node.is_ready());
+    node.store.faults.fail_next(0);
+    leave.await.unwrap();
+    assert!(node.is_ready(), "and it is again with the first that can");
+}
+
+#[actix::test]
+async fn a_database_that_is_there_again_is_noticed_although_nothing_waits_for_it() {
+    let node = node().await;
+    node.store.faults.fail_next(usize::MAX);
+    pass(secs(4)).await;
+    assert!(!node.is_ready(), "by the first renewal");
+    node.store.faults.fail_next(0);
+    pass(secs(4)).await;
+    assert!(node.is_ready(), "by the next renewal");
+}
+
+#[actix::test]
+async fn a_slow_database_makes_joins_slow_and_one_too_slow_makes_them_fail() {
+    let node = node().await;
+    let (ann, mut changes) = (node.member("ann").await, node.changes());
+    node.store.faults.slow_down(secs(2));
+    let asked = node.rooms.now();
+    let (bob, cid) = (node.client("bob"), node.client("cid"));
+    let (first, second) = tokio::join!(bob.join(lobby()), cid.join(lobby()));
+    assert!(first.is_ok() && second.is_ok() && node.rooms.now().since(asked) <= secs(4) + ms(50));
+    node.store.faults.slow_down(secs(6));
+    let dan = node.client("dan");
+    let asked = node.rooms.now();
+    let joined = dan.join(lobby()).await;
+    let waited = node.rooms.now().since(asked);
+    assert!(is_away(&joined) && waited <= secs(5) + ms(200), "{joined:?} after {waited:?}");
+    assert!(is_away(&bob.leave(lobby()).await));
+    pass(secs(10)).await;
+    ann.touch();
+    node.send(lobby(), r#""still here""#).await;
+    settle().await;
+    assert_eq!((ann.screen().messages.len(), node.is_ready()), (1, false));
+    heard(&mut changes);
+    node.store.faults.slow_down(secs(0));
+    pass(secs(8)).await;
+    assert_eq!((heard(&mut changes), ann.sees()), (vec!["-bob".to_owned()], vec!["ann".to_owned(), "cid".into()]));
+    assert!(node.is_ready());
+}

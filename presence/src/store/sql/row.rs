@@ -9,6 +9,7 @@ use sea_orm::prelude::Uuid;
 use crate::{
     model::{Meta, Presence},
     name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    session::SessionHash,
 };
 
 use super::super::{
@@ -25,7 +26,7 @@ pub(super) type RoomRow = (Uuid, String, i64);
 pub(super) type PresenceRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>);
 
 /// A [`PresenceRow`], and the hash of the resume token.
-pub(super) type UnheldRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>, Option<Vec<u8>>);
+pub(super) type SessionRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>, Option<Vec<u8>>);
 
 /// A [`RoomRow`], and how many there are: presences, those of users, distinct users, held.
 pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
@@ -83,10 +84,12 @@ pub(super) fn found((id, room, channel, user, meta, node, held_until): PresenceR
     Ok(Found { room: Epoch::from_uuid(room), presence: Arc::new(presence) })
 }
 
-/// Also whether it can be resumed.
-pub(super) fn found_unheld(row: UnheldRow) -> Result<(Found, bool), StoreError> {
+/// Also by what it can be resumed.
+pub(super) fn found_with_session(row: SessionRow) -> Result<(Found, Option<SessionHash>), StoreError> {
     let (id, room, channel, user, meta, node, held_until, session) = row;
-    Ok((found((id, room, channel, user, meta, node, held_until))?, session.is_some()))
+    let session = session.map(|hash| <[u8; 32]>::try_from(&*hash)).transpose().map_err(foreign("presences", id))?;
+    let found = found((id, room, channel, user, meta, node, held_until))?;
+    Ok((found, session.map(SessionHash::from_bytes)))
 }
 
 fn count(table: &'static str, id: Uuid) -> impl Fn(i64) -> Result<u64, StoreError> {

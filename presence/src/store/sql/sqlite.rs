@@ -206,20 +206,23 @@ fn is_busy(error: &DbErr) -> bool {
     error.as_database_error().and_then(code).is_some_and(|code| matches!(code, BUSY | LOCKED))
 }
 
-/// Whether asking again gives the same answer.
+/// Whether the request itself is at fault, so that asking again gives the same answer. What is wrong with the database, its
+/// file or its schema is not: it may be mended.
 pub(super) fn is_permanent(error: &dyn DatabaseError) -> bool {
     const ERROR: u32 = 1;
-    const CORRUPT: u32 = 11;
-    const SCHEMA: u32 = 17;
     const TOO_BIG: u32 = 18;
     const CONSTRAINT: u32 = 19;
     const MISMATCH: u32 = 20;
     const MISUSE: u32 = 21;
     const RANGE: u32 = 25;
-    const NOT_A_DATABASE: u32 = 26;
-    code(error).is_some_and(|code| {
-        [ERROR, CORRUPT, SCHEMA, TOO_BIG, CONSTRAINT, MISMATCH, MISUSE, RANGE, NOT_A_DATABASE].contains(&code)
-    })
+    match code(error) {
+        // Of all that goes by this code, only the text tells a table that is not there.
+        Some(ERROR) => {
+            let says = |text| error.message().contains(text);
+            !(says("no such table") || says("no such column") || says("has no column named"))
+        }
+        code => code.is_some_and(|code| [TOO_BIG, CONSTRAINT, MISMATCH, MISUSE, RANGE].contains(&code)),
+    }
 }
 
 /// The `+` keeps SQLite from looking for the node first: it would compare all its presences with all touches.

@@ -16,6 +16,7 @@ use sea_orm::{
 use crate::{
     model::Presence,
     name::{Epoch, NodeId, NodeName, PruneId, UserId},
+    session::{Session, SessionHash},
 };
 
 use super::{
@@ -23,12 +24,16 @@ use super::{
         REMEMBERED,
         entity::{node, presence, prune_request, room},
         millis,
+        plan::Row,
     },
-    row::{Life, NodeSummaryRow, PresenceRow, PruneAnswerRow, PruneRow, RoomRow, RoomSummaryRow, UnheldRow},
+    row::{Life, NodeSummaryRow, PresenceRow, PruneAnswerRow, PruneRow, RoomRow, RoomSummaryRow, SessionRow},
 };
 
 /// A query whose rows come as tuples: several times faster than as models.
 pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;
+
+/// Something of a room.
+pub(super) type In<T> = (Epoch, T);
 
 pub(super) fn life(node: NodeId) -> Rows<Life> {
     node::Entity::find_by_id(node.as_uuid())
@@ -310,8 +315,14 @@ pub(super) fn page(room: Uuid, after: &str, limit: u64) -> Rows<PresenceRow> {
         .into_tuple()
 }
 
+/// Those that have these resume tokens.
+pub(super) fn presences_by_session(hashes: Vec<SessionHash>) -> Rows<SessionRow> {
+    let hashes = hashes.iter().map(|hash| hash.as_bytes().to_vec());
+    presences().column(presence::Column::SessionHash).filter(presence::Column::SessionHash.is_in(hashes)).into_tuple()
+}
+
 /// Of one node, those that are not held, and with each the hash of its resume token.
-pub(super) fn unheld(node: NodeId, limit: u64) -> Rows<UnheldRow> {
+pub(super) fn unheld(node: NodeId, limit: u64) -> Rows<SessionRow> {
     presences()
         .column(presence::Column::SessionHash)
         .filter(presence::Column::NodeId.eq(node.as_uuid()))
@@ -359,34 +370,53 @@ pub(super) fn delete_presences(ids: Vec<Uuid>) -> DeleteMany<presence::Entity> {
     presence::Entity::delete_many().filter(presence::Column::Id.is_in(ids))
 }
 
-pub(super) fn hold(ids: Vec<Uuid>, until: i64) -> UpdateMany<presence::Entity> {
+/// Holds presences of a life that is over, each for its own grace or else for `otherwise`. One that was resumed meanwhile is
+/// another node's, and not held.
+pub(super) fn hold_remains(of: NodeId, ids: Vec<Uuid>, now: i64, otherwise: i64) -> UpdateMany<presence::Entity> {
+    let until = Expr::col(presence::Column::Grace).if_null(otherwise).add(now);
     presence::Entity::update_many()
-        .col_expr(presence::Column::HeldUntil, Expr::value(until))
+        .col_expr(presence::Column::HeldUntil, until)
+        .filter(presence::Column::Id.is_in(ids))
+        .filter(presence::Column::NodeId.eq(of.as_uuid()))
+}
+
+/// Holds presences whose sockets were lost just now.
+pub(super) fn hold(ids: Vec<Uuid>, now: i64, grace: i64) -> UpdateMany<presence::Entity> {
+    presence::Entity::update_many()
+        .col_expr(presence::Column::HeldUntil, Expr::value(now.saturating_add(grace)))
+        .col_expr(presence::Column::LastSeen, Expr::value(now))
         .filter(presence::Column::Id.is_in(ids))
 }
 
 /// Inserts presences, or makes rows that are there the node's own: not held any more, and seen just now.
-pub(super) fn put(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
-    use presence::Column::{ChannelName, HeldUntil, Id, LastSeen, Meta, NodeId, UserId};
-    let taken =
-        OnConflict::column(Id).update_columns([ChannelName, UserId, Meta, NodeId, HeldUntil, LastSeen]).to_owned();
-    insert(rows, now).on_conflict(taken).take()
+pub(super) fn put(rows: &[In<Row>], now: i64) -> InsertStatement {
+    use presence::Column::{ChannelName, Grace, HeldUntil, Id, LastSeen, Meta, NodeId, SessionHash, UserId};
+    let columns = [ChannelName, UserId, Meta, NodeId, SessionHash, Grace, HeldUntil, LastSeen];
+    let taken = OnConflict::column(Id).update_columns(columns).to_owned();
+    insert(rows.iter().map(|(room, (presence, session))| (room, presence, session.as_ref())), now)
+        .on_conflict(taken)
+        .take()
 }
 
 /// Replaces the metas of rows that are there. It is spelt as an insert since no other statement takes many rows with a
 /// value each on every database; the conflict always occurs.
-pub(super) fn put_metas(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
+pub(super) fn put_metas(rows: &[In<Arc<Presence>>], now: i64) -> InsertStatement {
     let changed = OnConflict::column(presence::Column::Id).update_column(presence::Column::Meta).to_owned();
-    insert(rows, now).on_conflict(changed).take()
+    insert(rows.iter().map(|(room, presence)| (room, presence, None)), now).on_conflict(changed).take()
 }
 
-fn insert(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
-    use presence::Column::{ChannelName, HeldUntil, Id, JoinedAt, LastSeen, Meta, NodeId, RoomId, UserId};
+fn insert<'a>(
+    rows: impl Iterator<Item = (&'a Epoch, &'a Arc<Presence>, Option<&'a Session>)>,
+    now: i64,
+) -> InsertStatement {
+    use presence::Column::{
+        ChannelName, Grace, HeldUntil, Id, JoinedAt, LastSeen, Meta, NodeId, RoomId, SessionHash, UserId,
+    };
     let mut insert = Query::insert()
         .into_table(presence::Entity)
-        .columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil, JoinedAt, LastSeen])
+        .columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, SessionHash, Grace, HeldUntil, JoinedAt, LastSeen])
         .take();
-    for (room, presence) in rows {
+    for (room, presence, session) in rows {
         insert.values_panic([
             presence.id.as_uuid().into(),
             room.as_uuid().into(),
@@ -394,6 +424,8 @@ fn insert(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
             presence.user.as_ref().map(|user| user.as_str()).into(),
             presence.meta.as_str().into(),
             presence.node.as_uuid().into(),
+            session.map(|session| session.hash.as_bytes().to_vec()).into(),
+            session.map(|session| millis(session.grace)).into(),
             None::<i64>.into(),
             now.into(),
             now.into(),

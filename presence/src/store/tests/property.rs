@@ -10,11 +10,12 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::{
+    ResumeToken,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
     store::{
-        Batch, MemoryStore, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomWrites, SqlStore, Store,
-        StoreError, Write,
+        Batch, MemoryStore, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomWrites, Session, SqlStore,
+        Store, StoreError, Write,
     },
     testing::store::ManualClock,
 };
@@ -87,6 +88,9 @@ enum Request {
 #[derive(Debug, Clone)]
 enum Change {
     Join { channel: u8, user: Option<u8>, meta: u8 },
+    Restore { channel: u8, user: Option<u8>, token: u8 },
+    Resume { channel: u8, user: Option<u8>, token: u8 },
+    Hold { channel: u8, grace: u64 },
     Leave { channel: u8 },
     Update { channel: u8, meta: u8 },
 }
@@ -99,6 +103,11 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
             .prop_map(|(channel, user, meta)| Change::Join { channel, user, meta }),
+        2 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
+            .prop_map(|(channel, user, token)| Change::Restore { channel, user, token }),
+        4 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
+            .prop_map(|(channel, user, token)| Change::Resume { channel, user, token }),
+        3 => (0..4_u8, 0..20_u64).prop_map(|(channel, grace)| Change::Hold { channel, grace }),
         2 => (0..4_u8).prop_map(|channel| Change::Leave { channel }),
         2 => (0..4_u8, 0..3_u8).prop_map(|(channel, meta)| Change::Update { channel, meta }),
     ]
@@ -135,7 +144,7 @@ type ById = BTreeMap<PresenceId, Arc<Presence>>;
 /// nobody promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Commits(BTreeMap<RoomName, (Version, [ById; 3])>),
+    Commits(BTreeMap<RoomName, (Version, [ById; 4])>),
     Nodes(Vec<NodeId>),
     Count(u64),
     Done,
@@ -159,7 +168,9 @@ impl From<&[RoomCommit]> for Answer {
         let by_id = |presences: &[Arc<Presence>]| presences.iter().map(|p| (p.id, p.clone())).collect();
         let commits = commits.iter().map(|commit| {
             let delta = &commit.delta;
-            (commit.room.clone(), (commit.version, [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p))))
+            let [joined, left, updated] = [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p));
+            let taken = commit.taken.iter().map(|taken| (taken.asked, taken.presence.clone())).collect();
+            (commit.room.clone(), (commit.version, [joined, left, updated, taken]))
         });
         Self::Commits(commits.collect())
     }
@@ -192,7 +203,7 @@ impl World {
         }
     }
 
-    fn write(&self, node: usize, presence: usize, change: &Change) -> Write {
+    fn write(&self, node: usize, in_room: u8, presence: usize, change: &Change) -> Write {
         let id = self.presences[presence];
         let channel = |n: u8| ChannelName::new(format!("channel {n}")).unwrap();
         let meta = |n: u8| Meta::from_json(["{}", r#"{"n":1}"#, r#"{"n":"it's"}"#][usize::from(n)]).unwrap();
@@ -201,6 +212,20 @@ impl World {
                 let user = user.map(self::user);
                 let presence = Presence::new(id, channel(at), user, self.lives[node]);
                 Write::Join(Arc::new(Presence { meta: meta(says), ..presence }))
+            }
+            Change::Restore { channel: at, user, token } | Change::Resume { channel: at, user, token } => {
+                let user = user.map(self::user);
+                let token = ResumeToken::new(format!("{token:016}")).unwrap();
+                let hash = token.hash(&room(in_room), user.as_ref());
+                let session = Session { hash, grace: Duration::from_secs(10 * u64::from(at)) };
+                let presence = Arc::new(Presence::new(id, channel(at), user, self.lives[node]));
+                match change {
+                    Change::Restore { .. } => Write::Restore { presence, session },
+                    _ => Write::Resume { presence, session },
+                }
+            }
+            Change::Hold { channel: at, grace } => {
+                Write::Hold { id, channel: channel(at), grace: Duration::from_secs(grace) }
             }
             Change::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
             Change::Update { channel: at, meta: says } => {
@@ -221,7 +246,10 @@ impl World {
             Request::Commit { node, writes } => {
                 let rooms = writes.iter().map(|(name, changes)| RoomWrites {
                     room: room(*name),
-                    writes: changes.iter().map(|(presence, change)| self.write(*node, *presence, change)).collect(),
+                    writes: changes
+                        .iter()
+                        .map(|(presence, change)| self.write(*node, *name, *presence, change))
+                        .collect(),
                 });
                 told(store.commit(lives[*node], &rooms.collect::<Vec<_>>()).await)
             }
@@ -295,11 +323,14 @@ struct Told {
 
 /// Adds what a store told, and checks that it says nothing twice or in vain.
 fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
-    for RoomCommit { room, version, delta, .. } in commits {
+    for commit in commits {
+        let RoomCommit { room, version, delta, taken, .. } = commit;
         let told = rooms.entry(room.clone()).or_default();
-        let step = u64::from(!delta.is_empty());
+        let step = u64::from(commit.is_new_version());
         assert_eq!(version.0, told.version.0 + step, "exactly one version for each change of {room}");
         told.version = *version;
+        let mut others = taken.iter().filter(|taken| delta.joined.iter().all(|one| one.id != taken.presence.id));
+        assert!(others.all(|taken| told.members.contains_key(&taken.presence.id)), "who is resumed was there");
         for presence in &delta.joined {
             let was = told.members.insert(presence.id, (presence.user.clone(), presence.meta.clone()));
             assert_eq!(was, None, "who is there does not join");

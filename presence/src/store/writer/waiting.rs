@@ -27,6 +27,7 @@ type Changes = BTreeMap<PresenceId, Change>;
 /// What waits of one room. A presence is in one of the three.
 pub(super) struct Waiting {
     pub(super) actor: Recipient<Committed>,
+    /// Leaves, and holds: a hold, too, makes room for another presence.
     left: Changes,
     pruned: Changes,
     /// Who speaks for which of the pruned.
@@ -92,8 +93,8 @@ impl Waiting {
                 self.pruned_channels.insert(channel.clone(), id);
                 self.pruned.insert(id, change);
             }
-            (Write::Leave { .. }, Haste::Asked) => drop(self.left.insert(id, change)),
-            (Write::Join(presence), _) => {
+            (Write::Leave { .. } | Write::Hold { .. }, _) => drop(self.left.insert(id, change)),
+            (Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. }, _) => {
                 // The channel's leave as another presence must not come after this.
                 let other = self.pruned_channels.get(&presence.channel).copied();
                 if let Some((other, leave)) = other.and_then(|other| Some((other, self.unprune(other)?))) {

@@ -32,6 +32,7 @@ struct Faults {
     failures: AtomicUsize,
     lost_answers: AtomicUsize,
     hanging: watch::Sender<bool>,
+    slowness: AtomicU64,
 }
 
 /// What a call that was made to fail reports as its cause.
@@ -48,6 +49,7 @@ impl<S: Store> FaultyStore<S> {
             failures: AtomicUsize::new(0),
             lost_answers: AtomicUsize::new(0),
             hanging: watch::Sender::new(false),
+            slowness: AtomicU64::new(0),
         };
         Self { inner, faults: Arc::new(faults) }
     }
@@ -80,6 +82,11 @@ impl<S: Store> FaultyStore<S> {
         self.faults.hanging.send_replace(false);
     }
 
+    /// Makes every call from now on take this much longer, in whole milliseconds, before it does anything. Zero ends it.
+    pub fn slow_down(&self, by: Duration) {
+        self.faults.slowness.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
     /// How many calls there were, those included that failed or wait.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -91,6 +98,10 @@ impl<S: Store> FaultyStore<S> {
         let mut hanging = self.faults.hanging.subscribe();
         // The sender is here, so the only way on is that it says `false`.
         let _ = hanging.wait_for(|hanging| !hanging).await;
+        let slowness = Duration::from_millis(self.faults.slowness.load(Ordering::SeqCst));
+        if !slowness.is_zero() {
+            tokio::time::sleep(slowness).await;
+        }
         if take_one(&self.faults.failures) {
             return Err(away());
         }
@@ -234,6 +245,18 @@ mod tests {
         let name = NodeName::new("here").unwrap();
         assert!(store.register(node, &name, Duration::from_secs(1)).await.is_err());
         assert!(store.renew(node, Duration::from_secs(1)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_call_takes_its_time_and_works() {
+        let (store, room) = faulty();
+        let begun = tokio::time::Instant::now();
+        store.slow_down(Duration::from_secs(2));
+        assert!(store.load(&room).await.is_ok());
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        store.slow_down(Duration::ZERO);
+        assert!(store.load(&room).await.is_ok());
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
     }
 
     #[tokio::test]

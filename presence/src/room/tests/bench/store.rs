@@ -43,6 +43,7 @@ struct Seen {
     touches: Vec<(Instant, PresenceId)>,
     loads: usize,
     refuse: Option<Refuse>,
+    refuses_touches: bool,
     commit_time: Duration,
     lose: usize,
     lose_registrations: usize,
@@ -102,6 +103,11 @@ impl Watched {
     /// Refuses every commit that holds such a change.
     pub(crate) fn refuse(&self, refuse: impl Fn(&Write) -> bool + Send + 'static) {
         self.seen().refuse = Some(Box::new(refuse));
+    }
+
+    /// Refuses touches from now on.
+    pub(crate) fn refuse_touches(&self) {
+        self.seen().refuses_touches = true;
     }
 
     /// Every commit takes this long.
@@ -193,6 +199,9 @@ impl Store for Watched {
             let mut watched = self.seen();
             watched.touches.extend(seen.iter().map(|(id, _)| (now, *id)));
             watched.calls.push(Call::Touch(seen.len()));
+            if watched.refuses_touches {
+                return Err(refused());
+            }
         }
         let time = self.seen().touch_time;
         if !time.is_zero() {
