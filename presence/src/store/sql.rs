@@ -291,7 +291,7 @@ impl Store for Once {
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
         let now = transaction.now;
-        let stale = Doomed::Stale { now, cut: now.saturating_sub(millis(max_age)) };
+        let stale = Doomed::Stale { asks: node, now, cut: now.saturating_sub(millis(max_age)) };
         let batch = transaction.remove_all(stale, limit).await?;
         transaction.commit().await?;
         Ok(batch)

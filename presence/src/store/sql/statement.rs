@@ -445,8 +445,10 @@ pub(super) enum Doomed<'a> {
     PastGrace {
         now: i64,
     },
-    /// Those last seen before `cut` that no live node answers for.
+    /// Those last seen before `cut` that no live node answers for. The node that asks lives, whatever the clock of the database
+    /// says.
     Stale {
+        asks: NodeId,
         now: i64,
         cut: i64,
     },
@@ -461,7 +463,7 @@ impl Doomed<'_> {
             Self::OrphansOf { user, now } => all.add(UserId.eq(user.as_str())).add(nobodys(now)),
             Self::UnheldOf(node) => all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()),
             Self::PastGrace { now } => all.add(HeldUntil.lt(now)),
-            Self::Stale { now, cut } => all.add(LastSeen.lt(cut)).add(nobodys(now)),
+            Self::Stale { asks, now, cut } => all.add(LastSeen.lt(cut)).add(nobodys_but_for(Some(asks), now)),
         }
     }
 }
@@ -492,7 +494,12 @@ pub(super) fn lock_doomed(ids: Vec<Uuid>, doomed: Doomed<'_>) -> Rows<PresenceRo
 
 /// Presences that are held, or whose node is fenced or has no lease.
 fn nobodys(now: i64) -> Condition {
+    nobodys_but_for(None, now)
+}
+
+fn nobodys_but_for(asks: Option<NodeId>, now: i64) -> Condition {
     let over = Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
+    let over = Condition::all().add(over).add_option(asks.map(|asks| node::Column::Id.ne(asks.as_uuid())));
     let dead = node::Entity::find().select_only().column(node::Column::Id).filter(over).into_query();
     // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
     Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
