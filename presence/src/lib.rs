@@ -56,7 +56,8 @@
 //! repository.
 //!
 //! # Features
-//! - `sqlite` (default): [`store::SqlStore`].
+//! - `sqlite` (default), `postgres`, `mysql`: [`store::SqlStore`] on that database.
+//! - `tls`: connections to PostgreSQL and MySQL by TLS.
 //! - `cli`: the command-line tool `presence`, and [`cli::run`], which is all of it.
 //! - `testing`: the module `testing`, with a store that fails on demand and the suite that every store must pass.
 

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// Address to listen on.
     #[arg(long, env = "BIND", default_value = "127.0.0.1")]
     pub(crate) bind: String,
-    /// Where rooms and presences are kept.
+    /// Where rooms and presences are kept: `sqlite:`, or `postgres:` and `mysql:` if built with the feature.
     #[arg(long, env = "DATABASE_URL", default_value = "sqlite://presence.db?mode=rwc")]
     pub(crate) database_url: String,
     /// What members are told of changes.

@@ -45,7 +45,8 @@ fn reasons(error: &dyn std::error::Error) -> String {
 async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let config = args.config()?;
     let store = SqlStore::connect(&args.database_url)
-        .map_err(|error| format!("--database-url {}: {}", args.database_url, reasons(&error)))?;
+        // Not the URL itself, which may hold a password.
+        .map_err(|error| format!("--database-url: {}", reasons(&error)))?;
     let rooms = Rooms::start(config, store);
     let settings = web::Data::new(http::Settings { notify: args.notify, allow_origin: args.allow_origin.clone() });
 

@@ -15,10 +15,14 @@ mod patient;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod row;
+#[cfg(test)]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod servers;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
 mod tests;
 mod transaction;
 

@@ -58,6 +58,10 @@ pub(super) enum Trouble {
     Away,
     /// Another transaction was in the way, and this one is undone. It may work at once.
     Conflict,
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mysql")),
+        expect(dead_code, reason = "SQLite has one writer at a time")
+    )]
     /// There is such a row already. If another transaction made it just now, the next try will find it.
     Duplicate,
     /// Asking again gives the same answer.

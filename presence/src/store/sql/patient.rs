@@ -82,6 +82,9 @@ impl SqlStore {
     }
 
     fn at(url: &str, missing: Missing) -> Result<Self, StoreError> {
+        // Only SQLite has files.
+        #[cfg(not(feature = "sqlite"))]
+        let _ = missing;
         let dialect: Arc<dyn Dialect> = match url.split(':').next().unwrap_or_default() {
             #[cfg(feature = "sqlite")]
             "sqlite" => Arc::new(
@@ -181,7 +184,6 @@ impl SqlStore {
 
 /// What to do about a file that is not there.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only SQLite has files"))]
 enum Missing {
     Make,
     Wait,
