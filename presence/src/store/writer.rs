@@ -22,6 +22,7 @@ use crate::{
     clock::{Clock, Tick},
     model::Presence,
     name::{NodeId, PresenceId, RoomName},
+    session::Session,
 };
 
 use super::{RoomCommit, RoomWrites, Store, StoreError, Write, health::Health};
@@ -160,8 +161,36 @@ impl Writer {
 
     /// Makes sure that a presence of a live socket, which was in the database and may be there still, is there and this
     /// node's. Always taken: there are no more of these than sockets.
-    pub(crate) fn restore(&self, room: &RoomName, actor: &Recipient<Committed>, presence: Arc<Presence>) {
-        self.queue().add(room, actor, Write::Join(presence), Tried::Yes);
+    pub(crate) fn restore(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        presence: Arc<Presence>,
+        session: Option<Session>,
+    ) {
+        let write = match session {
+            Some(session) => Write::Restore { presence, session },
+            None => Write::Join(presence),
+        };
+        self.queue().add(room, actor, write, Tried::Yes);
+        self.0.work.notify_one();
+    }
+
+    /// Makes a presence of this node that of another socket. Always taken, as [`restore`](Self::restore).
+    pub(crate) fn resume(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        presence: Arc<Presence>,
+        session: Session,
+    ) {
+        self.queue().add(room, actor, Write::Resume { presence, session }, Tried::Yes);
+        self.0.work.notify_one();
+    }
+
+    /// Holds a presence whose socket is lost. Always taken.
+    pub(crate) fn hold(&self, room: &RoomName, actor: &Recipient<Committed>, hold: Write) {
+        self.queue().add(room, actor, hold, Tried::No);
         self.0.work.notify_one();
     }
 

@@ -96,7 +96,7 @@ impl Client {
 
     /// Joins without a touch of its own.
     pub(crate) async fn join_silently(&self, room: &RoomName) -> Result<()> {
-        self.rooms.join(room, self.presence(room), Some(self.hub.hub.clone()), self.touch.clone()).await
+        self.rooms.join(room, self.presence(room), None, Some(self.hub.hub.clone()), self.touch.clone()).await
     }
 
     /// Leaves; a later join is another presence.
