@@ -82,7 +82,7 @@ pub use consumer::{
     CloseCode, Closer, Consumer, Countdown, Frame, Json, JsonConsumer, Scope, Socket, Upgrade, on_connect,
 };
 pub use error::{Error, Result};
-pub use model::{Member, Meta, Presence};
+pub use model::{Close, Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};
 pub use room::{
     Counts, Event, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, close_code,

@@ -24,10 +24,11 @@ pub(crate) mod writer;
 use std::{cmp::Ordering, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Delta, Meta, Presence, Snapshot},
-    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    model::{Close, Delta, Meta, Presence, Snapshot},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
 };
 
 pub use crate::session::{Session, SessionHash};
@@ -213,27 +214,59 @@ pub enum Remains {
     HoldResumable(Duration),
 }
 
-/// What a node is asked to do: remove the presences of its own that it last saw longer ago than this, by its own clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PruneRequest {
+/// What a node asks the others to do, each with the presences that it answers for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Request {
     /// Which request.
-    pub id: PruneId,
-    /// The age that is too old.
-    pub max_age: Duration,
+    pub id: RequestId,
+    /// What is to be done.
+    pub order: Order,
 }
 
-/// One node that was asked to prune.
+/// What nodes may be asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Order {
+    /// Remove the presences that it last saw longer ago than this, by its own clock.
+    Prune {
+        /// The age that is too old.
+        max_age: Duration,
+    },
+    /// Remove the presences of a user, or of a room.
+    Remove(Removal),
+}
+
+/// Who is to be removed, and what becomes of their sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Removal {
+    /// Who.
+    pub whom: Whom,
+    /// How their sockets are closed; `None`: they stay open, and their consumers are told.
+    pub close: Option<Close>,
+}
+
+/// Whom a [`Removal`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whom {
+    /// Everyone in this room.
+    Room(RoomName),
+    /// This user, in whichever rooms.
+    User(UserId),
+}
+
+/// One node that was asked to do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PruneAnswer {
+pub struct Answer {
     /// Its life.
     pub node: NodeId,
     /// Its name when it was asked.
     pub name: NodeName,
     /// How many presences it removed; `None`: it has not answered yet.
-    pub pruned: Option<u64>,
+    pub removed: Option<u64>,
 }
 
-impl PruneAnswer {
+impl Answer {
     fn in_order(&self, other: &Self) -> Ordering {
         (&self.name, self.node).cmp(&(&other.name, other.node))
     }
@@ -341,44 +374,47 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError>;
 
-    /// Removes up to `limit` presences of the room, whichever nodes they are on. The room itself stays, empty, with its
-    /// version, until [`prune_rooms`](Self::prune_rooms): so whoever follows it learns that they left, and one who joins
-    /// meanwhile is in the same room. No such room: nothing happens.
+    /// Removes up to `limit` presences of a room or a user that no live node answers for: they are held, or their node's
+    /// lease ran out. Those of live nodes are for these to remove ([`ask`](Self::ask)), which would else take the removal for
+    /// a mistake and join again.
+    ///
+    /// A room itself stays, empty, with its version, until [`prune_rooms`](Self::prune_rooms): so whoever follows it learns
+    /// that they left, and one who joins meanwhile is in the same room. No such room or user: nothing happens.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError>;
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError>;
 
-    /// Removes up to `limit` presences of the user, in whichever rooms and on whichever nodes they are.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] if the life that asks is over.
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError>;
-
-    /// Asks every live node that answers for a presence (one that is not held) to prune its own, by its own clock. Asking
+    /// Asks every other live node that answers for a presence (one that is not held) to do something with its own. Asking
     /// again under the same id also asks those that came to life in the meantime, and nobody twice.
     ///
-    /// The request ends with the life of the one who asks: its nodes are then no longer asked, and their answers are
-    /// forgotten with it. So one that is abandoned does no harm.
+    /// The request ends when it is [withdrawn](Self::withdraw), or with the life of the one who asks: its nodes are then no
+    /// longer asked, and their answers are forgotten with it. So one that is abandoned does no harm.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError>;
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError>;
 
     /// What `node` is asked and has not answered, the oldest request first. The requests of one whose lease ran out are left
-    /// out.
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError>;
+    /// out, and orders that this version does not know.
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError>;
 
     /// Says how many presences `node` removed when it was asked. The first answer counts; one to a request that has ended, or
     /// that did not ask this node, is nothing.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that answers is over.
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError>;
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError>;
 
     /// Whom the request asked, and what they answered, sorted by the bytes of their names. An answer stays when the node that
     /// gave it ends.
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError>;
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError>;
+
+    /// Ends a request of `node`: nobody is asked any more, and the answers are forgotten. One that has ended: nothing happens.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError>;
 
     /// Ends the life `node`: removes every presence it still has, save those that are held, and forgets the life. Does
     /// nothing if it is forgotten already.

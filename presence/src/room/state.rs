@@ -60,7 +60,8 @@ pub(crate) struct Joining {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     Left,
-    Pruned,
+    /// Together with others: they were stale, their grace was over, or they were removed on purpose.
+    Removed,
     /// Its socket was lost while it joined with a resume token. It leaves if it is new, and is held if it was resumed.
     Lost,
 }

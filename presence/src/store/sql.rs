@@ -20,13 +20,13 @@ use sea_orm::ConnectionTrait;
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     session::SessionHash,
 };
 
 use super::{
-    Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-    Write, migration, millis,
+    Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom, Write,
+    migration, millis,
     plan::{self, Found},
 };
 
@@ -322,57 +322,60 @@ impl Store for SqlStore {
         Ok(deleted.rows_affected)
     }
 
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
-        let Some(row) = statement::room(room.as_str()).one(connection).await.map_err(store_error)? else {
-            return Ok(Batch::default());
+        let orphans = match whom {
+            Whom::Room(room) => {
+                let Some(row) = statement::room(room.as_str()).one(connection).await.map_err(store_error)? else {
+                    return Ok(Batch::default());
+                };
+                statement::orphans_in(row::place(row)?.epoch.as_uuid(), transaction.now, limit)
+            }
+            Whom::User(user) => statement::orphans_of(user, transaction.now, limit),
         };
-        let there = statement::in_room(row::place(row)?.epoch.as_uuid(), limit);
-        let there = transaction::read(there.all(connection), row::found).await?;
-        let batch = transaction.remove(there).await?;
+        let orphans = transaction::read(orphans.all(connection), row::found).await?;
+        let batch = transaction.remove(orphans).await?;
         transaction.commit().await?;
         Ok(batch)
     }
 
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
-        let transaction = self.write_as(node).await?;
-        let there = statement::of_user(user, limit);
-        let there = transaction::read(there.all(transaction.connection()), row::found).await?;
-        let batch = transaction.remove(there).await?;
-        transaction.commit().await?;
-        Ok(batch)
-    }
-
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
-        let nodes = statement::live_and_answering(transaction.now);
-        let nodes = transaction::read(nodes.all(connection), row::node_name).await?;
-        for nodes in chunk::rows(&nodes) {
-            let insert = statement::ask_to_prune(request, node, millis(max_age), nodes);
+        let others = statement::live_and_answering(node, transaction.now);
+        let others = transaction::read(others.all(connection), row::node_name).await?;
+        for others in chunk::rows(&others) {
+            let insert = statement::ask(node, request, others)?;
             connection.execute(&insert).await.map_err(store_error)?;
         }
         transaction.commit().await
     }
 
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
-        let asked = statement::asked_to_prune(node, self.database.now());
-        transaction::read(asked.all(self.database.readers()), row::prune_request).await
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        let asked = statement::asked(node, self.database.now());
+        let asked = transaction::read(asked.all(self.database.readers()), |row| Ok(row::request(row))).await?;
+        Ok(asked.into_iter().flatten().collect())
     }
 
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
-        let answer = statement::answer_prune(node, request, i64::try_from(pruned).unwrap_or(i64::MAX));
+        let answer = statement::answer(node, request, i64::try_from(removed).unwrap_or(i64::MAX));
         answer.exec(transaction.connection()).await.map_err(store_error)?;
         transaction.commit().await
     }
 
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
-        let answers = statement::prune_answers(request).all(self.database.readers());
-        let mut answers = transaction::read(answers, row::prune_answer).await?;
-        answers.sort_unstable_by(PruneAnswer::in_order);
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
+        let answers = statement::answers(request).all(self.database.readers());
+        let mut answers = transaction::read(answers, row::answer).await?;
+        answers.sort_unstable_by(Answer::in_order);
         Ok(answers)
+    }
+
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        let transaction = self.write_as(node).await?;
+        statement::withdraw(node, request).exec(transaction.connection()).await.map_err(store_error)?;
+        transaction.commit().await
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use crate::{
     Error,
     clock::Tick,
-    model::{Delta, Presence},
+    model::{Close, Delta, Presence},
     name::{ChannelName, PresenceId},
     room::{
         close_code,
@@ -24,6 +24,10 @@ use crate::{
 };
 
 use super::{RoomActor, answer_now_if};
+
+fn taken_over() -> Close {
+    Close::new(close_code::TAKEN_OVER, "taken over")
+}
 
 impl RoomActor {
     /// Whether the presence is here, but in the hands of another socket than this one.
@@ -104,7 +108,7 @@ impl RoomActor {
     ) {
         let (was, unsaid) = if let Some(local) = self.drop_local(id) {
             let (was, unsaid) = (local.presence.clone(), local.unsaid);
-            self.tell_removed(vec![local], Some((close_code::TAKEN_OVER, "taken over")));
+            self.tell_removed(vec![local], Some(&taken_over()));
             (was, unsaid)
         } else if let Some(lost) = self.state.sessions.find(id) {
             (lost.presence, lost.unsaid)
@@ -187,7 +191,7 @@ impl RoomActor {
         let leaves = over.into_iter().map(|lost| {
             let (id, channel) = (lost.presence.id, lost.presence.channel.clone());
             let said = (!lost.unsaid).then_some(lost.presence);
-            (id, Leaving { channel, cause: Cause::Pruned, after: 0, replies: Vec::new(), said })
+            (id, Leaving { channel, cause: Cause::Removed, after: 0, replies: Vec::new(), said })
         });
         let leaves = leaves.collect();
         self.take_out(leaves, ctx);
@@ -279,7 +283,7 @@ impl RoomActor {
     fn superseded(&mut self, id: PresenceId) {
         let Some(local) = self.drop_local(id) else { return };
         warn!(room = %self.name, channel = %local.presence.channel, "a presence was resumed on another node; its socket here is closed");
-        self.tell_removed(vec![local], Some((close_code::TAKEN_OVER, "taken over")));
+        self.tell_removed(vec![local], Some(&taken_over()));
     }
 
     /// The database was read: who of ours was resumed on another node, and who only seems so, since the database is behind.

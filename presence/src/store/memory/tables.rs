@@ -3,17 +3,16 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use crate::{
     model::Presence,
-    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, Version},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, Version},
     session::{Session, SessionHash},
 };
 
 use super::super::{
-    Batch, REMEMBERED, RoomCommit, RoomWrites, StoreError, Write, millis,
+    Batch, Order, REMEMBERED, RoomCommit, RoomWrites, StoreError, Write, millis,
     plan::{self, Finds, Found, Plan, Senseless},
 };
 
@@ -26,7 +25,7 @@ pub(super) struct Tables {
     /// Who can be resumed by what.
     sessions: HashMap<SessionHash, PresenceId>,
     /// What each node is asked, and answered.
-    pub(super) prunes: BTreeMap<(PruneId, NodeId), Prune>,
+    pub(super) requests: BTreeMap<(RequestId, NodeId), Asked>,
 }
 
 pub(super) struct Node {
@@ -65,11 +64,11 @@ impl Row {
 }
 
 /// What one node is asked, and its answer.
-pub(super) struct Prune {
+pub(super) struct Asked {
     pub(super) name: NodeName,
     pub(super) asked_by: NodeId,
-    pub(super) max_age: Duration,
-    pub(super) pruned: Option<u64>,
+    pub(super) order: Order,
+    pub(super) removed: Option<u64>,
 }
 
 impl Tables {
@@ -104,7 +103,7 @@ impl Tables {
             Some(at) => busy.contains(id) || (node.superseded && at >= now.saturating_sub(millis(REMEMBERED))),
             None => true,
         });
-        self.prunes.retain(|_, prune| self.nodes.contains_key(&prune.asked_by));
+        self.requests.retain(|_, asked| self.nodes.contains_key(&asked.asked_by));
     }
 
     pub(super) fn plan(&self, node: NodeId, RoomWrites { room, writes }: &RoomWrites) -> Result<Plan, Senseless> {
@@ -204,6 +203,11 @@ impl Tables {
     /// Whether a node has a lease and nobody fenced it.
     pub(super) fn is_live(&self, node: NodeId, now: i64) -> bool {
         self.nodes.get(&node).is_some_and(|node| node.fenced_at.is_none() && node.lease_until >= now)
+    }
+
+    /// The nodes that answer for their presences.
+    pub(super) fn alive(&self, now: i64) -> HashSet<NodeId> {
+        self.nodes.keys().copied().filter(|node| self.is_live(*node, now)).collect()
     }
 
     pub(super) fn ids(&self, limit: u64, wanted: impl Fn(&Row) -> bool) -> Vec<PresenceId> {

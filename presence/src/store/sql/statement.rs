@@ -15,18 +15,18 @@ use sea_orm::{
 
 use crate::{
     model::Presence,
-    name::{Epoch, NodeId, NodeName, PruneId, UserId},
+    name::{Epoch, NodeId, NodeName, RequestId, UserId},
     session::{Session, SessionHash},
 };
 
 use super::{
     super::{
-        REMEMBERED,
+        Order, REMEMBERED, Request, StoreError,
         entity::{node, presence, prune_request, room},
         millis,
         plan::Row,
     },
-    row::{Life, NodeSummaryRow, PresenceRow, PruneAnswerRow, PruneRow, RoomRow, RoomSummaryRow, SessionRow},
+    row::{AnswerRow, Life, NodeSummaryRow, PresenceRow, RequestRow, RoomRow, RoomSummaryRow, SessionRow},
 };
 
 /// A query whose rows come as tuples: several times faster than as models.
@@ -99,9 +99,10 @@ fn answering() -> sea_orm::Select<node::Entity> {
     node::Entity::find().filter(Expr::exists(unheld))
 }
 
-/// Those of [`answering`] that have a lease.
-pub(super) fn live_and_answering(now: i64) -> Rows<(Uuid, String)> {
+/// Those of [`answering`] that have a lease, save the one who asks.
+pub(super) fn live_and_answering(all_but: NodeId, now: i64) -> Rows<(Uuid, String)> {
     answering()
+        .filter(node::Column::Id.ne(all_but.as_uuid()))
         .select_only()
         .columns([node::Column::Id, node::Column::Name])
         .filter(node::Column::FencedAt.is_null())
@@ -161,34 +162,42 @@ pub(super) fn forget_lives(now: i64) -> DeleteMany<node::Entity> {
 }
 
 /// Asks nodes, save those that this request has asked already.
-pub(super) fn ask_to_prune(
-    request: PruneId,
+pub(super) fn ask(
     asker: NodeId,
-    max_age: i64,
+    Request { id, order }: &Request,
     nodes: &[(NodeId, NodeName)],
-) -> InsertStatement {
-    use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, RequestId};
-    let columns = [RequestId, NodeId, NodeName, AskedBy, MaxAge];
+) -> Result<InsertStatement, StoreError> {
+    use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, Removal, RequestId};
+    let (max_age, removal) = match order {
+        Order::Prune { max_age } => (millis(*max_age), None),
+        // A version that does not know of removals takes it for a request to prune, which must then be of nothing.
+        Order::Remove(removal) => {
+            let removal = serde_json::to_string(removal).map_err(|error| StoreError::Refused(Arc::new(error)))?;
+            (i64::MAX, Some(removal))
+        }
+    };
+    let columns = [RequestId, NodeId, NodeName, AskedBy, MaxAge, Removal];
     let mut insert = Query::insert().into_table(prune_request::Entity).columns(columns).take();
     for (node, name) in nodes {
         insert.values_panic([
-            request.as_uuid().into(),
+            id.as_uuid().into(),
             node.as_uuid().into(),
             name.as_str().into(),
             asker.as_uuid().into(),
             max_age.into(),
+            removal.clone().into(),
         ]);
     }
     let asked = OnConflict::columns([RequestId, NodeId]).do_nothing_on([RequestId, NodeId]).to_owned();
-    insert.on_conflict(asked).take()
+    Ok(insert.on_conflict(asked).take())
 }
 
 /// What a node has not answered, of those who have a lease.
-pub(super) fn asked_to_prune(node: NodeId, now: i64) -> Rows<PruneRow> {
+pub(super) fn asked(node: NodeId, now: i64) -> Rows<RequestRow> {
     prune_request::Entity::find()
         .inner_join(node::Entity)
         .select_only()
-        .columns([prune_request::Column::RequestId, prune_request::Column::MaxAge])
+        .columns([prune_request::Column::RequestId, prune_request::Column::MaxAge, prune_request::Column::Removal])
         .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
         .filter(prune_request::Column::Pruned.is_null())
         .filter(node::Column::FencedAt.is_null())
@@ -197,15 +206,21 @@ pub(super) fn asked_to_prune(node: NodeId, now: i64) -> Rows<PruneRow> {
         .into_tuple()
 }
 
-pub(super) fn answer_prune(node: NodeId, request: PruneId, pruned: i64) -> UpdateMany<prune_request::Entity> {
+pub(super) fn answer(node: NodeId, request: RequestId, removed: i64) -> UpdateMany<prune_request::Entity> {
     prune_request::Entity::update_many()
-        .col_expr(prune_request::Column::Pruned, Expr::value(pruned))
+        .col_expr(prune_request::Column::Pruned, Expr::value(removed))
         .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
         .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
         .filter(prune_request::Column::Pruned.is_null())
 }
 
-pub(super) fn prune_answers(request: PruneId) -> Rows<PruneAnswerRow> {
+pub(super) fn withdraw(asker: NodeId, request: RequestId) -> DeleteMany<prune_request::Entity> {
+    prune_request::Entity::delete_many()
+        .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
+        .filter(prune_request::Column::AskedBy.eq(asker.as_uuid()))
+}
+
+pub(super) fn answers(request: RequestId) -> Rows<AnswerRow> {
     use prune_request::Column::{NodeId, NodeName, Pruned, RequestId};
     prune_request::Entity::find()
         .select_only()
@@ -341,29 +356,36 @@ pub(super) fn unheld_ids(node: NodeId, limit: u64) -> Rows<Uuid> {
         .into_tuple()
 }
 
-pub(super) fn in_room(room: Uuid, limit: u64) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::RoomId.eq(room)).limit(at_most(limit)).into_tuple()
+pub(super) fn orphans_in(room: Uuid, now: i64, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::RoomId.eq(room)).filter(nobodys(now)).limit(at_most(limit)).into_tuple()
 }
 
-pub(super) fn of_user(user: &UserId, limit: u64) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::UserId.eq(user.as_str())).limit(at_most(limit)).into_tuple()
+pub(super) fn orphans_of(user: &UserId, now: i64, limit: u64) -> Rows<PresenceRow> {
+    presences()
+        .filter(presence::Column::UserId.eq(user.as_str()))
+        .filter(nobodys(now))
+        .limit(at_most(limit))
+        .into_tuple()
 }
 
 pub(super) fn past_grace(now: i64, limit: u64) -> Rows<PresenceRow> {
     presences().filter(presence::Column::HeldUntil.lt(now)).limit(at_most(limit)).into_tuple()
 }
 
-/// Those last seen before `cut` that are held, or whose node is fenced or has no lease.
+/// Those last seen before `cut` that no live node answers for.
 pub(super) fn stale(now: i64, cut: i64, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::LastSeen.lt(cut)).filter(nobodys(now)).limit(at_most(limit)).into_tuple()
+}
+
+/// Presences that are held, or whose node is fenced or has no lease.
+fn nobodys(now: i64) -> Condition {
     let dead = node::Entity::find()
         .select_only()
         .column(node::Column::Id)
         .filter(Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now)))
         .into_query();
     // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
-    let nobodys =
-        Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead));
-    presences().filter(presence::Column::LastSeen.lt(cut)).filter(nobodys).limit(at_most(limit)).into_tuple()
+    Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
 }
 
 pub(super) fn delete_presences(ids: Vec<Uuid>) -> DeleteMany<presence::Entity> {

@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use crate::{
     ResumeToken,
     model::{Meta, Presence},
-    name::{ChannelName, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        Batch, MemoryStore, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomWrites, Session, SqlStore,
-        Store, StoreError, Write,
+        self, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomWrites, Session, SqlStore,
+        Store, StoreError, Whom, Write,
     },
     testing::store::ManualClock,
 };
@@ -73,7 +73,12 @@ enum Request {
     Ask {
         node: usize,
         request: usize,
-        age: u64,
+        /// `None`: to remove user 0.
+        age: Option<u64>,
+    },
+    Withdraw {
+        node: usize,
+        request: usize,
     },
     Answer {
         node: usize,
@@ -97,7 +102,7 @@ enum Change {
 
 const NODES: usize = 3;
 const PRESENCES: usize = 6;
-const PRUNES: usize = 2;
+const REQUESTS: usize = 2;
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
@@ -130,8 +135,11 @@ fn request() -> impl Strategy<Value = Request> {
         1 => (0..NODES).prop_map(|node| Request::PruneRooms { node }),
         1 => (0..NODES, 0..2_u8).prop_map(|(node, room)| Request::RemoveRoom { node, room }),
         1 => (0..NODES, 0..2_u8).prop_map(|(node, user)| Request::RemoveUser { node, user }),
-        2 => (0..NODES, 0..PRUNES, 0..60_u64).prop_map(|(node, request, age)| Request::Ask { node, request, age }),
-        2 => (0..NODES, 0..PRUNES, 0..9_u64).prop_map(|(node, request, pruned)| {
+        2 => (0..NODES, 0..REQUESTS, proptest::option::of(0..60_u64)).prop_map(|(node, request, age)| {
+            Request::Ask { node, request, age }
+        }),
+        1 => (0..NODES, 0..REQUESTS).prop_map(|(node, request)| Request::Withdraw { node, request }),
+        2 => (0..NODES, 0..REQUESTS, 0..9_u64).prop_map(|(node, request, pruned)| {
             Request::Answer { node, request, pruned }
         }),
         1 => (0..NODES).prop_map(|node| Request::Retire { node }),
@@ -181,7 +189,7 @@ struct World {
     presences: Vec<PresenceId>,
     /// The current life of each node, and the one before.
     lives: Vec<NodeId>,
-    prunes: Vec<PruneId>,
+    requests: Vec<RequestId>,
     time: ManualClock,
 }
 
@@ -198,7 +206,7 @@ impl World {
         Self {
             presences: (0..PRESENCES).map(|_| PresenceId::random()).collect(),
             lives: (0..NODES * 2).map(|_| NodeId::random()).collect(),
-            prunes: (0..PRUNES).map(|_| PruneId::random()).collect(),
+            requests: (0..REQUESTS).map(|_| RequestId::random()).collect(),
             time: ManualClock::new(),
         }
     }
@@ -274,17 +282,25 @@ impl World {
             Request::Prune { node, age } => batch(store.prune(lives[*node], Duration::from_secs(*age), u64::MAX).await),
             Request::PruneRooms { node } => quiet(store.prune_rooms(lives[*node]).await.map(Answer::Count)),
             Request::RemoveRoom { node, room: name } => {
-                batch(store.remove_room(lives[*node], &room(*name), u64::MAX).await)
+                batch(store.remove(lives[*node], &Whom::Room(room(*name)), u64::MAX).await)
             }
             Request::RemoveUser { node, user: name } => {
-                batch(store.remove_user(lives[*node], &user(*name), u64::MAX).await)
+                batch(store.remove(lives[*node], &Whom::User(user(*name)), u64::MAX).await)
             }
             Request::Ask { node, request, age } => {
-                let asked = store.ask_to_prune(lives[*node], self.prunes[*request], Duration::from_secs(*age)).await;
+                let order = match age {
+                    Some(age) => Order::Prune { max_age: Duration::from_secs(*age) },
+                    None => Order::Remove(Removal { whom: Whom::User(user(0)), close: None }),
+                };
+                let asked = store.ask(lives[*node], &store::Request { id: self.requests[*request], order }).await;
                 quiet(asked.map(|()| Answer::Done))
             }
+            Request::Withdraw { node, request } => {
+                let withdrawn = store.withdraw(lives[*node], self.requests[*request]).await;
+                quiet(withdrawn.map(|()| Answer::Done))
+            }
             Request::Answer { node, request, pruned } => {
-                let answered = store.answer_prune(lives[*node], self.prunes[*request], *pruned).await;
+                let answered = store.answer(lives[*node], self.requests[*request], *pruned).await;
                 quiet(answered.map(|()| Answer::Done))
             }
             Request::Retire { node } => told(store.retire(lives[*node]).await),
@@ -297,8 +313,8 @@ impl World {
 struct Listed {
     rooms: Vec<(RoomName, Version, [u64; 4])>,
     nodes: Vec<NodeSummary>,
-    asked: Vec<Vec<PruneRequest>>,
-    answers: Vec<Vec<PruneAnswer>>,
+    asked: Vec<Vec<store::Request>>,
+    answers: Vec<Vec<store::Answer>>,
 }
 
 async fn list(world: &World, store: &dyn Store) -> Listed {
@@ -306,10 +322,10 @@ async fn list(world: &World, store: &dyn Store) -> Listed {
     let rooms = rooms.map(|room| (room.room, room.version, [room.users, room.anonymous, room.presences, room.held]));
     let (mut asked, mut answers) = (Vec::new(), Vec::new());
     for node in &world.lives {
-        asked.push(store.asked_to_prune(*node).await.unwrap());
+        asked.push(store.asked(*node).await.unwrap());
     }
-    for request in &world.prunes {
-        answers.push(store.prune_answers(*request).await.unwrap());
+    for request in &world.requests {
+        answers.push(store.answers(*request).await.unwrap());
     }
     Listed { rooms: rooms.collect(), nodes: store.nodes().await.unwrap(), asked, answers }
 }

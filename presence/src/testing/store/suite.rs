@@ -99,6 +99,7 @@ macro_rules! store_suite {
                 only_empty_rooms_are_pruned,
                 a_new_life_of_a_room_has_another_epoch_and_starts_over,
                 a_room_that_is_being_joined_stays,
+                a_removal_spares_presences_of_live_nodes,
                 a_room_is_removed_in_batches_and_stays_empty,
                 a_user_is_removed_from_every_room_with_one_version_each,
                 removing_a_user_works_in_batches_and_takes_what_is_held,
@@ -145,6 +146,9 @@ macro_rules! store_suite {
                 a_request_ends_with_the_life_that_asked,
                 an_answer_outlives_the_node_that_gave_it,
                 a_fenced_life_does_not_answer,
+                a_removal_is_passed_on_as_it_was_asked,
+                one_who_asks_is_not_asked,
+                a_withdrawn_request_asks_nobody,
             }
             listing {
                 a_room_is_listed_with_who_is_in_it,
