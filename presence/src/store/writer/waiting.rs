@@ -1,0 +1,195 @@
+//! What waits of one room.
+//!
+//! A presence has at most one change that is taken next: a later one is merged into it, or waits behind it where no one change
+//! does both. So the order of what happens to one presence is kept, whatever the order in which presences are taken. Leaves go before all else: a channel that left may have joined
+//! anew as another presence, and a room has room for one of them.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    mem,
+};
+
+use actix::Recipient;
+
+use crate::{
+    name::{ChannelName, PresenceId},
+    store::Write,
+};
+
+use super::{
+    Committed,
+    merge::{Change, Merged, merge},
+    queue::Haste,
+};
+
+type Changes = BTreeMap<PresenceId, Change>;
+
+/// What waits of one room. A presence is in one of the three, and what waits behind it in the fourth.
+pub(super) struct Waiting {
+    pub(super) actor: Recipient<Committed>,
+    /// Leaves, and holds: a hold, too, makes room for another presence.
+    left: Changes,
+    pruned: Changes,
+    /// Who speaks for which of the pruned.
+    pruned_channels: HashMap<ChannelName, PresenceId>,
+    /// Joins, resumes, holds and updates.
+    others: Changes,
+    /// What can be taken only once the change before it was taken, in its order.
+    behind: HashMap<PresenceId, VecDeque<(Change, Haste)>>,
+    behind_len: usize,
+    /// Whether the room is on the queue's list of those that ask, and of those that prune.
+    pub(super) in_asked: bool,
+    pub(super) in_pruned: bool,
+}
+
+impl Waiting {
+    pub(super) fn new(actor: Recipient<Committed>) -> Self {
+        Self {
+            actor,
+            left: Changes::new(),
+            pruned: Changes::new(),
+            pruned_channels: HashMap::new(),
+            others: Changes::new(),
+            behind: HashMap::new(),
+            behind_len: 0,
+            in_asked: false,
+            in_pruned: false,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.left.len() + self.others.len() + self.pruned.len() + self.behind_len
+    }
+
+    /// Whether something was asked of it.
+    pub(super) fn asks(&self) -> bool {
+        !self.left.is_empty() || !self.others.is_empty()
+    }
+
+    pub(super) fn prunes(&self) -> bool {
+        !self.pruned.is_empty()
+    }
+
+    /// Takes out all that waits of a presence, in its order.
+    pub(super) fn remove(&mut self, id: PresenceId) -> Vec<(Change, Haste)> {
+        let behind = self.behind.remove(&id).unwrap_or_default();
+        self.behind_len -= behind.len();
+        self.remove_next(id).into_iter().chain(behind).collect()
+    }
+
+    fn remove_next(&mut self, id: PresenceId) -> Option<(Change, Haste)> {
+        let asked = self.left.remove(&id).or_else(|| self.others.remove(&id));
+        asked.map(|change| (change, Haste::Asked)).or_else(|| Some((self.unprune(id)?, Haste::Pruned)))
+    }
+
+    fn unprune(&mut self, id: PresenceId) -> Option<Change> {
+        let change = self.pruned.remove(&id)?;
+        if let Write::Leave { channel, .. } = &change.write {
+            self.pruned_channels.remove(channel);
+        }
+        Some(change)
+    }
+
+    /// Adds a change after what waits of the same presence. Returns whether something waits then.
+    pub(super) fn add(&mut self, change: Change, haste: Haste) -> bool {
+        let id = change.write.id();
+        let last = self.behind.get_mut(&id).and_then(VecDeque::pop_back);
+        self.behind_len -= usize::from(last.is_some());
+        let was_behind = last.is_some();
+        let Some((earlier, earlier_haste)) = last.or_else(|| self.remove_next(id)) else {
+            self.put(id, change, haste);
+            return true;
+        };
+        let (merged, behind) = match merge(earlier, change) {
+            Merged::Nothing => {
+                self.drop_empty(id);
+                return false;
+            }
+            // Somebody waits for one of the two.
+            Merged::One(change) if earlier_haste == Haste::Asked => ((change, Haste::Asked), None),
+            Merged::One(change) => ((change, haste), None),
+            Merged::Both(earlier, later) => ((earlier, earlier_haste), Some((later, haste))),
+        };
+        let behind = if was_behind {
+            [Some(merged), behind]
+        } else {
+            self.put(id, merged.0, merged.1);
+            [None, behind]
+        };
+        for change in behind.into_iter().flatten() {
+            self.behind.entry(id).or_default().push_back(change);
+            self.behind_len += 1;
+        }
+        self.drop_empty(id);
+        true
+    }
+
+    fn drop_empty(&mut self, id: PresenceId) {
+        if self.behind.get(&id).is_some_and(VecDeque::is_empty) {
+            self.behind.remove(&id);
+        }
+    }
+
+    /// Makes a change the next of its presence, of which nothing waits.
+    fn put(&mut self, id: PresenceId, change: Change, haste: Haste) {
+        match (&change.write, haste) {
+            (Write::Leave { channel, .. }, Haste::Pruned) => {
+                self.pruned_channels.insert(channel.clone(), id);
+                self.pruned.insert(id, change);
+            }
+            (Write::Leave { .. }, Haste::Asked) => drop(self.left.insert(id, change)),
+            (Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. }, _) => {
+                // The channel's leave as another presence must not come after this.
+                let other = self.pruned_channels.get(&presence.channel).copied();
+                if let Some((other, leave)) = other.and_then(|other| Some((other, self.unprune(other)?))) {
+                    self.left.insert(other, leave);
+                }
+                self.others.insert(id, change);
+            }
+            (Write::Update { .. } | Write::Hold { .. }, _) => drop(self.others.insert(id, change)),
+        }
+    }
+
+    /// Changes were taken: what waits behind them is next.
+    pub(super) fn advance(&mut self, taken: &[Write]) {
+        if self.behind.is_empty() {
+            return;
+        }
+        for write in taken {
+            let id = write.id();
+            let Some((next, haste)) = self.behind.get_mut(&id).and_then(VecDeque::pop_front) else { continue };
+            self.behind_len -= 1;
+            self.drop_empty(id);
+            self.put(id, next, haste);
+        }
+    }
+
+    /// Takes up to `most` of what was asked.
+    pub(super) fn take_asked(&mut self, most: usize) -> Vec<Change> {
+        let mut taken = take(&mut self.left, most);
+        taken.extend(take(&mut self.others, most - taken.len()));
+        taken
+    }
+
+    /// Takes up to `most` of those that are pruned.
+    pub(super) fn take_pruned(&mut self, most: usize) -> Vec<Change> {
+        let taken = take(&mut self.pruned, most);
+        if self.pruned.is_empty() {
+            self.pruned_channels = HashMap::new();
+        } else {
+            for change in &taken {
+                if let Write::Leave { channel, .. } = &change.write {
+                    self.pruned_channels.remove(channel);
+                }
+            }
+        }
+        taken
+    }
+}
+
+fn take(changes: &mut Changes, most: usize) -> Vec<Change> {
+    if changes.len() <= most {
+        return mem::take(changes).into_values().collect();
+    }
+    (0..most).map_while(|_| Some(changes.pop_first()?.1)).collect()
+}
