@@ -118,6 +118,9 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         match self.state.locals.get(&id) {
+            _ if self.is_anothers(id, &channel) => {
+                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+            }
             Some(local) if local.presence.meta == meta && !self.state.updating.contains_key(&id) => {
                 let _ = reply.send(Ok(()));
             }

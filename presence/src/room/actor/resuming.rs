@@ -106,6 +106,10 @@ impl RoomActor {
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
+        // Who still waits for its first frame had joined, and is told so before it is closed.
+        for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
+            joiner.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+        }
         let (was, unsaid) = if let Some(local) = self.drop_local(id) {
             let (was, unsaid) = (local.presence.clone(), local.unsaid);
             self.tell_removed(vec![local], Some(&taken_over()));
