@@ -28,7 +28,7 @@ use crate::{
 
 use super::{
     Rooms,
-    message::{Reply, ToHub, ToRoom, Told},
+    message::{Reply, Said, ToHub, ToRoom, Told},
     presence::ToPresence,
     state::State,
 };
@@ -154,9 +154,13 @@ impl RoomActor {
                 self.update(self.state.sessions.resolve(id), channel, meta, reply, ctx);
             }
             ToRoom::Send { frames, pressure } => {
+                self.state.said(|| Said::Frames(frames.clone()));
                 self.to_hubs(|room| ToHub::Send { room, frames: frames.clone(), pressure: pressure.clone() });
             }
-            ToRoom::Event(event) => self.to_hubs(|room| ToHub::Event { room, event: event.clone() }),
+            ToRoom::Event(event) => {
+                self.state.said(|| Said::Event(event.clone()));
+                self.to_hubs(|room| ToHub::Event { room, event: event.clone() });
+            }
             ToRoom::Read(reader) => {
                 self.used = self.rooms.now();
                 self.state.readers.push_back(reader);
@@ -230,7 +234,9 @@ impl RoomActor {
         let recovering = self.reports.is_some() || !self.state.known;
         if !recovering {
             let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
-            if renew || self.state.due().is_some_and(|due| due <= now) {
+            // As much as may wait for a client is kept for those who join, and no more.
+            let full = self.state.kept() >= self.rooms.config().outbox_frames();
+            if renew || full || self.state.due().is_some_and(|due| due <= now) {
                 self.state.flush(now, &self.name, &self.rooms);
             }
         }
