@@ -15,6 +15,7 @@ mod pruning;
 mod reading;
 mod removing;
 mod resuming;
+mod returning;
 mod signals;
 #[cfg(feature = "sqlite")]
 mod threads;
