@@ -59,7 +59,11 @@ impl RoomActor {
     /// Lets one who joined in, once the roster has it.
     pub(super) fn activate(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
-        let Some(Joining { hub, touch, replies, channel, said }) = self.state.joining.remove(&id) else { return };
+        if self.state.joining.get(&id).is_some_and(|joining| joining.presence.user != presence.user) {
+            // It is there as another's. That it becomes this user's is still under way.
+            return;
+        }
+        let Some(Joining { hub, touch, replies, channel, said, .. }) = self.state.joining.remove(&id) else { return };
         if presence.channel != channel {
             return;
         }

@@ -47,16 +47,22 @@ impl RoomActor {
         }
         let relaxed = self.is_relaxed();
         if let Some(joining) = self.state.joining.get_mut(&id) {
-            joining.replies.extend(answer_now_if(relaxed, reply));
+            if joining.presence.user == presence.user {
+                joining.replies.extend(answer_now_if(relaxed, reply));
+            } else {
+                let user = Some(presence.user.clone());
+                joining.presence = Arc::new(joining.presence.changed(user.clone(), None));
+                self.submit_update(id, presence.channel.clone(), (user, None), reply, ctx);
+            }
             return;
         }
         let channel = presence.channel.clone();
         // It is there already if it asks again after a fault.
         let said = self.state.replica.roster().get(id).cloned();
-        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), Write::Join(presence)) {
+        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), Write::Join(presence.clone())) {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
+                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, said });
             }
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
         }
