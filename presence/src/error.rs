@@ -55,6 +55,12 @@ pub enum Error {
     /// The socket is closed or closing. Nothing happened.
     #[error("the socket is closed")]
     SocketClosed,
+    /// This is no header, or not one that an application may add to the answer to a handshake. Nothing happened.
+    #[error("`{name}` cannot be added to the headers of a handshake's answer")]
+    Header {
+        /// The header.
+        name: String,
+    },
     /// No endpoint may send a Close with this code. Nothing happened.
     #[error("{code} is not a close code that may be sent")]
     CloseCode {

@@ -124,12 +124,13 @@ impl Signals {
             let _ = self.all.send(event);
         };
         let (bulk, left): (Vec<_>, Vec<_>) = delta.left.iter().cloned().partition(|presence| pruned(presence));
-        delta.joined.iter().cloned().map(PresenceChange::Added).for_each(tell);
-        delta.updated.iter().cloned().map(PresenceChange::Updated).for_each(tell);
+        // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
         left.into_iter().map(PresenceChange::Removed).for_each(tell);
         if !bulk.is_empty() {
             tell(PresenceChange::Bulk(bulk));
         }
+        delta.updated.iter().cloned().map(PresenceChange::Updated).for_each(tell);
+        delta.joined.iter().cloned().map(PresenceChange::Added).for_each(tell);
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
 
 use super::{
     Rooms,
-    message::{Reply, ToHub, ToRoom, Told},
+    message::{Reply, Said, ToHub, ToRoom, Told},
     presence::ToPresence,
     state::State,
 };
@@ -56,6 +56,8 @@ pub(crate) struct RoomActor {
     faults: VecDeque<Tick>,
     /// Set while the model changes: if a panic finds it set, the model is not to be trusted.
     in_model: bool,
+    /// It has lost its memory at least once, so that one who joins may be in the database already.
+    has_failed: bool,
     #[cfg(test)]
     fails_at: Option<Point>,
 }
@@ -83,6 +85,7 @@ impl RoomActor {
             timer: None,
             faults: VecDeque::new(),
             in_model: false,
+            has_failed: false,
             #[cfg(test)]
             fails_at: None,
         }
@@ -164,9 +167,13 @@ impl RoomActor {
             ToRoom::Leave { id, channel, reply } => self.leave(id, channel, reply, ctx),
             ToRoom::Update { id, channel, meta, reply } => self.update(id, channel, meta, reply, ctx),
             ToRoom::Send { frames, pressure } => {
+                self.state.said(|| Said::Frames(frames.clone()));
                 self.to_hubs(|room| ToHub::Send { room, frames: frames.clone(), pressure: pressure.clone() });
             }
-            ToRoom::Event(event) => self.to_hubs(|room| ToHub::Event { room, event: event.clone() }),
+            ToRoom::Event(event) => {
+                self.state.said(|| Said::Event(event.clone()));
+                self.to_hubs(|room| ToHub::Event { room, event: event.clone() });
+            }
             ToRoom::Read(reader) => {
                 self.used = self.rooms.now();
                 self.state.readers.push_back(reader);
@@ -241,7 +248,9 @@ impl RoomActor {
         let recovering = self.reports.is_some() || !self.state.known;
         if !recovering {
             let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
-            if renew || self.state.due().is_some_and(|due| due <= now) {
+            // As much as may wait for a client is kept for those who join, and no more.
+            let full = self.state.kept() >= self.rooms.config().outbox_frames();
+            if renew || full || self.state.due().is_some_and(|due| due <= now) {
                 self.state.flush(now, &self.name, &self.rooms);
             }
         }

@@ -192,6 +192,15 @@ pub(crate) struct RoomFlush {
     pub(crate) first: Option<FirstFrame>,
     pub(crate) renew: bool,
     pub(crate) joiners: Vec<Joiner>,
+    /// What was said in the room while they waited.
+    pub(crate) meanwhile: Arc<[Said]>,
+}
+
+/// What was said in a room: to the clients of its members, or to their consumers.
+#[derive(Debug, Clone)]
+pub(crate) enum Said {
+    Frames(Frames),
+    Event(Arc<Event>),
 }
 
 /// One who waits for its first frame.
@@ -201,6 +210,8 @@ pub(crate) struct Joiner {
     pub(crate) presence: Arc<Presence>,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
+    /// How much of what is said meanwhile was said before it joined.
+    pub(crate) before: usize,
 }
 
 /// Said to a connection.

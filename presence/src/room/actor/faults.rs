@@ -43,7 +43,7 @@ impl RoomActor {
         }
         let state = &mut self.state;
         let hubs = self.rooms.hubs();
-        for Joiner { hub, presence, touch, replies } in old.notices.forget(|_| true) {
+        for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
             let (id, channel, said) = (presence.id, presence.channel.clone(), Some(presence.clone()));
             state.joining.insert(id, Joining { presence, channel, hub: Some(hub), touch, replies, said });
         }
@@ -67,7 +67,7 @@ impl RoomActor {
             }
             self.make_own(presence, ctx);
         }
-        self.in_model = false;
+        (self.in_model, self.has_failed) = (false, true);
         self.loading = false;
         self.behind = None;
         if let Some((_, timer)) = self.timer.take() {

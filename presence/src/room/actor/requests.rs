@@ -59,7 +59,15 @@ impl RoomActor {
         let channel = presence.channel.clone();
         // It is there already if it asks again after a fault.
         let said = self.state.replica.roster().get(id).cloned();
-        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), Write::Join(presence.clone())) {
+        // As long as that is not known, too: what led there was told with its commit.
+        let said = said.or_else(|| (self.has_failed && !self.state.known).then(|| presence.clone()));
+        let (writer, room, write) = (self.rooms.writer(), ctx.address().recipient(), Write::Join(presence.clone()));
+        let submitted = if self.has_failed || said.is_some() {
+            writer.submit_again(&self.name, &room, write)
+        } else {
+            writer.submit(&self.name, &room, write)
+        };
+        match submitted {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
                 self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, said });
