@@ -70,10 +70,15 @@ impl Channels {
         all.entry(name.clone()).or_insert_with(make).clone()
     }
 
-    /// A channel without a socket is kept as long as it is in a room.
-    fn drop_if_unused(&self, name: &ChannelName) {
-        if let Entry::Occupied(channel) = self.all().entry(name.clone())
+    /// A channel without a socket is kept as long as it is in a room, or somebody is about to put it into one.
+    fn drop_if_unused(&self, known: Arc<Channel>) {
+        let mut all = self.all();
+        // Whoever else has it got it under this lock, and comes by here when done.
+        let (name, others) = (known.name.clone(), Arc::strong_count(&known) > 2);
+        drop(known);
+        if let Entry::Occupied(channel) = all.entry(name)
             && channel.get().hub.is_none()
+            && !others
             && channel.get().joined().is_empty()
         {
             channel.remove();
@@ -92,7 +97,7 @@ impl Channels {
             }
             _ => false,
         };
-        self.drop_if_unused(name);
+        self.drop_if_unused(channel);
         was_in
     }
 }
@@ -113,6 +118,15 @@ struct Membership {
     id: PresenceId,
     /// Told when the join is over, if it is still under way.
     joining: Option<Arc<Notify>>,
+}
+
+/// How a join begins.
+enum Begun<'a> {
+    Joining(Joining<'a>),
+    /// It is in already, as this presence.
+    Known(PresenceId),
+    /// It is joining, and this is told when that is over.
+    UnderWay(Arc<Notify>),
 }
 
 /// A join under way. Unless it is seen through, the channel is not in the room.
@@ -160,32 +174,22 @@ impl Channel {
     /// Joins the room as `user`. One that is in already is touched, and becomes `user`'s if it was another's.
     pub(crate) async fn join(&self, rooms: &Rooms, room: &RoomName, user: Option<&UserId>) -> Result<()> {
         // Two joins of one room at a time are one join: the second waits for what becomes of the first.
-        let known = loop {
-            let over = match self.joined().get(room) {
-                None => break None,
-                Some(Membership { id, joining: None }) => break Some(*id),
-                Some(Membership { joining: Some(over), .. }) => over.clone(),
-            };
-            let notified = over.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            let under_way = self.joined().get(room).is_some_and(|now| now.joining.is_some());
-            if under_way {
-                notified.await;
+        let mut joining = loop {
+            match self.begin_join(rooms, room)? {
+                Begun::Joining(joining) => break joining,
+                Begun::Known(id) => return self.join_again(rooms, room, id, user).await,
+                Begun::UnderWay(over) => {
+                    let notified = over.notified();
+                    tokio::pin!(notified);
+                    notified.as_mut().enable();
+                    let under_way = self.joined().get(room).is_some_and(|now| now.joining.is_some());
+                    if under_way {
+                        notified.await;
+                    }
+                }
             }
         };
         self.touch.mark(rooms.now());
-        if let Some(id) = known {
-            let presence = self.presence(rooms, id, user);
-            rooms.join_again(room, presence, self.hub.clone(), self.touch.clone()).await?;
-            if self.joined().get(room).is_none_or(|now| now.id != id) {
-                // It was removed just before it joined again, and that was the later of the two.
-                rooms.leave_at_once(room, id, &self.name);
-                return Err(Error::LeftWhileJoining { room: room.clone() });
-            }
-            return Ok(());
-        }
-        let mut joining = self.begin_join(rooms, room)?;
         let presence = self.presence(rooms, joining.id, user);
         rooms.join(room, presence, self.hub.clone(), self.touch.clone()).await?;
         joining.done = true;
@@ -198,9 +202,28 @@ impl Channel {
         Arc::new(Presence::new(id, self.name.clone(), user.cloned(), node))
     }
 
-    fn begin_join<'a>(&'a self, rooms: &Rooms, room: &'a RoomName) -> Result<Joining<'a>> {
+    /// One who is in already is touched, and becomes this user's.
+    async fn join_again(&self, rooms: &Rooms, room: &RoomName, id: PresenceId, user: Option<&UserId>) -> Result<()> {
+        self.touch.mark(rooms.now());
+        let presence = self.presence(rooms, id, user);
+        rooms.join_again(room, presence, self.hub.clone(), self.touch.clone()).await?;
+        if self.joined().get(room).is_none_or(|now| now.id != id) {
+            // It was removed just before it joined again, and that was the later of the two.
+            rooms.leave_at_once(room, id, &self.name);
+            return Err(Error::LeftWhileJoining { room: room.clone() });
+        }
+        Ok(())
+    }
+
+    /// Looks whether the channel is in, and makes it join if it is not: at one moment, since others may do the same.
+    fn begin_join<'a>(&'a self, rooms: &Rooms, room: &'a RoomName) -> Result<Begun<'a>> {
         let limit = rooms.config().max_rooms_per_socket();
         let mut joined = self.joined();
+        match joined.get(room) {
+            Some(Membership { joining: Some(over), .. }) => return Ok(Begun::UnderWay(over.clone())),
+            Some(Membership { id, joining: None }) => return Ok(Begun::Known(*id)),
+            None => {}
+        }
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::SocketClosed);
         }
@@ -209,7 +232,7 @@ impl Channel {
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
         joined.insert(room.clone(), Membership { id, joining: Some(over.clone()) });
-        Ok(Joining { channel: self, room, id, over, done: false })
+        Ok(Begun::Joining(Joining { channel: self, room, id, over, done: false }))
     }
 
     /// Leaves the room. Not in it: nothing happens.
@@ -264,9 +287,7 @@ impl Rooms {
         self.check_open()?;
         let known = self.channels().get_or_make(channel, self);
         let joined = known.join(self, room, user).await;
-        if joined.is_err() {
-            self.channels().drop_if_unused(channel);
-        }
+        self.channels().drop_if_unused(known);
         joined.map(|()| self.room(room))
     }
 
@@ -278,7 +299,7 @@ impl Rooms {
     pub async fn remove(&self, room: &RoomName, channel: &ChannelName) -> Result<()> {
         let Some(known) = self.channels().get(channel) else { return Ok(()) };
         let left = known.leave(self, room).await;
-        self.channels().drop_if_unused(channel);
+        self.channels().drop_if_unused(known);
         left
     }
 
@@ -298,7 +319,7 @@ impl Rooms {
     pub async fn leave_all(&self, channel: &ChannelName) -> Result<()> {
         let Some(known) = self.channels().get(channel) else { return Ok(()) };
         let left = known.leave_all(self).await;
-        self.channels().drop_if_unused(channel);
+        self.channels().drop_if_unused(known);
         left
     }
 }

@@ -92,6 +92,32 @@ async fn eight_callers_who_remove_a_channel_or_have_it_leave_all_fire_one_event_
 }
 
 #[actix::test]
+async fn a_channel_that_is_added_and_removed_at_once_is_never_in_a_room_unknown_to_its_node() {
+    // One caller forgot the channel while another was adding it: then nobody could remove it.
+    let (rooms, store) = threaded().await;
+    let mut changes = rooms.changes();
+    race(&rooms, |rooms, caller| async move {
+        let one = channel("1");
+        for turn in 0..60 {
+            if (turn + caller) % 2 == 0 {
+                match rooms.add(lobby(), &one, Some(&user("ann"))).await {
+                    Ok(_) | Err(Error::LeftWhileJoining { .. }) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            } else {
+                rooms.remove(lobby(), &one).await.unwrap();
+            }
+        }
+    })
+    .await;
+    rooms.remove(lobby(), &channel("1")).await.unwrap();
+    assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences, []);
+    let heard = heard(&mut changes);
+    assert!(heard.chunks(2).all(|pair| pair == ["+ann", "-ann"]), "{heard:?}");
+    assert!(rooms.channels().get(&channel("1")).is_none());
+}
+
+#[actix::test]
 async fn eight_callers_who_rebind_a_channel_to_one_user_fire_one_event() {
     let (rooms, _) = threaded().await;
     let one = channel("1");
