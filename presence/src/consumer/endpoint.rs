@@ -272,7 +272,7 @@ fn refuse(error: &Error) -> HttpResponse {
         Error::Denied { status, reason } if status.is_client_error() || status.is_server_error() => {
             HttpResponse::build(*status).body(reason.clone())
         }
-        Error::StoreUnavailable(_) | Error::RoomFailed { .. } | Error::ShuttingDown => {
+        Error::StoreUnavailable(_) | Error::Overloaded { .. } | Error::RoomFailed { .. } | Error::ShuttingDown => {
             HttpResponse::ServiceUnavailable()
                 .insert_header((header::RETRY_AFTER, RETRY_AFTER))
                 .body("presence is unavailable; come back later")

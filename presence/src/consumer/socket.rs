@@ -93,8 +93,9 @@ impl Socket {
     /// nothing new. If this is dropped before it resolves, the socket is not in the room.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] (it is not in the room; repeat later), [`Error::TooManyRooms`], [`Error::NoSupervisor`],
-    /// [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`], [`Error::SocketClosed`].
+    /// [`Error::StoreUnavailable`] or [`Error::Overloaded`] (it is not in the room; repeat later), [`Error::TooManyRooms`],
+    /// [`Error::NoSupervisor`], [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`],
+    /// [`Error::SocketClosed`].
     pub async fn join(&self, room: &RoomName) -> Result<()> {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
@@ -122,7 +123,7 @@ impl Socket {
     /// Replaces the meta of the presence in a room. One that is equal changes nothing and tells nobody.
     ///
     /// # Errors
-    /// [`Error::NotInRoom`]; [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.
+    /// [`Error::NotInRoom`]; [`Error::Overloaded`] (nothing happened); [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.
     pub async fn update(&self, room: &RoomName, meta: Meta) -> Result<()> {
         self.channel.update(&self.rooms, room, meta).await
     }

@@ -203,6 +203,11 @@ impl RoomActor {
             }
             ToRoom::Report(report) => self.reported(report, ctx),
             ToRoom::Tick => self.prune_stale(ctx),
+            ToRoom::TellTouches => {
+                for (id, local) in &self.state.locals {
+                    self.rooms.writer().touch(*id, local.touch.seen());
+                }
+            }
             #[cfg(any(test, feature = "testing"))]
             ToRoom::Panic => panic!("a room was told to fail"),
             #[cfg(test)]

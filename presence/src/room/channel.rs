@@ -121,10 +121,10 @@ struct Membership {
 }
 
 /// How a join begins.
-enum Begun<'a> {
-    Joining(Joining<'a>),
-    /// It is in already, as this presence.
-    Known(PresenceId),
+enum Begun<'a, F, G> {
+    Joining(Joining<'a>, F),
+    /// It is in already, as this presence, and is touched, and becomes this user's.
+    Again(PresenceId, G),
     /// It is joining, and this is told when that is over.
     UnderWay(Arc<Notify>),
 }
@@ -174,10 +174,13 @@ impl Channel {
     /// Joins the room as `user`. One that is in already is touched, and becomes `user`'s if it was another's.
     pub(crate) async fn join(&self, rooms: &Rooms, room: &RoomName, user: Option<&UserId>) -> Result<()> {
         // Two joins of one room at a time are one join: the second waits for what becomes of the first.
-        let mut joining = loop {
-            match self.begin_join(rooms, room)? {
-                Begun::Joining(joining) => break joining,
-                Begun::Known(id) => return self.join_again(rooms, room, id, user).await,
+        let (mut joining, answer) = loop {
+            match self.begin_join(rooms, room, user)? {
+                Begun::Joining(joining, answer) => break (joining, answer),
+                Begun::Again(id, answer) => {
+                    answer.await?;
+                    return self.check_stayed(rooms, room, id);
+                }
                 Begun::UnderWay(over) => {
                     let notified = over.notified();
                     tokio::pin!(notified);
@@ -189,11 +192,9 @@ impl Channel {
                 }
             }
         };
-        self.touch.mark(rooms.now());
-        let presence = self.presence(rooms, joining.id, user);
-        rooms.join(room, presence, self.hub.clone(), self.touch.clone()).await?;
+        answer.await?;
         joining.done = true;
-        Ok(())
+        self.check_stayed(rooms, room, joining.id)
     }
 
     fn presence(&self, rooms: &Rooms, id: PresenceId, user: Option<&UserId>) -> Arc<Presence> {
@@ -202,26 +203,33 @@ impl Channel {
         Arc::new(Presence::new(id, self.name.clone(), user.cloned(), node))
     }
 
-    /// One who is in already is touched, and becomes this user's.
-    async fn join_again(&self, rooms: &Rooms, room: &RoomName, id: PresenceId, user: Option<&UserId>) -> Result<()> {
-        self.touch.mark(rooms.now());
-        let presence = self.presence(rooms, id, user);
-        rooms.join_again(room, presence, self.hub.clone(), self.touch.clone()).await?;
+    /// It may have been removed just when it joined: then that was the later of the two.
+    fn check_stayed(&self, rooms: &Rooms, room: &RoomName, id: PresenceId) -> Result<()> {
         if self.joined().get(room).is_none_or(|now| now.id != id) {
-            // It was removed just before it joined again, and that was the later of the two.
             rooms.leave_at_once(room, id, &self.name);
             return Err(Error::LeftWhileJoining { room: room.clone() });
         }
         Ok(())
     }
 
-    /// Looks whether the channel is in, and makes it join if it is not: at one moment, since others may do the same.
-    fn begin_join<'a>(&'a self, rooms: &Rooms, room: &'a RoomName) -> Result<Begun<'a>> {
+    /// Looks whether the channel is in, and makes it join if it is not: at one moment, since others may do the same. The room
+    /// is asked within it, too, so that it hears in the order in which the channel came and went.
+    fn begin_join<'a>(
+        &'a self,
+        rooms: &'a Rooms,
+        room: &'a RoomName,
+        user: Option<&UserId>,
+    ) -> Result<Begun<'a, impl Future<Output = Result<()>> + 'a, impl Future<Output = Result<()>> + 'a>> {
         let limit = rooms.config().max_rooms_per_socket();
         let mut joined = self.joined();
         match joined.get(room) {
             Some(Membership { joining: Some(over), .. }) => return Ok(Begun::UnderWay(over.clone())),
-            Some(Membership { id, joining: None }) => return Ok(Begun::Known(*id)),
+            Some(Membership { id, joining: None }) => {
+                self.touch.mark(rooms.now());
+                let presence = self.presence(rooms, *id, user);
+                let answer = rooms.join_again(room, presence, self.hub.clone(), self.touch.clone());
+                return Ok(Begun::Again(*id, answer));
+            }
             None => {}
         }
         if self.closed.load(Ordering::Acquire) {
@@ -232,34 +240,42 @@ impl Channel {
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
         joined.insert(room.clone(), Membership { id, joining: Some(over.clone()) });
-        Ok(Begun::Joining(Joining { channel: self, room, id, over, done: false }))
+        self.touch.mark(rooms.now());
+        let presence = self.presence(rooms, id, user);
+        let answer = rooms.join(room, presence, self.hub.clone(), self.touch.clone());
+        drop(joined);
+        Ok(Begun::Joining(Joining { channel: self, room, id, over, done: false }, answer))
     }
 
     /// Leaves the room. Not in it: nothing happens.
     pub(crate) async fn leave(&self, rooms: &Rooms, room: &RoomName) -> Result<()> {
-        let membership = self.joined().remove(room);
-        match membership {
-            Some(Membership { id, .. }) => rooms.leave(room, id, &self.name).await,
+        let left = {
+            let mut joined = self.joined();
+            joined.remove(room).map(|membership| rooms.leave(room, membership.id, &self.name))
+        };
+        match left {
+            Some(left) => left.await,
             None => Ok(()),
         }
     }
 
     /// Leaves every room.
     pub(crate) async fn leave_all(&self, rooms: &Rooms) -> Result<()> {
-        let joined = std::mem::take(&mut *self.joined());
-        let leaves = joined.iter().map(|(room, one)| rooms.leave(room, one.id, &self.name));
-        join_all(leaves).await.into_iter().collect()
+        let memberships: HashMap<_, _>;
+        let left: Vec<_> = {
+            let mut joined = self.joined();
+            memberships = std::mem::take(&mut *joined);
+            memberships.iter().map(|(room, one)| rooms.leave(room, one.id, &self.name)).collect()
+        };
+        join_all(left).await.into_iter().collect()
     }
 
     /// The socket is over: leaves every room, without waiting for it.
     pub(crate) fn leave_all_at_once(&self, rooms: &Rooms) {
-        let joined = {
-            let mut joined = self.joined();
-            // Nobody who holds on to the channel can put it into a room from here on.
-            self.closed.store(true, Ordering::Release);
-            std::mem::take(&mut *joined)
-        };
-        for (room, membership) in joined {
+        let mut joined = self.joined();
+        // Nobody who holds on to the channel can put it into a room from here on.
+        self.closed.store(true, Ordering::Release);
+        for (room, membership) in joined.drain() {
             rooms.leave_at_once(&room, membership.id, &self.name);
         }
     }

@@ -117,6 +117,8 @@ pub(crate) enum ToRoom {
     Report(Report),
     /// Look at what is due.
     Tick,
+    /// Tell the writer when each presence of this node was last seen: the node is about to end. Then look at what is due.
+    TellTouches,
     /// Fail, to show that it does no harm.
     #[cfg(any(test, feature = "testing"))]
     Panic,
