@@ -26,5 +26,6 @@ mod outage;
 mod protocol;
 mod recovery;
 mod restart;
+mod resume;
 mod slow;
 mod startup;

@@ -17,6 +17,7 @@ use crate::{
     clock::{Clock, Tick},
     model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName},
+    session::Session,
     signal::Signals,
     store::{RoomCommit, apart::Apart, health::Health, writer::Writer},
 };
@@ -207,17 +208,19 @@ impl Rooms {
         Ok(())
     }
 
-    /// Joins; whatever ends this but success, the presence leaves again. The room is asked at once, not when this is awaited.
+    /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again. The room is asked at
+    /// once, not when this is awaited.
     pub(crate) fn join<'a>(
         &'a self,
         room: &'a RoomName,
         presence: Arc<Presence>,
+        session: Option<Session>,
         hub: Option<HubRef>,
         touch: Touch,
     ) -> impl Future<Output = Result<()>> + 'a {
         let asked = self.check_open().map(|()| {
             let undo = LeaveOnDrop { rooms: self, room, presence: Some(presence.clone()) };
-            (undo, self.ask_to_join(room, presence, hub, touch))
+            (undo, self.ask_to_join(room, presence, session, hub, touch))
         });
         async move {
             let (mut undo, answer) = asked?;
@@ -239,7 +242,7 @@ impl Rooms {
         hub: Option<HubRef>,
         touch: Touch,
     ) -> impl Future<Output = Result<()>> + 'a {
-        let answer = self.ask_to_join(room, presence, hub, touch);
+        let answer = self.ask_to_join(room, presence, None, hub, touch);
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
@@ -248,12 +251,14 @@ impl Rooms {
         &'a self,
         room: &'a RoomName,
         presence: Arc<Presence>,
+        session: Option<Session>,
         hub: Option<HubRef>,
         touch: Touch,
     ) -> impl Future<Output = Option<Result<()>>> + 'a {
         let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
         self.repeat(room, limit, move |reply| ToRoom::Join {
             presence: presence.clone(),
+            session,
             hub: hub.clone(),
             touch: touch.clone(),
             reply,
@@ -279,6 +284,11 @@ impl Rooms {
     /// Leaves, without waiting for it.
     pub(crate) fn leave_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
         self.tell(room, ToRoom::Leave { id, channel: channel.clone(), reply: None });
+    }
+
+    /// The socket is lost: the presence is held if it can be resumed, and leaves if not.
+    pub(crate) fn lose(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
+        self.tell(room, ToRoom::Lose { id, channel: channel.clone() });
     }
 
     pub(crate) async fn update(
@@ -362,7 +372,7 @@ struct LeaveOnDrop<'a> {
 impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(presence) = &self.presence {
-            self.rooms.leave_at_once(self.room, presence.id, &presence.channel);
+            self.rooms.lose(self.room, presence.id, &presence.channel);
         }
     }
 }

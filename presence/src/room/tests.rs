@@ -16,6 +16,7 @@ mod pruning;
 mod racing;
 mod reading;
 mod removing;
+mod resuming;
 mod signals;
 #[cfg(feature = "sqlite")]
 mod threads;

@@ -12,6 +12,7 @@ use crate::{
         presence::ToPresence,
         state::{Joining, State},
     },
+    store::Write,
 };
 
 use super::RoomActor;
@@ -58,6 +59,7 @@ impl RoomActor {
         // Updates are not kept: who waits for one asks again, since the room may have failed over the very answer.
         state.readers = old.readers;
         state.held = old.held;
+        (state.sessions, state.behind) = (old.sessions, old.behind);
         state.renew.extend(old.renew);
         // The room may have failed over the very answer, and nobody would give it again. What may be repeated is asked again.
         self.take_out(old.leaving.into_iter().collect(), ctx);
@@ -65,7 +67,14 @@ impl RoomActor {
             for one in old.updating.get(&presence.id).into_iter().flatten() {
                 presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
             }
-            self.make_own(presence, ctx);
+            match self.state.sessions.session(presence.id) {
+                // A full queue refuses it: then it is asked again by its socket, or given up.
+                Some(session) => {
+                    let resume = Write::Resume { presence, session };
+                    let _ = self.rooms.writer().submit_again(&self.name, &ctx.address().recipient(), resume);
+                }
+                None => self.make_own(presence, ctx),
+            }
         }
         (self.in_model, self.has_failed) = (false, true);
         self.loading = false;
@@ -93,6 +102,8 @@ impl RoomActor {
             let id = presence.id;
             // The hub knows it as it was when it joined.
             let now = self.state.replica.roster().get(id).cloned();
+            // The database may not know yet that it was resumed.
+            let now = now.map(|now| if now.channel == presence.channel { now } else { now.taken_by(&presence) });
             // Until all have reported, leaves are held. Later, one who is not in the roster has left in the meantime.
             let has_left = !in_time && self.state.known && now.is_none();
             if self.state.leaving.contains_key(&id) || has_left {
