@@ -11,10 +11,13 @@ mod leases;
 mod nodes;
 mod notices;
 mod outage;
+mod owing;
 mod pruning;
+mod racing;
 mod reading;
 mod removing;
 mod resuming;
+mod returning;
 mod signals;
 #[cfg(feature = "sqlite")]
 mod threads;
