@@ -32,16 +32,24 @@ pub(crate) struct Server {
     address: SocketAddr,
     folder: TempDir,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Server {
     /// Starts a server on a port that the system picks, with these arguments besides.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[]).await
+    }
+
+    /// As `start`, with variables of the environment.
+    pub(crate) async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         open_files(1024).expect("enough open files for a small test");
         let folder = super::folder();
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (child, address) = run(folder.path(), 0, &arguments).await.unwrap_or_else(|why| panic!("{why}"));
-        Self { child, address, folder, arguments }
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let started = run(folder.path(), 0, &arguments, &variables).await;
+        let (child, address) = started.unwrap_or_else(|why| panic!("{why}"));
+        Self { child, address, folder, arguments, variables }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -86,7 +94,8 @@ impl Server {
     /// Starts again after an end and kills what was started after `moment`, wherever it is by then.
     pub(crate) async fn start_and_kill(&mut self, moment: Duration) {
         // A child is killed when it is dropped.
-        drop(tokio::time::timeout(moment, run(self.folder.path(), self.address.port(), &self.arguments)).await);
+        let run = run(self.folder.path(), self.address.port(), &self.arguments, &self.variables);
+        drop(tokio::time::timeout(moment, run).await);
     }
 
     /// Starts again after an end, on the same port, folder and database, and so as the next life of the same node.
@@ -94,7 +103,7 @@ impl Server {
         let port = self.address.port();
         let end = Instant::now() + BOUND;
         loop {
-            match run(self.folder.path(), port, &self.arguments).await {
+            match run(self.folder.path(), port, &self.arguments, &self.variables).await {
                 Ok((child, address)) => {
                     (self.child, self.address) = (child, address);
                     return;
@@ -130,10 +139,15 @@ pub(super) fn end(child: &mut Child) {
     }
 }
 
-async fn run(folder: &Path, port: u16, arguments: &[String]) -> Result<(Child, SocketAddr), String> {
+async fn run(
+    folder: &Path,
+    port: u16,
+    arguments: &[String],
+    variables: &[(String, String)],
+) -> Result<(Child, SocketAddr), String> {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log file");
     let mut command = command(folder);
-    command.args(["--port", &port.to_string()]).args(arguments);
+    command.args(["--port", &port.to_string()]).args(arguments).envs(variables.iter().cloned());
     let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().map_err(|error| error.to_string())?;
     let mut lines = BufReader::new(child.stdout.take().expect("a piped output")).lines();
     let first = within(secs(60), "the server's first line", lines.next_line()).await;
