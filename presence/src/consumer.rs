@@ -18,7 +18,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 
-use crate::{Event, Result, name::RoomName, room::close_code};
+use crate::{Event, Result, model::Close, name::RoomName, room::close_code};
 
 pub use countdown::Countdown;
 pub use endpoint::Upgrade;
@@ -151,6 +151,13 @@ impl CloseCode {
     #[must_use]
     pub const fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+/// With the reason `removed`.
+impl From<CloseCode> for Close {
+    fn from(code: CloseCode) -> Self {
+        Self::new(code.0, "removed")
     }
 }
 

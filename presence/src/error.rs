@@ -6,7 +6,7 @@ use actix_web::http::StatusCode;
 
 use crate::{
     model::MetaError,
-    name::{NameError, RoomName},
+    name::{NameError, NodeName, RoomName},
     store::StoreError,
 };
 
@@ -61,6 +61,15 @@ pub enum Error {
         /// The code.
         code: u16,
     },
+    /// Other nodes were asked to remove what is theirs, and these did not answer in time: they may have done it, and will not
+    /// any more. All others have. Repeat it.
+    #[error("{} did not answer in time", names(.nodes))]
+    Unanswered {
+        /// Who did not answer, by name.
+        nodes: Vec<NodeName>,
+        /// How many presences were removed by all others.
+        removed: usize,
+    },
     /// This node is shutting down. Nothing happened; another node, or this one when it is back, will serve.
     #[error("this node is shutting down")]
     ShuttingDown,
@@ -97,8 +106,15 @@ impl Error {
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::StoreUnavailable(_) | Self::RoomFailed { .. } | Self::ShuttingDown)
+        matches!(
+            self,
+            Self::StoreUnavailable(_) | Self::RoomFailed { .. } | Self::ShuttingDown | Self::Unanswered { .. }
+        )
     }
+}
+
+fn names(nodes: &[NodeName]) -> String {
+    nodes.iter().map(|node| format!("node `{node}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl From<StoreError> for Error {

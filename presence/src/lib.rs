@@ -71,6 +71,7 @@ mod error;
 pub mod model;
 pub mod name;
 mod room;
+mod session;
 pub mod signal;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -81,13 +82,14 @@ pub use consumer::{
     CloseCode, Closer, Consumer, Countdown, Frame, Json, JsonConsumer, Scope, Socket, Upgrade, on_connect,
 };
 pub use error::{Error, Result};
-pub use model::{Member, Meta, Presence};
+pub use model::{Close, Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};
 pub use room::{
     Counts, Event, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, close_code,
     pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
     query::{Count, IsHere, Members, RoomsOf, Subscribe, Users},
 };
+pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
 pub use signal::{PresenceChange, PresenceChanged};
 
 /// The text by which a client says that it is still there: a JSON string, quotes included. `#[touch_presence]` swallows it.

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod audience;
+pub mod close;
 pub(crate) mod deadline;
 pub mod delta;
 pub(crate) mod lease;
@@ -18,6 +19,7 @@ pub(crate) mod roster;
 #[cfg(test)]
 pub(crate) mod truth;
 
+pub use close::Close;
 pub use delta::{Delta, Snapshot};
 pub use meta::{Meta, MetaError};
 pub use presence::{Member, Presence};

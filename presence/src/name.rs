@@ -225,8 +225,8 @@ id! {
 }
 
 id! {
-    /// Which request to prune: each node answers it for itself.
-    PruneId
+    /// Which request of one node to the others: each of them answers it for itself.
+    RequestId
 }
 
 /// The position of a room in its changes: 0 before the first, then one more for each transaction that changes it.

@@ -36,10 +36,10 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     CloseCode, Config, Error, Result,
     clock::Clock,
-    model::{Member, roster::Roster},
+    model::{Close, Member, roster::Roster},
     name::{ChannelName, GroupName, NodeId, RoomName, UserId},
     signal::{PresenceChanged, Signals, Subscription},
-    store::{Store, StoreError, apart::Apart, health::Health, writer::Writer},
+    store::{Removal, Store, StoreError, Whom, apart::Apart, health::Health, writer::Writer},
 };
 
 pub use event::Event;
@@ -410,8 +410,8 @@ impl Rooms {
     // ---- pruning ----
 
     /// Removes the presences that were last seen more than `max_age` ago (`None`: the setting), those of this node by its
-    /// own clock, those that nobody answers for by the database's. Returns how many. As `prune_presences` of
-    /// django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
+    /// own clock, those that nobody answers for by the database's; an age of zero: all of them. Returns how many. As
+    /// `prune_presences` of django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
     ///
     /// # Errors
     /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer; what was pruned by
@@ -441,25 +441,29 @@ impl Rooms {
         }
     }
 
-    /// Removes a room with everyone in it, and tells this node's members and subscribers: one event says who left. A socket of
-    /// another process on the same database takes that for a mistake, and joins again. With `close` their sockets are closed with that code, else they stay open and their consumers are told
+    /// Removes a room with everyone in it, on every node: members and subscribers are told, one event on each node says who
+    /// left there. With `close` their sockets are closed so, else they stay open and their consumers are told
     /// ([`Consumer::removed`](crate::Consumer::removed)). Returns how many left. The empty room itself goes with the next
     /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it by then.
+    ///
+    /// Other nodes on the same database look for such requests every `sweep_interval`. This waits for them, at most for
+    /// `lease` and `sweep_interval` together.
     ///
     /// # Errors
     /// [`Error::CloseCode`] if `close` may not be sent: nothing happened. [`Error::NoSupervisor`] without one,
     /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
-    pub async fn remove_room(&self, room: &RoomName, close: Option<CloseCode>) -> Result<usize> {
-        self.ask(pruning::Remove { what: pruning::Removal::Room(room.clone()), close: sendable(close)? }).await
+    /// [`Error::Unanswered`] if other nodes did not answer in time: it names them.
+    pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
+        self.ask(pruning::Remove(Removal { whom: Whom::Room(room.clone()), close: sendable(close)? })).await
     }
 
-    /// Removes a user from every room, with one event for each room. The rest is as for
+    /// Removes a user from every room, on every node, with one event for each room and node. The rest is as for
     /// [`remove_room`](Self::remove_room).
     ///
     /// # Errors
     /// As [`remove_room`](Self::remove_room).
-    pub async fn remove_user(&self, user: &UserId, close: Option<CloseCode>) -> Result<usize> {
-        self.ask(pruning::Remove { what: pruning::Removal::User(user.clone()), close: sendable(close)? }).await
+    pub async fn remove_user(&self, user: &UserId, close: Option<Close>) -> Result<usize> {
+        self.ask(pruning::Remove(Removal { whom: Whom::User(user.clone()), close: sendable(close)? })).await
     }
 
     async fn ask<M>(&self, message: M) -> Result<usize>
@@ -473,9 +477,9 @@ impl Rooms {
 }
 
 /// A code that may be sent.
-fn sendable(close: Option<CloseCode>) -> Result<Option<CloseCode>> {
+fn sendable(close: Option<Close>) -> Result<Option<Close>> {
     match close {
-        Some(code) if !code.is_sendable() => Err(Error::CloseCode { code: code.0 }),
+        Some(Close { code, .. }) if !CloseCode(code).is_sendable() => Err(Error::CloseCode { code }),
         close => Ok(close),
     }
 }

@@ -51,8 +51,8 @@ pub enum PresenceChange {
     Removed(Arc<Presence>),
     /// A presence has another user or meta now; here as it is now.
     Updated(Arc<Presence>),
-    /// These presences were removed together: they were stale, their grace was over, or their node was gone. One event for
-    /// all that one transaction removed from the room.
+    /// These presences were removed together: they were stale, their grace was over, their node was gone, or their user or
+    /// room was removed. One event for all that one transaction removed from the room.
     Bulk(Vec<Arc<Presence>>),
 }
 
@@ -69,7 +69,7 @@ impl PresenceChanged {
         if let PresenceChange::Removed(presence) = &self.change { Some(presence) } else { None }
     }
 
-    /// Whether presences were pruned.
+    /// Whether presences were removed together.
     #[must_use]
     pub const fn bulk_change(&self) -> bool {
         matches!(self.change, PresenceChange::Bulk(_))

@@ -24,12 +24,14 @@ pub(crate) mod writer;
 use std::{cmp::Ordering, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Delta, Meta, Presence, Snapshot},
-    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    model::{Close, Delta, Meta, Presence, Snapshot},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
 };
 
+pub use crate::session::{Session, SessionHash};
 pub use listing::{NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
@@ -69,9 +71,38 @@ pub enum StoreError {
 /// One change of one presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// Adds the presence. If its id is there already, it becomes this node's and is no longer held; its user and meta
-    /// become those given here.
+    /// Adds the presence. If its id is there already under this channel, it becomes this node's and is no longer held; its
+    /// user and meta become those given here. Under another channel it was resumed by another socket: it stays as it is, and
+    /// [`RoomCommit::taken`] says so.
     Join(Arc<Presence>),
+    /// As `Join`, for a presence whose client can resume it. One that was resumed as another presence is not added.
+    Restore {
+        /// The presence.
+        presence: Arc<Presence>,
+        /// By what it can be resumed.
+        session: Session,
+    },
+    /// A socket comes with a resume token. If a presence of the room has it, held or not and on whichever node, that becomes
+    /// this node's, under this channel, and is no longer held; its id, user and meta stay. [`RoomCommit::taken`] says which it
+    /// is. If there is none, the presence is added.
+    ///
+    /// In a commit this comes after the leaves, holds and updates of the room.
+    Resume {
+        /// The presence as it is if there is none to take over.
+        presence: Arc<Presence>,
+        /// By what it can be resumed, now and again.
+        session: Session,
+    },
+    /// The socket is lost: keeps the presence, if it is there under this channel, for its grace from now. It counts as seen
+    /// now.
+    Hold {
+        /// Which presence.
+        id: PresenceId,
+        /// The channel it must have. One that was resumed has another, and is not held.
+        channel: ChannelName,
+        /// For how long.
+        grace: Duration,
+    },
     /// Removes the presence if it is there under this channel.
     Leave {
         /// Which presence.
@@ -85,7 +116,7 @@ pub enum Write {
         id: PresenceId,
         /// The channel it must have.
         channel: ChannelName,
-        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is.
+        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is. What changes hands can no longer be resumed.
         user: Option<Option<UserId>>,
         /// The new meta; `None` leaves it as it is.
         meta: Option<Meta>,
@@ -97,8 +128,16 @@ impl Write {
     #[must_use]
     pub fn id(&self) -> PresenceId {
         match self {
-            Self::Join(presence) => presence.id,
-            Self::Leave { id, .. } | Self::Update { id, .. } => *id,
+            Self::Join(presence) | Self::Restore { presence, .. } | Self::Resume { presence, .. } => presence.id,
+            Self::Leave { id, .. } | Self::Update { id, .. } | Self::Hold { id, .. } => *id,
+        }
+    }
+
+    /// By what the presence can be resumed that it adds.
+    pub(crate) const fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Restore { session, .. } | Self::Resume { session, .. } => Some(session),
+            _ => None,
         }
     }
 }
@@ -119,10 +158,39 @@ pub struct RoomCommit {
     pub room: RoomName,
     /// Its life.
     pub epoch: Epoch,
-    /// Its version now. One more than before if `delta` holds something, else as before.
+    /// Its version now. One more than before if this [took a version](Self::is_new_version), else as before.
     pub version: Version,
     /// What really changed.
     pub delta: Delta,
+    /// The presences that were resumed, by these writes or before them. Others are told nothing of that.
+    pub taken: Vec<Taken>,
+}
+
+impl RoomCommit {
+    /// What changed in a room, if nobody resumed.
+    #[must_use]
+    pub const fn new(room: RoomName, epoch: Epoch, version: Version, delta: Delta) -> Self {
+        Self { room, epoch, version, delta, taken: Vec::new() }
+    }
+
+    /// Whether the room has another version than before: somebody came, went or changed, or a presence was taken from a live
+    /// socket of another node, which finds out by that.
+    #[must_use]
+    pub fn is_new_version(&self) -> bool {
+        !self.delta.is_empty() || self.taken.iter().any(|taken| taken.moved)
+    }
+}
+
+/// A presence that belongs to who resumed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The presence that the write named.
+    pub asked: PresenceId,
+    /// The presence that it came to, as it is now. If its channel is not that of the write, it is another's, and the write did
+    /// nothing.
+    pub presence: Arc<Presence>,
+    /// It was taken from a socket of another node that was not known to be lost.
+    pub moved: bool,
 }
 
 /// What a call that works in batches did in this one.
@@ -138,33 +206,67 @@ pub struct Batch {
 /// What becomes of the presences of a life that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remains {
-    /// All are held for this grace: the node itself has started again, and its clients are about to return.
+    /// All are held: the node itself has started again, and its clients are about to return. Those with a resume token for the
+    /// grace they joined with, the others for this one.
     HoldAll(Duration),
-    /// Those with a resume token are held for this grace, the others are removed.
+    /// Those with a resume token are held for the grace they joined with, or for this one if that is not known; the others are
+    /// removed.
     HoldResumable(Duration),
 }
 
-/// What a node is asked to do: remove the presences of its own that it last saw longer ago than this, by its own clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PruneRequest {
+/// What a node asks the others to do, each with the presences that it answers for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Request {
     /// Which request.
-    pub id: PruneId,
-    /// The age that is too old.
-    pub max_age: Duration,
+    pub id: RequestId,
+    /// What is to be done.
+    pub order: Order,
 }
 
-/// One node that was asked to prune.
+/// What nodes may be asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Order {
+    /// Remove the presences that it last saw longer ago than this, by its own clock.
+    Prune {
+        /// The age that is too old.
+        max_age: Duration,
+    },
+    /// Remove the presences of a user, or of a room.
+    Remove(Removal),
+}
+
+/// Who is to be removed, and what becomes of their sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Removal {
+    /// Who.
+    pub whom: Whom,
+    /// How their sockets are closed; `None`: they stay open, and their consumers are told.
+    pub close: Option<Close>,
+}
+
+/// Whom a [`Removal`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whom {
+    /// Everyone in this room.
+    Room(RoomName),
+    /// This user, in whichever rooms.
+    User(UserId),
+}
+
+/// One node that was asked to do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PruneAnswer {
+pub struct Answer {
     /// Its life.
     pub node: NodeId,
     /// Its name when it was asked.
     pub name: NodeName,
     /// How many presences it removed; `None`: it has not answered yet.
-    pub pruned: Option<u64>,
+    pub removed: Option<u64>,
 }
 
-impl PruneAnswer {
+impl Answer {
     fn in_order(&self, other: &Self) -> Ordering {
         (&self.name, self.node).cmp(&(&other.name, other.node))
     }
@@ -174,7 +276,8 @@ impl PruneAnswer {
 ///
 /// Every method is one transaction, all or nothing, and may be repeated after [`StoreError::Unavailable`]. A transaction
 /// that changes who is in a room, or a meta, gives that room the next version, exactly one whatever the number of changes;
-/// one that changes nothing gives none. Implementations lock rows in the order node, rooms by id, presences by id.
+/// one that changes nothing gives none. Nor does one that holds or resumes, unless it takes a presence from a live socket of
+/// another node. Implementations lock rows in the order node, rooms by id, presences by id.
 ///
 /// A call that is repeated because its answer was lost finds its work done, and so tells of no change: only the version of
 /// the room betrays that there was one. The same goes for a call whose future was dropped, which may yet have been done.
@@ -206,7 +309,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life is over, [`StoreError::Refused`] if a room or a presence is named twice, a
-    /// presence is in another room already, or its channel speaks for another presence of the room. Nothing was written.
+    /// presence is in another room already, its channel speaks for another presence of the room, or two come with one resume
+    /// token. Nothing was written.
     async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError>;
 
     /// Notes when presences of this node were last seen: so long ago. Those that are gone, or another node's by now, are
@@ -270,44 +374,47 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError>;
 
-    /// Removes up to `limit` presences of the room, whichever nodes they are on. The room itself stays, empty, with its
-    /// version, until [`prune_rooms`](Self::prune_rooms): so whoever follows it learns that they left, and one who joins
-    /// meanwhile is in the same room. No such room: nothing happens.
+    /// Removes up to `limit` presences of a room or a user that no live node answers for: they are held, or their node's
+    /// lease ran out. Those of live nodes are for these to remove ([`ask`](Self::ask)), which would else take the removal for
+    /// a mistake and join again.
+    ///
+    /// A room itself stays, empty, with its version, until [`prune_rooms`](Self::prune_rooms): so whoever follows it learns
+    /// that they left, and one who joins meanwhile is in the same room. No such room or user: nothing happens.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError>;
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError>;
 
-    /// Removes up to `limit` presences of the user, in whichever rooms and on whichever nodes they are.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] if the life that asks is over.
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError>;
-
-    /// Asks every live node that answers for a presence (one that is not held) to prune its own, by its own clock. Asking
+    /// Asks every other live node that answers for a presence (one that is not held) to do something with its own. Asking
     /// again under the same id also asks those that came to life in the meantime, and nobody twice.
     ///
-    /// The request ends with the life of the one who asks: its nodes are then no longer asked, and their answers are
-    /// forgotten with it. So one that is abandoned does no harm.
+    /// The request ends when it is [withdrawn](Self::withdraw), or with the life of the one who asks: its nodes are then no
+    /// longer asked, and their answers are forgotten with it. So one that is abandoned does no harm.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError>;
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError>;
 
     /// What `node` is asked and has not answered, the oldest request first. The requests of one whose lease ran out are left
-    /// out.
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError>;
+    /// out, and orders that this version does not know.
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError>;
 
     /// Says how many presences `node` removed when it was asked. The first answer counts; one to a request that has ended, or
     /// that did not ask this node, is nothing.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that answers is over.
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError>;
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError>;
 
     /// Whom the request asked, and what they answered, sorted by the bytes of their names. An answer stays when the node that
     /// gave it ends.
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError>;
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError>;
+
+    /// Ends a request of `node`: nobody is asked any more, and the answers are forgotten. One that has ended: nothing happens.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the life that asks is over.
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError>;
 
     /// Ends the life `node`: removes every presence it still has, save those that are held, and forgets the life. Does
     /// nothing if it is forgotten already.

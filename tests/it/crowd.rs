@@ -337,6 +337,7 @@ async fn storm(members: usize) {
     }
 }
 
+// behaviour: 7 burst
 #[tokio::test]
 async fn a_storm_of_a_thousand_joins_costs_each_member_a_bounded_number_of_frames() {
     storm(1_000).await;

@@ -76,6 +76,7 @@ fn the_table_of_contents_lists_each_page_once() {
     assert_eq!(listed, pages().into_iter().collect::<Vec<_>>());
 }
 
+// behaviour: W19 compiled-examples
 #[test]
 fn each_page_that_shows_rust_is_a_doctest() {
     let doctests = read("presence/src/book.rs");
@@ -121,8 +122,43 @@ fn each_close_code_has_a_row() {
     }
 }
 
+/// What the coverage script finds fault with in this repository, or in a folder laid out like it.
+fn uncovered(folder: Option<&Path>) -> Option<String> {
+    let script = root().join("tests/conformance-coverage");
+    let listed = std::process::Command::new(script).args(folder).output().unwrap();
+    (!listed.status.success()).then(|| String::from_utf8(listed.stdout).unwrap())
+}
+
 #[test]
 fn each_statement_about_the_ancestor_has_a_test_or_a_row() {
-    let listed = std::process::Command::new(root().join("tests/conformance-coverage")).output().unwrap();
-    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stdout));
+    assert_eq!(uncovered(None), None);
+}
+
+#[test]
+fn a_statement_is_covered_by_a_real_test_or_by_a_row_that_can_be_read_and_by_nothing_else() {
+    let folder = crate::support::folder();
+    let write = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("tests/conformance.txt", "# A comment: no id\n1 a: this is so\u{20}\n2.1 b: that is so too\n");
+    let test = "// behaviour: 1 a\n#[tokio::test]\nasync fn a() {}\n";
+    let row = "| theirs | ours | differs by much <!-- behaviour: 2.1 b --> |\n";
+    let found = |tests: &str, rows: &str| {
+        write("tests/it/some.rs", tests);
+        write("docs/coming-from-django.md", rows);
+        uncovered(Some(folder.path()))
+    };
+    assert!(found(test, row).is_some_and(|found| found == "says too little: 1 a\n"));
+    write("tests/conformance.txt", "# A comment: no id\n1 a: this one is so\n2.1 b: that is so too\n");
+    assert_eq!(found(test, row), None);
+    assert_eq!(found(test, "").unwrap(), "neither a test nor a row: 2.1 b\n");
+    let hidden = found(test, "\n<!-- behaviour: 2.1 b -->\n").unwrap();
+    assert!(hidden.contains("with nothing to read beside it: 2.1 b"), "{hidden}");
+    assert!(found(test, "| | `x` | <!-- behaviour: 2.1 b --> |\n").unwrap().contains("nothing to read"));
+    let no_test = found("// behaviour: 1 a\nfn a() {}\n", row).unwrap();
+    assert_eq!(no_test, "neither a test nor a row: 1 a\nabove no test: 1 a\n");
+    let unknown = found(&format!("{test}// behaviour: 3 c\n#[test]\nfn c() {{}}\n"), row).unwrap();
+    assert_eq!(unknown, "not in tests/conformance.txt: 3 c\n");
 }

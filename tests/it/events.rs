@@ -49,6 +49,7 @@ async fn a_leave_is_told_once_to_those_who_stay() {
     ann.hears(event("join", "eve")).await;
 }
 
+// behaviour: W24 first-and-last
 #[tokio::test]
 async fn only_the_first_tab_joins_and_only_the_last_one_leaves() {
     let server = server().await;

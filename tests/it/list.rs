@@ -18,6 +18,8 @@ async fn join<'a>(server: &Server, user: impl Into<Option<&'a str>>) -> Socket {
     Socket::open(server, &path("lobby", user)).await
 }
 
+// behaviour: 3 joiner-sees-own-join
+// behaviour: 3 first-frame
 #[tokio::test]
 async fn the_joiner_first_gets_the_list_with_itself_in_it() {
     let server = server().await;
@@ -61,6 +63,7 @@ async fn a_second_tab_is_a_change_that_tells_the_same_list_again() {
     ann.hears(list(&["ann", "bob"], 0)).await;
 }
 
+// behaviour: 2.7 anonymous-sockets
 #[tokio::test]
 async fn anonymous_sockets_are_counted_and_get_the_list_too() {
     let server = server().await;

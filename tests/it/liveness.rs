@@ -23,6 +23,7 @@ async fn scene() -> Scene {
     scene
 }
 
+// behaviour: 2.5 prune-and-the-socket
 #[tokio::test]
 async fn a_silent_member_is_told_4408_and_its_leave_is_seen_at_max_age() {
     let _alone = alone().await;
@@ -89,6 +90,7 @@ async fn a_heartbeat_touches() {
     touches(Raw::text("\"heartbeat\"")).await;
 }
 
+// behaviour: 4 binary-frames
 #[tokio::test]
 async fn a_binary_frame_touches() {
     touches(Raw::binary("")).await;
@@ -195,6 +197,7 @@ async fn who_went_stale_can_come_back_as_somebody_new() {
 }
 
 /// The default periods: a ping every 20 s, and 10 s for the pong.
+// behaviour: 7 pings
 #[tokio::test]
 async fn a_missing_pong_is_a_lost_connection_and_any_byte_excuses_it() {
     let server = Server::start(&["--max-age", "120s"]).await;

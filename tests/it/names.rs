@@ -57,6 +57,8 @@ async fn a_user_is_named_once_or_not_at_all() {
     is(&server, "/ws/one?x=1&user=ann&y=2", "one", "ann").await;
 }
 
+// behaviour: W18 names
+// behaviour: 7 names
 #[tokio::test]
 async fn a_name_has_at_most_255_bytes() {
     let server = Server::start(&[]).await;

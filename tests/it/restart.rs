@@ -17,6 +17,7 @@ fn only_eve(roster: &Roster) -> bool {
     roster.names() == ["eve"] && roster.anonymous == 0
 }
 
+// behaviour: W20 own-rows-on-start
 #[tokio::test]
 async fn after_a_kill_the_presences_are_there_as_held_and_leave_after_the_grace() {
     let mut server = Server::start(&["--grace", "4s"]).await;
@@ -131,6 +132,7 @@ async fn after_a_kill_in_the_middle_of_joins_and_leaves_no_ghost_stays() {
     rows_become(&server, "presences", 1, BOUND).await;
 }
 
+// behaviour: W20 dead-node
 #[tokio::test]
 async fn a_start_under_another_name_sees_the_dead_nodes_presences_leave_after_its_lease() {
     let mut server = Server::start(&["--node-name", "first"]).await;
@@ -198,6 +200,7 @@ async fn ctrl_c_shuts_down_in_order() {
     shuts_down_on("INT").await;
 }
 
+// behaviour: 7 shutdown-bounded
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_clients_that_do_not_answer() {
     let mut server = Server::start(&[]).await;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 /// As small as the kernel lets it be.
 const TINY: u32 = 4096;
 
+// behaviour: W17 slow-client
 #[tokio::test]
 async fn a_client_that_stops_reading_is_cut_off_while_the_others_go_on() {
     let _alone = alone().await;

@@ -6,8 +6,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    name::{NodeId, NodeName, PruneId},
-    store::{NodeState, NodeSummary, PruneAnswer, SqlStore, Store},
+    name::{NodeId, NodeName, RequestId},
+    store::{Answer, NodeState, NodeSummary, Order, Request, SqlStore, Store},
 };
 
 use super::{
@@ -75,7 +75,7 @@ pub(super) async fn presences(
     let (answers, states) = ask(store, node, max_age, wait).await?;
     let nodes: Vec<Asked> = answers
         .into_iter()
-        .map(|PruneAnswer { node, name, pruned }| {
+        .map(|Answer { node, name, removed: pruned }| {
             let outcome = match (pruned, states.get(&node)) {
                 (Some(_), _) => Outcome::Answered,
                 (None, Some(NodeState::Live { .. })) => Outcome::Silent,
@@ -103,11 +103,11 @@ async fn ask(
     node: NodeId,
     max_age: Duration,
     wait: Duration,
-) -> Result<(Vec<PruneAnswer>, HashMap<NodeId, NodeState>), Failure> {
-    let (request, since) = (PruneId::random(), Instant::now());
+) -> Result<(Vec<Answer>, HashMap<NodeId, NodeState>), Failure> {
+    let (request, since) = (Request { id: RequestId::random(), order: Order::Prune { max_age } }, Instant::now());
     loop {
-        store.ask_to_prune(node, request, max_age).await?;
-        let answers = store.prune_answers(request).await?;
+        store.ask(node, &request).await?;
+        let answers = store.answers(request.id).await?;
         let nodes = store.nodes().await?;
         let left = wait.saturating_sub(since.elapsed());
         if left.is_zero() || !nodes.iter().any(|node| may_yet_answer(node, &answers)) {
@@ -117,10 +117,10 @@ async fn ask(
     }
 }
 
-fn may_yet_answer(node: &NodeSummary, answers: &[PruneAnswer]) -> bool {
+fn may_yet_answer(node: &NodeSummary, answers: &[Answer]) -> bool {
     let answer = answers.iter().find(|answer| answer.node == node.node);
     match (node.state, answer) {
-        (NodeState::Live { .. }, Some(answer)) => answer.pruned.is_none(),
+        (NodeState::Live { .. }, Some(answer)) => answer.removed.is_none(),
         // One that has just come to life is asked next time.
         (NodeState::Live { .. } | NodeState::Expired { .. }, _) => node.presences > node.held,
         (NodeState::Fenced { .. }, _) => false,

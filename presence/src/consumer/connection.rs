@@ -149,7 +149,7 @@ impl Handler<ToConnection> for Connection {
             ToConnection::Removed { room, close } => match close {
                 // It has joined again before it heard of this.
                 _ if self.channel.is_in(&room) => {}
-                Some((code, reason)) => self.close(code, reason, ctx),
+                Some(close) => self.close(close.code, &close.reason, ctx),
                 None => self.inbox.push_event(Job::Removed(room)),
             },
             ToConnection::TooSlow => self.too_slow(ctx),

@@ -158,6 +158,7 @@ impl RoomActor {
                 }
             }
             ToRoom::Prune { max_age, reply } => self.prune_older(max_age, reply, ctx),
+            ToRoom::Remove { user, close, reply } => self.remove_ours(user.as_ref(), close, reply, ctx),
             ToRoom::Stale(id) => {
                 if self.state.stale.is_empty() {
                     // Handled after everything that has come in by now: what is due in one turn is one event.
@@ -167,7 +168,6 @@ impl RoomActor {
             }
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
             ToRoom::Changed(commit) => self.apply(commit, ctx),
-            ToRoom::Removed(commit, close) => self.removed(commit, close, ctx),
             ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
             ToRoom::Position(position) => {
                 let until = self.rooms.now().after(self.rooms.config().hold_window());

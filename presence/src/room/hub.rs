@@ -208,7 +208,7 @@ impl HubActor {
             ToHub::Removed { room, channels, close } => {
                 for channel in channels {
                     if let Some(socket) = sockets.sockets.get(channel) {
-                        socket.connection.do_send(ToConnection::Removed { room: room.clone(), close: *close });
+                        socket.connection.do_send(ToConnection::Removed { room: room.clone(), close: close.clone() });
                     }
                 }
             }

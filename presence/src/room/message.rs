@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error,
-    model::{Meta, Presence, Snapshot, roster::Roster},
-    name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, Version},
+    model::{Close, Meta, Presence, Snapshot, roster::Roster},
+    name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, UserId, Version},
     store::{RoomCommit, StoreError},
 };
 
@@ -99,14 +99,14 @@ pub(crate) enum ToRoom {
     Read(Box<dyn FnOnce(&Roster) + Send>),
     /// Remove the presences of this node that were last seen longer ago than this.
     Prune { max_age: std::time::Duration, reply: oneshot::Sender<usize> },
+    /// Remove the presences of this node: those of this user, or all.
+    Remove { user: Option<UserId>, close: Option<Close>, reply: oneshot::Sender<usize> },
     /// A deadline passed.
     Stale(PresenceId),
     /// A child is gone that should not be.
     ChildDied(PresenceId),
     /// The room changed by another hand: a sweep, or another node.
     Changed(RoomCommit),
-    /// Those who left in this were removed on purpose, although their sockets are open. With a code, these are closed.
-    Removed(RoomCommit, Option<(u16, &'static str)>),
     /// The database was read: in the reading with this number.
     Loaded(u64, Result<Option<Snapshot>, StoreError>),
     /// Where the database says the room stands; `None`: it has no such room.
@@ -131,7 +131,8 @@ pub(crate) enum ToRoom {
 impl ToRoom {
     /// Whether it is about presences of this node, so that it has to wait while those are being found out.
     pub(crate) const fn is_about_ours(&self) -> bool {
-        matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Update { .. } | Self::Prune { .. } | Self::Rejoin)
+        matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Update { .. })
+            || matches!(self, Self::Prune { .. } | Self::Remove { .. } | Self::Rejoin)
     }
 }
 
@@ -156,7 +157,7 @@ pub(crate) enum ToHub {
     /// These are no longer members.
     Leave { room: RoomName, channels: Vec<ChannelName> },
     /// These were removed from the room, and are no longer members. With a code, their sockets are closed.
-    Removed { room: RoomName, channels: Vec<ChannelName>, close: Option<(u16, &'static str)> },
+    Removed { room: RoomName, channels: Vec<ChannelName>, close: Option<Close> },
     /// The room has failed for good: its members are to be closed.
     CloseRoom { room: RoomName },
     /// A frame for the members of a group.
@@ -206,7 +207,7 @@ pub(crate) enum ToConnection {
     /// Close the socket with this code.
     Close { code: u16, reason: &'static str },
     /// The presence of the socket was removed from this room. With a code, the socket is closed.
-    Removed { room: RoomName, close: Option<(u16, &'static str)> },
+    Removed { room: RoomName, close: Option<Close> },
     /// The client broke the protocol or a limit. From here on it is not understood any more.
     Violated { code: u16, reason: &'static str },
     /// The client does not read.

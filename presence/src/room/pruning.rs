@@ -4,23 +4,32 @@
 //! store's thread, so that no consumer that blocks its own thread can cost the node its lease.
 
 use std::{
-    cell::RefCell, collections::BTreeSet, future::Future, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration,
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    future::Future,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    CloseCode, Error, Result,
+    Error, Result,
     model::lease::Lease,
-    name::{NodeId, NodeName, RoomName, UserId},
-    store::{Batch, NodeState, PruneRequest, Remains, Store, StoreError, apart::Apart, writer::report},
+    name::{NodeId, NodeName, RequestId},
+    store::{Batch, NodeState, Remains, Store, StoreError, apart::Apart, writer::report},
 };
 
 use super::{Rooms, message::ToRoom};
+
+mod asking;
+
+pub(crate) use asking::Remove;
 
 /// How many presences are removed in one transaction, so that joins never wait for more than that.
 const BATCH: u64 = 1000;
@@ -57,6 +66,8 @@ struct Work {
     lease: Rc<RefCell<Lease>>,
     /// Former lives of this very node, whose presences are still to be held.
     former: Rc<RefCell<BTreeSet<NodeId>>>,
+    /// What was done for others, who have not heard of it yet.
+    done: Rc<RefCell<HashMap<RequestId, u64>>>,
 }
 
 impl PruningSupervisor {
@@ -67,7 +78,7 @@ impl PruningSupervisor {
             let rooms = rooms.clone();
             Self::start_in_arbiter(&rooms.0.threads.store().clone(), move |_: &mut Context<Self>| {
                 let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
-                Self { work: Work { rooms, name, lease, former: Rc::default() } }
+                Self { work: Work { rooms, name, lease, former: Rc::default(), done: Rc::default() } }
             })
         });
         supervisor.clone()
@@ -101,8 +112,8 @@ impl Actor for PruningSupervisor {
         self.every(ctx, config.lease() / 3, |work| async move { work.renew().await });
         self.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
         self.every(ctx, config.sweep_interval(), |work| async move {
-            if let Err(error) = work.answer_prunes().await {
-                debug!(error = %report(&error), "not known whether this node is asked to prune, or not answered");
+            if let Err(error) = work.answer_others().await {
+                debug!(error = %report(&error), "not known what other nodes ask of this one, or not answered");
             }
         });
         self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_on_schedule().await) });
@@ -291,35 +302,11 @@ impl Work {
         Ok(own + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
     }
 
-    /// Does what others ask of this node through the store: the command line, say.
-    async fn answer_prunes(&self) -> Result<()> {
-        let node = self.node()?;
-        for PruneRequest { id, max_age } in self.rooms.bounded(self.store().asked_to_prune(node)).await? {
-            let pruned = self.prune_own(max_age).await?;
-            info!(count = pruned, ?max_age, "pruned, as asked through the store");
-            let pruned = u64::try_from(pruned).unwrap_or(u64::MAX);
-            self.rooms.bounded(self.store().answer_prune(node, id, pruned)).await?;
-        }
-        Ok(())
-    }
-
     /// Removes presences of this node, by its own clock.
     async fn prune_own(&self, max_age: Duration) -> Result<usize> {
-        let mut answers = Vec::new();
-        for room in self.rooms.names() {
-            let (reply, answer) = oneshot::channel();
-            self.rooms.tell_running(&room, ToRoom::Prune { max_age, reply });
-            answers.push(answer);
-        }
-        let mut count = 0;
+        let pruned = self.remove_in(self.rooms.names(), |reply| ToRoom::Prune { max_age, reply });
         let timeout = self.rooms.config().store_timeout();
-        let all = async {
-            for answer in answers {
-                count += answer.await.unwrap_or(0);
-            }
-        };
-        tokio::time::timeout(timeout, all).await.map_err(|_| Error::StoreUnavailable(None))?;
-        Ok(count)
+        tokio::time::timeout(timeout, pruned).await.map_err(|_| Error::StoreUnavailable(None))
     }
 
     async fn prune_rooms(&self) -> Result<usize> {
@@ -328,29 +315,11 @@ impl Work {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Removes a user or a room, with everyone whom that concerns.
-    async fn remove(&self, what: &Removal, close: Option<CloseCode>) -> Result<usize> {
-        let node = self.node()?;
-        let close = close.map(|code| (code.0, "removed"));
-        let mut handled = 0;
-        loop {
-            let batch = match what {
-                Removal::Room(room) => self.rooms.bounded(self.store().remove_room(node, room, BATCH)).await?,
-                Removal::User(user) => self.rooms.bounded(self.store().remove_user(node, user, BATCH)).await?,
-            };
-            handled += batch.handled;
-            self.rooms.removed(batch.commits, close);
-            if batch.handled < BATCH {
-                return Ok(usize::try_from(handled).unwrap_or(usize::MAX));
-            }
-        }
-    }
-
     async fn reconcile(&self) -> Result<usize> {
         let names = self.rooms.names();
         for names in names.chunks(COMPARE) {
             let positions = self.rooms.bounded(self.store().positions(names)).await?;
-            let positions: std::collections::HashMap<_, _> =
+            let positions: HashMap<_, _> =
                 positions.into_iter().map(|(name, epoch, version)| (name, (epoch, version))).collect();
             for name in names {
                 self.rooms.tell_running(name, ToRoom::Position(positions.get(name).copied()));
@@ -401,30 +370,6 @@ round! {
     /// Compares the rooms in memory with the database, and has those read anew that are behind. Answers how many were
     /// compared.
     Reconcile: reconcile
-}
-
-/// Whom to remove.
-#[derive(Debug, Clone)]
-pub(crate) enum Removal {
-    Room(RoomName),
-    User(UserId),
-}
-
-/// Asks for [`Rooms::remove_room`] or [`Rooms::remove_user`].
-#[derive(Debug, Message)]
-#[rtype(result = "Result<usize>")]
-pub(crate) struct Remove {
-    pub(crate) what: Removal,
-    pub(crate) close: Option<CloseCode>,
-}
-
-impl Handler<Remove> for PruningSupervisor {
-    type Result = ResponseFuture<Result<usize>>;
-
-    fn handle(&mut self, Remove { what, close }: Remove, _: &mut Self::Context) -> Self::Result {
-        let work = self.work.clone();
-        Box::pin(async move { work.remove(&what, close).await })
-    }
 }
 
 /// The writer was refused: this life is over.

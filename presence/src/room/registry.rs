@@ -194,15 +194,6 @@ impl Rooms {
         }
     }
 
-    /// Those who left in these were removed on purpose: fires the events, and tells the rooms and their sockets.
-    pub(crate) fn removed(&self, commits: Vec<RoomCommit>, close: Option<(u16, &'static str)>) {
-        for commit in commits {
-            self.0.signals.announce(&commit.room, &commit.delta, |_| true);
-            let room = commit.room.clone();
-            self.tell_running(&room, ToRoom::Removed(commit, close));
-        }
-    }
-
     // ---- what sockets ask ----
 
     /// Whether sockets may come in.

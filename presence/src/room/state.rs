@@ -59,7 +59,8 @@ pub(crate) struct Joining {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     Left,
-    Pruned,
+    /// Together with others: they were stale, or removed on purpose.
+    Removed,
 }
 
 /// A leave whose commit is under way.

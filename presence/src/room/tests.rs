@@ -12,6 +12,7 @@ mod notices;
 mod outage;
 mod pruning;
 mod reading;
+mod removing;
 mod signals;
 #[cfg(feature = "sqlite")]
 mod threads;

@@ -13,11 +13,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
 };
 
 use super::{
-    Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+    Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom,
 };
 
 /// Passes every call on to a store, on the thread of that store's runtime. One that nobody waits for any more is given up.
@@ -115,30 +115,30 @@ impl Store for Apart {
         self.call(move |store| async move { store.prune_rooms(node).await }).await
     }
 
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
-        let room = room.clone();
-        self.call(move |store| async move { store.remove_room(node, &room, limit).await }).await
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
+        let whom = whom.clone();
+        self.call(move |store| async move { store.remove(node, &whom, limit).await }).await
     }
 
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
-        let user = user.clone();
-        self.call(move |store| async move { store.remove_user(node, &user, limit).await }).await
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
+        let request = request.clone();
+        self.call(move |store| async move { store.ask(node, &request).await }).await
     }
 
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
-        self.call(move |store| async move { store.ask_to_prune(node, request, max_age).await }).await
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        self.call(move |store| async move { store.asked(node).await }).await
     }
 
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
-        self.call(move |store| async move { store.asked_to_prune(node).await }).await
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
+        self.call(move |store| async move { store.answer(node, request, removed).await }).await
     }
 
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
-        self.call(move |store| async move { store.answer_prune(node, request, pruned).await }).await
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
+        self.call(move |store| async move { store.answers(request).await }).await
     }
 
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
-        self.call(move |store| async move { store.prune_answers(request).await }).await
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        self.call(move |store| async move { store.withdraw(node, request).await }).await
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

@@ -6,7 +6,7 @@
 mod tables;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,16 +16,16 @@ use async_trait::async_trait;
 
 use crate::{
     clock::Clock,
-    model::{Presence, Snapshot},
-    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    model::Snapshot,
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
 };
 
 use super::{
-    Batch, NodeState, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store,
-    StoreError, listing, millis, plan,
+    Answer, Batch, NodeState, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+    Whom, listing, millis, plan,
 };
 
-use self::tables::{Node, Prune, Room, Tables};
+use self::tables::{Asked, Node, Room, Row, Tables};
 
 /// A [`Store`] in this process's memory. Clones are one store.
 #[derive(Clone)]
@@ -220,19 +220,21 @@ impl Store for MemoryStore {
             return Ok(Batch::default());
         }
         let ids = tables.ids(limit, |row| row.presence.node == dead && !row.presence.held);
-        let batch = match remains {
-            Remains::HoldAll(grace) => {
-                for id in &ids {
-                    if let Some(row) = tables.presences.get_mut(id) {
-                        row.held_until = Some(now.saturating_add(millis(grace)));
-                        row.presence = Arc::new(Presence { held: true, ..Presence::clone(&row.presence) });
-                    }
-                }
-                Batch { commits: Vec::new(), handled: ids.len() as u64 }
+        let (grace, held, gone) = match remains {
+            Remains::HoldAll(grace) => (grace, ids, Vec::new()),
+            Remains::HoldResumable(grace) => {
+                let (held, gone) = ids.into_iter().partition(|id| tables.presences[id].session.is_some());
+                (grace, held, gone)
             }
-            // No presence has a resume token here.
-            Remains::HoldResumable(_) => tables.batch(now, &ids),
         };
+        for id in &held {
+            if let Some(row) = tables.presences.get_mut(id) {
+                let grace = row.session.map_or(grace, |session| session.grace);
+                row.hold(now.saturating_add(millis(grace)));
+            }
+        }
+        let mut batch = tables.batch(now, &gone);
+        batch.handled += held.len() as u64;
         tables.forget(now);
         Ok(batch)
     }
@@ -248,7 +250,7 @@ impl Store for MemoryStore {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let cut = now.saturating_sub(millis(max_age));
-        let alive: HashSet<NodeId> = tables.nodes.keys().copied().filter(|node| tables.is_live(*node, now)).collect();
+        let alive = tables.alive(now);
         let stale =
             tables.ids(limit, |row| row.last_seen < cut && (row.presence.held || !alive.contains(&row.presence.node)));
         Ok(tables.batch(now, &stale))
@@ -261,61 +263,69 @@ impl Store for MemoryStore {
         Ok((before - tables.rooms.len()) as u64)
     }
 
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
-        let there = tables.ids(limit, |row| row.room == *room);
+        let alive = tables.alive(now);
+        let concerned = |row: &Row| match whom {
+            Whom::Room(room) => row.room == *room,
+            Whom::User(user) => row.presence.user.as_ref() == Some(user),
+        };
+        let there =
+            tables.ids(limit, |row| concerned(row) && (row.presence.held || !alive.contains(&row.presence.node)));
         Ok(tables.batch(now, &there))
     }
 
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
+    async fn ask(&self, node: NodeId, Request { id, order }: &Request) -> Result<(), StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
-        let there = tables.ids(limit, |row| row.presence.user.as_ref() == Some(user));
-        Ok(tables.batch(now, &there))
-    }
-
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
-        let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        let asked = tables.nodes.iter().filter(|(id, _)| tables.is_live(**id, now) && tables.is_uncleared(**id));
-        let asked: Vec<_> = asked.map(|(id, row)| (*id, row.name.clone())).collect();
-        for (id, name) in asked {
-            let prune = Prune { name, asked_by: node, max_age, pruned: None };
-            tables.prunes.entry((request, id)).or_insert(prune);
+        let asked = tables
+            .nodes
+            .iter()
+            .filter(|(other, _)| **other != node && tables.is_live(**other, now) && tables.is_uncleared(**other));
+        let asked: Vec<_> = asked.map(|(other, row)| (*other, row.name.clone())).collect();
+        for (other, name) in asked {
+            let asked = Asked { name, asked_by: node, order: order.clone(), removed: None };
+            tables.requests.entry((*id, other)).or_insert(asked);
         }
         Ok(())
     }
 
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
         let now = self.now();
         let tables = self.tables();
         let asked = tables
-            .prunes
+            .requests
             .iter()
-            .filter(|((_, of), prune)| *of == node && prune.pruned.is_none() && tables.is_live(prune.asked_by, now));
-        Ok(asked.map(|((id, _), prune)| PruneRequest { id: *id, max_age: prune.max_age }).collect())
+            .filter(|((_, of), asked)| *of == node && asked.removed.is_none() && tables.is_live(asked.asked_by, now));
+        Ok(asked.map(|((id, _), asked)| Request { id: *id, order: asked.order.clone() }).collect())
     }
 
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
         let mut tables = self.tables_of(node)?;
-        if let Some(prune) = tables.prunes.get_mut(&(request, node)) {
-            prune.pruned.get_or_insert(pruned);
+        if let Some(asked) = tables.requests.get_mut(&(request, node)) {
+            asked.removed.get_or_insert(removed);
         }
         Ok(())
     }
 
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
         let tables = self.tables();
-        let asked = tables.prunes.iter().filter(|((id, _), _)| *id == request);
-        let answer = |((_, node), prune): (&(PruneId, NodeId), &Prune)| PruneAnswer {
+        let asked = tables.requests.iter().filter(|((id, _), _)| *id == request);
+        let answer = |((_, node), asked): (&(RequestId, NodeId), &Asked)| Answer {
             node: *node,
-            name: prune.name.clone(),
-            pruned: prune.pruned,
+            name: asked.name.clone(),
+            removed: asked.removed,
         };
         let mut answers: Vec<_> = asked.map(answer).collect();
-        answers.sort_unstable_by(PruneAnswer::in_order);
+        answers.sort_unstable_by(Answer::in_order);
         Ok(answers)
+    }
+
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        let mut tables = self.tables_of(node)?;
+        tables.requests.retain(|(id, _), asked| *id != request || asked.asked_by != node);
+        Ok(())
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

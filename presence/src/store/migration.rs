@@ -1,6 +1,8 @@
 //! How the schema came to be: one migration per file, in order, never changed once released.
 
 mod m20261124_000001_rooms_presences_nodes;
+mod m20261124_000002_grace;
+mod m20261124_000003_removals;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -16,7 +18,11 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261124_000001_rooms_presences_nodes::Migration)]
+        vec![
+            Box::new(m20261124_000001_rooms_presences_nodes::Migration),
+            Box::new(m20261124_000002_grace::Migration),
+            Box::new(m20261124_000003_removals::Migration),
+        ]
     }
 
     /// Not sea-orm's default: the application may keep its own migrations in the same database.

@@ -20,12 +20,13 @@ use sea_orm::ConnectionTrait;
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
+    session::SessionHash,
 };
 
 use super::{
-    Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-    Write, migration, millis,
+    Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom, Write,
+    migration, millis,
     plan::{self, Found},
 };
 
@@ -152,28 +153,33 @@ impl Store for SqlStore {
         let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
         let places = transaction.rooms(&names).await?;
         let ids: Vec<PresenceId> = rooms.iter().flat_map(|room| room.writes.iter().map(Write::id)).collect();
-        let found = transaction.find(&ids).await?;
+        let sessions = rooms.iter().flat_map(|room| room.writes.iter().filter_map(Write::session));
+        let sessions: Vec<SessionHash> = sessions.map(|session| session.hash).collect();
+        let found = transaction.find(&ids, &sessions).await?;
 
-        let (mut gone, mut put, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut new = Vec::new();
+        let (mut gone, mut held, mut put) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut new, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new());
         let mut commits = Vec::with_capacity(rooms.len());
         for (RoomWrites { room, writes }, Place { epoch, version, .. }) in rooms.iter().zip(places) {
             let plan = plan::plan(node, epoch, writes, &found)?;
-            gone.extend(plan.gone);
-            put.extend(plan.taken.into_iter().map(|presence| (epoch, presence)));
-            new.extend(plan.new.into_iter().map(|presence| (epoch, presence)));
-            metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
-            let version = if plan.delta.is_empty() {
-                version
-            } else {
+            let version = if plan.is_new_version() {
                 bump.push(epoch);
                 version.next()
+            } else {
+                version
             };
-            commits.push(RoomCommit { room: room.clone(), epoch, version, delta: plan.delta });
+            gone.extend(plan.gone);
+            held.extend(plan.held);
+            put.extend(plan.taken.into_iter().map(|row| (epoch, row)));
+            new.extend(plan.new.into_iter().map(|row| (epoch, row)));
+            metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
+            commits
+                .push(RoomCommit { taken: plan.resumed, ..RoomCommit::new(room.clone(), epoch, version, plan.delta) });
         }
         put.append(&mut new);
 
         transaction.delete(&gone).await?;
+        transaction.hold(held).await?;
         transaction.put(&put).await?;
         transaction.put_metas(&metas).await?;
         transaction.bump(&bump).await?;
@@ -271,15 +277,15 @@ impl Store for SqlStore {
             Remains::HoldAll(grace) => {
                 let ids = statement::unheld_ids(dead, limit).all(connection).await.map_err(store_error)?;
                 let ids: Vec<_> = ids.into_iter().map(PresenceId::from_uuid).collect();
-                transaction.hold(&ids, transaction.now.saturating_add(millis(grace))).await?;
+                transaction.hold_remains(dead, &ids, grace).await?;
                 Batch { commits: Vec::new(), handled: ids.len() as u64 }
             }
             Remains::HoldResumable(grace) => {
-                let rows = transaction::read(statement::unheld(dead, limit).all(connection), row::found_unheld);
+                let rows = transaction::read(statement::unheld(dead, limit).all(connection), row::found_with_session);
                 let (resumable, others): (Vec<_>, Vec<_>) =
-                    rows.await?.into_iter().partition(|(_, resumable)| *resumable);
+                    rows.await?.into_iter().partition(|(_, session)| session.is_some());
                 let held: Vec<_> = resumable.iter().map(|(found, _)| found.presence.id).collect();
-                transaction.hold(&held, transaction.now.saturating_add(millis(grace))).await?;
+                transaction.hold_remains(dead, &held, grace).await?;
                 let mut batch = transaction.remove(others.into_iter().map(|(found, _)| found).collect()).await?;
                 batch.handled += held.len() as u64;
                 batch
@@ -316,57 +322,60 @@ impl Store for SqlStore {
         Ok(deleted.rows_affected)
     }
 
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
-        let Some(row) = statement::room(room.as_str()).one(connection).await.map_err(store_error)? else {
-            return Ok(Batch::default());
+        let orphans = match whom {
+            Whom::Room(room) => {
+                let Some(row) = statement::room(room.as_str()).one(connection).await.map_err(store_error)? else {
+                    return Ok(Batch::default());
+                };
+                statement::orphans_in(row::place(row)?.epoch.as_uuid(), transaction.now, limit)
+            }
+            Whom::User(user) => statement::orphans_of(user, transaction.now, limit),
         };
-        let there = statement::in_room(row::place(row)?.epoch.as_uuid(), limit);
-        let there = transaction::read(there.all(connection), row::found).await?;
-        let batch = transaction.remove(there).await?;
+        let orphans = transaction::read(orphans.all(connection), row::found).await?;
+        let batch = transaction.remove(orphans).await?;
         transaction.commit().await?;
         Ok(batch)
     }
 
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
-        let transaction = self.write_as(node).await?;
-        let there = statement::of_user(user, limit);
-        let there = transaction::read(there.all(transaction.connection()), row::found).await?;
-        let batch = transaction.remove(there).await?;
-        transaction.commit().await?;
-        Ok(batch)
-    }
-
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
-        let nodes = statement::live_and_answering(transaction.now);
-        let nodes = transaction::read(nodes.all(connection), row::node_name).await?;
-        for nodes in chunk::rows(&nodes) {
-            let insert = statement::ask_to_prune(request, node, millis(max_age), nodes);
+        let others = statement::live_and_answering(node, transaction.now);
+        let others = transaction::read(others.all(connection), row::node_name).await?;
+        for others in chunk::rows(&others) {
+            let insert = statement::ask(node, request, others)?;
             connection.execute(&insert).await.map_err(store_error)?;
         }
         transaction.commit().await
     }
 
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
-        let asked = statement::asked_to_prune(node, self.database.now());
-        transaction::read(asked.all(self.database.readers()), row::prune_request).await
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        let asked = statement::asked(node, self.database.now());
+        let asked = transaction::read(asked.all(self.database.readers()), |row| Ok(row::request(row))).await?;
+        Ok(asked.into_iter().flatten().collect())
     }
 
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
-        let answer = statement::answer_prune(node, request, i64::try_from(pruned).unwrap_or(i64::MAX));
+        let answer = statement::answer(node, request, i64::try_from(removed).unwrap_or(i64::MAX));
         answer.exec(transaction.connection()).await.map_err(store_error)?;
         transaction.commit().await
     }
 
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
-        let answers = statement::prune_answers(request).all(self.database.readers());
-        let mut answers = transaction::read(answers, row::prune_answer).await?;
-        answers.sort_unstable_by(PruneAnswer::in_order);
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
+        let answers = statement::answers(request).all(self.database.readers());
+        let mut answers = transaction::read(answers, row::answer).await?;
+        answers.sort_unstable_by(Answer::in_order);
         Ok(answers)
+    }
+
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        let transaction = self.write_as(node).await?;
+        statement::withdraw(node, request).exec(transaction.connection()).await.map_err(store_error)?;
+        transaction.commit().await
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
@@ -376,7 +385,8 @@ impl Store for SqlStore {
             Some(life) => life?,
         }
         let connection = transaction.connection();
-        let rows = transaction::read(statement::unheld(node, u64::MAX).all(connection), row::found_unheld).await?;
+        let rows =
+            transaction::read(statement::unheld(node, u64::MAX).all(connection), row::found_with_session).await?;
         let batch = transaction.remove(rows.into_iter().map(|(found, _)| found).collect::<Vec<Found>>()).await?;
         statement::end_life(node, transaction.now).exec(connection).await.map_err(store_error)?;
         transaction.forget_lives().await?;

@@ -7,7 +7,7 @@ use presence::{
     clock::{Clock, Tick},
     config::ConfigBuilder,
     name::{NodeName, RoomName, UserId},
-    store::{NodeState, Store, Write},
+    store::{NodeState, Order, Store, Write},
     testing::{bare::join_without_socket, store::ManualClock},
 };
 use serde_json::json;
@@ -19,6 +19,7 @@ use super::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+// behaviour: 5 commands
 #[tokio::test]
 async fn what_no_live_node_answers_for_is_pruned_by_the_tool_itself() {
     let database = Database::new().await;
@@ -53,10 +54,10 @@ async fn a_node_whose_lease_ran_out_has_time_to_come_back() {
     until("the tool is a node", async || database.store.nodes().await.unwrap().len() == 2).await;
     // As after an outage of the database: nobody fenced it, and it renews its lease.
     database.store.renew(here, LEASE).await.unwrap();
-    until("it is asked", async || !database.store.asked_to_prune(here).await.unwrap().is_empty()).await;
-    let request = database.store.asked_to_prune(here).await.unwrap()[0];
-    assert_eq!(request.max_age, SECOND);
-    database.store.answer_prune(here, request.id, 2).await.unwrap();
+    until("it is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
+    let request = database.store.asked(here).await.unwrap().remove(0);
+    assert_eq!(request.order, Order::Prune { max_age: SECOND });
+    database.store.answer(here, request.id, 2).await.unwrap();
     let pruned = Ran::from(child.wait_with_output().unwrap()).json();
     let asked = json!([{"node": "here", "node_id": here, "outcome": "answered", "pruned": 2}]);
     assert_eq!(pruned, json!({"max_age_ms": 1000, "pruned": 2, "nodes": asked, "orphaned": 0}));
@@ -79,7 +80,7 @@ async fn a_live_node_that_does_not_answer_is_named_and_its_presences_stay() {
     assert_eq!((ran.code, &document["nodes"][0]["outcome"]), (Some(4), &json!("silent")));
     assert_eq!(document["nodes"][0]["pruned"], json!(null));
     assert_eq!(database.store.load(&room("lobby")).await.unwrap().unwrap().presences.len(), 3);
-    assert_eq!(database.store.asked_to_prune(here).await.unwrap(), [], "the request ended with the tool");
+    assert_eq!(database.store.asked(here).await.unwrap(), [], "the request ended with the tool");
 }
 
 #[tokio::test]
@@ -89,7 +90,7 @@ async fn a_node_that_ends_while_it_is_asked_is_not_waited_for() {
     crowd(&database.store, here, "lobby", 3).await;
     let mut child = database.command(&["prune-presences", "--wait=60s"]);
     let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    until("it is asked", async || !database.store.asked_to_prune(here).await.unwrap().is_empty()).await;
+    until("it is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
     database.store.retire(here).await.unwrap();
     let told = Ran::from(child.wait_with_output().unwrap()).done();
     assert!(told.starts_with("node here: ended before it answered\n"), "{told}");
@@ -103,12 +104,12 @@ async fn one_that_is_stopped_retires_and_takes_its_request_back() {
     for (sent, code, name) in [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM")] {
         let mut child = database.command(&["prune-presences", "--wait=60s"]);
         let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        until("the node is asked", async || !database.store.asked_to_prune(here).await.unwrap().is_empty()).await;
+        until("the node is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
         signal(child.id(), sent);
         let error = Ran::from(child.wait_with_output().unwrap()).failed(code);
         assert_eq!(error, format!("error: stopped by {name} before it was done\n"));
         assert_eq!(database.store.nodes().await.unwrap().len(), 1);
-        assert_eq!(database.store.asked_to_prune(here).await.unwrap(), []);
+        assert_eq!(database.store.asked(here).await.unwrap(), []);
     }
 }
 
@@ -119,7 +120,7 @@ async fn one_that_is_killed_is_a_dead_node_without_presences() {
     crowd(&database.store, here, "lobby", 1).await;
     let mut child = database.command(&["prune-presences", "--wait=60s"]);
     let mut child = child.stdout(Stdio::null()).spawn().unwrap();
-    until("the node is asked", async || !database.store.asked_to_prune(here).await.unwrap().is_empty()).await;
+    until("the node is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
     child.kill().unwrap();
     child.wait().unwrap();
     let nodes = database.store.nodes().await.unwrap();
@@ -127,7 +128,7 @@ async fn one_that_is_killed_is_a_dead_node_without_presences() {
     assert!(left.name.as_str().starts_with("presence-cli:"), "{left:?}");
     assert!(matches!(left.state, NodeState::Live { .. }) && left.presences == 0, "{left:?}");
     let later = database.ahead(SECOND * 15);
-    assert_eq!(later.asked_to_prune(here).await.unwrap(), [], "nobody waits for the answer");
+    assert_eq!(later.asked(here).await.unwrap(), [], "nobody waits for the answer");
     assert_eq!(later.fence(here).await.unwrap(), [], "there is nothing to clear");
     assert_eq!(later.nodes().await.unwrap().len(), 1, "it is forgotten");
 }

@@ -1,13 +1,11 @@
 //! A node without a network, and consumers that tell what they are told.
 
-use futures_util::FutureExt;
 use presence::config::ConfigBuilder;
 use presence::config::Notify;
 use presence::name::{ChannelName, NodeName, RoomName, UserId};
-use presence::signal::Subscription;
 use presence::store::MemoryStore;
-use presence::testing::TestSocket;
 use presence::testing::store::FaultyStore;
+use presence::testing::{ManualTime, Probe, TestSocket};
 use presence::{
     CloseCode, Config, Consumer, Error, Event, Frame, Presence, PresenceChange, PruningSupervisor, Result, Rooms,
     Socket, Upgrade, clock::Clock, remove_presence, touch_presence,
@@ -32,19 +30,6 @@ pub(super) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Lets everything happen that needs no time.
-pub(super) async fn settle() {
-    for _ in 0..200 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Lets just so much time pass at once.
-pub(super) async fn leap(time: Duration) {
-    tokio::time::advance(time).await;
-    settle().await;
-}
-
 /// What a consumer was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Heard {
@@ -59,7 +44,8 @@ pub(super) enum Heard {
 pub(super) struct Bed {
     pub(super) rooms: Rooms,
     pub(super) store: FaultyStore<MemoryStore>,
-    pub(super) changes: Subscription,
+    pub(super) changes: Probe,
+    pub(super) time: ManualTime,
     pub(super) heard: mpsc::UnboundedReceiver<Heard>,
     tell: mpsc::UnboundedSender<Heard>,
 }
@@ -75,7 +61,7 @@ pub(super) async fn bed() -> Bed {
 }
 
 pub(super) async fn bed_with(set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Bed {
-    tokio::time::pause();
+    let time = ManualTime::pause();
     // A client without a network answers pings only while a test listens to it.
     let defaults = Config::builder().room_threads(0).notify(Notify::Silent).ping_interval(secs(86_400));
     let config = set(defaults).build().unwrap();
@@ -83,16 +69,31 @@ pub(super) async fn bed_with(set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -
     let rooms = Rooms::start(config, store.clone());
     PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
     rooms.ready().await;
-    settle().await;
+    time.settle().await;
     let (tell, heard) = mpsc::unbounded_channel();
-    Bed { changes: rooms.changes(), rooms, store, heard, tell }
+    Bed { changes: Probe::new(&rooms), rooms, store, time, heard, tell }
 }
 
 impl Bed {
+    /// Lets just so much time pass at once.
+    pub(super) async fn leap(&self, time: Duration) {
+        self.time.advance(time).await;
+    }
+
+    /// Lets everything happen that needs no time.
+    pub(super) async fn settle(&self) {
+        self.time.settle().await;
+    }
+
     /// A member of the lobby. The empty name: an anonymous one.
     pub(super) async fn member(&self, name: &str) -> Client {
+        self.wrapped(name, |member| member).await
+    }
+
+    /// As `member`, within another consumer.
+    pub(super) async fn wrapped<C: Consumer>(&self, name: &str, wrap: impl FnOnce(Member) -> C) -> Client {
         let (told, channel) = tokio::sync::oneshot::channel();
-        let consumer = Member { channel: Some(told), tell: self.tell.clone() };
+        let consumer = wrap(Member { channel: Some(told), tell: self.tell.clone() });
         let upgrade = Upgrade::new(&self.rooms).user(UserId::new(name).ok());
         let socket = TestSocket::connect(upgrade, consumer).await.expect("accepted");
         Client { socket, channel: channel.await.unwrap() }
@@ -107,14 +108,20 @@ impl Bed {
         self.rooms.count(&room("lobby")).await.unwrap().presences
     }
 
+    /// The rooms that the database knows.
+    pub(super) async fn rows(&self) -> Vec<String> {
+        let rooms = presence::store::Store::rooms(self.store.inner()).await.unwrap();
+        rooms.into_iter().map(|room| room.room.to_string()).collect()
+    }
+
     /// The next change, in short: `+ann`, `-ann`, `~ann`, `bulk ann,bob`, with the room if it is not the lobby.
     pub(super) async fn told(&mut self) -> String {
-        settle().await;
+        self.time.settle().await;
         self.try_told().expect("a change")
     }
 
     pub(super) fn try_told(&mut self) -> Option<String> {
-        let changed = self.changes.next().now_or_never()?.expect("the rooms live");
+        let changed = self.changes.try_next()?;
         let of = |presence: &Arc<Presence>| presence.user.as_ref().map_or("?".to_owned(), ToString::to_string);
         let what = match &changed.change {
             PresenceChange::Added(one) => format!("+{}", of(one)),
@@ -132,18 +139,18 @@ impl Bed {
 
     /// Nothing changed that was not told yet.
     pub(super) async fn quiet(&mut self) {
-        settle().await;
+        self.time.settle().await;
         assert_eq!(self.try_told(), None);
     }
 
     pub(super) async fn hears(&mut self) -> Heard {
-        settle().await;
+        self.time.settle().await;
         self.heard.try_recv().expect("a consumer was told something")
     }
 }
 
 /// Joins the lobby, and does what it is told.
-struct Member {
+pub(super) struct Member {
     channel: Option<tokio::sync::oneshot::Sender<ChannelName>>,
     tell: mpsc::UnboundedSender<Heard>,
 }
@@ -163,6 +170,10 @@ impl Consumer for Member {
             "fail" => Err(Error::other("told to fail")),
             "panic" => panic!("told to panic"),
             "close" => socket.close(CloseCode(4444), "told to"),
+            "last words" => {
+                socket.send("good bye").await?;
+                socket.close(CloseCode(4444), "told to")
+            }
             "group" => socket.join_group(&presence::name::GroupName::new("team").unwrap()),
             "ungroup" => {
                 socket.leave_group(&presence::name::GroupName::new("team").unwrap());

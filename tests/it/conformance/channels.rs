@@ -1,10 +1,11 @@
-//! What it takes from channels: consumers, JSON, groups, the scope, and how a socket ends.
+//! What it takes from channels: consumers, the scope, and how a socket ends.
 
-use super::bed::{Bed, Heard, bed, room};
-use actix_web::http::StatusCode;
-use presence::name::{EventName, GroupName};
+use super::bed::{Bed, Heard, bed, room, user};
+use actix_web::{HttpRequest, http::StatusCode};
 use presence::testing::{Received, Refused, TestSocket, upgrade_request};
-use presence::{CloseCode, Consumer, Error, Event, Frame, Json, JsonConsumer, Outgoing, Result, Socket, Upgrade};
+use presence::{CloseCode, Consumer, Error, Frame, Outgoing, Result, Socket, Upgrade};
+use std::cell::Cell;
+use std::rc::Rc;
 
 /// Does in `connect` what its field says.
 struct Door(&'static str);
@@ -116,101 +117,6 @@ async fn disconnect_is_told_the_peers_code_and_1006_for_a_lost_socket() {
     assert_eq!(bed.hears().await, Heard::Disconnected(1006, false));
 }
 
-// behaviour: 7 groups
-#[actix_web::test]
-async fn a_group_reaches_its_members_the_sender_included_and_nobody_is_told_of_it() {
-    let mut bed = bed().await;
-    let (mut ann, mut bob) = (bed.member("ann").await, bed.member("bob").await);
-    bed.told().await;
-    bed.told().await;
-    ann.socket.send_text("group");
-    ann.socket.send_text("group");
-    super::bed::settle().await;
-    let team = GroupName::new("team").unwrap();
-    bed.rooms.group_send(&team, "hello team").await;
-    assert_eq!(ann.socket.receive_text().await, "hello team");
-    assert!(ann.socket.receive_nothing().await && bob.socket.receive_nothing().await);
-    ann.socket.send_text("ungroup");
-    super::bed::settle().await;
-    bed.rooms.group_send(&team, "too late").await;
-    assert!(ann.socket.receive_nothing().await);
-    bed.quiet().await;
-}
-
-// behaviour: 7 send-to-channel
-#[actix_web::test]
-async fn one_channel_is_sent_to_by_name_and_an_unknown_one_is_silent() {
-    let bed = bed().await;
-    let mut ann = bed.member("ann").await;
-    bed.rooms.send_to(&ann.channel, "you").await;
-    bed.rooms.send_to(&super::bed::channel("nobody"), "you").await;
-    assert_eq!(ann.socket.receive_text().await, "you");
-}
-
-/// Knows one message.
-#[derive(serde::Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Said {
-    Hello { name: String },
-}
-
-struct Speaker;
-
-impl JsonConsumer for Speaker {
-    type Message = Said;
-    type Event = ();
-
-    async fn receive(&mut self, socket: &mut Socket, Said::Hello { name }: Said) -> Result<()> {
-        socket.send(Outgoing::json(&serde_json::json!({ "hello": name }))?).await
-    }
-}
-
-// behaviour: 7 json-consumer
-#[actix_web::test]
-async fn a_json_consumer_gets_values_and_sends_values() {
-    let bed = bed().await;
-    let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), Json(Speaker)).await.unwrap();
-    socket.send_text(r#"{"type":"hello","name":"ann"}"#);
-    assert_eq!(socket.receive_text().await, r#"{"hello":"ann"}"#);
-}
-
-// behaviour: 7 json-heartbeat
-#[actix_web::test]
-async fn a_json_consumer_swallows_the_heartbeat_before_it_decodes() {
-    // Differs on purpose (W10): there the bare word reaches the handler.
-    let bed = bed().await;
-    let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), Json(Speaker)).await.unwrap();
-    socket.send_text("\"heartbeat\"");
-    assert!(socket.receive_nothing().await);
-}
-
-// behaviour: 7 bad-json
-#[actix_web::test]
-async fn what_does_not_decode_is_answered_and_the_socket_lives() {
-    // Differs on purpose (W12): there it kills the consumer.
-    let bed = bed().await;
-    let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), Json(Speaker)).await.unwrap();
-    for _ in 0..2 {
-        socket.send_text("{");
-        assert_eq!(socket.receive_json::<serde_json::Value>().await["code"], "bad_message");
-        socket.send_binary(&b"{}"[..]);
-        assert_eq!(socket.receive_json::<serde_json::Value>().await["code"], "bad_message");
-    }
-}
-
-// behaviour: 7 unknown-event
-#[actix_web::test]
-async fn an_event_that_a_consumer_does_not_know_is_dropped() {
-    // Differs on purpose (W12, W13): there it kills every member's consumer, or runs any method of that name.
-    let bed = bed().await;
-    let mut ann = bed.member("ann").await;
-    for name in ["send", "close", "websocket.receive", "_hidden"] {
-        bed.rooms.send_event(&room("lobby"), Event::new(EventName::new(name).unwrap(), &()).unwrap());
-    }
-    ann.socket.send_text("echo alive");
-    assert_eq!(ann.socket.receive_text().await, "alive");
-}
-
 // behaviour: 7 unhandled-exception
 #[actix_web::test]
 async fn a_handler_that_fails_ends_its_socket_and_disconnect_still_runs() {
@@ -224,4 +130,92 @@ async fn a_handler_that_fails_ends_its_socket_and_disconnect_still_runs() {
         assert!(matches!(bed.hears().await, Heard::Disconnected(_, false)));
         assert_eq!(bed.here().await, 0);
     }
+}
+
+// behaviour: 7 send-then-close
+#[actix_web::test]
+async fn what_was_sent_before_a_close_comes_before_it() {
+    let bed = bed().await;
+    let mut ann = bed.member("ann").await;
+    ann.socket.send_text("last words");
+    assert_eq!(ann.socket.receive_text().await, "good bye");
+    assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(4444))));
+    assert_eq!(ann.socket.receive().await, Received::End);
+}
+
+// behaviour: 7 send-neither
+#[actix_web::test]
+async fn nothing_to_send_is_an_empty_frame_and_no_error() {
+    // Differs on purpose (W12): there a send of neither a text nor bytes raises, and kills the consumer.
+    let bed = bed().await;
+    let mut ann = bed.member("ann").await;
+    ann.socket.send_text("echo ");
+    assert_eq!(ann.socket.receive_text().await, "");
+    bed.rooms.send_to(&ann.channel, Outgoing::binary([])).await;
+    assert_eq!(ann.socket.receive().await, Received::Frame(Frame::Binary(b""[..].into())));
+}
+
+// behaviour: 7 consumer-per-connection
+#[actix_web::test]
+async fn each_connection_has_a_consumer_and_a_channel_name_of_its_own() {
+    let bed = bed().await;
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..50 {
+        let tab = bed.member("ann").await;
+        assert!(names.insert(tab.channel.to_string()), "{:?} was used before", tab.channel);
+        drop(tab);
+    }
+    assert!(names.iter().all(|name| name.len() <= presence::name::MAX_NAME_BYTES));
+}
+
+// behaviour: 7 identity
+#[actix_web::test]
+async fn the_user_is_known_from_the_handshake_on_and_stays() {
+    let mut bed = bed().await;
+    let log_out = Rc::new(Cell::new(false));
+    let session = log_out.clone();
+    let upgrade = Upgrade::new(&bed.rooms).authenticate(move |req: HttpRequest| {
+        let log_out = session.get();
+        async move {
+            let cookie = req.headers().get("cookie").is_some_and(|cookie| cookie == "session=ann");
+            Ok((cookie && !log_out).then(|| user("ann")))
+        }
+    });
+    let request = || upgrade_request().insert_header(("cookie", "session=ann"));
+    let mut ann = TestSocket::connect_with(upgrade.clone(), Named, request()).await.unwrap();
+    log_out.set(true);
+    ann.send_text("who?");
+    assert_eq!(ann.receive_text().await, "ann");
+    ann.send_text("join");
+    assert_eq!(bed.told().await, "+ann");
+    // Who comes later is nobody.
+    let mut nobody = TestSocket::connect_with(upgrade, Named, request()).await.unwrap();
+    nobody.send_text("who?");
+    assert_eq!(nobody.receive_text().await, "anonymous");
+}
+
+/// Says who it speaks for.
+struct Named;
+
+impl Consumer for Named {
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        if frame == Frame::Text("join".into()) {
+            return socket.join(&room("lobby")).await;
+        }
+        let name = socket.user().map_or("anonymous", |user| user.as_str()).to_owned();
+        socket.send(name).await
+    }
+}
+
+// behaviour: 7 database-in-async
+#[actix_web::test]
+async fn adding_straight_in_an_async_handler_works() {
+    // Differs on purpose (W11): there it raises, unless it is wrapped.
+    let mut bed = bed().await;
+    let upgrade = Upgrade::new(&bed.rooms).user(Some(user("ann")));
+    let mut ann = TestSocket::connect(upgrade, Named).await.unwrap();
+    ann.send_text("join");
+    assert_eq!(bed.told().await, "+ann");
+    ann.send_text("who?");
+    assert_eq!(ann.receive_text().await, "ann");
 }

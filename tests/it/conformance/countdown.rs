@@ -1,8 +1,9 @@
 //! Pruning without Celery: a countdown for each socket.
 
-use super::bed::{Bed, bed, leap, room, secs, user};
+use super::bed::{Bed, Heard, bed, room, secs, user};
+use actix_web::http::StatusCode;
 use presence::testing::{Received, TestSocket};
-use presence::{CloseCode, Consumer, Countdown, Frame, Result, Socket, Upgrade};
+use presence::{CloseCode, Consumer, Countdown, Error, Frame, Result, Socket, Upgrade};
 
 struct Lobby;
 
@@ -27,7 +28,7 @@ async fn a_silent_socket_is_closed_and_leaves() {
     // Differs on purpose (W23): there its row stays until the disconnect.
     let mut bed = bed().await;
     let mut ann = counted(&bed).await;
-    leap(secs(11)).await;
+    bed.leap(secs(11)).await;
     assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4408))));
     assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
 }
@@ -38,7 +39,7 @@ async fn a_ping_starts_anew_and_is_answered() {
     let bed = bed().await;
     let mut ann = counted(&bed).await;
     for _ in 0..3 {
-        leap(secs(7)).await;
+        bed.leap(secs(7)).await;
         ann.send_text(r#"{"type":"ping"}"#);
         assert_eq!(ann.receive_text().await, r#"{"message":"pong"}"#);
     }
@@ -66,6 +67,78 @@ async fn any_other_text_reaches_the_wrapped_consumer_without_starting_anew() {
         ann.send_text(other);
         assert_eq!(ann.receive_text().await, "other");
     }
-    leap(secs(11)).await;
+    bed.leap(secs(11)).await;
     assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4408))));
+}
+
+// behaviour: 6 errors
+#[actix_web::test]
+async fn a_handler_that_fails_under_a_countdown_ends_its_socket_and_leaves() {
+    // Differs on purpose (W12): there the client is sent the text of the error, and the socket goes on.
+    let mut bed = bed().await;
+    let mut ann = bed.wrapped("ann", |member| Countdown::new(secs(10), member)).await;
+    ann.socket.send_text("fail");
+    assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(1011))));
+    assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
+}
+
+// behaviour: 6 disconnect
+#[actix_web::test]
+async fn a_socket_that_goes_by_itself_leaves_and_its_countdown_never_fires() {
+    // Differs on purpose (W23): there the timer goes on, and closes the dead socket once more.
+    let mut bed = bed().await;
+    let ann = bed.wrapped("ann", |member| Countdown::new(secs(10), member)).await;
+    bed.leap(secs(9)).await;
+    ann.socket.disconnect(CloseCode(4123)).await;
+    assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
+    assert_eq!(bed.hears().await, Heard::Disconnected(4123, false));
+    bed.leap(secs(20)).await;
+    bed.quiet().await;
+    assert!(bed.heard.try_recv().is_err(), "it ended once");
+}
+
+// behaviour: 6 pings-touch
+#[actix_web::test]
+async fn a_ping_touches_and_other_frames_count_only_if_the_consumer_says_so() {
+    let bed = bed().await;
+    let mut ann = bed.wrapped("ann", |member| Countdown::new(secs(50), member)).await;
+    for _ in 0..3 {
+        bed.leap(secs(45)).await;
+        ann.socket.send_text(r#"{"type":"ping"}"#);
+        assert_eq!(ann.socket.receive_text().await, r#"{"message":"pong"}"#);
+    }
+    assert_eq!(bed.here().await, 1, "it would be stale after 60 s");
+}
+
+// behaviour: W23 countdown
+#[actix_web::test]
+async fn an_anonymous_visitor_whom_connect_denies_gets_no_presence_and_no_countdown() {
+    struct NoStrangers;
+    impl Consumer for NoStrangers {
+        async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+            if socket.user().is_none() {
+                return Err(Error::deny(StatusCode::UNAUTHORIZED, "log in first"));
+            }
+            socket.join(&room("lobby")).await
+        }
+        async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+            Ok(())
+        }
+    }
+    let mut bed = bed().await;
+    let refused = TestSocket::connect(Upgrade::new(&bed.rooms), Countdown::new(secs(10), NoStrangers)).await;
+    assert_eq!(refused.unwrap_err().status, StatusCode::UNAUTHORIZED);
+    bed.leap(secs(20)).await;
+    bed.quiet().await;
+    assert_eq!((bed.here().await, bed.rooms.sockets()), (0, 0));
+}
+
+// behaviour: W23 prunes-presences
+#[actix_web::test]
+async fn presences_of_silent_sockets_go_without_any_countdown() {
+    let mut bed = bed().await;
+    let mut ann = bed.member("ann").await;
+    bed.leap(secs(61)).await;
+    assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(4408))));
+    assert_eq!([bed.told().await, bed.told().await], ["+ann", "bulk ann"]);
 }

@@ -1,6 +1,6 @@
 //! The decorators, as attributes.
 
-use super::bed::{Heard, bed, leap, secs};
+use super::bed::{Heard, bed, secs};
 use presence::{CloseCode, Frame};
 
 // behaviour: 4 heartbeat-literal
@@ -22,9 +22,9 @@ async fn every_frame_touches() {
     let bed = bed().await;
     let mut ann = bed.member("ann").await;
     for text in ["\"heartbeat\"", "hello", "\"heartbeat\""] {
-        leap(secs(40)).await;
+        bed.leap(secs(40)).await;
         ann.socket.send_text(text);
-        super::bed::settle().await;
+        bed.settle().await;
     }
     assert_eq!(bed.here().await, 1);
 }

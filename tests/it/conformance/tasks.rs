@@ -1,20 +1,38 @@
 //! What was scheduled by a task queue or cron.
 
-use super::bed::{bed, channel, leap, room, secs};
-use presence::{Config, PrunePresences, PruneRooms};
+use super::bed::{Bed, bed, bed_with, channel, room, secs};
+use presence::name::{NodeId, NodeName, PresenceId};
+use presence::store::{RoomWrites, Store, Write};
+use presence::{Config, Presence, PrunePresences, PruneRooms};
+use std::sync::Arc;
+
+/// A presence of a node that is dead: nobody keeps its deadline.
+async fn ghost(bed: &Bed) {
+    let (node, name) = (NodeId::random(), NodeName::new("dead").unwrap());
+    bed.store.register(node, &name, secs(1)).await.unwrap();
+    let presence = Presence::new(PresenceId::random(), channel("ghost"), None, node);
+    let writes = vec![Write::Join(Arc::new(presence))];
+    bed.store.commit(node, &[RoomWrites { room: room("lobby"), writes }]).await.unwrap();
+}
 
 // behaviour: 5 tasks
 #[actix_web::test]
 async fn both_rounds_run_by_themselves_at_the_suggested_periods() {
+    // Differs on purpose (W19): there a scheduler must be told, and the documented entry names no task.
     let config = Config::default();
     assert_eq!((config.prune_interval(), config.prune_rooms_interval()), (secs(60), secs(600)));
-    let bed = bed().await;
-    bed.add("c", "ann").await;
-    bed.rooms.remove(&room("lobby"), &channel("c")).await.unwrap();
-    for _ in 0..62 {
-        leap(secs(10)).await;
-    }
-    assert!(presence::store::Store::rooms(&bed.store).await.unwrap().is_empty());
+
+    let bed = bed_with(|config| config.max_age(secs(20)).sweep_interval(secs(86_400))).await;
+    ghost(&bed).await;
+    let left = async || bed.store.load(&room("lobby")).await.unwrap().map(|lobby| lobby.presences.len());
+    bed.leap(secs(59)).await;
+    assert_eq!(left().await, Some(1));
+    bed.leap(secs(2)).await;
+    assert_eq!(left().await, Some(0));
+    bed.leap(secs(538)).await;
+    assert_eq!(left().await, Some(0));
+    bed.leap(secs(2)).await;
+    assert_eq!(left().await, None);
 }
 
 // behaviour: 5 messages
@@ -22,7 +40,7 @@ async fn both_rounds_run_by_themselves_at_the_suggested_periods() {
 async fn both_rounds_are_messages_to_the_supervisor_with_a_count() {
     let bed = bed().await;
     let other = presence::Rooms::start(Config::builder().room_threads(0).build().unwrap(), bed.store.clone());
-    let name = presence::name::NodeName::new("other").unwrap();
+    let name = NodeName::new("other").unwrap();
     let supervisor = presence::PruningSupervisor::spawn(&other, name);
     other.ready().await;
     assert_eq!(supervisor.send(PrunePresences(None)).await.unwrap().unwrap(), 0);

@@ -1,6 +1,7 @@
 //! Touching, and leaving everything.
 
-use super::bed::{bed, channel, leap, room, secs, user};
+use super::bed::{bed, bed_with, channel, room, secs, user};
+use presence::config::OnStale;
 
 // behaviour: 2.3 touch-all-rooms
 #[actix_web::test]
@@ -10,9 +11,9 @@ async fn a_touch_counts_in_all_rooms_and_emits_nothing() {
     bed.rooms.add(&room("other"), &channel("c"), Some(&user("ann"))).await.unwrap();
     bed.told().await;
     bed.told().await;
-    leap(secs(40)).await;
+    bed.leap(secs(40)).await;
     bed.rooms.touch(&channel("c"));
-    leap(secs(40)).await;
+    bed.leap(secs(40)).await;
     assert_eq!(bed.rooms.rooms_of(&user("ann")).await.unwrap().len(), 2);
     bed.quiet().await;
 }
@@ -47,4 +48,29 @@ async fn leave_all_of_an_unknown_channel_is_silent() {
     let mut bed = bed().await;
     bed.rooms.leave_all(&channel("c")).await.unwrap();
     bed.quiet().await;
+}
+
+// behaviour: 2.3 touch-revives-nobody
+#[actix_web::test]
+async fn a_touch_revives_nobody_who_was_pruned() {
+    let mut bed = bed_with(|config| config.on_stale(OnStale::Keep)).await;
+    let ann = bed.member("ann").await;
+    assert_eq!(bed.told().await, "+ann");
+    bed.leap(secs(61)).await;
+    assert_eq!(bed.told().await, "bulk ann");
+    bed.rooms.touch(&ann.channel);
+    bed.quiet().await;
+    assert_eq!(bed.here().await, 0);
+}
+
+// behaviour: 2.4 leave-all-and-no-more
+#[actix_web::test]
+async fn leave_all_leaves_the_rooms_of_one_channel_and_not_those_of_its_user() {
+    let mut bed = bed().await;
+    bed.add("1", "ann").await;
+    bed.add("2", "ann").await;
+    assert_eq!([bed.told().await, bed.told().await], ["+ann", "+ann"]);
+    bed.rooms.leave_all(&channel("1")).await.unwrap();
+    assert_eq!(bed.told().await, "-ann");
+    assert_eq!(bed.rooms.users(&room("lobby")).await.unwrap(), [user("ann")]);
 }

@@ -1,6 +1,7 @@
 //! Who is there.
 
-use super::bed::{bed, room, user};
+use super::bed::{bed, room, secs, user};
+use presence::Member;
 
 // behaviour: 2.7 distinct-users
 #[actix_web::test]
@@ -20,4 +21,33 @@ async fn lurkers_are_counted_by_socket() {
     bed.add("1", "").await;
     bed.add("2", "").await;
     assert_eq!(bed.rooms.anonymous_count(&room("lobby")).await.unwrap(), 2);
+}
+
+// behaviour: 2.7 stale-are-not-counted
+#[actix_web::test]
+async fn who_is_stale_is_not_counted() {
+    // Differs on purpose (W9): there a stale row counts until somebody prunes; here a deadline passes by itself.
+    let bed = bed().await;
+    bed.add("1", "ann").await;
+    bed.add("2", "").await;
+    bed.leap(secs(61)).await;
+    let counts = bed.rooms.count(&room("lobby")).await.unwrap();
+    assert_eq!((counts.users, counts.anonymous, counts.presences), (0, 0, 0));
+}
+
+// behaviour: 7 who-is-there
+#[actix_web::test]
+async fn members_are_listed_and_counted_without_asking_them() {
+    let bed = bed().await;
+    let _bob = bed.member("bob").await;
+    bed.add("2", "ann").await;
+    bed.add("3", "").await;
+    let members = bed.rooms.members(&room("lobby")).await.unwrap();
+    let names = members.iter().map(|member| match member {
+        Member::User(user, _) => user.as_str(),
+        Member::Anonymous(_) => "?",
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["ann", "bob", "?"]);
+    assert!(bed.rooms.is_here(&room("lobby"), &user("bob")).await.unwrap());
+    assert_eq!(bed.rooms.rooms_of(&user("ann")).await.unwrap(), [room("lobby")]);
 }

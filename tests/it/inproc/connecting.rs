@@ -66,6 +66,7 @@ async fn a_reset_while_the_database_has_yet_to_answer_the_join_leaves_no_row() {
     assert!(heard == ["+bob"] || heard == ["+ann", "-ann", "+bob"], "{heard:?}");
 }
 
+// behaviour: 7 deny
 #[tokio::test]
 async fn a_socket_denied_after_its_join_gets_the_status_and_the_reason_and_leaves() {
     let host = Host::start().await;
@@ -98,6 +99,7 @@ async fn a_status_that_is_no_refusal_is_a_server_error() {
     host.empty().await;
 }
 
+// behaviour: 7 neither
 #[tokio::test]
 async fn a_connect_slower_than_the_handshake_may_be_is_answered_with_500_and_leaves() {
     let mut host = Host::plan().config(|config| config.handshake_timeout(millis(300))).start().await;
@@ -132,6 +134,7 @@ async fn without_a_supervisor_an_upgrade_is_an_error_that_says_so() {
     assert!(matches!(asked, Err(presence::Error::NoSupervisor)), "{asked:?}");
 }
 
+// behaviour: 7 close-in-connect
 #[tokio::test]
 async fn a_consumer_that_closes_in_connect_is_accepted_first_and_then_closed_with_its_code() {
     // The client was reset instead, and never learnt why.

@@ -37,6 +37,7 @@ async fn is_closed(plan: Plan, code: u16, end: impl AsyncFnOnce(&mut Host, &mut 
     ends(plan, code, end).await;
 }
 
+// behaviour: 7 disconnect-code
 #[tokio::test]
 async fn the_clients_close_with_a_code() {
     for code in [1000, 1001, 3000, 4999] {
@@ -44,6 +45,7 @@ async fn the_clients_close_with_a_code() {
     }
 }
 
+// behaviour: 7 disconnect-code
 #[tokio::test]
 async fn the_clients_close_without_a_code_is_1005() {
     let end = async |_: &mut Host, mut ann: Socket| {
@@ -54,6 +56,7 @@ async fn the_clients_close_without_a_code_is_1005() {
     ends(Host::plan(), 1005, end).await;
 }
 
+// behaviour: 7 disconnect-code
 #[tokio::test]
 async fn a_reset_or_an_end_without_a_close_is_1006() {
     ends(Host::plan(), 1006, async |_, ann| {
@@ -112,6 +115,7 @@ async fn after_a_violation_a_client_that_does_not_go_is_reset() {
     host.empty().await;
 }
 
+// behaviour: 7 unhandled-exception
 #[tokio::test]
 async fn a_consumer_that_fails_or_panics_in_receive() {
     is_closed(Host::plan(), 1011, async |_, ann| ann.text("fail").await).await;
@@ -135,6 +139,7 @@ async fn a_consumer_that_takes_longer_than_a_handler_may() {
     is_closed(plan, 1011, async |_, ann| ann.text("stall").await).await;
 }
 
+// behaviour: 7 close-with-code
 #[tokio::test]
 async fn a_close_by_the_consumer() {
     is_closed(Host::plan(), 4000, async |_, ann| ann.text("close 4000 enough").await).await;
@@ -179,6 +184,8 @@ async fn a_shutdown() {
     assert_eq!(host.count("ann", |did| matches!(did, Did::Disconnecting(1012))), 1, "once");
 }
 
+// behaviour: 4 failing-body
+// behaviour: W11 removed-though-failing
 #[tokio::test]
 async fn rooms_are_left_even_if_disconnect_fails_panics_or_takes_too_long() {
     for fault in ["fail", "panic", "stall"] {

@@ -126,6 +126,7 @@ async fn both(check: impl AsyncFn(&Host, &mut Client, Client)) {
     }
 }
 
+// behaviour: 4 removed-before-the-body
 #[tokio::test]
 async fn remove_presence_leaves_every_room_before_the_body_of_disconnect() {
     both(async |_, witness, client| {
@@ -135,6 +136,7 @@ async fn remove_presence_leaves_every_room_before_the_body_of_disconnect() {
     .await;
 }
 
+// behaviour: 4 heartbeat-literal
 #[tokio::test]
 async fn the_heartbeat_is_swallowed_and_any_other_frame_runs_the_body() {
     both(async |_, witness, mut client| {
@@ -147,6 +149,7 @@ async fn the_heartbeat_is_swallowed_and_any_other_frame_runs_the_body() {
     .await;
 }
 
+// behaviour: 4 every-frame-touches
 #[tokio::test]
 async fn every_frame_touches_and_pings_do_not() {
     both(async |host, _, mut client| {
@@ -177,6 +180,7 @@ async fn every_frame_touches_and_pings_do_not() {
     .await;
 }
 
+// behaviour: 7 accept-by-default
 #[tokio::test]
 async fn a_consumer_of_one_method_is_enough_and_drops_events() {
     let host = host().await;

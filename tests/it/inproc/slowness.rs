@@ -39,6 +39,7 @@ async fn a_slow_receive_does_not_delay_the_deadline_of_another_socket_on_its_thr
     assert_eq!(users.iter().map(|user| user.as_str()).collect::<Vec<_>>(), ["ann"]);
 }
 
+// behaviour: 7 one-at-a-time
 #[tokio::test]
 async fn frames_are_handled_one_at_a_time_and_in_order() {
     let mut host = Host::start().await;

@@ -31,6 +31,7 @@ async fn an_event_to_a_room_reaches_the_consumers_of_its_members_and_of_nobody_e
     assert_eq!(host.count("dan", |did| matches!(did, Did::Event(name, _) if name == "news")), 0);
 }
 
+// behaviour: 7 send-to-channel
 #[tokio::test]
 async fn an_event_and_a_frame_to_one_channel_reach_it_alone() {
     let mut host = Host::start().await;
@@ -73,6 +74,7 @@ async fn the_payload_of_an_event_is_decoded_to_what_the_consumer_asks_for() {
     assert_eq!((event.name().as_str(), event.json()), ("moved", r#"{"x":1,"y":2}"#));
 }
 
+// behaviour: 7 close-codes
 #[tokio::test]
 async fn a_close_with_a_code_that_nobody_may_send_is_refused_and_changes_nothing() {
     let mut host = Host::start().await;
@@ -172,6 +174,7 @@ async fn a_socket_that_is_closed_joins_no_room() {
     assert_eq!(told(&mut changes).await, "+bob", "nothing was told of Ann");
 }
 
+// behaviour: 7 subprotocol
 #[tokio::test]
 async fn the_subprotocol_is_the_one_that_the_consumer_accepted() {
     let host = Host::start().await;
@@ -198,6 +201,7 @@ async fn a_subprotocol_that_the_client_did_not_offer_is_not_answered() {
     assert_eq!((head.status, head.header("sec-websocket-protocol")), (101, None));
 }
 
+// behaviour: 7 origin
 #[tokio::test]
 async fn pages_of_the_own_origin_and_of_those_allowed_are_let_in() {
     let host = Host::start().await;

@@ -29,7 +29,7 @@ impl RoomActor {
                 let unsaid = self.unsaid(batch, &writes, &retried, &commit.delta);
                 let leaving = &self.state.leaving;
                 let pruned = |presence: &Presence| {
-                    leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Pruned)
+                    leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Removed)
                 };
                 self.rooms.signals().announce(&self.name, &unsaid, pruned);
                 self.rooms.signals().announce(&self.name, &commit.delta, pruned);

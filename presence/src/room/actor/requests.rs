@@ -9,7 +9,7 @@ use tracing::debug;
 use crate::{
     Error,
     config::OnStale,
-    model::{Meta, Presence},
+    model::{Close, Meta, Presence},
     name::{ChannelName, PresenceId, UserId},
     room::{
         close_code,
@@ -18,7 +18,7 @@ use crate::{
         state::{Cause, Joining, Leaving, Local, Updating},
         touch::Touch,
     },
-    store::{RoomCommit, Write, writer::Submitted},
+    store::{Write, writer::Submitted},
 };
 
 use super::{RoomActor, answer_now_if};
@@ -145,16 +145,12 @@ impl RoomActor {
 
     pub(super) fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
-        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(now, max_age));
+        // An age of zero is everybody's, also in the very millisecond of the last touch.
+        let everybody = max_age.is_zero();
+        let stale = self.state.locals.iter().filter(|(_, local)| everybody || local.touch.is_stale(now, max_age));
         let ids: Vec<_> = stale.map(|(id, _)| *id).collect();
-        let count = ids.len();
-        let committed = self.prune(ids, ctx);
-        // Not a task of this actor, which may stop with the last of them.
-        actix_rt::spawn(async move {
-            // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
-            futures_util::future::join_all(committed).await;
-            let _ = reply.send(count);
-        });
+        let close = self.close_stale();
+        self.remove_together(ids, close, Some(reply), ctx);
     }
 
     /// Those whose deadline passed, if they were not seen in the meantime.
@@ -163,44 +159,63 @@ impl RoomActor {
         let ids = std::mem::take(&mut self.state.stale);
         let stale = |id: &PresenceId| self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age));
         let stale = ids.into_iter().filter(stale).collect();
-        let _ = self.prune(stale, ctx);
+        let close = self.close_stale();
+        self.remove_together(stale, close, None, ctx);
     }
 
-    /// Removes presences of this node together. Each receiver resolves when the store has removed one.
-    pub(super) fn prune(
+    fn close_stale(&self) -> Option<Close> {
+        (self.rooms.config().on_stale() == OnStale::Close).then(|| Close::new(close_code::STALE, "stale"))
+    }
+
+    /// Removes the presences of this node on purpose: those of a user, or all.
+    pub(super) fn remove_ours(
+        &mut self,
+        user: Option<&UserId>,
+        close: Option<Close>,
+        reply: oneshot::Sender<usize>,
+        ctx: &mut Context<Self>,
+    ) {
+        let concerned = |local: &Local| user.is_none() || local.presence.user.as_ref() == user;
+        let ids = self.state.locals.iter().filter(|(_, local)| concerned(local)).map(|(id, _)| *id).collect();
+        self.remove_together(ids, close, Some(reply), ctx);
+    }
+
+    /// Removes presences of this node together, as one event, and says how many when the store has.
+    fn remove_together(
         &mut self,
         ids: Vec<PresenceId>,
+        close: Option<Close>,
+        reply: Option<oneshot::Sender<usize>>,
         ctx: &mut Context<Self>,
-    ) -> Vec<oneshot::Receiver<Result<(), Error>>> {
-        let mut committed = Vec::with_capacity(ids.len());
-        if ids.is_empty() {
-            return committed;
+    ) {
+        let count = ids.len();
+        let mut committed = Vec::with_capacity(count);
+        if count > 0 {
+            debug!(room = %self.name, count, "removing presences");
+            let left: Vec<Local> = ids.into_iter().filter_map(|id| self.drop_local(id)).collect();
+            let leaves = left.iter().map(|local| {
+                let (reply, done) = oneshot::channel();
+                committed.push(done);
+                let (presence, said) = (&local.presence, (!local.unsaid).then(|| local.presence.clone()));
+                let channel = presence.channel.clone();
+                (presence.id, Leaving { channel, cause: Cause::Removed, after: 0, replies: vec![reply], said })
+            });
+            let leaves = leaves.collect();
+            self.take_out(leaves, ctx);
+            self.tell_removed(left, close.as_ref());
         }
-        debug!(room = %self.name, count = ids.len(), "pruning stale presences");
-        let left: Vec<Local> = ids.into_iter().filter_map(|id| self.drop_local(id)).collect();
-        let leaves = left.iter().map(|local| {
-            let (reply, done) = oneshot::channel();
-            committed.push(done);
-            let (presence, said) = (&local.presence, (!local.unsaid).then(|| local.presence.clone()));
-            let channel = presence.channel.clone();
-            (presence.id, Leaving { channel, cause: Cause::Pruned, after: 0, replies: vec![reply], said })
-        });
-        let leaves = leaves.collect();
-        self.take_out(leaves, ctx);
-        let close = (self.rooms.config().on_stale() == OnStale::Close).then_some((close_code::STALE, "stale"));
-        self.tell_removed(left, close);
-        committed
-    }
-
-    /// Presences were removed on purpose, although their sockets are open.
-    pub(super) fn removed(&mut self, commit: RoomCommit, close: Option<(u16, &'static str)>, ctx: &mut Context<Self>) {
-        let left = commit.delta.left.iter().filter_map(|presence| self.drop_local(presence.id)).collect();
-        self.tell_removed(left, close);
-        self.apply(commit, ctx);
+        if let Some(reply) = reply {
+            // Not a task of this actor, which may stop with the last of them.
+            actix_rt::spawn(async move {
+                // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
+                futures_util::future::join_all(committed).await;
+                let _ = reply.send(count);
+            });
+        }
     }
 
     /// Tells sockets that they are not in the room any more.
-    fn tell_removed(&self, left: Vec<Local>, close: Option<(u16, &'static str)>) {
+    fn tell_removed(&self, left: Vec<Local>, close: Option<&Close>) {
         let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
         for Local { presence, hub, .. } in left {
             // One that has left by itself in the meantime, and may have joined again, need not hear of it.
@@ -210,7 +225,7 @@ impl RoomActor {
             }
         }
         for (hub, channels) in by_hub.into_values() {
-            hub.addr.do_send(ToHub::Removed { room: self.name.clone(), channels, close });
+            hub.addr.do_send(ToHub::Removed { room: self.name.clone(), channels, close: close.cloned() });
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
 /// The rooms that it was told it is not in any more, and the code with which it is closed.
 fn pruned_from(client: &Client) -> Vec<(String, Option<u16>)> {
     let pruned = |told| match told {
-        ToConnection::Removed { room, close } => Some((room.as_str().to_owned(), close.map(|(code, _)| code))),
+        ToConnection::Removed { room, close } => Some((room.as_str().to_owned(), close.map(|close| close.code))),
         _ => None,
     };
     client.told().into_iter().filter_map(pruned).collect()

@@ -14,8 +14,10 @@ pub struct Model {
     #[sea_orm(column_type = "Text")]
     pub meta: String,
     pub node_id: Uuid,
-    /// Of the user or none, and the resume token.
+    /// Of the room, the user or none, and the resume token.
     pub session_hash: Option<Vec<u8>>,
+    /// How long the presence is kept once its socket is lost, if it can be resumed.
+    pub grace: Option<i64>,
     /// Something: the socket is lost, and the presence is kept until then.
     pub held_until: Option<i64>,
     pub joined_at: i64,

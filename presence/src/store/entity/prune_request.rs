@@ -1,4 +1,4 @@
-//! One row for each node that is asked to prune, and its answer.
+//! One row for each node that is asked to prune or to remove, and its answer.
 
 use sea_orm::entity::prelude::*;
 
@@ -14,6 +14,8 @@ pub struct Model {
     /// With whose life the request ends.
     pub asked_by: Uuid,
     pub max_age: i64,
+    /// Whom to remove, as JSON; `NULL`: it is to prune.
+    pub removal: Option<String>,
     /// How many it removed; `NULL` until it answers.
     pub pruned: Option<i64>,
 }

@@ -3,17 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use crate::{
     model::Presence,
-    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, Version},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, Version},
+    session::{Session, SessionHash},
 };
 
 use super::super::{
-    Batch, REMEMBERED, RoomCommit, RoomWrites, StoreError, millis,
-    plan::{self, Found, Plan, Senseless},
+    Batch, Order, REMEMBERED, RoomCommit, RoomWrites, StoreError, Write, millis,
+    plan::{self, Finds, Found, Plan, Senseless},
 };
 
 #[derive(Default)]
@@ -22,8 +22,10 @@ pub(super) struct Tables {
     pub(super) rooms: HashMap<RoomName, Room>,
     /// Sorted, so that batches are the same in every run.
     pub(super) presences: BTreeMap<PresenceId, Row>,
+    /// Who can be resumed by what.
+    sessions: HashMap<SessionHash, PresenceId>,
     /// What each node is asked, and answered.
-    pub(super) prunes: BTreeMap<(PruneId, NodeId), Prune>,
+    pub(super) requests: BTreeMap<(RequestId, NodeId), Asked>,
 }
 
 pub(super) struct Node {
@@ -46,15 +48,27 @@ pub(super) struct Row {
     /// Marked as held exactly if `held_until` is something.
     pub(super) presence: Arc<Presence>,
     pub(super) held_until: Option<i64>,
+    pub(super) session: Option<Session>,
     pub(super) last_seen: i64,
 }
 
+impl Row {
+    fn found(&self, rooms: &HashMap<RoomName, Room>) -> Found {
+        Found { room: rooms[&self.room].epoch, presence: self.presence.clone() }
+    }
+
+    pub(super) fn hold(&mut self, until: i64) {
+        self.held_until = Some(until);
+        self.presence = Arc::new(Presence { held: true, ..Presence::clone(&self.presence) });
+    }
+}
+
 /// What one node is asked, and its answer.
-pub(super) struct Prune {
+pub(super) struct Asked {
     pub(super) name: NodeName,
     pub(super) asked_by: NodeId,
-    pub(super) max_age: Duration,
-    pub(super) pruned: Option<u64>,
+    pub(super) order: Order,
+    pub(super) removed: Option<u64>,
 }
 
 impl Tables {
@@ -89,17 +103,21 @@ impl Tables {
             Some(at) => busy.contains(id) || (node.superseded && at >= now.saturating_sub(millis(REMEMBERED))),
             None => true,
         });
-        self.prunes.retain(|_, prune| self.nodes.contains_key(&prune.asked_by));
+        self.requests.retain(|_, asked| self.nodes.contains_key(&asked.asked_by));
     }
 
     pub(super) fn plan(&self, node: NodeId, RoomWrites { room, writes }: &RoomWrites) -> Result<Plan, Senseless> {
-        let found = writes.iter().filter_map(|write| {
-            let row = self.presences.get(&write.id())?;
-            Some((write.id(), Found { room: self.rooms[&row.room].epoch, presence: row.presence.clone() }))
-        });
+        let mut found = Finds::default();
+        let named = writes.iter().map(Write::id);
+        for session in writes.iter().filter_map(Write::session) {
+            found.sessions.extend(self.sessions.get(&session.hash).map(|id| (session.hash, *id)));
+        }
+        for id in named.chain(found.sessions.values().copied()) {
+            found.presences.extend(self.presences.get(&id).map(|row| (id, row.found(&self.rooms))));
+        }
         // A room that is not there yet has nobody, so any epoch does.
         let epoch = self.rooms.get(room).map_or_else(Epoch::random, |room| room.epoch);
-        let plan = plan::plan(node, epoch, writes, &found.collect())?;
+        let plan = plan::plan(node, epoch, writes, &found)?;
         self.check_channels(room, &plan)?;
         Ok(plan)
     }
@@ -110,7 +128,7 @@ impl Tables {
         let mut freed: HashSet<&ChannelName> =
             plan.gone.iter().map(|id| &self.presences[id].presence.channel).collect();
         let mut claimed = HashSet::new();
-        for presence in plan.taken.iter().chain(&plan.new) {
+        for (presence, _) in plan.taken.iter().chain(&plan.new) {
             let was = self.presences.get(&presence.id).map(|row| &row.presence.channel);
             if was == Some(&presence.channel) {
                 continue;
@@ -126,7 +144,8 @@ impl Tables {
 
     /// Carries out a plan and gives the room its next version.
     pub(super) fn carry_out(&mut self, now: i64, name: &RoomName, plan: Plan) -> RoomCommit {
-        let Plan { gone, taken, changed, new, delta } = plan;
+        let is_new_version = plan.is_new_version();
+        let Plan { gone, held, taken, changed, new, delta, resumed } = plan;
         let room = self.rooms.entry(name.clone()).or_insert_with(|| Room {
             epoch: Epoch::random(),
             version: Version::default(),
@@ -135,16 +154,25 @@ impl Tables {
         for id in gone {
             if let Some(row) = self.presences.remove(&id) {
                 room.channels.remove(&row.presence.channel);
+                row.session.map(|session| self.sessions.remove(&session.hash));
             }
         }
-        for presence in &taken {
+        for (id, grace) in held {
+            if let Some(row) = self.presences.get_mut(&id) {
+                row.hold(now.saturating_add(millis(grace)));
+                row.last_seen = now;
+            }
+        }
+        for (presence, _) in &taken {
             if let Some(row) = self.presences.get(&presence.id) {
                 room.channels.remove(&row.presence.channel);
+                row.session.map(|session| self.sessions.remove(&session.hash));
             }
         }
-        for presence in taken.into_iter().chain(new) {
+        for (presence, session) in taken.into_iter().chain(new) {
             room.channels.insert(presence.channel.clone(), presence.id);
-            let row = Row { room: name.clone(), presence, held_until: None, last_seen: now };
+            session.map(|session| self.sessions.insert(session.hash, presence.id));
+            let row = Row { room: name.clone(), presence, held_until: None, session, last_seen: now };
             self.presences.insert(row.presence.id, row);
         }
         for presence in changed {
@@ -152,10 +180,10 @@ impl Tables {
                 row.presence = presence;
             }
         }
-        if !delta.is_empty() {
+        if is_new_version {
             room.version = room.version.next();
         }
-        RoomCommit { room: name.clone(), epoch: room.epoch, version: room.version, delta }
+        RoomCommit { room: name.clone(), epoch: room.epoch, version: room.version, delta, taken: resumed }
     }
 
     /// Removes these presences, one version for each room, the rooms sorted by id.
@@ -177,6 +205,11 @@ impl Tables {
         self.nodes.get(&node).is_some_and(|node| node.fenced_at.is_none() && node.lease_until >= now)
     }
 
+    /// The nodes that answer for their presences.
+    pub(super) fn alive(&self, now: i64) -> HashSet<NodeId> {
+        self.nodes.keys().copied().filter(|node| self.is_live(*node, now)).collect()
+    }
+
     pub(super) fn ids(&self, limit: u64, wanted: impl Fn(&Row) -> bool) -> Vec<PresenceId> {
         let ids = self.presences.iter().filter(|(_, row)| wanted(row)).map(|(id, _)| *id);
         ids.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
@@ -187,10 +220,10 @@ impl Tables {
     }
 }
 
-fn distinct(joined: &[Arc<Presence>]) -> Result<(), Senseless> {
+fn distinct(joined: &[plan::Row]) -> Result<(), Senseless> {
     let mut channels = HashSet::new();
-    match joined.iter().find(|presence| !channels.insert(&presence.channel)) {
-        Some(twice) => Err(Senseless::OtherPresence(twice.channel.clone())),
+    match joined.iter().find(|(presence, _)| !channels.insert(&presence.channel)) {
+        Some((twice, _)) => Err(Senseless::OtherPresence(twice.channel.clone())),
         None => Ok(()),
     }
 }

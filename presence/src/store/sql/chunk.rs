@@ -3,7 +3,7 @@
 //! A statement with another number of rows is another text, which the database must prepare anew. So rows are cut into
 //! powers of two, of which there are few enough for all of them to stay prepared.
 
-/// The most rows of one statement with values of its own for each row. With 10 parameters a row it stays within
+/// The most rows of one statement with values of its own for each row. With 11 parameters a row it stays within
 /// SQLite's limit of 32,766 parameters, and beyond a few hundred rows a statement gains nothing (measured).
 const ROWS: usize = 512;
 

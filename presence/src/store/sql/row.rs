@@ -8,11 +8,12 @@ use sea_orm::prelude::Uuid;
 
 use crate::{
     model::{Meta, Presence},
-    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
+    session::SessionHash,
 };
 
 use super::super::{
-    NodeState, NodeSummary, PruneAnswer, PruneRequest, RoomSummary, StoreError, listing::between, plan::Found,
+    Answer, NodeState, NodeSummary, Order, Request, RoomSummary, StoreError, listing::between, plan::Found,
 };
 
 /// When it was fenced, and the name that a later life took from it.
@@ -25,7 +26,7 @@ pub(super) type RoomRow = (Uuid, String, i64);
 pub(super) type PresenceRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>);
 
 /// A [`PresenceRow`], and the hash of the resume token.
-pub(super) type UnheldRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>, Option<Vec<u8>>);
+pub(super) type SessionRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>, Option<Vec<u8>>);
 
 /// A [`RoomRow`], and how many there are: presences, those of users, distinct users, held.
 pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
@@ -33,11 +34,11 @@ pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
 /// Id, name, lost name, start, end of the lease, when it was fenced, and how many presences there are, and held ones.
 pub(super) type NodeSummaryRow = (Uuid, Option<String>, Option<String>, i64, i64, Option<i64>, i64, i64);
 
-/// Request and age.
-pub(super) type PruneRow = (Uuid, i64);
+/// Request, age, and whom to remove, if it is not to prune.
+pub(super) type RequestRow = (Uuid, i64, Option<String>);
 
 /// Node, its name, and its answer.
-pub(super) type PruneAnswerRow = (Uuid, String, Option<i64>);
+pub(super) type AnswerRow = (Uuid, String, Option<i64>);
 
 /// Where a room stands.
 #[derive(Debug, Clone)]
@@ -83,10 +84,12 @@ pub(super) fn found((id, room, channel, user, meta, node, held_until): PresenceR
     Ok(Found { room: Epoch::from_uuid(room), presence: Arc::new(presence) })
 }
 
-/// Also whether it can be resumed.
-pub(super) fn found_unheld(row: UnheldRow) -> Result<(Found, bool), StoreError> {
+/// Also by what it can be resumed.
+pub(super) fn found_with_session(row: SessionRow) -> Result<(Found, Option<SessionHash>), StoreError> {
     let (id, room, channel, user, meta, node, held_until, session) = row;
-    Ok((found((id, room, channel, user, meta, node, held_until))?, session.is_some()))
+    let session = session.map(|hash| <[u8; 32]>::try_from(&*hash)).transpose().map_err(foreign("presences", id))?;
+    let found = found((id, room, channel, user, meta, node, held_until))?;
+    Ok((found, session.map(SessionHash::from_bytes)))
 }
 
 fn count(table: &'static str, id: Uuid) -> impl Fn(i64) -> Result<u64, StoreError> {
@@ -128,11 +131,16 @@ pub(super) fn node_name((id, name): (Uuid, String)) -> Result<(NodeId, NodeName)
     Ok((NodeId::from_uuid(id), NodeName::try_from(name).map_err(foreign("nodes", id))?))
 }
 
-pub(super) fn prune_request((id, max_age): PruneRow) -> Result<PruneRequest, StoreError> {
-    Ok(PruneRequest { id: PruneId::from_uuid(id), max_age: between(0, max_age) })
+/// `None` if it is of a kind that only a later version of this crate knows: the others must still be carried out.
+pub(super) fn request((id, max_age, removal): RequestRow) -> Option<Request> {
+    let order = match removal {
+        None => Order::Prune { max_age: between(0, max_age) },
+        Some(removal) => Order::Remove(serde_json::from_str(&removal).ok()?),
+    };
+    Some(Request { id: RequestId::from_uuid(id), order })
 }
 
-pub(super) fn prune_answer((id, name, pruned): PruneAnswerRow) -> Result<PruneAnswer, StoreError> {
+pub(super) fn answer((id, name, removed): AnswerRow) -> Result<Answer, StoreError> {
     let (node, name) = node_name((id, name))?;
-    Ok(PruneAnswer { node, name, pruned: pruned.map(count("prune_requests", id)).transpose()? })
+    Ok(Answer { node, name, removed: removed.map(count("prune_requests", id)).transpose()? })
 }

@@ -15,20 +15,25 @@ use sea_orm::{
 
 use crate::{
     model::Presence,
-    name::{Epoch, NodeId, NodeName, PruneId, UserId},
+    name::{Epoch, NodeId, NodeName, RequestId, UserId},
+    session::{Session, SessionHash},
 };
 
 use super::{
     super::{
-        REMEMBERED,
+        Order, REMEMBERED, Request, StoreError,
         entity::{node, presence, prune_request, room},
         millis,
+        plan::Row,
     },
-    row::{Life, NodeSummaryRow, PresenceRow, PruneAnswerRow, PruneRow, RoomRow, RoomSummaryRow, UnheldRow},
+    row::{AnswerRow, Life, NodeSummaryRow, PresenceRow, RequestRow, RoomRow, RoomSummaryRow, SessionRow},
 };
 
 /// A query whose rows come as tuples: several times faster than as models.
 pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;
+
+/// Something of a room.
+pub(super) type In<T> = (Epoch, T);
 
 pub(super) fn life(node: NodeId) -> Rows<Life> {
     node::Entity::find_by_id(node.as_uuid())
@@ -94,9 +99,10 @@ fn answering() -> sea_orm::Select<node::Entity> {
     node::Entity::find().filter(Expr::exists(unheld))
 }
 
-/// Those of [`answering`] that have a lease.
-pub(super) fn live_and_answering(now: i64) -> Rows<(Uuid, String)> {
+/// Those of [`answering`] that have a lease, save the one who asks.
+pub(super) fn live_and_answering(all_but: NodeId, now: i64) -> Rows<(Uuid, String)> {
     answering()
+        .filter(node::Column::Id.ne(all_but.as_uuid()))
         .select_only()
         .columns([node::Column::Id, node::Column::Name])
         .filter(node::Column::FencedAt.is_null())
@@ -156,34 +162,42 @@ pub(super) fn forget_lives(now: i64) -> DeleteMany<node::Entity> {
 }
 
 /// Asks nodes, save those that this request has asked already.
-pub(super) fn ask_to_prune(
-    request: PruneId,
+pub(super) fn ask(
     asker: NodeId,
-    max_age: i64,
+    Request { id, order }: &Request,
     nodes: &[(NodeId, NodeName)],
-) -> InsertStatement {
-    use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, RequestId};
-    let columns = [RequestId, NodeId, NodeName, AskedBy, MaxAge];
+) -> Result<InsertStatement, StoreError> {
+    use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, Removal, RequestId};
+    let (max_age, removal) = match order {
+        Order::Prune { max_age } => (millis(*max_age), None),
+        // A version that does not know of removals takes it for a request to prune, which must then be of nothing.
+        Order::Remove(removal) => {
+            let removal = serde_json::to_string(removal).map_err(|error| StoreError::Refused(Arc::new(error)))?;
+            (i64::MAX, Some(removal))
+        }
+    };
+    let columns = [RequestId, NodeId, NodeName, AskedBy, MaxAge, Removal];
     let mut insert = Query::insert().into_table(prune_request::Entity).columns(columns).take();
     for (node, name) in nodes {
         insert.values_panic([
-            request.as_uuid().into(),
+            id.as_uuid().into(),
             node.as_uuid().into(),
             name.as_str().into(),
             asker.as_uuid().into(),
             max_age.into(),
+            removal.clone().into(),
         ]);
     }
     let asked = OnConflict::columns([RequestId, NodeId]).do_nothing_on([RequestId, NodeId]).to_owned();
-    insert.on_conflict(asked).take()
+    Ok(insert.on_conflict(asked).take())
 }
 
 /// What a node has not answered, of those who have a lease.
-pub(super) fn asked_to_prune(node: NodeId, now: i64) -> Rows<PruneRow> {
+pub(super) fn asked(node: NodeId, now: i64) -> Rows<RequestRow> {
     prune_request::Entity::find()
         .inner_join(node::Entity)
         .select_only()
-        .columns([prune_request::Column::RequestId, prune_request::Column::MaxAge])
+        .columns([prune_request::Column::RequestId, prune_request::Column::MaxAge, prune_request::Column::Removal])
         .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
         .filter(prune_request::Column::Pruned.is_null())
         .filter(node::Column::FencedAt.is_null())
@@ -192,15 +206,21 @@ pub(super) fn asked_to_prune(node: NodeId, now: i64) -> Rows<PruneRow> {
         .into_tuple()
 }
 
-pub(super) fn answer_prune(node: NodeId, request: PruneId, pruned: i64) -> UpdateMany<prune_request::Entity> {
+pub(super) fn answer(node: NodeId, request: RequestId, removed: i64) -> UpdateMany<prune_request::Entity> {
     prune_request::Entity::update_many()
-        .col_expr(prune_request::Column::Pruned, Expr::value(pruned))
+        .col_expr(prune_request::Column::Pruned, Expr::value(removed))
         .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
         .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
         .filter(prune_request::Column::Pruned.is_null())
 }
 
-pub(super) fn prune_answers(request: PruneId) -> Rows<PruneAnswerRow> {
+pub(super) fn withdraw(asker: NodeId, request: RequestId) -> DeleteMany<prune_request::Entity> {
+    prune_request::Entity::delete_many()
+        .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
+        .filter(prune_request::Column::AskedBy.eq(asker.as_uuid()))
+}
+
+pub(super) fn answers(request: RequestId) -> Rows<AnswerRow> {
     use prune_request::Column::{NodeId, NodeName, Pruned, RequestId};
     prune_request::Entity::find()
         .select_only()
@@ -310,8 +330,14 @@ pub(super) fn page(room: Uuid, after: &str, limit: u64) -> Rows<PresenceRow> {
         .into_tuple()
 }
 
+/// Those that have these resume tokens.
+pub(super) fn presences_by_session(hashes: Vec<SessionHash>) -> Rows<SessionRow> {
+    let hashes = hashes.iter().map(|hash| hash.as_bytes().to_vec());
+    presences().column(presence::Column::SessionHash).filter(presence::Column::SessionHash.is_in(hashes)).into_tuple()
+}
+
 /// Of one node, those that are not held, and with each the hash of its resume token.
-pub(super) fn unheld(node: NodeId, limit: u64) -> Rows<UnheldRow> {
+pub(super) fn unheld(node: NodeId, limit: u64) -> Rows<SessionRow> {
     presences()
         .column(presence::Column::SessionHash)
         .filter(presence::Column::NodeId.eq(node.as_uuid()))
@@ -330,63 +356,89 @@ pub(super) fn unheld_ids(node: NodeId, limit: u64) -> Rows<Uuid> {
         .into_tuple()
 }
 
-pub(super) fn in_room(room: Uuid, limit: u64) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::RoomId.eq(room)).limit(at_most(limit)).into_tuple()
+pub(super) fn orphans_in(room: Uuid, now: i64, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::RoomId.eq(room)).filter(nobodys(now)).limit(at_most(limit)).into_tuple()
 }
 
-pub(super) fn of_user(user: &UserId, limit: u64) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::UserId.eq(user.as_str())).limit(at_most(limit)).into_tuple()
+pub(super) fn orphans_of(user: &UserId, now: i64, limit: u64) -> Rows<PresenceRow> {
+    presences()
+        .filter(presence::Column::UserId.eq(user.as_str()))
+        .filter(nobodys(now))
+        .limit(at_most(limit))
+        .into_tuple()
 }
 
 pub(super) fn past_grace(now: i64, limit: u64) -> Rows<PresenceRow> {
     presences().filter(presence::Column::HeldUntil.lt(now)).limit(at_most(limit)).into_tuple()
 }
 
-/// Those last seen before `cut` that are held, or whose node is fenced or has no lease.
+/// Those last seen before `cut` that no live node answers for.
 pub(super) fn stale(now: i64, cut: i64, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(presence::Column::LastSeen.lt(cut)).filter(nobodys(now)).limit(at_most(limit)).into_tuple()
+}
+
+/// Presences that are held, or whose node is fenced or has no lease.
+fn nobodys(now: i64) -> Condition {
     let dead = node::Entity::find()
         .select_only()
         .column(node::Column::Id)
         .filter(Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now)))
         .into_query();
     // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
-    let nobodys =
-        Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead));
-    presences().filter(presence::Column::LastSeen.lt(cut)).filter(nobodys).limit(at_most(limit)).into_tuple()
+    Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
 }
 
 pub(super) fn delete_presences(ids: Vec<Uuid>) -> DeleteMany<presence::Entity> {
     presence::Entity::delete_many().filter(presence::Column::Id.is_in(ids))
 }
 
-pub(super) fn hold(ids: Vec<Uuid>, until: i64) -> UpdateMany<presence::Entity> {
+/// Holds presences of a life that is over, each for its own grace or else for `otherwise`. One that was resumed meanwhile is
+/// another node's, and not held.
+pub(super) fn hold_remains(of: NodeId, ids: Vec<Uuid>, now: i64, otherwise: i64) -> UpdateMany<presence::Entity> {
+    let until = Expr::col(presence::Column::Grace).if_null(otherwise).add(now);
     presence::Entity::update_many()
-        .col_expr(presence::Column::HeldUntil, Expr::value(until))
+        .col_expr(presence::Column::HeldUntil, until)
+        .filter(presence::Column::Id.is_in(ids))
+        .filter(presence::Column::NodeId.eq(of.as_uuid()))
+}
+
+/// Holds presences whose sockets were lost just now.
+pub(super) fn hold(ids: Vec<Uuid>, now: i64, grace: i64) -> UpdateMany<presence::Entity> {
+    presence::Entity::update_many()
+        .col_expr(presence::Column::HeldUntil, Expr::value(now.saturating_add(grace)))
+        .col_expr(presence::Column::LastSeen, Expr::value(now))
         .filter(presence::Column::Id.is_in(ids))
 }
 
 /// Inserts presences, or makes rows that are there the node's own: not held any more, and seen just now.
-pub(super) fn put(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
-    use presence::Column::{ChannelName, HeldUntil, Id, LastSeen, Meta, NodeId, UserId};
-    let taken =
-        OnConflict::column(Id).update_columns([ChannelName, UserId, Meta, NodeId, HeldUntil, LastSeen]).to_owned();
-    insert(rows, now).on_conflict(taken).take()
+pub(super) fn put(rows: &[In<Row>], now: i64) -> InsertStatement {
+    use presence::Column::{ChannelName, Grace, HeldUntil, Id, LastSeen, Meta, NodeId, SessionHash, UserId};
+    let columns = [ChannelName, UserId, Meta, NodeId, SessionHash, Grace, HeldUntil, LastSeen];
+    let taken = OnConflict::column(Id).update_columns(columns).to_owned();
+    insert(rows.iter().map(|(room, (presence, session))| (room, presence, session.as_ref())), now)
+        .on_conflict(taken)
+        .take()
 }
 
 /// Replaces the metas of rows that are there. It is spelt as an insert since no other statement takes many rows with a
 /// value each on every database; the conflict always occurs.
-pub(super) fn put_metas(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
+pub(super) fn put_metas(rows: &[In<Arc<Presence>>], now: i64) -> InsertStatement {
     let changed = OnConflict::column(presence::Column::Id).update_column(presence::Column::Meta).to_owned();
-    insert(rows, now).on_conflict(changed).take()
+    insert(rows.iter().map(|(room, presence)| (room, presence, None)), now).on_conflict(changed).take()
 }
 
-fn insert(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
-    use presence::Column::{ChannelName, HeldUntil, Id, JoinedAt, LastSeen, Meta, NodeId, RoomId, UserId};
+fn insert<'a>(
+    rows: impl Iterator<Item = (&'a Epoch, &'a Arc<Presence>, Option<&'a Session>)>,
+    now: i64,
+) -> InsertStatement {
+    use presence::Column::{
+        ChannelName, Grace, HeldUntil, Id, JoinedAt, LastSeen, Meta, NodeId, RoomId, SessionHash, UserId,
+    };
     let mut insert = Query::insert()
         .into_table(presence::Entity)
-        .columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil, JoinedAt, LastSeen])
+        .columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, SessionHash, Grace, HeldUntil, JoinedAt, LastSeen])
         .take();
-    for (room, presence) in rows {
+    for (room, presence, session) in rows {
         insert.values_panic([
             presence.id.as_uuid().into(),
             room.as_uuid().into(),
@@ -394,6 +446,8 @@ fn insert(rows: &[(Epoch, Arc<Presence>)], now: i64) -> InsertStatement {
             presence.user.as_ref().map(|user| user.as_str()).into(),
             presence.meta.as_str().into(),
             presence.node.as_uuid().into(),
+            session.map(|session| session.hash.as_bytes().to_vec()).into(),
+            session.map(|session| millis(session.grace)).into(),
             None::<i64>.into(),
             now.into(),
             now.into(),

@@ -1,20 +1,28 @@
 //! The steps that transactions are made of.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, prelude::Uuid};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, prelude::Uuid};
 
 use crate::{
     model::{Delta, Presence},
     name::{Epoch, NodeId, NodeName, PresenceId, RoomName},
+    session::SessionHash,
 };
 
 use super::{
-    super::{Batch, RoomCommit, StoreError, plan::Found},
+    super::{
+        Batch, RoomCommit, StoreError, millis,
+        plan::{Finds, Found, Row},
+    },
     chunk,
     error::store_error,
     row::{self, Place},
-    statement,
+    statement::{self, In},
 };
 
 /// A transaction that writes, and the moment at which it does.
@@ -89,16 +97,23 @@ impl Transaction {
         Ok(())
     }
 
-    /// Those of the presences that are there.
-    pub(super) async fn find(&self, ids: &[PresenceId]) -> Result<HashMap<PresenceId, Found>, StoreError> {
-        let mut there = HashMap::new();
+    /// Those of the presences that are there, and those that have one of the resume tokens.
+    pub(super) async fn find(&self, ids: &[PresenceId], sessions: &[SessionHash]) -> Result<Finds, StoreError> {
+        let mut finds = Finds::default();
         for ids in chunk::keys(&uuids(ids)) {
             for row in statement::presences_by_id(ids).all(&self.inner).await.map_err(store_error)? {
                 let found = row::found(row)?;
-                there.insert(found.presence.id, found);
+                finds.presences.insert(found.presence.id, found);
             }
         }
-        Ok(there)
+        for hashes in chunk::keys(sessions) {
+            for row in statement::presences_by_session(hashes).all(&self.inner).await.map_err(store_error)? {
+                let (found, session) = row::found_with_session(row)?;
+                finds.sessions.extend(session.map(|session| (session, found.presence.id)));
+                finds.presences.insert(found.presence.id, found);
+            }
+        }
+        Ok(finds)
     }
 
     pub(super) async fn delete(&self, ids: &[PresenceId]) -> Result<(), StoreError> {
@@ -108,23 +123,45 @@ impl Transaction {
         Ok(())
     }
 
-    pub(super) async fn put(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, rows: &[In<Row>]) -> Result<(), StoreError> {
         for rows in chunk::rows(rows) {
             self.inner.execute(&statement::put(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    pub(super) async fn put_metas(&self, rows: &[(Epoch, Arc<Presence>)]) -> Result<(), StoreError> {
+    pub(super) async fn put_metas(&self, rows: &[In<Arc<Presence>>]) -> Result<(), StoreError> {
         for rows in chunk::rows(rows) {
             self.inner.execute(&statement::put_metas(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    pub(super) async fn hold(&self, ids: &[PresenceId], until: i64) -> Result<(), StoreError> {
+    /// Holds presences whose sockets were lost just now, each for its grace.
+    pub(super) async fn hold(&self, held: Vec<(PresenceId, Duration)>) -> Result<(), StoreError> {
+        // Nearly always one.
+        let mut graces: BTreeMap<i64, Vec<Uuid>> = BTreeMap::new();
+        for (id, grace) in held {
+            graces.entry(millis(grace)).or_default().push(id.as_uuid());
+        }
+        for (grace, ids) in graces {
+            for ids in chunk::keys(&ids) {
+                statement::hold(ids, self.now, grace).exec(&self.inner).await.map_err(store_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds what a life that is over left, each for its own grace, or for `otherwise`.
+    pub(super) async fn hold_remains(
+        &self,
+        of: NodeId,
+        ids: &[PresenceId],
+        otherwise: Duration,
+    ) -> Result<(), StoreError> {
         for ids in chunk::keys(&uuids(ids)) {
-            statement::hold(ids, until).exec(&self.inner).await.map_err(store_error)?;
+            let hold = statement::hold_remains(of, ids, self.now, millis(otherwise));
+            hold.exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
     }
@@ -138,27 +175,46 @@ impl Transaction {
         Ok(())
     }
 
-    /// Removes presences, with one version for each room.
+    /// Removes presences, with one version for each room. One that was resumed, held or changed since it was read, by a
+    /// transaction that was under way then, is passed over.
     pub(super) async fn remove(&self, doomed: Vec<Found>) -> Result<Batch, StoreError> {
         let handled = doomed.len() as u64;
-        let ids: Vec<PresenceId> = doomed.iter().map(|found| found.presence.id).collect();
-        let mut left: HashMap<Epoch, Vec<Arc<Presence>>> = HashMap::new();
-        for Found { room, presence } in doomed {
-            left.entry(room).or_default().push(presence);
-        }
-        let mut epochs: Vec<Epoch> = left.keys().copied().collect();
+        let mut epochs: Vec<Epoch> = doomed.iter().map(|found| found.room).collect();
         epochs.sort_unstable();
-        let mut commits = Vec::with_capacity(epochs.len());
+        epochs.dedup();
+        let mut places = Vec::with_capacity(epochs.len());
         for ids in chunk::keys(&epochs.iter().map(Epoch::as_uuid).collect::<Vec<_>>()) {
             for row in statement::lock_rooms(ids).all(&self.inner).await.map_err(store_error)? {
-                let Place { room, epoch, version } = row::place(row)?;
-                let left = left.remove(&epoch).unwrap_or_default();
-                let delta = Delta { left, ..Delta::default() };
-                commits.push(RoomCommit { room, epoch, version: version.next(), delta });
+                places.push(row::place(row)?);
             }
         }
+        let mut ids: Vec<PresenceId> = doomed.iter().map(|found| found.presence.id).collect();
+        // From here on nobody changes these rooms. In SQLite nobody did since this transaction began.
+        let now = match self.inner.get_database_backend() {
+            DbBackend::Sqlite => None,
+            _ => Some(self.find(&ids, &[]).await?.presences),
+        };
+        let mut left: HashMap<Epoch, Vec<Arc<Presence>>> = HashMap::new();
+        for Found { room, presence } in doomed {
+            let same = |now: &HashMap<PresenceId, Found>| {
+                now.get(&presence.id).is_some_and(|found| found.presence == presence)
+            };
+            if now.as_ref().is_none_or(same) {
+                left.entry(room).or_default().push(presence);
+            }
+        }
+        ids.clear();
+        let mut bumped = Vec::with_capacity(left.len());
+        let mut commits = Vec::with_capacity(left.len());
+        for Place { room, epoch, version } in places {
+            let Some(left) = left.remove(&epoch) else { continue };
+            ids.extend(left.iter().map(|presence| presence.id));
+            bumped.push(epoch);
+            let delta = Delta { left, ..Delta::default() };
+            commits.push(RoomCommit::new(room, epoch, version.next(), delta));
+        }
         self.delete(&ids).await?;
-        self.bump(&epochs).await?;
+        self.bump(&bumped).await?;
         Ok(Batch { commits, handled })
     }
 

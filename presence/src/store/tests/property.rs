@@ -10,11 +10,12 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::{
+    ResumeToken,
     model::{Meta, Presence},
-    name::{ChannelName, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        Batch, MemoryStore, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomWrites, SqlStore, Store,
-        StoreError, Write,
+        self, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomWrites, Session, SqlStore,
+        Store, StoreError, Whom, Write,
     },
     testing::store::ManualClock,
 };
@@ -72,7 +73,12 @@ enum Request {
     Ask {
         node: usize,
         request: usize,
-        age: u64,
+        /// `None`: to remove user 0.
+        age: Option<u64>,
+    },
+    Withdraw {
+        node: usize,
+        request: usize,
     },
     Answer {
         node: usize,
@@ -87,18 +93,26 @@ enum Request {
 #[derive(Debug, Clone)]
 enum Change {
     Join { channel: u8, user: Option<u8>, meta: u8 },
+    Restore { channel: u8, user: Option<u8>, token: u8 },
+    Resume { channel: u8, user: Option<u8>, token: u8 },
+    Hold { channel: u8, grace: u64 },
     Leave { channel: u8 },
     Update { channel: u8, meta: u8 },
 }
 
 const NODES: usize = 3;
 const PRESENCES: usize = 6;
-const PRUNES: usize = 2;
+const REQUESTS: usize = 2;
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
             .prop_map(|(channel, user, meta)| Change::Join { channel, user, meta }),
+        2 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
+            .prop_map(|(channel, user, token)| Change::Restore { channel, user, token }),
+        4 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
+            .prop_map(|(channel, user, token)| Change::Resume { channel, user, token }),
+        3 => (0..4_u8, 0..20_u64).prop_map(|(channel, grace)| Change::Hold { channel, grace }),
         2 => (0..4_u8).prop_map(|channel| Change::Leave { channel }),
         2 => (0..4_u8, 0..3_u8).prop_map(|(channel, meta)| Change::Update { channel, meta }),
     ]
@@ -121,8 +135,11 @@ fn request() -> impl Strategy<Value = Request> {
         1 => (0..NODES).prop_map(|node| Request::PruneRooms { node }),
         1 => (0..NODES, 0..2_u8).prop_map(|(node, room)| Request::RemoveRoom { node, room }),
         1 => (0..NODES, 0..2_u8).prop_map(|(node, user)| Request::RemoveUser { node, user }),
-        2 => (0..NODES, 0..PRUNES, 0..60_u64).prop_map(|(node, request, age)| Request::Ask { node, request, age }),
-        2 => (0..NODES, 0..PRUNES, 0..9_u64).prop_map(|(node, request, pruned)| {
+        2 => (0..NODES, 0..REQUESTS, proptest::option::of(0..60_u64)).prop_map(|(node, request, age)| {
+            Request::Ask { node, request, age }
+        }),
+        1 => (0..NODES, 0..REQUESTS).prop_map(|(node, request)| Request::Withdraw { node, request }),
+        2 => (0..NODES, 0..REQUESTS, 0..9_u64).prop_map(|(node, request, pruned)| {
             Request::Answer { node, request, pruned }
         }),
         1 => (0..NODES).prop_map(|node| Request::Retire { node }),
@@ -135,7 +152,7 @@ type ById = BTreeMap<PresenceId, Arc<Presence>>;
 /// nobody promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Commits(BTreeMap<RoomName, (Version, [ById; 3])>),
+    Commits(BTreeMap<RoomName, (Version, [ById; 4])>),
     Nodes(Vec<NodeId>),
     Count(u64),
     Done,
@@ -159,7 +176,9 @@ impl From<&[RoomCommit]> for Answer {
         let by_id = |presences: &[Arc<Presence>]| presences.iter().map(|p| (p.id, p.clone())).collect();
         let commits = commits.iter().map(|commit| {
             let delta = &commit.delta;
-            (commit.room.clone(), (commit.version, [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p))))
+            let [joined, left, updated] = [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p));
+            let taken = commit.taken.iter().map(|taken| (taken.asked, taken.presence.clone())).collect();
+            (commit.room.clone(), (commit.version, [joined, left, updated, taken]))
         });
         Self::Commits(commits.collect())
     }
@@ -170,7 +189,7 @@ struct World {
     presences: Vec<PresenceId>,
     /// The current life of each node, and the one before.
     lives: Vec<NodeId>,
-    prunes: Vec<PruneId>,
+    requests: Vec<RequestId>,
     time: ManualClock,
 }
 
@@ -187,12 +206,12 @@ impl World {
         Self {
             presences: (0..PRESENCES).map(|_| PresenceId::random()).collect(),
             lives: (0..NODES * 2).map(|_| NodeId::random()).collect(),
-            prunes: (0..PRUNES).map(|_| PruneId::random()).collect(),
+            requests: (0..REQUESTS).map(|_| RequestId::random()).collect(),
             time: ManualClock::new(),
         }
     }
 
-    fn write(&self, node: usize, presence: usize, change: &Change) -> Write {
+    fn write(&self, node: usize, in_room: u8, presence: usize, change: &Change) -> Write {
         let id = self.presences[presence];
         let channel = |n: u8| ChannelName::new(format!("channel {n}")).unwrap();
         let meta = |n: u8| Meta::from_json(["{}", r#"{"n":1}"#, r#"{"n":"it's"}"#][usize::from(n)]).unwrap();
@@ -201,6 +220,20 @@ impl World {
                 let user = user.map(self::user);
                 let presence = Presence::new(id, channel(at), user, self.lives[node]);
                 Write::Join(Arc::new(Presence { meta: meta(says), ..presence }))
+            }
+            Change::Restore { channel: at, user, token } | Change::Resume { channel: at, user, token } => {
+                let user = user.map(self::user);
+                let token = ResumeToken::new(format!("{token:016}")).unwrap();
+                let hash = token.hash(&room(in_room), user.as_ref());
+                let session = Session { hash, grace: Duration::from_secs(10 * u64::from(at)) };
+                let presence = Arc::new(Presence::new(id, channel(at), user, self.lives[node]));
+                match change {
+                    Change::Restore { .. } => Write::Restore { presence, session },
+                    _ => Write::Resume { presence, session },
+                }
+            }
+            Change::Hold { channel: at, grace } => {
+                Write::Hold { id, channel: channel(at), grace: Duration::from_secs(grace) }
             }
             Change::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
             Change::Update { channel: at, meta: says } => {
@@ -221,7 +254,10 @@ impl World {
             Request::Commit { node, writes } => {
                 let rooms = writes.iter().map(|(name, changes)| RoomWrites {
                     room: room(*name),
-                    writes: changes.iter().map(|(presence, change)| self.write(*node, *presence, change)).collect(),
+                    writes: changes
+                        .iter()
+                        .map(|(presence, change)| self.write(*node, *name, *presence, change))
+                        .collect(),
                 });
                 told(store.commit(lives[*node], &rooms.collect::<Vec<_>>()).await)
             }
@@ -246,17 +282,25 @@ impl World {
             Request::Prune { node, age } => batch(store.prune(lives[*node], Duration::from_secs(*age), u64::MAX).await),
             Request::PruneRooms { node } => quiet(store.prune_rooms(lives[*node]).await.map(Answer::Count)),
             Request::RemoveRoom { node, room: name } => {
-                batch(store.remove_room(lives[*node], &room(*name), u64::MAX).await)
+                batch(store.remove(lives[*node], &Whom::Room(room(*name)), u64::MAX).await)
             }
             Request::RemoveUser { node, user: name } => {
-                batch(store.remove_user(lives[*node], &user(*name), u64::MAX).await)
+                batch(store.remove(lives[*node], &Whom::User(user(*name)), u64::MAX).await)
             }
             Request::Ask { node, request, age } => {
-                let asked = store.ask_to_prune(lives[*node], self.prunes[*request], Duration::from_secs(*age)).await;
+                let order = match age {
+                    Some(age) => Order::Prune { max_age: Duration::from_secs(*age) },
+                    None => Order::Remove(Removal { whom: Whom::User(user(0)), close: None }),
+                };
+                let asked = store.ask(lives[*node], &store::Request { id: self.requests[*request], order }).await;
                 quiet(asked.map(|()| Answer::Done))
             }
+            Request::Withdraw { node, request } => {
+                let withdrawn = store.withdraw(lives[*node], self.requests[*request]).await;
+                quiet(withdrawn.map(|()| Answer::Done))
+            }
             Request::Answer { node, request, pruned } => {
-                let answered = store.answer_prune(lives[*node], self.prunes[*request], *pruned).await;
+                let answered = store.answer(lives[*node], self.requests[*request], *pruned).await;
                 quiet(answered.map(|()| Answer::Done))
             }
             Request::Retire { node } => told(store.retire(lives[*node]).await),
@@ -269,8 +313,8 @@ impl World {
 struct Listed {
     rooms: Vec<(RoomName, Version, [u64; 4])>,
     nodes: Vec<NodeSummary>,
-    asked: Vec<Vec<PruneRequest>>,
-    answers: Vec<Vec<PruneAnswer>>,
+    asked: Vec<Vec<store::Request>>,
+    answers: Vec<Vec<store::Answer>>,
 }
 
 async fn list(world: &World, store: &dyn Store) -> Listed {
@@ -278,10 +322,10 @@ async fn list(world: &World, store: &dyn Store) -> Listed {
     let rooms = rooms.map(|room| (room.room, room.version, [room.users, room.anonymous, room.presences, room.held]));
     let (mut asked, mut answers) = (Vec::new(), Vec::new());
     for node in &world.lives {
-        asked.push(store.asked_to_prune(*node).await.unwrap());
+        asked.push(store.asked(*node).await.unwrap());
     }
-    for request in &world.prunes {
-        answers.push(store.prune_answers(*request).await.unwrap());
+    for request in &world.requests {
+        answers.push(store.answers(*request).await.unwrap());
     }
     Listed { rooms: rooms.collect(), nodes: store.nodes().await.unwrap(), asked, answers }
 }
@@ -295,11 +339,14 @@ struct Told {
 
 /// Adds what a store told, and checks that it says nothing twice or in vain.
 fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
-    for RoomCommit { room, version, delta, .. } in commits {
+    for commit in commits {
+        let RoomCommit { room, version, delta, taken, .. } = commit;
         let told = rooms.entry(room.clone()).or_default();
-        let step = u64::from(!delta.is_empty());
+        let step = u64::from(commit.is_new_version());
         assert_eq!(version.0, told.version.0 + step, "exactly one version for each change of {room}");
         told.version = *version;
+        let mut others = taken.iter().filter(|taken| delta.joined.iter().all(|one| one.id != taken.presence.id));
+        assert!(others.all(|taken| told.members.contains_key(&taken.presence.id)), "who is resumed was there");
         for presence in &delta.joined {
             let was = told.members.insert(presence.id, (presence.user.clone(), presence.meta.clone()));
             assert_eq!(was, None, "who is there does not join");

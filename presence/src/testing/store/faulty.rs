@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        Batch, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+        Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom,
     },
 };
 
@@ -188,28 +188,28 @@ impl<S: Store> Store for FaultyStore<S> {
         self.call(self.inner.prune_rooms(node)).await
     }
 
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
-        self.call(self.inner.remove_room(node, room, limit)).await
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
+        self.call(self.inner.remove(node, whom, limit)).await
     }
 
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
-        self.call(self.inner.remove_user(node, user, limit)).await
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
+        self.call(self.inner.ask(node, request)).await
     }
 
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
-        self.call(self.inner.ask_to_prune(node, request, max_age)).await
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        self.call(self.inner.asked(node)).await
     }
 
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
-        self.call(self.inner.asked_to_prune(node)).await
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
+        self.call(self.inner.answer(node, request, removed)).await
     }
 
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
-        self.call(self.inner.answer_prune(node, request, pruned)).await
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
+        self.call(self.inner.answers(request)).await
     }
 
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
-        self.call(self.inner.prune_answers(request)).await
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        self.call(self.inner.withdraw(node, request)).await
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

@@ -21,6 +21,7 @@ pub mod cleaning;
 pub mod life;
 pub mod listing;
 pub mod reading;
+pub mod resuming;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +44,8 @@ macro_rules! store_suite {
                 a_change_of_many_presences_is_one_version,
                 a_change_of_nothing_gives_no_version,
                 a_join_done_twice_is_one,
-                a_join_of_a_held_presence_takes_it_over,
+                a_join_of_a_held_presence_ends_its_hold,
+                a_join_takes_nothing_from_another_channel,
                 a_join_that_moves_a_presence_to_another_room_is_refused,
                 a_channel_speaks_for_one_presence_of_a_room,
                 a_channel_may_leave_and_join_anew_in_one_commit,
@@ -97,9 +99,35 @@ macro_rules! store_suite {
                 only_empty_rooms_are_pruned,
                 a_new_life_of_a_room_has_another_epoch_and_starts_over,
                 a_room_that_is_being_joined_stays,
+                a_removal_spares_presences_of_live_nodes,
                 a_room_is_removed_in_batches_and_stays_empty,
                 a_user_is_removed_from_every_room_with_one_version_each,
                 removing_a_user_works_in_batches_and_takes_what_is_held,
+            }
+            resuming {
+                a_lost_presence_is_held_for_its_grace_and_nobody_is_told,
+                a_hold_takes_the_right_presence_and_channel,
+                a_hold_done_again_is_one_hold,
+                who_is_held_is_not_pruned_before_its_grace_is_over,
+                who_returns_with_the_token_has_its_presence_again,
+                a_resume_done_twice_is_one,
+                one_who_comes_with_a_token_that_nobody_has_joins,
+                a_token_of_another_room_finds_nobody,
+                after_the_grace_the_token_is_that_of_a_new_presence,
+                after_a_leave_the_token_is_that_of_a_new_presence,
+                a_token_in_use_is_taken_over,
+                what_is_taken_from_a_live_socket_of_another_node_takes_a_version,
+                what_the_former_owner_does_late_is_nothing,
+                of_two_claimants_the_later_has_it,
+                two_claimants_at_once_agree_on_who_has_it,
+                a_restored_presence_keeps_its_token,
+                one_who_was_resumed_elsewhere_is_not_restored,
+                two_who_come_with_one_token_in_one_commit_are_refused,
+                a_presence_that_changes_hands_loses_its_token,
+                a_dead_nodes_resumable_presences_are_held_and_the_others_leave,
+                a_restart_holds_each_for_its_own_grace,
+                a_resume_ends_the_hold_of_a_restart,
+                a_thousand_return_in_one_commit,
             }
             reading {
                 a_room_that_is_not_there_has_no_snapshot,
@@ -118,6 +146,9 @@ macro_rules! store_suite {
                 a_request_ends_with_the_life_that_asked,
                 an_answer_outlives_the_node_that_gave_it,
                 a_fenced_life_does_not_answer,
+                a_removal_is_passed_on_as_it_was_asked,
+                one_who_asks_is_not_asked,
+                a_withdrawn_request_asks_nobody,
             }
             listing {
                 a_room_is_listed_with_who_is_in_it,
@@ -257,6 +288,7 @@ mod tests {
             include_str!("suite/life.rs"),
             include_str!("suite/listing.rs"),
             include_str!("suite/reading.rs"),
+            include_str!("suite/resuming.rs"),
         ];
         for source in modules {
             for statement in source.split("\npub async fn ").skip(1) {

@@ -11,10 +11,10 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, PruneId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        Batch, MemoryStore, NodeSummary, PruneAnswer, PruneRequest, Remains, RoomCommit, RoomSummary, RoomWrites,
-        Store, StoreError, Write,
+        Answer, Batch, MemoryStore, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store,
+        StoreError, Whom, Write,
     },
     testing::store::FaultyStore,
 };
@@ -38,6 +38,7 @@ struct Seen {
     commit_time: Duration,
     lose: usize,
     lose_registrations: usize,
+    lose_answers: usize,
     retire_time: Duration,
     clears_nobody: bool,
 }
@@ -104,6 +105,11 @@ impl Watched {
     /// The next `count` registrations are done, but say that the database is away.
     pub(crate) fn lose_registrations(&self, count: usize) {
         self.seen().lose_registrations = count;
+    }
+
+    /// The next `count` answers to what other nodes ask do not arrive.
+    pub(crate) fn lose_answers_to_requests(&self, count: usize) {
+        self.seen().lose_answers = count;
     }
 
     /// Nothing that a dead node left is cleared.
@@ -233,28 +239,31 @@ impl Store for Watched {
         self.faults.prune_rooms(node).await
     }
 
-    async fn remove_room(&self, node: NodeId, room: &RoomName, limit: u64) -> Result<Batch, StoreError> {
-        self.faults.remove_room(node, room, limit).await
+    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
+        self.faults.remove(node, whom, limit).await
     }
 
-    async fn remove_user(&self, node: NodeId, user: &UserId, limit: u64) -> Result<Batch, StoreError> {
-        self.faults.remove_user(node, user, limit).await
+    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
+        self.faults.ask(node, request).await
     }
 
-    async fn ask_to_prune(&self, node: NodeId, request: PruneId, max_age: Duration) -> Result<(), StoreError> {
-        self.faults.ask_to_prune(node, request, max_age).await
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        self.faults.asked(node).await
     }
 
-    async fn asked_to_prune(&self, node: NodeId) -> Result<Vec<PruneRequest>, StoreError> {
-        self.faults.asked_to_prune(node).await
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
+        if take_one(&mut self.seen().lose_answers) {
+            return Err(away());
+        }
+        self.faults.answer(node, request, removed).await
     }
 
-    async fn answer_prune(&self, node: NodeId, request: PruneId, pruned: u64) -> Result<(), StoreError> {
-        self.faults.answer_prune(node, request, pruned).await
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
+        self.faults.answers(request).await
     }
 
-    async fn prune_answers(&self, request: PruneId) -> Result<Vec<PruneAnswer>, StoreError> {
-        self.faults.prune_answers(request).await
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        self.faults.withdraw(node, request).await
     }
 
     async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {

@@ -1,15 +1,16 @@
-//! Asking nodes to prune, and what they answer.
+//! Asking nodes to prune or to remove, and what they answer.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
 use std::time::Duration;
 
 use crate::{
-    name::{NodeId, PruneId},
-    store::{PruneRequest, Remains, Store},
+    model::Close,
+    name::{NodeId, RequestId},
+    store::{Order, Remains, Removal, Request, Store, Whom},
 };
 
-use super::{super::ManualClock, LEASE, SECOND, crowd, is_fenced, let_die, node};
+use super::{super::ManualClock, LEASE, SECOND, crowd, is_fenced, let_die, node, room, user};
 
 const AGE: Duration = Duration::from_secs(60);
 
@@ -23,19 +24,23 @@ async fn nodes<const N: usize>(store: &dyn Store, names: [&str; N]) -> (NodeId, 
     (node(store, "asker").await, nodes)
 }
 
-async fn ask(store: &dyn Store, asker: NodeId, max_age: Duration) -> PruneId {
-    let request = PruneId::random();
-    store.ask_to_prune(asker, request, max_age).await.expect("it may ask");
-    request
+fn to_prune(id: RequestId, max_age: Duration) -> Request {
+    Request { id, order: Order::Prune { max_age } }
 }
 
-async fn asked(store: &dyn Store, node: NodeId) -> Vec<PruneRequest> {
-    store.asked_to_prune(node).await.expect("reading works")
+async fn ask(store: &dyn Store, asker: NodeId, max_age: Duration) -> RequestId {
+    let id = RequestId::random();
+    store.ask(asker, &to_prune(id, max_age)).await.expect("it may ask");
+    id
 }
 
-async fn answers(store: &dyn Store, request: PruneId) -> Vec<(String, Option<u64>)> {
-    let answers = store.prune_answers(request).await.expect("reading works");
-    answers.into_iter().map(|answer| (answer.name.into(), answer.pruned)).collect()
+async fn asked(store: &dyn Store, node: NodeId) -> Vec<Request> {
+    store.asked(node).await.expect("reading works")
+}
+
+async fn answers(store: &dyn Store, request: RequestId) -> Vec<(String, Option<u64>)> {
+    let answers = store.answers(request).await.expect("reading works");
+    answers.into_iter().map(|answer| (answer.name.into(), answer.removed)).collect()
 }
 
 pub async fn a_node_that_is_asked_to_prune_answers_once(store: &dyn Store, _: &ManualClock) {
@@ -43,13 +48,13 @@ pub async fn a_node_that_is_asked_to_prune_answers_once(store: &dyn Store, _: &M
     assert_eq!(asked(store, here).await, []);
     let request = ask(store, asker, AGE).await;
     assert_eq!(answers(store, request).await, [("here".into(), None), ("there".into(), None)]);
-    assert_eq!(asked(store, here).await, [PruneRequest { id: request, max_age: AGE }]);
-    store.answer_prune(here, request, 7).await.expect("it may answer");
-    store.answer_prune(here, request, 0).await.expect("the first answer may have been lost");
+    assert_eq!(asked(store, here).await, [to_prune(request, AGE)]);
+    store.answer(here, request, 7).await.expect("it may answer");
+    store.answer(here, request, 0).await.expect("the first answer may have been lost");
     assert_eq!(asked(store, here).await, []);
     assert_eq!(asked(store, there).await.len(), 1);
     assert_eq!(answers(store, request).await, [("here".into(), Some(7)), ("there".into(), None)]);
-    let nodes: Vec<_> = store.prune_answers(request).await.expect("reading works").iter().map(|a| a.node).collect();
+    let nodes: Vec<_> = store.answers(request).await.expect("reading works").iter().map(|a| a.node).collect();
     assert_eq!(nodes, [here, there]);
 }
 
@@ -57,8 +62,8 @@ pub async fn an_age_is_passed_on_to_the_millisecond(store: &dyn Store, _: &Manua
     let (asker, [here]) = nodes(store, ["here"]).await;
     for millis in [0, 1, 1_500, u64::from(u32::MAX)] {
         let request = ask(store, asker, Duration::from_millis(millis)).await;
-        assert_eq!(asked(store, here).await[0].max_age, Duration::from_millis(millis));
-        store.answer_prune(here, request, 0).await.expect("it may answer");
+        assert_eq!(asked(store, here).await, [to_prune(request, Duration::from_millis(millis))]);
+        store.answer(here, request, 0).await.expect("it may answer");
     }
 }
 
@@ -87,10 +92,10 @@ pub async fn only_live_nodes_that_answer_for_a_presence_are_asked(store: &dyn St
 pub async fn asking_again_asks_those_that_came_to_life_and_nobody_twice(store: &dyn Store, _: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
     let request = ask(store, asker, AGE).await;
-    store.answer_prune(here, request, 3).await.expect("it may answer");
+    store.answer(here, request, 3).await.expect("it may answer");
     let late = node(store, "late").await;
     let _ = crowd(store, late, "late", 1).await;
-    store.ask_to_prune(asker, request, AGE).await.expect("it may ask");
+    store.ask(asker, &to_prune(request, AGE)).await.expect("it may ask");
     assert_eq!(answers(store, request).await, [("here".into(), Some(3)), ("late".into(), None)]);
     assert_eq!(asked(store, here).await, []);
 }
@@ -100,9 +105,9 @@ pub async fn two_who_ask_at_once_get_answers_of_their_own(store: &dyn Store, _: 
     let other = node(store, "other asker").await;
     let first = ask(store, one, AGE).await;
     let second = ask(store, other, SECOND).await;
-    let requests = [PruneRequest { id: first, max_age: AGE }, PruneRequest { id: second, max_age: SECOND }];
+    let requests = [to_prune(first, AGE), to_prune(second, SECOND)];
     assert_eq!(asked(store, here).await, requests, "the oldest first");
-    store.answer_prune(here, second, 2).await.expect("it may answer");
+    store.answer(here, second, 2).await.expect("it may answer");
     assert_eq!(answers(store, first).await, [("here".into(), None)]);
     assert_eq!(answers(store, second).await, [("here".into(), Some(2))]);
     assert_eq!(store.retire(other).await.expect("it may retire"), []);
@@ -118,16 +123,16 @@ pub async fn a_request_ends_with_the_life_that_asked(store: &dyn Store, time: &M
     assert_eq!(asked(store, here).await, [], "its lease ran out");
     assert_eq!(store.fence(here).await.expect("it may judge"), []);
     assert_eq!(answers(store, request).await, [], "it is forgotten");
-    store.answer_prune(here, request, 1).await.expect("an answer that nobody waits for is nothing");
-    store.answer_prune(here, PruneId::random(), 1).await.expect("an answer that nobody waits for is nothing");
+    store.answer(here, request, 1).await.expect("an answer that nobody waits for is nothing");
+    store.answer(here, RequestId::random(), 1).await.expect("an answer that nobody waits for is nothing");
     assert_eq!(answers(store, request).await, []);
-    assert!(is_fenced(&store.ask_to_prune(asker, request, AGE).await, asker, false));
+    assert!(is_fenced(&store.ask(asker, &to_prune(request, AGE)).await, asker, false));
 }
 
 pub async fn an_answer_outlives_the_node_that_gave_it(store: &dyn Store, _: &ManualClock) {
     let (asker, [here, there]) = nodes(store, ["here", "there"]).await;
     let request = ask(store, asker, AGE).await;
-    store.answer_prune(here, request, 5).await.expect("it may answer");
+    store.answer(here, request, 5).await.expect("it may answer");
     for node in [here, there] {
         assert_eq!(store.retire(node).await.expect("it may retire").len(), 1);
     }
@@ -138,6 +143,40 @@ pub async fn a_fenced_life_does_not_answer(store: &dyn Store, time: &ManualClock
     let (asker, [dead]) = nodes(store, ["dead"]).await;
     let request = ask(store, asker, AGE).await;
     assert_eq!(let_die(store, time, asker).await, [dead]);
-    assert!(is_fenced(&store.answer_prune(dead, request, 1).await, dead, false));
+    assert!(is_fenced(&store.answer(dead, request, 1).await, dead, false));
     assert_eq!(answers(store, request).await, [("dead".into(), None)]);
+}
+
+pub async fn a_removal_is_passed_on_as_it_was_asked(store: &dyn Store, _: &ManualClock) {
+    let (asker, [here]) = nodes(store, ["here"]).await;
+    let close = Some(Close::new(4003, "it's \"over\""));
+    let removals =
+        [Removal { whom: Whom::User(user("ann")), close }, Removal { whom: Whom::Room(room("lobby")), close: None }];
+    for removal in removals {
+        let request = Request { id: RequestId::random(), order: Order::Remove(removal) };
+        store.ask(asker, &request).await.expect("it may ask");
+        assert_eq!(asked(store, here).await, std::slice::from_ref(&request));
+        store.answer(here, request.id, 4).await.expect("it may answer");
+        assert_eq!(answers(store, request.id).await, [("here".into(), Some(4))]);
+    }
+}
+
+pub async fn one_who_asks_is_not_asked(store: &dyn Store, _: &ManualClock) {
+    let (_, [here, there]) = nodes(store, ["here", "there"]).await;
+    let request = ask(store, here, AGE).await;
+    assert_eq!(asked(store, here).await, []);
+    assert_eq!(answers(store, request).await, [("there".into(), None)]);
+    assert_eq!(asked(store, there).await.len(), 1);
+}
+
+pub async fn a_withdrawn_request_asks_nobody(store: &dyn Store, _: &ManualClock) {
+    let (asker, [here]) = nodes(store, ["here"]).await;
+    let (request, other) = (ask(store, asker, AGE).await, ask(store, asker, SECOND).await);
+    store.withdraw(here, request).await.expect("it is another's, so nothing happens");
+    assert_eq!(asked(store, here).await.len(), 2);
+    store.withdraw(asker, request).await.expect("it may withdraw");
+    store.withdraw(asker, request).await.expect("what has ended is nothing");
+    assert_eq!(asked(store, here).await, [to_prune(other, SECOND)]);
+    store.answer(here, request, 1).await.expect("an answer that nobody waits for is nothing");
+    assert_eq!(answers(store, request).await, []);
 }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::{
     model::{Delta, Presence},
     name::Version,
-    store::{Remains, Store, StoreError, Write},
+    store::{Remains, Store, StoreError, Taken, Write},
 };
 
 use super::{
@@ -64,7 +64,7 @@ pub async fn a_join_done_twice_is_one(store: &dyn Store, _: &ManualClock) {
     assert_eq!(members(store, "lobby").await, (1, vec![a]));
 }
 
-pub async fn a_join_of_a_held_presence_takes_it_over(store: &dyn Store, time: &ManualClock) {
+pub async fn a_join_of_a_held_presence_ends_its_hold(store: &dyn Store, time: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let a = of_user(there, "a", "ann");
     let _ = change(store, there, "lobby", [join(&a)]).await;
@@ -73,16 +73,23 @@ pub async fn a_join_of_a_held_presence_takes_it_over(store: &dyn Store, time: &M
     assert_eq!(held.handled, 1);
     assert!(members(store, "lobby").await.1[0].held);
 
-    let back = Arc::new(Presence { channel: channel("b"), node: here, ..Presence::clone(&a) });
-    let resumed = change(store, here, "lobby", [join(&back)]).await;
-    assert_eq!((resumed.version, resumed.delta), (Version(1), Delta::default()), "nobody can tell");
-    assert_eq!(members(store, "lobby").await, (1, vec![back.clone()]));
-
-    let late = change(store, here, "lobby", [leave(&a)]).await;
-    assert!(late.delta.is_empty(), "the old channel speaks for it no more");
+    let back = Arc::new(Presence { node: here, ..Presence::clone(&a) });
+    let joined = change(store, here, "lobby", [join(&back)]).await;
+    assert_eq!((joined.version, joined.delta), (Version(1), Delta::default()), "nobody can tell");
     time.advance(LEASE * 2);
     assert_eq!(store.sweep(here, 10).await.expect("it may sweep").handled, 0, "it is not held any more");
     assert_eq!(members(store, "lobby").await, (1, vec![back]));
+}
+
+pub async fn a_join_takes_nothing_from_another_channel(store: &dyn Store, _: &ManualClock) {
+    let node = node(store, "here").await;
+    let a = anonymous(node, "a");
+    let _ = change(store, node, "lobby", [join(&a)]).await;
+    let other = Arc::new(Presence { channel: channel("b"), ..Presence::clone(&a) });
+    let joined = change(store, node, "lobby", [join(&other)]).await;
+    let theirs = Taken { asked: a.id, presence: a.clone(), moved: false };
+    assert_eq!((joined.version, joined.delta.len(), joined.taken), (Version(1), 0, vec![theirs]));
+    assert_eq!(members(store, "lobby").await, (1, vec![a]));
 }
 
 pub async fn a_join_that_moves_a_presence_to_another_room_is_refused(store: &dyn Store, _: &ManualClock) {

@@ -8,12 +8,12 @@ use futures_util::future::join;
 
 use crate::{
     name::{NodeId, PresenceId, Version},
-    store::{Batch, Remains, Store},
+    store::{Batch, Remains, Store, Whom},
 };
 
 use super::{
-    super::ManualClock, LEASE, SECOND, anonymous, change, crowd, join as joins, leave, members, node, of_user, room,
-    user,
+    super::ManualClock, LEASE, SECOND, anonymous, change, crowd, join as joins, leave, let_die, members, node, of_user,
+    room, user,
 };
 
 const AGE: Duration = Duration::from_secs(60);
@@ -189,7 +189,25 @@ pub async fn a_room_that_is_being_joined_stays(store: &dyn Store, _: &ManualCloc
     }
 }
 
-pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, _: &ManualClock) {
+pub async fn a_removal_spares_presences_of_live_nodes(store: &dyn Store, time: &ManualClock) {
+    let [here, there, dead] = [node(store, "here").await, node(store, "there").await, node(store, "dead").await];
+    time.advance(LEASE);
+    for live in [here, there] {
+        store.renew(live, LEASE).await.expect("it lives");
+    }
+    time.advance(SECOND);
+    for (life, name) in [(here, "1"), (there, "2"), (dead, "3")] {
+        let _ = change(store, life, "lobby", [joins(&of_user(life, name, "ann"))]).await;
+    }
+    for whom in [Whom::User(user("ann")), Whom::Room(room("lobby"))] {
+        let batch = store.remove(here, &whom, 10).await.expect("it may remove");
+        assert!(batch.commits.iter().flat_map(|commit| &commit.delta.left).all(|left| left.node == dead));
+    }
+    let stay: Vec<_> = members(store, "lobby").await.1.iter().map(|presence| presence.node).collect();
+    assert_eq!(stay, [here, there], "only these can tell their sockets");
+}
+
+pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, time: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let mut all = crowd(store, here, "lobby", 3).await;
     let theirs = of_user(there, "theirs", "ann");
@@ -197,8 +215,10 @@ pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, _: 
     all.push(theirs);
     let _ = crowd(store, here, "bar", 2).await;
     let mut left = Vec::new();
+    let judge = node(store, "judge").await;
+    let _ = let_die(store, time, judge).await;
     for (handled, version) in [(3, Some(3)), (1, Some(4)), (0, None)] {
-        let batch = store.remove_room(here, &room("lobby"), 3).await.expect("it may remove");
+        let batch = store.remove(judge, &Whom::Room(room("lobby")), 3).await.expect("it may remove");
         let versions: Vec<_> = batch.commits.iter().map(|commit| commit.version.0).collect();
         assert_eq!((batch.handled, versions), (handled, Vec::from_iter(version)));
         left.extend(batch.commits.into_iter().flat_map(|commit| commit.delta.left));
@@ -209,24 +229,26 @@ pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, _: 
     assert_eq!(members(store, "lobby").await, (4, Vec::new()));
     assert!(store.load(&room("lobby")).await.expect("loading works").is_some(), "the room is there to be joined");
     assert_eq!(members(store, "bar").await.1.len(), 2);
-    let nowhere = store.remove_room(here, &room("nowhere"), 3).await.expect("it may remove");
+    let nowhere = store.remove(judge, &Whom::Room(room("nowhere")), 3).await.expect("it may remove");
     assert_eq!(nowhere, Batch::default());
 }
 
-pub async fn a_user_is_removed_from_every_room_with_one_version_each(store: &dyn Store, _: &ManualClock) {
+pub async fn a_user_is_removed_from_every_room_with_one_version_each(store: &dyn Store, time: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     for (name, node) in [("lobby", here), ("bar", there)] {
         let two = ["1", "2"].map(|channel| of_user(node, channel, "ann"));
         let other = of_user(node, "3", "Ann");
         let _ = change(store, node, name, two.iter().chain([&other, &anonymous(node, "4")]).map(joins)).await;
     }
-    let mut batch = store.remove_user(here, &user("ann"), 10).await.expect("it may remove");
+    let (judge, ann) = (node(store, "judge").await, Whom::User(user("ann")));
+    let _ = let_die(store, time, judge).await;
+    let mut batch = store.remove(judge, &ann, 10).await.expect("it may remove");
     batch.commits.sort_unstable_by(|a, b| a.room.cmp(&b.room));
     let told: Vec<_> = batch.commits.iter().map(|c| (c.room.as_str(), c.version.0, c.delta.left.len())).collect();
     assert_eq!((batch.handled, told), (4, vec![("bar", 2, 2), ("lobby", 2, 2)]));
     assert_eq!(store.rooms_of(&user("ann")).await.expect("reading works"), []);
     assert_eq!(members(store, "lobby").await.1.len(), 2);
-    assert_eq!(store.remove_user(here, &user("ann"), 10).await.expect("it may remove"), Batch::default());
+    assert_eq!(store.remove(judge, &ann, 10).await.expect("it may remove"), Batch::default());
 }
 
 pub async fn removing_a_user_works_in_batches_and_takes_what_is_held(store: &dyn Store, time: &ManualClock) {
@@ -237,7 +259,7 @@ pub async fn removing_a_user_works_in_batches_and_takes_what_is_held(store: &dyn
     let held = store.clear(later, former, Remains::HoldAll(AGE), u64::MAX).await.expect("it may clear");
     assert_eq!(held.handled, 5);
     for handled in [2, 2, 1, 0] {
-        assert_eq!(store.remove_user(later, &user("ann"), 2).await.expect("it may remove").handled, handled);
+        assert_eq!(store.remove(later, &Whom::User(user("ann")), 2).await.expect("it may remove").handled, handled);
     }
     time.advance(AGE * 2);
     assert_eq!(store.sweep(later, 10).await.expect("it may sweep"), Batch::default());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{
     name::{NodeId, NodeName},
-    store::{Remains, Store},
+    store::{Remains, Store, Whom},
 };
 
 use super::{
@@ -140,8 +140,8 @@ pub async fn a_fenced_life_can_not_write(store: &dyn Store, time: &ManualClock) 
         assert!(is_fenced(&store.sweep(dead, 10).await, dead, false));
         assert!(is_fenced(&store.prune(dead, Duration::ZERO, 10).await, dead, false));
         assert!(is_fenced(&store.prune_rooms(dead).await, dead, false));
-        assert!(is_fenced(&store.remove_room(dead, &room("lobby"), 10).await, dead, false));
-        assert!(is_fenced(&store.remove_user(dead, &user("ann"), 10).await, dead, false));
+        assert!(is_fenced(&store.remove(dead, &Whom::Room(room("lobby")), 10).await, dead, false));
+        assert!(is_fenced(&store.remove(dead, &Whom::User(user("ann")), 10).await, dead, false));
         assert_eq!(members(store, "lobby").await, before);
     }
 }

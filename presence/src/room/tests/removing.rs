@@ -1,0 +1,154 @@
+//! Removing a user or a room on purpose, on every node that uses the database.
+
+use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, room, secs, settle, user};
+use crate::{
+    Error,
+    clock::Clock,
+    config::ConfigBuilder,
+    model::Close,
+    name::NodeName,
+    room::message::ToConnection,
+    store::{MemoryStore, Order, Removal, Request, Store, Whom},
+};
+
+fn quick() -> ConfigBuilder {
+    config().lease(secs(3)).sweep_interval(secs(1)).reconcile_interval(secs(2))
+}
+
+async fn three() -> [Node; 3] {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let start = async |name| node_on(&database, name, quick()).await;
+    [start("here").await, start("there").await, start("yonder").await]
+}
+
+/// Of which rooms the consumer was told that its presence was removed, and how its socket was to be closed.
+fn removals(client: &Client) -> Vec<(String, Option<Close>)> {
+    let removal = |message| match message {
+        ToConnection::Removed { room, close } => Some((room.as_str().to_owned(), close)),
+        _ => None,
+    };
+    client.told().into_iter().filter_map(removal).collect()
+}
+
+#[actix::test]
+async fn a_user_is_removed_on_every_node_and_joins_nowhere_again() {
+    // The socket of another process took the removal for a mistake, and joined again.
+    let [here, there, yonder] = three().await;
+    let (mut changes, mut others, mut last) = (here.changes(), there.changes(), yonder.changes());
+    let (ann, bob) = (here.member("ann").await, here.member("bob").await);
+    let (ann2, ann3) = (there.member("ann").await, there.client("ann"));
+    ann3.join(&room("bar")).await.unwrap();
+    let cid = yonder.member("cid").await;
+    pass(secs(3)).await;
+    for changes in [&mut changes, &mut others, &mut last] {
+        heard(changes);
+    }
+    assert_eq!(here.remove_user(&user("ann"), None).await.unwrap(), 3);
+    pass(secs(10)).await;
+    assert_eq!((bob.sees(), cid.sees()), (vec!["bob".to_owned(), "cid".into()], bob.sees()));
+    assert_eq!((here.rows(lobby()).await, here.rows(&room("bar")).await), (bob.sees(), Vec::new()));
+    assert_eq!(heard(&mut changes), ["-[ann]"]);
+    assert_eq!(heard(&mut others), ["-[ann]", "-[ann]"]);
+    assert_eq!(heard(&mut last), Vec::<String>::new(), "each event fires where the change was made");
+    let told = |room: &str| vec![(room.to_owned(), None)];
+    assert_eq!([removals(&ann), removals(&ann2), removals(&ann3)], [told("lobby"), told("lobby"), told("bar")]);
+    ann2.join(lobby()).await.unwrap();
+    pass(secs(5)).await;
+    assert_eq!(bob.sees(), ["ann", "bob", "cid"], "it may come back");
+}
+
+#[actix::test]
+async fn a_room_is_removed_on_every_node_and_its_sockets_are_closed_with_code_and_reason() {
+    let [here, there, _] = three().await;
+    let (ann, crowd) = (here.member("ann").await, there.crowd(20).await);
+    crowd[0].join(&room("bar")).await.unwrap();
+    let close = Close::new(4003, "it is late");
+    assert_eq!(here.remove_room(lobby(), Some(close.clone())).await.unwrap(), 21);
+    settle().await;
+    for one in crowd.iter().chain([&ann]) {
+        assert_eq!(removals(one), [("lobby".to_owned(), Some(close.clone()))]);
+    }
+    pass(secs(10)).await;
+    assert_eq!((here.rows(lobby()).await, here.rows(&room("bar")).await), (Vec::new(), vec!["u0".to_owned()]));
+}
+
+#[actix::test]
+async fn a_node_that_has_nobody_to_remove_answers_all_the_same() {
+    let [here, there, _] = three().await;
+    let (_ann, _bob) = (here.member("ann").await, there.member("bob").await);
+    assert_eq!(here.remove_user(&user("zoe"), None).await.unwrap(), 0);
+    assert_eq!(here.remove_room(&room("nowhere"), None).await.unwrap(), 0);
+    assert_eq!(here.rows(lobby()).await, ["ann", "bob"]);
+}
+
+#[actix::test]
+async fn presences_that_nobody_answers_for_are_removed_by_the_one_who_asks() {
+    let [here, there, _] = three().await;
+    let _crowd = there.crowd(3).await;
+    // Its next life holds what it left.
+    let later = node_on(here.store.database(), "there", quick()).await;
+    settle().await;
+    let mut changes = here.changes();
+    assert_eq!(here.remove_room(lobby(), None).await.unwrap(), 3);
+    assert_eq!((heard(&mut changes), here.rows(lobby()).await), (vec!["-[u0 u1 u2]".to_owned()], Vec::new()));
+    drop(later);
+}
+
+#[actix::test]
+async fn a_node_that_does_not_answer_is_named_and_does_nothing_later() {
+    let [here, there, yonder] = three().await;
+    let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
+    let _bob = yonder.member("bob").await;
+    let before = here.rooms.now();
+    // It renews its lease, but never looks for requests.
+    let deaf = there.store.database().clone();
+    there.store.faults.hang();
+    let life = there.node().unwrap();
+    let alive = async {
+        loop {
+            deaf.renew(life, secs(3)).await.unwrap();
+            tokio::time::sleep(ms(500)).await;
+        }
+    };
+    let name = user("ann");
+    let removed = tokio::select! {
+        removed = here.remove_user(&name, None) => removed,
+        () = alive => unreachable!(),
+    };
+    let silent = vec![NodeName::new("there").unwrap()];
+    assert!(matches!(&removed, Err(Error::Unanswered { nodes, removed: 1 }) if *nodes == silent), "{removed:?}");
+    assert_eq!(removed.unwrap_err().to_string(), "node `there` did not answer in time");
+    assert!(here.rooms.now().since(before) < secs(5));
+    there.store.faults.release();
+    pass(secs(10)).await;
+    assert_eq!((removals(&ann2), here.rows(lobby()).await), (vec![], vec!["ann".to_owned(), "bob".into()]));
+}
+
+#[actix::test]
+async fn an_answer_that_is_lost_is_given_again_and_who_came_since_stays() {
+    let [here, there, _] = three().await;
+    let ann = there.member("ann").await;
+    let (asker, life) = (here.node().unwrap(), there.node().unwrap());
+    let order = Order::Remove(Removal { whom: Whom::User(user("ann")), close: None });
+    let request = Request { id: crate::name::RequestId::random(), order };
+    here.store.database().ask(asker, &request).await.unwrap();
+    there.store.lose_answers_to_requests(1);
+    pass(ms(1100)).await;
+    assert_eq!(removals(&ann).len(), 1);
+    assert_eq!(there.store.database().asked(life).await.unwrap().len(), 1, "it could not answer");
+    ann.join(lobby()).await.unwrap();
+    pass(secs(3)).await;
+    let answers = here.store.database().answers(request.id).await.unwrap();
+    assert_eq!(answers.iter().map(|answer| answer.removed).collect::<Vec<_>>(), [Some(1)]);
+    assert_eq!((removals(&ann).len(), here.rows(lobby()).await), (0, vec!["ann".to_owned()]));
+}
+
+#[actix::test]
+async fn a_code_that_may_not_be_sent_removes_nobody() {
+    let [here, ..] = three().await;
+    let _ann = here.member("ann").await;
+    let removed = here.remove_user(&user("ann"), Some(Close::new(1005, ""))).await;
+    assert!(matches!(removed, Err(Error::CloseCode { code: 1005 })));
+    assert_eq!(here.rows(lobby()).await, ["ann"]);
+}

@@ -1,0 +1,192 @@
+//! Resume tokens: by which a client that lost its socket proves that a presence is its own.
+//!
+//! A token is a secret of its client's. Nothing here shows it, and nothing outside of this process's memory holds it: the
+//! database has a hash of the room, the user and the token, which tells nobody the token and fits no other room or user.
+
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use sha2::{Digest, Sha256};
+
+use crate::name::{RoomName, UserId};
+
+/// The fewest characters of a [`ResumeToken`].
+pub const MIN_TOKEN_CHARS: usize = 16;
+/// The most characters of a [`ResumeToken`].
+pub const MAX_TOKEN_CHARS: usize = 128;
+
+/// Why a text is not a resume token. It does not hold the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// It has fewer than [`MIN_TOKEN_CHARS`] or more than [`MAX_TOKEN_CHARS`] characters.
+    #[error("a resume token has {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters, not {chars}")]
+    Length {
+        /// How many it has.
+        chars: usize,
+    },
+    /// It holds another character than `A–Z a–z 0–9 _ -`.
+    #[error("a resume token holds none but the characters `A-Z a-z 0-9 _ -` (character {at})")]
+    Character {
+        /// Which one, counted from 0.
+        at: usize,
+    },
+}
+
+/// The secret by which a client takes its presence over after it lost its socket: 16 to 128 of the characters
+/// `A–Z a–z 0–9 _ -`, made at random by the client. One who knows the token and acts as its user is taken for its client.
+///
+/// ```
+/// use presence::ResumeToken;
+///
+/// let token = ResumeToken::new("3q2-7wAAAAB_5fE9Yd0T1w")?;
+/// assert_eq!(format!("{token:?}"), "ResumeToken(..)");
+/// assert!(ResumeToken::new("too short").is_err());
+/// # Ok::<(), presence::TokenError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ResumeToken(Arc<str>);
+
+impl ResumeToken {
+    /// Checks `text` and makes it a token.
+    ///
+    /// # Errors
+    /// [`TokenError`], which says the rule that `text` breaks.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, TokenError> {
+        let text = text.as_ref();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if let Some(at) = text.chars().position(|c| !allowed(c)) {
+            return Err(TokenError::Character { at });
+        }
+        if !(MIN_TOKEN_CHARS..=MAX_TOKEN_CHARS).contains(&text.len()) {
+            return Err(TokenError::Length { chars: text.len() });
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// What is kept of the token for a presence of `user`, or of nobody, in `room`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "sockets do not bring tokens yet"))]
+    pub(crate) fn hash(&self, room: &RoomName, user: Option<&UserId>) -> SessionHash {
+        let mut hash = Sha256::new();
+        hash.update(b"presence session\0");
+        // Names hold no control characters, so no two triples look alike.
+        hash.update(room.as_str());
+        hash.update(if user.is_some() { b"\0u" } else { b"\0a" });
+        hash.update(user.map_or("", UserId::as_str));
+        hash.update(b"\0");
+        hash.update(&*self.0);
+        SessionHash(hash.finalize().into())
+    }
+}
+
+impl fmt::Debug for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResumeToken(..)")
+    }
+}
+
+impl FromStr for ResumeToken {
+    type Err = TokenError;
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for ResumeToken {
+    type Error = TokenError;
+    fn try_from(text: String) -> Result<Self, TokenError> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<&str> for ResumeToken {
+    type Error = TokenError;
+    fn try_from(text: &str) -> Result<Self, TokenError> {
+        Self::new(text)
+    }
+}
+
+/// What is kept of a resume token: a SHA-256 of the room, the user or nobody, and the token.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionHash([u8; 32]);
+
+impl SessionHash {
+    /// The hash with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionHash(..)")
+    }
+}
+
+/// By what a presence can be resumed, and how long it is held once its socket is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// Of its room, its user and the token of its client.
+    pub hash: SessionHash,
+    /// How long the presence is held.
+    pub grace: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
+
+    #[test]
+    fn a_token_has_16_to_128_characters() {
+        for (chars, good) in [(0, false), (15, false), (16, true), (128, true), (129, false)] {
+            let made = ResumeToken::new("x".repeat(chars));
+            assert_eq!(made.is_ok(), good, "{chars}");
+            assert!(good || made == Err(TokenError::Length { chars }));
+        }
+    }
+
+    #[test]
+    fn a_token_holds_letters_digits_underscores_and_hyphens_alone() {
+        assert!(ResumeToken::new("AZaz09_-AZaz09_-").is_ok());
+        for bad in ['.', ' ', '+', '/', '=', '~', 'é', '\0', '%'] {
+            let made = ResumeToken::new(format!("{TOKEN}{bad}"));
+            assert_eq!(made, Err(TokenError::Character { at: 16 }), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn neither_a_token_nor_its_hash_is_shown() {
+        let token = ResumeToken::new(TOKEN).unwrap();
+        let hash = token.hash(&RoomName::new("a").unwrap(), None);
+        assert_eq!(format!("{token:?} {hash:?}"), "ResumeToken(..) SessionHash(..)");
+        assert!(!format!("{:?}", ResumeToken::new(format!("{TOKEN}!")).unwrap_err()).contains(TOKEN));
+    }
+
+    #[test]
+    fn another_room_user_or_token_has_another_hash() {
+        let room = |name: &str| RoomName::new(name).unwrap();
+        let user = |name: &str| UserId::new(name).unwrap();
+        let token = |text: &str| ResumeToken::new(text).unwrap();
+        let hashes = [
+            token(TOKEN).hash(&room("a"), None),
+            token(TOKEN).hash(&room("b"), None),
+            token(TOKEN).hash(&room("a"), Some(&user("a"))),
+            token(TOKEN).hash(&room("a"), Some(&user("b"))),
+            token(&format!("{TOKEN}x")).hash(&room("a"), None),
+            token(&format!("{TOKEN}x")).hash(&room("a"), Some(&user("a"))),
+            token(TOKEN).hash(&room("au"), None),
+            token(TOKEN).hash(&room("a"), Some(&user(TOKEN))),
+        ];
+        let distinct: std::collections::HashSet<_> = hashes.iter().collect();
+        assert_eq!(distinct.len(), hashes.len());
+        assert_eq!(token(TOKEN).hash(&room("a"), None), hashes[0]);
+    }
+}

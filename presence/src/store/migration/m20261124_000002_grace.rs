@@ -1,0 +1,33 @@
+//! How long each presence is held, and resume tokens that are found without a look at the room.
+//!
+//! The hash of a token is of the room as well, so it stands alone: those of many rooms are looked up in one statement.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::DbBackend;
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[derive(DeriveIden)]
+enum Presences {
+    Table,
+    SessionHash,
+    Grace,
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let grace = ColumnDef::new(Presences::Grace).big_integer().take();
+        manager.alter_table(Table::alter().table(Presences::Table).add_column(grace).take()).await?;
+        let old = Index::drop().name("presences_room_session").table(Presences::Table).to_owned();
+        manager.drop_index(old).await?;
+        let mut session = Index::create().name("presences_session").table(Presences::Table).take();
+        session.col(Presences::SessionHash).unique();
+        if manager.get_database_backend() != DbBackend::MySql {
+            session.and_where(Expr::col(Presences::SessionHash).is_not_null());
+        }
+        manager.create_index(session.take()).await
+    }
+}

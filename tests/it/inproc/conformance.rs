@@ -1,0 +1,45 @@
+//! What the ancestor's users rely on, over real sockets: statements about what a client sends and gets, and about threads.
+//!
+//! The comment above a test names the statement of `tests/conformance.txt`. Those that need no network are in the module
+//! `conformance` at the top.
+
+mod connecting;
+mod decorators;
+mod receiver;
+mod threads;
+
+use super::host::{Host, room};
+use crate::support::frame::Frame as Heard;
+use crate::support::socket::{Socket as Client, Upgrade};
+use actix_web::{HttpRequest, HttpResponse, web};
+use presence::name::{ChannelName, UserId};
+use presence::{Consumer, Rooms};
+
+/// A server whose `/chat` is served by consumers that `make` makes for each request.
+fn serving<C: Consumer>(make: fn(&HttpRequest) -> C) -> impl Fn(&mut web::ServiceConfig) + Send + Sync + 'static {
+    move |services| {
+        let serve = move |req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>| async move {
+            let user = req.query_string().strip_prefix("user=").and_then(|name| UserId::new(name).ok());
+            let answer: HttpResponse = presence::Upgrade::new(&rooms).user(user).start(make(&req), &req, body).await;
+            answer
+        };
+        services.route("/chat/{room}", web::get().to(serve));
+    }
+}
+
+/// Opens a socket that must be accepted.
+async fn open(host: &Host, path: &str) -> Client {
+    Upgrade::to(path).open(host.address).await.unwrap_or_else(|response| panic!("{path} was refused: {response:?}"))
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::new(name).unwrap()
+}
+
+/// The next frame, which is a text.
+async fn text(client: &mut Client) -> String {
+    match client.next().await {
+        Heard::Text(text) => text,
+        frame => panic!("a text, not {frame:?}"),
+    }
+}
