@@ -165,6 +165,8 @@ fn pool(connections: u32) -> SqlitePoolOptions {
     PoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(PATIENCE)
+        // An outage is logged once, by those who know that it is one.
+        .acquire_slow_threshold(Duration::MAX)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
