@@ -88,9 +88,10 @@ fn silent(nodes: &[String], wait: &str) -> String {
 }
 
 impl Failure {
-    const fn code(&self) -> u8 {
+    fn code(&self) -> u8 {
         match self {
             Self::Url(_) => USAGE,
+            Self::Store(error @ StoreError::Unavailable(_)) if is_no_database(error) => FAILED,
             Self::Store(StoreError::Unavailable(_)) => UNAVAILABLE,
             Self::Store(_) | Self::NotMigrated | Self::Io(_) => FAILED,
             Self::Silent { .. } => SILENT,
@@ -100,14 +101,25 @@ impl Failure {
 }
 
 fn complain(failure: &Failure) -> ExitCode {
-    let _ = writeln!(io::stderr(), "error: {}", reasons(failure));
+    let absent = root(failure).to_string().contains("unable to open database file");
+    let hint = if absent { "; is the path right? `presence migrate` makes a database" } else { "" };
+    let _ = writeln!(io::stderr(), "error: {}{hint}", reasons(failure));
     code(failure.code())
 }
 
-/// An error and its causes, save those that it tells itself.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
-    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
+/// An error and what it comes from, without the layers between.
+fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
+    let (text, cause) = (error.to_string(), root(error).to_string());
+    if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+}
+
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    std::iter::successors(Some(error), |error| (*error).source()).last().unwrap_or(error)
+}
+
+/// Whether the file is something else. A node waits for it to be mended; one who typed its name wants to know.
+fn is_no_database(error: &StoreError) -> bool {
+    root(error).to_string().contains("file is not a database")
 }
 
 async fn obey(args: &Args) -> Result<(), Failure> {

@@ -1,8 +1,11 @@
 //! What can be tuned, with its defaults and its bounds.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 /// A setting that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,12 +99,54 @@ choice! { Notify: "list" => List, "events" => Events, "diff" => Diff, "silent" =
 choice! { OnStale: "close" => Close, "keep" => Keep; "it must be `close` or `keep`" }
 choice! { Durability: "committed" => Committed, "relaxed" => Relaxed; "it must be `committed` or `relaxed`" }
 
-/// A setting as it stands in a file or in the environment.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Number(u64),
-    Text(String),
+/// A setting as it stands in a file or in the environment. What it is not is told with its name, so anything is taken here.
+#[derive(Debug)]
+struct Written(String);
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyWritten)
+    }
+}
+
+struct AnyWritten;
+
+impl<'de> Visitor<'de> for AnyWritten {
+    type Value = Written;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a setting")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Written, E> {
+        Ok(Written(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Written, E> {
+        Ok(Written(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Written, E> {
+        Ok(Written(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Written, E> {
+        Ok(Written(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Written, E> {
+        Ok(Written(value.to_string()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Written, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Written("[…]".to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Written, A::Error> {
+        while table.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Written("{…}".to_owned()))
+    }
 }
 
 fn read<T: Setting>(field: &'static str, written: &str) -> Result<T, ConfigError> {
@@ -129,6 +174,10 @@ macro_rules! config {
         #[serde(try_from = "ConfigBuilder")]
         pub struct Config { $($field: $type,)* }
 
+        /// The names of all settings.
+        #[cfg(test)]
+        const SETTINGS: &[&str] = &[$(stringify!($field)),*];
+
         impl Config {
             $($(#[$doc])* #[must_use] pub const fn $field(&self) -> $type { self.$field })*
         }
@@ -148,8 +197,7 @@ macro_rules! config {
 
             fn try_from(draft: Draft) -> Result<Self, ConfigError> {
                 let mut builder = Self::default();
-                $(if let Some(written) = draft.$field {
-                    let text = match written { Written::Number(number) => number.to_string(), Written::Text(text) => text };
+                $(if let Some(Written(text)) = draft.$field {
                     builder.$field = Some(read(stringify!($field), &text)?);
                 })*
                 Ok(builder)
@@ -283,7 +331,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the first setting that cannot be read or does not hold, its value and the rule.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::builder().overlay(|name| std::env::var(name).ok())?.build()
+        // One that is no text is looked at too, and refused by its name.
+        let lookup = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self::builder().overlay(lookup)?.build()
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -337,68 +387,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_default_that_depends_on_another_setting_follows_it() {
-        let config = Config::builder().max_age(secs(4)).build().unwrap();
-        assert_eq!((config.touch_flush_interval(), config.grace()), (secs(1), secs(4)));
-        assert_eq!(Config::default().grace(), secs(10));
-    }
-
-    #[test]
-    fn a_grace_longer_than_max_age_is_refused_by_name_value_and_rule() {
-        let error = Config::builder().grace(secs(61)).build().unwrap_err();
-        assert_eq!(error.to_string(), "setting `grace` is 1m 1s, but it must not be longer than `max_age`");
-    }
-
-    fn from_pairs(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let find = |name: &str| Some(pairs.iter().find(|(known, _)| *known == name)?.1.to_owned());
-        Config::builder().overlay(find)?.build()
-    }
-
-    #[test]
-    fn every_door_leads_to_the_same_settings() {
-        let built = Config::builder().max_age(secs(30)).notify(Notify::List).room_threads(2).build().unwrap();
-        let file = r#"{"max_age": "30s", "notify": "list", "room_threads": 2}"#;
-        assert_eq!(serde_json::from_str::<Config>(file).unwrap(), built);
-        let environment =
-            [("PRESENCE_MAX_AGE", "30s"), ("PRESENCE_NOTIFY", "list"), ("PRESENCE_ROOM_THREADS", "2"), ("OTHER", "x")];
-        assert_eq!(from_pairs(&environment).unwrap(), built);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_refused_by_name_value_and_rule() {
-        let refused = |pair| from_pairs(&[pair]).unwrap_err().to_string();
-        assert_eq!(
-            refused(("PRESENCE_MAX_AGE", "soon")),
-            "setting `max_age` is `soon`, but it must be a time with its unit, such as `30s`, `250ms` or `1m 30s`"
-        );
-        assert_eq!(
-            refused(("PRESENCE_OUTBOX_FRAMES", "-1")),
-            "setting `outbox_frames` is `-1`, but it must be a whole number"
-        );
-        assert_eq!(
-            refused(("PRESENCE_ON_STALE", "Close")),
-            "setting `on_stale` is `Close`, but it must be `close` or `keep`"
-        );
-    }
-
-    #[test]
-    fn a_file_is_checked_as_a_whole_and_a_misspelt_setting_is_refused() {
-        let error = |file: &str| serde_json::from_str::<Config>(file).unwrap_err().to_string();
-        assert!(
-            error(r#"{"max_age": "1s", "grace": "2s"}"#).contains("`grace` is 2s"),
-            "{}",
-            error(r#"{"max_age": "1s", "grace": "2s"}"#)
-        );
-        assert!(error(r#"{"maxage": "1s"}"#).contains("unknown field `maxage`"));
-        assert!(error(r#"{"max_age": 30}"#).contains("its unit"));
-    }
-
-    #[test]
-    fn a_time_of_nothing_needs_no_unit() {
-        assert_eq!(from_pairs(&[("PRESENCE_GRACE", "0")]).unwrap().grace(), Duration::ZERO);
-    }
-}
+mod tests;

@@ -25,6 +25,13 @@ pub enum Error {
     /// have happened; a leave will happen as soon as the database is back. It is safe to repeat.
     #[error("the presence store is unavailable")]
     StoreUnavailable(#[source] Option<StoreError>),
+    /// More changes wait for the database than may, because it is away or too slow for what is asked of it. Nothing happened,
+    /// and it is safe to repeat, later. Leaves are never refused so.
+    #[error("more than {limit} changes wait for the presence store")]
+    Overloaded {
+        /// The setting `max_pending_writes`.
+        limit: usize,
+    },
     /// The database refuses this very request. Nothing happened, and repeating it will not help.
     #[error("the presence store refused the request")]
     StoreRefused(#[source] StoreError),
@@ -55,6 +62,12 @@ pub enum Error {
     /// The socket is closed or closing. Nothing happened.
     #[error("the socket is closed")]
     SocketClosed,
+    /// This is no header, or not one that an application may add to the answer to a handshake. Nothing happened.
+    #[error("`{name}` cannot be added to the headers of a handshake's answer")]
+    Header {
+        /// The header.
+        name: String,
+    },
     /// No endpoint may send a Close with this code. Nothing happened.
     #[error("{code} is not a close code that may be sent")]
     CloseCode {
@@ -108,7 +121,11 @@ impl Error {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::StoreUnavailable(_) | Self::RoomFailed { .. } | Self::ShuttingDown | Self::Unanswered { .. }
+            Self::StoreUnavailable(_)
+                | Self::Overloaded { .. }
+                | Self::RoomFailed { .. }
+                | Self::ShuttingDown
+                | Self::Unanswered { .. }
         )
     }
 }

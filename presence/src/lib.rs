@@ -46,7 +46,7 @@
 //!
 //! # Map
 //! - You write a [`Consumer`], which acts through its [`Socket`]; [`Upgrade`] turns a request into one.
-//! - You ask [`Rooms`], or send [`Members`], [`Users`], [`Count`], [`IsHere`], [`RoomsOf`] or [`Subscribe`] to its
+//! - You ask [`Rooms`], or send [`Members`], [`Users`], [`Count`], [`Add`], [`Remove`], [`Subscribe`] and so on to its
 //!   [address](Rooms::addr).
 //! - [`PruningSupervisor`] must run, and [`on_connect`] should be set.
 //! - [`Config`] is what you tune. A [`store::SqlStore`] keeps rooms and presences, a [`store::MemoryStore`] forgets them with
@@ -86,8 +86,9 @@ pub use model::{Close, Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};
 pub use room::{
     Counts, Event, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, close_code,
+    command::{Add, LeaveAll, Remove, RemoveRoom, RemoveUser, Touch},
     pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
-    query::{Count, IsHere, Members, RoomsOf, Subscribe, Users},
+    query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},
 };
 pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
 pub use signal::{PresenceChange, PresenceChanged};

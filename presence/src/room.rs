@@ -3,6 +3,7 @@
 pub(crate) mod actor;
 pub(crate) mod channel;
 pub mod close_code;
+pub(crate) mod command;
 pub(crate) mod event;
 mod handle;
 pub(crate) mod hub;
@@ -242,7 +243,8 @@ impl Rooms {
     }
 
     /// The actor that answers [`Members`](crate::Members), [`Users`](crate::Users), [`Count`](crate::Count) and the
-    /// other messages about rooms, and takes on [`Subscribe`](crate::Subscribe).
+    /// other messages about rooms, carries out [`Add`](crate::Add), [`Remove`](crate::Remove) and the other calls of this
+    /// handle, and takes on [`Subscribe`](crate::Subscribe).
     #[must_use]
     pub fn addr(&self) -> Addr<RoomsActor> {
         self.0.front.clone()

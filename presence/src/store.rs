@@ -362,7 +362,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError>;
 
     /// Removes up to `limit` presences that no live node answers for (they are held, or their node's lease ran out) and
-    /// that were last seen more than `max_age` ago.
+    /// that were last seen more than `max_age` ago. Those of the node that asks are its own to judge, also if its lease ran
+    /// out: the clock of the database may have jumped.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.

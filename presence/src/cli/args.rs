@@ -56,10 +56,10 @@ pub(super) enum Command {
     ///
     /// Every live node is asked to prune its own, which it judges by its own clock, and is waited for; presences that no live
     /// node answers for are removed by this command, by the database's clock.
-    #[command(visible_alias = "prune-presence")]
+    #[command(visible_alias = "prune-presence", aliases = ["prune_presences", "prune_presence"])]
     PrunePresences {
         /// The age that is too old
-        #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = duration, default_value = "60s")]
+        #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = duration, default_value = "60s", allow_hyphen_values = true)]
         age: Duration,
         /// How long to wait for live nodes to answer, and for those whose lease ran out to return. Nodes look for requests
         /// once in a sweep interval, which is 2s unless set otherwise
@@ -67,7 +67,7 @@ pub(super) enum Command {
         wait: Duration,
     },
     /// Removes the rooms that nobody is in
-    #[command(visible_alias = "prune-room")]
+    #[command(visible_alias = "prune-room", aliases = ["prune_rooms", "prune_room"])]
     PruneRooms,
     /// Follows who joins, leaves and changes, until it is stopped
     ///
@@ -98,8 +98,12 @@ impl Args {
 }
 
 /// A time with its unit; 0 needs none.
-fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
-    if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) }
+fn duration(text: &str) -> Result<Duration, Box<dyn std::error::Error + Send + Sync>> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        negative if negative.starts_with('-') => Err("a time is not negative; 0 is the shortest".into()),
+        text => Ok(humantime::parse_duration(text)?),
+    }
 }
 
 fn interval(text: &str) -> Result<Duration, Box<dyn std::error::Error + Send + Sync>> {

@@ -19,8 +19,8 @@ use super::{
     },
 };
 
-/// How much of a meta a table shows.
-const META_COLUMNS: usize = 60;
+/// How much of a meta, or of a name, a table shows.
+const COLUMNS: usize = 60;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Rooms {
@@ -63,7 +63,7 @@ impl Report for Rooms {
             let Room { room, version, users, anonymous, presences, held, .. } = room;
             let numbers = [*users, *anonymous, *presences, *held, version.0].map(|number| number.to_string());
             let [users, anonymous, presences, held, version] = numbers;
-            [room.to_string(), users, anonymous, presences, held, version]
+            [name(room.as_str()), users, anonymous, presences, held, version]
         };
         table(medium, columns, self.rooms.iter().map(row))
     }
@@ -98,6 +98,11 @@ struct PresenceOf {
 
 fn one_line<S: Serializer>(meta: &Meta, serializer: S) -> Result<S::Ok, S::Error> {
     OneLine(meta).serialize(serializer)
+}
+
+/// A name as a table shows it.
+fn name(text: &str) -> String {
+    shortened(text, COLUMNS).into_owned()
 }
 
 /// The roster of a room as of one moment, and where the room stood. Nobody is in a room that is not there.
@@ -138,12 +143,12 @@ impl Report for Members {
         let rows = self.members.iter().flat_map(|MemberOf { user, presences }| {
             presences.iter().map(move |PresenceOf { id, channel, node, node_id, held, meta }| {
                 [
-                    user.as_ref().map_or_else(|| "(anonymous)".to_owned(), ToString::to_string),
-                    node.as_ref().map_or_else(|| node_id.to_string(), ToString::to_string),
+                    user.as_ref().map_or_else(|| "(anonymous)".to_owned(), |user| name(user.as_str())),
+                    node.as_ref().map_or_else(|| node_id.to_string(), |node| name(node.as_str())),
                     if *held { "held" } else { "here" }.to_owned(),
                     id.to_string(),
                     channel.to_string(),
-                    shortened(&OneLine(meta).to_string(), META_COLUMNS).into_owned(),
+                    shortened(&OneLine(meta).to_string(), COLUMNS).into_owned(),
                 ]
             })
         });
@@ -175,7 +180,7 @@ impl Report for Users {
         if self.users.is_empty() {
             return "no users\n".to_owned();
         }
-        let row = |UserOf { user, presences }: &UserOf| [user.to_string(), presences.to_string()];
+        let row = |UserOf { user, presences }: &UserOf| [name(user.as_str()), presences.to_string()];
         table(medium, [Text("USER"), Number("PRESENCES")], self.users.iter().map(row))
     }
 }

@@ -3,7 +3,7 @@
 use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
 
 use actix::{Actor, Addr, AsyncContext, Context};
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web::Payload};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, http::header::HeaderMap, web::Payload};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -54,6 +54,13 @@ pub struct Upgrade {
     user: Option<UserId>,
     authenticate: Option<Authenticate>,
     origins: Origins,
+}
+
+/// What a consumer says in accepting a socket.
+#[derive(Debug, Default)]
+pub(crate) struct Accepted {
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) headers: HeaderMap,
 }
 
 /// Finds out who a request is from.
@@ -149,12 +156,15 @@ impl Upgrade {
         // If the client goes while it waits, this future is dropped, and the connection learns that there is no response.
         let body = Outbound { outbox, connection: connection.recipient() };
         let accepted = decision.await.unwrap_or_else(|_| Err(Error::other("the consumer's task is gone")));
-        let subprotocol = match accepted {
-            Ok(subprotocol) => subprotocol,
+        let Accepted { subprotocol, headers } = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => return refuse(&error),
         };
         match handshake(req, &[]) {
             Ok(mut response) => {
+                for header in headers {
+                    response.append_header(header);
+                }
                 if let Some(subprotocol) = subprotocol {
                     if is_offered(req, &subprotocol) {
                         response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
@@ -175,7 +185,7 @@ impl Upgrade {
         consumer: C,
         req: &HttpRequest,
         payload: Payload,
-        decided: oneshot::Sender<Result<Option<String>>>,
+        decided: oneshot::Sender<Result<Accepted>>,
     ) -> (Addr<Connection>, Rc<Outbox>) {
         let Self { rooms, user, .. } = self;
         let config = rooms.config();
@@ -206,6 +216,7 @@ impl Upgrade {
                 connection: ctx.address(),
                 arrived: Cell::new(None),
                 subprotocol: std::cell::RefCell::new(None),
+                headers: std::cell::RefCell::default(),
             });
             Connection::new(Parts {
                 rooms: rooms.clone(),
@@ -261,7 +272,7 @@ fn refuse(error: &Error) -> HttpResponse {
         Error::Denied { status, reason } if status.is_client_error() || status.is_server_error() => {
             HttpResponse::build(*status).body(reason.clone())
         }
-        Error::StoreUnavailable(_) | Error::RoomFailed { .. } | Error::ShuttingDown => {
+        Error::StoreUnavailable(_) | Error::Overloaded { .. } | Error::RoomFailed { .. } | Error::ShuttingDown => {
             HttpResponse::ServiceUnavailable()
                 .insert_header((header::RETRY_AFTER, RETRY_AFTER))
                 .body("presence is unavailable; come back later")

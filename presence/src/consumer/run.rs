@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     connection::Connection,
+    endpoint::Accepted,
     inbox::{Inbox, Job},
 };
 
@@ -80,7 +81,7 @@ pub(crate) async fn run<C: Consumer>(
     mut consumer: C,
     mut socket: Socket,
     inbox: Rc<Inbox>,
-    decided: oneshot::Sender<Result<Option<String>>>,
+    decided: oneshot::Sender<Result<Accepted>>,
 ) {
     let connection = socket.connection.clone();
     let _done = Done(connection.clone());
@@ -99,7 +100,7 @@ async fn connect<C: Consumer>(
     consumer: &mut C,
     socket: &mut Socket,
     inbox: &Inbox,
-    decided: oneshot::Sender<Result<Option<String>>>,
+    decided: oneshot::Sender<Result<Accepted>>,
 ) -> bool {
     let limit = socket.rooms.config().handshake_timeout();
     // The client is gone, or this node ends: nobody waits for what `connect` will say.
@@ -112,7 +113,9 @@ async fn connect<C: Consumer>(
     };
     let outcome = call_unless(given_up, limit, async { consumer.connect(socket).await }).await;
     let answer = match outcome {
-        Outcome::Done => Ok(socket.subprotocol.take()),
+        Outcome::Done => {
+            Ok(Accepted { subprotocol: socket.subprotocol.take(), headers: std::mem::take(socket.headers.get_mut()) })
+        }
         Outcome::Failed(error) => Err(error),
         Outcome::Panicked => Err(Error::other("the consumer panicked in `connect`")),
         Outcome::TooLong => Err(Error::other("the consumer took longer than `handshake_timeout` to connect")),

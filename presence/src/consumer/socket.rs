@@ -8,6 +8,7 @@ use std::{
 };
 
 use actix::Addr;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     CloseCode, Error, Outgoing, Result, Rooms,
@@ -34,6 +35,7 @@ pub struct Socket {
     /// When the frame arrived that is being handled.
     pub(crate) arrived: Cell<Option<Tick>>,
     pub(crate) subprotocol: RefCell<Option<String>>,
+    pub(crate) headers: RefCell<HeaderMap>,
 }
 
 impl fmt::Debug for Socket {
@@ -73,13 +75,27 @@ impl Socket {
         *self.subprotocol.borrow_mut() = Some(subprotocol.into());
     }
 
+    /// Adds a header to the answer to the handshake, such as a cookie. It is only noted, as in [`accept`](Self::accept); of a
+    /// socket that is turned away nothing is answered but the status and the reason.
+    ///
+    /// # Errors
+    /// [`Error::Header`] if it is no header, or one that is not the application's to set. Nothing happens then.
+    pub fn accept_header(&self, name: &str, value: &str) -> Result<()> {
+        let header =
+            HeaderName::try_from(name).ok().filter(|name| !is_ours(name)).zip(HeaderValue::try_from(value).ok());
+        let (name, value) = header.ok_or_else(|| Error::Header { name: name.to_owned() })?;
+        self.headers.borrow_mut().append(name, value);
+        Ok(())
+    }
+
     /// Joins a room: adds a presence, makes it a member of the room's group, and tells the others. Resolves when the
     /// presence is durable and the socket's first frame is on its way. A socket that is in the room is touched, and told
     /// nothing new. If this is dropped before it resolves, the socket is not in the room.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] (it is not in the room; repeat later), [`Error::TooManyRooms`], [`Error::NoSupervisor`],
-    /// [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`], [`Error::SocketClosed`].
+    /// [`Error::StoreUnavailable`] or [`Error::Overloaded`] (it is not in the room; repeat later), [`Error::TooManyRooms`],
+    /// [`Error::NoSupervisor`], [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`],
+    /// [`Error::SocketClosed`].
     pub async fn join(&self, room: &RoomName) -> Result<()> {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
@@ -107,7 +123,7 @@ impl Socket {
     /// Replaces the meta of the presence in a room. One that is equal changes nothing and tells nobody.
     ///
     /// # Errors
-    /// [`Error::NotInRoom`]; [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.
+    /// [`Error::NotInRoom`]; [`Error::Overloaded`] (nothing happened); [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.
     pub async fn update(&self, room: &RoomName, meta: Meta) -> Result<()> {
         self.channel.update(&self.rooms, room, meta).await
     }
@@ -194,4 +210,10 @@ impl Closer {
         let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
         self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason: reason.into() });
     }
+}
+
+/// Whether the handshake, or the connection, depends on this header.
+fn is_ours(name: &HeaderName) -> bool {
+    let ours = [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+    ours.contains(name) || name.as_str().starts_with("sec-websocket-")
 }

@@ -88,6 +88,11 @@ impl<J> Notices<J> {
         self.schedule(now);
     }
 
+    /// Whether somebody waits for a first frame.
+    pub(crate) const fn somebody_waits(&self) -> bool {
+        !self.joiners.is_empty()
+    }
+
     /// Those for whom `left` holds went before they had their first frame.
     pub(crate) fn forget(&mut self, left: impl FnMut(&mut J) -> bool) -> Vec<J> {
         self.joiners.extract_if(.., left).collect()

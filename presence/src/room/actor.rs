@@ -27,7 +27,7 @@ use crate::{
 
 use super::{
     Rooms,
-    message::{Reply, ToHub, ToRoom, Told},
+    message::{Reply, Said, ToHub, ToRoom, Told},
     presence::ToPresence,
     state::State,
 };
@@ -147,9 +147,13 @@ impl RoomActor {
             ToRoom::Leave { id, channel, reply } => self.leave(id, channel, reply, ctx),
             ToRoom::Update { id, channel, meta, reply } => self.update(id, channel, meta, reply, ctx),
             ToRoom::Send { frames, pressure } => {
+                self.state.said(|| Said::Frames(frames.clone()));
                 self.to_hubs(|room| ToHub::Send { room, frames: frames.clone(), pressure: pressure.clone() });
             }
-            ToRoom::Event(event) => self.to_hubs(|room| ToHub::Event { room, event: event.clone() }),
+            ToRoom::Event(event) => {
+                self.state.said(|| Said::Event(event.clone()));
+                self.to_hubs(|room| ToHub::Event { room, event: event.clone() });
+            }
             ToRoom::Read(reader) => {
                 self.used = self.rooms.now();
                 self.state.readers.push_back(reader);
@@ -179,6 +183,11 @@ impl RoomActor {
             }
             ToRoom::Report(report) => self.reported(report, ctx),
             ToRoom::Tick => self.prune_stale(ctx),
+            ToRoom::TellTouches => {
+                for (id, local) in &self.state.locals {
+                    self.rooms.writer().touch(*id, local.touch.seen());
+                }
+            }
             #[cfg(any(test, feature = "testing"))]
             ToRoom::Panic => panic!("a room was told to fail"),
             #[cfg(test)]
@@ -214,7 +223,9 @@ impl RoomActor {
         let recovering = self.reports.is_some() || !self.state.known;
         if !recovering {
             let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
-            if renew || self.state.due().is_some_and(|due| due <= now) {
+            // As much as may wait for a client is kept for those who join, and no more.
+            let full = self.state.kept() >= self.rooms.config().outbox_frames();
+            if renew || full || self.state.due().is_some_and(|due| due <= now) {
                 self.state.flush(now, &self.name, &self.rooms);
             }
         }

@@ -26,7 +26,7 @@ use crate::{
 
 use super::{
     close_code,
-    message::{HubRef, Joiner, Report, RoomFlush, ToConnection, ToHub, ToRoom},
+    message::{HubRef, Joiner, Report, RoomFlush, Said, ToConnection, ToHub, ToRoom},
     outbox::{Filling, Outbox},
     touch::Touch,
 };
@@ -284,7 +284,7 @@ fn watch_later(clock: &Clock, ctx: &mut Context<HubActor>) -> Tick {
 impl Sockets {
     /// News for those who are members, then first frames for those who join.
     fn flush(&mut self, flush: &mut RoomFlush, number: u64) {
-        let RoomFlush { room: name, announced, news, first, renew, joiners } = flush;
+        let RoomFlush { room: name, announced, news, first, renew, joiners, meanwhile } = flush;
         let room =
             self.rooms.entry(name.clone()).or_insert_with(|| Room { announced: *announced, members: HashMap::new() });
         for member in room.members.values_mut().filter(|member| member.had < number) {
@@ -298,16 +298,22 @@ impl Sockets {
             }
         }
         room.announced = *announced;
-        while let Some(Joiner { presence, touch, replies, .. }) = joiners.pop() {
+        while let Some(Joiner { presence, touch, replies, before, .. }) = joiners.pop() {
             self.served += 1;
             // A socket that is gone has left, or is about to; its leave is on its way to the room.
             if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
-                let outbox = Rc::clone(&socket.outbox);
+                let (outbox, connection) = (Rc::clone(&socket.outbox), Rc::clone(&socket.connection));
                 let member = Member { socket, touch, had: number, presence: presence.clone() };
                 room.members.insert(presence.channel.clone(), member);
                 if let Some(first) = &*first {
                     let (shared, tail) = first.pieces(presence.id);
                     outbox.push_first(shared, tail);
+                }
+                for said in meanwhile.iter().skip(before) {
+                    match said {
+                        Said::Frames(frames) => outbox.push(frames, None),
+                        Said::Event(event) => connection.do_send(ToConnection::Event(event.clone())),
+                    }
                 }
             }
             replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));

@@ -117,6 +117,8 @@ pub(crate) enum ToRoom {
     Report(Report),
     /// Look at what is due.
     Tick,
+    /// Tell the writer when each presence of this node was last seen: the node is about to end. Then look at what is due.
+    TellTouches,
     /// Fail, to show that it does no harm.
     #[cfg(any(test, feature = "testing"))]
     Panic,
@@ -189,6 +191,15 @@ pub(crate) struct RoomFlush {
     pub(crate) first: Option<FirstFrame>,
     pub(crate) renew: bool,
     pub(crate) joiners: Vec<Joiner>,
+    /// What was said in the room while they waited.
+    pub(crate) meanwhile: Arc<[Said]>,
+}
+
+/// What was said in a room: to the clients of its members, or to their consumers.
+#[derive(Debug, Clone)]
+pub(crate) enum Said {
+    Frames(Frames),
+    Event(Arc<Event>),
 }
 
 /// One who waits for its first frame.
@@ -198,6 +209,8 @@ pub(crate) struct Joiner {
     pub(crate) presence: Arc<Presence>,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
+    /// How much of what is said meanwhile was said before it joined.
+    pub(crate) before: usize,
 }
 
 /// Said to a connection.

@@ -72,7 +72,8 @@ impl Rooms {
             let sockets = self.0.config.close_timeout().min(SHUTDOWN / 2);
             let _ = tokio::time::timeout(sockets, self.0.sockets.subscribe().wait_for(|open| *open == 0)).await;
             // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
-            self.names().iter().for_each(|room| self.tell_running(room, ToRoom::Tick));
+            self.0.writer.hurry();
+            self.names().iter().for_each(|room| self.tell_running(room, ToRoom::TellTouches));
             let _ = tokio::time::timeout(SHUTDOWN / 4, self.settled()).await;
             // From here on nothing may be refused to the node and make it begin another life.
             self.stop_supervisor().await;

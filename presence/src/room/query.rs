@@ -1,4 +1,5 @@
-//! Messages by which any actor of the application reads rooms and subscribes to their changes.
+//! Messages by which any actor of the application reads rooms and subscribes to their changes. Those that change rooms are in
+//! [`command`](super::command).
 
 use std::sync::Weak;
 
@@ -13,7 +14,7 @@ use crate::{
 
 use super::{Counts, Inner, Rooms};
 
-/// Answers messages about rooms. Its address is [`Rooms::addr`]; it lives as long as the rooms.
+/// Answers messages about rooms and carries out those that change them. Its address is [`Rooms::addr`]; it lives as long as the rooms.
 ///
 /// ```
 /// # use presence::{Config, PruningSupervisor, Rooms, Users, name::{NodeName, RoomName}, store::MemoryStore};
@@ -36,7 +37,7 @@ impl RoomsActor {
         Self { rooms }
     }
 
-    fn rooms(&self) -> Result<Rooms> {
+    pub(super) fn rooms(&self) -> Result<Rooms> {
         self.rooms.upgrade().map(Rooms).ok_or(Error::ShuttingDown)
     }
 }
@@ -93,6 +94,23 @@ impl Handler<Count> for RoomsActor {
     fn handle(&mut self, Count { room }: Count, _: &mut Self::Context) -> Self::Result {
         let rooms = self.rooms();
         Box::pin(async move { rooms?.count(&room).await })
+    }
+}
+
+/// Asks for [`Rooms::anonymous_count`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<usize>")]
+pub struct AnonymousCount {
+    /// The room.
+    pub room: RoomName,
+}
+
+impl Handler<AnonymousCount> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, AnonymousCount { room }: AnonymousCount, _: &mut Self::Context) -> Self::Result {
+        let rooms = self.rooms();
+        Box::pin(async move { rooms?.anonymous_count(&room).await })
     }
 }
 

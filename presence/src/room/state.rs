@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     Rooms,
-    message::{HubRef, Joiner, Reply, RoomFlush, ToHub, ToRoom},
+    message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
     presence::PresenceActor,
     touch::Touch,
     wire,
@@ -104,6 +104,8 @@ pub(crate) struct State {
     pub(crate) held: VecDeque<ToRoom>,
     /// The hubs whose members must be told everything anew.
     pub(crate) renew: HashSet<usize>,
+    /// What was said since the first of those who wait for their first frame joined: they get it after that.
+    meanwhile: Vec<Said>,
 }
 
 impl State {
@@ -121,7 +123,34 @@ impl State {
             readers: VecDeque::new(),
             held: VecDeque::new(),
             renew: HashSet::new(),
+            meanwhile: Vec::new(),
         }
+    }
+
+    /// A presence is here, and its socket is owed its first frame, and what is said until then.
+    pub(crate) fn joined(
+        &mut self,
+        now: Tick,
+        hub: HubRef,
+        presence: Arc<Presence>,
+        touch: Touch,
+        replies: Vec<Reply<()>>,
+    ) {
+        self.enter_hub(&hub);
+        let before = self.meanwhile.len();
+        self.notices.joined(now, Joiner { hub, presence, touch, replies, before });
+    }
+
+    /// Something is said to those who are members. Those who are announced as such and wait for their first frame are too.
+    pub(crate) fn said(&mut self, said: impl FnOnce() -> Said) {
+        if self.notices.somebody_waits() {
+            self.meanwhile.push(said());
+        }
+    }
+
+    /// How much is kept for those who wait for their first frame.
+    pub(crate) const fn kept(&self) -> usize {
+        self.meanwhile.len()
     }
 
     /// Whether nothing is under way and nobody of this node is in the room.
@@ -174,6 +203,7 @@ impl State {
             }
             News::NewLife => (None, true),
         };
+        let meanwhile: Arc<[Said]> = std::mem::take(&mut self.meanwhile).into();
         let mut joiners: HashMap<usize, Vec<Joiner>> = HashMap::new();
         for joiner in flush.joiners {
             joiners.entry(joiner.hub.id).or_default().push(joiner);
@@ -195,6 +225,7 @@ impl State {
                 first: first.clone(),
                 renew,
                 joiners,
+                meanwhile: meanwhile.clone(),
             })));
         }
     }

@@ -2,6 +2,7 @@
 //! waits for something that only time brings.
 
 mod bench;
+mod commanding;
 mod committing;
 mod emptying;
 mod faults;

@@ -250,7 +250,9 @@ impl Store for MemoryStore {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let cut = now.saturating_sub(millis(max_age));
-        let alive = tables.alive(now);
+        let mut alive = tables.alive(now);
+        // It asks, so it lives, whatever the clock of the database says.
+        alive.insert(node);
         let stale =
             tables.ids(limit, |row| row.last_seen < cut && (row.presence.held || !alive.contains(&row.presence.node)));
         Ok(tables.batch(now, &stale))

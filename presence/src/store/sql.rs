@@ -308,7 +308,7 @@ impl Store for SqlStore {
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
         let now = transaction.now;
-        let stale = statement::stale(now, now.saturating_sub(millis(max_age)), limit);
+        let stale = statement::stale(node, now, now.saturating_sub(millis(max_age)), limit);
         let stale = transaction::read(stale.all(transaction.connection()), row::found).await?;
         let batch = transaction.remove(stale).await?;
         transaction.commit().await?;

@@ -57,6 +57,8 @@ async fn hostile_names_break_no_line_and_are_exact_for_programs() {
         let numbers: Vec<_> = line.split(' ').rev().filter(|cell| !cell.is_empty()).take(5).collect();
         assert_eq!(numbers, ["1", "0", "1", "0", "1"], "{line:?}");
     }
+    assert!(table.contains(&format!("{}…  ", "x".repeat(59))), "what is long is cut: {table}");
+    assert!(table.lines().all(|line| line.chars().count() < 120), "{table}");
     for name in ["שלום", "\"q\"", "a\\b", "🦀"] {
         assert!(table.lines().any(|line| line.starts_with(&format!("{name}  "))), "{name}: {table}");
     }

@@ -10,7 +10,7 @@ use super::{
     database::{Database, change, node, room},
 };
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 11] = [
     &["rooms"],
     &["members", "lobby"],
     &["users", "lobby"],
@@ -20,6 +20,8 @@ const COMMANDS: [&[&str]; 9] = [
     &["watch"],
     &["prune-presence"],
     &["prune-room"],
+    &["prune_presences"],
+    &["prune_rooms"],
 ];
 
 fn on(url: &str, arguments: &[&str]) -> Command {
@@ -84,6 +86,8 @@ fn what_is_not_understood_is_a_usage_error() {
         command.env("DATABASE_URL", "sqlite://presence.db");
         assert_eq!(run(command).code, Some(2), "{arguments:?}");
     }
+    let negative = run(on("sqlite://presence.db", &["prune-presences", "--age", "-5s"])).failed(2);
+    assert!(negative.contains("a time is not negative"), "{negative}");
     for url in ["presence.db", "sqlite:", "mysql://localhost/presence"] {
         let _ = run(on(url, &["rooms"])).failed(2);
         let _ = run(on(url, &["migrate"])).failed(2);
@@ -122,6 +126,7 @@ fn a_database_that_is_not_there_is_unavailable_and_is_not_made() {
         {
             let error = run(on(&url, arguments)).failed(3);
             assert!(error.contains("unable to open database file"), "{error}");
+            assert!(error.contains("presence migrate") && !error.contains("Connection Error"), "{error}");
             assert_eq!(error.matches("unable to open").count(), 1, "each reason once: {error}");
         }
     }
@@ -190,7 +195,11 @@ async fn nobody_who_closes_the_pipe_early_makes_it_panic() {
 async fn rooms_that_nobody_is_in_are_pruned_under_either_name() {
     let database = Database::new().await;
     let here = node(&database.store, "here").await;
-    for (command, told) in [("prune-rooms", "removed 1 empty room\n"), ("prune-room", "removed 1 empty room\n")] {
+    for (command, told) in [
+        ("prune-rooms", "removed 1 empty room\n"),
+        ("prune-room", "removed 1 empty room\n"),
+        ("prune_rooms", "removed 1 empty room\n"),
+    ] {
         change(&database.store, here, "lobby", []).await;
         assert_eq!(database.run(&[command]).done(), told);
         assert_eq!(database.store.load(&room("lobby")).await.unwrap(), None);

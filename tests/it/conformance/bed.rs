@@ -62,10 +62,19 @@ pub(super) async fn bed() -> Bed {
 
 pub(super) async fn bed_with(set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Bed {
     let time = ManualTime::pause();
+    bed_of(time, MemoryStore::new(Clock::system()), set).await
+}
+
+/// On a database of the test's own.
+pub(super) async fn bed_on(database: MemoryStore, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Bed {
+    bed_of(ManualTime::pause(), database, set).await
+}
+
+async fn bed_of(time: ManualTime, database: MemoryStore, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Bed {
     // A client without a network answers pings only while a test listens to it.
     let defaults = Config::builder().room_threads(0).notify(Notify::Silent).ping_interval(secs(86_400));
     let config = set(defaults).build().unwrap();
-    let store = FaultyStore::new(MemoryStore::new(Clock::system()));
+    let store = FaultyStore::new(database);
     let rooms = Rooms::start(config, store.clone());
     PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
     rooms.ready().await;

@@ -1,6 +1,6 @@
 //! Groups, and messages by name: what a channel layer is for.
 
-use super::bed::{bed, room};
+use super::bed::{Heard, bed, room};
 use presence::name::{EventName, GroupName};
 use presence::testing::TestChannel;
 use presence::{Consumer, Event, Frame, Result, Socket};
@@ -98,6 +98,34 @@ async fn frames_and_events_reach_each_member_in_the_order_in_which_they_were_sen
         assert_eq!(ear.receive_text().await, n.to_string());
         assert_eq!(ear.receive_event().await.decode::<i32>().unwrap(), n);
     }
+}
+
+// behaviour: 2.1 order-of-effects
+// behaviour: 9 channels-1244
+#[actix_web::test]
+async fn a_joiner_misses_no_message_sent_after_its_join_was_announced() {
+    // There a group message can be lost around a connect. Here it could, too: a busy room tells of joins only every now and
+    // then, and its joiner got nothing that was said before that.
+    let mut bed = bed().await;
+    let rooms = bed.rooms.clone();
+    let mut changes = bed.rooms.changes();
+    let greeter = actix_web::rt::spawn(async move {
+        while let Some(changed) = changes.next().await {
+            if changed.added().is_some() {
+                rooms.send(&changed.room, "welcome").await;
+                rooms.send_event(&changed.room, Event::new(EventName::new("greeted").unwrap(), &()).unwrap());
+            }
+        }
+    });
+    for name in ["ann", "bob", "cat"] {
+        let mut member = bed.member(name).await;
+        assert_eq!(member.socket.receive_text().await, "welcome", "{name}");
+        assert_eq!(bed.hears().await, Heard::Event("greeted".into()), "{name}");
+        member.socket.disconnect(presence::CloseCode::NORMAL).await;
+        assert_eq!([bed.told().await, bed.told().await], [format!("+{name}"), format!("-{name}")]);
+        assert!(matches!(bed.hears().await, Heard::Disconnected(..)));
+    }
+    greeter.abort();
 }
 
 // behaviour: 7 groups-attribute

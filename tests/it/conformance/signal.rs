@@ -109,3 +109,15 @@ async fn rounds_that_remove_no_presence_are_not_told() {
     assert_eq!(bed.rooms.prune_rooms().await.unwrap(), 1);
     bed.quiet().await;
 }
+
+// behaviour: 3 changed-elsewhere
+#[actix_web::test]
+async fn what_another_process_changed_is_no_event_here_and_is_seen_all_the_same() {
+    let mut bed = bed().await;
+    bed.add("c", "ann").await;
+    assert_eq!(bed.told().await, "+ann");
+    super::tasks::ghost(&bed, secs(600)).await;
+    bed.leap(secs(10)).await;
+    bed.quiet().await;
+    assert_eq!(bed.here().await, 2);
+}

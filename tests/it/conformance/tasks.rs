@@ -5,11 +5,12 @@ use presence::name::{NodeId, NodeName, PresenceId};
 use presence::store::{RoomWrites, Store, Write};
 use presence::{Config, Presence, PrunePresences, PruneRooms};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A presence of a node that is dead: nobody keeps its deadline.
-async fn ghost(bed: &Bed) {
-    let (node, name) = (NodeId::random(), NodeName::new("dead").unwrap());
-    bed.store.register(node, &name, secs(1)).await.unwrap();
+/// A presence of another node, which is believed to live for its lease and does nothing.
+pub(super) async fn ghost(bed: &Bed, lease: Duration) {
+    let (node, name) = (NodeId::random(), NodeName::new("elsewhere").unwrap());
+    bed.store.register(node, &name, lease).await.unwrap();
     let presence = Presence::new(PresenceId::random(), channel("ghost"), None, node);
     let writes = vec![Write::Join(Arc::new(presence))];
     bed.store.commit(node, &[RoomWrites { room: room("lobby"), writes }]).await.unwrap();
@@ -23,7 +24,7 @@ async fn both_rounds_run_by_themselves_at_the_suggested_periods() {
     assert_eq!((config.prune_interval(), config.prune_rooms_interval()), (secs(60), secs(600)));
 
     let bed = bed_with(|config| config.max_age(secs(20)).sweep_interval(secs(86_400))).await;
-    ghost(&bed).await;
+    ghost(&bed, secs(1)).await;
     let left = async || bed.store.load(&room("lobby")).await.unwrap().map(|lobby| lobby.presences.len());
     bed.leap(secs(59)).await;
     assert_eq!(left().await, Some(1));

@@ -43,7 +43,7 @@ impl RoomActor {
         }
         let state = &mut self.state;
         let hubs = self.rooms.hubs();
-        for Joiner { hub, presence, touch, replies } in old.notices.forget(|_| true) {
+        for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
             let channel = presence.channel.clone();
             let said = Some(presence.clone());
             state.joining.insert(presence.id, Joining { channel, hub: Some(hub), touch, replies, said });

@@ -9,7 +9,7 @@ use crate::{
     model::{Presence, delta::Change},
     name::PresenceId,
     room::{
-        message::{HubRef, Joiner, Reply},
+        message::{HubRef, Reply},
         presence::{DeathGuard, PresenceActor, ToPresence},
         state::{Joining, Local},
         touch::Touch,
@@ -88,8 +88,7 @@ impl RoomActor {
         if !local.touch.is(&touch) {
             self.supervise(presence.clone(), touch.clone(), ctx);
         }
-        self.state.enter_hub(&hub);
-        self.state.notices.joined(self.rooms.now(), Joiner { hub, presence, touch, replies });
+        self.state.joined(self.rooms.now(), hub, presence, touch, replies);
     }
 
     /// Starts the child that looks after a presence; in the place of the one before, if there was one.

@@ -18,7 +18,10 @@ use crate::{
         state::{Cause, Joining, Leaving, Local, Updating},
         touch::Touch,
     },
-    store::{Write, writer::Submitted},
+    store::{
+        Write,
+        writer::{Full, Haste, Submitted},
+    },
 };
 
 use super::{RoomActor, answer_now_if};
@@ -58,7 +61,7 @@ impl RoomActor {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
                 self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
             }
-            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+            Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
     }
 
@@ -133,7 +136,7 @@ impl RoomActor {
                 }
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
-            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+            Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
     }
 
@@ -245,9 +248,12 @@ impl RoomActor {
         Some(local)
     }
 
-    /// Has the store remove presences, all in one transaction; that they left is announced when it has.
+    /// Has the store remove presences; that they left is announced when it has.
     pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
-        let write = |(id, leaving): &(PresenceId, Leaving)| Write::Leave { id: *id, channel: leaving.channel.clone() };
+        let write = |(id, leaving): &(PresenceId, Leaving)| {
+            let haste = if leaving.cause == Cause::Left { Haste::Asked } else { Haste::Pruned };
+            (Write::Leave { id: *id, channel: leaving.channel.clone() }, haste)
+        };
         let writes = leaves.iter().map(write).collect();
         let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address().recipient(), writes);
         for ((id, mut leaving), submitted) in leaves.into_iter().zip(submitted) {

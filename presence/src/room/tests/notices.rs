@@ -184,3 +184,58 @@ async fn in_the_mode_silent_nobody_is_told_and_messages_flow() {
     pass(secs(1)).await;
     assert_eq!((ann.screen().messages.len(), ann.count(), bob.count()), (1, 1, 1));
 }
+
+#[actix::test]
+async fn a_busy_room_tells_a_joiner_what_was_said_since_it_was_announced_after_its_first_frame() {
+    // It was announced, and got nothing of what was said until its first frame.
+    let node = node().await;
+    let ann = node.member("ann").await;
+    node.client("stir").join(lobby()).await.unwrap();
+    let mut changes = node.rooms.changes();
+    let (bob, cat) = (node.client("bob"), node.client("cat"));
+    let say = async |text: &str| node.rooms.send(lobby(), format!("{text:?}")).await;
+    say("before").await;
+    let speaking = async {
+        for name in ["bob", "cat"] {
+            assert_eq!(changes.next().await.unwrap().added().unwrap().user, Some(super::bench::user(name)));
+            say(name).await;
+        }
+    };
+    let cat_joins = async {
+        settle().await;
+        cat.join(lobby()).await.unwrap();
+    };
+    let (bob_joins, (), ()) = futures_util::join!(bob.join(lobby()), cat_joins, speaking);
+    bob_joins.unwrap();
+    settle().await;
+    let heard = |client: &Client| {
+        let frames = client.frames().into_iter().map(|frame| frame.as_str().unwrap_or("notice").to_owned());
+        frames.collect::<Vec<_>>()
+    };
+    assert_eq!(heard(&bob), ["notice", "bob", "cat"]);
+    assert_eq!(heard(&cat), ["notice", "cat"]);
+    assert_eq!(heard(&ann).into_iter().filter(|text| text != "notice").collect::<Vec<_>>(), ["before", "bob", "cat"]);
+}
+
+#[actix::test]
+async fn no_more_is_kept_for_a_joiner_than_may_wait_for_a_client() {
+    let node = node_with(config().notify_interval(secs(10)).outbox_frames(5)).await;
+    let _ann = node.member("ann").await;
+    for n in 0..12 {
+        // The more it stirs, the longer the room waits.
+        node.client(&format!("stir{n}")).join(lobby()).await.unwrap();
+    }
+    let bob = node.client("bob");
+    let began = node.rooms.now();
+    let flood = async {
+        settle().await;
+        for _ in 0..5 {
+            node.rooms.send(lobby(), "\"hello\"").await;
+            settle().await;
+        }
+    };
+    let (joined, ()) = futures_util::join!(bob.join(lobby()), flood);
+    joined.unwrap();
+    assert!(node.rooms.now().since(began) < secs(1), "{:?}", node.rooms.now().since(began));
+    assert_eq!(bob.frames().len(), 1 + 5);
+}

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::bench::{Client, config, lobby, ms, node, node_with, pass, secs, settle};
+use super::bench::{Call, Client, config, lobby, ms, node, node_with, pass, secs, settle};
 use crate::name::PresenceId;
 
 async fn beat(clients: &[Client], every: Duration, times: u32) {
@@ -114,4 +114,36 @@ async fn one_who_left_is_not_touched() {
     ann.leave(lobby()).await.unwrap();
     pass(secs(60)).await;
     assert_eq!(node.store.touches().len(), 0);
+}
+
+#[actix::test]
+async fn a_shutdown_writes_the_last_touches_before_the_node_goes() {
+    let node = node().await;
+    let crowd = node.crowd(3).await;
+    pass(secs(5)).await;
+    crowd.iter().for_each(Client::touch);
+    assert_eq!(node.store.touches().len(), 0, "their rows would learn of it when the interval is over");
+    node.store.commits_take(ms(1));
+    node.shutdown().await;
+    assert_eq!(node.store.touches().len(), 3);
+}
+
+#[actix::test]
+async fn a_join_waits_for_no_more_than_one_transaction_of_touches_however_many_there_are() {
+    let node = node().await;
+    let (crowd, late) = (node.crowd(3_500).await, node.client("late"));
+    pass(secs(14)).await;
+    crowd.iter().for_each(Client::touch);
+    node.store.touches_take(ms(10));
+    node.store.calls();
+    while node.store.touches().is_empty() {
+        pass(ms(1)).await;
+    }
+    late.join(lobby()).await.unwrap();
+    pass(secs(1)).await;
+    let calls = node.store.calls();
+    assert_eq!(calls[1], Call::Commit(1), "right after the one that was under way");
+    let touches = calls.iter().filter_map(|call| if let Call::Touch(rows) = call { Some(*rows) } else { None });
+    let sizes: Vec<_> = touches.collect();
+    assert!(sizes.iter().sum::<usize>() == 3_500 && sizes.iter().all(|rows| *rows <= 1_000), "{sizes:?}");
 }

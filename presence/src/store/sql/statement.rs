@@ -373,17 +373,24 @@ pub(super) fn past_grace(now: i64, limit: u64) -> Rows<PresenceRow> {
 }
 
 /// Those last seen before `cut` that no live node answers for.
-pub(super) fn stale(now: i64, cut: i64, limit: u64) -> Rows<PresenceRow> {
-    presences().filter(presence::Column::LastSeen.lt(cut)).filter(nobodys(now)).limit(at_most(limit)).into_tuple()
+/// Those that nobody answers for and that are older. The node that asks lives, whatever the clock of the database says.
+pub(super) fn stale(asks: NodeId, now: i64, cut: i64, limit: u64) -> Rows<PresenceRow> {
+    presences()
+        .filter(presence::Column::LastSeen.lt(cut))
+        .filter(nobodys_but_for(Some(asks), now))
+        .limit(at_most(limit))
+        .into_tuple()
 }
 
 /// Presences that are held, or whose node is fenced or has no lease.
 fn nobodys(now: i64) -> Condition {
-    let dead = node::Entity::find()
-        .select_only()
-        .column(node::Column::Id)
-        .filter(Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now)))
-        .into_query();
+    nobodys_but_for(None, now)
+}
+
+fn nobodys_but_for(asks: Option<NodeId>, now: i64) -> Condition {
+    let over = Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
+    let over = Condition::all().add(over).add_option(asks.map(|asks| node::Column::Id.ne(asks.as_uuid())));
+    let dead = node::Entity::find().select_only().column(node::Column::Id).filter(over).into_query();
     // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
     Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
 }

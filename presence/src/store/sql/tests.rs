@@ -361,7 +361,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::unheld(node, 10).into_statement(sqlite),
         statement::unheld_ids(node, 10).into_statement(sqlite),
         statement::past_grace(1, 10).into_statement(sqlite),
-        statement::stale(1, 1, 10).into_statement(sqlite),
+        statement::stale(NodeId::random(), 1, 1, 10).into_statement(sqlite),
         statement::orphans_in(id, 1, 10).into_statement(sqlite),
         statement::orphans_of(&UserId::new("ann").unwrap(), 1, 10).into_statement(sqlite),
         statement::live_and_answering(node, 1).into_statement(sqlite),

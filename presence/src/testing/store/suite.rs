@@ -88,6 +88,7 @@ macro_rules! store_suite {
                 a_held_presence_stays_for_its_grace_and_not_longer,
                 a_sweep_works_in_batches,
                 pruning_spares_presences_of_live_nodes,
+                pruning_spares_presences_of_the_node_that_asks_though_its_lease_ran_out,
                 pruning_takes_the_held_and_those_of_dead_nodes,
                 a_presence_seen_exactly_max_age_ago_stays,
                 a_presence_that_is_taken_over_counts_as_seen,

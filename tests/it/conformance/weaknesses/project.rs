@@ -1,8 +1,10 @@
 //! Names, settings, documents, versions.
 
-use crate::conformance::bed::{bed, channel, secs, user};
+use crate::conformance::bed::{bed, bed_on, channel, secs, user};
 use presence::Config;
 use presence::name::{ChannelName, GroupName, RoomName, UserId};
+use presence::store::MemoryStore;
+use presence::testing::store::ManualClock;
 
 // behaviour: W18 names
 #[test]
@@ -35,12 +37,33 @@ async fn a_name_of_255_bytes_passes_every_layer() {
     assert!(bed.told().await.starts_with("+uuu") && bed.told().await.starts_with("-uuu"));
 }
 
+// behaviour: 2.9 wrong-type
 // behaviour: W21 settings-checked-at-start
 #[test]
 fn a_setting_of_the_wrong_kind_is_refused_at_start() {
     let error = serde_json::from_str::<Config>(r#"{"max_age": 60}"#).unwrap_err().to_string();
     assert!(error.contains("max_age"), "{error}");
     assert!(Config::builder().max_age(secs(0)).build().is_err());
+}
+
+// behaviour: W21 monotonic
+#[actix_web::test]
+async fn a_wall_clock_that_jumps_by_years_makes_nobody_leave() {
+    // There `last_seen` is the application's wall clock: a jump forward prunes everybody, one back nobody ever again.
+    let wall = ManualClock::new();
+    let mut bed = bed_on(MemoryStore::new(wall.clock()), |config| config).await;
+    let mut ann = bed.member("ann").await;
+    assert_eq!(bed.told().await, "+ann");
+    wall.advance(secs(10 * 365 * 86_400));
+    bed.rooms.prune_presences(None).await.unwrap();
+    for _ in 0..6 {
+        bed.leap(secs(30)).await;
+        ann.socket.send_text("\"heartbeat\"");
+    }
+    bed.quiet().await;
+    assert_eq!(bed.here().await, 1);
+    bed.leap(secs(61)).await;
+    assert_eq!(bed.told().await, "bulk ann", "by the clock that does not jump");
 }
 
 // behaviour: W22 supported-versions

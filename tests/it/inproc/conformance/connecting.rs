@@ -38,6 +38,43 @@ async fn path_query_route_headers_user_and_peer_are_those_of_the_request() {
     assert_eq!(text(&mut nobody).await, format!("/chat/x  x none anonymous {peer}"));
 }
 
+/// Accepts with headers of its own.
+struct Greets;
+
+impl Consumer for Greets {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.accept("v2");
+        socket.accept_header("Set-Cookie", "tab=1")?;
+        socket.accept_header("set-cookie", "seen=yes")?;
+        for (name, value) in
+            [("Upgrade", "h2c"), ("Sec-WebSocket-Accept", "x"), ("no name", "x"), ("x-split", "a\r\nb: c")]
+        {
+            let refused = socket.accept_header(name, value);
+            assert!(matches!(&refused, Err(presence::Error::Header { name: said }) if said == name), "{refused:?}");
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
+}
+
+// behaviour: 7 accept-headers
+// behaviour: 7 subprotocol
+#[tokio::test]
+async fn a_socket_is_accepted_with_a_subprotocol_and_headers_and_with_nothing_that_would_break_it() {
+    let host = Host::plan().route(serving(|_| Greets)).start().await;
+    let head = host.head("/chat/lobby", &[("Sec-WebSocket-Protocol", "v1, v2")]).await;
+    let cookies = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+    assert_eq!(cookies.map(|(_, value)| &**value).collect::<Vec<_>>(), ["tab=1", "seen=yes"]);
+    assert_eq!(
+        (head.status, head.header("sec-websocket-protocol"), head.header("upgrade")),
+        (101, Some("v2"), Some("websocket"))
+    );
+    assert!(head.header("x-split").is_none() && head.header("b").is_none());
+}
+
 // behaviour: 9 channels-1102
 #[tokio::test]
 async fn a_close_that_the_server_decides_on_has_a_code_and_a_reason() {

@@ -21,6 +21,13 @@ use crate::{
 
 type Refuse = Box<dyn Fn(&Write) -> bool + Send>;
 
+/// What the writer asked, and of how many presences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Commit(usize),
+    Touch(usize),
+}
+
 #[derive(Clone)]
 pub(crate) struct Watched {
     pub(crate) faults: FaultyStore<MemoryStore>,
@@ -31,6 +38,8 @@ pub(crate) struct Watched {
 #[derive(Default)]
 struct Seen {
     commits: Vec<Vec<RoomWrites>>,
+    calls: Vec<Call>,
+    touch_time: Duration,
     touches: Vec<(Instant, PresenceId)>,
     loads: usize,
     refuse: Option<Refuse>,
@@ -71,6 +80,16 @@ impl Watched {
     /// How many changes each commit since then held.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         self.commits().iter().map(|rooms| rooms.iter().map(|room| room.writes.len()).sum()).collect()
+    }
+
+    /// What the writer asked since this was last called, in order.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.seen().calls)
+    }
+
+    /// Every transaction of touches takes this long.
+    pub(crate) fn touches_take(&self, time: Duration) {
+        self.seen().touch_time = time;
     }
 
     /// When which row was told that it was seen.
@@ -165,6 +184,7 @@ impl Store for Watched {
         let (time, refuse) = {
             let mut seen = self.seen();
             seen.commits.push(rooms.to_vec());
+            seen.calls.push(Call::Commit(rooms.iter().map(|room| room.writes.len()).sum()));
             let writes = || rooms.iter().flat_map(|room| &room.writes);
             (seen.commit_time, seen.refuse.as_ref().is_some_and(|refuse| writes().any(refuse)))
         };
@@ -184,9 +204,14 @@ impl Store for Watched {
             let now = Instant::now();
             let mut watched = self.seen();
             watched.touches.extend(seen.iter().map(|(id, _)| (now, *id)));
+            watched.calls.push(Call::Touch(seen.len()));
             if watched.refuses_touches {
                 return Err(refused());
             }
+        }
+        let time = self.seen().touch_time;
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
         }
         self.faults.touch(node, seen).await
     }

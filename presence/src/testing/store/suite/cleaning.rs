@@ -63,6 +63,18 @@ pub async fn pruning_spares_presences_of_live_nodes(store: &dyn Store, time: &Ma
     assert_eq!(members(store, "lobby").await.1.len(), 3);
 }
 
+pub async fn pruning_spares_presences_of_the_node_that_asks_though_its_lease_ran_out(
+    store: &dyn Store,
+    time: &ManualClock,
+) {
+    // A jump of the clock, or an outage, made a node prune its own members, who were just there.
+    let here = node(store, "here").await;
+    let _ = crowd(store, here, "lobby", 3).await;
+    time.advance(AGE * 10);
+    assert_eq!(store.prune(here, AGE, 100).await.expect("nobody fenced it").handled, 0);
+    assert_eq!(members(store, "lobby").await.1.len(), 3);
+}
+
 pub async fn pruning_takes_the_held_and_those_of_dead_nodes(store: &dyn Store, time: &ManualClock) {
     let judge = held(store, 2, AGE * 100).await;
     let dead = node(store, "dead").await;

@@ -1,0 +1,146 @@
+//! Messages by which any actor of the application changes rooms: the calls of [`Rooms`], with the same answers and errors.
+//!
+//! They go to [`Rooms::addr`]. What two actors ask at once is carried out side by side, as if they had called.
+
+use actix::{Handler, Message, ResponseFuture};
+
+use crate::{
+    Close, Result, Rooms,
+    name::{ChannelName, RoomName, UserId},
+};
+
+use super::{
+    Room, RoomsActor,
+    pruning::{PrunePresences, PruneRooms},
+};
+
+/// Adds a channel to a room: asks for [`Rooms::add`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Room>")]
+pub struct Add {
+    /// The room.
+    pub room: RoomName,
+    /// The channel.
+    pub channel: ChannelName,
+    /// As whom; `None` for an anonymous visitor.
+    pub user: Option<UserId>,
+}
+
+/// Removes a channel from a room: asks for [`Rooms::remove`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<()>")]
+pub struct Remove {
+    /// The room.
+    pub room: RoomName,
+    /// The channel.
+    pub channel: ChannelName,
+}
+
+/// Marks a channel as seen: asks for [`Rooms::touch`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Touch {
+    /// The channel.
+    pub channel: ChannelName,
+}
+
+/// Removes a channel from every room: asks for [`Rooms::leave_all`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<()>")]
+pub struct LeaveAll {
+    /// The channel.
+    pub channel: ChannelName,
+}
+
+/// Removes a user from every room, on every node: asks for [`Rooms::remove_user`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<usize>")]
+pub struct RemoveUser {
+    /// The user.
+    pub user: UserId,
+    /// How its sockets are closed; `None`: they stay open.
+    pub close: Option<Close>,
+}
+
+/// Removes a room with everyone in it, on every node: asks for [`Rooms::remove_room`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<usize>")]
+pub struct RemoveRoom {
+    /// The room.
+    pub room: RoomName,
+    /// How the sockets in it are closed; `None`: they stay open.
+    pub close: Option<Close>,
+}
+
+impl RoomsActor {
+    fn carry_out<T>(&self, call: impl AsyncFnOnce(Rooms) -> Result<T> + 'static) -> ResponseFuture<Result<T>> {
+        let rooms = self.rooms();
+        Box::pin(async move { call(rooms?).await })
+    }
+}
+
+impl Handler<Add> for RoomsActor {
+    type Result = ResponseFuture<Result<Room>>;
+
+    fn handle(&mut self, Add { room, channel, user }: Add, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.add(&room, &channel, user.as_ref()).await)
+    }
+}
+
+impl Handler<Remove> for RoomsActor {
+    type Result = ResponseFuture<Result<()>>;
+
+    fn handle(&mut self, Remove { room, channel }: Remove, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove(&room, &channel).await)
+    }
+}
+
+impl Handler<Touch> for RoomsActor {
+    type Result = ();
+
+    fn handle(&mut self, Touch { channel }: Touch, _: &mut Self::Context) {
+        if let Ok(rooms) = self.rooms() {
+            rooms.touch(&channel);
+        }
+    }
+}
+
+impl Handler<LeaveAll> for RoomsActor {
+    type Result = ResponseFuture<Result<()>>;
+
+    fn handle(&mut self, LeaveAll { channel }: LeaveAll, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.leave_all(&channel).await)
+    }
+}
+
+impl Handler<RemoveUser> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, RemoveUser { user, close }: RemoveUser, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove_user(&user, close).await)
+    }
+}
+
+impl Handler<RemoveRoom> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, RemoveRoom { room, close }: RemoveRoom, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove_room(&room, close).await)
+    }
+}
+
+impl Handler<PrunePresences> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, PrunePresences(max_age): PrunePresences, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.prune_presences(max_age).await)
+    }
+}
+
+impl Handler<PruneRooms> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, PruneRooms: PruneRooms, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.prune_rooms().await)
+    }
+}

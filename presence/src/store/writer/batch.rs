@@ -1,0 +1,57 @@
+//! What goes into one transaction, and whom to tell what became of it.
+
+use std::collections::HashSet;
+
+use actix::Recipient;
+
+use crate::{
+    name::PresenceId,
+    store::{RoomCommit, RoomWrites, StoreError},
+};
+
+use super::Committed;
+
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) writes: Vec<RoomWrites>,
+    /// Where each of them came from.
+    pub(super) origins: Vec<Origin>,
+    pub(super) number: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct Origin {
+    pub(super) actor: Recipient<Committed>,
+    pub(super) retried: HashSet<PresenceId>,
+}
+
+impl Origin {
+    pub(super) fn new(actor: Recipient<Committed>) -> Self {
+        Self { actor, retried: HashSet::new() }
+    }
+}
+
+impl Batch {
+    /// Takes the second half off: half of the rooms, or half of the changes of the only one. `None`: it is but one change.
+    pub(super) fn split_off(&mut self) -> Option<Self> {
+        let number = self.number;
+        if let [RoomWrites { room, writes }] = &mut self.writes[..] {
+            if writes.len() < 2 {
+                return None;
+            }
+            let writes = writes.split_off(writes.len() / 2);
+            let writes = vec![RoomWrites { room: room.clone(), writes }];
+            return Some(Self { writes, origins: self.origins.clone(), number });
+        }
+        let half = self.writes.len() / 2;
+        Some(Self { writes: self.writes.split_off(half), origins: self.origins.split_off(half), number })
+    }
+
+    /// Tells the rooms what became of it.
+    pub(super) fn answer(self, commits: impl IntoIterator<Item = Result<RoomCommit, StoreError>>) {
+        let rooms = self.writes.into_iter().zip(self.origins);
+        for ((RoomWrites { writes, .. }, Origin { actor, retried }), result) in rooms.zip(commits) {
+            actor.do_send(Committed { batch: self.number, writes, retried, result });
+        }
+    }
+}

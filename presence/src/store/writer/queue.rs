@@ -1,0 +1,259 @@
+//! What waits for the database, and what of it goes next.
+//!
+//! Somebody waits for what was asked, and nobody for a prune. So a prune of many takes what the others leave of each
+//! transaction, and a quarter of it at least: a join never waits for more than what was asked before it.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    time::Duration,
+};
+
+use actix::Recipient;
+
+use crate::{
+    clock::Tick,
+    name::{PresenceId, RoomName},
+    store::{RoomWrites, Write},
+};
+
+use super::{
+    Committed,
+    batch::{Batch, Origin},
+    merge::{Change, Tried},
+    touches::Touches,
+    waiting::Waiting,
+};
+
+/// How many changes go into one transaction at most.
+pub(super) const BATCH: usize = 1000;
+/// How many go at least into one that took too long before: it may have been too large for its time-out.
+const LEAST: usize = 16;
+
+/// Whether somebody waits for a leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// It was asked for.
+    Asked,
+    /// It is one of many that are pruned.
+    Pruned,
+}
+
+/// What became of a change that was handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Submitted {
+    /// It waits for the database; the room will be told. The batch that it goes into has a higher number than this.
+    Waits(u64),
+    /// It and the join that it takes back cancelled out; the database will hear of neither.
+    CancelledOut,
+}
+
+/// What the next transaction is for.
+pub(super) enum Work {
+    Changes(Batch),
+    Touches(Vec<(PresenceId, Tick)>),
+    /// If touches are being gathered, they will be due after this time.
+    Nothing {
+        touches_in: Option<Duration>,
+    },
+}
+
+pub(super) struct Queue {
+    rooms: HashMap<RoomName, Waiting>,
+    /// The rooms of which something was asked, in the order in which it first was.
+    asked: VecDeque<RoomName>,
+    /// The rooms that prune, in the order in which they began.
+    pruned: VecDeque<RoomName>,
+    pending: usize,
+    /// How many changes the next transaction takes at most.
+    limit: usize,
+    touches: Touches,
+    busy: bool,
+    /// The number of the last batch.
+    taken: u64,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            rooms: HashMap::new(),
+            asked: VecDeque::new(),
+            pruned: VecDeque::new(),
+            pending: 0,
+            limit: BATCH,
+            touches: Touches::default(),
+            busy: false,
+            taken: 0,
+        }
+    }
+}
+
+impl Queue {
+    /// How many changes wait.
+    pub(super) const fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Nothing waits, and nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.busy && self.asked.is_empty() && self.pruned.is_empty() && self.touches.is_empty()
+    }
+
+    /// What was taken last was written.
+    pub(super) fn written(&mut self) {
+        self.busy = false;
+        self.limit = BATCH.min(self.limit * 2);
+    }
+
+    /// What was taken last was not written, or is not known to be; it was put back.
+    pub(super) fn not_written(&mut self) {
+        self.busy = false;
+        self.limit = LEAST.max(self.limit / 2);
+    }
+
+    /// Changes go first, but touches do not wait for ever: once they are due, they have every other turn.
+    pub(super) fn next(&mut self, now: Tick, gather: Duration) -> Work {
+        let nothing_else = self.asked.is_empty() && self.pruned.is_empty();
+        if let Some(touches) = self.touches.take_due(now, gather, nothing_else) {
+            self.busy = true;
+            return Work::Touches(touches);
+        }
+        if nothing_else {
+            return Work::Nothing { touches_in: self.touches.due_in(now) };
+        }
+        Work::Changes(self.take())
+    }
+
+    pub(super) fn add(
+        &mut self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        change: Change,
+        haste: Haste,
+    ) -> Submitted {
+        if let Write::Leave { id, .. } = &change.write {
+            self.touches.forget(*id);
+        }
+        let waiting = match self.rooms.entry(room.clone()) {
+            Entry::Occupied(waiting) => {
+                let waiting = waiting.into_mut();
+                waiting.actor = actor.clone();
+                waiting
+            }
+            Entry::Vacant(waiting) => waiting.insert(Waiting::new(actor.clone())),
+        };
+        self.pending -= waiting.len();
+        let waits = waiting.add(change, haste);
+        self.pending += waiting.len();
+        self.list(room);
+        if waits { Submitted::Waits(self.taken) } else { Submitted::CancelledOut }
+    }
+
+    /// Puts the room on the lists that it belongs on.
+    fn list(&mut self, room: &RoomName) {
+        let Some(waiting) = self.rooms.get_mut(room) else { return };
+        if !waiting.in_asked && waiting.asks() {
+            waiting.in_asked = true;
+            self.asked.push_back(room.clone());
+        }
+        if !waiting.in_pruned && waiting.prunes() {
+            waiting.in_pruned = true;
+            self.pruned.push_back(room.clone());
+        }
+    }
+
+    /// The next batch: as much as one transaction takes.
+    fn take(&mut self) -> Batch {
+        let mut taken = Taken::default();
+        let for_pruned = if self.pruned.is_empty() { 0 } else { self.limit / 4 };
+        while taken.count < self.limit - for_pruned {
+            let Some(room) = self.asked.front().cloned() else { break };
+            let Some(waiting) = self.rooms.get_mut(&room) else { break };
+            let changes = waiting.take_asked(self.limit - for_pruned - taken.count);
+            taken.add(&room, &waiting.actor, changes);
+            if !waiting.asks() {
+                waiting.in_asked = false;
+                self.asked.pop_front();
+                self.forget_if_empty(&room);
+            }
+        }
+        while taken.count < self.limit {
+            let Some(room) = self.pruned.front().cloned() else { break };
+            let Some(waiting) = self.rooms.get_mut(&room) else { break };
+            let changes = waiting.take_pruned(self.limit - taken.count);
+            taken.add(&room, &waiting.actor, changes);
+            if !waiting.prunes() {
+                waiting.in_pruned = false;
+                self.pruned.pop_front();
+                self.forget_if_empty(&room);
+            }
+        }
+        self.pending -= taken.count;
+        self.taken += 1;
+        let batch = Batch { number: self.taken, ..taken.batch };
+        self.busy = !batch.writes.is_empty();
+        batch
+    }
+
+    fn forget_if_empty(&mut self, room: &RoomName) {
+        if self.rooms.get(room).is_some_and(|waiting| !waiting.in_asked && !waiting.in_pruned) {
+            self.rooms.remove(room);
+        }
+    }
+
+    /// What was not committed, or is not known to be, goes before what came since.
+    pub(super) fn put_back(&mut self, batch: Batch) {
+        for (RoomWrites { room, writes }, Origin { actor, .. }) in batch.writes.into_iter().zip(batch.origins) {
+            let waiting = match self.rooms.entry(room.clone()) {
+                Entry::Occupied(waiting) => waiting.into_mut(),
+                Entry::Vacant(waiting) => waiting.insert(Waiting::new(actor)),
+            };
+            self.pending -= waiting.len();
+            for write in writes {
+                let since = waiting.remove(write.id());
+                waiting.add(Change { write, tried: Tried::Yes }, Haste::Asked);
+                if let Some((since, haste)) = since {
+                    waiting.add(since, haste);
+                }
+            }
+            self.pending += waiting.len();
+            if !waiting.in_asked {
+                waiting.in_asked = true;
+                self.asked.push_front(room);
+            }
+        }
+    }
+
+    pub(super) const fn touches(&mut self) -> &mut Touches {
+        &mut self.touches
+    }
+}
+
+/// A batch that is being put together. A room is in it once, also if it is on both lists.
+#[derive(Default)]
+struct Taken {
+    batch: Batch,
+    at: HashMap<RoomName, usize>,
+    count: usize,
+}
+
+impl Taken {
+    fn add(&mut self, room: &RoomName, actor: &Recipient<Committed>, changes: Vec<Change>) {
+        // All that waited may have cancelled out.
+        if changes.is_empty() {
+            return;
+        }
+        self.count += changes.len();
+        let Batch { writes, origins, .. } = &mut self.batch;
+        let at = *self.at.entry(room.clone()).or_insert_with(|| {
+            writes.push(RoomWrites { room: room.clone(), writes: Vec::with_capacity(changes.len()) });
+            origins.push(Origin::new(actor.clone()));
+            writes.len() - 1
+        });
+        for Change { write, tried } in changes {
+            if tried == Tried::Yes {
+                origins[at].retried.insert(write.id());
+            }
+            writes[at].writes.push(write);
+        }
+    }
+}

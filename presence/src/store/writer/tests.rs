@@ -1,0 +1,177 @@
+//! What goes into which transaction.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{Actor, Context, Handler, Recipient};
+
+use super::{
+    Committed,
+    merge::{Change, Tried},
+    queue::{BATCH, Haste, Queue, Submitted, Work},
+};
+use crate::{
+    clock::Tick,
+    model::Presence,
+    name::{ChannelName, NodeId, PresenceId, RoomName},
+    store::Write,
+};
+
+struct Room;
+
+impl Actor for Room {
+    type Context = Context<Self>;
+}
+
+impl Handler<Committed> for Room {
+    type Result = ();
+
+    fn handle(&mut self, _: Committed, _: &mut Self::Context) {}
+}
+
+fn room(name: &str) -> RoomName {
+    RoomName::new(name).unwrap()
+}
+
+fn join(channel: &str) -> Write {
+    let channel = ChannelName::new(channel).unwrap();
+    Write::Join(Arc::new(Presence::new(PresenceId::random(), channel, None, NodeId::random())))
+}
+
+fn leave(channel: &str) -> Write {
+    Write::Leave { id: PresenceId::random(), channel: ChannelName::new(channel).unwrap() }
+}
+
+/// A queue, and the room actor that all its changes come from.
+struct Bench {
+    queue: Queue,
+    actor: Recipient<Committed>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { queue: Queue::default(), actor: Room.start().recipient() }
+    }
+
+    fn add(&mut self, name: &str, write: Write, haste: Haste) -> Submitted {
+        self.queue.add(&room(name), &self.actor, Change { write, tried: Tried::No }, haste)
+    }
+
+    fn prune(&mut self, name: &str, count: usize) {
+        for n in 0..count {
+            self.add(name, leave(&format!("{name}{n}")), Haste::Pruned);
+        }
+    }
+
+    fn next(&mut self) -> Vec<(String, Vec<Write>)> {
+        let Work::Changes(batch) = self.queue.next(Tick(0), Duration::ZERO) else { return Vec::new() };
+        batch.writes.into_iter().map(|of| (of.room.to_string(), of.writes)).collect()
+    }
+
+    fn sizes(&mut self) -> Vec<(String, usize)> {
+        self.next().into_iter().map(|(room, writes)| (room, writes.len())).collect()
+    }
+}
+
+#[actix::test]
+async fn a_room_in_which_more_waits_than_one_transaction_takes_is_written_in_several() {
+    // They went into one, however many: it took longer than its time-out, and so was tried for ever.
+    let mut bench = Bench::new();
+    for n in 0..2 * BATCH + 5 {
+        bench.add("large", join(&n.to_string()), Haste::Asked);
+    }
+    bench.add("small", join("s"), Haste::Asked);
+    let sizes: Vec<_> = std::iter::from_fn(|| Some(bench.sizes()).filter(|sizes| !sizes.is_empty())).collect();
+    let (large, small) = ("large".to_owned(), "small".to_owned());
+    assert_eq!(sizes, [vec![(large.clone(), BATCH)], vec![(large.clone(), BATCH)], vec![(large, 5), (small, 1)]]);
+    assert_eq!(bench.queue.pending(), 0);
+}
+
+#[actix::test]
+async fn what_is_asked_while_many_are_pruned_goes_into_the_very_next_transaction() {
+    // It waited for all that was pruned before it.
+    let mut bench = Bench::new();
+    for n in 0..1_000 {
+        bench.prune(&format!("room {n}"), 100);
+    }
+    assert_eq!(bench.sizes().iter().map(|(_, size)| size).sum::<usize>(), BATCH);
+    bench.add("lobby", join("ann"), Haste::Asked);
+    bench.add("room 999", join("bob"), Haste::Asked);
+    let next = bench.sizes();
+    assert_eq!(next[..2], [("lobby".to_owned(), 1), ("room 999".to_owned(), 1)]);
+    assert_eq!(next.iter().map(|(_, size)| size).sum::<usize>(), BATCH);
+    assert_eq!(bench.queue.pending(), 100_002 - 2 * BATCH);
+}
+
+#[actix::test]
+async fn those_who_are_pruned_have_a_quarter_of_each_transaction_however_much_is_asked() {
+    let mut bench = Bench::new();
+    bench.prune("pruned", BATCH);
+    for n in 0..4 * BATCH {
+        bench.add("busy", join(&n.to_string()), Haste::Asked);
+    }
+    for _ in 0..4 {
+        let quarter = ("pruned".to_owned(), BATCH / 4);
+        assert_eq!(bench.sizes(), [("busy".to_owned(), BATCH - BATCH / 4), quarter]);
+    }
+    assert_eq!(bench.sizes(), [("busy".to_owned(), BATCH)]);
+}
+
+#[actix::test]
+async fn a_room_that_asks_and_prunes_is_named_once_in_a_transaction() {
+    let mut bench = Bench::new();
+    bench.prune("lobby", 3);
+    bench.add("lobby", join("ann"), Haste::Asked);
+    assert_eq!(bench.sizes(), [("lobby".to_owned(), 4)]);
+}
+
+#[actix::test]
+async fn a_channel_that_is_pruned_and_joins_anew_leaves_before_it_joins() {
+    // Else the room would have two presences of one channel, which the database refuses.
+    let mut bench = Bench::new();
+    bench.prune("lobby", 2 * BATCH);
+    let last = format!("lobby{}", 2 * BATCH - 1);
+    bench.add("lobby", join(&last), Haste::Asked);
+    let (_, writes) = bench.next().swap_remove(0);
+    assert!(matches!(&writes[0], Write::Leave { channel, .. } if channel.as_str() == last));
+    assert!(matches!(&writes[1], Write::Join(presence) if presence.channel.as_str() == last));
+}
+
+#[actix::test]
+async fn what_leaves_goes_before_what_joins_also_if_it_came_later() {
+    let mut bench = Bench::new();
+    for n in 0..BATCH {
+        bench.add("lobby", join(&n.to_string()), Haste::Asked);
+    }
+    bench.add("lobby", leave("x"), Haste::Asked);
+    let (_, writes) = bench.next().swap_remove(0);
+    assert!(matches!(writes[0], Write::Leave { .. }));
+}
+
+#[actix::test]
+async fn a_transaction_that_failed_is_tried_again_in_smaller_parts_until_it_works() {
+    let mut bench = Bench::new();
+    for n in 0..BATCH {
+        bench.add("lobby", join(&n.to_string()), Haste::Asked);
+    }
+    for expected in [BATCH, BATCH / 2, BATCH / 4] {
+        let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO) else { panic!("changes wait") };
+        assert_eq!(batch.writes[0].writes.len(), expected);
+        bench.queue.put_back(batch);
+        bench.queue.not_written();
+    }
+    assert_eq!((bench.queue.pending(), bench.sizes()), (BATCH, vec![("lobby".to_owned(), BATCH / 8)]));
+    bench.queue.written();
+    assert_eq!(bench.sizes(), [("lobby".to_owned(), BATCH / 4)]);
+}
+
+#[actix::test]
+async fn two_changes_of_one_presence_keep_their_order_also_if_the_first_is_tried_again() {
+    let mut bench = Bench::new();
+    let ann = join("ann");
+    let left = Write::Leave { id: ann.id(), channel: ChannelName::new("ann").unwrap() };
+    bench.add("lobby", ann, Haste::Asked);
+    let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO) else { panic!("a change waits") };
+    assert_eq!(bench.add("lobby", left.clone(), Haste::Asked), Submitted::Waits(1));
+    bench.queue.put_back(batch);
+    assert_eq!(bench.next(), [("lobby".to_owned(), vec![left])], "it may be there by now, so it must go");
+}
