@@ -36,7 +36,7 @@ macro_rules! on {
 }
 
 mod sqlite {
-    use super::{away, node};
+    use super::{away, full, node};
 
     on! {
         Sqlite:
@@ -44,6 +44,8 @@ mod sqlite {
         away::under_load => away_for_30_s_under_load,
         node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
         node::told_to_stop => away_when_the_process_is_told_to_stop,
+        full::full => a_file_that_may_not_grow,
+        full::read_only => a_file_that_may_only_be_read,
     }
 }
 

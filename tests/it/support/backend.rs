@@ -1,5 +1,7 @@
 //! A database that a test may take away: a file of SQLite, or a server of the test's own with a proxy before it.
 
+#![allow(dead_code, reason = "the servers of PostgreSQL and MariaDB are used once the store speaks to them")]
+
 use super::database::Lock;
 use super::proxy::Proxy;
 use super::{Duration, eventually};

@@ -1,5 +1,7 @@
 //! A TCP proxy before a database's server, through which a test makes the network go wrong.
 
+#![allow(dead_code, reason = "the servers of PostgreSQL and MariaDB are used once the store speaks to them")]
+
 use super::{Duration, millis};
 use std::net::SocketAddr;
 use std::sync::Arc;
