@@ -1,12 +1,13 @@
 //! What the public API answers when it does not do what it was asked.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
 use actix_web::http::StatusCode;
 
 use crate::{
     model::MetaError,
     name::{NameError, NodeName, RoomName},
+    session::TokenError,
     store::StoreError,
 };
 
@@ -94,6 +95,17 @@ pub enum Error {
         /// The answer's body, plain text.
         reason: String,
     },
+    /// A presence is not held for longer than `max_age`. Nothing happened.
+    #[error("a grace of {grace:?} is longer than `max_age`, which is {max_age:?}")]
+    GraceTooLong {
+        /// The grace that was asked for.
+        grace: Duration,
+        /// The setting `max_age`.
+        max_age: Duration,
+    },
+    /// A text is not a resume token. From `connect` it turns the socket away with 400.
+    #[error(transparent)]
+    ResumeToken(#[from] TokenError),
     /// A text is not a name.
     #[error(transparent)]
     Name(#[from] NameError),

@@ -117,9 +117,9 @@ pub mod __private {
         socket.touch();
     }
 
-    /// Leaves every room.
+    /// Leaves every room; what can be resumed is held if the socket was lost.
     pub async fn remove_presence(socket: &mut Socket) {
-        if let Err(error) = socket.leave_all().await {
+        if let Err(error) = socket.depart().await {
             tracing::debug!(%error, "a leave waits for the store");
         }
     }

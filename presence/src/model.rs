@@ -16,6 +16,7 @@ pub mod presence;
 mod properties;
 pub(crate) mod replica;
 pub(crate) mod roster;
+pub(crate) mod sessions;
 #[cfg(test)]
 pub(crate) mod truth;
 

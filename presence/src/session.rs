@@ -64,7 +64,6 @@ impl ResumeToken {
     }
 
     /// What is kept of the token for a presence of `user`, or of nobody, in `room`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sockets do not bring tokens yet"))]
     pub(crate) fn hash(&self, room: &RoomName, user: Option<&UserId>) -> SessionHash {
         let mut hash = Sha256::new();
         hash.update(b"presence session\0");

@@ -27,5 +27,6 @@ mod outage;
 mod protocol;
 mod recovery;
 mod restart;
+mod resume;
 mod slow;
 mod startup;

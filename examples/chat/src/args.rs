@@ -28,7 +28,8 @@ pub(crate) struct Args {
     /// A socket that says nothing for longer than this is closed and leaves.
     #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = humantime::parse_duration, default_value = "60s")]
     pub(crate) max_age: Duration,
-    /// How long the presences of a server that went away are kept for it to come back [default: 10s, or max-age if shorter].
+    /// How long a presence is kept for its client to come back with its resume token; 0 for none [default: 10s, or max-age if
+    /// shorter].
     #[arg(long, env = "PRESENCE_GRACE", value_parser = duration)]
     pub(crate) grace: Option<Duration>,
     /// Threads that serve sockets [default: one per core].

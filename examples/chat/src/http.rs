@@ -7,7 +7,7 @@ use actix_web::{
     web,
 };
 use presence::{
-    CLIENT_JS, Rooms, Upgrade,
+    CLIENT_JS, ResumeToken, Rooms, Upgrade,
     name::{RoomName, UserId},
 };
 use serde_json::json;
@@ -77,12 +77,12 @@ async fn socket(
     rooms: web::Data<Rooms>,
     settings: web::Data<Settings>,
 ) -> HttpResponse {
-    let names = room(&req).and_then(|room| Ok((room, user(&req)?)));
-    let (room, user) = match names {
+    let names = room(&req).and_then(|room| Ok((room, user(&req)?, session(&req)?)));
+    let (room, user, session) = match names {
         Ok(names) => names,
         Err(reason) => return HttpResponse::BadRequest().body(reason),
     };
-    let upgrade = Upgrade::new(&rooms).user(user);
+    let upgrade = Upgrade::new(&rooms).user(user).resume_token(session);
     let upgrade = settings.allow_origin.iter().fold(upgrade, |upgrade, origin| upgrade.allow_origin(origin));
     upgrade.start(Chat { room }, &req, body).await
 }
@@ -96,17 +96,29 @@ fn room(req: &HttpRequest) -> Result<RoomName, String> {
 
 /// The parameter `user`, at most once.
 fn user(req: &HttpRequest) -> Result<Option<UserId>, String> {
-    let mut users = req.query_string().split('&').filter_map(|pair| {
+    let Some(user) = parameter(req, "user")? else { return Ok(None) };
+    UserId::new(user).map(Some).map_err(|error| error.to_string())
+}
+
+/// The parameter `session`, at most once: by it a client resumes its presence.
+fn session(req: &HttpRequest) -> Result<Option<ResumeToken>, String> {
+    let Some(token) = parameter(req, "session")? else { return Ok(None) };
+    ResumeToken::new(token).map(Some).map_err(|error| error.to_string())
+}
+
+/// A parameter of the query, decoded once.
+fn parameter(req: &HttpRequest, wanted: &str) -> Result<Option<String>, String> {
+    let mut values = req.query_string().split('&').filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (name == "user").then_some(value)
+        (name == wanted).then_some(value)
     });
-    let Some(raw) = users.next() else { return Ok(None) };
-    if users.next().is_some() {
-        return Err("`user` is given more than once".into());
+    let Some(raw) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(format!("`{wanted}` is given more than once"));
     }
     // In a query a plus sign is a space.
     let spaced: Vec<u8> = raw.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
-    UserId::new(decode(&spaced)?).map(Some).map_err(|error| error.to_string())
+    decode(&spaced).map(Some)
 }
 
 fn decode(raw: &[u8]) -> Result<String, String> {

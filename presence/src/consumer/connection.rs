@@ -13,9 +13,16 @@ use tokio_util::codec::Encoder;
 use tracing::debug;
 
 use crate::{
-    Rooms,
+    CloseCode, Rooms,
     clock::Tick,
-    room::{channel::Channel, close_code, message::ToConnection, outbox::Outbox, registry::LocalHub, wire::Frames},
+    room::{
+        channel::{Channel, End},
+        close_code,
+        message::ToConnection,
+        outbox::Outbox,
+        registry::LocalHub,
+        wire::Frames,
+    },
 };
 
 use super::{
@@ -130,6 +137,7 @@ impl Actor for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         // Also if this actor panicked, or its thread ends.
+        self.channel.ends(End::Lost);
         self.inbox.cut(close_code::LOST);
         self.leave_rooms();
         self.outbox.abort();
@@ -146,6 +154,12 @@ impl Handler<ToConnection> for Connection {
     fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
         match message {
             ToConnection::Close { code, reason } => self.close(code, reason, ctx),
+            ToConnection::Restart { within, part } => {
+                let spread = self.channel.shortest_grace().map_or(Duration::ZERO, |grace| within.min(grace / 3));
+                ctx.run_later(spread.mul_f64(part), |connection, ctx| {
+                    connection.close(close_code::RESTARTING, "the node is restarting", ctx);
+                });
+            }
             ToConnection::Removed { room, close } => match close {
                 // It has joined again before it heard of this.
                 _ if self.channel.is_in(&room) => {}
@@ -262,6 +276,8 @@ impl Connection {
                     return;
                 }
                 let code = reason.as_ref().map_or(close_code::NO_CODE, |(code, _)| *code);
+                // That is what a browser says when its page is loaded anew.
+                self.channel.ends(if code == CloseCode::AWAY.0 { End::Lost } else { End::Left });
                 let reason = reason.map(|(code, _)| (code, String::new()));
                 self.outbox.push_close(close_frame(reason));
                 self.over();
@@ -281,6 +297,11 @@ impl Connection {
 
     /// Sends a Close, at once or after the 101, unless the socket is closing already.
     fn begin_close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) -> bool {
+        if matches!(self.phase, Phase::Connecting | Phase::Open) {
+            // A newer socket of its client has one of its presences, and is about to come for the others.
+            let lost = matches!(code, close_code::RESTARTING | close_code::TAKEN_OVER);
+            self.channel.ends(if lost { End::Lost } else { End::Left });
+        }
         match self.phase {
             Phase::Connecting => {
                 self.early_close.get_or_insert((code, reason.to_owned()));
@@ -315,6 +336,7 @@ impl Connection {
                     self.close(close_code::TOO_SLOW, "too slow", ctx);
                 } else {
                     // No frame can follow one that is half sent.
+                    self.channel.ends(End::Left);
                     self.phase = Phase::Over;
                     self.cut();
                     self.inbox.cut(close_code::TOO_SLOW);
@@ -330,6 +352,7 @@ impl Connection {
     /// The connection is gone, or must be treated as if it were.
     fn lost(&mut self, ctx: &mut Context<Self>) {
         let closing = matches!(self.phase, Phase::Closing | Phase::Over);
+        self.channel.ends(End::Lost);
         self.phase = Phase::Over;
         self.cut();
         self.inbox.cut(close_code::LOST);
@@ -359,7 +382,7 @@ impl Connection {
     }
 
     fn leave_rooms(&self) {
-        self.channel.leave_all_at_once(&self.rooms);
+        self.channel.depart_at_once(&self.rooms);
     }
 
     fn stop_when_over(&mut self, ctx: &mut Context<Self>) {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::{
-    Consumer, Error, Result, Rooms, Socket,
+    Consumer, Error, Result, ResumeToken, Rooms, Socket,
     name::UserId,
     room::{
         close_code,
@@ -52,6 +52,7 @@ const RETRY_AFTER: &str = "5";
 pub struct Upgrade {
     rooms: Rooms,
     user: Option<UserId>,
+    resume: Option<ResumeToken>,
     authenticate: Option<Authenticate>,
     origins: Origins,
 }
@@ -75,12 +76,46 @@ impl std::fmt::Debug for Upgrade {
 impl Upgrade {
     /// Prepares an upgrade: anonymous, and only for pages of the request's own origin.
     pub fn new(rooms: &Rooms) -> Self {
-        Self { rooms: rooms.clone(), user: None, authenticate: None, origins: Origins::default() }
+        Self { rooms: rooms.clone(), user: None, resume: None, authenticate: None, origins: Origins::default() }
     }
 
     /// Who the socket belongs to, as the application has made sure. `None`: anonymous.
     pub fn user(mut self, user: Option<UserId>) -> Self {
         self.user = user;
+        self
+    }
+
+    /// The resume token that the client brought, if it brought one: its presences outlive the socket for their grace, and a
+    /// socket of the same user with the same token takes them over. As [`Socket::set_resume_token`].
+    ///
+    /// ```
+    /// use actix_web::{HttpRequest, HttpResponse, web};
+    /// use presence::{ResumeToken, Rooms, Upgrade};
+    /// # use presence::{Consumer, Frame, Socket};
+    /// # struct Chat;
+    /// # impl Consumer for Chat {
+    /// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }
+    /// # }
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Query {
+    ///     session: Option<String>,
+    /// }
+    ///
+    /// async fn ws(
+    ///     req: HttpRequest,
+    ///     body: web::Payload,
+    ///     rooms: web::Data<Rooms>,
+    ///     query: web::Query<Query>,
+    /// ) -> HttpResponse {
+    ///     match query.into_inner().session.map(ResumeToken::try_from).transpose() {
+    ///         Ok(token) => Upgrade::new(&rooms).resume_token(token).start(Chat, &req, body).await,
+    ///         Err(error) => HttpResponse::BadRequest().body(error.to_string()),
+    ///     }
+    /// }
+    /// ```
+    pub fn resume_token(mut self, token: Option<ResumeToken>) -> Self {
+        self.resume = token;
         self
     }
 
@@ -126,7 +161,8 @@ impl Upgrade {
     /// status that says why not.
     ///
     /// Not a handshake: 400 or 405. Another origin: 403. The database away, the room failing, or the node shutting down: 503
-    /// with `Retry-After`. [`Error::Denied`](crate::Error::Denied): its status, 4xx or 5xx. [`Error::Name`](crate::Error::Name): 400. Any
+    /// with `Retry-After`. [`Error::Denied`](crate::Error::Denied): its status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
+    /// [`Error::ResumeToken`](crate::Error::ResumeToken): 400. Any
     /// other error, a panic, more than `handshake_timeout`, or no [`PruningSupervisor`](crate::PruningSupervisor): 500.
     pub async fn start<C: Consumer>(mut self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         if let Err(refused) = handshake(req, &[]) {
@@ -187,13 +223,14 @@ impl Upgrade {
         payload: Payload,
         decided: oneshot::Sender<Result<Accepted>>,
     ) -> (Addr<Connection>, Rc<Outbox>) {
-        let Self { rooms, user, .. } = self;
+        let Self { rooms, user, resume, .. } = self;
         let config = rooms.config();
         let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
         kill.limit_writes(config.write_timeout());
         let hub = rooms.local_hub();
         let touch = Touch::new(rooms.now());
         let channel = rooms.channels().open(rooms.new_channel(&hub.hub), touch.clone(), hub.hub.clone());
+        channel.set_resume_token(resume);
         let seen = Rc::new(Cell::new(rooms.now()));
         let inbox = Rc::new(Inbox::new(config.inbox_frames(), touch));
         let bounds = Bounds {
@@ -278,6 +315,7 @@ fn refuse(error: &Error) -> HttpResponse {
                 .body("presence is unavailable; come back later")
         }
         Error::Name(error) => HttpResponse::BadRequest().body(error.to_string()),
+        Error::ResumeToken(error) => HttpResponse::BadRequest().body(error.to_string()),
         other => {
             warn!(error = %report(other), "a socket could not be served");
             HttpResponse::build(StatusCode::INTERNAL_SERVER_ERROR).body("the server failed")

@@ -92,7 +92,7 @@ pub(crate) async fn run<C: Consumer>(
         let limit = socket.rooms.config().handler_timeout();
         let disconnect = async { consumer.disconnect(&mut socket, CloseCode(code)).await };
         tell(call(limit, disconnect).await, "disconnect", &socket);
-        leave_all(&socket).await;
+        depart(&socket).await;
     }
 }
 
@@ -122,7 +122,7 @@ async fn connect<C: Consumer>(
     };
     if answer.is_err() {
         // What it joined it leaves before anybody is told that it was turned away.
-        leave_all(socket).await;
+        depart(socket).await;
     }
     let accepted = answer.is_ok();
     // If nobody hears that it was accepted, it was all the same: its `disconnect` will run.
@@ -173,8 +173,8 @@ fn tell(outcome: Outcome, method: &'static str, socket: &Socket) -> bool {
     false
 }
 
-async fn leave_all(socket: &Socket) {
-    if let Err(error) = socket.leave_all().await {
+async fn depart(socket: &Socket) {
+    if let Err(error) = socket.depart().await {
         debug!(channel = %socket.channel(), error = %report(&error), "a leave waits for the store");
     }
 }

@@ -1,12 +1,14 @@
 //! What a socket's request said.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use actix_web::{HttpRequest, http::header::HeaderMap};
 
 /// The request by which a socket came: what `scope` is to a consumer of django-channels. The identity is
 /// [`Socket::user`](crate::Socket::user).
-#[derive(Debug, Clone)]
+///
+/// Its `Debug` leaves out the query and the headers, which may hold secrets: a resume token, a cookie.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Scope {
     /// The path as it was sent, not decoded.
@@ -19,6 +21,13 @@ pub struct Scope {
     pub headers: HeaderMap,
     /// The other end of the TCP connection: a proxy, if there is one.
     pub peer: Option<SocketAddr>,
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, params, peer, .. } = self;
+        f.debug_struct("Scope").field("path", path).field("params", params).field("peer", peer).finish_non_exhaustive()
+    }
 }
 
 impl Scope {

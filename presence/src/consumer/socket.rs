@@ -5,13 +5,14 @@ use std::{
     fmt,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use actix::Addr;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    CloseCode, Error, Outgoing, Result, Rooms,
+    CloseCode, Error, Outgoing, Result, ResumeToken, Rooms,
     clock::Tick,
     model::Meta,
     name::{ChannelName, GroupName, RoomName, UserId},
@@ -100,7 +101,30 @@ impl Socket {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
-        self.channel.join(&self.rooms, room, self.user.as_ref()).await
+        self.channel.join(&self.rooms, room, self.user.as_ref(), None).await
+    }
+
+    /// As [`join`](Self::join), but if the socket has a [resume token](Self::set_resume_token) its presence in this room is held
+    /// for `grace` instead of the setting; for none, it leaves at once. One that is in the room already keeps the grace it has.
+    ///
+    /// # Errors
+    /// As `join`; [`Error::GraceTooLong`] if it is longer than `max_age`: nothing happened.
+    pub async fn join_with_grace(&self, room: &RoomName, grace: Duration) -> Result<()> {
+        if !self.outbox.is_open() {
+            return Err(Error::SocketClosed);
+        }
+        let max_age = self.rooms.config().max_age();
+        if grace > max_age {
+            return Err(Error::GraceTooLong { grace, max_age });
+        }
+        self.channel.join(&self.rooms, room, self.user.as_ref(), Some(grace)).await
+    }
+
+    /// Makes the presences resumable that join from here on: when the socket is lost they are held for their grace, and a
+    /// socket of the same user that comes with the same token takes them over, and nobody else is told. To be called in
+    /// `connect`, before the first join; what is in a room already stays as it is. See `docs/semantics.md` for what is held.
+    pub fn set_resume_token(&self, token: Option<ResumeToken>) {
+        self.channel.set_resume_token(token);
     }
 
     /// Leaves a room; the socket stays open. From here on it gets nothing more of the room. Resolves when that is durable. A
@@ -118,6 +142,11 @@ impl Socket {
     /// As [`leave`](Self::leave); every room is left all the same.
     pub async fn leave_all(&self) -> Result<()> {
         self.channel.leave_all(&self.rooms).await
+    }
+
+    /// The socket is over: every presence leaves, or is held if the socket was lost.
+    pub(crate) async fn depart(&self) -> Result<()> {
+        self.channel.depart(&self.rooms).await
     }
 
     /// Replaces the meta of the presence in a room. One that is equal changes nothing and tells nobody.

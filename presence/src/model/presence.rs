@@ -37,6 +37,11 @@ impl Presence {
         Self { user: user.unwrap_or(now.user), meta: meta.unwrap_or(now.meta), ..now }
     }
 
+    /// As this one, but in the hands of the live socket of `other`.
+    pub(crate) fn taken_by(&self, other: &Self) -> Arc<Self> {
+        Arc::new(Self { channel: other.channel.clone(), node: other.node, held: false, ..self.clone() })
+    }
+
     /// Whether a client could tell this from `other`, the same presence at another time.
     pub(crate) fn looks_like(&self, other: &Self) -> bool {
         self.user == other.user && self.meta == other.meta

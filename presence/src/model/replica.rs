@@ -8,14 +8,14 @@
 //! Invariant: the roster is what the room was at `position`, and [`Replica::reload_at`] says so as long as more than that
 //! was heard of. So a roster is at worst late, never silently wrong.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     clock::Tick,
     name::{Epoch, Version},
 };
 
-use super::{Delta, Snapshot, delta::Change, roster::Roster};
+use super::{Delta, Presence, Snapshot, delta::Change, roster::Roster};
 
 /// How many deltas wait for those before them. It takes a long reading of a very busy room to pass it.
 const MAX_EARLY: usize = 1024;
@@ -60,6 +60,13 @@ impl Replica {
     /// Which life of the room this is, and how far it has come; `None` if nothing is known or there is no such room.
     pub(crate) const fn position(&self) -> Option<(Epoch, Version)> {
         self.position
+    }
+
+    /// Notes what is not a change that is counted: who has a presence, and whether it is held. Tells what members can tell of
+    /// it; `None` if the presence is not here.
+    pub(crate) fn amend(&mut self, presence: Arc<Presence>) -> Option<Vec<Change>> {
+        self.roster.get(presence.id)?;
+        Some(self.roster.amend(presence).into_iter().collect())
     }
 
     /// Takes in the change that led to `version`.

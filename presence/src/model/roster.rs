@@ -51,6 +51,11 @@ impl Roster {
         changes
     }
 
+    /// Makes one who is here as it is now.
+    pub(crate) fn amend(&mut self, now: Arc<Presence>) -> Option<Change> {
+        self.put(now)
+    }
+
     fn put(&mut self, now: Arc<Presence>) -> Option<Change> {
         let was = self.remove(now.id);
         self.insert(now.clone());

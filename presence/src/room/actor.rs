@@ -8,6 +8,7 @@ mod commits;
 mod faults;
 mod locals;
 mod requests;
+mod resuming;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -143,9 +144,15 @@ impl RoomActor {
             return;
         }
         match message {
-            ToRoom::Join { presence, hub, touch, reply } => self.join(presence, hub, touch, reply, ctx),
-            ToRoom::Leave { id, channel, reply } => self.leave(id, channel, reply, ctx),
-            ToRoom::Update { id, channel, meta, reply } => self.update(id, channel, meta, reply, ctx),
+            ToRoom::Join { presence, session, hub, touch, reply } => {
+                self.join(presence, session, hub, touch, reply, ctx);
+            }
+            ToRoom::Leave { id, channel, reply } => self.leave(self.state.sessions.resolve(id), channel, reply, ctx),
+            ToRoom::Lose { id, channel } => self.lose(self.state.sessions.resolve(id), channel, ctx),
+            ToRoom::HoldAll => self.hold_all(ctx),
+            ToRoom::Update { id, channel, meta, reply } => {
+                self.update(self.state.sessions.resolve(id), channel, meta, reply, ctx);
+            }
             ToRoom::Send { frames, pressure } => {
                 self.state.said(|| Said::Frames(frames.clone()));
                 self.to_hubs(|room| ToHub::Send { room, frames: frames.clone(), pressure: pressure.clone() });
@@ -219,6 +226,10 @@ impl RoomActor {
         if self.reports.as_ref().is_some_and(|(hubs, until)| hubs.is_empty() || *until <= now) {
             self.recovered(ctx);
         }
+        self.resume_those_behind(ctx);
+        if self.state.sessions.next().is_some_and(|until| until <= now) {
+            self.end_graces(now, ctx);
+        }
         // After a fault nothing is told before it is known who is there, and who is where.
         let recovering = self.reports.is_some() || !self.state.known;
         if !recovering {
@@ -238,7 +249,9 @@ impl RoomActor {
         if (gap || behind) && !self.loading {
             self.load(ctx);
         }
-        let idle = self.state.is_idle() && !self.loading && self.reports.is_none();
+        // What is held when the node ends, the database holds.
+        let holds = !self.state.sessions.is_idle() && !self.rooms.is_shutting_down();
+        let idle = self.state.is_idle() && !holds && !self.loading && self.reports.is_none();
         let lingers = now.since(self.used) < LINGER && !self.rooms.is_shutting_down();
         if idle
             && (self.state.replica.roster().is_empty() || !lingers)
@@ -252,6 +265,7 @@ impl RoomActor {
             self.state.replica.reload_at(hold).filter(|_| !self.loading),
             self.behind.map(|(_, until)| until).filter(|_| !self.loading),
             self.reports.as_ref().map(|(_, until)| *until),
+            self.state.sessions.next(),
             idle.then(|| self.used.after(LINGER).max(now.after(RELOAD_PAUSE))),
         ];
         if let Some(next) = due.into_iter().flatten().min() {

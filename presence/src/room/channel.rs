@@ -6,9 +6,10 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -16,9 +17,10 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
-    Error, Result, Rooms,
+    Error, Result, ResumeToken, Rooms,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
+    session::Session,
 };
 
 use super::{message::HubRef, touch::Touch};
@@ -40,6 +42,8 @@ impl Channels {
             hub: Some(hub),
             joined: Mutex::default(),
             closed: AtomicBool::new(false),
+            resume: Mutex::default(),
+            end: OnceLock::new(),
         });
         self.all().insert(name, channel.clone());
         channel
@@ -65,6 +69,8 @@ impl Channels {
                 hub: None,
                 joined: Mutex::default(),
                 closed: AtomicBool::new(false),
+                resume: Mutex::default(),
+                end: OnceLock::new(),
             })
         };
         all.entry(name.clone()).or_insert_with(make).clone()
@@ -106,11 +112,25 @@ pub(crate) struct Channel {
     hub: Option<HubRef>,
     joined: Mutex<HashMap<RoomName, Membership>>,
     closed: AtomicBool,
+    /// By what its client can resume its presences.
+    resume: Mutex<Option<ResumeToken>>,
+    end: OnceLock<End>,
+}
+
+/// What the end of a socket means for its presences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// They leave.
+    Left,
+    /// Those that can be resumed are held.
+    Lost,
 }
 
 #[derive(Debug, Clone)]
 struct Membership {
     id: PresenceId,
+    /// How long it is held, if it can be resumed.
+    grace: Option<Duration>,
     /// Told when the join is over, if it is still under way.
     joining: Option<Arc<Notify>>,
 }
@@ -158,12 +178,19 @@ impl Channel {
     }
 
     /// Joins the room as `user`. One that is in already is touched, and becomes `user`'s if it was another's.
-    pub(crate) async fn join(&self, rooms: &Rooms, room: &RoomName, user: Option<&UserId>) -> Result<()> {
+    /// With a resume token it is held for `grace`, or else for the setting.
+    pub(crate) async fn join(
+        &self,
+        rooms: &Rooms,
+        room: &RoomName,
+        user: Option<&UserId>,
+        grace: Option<Duration>,
+    ) -> Result<()> {
         // Two joins of one room at a time are one join: the second waits for what becomes of the first.
         let known = loop {
             let over = match self.joined().get(room) {
                 None => break None,
-                Some(Membership { id, joining: None }) => break Some(*id),
+                Some(Membership { id, joining: None, .. }) => break Some(*id),
                 Some(Membership { joining: Some(over), .. }) => over.clone(),
             };
             let notified = over.notified();
@@ -185,9 +212,12 @@ impl Channel {
             }
             return Ok(());
         }
-        let mut joining = self.begin_join(rooms, room)?;
+        let grace = grace.unwrap_or(rooms.config().grace());
+        let token = self.resume.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let session = token.map(|token| Session { hash: token.hash(room, user), grace });
+        let mut joining = self.begin_join(rooms, room, session.map(|session| session.grace))?;
         let presence = self.presence(rooms, joining.id, user);
-        rooms.join(room, presence, self.hub.clone(), self.touch.clone()).await?;
+        rooms.join(room, presence, session, self.hub.clone(), self.touch.clone()).await?;
         joining.done = true;
         Ok(())
     }
@@ -198,7 +228,7 @@ impl Channel {
         Arc::new(Presence::new(id, self.name.clone(), user.cloned(), node))
     }
 
-    fn begin_join<'a>(&'a self, rooms: &Rooms, room: &'a RoomName) -> Result<Joining<'a>> {
+    fn begin_join<'a>(&'a self, rooms: &Rooms, room: &'a RoomName, grace: Option<Duration>) -> Result<Joining<'a>> {
         let limit = rooms.config().max_rooms_per_socket();
         let mut joined = self.joined();
         if self.closed.load(Ordering::Acquire) {
@@ -208,7 +238,7 @@ impl Channel {
             return Err(Error::TooManyRooms { limit });
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
-        joined.insert(room.clone(), Membership { id, joining: Some(over.clone()) });
+        joined.insert(room.clone(), Membership { id, grace, joining: Some(over.clone()) });
         Ok(Joining { channel: self, room, id, over, done: false })
     }
 
@@ -228,8 +258,37 @@ impl Channel {
         join_all(leaves).await.into_iter().collect()
     }
 
-    /// The socket is over: leaves every room, without waiting for it.
-    pub(crate) fn leave_all_at_once(&self, rooms: &Rooms) {
+    /// Sets by what presences can be resumed that join from here on.
+    pub(crate) fn set_resume_token(&self, token: Option<ResumeToken>) {
+        *self.resume.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// The shortest time for which a presence of this channel is held; `None` if none can be resumed.
+    pub(crate) fn shortest_grace(&self) -> Option<Duration> {
+        self.joined().values().filter_map(|membership| membership.grace).min()
+    }
+
+    /// Says what the end of the socket means. What was said first holds.
+    pub(crate) fn ends(&self, end: End) {
+        let _ = self.end.set(end);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.end.get() == Some(&End::Lost)
+    }
+
+    /// The socket is over: its presences leave, or are held.
+    pub(crate) async fn depart(&self, rooms: &Rooms) -> Result<()> {
+        if !self.is_lost() {
+            return self.leave_all(rooms).await;
+        }
+        let joined = std::mem::take(&mut *self.joined());
+        joined.iter().for_each(|(room, one)| rooms.lose(room, one.id, &self.name));
+        Ok(())
+    }
+
+    /// As [`depart`](Self::depart), without waiting for it.
+    pub(crate) fn depart_at_once(&self, rooms: &Rooms) {
         let joined = {
             let mut joined = self.joined();
             // Nobody who holds on to the channel can put it into a room from here on.
@@ -237,7 +296,11 @@ impl Channel {
             std::mem::take(&mut *joined)
         };
         for (room, membership) in joined {
-            rooms.leave_at_once(&room, membership.id, &self.name);
+            if self.is_lost() {
+                rooms.lose(&room, membership.id, &self.name);
+            } else {
+                rooms.leave_at_once(&room, membership.id, &self.name);
+            }
         }
     }
 
@@ -263,7 +326,7 @@ impl Rooms {
     pub async fn add(&self, room: &RoomName, channel: &ChannelName, user: Option<&UserId>) -> Result<super::Room> {
         self.check_open()?;
         let known = self.channels().get_or_make(channel, self);
-        let joined = known.join(self, room, user).await;
+        let joined = known.join(self, room, user, None).await;
         if joined.is_err() {
             self.channels().drop_if_unused(channel);
         }

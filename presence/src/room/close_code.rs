@@ -14,6 +14,8 @@ pub const RESTARTING: u16 = 1012;
 pub const TOO_SLOW: u16 = 1013;
 /// The socket was not seen for `max_age`.
 pub const STALE: u16 = 4408;
+/// A newer socket came with the same resume token, and has the presence now.
+pub const TAKEN_OVER: u16 = 4409;
 /// What a consumer's `disconnect` is told when the client closed without a code.
 pub const NO_CODE: u16 = 1005;
 /// What a consumer's `disconnect` is told when the connection was lost.

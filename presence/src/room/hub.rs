@@ -241,6 +241,14 @@ impl HubActor {
                     socket.connection.do_send(ToConnection::Close { code: *code, reason });
                 }
             }
+            ToHub::Restart { within } => {
+                let all = sockets.sockets.len();
+                for (n, socket) in sockets.sockets.values().enumerate() {
+                    #[expect(clippy::cast_precision_loss, reason = "so many sockets need not be told apart")]
+                    let part = n as f64 / all as f64;
+                    socket.connection.do_send(ToConnection::Restart { within: *within, part });
+                }
+            }
             ToHub::Report { room, to } => {
                 let here = sockets.rooms.get(room);
                 let members = here.into_iter().flat_map(|room| room.members.values());

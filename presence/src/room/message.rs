@@ -15,6 +15,7 @@ use crate::{
     Error,
     model::{Close, Meta, Presence, Snapshot, roster::Roster},
     name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, UserId, Version},
+    session::Session,
     store::{RoomCommit, StoreError},
 };
 
@@ -86,9 +87,14 @@ impl Drop for UnderWay {
 pub(crate) enum ToRoom {
     /// A socket joins. Answered when its first frame is on its way, or at once if it is in already.
     /// Without a hub it is a presence without a socket.
-    Join { presence: Arc<Presence>, hub: Option<HubRef>, touch: Touch, reply: Reply<()> },
+    /// With a session it takes over who has that, if anybody does.
+    Join { presence: Arc<Presence>, session: Option<Session>, hub: Option<HubRef>, touch: Touch, reply: Reply<()> },
     /// A socket leaves. Answered when that is durable.
     Leave { id: PresenceId, channel: ChannelName, reply: Option<Reply<()>> },
+    /// A socket is lost: its presence is held for its grace if it can be resumed, and leaves if not.
+    Lose { id: PresenceId, channel: ChannelName },
+    /// The node is about to end: have the database hold all that can be resumed, from now on.
+    HoldAll,
     /// A socket says something else of itself.
     Update { id: PresenceId, channel: ChannelName, meta: Meta, reply: Reply<()> },
     /// A frame for everyone in the room.
@@ -133,8 +139,8 @@ pub(crate) enum ToRoom {
 impl ToRoom {
     /// Whether it is about presences of this node, so that it has to wait while those are being found out.
     pub(crate) const fn is_about_ours(&self) -> bool {
-        matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Update { .. })
-            || matches!(self, Self::Prune { .. } | Self::Remove { .. } | Self::Rejoin)
+        matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Lose { .. } | Self::Update { .. })
+            || matches!(self, Self::Prune { .. } | Self::Remove { .. } | Self::HoldAll | Self::Rejoin)
     }
 }
 
@@ -172,6 +178,8 @@ pub(crate) enum ToHub {
     EventTo { channel: ChannelName, event: Arc<Event> },
     /// Close every socket.
     CloseAll { code: u16, reason: &'static str },
+    /// The node ends: close every socket with 1012, those that can resume spread over this time.
+    Restart { within: std::time::Duration },
     /// Say who of this room is here.
     Report { room: RoomName, to: Addr<RoomActor> },
     /// Outboxes are filling: look after them.
@@ -219,6 +227,8 @@ pub(crate) struct Joiner {
 pub(crate) enum ToConnection {
     /// Close the socket with this code.
     Close { code: u16, reason: &'static str },
+    /// The node ends: close the socket, if it can resume after this part (0 to 1) of the time that this may be spread over.
+    Restart { within: std::time::Duration, part: f64 },
     /// The presence of the socket was removed from this room. With a code, the socket is closed.
     Removed { room: RoomName, close: Option<Close> },
     /// The client broke the protocol or a limit. From here on it is not understood any more.

@@ -14,6 +14,8 @@ use super::{
 
 /// How long a shutdown may take in all.
 const SHUTDOWN: Duration = Duration::from_secs(8);
+/// Over which time those sockets are closed that can come back, so that they do not all come back at once.
+const SPREAD: Duration = Duration::from_secs(3);
 
 impl Rooms {
     /// Which life of this node it is; `None` until the database knows of it.
@@ -61,15 +63,17 @@ impl Rooms {
         }
     }
 
-    /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves, what
-    /// waits for the database is written, and the node's row goes. Takes at most 8 s, also if the database is away: then the log
-    /// says how many changes were not written. Call it before stopping the server.
+    /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves or is
+    /// held, what waits for the database is written, and the node's row goes. Takes at most 8 s, also if the database is away:
+    /// then the log says how many changes were not written. Call it before stopping the server.
     pub async fn shutdown(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
         info!(sockets = self.sockets(), "shutting down");
-        self.close_all();
+        self.names().iter().for_each(|room| self.tell_running(room, ToRoom::HoldAll));
+        let within = SPREAD.min(self.0.config.grace() / 3);
+        self.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::Restart { within }));
         let drain = async {
-            let sockets = self.0.config.close_timeout().min(SHUTDOWN / 2);
+            let sockets = (within + self.0.config.close_timeout()).min(SHUTDOWN * 5 / 8);
             let _ = tokio::time::timeout(sockets, self.0.sockets.subscribe().wait_for(|open| *open == 0)).await;
             // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
             self.0.writer.hurry();

@@ -17,6 +17,7 @@ use crate::{
     clock::{Clock, Tick},
     model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName},
+    session::Session,
     signal::Signals,
     store::{RoomCommit, apart::Apart, health::Health, writer::Writer},
 };
@@ -207,17 +208,18 @@ impl Rooms {
         Ok(())
     }
 
-    /// Joins; whatever ends this but success, the presence leaves again.
+    /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again.
     pub(crate) async fn join(
         &self,
         room: &RoomName,
         presence: Arc<Presence>,
+        session: Option<Session>,
         hub: Option<HubRef>,
         touch: Touch,
     ) -> Result<()> {
         self.check_open()?;
         let mut undo = LeaveOnDrop { rooms: self, room, presence: Some(&presence) };
-        let answer = self.ask_to_join(room, presence.clone(), hub, touch).await;
+        let answer = self.ask_to_join(room, presence.clone(), session, hub, touch).await;
         if !matches!(answer, None | Some(Err(Error::RoomFailed { .. }))) {
             // The room has said what became of it: if it failed, there is nothing to take back.
             undo.presence = None;
@@ -233,7 +235,7 @@ impl Rooms {
         hub: Option<HubRef>,
         touch: Touch,
     ) -> Result<()> {
-        let answer = self.ask_to_join(room, presence, hub, touch).await;
+        let answer = self.ask_to_join(room, presence, None, hub, touch).await;
         answer.unwrap_or(Err(Error::StoreUnavailable(None)))
     }
 
@@ -242,12 +244,14 @@ impl Rooms {
         &self,
         room: &RoomName,
         presence: Arc<Presence>,
+        session: Option<Session>,
         hub: Option<HubRef>,
         touch: Touch,
     ) -> Option<Result<()>> {
         let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
         self.repeat(room, limit, |reply| ToRoom::Join {
             presence: presence.clone(),
+            session,
             hub: hub.clone(),
             touch: touch.clone(),
             reply,
@@ -269,6 +273,11 @@ impl Rooms {
     /// Leaves, without waiting for it.
     pub(crate) fn leave_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
         self.tell(room, ToRoom::Leave { id, channel: channel.clone(), reply: None });
+    }
+
+    /// The socket is lost: the presence is held if it can be resumed, and leaves if not.
+    pub(crate) fn lose(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
+        self.tell(room, ToRoom::Lose { id, channel: channel.clone() });
     }
 
     pub(crate) async fn update(
@@ -352,7 +361,7 @@ struct LeaveOnDrop<'a> {
 impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(presence) = self.presence {
-            self.rooms.leave_at_once(self.room, presence.id, &presence.channel);
+            self.rooms.lose(self.room, presence.id, &presence.channel);
         }
     }
 }

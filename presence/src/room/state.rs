@@ -15,6 +15,7 @@ use crate::{
         notice::{News, Notices},
         replica::Replica,
         roster::Roster,
+        sessions::Sessions,
     },
     name::{ChannelName, PresenceId, UserId},
 };
@@ -59,8 +60,10 @@ pub(crate) struct Joining {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     Left,
-    /// Together with others: they were stale, or removed on purpose.
+    /// Together with others: they were stale, their grace was over, or they were removed on purpose.
     Removed,
+    /// Its socket was lost while it joined with a resume token. It leaves if it is new, and is held if it was resumed.
+    Lost,
 }
 
 /// A leave whose commit is under way.
@@ -76,6 +79,7 @@ pub(crate) struct Leaving {
 
 /// An update whose commit is under way.
 pub(crate) struct Updating {
+    pub(crate) channel: ChannelName,
     /// The commit has a higher batch number than this.
     pub(crate) after: u64,
     /// What it changes, as in [`Write::Update`](crate::store::Write::Update).
@@ -102,6 +106,10 @@ pub(crate) struct State {
     pub(crate) readers: VecDeque<Reader>,
     /// What waits until it is known again who of this node is here.
     pub(crate) held: VecDeque<ToRoom>,
+    /// Who can be resumed, and who is.
+    pub(crate) sessions: Sessions,
+    /// Joins with a token of one who is joining: they take over from it when it has joined.
+    pub(crate) behind: Vec<ToRoom>,
     /// The hubs whose members must be told everything anew.
     pub(crate) renew: HashSet<usize>,
     /// What was said since the first of those who wait for their first frame joined: they get it after that.
@@ -122,6 +130,8 @@ impl State {
             stale: HashSet::new(),
             readers: VecDeque::new(),
             held: VecDeque::new(),
+            sessions: Sessions::default(),
+            behind: Vec::new(),
             renew: HashSet::new(),
             meanwhile: Vec::new(),
         }
@@ -161,6 +171,7 @@ impl State {
             && self.updating.is_empty()
             && self.readers.is_empty()
             && self.held.is_empty()
+            && self.behind.is_empty()
             && self.due().is_none()
     }
 

@@ -14,6 +14,7 @@ mod outage;
 mod pruning;
 mod reading;
 mod removing;
+mod resuming;
 mod signals;
 #[cfg(feature = "sqlite")]
 mod threads;

@@ -30,6 +30,7 @@ use crate::{
     clock::{Clock, Tick},
     model::Presence,
     name::{NodeId, PresenceId, RoomName},
+    session::Session,
 };
 
 use super::{RoomCommit, Store, StoreError, Write, health::Health};
@@ -131,8 +132,38 @@ impl Writer {
 
     /// Makes sure that a presence of a live socket, which was in the database and may be there still, is there and this
     /// node's. Always taken: there are no more of these than sockets.
-    pub(crate) fn restore(&self, room: &RoomName, actor: &Recipient<Committed>, presence: Arc<Presence>) {
-        let change = Change { write: Write::Join(presence), tried: Tried::Yes };
+    pub(crate) fn restore(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        presence: Arc<Presence>,
+        session: Option<Session>,
+    ) {
+        let write = match session {
+            Some(session) => Write::Restore { presence, session },
+            None => Write::Join(presence),
+        };
+        let change = Change { write, tried: Tried::Yes };
+        self.queue().add(room, actor, change, Haste::Asked);
+        self.0.work.notify_one();
+    }
+
+    /// Makes a presence of this node that of another socket. Always taken, as [`restore`](Self::restore).
+    pub(crate) fn resume(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        presence: Arc<Presence>,
+        session: Session,
+    ) {
+        let change = Change { write: Write::Resume { presence, session }, tried: Tried::Yes };
+        self.queue().add(room, actor, change, Haste::Asked);
+        self.0.work.notify_one();
+    }
+
+    /// Holds a presence whose socket is lost. Always taken.
+    pub(crate) fn hold(&self, room: &RoomName, actor: &Recipient<Committed>, hold: Write) {
+        let change = Change { write: hold, tried: Tried::No };
         self.queue().add(room, actor, change, Haste::Asked);
         self.0.work.notify_one();
     }

@@ -71,6 +71,6 @@ pub async fn join_without_socket(rooms: &Rooms, room: &RoomName, user: Option<Us
     let node = rooms.node().unwrap_or_else(NodeId::random);
     let presence = Arc::new(Presence::new(PresenceId::random(), channel, user, node));
     let id = presence.id;
-    rooms.join(room, presence, Some(hub), Touch::new(rooms.now())).await?;
+    rooms.join(room, presence, None, Some(hub), Touch::new(rooms.now())).await?;
     Ok(id)
 }

@@ -149,6 +149,16 @@ impl Member {
         .await;
     }
 
+    /// Reads on until this many users are here.
+    pub(crate) async fn until_all(&mut self, users: usize) {
+        within(super::secs(60), "everybody to be here", async {
+            while self.roster.users.len() < users {
+                self.told().await;
+            }
+        })
+        .await;
+    }
+
     pub(crate) async fn says(&mut self, text: &str) {
         self.socket.text(text).await;
     }

@@ -41,12 +41,12 @@ impl Server {
         Self::start_with(arguments, &[]).await
     }
 
-    /// As `start`, with variables of the environment.
+    /// As `start`, with settings that have no argument, by their variables.
     pub(crate) async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         open_files(1024).expect("enough open files for a small test");
         let folder = super::folder();
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let variables: Vec<_> = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let started = run(folder.path(), 0, &arguments, &variables).await;
         let (child, address) = started.unwrap_or_else(|why| panic!("{why}"));
         Self { child, address, folder, arguments, variables }
@@ -94,8 +94,13 @@ impl Server {
     /// Starts again after an end and kills what was started after `moment`, wherever it is by then.
     pub(crate) async fn start_and_kill(&mut self, moment: Duration) {
         // A child is killed when it is dropped.
-        let run = run(self.folder.path(), self.address.port(), &self.arguments, &self.variables);
-        drop(tokio::time::timeout(moment, run).await);
+        drop(
+            tokio::time::timeout(
+                moment,
+                run(self.folder.path(), self.address.port(), &self.arguments, &self.variables),
+            )
+            .await,
+        );
     }
 
     /// Starts again after an end, on the same port, folder and database, and so as the next life of the same node.
@@ -147,7 +152,8 @@ async fn run(
 ) -> Result<(Child, SocketAddr), String> {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log file");
     let mut command = command(folder);
-    command.args(["--port", &port.to_string()]).args(arguments).envs(variables.iter().cloned());
+    command.args(["--port", &port.to_string()]).args(arguments);
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().map_err(|error| error.to_string())?;
     let mut lines = BufReader::new(child.stdout.take().expect("a piped output")).lines();
     let first = within(secs(60), "the server's first line", lines.next_line()).await;

@@ -11,8 +11,11 @@ use tracing::debug;
 use crate::{
     clock::Tick,
     model::{Delta, Presence, Snapshot, replica::Applied},
-    name::{Epoch, PresenceId, Version},
-    room::{message::ToRoom, state::Cause},
+    name::{ChannelName, Epoch, PresenceId, Version},
+    room::{
+        message::ToRoom,
+        state::{Cause, Updating},
+    },
     store::{
         RoomCommit, Store, StoreError, Write,
         writer::{Committed, report},
@@ -21,20 +24,42 @@ use crate::{
 
 use super::{RELOAD_PAUSE, RoomActor};
 
+/// A write that adds a presence, with or without a token.
+macro_rules! join {
+    ($presence:ident) => {
+        Write::Join($presence) | Write::Restore { presence: $presence, .. } | Write::Resume { presence: $presence, .. }
+    };
+}
+
+/// Whether the write is the last of what the socket of `channel` asked for by then: what it asked may have been merged into
+/// its join or its leave. A hold or a resume is always followed by what comes after it.
+fn ends(write: &Write, of: &ChannelName) -> bool {
+    match write {
+        Write::Join(presence) | Write::Restore { presence, .. } => presence.channel == *of,
+        Write::Leave { channel, .. } | Write::Update { channel, .. } => channel == of,
+        Write::Resume { .. } | Write::Hold { .. } => false,
+    }
+}
+
 impl RoomActor {
     pub(super) fn committed(&mut self, committed: Committed, ctx: &mut Context<Self>) {
         let Committed { batch, writes, retried, result } = committed;
         match result {
             Ok(commit) => {
-                let unsaid = self.unsaid(batch, &writes, &retried, &commit.delta);
+                let unsaid = self.unsaid(batch, &writes, &retried, &commit);
                 let leaving = &self.state.leaving;
                 let pruned = |presence: &Presence| {
                     leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Removed)
                 };
                 self.rooms.signals().announce(&self.name, &unsaid, pruned);
                 self.rooms.signals().announce(&self.name, &commit.delta, pruned);
+                self.resumed(&writes, &commit, ctx);
                 self.answer(batch, &writes, None);
+                let stayed = self.stayed(&writes, &commit.delta);
                 self.apply(commit, ctx);
+                if stayed {
+                    self.load(ctx);
+                }
             }
             Err(error) => {
                 self.answer(batch, &writes, Some(&error));
@@ -46,7 +71,8 @@ impl RoomActor {
 
     /// What an earlier attempt did whose answer was lost: this one found it done, so its delta does not hold it, but nobody
     /// has been told.
-    fn unsaid(&mut self, batch: u64, writes: &[Write], retried: &HashSet<PresenceId>, done: &Delta) -> Delta {
+    fn unsaid(&mut self, batch: u64, writes: &[Write], retried: &HashSet<PresenceId>, commit: &RoomCommit) -> Delta {
+        let done = &commit.delta;
         for presence in &done.joined {
             if let Some(joining) = self.state.joining.get_mut(&presence.id) {
                 joining.said = Some(presence.clone());
@@ -60,8 +86,12 @@ impl RoomActor {
         let among = |presences: &[Arc<Presence>], id| presences.iter().find(|one| one.id == id).cloned();
         for write in writes.iter().filter(|write| retried.contains(&write.id())) {
             let id = write.id();
+            // One that came with a token may have resumed another, of which all have heard.
+            if commit.taken.iter().any(|taken| taken.asked == id && taken.presence.id != id) {
+                continue;
+            }
             match (write, self.state.leaving.get_mut(&id)) {
-                (Write::Join(presence), Some(leaving)) if leaving.said.is_none() => {
+                (join!(presence), Some(leaving)) if leaving.said.is_none() => {
                     leaving.said = Some(presence.clone());
                     unsaid.joined.push(presence.clone());
                 }
@@ -77,7 +107,7 @@ impl RoomActor {
                         unsaid.updated.push(Arc::new(local.presence.changed(user.clone(), meta.clone())));
                     }
                 }
-                (Write::Join(presence), None) => {
+                (join!(presence), None) => {
                     let local = self.state.locals.get_mut(&id).map(|local| &mut local.unsaid);
                     let joining = self.state.joining.get_mut(&id);
                     if local.is_some_and(std::mem::take) {
@@ -98,13 +128,17 @@ impl RoomActor {
         let outcome = || failure.map_or(Ok(()), |failure| Err(failure.clone().into()));
         for write in writes {
             let id = write.id();
-            if let (Write::Join(_), Some(_)) = (write, failure)
-                && let Some(joining) = self.state.joining.remove(&id)
+            if let (join!(presence), Some(_)) = (write, failure)
+                && let Entry::Occupied(joining) = self.state.joining.entry(id)
+                && joining.get().channel == presence.channel
             {
+                self.state.sessions.forget(id);
+                let joining = joining.remove();
                 joining.replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
             }
             if let Entry::Occupied(leaving) = self.state.leaving.entry(id)
                 && leaving.get().after < batch
+                && ends(write, &leaving.get().channel)
             {
                 leaving.remove().replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
             }
@@ -118,7 +152,8 @@ impl RoomActor {
                 }
             }
             if let Entry::Occupied(mut updating) = self.state.updating.entry(id) {
-                let done = updating.get_mut().extract_if(.., |updating| updating.after < batch);
+                let done = |updating: &mut Updating| updating.after < batch && ends(write, &updating.channel);
+                let done = updating.get_mut().extract_if(.., done);
                 done.filter_map(|one| one.reply).for_each(|reply| drop(reply.send(outcome())));
                 if updating.get().is_empty() {
                     updating.remove();
@@ -128,8 +163,12 @@ impl RoomActor {
     }
 
     /// Takes in a change, our own or another's.
-    pub(super) fn apply(&mut self, RoomCommit { epoch, version, delta, .. }: RoomCommit, ctx: &mut Context<Self>) {
+    pub(super) fn apply(&mut self, commit: RoomCommit, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
+        let moved = commit.taken.iter().filter(|taken| taken.moved).map(|taken| taken.presence.clone());
+        let moved: Vec<_> = moved.collect();
+        let RoomCommit { epoch, version, mut delta, .. } = commit;
+        delta.updated.extend(moved);
         if delta.is_empty() {
             // Not the change that led to this version, which was another's, or our own whose answer was lost.
             let at_rest = self.state.joining.is_empty() && !self.state.known;
@@ -187,6 +226,7 @@ impl RoomActor {
                 let changes = self.state.replica.reload(snapshot);
                 self.in_model = false;
                 self.state.known = true;
+                self.compare_owners(number);
                 self.changed(changes, ctx);
                 if self.reports.is_none() {
                     self.look_after_all(ctx);

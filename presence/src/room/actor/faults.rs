@@ -58,6 +58,7 @@ impl RoomActor {
         // Updates are not kept: who waits for one asks again, since the room may have failed over the very answer.
         state.readers = old.readers;
         state.held = old.held;
+        (state.sessions, state.behind) = (old.sessions, old.behind);
         state.renew.extend(old.renew);
         // The room may have failed over the very answer. A leave may be repeated.
         self.take_out(old.leaving.into_iter().collect(), ctx);
@@ -87,6 +88,8 @@ impl RoomActor {
             let id = presence.id;
             // The hub knows it as it was when it joined.
             let now = self.state.replica.roster().get(id).cloned();
+            // The database may not know yet that it was resumed.
+            let now = now.map(|now| if now.channel == presence.channel { now } else { now.taken_by(&presence) });
             // Until all have reported, leaves are held. Later, one who is not in the roster has left in the meantime.
             let has_left = !in_time && self.state.known && now.is_none();
             if self.state.leaving.contains_key(&id) || has_left {

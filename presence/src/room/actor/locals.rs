@@ -26,11 +26,19 @@ impl RoomActor {
             match now {
                 Some(presence) => {
                     if let Some(local) = self.state.locals.get_mut(&presence.id) {
-                        local.presence = presence.clone();
+                        // A commit from before it was resumed tells of its former socket.
+                        let resumed = local.presence.channel != presence.channel;
+                        local.presence = if resumed { presence.taken_by(&local.presence) } else { presence.clone() };
+                        if resumed {
+                            let _ = self.state.replica.amend(local.presence.clone());
+                        }
                     }
                 }
                 None => {
                     let id = was.as_ref().map(|presence| presence.id);
+                    if let Some(lost) = id.filter(|id| self.state.sessions.lost(*id).is_some()) {
+                        self.state.sessions.forget(lost);
+                    }
                     if let Some(local) = id.and_then(|id| self.state.locals.get(&id)) {
                         // Somebody took us for dead. The socket is alive, so it belongs here.
                         warn!(room = %self.name, channel = %local.presence.channel, "a live presence was removed; it joins again");
@@ -59,10 +67,10 @@ impl RoomActor {
     /// Lets one who joined in, once the roster has it.
     pub(super) fn activate(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
-        let Some(Joining { hub, touch, replies, channel, said }) = self.state.joining.remove(&id) else { return };
-        if presence.channel != channel {
+        if self.state.joining.get(&id).is_none_or(|joining| joining.channel != presence.channel) {
             return;
         }
+        let Some(Joining { hub, touch, replies, said, .. }) = self.state.joining.remove(&id) else { return };
         self.supervise(presence, touch.clone(), ctx);
         if let Some(local) = self.state.locals.get_mut(&id) {
             local.unsaid = said.is_none();
@@ -114,7 +122,9 @@ impl RoomActor {
         for one in self.state.updating.get(&presence.id).into_iter().flatten() {
             presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
         }
-        self.rooms.writer().restore(&self.name, &ctx.address().recipient(), presence);
+        let session = self.state.sessions.session(presence.id);
+        self.state.sessions.claim_again(presence.id, presence.channel.clone());
+        self.rooms.writer().restore(&self.name, &ctx.address().recipient(), presence, session);
     }
 
     /// Sees to it that the presences of this node are the same here and in the database, once both are known.
@@ -135,7 +145,8 @@ impl RoomActor {
             let id = presence.id;
             let known = self.state.locals.contains_key(&id)
                 || self.state.joining.contains_key(&id)
-                || self.state.leaving.contains_key(&id);
+                || self.state.leaving.contains_key(&id)
+                || self.state.sessions.lost(id).is_some();
             if !known {
                 // What is known of the channel is what its owner touches.
                 let touch = self.rooms.channels().get(&presence.channel).map(|channel| channel.touch().clone());

@@ -18,6 +18,7 @@ use crate::{
         state::{Cause, Joining, Leaving, Local, Updating},
         touch::Touch,
     },
+    session::Session,
     store::{
         Write,
         writer::{Full, Haste, Submitted},
@@ -30,18 +31,21 @@ impl RoomActor {
     pub(super) fn join(
         &mut self,
         presence: Arc<Presence>,
+        session: Option<Session>,
         hub: Option<HubRef>,
         touch: Touch,
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
-        let id = presence.id;
+        let id = self.state.sessions.resolve(presence.id);
         if let Some(local) = self.state.locals.get(&id) {
             touch.mark(self.rooms.now());
             match hub {
                 Some(hub) if local.hub.is_none() => self.claim(id, hub, touch, vec![reply], ctx),
                 _ if local.presence.user == presence.user => drop(reply.send(Ok(()))),
                 _ => {
+                    // Its client's token is of the user it was.
+                    self.state.sessions.drop_token(id);
                     let (channel, user) = (presence.channel.clone(), Some(presence.user.clone()));
                     self.submit_update(id, channel, (user, None), reply, ctx);
                 }
@@ -51,6 +55,10 @@ impl RoomActor {
         let relaxed = self.is_relaxed();
         if let Some(joining) = self.state.joining.get_mut(&id) {
             joining.replies.extend(answer_now_if(relaxed, reply));
+            return;
+        }
+        if let Some(session) = session {
+            self.join_with_token(presence, session, hub, touch, reply, ctx);
             return;
         }
         let channel = presence.channel.clone();
@@ -74,6 +82,12 @@ impl RoomActor {
     ) {
         let relaxed = self.is_relaxed();
         let reply = reply.and_then(|reply| answer_now_if(relaxed, reply));
+        if self.is_anothers(id, &channel) {
+            // It was resumed: what its former socket says late is nothing.
+            reply.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+            return;
+        }
+        self.forget_behind(id);
         // One may have joined again under the same id, if nobody waited for its first join any more.
         let joined_again = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
         if let Some(leaving) = self.state.leaving.get_mut(&id)
@@ -90,6 +104,7 @@ impl RoomActor {
         if let Some(local) = self.drop_local(id) {
             said = (!local.unsaid).then_some(local.presence);
         }
+        self.state.sessions.forget(id);
         let replies = reply.into_iter().collect();
         self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies, said })], ctx);
     }
@@ -103,6 +118,9 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         match self.state.locals.get(&id) {
+            _ if self.is_anothers(id, &channel) => {
+                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+            }
             Some(local) if local.presence.meta == meta && !self.state.updating.contains_key(&id) => {
                 let _ = reply.send(Ok(()));
             }
@@ -121,18 +139,22 @@ impl RoomActor {
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
-        let write = Write::Update { id, channel, user: user.clone(), meta: meta.clone() };
+        let write = Write::Update { id, channel: channel.clone(), user: user.clone(), meta: meta.clone() };
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), write) {
             Ok(Submitted::Waits(after)) => {
                 let reply = answer_now_if(self.is_relaxed(), reply);
                 let updating = self.state.updating.entry(id).or_default();
                 match updating.last_mut() {
                     // Nobody waits for either, and they go into one write.
-                    Some(last) if last.after == after && last.reply.is_none() && reply.is_none() => {
+                    Some(last)
+                        if (last.after, &last.channel) == (after, &channel)
+                            && last.reply.is_none()
+                            && reply.is_none() =>
+                    {
                         last.user = user.or_else(|| last.user.take());
                         last.meta = meta.or_else(|| last.meta.take());
                     }
-                    _ => updating.push(Updating { after, user, meta, reply }),
+                    _ => updating.push(Updating { channel, after, user, meta, reply }),
                 }
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
@@ -218,11 +240,13 @@ impl RoomActor {
     }
 
     /// Tells sockets that they are not in the room any more.
-    fn tell_removed(&self, left: Vec<Local>, close: Option<&Close>) {
+    pub(super) fn tell_removed(&mut self, left: Vec<Local>, close: Option<&Close>) {
         let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
         for Local { presence, hub, .. } in left {
             // One that has left by itself in the meantime, and may have joined again, need not hear of it.
-            let was_in = self.rooms.channels().forget(&presence.channel, &self.name, presence.id);
+            let called = self.state.sessions.called(presence.id);
+            let was_in = self.rooms.channels().forget(&presence.channel, &self.name, called);
+            self.state.sessions.forget(presence.id);
             if let (Some(hub), true) = (hub, was_in) {
                 by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
             }

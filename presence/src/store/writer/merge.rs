@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::store::Write;
+use crate::{name::ChannelName, store::Write};
 
 /// A change, as it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +18,32 @@ pub(super) enum Tried {
     Yes,
 }
 
-/// One change that does what both do, one after the other. `None`: they cancel out.
-pub(super) fn merge(earlier: Change, later: Change) -> Option<Change> {
+/// What two changes come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Merged {
+    /// One change that does what both do, one after the other.
+    One(Change),
+    /// Nothing: they cancel out.
+    Nothing,
+    /// No one change does what both do: the later waits until the earlier was written.
+    Both(Change, Change),
+}
+
+/// Puts a change after another of the same presence.
+pub(super) fn merge(earlier: Change, later: Change) -> Merged {
     let tried = if later.tried == Tried::Yes { Tried::Yes } else { earlier.tried };
-    let merged = |write| Some(Change { write, tried });
+    let merged = |write| Merged::One(Change { write, tried });
+    let certain = |write| Merged::One(Change { write, tried: Tried::Yes });
+    // A socket that resumes has another channel than the one before it, and neither may do the other's work.
+    let same = channel(&earlier.write) == channel(&later.write);
     match (earlier.write, later.write) {
-        // It never came, so it need not go.
-        (Write::Join(_), Write::Leave { .. }) if tried == Tried::No => None,
+        // Whoever has it, held or not, the newer socket takes it over.
+        (Write::Hold { .. } | Write::Resume { .. }, resume @ Write::Resume { .. }) => certain(resume),
+        (earlier_write, write) if !same => {
+            Merged::Both(Change { write: earlier_write, ..earlier }, Change { write, ..later })
+        }
+        // It never came, so it need not go. What it may have resumed stays as it was.
+        (Write::Join(_) | Write::Resume { .. }, Write::Leave { .. }) if tried == Tried::No => Merged::Nothing,
         (Write::Join(presence), Write::Update { user, meta, .. }) => {
             merged(Write::Join(Arc::new(presence.changed(user, meta))))
         }
@@ -32,26 +51,42 @@ pub(super) fn merge(earlier: Change, later: Change) -> Option<Change> {
             merged(Write::Update { id, channel, user: later_user.or(user), meta: later_meta.or(meta) })
         }
         // The same again; but the one that waits may have been updated since.
-        (Write::Join(presence), Write::Join(again)) if presence.channel == again.channel => {
-            merged(Write::Join(presence))
-        }
+        (Write::Join(presence), Write::Join(_)) => merged(Write::Join(presence)),
+        (restore @ Write::Restore { .. }, Write::Restore { .. }) => merged(restore),
         // What left, or was updated, is in the database: a leave to come must reach it.
-        (Write::Update { channel, user, meta, .. }, Write::Join(presence)) if channel == presence.channel => {
-            Some(Change { write: Write::Join(Arc::new(presence.changed(user, meta))), tried: Tried::Yes })
+        (Write::Update { user, meta, .. }, Write::Join(presence)) => {
+            certain(Write::Join(Arc::new(presence.changed(user, meta))))
         }
-        (Write::Leave { .. }, write @ Write::Join(_)) => Some(Change { write, tried: Tried::Yes }),
-        // Who left cannot be changed.
-        (leave @ Write::Leave { .. }, Write::Update { .. }) => merged(leave),
-        (_, write) => merged(write),
+        (Write::Leave { .. }, write @ (Write::Join(_) | Write::Restore { .. })) => certain(write),
+        // Who left cannot be changed, nor held.
+        (leave @ Write::Leave { .. }, Write::Update { .. } | Write::Hold { .. }) => merged(leave),
+        (
+            Write::Join(_) | Write::Restore { .. } | Write::Update { .. } | Write::Hold { .. } | Write::Leave { .. },
+            leave @ Write::Leave { .. },
+        )
+        | (Write::Hold { .. }, leave @ Write::Hold { .. }) => merged(leave),
+        // What a resume comes to is known when it is written.
+        (earlier_write, write) => Merged::Both(Change { write: earlier_write, ..earlier }, Change { write, ..later }),
+    }
+}
+
+/// The channel that a write is by.
+fn channel(write: &Write) -> &ChannelName {
+    match write {
+        Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. } => &presence.channel,
+        Write::Leave { channel, .. } | Write::Update { channel, .. } | Write::Hold { channel, .. } => channel,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         model::{Meta, Presence},
         name::{ChannelName, NodeId, PresenceId},
+        store::{Session, SessionHash},
     };
 
     fn presence() -> Arc<Presence> {
@@ -61,6 +96,18 @@ mod tests {
 
     fn fresh(write: Write) -> Change {
         Change { write, tried: Tried::No }
+    }
+
+    fn tried(write: Write) -> Change {
+        Change { write, tried: Tried::Yes }
+    }
+
+    /// The one change that they come to.
+    fn one(earlier: Change, later: Change) -> Change {
+        match merge(earlier, later) {
+            Merged::One(change) => change,
+            other => panic!("not one change: {other:?}"),
+        }
     }
 
     fn leave(presence: &Presence) -> Write {
@@ -75,24 +122,24 @@ mod tests {
     #[test]
     fn a_join_and_its_leave_cancel_out_unless_the_database_may_know_of_the_join() {
         let ann = presence();
-        assert_eq!(merge(fresh(Write::Join(ann.clone())), fresh(leave(&ann))), None);
-        let tried = Change { write: Write::Join(ann.clone()), tried: Tried::Yes };
-        assert_eq!(merge(tried, fresh(leave(&ann))), Some(Change { write: leave(&ann), tried: Tried::Yes }));
+        assert_eq!(merge(fresh(Write::Join(ann.clone())), fresh(leave(&ann))), Merged::Nothing);
+        let left = Change { write: leave(&ann), tried: Tried::Yes };
+        assert_eq!(one(tried(Write::Join(ann.clone())), fresh(leave(&ann))), left);
     }
 
     #[test]
     fn a_join_after_a_leave_is_not_taken_back_without_the_database() {
         let ann = presence();
-        let joined = merge(fresh(leave(&ann)), fresh(Write::Join(ann.clone()))).unwrap();
-        assert_eq!(merge(joined, fresh(leave(&ann))).unwrap().write, leave(&ann));
+        let joined = one(fresh(leave(&ann)), fresh(Write::Join(ann.clone())));
+        assert_eq!(one(joined, fresh(leave(&ann))).write, leave(&ann));
     }
 
     #[test]
     fn the_later_of_two_updates_holds_and_what_only_the_earlier_says_stays() {
         let ann = presence();
         let anonymous = Write::Update { id: ann.id, channel: ann.channel.clone(), user: Some(None), meta: None };
-        let first = merge(fresh(update(&ann, r#"{"n":1}"#)), fresh(anonymous)).unwrap();
-        let both = merge(first, fresh(update(&ann, r#"{"n":2}"#))).unwrap().write;
+        let first = one(fresh(update(&ann, r#"{"n":1}"#)), fresh(anonymous));
+        let both = one(first, fresh(update(&ann, r#"{"n":2}"#))).write;
         let meta = Some(Meta::from_json(r#"{"n":2}"#).unwrap());
         assert_eq!(both, Write::Update { id: ann.id, channel: ann.channel.clone(), user: Some(None), meta });
     }
@@ -101,9 +148,57 @@ mod tests {
     fn an_update_goes_with_the_join_before_it_and_not_with_the_leave() {
         let ann = presence();
         let changed = update(&ann, r#"{"n":1}"#);
-        let joined = merge(fresh(Write::Join(ann.clone())), fresh(changed.clone())).unwrap().write;
+        let joined = one(fresh(Write::Join(ann.clone())), fresh(changed.clone())).write;
         let meta = Meta::from_json(r#"{"n":1}"#).unwrap();
         assert_eq!(joined, Write::Join(Arc::new(ann.changed(None, Some(meta)))));
-        assert_eq!(merge(fresh(leave(&ann)), fresh(changed)).unwrap().write, leave(&ann));
+        assert_eq!(one(fresh(leave(&ann)), fresh(changed)).write, leave(&ann));
+    }
+
+    fn resume(presence: &Presence, channel: &str) -> (Arc<Presence>, Write) {
+        let session = Session { hash: SessionHash::from_bytes([1; 32]), grace: Duration::from_secs(1) };
+        let presence = Arc::new(Presence { channel: ChannelName::new(channel).unwrap(), ..presence.clone() });
+        (presence.clone(), Write::Resume { presence, session })
+    }
+
+    fn hold(presence: &Presence) -> Write {
+        Write::Hold { id: presence.id, channel: presence.channel.clone(), grace: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn who_is_lost_and_comes_back_at_once_is_not_lost() {
+        let ann = presence();
+        let (_, back) = resume(&ann, "second");
+        assert_eq!(one(fresh(hold(&ann)), tried(back.clone())), tried(back));
+    }
+
+    #[test]
+    fn what_the_former_socket_does_late_is_not_done_by_the_newer() {
+        let ann = presence();
+        let (now, back) = resume(&ann, "second");
+        for late in [leave(&ann), hold(&ann), update(&ann, "{}")] {
+            let (back, late) = (tried(back.clone()), fresh(late));
+            assert_eq!(merge(back.clone(), late.clone()), Merged::Both(back, late));
+        }
+        let (theirs, ours) = (fresh(update(&ann, r#"{"n":1}"#)), fresh(update(&now, r#"{"n":2}"#)));
+        assert_eq!(merge(theirs.clone(), ours.clone()), Merged::Both(theirs, ours));
+    }
+
+    #[test]
+    fn what_follows_a_resume_waits_until_it_is_known_what_that_came_to() {
+        let (now, back) = resume(&presence(), "second");
+        for then in [leave(&now), hold(&now), update(&now, "{}")] {
+            let (back, then) = (tried(back.clone()), fresh(then));
+            assert_eq!(merge(back.clone(), then.clone()), Merged::Both(back, then));
+        }
+        assert_eq!(merge(fresh(back.clone()), fresh(leave(&now))), Merged::Nothing);
+        let (_, third) = resume(&now, "third");
+        assert_eq!(one(tried(back), tried(third.clone())), tried(third));
+    }
+
+    #[test]
+    fn who_is_lost_and_leaves_is_gone() {
+        let ann = presence();
+        assert_eq!(one(fresh(hold(&ann)), fresh(leave(&ann))).write, leave(&ann));
+        assert_eq!(one(fresh(leave(&ann)), fresh(hold(&ann))).write, leave(&ann));
     }
 }

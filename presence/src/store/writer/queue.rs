@@ -187,6 +187,14 @@ impl Queue {
                 self.forget_if_empty(&room);
             }
         }
+        // A presence is in a batch once: what waits behind a change goes into a later one.
+        for (room, at) in &taken.at {
+            if let Some(waiting) = self.rooms.get_mut(room) {
+                waiting.advance(&taken.batch.writes[*at].writes);
+                self.list(room);
+                self.forget_if_empty(room);
+            }
+        }
         self.pending -= taken.count;
         self.taken += 1;
         let batch = Batch { number: self.taken, ..taken.batch };
@@ -195,7 +203,8 @@ impl Queue {
     }
 
     fn forget_if_empty(&mut self, room: &RoomName) {
-        if self.rooms.get(room).is_some_and(|waiting| !waiting.in_asked && !waiting.in_pruned) {
+        let is_empty = |waiting: &Waiting| !waiting.in_asked && !waiting.in_pruned && waiting.len() == 0;
+        if self.rooms.get(room).is_some_and(is_empty) {
             self.rooms.remove(room);
         }
     }
@@ -211,7 +220,7 @@ impl Queue {
             for write in writes {
                 let since = waiting.remove(write.id());
                 waiting.add(Change { write, tried: Tried::Yes }, Haste::Asked);
-                if let Some((since, haste)) = since {
+                for (since, haste) in since {
                     waiting.add(since, haste);
                 }
             }

@@ -1,11 +1,11 @@
 //! What waits of one room.
 //!
-//! A presence has at most one change that waits: a later one is merged into it, so the order of what happens to one presence
-//! is kept, whatever the order in which presences are taken. Leaves go before all else: a channel that left may have joined
+//! A presence has at most one change that is taken next: a later one is merged into it, or waits behind it where no one change
+//! does both. So the order of what happens to one presence is kept, whatever the order in which presences are taken. Leaves go before all else: a channel that left may have joined
 //! anew as another presence, and a room has room for one of them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     mem,
 };
 
@@ -18,13 +18,13 @@ use crate::{
 
 use super::{
     Committed,
-    merge::{Change, merge},
+    merge::{Change, Merged, merge},
     queue::Haste,
 };
 
 type Changes = BTreeMap<PresenceId, Change>;
 
-/// What waits of one room. A presence is in one of the three.
+/// What waits of one room. A presence is in one of the three, and what waits behind it in the fourth.
 pub(super) struct Waiting {
     pub(super) actor: Recipient<Committed>,
     /// Leaves, and holds: a hold, too, makes room for another presence.
@@ -32,8 +32,11 @@ pub(super) struct Waiting {
     pruned: Changes,
     /// Who speaks for which of the pruned.
     pruned_channels: HashMap<ChannelName, PresenceId>,
-    /// Joins and updates.
+    /// Joins, resumes, holds and updates.
     others: Changes,
+    /// What can be taken only once the change before it was taken, in its order.
+    behind: HashMap<PresenceId, VecDeque<(Change, Haste)>>,
+    behind_len: usize,
     /// Whether the room is on the queue's list of those that ask, and of those that prune.
     pub(super) in_asked: bool,
     pub(super) in_pruned: bool,
@@ -47,13 +50,15 @@ impl Waiting {
             pruned: Changes::new(),
             pruned_channels: HashMap::new(),
             others: Changes::new(),
+            behind: HashMap::new(),
+            behind_len: 0,
             in_asked: false,
             in_pruned: false,
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.left.len() + self.others.len() + self.pruned.len()
+        self.left.len() + self.others.len() + self.pruned.len() + self.behind_len
     }
 
     /// Whether something was asked of it.
@@ -65,8 +70,14 @@ impl Waiting {
         !self.pruned.is_empty()
     }
 
-    /// Takes out what waits of a presence.
-    pub(super) fn remove(&mut self, id: PresenceId) -> Option<(Change, Haste)> {
+    /// Takes out all that waits of a presence, in its order.
+    pub(super) fn remove(&mut self, id: PresenceId) -> Vec<(Change, Haste)> {
+        let behind = self.behind.remove(&id).unwrap_or_default();
+        self.behind_len -= behind.len();
+        self.remove_next(id).into_iter().chain(behind).collect()
+    }
+
+    fn remove_next(&mut self, id: PresenceId) -> Option<(Change, Haste)> {
         let asked = self.left.remove(&id).or_else(|| self.others.remove(&id));
         asked.map(|change| (change, Haste::Asked)).or_else(|| Some((self.unprune(id)?, Haste::Pruned)))
     }
@@ -82,18 +93,51 @@ impl Waiting {
     /// Adds a change after what waits of the same presence. Returns whether something waits then.
     pub(super) fn add(&mut self, change: Change, haste: Haste) -> bool {
         let id = change.write.id();
-        let (change, haste) = match self.remove(id) {
-            None => (Some(change), haste),
-            Some((earlier, Haste::Pruned)) => (merge(earlier, change), haste),
-            Some((earlier, Haste::Asked)) => (merge(earlier, change), Haste::Asked),
+        let last = self.behind.get_mut(&id).and_then(VecDeque::pop_back);
+        self.behind_len -= usize::from(last.is_some());
+        let was_behind = last.is_some();
+        let Some((earlier, earlier_haste)) = last.or_else(|| self.remove_next(id)) else {
+            self.put(id, change, haste);
+            return true;
         };
-        let Some(change) = change else { return false };
+        let (merged, behind) = match merge(earlier, change) {
+            Merged::Nothing => {
+                self.drop_empty(id);
+                return false;
+            }
+            // Somebody waits for one of the two.
+            Merged::One(change) if earlier_haste == Haste::Asked => ((change, Haste::Asked), None),
+            Merged::One(change) => ((change, haste), None),
+            Merged::Both(earlier, later) => ((earlier, earlier_haste), Some((later, haste))),
+        };
+        let behind = if was_behind {
+            [Some(merged), behind]
+        } else {
+            self.put(id, merged.0, merged.1);
+            [None, behind]
+        };
+        for change in behind.into_iter().flatten() {
+            self.behind.entry(id).or_default().push_back(change);
+            self.behind_len += 1;
+        }
+        self.drop_empty(id);
+        true
+    }
+
+    fn drop_empty(&mut self, id: PresenceId) {
+        if self.behind.get(&id).is_some_and(VecDeque::is_empty) {
+            self.behind.remove(&id);
+        }
+    }
+
+    /// Makes a change the next of its presence, of which nothing waits.
+    fn put(&mut self, id: PresenceId, change: Change, haste: Haste) {
         match (&change.write, haste) {
             (Write::Leave { channel, .. }, Haste::Pruned) => {
                 self.pruned_channels.insert(channel.clone(), id);
                 self.pruned.insert(id, change);
             }
-            (Write::Leave { .. } | Write::Hold { .. }, _) => drop(self.left.insert(id, change)),
+            (Write::Leave { .. }, Haste::Asked) => drop(self.left.insert(id, change)),
             (Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. }, _) => {
                 // The channel's leave as another presence must not come after this.
                 let other = self.pruned_channels.get(&presence.channel).copied();
@@ -102,9 +146,22 @@ impl Waiting {
                 }
                 self.others.insert(id, change);
             }
-            (Write::Update { .. }, _) => drop(self.others.insert(id, change)),
+            (Write::Update { .. } | Write::Hold { .. }, _) => drop(self.others.insert(id, change)),
         }
-        true
+    }
+
+    /// Changes were taken: what waits behind them is next.
+    pub(super) fn advance(&mut self, taken: &[Write]) {
+        if self.behind.is_empty() {
+            return;
+        }
+        for write in taken {
+            let id = write.id();
+            let Some((next, haste)) = self.behind.get_mut(&id).and_then(VecDeque::pop_front) else { continue };
+            self.behind_len -= 1;
+            self.drop_empty(id);
+            self.put(id, next, haste);
+        }
     }
 
     /// Takes up to `most` of what was asked.

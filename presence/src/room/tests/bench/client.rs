@@ -6,6 +6,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix::{Actor, Handler};
@@ -15,9 +16,10 @@ use serde_json::Value;
 
 use crate::room::outbox::{Bounds, Outbox};
 use crate::{
-    Meta, Presence, Result, Rooms,
+    Meta, Presence, Result, ResumeToken, Rooms,
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
     room::{hub::HubSocket, message::ToConnection, registry::LocalHub, touch::Touch},
+    session::Session,
 };
 
 use super::Screen;
@@ -28,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) touch: Touch,
     pub(crate) outbox: Rc<Outbox>,
     user: Option<UserId>,
+    /// By what it can be resumed, and for how long it is held.
+    resume: Option<(ResumeToken, Duration)>,
     hub: LocalHub,
     joined: RefCell<HashMap<RoomName, PresenceId>>,
     told: Rc<RefCell<Vec<ToConnection>>>,
@@ -71,6 +75,7 @@ impl Client {
             channel,
             outbox,
             user,
+            resume: None,
             hub,
             joined: RefCell::default(),
             told,
@@ -79,7 +84,13 @@ impl Client {
         }
     }
 
-    /// The id of its presence in the room, which is made up when it is first asked for.
+    /// With a resume token: `token-` and this, filled up.
+    pub(crate) fn with_token(self, token: &str, grace: Duration) -> Self {
+        let token = ResumeToken::new(format!("token-{token:->10}")).unwrap();
+        Self { resume: Some((token, grace)), ..self }
+    }
+
+    /// What it calls its presence in the room, which is made up when it is first asked for.
     pub(crate) fn id(&self, room: &RoomName) -> PresenceId {
         *self.joined.borrow_mut().entry(room.clone()).or_insert_with(PresenceId::random)
     }
@@ -96,7 +107,22 @@ impl Client {
 
     /// Joins without a touch of its own.
     pub(crate) async fn join_silently(&self, room: &RoomName) -> Result<()> {
-        self.rooms.join(room, self.presence(room), Some(self.hub.hub.clone()), self.touch.clone()).await
+        let session = self
+            .resume
+            .as_ref()
+            .map(|(token, grace)| Session { hash: token.hash(room, self.user.as_ref()), grace: *grace });
+        self.rooms.join(room, self.presence(room), session, Some(self.hub.hub.clone()), self.touch.clone()).await
+    }
+
+    /// Its connection is gone.
+    pub(crate) fn lose(&self, room: &RoomName) {
+        self.vanish();
+        self.rooms.lose(room, self.id(room), &self.channel);
+    }
+
+    /// The id that the others know it by.
+    pub(crate) fn me(&self) -> String {
+        self.screen().me
     }
 
     /// Leaves; a later join is another presence.
@@ -126,7 +152,12 @@ impl Client {
 
     /// The close codes among what its connection was told.
     pub(crate) fn closes(&self) -> Vec<u16> {
-        let close = |told| if let ToConnection::Close { code, .. } = told { Some(code) } else { None };
+        let close = |told| match told {
+            ToConnection::Close { code, .. } => Some(code),
+            ToConnection::Removed { close: Some(close), .. } => Some(close.code),
+            ToConnection::Restart { .. } => Some(crate::close_code::RESTARTING),
+            _ => None,
+        };
         self.told().into_iter().filter_map(close).collect()
     }
 

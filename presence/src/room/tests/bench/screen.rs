@@ -10,6 +10,8 @@ pub(crate) struct Screen {
     /// The position: what the next diff must begin at.
     pub(crate) epoch: String,
     pub(crate) version: u64,
+    /// Its own presence.
+    pub(crate) me: String,
     /// By presence: the user and the meta.
     pub(crate) here: BTreeMap<String, (String, Value)>,
     pub(crate) anonymous: u64,
@@ -40,6 +42,7 @@ impl Screen {
     fn state(&mut self, frame: &Value) {
         self.states += 1;
         self.epoch = text(&frame["epoch"]);
+        self.me = text(&frame["me"]);
         self.version = frame["version"].as_u64().unwrap();
         self.anonymous = frame["anonymous"].as_u64().unwrap();
         let presences = frame["members"].as_array().unwrap().iter().flat_map(|member| {

@@ -1,0 +1,184 @@
+//! Who of a room, on this node, can be resumed by what, and who is held.
+//!
+//! A presence that can be resumed is known by its token: while its socket lives, so that a newer socket takes it over, and
+//! after that is lost, until its grace is over. The newer socket has asked for a presence of its own, and goes on calling it
+//! by that name; here is what it is called by everyone else.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use crate::{
+    clock::Tick,
+    name::{ChannelName, PresenceId},
+    session::{Session, SessionHash},
+};
+
+use super::Presence;
+
+/// The presences of this node in a room that have resume tokens.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    tokens: HashMap<SessionHash, PresenceId>,
+    own: HashMap<PresenceId, Own>,
+    /// What a socket calls a presence that it resumed, and what that is.
+    asked: HashMap<PresenceId, PresenceId>,
+    lost: HashMap<PresenceId, Lost>,
+    over: BTreeSet<(Tick, PresenceId)>,
+}
+
+#[derive(Debug)]
+struct Own {
+    /// `None` once it cannot be resumed any more.
+    session: Option<Session>,
+    /// What its socket calls it, if it has resumed it.
+    asked: Option<PresenceId>,
+    /// The socket for which the database is being told that the presence is its own.
+    claiming: Option<ChannelName>,
+    /// No reading of the database up to this one shows the last claim for certain.
+    read: u64,
+    /// The database was told to hold it although its socket still lives.
+    held_until: Option<Tick>,
+}
+
+/// A presence that is kept although its socket is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) presence: Arc<Presence>,
+    /// Its join was found in the database, but not announced to the application yet.
+    pub(crate) unsaid: bool,
+    until: Tick,
+}
+
+impl Sessions {
+    /// Whether nobody is held.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lost.is_empty()
+    }
+
+    /// Who has this token.
+    pub(crate) fn owner(&self, hash: &SessionHash) -> Option<PresenceId> {
+        self.tokens.get(hash).copied()
+    }
+
+    pub(crate) fn session(&self, id: PresenceId) -> Option<Session> {
+        self.own.get(&id)?.session
+    }
+
+    /// Those with a token: who is here, who joins, and who is lost.
+    pub(crate) fn ids(&self) -> Vec<PresenceId> {
+        self.own.keys().copied().collect()
+    }
+
+    /// The presence that a socket calls so.
+    pub(crate) fn resolve(&self, id: PresenceId) -> PresenceId {
+        self.asked.get(&id).copied().unwrap_or(id)
+    }
+
+    /// What its socket calls the presence.
+    pub(crate) fn called(&self, id: PresenceId) -> PresenceId {
+        self.own.get(&id).and_then(|own| own.asked).unwrap_or(id)
+    }
+
+    /// The socket of `channel` comes with a token, and calls the presence `asked`. The database is told that `id` is its own.
+    pub(crate) fn claim(&mut self, id: PresenceId, asked: PresenceId, session: Session, channel: ChannelName) {
+        self.forget(id);
+        self.tokens.insert(session.hash, id);
+        let asked = (asked != id).then_some(asked);
+        asked.map(|asked| self.asked.insert(asked, id));
+        self.own.insert(id, Own { session: Some(session), asked, claiming: Some(channel), read: 0, held_until: None });
+    }
+
+    /// The database is told once more that the presence belongs to the socket of `channel`.
+    pub(crate) fn claim_again(&mut self, id: PresenceId, channel: ChannelName) {
+        if let Some(own) = self.own.get_mut(&id) {
+            own.claiming = Some(channel);
+        }
+    }
+
+    /// The database was told that the presence belongs to the socket of `channel`. It was asked for `reading` by then.
+    pub(crate) fn claimed(&mut self, id: PresenceId, channel: &ChannelName, reading: u64) {
+        if let Some(own) = self.own.get_mut(&id).filter(|own| own.claiming.as_ref() == Some(channel)) {
+            own.claiming = None;
+            own.read = reading;
+        }
+    }
+
+    /// Whether a reading of the database tells who has the presence.
+    pub(crate) fn believes(&self, id: PresenceId, reading: u64) -> bool {
+        self.own.get(&id).is_none_or(|own| own.claiming.is_none() && reading > own.read)
+    }
+
+    /// The presence that came with a token turned out to be another that was there.
+    pub(crate) fn became(&mut self, id: PresenceId, other: PresenceId) {
+        let Some(own) = self.own.remove(&id) else { return };
+        self.forget(other);
+        let asked = own.asked.unwrap_or(id);
+        self.asked.insert(asked, other);
+        own.session.map(|session| self.tokens.insert(session.hash, other));
+        self.own.insert(other, Own { asked: Some(asked), ..own });
+    }
+
+    /// The presence cannot be resumed any more; but its socket still calls it by its name.
+    pub(crate) fn drop_token(&mut self, id: PresenceId) {
+        if let Some(session) = self.own.get_mut(&id).and_then(|own| own.session.take()) {
+            self.tokens.remove(&session.hash);
+        }
+    }
+
+    /// The presence is no longer this node's, or no more.
+    pub(crate) fn forget(&mut self, id: PresenceId) {
+        self.find(id);
+        self.drop_token(id);
+        if let Some(asked) = self.own.remove(&id).and_then(|own| own.asked) {
+            self.asked.remove(&asked);
+        }
+    }
+
+    /// The database was told to hold the presence until then, although its socket still lives.
+    pub(crate) fn hold_until(&mut self, id: PresenceId, until: Tick) {
+        if let Some(own) = self.own.get_mut(&id) {
+            own.held_until = Some(until);
+        }
+    }
+
+    pub(crate) fn held_until(&self, id: PresenceId) -> Option<Tick> {
+        self.own.get(&id)?.held_until
+    }
+
+    /// The socket of a presence with a token is lost.
+    pub(crate) fn lose(&mut self, presence: Arc<Presence>, unsaid: bool, until: Tick) {
+        let id = presence.id;
+        self.find(id);
+        self.over.insert((until, id));
+        self.lost.insert(id, Lost { presence, unsaid, until });
+    }
+
+    /// Those who are lost.
+    pub(crate) fn lost(&self, id: PresenceId) -> Option<&Lost> {
+        self.lost.get(&id)
+    }
+
+    /// The presence is not lost any more.
+    pub(crate) fn find(&mut self, id: PresenceId) -> Option<Lost> {
+        let lost = self.lost.remove(&id)?;
+        self.over.remove(&(lost.until, id));
+        Some(lost)
+    }
+
+    /// When the next grace is over.
+    pub(crate) fn next(&self) -> Option<Tick> {
+        self.over.first().map(|(until, _)| *until)
+    }
+
+    /// Those whose grace is over at `now`. They can no longer be resumed.
+    pub(crate) fn take_overdue(&mut self, now: Tick) -> Vec<Lost> {
+        let mut over = Vec::new();
+        while let Some((_, id)) = self.over.first().copied().filter(|(until, _)| *until <= now) {
+            over.extend(self.find(id));
+            self.forget(id);
+        }
+        over
+    }
+}

@@ -1,0 +1,323 @@
+//! Presences that outlive their sockets: how they are held, and how a newer socket takes them over.
+//!
+//! A presence of this node is taken over at once, without the database: it is ours, and the database follows. One that is not
+//! known here may be another node's, or of a former life of this one: the database finds it by its token.
+
+use std::sync::Arc;
+
+use actix::{AsyncContext, Context};
+use tracing::{debug, warn};
+
+use crate::{
+    Error,
+    clock::Tick,
+    model::{Close, Delta, Presence},
+    name::{ChannelName, PresenceId},
+    room::{
+        close_code,
+        message::{HubRef, Reply, ToRoom},
+        state::{Cause, Joining, Leaving, Local},
+        touch::Touch,
+    },
+    session::Session,
+    store::{RoomCommit, Taken, Write},
+};
+
+use super::{RoomActor, answer_now_if};
+
+fn taken_over() -> Close {
+    Close::new(close_code::TAKEN_OVER, "taken over")
+}
+
+impl RoomActor {
+    /// Whether the presence is here, but in the hands of another socket than this one.
+    pub(super) fn is_anothers(&self, id: PresenceId, channel: &ChannelName) -> bool {
+        let here = self.state.locals.get(&id).map(|local| &local.presence.channel);
+        let joining = self.state.joining.get(&id).map(|joining| &joining.channel);
+        let lost = self.state.sessions.lost(id).map(|lost| &lost.presence.channel);
+        here.or(joining).or(lost).is_some_and(|other| other != channel)
+    }
+
+    /// A socket comes with a resume token.
+    pub(super) fn join_with_token(
+        &mut self,
+        presence: Arc<Presence>,
+        session: Session,
+        hub: Option<HubRef>,
+        touch: Touch,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        let owner = self.state.sessions.owner(&session.hash);
+        if owner.is_some_and(|id| self.state.joining.contains_key(&id)) {
+            let session = Some(session);
+            self.state.behind.push(ToRoom::Join { presence, session, hub, touch, reply });
+            return;
+        }
+        let known = owner.filter(|id| self.state.locals.contains_key(id) || self.state.sessions.lost(*id).is_some());
+        if let Some(id) = known {
+            self.resume_here(id, &presence, session, hub, touch, reply, ctx);
+            return;
+        }
+        let (id, channel) = (presence.id, presence.channel.clone());
+        // It is there already if it asks again after a fault.
+        let said = self.state.replica.roster().get(id).cloned();
+        let resume = Write::Resume { presence, session };
+        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume) {
+            Ok(_) => {
+                self.state.sessions.claim(id, id, session, channel.clone());
+                let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
+                self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
+            }
+            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+        }
+    }
+
+    /// A socket that waited to take over from one who was joining is gone.
+    pub(super) fn forget_behind(&mut self, id: PresenceId) {
+        let gone = |message: &mut ToRoom| matches!(message, ToRoom::Join { presence, .. } if presence.id == id);
+        for message in self.state.behind.extract_if(.., gone).collect::<Vec<_>>() {
+            if let ToRoom::Join { reply, .. } = message {
+                self.left_while_joining(vec![reply]);
+            }
+        }
+    }
+
+    /// Joins that came with the token of one who was joining.
+    pub(super) fn resume_those_behind(&mut self, ctx: &mut Context<Self>) {
+        if self.state.behind.is_empty() || self.reports.is_some() {
+            return;
+        }
+        // Those that are still behind go to the end again, in their order.
+        for message in std::mem::take(&mut self.state.behind) {
+            self.act(message, ctx);
+        }
+    }
+
+    /// A socket takes over a presence of this node: a lost one, or one whose socket is closed for it.
+    #[expect(clippy::too_many_arguments, reason = "what a join brings, and whom it takes over")]
+    fn resume_here(
+        &mut self,
+        id: PresenceId,
+        socket: &Presence,
+        session: Session,
+        hub: Option<HubRef>,
+        touch: Touch,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        // Who still waits for its first frame had joined, and is told so before it is closed.
+        for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
+            joiner.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+        }
+        let (was, unsaid) = if let Some(local) = self.drop_local(id) {
+            let (was, unsaid) = (local.presence.clone(), local.unsaid);
+            self.tell_removed(vec![local], Some(&taken_over()));
+            (was, unsaid)
+        } else if let Some(lost) = self.state.sessions.find(id) {
+            (lost.presence, lost.unsaid)
+        } else {
+            return;
+        };
+        debug!(room = %self.name, channel = %socket.channel, was = %was.channel, "a presence is resumed");
+        let node = self.rooms.node().unwrap_or(was.node);
+        let now = Arc::new(Presence { channel: socket.channel.clone(), node, held: false, ..Presence::clone(&was) });
+        self.state.sessions.claim(id, socket.id, session, now.channel.clone());
+        self.amend(now.clone(), ctx);
+        self.supervise(now.clone(), touch.clone(), ctx);
+        if let Some(local) = self.state.locals.get_mut(&id) {
+            local.unsaid = unsaid;
+        }
+        self.rooms.writer().resume(&self.name, &ctx.address().recipient(), now, session);
+        let replies: Vec<_> = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
+        match hub {
+            Some(hub) => self.claim(id, hub, touch, replies, ctx),
+            None => replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
+        }
+    }
+
+    /// Notes who has a presence now, and whether it is held; members hear of no more than they can tell.
+    fn amend(&mut self, now: Arc<Presence>, ctx: &mut Context<Self>) {
+        match self.state.replica.amend(now) {
+            Some(changes) if changes.is_empty() => {}
+            Some(changes) => self.changed(changes, ctx),
+            // It is in the database, so what we know of the room is old.
+            None if self.state.known => self.load(ctx),
+            None => {}
+        }
+    }
+
+    /// A socket is lost.
+    pub(super) fn lose(&mut self, id: PresenceId, channel: ChannelName, ctx: &mut Context<Self>) {
+        if self.is_anothers(id, &channel) {
+            return;
+        }
+        let grace = self.state.sessions.session(id).map(|session| session.grace).filter(|grace| !grace.is_zero());
+        let Some(grace) = grace else {
+            self.leave(id, channel, None, ctx);
+            return;
+        };
+        if let Some(local) = self.drop_local(id) {
+            let Local { presence, unsaid, .. } = local;
+            let held_until = self.state.sessions.held_until(id);
+            let until = held_until.unwrap_or_else(|| self.rooms.now().after(grace));
+            if held_until.is_none() {
+                let hold = Write::Hold { id, channel, grace };
+                self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+            }
+            let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
+            let _ = self.state.replica.amend(held.clone());
+            self.state.sessions.lose(held, unsaid, until);
+        } else if let Some(joining) = self.state.joining.remove(&id) {
+            self.left_while_joining(joining.replies);
+            self.state.sessions.forget(id);
+            let leaving = Leaving { channel, cause: Cause::Lost, after: 0, replies: Vec::new(), said: joining.said };
+            self.take_out(vec![(id, leaving)], ctx);
+        }
+    }
+
+    /// The node is about to end: the database holds those that can be resumed, so that they are held if it ends at once.
+    pub(super) fn hold_all(&mut self, ctx: &mut Context<Self>) {
+        let now = self.rooms.now();
+        for (id, local) in &self.state.locals {
+            let grace = self.state.sessions.session(*id).map(|session| session.grace);
+            let Some(grace) = grace.filter(|grace| !grace.is_zero()) else { continue };
+            let hold = Write::Hold { id: *id, channel: local.presence.channel.clone(), grace };
+            self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+            self.state.sessions.hold_until(*id, now.after(grace));
+        }
+    }
+
+    /// Those who did not return in time leave, together.
+    pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) {
+        let over = self.state.sessions.take_overdue(now);
+        debug!(room = %self.name, count = over.len(), "lost presences did not return");
+        let leaves = over.into_iter().map(|lost| {
+            let (id, channel) = (lost.presence.id, lost.presence.channel.clone());
+            let said = (!lost.unsaid).then_some(lost.presence);
+            (id, Leaving { channel, cause: Cause::Removed, after: 0, replies: Vec::new(), said })
+        });
+        let leaves = leaves.collect();
+        self.take_out(leaves, ctx);
+    }
+
+    /// What the store says of those who came with a token, or came back.
+    pub(super) fn resumed(&mut self, writes: &[Write], commit: &RoomCommit, ctx: &mut Context<Self>) {
+        for write in writes {
+            let (Write::Join(asked) | Write::Restore { presence: asked, .. } | Write::Resume { presence: asked, .. }) =
+                write
+            else {
+                continue;
+            };
+            self.state.sessions.claimed(asked.id, &asked.channel, self.reading);
+            let Some(taken) = commit.taken.iter().find(|taken| taken.asked == asked.id) else { continue };
+            if taken.presence.channel == asked.channel {
+                self.took(asked, taken, write.session().copied(), ctx);
+            } else if self.state.locals.get(&asked.id).is_some_and(|local| local.presence.channel == asked.channel) {
+                self.superseded(asked.id);
+                self.amend(taken.presence.clone(), ctx);
+            }
+        }
+    }
+
+    /// A socket of ours has the presence that it came for.
+    fn took(&mut self, asked: &Presence, taken: &Taken, session: Option<Session>, ctx: &mut Context<Self>) {
+        let Taken { presence, moved, .. } = taken;
+        let (was, id) = (asked.id, presence.id);
+        if let Some(leaving) = self.state.leaving.get(&was)
+            && leaving.channel == asked.channel
+            && was != id
+        {
+            self.left_before_it_took(was, presence, session, ctx);
+        } else if was != id {
+            let joining = self.state.joining.remove(&was).or_else(|| {
+                // What it took over here is gone, and it has another that it left elsewhere.
+                let local = self.state.locals.get(&was).filter(|local| local.presence.channel == asked.channel)?;
+                let (hub, touch, channel) = (local.hub.clone(), local.touch.clone(), asked.channel.clone());
+                self.drop_local(was);
+                Some(Joining { channel, hub, touch, replies: Vec::new(), said: None })
+            });
+            if let Some(joining) = joining.filter(|joining| joining.channel == asked.channel) {
+                self.state.sessions.became(was, id);
+                self.state.joining.insert(id, Joining { said: Some(presence.clone()), ..joining });
+            }
+        }
+        let ours = self.state.locals.get(&id).is_some_and(|local| local.presence.channel == asked.channel)
+            || self.state.joining.get(&id).is_some_and(|joining| joining.channel == asked.channel);
+        if ours && !moved {
+            if let Some(local) = self.state.locals.get_mut(&id).filter(|local| local.presence.channel == asked.channel)
+            {
+                local.presence = presence.clone();
+            }
+            self.amend(presence.clone(), ctx);
+            self.activate(id, ctx);
+        }
+    }
+
+    /// A socket was lost, or left, before it was known whose presence it has.
+    fn left_before_it_took(
+        &mut self,
+        was: PresenceId,
+        presence: &Arc<Presence>,
+        session: Option<Session>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(leaving) = self.state.leaving.remove(&was) else { return };
+        let id = presence.id;
+        match session {
+            Some(session) if leaving.cause == Cause::Lost => {
+                let channel = leaving.channel;
+                self.state.sessions.claim(id, id, session, channel.clone());
+                self.state.sessions.claimed(id, &channel, self.reading);
+                let until = self.rooms.now().after(session.grace);
+                let held = Arc::new(Presence { held: true, ..Presence::clone(presence) });
+                let _ = self.state.replica.amend(held.clone());
+                self.state.sessions.lose(held, false, until);
+                let hold = Write::Hold { id, channel, grace: session.grace };
+                self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+            }
+            _ => {
+                let leaving = Leaving { said: Some(presence.clone()), ..leaving };
+                self.take_out(vec![(id, leaving)], ctx);
+            }
+        }
+    }
+
+    /// A newer socket, on another node, has the presence of one of ours.
+    fn superseded(&mut self, id: PresenceId) {
+        let Some(local) = self.drop_local(id) else { return };
+        warn!(room = %self.name, channel = %local.presence.channel, "a presence was resumed on another node; its socket here is closed");
+        self.tell_removed(vec![local], Some(&taken_over()));
+    }
+
+    /// The database was read: who of ours was resumed on another node, and who only seems so, since the database is behind.
+    pub(super) fn compare_owners(&mut self, reading: u64) {
+        for id in self.state.sessions.ids() {
+            let Some(now) = self.state.replica.roster().get(id).cloned() else { continue };
+            let ours = self.state.locals.get(&id).map(|local| local.presence.clone());
+            let lost = self.state.sessions.lost(id).map(|lost| lost.presence.clone());
+            let Some(ours) = ours.or(lost) else { continue };
+            if ours.channel != now.channel && self.state.sessions.believes(id, reading) {
+                self.superseded(id);
+                self.state.sessions.forget(id);
+            } else if (&ours.channel, ours.held) != (&now.channel, now.held) {
+                let ours = Arc::new(Presence {
+                    channel: ours.channel.clone(),
+                    node: ours.node,
+                    held: ours.held,
+                    ..Presence::clone(&now)
+                });
+                let _ = self.state.replica.amend(ours);
+            }
+        }
+    }
+
+    /// Whether one that was to leave is here all the same: it was resumed on another node, which is not in the roster yet.
+    pub(super) fn stayed(&self, writes: &[Write], done: &Delta) -> bool {
+        writes.iter().any(|write| {
+            let Write::Leave { id, channel } = write else { return false };
+            let here = self.state.replica.roster().get(*id).is_some_and(|presence| presence.channel == *channel);
+            here && done.left.iter().all(|left| left.id != *id)
+        })
+    }
+}
