@@ -31,8 +31,11 @@ export class Clock {
   }
 }
 
-/** Everything a room takes from a browser; `sockets` and `workers` are those it opened, oldest first. */
-export function fakeBrowser({ random = () => 0.5, worker = 'works' } = {}) {
+/** Tokens are no two alike, and the same in every run. */
+let token = 0;
+
+/** Everything a room takes from a browser; `memory` is what the tab remembers; `sockets` and `workers` are those it opened, oldest first. */
+export function fakeBrowser({ random = () => 0.5, worker = 'works', memory = new Map() } = {}) {
   const clock = new Clock();
   const sockets = [];
   const workers = [];
@@ -94,10 +97,12 @@ export function fakeBrowser({ random = () => 0.5, worker = 'works' } = {}) {
     clearInterval: (id) => clock.clear(id),
     now: () => clock.now,
     random,
+    bytes: (count) => new Uint8Array(count).map(() => { token += 1; return token; }),
+    storage: { getItem: (key) => memory.get(key) ?? null, setItem: (key, value) => memory.set(key, value) },
     report: (error) => reports.push(error),
     location: 'http://chat.example/page?x=1#top',
     window: new EventTarget(),
     document: Object.assign(new EventTarget(), { hidden: false }),
   };
-  return { env, clock, sockets, workers, reports, get socket() { return sockets.at(-1); } };
+  return { env, clock, memory, sockets, workers, reports, get socket() { return sockets.at(-1); } };
 }

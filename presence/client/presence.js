@@ -12,16 +12,20 @@
  *
  * What always holds: the roster is the server's at some version, never a guess. A hole in the versions, or a frame
  * that cannot be read, leads to a new connection and a whole new roster, of which only the net difference is told.
+ * Each tab has a secret token, by which it has its presence again after a reload, a lost network or a restart of the
+ * server, and nobody else is told that it was away.
  *
  * @typedef {{user: string, presences: Map<string, object>}} Member  One user: presence id -> meta, one for each tab.
  *   A member is a value: when the user changes, `members` gets a new one and the old one stays as it was.
  * @typedef {{state: 'connecting'|'live'|'reconnecting'|'left'|'closed', why?: string, code?: number, reason?: string,
  *   attempt?: number, delay?: number}} Status  `delay` is the milliseconds until the next attempt, 0 while one runs;
  *   `why` is `lost`, `gap`, `malformed`, `timeout` or `restored` (from the browser's page cache).
- * @typedef {{maxAge?: number, minDelay?: number, maxDelay?: number, env?: object}} Options  Milliseconds.
+ * @typedef {{maxAge?: number, minDelay?: number, maxDelay?: number, resume?: boolean, env?: object}} Options
+ *   Milliseconds.
  *   `maxAge` is the server's setting (60000); a heartbeat is sent every third of it. The n-th attempt in a row to
- *   reconnect waits a random part of `minDelay` (500) times 2^n, at most `maxDelay` (30000). `env` replaces what the
- *   browser provides (see `browser`); tests use it.
+ *   reconnect waits a random part of `minDelay` (500) times 2^n, at most `maxDelay` (30000). With `resume` (true) the
+ *   parameter `session` is added to the URL, unless it has one. `env` replaces what the browser provides (see
+ *   `browser`); tests use it.
  */
 
 const HEARTBEAT = '"heartbeat"';
@@ -29,9 +33,11 @@ const COMMANDS = new Set(['update', 'leave', 'join']);
 const MAX_TEXT = 64 * 1024;
 const MAX_META = 4096;
 const MAX_NAME = 255;
-/** Close codes after which coming back by itself would be wrong: done, refused by a limit, taken over elsewhere. */
-const FINAL = new Set([1000, 1008, 4409]);
+/** Close codes after which coming back by itself would be wrong: done, refused by a limit. */
+const FINAL = new Set([1000, 1008]);
 const RESTARTING = 1012;
+/** Another tab came with our token: the copy of this one, since a browser copies what a tab remembers. */
+const TAKEN_OVER = 4409;
 /** The pages of a restarting server come back spread over this time, well within its grace. */
 const RESTART_SPREAD = 2000;
 /** A connection without its first frame after this time is given up; more than the server's handshake time-out. */
@@ -70,6 +76,9 @@ export function joinRoom(target, options = {}) {
 /** A room as one page sees it. Made by `joinRoom`. */
 class Room {
   #url;
+  #token = null;
+  /** Sockets that are no good any more, and kept open only so that nobody is told of a leave before we are back. */
+  #aside = [];
   #options;
   #env;
   #roster = new Roster();
@@ -89,6 +98,8 @@ class Room {
     if (!(this.#options.maxAge > 0)) throw new RangeError('maxAge is a number of milliseconds above 0');
     this.#env = { ...browser(), ...options.env };
     this.#url = address(target, this.#env.location);
+    const own = (this.#options.resume ?? true) && !this.#url.searchParams.has('session');
+    if (own) this.#token = new Token(this.#url.href, this.#env);
     this.#dial({ state: 'connecting' });
   }
 
@@ -181,11 +192,12 @@ class Room {
   // The connection. Events are always told last, since a listener may call any method.
 
   #dial(status) {
-    this.#drop('dialled again');
+    this.#setAside('dialled again');
     this.#watchPage();
+    this.#token?.hold();
     let socket;
     try {
-      socket = new this.#env.WebSocket(this.#url);
+      socket = new this.#env.WebSocket(this.#token ? this.#token.addTo(this.#url) : this.#url.href);
     } catch (error) { // not a URL for a socket, or forbidden on this page: no later attempt would differ
       return this.#rest({ state: 'closed', reason: error.message });
     }
@@ -206,13 +218,16 @@ class Room {
   #lost({ code, reason }) {
     this.#drop('lost');
     if (this.#status.state === 'left') return;
-    if (FINAL.has(code)) this.#rest({ state: 'closed', code, reason });
+    // Not fought over: the other tab keeps it, and this one comes back as another presence.
+    if (code === TAKEN_OVER && this.#token) this.#token.renew();
+    const final = FINAL.has(code) || (code === TAKEN_OVER && !this.#token);
+    if (final) this.#rest({ state: 'closed', code, reason });
     else this.#retry({ why: 'lost', code, reason });
   }
 
   /** Gives the connection up and dials again after a random delay ("full jitter"), so that crowds spread out. */
   #retry(detail) {
-    this.#drop(detail.why);
+    this.#setAside(detail.why);
     if (this.#liveSince !== null && this.#env.now() - this.#liveSince >= SETTLED) this.#failures = 0;
     this.#liveSince = null;
     const backoff = Math.min(this.#options.maxDelay, this.#options.minDelay * 2 ** this.#failures);
@@ -228,8 +243,10 @@ class Room {
   #rest(status) {
     this.#arm(null);
     this.#liveSince = null;
+    this.#closeAside(status.state);
     if (status.state === 'closed') {
       this.#drop('closed');
+      this.#token?.letGo();
       this.#unwatchPage();
     }
     this.#roster = new Roster();
@@ -238,15 +255,28 @@ class Room {
     this.#emit('sync', this);
   }
 
-  #drop(reason) {
+  /** Closes the socket, which for the server is a leave. */
+  #drop(reason) { this.#detach()?.close(1000, reason); }
+
+  /** Lets go of the socket without a leave: with the token, the next one takes its presence over. */
+  #setAside(reason) {
+    const socket = this.#detach();
+    if (socket?.readyState === 1 && this.#token) this.#aside.push(socket);
+    else socket?.close(1000, reason);
+  }
+
+  #closeAside(reason) {
+    for (const socket of this.#aside.splice(0)) socket.close(1000, reason);
+  }
+
+  #detach() {
     this.#arm(null);
     this.#stopHeart?.();
     this.#stopHeart = null;
     const socket = this.#socket;
-    if (!socket) return;
     this.#socket = null;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close(1000, reason);
+    if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
+    return socket;
   }
 
   #isOpen() { return this.#socket?.readyState === 1; }
@@ -288,7 +318,9 @@ class Room {
    * in the room, for nobody.
    */
   #shelve() {
-    if (!['left', 'closed'].includes(this.#status.state)) this.#drop('the page was left');
+    if (['left', 'closed'].includes(this.#status.state)) return;
+    this.#drop('the page was left');
+    this.#closeAside('the page was left');
   }
 
   /** Back from the browser's page cache: whatever the socket looks like, the server has counted us out. */
@@ -318,6 +350,7 @@ class Room {
     const change = this.#roster.replace(state);
     this.#arm(null);
     this.#early = null;
+    this.#closeAside('resumed');
     this.#liveSince ??= this.#env.now();
     this.#sendMeta();
     if (this.#status.state !== 'live') this.#turn({ state: 'live' });
@@ -375,6 +408,64 @@ class Room {
     for (const { listener } of [...(this.#listeners.get(event) ?? [])]) {
       try { listener(...details); } catch (error) { this.#env.report(error); }
     }
+  }
+}
+
+/**
+ * The secret by which this tab has its presence again. The browser remembers it as long as the tab, through reloads;
+ * who comes from a copy of the tab has the same one, until the server says so by 4409.
+ */
+class Token {
+  /** Those in use by room objects of this page, by what the tab remembers. */
+  static #held = new WeakMap();
+  #key;
+  #env;
+  #text = null;
+  #holds = false;
+
+  constructor(url, env) {
+    this.#key = `presence.session ${url}`;
+    this.#env = env;
+  }
+
+  /** Takes the tab's token, or a fresh one if another room object of this page uses it just now. */
+  hold() {
+    if (this.#text !== null) return;
+    this.#holds = !this.#inUse.has(this.#key);
+    if (this.#holds) this.#inUse.add(this.#key);
+    const known = this.#holds ? this.#recall() : null;
+    if (known !== null) this.#text = known;
+    else this.renew();
+  }
+
+  letGo() {
+    if (this.#holds) this.#inUse.delete(this.#key);
+    this.#holds = false;
+    this.#text = null;
+  }
+
+  renew() {
+    this.#text = Array.from(this.#env.bytes(16), (byte) => byte.toString(16).padStart(2, '0')).join('');
+    if (!this.#holds) return;
+    try { this.#env.storage?.setItem(this.#key, this.#text); } catch { /* full or forbidden: lost with the page */ }
+  }
+
+  addTo(url) {
+    // Not by `searchParams`, which would spell the rest of the query anew.
+    return `${url.href}${url.search ? '&' : '?'}session=${this.#text}`;
+  }
+
+  get #inUse() {
+    const memory = this.#env.storage ?? Token;
+    if (!Token.#held.has(memory)) Token.#held.set(memory, new Set());
+    return Token.#held.get(memory);
+  }
+
+  #recall() {
+    try {
+      const text = this.#env.storage?.getItem(this.#key) ?? null;
+      return text !== null && /^[\w-]{16,128}$/.test(text) ? text : null;
+    } catch { return null; }
   }
 }
 
@@ -479,17 +570,24 @@ const browser = () => ({
   clearInterval: (timer) => clearInterval(timer),
   now: () => performance.now(),
   random: () => Math.random(),
+  bytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
+  storage: storage(),
   report: (error) => (globalThis.reportError ?? console.error)(error),
   location: globalThis.location?.href,
   window: globalThis.window,
   document: globalThis.document,
 });
 
+/** What this tab remembers; null where the page may not look at it. */
+function storage() {
+  try { return globalThis.sessionStorage ?? null; } catch { return null; }
+}
+
 function address(target, page) {
   const url = new URL(typeof target === 'string' ? target : path(target), page);
   url.protocol = url.protocol.replace(/^http/, 'ws');
   url.hash = '';
-  return url.href;
+  return url;
 }
 
 function path({ path = '/ws', room, user }) {

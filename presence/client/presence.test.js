@@ -8,7 +8,7 @@ export const tests = {
     const url = (target, location) => {
       const browser = fakeBrowser();
       if (location) browser.env.location = location;
-      joinRoom(target, { env: browser.env });
+      joinRoom(target, { env: browser.env, resume: false });
       return browser.socket.url;
     };
     equal(url({ room: 'lobby' }), 'ws://chat.example/ws/lobby');
@@ -148,7 +148,7 @@ export const tests = {
     const { room, browser, socket, clock, told } = live({ ann: ['me'], bob: ['b1'] });
     socket.says(diff(2, { joins: [['ghost', 'g1']] }));
     equal(told, ['status reconnecting gap']);
-    equal([room.get('ghost'), socket.closedWith.reason], [undefined, 'gap']);
+    equal([room.get('ghost'), socket.onmessage], [undefined, null]);
     socket.says(diff(1, { joins: [['late', 'l1']] })); // the old socket is deaf from now on
     clock.pass(250);
     browser.socket.open();
@@ -435,7 +435,7 @@ export const tests = {
 
   async 'final close codes end the room with their reason'() {
     for (const code of [1000, 1008, 4409]) {
-      const { room, browser, socket, clock } = live({ ann: ['me'] });
+      const { room, browser, socket, clock } = live({ ann: ['me'] }, { resume: code !== 4409 });
       socket.drops(code, 'because');
       const { state: now, reason } = room.status;
       equal([now, room.status.code, reason, room.members.size], ['closed', code, 'because', 0]);
@@ -493,9 +493,12 @@ export const tests = {
     const { room, browser, socket, clock } = dial();
     socket.open();
     clock.pass(15000);
-    equal([room.status.state, room.status.why, socket.closedWith.code], ['reconnecting', 'timeout', 1000]);
+    equal([room.status.state, room.status.why, socket.closedWith], ['reconnecting', 'timeout', null]);
     clock.pass(250);
     equal(browser.sockets.length, 2);
+    browser.socket.open();
+    browser.socket.says(state(1, { ann: ['me'] }));
+    equal(socket.closedWith.code, 1000);
   },
 
   async 'a network that is back, or a page seen again, does not wait for the timer'() {
@@ -543,7 +546,7 @@ export const tests = {
     show(false);
     equal(browser.sockets.length, 1);
     show(true);
-    equal([browser.sockets.length, room.status.why, socket.readyState > 1], [2, 'restored', true]);
+    equal([browser.sockets.length, room.status.why, socket.onmessage], [2, 'restored', null]);
   },
 
   async 'a socket that cannot be made closes the room with the reason'() {
@@ -551,6 +554,77 @@ export const tests = {
     browser.env.WebSocket = class { constructor() { throw new Error('insecure'); } };
     const room = joinRoom({ room: 'lobby' }, { env: browser.env });
     equal([room.status.state, room.status.reason, browser.clock.pending], ['closed', 'insecure', 0]);
+  },
+
+  async 'a tab has one token, after a reload too, and sends it whenever it connects'() {
+    const memory = new Map();
+    const first = dial({}, { memory });
+    const token = tokenOf(first.socket);
+    equal(/^[\w-]{16,128}$/.test(token), true);
+    first.socket.drops();
+    first.clock.pass(1000);
+    equal([tokenOf(first.browser.socket), first.browser.sockets.length], [token, 2]);
+    // A page that is loaded anew is another page with what the tab remembers.
+    equal(tokenOf(dial({}, { memory: new Map(memory) }).socket), token);
+    equal(first.browser.socket.url, `ws://chat.example/ws/lobby?user=ann&session=${token}`);
+    const other = fakeBrowser({ memory: new Map(memory) });
+    joinRoom('/ws/attic', { env: other.env });
+    equal(tokenOf(other.socket) === token, false);
+  },
+
+  async 'two room objects of one page have a token each, and one that is closed hands its own on'() {
+    const memory = new Map();
+    const { browser, room, socket } = dial({}, { memory });
+    const join = () => joinRoom({ room: 'lobby', user: 'ann' }, { env: browser.env });
+    join();
+    const twin = tokenOf(browser.socket);
+    equal(twin === tokenOf(socket), false);
+    room.close();
+    join();
+    equal(tokenOf(browser.socket), tokenOf(socket));
+  },
+
+  async 'a tab whose token another has comes back with a fresh one, and remembers that'() {
+    const memory = new Map();
+    const { browser, room, socket, clock } = live({ ann: ['me'] }, {}, { memory });
+    socket.drops(4409, 'taken over');
+    equal([room.status.state, room.status.code, room.members.size], ['reconnecting', 4409, 1]);
+    clock.pass(1000);
+    const fresh = tokenOf(browser.socket);
+    equal(fresh === tokenOf(socket), false);
+    equal([...memory.values()], [fresh]);
+    browser.socket.drops();
+    clock.pass(2000);
+    equal(tokenOf(browser.socket), fresh);
+  },
+
+  async 'who says no, has a session of their own or nothing to remember it by is served all the same'() {
+    const { env, sockets } = fakeBrowser();
+    joinRoom({ room: 'lobby' }, { env, resume: false });
+    joinRoom('/ws/lobby?session=my-own-token-0123456789', { env });
+    equal(sockets.map(({ url }) => url), [
+      'ws://chat.example/ws/lobby', 'ws://chat.example/ws/lobby?session=my-own-token-0123456789',
+    ]);
+    const throwing = { getItem() { throw new Error('no'); }, setItem() { throw new Error('no'); } };
+    for (const storage of [null, throwing, { getItem: () => 'bad token', setItem() {} }]) {
+      const browser = fakeBrowser();
+      joinRoom({ room: 'lobby' }, { env: { ...browser.env, storage } });
+      equal(/session=[0-9a-f]{32}$/.test(browser.socket.url), true);
+    }
+  },
+
+  async 'a socket that is given up is left open until the next one has its presence'() {
+    const { room, browser, socket, clock } = live({ ann: ['me'] });
+    socket.says(diff(7, { joins: [['bob', 'b1']] }));
+    equal([room.status.why, socket.closedWith], ['gap', null]);
+    clock.pass(1000);
+    browser.socket.open();
+    equal(socket.closedWith, null);
+    browser.socket.says(state(9, { ann: ['me'], bob: ['b1'] }));
+    equal([socket.closedWith.code, room.members.size], [1000, 2]);
+    browser.socket.says(diff(20, {}));
+    room.close();
+    equal(browser.sockets.map(({ readyState }) => readyState > 1), [true, true]);
   },
 
   async 'a listener that throws is reported and stops nobody else'() {
@@ -617,6 +691,8 @@ function listen(room) {
   room.on('status', ({ state: now, why, code }) => told.push(['status', now, why, code].filter(Boolean).join(' ')));
   return told;
 }
+
+const tokenOf = ({ url }) => new URL(url).searchParams.get('session');
 
 const metaOf = (text) => JSON.parse(text).meta.n;
 

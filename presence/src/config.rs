@@ -254,7 +254,7 @@ config! {
     /// How often at most a presence's row learns when it was last seen. Default a quarter of `max_age`, and at most that
     /// much.
     touch_flush_interval: Duration = |max_age| max_age / 4;
-    /// How long a presence whose node went away is kept in case its client returns. Default 10 s, or `max_age` if that is
+    /// How long a presence whose socket, or node, was lost is kept in case its client returns. Default 10 s, or `max_age` if that is
     /// shorter; 0 for none; at most `max_age`.
     grace: Duration = |max_age| max_age.min(secs(10));
     /// The longest time between two notices to the members of a busy room. Default 100 ms; 0 tells each change at once;

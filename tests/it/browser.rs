@@ -86,6 +86,57 @@ async fn a_reload_is_right_in_every_window() {
     stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
 }
 
+#[tokio::test]
+async fn a_reload_flickers_for_nobody() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let ann = stage.browser.first(&stage.url("ann")).await;
+    stage.all_show(&[&ann], &[("ann", 1)], 0).await;
+    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    // Its meta may change, as the page likes; its id may not.
+    let id = watcher.roster.users["ann"].keys().next().cloned();
+    for _ in 0..3 {
+        let loaded = "window.before = true; return true";
+        stage.browser.run(&ann, loaded, vec![]).await;
+        stage.browser.reload(&ann).await;
+        stage.browser.becomes(&ann, BOUND, "return window.before ?? null", &Value::Null).await;
+        stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
+    }
+    let fence = Member::join(&stage.server, "lobby", "fence").await;
+    watcher
+        .until("the fence", |roster| {
+            assert_eq!(roster.users["ann"].keys().next().cloned(), id, "one presence, and always the same");
+            roster.tabs("fence") == 1
+        })
+        .await;
+    fence.leave().await;
+}
+
+/// A browser copies what a tab remembers into the tab that is opened from it.
+#[tokio::test]
+async fn a_duplicated_tab_is_a_tab_more_and_does_not_fight_with_the_first() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let ann = stage.browser.first(&stage.url("ann")).await;
+    stage.all_show(&[&ann], &[("ann", 1)], 0).await;
+    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let copied = "window.open(location.href); return Object.keys(sessionStorage).length";
+    assert_eq!(stage.browser.run(&ann, copied, vec![]).await, json!(1));
+    watcher
+        .until("two tabs of ann", |roster| {
+            assert!(roster.tabs("ann") >= 1);
+            roster.tabs("ann") == 2
+        })
+        .await;
+    stage.all_show(&[&ann], &[("ann", 2), ("watcher", 1)], 0).await;
+    // Nothing more happens: each has a token of its own now.
+    let ids = watcher.roster.ids()["ann"].iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    stage.browser.reload(&ann).await;
+    stage.all_show(&[&ann], &[("ann", 2), ("watcher", 1)], 0).await;
+    let fence = Member::join(&stage.server, "lobby", "fence").await;
+    watcher.until("the fence", |roster| roster.tabs("fence") == 1).await;
+    assert_eq!(watcher.roster.ids()["ann"].iter().map(|id| (*id).to_owned()).collect::<Vec<_>>(), ids);
+    fence.leave().await;
+}
+
 /// A browser keeps a page that was left, in case of a step back, and its socket open with it: the page must close it.
 #[tokio::test]
 async fn a_page_that_was_navigated_away_from_leaves_and_comes_back_with_a_step_back() {

@@ -186,7 +186,6 @@ const LOST = {
 };
 
 function closedBecause(code, reason) {
-  if (code === 4409) return 'You are here in a newer tab, which took this one’s place.';
   if (code === 1008) return `The server closed the connection${reason ? `: ${reason}` : ' for exceeding a limit'}.`;
   return `Disconnected${reason ? `: ${reason}` : ''}.`;
 }
