@@ -7,6 +7,8 @@
 //! Every subscriber has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and
 //! the next one it gets says how many. Nobody else is delayed.
 
+mod queue;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,12 +16,13 @@ use std::{
 };
 
 use actix::{Message, Recipient};
-use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::{
     model::{Delta, Presence},
     name::RoomName,
 };
+
+use queue::Queue;
 
 /// How many events wait for one subscriber before it loses the oldest.
 pub const QUEUE: usize = 1024;
@@ -77,78 +80,85 @@ impl PresenceChanged {
 }
 
 /// Those who want to know of changes.
-#[derive(Debug)]
-pub(crate) struct Signals {
-    all: broadcast::Sender<PresenceChanged>,
-    rooms: ByRoom,
+#[derive(Debug, Default)]
+pub(crate) struct Signals(Arc<Mutex<Subscribers>>);
+
+#[derive(Debug, Default)]
+struct Subscribers {
+    all: Vec<Arc<Queue>>,
+    /// Those of one room, as long as there are any.
+    rooms: HashMap<RoomName, Vec<Arc<Queue>>>,
 }
 
-/// Those who want to know of one room, as long as there are any.
-type ByRoom = Arc<Mutex<HashMap<RoomName, broadcast::Sender<PresenceChanged>>>>;
-
-fn lock(rooms: &ByRoom) -> MutexGuard<'_, HashMap<RoomName, broadcast::Sender<PresenceChanged>>> {
-    rooms.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Default for Signals {
-    fn default() -> Self {
-        Self { all: broadcast::Sender::new(QUEUE), rooms: ByRoom::default() }
-    }
+fn lock(subscribers: &Mutex<Subscribers>) -> MutexGuard<'_, Subscribers> {
+    subscribers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Signals {
     pub(crate) fn subscribe(&self, room: Option<RoomName>) -> Subscription {
-        let Some(room) = room else { return Subscription { events: self.all.subscribe(), missed: 0, of: None } };
-        let mut rooms = lock(&self.rooms);
-        let events = rooms.entry(room.clone()).or_insert_with(|| broadcast::Sender::new(QUEUE)).subscribe();
-        Subscription { events, missed: 0, of: Some((self.rooms.clone(), room)) }
+        let queue = Arc::new(Queue::default());
+        let mut subscribers = lock(&self.0);
+        match &room {
+            None => subscribers.all.push(queue.clone()),
+            Some(room) => subscribers.rooms.entry(room.clone()).or_default().push(queue.clone()),
+        }
+        Subscription { queue, room, subscribers: self.0.clone() }
     }
 
     /// How many rooms somebody wants to know of.
     #[cfg(test)]
     pub(crate) fn rooms_heard(&self) -> usize {
-        lock(&self.rooms).len()
+        lock(&self.0).rooms.len()
     }
 
-    /// Tells what a commit changed. Those for whom `pruned` holds left together; each other change is an event of its own.
-    pub(crate) fn announce(&self, room: &RoomName, delta: &Delta, pruned: impl Fn(&Presence) -> bool) {
-        let rooms = lock(&self.rooms);
-        let here = rooms.get(room);
-        if here.is_none() && self.all.receiver_count() == 0 {
+    /// Tells what a commit changed. Those for whom `together` holds left together; each other change is an event of its own.
+    pub(crate) fn announce(&self, room: &RoomName, delta: &Delta, together: impl Fn(&Presence) -> bool) {
+        // Under the lock, so that all hear the events of a room in one order.
+        let subscribers = lock(&self.0);
+        let here = subscribers.rooms.get(room).map(Vec::as_slice).unwrap_or_default();
+        if here.is_empty() && subscribers.all.is_empty() {
             return;
         }
         let tell = |change| {
-            let event = PresenceChanged { room: room.clone(), change, missed: 0 };
-            // An error only says that nobody listens just now.
-            let _ = here.map(|here| here.send(event.clone()));
-            let _ = self.all.send(event);
+            let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0 });
+            here.iter().chain(&subscribers.all).for_each(|queue| queue.push(event.clone()));
         };
-        let (bulk, left): (Vec<_>, Vec<_>) = delta.left.iter().cloned().partition(|presence| pruned(presence));
-        delta.joined.iter().cloned().map(PresenceChange::Added).for_each(tell);
-        delta.updated.iter().cloned().map(PresenceChange::Updated).for_each(tell);
+        let (bulk, left): (Vec<_>, Vec<_>) = delta.left.iter().cloned().partition(|presence| together(presence));
+        // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
         left.into_iter().map(PresenceChange::Removed).for_each(tell);
         if !bulk.is_empty() {
             tell(PresenceChange::Bulk(bulk));
         }
+        delta.updated.iter().cloned().map(PresenceChange::Updated).for_each(tell);
+        delta.joined.iter().cloned().map(PresenceChange::Added).for_each(tell);
     }
 }
 
-/// The changes of all rooms, or of one, from the moment of subscribing.
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let subscribers = lock(&self.0);
+        subscribers.all.iter().chain(subscribers.rooms.values().flatten()).for_each(|queue| queue.end());
+    }
+}
+
+/// The changes of all rooms, or of one, from the moment of subscribing. What waits for it takes memory only while it waits.
 #[derive(Debug)]
 pub struct Subscription {
-    events: broadcast::Receiver<PresenceChanged>,
-    missed: u64,
-    /// Where it is kept, if it is of one room only.
-    of: Option<(ByRoom, RoomName)>,
+    queue: Arc<Queue>,
+    /// `None`: of all.
+    room: Option<RoomName>,
+    subscribers: Arc<Mutex<Subscribers>>,
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some((rooms, room)) = &self.of {
-            let mut rooms = lock(rooms);
-            // This one still counts.
-            if rooms.get(room).is_some_and(|here| here.receiver_count() <= 1) {
-                rooms.remove(room);
+        let mut subscribers = lock(&self.subscribers);
+        let others = |queues: &mut Vec<Arc<Queue>>| queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+        let Some(room) = &self.room else { return others(&mut subscribers.all) };
+        if let Some(here) = subscribers.rooms.get_mut(room) {
+            others(here);
+            if here.is_empty() {
+                subscribers.rooms.remove(room);
             }
         }
     }
@@ -157,13 +167,7 @@ impl Drop for Subscription {
 impl Subscription {
     /// The next change, which says in `missed` how many were lost before it. `None` once the rooms are gone.
     pub async fn next(&mut self) -> Option<PresenceChanged> {
-        loop {
-            match self.events.recv().await {
-                Ok(event) => return Some(PresenceChanged { missed: std::mem::take(&mut self.missed), ..event }),
-                Err(RecvError::Lagged(missed)) => self.missed += missed,
-                Err(RecvError::Closed) => return None,
-            }
-        }
+        self.queue.next().await
     }
 
     /// Gives each event to an actor, one after the other: the next one when it is done with the one before.

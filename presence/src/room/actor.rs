@@ -57,6 +57,10 @@ pub(crate) struct RoomActor {
     faults: VecDeque<Tick>,
     /// Set while the model changes: if a panic finds it set, the model is not to be trusted.
     in_model: bool,
+    /// It has lost its memory at least once, so that one who joins may be in the database already.
+    has_failed: bool,
+    #[cfg(test)]
+    fails_at: Option<Point>,
 }
 
 impl std::fmt::Debug for RoomActor {
@@ -82,6 +86,9 @@ impl RoomActor {
             timer: None,
             faults: VecDeque::new(),
             in_model: false,
+            has_failed: false,
+            #[cfg(test)]
+            fails_at: None,
         }
     }
 }
@@ -122,8 +129,21 @@ impl Handler<Committed> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, ctx: &mut Self::Context) {
+        let well = self.announce(&committed);
         self.guarded(ctx, |room, ctx| room.committed(committed, ctx));
+        if !well {
+            self.failed(ctx);
+        }
     }
+}
+
+/// Where the handling of a commit can be made to fail.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Point {
+    Announce,
+    Answer,
+    Apply,
 }
 
 impl RoomActor {
@@ -202,12 +222,22 @@ impl RoomActor {
                 self.in_model = true;
                 panic!("a room was told to fail in its model");
             }
+            #[cfg(test)]
+            ToRoom::PanicAt(point) => self.fails_at = Some(point),
             #[cfg(any(test, feature = "testing"))]
             ToRoom::PanicChild(id) => {
                 if let Some(local) = self.state.locals.get(&id) {
                     local.child.do_send(ToPresence::Panic);
                 }
             }
+        }
+    }
+
+    /// Fails if a test wants it so, once.
+    #[cfg(test)]
+    fn fail_if(&mut self, point: Point) {
+        if self.fails_at.take_if(|at| *at == point).is_some() {
+            panic!("a room was told to fail over a commit");
         }
     }
 

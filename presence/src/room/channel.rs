@@ -76,10 +76,15 @@ impl Channels {
         all.entry(name.clone()).or_insert_with(make).clone()
     }
 
-    /// A channel without a socket is kept as long as it is in a room.
-    fn drop_if_unused(&self, name: &ChannelName) {
-        if let Entry::Occupied(channel) = self.all().entry(name.clone())
+    /// A channel without a socket is kept as long as it is in a room, or somebody is about to put it into one.
+    fn drop_if_unused(&self, known: Arc<Channel>) {
+        let mut all = self.all();
+        // Whoever else has it got it under this lock, and comes by here when done.
+        let (name, others) = (known.name.clone(), Arc::strong_count(&known) > 2);
+        drop(known);
+        if let Entry::Occupied(channel) = all.entry(name)
             && channel.get().hub.is_none()
+            && !others
             && channel.get().joined().is_empty()
         {
             channel.remove();
@@ -98,7 +103,7 @@ impl Channels {
             }
             _ => false,
         };
-        self.drop_if_unused(name);
+        self.drop_if_unused(channel);
         was_in
     }
 }
@@ -133,6 +138,15 @@ struct Membership {
     grace: Option<Duration>,
     /// Told when the join is over, if it is still under way.
     joining: Option<Arc<Notify>>,
+}
+
+/// How a join begins.
+enum Begun<'a, F, G> {
+    Joining(Joining<'a>, F),
+    /// It is in already, as this presence, and is touched, and becomes this user's.
+    Again(PresenceId, G),
+    /// It is joining, and this is told when that is over.
+    UnderWay(Arc<Notify>),
 }
 
 /// A join under way. Unless it is seen through, the channel is not in the room.
@@ -187,39 +201,27 @@ impl Channel {
         grace: Option<Duration>,
     ) -> Result<()> {
         // Two joins of one room at a time are one join: the second waits for what becomes of the first.
-        let known = loop {
-            let over = match self.joined().get(room) {
-                None => break None,
-                Some(Membership { id, joining: None, .. }) => break Some(*id),
-                Some(Membership { joining: Some(over), .. }) => over.clone(),
-            };
-            let notified = over.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            let under_way = self.joined().get(room).is_some_and(|now| now.joining.is_some());
-            if under_way {
-                notified.await;
+        let (mut joining, answer) = loop {
+            match self.begin_join(rooms, room, user, grace)? {
+                Begun::Joining(joining, answer) => break (joining, answer),
+                Begun::Again(id, answer) => {
+                    answer.await?;
+                    return self.check_stayed(rooms, room, id);
+                }
+                Begun::UnderWay(over) => {
+                    let notified = over.notified();
+                    tokio::pin!(notified);
+                    notified.as_mut().enable();
+                    let under_way = self.joined().get(room).is_some_and(|now| now.joining.is_some());
+                    if under_way {
+                        notified.await;
+                    }
+                }
             }
         };
-        self.touch.mark(rooms.now());
-        if let Some(id) = known {
-            let presence = self.presence(rooms, id, user);
-            rooms.join_again(room, presence, self.hub.clone(), self.touch.clone()).await?;
-            if self.joined().get(room).is_none_or(|now| now.id != id) {
-                // It was removed just before it joined again, and that was the later of the two.
-                rooms.leave_at_once(room, id, &self.name);
-                return Err(Error::LeftWhileJoining { room: room.clone() });
-            }
-            return Ok(());
-        }
-        let grace = grace.unwrap_or(rooms.config().grace());
-        let token = self.resume.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let session = token.map(|token| Session { hash: token.hash(room, user), grace });
-        let mut joining = self.begin_join(rooms, room, session.map(|session| session.grace))?;
-        let presence = self.presence(rooms, joining.id, user);
-        rooms.join(room, presence, session, self.hub.clone(), self.touch.clone()).await?;
+        answer.await?;
         joining.done = true;
-        Ok(())
+        self.check_stayed(rooms, room, joining.id)
     }
 
     fn presence(&self, rooms: &Rooms, id: PresenceId, user: Option<&UserId>) -> Arc<Presence> {
@@ -228,9 +230,36 @@ impl Channel {
         Arc::new(Presence::new(id, self.name.clone(), user.cloned(), node))
     }
 
-    fn begin_join<'a>(&'a self, rooms: &Rooms, room: &'a RoomName, grace: Option<Duration>) -> Result<Joining<'a>> {
+    /// It may have been removed just when it joined: then that was the later of the two.
+    fn check_stayed(&self, rooms: &Rooms, room: &RoomName, id: PresenceId) -> Result<()> {
+        if self.joined().get(room).is_none_or(|now| now.id != id) {
+            rooms.leave_at_once(room, id, &self.name);
+            return Err(Error::LeftWhileJoining { room: room.clone() });
+        }
+        Ok(())
+    }
+
+    /// Looks whether the channel is in, and makes it join if it is not: at one moment, since others may do the same. The room
+    /// is asked within it, too, so that it hears in the order in which the channel came and went.
+    fn begin_join<'a>(
+        &'a self,
+        rooms: &'a Rooms,
+        room: &'a RoomName,
+        user: Option<&UserId>,
+        grace: Option<Duration>,
+    ) -> Result<Begun<'a, impl Future<Output = Result<()>> + 'a, impl Future<Output = Result<()>> + 'a>> {
         let limit = rooms.config().max_rooms_per_socket();
         let mut joined = self.joined();
+        match joined.get(room) {
+            Some(Membership { joining: Some(over), .. }) => return Ok(Begun::UnderWay(over.clone())),
+            Some(Membership { id, joining: None, .. }) => {
+                self.touch.mark(rooms.now());
+                let presence = self.presence(rooms, *id, user);
+                let answer = rooms.join_again(room, presence, self.hub.clone(), self.touch.clone());
+                return Ok(Begun::Again(*id, answer));
+            }
+            None => {}
+        }
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::SocketClosed);
         }
@@ -238,24 +267,39 @@ impl Channel {
             return Err(Error::TooManyRooms { limit });
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
+        let grace = grace.unwrap_or(rooms.config().grace());
+        let token = self.resume.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let session = token.map(|token| Session { hash: token.hash(room, user), grace });
+        let grace = session.map(|session| session.grace);
         joined.insert(room.clone(), Membership { id, grace, joining: Some(over.clone()) });
-        Ok(Joining { channel: self, room, id, over, done: false })
+        self.touch.mark(rooms.now());
+        let presence = self.presence(rooms, id, user);
+        let answer = rooms.join(room, presence, session, self.hub.clone(), self.touch.clone());
+        drop(joined);
+        Ok(Begun::Joining(Joining { channel: self, room, id, over, done: false }, answer))
     }
 
     /// Leaves the room. Not in it: nothing happens.
     pub(crate) async fn leave(&self, rooms: &Rooms, room: &RoomName) -> Result<()> {
-        let membership = self.joined().remove(room);
-        match membership {
-            Some(Membership { id, .. }) => rooms.leave(room, id, &self.name).await,
+        let left = {
+            let mut joined = self.joined();
+            joined.remove(room).map(|membership| rooms.leave(room, membership.id, &self.name))
+        };
+        match left {
+            Some(left) => left.await,
             None => Ok(()),
         }
     }
 
     /// Leaves every room.
     pub(crate) async fn leave_all(&self, rooms: &Rooms) -> Result<()> {
-        let joined = std::mem::take(&mut *self.joined());
-        let leaves = joined.iter().map(|(room, one)| rooms.leave(room, one.id, &self.name));
-        join_all(leaves).await.into_iter().collect()
+        let memberships: HashMap<_, _>;
+        let left: Vec<_> = {
+            let mut joined = self.joined();
+            memberships = std::mem::take(&mut *joined);
+            memberships.iter().map(|(room, one)| rooms.leave(room, one.id, &self.name)).collect()
+        };
+        join_all(left).await.into_iter().collect()
     }
 
     /// Sets by what presences can be resumed that join from here on.
@@ -282,20 +326,16 @@ impl Channel {
         if !self.is_lost() {
             return self.leave_all(rooms).await;
         }
-        let joined = std::mem::take(&mut *self.joined());
-        joined.iter().for_each(|(room, one)| rooms.lose(room, one.id, &self.name));
+        self.joined().drain().for_each(|(room, one)| rooms.lose(&room, one.id, &self.name));
         Ok(())
     }
 
     /// As [`depart`](Self::depart), without waiting for it.
     pub(crate) fn depart_at_once(&self, rooms: &Rooms) {
-        let joined = {
-            let mut joined = self.joined();
-            // Nobody who holds on to the channel can put it into a room from here on.
-            self.closed.store(true, Ordering::Release);
-            std::mem::take(&mut *joined)
-        };
-        for (room, membership) in joined {
+        let mut joined = self.joined();
+        // Nobody who holds on to the channel can put it into a room from here on.
+        self.closed.store(true, Ordering::Release);
+        for (room, membership) in joined.drain() {
             if self.is_lost() {
                 rooms.lose(&room, membership.id, &self.name);
             } else {
@@ -327,9 +367,7 @@ impl Rooms {
         self.check_open()?;
         let known = self.channels().get_or_make(channel, self);
         let joined = known.join(self, room, user, None).await;
-        if joined.is_err() {
-            self.channels().drop_if_unused(channel);
-        }
+        self.channels().drop_if_unused(known);
         joined.map(|()| self.room(room))
     }
 
@@ -341,7 +379,7 @@ impl Rooms {
     pub async fn remove(&self, room: &RoomName, channel: &ChannelName) -> Result<()> {
         let Some(known) = self.channels().get(channel) else { return Ok(()) };
         let left = known.leave(self, room).await;
-        self.channels().drop_if_unused(channel);
+        self.channels().drop_if_unused(known);
         left
     }
 
@@ -361,7 +399,7 @@ impl Rooms {
     pub async fn leave_all(&self, channel: &ChannelName) -> Result<()> {
         let Some(known) = self.channels().get(channel) else { return Ok(()) };
         let left = known.leave_all(self).await;
-        self.channels().drop_if_unused(channel);
+        self.channels().drop_if_unused(known);
         left
     }
 }

@@ -131,6 +131,9 @@ pub(crate) enum ToRoom {
     /// Fail while the model changes, so that it cannot be trusted.
     #[cfg(test)]
     PanicInModel,
+    /// Fail over the next commit, there.
+    #[cfg(test)]
+    PanicAt(super::actor::Point),
     /// Make the child of this presence fail.
     #[cfg(any(test, feature = "testing"))]
     PanicChild(PresenceId),

@@ -208,66 +208,77 @@ impl Rooms {
         Ok(())
     }
 
-    /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again.
-    pub(crate) async fn join(
-        &self,
-        room: &RoomName,
+    /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again. The room is asked at
+    /// once, not when this is awaited.
+    pub(crate) fn join<'a>(
+        &'a self,
+        room: &'a RoomName,
         presence: Arc<Presence>,
         session: Option<Session>,
         hub: Option<HubRef>,
         touch: Touch,
-    ) -> Result<()> {
-        self.check_open()?;
-        let mut undo = LeaveOnDrop { rooms: self, room, presence: Some(&presence) };
-        let answer = self.ask_to_join(room, presence.clone(), session, hub, touch).await;
-        if !matches!(answer, None | Some(Err(Error::RoomFailed { .. }))) {
-            // The room has said what became of it: if it failed, there is nothing to take back.
-            undo.presence = None;
+    ) -> impl Future<Output = Result<()>> + 'a {
+        let asked = self.check_open().map(|()| {
+            let undo = LeaveOnDrop { rooms: self, room, presence: Some(presence.clone()) };
+            (undo, self.ask_to_join(room, presence, session, hub, touch))
+        });
+        async move {
+            let (mut undo, answer) = asked?;
+            let answer = answer.await;
+            if !matches!(answer, None | Some(Err(Error::RoomFailed { .. }))) {
+                // The room has said what became of it: if it failed, there is nothing to take back.
+                undo.presence = None;
+            }
+            answer.unwrap_or(Err(Error::StoreUnavailable(None)))
         }
-        answer.unwrap_or(Err(Error::StoreUnavailable(None)))
     }
 
-    /// Joins as one who is in the room already: that it stays so does not hang on this call.
-    pub(crate) async fn join_again(
-        &self,
-        room: &RoomName,
+    /// Joins as one who is in the room already: that it stays so does not hang on this call. The room is asked at once, not
+    /// when this is awaited.
+    pub(crate) fn join_again<'a>(
+        &'a self,
+        room: &'a RoomName,
         presence: Arc<Presence>,
         hub: Option<HubRef>,
         touch: Touch,
-    ) -> Result<()> {
-        let answer = self.ask_to_join(room, presence, None, hub, touch).await;
-        answer.unwrap_or(Err(Error::StoreUnavailable(None)))
+    ) -> impl Future<Output = Result<()>> + 'a {
+        let answer = self.ask_to_join(room, presence, None, hub, touch);
+        async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
     /// What the room answers; `None` if it does not in time.
-    async fn ask_to_join(
-        &self,
-        room: &RoomName,
+    fn ask_to_join<'a>(
+        &'a self,
+        room: &'a RoomName,
         presence: Arc<Presence>,
         session: Option<Session>,
         hub: Option<HubRef>,
         touch: Touch,
-    ) -> Option<Result<()>> {
+    ) -> impl Future<Output = Option<Result<()>>> + 'a {
         let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
-        self.repeat(room, limit, |reply| ToRoom::Join {
+        self.repeat(room, limit, move |reply| ToRoom::Join {
             presence: presence.clone(),
             session,
             hub: hub.clone(),
             touch: touch.clone(),
             reply,
         })
-        .await
     }
 
     /// Leaves. It happens even if this returns an error, or is not awaited to its end.
-    pub(crate) async fn leave(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) -> Result<()> {
-        self.repeat(room, self.0.config.store_timeout(), |reply| ToRoom::Leave {
+    /// The room is asked at once, not when this is awaited.
+    pub(crate) fn leave<'a>(
+        &'a self,
+        room: &'a RoomName,
+        id: PresenceId,
+        channel: &'a ChannelName,
+    ) -> impl Future<Output = Result<()>> + 'a {
+        let answer = self.repeat(room, self.0.config.store_timeout(), move |reply| ToRoom::Leave {
             id,
             channel: channel.clone(),
             reply: Some(reply),
-        })
-        .await
-        .unwrap_or(Err(Error::StoreUnavailable(None)))
+        });
+        async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
     /// Leaves, without waiting for it.
@@ -355,12 +366,12 @@ impl Rooms {
 struct LeaveOnDrop<'a> {
     rooms: &'a Rooms,
     room: &'a RoomName,
-    presence: Option<&'a Presence>,
+    presence: Option<Arc<Presence>>,
 }
 
 impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {
-        if let Some(presence) = self.presence {
+        if let Some(presence) = &self.presence {
             self.rooms.lose(self.room, presence.id, &presence.channel);
         }
     }

@@ -47,6 +47,8 @@ pub(crate) struct HubMembers {
 
 /// A join whose commit is under way.
 pub(crate) struct Joining {
+    /// Who joins, as it asked to.
+    pub(crate) presence: Arc<Presence>,
     pub(crate) channel: ChannelName,
     /// `None` for a presence without a socket.
     pub(crate) hub: Option<HubRef>,

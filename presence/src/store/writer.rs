@@ -105,11 +105,32 @@ impl Writer {
         actor: &Recipient<Committed>,
         write: Write,
     ) -> Result<Submitted, Full> {
+        self.submit_as(room, actor, write, Tried::No)
+    }
+
+    /// As [`submit`](Self::submit), for a change that may have been done already: it does not cancel out with what takes it
+    /// back.
+    pub(crate) fn submit_again(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        write: Write,
+    ) -> Result<Submitted, Full> {
+        self.submit_as(room, actor, write, Tried::Yes)
+    }
+
+    fn submit_as(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        write: Write,
+        tried: Tried,
+    ) -> Result<Submitted, Full> {
         let mut queue = self.queue();
         if queue.pending() >= self.0.max_pending && !matches!(write, Write::Leave { .. }) {
             return Err(Full { limit: self.0.max_pending });
         }
-        let submitted = queue.add(room, actor, Change { write, tried: Tried::No }, Haste::Asked);
+        let submitted = queue.add(room, actor, Change { write, tried }, Haste::Asked);
         drop(queue);
         self.0.work.notify_one();
         Ok(submitted)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashSet, hash_map::Entry},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
@@ -43,18 +44,15 @@ fn ends(write: &Write, of: &ChannelName) -> bool {
 
 impl RoomActor {
     pub(super) fn committed(&mut self, committed: Committed, ctx: &mut Context<Self>) {
-        let Committed { batch, writes, retried, result } = committed;
+        let Committed { batch, writes, result, .. } = committed;
+        #[cfg(test)]
+        self.fail_if(super::Point::Answer);
         match result {
             Ok(commit) => {
-                let unsaid = self.unsaid(batch, &writes, &retried, &commit);
-                let leaving = &self.state.leaving;
-                let pruned = |presence: &Presence| {
-                    leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Removed)
-                };
-                self.rooms.signals().announce(&self.name, &unsaid, pruned);
-                self.rooms.signals().announce(&self.name, &commit.delta, pruned);
                 self.resumed(&writes, &commit, ctx);
                 self.answer(batch, &writes, None);
+                #[cfg(test)]
+                self.fail_if(super::Point::Apply);
                 let stayed = self.stayed(&writes, &commit.delta);
                 self.apply(commit, ctx);
                 if stayed {
@@ -67,6 +65,24 @@ impl RoomActor {
                 self.adopt(ctx);
             }
         }
+    }
+
+    /// Fires the events of a commit, apart from all else that it leads to: a panic there loses none of them. Returns whether
+    /// that went well; if not, the delta itself was told all the same.
+    pub(super) fn announce(&mut self, Committed { batch, writes, retried, result }: &Committed) -> bool {
+        let Ok(commit) = result else { return true };
+        let unsaid = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            self.fail_if(super::Point::Announce);
+            self.unsaid(*batch, writes, retried, commit)
+        }));
+        let well = unsaid.is_ok();
+        let leaving = &self.state.leaving;
+        let together =
+            |presence: &Presence| leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Removed);
+        self.rooms.signals().announce(&self.name, &unsaid.unwrap_or_default(), together);
+        self.rooms.signals().announce(&self.name, &commit.delta, together);
+        well
     }
 
     /// What an earlier attempt did whose answer was lost: this one found it done, so its delta does not hold it, but nobody

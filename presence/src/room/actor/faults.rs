@@ -1,6 +1,6 @@
 //! What a room does when it, or a child of it, has panicked.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::{ActorContext, AsyncContext, Context};
 use tracing::error;
@@ -12,6 +12,7 @@ use crate::{
         presence::ToPresence,
         state::{Joining, State},
     },
+    store::Write,
 };
 
 use super::RoomActor;
@@ -44,9 +45,8 @@ impl RoomActor {
         let state = &mut self.state;
         let hubs = self.rooms.hubs();
         for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
-            let channel = presence.channel.clone();
-            let said = Some(presence.clone());
-            state.joining.insert(presence.id, Joining { channel, hub: Some(hub), touch, replies, said });
+            let (id, channel, said) = (presence.id, presence.channel.clone(), Some(presence.clone()));
+            state.joining.insert(id, Joining { presence, channel, hub: Some(hub), touch, replies, said });
         }
         if self.in_model {
             state.renew = hubs.iter().map(|hub| hub.id).collect();
@@ -54,15 +54,29 @@ impl RoomActor {
             // What members were told still stands, so they need no more than the difference.
             (state.replica, state.notices) = (old.replica, old.notices);
         }
+        let owed: Vec<_> = old.joining.values().map(|joining| joining.presence.clone()).collect();
         state.joining.extend(old.joining);
         // Updates are not kept: who waits for one asks again, since the room may have failed over the very answer.
         state.readers = old.readers;
         state.held = old.held;
         (state.sessions, state.behind) = (old.sessions, old.behind);
         state.renew.extend(old.renew);
-        // The room may have failed over the very answer. A leave may be repeated.
+        // The room may have failed over the very answer, and nobody would give it again. What may be repeated is asked again.
         self.take_out(old.leaving.into_iter().collect(), ctx);
-        self.in_model = false;
+        for mut presence in owed {
+            for one in old.updating.get(&presence.id).into_iter().flatten() {
+                presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
+            }
+            match self.state.sessions.session(presence.id) {
+                // A full queue refuses it: then it is asked again by its socket, or given up.
+                Some(session) => {
+                    let resume = Write::Resume { presence, session };
+                    let _ = self.rooms.writer().submit_again(&self.name, &ctx.address().recipient(), resume);
+                }
+                None => self.make_own(presence, ctx),
+            }
+        }
+        (self.in_model, self.has_failed) = (false, true);
         self.loading = false;
         self.behind = None;
         if let Some((_, timer)) = self.timer.take() {

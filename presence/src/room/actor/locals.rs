@@ -67,7 +67,9 @@ impl RoomActor {
     /// Lets one who joined in, once the roster has it.
     pub(super) fn activate(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
-        if self.state.joining.get(&id).is_none_or(|joining| joining.channel != presence.channel) {
+        let waits = self.state.joining.get(&id);
+        // If it is there as another's, that it becomes this user's is still under way.
+        if waits.is_none_or(|one| one.channel != presence.channel || one.presence.user != presence.user) {
             return;
         }
         let Some(Joining { hub, touch, replies, said, .. }) = self.state.joining.remove(&id) else { return };

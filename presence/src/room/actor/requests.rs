@@ -54,7 +54,13 @@ impl RoomActor {
         }
         let relaxed = self.is_relaxed();
         if let Some(joining) = self.state.joining.get_mut(&id) {
-            joining.replies.extend(answer_now_if(relaxed, reply));
+            if joining.presence.user == presence.user {
+                joining.replies.extend(answer_now_if(relaxed, reply));
+            } else {
+                let user = Some(presence.user.clone());
+                joining.presence = Arc::new(joining.presence.changed(user.clone(), None));
+                self.submit_update(id, presence.channel.clone(), (user, None), reply, ctx);
+            }
             return;
         }
         if let Some(session) = session {
@@ -64,10 +70,18 @@ impl RoomActor {
         let channel = presence.channel.clone();
         // It is there already if it asks again after a fault.
         let said = self.state.replica.roster().get(id).cloned();
-        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), Write::Join(presence)) {
+        // A room that failed may not know of it yet. What led there was told with its commit, and must not be told twice.
+        let said = said.or_else(|| self.has_failed.then(|| presence.clone()));
+        let (writer, room, write) = (self.rooms.writer(), ctx.address().recipient(), Write::Join(presence.clone()));
+        let submitted = if self.has_failed || said.is_some() {
+            writer.submit_again(&self.name, &room, write)
+        } else {
+            writer.submit(&self.name, &room, write)
+        };
+        match submitted {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
+                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, said });
             }
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }

@@ -62,12 +62,12 @@ impl RoomActor {
         let (id, channel) = (presence.id, presence.channel.clone());
         // It is there already if it asks again after a fault.
         let said = self.state.replica.roster().get(id).cloned();
-        let resume = Write::Resume { presence, session };
+        let resume = Write::Resume { presence: presence.clone(), session };
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume) {
             Ok(_) => {
                 self.state.sessions.claim(id, id, session, channel.clone());
                 let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { channel, hub, touch, replies, said });
+                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, said });
             }
             Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
         }
@@ -235,11 +235,14 @@ impl RoomActor {
                 let local = self.state.locals.get(&was).filter(|local| local.presence.channel == asked.channel)?;
                 let (hub, touch, channel) = (local.hub.clone(), local.touch.clone(), asked.channel.clone());
                 self.drop_local(was);
-                Some(Joining { channel, hub, touch, replies: Vec::new(), said: None })
+                let presence = presence.clone();
+                Some(Joining { presence, channel, hub, touch, replies: Vec::new(), said: None })
             });
             if let Some(joining) = joining.filter(|joining| joining.channel == asked.channel) {
                 self.state.sessions.became(was, id);
-                self.state.joining.insert(id, Joining { said: Some(presence.clone()), ..joining });
+                self.state
+                    .joining
+                    .insert(id, Joining { presence: presence.clone(), said: Some(presence.clone()), ..joining });
             }
         }
         let ours = self.state.locals.get(&id).is_some_and(|local| local.presence.channel == asked.channel)

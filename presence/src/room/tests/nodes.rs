@@ -1,7 +1,15 @@
 //! Two nodes on one database, with nothing between them but the database.
 
-use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, secs};
-use crate::{clock::Clock, config::ConfigBuilder, store::MemoryStore};
+use std::{sync::Arc, time::Duration};
+
+use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, secs, user};
+use crate::{
+    clock::Clock,
+    config::ConfigBuilder,
+    model::Presence,
+    name::{ChannelName, NodeId, NodeName, PresenceId},
+    store::{MemoryStore, RoomWrites, Store, Write},
+};
 
 fn quick() -> ConfigBuilder {
     config().lease(secs(3)).sweep_interval(secs(1)).reconcile_interval(secs(2))
@@ -212,4 +220,26 @@ async fn pruning_by_call_counts_our_own_and_those_that_are_held() {
     let mut told = heard(&mut changes);
     told.sort();
     assert_eq!(told, ["-[ann bob]", "-[u0 u1 u2]"]);
+}
+
+#[actix::test]
+async fn what_a_tool_removes_is_told_to_the_members_of_every_node_and_fires_no_event() {
+    let (here, there) = two(quick).await;
+    let dead = NodeId::random();
+    let database = here.store.database();
+    database.register(dead, &NodeName::new("dead").unwrap(), ms(1)).await.unwrap();
+    let ghost =
+        Arc::new(Presence::new(PresenceId::random(), ChannelName::new("g").unwrap(), Some(user("ghost")), dead));
+    let writes = vec![Write::Join(ghost)];
+    database.commit(dead, &[RoomWrites { room: lobby().clone(), writes }]).await.unwrap();
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    pass(ms(2500)).await;
+    assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into(), "ghost".into()], ann.sees()));
+    let (mut changes, mut others) = (here.changes(), there.changes());
+    let tool = NodeId::random();
+    database.register(tool, &NodeName::new("presence-cli:1").unwrap(), secs(60)).await.unwrap();
+    assert_eq!(database.prune(tool, Duration::from_millis(1), 10).await.unwrap().handled, 1);
+    pass(ms(2500)).await;
+    assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into()], ann.sees()));
+    assert_eq!((heard(&mut changes), heard(&mut others)), (Vec::<String>::new(), Vec::<String>::new()));
 }

@@ -205,3 +205,44 @@ async fn a_room_that_nobody_wants_to_know_of_any_more_is_forgotten() {
     }
     assert_eq!(node.rooms.signals().rooms_heard(), 0);
 }
+
+#[actix::test]
+async fn a_subscriber_that_hangs_costs_nobody_anything_and_is_told_what_it_missed() {
+    struct Hangs(Rc<RefCell<Vec<u64>>>, Rc<tokio::sync::Notify>);
+    impl Actor for Hangs {
+        type Context = Context<Self>;
+    }
+    impl Handler<PresenceChanged> for Hangs {
+        type Result = actix::ResponseFuture<()>;
+
+        fn handle(&mut self, event: PresenceChanged, _: &mut Self::Context) -> Self::Result {
+            self.0.borrow_mut().push(event.missed);
+            let go_on = self.1.clone();
+            Box::pin(async move { go_on.notified().await })
+        }
+    }
+    let node = node().await;
+    let (missed, go_on) = (Rc::<RefCell<Vec<u64>>>::default(), Rc::<tokio::sync::Notify>::default());
+    node.subscribe(Some(lobby()), Hangs(missed.clone(), go_on.clone()).start().recipient());
+    let (mut quick, ann) = (node.changes(), node.client("ann"));
+    for _ in 0..QUEUE {
+        ann.join(lobby()).await.unwrap();
+        ann.leave(lobby()).await.unwrap();
+        assert_eq!(heard(&mut quick), ["+ann", "-ann"]);
+        pass(ms(1)).await;
+    }
+    assert_eq!(*missed.borrow(), [0], "it is still at the first");
+    go_on.notify_one();
+    settle().await;
+    assert_eq!(*missed.borrow(), [0, 2 * QUEUE as u64 - 1 - QUEUE as u64]);
+}
+
+#[actix::test]
+async fn a_subscription_ends_with_the_rooms() {
+    let node = node().await;
+    let (mut all, mut one) = (node.changes(), node.changes_of(lobby()));
+    node.shutdown().await;
+    drop(node);
+    settle().await;
+    assert!(all.next().await.is_none() && one.next().await.is_none());
+}

@@ -1,0 +1,221 @@
+//! Callers on threads of their own, rooms on others: each change happens once, whoever asks, and whatever fails.
+
+use std::{
+    sync::{Arc, Barrier},
+    time::Duration,
+};
+
+use tokio::runtime::Builder;
+
+use super::bench::{Watched, heard, lobby, room, user};
+use crate::{
+    Config, Error, PruningSupervisor, Rooms,
+    clock::Clock,
+    name::{ChannelName, NodeName, RoomName},
+    room::message::ToRoom,
+    store::{MemoryStore, Store},
+    testing::store::FaultyStore,
+};
+
+const CALLERS: usize = 8;
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::new(name).unwrap()
+}
+
+/// A node whose rooms and store have threads of their own, in real time.
+async fn threaded() -> (Rooms, Watched) {
+    let store = Watched::new(FaultyStore::new(MemoryStore::new(Clock::system())));
+    let rooms = Rooms::start(Config::builder().room_threads(2).build().unwrap(), store.clone());
+    PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
+    rooms.ready().await;
+    (rooms, store)
+}
+
+/// Calls at the same moment from as many threads, and waits for all.
+async fn race<F>(rooms: &Rooms, call: impl Fn(Rooms, usize) -> F + Clone + Send + 'static)
+where
+    F: Future<Output = ()>,
+{
+    let barrier = Arc::new(Barrier::new(CALLERS));
+    let callers = (0..CALLERS).map(|caller| {
+        let (rooms, call, barrier) = (rooms.clone(), call.clone(), barrier.clone());
+        tokio::task::spawn_blocking(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            barrier.wait();
+            runtime.block_on(call(rooms, caller));
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+}
+
+#[actix::test]
+async fn eight_callers_who_add_the_same_channel_add_it_once() {
+    let (rooms, store) = threaded().await;
+    let mut changes = rooms.changes();
+    for round in 0..20 {
+        let name = format!("c{round}");
+        race(&rooms, move |rooms, _| {
+            let name = channel(&name);
+            async move { drop(rooms.add(lobby(), &name, Some(&user("ann"))).await.unwrap()) }
+        })
+        .await;
+        assert_eq!(heard(&mut changes), ["+ann"]);
+    }
+    assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences.len(), 20);
+}
+
+#[actix::test]
+async fn eight_callers_who_remove_a_channel_or_have_it_leave_all_fire_one_event_a_room() {
+    let (rooms, store) = threaded().await;
+    let one = channel("1");
+    for round in 0..20 {
+        for at in [lobby(), &room("attic")] {
+            rooms.add(at, &one, Some(&user("ann"))).await.unwrap();
+        }
+        let mut changes = rooms.changes();
+        race(&rooms, move |rooms, caller| async move {
+            let one = channel("1");
+            if round % 2 == 0 || caller % 2 == 0 {
+                rooms.leave_all(&one).await.unwrap();
+            } else {
+                rooms.remove(lobby(), &one).await.unwrap();
+                rooms.remove(&room("attic"), &one).await.unwrap();
+            }
+        })
+        .await;
+        assert_eq!(heard(&mut changes), ["-ann", "-ann"]);
+    }
+    assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences, []);
+}
+
+#[actix::test]
+async fn a_channel_that_is_added_and_removed_at_once_is_never_in_a_room_unknown_to_its_node() {
+    // One caller forgot the channel while another was adding it: then nobody could remove it.
+    let (rooms, store) = threaded().await;
+    let mut changes = rooms.changes();
+    race(&rooms, |rooms, caller| async move {
+        let one = channel("1");
+        for turn in 0..60 {
+            if (turn + caller) % 2 == 0 {
+                match rooms.add(lobby(), &one, Some(&user("ann"))).await {
+                    Ok(_) | Err(Error::LeftWhileJoining { .. }) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            } else {
+                rooms.remove(lobby(), &one).await.unwrap();
+            }
+        }
+    })
+    .await;
+    rooms.remove(lobby(), &channel("1")).await.unwrap();
+    assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences, []);
+    let heard = heard(&mut changes);
+    assert!(heard.chunks(2).all(|pair| pair == ["+ann", "-ann"]), "{heard:?}");
+    assert!(rooms.channels().get(&channel("1")).is_none());
+}
+
+#[actix::test]
+async fn eight_callers_who_rebind_a_channel_to_one_user_fire_one_event() {
+    let (rooms, _) = threaded().await;
+    let one = channel("1");
+    rooms.add(lobby(), &one, None).await.unwrap();
+    let mut changes = rooms.changes();
+    for round in 0..20 {
+        race(&rooms, move |rooms, _| async move {
+            drop(rooms.add(lobby(), &channel("1"), Some(&user(&format!("u{round}")))).await.unwrap());
+        })
+        .await;
+        assert_eq!(heard(&mut changes), [format!("~u{round}")]);
+        assert_eq!(rooms.users(lobby()).await.unwrap(), [user(&format!("u{round}"))]);
+    }
+}
+
+#[actix::test]
+async fn adding_never_fails_against_pruning_and_each_event_is_one_of_a_pair() {
+    let (rooms, _) = threaded().await;
+    let mut changes = rooms.changes();
+    race(&rooms, |rooms, caller| async move {
+        for _ in 0..30 {
+            if caller < 2 {
+                rooms.prune_rooms().await.unwrap();
+                rooms.prune_presences(Some(Duration::ZERO)).await.unwrap();
+            } else {
+                let (one, who) = (channel(&format!("c{caller}")), user(&format!("u{caller}")));
+                match rooms.add(lobby(), &one, Some(&who)).await {
+                    // It was pruned before it had its answer.
+                    Ok(_) | Err(Error::LeftWhileJoining { .. }) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+                rooms.remove(lobby(), &one).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let heard = heard(&mut changes);
+    for caller in 2..CALLERS {
+        let name = format!("u{caller}");
+        let mut here = false;
+        for event in heard.iter().filter(|event| event.contains(&name)) {
+            assert_eq!(event.starts_with('+'), !here, "{heard:?}");
+            here = !here;
+        }
+        assert!(!here, "{heard:?}");
+    }
+    assert_eq!(rooms.users(lobby()).await.unwrap(), []);
+}
+
+/// Comes, changes hands, and goes, again and again.
+async fn lives(rooms: &Rooms, at: &RoomName, name: &str, count: usize) {
+    let one = channel(&format!("{name} in {at}"));
+    for _ in 0..count {
+        drop(rooms.add(at, &one, None).await.unwrap());
+        drop(rooms.add(at, &one, Some(&user(name))).await.unwrap());
+        rooms.touch(&one);
+        assert!(rooms.is_here(at, &user(name)).await.unwrap());
+        rooms.remove(at, &one).await.unwrap();
+    }
+    drop(rooms.add(at, &one, Some(&user(name))).await.unwrap());
+}
+
+#[actix::test]
+async fn rooms_that_fail_under_callers_on_other_threads_lose_and_repeat_nothing() {
+    let (rooms, store) = threaded().await;
+    store.commits_take(Duration::from_millis(1));
+    let at = [room("a"), room("b"), room("c")];
+    let mut changes: Vec<_> = at.iter().map(|room| rooms.changes_of(room)).collect();
+    race(&rooms, |rooms, caller| async move {
+        let at = [room("a"), room("b"), room("c")];
+        if caller == 0 {
+            // A room that fails more often in so short a time is given up.
+            for turn in 0..7 {
+                for (n, room) in at.iter().enumerate() {
+                    let fault = if (turn + n) % 2 == 0 { ToRoom::Panic } else { ToRoom::PanicInModel };
+                    rooms.tell_running(room, fault);
+                }
+                tokio::time::sleep(Duration::from_millis(15)).await;
+            }
+        } else {
+            let name = format!("u{caller}");
+            let all = at.iter().map(|room| lives(&rooms, room, &name, 15));
+            futures_util::future::join_all(all).await;
+        }
+    })
+    .await;
+    for (room, changes) in at.iter().zip(&mut changes) {
+        let events = heard(changes);
+        let users: Vec<_> = (1..CALLERS).map(|caller| user(&format!("u{caller}"))).collect();
+        assert_eq!(rooms.users(room).await.unwrap(), users);
+        let rows = store.database().load(room).await.unwrap().unwrap().presences;
+        assert_eq!(rows.len(), users.len());
+        for caller in 1..CALLERS {
+            let name = format!("u{caller}");
+            let count = |what: &str| events.iter().filter(|event| **event == format!("{what}{name}")).count();
+            assert_eq!((count("+"), count("~"), count("-")), (1, 15, 15), "{name} in {room}: {events:?}");
+        }
+        let anonymous = events.iter().filter(|event| *event == "+-").count();
+        assert_eq!(anonymous, 15 * (CALLERS - 1), "{room}: {events:?}");
+    }
+}
