@@ -37,9 +37,9 @@ impl Presence {
         Self { user: user.unwrap_or(now.user), meta: meta.unwrap_or(now.meta), ..now }
     }
 
-    /// As this one, but in the hands of the live socket of `other`.
-    pub(crate) fn taken_by(&self, other: &Self) -> Arc<Self> {
-        Arc::new(Self { channel: other.channel.clone(), node: other.node, held: false, ..self.clone() })
+    /// As this one, but in the hands of who has `other`, the same presence, and held if that is.
+    pub(crate) fn in_hands_of(&self, other: &Self) -> Arc<Self> {
+        Arc::new(Self { channel: other.channel.clone(), node: other.node, held: other.held, ..self.clone() })
     }
 
     /// Whether a client could tell this from `other`, the same presence at another time.

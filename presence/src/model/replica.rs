@@ -8,7 +8,7 @@
 //! Invariant: the roster is what the room was at `position`, and [`Replica::reload_at`] says so as long as more than that
 //! was heard of. So a roster is at worst late, never silently wrong.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     clock::Tick,
@@ -62,11 +62,11 @@ impl Replica {
         self.position
     }
 
-    /// Notes what is not a change that is counted: who has a presence, and whether it is held. Tells what members can tell of
-    /// it; `None` if the presence is not here.
-    pub(crate) fn amend(&mut self, presence: Arc<Presence>) -> Option<Vec<Change>> {
-        self.roster.get(presence.id)?;
-        Some(self.roster.amend(presence).into_iter().collect())
+    /// Notes who has a presence, and whether it is held: that is no change, and has no version. Returns whether it is here.
+    ///
+    /// What members can tell of it stays as it was at this version.
+    pub(crate) fn hand_over(&mut self, to: &Presence) -> bool {
+        self.roster.hand_over(to)
     }
 
     /// Takes in the change that led to `version`.

@@ -51,9 +51,12 @@ impl Roster {
         changes
     }
 
-    /// Makes one who is here as it is now.
-    pub(crate) fn amend(&mut self, now: Arc<Presence>) -> Option<Change> {
-        self.put(now)
+    /// Notes in whose hands one is who is here, which nobody is told. Returns whether it is here.
+    pub(crate) fn hand_over(&mut self, to: &Presence) -> bool {
+        let Some(now) = self.get(to.id).map(|here| here.in_hands_of(to)) else { return false };
+        let told = self.put(now);
+        debug_assert!(told.is_none());
+        true
     }
 
     fn put(&mut self, now: Arc<Presence>) -> Option<Change> {

@@ -182,3 +182,138 @@ impl Sessions {
         over
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::truth;
+
+    fn session(n: u8) -> Session {
+        Session { hash: SessionHash::from_bytes([n; 32]), grace: Duration::from_secs(10) }
+    }
+
+    fn channel(n: u8) -> ChannelName {
+        ChannelName::new(format!("socket {n}")).unwrap()
+    }
+
+    /// What happens to one of four presences with one of three tokens.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Claim { who: u8, asked: u8, token: u8 },
+        Lose { who: u8, until: u64 },
+        Find { who: u8 },
+        Forget { who: u8 },
+        DropToken { who: u8 },
+        Became { who: u8, other: u8 },
+        Pass { now: u64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..4_u8, 10..14_u8, 0..3_u8).prop_map(|(who, asked, token)| Step::Claim { who, asked, token }),
+            4 => (0..4_u8, 0..40_u64).prop_map(|(who, until)| Step::Lose { who, until }),
+            2 => (0..4_u8).prop_map(|who| Step::Find { who }),
+            1 => (0..4_u8).prop_map(|who| Step::Forget { who }),
+            1 => (0..4_u8).prop_map(|who| Step::DropToken { who }),
+            1 => (0..4_u8, 0..4_u8).prop_map(|(who, other)| Step::Became { who, other }),
+            3 => (0..40_u64).prop_map(|now| Step::Pass { now }),
+        ]
+    }
+
+    proptest! {
+        /// A room claims a token only for one who does not have it yet, or whom it takes over.
+        #[test]
+        fn a_token_has_one_owner_and_who_is_lost_is_over_when_its_time_comes_and_not_before(
+            steps in prop::collection::vec(step(), 1..60),
+        ) {
+            let mut sessions = Sessions::default();
+            let mut own: BTreeMap<u8, (Option<u8>, u8)> = BTreeMap::new();
+            let mut lost: BTreeMap<u8, u64> = BTreeMap::new();
+            let id = |n: u8| truth::presence(n).id;
+            for step in steps {
+                match step {
+                    Step::Claim { who, asked, token } => {
+                        // As rooms do: the owner of a token is taken over, and a name is that of one presence.
+                        let who = own.iter().find(|(_, (known, _))| *known == Some(token)).map_or(who, |(who, _)| *who);
+                        if own.iter().any(|(other, (_, name))| *name == asked && *other != who) {
+                            continue;
+                        }
+                        sessions.claim(id(who), id(asked), session(token), channel(asked));
+                        lost.remove(&who);
+                        own.insert(who, (Some(token), asked));
+                    }
+                    Step::Lose { who, until } if own.contains_key(&who) => {
+                        sessions.lose(truth::presence(who), false, Tick(until));
+                        lost.insert(who, until);
+                    }
+                    Step::Lose { .. } => {}
+                    Step::Find { who } => {
+                        prop_assert_eq!(sessions.find(id(who)).is_some(), lost.remove(&who).is_some());
+                    }
+                    Step::Forget { who } => {
+                        sessions.forget(id(who));
+                        own.remove(&who);
+                        lost.remove(&who);
+                    }
+                    Step::DropToken { who } => {
+                        sessions.drop_token(id(who));
+                        own.entry(who).and_modify(|(token, _)| *token = None);
+                    }
+                    Step::Became { who, other } if who != other && !lost.contains_key(&who) => {
+                        sessions.became(id(who), id(other));
+                        if let Some(was) = own.remove(&who) {
+                            lost.remove(&other);
+                            own.insert(other, was);
+                        }
+                    }
+                    Step::Became { .. } => {}
+                    Step::Pass { now } => {
+                        let mut over: Vec<_> = sessions.take_overdue(Tick(now)).iter().map(|lost| lost.presence.id).collect();
+                        over.sort_unstable();
+                        let mut due: Vec<_> = lost.iter().filter(|(_, until)| **until <= now).map(|(who, _)| *who).collect();
+                        lost.retain(|_, until| *until > now);
+                        own.retain(|who, _| !due.contains(who));
+                        due.sort_unstable();
+                        prop_assert_eq!(over, due.into_iter().map(id).collect::<Vec<_>>());
+                    }
+                }
+                prop_assert_eq!(sessions.is_idle(), lost.is_empty());
+                prop_assert_eq!(sessions.next(), lost.values().min().map(|until| Tick(*until)));
+                for token in 0..3 {
+                    let owner = own.iter().find(|(_, (known, _))| *known == Some(token)).map(|(who, _)| id(*who));
+                    prop_assert_eq!(sessions.owner(&session(token).hash), owner);
+                }
+                for who in 0..4 {
+                    let known = own.get(&who);
+                    prop_assert_eq!(sessions.session(id(who)), known.and_then(|(token, _)| token.map(session)));
+                    prop_assert_eq!(sessions.lost(id(who)).is_some(), lost.contains_key(&who));
+                    prop_assert_eq!(sessions.called(id(who)), known.map_or(id(who), |(_, asked)| id(*asked)));
+                }
+                for asked in 10..14 {
+                    let owner = own.iter().find(|(_, (_, name))| *name == asked).map(|(who, _)| id(*who));
+                    prop_assert_eq!(sessions.resolve(id(asked)), owner.unwrap_or(id(asked)));
+                }
+                // Nothing is kept of those who are gone.
+                prop_assert_eq!((sessions.own.len(), sessions.asked.len()), (own.len(), own.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_reading_from_before_a_claim_was_written_tells_nothing_of_it() {
+        let (mut sessions, id) = (Sessions::default(), truth::presence(1).id);
+        sessions.claim(id, id, session(1), channel(1));
+        assert!(!sessions.believes(id, 7), "it is under way");
+        sessions.claimed(id, &channel(0), 3);
+        assert!(!sessions.believes(id, 7), "that was the claim of a former socket");
+        sessions.claimed(id, &channel(1), 7);
+        assert!(!sessions.believes(id, 7), "that reading may have begun before");
+        assert!(sessions.believes(id, 8));
+        sessions.claim_again(id, channel(1));
+        assert!(!sessions.believes(id, 9));
+    }
+}

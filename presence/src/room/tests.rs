@@ -17,6 +17,7 @@ mod racing;
 mod reading;
 mod removing;
 mod resuming;
+mod returning;
 mod signals;
 #[cfg(feature = "sqlite")]
 mod threads;

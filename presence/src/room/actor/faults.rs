@@ -103,7 +103,7 @@ impl RoomActor {
             // The hub knows it as it was when it joined.
             let now = self.state.replica.roster().get(id).cloned();
             // The database may not know yet that it was resumed.
-            let now = now.map(|now| if now.channel == presence.channel { now } else { now.taken_by(&presence) });
+            let now = now.map(|now| if now.channel == presence.channel { now } else { now.in_hands_of(&presence) });
             // Until all have reported, leaves are held. Later, one who is not in the roster has left in the meantime.
             let has_left = !in_time && self.state.known && now.is_none();
             if self.state.leaving.contains_key(&id) || has_left {

@@ -28,9 +28,9 @@ impl RoomActor {
                     if let Some(local) = self.state.locals.get_mut(&presence.id) {
                         // A commit from before it was resumed tells of its former socket.
                         let resumed = local.presence.channel != presence.channel;
-                        local.presence = if resumed { presence.taken_by(&local.presence) } else { presence.clone() };
+                        local.presence = if resumed { presence.in_hands_of(&local.presence) } else { presence.clone() };
                         if resumed {
-                            let _ = self.state.replica.amend(local.presence.clone());
+                            self.state.replica.hand_over(&local.presence);
                         }
                     }
                 }
@@ -40,9 +40,7 @@ impl RoomActor {
                         self.state.sessions.forget(lost);
                     }
                     if let Some(local) = id.and_then(|id| self.state.locals.get(&id)) {
-                        // Somebody took us for dead. The socket is alive, so it belongs here.
-                        warn!(room = %self.name, channel = %local.presence.channel, "a live presence was removed; it joins again");
-                        self.make_own(local.presence.clone(), ctx);
+                        self.bring_back(local.presence.clone(), ctx);
                     }
                 }
             }
@@ -118,6 +116,17 @@ impl RoomActor {
         self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub, unsaid });
     }
 
+    /// A live presence of ours is not in the database any more.
+    fn bring_back(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        if self.was_resumed_and_left(&presence) {
+            self.superseded(presence.id);
+            return;
+        }
+        // Somebody took us for dead. The socket is alive, so it belongs here.
+        warn!(room = %self.name, channel = %presence.channel, "a live presence was removed; it joins again");
+        self.make_own(presence, ctx);
+    }
+
     /// Has the store note that a presence of ours is ours.
     pub(super) fn make_own(&mut self, mut presence: Arc<Presence>, ctx: &mut Context<Self>) {
         // An update is under way, which may not find it there.
@@ -134,7 +143,7 @@ impl RoomActor {
         let roster = self.state.replica.roster();
         let lost = self.state.locals.iter().filter(|(id, _)| roster.get(**id).is_none());
         let lost: Vec<_> = lost.map(|(_, local)| local.presence.clone()).collect();
-        lost.into_iter().for_each(|presence| self.make_own(presence, ctx));
+        lost.into_iter().for_each(|presence| self.bring_back(presence, ctx));
         self.adopt(ctx);
     }
 

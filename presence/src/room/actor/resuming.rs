@@ -123,7 +123,7 @@ impl RoomActor {
         let node = self.rooms.node().unwrap_or(was.node);
         let now = Arc::new(Presence { channel: socket.channel.clone(), node, held: false, ..Presence::clone(&was) });
         self.state.sessions.claim(id, socket.id, session, now.channel.clone());
-        self.amend(now.clone(), ctx);
+        self.hand_over(&now, ctx);
         self.supervise(now.clone(), touch.clone(), ctx);
         if let Some(local) = self.state.locals.get_mut(&id) {
             local.unsaid = unsaid;
@@ -136,14 +136,11 @@ impl RoomActor {
         }
     }
 
-    /// Notes who has a presence now, and whether it is held; members hear of no more than they can tell.
-    fn amend(&mut self, now: Arc<Presence>, ctx: &mut Context<Self>) {
-        match self.state.replica.amend(now) {
-            Some(changes) if changes.is_empty() => {}
-            Some(changes) => self.changed(changes, ctx),
+    /// Notes who has a presence now, and whether it is held.
+    fn hand_over(&mut self, to: &Presence, ctx: &mut Context<Self>) {
+        if !self.state.replica.hand_over(to) && self.state.known {
             // It is in the database, so what we know of the room is old.
-            None if self.state.known => self.load(ctx),
-            None => {}
+            self.load(ctx);
         }
     }
 
@@ -166,7 +163,7 @@ impl RoomActor {
                 self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
             }
             let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
-            let _ = self.state.replica.amend(held.clone());
+            self.state.replica.hand_over(&held);
             self.state.sessions.lose(held, unsaid, until);
         } else if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
@@ -210,13 +207,27 @@ impl RoomActor {
                 continue;
             };
             self.state.sessions.claimed(asked.id, &asked.channel, self.reading);
-            let Some(taken) = commit.taken.iter().find(|taken| taken.asked == asked.id) else { continue };
+            let Some(taken) = commit.taken.iter().find(|taken| taken.asked == asked.id) else {
+                self.is_of_this_life(asked);
+                continue;
+            };
             if taken.presence.channel == asked.channel {
                 self.took(asked, taken, write.session().copied(), ctx);
             } else if self.state.locals.get(&asked.id).is_some_and(|local| local.presence.channel == asked.channel) {
                 self.superseded(asked.id);
-                self.amend(taken.presence.clone(), ctx);
+                self.hand_over(&taken.presence, ctx);
             }
+        }
+    }
+
+    /// The database has a presence of ours as that of the life in which it was written.
+    fn is_of_this_life(&mut self, written: &Presence) {
+        if let Some(local) = self.state.locals.get_mut(&written.id)
+            && local.presence.channel == written.channel
+            && local.presence.node != written.node
+        {
+            local.presence = local.presence.in_hands_of(written);
+            self.state.replica.hand_over(written);
         }
     }
 
@@ -252,7 +263,7 @@ impl RoomActor {
             {
                 local.presence = presence.clone();
             }
-            self.amend(presence.clone(), ctx);
+            self.hand_over(presence, ctx);
             self.activate(id, ctx);
         }
     }
@@ -274,7 +285,7 @@ impl RoomActor {
                 self.state.sessions.claimed(id, &channel, self.reading);
                 let until = self.rooms.now().after(session.grace);
                 let held = Arc::new(Presence { held: true, ..Presence::clone(presence) });
-                let _ = self.state.replica.amend(held.clone());
+                self.state.replica.hand_over(&held);
                 self.state.sessions.lose(held, false, until);
                 let hold = Write::Hold { id, channel, grace: session.grace };
                 self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
@@ -286,8 +297,16 @@ impl RoomActor {
         }
     }
 
+    /// Whether a live presence that is not in the database any more was resumed on another node and left there. Nobody else
+    /// removes one with a token: those of a node that is taken for dead are held, and the node begins another life.
+    pub(super) fn was_resumed_and_left(&self, presence: &Presence) -> bool {
+        self.state.sessions.session(presence.id).is_some()
+            && self.state.sessions.believes(presence.id, u64::MAX)
+            && self.rooms.node() == Some(presence.node)
+    }
+
     /// A newer socket, on another node, has the presence of one of ours.
-    fn superseded(&mut self, id: PresenceId) {
+    pub(super) fn superseded(&mut self, id: PresenceId) {
         let Some(local) = self.drop_local(id) else { return };
         warn!(room = %self.name, channel = %local.presence.channel, "a presence was resumed on another node; its socket here is closed");
         self.tell_removed(vec![local], Some(&taken_over()));
@@ -304,13 +323,7 @@ impl RoomActor {
                 self.superseded(id);
                 self.state.sessions.forget(id);
             } else if (&ours.channel, ours.held) != (&now.channel, now.held) {
-                let ours = Arc::new(Presence {
-                    channel: ours.channel.clone(),
-                    node: ours.node,
-                    held: ours.held,
-                    ..Presence::clone(&now)
-                });
-                let _ = self.state.replica.amend(ours);
+                self.state.replica.hand_over(&ours);
             }
         }
     }

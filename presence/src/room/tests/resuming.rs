@@ -382,6 +382,33 @@ async fn a_token_in_use_on_another_node_is_taken_over_and_reconcile_closes_the_f
 }
 
 #[actix::test]
+async fn one_who_was_taken_over_on_another_node_and_left_there_is_not_brought_back() {
+    // Its former node found it gone, and had its socket join again.
+    let (here, there) = two_nodes().await;
+    let (bob, first) = two(&here).await;
+    let second = ann(&there);
+    second.join(lobby()).await.unwrap();
+    second.leave(lobby()).await.unwrap();
+    alive(&[&bob, &first], 5).await;
+    assert_eq!((first.closes(), bob.sees()), (vec![TAKEN_OVER], vec!["bob".to_owned()]));
+    assert_eq!(rows(&here).await.len(), 1);
+}
+
+#[actix::test]
+async fn an_update_that_waits_for_a_change_before_it_is_told_although_its_socket_is_lost() {
+    // The hold put the new meta into the roster before its version came, and so nobody was told of it.
+    let (here, there) = two_nodes().await;
+    let (bob, first) = two(&here).await;
+    let _cid = there.member("cid").await;
+    first.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    first.lose(lobby());
+    let second = ann(&here);
+    second.join(lobby()).await.unwrap();
+    alive(&[&bob, &second], 5).await;
+    assert_eq!(bob.screen().here[&second.me()].1, serde_json::json!({"n": 1}));
+}
+
+#[actix::test]
 async fn a_node_that_comes_back_from_the_dead_does_not_take_back_what_was_resumed() {
     let (here, there) = two_nodes().await;
     let (bob, cid) = (there.member("bob").await, there.member("cid").await);
