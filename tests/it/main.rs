@@ -16,6 +16,7 @@ mod crowd;
 mod diff;
 mod docs;
 mod events;
+mod faults;
 mod handshake;
 mod inproc;
 mod limits;

@@ -4,11 +4,14 @@
 //! line, by signals, and by looking at what the operating system and the database hold afterwards.
 //! Every wait has a bound and awaits an event or a condition; nothing sleeps for a time and hopes.
 
+pub(crate) mod backend;
 pub(crate) mod database;
 pub(crate) mod frame;
+pub(crate) mod guest;
 pub(crate) mod http;
 pub(crate) mod member;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod roster;
 pub(crate) mod server;
 pub(crate) mod socket;

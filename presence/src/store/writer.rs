@@ -202,7 +202,6 @@ impl Writer {
     }
 
     /// How many changes wait.
-    #[cfg(test)]
     pub(crate) fn pending(&self) -> usize {
         self.queue().pending()
     }

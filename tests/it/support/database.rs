@@ -36,7 +36,17 @@ pub(crate) struct Lock(DatabaseConnection);
 
 impl Lock {
     pub(crate) async fn take(server: &Server) -> Self {
-        let database = open(server).await;
+        Self::over(open(server).await).await
+    }
+
+    /// The lock of the file that a URL names, which is made if it is missing.
+    pub(crate) async fn of(url: &str) -> Self {
+        let mut options = ConnectOptions::new(format!("{url}?mode=rwc"));
+        options.max_connections(1).sqlx_logging(false);
+        Self::over(Database::connect(options).await.expect("the database opens")).await
+    }
+
+    async fn over(database: DatabaseConnection) -> Self {
         eventually(BOUND, "the lock of the database", async || {
             database.execute_unprepared("BEGIN IMMEDIATE").await.map_err(|error| error.to_string())
         })

@@ -177,7 +177,9 @@ async fn run(
 
 /// The server's command, with nothing set but its working folder and a clean environment.
 pub(crate) fn command(folder: &Path) -> Command {
-    let mut command = Command::new(binary());
+    // A limit on the size of files is to be an error of the write, and not the end of the process.
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(binary());
     for variable in VARIABLES {
         command.env_remove(variable);
     }

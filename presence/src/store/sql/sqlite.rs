@@ -137,6 +137,8 @@ fn pool(settings: &Settings, connections: u32) -> SqlitePoolOptions {
     PoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(settings.patience)
+        // An outage is logged once, by those who know that it is one.
+        .acquire_slow_threshold(Duration::MAX)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)

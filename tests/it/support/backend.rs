@@ -1,0 +1,164 @@
+//! A database that a test may take away: a file of SQLite, or a server of the test's own with a proxy before it.
+
+#![allow(dead_code, reason = "the servers of PostgreSQL and MariaDB are used once the store speaks to them")]
+
+use super::database::Lock;
+use super::proxy::Proxy;
+use super::{Duration, eventually};
+use presence_test_servers::{Database, Durability, Kind as Program, Server};
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, Statement};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// Which database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+    MySql,
+}
+
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) kind: Kind,
+    inner: Inner,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Sqlite { folder: TempDir, lock: Option<Lock> },
+    Server { server: Option<Arc<Server>>, database: Database, proxy: Proxy },
+}
+
+impl Backend {
+    /// A database of its own, on a server that other tests use too where there is one.
+    pub(crate) async fn shared(kind: Kind) -> Self {
+        let program = match kind {
+            Kind::Sqlite => return Self::sqlite(),
+            Kind::Postgres => Program::Postgres,
+            Kind::MySql => Program::MySql,
+        };
+        Self::behind_a_proxy(kind, None, presence_test_servers::database(program).await).await
+    }
+
+    /// A database of its own on a server of its own.
+    pub(crate) async fn own(kind: Kind) -> Self {
+        let program = match kind {
+            Kind::Sqlite => return Self::sqlite(),
+            Kind::Postgres => Program::Postgres,
+            Kind::MySql => Program::MySql,
+        };
+        let start = tokio::task::spawn_blocking(move || Server::start(program, Durability::Full));
+        let server = start.await.expect("the server starts");
+        let database = server.database().await;
+        Self::behind_a_proxy(kind, Some(Arc::new(server)), database).await
+    }
+
+    fn sqlite() -> Self {
+        Self { kind: Kind::Sqlite, inner: Inner::Sqlite { folder: super::folder(), lock: None } }
+    }
+
+    async fn behind_a_proxy(kind: Kind, server: Option<Arc<Server>>, database: Database) -> Self {
+        let proxy = Proxy::before(address(&database.url())).await;
+        Self { kind, inner: Inner::Server { server, database, proxy } }
+    }
+
+    /// What a node is given to find it.
+    pub(crate) fn url(&self) -> String {
+        match &self.inner {
+            Inner::Sqlite { folder, .. } => format!("sqlite://{}", folder.path().join("presence.db").display()),
+            Inner::Server { database, proxy, .. } => {
+                let direct = database.url();
+                direct.replace(&address(&direct).to_string(), &proxy.address().to_string())
+            }
+        }
+    }
+
+    /// The way of the test itself, which nothing makes go wrong.
+    fn direct(&self) -> String {
+        match &self.inner {
+            Inner::Sqlite { .. } => self.url(),
+            Inner::Server { database, .. } => database.url(),
+        }
+    }
+
+    /// The network before the server.
+    pub(crate) fn proxy(&self) -> &Proxy {
+        match &self.inner {
+            Inner::Sqlite { .. } => panic!("there is no network before a file"),
+            Inner::Server { proxy, .. } => proxy,
+        }
+    }
+
+    /// Ends every connection to it, whatever it is doing.
+    pub(crate) async fn kill_connections(&self) {
+        match &self.inner {
+            Inner::Sqlite { .. } => panic!("a file has no connections to kill"),
+            Inner::Server { database, .. } => database.kill_connections().await,
+        }
+    }
+
+    /// Takes it away: the server ends as in a crash, the file is locked by another.
+    pub(crate) async fn goes_away(&mut self) {
+        let url = self.url();
+        match &mut self.inner {
+            Inner::Sqlite { lock, .. } => *lock = Some(Lock::of(&url).await),
+            Inner::Server { server, .. } => {
+                let server = server.clone().expect("it is not a shared one");
+                tokio::task::spawn_blocking(move || server.stop_hard()).await.expect("it stops");
+            }
+        }
+    }
+
+    /// Gives it back, with its data.
+    pub(crate) async fn comes_back(&mut self) {
+        match &mut self.inner {
+            Inner::Sqlite { lock, .. } => lock.take().expect("it was away").release().await,
+            Inner::Server { server, .. } => {
+                let server = server.clone().expect("it is not a shared one");
+                tokio::task::spawn_blocking(move || server.start_again()).await.expect("it starts");
+            }
+        }
+    }
+
+    /// A connection past the proxy.
+    pub(crate) async fn connect(&self) -> DatabaseConnection {
+        let mut options = ConnectOptions::new(self.direct());
+        options.max_connections(1).sqlx_logging(false);
+        sea_orm::Database::connect(options).await.expect("the database opens")
+    }
+
+    pub(crate) async fn execute(&self, statement: &str) {
+        let database = self.connect().await;
+        database.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        database.close().await.expect("the database closes");
+    }
+
+    /// How many rows `table` has.
+    pub(crate) async fn rows(&self, table: &str) -> i64 {
+        let database = self.connect().await;
+        let backend = database.get_database_backend();
+        let count = Statement::from_string(backend, format!("SELECT COUNT(*) AS count FROM {table}"));
+        let row = database.query_one_raw(count).await.unwrap_or_else(|error| panic!("rows of {table}: {error}"));
+        let count = row.expect("a count is one row").try_get("", "count").expect("a count is a number");
+        database.close().await.expect("the database closes");
+        count
+    }
+
+    /// Waits until `table` has just so many rows.
+    pub(crate) async fn rows_become(&self, table: &str, expected: i64, bound: Duration) {
+        eventually(bound, &format!("{expected} rows in {table}"), async || match self.rows(table).await {
+            now if now == expected => Ok(()),
+            now => Err(format!("{now} rows")),
+        })
+        .await;
+    }
+}
+
+/// The part of a URL between the password and the path.
+fn address(url: &str) -> SocketAddr {
+    let after = url.rsplit_once('@').expect("a name and a password").1;
+    let end = after.find('/').unwrap_or(after.len());
+    after[..end].parse().expect("an address and a port")
+}

@@ -1,0 +1,156 @@
+//! A TCP proxy before a database's server, through which a test makes the network go wrong.
+
+#![allow(dead_code, reason = "the servers of PostgreSQL and MariaDB are used once the store speaks to them")]
+
+use super::{Duration, millis};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// What happens to what passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Open,
+    /// Each packet to the server, and so each statement, is this late.
+    Slow(Duration),
+    /// Nothing passes, and nobody is told: the network is gone. Connections stay open.
+    Dead,
+    /// Who connects is cut off at once.
+    Closed,
+}
+
+/// Forwards each connection to the server. Ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    wires: Arc<Wires>,
+    listening: AbortHandle,
+}
+
+#[derive(Debug)]
+struct Wires {
+    line: watch::Sender<Line>,
+    /// The connections up to this number are cut.
+    cut: watch::Sender<u64>,
+    /// The connections up to this number carry nothing ever again, and do not end.
+    lost: watch::Sender<u64>,
+    /// The number of the last connection.
+    made: watch::Sender<u64>,
+}
+
+impl Proxy {
+    pub(crate) async fn before(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let wires = Arc::new(Wires {
+            line: watch::Sender::new(Line::Open),
+            cut: watch::Sender::new(0),
+            lost: watch::Sender::new(0),
+            made: watch::Sender::new(0),
+        });
+        let shared = wires.clone();
+        let listening = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let wires = shared.clone();
+                wires.made.send_modify(|made| *made += 1);
+                let number = *wires.made.borrow();
+                if *wires.line.borrow() == Line::Closed {
+                    continue;
+                }
+                tokio::spawn(async move {
+                    let mut cut = wires.cut.subscribe();
+                    tokio::select! {
+                        () = forward(client, server, &wires, number) => {}
+                        _ = cut.wait_for(|cut| *cut >= number) => {}
+                    }
+                });
+            }
+        });
+        Self { address, wires, listening: listening.abort_handle() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cuts every connection, and every one that is made until [`open`](Self::open).
+    pub(crate) fn close(&self) {
+        self.wires.line.send_replace(Line::Closed);
+        self.cut();
+    }
+
+    /// Cuts every connection that there is, whatever it is doing.
+    pub(crate) fn cut(&self) {
+        self.wires.cut.send_replace(*self.wires.made.borrow());
+    }
+
+    /// Makes every statement so late.
+    pub(crate) fn slow(&self, by: Duration) {
+        self.wires.line.send_replace(Line::Slow(by));
+    }
+
+    /// Lets nothing through, and tells nobody.
+    pub(crate) fn die(&self) {
+        self.wires.line.send_replace(Line::Dead);
+    }
+
+    /// Lets everything through again: what waited, too.
+    pub(crate) fn open(&self) {
+        self.wires.line.send_replace(Line::Open);
+    }
+
+    /// The connections that there are carry nothing any more and never end, as if the server's machine had gone and another
+    /// had taken its address. New ones work.
+    pub(crate) fn lose(&self) {
+        self.wires.lost.send_replace(*self.wires.made.borrow());
+    }
+
+    /// How many connections were made so far.
+    pub(crate) fn made(&self) -> u64 {
+        *self.wires.made.borrow()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+        self.wires.cut.send_replace(u64::MAX);
+    }
+}
+
+async fn forward(client: TcpStream, server: SocketAddr, wires: &Wires, number: u64) {
+    // A server that is away: the client is cut off.
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    tokio::select! {
+        () = pass(from_client, to_server, wires, number, true) => {}
+        () = pass(from_server, to_client, wires, number, false) => {}
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wires: &Wires, number: u64, may_be_slow: bool) {
+    let (mut line, lost) = (wires.line.subscribe(), wires.lost.subscribe());
+    let mut bytes = Vec::with_capacity(65_536);
+    loop {
+        bytes.clear();
+        let end = !matches!(from.read_buf(&mut bytes).await, Ok(1..));
+        let now = *line.borrow();
+        match now {
+            Line::Slow(by) if may_be_slow => tokio::time::sleep(by.max(millis(1))).await,
+            _ => {}
+        }
+        // The proxy is dropped only after this, so the way on is that the line is another.
+        let _ = line.wait_for(|line| *line != Line::Dead).await;
+        if *lost.borrow() >= number {
+            std::future::pending::<()>().await;
+        }
+        if end || to.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
