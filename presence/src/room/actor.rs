@@ -13,11 +13,12 @@ mod resuming;
 use std::{
     collections::{HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Weak,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
 use crate::{
     clock::Tick,
@@ -26,10 +27,11 @@ use crate::{
     store::writer::Committed,
 };
 
+#[cfg(any(test, feature = "testing"))]
+use super::presence::{Child, DeathGuard};
 use super::{
     Rooms,
     message::{Reply, Said, ToHub, ToRoom, Told},
-    presence::ToPresence,
     state::State,
 };
 
@@ -43,6 +45,8 @@ pub(crate) struct RoomActor {
     name: RoomName,
     rooms: Rooms,
     under_way: Arc<AtomicUsize>,
+    /// Its own address, if it has children: they have it.
+    address: Weak<Addr<Self>>,
     state: State,
     loading: bool,
     /// The number of the last reading of the database.
@@ -77,6 +81,7 @@ impl RoomActor {
             name,
             rooms,
             under_way,
+            address: Weak::new(),
             state,
             loading: false,
             reading: 0,
@@ -102,9 +107,7 @@ impl Actor for RoomActor {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        for local in self.state.locals.values() {
-            local.child.do_send(ToPresence::Stop);
-        }
+        self.state.locals.clear();
     }
 }
 
@@ -226,8 +229,9 @@ impl RoomActor {
             ToRoom::PanicAt(point) => self.fails_at = Some(point),
             #[cfg(any(test, feature = "testing"))]
             ToRoom::PanicChild(id) => {
-                if let Some(local) = self.state.locals.get(&id) {
-                    local.child.do_send(ToPresence::Panic);
+                let guard = DeathGuard::new(id, self.shared_address(ctx));
+                if let Some(local) = self.state.locals.get_mut(&id) {
+                    local.child = Child::that_fails(guard);
                 }
             }
         }

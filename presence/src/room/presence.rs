@@ -1,8 +1,9 @@
 //! One presence's deadline.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use actix::{Actor, ActorContext, ActorState, Addr};
+use tokio::task::JoinHandle;
 
 use crate::{
     clock::Tick,
@@ -17,59 +18,84 @@ use super::{Rooms, actor::RoomActor, message::ToRoom, touch::Touch};
 /// It owns no interval. Its one timer fires when there may be something to do, looks at the last touch, and is set again
 /// for what is left. A `RoomActor` starts it, and starts it anew should it die.
 ///
-/// It is kept small: there is one for each presence.
+/// It is kept small: there is one for each presence. So it runs in a [`Life`] of its own instead of actix's `Context`, whose
+/// mailbox and lists of futures would take twice as much as all the rest.
 #[derive(Debug)]
 pub(crate) struct PresenceActor {
-    pub(crate) touch: Touch,
-    pub(crate) rooms: Rooms,
+    touch: Touch,
+    rooms: Rooms,
     /// The last touch that the writer was told of.
-    pub(crate) told: Tick,
-    pub(crate) guard: DeathGuard,
+    told: Tick,
+    guard: DeathGuard,
 }
 
-/// The child's way to its room. Tells it that the child is gone, unless it was told to go.
+/// The child's way to its room. Tells it that the child died, if it did: one that is merely stopped was told so by its room.
 #[derive(Debug)]
 pub(crate) struct DeathGuard {
     id: PresenceId,
-    room: Option<Addr<RoomActor>>,
+    /// Shared by all children of the room: each copy of an address takes two allocations.
+    room: Rc<Addr<RoomActor>>,
 }
 
 impl DeathGuard {
-    pub(crate) const fn new(id: PresenceId, room: Addr<RoomActor>) -> Self {
-        Self { id, room: Some(room) }
-    }
-
-    fn tell(&self, message: ToRoom) {
-        if let Some(room) = &self.room {
-            room.do_send(message);
-        }
+    pub(crate) const fn new(id: PresenceId, room: Rc<Addr<RoomActor>>) -> Self {
+        Self { id, room }
     }
 }
 
 impl Drop for DeathGuard {
     fn drop(&mut self) {
-        self.tell(ToRoom::ChildDied(self.id));
+        if std::thread::panicking() {
+            self.room.do_send(ToRoom::ChildDied(self.id));
+        }
     }
 }
 
-/// Said to a presence.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) enum ToPresence {
-    /// The presence is over.
-    Stop,
-    /// Fail, to show that it does no harm.
-    #[cfg(any(test, feature = "testing"))]
-    Panic,
+/// What surrounds a presence: no mailbox, since nobody tells it anything. Its room ends it by dropping the [`Child`].
+#[derive(Debug)]
+pub(crate) struct Life(ActorState);
+
+impl ActorContext for Life {
+    fn stop(&mut self) {
+        self.0 = ActorState::Stopped;
+    }
+
+    fn terminate(&mut self) {
+        self.0 = ActorState::Stopped;
+    }
+
+    fn state(&self) -> ActorState {
+        self.0
+    }
 }
 
 impl Actor for PresenceActor {
-    type Context = Context<Self>;
+    type Context = Life;
+}
 
-    fn started(&mut self, ctx: &mut Self::Context) {
-        #[cfg(test)]
-        self.rooms.count_children(1);
-        self.look(ctx);
+/// A presence that is looked after, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Child(JoinHandle<()>);
+
+impl Child {
+    /// Whether it lives.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.0.is_finished()
+    }
+
+    /// One that dies, to show that this does no harm.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn that_fails(guard: DeathGuard) -> Self {
+        Self(actix_rt::spawn(async move {
+            let _guard = guard;
+            panic!("a presence was told to fail");
+        }))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -81,7 +107,29 @@ impl Drop for PresenceActor {
 }
 
 impl PresenceActor {
-    fn look(&mut self, ctx: &mut Context<Self>) -> SpawnHandle {
+    /// Starts it on the thread of its room, which calls this.
+    pub(crate) fn start(touch: Touch, rooms: Rooms, guard: DeathGuard) -> Child {
+        let child = Self { told: touch.seen(), touch, rooms, guard };
+        #[cfg(test)]
+        child.rooms.count_children(1);
+        Child(actix_rt::spawn(child.live()))
+    }
+
+    // Not an `async fn`, which would keep room for the actor twice.
+    #[expect(clippy::manual_async_fn)]
+    fn live(mut self) -> impl Future<Output = ()> {
+        async move {
+            let mut life = Life(ActorState::Started);
+            self.started(&mut life);
+            while life.state().alive() {
+                let wait = self.look();
+                actix_rt::time::sleep(wait).await;
+            }
+        }
+    }
+
+    /// Does what is due, and says when to look again.
+    fn look(&mut self) -> Duration {
         let (now, seen) = (self.rooms.now(), self.touch.seen());
         let (max_age, flush_interval) = (self.rooms.config().max_age(), self.rooms.config().touch_flush_interval());
         let mut wait = match judge(now, seen, max_age) {
@@ -89,7 +137,7 @@ impl PresenceActor {
             Deadline::Stale => {
                 // What it sent may have arrived but wait for its consumer: then it is not silent, and soon more is known.
                 if !self.touch.is_behind() {
-                    self.guard.tell(ToRoom::Stale(self.guard.id));
+                    self.guard.room.do_send(ToRoom::Stale(self.guard.id));
                 }
                 max_age / 4
             }
@@ -101,24 +149,6 @@ impl PresenceActor {
         if seen > self.told || wait > flush_interval {
             wait = wait.min(flush_interval);
         }
-        ctx.run_later(wait.max(Duration::from_millis(1)), |child, ctx| {
-            child.look(ctx);
-        })
-    }
-}
-
-impl Handler<ToPresence> for PresenceActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ToPresence, ctx: &mut Self::Context) {
-        use actix::ActorContext;
-        match message {
-            ToPresence::Stop => {
-                self.guard.room = None;
-                ctx.stop();
-            }
-            #[cfg(any(test, feature = "testing"))]
-            ToPresence::Panic => panic!("a presence was told to fail"),
-        }
+        wait.max(Duration::from_millis(1))
     }
 }
