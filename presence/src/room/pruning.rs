@@ -116,7 +116,7 @@ impl Actor for PruningSupervisor {
                 debug!(error = %report(&error), "not known what other nodes ask of this one, or not answered");
             }
         });
-        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_on_schedule().await) });
+        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
         self.every(ctx, config.prune_rooms_interval(), |work| async move {
             log("pruned empty rooms", work.prune_rooms().await);
         });
@@ -289,16 +289,14 @@ impl Work {
     }
 
     /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first
-    /// must give the others time.
-    async fn prune_on_schedule(&self) -> Result<usize> {
-        let may_judge = self.lease.borrow().may_judge(self.rooms.now());
-        if may_judge { self.prune_presences(None).await } else { self.prune_own(self.rooms.config().max_age()).await }
-    }
-
+    /// must give the others time, and until then prunes only its own, whoever asks.
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         let node = self.node()?;
         let max_age = max_age.unwrap_or_else(|| self.rooms.config().max_age());
         let own = self.prune_own(max_age).await?;
+        if !self.lease.borrow().may_judge(self.rooms.now()) {
+            return Ok(own);
+        }
         Ok(own + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
     }
 

@@ -206,16 +206,36 @@ async fn scheduled_pruning_judges_no_other_node_before_this_one_may() {
 }
 
 #[actix::test]
+async fn pruning_by_call_judges_no_other_node_before_this_one_may() {
+    // It removed the presences of every node that came back from the outage a little later than this one.
+    let (here, there) = two(config).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    alive(&[&ann, &bob], secs(20)).await;
+    let mut changes = here.changes();
+    here.store.faults.hang();
+    there.store.faults.hang();
+    alive(&[&ann, &bob], secs(58)).await;
+    here.store.faults.release();
+    alive(&[&ann, &bob], secs(5)).await;
+    assert_eq!(here.prune_presences(None).await.unwrap(), 0, "the lease of the other ran out, and its rows are old");
+    there.store.faults.release();
+    alive(&[&ann, &bob], secs(30)).await;
+    assert_eq!((heard(&mut changes), ann.sees()), (Vec::new(), vec!["ann".to_owned(), "bob".into()]));
+}
+
+#[actix::test]
 async fn pruning_by_call_counts_our_own_and_those_that_are_held() {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
-    let old = node_on(&database, "here", config()).await;
+    let old = node_on(&database, "here", config().grace(secs(30))).await;
     let _crowd = old.crowd(3).await;
     old.store.faults.hang();
-    let new = node_on(&database, "here", config()).await;
+    let new = node_on(&database, "here", config().grace(secs(30))).await;
     let (_ann, _bob) = (new.member("ann").await, new.member("bob").await);
     let mut changes = new.changes();
     pass(secs(5)).await;
+    assert_eq!(new.prune_presences(Some(secs(6))).await.unwrap(), 0, "it may not judge yet what others left");
+    pass(secs(9)).await;
     assert_eq!(new.prune_presences(Some(secs(3))).await.unwrap(), 5);
     let mut told = heard(&mut changes);
     told.sort();
