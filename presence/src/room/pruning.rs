@@ -208,8 +208,12 @@ impl Work {
         let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
         let answer = tokio::time::timeout(lease / 3, self.store().renew(node, lease)).await;
         match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
-            Ok(()) => {
-                self.lease.borrow_mut().renewed(asked);
+            Ok(time) => {
+                let mut lease = self.lease.borrow_mut();
+                if lease.told_time(asked, self.rooms.now(), time) {
+                    warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
+                }
+                lease.renewed(asked);
                 self.rooms.health().renews();
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
@@ -218,6 +222,16 @@ impl Work {
                 self.rooms.health().cannot_renew(&error);
             }
         }
+    }
+
+    /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by
+    /// which others would be judged, has jumped.
+    async fn may_judge(&self) -> bool {
+        if !self.lease.borrow().may_judge(self.rooms.now()) {
+            return false;
+        }
+        self.renew().await;
+        self.lease.borrow().may_judge(self.rooms.now())
     }
 
     /// The database says that this life is over. Sockets that are alive are given to a new one.
@@ -275,8 +289,7 @@ impl Work {
         let node = self.node()?;
         self.hold_former().await?;
         let mut count = 0;
-        let may_judge = self.lease.borrow().may_judge(self.rooms.now());
-        if may_judge {
+        if self.may_judge().await {
             for dead in self.rooms.bounded(self.store().fence(node)).await? {
                 if !self.former.borrow().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
@@ -294,7 +307,7 @@ impl Work {
         let node = self.node()?;
         let max_age = max_age.unwrap_or_else(|| self.rooms.config().max_age());
         let own = self.prune_own(max_age).await?;
-        if !self.lease.borrow().may_judge(self.rooms.now()) {
+        if !self.may_judge().await {
             return Ok(own);
         }
         Ok(own + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)

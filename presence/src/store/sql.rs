@@ -39,7 +39,7 @@ use crate::{
 
 use super::{
     Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom, Write,
-    migration, millis, plan,
+    migration, millis, plan, time,
 };
 
 use self::{
@@ -126,12 +126,14 @@ impl Store for Once {
         Ok(former.into_iter().map(NodeId::from_uuid).collect())
     }
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         // Who would lock it for sharing first, and then to change it, would wait for others who do the same.
         let transaction = Transaction::begin_as(&self.database, node, Lock::Exclusive).await?;
-        let lease_until = transaction.now.saturating_add(millis(lease));
+        let now = transaction.now;
+        let lease_until = now.saturating_add(millis(lease));
         statement::renew(node, lease_until).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.commit().await
+        transaction.commit().await?;
+        Ok(time(now))
     }
 
     async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {

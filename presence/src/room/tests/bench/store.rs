@@ -176,7 +176,7 @@ impl Store for Watched {
         if answer.is_ok() && take_one(&mut self.seen().lose_registrations) { Err(away()) } else { answer }
     }
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         self.faults.renew(node, lease).await
     }
 
