@@ -260,16 +260,17 @@ impl Store for Once {
         if !matches!(transaction.life(dead, Lock::Exclusive).await?, Some(Err(_))) {
             return Ok(Batch::default());
         }
-        let connection = transaction.connection();
+        let (connection, backend) = (transaction.connection(), self.database.dialect().backend());
         let batch = match remains {
             Remains::HoldAll(grace) => {
-                let ids = statement::unheld_ids(dead, limit).all(connection).await.map_err(store_error)?;
+                let ids = statement::unheld_ids(backend, dead, limit).all(connection).await.map_err(store_error)?;
                 let ids: Vec<_> = ids.into_iter().map(PresenceId::from_uuid).collect();
                 transaction.hold_remains(dead, &ids, grace).await?;
                 Batch { commits: Vec::new(), handled: ids.len() as u64 }
             }
             Remains::HoldResumable(grace) => {
-                let rows = transaction::read(statement::unheld(dead, limit).all(connection), row::found_with_session);
+                let rows =
+                    transaction::read(statement::unheld(backend, dead, limit).all(connection), row::found_with_session);
                 let (resumable, others): (Vec<_>, Vec<_>) =
                     rows.await?.into_iter().partition(|(_, session)| session.is_some());
                 let held: Vec<_> = resumable.iter().map(|(found, _)| found.presence.id).collect();
