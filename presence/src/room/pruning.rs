@@ -28,8 +28,10 @@ use crate::{
 use super::{Rooms, message::ToRoom};
 
 mod asking;
+mod bulk;
 
 pub(crate) use asking::Remove;
+pub(crate) use bulk::Bulk;
 
 /// How many presences are removed in one transaction, so that joins never wait for more than that.
 const BATCH: u64 = 1000;
@@ -257,8 +259,16 @@ impl Work {
         self.rooms.set_superseded();
     }
 
-    /// Calls until there are no more, and tells the rooms what changed.
+    /// Calls until there are no more, and tells what changed.
     async fn batches<F>(&self, call: impl Fn() -> F) -> Result<usize>
+    where
+        F: Future<Output = Result<Batch, StoreError>>,
+    {
+        self.batches_of(&mut Bulk::new(&self.rooms), call).await
+    }
+
+    /// As [`batches`](Self::batches), as a part of what is removed together.
+    async fn batches_of<F>(&self, bulk: &mut Bulk, call: impl Fn() -> F) -> Result<usize>
     where
         F: Future<Output = Result<Batch, StoreError>>,
     {
@@ -266,7 +276,7 @@ impl Work {
         loop {
             let batch = self.rooms.bounded(call()).await?;
             handled += batch.handled;
-            self.rooms.changed_elsewhere(batch.commits);
+            bulk.add(batch.commits);
             if batch.handled < BATCH {
                 return Ok(usize::try_from(handled).unwrap_or(usize::MAX));
             }
@@ -288,17 +298,17 @@ impl Work {
     async fn sweep(&self) -> Result<usize> {
         let node = self.node()?;
         self.hold_former().await?;
-        let mut count = 0;
+        let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if self.may_judge().await {
             for dead in self.rooms.bounded(self.store().fence(node)).await? {
                 if !self.former.borrow().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
                     let remains = Remains::HoldResumable(self.rooms.config().grace());
-                    count += self.batches(|| self.store().clear(node, dead, remains, BATCH)).await?;
+                    count += self.batches_of(&mut bulk, || self.store().clear(node, dead, remains, BATCH)).await?;
                 }
             }
         }
-        Ok(count + self.batches(|| self.store().sweep(node, BATCH)).await?)
+        Ok(count + self.batches_of(&mut bulk, || self.store().sweep(node, BATCH)).await?)
     }
 
     /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first

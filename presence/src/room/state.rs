@@ -18,6 +18,7 @@ use crate::{
         sessions::Sessions,
     },
     name::{ChannelName, PresenceId, UserId},
+    signal::Together,
 };
 
 use super::{
@@ -59,11 +60,11 @@ pub(crate) struct Joining {
 }
 
 /// Why a presence is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Cause {
     Left,
     /// Together with others: they were stale, their grace was over, or they were removed on purpose.
-    Removed,
+    Removed(Together),
     /// Its socket was lost while it joined with a resume token. It leaves if it is new, and is held if it was resumed.
     Lost,
 }

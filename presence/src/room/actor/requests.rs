@@ -231,13 +231,15 @@ impl RoomActor {
         let mut committed = Vec::with_capacity(count);
         if count > 0 {
             debug!(room = %self.name, count, "removing presences");
+            let together = self.rooms.leave_together(&self.name);
             let left: Vec<Local> = ids.into_iter().filter_map(|id| self.drop_local(id)).collect();
             let leaves = left.iter().map(|local| {
                 let (reply, done) = oneshot::channel();
                 committed.push(done);
                 let (presence, said) = (&local.presence, (!local.unsaid).then(|| local.presence.clone()));
                 let channel = presence.channel.clone();
-                (presence.id, Leaving { channel, cause: Cause::Removed, after: 0, replies: vec![reply], said })
+                let cause = Cause::Removed(together.clone());
+                (presence.id, Leaving { channel, cause, after: 0, replies: vec![reply], said })
             });
             let leaves = leaves.collect();
             self.take_out(leaves, ctx);
@@ -289,7 +291,7 @@ impl RoomActor {
     /// Has the store remove presences; that they left is announced when it has.
     pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
         let write = |(id, leaving): &(PresenceId, Leaving)| {
-            let haste = if leaving.cause == Cause::Left { Haste::Asked } else { Haste::Pruned };
+            let haste = if matches!(leaving.cause, Cause::Left) { Haste::Asked } else { Haste::Pruned };
             (Write::Leave { id: *id, channel: leaving.channel.clone() }, haste)
         };
         let writes = leaves.iter().map(write).collect();

@@ -189,10 +189,11 @@ impl RoomActor {
     pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) {
         let over = self.state.sessions.take_overdue(now);
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
+        let together = self.rooms.leave_together(&self.name);
         let leaves = over.into_iter().map(|lost| {
             let (id, channel) = (lost.presence.id, lost.presence.channel.clone());
             let said = (!lost.unsaid).then_some(lost.presence);
-            (id, Leaving { channel, cause: Cause::Removed, after: 0, replies: Vec::new(), said })
+            (id, Leaving { channel, cause: Cause::Removed(together.clone()), after: 0, replies: Vec::new(), said })
         });
         let leaves = leaves.collect();
         self.take_out(leaves, ctx);
@@ -279,7 +280,7 @@ impl RoomActor {
         let Some(leaving) = self.state.leaving.remove(&was) else { return };
         let id = presence.id;
         match session {
-            Some(session) if leaving.cause == Cause::Lost => {
+            Some(session) if matches!(leaving.cause, Cause::Lost) => {
                 let channel = leaving.channel;
                 self.state.sessions.claim(id, id, session, channel.clone());
                 self.state.sessions.claimed(id, &channel, self.reading);
