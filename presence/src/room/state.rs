@@ -16,6 +16,7 @@ use crate::{
         sessions::Sessions,
     },
     name::{ChannelName, PresenceId, UserId},
+    signal::Together,
 };
 
 use super::{
@@ -57,11 +58,11 @@ pub(crate) struct Joining {
 }
 
 /// Why a presence is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Cause {
     Left,
     /// Together with others: they were stale, their grace was over, or they were removed on purpose.
-    Removed,
+    Removed(Together),
     /// Its socket was lost while it joined with a resume token. It leaves if it is new, and is held if it was resumed.
     Lost,
 }
@@ -75,6 +76,8 @@ pub(crate) struct Leaving {
     pub(crate) replies: Vec<Reply<()>>,
     /// As the application last heard of it; `None` if it never heard of its coming.
     pub(crate) said: Option<Arc<Presence>>,
+    /// The room failed and knows nothing of it, so what led there was told with its commit.
+    pub(crate) forgotten: bool,
 }
 
 /// An update whose commit is under way.

@@ -109,17 +109,17 @@ impl RoomActor {
             leaving.replies.extend(reply);
             return;
         }
-        let mut said = None;
+        let (mut said, mut forgotten) = (None, self.has_failed);
         if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
-            said = joining.said;
+            (said, forgotten) = (joining.said, false);
         }
         if let Some(local) = self.drop_local(id) {
-            said = (!local.unsaid).then_some(local.presence);
+            (said, forgotten) = ((!local.unsaid).then_some(local.presence), false);
         }
         self.state.sessions.forget(id);
         let replies = reply.into_iter().collect();
-        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies, said })], ctx);
+        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies, said, forgotten })], ctx);
     }
 
     pub(super) fn update(
@@ -230,13 +230,15 @@ impl RoomActor {
         let mut committed = Vec::with_capacity(count);
         if count > 0 {
             debug!(room = %self.name, count, "removing presences");
+            let together = self.rooms.leave_together(&self.name);
             let left: Vec<Local> = ids.into_iter().filter_map(|id| self.drop_local(id)).collect();
             let leaves = left.iter().map(|local| {
                 let (reply, done) = oneshot::channel();
                 committed.push(done);
                 let (presence, said) = (&local.presence, (!local.unsaid).then(|| local.presence.clone()));
                 let channel = presence.channel.clone();
-                (presence.id, Leaving { channel, cause: Cause::Removed, after: 0, replies: vec![reply], said })
+                let (cause, replies) = (Cause::Removed(together.clone()), vec![reply]);
+                (presence.id, Leaving { channel, cause, after: 0, replies, said, forgotten: false })
             });
             let leaves = leaves.collect();
             self.take_out(leaves, ctx);
@@ -287,7 +289,7 @@ impl RoomActor {
     /// Has the store remove presences; that they left is announced when it has.
     pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
         let write = |(id, leaving): &(PresenceId, Leaving)| {
-            let haste = if leaving.cause == Cause::Left { Haste::Asked } else { Haste::Pruned };
+            let haste = if matches!(leaving.cause, Cause::Left) { Haste::Asked } else { Haste::Pruned };
             (Write::Leave { id: *id, channel: leaving.channel.clone() }, haste)
         };
         let writes = leaves.iter().map(write).collect();
