@@ -79,6 +79,14 @@ pub(crate) struct Leaving {
     pub(crate) said: Option<Arc<Presence>>,
 }
 
+impl Leaving {
+    /// One that leaves together with others.
+    pub(crate) fn removed(presence: Arc<Presence>, unsaid: bool, replies: Vec<Reply<()>>) -> (PresenceId, Self) {
+        let (id, channel) = (presence.id, presence.channel.clone());
+        (id, Self { channel, cause: Cause::Removed, after: 0, replies, said: (!unsaid).then_some(presence) })
+    }
+}
+
 /// An update whose commit is under way.
 pub(crate) struct Updating {
     pub(crate) channel: ChannelName,

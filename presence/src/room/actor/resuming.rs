@@ -20,7 +20,7 @@ use crate::{
         touch::Touch,
     },
     session::Session,
-    store::{RoomCommit, Taken, Write},
+    store::{RoomCommit, Taken, Write, writer::Full},
 };
 
 use super::{RoomActor, answer_now_if};
@@ -69,7 +69,7 @@ impl RoomActor {
                 let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
                 self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, said });
             }
-            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+            Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
     }
 
@@ -189,13 +189,8 @@ impl RoomActor {
     pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) {
         let over = self.state.sessions.take_overdue(now);
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
-        let leaves = over.into_iter().map(|lost| {
-            let (id, channel) = (lost.presence.id, lost.presence.channel.clone());
-            let said = (!lost.unsaid).then_some(lost.presence);
-            (id, Leaving { channel, cause: Cause::Removed, after: 0, replies: Vec::new(), said })
-        });
-        let leaves = leaves.collect();
-        self.take_out(leaves, ctx);
+        let leaves = over.into_iter().map(|lost| Leaving::removed(lost.presence, lost.unsaid, Vec::new()));
+        self.take_out(leaves.collect(), ctx);
     }
 
     /// What the store says of those who came with a token, or came back.
