@@ -77,13 +77,16 @@ pub(crate) struct Leaving {
     pub(crate) replies: Vec<Reply<()>>,
     /// As the application last heard of it; `None` if it never heard of its coming.
     pub(crate) said: Option<Arc<Presence>>,
+    /// The room failed and knows nothing of it, so what led there was told with its commit.
+    pub(crate) forgotten: bool,
 }
 
 impl Leaving {
     /// One that leaves together with others.
     pub(crate) fn removed(presence: Arc<Presence>, unsaid: bool, replies: Vec<Reply<()>>) -> (PresenceId, Self) {
         let (id, channel) = (presence.id, presence.channel.clone());
-        (id, Self { channel, cause: Cause::Removed, after: 0, replies, said: (!unsaid).then_some(presence) })
+        let said = (!unsaid).then_some(presence);
+        (id, Self { channel, cause: Cause::Removed, after: 0, replies, said, forgotten: false })
     }
 }
 

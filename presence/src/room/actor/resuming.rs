@@ -168,7 +168,14 @@ impl RoomActor {
         } else if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
             self.state.sessions.forget(id);
-            let leaving = Leaving { channel, cause: Cause::Lost, after: 0, replies: Vec::new(), said: joining.said };
+            let leaving = Leaving {
+                channel,
+                cause: Cause::Lost,
+                after: 0,
+                replies: Vec::new(),
+                said: joining.said,
+                forgotten: false,
+            };
             self.take_out(vec![(id, leaving)], ctx);
         }
     }
