@@ -1,13 +1,16 @@
 //! `presence_changed`: what an application hears of every change of every room.
 //!
 //! It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between, or
-//! the answer to the commit is lost. Events about one presence come in order, those of one room in the order of its versions,
-//! save that a [`Bulk`](PresenceChange::Bulk) of presences that no live node answers for may overtake others.
+//! the answer to the commit is lost. Events about one presence, or one channel, come in order, and those of one room in the
+//! order of its versions. A [`Bulk`](PresenceChange::Bulk) comes when the last of those who leave together has left, in as many
+//! transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
+//! also overtake others.
 //!
 //! Every subscriber has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and
 //! the next one it gets says how many. Nobody else is delayed.
 
 mod queue;
+mod together;
 
 use std::{
     collections::HashMap,
@@ -23,6 +26,9 @@ use crate::{
 };
 
 use queue::Queue;
+use together::Gathered;
+
+pub(crate) use together::Together;
 
 /// How many events wait for one subscriber before it loses the oldest.
 pub const QUEUE: usize = 1024;
@@ -55,7 +61,9 @@ pub enum PresenceChange {
     /// A presence has another user or meta now; here as it is now.
     Updated(Arc<Presence>),
     /// These presences were removed together: they were stale, their grace was over, their node was gone, or their user or
-    /// room was removed. One event for all that one transaction removed from the room.
+    /// room was removed. One event for all that one prune, sweep, shutdown or removal takes out of the room; more than one only
+    /// if one of them came back meanwhile, if it takes longer than `store_timeout`, or if those that no live node answers for
+    /// are in more than 512 rooms.
     Bulk(Vec<Arc<Presence>>),
 }
 
@@ -88,6 +96,18 @@ struct Subscribers {
     all: Vec<Arc<Queue>>,
     /// Those of one room, as long as there are any.
     rooms: HashMap<RoomName, Vec<Arc<Queue>>>,
+    gathered: Gathered,
+}
+
+impl Subscribers {
+    fn of(&self, room: &RoomName) -> impl Iterator<Item = &Arc<Queue>> {
+        self.rooms.get(room).into_iter().flatten().chain(&self.all)
+    }
+
+    fn tell(&self, room: &RoomName, change: PresenceChange) {
+        let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0 });
+        self.of(room).for_each(|queue| queue.push(event.clone()));
+    }
 }
 
 fn lock(subscribers: &Mutex<Subscribers>) -> MutexGuard<'_, Subscribers> {
@@ -111,33 +131,46 @@ impl Signals {
         lock(&self.0).rooms.len()
     }
 
-    /// Tells what a commit changed. Those for whom `together` holds left together; each other change is an event of its own.
-    pub(crate) fn announce(&self, room: &RoomName, delta: &Delta, together: impl Fn(&Presence) -> bool) {
+    /// Makes those one event who leave this room together, in whichever transactions.
+    pub(crate) fn together(&self, room: &RoomName) -> Together {
+        Together::new(&self.0, room)
+    }
+
+    /// Tells what a commit changed. Those for whom there is a `together` are gathered there; each other change is an event of
+    /// its own.
+    pub(crate) fn announce<'a>(
+        &self,
+        room: &RoomName,
+        delta: &Delta,
+        together: impl Fn(&Presence) -> Option<&'a Together>,
+    ) {
         // Under the lock, so that all hear the events of a room in one order.
-        let subscribers = lock(&self.0);
-        let here = subscribers.rooms.get(room).map(Vec::as_slice).unwrap_or_default();
-        if here.is_empty() && subscribers.all.is_empty() {
-            return;
-        }
-        let tell = |change| {
-            let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0 });
-            here.iter().chain(&subscribers.all).for_each(|queue| queue.push(event.clone()));
-        };
-        let (bulk, left): (Vec<_>, Vec<_>) = delta.left.iter().cloned().partition(|presence| together(presence));
+        let mut subscribers = lock(&self.0);
+        let somebody_hears = subscribers.of(room).next().is_some();
         // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
-        left.into_iter().map(PresenceChange::Removed).for_each(tell);
-        if !bulk.is_empty() {
-            tell(PresenceChange::Bulk(bulk));
+        for presence in delta.left.iter().filter(|_| somebody_hears) {
+            match together(presence) {
+                Some(together) => subscribers.gathered.add(room, together.number(), presence),
+                None => subscribers.tell(room, PresenceChange::Removed(presence.clone())),
+            }
         }
-        delta.updated.iter().cloned().map(PresenceChange::Updated).for_each(tell);
-        delta.joined.iter().cloned().map(PresenceChange::Added).for_each(tell);
+        // Also if nobody hears it: who subscribes later must not be told that those left who are there.
+        for left in subscribers.gathered.take_if_back(room, delta.updated.iter().chain(&delta.joined)) {
+            subscribers.tell(room, PresenceChange::Bulk(left));
+        }
+        if somebody_hears {
+            let updated = delta.updated.iter().cloned().map(PresenceChange::Updated);
+            let joined = delta.joined.iter().cloned().map(PresenceChange::Added);
+            updated.chain(joined).for_each(|change| subscribers.tell(room, change));
+        }
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        let subscribers = lock(&self.0);
-        subscribers.all.iter().chain(subscribers.rooms.values().flatten()).for_each(|queue| queue.end());
+        // Whoever is told something later is told nothing.
+        let Subscribers { all, rooms, .. } = std::mem::take(&mut *lock(&self.0));
+        all.iter().chain(rooms.values().flatten()).for_each(|queue| queue.end());
     }
 }
 

@@ -21,4 +21,5 @@ mod returning;
 mod signals;
 #[cfg(feature = "sqlite")]
 mod threads;
+mod together;
 mod touching;

@@ -237,13 +237,14 @@ impl RoomActor {
         let mut committed = Vec::with_capacity(count);
         if count > 0 {
             debug!(room = %self.name, count, "removing presences");
+            let together = self.rooms.leave_together(&self.name);
             let left: Vec<Local> = ids.into_iter().filter_map(|id| self.drop_local(id)).collect();
             let here = left.iter().map(|local| (local.presence.clone(), local.unsaid));
             let gone = here.chain(lost.into_iter().map(|lost| (lost.presence, lost.unsaid)));
             let leaves = gone.map(|(presence, unsaid)| {
                 let (reply, done) = oneshot::channel();
                 committed.push(done);
-                Leaving::removed(presence, unsaid, vec![reply])
+                Leaving::removed(presence, unsaid, together.clone(), vec![reply])
             });
             let leaves = leaves.collect();
             self.take_out(leaves, ctx);
@@ -295,7 +296,7 @@ impl RoomActor {
     /// Has the store remove presences; that they left is announced when it has.
     pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
         let write = |(id, leaving): &(PresenceId, Leaving)| {
-            let haste = if leaving.cause == Cause::Left { Haste::Asked } else { Haste::Pruned };
+            let haste = if matches!(leaving.cause, Cause::Left) { Haste::Asked } else { Haste::Pruned };
             (Write::Leave { id: *id, channel: leaving.channel.clone() }, haste)
         };
         let writes = leaves.iter().map(write).collect();
