@@ -12,16 +12,8 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 /// Variables that the server reads, taken away so that a developer's shell changes no test.
-const VARIABLES: [&str; 8] = [
-    "PORT",
-    "BIND",
-    "DATABASE_URL",
-    "LAYER_URL",
-    "NOTIFY",
-    "WORKERS",
-    "NODE_NAME",
-    "ALLOW_ORIGIN",
-];
+const VARIABLES: [&str; 8] =
+    ["PORT", "BIND", "DATABASE_URL", "LAYER_URL", "NOTIFY", "WORKERS", "NODE_NAME", "ALLOW_ORIGIN"];
 
 /// A running chat server with a folder, and so a database, of its own. Ended when dropped.
 #[derive(Debug)]
