@@ -109,8 +109,9 @@ impl Plan {
         self.new.push((now, session));
     }
 
-    fn is_gone(&self, id: PresenceId) -> bool {
-        self.gone.contains(&id)
+    /// Whether the presence loses its token: it leaves, or is another user's from now on.
+    fn ends_token(&self, id: PresenceId) -> bool {
+        self.gone.contains(&id) || self.taken.iter().any(|(presence, session)| presence.id == id && session.is_none())
     }
 }
 
@@ -156,7 +157,7 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
         if !tokens.insert(session.hash) {
             return Err(Senseless::SessionTwice(presence.id));
         }
-        let has_token = found.sessions.get(&session.hash).copied().filter(|id| !plan.is_gone(*id));
+        let has_token = found.sessions.get(&session.hash).copied().filter(|id| !plan.ends_token(*id));
         let has_token = has_token.and_then(|id| found.here(room, id));
         let there = found.here(room, presence.id);
         let now = owned(presence, node);
@@ -165,11 +166,13 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
                 Some(was) => plan_resume(&mut plan, presence.id, was, &now, *session)?,
                 None => plan_join(&mut plan, now, Some(*session), None, found)?,
             },
-            _ => match has_token.filter(|other| there.is_none() && other.id != presence.id) {
-                Some(other) => {
+            _ => match (has_token.filter(|other| other.id != presence.id), there) {
+                (Some(other), None) => {
                     plan.resumed.push(Taken { asked: presence.id, presence: other.clone(), moved: false });
                 }
-                None => plan_join(&mut plan, now, Some(*session), there, found)?,
+                // It lost the token, and another has it by now. Its socket is alive all the same.
+                (Some(_), there) => plan_join(&mut plan, now, None, there, found)?,
+                (None, there) => plan_join(&mut plan, now, Some(*session), there, found)?,
             },
         }
     }
@@ -304,6 +307,18 @@ mod tests {
     }
 
     #[test]
+    fn one_who_comes_with_the_token_of_a_presence_that_changes_hands_at_once_is_new() {
+        let there = presence("a");
+        let socket = Arc::new(presence("b"));
+        let resume = Write::Resume { presence: socket.clone(), session: session(1) };
+        let user = Some(Some(crate::name::UserId::new("eve").unwrap()));
+        let update = Write::Update { id: there.id, channel: there.channel.clone(), user, meta: None };
+        let plan = all_planned(&there, &[resume, update]);
+        assert_eq!((plan.taken.len(), plan.taken[0].1, plan.new.len(), plan.resumed.len()), (1, None, 1, 0));
+        assert_eq!((plan.taken[0].0.id, plan.new[0].1), (there.id, Some(session(1))));
+    }
+
+    #[test]
     fn one_who_is_lost_and_comes_back_at_once_is_not_lost_and_keeps_its_last_meta() {
         let there = presence("a");
         let meta = Meta::from_json(r#"{"busy":true}"#).unwrap();
@@ -340,6 +355,18 @@ mod tests {
         }
         let other = Write::Restore { presence: Arc::new(presence("older")), session: session(1) };
         assert_eq!(planned(&there, other).resumed[0].presence.id, there.id, "it was resumed as another presence");
+    }
+
+    #[test]
+    fn one_who_is_there_stays_without_the_token_that_another_has_by_now() {
+        let (room, other, there) = (Epoch::random(), presence("a"), presence("b"));
+        let mut found = find(room, &other);
+        found.presences.insert(there.id, Found { room, presence: Arc::new(there.clone()) });
+        let restore = Write::Restore { presence: Arc::new(there.clone()), session: session(1) };
+        let node = NodeId::random();
+        let plan = plan(node, room, &[restore], &found).unwrap();
+        assert_eq!(plan.taken, [(Arc::new(Presence { node, ..there }), None)]);
+        assert!(plan.resumed.is_empty() && plan.new.is_empty() && plan.delta.is_empty());
     }
 
     #[test]

@@ -285,6 +285,29 @@ pub async fn one_who_was_resumed_elsewhere_is_not_restored(store: &dyn Store, _:
     assert_eq!(members(store, "lobby").await.1, [third]);
 }
 
+pub async fn one_who_lost_its_token_to_another_is_restored_without_it(store: &dyn Store, _: &ManualClock) {
+    let (here, there) = (node(store, "here").await, node(store, "there").await);
+    let ann = ann(store, here).await;
+    let hands = ["bob", "ann"].map(|name| Write::Update {
+        id: ann.id,
+        channel: ann.channel.clone(),
+        user: Some(Some(user(name))),
+        meta: None,
+    });
+    for update in hands {
+        let _ = change(store, here, "lobby", [update]).await;
+    }
+    let second = of_user(there, "second", "ann");
+    let _ = change(store, there, "lobby", [resume(&second, session(1))]).await;
+    let restored = change(store, there, "lobby", [Write::Restore { presence: ann.clone(), session: session(1) }]).await;
+    assert_eq!((restored.delta, restored.taken), (Delta::default(), vec![]), "its socket is alive, so it stays");
+    let third = of_user(here, "third", "ann");
+    takes(&change(store, here, "lobby", [resume(&third, session(1))]).await, &third, &moved(&second, here, "third"));
+    let mut both = [moved(&ann, there, "first"), moved(&second, here, "third")];
+    both.sort_unstable_by_key(|one| one.id);
+    assert_eq!(members(store, "lobby").await.1, both);
+}
+
 pub async fn two_who_come_with_one_token_in_one_commit_are_refused(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let both = [of_user(here, "a", "ann"), of_user(here, "b", "ann")].map(|one| resume(&one, session(1)));
@@ -297,10 +320,13 @@ pub async fn a_presence_that_changes_hands_loses_its_token(store: &dyn Store, _:
     let ann = ann(store, here).await;
     let user = Some(Some(user("bob")));
     let rebind = Write::Update { id: ann.id, channel: ann.channel.clone(), user, meta: None };
-    let _ = change(store, here, "lobby", [rebind]).await;
-    let socket = of_user(here, "second", "ann");
-    let joined = change(store, here, "lobby", [resume(&socket, session(1))]).await;
-    assert_eq!(joined.delta.joined, [socket], "what is bob's now is not ann's to resume");
+    // At once, too: what is bob's now is not ann's to resume.
+    let second = of_user(here, "second", "ann");
+    let both = change(store, here, "lobby", [resume(&second, session(1)), rebind]).await;
+    assert_eq!((both.delta.joined, both.delta.updated.len()), (vec![second.clone()], 1));
+    let third = of_user(here, "third", "ann");
+    let taken = change(store, here, "lobby", [resume(&third, session(1))]).await.taken;
+    assert_eq!(taken[0].presence.id, second.id, "the token is that of the presence that came with it last");
 }
 
 pub async fn a_dead_nodes_resumable_presences_are_held_and_the_others_leave(store: &dyn Store, time: &ManualClock) {
