@@ -27,8 +27,6 @@ use crate::{
     store::writer::Committed,
 };
 
-#[cfg(any(test, feature = "testing"))]
-use super::presence::{Child, DeathGuard};
 use super::{
     Rooms,
     message::{Reply, Said, ToHub, ToRoom, Told},
@@ -229,9 +227,10 @@ impl RoomActor {
             ToRoom::PanicAt(point) => self.fails_at = Some(point),
             #[cfg(any(test, feature = "testing"))]
             ToRoom::PanicChild(id) => {
-                let guard = DeathGuard::new(id, self.shared_address(ctx));
-                if let Some(local) = self.state.locals.get_mut(&id) {
-                    local.child = Child::that_fails(guard);
+                if let Some(local) = self.state.locals.get(&id) {
+                    let (presence, touch) = (local.presence.clone(), local.touch.clone());
+                    touch.make_child_fail();
+                    self.supervise(presence, touch, ctx);
                 }
             }
         }
