@@ -431,7 +431,7 @@ async fn returns_after_a_kill(kind: Kind) {
     let mut back = is_back(&server, &first).await;
     assert_eq!(back.roster.users, first.roster.users, "Bob is held");
     assert_eq!(back.roster.epoch, first.roster.epoch);
-    back.sees_nothing_before(&server, "fence").await;
+    let _fence = back.sees_nothing_before(&server, "fence").await;
     backend.rows_become("presences", 3, BOUND).await;
     drop(bob);
 }
