@@ -26,7 +26,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, OnceLock, RwLock,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
     time::Duration,
 };
@@ -137,6 +137,8 @@ struct Inner {
     hubs: RwLock<Vec<HubRef>>,
     /// Tells the channel names of this process from those of others.
     process: String,
+    /// How many connections there were: the number of each is the end of its channel name.
+    connections: AtomicU64,
     node: watch::Sender<Option<NodeId>>,
     health: Health,
     draining: AtomicBool,
@@ -217,6 +219,7 @@ impl Rooms {
                 threads,
                 hubs: RwLock::default(),
                 process: NodeId::random().as_uuid().simple().to_string(),
+                connections: AtomicU64::new(0),
                 node: watch::Sender::new(None),
                 health,
                 draining: AtomicBool::new(false),
@@ -267,7 +270,7 @@ impl Rooms {
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
     pub async fn users(&self, room: &RoomName) -> Result<Vec<UserId>> {
-        self.read(room, |roster| roster.users().cloned().collect()).await
+        self.read(room, |roster| roster.by_user().map(|(user, _)| user.clone()).collect()).await
     }
 
     /// How many anonymous sockets (not visitors) are in the room. As `get_anonymous_count` of django-channels-presence.
@@ -284,7 +287,7 @@ impl Rooms {
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
     pub async fn count(&self, room: &RoomName) -> Result<Counts> {
         self.read(room, |roster| Counts {
-            users: roster.users().len(),
+            users: roster.users(),
             anonymous: roster.anonymous(),
             presences: roster.len(),
         })
@@ -297,7 +300,7 @@ impl Rooms {
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
     pub async fn is_here(&self, room: &RoomName, user: &UserId) -> Result<bool> {
         let user = user.clone();
-        self.read(room, move |roster| roster.presences_of(&user) > 0).await
+        self.read(room, move |roster| roster.has(&user)).await
     }
 
     /// The rooms that the user is in, on any node, sorted by bytes. Asks the database.

@@ -6,20 +6,48 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use presence::{
     Rooms,
-    name::{ChannelName, Epoch, PresenceId},
+    name::{ChannelName, NodeId, PresenceId},
     store::{RoomWrites, Store},
 };
 use presence_test_servers::Server;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, Statement, TransactionTrait, Value};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, prelude::Uuid, sqlx};
 
-use super::{Place, RUNS, fill, joins, room, since, tell, user};
+use super::{Place, RUNS, joins, own_cpu, room, since, tell, user};
 
 /// Over how many rooms the joins are spread.
 const ROOMS: usize = 100;
+/// How many callers a crowd is, and how often each joins.
+const CALLERS: usize = 2_000;
+const TIMES: usize = 20;
 
-/// So many callers join one after the other, each `times` times. Returns joins per second.
-async fn together(rooms: &Rooms, run: usize, callers: usize, times: usize) -> f64 {
-    let begun = Instant::now();
+/// Something was done so often per second, and took so many seconds of this process's processor time each.
+#[derive(Default)]
+struct Speed {
+    per_second: Vec<f64>,
+    processor: Vec<f64>,
+}
+
+impl Speed {
+    async fn measure(&mut self, times: usize, work: impl Future<Output = ()>) {
+        let (begun, cpu) = (Instant::now(), own_cpu());
+        work.await;
+        self.per_second.push(times as f64 / since(begun));
+        self.processor.push((own_cpu() - cpu) / times as f64);
+    }
+
+    /// How many times as fast this was as the other, run by run.
+    fn by(&self, other: &Self) -> Vec<f64> {
+        self.per_second.iter().zip(&other.per_second).map(|(this, other)| this / other).collect()
+    }
+
+    fn tell(self, database: &str, what: &str) {
+        tell(database, what, self.per_second, 1.0, "/s");
+        tell(database, "  processor time of this process for each", self.processor, 1e6, "µs");
+    }
+}
+
+/// So many callers join one after the other, each `times` times.
+async fn together(rooms: &Rooms, run: usize, callers: usize, times: usize) {
     let caller = async |caller: usize| {
         for time in 0..times {
             let channel = ChannelName::new(format!("caller {run} {caller} {time}")).expect("a good name");
@@ -27,11 +55,10 @@ async fn together(rooms: &Rooms, run: usize, callers: usize, times: usize) -> f6
         }
     };
     join_all((0..callers).map(caller)).await;
-    (callers * times) as f64 / since(begun)
 }
 
 pub(super) async fn measure(database: &str, server: Option<&Server>) {
-    let [mut one, mut own, mut few, mut many, mut bare] = [const { Vec::new() }; 5];
+    let [mut one, mut own, mut few, mut many, mut bare] = [const { Speed::NONE }; 5];
     for run in 0..RUNS {
         let place = Place::new(server).await;
         let (store, node) = place.writer().await;
@@ -40,80 +67,119 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
             let write = RoomWrites { room: room(n % ROOMS), writes: joins(node, 1) };
             store.commit(node, &[write]).await.expect("the commit works");
         };
-        let begun = Instant::now();
-        for n in 0..1_000 {
-            commit(n).await;
-        }
-        one.push(1_000.0 / since(begun));
-        let begun = Instant::now();
-        join_all((0..256).map(async |caller| {
+        let one_by_one = async {
+            for n in 0..1_000 {
+                commit(n).await;
+            }
+        };
+        one.measure(1_000, one_by_one).await;
+        let caller = async |caller: usize| {
             for n in 0..8 {
                 commit(caller + n).await;
             }
-        }))
-        .await;
-        own.push(2_048.0 / since(begun));
+        };
+        own.measure(2_048, async { drop(join_all((0..256).map(caller)).await) }).await;
 
         let (rooms, _) = place.rooms().await;
-        few.push(together(&rooms, run, 256, 40).await);
-        many.push(together(&rooms, run + RUNS, 2_000, 20).await);
-        bare.push(insert(&place).await);
+        few.measure(256 * 40, together(&rooms, run, 256, 40)).await;
+        // Before and after, since the table grows: the better one counts.
+        let mut inserts = Speed::default();
+        inserts.insert(&place).await;
+        many.measure(CALLERS * TIMES, together(&rooms, run + RUNS, CALLERS, TIMES)).await;
+        inserts.insert(&place).await;
+        bare.add_best_of(inserts);
         rooms.shutdown().await;
     }
-    let ratios = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a / b).collect();
-    let (few_by_one, few_by_own, many_by_bare) = (ratios(&few, &one), ratios(&few, &own), ratios(&many, &bare));
-    tell(database, "one transaction for each join, one after the other", one, 1.0, "/s");
-    tell(database, "one transaction for each join, 256 at once", own, 1.0, "/s");
-    tell(database, "joins of 256 callers", few, 1.0, "/s");
+    let (few_by_one, few_by_own, many_by_bare) = (few.by(&one), few.by(&own), many.by(&bare));
+    one.tell(database, "one transaction for each join, one after the other");
+    own.tell(database, "one transaction for each join, 256 at once");
+    few.tell(database, "joins of 256 callers");
     tell(database, "= times as many as one after the other", few_by_one, 1.0, "x");
     tell(database, "= times as many as 256 at once with their own", few_by_own, 1.0, "x");
-    tell(database, "joins of 2,000 callers", many, 1.0, "/s");
-    tell(database, "rows of bare inserts of 1,000", bare, 1.0, "/s");
+    many.tell(database, "joins of 2,000 callers");
+    bare.tell(database, "rows of bare inserts of 1,000");
     tell(database, "= share of the bare inserts", many_by_bare, 1.0, "x");
 }
 
-/// The same rows into the same table by one statement for each 1,000, without any other. Returns rows per second.
-async fn insert(place: &Place) -> f64 {
-    const ROWS: usize = 1_000;
-    const TIMES: usize = 20;
-    let (store, node) = place.writer().await;
-    let own = room(ROOMS);
-    fill(&store, node, ROOMS + 1, 1).await;
-    let epoch: Epoch = store.load(&own).await.expect("it reads").expect("it is there").epoch;
-    let mut options = ConnectOptions::new(&place.url);
-    options.max_connections(1).sqlx_logging(false);
-    let connection = Database::connect(options).await.expect("the database is there");
-    let backend = connection.get_database_backend();
-    if backend == DbBackend::Sqlite {
-        // As the store has it.
-        connection.execute_unprepared("PRAGMA synchronous = NORMAL").await.expect("SQLite knows it");
+impl Speed {
+    const NONE: Self = Self { per_second: Vec::new(), processor: Vec::new() };
+
+    fn add_best_of(&mut self, other: Self) {
+        let least = |values: Vec<f64>| values.into_iter().fold(f64::INFINITY, f64::min);
+        self.per_second.push(other.per_second.into_iter().fold(0.0, f64::max));
+        self.processor.push(least(other.processor));
     }
-    let marks: Vec<String> = (0..ROWS)
-        .map(|row| match backend {
-            DbBackend::Postgres => {
-                let marks: Vec<String> = (1..=8).map(|n| format!("${}", row * 8 + n)).collect();
-                format!("({})", marks.join(","))
-            }
-            _ => "(?,?,?,?,?,?,?,?)".to_owned(),
-        })
-        .collect();
-    let insert =
-        "INSERT INTO presences (id, room_id, channel_name, user_id, meta, node_id, joined_at, last_seen) VALUES ";
-    let insert = format!("{insert}{}", marks.join(","));
-    let begun = Instant::now();
-    for time in 0..TIMES {
-        let mut values: Vec<Value> = Vec::with_capacity(8 * ROWS);
-        for row in 0..ROWS {
-            let id = PresenceId::random().as_uuid();
-            let channel = format!("ws.{}.0!{}", node.as_uuid().simple(), id.simple());
-            let (user, at) = (format!("user {row}"), (time * ROWS + row) as i64);
-            values.extend([id.into(), epoch.as_uuid().into(), channel.into(), user.into()]);
-            values.extend(["{}".into(), node.as_uuid().into(), at.into(), at.into()]);
+
+    /// Bare sqlx puts as many rows, in the same rooms and of the same users, into the same table: one statement and one
+    /// transaction for each 1,000.
+    async fn insert(&mut self, place: &Place) {
+        const ROWS: usize = 1_000;
+        let (store, node) = place.writer().await;
+        let names: Vec<_> = (0..ROOMS).map(room).collect();
+        let rooms = store.positions(&names).await.expect("it reads");
+        let rooms: Vec<Uuid> = rooms.iter().map(|(_, epoch, _)| epoch.as_uuid()).collect();
+        assert_eq!(rooms.len(), ROOMS);
+        let mut options = ConnectOptions::new(&place.url);
+        options.max_connections(1).sqlx_logging(false);
+        let connection = Database::connect(options).await.expect("the database is there");
+        let backend = connection.get_database_backend();
+        if backend == DbBackend::Sqlite {
+            // As the store has it.
+            connection.execute_unprepared("PRAGMA synchronous = NORMAL").await.expect("SQLite knows it");
         }
-        let transaction = connection.begin().await.expect("it begins");
-        let statement = Statement::from_sql_and_values(backend, insert.clone(), values);
-        transaction.execute_raw(statement).await.expect("it inserts");
-        transaction.commit().await.expect("it commits");
+        let columns = COLUMNS.split(", ").count();
+        let mark = |n: usize| if backend == DbBackend::Postgres { format!("${n}") } else { "?".to_owned() };
+        let marks = |row: usize| (1..=columns).map(|n| mark(row * columns + n)).collect::<Vec<_>>().join(",");
+        let marks: Vec<String> = (0..ROWS).map(|row| format!("({})", marks(row))).collect();
+        let sql = format!("INSERT INTO presences ({COLUMNS}) VALUES {}", marks.join(","));
+        let all = async {
+            for thousand in 0..CALLERS * TIMES / ROWS {
+                let row = |n| Row::new(node, &rooms, thousand * ROWS + n);
+                let rows: Vec<Row> = (0..ROWS).map(row).collect();
+                match backend {
+                    DbBackend::Sqlite => insert_by!(connection.get_sqlite_connection_pool(), &sql, rows),
+                    DbBackend::Postgres => insert_by!(connection.get_postgres_connection_pool(), &sql, rows),
+                    _ => insert_by!(connection.get_mysql_connection_pool(), &sql, rows),
+                }
+            }
+        };
+        self.measure(CALLERS * TIMES, all).await;
     }
-    (ROWS * TIMES) as f64 / since(begun)
 }
+
+const COLUMNS: &str =
+    "id, room_id, channel_name, user_id, meta, node_id, session_hash, grace, held_until, joined_at, last_seen";
+
+struct Row {
+    id: Uuid,
+    room: Uuid,
+    channel: String,
+    user: String,
+    node: Uuid,
+    at: i64,
+}
+
+impl Row {
+    /// The n-th, of the n-th join.
+    fn new(node: NodeId, rooms: &[Uuid], n: usize) -> Self {
+        let (caller, time) = (n % CALLERS, n / CALLERS);
+        let (id, room) = (PresenceId::random().as_uuid(), rooms[(caller + time) % rooms.len()]);
+        let channel = format!("bare {node} {caller} {time}");
+        Self { id, room, channel, user: user(caller).to_string(), node: node.as_uuid(), at: n as i64 }
+    }
+}
+
+/// Each database has a type of its own for a statement.
+macro_rules! insert_by {
+    ($pool:expr, $sql:expr, $rows:expr) => {{
+        let mut transaction = $pool.begin().await.expect("it begins");
+        let mut insert = sqlx::query(sqlx::AssertSqlSafe($sql.as_str()));
+        for row in $rows {
+            insert = insert.bind(row.id).bind(row.room).bind(row.channel).bind(row.user).bind("{}").bind(row.node);
+            insert = insert.bind(None::<Vec<u8>>).bind(None::<i64>).bind(None::<i64>).bind(row.at).bind(row.at);
+        }
+        insert.execute(&mut *transaction).await.expect("it inserts");
+        transaction.commit().await.expect("it commits");
+    }};
+}
+use insert_by;

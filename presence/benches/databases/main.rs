@@ -3,7 +3,7 @@
 //! at least three times; what is printed is the median, the least and the greatest.
 //!
 //! `cargo bench -p presence --features postgres,mysql,testing --bench databases [-- [sqlite|postgres|mysql] [PART]]`, where PART is
-//! `joining`, `removing`, `idle`, `loading` or `touching`.
+//! `joining`, `removing`, `idle`, `loading`, `touching` or `heartbeats`.
 
 mod joining;
 mod loading;
@@ -11,7 +11,12 @@ mod removing;
 mod touching;
 
 use std::{
-    sync::Arc,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,6 +27,7 @@ use presence::{
     store::{RoomWrites, SqlStore, Store, Write},
 };
 use presence_test_servers::{Database, Durability, Kind, Server};
+use sea_orm::{ConnectOptions, ConnectionTrait, QueryResult, Statement};
 use tempfile::TempDir;
 
 /// How often each figure is measured.
@@ -63,6 +69,15 @@ impl Place {
         (store, node)
     }
 
+    /// What the database answers to a query of one row.
+    async fn ask(&self, query: &str) -> QueryResult {
+        let mut options = ConnectOptions::new(&self.url);
+        options.sqlx_logging(false);
+        let connection = sea_orm::Database::connect(options).await.expect("the database is there");
+        let query = Statement::from_string(connection.get_database_backend(), query);
+        connection.query_one_raw(query).await.expect("it answers").expect("one row")
+    }
+
     /// Rooms that do nothing by themselves.
     async fn rooms(&self) -> (Rooms, actix::Addr<PruningSupervisor>) {
         let quiet = Config::builder().max_age(HOUR).reconcile_interval(HOUR).sweep_interval(HOUR).prune_interval(HOUR);
@@ -89,9 +104,11 @@ fn user(n: usize) -> UserId {
 }
 
 fn joins(node: NodeId, size: usize) -> Vec<Write> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let join = |n| {
         let id = PresenceId::random();
-        let channel = ChannelName::new(format!("ws.{}.0!{}", node.as_uuid().simple(), id.as_uuid().simple()));
+        let channel =
+            ChannelName::new(format!("ws.{}.0!{}", node.as_uuid().simple(), NUMBER.fetch_add(1, Ordering::Relaxed)));
         Write::Join(Arc::new(Presence::new(id, channel.expect("a good name"), Some(user(n)), node)))
     };
     (0..size).map(join).collect()
@@ -143,6 +160,19 @@ fn since(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
+/// Seconds of processor time from a `stat` file of `/proc`, in which the clock ticks 100 times a second: that of the process
+/// or thread, and of the children of it that have ended.
+fn cpu(stat: &Path) -> f64 {
+    let Ok(text) = fs::read_to_string(stat) else { return 0.0 };
+    let Some((_, fields)) = text.rsplit_once(')') else { return 0.0 };
+    let fields: Vec<f64> = fields.split_whitespace().skip(11).take(4).filter_map(|one| one.parse().ok()).collect();
+    fields.iter().sum::<f64>() / 100.0
+}
+
+fn own_cpu() -> f64 {
+    cpu(Path::new("/proc/self/stat"))
+}
+
 async fn measure(database: &str, server: Option<&Server>, part: Option<&str>) {
     let wanted = |name: &str| part.is_none_or(|part| part == name);
     if wanted("joining") {
@@ -159,6 +189,9 @@ async fn measure(database: &str, server: Option<&Server>, part: Option<&str>) {
     }
     if wanted("touching") {
         touching::measure(database, server).await;
+    }
+    if wanted("heartbeats") {
+        touching::measure_heartbeats(database, server).await;
     }
 }
 

@@ -1,80 +1,142 @@
-//! 100,000 presences send heartbeats every 30 s, so that each is written at most once in that time: how much of a core the
-//! store and the database take for it.
+//! 100,000 presences send a heartbeat every 30 s: what share of a core the store takes for it, its thread and the database
+//! together; and what a touch costs by itself, in transactions of several sizes.
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use presence::store::Store;
+use futures_util::future::join_all;
+use presence::{
+    Config, PruningSupervisor, Rooms,
+    name::{ChannelName, NodeName, PresenceId},
+    store::Store,
+};
 use presence_test_servers::Server;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, Statement};
 
-use super::{Place, fill, since, tell};
+use super::{Place, cpu, fill, own_cpu, room, since, tell, user};
 
-/// As many as the writer puts into one transaction.
-const BATCH: usize = 1_000;
-/// How many rounds of touches.
+const PRESENCES: usize = 100_000;
+const ROOMS: usize = 1_000;
+/// How often each sends a heartbeat.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often each size of transactions is measured.
 const ROUNDS: usize = 5;
+/// Over how many times 30 s heartbeats are measured.
+const WINDOWS: usize = 3;
 
+/// What a touch costs, with as many in each transaction as the writer puts there, and with fewer and more.
 pub(super) async fn measure(database: &str, server: Option<&Server>) {
     let place = Place::new(server).await;
     let (store, node) = place.writer().await;
-    let ids = fill(&store, node, 1_000, 100).await;
-    let (mut took, mut own, mut servers) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        // Each touch is later than the one before, else it writes nothing.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let (begun, cpu, theirs) = (Instant::now(), own_cpu(), server_cpu(server));
-        for batch in ids.chunks(BATCH) {
-            let seen: Vec<_> = batch.iter().map(|id| (*id, Duration::ZERO)).collect();
-            store.touch(node, &seen).await.expect("touching works");
+    let mut ids = fill(&store, node, ROOMS, PRESENCES / ROOMS).await;
+    // Heartbeats come in no order.
+    ids.sort_unstable_by_key(|id| scattered(*id));
+    for (batch, touched) in [(100, 20_000), (1_000, PRESENCES), (10_000, PRESENCES)] {
+        let (mut took, mut own, mut servers) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            // Each touch is later than the one before, else it writes nothing.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let (begun, cpu, theirs) = (Instant::now(), own_cpu(), server_cpu(server));
+            for batch in ids[..touched].chunks(batch) {
+                let seen: Vec<_> = batch.iter().map(|id| (*id, Duration::ZERO)).collect();
+                store.touch(node, &seen).await.expect("touching works");
+            }
+            let each = 1.0 / touched as f64;
+            took.push(since(begun) * each);
+            own.push((own_cpu() - cpu) * each);
+            servers.push((server_cpu(server) - theirs) * each);
         }
-        took.push(since(begun));
-        own.push(own_cpu() - cpu);
-        servers.push(server_cpu(server) - theirs);
-    }
-    tell(database, "100,000 touches, 1,000 a transaction", took, 1.0, "s");
-    for interval in [10.0, 15.0, 30.0] {
-        let (own, servers) = (own.clone(), servers.clone());
-        let what = format!("of one core for that every {interval} s, in this process");
-        tell(database, &what, own, 100.0 / interval, "%");
+        tell(database, &format!("a touch, {batch} in a transaction"), took, 1e6, "µs");
+        tell(database, "  of that, processor time of this process", own, 1e6, "µs");
         if server.is_some() {
-            let what = format!("of one core for that every {interval} s, in the server");
-            tell(database, &what, servers, 100.0 / interval, "%");
+            tell(database, "  processor time of the server", servers, 1e6, "µs");
         }
     }
-    if place.url.starts_with("postgres") {
-        tell_hot(&place).await;
+    tell_hot(&place).await;
+}
+
+/// Heartbeats as they come: through rooms with the default settings.
+pub(super) async fn measure_heartbeats(database: &str, server: Option<&Server>) {
+    let place = Place::new(server).await;
+    let before = threads();
+    let rooms = Rooms::start(Config::default(), place.store().await);
+    // The first thread that rooms start is the store's.
+    let store = threads().into_iter().find(|thread| !before.contains(thread)).expect("it has started");
+    let _supervisor = PruningSupervisor::spawn(&rooms, NodeName::new("bench").expect("a good name"));
+    rooms.ready().await;
+    let channel = |n: usize| ChannelName::new(format!("heart {n}")).expect("a good name");
+    let channels: Vec<_> = (0..PRESENCES).map(channel).collect();
+    for thousand in channels.chunks(1_000).enumerate().map(|(at, thousand)| (at * 1_000, thousand)) {
+        let (first, thousand) = thousand;
+        let join = async |(n, channel): (usize, &ChannelName)| {
+            rooms.add(&room((first + n) % ROOMS), channel, Some(&user(first + n))).await.expect("it joins");
+        };
+        join_all(thousand.iter().enumerate().map(join)).await;
+    }
+    let (mut own, mut servers) = (Vec::new(), Vec::new());
+    // The first round is for the touches to spread.
+    for window in 0..=WINDOWS {
+        let (cpu, theirs) = (store_cpu(&store), server_cpu(server));
+        beat(&rooms, &channels).await;
+        if window > 0 {
+            own.push((store_cpu(&store) - cpu) / HEARTBEAT.as_secs_f64());
+            servers.push((server_cpu(server) - theirs) / HEARTBEAT.as_secs_f64());
+        }
+    }
+    tell(database, "of a core: the store, heartbeats of 100,000 every 30 s", own, 100.0, "%");
+    if server.is_some() {
+        tell(database, "  and the server", servers, 100.0, "%");
+    }
+    tell_hot(&place).await;
+    assert_eq!(rooms.count(&room(0)).await.expect("it counts").presences, PRESENCES / ROOMS, "nobody went stale");
+    rooms.shutdown().await;
+}
+
+/// Each channel sends one heartbeat, evenly within 30 s.
+async fn beat(rooms: &Rooms, channels: &[ChannelName]) {
+    const STEPS: usize = 300;
+    let begun = tokio::time::Instant::now();
+    for (step, some) in channels.chunks(channels.len().div_ceil(STEPS)).enumerate() {
+        some.iter().for_each(|channel| rooms.touch(channel));
+        let done = HEARTBEAT * u32::try_from(step + 1).expect("few steps") / STEPS as u32;
+        tokio::time::sleep_until(begun + done).await;
     }
 }
 
-/// How many updates moved no row to another page, and so touched no index.
+/// A number that has nothing to do with when the presence joined.
+fn scattered(id: PresenceId) -> u64 {
+    id.as_uuid().as_u64_pair().1
+}
+
+/// How many updates of PostgreSQL moved no row to another page, and so touched no index.
 async fn tell_hot(place: &Place) {
-    let mut options = ConnectOptions::new(&place.url);
-    options.sqlx_logging(false);
-    let connection = Database::connect(options).await.expect("the server is there");
-    let backend = connection.get_database_backend();
+    if !place.url.starts_with("postgres") {
+        return;
+    }
     // The server counts with a delay.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let query = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'presences'";
-    let row = connection.query_one_raw(Statement::from_string(backend, query)).await.expect("it answers");
-    let row = row.expect("the table is there");
+    let row = place.ask(query).await;
     let (all, hot): (i64, i64) = (row.try_get_by_index(0).expect("a count"), row.try_get_by_index(1).expect("a count"));
     println!("postgres  updates {all}, of these HOT {hot} ({:.1} %)", 100.0 * hot as f64 / all as f64);
 }
 
-/// Seconds of processor time from a `stat` file of `/proc`, in which the clock ticks 100 times a second.
-fn cpu(stat: &Path) -> f64 {
-    let Ok(text) = fs::read_to_string(stat) else { return 0.0 };
-    let Some((_, fields)) = text.rsplit_once(')') else { return 0.0 };
-    let fields: Vec<f64> = fields.split_whitespace().skip(11).take(2).filter_map(|one| one.parse().ok()).collect();
-    fields.iter().sum::<f64>() / 100.0
+/// The threads of this process, in the order in which they began.
+fn threads() -> Vec<PathBuf> {
+    let threads = fs::read_dir("/proc/self/task").expect("Linux").flatten();
+    let mut threads: Vec<PathBuf> = threads.map(|thread| thread.path()).collect();
+    threads.sort_unstable_by_key(|thread| thread.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
+    threads
 }
 
-fn own_cpu() -> f64 {
-    cpu(Path::new("/proc/self/stat"))
+/// That of the store's thread, and of SQLite's, if it is that.
+fn store_cpu(store: &Path) -> f64 {
+    let is_sqlite =
+        |thread: &PathBuf| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("sqlx-sqlite"));
+    let sqlite: f64 = threads().iter().filter(|thread| is_sqlite(thread)).map(|thread| cpu(&thread.join("stat"))).sum();
+    cpu(&store.join("stat")) + sqlite
 }
 
 /// That of all processes of the server, which run in its folder.

@@ -171,8 +171,8 @@ struct UserOf {
 
 pub(super) async fn users(store: &SqlStore, room: &RoomName) -> Result<Users, Failure> {
     let (_, roster) = roster(store, room).await?;
-    let user = |(user, presences): (&UserId, &[_])| UserOf { user: user.clone(), presences: presences.len() };
-    Ok(Users { room: room.clone(), users: roster.by_user().map(user).collect(), anonymous: roster.anonymous() })
+    let users = roster.by_user().map(|(user, own)| UserOf { user: user.clone(), presences: own.len() });
+    Ok(Users { room: room.clone(), users: users.collect(), anonymous: roster.anonymous() })
 }
 
 impl Report for Users {

@@ -10,7 +10,10 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     config::Notify,
-    model::{Delta, Meta, Presence, roster::Roster},
+    model::{
+        Delta, Meta, Presence,
+        roster::{Own, Roster},
+    },
     name::{Epoch, PresenceId, RoomName, UserId, Version},
 };
 
@@ -90,7 +93,7 @@ struct Users<'a>(&'a Roster);
 
 impl Serialize for Users<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.users())
+        serializer.collect_seq(self.0.by_user().map(|(user, _)| user))
     }
 }
 
@@ -115,10 +118,10 @@ struct ByUser<'a>(&'a Roster);
 #[derive(Serialize)]
 struct UserPresences<'a> {
     user: &'a UserId,
-    presences: Own<'a>,
+    presences: Presences<'a>,
 }
 
-struct Own<'a>(&'a [Arc<Presence>]);
+struct Presences<'a>(Own<'a>);
 
 #[derive(Serialize)]
 struct IdAndMeta<'a> {
@@ -128,11 +131,11 @@ struct IdAndMeta<'a> {
 
 impl Serialize for ByUser<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.by_user().map(|(user, own)| UserPresences { user, presences: Own(own) }))
+        serializer.collect_seq(self.0.by_user().map(|(user, own)| UserPresences { user, presences: Presences(own) }))
     }
 }
 
-impl Serialize for Own<'_> {
+impl Serialize for Presences<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(|one| IdAndMeta { id: one.id, meta: &one.meta }))
     }

@@ -4,6 +4,7 @@ mod m20261124_000001_rooms_presences_nodes;
 mod m20261124_000002_grace;
 mod m20261124_000003_removals;
 mod m20261124_000004_rooms_of_a_node;
+mod m20261124_000005_fewer_index_writes;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000002_grace::Migration),
             Box::new(m20261124_000003_removals::Migration),
             Box::new(m20261124_000004_rooms_of_a_node::Migration),
+            Box::new(m20261124_000005_fewer_index_writes::Migration),
         ]
     }
 

@@ -215,7 +215,7 @@ impl Store for Once {
     async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
         let names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
         let mut places = Vec::with_capacity(rooms.len());
-        for names in chunk::keys(&names) {
+        for names in chunk::keys(self.database.dialect().backend(), &names) {
             places.extend(self.look(|| statement::rooms_by_name(names.clone()), row::place).await?);
         }
         Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())

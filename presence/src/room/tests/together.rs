@@ -13,6 +13,8 @@ use crate::{
 
 /// More than two transactions take.
 const CROWD: usize = 2500;
+/// How many leaves go into one transaction that has nothing else to do.
+const BATCH: usize = 2048;
 
 /// The names in each event; only bulk events are expected.
 fn bulks(changes: &mut Subscription) -> Vec<BTreeSet<String>> {
@@ -41,7 +43,7 @@ async fn crowded() -> (Node, Vec<Client>, Subscription) {
 async fn thousands_who_fall_silent_at_once_are_one_event() {
     let (node, _crowd, mut changes) = crowded().await;
     pass(secs(60)).await;
-    assert_eq!(node.store.sizes(), [1000, 1000, 500]);
+    assert_eq!(node.store.sizes(), [BATCH, CROWD - BATCH]);
     assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
 }
 
@@ -120,11 +122,11 @@ async fn if_the_database_goes_away_in_the_middle_those_who_left_are_told_in_time
     assert_eq!(bulks(&mut changes).len(), 0);
     pass(secs(2)).await;
     let first = bulks(&mut changes);
-    assert_eq!(sizes(&first), [1000]);
+    assert_eq!(sizes(&first), [BATCH]);
     node.store.faults.fail_next(0);
     pass(secs(5)).await;
     let second = bulks(&mut changes);
-    assert_eq!((sizes(&second), first[0].intersection(&second[0]).count()), (vec![1500], 0));
+    assert_eq!((sizes(&second), first[0].intersection(&second[0]).count()), (vec![CROWD - BATCH], 0));
 }
 
 #[actix::test]
@@ -153,7 +155,7 @@ async fn a_room_that_is_given_up_in_the_middle_tells_who_has_left() {
     });
     let _ = pruned.unwrap();
     settle().await;
-    assert_eq!(sizes(&bulks(&mut changes)), [1000]);
+    assert_eq!(sizes(&bulks(&mut changes)), [BATCH]);
 }
 
 #[actix::test]

@@ -3,6 +3,12 @@
 //! A statement with another number of rows is another text, which the database must prepare anew. So rows are cut into
 //! powers of two, of which there are few enough for all of them to stay prepared.
 
+use sea_orm::{
+    ColumnTrait, DbBackend, Value,
+    prelude::{Expr, Uuid},
+    sea_query::{ExprTrait, Func, Query, SimpleExpr},
+};
+
 /// The most rows of one statement with values of its own for each row. With 11 parameters a row it stays within
 /// SQLite's limit of 32,766 parameters, and beyond a few hundred rows a statement gains nothing (measured).
 const ROWS: usize = 512;
@@ -21,7 +27,7 @@ pub(super) fn rows<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {
 }
 
 /// Cuts keys of an `IN` list, where one may stand again and again: the last one fills the list up.
-pub(super) fn keys<T: Copy>(keys: &[T]) -> impl Iterator<Item = Vec<T>> {
+pub(super) fn lists<T: Copy>(keys: &[T]) -> impl Iterator<Item = Vec<T>> {
     keys.chunks(KEYS).map(|chunk| {
         let mut chunk = chunk.to_vec();
         if let Some(last) = chunk.last().copied() {
@@ -29,6 +35,61 @@ pub(super) fn keys<T: Copy>(keys: &[T]) -> impl Iterator<Item = Vec<T>> {
         }
         chunk
     })
+}
+
+/// Keys for one statement each.
+pub(super) fn keys<T: Key>(backend: DbBackend, keys: &[T]) -> Vec<Keys<T>> {
+    match backend {
+        DbBackend::Postgres => keys.chunks(KEYS).map(|chunk| Keys::Array(chunk.to_vec())).collect(),
+        _ => lists(keys).map(Keys::List).collect(),
+    }
+}
+
+/// Which rows a statement is about.
+///
+/// PostgreSQL takes them as one parameter, and looks each of them up. A list of parameters it took for a filter, once it had
+/// planned the statement for any list: it looked at every presence of a node, and made an array of the list for each.
+#[derive(Debug, Clone)]
+pub(super) enum Keys<T> {
+    List(Vec<T>),
+    Array(Vec<T>),
+}
+
+impl<T> From<Vec<T>> for Keys<T> {
+    fn from(keys: Vec<T>) -> Self {
+        Self::List(keys)
+    }
+}
+
+impl<T: Key> Keys<T> {
+    /// Whether the column has one of them.
+    pub(super) fn hold(self, column: impl ColumnTrait) -> SimpleExpr {
+        match self {
+            Self::List(keys) => column.is_in(keys),
+            Self::Array(keys) => {
+                let each = Query::select().expr(Func::cust("unnest").arg(T::array(keys))).take();
+                Expr::col(column.as_column_ref()).in_subquery(each)
+            }
+        }
+    }
+}
+
+/// What rows are found by.
+pub(super) trait Key: Copy + Into<Value> {
+    /// All of them as one parameter.
+    fn array(keys: Vec<Self>) -> Value;
+}
+
+impl Key for Uuid {
+    fn array(keys: Vec<Self>) -> Value {
+        keys.into()
+    }
+}
+
+impl Key for &str {
+    fn array(keys: Vec<Self>) -> Value {
+        keys.into_iter().map(str::to_owned).collect::<Vec<_>>().into()
+    }
 }
 
 #[cfg(test)]
@@ -47,9 +108,9 @@ mod tests {
     #[test]
     fn keys_are_filled_up_to_a_power_of_two() {
         let all: Vec<u32> = (0..1_029).collect();
-        let chunks: Vec<_> = keys(&all).collect();
+        let chunks: Vec<_> = lists(&all).collect();
         assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [1024, 8]);
         assert_eq!(chunks[1], [1024, 1025, 1026, 1027, 1028, 1028, 1028, 1028]);
-        assert_eq!(keys::<u32>(&[]).count(), 0);
+        assert_eq!(lists::<u32>(&[]).count(), 0);
     }
 }

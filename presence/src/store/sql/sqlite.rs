@@ -35,6 +35,14 @@ use super::{
 /// How long the switch to WAL mode waits for others who do the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How much of the file the connection that writes keeps in memory at most, in KiB. Of SQLite's default of 2,000 the indexes of
+/// 100,000 presences need many times that, and each transaction read them anew.
+const CACHE_KIB: u32 = 65_536;
+
+/// After how many pages (of 4 KiB) of its log SQLite carries them into the file. With its default of 1,000 each transaction of
+/// many joins did, and flushed both files for it; a page that many transactions change is carried over once now.
+const CHECKPOINT_PAGES: u32 = 10_000;
+
 pub(super) struct Sqlite {
     options: SqliteConnectOptions,
     in_memory: bool,
@@ -77,7 +85,11 @@ impl Dialect for Sqlite {
             Synchronous::Normal => SqliteSynchronous::Normal,
             Synchronous::Full => SqliteSynchronous::Full,
         });
-        let writer: DatabaseConnection = pool(settings, 1).connect_lazy_with(options.clone()).into();
+        let writes = options
+            .clone()
+            .pragma("cache_size", format!("-{CACHE_KIB}"))
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
+        let writer: DatabaseConnection = pool(settings, 1).connect_lazy_with(writes).into();
         // A database in memory lives in its connection, and has no room for a reader beside the writer.
         let readers = if self.in_memory {
             writer.clone()

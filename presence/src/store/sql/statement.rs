@@ -28,6 +28,7 @@ use super::{
         millis,
         plan::Row,
     },
+    chunk::Keys,
     row::{AnswerRow, Life, NodeSummaryRow, PresenceRow, RequestRow, RoomRow, RoomSummaryRow, SessionRow},
 };
 
@@ -162,10 +163,10 @@ fn is_expired(now: i64) -> Condition {
 }
 
 /// Fences those of these lives that did not renew their leases meanwhile.
-pub(super) fn fence_expired(ids: Vec<Uuid>, now: i64) -> UpdateMany<node::Entity> {
+pub(super) fn fence_expired(ids: impl Into<Keys<Uuid>>, now: i64) -> UpdateMany<node::Entity> {
     node::Entity::update_many()
         .col_expr(node::Column::FencedAt, Expr::value(now))
-        .filter(node::Column::Id.is_in(ids))
+        .filter(ids.into().hold(node::Column::Id))
         .filter(is_expired(now))
 }
 
@@ -193,8 +194,8 @@ fn is_forgettable(now: i64) -> Condition {
         .add(Expr::not_exists(presences_of_node()))
 }
 
-pub(super) fn forget_lives(ids: Vec<Uuid>, now: i64) -> DeleteMany<node::Entity> {
-    node::Entity::delete_many().filter(node::Column::Id.is_in(ids)).filter(is_forgettable(now))
+pub(super) fn forget_lives(ids: impl Into<Keys<Uuid>>, now: i64) -> DeleteMany<node::Entity> {
+    node::Entity::delete_many().filter(ids.into().hold(node::Column::Id)).filter(is_forgettable(now))
 }
 
 /// Asks nodes, save those that this request has asked already.
@@ -291,25 +292,29 @@ pub(super) fn room(name: &str) -> Rows<RoomRow> {
     rooms().filter(room::Column::ChannelName.eq(name)).into_tuple()
 }
 
-pub(super) fn rooms_by_name(names: Vec<&str>) -> Rows<RoomRow> {
-    rooms().filter(room::Column::ChannelName.is_in(names)).into_tuple()
+pub(super) fn rooms_by_name<'a>(names: impl Into<Keys<&'a str>>) -> Rows<RoomRow> {
+    rooms().filter(names.into().hold(room::Column::ChannelName)).into_tuple()
 }
 
-pub(super) fn lock_rooms_by_name(names: Vec<&str>) -> Rows<RoomRow> {
-    rooms().filter(room::Column::ChannelName.is_in(names)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
-}
-
-/// Not locked: an index that is looked up by name would lock rooms in the order of their names on MySQL.
-pub(super) fn room_ids(names: Vec<&str>) -> Rows<Uuid> {
-    room::Entity::find()
-        .select_only()
-        .column(room::Column::Id)
-        .filter(room::Column::ChannelName.is_in(names))
+pub(super) fn lock_rooms_by_name<'a>(names: impl Into<Keys<&'a str>>) -> Rows<RoomRow> {
+    rooms()
+        .filter(names.into().hold(room::Column::ChannelName))
+        .order_by_asc(room::Column::Id)
+        .lock_exclusive()
         .into_tuple()
 }
 
-pub(super) fn lock_rooms(ids: Vec<Uuid>) -> Rows<RoomRow> {
-    rooms().filter(room::Column::Id.is_in(ids)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
+/// Not locked: an index that is looked up by name would lock rooms in the order of their names on MySQL.
+pub(super) fn room_ids<'a>(names: impl Into<Keys<&'a str>>) -> Rows<Uuid> {
+    room::Entity::find()
+        .select_only()
+        .column(room::Column::Id)
+        .filter(names.into().hold(room::Column::ChannelName))
+        .into_tuple()
+}
+
+pub(super) fn lock_rooms(ids: impl Into<Keys<Uuid>>) -> Rows<RoomRow> {
+    rooms().filter(ids.into().hold(room::Column::Id)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
 }
 
 pub(super) fn make_rooms(names: &[&str], now: i64) -> InsertStatement {
@@ -323,10 +328,10 @@ pub(super) fn make_rooms(names: &[&str], now: i64) -> InsertStatement {
     insert
 }
 
-pub(super) fn bump(ids: Vec<Uuid>) -> UpdateMany<room::Entity> {
+pub(super) fn bump(ids: impl Into<Keys<Uuid>>) -> UpdateMany<room::Entity> {
     room::Entity::update_many()
         .col_expr(room::Column::Version, Expr::col(room::Column::Version).add(1))
-        .filter(room::Column::Id.is_in(ids))
+        .filter(ids.into().hold(room::Column::Id))
 }
 
 fn anybody() -> SelectStatement {
@@ -352,8 +357,8 @@ pub(super) fn lock_empty_rooms(after: Uuid, limit: u64) -> Rows<Uuid> {
 
 /// Deletes those of the rooms that nobody is in, as this statement sees it: one that looked before it had the lock may have
 /// missed who came meanwhile.
-pub(super) fn delete_empty_rooms(ids: Vec<Uuid>) -> DeleteMany<room::Entity> {
-    room::Entity::delete_many().filter(room::Column::Id.is_in(ids)).filter(Expr::not_exists(anybody()))
+pub(super) fn delete_empty_rooms(ids: impl Into<Keys<Uuid>>) -> DeleteMany<room::Entity> {
+    room::Entity::delete_many().filter(ids.into().hold(room::Column::Id)).filter(Expr::not_exists(anybody()))
 }
 
 pub(super) fn rooms_of(user: &UserId) -> Rows<(Uuid, String)> {
@@ -379,10 +384,10 @@ fn presences() -> sea_orm::Select<presence::Entity> {
     presence::Entity::find().select_only().columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil])
 }
 
-pub(super) fn lock_presences(ids: Vec<Uuid>) -> Rows<SessionRow> {
+pub(super) fn lock_presences(ids: impl Into<Keys<Uuid>>) -> Rows<SessionRow> {
     presences()
         .column(presence::Column::SessionHash)
-        .filter(presence::Column::Id.is_in(ids))
+        .filter(ids.into().hold(presence::Column::Id))
         .order_by_asc(presence::Column::Id)
         .lock_exclusive()
         .into_tuple()
@@ -491,9 +496,9 @@ pub(super) fn doomed_ids(doomed: Doomed<'_>, limit: u64) -> Rows<(Uuid, Uuid)> {
 }
 
 /// Locks those of the presences that are to be removed still.
-pub(super) fn lock_doomed(ids: Vec<Uuid>, doomed: Doomed<'_>) -> Rows<PresenceRow> {
+pub(super) fn lock_doomed(ids: impl Into<Keys<Uuid>>, doomed: Doomed<'_>) -> Rows<PresenceRow> {
     presences()
-        .filter(presence::Column::Id.is_in(ids))
+        .filter(ids.into().hold(presence::Column::Id))
         .filter(doomed.condition())
         .order_by_asc(presence::Column::Id)
         .lock_exclusive()
@@ -513,27 +518,32 @@ fn nobodys_but_for(asks: Option<NodeId>, now: i64) -> Condition {
     Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
 }
 
-pub(super) fn delete_presences(ids: Vec<Uuid>) -> DeleteMany<presence::Entity> {
-    presence::Entity::delete_many().filter(presence::Column::Id.is_in(ids))
+pub(super) fn delete_presences(ids: impl Into<Keys<Uuid>>) -> DeleteMany<presence::Entity> {
+    presence::Entity::delete_many().filter(ids.into().hold(presence::Column::Id))
 }
 
 /// Holds presences of a life that is over, each for its own grace or else for `otherwise`. One that was resumed meanwhile is
 /// another node's, and not held.
-pub(super) fn hold_remains(of: NodeId, ids: Vec<Uuid>, now: i64, otherwise: i64) -> UpdateMany<presence::Entity> {
+pub(super) fn hold_remains(
+    of: NodeId,
+    ids: impl Into<Keys<Uuid>>,
+    now: i64,
+    otherwise: i64,
+) -> UpdateMany<presence::Entity> {
     let until = Expr::col(presence::Column::Grace).if_null(otherwise).add(now);
     presence::Entity::update_many()
         .col_expr(presence::Column::HeldUntil, until)
-        .filter(presence::Column::Id.is_in(ids))
+        .filter(ids.into().hold(presence::Column::Id))
         .filter(presence::Column::NodeId.eq(of.as_uuid()))
         .filter(presence::Column::HeldUntil.is_null())
 }
 
 /// Holds presences whose sockets were lost just now.
-pub(super) fn hold(ids: Vec<Uuid>, now: i64, grace: i64) -> UpdateMany<presence::Entity> {
+pub(super) fn hold(ids: impl Into<Keys<Uuid>>, now: i64, grace: i64) -> UpdateMany<presence::Entity> {
     presence::Entity::update_many()
         .col_expr(presence::Column::HeldUntil, Expr::value(now.saturating_add(grace)))
         .col_expr(presence::Column::LastSeen, Expr::value(now))
-        .filter(presence::Column::Id.is_in(ids))
+        .filter(ids.into().hold(presence::Column::Id))
 }
 
 /// Inserts presences.

@@ -118,7 +118,7 @@ impl Transaction {
     /// Fences lives whose lease ran out.
     pub(super) async fn fence_expired(&self, all_but: NodeId) -> Result<(), StoreError> {
         let expired = statement::expired(all_but, self.now).all(&self.inner).await.map_err(store_error)?;
-        for ids in chunk::keys(&expired) {
+        for ids in chunk::keys(self.backend, &expired) {
             statement::fence_expired(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
@@ -148,12 +148,12 @@ impl Transaction {
         let mut locked = Vec::new();
         let in_one_statement = names.len() <= chunk::KEYS && self.backend != DbBackend::MySql;
         if in_one_statement || self.backend == DbBackend::Sqlite {
-            for names in chunk::keys(names) {
+            for names in chunk::keys(self.backend, names) {
                 locked.extend(read(statement::lock_rooms_by_name(names).all(&self.inner), row::place).await?);
             }
         } else {
             let mut ids = Vec::with_capacity(names.len());
-            for names in chunk::keys(names) {
+            for names in chunk::keys(self.backend, names) {
                 ids.extend(statement::room_ids(names).all(&self.inner).await.map_err(store_error)?);
             }
             locked = self.lock_rooms(ids).await?;
@@ -166,7 +166,7 @@ impl Transaction {
     async fn lock_rooms(&self, mut ids: Vec<Uuid>) -> Result<Vec<Place>, StoreError> {
         ids.sort_unstable();
         let mut places = Vec::with_capacity(ids.len());
-        for ids in chunk::keys(&ids) {
+        for ids in chunk::keys(self.backend, &ids) {
             places.extend(read(statement::lock_rooms(ids).all(&self.inner), row::place).await?);
         }
         Ok(places)
@@ -175,11 +175,11 @@ impl Transaction {
     /// Those of the presences that are there, and those that have one of the resume tokens, all locked.
     pub(super) async fn find(&self, ids: &[PresenceId], sessions: &[SessionHash]) -> Result<Finds, StoreError> {
         let mut ids = uuids(ids);
-        for hashes in chunk::keys(sessions) {
+        for hashes in chunk::lists(sessions) {
             ids.extend(statement::ids_by_session(hashes).all(&self.inner).await.map_err(store_error)?);
         }
         let mut finds = Finds::default();
-        for ids in chunk::keys(&distinct(ids)) {
+        for ids in chunk::keys(self.backend, &distinct(ids)) {
             for row in statement::lock_presences(ids).all(&self.inner).await.map_err(store_error)? {
                 let (found, session) = row::found_with_session(row)?;
                 finds.sessions.extend(session.map(|session| (session, found.presence.id)));
@@ -190,7 +190,7 @@ impl Transaction {
     }
 
     pub(super) async fn delete(&self, ids: &[PresenceId]) -> Result<(), StoreError> {
-        for ids in chunk::keys(&uuids(ids)) {
+        for ids in chunk::keys(self.backend, &uuids(ids)) {
             statement::delete_presences(ids).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
@@ -225,7 +225,7 @@ impl Transaction {
             graces.entry(millis(grace)).or_default().push(id.as_uuid());
         }
         for (grace, ids) in graces {
-            for ids in chunk::keys(&ids) {
+            for ids in chunk::keys(self.backend, &ids) {
                 statement::hold(ids, self.now, grace).exec(&self.inner).await.map_err(store_error)?;
             }
         }
@@ -239,7 +239,7 @@ impl Transaction {
         ids: &[PresenceId],
         otherwise: Duration,
     ) -> Result<(), StoreError> {
-        for ids in chunk::keys(&sorted(ids)) {
+        for ids in chunk::keys(self.backend, &sorted(ids)) {
             let hold = statement::hold_remains(of, ids, self.now, millis(otherwise));
             hold.exec(&self.inner).await.map_err(store_error)?;
         }
@@ -249,7 +249,7 @@ impl Transaction {
     /// Gives rooms their next version.
     pub(super) async fn bump(&self, rooms: &[Epoch]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
-        for ids in chunk::keys(&ids) {
+        for ids in chunk::keys(self.backend, &ids) {
             statement::bump(ids).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
@@ -280,7 +280,7 @@ impl Transaction {
         let places = self.lock_rooms(distinct(rooms)).await?;
         ids.sort_unstable();
         let mut found = Vec::with_capacity(ids.len());
-        for ids in chunk::keys(&ids) {
+        for ids in chunk::keys(self.backend, &ids) {
             found.extend(read(statement::lock_doomed(ids, doomed).all(&self.inner), row::found).await?);
         }
         self.remove_from(places, found).await
@@ -315,7 +315,7 @@ impl Transaction {
             let empty = empty.await.map_err(store_error)?;
             let Some(last) = empty.last() else { return Ok(deleted) };
             after = *last;
-            for ids in chunk::keys(&empty) {
+            for ids in chunk::keys(self.backend, &empty) {
                 let gone = statement::delete_empty_rooms(ids).exec(&self.inner).await.map_err(store_error)?;
                 deleted += gone.rows_affected;
             }
@@ -325,7 +325,7 @@ impl Transaction {
     /// Forgets fenced lives that have nothing left.
     pub(super) async fn forget_lives(&self) -> Result<(), StoreError> {
         let over = statement::forgettable(self.now).all(&self.inner).await.map_err(store_error)?;
-        for ids in chunk::keys(&over) {
+        for ids in chunk::keys(self.backend, &over) {
             statement::forget_lives(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())

@@ -24,8 +24,8 @@ use super::{
     waiting::Waiting,
 };
 
-/// How many changes go into one transaction at most.
-pub(super) const BATCH: usize = 1000;
+/// How many changes go into one transaction at most: two full statements, where 1,000 would be six.
+pub(super) const BATCH: usize = 1024;
 /// How many go at least into one that took too long before: it may have been too large for its time-out.
 const LEAST: usize = 16;
 
@@ -176,10 +176,12 @@ impl Queue {
                 self.forget_if_empty(&room);
             }
         }
-        while taken.count < self.limit {
+        // If nobody waits, twice as many: of presences that lie all over the tables, each transaction changes a page or more for each.
+        let limit = if taken.count == 0 { 2 * self.limit } else { self.limit };
+        while taken.count < limit {
             let Some(room) = self.pruned.front().cloned() else { break };
             let Some(waiting) = self.rooms.get_mut(&room) else { break };
-            let changes = waiting.take_pruned(self.limit - taken.count);
+            let changes = waiting.take_pruned(limit - taken.count);
             taken.add(&room, &waiting.actor, changes);
             if !waiting.prunes() {
                 waiting.in_pruned = false;

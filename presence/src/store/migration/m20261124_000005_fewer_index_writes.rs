@@ -1,0 +1,31 @@
+//! What made writes dearer and nothing cheaper: an index by channel that no statement asks, and PostgreSQL's full pages, on which
+//! no row has room for its next version, so that each touch wrote to every index.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::DbBackend;
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[derive(DeriveIden)]
+enum Presences {
+    Table,
+}
+
+/// How much of a page PostgreSQL fills with new rows, in per cent.
+const FILL: u8 = 70;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if manager.has_index("presences", "presences_channel").await? {
+            manager.drop_index(Index::drop().name("presences_channel").table(Presences::Table).to_owned()).await?;
+        }
+        if manager.get_database_backend() == DbBackend::Postgres {
+            let fill = format!("ALTER TABLE presences SET (fillfactor = {FILL})");
+            manager.get_connection().execute_unprepared(&fill).await?;
+        }
+        Ok(())
+    }
+}
