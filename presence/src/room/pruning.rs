@@ -70,6 +70,8 @@ struct Work {
     former: Rc<RefCell<BTreeSet<NodeId>>>,
     /// What was done for others, who have not heard of it yet.
     done: Rc<RefCell<HashMap<RequestId, u64>>>,
+    /// What this node asked of others and does not any more, but the database may still have.
+    over: Rc<RefCell<BTreeSet<RequestId>>>,
 }
 
 impl PruningSupervisor {
@@ -80,7 +82,9 @@ impl PruningSupervisor {
             let rooms = rooms.clone();
             Self::start_in_arbiter(&rooms.0.threads.store().clone(), move |_: &mut Context<Self>| {
                 let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
-                Self { work: Work { rooms, name, lease, former: Rc::default(), done: Rc::default() } }
+                Self {
+                    work: Work { rooms, name, lease, former: Rc::default(), done: Rc::default(), over: Rc::default() },
+                }
             })
         });
         supervisor.clone()
@@ -116,6 +120,11 @@ impl Actor for PruningSupervisor {
         self.every(ctx, config.sweep_interval(), |work| async move {
             if let Err(error) = work.answer_others().await {
                 debug!(error = %report(&error), "not known what other nodes ask of this one, or not answered");
+            }
+        });
+        self.every(ctx, config.sweep_interval(), |work| async move {
+            if let Err(error) = work.withdraw().await {
+                debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
             }
         });
         self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });

@@ -82,6 +82,20 @@ pub(crate) struct Leaving {
     pub(crate) forgotten: bool,
 }
 
+impl Leaving {
+    /// One that leaves together with others.
+    pub(crate) fn removed(
+        presence: Arc<Presence>,
+        unsaid: bool,
+        with: Together,
+        replies: Vec<Reply<()>>,
+    ) -> (PresenceId, Self) {
+        let (id, channel) = (presence.id, presence.channel.clone());
+        let said = (!unsaid).then_some(presence);
+        (id, Self { channel, cause: Cause::Removed(with), after: 0, replies, said, forgotten: false })
+    }
+}
+
 /// An update whose commit is under way.
 pub(crate) struct Updating {
     pub(crate) channel: ChannelName,

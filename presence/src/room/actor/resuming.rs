@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use crate::{
     Error,
     clock::Tick,
-    model::{Close, Delta, Presence},
+    model::{Close, Delta, Presence, sessions::Lost},
     name::{ChannelName, PresenceId},
     room::{
         close_code,
@@ -197,14 +197,9 @@ impl RoomActor {
         let over = self.state.sessions.take_overdue(now);
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
         let together = self.rooms.leave_together(&self.name);
-        let leaves = over.into_iter().map(|lost| {
-            let (id, channel) = (lost.presence.id, lost.presence.channel.clone());
-            let said = (!lost.unsaid).then_some(lost.presence);
-            let cause = Cause::Removed(together.clone());
-            (id, Leaving { channel, cause, after: 0, replies: Vec::new(), said, forgotten: false })
-        });
-        let leaves = leaves.collect();
-        self.take_out(leaves, ctx);
+        let leave = |lost: Lost| Leaving::removed(lost.presence, lost.unsaid, together.clone(), Vec::new());
+        let leaves = over.into_iter().map(leave);
+        self.take_out(leaves.collect(), ctx);
     }
 
     /// What the store says of those who came with a token, or came back.
