@@ -166,11 +166,13 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
                 Some(was) => plan_resume(&mut plan, presence.id, was, &now, *session)?,
                 None => plan_join(&mut plan, now, Some(*session), None, found)?,
             },
-            _ => match has_token.filter(|other| there.is_none() && other.id != presence.id) {
-                Some(other) => {
+            _ => match (has_token.filter(|other| other.id != presence.id), there) {
+                (Some(other), None) => {
                     plan.resumed.push(Taken { asked: presence.id, presence: other.clone(), moved: false });
                 }
-                None => plan_join(&mut plan, now, Some(*session), there, found)?,
+                // It lost the token, and another has it by now. Its socket is alive all the same.
+                (Some(_), there) => plan_join(&mut plan, now, None, there, found)?,
+                (None, there) => plan_join(&mut plan, now, Some(*session), there, found)?,
             },
         }
     }
@@ -353,6 +355,18 @@ mod tests {
         }
         let other = Write::Restore { presence: Arc::new(presence("older")), session: session(1) };
         assert_eq!(planned(&there, other).resumed[0].presence.id, there.id, "it was resumed as another presence");
+    }
+
+    #[test]
+    fn one_who_is_there_stays_without_the_token_that_another_has_by_now() {
+        let (room, other, there) = (Epoch::random(), presence("a"), presence("b"));
+        let mut found = find(room, &other);
+        found.presences.insert(there.id, Found { room, presence: Arc::new(there.clone()) });
+        let restore = Write::Restore { presence: Arc::new(there.clone()), session: session(1) };
+        let node = NodeId::random();
+        let plan = plan(node, room, &[restore], &found).unwrap();
+        assert_eq!(plan.taken, [(Arc::new(Presence { node, ..there }), None)]);
+        assert!(plan.resumed.is_empty() && plan.new.is_empty() && plan.delta.is_empty());
     }
 
     #[test]

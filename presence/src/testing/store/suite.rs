@@ -124,6 +124,7 @@ macro_rules! store_suite {
                 two_claimants_at_once_agree_on_who_has_it,
                 a_restored_presence_keeps_its_token,
                 one_who_was_resumed_elsewhere_is_not_restored,
+                one_who_lost_its_token_to_another_is_restored_without_it,
                 two_who_come_with_one_token_in_one_commit_are_refused,
                 a_presence_that_changes_hands_loses_its_token,
                 a_dead_nodes_resumable_presences_are_held_and_the_others_leave,
