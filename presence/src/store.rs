@@ -392,8 +392,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError>;
 
-    /// Asks every other live node that answers for a presence (one that is not held) to do something with its own. Asking
-    /// again under the same id also asks those that came to life in the meantime, and nobody twice.
+    /// Asks every other live node that has a presence to do something with its own. One that is held counts: by its token
+    /// it could be taken back on that node, which has to forget it. Asking again under the same id also asks those that came
+    /// to life in the meantime, and nobody twice.
     ///
     /// The request ends when it is [withdrawn](Self::withdraw), or with the life of the one who asks: its nodes are then no
     /// longer asked, and their answers are forgotten with it. So one that is abandoned does no harm.

@@ -24,3 +24,4 @@ mod signals;
 mod threads;
 mod together;
 mod touching;
+mod under_way;

@@ -6,7 +6,7 @@
 mod tables;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -281,10 +281,11 @@ impl Store for MemoryStore {
     async fn ask(&self, node: NodeId, Request { id, order }: &Request) -> Result<(), StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
+        let busy: HashSet<NodeId> = tables.presences.values().map(|row| row.presence.node).collect();
         let asked = tables
             .nodes
             .iter()
-            .filter(|(other, _)| **other != node && tables.is_live(**other, now) && tables.is_uncleared(**other));
+            .filter(|(other, _)| **other != node && tables.is_live(**other, now) && busy.contains(other));
         let asked: Vec<_> = asked.map(|(other, row)| (*other, row.name.clone())).collect();
         for (other, name) in asked {
             let asked = Asked { name, asked_by: node, order: order.clone(), removed: None };

@@ -330,7 +330,7 @@ impl Store for Once {
     async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
-        let others = statement::live_and_answering(node, transaction.now);
+        let others = statement::live_with_presences(node, transaction.now);
         let others = transaction::read(others.all(connection), row::node_name).await?;
         for others in chunk::rows(&others) {
             let insert = statement::ask(node, request, others)?;

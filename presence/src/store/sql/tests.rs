@@ -369,7 +369,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::page(id, "a", 10).into_statement(sqlite),
         statement::unheld(sqlite, node, 10).into_statement(sqlite),
         statement::unheld_ids(sqlite, node, 10).into_statement(sqlite),
-        statement::live_and_answering(node, 1).into_statement(sqlite),
+        statement::live_with_presences(node, 1).into_statement(sqlite),
         statement::nodes(Expr::val(1)).into_statement(sqlite),
         statement::room_summaries().into_statement(sqlite),
         statement::rooms_of(&ann).into_statement(sqlite),

@@ -143,7 +143,8 @@ macro_rules! store_suite {
             asking {
                 a_node_that_is_asked_to_prune_answers_once,
                 an_age_is_passed_on_to_the_millisecond,
-                only_live_nodes_that_answer_for_a_presence_are_asked,
+                only_live_nodes_that_have_a_presence_are_asked,
+                a_node_all_of_whose_presences_are_held_is_asked,
                 asking_again_asks_those_that_came_to_life_and_nobody_twice,
                 two_who_ask_at_once_get_answers_of_their_own,
                 a_request_ends_with_the_life_that_asked,
