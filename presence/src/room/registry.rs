@@ -29,6 +29,7 @@ use super::{
     hub::{HubActor, Sockets},
     message::{HubRef, Reply, ToRoom, Told, UnderWay},
     outbox::Filling,
+    threads::within,
     touch::Touch,
 };
 
@@ -329,7 +330,7 @@ impl Rooms {
                 }
                 answer.await.unwrap_or_else(|_| Err(Error::RoomFailed { room: room.clone() }))
             };
-            tokio::time::timeout(limit, answers).await.ok()
+            within(limit, answers).await
         }
     }
 
