@@ -6,8 +6,6 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
-
 use crate::{
     clock::Tick,
     model::{
@@ -24,7 +22,7 @@ use crate::{
 use super::{
     Rooms,
     message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
-    presence::PresenceActor,
+    presence::Child,
     touch::Touch,
     wire,
 };
@@ -33,7 +31,7 @@ use crate::name::RoomName;
 /// A presence of this node.
 pub(crate) struct Local {
     pub(crate) presence: Arc<Presence>,
-    pub(crate) child: Addr<PresenceActor>,
+    pub(crate) child: Child,
     pub(crate) touch: Touch,
     /// `None` if it has no socket, or as long as none has claimed it after the room lost its memory.
     pub(crate) hub: Option<HubRef>,

@@ -14,7 +14,6 @@ use crate::{
     room::{
         close_code,
         message::{HubRef, Reply, ToHub},
-        presence::ToPresence,
         state::{Cause, Joining, Leaving, Local, Updating},
         touch::Touch,
     },
@@ -281,7 +280,6 @@ impl RoomActor {
     pub(super) fn drop_local(&mut self, id: PresenceId) -> Option<Local> {
         self.state.stale.remove(&id);
         let local = self.state.locals.remove(&id)?;
-        local.child.do_send(ToPresence::Stop);
         for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
             self.left_while_joining(joiner.replies);
         }
