@@ -158,19 +158,7 @@ impl RoomActor {
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), write) {
             Ok(Submitted::Waits(after)) => {
                 let reply = answer_now_if(self.is_relaxed(), reply);
-                let updating = self.state.updating.entry(id).or_default();
-                match updating.last_mut() {
-                    // Nobody waits for either, and they go into one write.
-                    Some(last)
-                        if (last.after, &last.channel) == (after, &channel)
-                            && last.reply.is_none()
-                            && reply.is_none() =>
-                    {
-                        last.user = user.or_else(|| last.user.take());
-                        last.meta = meta.or_else(|| last.meta.take());
-                    }
-                    _ => updating.push(Updating { channel, after, user, meta, reply }),
-                }
+                self.state.updates(id, Updating { channel, after, user, meta, reply });
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
