@@ -10,7 +10,7 @@
 mod queue;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,8 +18,8 @@ use std::{
 use actix::{Message, Recipient};
 
 use crate::{
-    model::{Delta, Presence},
-    name::RoomName,
+    model::{Delta, Presence, Turns},
+    name::{PresenceId, RoomName, UserId},
 };
 
 use queue::Queue;
@@ -41,6 +41,10 @@ pub struct PresenceChanged {
     pub change: PresenceChange,
     /// How many events this subscriber lost just before this one, because it was too slow.
     pub missed: u64,
+    /// See [`user_online`](Self::user_online).
+    pub(crate) online: Vec<UserId>,
+    /// See [`user_offline`](Self::user_offline).
+    pub(crate) offline: Vec<UserId>,
 }
 
 /// What happened in a room. As the signal `presence_changed` of django-channels-presence, but a bulk change says who left,
@@ -77,6 +81,24 @@ impl PresenceChanged {
     pub const fn bulk_change(&self) -> bool {
         matches!(self.change, PresenceChange::Bulk(_))
     }
+
+    /// The user whose first presence in the room came with this change, on whichever node the others may be: at most one, by
+    /// an `Added` or an `Updated`.
+    ///
+    /// It is counted in the transaction that made the change, so of tabs that come at once one is the first, whatever their
+    /// nodes. One that is held is present: neither a hold nor a resume is a coming or a going. Each is told once, or never: not
+    /// if its event is missing, nor if the answer to the commit was lost and a later try found it done.
+    #[must_use]
+    pub fn user_online(&self) -> &[UserId] {
+        &self.online
+    }
+
+    /// The users whose last presence in the room went with this change: at most one by a `Removed` or an `Updated`, any number
+    /// by a `Bulk`. Told like [`user_online`](Self::user_online).
+    #[must_use]
+    pub fn user_offline(&self) -> &[UserId] {
+        &self.offline
+    }
 }
 
 /// Those who want to know of changes.
@@ -111,26 +133,46 @@ impl Signals {
         lock(&self.0).rooms.len()
     }
 
-    /// Tells what a commit changed. Those for whom `together` holds left together; each other change is an event of its own.
-    pub(crate) fn announce(&self, room: &RoomName, delta: &Delta, together: impl Fn(&Presence) -> bool) {
+    /// Tells what a commit changed, and who came online or went offline by it. Those for whom `together` holds left together;
+    /// each other change is an event of its own.
+    pub(crate) fn announce(
+        &self,
+        room: &RoomName,
+        delta: &Delta,
+        Turns { online, offline }: &Turns,
+        together: impl Fn(&Presence) -> bool,
+    ) {
         // Under the lock, so that all hear the events of a room in one order.
         let subscribers = lock(&self.0);
         let here = subscribers.rooms.get(room).map(Vec::as_slice).unwrap_or_default();
         if here.is_empty() && subscribers.all.is_empty() {
             return;
         }
-        let tell = |change| {
-            let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0 });
+        let tell = |change, online, offline| {
+            let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0, online, offline });
             here.iter().chain(&subscribers.all).for_each(|queue| queue.push(event.clone()));
         };
         let (bulk, left): (Vec<_>, Vec<_>) = delta.left.iter().cloned().partition(|presence| together(presence));
         // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
-        left.into_iter().map(PresenceChange::Removed).for_each(tell);
-        if !bulk.is_empty() {
-            tell(PresenceChange::Bulk(bulk));
+        let of = |turns: &BTreeMap<PresenceId, UserId>, presence: &Presence| turns.get(&presence.id).cloned();
+        // What leaves together is told after what leaves alone, and so is who has gone by both.
+        let in_bulk: HashSet<&UserId> = bulk.iter().filter_map(|presence| presence.user.as_ref()).collect();
+        let gone = delta.left.iter().filter_map(|presence| of(offline, presence));
+        let gone_in_bulk: Vec<_> = gone.filter(|user| in_bulk.contains(user)).collect();
+        for presence in left {
+            let gone = of(offline, &presence).filter(|user| !in_bulk.contains(user));
+            tell(PresenceChange::Removed(presence), Vec::new(), Vec::from_iter(gone));
         }
-        delta.updated.iter().cloned().map(PresenceChange::Updated).for_each(tell);
-        delta.joined.iter().cloned().map(PresenceChange::Added).for_each(tell);
+        if !bulk.is_empty() {
+            tell(PresenceChange::Bulk(bulk.clone()), Vec::new(), gone_in_bulk);
+        }
+        for presence in &delta.updated {
+            let (come, gone) = (of(online, presence), of(offline, presence));
+            tell(PresenceChange::Updated(presence.clone()), Vec::from_iter(come), Vec::from_iter(gone));
+        }
+        for presence in &delta.joined {
+            tell(PresenceChange::Added(presence.clone()), Vec::from_iter(of(online, presence)), Vec::new());
+        }
     }
 }
 

@@ -189,7 +189,7 @@ impl Rooms {
     /// Rooms were changed by a sweep: fires the events, and tells the rooms that run.
     pub(crate) fn changed_elsewhere(&self, commits: Vec<RoomCommit>) {
         for commit in commits {
-            self.0.signals.announce(&commit.room, &commit.delta, |_| true);
+            self.0.signals.announce(&commit.room, &commit.delta, &commit.turns, |_| true);
             let room = commit.room.clone();
             self.tell_running(&room, ToRoom::Changed(commit));
         }

@@ -11,11 +11,11 @@ use std::{
 
 use crate::{
     model::{Delta, Presence},
-    name::{ChannelName, Epoch, NodeId, PresenceId, RoomName},
+    name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId},
     session::{Session, SessionHash},
 };
 
-use super::{RoomWrites, StoreError, Taken, Write};
+use super::{RoomWrites, StoreError, Taken, Write, shifts::Shifts};
 
 /// Why writes make no sense. No store carries them out.
 #[derive(Debug, thiserror::Error)]
@@ -96,12 +96,19 @@ pub(super) struct Plan {
     pub(super) delta: Delta,
     /// Who is, or was before, resumed by another socket.
     pub(super) resumed: Vec<Taken>,
+    /// Whose the presences were before that have another user now.
+    pub(super) rebound: HashMap<PresenceId, Option<UserId>>,
 }
 
 impl Plan {
     /// Whether the room gets its next version.
     pub(super) fn is_new_version(&self) -> bool {
         !self.delta.is_empty() || self.resumed.iter().any(|taken| taken.moved)
+    }
+
+    /// Whose number of presences in the room changes.
+    pub(super) fn shifts(&self) -> Shifts {
+        Shifts::of(&self.delta, &self.rebound)
     }
 
     fn join(&mut self, now: Arc<Presence>, session: Option<Session>) {
@@ -133,6 +140,7 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
                 let now = was.changed(user.clone(), meta.clone());
                 if was.user != now.user {
                     let now = Arc::new(Presence { held: false, ..now });
+                    plan.rebound.insert(id, was.user.clone());
                     plan.delta.updated.push(now.clone());
                     plan.taken.push((now, None));
                 } else if was.meta != now.meta {
@@ -165,11 +173,13 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
                 Some(was) => plan_resume(&mut plan, presence.id, was, &now, *session)?,
                 None => plan_join(&mut plan, now, Some(*session), None, found)?,
             },
-            _ => match has_token.filter(|other| there.is_none() && other.id != presence.id) {
-                Some(other) => {
+            _ => match (has_token.filter(|other| other.id != presence.id), there) {
+                (Some(other), None) => {
                     plan.resumed.push(Taken { asked: presence.id, presence: other.clone(), moved: false });
                 }
-                None => plan_join(&mut plan, now, Some(*session), there, found)?,
+                // It lost the token, and another has it by now. Its socket is alive all the same.
+                (Some(_), there) => plan_join(&mut plan, now, None, there, found)?,
+                (None, there) => plan_join(&mut plan, now, Some(*session), there, found)?,
             },
         }
     }
@@ -192,6 +202,9 @@ fn plan_join(
             plan.resumed.push(Taken { asked: now.id, presence: was.clone(), moved: false });
         }
         Some(was) => {
+            if was.user != now.user {
+                plan.rebound.insert(now.id, was.user.clone());
+            }
             if !was.looks_like(&now) {
                 plan.delta.updated.push(now.clone());
             }
@@ -340,6 +353,18 @@ mod tests {
         }
         let other = Write::Restore { presence: Arc::new(presence("older")), session: session(1) };
         assert_eq!(planned(&there, other).resumed[0].presence.id, there.id, "it was resumed as another presence");
+    }
+
+    #[test]
+    fn one_who_is_there_stays_without_the_token_that_another_has_by_now() {
+        let (room, other, there) = (Epoch::random(), presence("a"), presence("b"));
+        let mut found = find(room, &other);
+        found.presences.insert(there.id, Found { room, presence: Arc::new(there.clone()) });
+        let restore = Write::Restore { presence: Arc::new(there.clone()), session: session(1) };
+        let node = NodeId::random();
+        let plan = plan(node, room, &[restore], &found).unwrap();
+        assert_eq!(plan.taken, [(Arc::new(Presence { node, ..there }), None)]);
+        assert!(plan.resumed.is_empty() && plan.new.is_empty() && plan.delta.is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::{
     clock::Tick,
-    model::{Delta, Presence, Snapshot, replica::Applied},
+    model::{Delta, Presence, Snapshot, Turns, replica::Applied},
     name::{ChannelName, Epoch, PresenceId, Version},
     room::{
         message::ToRoom,
@@ -80,8 +80,9 @@ impl RoomActor {
         let leaving = &self.state.leaving;
         let together =
             |presence: &Presence| leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Removed);
-        self.rooms.signals().announce(&self.name, &unsaid.unwrap_or_default(), together);
-        self.rooms.signals().announce(&self.name, &commit.delta, together);
+        // What was first or last at an earlier attempt is known no more.
+        self.rooms.signals().announce(&self.name, &unsaid.unwrap_or_default(), &Turns::default(), together);
+        self.rooms.signals().announce(&self.name, &commit.delta, &commit.turns, together);
         well
     }
 

@@ -78,8 +78,8 @@ impl Database {
         Self { wall_clock: Some(wall_clock), ..self }
     }
 
-    pub(super) fn dialect(&self) -> &dyn Dialect {
-        &*self.dialect
+    pub(super) fn dialect(&self) -> &Arc<dyn Dialect> {
+        &self.dialect
     }
 
     /// Begins a transaction that writes. Dropped without a commit, it has never been.

@@ -383,6 +383,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::hold_remains(node, vec![id, id], 1, 1).build(sqlite),
         statement::ids_by_session(vec![hash, hash]).into_statement(sqlite),
         store.once.database.dialect().touch(node, 1, &[]),
+        store.once.database.dialect().have_more(&[]),
     ];
     for doomed in doomed {
         statements.push(statement::doomed(doomed, 10).into_statement(sqlite));

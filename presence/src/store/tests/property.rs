@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     ResumeToken,
-    model::{Meta, Presence},
+    model::{Meta, Presence, Turns},
     name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
         self, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomWrites, Session, SqlStore,
@@ -97,7 +97,7 @@ enum Change {
     Resume { channel: u8, user: Option<u8>, token: u8 },
     Hold { channel: u8, grace: u64 },
     Leave { channel: u8 },
-    Update { channel: u8, meta: u8 },
+    Update { channel: u8, user: Option<Option<u8>>, meta: u8 },
 }
 
 const NODES: usize = 3;
@@ -114,7 +114,8 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(channel, user, token)| Change::Resume { channel, user, token }),
         3 => (0..4_u8, 0..20_u64).prop_map(|(channel, grace)| Change::Hold { channel, grace }),
         2 => (0..4_u8).prop_map(|channel| Change::Leave { channel }),
-        2 => (0..4_u8, 0..3_u8).prop_map(|(channel, meta)| Change::Update { channel, meta }),
+        2 => (0..4_u8, proptest::option::of(proptest::option::of(0..2_u8)), 0..3_u8)
+            .prop_map(|(channel, user, meta)| Change::Update { channel, user, meta }),
     ]
 }
 
@@ -152,7 +153,7 @@ type ById = BTreeMap<PresenceId, Arc<Presence>>;
 /// nobody promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Commits(BTreeMap<RoomName, (Version, [ById; 4])>),
+    Commits(BTreeMap<RoomName, (Version, [ById; 4], Turns)>),
     Nodes(Vec<NodeId>),
     Count(u64),
     Done,
@@ -178,7 +179,7 @@ impl From<&[RoomCommit]> for Answer {
             let delta = &commit.delta;
             let [joined, left, updated] = [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p));
             let taken = commit.taken.iter().map(|taken| (taken.asked, taken.presence.clone())).collect();
-            (commit.room.clone(), (commit.version, [joined, left, updated, taken]))
+            (commit.room.clone(), (commit.version, [joined, left, updated, taken], commit.turns.clone()))
         });
         Self::Commits(commits.collect())
     }
@@ -236,8 +237,9 @@ impl World {
                 Write::Hold { id, channel: channel(at), grace: Duration::from_secs(grace) }
             }
             Change::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
-            Change::Update { channel: at, meta: says } => {
-                Write::Update { id, channel: channel(at), user: None, meta: Some(meta(says)) }
+            Change::Update { channel: at, user, meta: says } => {
+                let user = user.map(|user| user.map(self::user));
+                Write::Update { id, channel: channel(at), user, meta: Some(meta(says)) }
             }
         }
     }
@@ -337,11 +339,18 @@ struct Told {
     members: BTreeMap<PresenceId, (Option<UserId>, Meta)>,
 }
 
+impl Told {
+    fn users(&self) -> BTreeSet<UserId> {
+        self.members.values().filter_map(|(user, _)| user.clone()).collect()
+    }
+}
+
 /// Adds what a store told, and checks that it says nothing twice or in vain.
 fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
     for commit in commits {
-        let RoomCommit { room, version, delta, taken, .. } = commit;
+        let RoomCommit { room, version, delta, taken, turns, .. } = commit;
         let told = rooms.entry(room.clone()).or_default();
+        let before = told.users();
         let step = u64::from(commit.is_new_version());
         assert_eq!(version.0, told.version.0 + step, "exactly one version for each change of {room}");
         told.version = *version;
@@ -360,6 +369,12 @@ fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
             let last = told.members.remove(&presence.id);
             assert_eq!(last, Some((presence.user.clone(), presence.meta.clone())), "one leaves as one was last");
         }
+        let (now, users) = (told.users(), |turns: &BTreeMap<_, UserId>| turns.values().cloned().collect::<Vec<_>>());
+        let (mut online, mut offline) = (users(&turns.online), users(&turns.offline));
+        online.sort_unstable();
+        offline.sort_unstable();
+        assert!(now.difference(&before).eq(&online), "who had none and has one is online: {commit:?}");
+        assert!(before.difference(&now).eq(&offline), "who had one and has none is offline: {commit:?}");
     }
 }
 

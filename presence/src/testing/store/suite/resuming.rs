@@ -285,6 +285,29 @@ pub async fn one_who_was_resumed_elsewhere_is_not_restored(store: &dyn Store, _:
     assert_eq!(members(store, "lobby").await.1, [third]);
 }
 
+pub async fn one_who_lost_its_token_to_another_is_restored_without_it(store: &dyn Store, _: &ManualClock) {
+    let (here, there) = (node(store, "here").await, node(store, "there").await);
+    let ann = ann(store, here).await;
+    let hands = ["bob", "ann"].map(|name| Write::Update {
+        id: ann.id,
+        channel: ann.channel.clone(),
+        user: Some(Some(user(name))),
+        meta: None,
+    });
+    for update in hands {
+        let _ = change(store, here, "lobby", [update]).await;
+    }
+    let second = of_user(there, "second", "ann");
+    let _ = change(store, there, "lobby", [resume(&second, session(1))]).await;
+    let restored = change(store, there, "lobby", [Write::Restore { presence: ann.clone(), session: session(1) }]).await;
+    assert_eq!((restored.delta, restored.taken), (Delta::default(), vec![]), "its socket is alive, so it stays");
+    let third = of_user(here, "third", "ann");
+    takes(&change(store, here, "lobby", [resume(&third, session(1))]).await, &third, &moved(&second, here, "third"));
+    let mut both = [moved(&ann, there, "first"), moved(&second, here, "third")];
+    both.sort_unstable_by_key(|one| one.id);
+    assert_eq!(members(store, "lobby").await.1, both);
+}
+
 pub async fn two_who_come_with_one_token_in_one_commit_are_refused(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let both = [of_user(here, "a", "ann"), of_user(here, "b", "ann")].map(|one| resume(&one, session(1)));
