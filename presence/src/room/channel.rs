@@ -212,7 +212,9 @@ impl Channel {
                     let notified = over.notified();
                     tokio::pin!(notified);
                     notified.as_mut().enable();
-                    let under_way = self.joined().get(room).is_some_and(|now| now.joining.is_some());
+                    // This one, and not the next that began since: of that, another is told.
+                    let this = |now: &Membership| now.joining.as_ref().is_some_and(|now| Arc::ptr_eq(now, &over));
+                    let under_way = self.joined().get(room).is_some_and(this);
                     if under_way {
                         notified.await;
                     }

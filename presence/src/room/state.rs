@@ -77,6 +77,8 @@ pub(crate) struct Leaving {
     pub(crate) replies: Vec<Reply<()>>,
     /// As the application last heard of it; `None` if it never heard of its coming.
     pub(crate) said: Option<Arc<Presence>>,
+    /// The room failed and knows nothing of it, so what led there was told with its commit.
+    pub(crate) forgotten: bool,
 }
 
 /// An update whose commit is under way.

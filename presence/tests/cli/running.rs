@@ -63,7 +63,7 @@ fn help_does_not_show_the_url_which_may_hold_a_password() {
     let mut command = presence(&["--help"]);
     command.env("DATABASE_URL", "sqlite://secret.db");
     assert!(!run(command).done().contains("secret"));
-    let refused = run(on("postgres://ann:secret@localhost/presence", &["rooms"])).failed(2);
+    let refused = run(on("oracle://ann:secret@localhost/presence", &["rooms"])).failed(2);
     assert!(!refused.contains("secret"), "{refused}");
 }
 
@@ -88,7 +88,7 @@ fn what_is_not_understood_is_a_usage_error() {
     }
     let negative = run(on("sqlite://presence.db", &["prune-presences", "--age", "-5s"])).failed(2);
     assert!(negative.contains("a time is not negative"), "{negative}");
-    for url in ["presence.db", "sqlite:", "mysql://localhost/presence"] {
+    for url in ["presence.db", "sqlite:", "oracle://localhost/presence"] {
         let _ = run(on(url, &["rooms"])).failed(2);
         let _ = run(on(url, &["migrate"])).failed(2);
     }
@@ -210,4 +210,14 @@ async fn rooms_that_nobody_is_in_are_pruned_under_either_name() {
     assert_eq!(database.run(&["prune-rooms", "--json"]).json(), serde_json::json!({"removed": 2}));
     let nodes = database.store.nodes().await.unwrap();
     assert_eq!(nodes.iter().map(|node| node.node).collect::<Vec<_>>(), [here], "no trace of the tool's own lives");
+}
+
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+#[test]
+fn a_server_that_is_away_is_unavailable_and_its_password_is_not_shown() {
+    for scheme in ["postgres", "mysql"] {
+        // Nobody listens on this port.
+        let away = run(on(&format!("{scheme}://ann:secret@127.0.0.1:1/presence"), &["rooms"])).failed(3);
+        assert!(!away.contains("secret"), "{away}");
+    }
 }

@@ -108,13 +108,13 @@ impl RoomActor {
                 continue;
             }
             match (write, self.state.leaving.get_mut(&id)) {
-                (join!(presence), Some(leaving)) if leaving.said.is_none() => {
+                (join!(presence), Some(leaving)) if leaving.said.is_none() && !leaving.forgotten => {
                     leaving.said = Some(presence.clone());
                     unsaid.joined.push(presence.clone());
                 }
                 (Write::Leave { .. }, Some(leaving)) if leaving.after < batch => {
                     match (leaving.said.take(), among(&done.left, id)) {
-                        (None, Some(left)) => unsaid.joined.push(left),
+                        (None, Some(left)) if !leaving.forgotten => unsaid.joined.push(left),
                         (Some(was), None) => unsaid.left.push(was),
                         _ => {}
                     }

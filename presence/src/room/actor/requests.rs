@@ -110,17 +110,17 @@ impl RoomActor {
             leaving.replies.extend(reply);
             return;
         }
-        let mut said = None;
+        let (mut said, mut forgotten) = (None, self.has_failed);
         if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
-            said = joining.said;
+            (said, forgotten) = (joining.said, false);
         }
         if let Some(local) = self.drop_local(id) {
-            said = (!local.unsaid).then_some(local.presence);
+            (said, forgotten) = ((!local.unsaid).then_some(local.presence), false);
         }
         self.state.sessions.forget(id);
         let replies = reply.into_iter().collect();
-        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies, said })], ctx);
+        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies, said, forgotten })], ctx);
     }
 
     pub(super) fn update(
@@ -237,7 +237,9 @@ impl RoomActor {
                 committed.push(done);
                 let (presence, said) = (&local.presence, (!local.unsaid).then(|| local.presence.clone()));
                 let channel = presence.channel.clone();
-                (presence.id, Leaving { channel, cause: Cause::Removed, after: 0, replies: vec![reply], said })
+                let replies = vec![reply];
+                let leaving = Leaving { channel, cause: Cause::Removed, after: 0, replies, said, forgotten: false };
+                (presence.id, leaving)
             });
             let leaves = leaves.collect();
             self.take_out(leaves, ctx);

@@ -20,7 +20,7 @@ use crate::{
         touch::Touch,
     },
     session::Session,
-    store::{RoomCommit, Taken, Write},
+    store::{RoomCommit, Taken, Write, writer::Full},
 };
 
 use super::{RoomActor, answer_now_if};
@@ -69,7 +69,7 @@ impl RoomActor {
                 let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
                 self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, said });
             }
-            Err(_) => drop(reply.send(Err(Error::StoreUnavailable(None)))),
+            Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
     }
 
@@ -168,7 +168,14 @@ impl RoomActor {
         } else if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
             self.state.sessions.forget(id);
-            let leaving = Leaving { channel, cause: Cause::Lost, after: 0, replies: Vec::new(), said: joining.said };
+            let leaving = Leaving {
+                channel,
+                cause: Cause::Lost,
+                after: 0,
+                replies: Vec::new(),
+                said: joining.said,
+                forgotten: false,
+            };
             self.take_out(vec![(id, leaving)], ctx);
         }
     }
@@ -192,7 +199,7 @@ impl RoomActor {
         let leaves = over.into_iter().map(|lost| {
             let (id, channel) = (lost.presence.id, lost.presence.channel.clone());
             let said = (!lost.unsaid).then_some(lost.presence);
-            (id, Leaving { channel, cause: Cause::Removed, after: 0, replies: Vec::new(), said })
+            (id, Leaving { channel, cause: Cause::Removed, after: 0, replies: Vec::new(), said, forgotten: false })
         });
         let leaves = leaves.collect();
         self.take_out(leaves, ctx);

@@ -210,6 +210,8 @@ async fn more_changes_than_may_wait_are_turned_away_but_leaves_never_are() {
             pass(ms(50)).await;
             let refused = members[1].update(lobby(), r#"{"n":1}"#).await;
             assert!(matches!(refused, Err(Error::Overloaded { limit: 10 })));
+            let refused = node.client("tab").with_token("tab", secs(5)).join(lobby()).await;
+            assert!(matches!(refused, Err(Error::Overloaded { limit: 10 })));
             join_all(members[2..].iter().map(|one| one.leave(lobby()))).await
         }
     );
