@@ -87,7 +87,8 @@ impl PresenceChanged {
     ///
     /// It is counted in the transaction that made the change, so of tabs that come at once one is the first, whatever their
     /// nodes. One that is held is present: neither a hold nor a resume is a coming or a going. Each is told once, or never: not
-    /// if its event is missing, nor if the answer to the commit was lost and a later try found it done.
+    /// if its event is missing, nor if the answer to the commit was lost and a later try found it done, nor if the change was on
+    /// its way to the database when the very first subscriber of the process came.
     #[must_use]
     pub fn user_online(&self) -> &[UserId] {
         &self.online

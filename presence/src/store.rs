@@ -165,7 +165,8 @@ pub struct RoomCommit {
     pub delta: Delta,
     /// The presences that were resumed, by these writes or before them. Others are told nothing of that.
     pub taken: Vec<Taken>,
-    /// The users whose first presence came, or whose last one went, as of this very version.
+    /// The users whose first presence came, or whose last one went, as of this very version. Empty before
+    /// [`tell_turns`](Store::tell_turns).
     pub turns: Turns,
 }
 
@@ -292,6 +293,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
     async fn prepare(&self) -> Result<(), StoreError>;
+
+    /// Somebody wants to know of [`RoomCommit::turns`] from now on. A store to which counting them costs something may leave
+    /// them empty until it is told so; it tells them for good then.
+    fn tell_turns(&self) {}
 
     /// Begins the life `node` under `name`, with a lease of `lease` from now. A former life under that name loses the
     /// name and is fenced. Returns every former life under that name that has presences left to

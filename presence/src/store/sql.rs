@@ -26,7 +26,7 @@ mod statement;
 mod tests;
 mod transaction;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use sea_orm::{ConnectionTrait, TryGetableMany};
@@ -102,6 +102,10 @@ impl Once {
 
 #[async_trait]
 impl Store for Once {
+    fn tell_turns(&self) {
+        self.database.tells_turns.store(true, Ordering::Release);
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.migrate().await.map(drop)
     }

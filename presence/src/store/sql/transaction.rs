@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -60,6 +60,7 @@ pub(super) type Alive = Option<Result<(), StoreError>>;
 pub(super) struct Transaction {
     inner: DatabaseTransaction,
     dialect: Arc<dyn Dialect>,
+    tells_turns: bool,
     pub(super) now: i64,
 }
 
@@ -68,12 +69,13 @@ impl Transaction {
     pub(super) async fn begin(database: &Database, node: NodeId, lock: Lock) -> Result<(Self, Alive), StoreError> {
         let inner = database.write().await?;
         let dialect = database.dialect().clone();
+        let tells_turns = database.tells_turns.load(Ordering::Acquire);
         let life = statement::life(node, lock.into(), database.now()).one(&inner).await.map_err(store_error)?;
         let Some((fenced_at, lost_name, now)) = life else {
             let now = database.time(&inner).await?;
-            return Ok((Self { inner, dialect, now }, None));
+            return Ok((Self { inner, dialect, now, tells_turns }, None));
         };
-        let transaction = Self { inner, dialect, now };
+        let transaction = Self { inner, dialect, now, tells_turns };
         let alive = transaction.judge(node, fenced_at, lost_name).await?;
         Ok((transaction, Some(alive)))
     }
@@ -251,8 +253,11 @@ impl Transaction {
         Ok(())
     }
 
-    /// Who came online in each of these rooms and who went offline, if just this changed.
+    /// Who came online in each of these rooms and who went offline, if just this changed. Nothing if nobody wants to know.
     pub(super) async fn turns(&self, rooms: Vec<In<Shifts>>) -> Result<Vec<Turns>, StoreError> {
+        if !self.tells_turns {
+            return Ok(Vec::new());
+        }
         let users: Vec<_> = rooms
             .iter()
             .flat_map(|(room, shifts)| shifts.at_least().map(|(user, count)| (*room, user, count)))

@@ -153,7 +153,7 @@ type ById = BTreeMap<PresenceId, Arc<Presence>>;
 /// nobody promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Commits(BTreeMap<RoomName, (Version, [ById; 4], Turns)>),
+    Commits(BTreeMap<RoomName, (Version, [ById; 4], [Vec<UserId>; 2])>),
     Nodes(Vec<NodeId>),
     Count(u64),
     Done,
@@ -179,7 +179,7 @@ impl From<&[RoomCommit]> for Answer {
             let delta = &commit.delta;
             let [joined, left, updated] = [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p));
             let taken = commit.taken.iter().map(|taken| (taken.asked, taken.presence.clone())).collect();
-            (commit.room.clone(), (commit.version, [joined, left, updated, taken], commit.turns.clone()))
+            (commit.room.clone(), (commit.version, [joined, left, updated, taken], users(&commit.turns)))
         });
         Self::Commits(commits.collect())
     }
@@ -339,6 +339,11 @@ struct Told {
     members: BTreeMap<PresenceId, (Option<UserId>, Meta)>,
 }
 
+/// Who came online and who went offline. By which of those that left together is another order that nobody promised.
+fn users(turns: &Turns) -> [Vec<UserId>; 2] {
+    [&turns.online, &turns.offline].map(|users| users.values().cloned().collect::<BTreeSet<_>>().into_iter().collect())
+}
+
 impl Told {
     fn users(&self) -> BTreeSet<UserId> {
         self.members.values().filter_map(|(user, _)| user.clone()).collect()
@@ -369,10 +374,7 @@ fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
             let last = told.members.remove(&presence.id);
             assert_eq!(last, Some((presence.user.clone(), presence.meta.clone())), "one leaves as one was last");
         }
-        let (now, users) = (told.users(), |turns: &BTreeMap<_, UserId>| turns.values().cloned().collect::<Vec<_>>());
-        let (mut online, mut offline) = (users(&turns.online), users(&turns.offline));
-        online.sort_unstable();
-        offline.sort_unstable();
+        let (now, [online, offline]) = (told.users(), users(turns));
         assert!(now.difference(&before).eq(&online), "who had none and has one is online: {commit:?}");
         assert!(before.difference(&now).eq(&offline), "who had one and has none is offline: {commit:?}");
     }
@@ -385,6 +387,7 @@ async fn check(requests: Vec<Request>) {
     let sql = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();
     let sql = sql.with_wall_clock(move || time.millis());
     sql.prepare().await.unwrap();
+    sql.tell_turns();
     for node in 0..NODES {
         for store in [&memory as &dyn Store, &sql] {
             let _ = world.ask(store, &Request::Restart { node }).await;

@@ -13,9 +13,15 @@ use crate::{
 };
 
 use super::{
-    super::ManualClock, LEASE, SECOND, anonymous, change, channel, join, leave, let_die, node, of_user, room, update,
-    user, writes,
+    super::ManualClock, LEASE, SECOND, anonymous, change, channel, join, leave, let_die, of_user, room, update, user,
+    writes,
 };
+
+/// A life that has just begun, and wants to know.
+async fn node(store: &dyn Store, name: &str) -> NodeId {
+    store.tell_turns();
+    super::node(store, name).await
+}
 
 /// The users of these presences, each by its own.
 fn by<const N: usize>(presences: [&Presence; N]) -> BTreeMap<PresenceId, UserId> {
