@@ -1,5 +1,5 @@
 /**
- * Who is in a room, right now: the browser's half of `presence`. One file, no dependencies, no build step.
+ * Who is in a room, right now: the browser's half of `presence`. No dependencies, no build step.
  *
  *     import { joinRoom } from '/presence.js';
  *
@@ -28,11 +28,18 @@
  *   `browser`); tests use it.
  */
 
-const HEARTBEAT = '"heartbeat"';
-const COMMANDS = new Set(['update', 'leave', 'join']);
+import { address } from './presence/address.js';
+import { browser } from './presence/browser.js';
+import { PresenceError } from './presence/error.js';
+import { HEARTBEAT, bytes, isDiff, isMessage, isObject, isReserved, isState, parse } from './presence/frames.js';
+import { every } from './presence/heart.js';
+import { Roster } from './presence/roster.js';
+import { Token } from './presence/token.js';
+
+export { PresenceError };
+
 const MAX_TEXT = 64 * 1024;
 const MAX_META = 4096;
-const MAX_NAME = 255;
 /** Close codes after which coming back by itself would be wrong: done, refused by a limit. */
 const FINAL = new Set([1000, 1008]);
 const RESTARTING = 1012;
@@ -45,20 +52,6 @@ const PATIENCE = 15000;
 /** A connection that lived this long counts as a success, so that one which dies at once is not retried hotly. */
 const SETTLED = 10000;
 const MAX_TIMER = 2 ** 31 - 1;
-
-/**
- * Why a call was refused, or what the server complained of.
- *
- * Codes of this file: `bad_name`, `bad_meta`, `too_large`, `reserved_text`, `not_live`, `malformed`. Codes of the
- * server: `bad_command`, `not_joined`, `unavailable`.
- */
-export class PresenceError extends Error {
-  constructor(code, message) {
-    super(message);
-    this.name = 'PresenceError';
-    this.code = code;
-  }
-}
 
 /**
  * Joins a room and stays in it until `leave` or `close`, through any number of connections.
@@ -409,230 +402,4 @@ class Room {
       try { listener(...details); } catch (error) { this.#env.report(error); }
     }
   }
-}
-
-/**
- * The secret by which this tab has its presence again. The browser remembers it as long as the tab, through reloads;
- * who comes from a copy of the tab has the same one, until the server says so by 4409.
- */
-class Token {
-  /** Those in use by room objects of this page, by what the tab remembers. */
-  static #held = new WeakMap();
-  #key;
-  #env;
-  #text = null;
-  #holds = false;
-
-  constructor(url, env) {
-    this.#key = `presence.session ${url}`;
-    this.#env = env;
-  }
-
-  /** Takes the tab's token, or a fresh one if another room object of this page uses it just now. */
-  hold() {
-    if (this.#text !== null) return;
-    this.#holds = !this.#inUse.has(this.#key);
-    if (this.#holds) this.#inUse.add(this.#key);
-    const known = this.#holds ? this.#recall() : null;
-    if (known !== null) this.#text = known;
-    else this.renew();
-  }
-
-  letGo() {
-    if (this.#holds) this.#inUse.delete(this.#key);
-    this.#holds = false;
-    this.#text = null;
-  }
-
-  renew() {
-    this.#text = Array.from(this.#env.bytes(16), (byte) => byte.toString(16).padStart(2, '0')).join('');
-    if (!this.#holds) return;
-    try { this.#env.storage?.setItem(this.#key, this.#text); } catch { /* full or forbidden: lost with the page */ }
-  }
-
-  addTo(url) {
-    // Not by `searchParams`, which would spell the rest of the query anew.
-    return `${url.href}${url.search ? '&' : '?'}session=${this.#text}`;
-  }
-
-  get #inUse() {
-    const memory = this.#env.storage ?? Token;
-    if (!Token.#held.has(memory)) Token.#held.set(memory, new Set());
-    return Token.#held.get(memory);
-  }
-
-  #recall() {
-    try {
-      const text = this.#env.storage?.getItem(this.#key) ?? null;
-      return text !== null && /^[\w-]{16,128}$/.test(text) ? text : null;
-    } catch { return null; }
-  }
-}
-
-/** The room's members as the server told them. No sockets, no clock, no events: frames in, changes out. */
-class Roster {
-  members = new Map();
-  anonymous = 0;
-  me = null;
-  #epoch = null;
-  #version = null;
-
-  /** The whole truth; the change is the net difference to what was known, without joins if nothing was. */
-  replace(state) {
-    const first = this.#epoch === null;
-    const before = new Map();
-    for (const user of this.members.keys()) this.#touch(user, before).clear();
-    for (const { user, presences } of state.members) {
-      for (const { id, meta } of presences) this.#touch(user, before).set(id, meta);
-    }
-    this.me = state.me;
-    const change = this.#settle(before, state);
-    return first ? { ...change, joined: [] } : change;
-  }
-
-  /** What changed; null if the diff does not start where we are, or contradicts itself: the caller needs a state. */
-  apply(diff) {
-    if (diff.epoch !== this.#epoch || diff.from !== this.#version) return null;
-    const gone = new Set(diff.leaves.map(({ id }) => id));
-    if (diff.joins.some(({ id }) => gone.has(id))) return null;
-    const before = new Map();
-    for (const { user, id, meta } of [...diff.joins, ...diff.updates]) this.#touch(user, before).set(id, meta);
-    for (const { user, id } of diff.leaves) this.#touch(user, before).delete(id);
-    return this.#settle(before, diff);
-  }
-
-  /** A user's presences, to be changed; the member that others may hold is put aside in `before`, untouched. */
-  #touch(user, before) {
-    if (!before.has(user)) {
-      const old = this.members.get(user);
-      before.set(user, old);
-      this.members.set(user, Object.freeze({ user, presences: new Map(old?.presences) }));
-    }
-    return this.members.get(user).presences;
-  }
-
-  /** Compares each touched user with before, so that one frame tells at most one thing of a user. */
-  #settle(before, { epoch, version, anonymous }) {
-    const change = { joined: [], updated: [], left: [], counted: anonymous !== this.anonymous };
-    for (const [user, old] of before) {
-      const now = this.members.get(user);
-      if (now.presences.size === 0) {
-        this.members.delete(user);
-        if (old) change.left.push(old);
-      } else if (!old) change.joined.push(now);
-      else if (same(old.presences, now.presences)) this.members.set(user, old);
-      else change.updated.push([now, old]);
-    }
-    change.counted ||= change.joined.length !== change.left.length;
-    this.anonymous = anonymous;
-    this.#epoch = epoch;
-    this.#version = version;
-    return change;
-  }
-}
-
-/**
- * Calls `beat` every `interval` milliseconds until the returned function is called.
- *
- * From a Worker, because browsers slow the timers of a hidden page to one a minute, which would make it stale; from
- * the page's own timer where a Worker is missing or blocked by policy (which some browsers tell by an event only).
- */
-function every(interval, beat, env) {
-  let stop;
-  const onPage = () => {
-    const timer = env.setInterval(beat, interval);
-    stop = () => env.clearInterval(timer);
-  };
-  try {
-    const source = new Blob([`setInterval(() => postMessage(0), ${interval})`], { type: 'text/javascript' });
-    const url = URL.createObjectURL(source);
-    const worker = new env.Worker(url);
-    stop = () => {
-      worker.onmessage = worker.onerror = null;
-      worker.terminate();
-      URL.revokeObjectURL(url);
-    };
-    worker.onmessage = () => beat();
-    worker.onerror = () => { stop(); onPage(); };
-  } catch {
-    onPage();
-  }
-  return () => stop();
-}
-
-/** What the client takes from its surroundings. Wrapped, since a browser's timers refuse any other `this`. */
-const browser = () => ({
-  WebSocket: globalThis.WebSocket,
-  Worker: globalThis.Worker,
-  setTimeout: (call, delay) => setTimeout(call, delay),
-  clearTimeout: (timer) => clearTimeout(timer),
-  setInterval: (call, delay) => setInterval(call, delay),
-  clearInterval: (timer) => clearInterval(timer),
-  now: () => performance.now(),
-  random: () => Math.random(),
-  bytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
-  storage: storage(),
-  report: (error) => (globalThis.reportError ?? console.error)(error),
-  location: globalThis.location?.href,
-  window: globalThis.window,
-  document: globalThis.document,
-});
-
-/** What this tab remembers; null where the page may not look at it. */
-function storage() {
-  try { return globalThis.sessionStorage ?? null; } catch { return null; }
-}
-
-function address(target, page) {
-  const url = new URL(typeof target === 'string' ? target : path(target), page);
-  url.protocol = url.protocol.replace(/^http/, 'ws');
-  url.hash = '';
-  return url;
-}
-
-function path({ path = '/ws', room, user }) {
-  checkName('room', room);
-  if (room === '.' || room === '..') throw new PresenceError('bad_name', 'a URL cannot carry the rooms "." and ".."');
-  if (user !== undefined && user !== null) checkName('user', user);
-  return `${path}/${encodeURIComponent(room)}${user == null ? '' : `?user=${encodeURIComponent(user)}`}`;
-}
-
-function checkName(kind, name) {
-  const good = typeof name === 'string' && name !== '' && bytes(name) <= MAX_NAME
-    && !/[\u0000-\u001f\u007f-\u009f]/.test(name) && !/[\ud800-\udfff]/u.test(name);
-  if (!good) throw new PresenceError('bad_name', `a ${kind} has 1 to ${MAX_NAME} bytes and no control characters`);
-}
-
-/** A repeated `type` counts as its last, for JSON.parse and for the server alike. */
-function isReserved(text) {
-  if (text === HEARTBEAT) return true;
-  const value = parse(text);
-  return isObject(value) && COMMANDS.has(value.type);
-}
-
-function parse(text) {
-  try { return JSON.parse(text); } catch { return undefined; }
-}
-
-const bytes = (text) => new TextEncoder().encode(text).length;
-const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
-const isList = (value, isItem) => Array.isArray(value) && value.every((item) => isObject(item) && isItem(item));
-const isPresence = ({ id, meta }) => typeof id === 'string' && isObject(meta);
-const isEntry = (entry) => typeof entry.user === 'string' && isPresence(entry);
-const isPosition = ({ version, anonymous }) => Number.isInteger(version) && Number.isInteger(anonymous);
-const isMessage = ({ from, text }) => (from === null || typeof from === 'string') && typeof text === 'string';
-const isState = (frame) => isPosition(frame) && frame.epoch != null && typeof frame.me === 'string'
-  && isList(frame.members, ({ user, presences }) => typeof user === 'string' && isList(presences, isPresence));
-const isDiff = (frame) => isPosition(frame) && Number.isInteger(frame.from)
-  && isList(frame.joins, isEntry) && isList(frame.updates, isEntry)
-  && isList(frame.leaves, ({ user, id }) => typeof user === 'string' && typeof id === 'string');
-
-/** Deep equality of metas, and of Maps of them; the order of keys is no difference. */
-function same(a, b) {
-  if (a === b) return true;
-  if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null) return false;
-  if (Array.isArray(a) !== Array.isArray(b)) return false;
-  const entries = (value) => new Map(value instanceof Map ? value : Object.entries(value));
-  const [left, right] = [entries(a), entries(b)];
-  return left.size === right.size && [...left].every(([key, value]) => right.has(key) && same(value, right.get(key)));
 }

@@ -1,7 +1,13 @@
 // Runs the client's tests where it finds itself: `node run-tests.mjs [words of a name]`, or in test.html. There
 // #result then holds {"passed":N,"failed":[{"name","error"}],"skipped":[…]}, the title "passed N" or "failed N".
 
-import { tests } from './presence.test.js';
+import * as calls from './tests/calls.js';
+import * as connection from './tests/connection.js';
+import * as heart from './tests/heart.js';
+import * as roster from './tests/roster.js';
+import * as token from './tests/token.js';
+
+const tests = Object.assign({}, ...[calls, connection, heart, roster, token].map((module) => module.tests));
 
 async function run(filter) {
   const result = { passed: 0, failed: [], skipped: [] };

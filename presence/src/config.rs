@@ -6,6 +6,10 @@ use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use tracing::warn;
+
+/// How the names begin of variables that are settings.
+const PREFIX: &str = "PRESENCE_";
 
 /// A setting that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -175,7 +179,6 @@ macro_rules! config {
         pub struct Config { $($field: $type,)* }
 
         /// The names of all settings.
-        #[cfg(test)]
         const SETTINGS: &[&str] = &[$(stringify!($field)),*];
 
         impl Config {
@@ -213,12 +216,26 @@ macro_rules! config {
             /// [`ConfigError`] names the first setting that cannot be read, its value and the rule.
             pub fn overlay(mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
                 $({
-                    let name = format!("PRESENCE_{}", stringify!($field).to_ascii_uppercase());
+                    let name = format!("{PREFIX}{}", stringify!($field).to_ascii_uppercase());
                     if let Some(text) = lookup(&name) {
                         self.$field = Some(read(stringify!($field), &text)?);
                     }
                 })*
                 Ok(self)
+            }
+
+            /// Takes what the environment says. A variable that begins with `PRESENCE_` and names no setting is a line in the log,
+            /// and no error: it may be another's.
+            ///
+            /// # Errors
+            /// As [`overlay`](Self::overlay).
+            pub fn overlay_env(self) -> Result<Self, ConfigError> {
+                // One that is no text is looked at too, and refused by its name.
+                let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+                for variable in unknown(names) {
+                    warn!(variable, "no setting has this name; it is passed over");
+                }
+                self.overlay(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
             }
 
             /// Fills in the defaults and checks the settings against one another.
@@ -234,6 +251,12 @@ macro_rules! config {
             }
         }
     };
+}
+
+/// Those of these variables that look like settings, and are none.
+fn unknown(names: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    let is_setting = |name: &str| SETTINGS.iter().any(|setting| setting.to_ascii_uppercase() == name);
+    names.filter(move |name| name.strip_prefix(PREFIX).is_some_and(|rest| !is_setting(rest)))
 }
 
 impl TryFrom<ConfigBuilder> for Config {
@@ -326,14 +349,12 @@ impl Config {
     }
 
     /// The defaults, and what the environment says otherwise: `PRESENCE_MAX_AGE=30s`, `PRESENCE_NOTIFY=list`, and so on for
-    /// every setting.
+    /// every setting. As [`ConfigBuilder::overlay_env`].
     ///
     /// # Errors
     /// [`ConfigError`] names the first setting that cannot be read or does not hold, its value and the rule.
     pub fn from_env() -> Result<Self, ConfigError> {
-        // One that is no text is looked at too, and refused by its name.
-        let lookup = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::builder().overlay(lookup)?.build()
+        Self::builder().overlay_env()?.build()
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

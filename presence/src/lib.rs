@@ -65,6 +65,7 @@
 mod book;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod client;
 pub mod clock;
 pub mod config;
 mod consumer;
@@ -78,6 +79,7 @@ pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use client::CLIENT_JS;
 pub use config::{Config, ConfigError};
 pub use consumer::{
     CloseCode, Closer, Consumer, Countdown, Frame, Json, JsonConsumer, Scope, Socket, Upgrade, on_connect,
@@ -97,10 +99,6 @@ pub use signal::{PresenceChange, PresenceChanged};
 /// The text by which a client says that it is still there: a JSON string, quotes included. `#[touch_presence]` swallows it.
 /// As in django-channels-presence.
 pub const HEARTBEAT: &str = "\"heartbeat\"";
-
-/// The JavaScript client, the text of an ES module to serve from your own host as `text/javascript`. Its first comment says
-/// how to use it.
-pub const CLIENT_JS: &str = include_str!("../client/presence.js");
 
 /// What the macros expand to; no promises.
 #[doc(hidden)]

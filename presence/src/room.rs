@@ -420,6 +420,9 @@ impl Rooms {
     /// own clock, those that nobody answers for by the database's; an age of zero: all of them. Returns how many. As
     /// `prune_presences` of django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
     ///
+    /// Those that nobody answers for are left alone as long as this node has not renewed its lease for one full lease without
+    /// a break: after an outage of the database all others seem dead at first.
+    ///
     /// # Errors
     /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer; what was pruned by
     /// then stays pruned.

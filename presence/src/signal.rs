@@ -1,16 +1,23 @@
 //! `presence_changed`: what an application hears of every change of every room.
 //!
 //! It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between, or
-//! the answer to the commit is lost. Events about one presence come in order, those of one room in the order of its versions,
-//! save that a [`Bulk`](PresenceChange::Bulk) of presences that no live node answers for may overtake others.
+//! the answer to the commit is lost. Events about one presence, or one channel, come in order, and those of one room in the
+//! order of its versions. A [`Bulk`](PresenceChange::Bulk) comes when the last of those who leave together has left, in as many
+//! transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
+//! also overtake others.
+//!
+//! With the events comes which users came online in the room and which went offline. A `Bulk` that holds presences of a user
+//! is told, as far as it has come, before an event that says either of that user: so whoever keeps a set of the users who are
+//! online, event by event, has those of the presences that were told.
 //!
 //! Every subscriber has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and
 //! the next one it gets says how many. Nobody else is delayed.
 
 mod queue;
+mod together;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,10 +26,13 @@ use actix::{Message, Recipient};
 
 use crate::{
     model::{Delta, Presence, Turns},
-    name::{PresenceId, RoomName, UserId},
+    name::{RoomName, UserId},
 };
 
 use queue::Queue;
+use together::{Gathered, Left};
+
+pub(crate) use together::Together;
 
 /// How many events wait for one subscriber before it loses the oldest.
 pub const QUEUE: usize = 1024;
@@ -59,7 +69,9 @@ pub enum PresenceChange {
     /// A presence has another user or meta now; here as it is now.
     Updated(Arc<Presence>),
     /// These presences were removed together: they were stale, their grace was over, their node was gone, or their user or
-    /// room was removed. One event for all that one transaction removed from the room.
+    /// room was removed. One event for all that one prune, sweep, shutdown or removal takes out of the room; more than one only
+    /// if one of them came back meanwhile, or its user came online or went offline by other presences, if it takes longer than
+    /// `store_timeout`, or if those that no live node answers for are in more than 512 rooms.
     Bulk(Vec<Arc<Presence>>),
 }
 
@@ -111,6 +123,36 @@ struct Subscribers {
     all: Vec<Arc<Queue>>,
     /// Those of one room, as long as there are any.
     rooms: HashMap<RoomName, Vec<Arc<Queue>>>,
+    gathered: Gathered,
+}
+
+impl Subscribers {
+    fn of(&self, room: &RoomName) -> impl Iterator<Item = &Arc<Queue>> {
+        self.rooms.get(room).into_iter().flatten().chain(&self.all)
+    }
+
+    fn tell<'a>(
+        &self,
+        room: &RoomName,
+        change: PresenceChange,
+        online: Option<&'a UserId>,
+        offline: impl IntoIterator<Item = &'a UserId>,
+    ) {
+        let (online, offline) = (online.cloned().into_iter().collect(), offline.into_iter().cloned().collect());
+        let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0, online, offline });
+        self.of(room).for_each(|queue| queue.push(event.clone()));
+    }
+
+    fn tell_bulk(&self, room: &RoomName, Left { presences, offline, .. }: Left) {
+        self.tell(room, PresenceChange::Bulk(presences), None, &offline);
+    }
+
+    /// Tells what is gathered, as far as it must be heard before something else.
+    fn tell_first(&mut self, room: &RoomName, first: impl Fn(u64, &Left) -> bool) {
+        for left in self.gathered.take_if(room, first) {
+            self.tell_bulk(room, left);
+        }
+    }
 }
 
 fn lock(subscribers: &Mutex<Subscribers>) -> MutexGuard<'_, Subscribers> {
@@ -134,53 +176,64 @@ impl Signals {
         lock(&self.0).rooms.len()
     }
 
-    /// Tells what a commit changed, and who came online or went offline by it. Those for whom `together` holds left together;
-    /// each other change is an event of its own.
-    pub(crate) fn announce(
+    /// Makes those one event who leave this room together, in whichever transactions.
+    pub(crate) fn together(&self, room: &RoomName) -> Together {
+        Together::new(&self.0, room)
+    }
+
+    /// Tells what a commit changed, and who came online or went offline by it. Those for whom there is a `together` are
+    /// gathered there; each other change is an event of its own.
+    pub(crate) fn announce<'a>(
         &self,
         room: &RoomName,
         delta: &Delta,
         Turns { online, offline }: &Turns,
-        together: impl Fn(&Presence) -> bool,
+        together: impl Fn(&Presence) -> Option<&'a Together>,
     ) {
         // Under the lock, so that all hear the events of a room in one order.
-        let subscribers = lock(&self.0);
-        let here = subscribers.rooms.get(room).map(Vec::as_slice).unwrap_or_default();
-        if here.is_empty() && subscribers.all.is_empty() {
+        let mut subscribers = lock(&self.0);
+        let somebody_hears = subscribers.of(room).next().is_some();
+        let mut alone = Vec::new();
+        for presence in delta.left.iter().filter(|_| somebody_hears) {
+            let Some(number) = together(presence).map(Together::number) else {
+                alone.push(presence);
+                continue;
+            };
+            let offline = offline.get(&presence.id);
+            if let Some(user) = offline {
+                subscribers.tell_first(room, |group, left| group != number && left.is_of(user));
+            }
+            subscribers.gathered.add(room, number, presence, offline);
+        }
+        // Also if nobody hears it: who subscribes later must not be told that those left who are there.
+        let back = || delta.updated.iter().chain(&delta.joined);
+        let gone = alone.iter().copied().chain(&delta.updated).filter_map(|presence| offline.get(&presence.id));
+        let turning: HashSet<&UserId> = online.values().chain(gone).collect();
+        subscribers.tell_first(room, |_, left| {
+            back().any(|presence| left.holds(presence)) || turning.iter().any(|user| left.is_of(user))
+        });
+        if !somebody_hears {
             return;
         }
-        let tell = |change, online, offline| {
-            let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0, online, offline });
-            here.iter().chain(&subscribers.all).for_each(|queue| queue.push(event.clone()));
-        };
-        let (bulk, left): (Vec<_>, Vec<_>) = delta.left.iter().cloned().partition(|presence| together(presence));
         // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
-        let of = |turns: &BTreeMap<PresenceId, UserId>, presence: &Presence| turns.get(&presence.id).cloned();
-        // What leaves together is told after what leaves alone, and so is who has gone by both.
-        let in_bulk: HashSet<&UserId> = bulk.iter().filter_map(|presence| presence.user.as_ref()).collect();
-        let gone = delta.left.iter().filter_map(|presence| of(offline, presence));
-        let gone_in_bulk: Vec<_> = gone.filter(|user| in_bulk.contains(user)).collect();
-        for presence in left {
-            let gone = of(offline, &presence).filter(|user| !in_bulk.contains(user));
-            tell(PresenceChange::Removed(presence), Vec::new(), Vec::from_iter(gone));
-        }
-        if !bulk.is_empty() {
-            tell(PresenceChange::Bulk(bulk.clone()), Vec::new(), gone_in_bulk);
+        for presence in alone {
+            subscribers.tell(room, PresenceChange::Removed(presence.clone()), None, offline.get(&presence.id));
         }
         for presence in &delta.updated {
-            let (come, gone) = (of(online, presence), of(offline, presence));
-            tell(PresenceChange::Updated(presence.clone()), Vec::from_iter(come), Vec::from_iter(gone));
+            let (come, gone) = (online.get(&presence.id), offline.get(&presence.id));
+            subscribers.tell(room, PresenceChange::Updated(presence.clone()), come, gone);
         }
         for presence in &delta.joined {
-            tell(PresenceChange::Added(presence.clone()), Vec::from_iter(of(online, presence)), Vec::new());
+            subscribers.tell(room, PresenceChange::Added(presence.clone()), online.get(&presence.id), None);
         }
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        let subscribers = lock(&self.0);
-        subscribers.all.iter().chain(subscribers.rooms.values().flatten()).for_each(|queue| queue.end());
+        // Whoever is told something later is told nothing.
+        let Subscribers { all, rooms, .. } = std::mem::take(&mut *lock(&self.0));
+        all.iter().chain(rooms.values().flatten()).for_each(|queue| queue.end());
     }
 }
 

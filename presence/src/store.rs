@@ -42,6 +42,11 @@ pub use sql::{MissingFeature, SqlStore, Synchronous};
 /// sleep than this takes its name back from the later one, instead of being told to stop.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A time that a database stored.
+fn time(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
 /// A time as a database stores it.
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
@@ -307,11 +312,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Fenced`] if this very life is over.
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError>;
 
-    /// Extends the lease to `lease` from now, also if it ran out but nobody fenced it.
+    /// Extends the lease to `lease` from now, also if it ran out but nobody fenced it. Returns what is now, as the time since
+    /// 1970: by that a node notices when the clock of the database jumps.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life is over.
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError>;
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError>;
 
     /// Changes rooms, all in one transaction. A room that is not there is made first. Returns the commits of the rooms
     /// in the order given.

@@ -129,6 +129,13 @@ async fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_no_setting_is_told_in_the_log_and_passed_over() {
+    let server = Server::start_with(&[], &[("PRESENCE_GRACES", "1s"), ("PRESENCE_LEASE", "3s")]).await;
+    let log = server.log();
+    assert!(log.contains("WARN") && log.contains("PRESENCE_GRACES") && !log.contains("PRESENCE_LEASE"), "{log}");
+}
+
+#[tokio::test]
 async fn the_database_is_a_file_where_one_was_asked_for() {
     let folder = folder();
     let file = folder.path().join("elsewhere.db");

@@ -77,8 +77,7 @@ impl Args {
             Mode::Diff => Notify::Diff,
         };
         // What has no flag can be set by the environment: `PRESENCE_PING_INTERVAL=5s` and so on.
-        let environment = |name: &str| std::env::var(name).ok();
-        let mut config = Config::builder().overlay(environment)?.max_age(self.max_age).notify(notify);
+        let mut config = Config::builder().overlay_env()?.max_age(self.max_age).notify(notify);
         if let Some(grace) = self.grace {
             config = config.grace(grace);
         }

@@ -28,7 +28,7 @@ pub(crate) fn routes(app: &mut web::ServiceConfig) {
         .add((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .add((header::CACHE_CONTROL, "no-cache"));
-    let page = |path: &'static str, content_type: &'static str, body: &'static str| {
+    let page = |path: &str, content_type: &'static str, body: &'static str| {
         readable(path, move || async move { asset(content_type, body) }).wrap(headers.clone())
     };
     app.service(web::resource("/ws/{room}").get(socket))
@@ -38,9 +38,12 @@ pub(crate) fn routes(app: &mut web::ServiceConfig) {
         .service(readable("/config.json", config).wrap(headers.clone()))
         .service(page("/", "text/html; charset=utf-8", include_str!("../static/index.html")))
         .service(page("/app.js", "text/javascript", include_str!("../static/app.js")))
+        .service(page("/tools.js", "text/javascript", include_str!("../static/tools.js")))
         .service(page("/style.css", "text/css", include_str!("../static/style.css")))
-        .service(page("/presence.js", "text/javascript", CLIENT_JS))
         .service(page("/favicon.svg", "image/svg+xml", include_str!("../static/favicon.svg")));
+    for &(path, text) in CLIENT_JS {
+        app.service(page(&format!("/{path}"), "text/javascript", text));
+    }
 }
 
 /// What can be read by GET, and looked at by HEAD; other methods are answered 405.

@@ -2,8 +2,8 @@
 // `textContent` or `dataset`, so a name or a message is never markup.
 
 import { joinRoom } from '/presence.js';
+import { $, avatar, element, first, flag, list, time } from '/tools.js';
 
-const $ = (id) => document.getElementById(id);
 const MARKS = { available: 'Available', away: 'Away', busy: 'Busy' };
 const TYPING_PAUSE = 3000; // without a key for this long, one is not typing any more
 const DRAW_INTERVAL = 100;
@@ -466,56 +466,6 @@ $('share').addEventListener('click', async () => {
     prompt('A link to this room', link);
   }
 });
-
-// Small tools.
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-function avatar(name) {
-  const made = element('span', { className: 'avatar', textContent: name === null ? '?' : [...name][0].toUpperCase() });
-  made.setAttribute('aria-hidden', 'true');
-  let hash = 7;
-  for (const letter of name ?? '') hash = (hash * 31 + letter.codePointAt(0)) % 360;
-  if (name !== null) made.style.setProperty('--hue', hash);
-  made.classList.toggle('nobody', name === null);
-  return made;
-}
-
-function time() {
-  const now = new Date();
-  const text = now.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
-  return element('time', { dateTime: now.toISOString(), title: now.toLocaleString(), textContent: text });
-}
-
-/**
- * Nodes that read "ann, bob, cyd and 7 others", of which `names` are the first ones; each name apart, so that one
- * written right to left turns no other words.
- */
-function list(names, total = names.length) {
-  const shown = total > 4 ? names.slice(0, 3) : names;
-  const items = shown.map((name) => element('bdi', { textContent: name }));
-  if (total > shown.length) items.push(`${(total - shown.length).toLocaleString()} others`);
-  const before = (place) => (place === 0 ? '' : place === items.length - 1 ? ' and ' : ', ');
-  return items.flatMap((item, place) => [before(place), item]);
-}
-
-function first(values, count) {
-  const found = [];
-  for (const value of values) {
-    if (found.length === count) break;
-    found.push(value);
-  }
-  return found;
-}
-
-function flag(target, name, on) {
-  if (on) target.dataset[name] = '';
-  else delete target.dataset[name];
-}
 
 function hint(text) { $('hint').textContent = text; }
 

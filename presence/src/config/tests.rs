@@ -68,6 +68,13 @@ fn a_file_is_checked_as_a_whole_and_a_misspelt_setting_is_refused() {
 }
 
 #[test]
+fn a_variable_that_looks_like_a_setting_and_is_none_is_found() {
+    let names = ["PRESENCE_MAX_AGE", "PRESENCE_MAXAGE", "PRESENCE_max_age", "PRESENCE_", "presence_grace", "HOME"];
+    let unknown: Vec<_> = unknown(names.map(str::to_owned).into_iter()).collect();
+    assert_eq!(unknown, ["PRESENCE_MAXAGE", "PRESENCE_max_age", "PRESENCE_"]);
+}
+
+#[test]
 fn a_time_of_nothing_needs_no_unit() {
     assert_eq!(from_pairs(&[("PRESENCE_GRACE", "0")]).unwrap().grace(), Duration::ZERO);
 }

@@ -8,17 +8,37 @@ use crate::clock::Tick;
 ///
 /// The database holds the lease that other nodes believe; this one decides only whether *we* may judge others. A node
 /// that was cut off sees everybody's lease run out at once when it returns: it must first prove, by renewing its own for
-/// one full lease without a break, that renewing works at all.
+/// one full lease without a break, that renewing works at all. If the clock of the database jumps forward, the others'
+/// leases run out at once as well, and the wait begins anew: within it whoever lives renews its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
     length: Duration,
     /// Since when every renewal worked, and when the last one did.
     unbroken: Option<(Tick, Tick)>,
+    /// When the request was sent in whose answer the database told the time, and that time.
+    clock: Option<(Tick, Duration)>,
 }
 
 impl Lease {
     pub(crate) const fn new(length: Duration) -> Self {
-        Self { length, unbroken: None }
+        Self { length, unbroken: None, clock: None }
+    }
+
+    /// The database says that it is `time`: the request was sent at `asked`, the answer came at `answered`. Returns whether its
+    /// clock jumped forward since it was last asked, by more than may be put down to the way there and back.
+    ///
+    /// By less than a quarter of a lease nobody's runs out who renews it three times within.
+    pub(crate) fn told_time(&mut self, asked: Tick, answered: Tick, time: Duration) -> bool {
+        let Some((before, was)) = self.clock.filter(|(before, _)| *before <= asked) else {
+            self.clock.get_or_insert((asked, time));
+            return false;
+        };
+        self.clock = Some((asked, time));
+        let jumped = time.saturating_sub(was) > answered.since(before) + self.length / 4;
+        if jumped {
+            self.unbroken = None;
+        }
+        jumped
     }
 
     /// The database has renewed the lease; the request was sent at `asked`.
@@ -84,6 +104,38 @@ mod tests {
         // The lease fell back to the older request, and with it the right to judge.
         let mut lease = renewed_every_3s(0, 5);
         lease.renewed(Tick(3_000));
+        assert!(lease.may_judge(Tick(20_000)));
+    }
+
+    #[test]
+    fn a_clock_of_the_database_that_jumps_forward_starts_the_wait_anew() {
+        let mut lease = Lease::new(LEASE);
+        let hour = Duration::from_secs(3600);
+        let mut renew = |at, time: Duration| {
+            let jumped = lease.told_time(Tick(at), Tick(at + 20), time + Duration::from_millis(at));
+            lease.renewed(Tick(at));
+            (jumped, lease.may_judge(Tick(at)))
+        };
+        for (at, may) in [(0, false), (3000, false), (6000, false), (9000, false), (12_000, true)] {
+            assert_eq!(renew(at, hour), (false, may));
+        }
+        assert_eq!(renew(15_000, hour * 2), (true, false));
+        assert_eq!(renew(18_000, hour * 2), (false, false));
+        assert_eq!(renew(25_000, hour * 2), (false, true));
+        // Back, and by no more than harms nobody.
+        assert_eq!(renew(28_000, hour), (false, true));
+        assert_eq!(renew(31_000, hour + Duration::from_secs(2)), (false, true));
+        assert_eq!(renew(34_000, hour + Duration::from_secs(5)), (true, false));
+    }
+
+    #[test]
+    fn an_answer_that_was_long_under_way_is_no_jump_of_the_clock() {
+        let mut lease = renewed_every_3s(0, 5);
+        assert!(!lease.told_time(Tick(12_000), Tick(12_000), LEASE));
+        assert!(!lease.told_time(Tick(15_000), Tick(19_000), LEASE + Duration::from_secs(7)));
+        // The answer to an earlier request, which comes late, says nothing.
+        assert!(!lease.told_time(Tick(14_000), Tick(19_100), LEASE * 9));
+        assert!(!lease.told_time(Tick(20_000), Tick(20_000), LEASE + Duration::from_secs(8)));
         assert!(lease.may_judge(Tick(20_000)));
     }
 

@@ -172,12 +172,25 @@ impl Sessions {
         self.over.first().map(|(until, _)| *until)
     }
 
+    /// Those of the lost who are `concerned`. They can no longer be resumed.
+    pub(crate) fn take_lost(&mut self, concerned: impl Fn(&Presence) -> bool) -> Vec<Lost> {
+        let ids: Vec<_> =
+            self.lost.values().filter(|lost| concerned(&lost.presence)).map(|lost| lost.presence.id).collect();
+        ids.into_iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    /// One of the lost, who can no longer be resumed.
+    fn take(&mut self, id: PresenceId) -> Option<Lost> {
+        let lost = self.find(id);
+        self.forget(id);
+        lost
+    }
+
     /// Those whose grace is over at `now`. They can no longer be resumed.
     pub(crate) fn take_overdue(&mut self, now: Tick) -> Vec<Lost> {
         let mut over = Vec::new();
         while let Some((_, id)) = self.over.first().copied().filter(|(until, _)| *until <= now) {
-            over.extend(self.find(id));
-            self.forget(id);
+            over.extend(self.take(id));
         }
         over
     }

@@ -84,7 +84,7 @@ impl Rooms {
             let node = self.node();
             self.set_node(None);
             if let Some(node) = node {
-                self.changed_elsewhere(self.bounded(self.0.store.retire(node)).await?);
+                pruning::Bulk::new(self).add(self.bounded(self.0.store.retire(node)).await?);
             }
             Ok::<_, Error>(())
         };

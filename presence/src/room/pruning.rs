@@ -28,8 +28,10 @@ use crate::{
 use super::{Rooms, message::ToRoom};
 
 mod asking;
+mod bulk;
 
 pub(crate) use asking::Remove;
+pub(crate) use bulk::Bulk;
 
 /// How many presences are removed in one transaction, so that joins never wait for more than that.
 const BATCH: u64 = 1000;
@@ -68,6 +70,8 @@ struct Work {
     former: Rc<RefCell<BTreeSet<NodeId>>>,
     /// What was done for others, who have not heard of it yet.
     done: Rc<RefCell<HashMap<RequestId, u64>>>,
+    /// What this node asked of others and does not any more, but the database may still have.
+    over: Rc<RefCell<BTreeSet<RequestId>>>,
 }
 
 impl PruningSupervisor {
@@ -78,7 +82,9 @@ impl PruningSupervisor {
             let rooms = rooms.clone();
             Self::start_in_arbiter(&rooms.0.threads.store().clone(), move |_: &mut Context<Self>| {
                 let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
-                Self { work: Work { rooms, name, lease, former: Rc::default(), done: Rc::default() } }
+                Self {
+                    work: Work { rooms, name, lease, former: Rc::default(), done: Rc::default(), over: Rc::default() },
+                }
             })
         });
         supervisor.clone()
@@ -116,7 +122,12 @@ impl Actor for PruningSupervisor {
                 debug!(error = %report(&error), "not known what other nodes ask of this one, or not answered");
             }
         });
-        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_on_schedule().await) });
+        self.every(ctx, config.sweep_interval(), |work| async move {
+            if let Err(error) = work.withdraw().await {
+                debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
+            }
+        });
+        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
         self.every(ctx, config.prune_rooms_interval(), |work| async move {
             log("pruned empty rooms", work.prune_rooms().await);
         });
@@ -208,8 +219,12 @@ impl Work {
         let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
         let answer = tokio::time::timeout(lease / 3, self.store().renew(node, lease)).await;
         match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
-            Ok(()) => {
-                self.lease.borrow_mut().renewed(asked);
+            Ok(time) => {
+                let mut lease = self.lease.borrow_mut();
+                if lease.told_time(asked, self.rooms.now(), time) {
+                    warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
+                }
+                lease.renewed(asked);
                 self.rooms.health().renews();
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
@@ -218,6 +233,16 @@ impl Work {
                 self.rooms.health().cannot_renew(&error);
             }
         }
+    }
+
+    /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by
+    /// which others would be judged, has jumped.
+    async fn may_judge(&self) -> bool {
+        if !self.lease.borrow().may_judge(self.rooms.now()) {
+            return false;
+        }
+        self.renew().await;
+        self.lease.borrow().may_judge(self.rooms.now())
     }
 
     /// The database says that this life is over. Sockets that are alive are given to a new one.
@@ -243,8 +268,16 @@ impl Work {
         self.rooms.set_superseded();
     }
 
-    /// Calls until there are no more, and tells the rooms what changed.
+    /// Calls until there are no more, and tells what changed.
     async fn batches<F>(&self, call: impl Fn() -> F) -> Result<usize>
+    where
+        F: Future<Output = Result<Batch, StoreError>>,
+    {
+        self.batches_of(&mut Bulk::new(&self.rooms), call).await
+    }
+
+    /// As [`batches`](Self::batches), as a part of what is removed together.
+    async fn batches_of<F>(&self, bulk: &mut Bulk, call: impl Fn() -> F) -> Result<usize>
     where
         F: Future<Output = Result<Batch, StoreError>>,
     {
@@ -252,7 +285,7 @@ impl Work {
         loop {
             let batch = self.rooms.bounded(call()).await?;
             handled += batch.handled;
-            self.rooms.changed_elsewhere(batch.commits);
+            bulk.add(batch.commits);
             if batch.handled < BATCH {
                 return Ok(usize::try_from(handled).unwrap_or(usize::MAX));
             }
@@ -274,31 +307,28 @@ impl Work {
     async fn sweep(&self) -> Result<usize> {
         let node = self.node()?;
         self.hold_former().await?;
-        let mut count = 0;
-        let may_judge = self.lease.borrow().may_judge(self.rooms.now());
-        if may_judge {
+        let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
+        if self.may_judge().await {
             for dead in self.rooms.bounded(self.store().fence(node)).await? {
                 if !self.former.borrow().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
                     let remains = Remains::HoldResumable(self.rooms.config().grace());
-                    count += self.batches(|| self.store().clear(node, dead, remains, BATCH)).await?;
+                    count += self.batches_of(&mut bulk, || self.store().clear(node, dead, remains, BATCH)).await?;
                 }
             }
         }
-        Ok(count + self.batches(|| self.store().sweep(node, BATCH)).await?)
+        Ok(count + self.batches_of(&mut bulk, || self.store().sweep(node, BATCH)).await?)
     }
 
     /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first
-    /// must give the others time.
-    async fn prune_on_schedule(&self) -> Result<usize> {
-        let may_judge = self.lease.borrow().may_judge(self.rooms.now());
-        if may_judge { self.prune_presences(None).await } else { self.prune_own(self.rooms.config().max_age()).await }
-    }
-
+    /// must give the others time, and until then prunes only its own, whoever asks.
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         let node = self.node()?;
         let max_age = max_age.unwrap_or_else(|| self.rooms.config().max_age());
         let own = self.prune_own(max_age).await?;
+        if !self.may_judge().await {
+            return Ok(own);
+        }
         Ok(own + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
     }
 

@@ -19,7 +19,7 @@ use crate::{
     name::{ChannelName, NodeId, PresenceId, RoomName},
     session::Session,
     signal::Signals,
-    store::{RoomCommit, apart::Apart, health::Health, writer::Writer},
+    store::{apart::Apart, health::Health, writer::Writer},
 };
 
 use super::{
@@ -61,6 +61,11 @@ impl Rooms {
     /// The store. Its calls may be made on any thread, and run on its own.
     pub(crate) fn store(&self) -> &Apart {
         &self.0.store
+    }
+
+    /// Runs something on the thread of the store.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.threads.runtime().spawn(task);
     }
 
     pub(crate) fn signals(&self) -> &Signals {
@@ -184,15 +189,6 @@ impl Rooms {
     /// The rooms in memory.
     pub(crate) fn names(&self) -> Vec<RoomName> {
         (0..SHARDS).flat_map(|shard| self.shard(shard).keys().cloned().collect::<Vec<_>>()).collect()
-    }
-
-    /// Rooms were changed by a sweep: fires the events, and tells the rooms that run.
-    pub(crate) fn changed_elsewhere(&self, commits: Vec<RoomCommit>) {
-        for commit in commits {
-            self.0.signals.announce(&commit.room, &commit.delta, &commit.turns, |_| true);
-            let room = commit.room.clone();
-            self.tell_running(&room, ToRoom::Changed(commit));
-        }
     }
 
     // ---- what sockets ask ----

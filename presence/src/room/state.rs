@@ -18,6 +18,7 @@ use crate::{
         sessions::Sessions,
     },
     name::{ChannelName, PresenceId, UserId},
+    signal::Together,
 };
 
 use super::{
@@ -59,11 +60,11 @@ pub(crate) struct Joining {
 }
 
 /// Why a presence is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Cause {
     Left,
     /// Together with others: they were stale, their grace was over, or they were removed on purpose.
-    Removed,
+    Removed(Together),
     /// Its socket was lost while it joined with a resume token. It leaves if it is new, and is held if it was resumed.
     Lost,
 }
@@ -79,6 +80,20 @@ pub(crate) struct Leaving {
     pub(crate) said: Option<Arc<Presence>>,
     /// The room failed and knows nothing of it, so what led there was told with its commit.
     pub(crate) forgotten: bool,
+}
+
+impl Leaving {
+    /// One that leaves together with others.
+    pub(crate) fn removed(
+        presence: Arc<Presence>,
+        unsaid: bool,
+        with: Together,
+        replies: Vec<Reply<()>>,
+    ) -> (PresenceId, Self) {
+        let (id, channel) = (presence.id, presence.channel.clone());
+        let said = (!unsaid).then_some(presence);
+        (id, Self { channel, cause: Cause::Removed(with), after: 0, replies, said, forgotten: false })
+    }
 }
 
 /// An update whose commit is under way.

@@ -22,4 +22,5 @@ mod returning;
 mod signals;
 #[cfg(feature = "sqlite")]
 mod threads;
+mod together;
 mod touching;

@@ -58,7 +58,7 @@ impl Store for Apart {
         self.call(move |store| async move { store.register(node, &name, lease).await }).await
     }
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         self.call(move |store| async move { store.renew(node, lease).await }).await
     }
 

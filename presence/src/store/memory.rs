@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     Answer, Batch, NodeState, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-    Whom, listing, millis, plan,
+    Whom, listing, millis, plan, time,
 };
 
 use self::tables::{Asked, Node, Room, Row, Tables};
@@ -101,13 +101,13 @@ impl Store for MemoryStore {
         Ok(former)
     }
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
-        let lease_until = self.now().saturating_add(millis(lease));
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
+        let now = self.now();
         let mut tables = self.tables_of(node)?;
         if let Some(row) = tables.nodes.get_mut(&node) {
-            row.lease_until = lease_until;
+            row.lease_until = now.saturating_add(millis(lease));
         }
-        Ok(())
+        Ok(time(now))
     }
 
     async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {

@@ -3,6 +3,7 @@
 mod m20261124_000001_rooms_presences_nodes;
 mod m20261124_000002_grace;
 mod m20261124_000003_removals;
+mod m20261124_000004_rooms_of_a_node;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000001_rooms_presences_nodes::Migration),
             Box::new(m20261124_000002_grace::Migration),
             Box::new(m20261124_000003_removals::Migration),
+            Box::new(m20261124_000004_rooms_of_a_node::Migration),
         ]
     }
 

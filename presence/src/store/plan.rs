@@ -116,8 +116,9 @@ impl Plan {
         self.new.push((now, session));
     }
 
-    fn is_gone(&self, id: PresenceId) -> bool {
-        self.gone.contains(&id)
+    /// Whether the presence loses its token: it leaves, or is another user's from now on.
+    fn ends_token(&self, id: PresenceId) -> bool {
+        self.gone.contains(&id) || self.taken.iter().any(|(presence, session)| presence.id == id && session.is_none())
     }
 }
 
@@ -164,7 +165,7 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
         if !tokens.insert(session.hash) {
             return Err(Senseless::SessionTwice(presence.id));
         }
-        let has_token = found.sessions.get(&session.hash).copied().filter(|id| !plan.is_gone(*id));
+        let has_token = found.sessions.get(&session.hash).copied().filter(|id| !plan.ends_token(*id));
         let has_token = has_token.and_then(|id| found.here(room, id));
         let there = found.here(room, presence.id);
         let now = owned(presence, node);
@@ -314,6 +315,18 @@ mod tests {
         let plan = all_planned(&there, &[resume, leave]);
         assert_eq!((plan.gone.as_slice(), plan.new.len(), plan.resumed.len()), ([there.id].as_slice(), 1, 0));
         assert_eq!((plan.delta.left.len(), plan.delta.joined[0].id), (1, socket.id));
+    }
+
+    #[test]
+    fn one_who_comes_with_the_token_of_a_presence_that_changes_hands_at_once_is_new() {
+        let there = presence("a");
+        let socket = Arc::new(presence("b"));
+        let resume = Write::Resume { presence: socket.clone(), session: session(1) };
+        let user = Some(Some(crate::name::UserId::new("eve").unwrap()));
+        let update = Write::Update { id: there.id, channel: there.channel.clone(), user, meta: None };
+        let plan = all_planned(&there, &[resume, update]);
+        assert_eq!((plan.taken.len(), plan.taken[0].1, plan.new.len(), plan.resumed.len()), (1, None, 1, 0));
+        assert_eq!((plan.taken[0].0.id, plan.new[0].1), (there.id, Some(session(1))));
     }
 
     #[test]

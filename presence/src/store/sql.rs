@@ -39,7 +39,7 @@ use crate::{
 
 use super::{
     Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom, Write,
-    migration, millis, plan,
+    migration, millis, plan, time,
 };
 
 use self::{
@@ -130,12 +130,14 @@ impl Store for Once {
         Ok(former.into_iter().map(NodeId::from_uuid).collect())
     }
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         // Who would lock it for sharing first, and then to change it, would wait for others who do the same.
         let transaction = Transaction::begin_as(&self.database, node, Lock::Exclusive).await?;
-        let lease_until = transaction.now.saturating_add(millis(lease));
+        let now = transaction.now;
+        let lease_until = now.saturating_add(millis(lease));
         statement::renew(node, lease_until).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.commit().await
+        transaction.commit().await?;
+        Ok(time(now))
     }
 
     async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
@@ -266,16 +268,17 @@ impl Store for Once {
         if !matches!(transaction.life(dead, Lock::Exclusive).await?, Some(Err(_))) {
             return Ok(Batch::default());
         }
-        let connection = transaction.connection();
+        let (connection, backend) = (transaction.connection(), self.database.dialect().backend());
         let batch = match remains {
             Remains::HoldAll(grace) => {
-                let ids = statement::unheld_ids(dead, limit).all(connection).await.map_err(store_error)?;
+                let ids = statement::unheld_ids(backend, dead, limit).all(connection).await.map_err(store_error)?;
                 let ids: Vec<_> = ids.into_iter().map(PresenceId::from_uuid).collect();
                 transaction.hold_remains(dead, &ids, grace).await?;
                 Batch { commits: Vec::new(), handled: ids.len() as u64 }
             }
             Remains::HoldResumable(grace) => {
-                let rows = transaction::read(statement::unheld(dead, limit).all(connection), row::found_with_session);
+                let rows =
+                    transaction::read(statement::unheld(backend, dead, limit).all(connection), row::found_with_session);
                 let (resumable, others): (Vec<_>, Vec<_>) =
                     rows.await?.into_iter().partition(|(_, session)| session.is_some());
                 let held: Vec<_> = resumable.iter().map(|(found, _)| found.presence.id).collect();

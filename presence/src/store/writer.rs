@@ -344,9 +344,9 @@ async fn bounded<T>(timeout: Duration, call: impl Future<Output = Result<T, Stor
     }
 }
 
-/// A join that waited while the node began a new life belongs to that one.
+/// One that waited while the node began a new life belongs to that one.
 fn belong(write: &mut Write, node: NodeId) {
-    if let Write::Join(presence) = write
+    if let Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. } = write
         && presence.node != node
     {
         *presence = Arc::new(Presence { node, ..(**presence).clone() });

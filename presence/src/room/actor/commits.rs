@@ -15,7 +15,7 @@ use crate::{
     name::{ChannelName, Epoch, PresenceId, Version},
     room::{
         message::ToRoom,
-        state::{Cause, Updating},
+        state::{Cause, Leaving, Updating},
     },
     store::{
         RoomCommit, Store, StoreError, Write,
@@ -78,8 +78,10 @@ impl RoomActor {
         }));
         let well = unsaid.is_ok();
         let leaving = &self.state.leaving;
-        let together =
-            |presence: &Presence| leaving.get(&presence.id).is_some_and(|leaving| leaving.cause == Cause::Removed);
+        let together = |presence: &Presence| match leaving.get(&presence.id) {
+            Some(Leaving { cause: Cause::Removed(together), .. }) => Some(together),
+            _ => None,
+        };
         // What was first or last at an earlier attempt is known no more.
         self.rooms.signals().announce(&self.name, &unsaid.unwrap_or_default(), &Turns::default(), together);
         self.rooms.signals().announce(&self.name, &commit.delta, &commit.turns, together);
@@ -157,7 +159,10 @@ impl RoomActor {
                 && leaving.get().after < batch
                 && ends(write, &leaving.get().channel)
             {
-                leaving.remove().replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
+                let Leaving { cause, replies, .. } = leaving.remove();
+                // Who waits for the last of many finds the event fired.
+                drop(cause);
+                replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
             }
             if let (Write::Update { user, meta, .. }, None, Some(local)) =
                 (write, failure, self.state.locals.get_mut(&id))

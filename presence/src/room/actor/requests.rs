@@ -9,7 +9,7 @@ use tracing::debug;
 use crate::{
     Error,
     config::OnStale,
-    model::{Close, Meta, Presence},
+    model::{Close, Meta, Presence, sessions::Lost},
     name::{ChannelName, PresenceId, UserId},
     room::{
         close_code,
@@ -57,6 +57,8 @@ impl RoomActor {
             if joining.presence.user == presence.user {
                 joining.replies.extend(answer_now_if(relaxed, reply));
             } else {
+                // Its client's token is of the user it was.
+                self.state.sessions.drop_token(id);
                 let user = Some(presence.user.clone());
                 joining.presence = Arc::new(joining.presence.changed(user.clone(), None));
                 self.submit_update(id, presence.channel.clone(), (user, None), reply, ctx);
@@ -189,7 +191,7 @@ impl RoomActor {
         let stale = self.state.locals.iter().filter(|(_, local)| everybody || local.touch.is_stale(now, max_age));
         let ids: Vec<_> = stale.map(|(id, _)| *id).collect();
         let close = self.close_stale();
-        self.remove_together(ids, close, Some(reply), ctx);
+        self.remove_together(ids, Vec::new(), close, Some(reply), ctx);
     }
 
     /// Those whose deadline passed, if they were not seen in the meantime.
@@ -199,14 +201,14 @@ impl RoomActor {
         let stale = |id: &PresenceId| self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age));
         let stale = ids.into_iter().filter(stale).collect();
         let close = self.close_stale();
-        self.remove_together(stale, close, None, ctx);
+        self.remove_together(stale, Vec::new(), close, None, ctx);
     }
 
     fn close_stale(&self) -> Option<Close> {
         (self.rooms.config().on_stale() == OnStale::Close).then(|| Close::new(close_code::STALE, "stale"))
     }
 
-    /// Removes the presences of this node on purpose: those of a user, or all.
+    /// Removes the presences of this node on purpose: those of a user, or all, who is held among them.
     pub(super) fn remove_ours(
         &mut self,
         user: Option<&UserId>,
@@ -214,32 +216,35 @@ impl RoomActor {
         reply: oneshot::Sender<usize>,
         ctx: &mut Context<Self>,
     ) {
-        let concerned = |local: &Local| user.is_none() || local.presence.user.as_ref() == user;
-        let ids = self.state.locals.iter().filter(|(_, local)| concerned(local)).map(|(id, _)| *id).collect();
-        self.remove_together(ids, close, Some(reply), ctx);
+        let concerned = |presence: &Presence| user.is_none() || presence.user.as_ref() == user;
+        let here = self.state.locals.iter().filter(|(_, local)| concerned(&local.presence));
+        let here = here.map(|(id, _)| *id).collect();
+        // The database may not know yet that these are held, and would spare them.
+        let lost = self.state.sessions.take_lost(concerned);
+        self.remove_together(here, lost, close, Some(reply), ctx);
     }
 
     /// Removes presences of this node together, as one event, and says how many when the store has.
     fn remove_together(
         &mut self,
         ids: Vec<PresenceId>,
+        lost: Vec<Lost>,
         close: Option<Close>,
         reply: Option<oneshot::Sender<usize>>,
         ctx: &mut Context<Self>,
     ) {
-        let count = ids.len();
+        let count = ids.len() + lost.len();
         let mut committed = Vec::with_capacity(count);
         if count > 0 {
             debug!(room = %self.name, count, "removing presences");
+            let together = self.rooms.leave_together(&self.name);
             let left: Vec<Local> = ids.into_iter().filter_map(|id| self.drop_local(id)).collect();
-            let leaves = left.iter().map(|local| {
+            let here = left.iter().map(|local| (local.presence.clone(), local.unsaid));
+            let gone = here.chain(lost.into_iter().map(|lost| (lost.presence, lost.unsaid)));
+            let leaves = gone.map(|(presence, unsaid)| {
                 let (reply, done) = oneshot::channel();
                 committed.push(done);
-                let (presence, said) = (&local.presence, (!local.unsaid).then(|| local.presence.clone()));
-                let channel = presence.channel.clone();
-                let replies = vec![reply];
-                let leaving = Leaving { channel, cause: Cause::Removed, after: 0, replies, said, forgotten: false };
-                (presence.id, leaving)
+                Leaving::removed(presence, unsaid, together.clone(), vec![reply])
             });
             let leaves = leaves.collect();
             self.take_out(leaves, ctx);
@@ -291,7 +296,7 @@ impl RoomActor {
     /// Has the store remove presences; that they left is announced when it has.
     pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
         let write = |(id, leaving): &(PresenceId, Leaving)| {
-            let haste = if leaving.cause == Cause::Left { Haste::Asked } else { Haste::Pruned };
+            let haste = if matches!(leaving.cause, Cause::Left) { Haste::Asked } else { Haste::Pruned };
             (Write::Leave { id: *id, channel: leaving.channel.clone() }, haste)
         };
         let writes = leaves.iter().map(write).collect();

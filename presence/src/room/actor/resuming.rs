@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use crate::{
     Error,
     clock::Tick,
-    model::{Close, Delta, Presence},
+    model::{Close, Delta, Presence, sessions::Lost},
     name::{ChannelName, PresenceId},
     room::{
         close_code,
@@ -196,13 +196,10 @@ impl RoomActor {
     pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) {
         let over = self.state.sessions.take_overdue(now);
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
-        let leaves = over.into_iter().map(|lost| {
-            let (id, channel) = (lost.presence.id, lost.presence.channel.clone());
-            let said = (!lost.unsaid).then_some(lost.presence);
-            (id, Leaving { channel, cause: Cause::Removed, after: 0, replies: Vec::new(), said, forgotten: false })
-        });
-        let leaves = leaves.collect();
-        self.take_out(leaves, ctx);
+        let together = self.rooms.leave_together(&self.name);
+        let leave = |lost: Lost| Leaving::removed(lost.presence, lost.unsaid, together.clone(), Vec::new());
+        let leaves = over.into_iter().map(leave);
+        self.take_out(leaves.collect(), ctx);
     }
 
     /// What the store says of those who came with a token, or came back.
@@ -286,7 +283,7 @@ impl RoomActor {
         let Some(leaving) = self.state.leaving.remove(&was) else { return };
         let id = presence.id;
         match session {
-            Some(session) if leaving.cause == Cause::Lost => {
+            Some(session) if matches!(leaving.cause, Cause::Lost) => {
                 let channel = leaving.channel;
                 self.state.sessions.claim(id, id, session, channel.clone());
                 self.state.sessions.claimed(id, &channel, self.reading);

@@ -98,13 +98,27 @@ impl Work {
     async fn remove(&self, removal: Removal) -> Result<usize> {
         let node = self.node()?;
         let request = Request { id: RequestId::random(), order: Order::Remove(removal.clone()) };
-        self.rooms.bounded(self.store().ask(node, &request)).await?;
-        let removed = self.remove_everywhere(node, request.id, &removal).await;
-        // Who has not done it by now must not do it when it may not be wanted any more.
-        if let Err(error) = self.rooms.bounded(self.store().withdraw(node, request.id)).await {
-            debug!(error = %report(&error), "a request is not withdrawn: it ends with this node");
+        let removed = match self.rooms.bounded(self.store().ask(node, &request)).await {
+            Ok(()) => self.remove_everywhere(node, request.id, &removal).await,
+            // Others may have been asked all the same.
+            Err(error) => Err(error),
+        };
+        self.over.borrow_mut().insert(request.id);
+        if let Err(error) = self.withdraw().await {
+            debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
         }
         removed
+    }
+
+    /// Withdraws what this node asked and is over: who has not done it by now must not do it when it may not be wanted any
+    /// more.
+    pub(super) async fn withdraw(&self) -> Result<()> {
+        let over: Vec<_> = self.over.borrow().iter().copied().collect();
+        for request in over {
+            self.rooms.bounded(self.store().withdraw(self.node()?, request)).await?;
+            self.over.borrow_mut().remove(&request);
+        }
+        Ok(())
     }
 
     async fn remove_everywhere(&self, node: NodeId, request: RequestId, removal: &Removal) -> Result<usize> {

@@ -1,10 +1,16 @@
 //! Two nodes on one database, with nothing between them but the database.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, secs, user};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Tick},
     config::ConfigBuilder,
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId},
@@ -206,16 +212,68 @@ async fn scheduled_pruning_judges_no_other_node_before_this_one_may() {
 }
 
 #[actix::test]
+async fn pruning_by_call_judges_no_other_node_before_this_one_may() {
+    // It removed the presences of every node that came back from the outage a little later than this one.
+    let (here, there) = two(config).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    alive(&[&ann, &bob], secs(20)).await;
+    let mut changes = here.changes();
+    here.store.faults.hang();
+    there.store.faults.hang();
+    alive(&[&ann, &bob], secs(58)).await;
+    here.store.faults.release();
+    alive(&[&ann, &bob], secs(5)).await;
+    assert_eq!(here.prune_presences(None).await.unwrap(), 0, "the lease of the other ran out, and its rows are old");
+    there.store.faults.release();
+    alive(&[&ann, &bob], secs(30)).await;
+    assert_eq!((heard(&mut changes), ann.sees()), (Vec::new(), vec!["ann".to_owned(), "bob".into()]));
+}
+
+#[actix::test]
+async fn a_database_whose_clock_jumps_forward_makes_nobody_leave() {
+    // Whoever swept or pruned first took every other node for dead.
+    tokio::time::pause();
+    let (system, ahead) = (Clock::system(), Arc::new(AtomicU64::new(0)));
+    let jumping = {
+        let ahead = ahead.clone();
+        Clock::new(move || Tick(system.now().0 + ahead.load(Ordering::Relaxed)))
+    };
+    let database = MemoryStore::new(jumping);
+    let often = || config().prune_interval(secs(1));
+    let (here, there) = (node_on(&database, "here", often()).await, node_on(&database, "there", often()).await);
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    alive(&[&ann, &bob], secs(20)).await;
+    let (mut changes, mut others) = (here.changes(), there.changes());
+    for jump in [secs(3600), secs(5), secs(9), secs(2)] {
+        for n in 0..9 {
+            // At any moment between two renewals.
+            pass(ms(370 * n)).await;
+            ahead.fetch_add(u64::try_from(jump.as_millis()).unwrap(), Ordering::Relaxed);
+            assert_eq!(here.prune_presences(None).await.unwrap(), 0);
+            alive(&[&ann, &bob], secs(17)).await;
+        }
+    }
+    assert_eq!((heard(&mut changes), heard(&mut others)), (Vec::new(), Vec::<String>::new()));
+    assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into()], ann.sees()));
+    // And it still finds out who is really dead.
+    there.store.faults.hang();
+    alive(&[&ann], secs(14)).await;
+    assert_eq!(heard(&mut changes), ["-[bob]"]);
+}
+
+#[actix::test]
 async fn pruning_by_call_counts_our_own_and_those_that_are_held() {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
-    let old = node_on(&database, "here", config()).await;
+    let old = node_on(&database, "here", config().grace(secs(30))).await;
     let _crowd = old.crowd(3).await;
     old.store.faults.hang();
-    let new = node_on(&database, "here", config()).await;
+    let new = node_on(&database, "here", config().grace(secs(30))).await;
     let (_ann, _bob) = (new.member("ann").await, new.member("bob").await);
     let mut changes = new.changes();
     pass(secs(5)).await;
+    assert_eq!(new.prune_presences(Some(secs(6))).await.unwrap(), 0, "it may not judge yet what others left");
+    pass(secs(9)).await;
     assert_eq!(new.prune_presences(Some(secs(3))).await.unwrap(), 5);
     let mut told = heard(&mut changes);
     told.sort();

@@ -1,5 +1,7 @@
 //! Removing a user or a room on purpose, on every node that uses the database.
 
+use futures_util::FutureExt;
+
 use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, room, secs, settle, user};
 use crate::{
     Error,
@@ -151,4 +153,62 @@ async fn a_code_that_may_not_be_sent_removes_nobody() {
     let removed = here.remove_user(&user("ann"), Some(Close::new(1005, ""))).await;
     assert!(matches!(removed, Err(Error::CloseCode { code: 1005 })));
     assert_eq!(here.rows(lobby()).await, ["ann"]);
+}
+
+#[actix::test]
+async fn one_who_was_lost_just_now_is_removed_and_can_not_return() {
+    // That it is held was not in the database yet, and so nobody removed it.
+    let [here, there, _] = three().await;
+    for node in [&here, &there] {
+        let ann = |node: &Node| node.client("ann").with_token("ann", secs(10));
+        let (bob, first) = (node.member("bob").await, ann(node));
+        first.join(lobby()).await.unwrap();
+        pass(secs(3)).await;
+        node.store.commits_take(secs(2));
+        let _under_way = bob.update(lobby(), r#"{"n":1}"#).now_or_never();
+        settle().await;
+        first.lose(lobby());
+        assert_eq!(here.remove_user(&user("ann"), None).await.unwrap(), 1);
+        assert_eq!(here.rows(lobby()).await, ["bob"]);
+        node.store.commits_take(ms(0));
+        let second = ann(node);
+        second.join(lobby()).await.unwrap();
+        assert_ne!(second.me(), first.me());
+        here.remove_room(lobby(), None).await.unwrap();
+    }
+}
+
+/// Ann's node is deaf when she is to be removed, and hears again after who asked has given up and has its database back.
+async fn given_up(meanwhile: impl AsyncFnOnce(&Node), asked: usize) {
+    let [here, there, _] = three().await;
+    let ann = there.member("ann").await;
+    pass(ms(100)).await;
+    there.store.faults.hang();
+    let name = user("ann");
+    let (removed, ()) = tokio::join!(here.remove_user(&name, None), meanwhile(&here));
+    assert!(matches!(removed, Err(Error::StoreUnavailable(_))), "{removed:?}");
+    let life = there.node().unwrap();
+    assert_eq!(here.store.database().asked(life).await.unwrap().len(), asked);
+    pass(ms(1100)).await;
+    there.store.faults.release();
+    pass(secs(3)).await;
+    assert_eq!((removals(&ann), here.rows(lobby()).await), (vec![], vec!["ann".to_owned()]));
+}
+
+#[actix::test]
+async fn a_request_that_could_not_be_withdrawn_is_withdrawn_when_the_database_is_back() {
+    // It stood for as long as the node lived, and whoever woke up late carried it out.
+    let away = async |here: &Node| {
+        pass(ms(300)).await;
+        here.store.faults.fail_next(usize::MAX);
+        pass(ms(200)).await;
+        here.store.faults.fail_next(0);
+    };
+    given_up(away, 1).await;
+}
+
+#[actix::test]
+async fn a_request_that_was_made_although_its_answer_was_lost_is_withdrawn() {
+    // Nobody withdrew it.
+    given_up(async |here: &Node| here.store.faults.lose_answers(1), 0).await;
 }

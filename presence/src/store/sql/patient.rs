@@ -243,7 +243,7 @@ impl Store for SqlStore {
         .await
     }
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         self.call(move |once| async move { once.renew(node, lease).await }).await
     }
 

@@ -183,3 +183,32 @@ async fn a_server_that_is_away_is_unavailable_and_no_longer_than_it_is() {
         store.prepare().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn what_a_dead_node_left_is_taken_room_by_room_in_the_order_of_an_index() {
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (store, node) = joined(&database).await;
+        // Each room is joined bit by bit, so that those of one are scattered over the table.
+        for _ in 0..20 {
+            let rooms = (0..50).map(|n| RoomWrites { room: room(n), writes: (0..5).map(|_| join(node)).collect() });
+            store.commit(node, &rooms.collect::<Vec<_>>()).await.unwrap();
+        }
+        let connection = database.connect().await;
+        let (analyze, explain) = match kind {
+            Kind::Postgres => ("ANALYZE presences", "EXPLAIN "),
+            _ => ("ANALYZE TABLE presences", "EXPLAIN FORMAT=JSON "),
+        };
+        connection.execute_unprepared(analyze).await.unwrap();
+        let backend = store.once.database.dialect().backend();
+        let unheld = statement::unheld(backend, node, 1000).into_statement(backend);
+        for mut statement in [unheld, statement::unheld_ids(backend, node, 1000).into_statement(backend)] {
+            statement.sql.insert_str(0, explain);
+            let plan = store.once.database.readers().query_all_raw(statement).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|step| step.try_get_by_index(0).unwrap()).collect();
+            let plan = plan.join("\n");
+            assert!(plan.contains("presences_node_room"), "{plan}");
+            assert!(!plan.contains("Sort") && !plan.contains("filesort"), "{plan}");
+        }
+    }
+}

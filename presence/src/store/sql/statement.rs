@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    ColumnTrait, Condition, DbBackend, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
     SelectGetableTuple, Selector, UpdateMany,
     prelude::{Expr, Uuid},
     sea_query::{
@@ -408,24 +408,32 @@ pub(super) fn ids_by_session(hashes: Vec<SessionHash>) -> Rows<Uuid> {
         .into_tuple()
 }
 
-/// Of one node, those that are not held, and with each the hash of its resume token.
-pub(super) fn unheld(node: NodeId, limit: u64) -> Rows<SessionRow> {
-    presences()
-        .column(presence::Column::SessionHash)
-        .filter(presence::Column::NodeId.eq(node.as_uuid()))
-        .filter(presence::Column::HeldUntil.is_null())
-        .limit(at_most(limit))
-        .into_tuple()
+/// Of one node, those that are not held, room by room, and with each the hash of its resume token.
+pub(super) fn unheld(backend: DbBackend, node: NodeId, limit: u64) -> Rows<SessionRow> {
+    unheld_of(presences().column(presence::Column::SessionHash), backend, node, limit).into_tuple()
 }
 
-pub(super) fn unheld_ids(node: NodeId, limit: u64) -> Rows<Uuid> {
-    presence::Entity::find()
-        .select_only()
-        .column(presence::Column::Id)
+pub(super) fn unheld_ids(backend: DbBackend, node: NodeId, limit: u64) -> Rows<Uuid> {
+    unheld_of(presence::Entity::find().select_only().column(presence::Column::Id), backend, node, limit).into_tuple()
+}
+
+/// In the order of an index, so that nothing has to be sorted. That `held_until` is none in all of them MariaDB knows;
+/// PostgreSQL does not, and must be asked for the index's order by its name.
+fn unheld_of(
+    presences: sea_orm::Select<presence::Entity>,
+    backend: DbBackend,
+    node: NodeId,
+    limit: u64,
+) -> sea_orm::Select<presence::Entity> {
+    let unheld = presences
         .filter(presence::Column::NodeId.eq(node.as_uuid()))
         .filter(presence::Column::HeldUntil.is_null())
-        .limit(at_most(limit))
-        .into_tuple()
+        .limit(at_most(limit));
+    let unheld = match backend {
+        DbBackend::Postgres => unheld.order_by_asc(presence::Column::HeldUntil),
+        _ => unheld,
+    };
+    unheld.order_by_asc(presence::Column::RoomId)
 }
 
 /// Which presences are to be removed.

@@ -367,8 +367,8 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
     let mut statements = vec![
         statement::lock_presences(vec![id, id]).into_statement(sqlite),
         statement::page(id, "a", 10).into_statement(sqlite),
-        statement::unheld(node, 10).into_statement(sqlite),
-        statement::unheld_ids(node, 10).into_statement(sqlite),
+        statement::unheld(sqlite, node, 10).into_statement(sqlite),
+        statement::unheld_ids(sqlite, node, 10).into_statement(sqlite),
         statement::live_and_answering(node, 1).into_statement(sqlite),
         statement::nodes(Expr::val(1)).into_statement(sqlite),
         statement::room_summaries().into_statement(sqlite),
@@ -390,15 +390,22 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statements.push(statement::doomed_ids(doomed, 10).into_statement(sqlite));
         statements.push(statement::lock_doomed(vec![id, id], doomed).into_statement(sqlite));
     }
+    let mut ordered = 0;
     for mut statement in statements {
         statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
         let sql = statement.sql.clone();
         let plan = store.once.database.readers().query_all_raw(statement).await.unwrap();
         let plan: Vec<String> = plan.iter().map(|step| step.try_get("", "detail").unwrap()).collect();
         assert!(!plan.iter().any(|step| step.starts_with("SCAN presences")), "{sql}: {plan:?}");
+        if sql.contains("ORDER BY \"presences\".\"room_id\"") {
+            assert!(plan.iter().any(|step| step.contains("presences_node_room")), "{sql}: {plan:?}");
+            assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{sql}: {plan:?}");
+            ordered += 1;
+        }
         if sql.contains("touch") || sql.contains("grace") {
             // Touches were looked up by node, and each presence compared with every touch: 2,000 took seconds.
             assert!(plan.iter().any(|step| step == by_key), "{sql}: {plan:?}");
         }
     }
+    assert_eq!(ordered, 2, "what a dead node left is taken room by room, without sorting it");
 }

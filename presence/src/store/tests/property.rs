@@ -273,7 +273,7 @@ impl World {
                 let name = NodeName::new(format!("node {node}")).unwrap();
                 quiet(store.register(lives[*node], &name, LEASE).await.map(Answer::Nodes))
             }
-            Request::Renew { node } => quiet(store.renew(lives[*node], LEASE).await.map(|()| Answer::Done)),
+            Request::Renew { node } => quiet(store.renew(lives[*node], LEASE).await.map(|_| Answer::Done)),
             Request::Fence { node } => quiet(store.fence(lives[*node]).await.map(Answer::Nodes)),
             Request::Clear { node, dead, all } => {
                 let grace = Duration::from_secs(20);

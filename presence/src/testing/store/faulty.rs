@@ -136,7 +136,7 @@ impl<S: Store> Store for FaultyStore<S> {
         self.call(self.inner.register(node, name, lease)).await
     }
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         self.call(self.inner.renew(node, lease)).await
     }
 

@@ -71,6 +71,7 @@ macro_rules! store_suite {
                 a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_next,
                 registering_again_tells_of_the_former_life_again,
                 a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept,
+                a_renewal_tells_the_time_by_the_clock_of_the_database,
                 a_live_life_is_not_fenced,
                 a_lease_is_live_to_its_very_end,
                 a_fenced_life_can_not_write,

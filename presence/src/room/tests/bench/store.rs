@@ -49,7 +49,8 @@ struct Seen {
     lose_registrations: usize,
     lose_answers: usize,
     retire_time: Duration,
-    clears_nobody: bool,
+    /// How many more times what a dead node left is cleared.
+    clears: Option<usize>,
 }
 
 impl fmt::Debug for Watched {
@@ -133,7 +134,12 @@ impl Watched {
 
     /// Nothing that a dead node left is cleared.
     pub(crate) fn clear_nobody(&self) {
-        self.seen().clears_nobody = true;
+        self.clear_so_often(0);
+    }
+
+    /// What a dead node left is cleared in so many transactions, and no more.
+    pub(crate) fn clear_so_often(&self, times: usize) {
+        self.seen().clears = Some(times);
     }
 
     /// A retirement is done at once, but takes this long to answer.
@@ -180,7 +186,7 @@ impl Store for Watched {
         if answer.is_ok() && take_one(&mut self.seen().lose_registrations) { Err(away()) } else { answer }
     }
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         self.faults.renew(node, lease).await
     }
 
@@ -250,7 +256,7 @@ impl Store for Watched {
     }
 
     async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
-        if self.seen().clears_nobody {
+        if self.seen().clears.as_mut().is_some_and(|clears| !take_one(clears)) {
             return Err(away());
         }
         self.faults.clear(node, dead, remains, limit).await

@@ -102,6 +102,15 @@ pub async fn a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept(store: &dy
     assert_eq!(members(store, "lobby").await.1.len(), 2);
 }
 
+pub async fn a_renewal_tells_the_time_by_the_clock_of_the_database(store: &dyn Store, time: &ManualClock) {
+    let here = node(store, "here").await;
+    for hour in 0..3 {
+        let now = store.renew(here, LEASE).await.expect("it lives");
+        assert_eq!(i64::try_from(now.as_millis()), Ok(time.millis()), "after {hour} hours");
+        time.advance(SECOND * 3600);
+    }
+}
+
 pub async fn a_live_life_is_not_fenced(store: &dyn Store, time: &ManualClock) {
     let (here, judge) = (node(store, "here").await, node(store, "judge").await);
     let _ = crowd(store, here, "lobby", 1).await;

@@ -320,10 +320,13 @@ pub async fn a_presence_that_changes_hands_loses_its_token(store: &dyn Store, _:
     let ann = ann(store, here).await;
     let user = Some(Some(user("bob")));
     let rebind = Write::Update { id: ann.id, channel: ann.channel.clone(), user, meta: None };
-    let _ = change(store, here, "lobby", [rebind]).await;
-    let socket = of_user(here, "second", "ann");
-    let joined = change(store, here, "lobby", [resume(&socket, session(1))]).await;
-    assert_eq!(joined.delta.joined, [socket], "what is bob's now is not ann's to resume");
+    // At once, too: what is bob's now is not ann's to resume.
+    let second = of_user(here, "second", "ann");
+    let both = change(store, here, "lobby", [resume(&second, session(1)), rebind]).await;
+    assert_eq!((both.delta.joined, both.delta.updated.len()), (vec![second.clone()], 1));
+    let third = of_user(here, "third", "ann");
+    let taken = change(store, here, "lobby", [resume(&third, session(1))]).await.taken;
+    assert_eq!(taken[0].presence.id, second.id, "the token is that of the presence that came with it last");
 }
 
 pub async fn a_dead_nodes_resumable_presences_are_held_and_the_others_leave(store: &dyn Store, time: &ManualClock) {

@@ -1,22 +1,18 @@
 //! What the attributes make of methods that are right. Those that are wrong: `ui.rs`.
 
+mod boxed;
+mod stacked;
+
 use std::{
     convert::Infallible,
     fmt::Debug,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    pin::pin,
     task::{Context, Poll, Waker},
 };
 
-use async_trait::async_trait;
-use presence::{
-    CloseCode, Consumer, Event, Frame, Result, Socket, remove_presence, touch_presence, touch_presence as renamed,
-};
+use presence::{CloseCode, Consumer, Event, Frame, Result, Socket, remove_presence, touch_presence};
 
 const HEARTBEAT: &str = r#""heartbeat""#;
 
@@ -117,14 +113,6 @@ fn disconnect_leaves_every_room_before_its_body_runs() {
 fn a_method_without_a_frame_can_touch_only() {
     assert_eq!(log(async |socket| Chat.connect(socket).await), ["touch", "connect"]);
     assert_eq!(log(async |socket| Chat.event(socket, Event).await), ["touch"]);
-}
-
-#[test]
-fn nothing_happens_before_the_future_is_polled() {
-    let mut socket = Socket::default();
-    drop(Chat.receive(&mut socket, text(HEARTBEAT)));
-    drop(Boxed.receive(&mut socket, text(HEARTBEAT)));
-    assert_eq!(socket, Socket::default());
 }
 
 /// Every option.
@@ -389,264 +377,6 @@ where
 fn generics_and_where_clauses_are_kept() {
     let call = async |socket: &mut Socket| Generic("state").receive(socket, text("a"), [2_usize, 2], "more").await;
     assert_eq!(log(call), ["touch", "a"]);
-}
-
-/// A trait of the user's, object safe, with futures that may go to other threads.
-#[async_trait]
-trait Handler: Send {
-    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<(), Refused>;
-
-    #[remove_presence]
-    async fn disconnect(&mut self, _: &mut Socket, _: CloseCode) -> Result<(), Refused> {
-        Ok(())
-    }
-}
-
-struct Sent;
-
-#[async_trait]
-impl Handler for Sent {
-    #[touch_presence]
-    async fn receive(&mut self, socket: &mut Socket, mut frame: Frame) -> Result<(), Refused> {
-        if frame == text("return") {
-            return Ok(());
-        }
-        frame = text("refuse");
-        socket.log.push("body");
-        if frame == text("refuse") {
-            Err(Refused)?
-        }
-        Ok(())
-    }
-}
-
-/// As [`Handler`], for futures that stay on one thread.
-#[async_trait(?Send)]
-trait LocalHandler {
-    async fn receive(&mut self, _: &mut Socket, Numbered(nonce, frame): Numbered<&Frame>) -> Result<()>;
-    async fn disconnect(&mut self, _: &mut Socket, code: CloseCode) -> Result<()>;
-}
-
-struct Numbered<T>(u64, T);
-struct Local(std::rc::Rc<str>);
-
-#[async_trait(?Send)]
-impl LocalHandler for Local {
-    #[touch_presence(heartbeat = none)]
-    async fn receive(&mut self, _: &mut Socket, Numbered(nonce, frame): Numbered<&Frame>) -> Result<()> {
-        let state = self.0.clone();
-        assert_eq!((nonce, frame, &*state), (1, &text(HEARTBEAT), "state"));
-        Ok(())
-    }
-
-    #[remove_presence]
-    async fn disconnect(&mut self, socket: &mut Socket, _: CloseCode) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
-}
-
-#[test]
-fn methods_under_async_trait_touch_and_leave_and_swallow_alike() {
-    let mut handler: Box<dyn Handler> = Box::new(Sent);
-    assert_eq!(log(async |socket| handler.receive(socket, text(HEARTBEAT)).await), ["touch"]);
-    assert_eq!(log(async |socket| handler.receive(socket, text("return")).await), ["touch"]);
-    assert_eq!(log(async |socket| handler.disconnect(socket, CloseCode(1000)).await), ["leave"]);
-    let mut socket = Socket::default();
-    assert_eq!(run(handler.receive(&mut socket, text("a"))), Err(Refused));
-    assert_eq!(socket.log, ["touch", "body"]);
-}
-
-#[test]
-fn methods_under_async_trait_stay_send() {
-    fn send<T: Send>(future: T) -> T {
-        future
-    }
-    let mut socket = Socket::default();
-    assert_eq!(run(send(Handler::receive(&mut Sent, &mut socket, text(HEARTBEAT)))), Ok(()));
-    assert_eq!(run(send(Handler::disconnect(&mut Sent, &mut socket, CloseCode(1000)))), Ok(()));
-}
-
-#[test]
-fn methods_under_async_trait_need_not_be_send() {
-    let mut handler: Box<dyn LocalHandler> = Box::new(Local("state".into()));
-    assert_eq!(log(async |socket| handler.receive(socket, Numbered(1, &text(HEARTBEAT))).await), ["touch"]);
-    assert_eq!(log(async |socket| handler.disconnect(socket, CloseCode(1000)).await), ["leave", "body"]);
-}
-
-type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
-
-/// Boxed by hand.
-struct Boxed;
-
-impl Boxed {
-    #[touch_presence]
-    fn receive<'a>(
-        &'a mut self,
-        socket: &'a mut Socket,
-        frame: Frame,
-    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
-        if frame == text("early") {
-            return Box::pin(std::future::ready(Ok(())));
-        }
-        self.forward(socket)
-    }
-
-    #[remove_presence]
-    fn forward<'a>(
-        &'a mut self,
-        socket: &'a mut Socket,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
-        socket.log.push("forward");
-        Box::pin(async move {
-            socket.log.push("body");
-            Ok(())
-        })
-    }
-
-    #[touch_presence]
-    fn aliased<'a>(&'a self, socket: &'a mut Socket, frame: &'a Frame) -> LocalBoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            socket.log.push(if *frame == text("a") { "a" } else { "other" });
-            Ok(())
-        })
-    }
-}
-
-#[remove_presence]
-fn boxed_with_an_elided_lifetime(socket: &mut Socket) -> Pin<Box<dyn Future<Output = Result<()>> + '_>> {
-    Box::pin(async {
-        socket.log.push("body");
-        Ok(())
-    })
-}
-
-#[test]
-fn a_body_boxed_by_hand_is_wrapped_whole() {
-    assert_eq!(log(async |socket| Boxed.receive(socket, text(HEARTBEAT)).await), ["touch"]);
-    assert_eq!(log(async |socket| Boxed.receive(socket, text("early")).await), ["touch"]);
-    assert_eq!(log(async |socket| Boxed.receive(socket, text("a")).await), ["touch", "leave", "forward", "body"]);
-    assert_eq!(log(async |socket| Boxed.aliased(socket, &text("a")).await), ["touch", "a"]);
-    assert_eq!(log(async |socket| boxed_with_an_elided_lifetime(socket).await), ["leave", "body"]);
-}
-
-/// Several attributes on one method.
-struct Stacked;
-
-impl Stacked {
-    #[touch_presence]
-    #[remove_presence]
-    async fn touch_above(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
-
-    /// Documented.
-    #[remove_presence]
-    #[touch_presence]
-    /// Further down, too.
-    async fn leave_above(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
-
-    #[renamed]
-    #[remove_presence]
-    async fn renamed_above(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
-
-    #[touch_presence]
-    #[tracing::instrument(skip_all)]
-    #[remove_presence]
-    async fn instrumented_between(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
-
-    #[tracing::instrument(skip_all)]
-    #[touch_presence]
-    async fn instrumented_above(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
-}
-
-#[async_trait]
-trait StackedHandler {
-    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()>;
-}
-
-#[async_trait]
-impl StackedHandler for Stacked {
-    #[touch_presence]
-    #[tracing::instrument(skip_all)]
-    #[remove_presence]
-    async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
-}
-
-#[test]
-fn of_two_attributes_the_upper_one_acts_first() {
-    assert_eq!(log(async |socket| Stacked.touch_above(socket, text("a")).await), ["touch", "leave", "body"]);
-    assert_eq!(log(async |socket| Stacked.renamed_above(socket, text("a")).await), ["touch", "leave", "body"]);
-    assert_eq!(log(async |socket| Stacked.leave_above(socket, text("a")).await), ["leave", "touch", "body"]);
-    assert_eq!(
-        log(async |socket| StackedHandler::receive(&mut Stacked, socket, text("a")).await),
-        ["touch", "leave", "body"]
-    );
-}
-
-#[test]
-fn a_heartbeat_does_not_pass_the_touch_to_what_is_beneath_it() {
-    assert_eq!(log(async |socket| Stacked.touch_above(socket, text(HEARTBEAT)).await), ["touch"]);
-    assert_eq!(log(async |socket| Stacked.leave_above(socket, text(HEARTBEAT)).await), ["leave", "touch"]);
-}
-
-#[test]
-fn a_heartbeat_opens_no_span_wherever_the_instrumentation_is_written() {
-    let spans = Spans::default();
-    tracing::subscriber::with_default(spans.clone(), || {
-        let touched = |frame: &str| {
-            let frame = || text(frame);
-            assert_eq!(log(async |socket| Stacked.instrumented_between(socket, frame()).await)[0], "touch");
-            assert_eq!(log(async |socket| Stacked.instrumented_above(socket, frame()).await)[0], "touch");
-            assert_eq!(log(async |socket| StackedHandler::receive(&mut Stacked, socket, frame()).await)[0], "touch");
-        };
-        touched(HEARTBEAT);
-        assert_eq!(spans.count(), 0);
-        touched("a");
-        assert_eq!(spans.count(), 3);
-    });
-}
-
-/// Counts the spans that are opened.
-#[derive(Debug, Clone, Default)]
-struct Spans(Arc<AtomicUsize>);
-
-impl Spans {
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl tracing::Subscriber for Spans {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(self.0.fetch_add(1, Ordering::Relaxed) as u64 + 1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 macro_rules! consumer {

@@ -1,0 +1,29 @@
+// What the server's frames look like, and which texts it takes for something else than a message.
+
+export const HEARTBEAT = '"heartbeat"';
+const COMMANDS = new Set(['update', 'leave', 'join']);
+
+/** A repeated `type` counts as its last, for JSON.parse and for the server alike. */
+export function isReserved(text) {
+  if (text === HEARTBEAT) return true;
+  const value = parse(text);
+  return isObject(value) && COMMANDS.has(value.type);
+}
+
+export function parse(text) {
+  try { return JSON.parse(text); } catch { return undefined; }
+}
+
+export const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isList = (value, isItem) => Array.isArray(value) && value.every((item) => isObject(item) && isItem(item));
+const isPresence = ({ id, meta }) => typeof id === 'string' && isObject(meta);
+const isEntry = (entry) => typeof entry.user === 'string' && isPresence(entry);
+const isPosition = ({ version, anonymous }) => Number.isInteger(version) && Number.isInteger(anonymous);
+export const isMessage = ({ from, text }) => (from === null || typeof from === 'string') && typeof text === 'string';
+export const isState = (frame) => isPosition(frame) && frame.epoch != null && typeof frame.me === 'string'
+  && isList(frame.members, ({ user, presences }) => typeof user === 'string' && isList(presences, isPresence));
+export const isDiff = (frame) => isPosition(frame) && Number.isInteger(frame.from)
+  && isList(frame.joins, isEntry) && isList(frame.updates, isEntry)
+  && isList(frame.leaves, ({ user, id }) => typeof user === 'string' && typeof id === 'string');
+
+export const bytes = (text) => new TextEncoder().encode(text).length;

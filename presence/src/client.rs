@@ -1,0 +1,62 @@
+//! The JavaScript client, as it is served.
+
+macro_rules! modules {
+    ($($name:literal),* $(,)?) => {
+        /// The JavaScript client: ES modules, each with the path at which the others look for it and its text. Pages import the
+        /// first, `presence.js`, whose first comment says how to use it.
+        ///
+        /// Serve them side by side from your own host, as `text/javascript`:
+        ///
+        /// ```
+        /// use actix_web::{App, HttpResponse, web};
+        ///
+        /// fn client(app: &mut web::ServiceConfig) {
+        ///     for &(path, text) in presence::CLIENT_JS {
+        ///         let module = move || async move { HttpResponse::Ok().content_type("text/javascript").body(text) };
+        ///         app.route(&format!("/{path}"), web::get().to(module));
+        ///     }
+        /// }
+        /// # let _ = App::new().configure(client);
+        /// ```
+        pub const CLIENT_JS: &[(&str, &str)] = &[$(($name, include_str!(concat!("../client/", $name)))),*];
+    };
+}
+
+modules! {
+    "presence.js",
+    "presence/address.js",
+    "presence/browser.js",
+    "presence/error.js",
+    "presence/frames.js",
+    "presence/heart.js",
+    "presence/roster.js",
+    "presence/token.js",
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path};
+
+    use super::CLIENT_JS;
+
+    /// The path of the module that a line of a module imports.
+    fn imported(by: &str, line: &str) -> Option<String> {
+        let (_, from) = line.strip_prefix("import ")?.split_once(" from '")?;
+        let relative = from.strip_suffix("';")?.strip_prefix("./")?;
+        let folder = Path::new(by).parent()?;
+        Some(folder.join(relative).to_str()?.to_owned())
+    }
+
+    #[test]
+    fn every_module_that_is_imported_is_served_and_no_other() {
+        let served: BTreeSet<_> = CLIENT_JS.iter().map(|(path, _)| (*path).to_owned()).collect();
+        let mut wanted = BTreeSet::from(["presence.js".to_owned()]);
+        for (path, text) in CLIENT_JS {
+            let imports: Vec<_> = text.lines().filter(|line| line.starts_with("import ")).collect();
+            let known = imports.iter().filter_map(|line| imported(path, line));
+            wanted.extend(known.clone());
+            assert_eq!(known.count(), imports.len(), "an import of {path} is not read by this test");
+        }
+        assert_eq!(served, wanted);
+    }
+}

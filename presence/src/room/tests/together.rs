@@ -1,0 +1,211 @@
+//! Those who leave together, in more than one transaction: one event for all of them.
+
+use std::collections::BTreeSet;
+
+use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, settle};
+use crate::{
+    clock::Clock,
+    config::OnStale,
+    signal::{PresenceChange, Subscription},
+    store::MemoryStore,
+    testing::fault::panic_room,
+};
+
+/// More than two transactions take.
+const CROWD: usize = 2500;
+
+/// The names in each event; only bulk events are expected.
+fn bulks(changes: &mut Subscription) -> Vec<BTreeSet<String>> {
+    let names = |event: String| {
+        let names = event.strip_prefix("-[").and_then(|names| names.strip_suffix(']')).expect("a bulk event");
+        names.split(' ').map(str::to_owned).collect()
+    };
+    heard(changes).into_iter().map(names).collect()
+}
+
+fn sizes(bulks: &[BTreeSet<String>]) -> Vec<usize> {
+    bulks.iter().map(BTreeSet::len).collect()
+}
+
+/// A room that many are in, of whom those are gone who will be pruned.
+async fn crowded() -> (Node, Vec<Client>, Subscription) {
+    let node = node_with(config().on_stale(OnStale::Keep)).await;
+    let crowd = node.crowd(CROWD).await;
+    pass(secs(1)).await;
+    let changes = node.changes();
+    node.store.commits();
+    (node, crowd, changes)
+}
+
+#[actix::test]
+async fn thousands_who_fall_silent_at_once_are_one_event() {
+    let (node, _crowd, mut changes) = crowded().await;
+    pass(secs(60)).await;
+    assert_eq!(node.store.sizes(), [1000, 1000, 500]);
+    assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
+}
+
+#[actix::test]
+async fn thousands_who_are_pruned_by_call_or_removed_are_one_event_which_the_caller_finds_fired() {
+    let (node, crowd, mut changes) = crowded().await;
+    assert_eq!(node.prune_presences(Some(secs(0))).await.unwrap(), CROWD);
+    assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
+    super::bench::join_all(&crowd, &room("attic")).await;
+    let _ = heard(&mut changes);
+    assert_eq!(node.remove_room(&room("attic"), None).await.unwrap(), CROWD);
+    assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
+}
+
+#[actix::test]
+async fn thousands_of_a_dead_node_are_one_event_in_each_room() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let quick = || config().lease(secs(3)).sweep_interval(secs(1));
+    let here = node_on(&database, "here", quick()).await;
+    let there = node_on(&database, "there", quick()).await;
+    let crowd = there.crowd(CROWD).await;
+    super::bench::join_all(&crowd[..CROWD / 2], &room("attic")).await;
+    let mut changes = here.changes();
+    there.store.faults.hang();
+    pass(secs(10)).await;
+    let mut sizes = sizes(&bulks(&mut changes));
+    sizes.sort_unstable();
+    assert_eq!(sizes, [CROWD / 2, CROWD]);
+}
+
+#[actix::test]
+async fn thousands_whose_grace_is_over_are_one_event() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let old = node_on(&database, "here", config()).await;
+    let _crowd = old.crowd(CROWD).await;
+    old.store.faults.hang(); // The process is gone.
+    let new = node_on(&database, "here", config()).await;
+    let mut changes = new.changes();
+    pass(secs(13)).await;
+    assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
+}
+
+#[actix::test]
+async fn a_sweep_that_fails_in_the_middle_tells_who_was_removed_and_the_next_one_the_others() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let quick = || config().lease(secs(3)).sweep_interval(secs(1));
+    let here = node_on(&database, "here", quick()).await;
+    let there = node_on(&database, "there", quick()).await;
+    let _crowd = there.crowd(CROWD).await;
+    let mut changes = here.changes();
+    here.store.clear_so_often(2);
+    there.store.faults.hang();
+    pass(secs(10)).await;
+    let first = bulks(&mut changes);
+    assert_eq!(sizes(&first), [2000]);
+    here.store.clear_so_often(usize::MAX);
+    pass(secs(2)).await;
+    let second = bulks(&mut changes);
+    assert_eq!((sizes(&second), first[0].intersection(&second[0]).count()), (vec![500], 0));
+}
+
+#[actix::test]
+async fn if_the_database_goes_away_in_the_middle_those_who_left_are_told_in_time_and_the_others_later() {
+    let (node, _crowd, mut changes) = crowded().await;
+    node.store.commits_take(ms(100));
+    pass(secs(59)).await;
+    while node.store.commits().is_empty() {
+        pass(ms(10)).await;
+    }
+    pass(ms(150)).await;
+    node.store.faults.fail_next(usize::MAX);
+    pass(secs(4)).await;
+    assert_eq!(bulks(&mut changes).len(), 0);
+    pass(secs(2)).await;
+    let first = bulks(&mut changes);
+    assert_eq!(sizes(&first), [1000]);
+    node.store.faults.fail_next(0);
+    pass(secs(5)).await;
+    let second = bulks(&mut changes);
+    assert_eq!((sizes(&second), first[0].intersection(&second[0]).count()), (vec![1500], 0));
+}
+
+#[actix::test]
+async fn a_room_that_fails_in_the_middle_goes_on_with_the_same_event() {
+    let (node, _crowd, mut changes) = crowded().await;
+    node.store.commits_take(ms(100));
+    let (pruned, ()) = tokio::join!(node.prune_presences(Some(secs(0))), async {
+        pass(ms(150)).await;
+        panic_room(&node.rooms, lobby());
+    });
+    let _ = pruned.unwrap();
+    pass(secs(3)).await;
+    assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
+    assert_eq!(node.rows(lobby()).await.len(), 0);
+}
+
+#[actix::test]
+async fn a_room_that_is_given_up_in_the_middle_tells_who_has_left() {
+    let (node, _crowd, mut changes) = crowded().await;
+    node.store.commits_take(ms(100));
+    let (pruned, ()) = tokio::join!(node.prune_presences(Some(secs(0))), async {
+        pass(ms(150)).await;
+        for _ in 0..9 {
+            panic_room(&node.rooms, lobby());
+        }
+    });
+    let _ = pruned.unwrap();
+    settle().await;
+    assert_eq!(sizes(&bulks(&mut changes)), [1000]);
+}
+
+#[actix::test]
+async fn others_who_come_and_go_meanwhile_do_not_part_those_who_leave_together() {
+    let (node, _crowd, mut changes) = crowded().await;
+    node.store.commits_take(ms(100));
+    let (pruned, ()) = tokio::join!(node.prune_presences(Some(secs(0))), async {
+        pass(ms(50)).await;
+        let ann = node.member("ann").await;
+        ann.leave(lobby()).await.unwrap();
+    });
+    assert_eq!(pruned.unwrap(), CROWD);
+    let mut told = heard(&mut changes);
+    told.sort_by_key(String::len);
+    assert_eq!((told.len(), &told[..2]), (3, &["+ann".to_owned(), "-ann".to_owned()][..]));
+}
+
+#[actix::test]
+async fn one_who_is_back_before_the_others_have_left_is_told_to_be_back_after_it_left() {
+    let (node, crowd, mut changes) = crowded().await;
+    node.store.commits_take(ms(100));
+    let first = crowd.iter().min_by_key(|client| client.id(lobby())).unwrap();
+    let (pruned, ()) = tokio::join!(node.prune_presences(Some(secs(0))), async {
+        pass(ms(150)).await;
+        // Under another id, on the same channel.
+        first.leave(lobby()).await.unwrap();
+        first.join(lobby()).await.unwrap();
+    });
+    assert_eq!(pruned.unwrap(), CROWD);
+    let mut left = 0;
+    let mut back = None;
+    while let Some(Some(event)) = futures_util::FutureExt::now_or_never(changes.next()) {
+        match event.change {
+            PresenceChange::Bulk(gone) => {
+                left += gone.len();
+                if back.is_none() {
+                    assert!(gone.iter().any(|one| one.channel == first.channel));
+                }
+            }
+            PresenceChange::Added(one) => back = Some(one.channel.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((left, back.as_ref()), (CROWD, Some(&first.channel)));
+}
+
+#[actix::test]
+async fn a_shutdown_tells_who_leaves_with_the_node_in_one_event() {
+    let node = node().await;
+    let _crowd = node.crowd(CROWD).await;
+    let mut changes = node.changes();
+    node.rooms.socket_opened();
+    node.shutdown().await;
+    assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
+}
