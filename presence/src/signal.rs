@@ -6,9 +6,10 @@
 //! transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
 //! also overtake others.
 //!
-//! With the events comes which users came online in the room and which went offline. A `Bulk` that holds presences of a user
-//! is told, as far as it has come, before an event that says either of that user: so whoever keeps a set of the users who are
-//! online, event by event, has those of the presences that were told.
+//! With the events comes which users came online in the room and which went offline. That a user is offline is told with the
+//! last event about its presences, and a `Bulk` that holds some of them is told, as far as it has come, before the user comes
+//! online again. So whoever keeps a set of the users who are online, event by event, has all whose presences were told; and
+//! nobody else, but who leaves and comes in one commit.
 //!
 //! Every subscriber has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and
 //! the next one it gets says how many. Nobody else is delayed.
@@ -17,7 +18,7 @@ mod queue;
 mod together;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -70,8 +71,8 @@ pub enum PresenceChange {
     Updated(Arc<Presence>),
     /// These presences were removed together: they were stale, their grace was over, their node was gone, or their user or
     /// room was removed. One event for all that one prune, sweep, shutdown or removal takes out of the room; more than one only
-    /// if one of them came back meanwhile, or its user came online or went offline by other presences, if it takes longer than
-    /// `store_timeout`, or if those that no live node answers for are in more than 512 rooms.
+    /// if one of them or its user came back meanwhile, if it takes longer than `store_timeout`, or if those that no live node
+    /// answers for are in more than 512 rooms.
     Bulk(Vec<Arc<Presence>>),
 }
 
@@ -131,27 +132,22 @@ impl Subscribers {
         self.rooms.get(room).into_iter().flatten().chain(&self.all)
     }
 
-    fn tell<'a>(
-        &self,
-        room: &RoomName,
-        change: PresenceChange,
-        online: Option<&'a UserId>,
-        offline: impl IntoIterator<Item = &'a UserId>,
-    ) {
-        let (online, offline) = (online.cloned().into_iter().collect(), offline.into_iter().cloned().collect());
+    fn tell(&self, room: &RoomName, change: PresenceChange, online: Vec<UserId>, offline: Vec<UserId>) {
         let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0, online, offline });
         self.of(room).for_each(|queue| queue.push(event.clone()));
     }
 
-    fn tell_bulk(&self, room: &RoomName, Left { presences, offline, .. }: Left) {
-        self.tell(room, PresenceChange::Bulk(presences), None, &offline);
+    /// Tells who left with a group so far.
+    fn tell_group(&mut self, room: &RoomName, group: u64) {
+        if let Some((left, offline)) = self.gathered.take(room, group) {
+            self.tell(room, PresenceChange::Bulk(left), Vec::new(), offline);
+        }
     }
 
-    /// Tells what is gathered, as far as it must be heard before something else.
-    fn tell_first(&mut self, room: &RoomName, first: impl Fn(u64, &Left) -> bool) {
-        for left in self.gathered.take_if(room, first) {
-            self.tell_bulk(room, left);
-        }
+    /// Tells a change of one presence.
+    fn tell_one(&mut self, room: &RoomName, change: PresenceChange, online: Option<&UserId>, offline: Option<&UserId>) {
+        let offline = offline.and_then(|user| self.gathered.offline(room, user));
+        self.tell(room, change, online.into_iter().cloned().collect(), offline.into_iter().cloned().collect());
     }
 }
 
@@ -193,38 +189,38 @@ impl Signals {
         // Under the lock, so that all hear the events of a room in one order.
         let mut subscribers = lock(&self.0);
         let somebody_hears = subscribers.of(room).next().is_some();
-        let mut alone = Vec::new();
+        let (mut alone, mut gone) = (Vec::new(), Vec::new());
         for presence in delta.left.iter().filter(|_| somebody_hears) {
-            let Some(number) = together(presence).map(Together::number) else {
-                alone.push(presence);
-                continue;
-            };
-            let offline = offline.get(&presence.id);
-            if let Some(user) = offline {
-                subscribers.tell_first(room, |group, left| group != number && left.is_of(user));
+            match together(presence) {
+                None => alone.push(presence),
+                Some(together) => {
+                    subscribers.gathered.add(room, together.number(), presence);
+                    gone.extend(offline.get(&presence.id));
+                }
             }
-            subscribers.gathered.add(room, number, presence, offline);
         }
-        // Also if nobody hears it: who subscribes later must not be told that those left who are there.
-        let back = || delta.updated.iter().chain(&delta.joined);
-        let gone = alone.iter().copied().chain(&delta.updated).filter_map(|presence| offline.get(&presence.id));
-        let turning: HashSet<&UserId> = online.values().chain(gone).collect();
-        subscribers.tell_first(room, |_, left| {
-            back().any(|presence| left.holds(presence)) || turning.iter().any(|user| left.is_of(user))
-        });
-        if !somebody_hears {
-            return;
+        for user in gone {
+            subscribers.gathered.offline(room, user);
         }
         // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
         for presence in alone {
-            subscribers.tell(room, PresenceChange::Removed(presence.clone()), None, offline.get(&presence.id));
+            subscribers.tell_one(room, PresenceChange::Removed(presence.clone()), None, offline.get(&presence.id));
+        }
+        // Also if nobody hears it: who subscribes later must not be told that those left who are there.
+        let back = || delta.updated.iter().chain(&delta.joined);
+        let is_back = |left: &Left| back().any(|one| left.holds(one)) || online.values().any(|user| left.is_of(user));
+        for group in subscribers.gathered.groups(room, is_back) {
+            subscribers.tell_group(room, group);
+        }
+        if !somebody_hears {
+            return;
         }
         for presence in &delta.updated {
             let (come, gone) = (online.get(&presence.id), offline.get(&presence.id));
-            subscribers.tell(room, PresenceChange::Updated(presence.clone()), come, gone);
+            subscribers.tell_one(room, PresenceChange::Updated(presence.clone()), come, gone);
         }
         for presence in &delta.joined {
-            subscribers.tell(room, PresenceChange::Added(presence.clone()), online.get(&presence.id), None);
+            subscribers.tell_one(room, PresenceChange::Added(presence.clone()), online.get(&presence.id), None);
         }
     }
 }

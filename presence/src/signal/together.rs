@@ -1,7 +1,7 @@
 //! Those of a room who leave together, in as many transactions as that takes: one event for all of them.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, Weak},
 };
 
@@ -26,10 +26,7 @@ struct Group {
 
 impl Group {
     fn tell(&self) {
-        let mut subscribers = lock(&self.subscribers);
-        if let Some(left) = subscribers.gathered.take(&self.room, self.number) {
-            subscribers.tell_bulk(&self.room, left);
-        }
+        lock(&self.subscribers).tell_group(&self.room, self.number);
     }
 }
 
@@ -72,15 +69,20 @@ impl Unfinished {
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     groups: u64,
-    rooms: HashMap<RoomName, HashMap<u64, Left>>,
+    rooms: HashMap<RoomName, InRoom>,
+}
+
+#[derive(Debug, Default)]
+struct InRoom {
+    groups: HashMap<u64, Left>,
+    /// Who went offline. Nobody hears it before all that is gathered of them is told.
+    offline: HashSet<UserId>,
 }
 
 /// Of one room and one group.
 #[derive(Debug, Default)]
 pub(super) struct Left {
-    pub(super) presences: Vec<Arc<Presence>>,
-    /// The users whose last presences these were.
-    pub(super) offline: BTreeSet<UserId>,
+    presences: Vec<Arc<Presence>>,
     ids: HashSet<PresenceId>,
     channels: HashSet<ChannelName>,
     users: HashSet<UserId>,
@@ -98,42 +100,69 @@ impl Left {
     }
 }
 
+impl InRoom {
+    fn is_of(&self, user: &UserId) -> bool {
+        self.groups.values().any(|left| left.is_of(user))
+    }
+
+    /// Takes a group, and those who are offline and of whom no other group holds anything.
+    fn take(&mut self, group: u64) -> Option<(Vec<Arc<Presence>>, Vec<UserId>)> {
+        let Left { presences, users, .. } = self.groups.remove(&group)?;
+        let last = |user: &UserId| self.offline.contains(user) && !self.is_of(user);
+        let offline: Vec<_> = users.into_iter().filter(last).collect();
+        for user in &offline {
+            self.offline.remove(user);
+        }
+        Some((presences, offline))
+    }
+}
+
 impl Gathered {
     fn next_number(&mut self) -> u64 {
         self.groups += 1;
         self.groups
     }
 
-    pub(super) fn add(&mut self, room: &RoomName, group: u64, presence: &Arc<Presence>, offline: Option<&UserId>) {
+    pub(super) fn add(&mut self, room: &RoomName, group: u64, presence: &Arc<Presence>) {
         // Nearly always it is there.
         if !self.rooms.contains_key(room) {
-            self.rooms.insert(room.clone(), HashMap::new());
+            self.rooms.insert(room.clone(), InRoom::default());
         }
-        let left = self.rooms.get_mut(room).map(|groups| groups.entry(group).or_default());
+        let left = self.rooms.get_mut(room).map(|here| here.groups.entry(group).or_default());
         if let Some(left) = left {
             left.ids.insert(presence.id);
             left.channels.insert(presence.channel.clone());
             left.users.extend(presence.user.clone());
-            left.offline.extend(offline.cloned());
             left.presences.push(presence.clone());
         }
     }
 
-    fn take(&mut self, room: &RoomName, group: u64) -> Option<Left> {
-        let groups = self.rooms.get_mut(room)?;
-        let left = groups.remove(&group);
-        if groups.is_empty() {
+    /// A user went offline. Returns it if it may be told, because nothing is gathered of it; else it is told with that.
+    pub(super) fn offline<'a>(&mut self, room: &RoomName, user: &'a UserId) -> Option<&'a UserId> {
+        match self.rooms.get_mut(room).filter(|here| here.is_of(user)) {
+            None => Some(user),
+            Some(here) => {
+                here.offline.insert(user.clone());
+                None
+            }
+        }
+    }
+
+    /// Takes who left with a group, and who is offline by that.
+    pub(super) fn take(&mut self, room: &RoomName, group: u64) -> Option<(Vec<Arc<Presence>>, Vec<UserId>)> {
+        let here = self.rooms.get_mut(room)?;
+        let left = here.take(group);
+        if here.groups.is_empty() {
             self.rooms.remove(room);
         }
         left
     }
 
-    /// Takes those groups for which this holds.
-    pub(super) fn take_if(&mut self, room: &RoomName, first: impl Fn(u64, &Left) -> bool) -> Vec<Left> {
-        let Some(groups) = self.rooms.get(room) else { return Vec::new() };
-        let mut met: Vec<u64> =
-            groups.iter().filter(|(group, left)| first(**group, left)).map(|(group, _)| *group).collect();
-        met.sort_unstable();
-        met.into_iter().filter_map(|group| self.take(room, group)).collect()
+    /// The groups for which this holds.
+    pub(super) fn groups(&self, room: &RoomName, holds: impl Fn(&Left) -> bool) -> Vec<u64> {
+        let Some(here) = self.rooms.get(room) else { return Vec::new() };
+        let mut groups: Vec<_> = here.groups.iter().filter(|(_, left)| holds(left)).map(|(group, _)| *group).collect();
+        groups.sort_unstable();
+        groups
     }
 }
