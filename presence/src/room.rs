@@ -140,6 +140,8 @@ struct Inner {
     node: watch::Sender<Option<NodeId>>,
     health: Health,
     draining: AtomicBool,
+    /// The shutdown is over: no room is started any more.
+    ended: AtomicBool,
     superseded: watch::Sender<bool>,
     sockets: watch::Sender<usize>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
@@ -220,6 +222,7 @@ impl Rooms {
                 node: watch::Sender::new(None),
                 health,
                 draining: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
                 superseded: watch::Sender::new(false),
                 sockets: watch::Sender::new(0),
                 supervisor: OnceLock::new(),
@@ -318,7 +321,7 @@ impl Rooms {
         self.tell(room, ToRoom::Read(Box::new(reader)));
         match tokio::time::timeout(self.0.config.store_timeout(), answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(Error::RoomFailed { room: room.clone() }),
+            Ok(Err(_)) => Err(self.gave_no_answer(room)),
             Err(_) => Err(Error::StoreUnavailable(None)),
         }
     }

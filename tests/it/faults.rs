@@ -6,7 +6,9 @@
 
 mod away;
 mod full;
+mod network;
 mod node;
+mod sessions;
 
 use crate::support::backend::Backend;
 use crate::support::http::{Response, becomes, get};
@@ -46,6 +48,40 @@ mod sqlite {
         node::told_to_stop => away_when_the_process_is_told_to_stop,
         full::full => a_file_that_may_not_grow,
         full::read_only => a_file_that_may_only_be_read,
+    }
+}
+
+mod postgres {
+    use super::{away, network, node, sessions};
+
+    on! {
+        Postgres:
+        away::at_start => away_at_start,
+        away::under_load => away_for_30_s_under_load,
+        node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
+        node::told_to_stop => away_when_the_process_is_told_to_stop,
+        network::slow => every_statement_takes_2_s,
+        network::dead => a_network_that_lets_nothing_through,
+        network::lost => connections_that_never_answer_again,
+        sessions::killed => connections_killed_in_the_middle_of_transactions,
+        sessions::read_only => a_server_that_may_only_be_read,
+    }
+}
+
+mod mysql {
+    use super::{away, network, node, sessions};
+
+    on! {
+        MySql:
+        away::at_start => away_at_start,
+        away::under_load => away_for_30_s_under_load,
+        node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
+        node::told_to_stop => away_when_the_process_is_told_to_stop,
+        network::slow => every_statement_takes_2_s,
+        network::dead => a_network_that_lets_nothing_through,
+        network::lost => connections_that_never_answer_again,
+        sessions::killed => connections_killed_in_the_middle_of_transactions,
+        sessions::read_only => a_server_that_may_only_be_read,
     }
 }
 

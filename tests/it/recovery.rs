@@ -3,7 +3,8 @@
 mod ledger;
 mod visitor;
 
-use crate::support::database::rows_become;
+use crate::support::backend::{Backend, Kind};
+use crate::support::http::becomes;
 use crate::support::member::Member;
 use crate::support::server::Server;
 use crate::support::{BOUND, Duration, SLACK, millis, secs, within};
@@ -78,11 +79,18 @@ async fn the_held_ones_leave(mut newcomers: Vec<Member>, killed: Instant, listen
     assert!(listening.elapsed() <= grace + SWEEP + SLACK * 4, "at the first sweep: {:?}", listening.elapsed());
 }
 
-#[tokio::test]
-async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_leaves_after_the_grace() {
+/// A server on a database of its own, whose presences are held for so many seconds.
+async fn serve(kind: Kind, grace: &str) -> (Backend, Server) {
+    let backend = Backend::shared(kind).await;
+    let server = Server::start(&["--grace", grace, "--database-url", &backend.url()]).await;
+    becomes(&server, "/readyz", 200, BOUND).await;
+    (backend, server)
+}
+
+async fn what_was_acknowledged_is_there(kind: Kind) {
     const GRACE: Duration = secs(4);
     let mut random = fastrand::Rng::with_seed(seed());
-    let mut server = Server::start(&["--grace", "4s"]).await;
+    let (backend, mut server) = serve(kind, "4s").await;
     for round in 0..3 {
         let ledger = load_and_kill(&mut server, round, &mut random).await;
         let killed = Instant::now();
@@ -90,14 +98,13 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_leaves_after_
         let listening = Instant::now();
         let newcomers = newcomers(&server, round, &ledger).await;
         the_held_ones_leave(newcomers, killed, listening, GRACE).await;
-        rows_become(&server, "presences", 0, BOUND).await;
+        backend.rows_become("presences", 0, BOUND).await;
     }
 }
 
-#[tokio::test]
-async fn a_kill_during_the_recovery_from_a_kill_loses_nothing() {
+async fn a_second_kill_loses_nothing(kind: Kind) {
     let mut random = fastrand::Rng::with_seed(seed());
-    let mut server = Server::start(&["--grace", "30s"]).await;
+    let (_backend, mut server) = serve(kind, "30s").await;
     let ledger = load_and_kill(&mut server, 0, &mut random).await;
     for life in 0..6 {
         server.start_and_kill(millis(random.u64(..100))).await;
@@ -108,3 +115,26 @@ async fn a_kill_during_the_recovery_from_a_kill_loses_nothing() {
         }
     }
 }
+
+/// Both on one kind of database.
+macro_rules! on {
+    ($($kind:ident: $module:ident),*) => {
+        $(
+            mod $module {
+                use crate::support::backend::Kind::$kind;
+
+                #[tokio::test]
+                async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_leaves_after_the_grace() {
+                    super::what_was_acknowledged_is_there($kind).await;
+                }
+
+                #[tokio::test]
+                async fn a_kill_during_the_recovery_from_a_kill_loses_nothing() {
+                    super::a_second_kill_loses_nothing($kind).await;
+                }
+            }
+        )*
+    };
+}
+
+on! { Sqlite: sqlite, Postgres: postgres, MySql: mysql }

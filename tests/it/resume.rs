@@ -1,5 +1,6 @@
 //! Presences that outlive their sockets: held for a grace, and resumed by the token.
 
+use crate::support::backend::{Backend, Kind};
 use crate::support::database::rows_become;
 use crate::support::frame::{Frame, Raw};
 use crate::support::http::get;
@@ -399,10 +400,10 @@ async fn after_a_sigterm_and_a_restart_who_returns_was_never_gone() {
     back.sees_nothing_before(&server, "fence").await;
 }
 
-#[tokio::test]
-async fn a_token_returns_on_another_process_of_the_same_database() {
-    let server = Server::start(&["--grace", "30s"]).await;
-    let url = format!("sqlite://{}/presence.db", server.folder().display());
+async fn returns_on_another_process(kind: Kind) {
+    let backend = Backend::shared(kind).await;
+    let url = backend.url();
+    let server = Server::start(&["--grace", "30s", "--database-url", &url, "--node-name", "one"]).await;
     let other = Server::start(&["--grace", "30s", "--database-url", &url, "--node-name", "other"]).await;
     let (mut bob, first) = two(&server).await;
     let (id, mine) = (first.roster.me.clone(), first.roster.users["ann"].clone());
@@ -419,6 +420,44 @@ async fn a_token_returns_on_another_process_of_the_same_database() {
     bob.sees_nothing_before(&server, "fence").await;
     assert_eq!(get(other.address(), "/readyz").await.status, 200);
 }
+
+/// The process is killed and starts again, with Bob and Ann and her token.
+async fn returns_after_a_kill(kind: Kind) {
+    let backend = Backend::shared(kind).await;
+    let mut server = Server::start(&["--grace", "30s", "--database-url", &backend.url()]).await;
+    let (bob, first) = two(&server).await;
+    server.kill().await;
+    server.start_again().await;
+    let mut back = is_back(&server, &first).await;
+    assert_eq!(back.roster.users, first.roster.users, "Bob is held");
+    assert_eq!(back.roster.epoch, first.roster.epoch);
+    let _fence = back.sees_nothing_before(&server, "fence").await;
+    backend.rows_become("presences", 3, BOUND).await;
+    drop(bob);
+}
+
+/// Both on one kind of database.
+macro_rules! on {
+    ($($kind:ident: $module:ident),*) => {
+        $(
+            mod $module {
+                use crate::support::backend::Kind::$kind;
+
+                #[tokio::test]
+                async fn a_token_returns_on_another_process_of_the_same_database() {
+                    super::returns_on_another_process($kind).await;
+                }
+
+                #[tokio::test]
+                async fn a_token_returns_after_a_kill_and_a_restart() {
+                    super::returns_after_a_kill($kind).await;
+                }
+            }
+        )*
+    };
+}
+
+on! { Sqlite: sqlite, Postgres: postgres, MySql: mysql }
 
 #[tokio::test]
 async fn a_silent_connection_without_a_pong_is_held() {

@@ -14,6 +14,9 @@ use tracing::{error, info};
 
 use args::Args;
 
+/// What is logged. Of a database that goes away the driver tells for each connection, and the store tells once.
+const LOG: &str = "info,sqlx=warn,sqlx::postgres::notice=off,sqlx_core::pool=error,actix_server=warn";
+
 /// How long the start waits for the database, before it goes on without.
 const STARTUP: Duration = Duration::from_secs(3);
 
@@ -22,7 +25,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn,actix_server=warn")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG)),
         )
         .with_writer(std::io::stderr)
         .init();

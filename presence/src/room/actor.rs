@@ -13,11 +13,12 @@ mod resuming;
 use std::{
     collections::{HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Weak,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
 use crate::{
     clock::Tick,
@@ -29,7 +30,6 @@ use crate::{
 use super::{
     Rooms,
     message::{Reply, Said, ToHub, ToRoom, Told},
-    presence::ToPresence,
     state::State,
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct RoomActor {
     name: RoomName,
     rooms: Rooms,
     under_way: Arc<AtomicUsize>,
+    /// Its own address, if it has children: they have it.
+    address: Weak<Addr<Self>>,
     state: State,
     loading: bool,
     /// The number of the last reading of the database.
@@ -77,6 +79,7 @@ impl RoomActor {
             name,
             rooms,
             under_way,
+            address: Weak::new(),
             state,
             loading: false,
             reading: 0,
@@ -102,9 +105,7 @@ impl Actor for RoomActor {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        for local in self.state.locals.values() {
-            local.child.do_send(ToPresence::Stop);
-        }
+        self.state.locals.clear();
     }
 }
 
@@ -209,6 +210,10 @@ impl RoomActor {
                 mine.into_iter().for_each(|presence| self.make_own(presence, ctx));
             }
             ToRoom::Report(report) => self.reported(report, ctx),
+            ToRoom::End => {
+                self.rooms.forget(&self.name, &ctx.address());
+                ctx.stop();
+            }
             ToRoom::Tick => self.prune_stale(ctx),
             ToRoom::TellTouches => {
                 for (id, local) in &self.state.locals {
@@ -227,7 +232,9 @@ impl RoomActor {
             #[cfg(any(test, feature = "testing"))]
             ToRoom::PanicChild(id) => {
                 if let Some(local) = self.state.locals.get(&id) {
-                    local.child.do_send(ToPresence::Panic);
+                    let (presence, touch) = (local.presence.clone(), local.touch.clone());
+                    touch.make_child_fail();
+                    self.supervise(presence, touch, ctx);
                 }
             }
         }

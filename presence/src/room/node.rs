@@ -95,6 +95,7 @@ impl Rooms {
             );
         }
         self.stop_supervisor().await;
+        self.end();
         self.0.threads.stop();
     }
 

@@ -6,8 +6,6 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
-
 use crate::{
     clock::Tick,
     model::{
@@ -24,7 +22,7 @@ use crate::{
 use super::{
     Rooms,
     message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
-    presence::PresenceActor,
+    presence::Child,
     touch::Touch,
     wire,
 };
@@ -33,7 +31,7 @@ use crate::name::RoomName;
 /// A presence of this node.
 pub(crate) struct Local {
     pub(crate) presence: Arc<Presence>,
-    pub(crate) child: Addr<PresenceActor>,
+    pub(crate) child: Child,
     pub(crate) touch: Touch,
     /// `None` if it has no socket, or as long as none has claimed it after the room lost its memory.
     pub(crate) hub: Option<HubRef>,
@@ -170,6 +168,23 @@ impl State {
         self.notices.joined(now, Joiner { hub, presence, touch, replies, before });
     }
 
+    /// An update was handed in.
+    pub(crate) fn updates(&mut self, id: PresenceId, update: Updating) {
+        let updating = self.updating.entry(id).or_default();
+        match updating.last_mut() {
+            // Nobody waits for either, and they go into one write.
+            Some(last)
+                if (last.after, &last.channel) == (update.after, &update.channel)
+                    && last.reply.is_none()
+                    && update.reply.is_none() =>
+            {
+                last.user = update.user.or_else(|| last.user.take());
+                last.meta = update.meta.or_else(|| last.meta.take());
+            }
+            _ => updating.push(update),
+        }
+    }
+
     /// Something is said to those who are members. Those who are announced as such and wait for their first frame are too.
     pub(crate) fn said(&mut self, said: impl FnOnce() -> Said) {
         if self.notices.somebody_waits() {
@@ -258,5 +273,46 @@ impl State {
                 meanwhile: meanwhile.clone(),
             })));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn update(after: u64, user: Option<&str>, meta: Option<&str>) -> Updating {
+        Updating {
+            channel: ChannelName::new("c").unwrap(),
+            after,
+            user: user.map(|user| Some(UserId::new(user).unwrap())),
+            meta: meta.map(|meta| Meta::from_json(meta).unwrap()),
+            reply: None,
+        }
+    }
+
+    #[test]
+    fn updates_that_nobody_waits_for_and_that_wait_together_are_one() {
+        // Relaxed updates of one presence piled up as long as the database was away.
+        let (mut state, id) = (State::new(Duration::ZERO), PresenceId::random());
+        state.updates(id, update(1, Some("ann"), None));
+        for n in 0..1000 {
+            state.updates(id, update(1, None, Some(&format!(r#"{{"n":{n}}}"#))));
+        }
+        let [one] = &state.updating[&id][..] else { panic!("{} updates", state.updating[&id].len()) };
+        assert_eq!(one.user, Some(Some(UserId::new("ann").unwrap())));
+        assert_eq!(one.meta, Some(Meta::from_json(r#"{"n":999}"#).unwrap()));
+    }
+
+    #[test]
+    fn an_update_that_somebody_waits_for_or_of_a_later_batch_stands_alone() {
+        let (mut state, id) = (State::new(Duration::ZERO), PresenceId::random());
+        state.updates(id, update(1, None, Some("{}")));
+        state.updates(id, update(2, None, Some("{}")));
+        let (reply, _answer) = oneshot::channel();
+        state.updates(id, Updating { reply: Some(reply), ..update(2, None, Some("{}")) });
+        state.updates(id, update(2, None, Some("{}")));
+        assert_eq!(state.updating[&id].len(), 4);
     }
 }

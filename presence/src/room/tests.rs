@@ -5,6 +5,7 @@ mod bench;
 mod commanding;
 mod committing;
 mod emptying;
+mod ending;
 mod faults;
 mod joining;
 mod leases;

@@ -23,6 +23,9 @@ pub(crate) struct Touch(Arc<Cell>);
 struct Cell {
     seen: AtomicU64,
     behind: AtomicBool,
+    /// Whether the next child that looks at it fails, to show that this does no harm.
+    #[cfg(any(test, feature = "testing"))]
+    fails: AtomicBool,
 }
 
 impl Touch {
@@ -59,5 +62,17 @@ impl Touch {
     /// Whether it was last seen more than `max_age` before `now`, and nothing from it waits.
     pub(crate) fn is_stale(&self, now: Tick, max_age: Duration) -> bool {
         !self.is_behind() && judge(now, self.seen(), max_age) == Deadline::Stale
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn make_child_fail(&self) {
+        self.0.fails.store(true, Ordering::Relaxed);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn fail_if_told(&self) {
+        if self.0.fails.swap(false, Ordering::Relaxed) {
+            panic!("a presence was told to fail");
+        }
     }
 }

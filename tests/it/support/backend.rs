@@ -1,7 +1,5 @@
 //! A database that a test may take away: a file of SQLite, or a server of the test's own with a proxy before it.
 
-#![allow(dead_code, reason = "the servers of PostgreSQL and MariaDB are used once the store speaks to them")]
-
 use super::database::Lock;
 use super::proxy::Proxy;
 use super::{Duration, eventually};
@@ -28,8 +26,12 @@ pub(crate) struct Backend {
 #[derive(Debug)]
 enum Inner {
     Sqlite { folder: TempDir, lock: Option<Lock> },
-    Server { server: Option<Arc<Server>>, database: Database, proxy: Proxy },
+    Server { server: Option<Arc<Server>>, database: Database, node: String, proxy: Proxy },
 }
+
+/// What a user of the database needs who migrates it and runs a node; `docs/configuration.md` says so.
+const RIGHTS_ON_POSTGRES: &str = "CREATE ON SCHEMA public";
+const RIGHTS_ON_MYSQL: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, REFERENCES ON *";
 
 impl Backend {
     /// A database of its own, on a server that other tests use too where there is one.
@@ -61,17 +63,17 @@ impl Backend {
 
     async fn behind_a_proxy(kind: Kind, server: Option<Arc<Server>>, database: Database) -> Self {
         let proxy = Proxy::before(address(&database.url())).await;
-        Self { kind, inner: Inner::Server { server, database, proxy } }
+        let rights = if kind == Kind::Postgres { RIGHTS_ON_POSTGRES } else { RIGHTS_ON_MYSQL };
+        let direct = database.user(&[rights]).await;
+        let node = direct.replace(&address(&direct).to_string(), &proxy.address().to_string());
+        Self { kind, inner: Inner::Server { server, database, node, proxy } }
     }
 
     /// What a node is given to find it.
     pub(crate) fn url(&self) -> String {
         match &self.inner {
             Inner::Sqlite { folder, .. } => format!("sqlite://{}", folder.path().join("presence.db").display()),
-            Inner::Server { database, proxy, .. } => {
-                let direct = database.url();
-                direct.replace(&address(&direct).to_string(), &proxy.address().to_string())
-            }
+            Inner::Server { node, .. } => node.clone(),
         }
     }
 

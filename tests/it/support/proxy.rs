@@ -1,7 +1,5 @@
 //! A TCP proxy before a database's server, through which a test makes the network go wrong.
 
-#![allow(dead_code, reason = "the servers of PostgreSQL and MariaDB are used once the store speaks to them")]
-
 use super::{Duration, millis};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,8 +17,6 @@ enum Line {
     Slow(Duration),
     /// Nothing passes, and nobody is told: the network is gone. Connections stay open.
     Dead,
-    /// Who connects is cut off at once.
-    Closed,
 }
 
 /// Forwards each connection to the server. Ends when it is dropped.
@@ -34,8 +30,8 @@ pub(crate) struct Proxy {
 #[derive(Debug)]
 struct Wires {
     line: watch::Sender<Line>,
-    /// The connections up to this number are cut.
-    cut: watch::Sender<u64>,
+    /// They are cut.
+    cut: watch::Sender<bool>,
     /// The connections up to this number carry nothing ever again, and do not end.
     lost: watch::Sender<u64>,
     /// The number of the last connection.
@@ -48,7 +44,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let wires = Arc::new(Wires {
             line: watch::Sender::new(Line::Open),
-            cut: watch::Sender::new(0),
+            cut: watch::Sender::new(false),
             lost: watch::Sender::new(0),
             made: watch::Sender::new(0),
         });
@@ -58,14 +54,11 @@ impl Proxy {
                 let wires = shared.clone();
                 wires.made.send_modify(|made| *made += 1);
                 let number = *wires.made.borrow();
-                if *wires.line.borrow() == Line::Closed {
-                    continue;
-                }
                 tokio::spawn(async move {
                     let mut cut = wires.cut.subscribe();
                     tokio::select! {
                         () = forward(client, server, &wires, number) => {}
-                        _ = cut.wait_for(|cut| *cut >= number) => {}
+                        _ = cut.wait_for(|cut| *cut) => {}
                     }
                 });
             }
@@ -75,17 +68,6 @@ impl Proxy {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Cuts every connection, and every one that is made until [`open`](Self::open).
-    pub(crate) fn close(&self) {
-        self.wires.line.send_replace(Line::Closed);
-        self.cut();
-    }
-
-    /// Cuts every connection that there is, whatever it is doing.
-    pub(crate) fn cut(&self) {
-        self.wires.cut.send_replace(*self.wires.made.borrow());
     }
 
     /// Makes every statement so late.
@@ -108,17 +90,12 @@ impl Proxy {
     pub(crate) fn lose(&self) {
         self.wires.lost.send_replace(*self.wires.made.borrow());
     }
-
-    /// How many connections were made so far.
-    pub(crate) fn made(&self) -> u64 {
-        *self.wires.made.borrow()
-    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.listening.abort();
-        self.wires.cut.send_replace(u64::MAX);
+        self.wires.cut.send_replace(true);
     }
 }
 

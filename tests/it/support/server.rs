@@ -198,7 +198,7 @@ fn binary() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = std::process::Command::new(cargo)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--quiet", "--package", "chat", "--target-dir"])
+            .args(["build", "--quiet", "--package", "chat", "--all-features", "--target-dir"])
             .arg(profile.parent().expect("a target folder"))
             .args(release)
             .status();

@@ -1,6 +1,9 @@
 //! A database of its own for each test.
 
-use std::{sync::OnceLock, thread};
+use std::{
+    sync::{Mutex, OnceLock, PoisonError},
+    thread,
+};
 
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbErr};
 use uuid::Uuid;
@@ -13,6 +16,8 @@ pub struct Database {
     kind: Kind,
     server: String,
     name: String,
+    /// The users that were made for it.
+    users: Mutex<Vec<String>>,
 }
 
 /// Makes a database on the server that all tests share: the one that `PRESENCE_TEST_POSTGRES` or `PRESENCE_TEST_MYSQL`
@@ -35,6 +40,7 @@ impl Database {
             kind,
             server: server.trim_end_matches('/').to_owned(),
             name: format!("t{}", Uuid::new_v4().simple()),
+            users: Mutex::default(),
         };
         let create = match kind {
             Kind::Postgres => format!("CREATE DATABASE {} TEMPLATE template0", database.name),
@@ -49,6 +55,30 @@ impl Database {
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}/{}", self.server, self.name)
+    }
+
+    /// Its address for a new user, who may do there what is granted and no more: `SELECT ON rooms`, say, or, in this database
+    /// of MySQL, `SELECT ON *`.
+    ///
+    /// # Panics
+    /// If the server is away, or does not know such a right.
+    pub async fn user(&self, grants: &[&str]) -> String {
+        let user = format!("u{}", &Uuid::new_v4().simple().to_string()[..24]);
+        let mut statements = vec![match self.kind {
+            Kind::Postgres => format!("CREATE ROLE {user} LOGIN PASSWORD '{user}'"),
+            Kind::MySql => format!("CREATE USER '{user}'@'%' IDENTIFIED BY '{user}'"),
+        }];
+        statements.extend(grants.iter().map(|grant| format!("GRANT {grant} TO {user}")));
+        let admin = self.connect().await;
+        for statement in statements {
+            let made = admin.execute_unprepared(&statement).await;
+            made.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+        let (scheme, host) = self.server.split_once("://").expect("it is a URL");
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        let url = format!("{scheme}://{user}:{user}@{host}/{}", self.name);
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).push(user);
+        url
     }
 
     /// A connection to it, for what a test has to see or to break.
@@ -89,15 +119,25 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let drop = match self.kind {
+        let mut drop = vec![match self.kind {
             Kind::Postgres => format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
             Kind::MySql => format!("DROP DATABASE IF EXISTS {}", self.name),
-        };
+        }];
+        let users = std::mem::take(self.users.get_mut().unwrap_or_else(PoisonError::into_inner));
+        drop.extend(users.iter().map(|user| match self.kind {
+            Kind::Postgres => format!("DROP ROLE IF EXISTS {user}"),
+            Kind::MySql => format!("DROP USER IF EXISTS {user}"),
+        }));
         // A runtime of its own, since the one of the test may be the caller. A server that is away needs no tidying.
         let (kind, server) = (self.kind, self.server.clone());
         let _ = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async { run(kind, &server, &drop).await.map_err(std::io::Error::other) })
+            runtime.block_on(async {
+                for statement in drop {
+                    run(kind, &server, &statement).await.map_err(std::io::Error::other)?;
+                }
+                std::io::Result::Ok(())
+            })
         })
         .join();
     }

@@ -121,7 +121,8 @@ pub(crate) fn give(folder: &Path) {
 pub(crate) fn command(folder: &Path, program: &Path) -> Command {
     let owner = fs::metadata(folder).expect("the folder is there");
     let mut command = Command::new(program);
-    command.current_dir(folder).env("LC_ALL", "C").env("HOME", folder);
+    // MariaDB removes all temporary tables of its kind from its temporary folder when it starts, those of others too.
+    command.current_dir(folder).env("LC_ALL", "C").env("HOME", folder).env("TMPDIR", folder);
     // Settings of a client must not lead elsewhere.
     for name in ["PGDATA", "PGPORT", "PGHOST", "PGUSER", "PGOPTIONS", "MYSQL_UNIX_PORT", "MYSQL_TCP_PORT"] {
         command.env_remove(name);

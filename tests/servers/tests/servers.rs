@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::net::TcpStream;
+use std::{net::TcpStream, path::Path};
 
 use presence_test_servers::{Durability, Kind, Server};
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
 
 const KINDS: [Kind; 2] = [Kind::Postgres, Kind::MySql];
 
@@ -45,6 +45,30 @@ async fn killed_connections_are_of_that_database_only() {
         assert!(victim.execute_unprepared("SELECT 1").await.is_err(), "{kind:?}");
         bystander.execute_unprepared("SELECT 1").await.unwrap();
         one.connect().await.execute_unprepared("SELECT 1").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn temporary_tables_are_in_the_servers_own_folder() {
+    // In a folder that all share, a server that started removed those of the others, which failed then, or did not start.
+    let server = Server::start(Kind::MySql, Durability::None);
+    let connection = server.database().await.connect().await;
+    let asked = Statement::from_string(connection.get_database_backend(), "SELECT @@tmpdir");
+    let row = connection.query_one_raw(asked).await.unwrap().unwrap();
+    let folder: String = row.try_get_by_index(0).unwrap();
+    assert_eq!(Some(Path::new(&folder)), server.folder().parent());
+}
+
+#[tokio::test]
+async fn a_user_may_do_what_is_granted_and_no_more() {
+    for kind in KINDS {
+        let server = Server::start(kind, Durability::None);
+        let database = server.database().await;
+        database.connect().await.execute_unprepared("CREATE TABLE t (n INT)").await.unwrap();
+        let url = database.user(&["SELECT ON t"]).await;
+        let user = sea_orm::Database::connect(url).await.unwrap();
+        user.execute_unprepared("SELECT * FROM t").await.unwrap();
+        assert!(user.execute_unprepared("INSERT INTO t VALUES (1)").await.is_err(), "{kind:?}");
     }
 }
 

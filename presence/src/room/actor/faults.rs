@@ -9,7 +9,6 @@ use crate::{
     name::PresenceId,
     room::{
         message::{Joiner, Report, ToHub},
-        presence::ToPresence,
         state::{Joining, State},
     },
     store::Write,
@@ -26,7 +25,7 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 impl RoomActor {
     pub(super) fn child_died(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get(&id) else { return };
-        if local.child.connected() {
+        if local.child.is_alive() {
             return;
         }
         let (presence, touch) = (local.presence.clone(), local.touch.clone());
@@ -39,9 +38,7 @@ impl RoomActor {
     pub(super) fn failed(&mut self, ctx: &mut Context<Self>) {
         error!(room = %self.name, "a room failed; it starts over");
         let mut old = std::mem::replace(&mut self.state, State::new(self.rooms.config().notify_interval()));
-        for local in old.locals.values() {
-            local.child.do_send(ToPresence::Stop);
-        }
+        old.locals.clear();
         let state = &mut self.state;
         let hubs = self.rooms.hubs();
         for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {

@@ -1,8 +1,8 @@
 //! The presences that this node answers for: each has a child that looks after it, and a hub that its socket is on.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
-use actix::{Actor, AsyncContext, Context};
+use actix::{Addr, AsyncContext, Context};
 use tracing::warn;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     name::PresenceId,
     room::{
         message::{HubRef, Reply},
-        presence::{DeathGuard, PresenceActor, ToPresence},
+        presence::{DeathGuard, PresenceActor},
         state::{Joining, Local},
         touch::Touch,
     },
@@ -101,19 +101,21 @@ impl RoomActor {
 
     /// Starts the child that looks after a presence; in the place of the one before, if there was one.
     pub(super) fn supervise(&mut self, presence: Arc<Presence>, touch: Touch, ctx: &mut Context<Self>) {
-        let child = PresenceActor {
-            told: touch.seen(),
-            touch: touch.clone(),
-            rooms: self.rooms.clone(),
-            guard: DeathGuard::new(presence.id, ctx.address()),
-        };
         let id = presence.id;
+        let guard = DeathGuard::new(id, self.shared_address(ctx));
+        let child = PresenceActor::start(touch.clone(), self.rooms.clone(), guard);
         let before = self.state.locals.remove(&id);
-        let (hub, unsaid) = before.map_or((None, false), |before| {
-            before.child.do_send(ToPresence::Stop);
-            (before.hub, before.unsaid)
-        });
-        self.state.locals.insert(id, Local { presence, child: child.start(), touch, hub, unsaid });
+        let (hub, unsaid) = before.map_or((None, false), |before| (before.hub, before.unsaid));
+        self.state.locals.insert(id, Local { presence, child, touch, hub, unsaid });
+    }
+
+    /// The address of this room that its children share. It is theirs alone, so that it keeps no room that they do not.
+    pub(super) fn shared_address(&mut self, ctx: &Context<Self>) -> Rc<Addr<Self>> {
+        self.address.upgrade().unwrap_or_else(|| {
+            let address = Rc::new(ctx.address());
+            self.address = Rc::downgrade(&address);
+            address
+        })
     }
 
     /// A live presence of ours is not in the database any more.

@@ -14,7 +14,6 @@ use crate::{
     room::{
         close_code,
         message::{HubRef, Reply, ToHub},
-        presence::ToPresence,
         state::{Cause, Joining, Leaving, Local, Updating},
         touch::Touch,
     },
@@ -161,19 +160,7 @@ impl RoomActor {
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), write) {
             Ok(Submitted::Waits(after)) => {
                 let reply = answer_now_if(self.is_relaxed(), reply);
-                let updating = self.state.updating.entry(id).or_default();
-                match updating.last_mut() {
-                    // Nobody waits for either, and they go into one write.
-                    Some(last)
-                        if (last.after, &last.channel) == (after, &channel)
-                            && last.reply.is_none()
-                            && reply.is_none() =>
-                    {
-                        last.user = user.or_else(|| last.user.take());
-                        last.meta = meta.or_else(|| last.meta.take());
-                    }
-                    _ => updating.push(Updating { channel, after, user, meta, reply }),
-                }
+                self.state.updates(id, Updating { channel, after, user, meta, reply });
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
@@ -283,7 +270,6 @@ impl RoomActor {
     pub(super) fn drop_local(&mut self, id: PresenceId) -> Option<Local> {
         self.state.stale.remove(&id);
         let local = self.state.locals.remove(&id)?;
-        local.child.do_send(ToPresence::Stop);
         for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
             self.left_while_joining(joiner.replies);
         }

@@ -8,7 +8,7 @@ use crate::{
     clock::Clock,
     config::ConfigBuilder,
     model::Close,
-    name::NodeName,
+    name::{ChannelName, NodeName},
     room::message::ToConnection,
     store::{MemoryStore, Order, Removal, Request, Store, Whom},
 };
@@ -31,6 +31,27 @@ fn removals(client: &Client) -> Vec<(String, Option<Close>)> {
         _ => None,
     };
     client.told().into_iter().filter_map(removal).collect()
+}
+
+#[actix::test]
+async fn one_who_is_removed_just_when_it_joined_is_told_so_and_is_not_there() {
+    // The join had its answer, and before it heard it the room was removed: it was told that it is in.
+    let node = super::bench::node().await;
+    let channel = ChannelName::new("job").unwrap();
+    for again in [false, true] {
+        if again {
+            node.add(lobby(), &channel, None).await.unwrap();
+        }
+        let mut joins = Box::pin(node.add(lobby(), &channel, None));
+        assert!(joins.as_mut().now_or_never().is_none());
+        settle().await;
+        assert_eq!(node.remove_room(lobby(), None).await.unwrap(), 1);
+        assert!(matches!(joins.await, Err(Error::LeftWhileJoining { .. })), "again: {again}");
+        pass(secs(1)).await;
+        assert_eq!((node.rows(lobby()).await.len(), node.children()), (0, 0));
+    }
+    node.add(lobby(), &channel, None).await.unwrap();
+    assert_eq!(node.count(lobby()).await.unwrap().presences, 1);
 }
 
 #[actix::test]

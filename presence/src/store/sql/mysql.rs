@@ -182,7 +182,11 @@ const HAVE_MORE: &str = "SELECT CAST(place - 1 AS SIGNED) FROM JSON_TABLE(?, '$[
 
 /// By number, as <https://mariadb.com/kb/en/mariadb-error-code-reference/> lists them.
 pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {
-    match error.number() {
+    by_number(error.number(), error.code())
+}
+
+fn by_number(number: u16, state: Option<&str>) -> Trouble {
+    match number {
         // Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
         1205 | 1213 | 1020 => Trouble::Conflict,
         1062 | 1586 => Trouble::Duplicate,
@@ -191,9 +195,47 @@ pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {
         1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1203 | 1226 | 1227 | 1370 => Trouble::Away,
         // Not a text of this character set; too large for `max_allowed_packet`.
         1366 | 1153 => Trouble::Senseless,
-        _ => match error.code() {
+        _ => match state {
             Some(state) if ["22", "23", "42"].iter().any(|class| state.starts_with(class)) => Trouble::Senseless,
             _ => Trouble::Away,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Trouble::*, *};
+
+    #[test]
+    fn each_number_says_what_to_do() {
+        for (number, state, trouble, what) in [
+            (1205, "HY000", Conflict, "lock wait timeout"),
+            (1213, "40001", Conflict, "deadlock"),
+            (1020, "HY000", Conflict, "record has changed"),
+            (1062, "23000", Duplicate, "duplicate key"),
+            (1586, "23000", Duplicate, "duplicate key, by name"),
+            (1021, "HY000", Away, "disk full"),
+            (1040, "08004", Away, "too many connections"),
+            (1044, "42000", Away, "no right to the database"),
+            (1045, "28000", Away, "wrong password"),
+            (1049, "42000", Away, "no such database"),
+            (1054, "42S22", Away, "no such column"),
+            (1053, "08S01", Away, "shutting down"),
+            (1142, "42000", Away, "no right to the table"),
+            (1146, "42S02", Away, "no such table"),
+            (1290, "HY000", Away, "read-only server"),
+            (1317, "70100", Away, "statement killed"),
+            (1792, "25006", Away, "read-only transaction"),
+            (1927, "70100", Away, "connection killed"),
+            (4031, "HY000", Away, "idle for too long"),
+            (1048, "23000", Senseless, "null where none may be"),
+            (1064, "42000", Senseless, "syntax error"),
+            (1153, "08S01", Senseless, "larger than a packet may be"),
+            (1366, "22007", Senseless, "not a text"),
+            (1406, "22001", Senseless, "text too long"),
+            (1452, "23000", Senseless, "foreign key"),
+        ] {
+            assert_eq!(by_number(number, Some(state)), trouble, "{number}: {what}");
+        }
     }
 }

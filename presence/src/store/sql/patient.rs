@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use sea_orm::DbBackend;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     model::Snapshot,
@@ -26,6 +26,9 @@ use super::{
 /// their locks in one order; who loses so often is better off telling its caller.
 const TRIES: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// For how long a call goes on whose caller has given it up.
+const UNHEARD: Duration = Duration::from_secs(2);
 
 /// A [`Store`] in a database. Clones share its connections.
 ///
@@ -164,7 +167,8 @@ impl SqlStore {
     /// Makes a call, and again while other transactions undo it.
     ///
     /// The driver of MySQL does not stand it that a future is dropped which awaits an answer of the server: what remains of that
-    /// answer is then taken for the answer to the next question. So there the call goes on to its end, also if nobody waits.
+    /// answer is then taken for the answer to the next question. So there the call goes on for a while if nobody waits, mostly to
+    /// its end. Not for ever: a connection to a host that vanished never answers, and there are only so many.
     async fn call<T, F>(&self, call: impl Fn(Once) -> F + Send + 'static) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -174,8 +178,16 @@ impl SqlStore {
         let is_mysql = once.database.dialect().backend() == DbBackend::MySql;
         let call = patiently(move || call(once.clone()));
         if is_mysql {
+            let (mut tell, told) = oneshot::channel();
+            tokio::spawn(async move {
+                let outcome = tokio::select! {
+                    outcome = call => outcome,
+                    () = async { tell.closed().await; tokio::time::sleep(UNHEARD).await } => return,
+                };
+                let _ = tell.send(outcome);
+            });
             // It panicked, or the runtime has ended.
-            tokio::spawn(call).await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
+            told.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
         } else {
             call.await
         }

@@ -7,13 +7,13 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, Statement,
-    TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, SqlxError,
+    Statement, TransactionOptions, TransactionTrait,
     prelude::Uuid,
     sea_query::{Expr, SimpleExpr},
     sqlx::{
-        AssertSqlSafe, ConnectOptions, Connection, Executor,
-        postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions},
+        AssertSqlSafe, ConnectOptions, Connection, Executor, Row,
+        postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions},
     },
 };
 
@@ -60,7 +60,7 @@ impl Postgres {
         Ok(Self { options })
     }
 
-    fn pool(&self, settings: &Settings, connections: u32) -> PgPool {
+    fn pool(&self, settings: &Settings, purpose: Purpose) -> PgPool {
         // A node that sleeps in the middle of a transaction has its locks taken away, or nobody could fence it.
         let patience = settings.patience.as_millis();
         let session = format!(
@@ -69,7 +69,7 @@ impl Postgres {
             6 * patience
         );
         let options = PgPoolOptions::new()
-            .max_connections(connections)
+            .max_connections(settings.connections)
             .acquire_timeout(settings.patience)
             .acquire_slow_threshold(Duration::MAX)
             .idle_timeout(None)
@@ -84,8 +84,13 @@ impl Postgres {
                 })
             })
             // The pool waits for a connection that comes back until it answers, which one to a host that vanished never does.
-            .after_release(|connection, _| {
-                Box::pin(async move { Ok(matches!(timeout(ANSWER, connection.ping()).await, Ok(Ok(())))) })
+            .after_release(move |connection, _| {
+                Box::pin(async move {
+                    Ok(match purpose {
+                        Purpose::Write => matches!(timeout(ANSWER, may_write(connection)).await, Ok(Ok(true))),
+                        Purpose::Read => matches!(timeout(ANSWER, connection.ping()).await, Ok(Ok(()))),
+                    })
+                })
             })
             .after_connect(move |connection, _| {
                 let session = session.clone();
@@ -95,6 +100,20 @@ impl Postgres {
     }
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Write,
+    Read,
+}
+
+/// Whether a connection that answers may write. One to a server that is a standby now, or that began while nobody might write,
+/// never will, and a new one may lead elsewhere.
+async fn may_write(connection: &mut PgConnection) -> Result<bool, SqlxError> {
+    let row = connection.fetch_one("SELECT current_setting('transaction_read_only') = 'off'").await?;
+    row.try_get(0)
+}
+
 #[async_trait]
 impl Dialect for Postgres {
     fn backend(&self) -> DbBackend {
@@ -102,8 +121,7 @@ impl Dialect for Postgres {
     }
 
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
-        let pool = || self.pool(settings, settings.connections).into();
-        (pool(), pool())
+        (self.pool(settings, Purpose::Write).into(), self.pool(settings, Purpose::Read).into())
     }
 
     fn to_read(&self) -> TransactionOptions {
@@ -149,7 +167,11 @@ const HAVE_MORE: &str = "SELECT place - 1 FROM unnest($1, $2, $3) WITH ORDINALIT
 
 /// By the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 pub(super) fn trouble(error: &PgDatabaseError) -> Trouble {
-    match error.code() {
+    by_code(error.code())
+}
+
+fn by_code(code: &str) -> Trouble {
+    match code {
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Trouble::Conflict,
         "23505" => Trouble::Duplicate,
@@ -164,4 +186,42 @@ pub(super) fn trouble(error: &PgDatabaseError) -> Trouble {
 pub(super) fn is_goodbye(error: &PgDatabaseError) -> bool {
     // Idle in a transaction for too long, ended by an operator, crashed.
     matches!(error.code(), "25P03" | "57P01" | "57P02")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Trouble::*, *};
+
+    #[test]
+    fn each_code_says_what_to_do() {
+        for (code, trouble, what) in [
+            ("40001", Conflict, "serialization failure"),
+            ("40P01", Conflict, "deadlock"),
+            ("55P03", Conflict, "lock timeout"),
+            ("23505", Duplicate, "unique violation"),
+            ("25006", Away, "read-only transaction"),
+            ("25P03", Away, "idle in a transaction for too long"),
+            ("08006", Away, "connection failure"),
+            ("28P01", Away, "wrong password"),
+            ("3D000", Away, "no such database"),
+            ("42501", Away, "no right"),
+            ("42P01", Away, "no such table"),
+            ("42703", Away, "no such column"),
+            ("53100", Away, "disk full"),
+            ("53300", Away, "too many connections"),
+            ("57014", Away, "statement cancelled"),
+            ("57P01", Away, "ended by an operator"),
+            ("57P03", Away, "starting up"),
+            ("58030", Away, "input or output error"),
+            ("XX000", Away, "internal error"),
+            ("0A000", Senseless, "not supported"),
+            ("22001", Senseless, "text too long"),
+            ("22021", Senseless, "not a text"),
+            ("23502", Senseless, "null where none may be"),
+            ("23503", Senseless, "foreign key"),
+            ("42601", Senseless, "syntax error"),
+        ] {
+            assert_eq!(by_code(code), trouble, "{code}: {what}");
+        }
+    }
 }

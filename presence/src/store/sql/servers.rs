@@ -95,39 +95,45 @@ async fn a_schema_from_the_future_is_refused() {
 
 #[test]
 fn writers_of_overlapping_rooms_never_hear_of_a_deadlock() {
-    const ROOMS: usize = 6;
-    // A minute in a run for figures, a moment in every other.
+    // A minute in `tests/run`, on all databases at once; a moment in every other.
     let time = std::env::var("PRESENCE_TEST_WRITERS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(3);
-    for &kind in KINDS {
-        let database = made(kind);
-        let versions = std::sync::Mutex::new(vec![Vec::new(); ROOMS]);
-        at_once(4, async |thread| {
-            let (store, node) = joined(&database).await;
-            let until = tokio::time::Instant::now() + Duration::from_secs(time);
-            for n in thread.. {
-                if tokio::time::Instant::now() > until {
-                    break;
-                }
-                // Each in an order of its own.
-                let mut rooms: Vec<_> = (0..ROOMS).filter(|room| (n + room) % 3 != 0).collect();
-                rooms.rotate_left((n + thread) % 4);
-                let writes = rooms.iter().map(|n| RoomWrites { room: room(*n), writes: vec![join(node), join(node)] });
-                let commits = store.commit(node, &writes.collect::<Vec<_>>()).await.unwrap();
-                for (n, commit) in rooms.iter().zip(&commits) {
-                    versions.lock().unwrap()[*n].push(commit.version.0);
-                }
-                let ids: Vec<_> = commits.iter().flat_map(|commit| &commit.delta.joined).collect();
-                let seen: Vec<_> = ids.iter().rev().map(|presence| (presence.id, Duration::ZERO)).collect();
-                store.touch(node, &seen).await.unwrap();
-                store.renew(node, LEASE).await.unwrap();
-                assert_eq!(store.prune(node, LEASE, 100).await.unwrap().handled, 0);
-                store.prune_rooms(node).await.unwrap();
-            }
-        });
-        for mut versions in versions.into_inner().unwrap() {
-            versions.sort_unstable();
-            assert_eq!(versions, (1..=versions.len() as u64).collect::<Vec<_>>(), "none is skipped or told twice");
+    thread::scope(|scope| {
+        for &kind in KINDS {
+            scope.spawn(move || write_to_overlapping_rooms(kind, Duration::from_secs(time)));
         }
+    });
+}
+
+fn write_to_overlapping_rooms(kind: Kind, time: Duration) {
+    const ROOMS: usize = 6;
+    let database = made(kind);
+    let versions = std::sync::Mutex::new(vec![Vec::new(); ROOMS]);
+    at_once(4, async |thread| {
+        let (store, node) = joined(&database).await;
+        let until = tokio::time::Instant::now() + time;
+        for n in thread.. {
+            if tokio::time::Instant::now() > until {
+                break;
+            }
+            // Each in an order of its own.
+            let mut rooms: Vec<_> = (0..ROOMS).filter(|room| (n + room) % 3 != 0).collect();
+            rooms.rotate_left((n + thread) % 4);
+            let writes = rooms.iter().map(|n| RoomWrites { room: room(*n), writes: vec![join(node), join(node)] });
+            let commits = store.commit(node, &writes.collect::<Vec<_>>()).await.unwrap();
+            for (n, commit) in rooms.iter().zip(&commits) {
+                versions.lock().unwrap()[*n].push(commit.version.0);
+            }
+            let ids: Vec<_> = commits.iter().flat_map(|commit| &commit.delta.joined).collect();
+            let seen: Vec<_> = ids.iter().rev().map(|presence| (presence.id, Duration::ZERO)).collect();
+            store.touch(node, &seen).await.unwrap();
+            store.renew(node, LEASE).await.unwrap();
+            assert_eq!(store.prune(node, LEASE, 100).await.unwrap().handled, 0);
+            store.prune_rooms(node).await.unwrap();
+        }
+    });
+    for mut versions in versions.into_inner().unwrap() {
+        versions.sort_unstable();
+        assert_eq!(versions, (1..=versions.len() as u64).collect::<Vec<_>>(), "none is skipped or told twice");
     }
 }
 
@@ -210,5 +216,38 @@ async fn what_a_dead_node_left_is_taken_room_by_room_in_the_order_of_an_index() 
             assert!(plan.contains("presences_node_room"), "{plan}");
             assert!(!plan.contains("Sort") && !plan.contains("filesort"), "{plan}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_node_needs_no_right_but_to_read_and_write_rows() {
+    // It made sure of the table of migrations by making it.
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (migrates, runs): (&[&str], &[&str]) = match kind {
+            Kind::Postgres => (
+                &["CREATE ON SCHEMA public"],
+                &[
+                    "SELECT ON presence_migrations",
+                    "SELECT, INSERT, UPDATE, DELETE ON rooms, presences, nodes, prune_requests",
+                ],
+            ),
+            Kind::MySql => {
+                (&["SELECT, INSERT, CREATE, ALTER, INDEX, REFERENCES ON *"], &["SELECT, INSERT, UPDATE, DELETE ON *"])
+            }
+        };
+        let owner = SqlStore::connect(&database.user(migrates).await).unwrap();
+        assert!(!owner.migrate().await.unwrap().is_empty());
+        let store = SqlStore::connect(&database.user(runs).await).unwrap();
+        store.prepare().await.unwrap();
+        let node = NodeId::random();
+        store.register(node, &NodeName::new("here").unwrap(), LEASE).await.unwrap();
+        let commits = store.commit(node, &[RoomWrites { room: room(0), writes: vec![join(node)] }]).await.unwrap();
+        let joined = &commits[0].delta.joined[0];
+        store.touch(node, &[(joined.id, Duration::ZERO)]).await.unwrap();
+        let leave = Write::Leave { id: joined.id, channel: joined.channel.clone() };
+        store.commit(node, &[RoomWrites { room: room(0), writes: vec![leave] }]).await.unwrap();
+        assert_eq!(store.prune_rooms(node).await.unwrap(), 1);
+        store.retire(node).await.unwrap();
     }
 }

@@ -1,0 +1,179 @@
+//! What each database takes, side by side: joins of many callers, removals of 100,000, rooms of 100,000, heartbeats of 100,000.
+//! PostgreSQL and MariaDB are started on a free port with their default durability, and end with it. Each figure is measured
+//! at least three times; what is printed is the median, the least and the greatest.
+//!
+//! `cargo bench -p presence --features postgres,mysql,testing --bench databases [-- [sqlite|postgres|mysql] [PART]]`, where PART is
+//! `joining`, `removing`, `idle`, `loading` or `touching`.
+
+mod joining;
+mod loading;
+mod removing;
+mod touching;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use presence::{
+    Config, PruningSupervisor, Rooms,
+    model::Presence,
+    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
+    store::{RoomWrites, SqlStore, Store, Write},
+};
+use presence_test_servers::{Database, Durability, Kind, Server};
+use tempfile::TempDir;
+
+/// How often each figure is measured.
+const RUNS: usize = 3;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A database of its own, and where it lives.
+struct Place {
+    url: String,
+    _database: Option<Database>,
+    _folder: Option<TempDir>,
+}
+
+impl Place {
+    async fn new(server: Option<&Server>) -> Self {
+        match server {
+            Some(server) => {
+                let database = server.database().await;
+                Self { url: database.url(), _database: Some(database), _folder: None }
+            }
+            None => {
+                let folder = TempDir::new().expect("a folder for the database");
+                let url = format!("sqlite://{}/presence.db", folder.path().display());
+                Self { url, _database: None, _folder: Some(folder) }
+            }
+        }
+    }
+
+    async fn store(&self) -> SqlStore {
+        let store = SqlStore::connect(&self.url).expect("a good URL");
+        store.prepare().await.expect("a new database");
+        store
+    }
+
+    /// A store and a life that may write to it.
+    async fn writer(&self) -> (SqlStore, NodeId) {
+        let store = self.store().await;
+        let node = begin(&store, "bench", HOUR).await;
+        (store, node)
+    }
+
+    /// Rooms that do nothing by themselves.
+    async fn rooms(&self) -> (Rooms, actix::Addr<PruningSupervisor>) {
+        let quiet = Config::builder().max_age(HOUR).reconcile_interval(HOUR).sweep_interval(HOUR).prune_interval(HOUR);
+        let quiet = quiet.lease(Duration::from_secs(2)).store_timeout(Duration::from_secs(30));
+        let rooms = Rooms::start(quiet.build().expect("good settings"), self.store().await);
+        let supervisor = PruningSupervisor::spawn(&rooms, NodeName::new("rooms").expect("a good name"));
+        rooms.ready().await;
+        (rooms, supervisor)
+    }
+}
+
+async fn begin(store: &SqlStore, name: &str, lease: Duration) -> NodeId {
+    let node = NodeId::random();
+    store.register(node, &NodeName::new(name).expect("a good name"), lease).await.expect("a new life");
+    node
+}
+
+fn room(n: usize) -> RoomName {
+    RoomName::new(format!("room {n}")).expect("a good name")
+}
+
+fn user(n: usize) -> UserId {
+    UserId::new(format!("user {n}")).expect("a good name")
+}
+
+fn joins(node: NodeId, size: usize) -> Vec<Write> {
+    let join = |n| {
+        let id = PresenceId::random();
+        let channel = ChannelName::new(format!("ws.{}.0!{}", node.as_uuid().simple(), id.as_uuid().simple()));
+        Write::Join(Arc::new(Presence::new(id, channel.expect("a good name"), Some(user(n)), node)))
+    };
+    (0..size).map(join).collect()
+}
+
+/// Fills so many rooms with so many presences of a node each, and returns their ids.
+async fn fill(store: &SqlStore, node: NodeId, rooms: usize, each: usize) -> Vec<PresenceId> {
+    let mut ids = Vec::with_capacity(rooms * each);
+    let mut batch = Vec::new();
+    let mut count = 0;
+    for n in 0..rooms {
+        for begun in (0..each).step_by(1_000) {
+            let writes = joins(node, (each - begun).min(1_000));
+            count += writes.len();
+            ids.extend(writes.iter().map(Write::id));
+            batch.push(RoomWrites { room: room(n), writes });
+            if count >= 1_000 {
+                store.commit(node, &batch).await.expect("the commit works");
+                (batch, count) = (Vec::new(), 0);
+            }
+        }
+    }
+    if !batch.is_empty() {
+        store.commit(node, &batch).await.expect("the commit works");
+    }
+    ids
+}
+
+/// The median, the least and the greatest.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[0], values[values.len() - 1])
+}
+
+/// Prints what was measured; `scale` turns it into the unit.
+fn tell(database: &str, what: &str, values: Vec<f64>, scale: f64, unit: &str) {
+    let (median, least, greatest) = spread(values);
+    let digits = if median * scale < 10.0 { 2 } else { 0 };
+    println!(
+        "{database:<9} {what:<66} {:>9.digits$} {unit} ({:.digits$}–{:.digits$})",
+        median * scale,
+        least * scale,
+        greatest * scale
+    );
+}
+
+/// Seconds since then.
+fn since(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64()
+}
+
+async fn measure(database: &str, server: Option<&Server>, part: Option<&str>) {
+    let wanted = |name: &str| part.is_none_or(|part| part == name);
+    if wanted("joining") {
+        joining::measure(database, server).await;
+    }
+    if wanted("removing") {
+        removing::measure(database, server).await;
+    }
+    if wanted("idle") {
+        removing::measure_idle(database, server).await;
+    }
+    if wanted("loading") {
+        loading::measure(database, server).await;
+    }
+    if wanted("touching") {
+        touching::measure(database, server).await;
+    }
+}
+
+#[actix::main]
+async fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|one| !one.starts_with("--")).collect();
+    let kinds = [("sqlite", None), ("postgres", Some(Kind::Postgres)), ("mysql", Some(Kind::MySql))];
+    let part = wanted.iter().find(|one| kinds.iter().all(|(name, _)| name != one));
+    let all = !wanted.iter().any(|one| kinds.iter().any(|(name, _)| name == one));
+    for (name, kind) in kinds {
+        if all || wanted.iter().any(|one| one == name) {
+            let server = kind.map(|kind| Server::start(kind, Durability::Full));
+            measure(name, server.as_ref(), part.map(String::as_str)).await;
+        }
+    }
+    // A shutdown has nothing to do with it; the servers have ended.
+    std::process::exit(0);
+}
