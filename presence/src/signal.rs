@@ -108,7 +108,8 @@ impl PresenceChanged {
     }
 
     /// The users whose last presence in the room went with this change: at most one by a `Removed` or an `Updated`, any number
-    /// by a `Bulk`. Told like [`user_online`](Self::user_online).
+    /// by a `Bulk`. Told like [`user_online`](Self::user_online), with the last event about the user's presences: if some of
+    /// them are to be told in a `Bulk`, with that.
     #[must_use]
     pub fn user_offline(&self) -> &[UserId] {
         &self.offline

@@ -149,11 +149,14 @@ fn request() -> impl Strategy<Value = Request> {
 
 type ById = BTreeMap<PresenceId, Arc<Presence>>;
 
+/// The version of a room, who joined, left, changed and was taken, and who came online and went offline.
+type Outcome = (Version, [ById; 4], [Vec<UserId>; 2]);
+
 /// What may be told of an answer when two stores are compared: not the epochs, which are random, nor an order that
 /// nobody promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Commits(BTreeMap<RoomName, (Version, [ById; 4], [Vec<UserId>; 2])>),
+    Commits(BTreeMap<RoomName, Outcome>),
     Nodes(Vec<NodeId>),
     Count(u64),
     Done,
