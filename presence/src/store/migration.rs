@@ -5,6 +5,7 @@ mod m20261124_000002_grace;
 mod m20261124_000003_removals;
 mod m20261124_000004_rooms_of_a_node;
 #[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tests;
 
 use std::{collections::HashSet, sync::Arc};

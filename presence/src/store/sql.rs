@@ -9,6 +9,9 @@ mod chunk;
 mod database;
 mod dialect;
 mod error;
+#[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod many;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod patient;
@@ -25,6 +28,9 @@ mod statement;
 #[cfg(feature = "sqlite")]
 mod tests;
 mod transaction;
+#[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub(in crate::store) mod trial;
 
 use std::{sync::atomic::Ordering, time::Duration};
 

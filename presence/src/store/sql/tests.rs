@@ -3,7 +3,6 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex},
-    thread,
     time::Duration,
 };
 
@@ -43,21 +42,6 @@ fn crowd(node: NodeId, size: usize) -> Vec<Arc<Presence>> {
     (0..size).map(|n| presence(node, n.to_string())).collect()
 }
 
-/// Runs something on so many threads at once, each with a runtime of its own, like so many processes.
-fn at_once<F: Future<Output = ()>>(threads: usize, run: impl Fn(usize) -> F + Sync) {
-    let barrier = std::sync::Barrier::new(threads);
-    thread::scope(|scope| {
-        for thread in 0..threads {
-            let (run, barrier) = (&run, &barrier);
-            scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                barrier.wait();
-                runtime.block_on(run(thread));
-            });
-        }
-    });
-}
-
 #[tokio::test]
 async fn everything_is_there_after_the_process_has_ended() {
     let folder = TempDir::new().unwrap();
@@ -69,47 +53,6 @@ async fn everything_is_there_after_the_process_has_ended() {
     store.prepare().await.unwrap();
     assert_eq!(store.load(&room("lobby")).await.unwrap().unwrap(), before);
     store.renew(node, LEASE).await.unwrap();
-}
-
-#[test]
-fn four_processes_prepare_an_empty_file_at_once() {
-    for _ in 0..10 {
-        let folder = TempDir::new().unwrap();
-        at_once(4, async |_| {
-            let (store, node) = prepared_as_one_of_many(folder.path()).await;
-            store.commit(node, &joins("lobby", &[presence(node, node.to_string())])).await.unwrap();
-        });
-    }
-}
-
-async fn prepared_as_one_of_many(folder: &Path) -> (SqlStore, NodeId) {
-    let store = connect(folder);
-    store.prepare().await.unwrap();
-    let node = NodeId::random();
-    store.register(node, &NodeName::new(node.to_string()).unwrap(), LEASE).await.unwrap();
-    (store, node)
-}
-
-#[test]
-fn writers_of_many_processes_share_a_room_without_an_error() {
-    const WRITERS: usize = 4;
-    const COMMITS: usize = 50;
-    let folder = TempDir::new().unwrap();
-    let versions = std::sync::Mutex::new(Vec::new());
-    at_once(WRITERS, async |_| {
-        let (store, node) = prepared_as_one_of_many(folder.path()).await;
-        for n in 0..COMMITS {
-            let joins = joins("lobby", &[presence(node, format!("{node}/{n}"))]);
-            let commits = store.commit(node, &joins).await.unwrap();
-            versions.lock().unwrap().push(commits[0].version.0);
-            let loaded = store.load(&room("lobby")).await.unwrap().unwrap();
-            assert!(loaded.version >= commits[0].version);
-            assert_eq!(loaded.presences.len() as u64, loaded.version.0, "a load is of one moment");
-        }
-    });
-    let mut versions = versions.into_inner().unwrap();
-    versions.sort_unstable();
-    assert_eq!(versions, (1..=(WRITERS * COMMITS) as u64).collect::<Vec<_>>());
 }
 
 #[tokio::test]
