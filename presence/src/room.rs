@@ -396,20 +396,25 @@ impl Rooms {
     /// The changes of all rooms from now on, as a stream. See [`PresenceChanged`].
     #[must_use]
     pub fn changes(&self) -> Subscription {
-        self.0.signals.subscribe(None)
+        self.hear(None)
     }
 
     /// The changes of one room from now on, as a stream.
     #[must_use]
     pub fn changes_of(&self, room: &RoomName) -> Subscription {
-        self.0.signals.subscribe(Some(room.clone()))
+        self.hear(Some(room))
     }
 
     /// Sends an actor the changes of all rooms, or of one, from now on: each when the actor is done with the one before. It
     /// ends when the actor stops.
     pub fn subscribe(&self, room: Option<&RoomName>, subscriber: Recipient<PresenceChanged>) {
-        let subscription = self.0.signals.subscribe(room.cloned());
+        let subscription = self.hear(room);
         self.0.threads.store().spawn(subscription.forward(subscriber));
+    }
+
+    fn hear(&self, room: Option<&RoomName>) -> Subscription {
+        self.store().tell_turns();
+        self.0.signals.subscribe(room.cloned())
     }
 
     // ---- pruning ----

@@ -11,6 +11,7 @@ mod joining;
 mod leases;
 mod nodes;
 mod notices;
+mod online;
 mod outage;
 mod owing;
 mod pruning;

@@ -132,7 +132,7 @@ impl Store for MemoryStore {
 
     async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
         let tables = self.tables();
-        Ok(tables.rooms.get(room).map(|Room { epoch, version, channels }| Snapshot {
+        Ok(tables.rooms.get(room).map(|Room { epoch, version, channels, .. }| Snapshot {
             epoch: *epoch,
             version: *version,
             presences: channels.values().map(|id| tables.presences[id].presence.clone()).collect(),
@@ -152,7 +152,7 @@ impl Store for MemoryStore {
 
     async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
         let tables = self.tables();
-        let summary = |(name, Room { epoch, version, channels }): (&RoomName, &Room)| {
+        let summary = |(name, Room { epoch, version, channels, .. }): (&RoomName, &Room)| {
             let there: Vec<_> = channels.values().map(|id| &*tables.presences[id].presence).collect();
             let users: BTreeSet<_> = there.iter().filter_map(|presence| presence.user.as_ref()).collect();
             RoomSummary {

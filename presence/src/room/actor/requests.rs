@@ -67,8 +67,10 @@ impl RoomActor {
         let channel = presence.channel.clone();
         // It is there already if it asks again after a fault.
         let said = self.state.replica.roster().get(id).cloned();
-        // A room that failed may not know of it yet. What led there was told with its commit, and must not be told twice.
-        let said = said.or_else(|| self.has_failed.then(|| presence.clone()));
+        // A room that failed may not know of it until it has read who is there. What led there was told with its commit, and
+        // must not be told twice.
+        let is_reading = self.has_failed && (self.loading || !self.state.known);
+        let said = said.or_else(|| is_reading.then(|| presence.clone()));
         let (writer, room, write) = (self.rooms.writer(), ctx.address().recipient(), Write::Join(presence.clone()));
         let submitted = if self.has_failed || said.is_some() {
             writer.submit_again(&self.name, &room, write)
