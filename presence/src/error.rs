@@ -5,6 +5,7 @@ use std::{error::Error as StdError, time::Duration};
 use actix_web::http::StatusCode;
 
 use crate::{
+    OriginError,
     model::MetaError,
     name::{NameError, NodeName, RoomName},
     session::TokenError,
@@ -75,8 +76,8 @@ pub enum Error {
         /// The code.
         code: u16,
     },
-    /// Other nodes were asked to remove what is theirs, and these did not answer in time: they may have done it, and will not
-    /// any more. All others have. Repeat it.
+    /// Other nodes were asked to remove what is theirs, and these, which live, did not answer in time: they may have done it,
+    /// or be at it, and will not begin it any more. All others have. Repeat it.
     #[error("{} did not answer in time", names(.nodes))]
     Unanswered {
         /// Who did not answer, by name.
@@ -112,6 +113,9 @@ pub enum Error {
     /// A text is not a meta.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// What an upgrade was to allow is no origin.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// A consumer's own failure.
     #[error("the consumer failed")]
     Consumer(#[source] Box<dyn StdError + Send + Sync>),

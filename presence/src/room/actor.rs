@@ -7,6 +7,7 @@
 mod commits;
 mod faults;
 mod locals;
+mod removing;
 mod requests;
 mod resuming;
 
@@ -210,6 +211,10 @@ impl RoomActor {
                 mine.into_iter().for_each(|presence| self.make_own(presence, ctx));
             }
             ToRoom::Report(report) => self.reported(report, ctx),
+            ToRoom::End => {
+                self.rooms.forget(&self.name, &ctx.address());
+                ctx.stop();
+            }
             ToRoom::Tick => self.prune_stale(ctx),
             ToRoom::TellTouches => {
                 for (id, local) in &self.state.locals {

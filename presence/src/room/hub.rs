@@ -249,6 +249,7 @@ impl HubActor {
                     socket.connection.do_send(ToConnection::Restart { within: *within, part });
                 }
             }
+            ToHub::End => *sockets = Sockets::default(),
             ToHub::Report { room, to } => {
                 let here = sockets.rooms.get(room);
                 let members = here.into_iter().flat_map(|room| room.members.values());

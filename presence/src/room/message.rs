@@ -3,7 +3,7 @@
 use std::{
     ops::Deref,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -46,6 +46,20 @@ pub(crate) struct Hub {
 impl HubRef {
     pub(crate) fn new(id: usize, addr: Addr<HubActor>) -> Self {
         Self(Arc::new(Hub { id, addr }))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHub {
+        WeakHub(Arc::downgrade(&self.0))
+    }
+}
+
+/// A [`HubRef`] that keeps no hub alive.
+#[derive(Debug)]
+pub(crate) struct WeakHub(Weak<Hub>);
+
+impl WeakHub {
+    pub(crate) fn upgrade(&self) -> Option<HubRef> {
+        self.0.upgrade().map(HubRef)
     }
 }
 
@@ -121,6 +135,8 @@ pub(crate) enum ToRoom {
     Rejoin,
     /// A hub says who of this room is on it, after the room lost its memory.
     Report(Report),
+    /// The shutdown of the node is over: stop.
+    End,
     /// Look at what is due.
     Tick,
     /// Tell the writer when each presence of this node was last seen: the node is about to end. Then look at what is due.
@@ -183,6 +199,8 @@ pub(crate) enum ToHub {
     CloseAll { code: u16, reason: &'static str },
     /// The node ends: close every socket with 1012, those that can resume spread over this time.
     Restart { within: std::time::Duration },
+    /// The shutdown of the node is over: forget all sockets.
+    End,
     /// Say who of this room is here.
     Report { room: RoomName, to: Addr<RoomActor> },
     /// Outboxes are filling: look after them.

@@ -5,8 +5,8 @@ use std::{
     collections::HashMap,
     future::Future,
     hash::BuildHasher,
-    rc::Rc,
-    sync::{Arc, MutexGuard, PoisonError, atomic::AtomicUsize, atomic::Ordering},
+    rc::{Rc, Weak as RcWeak},
+    sync::{Arc, MutexGuard, PoisonError, Weak, atomic::AtomicUsize, atomic::Ordering},
 };
 
 use actix::{Actor, Addr, Context};
@@ -23,12 +23,13 @@ use crate::{
 };
 
 use super::{
-    ATTEMPTS, Entry, Rooms, SHARDS,
+    ATTEMPTS, Entry, Inner, Rooms, SHARDS,
     actor::RoomActor,
     channel::Channels,
     hub::{HubActor, Sockets},
-    message::{HubRef, Reply, ToRoom, Told, UnderWay},
+    message::{HubRef, Reply, ToHub, ToRoom, Told, UnderWay, WeakHub},
     outbox::Filling,
+    threads::within,
     touch::Touch,
 };
 
@@ -40,9 +41,24 @@ pub(crate) struct LocalHub {
     pub(crate) filling: Rc<Filling>,
 }
 
+/// A hub of this thread, as long as there is anything of its rooms.
+struct Remembered {
+    rooms: Weak<Inner>,
+    hub: WeakHub,
+    sockets: RcWeak<RefCell<Sockets>>,
+    filling: RcWeak<Filling>,
+}
+
+impl Remembered {
+    fn recall(&self) -> Option<LocalHub> {
+        let hub = self.hub.upgrade().filter(|hub| hub.addr.connected())?;
+        Some(LocalHub { hub, sockets: self.sockets.upgrade()?, filling: self.filling.upgrade()? })
+    }
+}
+
 thread_local! {
-    /// One hub for each `Rooms` whose sockets live on this thread, by the address of what the handles share.
-    static HUBS: RefCell<HashMap<usize, LocalHub>> = RefCell::default();
+    /// One hub for each `Rooms` whose sockets live on this thread.
+    static HUBS: RefCell<Vec<Remembered>> = RefCell::default();
 }
 
 impl Rooms {
@@ -82,24 +98,27 @@ impl Rooms {
 
     /// The hub of this thread, started at its first socket.
     pub(crate) fn local_hub(&self) -> LocalHub {
-        let key = Arc::as_ptr(&self.0) as usize;
+        let rooms = Arc::downgrade(&self.0);
         HUBS.with_borrow_mut(|local| {
-            // Another `Rooms` may have lived at the same address.
-            if let Some(here) = local.get(&key)
-                && here.hub.addr.connected()
-                && self.hubs().iter().any(|hub| hub.addr == here.hub.addr)
-            {
-                return here.clone();
+            local.retain(|one| one.rooms.strong_count() > 0);
+            let here = local.iter().find(|one| one.rooms.ptr_eq(&rooms)).and_then(Remembered::recall);
+            if let Some(here) = here {
+                return here;
             }
+            local.retain(|one| !one.rooms.ptr_eq(&rooms));
             let mut hubs = self.0.hubs.write().unwrap_or_else(PoisonError::into_inner);
             let id = hubs.len();
             let (sockets, filling) = (Rc::default(), Rc::default());
             let addr = HubActor::new(id, Rc::clone(&sockets), Rc::clone(&filling), self.0.clock.clone()).start();
             let hub = HubRef::new(id, addr);
             hubs.push(hub.clone());
-            let here = LocalHub { hub, sockets, filling };
-            local.insert(key, here.clone());
-            here
+            local.push(Remembered {
+                rooms,
+                hub: hub.downgrade(),
+                sockets: Rc::downgrade(&sockets),
+                filling: Rc::downgrade(&filling),
+            });
+            LocalHub { hub, sockets, filling }
         })
     }
 
@@ -141,6 +160,10 @@ impl Rooms {
     pub(crate) fn tell(&self, name: &RoomName, message: ToRoom) {
         let shard = self.shard_of(name);
         let mut table = self.shard(shard);
+        // Looked at under the lock: what is in the table when the shutdown ends is told to stop.
+        if self.0.ended.load(Ordering::Acquire) {
+            return;
+        }
         let entry = match table.get(name) {
             Some(entry) if entry.actor.connected() => entry,
             _ => {
@@ -329,10 +352,26 @@ impl Rooms {
                         Err(_) => answer = ask(),
                     }
                 }
-                answer.await.unwrap_or_else(|_| Err(Error::RoomFailed { room: room.clone() }))
+                answer.await.unwrap_or_else(|_| Err(self.gave_no_answer(room)))
             };
-            tokio::time::timeout(limit, answers).await.ok()
+            within(limit, answers).await
         }
+    }
+
+    /// Why a room did not answer.
+    pub(super) fn gave_no_answer(&self, room: &RoomName) -> Error {
+        if self.0.ended.load(Ordering::Acquire) {
+            Error::ShuttingDown
+        } else {
+            Error::RoomFailed { room: room.clone() }
+        }
+    }
+
+    /// Lets go of everything that would keep these rooms in memory, once their shutdown is over.
+    pub(super) fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.names().iter().for_each(|room| self.tell_running(room, ToRoom::End));
+        self.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::End));
     }
 
     #[cfg(test)]

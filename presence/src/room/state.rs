@@ -63,8 +63,9 @@ pub(crate) enum Cause {
     Left,
     /// Together with others: they were stale, their grace was over, or they were removed on purpose.
     Removed(Together),
-    /// Its socket was lost while it joined with a resume token. It leaves if it is new, and is held if it was resumed.
-    Lost,
+    /// The socket of this user was lost while it joined with a resume token. It leaves if it is new, and is held if it was
+    /// resumed.
+    Lost(Option<UserId>),
 }
 
 /// A leave whose commit is under way.
@@ -83,14 +84,12 @@ pub(crate) struct Leaving {
 impl Leaving {
     /// One that leaves together with others.
     pub(crate) fn removed(
-        presence: Arc<Presence>,
-        unsaid: bool,
+        channel: ChannelName,
+        said: Option<Arc<Presence>>,
         with: Together,
         replies: Vec<Reply<()>>,
-    ) -> (PresenceId, Self) {
-        let (id, channel) = (presence.id, presence.channel.clone());
-        let said = (!unsaid).then_some(presence);
-        (id, Self { channel, cause: Cause::Removed(with), after: 0, replies, said, forgotten: false })
+    ) -> Self {
+        Self { channel, cause: Cause::Removed(with), after: 0, replies, said, forgotten: false }
     }
 }
 
@@ -166,6 +165,35 @@ impl State {
         self.enter_hub(&hub);
         let before = self.meanwhile.len();
         self.notices.joined(now, Joiner { hub, presence, touch, replies, before });
+    }
+
+    /// An update was handed in.
+    pub(crate) fn updates(&mut self, id: PresenceId, update: Updating) {
+        let updating = self.updating.entry(id).or_default();
+        match updating.last_mut() {
+            // Nobody waits for either, and they go into one write.
+            Some(last)
+                if (last.after, &last.channel) == (update.after, &update.channel)
+                    && last.reply.is_none()
+                    && update.reply.is_none() =>
+            {
+                last.user = update.user.or_else(|| last.user.take());
+                last.meta = update.meta.or_else(|| last.meta.take());
+            }
+            _ => updating.push(update),
+        }
+    }
+
+    /// Whose presence it is to be: an update that gives it to another may be under way.
+    pub(crate) fn user_of<'a>(&'a self, presence: &'a Presence) -> Option<&'a UserId> {
+        let updating = self.updating.get(&presence.id).into_iter().flatten();
+        updating.filter_map(|one| one.user.as_ref()).next_back().unwrap_or(&presence.user).as_ref()
+    }
+
+    /// Who is here or joins under this id, and where its socket is.
+    pub(crate) fn socket_of(&self, id: PresenceId) -> Option<(Arc<Presence>, Option<HubRef>)> {
+        let here = self.locals.get(&id).map(|local| (local.presence.clone(), local.hub.clone()));
+        here.or_else(|| self.joining.get(&id).map(|joining| (joining.presence.clone(), joining.hub.clone())))
     }
 
     /// Something is said to those who are members. Those who are announced as such and wait for their first frame are too.
@@ -256,5 +284,46 @@ impl State {
                 meanwhile: meanwhile.clone(),
             })));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn update(after: u64, user: Option<&str>, meta: Option<&str>) -> Updating {
+        Updating {
+            channel: ChannelName::new("c").unwrap(),
+            after,
+            user: user.map(|user| Some(UserId::new(user).unwrap())),
+            meta: meta.map(|meta| Meta::from_json(meta).unwrap()),
+            reply: None,
+        }
+    }
+
+    #[test]
+    fn updates_that_nobody_waits_for_and_that_wait_together_are_one() {
+        // Relaxed updates of one presence piled up as long as the database was away.
+        let (mut state, id) = (State::new(Duration::ZERO), PresenceId::random());
+        state.updates(id, update(1, Some("ann"), None));
+        for n in 0..1000 {
+            state.updates(id, update(1, None, Some(&format!(r#"{{"n":{n}}}"#))));
+        }
+        let [one] = &state.updating[&id][..] else { panic!("{} updates", state.updating[&id].len()) };
+        assert_eq!(one.user, Some(Some(UserId::new("ann").unwrap())));
+        assert_eq!(one.meta, Some(Meta::from_json(r#"{"n":999}"#).unwrap()));
+    }
+
+    #[test]
+    fn an_update_that_somebody_waits_for_or_of_a_later_batch_stands_alone() {
+        let (mut state, id) = (State::new(Duration::ZERO), PresenceId::random());
+        state.updates(id, update(1, None, Some("{}")));
+        state.updates(id, update(2, None, Some("{}")));
+        let (reply, _answer) = oneshot::channel();
+        state.updates(id, Updating { reply: Some(reply), ..update(2, None, Some("{}")) });
+        state.updates(id, update(2, None, Some("{}")));
+        assert_eq!(state.updating[&id].len(), 4);
     }
 }

@@ -6,6 +6,7 @@ mod m20261124_000003_removals;
 mod m20261124_000004_rooms_of_a_node;
 mod m20261124_000005_fewer_index_writes;
 #[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tests;
 
 use std::{collections::HashSet, sync::Arc};

@@ -8,7 +8,7 @@ use crate::{
     clock::Clock,
     config::ConfigBuilder,
     model::Close,
-    name::NodeName,
+    name::{ChannelName, NodeName},
     room::message::ToConnection,
     store::{MemoryStore, Order, Removal, Request, Store, Whom},
 };
@@ -31,6 +31,27 @@ fn removals(client: &Client) -> Vec<(String, Option<Close>)> {
         _ => None,
     };
     client.told().into_iter().filter_map(removal).collect()
+}
+
+#[actix::test]
+async fn one_who_is_removed_just_when_it_joined_is_told_so_and_is_not_there() {
+    // The join had its answer, and before it heard it the room was removed: it was told that it is in.
+    let node = super::bench::node().await;
+    let channel = ChannelName::new("job").unwrap();
+    for again in [false, true] {
+        if again {
+            node.add(lobby(), &channel, None).await.unwrap();
+        }
+        let mut joins = Box::pin(node.add(lobby(), &channel, None));
+        assert!(joins.as_mut().now_or_never().is_none());
+        settle().await;
+        assert_eq!(node.remove_room(lobby(), None).await.unwrap(), 1);
+        assert!(matches!(joins.await, Err(Error::LeftWhileJoining { .. })), "again: {again}");
+        pass(secs(1)).await;
+        assert_eq!((node.rows(lobby()).await.len(), node.children()), (0, 0));
+    }
+    node.add(lobby(), &channel, None).await.unwrap();
+    assert_eq!(node.count(lobby()).await.unwrap().presences, 1);
 }
 
 #[actix::test]
@@ -125,6 +146,57 @@ async fn a_node_that_does_not_answer_is_named_and_does_nothing_later() {
     there.store.faults.release();
     pass(secs(10)).await;
     assert_eq!((removals(&ann2), here.rows(lobby()).await), (vec![], vec!["ann".to_owned(), "bob".into()]));
+}
+
+#[actix::test]
+async fn a_node_that_is_dead_before_it_answers_need_not_answer() {
+    // It was named, though its presences were removed, and nobody could have made it answer.
+    let [here, there, _] = three().await;
+    let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
+    there.store.faults.hang();
+    assert_eq!(here.remove_user(&user("ann"), None).await.unwrap(), 1, "the other was removed with its node");
+    assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
+    there.store.faults.release();
+    pass(secs(10)).await;
+    assert_eq!((removals(&ann2), here.rows(lobby()).await), (vec![], vec!["ann".to_owned()]), "it lives all the same");
+}
+
+#[actix::test]
+async fn a_node_that_ends_in_good_order_before_it_answers_need_not_answer() {
+    // Who asked waited for it as long as for one that lives, and was told that it did not answer.
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let here = node_on(&database, "here", quick().lease(secs(30))).await;
+    let deaf = config().lease(secs(30)).grace(secs(40)).sweep_interval(secs(20));
+    let there = node_on(&database, "there", deaf).await;
+    let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
+    let before = here.rooms.now();
+    let (name, removed) = (user("ann"), async {
+        settle().await;
+        ann2.vanish();
+        there.shutdown().await;
+    });
+    let (removed, ()) = tokio::join!(here.remove_user(&name, None), removed);
+    assert_eq!(removed.unwrap(), 1, "the other left with its node");
+    assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
+    assert!(here.rooms.now().since(before) < secs(15));
+}
+
+#[actix::test]
+async fn a_request_that_takes_long_holds_up_no_other() {
+    // They were carried out one after another, however long each took.
+    let [here, there, _] = three().await;
+    let (_ann, _bob) = (there.member("ann").await, here.member("bob").await);
+    there.store.commits_take(secs(60));
+    let (long, short) = (user("ann"), user("bob"));
+    let (long, short) = tokio::join!(here.remove_user(&long, None), async {
+        pass(ms(1100)).await;
+        let before = here.rooms.now();
+        (here.remove_user(&short, None).await, here.rooms.now().since(before))
+    });
+    assert_eq!(short.0.unwrap(), 1);
+    assert!(short.1 < secs(2), "{:?}", short.1);
+    assert!(matches!(long, Err(Error::Unanswered { removed: 0, .. })), "{long:?}");
 }
 
 #[actix::test]

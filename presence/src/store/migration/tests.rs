@@ -1,15 +1,32 @@
-//! A database as the first migration made it is brought forward with what is in it.
+//! A database of each schema there ever was is brought forward, with all that is in it.
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use sea_orm_migration::MigratorTrait;
 
 use super::Migrator;
 use crate::{
-    name::RoomName,
-    store::{SqlStore, Store},
+    model::Presence,
+    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName},
+    session::{Session, SessionHash},
+    store::{
+        RoomWrites, SqlStore, Store, Write,
+        sql::trial::{Kind, Trial, at_once, block_on, on_each_kind},
+    },
 };
 
-/// Text of a UUID that ends with this digit, as the database writes one.
+on_each_kind! { each_schema_is_brought_forward }
+
+const ROOM: u8 = 1;
+const NODE: u8 = 2;
+const ASKED: u8 = 3;
+const ANN: u8 = 4;
+const BOB: u8 = 5;
+const REQUEST: u8 = 6;
+const TOKEN: SessionHash = SessionHash::from_bytes([7; 32]);
+
+/// An id that ends with this digit, as the database writes one.
 fn id(backend: DbBackend, digit: u8) -> String {
     let hex = format!("{digit:032x}");
     match backend {
@@ -18,53 +35,131 @@ fn id(backend: DbBackend, digit: u8) -> String {
     }
 }
 
-async fn is_brought_forward(old: DatabaseConnection, url: &str) {
-    let backend = old.get_database_backend();
-    Migrator::up(&old, Some(1)).await.unwrap();
-    let (node, room, one, other) = (id(backend, 1), id(backend, 2), id(backend, 3), id(backend, 4));
-    for rows in [
-        format!("INSERT INTO nodes (id, name, started_at, lease_until) VALUES ({node}, 'here', 1, 2)"),
-        format!("INSERT INTO rooms (id, channel_name, version, created_at) VALUES ({room}, 'lobby', 7, 1)"),
-        format!(
-            "INSERT INTO presences (id, room_id, channel_name, user_id, meta, node_id, joined_at, last_seen) \
-             VALUES ({one}, {room}, 'a', 'ann', '{{\"n\":1}}', {node}, 1, 1), ({other}, {room}, 'b', NULL, '{{}}', {node}, 1, 1)"
+/// Rows of a schema that has had so many migrations, as conditions of which each holds for one row.
+async fn fill(database: &DatabaseConnection, migrations: usize) -> Vec<String> {
+    let backend = database.get_database_backend();
+    let [room, node, asked] = [ROOM, NODE, ASKED].map(|digit| id(backend, digit));
+    let [ann, bob, request] = [ANN, BOB, REQUEST].map(|digit| id(backend, digit));
+    let bytes = "07".repeat(32);
+    let token = if backend == DbBackend::Postgres { format!("'\\x{bytes}'") } else { format!("x'{bytes}'") };
+    let mut rows = vec![
+        ("nodes", vec![("id", &*node), ("name", "'here'"), ("started_at", "1"), ("lease_until", "2")]),
+        (
+            "nodes",
+            vec![
+                ("id", &asked),
+                ("lost_name", "'there'"),
+                ("started_at", "1"),
+                ("lease_until", "2"),
+                ("fenced_at", "3"),
+            ],
         ),
-    ] {
-        old.execute_unprepared(&rows).await.unwrap_or_else(|error| panic!("{rows}: {error}"));
+        ("rooms", vec![("id", &room), ("channel_name", "'lobby'"), ("version", "7"), ("created_at", "4")]),
+    ];
+    let of = |id, channel, meta| {
+        vec![("id", id), ("room_id", &*room), ("channel_name", channel), ("meta", meta), ("node_id", &*node)]
+    };
+    let mut with_token = of(&ann, "'a'", r#"'{"n":1}'"#);
+    with_token.extend([("user_id", "'ann'"), ("session_hash", &token), ("joined_at", "5"), ("last_seen", "6")]);
+    let mut held = of(&bob, "'b'", "'{}'");
+    held.extend([("held_until", "9000000000000"), ("joined_at", "7"), ("last_seen", "8")]);
+    let mut request = vec![
+        ("request_id", &*request),
+        ("node_id", &asked),
+        ("node_name", "'there'"),
+        ("asked_by", &node),
+        ("max_age", "9"),
+        ("pruned", "10"),
+    ];
+    // What later schemas have besides.
+    if migrations >= 2 {
+        with_token.push(("grace", "11"));
     }
-    old.close().await.unwrap();
+    if migrations >= 3 {
+        request.push(("removal", r#"'{"whom":{"user":"bob"},"close":null}'"#));
+    }
+    rows.extend([("presences", with_token), ("presences", held), ("prune_requests", request)]);
+    let mut conditions = Vec::new();
+    for (table, row) in rows {
+        let (columns, values): (Vec<_>, Vec<_>) = row.iter().copied().unzip();
+        let insert = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), values.join(", "));
+        database.execute_unprepared(&insert).await.unwrap_or_else(|error| panic!("{insert}: {error}"));
+        let is = |(column, value): &(&str, &str)| format!("{column} = {value}");
+        conditions.push(format!("{table} WHERE {}", row.iter().map(is).collect::<Vec<_>>().join(" AND ")));
+    }
+    conditions
+}
 
-    let store = SqlStore::connect(url).unwrap();
-    let pending = store.pending_migrations().await.unwrap();
-    assert_eq!(pending.len(), Migrator::migrations().len() - 1);
-    assert_eq!(store.migrate().await.unwrap(), pending);
-    let lobby = store.load(&RoomName::new("lobby").unwrap()).await.unwrap().unwrap();
-    assert_eq!(lobby.version.0, 7);
-    let who: Vec<_> =
-        lobby.presences.iter().map(|presence| (presence.channel.as_str(), presence.user.is_some())).collect();
-    assert_eq!(who, [("a", true), ("b", false)]);
+async fn hold(database: &DatabaseConnection, conditions: &[String]) {
+    for condition in conditions {
+        let count = format!("SELECT COUNT(*) FROM {condition}");
+        let row = database.query_one_raw(Statement::from_string(database.get_database_backend(), count)).await.unwrap();
+        assert_eq!(row.unwrap().try_get_by_index::<i64>(0).unwrap(), 1, "{condition}");
+    }
+}
+
+fn each_schema_is_brought_forward(kind: Kind) {
+    for migrations in 1..=Migrator::migrations().len() {
+        let trial = Trial::of(kind);
+        let conditions = block_on(async {
+            let old = trial.connect().await;
+            Migrator::up(&old, u32::try_from(migrations).ok()).await.unwrap();
+            let conditions = fill(&old, migrations).await;
+            hold(&old, &conditions).await;
+            let pending = SqlStore::connect(&trial.url).unwrap().pending_migrations().await.unwrap();
+            assert_eq!(pending.len(), Migrator::migrations().len() - migrations);
+            old.close().await.unwrap();
+            conditions
+        });
+        // By many nodes at once, as when all are replaced by newer ones.
+        at_once(4, async |_| SqlStore::connect(&trial.url).unwrap().prepare().await.unwrap());
+        block_on(async {
+            hold(&trial.connect().await, &conditions).await;
+            is_used(&SqlStore::connect(&trial.url).unwrap()).await;
+        });
+    }
+}
+
+/// What an older version wrote is what this one reads, and goes on with.
+async fn is_used(store: &SqlStore) {
+    assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
+    let name = RoomName::new("lobby").unwrap();
+    let lobby = store.load(&name).await.unwrap().unwrap();
+    let who: Vec<_> = lobby.presences.iter().map(|presence| (presence.channel.as_str(), presence.held)).collect();
+    assert_eq!((lobby.version.0, who), (7, vec![("a", false), ("b", true)]));
     assert_eq!(store.rooms().await.unwrap()[0].presences, 2);
-    assert_eq!(store.nodes().await.unwrap().len(), 1);
+    assert_eq!(store.nodes().await.unwrap().len(), 2);
+
+    // Ann returns to a later life of the node, with the token that she had.
+    let node = NodeId::random();
+    let lease = Duration::from_secs(10);
+    let former = store.register(node, &NodeName::new("here").unwrap(), lease).await.unwrap();
+    assert_eq!(former.len(), 1);
+    let back = Presence::new(PresenceId::random(), ChannelName::new("c").unwrap(), None, node);
+    let session = Session { hash: TOKEN, grace: lease };
+    let back = Write::Resume { presence: back.into(), session };
+    let commits = store.commit(node, &[RoomWrites { room: name, writes: vec![back] }]).await.unwrap();
+    let ann = &commits[0].taken[0].presence;
+    assert_eq!((ann.id, ann.user.as_ref().unwrap().as_str()), (lobby.presences[0].id, "ann"));
+    assert_eq!(ann.meta.as_str(), r#"{"n":1}"#);
 }
 
-#[cfg(feature = "sqlite")]
-#[tokio::test]
-async fn sqlite_is_brought_forward() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let url = format!("sqlite://{}/presence.db?mode=rwc", folder.path().display());
-    is_brought_forward(sea_orm::Database::connect(&url).await.unwrap(), &url).await;
-}
-
-#[cfg(feature = "postgres")]
-#[tokio::test]
-async fn postgres_is_brought_forward() {
-    let database = presence_test_servers::database(presence_test_servers::Kind::Postgres).await;
-    is_brought_forward(database.connect().await, &database.url()).await;
-}
-
+/// MySQL cannot undo statements that change the schema: all of the last migration was done but to say so.
 #[cfg(feature = "mysql")]
-#[tokio::test]
-async fn mysql_is_brought_forward() {
-    let database = presence_test_servers::database(presence_test_servers::Kind::MySql).await;
-    is_brought_forward(database.connect().await, &database.url()).await;
+#[test]
+fn a_migration_that_was_interrupted_is_run_again() {
+    for migrations in 1..=Migrator::migrations().len() {
+        let trial = Trial::of(Kind::MySql);
+        block_on(async {
+            let old = trial.connect().await;
+            Migrator::up(&old, u32::try_from(migrations).ok()).await.unwrap();
+            let conditions = fill(&old, migrations).await;
+            let last = "DELETE FROM presence_migrations ORDER BY version DESC LIMIT 1";
+            old.execute_unprepared(last).await.unwrap();
+            let store = SqlStore::connect(&trial.url).unwrap();
+            assert_eq!(store.migrate().await.unwrap().len(), Migrator::migrations().len() - migrations + 1);
+            hold(&old, &conditions).await;
+            is_used(&store).await;
+        });
+    }
 }

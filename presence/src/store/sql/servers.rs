@@ -1,6 +1,6 @@
-//! What holds for PostgreSQL and MySQL beyond the suite: many nodes at once, crashes, the clock.
+//! What holds for PostgreSQL and MySQL beyond the suite: lost connections, the clock, plans, rights.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use presence_test_servers::{Database, Kind, database};
 use sea_orm::ConnectionTrait;
@@ -16,25 +16,6 @@ const KINDS: &[Kind] = &[
     #[cfg(feature = "mysql")]
     Kind::MySql,
 ];
-
-/// Runs something on so many threads at once, each with a runtime of its own, like so many processes.
-fn at_once<F: Future<Output = ()>>(threads: usize, run: impl Fn(usize) -> F + Sync) {
-    let barrier = std::sync::Barrier::new(threads);
-    thread::scope(|scope| {
-        for thread in 0..threads {
-            let (run, barrier) = (&run, &barrier);
-            scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                barrier.wait();
-                runtime.block_on(run(thread));
-            });
-        }
-    });
-}
-
-fn made(kind: Kind) -> Database {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(database(kind))
-}
 
 async fn joined(database: &Database) -> (SqlStore, NodeId) {
     let store = SqlStore::connect(&database.url()).unwrap();
@@ -53,35 +34,6 @@ fn join(node: NodeId) -> Write {
     Write::Join(Arc::new(Presence::new(id, ChannelName::new(id.to_string()).unwrap(), None, node)))
 }
 
-#[test]
-fn four_nodes_prepare_an_empty_database_at_once() {
-    for &kind in KINDS {
-        for _ in 0..3 {
-            let database = made(kind);
-            at_once(4, async |_| {
-                let (store, node) = joined(&database).await;
-                store.commit(node, &[RoomWrites { room: room(0), writes: vec![join(node)] }]).await.unwrap();
-                assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
-            });
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_migration_that_was_interrupted_is_run_again() {
-    for &kind in KINDS {
-        let database = database(kind).await;
-        let (store, node) = joined(&database).await;
-        store.commit(node, &[RoomWrites { room: room(0), writes: vec![join(node)] }]).await.unwrap();
-        if kind == Kind::MySql {
-            // All was done but to say so.
-            database.connect().await.execute_unprepared("DELETE FROM presence_migrations").await.unwrap();
-            assert!(!store.migrate().await.unwrap().is_empty());
-        }
-        assert_eq!(store.load(&room(0)).await.unwrap().unwrap().presences.len(), 1);
-    }
-}
-
 #[tokio::test]
 async fn a_schema_from_the_future_is_refused() {
     for &kind in KINDS {
@@ -90,50 +42,6 @@ async fn a_schema_from_the_future_is_refused() {
         let later = "INSERT INTO presence_migrations (version, applied_at) VALUES ('m20991231_235959_telepathy', 0)";
         database.connect().await.execute_unprepared(later).await.unwrap();
         assert!(matches!(store.prepare().await, Err(StoreError::Refused(_))));
-    }
-}
-
-#[test]
-fn writers_of_overlapping_rooms_never_hear_of_a_deadlock() {
-    // A minute in `tests/run`, on all databases at once; a moment in every other.
-    let time = std::env::var("PRESENCE_TEST_WRITERS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(3);
-    thread::scope(|scope| {
-        for &kind in KINDS {
-            scope.spawn(move || write_to_overlapping_rooms(kind, Duration::from_secs(time)));
-        }
-    });
-}
-
-fn write_to_overlapping_rooms(kind: Kind, time: Duration) {
-    const ROOMS: usize = 6;
-    let database = made(kind);
-    let versions = std::sync::Mutex::new(vec![Vec::new(); ROOMS]);
-    at_once(4, async |thread| {
-        let (store, node) = joined(&database).await;
-        let until = tokio::time::Instant::now() + time;
-        for n in thread.. {
-            if tokio::time::Instant::now() > until {
-                break;
-            }
-            // Each in an order of its own.
-            let mut rooms: Vec<_> = (0..ROOMS).filter(|room| (n + room) % 3 != 0).collect();
-            rooms.rotate_left((n + thread) % 4);
-            let writes = rooms.iter().map(|n| RoomWrites { room: room(*n), writes: vec![join(node), join(node)] });
-            let commits = store.commit(node, &writes.collect::<Vec<_>>()).await.unwrap();
-            for (n, commit) in rooms.iter().zip(&commits) {
-                versions.lock().unwrap()[*n].push(commit.version.0);
-            }
-            let ids: Vec<_> = commits.iter().flat_map(|commit| &commit.delta.joined).collect();
-            let seen: Vec<_> = ids.iter().rev().map(|presence| (presence.id, Duration::ZERO)).collect();
-            store.touch(node, &seen).await.unwrap();
-            store.renew(node, LEASE).await.unwrap();
-            assert_eq!(store.prune(node, LEASE, 100).await.unwrap().handled, 0);
-            store.prune_rooms(node).await.unwrap();
-        }
-    });
-    for mut versions in versions.into_inner().unwrap() {
-        versions.sort_unstable();
-        assert_eq!(versions, (1..=versions.len() as u64).collect::<Vec<_>>(), "none is skipped or told twice");
     }
 }
 

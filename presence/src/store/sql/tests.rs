@@ -1,6 +1,10 @@
 //! What holds for SQLite beyond the suite: files, locks, faults and query plans.
 
-use std::{path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement, sea_query::Expr};
 use tempfile::TempDir;
@@ -38,21 +42,6 @@ fn crowd(node: NodeId, size: usize) -> Vec<Arc<Presence>> {
     (0..size).map(|n| presence(node, n.to_string())).collect()
 }
 
-/// Runs something on so many threads at once, each with a runtime of its own, like so many processes.
-fn at_once<F: Future<Output = ()>>(threads: usize, run: impl Fn(usize) -> F + Sync) {
-    let barrier = std::sync::Barrier::new(threads);
-    thread::scope(|scope| {
-        for thread in 0..threads {
-            let (run, barrier) = (&run, &barrier);
-            scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                barrier.wait();
-                runtime.block_on(run(thread));
-            });
-        }
-    });
-}
-
 #[tokio::test]
 async fn everything_is_there_after_the_process_has_ended() {
     let folder = TempDir::new().unwrap();
@@ -64,47 +53,6 @@ async fn everything_is_there_after_the_process_has_ended() {
     store.prepare().await.unwrap();
     assert_eq!(store.load(&room("lobby")).await.unwrap().unwrap(), before);
     store.renew(node, LEASE).await.unwrap();
-}
-
-#[test]
-fn four_processes_prepare_an_empty_file_at_once() {
-    for _ in 0..10 {
-        let folder = TempDir::new().unwrap();
-        at_once(4, async |_| {
-            let (store, node) = prepared_as_one_of_many(folder.path()).await;
-            store.commit(node, &joins("lobby", &[presence(node, node.to_string())])).await.unwrap();
-        });
-    }
-}
-
-async fn prepared_as_one_of_many(folder: &Path) -> (SqlStore, NodeId) {
-    let store = connect(folder);
-    store.prepare().await.unwrap();
-    let node = NodeId::random();
-    store.register(node, &NodeName::new(node.to_string()).unwrap(), LEASE).await.unwrap();
-    (store, node)
-}
-
-#[test]
-fn writers_of_many_processes_share_a_room_without_an_error() {
-    const WRITERS: usize = 4;
-    const COMMITS: usize = 50;
-    let folder = TempDir::new().unwrap();
-    let versions = std::sync::Mutex::new(Vec::new());
-    at_once(WRITERS, async |_| {
-        let (store, node) = prepared_as_one_of_many(folder.path()).await;
-        for n in 0..COMMITS {
-            let joins = joins("lobby", &[presence(node, format!("{node}/{n}"))]);
-            let commits = store.commit(node, &joins).await.unwrap();
-            versions.lock().unwrap().push(commits[0].version.0);
-            let loaded = store.load(&room("lobby")).await.unwrap().unwrap();
-            assert!(loaded.version >= commits[0].version);
-            assert_eq!(loaded.presences.len() as u64, loaded.version.0, "a load is of one moment");
-        }
-    });
-    let mut versions = versions.into_inner().unwrap();
-    versions.sort_unstable();
-    assert_eq!(versions, (1..=(WRITERS * COMMITS) as u64).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -369,7 +317,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::page(id, "a", 10).into_statement(sqlite),
         statement::unheld(sqlite, node, 10).into_statement(sqlite),
         statement::unheld_ids(sqlite, node, 10).into_statement(sqlite),
-        statement::live_and_answering(node, 1).into_statement(sqlite),
+        statement::live_with_presences(node, 1).into_statement(sqlite),
         statement::nodes(Expr::val(1)).into_statement(sqlite),
         statement::room_summaries().into_statement(sqlite),
         statement::rooms_of(&ann).into_statement(sqlite),
@@ -383,6 +331,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::hold_remains(node, vec![id, id], 1, 1).build(sqlite),
         statement::ids_by_session(vec![hash, hash]).into_statement(sqlite),
         store.once.database.dialect().touch(node, 1, &[]),
+        store.once.database.dialect().have_more(&[]),
     ];
     for doomed in doomed {
         statements.push(statement::doomed(doomed, 10).into_statement(sqlite));
@@ -407,4 +356,37 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         }
     }
     assert_eq!(ordered, 2, "what a dead node left is taken room by room, without sorting it");
+}
+
+#[tokio::test]
+async fn who_is_first_and_last_is_one_statement_more_and_none_as_long_as_nobody_wants_to_know() {
+    let folder = TempDir::new().unwrap();
+    let (mut store, node) = prepared(folder.path()).await;
+    let statements = Arc::new(Mutex::new(Vec::new()));
+    let seen = statements.clone();
+    store.once.database.writer.set_metric_callback(move |info| seen.lock().unwrap().push(info.statement.sql.clone()));
+    let user = |n: usize| Some(UserId::new(format!("u{}", n / 2)).unwrap());
+    let two_of_each = crowd(node, 100).into_iter().enumerate();
+    let two_of_each: Vec<_> =
+        two_of_each.map(|(n, one)| Arc::new(Presence { user: user(n), ..Presence::clone(&one) })).collect();
+    let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
+    let leaves = vec![RoomWrites { room: room("lobby"), writes: two_of_each.iter().map(leave).collect() }];
+    let anonymous = || joins("lobby", &[presence(node, PresenceId::random().to_string())]);
+    store.commit(node, &anonymous()).await.unwrap();
+    let mut commits = Vec::new();
+    for tells in [false, true] {
+        for writes in [joins("lobby", &two_of_each), leaves.clone(), anonymous()] {
+            statements.lock().unwrap().clear();
+            let turns = &store.commit(node, &writes).await.unwrap()[0].turns;
+            let count = turns.online.len() + turns.offline.len();
+            assert_eq!(count, if tells && writes[0].writes.len() > 1 { 50 } else { 0 });
+            commits.push(std::mem::take(&mut *statements.lock().unwrap()));
+        }
+        store.tell_turns();
+    }
+    let counts = |sql: &String| sql.contains("COUNT(*)");
+    assert!(commits[..3].iter().all(|commit| !commit.is_empty() && !commit.iter().any(counts)), "{commits:?}");
+    for ((before, after), more) in commits[..3].iter().zip(&commits[3..]).zip([1, 1, 0]) {
+        assert_eq!((after.len(), after.iter().filter(|sql| counts(sql)).count()), (before.len() + more, more));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use crate::{
-    model::{Delta, Presence},
+    model::{Delta, Presence, Turns},
     name::{Epoch, NodeId, PresenceId, RoomName},
     session::SessionHash,
 };
@@ -22,13 +22,18 @@ use super::{
     super::{
         Batch, RoomCommit, StoreError, millis,
         plan::{Finds, Found, Row},
+        shifts::Shifts,
     },
     chunk,
     database::Database,
+    dialect::Dialect,
     error::store_error,
     row::{self, Place},
     statement::{self, Doomed, In},
 };
+
+/// How many users one statement counts.
+const USERS: usize = 10_000;
 
 /// How a row is locked that says whether a node may write.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +59,8 @@ pub(super) type Alive = Option<Result<(), StoreError>>;
 /// A transaction that writes, and the moment at which it does.
 pub(super) struct Transaction {
     inner: DatabaseTransaction,
-    backend: DbBackend,
+    dialect: Arc<dyn Dialect>,
+    tells_turns: bool,
     pub(super) now: i64,
 }
 
@@ -62,13 +68,14 @@ impl Transaction {
     /// Begins a transaction for `node`, which may or may not be allowed to write.
     pub(super) async fn begin(database: &Database, node: NodeId, lock: Lock) -> Result<(Self, Alive), StoreError> {
         let inner = database.write().await?;
-        let backend = database.dialect().backend();
+        let dialect = database.dialect().clone();
+        let tells_turns = database.tells_turns.load(Ordering::Acquire);
         let life = statement::life(node, lock.into(), database.now()).one(&inner).await.map_err(store_error)?;
         let Some((fenced_at, lost_name, now)) = life else {
             let now = database.time(&inner).await?;
-            return Ok((Self { inner, backend, now }, None));
+            return Ok((Self { inner, dialect, now, tells_turns }, None));
         };
-        let transaction = Self { inner, backend, now };
+        let transaction = Self { inner, dialect, now, tells_turns };
         let alive = transaction.judge(node, fenced_at, lost_name).await?;
         Ok((transaction, Some(alive)))
     }
@@ -118,7 +125,7 @@ impl Transaction {
     /// Fences lives whose lease ran out.
     pub(super) async fn fence_expired(&self, all_but: NodeId) -> Result<(), StoreError> {
         let expired = statement::expired(all_but, self.now).all(&self.inner).await.map_err(store_error)?;
-        for ids in chunk::keys(self.backend, &expired) {
+        for ids in chunk::keys(self.dialect.backend(), &expired) {
             statement::fence_expired(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
@@ -146,14 +153,14 @@ impl Transaction {
         places: &mut HashMap<RoomName, Place>,
     ) -> Result<(), StoreError> {
         let mut locked = Vec::new();
-        let in_one_statement = names.len() <= chunk::KEYS && self.backend != DbBackend::MySql;
-        if in_one_statement || self.backend == DbBackend::Sqlite {
-            for names in chunk::keys(self.backend, names) {
+        let in_one_statement = names.len() <= chunk::KEYS && self.dialect.backend() != DbBackend::MySql;
+        if in_one_statement || self.dialect.backend() == DbBackend::Sqlite {
+            for names in chunk::keys(self.dialect.backend(), names) {
                 locked.extend(read(statement::lock_rooms_by_name(names).all(&self.inner), row::place).await?);
             }
         } else {
             let mut ids = Vec::with_capacity(names.len());
-            for names in chunk::keys(self.backend, names) {
+            for names in chunk::keys(self.dialect.backend(), names) {
                 ids.extend(statement::room_ids(names).all(&self.inner).await.map_err(store_error)?);
             }
             locked = self.lock_rooms(ids).await?;
@@ -166,7 +173,7 @@ impl Transaction {
     async fn lock_rooms(&self, mut ids: Vec<Uuid>) -> Result<Vec<Place>, StoreError> {
         ids.sort_unstable();
         let mut places = Vec::with_capacity(ids.len());
-        for ids in chunk::keys(self.backend, &ids) {
+        for ids in chunk::keys(self.dialect.backend(), &ids) {
             places.extend(read(statement::lock_rooms(ids).all(&self.inner), row::place).await?);
         }
         Ok(places)
@@ -179,7 +186,7 @@ impl Transaction {
             ids.extend(statement::ids_by_session(hashes).all(&self.inner).await.map_err(store_error)?);
         }
         let mut finds = Finds::default();
-        for ids in chunk::keys(self.backend, &distinct(ids)) {
+        for ids in chunk::keys(self.dialect.backend(), &distinct(ids)) {
             for row in statement::lock_presences(ids).all(&self.inner).await.map_err(store_error)? {
                 let (found, session) = row::found_with_session(row)?;
                 finds.sessions.extend(session.map(|session| (session, found.presence.id)));
@@ -190,7 +197,7 @@ impl Transaction {
     }
 
     pub(super) async fn delete(&self, ids: &[PresenceId]) -> Result<(), StoreError> {
-        for ids in chunk::keys(self.backend, &uuids(ids)) {
+        for ids in chunk::keys(self.dialect.backend(), &uuids(ids)) {
             statement::delete_presences(ids).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
@@ -225,7 +232,7 @@ impl Transaction {
             graces.entry(millis(grace)).or_default().push(id.as_uuid());
         }
         for (grace, ids) in graces {
-            for ids in chunk::keys(self.backend, &ids) {
+            for ids in chunk::keys(self.dialect.backend(), &ids) {
                 statement::hold(ids, self.now, grace).exec(&self.inner).await.map_err(store_error)?;
             }
         }
@@ -239,17 +246,39 @@ impl Transaction {
         ids: &[PresenceId],
         otherwise: Duration,
     ) -> Result<(), StoreError> {
-        for ids in chunk::keys(self.backend, &sorted(ids)) {
+        for ids in chunk::keys(self.dialect.backend(), &sorted(ids)) {
             let hold = statement::hold_remains(of, ids, self.now, millis(otherwise));
             hold.exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
     }
 
+    /// Who came online in each of these rooms and who went offline, if just this changed. Nothing if nobody wants to know.
+    pub(super) async fn turns(&self, rooms: Vec<In<Shifts>>) -> Result<Vec<Turns>, StoreError> {
+        if !self.tells_turns {
+            return Ok(Vec::new());
+        }
+        let users: Vec<_> = rooms
+            .iter()
+            .flat_map(|(room, shifts)| shifts.at_least().map(|(user, count)| (*room, user, count)))
+            .collect();
+        let mut more = vec![false; users.len()];
+        for (users, more) in users.chunks(USERS).zip(more.chunks_mut(USERS)) {
+            for row in self.inner.query_all_raw(self.dialect.have_more(users)).await.map_err(store_error)? {
+                let place: i64 = row.try_get_by_index(0).map_err(store_error)?;
+                if let Some(more) = usize::try_from(place).ok().and_then(|place| more.get_mut(place)) {
+                    *more = true;
+                }
+            }
+        }
+        let mut more = more.into_iter();
+        Ok(rooms.into_iter().map(|(_, shifts)| shifts.turns(|_, _| more.next().unwrap_or_default())).collect())
+    }
+
     /// Gives rooms their next version.
     pub(super) async fn bump(&self, rooms: &[Epoch]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
-        for ids in chunk::keys(self.backend, &ids) {
+        for ids in chunk::keys(self.dialect.backend(), &ids) {
             statement::bump(ids).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
@@ -257,7 +286,7 @@ impl Transaction {
 
     /// Removes up to `limit` presences.
     pub(super) async fn remove_all(&self, doomed: Doomed<'_>, limit: u64) -> Result<Batch, StoreError> {
-        if self.backend == DbBackend::Sqlite {
+        if self.dialect.backend() == DbBackend::Sqlite {
             // Nobody else writes: they need not be read again.
             let found = read(statement::doomed(doomed, limit).all(&self.inner), row::found).await?;
             let rooms = found.iter().map(|found| found.room.as_uuid()).collect();
@@ -280,7 +309,7 @@ impl Transaction {
         let places = self.lock_rooms(distinct(rooms)).await?;
         ids.sort_unstable();
         let mut found = Vec::with_capacity(ids.len());
-        for ids in chunk::keys(self.backend, &ids) {
+        for ids in chunk::keys(self.dialect.backend(), &ids) {
             found.extend(read(statement::lock_doomed(ids, doomed).all(&self.inner), row::found).await?);
         }
         self.remove_from(places, found).await
@@ -295,14 +324,19 @@ impl Transaction {
             left.entry(room).or_default().push(presence);
         }
         let mut commits = Vec::with_capacity(left.len());
+        let mut shifts = Vec::with_capacity(left.len());
         for Place { room, epoch, version } in places {
             if let Some(left) = left.remove(&epoch) {
                 let delta = Delta { left, ..Delta::default() };
+                shifts.push((epoch, Shifts::of(&delta, &HashMap::new())));
                 commits.push(RoomCommit::new(room, epoch, version.next(), delta));
             }
         }
         let epochs: Vec<Epoch> = commits.iter().map(|commit| commit.epoch).collect();
         self.delete(&ids).await?;
+        for (commit, turns) in commits.iter_mut().zip(self.turns(shifts).await?) {
+            commit.turns = turns;
+        }
         self.bump(&epochs).await?;
         Ok(Batch { commits, handled })
     }
@@ -315,7 +349,7 @@ impl Transaction {
             let empty = empty.await.map_err(store_error)?;
             let Some(last) = empty.last() else { return Ok(deleted) };
             after = *last;
-            for ids in chunk::keys(self.backend, &empty) {
+            for ids in chunk::keys(self.dialect.backend(), &empty) {
                 let gone = statement::delete_empty_rooms(ids).exec(&self.inner).await.map_err(store_error)?;
                 deleted += gone.rows_affected;
             }
@@ -325,7 +359,7 @@ impl Transaction {
     /// Forgets fenced lives that have nothing left.
     pub(super) async fn forget_lives(&self) -> Result<(), StoreError> {
         let over = statement::forgettable(self.now).all(&self.inner).await.map_err(store_error)?;
-        for ids in chunk::keys(self.backend, &over) {
+        for ids in chunk::keys(self.dialect.backend(), &over) {
             statement::forget_lives(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())

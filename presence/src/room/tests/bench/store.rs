@@ -173,6 +173,10 @@ fn refused() -> StoreError {
 
 #[async_trait]
 impl Store for Watched {
+    fn tell_turns(&self) {
+        self.faults.tell_turns();
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.faults.prepare().await
     }

@@ -1,0 +1,90 @@
+//! About presences that are to be removed, and why.
+
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, prelude::Uuid};
+
+use crate::{
+    name::{Epoch, NodeId, UserId},
+    store::{
+        entity::{node, presence},
+        sql::row::PresenceRow,
+    },
+};
+
+use super::{Keys, Rows, at_most, presence::presences};
+
+/// Which presences are to be removed.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) enum Doomed<'a> {
+    /// Those in a room that no live node answers for.
+    OrphansIn {
+        room: Epoch,
+        now: i64,
+    },
+    OrphansOf {
+        user: &'a UserId,
+        now: i64,
+    },
+    /// Of a node, those that are not held.
+    UnheldOf(NodeId),
+    PastGrace {
+        now: i64,
+    },
+    /// Those last seen before `cut` that no live node answers for. The node that asks lives, whatever the clock of the database
+    /// says.
+    Stale {
+        asks: NodeId,
+        now: i64,
+        cut: i64,
+    },
+}
+
+impl Doomed<'_> {
+    fn condition(self) -> Condition {
+        use presence::Column::{HeldUntil, LastSeen, NodeId, RoomId, UserId};
+        let all = Condition::all();
+        match self {
+            Self::OrphansIn { room, now } => all.add(RoomId.eq(room.as_uuid())).add(nobodys(now)),
+            Self::OrphansOf { user, now } => all.add(UserId.eq(user.as_str())).add(nobodys(now)),
+            Self::UnheldOf(node) => all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()),
+            Self::PastGrace { now } => all.add(HeldUntil.lt(now)),
+            Self::Stale { asks, now, cut } => all.add(LastSeen.lt(cut)).add(nobodys_but_for(Some(asks), now)),
+        }
+    }
+}
+
+pub(in super::super) fn doomed(doomed: Doomed<'_>, limit: u64) -> Rows<PresenceRow> {
+    presences().filter(doomed.condition()).limit(at_most(limit)).into_tuple()
+}
+
+/// Ids and rooms alone.
+pub(in super::super) fn doomed_ids(doomed: Doomed<'_>, limit: u64) -> Rows<(Uuid, Uuid)> {
+    presence::Entity::find()
+        .select_only()
+        .columns([presence::Column::Id, presence::Column::RoomId])
+        .filter(doomed.condition())
+        .limit(at_most(limit))
+        .into_tuple()
+}
+
+/// Locks those of the presences that are to be removed still.
+pub(in super::super) fn lock_doomed(ids: impl Into<Keys<Uuid>>, doomed: Doomed<'_>) -> Rows<PresenceRow> {
+    presences()
+        .filter(ids.into().hold(presence::Column::Id))
+        .filter(doomed.condition())
+        .order_by_asc(presence::Column::Id)
+        .lock_exclusive()
+        .into_tuple()
+}
+
+/// Presences that are held, or whose node is fenced or has no lease.
+fn nobodys(now: i64) -> Condition {
+    nobodys_but_for(None, now)
+}
+
+fn nobodys_but_for(asks: Option<NodeId>, now: i64) -> Condition {
+    let over = Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
+    let over = Condition::all().add(over).add_option(asks.map(|asks| node::Column::Id.ne(asks.as_uuid())));
+    let dead = node::Entity::find().select_only().column(node::Column::Id).filter(over).into_query();
+    // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
+    Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
+}

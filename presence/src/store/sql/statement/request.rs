@@ -1,0 +1,89 @@
+//! About what nodes ask of one another.
+
+use std::sync::Arc;
+
+use sea_orm::{
+    ColumnTrait, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
+    prelude::Expr,
+    sea_query::{ExprTrait, InsertStatement, OnConflict, Query, SimpleExpr},
+};
+
+use crate::{
+    name::{NodeId, NodeName, RequestId},
+    store::{
+        Order, Request, StoreError,
+        entity::{node, prune_request},
+        millis,
+        sql::row::{AnswerRow, RequestRow},
+    },
+};
+
+use super::Rows;
+
+/// Asks nodes, save those that this request has asked already.
+pub(in super::super) fn ask(
+    asker: NodeId,
+    Request { id, order }: &Request,
+    nodes: &[(NodeId, NodeName)],
+) -> Result<InsertStatement, StoreError> {
+    use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, Removal, RequestId};
+    let (max_age, removal) = match order {
+        Order::Prune { max_age } => (millis(*max_age), None),
+        // A version that does not know of removals takes it for a request to prune, which must then be of nothing.
+        Order::Remove(removal) => {
+            let removal = serde_json::to_string(removal).map_err(|error| StoreError::Refused(Arc::new(error)))?;
+            (i64::MAX, Some(removal))
+        }
+    };
+    let columns = [RequestId, NodeId, NodeName, AskedBy, MaxAge, Removal];
+    let mut insert = Query::insert().into_table(prune_request::Entity).columns(columns).take();
+    for (node, name) in nodes {
+        insert.values_panic([
+            id.as_uuid().into(),
+            node.as_uuid().into(),
+            name.as_str().into(),
+            asker.as_uuid().into(),
+            max_age.into(),
+            removal.clone().into(),
+        ]);
+    }
+    let asked = OnConflict::columns([RequestId, NodeId]).do_nothing_on([RequestId, NodeId]).to_owned();
+    Ok(insert.on_conflict(asked).take())
+}
+
+/// What a node has not answered, of those who have a lease.
+pub(in super::super) fn asked(node: NodeId, now: SimpleExpr) -> Rows<RequestRow> {
+    prune_request::Entity::find()
+        .inner_join(node::Entity)
+        .select_only()
+        .columns([prune_request::Column::RequestId, prune_request::Column::MaxAge, prune_request::Column::Removal])
+        .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
+        .filter(prune_request::Column::Pruned.is_null())
+        .filter(node::Column::FencedAt.is_null())
+        .filter(Expr::col((node::Entity, node::Column::LeaseUntil)).gte(now))
+        .order_by_asc(prune_request::Column::RequestId)
+        .into_tuple()
+}
+
+pub(in super::super) fn answer(node: NodeId, request: RequestId, removed: i64) -> UpdateMany<prune_request::Entity> {
+    prune_request::Entity::update_many()
+        .col_expr(prune_request::Column::Pruned, Expr::value(removed))
+        .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
+        .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
+        .filter(prune_request::Column::Pruned.is_null())
+}
+
+pub(in super::super) fn withdraw(asker: NodeId, request: RequestId) -> DeleteMany<prune_request::Entity> {
+    prune_request::Entity::delete_many()
+        .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
+        .filter(prune_request::Column::AskedBy.eq(asker.as_uuid()))
+}
+
+pub(in super::super) fn answers(request: RequestId) -> Rows<AnswerRow> {
+    use prune_request::Column::{NodeId, NodeName, Pruned, RequestId};
+    prune_request::Entity::find()
+        .select_only()
+        .columns([NodeId, NodeName, Pruned])
+        .filter(RequestId.eq(request.as_uuid()))
+        .into_tuple()
+}

@@ -1,0 +1,125 @@
+//! About rooms.
+
+use sea_orm::{
+    ColumnTrait, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, UpdateMany,
+    prelude::{Expr, Uuid},
+    sea_query::{ExprTrait, Func, InsertStatement, LockBehavior, LockType, OnConflict, Query, SelectStatement},
+};
+
+use crate::{
+    name::{Epoch, UserId},
+    store::{
+        entity::{presence, room},
+        sql::row::{RoomRow, RoomSummaryRow},
+    },
+};
+
+use super::{Keys, Rows, at_most};
+
+pub(in super::super) fn room_summaries() -> Rows<RoomSummaryRow> {
+    let users = Func::count_distinct(Expr::col((presence::Entity, presence::Column::UserId)));
+    room::Entity::find()
+        .left_join(presence::Entity)
+        .select_only()
+        .columns([room::Column::Id, room::Column::ChannelName, room::Column::Version])
+        .expr(presence::Column::RoomId.count())
+        .expr(presence::Column::UserId.count())
+        .expr(users)
+        .expr(presence::Column::HeldUntil.count())
+        .group_by(room::Column::Id)
+        .into_tuple()
+}
+
+pub(in super::super) fn all_rooms() -> Rows<RoomRow> {
+    rooms().into_tuple()
+}
+
+fn rooms() -> sea_orm::Select<room::Entity> {
+    room::Entity::find().select_only().columns([room::Column::Id, room::Column::ChannelName, room::Column::Version])
+}
+
+pub(in super::super) fn room(name: &str) -> Rows<RoomRow> {
+    rooms().filter(room::Column::ChannelName.eq(name)).into_tuple()
+}
+
+pub(in super::super) fn rooms_by_name<'a>(names: impl Into<Keys<&'a str>>) -> Rows<RoomRow> {
+    rooms().filter(names.into().hold(room::Column::ChannelName)).into_tuple()
+}
+
+pub(in super::super) fn lock_rooms_by_name<'a>(names: impl Into<Keys<&'a str>>) -> Rows<RoomRow> {
+    rooms()
+        .filter(names.into().hold(room::Column::ChannelName))
+        .order_by_asc(room::Column::Id)
+        .lock_exclusive()
+        .into_tuple()
+}
+
+/// Not locked: an index that is looked up by name would lock rooms in the order of their names on MySQL.
+pub(in super::super) fn room_ids<'a>(names: impl Into<Keys<&'a str>>) -> Rows<Uuid> {
+    room::Entity::find()
+        .select_only()
+        .column(room::Column::Id)
+        .filter(names.into().hold(room::Column::ChannelName))
+        .into_tuple()
+}
+
+pub(in super::super) fn lock_rooms(ids: impl Into<Keys<Uuid>>) -> Rows<RoomRow> {
+    rooms().filter(ids.into().hold(room::Column::Id)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
+}
+
+pub(in super::super) fn make_rooms(names: &[&str], now: i64) -> InsertStatement {
+    use room::Column::{ChannelName, CreatedAt, Id, Version};
+    let mut insert = Query::insert().into_table(room::Entity).columns([Id, ChannelName, Version, CreatedAt]).take();
+    for name in names {
+        insert.values_panic([Epoch::random().as_uuid().into(), (*name).into(), 0_i64.into(), now.into()]);
+    }
+    // Somebody else may have made one of them just now.
+    insert.on_conflict(OnConflict::column(ChannelName).do_nothing_on([Id]).to_owned());
+    insert
+}
+
+pub(in super::super) fn bump(ids: impl Into<Keys<Uuid>>) -> UpdateMany<room::Entity> {
+    room::Entity::update_many()
+        .col_expr(room::Column::Version, Expr::col(room::Column::Version).add(1))
+        .filter(ids.into().hold(room::Column::Id))
+}
+
+fn anybody() -> SelectStatement {
+    Query::select()
+        .expr(Expr::val(1))
+        .from(presence::Entity)
+        .and_where(Expr::col((presence::Entity, presence::Column::RoomId)).equals((room::Entity, room::Column::Id)))
+        .take()
+}
+
+/// Locks rooms that nobody is in, after this one in the order of their ids, save those that somebody is changing.
+pub(in super::super) fn lock_empty_rooms(after: Uuid, limit: u64) -> Rows<Uuid> {
+    room::Entity::find()
+        .select_only()
+        .column(room::Column::Id)
+        .filter(room::Column::Id.gt(after))
+        .filter(Expr::not_exists(anybody()))
+        .order_by_asc(room::Column::Id)
+        .limit(at_most(limit))
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_tuple()
+}
+
+/// Deletes those of the rooms that nobody is in, as this statement sees it: one that looked before it had the lock may have
+/// missed who came meanwhile.
+pub(in super::super) fn delete_empty_rooms(ids: impl Into<Keys<Uuid>>) -> DeleteMany<room::Entity> {
+    room::Entity::delete_many().filter(ids.into().hold(room::Column::Id)).filter(Expr::not_exists(anybody()))
+}
+
+pub(in super::super) fn rooms_of(user: &UserId) -> Rows<(Uuid, String)> {
+    let ids = presence::Entity::find()
+        .select_only()
+        .column(presence::Column::RoomId)
+        .filter(presence::Column::UserId.eq(user.as_str()))
+        .into_query();
+    room::Entity::find()
+        .select_only()
+        .columns([room::Column::Id, room::Column::ChannelName])
+        .filter(room::Column::Id.in_subquery(ids))
+        .into_tuple()
+}

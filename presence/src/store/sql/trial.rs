@@ -1,0 +1,96 @@
+//! What tests of databases share: an empty one of each kind, and many nodes at once.
+
+use std::{sync::Barrier, thread};
+
+use sea_orm::DatabaseConnection;
+
+/// Which database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
+    #[cfg(feature = "mysql")]
+    MySql,
+}
+
+/// Makes a test of each of these functions on each kind of database.
+macro_rules! on_each_kind {
+    ($($test:ident),+ $(,)?) => {
+        #[cfg(feature = "sqlite")]
+        mod sqlite {
+            $(#[test] fn $test() { super::$test($crate::store::sql::trial::Kind::Sqlite); })+
+        }
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $(#[test] fn $test() { super::$test($crate::store::sql::trial::Kind::Postgres); })+
+        }
+        #[cfg(feature = "mysql")]
+        mod mysql {
+            $(#[test] fn $test() { super::$test($crate::store::sql::trial::Kind::MySql); })+
+        }
+    };
+}
+pub(crate) use on_each_kind;
+
+/// A database that was empty. It goes when this is dropped.
+pub(crate) struct Trial {
+    pub(crate) url: String,
+    _kept: Kept,
+}
+
+#[expect(dead_code, reason = "they are kept")]
+enum Kept {
+    #[cfg(feature = "sqlite")]
+    Folder(tempfile::TempDir),
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    Database(presence_test_servers::Database),
+}
+
+impl Trial {
+    pub(crate) fn of(kind: Kind) -> Self {
+        #[cfg(any(feature = "postgres", feature = "mysql"))]
+        let on_server = |kind| {
+            let database = block_on(presence_test_servers::database(kind));
+            Self { url: database.url(), _kept: Kept::Database(database) }
+        };
+        match kind {
+            #[cfg(feature = "sqlite")]
+            Kind::Sqlite => {
+                let folder = tempfile::TempDir::new().unwrap();
+                Self { url: format!("sqlite://{}/presence.db", folder.path().display()), _kept: Kept::Folder(folder) }
+            }
+            #[cfg(feature = "postgres")]
+            Kind::Postgres => on_server(presence_test_servers::Kind::Postgres),
+            #[cfg(feature = "mysql")]
+            Kind::MySql => on_server(presence_test_servers::Kind::MySql),
+        }
+    }
+
+    /// A connection past the store. A file is made if it is not there.
+    pub(crate) async fn connect(&self) -> DatabaseConnection {
+        let made = if self.url.starts_with("sqlite") { "?mode=rwc" } else { "" };
+        let mut options = sea_orm::ConnectOptions::new(format!("{}{made}", self.url));
+        options.max_connections(1).sqlx_logging(false);
+        sea_orm::Database::connect(options).await.unwrap()
+    }
+}
+
+pub(crate) fn block_on<T>(run: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run)
+}
+
+/// Runs something on so many threads at once, each with a runtime of its own, like so many processes.
+pub(crate) fn at_once<F: Future<Output = ()>>(threads: usize, run: impl Fn(usize) -> F + Sync) {
+    let barrier = Barrier::new(threads);
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let (run, barrier) = (&run, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                block_on(run(thread));
+            });
+        }
+    });
+}
