@@ -24,6 +24,7 @@ pub use countdown::Countdown;
 pub use endpoint::Upgrade;
 pub use json::{Json, JsonConsumer};
 pub use kill::on_connect;
+pub use origin::{Origin, OriginError};
 pub use scope::Scope;
 pub use socket::{Closer, Socket};
 

@@ -5,6 +5,7 @@ use std::{error::Error as StdError, time::Duration};
 use actix_web::http::StatusCode;
 
 use crate::{
+    OriginError,
     model::MetaError,
     name::{NameError, NodeName, RoomName},
     session::TokenError,
@@ -112,6 +113,9 @@ pub enum Error {
     /// A text is not a meta.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// What an upgrade was to allow is no origin.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// A consumer's own failure.
     #[error("the consumer failed")]
     Consumer(#[source] Box<dyn StdError + Send + Sync>),

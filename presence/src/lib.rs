@@ -82,7 +82,8 @@ pub mod testing;
 pub use client::CLIENT_JS;
 pub use config::{Config, ConfigError};
 pub use consumer::{
-    CloseCode, Closer, Consumer, Countdown, Frame, Json, JsonConsumer, Scope, Socket, Upgrade, on_connect,
+    CloseCode, Closer, Consumer, Countdown, Frame, Json, JsonConsumer, Origin, OriginError, Scope, Socket, Upgrade,
+    on_connect,
 };
 pub use error::{Error, Result};
 pub use model::{Close, Member, Meta, Presence};

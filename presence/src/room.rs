@@ -51,7 +51,7 @@ pub use query::RoomsActor;
 use actor::RoomActor;
 use channel::Channels;
 use message::{HubRef, Pressure, ToHub, ToRoom};
-use threads::Threads;
+use threads::{Threads, within};
 use wire::Frames;
 
 /// What is sent to clients: one WebSocket frame, encoded once for all who get it.
@@ -319,17 +319,17 @@ impl Rooms {
         let (reply, answer) = oneshot::channel();
         let reader = move |roster: &Roster| drop(reply.send(look(roster)));
         self.tell(room, ToRoom::Read(Box::new(reader)));
-        match tokio::time::timeout(self.0.config.store_timeout(), answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(self.gave_no_answer(room)),
-            Err(_) => Err(Error::StoreUnavailable(None)),
+        match within(self.0.config.store_timeout(), answer).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(_)) => Err(self.gave_no_answer(room)),
+            None => Err(Error::StoreUnavailable(None)),
         }
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T> {
-        match tokio::time::timeout(self.0.config.store_timeout(), call).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(Error::StoreUnavailable(None)),
+        match within(self.0.config.store_timeout(), call).await {
+            Some(answer) => Ok(answer?),
+            None => Err(Error::StoreUnavailable(None)),
         }
     }
 
@@ -442,10 +442,10 @@ impl Rooms {
         let (reply, pruned) = oneshot::channel();
         let max_age = max_age.unwrap_or(self.0.config.max_age());
         self.tell_running(room, ToRoom::Prune { max_age, reply });
-        match tokio::time::timeout(self.0.config.store_timeout(), pruned).await {
+        match within(self.0.config.store_timeout(), pruned).await {
             // A room that does not run has no presence of this node.
-            Ok(pruned) => Ok(pruned.unwrap_or(0)),
-            Err(_) => Err(Error::StoreUnavailable(None)),
+            Some(pruned) => Ok(pruned.unwrap_or(0)),
+            None => Err(Error::StoreUnavailable(None)),
         }
     }
 

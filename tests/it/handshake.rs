@@ -113,11 +113,13 @@ async fn a_page_of_another_origin_may_not() {
 
 #[tokio::test]
 async fn a_listed_origin_may_and_only_as_listed() {
-    let server = Server::start(&["--allow-origin", "https://a.example,http://b.example:8443"]).await;
+    let server =
+        Server::start(&["--allow-origin", "https://a.example, http://b.example:8443,tauri://localhost,"]).await;
     let own = format!("http://{}", server.address());
     for (origin, status) in [
         ("https://a.example", 101),
         ("http://b.example:8443", 101),
+        ("tauri://localhost", 101),
         (&own, 101),
         ("http://a.example", 403),
         ("https://a.example:8443", 403),

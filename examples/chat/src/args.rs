@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use presence::{
-    Config, ConfigError,
+    Config, ConfigError, Origin, OriginError,
     config::Notify,
     name::{NameError, NodeName},
 };
@@ -39,8 +39,8 @@ pub(crate) struct Args {
     #[arg(long, env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
     /// Other origins whose pages may connect, separated by commas.
-    #[arg(long, env = "ALLOW_ORIGIN", value_delimiter = ',')]
-    pub(crate) allow_origin: Vec<String>,
+    #[arg(long, env = "ALLOW_ORIGIN", value_delimiter = ',', value_parser = origin)]
+    allow_origin: Vec<Option<Origin>>,
 }
 
 /// The modes of the wire contract.
@@ -69,6 +69,12 @@ fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) }
 }
 
+/// One of a list; nothing between two commas is nobody's.
+fn origin(text: &str) -> Result<Option<Origin>, OriginError> {
+    let text = text.trim();
+    if text.is_empty() { Ok(None) } else { Origin::new(text).map(Some) }
+}
+
 impl Args {
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
         let notify = match self.notify {
@@ -82,6 +88,10 @@ impl Args {
             config = config.grace(grace);
         }
         config.build()
+    }
+
+    pub(crate) fn allow_origin(&self) -> Vec<Origin> {
+        self.allow_origin.iter().flatten().cloned().collect()
     }
 
     pub(crate) fn node_name(&self, address: SocketAddr) -> Result<NodeName, NameError> {

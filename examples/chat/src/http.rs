@@ -7,7 +7,7 @@ use actix_web::{
     web,
 };
 use presence::{
-    CLIENT_JS, ResumeToken, Rooms, Upgrade,
+    CLIENT_JS, Origin, ResumeToken, Rooms, Upgrade,
     name::{RoomName, UserId},
 };
 use serde_json::json;
@@ -20,7 +20,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; worker-src blob: 'sel
 
 pub(crate) struct Settings {
     pub(crate) notify: Mode,
-    pub(crate) allow_origin: Vec<String>,
+    pub(crate) allow_origin: Vec<Origin>,
 }
 
 pub(crate) fn routes(app: &mut web::ServiceConfig) {

@@ -51,7 +51,7 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         // Not the URL itself, which may hold a password.
         .map_err(|error| format!("--database-url: {}", reasons(&error)))?;
     let rooms = Rooms::start(config, store);
-    let settings = web::Data::new(http::Settings { notify: args.notify, allow_origin: args.allow_origin.clone() });
+    let settings = web::Data::new(http::Settings { notify: args.notify, allow_origin: args.allow_origin() });
 
     let shared = rooms.clone();
     let mut server = HttpServer::new(move || {

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, close_code, name::RoomName};
 
+/// As long as no socket lasts. The clock does not reach to the end of all that a `Duration` can say.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Closes a socket with 4408 that sends no `{"type":"ping"}` for so long. Wraps another consumer.
 ///
 /// As "Pruning without Celery" in the usage guide of django-channels-presence: a ping starts the countdown anew, touches, and
@@ -60,12 +63,17 @@ impl<C> Countdown<C> {
     pub const fn new(limit: Duration, consumer: C) -> Self {
         Self { limit, consumer, running: None }
     }
+
+    /// When the countdown ends that starts now.
+    fn end(&self) -> Instant {
+        Instant::now() + self.limit.min(FOREVER)
+    }
 }
 
 impl<C: Consumer> Consumer for Countdown<C> {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         self.consumer.connect(socket).await?;
-        let until = Rc::new(Cell::new(Instant::now() + self.limit));
+        let until = Rc::new(Cell::new(self.end()));
         let closer = socket.closer();
         let timer = actix_web::rt::spawn({
             let until = until.clone();
@@ -86,7 +94,7 @@ impl<C: Consumer> Consumer for Countdown<C> {
             Ok(Command::Ping) => {
                 socket.touch();
                 if let Some(running) = &self.running {
-                    running.until.set(Instant::now() + self.limit);
+                    running.until.set(self.end());
                 }
                 socket.send(Outgoing::json(&serde_json::json!({ "message": "pong" }))?).await
             }

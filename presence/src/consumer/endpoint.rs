@@ -25,7 +25,7 @@ use super::{
     connection::{Connection, Parts},
     inbox::Inbox,
     kill::KillSwitch,
-    origin::Origins,
+    origin::{Origin, OriginError, Origins},
     run::run,
     scope::Scope,
     transport::{Inbound, handshake},
@@ -55,6 +55,8 @@ pub struct Upgrade {
     resume: Option<ResumeToken>,
     authenticate: Option<Authenticate>,
     origins: Origins,
+    /// What was to be allowed and is no origin.
+    mistake: Option<OriginError>,
 }
 
 /// What a consumer says in accepting a socket.
@@ -76,7 +78,14 @@ impl std::fmt::Debug for Upgrade {
 impl Upgrade {
     /// Prepares an upgrade: anonymous, and only for pages of the request's own origin.
     pub fn new(rooms: &Rooms) -> Self {
-        Self { rooms: rooms.clone(), user: None, resume: None, authenticate: None, origins: Origins::default() }
+        Self {
+            rooms: rooms.clone(),
+            user: None,
+            resume: None,
+            authenticate: None,
+            origins: Origins::default(),
+            mistake: None,
+        }
     }
 
     /// Who the socket belongs to, as the application has made sure. `None`: anonymous.
@@ -151,9 +160,18 @@ impl Upgrade {
         self
     }
 
-    /// Admits pages of this origin (`https://app.example`) too; `*` admits all.
-    pub fn allow_origin(mut self, origin: &str) -> Self {
-        self.origins.allow(origin);
+    /// Admits pages of this [`Origin`] (`https://app.example`) too; `*` admits all. A text that is no origin is a mistake of
+    /// the application's, which [`start`](Self::start) answers with 500, whoever comes; one from a file or an argument
+    /// is best checked when it is read, by [`Origin::new`].
+    pub fn allow_origin<O>(mut self, origin: O) -> Self
+    where
+        O: TryInto<Origin>,
+        O::Error: Into<OriginError>,
+    {
+        match origin.try_into() {
+            Ok(origin) => self.origins.allow(origin),
+            Err(error) => self.mistake = self.mistake.or(Some(error.into())),
+        }
         self
     }
 
@@ -170,6 +188,9 @@ impl Upgrade {
         }
         if has_body(req) {
             return HttpResponse::BadRequest().body("a handshake has no body");
+        }
+        if let Some(mistake) = self.mistake.take() {
+            return refuse(&mistake.into());
         }
         if !self.origins.admit(req) {
             return HttpResponse::Forbidden().body("this origin is not allowed");

@@ -10,6 +10,7 @@ use super::{
     SHARDS, close_code,
     message::{ToHub, ToRoom},
     pruning,
+    threads::{pause, within},
 };
 
 /// How long a shutdown may take in all.
@@ -70,15 +71,16 @@ impl Rooms {
         self.0.draining.store(true, Ordering::Relaxed);
         info!(sockets = self.sockets(), "shutting down");
         self.names().iter().for_each(|room| self.tell_running(room, ToRoom::HoldAll));
-        let within = SPREAD.min(self.0.config.grace() / 3);
-        self.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::Restart { within }));
+        let spread = SPREAD.min(self.0.config.grace() / 3);
+        self.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::Restart { within: spread }));
         let drain = async {
-            let sockets = (within + self.0.config.close_timeout()).min(SHUTDOWN * 5 / 8);
-            let _ = tokio::time::timeout(sockets, self.0.sockets.subscribe().wait_for(|open| *open == 0)).await;
+            let sockets = (spread + self.0.config.close_timeout()).min(SHUTDOWN * 5 / 8);
+            let mut open = self.0.sockets.subscribe();
+            let _ = within(sockets, open.wait_for(|open| *open == 0)).await;
             // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
             self.0.writer.hurry();
             self.names().iter().for_each(|room| self.tell_running(room, ToRoom::TellTouches));
-            let _ = tokio::time::timeout(SHUTDOWN / 4, self.settled()).await;
+            let _ = within(SHUTDOWN / 4, self.settled()).await;
             // From here on nothing may be refused to the node and make it begin another life.
             self.stop_supervisor().await;
             let node = self.node();
@@ -88,7 +90,7 @@ impl Rooms {
             }
             Ok::<_, Error>(())
         };
-        if !matches!(tokio::time::timeout(SHUTDOWN, drain).await, Ok(Ok(()))) {
+        if !matches!(within(SHUTDOWN, drain).await, Some(Ok(()))) {
             warn!(
                 changes = self.0.writer.pending(),
                 "the end of this node could not be written: what it leaves is dealt with when it starts again, or by another"
@@ -118,7 +120,7 @@ impl Rooms {
             if self.running() == 0 {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            pause(Duration::from_millis(5)).await;
         }
     }
 }

@@ -29,6 +29,7 @@ use super::{
     hub::{HubActor, Sockets},
     message::{HubRef, Reply, ToHub, ToRoom, Told, UnderWay, WeakHub},
     outbox::Filling,
+    threads::within,
     touch::Touch,
 };
 
@@ -351,7 +352,7 @@ impl Rooms {
                 }
                 answer.await.unwrap_or_else(|_| Err(self.gave_no_answer(room)))
             };
-            tokio::time::timeout(limit, answers).await.ok()
+            within(limit, answers).await
         }
     }
 

@@ -1,6 +1,11 @@
 //! The threads of a node: some for its rooms, one for its store.
 
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::{
+    future::pending,
+    sync::{LazyLock, Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
 
 use actix::{Arbiter, ArbiterHandle};
 use tokio::runtime::{Builder, Handle};
@@ -62,4 +67,28 @@ impl Threads {
             thread.stop();
         }
     }
+}
+
+/// What tells the time to threads without a runtime. Not the store's: that ends with the rooms, and a timer of its would panic.
+static TIME: LazyLock<Handle> = LazyLock::new(|| {
+    let runtime = Builder::new_current_thread().enable_time().build().expect("time needs nothing of the system");
+    let handle = runtime.handle().clone();
+    let keep = move || runtime.block_on(pending::<()>());
+    thread::Builder::new().name("presence-time".into()).spawn(keep).expect("one more thread can be started");
+    handle
+});
+
+/// What `work` ends with; `None` if it takes longer than `limit`. May be asked for on any thread, one of a job without a
+/// runtime too.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let bounded = {
+        let _there = Handle::try_current().is_err().then(|| TIME.enter());
+        tokio::time::timeout(limit, work)
+    };
+    bounded.await.ok()
+}
+
+/// Waits for so long, on any thread.
+pub(crate) async fn pause(time: Duration) {
+    let _ = within(time, pending::<()>()).await;
 }

@@ -8,7 +8,10 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::Payload,
     error::PayloadError,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderMap},
+    },
     test::TestRequest,
     web,
 };
@@ -80,7 +83,8 @@ pub struct TestSocket {
     codec: Codec,
     buffer: BytesMut,
     ready: VecDeque<Received>,
-    subprotocol: Option<String>,
+    headers: HeaderMap,
+    reason: Option<String>,
 }
 
 struct Body(Pin<Box<BoxBody>>);
@@ -128,8 +132,7 @@ impl TestSocket {
         to_server: mpsc::UnboundedSender<Result<Bytes, PayloadError>>,
     ) -> Result<Self, Refused> {
         let status = response.status();
-        let subprotocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
-        let subprotocol = subprotocol.and_then(|name| name.to_str().ok()).map(str::to_owned);
+        let headers = response.headers().clone();
         let body = response.into_body();
         if status != StatusCode::SWITCHING_PROTOCOLS {
             let reason = actix_web::body::to_bytes(body).await.unwrap_or_default();
@@ -137,8 +140,15 @@ impl TestSocket {
         }
         let codec = Codec::new().client_mode().max_size(usize::MAX);
         let (buffer, ready) = (BytesMut::new(), VecDeque::new());
-        let mut socket =
-            Self { to_server: Some(to_server), body: Body(Box::pin(body)), codec, buffer, ready, subprotocol };
+        let mut socket = Self {
+            to_server: Some(to_server),
+            body: Body(Box::pin(body)),
+            codec,
+            buffer,
+            ready,
+            headers,
+            reason: None,
+        };
         // The answer is fetched, as by any client; one that does not would be given up after `handshake_timeout`.
         if let Some(Some(Ok(bytes))) = socket.poll_body().now_or_never() {
             socket.buffer.extend_from_slice(&bytes);
@@ -149,7 +159,19 @@ impl TestSocket {
     /// The subprotocol that the server chose.
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.header(header::SEC_WEBSOCKET_PROTOCOL.as_str())
+    }
+
+    /// A header of the answer to the handshake; the first one of this name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The reason of the Close that was received, if there was one.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     fn write(&mut self, message: ws::Message) {
@@ -215,6 +237,7 @@ impl TestSocket {
             ws::Frame::Binary(bytes) => Some(Received::Frame(Frame::Binary(bytes))),
             ws::Frame::Close(reason) => {
                 self.write(ws::Message::Close(reason.clone()));
+                self.reason = reason.as_ref().and_then(|reason| reason.description.clone());
                 Some(Received::Close(reason.map(|reason| CloseCode(reason.code.into()))))
             }
             ws::Frame::Ping(payload) => {
@@ -264,15 +287,22 @@ impl TestSocket {
         }
     }
 
-    /// Closes the socket with this code, and waits until the server has closed its end: what came before that is returned.
+    /// Closes the socket with this code, or without one ([`CloseCode::NONE`]), and waits until the server has closed its end:
+    /// what came before that is returned. A code that nobody may send is a mistake of the client's, and answered with 1002.
     pub async fn disconnect(mut self, code: CloseCode) -> Vec<Received> {
         let reason = ws::CloseReason { code: code.0.into(), description: None };
-        self.write(ws::Message::Close(Some(reason)));
+        self.write(ws::Message::Close((code != CloseCode::NONE).then_some(reason)));
         let mut rest = Vec::new();
         loop {
             match self.receive().await {
                 Received::End => return rest,
-                received => rest.push(received),
+                received => {
+                    if let Received::Close(_) = received {
+                        // Both have said it: the connection is of no use any more.
+                        self.to_server = None;
+                    }
+                    rest.push(received);
+                }
             }
         }
     }

@@ -84,6 +84,19 @@ async fn another_origin_is_turned_away() {
     assert!(TestSocket::connect_with(allowed, Door(""), request()).await.is_ok());
 }
 
+// behaviour: 7 origin
+#[actix_web::test]
+async fn an_origin_that_is_none_is_a_mistake_which_everybody_is_told() {
+    let bed = bed().await;
+    let mistaken = || Upgrade::new(&bed.rooms).allow_origin("https://app.example").allow_origin("app.example");
+    let refused = TestSocket::connect(mistaken(), Door("")).await.unwrap_err();
+    assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let listed = presence::Origin::new("https://app.example").unwrap();
+    let request = upgrade_request().insert_header(("origin", "https://app.example"));
+    let allowed = Upgrade::new(&bed.rooms).allow_origin(&listed);
+    assert!(TestSocket::connect_with(allowed, Door(""), request).await.is_ok());
+}
+
 // behaviour: 7 send
 #[actix_web::test]
 async fn texts_and_bytes_are_sent() {

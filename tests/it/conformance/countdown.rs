@@ -57,6 +57,18 @@ async fn the_close_command_closes_once_and_ends_the_timer() {
     assert_eq!(bed.here().await, 0);
 }
 
+// behaviour: 6 silent-socket
+#[actix_web::test]
+async fn a_countdown_may_be_longer_than_the_clock_reaches() {
+    let bed = bed().await;
+    let forever = Countdown::new(std::time::Duration::MAX, Lobby);
+    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), forever).await.expect("accepted");
+    ann.send_text(r#"{"type":"ping"}"#);
+    assert_eq!(ann.receive_text().await, r#"{"message":"pong"}"#);
+    bed.leap(secs(30)).await;
+    assert_eq!(bed.here().await, 1);
+}
+
 // behaviour: 6 other-texts
 #[actix_web::test]
 async fn any_other_text_reaches_the_wrapped_consumer_without_starting_anew() {

@@ -46,6 +46,45 @@ async fn a_consumer_that_fails_in_a_test_is_closed_with_1011_as_it_would_be_for_
     assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(1011))));
 }
 
+// behaviour: 7 communicator
+#[actix_web::test]
+async fn a_test_sees_the_headers_of_the_answer_and_the_reason_of_a_close() {
+    struct Host;
+    impl Consumer for Host {
+        async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+            socket.accept_header("set-cookie", "seat=4")
+        }
+
+        async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
+            socket.close(CloseCode(4001), "the party is over")
+        }
+    }
+    let bed = bed().await;
+    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), Host).await.unwrap();
+    assert_eq!((ann.header("set-cookie"), ann.header("set-cake")), (Some("seat=4"), None));
+    assert_eq!(ann.close_reason(), None);
+    ann.send_text("hello");
+    assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4001))));
+    assert_eq!(ann.close_reason(), Some("the party is over"));
+}
+
+// behaviour: 7 communicator
+#[actix_web::test]
+async fn a_test_closes_with_any_code_and_with_none() {
+    let mut bed = bed().await;
+    // What is sent in a Close, what comes back, and what the consumer is told.
+    for (code, answer, told) in [
+        (CloseCode(4123), Some(CloseCode(4123)), 4123),
+        (CloseCode::NONE, None, 1005),
+        (CloseCode(999), Some(CloseCode(1002)), 1002),
+        (CloseCode::LOST, Some(CloseCode(1002)), 1002),
+    ] {
+        let ann = bed.member("ann").await;
+        assert_eq!(ann.socket.disconnect(code).await, [Received::Close(answer)], "{code}");
+        assert_eq!(bed.hears().await, Heard::Disconnected(told, false), "{code}");
+    }
+}
+
 // behaviour: 7 testing-scope
 #[actix_web::test]
 async fn path_query_headers_and_user_of_a_test_are_those_of_its_request() {

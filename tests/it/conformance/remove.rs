@@ -82,12 +82,16 @@ async fn deleting_a_user_is_told_once_for_each_room() {
     bed.add("1", "ann").await;
     bed.add("2", "ann").await;
     bed.add("3", "bob").await;
-    bed.told().await;
-    bed.told().await;
-    bed.told().await;
-    assert_eq!(bed.rooms.remove_user(&user("ann"), None).await.unwrap(), 2);
-    assert_eq!(bed.told().await, "bulk ann,ann");
+    bed.rooms.add(&room("attic"), &channel("1"), Some(&user("ann"))).await.unwrap();
+    for joined in ["+ann", "+ann", "+bob", "+ann in attic"] {
+        assert_eq!(bed.told().await, joined);
+    }
+    assert_eq!(bed.rooms.remove_user(&user("ann"), None).await.unwrap(), 3);
+    let mut told = [bed.told().await, bed.told().await];
+    told.sort();
+    assert_eq!(told, ["bulk ann in attic", "bulk ann,ann"]);
     bed.quiet().await;
+    assert_eq!(bed.here().await, 1);
 }
 
 // behaviour: 2.8 room-deleted

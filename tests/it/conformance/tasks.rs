@@ -44,6 +44,13 @@ async fn both_rounds_are_messages_to_the_supervisor_with_a_count() {
     let name = NodeName::new("other").unwrap();
     let supervisor = presence::PruningSupervisor::spawn(&other, name);
     other.ready().await;
+    for (n, name) in ["lobby", "attic", "attic"].into_iter().enumerate() {
+        other.add(&room(name), &channel(&n.to_string()), None).await.unwrap();
+    }
+    bed.leap(secs(20)).await;
+    assert_eq!(supervisor.send(PruneRooms).await.unwrap().unwrap(), 0);
     assert_eq!(supervisor.send(PrunePresences(None)).await.unwrap().unwrap(), 0);
+    assert_eq!(supervisor.send(PrunePresences(Some(secs(10)))).await.unwrap().unwrap(), 3);
+    assert_eq!(supervisor.send(PruneRooms).await.unwrap().unwrap(), 2);
     assert_eq!(supervisor.send(PruneRooms).await.unwrap().unwrap(), 0);
 }

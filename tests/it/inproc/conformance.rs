@@ -3,6 +3,7 @@
 //! The comment above a test names the statement of `tests/conformance.txt`. Those that need no network are in the module
 //! `conformance` at the top.
 
+mod clients;
 mod connecting;
 mod decorators;
 mod receiver;

@@ -256,8 +256,8 @@ async fn puppet(
     let puppet = Puppet { name, connect, disconnect, strings, said: Cell::new(0) };
     let user = UserId::new(&puppet.name).ok();
     let mut upgrade = presence::Upgrade::new(&rooms).user(user);
-    if let Some(origin) = query.get("allow") {
-        upgrade = upgrade.allow_origin(origin);
+    if let Some(origin) = query.get("allow").filter(|origin| !origin.is_empty()) {
+        upgrade = upgrade.allow_origin(&**origin);
     }
     upgrade.start(puppet, &req, body).await
 }

@@ -52,6 +52,33 @@ where
 }
 
 #[actix::test]
+async fn a_thread_without_a_runtime_may_ask_whatever_another_may() {
+    let (rooms, _) = threaded().await;
+    std::thread::spawn(move || {
+        futures_executor::block_on(async {
+            let (one, ann) = (channel("1"), user("ann"));
+            rooms.add(lobby(), &one, Some(&ann)).await.unwrap();
+            assert_eq!(rooms.users(lobby()).await.unwrap(), std::slice::from_ref(&ann));
+            assert_eq!(rooms.rooms_of(&ann).await.unwrap(), [lobby().clone()]);
+            rooms.touch(&one);
+            assert_eq!(rooms.room(lobby()).prune_presences(Some(Duration::from_secs(60))).await.unwrap(), 0);
+            assert_eq!(rooms.prune_presences(None).await.unwrap(), 0);
+            rooms.send(lobby(), "hello").await;
+            rooms.leave_all(&one).await.unwrap();
+            assert_eq!(rooms.remove_user(&ann, None).await.unwrap(), 0);
+            assert_eq!(rooms.prune_rooms().await.unwrap(), 1);
+            rooms.shutdown().await;
+            assert!(rooms.add(lobby(), &one, None).await.is_err());
+            // The threads of the node end meanwhile, and with them those who could answer: no more than an error.
+            drop(rooms.users(lobby()).await);
+            drop(rooms.rooms_of(&ann).await);
+        });
+    })
+    .join()
+    .unwrap();
+}
+
+#[actix::test]
 async fn eight_callers_who_add_the_same_channel_add_it_once() {
     let (rooms, store) = threaded().await;
     let mut changes = rooms.changes();
