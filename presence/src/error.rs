@@ -76,8 +76,8 @@ pub enum Error {
         /// The code.
         code: u16,
     },
-    /// Other nodes were asked to remove what is theirs, and these did not answer in time: they may have done it, and will not
-    /// any more. All others have. Repeat it.
+    /// Other nodes were asked to remove what is theirs, and these, which live, did not answer in time: they may have done it,
+    /// or be at it, and will not begin it any more. All others have. Repeat it.
     #[error("{} did not answer in time", names(.nodes))]
     Unanswered {
         /// Who did not answer, by name.

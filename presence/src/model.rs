@@ -19,8 +19,10 @@ pub(crate) mod roster;
 pub(crate) mod sessions;
 #[cfg(test)]
 pub(crate) mod truth;
+pub mod turns;
 
 pub use close::Close;
 pub use delta::{Delta, Snapshot};
 pub use meta::{Meta, MetaError};
 pub use presence::{Member, Presence};
+pub use turns::Turns;

@@ -396,26 +396,32 @@ impl Rooms {
     /// The changes of all rooms from now on, as a stream. See [`PresenceChanged`].
     #[must_use]
     pub fn changes(&self) -> Subscription {
-        self.0.signals.subscribe(None)
+        self.hear(None)
     }
 
     /// The changes of one room from now on, as a stream.
     #[must_use]
     pub fn changes_of(&self, room: &RoomName) -> Subscription {
-        self.0.signals.subscribe(Some(room.clone()))
+        self.hear(Some(room))
     }
 
     /// Sends an actor the changes of all rooms, or of one, from now on: each when the actor is done with the one before. It
     /// ends when the actor stops.
     pub fn subscribe(&self, room: Option<&RoomName>, subscriber: Recipient<PresenceChanged>) {
-        let subscription = self.0.signals.subscribe(room.cloned());
+        let subscription = self.hear(room);
         self.0.threads.store().spawn(subscription.forward(subscriber));
+    }
+
+    fn hear(&self, room: Option<&RoomName>) -> Subscription {
+        self.store().tell_turns();
+        self.0.signals.subscribe(room.cloned())
     }
 
     // ---- pruning ----
 
     /// Removes the presences that were last seen more than `max_age` ago (`None`: the setting), those of this node by its
-    /// own clock, those that nobody answers for by the database's; an age of zero: all of them. Returns how many. As
+    /// own clock, those that nobody answers for by the database's; an age of zero: all of them, and who is just joining this
+    /// node is refused. Returns how many. As
     /// `prune_presences` of django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
     ///
     /// Those that nobody answers for are left alone as long as this node has not renewed its lease for one full lease without
@@ -454,13 +460,17 @@ impl Rooms {
     /// ([`Consumer::removed`](crate::Consumer::removed)). Returns how many left. The empty room itself goes with the next
     /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it by then.
     ///
+    /// Whoever joined before this was called is removed, also one that is held. Who is just joining is refused
+    /// ([`Error::LeftWhileJoining`]), and its socket told or closed with the rest. Who joins while this waits for other nodes may
+    /// be removed; who joins after it returned stays.
+    ///
     /// Other nodes on the same database look for such requests every `sweep_interval`. This waits for them, at most for
     /// `lease` and `sweep_interval` together.
     ///
     /// # Errors
     /// [`Error::CloseCode`] if `close` may not be sent: nothing happened. [`Error::NoSupervisor`] without one,
     /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
-    /// [`Error::Unanswered`] if other nodes did not answer in time: it names them.
+    /// [`Error::Unanswered`] if other nodes that live did not answer in time: it names them.
     pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
         self.ask(pruning::Remove(Removal { whom: Whom::Room(room.clone()), close: sendable(close)? })).await
     }

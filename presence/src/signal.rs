@@ -6,6 +6,11 @@
 //! transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
 //! also overtake others.
 //!
+//! With the events comes which users came online in the room and which went offline. That a user is offline is told with the
+//! last event about its presences, and a `Bulk` that holds some of them is told, as far as it has come, before the user comes
+//! online again. So whoever keeps a set of the users who are online, event by event, has all whose presences were told; and
+//! nobody else, but who leaves and comes in one commit.
+//!
 //! Every subscriber has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and
 //! the next one it gets says how many. Nobody else is delayed.
 
@@ -21,12 +26,12 @@ use std::{
 use actix::{Message, Recipient};
 
 use crate::{
-    model::{Delta, Presence},
-    name::RoomName,
+    model::{Delta, Presence, Turns},
+    name::{RoomName, UserId},
 };
 
 use queue::Queue;
-use together::Gathered;
+use together::{Gathered, Left};
 
 pub(crate) use together::Together;
 
@@ -47,6 +52,10 @@ pub struct PresenceChanged {
     pub change: PresenceChange,
     /// How many events this subscriber lost just before this one, because it was too slow.
     pub missed: u64,
+    /// See [`user_online`](Self::user_online).
+    pub(crate) online: Vec<UserId>,
+    /// See [`user_offline`](Self::user_offline).
+    pub(crate) offline: Vec<UserId>,
 }
 
 /// What happened in a room. As the signal `presence_changed` of django-channels-presence, but a bulk change says who left,
@@ -62,8 +71,8 @@ pub enum PresenceChange {
     Updated(Arc<Presence>),
     /// These presences were removed together: they were stale, their grace was over, their node was gone, or their user or
     /// room was removed. One event for all that one prune, sweep, shutdown or removal takes out of the room; more than one only
-    /// if one of them came back meanwhile, if it takes longer than `store_timeout`, or if those that no live node answers for
-    /// are in more than 512 rooms.
+    /// if one of them or its user came back meanwhile, if it takes longer than `store_timeout`, or if those that no live node
+    /// answers for are in more than 512 rooms.
     Bulk(Vec<Arc<Presence>>),
 }
 
@@ -85,6 +94,26 @@ impl PresenceChanged {
     pub const fn bulk_change(&self) -> bool {
         matches!(self.change, PresenceChange::Bulk(_))
     }
+
+    /// The user whose first presence in the room came with this change, on whichever node the others may be: at most one, by
+    /// an `Added` or an `Updated`.
+    ///
+    /// It is counted in the transaction that made the change, so of tabs that come at once one is the first, whatever their
+    /// nodes. One that is held is present: neither a hold nor a resume is a coming or a going. Each is told once, or never: not
+    /// if its event is missing, nor if the answer to the commit was lost and a later try found it done, nor if the change was on
+    /// its way to the database when the very first subscriber of the process came.
+    #[must_use]
+    pub fn user_online(&self) -> &[UserId] {
+        &self.online
+    }
+
+    /// The users whose last presence in the room went with this change: at most one by a `Removed` or an `Updated`, any number
+    /// by a `Bulk`. Told like [`user_online`](Self::user_online), with the last event about the user's presences: if some of
+    /// them are to be told in a `Bulk`, with that.
+    #[must_use]
+    pub fn user_offline(&self) -> &[UserId] {
+        &self.offline
+    }
 }
 
 /// Those who want to know of changes.
@@ -104,9 +133,22 @@ impl Subscribers {
         self.rooms.get(room).into_iter().flatten().chain(&self.all)
     }
 
-    fn tell(&self, room: &RoomName, change: PresenceChange) {
-        let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0 });
+    fn tell(&self, room: &RoomName, change: PresenceChange, online: Vec<UserId>, offline: Vec<UserId>) {
+        let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0, online, offline });
         self.of(room).for_each(|queue| queue.push(event.clone()));
+    }
+
+    /// Tells who left with a group so far.
+    fn tell_group(&mut self, room: &RoomName, group: u64) {
+        if let Some((left, offline)) = self.gathered.take(room, group) {
+            self.tell(room, PresenceChange::Bulk(left), Vec::new(), offline);
+        }
+    }
+
+    /// Tells a change of one presence.
+    fn tell_one(&mut self, room: &RoomName, change: PresenceChange, online: Option<&UserId>, offline: Option<&UserId>) {
+        let offline = offline.and_then(|user| self.gathered.offline(room, user));
+        self.tell(room, change, online.into_iter().cloned().collect(), offline.into_iter().cloned().collect());
     }
 }
 
@@ -136,32 +178,50 @@ impl Signals {
         Together::new(&self.0, room)
     }
 
-    /// Tells what a commit changed. Those for whom there is a `together` are gathered there; each other change is an event of
-    /// its own.
+    /// Tells what a commit changed, and who came online or went offline by it. Those for whom there is a `together` are
+    /// gathered there; each other change is an event of its own.
     pub(crate) fn announce<'a>(
         &self,
         room: &RoomName,
         delta: &Delta,
+        Turns { online, offline }: &Turns,
         together: impl Fn(&Presence) -> Option<&'a Together>,
     ) {
         // Under the lock, so that all hear the events of a room in one order.
         let mut subscribers = lock(&self.0);
         let somebody_hears = subscribers.of(room).next().is_some();
-        // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
+        let (mut alone, mut gone) = (Vec::new(), Vec::new());
         for presence in delta.left.iter().filter(|_| somebody_hears) {
             match together(presence) {
-                Some(together) => subscribers.gathered.add(room, together.number(), presence),
-                None => subscribers.tell(room, PresenceChange::Removed(presence.clone())),
+                None => alone.push(presence),
+                Some(together) => {
+                    subscribers.gathered.add(room, together.number(), presence);
+                    gone.extend(offline.get(&presence.id));
+                }
             }
         }
-        // Also if nobody hears it: who subscribes later must not be told that those left who are there.
-        for left in subscribers.gathered.take_if_back(room, delta.updated.iter().chain(&delta.joined)) {
-            subscribers.tell(room, PresenceChange::Bulk(left));
+        for user in gone {
+            subscribers.gathered.offline(room, user);
         }
-        if somebody_hears {
-            let updated = delta.updated.iter().cloned().map(PresenceChange::Updated);
-            let joined = delta.joined.iter().cloned().map(PresenceChange::Added);
-            updated.chain(joined).for_each(|change| subscribers.tell(room, change));
+        // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
+        for presence in alone {
+            subscribers.tell_one(room, PresenceChange::Removed(presence.clone()), None, offline.get(&presence.id));
+        }
+        // Also if nobody hears it: who subscribes later must not be told that those left who are there.
+        let back = || delta.updated.iter().chain(&delta.joined);
+        let is_back = |left: &Left| back().any(|one| left.holds(one)) || online.values().any(|user| left.is_of(user));
+        for group in subscribers.gathered.groups(room, is_back) {
+            subscribers.tell_group(room, group);
+        }
+        if !somebody_hears {
+            return;
+        }
+        for presence in &delta.updated {
+            let (come, gone) = (online.get(&presence.id), offline.get(&presence.id));
+            subscribers.tell_one(room, PresenceChange::Updated(presence.clone()), come, gone);
+        }
+        for presence in &delta.joined {
+            subscribers.tell_one(room, PresenceChange::Added(presence.clone()), online.get(&presence.id), None);
         }
     }
 }

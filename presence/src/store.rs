@@ -15,6 +15,7 @@ mod memory;
 #[cfg(feature = "sql")]
 mod migration;
 mod plan;
+mod shifts;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Close, Delta, Meta, Presence, Snapshot},
+    model::{Close, Delta, Meta, Presence, Snapshot, Turns},
     name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
 };
 
@@ -172,13 +173,16 @@ pub struct RoomCommit {
     pub delta: Delta,
     /// The presences that were resumed, by these writes or before them. Others are told nothing of that.
     pub taken: Vec<Taken>,
+    /// The users whose first presence came, or whose last one went, as of this very version. Empty before
+    /// [`tell_turns`](Store::tell_turns).
+    pub turns: Turns,
 }
 
 impl RoomCommit {
-    /// What changed in a room, if nobody resumed.
+    /// What changed in a room, if nobody resumed, came online or went offline.
     #[must_use]
-    pub const fn new(room: RoomName, epoch: Epoch, version: Version, delta: Delta) -> Self {
-        Self { room, epoch, version, delta, taken: Vec::new() }
+    pub fn new(room: RoomName, epoch: Epoch, version: Version, delta: Delta) -> Self {
+        Self { room, epoch, version, delta, taken: Vec::new(), turns: Turns::default() }
     }
 
     /// Whether the room has another version than before: somebody came, went or changed, or a presence was taken from a live
@@ -285,7 +289,8 @@ impl Answer {
 /// Every method is one transaction, all or nothing, and may be repeated after [`StoreError::Unavailable`]. A transaction
 /// that changes who is in a room, or a meta, gives that room the next version, exactly one whatever the number of changes;
 /// one that changes nothing gives none. Nor does one that holds or resumes, unless it takes a presence from a live socket of
-/// another node. Implementations lock rows in the order node, rooms by id, presences by id.
+/// another node. Who came online and who went offline by it ([`RoomCommit::turns`]) is counted within the transaction.
+/// Implementations lock rows in the order node, rooms by id, presences by id.
 ///
 /// A call that is repeated because its answer was lost finds its work done, and so tells of no change: only the version of
 /// the room betrays that there was one. The same goes for a call whose future was dropped, which may yet have been done.
@@ -296,6 +301,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
     async fn prepare(&self) -> Result<(), StoreError>;
+
+    /// Somebody wants to know of [`RoomCommit::turns`] from now on. A store to which counting them costs something may leave
+    /// them empty until it is told so; it tells them for good then.
+    fn tell_turns(&self) {}
 
     /// Begins the life `node` under `name`, with a lease of `lease` from now. A former life under that name loses the
     /// name and is fenced. Returns every former life under that name that has presences left to
@@ -395,8 +404,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError>;
 
-    /// Asks every other live node that answers for a presence (one that is not held) to do something with its own. Asking
-    /// again under the same id also asks those that came to life in the meantime, and nobody twice.
+    /// Asks every other live node that has a presence to do something with its own. One that is held counts: by its token
+    /// it could be taken back on that node, which has to forget it. Asking again under the same id also asks those that came
+    /// to life in the meantime, and nobody twice.
     ///
     /// The request ends when it is [withdrawn](Self::withdraw), or with the life of the one who asks: its nodes are then no
     /// longer asked, and their answers are forgotten with it. So one that is abandoned does no harm.

@@ -7,6 +7,7 @@
 mod commits;
 mod faults;
 mod locals;
+mod removing;
 mod requests;
 mod resuming;
 

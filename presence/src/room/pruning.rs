@@ -30,6 +30,7 @@ use super::{Rooms, message::ToRoom};
 mod asking;
 mod bulk;
 
+use asking::Progress;
 pub(crate) use asking::Remove;
 pub(crate) use bulk::Bulk;
 
@@ -68,8 +69,8 @@ struct Work {
     lease: Rc<RefCell<Lease>>,
     /// Former lives of this very node, whose presences are still to be held.
     former: Rc<RefCell<BTreeSet<NodeId>>>,
-    /// What was done for others, who have not heard of it yet.
-    done: Rc<RefCell<HashMap<RequestId, u64>>>,
+    /// What others ask of this node, until they have heard that it is done.
+    asked: Rc<RefCell<HashMap<RequestId, Progress>>>,
     /// What this node asked of others and does not any more, but the database may still have.
     over: Rc<RefCell<BTreeSet<RequestId>>>,
 }
@@ -83,7 +84,7 @@ impl PruningSupervisor {
             Self::start_in_arbiter(&rooms.0.threads.store().clone(), move |_: &mut Context<Self>| {
                 let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
                 Self {
-                    work: Work { rooms, name, lease, former: Rc::default(), done: Rc::default(), over: Rc::default() },
+                    work: Work { rooms, name, lease, former: Rc::default(), asked: Rc::default(), over: Rc::default() },
                 }
             })
         });
@@ -117,9 +118,13 @@ impl Actor for PruningSupervisor {
         let config = self.work.rooms.config().clone();
         self.every(ctx, config.lease() / 3, |work| async move { work.renew().await });
         self.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
-        self.every(ctx, config.sweep_interval(), |work| async move {
-            if let Err(error) = work.answer_others().await {
-                debug!(error = %report(&error), "not known what other nodes ask of this one, or not answered");
+        let supervisor = ctx.address();
+        self.every(ctx, config.sweep_interval(), move |work| {
+            let supervisor = supervisor.clone();
+            async move {
+                if let Err(error) = work.answer_others(&supervisor).await {
+                    debug!(error = %report(&error), "not known what other nodes ask of this one, or not answered");
+                }
             }
         });
         self.every(ctx, config.sweep_interval(), |work| async move {

@@ -63,8 +63,9 @@ pub(crate) enum Cause {
     Left,
     /// Together with others: they were stale, their grace was over, or they were removed on purpose.
     Removed(Together),
-    /// Its socket was lost while it joined with a resume token. It leaves if it is new, and is held if it was resumed.
-    Lost,
+    /// The socket of this user was lost while it joined with a resume token. It leaves if it is new, and is held if it was
+    /// resumed.
+    Lost(Option<UserId>),
 }
 
 /// A leave whose commit is under way.
@@ -83,14 +84,12 @@ pub(crate) struct Leaving {
 impl Leaving {
     /// One that leaves together with others.
     pub(crate) fn removed(
-        presence: Arc<Presence>,
-        unsaid: bool,
+        channel: ChannelName,
+        said: Option<Arc<Presence>>,
         with: Together,
         replies: Vec<Reply<()>>,
-    ) -> (PresenceId, Self) {
-        let (id, channel) = (presence.id, presence.channel.clone());
-        let said = (!unsaid).then_some(presence);
-        (id, Self { channel, cause: Cause::Removed(with), after: 0, replies, said, forgotten: false })
+    ) -> Self {
+        Self { channel, cause: Cause::Removed(with), after: 0, replies, said, forgotten: false }
     }
 }
 
@@ -183,6 +182,18 @@ impl State {
             }
             _ => updating.push(update),
         }
+    }
+
+    /// Whose presence it is to be: an update that gives it to another may be under way.
+    pub(crate) fn user_of<'a>(&'a self, presence: &'a Presence) -> Option<&'a UserId> {
+        let updating = self.updating.get(&presence.id).into_iter().flatten();
+        updating.filter_map(|one| one.user.as_ref()).next_back().unwrap_or(&presence.user).as_ref()
+    }
+
+    /// Who is here or joins under this id, and where its socket is.
+    pub(crate) fn socket_of(&self, id: PresenceId) -> Option<(Arc<Presence>, Option<HubRef>)> {
+        let here = self.locals.get(&id).map(|local| (local.presence.clone(), local.hub.clone()));
+        here.or_else(|| self.joining.get(&id).map(|joining| (joining.presence.clone(), joining.hub.clone())))
     }
 
     /// Something is said to those who are members. Those who are announced as such and wait for their first frame are too.

@@ -81,7 +81,8 @@ mod tests {
 
     fn event() -> Arc<PresenceChanged> {
         let room = RoomName::new("lobby").unwrap();
-        Arc::new(PresenceChanged { room, change: PresenceChange::Bulk(Vec::new()), missed: 0 })
+        let (online, offline) = (Vec::new(), Vec::new());
+        Arc::new(PresenceChanged { room, change: PresenceChange::Bulk(Vec::new()), missed: 0, online, offline })
     }
 
     #[test]

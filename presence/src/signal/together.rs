@@ -7,10 +7,10 @@ use std::{
 
 use crate::{
     model::Presence,
-    name::{ChannelName, PresenceId, RoomName},
+    name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
-use super::{PresenceChange, Subscribers, lock};
+use super::{Subscribers, lock};
 
 /// Gathers who left, and tells it when the last who holds this lets go of it: when all have left, or whoever was to remove
 /// them has given up. Clones are one.
@@ -26,10 +26,7 @@ struct Group {
 
 impl Group {
     fn tell(&self) {
-        let mut subscribers = lock(&self.subscribers);
-        if let Some(left) = subscribers.gathered.take(&self.room, self.number) {
-            subscribers.tell(&self.room, PresenceChange::Bulk(left));
-        }
+        lock(&self.subscribers).tell_group(&self.room, self.number);
     }
 }
 
@@ -72,21 +69,51 @@ impl Unfinished {
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     groups: u64,
-    rooms: HashMap<RoomName, HashMap<u64, Left>>,
+    rooms: HashMap<RoomName, InRoom>,
+}
+
+#[derive(Debug, Default)]
+struct InRoom {
+    groups: HashMap<u64, Left>,
+    /// Who went offline. Nobody hears it before all that is gathered of them is told.
+    offline: HashSet<UserId>,
 }
 
 /// Of one room and one group.
 #[derive(Debug, Default)]
-struct Left {
+pub(super) struct Left {
     presences: Vec<Arc<Presence>>,
     ids: HashSet<PresenceId>,
     channels: HashSet<ChannelName>,
+    users: HashSet<UserId>,
 }
 
 impl Left {
     /// Whether who keeps a list, by ids or by channels, would take this for one of those who left.
-    fn holds(&self, presence: &Presence) -> bool {
+    pub(super) fn holds(&self, presence: &Presence) -> bool {
         self.ids.contains(&presence.id) || self.channels.contains(&presence.channel)
+    }
+
+    /// Whether presences of this user are among them.
+    pub(super) fn is_of(&self, user: &UserId) -> bool {
+        self.users.contains(user)
+    }
+}
+
+impl InRoom {
+    fn is_of(&self, user: &UserId) -> bool {
+        self.groups.values().any(|left| left.is_of(user))
+    }
+
+    /// Takes a group, and those who are offline and of whom no other group holds anything.
+    fn take(&mut self, group: u64) -> Option<(Vec<Arc<Presence>>, Vec<UserId>)> {
+        let Left { presences, users, .. } = self.groups.remove(&group)?;
+        let last = |user: &UserId| self.offline.contains(user) && !self.is_of(user);
+        let offline: Vec<_> = users.into_iter().filter(last).collect();
+        for user in &offline {
+            self.offline.remove(user);
+        }
+        Some((presences, offline))
     }
 }
 
@@ -99,38 +126,43 @@ impl Gathered {
     pub(super) fn add(&mut self, room: &RoomName, group: u64, presence: &Arc<Presence>) {
         // Nearly always it is there.
         if !self.rooms.contains_key(room) {
-            self.rooms.insert(room.clone(), HashMap::new());
+            self.rooms.insert(room.clone(), InRoom::default());
         }
-        let left = self.rooms.get_mut(room).map(|groups| groups.entry(group).or_default());
+        let left = self.rooms.get_mut(room).map(|here| here.groups.entry(group).or_default());
         if let Some(left) = left {
             left.ids.insert(presence.id);
             left.channels.insert(presence.channel.clone());
+            left.users.extend(presence.user.clone());
             left.presences.push(presence.clone());
         }
     }
 
-    fn take(&mut self, room: &RoomName, group: u64) -> Option<Vec<Arc<Presence>>> {
-        let groups = self.rooms.get_mut(room)?;
-        let left = groups.remove(&group);
-        if groups.is_empty() {
-            self.rooms.remove(room);
+    /// A user went offline. Returns it if it may be told, because nothing is gathered of it; else it is told with that.
+    pub(super) fn offline<'a>(&mut self, room: &RoomName, user: &'a UserId) -> Option<&'a UserId> {
+        match self.rooms.get_mut(room).filter(|here| here.is_of(user)) {
+            None => Some(user),
+            Some(here) => {
+                here.offline.insert(user.clone());
+                None
+            }
         }
-        left.map(|left| left.presences)
     }
 
-    /// Takes those groups of whom some are back, or another on their channel: that they left must be heard before that.
-    pub(super) fn take_if_back<'a>(
-        &mut self,
-        room: &RoomName,
-        back: impl Iterator<Item = &'a Arc<Presence>>,
-    ) -> Vec<Vec<Arc<Presence>>> {
-        let Some(groups) = self.rooms.get(room) else { return Vec::new() };
-        let mut met = Vec::new();
-        for presence in back {
-            met.extend(groups.iter().filter(|(_, left)| left.holds(presence)).map(|(group, _)| *group));
+    /// Takes who left with a group, and who is offline by that.
+    pub(super) fn take(&mut self, room: &RoomName, group: u64) -> Option<(Vec<Arc<Presence>>, Vec<UserId>)> {
+        let here = self.rooms.get_mut(room)?;
+        let left = here.take(group);
+        if here.groups.is_empty() {
+            self.rooms.remove(room);
         }
-        met.sort_unstable();
-        met.dedup();
-        met.into_iter().filter_map(|group| self.take(room, group)).collect()
+        left
+    }
+
+    /// The groups for which this holds.
+    pub(super) fn groups(&self, room: &RoomName, holds: impl Fn(&Left) -> bool) -> Vec<u64> {
+        let Some(here) = self.rooms.get(room) else { return Vec::new() };
+        let mut groups: Vec<_> = here.groups.iter().filter(|(_, left)| holds(left)).map(|(group, _)| *group).collect();
+        groups.sort_unstable();
+        groups
     }
 }

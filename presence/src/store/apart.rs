@@ -45,6 +45,10 @@ impl Apart {
 
 #[async_trait]
 impl Store for Apart {
+    fn tell_turns(&self) {
+        self.store.tell_turns();
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.call(|store| async move { store.prepare().await }).await
     }

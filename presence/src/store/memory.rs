@@ -6,7 +6,7 @@
 mod tables;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -132,7 +132,7 @@ impl Store for MemoryStore {
 
     async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
         let tables = self.tables();
-        Ok(tables.rooms.get(room).map(|Room { epoch, version, channels }| Snapshot {
+        Ok(tables.rooms.get(room).map(|Room { epoch, version, channels, .. }| Snapshot {
             epoch: *epoch,
             version: *version,
             presences: channels.values().map(|id| tables.presences[id].presence.clone()).collect(),
@@ -152,7 +152,7 @@ impl Store for MemoryStore {
 
     async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
         let tables = self.tables();
-        let summary = |(name, Room { epoch, version, channels }): (&RoomName, &Room)| {
+        let summary = |(name, Room { epoch, version, channels, .. }): (&RoomName, &Room)| {
             let there: Vec<_> = channels.values().map(|id| &*tables.presences[id].presence).collect();
             let users: BTreeSet<_> = there.iter().filter_map(|presence| presence.user.as_ref()).collect();
             RoomSummary {
@@ -281,10 +281,11 @@ impl Store for MemoryStore {
     async fn ask(&self, node: NodeId, Request { id, order }: &Request) -> Result<(), StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
+        let busy: HashSet<NodeId> = tables.presences.values().map(|row| row.presence.node).collect();
         let asked = tables
             .nodes
             .iter()
-            .filter(|(other, _)| **other != node && tables.is_live(**other, now) && tables.is_uncleared(**other));
+            .filter(|(other, _)| **other != node && tables.is_live(**other, now) && busy.contains(other));
         let asked: Vec<_> = asked.map(|(other, row)| (*other, row.name.clone())).collect();
         for (other, name) in asked {
             let asked = Asked { name, asked_by: node, order: order.clone(), removed: None };

@@ -11,11 +11,11 @@ use std::{
 
 use crate::{
     model::{Delta, Presence},
-    name::{ChannelName, Epoch, NodeId, PresenceId, RoomName},
+    name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId},
     session::{Session, SessionHash},
 };
 
-use super::{RoomWrites, StoreError, Taken, Write};
+use super::{RoomWrites, StoreError, Taken, Write, shifts::Shifts};
 
 /// Why writes make no sense. No store carries them out.
 #[derive(Debug, thiserror::Error)]
@@ -96,12 +96,19 @@ pub(super) struct Plan {
     pub(super) delta: Delta,
     /// Who is, or was before, resumed by another socket.
     pub(super) resumed: Vec<Taken>,
+    /// Whose the presences were before that have another user now.
+    pub(super) rebound: HashMap<PresenceId, Option<UserId>>,
 }
 
 impl Plan {
     /// Whether the room gets its next version.
     pub(super) fn is_new_version(&self) -> bool {
         !self.delta.is_empty() || self.resumed.iter().any(|taken| taken.moved)
+    }
+
+    /// Whose number of presences in the room changes.
+    pub(super) fn shifts(&self) -> Shifts {
+        Shifts::of(&self.delta, &self.rebound)
     }
 
     fn join(&mut self, now: Arc<Presence>, session: Option<Session>) {
@@ -134,6 +141,7 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
                 let now = was.changed(user.clone(), meta.clone());
                 if was.user != now.user {
                     let now = Arc::new(Presence { held: false, ..now });
+                    plan.rebound.insert(id, was.user.clone());
                     plan.delta.updated.push(now.clone());
                     plan.taken.push((now, None));
                 } else if was.meta != now.meta {
@@ -195,6 +203,9 @@ fn plan_join(
             plan.resumed.push(Taken { asked: now.id, presence: was.clone(), moved: false });
         }
         Some(was) => {
+            if was.user != now.user {
+                plan.rebound.insert(now.id, was.user.clone());
+            }
             if !was.looks_like(&now) {
                 plan.delta.updated.push(now.clone());
             }

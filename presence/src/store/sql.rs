@@ -32,7 +32,7 @@ mod transaction;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) mod trial;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use sea_orm::{ConnectionTrait, TryGetableMany};
@@ -108,6 +108,10 @@ impl Once {
 
 #[async_trait]
 impl Store for Once {
+    fn tell_turns(&self) {
+        self.database.tells_turns.store(true, Ordering::Release);
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.migrate().await.map(drop)
     }
@@ -154,9 +158,10 @@ impl Store for Once {
 
         let (mut gone, mut held, mut taken) = (Vec::new(), Vec::new(), Vec::new());
         let (mut new, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new());
-        let mut commits = Vec::with_capacity(rooms.len());
+        let (mut commits, mut shifts) = (Vec::with_capacity(rooms.len()), Vec::with_capacity(rooms.len()));
         for (RoomWrites { room, writes }, Place { epoch, version, .. }) in rooms.iter().zip(places) {
             let plan = plan::plan(node, epoch, writes, &found)?;
+            shifts.push((epoch, plan.shifts()));
             let version = if plan.is_new_version() {
                 bump.push(epoch);
                 version.next()
@@ -177,6 +182,9 @@ impl Store for Once {
         transaction.put(&new).await?;
         transaction.put_metas(&metas).await?;
         transaction.bump(&bump).await?;
+        for (commit, turns) in commits.iter_mut().zip(transaction.turns(shifts).await?) {
+            commit.turns = turns;
+        }
         transaction.commit().await?;
         Ok(commits)
     }
@@ -336,7 +344,7 @@ impl Store for Once {
     async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
-        let others = statement::live_and_answering(node, transaction.now);
+        let others = statement::live_with_presences(node, transaction.now);
         let others = transaction::read(others.all(connection), row::node_name).await?;
         for others in chunk::rows(&others) {
             let insert = statement::ask(node, request, others)?;

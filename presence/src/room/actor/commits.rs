@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::{
     clock::Tick,
-    model::{Delta, Presence, Snapshot, replica::Applied},
+    model::{Delta, Presence, Snapshot, Turns, replica::Applied},
     name::{ChannelName, Epoch, PresenceId, Version},
     room::{
         message::ToRoom,
@@ -82,8 +82,9 @@ impl RoomActor {
             Some(Leaving { cause: Cause::Removed(together), .. }) => Some(together),
             _ => None,
         };
-        self.rooms.signals().announce(&self.name, &unsaid.unwrap_or_default(), together);
-        self.rooms.signals().announce(&self.name, &commit.delta, together);
+        // What was first or last at an earlier attempt is known no more.
+        self.rooms.signals().announce(&self.name, &unsaid.unwrap_or_default(), &Turns::default(), together);
+        self.rooms.signals().announce(&self.name, &commit.delta, &commit.turns, together);
         well
     }
 

@@ -112,7 +112,7 @@ impl RoomActor {
         }
         let (was, unsaid) = if let Some(local) = self.drop_local(id) {
             let (was, unsaid) = (local.presence.clone(), local.unsaid);
-            self.tell_removed(vec![local], Some(&taken_over()));
+            self.tell_removed(vec![(local.presence, local.hub)], Some(&taken_over()));
             (was, unsaid)
         } else if let Some(lost) = self.state.sessions.find(id) {
             (lost.presence, lost.unsaid)
@@ -170,7 +170,7 @@ impl RoomActor {
             self.state.sessions.forget(id);
             let leaving = Leaving {
                 channel,
-                cause: Cause::Lost,
+                cause: Cause::Lost(joining.presence.user.clone()),
                 after: 0,
                 replies: Vec::new(),
                 said: joining.said,
@@ -197,7 +197,10 @@ impl RoomActor {
         let over = self.state.sessions.take_overdue(now);
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
         let together = self.rooms.leave_together(&self.name);
-        let leave = |lost: Lost| Leaving::removed(lost.presence, lost.unsaid, together.clone(), Vec::new());
+        let leave = |Lost { presence, unsaid, .. }: Lost| {
+            let (id, channel, said) = (presence.id, presence.channel.clone(), (!unsaid).then_some(presence));
+            (id, Leaving::removed(channel, said, together.clone(), Vec::new()))
+        };
         let leaves = over.into_iter().map(leave);
         self.take_out(leaves.collect(), ctx);
     }
@@ -283,7 +286,7 @@ impl RoomActor {
         let Some(leaving) = self.state.leaving.remove(&was) else { return };
         let id = presence.id;
         match session {
-            Some(session) if matches!(leaving.cause, Cause::Lost) => {
+            Some(session) if matches!(leaving.cause, Cause::Lost(_)) => {
                 let channel = leaving.channel;
                 self.state.sessions.claim(id, id, session, channel.clone());
                 self.state.sessions.claimed(id, &channel, self.reading);
@@ -313,7 +316,7 @@ impl RoomActor {
     pub(super) fn superseded(&mut self, id: PresenceId) {
         let Some(local) = self.drop_local(id) else { return };
         warn!(room = %self.name, channel = %local.presence.channel, "a presence was resumed on another node; its socket here is closed");
-        self.tell_removed(vec![local], Some(&taken_over()));
+        self.tell_removed(vec![(local.presence, local.hub)], Some(&taken_over()));
     }
 
     /// The database was read: who of ours was resumed on another node, and who only seems so, since the database is behind.

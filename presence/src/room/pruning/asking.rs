@@ -3,17 +3,21 @@
 //! Each removes its own presences by its rooms, so that none of them takes the removal for a mistake, sockets are told or
 //! closed where they are, and the events are fired where the change was made.
 
-use std::time::Duration;
+use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
 
-use actix::{Handler, Message, ResponseFuture};
+use actix::{Addr, AsyncContext, Handler, Message, ResponseFuture, WrapFuture};
+use futures_util::{
+    FutureExt,
+    future::{AbortHandle, abortable},
+};
 use tokio::{sync::oneshot, time::Instant};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::{
     Error, Result,
     name::{NodeId, NodeName, RequestId, RoomName},
     room::message::ToRoom,
-    store::{Order, Removal, Request, Store, Whom, writer::report},
+    store::{NodeState, Order, Removal, Request, Store, Whom, writer::report},
 };
 
 use super::{BATCH, PruningSupervisor, Work};
@@ -35,27 +39,74 @@ impl Handler<Remove> for PruningSupervisor {
     }
 }
 
+/// How far this node is with what another asks of it.
+#[derive(Debug)]
+pub(super) enum Progress {
+    UnderWay(AbortHandle),
+    /// So many were removed. Kept until the one who asked has heard of it.
+    Done(u64),
+}
+
+/// Does what another node asks.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct CarryOut(Request);
+
+impl Handler<CarryOut> for PruningSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, CarryOut(Request { id, order }): CarryOut, ctx: &mut Self::Context) {
+        let work = self.work.clone();
+        let (done, under_way) = abortable(async move { work.carry_out_and_answer(id, &order).await });
+        self.work.asked.borrow_mut().insert(id, Progress::UnderWay(under_way));
+        ctx.spawn(done.map(drop).into_actor(self));
+    }
+}
+
 impl Work {
-    /// Does what others ask of this node: the command line, say.
-    pub(super) async fn answer_others(&self) -> Result<()> {
-        let node = self.node()?;
-        let asked = self.rooms.bounded(self.store().asked(node)).await?;
-        self.done.borrow_mut().retain(|id, _| asked.iter().any(|request| request.id == *id));
-        for Request { id, order } in asked {
-            let done = self.done.borrow().get(&id).copied();
-            let count = match done {
-                // The answer was not heard. Doing it again would catch those who came since.
-                Some(count) => count,
-                None => {
-                    let count = u64::try_from(self.carry_out(&order).await).unwrap_or(u64::MAX);
-                    info!(count, ?order, "done, as asked through the store");
-                    self.done.borrow_mut().insert(id, count);
-                    count
-                }
+    /// Looks what others ask of this node: the command line, say. Each request is carried out by itself, so that one that takes
+    /// long holds up no other, and as long as it stands.
+    pub(super) async fn answer_others(&self, supervisor: &Addr<PruningSupervisor>) -> Result<()> {
+        let requests = self.rooms.bounded(self.store().asked(self.node()?)).await?;
+        self.asked.borrow_mut().retain(|id, progress| {
+            let stands = requests.iter().any(|request| request.id == *id);
+            if let (false, Progress::UnderWay(work)) = (stands, &*progress) {
+                work.abort();
+            }
+            stands
+        });
+        for request in requests {
+            let done = match self.asked.borrow().get(&request.id) {
+                Some(Progress::UnderWay(_)) => continue,
+                Some(Progress::Done(count)) => Some(*count),
+                None => None,
             };
-            self.rooms.bounded(self.store().answer(node, id, count)).await?;
-            self.done.borrow_mut().remove(&id);
+            match done {
+                // The answer was not heard. Doing it again would catch those who came since.
+                Some(count) => self.answer(request.id, count).await?,
+                None => supervisor.do_send(CarryOut(request)),
+            }
         }
+        Ok(())
+    }
+
+    async fn carry_out_and_answer(&self, id: RequestId, order: &Order) {
+        let Ok(count) = AssertUnwindSafe(self.carry_out(order)).catch_unwind().await else {
+            error!(?order, "what another node asks for panicked; it is tried again");
+            self.asked.borrow_mut().remove(&id);
+            return;
+        };
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        info!(count, ?order, "done, as asked through the store");
+        self.asked.borrow_mut().insert(id, Progress::Done(count));
+        if let Err(error) = self.answer(id, count).await {
+            debug!(error = %report(&error), "an answer is not given; it will be tried again");
+        }
+    }
+
+    async fn answer(&self, id: RequestId, count: u64) -> Result<()> {
+        self.rooms.bounded(self.store().answer(self.node()?, id, count)).await?;
+        self.asked.borrow_mut().remove(&id);
         Ok(())
     }
 
@@ -124,32 +175,56 @@ impl Work {
     async fn remove_everywhere(&self, node: NodeId, request: RequestId, removal: &Removal) -> Result<usize> {
         let timeout = self.rooms.config().store_timeout();
         let own = tokio::time::timeout(timeout, self.remove_own(removal)).await;
-        let mut removed = own.map_err(|_| Error::StoreUnavailable(None))?;
-        let orphans = || self.batches(|| self.store().remove(node, &removal.whom, BATCH));
-        removed += orphans().await?;
-        let (others, silent) = self.await_answers(request).await?;
-        removed += others;
-        if silent.is_empty() {
-            return Ok(removed);
-        }
-        // The lease of one that did not answer may have run out by now.
-        removed += orphans().await?;
-        Err(Error::Unanswered { nodes: silent, removed })
+        let own = own.map_err(|_| Error::StoreUnavailable(None))?;
+        let answers = self.await_answers(request).await;
+        // Last: who is held on a node that lives was counted by that, and what the dead left is there by now.
+        let orphans = self.batches(|| self.store().remove(node, &removal.whom, BATCH)).await?;
+        let Answers { removed: others, silent } = answers?;
+        let removed = own + others + orphans;
+        if silent.is_empty() { Ok(removed) } else { Err(Error::Unanswered { nodes: silent, removed }) }
     }
 
-    /// How many presences others removed, and who has not answered within the time that a node has to show that it lives.
-    async fn await_answers(&self, request: RequestId) -> Result<(usize, Vec<NodeName>)> {
-        let until = Instant::now() + self.rooms.config().lease() + self.rooms.config().sweep_interval();
+    /// Waits for those who were asked, as long as a node has to show that it lives. The dead need not answer.
+    async fn await_answers(&self, request: RequestId) -> Result<Answers> {
+        let (lease, look) = (self.rooms.config().lease(), self.rooms.config().sweep_interval());
+        let (until, mut look_at) = (Instant::now() + lease + look, Instant::now() + look);
+        let mut alive: Option<HashSet<NodeId>> = None;
         loop {
+            let now = Instant::now();
+            let over = now >= until;
+            // Before the answers are read: whoever is dead by now has given its own, or never will.
+            if over || now >= look_at {
+                alive = Some(self.alive(over).await?);
+                look_at = now + look;
+            }
             let answers = self.rooms.bounded(self.store().answers(request)).await?;
-            let silent = answers.iter().filter(|answer| answer.removed.is_none()).count();
-            if silent == 0 || Instant::now() >= until {
+            let lives = |node| alive.as_ref().is_none_or(|alive| alive.contains(node));
+            let silent = answers.iter().filter(|answer| answer.removed.is_none() && lives(&answer.node));
+            let silent: Vec<_> = silent.map(|answer| answer.name.clone()).collect();
+            if over || silent.is_empty() {
                 let removed: u64 = answers.iter().filter_map(|answer| answer.removed).sum();
-                let silent = answers.into_iter().filter(|answer| answer.removed.is_none());
-                let silent = silent.map(|answer| answer.name).collect();
-                return Ok((usize::try_from(removed).unwrap_or(usize::MAX), silent));
+                return Ok(Answers { removed: usize::try_from(removed).unwrap_or(usize::MAX), silent });
             }
             tokio::time::sleep(LOOK).await;
         }
     }
+
+    /// The nodes that are alive. One whose lease ran out may yet be, until the time for that is `over`.
+    async fn alive(&self, over: bool) -> Result<HashSet<NodeId>> {
+        let nodes = self.rooms.bounded(self.store().nodes()).await?;
+        let alive = nodes.into_iter().filter(|node| match node.state {
+            NodeState::Live { .. } => true,
+            NodeState::Expired { .. } => !over,
+            NodeState::Fenced { .. } => false,
+        });
+        Ok(alive.map(|node| node.node).collect())
+    }
+}
+
+/// What came of asking the other nodes.
+struct Answers {
+    /// How many presences they removed.
+    removed: usize,
+    /// Who lives and did not answer in time.
+    silent: Vec<NodeName>,
 }

@@ -36,7 +36,7 @@ impl Bulk {
             let room = commit.room.clone();
             let gathered = self.gathered.entry(room.clone());
             let together = gathered.or_insert_with(|| self.rooms.leave_together(&room));
-            self.rooms.signals().announce(&room, &commit.delta, |_| Some(together));
+            self.rooms.signals().announce(&room, &commit.delta, &commit.turns, |_| Some(together));
             self.rooms.tell_running(&room, ToRoom::Changed(commit));
         }
     }

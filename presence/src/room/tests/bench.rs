@@ -170,6 +170,19 @@ pub(crate) fn heard(changes: &mut Subscription) -> Vec<String> {
     heard
 }
 
+/// Who came online and who went offline of what a subscriber heard so far: the event, and then `+a` or `-a` for each.
+pub(crate) fn turns(changes: &mut Subscription) -> Vec<String> {
+    let mut turns = Vec::new();
+    while let Some(Some(event)) = tokio::task::unconstrained(changes.next()).now_or_never() {
+        let online = event.user_online().iter().map(|user| format!(" +{}", user.as_str()));
+        let mut all: Vec<_> =
+            online.chain(event.user_offline().iter().map(|user| format!(" -{}", user.as_str()))).collect();
+        all.sort();
+        turns.push(format!("{}:{}", short(&event.change), all.concat()));
+    }
+    turns
+}
+
 pub(crate) fn short(change: &PresenceChange) -> String {
     match change {
         PresenceChange::Added(one) => format!("+{}", name_of(one.user.as_ref())),

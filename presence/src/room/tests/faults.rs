@@ -328,3 +328,21 @@ async fn an_update_that_is_under_way_when_the_room_fails_succeeds_and_is_told_on
     pass(secs(10)).await;
     assert_eq!(node.running(), 0, "nothing is owed");
 }
+
+#[actix::test]
+async fn one_who_came_and_left_while_the_database_was_away_after_a_fault_was_never_there() {
+    let node = node().await;
+    let ann = node.member("ann").await;
+    panic_room(&node.rooms, lobby());
+    pass(secs(3)).await;
+    let mut changes = node.changes();
+    let bob = node.client("bob");
+    node.store.faults.fail_next(1);
+    let (joined, left) = tokio::join!(bob.join(lobby()), async {
+        settle().await;
+        bob.leave(lobby()).await
+    });
+    assert!(joined.is_err() && left.is_ok());
+    assert_eq!(heard(&mut changes), Vec::<String>::new());
+    assert_eq!(ann.sees(), ["ann"]);
+}

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::runtime::Builder;
 
-use super::bench::{Watched, heard, lobby, room, user};
+use super::bench::{Watched, heard, lobby, room, turns, user};
 use crate::{
     Config, Error, PruningSupervisor, Rooms,
     clock::Clock,
@@ -157,6 +157,37 @@ async fn eight_callers_who_rebind_a_channel_to_one_user_fire_one_event() {
         .await;
         assert_eq!(heard(&mut changes), [format!("~u{round}")]);
         assert_eq!(rooms.users(lobby()).await.unwrap(), [user(&format!("u{round}"))]);
+    }
+}
+
+#[actix::test]
+async fn of_eight_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last() {
+    // On two nodes, which know of each other by their database alone.
+    let (here, store) = threaded().await;
+    let there = Rooms::start(Config::builder().room_threads(2).build().unwrap(), store.database().clone());
+    PruningSupervisor::spawn(&there, NodeName::new("there").unwrap());
+    there.ready().await;
+    let mut changes = [here.changes(), there.changes()];
+    for round in 0..20 {
+        for (came, once) in [(true, "ann: +ann"), (false, "ann: -ann")] {
+            let there = there.clone();
+            race(&here, move |here, caller| {
+                let (rooms, tab) =
+                    (if caller % 2 == 0 { here } else { there.clone() }, channel(&format!("{round}/{caller}")));
+                async move {
+                    if came {
+                        drop(rooms.add(lobby(), &tab, Some(&user("ann"))).await.unwrap());
+                    } else {
+                        rooms.remove(lobby(), &tab).await.unwrap();
+                    }
+                }
+            })
+            .await;
+            let all: Vec<_> = changes.iter_mut().flat_map(turns).collect();
+            assert_eq!(all.len(), CALLERS);
+            assert_eq!(all.iter().filter(|turn| turn.ends_with(once)).count(), 1, "{all:?}");
+            assert_eq!(all.iter().filter(|turn| turn.ends_with(':')).count(), CALLERS - 1, "{all:?}");
+        }
     }
 }
 

@@ -149,6 +149,57 @@ async fn a_node_that_does_not_answer_is_named_and_does_nothing_later() {
 }
 
 #[actix::test]
+async fn a_node_that_is_dead_before_it_answers_need_not_answer() {
+    // It was named, though its presences were removed, and nobody could have made it answer.
+    let [here, there, _] = three().await;
+    let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
+    there.store.faults.hang();
+    assert_eq!(here.remove_user(&user("ann"), None).await.unwrap(), 1, "the other was removed with its node");
+    assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
+    there.store.faults.release();
+    pass(secs(10)).await;
+    assert_eq!((removals(&ann2), here.rows(lobby()).await), (vec![], vec!["ann".to_owned()]), "it lives all the same");
+}
+
+#[actix::test]
+async fn a_node_that_ends_in_good_order_before_it_answers_need_not_answer() {
+    // Who asked waited for it as long as for one that lives, and was told that it did not answer.
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let here = node_on(&database, "here", quick().lease(secs(30))).await;
+    let deaf = config().lease(secs(30)).grace(secs(40)).sweep_interval(secs(20));
+    let there = node_on(&database, "there", deaf).await;
+    let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
+    let before = here.rooms.now();
+    let (name, removed) = (user("ann"), async {
+        settle().await;
+        ann2.vanish();
+        there.shutdown().await;
+    });
+    let (removed, ()) = tokio::join!(here.remove_user(&name, None), removed);
+    assert_eq!(removed.unwrap(), 1, "the other left with its node");
+    assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
+    assert!(here.rooms.now().since(before) < secs(15));
+}
+
+#[actix::test]
+async fn a_request_that_takes_long_holds_up_no_other() {
+    // They were carried out one after another, however long each took.
+    let [here, there, _] = three().await;
+    let (_ann, _bob) = (there.member("ann").await, here.member("bob").await);
+    there.store.commits_take(secs(60));
+    let (long, short) = (user("ann"), user("bob"));
+    let (long, short) = tokio::join!(here.remove_user(&long, None), async {
+        pass(ms(1100)).await;
+        let before = here.rooms.now();
+        (here.remove_user(&short, None).await, here.rooms.now().since(before))
+    });
+    assert_eq!(short.0.unwrap(), 1);
+    assert!(short.1 < secs(2), "{:?}", short.1);
+    assert!(matches!(long, Err(Error::Unanswered { removed: 0, .. })), "{long:?}");
+}
+
+#[actix::test]
 async fn an_answer_that_is_lost_is_given_again_and_who_came_since_stays() {
     let [here, there, _] = three().await;
     let ann = there.member("ann").await;

@@ -1,13 +1,13 @@
 //! The tables of a store in memory, and the steps that its calls are made of.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
 use crate::{
     model::Presence,
-    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, Version},
+    name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     session::{Session, SessionHash},
 };
 
@@ -41,6 +41,31 @@ pub(super) struct Room {
     pub(super) epoch: Epoch,
     pub(super) version: Version,
     pub(super) channels: HashMap<ChannelName, PresenceId>,
+    /// How many presences each user has.
+    users: HashMap<UserId, i64>,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { epoch: Epoch::random(), version: Version::default(), channels: HashMap::new(), users: HashMap::new() }
+    }
+
+    fn enters(&mut self, presence: &Presence) {
+        self.channels.insert(presence.channel.clone(), presence.id);
+        if let Some(user) = &presence.user {
+            *self.users.entry(user.clone()).or_default() += 1;
+        }
+    }
+
+    fn goes(&mut self, presence: &Presence) {
+        self.channels.remove(&presence.channel);
+        if let Some(Entry::Occupied(mut count)) = presence.user.clone().map(|user| self.users.entry(user)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 pub(super) struct Row {
@@ -145,15 +170,12 @@ impl Tables {
     /// Carries out a plan and gives the room its next version.
     pub(super) fn carry_out(&mut self, now: i64, name: &RoomName, plan: Plan) -> RoomCommit {
         let is_new_version = plan.is_new_version();
-        let Plan { gone, held, taken, changed, new, delta, resumed } = plan;
-        let room = self.rooms.entry(name.clone()).or_insert_with(|| Room {
-            epoch: Epoch::random(),
-            version: Version::default(),
-            channels: HashMap::new(),
-        });
+        let shifts = plan.shifts();
+        let Plan { gone, held, taken, changed, new, delta, resumed, .. } = plan;
+        let room = self.rooms.entry(name.clone()).or_insert_with(Room::new);
         for id in gone {
             if let Some(row) = self.presences.remove(&id) {
-                room.channels.remove(&row.presence.channel);
+                room.goes(&row.presence);
                 row.session.map(|session| self.sessions.remove(&session.hash));
             }
         }
@@ -165,12 +187,12 @@ impl Tables {
         }
         for (presence, _) in &taken {
             if let Some(row) = self.presences.get(&presence.id) {
-                room.channels.remove(&row.presence.channel);
+                room.goes(&row.presence);
                 row.session.map(|session| self.sessions.remove(&session.hash));
             }
         }
         for (presence, session) in taken.into_iter().chain(new) {
-            room.channels.insert(presence.channel.clone(), presence.id);
+            room.enters(&presence);
             session.map(|session| self.sessions.insert(session.hash, presence.id));
             let row = Row { room: name.clone(), presence, held_until: None, session, last_seen: now };
             self.presences.insert(row.presence.id, row);
@@ -183,7 +205,8 @@ impl Tables {
         if is_new_version {
             room.version = room.version.next();
         }
-        RoomCommit { room: name.clone(), epoch: room.epoch, version: room.version, delta, taken: resumed }
+        let turns = shifts.turns(|user, at_least| room.users.get(user).is_some_and(|count| *count > at_least));
+        RoomCommit { room: name.clone(), epoch: room.epoch, version: room.version, delta, taken: resumed, turns }
     }
 
     /// Removes these presences, one version for each room, the rooms sorted by id.

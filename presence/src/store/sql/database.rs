@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -52,6 +52,8 @@ pub(super) struct Database {
     readers: DatabaseConnection,
     /// Tells the time instead of the database.
     wall_clock: Option<Arc<dyn Fn() -> i64 + Send + Sync>>,
+    /// Whether anybody wants to know who comes online and who goes offline. Counting them is a good part of a large commit.
+    pub(super) tells_turns: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Database {
@@ -64,7 +66,7 @@ impl Database {
     pub(super) fn new(dialect: Arc<dyn Dialect>) -> Self {
         let settings = Settings::default();
         let (writer, readers) = dialect.connect(&settings);
-        Self { dialect, settings, writer, readers, wall_clock: None }
+        Self { dialect, settings, writer, readers, wall_clock: None, tells_turns: Arc::default() }
     }
 
     pub(super) fn with_settings(self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -78,8 +80,8 @@ impl Database {
         Self { wall_clock: Some(wall_clock), ..self }
     }
 
-    pub(super) fn dialect(&self) -> &dyn Dialect {
-        &*self.dialect
+    pub(super) fn dialect(&self) -> &Arc<dyn Dialect> {
+        &self.dialect
     }
 
     /// Begins a transaction that writes. Dropped without a commit, it has never been.

@@ -8,7 +8,7 @@ use sea_orm::{
     sea_query::SimpleExpr,
 };
 
-use crate::name::{NodeId, PresenceId};
+use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::database::Settings;
 
@@ -49,6 +49,18 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Notes when presences of `node` were seen last, each at a time of its own. The text is the same for any number of
     /// them, so that the statement is prepared once.
     fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement;
+
+    /// Which of these users have more presences in a room than so many: their places in the list, counted from 0. One text for
+    /// any number of them, too.
+    fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement;
+}
+
+/// The users as a list of lists, for a database that takes JSON: the room in hexadecimal, the user, and how many.
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+pub(super) fn users_as_json(users: &[(Epoch, &UserId, i64)]) -> String {
+    let rows = users.iter().map(|(room, user, count)| (room.as_uuid().simple(), user, count));
+    serde_json::Value::from_iter(rows.map(|(room, user, count)| serde_json::json!([room.to_string(), user, count])))
+        .to_string()
 }
 
 /// What an error of a database comes to.

@@ -23,11 +23,11 @@ use sea_orm::{
 
 use tokio::time::timeout;
 
-use crate::name::{NodeId, PresenceId};
+use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     database::Settings,
-    dialect::{Dialect, Trouble, bad_url, seen_at},
+    dialect::{Dialect, Trouble, bad_url, seen_at, users_as_json},
 };
 
 /// Names are of the whole server, so the lock has that of the database in it. It has at most 64 characters.
@@ -164,12 +164,21 @@ impl Dialect for MySql {
         json.push(']');
         Statement::from_sql_and_values(DbBackend::MySql, TOUCH, [json.into(), node.as_uuid().into()])
     }
+
+    fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement {
+        Statement::from_sql_and_values(DbBackend::MySql, HAVE_MORE, [users_as_json(users).into()])
+    }
 }
 
 /// Straight, or it may look for the node first, and compare all its presences with all touches.
 const TOUCH: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$[0]', seen BIGINT PATH '$[1]')) AS touch \
     STRAIGHT_JOIN presences ON presences.id = UNHEX(touch.id) SET presences.last_seen = touch.seen \
     WHERE presences.node_id = ? AND presences.last_seen < touch.seen";
+
+const HAVE_MORE: &str = "SELECT CAST(place - 1 AS SIGNED) FROM JSON_TABLE(?, '$[*]' COLUMNS (place FOR ORDINALITY, \
+    room CHAR(32) PATH '$[0]', user VARCHAR(255) PATH '$[1]', count BIGINT PATH '$[2]')) AS wanted \
+    WHERE wanted.count < (\
+    SELECT COUNT(*) FROM presences WHERE user_id = wanted.user AND room_id = UNHEX(wanted.room))";
 
 /// By number, as <https://mariadb.com/kb/en/mariadb-error-code-reference/> lists them.
 pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {

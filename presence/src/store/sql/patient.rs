@@ -238,6 +238,10 @@ where
 
 #[async_trait]
 impl Store for SqlStore {
+    fn tell_turns(&self) {
+        self.once.tell_turns();
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.migrate().await.map(drop)
     }

@@ -19,7 +19,7 @@ use sea_orm::{
 
 use tokio::time::timeout;
 
-use crate::name::{NodeId, PresenceId};
+use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     database::Settings,
@@ -150,10 +150,20 @@ impl Dialect for Postgres {
         let values = [ids.into(), seen.into(), node.as_uuid().into()];
         Statement::from_sql_and_values(DbBackend::Postgres, TOUCH, values)
     }
+
+    fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement {
+        let rooms: Vec<Uuid> = users.iter().map(|(room, ..)| room.as_uuid()).collect();
+        let names: Vec<String> = users.iter().map(|(_, user, _)| user.as_str().to_owned()).collect();
+        let counts: Vec<i64> = users.iter().map(|(.., count)| *count).collect();
+        Statement::from_sql_and_values(DbBackend::Postgres, HAVE_MORE, [rooms.into(), names.into(), counts.into()])
+    }
 }
 
 const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen FROM unnest($1, $2) AS touch (id, seen) \
     WHERE presences.id = touch.id AND presences.node_id = $3 AND presences.last_seen < touch.seen";
+
+const HAVE_MORE: &str = "SELECT place - 1 FROM unnest($1, $2, $3) WITH ORDINALITY AS wanted (room, name, count, place) \
+    WHERE wanted.count < (SELECT COUNT(*) FROM presences WHERE user_id = wanted.name AND room_id = wanted.room)";
 
 /// By the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 pub(super) fn trouble(error: &PgDatabaseError) -> Trouble {

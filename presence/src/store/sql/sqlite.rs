@@ -24,11 +24,11 @@ use sea_orm::{
     },
 };
 
-use crate::name::{NodeId, PresenceId};
+use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     database::{Settings, Synchronous},
-    dialect::{Dialect, Trouble, bad_url, seen_at},
+    dialect::{Dialect, Trouble, bad_url, seen_at, users_as_json},
     error,
 };
 
@@ -117,6 +117,10 @@ impl Dialect for Sqlite {
     fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement {
         Statement::from_sql_and_values(DbBackend::Sqlite, TOUCH, [touches(now, seen).into(), node.as_uuid().into()])
     }
+
+    fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement {
+        Statement::from_sql_and_values(DbBackend::Sqlite, HAVE_MORE, [users_as_json(users).into()])
+    }
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions, DbErr> {
@@ -182,6 +186,9 @@ pub(super) fn trouble(error: &SqliteError) -> Trouble {
 pub(super) const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen \
     FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS seen FROM json_each(?)) AS touch \
     WHERE presences.id = touch.id AND +presences.node_id = ? AND presences.last_seen < touch.seen";
+
+const HAVE_MORE: &str = "SELECT key FROM json_each(?) WHERE value ->> 2 < (\
+    SELECT COUNT(*) FROM presences WHERE user_id = value ->> 1 AND room_id = unhex(value ->> 0))";
 
 fn touches(now: i64, seen: &[(PresenceId, Duration)]) -> String {
     let mut json = String::with_capacity(56 * seen.len());

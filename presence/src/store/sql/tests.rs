@@ -1,6 +1,10 @@
 //! What holds for SQLite beyond the suite: files, locks, faults and query plans.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement, sea_query::Expr};
 use tempfile::TempDir;
@@ -313,7 +317,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::page(id, "a", 10).into_statement(sqlite),
         statement::unheld(sqlite, node, 10).into_statement(sqlite),
         statement::unheld_ids(sqlite, node, 10).into_statement(sqlite),
-        statement::live_and_answering(node, 1).into_statement(sqlite),
+        statement::live_with_presences(node, 1).into_statement(sqlite),
         statement::nodes(Expr::val(1)).into_statement(sqlite),
         statement::room_summaries().into_statement(sqlite),
         statement::rooms_of(&ann).into_statement(sqlite),
@@ -327,6 +331,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::hold_remains(node, vec![id, id], 1, 1).build(sqlite),
         statement::ids_by_session(vec![hash, hash]).into_statement(sqlite),
         store.once.database.dialect().touch(node, 1, &[]),
+        store.once.database.dialect().have_more(&[]),
     ];
     for doomed in doomed {
         statements.push(statement::doomed(doomed, 10).into_statement(sqlite));
@@ -351,4 +356,37 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         }
     }
     assert_eq!(ordered, 2, "what a dead node left is taken room by room, without sorting it");
+}
+
+#[tokio::test]
+async fn who_is_first_and_last_is_one_statement_more_and_none_as_long_as_nobody_wants_to_know() {
+    let folder = TempDir::new().unwrap();
+    let (mut store, node) = prepared(folder.path()).await;
+    let statements = Arc::new(Mutex::new(Vec::new()));
+    let seen = statements.clone();
+    store.once.database.writer.set_metric_callback(move |info| seen.lock().unwrap().push(info.statement.sql.clone()));
+    let user = |n: usize| Some(UserId::new(format!("u{}", n / 2)).unwrap());
+    let two_of_each = crowd(node, 100).into_iter().enumerate();
+    let two_of_each: Vec<_> =
+        two_of_each.map(|(n, one)| Arc::new(Presence { user: user(n), ..Presence::clone(&one) })).collect();
+    let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
+    let leaves = vec![RoomWrites { room: room("lobby"), writes: two_of_each.iter().map(leave).collect() }];
+    let anonymous = || joins("lobby", &[presence(node, PresenceId::random().to_string())]);
+    store.commit(node, &anonymous()).await.unwrap();
+    let mut commits = Vec::new();
+    for tells in [false, true] {
+        for writes in [joins("lobby", &two_of_each), leaves.clone(), anonymous()] {
+            statements.lock().unwrap().clear();
+            let turns = &store.commit(node, &writes).await.unwrap()[0].turns;
+            let count = turns.online.len() + turns.offline.len();
+            assert_eq!(count, if tells && writes[0].writes.len() > 1 { 50 } else { 0 });
+            commits.push(std::mem::take(&mut *statements.lock().unwrap()));
+        }
+        store.tell_turns();
+    }
+    let counts = |sql: &String| sql.contains("COUNT(*)");
+    assert!(commits[..3].iter().all(|commit| !commit.is_empty() && !commit.iter().any(counts)), "{commits:?}");
+    for ((before, after), more) in commits[..3].iter().zip(&commits[3..]).zip([1, 1, 0]) {
+        assert_eq!((after.len(), after.iter().filter(|sql| counts(sql)).count()), (before.len() + more, more));
+    }
 }

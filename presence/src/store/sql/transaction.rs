@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use crate::{
-    model::{Delta, Presence},
+    model::{Delta, Presence, Turns},
     name::{Epoch, NodeId, PresenceId, RoomName},
     session::SessionHash,
 };
@@ -22,13 +22,18 @@ use super::{
     super::{
         Batch, RoomCommit, StoreError, millis,
         plan::{Finds, Found, Row},
+        shifts::Shifts,
     },
     chunk,
     database::Database,
+    dialect::Dialect,
     error::store_error,
     row::{self, Place},
     statement::{self, Doomed, In},
 };
+
+/// How many users one statement counts.
+const USERS: usize = 10_000;
 
 /// How a row is locked that says whether a node may write.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +59,8 @@ pub(super) type Alive = Option<Result<(), StoreError>>;
 /// A transaction that writes, and the moment at which it does.
 pub(super) struct Transaction {
     inner: DatabaseTransaction,
-    backend: DbBackend,
+    dialect: Arc<dyn Dialect>,
+    tells_turns: bool,
     pub(super) now: i64,
 }
 
@@ -62,13 +68,14 @@ impl Transaction {
     /// Begins a transaction for `node`, which may or may not be allowed to write.
     pub(super) async fn begin(database: &Database, node: NodeId, lock: Lock) -> Result<(Self, Alive), StoreError> {
         let inner = database.write().await?;
-        let backend = database.dialect().backend();
+        let dialect = database.dialect().clone();
+        let tells_turns = database.tells_turns.load(Ordering::Acquire);
         let life = statement::life(node, lock.into(), database.now()).one(&inner).await.map_err(store_error)?;
         let Some((fenced_at, lost_name, now)) = life else {
             let now = database.time(&inner).await?;
-            return Ok((Self { inner, backend, now }, None));
+            return Ok((Self { inner, dialect, now, tells_turns }, None));
         };
-        let transaction = Self { inner, backend, now };
+        let transaction = Self { inner, dialect, now, tells_turns };
         let alive = transaction.judge(node, fenced_at, lost_name).await?;
         Ok((transaction, Some(alive)))
     }
@@ -146,8 +153,8 @@ impl Transaction {
         places: &mut HashMap<RoomName, Place>,
     ) -> Result<(), StoreError> {
         let mut locked = Vec::new();
-        let in_one_statement = names.len() <= chunk::KEYS && self.backend != DbBackend::MySql;
-        if in_one_statement || self.backend == DbBackend::Sqlite {
+        let in_one_statement = names.len() <= chunk::KEYS && self.dialect.backend() != DbBackend::MySql;
+        if in_one_statement || self.dialect.backend() == DbBackend::Sqlite {
             for names in chunk::keys(names) {
                 locked.extend(read(statement::lock_rooms_by_name(names).all(&self.inner), row::place).await?);
             }
@@ -246,6 +253,28 @@ impl Transaction {
         Ok(())
     }
 
+    /// Who came online in each of these rooms and who went offline, if just this changed. Nothing if nobody wants to know.
+    pub(super) async fn turns(&self, rooms: Vec<In<Shifts>>) -> Result<Vec<Turns>, StoreError> {
+        if !self.tells_turns {
+            return Ok(Vec::new());
+        }
+        let users: Vec<_> = rooms
+            .iter()
+            .flat_map(|(room, shifts)| shifts.at_least().map(|(user, count)| (*room, user, count)))
+            .collect();
+        let mut more = vec![false; users.len()];
+        for (users, more) in users.chunks(USERS).zip(more.chunks_mut(USERS)) {
+            for row in self.inner.query_all_raw(self.dialect.have_more(users)).await.map_err(store_error)? {
+                let place: i64 = row.try_get_by_index(0).map_err(store_error)?;
+                if let Some(more) = usize::try_from(place).ok().and_then(|place| more.get_mut(place)) {
+                    *more = true;
+                }
+            }
+        }
+        let mut more = more.into_iter();
+        Ok(rooms.into_iter().map(|(_, shifts)| shifts.turns(|_, _| more.next().unwrap_or_default())).collect())
+    }
+
     /// Gives rooms their next version.
     pub(super) async fn bump(&self, rooms: &[Epoch]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
@@ -257,7 +286,7 @@ impl Transaction {
 
     /// Removes up to `limit` presences.
     pub(super) async fn remove_all(&self, doomed: Doomed<'_>, limit: u64) -> Result<Batch, StoreError> {
-        if self.backend == DbBackend::Sqlite {
+        if self.dialect.backend() == DbBackend::Sqlite {
             // Nobody else writes: they need not be read again.
             let found = read(statement::doomed(doomed, limit).all(&self.inner), row::found).await?;
             let rooms = found.iter().map(|found| found.room.as_uuid()).collect();
@@ -295,14 +324,19 @@ impl Transaction {
             left.entry(room).or_default().push(presence);
         }
         let mut commits = Vec::with_capacity(left.len());
+        let mut shifts = Vec::with_capacity(left.len());
         for Place { room, epoch, version } in places {
             if let Some(left) = left.remove(&epoch) {
                 let delta = Delta { left, ..Delta::default() };
+                shifts.push((epoch, Shifts::of(&delta, &HashMap::new())));
                 commits.push(RoomCommit::new(room, epoch, version.next(), delta));
             }
         }
         let epochs: Vec<Epoch> = commits.iter().map(|commit| commit.epoch).collect();
         self.delete(&ids).await?;
+        for (commit, turns) in commits.iter_mut().zip(self.turns(shifts).await?) {
+            commit.turns = turns;
+        }
         self.bump(&epochs).await?;
         Ok(Batch { commits, handled })
     }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     ResumeToken,
-    model::{Meta, Presence},
+    model::{Meta, Presence, Turns},
     name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
         self, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomWrites, Session, SqlStore,
@@ -97,7 +97,7 @@ enum Change {
     Resume { channel: u8, user: Option<u8>, token: u8 },
     Hold { channel: u8, grace: u64 },
     Leave { channel: u8 },
-    Update { channel: u8, meta: u8 },
+    Update { channel: u8, user: Option<Option<u8>>, meta: u8 },
 }
 
 const NODES: usize = 3;
@@ -114,7 +114,8 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(channel, user, token)| Change::Resume { channel, user, token }),
         3 => (0..4_u8, 0..20_u64).prop_map(|(channel, grace)| Change::Hold { channel, grace }),
         2 => (0..4_u8).prop_map(|channel| Change::Leave { channel }),
-        2 => (0..4_u8, 0..3_u8).prop_map(|(channel, meta)| Change::Update { channel, meta }),
+        2 => (0..4_u8, proptest::option::of(proptest::option::of(0..2_u8)), 0..3_u8)
+            .prop_map(|(channel, user, meta)| Change::Update { channel, user, meta }),
     ]
 }
 
@@ -148,11 +149,14 @@ fn request() -> impl Strategy<Value = Request> {
 
 type ById = BTreeMap<PresenceId, Arc<Presence>>;
 
+/// The version of a room, who joined, left, changed and was taken, and who came online and went offline.
+type Outcome = (Version, [ById; 4], [Vec<UserId>; 2]);
+
 /// What may be told of an answer when two stores are compared: not the epochs, which are random, nor an order that
 /// nobody promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Commits(BTreeMap<RoomName, (Version, [ById; 4])>),
+    Commits(BTreeMap<RoomName, Outcome>),
     Nodes(Vec<NodeId>),
     Count(u64),
     Done,
@@ -178,7 +182,7 @@ impl From<&[RoomCommit]> for Answer {
             let delta = &commit.delta;
             let [joined, left, updated] = [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p));
             let taken = commit.taken.iter().map(|taken| (taken.asked, taken.presence.clone())).collect();
-            (commit.room.clone(), (commit.version, [joined, left, updated, taken]))
+            (commit.room.clone(), (commit.version, [joined, left, updated, taken], users(&commit.turns)))
         });
         Self::Commits(commits.collect())
     }
@@ -236,8 +240,9 @@ impl World {
                 Write::Hold { id, channel: channel(at), grace: Duration::from_secs(grace) }
             }
             Change::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
-            Change::Update { channel: at, meta: says } => {
-                Write::Update { id, channel: channel(at), user: None, meta: Some(meta(says)) }
+            Change::Update { channel: at, user, meta: says } => {
+                let user = user.map(|user| user.map(self::user));
+                Write::Update { id, channel: channel(at), user, meta: Some(meta(says)) }
             }
         }
     }
@@ -337,11 +342,23 @@ struct Told {
     members: BTreeMap<PresenceId, (Option<UserId>, Meta)>,
 }
 
+/// Who came online and who went offline. By which of those that left together is another order that nobody promised.
+fn users(turns: &Turns) -> [Vec<UserId>; 2] {
+    [&turns.online, &turns.offline].map(|users| users.values().cloned().collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+impl Told {
+    fn users(&self) -> BTreeSet<UserId> {
+        self.members.values().filter_map(|(user, _)| user.clone()).collect()
+    }
+}
+
 /// Adds what a store told, and checks that it says nothing twice or in vain.
 fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
     for commit in commits {
-        let RoomCommit { room, version, delta, taken, .. } = commit;
+        let RoomCommit { room, version, delta, taken, turns, .. } = commit;
         let told = rooms.entry(room.clone()).or_default();
+        let before = told.users();
         let step = u64::from(commit.is_new_version());
         assert_eq!(version.0, told.version.0 + step, "exactly one version for each change of {room}");
         told.version = *version;
@@ -360,6 +377,9 @@ fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
             let last = told.members.remove(&presence.id);
             assert_eq!(last, Some((presence.user.clone(), presence.meta.clone())), "one leaves as one was last");
         }
+        let (now, [online, offline]) = (told.users(), users(turns));
+        assert!(now.difference(&before).eq(&online), "who had none and has one is online: {commit:?}");
+        assert!(before.difference(&now).eq(&offline), "who had one and has none is offline: {commit:?}");
     }
 }
 
@@ -370,6 +390,7 @@ async fn check(requests: Vec<Request>) {
     let sql = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();
     let sql = sql.with_wall_clock(move || time.millis());
     sql.prepare().await.unwrap();
+    sql.tell_turns();
     for node in 0..NODES {
         for store in [&memory as &dyn Store, &sql] {
             let _ = world.ask(store, &Request::Restart { node }).await;

@@ -124,6 +124,10 @@ fn take_one(left: &AtomicUsize) -> bool {
 
 #[async_trait]
 impl<S: Store> Store for FaultyStore<S> {
+    fn tell_turns(&self) {
+        self.inner.tell_turns();
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.call(self.inner.prepare()).await
     }

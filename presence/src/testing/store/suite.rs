@@ -20,6 +20,7 @@ pub mod change;
 pub mod cleaning;
 pub mod life;
 pub mod listing;
+pub mod online;
 pub mod reading;
 pub mod resuming;
 
@@ -140,10 +141,23 @@ macro_rules! store_suite {
                 the_rooms_of_a_user_are_sorted_and_told_once,
                 names_are_bytes,
             }
+            online {
+                the_first_presence_of_a_user_comes_online_and_the_last_goes_offline,
+                other_rooms_other_users_and_the_anonymous_do_not_count,
+                of_many_presences_in_one_commit_the_first_told_and_the_last_told_count,
+                a_presence_that_changes_hands_may_be_the_last_of_one_and_the_first_of_another,
+                who_is_held_is_online_until_it_is_swept,
+                what_is_done_again_is_told_once,
+                whoever_removes_presences_tells_who_went_offline,
+                one_commit_counts_in_each_of_its_rooms,
+                a_thousand_users_come_online_in_one_commit,
+                of_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last,
+            }
             asking {
                 a_node_that_is_asked_to_prune_answers_once,
                 an_age_is_passed_on_to_the_millisecond,
-                only_live_nodes_that_answer_for_a_presence_are_asked,
+                only_live_nodes_that_have_a_presence_are_asked,
+                a_node_all_of_whose_presences_are_held_is_asked,
                 asking_again_asks_those_that_came_to_life_and_nobody_twice,
                 two_who_ask_at_once_get_answers_of_their_own,
                 a_request_ends_with_the_life_that_asked,
@@ -290,6 +304,7 @@ mod tests {
             include_str!("suite/cleaning.rs"),
             include_str!("suite/life.rs"),
             include_str!("suite/listing.rs"),
+            include_str!("suite/online.rs"),
             include_str!("suite/reading.rs"),
             include_str!("suite/resuming.rs"),
         ];

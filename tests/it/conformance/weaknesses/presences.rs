@@ -154,3 +154,17 @@ async fn each_presence_has_a_meta_and_a_users_tabs_are_one_member() {
     let [presence::Member::User(_, tabs)] = &members[..] else { panic!("{members:?}") };
     assert_eq!((tabs.len(), &tabs[0].meta), (2, &Meta::default()));
 }
+
+// behaviour: W24 first-and-last
+#[actix_web::test]
+async fn a_users_first_socket_and_the_last_one_are_told_apart_from_the_others() {
+    let mut bed = bed().await;
+    bed.add("1", "ann").await;
+    bed.add("2", "ann").await;
+    assert_eq!(bed.changes.next().await.user_online(), [user("ann")]);
+    assert_eq!(bed.changes.next().await.user_online(), []);
+    bed.rooms.remove(&room("lobby"), &channel("1")).await.unwrap();
+    bed.rooms.remove(&room("lobby"), &channel("2")).await.unwrap();
+    assert_eq!(bed.changes.next().await.user_offline(), []);
+    assert_eq!(bed.changes.next().await.user_offline(), [user("ann")]);
+}

@@ -181,6 +181,10 @@ fn refused() -> StoreError {
 
 #[async_trait]
 impl<S: Store> Store for Watched<S> {
+    fn tell_turns(&self) {
+        self.faults.tell_turns();
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.faults.prepare().await
     }

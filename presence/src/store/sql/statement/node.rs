@@ -74,22 +74,19 @@ pub(in super::super) fn uncleared_orphans() -> Rows<Uuid> {
 }
 
 fn uncleared() -> sea_orm::Select<node::Entity> {
-    answering()
+    let unheld = presences_of_node().and_where(presence::Column::HeldUntil.is_null()).take();
+    node::Entity::find()
+        .filter(Expr::exists(unheld))
         .select_only()
         .column(node::Column::Id)
         .filter(node::Column::FencedAt.is_not_null())
         .order_by_asc(node::Column::Id)
 }
 
-/// Lives that have presences that are not held.
-fn answering() -> sea_orm::Select<node::Entity> {
-    let unheld = presences_of_node().and_where(presence::Column::HeldUntil.is_null()).take();
-    node::Entity::find().filter(Expr::exists(unheld))
-}
-
-/// Those of [`answering`] that have a lease, save the one who asks.
-pub(in super::super) fn live_and_answering(all_but: NodeId, now: i64) -> Rows<(Uuid, String)> {
-    answering()
+/// Lives that have a lease and presences, save the one who asks.
+pub(in super::super) fn live_with_presences(all_but: NodeId, now: i64) -> Rows<(Uuid, String)> {
+    node::Entity::find()
+        .filter(Expr::exists(presences_of_node()))
         .filter(node::Column::Id.ne(all_but.as_uuid()))
         .select_only()
         .columns([node::Column::Id, node::Column::Name])

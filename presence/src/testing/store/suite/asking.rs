@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::{
     model::Close,
     name::{NodeId, RequestId},
-    store::{Order, Remains, Removal, Request, Store, Whom},
+    store::{Order, Remains, Removal, Request, Store, Whom, Write},
 };
 
-use super::{super::ManualClock, LEASE, SECOND, crowd, is_fenced, let_die, node, room, user};
+use super::{super::ManualClock, LEASE, SECOND, change, crowd, is_fenced, let_die, node, room, user};
 
 const AGE: Duration = Duration::from_secs(60);
 
@@ -67,7 +67,7 @@ pub async fn an_age_is_passed_on_to_the_millisecond(store: &dyn Store, _: &Manua
     }
 }
 
-pub async fn only_live_nodes_that_answer_for_a_presence_are_asked(store: &dyn Store, time: &ManualClock) {
+pub async fn only_live_nodes_that_have_a_presence_are_asked(store: &dyn Store, time: &ManualClock) {
     let former = node(store, "held").await;
     let _ = crowd(store, former, "lobby", 1).await;
     let judge = node(store, "judge").await;
@@ -87,6 +87,16 @@ pub async fn only_live_nodes_that_answer_for_a_presence_are_asked(store: &dyn St
     assert!(store.fence(judge).await.expect("it may judge").contains(&fenced));
     let request = ask(store, asker, AGE).await;
     assert_eq!(answers(store, request).await, [("here".into(), None)]);
+}
+
+pub async fn a_node_all_of_whose_presences_are_held_is_asked(store: &dyn Store, _: &ManualClock) {
+    let (asker, here) = (node(store, "asker").await, node(store, "here").await);
+    let held = crowd(store, here, "lobby", 1).await.remove(0);
+    let hold = Write::Hold { id: held.id, channel: held.channel.clone(), grace: AGE };
+    let _ = change(store, here, "lobby", [hold]).await;
+    let request = ask(store, asker, AGE).await;
+    assert_eq!(answers(store, request).await, [("here".into(), None)]);
+    assert_eq!(asked(store, here).await.len(), 1);
 }
 
 pub async fn asking_again_asks_those_that_came_to_life_and_nobody_twice(store: &dyn Store, _: &ManualClock) {

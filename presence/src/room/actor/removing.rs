@@ -1,0 +1,202 @@
+//! How presences go: each by itself, or many together because they are stale or were removed on purpose.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::{AsyncContext, Context};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use crate::{
+    Error,
+    config::OnStale,
+    model::{Close, Presence, sessions::Lost},
+    name::{ChannelName, PresenceId, UserId},
+    room::{
+        close_code,
+        message::{HubRef, ToHub, ToRoom},
+        state::{Cause, Joining, Leaving, Local},
+    },
+    store::{
+        Write,
+        writer::{Haste, Submitted},
+    },
+};
+
+use super::RoomActor;
+
+impl RoomActor {
+    /// Those last seen longer ago than this, by our own clock.
+    pub(super) fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
+        let now = self.rooms.now();
+        let close = self.close_stale();
+        if max_age.is_zero() {
+            // Everybody's, also in the very millisecond of the last touch.
+            self.remove_all(|_| true, close, reply, ctx);
+            return;
+        }
+        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(now, max_age));
+        let stale = stale.map(|(id, _)| *id).collect();
+        self.remove_together(stale, Vec::new(), close, Some(reply), ctx);
+    }
+
+    /// Those whose deadline passed, if they were not seen in the meantime.
+    pub(super) fn prune_stale(&mut self, ctx: &mut Context<Self>) {
+        let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
+        let ids = std::mem::take(&mut self.state.stale);
+        let stale = |id: &PresenceId| self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age));
+        let stale = ids.into_iter().filter(stale).collect();
+        let close = self.close_stale();
+        self.remove_together(stale, Vec::new(), close, None, ctx);
+    }
+
+    fn close_stale(&self) -> Option<Close> {
+        (self.rooms.config().on_stale() == OnStale::Close).then(|| Close::new(close_code::STALE, "stale"))
+    }
+
+    /// Removes the presences of this node on purpose: those of a user, or all.
+    pub(super) fn remove_ours(
+        &mut self,
+        user: Option<&UserId>,
+        close: Option<Close>,
+        reply: oneshot::Sender<usize>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.remove_all(|whose| user.is_none() || whose == user, close, reply, ctx);
+    }
+
+    /// Removes the presences of this node whose users are `concerned`, and whatever is about to be one: who is here, who is
+    /// joining, and who is held or would be.
+    fn remove_all(
+        &mut self,
+        concerned: impl Fn(Option<&UserId>) -> bool,
+        close: Option<Close>,
+        reply: oneshot::Sender<usize>,
+        ctx: &mut Context<Self>,
+    ) {
+        let state = &mut self.state;
+        let here = state.locals.values().map(|local| (local.presence.id, state.user_of(&local.presence)));
+        let joining = state.joining.iter().map(|(id, joining)| (*id, joining.presence.user.as_ref()));
+        let lost = state.leaving.iter().filter_map(|(id, leaving)| match &leaving.cause {
+            Cause::Lost(user) => Some((*id, user.as_ref())),
+            _ => None,
+        });
+        let ids = here.chain(joining).chain(lost).filter(|(_, user)| concerned(*user)).map(|(id, _)| id).collect();
+        // The database may not know yet that these are held, and would spare them.
+        let held = state.sessions.take_lost(|presence| concerned(presence.user.as_ref()));
+        let behind = |message: &mut ToRoom| matches!(message, ToRoom::Join { presence, .. } if concerned(presence.user.as_ref()));
+        for message in state.behind.extract_if(.., behind).collect::<Vec<_>>() {
+            if let ToRoom::Join { presence, hub, reply, .. } = message {
+                self.tell_removed(vec![(presence, hub)], close.as_ref());
+                self.left_while_joining(vec![reply]);
+            }
+        }
+        self.remove_together(ids, held, close, Some(reply), ctx);
+    }
+
+    /// Removes presences of this node together, as one event, and says how many when the store has. Those that are joining are
+    /// refused.
+    fn remove_together(
+        &mut self,
+        ids: Vec<PresenceId>,
+        held: Vec<Lost>,
+        close: Option<Close>,
+        reply: Option<oneshot::Sender<usize>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let count = ids.len() + held.len();
+        let mut committed = Vec::with_capacity(count);
+        if count > 0 {
+            debug!(room = %self.name, count, "removing presences");
+            let together = self.rooms.leave_together(&self.name);
+            // First: a join that is refused has its channel forget that it is in, and its socket is to be told all the same.
+            self.tell_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
+            let gone: Vec<_> = ids.into_iter().filter_map(|id| self.let_go(id)).collect();
+            let held = held.into_iter().map(|Lost { presence, unsaid, .. }| {
+                (presence.id, presence.channel.clone(), (!unsaid).then_some(presence))
+            });
+            let leaves = gone.into_iter().chain(held).map(|(id, channel, said)| {
+                let (reply, done) = oneshot::channel();
+                committed.push(done);
+                (id, Leaving::removed(channel, said, together.clone(), vec![reply]))
+            });
+            let leaves = leaves.collect();
+            self.take_out(leaves, ctx);
+        }
+        if let Some(reply) = reply {
+            // Not a task of this actor, which may stop with the last of them.
+            actix_rt::spawn(async move {
+                // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
+                futures_util::future::join_all(committed).await;
+                let _ = reply.send(count);
+            });
+        }
+    }
+
+    /// Ends what this node does for a presence that is here, joins, or was lost while it did. Returns by which socket it is
+    /// there, and as what the application knows it.
+    fn let_go(&mut self, id: PresenceId) -> Option<(PresenceId, ChannelName, Option<Arc<Presence>>)> {
+        if let Some(Joining { channel, said, replies, .. }) = self.state.joining.remove(&id) {
+            self.left_while_joining(replies);
+            return Some((id, channel, said));
+        }
+        if let Some(Local { presence, unsaid, .. }) = self.drop_local(id) {
+            return Some((id, presence.channel.clone(), (!unsaid).then_some(presence)));
+        }
+        self.state.leaving.get(&id).map(|leaving| (id, leaving.channel.clone(), leaving.said.clone()))
+    }
+
+    /// Tells sockets that they are not in the room any more.
+    pub(super) fn tell_removed(&mut self, left: Vec<(Arc<Presence>, Option<HubRef>)>, close: Option<&Close>) {
+        let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
+        for (presence, hub) in left {
+            // One that has left by itself in the meantime, and may have joined again, need not hear of it.
+            let called = self.state.sessions.called(presence.id);
+            let was_in = self.rooms.channels().forget(&presence.channel, &self.name, called);
+            self.state.sessions.forget(presence.id);
+            if let (Some(hub), true) = (hub, was_in) {
+                by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
+            }
+        }
+        for (hub, channels) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::Removed { room: self.name.clone(), channels, close: close.cloned() });
+        }
+    }
+
+    /// Ends what this node does for the presence: its child, its place in the group, its wait for a first frame.
+    pub(super) fn drop_local(&mut self, id: PresenceId) -> Option<Local> {
+        self.state.stale.remove(&id);
+        let local = self.state.locals.remove(&id)?;
+        for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
+            self.left_while_joining(joiner.replies);
+        }
+        if let Some(hub) = &local.hub {
+            self.state.leave_hub(hub);
+            let channels = vec![local.presence.channel.clone()];
+            hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
+        }
+        Some(local)
+    }
+
+    /// Has the store remove presences; that they left is announced when it has.
+    pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
+        let write = |(id, leaving): &(PresenceId, Leaving)| {
+            let haste = if matches!(leaving.cause, Cause::Left) { Haste::Asked } else { Haste::Pruned };
+            (Write::Leave { id: *id, channel: leaving.channel.clone() }, haste)
+        };
+        let writes = leaves.iter().map(write).collect();
+        let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address().recipient(), writes);
+        for ((id, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
+            for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
+                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+            }
+            if let Some(before) = self.state.leaving.remove(&id) {
+                leaving.replies.extend(before.replies);
+                leaving.said = leaving.said.or(before.said);
+            }
+            match submitted {
+                Submitted::Waits(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
+                Submitted::CancelledOut => leaving.replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
+            }
+        }
+    }
+}

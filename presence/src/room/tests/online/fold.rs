@@ -1,0 +1,80 @@
+//! Whoever keeps a set of the users who are online, event by event.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::FutureExt;
+
+use crate::{
+    name::{PresenceId, RoomName, UserId},
+    signal::{PresenceChange, PresenceChanged, Subscription},
+};
+
+/// What came so far.
+pub(super) fn events(changes: &mut Subscription) -> Vec<PresenceChanged> {
+    let mut heard = Vec::new();
+    while let Some(Some(event)) = tokio::task::unconstrained(changes.next()).now_or_never() {
+        heard.push(event);
+    }
+    heard
+}
+
+/// What a subscriber makes of all that it hears: of each room who is there, and who is online.
+#[derive(Debug, Default)]
+pub(super) struct Fold(BTreeMap<RoomName, Room>);
+
+#[derive(Debug, Default)]
+struct Room {
+    presences: BTreeMap<PresenceId, Option<UserId>>,
+    online: BTreeSet<UserId>,
+}
+
+impl Room {
+    fn there(&self) -> BTreeSet<UserId> {
+        self.presences.values().flatten().cloned().collect()
+    }
+}
+
+impl Fold {
+    /// Takes in what came. After each event those are online whose presences were told, and nobody turns twice. In the end
+    /// nobody else is: before that, one who left and comes in one commit has none and is online.
+    pub(super) fn hear(&mut self, changes: &mut Subscription) -> Vec<PresenceChanged> {
+        let heard = events(changes);
+        heard.iter().for_each(|event| self.take_in(event));
+        for room in self.0.values() {
+            assert_eq!(room.online, room.there(), "{heard:?}");
+        }
+        heard
+    }
+
+    fn take_in(&mut self, event: &PresenceChanged) {
+        assert_eq!(event.missed, 0);
+        let room = self.0.entry(event.room.clone()).or_default();
+        match &event.change {
+            PresenceChange::Added(one) => {
+                assert_eq!(room.presences.insert(one.id, one.user.clone()), None, "{event:?}")
+            }
+            PresenceChange::Updated(one) => {
+                assert!(room.presences.insert(one.id, one.user.clone()).is_some(), "{event:?}");
+            }
+            PresenceChange::Removed(one) => {
+                assert_eq!(room.presences.remove(&one.id), Some(one.user.clone()), "{event:?}");
+            }
+            PresenceChange::Bulk(left) => {
+                for one in left {
+                    assert_eq!(room.presences.remove(&one.id), Some(one.user.clone()), "{event:?}");
+                }
+            }
+        }
+        for user in event.user_offline() {
+            assert!(room.online.remove(user), "offline twice: {event:?}");
+        }
+        for user in event.user_online() {
+            assert!(room.online.insert(user.clone()), "online twice: {event:?}");
+        }
+        assert!(room.online.is_superset(&room.there()), "{event:?}");
+    }
+
+    pub(super) fn online(&self, room: &RoomName) -> BTreeSet<UserId> {
+        self.0.get(room).map(|room| room.online.clone()).unwrap_or_default()
+    }
+}
