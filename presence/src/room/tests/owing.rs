@@ -1,6 +1,6 @@
 //! What a room owes when it fails over the answer of the database.
 
-use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, pass, secs, settle};
+use super::bench::{Client, Node, config, heard, join_all, lobby, ms, node, node_on, pass, secs, settle};
 use crate::{
     Error,
     clock::Clock,
@@ -21,17 +21,15 @@ fn fail_at(node: &Node, point: Point) {
     node.tell_running(lobby(), ToRoom::PanicAt(point));
 }
 
-/// A node with these in the lobby, whose room is about to fail there, and what is heard from then on.
+/// A node with these in the lobby, who joined together, whose room is about to fail there, and what is heard from then on.
 async fn about_to_fail<const N: usize>(point: Point, names: [&str; N]) -> (Node, [Client; N], Subscription) {
     let node = anew().await;
-    let mut members = Vec::new();
-    for name in names {
-        members.push(node.member(name).await);
-    }
+    let members = names.map(|name| node.client(name));
+    join_all(&members, lobby()).await;
     pass(secs(1)).await;
     let changes = node.changes();
     fail_at(&node, point);
-    (node, members.try_into().unwrap_or_else(|_| unreachable!("as many as names")), changes)
+    (node, members, changes)
 }
 
 #[actix::test]
