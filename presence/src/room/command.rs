@@ -5,7 +5,7 @@
 use actix::{Handler, Message, ResponseFuture};
 
 use crate::{
-    Close, Result, Rooms,
+    Close, Result,
     name::{ChannelName, RoomName, UserId},
 };
 
@@ -70,13 +70,6 @@ pub struct RemoveRoom {
     pub room: RoomName,
     /// How the sockets in it are closed; `None`: they stay open.
     pub close: Option<Close>,
-}
-
-impl RoomsActor {
-    fn carry_out<T>(&self, call: impl AsyncFnOnce(Rooms) -> Result<T> + 'static) -> ResponseFuture<Result<T>> {
-        let rooms = self.rooms();
-        Box::pin(async move { call(rooms?).await })
-    }
 }
 
 impl Handler<Add> for RoomsActor {
