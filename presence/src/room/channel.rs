@@ -91,6 +91,11 @@ impl Channels {
         }
     }
 
+    /// Whether the channel is in the room, or joining it, as this presence.
+    pub(crate) fn has(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
+        self.get(name).is_some_and(|channel| channel.joined().get(room).is_some_and(|now| now.id == id))
+    }
+
     /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
     /// user or room. Returns `false` if the
     /// channel had left by itself, or joined anew as another presence.
@@ -205,7 +210,11 @@ impl Channel {
             match self.begin_join(rooms, room, user, grace)? {
                 Begun::Joining(joining, answer) => break (joining, answer),
                 Begun::Again(id, answer) => {
-                    answer.await?;
+                    match answer.await {
+                        // It was removed while it was to become another user's.
+                        Err(Error::NotInRoom { room }) => return Err(Error::LeftWhileJoining { room }),
+                        answer => answer?,
+                    }
                     return self.check_stayed(rooms, room, id);
                 }
                 Begun::UnderWay(over) => {
