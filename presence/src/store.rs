@@ -35,6 +35,9 @@ use crate::{
 pub use crate::session::{Session, SessionHash};
 pub use listing::{NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
+#[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub(crate) use sql::trial;
 #[cfg(feature = "sql")]
 pub use sql::{MissingFeature, SqlStore, Synchronous};
 

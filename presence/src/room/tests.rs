@@ -8,6 +8,8 @@ mod emptying;
 mod ending;
 mod faults;
 mod joining;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod large;
 mod leases;
 mod nodes;
 mod notices;

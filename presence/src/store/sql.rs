@@ -30,7 +30,7 @@ mod tests;
 mod transaction;
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub(in crate::store) mod trial;
+pub(crate) mod trial;
 
 use std::{sync::atomic::Ordering, time::Duration};
 

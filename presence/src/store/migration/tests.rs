@@ -12,7 +12,7 @@ use crate::{
     session::{Session, SessionHash},
     store::{
         RoomWrites, SqlStore, Store, Write,
-        sql::trial::{Kind, Trial, at_once, block_on, on_each_kind},
+        trial::{Kind, Trial, at_once, block_on, on_each_kind},
     },
 };
 

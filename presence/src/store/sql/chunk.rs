@@ -7,13 +7,29 @@
 /// SQLite's limit of 32,766 parameters, and beyond a few hundred rows a statement gains nothing (measured).
 const ROWS: usize = 512;
 
+/// The most bytes of names and metas in such a statement. A server takes no more than a packet at once, which MySQL calls
+/// `max_allowed_packet`: 1 MiB at least, if nobody made it smaller.
+const BYTES: usize = 512 * 1024;
+
 /// The most keys of one statement's `IN` list.
 pub(super) const KEYS: usize = 1024;
 
-/// Cuts rows that each must be there exactly once.
-pub(super) fn rows<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {
+/// Cuts rows that each must be there exactly once, and are small.
+pub(super) fn rows<T>(rest: &[T]) -> impl Iterator<Item = &[T]> {
+    rows_of(rest, |_| 0)
+}
+
+/// Cuts rows that each must be there exactly once, of so many bytes.
+pub(super) fn rows_of<T>(mut rest: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let take = 1 << rest.len().min(ROWS).checked_ilog2()?;
+        let mut sum = 0;
+        let fits = |row: &&T| {
+            sum += bytes(row);
+            sum <= BYTES
+        };
+        // One goes in any case.
+        let fitting = rest.iter().take(ROWS).take_while(fits).count().max(1);
+        let take = 1 << rest.len().min(fitting).checked_ilog2()?;
         let (chunk, others) = rest.split_at(take);
         rest = others;
         Some(chunk)
@@ -42,6 +58,14 @@ mod tests {
         assert_eq!(sizes, [512, 512, 512, 4, 2, 1]);
         assert_eq!(rows(&all).flatten().copied().collect::<Vec<_>>(), all);
         assert_eq!(rows::<u32>(&[]).count(), 0);
+    }
+
+    #[test]
+    fn large_rows_are_fewer_to_a_statement_and_none_is_too_large() {
+        let all = [BYTES / 8, BYTES / 8, BYTES / 8, BYTES / 8, BYTES, BYTES + 1, 0, BYTES, 1];
+        let sizes: Vec<_> = rows_of(&all, |bytes| *bytes).map(<[usize]>::len).collect();
+        assert_eq!(sizes, [4, 1, 1, 2, 1]);
+        assert_eq!(rows_of(&all, |bytes| *bytes).flatten().copied().collect::<Vec<_>>(), all);
     }
 
     #[test]

@@ -159,3 +159,41 @@ async fn a_node_needs_no_right_but_to_read_and_write_rows() {
         store.retire(node).await.unwrap();
     }
 }
+
+#[cfg(feature = "mysql")]
+#[tokio::test]
+async fn thousands_with_the_largest_metas_fit_into_packets_of_a_megabyte() {
+    let server = presence_test_servers::Server::start(Kind::MySql, presence_test_servers::Durability::None);
+    let database = server.database().await;
+    database.connect().await.execute_unprepared("SET GLOBAL max_allowed_packet = 1048576").await.unwrap();
+    let (store, node) = joined(&database).await;
+    let meta = |fill: &str| {
+        let json = format!(r#"{{"fill":"{}"}}"#, fill.repeat(crate::model::meta::MAX_META_BYTES - 11));
+        Some(crate::model::Meta::from_json(&json).unwrap())
+    };
+    let joins: Vec<_> = (0..2_000).map(|_| join(node)).collect();
+    let commits = store.commit(node, &[RoomWrites { room: room(0), writes: joins }]).await.unwrap();
+    let all = &commits[0].delta.joined;
+    let update = |presence: &Arc<Presence>| {
+        let (id, channel) = (presence.id, presence.channel.clone());
+        Write::Update { id, channel, user: None, meta: meta("a") }
+    };
+    let updates = RoomWrites { room: room(0), writes: all.iter().map(update).collect() };
+    assert_eq!(store.commit(node, &[updates]).await.unwrap()[0].delta.updated.len(), 2_000);
+    // Rows as large that are inserted, and that are taken over.
+    let other = |presence: &Arc<Presence>, change: &str| {
+        Arc::new(Presence { user: Some(UserId::new(change).unwrap()), ..presence.changed(None, meta("b")) })
+    };
+    let leave = |presence: &Arc<Presence>| Write::Leave { id: presence.id, channel: presence.channel.clone() };
+    store.commit(node, &[RoomWrites { room: room(0), writes: all.iter().map(leave).collect() }]).await.unwrap();
+    for user in ["ann", "bob"] {
+        let writes = all.iter().map(|presence| Write::Join(other(presence, user))).collect();
+        store.commit(node, &[RoomWrites { room: room(0), writes }]).await.unwrap();
+    }
+    let loaded = store.load(&room(0)).await.unwrap().unwrap().presences;
+    assert!(loaded.iter().all(|presence| presence.user.as_ref().is_some_and(|user| user.as_str() == "bob")));
+    // And everybody is touched at once.
+    let seen: Vec<_> = (0..30_000).map(|n| (all[n % 2_000].id, Duration::ZERO)).collect();
+    store.touch(node, &seen).await.unwrap();
+    assert_eq!((loaded.len(), store.retire(node).await.unwrap()[0].delta.left.len()), (2_000, 2_000));
+}

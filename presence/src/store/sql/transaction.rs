@@ -204,21 +204,21 @@ impl Transaction {
     }
 
     pub(super) async fn put(&self, rows: &[In<Row>]) -> Result<(), StoreError> {
-        for rows in chunk::rows(rows) {
+        for rows in chunk::rows_of(rows, |(_, (presence, _))| bytes(presence)) {
             self.inner.execute(&statement::put(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
     pub(super) async fn take_over(&self, rows: &[In<Row>]) -> Result<(), StoreError> {
-        for rows in chunk::rows(rows) {
+        for rows in chunk::rows_of(rows, |(_, (presence, _))| bytes(presence)) {
             self.inner.execute(&statement::take_over(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
     pub(super) async fn put_metas(&self, rows: &[In<Arc<Presence>>]) -> Result<(), StoreError> {
-        for rows in chunk::rows(rows) {
+        for rows in chunk::rows_of(rows, |(_, presence)| bytes(presence)) {
             self.inner.execute(&statement::put_metas(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
@@ -373,6 +373,12 @@ pub(super) struct Vanished(RoomName);
 
 fn vanished(room: RoomName) -> StoreError {
     StoreError::Unavailable(Arc::new(Vanished(room)))
+}
+
+/// How many bytes a presence adds to a statement, but for what is of one size.
+fn bytes(presence: &Presence) -> usize {
+    let user = presence.user.as_ref().map_or(0, |user| user.as_str().len());
+    presence.channel.as_str().len() + user + presence.meta.as_str().len()
 }
 
 fn uuids(ids: &[PresenceId]) -> Vec<Uuid> {

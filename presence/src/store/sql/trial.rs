@@ -20,15 +20,15 @@ macro_rules! on_each_kind {
     ($($test:ident),+ $(,)?) => {
         #[cfg(feature = "sqlite")]
         mod sqlite {
-            $(#[test] fn $test() { super::$test($crate::store::sql::trial::Kind::Sqlite); })+
+            $(#[test] fn $test() { super::$test($crate::store::trial::Kind::Sqlite); })+
         }
         #[cfg(feature = "postgres")]
         mod postgres {
-            $(#[test] fn $test() { super::$test($crate::store::sql::trial::Kind::Postgres); })+
+            $(#[test] fn $test() { super::$test($crate::store::trial::Kind::Postgres); })+
         }
         #[cfg(feature = "mysql")]
         mod mysql {
-            $(#[test] fn $test() { super::$test($crate::store::sql::trial::Kind::MySql); })+
+            $(#[test] fn $test() { super::$test($crate::store::trial::Kind::MySql); })+
         }
     };
 }

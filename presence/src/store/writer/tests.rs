@@ -13,6 +13,7 @@ use crate::{
     clock::Tick,
     model::Presence,
     name::{ChannelName, NodeId, PresenceId, RoomName},
+    session::{Session, SessionHash},
     store::Write,
 };
 
@@ -174,4 +175,21 @@ async fn two_changes_of_one_presence_keep_their_order_also_if_the_first_is_tried
     assert_eq!(bench.add("lobby", left.clone(), Haste::Asked), Submitted::Waits(1));
     bench.queue.put_back(batch);
     assert_eq!(bench.next(), [("lobby".to_owned(), vec![left])], "it may be there by now, so it must go");
+}
+
+#[actix::test]
+async fn one_who_is_lost_and_back_again_and_again_while_the_database_is_away_waits_once() {
+    let mut bench = Bench::new();
+    let id = PresenceId::random();
+    let session = Session { hash: SessionHash::from_bytes([1; 32]), grace: Duration::from_secs(1) };
+    let channel = |n: usize| ChannelName::new(format!("socket {n}")).unwrap();
+    let resume = |n| Write::Resume { presence: Presence::new(id, channel(n), None, NodeId::random()).into(), session };
+    for n in 0..1000 {
+        bench.add("lobby", Write::Hold { id, channel: channel(n), grace: session.grace }, Haste::Asked);
+        bench.queue.add(&room("lobby"), &bench.actor, Change { write: resume(n + 1), tried: Tried::Yes }, Haste::Asked);
+    }
+    assert_eq!(bench.queue.pending(), 1);
+    let last = bench.next().remove(0).1.remove(0);
+    assert!(matches!(last, Write::Resume { presence, .. } if presence.channel == channel(1000)));
+    assert_eq!((bench.queue.pending(), bench.next()), (0, Vec::new()));
 }

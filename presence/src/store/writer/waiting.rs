@@ -1,8 +1,11 @@
 //! What waits of one room.
 //!
 //! A presence has at most one change that is taken next: a later one is merged into it, or waits behind it where no one change
-//! does both. So the order of what happens to one presence is kept, whatever the order in which presences are taken. Leaves go before all else: a channel that left may have joined
-//! anew as another presence, and a room has room for one of them.
+//! does both. So the order of what happens to one presence is kept, whatever the order in which presences are taken. Leaves go
+//! before all else: a channel that left may have joined anew as another presence, and a room has room for one of them.
+//!
+//! What waits does not grow with time. However often a presence is lost and resumed while the database is away, its last return
+//! waits, and its leave or hold since then; only updates can keep some apart, and those are refused when too much waits.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -90,38 +93,43 @@ impl Waiting {
         Some(change)
     }
 
-    /// Adds a change after what waits of the same presence. Returns whether something waits then.
-    pub(super) fn add(&mut self, change: Change, haste: Haste) -> bool {
+    /// Adds a change after what waits of the same presence. Returns whether something comes of it.
+    pub(super) fn add(&mut self, mut change: Change, mut haste: Haste) -> bool {
         let id = change.write.id();
-        let last = self.behind.get_mut(&id).and_then(VecDeque::pop_back);
-        self.behind_len -= usize::from(last.is_some());
-        let was_behind = last.is_some();
-        let Some((earlier, earlier_haste)) = last.or_else(|| self.remove_next(id)) else {
-            self.put(id, change, haste);
-            return true;
-        };
-        let (merged, behind) = match merge(earlier, change) {
-            Merged::Nothing => {
-                self.drop_empty(id);
-                return false;
+        // What was merged into the one before it may now be merged into the one before that.
+        while let Some((earlier, earlier_haste)) = self.take_last(id) {
+            match merge(earlier, change) {
+                Merged::Nothing => return false,
+                Merged::One(merged) => change = merged,
+                Merged::Both(earlier, later) => {
+                    self.put_last(id, earlier, earlier_haste);
+                    self.put_last(id, later, haste);
+                    return true;
+                }
             }
             // Somebody waits for one of the two.
-            Merged::One(change) if earlier_haste == Haste::Asked => ((change, Haste::Asked), None),
-            Merged::One(change) => ((change, haste), None),
-            Merged::Both(earlier, later) => ((earlier, earlier_haste), Some((later, haste))),
-        };
-        let behind = if was_behind {
-            [Some(merged), behind]
-        } else {
-            self.put(id, merged.0, merged.1);
-            [None, behind]
-        };
-        for change in behind.into_iter().flatten() {
-            self.behind.entry(id).or_default().push_back(change);
-            self.behind_len += 1;
+            if earlier_haste == Haste::Asked {
+                haste = Haste::Asked;
+            }
         }
-        self.drop_empty(id);
+        self.put(id, change, haste);
         true
+    }
+
+    fn take_last(&mut self, id: PresenceId) -> Option<(Change, Haste)> {
+        let Some(last) = self.behind.get_mut(&id).and_then(VecDeque::pop_back) else { return self.remove_next(id) };
+        self.behind_len -= 1;
+        self.drop_empty(id);
+        Some(last)
+    }
+
+    fn put_last(&mut self, id: PresenceId, change: Change, haste: Haste) {
+        if [&self.left, &self.others, &self.pruned].iter().any(|changes| changes.contains_key(&id)) {
+            self.behind.entry(id).or_default().push_back((change, haste));
+            self.behind_len += 1;
+        } else {
+            self.put(id, change, haste);
+        }
     }
 
     fn drop_empty(&mut self, id: PresenceId) {

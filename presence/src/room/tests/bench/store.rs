@@ -29,8 +29,8 @@ pub(crate) enum Call {
 }
 
 #[derive(Clone)]
-pub(crate) struct Watched {
-    pub(crate) faults: FaultyStore<MemoryStore>,
+pub(crate) struct Watched<S = MemoryStore> {
+    pub(crate) faults: FaultyStore<S>,
     seen: Arc<Mutex<Seen>>,
     hanging: Arc<watch::Sender<bool>>,
 }
@@ -51,26 +51,29 @@ struct Seen {
     retire_time: Duration,
     /// How many more times what a dead node left is cleared.
     clears: Option<usize>,
+    cleared: usize,
 }
 
-impl fmt::Debug for Watched {
+impl<S: fmt::Debug> fmt::Debug for Watched<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.faults.fmt(f)
     }
 }
 
 impl Watched {
-    pub(crate) fn new(faults: FaultyStore<MemoryStore>) -> Self {
+    /// The database itself, which never misbehaves.
+    pub(crate) fn database(&self) -> &MemoryStore {
+        self.faults.inner()
+    }
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(faults: FaultyStore<S>) -> Self {
         Self { faults, seen: Arc::default(), hanging: Arc::new(watch::Sender::new(false)) }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap()
-    }
-
-    /// The database itself, which never misbehaves.
-    pub(crate) fn database(&self) -> &MemoryStore {
-        self.faults.inner()
     }
 
     /// What was asked to be committed since this was last called, in order.
@@ -142,6 +145,11 @@ impl Watched {
         self.seen().clears = Some(times);
     }
 
+    /// How many transactions that clear what a dead node left were begun so far.
+    pub(crate) fn cleared(&self) -> usize {
+        self.seen().cleared
+    }
+
     /// A retirement is done at once, but takes this long to answer.
     pub(crate) fn retire_takes(&self, time: Duration) {
         self.seen().retire_time = time;
@@ -172,7 +180,7 @@ fn refused() -> StoreError {
 }
 
 #[async_trait]
-impl Store for Watched {
+impl<S: Store> Store for Watched<S> {
     fn tell_turns(&self) {
         self.faults.tell_turns();
     }
@@ -259,6 +267,7 @@ impl Store for Watched {
         if self.seen().clears.as_mut().is_some_and(|clears| !take_one(clears)) {
             return Err(away());
         }
+        self.seen().cleared += 1;
         self.faults.clear(node, dead, remains, limit).await
     }
 
