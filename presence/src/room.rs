@@ -2,18 +2,24 @@
 
 pub(crate) mod actor;
 pub(crate) mod channel;
+pub(crate) mod channels;
 pub mod close_code;
 pub(crate) mod command;
 pub(crate) mod event;
 mod handle;
 pub(crate) mod hub;
+pub(crate) mod local_hub;
 pub(crate) mod message;
 mod node;
 pub(crate) mod outbox;
 pub(crate) mod presence;
 pub(crate) mod pruning;
 pub(crate) mod query;
+mod reading;
 pub(crate) mod registry;
+mod removing;
+mod requests;
+mod sending;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
@@ -32,69 +38,27 @@ use std::{
 };
 
 use actix::{Actor, Addr, Context, Recipient};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::{
-    CloseCode, Config, Error, Result,
+    Config, Error, Result,
     clock::Clock,
-    model::{Close, Member, roster::Roster},
-    name::{ChannelName, GroupName, NodeId, RoomName, UserId},
+    name::{NodeId, RoomName},
     signal::{PresenceChanged, Signals, Subscription},
-    store::{Removal, Store, StoreError, Whom, apart::Apart, health::Health, writer::Writer},
+    store::{Store, StoreError, apart::Apart, health::Health, writer::Writer},
 };
 
 pub use event::Event;
 pub use handle::Room;
 pub use pruning::PruningSupervisor;
 pub use query::RoomsActor;
+pub use reading::Counts;
+pub use sending::Outgoing;
 
 use actor::RoomActor;
-use channel::Channels;
-use message::{HubRef, Pressure, ToHub, ToRoom};
+use channels::Channels;
+use message::HubRef;
 use threads::{Threads, within};
-use wire::Frames;
-
-/// What is sent to clients: one WebSocket frame, encoded once for all who get it.
-#[derive(Debug, Clone)]
-pub struct Outgoing(Frames);
-
-impl Outgoing {
-    /// A text frame.
-    #[must_use]
-    pub fn text(text: impl AsRef<str>) -> Self {
-        Self(wire::text(text.as_ref()))
-    }
-
-    /// A binary frame.
-    #[must_use]
-    pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
-        Self(wire::binary(bytes.as_ref()))
-    }
-
-    /// A text frame that holds `value` as JSON.
-    ///
-    /// # Errors
-    /// [`Error::Consumer`] if `value` does not serialize.
-    pub fn json(value: &impl serde::Serialize) -> Result<Self> {
-        Ok(Self::text(serde_json::to_string(value)?))
-    }
-
-    pub(crate) const fn frames(&self) -> &Frames {
-        &self.0
-    }
-}
-
-impl From<&str> for Outgoing {
-    fn from(text: &str) -> Self {
-        Self::text(text)
-    }
-}
-
-impl From<String> for Outgoing {
-    fn from(text: String) -> Self {
-        Self::text(text)
-    }
-}
 
 /// How many rooms of one process share a lock.
 const SHARDS: usize = 16;
@@ -154,18 +118,6 @@ struct Inner {
 struct Entry {
     actor: Addr<RoomActor>,
     under_way: Arc<AtomicUsize>,
-}
-
-/// How many are in a room.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Distinct users.
-    pub users: usize,
-    /// Anonymous sockets.
-    pub anonymous: usize,
-    /// Presences of users and anonymous sockets together.
-    pub presences: usize,
 }
 
 impl fmt::Debug for Rooms {
@@ -253,141 +205,10 @@ impl Rooms {
         self.0.front.clone()
     }
 
-    // ---- reading ----
-
-    /// Everyone in the room: users sorted by the bytes of their ids, each once with all its presences, then anonymous
-    /// sockets. Members on other nodes are included.
-    ///
-    /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
-    pub async fn members(&self, room: &RoomName) -> Result<Vec<Member>> {
-        self.read(room, Roster::members).await
-    }
-
-    /// The distinct users in the room, each once however many tabs it has, sorted by bytes; anonymous sockets left out. As
-    /// `get_users` of django-channels-presence.
-    ///
-    /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
-    pub async fn users(&self, room: &RoomName) -> Result<Vec<UserId>> {
-        self.read(room, |roster| roster.users().cloned().collect()).await
-    }
-
-    /// How many anonymous sockets (not visitors) are in the room. As `get_anonymous_count` of django-channels-presence.
-    ///
-    /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
-    pub async fn anonymous_count(&self, room: &RoomName) -> Result<usize> {
-        self.read(room, Roster::anonymous).await
-    }
-
-    /// How many are in the room. Costs the same however many that are.
-    ///
-    /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
-    pub async fn count(&self, room: &RoomName) -> Result<Counts> {
-        self.read(room, |roster| Counts {
-            users: roster.users().len(),
-            anonymous: roster.anonymous(),
-            presences: roster.len(),
-        })
-        .await
-    }
-
-    /// Whether the user has a presence in the room.
-    ///
-    /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
-    pub async fn is_here(&self, room: &RoomName, user: &UserId) -> Result<bool> {
-        let user = user.clone();
-        self.read(room, move |roster| roster.presences_of(&user) > 0).await
-    }
-
-    /// The rooms that the user is in, on any node, sorted by bytes. Asks the database.
-    ///
-    /// # Errors
-    /// [`Error::StoreUnavailable`] if it does not answer in time.
-    pub async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>> {
-        self.bounded(self.0.store.rooms_of(user)).await
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        room: &RoomName,
-        look: impl FnOnce(&Roster) -> T + Send + 'static,
-    ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        let reader = move |roster: &Roster| drop(reply.send(look(roster)));
-        self.tell(room, ToRoom::Read(Box::new(reader)));
-        match within(self.0.config.store_timeout(), answer).await {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(_)) => Err(self.gave_no_answer(room)),
-            None => Err(Error::StoreUnavailable(None)),
-        }
-    }
-
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T> {
         match within(self.0.config.store_timeout(), call).await {
             Some(answer) => Ok(answer?),
             None => Err(Error::StoreUnavailable(None)),
-        }
-    }
-
-    // ---- sending ----
-
-    /// Sends a frame to every socket in the room, on this node, the sender's own included. Nobody is there: nothing happens.
-    /// It is sent at most once and not stored.
-    ///
-    /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
-    /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself.
-    pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) {
-        let Outgoing(frames) = message.into();
-        let (pressure, relieved) = pressure();
-        self.tell_running(room, ToRoom::Send { frames, pressure });
-        let _ = relieved.await;
-    }
-
-    /// Sends a frame to one socket of this node. No such socket: nothing happens.
-    pub async fn send_to(&self, channel: &ChannelName, message: impl Into<Outgoing>) {
-        let Outgoing(frames) = message.into();
-        let (pressure, relieved) = pressure();
-        // Without a hub nobody else holds the pressure, and this would wait for itself.
-        let Some(hub) = self.hub_of(channel) else { return };
-        hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
-        let _ = relieved.await;
-    }
-
-    /// Hands an event to the consumer of every socket in the room, on this node.
-    pub fn send_event(&self, room: &RoomName, event: Event) {
-        self.tell_running(room, ToRoom::Event(Arc::new(event)));
-    }
-
-    /// Hands an event to the consumer of one socket of this node. No such socket: nothing happens.
-    pub fn send_event_to(&self, channel: &ChannelName, event: Event) {
-        if let Some(hub) = self.hub_of(channel) {
-            hub.addr.do_send(ToHub::EventTo { channel: channel.clone(), event: Arc::new(event) });
-        }
-    }
-
-    /// Sends a frame to every member of a group, on this node, the sender included if it is one. A group without members:
-    /// nothing happens. Frames of one sender reach each member in order. Waits as [`send`](Self::send) does. As `group_send` of
-    /// django-channels.
-    pub async fn group_send(&self, group: &GroupName, message: impl Into<Outgoing>) {
-        let Outgoing(frames) = message.into();
-        let (pressure, relieved) = pressure();
-        for hub in self.hubs() {
-            let (group, frames, pressure) = (group.clone(), frames.clone(), pressure.clone());
-            hub.addr.do_send(ToHub::SendToGroup { group, frames, pressure });
-        }
-        drop(pressure);
-        let _ = relieved.await;
-    }
-
-    /// Hands an event to the consumer of every member of a group, on this node.
-    pub fn group_event(&self, group: &GroupName, event: Event) {
-        let event = Arc::new(event);
-        for hub in self.hubs() {
-            hub.addr.do_send(ToHub::EventToGroup { group: group.clone(), event: event.clone() });
         }
     }
 
@@ -416,94 +237,4 @@ impl Rooms {
         self.store().tell_turns();
         self.0.signals.subscribe(room.cloned())
     }
-
-    // ---- pruning ----
-
-    /// Removes the presences that were last seen more than `max_age` ago (`None`: the setting), those of this node by its
-    /// own clock, those that nobody answers for by the database's; an age of zero: all of them, and who is just joining this
-    /// node is refused. Returns how many. As
-    /// `prune_presences` of django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
-    ///
-    /// Those that nobody answers for are left alone as long as this node has not renewed its lease for one full lease without
-    /// a break: after an outage of the database all others seem dead at first.
-    ///
-    /// # Errors
-    /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer; what was pruned by
-    /// then stays pruned.
-    pub async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
-        self.ask(pruning::PrunePresences(max_age)).await
-    }
-
-    /// Removes every room that nobody is in from the database. Returns how many. As `prune_rooms` of
-    /// django-channels-presence, but a room that is being joined stays.
-    ///
-    /// # Errors
-    /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer.
-    pub async fn prune_rooms(&self) -> Result<usize> {
-        self.ask(pruning::PruneRooms).await
-    }
-
-    /// As [`prune_presences`](Self::prune_presences), for the presences of this node in one room.
-    pub(crate) async fn prune_room(&self, room: &RoomName, max_age: Option<Duration>) -> Result<usize> {
-        let (reply, pruned) = oneshot::channel();
-        let max_age = max_age.unwrap_or(self.0.config.max_age());
-        self.tell_running(room, ToRoom::Prune { max_age, reply });
-        match within(self.0.config.store_timeout(), pruned).await {
-            // A room that does not run has no presence of this node.
-            Some(pruned) => Ok(pruned.unwrap_or(0)),
-            None => Err(Error::StoreUnavailable(None)),
-        }
-    }
-
-    /// Removes a room with everyone in it, on every node: members and subscribers are told, one event on each node says who
-    /// left there. With `close` their sockets are closed so, else they stay open and their consumers are told
-    /// ([`Consumer::removed`](crate::Consumer::removed)). Returns how many left. The empty room itself goes with the next
-    /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it by then.
-    ///
-    /// Whoever joined before this was called is removed, also one that is held. Who is just joining is refused
-    /// ([`Error::LeftWhileJoining`]), and its socket told or closed with the rest. Who joins while this waits for other nodes may
-    /// be removed; who joins after it returned stays.
-    ///
-    /// Other nodes on the same database look for such requests every `sweep_interval`. This waits for them, at most for
-    /// `lease` and `sweep_interval` together.
-    ///
-    /// # Errors
-    /// [`Error::CloseCode`] if `close` may not be sent: nothing happened. [`Error::NoSupervisor`] without one,
-    /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
-    /// [`Error::Unanswered`] if other nodes that live did not answer in time: it names them.
-    pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
-        self.ask(pruning::Remove(Removal { whom: Whom::Room(room.clone()), close: sendable(close)? })).await
-    }
-
-    /// Removes a user from every room, on every node, with one event for each room and node. The rest is as for
-    /// [`remove_room`](Self::remove_room).
-    ///
-    /// # Errors
-    /// As [`remove_room`](Self::remove_room).
-    pub async fn remove_user(&self, user: &UserId, close: Option<Close>) -> Result<usize> {
-        self.ask(pruning::Remove(Removal { whom: Whom::User(user.clone()), close: sendable(close)? })).await
-    }
-
-    async fn ask<M>(&self, message: M) -> Result<usize>
-    where
-        M: actix::Message<Result = Result<usize>> + Send + 'static,
-        PruningSupervisor: actix::Handler<M>,
-    {
-        let supervisor = self.0.supervisor.get().ok_or(Error::NoSupervisor)?;
-        supervisor.send(message).await.map_err(|_| Error::ShuttingDown)?
-    }
-}
-
-/// A code that may be sent.
-fn sendable(close: Option<Close>) -> Result<Option<Close>> {
-    match close {
-        Some(Close { code, .. }) if !CloseCode(code).is_sendable() => Err(Error::CloseCode { code }),
-        close => Ok(close),
-    }
-}
-
-/// A frame's claim on its sender's patience, and what resolves when all who delivered it have let go.
-fn pressure() -> (Pressure, oneshot::Receiver<()>) {
-    let (pressure, relieved) = oneshot::channel();
-    (Arc::new(pressure), relieved)
 }

@@ -18,9 +18,9 @@ use crate::{
     room::{
         channel::{Channel, End},
         close_code,
+        local_hub::LocalHub,
         message::ToConnection,
         outbox::Outbox,
-        registry::LocalHub,
         wire::Frames,
     },
 };

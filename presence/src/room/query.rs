@@ -40,6 +40,15 @@ impl RoomsActor {
     pub(super) fn rooms(&self) -> Result<Rooms> {
         self.rooms.upgrade().map(Rooms).ok_or(Error::ShuttingDown)
     }
+
+    /// Runs a call of [`Rooms`] beside what else is asked.
+    pub(super) fn carry_out<T>(
+        &self,
+        call: impl AsyncFnOnce(Rooms) -> Result<T> + 'static,
+    ) -> ResponseFuture<Result<T>> {
+        let rooms = self.rooms();
+        Box::pin(async move { call(rooms?).await })
+    }
 }
 
 impl Actor for RoomsActor {
@@ -58,8 +67,7 @@ impl Handler<Members> for RoomsActor {
     type Result = ResponseFuture<Result<Vec<Member>>>;
 
     fn handle(&mut self, Members { room }: Members, _: &mut Self::Context) -> Self::Result {
-        let rooms = self.rooms();
-        Box::pin(async move { rooms?.members(&room).await })
+        self.carry_out(async move |rooms| rooms.members(&room).await)
     }
 }
 
@@ -75,8 +83,7 @@ impl Handler<Users> for RoomsActor {
     type Result = ResponseFuture<Result<Vec<UserId>>>;
 
     fn handle(&mut self, Users { room }: Users, _: &mut Self::Context) -> Self::Result {
-        let rooms = self.rooms();
-        Box::pin(async move { rooms?.users(&room).await })
+        self.carry_out(async move |rooms| rooms.users(&room).await)
     }
 }
 
@@ -92,8 +99,7 @@ impl Handler<Count> for RoomsActor {
     type Result = ResponseFuture<Result<Counts>>;
 
     fn handle(&mut self, Count { room }: Count, _: &mut Self::Context) -> Self::Result {
-        let rooms = self.rooms();
-        Box::pin(async move { rooms?.count(&room).await })
+        self.carry_out(async move |rooms| rooms.count(&room).await)
     }
 }
 
@@ -109,8 +115,7 @@ impl Handler<AnonymousCount> for RoomsActor {
     type Result = ResponseFuture<Result<usize>>;
 
     fn handle(&mut self, AnonymousCount { room }: AnonymousCount, _: &mut Self::Context) -> Self::Result {
-        let rooms = self.rooms();
-        Box::pin(async move { rooms?.anonymous_count(&room).await })
+        self.carry_out(async move |rooms| rooms.anonymous_count(&room).await)
     }
 }
 
@@ -128,8 +133,7 @@ impl Handler<IsHere> for RoomsActor {
     type Result = ResponseFuture<Result<bool>>;
 
     fn handle(&mut self, IsHere { room, user }: IsHere, _: &mut Self::Context) -> Self::Result {
-        let rooms = self.rooms();
-        Box::pin(async move { rooms?.is_here(&room, &user).await })
+        self.carry_out(async move |rooms| rooms.is_here(&room, &user).await)
     }
 }
 
@@ -145,8 +149,7 @@ impl Handler<RoomsOf> for RoomsActor {
     type Result = ResponseFuture<Result<Vec<RoomName>>>;
 
     fn handle(&mut self, RoomsOf { user }: RoomsOf, _: &mut Self::Context) -> Self::Result {
-        let rooms = self.rooms();
-        Box::pin(async move { rooms?.rooms_of(&user).await })
+        self.carry_out(async move |rooms| rooms.rooms_of(&user).await)
     }
 }
 

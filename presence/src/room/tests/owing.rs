@@ -1,11 +1,12 @@
 //! What a room owes when it fails over the answer of the database.
 
-use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, pass, secs, settle};
+use super::bench::{Client, Node, config, heard, join_all, lobby, ms, node, node_on, pass, secs, settle};
 use crate::{
     Error,
     clock::Clock,
     name::{NodeId, NodeName},
     room::{actor::Point, message::ToRoom},
+    signal::Subscription,
     store::{MemoryStore, Remains, RoomWrites, Store, Write},
 };
 
@@ -20,16 +21,24 @@ fn fail_at(node: &Node, point: Point) {
     node.tell_running(lobby(), ToRoom::PanicAt(point));
 }
 
+/// A node with these in the lobby, who joined together, whose room is about to fail there, and what is heard from then on.
+async fn about_to_fail<const N: usize>(point: Point, names: [&str; N]) -> (Node, [Client; N], Subscription) {
+    let node = anew().await;
+    let members = names.map(|name| node.client(name));
+    join_all(&members, lobby()).await;
+    pass(secs(1)).await;
+    let changes = node.changes();
+    fail_at(&node, point);
+    (node, members, changes)
+}
+
 #[actix::test]
 async fn a_join_over_whose_answer_the_room_fails_succeeds_and_is_told_once() {
     // A panic before the events lost them.
     tokio::time::pause();
     for point in POINTS {
-        let node = anew().await;
-        let bob = node.member("bob").await;
-        pass(secs(1)).await;
-        let (mut changes, before) = (node.changes(), node.rooms.now());
-        fail_at(&node, point);
+        let (node, [bob], mut changes) = about_to_fail(point, ["bob"]).await;
+        let before = node.rooms.now();
         let ann = node.member("ann").await;
         assert!(node.rooms.now().since(before) < secs(1), "{point:?}");
         pass(secs(3)).await;
@@ -42,11 +51,7 @@ async fn a_join_over_whose_answer_the_room_fails_succeeds_and_is_told_once() {
 async fn a_leave_over_whose_answer_the_room_fails_succeeds_and_is_told_once() {
     tokio::time::pause();
     for point in POINTS {
-        let node = anew().await;
-        let (ann, bob) = (node.member("ann").await, node.member("bob").await);
-        pass(secs(1)).await;
-        let mut changes = node.changes();
-        fail_at(&node, point);
+        let (node, [ann, bob], mut changes) = about_to_fail(point, ["ann", "bob"]).await;
         ann.leave(lobby()).await.unwrap();
         pass(secs(3)).await;
         assert_eq!((heard(&mut changes), bob.sees()), (vec!["-ann".to_owned()], vec!["bob".to_owned()]), "{point:?}");
@@ -60,11 +65,7 @@ async fn a_leave_over_whose_answer_the_room_fails_succeeds_and_is_told_once() {
 async fn an_update_over_whose_answer_the_room_fails_succeeds_and_is_told_once() {
     tokio::time::pause();
     for point in POINTS {
-        let node = anew().await;
-        let (ann, bob) = (node.member("ann").await, node.member("bob").await);
-        pass(secs(1)).await;
-        let mut changes = node.changes();
-        fail_at(&node, point);
+        let (node, [ann, bob], mut changes) = about_to_fail(point, ["ann", "bob"]).await;
         ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
         pass(secs(3)).await;
         assert_eq!(
@@ -79,11 +80,7 @@ async fn an_update_over_whose_answer_the_room_fails_succeeds_and_is_told_once() 
 async fn a_pruning_over_whose_answer_the_room_fails_is_one_bulk_event() {
     tokio::time::pause();
     for point in POINTS {
-        let node = anew().await;
-        let _crowd = node.crowd(5).await;
-        pass(secs(1)).await;
-        let mut changes = node.changes();
-        fail_at(&node, point);
+        let (node, _crowd, mut changes) = about_to_fail(point, ["u0", "u1", "u2", "u3", "u4"]).await;
         pass(secs(70)).await;
         assert_eq!((heard(&mut changes), node.rows(lobby()).await), (vec!["-[u0 u1 u2 u3 u4]".to_owned()], Vec::new()));
     }

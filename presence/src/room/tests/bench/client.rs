@@ -18,7 +18,7 @@ use crate::room::outbox::{Bounds, Outbox};
 use crate::{
     Meta, Presence, Result, ResumeToken, Rooms,
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    room::{hub::HubSocket, message::ToConnection, registry::LocalHub, touch::Touch},
+    room::{hub::HubSocket, local_hub::LocalHub, message::ToConnection, touch::Touch},
     session::Session,
 };
 

@@ -1,0 +1,92 @@
+//! Where hubs are found: that of a thread, and that of a channel.
+
+use std::{
+    cell::RefCell,
+    rc::{Rc, Weak as RcWeak},
+    sync::{Arc, PoisonError, Weak},
+};
+
+use actix::Actor;
+
+use crate::name::{ChannelName, PresenceId};
+
+use super::{
+    Inner, Rooms,
+    hub::{HubActor, Sockets},
+    message::{HubRef, WeakHub},
+    outbox::Filling,
+};
+
+/// The hub of the thread that asks, and what it shares with the sockets of that thread.
+#[derive(Clone)]
+pub(crate) struct LocalHub {
+    pub(crate) hub: HubRef,
+    pub(crate) sockets: Rc<RefCell<Sockets>>,
+    pub(crate) filling: Rc<Filling>,
+}
+
+/// A hub of this thread, as long as there is anything of its rooms.
+struct Remembered {
+    rooms: Weak<Inner>,
+    hub: WeakHub,
+    sockets: RcWeak<RefCell<Sockets>>,
+    filling: RcWeak<Filling>,
+}
+
+impl Remembered {
+    fn recall(&self) -> Option<LocalHub> {
+        let hub = self.hub.upgrade().filter(|hub| hub.addr.connected())?;
+        Some(LocalHub { hub, sockets: self.sockets.upgrade()?, filling: self.filling.upgrade()? })
+    }
+}
+
+thread_local! {
+    /// One hub for each `Rooms` whose sockets live on this thread.
+    static HUBS: RefCell<Vec<Remembered>> = RefCell::default();
+}
+
+impl Rooms {
+    pub(crate) fn hubs(&self) -> Vec<HubRef> {
+        self.0.hubs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The hub of this thread, started at its first socket.
+    pub(crate) fn local_hub(&self) -> LocalHub {
+        let rooms = Arc::downgrade(&self.0);
+        HUBS.with_borrow_mut(|local| {
+            local.retain(|one| one.rooms.strong_count() > 0);
+            let here = local.iter().find(|one| one.rooms.ptr_eq(&rooms)).and_then(Remembered::recall);
+            if let Some(here) = here {
+                return here;
+            }
+            local.retain(|one| !one.rooms.ptr_eq(&rooms));
+            let mut hubs = self.0.hubs.write().unwrap_or_else(PoisonError::into_inner);
+            let id = hubs.len();
+            let (sockets, filling) = (Rc::default(), Rc::default());
+            let addr = HubActor::new(id, Rc::clone(&sockets), Rc::clone(&filling), self.0.clock.clone()).start();
+            let hub = HubRef::new(id, addr);
+            hubs.push(hub.clone());
+            local.push(Remembered {
+                rooms,
+                hub: hub.downgrade(),
+                sockets: Rc::downgrade(&sockets),
+                filling: Rc::downgrade(&filling),
+            });
+            LocalHub { hub, sockets, filling }
+        })
+    }
+
+    /// A name for a new connection on this hub.
+    pub(crate) fn new_channel(&self, hub: &HubRef) -> ChannelName {
+        let name = format!("ws.{}.{}!{}", self.0.process, hub.id, PresenceId::random().as_uuid().simple());
+        ChannelName::new(name).expect("short, and without control characters")
+    }
+
+    /// The hub that a connection of this process is on.
+    pub(crate) fn hub_of(&self, channel: &ChannelName) -> Option<HubRef> {
+        let (place, _) = channel.as_str().split_once('!')?;
+        let (process, hub) = place.strip_prefix("ws.")?.split_once('.')?;
+        let hub: usize = hub.parse().ok().filter(|_| process == self.0.process)?;
+        self.0.hubs.read().unwrap_or_else(PoisonError::into_inner).get(hub).cloned()
+    }
+}

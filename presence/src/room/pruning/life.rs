@@ -1,0 +1,148 @@
+//! The life of this node in the database: how it begins, is renewed, and is found to be over.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{AsyncContext, Handler, Message, WrapFuture};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    Error, Result,
+    name::NodeId,
+    room::message::ToRoom,
+    store::{NodeState, Store, StoreError, writer::report},
+};
+
+use super::{CLI, PruningSupervisor, Work};
+
+impl Work {
+    /// Nodes that share a database and no more learn of one another's changes late, and do not hear what is said.
+    async fn warn_of_others(&self, node: NodeId) {
+        let Ok(nodes) = self.rooms.bounded(self.store().nodes()).await else { return };
+        let others = nodes.iter().filter(|other| other.node != node && matches!(other.state, NodeState::Live { .. }));
+        let others: Vec<_> = others.map(|other| other.name.as_str()).filter(|name| !name.starts_with(CLI)).collect();
+        if !others.is_empty() {
+            warn!(
+                ?others,
+                every = ?self.rooms.config().reconcile_interval(),
+                "other nodes use this database: changes of theirs arrive when rooms are compared, and messages do not"
+            );
+        }
+    }
+
+    /// Begins a life of this node, however long the database takes to be there; unless another process has its name.
+    pub(super) async fn begin(&self) {
+        let mut backoff = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_secs(1))
+            .without_max_times()
+            .with_jitter()
+            .build();
+        let mut node = NodeId::random();
+        loop {
+            match self.register(node).await {
+                Ok(former) => {
+                    info!(name = %self.name, %node, "this node is known to the store");
+                    self.former.borrow_mut().extend(former);
+                    self.rooms.set_node(Some(node));
+                    self.rooms.health().renews();
+                    if let Err(error) = self.hold_former().await {
+                        debug!(error = %report(&error), "what a former life left is not held yet");
+                    }
+                    self.warn_of_others(node).await;
+                    return;
+                }
+                // The answer to an earlier attempt was lost, and the life that it began is over by now.
+                Err(Error::StoreUnavailable(Some(StoreError::Fenced { superseded, .. }))) => {
+                    if superseded {
+                        self.superseded();
+                        return;
+                    }
+                    node = NodeId::random();
+                }
+                Err(error) => self.rooms.health().cannot_renew(&error),
+            }
+            tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn register(&self, node: NodeId) -> Result<Vec<NodeId>> {
+        let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
+        self.rooms.bounded(self.store().prepare()).await?;
+        let former = self.rooms.bounded(self.store().register(node, &self.name, lease)).await?;
+        self.lease.borrow_mut().renewed(asked);
+        Ok(former)
+    }
+
+    pub(super) async fn renew(&self) {
+        let Ok(node) = self.node() else { return };
+        let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
+        let answer = tokio::time::timeout(lease / 3, self.store().renew(node, lease)).await;
+        match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
+            Ok(time) => {
+                let mut lease = self.lease.borrow_mut();
+                if lease.told_time(asked, self.rooms.now(), time) {
+                    warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
+                }
+                lease.renewed(asked);
+                self.rooms.health().renews();
+            }
+            Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
+            Err(error) => {
+                self.lease.borrow_mut().failed();
+                self.rooms.health().cannot_renew(&error);
+            }
+        }
+    }
+
+    /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by
+    /// which others would be judged, has jumped.
+    pub(super) async fn may_judge(&self) -> bool {
+        if !self.lease.borrow().may_judge(self.rooms.now()) {
+            return false;
+        }
+        self.renew().await;
+        self.lease.borrow().may_judge(self.rooms.now())
+    }
+
+    /// The database says that this life is over. Sockets that are alive are given to a new one.
+    async fn fenced(&self, node: NodeId, superseded: bool) {
+        if self.rooms.node() != Some(node) {
+            return;
+        }
+        self.rooms.set_node(None);
+        self.lease.borrow_mut().failed();
+        if superseded {
+            self.superseded();
+            return;
+        }
+        warn!(name = %self.name, "this node was taken for dead; it begins a new life and its sockets join again");
+        self.begin().await;
+        for room in self.rooms.names() {
+            self.rooms.tell_running(&room, ToRoom::Rejoin);
+        }
+    }
+
+    fn superseded(&self) {
+        error!(name = %self.name, "another process took over the name of this node, which ends");
+        self.rooms.set_superseded();
+    }
+}
+
+/// The writer was refused: this life is over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Fenced(pub(crate) NodeId);
+
+impl Handler<Fenced> for PruningSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Fenced(dead): Fenced, ctx: &mut Self::Context) {
+        if self.work.rooms.node() != Some(dead) {
+            return;
+        }
+        // Renewing tells whether another took the name.
+        let work = self.work.clone();
+        ctx.spawn(async move { work.renew().await }.into_actor(self));
+    }
+}

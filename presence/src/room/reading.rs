@@ -1,0 +1,97 @@
+//! Who is in a room, and in which rooms a user is.
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Error, Result,
+    model::{Member, roster::Roster},
+    name::{RoomName, UserId},
+    store::Store,
+};
+
+use super::{Rooms, message::ToRoom, threads::within};
+
+/// How many are in a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Distinct users.
+    pub users: usize,
+    /// Anonymous sockets.
+    pub anonymous: usize,
+    /// Presences of users and anonymous sockets together.
+    pub presences: usize,
+}
+
+impl Rooms {
+    /// Everyone in the room: users sorted by the bytes of their ids, each once with all its presences, then anonymous
+    /// sockets. Members on other nodes are included.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn members(&self, room: &RoomName) -> Result<Vec<Member>> {
+        self.read(room, Roster::members).await
+    }
+
+    /// The distinct users in the room, each once however many tabs it has, sorted by bytes; anonymous sockets left out. As
+    /// `get_users` of django-channels-presence.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn users(&self, room: &RoomName) -> Result<Vec<UserId>> {
+        self.read(room, |roster| roster.users().cloned().collect()).await
+    }
+
+    /// How many anonymous sockets (not visitors) are in the room. As `get_anonymous_count` of django-channels-presence.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn anonymous_count(&self, room: &RoomName) -> Result<usize> {
+        self.read(room, Roster::anonymous).await
+    }
+
+    /// How many are in the room. Costs the same however many that are.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn count(&self, room: &RoomName) -> Result<Counts> {
+        self.read(room, |roster| Counts {
+            users: roster.users().len(),
+            anonymous: roster.anonymous(),
+            presences: roster.len(),
+        })
+        .await
+    }
+
+    /// Whether the user has a presence in the room.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn is_here(&self, room: &RoomName, user: &UserId) -> Result<bool> {
+        let user = user.clone();
+        self.read(room, move |roster| roster.presences_of(&user) > 0).await
+    }
+
+    /// The rooms that the user is in, on any node, sorted by bytes. Asks the database.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if it does not answer in time.
+    pub async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>> {
+        self.bounded(self.0.store.rooms_of(user)).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        room: &RoomName,
+        look: impl FnOnce(&Roster) -> T + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let reader = move |roster: &Roster| drop(reply.send(look(roster)));
+        self.tell(room, ToRoom::Read(Box::new(reader)));
+        match within(self.0.config.store_timeout(), answer).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(_)) => Err(self.gave_no_answer(room)),
+            None => Err(Error::StoreUnavailable(None)),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What sockets ask of rooms. What a room that failed has lost is asked again.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Error, Result,
+    model::{Meta, Presence},
+    name::{ChannelName, PresenceId, RoomName},
+    session::Session,
+};
+
+use super::{
+    ATTEMPTS, Rooms,
+    message::{HubRef, Reply, ToRoom},
+    threads::within,
+    touch::Touch,
+};
+
+impl Rooms {
+    /// Whether sockets may come in.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.0.supervisor.get().is_none() {
+            return Err(Error::NoSupervisor);
+        }
+        if self.is_shutting_down() {
+            return Err(Error::ShuttingDown);
+        }
+        Ok(())
+    }
+
+    /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again. The room is asked at
+    /// once, not when this is awaited.
+    pub(crate) fn join<'a>(
+        &'a self,
+        room: &'a RoomName,
+        presence: Arc<Presence>,
+        session: Option<Session>,
+        hub: Option<HubRef>,
+        touch: Touch,
+    ) -> impl Future<Output = Result<()>> + 'a {
+        let asked = self.check_open().map(|()| {
+            let undo = LeaveOnDrop { rooms: self, room, presence: Some(presence.clone()) };
+            (undo, self.ask_to_join(room, presence, session, hub, touch))
+        });
+        async move {
+            let (mut undo, answer) = asked?;
+            let answer = answer.await;
+            if !matches!(answer, None | Some(Err(Error::RoomFailed { .. }))) {
+                // The room has said what became of it: if it failed, there is nothing to take back.
+                undo.presence = None;
+            }
+            answer.unwrap_or(Err(Error::StoreUnavailable(None)))
+        }
+    }
+
+    /// Joins as one who is in the room already: that it stays so does not hang on this call. The room is asked at once, not
+    /// when this is awaited.
+    pub(crate) fn join_again<'a>(
+        &'a self,
+        room: &'a RoomName,
+        presence: Arc<Presence>,
+        hub: Option<HubRef>,
+        touch: Touch,
+    ) -> impl Future<Output = Result<()>> + 'a {
+        let answer = self.ask_to_join(room, presence, None, hub, touch);
+        async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
+    }
+
+    /// What the room answers; `None` if it does not in time.
+    fn ask_to_join<'a>(
+        &'a self,
+        room: &'a RoomName,
+        presence: Arc<Presence>,
+        session: Option<Session>,
+        hub: Option<HubRef>,
+        touch: Touch,
+    ) -> impl Future<Output = Option<Result<()>>> + 'a {
+        let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
+        self.repeat(room, limit, move |reply| ToRoom::Join {
+            presence: presence.clone(),
+            session,
+            hub: hub.clone(),
+            touch: touch.clone(),
+            reply,
+        })
+    }
+
+    /// Leaves. It happens even if this returns an error, or is not awaited to its end.
+    /// The room is asked at once, not when this is awaited.
+    pub(crate) fn leave<'a>(
+        &'a self,
+        room: &'a RoomName,
+        id: PresenceId,
+        channel: &'a ChannelName,
+    ) -> impl Future<Output = Result<()>> + 'a {
+        let answer = self.repeat(room, self.0.config.store_timeout(), move |reply| ToRoom::Leave {
+            id,
+            channel: channel.clone(),
+            reply: Some(reply),
+        });
+        async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
+    }
+
+    /// Leaves, without waiting for it.
+    pub(crate) fn leave_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
+        self.tell(room, ToRoom::Leave { id, channel: channel.clone(), reply: None });
+    }
+
+    /// The socket is lost: the presence is held if it can be resumed, and leaves if not.
+    pub(crate) fn lose(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
+        self.tell(room, ToRoom::Lose { id, channel: channel.clone() });
+    }
+
+    pub(crate) async fn update(
+        &self,
+        room: &RoomName,
+        id: PresenceId,
+        channel: &ChannelName,
+        meta: Meta,
+    ) -> Result<()> {
+        self.repeat(room, self.0.config.store_timeout(), |reply| ToRoom::Update {
+            id,
+            channel: channel.clone(),
+            meta: meta.clone(),
+            reply,
+        })
+        .await
+        .unwrap_or(Err(Error::StoreUnavailable(None)))
+    }
+
+    /// Asks, and asks again if the room failed before it answered. All that is asked so may be repeated.
+    /// `None` if there is no answer in time.
+    fn repeat<'a>(
+        &'a self,
+        room: &'a RoomName,
+        limit: std::time::Duration,
+        message: impl Fn(Reply<()>) -> ToRoom + 'a,
+    ) -> impl Future<Output = Option<Result<()>>> + 'a {
+        // The first message is on its way before anything is awaited.
+        let ask = move || {
+            let (reply, answer) = oneshot::channel();
+            self.tell(room, message(reply));
+            answer
+        };
+        let mut answer = ask();
+        async move {
+            let answers = async {
+                for _ in 1..ATTEMPTS {
+                    match answer.await {
+                        Ok(result) => return result,
+                        Err(_) => answer = ask(),
+                    }
+                }
+                answer.await.unwrap_or_else(|_| Err(self.gave_no_answer(room)))
+            };
+            within(limit, answers).await
+        }
+    }
+
+    /// Why a room did not answer.
+    pub(super) fn gave_no_answer(&self, room: &RoomName) -> Error {
+        if self.0.ended.load(Ordering::Acquire) {
+            Error::ShuttingDown
+        } else {
+            Error::RoomFailed { room: room.clone() }
+        }
+    }
+}
+
+/// Takes a join back that was not seen through: it failed, took too long, or nobody waits for it any more.
+struct LeaveOnDrop<'a> {
+    rooms: &'a Rooms,
+    room: &'a RoomName,
+    presence: Option<Arc<Presence>>,
+}
+
+impl Drop for LeaveOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(presence) = &self.presence {
+            self.rooms.lose(self.room, presence.id, &presence.channel);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What is sent to the sockets of this node: frames for their clients, events for their consumers.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Result,
+    name::{ChannelName, GroupName, RoomName},
+};
+
+use super::{
+    Event, Rooms,
+    message::{Pressure, ToHub, ToRoom},
+    wire::{self, Frames},
+};
+
+/// What is sent to clients: one WebSocket frame, encoded once for all who get it.
+#[derive(Debug, Clone)]
+pub struct Outgoing(Frames);
+
+impl Outgoing {
+    /// A text frame.
+    #[must_use]
+    pub fn text(text: impl AsRef<str>) -> Self {
+        Self(wire::text(text.as_ref()))
+    }
+
+    /// A binary frame.
+    #[must_use]
+    pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
+        Self(wire::binary(bytes.as_ref()))
+    }
+
+    /// A text frame that holds `value` as JSON.
+    ///
+    /// # Errors
+    /// [`Error::Consumer`](crate::Error::Consumer) if `value` does not serialize.
+    pub fn json(value: &impl serde::Serialize) -> Result<Self> {
+        Ok(Self::text(serde_json::to_string(value)?))
+    }
+
+    pub(crate) const fn frames(&self) -> &Frames {
+        &self.0
+    }
+}
+
+impl From<&str> for Outgoing {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Outgoing {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl Rooms {
+    /// Sends a frame to every socket in the room, on this node, the sender's own included. Nobody is there: nothing happens.
+    /// It is sent at most once and not stored.
+    ///
+    /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
+    /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself.
+    pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) {
+        let Outgoing(frames) = message.into();
+        let (pressure, relieved) = pressure();
+        self.tell_running(room, ToRoom::Send { frames, pressure });
+        let _ = relieved.await;
+    }
+
+    /// Sends a frame to one socket of this node. No such socket: nothing happens.
+    pub async fn send_to(&self, channel: &ChannelName, message: impl Into<Outgoing>) {
+        let Outgoing(frames) = message.into();
+        let (pressure, relieved) = pressure();
+        // Without a hub nobody else holds the pressure, and this would wait for itself.
+        let Some(hub) = self.hub_of(channel) else { return };
+        hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
+        let _ = relieved.await;
+    }
+
+    /// Hands an event to the consumer of every socket in the room, on this node.
+    pub fn send_event(&self, room: &RoomName, event: Event) {
+        self.tell_running(room, ToRoom::Event(Arc::new(event)));
+    }
+
+    /// Hands an event to the consumer of one socket of this node. No such socket: nothing happens.
+    pub fn send_event_to(&self, channel: &ChannelName, event: Event) {
+        if let Some(hub) = self.hub_of(channel) {
+            hub.addr.do_send(ToHub::EventTo { channel: channel.clone(), event: Arc::new(event) });
+        }
+    }
+
+    /// Sends a frame to every member of a group, on this node, the sender included if it is one. A group without members:
+    /// nothing happens. Frames of one sender reach each member in order. Waits as [`send`](Self::send) does. As `group_send` of
+    /// django-channels.
+    pub async fn group_send(&self, group: &GroupName, message: impl Into<Outgoing>) {
+        let Outgoing(frames) = message.into();
+        let (pressure, relieved) = pressure();
+        for hub in self.hubs() {
+            let (group, frames, pressure) = (group.clone(), frames.clone(), pressure.clone());
+            hub.addr.do_send(ToHub::SendToGroup { group, frames, pressure });
+        }
+        drop(pressure);
+        let _ = relieved.await;
+    }
+
+    /// Hands an event to the consumer of every member of a group, on this node.
+    pub fn group_event(&self, group: &GroupName, event: Event) {
+        let event = Arc::new(event);
+        for hub in self.hubs() {
+            hub.addr.do_send(ToHub::EventToGroup { group: group.clone(), event: event.clone() });
+        }
+    }
+}
+
+/// A frame's claim on its sender's patience, and what resolves when all who delivered it have let go.
+fn pressure() -> (Pressure, oneshot::Receiver<()>) {
+    let (pressure, relieved) = oneshot::channel();
+    (Arc::new(pressure), relieved)
+}
