@@ -1,6 +1,6 @@
-//! Messages by which any actor of the application changes rooms: the calls of [`Rooms`], with the same answers and errors.
+//! Messages by which any actor of the application changes rooms: the calls of [`Rooms`](crate::Rooms), with the same answers and errors.
 //!
-//! They go to [`Rooms::addr`]. What two actors ask at once is carried out side by side, as if they had called.
+//! They go to [`Rooms::addr`](crate::Rooms::addr). What two actors ask at once is carried out side by side, as if they had called.
 
 use actix::{Handler, Message, ResponseFuture};
 
@@ -14,7 +14,7 @@ use super::{
     pruning::{PrunePresences, PruneRooms},
 };
 
-/// Adds a channel to a room: asks for [`Rooms::add`].
+/// Adds a channel to a room: asks for [`Rooms::add`](crate::Rooms::add).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Room>")]
 pub struct Add {
@@ -26,7 +26,7 @@ pub struct Add {
     pub user: Option<UserId>,
 }
 
-/// Removes a channel from a room: asks for [`Rooms::remove`].
+/// Removes a channel from a room: asks for [`Rooms::remove`](crate::Rooms::remove).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<()>")]
 pub struct Remove {
@@ -36,7 +36,7 @@ pub struct Remove {
     pub channel: ChannelName,
 }
 
-/// Marks a channel as seen: asks for [`Rooms::touch`].
+/// Marks a channel as seen: asks for [`Rooms::touch`](crate::Rooms::touch).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Touch {
@@ -44,7 +44,7 @@ pub struct Touch {
     pub channel: ChannelName,
 }
 
-/// Removes a channel from every room: asks for [`Rooms::leave_all`].
+/// Removes a channel from every room: asks for [`Rooms::leave_all`](crate::Rooms::leave_all).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<()>")]
 pub struct LeaveAll {
@@ -52,7 +52,7 @@ pub struct LeaveAll {
     pub channel: ChannelName,
 }
 
-/// Removes a user from every room, on every node: asks for [`Rooms::remove_user`].
+/// Removes a user from every room, on every node: asks for [`Rooms::remove_user`](crate::Rooms::remove_user).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<usize>")]
 pub struct RemoveUser {
@@ -62,7 +62,7 @@ pub struct RemoveUser {
     pub close: Option<Close>,
 }
 
-/// Removes a room with everyone in it, on every node: asks for [`Rooms::remove_room`].
+/// Removes a room with everyone in it, on every node: asks for [`Rooms::remove_room`](crate::Rooms::remove_room).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<usize>")]
 pub struct RemoveRoom {

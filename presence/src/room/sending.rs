@@ -35,7 +35,7 @@ impl Outgoing {
     /// A text frame that holds `value` as JSON.
     ///
     /// # Errors
-    /// [`Error::Consumer`] if `value` does not serialize.
+    /// [`Error::Consumer`](crate::Error::Consumer) if `value` does not serialize.
     pub fn json(value: &impl serde::Serialize) -> Result<Self> {
         Ok(Self::text(serde_json::to_string(value)?))
     }

@@ -159,8 +159,9 @@ impl Dialect for Postgres {
     }
 }
 
+/// `coalesce` keeps PostgreSQL from looking for the node first.
 const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen FROM unnest($1, $2) AS touch (id, seen) \
-    WHERE presences.id = touch.id AND presences.node_id = $3 AND presences.last_seen < touch.seen";
+    WHERE presences.id = touch.id AND coalesce(presences.node_id = $3, false) AND presences.last_seen < touch.seen";
 
 const HAVE_MORE: &str = "SELECT place - 1 FROM unnest($1, $2, $3) WITH ORDINALITY AS wanted (room, name, count, place) \
     WHERE wanted.count < (SELECT COUNT(*) FROM presences WHERE user_id = wanted.name AND room_id = wanted.room)";

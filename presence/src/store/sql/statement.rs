@@ -10,7 +10,10 @@ mod presence;
 mod request;
 mod room;
 
-use sea_orm::{SelectGetableTuple, Selector};
+use sea_orm::{
+    Condition, SelectGetableTuple, Selector,
+    sea_query::{CaseStatement, ExprTrait, SimpleExpr},
+};
 
 use crate::name::Epoch;
 
@@ -27,4 +30,10 @@ pub(super) type In<T> = (Epoch, T);
 /// A limit that fits a database's largest number.
 fn at_most(limit: u64) -> u64 {
     Ord::min(limit, i64::MAX.unsigned_abs())
+}
+
+/// A condition that is checked of each row that was found, and leads to none: a database that knows little of its tables yet
+/// went by the node, found all its presences instead of a few, and compared each with all keys.
+fn looked_at(condition: Condition) -> SimpleExpr {
+    CaseStatement::new().case(condition, 1).finally(0).eq(1)
 }

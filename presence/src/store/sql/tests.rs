@@ -311,6 +311,8 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         Doomed::UnheldOf(node),
         Doomed::PastGrace { now: 1 },
         Doomed::Stale { asks: NodeId::random(), now: 1, cut: 1 },
+        Doomed::StaleHeld { cut: 1 },
+        Doomed::StaleOf { node, cut: 1 },
     ];
     let mut statements = vec![
         statement::lock_presences(vec![id, id]).into_statement(sqlite),

@@ -293,7 +293,7 @@ impl Transaction {
             let places = self.lock_rooms(distinct(rooms)).await?;
             return self.remove_from(places, found).await;
         }
-        let ids = statement::doomed_ids(doomed, limit).all(&self.inner).await.map_err(store_error)?;
+        let ids = self.doomed_ids(doomed, limit).await?;
         let is_full = ids.len() as u64 == limit;
         let mut batch = self.remove(ids, doomed).await?;
         if is_full {
@@ -301,6 +301,25 @@ impl Transaction {
             batch.handled = limit;
         }
         Ok(batch)
+    }
+
+    /// Ids and rooms of those to be removed.
+    async fn doomed_ids(&self, doomed: Doomed<'_>, limit: u64) -> Result<Vec<(Uuid, Uuid)>, StoreError> {
+        let Doomed::Stale { asks, now, cut } = doomed else {
+            return statement::doomed_ids(doomed, limit).all(&self.inner).await.map_err(store_error);
+        };
+        // One index leads to those that are held, and another to a node's. Of a query for both a server looked at every row.
+        let held = statement::doomed_ids(Doomed::StaleHeld { cut }, limit);
+        let mut ids = held.all(&self.inner).await.map_err(store_error)?;
+        for node in statement::dead(asks, now).all(&self.inner).await.map_err(store_error)? {
+            let rest = limit.saturating_sub(ids.len() as u64);
+            if rest == 0 {
+                break;
+            }
+            let of = statement::doomed_ids(Doomed::StaleOf { node: NodeId::from_uuid(node), cut }, rest);
+            ids.extend(of.all(&self.inner).await.map_err(store_error)?);
+        }
+        Ok(ids)
     }
 
     /// Removes those of the presences that are to be removed still, once their rooms are locked. Each comes with its room.

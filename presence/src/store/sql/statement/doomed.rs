@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-use super::{Keys, Rows, at_most, presence::presences};
+use super::{Keys, Rows, at_most, looked_at, presence::presences};
 
 /// Which presences are to be removed.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,15 @@ pub(in super::super) enum Doomed<'a> {
         now: i64,
         cut: i64,
     },
+    /// Those of [`Stale`](Self::Stale) that are held.
+    StaleHeld {
+        cut: i64,
+    },
+    /// Those of [`Stale`](Self::Stale) that are this dead node's, and not held.
+    StaleOf {
+        node: NodeId,
+        cut: i64,
+    },
 }
 
 impl Doomed<'_> {
@@ -48,6 +57,10 @@ impl Doomed<'_> {
             Self::UnheldOf(node) => all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()),
             Self::PastGrace { now } => all.add(HeldUntil.lt(now)),
             Self::Stale { asks, now, cut } => all.add(LastSeen.lt(cut)).add(nobodys_but_for(Some(asks), now)),
+            Self::StaleHeld { cut } => all.add(HeldUntil.gte(0)).add(LastSeen.lt(cut)),
+            Self::StaleOf { node, cut } => {
+                all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()).add(LastSeen.lt(cut))
+            }
         }
     }
 }
@@ -70,7 +83,7 @@ pub(in super::super) fn doomed_ids(doomed: Doomed<'_>, limit: u64) -> Rows<(Uuid
 pub(in super::super) fn lock_doomed(ids: impl Into<Keys<Uuid>>, doomed: Doomed<'_>) -> Rows<PresenceRow> {
     presences()
         .filter(ids.into().hold(presence::Column::Id))
-        .filter(doomed.condition())
+        .filter(looked_at(doomed.condition()))
         .order_by_asc(presence::Column::Id)
         .lock_exclusive()
         .into_tuple()
@@ -82,9 +95,18 @@ fn nobodys(now: i64) -> Condition {
 }
 
 fn nobodys_but_for(asks: Option<NodeId>, now: i64) -> Condition {
-    let over = Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
-    let over = Condition::all().add(over).add_option(asks.map(|asks| node::Column::Id.ne(asks.as_uuid())));
-    let dead = node::Entity::find().select_only().column(node::Column::Id).filter(over).into_query();
+    let dead = dead_nodes(asks, now).into_query();
     // Held is what has any time at all here; `IS NOT NULL` would say so, but SQLite looks that up in no index.
     Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
+}
+
+/// Nodes that nobody need believe, save the one who asks.
+pub(in super::super) fn dead(asks: NodeId, now: i64) -> Rows<Uuid> {
+    dead_nodes(Some(asks), now).into_tuple()
+}
+
+fn dead_nodes(asks: Option<NodeId>, now: i64) -> sea_orm::Select<node::Entity> {
+    let over = Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
+    let over = Condition::all().add(over).add_option(asks.map(|asks| node::Column::Id.ne(asks.as_uuid())));
+    node::Entity::find().select_only().column(node::Column::Id).filter(over)
 }

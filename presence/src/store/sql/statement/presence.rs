@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait, DbBackend, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
+    ColumnTrait, Condition, DbBackend, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
     prelude::{Expr, Uuid},
     sea_query::{ExprTrait, InsertStatement, OnConflict, Query},
 };
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::{In, Keys, Rows, at_most};
+use super::{In, Keys, Rows, at_most, looked_at};
 
 pub(super) fn presences() -> sea_orm::Select<presence::Entity> {
     use presence::Column::{ChannelName, HeldUntil, Id, Meta, NodeId, RoomId, UserId};
@@ -97,11 +97,12 @@ pub(in super::super) fn hold_remains(
     otherwise: i64,
 ) -> UpdateMany<presence::Entity> {
     let until = Expr::col(presence::Column::Grace).if_null(otherwise).add(now);
+    let unheld_of =
+        Condition::all().add(presence::Column::NodeId.eq(of.as_uuid())).add(presence::Column::HeldUntil.is_null());
     presence::Entity::update_many()
         .col_expr(presence::Column::HeldUntil, until)
         .filter(ids.into().hold(presence::Column::Id))
-        .filter(presence::Column::NodeId.eq(of.as_uuid()))
-        .filter(presence::Column::HeldUntil.is_null())
+        .filter(looked_at(unheld_of))
 }
 
 /// Holds presences whose sockets were lost just now.
