@@ -3,12 +3,13 @@
 //! at least three times; what is printed is the median, the least and the greatest.
 //!
 //! `cargo bench -p presence --features postgres,mysql,testing --bench databases [-- [sqlite|postgres|mysql] [PART]]`, where PART is
-//! `joining`, `removing`, `idle`, `loading` or `touching`.
+//! `joining`, `removing`, `idle`, `loading`, `touching` or `turns`.
 
 mod joining;
 mod loading;
 mod removing;
 mod touching;
+mod turns;
 
 use std::{
     sync::Arc,
@@ -159,6 +160,9 @@ async fn measure(database: &str, server: Option<&Server>, part: Option<&str>) {
     }
     if wanted("touching") {
         touching::measure(database, server).await;
+    }
+    if wanted("turns") {
+        turns::measure(database, server).await;
     }
 }
 

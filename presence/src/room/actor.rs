@@ -166,7 +166,10 @@ impl RoomActor {
             return;
         }
         match message {
-            ToRoom::Join { presence, session, hub, touch, reply } => {
+            ToRoom::Join { presence, again: true, reply, .. } if self.was_removed(&presence) => {
+                self.left_while_joining(vec![reply]);
+            }
+            ToRoom::Join { presence, session, hub, touch, reply, again: _ } => {
                 self.join(presence, session, hub, touch, reply, ctx);
             }
             ToRoom::Leave { id, channel, reply } => self.leave(self.state.sessions.resolve(id), channel, reply, ctx),

@@ -119,6 +119,11 @@ impl Channel {
         self.joined().contains_key(room)
     }
 
+    /// Whether it is in the room, or joining it, as this presence.
+    pub(super) fn has(&self, room: &RoomName, id: PresenceId) -> bool {
+        self.joined().get(room).is_some_and(|now| now.id == id)
+    }
+
     /// Whether it is in no room, and without a socket.
     pub(super) fn is_unused(&self) -> bool {
         self.hub.is_none() && self.joined().is_empty()
@@ -149,7 +154,11 @@ impl Channel {
             match self.begin_join(rooms, room, user, grace)? {
                 Begun::Joining(joining, answer) => break (joining, answer),
                 Begun::Again(id, answer) => {
-                    answer.await?;
+                    match answer.await {
+                        // It was removed while it was to become another user's.
+                        Err(Error::NotInRoom { room }) => return Err(Error::LeftWhileJoining { room }),
+                        answer => answer?,
+                    }
                     return self.check_stayed(rooms, room, id);
                 }
                 Begun::UnderWay(over) => {

@@ -60,6 +60,11 @@ impl Channels {
         }
     }
 
+    /// Whether the channel is in the room, or joining it, as this presence.
+    pub(crate) fn has(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
+        self.get(name).is_some_and(|channel| channel.has(room, id))
+    }
+
     /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
     /// user or room. Returns `false` if the channel had left by itself, or joined anew as another presence.
     pub(crate) fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {

@@ -102,7 +102,15 @@ pub(crate) enum ToRoom {
     /// A socket joins. Answered when its first frame is on its way, or at once if it is in already.
     /// Without a hub it is a presence without a socket.
     /// With a session it takes over who has that, if anybody does.
-    Join { presence: Arc<Presence>, session: Option<Session>, hub: Option<HubRef>, touch: Touch, reply: Reply<()> },
+    Join {
+        presence: Arc<Presence>,
+        session: Option<Session>,
+        hub: Option<HubRef>,
+        touch: Touch,
+        /// Its channel is in the room already, or was when it asked.
+        again: bool,
+        reply: Reply<()>,
+    },
     /// A socket leaves. Answered when that is durable.
     Leave { id: PresenceId, channel: ChannelName, reply: Option<Reply<()>> },
     /// A socket is lost: its presence is held for its grace if it can be resumed, and leaves if not.

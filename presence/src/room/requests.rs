@@ -42,7 +42,7 @@ impl Rooms {
     ) -> impl Future<Output = Result<()>> + 'a {
         let asked = self.check_open().map(|()| {
             let undo = LeaveOnDrop { rooms: self, room, presence: Some(presence.clone()) };
-            (undo, self.ask_to_join(room, presence, session, hub, touch))
+            (undo, self.ask_to_join(room, presence, session, hub, touch, false))
         });
         async move {
             let (mut undo, answer) = asked?;
@@ -64,7 +64,7 @@ impl Rooms {
         hub: Option<HubRef>,
         touch: Touch,
     ) -> impl Future<Output = Result<()>> + 'a {
-        let answer = self.ask_to_join(room, presence, None, hub, touch);
+        let answer = self.ask_to_join(room, presence, None, hub, touch, true);
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
@@ -76,6 +76,7 @@ impl Rooms {
         session: Option<Session>,
         hub: Option<HubRef>,
         touch: Touch,
+        again: bool,
     ) -> impl Future<Output = Option<Result<()>>> + 'a {
         let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
         self.repeat(room, limit, move |reply| ToRoom::Join {
@@ -83,6 +84,7 @@ impl Rooms {
             session,
             hub: hub.clone(),
             touch: touch.clone(),
+            again,
             reply,
         })
     }

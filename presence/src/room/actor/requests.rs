@@ -86,6 +86,14 @@ impl RoomActor {
         }
     }
 
+    /// Whether a presence that asks to join again was removed since: its channel is not in the room any more, or is so as
+    /// another. To let it in would put it in the way of that one.
+    pub(super) fn was_removed(&self, presence: &Presence) -> bool {
+        let id = self.state.sessions.resolve(presence.id);
+        let is_known = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
+        !is_known && !self.rooms.channels().has(&presence.channel, &self.name, presence.id)
+    }
+
     pub(super) fn leave(
         &mut self,
         id: PresenceId,

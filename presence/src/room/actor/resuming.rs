@@ -51,7 +51,7 @@ impl RoomActor {
         let owner = self.state.sessions.owner(&session.hash);
         if owner.is_some_and(|id| self.state.joining.contains_key(&id)) {
             let session = Some(session);
-            self.state.behind.push(ToRoom::Join { presence, session, hub, touch, reply });
+            self.state.behind.push(ToRoom::Join { presence, session, hub, touch, again: false, reply });
             return;
         }
         let known = owner.filter(|id| self.state.locals.contains_key(id) || self.state.sessions.lost(*id).is_some());

@@ -93,8 +93,10 @@ fn a_join_waits_for_one_batch_of_a_large_removal_and_each_room_is_told_once(kind
         };
         println!("{kind:?}: {} joins during {} batches waited for {waited:?}", waited.len(), store.cleared());
         assert_eq!((removed, store.cleared()), (ROOMS * EACH, ROOMS * EACH / BATCH + 1));
-        // The one under way, one that came first, and one that begins before the answer is here.
-        assert!(waited.iter().all(|batches| *batches <= 3), "{waited:?}");
+        // Counted are those that begin while a join is on its way, which it need not wait for: one that came first, and one that
+        // begins before the answer is here. On a busy machine an answer may be late, but not all are.
+        waited.sort_unstable();
+        assert!(waited[waited.len() * 9 / 10] <= 2 && waited[waited.len() - 1] <= 10, "{waited:?}");
         assert!(waited.len() >= store.cleared() / 4, "they go on all the time: {waited:?}");
         assert_eq!(told(&mut changes).await, left);
         rooms.shutdown().await;

@@ -192,6 +192,39 @@ async fn of_eight_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last
 }
 
 #[actix::test]
+async fn one_who_is_added_again_while_it_is_removed_never_stands_in_its_own_way() {
+    // The second add of a presence that was just pruned brought it back behind the back of its channel, whose next join the
+    // database then refused.
+    let (rooms, store) = threaded().await;
+    let mut changes = rooms.changes();
+    for round in 0..10 {
+        race(&rooms, move |rooms, caller| async move {
+            for turn in 0..20 {
+                if caller % 4 == 3 {
+                    match round % 2 {
+                        0 => rooms.prune_presences(Some(Duration::ZERO)).await.unwrap(),
+                        _ => rooms.remove_user(&user("ann"), None).await.unwrap(),
+                    };
+                    continue;
+                }
+                let who = if turn % 4 == 0 { "bob" } else { "ann" };
+                let added = rooms.add(lobby(), &channel("1"), Some(&user(who))).await;
+                assert!(matches!(added, Ok(_) | Err(Error::LeftWhileJoining { .. })), "{added:?}");
+            }
+        })
+        .await;
+        rooms.leave_all(&channel("1")).await.unwrap();
+        rooms.users(lobby()).await.unwrap();
+        let heard = heard(&mut changes);
+        let moves: Vec<_> = heard.iter().filter(|event| !event.starts_with('~')).collect();
+        for pair in moves.chunks(2) {
+            assert!(pair.len() == 2 && pair[0].starts_with('+') && !pair[1].starts_with('+'), "{heard:?}");
+        }
+        assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences, []);
+    }
+}
+
+#[actix::test]
 async fn adding_never_fails_against_pruning_and_each_event_is_one_of_a_pair() {
     let (rooms, _) = threaded().await;
     let mut changes = rooms.changes();
