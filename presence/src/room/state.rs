@@ -266,7 +266,7 @@ impl State {
         }
         let renew = std::mem::take(&mut self.renew);
         let first = (!joiners.is_empty() || new_life || !renew.is_empty())
-            .then(|| wire::first(notify, name, (flush.epoch, flush.version), roster))
+            .then(|| wire::first(notify, name, (flush.epoch, flush.version), roster, news.as_ref()))
             .flatten();
         for (id, HubMembers { hub, .. }) in &self.hubs {
             let joiners = joiners.remove(id).unwrap_or_default();

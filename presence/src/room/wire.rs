@@ -171,11 +171,16 @@ pub(crate) fn first(
     room: &RoomName,
     position: (Epoch, Version),
     roster: &Roster,
+    news: Option<&Frames>,
 ) -> Option<FirstFrame> {
-    match notify {
-        Notify::Silent => None,
-        Notify::List | Notify::Events => Some(FirstFrame { shared: list(room, roster).bytes, names_joiner: false }),
-        Notify::Diff => {
+    match (notify, news) {
+        (Notify::Silent, _) => None,
+        // The very list that the members are told.
+        (Notify::List, Some(news)) => Some(FirstFrame { shared: news.bytes.clone(), names_joiner: false }),
+        (Notify::List | Notify::Events, _) => {
+            Some(FirstFrame { shared: list(room, roster).bytes, names_joiner: false })
+        }
+        (Notify::Diff, _) => {
             let (epoch, version) = position;
             let state = State {
                 r#type: "presence.state",
@@ -263,4 +268,19 @@ fn events(delta: &Delta, roster: &Roster) -> Option<Frames> {
     }
     frames.bytes = bytes.freeze();
     (frames.count > 0).then_some(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_encoded_once_for_the_members_and_for_those_who_join_with_it() {
+        let (room, roster) = (RoomName::new("lobby").unwrap(), Roster::default());
+        let position = (Epoch::random(), Version::default());
+        let first = |news| first(Notify::List, &room, position, &roster, news).unwrap().shared;
+        let news = list(&room, &roster);
+        assert_eq!(first(Some(&news)).as_ptr(), news.bytes.as_ptr());
+        assert_eq!(first(None), news.bytes, "also if there is no news");
+    }
 }

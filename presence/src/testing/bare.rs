@@ -55,7 +55,7 @@ impl BareRoom {
     /// The first frame of one who joins now, as it is on the wire but for the joiner's own id.
     #[must_use]
     pub fn first_frame(&self) -> Option<bytes::Bytes> {
-        let first = wire::first(Notify::Diff, &self.name, self.replica.position()?, self.replica.roster());
+        let first = wire::first(Notify::Diff, &self.name, self.replica.position()?, self.replica.roster(), None);
         first.map(|frame| frame.pieces(PresenceId::random()).0)
     }
 }
