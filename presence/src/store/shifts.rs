@@ -67,6 +67,7 @@ impl Shifts {
     }
 
     /// How many presences each of them has at least, now. Who has just so many came online or went offline.
+    #[cfg(feature = "sql")]
     pub(super) fn at_least(&self) -> impl Iterator<Item = (&UserId, i64)> {
         self.0.iter().map(|(user, shift)| (user, shift.at_least()))
     }
