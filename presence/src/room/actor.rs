@@ -203,7 +203,10 @@ impl RoomActor {
                 self.state.stale.insert(id);
             }
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
-            ToRoom::Changed(commit) => self.apply(commit, ctx),
+            ToRoom::Changed(commit) => {
+                self.told_by_others(&commit.delta);
+                self.apply(commit, ctx);
+            }
             ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
             ToRoom::Position(position) => {
                 let until = self.rooms.now().after(self.rooms.config().hold_window());

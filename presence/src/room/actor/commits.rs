@@ -142,6 +142,15 @@ impl RoomActor {
         unsaid
     }
 
+    /// The supervisor removed these, and told so: a leave of ours that is tried again and finds them gone has nothing to tell.
+    pub(super) fn told_by_others(&mut self, delta: &Delta) {
+        for presence in &delta.left {
+            if let Some(leaving) = self.state.leaving.get_mut(&presence.id) {
+                leaving.said = None;
+            }
+        }
+    }
+
     /// Tells those who wait for these changes what became of them.
     fn answer(&mut self, batch: u64, writes: &[Write], failure: Option<&StoreError>) {
         let outcome = || failure.map_or(Ok(()), |failure| Err(failure.clone().into()));

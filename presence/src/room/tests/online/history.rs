@@ -304,3 +304,16 @@ proptest! {
         actix::System::new().block_on(check(2, &steps));
     }
 }
+
+/// The end of its grace is tried again and again, and meanwhile a sweep removes it.
+#[test]
+fn one_lost_whose_leave_fails_and_whom_a_sweep_removes_is_told_to_have_left_once() {
+    let steps = [
+        Step::Come { tab: 11, node: 0 },
+        Step::Lose { tab: 11 },
+        Step::Hang { node: 0, ms: 4489 },
+        Step::Away { node: 0, calls: 4 },
+        Step::Calm,
+    ];
+    actix::System::new().block_on(check(1, &steps));
+}
