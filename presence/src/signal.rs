@@ -33,7 +33,7 @@ use crate::{
 use queue::Queue;
 use together::{Gathered, Left};
 
-pub(crate) use together::Together;
+pub(crate) use together::{Together, Unfinished};
 
 /// How many events wait for one subscriber before it loses the oldest.
 pub const QUEUE: usize = 1024;

@@ -6,7 +6,7 @@ use crate::{
     Rooms,
     name::RoomName,
     room::message::ToRoom,
-    signal::{QUEUE, Together},
+    signal::{QUEUE, Together, Unfinished},
     store::RoomCommit,
 };
 
@@ -32,12 +32,19 @@ impl Bulk {
             let here: HashSet<&RoomName> = commits.iter().map(|commit| &commit.room).collect();
             self.gathered.retain(|room, _| here.contains(room));
         }
+        let mut begun = Vec::new();
         for commit in commits {
             let room = commit.room.clone();
-            let gathered = self.gathered.entry(room.clone());
-            let together = gathered.or_insert_with(|| self.rooms.leave_together(&room));
+            let together = self.gathered.entry(room.clone()).or_insert_with(|| {
+                let together = self.rooms.signals().together(&room);
+                begun.push(together.unfinished());
+                together
+            });
             self.rooms.signals().announce(&room, &commit.delta, &commit.turns, |_| Some(together));
             self.rooms.tell_running(&room, ToRoom::Changed(commit));
+        }
+        if !begun.is_empty() {
+            self.rooms.tell_in_time(begun);
         }
     }
 }
@@ -46,11 +53,16 @@ impl Rooms {
     /// Makes those one event who leave a room together. If the last of them is long in coming, the others are told first.
     pub(crate) fn leave_together(&self, room: &RoomName) -> Together {
         let together = self.signals().together(room);
-        let (unfinished, patience) = (together.unfinished(), self.config().store_timeout());
+        self.tell_in_time(vec![together.unfinished()]);
+        together
+    }
+
+    /// Tells of those who left, if the rest of them does not come in time.
+    fn tell_in_time(&self, unfinished: Vec<Unfinished>) {
+        let patience = self.config().store_timeout();
         self.spawn(async move {
             tokio::time::sleep(patience).await;
-            unfinished.tell();
+            unfinished.iter().for_each(Unfinished::tell);
         });
-        together
     }
 }
