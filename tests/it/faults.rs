@@ -11,6 +11,7 @@ mod node;
 mod sessions;
 
 use crate::support::backend::Backend;
+use crate::support::guest::Guest;
 use crate::support::http::{Response, becomes, get};
 use crate::support::member::path;
 use crate::support::server::Server;
@@ -24,6 +25,8 @@ const STORE_TIMEOUT: Duration = secs(5);
 const BEAT: Duration = secs(5);
 /// By when a node notices that its database is back: it asks again every second at least, and waits 5 s for an answer.
 const NOTICED: Duration = secs(10);
+/// How long a fault lasts: longer than a lease.
+const TROUBLE: Duration = secs(15);
 
 /// Runs faults on one kind of database.
 macro_rules! on {
@@ -51,39 +54,30 @@ mod sqlite {
     }
 }
 
-mod postgres {
-    use super::{away, network, node, sessions};
+/// The faults of servers, on a kind of them.
+macro_rules! server {
+    ($module:ident, $kind:ident) => {
+        mod $module {
+            use super::{away, network, node, sessions};
 
-    on! {
-        Postgres:
-        away::at_start => away_at_start,
-        away::under_load => away_for_30_s_under_load,
-        node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
-        node::told_to_stop => away_when_the_process_is_told_to_stop,
-        network::slow => every_statement_takes_2_s,
-        network::dead => a_network_that_lets_nothing_through,
-        network::lost => connections_that_never_answer_again,
-        sessions::killed => connections_killed_in_the_middle_of_transactions,
-        sessions::read_only => a_server_that_may_only_be_read,
-    }
+            on! {
+                $kind:
+                away::at_start => away_at_start,
+                away::under_load => away_for_30_s_under_load,
+                node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
+                node::told_to_stop => away_when_the_process_is_told_to_stop,
+                network::slow => every_statement_takes_2_s,
+                network::dead => a_network_that_lets_nothing_through,
+                network::lost => connections_that_never_answer_again,
+                sessions::killed => connections_killed_in_the_middle_of_transactions,
+                sessions::read_only => a_server_that_may_only_be_read,
+            }
+        }
+    };
 }
 
-mod mysql {
-    use super::{away, network, node, sessions};
-
-    on! {
-        MySql:
-        away::at_start => away_at_start,
-        away::under_load => away_for_30_s_under_load,
-        node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
-        node::told_to_stop => away_when_the_process_is_told_to_stop,
-        network::slow => every_statement_takes_2_s,
-        network::dead => a_network_that_lets_nothing_through,
-        network::lost => connections_that_never_answer_again,
-        sessions::killed => connections_killed_in_the_middle_of_transactions,
-        sessions::read_only => a_server_that_may_only_be_read,
-    }
-}
+server!(postgres, Postgres);
+server!(mysql, MySql);
 
 /// A chat server on this database.
 async fn serve(backend: &Backend, variables: &[(&str, &str)]) -> Server {
@@ -110,6 +104,43 @@ fn check_refusal(response: &Response) {
 async fn is_healthy_but_not_ready(server: &Server) {
     becomes(server, "/readyz", 503, BOUND).await;
     assert_eq!(get(server.address(), "/healthz").await.status, 200);
+}
+
+/// Three are in a room when a fault begins that lasts for longer than a lease. Joins are refused, messages go on, and a leave
+/// waits until the fault has ended.
+async fn suffers(backend: &Backend, begin: impl AsyncFn(), end: impl AsyncFn()) {
+    let server = serve(backend, &[]).await;
+    let mut ann = Guest::join(&server, "lobby", "ann", BEAT).await;
+    let bob = Guest::join(&server, "lobby", "bob", BEAT).await;
+    let dan = Guest::join(&server, "lobby", "dan", BEAT).await;
+    ann.until("all three", BOUND, |seen| seen.roster.users.len() == 3).await;
+    let (before, log) = (ann.seen().told.len(), Log::of(&server));
+
+    begin().await;
+    let begun = Instant::now();
+    dan.leaves().await;
+    for turn in 0.. {
+        is_refused(&server, "fay").await;
+        bob.says(&format!("{turn}"));
+        ann.hears(&format!("{turn}")).await;
+        if turn == 0 {
+            is_healthy_but_not_ready(&server).await;
+        }
+        if begun.elapsed() >= TROUBLE {
+            break;
+        }
+    }
+    assert_eq!(ann.seen().told.len(), before, "nobody is told of what is not committed");
+    end().await;
+    let ended = Instant::now();
+    ann.until("the leave of Dan", NOTICED, |seen| seen.told.contains(&"-dan".to_owned())).await;
+    println!("{:?}: a leave is told {:?} after the end", backend.kind, ended.elapsed());
+    becomes(&server, "/readyz", 200, NOTICED).await;
+    let _gus = Guest::join(&server, "lobby", "gus", BEAT).await;
+    ann.until("Gus", BOUND, |seen| seen.told.contains(&"+gus".to_owned())).await;
+    assert_eq!(ann.seen().told[before..], ["-dan", "+gus"]);
+    backend.rows_become("presences", 3, BOUND).await;
+    log.tells_one_outage(&server).await;
 }
 
 /// What the server logged since it had logged this.

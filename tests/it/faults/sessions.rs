@@ -1,6 +1,6 @@
 //! The server is there, and ends connections, or takes no writes.
 
-use super::{BEAT, Log, NOTICED, is_healthy_but_not_ready, is_refused, serve};
+use super::{BEAT, Log, NOTICED, serve, suffers};
 use crate::support::backend::{Backend, Kind};
 use crate::support::guest::Guest;
 use crate::support::http::becomes;
@@ -145,36 +145,12 @@ fn is(bob: &Guest, n: i32) -> impl Fn(&crate::support::guest::Seen) -> bool + us
 pub(super) async fn read_only(kind: Kind) {
     // On MariaDB that is a setting of the whole server.
     let backend = if kind == Kind::MySql { Backend::own(kind).await } else { Backend::shared(kind).await };
-    let server = serve(&backend, &[]).await;
-    let mut ann = Guest::join(&server, "lobby", "ann", BEAT).await;
-    let bob = Guest::join(&server, "lobby", "bob", BEAT).await;
-    let dan = Guest::join(&server, "lobby", "dan", BEAT).await;
-    ann.until("all three", BOUND, |seen| seen.roster.users.len() == 3).await;
-    let (before, log) = (ann.seen().told.len(), Log::of(&server));
-    may_only_be_read(&backend, true).await;
-    dan.leaves().await;
-    let begun = Instant::now();
-    for turn in 0.. {
-        is_refused(&server, "fay").await;
-        bob.says(&format!("{turn}"));
-        ann.hears(&format!("{turn}")).await;
-        if turn == 0 {
-            is_healthy_but_not_ready(&server).await;
-        }
-        // Longer than a lease.
-        if begun.elapsed() >= secs(12) {
-            break;
-        }
-    }
-    assert_eq!(ann.seen().told.len(), before, "nobody is told of what is not committed");
-    may_only_be_read(&backend, false).await;
-    ann.until("the leave of Dan", NOTICED, |seen| seen.told.contains(&"-dan".to_owned())).await;
-    becomes(&server, "/readyz", 200, NOTICED).await;
-    let _gus = Guest::join(&server, "lobby", "gus", BEAT).await;
-    ann.until("Gus", BOUND, |seen| seen.told.contains(&"+gus".to_owned())).await;
-    assert_eq!(ann.seen().told[before..], ["-dan", "+gus"]);
-    backend.rows_become("presences", 3, BOUND).await;
-    log.tells_one_outage(&server).await;
+    suffers(
+        &backend,
+        async || may_only_be_read(&backend, true).await,
+        async || may_only_be_read(&backend, false).await,
+    )
+    .await;
 }
 
 async fn may_only_be_read(backend: &Backend, only_read: bool) {
