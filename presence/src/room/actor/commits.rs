@@ -143,8 +143,12 @@ impl RoomActor {
     }
 
     /// The supervisor removed these, and told so: a leave of ours that is tried again and finds them gone has nothing to tell.
+    /// That holds also if we are behind and cannot place the change yet.
     pub(super) fn told_by_others(&mut self, delta: &Delta) {
         for presence in &delta.left {
+            if self.state.sessions.lost(presence.id).is_some() {
+                self.state.sessions.forget(presence.id);
+            }
             if let Some(leaving) = self.state.leaving.get_mut(&presence.id) {
                 leaving.said = None;
             }

@@ -199,8 +199,12 @@ impl World {
                 self.tabs.values().step_by(2).for_each(|client| client.touch());
                 pass(ms(time)).await;
             }
-            Step::Away { node, calls } => self.nodes[node].node.store.faults.fail_next(calls),
+            Step::Away { node, calls } => {
+                self.fold.outage();
+                self.nodes[node].node.store.faults.fail_next(calls);
+            }
             Step::Hang { node, ms: time } => {
+                self.fold.outage();
                 self.nodes[node].node.store.faults.hang();
                 pass(ms(time)).await;
                 self.nodes[node].node.store.faults.release();
