@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use presence::{
     Rooms,
     name::{ChannelName, NodeId, PresenceId},
-    store::{RoomWrites, Store},
+    store::{Attempt, RoomWrites, Store},
 };
 use presence_test_servers::Server;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, prelude::Uuid, sqlx};
@@ -65,7 +65,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
         // One transaction for each, one after the other; and 256 at once, each with its own.
         let commit = async |n: usize| {
             let write = RoomWrites { room: room(n % ROOMS), writes: joins(node, 1) };
-            store.commit(node, &[write]).await.expect("the commit works");
+            store.commit(node, Attempt::next(), &[write]).await.expect("the commit works");
         };
         let one_by_one = async {
             for n in 0..1_000 {

@@ -13,7 +13,7 @@ use crate::{
     name::{ChannelName, NodeId, NodeName, PresenceId},
     signal::{PresenceChange, Subscription},
     store::{
-        RoomWrites, SqlStore, Store, Write,
+        Attempt, RoomWrites, SqlStore, Store, Write,
         trial::{Kind, Trial, on_each_kind},
     },
     testing::store::FaultyStore,
@@ -44,7 +44,7 @@ async fn remains(store: &SqlStore) -> BTreeMap<String, BTreeSet<PresenceId>> {
             writes
         };
         let writes: Vec<_> = some.iter().map(of).collect();
-        store.commit(node, &writes).await.unwrap();
+        store.commit(node, Attempt::next(), &writes).await.unwrap();
     }
     store.register(node, &name, Duration::ZERO).await.unwrap();
     all

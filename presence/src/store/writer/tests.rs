@@ -158,7 +158,7 @@ async fn a_transaction_that_failed_is_tried_again_in_smaller_parts_until_it_work
         let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO) else { panic!("changes wait") };
         assert_eq!(batch.writes[0].writes.len(), expected);
         bench.queue.put_back(batch);
-        bench.queue.not_written();
+        bench.queue.not_written(false);
     }
     assert_eq!((bench.queue.pending(), bench.sizes()), (BATCH, vec![("lobby".to_owned(), BATCH / 8)]));
     bench.queue.written();

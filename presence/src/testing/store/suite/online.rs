@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::{
     model::{Presence, Turns},
     name::{NodeId, PresenceId, UserId},
-    store::{Remains, RoomCommit, Session, SessionHash, Store, Whom, Write},
+    store::{Attempt, Remains, RoomCommit, Session, SessionHash, Store, Whom, Write},
 };
 
 use super::{
@@ -195,7 +195,7 @@ pub async fn one_commit_counts_in_each_of_its_rooms(store: &dyn Store, _: &Manua
     let [lobby, attic, tab] = ["a", "b", "c"].map(|name| of_user(here, name, "ann"));
     let _ = change(store, here, "attic", [join(&tab)]).await;
     let both = [writes("lobby", [join(&lobby)]), writes("attic", [join(&attic)])];
-    let commits = store.commit(here, &both).await.expect("the commit works");
+    let commits = store.commit(here, Attempt::next(), &both).await.expect("the commit works");
     assert_eq!(all(&commits), [("lobby", online([&lobby])), ("attic", Turns::default())]);
 }
 
