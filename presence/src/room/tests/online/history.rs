@@ -264,7 +264,9 @@ impl World {
 
     async fn calm(&mut self) {
         self.tabs.values().for_each(|client| client.touch());
+        self.nodes.iter().for_each(|life| life.node.store.lose_commits(0));
         pass(secs(GRACE + 6)).await;
+        self.nodes.iter_mut().for_each(|life| life.late = false);
         self.hear();
         for room in &self.rooms {
             let there = self.database.load(room).await.unwrap().map(|snapshot| snapshot.presences).unwrap_or_default();
