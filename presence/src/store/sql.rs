@@ -201,7 +201,8 @@ impl Store for Once {
             commit.turns = turns;
         }
         transaction.note_commit(node, attempt).await?;
-        self.attempts.sent(node, attempt, &commits);
+        let unavailable = |given_up| StoreError::Unavailable(Arc::new(given_up));
+        self.attempts.send(node, attempt, &commits).map_err(unavailable)?;
         transaction.commit().await?;
         self.attempts.done(node, attempt);
         Ok(commits)

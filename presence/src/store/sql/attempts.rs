@@ -23,10 +23,15 @@ struct Last {
     state: State,
 }
 
-/// A commit that was given up is not over yet.
+/// A commit is asked for whose answer somebody still waits for.
 #[derive(Debug, thiserror::Error)]
-#[error("a commit that was given up is still under way")]
+#[error("the commit is still under way")]
 pub(super) struct StillUnderWay;
+
+/// Nobody waits for a commit any more that was not sent yet.
+#[derive(Debug, thiserror::Error)]
+#[error("the commit was given up before it was sent")]
+pub(super) struct GivenUp;
 
 /// How far a commit has come.
 #[derive(Debug, Clone)]
@@ -38,7 +43,7 @@ pub(super) enum State {
     Done(Vec<RoomCommit>),
 }
 
-/// A commit that somebody works at.
+/// A commit whose answer somebody waits for. If that ends before it is sent, it is not sent.
 #[derive(Debug)]
 pub(super) struct UnderWay {
     attempts: Attempts,
@@ -57,24 +62,21 @@ impl Attempts {
         UnderWay { attempts: self.clone(), node, attempt }
     }
 
-    fn change(&self, node: NodeId, attempt: Attempt, change: impl FnOnce(&mut State)) {
-        if let Some(last) = self.lock().get_mut(&node).filter(|last| last.attempt == attempt) {
-            change(&mut last.state);
-        }
-    }
-
-    /// From now on the database may do it.
-    pub(super) fn sent(&self, node: NodeId, attempt: Attempt, commits: &[RoomCommit]) {
-        self.change(node, attempt, |state| *state = State::Sent(commits.to_vec()));
+    /// From now on the database may do it, and this is what it does.
+    pub(super) fn send(&self, node: NodeId, attempt: Attempt, commits: &[RoomCommit]) -> Result<(), GivenUp> {
+        let mut last = self.lock();
+        let last = last.get_mut(&node).filter(|last| last.attempt == attempt).ok_or(GivenUp)?;
+        last.state = State::Sent(commits.to_vec());
+        Ok(())
     }
 
     /// The database has done it.
     pub(super) fn done(&self, node: NodeId, attempt: Attempt) {
-        self.change(node, attempt, |state| {
-            if let State::Sent(commits) = state {
-                *state = State::Done(std::mem::take(commits));
-            }
-        });
+        if let Some(last) = self.lock().get_mut(&node).filter(|last| last.attempt == attempt)
+            && let State::Sent(commits) = &mut last.state
+        {
+            last.state = State::Done(std::mem::take(commits));
+        }
     }
 
     /// How far a commit has come. `None`: it was not done, or is not known.
@@ -105,11 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_given_up_before_it_was_sent_was_not_done() {
+    fn one_that_was_given_up_before_it_was_sent_is_not_sent() {
         let (attempts, node, attempt) = (Attempts::default(), NodeId::random(), Attempt::next());
         let under_way = attempts.begin(node, attempt);
         assert!(matches!(attempts.state(node, attempt), Some(State::Begun)));
         drop(under_way);
+        assert!(attempts.state(node, attempt).is_none());
+        assert!(attempts.send(node, attempt, &commits()).is_err());
         assert!(attempts.state(node, attempt).is_none());
     }
 
@@ -117,7 +121,7 @@ mod tests {
     fn one_that_was_given_up_after_it_was_sent_is_in_doubt_until_it_is_known_to_be_done() {
         let (attempts, node, attempt) = (Attempts::default(), NodeId::random(), Attempt::next());
         let under_way = attempts.begin(node, attempt);
-        attempts.sent(node, attempt, &commits());
+        attempts.send(node, attempt, &commits()).unwrap();
         drop(under_way);
         assert!(matches!(attempts.state(node, attempt), Some(State::Sent(commits)) if commits.len() == 1));
         attempts.done(node, attempt);
@@ -130,7 +134,7 @@ mod tests {
         let (first, second) = (Attempt::next(), Attempt::next());
         let late = attempts.begin(node, first);
         let _under_way = attempts.begin(node, second);
-        attempts.sent(node, first, &commits());
+        assert!(attempts.send(node, first, &commits()).is_err());
         attempts.done(node, first);
         drop(late);
         assert!(attempts.state(node, first).is_none());

@@ -268,10 +268,9 @@ impl Store for SqlStore {
         rooms: &[RoomWrites],
     ) -> Result<Vec<RoomCommit>, StoreError> {
         let rooms = Arc::<[_]>::from(rooms);
-        // Until the call is over, which may be after its caller has given it up.
-        let under_way = self.once.attempts.begin(node, attempt);
+        // As long as the caller waits. The call may go on for longer.
+        let _under_way = self.once.attempts.begin(node, attempt);
         self.call(move |once| {
-            let _ = &under_way;
             let rooms = rooms.clone();
             async move { once.commit(node, attempt, &rooms).await }
         })

@@ -217,6 +217,7 @@ impl World {
                 self.nodes[node].node.store.faults.fail_next(calls);
             }
             Step::Hang { node, ms: time } => {
+                self.hears_its_answers(node).await;
                 self.nodes[node].node.store.faults.hang();
                 pass(ms(time)).await;
                 self.nodes[node].node.store.faults.release();
@@ -248,11 +249,7 @@ impl World {
 
     async fn die(&mut self, node: usize) {
         settle().await;
-        if self.nodes[node].late {
-            // What a node did not know that it had done when it died, nobody tells.
-            self.nodes[node].node.store.lose_commits(0);
-            pass(secs(2)).await;
-        }
+        self.hears_its_answers(node).await;
         self.nodes[node].node.store.faults.hang();
         // What it had done it still tells, when it waits no longer for the rest.
         pass(secs(6)).await;
@@ -260,6 +257,14 @@ impl World {
         let rooms = self.rooms_of(node);
         self.tabs.retain(|_, client| !std::sync::Arc::ptr_eq(&client.rooms.0, &rooms.0));
         self.nodes[node] = life(&self.database, node).await;
+    }
+
+    /// A node is about to die, or to be taken for dead: what it does not know then that it has done, nobody tells.
+    async fn hears_its_answers(&self, node: usize) {
+        if self.nodes[node].late {
+            self.nodes[node].node.store.lose_commits(0);
+            pass(secs(2)).await;
+        }
     }
 
     async fn calm(&mut self) {
