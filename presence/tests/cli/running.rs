@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use presence::store::Store;
+use presence::{name::RoomName, store::Store};
 use sea_orm::{ConnectOptions, ConnectionTrait};
 
 use super::{
@@ -65,6 +65,25 @@ fn help_does_not_show_the_url_which_may_hold_a_password() {
     assert!(!run(command).done().contains("secret"));
     let refused = run(on("oracle://ann:secret@localhost/presence", &["rooms"])).failed(2);
     assert!(!refused.contains("secret"), "{refused}");
+}
+
+#[test]
+fn what_is_not_understood_is_repeated_in_one_short_line_without_a_password() {
+    for argument in
+        ["a\nb", "a\u{1b}[31mb\u{7}", "a\u{202e}b", &"x".repeat(10_000), "postgres://ann:geheim@localhost/x"]
+    {
+        let members = RoomName::new(argument).is_err().then_some(&["members", argument][..]);
+        let others = [&["prune-presences", "--age", argument][..], &["rooms", argument], &[argument]];
+        for arguments in others.into_iter().chain(members) {
+            let mut command = presence(arguments);
+            command.env("DATABASE_URL", "sqlite://presence.db");
+            let error = run(command).failed(2);
+            let (line, help) = error.split_once('\n').unwrap();
+            assert!(line.chars().count() < 200 && !line.contains(char::is_control), "{arguments:?}: {line:?}");
+            assert!(!error.contains("geheim") && !error.contains('\u{202e}') && !error.contains('\u{7}'), "{error:?}");
+            assert!(help.starts_with('\n') && help.contains("--help"), "{arguments:?}: {error:?}");
+        }
+    }
 }
 
 #[test]
