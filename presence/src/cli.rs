@@ -141,6 +141,8 @@ fn why(error: &StoreError) -> String {
 /// An error and what it comes from, without the layers between.
 fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
     let (text, cause) = (error.to_string(), root(error).to_string());
+    // The driver and sea-orm each say this much of a URL.
+    let cause = cause.replace("error with configuration: ", "");
     if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
 }
 

@@ -104,7 +104,8 @@ async fn a_wrong_password_or_user_is_named_and_trying_again_will_not_help() {
 
 #[tokio::test]
 async fn watch_says_why_it_waits_and_goes_on() {
-    for kind in KINDS {
+    // Of each kind it is the same, and to start one takes its time.
+    for kind in &KINDS[..1] {
         let server = Server::start(*kind, Durability::None);
         let database = server.database().await;
         let _ = run(on(&database.url(), &["migrate"])).done();
