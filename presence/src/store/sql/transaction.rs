@@ -1,7 +1,7 @@
 //! The steps that transactions are made of.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -34,6 +34,8 @@ use super::{
 
 /// How many users one statement counts.
 const USERS: usize = 10_000;
+/// How many users must leave a room in a transaction for it to ask whether anybody is there at all.
+const MANY: usize = 16;
 
 /// How a row is locked that says whether a node may write.
 #[derive(Debug, Clone, Copy)]
@@ -258,21 +260,42 @@ impl Transaction {
         if !self.tells_turns {
             return Ok(Vec::new());
         }
-        let users: Vec<_> = rooms
-            .iter()
-            .flat_map(|(room, shifts)| shifts.at_least().map(|(user, count)| (*room, user, count)))
-            .collect();
-        let mut more = vec![false; users.len()];
-        for (users, more) in users.chunks(USERS).zip(more.chunks_mut(USERS)) {
+        let deserted = self.deserted(&rooms).await?;
+        let (mut users, mut places, mut count) = (Vec::new(), Vec::new(), 0);
+        for (room, shifts) in &rooms {
+            for (user, at_least) in shifts.at_least() {
+                if !deserted.contains(room) {
+                    users.push((*room, user, at_least));
+                    places.push(count);
+                }
+                count += 1;
+            }
+        }
+        let mut more = vec![false; count];
+        for (users, places) in users.chunks(USERS).zip(places.chunks(USERS)) {
             for row in self.inner.query_all_raw(self.dialect.have_more(users)).await.map_err(store_error)? {
                 let place: i64 = row.try_get_by_index(0).map_err(store_error)?;
-                if let Some(more) = usize::try_from(place).ok().and_then(|place| more.get_mut(place)) {
-                    *more = true;
+                if let Some(place) = usize::try_from(place).ok().and_then(|place| places.get(place)) {
+                    more[*place] = true;
                 }
             }
         }
         let mut more = more.into_iter();
         Ok(rooms.into_iter().map(|(_, shifts)| shifts.turns(|_, _| more.next().unwrap_or_default())).collect())
+    }
+
+    /// Of the rooms that many left, those that nobody is in any more: one look at such a room spares one for each of its users.
+    async fn deserted(&self, rooms: &[In<Shifts>]) -> Result<HashSet<Epoch>, StoreError> {
+        let left = rooms.iter().filter(|(_, shifts)| shifts.only_went() >= MANY).map(|(room, _)| *room);
+        let left: Vec<Epoch> = left.collect();
+        let ids: Vec<Uuid> = left.iter().map(Epoch::as_uuid).collect();
+        let mut deserted: HashSet<Epoch> = left.into_iter().collect();
+        for ids in chunk::keys(self.dialect.backend(), &ids) {
+            for room in statement::occupied(ids).all(&self.inner).await.map_err(store_error)? {
+                deserted.remove(&Epoch::from_uuid(room));
+            }
+        }
+        Ok(deserted)
     }
 
     /// Gives rooms their next version.
