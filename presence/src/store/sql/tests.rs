@@ -339,6 +339,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statements.push(statement::doomed(doomed, 10).into_statement(sqlite));
         statements.push(statement::doomed_ids(doomed, 10).into_statement(sqlite));
         statements.push(statement::lock_doomed(vec![id, id], doomed).into_statement(sqlite));
+        statements.push(sqlite.build(&statement::delete_doomed(vec![id, id], doomed)));
     }
     let mut ordered = 0;
     for mut statement in statements {
