@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use crate::{
     OriginError,
     model::MetaError,
-    name::{NameError, NodeName, RoomName},
+    name::{ChannelName, NameError, NodeName, RoomName},
     session::TokenError,
     store::StoreError,
 };
@@ -64,6 +64,23 @@ pub enum Error {
     /// The socket is closed or closing. Nothing happened.
     #[error("the socket is closed")]
     SocketClosed,
+    /// The channel is that of a socket which this process does not have: another process has it, or had it. Nothing happened;
+    /// only the process that holds a socket can put it into a room.
+    #[error("channel `{channel}` is that of a socket of another process")]
+    SocketElsewhere {
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// A channel without a socket is in the room already: another process put it there, or this one did before it was
+    /// started again. Nothing happened. It can be added when it has left: a live process removes it, or its deadline or its
+    /// grace does.
+    #[error("channel `{channel}` is in room `{room}` already, by another process")]
+    ChannelTaken {
+        /// The room.
+        room: RoomName,
+        /// The channel.
+        channel: ChannelName,
+    },
     /// This is no header, or not one that an application may add to the answer to a handshake. Nothing happened.
     #[error("`{name}` cannot be added to the headers of a handshake's answer")]
     Header {
@@ -141,6 +158,7 @@ impl Error {
                 | Self::Overloaded { .. }
                 | Self::RoomFailed { .. }
                 | Self::ShuttingDown
+                | Self::ChannelTaken { .. }
                 | Self::Unanswered { .. }
         )
     }

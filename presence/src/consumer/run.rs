@@ -16,7 +16,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Result, Socket,
-    room::{close_code, message::ToConnection},
+    room::{channel::End, close_code, message::ToConnection},
     store::writer::report,
 };
 
@@ -121,7 +121,8 @@ async fn connect<C: Consumer>(
         Outcome::TooLong => Err(Error::other("the consumer took longer than `handshake_timeout` to connect")),
     };
     if answer.is_err() {
-        // What it joined it leaves before anybody is told that it was turned away.
+        // What it joined it leaves before anybody is told that it was turned away, and nobody adds it any more.
+        socket.channel.ends(End::Left);
         depart(socket).await;
     }
     let accepted = answer.is_ok();

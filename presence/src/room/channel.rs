@@ -215,7 +215,7 @@ impl Channel {
             }
             None => {}
         }
-        if self.closed.load(Ordering::Acquire) {
+        if self.closed.load(Ordering::Acquire) || self.end.get().is_some() {
             return Err(Error::SocketClosed);
         }
         if joined.len() >= limit {
@@ -267,7 +267,7 @@ impl Channel {
         self.joined().values().filter_map(|membership| membership.grace).min()
     }
 
-    /// Says what the end of the socket means. What was said first holds.
+    /// Says what the end of the socket means. What was said first holds, and from here on nobody puts it into a room.
     pub(crate) fn ends(&self, end: End) {
         let _ = self.end.set(end);
     }

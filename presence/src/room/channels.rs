@@ -8,11 +8,12 @@ use std::{
 };
 
 use crate::{
-    Result, Rooms,
+    Error, Result, Rooms,
     name::{ChannelName, PresenceId, RoomName, UserId},
+    store::Store,
 };
 
-use super::{channel::Channel, message::HubRef, touch::Touch};
+use super::{channel::Channel, local_hub::SocketName, message::HubRef, touch::Touch};
 
 /// The channels of this process, by name.
 #[derive(Debug, Default)]
@@ -39,11 +40,21 @@ impl Channels {
         self.all().get(name).cloned()
     }
 
-    /// The channel; if there is none of this name, one without a socket.
-    fn get_or_make(&self, name: &ChannelName, rooms: &Rooms) -> Arc<Channel> {
+    /// The channel; if there is none of this name, one without a socket. A name that was given to a socket is never that of
+    /// anything else: what it would put into a room, no disconnect would take out again.
+    fn get_or_make(&self, name: &ChannelName, rooms: &Rooms) -> Result<Arc<Channel>> {
         let mut all = self.all();
-        let make = || Arc::new(Channel::new(name.clone(), Touch::new(rooms.now()), None));
-        all.entry(name.clone()).or_insert_with(make).clone()
+        if let Some(channel) = all.get(name) {
+            return Ok(channel.clone());
+        }
+        match SocketName::parse(name) {
+            Some(socket) if rooms.gave(&socket) => return Err(Error::SocketClosed),
+            Some(_) => return Err(Error::SocketElsewhere { channel: name.clone() }),
+            None => {}
+        }
+        let made = Arc::new(Channel::new(name.clone(), Touch::new(rooms.now()), None));
+        all.insert(name.clone(), made.clone());
+        Ok(made)
     }
 
     /// A channel without a socket is kept as long as it is in a room, or somebody is about to put it into one.
@@ -79,18 +90,32 @@ impl Channels {
 /// by the name of a channel.
 impl Rooms {
     /// Adds a channel to a room, as `user` or as an anonymous visitor: for a socket of this process as if it had joined, for
-    /// any other name as a presence without a socket, which must be [touched](Self::touch) to stay. As `Room.objects.add` of
-    /// django-channels-presence; but a channel that is there is touched and stays in its group, and one that was another
-    /// user's becomes this one's, which is one event.
+    /// a name of the application's own making as a presence without a socket, which must be [touched](Self::touch) to stay. As
+    /// `Room.objects.add` of django-channels-presence; but a channel that is there is touched and stays in its group, one that
+    /// was another user's becomes this one's, which is one event, and a socket that is closed is not added.
     ///
     /// # Errors
-    /// As [`Socket::join`](crate::Socket::join).
+    /// As [`Socket::join`](crate::Socket::join): [`Error::SocketClosed`] if the channel is that of a socket of this process which
+    /// is closed or closing, [`Error::LeftWhileJoining`] if it closed meanwhile. [`Error::SocketElsewhere`] if it is that of
+    /// another process's. [`Error::ChannelTaken`] if another process has a channel of this name in the room. The channel is not
+    /// in the room then, and nothing is left of it.
     pub async fn add(&self, room: &RoomName, channel: &ChannelName, user: Option<&UserId>) -> Result<super::Room> {
         self.check_open()?;
-        let known = self.channels().get_or_make(channel, self);
-        let joined = known.join(self, room, user, None).await;
+        let known = self.channels().get_or_make(channel, self)?;
+        let mut joined = known.join(self, room, user, None).await;
+        if let Err(Error::StoreRefused(_)) = &joined
+            && self.is_taken(room, channel).await
+        {
+            joined = Err(Error::ChannelTaken { room: room.clone(), channel: channel.clone() });
+        }
         self.channels().drop_if_unused(known);
         joined.map(|()| self.room(room))
+    }
+
+    /// Whether the database has a channel of this name in the room.
+    async fn is_taken(&self, room: &RoomName, channel: &ChannelName) -> bool {
+        let loaded = self.bounded(self.store().load(room)).await;
+        loaded.is_ok_and(|room| room.is_some_and(|room| room.presences.iter().any(|one| one.channel == *channel)))
     }
 
     /// Removes a channel from a room. One that is not in it, or not known to this process: nothing happens. Of several callers

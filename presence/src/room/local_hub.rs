@@ -84,11 +84,32 @@ impl Rooms {
         ChannelName::new(name).expect("short, and without control characters")
     }
 
+    /// Whether it is this process that gives such names.
+    pub(crate) fn gave(&self, socket: &SocketName<'_>) -> bool {
+        socket.process == self.0.process
+    }
+
     /// The hub that a connection of this process is on.
     pub(crate) fn hub_of(&self, channel: &ChannelName) -> Option<HubRef> {
-        let (place, _) = channel.as_str().split_once('!')?;
-        let (process, hub) = place.strip_prefix("ws.")?.split_once('.')?;
-        let hub: usize = hub.parse().ok().filter(|_| process == self.0.process)?;
+        let socket = SocketName::parse(channel).filter(|socket| self.gave(socket))?;
+        let hub: usize = socket.hub.parse().ok()?;
         self.0.hubs.read().unwrap_or_else(PoisonError::into_inner).get(hub).cloned()
+    }
+}
+
+/// What the name of a connection says, whichever process gave it.
+pub(crate) struct SocketName<'a> {
+    process: &'a str,
+    hub: &'a str,
+}
+
+impl<'a> SocketName<'a> {
+    /// `None` if no process gives such names to its connections: it is of the application's own making.
+    pub(crate) fn parse(channel: &'a ChannelName) -> Option<Self> {
+        let (process, place) = channel.as_str().strip_prefix("ws.")?.split_once('.')?;
+        let (hub, number) = place.split_once('!')?;
+        let is_process = process.len() == 32 && process.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        (is_process && is_number(hub) && is_number(number)).then_some(Self { process, hub })
     }
 }

@@ -1,6 +1,7 @@
 //! What rooms promise, in one process: everything lives on the test's own thread, and time stands still until a test
 //! waits for something that only time brings.
 
+mod adding;
 mod bench;
 mod commanding;
 mod committing;

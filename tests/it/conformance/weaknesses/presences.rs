@@ -3,7 +3,7 @@
 use crate::conformance::bed::{Heard, bed, bed_with, channel, room, secs, user};
 use presence::config::{Notify, OnStale};
 use presence::testing::Received;
-use presence::{CloseCode, Config, Meta};
+use presence::{CloseCode, Config, Error, Meta};
 
 // behaviour: W1 no-zombies
 #[actix_web::test]
@@ -75,6 +75,20 @@ async fn a_join_whose_database_hangs_is_taken_back() {
     // The database did it after all, so it is told, and so is that it was taken back.
     assert_eq!((bed.told().await, bed.told().await), ("+?".into(), "-?".into()));
     bed.quiet().await;
+}
+
+// behaviour: W6 no-ghosts
+#[actix_web::test]
+async fn a_socket_that_is_gone_cannot_be_added_by_its_name() {
+    // There it is added all the same, and stays until it is pruned.
+    let mut bed = bed().await;
+    let ann = bed.member("ann").await;
+    ann.socket.lose();
+    assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
+    let added = bed.rooms.add(&room("lobby"), &ann.channel, Some(&user("ann"))).await;
+    assert!(matches!(added, Err(Error::SocketClosed)), "{added:?}");
+    bed.quiet().await;
+    assert_eq!(bed.here().await, 0);
 }
 
 // behaviour: W7 exactly-once
