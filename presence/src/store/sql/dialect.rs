@@ -8,7 +8,7 @@ use sea_orm::{
     sea_query::SimpleExpr,
 };
 
-use crate::name::{Epoch, NodeId, PresenceId, UserId};
+use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::database::Settings;
 
@@ -54,6 +54,12 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Notes when presences of `node` were seen last, each at a time of its own. The text is the same for any number of
     /// them, so that the statement is prepared once.
     fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement;
+
+    /// Deletes those of the presences that are in this room under this channel, and tells all of each, where that is one
+    /// statement.
+    fn take_out(&self, _leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
+        None
+    }
 
     /// Which of these users have more presences in a room than so many: their places in the list, counted from 0. One text for
     /// any number of them, too.

@@ -19,7 +19,7 @@ use sea_orm::{
 
 use tokio::time::timeout;
 
-use crate::name::{Epoch, NodeId, PresenceId, UserId};
+use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     database::Settings,
@@ -162,6 +162,14 @@ impl Dialect for Postgres {
         Statement::from_sql_and_values(DbBackend::Postgres, TOUCH, values)
     }
 
+    fn take_out(&self, leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
+        let ids: Vec<Uuid> = leaves.iter().map(|(id, ..)| id.as_uuid()).collect();
+        let rooms: Vec<Uuid> = leaves.iter().map(|(_, room, _)| room.as_uuid()).collect();
+        let channels: Vec<String> = leaves.iter().map(|(.., channel)| channel.as_str().to_owned()).collect();
+        let values = [ids.into(), rooms.into(), channels.into()];
+        Some(Statement::from_sql_and_values(DbBackend::Postgres, TAKE_OUT, values))
+    }
+
     fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement {
         let rooms: Vec<Uuid> = users.iter().map(|(room, ..)| room.as_uuid()).collect();
         let names: Vec<String> = users.iter().map(|(_, user, _)| user.as_str().to_owned()).collect();
@@ -173,6 +181,10 @@ impl Dialect for Postgres {
 /// `coalesce` keeps PostgreSQL from looking for the node first.
 const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen FROM unnest($1, $2) AS touch (id, seen) \
     WHERE presences.id = touch.id AND coalesce(presences.node_id = $3, false) AND presences.last_seen < touch.seen";
+
+/// `IN`, since a join was done by reading the whole table; `||` keeps PostgreSQL from looking for room and channel instead.
+const TAKE_OUT: &str = "DELETE FROM presences WHERE (id, room_id, channel_name || '') IN (SELECT * FROM unnest($1, $2, $3)) \
+    RETURNING id, room_id, channel_name, user_id, meta, node_id, held_until";
 
 const HAVE_MORE: &str = "SELECT place - 1 FROM unnest($1, $2, $3) WITH ORDINALITY AS wanted (room, name, count, place) \
     WHERE wanted.count < (SELECT COUNT(*) FROM presences WHERE user_id = wanted.name AND room_id = wanted.room)";
