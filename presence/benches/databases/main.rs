@@ -174,6 +174,15 @@ fn own_cpu() -> f64 {
     cpu(Path::new("/proc/self/stat"))
 }
 
+/// The processor time of all processes of the server, which run in its folder.
+fn server_cpu(server: Option<&Server>) -> f64 {
+    let Some(server) = server else { return 0.0 };
+    let folder = server.folder();
+    let processes = fs::read_dir("/proc").expect("Linux").flatten();
+    let its = processes.filter(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder));
+    its.map(|process| cpu(&process.path().join("stat"))).sum()
+}
+
 async fn measure(database: &str, server: Option<&Server>, part: Option<&str>) {
     let wanted = |name: &str| part.is_none_or(|part| part == name);
     if wanted("joining") {

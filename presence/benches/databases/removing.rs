@@ -7,13 +7,40 @@ use futures_util::future::join_all;
 use presence::{PresenceChange, Rooms, Sweep, name::ChannelName, signal::Subscription, store::Store};
 use presence_test_servers::Server;
 
-use super::{HOUR, Place, RUNS, begin, fill, own_cpu, room, since, tell, user};
+use super::{HOUR, Place, RUNS, begin, fill, own_cpu, room, server_cpu, since, tell, user};
 
 const ROOMS: usize = 1_000;
 const EACH: usize = 100;
 const ALL: usize = ROOMS * EACH;
 /// How often a round that finds nothing is measured.
 const IDLE_ROUNDS: usize = 7;
+
+/// How long something took, and how much processor time of this process and of the server.
+#[derive(Default)]
+struct Took {
+    time: Vec<f64>,
+    own: Vec<f64>,
+    servers: Vec<f64>,
+}
+
+impl Took {
+    async fn measure<T>(&mut self, server: Option<&Server>, work: impl Future<Output = T>) -> T {
+        let (begun, own, servers) = (Instant::now(), own_cpu(), server_cpu(server));
+        let done = work.await;
+        self.time.push(since(begun));
+        self.own.push(own_cpu() - own);
+        self.servers.push(server_cpu(server) - servers);
+        done
+    }
+
+    fn tell(self, database: &str, what: &str) {
+        tell(database, what, self.time, 1.0, "s");
+        tell(database, "  processor time of this process", self.own, 1.0, "s");
+        if database != "sqlite" {
+            tell(database, "  processor time of the server", self.servers, 1.0, "s");
+        }
+    }
+}
 
 /// Hears events until all have left; returns how many events that took.
 async fn all_left(changes: &mut Subscription) -> usize {
@@ -32,7 +59,7 @@ async fn all_left(changes: &mut Subscription) -> usize {
 }
 
 pub(super) async fn measure(database: &str, server: Option<&Server>) {
-    let (mut dead, mut stale, mut cpu) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+    let (mut dead, mut stale) = (Took::default(), Took::default());
     for run in 0..RUNS {
         let place = Place::new(server).await;
         let store = place.store().await;
@@ -44,30 +71,22 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
         let lease = rooms.config().lease();
         tokio::time::sleep(lease + lease / 2).await;
         let mut changes = rooms.changes();
-        let (begun, used) = (Instant::now(), own_cpu());
-        let (events, swept) = tokio::join!(all_left(&mut changes), supervisor.send(Sweep));
-        dead.push(since(begun));
-        cpu[0].push(own_cpu() - used);
+        let (events, swept) =
+            dead.measure(server, async { tokio::join!(all_left(&mut changes), supervisor.send(Sweep)) }).await;
         let swept = swept.expect("it runs").expect("it sweeps");
         println!("{database:<9} run {run}: {swept} of a dead node removed, {events} bulk events");
 
         drop(changes);
         join_stale(&rooms).await;
         let mut changes = rooms.changes();
-        let (begun, used) = (Instant::now(), own_cpu());
-        let (events, pruned) =
-            tokio::join!(all_left(&mut changes), rooms.prune_presences(Some(Duration::from_millis(1))));
-        stale.push(since(begun));
-        cpu[1].push(own_cpu() - used);
+        let prune = rooms.prune_presences(Some(Duration::from_millis(1)));
+        let (events, pruned) = stale.measure(server, async { tokio::join!(all_left(&mut changes), prune) }).await;
         let pruned = pruned.expect("it prunes");
         println!("{database:<9} run {run}: {pruned} stale ones of the own node removed, {events} bulk events");
         rooms.shutdown().await;
     }
-    let [dead_cpu, stale_cpu] = cpu;
-    tell(database, "100,000 of a dead node in 1,000 rooms removed, events heard", dead, 1.0, "s");
-    tell(database, "  processor time of this process", dead_cpu, 1.0, "s");
-    tell(database, "100,000 stale ones of the own node in 1,000 rooms, the same", stale, 1.0, "s");
-    tell(database, "  processor time of this process", stale_cpu, 1.0, "s");
+    dead.tell(database, "100,000 of a dead node in 1,000 rooms removed, events heard");
+    stale.tell(database, "100,000 stale ones of the own node in 1,000 rooms, the same");
 }
 
 /// Fills rooms with presences of this node that nobody touches.

@@ -15,7 +15,7 @@ use presence::{
 };
 use presence_test_servers::Server;
 
-use super::{Place, cpu, fill, own_cpu, room, since, tell, user};
+use super::{Place, cpu, fill, own_cpu, room, server_cpu, since, tell, user};
 
 const PRESENCES: usize = 100_000;
 const ROOMS: usize = 1_000;
@@ -137,13 +137,4 @@ fn store_cpu(store: &Path) -> f64 {
         |thread: &PathBuf| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("sqlx-sqlite"));
     let sqlite: f64 = threads().iter().filter(|thread| is_sqlite(thread)).map(|thread| cpu(&thread.join("stat"))).sum();
     cpu(&store.join("stat")) + sqlite
-}
-
-/// That of all processes of the server, which run in its folder.
-fn server_cpu(server: Option<&Server>) -> f64 {
-    let Some(server) = server else { return 0.0 };
-    let folder = server.folder();
-    let processes = fs::read_dir("/proc").expect("Linux").flatten();
-    let its = processes.filter(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder));
-    its.map(|process| cpu(&process.path().join("stat"))).sum()
 }

@@ -66,6 +66,12 @@ impl Shifts {
         }
     }
 
+    /// How many users they are, if all of them have fewer presences than before, and else 0.
+    #[cfg(feature = "sql")]
+    pub(super) fn only_went(&self) -> usize {
+        if self.0.values().all(|shift| shift.more < 0) { self.0.len() } else { 0 }
+    }
+
     /// How many presences each of them has at least, now. Who has just so many came online or went offline.
     #[cfg(feature = "sql")]
     pub(super) fn at_least(&self) -> impl Iterator<Item = (&UserId, i64)> {

@@ -69,6 +69,9 @@ pub use self::{
     patient::{MissingFeature, SqlStore},
 };
 
+#[cfg(feature = "cli")]
+pub(crate) use self::error::{is_turned_away, said_by_database};
+
 /// How many presences of a room are read at a time.
 const PAGE: u64 = 10_000;
 
@@ -166,10 +169,21 @@ impl Store for Once {
         let transaction = self.write_as(node).await?;
         let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
         let places = transaction.rooms(&names).await?;
-        let ids: Vec<PresenceId> = rooms.iter().flat_map(|room| room.writes.iter().map(Write::id)).collect();
+        let leaves = rooms.iter().zip(&places).flat_map(|(room, place)| {
+            room.writes.iter().filter_map(|write| match write {
+                Write::Leave { id, channel } => Some((*id, place.epoch, channel)),
+                _ => None,
+            })
+        });
+        let taken_out = transaction.take_out(&leaves.collect::<Vec<_>>()).await?;
+        let is_wanted = |write: &&Write| taken_out.is_none() || !matches!(write, Write::Leave { .. });
+        let wanted = rooms.iter().flat_map(|room| room.writes.iter().filter(is_wanted));
+        let ids: Vec<PresenceId> = wanted.map(Write::id).collect();
         let sessions = rooms.iter().flat_map(|room| room.writes.iter().filter_map(Write::session));
         let sessions: Vec<SessionHash> = sessions.map(|session| session.hash).collect();
-        let found = transaction.find(&ids, &sessions).await?;
+        let mut found = transaction.find(&ids, &sessions).await?;
+        let is_taken_out = taken_out.is_some();
+        found.presences.extend(taken_out.into_iter().flatten().map(|found| (found.presence.id, found)));
 
         let (mut gone, mut held, mut taken) = (Vec::new(), Vec::new(), Vec::new());
         let (mut new, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new());
@@ -191,7 +205,9 @@ impl Store for Once {
             commits
                 .push(RoomCommit { taken: plan.resumed, ..RoomCommit::new(room.clone(), epoch, version, plan.delta) });
         }
-        transaction.delete(&gone).await?;
+        if !is_taken_out {
+            transaction.delete(&gone).await?;
+        }
         transaction.hold(held).await?;
         transaction.take_over(&taken).await?;
         transaction.put(&new).await?;
@@ -311,24 +327,11 @@ impl Store for Once {
         let batch = match remains {
             Remains::HoldAll(grace) => {
                 let ids = statement::unheld_ids(backend, dead, limit).all(connection).await.map_err(store_error)?;
-                let ids: Vec<_> = ids.into_iter().map(PresenceId::from_uuid).collect();
+                let ids: Vec<_> = ids.into_iter().map(|(id, ..)| PresenceId::from_uuid(id)).collect();
                 transaction.hold_remains(dead, &ids, grace).await?;
                 Batch { commits: Vec::new(), handled: ids.len() as u64 }
             }
-            Remains::HoldResumable(grace) => {
-                let rows =
-                    transaction::read(statement::unheld(backend, dead, limit).all(connection), row::found_with_session);
-                let (resumable, others): (Vec<_>, Vec<_>) =
-                    rows.await?.into_iter().partition(|(_, session)| session.is_some());
-                let held: Vec<_> = resumable.iter().map(|(found, _)| found.presence.id).collect();
-                // Rooms are locked before presences.
-                let others =
-                    others.into_iter().map(|(found, _)| (found.presence.id.as_uuid(), found.room.as_uuid())).collect();
-                let mut batch = transaction.remove(others, Doomed::UnheldOf(dead)).await?;
-                transaction.hold_remains(dead, &held, grace).await?;
-                batch.handled += held.len() as u64;
-                batch
-            }
+            Remains::HoldResumable(grace) => transaction.clear(dead, limit, grace).await?,
         };
         transaction.forget_lives().await?;
         transaction.commit().await?;

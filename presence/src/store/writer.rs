@@ -286,7 +286,7 @@ impl Writer {
                         let other = node.wait_for(|now| now.is_some_and(|now| now != dead));
                         let _ = tokio::time::timeout(timeout, other).await;
                     } else {
-                        self.0.health.cannot_write(&error);
+                        self.0.health.cannot_write(&store, &error);
                         pauses.next().await;
                     }
                 }

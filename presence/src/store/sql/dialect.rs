@@ -8,7 +8,7 @@ use sea_orm::{
     sea_query::SimpleExpr,
 };
 
-use crate::name::{Epoch, NodeId, PresenceId, UserId};
+use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::database::Settings;
 
@@ -19,6 +19,11 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
 
     /// Connections to write with and to read with. Nothing is opened before it is needed.
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection);
+
+    /// Makes a connection and lets go of it. A file needs none: what stands in its way, its pool says at once.
+    async fn reach(&self, _settings: &Settings) -> Result<(), SqlxError> {
+        Ok(())
+    }
 
     /// How a transaction begins that writes.
     fn to_write(&self) -> TransactionOptions {
@@ -49,6 +54,12 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Notes when presences of `node` were seen last, each at a time of its own. The text is the same for any number of
     /// them, so that the statement is prepared once.
     fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement;
+
+    /// Deletes those of the presences that are in this room under this channel, and tells all of each, where that is one
+    /// statement.
+    fn take_out(&self, _leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
+        None
+    }
 
     /// Which of these users have more presences in a room than so many: their places in the list, counted from 0. One text for
     /// any number of them, too.

@@ -19,7 +19,7 @@ use sea_orm::{
 
 use tokio::time::timeout;
 
-use crate::name::{Epoch, NodeId, PresenceId, UserId};
+use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     database::Settings,
@@ -61,13 +61,7 @@ impl Postgres {
     }
 
     fn pool(&self, settings: &Settings, purpose: Purpose) -> PgPool {
-        // A node that sleeps in the middle of a transaction has its locks taken away, or nobody could fence it.
-        let patience = settings.patience.as_millis();
-        let session = format!(
-            "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {patience}; \
-             SET idle_in_transaction_session_timeout = {}",
-            6 * patience
-        );
+        let session = session(settings);
         let options = PgPoolOptions::new()
             .max_connections(settings.connections)
             .acquire_timeout(settings.patience)
@@ -100,6 +94,17 @@ impl Postgres {
     }
 }
 
+/// What is said first on each connection.
+fn session(settings: &Settings) -> String {
+    // A node that sleeps in the middle of a transaction has its locks taken away, or nobody could fence it.
+    let patience = settings.patience.as_millis();
+    format!(
+        "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {patience}; \
+         SET idle_in_transaction_session_timeout = {}",
+        6 * patience
+    )
+}
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
@@ -122,6 +127,12 @@ impl Dialect for Postgres {
 
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
         (self.pool(settings, Purpose::Write).into(), self.pool(settings, Purpose::Read).into())
+    }
+
+    async fn reach(&self, settings: &Settings) -> Result<(), SqlxError> {
+        let mut connection = self.options.connect().await?;
+        connection.execute(AssertSqlSafe(session(settings))).await?;
+        connection.close().await
     }
 
     fn to_read(&self) -> TransactionOptions {
@@ -151,6 +162,14 @@ impl Dialect for Postgres {
         Statement::from_sql_and_values(DbBackend::Postgres, TOUCH, values)
     }
 
+    fn take_out(&self, leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
+        let ids: Vec<Uuid> = leaves.iter().map(|(id, ..)| id.as_uuid()).collect();
+        let rooms: Vec<Uuid> = leaves.iter().map(|(_, room, _)| room.as_uuid()).collect();
+        let channels: Vec<String> = leaves.iter().map(|(.., channel)| channel.as_str().to_owned()).collect();
+        let values = [ids.into(), rooms.into(), channels.into()];
+        Some(Statement::from_sql_and_values(DbBackend::Postgres, TAKE_OUT, values))
+    }
+
     fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement {
         let rooms: Vec<Uuid> = users.iter().map(|(room, ..)| room.as_uuid()).collect();
         let names: Vec<String> = users.iter().map(|(_, user, _)| user.as_str().to_owned()).collect();
@@ -162,6 +181,10 @@ impl Dialect for Postgres {
 /// `coalesce` keeps PostgreSQL from looking for the node first.
 const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen FROM unnest($1, $2) AS touch (id, seen) \
     WHERE presences.id = touch.id AND coalesce(presences.node_id = $3, false) AND presences.last_seen < touch.seen";
+
+/// `IN`, since a join was done by reading the whole table; `||` keeps PostgreSQL from looking for room and channel instead.
+const TAKE_OUT: &str = "DELETE FROM presences WHERE (id, room_id, channel_name || '') IN (SELECT * FROM unnest($1, $2, $3)) \
+    RETURNING id, room_id, channel_name, user_id, meta, node_id, held_until";
 
 const HAVE_MORE: &str = "SELECT place - 1 FROM unnest($1, $2, $3) WITH ORDINALITY AS wanted (room, name, count, place) \
     WHERE wanted.count < (SELECT COUNT(*) FROM presences WHERE user_id = wanted.name AND room_id = wanted.room)";
@@ -181,6 +204,12 @@ fn by_code(code: &str) -> Trouble {
         code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Senseless,
         _ => Trouble::Away,
     }
+}
+
+/// Whether the user is not let in, or lacks a right.
+#[cfg(feature = "cli")]
+pub(super) fn turns_away(error: &PgDatabaseError) -> bool {
+    error.code().starts_with("28") || error.code() == "42501"
 }
 
 /// Whether this is the last that the connection said.

@@ -131,6 +131,36 @@ async fn what_a_dead_node_left_is_taken_room_by_room_in_the_order_of_an_index() 
     }
 }
 
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {
+    let database = database(Kind::Postgres).await;
+    let (store, node) = joined(&database).await;
+    let mut there = Vec::new();
+    for n in 0..10 {
+        let writes = RoomWrites { room: room(n), writes: (0..1000).map(|_| join(node)).collect() };
+        let commit = store.commit(node, &[writes]).await.unwrap().remove(0);
+        there.extend(commit.delta.joined.into_iter().map(|presence| (presence, commit.epoch)));
+    }
+    let connection = database.connect().await;
+    let dialect = store.once.database.dialect().clone();
+    for (analyze, size) in [("SELECT 1", 1), ("SELECT 1", 20), ("ANALYZE presences", 1), ("ANALYZE presences", 20)] {
+        connection.execute_unprepared(analyze).await.unwrap();
+        let some = &there[..size];
+        let ids: Vec<_> = some.iter().map(|(presence, _)| presence.id.as_uuid()).collect();
+        let leaves: Vec<_> = some.iter().map(|(presence, room)| (presence.id, *room, &presence.channel)).collect();
+        let keys = chunk::keys(dialect.backend(), &ids).remove(0);
+        let doomed = statement::delete_doomed(keys, statement::Doomed::UnheldOf(node));
+        for mut statement in [dialect.backend().build(&doomed), dialect.take_out(&leaves).unwrap()] {
+            statement.sql.insert_str(0, "EXPLAIN ");
+            let plan = connection.query_all_raw(statement).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|step| step.try_get_by_index(0).unwrap()).collect();
+            let plan = plan.join("\n");
+            assert!(plan.contains("presences_pkey") && !plan.contains("Seq Scan"), "{analyze}, {size}: {plan}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_node_needs_no_right_but_to_read_and_write_rows() {
     // It made sure of the table of migrations by making it.

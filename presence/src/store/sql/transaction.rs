@@ -1,20 +1,20 @@
 //! The steps that transactions are made of.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr,
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, TryGetableMany,
     prelude::{Expr, Uuid},
     sea_query::LockType,
 };
 
 use crate::{
     model::{Delta, Presence, Turns},
-    name::{Epoch, NodeId, PresenceId, RoomName},
+    name::{ChannelName, Epoch, NodeId, PresenceId, RoomName},
     session::SessionHash,
 };
 
@@ -28,12 +28,14 @@ use super::{
     database::Database,
     dialect::Dialect,
     error::store_error,
-    row::{self, Place},
+    row::{self, Place, PresenceRow},
     statement::{self, Doomed, In},
 };
 
 /// How many users one statement counts.
 const USERS: usize = 10_000;
+/// How many users must leave a room in a transaction for it to ask whether anybody is there at all.
+const MANY: usize = 16;
 
 /// How a row is locked that says whether a node may write.
 #[derive(Debug, Clone, Copy)]
@@ -196,6 +198,20 @@ impl Transaction {
         Ok(finds)
     }
 
+    /// Deletes those of the presences that leave and are there, and returns them, where that is one statement. Elsewhere the rows
+    /// are found and locked first, as all others.
+    pub(super) async fn take_out(
+        &self,
+        leaves: &[(PresenceId, Epoch, &ChannelName)],
+    ) -> Result<Option<Vec<Found>>, StoreError> {
+        let mut found = Vec::with_capacity(leaves.len());
+        for leaves in leaves.chunks(chunk::KEYS) {
+            let Some(delete) = self.dialect.take_out(leaves) else { return Ok(None) };
+            found.extend(found_in(&self.inner.query_all_raw(delete).await.map_err(store_error)?)?);
+        }
+        Ok(Some(found))
+    }
+
     pub(super) async fn delete(&self, ids: &[PresenceId]) -> Result<(), StoreError> {
         for ids in chunk::keys(self.dialect.backend(), &uuids(ids)) {
             statement::delete_presences(ids).exec(&self.inner).await.map_err(store_error)?;
@@ -258,21 +274,42 @@ impl Transaction {
         if !self.tells_turns {
             return Ok(Vec::new());
         }
-        let users: Vec<_> = rooms
-            .iter()
-            .flat_map(|(room, shifts)| shifts.at_least().map(|(user, count)| (*room, user, count)))
-            .collect();
-        let mut more = vec![false; users.len()];
-        for (users, more) in users.chunks(USERS).zip(more.chunks_mut(USERS)) {
+        let deserted = self.deserted(&rooms).await?;
+        let (mut users, mut places, mut count) = (Vec::new(), Vec::new(), 0);
+        for (room, shifts) in &rooms {
+            for (user, at_least) in shifts.at_least() {
+                if !deserted.contains(room) {
+                    users.push((*room, user, at_least));
+                    places.push(count);
+                }
+                count += 1;
+            }
+        }
+        let mut more = vec![false; count];
+        for (users, places) in users.chunks(USERS).zip(places.chunks(USERS)) {
             for row in self.inner.query_all_raw(self.dialect.have_more(users)).await.map_err(store_error)? {
                 let place: i64 = row.try_get_by_index(0).map_err(store_error)?;
-                if let Some(more) = usize::try_from(place).ok().and_then(|place| more.get_mut(place)) {
-                    *more = true;
+                if let Some(place) = usize::try_from(place).ok().and_then(|place| places.get(place)) {
+                    more[*place] = true;
                 }
             }
         }
         let mut more = more.into_iter();
         Ok(rooms.into_iter().map(|(_, shifts)| shifts.turns(|_, _| more.next().unwrap_or_default())).collect())
+    }
+
+    /// Of the rooms that many left, those that nobody is in any more: one look at such a room spares one for each of its users.
+    async fn deserted(&self, rooms: &[In<Shifts>]) -> Result<HashSet<Epoch>, StoreError> {
+        let left = rooms.iter().filter(|(_, shifts)| shifts.only_went() >= MANY).map(|(room, _)| *room);
+        let left: Vec<Epoch> = left.collect();
+        let ids: Vec<Uuid> = left.iter().map(Epoch::as_uuid).collect();
+        let mut deserted: HashSet<Epoch> = left.into_iter().collect();
+        for ids in chunk::keys(self.dialect.backend(), &ids) {
+            for room in statement::occupied(ids).all(&self.inner).await.map_err(store_error)? {
+                deserted.remove(&Epoch::from_uuid(room));
+            }
+        }
+        Ok(deserted)
     }
 
     /// Gives rooms their next version.
@@ -293,10 +330,7 @@ impl Transaction {
     pub(super) async fn remove_all(&self, doomed: Doomed<'_>, limit: u64) -> Result<Batch, StoreError> {
         if self.dialect.backend() == DbBackend::Sqlite {
             // Nobody else writes: they need not be read again.
-            let found = read(statement::doomed(doomed, limit).all(&self.inner), row::found).await?;
-            let rooms = found.iter().map(|found| found.room.as_uuid()).collect();
-            let places = self.lock_rooms(distinct(rooms)).await?;
-            return self.remove_from(places, found).await;
+            return self.remove_found(read(statement::doomed(doomed, limit).all(&self.inner), row::found).await?).await;
         }
         let ids = self.doomed_ids(doomed, limit).await?;
         let is_full = ids.len() as u64 == limit;
@@ -327,22 +361,61 @@ impl Transaction {
         Ok(ids)
     }
 
+    /// Up to `limit` of those that a life that is over left and that are not held: removes whom nobody can resume, and holds
+    /// the others, each for its own grace or for `otherwise`.
+    pub(super) async fn clear(&self, dead: NodeId, limit: u64, otherwise: Duration) -> Result<Batch, StoreError> {
+        let (backend, doomed) = (self.dialect.backend(), Doomed::UnheldOf(dead));
+        // Rooms are locked before presences.
+        let (held, mut batch) = if backend == DbBackend::Sqlite {
+            let rows = read(statement::unheld(backend, dead, limit).all(&self.inner), row::found_with_session).await?;
+            let (resumable, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, session)| session.is_some());
+            let held: Vec<_> = resumable.into_iter().map(|(found, _)| found.presence.id).collect();
+            (held, self.remove_found(others.into_iter().map(|(found, _)| found).collect()).await?)
+        } else {
+            let rows = statement::unheld_ids(backend, dead, limit).all(&self.inner).await.map_err(store_error)?;
+            let (resumable, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(.., session)| session.is_some());
+            let held: Vec<_> = resumable.into_iter().map(|(id, ..)| PresenceId::from_uuid(id)).collect();
+            (held, self.remove(others.into_iter().map(|(id, room, _)| (id, room)).collect(), doomed).await?)
+        };
+        self.hold_remains(dead, &held, otherwise).await?;
+        batch.handled += held.len() as u64;
+        Ok(batch)
+    }
+
     /// Removes those of the presences that are to be removed still, once their rooms are locked. Each comes with its room.
     pub(super) async fn remove(&self, ids: Vec<(Uuid, Uuid)>, doomed: Doomed<'_>) -> Result<Batch, StoreError> {
         let (mut ids, rooms): (Vec<Uuid>, Vec<Uuid>) = ids.into_iter().unzip();
         let places = self.lock_rooms(distinct(rooms)).await?;
         ids.sort_unstable();
         let mut found = Vec::with_capacity(ids.len());
-        for ids in chunk::keys(self.dialect.backend(), &ids) {
-            found.extend(read(statement::lock_doomed(ids, doomed).all(&self.inner), row::found).await?);
+        for keys in chunk::keys(self.dialect.backend(), &ids) {
+            if self.dialect.backend() == DbBackend::Postgres {
+                // A lock on a row there is a write as large as its deletion.
+                let delete =
+                    self.inner.query_all(&statement::delete_doomed(keys, doomed)).await.map_err(store_error)?;
+                found.extend(found_in(&delete)?);
+            } else {
+                found.extend(read(statement::lock_doomed(keys, doomed).all(&self.inner), row::found).await?);
+            }
         }
-        self.remove_from(places, found).await
+        if self.dialect.backend() == DbBackend::Postgres {
+            found.sort_unstable_by_key(|found| found.presence.id);
+        } else {
+            self.delete(&found.iter().map(|found| found.presence.id).collect::<Vec<_>>()).await?;
+        }
+        self.removed_from(places, found).await
     }
 
-    /// Removes presences from rooms, which are locked, with one version for each room.
-    async fn remove_from(&self, places: Vec<Place>, doomed: Vec<Found>) -> Result<Batch, StoreError> {
+    /// Removes presences that nobody else can change meanwhile.
+    async fn remove_found(&self, found: Vec<Found>) -> Result<Batch, StoreError> {
+        let places = self.lock_rooms(distinct(found.iter().map(|found| found.room.as_uuid()).collect())).await?;
+        self.delete(&found.iter().map(|found| found.presence.id).collect::<Vec<_>>()).await?;
+        self.removed_from(places, found).await
+    }
+
+    /// Presences were removed from rooms, which are locked: gives each room one version.
+    async fn removed_from(&self, places: Vec<Place>, doomed: Vec<Found>) -> Result<Batch, StoreError> {
         let handled = doomed.len() as u64;
-        let ids: Vec<PresenceId> = doomed.iter().map(|found| found.presence.id).collect();
         let mut left: HashMap<Epoch, Vec<Arc<Presence>>> = HashMap::new();
         for Found { room, presence } in doomed {
             left.entry(room).or_default().push(presence);
@@ -357,7 +430,6 @@ impl Transaction {
             }
         }
         let epochs: Vec<Epoch> = commits.iter().map(|commit| commit.epoch).collect();
-        self.delete(&ids).await?;
         for (commit, turns) in commits.iter_mut().zip(self.turns(shifts).await?) {
             commit.turns = turns;
         }
@@ -419,6 +491,11 @@ fn distinct(mut rooms: Vec<Uuid>) -> Vec<Uuid> {
     rooms.sort_unstable();
     rooms.dedup();
     rooms
+}
+
+fn found_in(rows: &[QueryResult]) -> Result<Vec<Found>, StoreError> {
+    let found = |row| row::found(PresenceRow::try_get_many_by_index(row).map_err(|error| store_error(error.into()))?);
+    rows.iter().map(found).collect()
 }
 
 /// Runs a query for rows, and reads each of them.

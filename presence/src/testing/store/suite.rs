@@ -157,6 +157,7 @@ macro_rules! store_suite {
                 whoever_removes_presences_tells_who_went_offline,
                 one_commit_counts_in_each_of_its_rooms,
                 a_thousand_users_come_online_in_one_commit,
+                of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebody_stays,
                 of_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last,
             }
             asking {

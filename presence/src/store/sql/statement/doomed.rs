@@ -1,6 +1,10 @@
 //! About presences that are to be removed, and why.
 
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, prelude::Uuid};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    prelude::Uuid,
+    sea_query::{DeleteStatement, Query},
+};
 
 use crate::{
     name::{Epoch, NodeId, UserId},
@@ -10,7 +14,10 @@ use crate::{
     },
 };
 
-use super::{Keys, Rows, at_most, looked_at, presence::presences};
+use super::{
+    Keys, Rows, at_most, looked_at,
+    presence::{COLUMNS, presences},
+};
 
 /// Which presences are to be removed.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +94,16 @@ pub(in super::super) fn lock_doomed(ids: impl Into<Keys<Uuid>>, doomed: Doomed<'
         .order_by_asc(presence::Column::Id)
         .lock_exclusive()
         .into_tuple()
+}
+
+/// Deletes those of the presences that are to be removed still, and tells all of each.
+pub(in super::super) fn delete_doomed(ids: impl Into<Keys<Uuid>>, doomed: Doomed<'_>) -> DeleteStatement {
+    Query::delete()
+        .from_table(presence::Entity)
+        .and_where(ids.into().hold(presence::Column::Id))
+        .and_where(looked_at(doomed.condition()))
+        .returning(Query::returning().columns(COLUMNS))
+        .take()
 }
 
 /// Presences that are held, or whose node is fenced or has no lease.

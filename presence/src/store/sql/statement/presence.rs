@@ -22,9 +22,14 @@ use crate::{
 
 use super::{In, Keys, Rows, at_most, looked_at};
 
-pub(super) fn presences() -> sea_orm::Select<presence::Entity> {
+/// The columns of a [`PresenceRow`].
+pub(super) const COLUMNS: [presence::Column; 7] = {
     use presence::Column::{ChannelName, HeldUntil, Id, Meta, NodeId, RoomId, UserId};
-    presence::Entity::find().select_only().columns([Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil])
+    [Id, RoomId, ChannelName, UserId, Meta, NodeId, HeldUntil]
+};
+
+pub(super) fn presences() -> sea_orm::Select<presence::Entity> {
+    presence::Entity::find().select_only().columns(COLUMNS)
 }
 
 pub(in super::super) fn lock_presences(ids: impl Into<Keys<Uuid>>) -> Rows<SessionRow> {
@@ -61,8 +66,15 @@ pub(in super::super) fn unheld(backend: DbBackend, node: NodeId, limit: u64) -> 
     unheld_of(presences().column(presence::Column::SessionHash), backend, node, limit).into_tuple()
 }
 
-pub(in super::super) fn unheld_ids(backend: DbBackend, node: NodeId, limit: u64) -> Rows<Uuid> {
-    unheld_of(presence::Entity::find().select_only().column(presence::Column::Id), backend, node, limit).into_tuple()
+/// As [`unheld`], but ids, rooms and hashes alone.
+pub(in super::super) fn unheld_ids(
+    backend: DbBackend,
+    node: NodeId,
+    limit: u64,
+) -> Rows<(Uuid, Uuid, Option<Vec<u8>>)> {
+    use presence::Column::{Id, RoomId, SessionHash};
+    let ids = presence::Entity::find().select_only().columns([Id, RoomId, SessionHash]);
+    unheld_of(ids, backend, node, limit).into_tuple()
 }
 
 /// In the order of an index, so that nothing has to be sorted. That `held_until` is none in all of them MariaDB knows;

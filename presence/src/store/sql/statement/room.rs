@@ -92,6 +92,16 @@ fn anybody() -> SelectStatement {
         .take()
 }
 
+/// Those of the rooms that somebody is in.
+pub(in super::super) fn occupied(ids: impl Into<Keys<Uuid>>) -> Rows<Uuid> {
+    room::Entity::find()
+        .select_only()
+        .column(room::Column::Id)
+        .filter(ids.into().hold(room::Column::Id))
+        .filter(Expr::exists(anybody()))
+        .into_tuple()
+}
+
 /// Locks rooms that nobody is in, after this one in the order of their ids, save those that somebody is changing.
 pub(in super::super) fn lock_empty_rooms(after: Uuid, limit: u64) -> Rows<Uuid> {
     room::Entity::find()

@@ -2,7 +2,11 @@
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 
@@ -211,6 +215,31 @@ pub async fn a_thousand_users_come_online_in_one_commit(store: &dyn Store, _: &M
     assert!((0..1000).all(|n| came.online.contains_key(&all[n].id) == (n % 10 != 0)));
     let went = turns(store, here, all.iter().map(|one| leave(one))).await;
     assert_eq!((went.online, went.offline), (nobody(), came.online));
+}
+
+pub async fn of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebody_stays(
+    store: &dyn Store,
+    _: &ManualClock,
+) {
+    let here = node(store, "here").await;
+    let crowd =
+        |of: &str| (0..40).map(|n| of_user(here, &format!("{of} {n}"), &format!("u{}", n / 2))).collect::<Vec<_>>();
+    let rooms = ["attic", "cellar", "lobby", "yard"];
+    let crowds = rooms.map(crowd);
+    let (tab, nobody) = (of_user(here, "tab", "u7"), anonymous(here, "nobody"));
+    let comes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(join)));
+    let _ = store.commit(here, &comes.collect::<Vec<_>>()).await.expect("the commit works");
+    let stay = [writes("cellar", [join(&tab)]), writes("yard", [join(&nobody)])];
+    let _ = store.commit(here, &stay).await.expect("the commit works");
+    let goes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(|one| leave(one))));
+    let commits = store.commit(here, &goes.collect::<Vec<_>>()).await.expect("the commit works");
+    let gone: Vec<_> =
+        commits.iter().map(|commit| commit.turns.offline.values().cloned().collect::<Vec<_>>()).collect();
+    let all: BTreeSet<_> = (0..20).map(|n| user(&format!("u{n}"))).collect();
+    let all_but = |stays: &str| all.iter().filter(|one| one.as_str() != stays).cloned().collect::<BTreeSet<_>>();
+    let expected = [all.clone(), all_but("u7"), all.clone(), all.clone()];
+    assert_eq!(gone.iter().map(|gone| gone.iter().cloned().collect()).collect::<Vec<BTreeSet<_>>>(), expected);
+    assert!(gone.iter().zip(&expected).all(|(gone, expected)| gone.len() == expected.len()), "nobody twice");
 }
 
 pub async fn of_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last(store: &dyn Store, _: &ManualClock) {
