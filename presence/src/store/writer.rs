@@ -245,7 +245,7 @@ impl Writer {
                         if node.has_changed().is_err() {
                             return;
                         }
-                        self.0.health.cannot_write(&error);
+                        self.0.health.cannot_write(&store, &error);
                         pauses.next().await;
                         continue;
                     }

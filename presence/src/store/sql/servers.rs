@@ -139,7 +139,7 @@ async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {
     let mut there = Vec::new();
     for n in 0..10 {
         let writes = RoomWrites { room: room(n), writes: (0..1000).map(|_| join(node)).collect() };
-        let commit = store.commit(node, &[writes]).await.unwrap().remove(0);
+        let commit = store.commit(node, Attempt::next(), &[writes]).await.unwrap().remove(0);
         there.extend(commit.delta.joined.into_iter().map(|presence| (presence, commit.epoch)));
     }
     let connection = database.connect().await;

@@ -228,11 +228,11 @@ pub async fn of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebod
     let crowds = rooms.map(crowd);
     let (tab, nobody) = (of_user(here, "tab", "u7"), anonymous(here, "nobody"));
     let comes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(join)));
-    let _ = store.commit(here, &comes.collect::<Vec<_>>()).await.expect("the commit works");
+    let _ = store.commit(here, Attempt::next(), &comes.collect::<Vec<_>>()).await.expect("the commit works");
     let stay = [writes("cellar", [join(&tab)]), writes("yard", [join(&nobody)])];
-    let _ = store.commit(here, &stay).await.expect("the commit works");
+    let _ = store.commit(here, Attempt::next(), &stay).await.expect("the commit works");
     let goes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(|one| leave(one))));
-    let commits = store.commit(here, &goes.collect::<Vec<_>>()).await.expect("the commit works");
+    let commits = store.commit(here, Attempt::next(), &goes.collect::<Vec<_>>()).await.expect("the commit works");
     let gone: Vec<_> =
         commits.iter().map(|commit| commit.turns.offline.values().cloned().collect::<Vec<_>>()).collect();
     let all: BTreeSet<_> = (0..20).map(|n| user(&format!("u{n}"))).collect();
