@@ -158,7 +158,8 @@ async fn a_server_that_refuses_connections_is_told_in_the_log_with_the_reason_an
             log.lines().find(|line| line.contains("the presence store is away")).map(str::to_owned).ok_or(log)
         });
         let line = line.await;
-        assert!(line.contains("Connection refused") && !server.log().contains("geheim"), "{line}");
+        assert_eq!(line.matches("Connection refused").count(), 1, "each reason once: {line}");
+        assert!(!server.log().contains("geheim"), "{line}");
         assert_eq!(get(server.address(), "/readyz").await.status, 503);
     }
 }

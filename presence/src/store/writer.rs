@@ -401,9 +401,10 @@ fn belong(write: &mut Write, node: NodeId) {
     }
 }
 
+/// An error and what caused it, on one line. Some errors tell their causes themselves, which are not told again.
 pub(crate) fn report(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// What the writer waits for before it tries again: longer and longer.
