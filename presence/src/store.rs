@@ -357,7 +357,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError>;
 
     /// Changes rooms, all in one transaction. A room that is not there is made first. Returns the commits of the rooms
-    /// in the order given. A node has one commit under way at a time; `attempt` is what this one is known by.
+    /// in the order given. `attempt` is what it is known by if its answer is lost: then nothing else of this node may be under way
+    /// until its [`outcome`](Self::outcome) is known.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life is over, [`StoreError::Refused`] if a room or a presence is named twice, a

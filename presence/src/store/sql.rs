@@ -218,9 +218,9 @@ impl Store for Once {
         }
         transaction.note_commit(node, attempt).await?;
         let unavailable = |given_up| StoreError::Unavailable(Arc::new(given_up));
-        self.attempts.send(node, attempt, &commits).map_err(unavailable)?;
+        self.attempts.send(attempt, &commits).map_err(unavailable)?;
         transaction.commit().await?;
-        self.attempts.done(node, attempt);
+        self.attempts.done(attempt);
         Ok(commits)
     }
 

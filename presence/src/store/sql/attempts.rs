@@ -4,7 +4,7 @@
 //! the answer finds in the database whether it was done, and here what it did.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,14 +13,16 @@ use crate::{
     store::{Attempt, RoomCommit},
 };
 
-/// The last commit of each node that wrote by this store.
+/// The commits that are under way, and of each node the last.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Attempts(Arc<Mutex<HashMap<NodeId, Last>>>);
+pub(super) struct Attempts(Arc<Mutex<HashMap<Attempt, Last>>>);
 
 #[derive(Debug)]
 struct Last {
-    attempt: Attempt,
+    node: NodeId,
     state: State,
+    /// Somebody waits for the answer.
+    waits: bool,
 }
 
 /// A commit is asked for whose answer somebody still waits for.
@@ -47,51 +49,53 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct UnderWay {
     attempts: Attempts,
-    node: NodeId,
     attempt: Attempt,
 }
 
 impl Attempts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Last>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, Last>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a commit. Nothing is known any more of the one before it.
+    /// Begins a commit. Nothing is known any more of those of the node that nobody waits for.
     pub(super) fn begin(&self, node: NodeId, attempt: Attempt) -> UnderWay {
-        self.lock().insert(node, Last { attempt, state: State::Begun });
-        UnderWay { attempts: self.clone(), node, attempt }
+        let mut attempts = self.lock();
+        attempts.retain(|_, last| last.node != node || last.waits);
+        attempts.insert(attempt, Last { node, state: State::Begun, waits: true });
+        UnderWay { attempts: self.clone(), attempt }
     }
 
     /// From now on the database may do it, and this is what it does.
-    pub(super) fn send(&self, node: NodeId, attempt: Attempt, commits: &[RoomCommit]) -> Result<(), GivenUp> {
-        let mut last = self.lock();
-        let last = last.get_mut(&node).filter(|last| last.attempt == attempt).ok_or(GivenUp)?;
-        last.state = State::Sent(commits.to_vec());
+    pub(super) fn send(&self, attempt: Attempt, commits: &[RoomCommit]) -> Result<(), GivenUp> {
+        let mut attempts = self.lock();
+        attempts.get_mut(&attempt).ok_or(GivenUp)?.state = State::Sent(commits.to_vec());
         Ok(())
     }
 
     /// The database has done it.
-    pub(super) fn done(&self, node: NodeId, attempt: Attempt) {
-        if let Some(last) = self.lock().get_mut(&node).filter(|last| last.attempt == attempt)
+    pub(super) fn done(&self, attempt: Attempt) {
+        if let Some(last) = self.lock().get_mut(&attempt)
             && let State::Sent(commits) = &mut last.state
         {
             last.state = State::Done(std::mem::take(commits));
         }
     }
 
-    /// How far a commit has come. `None`: it was not done, or is not known.
+    /// How far a commit of a node has come. `None`: it was not done, or is not known.
     pub(super) fn state(&self, node: NodeId, attempt: Attempt) -> Option<State> {
-        let last = self.lock();
-        last.get(&node).filter(|last| last.attempt == attempt).map(|last| last.state.clone())
+        let attempts = self.lock();
+        attempts.get(&attempt).filter(|last| last.node == node).map(|last| last.state.clone())
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut last = self.attempts.lock();
-        let begun = |last: &Last| last.attempt == self.attempt && matches!(last.state, State::Begun);
-        if last.get(&self.node).is_some_and(begun) {
-            last.remove(&self.node);
+        let mut attempts = self.attempts.lock();
+        if let Entry::Occupied(mut last) = attempts.entry(self.attempt) {
+            match last.get().state {
+                State::Begun => drop(last.remove()),
+                State::Sent(_) | State::Done(_) => last.get_mut().waits = false,
+            }
         }
     }
 }
@@ -113,7 +117,7 @@ mod tests {
         assert!(matches!(attempts.state(node, attempt), Some(State::Begun)));
         drop(under_way);
         assert!(attempts.state(node, attempt).is_none());
-        assert!(attempts.send(node, attempt, &commits()).is_err());
+        assert!(attempts.send(attempt, &commits()).is_err());
         assert!(attempts.state(node, attempt).is_none());
     }
 
@@ -121,10 +125,10 @@ mod tests {
     fn one_that_was_given_up_after_it_was_sent_is_in_doubt_until_it_is_known_to_be_done() {
         let (attempts, node, attempt) = (Attempts::default(), NodeId::random(), Attempt::next());
         let under_way = attempts.begin(node, attempt);
-        attempts.send(node, attempt, &commits()).unwrap();
+        attempts.send(attempt, &commits()).unwrap();
         drop(under_way);
         assert!(matches!(attempts.state(node, attempt), Some(State::Sent(commits)) if commits.len() == 1));
-        attempts.done(node, attempt);
+        attempts.done(attempt);
         assert!(matches!(attempts.state(node, attempt), Some(State::Done(commits)) if commits.len() == 1));
     }
 
@@ -132,12 +136,30 @@ mod tests {
     fn what_an_earlier_commit_does_late_says_nothing_of_the_last() {
         let (attempts, node) = (Attempts::default(), NodeId::random());
         let (first, second) = (Attempt::next(), Attempt::next());
-        let late = attempts.begin(node, first);
+        let given_up = attempts.begin(node, first);
+        attempts.send(first, &commits()).unwrap();
+        drop(given_up);
         let _under_way = attempts.begin(node, second);
-        assert!(attempts.send(node, first, &commits()).is_err());
-        attempts.done(node, first);
-        drop(late);
+        attempts.done(first);
         assert!(attempts.state(node, first).is_none());
         assert!(matches!(attempts.state(node, second), Some(State::Begun)));
+    }
+
+    #[test]
+    fn nothing_is_kept_but_what_is_under_way_and_the_last_of_each_node() {
+        let (attempts, node) = (Attempts::default(), NodeId::random());
+        let three = [Attempt::next(), Attempt::next(), Attempt::next()];
+        let under_way = three.map(|attempt| attempts.begin(node, attempt));
+        for attempt in three {
+            attempts.send(attempt, &commits()).unwrap();
+            attempts.done(attempt);
+        }
+        drop(under_way);
+        let other = Attempt::next();
+        drop(attempts.begin(NodeId::random(), other));
+        assert_eq!(attempts.lock().len(), 3);
+        let last = Attempt::next();
+        let _under_way = attempts.begin(node, last);
+        assert_eq!(attempts.lock().keys().collect::<Vec<_>>(), [&last]);
     }
 }

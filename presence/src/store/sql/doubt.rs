@@ -33,7 +33,7 @@ async fn sent(store: &SqlStore, node: NodeId, attempt: Attempt, commits: &[RoomC
     let under_way = store.once.attempts.begin(node, attempt);
     let transaction = store.once.write_as(node).await.unwrap();
     transaction.note_commit(node, attempt).await.unwrap();
-    store.once.attempts.send(node, attempt, commits).unwrap();
+    store.once.attempts.send(attempt, commits).unwrap();
     drop(under_way);
     transaction
 }
