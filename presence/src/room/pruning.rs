@@ -231,7 +231,11 @@ impl Work {
 
     /// Removes presences of this node, by its own clock.
     async fn prune_own(&self, max_age: Duration) -> Result<usize> {
-        let pruned = self.remove_in(self.rooms.names(), |reply| ToRoom::Prune { max_age, reply });
+        // Rooms of like names are often of like age: what they have lies together in tables and indexes, and a transaction changes
+        // fewer pages.
+        let mut names = self.rooms.names();
+        names.sort_unstable();
+        let pruned = self.remove_in(names, |reply| ToRoom::Prune { max_age, reply });
         let timeout = self.rooms.config().store_timeout();
         tokio::time::timeout(timeout, pruned).await.map_err(|_| Error::StoreUnavailable(None))
     }

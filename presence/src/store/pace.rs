@@ -11,7 +11,7 @@ pub(crate) const LEAST: usize = 1024;
 /// The most.
 pub(crate) const MOST: usize = 8 * LEAST;
 /// A transaction that took longer than this is followed by a smaller one. One is doubled only after less than half of it.
-const LONG: Duration = Duration::from_millis(60);
+const LONG: Duration = Duration::from_millis(200);
 /// In how many rooms: each is an event, and a subscriber's queue has an end. A removal of few in each room does not grow beyond
 /// that.
 const ROOMS: usize = 128;
