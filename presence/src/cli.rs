@@ -20,15 +20,18 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{
+    Parser,
+    error::{ContextKind, ContextValue},
+};
 use serde::Serialize;
 
-use crate::store::{SqlStore, StoreError};
+use crate::store::{SqlStore, Store, StoreError, is_turned_away, said_by_database};
 
 use self::{
     args::{Args, Command},
     signals::{Signal, Signals},
-    table::Medium,
+    table::{Medium, shortened, visible},
 };
 
 /// Runs the tool with the arguments and the environment of this process, and says how it went. `presence --help` explains
@@ -38,6 +41,7 @@ pub fn run() -> ExitCode {
     let args = match Args::try_parse().and_then(Args::checked) {
         Ok(args) => args,
         Err(error) => {
+            let error = presentable(error);
             // Help goes to standard output, and a reader that closed it has seen enough.
             let _ = error.print();
             return code(u8::try_from(error.exit_code()).unwrap_or(USAGE));
@@ -54,6 +58,9 @@ pub fn run() -> ExitCode {
         Err(failure) => complain(&failure),
     }
 }
+
+/// How many columns of an argument that was not understood are repeated.
+const TOLD: usize = 60;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -91,7 +98,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Url(_) => USAGE,
-            Self::Store(error @ StoreError::Unavailable(_)) if is_no_database(error) => FAILED,
+            Self::Store(error @ StoreError::Unavailable(_)) if is_no_database(error) || is_turned_away(error) => FAILED,
             Self::Store(StoreError::Unavailable(_)) => UNAVAILABLE,
             Self::Store(_) | Self::NotMigrated | Self::Io(_) => FAILED,
             Self::Silent { .. } => SILENT,
@@ -100,16 +107,42 @@ impl Failure {
     }
 }
 
+/// What was not understood is repeated in one short line, and of a URL no more than its kind: there may be a password in it.
+fn presentable(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        if let Some(ContextValue::String(text)) = error.get(kind) {
+            let text = match text.split_once("://") {
+                Some((before, _)) => format!("{before}://…"),
+                None => text.replace(char::is_control, "\u{fffd}"),
+            };
+            let text = shortened(&visible(&text), TOLD).into_owned();
+            error.insert(kind, ContextValue::String(text));
+        }
+    }
+    error
+}
+
 fn complain(failure: &Failure) -> ExitCode {
     let absent = root(failure).to_string().contains("unable to open database file");
     let hint = if absent { "; is the path right? `presence migrate` makes a database" } else { "" };
-    let _ = writeln!(io::stderr(), "error: {}{hint}", reasons(failure));
+    let reasons = match failure {
+        Failure::Store(error) => why(error),
+        other => reasons(other),
+    };
+    let _ = writeln!(io::stderr(), "error: {reasons}{hint}");
     code(failure.code())
+}
+
+/// A failure of the store and what it comes from, in the database's own words if it had any.
+fn why(error: &StoreError) -> String {
+    said_by_database(error).map_or_else(|| reasons(error), |said| format!("{error}: {said}"))
 }
 
 /// An error and what it comes from, without the layers between.
 fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
     let (text, cause) = (error.to_string(), root(error).to_string());
+    // The driver and sea-orm each say this much of a URL.
+    let cause = cause.replace("error with configuration: ", "");
     if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
 }
 
@@ -126,10 +159,13 @@ async fn obey(args: &Args) -> Result<(), Failure> {
     let url = args.database_url();
     if let Command::Migrate = args.command {
         let store = SqlStore::connect(url).map_err(Failure::Url)?;
+        store.reach().await?;
         return args.show(&migrate::migrate(&store).await?);
     }
     // Anything else has no business making a database.
     let store = SqlStore::open(url).map_err(Failure::Url)?;
+    // A call would wait for a server that is not there, and not say why it waited.
+    store.reach().await?;
     if !store.pending_migrations().await?.is_empty() {
         return Err(Failure::NotMigrated);
     }

@@ -11,6 +11,9 @@ use tracing::warn;
 /// How the names begin of variables that are settings.
 const PREFIX: &str = "PRESENCE_";
 
+/// How many characters of a text an error repeats that cannot be read.
+const TOLD: usize = 60;
+
 /// A setting that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting `{field}` is {value}, but {rule}")]
@@ -154,7 +157,23 @@ impl<'de> Visitor<'de> for AnyWritten {
 }
 
 fn read<T: Setting>(field: &'static str, written: &str) -> Result<T, ConfigError> {
-    T::parse(written.trim()).ok_or_else(|| ConfigError { field, value: format!("`{written}`"), rule: T::RULE })
+    T::parse(written.trim()).ok_or_else(|| ConfigError { field, value: quoted(written), rule: T::RULE })
+}
+
+/// A text as it can be told in one line of a log, whatever it holds.
+fn quoted(written: &str) -> String {
+    let mut characters = written.chars();
+    let mut told: String = characters.by_ref().take(TOLD).flat_map(visible).collect();
+    if characters.next().is_some() {
+        told.push('…');
+    }
+    format!("`{told}`")
+}
+
+fn visible(character: char) -> impl Iterator<Item = char> {
+    let is_plain = matches!(character, '\'' | '"' | '\\');
+    let (plain, escaped) = if is_plain { (Some(character), None) } else { (None, Some(character.escape_debug())) };
+    plain.into_iter().chain(escaped.into_iter().flatten())
 }
 
 macro_rules! config {
@@ -272,7 +291,7 @@ const fn secs(n: u64) -> Duration {
 }
 
 config! {
-    /// A presence that was not touched for longer than this is stale: it leaves. Default 60 s, at least 100 ms.
+    /// A presence that was not touched for longer than this is stale: it leaves. Default 60 s, at least 100 ms, at most 365 days.
     max_age: Duration = |max_age| max_age;
     /// How often at most a presence's row learns when it was last seen. Default a quarter of `max_age`, and at most that
     /// much.
@@ -289,8 +308,8 @@ config! {
     on_stale: OnStale = |_| OnStale::Close;
     /// When `join`, `leave` and `update` resolve. Default [`Durability::Committed`].
     durability: Durability = |_| Durability::Committed;
-    /// For how long a node is believed to live after it last said so. Default 10 s, at least 300 ms; renewed three times
-    /// within it.
+    /// For how long a node is believed to live after it last said so. Default 10 s, at least 300 ms, at most a day; renewed three
+    /// times within it.
     lease: Duration = |_| secs(10);
     /// Time between sweeps for presences whose grace is over and for dead nodes. Default 2 s.
     sweep_interval: Duration = |_| secs(2);
@@ -367,6 +386,8 @@ impl Config {
         };
         let ms = Duration::from_millis;
         time("max_age", self.max_age, self.max_age >= ms(100), "it must be at least 100 ms")?;
+        // Longer ones, added to a time of the database, would be no times of its.
+        time("max_age", self.max_age, self.max_age <= secs(365 * 24 * 3600), "it must be at most 365 days")?;
         let flush = self.touch_flush_interval;
         time("touch_flush_interval", flush, flush >= ms(10), "it must be at least 10 ms")?;
         time("touch_flush_interval", flush, flush <= self.max_age / 4, "it must be at most a quarter of `max_age`")?;
@@ -374,6 +395,7 @@ impl Config {
         let notify = self.notify_interval;
         time("notify_interval", notify, notify <= secs(10), "it must be at most 10 s")?;
         time("lease", self.lease, self.lease >= ms(300), "it must be at least 300 ms")?;
+        time("lease", self.lease, self.lease <= secs(24 * 3600), "it must be at most a day")?;
         for (field, value) in [
             ("sweep_interval", self.sweep_interval),
             ("prune_interval", self.prune_interval),

@@ -41,6 +41,8 @@ pub use memory::MemoryStore;
 pub(crate) use sql::trial;
 #[cfg(feature = "sql")]
 pub use sql::{MissingFeature, SqlStore, Synchronous};
+#[cfg(feature = "cli")]
+pub(crate) use sql::{is_turned_away, said_by_database};
 
 /// How long a life that lost its name to a later one is remembered after its end. A process that wakes up from a longer
 /// sleep than this takes its name back from the later one, instead of being told to stop.
@@ -302,6 +304,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
     async fn prepare(&self) -> Result<(), StoreError>;
+
+    /// Makes a new connection and lets go of it. A store whose calls wait for a database, until their callers have no more
+    /// patience, tells here at once why there is none: for a log, or for a person who waits. `Ok` if there is one, or if the
+    /// store has no connections.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], whose source is the reason.
+    async fn reach(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Somebody wants to know of [`RoomCommit::turns`] from now on. A store to which counting them costs something may leave
     /// them empty until it is told so; it tells them for good then.

@@ -12,5 +12,8 @@ mod listing;
 mod pruning;
 #[path = "cli/running.rs"]
 mod running;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[path = "cli/unreached.rs"]
+mod unreached;
 #[path = "cli/watching.rs"]
 mod watching;

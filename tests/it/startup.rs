@@ -3,7 +3,7 @@
 use crate::support::http::{becomes, get};
 use crate::support::member::Member;
 use crate::support::server::{Server, command};
-use crate::support::{BOUND, folder, within};
+use crate::support::{BOUND, eventually, folder, secs, within};
 use std::process::Output;
 
 /// Runs the server with arguments that make it end by itself.
@@ -145,6 +145,23 @@ async fn the_database_is_a_file_where_one_was_asked_for() {
     Member::join(&server, "lobby", "ann").await;
     assert!(file.exists(), "{url}");
     assert!(!server.folder().join("presence.db").exists());
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_connections_is_told_in_the_log_with_the_reason_and_without_the_password() {
+    // It said no more than that the store is unavailable.
+    for scheme in ["postgres", "mysql"] {
+        let url = format!("{scheme}://ann:geheim@127.0.0.1:1/presence");
+        let server = Server::start(&["--database-url", &url]).await;
+        let line = eventually(secs(10) + BOUND, "the line of the outage", async || {
+            let log = server.log();
+            log.lines().find(|line| line.contains("the presence store is away")).map(str::to_owned).ok_or(log)
+        });
+        let line = line.await;
+        assert_eq!(line.matches("Connection refused").count(), 1, "each reason once: {line}");
+        assert!(!server.log().contains("geheim"), "{line}");
+        assert_eq!(get(server.address(), "/readyz").await.status, 503);
+    }
 }
 
 #[tokio::test]

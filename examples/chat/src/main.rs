@@ -38,10 +38,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error and what caused it, on one line.
+/// An error and what caused it, on one line. Some errors tell their causes themselves, which are not told again.
 fn reasons(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// Serves until it is told to stop.

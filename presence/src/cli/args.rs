@@ -11,7 +11,7 @@ Works beside running nodes, from cron too: it asks nothing and paints nothing wh
 
 Exit codes:
   0    done
-  1    failed: the message says why
+  1    failed, and the message says why: the tables, the rights, the password
   2    not understood: the command, an option or the URL
   3    the database is unavailable; the same command may work later
   4    done, but a live node did not answer in time (prune-presences)
@@ -36,7 +36,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Brings the schema up to date; makes the database if there is none
+    /// Brings the schema up to date; makes the file of SQLite if there is none
     Migrate,
     /// Lists the rooms and how many are in each
     Rooms,

@@ -19,8 +19,8 @@ use super::{
     Failure,
     args::Args,
     json::{self, OneLine},
-    reasons,
     table::visible,
+    why,
 };
 
 /// What is printed: one object, or one line of text.
@@ -74,7 +74,8 @@ pub(super) async fn watch(
             Ok(()) => away = false,
             Err(error @ StoreError::Unavailable(_)) => {
                 if !away {
-                    let _ = writeln!(io::stderr(), "watching goes on when the database is back: {}", reasons(&error));
+                    let error = store.reach().await.err().unwrap_or(error);
+                    let _ = writeln!(io::stderr(), "watching goes on when the database is back: {}", why(&error));
                 }
                 away = true;
             }

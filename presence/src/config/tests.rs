@@ -87,11 +87,13 @@ fn refusal(setting: &str, value: &str) -> Option<ConfigError> {
 /// For each rule: the setting, the last value that holds, the next one, how that is told, and the rule.
 const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("max_age", "100ms", "99ms", "99ms", "it must be at least 100 ms"),
+    ("max_age", "365days", "31536001s", "11months 30days 3h 50m 25s", "it must be at most 365 days"),
     ("touch_flush_interval", "10ms", "9ms", "9ms", "it must be at least 10 ms"),
     ("touch_flush_interval", "15s", "15001ms", "15s 1ms", "it must be at most a quarter of `max_age`"),
     ("grace", "60s", "61s", "1m 1s", "it must not be longer than `max_age`"),
     ("notify_interval", "10s", "11s", "11s", "it must be at most 10 s"),
     ("lease", "300ms", "299ms", "299ms", "it must be at least 300 ms"),
+    ("lease", "1day", "1day 1s", "1day 1s", "it must be at most a day"),
     ("sweep_interval", "10ms", "9ms", "9ms", "it must be at least 10 ms"),
     ("sweep_interval", "1day", "1day 1s", "1day 1s", "it must be at most a day"),
     ("prune_interval", "10ms", "9ms", "9ms", "it must be at least 10 ms"),
@@ -144,4 +146,107 @@ fn each_setting_has_a_rule_and_refuses_what_is_none_of_its_kind() {
         let is_choice = matches!(*setting, "notify" | "on_stale" | "durability");
         assert!(is_choice || RULES.iter().any(|rule| rule.0 == *setting), "{setting} has no rule in the table");
     }
+}
+
+/// Texts that people and attackers write where a setting is expected.
+const HOSTILE: &[&str] = &[
+    "",
+    " ",
+    "\t",
+    "90",
+    "1e9d",
+    "1e9",
+    "-1s",
+    "- 1s",
+    "NaN",
+    "nan",
+    "inf",
+    "∞",
+    "null",
+    "true",
+    "90 s.",
+    "9０s",
+    "٩٠s",
+    "s90",
+    "90ss",
+    "90x",
+    "1s -1s",
+    "0x10s",
+    "1_000s",
+    "1,5s",
+    "1:30",
+    "PT90S",
+    "90s; rm -rf /",
+    "${PRESENCE_GRACE}",
+    "99999999999999999999s",
+    "18446744073709551616ns",
+    "584942417356y",
+    "\u{202e}s09",
+    "9\u{0}0s",
+    "90s\u{1b}[31m",
+    "\u{fffd}",
+];
+
+#[test]
+fn a_hostile_text_is_refused_by_name_value_and_rule_in_one_short_line_whatever_door_it_takes() {
+    for setting in SETTINGS {
+        for text in HOSTILE.iter().map(|text| (*text).to_owned()).chain(["9".repeat(10_000), "é".repeat(10_000)]) {
+            if text == "90" && refusal(setting, &text).is_none_or(|error| !error.value.contains('`')) {
+                // A number, where one is asked for.
+                continue;
+            }
+            let by_environment = refusal(setting, &text).unwrap_or_else(|| panic!("{setting} takes {text:?}"));
+            let file = serde_json::json!({ *setting: &text }).to_string();
+            let by_file = serde_json::from_str::<Config>(&file).unwrap_err().to_string();
+            let told = by_environment.to_string();
+            assert!(by_file.starts_with(&told), "{by_file} is not {told}");
+            assert!(told.starts_with(&format!("setting `{setting}` is `")), "{told}");
+            assert!(told.ends_with(&format!(", but {}", by_environment.rule)) && told.contains("it must be"), "{told}");
+            assert!(told.chars().count() < 250 && !told.contains(char::is_control), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_text_in_a_file_is_told_by_name_too() {
+    for setting in SETTINGS {
+        for (value, told) in [("-1", "`-1`"), ("0.5", "`0.5`"), ("1e300", "`1"), ("[[[]]]", "`[…]`"), ("{}", "`{…}`")]
+        {
+            let error =
+                serde_json::from_str::<Config>(&format!(r#"{{"{setting}": {value}}}"#)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("setting `{setting}` is {told}")), "{error}");
+            assert!(error.chars().count() < 250, "{error}");
+        }
+        // What is not there has its default.
+        assert_eq!(serde_json::from_str::<Config>(&format!(r#"{{"{setting}": null}}"#)).unwrap(), Config::default());
+    }
+}
+
+#[test]
+fn times_are_read_as_people_write_them() {
+    for (text, millis) in [
+        ("90s", 90_000),
+        (" 90s ", 90_000),
+        ("90 s", 90_000),
+        ("90\u{a0}s", 90_000),
+        ("1m 30s", 90_000),
+        ("1m30s", 90_000),
+        ("1min", 60_000),
+    ] {
+        let config = from_pairs(&[("PRESENCE_MAX_AGE", text)]).unwrap();
+        assert_eq!(config.max_age().as_millis(), millis, "{text:?}");
+    }
+}
+
+#[test]
+fn the_largest_values_of_a_builder_hold_or_are_refused_by_name() {
+    let error = Config::builder().max_age(Duration::MAX).build().unwrap_err();
+    assert_eq!((error.field, error.rule), ("max_age", "it must be at most 365 days"));
+    let error = Config::builder().lease(Duration::MAX).build().unwrap_err();
+    assert_eq!((error.field, error.rule), ("lease", "it must be at most a day"));
+    let error = Config::builder().ping_interval(Duration::MAX).build().unwrap_err();
+    assert_eq!((error.field, error.rule), ("ping_interval", "it must be at most a day"));
+    let many = Config::builder().max_frame_bytes(usize::MAX).max_message_bytes(usize::MAX).outbox_frames(usize::MAX);
+    let many = many.outbox_bytes(usize::MAX).inbox_frames(usize::MAX).max_rooms_per_socket(usize::MAX);
+    assert!(many.max_pending_writes(usize::MAX).build().is_ok());
 }

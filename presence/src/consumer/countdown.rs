@@ -1,21 +1,30 @@
 //! A countdown for one socket: the way of django-channels-presence to prune without a task queue.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::rt::task::JoinHandle;
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::Instant,
+};
 
 use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, close_code, name::RoomName};
 
 /// As long as no socket lasts. The clock does not reach to the end of all that a `Duration` can say.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// How much time there is at least after the wrapped consumer was at work, for the pings that waited for it.
+const RESPITE: Duration = Duration::from_secs(1);
+
 /// Closes a socket with 4408 that sends no `{"type":"ping"}` for so long. Wraps another consumer.
 ///
 /// As "Pruning without Celery" in the usage guide of django-channels-presence: a ping starts the countdown anew, touches, and
 /// is answered `{"message":"pong"}`; `{"type":"close"}` closes the socket. Unlike there, any other text goes to the wrapped
 /// consumer instead of closing the socket, closing leaves the rooms, and the countdown ends with its socket.
+///
+/// Frames are handled one at a time, so pings wait while the wrapped consumer is at work. The countdown does not end meanwhile,
+/// nor within a second after it.
 ///
 /// The [`PruningSupervisor`](crate::PruningSupervisor) needs no such help: presences go stale by themselves. A countdown is
 /// for clients that ping, and for sockets that are in no room.
@@ -41,7 +50,26 @@ pub struct Countdown<C> {
 #[derive(Debug)]
 struct Running {
     until: Rc<Cell<Instant>>,
+    /// Held while the wrapped consumer is at work.
+    work: Arc<Mutex<()>>,
     timer: JoinHandle<()>,
+}
+
+/// The wrapped consumer is at work until this is dropped.
+struct AtWork {
+    until: Rc<Cell<Instant>>,
+    respite: Duration,
+    _held: OwnedMutexGuard<()>,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        // Only if it would have ended meanwhile: whoever says anything but pings gains nothing by it.
+        if self.until.get() <= now {
+            self.until.set(now + self.respite);
+        }
+    }
 }
 
 impl Drop for Running {
@@ -68,6 +96,12 @@ impl<C> Countdown<C> {
     fn end(&self) -> Instant {
         Instant::now() + self.limit.min(FOREVER)
     }
+
+    async fn work(&self) -> Option<AtWork> {
+        let Running { until, work, .. } = self.running.as_ref()?;
+        let _held = work.clone().lock_owned().await;
+        Some(AtWork { until: until.clone(), respite: self.limit.min(RESPITE), _held })
+    }
 }
 
 impl<C: Consumer> Consumer for Countdown<C> {
@@ -75,17 +109,19 @@ impl<C: Consumer> Consumer for Countdown<C> {
         self.consumer.connect(socket).await?;
         let until = Rc::new(Cell::new(self.end()));
         let closer = socket.closer();
+        let work = Arc::new(Mutex::new(()));
         let timer = actix_web::rt::spawn({
-            let until = until.clone();
+            let (until, work) = (until.clone(), work.clone());
             async move {
-                // A ping only moves the end; who wakes up too early sleeps on.
+                // A ping only moves the end, and so does work that is done; who wakes up too early sleeps on.
                 while until.get() > Instant::now() {
                     tokio::time::sleep_until(until.get()).await;
+                    drop(work.lock().await);
                 }
                 closer.close(CloseCode(close_code::STALE), "no ping");
             }
         });
-        self.running = Some(Running { until, timer });
+        self.running = Some(Running { until, work, timer });
         Ok(())
     }
 
@@ -99,15 +135,20 @@ impl<C: Consumer> Consumer for Countdown<C> {
                 socket.send(Outgoing::json(&serde_json::json!({ "message": "pong" }))?).await
             }
             Ok(Command::Close) => socket.close(CloseCode::NORMAL, ""),
-            Err(_) => self.consumer.receive(socket, frame).await,
+            Err(_) => {
+                let _at_work = self.work().await;
+                self.consumer.receive(socket, frame).await
+            }
         }
     }
 
     async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
+        let _at_work = self.work().await;
         self.consumer.event(socket, event).await
     }
 
     async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+        let _at_work = self.work().await;
         self.consumer.removed(socket, room).await
     }
 

@@ -25,6 +25,8 @@ mod resuming;
 mod returning;
 mod signals;
 #[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod taken;
 mod threads;
 mod together;
 mod touching;

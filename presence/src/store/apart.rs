@@ -53,6 +53,10 @@ impl Store for Apart {
         self.call(|store| async move { store.prepare().await }).await
     }
 
+    async fn reach(&self) -> Result<(), StoreError> {
+        self.call(|store| async move { store.reach().await }).await
+    }
+
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
         let name = name.clone();
         self.call(move |store| async move { store.register(node, &name, lease).await }).await

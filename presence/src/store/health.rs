@@ -2,16 +2,20 @@
 //!
 //! The writer and the renewals of the lease each learn of an outage at a time of their own, and of its end; an outage is one
 //! nevertheless. It begins when either fails, and is over when neither has reason to think that it lasts. Each of the two
-//! moments is logged, once.
+//! moments is logged, once, the first with its reason.
 
 use std::{
     error::Error,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tracing::{info, warn};
 
-use super::writer::report;
+use super::{Store, writer::report};
+
+/// How long the log waits for a new connection, to say why there is none.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Clones are one.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +24,8 @@ pub(crate) struct Health(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     away: bool,
+    /// The log has said so.
+    told: bool,
     /// The writer has something that it could not write when it last tried.
     stuck: bool,
 }
@@ -41,11 +47,10 @@ impl Health {
         state.is_back();
     }
 
-    /// The writer could not write.
-    pub(crate) fn cannot_write(&self, error: &dyn Error) {
-        let mut state = self.state();
-        state.stuck = true;
-        state.goes_away(error);
+    /// The writer could not write to the store.
+    pub(crate) fn cannot_write(&self, store: &Arc<dyn Store>, error: &dyn Error) {
+        self.state().stuck = true;
+        self.goes_away(store, error);
     }
 
     /// The writer has nothing to write any more: what it could not write was taken back. Whether the database is there the
@@ -62,21 +67,40 @@ impl Health {
         }
     }
 
-    /// The lease could not be renewed, or the life not begun.
-    pub(crate) fn cannot_renew(&self, error: &dyn Error) {
-        self.state().goes_away(error);
+    /// The lease could not be renewed in the store, or the life not begun.
+    pub(crate) fn cannot_renew(&self, store: &Arc<dyn Store>, error: &dyn Error) {
+        self.goes_away(store, error);
+    }
+
+    fn goes_away(&self, store: &Arc<dyn Store>, error: &dyn Error) {
+        if std::mem::replace(&mut self.state().away, true) {
+            return;
+        }
+        let (health, store, error) = (self.clone(), store.clone(), report(error));
+        // Whoever found out goes on meanwhile.
+        tokio::spawn(async move {
+            // That its time is up is all that many a call knows.
+            let why = match tokio::time::timeout(LOOK, store.reach()).await {
+                Ok(Err(why)) => report(&why),
+                Ok(Ok(())) | Err(_) => error,
+            };
+            health.tell(&why);
+        });
+    }
+
+    fn tell(&self, why: &str) {
+        let mut state = self.state();
+        // It may be back by now, and then nobody is told of either.
+        if state.away && !std::mem::replace(&mut state.told, true) {
+            warn!(error = %why, "the presence store is away; joins fail, leaves wait for it");
+        }
     }
 }
 
 impl State {
-    fn goes_away(&mut self, error: &dyn Error) {
-        if !std::mem::replace(&mut self.away, true) {
-            warn!(error = %report(error), "the presence store is away; joins fail, leaves wait for it");
-        }
-    }
-
     fn is_back(&mut self) {
-        if std::mem::take(&mut self.away) {
+        self.away = false;
+        if std::mem::take(&mut self.told) {
             info!("the presence store is back");
         }
     }
@@ -85,28 +109,29 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::MemoryStore;
 
     fn away() -> std::io::Error {
         std::io::Error::other("away")
     }
 
-    #[test]
-    fn an_outage_is_over_when_the_writer_writes() {
-        let health = Health::default();
+    #[tokio::test]
+    async fn an_outage_is_over_when_the_writer_writes() {
+        let (health, store) = (Health::default(), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
         assert!(!health.is_away());
-        health.cannot_write(&away());
+        health.cannot_write(&store, &away());
         assert!(health.is_away());
         health.writes();
         assert!(!health.is_away());
-        health.cannot_renew(&away());
+        health.cannot_renew(&store, &away());
         health.writes();
         assert!(!health.is_away());
     }
 
-    #[test]
-    fn a_renewal_does_not_end_it_while_something_cannot_be_written() {
-        let health = Health::default();
-        health.cannot_write(&away());
+    #[tokio::test]
+    async fn a_renewal_does_not_end_it_while_something_cannot_be_written() {
+        let (health, store) = (Health::default(), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
+        health.cannot_write(&store, &away());
         health.renews();
         assert!(health.is_away());
         health.has_nothing_to_write();

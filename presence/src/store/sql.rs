@@ -61,6 +61,9 @@ pub use self::{
     patient::{MissingFeature, SqlStore},
 };
 
+#[cfg(feature = "cli")]
+pub(crate) use self::error::{is_turned_away, said_by_database};
+
 /// How many presences of a room are read at a time.
 const PAGE: u64 = 10_000;
 

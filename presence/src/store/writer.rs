@@ -275,7 +275,7 @@ impl Writer {
                         let other = node.wait_for(|now| now.is_some_and(|now| now != dead));
                         let _ = tokio::time::timeout(timeout, other).await;
                     } else {
-                        self.0.health.cannot_write(&error);
+                        self.0.health.cannot_write(&store, &error);
                         pauses.next().await;
                     }
                 }
@@ -361,9 +361,10 @@ fn belong(write: &mut Write, node: NodeId) {
     }
 }
 
+/// An error and what caused it, on one line. Some errors tell their causes themselves, which are not told again.
 pub(crate) fn report(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// What the writer waits for before it tries again: longer and longer.

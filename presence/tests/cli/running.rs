@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use presence::store::Store;
+use presence::{name::RoomName, store::Store};
 use sea_orm::{ConnectOptions, ConnectionTrait};
 
 use super::{
@@ -68,6 +68,26 @@ fn help_does_not_show_the_url_which_may_hold_a_password() {
 }
 
 #[test]
+fn what_is_not_understood_is_repeated_in_one_short_line_without_a_password() {
+    for argument in
+        ["a\nb", "a\u{1b}[31mb\u{7}", "a\u{202e}b", &"x".repeat(10_000), "postgres://ann:geheim@localhost/x"]
+    {
+        let calls =
+            [&["prune-presences", "--age", argument][..], &["rooms", argument], &[argument], &["members", argument]];
+        let is_a_name = usize::from(RoomName::new(argument).is_ok());
+        for arguments in &calls[..calls.len() - is_a_name] {
+            let mut command = presence(arguments);
+            command.env("DATABASE_URL", "sqlite://presence.db");
+            let error = run(command).failed(2);
+            let (line, help) = error.split_once('\n').unwrap();
+            assert!(line.chars().count() < 200 && !line.contains(char::is_control), "{arguments:?}: {line:?}");
+            assert!(!error.contains("geheim") && !error.contains('\u{202e}') && !error.contains('\u{7}'), "{error:?}");
+            assert!(help.starts_with('\n') && help.contains("--help"), "{arguments:?}: {error:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_understood_is_a_usage_error() {
     for arguments in [
         &[][..],
@@ -88,6 +108,11 @@ fn what_is_not_understood_is_a_usage_error() {
     }
     let negative = run(on("sqlite://presence.db", &["prune-presences", "--age", "-5s"])).failed(2);
     assert!(negative.contains("a time is not negative"), "{negative}");
+    #[cfg(feature = "postgres")]
+    assert_eq!(
+        run(on("postgres://ann:ge/heim@localhost/x", &["rooms"])).failed(2),
+        "error: the database cannot be used by this URL: invalid port number\n"
+    );
     for url in ["presence.db", "sqlite:", "oracle://localhost/presence"] {
         let _ = run(on(url, &["rooms"])).failed(2);
         let _ = run(on(url, &["migrate"])).failed(2);

@@ -46,6 +46,51 @@ async fn a_ping_starts_anew_and_is_answered() {
     assert_eq!(bed.here().await, 1);
 }
 
+/// Takes half a minute for each frame.
+struct Slow;
+
+impl Consumer for Slow {
+    async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
+        tokio::time::sleep(secs(25)).await;
+        socket.send("done").await
+    }
+}
+
+// behaviour: 6 ping-pong
+#[actix_web::test]
+async fn a_client_that_pings_is_not_closed_because_its_consumer_is_slow() {
+    // Its pings waited behind the frame, and the countdown went on.
+    let bed = bed().await;
+    let slow = Countdown::new(secs(10), Slow);
+    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), slow).await.expect("accepted");
+    ann.send_text("work");
+    for _ in 0..3 {
+        bed.leap(secs(6)).await;
+        ann.send_text(r#"{"type":"ping"}"#);
+    }
+    bed.leap(secs(8)).await;
+    assert_eq!(ann.receive_text().await, "done");
+    for _ in 0..3 {
+        assert_eq!(ann.receive_text().await, r#"{"message":"pong"}"#);
+    }
+    bed.leap(secs(9)).await;
+    assert!(ann.receive_nothing().await, "the last ping started it anew");
+    assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4408))));
+}
+
+// behaviour: 6 silent-socket
+#[actix_web::test]
+async fn a_client_that_says_nothing_while_its_consumer_works_is_closed_soon_after() {
+    let bed = bed().await;
+    let slow = Countdown::new(secs(10), Slow);
+    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), slow).await.expect("accepted");
+    ann.send_text("work");
+    bed.leap(secs(26)).await;
+    assert_eq!(ann.receive_text().await, "done");
+    bed.leap(secs(1)).await;
+    assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4408))));
+}
+
 // behaviour: 6 close-command
 #[actix_web::test]
 async fn the_close_command_closes_once_and_ends_the_timer() {
@@ -79,7 +124,14 @@ async fn any_other_text_reaches_the_wrapped_consumer_without_starting_anew() {
         ann.send_text(other);
         assert_eq!(ann.receive_text().await, "other");
     }
-    bed.leap(secs(11)).await;
+    // Nor does it help to go on so.
+    for _ in 0..19 {
+        bed.leap(std::time::Duration::from_millis(500)).await;
+        ann.send_text("{}");
+        assert_eq!(ann.receive_text().await, "other");
+    }
+    bed.leap(std::time::Duration::from_millis(600)).await;
+    assert_eq!(bed.here().await, 0);
     assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4408))));
 }
 

@@ -13,7 +13,7 @@ const INIT_SQL: &str = "\
     CREATE USER IF NOT EXISTS 'presence'@'%' IDENTIFIED BY 'presence';\n\
     GRANT ALL PRIVILEGES ON *.* TO 'presence'@'%' WITH GRANT OPTION;\n";
 
-/// The user that databases are made and used as.
+/// The user that databases are made and used as, and its password.
 pub(crate) const USER: &str = "presence";
 
 /// Fills an empty folder with what the server needs to start. `command` makes a command that runs as the right user.
@@ -21,9 +21,12 @@ pub(crate) fn initialise(kind: Kind, folder: &Path, command: impl Fn(&Path) -> C
     let data = folder.join("data");
     let mut initialise = match kind {
         Kind::Postgres => {
+            let password = folder.join("password");
+            fs::write(&password, USER).expect("the folder is ours");
             let mut initdb = command(&find(kind, &["initdb"]));
-            initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", USER]);
-            initdb.arg("--pgdata").arg(&data);
+            // A password is asked for, and in the cheapest way: tests make many connections.
+            initdb.args(["--no-sync", "--auth=password", "--encoding=UTF8", "--locale=C", "--username", USER]);
+            initdb.arg("--pwfile").arg(password).arg("--pgdata").arg(&data);
             initdb
         }
         Kind::MySql => {

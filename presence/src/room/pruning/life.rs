@@ -60,7 +60,7 @@ impl Work {
                     }
                     node = NodeId::random();
                 }
-                Err(error) => self.rooms.health().cannot_renew(&error),
+                Err(error) => self.away(&error),
             }
             tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))).await;
         }
@@ -90,9 +90,13 @@ impl Work {
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
             Err(error) => {
                 self.lease.borrow_mut().failed();
-                self.rooms.health().cannot_renew(&error);
+                self.away(&error);
             }
         }
+    }
+
+    fn away(&self, error: &dyn std::error::Error) {
+        self.rooms.health().cannot_renew(&(Arc::new(self.store().clone()) as Arc<dyn Store>), error);
     }
 
     /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by

@@ -7,9 +7,10 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait,
     sea_query::{Expr, Query, SimpleExpr},
 };
+use tokio::time::timeout;
 
 use super::{
     super::StoreError,
@@ -124,6 +125,16 @@ impl Database {
         self.dialect.prepare(&self.writer).await.map_err(store_error)
     }
 
+    /// Makes a connection beside the pools, which, while a server is not there, try again for as long as a caller waits, and then
+    /// know no more than that time is up.
+    pub(super) async fn reach(&self) -> Result<(), StoreError> {
+        let patience = self.settings.patience;
+        match timeout(patience, self.dialect.reach(&self.settings)).await {
+            Ok(reached) => reached.map_err(|error| store_error(DbErr::Conn(RuntimeErr::SqlxError(error.into())))),
+            Err(_) => Err(StoreError::Unavailable(Arc::new(Silent { patience }))),
+        }
+    }
+
     /// Runs what has changed nothing yet. A connection may have been lost while it lay in the pool, each of them when a
     /// server was started anew; that is no reason to fail, since the next one is new.
     pub(super) async fn surely<T, F>(&self, run: impl Fn() -> F) -> Result<T, StoreError>
@@ -138,6 +149,13 @@ impl Database {
         }
         run().await.map_err(store_error)
     }
+}
+
+/// Nobody answers, or somebody who does not speak as a database does.
+#[derive(Debug, thiserror::Error)]
+#[error("a new connection had no answer within {patience:?}")]
+struct Silent {
+    patience: Duration,
 }
 
 fn utc() -> i64 {

@@ -20,6 +20,11 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Connections to write with and to read with. Nothing is opened before it is needed.
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection);
 
+    /// Makes a connection and lets go of it. A file needs none: what stands in its way, its pool says at once.
+    async fn reach(&self, _settings: &Settings) -> Result<(), SqlxError> {
+        Ok(())
+    }
+
     /// How a transaction begins that writes.
     fn to_write(&self) -> TransactionOptions {
         TransactionOptions::default()

@@ -72,6 +72,38 @@ fn of_database(error: &dyn sea_orm::sqlx::error::DatabaseError) -> Trouble {
     Trouble::Away
 }
 
+/// What the database itself said in refusing, without the driver's additions.
+#[cfg(feature = "cli")]
+pub(crate) fn said_by_database(error: &StoreError) -> Option<&str> {
+    Some(of_database_itself(error)?.message())
+}
+
+/// Whether the database does not let this user in, or do this. Nodes wait for an operator to mend it; a person who typed the URL
+/// wants to know.
+#[cfg(feature = "cli")]
+pub(crate) fn is_turned_away(error: &StoreError) -> bool {
+    let Some(error) = of_database_itself(error) else { return false };
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
+        return super::postgres::turns_away(error);
+    }
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
+        return super::mysql::turns_away(error);
+    }
+    let _ = error;
+    false
+}
+
+#[cfg(feature = "cli")]
+fn of_database_itself(error: &StoreError) -> Option<&dyn sea_orm::sqlx::error::DatabaseError> {
+    let (StoreError::Unavailable(cause) | StoreError::Refused(cause)) = error else { return None };
+    match source(cause.downcast_ref()?)? {
+        SqlxError::Database(error) => Some(&**error),
+        _ => None,
+    }
+}
+
 /// Whether the connection was gone.
 pub(super) fn is_lost(error: &DbErr) -> bool {
     match source(error) {

@@ -66,15 +66,7 @@ impl MySql {
     }
 
     fn pool(&self, settings: &Settings, connections: u32) -> MySqlPool {
-        // A text that is too long is an error and not cut. A node that sleeps in the middle of a transaction has its locks
-        // taken away, or nobody could fence it; only MariaDB does that.
-        let patience = settings.patience.as_secs().max(1);
-        let session = format!(
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-             SET SESSION innodb_lock_wait_timeout = {patience}, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'); \
-             /*M!100300 SET SESSION idle_transaction_timeout = {} */",
-            6 * patience
-        );
+        let session = session(settings);
         let options = MySqlPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(settings.patience)
@@ -103,6 +95,19 @@ impl MySql {
     }
 }
 
+/// What is said first on each connection.
+fn session(settings: &Settings) -> String {
+    // A text that is too long is an error and not cut. A node that sleeps in the middle of a transaction has its locks
+    // taken away, or nobody could fence it; only MariaDB does that.
+    let patience = settings.patience.as_secs().max(1);
+    format!(
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+         SET SESSION innodb_lock_wait_timeout = {patience}, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'); \
+         /*M!100300 SET SESSION idle_transaction_timeout = {} */",
+        6 * patience
+    )
+}
+
 /// Whether the next answer is that to the next question.
 async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, SqlxError> {
     static QUESTIONS: AtomicI64 = AtomicI64::new(1 << 40);
@@ -120,6 +125,12 @@ impl Dialect for MySql {
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
         let pool = || self.pool(settings, settings.connections).into();
         (pool(), pool())
+    }
+
+    async fn reach(&self, settings: &Settings) -> Result<(), SqlxError> {
+        let mut connection = self.options.connect().await?;
+        connection.execute(AssertSqlSafe(session(settings))).await?;
+        connection.close().await
     }
 
     fn to_read(&self) -> TransactionOptions {
@@ -183,6 +194,12 @@ const HAVE_MORE: &str = "SELECT CAST(place - 1 AS SIGNED) FROM JSON_TABLE(?, '$[
 /// By number, as <https://mariadb.com/kb/en/mariadb-error-code-reference/> lists them.
 pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {
     by_number(error.number(), error.code())
+}
+
+/// Whether the user is not let in, or lacks a right.
+#[cfg(feature = "cli")]
+pub(super) fn turns_away(error: &MySqlDatabaseError) -> bool {
+    matches!(error.number(), 1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698)
 }
 
 fn by_number(number: u16, state: Option<&str>) -> Trouble {

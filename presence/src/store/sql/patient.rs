@@ -246,6 +246,10 @@ impl Store for SqlStore {
         self.migrate().await.map(drop)
     }
 
+    async fn reach(&self) -> Result<(), StoreError> {
+        self.once.database.reach().await
+    }
+
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
         let name = name.clone();
         self.call(move |once| {

@@ -61,13 +61,7 @@ impl Postgres {
     }
 
     fn pool(&self, settings: &Settings, purpose: Purpose) -> PgPool {
-        // A node that sleeps in the middle of a transaction has its locks taken away, or nobody could fence it.
-        let patience = settings.patience.as_millis();
-        let session = format!(
-            "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {patience}; \
-             SET idle_in_transaction_session_timeout = {}",
-            6 * patience
-        );
+        let session = session(settings);
         let options = PgPoolOptions::new()
             .max_connections(settings.connections)
             .acquire_timeout(settings.patience)
@@ -100,6 +94,17 @@ impl Postgres {
     }
 }
 
+/// What is said first on each connection.
+fn session(settings: &Settings) -> String {
+    // A node that sleeps in the middle of a transaction has its locks taken away, or nobody could fence it.
+    let patience = settings.patience.as_millis();
+    format!(
+        "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {patience}; \
+         SET idle_in_transaction_session_timeout = {}",
+        6 * patience
+    )
+}
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
@@ -122,6 +127,12 @@ impl Dialect for Postgres {
 
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
         (self.pool(settings, Purpose::Write).into(), self.pool(settings, Purpose::Read).into())
+    }
+
+    async fn reach(&self, settings: &Settings) -> Result<(), SqlxError> {
+        let mut connection = self.options.connect().await?;
+        connection.execute(AssertSqlSafe(session(settings))).await?;
+        connection.close().await
     }
 
     fn to_read(&self) -> TransactionOptions {
@@ -193,6 +204,12 @@ fn by_code(code: &str) -> Trouble {
         code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Senseless,
         _ => Trouble::Away,
     }
+}
+
+/// Whether the user is not let in, or lacks a right.
+#[cfg(feature = "cli")]
+pub(super) fn turns_away(error: &PgDatabaseError) -> bool {
+    error.code().starts_with("28") || error.code() == "42501"
 }
 
 /// Whether this is the last that the connection said.

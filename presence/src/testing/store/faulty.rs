@@ -132,6 +132,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.call(self.inner.prepare()).await
     }
 
+    async fn reach(&self) -> Result<(), StoreError> {
+        self.inner.reach().await
+    }
+
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
         self.call(self.inner.register(node, name, lease)).await
     }
