@@ -14,6 +14,7 @@ mod listing;
 mod memory;
 #[cfg(feature = "sql")]
 mod migration;
+pub(crate) mod pace;
 mod plan;
 mod shifts;
 #[cfg(feature = "sql")]

@@ -14,13 +14,14 @@ use std::{
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     Error, Result,
     model::lease::Lease,
     name::{NodeId, NodeName, RequestId},
-    store::{Batch, Remains, Store, StoreError, apart::Apart, writer::report},
+    store::{Batch, Remains, Store, StoreError, apart::Apart, pace::Pace, writer::report},
 };
 
 use super::{Rooms, message::ToRoom};
@@ -34,8 +35,6 @@ pub(crate) use asking::Remove;
 pub(crate) use bulk::Bulk;
 pub(crate) use life::Fenced;
 
-/// How many presences are removed in one transaction, so that joins never wait for more than that.
-const BATCH: u64 = 1000;
 /// How the names begin under which the command line registers itself for a moment.
 pub(crate) const CLI: &str = "presence-cli:";
 /// How many rooms are compared in one query.
@@ -161,8 +160,8 @@ impl Work {
         self.rooms.store()
     }
 
-    /// Calls until there are no more, and tells what changed.
-    async fn batches<F>(&self, call: impl Fn() -> F) -> Result<usize>
+    /// Calls until there are no more, with how many may be removed at once, and tells what changed.
+    async fn batches<F>(&self, call: impl Fn(u64) -> F) -> Result<usize>
     where
         F: Future<Output = Result<Batch, StoreError>>,
     {
@@ -170,16 +169,21 @@ impl Work {
     }
 
     /// As [`batches`](Self::batches), as a part of what is removed together.
-    async fn batches_of<F>(&self, bulk: &mut Bulk, call: impl Fn() -> F) -> Result<usize>
+    async fn batches_of<F>(&self, bulk: &mut Bulk, call: impl Fn(u64) -> F) -> Result<usize>
     where
         F: Future<Output = Result<Batch, StoreError>>,
     {
-        let mut handled = 0;
+        let (mut handled, mut pace) = (0, Pace::default());
         loop {
-            let batch = self.rooms.bounded(call()).await?;
+            let (limit, begun) = (pace.size() as u64, Instant::now());
+            let batch = self.rooms.bounded(call(limit)).await?;
+            pace.took(begun.elapsed(), batch.commits.len());
+            if self.rooms.writer().is_writing() {
+                pace.slow_down();
+            }
             handled += batch.handled;
             bulk.add(batch.commits);
-            if batch.handled < BATCH {
+            if batch.handled < limit {
                 return Ok(usize::try_from(handled).unwrap_or(usize::MAX));
             }
         }
@@ -190,7 +194,7 @@ impl Work {
         let former = self.former.borrow().clone();
         for dead in former {
             let (node, remains) = (self.node()?, Remains::HoldAll(self.rooms.config().grace()));
-            let held = self.batches(|| self.store().clear(node, dead, remains, BATCH)).await?;
+            let held = self.batches(|limit| self.store().clear(node, dead, remains, limit)).await?;
             info!(count = held, "presences of a former life of this node are held");
             self.former.borrow_mut().remove(&dead);
         }
@@ -206,11 +210,11 @@ impl Work {
                 if !self.former.borrow().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
                     let remains = Remains::HoldResumable(self.rooms.config().grace());
-                    count += self.batches_of(&mut bulk, || self.store().clear(node, dead, remains, BATCH)).await?;
+                    count += self.batches_of(&mut bulk, |limit| self.store().clear(node, dead, remains, limit)).await?;
                 }
             }
         }
-        Ok(count + self.batches_of(&mut bulk, || self.store().sweep(node, BATCH)).await?)
+        Ok(count + self.batches_of(&mut bulk, |limit| self.store().sweep(node, limit)).await?)
     }
 
     /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first
@@ -222,12 +226,16 @@ impl Work {
         if !self.may_judge().await {
             return Ok(own);
         }
-        Ok(own + self.batches(|| self.store().prune(node, max_age, BATCH)).await?)
+        Ok(own + self.batches(|limit| self.store().prune(node, max_age, limit)).await?)
     }
 
     /// Removes presences of this node, by its own clock.
     async fn prune_own(&self, max_age: Duration) -> Result<usize> {
-        let pruned = self.remove_in(self.rooms.names(), |reply| ToRoom::Prune { max_age, reply });
+        // Rooms of like names are often of like age: what they have lies together in tables and indexes, and a transaction changes
+        // fewer pages.
+        let mut names = self.rooms.names();
+        names.sort_unstable();
+        let pruned = self.remove_in(names, |reply| ToRoom::Prune { max_age, reply });
         let timeout = self.rooms.config().store_timeout();
         tokio::time::timeout(timeout, pruned).await.map_err(|_| Error::StoreUnavailable(None))
     }

@@ -25,7 +25,10 @@ use std::{
 
 use actix::{Message, Recipient};
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tracing::warn;
 
 use crate::{
@@ -206,6 +209,11 @@ impl Writer {
         self.queue().pending()
     }
 
+    /// Whether somebody waits for a change.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.queue().is_writing()
+    }
+
     /// Resolves when nothing waits and nothing is under way.
     pub(crate) async fn idle(&self) {
         loop {
@@ -254,7 +262,7 @@ impl Writer {
             let work = self.0.work.notified();
             let Ok(id) = node.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
-            let next = self.queue().next(clock.now(), gather);
+            let (next, begun) = (self.queue().next(clock.now(), gather), Instant::now());
             let outcome = match next {
                 // All that waited cancelled out.
                 Work::Changes(batch) if batch.writes.is_empty() => continue,
@@ -274,7 +282,7 @@ impl Writer {
             };
             match outcome {
                 Ok(()) => {
-                    self.queue().written();
+                    self.queue().written(begun.elapsed());
                     self.0.health.writes();
                     pauses.end();
                 }

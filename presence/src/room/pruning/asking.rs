@@ -20,7 +20,7 @@ use crate::{
     store::{NodeState, Order, Removal, Request, Store, Whom, writer::report},
 };
 
-use super::{BATCH, PruningSupervisor, Work};
+use super::{PruningSupervisor, Work};
 
 /// Time between two looks at the answers.
 const LOOK: Duration = Duration::from_millis(100);
@@ -178,7 +178,7 @@ impl Work {
         let own = own.map_err(|_| Error::StoreUnavailable(None))?;
         let answers = self.await_answers(request).await;
         // Last: who is held on a node that lives was counted by that, and what the dead left is there by now.
-        let orphans = self.batches(|| self.store().remove(node, &removal.whom, BATCH)).await?;
+        let orphans = self.batches(|limit| self.store().remove(node, &removal.whom, limit)).await?;
         let Answers { removed: others, silent } = answers?;
         let removed = own + others + orphans;
         if silent.is_empty() { Ok(removed) } else { Err(Error::Unanswered { nodes: silent, removed }) }

@@ -23,8 +23,8 @@ on_each_kind! { a_join_waits_for_one_batch_of_a_large_removal_and_each_room_is_t
 
 const ROOMS: usize = 200;
 const EACH: usize = 100;
-/// So many are removed in one transaction.
-const BATCH: usize = 1000;
+/// So many are removed in one transaction, if somebody waits.
+const BATCH: usize = 1024;
 const LEASE: Duration = secs(3);
 
 /// A life that is over, and what it left in each room.
@@ -33,7 +33,7 @@ async fn remains(store: &SqlStore) -> BTreeMap<String, BTreeSet<PresenceId>> {
     store.prepare().await.unwrap();
     store.register(node, &name, secs(60)).await.unwrap();
     let mut all = BTreeMap::new();
-    for some in (0..ROOMS).collect::<Vec<_>>().chunks(BATCH / EACH) {
+    for some in (0..ROOMS).collect::<Vec<_>>().chunks(10) {
         let of = |n: &usize| {
             let ids: BTreeSet<_> = (0..EACH).map(|_| PresenceId::random()).collect();
             let join = |id: &PresenceId| {
@@ -92,7 +92,10 @@ fn a_join_waits_for_one_batch_of_a_large_removal_and_each_room_is_told_once(kind
             waited.push(store.cleared() - before);
         };
         println!("{kind:?}: {} joins during {} batches waited for {waited:?}", waited.len(), store.cleared());
-        assert_eq!((removed, store.cleared()), (ROOMS * EACH, ROOMS * EACH / BATCH + 1));
+        // They grow in moments in which nobody waits.
+        let most = (ROOMS * EACH).div_ceil(BATCH);
+        assert_eq!(removed, ROOMS * EACH);
+        assert!((most / 8..=most).contains(&store.cleared()), "{} batches", store.cleared());
         // Counted are those that begin while a join is on its way, which it need not wait for: one that came first, and one that
         // begins before the answer is here. On a busy machine an answer may be late, but not all are.
         waited.sort_unstable();

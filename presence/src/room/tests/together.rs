@@ -13,8 +13,8 @@ use crate::{
 
 /// More than two transactions take.
 const CROWD: usize = 2500;
-/// How many leaves go into one transaction that has nothing else to do.
-const BATCH: usize = 2048;
+/// How many leaves go into the first transaction that has nothing else to do.
+const BATCH: usize = 1024;
 
 /// The names in each event; only bulk events are expected.
 fn bulks(changes: &mut Subscription) -> Vec<BTreeSet<String>> {
@@ -97,15 +97,15 @@ async fn a_sweep_that_fails_in_the_middle_tells_who_was_removed_and_the_next_one
     let there = node_on(&database, "there", quick()).await;
     let _crowd = there.crowd(CROWD).await;
     let mut changes = here.changes();
-    here.store.clear_so_often(2);
+    here.store.clear_so_often(1);
     there.store.faults.hang();
     pass(secs(10)).await;
     let first = bulks(&mut changes);
-    assert_eq!(sizes(&first), [2000]);
+    assert_eq!(sizes(&first), [BATCH]);
     here.store.clear_so_often(usize::MAX);
     pass(secs(2)).await;
     let second = bulks(&mut changes);
-    assert_eq!((sizes(&second), first[0].intersection(&second[0]).count()), (vec![500], 0));
+    assert_eq!((sizes(&second), first[0].intersection(&second[0]).count()), (vec![CROWD - BATCH], 0));
 }
 
 #[actix::test]

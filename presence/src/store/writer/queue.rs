@@ -1,7 +1,8 @@
 //! What waits for the database, and what of it goes next.
 //!
 //! Somebody waits for what was asked, and nobody for a prune. So a prune of many takes what the others leave of each
-//! transaction, and a quarter of it at least: a join never waits for more than what was asked before it.
+//! transaction, and a quarter of it at least: a join never waits for more than what was asked before it. While nothing is asked,
+//! transactions of a prune grow as long as they are quick.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -13,7 +14,7 @@ use actix::Recipient;
 use crate::{
     clock::Tick,
     name::{PresenceId, RoomName},
-    store::{RoomWrites, Write},
+    store::{RoomWrites, Write, pace::Pace},
 };
 
 use super::{
@@ -57,6 +58,18 @@ pub(super) enum Work {
     },
 }
 
+/// What is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    /// Somebody waits for it.
+    Asked,
+    /// Those of so many rooms are pruned.
+    Pruned {
+        rooms: usize,
+    },
+    Touches,
+}
+
 pub(super) struct Queue {
     rooms: HashMap<RoomName, Waiting>,
     /// The rooms of which something was asked, in the order in which it first was.
@@ -66,8 +79,10 @@ pub(super) struct Queue {
     pending: usize,
     /// How many changes the next transaction takes at most.
     limit: usize,
+    /// How many of those that are pruned it takes if there is nothing else.
+    pace: Pace,
     touches: Touches,
-    busy: bool,
+    busy: Option<Busy>,
     /// The number of the last batch.
     taken: u64,
 }
@@ -80,8 +95,9 @@ impl Default for Queue {
             pruned: VecDeque::new(),
             pending: 0,
             limit: BATCH,
+            pace: Pace::default(),
             touches: Touches::default(),
-            busy: false,
+            busy: None,
             taken: 0,
         }
     }
@@ -95,31 +111,41 @@ impl Queue {
 
     /// Nothing waits, and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        !self.busy && self.asked.is_empty() && self.pruned.is_empty() && self.touches.is_empty()
+        self.busy.is_none() && self.asked.is_empty() && self.pruned.is_empty() && self.touches.is_empty()
     }
 
-    /// What was taken last was written.
-    pub(super) fn written(&mut self) {
-        self.busy = false;
+    /// Somebody waits for a change, or for one that is under way.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.asked.is_empty() || self.busy == Some(Busy::Asked)
+    }
+
+    /// What was taken last was written, and that took so long.
+    pub(super) fn written(&mut self, time: Duration) {
+        if let Some(Busy::Pruned { rooms }) = self.busy.take() {
+            self.pace.took(time, rooms);
+        }
         self.limit = BATCH.min(self.limit * 2);
     }
 
     /// What was taken last was not written. It was put back, or is in doubt.
     pub(super) fn not_written(&mut self, in_doubt: bool) {
-        self.busy = in_doubt;
+        if !in_doubt {
+            self.busy = None;
+        }
+        self.pace.slow_down();
         self.limit = LEAST.max(self.limit / 2);
     }
 
     /// What was in doubt is so no more.
     pub(super) const fn settled(&mut self) {
-        self.busy = false;
+        self.busy = None;
     }
 
     /// Changes go first, but touches do not wait for ever: once they are due, they have every other turn.
     pub(super) fn next(&mut self, now: Tick, gather: Duration) -> Work {
         let nothing_else = self.asked.is_empty() && self.pruned.is_empty();
         if let Some(touches) = self.touches.take_due(now, gather, nothing_else) {
-            self.busy = true;
+            self.busy = Some(Busy::Touches);
             return Work::Touches(touches);
         }
         if nothing_else {
@@ -181,8 +207,12 @@ impl Queue {
                 self.forget_if_empty(&room);
             }
         }
-        // If nobody waits, twice as many: of presences that lie all over the tables, each transaction changes a page or more for each.
-        let limit = if taken.count == 0 { 2 * self.limit } else { self.limit };
+        let asked = taken.count > 0;
+        if asked {
+            self.pace.slow_down();
+        }
+        // After a transaction that failed, and if others wait, no more than these may have.
+        let limit = if asked || self.limit < BATCH { self.limit } else { self.pace.size() };
         while taken.count < limit {
             let Some(room) = self.pruned.front().cloned() else { break };
             let Some(waiting) = self.rooms.get_mut(&room) else { break };
@@ -205,7 +235,11 @@ impl Queue {
         self.pending -= taken.count;
         self.taken += 1;
         let batch = Batch { number: self.taken, ..taken.batch };
-        self.busy = !batch.writes.is_empty();
+        self.busy = match batch.writes.len() {
+            0 => None,
+            _ if asked => Some(Busy::Asked),
+            rooms => Some(Busy::Pruned { rooms }),
+        };
         batch
     }
 
