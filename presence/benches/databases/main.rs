@@ -3,7 +3,7 @@
 //! at least three times; what is printed is the median, the least and the greatest.
 //!
 //! `cargo bench -p presence --features postgres,mysql,testing --bench databases [-- [sqlite|postgres|mysql] [PART]]`, where PART is
-//! `joining`, `removing`, `idle`, `loading`, `touching`, `heartbeats` or `turns`.
+//! `joining`, `removing`, `idle`, `loading`, `touching`, `heartbeats`, `flushes` or `turns`.
 
 mod joining;
 mod loading;
@@ -202,6 +202,9 @@ async fn measure(database: &str, server: Option<&Server>, part: Option<&str>) {
     }
     if wanted("heartbeats") {
         touching::measure_heartbeats(database, server).await;
+    }
+    if wanted("flushes") {
+        touching::measure_flushes(database, server).await;
     }
     if wanted("turns") {
         turns::measure(database, server).await;

@@ -1,5 +1,6 @@
 //! 100,000 presences send a heartbeat every 30 s: what share of a core the store takes for it, its thread and the database
-//! together; and what a touch costs by itself, in transactions of several sizes.
+//! together; the same if they send one every 5 s, by how often a row learns of it; and what a touch costs by itself, in
+//! transactions of several sizes.
 
 use std::{
     fs,
@@ -21,10 +22,15 @@ const PRESENCES: usize = 100_000;
 const ROOMS: usize = 1_000;
 /// How often each sends a heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+/// The same for clients that send many.
+const OFTEN: Duration = Duration::from_secs(5);
+/// How often a row learns of them, in seconds.
+const FLUSHES: [u64; 4] = [2, 5, 10, 15];
 /// How often each size of transactions is measured.
 const ROUNDS: usize = 5;
-/// Over how many times 30 s heartbeats are measured.
+/// Over how many times 30 s each of these is measured.
 const WINDOWS: usize = 3;
+const WINDOW: Duration = Duration::from_secs(30);
 
 /// What a touch costs, with as many in each transaction as the writer puts there, and with fewer and more.
 pub(super) async fn measure(database: &str, server: Option<&Server>) {
@@ -59,9 +65,24 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
 
 /// Heartbeats as they come: through rooms with the default settings.
 pub(super) async fn measure_heartbeats(database: &str, server: Option<&Server>) {
+    let what = "of a core: the store, heartbeats of 100,000 every 30 s";
+    measure_beats(database, server, Config::default(), HEARTBEAT, what).await;
+}
+
+/// Heartbeats of clients that send many, by how often a row learns of them.
+pub(super) async fn measure_flushes(database: &str, server: Option<&Server>) {
+    for seconds in FLUSHES {
+        let config =
+            Config::builder().touch_flush_interval(Duration::from_secs(seconds)).build().expect("good settings");
+        let what = format!("of a core: the store, heartbeats every 5 s, written every {seconds} s");
+        measure_beats(database, server, config, OFTEN, &what).await;
+    }
+}
+
+async fn measure_beats(database: &str, server: Option<&Server>, config: Config, every: Duration, what: &str) {
     let place = Place::new(server).await;
     let before = threads();
-    let rooms = Rooms::start(Config::default(), place.store().await);
+    let rooms = Rooms::start(config, place.store().await);
     // The first thread that rooms start is the store's.
     let store = threads().into_iter().find(|thread| !before.contains(thread)).expect("it has started");
     let _supervisor = PruningSupervisor::spawn(&rooms, NodeName::new("bench").expect("a good name"));
@@ -79,13 +100,15 @@ pub(super) async fn measure_heartbeats(database: &str, server: Option<&Server>) 
     // The first round is for the touches to spread.
     for window in 0..=WINDOWS {
         let (cpu, theirs) = (store_cpu(&store), server_cpu(server));
-        beat(&rooms, &channels).await;
+        for _ in 0..WINDOW.as_secs() / every.as_secs() {
+            beat(&rooms, &channels, every).await;
+        }
         if window > 0 {
-            own.push((store_cpu(&store) - cpu) / HEARTBEAT.as_secs_f64());
-            servers.push((server_cpu(server) - theirs) / HEARTBEAT.as_secs_f64());
+            own.push((store_cpu(&store) - cpu) / WINDOW.as_secs_f64());
+            servers.push((server_cpu(server) - theirs) / WINDOW.as_secs_f64());
         }
     }
-    tell(database, "of a core: the store, heartbeats of 100,000 every 30 s", own, 100.0, "%");
+    tell(database, what, own, 100.0, "%");
     if server.is_some() {
         tell(database, "  and the server", servers, 100.0, "%");
     }
@@ -94,13 +117,13 @@ pub(super) async fn measure_heartbeats(database: &str, server: Option<&Server>) 
     rooms.shutdown().await;
 }
 
-/// Each channel sends one heartbeat, evenly within 30 s.
-async fn beat(rooms: &Rooms, channels: &[ChannelName]) {
-    const STEPS: usize = 300;
+/// Each channel sends one heartbeat, evenly within that time.
+async fn beat(rooms: &Rooms, channels: &[ChannelName], within: Duration) {
+    const STEPS: usize = 100;
     let begun = tokio::time::Instant::now();
     for (step, some) in channels.chunks(channels.len().div_ceil(STEPS)).enumerate() {
         some.iter().for_each(|channel| rooms.touch(channel));
-        let done = HEARTBEAT * u32::try_from(step + 1).expect("few steps") / STEPS as u32;
+        let done = within * u32::try_from(step + 1).expect("few steps") / STEPS as u32;
         tokio::time::sleep_until(begun + done).await;
     }
 }
