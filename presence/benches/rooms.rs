@@ -22,7 +22,7 @@ use presence::{
     Meta, Outgoing,
     model::{Delta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{MemoryStore, RoomWrites, SqlStore, Store, Write},
+    store::{Attempt, MemoryStore, RoomWrites, SqlStore, Store, Write},
     testing::bare::BareRoom,
 };
 use support::{
@@ -309,7 +309,10 @@ fn join_ten_thousand(criterion: &mut Criterion) {
         store.register(other, &name, Duration::from_secs(3600)).await.expect("a new life");
         for lobby in 0..=COLD {
             let writes = presences(other, 10_000).into_iter().map(Write::Join).collect();
-            store.commit(other, &[RoomWrites { room: room(lobby), writes }]).await.expect("the commit works");
+            store
+                .commit(other, Attempt::next(), &[RoomWrites { room: room(lobby), writes }])
+                .await
+                .expect("the commit works");
         }
     });
     let mut client = Client::connect(server.port, "/presence/lobby/ann");

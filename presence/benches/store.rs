@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use presence::{
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Remains, RoomWrites, SqlStore, Store, Write},
+    store::{Attempt, Remains, RoomWrites, SqlStore, Store, Write},
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -58,7 +58,7 @@ fn commits(criterion: &mut Criterion) {
         group.bench_function(size.to_string(), |bencher| {
             let commit = |rooms: Vec<RoomWrites>| {
                 let store = &store;
-                async move { black_box(store.commit(node, &rooms).await.expect("the commit works")) }
+                async move { black_box(store.commit(node, Attempt::next(), &rooms).await.expect("the commit works")) }
             };
             bencher.to_async(&runtime).iter_batched(|| joins(node, "lobby", size), commit, BatchSize::PerIteration);
         });
@@ -69,7 +69,7 @@ fn commits(criterion: &mut Criterion) {
 fn reads(criterion: &mut Criterion) {
     let Bench { runtime, store, node, _folder } = bench();
     let room = joins(node, "lobby", 10_000);
-    runtime.block_on(store.commit(node, &room)).expect("the commit works");
+    runtime.block_on(store.commit(node, Attempt::next(), &room)).expect("the commit works");
     let mut group = criterion.benchmark_group("store");
     group.throughput(Throughput::Elements(10_000));
     group.bench_function("load 10,000", |bencher| {
@@ -91,7 +91,7 @@ fn sweeps(criterion: &mut Criterion) {
     let Bench { runtime, store, node, _folder } = bench();
     for room in 0..100 {
         let joins = joins(node, &format!("room {room}"), 1_000);
-        runtime.block_on(store.commit(node, &joins)).expect("the commit works");
+        runtime.block_on(store.commit(node, Attempt::next(), &joins)).expect("the commit works");
     }
     criterion.bench_function("store/sweep of 100,000 live ones", |bencher| {
         bencher.to_async(&runtime).iter(async || black_box(store.sweep(node, 1_000).await.expect("sweeping works")));
@@ -113,7 +113,7 @@ fn clears(criterion: &mut Criterion) {
         store.register(dead, &name, Duration::ZERO).await.expect("a new life");
         for hundred in 0..10 {
             let rooms: Vec<_> = (0..100).flat_map(|room| joins(dead, &format!("room {hundred} {room}"), 100)).collect();
-            store.commit(dead, &rooms).await.expect("the commit works");
+            store.commit(dead, Attempt::next(), &rooms).await.expect("the commit works");
         }
         // Its lease is over with the millisecond in which it began.
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -1,7 +1,7 @@
 //! `presence_changed`: what an application hears of every change of every room.
 //!
 //! It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between, or
-//! the answer to the commit is lost. Events about one presence, or one channel, come in order, and those of one room in the
+//! the answer is lost to a removal of presences that no live node answers for. Events about one presence, or one channel, come in order, and those of one room in the
 //! order of its versions. A [`Bulk`](PresenceChange::Bulk) comes when the last of those who leave together has left, in as many
 //! transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
 //! also overtake others.
@@ -100,8 +100,8 @@ impl PresenceChanged {
     ///
     /// It is counted in the transaction that made the change, so of tabs that come at once one is the first, whatever their
     /// nodes. One that is held is present: neither a hold nor a resume is a coming or a going. Each is told once, or never: not
-    /// if its event is missing, nor if the answer to the commit was lost and a later try found it done, nor if the change was on
-    /// its way to the database when the very first subscriber of the process came.
+    /// if its event is missing, nor if the change was on its way to the database when the very first subscriber of the process
+    /// came.
     #[must_use]
     pub fn user_online(&self) -> &[UserId] {
         &self.online

@@ -23,7 +23,15 @@ mod sql;
 mod tests;
 pub(crate) mod writer;
 
-use std::{cmp::Ordering, fmt, sync::Arc, time::Duration};
+use std::{
+    cmp::Ordering,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{self, AtomicI64},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -151,6 +159,19 @@ impl Write {
             Self::Restore { session, .. } | Self::Resume { session, .. } => Some(session),
             _ => None,
         }
+    }
+}
+
+/// What one try of a [`commit`](Store::commit) is known by, in case that its answer is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Attempt(i64);
+
+impl Attempt {
+    /// One that this process has not had before. A node is of one process, so it has none of its attempts twice.
+    #[must_use]
+    pub fn next() -> Self {
+        static LAST: AtomicI64 = AtomicI64::new(0);
+        Self(LAST.fetch_add(1, atomic::Ordering::Relaxed) + 1)
     }
 }
 
@@ -296,7 +317,8 @@ impl Answer {
 /// Implementations lock rows in the order node, rooms by id, presences by id.
 ///
 /// A call that is repeated because its answer was lost finds its work done, and so tells of no change: only the version of
-/// the room betrays that there was one. The same goes for a call whose future was dropped, which may yet have been done.
+/// the room betrays that there was one. The same goes for a call whose future was dropped, which may yet have been done. Of
+/// a [`commit`](Self::commit) the store knows more, if it is asked for the [`outcome`](Self::outcome).
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Brings the schema up to date. Safe when several nodes start at once.
@@ -336,13 +358,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError>;
 
     /// Changes rooms, all in one transaction. A room that is not there is made first. Returns the commits of the rooms
-    /// in the order given.
+    /// in the order given. `attempt` is what it is known by if its answer is lost: then nothing else of this node may be under way
+    /// until its [`outcome`](Self::outcome) is known.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life is over, [`StoreError::Refused`] if a room or a presence is named twice, a
     /// presence is in another room already, its channel speaks for another presence of the room, or two come with one resume
     /// token. Nothing was written.
-    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError>;
+    async fn commit(&self, node: NodeId, attempt: Attempt, rooms: &[RoomWrites])
+    -> Result<Vec<RoomCommit>, StoreError>;
+
+    /// What became of the last commit of `node`, which failed as [`StoreError::Unavailable`] or whose future was dropped: what
+    /// it would have returned, or `None` if it did nothing and never will. To be asked before the node's next commit; of those
+    /// before the last nothing is known. Also of a life that is over, as long as that is not forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] while it is not known.
+    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError>;
 
     /// Notes when presences of this node were last seen: so long ago. Those that are gone, or another node's by now, are
     /// passed over; one that is known to have been seen later stays as it is. It gives no version.

@@ -7,12 +7,12 @@ use futures_util::future::join_all;
 use presence::{
     Rooms,
     name::{ChannelName, NodeId, PresenceId},
-    store::{RoomWrites, Store},
+    store::{Attempt, RoomWrites, Store},
 };
 use presence_test_servers::Server;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, prelude::Uuid, sqlx};
 
-use super::{Place, RUNS, joins, own_cpu, room, since, tell, user};
+use super::{HOUR, Place, RUNS, begin, joins, own_cpu, room, since, tell, user};
 
 /// Over how many rooms the joins are spread.
 const ROOMS: usize = 100;
@@ -63,19 +63,24 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
         let place = Place::new(server).await;
         let (store, node) = place.writer().await;
         // One transaction for each, one after the other; and 256 at once, each with its own.
-        let commit = async |n: usize| {
+        let commit = async |node: NodeId, n: usize| {
             let write = RoomWrites { room: room(n % ROOMS), writes: joins(node, 1) };
-            store.commit(node, &[write]).await.expect("the commit works");
+            store.commit(node, Attempt::next(), &[write]).await.expect("the commit works");
         };
         let one_by_one = async {
             for n in 0..1_000 {
-                commit(n).await;
+                commit(node, n).await;
             }
         };
         one.measure(1_000, one_by_one).await;
+        // Those of one node would wait for one another.
+        let mut nodes = Vec::new();
+        for caller in 0..256 {
+            nodes.push(begin(&store, &format!("caller {caller}"), HOUR).await);
+        }
         let caller = async |caller: usize| {
             for n in 0..8 {
-                commit(caller + n).await;
+                commit(nodes[caller], caller + n).await;
             }
         };
         own.measure(2_048, async { drop(join_all((0..256).map(caller)).await) }).await;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use presence::store::{RoomWrites, Store};
+use presence::store::{Attempt, RoomWrites, Store};
 use presence_test_servers::Server;
 
 use super::{Place, joins, room, since, tell};
@@ -16,7 +16,10 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
     for size in sizes {
         for begun in (0..size).step_by(1_000) {
             let writes = joins(node, (size - begun).min(1_000));
-            store.commit(node, &[RoomWrites { room: room(size), writes }]).await.expect("the commit works");
+            store
+                .commit(node, Attempt::next(), &[RoomWrites { room: room(size), writes }])
+                .await
+                .expect("the commit works");
         }
     }
     let mut times = Vec::new();

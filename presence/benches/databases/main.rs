@@ -25,7 +25,7 @@ use presence::{
     Config, PruningSupervisor, Rooms,
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{RoomWrites, SqlStore, Store, Write},
+    store::{Attempt, RoomWrites, SqlStore, Store, Write},
 };
 use presence_test_servers::{Database, Durability, Kind, Server};
 use sea_orm::{ConnectOptions, ConnectionTrait, QueryResult, Statement};
@@ -127,13 +127,13 @@ async fn fill(store: &SqlStore, node: NodeId, rooms: usize, each: usize) -> Vec<
             ids.extend(writes.iter().map(Write::id));
             batch.push(RoomWrites { room: room(n), writes });
             if count >= 1_000 {
-                store.commit(node, &batch).await.expect("the commit works");
+                store.commit(node, Attempt::next(), &batch).await.expect("the commit works");
                 (batch, count) = (Vec::new(), 0);
             }
         }
     }
     if !batch.is_empty() {
-        store.commit(node, &batch).await.expect("the commit works");
+        store.commit(node, Attempt::next(), &batch).await.expect("the commit works");
     }
     ids
 }

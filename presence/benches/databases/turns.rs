@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use presence::store::{RoomWrites, Store, Write};
+use presence::store::{Attempt, RoomWrites, Store, Write};
 use presence_test_servers::Server;
 
 use super::{Place, joins, room, since, tell};
@@ -29,7 +29,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
                 for (writes, took) in [joins, leaves].into_iter().zip(took) {
                     let writes = [RoomWrites { room: room(0), writes }];
                     let begun = Instant::now();
-                    store.commit(*node, &writes).await.expect("the commit works");
+                    store.commit(*node, Attempt::next(), &writes).await.expect("the commit works");
                     took.push(since(begun));
                 }
             }

@@ -73,7 +73,7 @@ impl Replica {
     pub(crate) fn apply(&mut self, now: Tick, epoch: Epoch, version: Version, delta: Delta) -> Applied {
         match self.position {
             Some((known, at)) if known == epoch && version <= at => return Applied::Changed(Vec::new()),
-            // Something led to that version, but nobody knows what: the answer to the transaction was lost.
+            // Something led to that version, but nobody knows what: it was another's change.
             _ if delta.is_empty() => {
                 self.passed_over.get_or_insert(now);
                 return Applied::Reload;
@@ -196,8 +196,7 @@ mod tests {
         assert!(replica.roster().iter().eq(&presences));
     }
 
-    /// The writer asks again when the database's answer was lost. The database has done it all by then, and says so with the
-    /// version alone: what was done, nobody knows.
+    /// A commit that changed nothing says where the room stands: what led there, nobody has said.
     #[test]
     fn a_version_that_says_nothing_of_what_led_to_it_asks_for_a_reading_at_once() {
         let mut replica = replica_at(1, 2);

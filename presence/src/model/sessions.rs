@@ -46,8 +46,6 @@ struct Own {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost {
     pub(crate) presence: Arc<Presence>,
-    /// Its join was found in the database, but not announced to the application yet.
-    pub(crate) unsaid: bool,
     until: Tick,
 }
 
@@ -148,11 +146,11 @@ impl Sessions {
     }
 
     /// The socket of a presence with a token is lost.
-    pub(crate) fn lose(&mut self, presence: Arc<Presence>, unsaid: bool, until: Tick) {
+    pub(crate) fn lose(&mut self, presence: Arc<Presence>, until: Tick) {
         let id = presence.id;
         self.find(id);
         self.over.insert((until, id));
-        self.lost.insert(id, Lost { presence, unsaid, until });
+        self.lost.insert(id, Lost { presence, until });
     }
 
     /// Those who are lost.
@@ -260,7 +258,7 @@ mod tests {
                         own.insert(who, (Some(token), asked));
                     }
                     Step::Lose { who, until } if own.contains_key(&who) => {
-                        sessions.lose(truth::presence(who), false, Tick(until));
+                        sessions.lose(truth::presence(who), Tick(until));
                         lost.insert(who, until);
                     }
                     Step::Lose { .. } => {}

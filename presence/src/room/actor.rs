@@ -131,11 +131,8 @@ impl Handler<Committed> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, ctx: &mut Self::Context) {
-        let well = self.announce(&committed);
+        self.announce(&committed);
         self.guarded(ctx, |room, ctx| room.committed(committed, ctx));
-        if !well {
-            self.failed(ctx);
-        }
     }
 }
 
@@ -143,7 +140,6 @@ impl Handler<Committed> for RoomActor {
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
-    Announce,
     Answer,
     Apply,
 }
@@ -203,10 +199,7 @@ impl RoomActor {
                 self.state.stale.insert(id);
             }
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
-            ToRoom::Changed(commit) => {
-                self.told_by_others(&commit.delta);
-                self.apply(commit, ctx);
-            }
+            ToRoom::Changed(commit) => self.apply(commit, ctx),
             ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
             ToRoom::Position(position) => {
                 let until = self.rooms.now().after(self.rooms.config().hold_window());

@@ -35,8 +35,6 @@ pub(crate) struct Local {
     pub(crate) touch: Touch,
     /// `None` if it has no socket, or as long as none has claimed it after the room lost its memory.
     pub(crate) hub: Option<HubRef>,
-    /// Its join was found in the database, but not answered yet, so the application has still to hear of it.
-    pub(crate) unsaid: bool,
 }
 
 pub(crate) struct HubMembers {
@@ -53,8 +51,6 @@ pub(crate) struct Joining {
     pub(crate) hub: Option<HubRef>,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
-    /// As it was when its coming was announced to the application.
-    pub(crate) said: Option<Arc<Presence>>,
 }
 
 /// Why a presence is on its way out.
@@ -75,21 +71,12 @@ pub(crate) struct Leaving {
     /// The commit has a higher batch number than this.
     pub(crate) after: u64,
     pub(crate) replies: Vec<Reply<()>>,
-    /// As the application last heard of it; `None` if it never heard of its coming.
-    pub(crate) said: Option<Arc<Presence>>,
-    /// The room failed and knows nothing of it, so what led there was told with its commit.
-    pub(crate) forgotten: bool,
 }
 
 impl Leaving {
     /// One that leaves together with others.
-    pub(crate) fn removed(
-        channel: ChannelName,
-        said: Option<Arc<Presence>>,
-        with: Together,
-        replies: Vec<Reply<()>>,
-    ) -> Self {
-        Self { channel, cause: Cause::Removed(with), after: 0, replies, said, forgotten: false }
+    pub(crate) fn removed(channel: ChannelName, with: Together, replies: Vec<Reply<()>>) -> Self {
+        Self { channel, cause: Cause::Removed(with), after: 0, replies }
     }
 }
 

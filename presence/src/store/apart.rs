@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom,
+    Answer, Attempt, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom,
 };
 
 /// Passes every call on to a store, on the thread of that store's runtime. One that nobody waits for any more is given up.
@@ -66,9 +66,18 @@ impl Store for Apart {
         self.call(move |store| async move { store.renew(node, lease).await }).await
     }
 
-    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
+    async fn commit(
+        &self,
+        node: NodeId,
+        attempt: Attempt,
+        rooms: &[RoomWrites],
+    ) -> Result<Vec<RoomCommit>, StoreError> {
         let rooms = rooms.to_vec();
-        self.call(move |store| async move { store.commit(node, &rooms).await }).await
+        self.call(move |store| async move { store.commit(node, attempt, &rooms).await }).await
+    }
+
+    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
+        self.call(move |store| async move { store.outcome(node, attempt).await }).await
     }
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {

@@ -1,6 +1,8 @@
 //! The tables of the schema as sea-orm sees them. What created them: [`migration`](super::migration).
 
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
+pub(super) mod last_commit;
+#[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod node;
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod presence;

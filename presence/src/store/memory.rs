@@ -21,8 +21,8 @@ use crate::{
 };
 
 use super::{
-    Answer, Batch, NodeState, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-    Whom, listing, millis, plan, time,
+    Answer, Attempt, Batch, NodeState, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store,
+    StoreError, Whom, listing, millis, plan, time,
 };
 
 use self::tables::{Asked, Node, Room, Row, Tables};
@@ -110,13 +110,27 @@ impl Store for MemoryStore {
         Ok(time(now))
     }
 
-    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
+    async fn commit(
+        &self,
+        node: NodeId,
+        attempt: Attempt,
+        rooms: &[RoomWrites],
+    ) -> Result<Vec<RoomCommit>, StoreError> {
         plan::check(rooms)?;
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         // All plans come before the first change: a commit is all or nothing.
         let plans = rooms.iter().map(|room| tables.plan(node, room)).collect::<Result<Vec<_>, _>>()?;
-        Ok(rooms.iter().zip(plans).map(|(room, plan)| tables.carry_out(now, &room.room, plan)).collect())
+        let commits: Vec<_> =
+            rooms.iter().zip(plans).map(|(room, plan)| tables.carry_out(now, &room.room, plan)).collect();
+        tables.commits.insert(node, (attempt, commits.clone()));
+        Ok(commits)
+    }
+
+    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
+        let tables = self.tables();
+        let last = tables.commits.get(&node).filter(|(last, _)| *last == attempt);
+        Ok(last.map(|(_, commits)| commits.clone()))
     }
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {

@@ -5,9 +5,13 @@
 //! database that is away is for who waits for the answer to deal with. A future that is dropped leaves nothing behind: its
 //! transaction is rolled back, or was committed already.
 
+mod attempts;
 mod chunk;
 mod database;
 mod dialect;
+#[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod doubt;
 mod error;
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
@@ -32,7 +36,10 @@ mod transaction;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) mod trial;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sea_orm::{ConnectionTrait, TryGetableMany};
@@ -44,11 +51,12 @@ use crate::{
 };
 
 use super::{
-    Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom, Write,
-    migration, millis, plan, time,
+    Answer, Attempt, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+    Whom, Write, migration, millis, plan, time,
 };
 
 use self::{
+    attempts::{Attempts, State, StillUnderWay},
     database::Database,
     error::store_error,
     row::Place,
@@ -74,6 +82,7 @@ const TOUCHES: usize = 10_000;
 #[derive(Debug, Clone)]
 struct Once {
     database: Database,
+    attempts: Attempts,
 }
 
 impl Once {
@@ -132,6 +141,7 @@ impl Store for Once {
             None => {
                 let insert = statement::begin_life(node, name, now, lease_until);
                 connection.execute(&insert).await.map_err(store_error)?;
+                connection.execute(&statement::begin_commits(node)).await.map_err(store_error)?;
             }
         }
         let former = statement::uncleared_under(name).all(connection).await.map_err(store_error)?;
@@ -149,7 +159,12 @@ impl Store for Once {
         Ok(time(now))
     }
 
-    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
+    async fn commit(
+        &self,
+        node: NodeId,
+        attempt: Attempt,
+        rooms: &[RoomWrites],
+    ) -> Result<Vec<RoomCommit>, StoreError> {
         plan::check(rooms)?;
         let transaction = self.write_as(node).await?;
         let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
@@ -201,8 +216,26 @@ impl Store for Once {
         for (commit, turns) in commits.iter_mut().zip(transaction.turns(shifts).await?) {
             commit.turns = turns;
         }
+        transaction.note_commit(node, attempt).await?;
+        let unavailable = |given_up| StoreError::Unavailable(Arc::new(given_up));
+        self.attempts.send(attempt, &commits).map_err(unavailable)?;
         transaction.commit().await?;
+        self.attempts.done(attempt);
         Ok(commits)
+    }
+
+    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
+        match self.attempts.state(node, attempt) {
+            None => Ok(None),
+            Some(State::Begun) => Err(StoreError::Unavailable(Arc::new(StillUnderWay))),
+            Some(State::Done(commits)) => Ok(Some(commits)),
+            Some(State::Sent(commits)) => {
+                // Waits for it, if it is still under way.
+                let transaction = self.database.write().await?;
+                let last = statement::last_commit(node).one(&transaction).await.map_err(store_error)?;
+                Ok((last == Some(attempt.0)).then_some(commits))
+            }
+        }
     }
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {

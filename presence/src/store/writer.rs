@@ -5,6 +5,9 @@
 //! waits for one presence is merged, and the order of what happens to one presence is kept. While the database is away,
 //! leaves and touches wait for it; joins are taken back by those who gave up on them. Touches are in no hurry: they are
 //! gathered for a while, so that they take few transactions.
+//!
+//! A transaction whose answer is lost is in doubt. Nothing else is written before the database has said what became of it, so
+//! that each change is told, and told once.
 
 mod batch;
 mod merge;
@@ -15,7 +18,6 @@ mod touches;
 mod waiting;
 
 use std::{
-    collections::HashSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -36,7 +38,7 @@ use crate::{
     session::Session,
 };
 
-use super::{RoomCommit, Store, StoreError, Write, health::Health};
+use super::{Attempt, RoomCommit, Store, StoreError, Write, health::Health};
 
 use self::{
     batch::Batch,
@@ -72,8 +74,6 @@ pub(crate) struct Committed {
     /// The number of the batch that they went in.
     pub(crate) batch: u64,
     pub(crate) writes: Vec<Write>,
-    /// Those that may have been done by an earlier attempt, whose answer was lost.
-    pub(crate) retried: HashSet<PresenceId>,
     pub(crate) result: Result<RoomCommit, StoreError>,
 }
 
@@ -239,7 +239,26 @@ impl Writer {
         gather: Duration,
     ) {
         let mut pauses = Pauses::default();
+        let mut doubt = None;
         loop {
+            if let Some(lost) = doubt.take() {
+                match self.settle(&*store, lost, timeout).await {
+                    Ok(was_done) if was_done => {
+                        self.0.health.writes();
+                        pauses.end();
+                    }
+                    Ok(_) => {}
+                    Err((lost, error)) => {
+                        doubt = Some(lost);
+                        if node.has_changed().is_err() {
+                            return;
+                        }
+                        self.0.health.cannot_write(&store, &error);
+                        pauses.next().await;
+                        continue;
+                    }
+                }
+            }
             let work = self.0.work.notified();
             let Ok(id) = node.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
@@ -247,7 +266,7 @@ impl Writer {
             let outcome = match next {
                 // All that waited cancelled out.
                 Work::Changes(batch) if batch.writes.is_empty() => continue,
-                Work::Changes(batch) => self.write(&*store, id, batch, timeout).await,
+                Work::Changes(batch) => self.write(&*store, id, batch, timeout, &mut doubt).await,
                 Work::Touches(touches) => self.write_touches(&*store, &clock, id, touches, timeout).await,
                 Work::Nothing { touches_in } => {
                     self.0.idle.notify_waiters();
@@ -268,7 +287,7 @@ impl Writer {
                     pauses.end();
                 }
                 Err(error) => {
-                    self.queue().not_written();
+                    self.queue().not_written(doubt.is_some());
                     if let StoreError::Fenced { node: dead, .. } = error {
                         // Nothing was written. A new life is coming; wait for it.
                         (self.0.fenced)(dead);
@@ -289,11 +308,13 @@ impl Writer {
         node: NodeId,
         mut batch: Batch,
         timeout: Duration,
+        doubt: &mut Option<Doubt>,
     ) -> Result<(), StoreError> {
         for writes in &mut batch.writes {
             writes.writes.iter_mut().for_each(|write| belong(write, node));
         }
-        match bounded(timeout, store.commit(node, &batch.writes)).await {
+        let attempt = Attempt::next();
+        match bounded(timeout, store.commit(node, attempt, &batch.writes)).await {
             Ok(commits) => {
                 batch.answer(commits.into_iter().map(Ok));
                 Ok(())
@@ -305,20 +326,40 @@ impl Writer {
                     batch.answer([Err(error)]);
                     return Ok(());
                 };
-                let first = Box::pin(self.write(store, node, batch, timeout)).await;
+                let first = Box::pin(self.write(store, node, batch, timeout, doubt)).await;
                 match first {
-                    Ok(()) => Box::pin(self.write(store, node, second, timeout)).await,
+                    Ok(()) => Box::pin(self.write(store, node, second, timeout, doubt)).await,
                     Err(error) => {
                         self.queue().put_back(second);
                         Err(error)
                     }
                 }
             }
+            Err(error @ StoreError::Unavailable(_)) => {
+                *doubt = Some(Doubt { node, attempt, batch });
+                Err(error)
+            }
             Err(error) => {
                 self.queue().put_back(batch);
                 Err(error)
             }
         }
+    }
+
+    /// Asks what became of a batch in doubt, and says whether it was done. If not, it waits to be written again.
+    async fn settle(&self, store: &dyn Store, lost: Doubt, timeout: Duration) -> Result<bool, (Doubt, StoreError)> {
+        let outcome = bounded(timeout, store.outcome(lost.node, lost.attempt)).await;
+        let commits = match outcome {
+            Ok(commits) => commits,
+            Err(error) => return Err((lost, error)),
+        };
+        let was_done = commits.is_some();
+        match commits {
+            Some(commits) => lost.batch.answer(commits.into_iter().map(Ok)),
+            None => self.queue().put_back(lost.batch),
+        }
+        self.queue().settled();
+        Ok(was_done)
     }
 
     async fn write_touches(
@@ -342,6 +383,13 @@ impl Writer {
         }
         outcome
     }
+}
+
+/// A batch of which it is not known whether it was written.
+struct Doubt {
+    node: NodeId,
+    attempt: Attempt,
+    batch: Batch,
 }
 
 /// The database must answer in time; if not, what it did is not known.

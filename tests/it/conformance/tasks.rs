@@ -2,7 +2,7 @@
 
 use super::bed::{Bed, bed, bed_with, channel, room, secs};
 use presence::name::{NodeId, NodeName, PresenceId};
-use presence::store::{RoomWrites, Store, Write};
+use presence::store::{Attempt, RoomWrites, Store, Write};
 use presence::{Config, Presence, PrunePresences, PruneRooms};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(super) async fn ghost(bed: &Bed, lease: Duration) {
     bed.store.register(node, &name, lease).await.unwrap();
     let presence = Presence::new(PresenceId::random(), channel("ghost"), None, node);
     let writes = vec![Write::Join(Arc::new(presence))];
-    bed.store.commit(node, &[RoomWrites { room: room("lobby"), writes }]).await.unwrap();
+    bed.store.commit(node, Attempt::next(), &[RoomWrites { room: room("lobby"), writes }]).await.unwrap();
 }
 
 // behaviour: 5 tasks

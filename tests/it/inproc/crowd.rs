@@ -8,7 +8,7 @@ use crate::support::socket::Socket;
 use crate::support::{BOUND, alone, secs, within};
 use presence::config::Notify;
 use presence::name::{ChannelName, NodeId, NodeName, PresenceId, UserId};
-use presence::store::{RoomWrites, Store, Write};
+use presence::store::{Attempt, RoomWrites, Store, Write};
 use presence::{Presence, PruningSupervisor, Reconcile};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ async fn fill(host: &Host, name: &str, members: usize) {
         Write::Join(Arc::new(Presence::new(PresenceId::random(), channel, Some(user), node)))
     };
     let writes = (0..members).map(presence).collect();
-    store.commit(node, &[RoomWrites { room: room(name), writes }]).await.unwrap();
+    store.commit(node, Attempt::next(), &[RoomWrites { room: room(name), writes }]).await.unwrap();
     let supervisor = PruningSupervisor::spawn(&host.rooms, NodeName::new("here").unwrap());
     supervisor.send(Reconcile).await.unwrap().unwrap();
 }

@@ -1,18 +1,14 @@
 //! What the store says: commits of our own, changes by other hands, and readings of the room.
 
-use std::{
-    collections::{HashSet, hash_map::Entry},
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{collections::hash_map::Entry, sync::Arc};
 
 use actix::{AsyncContext, Context, WrapFuture};
 use tracing::debug;
 
 use crate::{
     clock::Tick,
-    model::{Delta, Presence, Snapshot, Turns, replica::Applied},
-    name::{ChannelName, Epoch, PresenceId, Version},
+    model::{Presence, Snapshot, replica::Applied},
+    name::{ChannelName, Epoch, Version},
     room::{
         message::ToRoom,
         state::{Cause, Leaving, Updating},
@@ -44,7 +40,7 @@ fn ends(write: &Write, of: &ChannelName) -> bool {
 
 impl RoomActor {
     pub(super) fn committed(&mut self, committed: Committed, ctx: &mut Context<Self>) {
-        let Committed { batch, writes, result, .. } = committed;
+        let Committed { batch, writes, result } = committed;
         #[cfg(test)]
         self.fail_if(super::Point::Answer);
         match result {
@@ -67,92 +63,15 @@ impl RoomActor {
         }
     }
 
-    /// Fires the events of a commit, apart from all else that it leads to: a panic there loses none of them. Returns whether
-    /// that went well; if not, the delta itself was told all the same.
-    pub(super) fn announce(&mut self, Committed { batch, writes, retried, result }: &Committed) -> bool {
-        let Ok(commit) = result else { return true };
-        let unsaid = catch_unwind(AssertUnwindSafe(|| {
-            #[cfg(test)]
-            self.fail_if(super::Point::Announce);
-            self.unsaid(*batch, writes, retried, commit)
-        }));
-        let well = unsaid.is_ok();
+    /// Fires the events of a commit, apart from all else that it leads to: a panic there loses none of them.
+    pub(super) fn announce(&self, Committed { result, .. }: &Committed) {
+        let Ok(commit) = result else { return };
         let leaving = &self.state.leaving;
         let together = |presence: &Presence| match leaving.get(&presence.id) {
             Some(Leaving { cause: Cause::Removed(together), .. }) => Some(together),
             _ => None,
         };
-        // What was first or last at an earlier attempt is known no more.
-        self.rooms.signals().announce(&self.name, &unsaid.unwrap_or_default(), &Turns::default(), together);
         self.rooms.signals().announce(&self.name, &commit.delta, &commit.turns, together);
-        well
-    }
-
-    /// What an earlier attempt did whose answer was lost: this one found it done, so its delta does not hold it, but nobody
-    /// has been told.
-    fn unsaid(&mut self, batch: u64, writes: &[Write], retried: &HashSet<PresenceId>, commit: &RoomCommit) -> Delta {
-        let done = &commit.delta;
-        for presence in &done.joined {
-            if let Some(joining) = self.state.joining.get_mut(&presence.id) {
-                joining.said = Some(presence.clone());
-            } else if let Some(leaving) = self.state.leaving.get_mut(&presence.id) {
-                leaving.said = Some(presence.clone());
-            } else if let Some(local) = self.state.locals.get_mut(&presence.id) {
-                local.unsaid = false;
-            }
-        }
-        let mut unsaid = Delta::default();
-        let among = |presences: &[Arc<Presence>], id| presences.iter().find(|one| one.id == id).cloned();
-        for write in writes.iter().filter(|write| retried.contains(&write.id())) {
-            let id = write.id();
-            // One that came with a token may have resumed another, of which all have heard.
-            if commit.taken.iter().any(|taken| taken.asked == id && taken.presence.id != id) {
-                continue;
-            }
-            match (write, self.state.leaving.get_mut(&id)) {
-                (join!(presence), Some(leaving)) if leaving.said.is_none() && !leaving.forgotten => {
-                    leaving.said = Some(presence.clone());
-                    unsaid.joined.push(presence.clone());
-                }
-                (Write::Leave { .. }, Some(leaving)) if leaving.after < batch => {
-                    match (leaving.said.take(), among(&done.left, id)) {
-                        (None, Some(left)) if !leaving.forgotten => unsaid.joined.push(left),
-                        (Some(was), None) => unsaid.left.push(was),
-                        _ => {}
-                    }
-                }
-                (Write::Update { user, meta, .. }, None) if among(&done.updated, id).is_none() => {
-                    if let Some(local) = self.state.locals.get(&id) {
-                        unsaid.updated.push(Arc::new(local.presence.changed(user.clone(), meta.clone())));
-                    }
-                }
-                (join!(presence), None) => {
-                    let local = self.state.locals.get_mut(&id).map(|local| &mut local.unsaid);
-                    let joining = self.state.joining.get_mut(&id);
-                    if local.is_some_and(std::mem::take) {
-                        unsaid.joined.push(presence.clone());
-                    } else if let Some(joining) = joining.filter(|joining| joining.said.is_none()) {
-                        joining.said = Some(presence.clone());
-                        unsaid.joined.push(presence.clone());
-                    }
-                }
-                _ => {}
-            }
-        }
-        unsaid
-    }
-
-    /// The supervisor removed these, and told so: a leave of ours that is tried again and finds them gone has nothing to tell.
-    /// That holds also if we are behind and cannot place the change yet.
-    pub(super) fn told_by_others(&mut self, delta: &Delta) {
-        for presence in &delta.left {
-            if self.state.sessions.lost(presence.id).is_some() {
-                self.state.sessions.forget(presence.id);
-            }
-            if let Some(leaving) = self.state.leaving.get_mut(&presence.id) {
-                leaving.said = None;
-            }
-        }
     }
 
     /// Tells those who wait for these changes what became of them.
@@ -205,7 +124,7 @@ impl RoomActor {
         let RoomCommit { epoch, version, mut delta, .. } = commit;
         delta.updated.extend(moved);
         if delta.is_empty() {
-            // Not the change that led to this version, which was another's, or our own whose answer was lost.
+            // Not the change that led to this version, which was another's.
             let at_rest = self.state.joining.is_empty() && !self.state.known;
             if !at_rest {
                 self.compare(Some((epoch, version)), now);

@@ -42,8 +42,8 @@ impl RoomActor {
         let state = &mut self.state;
         let hubs = self.rooms.hubs();
         for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
-            let (id, channel, said) = (presence.id, presence.channel.clone(), Some(presence.clone()));
-            state.joining.insert(id, Joining { presence, channel, hub: Some(hub), touch, replies, said });
+            let (id, channel) = (presence.id, presence.channel.clone());
+            state.joining.insert(id, Joining { presence, channel, hub: Some(hub), touch, replies });
         }
         if self.in_model {
             state.renew = hubs.iter().map(|hub| hub.id).collect();

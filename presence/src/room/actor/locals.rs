@@ -70,11 +70,8 @@ impl RoomActor {
         if waits.is_none_or(|one| one.channel != presence.channel || one.presence.user != presence.user) {
             return;
         }
-        let Some(Joining { hub, touch, replies, said, .. }) = self.state.joining.remove(&id) else { return };
+        let Some(Joining { hub, touch, replies, .. }) = self.state.joining.remove(&id) else { return };
         self.supervise(presence, touch.clone(), ctx);
-        if let Some(local) = self.state.locals.get_mut(&id) {
-            local.unsaid = said.is_none();
-        }
         match hub {
             Some(hub) => self.claim(id, hub, touch, replies, ctx),
             None => replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
@@ -105,8 +102,8 @@ impl RoomActor {
         let guard = DeathGuard::new(id, self.shared_address(ctx));
         let child = PresenceActor::start(touch.clone(), self.rooms.clone(), guard);
         let before = self.state.locals.remove(&id);
-        let (hub, unsaid) = before.map_or((None, false), |before| (before.hub, before.unsaid));
-        self.state.locals.insert(id, Local { presence, child, touch, hub, unsaid });
+        let hub = before.and_then(|before| before.hub);
+        self.state.locals.insert(id, Local { presence, child, touch, hub });
     }
 
     /// The address of this room that its children share. It is theirs alone, so that it keeps no room that they do not.

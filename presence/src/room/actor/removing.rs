@@ -111,13 +111,11 @@ impl RoomActor {
             // First: a join that is refused has its channel forget that it is in, and its socket is to be told all the same.
             self.tell_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
             let gone: Vec<_> = ids.into_iter().filter_map(|id| self.let_go(id)).collect();
-            let held = held.into_iter().map(|Lost { presence, unsaid, .. }| {
-                (presence.id, presence.channel.clone(), (!unsaid).then_some(presence))
-            });
-            let leaves = gone.into_iter().chain(held).map(|(id, channel, said)| {
+            let held = held.into_iter().map(|Lost { presence, .. }| (presence.id, presence.channel.clone()));
+            let leaves = gone.into_iter().chain(held).map(|(id, channel)| {
                 let (reply, done) = oneshot::channel();
                 committed.push(done);
-                (id, Leaving::removed(channel, said, together.clone(), vec![reply]))
+                (id, Leaving::removed(channel, together.clone(), vec![reply]))
             });
             let leaves = leaves.collect();
             self.take_out(leaves, ctx);
@@ -133,16 +131,16 @@ impl RoomActor {
     }
 
     /// Ends what this node does for a presence that is here, joins, or was lost while it did. Returns by which socket it is
-    /// there, and as what the application knows it.
-    fn let_go(&mut self, id: PresenceId) -> Option<(PresenceId, ChannelName, Option<Arc<Presence>>)> {
-        if let Some(Joining { channel, said, replies, .. }) = self.state.joining.remove(&id) {
+    /// there.
+    fn let_go(&mut self, id: PresenceId) -> Option<(PresenceId, ChannelName)> {
+        if let Some(Joining { channel, replies, .. }) = self.state.joining.remove(&id) {
             self.left_while_joining(replies);
-            return Some((id, channel, said));
+            return Some((id, channel));
         }
-        if let Some(Local { presence, unsaid, .. }) = self.drop_local(id) {
-            return Some((id, presence.channel.clone(), (!unsaid).then_some(presence)));
+        if let Some(Local { presence, .. }) = self.drop_local(id) {
+            return Some((id, presence.channel.clone()));
         }
-        self.state.leaving.get(&id).map(|leaving| (id, leaving.channel.clone(), leaving.said.clone()))
+        self.state.leaving.get(&id).map(|leaving| (id, leaving.channel.clone()))
     }
 
     /// Tells sockets that they are not in the room any more.
@@ -191,7 +189,6 @@ impl RoomActor {
             }
             if let Some(before) = self.state.leaving.remove(&id) {
                 leaving.replies.extend(before.replies);
-                leaving.said = leaving.said.or(before.said);
             }
             match submitted {
                 Submitted::Waits(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),

@@ -66,13 +66,9 @@ impl RoomActor {
         }
         let channel = presence.channel.clone();
         // It is there already if it asks again after a fault.
-        let said = self.state.replica.roster().get(id).cloned();
-        // A room that failed may not know of it until it has read who is there. What led there was told with its commit, and
-        // must not be told twice.
-        let is_reading = self.has_failed && (self.loading || !self.state.known);
-        let said = said.or_else(|| is_reading.then(|| presence.clone()));
+        let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
         let (writer, room, write) = (self.rooms.writer(), ctx.address().recipient(), Write::Join(presence.clone()));
-        let submitted = if self.has_failed || said.is_some() {
+        let submitted = if may_be_there {
             writer.submit_again(&self.name, &room, write)
         } else {
             writer.submit(&self.name, &room, write)
@@ -80,7 +76,7 @@ impl RoomActor {
         match submitted {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, said });
+                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies });
             }
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
@@ -117,17 +113,13 @@ impl RoomActor {
             leaving.replies.extend(reply);
             return;
         }
-        let (mut said, mut forgotten) = (None, self.has_failed);
         if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
-            (said, forgotten) = (joining.said, false);
         }
-        if let Some(local) = self.drop_local(id) {
-            (said, forgotten) = ((!local.unsaid).then_some(local.presence), false);
-        }
+        self.drop_local(id);
         self.state.sessions.forget(id);
         let replies = reply.into_iter().collect();
-        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies, said, forgotten })], ctx);
+        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies })], ctx);
     }
 
     pub(super) fn update(

@@ -16,7 +16,7 @@ use crate::{
     room::{
         close_code,
         message::{HubRef, Reply, ToRoom},
-        state::{Cause, Joining, Leaving, Local},
+        state::{Cause, Joining, Leaving},
         touch::Touch,
     },
     session::Session,
@@ -60,14 +60,12 @@ impl RoomActor {
             return;
         }
         let (id, channel) = (presence.id, presence.channel.clone());
-        // It is there already if it asks again after a fault.
-        let said = self.state.replica.roster().get(id).cloned();
         let resume = Write::Resume { presence: presence.clone(), session };
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume) {
             Ok(_) => {
                 self.state.sessions.claim(id, id, session, channel.clone());
                 let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, said });
+                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies });
             }
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
@@ -110,12 +108,12 @@ impl RoomActor {
         for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
             joiner.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
         }
-        let (was, unsaid) = if let Some(local) = self.drop_local(id) {
-            let (was, unsaid) = (local.presence.clone(), local.unsaid);
+        let was = if let Some(local) = self.drop_local(id) {
+            let was = local.presence.clone();
             self.tell_removed(vec![(local.presence, local.hub)], Some(&taken_over()));
-            (was, unsaid)
+            was
         } else if let Some(lost) = self.state.sessions.find(id) {
-            (lost.presence, lost.unsaid)
+            lost.presence
         } else {
             return;
         };
@@ -125,9 +123,6 @@ impl RoomActor {
         self.state.sessions.claim(id, socket.id, session, now.channel.clone());
         self.hand_over(&now, ctx);
         self.supervise(now.clone(), touch.clone(), ctx);
-        if let Some(local) = self.state.locals.get_mut(&id) {
-            local.unsaid = unsaid;
-        }
         self.rooms.writer().resume(&self.name, &ctx.address().recipient(), now, session);
         let replies: Vec<_> = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
         match hub {
@@ -155,7 +150,7 @@ impl RoomActor {
             return;
         };
         if let Some(local) = self.drop_local(id) {
-            let Local { presence, unsaid, .. } = local;
+            let presence = local.presence;
             let held_until = self.state.sessions.held_until(id);
             let until = held_until.unwrap_or_else(|| self.rooms.now().after(grace));
             if held_until.is_none() {
@@ -164,18 +159,12 @@ impl RoomActor {
             }
             let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
             self.state.replica.hand_over(&held);
-            self.state.sessions.lose(held, unsaid, until);
+            self.state.sessions.lose(held, until);
         } else if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
             self.state.sessions.forget(id);
-            let leaving = Leaving {
-                channel,
-                cause: Cause::Lost(joining.presence.user.clone()),
-                after: 0,
-                replies: Vec::new(),
-                said: joining.said,
-                forgotten: false,
-            };
+            let leaving =
+                Leaving { channel, cause: Cause::Lost(joining.presence.user.clone()), after: 0, replies: Vec::new() };
             self.take_out(vec![(id, leaving)], ctx);
         }
     }
@@ -197,9 +186,8 @@ impl RoomActor {
         let over = self.state.sessions.take_overdue(now);
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
         let together = self.rooms.leave_together(&self.name);
-        let leave = |Lost { presence, unsaid, .. }: Lost| {
-            let (id, channel, said) = (presence.id, presence.channel.clone(), (!unsaid).then_some(presence));
-            (id, Leaving::removed(channel, said, together.clone(), Vec::new()))
+        let leave = |Lost { presence, .. }: Lost| {
+            (presence.id, Leaving::removed(presence.channel.clone(), together.clone(), Vec::new()))
         };
         let leaves = over.into_iter().map(leave);
         self.take_out(leaves.collect(), ctx);
@@ -254,13 +242,11 @@ impl RoomActor {
                 let (hub, touch, channel) = (local.hub.clone(), local.touch.clone(), asked.channel.clone());
                 self.drop_local(was);
                 let presence = presence.clone();
-                Some(Joining { presence, channel, hub, touch, replies: Vec::new(), said: None })
+                Some(Joining { presence, channel, hub, touch, replies: Vec::new() })
             });
             if let Some(joining) = joining.filter(|joining| joining.channel == asked.channel) {
                 self.state.sessions.became(was, id);
-                self.state
-                    .joining
-                    .insert(id, Joining { presence: presence.clone(), said: Some(presence.clone()), ..joining });
+                self.state.joining.insert(id, Joining { presence: presence.clone(), ..joining });
             }
         }
         let ours = self.state.locals.get(&id).is_some_and(|local| local.presence.channel == asked.channel)
@@ -293,14 +279,11 @@ impl RoomActor {
                 let until = self.rooms.now().after(session.grace);
                 let held = Arc::new(Presence { held: true, ..Presence::clone(presence) });
                 self.state.replica.hand_over(&held);
-                self.state.sessions.lose(held, false, until);
+                self.state.sessions.lose(held, until);
                 let hold = Write::Hold { id, channel, grace: session.grace };
                 self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
             }
-            _ => {
-                let leaving = Leaving { said: Some(presence.clone()), ..leaving };
-                self.take_out(vec![(id, leaving)], ctx);
-            }
+            _ => self.take_out(vec![(id, leaving)], ctx),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     config::ConfigBuilder,
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId},
-    store::{MemoryStore, RoomWrites, Store, Write},
+    store::{Attempt, MemoryStore, RoomWrites, Store, Write},
 };
 
 fn quick() -> ConfigBuilder {
@@ -289,7 +289,7 @@ async fn what_a_tool_removes_is_told_to_the_members_of_every_node_and_fires_no_e
     let ghost =
         Arc::new(Presence::new(PresenceId::random(), ChannelName::new("g").unwrap(), Some(user("ghost")), dead));
     let writes = vec![Write::Join(ghost)];
-    database.commit(dead, &[RoomWrites { room: lobby().clone(), writes }]).await.unwrap();
+    database.commit(dead, Attempt::next(), &[RoomWrites { room: lobby().clone(), writes }]).await.unwrap();
     let (ann, bob) = (here.member("ann").await, there.member("bob").await);
     pass(ms(2500)).await;
     assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into(), "ghost".into()], ann.sees()));

@@ -7,10 +7,10 @@ use crate::{
     name::{NodeId, NodeName},
     room::{actor::Point, message::ToRoom},
     signal::Subscription,
-    store::{MemoryStore, Remains, RoomWrites, Store, Write},
+    store::{Attempt, MemoryStore, Remains, RoomWrites, Store, Write},
 };
 
-const POINTS: [Point; 3] = [Point::Announce, Point::Answer, Point::Apply];
+const POINTS: [Point; 2] = [Point::Answer, Point::Apply];
 
 /// A node of its own, as often as a test wants one.
 async fn anew() -> Node {
@@ -110,7 +110,7 @@ async fn remove_by_another_hand(node: &Node, one: &Client) {
     let store = node.store.database();
     store.register(other, &NodeName::new("other").unwrap(), secs(100)).await.unwrap();
     let writes = vec![Write::Leave { id: one.id(lobby()), channel: one.channel.clone() }];
-    let commits = store.commit(other, &[RoomWrites { room: lobby().clone(), writes }]).await.unwrap();
+    let commits = store.commit(other, Attempt::next(), &[RoomWrites { room: lobby().clone(), writes }]).await.unwrap();
     assert_eq!(commits[0].delta.left.len(), 1);
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::super::{
-    Batch, Order, REMEMBERED, RoomCommit, RoomWrites, StoreError, Write, millis,
+    Attempt, Batch, Order, REMEMBERED, RoomCommit, RoomWrites, StoreError, Write, millis,
     plan::{self, Finds, Found, Plan, Senseless},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Tables {
     pub(super) presences: BTreeMap<PresenceId, Row>,
     /// Who can be resumed by what.
     sessions: HashMap<SessionHash, PresenceId>,
+    /// What each node's last commit did, in case that the answer is lost.
+    pub(super) commits: HashMap<NodeId, (Attempt, Vec<RoomCommit>)>,
     /// What each node is asked, and answered.
     pub(super) requests: BTreeMap<(RequestId, NodeId), Asked>,
 }
@@ -128,6 +130,7 @@ impl Tables {
             Some(at) => busy.contains(id) || (node.superseded && at >= now.saturating_sub(millis(REMEMBERED))),
             None => true,
         });
+        self.commits.retain(|node, _| self.nodes.contains_key(node));
         self.requests.retain(|_, asked| self.nodes.contains_key(&asked.asked_by));
     }
 

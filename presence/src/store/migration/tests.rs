@@ -11,7 +11,7 @@ use crate::{
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName},
     session::{Session, SessionHash},
     store::{
-        RoomWrites, SqlStore, Store, Write,
+        Attempt, RoomWrites, SqlStore, Store, Write,
         trial::{Kind, Trial, at_once, block_on, on_each_kind},
     },
 };
@@ -138,7 +138,7 @@ async fn is_used(store: &SqlStore) {
     let back = Presence::new(PresenceId::random(), ChannelName::new("c").unwrap(), None, node);
     let session = Session { hash: TOKEN, grace: lease };
     let back = Write::Resume { presence: back.into(), session };
-    let commits = store.commit(node, &[RoomWrites { room: name, writes: vec![back] }]).await.unwrap();
+    let commits = store.commit(node, Attempt::next(), &[RoomWrites { room: name, writes: vec![back] }]).await.unwrap();
     let ann = &commits[0].taken[0].presence;
     assert_eq!((ann.id, ann.user.as_ref().unwrap().as_str()), (lobby.presences[0].id, "ann"));
     assert_eq!(ann.meta.as_str(), r#"{"n":1}"#);

@@ -54,7 +54,7 @@ fn nodes_prepare_an_empty_database_at_once(kind: Kind) {
         let trial = Trial::of(kind);
         at_once(NODES, async |_| {
             let (store, node) = joined(&trial).await;
-            store.commit(node, &[join(node)]).await.unwrap();
+            store.commit(node, Attempt::next(), &[join(node)]).await.unwrap();
             assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
         });
     }
@@ -67,7 +67,7 @@ fn nodes_share_a_room_without_an_error(kind: Kind) {
     at_once(NODES, async |_| {
         let (store, node) = joined(&trial).await;
         for _ in 0..COMMITS {
-            let commits = store.commit(node, &[join(node)]).await.unwrap();
+            let commits = store.commit(node, Attempt::next(), &[join(node)]).await.unwrap();
             versions.lock().unwrap().push(commits[0].version.0);
             let loaded = store.load(&room(0)).await.unwrap().unwrap();
             assert!(loaded.version >= commits[0].version);
@@ -125,7 +125,7 @@ impl Writer {
         let mut rooms: Vec<_> = (0..ROOMS).filter(|room| !(turn + room).is_multiple_of(3)).collect();
         rooms.rotate_left((turn + self.thread) % 4);
         let writes: Vec<_> = rooms.iter().map(|n| self.writes(*n, turn)).collect();
-        let commits = store.commit(node, &writes).await.unwrap();
+        let commits = store.commit(node, Attempt::next(), &writes).await.unwrap();
         for (n, commit) in rooms.iter().zip(&commits) {
             let here = &mut self.here[*n];
             for Taken { presence, .. } in &commit.taken {

@@ -14,9 +14,11 @@ use crate::{
 
 use super::{
     super::{
-        Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom,
+        Answer, Attempt, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+        Whom,
     },
     Once,
+    attempts::Attempts,
     database::{Database, Synchronous},
     dialect::{Dialect, Trouble},
     error::{store_error, trouble_of},
@@ -109,11 +111,11 @@ impl SqlStore {
             "mysql" | "mariadb" => return Err(without("mysql", "mysql")),
             _ => return Err(StoreError::Refused(Arc::new(UnknownScheme))),
         };
-        Ok(Self { once: Once { database: Database::new(dialect) } })
+        Ok(Self { once: Once { database: Database::new(dialect), attempts: Attempts::default() } })
     }
 
     fn with(self, change: impl FnOnce(Database) -> Database) -> Self {
-        Self { once: Once { database: change(self.once.database) } }
+        Self { once: Once { database: change(self.once.database), ..self.once } }
     }
 
     /// Sets when a commit is safe, for SQLite; a server has a setting of its own. To be called before the store is used or
@@ -263,13 +265,24 @@ impl Store for SqlStore {
         self.call(move |once| async move { once.renew(node, lease).await }).await
     }
 
-    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
+    async fn commit(
+        &self,
+        node: NodeId,
+        attempt: Attempt,
+        rooms: &[RoomWrites],
+    ) -> Result<Vec<RoomCommit>, StoreError> {
         let rooms = Arc::<[_]>::from(rooms);
+        // As long as the caller waits. The call may go on for longer.
+        let _under_way = self.once.attempts.begin(node, attempt);
         self.call(move |once| {
             let rooms = rooms.clone();
-            async move { once.commit(node, &rooms).await }
+            async move { once.commit(node, attempt, &rooms).await }
         })
         .await
+    }
+
+    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
+        self.call(move |once| async move { once.outcome(node, attempt).await }).await
     }
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {

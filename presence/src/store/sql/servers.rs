@@ -50,13 +50,17 @@ async fn a_late_transaction_of_a_dead_node_writes_nothing() {
     for &kind in KINDS {
         let database = database(kind).await;
         let (judge, dead) = (joined(&database).await, joined(&database).await);
-        dead.0.commit(dead.1, &[RoomWrites { room: room(0), writes: vec![join(dead.1)] }]).await.unwrap();
+        dead.0
+            .commit(dead.1, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![join(dead.1)] }])
+            .await
+            .unwrap();
         database.connect().await.execute_unprepared("UPDATE nodes SET lease_until = 0").await.unwrap();
         judge.0.renew(judge.1, LEASE).await.unwrap();
         assert_eq!(judge.0.fence(judge.1).await.unwrap(), [dead.1]);
         let remains = Remains::HoldResumable(LEASE);
         assert_eq!(judge.0.clear(judge.1, dead.1, remains, 10).await.unwrap().handled, 1);
-        let late = dead.0.commit(dead.1, &[RoomWrites { room: room(0), writes: vec![join(dead.1)] }]).await;
+        let late =
+            dead.0.commit(dead.1, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![join(dead.1)] }]).await;
         assert!(matches!(late, Err(StoreError::Fenced { .. })), "{late:?}");
         assert_eq!(judge.0.load(&room(0)).await.unwrap().unwrap().presences, []);
     }
@@ -106,7 +110,7 @@ async fn what_a_dead_node_left_is_taken_room_by_room_in_the_order_of_an_index() 
         // Each room is joined bit by bit, so that those of one are scattered over the table.
         for _ in 0..20 {
             let rooms = (0..50).map(|n| RoomWrites { room: room(n), writes: (0..5).map(|_| join(node)).collect() });
-            store.commit(node, &rooms.collect::<Vec<_>>()).await.unwrap();
+            store.commit(node, Attempt::next(), &rooms.collect::<Vec<_>>()).await.unwrap();
         }
         let connection = database.connect().await;
         let (analyze, explain) = match kind {
@@ -135,7 +139,7 @@ async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {
     let mut there = Vec::new();
     for n in 0..10 {
         let writes = RoomWrites { room: room(n), writes: (0..1000).map(|_| join(node)).collect() };
-        let commit = store.commit(node, &[writes]).await.unwrap().remove(0);
+        let commit = store.commit(node, Attempt::next(), &[writes]).await.unwrap().remove(0);
         there.extend(commit.delta.joined.into_iter().map(|presence| (presence, commit.epoch)));
     }
     let connection = database.connect().await;
@@ -167,7 +171,7 @@ async fn a_node_needs_no_right_but_to_read_and_write_rows() {
                 &["CREATE ON SCHEMA public"],
                 &[
                     "SELECT ON presence_migrations",
-                    "SELECT, INSERT, UPDATE, DELETE ON rooms, presences, nodes, prune_requests",
+                    "SELECT, INSERT, UPDATE, DELETE ON rooms, presences, nodes, prune_requests, last_commits",
                 ],
             ),
             Kind::MySql => {
@@ -180,11 +184,14 @@ async fn a_node_needs_no_right_but_to_read_and_write_rows() {
         store.prepare().await.unwrap();
         let node = NodeId::random();
         store.register(node, &NodeName::new("here").unwrap(), LEASE).await.unwrap();
-        let commits = store.commit(node, &[RoomWrites { room: room(0), writes: vec![join(node)] }]).await.unwrap();
+        let commits = store
+            .commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![join(node)] }])
+            .await
+            .unwrap();
         let joined = &commits[0].delta.joined[0];
         store.touch(node, &[(joined.id, Duration::ZERO)]).await.unwrap();
         let leave = Write::Leave { id: joined.id, channel: joined.channel.clone() };
-        store.commit(node, &[RoomWrites { room: room(0), writes: vec![leave] }]).await.unwrap();
+        store.commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![leave] }]).await.unwrap();
         assert_eq!(store.prune_rooms(node).await.unwrap(), 1);
         store.retire(node).await.unwrap();
     }
@@ -202,23 +209,26 @@ async fn thousands_with_the_largest_metas_fit_into_packets_of_a_megabyte() {
         Some(crate::model::Meta::from_json(&json).unwrap())
     };
     let joins: Vec<_> = (0..2_000).map(|_| join(node)).collect();
-    let commits = store.commit(node, &[RoomWrites { room: room(0), writes: joins }]).await.unwrap();
+    let commits = store.commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: joins }]).await.unwrap();
     let all = &commits[0].delta.joined;
     let update = |presence: &Arc<Presence>| {
         let (id, channel) = (presence.id, presence.channel.clone());
         Write::Update { id, channel, user: None, meta: meta("a") }
     };
     let updates = RoomWrites { room: room(0), writes: all.iter().map(update).collect() };
-    assert_eq!(store.commit(node, &[updates]).await.unwrap()[0].delta.updated.len(), 2_000);
+    assert_eq!(store.commit(node, Attempt::next(), &[updates]).await.unwrap()[0].delta.updated.len(), 2_000);
     // Rows as large that are inserted, and that are taken over.
     let other = |presence: &Arc<Presence>, change: &str| {
         Arc::new(Presence { user: Some(UserId::new(change).unwrap()), ..presence.changed(None, meta("b")) })
     };
     let leave = |presence: &Arc<Presence>| Write::Leave { id: presence.id, channel: presence.channel.clone() };
-    store.commit(node, &[RoomWrites { room: room(0), writes: all.iter().map(leave).collect() }]).await.unwrap();
+    store
+        .commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: all.iter().map(leave).collect() }])
+        .await
+        .unwrap();
     for user in ["ann", "bob"] {
         let writes = all.iter().map(|presence| Write::Join(other(presence, user))).collect();
-        store.commit(node, &[RoomWrites { room: room(0), writes }]).await.unwrap();
+        store.commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes }]).await.unwrap();
     }
     let loaded = store.load(&room(0)).await.unwrap().unwrap().presences;
     assert!(loaded.iter().all(|presence| presence.user.as_ref().is_some_and(|user| user.as_str() == "bob")));

@@ -46,7 +46,7 @@ fn crowd(node: NodeId, size: usize) -> Vec<Arc<Presence>> {
 async fn everything_is_there_after_the_process_has_ended() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, &joins("lobby", &crowd(node, 10))).await.unwrap();
+    store.commit(node, Attempt::next(), &joins("lobby", &crowd(node, 10))).await.unwrap();
     let before = store.load(&room("lobby")).await.unwrap().unwrap();
     drop(store);
     let store = connect(folder.path());
@@ -155,7 +155,7 @@ async fn tables_that_were_dropped_make_it_unavailable_and_not_each_change_at_fau
     let lobby = joins("lobby", &crowd(node, 2));
     for change in ["ALTER TABLE presences RENAME COLUMN meta TO moved", "DROP TABLE presences", "DROP TABLE nodes"] {
         store.once.database.writer.execute_unprepared(change).await.unwrap();
-        let outcome = store.commit(node, &lobby).await;
+        let outcome = store.commit(node, Attempt::next(), &lobby).await;
         assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{change}: {outcome:?}");
     }
 }
@@ -164,7 +164,7 @@ async fn tables_that_were_dropped_make_it_unavailable_and_not_each_change_at_fau
 async fn a_read_only_file_can_be_read_and_is_unavailable_for_writing() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, &joins("lobby", &crowd(node, 3))).await.unwrap();
+    store.commit(node, Attempt::next(), &joins("lobby", &crowd(node, 3))).await.unwrap();
     let url = format!("sqlite://{}/presence.db?mode=ro", folder.path().display());
     let read_only = SqlStore::connect(&url).unwrap();
     assert_eq!(read_only.load(&room("lobby")).await.unwrap().unwrap().presences.len(), 3);
@@ -178,11 +178,11 @@ async fn a_full_disk_is_unavailable_and_all_is_well_once_there_is_room() {
     store.once.database.writer.execute_unprepared("PRAGMA max_page_count = 20").await.unwrap();
     let many = joins("lobby", &crowd(node, 5_000));
     for _ in 0..3 {
-        let full = store.commit(node, &many).await;
+        let full = store.commit(node, Attempt::next(), &many).await;
         assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
     }
     store.once.database.writer.execute_unprepared("PRAGMA max_page_count = 1000000").await.unwrap();
-    let commits = store.commit(node, &many).await.unwrap();
+    let commits = store.commit(node, Attempt::next(), &many).await.unwrap();
     assert_eq!((commits[0].version.0, commits[0].delta.joined.len()), (1, 5_000));
 }
 
@@ -196,13 +196,13 @@ async fn a_transaction_that_sqlite_ended_by_itself_does_not_spoil_the_connection
         "CREATE TRIGGER fails BEFORE INSERT ON presences BEGIN SELECT RAISE(ROLLBACK, 'as a failing disk'); END";
     other.once.database.writer.execute_unprepared(fails).await.unwrap();
     let lobby = joins("lobby", &crowd(node, 5));
-    assert!(store.commit(node, &lobby).await.is_err());
+    assert!(store.commit(node, Attempt::next(), &lobby).await.is_err());
     other.once.database.writer.execute_unprepared("DROP TRIGGER fails").await.unwrap();
     let locks = store.once.database.write().await.unwrap();
     let waits = tokio::time::timeout(Duration::from_millis(50), other.once.database.write()).await;
     assert!(waits.is_err(), "one transaction writes at a time");
     drop(locks);
-    assert_eq!(store.commit(node, &lobby).await.unwrap()[0].version.0, 1);
+    assert_eq!(store.commit(node, Attempt::next(), &lobby).await.unwrap()[0].version.0, 1);
 }
 
 #[tokio::test]
@@ -212,11 +212,12 @@ async fn a_writer_waits_for_a_lock_and_one_that_gives_up_does_no_harm() {
     let other = connect(folder.path());
     let lock = other.once.database.write().await.unwrap();
     let gives_up = joins("lobby", &[presence(node, "a")]);
-    let gives_up = tokio::time::timeout(Duration::from_millis(50), store.commit(node, &gives_up)).await;
+    let gives_up =
+        tokio::time::timeout(Duration::from_millis(50), store.commit(node, Attempt::next(), &gives_up)).await;
     assert!(gives_up.is_err());
     assert_eq!(store.load(&room("lobby")).await.unwrap(), None, "a reader does not wait");
     let waits = joins("lobby", &[presence(node, "b")]);
-    let (commits, ()) = tokio::join!(store.commit(node, &waits), async { drop(lock) });
+    let (commits, ()) = tokio::join!(store.commit(node, Attempt::next(), &waits), async { drop(lock) });
     assert_eq!(commits.unwrap()[0].version.0, 1);
 }
 
@@ -225,17 +226,20 @@ async fn a_batch_of_any_size_is_committed_whole() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
     let all = crowd(node, 12_345);
-    store.commit(node, &joins("lobby", &all)).await.unwrap();
+    store.commit(node, Attempt::next(), &joins("lobby", &all)).await.unwrap();
     let metas = all.iter().map(|presence| Write::Update {
         id: presence.id,
         channel: presence.channel.clone(),
         user: None,
         meta: Some(crate::model::Meta::from_json(r#"{"n":1}"#).unwrap()),
     });
-    let commits = store.commit(node, &[RoomWrites { room: room("lobby"), writes: metas.collect() }]).await.unwrap();
+    let commits = store
+        .commit(node, Attempt::next(), &[RoomWrites { room: room("lobby"), writes: metas.collect() }])
+        .await
+        .unwrap();
     assert_eq!((commits[0].version.0, commits[0].delta.updated.len()), (2, 12_345));
     let rooms: Vec<_> = (0..3_000).flat_map(|n| joins(&format!("room {n}"), &[presence(node, "a")])).collect();
-    assert_eq!(store.commit(node, &rooms).await.unwrap().len(), 3_000);
+    assert_eq!(store.commit(node, Attempt::next(), &rooms).await.unwrap().len(), 3_000);
     let commits = store.retire(node).await.unwrap();
     assert_eq!(commits.len(), 3_001);
     assert_eq!(commits.iter().map(|commit| commit.delta.left.len()).sum::<usize>(), 12_345 + 3_000);
@@ -251,7 +255,7 @@ async fn those_with_a_resume_token_are_held_and_the_others_leave() {
         store.with_wall_clock(move || time.millis())
     };
     store.renew(dead, LEASE).await.unwrap();
-    store.commit(dead, &joins("lobby", &crowd(dead, 4))).await.unwrap();
+    store.commit(dead, Attempt::next(), &joins("lobby", &crowd(dead, 4))).await.unwrap();
     let token = "UPDATE presences SET session_hash = randomblob(32) WHERE channel_name < '2'";
     store.once.database.writer.execute_unprepared(token).await.unwrap();
     time.advance(LEASE * 2);
@@ -268,7 +272,7 @@ async fn those_with_a_resume_token_are_held_and_the_others_leave() {
 async fn what_is_held_is_pruned_even_if_its_node_lives() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, &joins("lobby", &crowd(node, 4))).await.unwrap();
+    store.commit(node, Attempt::next(), &joins("lobby", &crowd(node, 4))).await.unwrap();
     let held = "UPDATE presences SET last_seen = 0, held_until = iif(channel_name < '2', 9e15, NULL)";
     store.once.database.writer.execute_unprepared(held).await.unwrap();
     assert_eq!(store.prune(node, LEASE, 10).await.unwrap().handled, 2);
@@ -278,7 +282,7 @@ async fn what_is_held_is_pruned_even_if_its_node_lives() {
 async fn a_row_of_another_hand_is_refused_and_not_guessed() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, &joins("lobby", &crowd(node, 1))).await.unwrap();
+    store.commit(node, Attempt::next(), &joins("lobby", &crowd(node, 1))).await.unwrap();
     store.once.database.writer.execute_unprepared("UPDATE presences SET meta = '[1'").await.unwrap();
     assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Refused(_))));
 }
@@ -375,12 +379,12 @@ async fn who_is_first_and_last_is_one_statement_more_and_none_as_long_as_nobody_
     let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
     let leaves = vec![RoomWrites { room: room("lobby"), writes: two_of_each.iter().map(leave).collect() }];
     let anonymous = || joins("lobby", &[presence(node, PresenceId::random().to_string())]);
-    store.commit(node, &anonymous()).await.unwrap();
+    store.commit(node, Attempt::next(), &anonymous()).await.unwrap();
     let mut commits = Vec::new();
     for tells in [false, true] {
         for writes in [joins("lobby", &two_of_each), leaves.clone(), anonymous()] {
             statements.lock().unwrap().clear();
-            let turns = &store.commit(node, &writes).await.unwrap()[0].turns;
+            let turns = &store.commit(node, Attempt::next(), &writes).await.unwrap()[0].turns;
             let count = turns.online.len() + turns.offline.len();
             assert_eq!(count, if tells && writes[0].writes.len() > 1 { 50 } else { 0 });
             commits.push(std::mem::take(&mut *statements.lock().unwrap()));

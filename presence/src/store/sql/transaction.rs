@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     super::{
-        Batch, RoomCommit, StoreError, millis,
+        Attempt, Batch, RoomCommit, StoreError, millis,
         plan::{Finds, Found, Row},
         shifts::Shifts,
     },
@@ -319,6 +319,11 @@ impl Transaction {
             statement::bump(ids).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
+    }
+
+    /// Notes that this is the last commit of the node.
+    pub(super) async fn note_commit(&self, node: NodeId, attempt: Attempt) -> Result<(), StoreError> {
+        statement::note_commit(node, attempt).exec(&self.inner).await.map(drop).map_err(store_error)
     }
 
     /// Removes up to `limit` presences.

@@ -14,8 +14,8 @@ use crate::{
     model::{Meta, Presence, Turns},
     name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        self, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomWrites, Session, SqlStore,
-        Store, StoreError, Whom, Write,
+        self, Attempt, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomWrites, Session,
+        SqlStore, Store, StoreError, Whom, Write,
     },
     testing::store::ManualClock,
 };
@@ -264,7 +264,7 @@ impl World {
                         .map(|(presence, change)| self.write(*node, *name, *presence, change))
                         .collect(),
                 });
-                told(store.commit(lives[*node], &rooms.collect::<Vec<_>>()).await)
+                told(store.commit(lives[*node], Attempt::next(), &rooms.collect::<Vec<_>>()).await)
             }
             Request::Touch { node, presences, ago } => {
                 let ago = Duration::from_secs(*ago);

@@ -1,13 +1,8 @@
 //! What goes into one transaction, and whom to tell what became of it.
 
-use std::collections::HashSet;
-
 use actix::Recipient;
 
-use crate::{
-    name::PresenceId,
-    store::{RoomCommit, RoomWrites, StoreError},
-};
+use crate::store::{RoomCommit, RoomWrites, StoreError};
 
 use super::Committed;
 
@@ -15,20 +10,8 @@ use super::Committed;
 pub(super) struct Batch {
     pub(super) writes: Vec<RoomWrites>,
     /// Where each of them came from.
-    pub(super) origins: Vec<Origin>,
+    pub(super) actors: Vec<Recipient<Committed>>,
     pub(super) number: u64,
-}
-
-#[derive(Clone)]
-pub(super) struct Origin {
-    pub(super) actor: Recipient<Committed>,
-    pub(super) retried: HashSet<PresenceId>,
-}
-
-impl Origin {
-    pub(super) fn new(actor: Recipient<Committed>) -> Self {
-        Self { actor, retried: HashSet::new() }
-    }
 }
 
 impl Batch {
@@ -41,17 +24,17 @@ impl Batch {
             }
             let writes = writes.split_off(writes.len() / 2);
             let writes = vec![RoomWrites { room: room.clone(), writes }];
-            return Some(Self { writes, origins: self.origins.clone(), number });
+            return Some(Self { writes, actors: self.actors.clone(), number });
         }
         let half = self.writes.len() / 2;
-        Some(Self { writes: self.writes.split_off(half), origins: self.origins.split_off(half), number })
+        Some(Self { writes: self.writes.split_off(half), actors: self.actors.split_off(half), number })
     }
 
     /// Tells the rooms what became of it.
     pub(super) fn answer(self, commits: impl IntoIterator<Item = Result<RoomCommit, StoreError>>) {
-        let rooms = self.writes.into_iter().zip(self.origins);
-        for ((RoomWrites { writes, .. }, Origin { actor, retried }), result) in rooms.zip(commits) {
-            actor.do_send(Committed { batch: self.number, writes, retried, result });
+        let rooms = self.writes.into_iter().zip(self.actors);
+        for ((RoomWrites { writes, .. }, actor), result) in rooms.zip(commits) {
+            actor.do_send(Committed { batch: self.number, writes, result });
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     Committed,
-    batch::{Batch, Origin},
+    batch::Batch,
     merge::{Change, Tried},
     touches::Touches,
     waiting::Waiting,
@@ -127,11 +127,18 @@ impl Queue {
         self.limit = BATCH.min(self.limit * 2);
     }
 
-    /// What was taken last was not written, or is not known to be; it was put back.
-    pub(super) fn not_written(&mut self) {
-        self.busy = None;
+    /// What was taken last was not written. It was put back, or is in doubt.
+    pub(super) fn not_written(&mut self, in_doubt: bool) {
+        if !in_doubt {
+            self.busy = None;
+        }
         self.pace.slow_down();
         self.limit = LEAST.max(self.limit / 2);
+    }
+
+    /// What was in doubt is so no more.
+    pub(super) const fn settled(&mut self) {
+        self.busy = None;
     }
 
     /// Changes go first, but touches do not wait for ever: once they are due, they have every other turn.
@@ -243,9 +250,9 @@ impl Queue {
         }
     }
 
-    /// What was not committed, or is not known to be, goes before what came since.
+    /// What was not committed goes before what came since.
     pub(super) fn put_back(&mut self, batch: Batch) {
-        for (RoomWrites { room, writes }, Origin { actor, .. }) in batch.writes.into_iter().zip(batch.origins) {
+        for (RoomWrites { room, writes }, actor) in batch.writes.into_iter().zip(batch.actors) {
             let waiting = match self.rooms.entry(room.clone()) {
                 Entry::Occupied(waiting) => waiting.into_mut(),
                 Entry::Vacant(waiting) => waiting.insert(Waiting::new(actor)),
@@ -286,17 +293,12 @@ impl Taken {
             return;
         }
         self.count += changes.len();
-        let Batch { writes, origins, .. } = &mut self.batch;
+        let Batch { writes, actors, .. } = &mut self.batch;
         let at = *self.at.entry(room.clone()).or_insert_with(|| {
             writes.push(RoomWrites { room: room.clone(), writes: Vec::with_capacity(changes.len()) });
-            origins.push(Origin::new(actor.clone()));
+            actors.push(actor.clone());
             writes.len() - 1
         });
-        for Change { write, tried } in changes {
-            if tried == Tried::Yes {
-                origins[at].retried.insert(write.id());
-            }
-            writes[at].writes.push(write);
-        }
+        writes[at].writes.extend(changes.into_iter().map(|change| change.write));
     }
 }

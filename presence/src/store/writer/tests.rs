@@ -107,7 +107,7 @@ async fn what_is_asked_while_many_are_pruned_goes_into_the_very_next_transaction
     assert_eq!(bench.queue.pending(), 100_002 - 8 * BATCH);
     bench.queue.written(Duration::ZERO);
     assert_eq!(sum(&bench.sizes()), BATCH, "from the beginning");
-    bench.queue.not_written();
+    bench.queue.not_written(false);
     assert_eq!(sum(&bench.sizes()), BATCH / 2, "it may have been too large");
 }
 
@@ -166,7 +166,7 @@ async fn a_transaction_that_failed_is_tried_again_in_smaller_parts_until_it_work
         let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO) else { panic!("changes wait") };
         assert_eq!(batch.writes[0].writes.len(), expected);
         bench.queue.put_back(batch);
-        bench.queue.not_written();
+        bench.queue.not_written(false);
     }
     assert_eq!((bench.queue.pending(), bench.sizes()), (BATCH, vec![("lobby".to_owned(), BATCH / 8)]));
     bench.queue.written(Duration::ZERO);

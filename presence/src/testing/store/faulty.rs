@@ -15,7 +15,8 @@ use crate::{
     model::Snapshot,
     name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        Answer, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError, Whom,
+        Answer, Attempt, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
+        Whom,
     },
 };
 
@@ -144,8 +145,17 @@ impl<S: Store> Store for FaultyStore<S> {
         self.call(self.inner.renew(node, lease)).await
     }
 
-    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
-        self.call(self.inner.commit(node, rooms)).await
+    async fn commit(
+        &self,
+        node: NodeId,
+        attempt: Attempt,
+        rooms: &[RoomWrites],
+    ) -> Result<Vec<RoomCommit>, StoreError> {
+        self.call(self.inner.commit(node, attempt, rooms)).await
+    }
+
+    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
+        self.call(self.inner.outcome(node, attempt)).await
     }
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {

@@ -21,6 +21,7 @@ pub mod cleaning;
 pub mod life;
 pub mod listing;
 pub mod online;
+pub mod outcome;
 pub mod reading;
 pub mod resuming;
 
@@ -29,7 +30,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     model::{Meta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{RoomCommit, RoomWrites, Store, StoreError, Write},
+    store::{Attempt, RoomCommit, RoomWrites, Store, StoreError, Write},
 };
 
 use super::ManualClock;
@@ -61,6 +62,11 @@ macro_rules! store_suite {
                 a_thousand_changes_ride_in_one_commit,
                 concurrent_commits_each_get_a_version,
                 a_dropped_call_leaves_the_store_usable,
+            }
+            outcome {
+                of_a_commit_that_was_given_up_it_is_known_what_it_did,
+                a_commit_that_failed_or_never_was_did_nothing,
+                of_a_life_that_is_over_the_last_commit_is_known_as_long_as_the_life_is,
             }
             life {
                 a_life_that_was_never_registered_writes_nothing,
@@ -254,7 +260,7 @@ async fn commit(
     room: &str,
     changes: impl IntoIterator<Item = Write>,
 ) -> Result<RoomCommit, StoreError> {
-    let mut commits = store.commit(node, &[writes(room, changes)]).await?;
+    let mut commits = store.commit(node, Attempt::next(), &[writes(room, changes)]).await?;
     assert_eq!(commits.len(), 1, "one room, one commit");
     Ok(commits.remove(0))
 }
@@ -306,6 +312,7 @@ mod tests {
             include_str!("suite/life.rs"),
             include_str!("suite/listing.rs"),
             include_str!("suite/online.rs"),
+            include_str!("suite/outcome.rs"),
             include_str!("suite/reading.rs"),
             include_str!("suite/resuming.rs"),
         ];

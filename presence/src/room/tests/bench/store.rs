@@ -13,7 +13,7 @@ use crate::{
     model::Snapshot,
     name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        Answer, Batch, MemoryStore, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store,
+        Answer, Attempt, Batch, MemoryStore, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store,
         StoreError, Whom, Write,
     },
     testing::store::FaultyStore,
@@ -198,7 +198,12 @@ impl<S: Store> Store for Watched<S> {
         self.faults.renew(node, lease).await
     }
 
-    async fn commit(&self, node: NodeId, rooms: &[RoomWrites]) -> Result<Vec<RoomCommit>, StoreError> {
+    async fn commit(
+        &self,
+        node: NodeId,
+        attempt: Attempt,
+        rooms: &[RoomWrites],
+    ) -> Result<Vec<RoomCommit>, StoreError> {
         let (time, refuse) = {
             let mut seen = self.seen();
             seen.commits.push(rooms.to_vec());
@@ -212,9 +217,13 @@ impl<S: Store> Store for Watched<S> {
         if refuse {
             return Err(refused());
         }
-        let answer = self.faults.commit(node, rooms).await;
+        let answer = self.faults.commit(node, attempt, rooms).await;
         let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
         if take_one(&mut self.seen().lose) { Err(away()) } else { answer }
+    }
+
+    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
+        self.faults.outcome(node, attempt).await
     }
 
     async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {

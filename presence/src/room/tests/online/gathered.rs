@@ -18,7 +18,7 @@ use crate::{
     Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
     signal::{Signals, Together},
-    store::{MemoryStore, RoomWrites, Store, Write},
+    store::{Attempt, MemoryStore, RoomWrites, Store, Write},
     testing::store::ManualClock,
 };
 
@@ -147,7 +147,9 @@ impl World {
         }
         if !writes.is_empty() {
             let writes = [RoomWrites { room: self.rooms[room].clone(), writes }];
-            let [commit] = &self.store.commit(self.node, &writes).await.unwrap()[..] else { panic!("of one room") };
+            let [commit] = &self.store.commit(self.node, Attempt::next(), &writes).await.unwrap()[..] else {
+                panic!("of one room")
+            };
             let group_of =
                 |one: &Presence| leave_with.get(&one.id).and_then(|group| self.groups[room][*group].as_ref());
             self.signals.announce(&commit.room, &commit.delta, &commit.turns, group_of);
@@ -165,7 +167,7 @@ async fn check(steps: &[Step]) {
             Step::End { room, group } => world.groups[*room][*group] = None,
         }
         for (changes, fold) in &mut subscribers {
-            fold.hear(changes);
+            fold.hear(changes, false);
         }
         for room in 0..ROOMS {
             // Who is gathered is gone, but nobody has heard it yet.
@@ -176,7 +178,7 @@ async fn check(steps: &[Step]) {
     }
     world.groups = Default::default();
     for (changes, fold) in &mut subscribers {
-        fold.hear(changes);
+        fold.hear(changes, false);
     }
     assert_eq!(subscribers[0].1.online(&world.rooms[0]), world.users(0).await);
     assert_eq!(subscribers[0].1.online(&world.rooms[1]), world.users(1).await);

@@ -9,8 +9,8 @@ use sea_orm::{
 use crate::{
     name::{NodeId, NodeName},
     store::{
-        REMEMBERED,
-        entity::{node, presence},
+        Attempt, REMEMBERED,
+        entity::{last_commit, node, presence},
         millis,
         sql::row::{Life, NodeSummaryRow},
     },
@@ -173,4 +173,30 @@ fn is_forgettable(now: i64) -> Condition {
 
 pub(in super::super) fn forget_lives(ids: impl Into<Keys<Uuid>>, now: i64) -> DeleteMany<node::Entity> {
     node::Entity::delete_many().filter(ids.into().hold(node::Column::Id)).filter(is_forgettable(now))
+}
+
+/// Makes a place for a life's last commit. It is there from the beginning, so that it can be locked.
+pub(in super::super) fn begin_commits(node: NodeId) -> InsertStatement {
+    use last_commit::Column::{Attempt, NodeId};
+    Query::insert()
+        .into_table(last_commit::Entity)
+        .columns([NodeId, Attempt])
+        .values_panic([node.as_uuid().into(), 0.into()])
+        .take()
+}
+
+/// Notes that this is the last commit of a node.
+pub(in super::super) fn note_commit(node: NodeId, attempt: Attempt) -> UpdateMany<last_commit::Entity> {
+    last_commit::Entity::update_many()
+        .col_expr(last_commit::Column::Attempt, Expr::value(attempt.0))
+        .filter(last_commit::Column::NodeId.eq(node.as_uuid()))
+}
+
+/// The last commit of a node. Waits for one that is under way.
+pub(in super::super) fn last_commit(node: NodeId) -> Rows<i64> {
+    last_commit::Entity::find_by_id(node.as_uuid())
+        .select_only()
+        .column(last_commit::Column::Attempt)
+        .lock(LockType::Update)
+        .into_tuple()
 }

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use crate::{
     model::{Presence, Turns},
     name::{NodeId, PresenceId, UserId},
-    store::{Remains, RoomCommit, Session, SessionHash, Store, Whom, Write},
+    store::{Attempt, Remains, RoomCommit, Session, SessionHash, Store, Whom, Write},
 };
 
 use super::{
@@ -199,7 +199,7 @@ pub async fn one_commit_counts_in_each_of_its_rooms(store: &dyn Store, _: &Manua
     let [lobby, attic, tab] = ["a", "b", "c"].map(|name| of_user(here, name, "ann"));
     let _ = change(store, here, "attic", [join(&tab)]).await;
     let both = [writes("lobby", [join(&lobby)]), writes("attic", [join(&attic)])];
-    let commits = store.commit(here, &both).await.expect("the commit works");
+    let commits = store.commit(here, Attempt::next(), &both).await.expect("the commit works");
     assert_eq!(all(&commits), [("lobby", online([&lobby])), ("attic", Turns::default())]);
 }
 
@@ -228,11 +228,11 @@ pub async fn of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebod
     let crowds = rooms.map(crowd);
     let (tab, nobody) = (of_user(here, "tab", "u7"), anonymous(here, "nobody"));
     let comes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(join)));
-    let _ = store.commit(here, &comes.collect::<Vec<_>>()).await.expect("the commit works");
+    let _ = store.commit(here, Attempt::next(), &comes.collect::<Vec<_>>()).await.expect("the commit works");
     let stay = [writes("cellar", [join(&tab)]), writes("yard", [join(&nobody)])];
-    let _ = store.commit(here, &stay).await.expect("the commit works");
+    let _ = store.commit(here, Attempt::next(), &stay).await.expect("the commit works");
     let goes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(|one| leave(one))));
-    let commits = store.commit(here, &goes.collect::<Vec<_>>()).await.expect("the commit works");
+    let commits = store.commit(here, Attempt::next(), &goes.collect::<Vec<_>>()).await.expect("the commit works");
     let gone: Vec<_> =
         commits.iter().map(|commit| commit.turns.offline.values().cloned().collect::<Vec<_>>()).collect();
     let all: BTreeSet<_> = (0..20).map(|n| user(&format!("u{n}"))).collect();

@@ -1,0 +1,68 @@
+//! What is known of a commit whose answer nobody heard.
+
+#![expect(missing_docs, reason = "the names are sentences")]
+
+use crate::{
+    name::NodeId,
+    store::{Attempt, RoomCommit, Store, StoreError},
+};
+
+use super::{super::ManualClock, anonymous, change::polled, join, let_die, members, node, writes};
+
+pub async fn of_a_commit_that_was_given_up_it_is_known_what_it_did(store: &dyn Store, _: &ManualClock) {
+    let node = node(store, "here").await;
+    for polls in 0.. {
+        let presence = anonymous(node, &polls.to_string());
+        let (attempt, changes) = (Attempt::next(), [writes("lobby", [join(&presence)])]);
+        let answer = polled(store.commit(node, attempt, &changes), polls).await;
+        let outcome = settled(store, node, attempt).await;
+        let (version, members) = members(store, "lobby").await;
+        assert_eq!(outcome.is_some(), members.contains(&presence), "after {polls} steps");
+        if let Some([commit]) = outcome.as_deref() {
+            assert_eq!((commit.version.0, &commit.delta.joined), (version, &vec![presence]));
+        }
+        if let Some(answer) = answer {
+            assert_eq!(Some(answer.expect("those that were dropped are in nobody's way")), outcome);
+            break;
+        }
+    }
+}
+
+/// The outcome of a commit, once it is known.
+async fn settled(store: &dyn Store, node: NodeId, attempt: Attempt) -> Option<Vec<RoomCommit>> {
+    loop {
+        match store.outcome(node, attempt).await {
+            Ok(outcome) => return outcome,
+            // It goes on although nobody waits for it.
+            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("the outcome will be known: {error}"),
+        }
+    }
+}
+
+pub async fn a_commit_that_failed_or_never_was_did_nothing(store: &dyn Store, _: &ManualClock) {
+    let node = node(store, "here").await;
+    let ann = anonymous(node, "ann");
+    let (never, refused, done) = (Attempt::next(), Attempt::next(), Attempt::next());
+    assert_eq!(settled(store, node, never).await, None);
+    let twice = [writes("lobby", [join(&ann)]), writes("bar", [join(&ann)])];
+    assert!(matches!(store.commit(node, refused, &twice).await, Err(StoreError::Refused(_))));
+    assert_eq!(settled(store, node, refused).await, None);
+    let commits = store.commit(node, done, &[writes("lobby", [join(&ann)])]).await.expect("the commit works");
+    assert_eq!(settled(store, node, done).await, Some(commits));
+    for other in [never, refused] {
+        assert_eq!(settled(store, node, other).await, None, "of those before the last nothing is known");
+    }
+    assert_eq!(settled(store, NodeId::random(), done).await, None, "it was not that node's");
+}
+
+pub async fn of_a_life_that_is_over_the_last_commit_is_known_as_long_as_the_life_is(
+    store: &dyn Store,
+    time: &ManualClock,
+) {
+    let (judge, dead, attempt) = (node(store, "judge").await, node(store, "dead").await, Attempt::next());
+    let ann = anonymous(dead, "ann");
+    let commits = store.commit(dead, attempt, &[writes("lobby", [join(&ann)])]).await.expect("the commit works");
+    assert_eq!(let_die(store, time, judge).await, [dead]);
+    assert_eq!(settled(store, dead, attempt).await, Some(commits));
+}
