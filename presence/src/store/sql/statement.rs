@@ -1,8 +1,9 @@
 //! The text of every statement.
 //!
 //! They are built, not spelt, so that one text serves each database; what a database has of its own is in its file, behind
-//! [`Dialect`](super::dialect::Dialect). Locks on rows are asked for in the order node, rooms by id, presences by id. SQLite
-//! knows none: it has one lock for everything, taken when the transaction begins.
+//! [`Dialect`](super::dialect::Dialect). Locks on rows are asked for in the order node, rooms by id, presences by id; PostgreSQL
+//! deletes presences in an order of its own, once their rooms are locked, and a deadlock with who did not lock these (a touch, a
+//! hold) is tried again. SQLite knows none: it has one lock for everything, taken when the transaction begins.
 
 mod doomed;
 mod node;
