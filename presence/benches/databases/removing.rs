@@ -12,6 +12,8 @@ use super::{HOUR, Place, RUNS, begin, fill, own_cpu, room, server_cpu, since, te
 const ROOMS: usize = 1_000;
 const EACH: usize = 100;
 const ALL: usize = ROOMS * EACH;
+/// In steps of so many rooms one comes to all of them, in no order of their names.
+const SCATTER: usize = 617;
 /// How often a round that finds nothing is measured.
 const IDLE_ROUNDS: usize = 7;
 
@@ -59,7 +61,7 @@ async fn all_left(changes: &mut Subscription) -> usize {
 }
 
 pub(super) async fn measure(database: &str, server: Option<&Server>) {
-    let (mut dead, mut stale) = (Took::default(), Took::default());
+    let (mut dead, mut stale, mut scattered) = (Took::default(), Took::default(), Took::default());
     for run in 0..RUNS {
         let place = Place::new(server).await;
         let store = place.store().await;
@@ -77,24 +79,27 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
         println!("{database:<9} run {run}: {swept} of a dead node removed, {events} bulk events");
 
         drop(changes);
-        join_stale(&rooms).await;
-        let mut changes = rooms.changes();
-        let prune = rooms.prune_presences(Some(Duration::from_millis(1)));
-        let (events, pruned) = stale.measure(server, async { tokio::join!(all_left(&mut changes), prune) }).await;
-        let pruned = pruned.expect("it prunes");
-        println!("{database:<9} run {run}: {pruned} stale ones of the own node removed, {events} bulk events");
+        for (took, step) in [(&mut stale, 1), (&mut scattered, SCATTER)] {
+            join_stale(&rooms, step).await;
+            let mut changes = rooms.changes();
+            let prune = rooms.prune_presences(Some(Duration::from_millis(1)));
+            let (events, pruned) = took.measure(server, async { tokio::join!(all_left(&mut changes), prune) }).await;
+            let pruned = pruned.expect("it prunes");
+            println!("{database:<9} run {run}: {pruned} stale ones of the own node removed, {events} bulk events");
+        }
         rooms.shutdown().await;
     }
     dead.tell(database, "100,000 of a dead node in 1,000 rooms removed, events heard");
     stale.tell(database, "100,000 stale ones of the own node in 1,000 rooms, the same");
+    scattered.tell(database, "  if the names of the rooms say nothing of their age");
 }
 
-/// Fills rooms with presences of this node that nobody touches.
-async fn join_stale(rooms: &Rooms) {
+/// Fills rooms with presences of this node that nobody touches, going through them in steps of so many.
+async fn join_stale(rooms: &Rooms, step: usize) {
     for hundred in 0..EACH {
         let join = async |n: usize| {
             let channel = ChannelName::new(format!("stale {hundred} {n}")).expect("a good name");
-            rooms.add(&room(n), &channel, Some(&user(hundred))).await.expect("it joins");
+            rooms.add(&room(n * step % ROOMS), &channel, Some(&user(hundred))).await.expect("it joins");
         };
         join_all((0..ROOMS).map(join)).await;
     }
