@@ -234,9 +234,10 @@ pub struct Taken {
 pub struct Batch {
     /// The rooms that changed.
     pub commits: Vec<RoomCommit>,
-    /// How many presences this batch handled, those included whose room did not change (they were held). Fewer than the
-    /// limit: there are no more.
+    /// How many presences this batch handled, those included whose room did not change (they were held).
     pub handled: u64,
+    /// Whether there may be more: the limit was reached, or the number of rooms that one transaction changes, 512.
+    pub more: bool,
 }
 
 /// What becomes of the presences of a life that is over.
@@ -411,20 +412,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError>;
 
-    /// Handles up to `limit` presences of the fenced life `dead`. Those that are held already keep the grace they have
+    /// Handles up to `limit` presences, in up to 512 rooms, of the fenced life `dead`. Those that are held already keep the grace they have
     /// and do not count. Once `dead` has no presence left at all, it is forgotten. Does nothing if `dead` is not fenced.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError>;
 
-    /// Removes up to `limit` presences whose grace is over.
+    /// Removes up to `limit` presences, in up to 512 rooms, whose grace is over.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError>;
 
-    /// Removes up to `limit` presences that no live node answers for (they are held, or their node's lease ran out) and
+    /// Removes up to `limit` presences, in up to 512 rooms, that no live node answers for (they are held, or their node's lease ran out) and
     /// that were last seen more than `max_age` ago. Those of the node that asks are its own to judge, also if its lease ran
     /// out: the clock of the database may have jumped.
     ///

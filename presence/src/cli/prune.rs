@@ -86,9 +86,9 @@ pub(super) async fn presences(
         .collect();
     let mut orphaned = 0;
     loop {
-        let handled = store.prune(node, max_age, BATCH).await?.handled;
-        orphaned += handled;
-        if handled < BATCH {
+        let batch = store.prune(node, max_age, BATCH).await?;
+        orphaned += batch.handled;
+        if !batch.more {
             break;
         }
     }

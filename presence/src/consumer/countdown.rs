@@ -14,17 +14,13 @@ use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, close_c
 /// As long as no socket lasts. The clock does not reach to the end of all that a `Duration` can say.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// How much time there is at least after the wrapped consumer was at work, for the pings that waited for it.
-const RESPITE: Duration = Duration::from_secs(1);
-
 /// Closes a socket with 4408 that sends no `{"type":"ping"}` for so long. Wraps another consumer.
 ///
 /// As "Pruning without Celery" in the usage guide of django-channels-presence: a ping starts the countdown anew, touches, and
 /// is answered `{"message":"pong"}`; `{"type":"close"}` closes the socket. Unlike there, any other text goes to the wrapped
 /// consumer instead of closing the socket, closing leaves the rooms, and the countdown ends with its socket.
 ///
-/// Frames are handled one at a time, so pings wait while the wrapped consumer is at work. The countdown does not end meanwhile,
-/// nor within a second after it.
+/// Frames are handled one at a time, so pings wait while the wrapped consumer is at work. The countdown stands still meanwhile.
 ///
 /// The [`PruningSupervisor`](crate::PruningSupervisor) needs no such help: presences go stale by themselves. A countdown is
 /// for clients that ping, and for sockets that are in no room.
@@ -58,17 +54,13 @@ struct Running {
 /// The wrapped consumer is at work until this is dropped.
 struct AtWork {
     until: Rc<Cell<Instant>>,
-    respite: Duration,
+    since: Instant,
     _held: OwnedMutexGuard<()>,
 }
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        let now = Instant::now();
-        // Only if it would have ended meanwhile: whoever says anything but pings gains nothing by it.
-        if self.until.get() <= now {
-            self.until.set(now + self.respite);
-        }
+        self.until.set(self.until.get() + self.since.elapsed());
     }
 }
 
@@ -100,7 +92,7 @@ impl<C> Countdown<C> {
     async fn work(&self) -> Option<AtWork> {
         let Running { until, work, .. } = self.running.as_ref()?;
         let _held = work.clone().lock_owned().await;
-        Some(AtWork { until: until.clone(), respite: self.limit.min(RESPITE), _held })
+        Some(AtWork { until: until.clone(), since: Instant::now(), _held })
     }
 }
 

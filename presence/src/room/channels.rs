@@ -57,14 +57,16 @@ impl Channels {
         Ok(made)
     }
 
+    /// Somebody does something with the channel, until this is dropped: after whatever else holds the channel.
+    const fn in_use(&self, name: ChannelName) -> InUse<'_> {
+        InUse { channels: self, name }
+    }
+
     /// A channel without a socket is kept as long as it is in a room, or somebody is about to put it into one.
-    fn drop_if_unused(&self, known: Arc<Channel>) {
-        let mut all = self.all();
-        // Whoever else has it got it under this lock, and comes by here when done.
-        let (name, others) = (known.name().clone(), Arc::strong_count(&known) > 2);
-        drop(known);
-        if let Entry::Occupied(channel) = all.entry(name)
-            && !others
+    fn drop_if_unused(&self, name: &ChannelName) {
+        // Whoever has it got it under this lock, and comes by here when it has it no more.
+        if let Entry::Occupied(channel) = self.all().entry(name.clone())
+            && Arc::strong_count(channel.get()) == 1
             && channel.get().is_unused()
         {
             channel.remove();
@@ -79,10 +81,21 @@ impl Channels {
     /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
     /// user or room. Returns `false` if the channel had left by itself, or joined anew as another presence.
     pub(crate) fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
+        let _in_use = self.in_use(name.clone());
         let Some(channel) = self.get(name) else { return true };
-        let was_in = channel.forget(room, id);
-        self.drop_if_unused(channel);
-        was_in
+        channel.forget(room, id)
+    }
+}
+
+/// See [`Channels::in_use`].
+struct InUse<'c> {
+    channels: &'c Channels,
+    name: ChannelName,
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.channels.drop_if_unused(&self.name);
     }
 }
 
@@ -101,6 +114,7 @@ impl Rooms {
     /// in the room then, and nothing is left of it.
     pub async fn add(&self, room: &RoomName, channel: &ChannelName, user: Option<&UserId>) -> Result<super::Room> {
         self.check_open()?;
+        let _in_use = self.channels().in_use(channel.clone());
         let known = self.channels().get_or_make(channel, self)?;
         let mut joined = known.join(self, room, user, None).await;
         if let Err(Error::StoreRefused(_)) = &joined
@@ -108,7 +122,6 @@ impl Rooms {
         {
             joined = Err(Error::ChannelTaken { room: room.clone(), channel: channel.clone() });
         }
-        self.channels().drop_if_unused(known);
         joined.map(|()| self.room(room))
     }
 
@@ -124,10 +137,9 @@ impl Rooms {
     /// # Errors
     /// As [`Socket::leave`](crate::Socket::leave).
     pub async fn remove(&self, room: &RoomName, channel: &ChannelName) -> Result<()> {
+        let _in_use = self.channels().in_use(channel.clone());
         let Some(known) = self.channels().get(channel) else { return Ok(()) };
-        let left = known.leave(self, room).await;
-        self.channels().drop_if_unused(known);
-        left
+        known.leave(self, room).await
     }
 
     /// Marks a channel as seen now, in all its rooms. One that is not known to this process: nothing happens. As
@@ -144,9 +156,8 @@ impl Rooms {
     /// # Errors
     /// As [`Socket::leave`](crate::Socket::leave); every room is left all the same.
     pub async fn leave_all(&self, channel: &ChannelName) -> Result<()> {
+        let _in_use = self.channels().in_use(channel.clone());
         let Some(known) = self.channels().get(channel) else { return Ok(()) };
-        let left = known.leave_all(self).await;
-        self.channels().drop_if_unused(known);
-        left
+        known.leave_all(self).await
     }
 }

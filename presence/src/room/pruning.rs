@@ -183,7 +183,7 @@ impl Work {
             }
             handled += batch.handled;
             bulk.add(batch.commits);
-            if batch.handled < limit {
+            if !batch.more {
                 return Ok(usize::try_from(handled).unwrap_or(usize::MAX));
             }
         }

@@ -233,7 +233,7 @@ impl Store for MemoryStore {
         if tables.nodes.get(&dead).is_none_or(|dead| dead.fenced_at.is_none()) {
             return Ok(Batch::default());
         }
-        let ids = tables.ids(limit, |row| row.presence.node == dead && !row.presence.held);
+        let (ids, more) = tables.ids(limit, |row| row.presence.node == dead && !row.presence.held);
         let (grace, held, gone) = match remains {
             Remains::HoldAll(grace) => (grace, ids, Vec::new()),
             Remains::HoldResumable(grace) => {
@@ -247,7 +247,7 @@ impl Store for MemoryStore {
                 row.hold(now.saturating_add(millis(grace)));
             }
         }
-        let mut batch = tables.batch(now, &gone);
+        let mut batch = tables.batch(now, &(gone, more));
         batch.handled += held.len() as u64;
         tables.forget(now);
         Ok(batch)
@@ -352,7 +352,7 @@ impl Store for MemoryStore {
             return Ok(Vec::new());
         }
         tables.check(node)?;
-        let ids = tables.ids(u64::MAX, |row| row.presence.node == node && !row.presence.held);
+        let (ids, _) = tables.ids(u64::MAX, |row| row.presence.node == node && !row.presence.held);
         let commits = tables.remove(now, &ids);
         if let Some(row) = tables.nodes.get_mut(&node) {
             row.fenced_at = Some(now);

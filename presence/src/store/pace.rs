@@ -6,15 +6,18 @@
 
 use std::time::Duration;
 
+use crate::signal::QUEUE;
+
 /// The least, and with how many a removal begins.
 pub(crate) const LEAST: usize = 1024;
 /// The most.
 pub(crate) const MOST: usize = 8 * LEAST;
 /// A transaction that took longer than this is followed by a smaller one. One is doubled only after less than half of it.
 const LONG: Duration = Duration::from_millis(200);
-/// In how many rooms: each is an event, and a subscriber's queue has an end. A removal of few in each room does not grow beyond
-/// that.
-const ROOMS: usize = 128;
+/// One that changed more rooms than this is followed by the least: each room is an event, and takes a lock.
+const MANY_ROOMS: usize = 128;
+/// In how many rooms at most: half of the events that a subscriber's queue holds.
+pub(crate) const MOST_ROOMS: usize = QUEUE / 2;
 
 /// How many the next transaction takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +36,11 @@ impl Pace {
 
     /// A transaction that was full took so long, and changed so many rooms.
     pub(crate) fn took(&mut self, time: Duration, rooms: usize) {
-        if time > LONG {
+        if rooms > MANY_ROOMS {
+            self.0 = LEAST;
+        } else if time > LONG {
             self.0 = LEAST.max(self.0 / 2);
-        } else if time < LONG / 2 && rooms <= ROOMS {
+        } else if time < LONG / 2 {
             self.0 = MOST.min(self.0 * 2);
         }
     }
@@ -66,12 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_grow_over_many_rooms_and_begins_anew_when_somebody_waits() {
+    fn it_begins_anew_after_many_rooms_and_when_somebody_waits() {
         let mut pace = Pace::default();
-        pace.took(Duration::ZERO, ROOMS + 1);
-        assert_eq!(pace.size(), LEAST);
-        pace.took(Duration::ZERO, ROOMS);
+        pace.took(Duration::ZERO, MANY_ROOMS);
         assert_eq!(pace.size(), 2 * LEAST);
+        pace.took(Duration::ZERO, MANY_ROOMS + 1);
+        assert_eq!(pace, Pace::default());
+        pace.took(Duration::ZERO, 1);
         pace.slow_down();
         assert_eq!(pace, Pace::default());
     }

@@ -329,7 +329,8 @@ impl Store for Once {
                 let ids = statement::unheld_ids(backend, dead, limit).all(connection).await.map_err(store_error)?;
                 let ids: Vec<_> = ids.into_iter().map(|(id, ..)| PresenceId::from_uuid(id)).collect();
                 transaction.hold_remains(dead, &ids, grace).await?;
-                Batch { commits: Vec::new(), handled: ids.len() as u64 }
+                let handled = ids.len() as u64;
+                Batch { commits: Vec::new(), handled, more: handled == limit }
             }
             Remains::HoldResumable(grace) => transaction.clear(dead, limit, grace).await?,
         };

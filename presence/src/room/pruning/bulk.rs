@@ -6,12 +6,9 @@ use crate::{
     Rooms,
     name::RoomName,
     room::message::ToRoom,
-    signal::{QUEUE, Together, Unfinished},
-    store::RoomCommit,
+    signal::{Together, Unfinished},
+    store::{RoomCommit, pace::MOST_ROOMS},
 };
-
-/// In how many rooms those who left are gathered before the first of these are told: half of what waits for a subscriber.
-const ROOMS: usize = QUEUE / 2;
 
 /// Tells what transactions changed: rooms that run hear of each at once, and subscribers, who left, when nobody else does.
 /// That is when this is dropped, also because the rest could not be removed.
@@ -27,7 +24,7 @@ impl Bulk {
     }
 
     pub(crate) fn add(&mut self, commits: Vec<RoomCommit>) {
-        if self.gathered.len() >= ROOMS {
+        if self.gathered.len() >= MOST_ROOMS {
             // Presences are taken room by room, so those rooms are done that do not appear again.
             let here: HashSet<&RoomName> = commits.iter().map(|commit| &commit.room).collect();
             self.gathered.retain(|room, _| here.contains(room));

@@ -219,3 +219,19 @@ async fn a_name_that_the_process_had_before_it_was_killed_is_taken_for_the_grace
     pass(secs(3)).await;
     after.add(lobby(), &job, None).await.unwrap();
 }
+
+#[actix::test]
+async fn of_a_name_whose_add_was_given_up_nothing_is_kept() {
+    // A gateway's requests are dropped with their connections, each with a name of its own.
+    let node = node().await;
+    node.store.faults.hang();
+    {
+        let (rooms, name) = (node.rooms.clone(), channel("job 1"));
+        let add = rooms.add(lobby(), &name, None);
+        assert!(tokio::time::timeout(secs(1), add).await.is_err(), "the database hangs");
+    }
+    node.store.faults.release();
+    pass(secs(30)).await;
+    assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+    assert!(node.rooms.channels().get(&channel("job 1")).is_none());
+}

@@ -13,6 +13,7 @@ use crate::{
 
 use super::super::{
     Attempt, Batch, Order, REMEMBERED, RoomCommit, RoomWrites, StoreError, Write, millis,
+    pace::MOST_ROOMS,
     plan::{self, Finds, Found, Plan, Senseless},
 };
 
@@ -236,13 +237,24 @@ impl Tables {
         self.nodes.keys().copied().filter(|node| self.is_live(*node, now)).collect()
     }
 
-    pub(super) fn ids(&self, limit: u64, wanted: impl Fn(&Row) -> bool) -> Vec<PresenceId> {
-        let ids = self.presences.iter().filter(|(_, row)| wanted(row)).map(|(id, _)| *id);
-        ids.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
+    /// Up to `limit` that are wanted, in as many rooms as one transaction changes, and whether there may be more. Without a limit
+    /// all of them.
+    pub(super) fn ids(&self, limit: u64, wanted: impl Fn(&Row) -> bool) -> (Vec<PresenceId>, bool) {
+        let (most, mut rooms) = (usize::try_from(limit).unwrap_or(usize::MAX), HashSet::new());
+        let mut ids = Vec::new();
+        for (id, row) in self.presences.iter().filter(|(_, row)| wanted(row)) {
+            rooms.insert(&row.room);
+            if limit != u64::MAX && (ids.len() == most || rooms.len() > MOST_ROOMS) {
+                return (ids, true);
+            }
+            ids.push(*id);
+        }
+        let is_full = ids.len() == most;
+        (ids, is_full)
     }
 
-    pub(super) fn batch(&mut self, now: i64, ids: &[PresenceId]) -> Batch {
-        Batch { commits: self.remove(now, ids), handled: ids.len() as u64 }
+    pub(super) fn batch(&mut self, now: i64, (ids, more): &(Vec<PresenceId>, bool)) -> Batch {
+        Batch { commits: self.remove(now, ids), handled: ids.len() as u64, more: *more }
     }
 }
 

@@ -44,6 +44,21 @@ impl MigrationTrait for Migration {
         if backend == DbBackend::MySql {
             table.engine("InnoDB");
         }
-        manager.create_table(table).await
+        manager.create_table(table).await?;
+        // Lives that began before have a place for theirs, too.
+        let noted = Query::select().column(LastCommits::NodeId).from(LastCommits::Table).take();
+        let lives = Query::select()
+            .column(Nodes::Id)
+            .expr(Expr::val(0))
+            .from(Nodes::Table)
+            .and_where(Expr::col(Nodes::Id).not_in_subquery(noted))
+            .take();
+        let places = Query::insert()
+            .into_table(LastCommits::Table)
+            .columns([LastCommits::NodeId, LastCommits::Attempt])
+            .select_from(lives)
+            .map_err(|error| DbErr::Custom(error.to_string()))?
+            .take();
+        manager.get_connection().execute(&places).await.map(drop)
     }
 }

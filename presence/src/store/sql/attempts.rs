@@ -68,7 +68,8 @@ impl Attempts {
     /// From now on the database may do it, and this is what it does.
     pub(super) fn send(&self, attempt: Attempt, commits: &[RoomCommit]) -> Result<(), GivenUp> {
         let mut attempts = self.lock();
-        attempts.get_mut(&attempt).ok_or(GivenUp)?.state = State::Sent(commits.to_vec());
+        let last = attempts.get_mut(&attempt).filter(|last| last.waits).ok_or(GivenUp)?;
+        last.state = State::Sent(commits.to_vec());
         Ok(())
     }
 
@@ -128,6 +129,7 @@ mod tests {
         attempts.send(attempt, &commits()).unwrap();
         drop(under_way);
         assert!(matches!(attempts.state(node, attempt), Some(State::Sent(commits)) if commits.len() == 1));
+        assert!(attempts.send(attempt, &commits()).is_err(), "it is not tried again");
         attempts.done(attempt);
         assert!(matches!(attempts.state(node, attempt), Some(State::Done(commits)) if commits.len() == 1));
     }

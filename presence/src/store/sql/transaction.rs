@@ -21,6 +21,7 @@ use crate::{
 use super::{
     super::{
         Attempt, Batch, RoomCommit, StoreError, millis,
+        pace::MOST_ROOMS,
         plan::{Finds, Found, Row},
         shifts::Shifts,
     },
@@ -96,7 +97,8 @@ impl Transaction {
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        self.inner.commit().await.map_err(store_error)
+        // Whatever went wrong, it may be done.
+        self.inner.commit().await.map_err(|error| StoreError::Unavailable(Arc::new(error)))
     }
 
     /// Whether another node may write.
@@ -321,25 +323,27 @@ impl Transaction {
         Ok(())
     }
 
-    /// Notes that this is the last commit of the node.
+    /// Notes that this is the last commit of the node. A life without a place for that begins anew.
     pub(super) async fn note_commit(&self, node: NodeId, attempt: Attempt) -> Result<(), StoreError> {
-        statement::note_commit(node, attempt).exec(&self.inner).await.map(drop).map_err(store_error)
+        let noted = statement::note_commit(node, attempt).exec(&self.inner).await.map_err(store_error)?;
+        if noted.rows_affected == 0 {
+            return Err(StoreError::Fenced { node, superseded: false });
+        }
+        Ok(())
     }
 
     /// Removes up to `limit` presences.
     pub(super) async fn remove_all(&self, doomed: Doomed<'_>, limit: u64) -> Result<Batch, StoreError> {
         if self.dialect.backend() == DbBackend::Sqlite {
             // Nobody else writes: they need not be read again.
-            return self.remove_found(read(statement::doomed(doomed, limit).all(&self.inner), row::found).await?).await;
+            let mut found = read(statement::doomed(doomed, limit).all(&self.inner), row::found).await?;
+            let more = keep(limit, &mut found, |found| found.room.as_uuid());
+            return Ok(Batch { more, ..self.remove_found(found).await? });
         }
-        let ids = self.doomed_ids(doomed, limit).await?;
-        let is_full = ids.len() as u64 == limit;
-        let mut batch = self.remove(ids, doomed).await?;
-        if is_full {
-            // Those that another transaction took meanwhile are no reason to believe that there are no more.
-            batch.handled = limit;
-        }
-        Ok(batch)
+        let mut ids = self.doomed_ids(doomed, limit).await?;
+        // Those that another transaction takes meanwhile are no reason to believe that there are no more.
+        let more = keep(limit, &mut ids, |(_, room)| *room);
+        Ok(Batch { more, ..self.remove(ids, doomed).await? })
     }
 
     /// Ids and rooms of those to be removed.
@@ -366,20 +370,23 @@ impl Transaction {
     pub(super) async fn clear(&self, dead: NodeId, limit: u64, otherwise: Duration) -> Result<Batch, StoreError> {
         let (backend, doomed) = (self.dialect.backend(), Doomed::UnheldOf(dead));
         // Rooms are locked before presences.
-        let (held, mut batch) = if backend == DbBackend::Sqlite {
-            let rows = read(statement::unheld(backend, dead, limit).all(&self.inner), row::found_with_session).await?;
+        let (more, held, mut batch) = if backend == DbBackend::Sqlite {
+            let mut rows =
+                read(statement::unheld(backend, dead, limit).all(&self.inner), row::found_with_session).await?;
+            let more = keep(limit, &mut rows, |(found, _)| found.room.as_uuid());
             let (resumable, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, session)| session.is_some());
             let held: Vec<_> = resumable.into_iter().map(|(found, _)| found.presence.id).collect();
-            (held, self.remove_found(others.into_iter().map(|(found, _)| found).collect()).await?)
+            (more, held, self.remove_found(others.into_iter().map(|(found, _)| found).collect()).await?)
         } else {
-            let rows = statement::unheld_ids(backend, dead, limit).all(&self.inner).await.map_err(store_error)?;
+            let mut rows = statement::unheld_ids(backend, dead, limit).all(&self.inner).await.map_err(store_error)?;
+            let more = keep(limit, &mut rows, |(_, room, _)| *room);
             let (resumable, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(.., session)| session.is_some());
             let held: Vec<_> = resumable.into_iter().map(|(id, ..)| PresenceId::from_uuid(id)).collect();
-            (held, self.remove(others.into_iter().map(|(id, room, _)| (id, room)).collect(), doomed).await?)
+            (more, held, self.remove(others.into_iter().map(|(id, room, _)| (id, room)).collect(), doomed).await?)
         };
         self.hold_remains(dead, &held, otherwise).await?;
         batch.handled += held.len() as u64;
-        Ok(batch)
+        Ok(Batch { more, ..batch })
     }
 
     /// Removes those of the presences that are to be removed still, once their rooms are locked. Each comes with its room.
@@ -434,7 +441,7 @@ impl Transaction {
             commit.turns = turns;
         }
         self.bump(&epochs).await?;
-        Ok(Batch { commits, handled })
+        Ok(Batch { commits, handled, more: false })
     }
 
     /// Removes rooms that nobody is in, and says how many.
@@ -485,6 +492,23 @@ fn sorted(ids: &[PresenceId]) -> Vec<Uuid> {
     let mut ids = uuids(ids);
     ids.sort_unstable();
     ids
+}
+
+/// Of up to `limit` that are to be removed, keeps the first, in as many rooms as one transaction changes, and says whether there
+/// may be more. Without a limit all are kept.
+fn keep<T>(limit: u64, doomed: &mut Vec<T>, room: impl Fn(&T) -> Uuid) -> bool {
+    if limit == u64::MAX {
+        return false;
+    }
+    let is_full = doomed.len() as u64 == limit;
+    let mut rooms = HashSet::new();
+    let is_beyond = |one: &T| {
+        rooms.insert(room(one));
+        rooms.len() > MOST_ROOMS
+    };
+    let Some(end) = doomed.iter().position(is_beyond) else { return is_full };
+    doomed.truncate(end);
+    true
 }
 
 fn distinct(mut rooms: Vec<Uuid>) -> Vec<Uuid> {

@@ -4,7 +4,7 @@ use actix::Recipient;
 
 use crate::store::{RoomCommit, RoomWrites, StoreError};
 
-use super::Committed;
+use super::{Committed, Haste};
 
 #[derive(Default)]
 pub(super) struct Batch {
@@ -12,22 +12,24 @@ pub(super) struct Batch {
     /// Where each of them came from.
     pub(super) actors: Vec<Recipient<Committed>>,
     pub(super) number: u64,
+    /// Whether somebody waits for any of them.
+    pub(super) haste: Haste,
 }
 
 impl Batch {
     /// Takes the second half off: half of the rooms, or half of the changes of the only one. `None`: it is but one change.
     pub(super) fn split_off(&mut self) -> Option<Self> {
-        let number = self.number;
+        let (number, haste) = (self.number, self.haste);
         if let [RoomWrites { room, writes }] = &mut self.writes[..] {
             if writes.len() < 2 {
                 return None;
             }
             let writes = writes.split_off(writes.len() / 2);
             let writes = vec![RoomWrites { room: room.clone(), writes }];
-            return Some(Self { writes, actors: self.actors.clone(), number });
+            return Some(Self { writes, actors: self.actors.clone(), number, haste });
         }
         let half = self.writes.len() / 2;
-        Some(Self { writes: self.writes.split_off(half), actors: self.actors.split_off(half), number })
+        Some(Self { writes: self.writes.split_off(half), actors: self.actors.split_off(half), number, haste })
     }
 
     /// Tells the rooms what became of it.

@@ -14,7 +14,10 @@ use actix::Recipient;
 use crate::{
     clock::Tick,
     name::{PresenceId, RoomName},
-    store::{RoomWrites, Write, pace::Pace},
+    store::{
+        RoomWrites, Write,
+        pace::{MOST_ROOMS, Pace},
+    },
 };
 
 use super::{
@@ -31,9 +34,10 @@ pub(super) const BATCH: usize = 1024;
 const LEAST: usize = 16;
 
 /// Whether somebody waits for a leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Haste {
     /// It was asked for.
+    #[default]
     Asked,
     /// It is one of many that are pruned.
     Pruned,
@@ -213,7 +217,7 @@ impl Queue {
         }
         // After a transaction that failed, and if others wait, no more than these may have.
         let limit = if asked || self.limit < BATCH { self.limit } else { self.pace.size() };
-        while taken.count < limit {
+        while taken.count < limit && taken.at.len() < MOST_ROOMS {
             let Some(room) = self.pruned.front().cloned() else { break };
             let Some(waiting) = self.rooms.get_mut(&room) else { break };
             let changes = waiting.take_pruned(limit - taken.count);
@@ -234,7 +238,8 @@ impl Queue {
         }
         self.pending -= taken.count;
         self.taken += 1;
-        let batch = Batch { number: self.taken, ..taken.batch };
+        let haste = if asked { Haste::Asked } else { Haste::Pruned };
+        let batch = Batch { number: self.taken, haste, ..taken.batch };
         self.busy = match batch.writes.len() {
             0 => None,
             _ if asked => Some(Busy::Asked),
@@ -250,8 +255,9 @@ impl Queue {
         }
     }
 
-    /// What was not committed goes before what came since.
+    /// What was not committed goes before what came since; but what was only pruned, after what is asked.
     pub(super) fn put_back(&mut self, batch: Batch) {
+        let haste = batch.haste;
         for (RoomWrites { room, writes }, actor) in batch.writes.into_iter().zip(batch.actors) {
             let waiting = match self.rooms.entry(room.clone()) {
                 Entry::Occupied(waiting) => waiting.into_mut(),
@@ -260,16 +266,21 @@ impl Queue {
             self.pending -= waiting.len();
             for write in writes {
                 let since = waiting.remove(write.id());
-                waiting.add(Change { write, tried: Tried::Yes }, Haste::Asked);
+                waiting.add(Change { write, tried: Tried::Yes }, haste);
                 for (since, haste) in since {
                     waiting.add(since, haste);
                 }
             }
             self.pending += waiting.len();
-            if !waiting.in_asked {
+            if haste == Haste::Asked && !waiting.in_asked {
                 waiting.in_asked = true;
-                self.asked.push_front(room);
+                self.asked.push_front(room.clone());
             }
+            if haste == Haste::Pruned && !waiting.in_pruned && waiting.prunes() {
+                waiting.in_pruned = true;
+                self.pruned.push_front(room.clone());
+            }
+            self.list(&room);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     model::Presence,
     name::{ChannelName, NodeId, PresenceId, RoomName},
     session::{Session, SessionHash},
-    store::Write,
+    store::{Write, pace::MOST_ROOMS},
 };
 
 struct Room;
@@ -200,4 +200,27 @@ async fn one_who_is_lost_and_back_again_and_again_while_the_database_is_away_wai
     let last = bench.next().remove(0).1.remove(0);
     assert!(matches!(last, Write::Resume { presence, .. } if presence.channel == channel(1000)));
     assert_eq!((bench.queue.pending(), bench.next()), (0, Vec::new()));
+}
+
+#[actix::test]
+async fn what_was_pruned_and_not_written_lets_a_join_go_before_it() {
+    // It was put back as if somebody waited for it, and a join went with the twelfth transaction.
+    let mut bench = Bench::new();
+    bench.prune("lobby", 4 * BATCH);
+    let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO) else { panic!("changes wait") };
+    bench.queue.put_back(batch);
+    bench.queue.not_written(false);
+    bench.add("bar", join("ann"), Haste::Asked);
+    let next = bench.next();
+    assert!(next.iter().any(|(room, _)| room == "bar"), "it goes with the next");
+    assert_eq!(bench.queue.pending(), 4 * BATCH + 1 - next.iter().map(|(_, writes)| writes.len()).sum::<usize>());
+}
+
+#[actix::test]
+async fn a_prune_changes_no_more_rooms_at_once_than_its_events_may_be() {
+    let mut bench = Bench::new();
+    for n in 0..2 * MOST_ROOMS {
+        bench.prune(&format!("room {n}"), 1);
+    }
+    assert_eq!(bench.next().len(), MOST_ROOMS);
 }

@@ -95,6 +95,7 @@ macro_rules! store_suite {
             cleaning {
                 a_held_presence_stays_for_its_grace_and_not_longer,
                 a_sweep_works_in_batches,
+                a_removal_changes_at_most_512_rooms_at_once_and_says_that_there_is_more,
                 pruning_spares_presences_of_live_nodes,
                 pruning_spares_presences_of_the_node_that_asks_though_its_lease_ran_out,
                 pruning_takes_the_held_and_those_of_dead_nodes,

@@ -205,7 +205,7 @@ async fn nothing_is_told_before_it_is_committed() {
 #[actix_web::test]
 async fn a_membership_lasts_as_long_as_the_socket() {
     // There a membership ends after 24 hours, a message and with it its channel after 60 s, and the 101st message is lost.
-    let bed = bed_with(|config| config.max_age(secs(48 * 3600)).lease(secs(48 * 3600))).await;
+    let bed = bed_with(|config| config.max_age(secs(48 * 3600)).lease(secs(24 * 3600))).await;
     let mut ann = bed.member("ann").await;
     tokio::time::advance(secs(25 * 3600)).await;
     bed.settle().await;

@@ -72,8 +72,7 @@ async fn a_join_whose_database_hangs_is_taken_back() {
     bed.store.release();
     bed.leap(secs(5)).await;
     assert_eq!(bed.here().await, 0);
-    // The database did it after all, so it is told, and so is that it was taken back.
-    assert_eq!((bed.told().await, bed.told().await), ("+?".into(), "-?".into()));
+    // Nobody waited for it any more, so the database was not told to commit it, and there is nothing to tell.
     bed.quiet().await;
 }
 

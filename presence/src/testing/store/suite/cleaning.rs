@@ -2,18 +2,18 @@
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::future::join;
 
 use crate::{
     name::{NodeId, PresenceId, Version},
-    store::{Batch, Remains, Store, Whom},
+    store::{Attempt, Batch, Remains, Store, Whom},
 };
 
 use super::{
     super::ManualClock, LEASE, SECOND, anonymous, change, crowd, join as joins, leave, let_die, members, node, of_user,
-    room, user,
+    room, user, writes,
 };
 
 const AGE: Duration = Duration::from_secs(60);
@@ -50,6 +50,27 @@ pub async fn a_sweep_works_in_batches(store: &dyn Store, time: &ManualClock) {
     }
     assert_eq!(members(store, "lobby").await, (4, Vec::new()));
     assert_eq!(members(store, "bar").await.1.len(), 3);
+}
+
+pub async fn a_removal_changes_at_most_512_rooms_at_once_and_says_that_there_is_more(
+    store: &dyn Store,
+    time: &ManualClock,
+) {
+    const ROOMS: usize = 600;
+    let former = node(store, "here").await;
+    let rooms: Vec<_> = (0..ROOMS).map(|n| writes(&format!("room {n}"), [joins(&anonymous(former, "ann"))])).collect();
+    let _ = store.commit(former, Attempt::next(), &rooms).await.expect("the commit works");
+    let later = node(store, "here").await;
+    let held = store.clear(later, former, Remains::HoldAll(SECOND), 10_000).await.expect("it may clear");
+    assert_eq!((held.handled, held.more), (ROOMS as u64, false), "no room changes");
+    time.advance(SECOND * 2);
+    let mut commits = Vec::new();
+    for (handled, more) in [(512, true), (ROOMS as u64 - 512, false)] {
+        let batch = store.sweep(later, 10_000).await.expect("it may sweep");
+        assert_eq!((batch.handled, batch.more, batch.commits.len() as u64), (handled, more, handled));
+        commits.extend(batch.commits);
+    }
+    assert_eq!(commits.iter().map(|commit| &commit.room).collect::<HashSet<_>>().len(), ROOMS);
 }
 
 pub async fn pruning_spares_presences_of_live_nodes(store: &dyn Store, time: &ManualClock) {
