@@ -80,14 +80,16 @@ async fn a_client_that_pings_is_not_closed_because_its_consumer_is_slow() {
 
 // behaviour: 6 silent-socket
 #[actix_web::test]
-async fn a_client_that_says_nothing_while_its_consumer_works_is_closed_soon_after() {
+async fn a_countdown_stands_still_while_its_consumer_works_and_goes_on_after() {
     let bed = bed().await;
     let slow = Countdown::new(secs(10), Slow);
     let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), slow).await.expect("accepted");
     ann.send_text("work");
     bed.leap(secs(26)).await;
     assert_eq!(ann.receive_text().await, "done");
-    bed.leap(secs(1)).await;
+    bed.leap(secs(8)).await;
+    assert!(ann.receive_nothing().await);
+    bed.leap(secs(2)).await;
     assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4408))));
 }
 

@@ -61,8 +61,7 @@ pub async fn a_removal_changes_at_most_512_rooms_at_once_and_says_that_there_is_
     let rooms: Vec<_> = (0..ROOMS).map(|n| writes(&format!("room {n}"), [joins(&anonymous(former, "ann"))])).collect();
     let _ = store.commit(former, Attempt::next(), &rooms).await.expect("the commit works");
     let later = node(store, "here").await;
-    let held = store.clear(later, former, Remains::HoldAll(SECOND), 10_000).await.expect("it may clear");
-    assert_eq!((held.handled, held.more), (ROOMS as u64, false), "no room changes");
+    while store.clear(later, former, Remains::HoldAll(SECOND), 10_000).await.expect("it may clear").more {}
     time.advance(SECOND * 2);
     let mut commits = Vec::new();
     for (handled, more) in [(512, true), (ROOMS as u64 - 512, false)] {
