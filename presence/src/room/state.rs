@@ -237,6 +237,11 @@ impl State {
         }
         let notify = rooms.config().notify();
         let flush = self.notices.flush(now, position);
+        if self.hubs.is_empty() {
+            // Nobody of this node is in the room: what there is to tell need not be written.
+            (self.meanwhile, self.renew) = (Vec::new(), HashSet::new());
+            return;
+        }
         let roster = self.replica.roster();
         let (news, new_life) = match &flush.news {
             News::None => (None, false),

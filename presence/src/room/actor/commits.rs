@@ -129,7 +129,7 @@ impl RoomActor {
             if !at_rest {
                 self.compare(Some((epoch, version)), now);
             }
-            self.joined_without_a_change(ctx);
+            self.let_in(ctx);
             return;
         }
         self.in_model = true;

@@ -45,18 +45,14 @@ impl RoomActor {
                 }
             }
         }
-        let arrived: Vec<_> = changes.iter().filter_map(|change| Some(change.now.as_ref()?.id)).collect();
         self.in_model = true;
         self.state.notices.changed(now, changes);
         self.in_model = false;
-        for id in arrived {
-            self.activate(id, ctx);
-        }
-        self.joined_without_a_change(ctx);
+        self.let_in(ctx);
     }
 
-    /// Some are in the roster without a change: they joined again, or came with a reading.
-    pub(super) fn joined_without_a_change(&mut self, ctx: &mut Context<Self>) {
+    /// Lets all in who joined and are in the roster by now: by a change, or because they joined again, or came with a reading.
+    pub(super) fn let_in(&mut self, ctx: &mut Context<Self>) {
         let roster = self.state.replica.roster();
         let here: Vec<_> = self.state.joining.keys().filter(|id| roster.get(**id).is_some()).copied().collect();
         here.into_iter().for_each(|id| self.activate(id, ctx));

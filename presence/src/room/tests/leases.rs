@@ -2,11 +2,11 @@
 
 use futures_util::FutureExt;
 
-use super::bench::{Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, secs, settle};
+use super::bench::{Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, room, secs, settle};
 use crate::{
     Error, PruningSupervisor,
     clock::Clock,
-    config::ConfigBuilder,
+    config::{ConfigBuilder, Durability},
     name::NodeName,
     room::close_code::RESTARTING,
     store::{MemoryStore, Store},
@@ -134,7 +134,7 @@ async fn after_a_restart_what_was_left_is_held_and_leaves_after_the_grace_as_one
     let old = node_on(&database, "here", config()).await;
     let crowd = old.crowd(5).await;
     let cid = old.client("cid");
-    cid.join(&super::bench::room("attic")).await.unwrap();
+    cid.join(&room("attic")).await.unwrap();
     old.store.faults.hang(); // The process is gone.
     let new = node_on(&database, "here", config()).await;
     let mut changes = new.changes();
@@ -213,4 +213,36 @@ async fn rooms_with_members_on_other_nodes_do_not_keep_a_shutdown_waiting() {
     assert!(here.rooms.now().since(began) < secs(1), "{:?}", here.rooms.now().since(began));
     pass(secs(6)).await;
     assert_eq!(other.names(lobby()).await, ["bob"]);
+}
+
+#[actix::test]
+async fn a_relaxed_join_whose_answer_is_lost_is_there_in_the_next_life() {
+    // It may be found done in the former life before the room brings those whom it knows into the next, or after.
+    tokio::time::pause();
+    for later in 0..4 {
+        let database = MemoryStore::new(Clock::system());
+        let node = node_on(&database, "here", often().durability(Durability::Relaxed)).await;
+        let other = node_on(&database, "other", often()).await;
+        // Because she is held, the life in which it was done is remembered, and so is what it did.
+        let ann = node.client("ann").with_token("ann", secs(60));
+        ann.join(&room("attic")).await.unwrap();
+        pass(secs(1)).await;
+        ann.lose(&room("attic"));
+        pass(secs(1)).await;
+        let (life, bob) = (node.node(), node.client("bob"));
+        node.store.hang_after_commit();
+        bob.join(lobby()).await.unwrap();
+        settle().await;
+        node.store.faults.hang();
+        pass(secs(20)).await;
+        assert_eq!(node.rows(lobby()).await, Vec::<String>::new(), "it was taken for dead");
+        bob.touch();
+        pass(ms(250 * later)).await;
+        node.store.release_commits();
+        node.store.faults.release();
+        pass(secs(15)).await;
+        assert_ne!(node.node(), life);
+        let there = vec!["bob".to_owned()];
+        assert_eq!((node.rows(lobby()).await, other.names(lobby()).await), (there.clone(), there), "{later}");
+    }
 }
