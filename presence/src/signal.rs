@@ -1,7 +1,7 @@
 //! `presence_changed`: what an application hears of every change of every room.
 //!
-//! It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between, or
-//! the answer is lost to a removal of presences that no live node answers for. Events about one presence, or one channel, come in order, and those of one room in the
+//! It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between or is
+//! taken for dead, or the answer is lost to a removal of presences that no live node answers for. Events about one presence, or one channel, come in order, and those of one room in the
 //! order of its versions. A [`Bulk`](PresenceChange::Bulk) comes when the last of those who leave together has left, in as many
 //! transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
 //! also overtake others.

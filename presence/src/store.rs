@@ -1,6 +1,6 @@
 //! Where rooms and presences outlive the process.
 //!
-//! A [`Store`] keeps three tables: nodes with their leases, rooms with their epoch and version, and presences. It decides
+//! A [`Store`] keeps nodes with their leases and last commits, rooms with their epoch and version, and presences. It decides
 //! nothing about presence; it makes what was decided durable, and gives each room's changes one order. Time inside a store
 //! is the database's own (milliseconds since 1970), never a node's.
 //!
