@@ -88,6 +88,26 @@ pub enum StoreError {
     Refused(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
+/// Why a change was refused: the channel speaks for another presence of the room.
+#[derive(Debug, thiserror::Error)]
+#[error("the channel speaks for another presence of the room")]
+pub(crate) struct ChannelTaken(#[source] pub(crate) Box<dyn std::error::Error + Send + Sync>);
+
+impl StoreError {
+    /// As [`Refused`](Self::Refused), because a channel speaks for another presence of the room. `source` is what the database
+    /// says of it.
+    #[must_use]
+    pub fn channel_taken(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Refused(Arc::new(ChannelTaken(source.into())))
+    }
+
+    /// Whether it was refused because a channel speaks for another presence of the room.
+    #[must_use]
+    pub fn is_channel_taken(&self) -> bool {
+        matches!(self, Self::Refused(source) if source.is::<ChannelTaken>())
+    }
+}
+
 /// One change of one presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
@@ -364,8 +384,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life is over, [`StoreError::Refused`] if a room or a presence is named twice, a
-    /// presence is in another room already, its channel speaks for another presence of the room, or two come with one resume
-    /// token. Nothing was written.
+    /// presence is in another room already, its channel speaks for another presence of the room (which
+    /// [`StoreError::channel_taken`] makes, and nothing else), or two come with one resume token. Nothing was written.
     async fn commit(&self, node: NodeId, attempt: Attempt, rooms: &[RoomWrites])
     -> Result<Vec<RoomCommit>, StoreError>;
 

@@ -13,6 +13,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::sync::Notify;
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
@@ -174,9 +175,19 @@ impl Channel {
                 }
             }
         };
-        answer.await?;
+        answer.await.inspect_err(|error| self.warn_if_strange(room, error))?;
         joining.done = true;
         self.check_stayed(rooms, room, joining.id)
+    }
+
+    /// A socket's name is its own, so nobody else can have it in the room.
+    fn warn_if_strange(&self, room: &RoomName, error: &Error) {
+        if let Error::StoreRefused(error) = error
+            && self.hub.is_some()
+            && error.is_channel_taken()
+        {
+            warn!(%room, channel = %self.name, "a socket is in the store already, as another presence");
+        }
     }
 
     fn presence(&self, rooms: &Rooms, id: PresenceId, user: Option<&UserId>) -> Arc<Presence> {

@@ -10,7 +10,6 @@ use std::{
 use crate::{
     Error, Result, Rooms,
     name::{ChannelName, PresenceId, RoomName, UserId},
-    store::Store,
 };
 
 use super::{channel::Channel, local_hub::SocketName, message::HubRef, touch::Touch};
@@ -116,19 +115,13 @@ impl Rooms {
         self.check_open()?;
         let _in_use = self.channels().in_use(channel.clone());
         let known = self.channels().get_or_make(channel, self)?;
-        let mut joined = known.join(self, room, user, None).await;
-        if let Err(Error::StoreRefused(_)) = &joined
-            && self.is_taken(room, channel).await
-        {
-            joined = Err(Error::ChannelTaken { room: room.clone(), channel: channel.clone() });
+        match known.join(self, room, user, None).await {
+            Ok(()) => Ok(self.room(room)),
+            Err(Error::StoreRefused(error)) if error.is_channel_taken() => {
+                Err(Error::ChannelTaken { room: room.clone(), channel: channel.clone() })
+            }
+            Err(error) => Err(error),
         }
-        joined.map(|()| self.room(room))
-    }
-
-    /// Whether the database has a channel of this name in the room.
-    async fn is_taken(&self, room: &RoomName, channel: &ChannelName) -> bool {
-        let loaded = self.bounded(self.store().load(room)).await;
-        loaded.is_ok_and(|room| room.is_some_and(|room| room.presences.iter().any(|one| one.channel == *channel)))
     }
 
     /// Removes a channel from a room. One that is not in it, or not known to this process: nothing happens. Of several callers

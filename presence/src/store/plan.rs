@@ -34,7 +34,10 @@ pub(super) enum Senseless {
 
 impl From<Senseless> for StoreError {
     fn from(senseless: Senseless) -> Self {
-        Self::Refused(Arc::new(senseless))
+        match senseless {
+            Senseless::OtherPresence(_) => Self::channel_taken(senseless),
+            _ => Self::Refused(Arc::new(senseless)),
+        }
     }
 }
 

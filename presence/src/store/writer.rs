@@ -30,7 +30,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     clock::{Clock, Tick},
@@ -39,7 +39,7 @@ use crate::{
     session::Session,
 };
 
-use super::{Attempt, RoomCommit, Store, StoreError, Write, health::Health};
+use super::{Attempt, RoomCommit, RoomWrites, Store, StoreError, Write, health::Health};
 
 use self::{
     batch::Batch,
@@ -354,7 +354,13 @@ impl Writer {
             Err(error @ StoreError::Refused(_)) => {
                 // One change is not the fault of its neighbours: find the one.
                 let Some(second) = batch.split_off() else {
-                    warn!(room = %batch.writes[0].room, error = %report(&error), "the store refused a change");
+                    let RoomWrites { room, writes } = &batch.writes[0];
+                    if error.is_channel_taken() && matches!(writes[..], [Write::Join(_)]) {
+                        // The mistake of whoever chose the name, who is told.
+                        debug!(%room, error = %report(&error), "the store refused a join");
+                    } else {
+                        warn!(%room, error = %report(&error), "the store refused a change");
+                    }
                     batch.answer([Err(error)]);
                     return Ok(());
                 };

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::bench::{Node, config, heard, leap, lobby, ms, node, node_on, pass, room, secs, settle, user};
+use super::bench::{Log, Node, config, heard, leap, lobby, ms, node, node_on, pass, room, secs, settle, user};
 use crate::{
     Add, CloseCode, Consumer, Error, Frame, LeaveAll, Result, Rooms, Socket, Upgrade,
     clock::Clock,
@@ -203,6 +203,24 @@ async fn a_name_that_another_process_has_put_into_the_room_is_taken() {
     here.add(&room("bar"), &job, None).await.unwrap();
     there.remove(lobby(), &job).await.unwrap();
     here.add(lobby(), &job, None).await.unwrap();
+}
+
+#[actix::test]
+async fn a_name_that_is_taken_costs_no_reading_of_the_room_and_no_warning_however_often_it_is_tried() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
+    let job = channel("job 7");
+    there.add(lobby(), &job, None).await.unwrap();
+    let (log, loads) = (Log::of_warnings(), here.store.loads());
+    for _ in 0..10 {
+        let added = here.add(lobby(), &job, None).await;
+        assert!(matches!(added, Err(Error::ChannelTaken { .. })), "{added:?}");
+    }
+    assert_eq!((here.store.loads() - loads, log.lines()), (0, Vec::new()));
+    here.store.refuse(|_| true);
+    assert!(matches!(here.add(&room("bar"), &job, None).await, Err(Error::StoreRefused(_))));
+    assert_eq!(log.lines().len(), 1, "nobody expects such a refusal: {:?}", log.lines());
 }
 
 #[actix::test]

@@ -1,6 +1,7 @@
 //! A node on the test's thread, sockets without a network, and what their clients see.
 
 mod client;
+mod log;
 mod screen;
 mod store;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub(crate) use client::Client;
+pub(crate) use log::Log;
 pub(crate) use screen::Screen;
 pub(crate) use store::{Call, Kind, Span, Watched};
 

@@ -91,6 +91,10 @@ pub(super) enum Trouble {
     Senseless,
 }
 
+/// The index by which a channel is in a room once.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) const CHANNEL_INDEX: &str = "presences_room_channel";
+
 /// A URL that this crate does not understand.
 pub(super) fn bad_url(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(SqlxError::Configuration(why.into()).into()))

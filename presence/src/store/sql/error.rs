@@ -4,12 +4,17 @@ use std::{io, sync::Arc};
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
-use super::{super::StoreError, dialect::Trouble, transaction::Vanished};
+use super::{
+    super::{ChannelTaken, StoreError},
+    dialect::Trouble,
+    transaction::Vanished,
+};
 
 /// Sorts an error into "ask again" and "asking again gives the same answer".
 pub(super) fn store_error(error: DbErr) -> StoreError {
     match trouble(&error) {
         Trouble::Away | Trouble::Conflict => StoreError::Unavailable(Arc::new(error)),
+        Trouble::Duplicate | Trouble::Senseless if is_channel_taken(&error) => StoreError::channel_taken(error),
         Trouble::Duplicate | Trouble::Senseless => StoreError::Refused(Arc::new(error)),
     }
 }
@@ -20,7 +25,10 @@ pub(super) fn trouble_of(error: &StoreError) -> Option<Trouble> {
     if source.is::<Vanished>() {
         return Some(Trouble::Conflict);
     }
-    source.downcast_ref().map(trouble)
+    match source.downcast_ref::<ChannelTaken>() {
+        Some(ChannelTaken(source)) => source.downcast_ref().map(trouble),
+        None => source.downcast_ref().map(trouble),
+    }
 }
 
 fn source(error: &DbErr) -> Option<&SqlxError> {
@@ -70,6 +78,25 @@ fn of_database(error: &dyn sea_orm::sqlx::error::DatabaseError) -> Trouble {
     }
     let _ = error;
     Trouble::Away
+}
+
+/// Whether the index refuses it by which a channel is in a room once.
+fn is_channel_taken(error: &DbErr) -> bool {
+    let Some(SqlxError::Database(error)) = source(error) else { return false };
+    #[cfg(feature = "sqlite")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::sqlite::SqliteError>() {
+        return super::sqlite::is_channel_taken(error);
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
+        return super::postgres::is_channel_taken(error);
+    }
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
+        return super::mysql::is_channel_taken(error);
+    }
+    let _ = error;
+    false
 }
 
 /// What the database itself said in refusing, without the driver's additions.

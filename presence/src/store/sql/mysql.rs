@@ -27,7 +27,7 @@ use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     database::Settings,
-    dialect::{Dialect, Trouble, bad_url, seen_at, users_as_json},
+    dialect::{CHANNEL_INDEX, Dialect, Trouble, bad_url, seen_at, users_as_json},
 };
 
 /// Names are of the whole server, so the lock has that of the database in it. It has at most 64 characters.
@@ -196,6 +196,17 @@ pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {
     by_number(error.number(), error.code())
 }
 
+/// Whether a channel speaks for another presence of the room. The name of the index comes last, and MySQL puts that of the table
+/// before it; what comes before that may be anything, such as a channel of this very name.
+pub(super) fn is_channel_taken(error: &MySqlDatabaseError) -> bool {
+    names_channel_index(error.number(), error.message())
+}
+
+fn names_channel_index(number: u16, message: &str) -> bool {
+    let key = message.strip_suffix('\'').and_then(|message| message.rsplit(['\'', '.']).next());
+    matches!(number, 1062 | 1586) && key == Some(CHANNEL_INDEX)
+}
+
 /// Whether the user is not let in, or lacks a right.
 #[cfg(feature = "cli")]
 pub(super) fn turns_away(error: &MySqlDatabaseError) -> bool {
@@ -222,6 +233,20 @@ fn by_number(number: u16, state: Option<&str>) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::{Trouble::*, *};
+
+    #[test]
+    fn a_channel_that_is_taken_is_told_by_the_index_that_says_so() {
+        for (number, message, is_taken) in [
+            (1062, "Duplicate entry '\\x01-job 7' for key 'presences_room_channel'", true),
+            (1062, "Duplicate entry '\\x01-job 7' for key 'presences.presences_room_channel'", true),
+            (1586, "Duplicate entry '\\x01-job 7' for key 'presences_room_channel'", true),
+            (1062, "Duplicate entry '\\x01-presences_room_channel' for key 'PRIMARY'", false),
+            (1062, "Duplicate entry '\\x01-\\x02' for key 'presences_room_session'", false),
+            (1213, "presences_room_channel'", false),
+        ] {
+            assert_eq!(names_channel_index(number, message), is_taken, "{message}");
+        }
+    }
 
     #[test]
     fn each_number_says_what_to_do() {

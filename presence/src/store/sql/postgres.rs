@@ -23,7 +23,7 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     database::Settings,
-    dialect::{Dialect, Trouble, bad_url, seen_at},
+    dialect::{CHANNEL_INDEX, Dialect, Trouble, bad_url, seen_at},
 };
 
 /// Which lock nodes take to migrate: `presence` in ASCII.
@@ -204,6 +204,11 @@ fn by_code(code: &str) -> Trouble {
         code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Senseless,
         _ => Trouble::Away,
     }
+}
+
+/// Whether a channel speaks for another presence of the room.
+pub(super) fn is_channel_taken(error: &PgDatabaseError) -> bool {
+    error.constraint() == Some(CHANNEL_INDEX)
 }
 
 /// Whether the user is not let in, or lacks a right.

@@ -194,6 +194,11 @@ pub(super) fn trouble(error: &SqliteError) -> Trouble {
     }
 }
 
+/// Whether a channel speaks for another presence of the room. SQLite names the columns, and not the index.
+pub(super) fn is_channel_taken(error: &SqliteError) -> bool {
+    error.is_unique_violation() && error.message().contains("presences.room_id, presences.channel_name")
+}
+
 /// The `+` keeps SQLite from looking for the node first: it would compare all its presences with all touches.
 pub(super) const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen \
     FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS seen FROM json_each(?)) AS touch \
