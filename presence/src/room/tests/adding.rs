@@ -224,6 +224,21 @@ async fn a_name_that_is_taken_costs_no_reading_of_the_room_and_no_warning_howeve
 }
 
 #[actix::test]
+async fn that_the_name_of_a_socket_is_taken_is_a_warning_since_it_is_nobody_elses() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
+    let (ann, mut eve) = (here.client("ann"), there.client("eve"));
+    here.channels().open(ann.channel.clone(), ann.touch.clone(), here.local_hub().hub);
+    eve.channel = ann.channel.clone();
+    eve.join(lobby()).await.unwrap();
+    let log = Log::of_warnings();
+    assert!(matches!(here.add(lobby(), &ann.channel, None).await, Err(Error::ChannelTaken { .. })));
+    let lines = log.lines();
+    assert!(lines.len() == 1 && lines[0].contains("a socket is in the store already"), "{lines:?}");
+}
+
+#[actix::test]
 async fn a_name_that_the_process_had_before_it_was_killed_is_taken_for_the_grace() {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
