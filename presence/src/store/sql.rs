@@ -104,6 +104,20 @@ impl Once {
         Transaction::begin_as(&self.database, node, Lock::Shared).await
     }
 
+    /// Forgets what lives did last that are forgotten, by whomever. Former ones of this process are the only others that it has
+    /// any of, and most often there are none.
+    async fn forget_commits(&self, node: NodeId) {
+        let commits = self.attempts.of_others(node);
+        if commits.is_empty() {
+            return;
+        }
+        let nodes: Vec<_> = commits.iter().map(|(_, node)| node.as_uuid()).collect();
+        // If it is not known, it will be asked again.
+        let Ok(remembered) = self.look(|| statement::remembered(nodes.clone()), Ok).await else { return };
+        let over = commits.into_iter().filter(|(_, node)| !remembered.contains(&node.as_uuid()));
+        self.attempts.forget(over.map(|(attempt, _)| attempt));
+    }
+
     /// Asks what stands alone.
     async fn look<R, T>(
         &self,
@@ -314,6 +328,7 @@ impl Store for Once {
         transaction.forget_lives().await?;
         let fenced = statement::uncleared_orphans().all(connection).await.map_err(store_error)?;
         transaction.commit().await?;
+        self.forget_commits(node).await;
         Ok(fenced.into_iter().map(NodeId::from_uuid).collect())
     }
 

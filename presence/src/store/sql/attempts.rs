@@ -13,7 +13,7 @@ use crate::{
     store::{Attempt, RoomCommit},
 };
 
-/// The commits that are under way, and of each node the last.
+/// The commits that are under way, and of each node the last, until the node is forgotten.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attempts(Arc<Mutex<HashMap<Attempt, Last>>>);
 
@@ -80,6 +80,18 @@ impl Attempts {
         {
             last.state = State::Done(std::mem::take(commits));
         }
+    }
+
+    /// The last commits of all nodes but this, as far as nobody waits for their answers.
+    pub(super) fn of_others(&self, node: NodeId) -> Vec<(Attempt, NodeId)> {
+        let attempts = self.lock();
+        let others = attempts.iter().filter(|(_, last)| last.node != node && !last.waits);
+        others.map(|(attempt, last)| (*attempt, last.node)).collect()
+    }
+
+    pub(super) fn forget(&self, commits: impl Iterator<Item = Attempt>) {
+        let mut attempts = self.lock();
+        commits.for_each(|attempt| drop(attempts.remove(&attempt)));
     }
 
     /// How far a commit of a node has come. `None`: it was not done, or is not known.

@@ -13,6 +13,7 @@ const LEASE: Duration = Duration::from_secs(60);
 on_each_kind! {
     of_a_commit_that_was_sent_the_database_tells_whether_it_was_done,
     who_asks_for_a_commit_that_is_under_way_waits_until_it_is_over,
+    of_a_life_that_is_forgotten_no_commit_is_kept_and_of_one_that_is_over_the_last,
 }
 
 async fn joined(trial: &Trial) -> (SqlStore, NodeId) {
@@ -73,5 +74,29 @@ fn who_asks_for_a_commit_that_is_under_way_waits_until_it_is_over(kind: Kind) {
             let outcome = asks.await.unwrap();
             assert_eq!(outcome, is_done.then_some(commits));
         }
+    });
+}
+
+fn of_a_life_that_is_forgotten_no_commit_is_kept_and_of_one_that_is_over_the_last(kind: Kind) {
+    // Each life of a process left what it had last done in the memory of the store.
+    let trial = Trial::of(kind);
+    block_on(async {
+        let (store, judge) = joined(&trial).await;
+        let lobby = [RoomWrites { room: "lobby".parse().unwrap(), writes: Vec::new() }];
+        let life = async |name: &str| {
+            let (node, attempt) = (NodeId::random(), Attempt::next());
+            store.register(node, &NodeName::new(name).unwrap(), LEASE).await.unwrap();
+            let commits = store.commit(node, attempt, &lobby).await.unwrap();
+            (node, attempt, commits)
+        };
+        let (over, _, _) = life("there").await;
+        store.retire(over).await.unwrap();
+        let (superseded, attempt, commits) = life("elsewhere").await;
+        let (lives, other, _) = life("elsewhere").await;
+        store.fence(judge).await.unwrap();
+        let mut kept = store.once.attempts.of_others(judge);
+        kept.sort_unstable_by_key(|(attempt, _)| attempt.0);
+        assert_eq!(kept, [(attempt, superseded), (other, lives)], "{over} is forgotten");
+        assert_eq!(store.outcome(superseded, attempt).await.unwrap(), Some(commits));
     });
 }

@@ -330,6 +330,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::uncleared_orphans().into_statement(sqlite),
         statement::forgettable(1).into_statement(sqlite),
         statement::forget_lives(vec![id], 1).build(sqlite),
+        statement::remembered(vec![id, id]).into_statement(sqlite),
         statement::lock_empty_rooms(id, 10).into_statement(sqlite),
         statement::delete_empty_rooms(vec![id]).build(sqlite),
         statement::delete_presences(vec![id, id]).build(sqlite),

@@ -175,6 +175,16 @@ pub(in super::super) fn forget_lives(ids: impl Into<Keys<Uuid>>, now: i64) -> De
     node::Entity::delete_many().filter(ids.into().hold(node::Column::Id)).filter(is_forgettable(now))
 }
 
+/// Which of these lives are not forgotten.
+pub(in super::super) fn remembered(ids: impl Into<Keys<Uuid>>) -> Rows<Uuid> {
+    node::Entity::find()
+        .select_only()
+        .column(node::Column::Id)
+        .filter(ids.into().hold(node::Column::Id))
+        .order_by_asc(node::Column::Id)
+        .into_tuple()
+}
+
 /// Makes a place for a life's last commit. It is there from the beginning, so that it can be locked.
 pub(in super::super) fn begin_commits(node: NodeId) -> InsertStatement {
     use last_commit::Column::{Attempt, NodeId};
