@@ -10,8 +10,9 @@ use crate::{
     model::{Presence, Snapshot, replica::Applied},
     name::{ChannelName, Epoch, Version},
     room::{
+        leaving::{Cause, Leaving},
         message::ToRoom,
-        state::{Cause, Leaving, Updating},
+        state::Updating,
     },
     store::{
         RoomCommit, Store, StoreError, Write,
@@ -68,7 +69,7 @@ impl RoomActor {
         let Ok(commit) = result else { return };
         let leaving = &self.state.leaving;
         let together = |presence: &Presence| match leaving.get(&presence.id) {
-            Some(Leaving { cause: Cause::Removed(together), .. }) => Some(together),
+            Some(Leaving { cause: Cause::Removed(all), .. }) => Some(all.together()),
             _ => None,
         };
         self.rooms.signals().announce(&self.name, &commit.delta, &commit.turns, together);
