@@ -1,6 +1,6 @@
 //! A room of 100,000 is read, and rooms of 1, 1,000 and 100,000 say how many they are.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use presence::store::{Attempt, RoomWrites, Store};
 use presence_test_servers::Server;
@@ -31,10 +31,15 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
     }
     tell(database, "a room of 100,000 read from the store", times, 1e3, "ms");
 
+    let (mut times, mut gaps) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        times.push(first_count(&place).await);
+        gaps.push(longest_wait(&place).await);
+    }
+    tell(database, "the first count of a room of 100,000, which reads it", times, 1e3, "ms");
+    tell(database, "the longest that a room of its thread waits meanwhile", gaps, 1e3, "ms");
+
     let (rooms, _) = place.rooms().await;
-    let begun = Instant::now();
-    assert_eq!(rooms.count(&room(LARGE)).await.expect("it counts").presences, LARGE);
-    tell(database, "the first count of a room of 100,000, which reads it", vec![since(begun)], 1e3, "ms");
     for size in sizes {
         rooms.count(&room(size)).await.expect("it counts");
         let mut times = Vec::new();
@@ -48,4 +53,35 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
         tell(database, &format!("count of a room of {size} that is in memory"), times, 1e6, "µs");
     }
     rooms.shutdown().await;
+}
+
+/// How long a node that knows nothing yet takes to count the large room.
+async fn first_count(place: &Place) -> f64 {
+    let (rooms, _) = place.rooms().await;
+    let begun = Instant::now();
+    assert_eq!(rooms.count(&room(LARGE)).await.expect("it counts").presences, LARGE);
+    let time = since(begun);
+    rooms.shutdown().await;
+    time
+}
+
+/// The longest that the count of a small room takes, which is in memory and lives on the same thread, from the first count of
+/// the large one until a while after: so long that thread has no time for others.
+async fn longest_wait(place: &Place) -> f64 {
+    let (rooms, _) = place.rooms().await;
+    rooms.count(&room(1)).await.expect("it counts");
+    let large = actix::spawn({
+        let rooms = rooms.clone();
+        async move { rooms.count(&room(LARGE)).await.expect("it counts") }
+    });
+    let (mut longest, mut after) = (0_f64, 0);
+    while after < 100 {
+        let begun = Instant::now();
+        rooms.count(&room(1)).await.expect("it counts");
+        longest = longest.max(since(begun));
+        after += u32::from(large.is_finished());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    rooms.shutdown().await;
+    longest
 }

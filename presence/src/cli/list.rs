@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    model::{Member, Meta, Presence, roster::Roster},
+    model::{Member, Meta, Presence, Snapshot, roster::Roster},
     name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
     store::{NodeState, NodeSummary, RoomSummary, SqlStore, Store},
 };
@@ -107,10 +107,10 @@ fn name(text: &str) -> String {
 
 /// The roster of a room as of one moment, and where the room stood. Nobody is in a room that is not there.
 async fn roster(store: &SqlStore, room: &RoomName) -> Result<(Option<(Epoch, Version)>, Roster), Failure> {
-    let mut roster = Roster::default();
-    let Some(snapshot) = store.load(room).await? else { return Ok((None, roster)) };
-    let _ = roster.replace(snapshot.presences);
-    Ok((Some((snapshot.epoch, snapshot.version)), roster))
+    let Some(Snapshot { epoch, version, presences }) = store.load(room).await? else {
+        return Ok((None, Roster::default()));
+    };
+    Ok((Some((epoch, version)), Roster::from(presences)))
 }
 
 pub(super) async fn members(store: &SqlStore, room: &RoomName) -> Result<Members, Failure> {

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io::{self, Write},
+    mem,
     sync::Arc,
     time::Duration,
 };
@@ -151,7 +152,8 @@ impl Watched {
         let room = self.rooms.entry(name.clone()).or_default();
         room.position = position;
         let mut net = Net::default();
-        net.then(room.roster.replace(presences));
+        let before = mem::replace(&mut room.roster, Roster::from(presences));
+        net.then(room.roster.changes_since(&before));
         let delta = net.take();
         if position.is_none() {
             self.rooms.remove(name);

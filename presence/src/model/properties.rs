@@ -11,7 +11,7 @@ use super::{
     Snapshot,
     audience::Audience,
     notice::Notices,
-    replica::{Applied, Replica},
+    replica::{Applied, Reading, Replica},
     truth::{Commit, Truth, Write, looks, writes},
 };
 
@@ -108,12 +108,14 @@ impl Node {
     fn finish(&mut self, truth: &Truth, now: Tick) {
         self.read(truth);
         if let Some(Some((answer, moment))) = self.reading.take() {
-            let changes = self.replica.reload(answer);
+            let before = self.replica.reload(answer.map(Reading::from));
             if self.replica.position().is_none() {
                 assert!(moment >= self.at, "it never goes back");
                 self.at = moment;
             }
-            self.notices.changed(now, changes);
+            if let Some(before) = before {
+                self.notices.changed(now, self.replica.roster().changes_since(&before));
+            }
             self.check(truth);
         }
     }

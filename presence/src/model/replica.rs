@@ -8,7 +8,7 @@
 //! Invariant: the roster is what the room was at `position`, and [`Replica::reload_at`] says so as long as more than that
 //! was heard of. So a roster is at worst late, never silently wrong.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, mem, time::Duration};
 
 use crate::{
     clock::Tick,
@@ -44,6 +44,20 @@ pub(crate) struct Replica {
     owed: Option<Tick>,
     /// Whether the room was read, or is being read.
     read: bool,
+}
+
+/// What a reading found, made ready for the replica: that is work, and not for the thread of the room.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    epoch: Epoch,
+    version: Version,
+    roster: Roster,
+}
+
+impl From<Snapshot> for Reading {
+    fn from(Snapshot { epoch, version, presences }: Snapshot) -> Self {
+        Self { epoch, version, roster: Roster::from(presences) }
+    }
 }
 
 #[derive(Debug)]
@@ -120,25 +134,25 @@ impl Replica {
         self.read = true;
     }
 
-    /// Takes in what the room was when it was read, in the reading that began last, and tells the net difference. `None`:
-    /// there was no such room.
+    /// Takes in what the room was when it was read, in the reading that began last. `None`: there was no such room. Returns the
+    /// roster as it was before, since which there may be [changes](Roster::changes_since), or `None` if it stays as it was.
     ///
     /// What came in meanwhile may still call for another reading; [`reload_at`](Self::reload_at) knows.
-    pub(crate) fn reload(&mut self, snapshot: Option<Snapshot>) -> Vec<Change> {
+    pub(crate) fn reload(&mut self, found: Option<Reading>) -> Option<Roster> {
         self.owed = None;
-        let Some(Snapshot { epoch, version, presences }) = snapshot else {
+        let Some(Reading { epoch, version, roster }) = found else {
             // The life that we knew was there before the reading began, so it is over.
             self.position = None;
-            return self.roster.replace(Vec::new());
+            return Some(mem::take(&mut self.roster));
         };
         if self.position.is_some_and(|(known, at)| known == epoch && at > version) {
             // The room was read before a change that came in meanwhile.
-            return Vec::new();
+            return None;
         }
-        let mut changes = self.roster.replace(presences);
+        let before = mem::replace(&mut self.roster, roster);
         self.early.retain(|(other, early), _| *other != epoch || *early > version);
-        changes.extend(self.take_early(epoch, version));
-        changes
+        let _ = self.take_early(epoch, version);
+        Some(before)
     }
 
     /// The roster stands at `at`: applies what waited for just that.
@@ -183,10 +197,16 @@ mod tests {
         Some(Snapshot { epoch: epoch(life), version: Version(version.into()), presences })
     }
 
+    /// The net difference that a reading made.
+    fn reload(replica: &mut Replica, found: Option<Snapshot>) -> Vec<Change> {
+        let before = replica.reload(found.map(Reading::from));
+        before.map_or_else(Vec::new, |before| replica.roster().changes_since(&before))
+    }
+
     fn replica_at(life: u8, version: u8) -> Replica {
         let mut replica = Replica::default();
         replica.reloading();
-        let _ = replica.reload(read(life, version));
+        let _ = reload(&mut replica, read(life, version));
         replica
     }
 
@@ -204,7 +224,7 @@ mod tests {
         check(&replica, 1, 2);
         assert_eq!(replica.reload_at(HOLD), Some(Tick(5)));
         replica.reloading();
-        let _ = replica.reload(read(1, 3));
+        let _ = reload(&mut replica, read(1, 3));
         check(&replica, 1, 3);
         assert_eq!(replica.reload_at(HOLD), None);
 
@@ -272,7 +292,7 @@ mod tests {
         check(&replica, 1, 3);
         assert_eq!(replica.reload_at(HOLD), Some(Tick(5)));
         replica.reloading();
-        let changes = replica.reload(read(2, 1));
+        let changes = reload(&mut replica, read(2, 1));
         assert_eq!(changes.len(), 2);
         check(&replica, 2, 1);
         assert_eq!(replica.reload_at(HOLD), None);
@@ -284,7 +304,7 @@ mod tests {
         replica.reloading();
         let _ = hear(&mut replica, 0, 1, 4);
         let _ = hear(&mut replica, 0, 1, 5);
-        let _ = replica.reload(read(1, 4));
+        let _ = reload(&mut replica, read(1, 4));
         check(&replica, 1, 5);
         assert_eq!(replica.reload_at(HOLD), None);
     }
@@ -294,7 +314,7 @@ mod tests {
         let mut replica = replica_at(1, 2);
         replica.reloading();
         let _ = hear(&mut replica, 0, 1, 3);
-        assert_eq!(replica.reload(read(1, 2)), []);
+        assert_eq!(reload(&mut replica, read(1, 2)), []);
         check(&replica, 1, 3);
     }
 
@@ -305,7 +325,7 @@ mod tests {
         replica.reloading();
         let mut snapshot = read(1, 1).unwrap();
         snapshot.presences = vec![resumed.clone()];
-        assert_eq!(replica.reload(Some(snapshot)), []);
+        assert_eq!(reload(&mut replica, Some(snapshot)), []);
         assert_eq!(replica.roster().get(resumed.id), Some(&resumed));
     }
 
@@ -315,10 +335,10 @@ mod tests {
         let mut replica = Replica::default();
         replica.reloading();
         assert_eq!(hear(&mut replica, 3, 1, 1), Applied::Reload);
-        let _ = replica.reload(None);
+        let _ = reload(&mut replica, None);
         assert_eq!(replica.reload_at(HOLD), Some(Tick(3)));
         replica.reloading();
-        let _ = replica.reload(read(1, 1));
+        let _ = reload(&mut replica, read(1, 1));
         check(&replica, 1, 1);
         assert_eq!(replica.reload_at(HOLD), None);
     }
@@ -329,10 +349,10 @@ mod tests {
         let mut replica = replica_at(1, 1);
         replica.reloading();
         assert_eq!(hear(&mut replica, 8, 2, 3), Applied::Reload);
-        let _ = replica.reload(read(1, 1));
+        let _ = reload(&mut replica, read(1, 1));
         assert_eq!(replica.reload_at(HOLD), Some(Tick(8)));
         replica.reloading();
-        let _ = replica.reload(read(2, 3));
+        let _ = reload(&mut replica, read(2, 3));
         check(&replica, 2, 3);
         assert_eq!(replica.reload_at(HOLD), None);
     }
@@ -342,12 +362,12 @@ mod tests {
         // The first change of the old life looked like the first of a new one.
         let mut replica = replica_at(1, 3);
         replica.reloading();
-        assert_eq!(replica.reload(None).len(), 3);
+        assert_eq!(reload(&mut replica, None).len(), 3);
         assert_eq!(replica.position(), None);
         assert_eq!(hear(&mut replica, 0, 1, 1), Applied::Reload);
         assert!(replica.roster().is_empty());
         replica.reloading();
-        assert_eq!(replica.reload(None), []);
+        assert_eq!(reload(&mut replica, None), []);
         assert_eq!(replica.reload_at(HOLD), None);
     }
 
@@ -360,7 +380,7 @@ mod tests {
         assert_eq!(replica.reload_at(HOLD), Some(Tick(4)));
         replica.reloading();
         assert_eq!(replica.reload_at(HOLD), Some(Tick(4)));
-        let _ = replica.reload(read(1, 3));
+        let _ = reload(&mut replica, read(1, 3));
         assert_eq!(replica.reload_at(HOLD), None);
     }
 
@@ -369,7 +389,7 @@ mod tests {
         let mut replica = replica_at(1, 1);
         let _ = hear(&mut replica, 0, 1, 9);
         replica.reloading();
-        let _ = replica.reload(read(1, 1));
+        let _ = reload(&mut replica, read(1, 1));
         assert_eq!(replica.reload_at(HOLD), None);
     }
 
@@ -389,7 +409,7 @@ mod tests {
         replica.reloading();
         assert_eq!(replica.early.len(), 0);
         let snapshot = |version| Some(Snapshot { version: Version(version), ..read(1, 1).unwrap() });
-        let _ = replica.reload(snapshot(2001));
+        let _ = reload(&mut replica, snapshot(2001));
         assert_eq!(replica.reload_at(far), None);
     }
 
@@ -400,7 +420,7 @@ mod tests {
         for version in 3..=3 + 1024 {
             let _ = replica.apply(Tick(version), epoch(1), Version(version), joins(7));
         }
-        let _ = replica.reload(Some(Snapshot { version: Version(2), ..read(1, 1).unwrap() }));
+        let _ = reload(&mut replica, Some(Snapshot { version: Version(2), ..read(1, 1).unwrap() }));
         assert_eq!(replica.position(), Some((epoch(1), Version(1026))));
         assert_eq!(replica.reload_at(Duration::from_secs(3600)), Some(Tick(1027)));
     }

@@ -8,6 +8,7 @@ use std::{
     cmp::Ordering,
     collections::{BTreeSet, btree_set},
     iter::Peekable,
+    mem,
     ops::Bound::Included,
     sync::Arc,
 };
@@ -149,13 +150,20 @@ impl Roster {
         changes
     }
 
-    /// Makes these the members, and tells what that changed.
-    pub(crate) fn replace(&mut self, presences: Vec<Arc<Presence>>) -> Vec<Change> {
-        let stay: BTreeSet<PresenceId> = presences.iter().map(|presence| presence.id).collect();
-        let gone: Vec<PresenceId> = self.iter().map(|one| one.id).filter(|id| !stay.contains(id)).collect();
-        let mut changes: Vec<Change> = presences.into_iter().filter_map(|presence| self.put(presence)).collect();
-        let left = gone.into_iter().filter_map(|id| self.remove(id));
-        changes.extend(left.map(|was| Change { was: Some(was), now: None }));
+    /// What made this of what was before, with net effect: who came or changed, then who went, each in the order of their ids.
+    pub(crate) fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let mut before = before.iter().peekable();
+        let (mut changes, mut left) = (Vec::new(), Vec::new());
+        let went = |was: &Arc<Presence>| Change { was: Some(was.clone()), now: None };
+        for now in self.iter() {
+            while let Some(was) = before.next_if(|was| was.id < now.id) {
+                left.push(went(was));
+            }
+            let was = before.next_if(|was| was.id == now.id);
+            changes.extend(change(was, now));
+        }
+        left.extend(before.map(went));
+        changes.append(&mut left);
         changes
     }
 
@@ -170,11 +178,7 @@ impl Roster {
     fn put(&mut self, now: Arc<Presence>) -> Option<Change> {
         let was = self.remove(now.id);
         self.insert(now.clone());
-        match was {
-            // Its channel, node or hold may be others now, but nobody is told of those.
-            Some(was) if was.looks_like(&now) => None,
-            was => Some(Change { was, now: Some(now) }),
-        }
+        change(was.as_ref(), &now)
     }
 
     fn insert(&mut self, presence: Arc<Presence>) {
@@ -256,6 +260,36 @@ impl Roster {
     }
 }
 
+impl From<Vec<Arc<Presence>>> for Roster {
+    /// The roster of these members. Of one that is named twice, the last counts.
+    ///
+    /// It is made at once, since one presence after the other would take several times as long, and more memory.
+    fn from(mut presences: Vec<Arc<Presence>>) -> Self {
+        // By keys that lie side by side: presences lie all over the memory, and sorting looks at each many times.
+        presences.sort_by_cached_key(|presence| presence.id);
+        presences.dedup_by(|later, earlier| {
+            let twice = later.id == earlier.id;
+            if twice {
+                mem::swap(later, earlier);
+            }
+            twice
+        });
+        let named = presences.iter().filter_map(|presence| Some((presence.user.as_ref()?.as_str(), presence)));
+        let mut named: Vec<_> = named.collect();
+        // A user's presences keep the order of their ids.
+        named.sort_by_key(|(user, _)| *user);
+        let users = named.chunk_by(|(one, _), (next, _)| one == next).count();
+        let named = named.into_iter().map(|(_, presence)| ByUser(presence.clone())).collect();
+        Self { named, users, presences: presences.into_iter().map(ById).collect() }
+    }
+}
+
+/// What is told of one who is here now. Its channel, node or hold may be others, but nobody is told of those.
+fn change(was: Option<&Arc<Presence>>, now: &Arc<Presence>) -> Option<Change> {
+    let same = was.is_some_and(|was| was.looks_like(now));
+    (!same).then(|| Change { was: was.cloned(), now: Some(now.clone()) })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -263,7 +297,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::truth::{Looks, Truth, look, looks, presence, user, with_meta, writes};
+    use crate::model::truth::{Commit, Looks, Truth, channel, look, looks, presence, user, with_meta, writes};
 
     /// What one who only hears of the changes believes.
     fn hear(mut believed: Looks, changes: &[Change]) -> Looks {
@@ -276,6 +310,12 @@ mod tests {
             assert_eq!(before, was.as_deref().map(look), "the change begins where the last one ended");
         }
         believed
+    }
+
+    /// Makes these the members, and tells what that changed.
+    fn replace(roster: &mut Roster, presences: Vec<Arc<Presence>>) -> Vec<Change> {
+        let before = mem::replace(roster, Roster::from(presences));
+        roster.changes_since(&before)
     }
 
     /// Everything the roster answers, against what a list of its presences says.
@@ -319,7 +359,7 @@ mod tests {
             let from = from.index(truth.moments.len());
             let start = &truth.moments[from];
             let mut roster = Roster::default();
-            let changes = roster.replace(start.presences.values().rev().cloned().collect());
+            let changes = replace(&mut roster, start.presences.values().rev().cloned().collect());
             let mut believed = hear(Looks::new(), &changes);
             for (commit, then) in truth.commits[from..].iter().zip(&truth.moments[from + 1..]) {
                 believed = hear(believed, &roster.apply(&commit.delta));
@@ -337,20 +377,64 @@ mod tests {
             let mut truth = Truth::new();
             let _ = truth.commit(&before);
             let mut roster = Roster::default();
-            let mut believed = hear(Looks::new(), &roster.replace(truth.now().presences.values().cloned().collect()));
+            let mut believed = hear(Looks::new(), &replace(&mut roster, truth.now().presences.values().cloned().collect()));
             for writes in &between {
                 let _ = truth.commit(writes);
             }
             let presences: Vec<_> = truth.now().presences.values().rev().cloned().collect();
-            let changes = roster.replace(presences.clone());
+            let changes = replace(&mut roster, presences.clone());
             for Change { was, now } in &changes {
                 prop_assert_ne!(was.as_deref().map(look), now.as_deref().map(look));
             }
             believed = hear(believed, &changes);
             check(&roster, &truth.now().presences);
             prop_assert_eq!(believed, looks(&presences));
-            prop_assert_eq!(roster.replace(presences), []);
+            prop_assert_eq!(replace(&mut roster, presences), []);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_roster_that_is_made_at_once_is_the_one_whose_members_came_one_after_the_other(
+            // Few of each, so that presences are named twice, as of one user or another.
+            named in prop::collection::vec((0..20u8, prop::option::of(0..5u8), 0..3u8), 0..40),
+            history in prop::collection::vec(writes(), 0..5),
+        ) {
+            let named = named.into_iter().map(|(who, of, status)| {
+                Arc::new(Presence { user: of.map(user), ..(*with_meta(&presence(who), status)).clone() })
+            });
+            let named: Vec<_> = named.collect();
+            let mut one_by_one = Roster::default();
+            for presence in &named {
+                let _ = one_by_one.put(presence.clone());
+            }
+            let mut at_once = Roster::from(named.clone());
+            let mut truth: BTreeMap<_, _> = named.into_iter().map(|presence| (presence.id, presence)).collect();
+            check(&at_once, &truth);
+            prop_assert_eq!(at_once.changes_since(&one_by_one), []);
+            // It is as good for what comes after.
+            let mut room = Truth::new();
+            for Commit { delta, .. } in history.iter().filter_map(|writes| room.commit(writes)) {
+                prop_assert_eq!(at_once.apply(&delta), one_by_one.apply(&delta));
+                for here in delta.joined.iter().chain(&delta.updated) {
+                    truth.insert(here.id, here.clone());
+                }
+                delta.left.iter().for_each(|left| drop(truth.remove(&left.id)));
+                check(&at_once, &truth);
+            }
+        }
+    }
+
+    #[test]
+    fn what_changed_is_told_in_the_order_of_ids_and_who_went_comes_last() {
+        let before = Roster::from([1, 2, 3, 5].map(presence).to_vec());
+        let (now, moved) =
+            (with_meta(&presence(3), 1), Arc::new(Presence { channel: channel(9), ..(*presence(2)).clone() }));
+        let roster = Roster::from(vec![presence(6), now.clone(), moved, presence(4)]);
+        let went = |n| Change { was: Some(presence(n)), now: None };
+        let came = |n| Change { was: None, now: Some(presence(n)) };
+        let became = Change { was: Some(presence(3)), now: Some(now) };
+        assert_eq!(roster.changes_since(&before), [became, came(4), came(6), went(1), went(5)]);
     }
 
     #[test]
@@ -359,7 +443,7 @@ mod tests {
         let tabs: Vec<_> =
             (1..4).map(|n| Arc::new(Presence { user: Some(user(0)), ..(*presence(n)).clone() })).collect();
         let mut roster = Roster::default();
-        let _ = roster.replace(tabs.iter().rev().cloned().collect());
+        let _ = replace(&mut roster, tabs.iter().rev().cloned().collect());
         assert_eq!(roster.members(), [Member::User(user(0), tabs)]);
     }
 
@@ -368,7 +452,7 @@ mod tests {
         // A presence that the reading held twice was counted twice, and its leave counted it off once.
         let nobody = Arc::new(Presence { user: None, ..(*presence(1)).clone() });
         let mut roster = Roster::default();
-        let _ = roster.replace(vec![nobody.clone(), presence(2), nobody, with_meta(&presence(2), 1)]);
+        let _ = replace(&mut roster, vec![nobody.clone(), presence(2), nobody, with_meta(&presence(2), 1)]);
         assert_eq!((roster.len(), roster.anonymous(), roster.presences_of(&user(2))), (2, 1, 1));
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error,
-    model::{Close, Meta, Presence, Snapshot, roster::Roster},
+    model::{Close, Meta, Presence, replica::Reading, roster::Roster},
     name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, UserId, Version},
     session::Session,
     store::{RoomCommit, StoreError},
@@ -136,7 +136,7 @@ pub(crate) enum ToRoom {
     /// The room changed by another hand: a sweep, or another node.
     Changed(RoomCommit),
     /// The database was read: in the reading with this number.
-    Loaded(u64, Result<Option<Snapshot>, StoreError>),
+    Loaded(u64, Result<Option<Reading>, StoreError>),
     /// Where the database says the room stands; `None`: it has no such room.
     Position(Option<(Epoch, Version)>),
     /// This node has a new life: its presences must be made its own again.

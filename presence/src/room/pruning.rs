@@ -21,10 +21,15 @@ use crate::{
     Error, Result,
     model::lease::Lease,
     name::{NodeId, NodeName, RequestId},
-    store::{Batch, Remains, Store, StoreError, apart::Apart, pace::Pace, writer::report},
+    store::{
+        Batch, Remains, Store, StoreError,
+        apart::Apart,
+        pace::Pace,
+        writer::{Turn, report},
+    },
 };
 
-use super::{Rooms, message::ToRoom};
+use super::{Rooms, message::ToRoom, threads::within};
 
 mod asking;
 mod bulk;
@@ -160,6 +165,13 @@ impl Work {
         self.rooms.store()
     }
 
+    /// Waits until nobody else of this node removes: for as long as one that is under way and one that is before this may
+    /// take.
+    async fn turn(&self) -> Result<Turn> {
+        let turn = within(2 * self.rooms.config().store_timeout(), self.rooms.writer().turn()).await;
+        turn.ok_or(Error::StoreUnavailable(None))
+    }
+
     /// Calls until there are no more, with how many may be removed at once, and tells what changed.
     async fn batches<F>(&self, call: impl Fn(u64) -> F) -> Result<usize>
     where
@@ -175,8 +187,10 @@ impl Work {
     {
         let (mut handled, mut pace) = (0, Pace::default());
         loop {
+            let turn = self.turn().await?;
             let (limit, begun) = (pace.size() as u64, Instant::now());
             let batch = self.rooms.bounded(call(limit)).await?;
+            drop(turn);
             pace.took(begun.elapsed(), batch.commits.len());
             if self.rooms.writer().is_writing() {
                 pace.slow_down();
@@ -242,6 +256,7 @@ impl Work {
 
     async fn prune_rooms(&self) -> Result<usize> {
         let node = self.node()?;
+        let _turn = self.turn().await?;
         let count = self.rooms.bounded(self.store().prune_rooms(node)).await?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }

@@ -1,15 +1,21 @@
 //! Who is in a room, and in which rooms a user is.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use crate::{
     Error, Result,
-    model::{Member, roster::Roster},
+    model::{Member, replica::Reading, roster::Roster},
     name::{RoomName, UserId},
-    store::Store,
+    store::{Store, StoreError},
 };
 
 use super::{Rooms, message::ToRoom, threads::within};
+
+/// From how many presences on a reading is made ready on a thread of its own: with 1,000 that takes as long as ten threads take to
+/// be woken.
+const LARGE: usize = 1_000;
 
 /// How many are in a room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -78,6 +84,17 @@ impl Rooms {
     /// [`Error::StoreUnavailable`] if it does not answer in time.
     pub async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>> {
         self.bounded(self.0.store.rooms_of(user)).await
+    }
+
+    /// Reads a room from the database, and makes of that what its actor takes in at once.
+    pub(super) async fn look_up(&self, room: &RoomName) -> Result<Option<Reading>, StoreError> {
+        let Some(snapshot) = self.0.store.load(room).await? else { return Ok(None) };
+        if snapshot.presences.len() < LARGE {
+            return Ok(Some(snapshot.into()));
+        }
+        let reading = self.0.threads.runtime().spawn_blocking(|| snapshot.into()).await;
+        // The node has ended.
+        reading.map(Some).map_err(|error| StoreError::Unavailable(Arc::new(error)))
     }
 
     async fn read<T: Send + 'static>(

@@ -10,8 +10,9 @@ use crate::{
     clock::Tick,
     model::{
         Meta, Presence,
+        delta::Change,
         notice::{News, Notices},
-        replica::Replica,
+        replica::{Reading, Replica},
         roster::Roster,
         sessions::Sessions,
     },
@@ -111,6 +112,16 @@ impl State {
             renew: HashSet::new(),
             meanwhile: Vec::new(),
         }
+    }
+
+    /// The room was read. Returns what changed, for who hears of it: of those who were here before this node knew the room, nobody
+    /// does, however many they are.
+    pub(crate) fn reload(&mut self, found: Option<Reading>) -> Vec<Change> {
+        let Some(before) = self.replica.reload(found) else { return Vec::new() };
+        if before.is_empty() && self.locals.is_empty() && self.notices.announced().is_none() {
+            return Vec::new();
+        }
+        self.replica.roster().changes_since(&before)
     }
 
     /// A presence is here, and its socket is owed its first frame, and what is said until then.

@@ -2,6 +2,7 @@
 //! waits for something that only time brings.
 
 mod adding;
+mod alternating;
 mod bench;
 mod commanding;
 mod committing;

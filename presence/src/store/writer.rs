@@ -10,6 +10,7 @@
 //! that each change is told, and told once.
 
 mod batch;
+mod line;
 mod merge;
 mod queue;
 #[cfg(test)]
@@ -42,11 +43,15 @@ use super::{Attempt, RoomCommit, Store, StoreError, Write, health::Health};
 
 use self::{
     batch::Batch,
+    line::{Line, Place},
     merge::{Change, Tried},
     queue::{Queue, Work},
 };
 
-pub(crate) use self::queue::{Haste, Submitted};
+pub(crate) use self::{
+    line::Turn,
+    queue::{Haste, Submitted},
+};
 
 /// The writer's front: gives it work.
 #[derive(Clone)]
@@ -56,6 +61,7 @@ struct Shared {
     queue: Mutex<Queue>,
     work: Notify,
     idle: Notify,
+    line: Line,
     max_pending: usize,
     health: Health,
     fenced: Box<dyn Fn(NodeId) + Send + Sync>,
@@ -91,6 +97,7 @@ impl Writer {
             queue: Mutex::default(),
             work: Notify::new(),
             idle: Notify::new(),
+            line: Line::default(),
             max_pending,
             health,
             fenced: Box::new(fenced),
@@ -214,6 +221,12 @@ impl Writer {
         self.queue().is_writing()
     }
 
+    /// Resolves when nobody of this node removes presences: no other supervisor's call, and no transaction of the writer with
+    /// presences that are pruned. None begins until the turn is dropped.
+    pub(crate) async fn turn(&self) -> Turn {
+        self.0.line.next().await
+    }
+
     /// Resolves when nothing waits and nothing is under way.
     pub(crate) async fn idle(&self) {
         loop {
@@ -240,6 +253,7 @@ impl Writer {
     ) {
         let mut pauses = Pauses::default();
         let mut doubt = None;
+        let mut place = Place::new(&self.0.line);
         loop {
             if let Some(lost) = doubt.take() {
                 match self.settle(&*store, lost, timeout).await {
@@ -260,9 +274,18 @@ impl Writer {
                 }
             }
             let work = self.0.work.notified();
+            if node.borrow().is_none() {
+                place.leave();
+            }
             let Ok(id) = node.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
-            let (next, begun) = (self.queue().next(clock.now(), gather), Instant::now());
+            let turn = if self.queue().prunes() {
+                place.take()
+            } else {
+                place.leave();
+                None
+            };
+            let (next, begun) = (self.queue().next(clock.now(), gather, turn.is_some()), Instant::now());
             let outcome = match next {
                 // All that waited cancelled out.
                 Work::Changes(batch) if batch.writes.is_empty() => continue,
@@ -270,16 +293,23 @@ impl Writer {
                 Work::Touches(touches) => self.write_touches(&*store, &clock, id, touches, timeout).await,
                 Work::Nothing { touches_in } => {
                     self.0.idle.notify_waiters();
-                    if touches_in.is_none() {
+                    if touches_in.is_none() && !self.queue().prunes() {
                         self.0.health.has_nothing_to_write();
                     }
+                    let something = async {
+                        tokio::select! {
+                            () = work => {}
+                            () = place.comes() => {}
+                        }
+                    };
                     match touches_in {
-                        Some(wait) => drop(tokio::time::timeout(wait, work).await),
-                        None => work.await,
+                        Some(wait) => drop(tokio::time::timeout(wait, something).await),
+                        None => something.await,
                     }
                     continue;
                 }
             };
+            drop(turn);
             match outcome {
                 Ok(()) => {
                     self.queue().written(begun.elapsed());
@@ -287,6 +317,8 @@ impl Writer {
                     pauses.end();
                 }
                 Err(error) => {
+                    // Nobody is to wait for what comes of this.
+                    place.leave();
                     self.queue().not_written(doubt.is_some());
                     if let StoreError::Fenced { node: dead, .. } = error {
                         // Nothing was written. A new life is coming; wait for it.

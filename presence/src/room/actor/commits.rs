@@ -7,7 +7,10 @@ use tracing::debug;
 
 use crate::{
     clock::Tick,
-    model::{Presence, Snapshot, replica::Applied},
+    model::{
+        Presence,
+        replica::{Applied, Reading},
+    },
     name::{ChannelName, Epoch, Version},
     room::{
         leaving::{Cause, Leaving},
@@ -15,7 +18,7 @@ use crate::{
         state::Updating,
     },
     store::{
-        RoomCommit, Store, StoreError, Write,
+        RoomCommit, StoreError, Write,
         writer::{Committed, report},
     },
 };
@@ -154,31 +157,26 @@ impl RoomActor {
         self.reading += 1;
         self.behind = None;
         self.state.replica.reloading();
-        let (store, name) = (self.rooms.store().clone(), self.name.clone());
+        let (rooms, name) = (self.rooms.clone(), self.name.clone());
         let (room, timeout, number) = (ctx.address(), self.rooms.config().store_timeout(), self.reading);
         let load = async move {
-            let loaded = tokio::time::timeout(timeout, store.load(&name)).await;
+            let loaded = tokio::time::timeout(timeout, rooms.look_up(&name)).await;
             let loaded = loaded.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed))));
             room.do_send(ToRoom::Loaded(number, loaded));
         };
         ctx.spawn(load.into_actor(self));
     }
 
-    pub(super) fn loaded(
-        &mut self,
-        number: u64,
-        result: Result<Option<Snapshot>, StoreError>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn loaded(&mut self, number: u64, result: Result<Option<Reading>, StoreError>, ctx: &mut Context<Self>) {
         if number != self.reading {
             // Asked for before the room failed. Only the last reading holds all that was heard of before it.
             return;
         }
         self.loading = false;
         match result {
-            Ok(snapshot) => {
+            Ok(found) => {
                 self.in_model = true;
-                let changes = self.state.replica.reload(snapshot);
+                let changes = self.state.reload(found);
                 self.in_model = false;
                 self.state.known = true;
                 self.compare_owners(number);

@@ -20,7 +20,7 @@ use crate::{
 
 pub(crate) use client::Client;
 pub(crate) use screen::Screen;
-pub(crate) use store::{Call, Watched};
+pub(crate) use store::{Call, Kind, Span, Watched};
 
 pub(crate) fn lobby() -> &'static RoomName {
     static LOBBY: LazyLock<RoomName> = LazyLock::new(|| room("lobby"));

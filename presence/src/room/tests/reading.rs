@@ -1,9 +1,17 @@
 //! Asking who is here: by handle, and by message from an ordinary actor.
 
+use std::sync::Arc;
+
 use actix::{Actor, ActorFutureExt, Context, Handler, Message, ResponseActFuture, WrapFuture};
 
-use super::bench::{Node, lobby, ms, node, pass, room, secs, user};
-use crate::{Count, Counts, Error, IsHere, Member, Members, Rooms, RoomsOf, Users};
+use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, user};
+use crate::{
+    Count, Counts, Error, IsHere, Member, Members, Rooms, RoomsOf, Users,
+    clock::Clock,
+    model::{Meta, Presence},
+    name::{ChannelName, NodeId, NodeName, PresenceId},
+    store::{Attempt, MemoryStore, RoomWrites, Store, Write},
+};
 
 /// Two tabs of ann, one of bob, and an anonymous socket.
 async fn full_lobby() -> (Node, Vec<super::bench::Client>) {
@@ -128,4 +136,42 @@ async fn counting_does_not_see_a_join_before_its_commit() {
     });
     joined.unwrap();
     assert_eq!(node.count(lobby()).await.unwrap(), counts(3, 1, 5));
+}
+
+/// So many that a reading of them is made ready on a thread of its own.
+const MANY: usize = 1_500;
+
+#[actix::test]
+async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothing_else() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let elsewhere = NodeId::random();
+    database.register(elsewhere, &NodeName::new("elsewhere").unwrap(), secs(3600)).await.unwrap();
+    let write = async |writes: Vec<Write>| {
+        let writes = [RoomWrites { room: lobby().clone(), writes }];
+        database.commit(elsewhere, Attempt::next(), &writes).await.unwrap();
+    };
+    let presence = |n: usize| {
+        let (name, channel) = (format!("u{n}"), ChannelName::new(format!("c{n}")).unwrap());
+        Arc::new(Presence::new(PresenceId::random(), channel, Some(user(&name)), elsewhere))
+    };
+    let crowd: Vec<_> = (0..MANY).map(presence).collect();
+    write(crowd.iter().cloned().map(Write::Join).collect()).await;
+
+    let node = node_on(&database, "here", config().reconcile_interval(secs(2))).await;
+    assert_eq!(node.count(lobby()).await.unwrap(), counts(MANY, 0, MANY));
+    let ann = node.member("ann").await;
+    assert_eq!((ann.sees().len(), ann.count()), (MANY + 1, 1), "her first frame is all that she is told");
+
+    let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
+    let mut writes: Vec<_> = [&crowd[7], &crowd[1_400]].map(leave).into();
+    let meta = Some(Meta::from_json(r#"{"n":1}"#).unwrap());
+    let (id, channel) = (crowd[700].id, crowd[700].channel.clone());
+    writes.push(Write::Update { id, channel, user: None, meta });
+    writes.push(Write::Join(presence(MANY)));
+    write(writes).await;
+    pass(secs(3)).await;
+    assert_eq!((ann.screen().told, ann.count()), (["-u7", "-u1400", "+u1500", "~u700"].map(String::from).into(), 2));
+    assert_eq!((ann.sees().len(), node.count(lobby()).await.unwrap().presences), (MANY, MANY));
+    assert_eq!(node.store.loads(), 2);
 }

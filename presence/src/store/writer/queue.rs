@@ -123,6 +123,11 @@ impl Queue {
         !self.asked.is_empty() || self.busy == Some(Busy::Asked)
     }
 
+    /// Something is pruned.
+    pub(super) fn prunes(&self) -> bool {
+        !self.pruned.is_empty()
+    }
+
     /// What was taken last was written, and that took so long.
     pub(super) fn written(&mut self, time: Duration) {
         if let Some(Busy::Pruned { rooms }) = self.busy.take() {
@@ -145,9 +150,10 @@ impl Queue {
         self.busy = None;
     }
 
-    /// Changes go first, but touches do not wait for ever: once they are due, they have every other turn.
-    pub(super) fn next(&mut self, now: Tick, gather: Duration) -> Work {
-        let nothing_else = self.asked.is_empty() && self.pruned.is_empty();
+    /// Changes go first, but touches do not wait for ever: once they are due, they have every other turn. Those that are pruned
+    /// wait unless it is the writer's turn to remove.
+    pub(super) fn next(&mut self, now: Tick, gather: Duration, may_prune: bool) -> Work {
+        let nothing_else = self.asked.is_empty() && !(may_prune && self.prunes());
         if let Some(touches) = self.touches.take_due(now, gather, nothing_else) {
             self.busy = Some(Busy::Touches);
             return Work::Touches(touches);
@@ -155,7 +161,7 @@ impl Queue {
         if nothing_else {
             return Work::Nothing { touches_in: self.touches.due_in(now) };
         }
-        Work::Changes(self.take())
+        Work::Changes(self.take(may_prune))
     }
 
     pub(super) fn add(
@@ -197,9 +203,9 @@ impl Queue {
     }
 
     /// The next batch: as much as one transaction takes.
-    fn take(&mut self) -> Batch {
+    fn take(&mut self, may_prune: bool) -> Batch {
         let mut taken = Taken::default();
-        let for_pruned = if self.pruned.is_empty() { 0 } else { self.limit / 4 };
+        let for_pruned = if may_prune && self.prunes() { self.limit / 4 } else { 0 };
         while taken.count < self.limit - for_pruned {
             let Some(room) = self.asked.front().cloned() else { break };
             let Some(waiting) = self.rooms.get_mut(&room) else { break };
@@ -217,7 +223,7 @@ impl Queue {
         }
         // After a transaction that failed, and if others wait, no more than these may have.
         let limit = if asked || self.limit < BATCH { self.limit } else { self.pace.size() };
-        while taken.count < limit && taken.at.len() < MOST_ROOMS {
+        while may_prune && taken.count < limit && taken.at.len() < MOST_ROOMS {
             let Some(room) = self.pruned.front().cloned() else { break };
             let Some(waiting) = self.rooms.get_mut(&room) else { break };
             let changes = waiting.take_pruned(limit - taken.count);

@@ -64,7 +64,7 @@ impl Bench {
     }
 
     fn next(&mut self) -> Vec<(String, Vec<Write>)> {
-        let Work::Changes(batch) = self.queue.next(Tick(0), Duration::ZERO) else { return Vec::new() };
+        let Work::Changes(batch) = self.queue.next(Tick(0), Duration::ZERO, true) else { return Vec::new() };
         batch.writes.into_iter().map(|of| (of.room.to_string(), of.writes)).collect()
     }
 
@@ -126,6 +126,23 @@ async fn those_who_are_pruned_have_a_quarter_of_each_transaction_however_much_is
 }
 
 #[actix::test]
+async fn while_it_is_not_the_turn_of_those_who_are_pruned_only_what_is_asked_goes_on() {
+    let mut bench = Bench::new();
+    bench.prune("lobby", 3);
+    let not_now = |bench: &mut Bench| match bench.queue.next(Tick(0), Duration::ZERO, false) {
+        Work::Changes(batch) => batch.writes.iter().map(|of| of.writes.len()).sum(),
+        Work::Nothing { touches_in: None } => 0,
+        _ => panic!("nobody was touched"),
+    };
+    assert_eq!(not_now(&mut bench), 0);
+    for n in 0..BATCH {
+        bench.add("lobby", join(&n.to_string()), Haste::Asked);
+    }
+    assert_eq!(not_now(&mut bench), BATCH, "all of a transaction");
+    assert_eq!((bench.queue.pending(), bench.sizes()), (3, vec![("lobby".to_owned(), 3)]));
+}
+
+#[actix::test]
 async fn a_room_that_asks_and_prunes_is_named_once_in_a_transaction() {
     let mut bench = Bench::new();
     bench.prune("lobby", 3);
@@ -163,7 +180,7 @@ async fn a_transaction_that_failed_is_tried_again_in_smaller_parts_until_it_work
         bench.add("lobby", join(&n.to_string()), Haste::Asked);
     }
     for expected in [BATCH, BATCH / 2, BATCH / 4] {
-        let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO) else { panic!("changes wait") };
+        let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO, true) else { panic!("changes wait") };
         assert_eq!(batch.writes[0].writes.len(), expected);
         bench.queue.put_back(batch);
         bench.queue.not_written(false);
@@ -179,7 +196,7 @@ async fn two_changes_of_one_presence_keep_their_order_also_if_the_first_is_tried
     let ann = join("ann");
     let left = Write::Leave { id: ann.id(), channel: ChannelName::new("ann").unwrap() };
     bench.add("lobby", ann, Haste::Asked);
-    let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO) else { panic!("a change waits") };
+    let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO, true) else { panic!("a change waits") };
     assert_eq!(bench.add("lobby", left.clone(), Haste::Asked), Submitted::Waits(1));
     bench.queue.put_back(batch);
     assert_eq!(bench.next(), [("lobby".to_owned(), vec![left])], "it may be there by now, so it must go");
@@ -207,7 +224,7 @@ async fn what_was_pruned_and_not_written_lets_a_join_go_before_it() {
     // It was put back as if somebody waited for it, and a join went with the twelfth transaction.
     let mut bench = Bench::new();
     bench.prune("lobby", 4 * BATCH);
-    let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO) else { panic!("changes wait") };
+    let Work::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO, true) else { panic!("changes wait") };
     bench.queue.put_back(batch);
     bench.queue.not_written(false);
     bench.add("bar", join("ann"), Haste::Asked);

@@ -28,6 +28,21 @@ pub(crate) enum Call {
     Touch(usize),
 }
 
+/// A transaction that the node began: a commit, with of how many presences, or a removal that is none of the writer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Commit(usize),
+    Removal,
+}
+
+/// From when to when a transaction was under way, or a call that was given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) kind: Kind,
+    pub(crate) begun: Instant,
+    pub(crate) ended: Option<Instant>,
+}
+
 #[derive(Clone)]
 pub(crate) struct Watched<S = MemoryStore> {
     pub(crate) faults: FaultyStore<S>,
@@ -45,6 +60,8 @@ struct Seen {
     refuse: Option<Refuse>,
     refuses_touches: bool,
     commit_time: Duration,
+    removal_time: Duration,
+    spans: Vec<Span>,
     lose: usize,
     lose_registrations: usize,
     lose_answers: usize,
@@ -120,6 +137,44 @@ impl<S> Watched<S> {
         self.seen().commit_time = time;
     }
 
+    /// Every removal that is none of the writer's takes this long.
+    pub(crate) fn removals_take(&self, time: Duration) {
+        self.seen().removal_time = time;
+    }
+
+    /// What was under way so far, in the order in which it began.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        self.seen().spans.clone()
+    }
+
+    /// Forgets what was under way.
+    pub(crate) fn forget_spans(&self) {
+        self.seen().spans.clear();
+    }
+
+    async fn span<T>(&self, kind: Kind, call: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let at = {
+            let mut seen = self.seen();
+            seen.spans.push(Span { kind, begun, ended: None });
+            seen.spans.len() - 1
+        };
+        // Given up, it ends as well.
+        let _end = End { seen: self.seen.clone(), at };
+        call.await
+    }
+
+    async fn removal<T>(&self, call: impl Future<Output = T>) -> T {
+        let time = self.seen().removal_time;
+        let call = async {
+            if !time.is_zero() {
+                tokio::time::sleep(time).await;
+            }
+            call.await
+        };
+        self.span(Kind::Removal, call).await
+    }
+
     /// The next `count` commits are done, but say that the database is away.
     pub(crate) fn lose_commits(&self, count: usize) {
         self.seen().lose = count;
@@ -162,6 +217,20 @@ impl<S> Watched<S> {
 
     pub(crate) fn release_commits(&self) {
         self.hanging.send_replace(false);
+    }
+}
+
+/// When this is dropped, a span ends.
+struct End {
+    seen: Arc<Mutex<Seen>>,
+    at: usize,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(span) = self.seen.lock().unwrap().spans.get_mut(self.at) {
+            span.ended = Some(Instant::now());
+        }
     }
 }
 
@@ -211,15 +280,19 @@ impl<S: Store> Store for Watched<S> {
             let writes = || rooms.iter().flat_map(|room| &room.writes);
             (seen.commit_time, seen.refuse.as_ref().is_some_and(|refuse| writes().any(refuse)))
         };
-        if !time.is_zero() {
-            tokio::time::sleep(time).await;
-        }
-        if refuse {
-            return Err(refused());
-        }
-        let answer = self.faults.commit(node, attempt, rooms).await;
-        let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
-        if take_one(&mut self.seen().lose) { Err(away()) } else { answer }
+        let count = rooms.iter().map(|room| room.writes.len()).sum();
+        let call = async {
+            if !time.is_zero() {
+                tokio::time::sleep(time).await;
+            }
+            if refuse {
+                return Err(refused());
+            }
+            let answer = self.faults.commit(node, attempt, rooms).await;
+            let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
+            if take_one(&mut self.seen().lose) { Err(away()) } else { answer }
+        };
+        self.span(Kind::Commit(count), call).await
     }
 
     async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
@@ -277,23 +350,23 @@ impl<S: Store> Store for Watched<S> {
             return Err(away());
         }
         self.seen().cleared += 1;
-        self.faults.clear(node, dead, remains, limit).await
+        self.removal(self.faults.clear(node, dead, remains, limit)).await
     }
 
     async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
-        self.faults.sweep(node, limit).await
+        self.removal(self.faults.sweep(node, limit)).await
     }
 
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
-        self.faults.prune(node, max_age, limit).await
+        self.removal(self.faults.prune(node, max_age, limit)).await
     }
 
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
-        self.faults.prune_rooms(node).await
+        self.removal(self.faults.prune_rooms(node)).await
     }
 
     async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
-        self.faults.remove(node, whom, limit).await
+        self.removal(self.faults.remove(node, whom, limit)).await
     }
 
     async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
