@@ -8,6 +8,7 @@ pub(crate) mod command;
 pub(crate) mod event;
 mod handle;
 pub(crate) mod hub;
+pub(crate) mod leaving;
 pub(crate) mod local_hub;
 pub(crate) mod message;
 mod node;

@@ -190,26 +190,22 @@ impl Signals {
         // Under the lock, so that all hear the events of a room in one order.
         let mut subscribers = lock(&self.0);
         let somebody_hears = subscribers.of(room).next().is_some();
-        let (mut alone, mut gone) = (Vec::new(), Vec::new());
+        let (mut alone, mut gathered) = (Vec::new(), Vec::new());
         for presence in delta.left.iter().filter(|_| somebody_hears) {
             match together(presence) {
                 None => alone.push(presence),
-                Some(together) => {
-                    subscribers.gathered.add(room, together.number(), presence);
-                    gone.extend(offline.get(&presence.id));
-                }
+                Some(together) => gathered.push((together.number(), presence)),
             }
         }
-        for user in gone {
-            subscribers.gathered.offline(room, user);
-        }
+        subscribers.gathered.add(room, &gathered, offline);
         // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
         for presence in alone {
             subscribers.tell_one(room, PresenceChange::Removed(presence.clone()), None, offline.get(&presence.id));
         }
         // Also if nobody hears it: who subscribes later must not be told that those left who are there.
         let back = || delta.updated.iter().chain(&delta.joined);
-        let is_back = |left: &Left| back().any(|one| left.holds(one)) || online.values().any(|user| left.is_of(user));
+        let is_back =
+            |left: &mut Left| back().any(|one| left.holds(one)) || online.values().any(|user| left.is_of(user));
         for group in subscribers.gathered.groups(room, is_back) {
             subscribers.tell_group(room, group);
         }

@@ -64,10 +64,8 @@ impl Channels {
 
     /// A channel without a socket is kept as long as it is in a room, or somebody is about to put it into one.
     fn drop_if_unused(&self, name: &ChannelName) {
-        // Whoever has it got it under this lock, and comes by here when it has it no more.
         if let Entry::Occupied(channel) = self.all().entry(name.clone())
-            && Arc::strong_count(channel.get()) == 1
-            && channel.get().is_unused()
+            && is_dropped(channel.get())
         {
             channel.remove();
         }
@@ -81,10 +79,22 @@ impl Channels {
     /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
     /// user or room. Returns `false` if the channel had left by itself, or joined anew as another presence.
     pub(crate) fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
-        let _in_use = self.in_use(name.clone());
-        let Some(channel) = self.get(name) else { return true };
-        channel.forget(room, id)
+        // A channel that falls out of the map is dropped when others may look into it again.
+        let (was_in, _dropped) = match self.all().entry(name.clone()) {
+            Entry::Occupied(channel) => {
+                let was_in = channel.get().forget(room, id);
+                (was_in, is_dropped(channel.get()).then(|| channel.remove()))
+            }
+            Entry::Vacant(_) => (true, None),
+        };
+        was_in
     }
+}
+
+/// Whether a channel is in no room and nobody has it. Whoever has it got it under the lock of all channels, and looks here when it
+/// has it no more.
+fn is_dropped(channel: &Arc<Channel>) -> bool {
+    Arc::strong_count(channel) == 1 && channel.is_unused()
 }
 
 /// See [`Channels::in_use`].

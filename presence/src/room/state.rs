@@ -17,11 +17,11 @@ use crate::{
         sessions::Sessions,
     },
     name::{ChannelName, PresenceId, UserId},
-    signal::Together,
 };
 
 use super::{
     Rooms,
+    leaving::Leaving,
     message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
     presence::Child,
     touch::Touch,
@@ -52,33 +52,6 @@ pub(crate) struct Joining {
     pub(crate) hub: Option<HubRef>,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
-}
-
-/// Why a presence is on its way out.
-#[derive(Debug)]
-pub(crate) enum Cause {
-    Left,
-    /// Together with others: they were stale, their grace was over, or they were removed on purpose.
-    Removed(Together),
-    /// The socket of this user was lost while it joined with a resume token. It leaves if it is new, and is held if it was
-    /// resumed.
-    Lost(Option<UserId>),
-}
-
-/// A leave whose commit is under way.
-pub(crate) struct Leaving {
-    pub(crate) channel: ChannelName,
-    pub(crate) cause: Cause,
-    /// The commit has a higher batch number than this.
-    pub(crate) after: u64,
-    pub(crate) replies: Vec<Reply<()>>,
-}
-
-impl Leaving {
-    /// One that leaves together with others.
-    pub(crate) fn removed(channel: ChannelName, with: Together, replies: Vec<Reply<()>>) -> Self {
-        Self { channel, cause: Cause::Removed(with), after: 0, replies }
-    }
 }
 
 /// An update whose commit is under way.

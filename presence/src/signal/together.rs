@@ -1,7 +1,8 @@
 //! Those of a room who leave together, in as many transactions as that takes: one event for all of them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::Hash,
     sync::{Arc, Mutex, Weak},
 };
 
@@ -79,41 +80,68 @@ struct InRoom {
     offline: HashSet<UserId>,
 }
 
-/// Of one room and one group.
+/// Of one room and one group. Most are told before anybody asks who is among them, so that is found out when somebody does.
 #[derive(Debug, Default)]
 pub(super) struct Left {
     presences: Vec<Arc<Presence>>,
-    ids: HashSet<PresenceId>,
-    channels: HashSet<ChannelName>,
-    users: HashSet<UserId>,
+    ids: Found<PresenceId>,
+    channels: Found<ChannelName>,
+    users: Found<UserId>,
+}
+
+/// What is known of the first so many.
+#[derive(Debug)]
+struct Found<T> {
+    of: usize,
+    all: HashSet<T>,
+}
+
+impl<T> Default for Found<T> {
+    fn default() -> Self {
+        Self { of: 0, all: HashSet::new() }
+    }
+}
+
+impl<T: Eq + Hash> Found<T> {
+    fn contains(&mut self, one: &T, presences: &[Arc<Presence>], of: impl Fn(&Presence) -> Option<T>) -> bool {
+        self.all.extend(presences[self.of..].iter().filter_map(|presence| of(presence)));
+        self.of = presences.len();
+        self.all.contains(one)
+    }
 }
 
 impl Left {
     /// Whether who keeps a list, by ids or by channels, would take this for one of those who left.
-    pub(super) fn holds(&self, presence: &Presence) -> bool {
-        self.ids.contains(&presence.id) || self.channels.contains(&presence.channel)
+    pub(super) fn holds(&mut self, presence: &Presence) -> bool {
+        let Self { presences, ids, channels, .. } = self;
+        ids.contains(&presence.id, presences, |one| Some(one.id))
+            || channels.contains(&presence.channel, presences, |one| Some(one.channel.clone()))
     }
 
     /// Whether presences of this user are among them.
-    pub(super) fn is_of(&self, user: &UserId) -> bool {
-        self.users.contains(user)
+    pub(super) fn is_of(&mut self, user: &UserId) -> bool {
+        self.users.contains(user, &self.presences, |one| one.user.clone())
     }
 }
 
 impl InRoom {
-    fn is_of(&self, user: &UserId) -> bool {
-        self.groups.values().any(|left| left.is_of(user))
+    fn is_of(&mut self, user: &UserId) -> bool {
+        self.groups.values_mut().any(|left| left.is_of(user))
     }
 
     /// Takes a group, and those who are offline and of whom no other group holds anything.
     fn take(&mut self, group: u64) -> Option<(Vec<Arc<Presence>>, Vec<UserId>)> {
-        let Left { presences, users, .. } = self.groups.remove(&group)?;
-        let last = |user: &UserId| self.offline.contains(user) && !self.is_of(user);
-        let offline: Vec<_> = users.into_iter().filter(last).collect();
+        let mut left = self.groups.remove(&group)?;
+        if self.groups.is_empty() {
+            // They are of no other.
+            return Some((left.presences, self.offline.drain().collect()));
+        }
+        let offline = self.offline.iter().filter(|user| left.is_of(user)).cloned().collect::<Vec<_>>();
+        let offline: Vec<_> = offline.into_iter().filter(|user| !self.is_of(user)).collect();
         for user in &offline {
             self.offline.remove(user);
         }
-        Some((presences, offline))
+        Some((left.presences, offline))
     }
 }
 
@@ -123,29 +151,31 @@ impl Gathered {
         self.groups
     }
 
-    pub(super) fn add(&mut self, room: &RoomName, group: u64, presence: &Arc<Presence>) {
-        // Nearly always it is there.
-        if !self.rooms.contains_key(room) {
-            self.rooms.insert(room.clone(), InRoom::default());
+    /// Who left, each with a group, and who of them was the last of a user.
+    pub(super) fn add(
+        &mut self,
+        room: &RoomName,
+        left: &[(u64, &Arc<Presence>)],
+        offline: &BTreeMap<PresenceId, UserId>,
+    ) {
+        if left.is_empty() {
+            return;
         }
-        let left = self.rooms.get_mut(room).map(|here| here.groups.entry(group).or_default());
-        if let Some(left) = left {
-            left.ids.insert(presence.id);
-            left.channels.insert(presence.channel.clone());
-            left.users.extend(presence.user.clone());
-            left.presences.push(presence.clone());
+        let here = self.rooms.entry(room.clone()).or_default();
+        for (group, presence) in left {
+            here.groups.entry(*group).or_default().presences.push((*presence).clone());
+            here.offline.extend(offline.get(&presence.id).cloned());
         }
     }
 
     /// A user went offline. Returns it if it may be told, because nothing is gathered of it; else it is told with that.
     pub(super) fn offline<'a>(&mut self, room: &RoomName, user: &'a UserId) -> Option<&'a UserId> {
-        match self.rooms.get_mut(room).filter(|here| here.is_of(user)) {
-            None => Some(user),
-            Some(here) => {
-                here.offline.insert(user.clone());
-                None
-            }
+        let Some(here) = self.rooms.get_mut(room) else { return Some(user) };
+        if !here.is_of(user) {
+            return Some(user);
         }
+        here.offline.insert(user.clone());
+        None
     }
 
     /// Takes who left with a group, and who is offline by that.
@@ -159,9 +189,10 @@ impl Gathered {
     }
 
     /// The groups for which this holds.
-    pub(super) fn groups(&self, room: &RoomName, holds: impl Fn(&Left) -> bool) -> Vec<u64> {
-        let Some(here) = self.rooms.get(room) else { return Vec::new() };
-        let mut groups: Vec<_> = here.groups.iter().filter(|(_, left)| holds(left)).map(|(group, _)| *group).collect();
+    pub(super) fn groups(&mut self, room: &RoomName, holds: impl Fn(&mut Left) -> bool) -> Vec<u64> {
+        let Some(here) = self.rooms.get_mut(room) else { return Vec::new() };
+        let groups = here.groups.iter_mut().filter_map(|(group, left)| holds(left).then_some(*group));
+        let mut groups: Vec<_> = groups.collect();
         groups.sort_unstable();
         groups
     }

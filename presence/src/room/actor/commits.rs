@@ -13,8 +13,9 @@ use crate::{
     },
     name::{ChannelName, Epoch, Version},
     room::{
+        leaving::{Cause, Leaving},
         message::ToRoom,
-        state::{Cause, Leaving, Updating},
+        state::Updating,
     },
     store::{
         RoomCommit, StoreError, Write,
@@ -71,7 +72,7 @@ impl RoomActor {
         let Ok(commit) = result else { return };
         let leaving = &self.state.leaving;
         let together = |presence: &Presence| match leaving.get(&presence.id) {
-            Some(Leaving { cause: Cause::Removed(together), .. }) => Some(together),
+            Some(Leaving { cause: Cause::Removed(all), .. }) => Some(all.together()),
             _ => None,
         };
         self.rooms.signals().announce(&self.name, &commit.delta, &commit.turns, together);

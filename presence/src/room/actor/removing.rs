@@ -13,8 +13,9 @@ use crate::{
     name::{ChannelName, PresenceId, UserId},
     room::{
         close_code,
+        leaving::{Cause, Leavers, Leaving},
         message::{HubRef, ToHub, ToRoom},
-        state::{Cause, Joining, Leaving, Local},
+        state::{Joining, Local},
     },
     store::{
         Write,
@@ -104,30 +105,19 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         let count = ids.len() + held.len();
-        let mut committed = Vec::with_capacity(count);
-        if count > 0 {
-            debug!(room = %self.name, count, "removing presences");
-            let together = self.rooms.leave_together(&self.name);
-            // First: a join that is refused has its channel forget that it is in, and its socket is to be told all the same.
-            self.tell_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
-            let gone: Vec<_> = ids.into_iter().filter_map(|id| self.let_go(id)).collect();
-            let held = held.into_iter().map(|Lost { presence, .. }| (presence.id, presence.channel.clone()));
-            let leaves = gone.into_iter().chain(held).map(|(id, channel)| {
-                let (reply, done) = oneshot::channel();
-                committed.push(done);
-                (id, Leaving::removed(channel, together.clone(), vec![reply]))
-            });
-            let leaves = leaves.collect();
-            self.take_out(leaves, ctx);
+        if count == 0 {
+            reply.map(|reply| reply.send(0));
+            return;
         }
-        if let Some(reply) = reply {
-            // Not a task of this actor, which may stop with the last of them.
-            actix_rt::spawn(async move {
-                // What a leave cannot do now, it does later; so only a room that fails keeps this from being exact.
-                futures_util::future::join_all(committed).await;
-                let _ = reply.send(count);
-            });
-        }
+        debug!(room = %self.name, count, "removing presences");
+        // What a leave cannot do now, it does later; so only a room that fails keeps the answer from being exact.
+        let all = Leavers::new(self.rooms.leave_together(&self.name), count, reply);
+        // First: a join that is refused has its channel forget that it is in, and its socket is to be told all the same.
+        self.tell_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
+        let gone: Vec<_> = ids.into_iter().filter_map(|id| self.let_go(id)).collect();
+        let held = held.into_iter().map(|Lost { presence, .. }| (presence.id, presence.channel.clone()));
+        let leaves = gone.into_iter().chain(held).map(|(id, channel)| (id, Leaving::removed(channel, &all)));
+        self.take_out(leaves.collect(), ctx);
     }
 
     /// Ends what this node does for a presence that is here, joins, or was lost while it did. Returns by which socket it is
@@ -189,6 +179,10 @@ impl RoomActor {
             }
             if let Some(before) = self.state.leaving.remove(&id) {
                 leaving.replies.extend(before.replies);
+                // Those with whom it is removed wait for it, whoever else wants it gone.
+                if matches!(before.cause, Cause::Removed(_)) {
+                    leaving.cause = before.cause;
+                }
             }
             match submitted {
                 Submitted::Waits(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),

@@ -9,8 +9,9 @@ use crate::{
     model::{Meta, Presence},
     name::{ChannelName, PresenceId, UserId},
     room::{
+        leaving::{Cause, Leaving},
         message::{HubRef, Reply},
-        state::{Cause, Joining, Leaving, Updating},
+        state::{Joining, Updating},
         touch::Touch,
     },
     session::Session,

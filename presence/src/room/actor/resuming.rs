@@ -15,8 +15,9 @@ use crate::{
     name::{ChannelName, PresenceId},
     room::{
         close_code,
+        leaving::{Cause, Leavers, Leaving},
         message::{HubRef, Reply, ToRoom},
-        state::{Cause, Joining, Leaving},
+        state::Joining,
         touch::Touch,
     },
     session::Session,
@@ -185,10 +186,8 @@ impl RoomActor {
     pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) {
         let over = self.state.sessions.take_overdue(now);
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
-        let together = self.rooms.leave_together(&self.name);
-        let leave = |Lost { presence, .. }: Lost| {
-            (presence.id, Leaving::removed(presence.channel.clone(), together.clone(), Vec::new()))
-        };
+        let all = Leavers::new(self.rooms.leave_together(&self.name), over.len(), None);
+        let leave = |Lost { presence, .. }: Lost| (presence.id, Leaving::removed(presence.channel.clone(), &all));
         let leaves = over.into_iter().map(leave);
         self.take_out(leaves.collect(), ctx);
     }

@@ -33,8 +33,8 @@ pub(super) struct Waiting {
     /// Leaves, and holds: a hold, too, makes room for another presence.
     left: Changes,
     pruned: Changes,
-    /// Who speaks for which of the pruned.
-    pruned_channels: HashMap<ChannelName, PresenceId>,
+    /// Who speaks for which of the pruned, from when somebody joins: until then nobody asks.
+    pruned_channels: Option<HashMap<ChannelName, PresenceId>>,
     /// Joins, resumes, holds and updates.
     others: Changes,
     /// What can be taken only once the change before it was taken, in its order.
@@ -51,7 +51,7 @@ impl Waiting {
             actor,
             left: Changes::new(),
             pruned: Changes::new(),
-            pruned_channels: HashMap::new(),
+            pruned_channels: None,
             others: Changes::new(),
             behind: HashMap::new(),
             behind_len: 0,
@@ -87,10 +87,27 @@ impl Waiting {
 
     fn unprune(&mut self, id: PresenceId) -> Option<Change> {
         let change = self.pruned.remove(&id)?;
-        if let Write::Leave { channel, .. } = &change.write {
-            self.pruned_channels.remove(channel);
-        }
+        self.forget_pruned(&change);
         Some(change)
+    }
+
+    fn forget_pruned(&mut self, change: &Change) {
+        if let (Some(channels), Write::Leave { channel, .. }) = (&mut self.pruned_channels, &change.write) {
+            channels.remove(channel);
+        }
+    }
+
+    /// Who of the pruned speaks for the channel.
+    fn pruned_of(&mut self, channel: &ChannelName) -> Option<PresenceId> {
+        if self.pruned.is_empty() {
+            return None;
+        }
+        let of = |(id, change): (&PresenceId, &Change)| match &change.write {
+            Write::Leave { channel, .. } => Some((channel.clone(), *id)),
+            _ => None,
+        };
+        let channels = self.pruned_channels.get_or_insert_with(|| self.pruned.iter().filter_map(of).collect());
+        channels.get(channel).copied()
     }
 
     /// Adds a change after what waits of the same presence. Returns whether something comes of it.
@@ -142,13 +159,15 @@ impl Waiting {
     fn put(&mut self, id: PresenceId, change: Change, haste: Haste) {
         match (&change.write, haste) {
             (Write::Leave { channel, .. }, Haste::Pruned) => {
-                self.pruned_channels.insert(channel.clone(), id);
+                if let Some(channels) = &mut self.pruned_channels {
+                    channels.insert(channel.clone(), id);
+                }
                 self.pruned.insert(id, change);
             }
             (Write::Leave { .. }, Haste::Asked) => drop(self.left.insert(id, change)),
             (Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. }, _) => {
                 // The channel's leave as another presence must not come after this.
-                let other = self.pruned_channels.get(&presence.channel).copied();
+                let other = self.pruned_of(&presence.channel);
                 if let Some((other, leave)) = other.and_then(|other| Some((other, self.unprune(other)?))) {
                     self.left.insert(other, leave);
                 }
@@ -183,13 +202,9 @@ impl Waiting {
     pub(super) fn take_pruned(&mut self, most: usize) -> Vec<Change> {
         let taken = take(&mut self.pruned, most);
         if self.pruned.is_empty() {
-            self.pruned_channels = HashMap::new();
-        } else {
-            for change in &taken {
-                if let Write::Leave { channel, .. } = &change.write {
-                    self.pruned_channels.remove(channel);
-                }
-            }
+            self.pruned_channels = None;
+        } else if self.pruned_channels.is_some() {
+            taken.iter().for_each(|change| self.forget_pruned(change));
         }
         taken
     }

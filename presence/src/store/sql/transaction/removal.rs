@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectionTrait, DbBackend, prelude::Uuid};
+use sea_orm::{DbBackend, prelude::Uuid};
 
 use crate::{
     model::{Delta, Presence},
@@ -21,7 +21,7 @@ use super::{
         row::{self, Place},
         statement::{self, Doomed},
     },
-    Transaction, distinct, found_in, read,
+    Transaction, distinct, read,
 };
 
 impl Transaction {
@@ -96,22 +96,20 @@ impl Transaction {
         let (mut ids, rooms): (Vec<Uuid>, Vec<Uuid>) = ids.into_iter().unzip();
         let places = self.lock_rooms(distinct(rooms)).await?;
         ids.sort_unstable();
-        let mut found = Vec::with_capacity(ids.len());
-        for keys in chunk::keys(self.dialect.backend(), &ids) {
-            if self.dialect.backend() == DbBackend::Postgres {
-                // A lock on a row there is a write as large as its deletion.
-                let delete =
-                    self.inner.query_all(&statement::delete_doomed(keys, doomed)).await.map_err(store_error)?;
-                found.extend(found_in(&delete)?);
-            } else {
-                found.extend(read(statement::lock_doomed(keys, doomed).all(&self.inner), row::found).await?);
-            }
-        }
-        if self.dialect.backend() == DbBackend::Postgres {
+        let backend = self.dialect.backend();
+        let keys = chunk::keys(backend, &ids);
+        if backend == DbBackend::Postgres {
+            // A lock on a row there is a write as large as its deletion.
+            let deletes = keys.into_iter().map(|keys| backend.build(&statement::delete_doomed(keys, doomed)));
+            let mut found = self.found_by(Box::new(deletes)).await?;
             found.sort_unstable_by_key(|found| found.presence.id);
-        } else {
-            self.delete(&found.iter().map(|found| found.presence.id).collect::<Vec<_>>()).await?;
+            return self.removed_from(places, found).await;
         }
+        let mut found = Vec::with_capacity(ids.len());
+        for keys in keys {
+            found.extend(read(statement::lock_doomed(keys, doomed).all(&self.inner), row::found).await?);
+        }
+        self.delete(&found.iter().map(|found| found.presence.id).collect::<Vec<_>>()).await?;
         self.removed_from(places, found).await
     }
 

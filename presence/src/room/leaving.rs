@@ -1,0 +1,75 @@
+//! Presences on their way out.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::{
+    name::{ChannelName, UserId},
+    signal::Together,
+};
+
+use super::message::Reply;
+
+/// A leave whose commit is under way.
+pub(crate) struct Leaving {
+    pub(crate) channel: ChannelName,
+    pub(crate) cause: Cause,
+    /// The commit has a higher batch number than this.
+    pub(crate) after: u64,
+    pub(crate) replies: Vec<Reply<()>>,
+}
+
+/// Why a presence is on its way out.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Left,
+    /// With others: they were stale, their grace was over, or they were removed on purpose.
+    Removed(Leavers),
+    /// The socket of this user was lost while it joined with a resume token. It leaves if it is new, and is held if it was
+    /// resumed.
+    Lost(Option<UserId>),
+}
+
+impl Leaving {
+    /// One that leaves with others.
+    pub(crate) fn removed(channel: ChannelName, with: &Leavers) -> Self {
+        Self { channel, cause: Cause::Removed(with.clone()), after: 0, replies: Vec::new() }
+    }
+}
+
+/// Those who leave a room together: when the last of them lets go of this, there is one event, and then one answer. Clones
+/// are one.
+#[derive(Debug, Clone)]
+pub(crate) struct Leavers(Arc<AllLeft>);
+
+/// In this order: who hears the answer finds the event fired.
+#[derive(Debug)]
+struct AllLeft {
+    together: Together,
+    _answer: Answer,
+}
+
+/// Says how many they are, when it is dropped.
+#[derive(Debug)]
+struct Answer {
+    count: usize,
+    reply: Option<oneshot::Sender<usize>>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Whoever asked may have given up.
+        self.reply.take().map(|reply| reply.send(self.count));
+    }
+}
+
+impl Leavers {
+    pub(crate) fn new(together: Together, count: usize, reply: Option<oneshot::Sender<usize>>) -> Self {
+        Self(Arc::new(AllLeft { together, _answer: Answer { count, reply } }))
+    }
+
+    pub(crate) fn together(&self) -> &Together {
+        &self.0.together
+    }
+}
