@@ -61,7 +61,7 @@ use self::{
     error::store_error,
     row::Place,
     statement::{Doomed, Rows},
-    transaction::{Lock, Transaction},
+    transaction::{Lock, Transaction, found_in},
 };
 
 pub use self::{
@@ -273,11 +273,10 @@ impl Store for Once {
         let mut presences = Vec::new();
         let mut last = String::new();
         loop {
-            let rows = statement::page(epoch.as_uuid(), &last, PAGE).all(&transaction).await.map_err(store_error)?;
+            let page = self.database.dialect().page(epoch, &last, PAGE);
+            let rows = transaction.query_all_raw(page).await.map_err(store_error)?;
             let complete = (rows.len() as u64) < PAGE;
-            for row in rows {
-                presences.push(row::found(row)?.presence);
-            }
+            presences.extend(found_in(&rows)?.into_iter().map(|found| found.presence));
             match presences.last() {
                 Some(presence) if !complete => last = presence.channel.to_string(),
                 _ => break,

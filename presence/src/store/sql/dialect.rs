@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
-use super::database::Settings;
+use super::{database::Settings, statement};
 
 /// A kind of database, and where one of it is.
 #[async_trait]
@@ -49,6 +49,11 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Ends it.
     async fn end_migration(&self, transaction: DatabaseTransaction) -> Result<(), DbErr> {
         transaction.commit().await
+    }
+
+    /// One page of who is in a room, after a channel name, in the order of an index: the columns of a `PresenceRow`.
+    fn page(&self, room: Epoch, after: &str, limit: u64) -> Statement {
+        statement::page(room.as_uuid(), after, limit).into_statement(self.backend())
     }
 
     /// Notes when presences of `node` were seen last, each at a time of its own. The text is the same for any number of

@@ -131,6 +131,36 @@ async fn what_a_dead_node_left_is_taken_room_by_room_in_the_order_of_an_index() 
     }
 }
 
+#[tokio::test]
+async fn a_room_is_read_in_the_order_of_an_index_whatever_the_database_knows_of_its_tables() {
+    // PostgreSQL believed that a page takes all that is left of a room, and sorted that: of a new room of 100,000 for each page.
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (store, node) = joined(&database).await;
+        for _ in 0..5 {
+            let writes = RoomWrites { room: room(0), writes: (0..1000).map(|_| join(node)).collect() };
+            store.commit(node, Attempt::next(), &[writes]).await.unwrap();
+        }
+        let (_, epoch, _) = store.positions(&[room(0)]).await.unwrap().remove(0);
+        let connection = database.connect().await;
+        let dialect = store.once.database.dialect();
+        let (analyze, explain) = match kind {
+            Kind::Postgres => ("ANALYZE presences", "EXPLAIN "),
+            _ => ("ANALYZE TABLE presences", "EXPLAIN FORMAT=JSON "),
+        };
+        for prepare in ["SELECT 1", analyze] {
+            connection.execute_unprepared(prepare).await.unwrap();
+            let mut page = dialect.page(epoch, "", PAGE);
+            page.sql.insert_str(0, explain);
+            let plan = connection.query_all_raw(page).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|step| step.try_get_by_index(0).unwrap()).collect();
+            let plan = plan.join("\n");
+            assert!(plan.contains("presences_room_channel"), "{prepare}: {plan}");
+            assert!(!plan.contains("Sort") && !plan.contains("filesort"), "{prepare}: {plan}");
+        }
+    }
+}
+
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {

@@ -394,7 +394,8 @@ fn distinct(mut rooms: Vec<Uuid>) -> Vec<Uuid> {
     rooms
 }
 
-fn found_in(rows: &[QueryResult]) -> Result<Vec<Found>, StoreError> {
+/// Reads rows that came without a type.
+pub(super) fn found_in(rows: &[QueryResult]) -> Result<Vec<Found>, StoreError> {
     let found = |row| row::found(PresenceRow::try_get_many_by_index(row).map_err(|error| store_error(error.into()))?);
     rows.iter().map(found).collect()
 }
