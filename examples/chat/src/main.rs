@@ -8,11 +8,17 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use actix_web::{App, HttpServer, web};
 use clap::Parser;
+use mimalloc::MiMalloc;
 use presence::{PruningSupervisor, Rooms, store::SqlStore};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use args::Args;
+
+/// What a socket allocates on one thread is freed on another: with the system's allocator a removal of many takes up to half as
+/// much processor time again.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What is logged. Of a database that goes away the driver tells for each connection, and the store tells once.
 const LOG: &str = "info,sqlx=warn,sqlx::postgres::notice=off,sqlx_core::pool=error,actix_server=warn";
