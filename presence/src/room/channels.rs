@@ -90,8 +90,8 @@ impl Channels {
     }
 }
 
-/// Whether a channel is in no room and nobody has it. Whoever has it got it under the lock of all channels, and looks here when it
-/// has it no more.
+/// Whether a channel is in no room and nobody has it. Whoever is about to put it into one got it under the lock of all channels,
+/// and looks here when it has it no more.
 fn is_dropped(channel: &Arc<Channel>) -> bool {
     Arc::strong_count(channel) == 1 && channel.is_unused()
 }

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-use super::{Rooms, message::ToRoom, threads::within};
+use super::{Rooms, message::ToRoom};
 
 mod asking;
 mod bulk;
@@ -165,11 +165,9 @@ impl Work {
         self.rooms.store()
     }
 
-    /// Waits until nobody else of this node removes: for as long as one that is under way and one that is before this may
-    /// take.
-    async fn turn(&self) -> Result<Turn> {
-        let turn = within(2 * self.rooms.config().store_timeout(), self.rooms.writer().turn()).await;
-        turn.ok_or(Error::StoreUnavailable(None))
+    /// Waits until nobody else of this node removes. However many stand before it, each takes no longer than the database may.
+    async fn turn(&self) -> Turn {
+        self.rooms.writer().turn().await
     }
 
     /// Calls until there are no more, with how many may be removed at once, and tells what changed.
@@ -187,7 +185,7 @@ impl Work {
     {
         let (mut handled, mut pace) = (0, Pace::default());
         loop {
-            let turn = self.turn().await?;
+            let turn = self.turn().await;
             let (limit, begun) = (pace.size() as u64, Instant::now());
             let batch = self.rooms.bounded(call(limit)).await?;
             drop(turn);
@@ -256,7 +254,7 @@ impl Work {
 
     async fn prune_rooms(&self) -> Result<usize> {
         let node = self.node()?;
-        let _turn = self.turn().await?;
+        let _turn = self.turn().await;
         let count = self.rooms.bounded(self.store().prune_rooms(node)).await?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }

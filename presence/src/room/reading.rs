@@ -14,7 +14,7 @@ use crate::{
 use super::{Rooms, message::ToRoom, threads::within};
 
 /// From how many presences on a reading is made ready on a thread of its own. Fewer take some 0.1 ms, which is not worth it.
-const LARGE: usize = 1_000;
+pub(super) const LARGE: usize = 1_000;
 
 /// How many are in a room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -91,8 +91,9 @@ impl Rooms {
         if snapshot.presences.len() < LARGE {
             return Ok(Some(snapshot.into()));
         }
-        let reading = self.0.threads.runtime().spawn_blocking(|| snapshot.into()).await;
-        // The node has ended.
+        // In a task of its own: if there is no thread to be had, that panics.
+        let made = async move { tokio::task::spawn_blocking(|| snapshot.into()).await };
+        let reading = self.0.threads.runtime().spawn(made).await.flatten();
         reading.map(Some).map_err(|error| StoreError::Unavailable(Arc::new(error)))
     }
 

@@ -279,7 +279,7 @@ impl Writer {
             }
             let Ok(id) = node.wait_for(Option::is_some).await.map(|id| *id) else { return };
             let Some(id) = id else { continue };
-            let turn = if self.queue().prunes() {
+            let mut turn = if self.queue().prunes() {
                 place.take()
             } else {
                 place.leave();
@@ -290,7 +290,11 @@ impl Writer {
                 // All that waited cancelled out.
                 Work::Changes(batch) if batch.writes.is_empty() => continue,
                 Work::Changes(batch) => self.write(&*store, id, batch, timeout, &mut doubt).await,
-                Work::Touches(touches) => self.write_touches(&*store, &clock, id, touches, timeout).await,
+                Work::Touches(touches) => {
+                    // They remove nothing.
+                    turn = None;
+                    self.write_touches(&*store, &clock, id, touches, timeout).await
+                }
                 Work::Nothing { touches_in } => {
                     self.0.idle.notify_waiters();
                     if touches_in.is_none() && !self.queue().prunes() {

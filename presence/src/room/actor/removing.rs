@@ -106,7 +106,9 @@ impl RoomActor {
     ) {
         let count = ids.len() + held.len();
         if count == 0 {
-            reply.map(|reply| reply.send(0));
+            if let Some(reply) = reply {
+                let _ = reply.send(0);
+            }
             return;
         }
         debug!(room = %self.name, count, "removing presences");

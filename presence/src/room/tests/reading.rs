@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId},
+    room::reading::LARGE,
     store::{Attempt, MemoryStore, RoomWrites, Store, Write},
 };
 
@@ -139,7 +140,7 @@ async fn counting_does_not_see_a_join_before_its_commit() {
 }
 
 /// So many that a reading of them is made ready on a thread of its own.
-const MANY: usize = 1_500;
+const MANY: usize = LARGE + 500;
 
 #[actix::test]
 async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothing_else() {
