@@ -66,7 +66,7 @@ const SHARDS: usize = 16;
 /// How often an operation that a failing room lost is asked again.
 const ATTEMPTS: usize = 4;
 /// How long touches are gathered at most before they are written.
-const MAX_GATHER: Duration = Duration::from_secs(1);
+const MAX_GATHER: Duration = Duration::from_secs(4);
 
 /// The rooms of this node: the cheap handle that applications hold and clone.
 ///
@@ -190,7 +190,7 @@ impl Rooms {
         let rooms = Self(rooms);
         let (writer, clock) = (rooms.0.writer.clone(), rooms.0.clock.clone());
         let (node, timeout) = (rooms.0.node.subscribe(), rooms.0.config.store_timeout());
-        let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 16);
+        let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 4);
         rooms.0.threads.runtime().spawn(writer.run(store, clock, node, timeout, gather));
         rooms
     }
