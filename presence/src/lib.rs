@@ -76,6 +76,7 @@ mod room;
 mod session;
 pub mod signal;
 pub mod store;
+mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

@@ -47,6 +47,7 @@ use crate::{
     name::{NodeId, RoomName},
     signal::{PresenceChanged, Signals, Subscription},
     store::{Store, StoreError, apart::Apart, health::Health, writer::Writer},
+    telemetry::CutoffLimits,
 };
 
 pub use event::Event;
@@ -111,6 +112,7 @@ struct Inner {
     ended: AtomicBool,
     superseded: watch::Sender<bool>,
     sockets: watch::Sender<usize>,
+    cutoffs: CutoffLimits,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
     front: Addr<RoomsActor>,
     /// How many presences are looked after.
@@ -181,6 +183,7 @@ impl Rooms {
                 ended: AtomicBool::new(false),
                 superseded: watch::Sender::new(false),
                 sockets: watch::Sender::new(0),
+                cutoffs: CutoffLimits::default(),
                 supervisor: OnceLock::new(),
                 front,
                 #[cfg(test)]
@@ -207,6 +210,11 @@ impl Rooms {
     #[must_use]
     pub fn addr(&self) -> Addr<RoomsActor> {
         self.0.front.clone()
+    }
+
+    /// The limits of the lines about sockets that were cut off.
+    pub(crate) fn cutoffs(&self) -> &CutoffLimits {
+        &self.0.cutoffs
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T> {

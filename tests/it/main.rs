@@ -13,6 +13,7 @@ mod closing;
 mod commands;
 mod conformance;
 mod crowd;
+mod cutoffs;
 mod diff;
 mod docs;
 mod events;

@@ -4,17 +4,18 @@
 //! delays pings, deadlines or outgoing frames. When the socket is over, from whatever cause, the actor makes sure of three
 //! things: the consumer hears of it once, every room is left, and the TCP connection is closed.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture};
 use actix_http::ws::{self, Codec};
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Encoder;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::{
     CloseCode, Rooms,
     clock::Tick,
+    name::{RoomName, UserId},
     room::{
         channel::{Channel, End},
         close_code,
@@ -23,6 +24,7 @@ use crate::{
         outbox::Outbox,
         wire::Frames,
     },
+    telemetry::Cutoff,
 };
 
 use super::{
@@ -35,6 +37,8 @@ use super::{
 const BLOCKED: Duration = Duration::from_millis(100);
 /// How long a thread that was held up may take to read what has come in meanwhile.
 const UNBLOCKED: Duration = Duration::from_secs(1);
+/// How many rooms of a socket a line of the log names.
+const NAMED_ROOMS: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -58,12 +62,22 @@ pub(crate) struct Connection {
     /// When anything last came in.
     pub(crate) seen: Rc<Cell<Tick>>,
     pub(crate) inbound: Option<Inbound>,
+    /// Whose it is, and where it comes from, for the log.
+    client: Client,
     phase: Phase,
     /// A Close that was asked for while the consumer connects: it follows the 101.
     early_close: Option<(u16, String)>,
     ping: Option<Tick>,
     consumer_done: bool,
     body_gone: bool,
+}
+
+/// Who a socket was of at its handshake.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) user: Option<UserId>,
+    /// The other end of the TCP connection: a proxy, if there is one.
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 /// What a connection is made of.
@@ -76,11 +90,12 @@ pub(crate) struct Parts {
     pub(crate) kill: KillSwitch,
     pub(crate) seen: Rc<Cell<Tick>>,
     pub(crate) inbound: Inbound,
+    pub(crate) client: Client,
 }
 
 impl Connection {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { rooms, hub, channel, outbox, inbox, kill, seen, inbound } = parts;
+        let Parts { rooms, hub, channel, outbox, inbox, kill, seen, inbound, client } = parts;
         rooms.socket_opened();
         Self {
             rooms,
@@ -91,6 +106,7 @@ impl Connection {
             kill,
             seen,
             inbound: Some(inbound),
+            client,
             phase: Phase::Connecting,
             early_close: None,
             ping: None,
@@ -163,7 +179,12 @@ impl Handler<ToConnection> for Connection {
             ToConnection::Removed { room, close } => match close {
                 // It has joined again before it heard of this.
                 _ if self.channel.is_in(&room) => {}
-                Some(close) => self.close(close.code, &close.reason, ctx),
+                Some(close) => {
+                    if close.code == close_code::STALE {
+                        self.log_cutoff(Cutoff::Stale, Some(&room));
+                    }
+                    self.close(close.code, &close.reason, ctx);
+                }
                 None => self.inbox.push_event(Job::Removed(room)),
             },
             ToConnection::TooSlow => self.too_slow(ctx),
@@ -182,8 +203,14 @@ impl Handler<ToConnection> for Connection {
                 self.consumer_done = true;
                 self.stop_when_over(ctx);
             }
-            ToConnection::Violated { .. } if self.phase == Phase::Connecting => self.lost(ctx),
+            ToConnection::Violated { code, reason } if self.phase == Phase::Connecting => {
+                self.log_violation(code, reason);
+                self.lost(ctx);
+            }
             ToConnection::Violated { code, reason } => {
+                if self.phase == Phase::Open {
+                    self.log_violation(code, reason);
+                }
                 if self.begin_close(code, reason, ctx) {
                     self.inbox.end(code);
                     // Its answer would not be understood, so it is not waited for.
@@ -227,7 +254,7 @@ impl Connection {
         }
         ctx.run_later(self.rooms.config().handshake_timeout(), |connection, ctx| {
             if !connection.outbox.is_attached() {
-                debug!(channel = %connection.channel.name(), "the answer to the handshake was never fetched");
+                connection.log_cutoff(Cutoff::NotFetched, None);
                 connection.lost(ctx);
             }
         });
@@ -252,7 +279,7 @@ impl Connection {
             Some(_) if self.inbox.is_behind() => now.after(timeout),
             Some(_) if blocked => now.after(timeout.min(UNBLOCKED)),
             Some(_) => {
-                debug!(channel = %self.channel.name(), "no pong");
+                self.log_cutoff(Cutoff::NoPong, None);
                 self.lost(ctx);
                 return;
             }
@@ -328,7 +355,9 @@ impl Connection {
     }
 
     fn too_slow(&mut self, ctx: &mut Context<Self>) {
-        debug!(channel = %self.channel.name(), "a client does not read");
+        if matches!(self.phase, Phase::Connecting | Phase::Open) {
+            self.log_cutoff(Cutoff::TooSlow, None);
+        }
         match self.phase {
             Phase::Open => {
                 let whole = self.outbox.clear();
@@ -381,6 +410,29 @@ impl Connection {
         self.outbox.end();
     }
 
+    fn log_violation(&self, code: u16, reason: &'static str) {
+        let is_limit = code == close_code::TOO_LARGE;
+        self.log_cutoff(if is_limit { Cutoff::TooLarge(reason) } else { Cutoff::Protocol(reason) }, None);
+    }
+
+    /// Logs who is cut off and why. `left` is a room that the socket has just been removed from.
+    fn log_cutoff(&self, cause: Cutoff, left: Option<&RoomName>) {
+        let channel = self.channel.name();
+        let Some(left_out) = self.rooms.cutoffs().of(cause).admit(self.rooms.now()) else {
+            debug!(%channel, %cause, "a socket is cut off");
+            return;
+        };
+        let user = self.client.user.as_ref().map(tracing::field::display);
+        let peer = self.client.peer.map(tracing::field::display);
+        let rooms = listed(left.cloned().into_iter().chain(self.channel.rooms()).collect());
+        let left_out = left_out.field();
+        if cause.is_fault() {
+            warn!(user, rooms, %channel, peer, %cause, left_out, "a socket is cut off");
+        } else {
+            info!(user, rooms, %channel, peer, %cause, left_out, "a socket is cut off");
+        }
+    }
+
     fn leave_rooms(&self) {
         self.channel.depart_at_once(&self.rooms);
     }
@@ -390,6 +442,15 @@ impl Connection {
             ctx.stop();
         }
     }
+}
+
+/// The names of rooms, of many only the first.
+fn listed(mut rooms: Vec<RoomName>) -> String {
+    rooms.sort_unstable();
+    let more = rooms.len().saturating_sub(NAMED_ROOMS);
+    let names: Vec<_> = rooms.iter().take(NAMED_ROOMS).map(RoomName::as_str).collect();
+    let names = names.join(", ");
+    if more == 0 { names } else { format!("{names} and {more} more") }
 }
 
 fn control(message: ws::Message) -> Frames {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    connection::{Connection, Parts},
+    connection::{Client, Connection, Parts},
     inbox::Inbox,
     kill::KillSwitch,
     origin::{Origin, OriginError, Origins},
@@ -262,6 +262,7 @@ impl Upgrade {
         let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
         let limits = (config.max_frame_bytes(), config.max_message_bytes());
         let inbound = Inbound::new(payload, limits, rooms.clock().clone(), Rc::clone(&seen));
+        let client = Client { user: user.clone(), peer: req.peer_addr() };
         let mut socket = None;
         let addr = Connection::create(|ctx: &mut Context<Connection>| {
             socket = Some(Socket {
@@ -285,6 +286,7 @@ impl Upgrade {
                 kill,
                 seen,
                 inbound,
+                client,
             })
         });
         let connection = addr.clone().recipient();
@@ -337,6 +339,8 @@ fn refuse(error: &Error) -> HttpResponse {
         }
         Error::Name(error) => HttpResponse::BadRequest().body(error.to_string()),
         Error::ResumeToken(error) => HttpResponse::BadRequest().body(error.to_string()),
+        // Nobody waits for this answer.
+        Error::SocketClosed => HttpResponse::ServiceUnavailable().body("the client has gone"),
         other => {
             warn!(error = %report(other), "a socket could not be served");
             HttpResponse::build(StatusCode::INTERNAL_SERVER_ERROR).body("the server failed")

@@ -167,11 +167,20 @@ fn tell(outcome: Outcome, method: &'static str, socket: &Socket) -> bool {
     let channel = socket.channel();
     match outcome {
         Outcome::Done => return true,
+        Outcome::Failed(error) if is_of_the_end(&error, socket) => {
+            debug!(%channel, method, error = %report(&error), "a consumer was at work when its socket ended");
+        }
         Outcome::Failed(error) => warn!(%channel, method, error = %report(&error), "a consumer failed"),
         Outcome::Panicked => error!(%channel, method, "a consumer panicked"),
         Outcome::TooLong => warn!(%channel, method, "a consumer took longer than `handler_timeout`"),
     }
     false
+}
+
+/// Whether a method failed only because its socket is over, as it often does when a client goes while it is answered.
+fn is_of_the_end(error: &Error, socket: &Socket) -> bool {
+    let is_of_the_end = matches!(error, Error::SocketClosed | Error::NotInRoom { .. } | Error::LeftWhileJoining { .. });
+    is_of_the_end && !socket.outbox.is_open()
 }
 
 async fn depart(socket: &Socket) {

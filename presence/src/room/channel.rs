@@ -120,6 +120,11 @@ impl Channel {
         self.joined().contains_key(room)
     }
 
+    /// The rooms that it is in or joins.
+    pub(crate) fn rooms(&self) -> Vec<RoomName> {
+        self.joined().keys().cloned().collect()
+    }
+
     /// Whether it is in the room, or joining it, as this presence.
     pub(super) fn has(&self, room: &RoomName, id: PresenceId) -> bool {
         self.joined().get(room).is_some_and(|now| now.id == id)

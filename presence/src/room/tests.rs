@@ -13,6 +13,7 @@ mod joining;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod large;
 mod leases;
+mod logging;
 mod nodes;
 mod notices;
 mod online;

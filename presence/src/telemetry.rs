@@ -1,0 +1,136 @@
+//! Lines of the log that clients cause, limited in rate.
+//!
+//! An operator must find out who was cut off and why, and a thousand clients that go at once must not fill the log. So the
+//! first line of each cause is written at once, and after it at most one line in [`LINE_INTERVAL`], which says how many were
+//! left out since. With the level `debug` nothing is left out.
+
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::clock::Tick;
+
+/// The shortest time between two lines of one cause.
+pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Lets one line pass in each [`LINE_INTERVAL`], and counts the others.
+#[derive(Debug, Default)]
+pub(crate) struct LineLimit(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    last: Option<Tick>,
+    left_out: u64,
+}
+
+impl LineLimit {
+    /// Whether a line may be written at `now`: if so, how many were left out since the one before.
+    pub(crate) fn admit(&self, now: Tick) -> Option<LeftOut> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.last.is_some_and(|last| now.since(last) < LINE_INTERVAL) {
+            lines.left_out += 1;
+            return None;
+        }
+        lines.last = Some(now);
+        Some(LeftOut(std::mem::take(&mut lines.left_out)))
+    }
+}
+
+/// How many lines of the same cause were left out before this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeftOut(pub(crate) u64);
+
+impl LeftOut {
+    /// The number as a field of the line; none if nothing was left out.
+    pub(crate) fn field(self) -> Option<u64> {
+        Some(self.0).filter(|count| *count > 0)
+    }
+}
+
+/// Why a socket was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cutoff {
+    /// It did not read what was sent to it.
+    TooSlow,
+    /// It did not answer a ping.
+    NoPong,
+    /// It sent nothing for longer than `max_age`.
+    Stale,
+    /// It never fetched the answer to its handshake.
+    NotFetched,
+    /// A frame or message was larger than allowed.
+    TooLarge(&'static str),
+    /// It broke the WebSocket protocol.
+    Protocol(&'static str),
+}
+
+impl Cutoff {
+    /// Whether the client or the application does something wrong, unlike a client or a network that went away.
+    pub(crate) const fn is_fault(self) -> bool {
+        matches!(self, Self::TooSlow | Self::TooLarge(_) | Self::Protocol(_))
+    }
+}
+
+impl fmt::Display for Cutoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSlow => f.write_str("too slow: it does not read what is sent to it (1013)"),
+            Self::NoPong => f.write_str("no answer to a ping within `pong_timeout`"),
+            Self::Stale => f.write_str("stale: silent for longer than `max_age` (4408)"),
+            Self::NotFetched => f.write_str("the answer to the handshake was not fetched within `handshake_timeout`"),
+            Self::TooLarge(what) => write!(f, "over a limit: {what} (1009)"),
+            Self::Protocol(what) => write!(f, "protocol violation: {what}"),
+        }
+    }
+}
+
+/// The limits of the lines about sockets that were cut off, one for each cause.
+#[derive(Debug, Default)]
+pub(crate) struct CutoffLimits {
+    too_slow: LineLimit,
+    no_pong: LineLimit,
+    stale: LineLimit,
+    not_fetched: LineLimit,
+    too_large: LineLimit,
+    protocol: LineLimit,
+}
+
+impl CutoffLimits {
+    /// The limit of the lines of this cause.
+    pub(crate) const fn of(&self, cause: Cutoff) -> &LineLimit {
+        match cause {
+            Cutoff::TooSlow => &self.too_slow,
+            Cutoff::NoPong => &self.no_pong,
+            Cutoff::Stale => &self.stale,
+            Cutoff::NotFetched => &self.not_fetched,
+            Cutoff::TooLarge(_) => &self.too_large,
+            Cutoff::Protocol(_) => &self.protocol,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_written_at_once_and_the_next_says_how_many_were_left_out() {
+        let limit = LineLimit::default();
+        let at = |ms| limit.admit(Tick(ms)).map(|LeftOut(count)| count);
+        assert_eq!(at(5), Some(0));
+        assert_eq!((at(5), at(6), at(10_004)), (None, None, None));
+        assert_eq!(at(10_005), Some(3));
+        assert_eq!(at(30_000), Some(0), "nothing was left out meanwhile");
+    }
+
+    #[test]
+    fn each_cause_has_a_limit_of_its_own() {
+        let limits = CutoffLimits::default();
+        assert!(limits.of(Cutoff::TooSlow).admit(Tick(0)).is_some());
+        assert!(limits.of(Cutoff::Stale).admit(Tick(0)).is_some());
+        assert!(limits.of(Cutoff::Protocol("malformed frame")).admit(Tick(0)).is_some());
+        assert!(limits.of(Cutoff::Protocol("another reason")).admit(Tick(0)).is_none());
+    }
+}

@@ -1,0 +1,115 @@
+//! What the log says, at its default level, of sockets that are cut off.
+
+use crate::support::frame::Raw;
+use crate::support::member::{Member, path};
+use crate::support::server::Server;
+use crate::support::socket::{Socket, Upgrade};
+use crate::support::{BOUND, eventually, millis, secs, within};
+
+/// As small as the kernel lets it be.
+const TINY: u32 = 4096;
+
+/// The lines about sockets that were cut off, once there are so many.
+async fn lines(server: &Server, count: usize) -> Vec<String> {
+    eventually(BOUND, &format!("{count} lines about sockets that were cut off"), async || {
+        let log = server.log();
+        let lines: Vec<_> =
+            log.lines().filter(|line| line.contains("a socket is cut off")).map(str::to_owned).collect();
+        if lines.len() == count { Ok(lines) } else { Err(log) }
+    })
+    .await
+}
+
+/// The one line names the user, the room, the address and the cause.
+async fn says(server: &Server, socket: &Socket, level: &str, user: &str, cause: &str) {
+    let line = lines(server, 1).await.remove(0);
+    let peer = format!("peer={}", socket.local());
+    for part in [level, &format!("user={user} "), "rooms=\"lobby\"", "channel=ws.", &peer, cause] {
+        assert!(line.contains(part), "{part:?} in {line}");
+    }
+}
+
+#[tokio::test]
+async fn one_who_falls_silent_is_logged_with_user_room_address_and_cause() {
+    let server = Server::start(&["--max-age", "1s"]).await;
+    let mut ann = Member::join(&server, "lobby", "ann").await;
+    assert_eq!(ann.socket.closing().await, Some(4408));
+    says(&server, &ann.socket, "INFO", "ann", "cause=stale").await;
+}
+
+#[tokio::test]
+async fn one_who_does_not_answer_a_ping_is_logged_with_user_room_address_and_cause() {
+    let quick = [("PRESENCE_PING_INTERVAL", "300ms"), ("PRESENCE_PONG_TIMEOUT", "300ms")];
+    let server = Server::start_with(&[], &quick).await;
+    let ann = Member::join(&server, "lobby", "ann").await;
+    says(&server, &ann.socket, "INFO", "ann", "cause=no answer to a ping").await;
+}
+
+#[tokio::test]
+async fn one_who_breaks_the_protocol_is_logged_with_user_room_address_and_cause() {
+    let server = Server::start(&[]).await;
+    let mut ann = Member::join(&server, "lobby", "ann").await;
+    ann.socket.send(Raw::new(3, "x")).await;
+    assert_eq!(ann.socket.closing().await, Some(1002));
+    says(&server, &ann.socket, "WARN", "ann", "cause=protocol violation").await;
+}
+
+#[tokio::test]
+async fn one_who_sends_too_much_is_logged_with_user_room_address_and_cause() {
+    let server = Server::start(&[]).await;
+    let mut ann = Member::join(&server, "lobby", "ann").await;
+    ann.socket.send(Raw::text("").declaring(1 << 30)).await;
+    assert_eq!(ann.socket.closing().await, Some(1009));
+    says(&server, &ann.socket, "WARN", "ann", "cause=over a limit: frame too large (1009)").await;
+}
+
+#[tokio::test]
+async fn one_who_does_not_read_is_logged_with_user_room_address_and_cause() {
+    let quick = [("PRESENCE_OUTBOX_BYTES", "65536"), ("PRESENCE_WRITE_TIMEOUT", "1s")];
+    let server = Server::start_with(&[], &quick).await;
+    let upgrade = Upgrade::to(path("lobby", "ann")).receive_buffer(TINY);
+    let ann = Member::begin(upgrade.open(server.address()).await.unwrap()).await;
+    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let text = "x".repeat(32 * 1024);
+    within(secs(60), "ann to be cut off", async {
+        while bob.roster.tabs("ann") == 1 {
+            bob.says(&text).await;
+            bob.told().await;
+        }
+    })
+    .await;
+    says(&server, &ann.socket, "WARN", "ann", "cause=too slow").await;
+}
+
+#[tokio::test]
+async fn many_who_go_at_once_for_one_cause_are_one_line() {
+    let server = Server::start(&["--max-age", "1s"]).await;
+    let mut silent = Vec::new();
+    for n in 0..20 {
+        silent.push(Member::join(&server, "lobby", &format!("user{n}")[..]).await);
+    }
+    for one in &mut silent {
+        assert_eq!(one.socket.closing().await, Some(4408));
+    }
+    lines(&server, 1).await;
+}
+
+#[tokio::test]
+async fn clients_that_go_while_they_are_answered_are_no_warning() {
+    let server = Server::start(&[]).await;
+    let mut bob = Member::join(&server, "lobby", "bob").await;
+    for n in 0..30 {
+        let user = format!("user{n}");
+        let mut ann = Member::join(&server, "lobby", &user[..]).await;
+        bob.sees_join(&user).await;
+        // Commands that are answered or refused, each of which is handled while the connection ends.
+        let command = Raw::text(r#"{"type":"update","meta":{"n":1}}"#).encode();
+        drop(ann.socket.try_bytes(&command.repeat(8)).await);
+        ann.socket.reset();
+        bob.until("the one who is gone", |roster| roster.tabs(&user) == 0).await;
+    }
+    bob.socket.ping(b"fence").await;
+    within(millis(20_000), "the fence", bob.socket.next_frame()).await;
+    let warnings: Vec<_> = server.log().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
+    assert_eq!(warnings, Vec::<String>::new());
+}
