@@ -120,6 +120,11 @@ fn each_close_code_has_a_row() {
         let row = page.contains(&format!("\n| {code} |")) || ["1005", "1006"].contains(&code) && page.contains(code);
         assert!(row, "{code} has no row");
     }
+    let ranges: Vec<_> = source.split("> = ").skip(1).map(|rest| rest.split(';').next().unwrap()).collect();
+    assert_eq!(ranges.len(), 3, "{ranges:?}");
+    for range in ranges {
+        assert!(page.contains(&format!("\n| {} |", range.replace("..=", "–"))), "{range} has no row");
+    }
 }
 
 /// What the coverage script finds fault with in this repository, or in a folder laid out like it.

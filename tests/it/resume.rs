@@ -50,13 +50,13 @@ async fn is_back(server: &Server, before: &Member) -> Member {
 async fn who_returns_after_an_abrupt_loss_has_its_presence_again_and_others_get_no_frame() {
     let server = Server::start(&[]).await;
     let (mut bob, mut first) = two(&server).await;
-    for way in ["reset", "going away", "reset"] {
+    for way in ["reset", "1001", "4300", "reset"] {
         let before = (first.roster.me.clone(), first.roster.users.clone());
-        if way == "reset" {
-            first.socket.reset();
+        if let Ok(code) = way.parse() {
+            first.socket.close(code).await;
+            assert_eq!(first.socket.closing().await, Some(code));
         } else {
-            first.socket.close(1001).await;
-            assert_eq!(first.socket.closing().await, Some(1001));
+            first.socket.reset();
         }
         let back = ann(&server).await;
         assert_eq!((&back.roster.me, &back.roster.users), (&before.0, &before.1), "after {way}");
@@ -75,7 +75,7 @@ async fn who_returns_after_an_abrupt_loss_has_its_presence_again_and_others_get_
 async fn any_other_close_of_the_clients_is_a_leave_at_once() {
     let server = Server::start(&["--grace", "30s"]).await;
     let mut bob = Member::join(&server, "lobby", "bob").await;
-    for code in [None, Some(1000), Some(3000), Some(4999)] {
+    for code in [None, Some(1000), Some(3000), Some(4000), Some(4299), Some(4301), Some(4999)] {
         let mut ann = ann(&server).await;
         bob.sees_join("ann").await;
         match code {

@@ -13,7 +13,7 @@ use tokio_util::codec::Encoder;
 use tracing::{debug, info, warn};
 
 use crate::{
-    CloseCode, Rooms,
+    Rooms,
     clock::Tick,
     name::{RoomName, UserId},
     room::{
@@ -303,8 +303,7 @@ impl Connection {
                     return;
                 }
                 let code = reason.as_ref().map_or(close_code::NO_CODE, |(code, _)| *code);
-                // That is what a browser says when its page is loaded anew.
-                self.channel.ends(if code == CloseCode::AWAY.0 { End::Lost } else { End::Left });
+                self.channel.ends(if close_code::is_about_to_return(code) { End::Lost } else { End::Left });
                 let reason = reason.map(|(code, _)| (code, String::new()));
                 self.outbox.push_close(close_frame(reason));
                 self.over();

@@ -40,7 +40,7 @@ async fn is_closed(plan: Plan, code: u16, end: impl AsyncFnOnce(&mut Host, &mut 
 // behaviour: 7 disconnect-code
 #[tokio::test]
 async fn the_clients_close_with_a_code() {
-    for code in [1000, 1001, 3000, 4999] {
+    for code in [1000, 1001, 3000, 4300, 4999] {
         is_closed(Host::plan(), code, async |_, ann| ann.close(code).await).await;
     }
 }
