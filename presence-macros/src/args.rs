@@ -60,7 +60,7 @@ pub(crate) struct Args {
     pub(crate) socket: Option<Ident>,
     /// The name of the argument that is the frame, likewise.
     pub(crate) frame: Option<Ident>,
-    /// The texts to swallow; with none of them the frame is not looked at.
+    /// The texts to swallow without an answer; with none of them the frame is not looked at.
     pub(crate) heartbeats: Vec<LitStr>,
 }
 

@@ -48,7 +48,7 @@ fn try_expand(attribute: Attribute, args: &TokenStream, item: TokenStream) -> Re
             let swallowed = swallowed(&method, &shape)?;
             // The semicolon keeps the `if` from being the value of a body that is empty.
             quote! {
-                if ::presence::__private::touch_presence(#socket, #frame, &[#(#heartbeats),*]) {
+                if ::presence::__private::touch_presence(#socket, #frame, &[#(#heartbeats),*]).await {
                     return #swallowed;
                 };
             }

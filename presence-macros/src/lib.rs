@@ -79,15 +79,17 @@ use crate::{args::Attribute, expand::expand_with};
 ///
 /// Every frame touches, text or binary. The heartbeat is the text frame that is exactly `"heartbeat"`, the 11 bytes
 /// with the double quotes, which a browser sends with `JSON.stringify("heartbeat")`; for it the method returns `Ok(())`
-/// and its body does not run. Anything else reaches the body: a blank more, other quotes, capitals, the same JSON
-/// string with an escape, binary frames. This is `touch_presence` of django-channels-presence, but on async methods,
-/// and binary frames are touches like any other.
+/// and its body does not run. So it does for the JSON object `{"type":"heartbeat"}`, which is also answered: the same text goes
+/// back to this client alone, so that it knows that the server is there. Anything else reaches the body: the plain heartbeat with a
+/// blank more, other quotes, capitals or an escape, an object with another key, binary frames. This is `touch_presence` of
+/// django-channels-presence, but on async methods, and binary frames are touches like any other.
 ///
 /// # Options
 ///
-/// - `heartbeat = "…"`: another exact text.
-/// - `heartbeat = ["…", "…"]`: any of these exact texts.
-/// - `heartbeat = none`: touch only. The method needs neither a frame nor a result then.
+/// - `heartbeat = "…"`: another exact text in the place of `"heartbeat"`. The object is swallowed and answered all the same.
+/// - `heartbeat = ["…", "…"]`: any of these exact texts, likewise.
+/// - `heartbeat = none`: touch only: nothing is swallowed, and nothing is answered. The method needs neither a frame nor a
+///   result then.
 /// - `socket = name`, `frame = name`: the arguments of these names, where their types are not written `Socket` and `Frame`.
 ///
 /// ```
@@ -96,7 +98,7 @@ use crate::{args::Attribute, expand::expand_with};
 /// struct Cursors;
 ///
 /// impl Cursors {
-///     #[touch_presence(heartbeat = ["ping", r#"{"type":"heartbeat"}"#])]
+///     #[touch_presence(heartbeat = ["ping", r#"{"type":"ping"}"#])]
 ///     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
 ///         Ok(())
 ///     }

@@ -3,6 +3,7 @@
 pub(crate) mod connection;
 pub(crate) mod countdown;
 pub(crate) mod endpoint;
+pub(crate) mod heartbeat;
 pub(crate) mod inbox;
 pub(crate) mod json;
 pub(crate) mod kill;
@@ -22,6 +23,7 @@ use crate::{Event, Result, model::Close, name::RoomName, room::close_code};
 
 pub use countdown::Countdown;
 pub use endpoint::Upgrade;
+pub use heartbeat::{ANSWERED_HEARTBEAT, HEARTBEAT};
 pub use json::{Json, JsonConsumer};
 pub use kill::on_connect;
 pub use origin::{Origin, OriginError};
@@ -65,8 +67,9 @@ pub use socket::{Closer, Socket};
 #[expect(async_fn_in_trait, reason = "a socket lives on one thread, so its futures need not be `Send`")]
 pub trait Consumer: Sized + 'static {
     /// Decides about a new socket, before its handshake is answered: `Ok` accepts it, an error turns it away
-    /// ([`Error::deny`](crate::Error::deny) with a status; the store away: 503; anything else: 500). Rooms that it joined
-    /// before it was turned away are left first. Bounded by `handshake_timeout`.
+    /// ([`Error::refuse`](crate::Error::refuse) with a close code, which a page can read; [`Error::deny`](crate::Error::deny) with a
+    /// status; the store away: 503; anything else: 500). Rooms that it joined before it was turned away are left first. Bounded by
+    /// `handshake_timeout`.
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         let _ = socket;
         Ok(())
@@ -143,6 +146,10 @@ impl CloseCode {
     pub const AWAY: Self = Self(1001);
     /// A policy was violated.
     pub const POLICY: Self = Self(1008);
+    /// The socket is refused: do not come back.
+    pub const REFUSED: Self = Self(close_code::REFUSED);
+    /// Sent by a client: its page goes into the browser's back/forward cache.
+    pub const ASIDE: Self = Self(close_code::ASIDE);
     /// Stands for a Close without a code; never sent.
     pub const NONE: Self = Self(close_code::NO_CODE);
     /// Stands for a lost connection; never sent.

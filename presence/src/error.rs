@@ -5,7 +5,7 @@ use std::{error::Error as StdError, time::Duration};
 use actix_web::http::StatusCode;
 
 use crate::{
-    OriginError,
+    CloseCode, OriginError,
     model::MetaError,
     name::{ChannelName, NameError, NodeName, RoomName},
     session::TokenError,
@@ -113,6 +113,15 @@ pub enum Error {
         /// The answer's body, plain text.
         reason: String,
     },
+    /// The consumer refuses the socket: it is accepted, and then closed with this code and reason, which a page can read, unlike the
+    /// status of [`Denied`](Self::Denied).
+    #[error("refused with {code}: {reason}")]
+    Refused {
+        /// The code of the Close, which says whether the client is to come back: see [`close_code`](crate::close_code).
+        code: CloseCode,
+        /// The reason of the Close, cut to 123 bytes.
+        reason: String,
+    },
     /// A presence is not held for longer than `max_age`. Nothing happened.
     #[error("a grace of {grace:?} is longer than `max_age`, which is {max_age:?}")]
     GraceTooLong {
@@ -144,9 +153,38 @@ impl Error {
         Self::Consumer(error.into())
     }
 
-    /// Turns a socket away: return it from [`Consumer::connect`](crate::Consumer::connect).
+    /// Turns a socket away with an HTTP status: return it from [`Consumer::connect`](crate::Consumer::connect). A page cannot see the
+    /// status, so its client comes again; [`refuse`](Self::refuse) tells it not to.
     pub fn deny(status: StatusCode, reason: impl Into<String>) -> Self {
         Self::Denied { status, reason: reason.into() }
+    }
+
+    /// Refuses a socket with a close code, by which its client knows whether to come back: return it from
+    /// [`Consumer::connect`](crate::Consumer::connect), or from what [`Upgrade::authenticate`](crate::Upgrade::authenticate) is given. The
+    /// handshake is answered 101, and the next and only frame is a Close with this code and reason. Rooms that the socket joined are
+    /// left before that, what it was sent is dropped, and `disconnect` does not run. A code that no endpoint may send is answered with
+    /// the status 500 instead.
+    ///
+    /// ```
+    /// use presence::{CloseCode, Consumer, Error, Frame, Socket};
+    ///
+    /// struct Members;
+    ///
+    /// impl Consumer for Members {
+    ///     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
+    ///         if socket.user().is_none() {
+    ///             return Err(Error::refuse(CloseCode::REFUSED, "members only")); // do not come back
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn refuse(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self::Refused { code, reason: reason.into() }
     }
 
     /// Whether the same call may succeed later.

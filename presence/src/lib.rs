@@ -83,8 +83,8 @@ pub mod testing;
 pub use client::CLIENT_JS;
 pub use config::{Config, ConfigError};
 pub use consumer::{
-    CloseCode, Closer, Consumer, Countdown, Frame, Json, JsonConsumer, Origin, OriginError, Scope, Socket, Upgrade,
-    on_connect,
+    ANSWERED_HEARTBEAT, CloseCode, Closer, Consumer, Countdown, Frame, HEARTBEAT, Json, JsonConsumer, Origin,
+    OriginError, Scope, Socket, Upgrade, on_connect,
 };
 pub use error::{Error, Result};
 pub use model::{Close, Member, Meta, Presence};
@@ -98,19 +98,15 @@ pub use room::{
 pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
 pub use signal::{PresenceChange, PresenceChanged};
 
-/// The text by which a client says that it is still there: a JSON string, quotes included. `#[touch_presence]` swallows it.
-/// As in django-channels-presence.
-pub const HEARTBEAT: &str = "\"heartbeat\"";
-
 /// What the macros expand to; no promises.
 #[doc(hidden)]
 pub mod __private {
-    use crate::{Frame, Socket};
+    use crate::{Frame, Socket, consumer::heartbeat};
 
-    /// Touches; says whether the frame is one of the heartbeats, which are swallowed.
-    pub fn touch_presence(socket: &mut Socket, frame: &Frame, heartbeats: &[&str]) -> bool {
+    /// Touches, and answers a heartbeat that asks for it. Returns whether the frame is a heartbeat, which is swallowed.
+    pub async fn touch_presence(socket: &mut Socket, frame: &Frame, heartbeats: &[&str]) -> bool {
         socket.touch();
-        matches!(frame, Frame::Text(text) if heartbeats.contains(&&**text))
+        heartbeat::swallows(socket, frame, heartbeats).await
     }
 
     /// Touches.

@@ -93,7 +93,7 @@ fn what_is_only_nearly_the_heartbeat_reaches_the_body() {
         "'heartbeat'",
         "\"Heartbeat\"",
         r#""\u0068eartbeat""#,
-        r#"{"type":"heartbeat"}"#,
+        r#"{"type":"heartbeats"}"#,
     ] {
         assert_eq!(received(text(near)), ["touch", "text"], "{near:?}");
     }
@@ -131,7 +131,7 @@ impl Options {
         Ok(())
     }
 
-    #[touch_presence(heartbeat = ["ping", r#"{"type":"heartbeat"}"#])]
+    #[touch_presence(heartbeat = ["ping", r#"{"type":"ping"}"#])]
     async fn several(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
         socket.log.push("body");
         Ok(())
@@ -164,15 +164,27 @@ fn another_heartbeat_takes_the_place_of_the_default() {
 #[test]
 fn any_of_several_heartbeats_is_swallowed() {
     assert_eq!(log(async |socket| Options.several(socket, text("ping")).await), ["touch"]);
-    let second = log(async |socket| Options.several(socket, text(r#"{"type":"heartbeat"}"#)).await);
+    let second = log(async |socket| Options.several(socket, text(r#"{"type":"ping"}"#)).await);
     assert!(!second.contains(&"body"), "{second:?}");
     let other = log(async |socket| Options.several(socket, text(HEARTBEAT)).await);
     assert_eq!(other.last(), Some(&"body"), "{other:?}");
 }
 
+const ANSWERED: &str = r#"{"type":"heartbeat"}"#;
+
+#[test]
+fn the_heartbeat_that_is_an_object_is_swallowed_and_answered_whichever_texts_are_given() {
+    assert_eq!(received(text(ANSWERED)), ["touch", "answer"]);
+    assert_eq!(log(async |socket| Options.none_given(socket, text(ANSWERED)).await), ["touch", "answer"]);
+    assert_eq!(log(async |socket| Options.another(socket, text(ANSWERED)).await), ["touch", "answer"]);
+    assert_eq!(log(async |socket| Options.several(socket, text(ANSWERED)).await), ["touch", "answer"]);
+}
+
 #[test]
 fn with_no_heartbeat_every_frame_reaches_the_body() {
-    assert_eq!(log(async |socket| Options.not_any(socket, text(HEARTBEAT)).await), ["touch", "body"]);
+    for heartbeat in [HEARTBEAT, ANSWERED] {
+        assert_eq!(log(async |socket| Options.not_any(socket, text(heartbeat)).await), ["touch", "body"]);
+    }
 }
 
 #[test]

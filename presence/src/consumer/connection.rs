@@ -20,7 +20,7 @@ use crate::{
         channel::{Channel, End},
         close_code,
         local_hub::LocalHub,
-        message::ToConnection,
+        message::{Decision, ToConnection},
         outbox::Outbox,
         wire::Frames,
     },
@@ -189,7 +189,7 @@ impl Handler<ToConnection> for Connection {
             },
             ToConnection::TooSlow => self.too_slow(ctx),
             ToConnection::Event(event) => self.inbox.push_event(Job::Event(event)),
-            ToConnection::Decided { accepted } => self.decided(accepted, ctx),
+            ToConnection::Decided(decision) => self.decided(decision, ctx),
             ToConnection::CloseByConsumer { code, reason } => {
                 if self.phase == Phase::Connecting {
                     self.early_close.get_or_insert((code, reason));
@@ -237,13 +237,21 @@ impl Handler<ToConnection> for Connection {
 }
 
 impl Connection {
-    fn decided(&mut self, accepted: bool, ctx: &mut Context<Self>) {
+    fn decided(&mut self, decision: Decision, ctx: &mut Context<Self>) {
         if self.phase != Phase::Connecting {
             return;
         }
-        if !accepted {
-            self.phase = Phase::Over;
-            return;
+        match decision {
+            Decision::Accepted => {}
+            Decision::Refused { code, reason } => {
+                self.phase = Phase::Open;
+                self.close(code, &reason, ctx);
+                return;
+            }
+            Decision::Denied => {
+                self.phase = Phase::Over;
+                return;
+            }
         }
         self.phase = Phase::Open;
         self.seen.set(self.rooms.now());

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::{
-    Consumer, Error, Result, ResumeToken, Rooms, Socket,
+    CloseCode, Consumer, Error, Frame, Result, ResumeToken, Rooms, Socket,
     name::UserId,
     room::{
         close_code,
@@ -59,9 +59,11 @@ pub struct Upgrade {
     mistake: Option<OriginError>,
 }
 
-/// What a consumer says in accepting a socket.
+/// What a handshake is answered with.
 #[derive(Debug, Default)]
 pub(crate) struct Accepted {
+    /// Only a Close follows.
+    pub(crate) refused: bool,
     pub(crate) subprotocol: Option<String>,
     pub(crate) headers: HeaderMap,
 }
@@ -130,7 +132,7 @@ impl Upgrade {
 
     /// Has `authenticate` find out who the request is from, before the consumer sees the socket and before the handshake is
     /// answered: a user, or `None` for an anonymous visitor; an error turns the socket away
-    /// ([`Error::deny`] with a status, anything else 500). It takes the place of [`user`](Self::user), and is bounded by
+    /// ([`Error::refuse`] with a close code, [`Error::deny`] with a status, anything else 500). It takes the place of [`user`](Self::user), and is bounded by
     /// `handshake_timeout`.
     ///
     /// ```
@@ -179,7 +181,7 @@ impl Upgrade {
     /// status that says why not.
     ///
     /// Not a handshake: 400 or 405. Another origin: 403. The database away, the room failing, or the node shutting down: 503
-    /// with `Retry-After`. [`Error::Denied`](crate::Error::Denied): its status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
+    /// with `Retry-After`. [`Error::Refused`](crate::Error::Refused): 101, and then a Close with its code. [`Error::Denied`](crate::Error::Denied): its status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
     /// [`Error::ResumeToken`](crate::Error::ResumeToken): 400. Any
     /// other error, a panic, more than `handshake_timeout`, or no [`PruningSupervisor`](crate::PruningSupervisor): 500.
     pub async fn start<C: Consumer>(mut self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
@@ -203,17 +205,25 @@ impl Upgrade {
             let authenticated = AssertUnwindSafe(async { authenticate(req.clone()).await }).catch_unwind();
             match tokio::time::timeout(limit, authenticated).await {
                 Ok(Ok(Ok(user))) => self.user = user,
+                Ok(Ok(Err(Error::Refused { code, reason }))) => {
+                    return self.answer(Refusing { code, reason }, req, payload).await;
+                }
                 Ok(Ok(Err(error))) => return refuse(&error),
                 Ok(Err(_)) => return refuse(&Error::other("`authenticate` panicked")),
                 Err(_) => return refuse(&Error::other("to authenticate took longer than `handshake_timeout`")),
             }
         }
+        self.answer(consumer, req, payload).await
+    }
+
+    /// Has the consumer decide, and answers the handshake.
+    async fn answer<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         let (decided, decision) = oneshot::channel();
         let (connection, outbox) = self.connect(consumer, req, payload, decided);
         // If the client goes while it waits, this future is dropped, and the connection learns that there is no response.
         let body = Outbound { outbox, connection: connection.recipient() };
         let accepted = decision.await.unwrap_or_else(|_| Err(Error::other("the consumer's task is gone")));
-        let Accepted { subprotocol, headers } = match accepted {
+        let Accepted { refused, subprotocol, headers } = match accepted {
             Ok(accepted) => accepted,
             Err(error) => return refuse(&error),
         };
@@ -222,8 +232,10 @@ impl Upgrade {
                 for header in headers {
                     response.append_header(header);
                 }
+                // A browser that offered some and is answered none fails the handshake, and its page could not read the code.
+                let subprotocol = subprotocol.or_else(|| offers(req).next().filter(|_| refused).map(str::to_owned));
                 if let Some(subprotocol) = subprotocol {
-                    if is_offered(req, &subprotocol) {
+                    if offers(req).any(|offer| offer == subprotocol) {
                         response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
                     } else {
                         // The client would have to fail the handshake (RFC 6455, 4.1).
@@ -319,10 +331,26 @@ fn has_body(req: &HttpRequest) -> bool {
     req.headers().contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
-/// Whether the client offered this subprotocol.
-fn is_offered(req: &HttpRequest, subprotocol: &str) -> bool {
+/// The subprotocols that the client offered.
+fn offers(req: &HttpRequest) -> impl Iterator<Item = &str> {
     let offers = req.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|offer| offer.to_str().ok());
-    offers.flat_map(|offer| offer.split(',')).any(|offer| offer.trim() == subprotocol)
+    offers.flat_map(|offer| offer.split(',')).map(str::trim).filter(|offer| !offer.is_empty())
+}
+
+/// In the place of a consumer whose socket was refused before it could see it.
+struct Refusing {
+    code: CloseCode,
+    reason: String,
+}
+
+impl Consumer for Refusing {
+    async fn connect(&mut self, _: &mut Socket) -> Result<()> {
+        Err(Error::refuse(self.code, &*self.reason))
+    }
+
+    async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The answer to a socket that is turned away.

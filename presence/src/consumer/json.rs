@@ -8,8 +8,8 @@ use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, name::R
 /// A consumer that is handed values instead of frames, as `JsonWebsocketConsumer` of django-channels. Wrap it in [`Json`] to
 /// serve it.
 ///
-/// Every frame touches. A heartbeat is swallowed before anything is decoded. A text that does not decode is answered, and
-/// ends nothing.
+/// Every frame touches. A heartbeat is swallowed before anything is decoded, and answered if it is
+/// [the one that asks for it](crate::ANSWERED_HEARTBEAT). A text that does not decode is answered, and ends nothing.
 ///
 /// ```
 /// use presence::{Json, JsonConsumer, Socket, name::RoomName};
@@ -60,7 +60,7 @@ pub trait JsonConsumer: Sized + 'static {
     /// [`Event::typed`]. `()` if there is nothing.
     type Event: DeserializeOwned;
 
-    /// The texts that are swallowed: they touch, and no more. The default is that of django-channels-presence.
+    /// The texts that are swallowed without an answer: they touch, and no more. The default is that of django-channels-presence.
     const HEARTBEATS: &'static [&'static str] = &[crate::HEARTBEAT];
 
     /// As [`Consumer::connect`].
@@ -109,7 +109,7 @@ impl<C: JsonConsumer> Consumer for Json<C> {
     }
 
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
-        if crate::__private::touch_presence(socket, &frame, C::HEARTBEATS) {
+        if crate::__private::touch_presence(socket, &frame, C::HEARTBEATS).await {
             return Ok(());
         }
         match frame.decode() {

@@ -16,12 +16,16 @@ use tracing::{debug, error, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Result, Socket,
-    room::{channel::End, close_code, message::ToConnection},
+    room::{
+        channel::End,
+        close_code,
+        message::{Decision, ToConnection},
+    },
     store::writer::report,
 };
 
 use super::{
-    connection::Connection,
+    connection::{Connection, close_frame},
     endpoint::Accepted,
     inbox::{Inbox, Job},
 };
@@ -85,8 +89,9 @@ pub(crate) async fn run<C: Consumer>(
 ) {
     let connection = socket.connection.clone();
     let _done = Done(connection.clone());
-    let accepted = connect(&mut consumer, &mut socket, &inbox, decided).await;
-    connection.do_send(ToConnection::Decided { accepted });
+    let decision = connect(&mut consumer, &mut socket, &inbox, decided).await;
+    let accepted = matches!(decision, Decision::Accepted);
+    connection.do_send(ToConnection::Decided(decision));
     if accepted {
         let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
         let limit = socket.rooms.config().handler_timeout();
@@ -101,7 +106,7 @@ async fn connect<C: Consumer>(
     socket: &mut Socket,
     inbox: &Inbox,
     decided: oneshot::Sender<Result<Accepted>>,
-) -> bool {
+) -> Decision {
     let limit = socket.rooms.config().handshake_timeout();
     // The client is gone, or this node ends: nobody waits for what `connect` will say.
     let given_up = async {
@@ -112,23 +117,40 @@ async fn connect<C: Consumer>(
         }
     };
     let outcome = call_unless(given_up, limit, async { consumer.connect(socket).await }).await;
-    let answer = match outcome {
-        Outcome::Done => {
-            Ok(Accepted { subprotocol: socket.subprotocol.take(), headers: std::mem::take(socket.headers.get_mut()) })
+    let (decision, error) = match outcome {
+        Outcome::Done => (Decision::Accepted, None),
+        Outcome::Failed(Error::Refused { code, reason }) if code.is_sendable() => {
+            debug!(channel = %socket.channel(), %code, reason, "a socket is refused");
+            (Decision::Refused { code: code.0, reason }, None)
         }
-        Outcome::Failed(error) => Err(error),
-        Outcome::Panicked => Err(Error::other("the consumer panicked in `connect`")),
-        Outcome::TooLong => Err(Error::other("the consumer took longer than `handshake_timeout` to connect")),
+        Outcome::Failed(error) => (Decision::Denied, Some(error)),
+        Outcome::Panicked => (Decision::Denied, Some(Error::other("the consumer panicked in `connect`"))),
+        Outcome::TooLong => {
+            let error = Error::other("the consumer took longer than `handshake_timeout` to connect");
+            (Decision::Denied, Some(error))
+        }
     };
-    if answer.is_err() {
+    if !matches!(decision, Decision::Accepted) {
         // What it joined it leaves before anybody is told that it was turned away, and nobody adds it any more.
         socket.channel.ends(End::Left);
         depart(socket).await;
     }
-    let accepted = answer.is_ok();
+    if let Decision::Refused { code, reason } = &decision {
+        // Before the response is there to fetch it: the Close is all that its client gets, whatever the consumer or a room sent.
+        socket.outbox.clear();
+        socket.outbox.push_close(close_frame(Some((*code, reason.clone()))));
+    }
+    let answer = match error {
+        Some(error) => Err(error),
+        None => Ok(Accepted {
+            subprotocol: socket.subprotocol.take(),
+            headers: std::mem::take(socket.headers.get_mut()),
+            refused: matches!(decision, Decision::Refused { .. }),
+        }),
+    };
     // If nobody hears that it was accepted, it was all the same: its `disconnect` will run.
     let _ = decided.send(answer);
-    accepted
+    decision
 }
 
 async fn serve<C: Consumer>(

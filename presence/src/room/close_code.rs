@@ -44,5 +44,5 @@ pub const LOST: u16 = 1006;
 /// Whether a client that closes with this code is about to come back, so that what it can resume is held: its page is loaded
 /// anew ([`CloseCode::AWAY`]), or put aside.
 pub(crate) const fn is_about_to_return(code: u16) -> bool {
-    matches!(CloseCode(code), CloseCode::AWAY | CloseCode(ASIDE))
+    matches!(CloseCode(code), CloseCode::AWAY | CloseCode::ASIDE)
 }

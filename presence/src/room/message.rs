@@ -250,6 +250,19 @@ pub(crate) struct Joiner {
     pub(crate) before: usize,
 }
 
+/// What a consumer decided about a new socket.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    Accepted,
+    /// The handshake is answered all the same, so that the client can read this code and reason.
+    Refused {
+        code: u16,
+        reason: String,
+    },
+    /// The handshake is answered with a status.
+    Denied,
+}
+
 /// Said to a connection.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -267,7 +280,7 @@ pub(crate) enum ToConnection {
     /// Hand this to the consumer.
     Event(Arc<Event>),
     /// The consumer accepted the socket, or turned it away.
-    Decided { accepted: bool },
+    Decided(Decision),
     /// The consumer asks for a close.
     CloseByConsumer { code: u16, reason: String },
     /// The consumer failed.

@@ -9,6 +9,7 @@ mod committing;
 mod emptying;
 mod ending;
 mod faults;
+mod heartbeats;
 mod joining;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod large;

@@ -4,10 +4,11 @@
 use super::host::{Host, told};
 use super::puppet::{Did, Strings};
 use crate::support::frame::{Frame, Raw};
-use crate::support::socket::Upgrade;
+use crate::support::member::encoded;
+use crate::support::socket::{Socket, Upgrade};
 use crate::support::{BOUND, millis, within};
 use actix_web::{HttpRequest, HttpResponse, web};
-use presence::Rooms;
+use presence::{CloseCode, Error, Rooms};
 use std::sync::{Arc, Mutex};
 
 /// How a client goes that does not wait for the answer.
@@ -96,6 +97,98 @@ async fn a_status_that_is_no_refusal_is_a_server_error() {
     let host = Host::start().await;
     assert_eq!(host.refused("ann", "deny 200 fine").await.status, 500);
     assert_eq!(host.refused("ann", "deny 101 switching").await.status, 500);
+    host.empty().await;
+}
+
+/// What a refused client reads: a Close, and nothing before it. It answers, and the connection ends.
+async fn reads_only(mut client: Socket, code: u16, reason: &str) {
+    assert_eq!(client.next().await, Frame::Close(Some(code), reason.into()));
+    client.close(code).await;
+    client.ended().await;
+}
+
+#[tokio::test]
+async fn a_socket_refused_after_its_join_reads_the_code_and_the_reason_and_nothing_else_and_has_left() {
+    let mut host = Host::start().await;
+    let mut changes = host.rooms.changes();
+    for steps in ["join lobby", "join lobby; reply hello; say lobby hello", "join lobby; close 1000 bye"] {
+        let ann = host.open("ann", &format!("{steps}; refuse 4003 banned")).await;
+        assert_eq!(host.rows("lobby").await, 0, "it left before the handshake was answered");
+        assert_eq!([told(&mut changes).await, told(&mut changes).await], ["+ann", "-ann"]);
+        reads_only(ann, 4003, "banned").await;
+        host.empty().await;
+        assert_eq!(host.count("ann", |did| matches!(did, Did::Disconnecting(_))), 0, "it was never let in");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_client_that_goes_on_sending_is_read_until_its_close() {
+    let host = Host::plan().config(|config| config.inbox_frames(2)).start().await;
+    let mut ann = host.open("ann", "refuse 4100 later").await;
+    for _ in 0..50 {
+        ann.text("join lobby").await;
+    }
+    reads_only(ann, 4100, "later").await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_refused_client_that_does_not_close_is_cut_off_in_time() {
+    let host = Host::plan().config(|config| config.close_timeout(millis(300))).start().await;
+    let ann = host.open("ann", "refuse 4000 no").await;
+    host.connection_gone(ann.local()).await;
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_code_that_no_endpoint_may_send_refuses_with_a_server_error() {
+    let host = Host::start().await;
+    for code in [0, 999, 1005, 1006, 1015, 2999, 5000] {
+        assert_eq!(host.refused("ann", &format!("join lobby; refuse {code} no")).await.status, 500, "{code}");
+    }
+    host.empty().await;
+}
+
+#[tokio::test]
+async fn a_refused_browser_that_offered_subprotocols_can_read_the_code() {
+    // A browser fails a handshake whose answer names none of those that it offered, and its page sees 1006.
+    let host = Host::start().await;
+    for (steps, chosen) in [("", "token"), ("accept chat", "chat")] {
+        let path = format!("/puppet?name=ann&connect={}", encoded(&format!("{steps}; refuse 4000 no")));
+        let head = host.head(&path, &[("Sec-WebSocket-Protocol", "token, chat")]).await;
+        assert_eq!((head.status, head.header("sec-websocket-protocol")), (101, Some(chosen)), "{steps}");
+    }
+    assert_eq!(host.head("/puppet?name=ann&connect=refuse%204000", &[]).await.header("sec-websocket-protocol"), None);
+    host.empty().await;
+}
+
+/// Refuses whoever it is, before the consumer is asked, with the code that the query names.
+async fn bar(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+    struct Unasked;
+    impl presence::Consumer for Unasked {
+        async fn connect(&mut self, _: &mut presence::Socket) -> presence::Result<()> {
+            panic!("the consumer was asked")
+        }
+        async fn receive(&mut self, _: &mut presence::Socket, _: presence::Frame) -> presence::Result<()> {
+            Ok(())
+        }
+    }
+    let who = async |req: HttpRequest| Err(Error::refuse(CloseCode(req.query_string().parse().unwrap()), "banned"));
+    presence::Upgrade::new(&rooms).authenticate(who).start(Unasked, &req, body).await
+}
+
+#[tokio::test]
+async fn who_is_refused_by_authenticate_reads_the_code_too_and_another_origin_is_refused_before_that() {
+    let route = |services: &mut web::ServiceConfig| {
+        services.route("/bar", web::get().to(bar));
+    };
+    let host = Host::plan().route(route).start().await;
+    let refused = Upgrade::to("/bar?4003").open(host.address).await.expect("a 101");
+    reads_only(refused, 4003, "banned").await;
+    let wrong = Upgrade::to("/bar?1006").open(host.address).await.expect_err("a status");
+    assert_eq!(wrong.status, 500);
+    let foreign = Upgrade::to("/bar?4003").with("Origin", "http://evil.example").open(host.address).await;
+    assert_eq!(foreign.expect_err("a status").status, 403);
     host.empty().await;
 }
 

@@ -27,6 +27,9 @@ impl Consumer for Plain {
     #[touch_presence]
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
         let Frame::Text(text) = frame else { return Ok(()) };
+        if &*text == "leave" {
+            socket.leave(&room("lobby")).await?;
+        }
         note(socket, &text).await;
         Ok(())
     }
@@ -52,6 +55,9 @@ impl Handler for Boxed {
     #[touch_presence]
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
         let Frame::Text(text) = frame else { return Ok(()) };
+        if &*text == "leave" {
+            socket.leave(&room("lobby")).await?;
+        }
         note(socket, &text).await;
         Ok(())
     }
@@ -145,6 +151,43 @@ async fn the_heartbeat_is_swallowed_and_any_other_frame_runs_the_body() {
         client.text("\"heartbeat\" ").await;
         assert_eq!(witness.next().await, Heard::Text("heartbeat: in true, 1 here".into()));
         assert_eq!(witness.next().await, Heard::Text("\"heartbeat\" : in true, 1 here".into()));
+    })
+    .await;
+}
+
+const ANSWERED: &str = r#"{"type":"heartbeat"}"#;
+
+#[tokio::test]
+async fn the_heartbeat_that_asks_for_an_answer_is_answered_to_its_sender_alone_also_after_a_leave() {
+    both(async |host, witness, mut client| {
+        for heartbeat in [ANSWERED, "{ \"type\" : \"heartbeat\" }\n"] {
+            client.text(heartbeat).await;
+            assert_eq!(client.next().await, Heard::Text(ANSWERED.into()));
+        }
+        client.heartbeat().await;
+        client.text("leave").await;
+        assert_eq!(witness.next().await, Heard::Text("leave: in false, 0 here".into()), "and no heartbeat before it");
+        assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 0);
+        client.text(ANSWERED).await;
+        assert_eq!(client.next().await, Heard::Text(ANSWERED.into()), "and nothing for the plain one");
+        client.text(r#"{"type":"heartbeat","n":1}"#).await;
+        let ran = Heard::Text(r#"{"type":"heartbeat","n":1}: in false, 0 here"#.into());
+        assert_eq!(witness.next().await, ran);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_asks_for_an_answer_touches() {
+    both(async |host, _, mut client| {
+        let mut pace = tokio::time::interval(millis(100));
+        // As long as three deadlines.
+        for _ in 0..15 {
+            pace.tick().await;
+            client.text(ANSWERED).await;
+            assert_eq!(client.next().await, Heard::Text(ANSWERED.into()));
+        }
+        assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 1);
     })
     .await;
 }

@@ -162,6 +162,7 @@ impl Puppet {
                 let status = StatusCode::from_u16(first.parse().unwrap()).unwrap();
                 return Err(Error::deny(status, second));
             }
+            "refuse" => return Err(Error::refuse(CloseCode(first.parse().unwrap()), second)),
             "fail" => return Err(Error::other("told to fail")),
             "panic" => panic!("told to panic"),
             // Until the test opens the gate.

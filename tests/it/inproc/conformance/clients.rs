@@ -55,6 +55,9 @@ async fn a_client_that_sends_what_does_not_decode_is_answered_each_time_and_goes
         ann.refused("bad_message").await;
     }
     ann.heartbeat().await;
+    ann.text(r#"{"type":"heartbeat"}"#).await;
+    assert_eq!(text(&mut ann).await, r#"{"type":"heartbeat"}"#, "it asks for an answer");
+    ann.heartbeat().await;
     ann.text(r#"{"name":"ann","type":"hello","more":1}"#).await;
     assert_eq!(text(&mut ann).await, r#"{"hello":"ann"}"#, "the heartbeat was not answered");
     ann.leave().await;
@@ -107,6 +110,15 @@ async fn a_client_that_pings_is_answered_and_one_that_says_close_is_closed_once(
     ann.close(1000).await;
     ann.drained().await;
     host.empty().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_asks_for_an_answer_gets_it_through_a_countdown() {
+    let host = Host::plan().route(serving(|_| Countdown::new(secs(60), Json(Speaker)))).start().await;
+    let mut ann = open(&host, "/chat/lobby?user=ann").await;
+    ann.text(r#"{"type":"heartbeat"}"#).await;
+    assert_eq!(text(&mut ann).await, r#"{"type":"heartbeat"}"#);
+    ann.leave().await;
 }
 
 // behaviour: 6 silent-socket
