@@ -86,9 +86,11 @@ impl fmt::Display for Cutoff {
     }
 }
 
-/// The limits of the lines about sockets that were cut off, one for each cause.
+/// The limits of the lines about sockets that were cut off, one for each cause, and about those that were not let in.
 #[derive(Debug, Default)]
 pub(crate) struct CutoffLimits {
+    /// A page of another origin was refused.
+    pub(crate) refused_origin: LineLimit,
     too_slow: LineLimit,
     no_pong: LineLimit,
     stale: LineLimit,

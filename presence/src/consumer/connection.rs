@@ -44,6 +44,8 @@ const NAMED_ROOMS: usize = 3;
 enum Phase {
     /// The consumer has not decided yet.
     Connecting,
+    /// As before, but the client gave up or broke the protocol: it still gets an answer.
+    TurnedAway,
     Open,
     /// A Close of ours is out, and that of the client is awaited.
     Closing,
@@ -203,9 +205,8 @@ impl Handler<ToConnection> for Connection {
                 self.consumer_done = true;
                 self.stop_when_over(ctx);
             }
-            ToConnection::Violated { code, reason } if self.phase == Phase::Connecting => {
-                self.log_violation(code, reason);
-                self.lost(ctx);
+            ToConnection::Violated { .. } if self.phase == Phase::Connecting => {
+                self.turn_away(close_code::PROTOCOL_ERROR, ctx);
             }
             ToConnection::Violated { code, reason } => {
                 if self.phase == Phase::Open {
@@ -238,6 +239,9 @@ impl Handler<ToConnection> for Connection {
 
 impl Connection {
     fn decided(&mut self, decision: Decision, ctx: &mut Context<Self>) {
+        if self.phase == Phase::TurnedAway {
+            self.phase = Phase::Over;
+        }
         if self.phase != Phase::Connecting {
             return;
         }
@@ -306,9 +310,10 @@ impl Connection {
         match end {
             Incoming::Close(_) if self.phase == Phase::Closing => self.over(),
             Incoming::Close(reason) => {
-                if matches!(self.phase, Phase::Connecting | Phase::Over) {
-                    self.lost(ctx);
-                    return;
+                match self.phase {
+                    Phase::Connecting => return self.turn_away(close_code::PROTOCOL_ERROR, ctx),
+                    Phase::TurnedAway | Phase::Over => return self.lost(ctx),
+                    Phase::Open | Phase::Closing => {}
                 }
                 let code = reason.as_ref().map_or(close_code::NO_CODE, |(code, _)| *code);
                 self.channel.ends(if close_code::is_about_to_return(code) { End::Lost } else { End::Left });
@@ -340,7 +345,7 @@ impl Connection {
             Phase::Connecting => {
                 self.early_close.get_or_insert((code, reason.to_owned()));
             }
-            Phase::Closing | Phase::Over => return false,
+            Phase::TurnedAway | Phase::Closing | Phase::Over => return false,
             Phase::Open => {
                 debug!(channel = %self.channel.name(), code, reason, "closing a socket");
                 self.phase = Phase::Closing;
@@ -381,12 +386,31 @@ impl Connection {
             }
             Phase::Connecting => self.close(close_code::TOO_SLOW, "too slow", ctx),
             // It does not even take its Close. The timer of the closing handshake runs.
-            Phase::Closing | Phase::Over => {}
+            Phase::TurnedAway | Phase::Closing | Phase::Over => {}
         }
+    }
+
+    /// Gives up on a client that was not answered yet. It gets a status, or, if its consumer has just accepted it, a Close.
+    fn turn_away(&mut self, code: u16, ctx: &mut Context<Self>) {
+        debug!(channel = %self.channel.name(), code, "a client gave up, or broke the protocol, before it was answered");
+        self.channel.ends(End::Lost);
+        self.phase = Phase::TurnedAway;
+        if code != close_code::LOST {
+            self.outbox.push_close(close_frame(Some((code, String::new()))));
+        }
+        self.outbox.end();
+        self.inbox.cut(code);
+        self.watch_close(ctx);
     }
 
     /// The connection is gone, or must be treated as if it were.
     fn lost(&mut self, ctx: &mut Context<Self>) {
+        match self.phase {
+            // Only its half may have ended, so that it still reads the answer.
+            Phase::Connecting => return self.turn_away(close_code::LOST, ctx),
+            Phase::TurnedAway => return self.stop_when_over(ctx),
+            Phase::Open | Phase::Closing | Phase::Over => {}
+        }
         let closing = matches!(self.phase, Phase::Closing | Phase::Over);
         self.channel.ends(End::Lost);
         self.phase = Phase::Over;

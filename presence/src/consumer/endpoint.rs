@@ -25,7 +25,7 @@ use super::{
     connection::{Client, Connection, Parts},
     inbox::Inbox,
     kill::KillSwitch,
-    origin::{Origin, OriginError, Origins},
+    origin::{Origin, OriginError, Origins, RefusedOrigin},
     run::run,
     scope::Scope,
     transport::{Inbound, handshake},
@@ -180,12 +180,14 @@ impl Upgrade {
     /// Checks the handshake and the origin, lets the consumer connect, and answers: with 101 and the socket, or with the
     /// status that says why not.
     ///
-    /// Not a handshake: 400 or 405. Another origin: 403. The database away, the room failing, or the node shutting down: 503
-    /// with `Retry-After`. [`Error::Refused`](crate::Error::Refused): 101, and then a Close with its code. [`Error::Denied`](crate::Error::Denied): its status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
+    /// Not a handshake of RFC 6455, or bytes that are no frame before it is answered: 400, 405 or 426. Another origin: 403. The
+    /// database away, the room failing, or the node shutting down: 503 with `Retry-After`.
+    /// [`Error::Refused`](crate::Error::Refused): 101, and then a Close with its code. [`Error::Denied`](crate::Error::Denied): its
+    /// status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
     /// [`Error::ResumeToken`](crate::Error::ResumeToken): 400. Any
     /// other error, a panic, more than `handshake_timeout`, or no [`PruningSupervisor`](crate::PruningSupervisor): 500.
     pub async fn start<C: Consumer>(mut self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
-        if let Err(refused) = handshake(req, &[]) {
+        if let Err(refused) = handshake(req) {
             return *refused;
         }
         if has_body(req) {
@@ -194,7 +196,8 @@ impl Upgrade {
         if let Some(mistake) = self.mistake.take() {
             return refuse(&mistake.into());
         }
-        if !self.origins.admit(req) {
+        if let Err(refused) = self.origins.admit(req) {
+            self.log_origin(&refused, req);
             return HttpResponse::Forbidden().body("this origin is not allowed");
         }
         if let Err(error) = self.rooms.check_open() {
@@ -216,6 +219,20 @@ impl Upgrade {
         self.answer(consumer, req, payload).await
     }
 
+    /// Logs a refused origin, since a page cannot see why it is refused: behind a proxy that hides the host it is every page.
+    fn log_origin(&self, refused: &RefusedOrigin, req: &HttpRequest) {
+        let RefusedOrigin { seen, expected, source } = refused;
+        let (path, peer) = (req.path(), req.peer_addr().map(tracing::field::display));
+        let Some(left_out) = self.rooms.cutoffs().refused_origin.admit(self.rooms.now()) else {
+            debug!(origin = ?seen, ?expected, source, path, peer, "a page of another origin was refused");
+            return;
+        };
+        warn!(
+            origin = ?seen, ?expected, source, path, peer, left_out = left_out.field(),
+            "a page of another origin was refused; if it is your own, your proxy changes the host or port, else list it with `allow_origin`"
+        );
+    }
+
     /// Has the consumer decide, and answers the handshake.
     async fn answer<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         let (decided, decision) = oneshot::channel();
@@ -227,7 +244,7 @@ impl Upgrade {
             Ok(accepted) => accepted,
             Err(error) => return refuse(&error),
         };
-        match handshake(req, &[]) {
+        match handshake(req) {
             Ok(mut response) => {
                 for header in headers {
                     response.append_header(header);

@@ -113,6 +113,13 @@ async fn connect<C: Consumer>(
         match inbox.ended().await {
             close_code::RESTARTING => Error::ShuttingDown,
             close_code::TOO_SLOW => Error::deny(StatusCode::SERVICE_UNAVAILABLE, "too much waits for this socket"),
+            close_code::PROTOCOL_ERROR => Error::deny(
+                StatusCode::BAD_REQUEST,
+                "a client waits for the answer before it closes or sends anything but frames",
+            ),
+            close_code::LOST => {
+                Error::deny(StatusCode::BAD_REQUEST, "the client ended the connection before the answer")
+            }
             _ => Error::SocketClosed,
         }
     };

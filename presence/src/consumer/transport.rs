@@ -6,8 +6,16 @@
 
 use std::{cell::Cell, rc::Rc};
 
-use actix_http::ws::{OpCode, Parser};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web::Payload};
+use actix_http::ws::{OpCode, Parser, verify_handshake};
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::BoxBody,
+    http::{
+        StatusCode, Version,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+    web::Payload,
+};
 use actix_web_actors::ws;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -19,17 +27,53 @@ use crate::{
     room::close_code,
 };
 
-/// Answers the client's handshake, with the first of `protocols` that it asks for.
-pub(crate) fn handshake(req: &HttpRequest, protocols: &[&str]) -> Result<HttpResponseBuilder, Box<HttpResponse>> {
-    ws::handshake_with_protocols(req, protocols).map_err(|error| {
-        let mut answer = HttpResponse::from_error(error);
-        if answer.status() == actix_web::http::StatusCode::BAD_REQUEST {
-            // A client that speaks another version learns which one is spoken here (RFC 6455, 4.4).
-            let version = actix_web::http::header::HeaderValue::from_static("13");
-            answer.headers_mut().insert(actix_web::http::header::SEC_WEBSOCKET_VERSION, version);
+/// Checks the client's handshake, and begins the answer that accepts it. `Err`: the answer that refuses it.
+///
+/// `actix_http` checks the method, the version, the key and `Connection`, more strictly than `actix-web-actors` does, which would
+/// accept the drafts 7 and 8 and any key. That crate makes the 101 with its proof. Neither checks the rest of RFC 6455, 4.2.1.
+pub(crate) fn handshake(req: &HttpRequest) -> Result<HttpResponseBuilder, Box<HttpResponse>> {
+    verify(req)?;
+    ws::handshake(req).map_err(|error| Box::new(HttpResponse::from_error(error)))
+}
+
+/// Headers of a handshake that may come once only: of two, one part of a chain would go by the first and another by the second.
+const ONCE: [(HeaderName, &str); 3] = [
+    (header::SEC_WEBSOCKET_KEY, "a handshake has one `Sec-WebSocket-Key`"),
+    (header::SEC_WEBSOCKET_VERSION, "a handshake has one `Sec-WebSocket-Version`"),
+    (header::ORIGIN, "a handshake has one `Origin`"),
+];
+
+fn verify(req: &HttpRequest) -> Result<(), Box<HttpResponse>> {
+    verify_handshake(req.head()).map_err(|error| {
+        let mut refused = HttpResponse::from_error(error).set_body(BoxBody::new(error.to_string()));
+        if refused.status() == StatusCode::BAD_REQUEST {
+            name_version(refused.headers_mut());
         }
-        Box::new(answer)
-    })
+        Box::new(refused)
+    })?;
+    if req.version() != Version::HTTP_11 {
+        return Err(bad_handshake("a handshake needs HTTP/1.1"));
+    }
+    // In a list with others, `actix_http` does not take it for an upgrade, and reads no frames.
+    let upgrades = req.headers().get_all(header::UPGRADE);
+    if !upgrades.filter_map(|value| value.to_str().ok()).any(|value| value.trim().eq_ignore_ascii_case("websocket")) {
+        return Err(bad_handshake("`Upgrade` must be `websocket` and nothing else"));
+    }
+    match ONCE.iter().find(|(name, _)| req.headers().get_all(name).count() > 1) {
+        Some((_, reason)) => Err(bad_handshake(reason)),
+        None => Ok(()),
+    }
+}
+
+fn bad_handshake(reason: &'static str) -> Box<HttpResponse> {
+    let mut refused = HttpResponse::BadRequest().body(reason);
+    name_version(refused.headers_mut());
+    Box::new(refused)
+}
+
+/// A client that speaks another version learns which one is spoken here (RFC 6455, 4.4).
+fn name_version(headers: &mut HeaderMap) {
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
 }
 
 /// What a client sent.

@@ -24,7 +24,9 @@ pub(crate) struct Upgrade {
     path: String,
     headers: Vec<(&'static str, String)>,
     receive_buffer: Option<u32>,
+    version: &'static str,
     end: &'static str,
+    rest: Vec<u8>,
 }
 
 impl Upgrade {
@@ -36,11 +38,36 @@ impl Upgrade {
             ("Sec-WebSocket-Key", KEY),
         ];
         let headers = headers.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
-        Self { method: "GET", path: path.into(), headers, receive_buffer: None, end: "\r\n" }
+        Self {
+            method: "GET",
+            path: path.into(),
+            headers,
+            receive_buffer: None,
+            version: "HTTP/1.1",
+            end: "\r\n",
+            rest: Vec::new(),
+        }
     }
 
     pub(crate) fn method(mut self, method: &'static str) -> Self {
         self.method = method;
+        self
+    }
+
+    pub(crate) fn version(mut self, version: &'static str) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Sends these bytes together with the request.
+    pub(crate) fn followed_by(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.rest = bytes.into();
+        self
+    }
+
+    /// Adds a header to what is there.
+    pub(crate) fn and(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
@@ -76,7 +103,7 @@ impl Upgrade {
         }
         let mut stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
+        let mut request = format!("{} {} {}\r\n", self.method, self.path, self.version);
         if !self.headers.iter().any(|(name, _)| *name == "Host") {
             request += &format!("Host: {address}\r\n");
         }
@@ -84,7 +111,7 @@ impl Upgrade {
             request += &format!("{name}: {value}\r\n");
         }
         request += self.end;
-        stream.write_all(request.as_bytes()).await?;
+        stream.write_all(&[request.as_bytes(), &self.rest].concat()).await?;
         Ok(Socket { stream, decoder: Decoder::default(), path: self.path.clone(), beat: None })
     }
 
@@ -313,6 +340,11 @@ impl Socket {
     pub(crate) async fn leave(mut self) {
         self.close(1000).await;
         assert_eq!(self.closing().await, Some(1000), "the echo of one's own close on {}", self.path);
+    }
+
+    /// Ends this half of the connection; the other is still read.
+    pub(crate) async fn end_writing(&mut self) {
+        self.stream.shutdown().await.unwrap();
     }
 
     /// Cuts the connection with a reset, as a crashing kernel or an impatient proxy does.
