@@ -26,11 +26,19 @@ modules! {
     "presence.js",
     "presence/address.js",
     "presence/browser.js",
+    "presence/connection.js",
     "presence/error.js",
+    "presence/events.js",
     "presence/frames.js",
+    "presence/frozen.js",
     "presence/heart.js",
+    "presence/page.js",
+    "presence/replica.js",
+    "presence/retry.js",
+    "presence/room.js",
     "presence/roster.js",
     "presence/token.js",
+    "presence/unclaimed.js",
 }
 
 #[cfg(test)]

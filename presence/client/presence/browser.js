@@ -11,6 +11,7 @@ export const browser = () => ({
   bytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
   storage: storage(),
   report: (error) => (globalThis.reportError ?? console.error)(error),
+  online: () => globalThis.navigator?.onLine !== false,
   location: globalThis.location?.href,
   window: globalThis.window,
   document: globalThis.document,

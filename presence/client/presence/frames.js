@@ -1,11 +1,16 @@
 // What the server's frames look like, and which texts it takes for something else than a message.
 
-export const HEARTBEAT = '"heartbeat"';
+/** The server answers this one, so that a page learns whether it is still there. */
+export const HEARTBEAT = '{"type":"heartbeat"}';
+/** The server swallows this one without an answer. */
+const PLAIN_HEARTBEAT = '"heartbeat"';
 const COMMANDS = new Set(['update', 'leave', 'join']);
+/** The server's default limit of a frame. */
+const MAX_TEXT = 64 * 1024;
 
 /** A repeated `type` counts as its last, for JSON.parse and for the server alike. */
 export function isReserved(text) {
-  if (text === HEARTBEAT) return true;
+  if (text === HEARTBEAT || text === PLAIN_HEARTBEAT) return true;
   const value = parse(text);
   return isObject(value) && COMMANDS.has(value.type);
 }
@@ -19,7 +24,6 @@ const isList = (value, isItem) => Array.isArray(value) && value.every((item) => 
 const isPresence = ({ id, meta }) => typeof id === 'string' && isObject(meta);
 const isEntry = (entry) => typeof entry.user === 'string' && isPresence(entry);
 const isPosition = ({ version, anonymous }) => Number.isInteger(version) && Number.isInteger(anonymous);
-export const isMessage = ({ from, text }) => (from === null || typeof from === 'string') && typeof text === 'string';
 export const isState = (frame) => isPosition(frame) && frame.epoch != null && typeof frame.me === 'string'
   && isList(frame.members, ({ user, presences }) => typeof user === 'string' && isList(presences, isPresence));
 export const isDiff = (frame) => isPosition(frame) && Number.isInteger(frame.from)
@@ -27,3 +31,5 @@ export const isDiff = (frame) => isPosition(frame) && Number.isInteger(frame.fro
   && isList(frame.leaves, ({ user, id }) => typeof user === 'string' && typeof id === 'string');
 
 export const bytes = (text) => new TextEncoder().encode(text).length;
+
+export const isTooLarge = (text) => bytes(text) > MAX_TEXT;

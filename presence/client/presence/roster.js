@@ -1,6 +1,8 @@
-/** The room's members as the server told them. No sockets, no clock, no events: frames in, changes out. */
+import { ReadonlyMap, deepFreeze, put, take } from './frozen.js';
+
+/** The room's members as the server sent them. No sockets, no clock, no events: frames in, changes out. */
 export class Roster {
-  members = new Map();
+  members = new ReadonlyMap();
   anonymous = 0;
   me = null;
   #epoch = null;
@@ -10,12 +12,13 @@ export class Roster {
   replace(state) {
     const first = this.#epoch === null;
     const before = new Map();
-    for (const user of this.members.keys()) this.#touch(user, before).clear();
+    const after = new Map();
+    for (const user of this.members.keys()) this.#change(user, before, after).clear();
     for (const { user, presences } of state.members) {
-      for (const { id, meta } of presences) this.#touch(user, before).set(id, meta);
+      for (const { id, meta } of presences) this.#change(user, before, after).set(id, deepFreeze(meta));
     }
     this.me = state.me;
-    const change = this.#settle(before, state);
+    const change = this.#settle(before, after, state);
     return first ? { ...change, joined: [] } : change;
   }
 
@@ -25,32 +28,39 @@ export class Roster {
     const gone = new Set(diff.leaves.map(({ id }) => id));
     if (diff.joins.some(({ id }) => gone.has(id))) return null;
     const before = new Map();
-    for (const { user, id, meta } of [...diff.joins, ...diff.updates]) this.#touch(user, before).set(id, meta);
-    for (const { user, id } of diff.leaves) this.#touch(user, before).delete(id);
-    return this.#settle(before, diff);
+    const after = new Map();
+    for (const { user, id, meta } of [...diff.joins, ...diff.updates]) {
+      this.#change(user, before, after).set(id, deepFreeze(meta));
+    }
+    for (const { user, id } of diff.leaves) this.#change(user, before, after).delete(id);
+    return this.#settle(before, after, diff);
   }
 
-  /** A user's presences, to be changed; the member that others may hold is put aside in `before`, untouched. */
-  #touch(user, before) {
-    if (!before.has(user)) {
+  /** A copy of a user's presences, to be changed; the member that others may hold is kept in `before`. */
+  #change(user, before, after) {
+    if (!after.has(user)) {
       const old = this.members.get(user);
       before.set(user, old);
-      this.members.set(user, Object.freeze({ user, presences: new Map(old?.presences) }));
+      after.set(user, new Map(old?.presences));
     }
-    return this.members.get(user).presences;
+    return after.get(user);
   }
 
-  /** Compares each touched user with before, so that one frame tells at most one thing of a user. */
-  #settle(before, { epoch, version, anonymous }) {
+  /** Compares each changed user with before, so that one frame reports at most one change of a user. */
+  #settle(before, after, { epoch, version, anonymous }) {
     const change = { joined: [], updated: [], left: [], counted: anonymous !== this.anonymous };
-    for (const [user, old] of before) {
-      const now = this.members.get(user);
-      if (now.presences.size === 0) {
-        this.members.delete(user);
+    for (const [user, presences] of after) {
+      const old = before.get(user);
+      if (presences.size === 0) {
+        take(this.members, user);
         if (old) change.left.push(old);
-      } else if (!old) change.joined.push(now);
-      else if (same(old.presences, now.presences)) this.members.set(user, old);
-      else change.updated.push([now, old]);
+        continue;
+      }
+      if (old && same(old.presences, presences)) continue;
+      const now = Object.freeze({ user, presences: new ReadonlyMap(presences) });
+      put(this.members, user, now);
+      if (old) change.updated.push([now, old]);
+      else change.joined.push(now);
     }
     change.counted ||= change.joined.length !== change.left.length;
     this.anonymous = anonymous;

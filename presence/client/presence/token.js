@@ -3,19 +3,20 @@
  * who comes from a copy of the tab has the same one, until the server says so by 4409.
  */
 export class Token {
-  /** Those in use by room objects of this page, by what the tab remembers. */
+  /** Those in use by connections of this page, by what the tab remembers. */
   static #held = new WeakMap();
   #key;
   #env;
   #text = null;
   #holds = false;
 
-  constructor(url, env) {
-    this.#key = `presence.session ${url}`;
+  /** @param {string} name  of what it is: connections of one name have the same token, one after the other */
+  constructor(name, env) {
+    this.#key = `presence.session ${name}`;
     this.#env = env;
   }
 
-  /** Takes the tab's token, or a fresh one if another room object of this page uses it just now. */
+  /** Takes the tab's token, or a fresh one if another connection of this page uses it just now. */
   hold() {
     if (this.#text !== null) return;
     this.#holds = !this.#inUse.has(this.#key);

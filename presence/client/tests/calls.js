@@ -41,7 +41,7 @@ export const tests = {
     equal(socket.sent.map(metaOf), [2, 3]);
     socket.drops();
     room.update({ n: 4 });
-    clock.pass(250);
+    clock.pass(500);
     browser.socket.open();
     browser.socket.says(state(5, { ann: ['me2'] }));
     equal(browser.socket.sent.map(metaOf), [4]);
@@ -99,7 +99,7 @@ export const tests = {
   },
 
   async 'leave while a reconnect is waiting or under way cancels it'() {
-    for (const wait of [0, 250]) {
+    for (const wait of [0, 500]) {
       const { room, browser, socket, clock } = live({ ann: ['me'] });
       socket.drops();
       clock.pass(wait);
@@ -124,7 +124,7 @@ export const tests = {
 
   async 'a text that the server would obey is refused, and nothing is sent'() {
     const { room, socket } = live({ ann: ['me'] });
-    const reserved = ['"heartbeat"', '{"type":"leave"}', '{"type":"join"}', '{"type":"update"}',
+    const reserved = ['"heartbeat"', '{"type":"heartbeat"}', '{"type":"leave"}', '{"type":"join"}', '{"type":"update"}',
       ' \n{"type":"leave","x":1}\t', '{"t\\u0079pe":"le\\u0061ve"}', '{"type":"x","type":"leave"}'];
     for (const text of reserved) throws('reserved_text', () => room.send(text));
     equal(socket.sent, []);
@@ -132,7 +132,7 @@ export const tests = {
 
   async 'every other text is said as it is'() {
     const { room, socket } = live({ ann: ['me'] });
-    const texts = ['hello', '', 'heartbeat', ' "heartbeat"', '{"type":"heartbeat"}', '{"type":"say"}',
+    const texts = ['hello', '', 'heartbeat', ' "heartbeat"', '{"type":"heartbeat","x":1}', '{"type":"say"}',
       '{"type":["leave"]}', '["leave"]', '"leave"', 'null', '{', '{"a":{"type":"leave"}}', '{type:leave}', '{"__proto__":{"type":"leave"}}'];
     for (const text of texts) room.send(text);
     equal(socket.sent, texts);
@@ -152,13 +152,31 @@ export const tests = {
     equal(socket.sent.length, 1);
   },
 
-  async 'messages come with their sender, also before the sender\'s join'() {
+  async 'messages come with all their fields, also before the sender\'s join'() {
     const { room, socket } = live({ ann: ['me'] });
     const heard = [];
     room.on('message', (message) => heard.push(message));
-    socket.says({ type: 'message', from: 'bob', text: 'hi' });
-    socket.says({ type: 'message', from: null, text: '{"type":"presence.state"}' });
-    equal(heard, [{ from: 'bob', text: 'hi' }, { from: null, text: '{"type":"presence.state"}' }]);
+    const messages = [
+      { type: 'message', from: 'bob', text: 'hi', id: 7, reply: { to: 6 } },
+      { type: 'message', from: null, text: '{"type":"presence.state"}' },
+      { type: 'message', body: 'a shape of the application\'s own' },
+    ];
+    messages.forEach((message) => socket.says(message));
+    equal(heard, messages);
+  },
+
+  async 'a frame of the application\'s own, a plain text and a binary frame reach the page as they are'() {
+    const { room, socket } = live({ ann: ['me'] });
+    const heard = [];
+    for (const event of ['frame', 'text', 'binary', 'error']) room.on(event, (what) => heard.push([event, what]));
+    socket.says({ type: 'score', points: [1, 2], room: 'lobby' });
+    for (const text of ['hello', '', '7', '"x"', 'null', '[]', '{}', '{"type":7}']) socket.says(text);
+    socket.onmessage({ data: new ArrayBuffer(8) });
+    equal(heard.map(([event]) => event), ['frame', ...Array(8).fill('text'), 'binary']);
+    equal(heard[0][1], { type: 'score', points: [1, 2], room: 'lobby' });
+    equal(heard[1][1], 'hello');
+    equal(heard[9][1].byteLength, 8);
+    equal(room.status.state, 'live');
   },
 
   async 'a listener that throws is reported and stops nobody else'() {

@@ -2,19 +2,15 @@
 
 import { joinRoom } from '../presence.js';
 import { fakeBrowser } from './fakes.js';
-import { dial, live, state, diff, equal } from './helpers.js';
+import { dial, live, state, diff, tokenOf, equal, throws } from './helpers.js';
 
 export const tests = {
-  async 'the server\'s errors and frames that are no frames are told as errors, and the room goes on'() {
+  async 'the server\'s complaints are reported as errors, and the room goes on'() {
     const { room, socket } = live({ ann: ['me'] });
     const errors = [];
-    room.on('error', (error) => errors.push(error.code));
+    room.on('error', (error) => errors.push([error.code, error.message]));
     socket.says({ type: 'error', code: 'not_joined', message: 'x' });
-    for (const junk of ['', 'x', '"x"', 'null', '[]', '7', '{}', '{"type":"message"}']) socket.says(junk);
-    socket.onmessage({ data: new ArrayBuffer(8) });
-    socket.says({ type: 'something.new', x: 1 });
-    equal(errors, ['not_joined', ...Array(9).fill('malformed')]);
-    equal(room.status.state, 'live');
+    equal([errors, room.status.state], [[['not_joined', 'x']], 'live']);
   },
 
   async 'an unreadable state or diff leads to a new connection, never to half a change'() {
@@ -45,7 +41,7 @@ export const tests = {
   },
 
   async 'final close codes end the room with their reason'() {
-    for (const code of [1000, 1008, 4409]) {
+    for (const code of [1000, 1008, 4000, 4003, 4099, 4409]) {
       const { room, browser, socket, clock } = live({ ann: ['me'] }, { resume: code !== 4409 });
       socket.drops(code, 'because');
       const { state: now, reason } = room.status;
@@ -56,7 +52,7 @@ export const tests = {
   },
 
   async 'every other close code leads to a reconnect'() {
-    for (const code of [1001, 1002, 1005, 1006, 1007, 1009, 1011, 1012, 1013, 1015, 4408]) {
+    for (const code of [1001, 1002, 1005, 1006, 1007, 1009, 1011, 1012, 1013, 1015, 3000, 3999, 4100, 4199, 4200, 4299, 4301, 4408, 4999]) {
       const { room, browser, socket, clock } = live({ ann: ['me'] });
       socket.drops(code, 'x');
       equal([room.status.state, room.status.code, room.status.reason], ['reconnecting', code, 'x']);
@@ -65,39 +61,62 @@ export const tests = {
     }
   },
 
-  async 'the delay is random below a ceiling that doubles up to the cap'() {
-    const ceilings = [];
-    const { browser, clock, room } = dial({}, { random: () => 1 });
-    for (let i = 0; i < 9; i += 1) {
+  async 'handshakes that are refused one after the other show as refused, unless the page is offline'() {
+    const whys = (world, opens = () => false) => {
+      const { browser, clock, room } = dial({}, world);
+      return Array.from({ length: 5 }, (_, i) => {
+        if (opens(i)) browser.socket.open();
+        browser.socket.drops();
+        clock.pass(room.status.delay);
+        return room.status.why;
+      });
+    };
+    equal(whys({}), ['lost', 'lost', 'refused', 'refused', 'refused']);
+    equal(whys({ online: () => false }), Array(5).fill('lost'));
+    equal(whys({}, (i) => i === 2), Array(5).fill('lost'));
+  },
+
+  async 'a refused page goes on trying, and is live as soon as it is let in'() {
+    const { room, browser, clock } = dial();
+    for (let i = 0; i < 20; i += 1) {
       browser.socket.drops();
-      ceilings.push(room.status.delay);
       clock.pass(room.status.delay);
     }
-    equal(ceilings, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
-    equal(room.status.attempt, 9);
-    const lucky = dial({}, { random: () => 0 });
-    lucky.socket.drops();
-    equal(lucky.room.status.delay, 0);
+    equal([room.status.why, room.status.code], ['refused', 1006]);
+    browser.socket.open();
+    browser.socket.says(state(1, { ann: ['me'] }));
+    equal(room.status, { state: 'live' });
   },
 
-  async 'a restarting server gets its pages back spread over two seconds'() {
-    const { room, socket } = live({ ann: ['me'] }, {}, { random: () => 1 });
-    socket.drops(1012, 'restarting');
-    equal([room.status.delay, room.status.reason], [2000, 'restarting']);
-  },
-
-  async 'a connection that dies young does not reset the back-off, one that lived does'() {
-    const { room, browser, clock } = dial({}, { random: () => 1 });
-    const delays = [];
-    for (const life of [0, 9999, 9999, 10000]) {
-      browser.socket.open();
-      browser.socket.says(state(1, { ann: ['me'] }));
-      clock.pass(life);
-      browser.socket.drops(1011);
-      delays.push(room.status.delay);
-      clock.pass(room.status.delay);
+  async 'each further try goes to the next URL of a list, and the token goes along'() {
+    const targets = ['wss://a.example/ws/lobby', 'wss://b.example/ws/lobby', { room: 'lobby' }];
+    const browser = fakeBrowser();
+    const room = joinRoom(targets, { env: browser.env });
+    browser.socket.open();
+    browser.socket.says(state(1, { ann: ['me'] }));
+    for (let i = 0; i < 3; i += 1) {
+      browser.socket.drops();
+      browser.clock.pass(room.status.delay);
     }
-    equal(delays, [500, 1000, 2000, 500]);
+    const hosts = browser.sockets.map(({ url }) => new URL(url).host);
+    equal(hosts, ['a.example', 'b.example', 'chat.example', 'a.example']);
+    equal(new Set(browser.sockets.map(tokenOf)).size, 1);
+    throws(undefined, () => joinRoom([], { env: browser.env }));
+  },
+
+  async 'a function names the URL of each try, and one that has none ends the room'() {
+    const browser = fakeBrowser();
+    const asked = [];
+    const room = joinRoom((attempt) => {
+      asked.push(attempt);
+      if (attempt === 3) throw new Error('no node is left');
+      return `wss://node-${attempt}.example/ws/lobby`;
+    }, { env: browser.env });
+    browser.socket.drops();
+    browser.clock.pass(room.status.delay);
+    equal(new URL(browser.socket.url).host, 'node-2.example');
+    browser.socket.drops();
+    equal([asked, room.status.state, room.status.reason], [[1, 2, 3], 'closed', 'no node is left']);
   },
 
   async 'a connection without a first frame is given up in time'() {
@@ -105,11 +124,23 @@ export const tests = {
     socket.open();
     clock.pass(15000);
     equal([room.status.state, room.status.why, socket.closedWith], ['reconnecting', 'timeout', null]);
-    clock.pass(250);
+    clock.pass(500);
     equal(browser.sockets.length, 2);
     browser.socket.open();
     browser.socket.says(state(1, { ann: ['me'] }));
-    equal(socket.closedWith.code, 1000);
+    equal(socket.closedWith.code, 4300);
+  },
+
+  async 'a first frame that takes long gets twice the time at the next try'() {
+    const { room, browser, clock } = dial();
+    for (const [tries, patience] of [15000, 30000, 60000, 120000, 120000].entries()) {
+      browser.socket.open();
+      clock.pass(patience - 1);
+      equal(browser.sockets.length, tries + 1);
+      clock.pass(1);
+      equal(room.status.why, 'timeout');
+      clock.pass(room.status.delay);
+    }
   },
 
   async 'a network that is back, or a page seen again, does not wait for the timer'() {
@@ -138,17 +169,36 @@ export const tests = {
 
   async 'a live page seen again sends a heartbeat at once, which shows a dead socket'() {
     const { browser, socket } = live({ ann: ['me'] });
+    const before = socket.beats;
     browser.env.document.dispatchEvent(new Event('visibilitychange'));
-    equal(socket.sent, ['"heartbeat"']);
+    equal(socket.beats - before, 1);
   },
 
-  async 'a page that goes into the browser\'s cache hangs up, and one that is merely reloaded leaves that to the browser'() {
+  async 'a page that goes into the browser\'s cache has its presence held, and one that is reloaded leaves the socket to the browser'() {
     const { browser, socket } = live({ ann: ['me'] });
     const hide = (persisted) => browser.env.window.dispatchEvent(Object.assign(new Event('pagehide'), { persisted }));
     hide(false);
     equal(socket.closedWith, null);
     hide(true);
-    equal([socket.closedWith.code, browser.workers[0].stopped, browser.clock.pending], [1000, true, 0]);
+    equal([socket.closedWith.code, browser.workers[0].stopped, browser.clock.pending], [4300, true, 0]);
+  },
+
+  async 'a socket set aside is not left open by a page that goes into the cache'() {
+    const { browser, socket } = live({ ann: ['me'] });
+    socket.says(diff(7, {}));
+    equal(socket.closedWith, null);
+    browser.env.window.dispatchEvent(Object.assign(new Event('pagehide'), { persisted: true }));
+    equal([socket.closedWith.code, browser.clock.pending], [4300, 0]);
+  },
+
+  async 'a page from the browser\'s cache that had left its room stays out of it'() {
+    const { browser, room, socket } = live({ ann: ['me'] });
+    room.leave();
+    browser.env.window.dispatchEvent(Object.assign(new Event('pagehide'), { persisted: true }));
+    browser.env.window.dispatchEvent(Object.assign(new Event('pageshow'), { persisted: true }));
+    equal([socket.closedWith.code, browser.sockets.length, room.status.state], [4300, 1, 'left']);
+    room.join();
+    equal(browser.sockets.length, 2);
   },
 
   async 'a page from the browser\'s cache dials afresh, however its socket looks'() {

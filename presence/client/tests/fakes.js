@@ -16,6 +16,18 @@ export class Clock {
 
   get pending() { return this.#timers.size; }
 
+  /** The page stands still for so long, as one whose thread is busy or frozen does: timers fire late, each once. */
+  stall(milliseconds) {
+    this.now += milliseconds;
+    const due = [...this.#timers].filter(([, { at }]) => at <= this.now).sort(([, a], [, b]) => a.at - b.at);
+    for (const [id, timer] of due) {
+      if (!this.#timers.has(id)) continue;
+      if (timer.every) timer.at = this.now + timer.every;
+      else this.#timers.delete(id);
+      timer.call();
+    }
+  }
+
   pass(milliseconds) {
     const end = this.now + milliseconds;
     for (;;) {
@@ -35,7 +47,7 @@ export class Clock {
 let token = 0;
 
 /** Everything a room takes from a browser; `memory` is what the tab remembers; `sockets` and `workers` are those it opened, oldest first. */
-export function fakeBrowser({ random = () => 0.5, worker = 'works', memory = new Map() } = {}) {
+export function fakeBrowser({ random = () => 0.5, worker = 'works', memory = new Map(), online = () => true } = {}) {
   const clock = new Clock();
   const sockets = [];
   const workers = [];
@@ -43,7 +55,9 @@ export function fakeBrowser({ random = () => 0.5, worker = 'works', memory = new
 
   class FakeSocket {
     readyState = 0;
+    /** What was sent but for heartbeats, which are counted in `beats`. */
     sent = [];
+    beats = 0;
     closedWith = null;
 
     constructor(url) {
@@ -53,7 +67,8 @@ export function fakeBrowser({ random = () => 0.5, worker = 'works', memory = new
 
     send(text) {
       if (this.readyState !== 1) throw new Error('send on a socket that is not open');
-      this.sent.push(text);
+      if (text === '{"type":"heartbeat"}') this.beats += 1;
+      else this.sent.push(text);
     }
 
     close(code, reason) {
@@ -99,6 +114,7 @@ export function fakeBrowser({ random = () => 0.5, worker = 'works', memory = new
     random,
     bytes: (count) => new Uint8Array(count).map(() => { token += 1; return token; }),
     storage: { getItem: (key) => memory.get(key) ?? null, setItem: (key, value) => memory.set(key, value) },
+    online,
     report: (error) => reports.push(error),
     location: 'http://chat.example/page?x=1#top',
     window: new EventTarget(),

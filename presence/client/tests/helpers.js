@@ -1,6 +1,6 @@
 // Rooms on a fake browser, frames as a server sends them, and what must hold.
 
-import { joinRoom, PresenceError } from '../presence.js';
+import { connect, joinRoom, PresenceError } from '../presence.js';
 import { fakeBrowser } from './fakes.js';
 
 export function dial(options = {}, world = {}) {
@@ -16,6 +16,19 @@ export function live(users, options, world) {
   dialled.told.length = 0;
   return dialled;
 }
+
+/** A connection whose socket is open. `of(room, frame)` makes a frame one of that room. */
+export function connected(target = '/ws', options = {}, world = {}) {
+  const browser = fakeBrowser(world);
+  const connection = connect(target, { ...options, env: browser.env });
+  browser.socket.open();
+  return { connection, browser, socket: browser.socket, clock: browser.clock };
+}
+
+export const of = (room, frame) => ({ ...frame, room });
+
+/** Lets what was put off until the page has had its chance to listen happen. */
+export const turnOver = () => new Promise((resolve) => { queueMicrotask(resolve); });
 
 export function state(version, users, { anonymous = 0 } = {}) {
   const members = Object.entries(users)

@@ -124,7 +124,7 @@ export const tests = {
     equal(told, ['status reconnecting gap']);
     equal([room.get('ghost'), socket.onmessage], [undefined, null]);
     socket.says(diff(1, { joins: [['late', 'l1']] })); // the old socket is deaf from now on
-    clock.pass(250);
+    clock.pass(500);
     browser.socket.open();
     browser.socket.says(state(4, { ann: ['me2'], bob: ['b1'], cyd: ['c1'] }));
     equal(told.slice(1), ['status reconnecting gap', 'status live', 'join cyd', 'update ann me -> me2', 'count 3+0',
@@ -148,13 +148,13 @@ export const tests = {
     const { room, browser, socket, clock, told } = live({ ann: ['me'], bob: ['b1'], cyd: ['c1'] });
     socket.drops();
     equal([told, room.members.size], [['status reconnecting lost 1006'], 3]);
-    clock.pass(250);
+    clock.pass(500);
     browser.socket.open();
     browser.socket.says(state(7, { cyd: ['c1'], bob: ['b1'], ann: ['me'] }));
     equal(told.slice(2), ['status live', 'sync ann bob cyd']);
     told.length = 0;
     browser.socket.drops();
-    clock.pass(500);
+    clock.pass(1000);
     browser.socket.open();
     browser.socket.says({ ...state(1, { ann: ['me3'], dan: ['d1'] }), epoch: 'a new life' });
     equal(told.slice(2), ['status live', 'join dan', 'update ann me -> me3', 'leave bob', 'leave cyd', 'count 2+0',

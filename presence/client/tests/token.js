@@ -21,7 +21,7 @@ export const tests = {
     equal(tokenOf(other.socket) === token, false);
   },
 
-  async 'two room objects of one page have a token each, and one that is closed hands its own on'() {
+  async 'two connections of one page have a token each, and one that is closed hands its own on'() {
     const memory = new Map();
     const { browser, room, socket } = dial({}, { memory });
     const join = () => joinRoom({ room: 'lobby', user: 'ann' }, { env: browser.env });
@@ -70,7 +70,7 @@ export const tests = {
     browser.socket.open();
     equal(socket.closedWith, null);
     browser.socket.says(state(9, { ann: ['me'], bob: ['b1'] }));
-    equal([socket.closedWith.code, room.members.size], [1000, 2]);
+    equal([socket.closedWith.code, room.members.size], [4300, 2]);
     browser.socket.says(diff(20, {}));
     room.close();
     equal(browser.sockets.map(({ readyState }) => readyState > 1), [true, true]);

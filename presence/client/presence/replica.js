@@ -1,0 +1,33 @@
+// A room's roster while its frames arrive. A diff may come before the state that it belongs to, so it waits for it.
+
+import { Roster } from './roster.js';
+
+/** How many diffs may wait for their state. More of them than that, and the state is taken for lost. */
+const MAX_EARLY = 1000;
+
+export class Replica {
+  roster = new Roster();
+  #early = [];
+
+  /** Whether the first frame of this stay has still to come. */
+  get isWaiting() { return this.#early !== null; }
+
+  /** A new stay in the room, or a new connection: diffs of before do not count any more. */
+  await() { this.#early = []; }
+
+  /** Takes a whole state. `late` are the diffs that waited for it and are newer, to be applied one after the other. */
+  replace(state) {
+    const early = this.#early ?? [];
+    const change = this.roster.replace(state);
+    this.#early = null;
+    return { change, late: early.filter(({ epoch, version }) => epoch === state.epoch && version > state.version) };
+  }
+
+  /** What a diff changed; undefined while it waits for the state; null after a gap: only a new state helps. */
+  apply(diff) {
+    if (this.#early === null) return this.roster.apply(diff);
+    if (this.#early.length === MAX_EARLY) return null;
+    this.#early.push(diff);
+    return undefined;
+  }
+}

@@ -1,0 +1,54 @@
+// The rooms that a server speaks of before the page has asked for them. Their rosters are kept up to date, so that a
+// room object that is made later has its members at once, without another request.
+
+import { isDiff, isState } from './frames.js';
+import { Replica } from './replica.js';
+
+/** As many rooms as a socket may be in by the server's default. Beyond it the one kept for longest is forgotten. */
+const MAX_ROOMS = 100;
+
+export class Unclaimed {
+  /** Room -> its replica, or null if a frame of it was missed. */
+  #replicas = new Map();
+  #forgot = false;
+
+  /** Takes a frame of such a room. True: the room is new, and its roster complete. */
+  take(frame) {
+    const { room } = frame;
+    if (frame.type === 'presence.state') {
+      if (!isState(frame)) return this.#keep(room, null);
+      const isNew = !this.#replicas.get(room) || this.#replicas.get(room).isWaiting;
+      const replica = this.#replicas.get(room) ?? new Replica();
+      const { late } = replica.replace(frame);
+      const whole = late.every((diff) => replica.apply(diff));
+      this.#keep(room, whole ? replica : null);
+      return isNew && whole;
+    }
+    if (this.#replicas.get(room) === null) return false; // broken already
+    const replica = this.#replicas.get(room) ?? new Replica();
+    return this.#keep(room, isDiff(frame) && replica.apply(frame) !== null ? replica : null);
+  }
+
+  /** Hands a room over: `replica`, if there is one, and whether frames of it were lost. */
+  claim(room) {
+    const replica = this.#replicas.get(room);
+    const isBroken = replica === null || (replica === undefined && this.#forgot);
+    this.#replicas.delete(room);
+    return { replica: replica ?? undefined, isBroken };
+  }
+
+  /** Another connection: the server sends every room anew. */
+  clear() {
+    this.#replicas.clear();
+    this.#forgot = false;
+  }
+
+  #keep(room, replica) {
+    this.#replicas.set(room, replica);
+    if (this.#replicas.size > MAX_ROOMS) {
+      this.#replicas.delete(this.#replicas.keys().next().value);
+      this.#forgot = true;
+    }
+    return false;
+  }
+}
