@@ -50,11 +50,11 @@ function showEntrance({ room: name, user }) {
 
 async function enter({ room: name, user }) {
   const asked = location.href;
-  const { max_age_ms: maxAge = 60000 } = await config;
+  const { max_age_ms: maxAge, grace_ms: grace } = await config;
   if (location.href !== asked) return undefined; // gone elsewhere meanwhile
   room?.close();
   try {
-    room = joinRoom({ room: name, user: user ?? undefined }, { maxAge });
+    room = joinRoom({ room: name, user: user ?? undefined }, { maxAge, grace });
   } catch (error) {
     showEntrance({ room: name, user });
     $('name').value = user ?? '';
@@ -88,6 +88,9 @@ function startAfresh() {
   rows.clear();
   $('members').replaceChildren();
   $('log').replaceChildren();
+  fresh.replaceChildren();
+  wasLive = false;
+  lostBy = '';
   ownWords.length = unread = 0;
   following = true;
   hint('');
@@ -138,17 +141,21 @@ const STATES = {
   connecting: 'Connecting', live: 'Live', reconnecting: 'Reconnecting', left: 'Left', closed: 'Disconnected',
 };
 let countdown = null;
+let wasLive = false; // in this room, since it was entered
 
 function drawStatus(status) {
-  const { state } = status;
+  const { state, why } = status;
+  const isRefused = state === 'reconnecting' && why === 'refused';
+  if (state === 'live') wasLive = true;
   $('status').dataset.state = state;
-  $('status').textContent = STATES[state];
+  flag($('status'), 'refused', isRefused);
+  $('status').textContent = isRefused ? 'Refused' : STATES[state];
   $('chat').dataset.state = state;
   $('leave').textContent = isAway(status) ? 'Rejoin' : 'Leave';
   $('leave').classList.toggle('primary', isAway(status));
   $('composer').querySelector('button').disabled = state !== 'live';
   $('text').disabled = isAway(status);
-  $('text').placeholder = isAway(status) ? 'Rejoin to speak' : 'Say something';
+  $('text').placeholder = isAway(status) ? 'Rejoin to write' : 'Write a message';
   $('mark').disabled = $('note').disabled = isAway(status);
   drawNotice(status);
   hint('');
@@ -164,8 +171,10 @@ function drawNotice({ state, delay, why, code, reason }) {
   };
   if (state === 'left') return notice('You left the room. While you are away, this page does not know who is here.');
   if (state === 'closed') return notice(closedBecause(code, reason));
+  if (state === 'live') lostBy = '';
   if (state !== 'reconnecting') return notice('');
-  const lost = LOST[code] ?? LOST[why] ?? 'The connection is lost.';
+  if (why === 'lost') lostBy ||= wordsFor(code); // the first code says more than those of the tries after it
+  const lost = why === 'lost' ? lostBy : LOST[why];
   const until = performance.now() + delay;
   const draw = () => {
     const seconds = Math.ceil((until - performance.now()) / 1000);
@@ -177,17 +186,32 @@ function drawNotice({ state, delay, why, code, reason }) {
   return undefined;
 }
 
+let lostBy = ''; // why the connection was lost that the page is trying to have again
+
+function wordsFor(code) {
+  if (!wasLive) return 'There is no connection to the server yet.';
+  if (code >= 4100 && code < 4200) return 'The server asks to come back later.';
+  return LOST[code] ?? 'The connection is lost.';
+}
+
+/** By the cause, or by the close code of a lost connection. */
 const LOST = {
   1012: 'The server is restarting.',
+  1013: 'This page could not keep up.',
   4408: 'This page was silent for too long.',
   gap: 'A change was missed.',
-  malformed: 'The server said something that this page cannot read.',
+  malformed: 'The server sent something that this page cannot read.',
+  refused: 'The server refuses this page, or it is not running.',
   restored: 'Welcome back.',
+  silent: 'The server does not answer any more.',
+  timeout: 'The server does not answer.',
 };
 
 function closedBecause(code, reason) {
-  if (code === 1008) return `The server closed the connection${reason ? `: ${reason}` : ' for exceeding a limit'}.`;
-  return `Disconnected${reason ? `: ${reason}` : ''}.`;
+  const because = reason ? `: ${reason.replace(/[.!]$/, '')}.` : '.';
+  if (code === 1008) return reason ? `The server closed the connection${because}` : 'The server closed the connection, since a limit was exceeded.';
+  if (code >= 4000 && code < 4100) return `The server does not let you in${because}`;
+  return `Disconnected${because}`;
 }
 
 // The people. A member is a value: the same object means nothing to draw.
@@ -376,7 +400,7 @@ $('composer').addEventListener('submit', (event) => {
 });
 
 const REFUSED = {
-  reserved_text: 'The server would obey this text instead of saying it. Put a word before it.',
+  reserved_text: 'The server would take this text for a command. Put a word before it.',
   unavailable: 'The server cannot save that just now; it will be tried again.',
   not_live: 'Not sent: there is no connection just now.',
 };
@@ -384,7 +408,7 @@ const REFUSED = {
 function logMessage({ from, text }) {
   const mine = from === null ? ownWords[0] === text && here.user === null : from === here.user;
   if (mine && from === null) ownWords.shift();
-  const last = $('log').lastElementChild;
+  const last = lastEntry();
   const goesOn = last?.dataset.kind === 'message' && last.dataset.from === (from ?? '')
     && mine === ('mine' in last.dataset) && Date.now() - Number(last.dataset.at) < SAME_BREATH;
   const who = mine ? 'You' : from ?? 'Someone';
@@ -409,14 +433,14 @@ function logPassage(kind, user) {
   if (users.size <= NAMES_KEPT) entry.dataset.users = JSON.stringify([...users]);
   const words = kind === 'join' ? ' joined' : ' left';
   entry.querySelector('.text').replaceChildren(...list(first(users, 4), users.size), words);
-  if (!entry.isConnected) append(entry);
+  if (!entry.parentNode) append(entry);
 }
 
-const passed = new WeakMap(); // line of the log -> the users whom it tells of
+const passed = new WeakMap(); // line of the log -> the users that it names
 const NAMES_KEPT = 100; // in `data-users`
 
 function openLine(kind) {
-  for (let line = $('log').lastElementChild; line; line = line.previousElementSibling) {
+  for (let line = lastEntry(); line; line = line.previousElementSibling ?? (line.parentNode === fresh ? $('log').lastElementChild : null)) {
     if (line.dataset.kind === 'message' || Date.now() - Number(line.dataset.at) > SAME_BREATH) return null;
     if (line.dataset.kind === kind) return line;
   }
@@ -424,13 +448,36 @@ function openLine(kind) {
 }
 
 let following = true; // the end of the log is in sight, and stays so
+const fresh = document.createDocumentFragment(); // entries that are not in the page yet
+let logDrawing = null;
+let logDrawn = 0;
 
+function lastEntry() { return fresh.lastElementChild ?? $('log').lastElementChild; }
+
+/**
+ * Each look at the height of the log makes the browser lay all of it out anew. So entries are gathered, and go into the page
+ * together: with the next frame, in a rush at most once in a while. A hidden page has no frames and lays out nothing.
+ */
 function append(entry) {
   entry.dataset.at = Date.now();
-  $('log').append(entry);
-  while ($('log').children.length > LOG_LENGTH) $('log').firstElementChild.remove();
+  fresh.append(entry);
+  if (document.hidden) return drawLog();
+  logDrawing ??= setTimeout(() => requestAnimationFrame(drawLog), Math.max(0, logDrawn + DRAW_INTERVAL - performance.now()));
+  return undefined;
+}
+
+function drawLog() {
+  clearTimeout(logDrawing);
+  logDrawing = null;
+  logDrawn = performance.now();
+  if (!fresh.hasChildNodes()) return;
+  while (fresh.childElementCount > LOG_LENGTH) fresh.firstElementChild.remove();
+  const spoke = fresh.querySelector('[data-kind="message"]') !== null;
+  $('log').append(fresh);
+  while ($('log').childElementCount > LOG_LENGTH) $('log').firstElementChild.remove();
+  if (document.hidden) return;
   if (following) scrollToEnd();
-  else if (entry.dataset.kind === 'message') $('newest').hidden = false;
+  else if (spoke) $('newest').hidden = false;
 }
 
 function scrollToEnd() {
@@ -447,12 +494,17 @@ $('scroll').addEventListener('scroll', () => {
 new ResizeObserver(() => { if (following) scrollToEnd(); }).observe($('scroll'));
 
 document.addEventListener('visibilitychange', () => {
+  drawLog();
   if (document.hidden) return;
+  if (following) scrollToEnd();
   unread = 0;
   drawTitle();
 });
 
-function drawTitle() { document.title = `${unread ? `(${unread}) ` : ''}${here.room} · Chat`; }
+function drawTitle() {
+  const title = `${unread ? `(${unread}) ` : ''}${here.room} · Chat`;
+  if (document.title !== title) document.title = title;
+}
 
 // A link for others: to the room, not to our name.
 

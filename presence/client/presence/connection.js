@@ -44,7 +44,8 @@ export class Connection {
 
   /** @param {((link: object) => void) | null} solo  makes the one room of `joinRoom` */
   constructor(target, options = {}, solo = null) {
-    this.#options = { ...DEFAULTS, ...options };
+    const given = Object.entries(options).filter(([, value]) => value !== undefined);
+    this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
     if (!(this.#options.maxAge > 0)) throw new RangeError('maxAge is a number of milliseconds above 0');
     if (!(this.#options.grace >= 0)) throw new RangeError('grace is a number of milliseconds, at least 0');
     this.#env = { ...browser(), ...options.env };

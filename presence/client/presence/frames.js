@@ -10,9 +10,10 @@ const MAX_TEXT = 64 * 1024;
 
 /** A repeated `type` counts as its last, for JSON.parse and for the server alike. */
 export function isReserved(text) {
-  if (text === HEARTBEAT || text === PLAIN_HEARTBEAT) return true;
+  if (text === PLAIN_HEARTBEAT) return true;
   const value = parse(text);
-  return isObject(value) && COMMANDS.has(value.type);
+  if (!isObject(value)) return false;
+  return COMMANDS.has(value.type) || (value.type === 'heartbeat' && Object.keys(value).length === 1);
 }
 
 export function parse(text) {

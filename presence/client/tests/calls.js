@@ -124,7 +124,7 @@ export const tests = {
 
   async 'a text that the server would obey is refused, and nothing is sent'() {
     const { room, socket } = live({ ann: ['me'] });
-    const reserved = ['"heartbeat"', '{"type":"heartbeat"}', '{"type":"leave"}', '{"type":"join"}', '{"type":"update"}',
+    const reserved = ['"heartbeat"', '{"type":"heartbeat"}', ' { "type": "heartbeat" }', '{"type":"leave"}', '{"type":"join"}', '{"type":"update"}',
       ' \n{"type":"leave","x":1}\t', '{"t\\u0079pe":"le\\u0061ve"}', '{"type":"x","type":"leave"}'];
     for (const text of reserved) throws('reserved_text', () => room.send(text));
     equal(socket.sent, []);

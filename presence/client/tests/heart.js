@@ -115,6 +115,7 @@ export const tests = {
     for (const maxAge of [0, -1, NaN, null, 'soon']) {
       throws(undefined, () => joinRoom({ room: 'lobby' }, { maxAge, env }));
     }
+    joinRoom({ room: 'lobby' }, { maxAge: undefined, grace: undefined, env }); // as if they were not given
     for (const grace of [-1, NaN, 'soon']) throws(undefined, () => joinRoom({ room: 'lobby' }, { grace, env }));
   },
 
