@@ -1,6 +1,7 @@
 //! The page in a real browser: the member list is right in each window, whatever happens to one of them.
 
-use crate::support::member::{Member, encoded};
+use crate::support::member::{Member, Told, encoded};
+use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::webdriver::{Browser, Timers, Window};
 use crate::support::{BOUND, Duration, alone, millis, secs, within};
@@ -139,13 +140,78 @@ async fn a_duplicated_tab_is_a_tab_more_and_does_not_fight_with_the_first() {
 
 /// A browser keeps a page that was left, in case of a step back, and its socket open with it: the page must close it.
 #[tokio::test]
-async fn a_page_that_was_navigated_away_from_leaves_and_comes_back_with_a_step_back() {
-    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+async fn a_page_that_was_navigated_away_from_leaves_after_the_grace_and_comes_back_with_a_step_back() {
+    let Some(stage) = Stage::set(&["--grace", "2s"], Timers::Free).await else { return };
     let [first, second, bob] = stage.ann_ann_bob().await;
     stage.browser.go(&second, &format!("http://{}/healthz", stage.server.address())).await;
     stage.all_show(&[&first, &bob], &[("ann", 1), ("bob", 1)], 0).await;
     stage.browser.back(&second).await;
     stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
+}
+
+/// A link opens another page of the site, which joins the same room. The browser keeps the page that was left, as it does for a
+/// person: if it did not, it would close the socket itself, and this would prove nothing.
+#[tokio::test]
+async fn links_between_pages_of_a_room_and_the_steps_back_flicker_for_nobody() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let ann = stage.browser.first(&stage.url("ann")).await;
+    stage.all_show(&[&ann], &[("ann", 1)], 0).await;
+    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let id = watcher.roster.users["ann"].keys().next().cloned();
+    let note = "window.addEventListener('pageshow', ({ persisted }) => { window.kept = persisted })";
+    stage.browser.run(&ann, note, vec![]).await;
+    for page in 0..4 {
+        stage.browser.follow(&ann, &format!("{}&page={page}", stage.url("ann"))).await;
+        stage.browser.becomes(&ann, BOUND, "return location.search.at(-1)", &page.to_string().into()).await;
+        stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
+    }
+    for _ in 0..4 {
+        stage.browser.back(&ann).await;
+        stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
+    }
+    assert_eq!(stage.browser.run(&ann, "return window.kept ?? null", vec![]).await, json!(true), "it was in the cache");
+    let fence = Member::join(&stage.server, "lobby", "fence").await;
+    watcher
+        .until("the fence", |roster| {
+            assert_eq!(roster.users["ann"].keys().next().cloned(), id, "one presence, and always the same");
+            roster.tabs("fence") == 1
+        })
+        .await;
+    fence.leave().await;
+}
+
+/// The way to the server carries nothing any more, and no end of the connection is told: a page cannot see that by itself.
+#[tokio::test]
+async fn a_page_notices_within_30_s_that_its_server_is_silent_and_comes_back_without_a_flicker() {
+    let _alone = alone().await;
+    // A beat each 5 s, and 8 s for an answer: found before the server would take the page for stale.
+    let Some(stage) = Stage::set(&["--max-age", "15s"], Timers::Free).await else { return };
+    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    watcher.socket.beats_every(secs(4));
+    let proxy = Proxy::before(stage.server.address()).await;
+    let ann = stage.browser.first(&format!("http://{}/?room=lobby&user=ann", proxy.address())).await;
+    stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
+    watcher.until("ann", |roster| roster.tabs("ann") == 1).await;
+    let id = watcher.roster.users["ann"].keys().next().cloned();
+    let record = "
+        window.record = [];
+        new MutationObserver(() => record.push(document.querySelector('#reason').textContent))
+            .observe(document.querySelector('#reason'), { childList: true, characterData: true, subtree: true });";
+    stage.browser.run(&ann, record, vec![]).await;
+    let page = async {
+        proxy.lose();
+        let noticed = "return record.some((text) => text.startsWith('The server does not answer any more.'))";
+        stage.browser.becomes(&ann, secs(30), noticed, &true.into()).await;
+        stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
+        stage.browser.types(&ann, "#text", "here again\n").await;
+    };
+    // Which beats only while it reads.
+    let watching = within(secs(60), "the message", async {
+        while !matches!(watcher.told().await, Told::Message { .. }) {
+            assert_eq!(watcher.roster.users["ann"].keys().next().cloned(), id, "one presence, and always the same");
+        }
+    });
+    tokio::join!(page, watching);
 }
 
 #[tokio::test]

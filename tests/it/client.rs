@@ -1,4 +1,6 @@
-//! The JavaScript client's own unit tests, run where they count: in a browser.
+//! The JavaScript client in a browser: its own unit tests, and before a consumer with several rooms.
+
+mod rooms;
 
 use crate::support::webdriver::{Browser, Timers};
 use crate::support::{eventually, secs};

@@ -114,6 +114,11 @@ impl Browser {
         self.client.refresh().await.expect("a page can be loaded again");
     }
 
+    /// Goes on to another page as by a link, which the driver's own command does not.
+    pub(crate) async fn follow(&self, window: &Window, url: &str) {
+        self.run(window, "location.href = arguments[0]", vec![url.into()]).await;
+    }
+
     pub(crate) async fn back(&self, window: &Window) {
         self.switch(window).await;
         self.client.back().await.expect("there is a page to go back to");
