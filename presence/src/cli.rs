@@ -98,7 +98,11 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Url(_) => USAGE,
-            Self::Store(error @ StoreError::Unavailable(_)) if is_no_database(error) || is_turned_away(error) => FAILED,
+            Self::Store(error @ StoreError::Unavailable(_))
+                if is_no_database(error) || is_turned_away(error) || error.needs_operator() =>
+            {
+                FAILED
+            }
             Self::Store(StoreError::Unavailable(_)) => UNAVAILABLE,
             Self::Store(_) | Self::NotMigrated | Self::Io(_) => FAILED,
             Self::Silent { .. } => SILENT,
@@ -135,6 +139,9 @@ fn complain(failure: &Failure) -> ExitCode {
 
 /// A failure of the store and what it comes from, in the database's own words if it had any.
 fn why(error: &StoreError) -> String {
+    if let Some(remedy) = error.remedy() {
+        return format!("{error}: {remedy}");
+    }
     said_by_database(error).map_or_else(|| reasons(error), |said| format!("{error}: {said}"))
 }
 

@@ -48,7 +48,7 @@ pub use memory::MemoryStore;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) use sql::trial;
 #[cfg(feature = "sql")]
-pub use sql::{MissingFeature, SqlStore, Synchronous};
+pub use sql::{MissingFeature, SeveralHosts, SqlStore, Synchronous};
 #[cfg(feature = "cli")]
 pub(crate) use sql::{is_turned_away, said_by_database};
 
@@ -93,7 +93,35 @@ pub enum StoreError {
 #[error("the channel speaks for another presence of the room")]
 pub(crate) struct ChannelTaken(#[source] pub(crate) Box<dyn std::error::Error + Send + Sync>);
 
+/// Why the database does nothing that it is asked: the tables are not there, as in a database that was made anew.
+#[derive(Debug, thiserror::Error)]
+#[error("the tables of the store are not there")]
+struct TablesMissing(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// What lasts until somebody changes how the database is set up or reached.
+#[cfg(feature = "sql")]
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct NeedsOperator {
+    what: std::borrow::Cow<'static, str>,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
 impl StoreError {
+    /// As [`Unavailable`](Self::Unavailable), because the tables are not there. A node then calls
+    /// [`prepare`](Store::prepare), which makes them again, and begins anew. `source` is what the database says of it.
+    #[must_use]
+    pub fn tables_missing(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(Arc::new(TablesMissing(source.into())))
+    }
+
+    /// Whether the tables are not there.
+    #[must_use]
+    pub fn is_tables_missing(&self) -> bool {
+        matches!(self, Self::Unavailable(source) if source.is::<TablesMissing>())
+    }
+
     /// As [`Refused`](Self::Refused), because a channel speaks for another presence of the room. `source` is what the database
     /// says of it.
     #[must_use]
@@ -105,6 +133,23 @@ impl StoreError {
     #[must_use]
     pub fn is_channel_taken(&self) -> bool {
         matches!(self, Self::Refused(source) if source.is::<ChannelTaken>())
+    }
+
+    /// Whether it lasts until somebody changes how the database is set up or reached.
+    pub(crate) fn needs_operator(&self) -> bool {
+        self.remedy().is_some()
+    }
+
+    /// What somebody has to change.
+    #[cfg(feature = "sql")]
+    pub(crate) fn remedy(&self) -> Option<String> {
+        let (Self::Unavailable(source) | Self::Refused(source)) = self else { return None };
+        source.downcast_ref::<NeedsOperator>().map(ToString::to_string)
+    }
+
+    #[cfg(not(feature = "sql"))]
+    const fn remedy(&self) -> Option<&str> {
+        None
     }
 }
 

@@ -4,10 +4,13 @@
 //! time: sockets and messages go on; joins fail in time and say that it is worth trying again; leaves wait, and are told on
 //! return; nobody else leaves; nothing panics; and the log has one line when the database goes and one when it is back.
 
+mod anew;
 mod away;
+mod file;
 mod full;
 mod network;
 mod node;
+mod pooler;
 mod sessions;
 
 use crate::support::backend::Backend;
@@ -41,10 +44,13 @@ macro_rules! on {
 }
 
 mod sqlite {
-    use super::{away, full, node};
+    use super::{anew, away, file, full, node};
 
     on! {
         Sqlite:
+        anew::made_anew => whose_tables_are_dropped_while_nodes_run,
+        file::moved_away => a_file_that_is_moved_away_and_back,
+        file::replaced => a_file_that_is_replaced_by_another,
         away::at_start => away_at_start,
         away::under_load => away_for_30_s_under_load,
         node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
@@ -58,10 +64,11 @@ mod sqlite {
 macro_rules! server {
     ($module:ident, $kind:ident) => {
         mod $module {
-            use super::{away, network, node, sessions};
+            use super::{anew, away, network, node, sessions};
 
             on! {
                 $kind:
+                anew::made_anew => dropped_and_made_anew_while_nodes_run,
                 away::at_start => away_at_start,
                 away::under_load => away_for_30_s_under_load,
                 node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
@@ -81,7 +88,11 @@ server!(mysql, MySql);
 
 /// A chat server on this database.
 async fn serve(backend: &Backend, variables: &[(&str, &str)]) -> Server {
-    let server = Server::start_with(&["--database-url", &backend.url()], variables).await;
+    serve_at(&backend.url(), variables).await
+}
+
+async fn serve_at(url: &str, variables: &[(&str, &str)]) -> Server {
+    let server = Server::start_with(&["--database-url", url], variables).await;
     becomes(&server, "/readyz", 200, BOUND).await;
     server
 }

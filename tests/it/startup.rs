@@ -106,6 +106,36 @@ async fn a_database_file_in_a_folder_that_is_not_there_is_refused() {
 }
 
 #[tokio::test]
+async fn a_database_on_several_hosts_is_refused_and_the_remedy_named() {
+    // It said "invalid port number".
+    for url in [
+        "postgres://ann:geheim@one:5432,two:5432/presence",
+        "postgres://one,two/presence?target_session_attrs=read-write",
+        "postgres:///presence?host=one,two",
+        "mysql://ann:geheim@one:3306,two:3306/presence",
+    ] {
+        refuses(&["--port", "0", "--database-url", url], "several hosts").await;
+        refuses(&["--port", "0", "--database-url", url], "proxy").await;
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_that_lacks_characters_is_not_used_and_the_log_says_what_to_do() {
+    // It was ready, and each join with another character failed.
+    let database = presence_test_servers::database(presence_test_servers::Kind::Postgres).await;
+    database.make_anew("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'").await;
+    let server = Server::start(&["--database-url", &database.url()]).await;
+    let line = eventually(BOUND, "the line of the encoding", async || {
+        let log = server.log();
+        log.lines().find(|line| line.contains("LATIN1")).map(str::to_owned).ok_or(log)
+    });
+    let line = line.await;
+    assert!(line.contains("ERROR") && line.contains("ENCODING 'UTF8'"), "{line}");
+    assert_eq!(get(server.address(), "/readyz").await.status, 503);
+    assert_eq!(server.log().lines().filter(|line| line.contains("LATIN1")).count(), 1, "{}", server.log());
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_refused() {
     let server = Server::start(&[]).await;
     let port = server.address().port().to_string();

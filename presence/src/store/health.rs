@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::{Store, writer::report};
+use super::{Store, StoreError, writer::report};
 
 /// How long the log waits for a new connection, to say why there is none.
 const LOOK: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl Health {
     }
 
     /// The writer could not write to the store.
-    pub(crate) fn cannot_write(&self, store: &Arc<dyn Store>, error: &dyn Error) {
+    pub(crate) fn cannot_write(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
         self.state().stuck = true;
         self.goes_away(store, error);
     }
@@ -68,32 +68,51 @@ impl Health {
     }
 
     /// The lease could not be renewed in the store, or the life not begun.
-    pub(crate) fn cannot_renew(&self, store: &Arc<dyn Store>, error: &dyn Error) {
+    pub(crate) fn cannot_renew(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
         self.goes_away(store, error);
     }
 
-    fn goes_away(&self, store: &Arc<dyn Store>, error: &dyn Error) {
+    fn goes_away(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
         if std::mem::replace(&mut self.state().away, true) {
             return;
         }
-        let (health, store, error) = (self.clone(), store.clone(), report(error));
+        let (health, store, error) = (self.clone(), store.clone(), Reason::of(error));
         // Whoever found out goes on meanwhile.
         tokio::spawn(async move {
             // That its time is up is all that many a call knows.
             let why = match tokio::time::timeout(LOOK, store.reach()).await {
-                Ok(Err(why)) => report(&why),
+                Ok(Err(why)) => Reason::of(&why),
                 Ok(Ok(())) | Err(_) => error,
             };
             health.tell(&why);
         });
     }
 
-    fn tell(&self, why: &str) {
+    fn tell(&self, why: &Reason) {
         let mut state = self.state();
         // It may be back by now, and then nobody is told of either.
         if state.away && !std::mem::replace(&mut state.told, true) {
-            warn!(error = %why, "the presence store is away; joins fail, leaves wait for it");
+            if why.needs_operator {
+                error!(error = %why.text, "the presence store is away until somebody acts; joins fail, leaves wait for it");
+            } else {
+                warn!(error = %why.text, "the presence store is away; joins fail, leaves wait for it");
+            }
         }
+    }
+}
+
+/// Why the database is away.
+struct Reason {
+    text: String,
+    /// It does not come back by itself.
+    needs_operator: bool,
+}
+
+impl Reason {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut causes = std::iter::successors(Some(error), |cause: &&(dyn Error + 'static)| (*cause).source());
+        let needs_operator = causes.any(|cause| cause.downcast_ref().is_some_and(StoreError::needs_operator));
+        Self { text: report(error), needs_operator }
     }
 }
 

@@ -66,7 +66,7 @@ use self::{
 
 pub use self::{
     database::Synchronous,
-    patient::{MissingFeature, SqlStore},
+    patient::{MissingFeature, SeveralHosts, SqlStore},
 };
 
 #[cfg(feature = "cli")]
@@ -88,6 +88,7 @@ struct Once {
 impl Once {
     async fn migrate(&self) -> Result<Vec<String>, StoreError> {
         self.database.prepare().await?;
+        self.database.examine().await?;
         let dialect = self.database.dialect();
         let transaction = dialect.begin_migration(&self.database.writer).await.map_err(store_error)?;
         let applied = migration::run(&transaction, store_error).await?;

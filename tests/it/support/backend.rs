@@ -3,9 +3,10 @@
 use super::database::Lock;
 use super::proxy::Proxy;
 use super::{Duration, eventually};
-use presence_test_servers::{Database, Durability, Kind as Program, Server};
-use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, Statement};
+use presence_test_servers::{Bouncer, Database, Durability, Kind as Program, Pooling, Server};
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -29,7 +30,8 @@ enum Inner {
     Server { server: Option<Arc<Server>>, database: Database, node: String, proxy: Proxy },
 }
 
-/// What a user of the database needs who migrates it and runs a node; `docs/configuration.md` says so.
+/// What a user of the database needs who migrates it and runs a node; `docs/configuration.md` says so. On PostgreSQL the tables
+/// are then its own.
 const RIGHTS_ON_POSTGRES: &str = "CREATE ON SCHEMA public";
 const RIGHTS_ON_MYSQL: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, REFERENCES ON *";
 
@@ -124,6 +126,43 @@ impl Backend {
         }
     }
 
+    /// Drops it and makes an empty one, whoever is connected. Of SQLite the file stays, and its tables are dropped.
+    pub(crate) async fn is_made_anew(&self) {
+        match &self.inner {
+            Inner::Sqlite { .. } => {
+                let session = self.connect().await;
+                let tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+                let tables = Statement::from_string(session.get_database_backend(), tables);
+                let tables = session.query_all_raw(tables).await.expect("its tables are listed");
+                let mut drop = "PRAGMA foreign_keys = OFF; BEGIN IMMEDIATE;".to_owned();
+                for table in tables {
+                    let table: String = table.try_get_by_index(0).expect("a name is a text");
+                    drop.push_str(&format!("DROP TABLE \"{table}\";"));
+                }
+                drop.push_str("COMMIT");
+                session.execute_unprepared(&drop).await.unwrap_or_else(|error| panic!("{drop}: {error}"));
+                session.close().await.expect("the database closes");
+            }
+            Inner::Server { database, .. } => database.make_anew("").await,
+        }
+    }
+
+    /// Where the file of SQLite is.
+    pub(crate) fn file(&self) -> PathBuf {
+        match &self.inner {
+            Inner::Sqlite { folder, .. } => folder.path().join("presence.db"),
+            Inner::Server { .. } => panic!("a server has more than a file"),
+        }
+    }
+
+    /// The URL through PgBouncer, as a user who may do everything.
+    pub(crate) fn behind(&self, pooling: Pooling, settings: &[&str]) -> (Bouncer, String) {
+        let direct = self.direct();
+        let bouncer = Bouncer::start(&direct, pooling, settings);
+        let url = bouncer.url(&direct);
+        (bouncer, url)
+    }
+
     /// A connection past the proxy.
     pub(crate) async fn connect(&self) -> DatabaseConnection {
         let mut options = ConnectOptions::new(self.direct());
@@ -139,20 +178,25 @@ impl Backend {
 
     /// How many rows `table` has.
     pub(crate) async fn rows(&self, table: &str) -> i64 {
+        self.count(table).await.unwrap_or_else(|error| panic!("rows of {table}: {error}"))
+    }
+
+    async fn count(&self, table: &str) -> Result<i64, DbErr> {
         let database = self.connect().await;
         let backend = database.get_database_backend();
         let count = Statement::from_string(backend, format!("SELECT COUNT(*) AS count FROM {table}"));
-        let row = database.query_one_raw(count).await.unwrap_or_else(|error| panic!("rows of {table}: {error}"));
+        let row = database.query_one_raw(count).await?;
         let count = row.expect("a count is one row").try_get("", "count").expect("a count is a number");
         database.close().await.expect("the database closes");
-        count
+        Ok(count)
     }
 
-    /// Waits until `table` has just so many rows.
+    /// Waits until `table` is there and has just so many rows.
     pub(crate) async fn rows_become(&self, table: &str, expected: i64, bound: Duration) {
-        eventually(bound, &format!("{expected} rows in {table}"), async || match self.rows(table).await {
-            now if now == expected => Ok(()),
-            now => Err(format!("{now} rows")),
+        eventually(bound, &format!("{expected} rows in {table}"), async || match self.count(table).await {
+            Ok(now) if now == expected => Ok(()),
+            Ok(now) => Err(format!("{now} rows")),
+            Err(error) => Err(error.to_string()),
         })
         .await;
     }

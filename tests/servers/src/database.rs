@@ -16,8 +16,8 @@ pub struct Database {
     kind: Kind,
     server: String,
     name: String,
-    /// The users that were made for it.
-    users: Mutex<Vec<String>>,
+    /// The users that were made for it, each with what it may do.
+    users: Mutex<Vec<(String, Vec<String>)>>,
 }
 
 /// Makes a database on the server that all tests share: the one that `PRESENCE_TEST_POSTGRES` or `PRESENCE_TEST_MYSQL`
@@ -42,13 +42,40 @@ impl Database {
             name: format!("t{}", Uuid::new_v4().simple()),
             users: Mutex::default(),
         };
-        let create = match kind {
-            Kind::Postgres => format!("CREATE DATABASE {} TEMPLATE template0", database.name),
-            Kind::MySql => format!("CREATE DATABASE {}", database.name),
-        };
-        let made = run(kind, &database.server, &create).await;
-        made.unwrap_or_else(|error| panic!("no database on {server}: {error}"));
+        database.create("").await;
         database
+    }
+
+    async fn create(&self, options: &str) {
+        let create = match self.kind {
+            Kind::Postgres => format!("CREATE DATABASE {} TEMPLATE template0 {options}", self.name),
+            Kind::MySql => format!("CREATE DATABASE {} {options}", self.name),
+        };
+        let made = run(self.kind, &self.server, &create).await;
+        made.unwrap_or_else(|error| panic!("no database on {}: {error}", self.server));
+    }
+
+    fn drop_statement(&self) -> String {
+        match self.kind {
+            Kind::Postgres => format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
+            Kind::MySql => format!("DROP DATABASE IF EXISTS {}", self.name),
+        }
+    }
+
+    /// Drops it, whoever is connected, and makes an empty one of its name, with these options of `CREATE DATABASE`. Its users
+    /// may do there what they might.
+    ///
+    /// # Panics
+    /// If the server is away, or does not know such an option.
+    pub async fn make_anew(&self, options: &str) {
+        let dropped = run(self.kind, &self.server, &self.drop_statement()).await;
+        dropped.unwrap_or_else(|error| panic!("{error}"));
+        self.create(options).await;
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let admin = self.connect().await;
+        for (user, grants) in users {
+            grant(&admin, &user, &grants).await;
+        }
     }
 
     /// Its address, with name and password.
@@ -64,20 +91,19 @@ impl Database {
     /// If the server is away, or does not know such a right.
     pub async fn user(&self, grants: &[&str]) -> String {
         let user = format!("u{}", &Uuid::new_v4().simple().to_string()[..24]);
-        let mut statements = vec![match self.kind {
+        let create = match self.kind {
             Kind::Postgres => format!("CREATE ROLE {user} LOGIN PASSWORD '{user}'"),
             Kind::MySql => format!("CREATE USER '{user}'@'%' IDENTIFIED BY '{user}'"),
-        }];
-        statements.extend(grants.iter().map(|grant| format!("GRANT {grant} TO {user}")));
+        };
         let admin = self.connect().await;
-        for statement in statements {
-            let made = admin.execute_unprepared(&statement).await;
-            made.unwrap_or_else(|error| panic!("{statement}: {error}"));
-        }
+        let made = admin.execute_unprepared(&create).await;
+        made.unwrap_or_else(|error| panic!("{create}: {error}"));
+        let grants: Vec<String> = grants.iter().map(|&grant| grant.to_owned()).collect();
+        grant(&admin, &user, &grants).await;
         let (scheme, host) = self.server.split_once("://").expect("it is a URL");
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let url = format!("{scheme}://{user}:{user}@{host}/{}", self.name);
-        self.users.lock().unwrap_or_else(PoisonError::into_inner).push(user);
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).push((user, grants));
         url
     }
 
@@ -119,12 +145,9 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let mut drop = vec![match self.kind {
-            Kind::Postgres => format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
-            Kind::MySql => format!("DROP DATABASE IF EXISTS {}", self.name),
-        }];
+        let mut drop = vec![self.drop_statement()];
         let users = std::mem::take(self.users.get_mut().unwrap_or_else(PoisonError::into_inner));
-        drop.extend(users.iter().map(|user| match self.kind {
+        drop.extend(users.iter().map(|(user, _)| match self.kind {
             Kind::Postgres => format!("DROP ROLE IF EXISTS {user}"),
             Kind::MySql => format!("DROP USER IF EXISTS {user}"),
         }));
@@ -140,6 +163,13 @@ impl Drop for Database {
             })
         })
         .join();
+    }
+}
+
+async fn grant(admin: &DatabaseConnection, user: &str, grants: &[String]) {
+    for grant in grants {
+        let granted = admin.execute_unprepared(&format!("GRANT {grant} TO {user}")).await;
+        granted.unwrap_or_else(|error| panic!("{grant}: {error}"));
     }
 }
 

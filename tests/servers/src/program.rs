@@ -23,7 +23,7 @@ pub(crate) fn initialise(kind: Kind, folder: &Path, command: impl Fn(&Path) -> C
         Kind::Postgres => {
             let password = folder.join("password");
             fs::write(&password, USER).expect("the folder is ours");
-            let mut initdb = command(&find(kind, &["initdb"]));
+            let mut initdb = command(&of_server(kind, &["initdb"]));
             // A password is asked for, and in the cheapest way: tests make many connections.
             initdb.args(["--no-sync", "--auth=password", "--encoding=UTF8", "--locale=C", "--username", USER]);
             initdb.arg("--pwfile").arg(password).arg("--pgdata").arg(&data);
@@ -31,9 +31,9 @@ pub(crate) fn initialise(kind: Kind, folder: &Path, command: impl Fn(&Path) -> C
         }
         Kind::MySql => {
             fs::write(folder.join("init.sql"), INIT_SQL).expect("the folder is ours");
-            let server = find(kind, &["mariadbd", "mysqld"]);
+            let server = of_server(kind, &["mariadbd", "mysqld"]);
             if is_mariadb(&server) {
-                let mut install = command(&find(kind, &["mariadb-install-db"]));
+                let mut install = command(&of_server(kind, &["mariadb-install-db"]));
                 install.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
                 install.arg(option("--datadir=", &data)).args(["--innodb-log-file-size=16M"]);
                 install
@@ -59,7 +59,7 @@ pub(crate) fn serve(kind: Kind, folder: &Path, port: u16, durability: Durability
     let mut line: Vec<OsString> = Vec::new();
     match kind {
         Kind::Postgres => {
-            line.extend([find(kind, &["postgres"]).into(), "-D".into(), data.into(), "-p".into()]);
+            line.extend([of_server(kind, &["postgres"]).into(), "-D".into(), data.into(), "-p".into()]);
             line.push(port.to_string().into());
             let mut settings = vec!["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=400"];
             if durability == Durability::None {
@@ -70,7 +70,7 @@ pub(crate) fn serve(kind: Kind, folder: &Path, port: u16, durability: Durability
             }
         }
         Kind::MySql => {
-            line.extend([find(kind, &["mariadbd", "mysqld"]).into(), "--no-defaults".into()]);
+            line.extend([of_server(kind, &["mariadbd", "mysqld"]).into(), "--no-defaults".into()]);
             line.extend([option("--datadir=", &data), option("--socket=", &folder.join("socket"))]);
             line.extend([option("--pid-file=", &folder.join("pid")), option("--init-file=", &folder.join("init.sql"))]);
             line.push(format!("--port={port}").into());
@@ -116,8 +116,8 @@ fn is_mariadb(server: &Path) -> bool {
     String::from_utf8_lossy(&version.stdout).contains("MariaDB")
 }
 
-/// The first of these programs that is there, newest version first.
-fn find(kind: Kind, names: &[&str]) -> PathBuf {
+/// The first of these programs that is there, newest version first. `what` they are is in these Debian packages.
+pub(crate) fn find(what: &str, packages: &str, names: &[&str]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.extend(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
@@ -130,13 +130,16 @@ fn find(kind: Kind, names: &[&str]) -> PathBuf {
     folders.splice(0..0, versions.into_iter().rev().map(|(_, folder)| folder));
     let programs = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
     programs.into_iter().find(|program| program.is_file()).unwrap_or_else(|| {
-        let (what, packages) = match kind {
-            Kind::Postgres => ("PostgreSQL", "postgresql"),
-            Kind::MySql => ("MariaDB", "mariadb-server-core mariadb-client-core"),
-        };
         panic!(
             "{what} is not installed: {names:?} is nowhere in the path. \
              Run tests/run, which installs it, or: apt-get install {packages}"
         )
     })
+}
+
+fn of_server(kind: Kind, names: &[&str]) -> PathBuf {
+    match kind {
+        Kind::Postgres => find("PostgreSQL", "postgresql", names),
+        Kind::MySql => find("MariaDB", "mariadb-server-core mariadb-client-core", names),
+    }
 }

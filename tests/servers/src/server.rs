@@ -139,7 +139,7 @@ impl Server {
 
 /// A port that nobody listens on, below those that the system gives to clients: a server that is stopped for a while finds
 /// its port free again.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let [high, low, ..] = *Uuid::new_v4().as_bytes();
         let port = 15_000 + u16::from_be_bytes([high, low]) % 16_000;

@@ -88,6 +88,15 @@ impl Work {
                 self.rooms.health().renews();
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
+            Err(error) if error.is_tables_missing() => {
+                self.lease.borrow_mut().failed();
+                self.away(&error);
+                self.begin_again(
+                    node,
+                    "the tables of the database are gone: the node makes them again, and its sockets join again",
+                )
+                .await;
+            }
             Err(error) => {
                 self.lease.borrow_mut().failed();
                 self.away(&error);
@@ -95,7 +104,7 @@ impl Work {
         }
     }
 
-    fn away(&self, error: &dyn std::error::Error) {
+    fn away(&self, error: &(dyn std::error::Error + 'static)) {
         self.rooms.health().cannot_renew(&(Arc::new(self.store().clone()) as Arc<dyn Store>), error);
     }
 
@@ -111,16 +120,25 @@ impl Work {
 
     /// The database says that this life is over. Sockets that are alive are given to a new one.
     async fn fenced(&self, node: NodeId, superseded: bool) {
+        if superseded {
+            if self.rooms.node() == Some(node) {
+                self.rooms.set_node(None);
+                self.lease.borrow_mut().failed();
+                self.superseded();
+            }
+            return;
+        }
+        self.begin_again(node, "this node was taken for dead; it begins a new life and its sockets join again").await;
+    }
+
+    /// Begins a new incarnation, if `node` is the one that is over, and gives it the sockets that are alive.
+    async fn begin_again(&self, node: NodeId, why: &'static str) {
         if self.rooms.node() != Some(node) {
             return;
         }
         self.rooms.set_node(None);
         self.lease.borrow_mut().failed();
-        if superseded {
-            self.superseded();
-            return;
-        }
-        warn!(name = %self.name, "this node was taken for dead; it begins a new life and its sockets join again");
+        warn!(name = %self.name, "{why}");
         self.begin().await;
         for room in self.rooms.names() {
             self.rooms.tell_running(&room, ToRoom::Rejoin);

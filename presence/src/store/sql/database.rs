@@ -122,7 +122,13 @@ impl Database {
 
     /// Puts the database into the state that migrations expect.
     pub(super) async fn prepare(&self) -> Result<(), StoreError> {
+        self.dialect.is_in_place()?;
         self.dialect.prepare(&self.writer).await.map_err(store_error)
+    }
+
+    /// Looks whether the database can be used.
+    pub(super) async fn examine(&self) -> Result<(), StoreError> {
+        self.dialect.examine(&self.writer, &self.readers).await
     }
 
     /// Makes a connection beside the pools, which, while a server is not there, try again for as long as a caller waits, and then
@@ -141,6 +147,7 @@ impl Database {
     where
         F: Future<Output = Result<T, DbErr>>,
     {
+        self.dialect.is_in_place()?;
         for _ in 0..self.settings.connections {
             match run().await {
                 Err(error) if is_lost(&error) => {}

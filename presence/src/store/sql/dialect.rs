@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
-use super::{database::Settings, statement};
+use super::{super::StoreError, database::Settings, statement};
 
 /// A kind of database, and where one of it is.
 #[async_trait]
@@ -40,6 +40,16 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
 
     /// Gets a database ready in which migrations have not run yet.
     async fn prepare(&self, _writer: &DatabaseConnection) -> Result<(), DbErr> {
+        Ok(())
+    }
+
+    /// Looks for what would make calls fail later, or do harm, once the database is in use. Changes nothing.
+    async fn examine(&self, _writer: &DatabaseConnection, _readers: &DatabaseConnection) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Whether the database is where it was when it was opened. Called before each transaction, so it must be quick.
+    fn is_in_place(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -84,6 +94,8 @@ pub(super) fn users_as_json(users: &[(Epoch, &UserId, i64)]) -> String {
 pub(super) enum Trouble {
     /// It may work later: the database is away, full, read-only, or will not let us in.
     Away,
+    /// The tables are not there. It works when they are made.
+    Unprepared,
     /// Another transaction was in the way, and this one is undone. It may work at once.
     Conflict,
     #[cfg_attr(
@@ -94,6 +106,19 @@ pub(super) enum Trouble {
     Duplicate,
     /// Asking again gives the same answer.
     Senseless,
+}
+
+/// How many statements each connection to a server keeps prepared, if the URL does not say. Lists of keys and of rows come in
+/// powers of two, each of which is a statement.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) const STATEMENTS: usize = 400;
+
+/// Whether a URL says how many statements are kept.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) fn names_cache_capacity(url: &str) -> bool {
+    url.split_once('?').is_some_and(|(_, options)| {
+        options.split('&').any(|option| option.split('=').next() == Some("statement-cache-capacity"))
+    })
 }
 
 /// The index by which a channel is in a room once.

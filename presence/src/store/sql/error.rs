@@ -1,22 +1,49 @@
 //! What a failure of the database means to a caller.
 
-use std::{io, sync::Arc};
+use std::{borrow::Cow, io, sync::Arc};
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
 use super::{
-    super::{ChannelTaken, StoreError},
+    super::{ChannelTaken, NeedsOperator, StoreError},
     dialect::Trouble,
     transaction::Vanished,
 };
 
 /// Sorts an error into "ask again" and "asking again gives the same answer".
 pub(super) fn store_error(error: DbErr) -> StoreError {
+    if let Some(remedy) = remedy(&error) {
+        return needs_operator(remedy, Some(error));
+    }
     match trouble(&error) {
+        Trouble::Unprepared => StoreError::tables_missing(error),
         Trouble::Away | Trouble::Conflict => StoreError::Unavailable(Arc::new(error)),
         Trouble::Duplicate | Trouble::Senseless if is_channel_taken(&error) => StoreError::channel_taken(error),
         Trouble::Duplicate | Trouble::Senseless => StoreError::Refused(Arc::new(error)),
     }
+}
+
+/// The database may work again when somebody has done `what`.
+pub(super) fn needs_operator(what: impl Into<Cow<'static, str>>, source: Option<DbErr>) -> StoreError {
+    StoreError::Unavailable(Arc::new(NeedsOperator { what: what.into(), source: source.map(Into::into) }))
+}
+
+/// The database is not one that can be used.
+#[cfg(feature = "postgres")]
+pub(super) fn refused(what: impl Into<Cow<'static, str>>) -> StoreError {
+    StoreError::Refused(Arc::new(NeedsOperator { what: what.into(), source: None }))
+}
+
+/// What has to be changed, where the database's own words do not say it.
+fn remedy(error: &DbErr) -> Option<&'static str> {
+    #[cfg(feature = "postgres")]
+    if let Some(SqlxError::Database(error)) = source(error)
+        && let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>()
+    {
+        return super::postgres::remedy(error);
+    }
+    let _ = error;
+    None
 }
 
 /// What stood in the way of a call that changed nothing.
@@ -125,7 +152,9 @@ pub(crate) fn is_turned_away(error: &StoreError) -> bool {
 #[cfg(feature = "cli")]
 fn of_database_itself(error: &StoreError) -> Option<&dyn sea_orm::sqlx::error::DatabaseError> {
     let (StoreError::Unavailable(cause) | StoreError::Refused(cause)) = error else { return None };
-    match source(cause.downcast_ref()?)? {
+    let mut causes =
+        std::iter::successors(Some(&**cause as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    match source(causes.find_map(|cause| cause.downcast_ref())?)? {
         SqlxError::Database(error) => Some(&**error),
         _ => None,
     }

@@ -6,7 +6,7 @@
 use std::{
     fmt::{self, Write},
     str::FromStr,
-    sync::atomic::{AtomicI64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, Ordering},
     time::Duration,
 };
 
@@ -22,12 +22,15 @@ use sea_orm::{
 };
 
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
+    super::StoreError,
     database::Settings,
-    dialect::{CHANNEL_INDEX, Dialect, Trouble, bad_url, seen_at, users_as_json},
+    dialect::{CHANNEL_INDEX, Dialect, STATEMENTS, Trouble, bad_url, names_cache_capacity, seen_at, users_as_json},
+    error::store_error,
 };
 
 /// Names are of the whole server, so the lock has that of the database in it. It has at most 64 characters.
@@ -45,6 +48,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 pub(super) struct MySql {
     options: MySqlConnectOptions,
+    /// It has been logged that several servers take writes.
+    has_warned: AtomicBool,
 }
 
 impl fmt::Debug for MySql {
@@ -61,8 +66,11 @@ impl MySql {
         if options.get_database().is_none_or(str::is_empty) {
             return Err(bad_url("the URL of the database names no database"));
         }
-        // Lists of keys and of rows come in powers of two, each of which is a statement.
-        Ok(Self { options: options.statement_cache_capacity(400).disable_statement_logging() })
+        let options = match names_cache_capacity(url) {
+            true => options,
+            false => options.statement_cache_capacity(STATEMENTS),
+        };
+        Ok(Self { options: options.disable_statement_logging(), has_warned: AtomicBool::new(false) })
     }
 
     fn pool(&self, settings: &Settings, connections: u32) -> MySqlPool {
@@ -146,6 +154,30 @@ impl Dialect for MySql {
         Some(Expr::cust("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"))
     }
 
+    async fn examine(&self, _writer: &DatabaseConnection, readers: &DatabaseConnection) -> Result<(), StoreError> {
+        let mut facts = Vec::new();
+        for query in [CLUSTER, GROUP] {
+            let rows =
+                readers.query_all_raw(Statement::from_string(DbBackend::MySql, query)).await.map_err(store_error)?;
+            for row in rows {
+                facts.push((
+                    row.try_get_by_index::<String>(0).map_err(store_error)?,
+                    row.try_get_by_index::<String>(1).map_err(store_error)?,
+                ));
+            }
+        }
+        if let Some(cluster) = several_writers(&facts)
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            warn!(
+                cluster,
+                "several servers of this database take writes, and locks of one hold on no other: connect all nodes to one \
+                 and the same server, and change to another only when that one has failed"
+            );
+        }
+        Ok(())
+    }
+
     /// The statements that change the schema end a transaction, so it is a lock of the connection that excludes others. The
     /// connection is one of its own: whatever becomes of this, the lock does not outlive it in a pool.
     async fn begin_migration(&self, _writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
@@ -179,6 +211,23 @@ impl Dialect for MySql {
     fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement {
         Statement::from_sql_and_values(DbBackend::MySql, HAVE_MORE, [users_as_json(users).into()])
     }
+}
+
+/// Galera, as MariaDB and Percona XtraDB Cluster have it: how many servers there are.
+const CLUSTER: &str = "SHOW GLOBAL STATUS LIKE 'wsrep_cluster_size'";
+
+/// Group Replication of MySQL: whether one server takes all writes.
+const GROUP: &str = "SHOW GLOBAL VARIABLES LIKE 'group_replication_single_primary_mode'";
+
+/// By what name several servers take writes, each of them with locks of its own.
+fn several_writers(facts: &[(String, String)]) -> Option<&'static str> {
+    facts.iter().find_map(|(name, value)| match name.to_ascii_lowercase().as_str() {
+        "wsrep_cluster_size" => value.parse().is_ok_and(|size: u32| size > 1).then_some("Galera"),
+        "group_replication_single_primary_mode" => {
+            matches!(value.to_ascii_uppercase().as_str(), "OFF" | "0").then_some("Group Replication")
+        }
+        _ => None,
+    })
 }
 
 /// Straight, or it may look for the node first, and compare all its presences with all touches.
@@ -218,9 +267,9 @@ fn by_number(number: u16, state: Option<&str>) -> Trouble {
         // Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
         1205 | 1213 | 1020 => Trouble::Conflict,
         1062 | 1586 => Trouble::Duplicate,
-        // The rights of the user and what it may use are for an operator to give back, and so are the database, tables and
-        // columns.
-        1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1203 | 1226 | 1227 | 1370 => Trouble::Away,
+        1146 => Trouble::Unprepared,
+        // The rights of the user and what it may use are for an operator to give back, and so are the database and columns.
+        1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1203 | 1226 | 1227 | 1370 | 1461 => Trouble::Away,
         // Not a text of this character set; too large for `max_allowed_packet`.
         1366 | 1153 => Trouble::Senseless,
         _ => match state {
@@ -249,6 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn several_servers_that_take_writes_are_found_out() {
+        for (name, value, found) in [
+            ("wsrep_cluster_size", "0", None),
+            ("wsrep_cluster_size", "1", None),
+            ("wsrep_cluster_size", "3", Some("Galera")),
+            ("wsrep_cluster_size", "", None),
+            ("group_replication_single_primary_mode", "ON", None),
+            ("group_replication_single_primary_mode", "OFF", Some("Group Replication")),
+        ] {
+            assert_eq!(several_writers(&[(name.to_owned(), value.to_owned())]), found, "{name} {value}");
+        }
+        assert_eq!(several_writers(&[]), None);
+    }
+
+    #[test]
     fn each_number_says_what_to_do() {
         for (number, state, trouble, what) in [
             (1205, "HY000", Conflict, "lock wait timeout"),
@@ -264,7 +328,8 @@ mod tests {
             (1054, "42S22", Away, "no such column"),
             (1053, "08S01", Away, "shutting down"),
             (1142, "42000", Away, "no right to the table"),
-            (1146, "42S02", Away, "no such table"),
+            (1146, "42S02", Unprepared, "no such table"),
+            (1461, "42000", Away, "too many prepared statements on the server"),
             (1290, "HY000", Away, "read-only server"),
             (1317, "70100", Away, "statement killed"),
             (1792, "25006", Away, "read-only transaction"),

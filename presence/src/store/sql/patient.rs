@@ -57,6 +57,14 @@ pub struct MissingFeature {
     pub feature: &'static str,
 }
 
+/// A URL that names several hosts. The driver connects to one, and would not know which of them may be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the URL of the database names several hosts, and may name one: a DNS name or a proxy that leads to the server which may \
+     be written to"
+)]
+pub struct SeveralHosts;
+
 /// A URL that names no database that this crate knows.
 #[derive(Debug, thiserror::Error)]
 #[error("the URL of the database does not begin with `sqlite:`, `postgres:` or `mysql:`")]
@@ -72,7 +80,7 @@ impl SqlStore {
     ///
     /// # Errors
     /// [`StoreError::Refused`] if the URL is not one that this build can use (its source is a [`MissingFeature`] if a feature
-    /// would help), or names a folder that is not there.
+    /// would help), names several hosts (its source is [`SeveralHosts`]), or names a folder that is not there.
     pub fn connect(url: &str) -> Result<Self, StoreError> {
         Self::at(url, Missing::Make)
     }
@@ -90,7 +98,11 @@ impl SqlStore {
         // Only SQLite has files.
         #[cfg(not(feature = "sqlite"))]
         let _ = missing;
-        let dialect: Arc<dyn Dialect> = match url.split(':').next().unwrap_or_default() {
+        let scheme = url.split(':').next().unwrap_or_default();
+        if scheme != "sqlite" && names_several_hosts(url) {
+            return Err(StoreError::Refused(Arc::new(SeveralHosts)));
+        }
+        let dialect: Arc<dyn Dialect> = match scheme {
             #[cfg(feature = "sqlite")]
             "sqlite" => Arc::new(
                 match missing {
@@ -201,6 +213,19 @@ impl SqlStore {
 enum Missing {
     Make,
     Wait,
+}
+
+/// As libpq and some drivers take it: a list in the place of the host, or as the parameter `host`.
+fn names_several_hosts(url: &str) -> bool {
+    let Some((_, after_scheme)) = url.split_once("://") else { return false };
+    let end = after_scheme.find(['/', '?', '#']).unwrap_or(after_scheme.len());
+    let authority = &after_scheme[..end];
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let query = after_scheme.split_once('?').map_or("", |(_, query)| query);
+    let parameters = query.split('&').filter_map(|parameter| parameter.split_once('='));
+    let mut lists = parameters.filter(|(name, _)| matches!(*name, "host" | "hostaddr" | "port")).map(|(_, list)| list);
+    let is_list = |text: &str| text.contains(',') || text.to_ascii_lowercase().contains("%2c");
+    is_list(hosts) || lists.any(is_list)
 }
 
 #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]

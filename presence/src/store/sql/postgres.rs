@@ -22,8 +22,10 @@ use tokio::time::timeout;
 use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::{
+    super::StoreError,
     database::Settings,
-    dialect::{CHANNEL_INDEX, Dialect, Trouble, bad_url, seen_at},
+    dialect::{CHANNEL_INDEX, Dialect, STATEMENTS, Trouble, bad_url, names_cache_capacity, seen_at},
+    error::{needs_operator, refused, store_error},
 };
 
 /// Which lock nodes take to migrate: `presence` in ASCII.
@@ -51,8 +53,11 @@ impl fmt::Debug for Postgres {
 impl Postgres {
     pub(super) fn new(url: &str) -> Result<Self, DbErr> {
         let options = PgConnectOptions::from_str(url).map_err(bad_url)?;
-        // Lists of keys and of rows come in powers of two, each of which is a statement.
-        let options = options.statement_cache_capacity(400).disable_statement_logging();
+        let options = match names_cache_capacity(url) {
+            true => options,
+            false => options.statement_cache_capacity(STATEMENTS),
+        };
+        let options = options.disable_statement_logging();
         let options = match options.get_application_name() {
             Some(_) => options,
             None => options.application_name("presence"),
@@ -147,6 +152,27 @@ impl Dialect for Postgres {
         Some(Expr::cust("(extract(epoch from clock_timestamp()) * 1000)::bigint"))
     }
 
+    async fn examine(&self, writer: &DatabaseConnection, readers: &DatabaseConnection) -> Result<(), StoreError> {
+        let surely =
+            |text: Option<String>| text.ok_or_else(|| store_error(DbErr::RecordNotFound("an answer".to_owned())));
+        // Each connection numbers its statements by itself, so these two have one name. A pooler that knows nothing of
+        // statements gives both connections one session of the server by turns.
+        for (connection, text) in [(writer, "of the writer"), (readers, "of the reader"), (writer, "of the writer")] {
+            let answer = ask(connection, &format!("SELECT '{text}'")).await.map_err(store_error)?;
+            if surely(answer)? != text {
+                return Err(needs_operator(NO_STATEMENTS, None));
+            }
+        }
+        let encoding = surely(ask(readers, "SELECT current_setting('server_encoding')").await.map_err(store_error)?)?;
+        match takes_every_text(&encoding) {
+            true => Ok(()),
+            false => Err(refused(format!(
+                "the encoding of the database is {encoding}, which does not have every character: make one with \
+                 CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            ))),
+        }
+    }
+
     async fn begin_migration(&self, writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
         let transaction = writer.begin().await?;
         // Somebody else may migrate a large table.
@@ -183,6 +209,17 @@ impl Dialect for Postgres {
     }
 }
 
+/// The text that a query returns, by a statement that is prepared.
+async fn ask(connection: &DatabaseConnection, query: &str) -> Result<Option<String>, DbErr> {
+    let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await?;
+    row.map(|row| row.try_get_by_index(0)).transpose()
+}
+
+/// SQL_ASCII takes all bytes as they are.
+fn takes_every_text(server_encoding: &str) -> bool {
+    matches!(server_encoding, "UTF8" | "SQL_ASCII")
+}
+
 /// The limit is hidden from PostgreSQL. Where it believes that all who are left in the room are fewer, as of each new room, it
 /// sorts these for each page, instead of going by the index.
 const PAGE: &str = "SELECT id, room_id, channel_name, user_id, meta, node_id, held_until FROM presences \
@@ -209,10 +246,37 @@ fn by_code(code: &str) -> Trouble {
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Trouble::Conflict,
         "23505" => Trouble::Duplicate,
-        // The rights of the user, and tables and columns that are not there, are for an operator to give back.
-        "42501" | "42P01" | "42703" => Trouble::Away,
+        "42P01" => Trouble::Unprepared,
+        // The rights of the user and columns that are not there are for an operator to give back. Prepared statements that are
+        // there already are those of another client.
+        "42501" | "42703" | "42P05" => Trouble::Away,
         code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Senseless,
         _ => Trouble::Away,
+    }
+}
+
+const NO_STATEMENTS: &str = "a pooler is in between that does not keep the prepared statements of its clients apart: let it pool \
+    sessions (PgBouncer: pool_mode = session), or transactions by PgBouncer 1.21 or later with max_prepared_statements above 0";
+
+const STARTUP_PARAMETER: &str =
+    "a pooler refuses a parameter of the connection: set ignore_startup_parameters = extra_float_digits in PgBouncer";
+
+const NO_TRANSACTIONS: &str = "a pooler allows no transactions: let it pool sessions (PgBouncer: pool_mode = session)";
+
+/// What has to be changed in a pooler, whose own words do not say it.
+pub(super) fn remedy(error: &PgDatabaseError) -> Option<&'static str> {
+    remedy_of(error.code(), error.message())
+}
+
+fn remedy_of(code: &str, message: &str) -> Option<&'static str> {
+    match code {
+        // There is such a statement already, or there is none.
+        "42P05" | "26000" => Some(NO_STATEMENTS),
+        // Protocol violation: what PgBouncer says has this code, and so has a statement of others that takes other parameters.
+        "08P01" if message.contains("startup parameter") => Some(STARTUP_PARAMETER),
+        "08P01" if message.contains("statement pooling") => Some(NO_TRANSACTIONS),
+        "08P01" if message.contains("prepared statement") => Some(NO_STATEMENTS),
+        _ => None,
     }
 }
 
@@ -238,6 +302,32 @@ mod tests {
     use super::{Trouble::*, *};
 
     #[test]
+    fn what_comes_of_a_pooler_says_what_to_change_in_it() {
+        for (code, message, remedy) in [
+            ("42P05", "prepared statement \"sqlx_s_1\" already exists", Some(NO_STATEMENTS)),
+            ("26000", "prepared statement \"sqlx_s_3\" does not exist", Some(NO_STATEMENTS)),
+            (
+                "08P01",
+                "bind message supplies 2 parameters, but prepared statement \"sqlx_s_3\" requires 1",
+                Some(NO_STATEMENTS),
+            ),
+            ("08P01", "unsupported startup parameter: extra_float_digits", Some(STARTUP_PARAMETER)),
+            ("08P01", "transaction blocks not allowed in statement pooling mode", Some(NO_TRANSACTIONS)),
+            ("08P01", "server conn crashed?", None),
+            ("42P01", "relation \"nodes\" does not exist", None),
+        ] {
+            assert_eq!(remedy_of(code, message), remedy, "{code}: {message}");
+        }
+    }
+
+    #[test]
+    fn only_an_encoding_that_has_every_character_will_do() {
+        for (encoding, will_do) in [("UTF8", true), ("SQL_ASCII", true), ("LATIN1", false), ("EUC_JP", false)] {
+            assert_eq!(takes_every_text(encoding), will_do, "{encoding}");
+        }
+    }
+
+    #[test]
     fn each_code_says_what_to_do() {
         for (code, trouble, what) in [
             ("40001", Conflict, "serialization failure"),
@@ -250,7 +340,9 @@ mod tests {
             ("28P01", Away, "wrong password"),
             ("3D000", Away, "no such database"),
             ("42501", Away, "no right"),
-            ("42P01", Away, "no such table"),
+            ("42P01", Unprepared, "no such table"),
+            ("42P05", Away, "a prepared statement of another client"),
+            ("26000", Away, "no such prepared statement"),
             ("42703", Away, "no such column"),
             ("53100", Away, "disk full"),
             ("53300", Away, "too many connections"),

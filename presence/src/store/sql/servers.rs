@@ -45,6 +45,44 @@ async fn a_schema_from_the_future_is_refused() {
     }
 }
 
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_postgres_must_have_every_character() {
+    let database = database(Kind::Postgres).await;
+    database.make_anew("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'").await;
+    let store = SqlStore::connect(&database.url()).unwrap();
+    let refused = store.prepare().await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Refused(_)) && refused.needs_operator(), "{refused:?}");
+    assert!(refused.remedy().unwrap().contains("LATIN1"), "{refused:?}");
+    assert!(!store.pending_migrations().await.unwrap().is_empty(), "nothing was made there");
+    database.make_anew("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'").await;
+    let (store, node) = joined(&database).await;
+    let writes = RoomWrites { room: RoomName::new("сад 🌳").unwrap(), writes: vec![join(node)] };
+    store.commit(node, Attempt::next(), &[writes]).await.unwrap();
+    assert_eq!(store.rooms().await.unwrap()[0].room.as_str(), "сад 🌳");
+}
+
+#[tokio::test]
+async fn several_hosts_are_refused_by_name() {
+    for scheme in ["postgres", "postgresql", "mysql", "mariadb"] {
+        for rest in ["a,b/x", "ann:p@a:1,b:2/x", "ann:p@a%2Cb/x", "/x?sslmode=disable&host=a,b", "a/x?port=1,2"] {
+            let url = format!("{scheme}://{rest}");
+            let Err(StoreError::Refused(source)) = SqlStore::connect(&url) else { panic!("{url} is refused") };
+            assert!(source.is::<crate::store::SeveralHosts>() || source.is::<MissingFeature>(), "{url}: {source}");
+        }
+    }
+    #[cfg(feature = "postgres")]
+    SqlStore::connect("postgres://ann:a,b@one/x?application_name=a,b").unwrap();
+}
+
+#[tokio::test]
+async fn a_server_of_its_own_is_no_cluster() {
+    // Whatever a plain server says of itself, it can be used.
+    for &kind in KINDS {
+        joined(&database(kind).await).await.0.once.database.examine().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_late_transaction_of_a_dead_node_writes_nothing() {
     for &kind in KINDS {
@@ -191,26 +229,36 @@ async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {
     }
 }
 
+/// What `docs/configuration.md` says that a user needs to migrate, and to run a node.
+fn rights(kind: Kind) -> [Vec<String>; 2] {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, table) = page.split_once("\n| | to migrate | to run |\n").unwrap();
+    let database = match kind {
+        Kind::Postgres => "| PostgreSQL |",
+        Kind::MySql => "| MariaDB, MySQL |",
+    };
+    let row = table.lines().find_map(|line| line.strip_prefix(database)).unwrap();
+    let mut columns = row.split('|').map(|column| {
+        let rights = column.split('`').skip(1).step_by(2);
+        rights.map(|right| if kind == Kind::MySql { format!("{right} ON *") } else { right.to_owned() }).collect()
+    });
+    std::array::from_fn(|_| columns.next().unwrap())
+}
+
 #[tokio::test]
 async fn a_node_needs_no_right_but_to_read_and_write_rows() {
     // It made sure of the table of migrations by making it.
     for &kind in KINDS {
         let database = database(kind).await;
-        let (migrates, runs): (&[&str], &[&str]) = match kind {
-            Kind::Postgres => (
-                &["CREATE ON SCHEMA public"],
-                &[
-                    "SELECT ON presence_migrations",
-                    "SELECT, INSERT, UPDATE, DELETE ON rooms, presences, nodes, prune_requests, last_commits",
-                ],
-            ),
-            Kind::MySql => {
-                (&["SELECT, INSERT, CREATE, ALTER, INDEX, REFERENCES ON *"], &["SELECT, INSERT, UPDATE, DELETE ON *"])
-            }
+        let [migrates, runs] = rights(kind);
+        let user = async |rights: Vec<String>| {
+            let rights: Vec<&str> = rights.iter().map(String::as_str).collect();
+            database.user(&rights).await
         };
-        let owner = SqlStore::connect(&database.user(migrates).await).unwrap();
+        let owner = SqlStore::connect(&user(migrates).await).unwrap();
         assert!(!owner.migrate().await.unwrap().is_empty());
-        let store = SqlStore::connect(&database.user(runs).await).unwrap();
+        let store = SqlStore::connect(&user(runs).await).unwrap();
         store.prepare().await.unwrap();
         let node = NodeId::random();
         store.register(node, &NodeName::new("here").unwrap(), LEASE).await.unwrap();

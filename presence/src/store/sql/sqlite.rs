@@ -6,15 +6,17 @@
 
 use std::{
     fmt::{self, Write},
-    path::Path,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     str::FromStr,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, SqlxError,
+    Statement, TransactionOptions, TransactionTrait,
     sea_query::SimpleExpr,
     sqlx::{
         ConnectOptions, Connection,
@@ -27,9 +29,10 @@ use sea_orm::{
 use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
+    super::StoreError,
     database::{Settings, Synchronous},
     dialect::{Dialect, Trouble, bad_url, seen_at, users_as_json},
-    error,
+    error::{self, needs_operator},
 };
 
 /// How long the switch to WAL mode waits for others who do the same.
@@ -45,7 +48,8 @@ const CHECKPOINT_PAGES: u32 = 10_000;
 
 pub(super) struct Sqlite {
     options: SqliteConnectOptions,
-    in_memory: bool,
+    /// `None` for a database in memory.
+    file: Option<Arc<File>>,
 }
 
 impl fmt::Debug for Sqlite {
@@ -64,14 +68,86 @@ impl Sqlite {
             return Err(bad_url("the folder of the database file is not there"));
         }
         let options = if url.contains("mode=") { options } else { options.create_if_missing(true) };
-        Ok(Self { options, in_memory: is_in_memory(url) })
+        Ok(Self::with(options, url))
     }
 
     /// Checks the address of a database that is never made here, whatever the address says.
     pub(super) fn existing(url: &str) -> Result<Self, DbErr> {
-        let options = options(url)?.create_if_missing(false);
-        Ok(Self { options, in_memory: is_in_memory(url) })
+        Ok(Self::with(options(url)?.create_if_missing(false), url))
     }
+
+    fn with(options: SqliteConnectOptions, url: &str) -> Self {
+        let file = (!is_in_memory(url)).then(|| Arc::new(File::at(options.get_filename())));
+        Self { options, file }
+    }
+
+    fn pool(&self, settings: &Settings, connections: u32) -> SqlitePoolOptions {
+        let file = self.file.clone();
+        PoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(settings.patience)
+            // An outage is logged once, by those who know that it is one.
+            .acquire_slow_threshold(Duration::MAX)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            // SQLite may end a transaction by itself when a disk is full or fails. The driver does not notice, and begins
+            // every later one as if it were within that: without the lock. Such a connection is replaced.
+            .before_acquire(|connection: &mut SqliteConnection, _| {
+                Box::pin(async move { Ok(!connection.is_in_transaction()) })
+            })
+            .after_connect(move |_, _| {
+                let opened = file.as_deref().map_or(Ok(()), File::is_opened);
+                Box::pin(async move { opened.map_err(|moved| SqlxError::Io(std::io::Error::other(moved))) })
+            })
+    }
+}
+
+/// The file of the database, as it was when its first connection was opened.
+///
+/// A file that is removed, or replaced by another, stays open under no name: everything would go on, unseen by every other
+/// process, and be lost at the end of this one.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    opened: OnceLock<FileId>,
+}
+
+impl File {
+    fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), opened: OnceLock::new() }
+    }
+
+    /// Whether the file that a connection was opened to just now is that of all others.
+    fn is_opened(&self) -> Result<(), Moved> {
+        match file_id(&self.path) {
+            Some(now) if *self.opened.get_or_init(|| now) == now => Ok(()),
+            _ => Err(Moved(self.path.clone())),
+        }
+    }
+
+    /// Whether the path leads to the file that is open, if any is.
+    fn is_in_place(&self) -> Result<(), Moved> {
+        match self.opened.get() {
+            Some(opened) if file_id(&self.path) != Some(*opened) => Err(Moved(self.path.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database file `{}` was removed or replaced while it is open, and what is written to it now would be lost: move the \
+     same file back, or restart the process to begin with what is there now",
+    .0.display()
+)]
+struct Moved(PathBuf);
+
+/// By which a file is known whatever its name: the device and the number there.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> Option<FileId> {
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 #[async_trait]
@@ -89,12 +165,12 @@ impl Dialect for Sqlite {
             .clone()
             .pragma("cache_size", format!("-{CACHE_KIB}"))
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
-        let writer: DatabaseConnection = pool(settings, 1).connect_lazy_with(writes).into();
+        let writer: DatabaseConnection = self.pool(settings, 1).connect_lazy_with(writes).into();
         // A database in memory lives in its connection, and has no room for a reader beside the writer.
-        let readers = if self.in_memory {
+        let readers = if self.file.is_none() {
             writer.clone()
         } else {
-            pool(settings, settings.connections).connect_lazy_with(options.pragma("query_only", "ON")).into()
+            self.pool(settings, settings.connections).connect_lazy_with(options.pragma("query_only", "ON")).into()
         };
         (writer, readers)
     }
@@ -106,6 +182,11 @@ impl Dialect for Sqlite {
 
     fn now(&self) -> Option<SimpleExpr> {
         None
+    }
+
+    fn is_in_place(&self) -> Result<(), StoreError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        file.is_in_place().map_err(|moved| needs_operator(moved.to_string(), None))
     }
 
     /// Puts the file into WAL mode, which it keeps.
@@ -149,22 +230,6 @@ fn is_in_memory(url: &str) -> bool {
     url.contains(":memory:") || url.contains("mode=memory")
 }
 
-fn pool(settings: &Settings, connections: u32) -> SqlitePoolOptions {
-    PoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(settings.patience)
-        // An outage is logged once, by those who know that it is one.
-        .acquire_slow_threshold(Duration::MAX)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        // SQLite may end a transaction by itself when a disk is full or fails. The driver does not notice, and begins
-        // every later one as if it were within that: without the lock. Such a connection is replaced.
-        .before_acquire(|connection: &mut SqliteConnection, _| {
-            Box::pin(async move { Ok(!connection.is_in_transaction()) })
-        })
-}
-
 /// By primary result code, which <https://www.sqlite.org/rescode.html> lists.
 pub(super) fn trouble(error: &SqliteError) -> Trouble {
     const ERROR: u32 = 1;
@@ -182,7 +247,9 @@ pub(super) fn trouble(error: &SqliteError) -> Trouble {
         // tells a table that is not there.
         Some(ERROR) => {
             let says = |text| error.message().contains(text);
-            if says("no such table") || says("no such column") || says("has no column named") {
+            if says("no such table") {
+                Trouble::Unprepared
+            } else if says("no such column") || says("has no column named") {
                 Trouble::Away
             } else {
                 Trouble::Senseless

@@ -106,6 +106,43 @@ fn a_bad_url_is_refused_at_once() {
     }
 }
 
+fn moves(from: &Path, to: &Path) {
+    for beside in ["", "-wal", "-shm"] {
+        let name = |path: &Path| format!("{}{beside}", path.display());
+        std::fs::rename(name(from), name(to)).unwrap();
+    }
+}
+
+fn is_moved<T: std::fmt::Debug>(outcome: Result<T, StoreError>) {
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)) && error.needs_operator(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_moved_is_not_used_until_it_is_back() {
+    let folder = TempDir::new().unwrap();
+    let (file, aside) = (folder.path().join("presence.db"), folder.path().join("aside.db"));
+    let (store, node) = prepared(folder.path()).await;
+    let crowd = crowd(node, 2);
+    store.commit(node, Attempt::next(), &joins("lobby", &crowd[..1])).await.unwrap();
+    moves(&file, &aside);
+    is_moved(store.renew(node, LEASE).await);
+    is_moved(store.commit(node, Attempt::next(), &joins("lobby", &crowd[1..])).await);
+    is_moved(store.load(&room("lobby")).await);
+    is_moved(store.positions(&[room("lobby")]).await);
+    is_moved(store.prepare().await);
+    assert!(!file.exists(), "no other is made in its place");
+    // Another in its place is not the one that is open.
+    std::fs::copy(&aside, &file).unwrap();
+    is_moved(store.renew(node, LEASE).await);
+    is_moved(store.load(&room("lobby")).await);
+    std::fs::remove_file(&file).unwrap();
+    moves(&aside, &file);
+    store.renew(node, LEASE).await.unwrap();
+    store.commit(node, Attempt::next(), &joins("lobby", &crowd[1..])).await.unwrap();
+    assert_eq!(store.load(&room("lobby")).await.unwrap().unwrap().presences.len(), 2);
+}
+
 #[tokio::test]
 async fn a_database_that_must_be_there_is_not_made() {
     let folder = TempDir::new().unwrap();

@@ -1,0 +1,39 @@
+//! The database is dropped and made anew, empty, while nodes run on it.
+
+use super::{BEAT, NOTICED, serve};
+use crate::support::BOUND;
+use crate::support::backend::{Backend, Kind};
+use crate::support::guest::Guest;
+use crate::support::http::becomes;
+use crate::support::server::Server;
+
+/// It was 503 until somebody migrated it by hand.
+pub(super) async fn made_anew(kind: Kind) {
+    let backend = Backend::shared(kind).await;
+    let (one, other) = (serve(&backend, &[]).await, serve(&backend, &[]).await);
+    let mut ann = Guest::join(&one, "lobby", "ann", BEAT).await;
+    let mut bob = Guest::join(&other, "lobby", "bob", BEAT).await;
+    let mut cid = Guest::join(&one, "lobby", "cid", BEAT).await;
+    for guest in [&mut ann, &mut bob, &mut cid] {
+        guest.until("all three", BOUND, |seen| seen.roster.users.len() == 3).await;
+    }
+    let before = ann.seen().told.len();
+
+    backend.is_made_anew().await;
+    backend.rows_become("presences", 3, NOTICED).await;
+    becomes(&one, "/readyz", 200, NOTICED).await;
+    becomes(&other, "/readyz", 200, NOTICED).await;
+    let eve = Guest::join(&one, "lobby", "eve", BEAT).await;
+    let everybody = ["ann", "bob", "cid", "eve"];
+    for guest in [&mut ann, &mut bob, &mut cid] {
+        guest.until("everybody", BOUND, |seen| seen.roster.names() == everybody).await;
+    }
+    assert_eq!(eve.seen().roster.names(), everybody);
+    let told = ann.seen().told.split_off(before);
+    // Of another node's it is not known whether they are there until that node has joined them again.
+    let of_this_node: Vec<_> = told.iter().filter(|told| !told.contains("bob")).collect();
+    assert_eq!(of_this_node, ["+eve"], "who is on this node was never away: {told:?}");
+    // Whoever comes second finds the tables, and not itself in them.
+    let gone = |server: &Server| server.log().matches("the tables of the database are gone").count();
+    assert!(gone(&one).max(gone(&other)) == 1, "each says it once at most:\n{}\n{}", one.log(), other.log());
+}
