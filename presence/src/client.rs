@@ -37,6 +37,7 @@ modules! {
     "presence/retry.js",
     "presence/room.js",
     "presence/roster.js",
+    "presence/sorter.js",
     "presence/token.js",
     "presence/unclaimed.js",
 }

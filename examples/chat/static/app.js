@@ -155,7 +155,7 @@ function drawStatus(status) {
   $('leave').classList.toggle('primary', isAway(status));
   $('composer').querySelector('button').disabled = state !== 'live';
   $('text').disabled = isAway(status);
-  $('text').placeholder = isAway(status) ? 'Rejoin to write' : 'Write a message';
+  $('text').placeholder = isAway(status) ? 'Rejoin to speak' : 'Say something';
   $('mark').disabled = $('note').disabled = isAway(status);
   drawNotice(status);
   hint('');

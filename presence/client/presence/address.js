@@ -4,6 +4,11 @@ import { PresenceError } from './error.js';
 import { bytes } from './frames.js';
 
 const MAX_NAME = 255;
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
+/** They change the direction of text, and so could make a name look like another. */
+const DIRECTION = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
+/** Nothing of it can be seen. */
+const BLANK = /^[\s\p{Default_Ignorable_Code_Point}\u2800]*$/u;
 
 /** The URLs to dial, one after the other: one, a list that is gone round, or what a function returns for each try. */
 export class Addresses {
@@ -61,7 +66,9 @@ function pathTo({ path = '/ws', room, user }) {
 }
 
 function checkName(kind, name) {
-  const good = typeof name === 'string' && name !== '' && bytes(name) <= MAX_NAME
-    && !/[\u0000-\u001f\u007f-\u009f]/.test(name) && !/[\ud800-\udfff]/u.test(name);
-  if (!good) throw new PresenceError('bad_name', `a ${kind} has 1 to ${MAX_NAME} bytes and no control characters`);
+  const refuse = (why) => { throw new PresenceError('bad_name', `a ${kind} ${why}`); };
+  if (typeof name !== 'string' || name === '' || bytes(name) > MAX_NAME) refuse(`is a text of 1 to ${MAX_NAME} bytes`);
+  if (CONTROL.test(name) || /[\ud800-\udfff]/u.test(name)) refuse('has no control characters');
+  if (DIRECTION.test(name)) refuse('has no characters that change the direction of text');
+  if (BLANK.test(name)) refuse('has something that can be seen');
 }

@@ -1,4 +1,4 @@
-// One socket after the other to one service, for any number of rooms: dials, beats, tries again, and sorts frames by room.
+// One socket after the other to one service, for any number of rooms: dials, beats and tries again.
 //
 // Events are emitted last in each step, since a listener may call any method.
 
@@ -6,16 +6,17 @@ import { Addresses } from './address.js';
 import { browser } from './browser.js';
 import { PresenceError } from './error.js';
 import { Events } from './events.js';
-import { isObject, isState, isTooLarge, parse } from './frames.js';
-import { deepFreeze } from './frozen.js';
+import { isTooLarge } from './frames.js';
 import { Heart } from './heart.js';
 import { watchPage } from './page.js';
-import { ASIDE, DONE, Retry, SUPERSEDED, isFinal } from './retry.js';
+import { ASIDE, DONE, LOST, Retry, SUPERSEDED, isFinal } from './retry.js';
 import { Room } from './room.js';
+import { Sorter } from './sorter.js';
 import { Token } from './token.js';
-import { Unclaimed } from './unclaimed.js';
 
 const DEFAULTS = { maxAge: 60000, grace: 10000, minDelay: 500, maxDelay: 30000, resume: true };
+/** An error of a socket is followed by its close within this time, or it is taken for closed. */
+const CLOSE_AFTER_ERROR = 1000;
 
 /** A connection. Made by `connect`, or by `joinRoom` for its one room. */
 export class Connection {
@@ -34,13 +35,7 @@ export class Connection {
   #alarm = null;
   #stopWatching = null;
   #retry;
-  /** Name -> `{ room, hooks }`: the object, and what it is called for. */
-  #rooms = new Map();
-  #unclaimed = new Unclaimed();
-  /** The one room of `joinRoom`: `{ hooks, name }`. */
-  #solo = null;
-  /** Rooms that the server speaks of while the one room is waited for. */
-  #strangers = new Set();
+  #sorter;
 
   /** @param {((link: object) => void) | null} solo  makes the one room of `joinRoom` */
   constructor(target, options = {}, solo = null) {
@@ -50,11 +45,12 @@ export class Connection {
     if (!(this.#options.grace >= 0)) throw new RangeError('grace is a number of milliseconds, at least 0');
     this.#env = { ...browser(), ...options.env };
     this.#events = new Events(this.#env.report);
+    this.#sorter = new Sorter(this.#events, () => this.#ownName);
     this.#retry = new Retry(this.#options);
     this.#addresses = new Addresses(target, this.#env.location);
     if (this.#options.resume) this.#token = new Token(this.#addresses.key, this.#env);
     if (solo) {
-      this.#solo = { hooks: null, name: this.#addresses.room };
+      this.#sorter.solo = { hooks: null, name: this.#addresses.room };
       solo(this.#link(null));
     }
     this.#dial({ state: 'connecting' });
@@ -66,11 +62,11 @@ export class Connection {
   /** The object of a room, always the same until it is closed. It is `live` once the server has sent the room's state. */
   room(name) {
     if (typeof name !== 'string' || name === '') throw new PresenceError('bad_name', 'a room has a name');
-    const known = this.#rooms.get(name);
+    const known = this.#sorter.rooms.get(name);
     if (known) return known.room;
     const room = new Room(this.#link(name));
-    const { replica, isBroken } = this.#unclaimed.claim(name);
-    const { hooks } = this.#rooms.get(name);
+    const { replica, isBroken } = this.#sorter.claim(name);
+    const { hooks } = this.#sorter.rooms.get(name);
     if (replica) hooks.adopt(replica);
     // After the page has had the chance to listen.
     queueMicrotask(() => { if (isBroken && this.#isOpen()) this.#again({ why: 'gap' }); else hooks.show(); });
@@ -118,7 +114,7 @@ export class Connection {
       env: this.#env,
       minDelay: this.#options.minDelay,
       isSolo,
-      name: () => (isSolo ? this.#solo.name : name),
+      name: () => (isSolo ? this.#sorter.solo.name : name),
       // Commands to the room that the URL names are the chat's; any other room is named in them.
       isNamed: () => !isSolo && name !== this.#ownName,
       status: () => this.#status,
@@ -128,10 +124,10 @@ export class Connection {
       retry: (detail) => this.#again(detail),
       end: (status) => this.#end(status),
       attach: (room, hooks) => {
-        if (isSolo) this.#solo.hooks = hooks;
-        else this.#rooms.set(name, { room, hooks });
+        if (isSolo) this.#sorter.solo.hooks = hooks;
+        else this.#sorter.rooms.set(name, { room, hooks });
       },
-      detach: () => this.#rooms.delete(name),
+      detach: () => this.#sorter.rooms.delete(name),
       arrived: () => this.#onArrived(),
       awaitFirst: () => { if (isSolo) this.#awaitFirst(); },
       gone: () => { if (isSolo) this.#idle(); },
@@ -156,6 +152,7 @@ export class Connection {
     socket.onopen = () => this.#onOpen();
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = (event) => this.#onClose(event);
+    socket.onerror = () => this.#onError();
     this.#awaitFirst();
     this.#turn(status, (hooks) => hooks.dialling(status));
   }
@@ -170,7 +167,7 @@ export class Connection {
   /** The time until the first frame is limited; without a room of its own the connection only has to open. */
   #awaitFirst() {
     this.#arm(this.#retry.patience, () => {
-      const others = [...this.#strangers].map((name) => JSON.stringify(name)).join(', ');
+      const others = this.#sorter.strangers.map((name) => JSON.stringify(name)).join(', ');
       this.#again({ why: 'timeout', ...(others && { reason: `the server speaks of other rooms only: ${others}` }) });
     });
   }
@@ -182,13 +179,18 @@ export class Connection {
       onSilence: () => this.#again({ why: 'silent' }),
       env: this.#env,
     });
-    if (!this.#solo) this.#arm(null);
+    if (!this.#sorter.solo) this.#arm(null);
     this.#turn({ state: 'live' }, (hooks) => hooks.opened());
+  }
+
+  /** A browser goes on to `close`. Node 20 does not, after a handshake that failed. */
+  #onError() {
+    if (!this.#opened) this.#arm(CLOSE_AFTER_ERROR, () => this.#onClose({ code: LOST, reason: '' }));
   }
 
   #onClose({ code, reason }) {
     this.#drop(DONE, 'lost');
-    if (this.#solo?.hooks.isAway()) return this.#idle();
+    if (this.#sorter.solo?.hooks.isAway()) return this.#idle();
     // Not fought over: the other tab keeps it, and this one comes back as another presence.
     if (code === SUPERSEDED && this.#token) this.#token.renew();
     const isOver = isFinal(code) || (code === SUPERSEDED && !this.#token);
@@ -231,7 +233,7 @@ export class Connection {
 
   /** A room has its state: with the token it has its presence again, and nobody needs the sockets of before. */
   #onArrived() {
-    if (this.#solo) this.#arm(null);
+    if (this.#sorter.solo) this.#arm(null);
     // Another room of the socket may not have its presence again yet, so this must not count as a leave of it.
     this.#closeAside(ASIDE, 'resumed');
   }
@@ -254,11 +256,10 @@ export class Connection {
     this.#arm(null);
     this.#heart?.stop();
     this.#heart = null;
-    this.#unclaimed.clear();
-    this.#strangers.clear();
+    this.#sorter.clear();
     const socket = this.#socket;
     this.#socket = null;
-    if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
+    if (socket) socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
     return socket;
   }
 
@@ -275,14 +276,12 @@ export class Connection {
   #turn(status, tellRoom) {
     const turned = Object.freeze({ ...status });
     this.#status = turned;
-    for (const hooks of this.#allHooks()) {
+    for (const hooks of this.#sorter.hooks) {
       tellRoom(hooks);
       if (this.#status !== turned) return;
     }
     this.#events.emit('status', turned);
   }
-
-  #allHooks() { return this.#solo ? [this.#solo.hooks] : [...this.#rooms.values()].map(({ hooks }) => hooks); }
 
   // The page.
 
@@ -304,7 +303,7 @@ export class Connection {
 
   #restore() {
     if (this.#isOver()) return;
-    if (this.#solo?.hooks.isAway()) return this.#idle();
+    if (this.#sorter.solo?.hooks.isAway()) return this.#idle();
     this.#dial({ state: 'reconnecting', why: 'restored', attempt: this.#retry.attempts, delay: 0 });
   }
 
@@ -317,72 +316,8 @@ export class Connection {
       this.#retry.live(this.#env.now());
       this.#heart?.beat(); // the answer shows whether this server answers at all
     }
-    if (typeof data !== 'string') return this.#give('binary', data);
-    const frame = parse(data);
-    if (!isObject(frame) || typeof frame.type !== 'string') return this.#give('text', data);
-    switch (frame.type) {
-      case 'heartbeat': return this.#heart?.answered();
-      case 'presence.state': case 'presence.diff': return this.#sort(frame);
-      case 'presence': return this.#onList(frame);
-      default: return this.#deliver(deepFreeze(frame));
-    }
-  }
-
-  /** A state or a diff belongs to the room that it names, and to no other. */
-  #sort(frame) {
-    const { room } = frame;
-    if (this.#solo) return this.#sortSolo(frame);
-    if (typeof room !== 'string') return this.#malformed(`a ${frame.type} without its room`);
-    const known = this.#rooms.get(room);
-    if (known) return known.hooks.frame(frame);
-    if (this.#unclaimed.take(frame)) this.#events.emit('room', room);
-    return undefined;
-  }
-
-  /** The room of `joinRoom` is the one that was named, or else that of the first state. */
-  #sortSolo(frame) {
-    const { hooks, name } = this.#solo;
-    const { room, type } = frame;
-    if (room === undefined || room === name) return hooks.frame(frame);
-    if (name !== null) return void this.#strangers.add(room);
-    if (type === 'presence.diff') return void this.#unclaimed.take(frame); // before its state, which will say whose room it is
-    if (!isState(frame)) return hooks.frame(frame);
-    const { replica } = this.#unclaimed.claim(room);
-    this.#solo.name = room;
-    this.#unclaimed.clear();
-    if (replica) hooks.adopt(replica);
-    return hooks.frame(frame);
-  }
-
-  /** A server in the mode `list` cannot be followed; of a room that nobody has asked for it is a frame like others. */
-  #onList(frame) {
-    const room = frame.payload?.channel_name;
-    const isSolo = this.#solo && (this.#solo.name === null || room === this.#solo.name);
-    const hooks = isSolo ? this.#solo.hooks : this.#rooms.get(room)?.hooks;
-    return hooks ? hooks.frame(frame) : this.#deliver(deepFreeze(frame));
-  }
-
-  /** A frame of the application's own, to the connection and to the room that it names, or else to the connection's own. */
-  #deliver(frame) {
-    const { room, type } = frame;
-    this.#events.emit('frame', frame);
-    if (this.#solo) {
-      const isOthers = typeof room === 'string' && this.#solo.name !== null && room !== this.#solo.name;
-      return isOthers ? this.#solo.hooks.emit('frame', frame) : this.#solo.hooks.frame(frame);
-    }
-    const hooks = this.#rooms.get(typeof room === 'string' ? room : this.#ownName)?.hooks;
-    if (hooks) hooks.frame(frame);
-    else if (type === 'error') this.#events.emit('error', new PresenceError(String(frame.code), String(frame.message)));
-    return undefined;
-  }
-
-  /** What names no room: to the connection, and to its own room. */
-  #give(event, data) {
-    this.#events.emit(event, data);
-    (this.#solo ?? this.#rooms.get(this.#ownName))?.hooks.emit(event, data);
+    if (this.#sorter.take(data)) this.#heart?.answered();
   }
 
   get #ownName() { return this.#addresses.room ?? this.#addresses.lastSegment; }
-
-  #malformed(what) { this.#events.emit('error', new PresenceError('malformed', `the server sent ${what}`)); }
 }

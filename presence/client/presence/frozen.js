@@ -16,11 +16,14 @@ export function put(map, key, value) { Map.prototype.set.call(map, key, value); 
 
 export function take(map, key) { return Map.prototype.delete.call(map, key); }
 
-/** Freezes what JSON.parse made, with all that is in it. */
+/** Freezes what JSON.parse made, with all that is in it. Without recursion: it parses deeper than the stack reaches. */
 export function deepFreeze(value) {
-  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
-    Object.values(value).forEach(deepFreeze);
-    Object.freeze(value);
+  const pending = [value];
+  while (pending.length > 0) {
+    const one = pending.pop();
+    if (typeof one !== 'object' || one === null || Object.isFrozen(one)) continue;
+    Object.freeze(one);
+    for (const part of Object.values(one)) pending.push(part);
   }
   return value;
 }

@@ -3,6 +3,8 @@
 /** This page goes into the browser's back/forward cache: the server holds its presence, as if the page were reloaded. */
 export const ASIDE = 4300;
 export const DONE = 1000;
+/** What a socket reports that ended without a Close, or never opened. */
+export const LOST = 1006;
 /** Another tab came with our token: the copy of this one, since a browser copies what a tab remembers. */
 export const SUPERSEDED = 4409;
 const LIMIT_EXCEEDED = 1008;

@@ -21,13 +21,15 @@ export const tests = {
 
   async 'a name that the server would refuse is refused before dialling'() {
     const { env, sockets } = fakeBrowser();
-    for (const room of ['', '.', '..', 'a\nb', 'a\u007f', '\u0085', 'é'.repeat(128), '\ud800', undefined, 7]) {
+    for (const room of ['', '.', '..', 'a\nb', 'a\u007f', '\u0085', 'é'.repeat(128), '\ud800', undefined, 7, ' ', '\u200b',
+      '\u3000\ufeff', '\u2800', 'ann\u202ebob', '\u2066ann', 'a\u200fb']) {
       throws('bad_name', () => joinRoom({ room }, { env }));
     }
     throws('bad_name', () => joinRoom({ room: 'lobby', user: '' }, { env }));
     equal(sockets.length, 0);
     joinRoom({ room: 'x'.repeat(255), user: '😀' }, { env });
-    equal(sockets.length, 1);
+    for (const user of ['a ', '👩\u200d👧', '❤\ufe0f', 'שלום']) joinRoom({ room: 'lobby', user }, { env });
+    equal(sockets.length, 5);
   },
 
   async 'the last meta is sent when the room is live, and again after each reconnect and rejoin'() {

@@ -76,6 +76,19 @@ export const tests = {
     equal(whys({}, (i) => i === 2), Array(5).fill('lost'));
   },
 
+  async 'a socket that reports an error and never its close is lost all the same'() {
+    const { room, browser, socket, clock } = dial();
+    socket.onerror({});
+    clock.pass(999);
+    equal(room.status.state, 'connecting');
+    clock.pass(1);
+    equal([room.status.state, room.status.why, room.status.code], ['reconnecting', 'lost', 1006]);
+    clock.pass(room.status.delay);
+    browser.socket.onerror({});
+    browser.socket.drops(); // as a browser does
+    equal([room.status.attempt, clock.pending], [2, 1]);
+  },
+
   async 'a refused page goes on trying, and is live as soon as it is let in'() {
     const { room, browser, clock } = dial();
     for (let i = 0; i < 20; i += 1) {

@@ -55,6 +55,14 @@ export const tests = {
     equal(room.get('bob') === same, true);
   },
 
+  async 'a frame that is nested deeper than any stack is handed on like any other'() {
+    const { room, socket } = live({ ann: ['me'] });
+    let depth = 0;
+    room.on('frame', ({ deep }) => { for (let one = deep; one.length > 0; [one] = one) depth += 1; });
+    socket.says(`{"type":"score","deep":${'['.repeat(30000)}${']'.repeat(30000)}}`);
+    equal([depth, room.status.state], [29999, 'live']);
+  },
+
   async 'messages, the application\'s own frames and statuses are frozen, with all that is in them'() {
     const { room, socket } = live({ ann: ['me'] });
     const heard = [];
