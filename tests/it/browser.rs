@@ -286,6 +286,29 @@ async fn a_page_whose_heartbeat_stops_leaves_at_max_age_and_comes_back_when_it_w
     stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
 }
 
+/// A browser closes the socket of a frozen page when the page thaws, even if it was well.
+#[tokio::test]
+async fn a_frozen_page_that_thaws_before_max_age_flickers_for_nobody() {
+    let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
+    let ann = stage.browser.first(&stage.url("ann")).await;
+    stage.all_show(&[&ann], &[("ann", 1)], 0).await;
+    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let id = watcher.roster.users["ann"].keys().next().cloned();
+    stage.browser.freeze(&ann).await;
+    // Longer than a page needs to be told of a message, so that it is frozen for good.
+    watcher.says("anybody there?").await;
+    watcher.hears("watcher", "anybody there?").await;
+    stage.browser.thaw(&ann).await;
+    stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
+    stage.browser.types(&ann, "#text", "here again\n").await;
+    within(BOUND, "the message", async {
+        while !matches!(watcher.told().await, Told::Message { .. }) {
+            assert_eq!(watcher.roster.users["ann"].keys().next().cloned(), id, "one presence, and always the same");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_hidden_tab_left_alone_beyond_max_age_stays() {
     let _alone = alone().await;
