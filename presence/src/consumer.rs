@@ -87,9 +87,12 @@ pub trait Consumer: Sized + 'static {
         Ok(())
     }
 
-    /// The presence in `room` was removed, and the socket stays open: it went stale
-    /// ([`OnStale::Keep`](crate::config::OnStale::Keep)), or its user or room was removed
-    /// ([`Rooms::remove_user`](crate::Rooms::remove_user)). It may join again. By default nothing is done.
+    /// The presence in `room` was removed by somebody else, and the socket stays open: it went stale
+    /// ([`OnStale::Keep`](crate::config::OnStale::Keep)), or it was removed on purpose, by its channel
+    /// ([`Rooms::remove`](crate::Rooms::remove), [`leave_all`](crate::Rooms::leave_all)), by its id
+    /// ([`remove_presence`](crate::Rooms::remove_presence)), or with its user or room
+    /// ([`remove_user`](crate::Rooms::remove_user)). Not if the socket left by itself. It may join again, and if it has done so by
+    /// then this is not called. By default nothing is done.
     async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
         let _ = (socket, room);
         Ok(())

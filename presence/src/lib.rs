@@ -91,7 +91,7 @@ pub use model::{Close, Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};
 pub use room::{
     Counts, Event, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, close_code,
-    command::{Add, LeaveAll, Remove, RemoveRoom, RemoveUser, Touch},
+    command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, Touch},
     pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
     query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},
 };

@@ -334,7 +334,7 @@ pub enum Order {
         /// The age that is too old.
         max_age: Duration,
     },
-    /// Remove the presences of a user, or of a room.
+    /// Remove presences.
     Remove(Removal),
 }
 
@@ -355,6 +355,20 @@ pub enum Whom {
     Room(RoomName),
     /// This user, in whichever rooms.
     User(UserId),
+    /// This channel.
+    Channel {
+        /// The channel.
+        channel: ChannelName,
+        /// In this room; `None`: in whichever rooms.
+        room: Option<RoomName>,
+    },
+    /// One presence.
+    Presence {
+        /// Its room.
+        room: RoomName,
+        /// Which one.
+        id: PresenceId,
+    },
 }
 
 /// One node that was asked to do something.
@@ -504,12 +518,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Fenced`] if the life that asks is over.
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError>;
 
-    /// Removes up to `limit` presences of a room or a user that no live node answers for: they are held, or their node's
+    /// Removes up to `limit` of these presences that no live node answers for: they are held, or their node's
     /// lease ran out. Those of live nodes are for these to remove ([`ask`](Self::ask)), which would else take the removal for
     /// a mistake and join again.
     ///
     /// A room itself stays, empty, with its version, until [`prune_rooms`](Self::prune_rooms): so whoever follows it learns
-    /// that they left, and one who joins meanwhile is in the same room. No such room or user: nothing happens.
+    /// that they left, and one who joins meanwhile is in the same room. Nobody to remove: nothing happens.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the life that asks is over.

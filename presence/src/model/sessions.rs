@@ -158,6 +158,11 @@ impl Sessions {
         self.lost.get(&id)
     }
 
+    /// All who are lost.
+    pub(crate) fn all_lost(&self) -> impl Iterator<Item = &Lost> {
+        self.lost.values()
+    }
+
     /// The presence is not lost any more.
     pub(crate) fn find(&mut self, id: PresenceId) -> Option<Lost> {
         let lost = self.lost.remove(&id)?;

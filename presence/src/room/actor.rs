@@ -168,7 +168,12 @@ impl RoomActor {
             ToRoom::Join { presence, session, hub, touch, reply, again: _ } => {
                 self.join(presence, session, hub, touch, reply, ctx);
             }
-            ToRoom::Leave { id, channel, reply } => self.leave(self.state.sessions.resolve(id), channel, reply, ctx),
+            ToRoom::Leave { id, channel, farewell, reply } => {
+                if let Some(farewell) = farewell {
+                    farewell.send(&self.name, &channel);
+                }
+                self.leave(self.state.sessions.resolve(id), channel, reply, ctx);
+            }
             ToRoom::Lose { id, channel } => self.lose(self.state.sessions.resolve(id), channel, ctx),
             ToRoom::HoldAll => self.hold_all(ctx),
             ToRoom::Update { id, channel, meta, reply } => {
@@ -191,6 +196,7 @@ impl RoomActor {
             }
             ToRoom::Prune { max_age, reply } => self.prune_older(max_age, reply, ctx),
             ToRoom::Remove { user, close, reply } => self.remove_ours(user.as_ref(), close, reply, ctx),
+            ToRoom::RemoveOne { which, close, count, reply } => self.remove_one(which, close, &count, reply, ctx),
             ToRoom::Stale(id) => {
                 if self.state.stale.is_empty() {
                     // Handled after everything that has come in by now: what is due in one turn is one event.

@@ -18,12 +18,12 @@ use uuid::Uuid;
 
 use crate::{
     Error, Result, ResumeToken, Rooms,
-    model::{Meta, Presence},
+    model::{Close, Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
     session::Session,
 };
 
-use super::{message::HubRef, touch::Touch};
+use super::{leaving::Farewell, message::HubRef, touch::Touch};
 
 /// One channel.
 #[derive(Debug)]
@@ -250,27 +250,52 @@ impl Channel {
         Ok(Begun::Joining(Joining { channel: self, room, id, over, done: false }, answer))
     }
 
-    /// Leaves the room. Not in it: nothing happens.
+    /// Leaves the room, as it asked itself. Not in it: nothing happens.
     pub(crate) async fn leave(&self, rooms: &Rooms, room: &RoomName) -> Result<()> {
-        let left = {
-            let mut joined = self.joined();
-            joined.remove(room).map(|membership| rooms.leave(room, membership.id, &self.name))
-        };
-        match left {
-            Some(left) => left.await,
-            None => Ok(()),
+        self.leave_with(rooms, room, || None).await.map(drop)
+    }
+
+    /// Leaves every room, as it asked itself.
+    pub(crate) async fn leave_all(&self, rooms: &Rooms) -> Result<()> {
+        self.leave_all_with(rooms, || None).await.map(drop)
+    }
+
+    /// Is removed from the room, or from all, by somebody else: its socket is told, and closed with `close`. Returns from how many.
+    pub(super) async fn remove(&self, rooms: &Rooms, room: Option<&RoomName>, close: Option<&Close>) -> Result<usize> {
+        let farewell = || self.hub.as_ref().map(|hub| Farewell::new(hub.clone(), close.cloned()));
+        match room {
+            Some(room) => self.leave_with(rooms, room, farewell).await.map(usize::from),
+            None => self.leave_all_with(rooms, farewell).await,
         }
     }
 
-    /// Leaves every room.
-    pub(crate) async fn leave_all(&self, rooms: &Rooms) -> Result<()> {
+    /// Returns whether it was in the room.
+    async fn leave_with(
+        &self,
+        rooms: &Rooms,
+        room: &RoomName,
+        farewell: impl Fn() -> Option<Farewell>,
+    ) -> Result<bool> {
+        let left = {
+            let mut joined = self.joined();
+            joined.remove(room).map(|membership| rooms.leave_with(room, membership.id, &self.name, farewell()))
+        };
+        match left {
+            Some(left) => left.await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Returns in how many rooms it was.
+    async fn leave_all_with(&self, rooms: &Rooms, farewell: impl Fn() -> Option<Farewell>) -> Result<usize> {
         let memberships: HashMap<_, _>;
         let left: Vec<_> = {
             let mut joined = self.joined();
             memberships = std::mem::take(&mut *joined);
-            memberships.iter().map(|(room, one)| rooms.leave(room, one.id, &self.name)).collect()
+            memberships.iter().map(|(room, one)| rooms.leave_with(room, one.id, &self.name, farewell())).collect()
         };
-        join_all(left).await.into_iter().collect()
+        join_all(left).await.into_iter().collect::<Result<()>>()?;
+        Ok(memberships.len())
     }
 
     /// Sets by what presences can be resumed that join from here on.

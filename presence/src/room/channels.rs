@@ -4,15 +4,24 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
+
+use futures_util::future::join_all;
 
 use crate::{
     Error, Result, Rooms,
+    model::Close,
     name::{ChannelName, PresenceId, RoomName, UserId},
+    store::Whom,
 };
 
-use super::{channel::Channel, local_hub::SocketName, message::HubRef, touch::Touch};
+use super::{
+    channel::Channel,
+    local_hub::SocketName,
+    message::{HubRef, Which},
+    touch::Touch,
+};
 
 /// The channels of this process, by name.
 #[derive(Debug, Default)]
@@ -134,15 +143,53 @@ impl Rooms {
         }
     }
 
-    /// Removes a channel from a room. One that is not in it, or not known to this process: nothing happens. Of several callers
-    /// at once one removes it, and there is one event. As `Room.objects.remove` of django-channels-presence.
+    /// Removes a channel from a room, on whichever node it is, also if it is held. The others see it leave, and the consumer of its
+    /// socket learns of it by [`Consumer::removed`](crate::Consumer::removed); the socket stays open. One that is not in the room:
+    /// nothing happens. Of several callers at once one removes it, and there is one event. As `Room.objects.remove` of
+    /// django-channels-presence, which tells nobody but the others, and only on one node.
+    ///
+    /// A channel of this process is removed at once. Of one that this process does not know, all other nodes are asked, which look
+    /// for such requests every `sweep_interval`: see [`remove_room`](Self::remove_room).
     ///
     /// # Errors
-    /// As [`Socket::leave`](crate::Socket::leave).
+    /// As [`Socket::leave`](crate::Socket::leave); of a channel that this process does not know, as [`remove_room`](Self::remove_room).
     pub async fn remove(&self, room: &RoomName, channel: &ChannelName) -> Result<()> {
+        self.remove_channel(Some(room), channel).await
+    }
+
+    async fn remove_channel(&self, room: Option<&RoomName>, channel: &ChannelName) -> Result<()> {
+        let removed = self.remove_here(room, channel, None).await?;
+        let is_of_ours = SocketName::parse(channel).is_some_and(|socket| self.gave(&socket));
+        if removed > 0 || is_of_ours {
+            return Ok(());
+        }
+        let whom = Whom::Channel { channel: channel.clone(), room: room.cloned() };
+        self.remove_everywhere(whom, None).await.map(drop)
+    }
+
+    /// Removes a channel of this node from a room, or from all, for somebody else. Returns from how many.
+    pub(super) async fn remove_here(
+        &self,
+        room: Option<&RoomName>,
+        channel: &ChannelName,
+        close: Option<&Close>,
+    ) -> Result<usize> {
         let _in_use = self.channels().in_use(channel.clone());
-        let Some(known) = self.channels().get(channel) else { return Ok(()) };
-        known.leave(self, room).await
+        let known = self.channels().get(channel);
+        let removed = match &known {
+            Some(known) => known.remove(self, room, close).await?,
+            None => 0,
+        };
+        drop(known);
+        if removed > 0 {
+            return Ok(removed);
+        }
+        // It may be held, its socket being gone, or be there since before this process was started again.
+        let rooms = room.map_or_else(|| self.names(), |room| vec![room.clone()]);
+        let (which, count) = (Which::Of(channel.clone()), Arc::default());
+        let removals = rooms.iter().map(|room| self.remove_one(room, &which, close, &count));
+        join_all(removals).await.into_iter().collect::<Result<()>>()?;
+        Ok(count.load(Ordering::Acquire))
     }
 
     /// Marks a channel as seen now, in all its rooms. One that is not known to this process: nothing happens. As
@@ -153,14 +200,15 @@ impl Rooms {
         }
     }
 
-    /// Removes a channel from every room, with one event for each. One that is not known to this process: nothing happens. As
-    /// `Presence.objects.leave_all` of django-channels-presence.
+    /// Removes a channel from every room, with one event for each, on whichever node it is. The consumer of its socket learns of each
+    /// by [`Consumer::removed`](crate::Consumer::removed). One that is in no room: nothing happens. A name of the application's own that
+    /// is in a room by this process is removed from the rooms where this process has it, and the others are not asked. As
+    /// `Presence.objects.leave_all` of django-channels-presence, which tells nobody but the others. The rest is as for
+    /// [`remove`](Self::remove).
     ///
     /// # Errors
-    /// As [`Socket::leave`](crate::Socket::leave); every room is left all the same.
+    /// As [`remove`](Self::remove); every room is left all the same.
     pub async fn leave_all(&self, channel: &ChannelName) -> Result<()> {
-        let _in_use = self.channels().in_use(channel.clone());
-        let Some(known) = self.channels().get(channel) else { return Ok(()) };
-        known.leave_all(self).await
+        self.remove_channel(None, channel).await
     }
 }

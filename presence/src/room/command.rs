@@ -6,7 +6,7 @@ use actix::{Handler, Message, ResponseFuture};
 
 use crate::{
     Close, Result,
-    name::{ChannelName, RoomName, UserId},
+    name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
 use super::{
@@ -26,7 +26,7 @@ pub struct Add {
     pub user: Option<UserId>,
 }
 
-/// Removes a channel from a room: asks for [`Rooms::remove`](crate::Rooms::remove).
+/// Removes a channel from a room, on whichever node it is: asks for [`Rooms::remove`](crate::Rooms::remove).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<()>")]
 pub struct Remove {
@@ -44,7 +44,7 @@ pub struct Touch {
     pub channel: ChannelName,
 }
 
-/// Removes a channel from every room: asks for [`Rooms::leave_all`](crate::Rooms::leave_all).
+/// Removes a channel from every room, on whichever node it is: asks for [`Rooms::leave_all`](crate::Rooms::leave_all).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<()>")]
 pub struct LeaveAll {
@@ -69,6 +69,18 @@ pub struct RemoveRoom {
     /// The room.
     pub room: RoomName,
     /// How the sockets in it are closed; `None`: they stay open.
+    pub close: Option<Close>,
+}
+
+/// Removes one presence, on whichever node it is: asks for [`Rooms::remove_presence`](crate::Rooms::remove_presence).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<bool>")]
+pub struct RemovePresence {
+    /// The room.
+    pub room: RoomName,
+    /// The presence.
+    pub id: PresenceId,
+    /// How its socket is closed; `None`: it stays open.
     pub close: Option<Close>,
 }
 
@@ -119,6 +131,14 @@ impl Handler<RemoveRoom> for RoomsActor {
 
     fn handle(&mut self, RemoveRoom { room, close }: RemoveRoom, _: &mut Self::Context) -> Self::Result {
         self.carry_out(async move |rooms| rooms.remove_room(&room, close).await)
+    }
+}
+
+impl Handler<RemovePresence> for RoomsActor {
+    type Result = ResponseFuture<Result<bool>>;
+
+    fn handle(&mut self, RemovePresence { room, id, close }: RemovePresence, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove_presence(&room, id, close).await)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Counts, Event, Member, Outgoing, Result, Rooms,
-    name::{ChannelName, RoomName, UserId},
+    Close, Counts, Event, Member, Outgoing, Result, Rooms,
+    name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
 /// A room, by name: [`Rooms`] with the name filled in. It need not exist, and is not kept alive by this.
@@ -43,6 +43,15 @@ impl Room {
     /// As [`Rooms::remove`].
     pub async fn remove(&self, channel: &ChannelName) -> Result<()> {
         self.rooms.remove(&self.name, channel).await
+    }
+
+    /// Removes one presence; see [`Rooms::remove_presence`]. Unlike `room.remove_presence` of django-channels-presence it takes an id,
+    /// works on every node, and its socket learns of it.
+    ///
+    /// # Errors
+    /// As [`Rooms::remove_presence`].
+    pub async fn remove_presence(&self, id: PresenceId, close: Option<Close>) -> Result<bool> {
+        self.rooms.remove_presence(&self.name, id, close).await
     }
 
     /// Everyone in the room; see [`Rooms::members`].

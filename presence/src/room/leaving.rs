@@ -1,15 +1,19 @@
 //! Presences on their way out.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::sync::oneshot;
 
 use crate::{
-    name::{ChannelName, UserId},
+    model::Close,
+    name::{ChannelName, RoomName, UserId},
     signal::Together,
 };
 
-use super::message::Reply;
+use super::message::{HubRef, Reply, ToHub};
 
 /// A leave whose commit is under way.
 pub(crate) struct Leaving {
@@ -35,6 +39,34 @@ impl Leaving {
     /// One that leaves with others.
     pub(crate) fn removed(channel: ChannelName, with: &Leavers) -> Self {
         Self { channel, cause: Cause::Removed(with.clone()), after: 0, replies: Vec::new() }
+    }
+}
+
+/// By what a socket learns that somebody else has removed it from a room. The room sends it when the removal has its turn, so that the
+/// socket gets nothing of the room after that; clones are one, and sent once, however often the room is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Farewell(Arc<Notice>);
+
+#[derive(Debug)]
+struct Notice {
+    hub: HubRef,
+    close: Option<Close>,
+    is_sent: AtomicBool,
+}
+
+impl Farewell {
+    /// For a socket on this hub, which is closed so, or stays open and learns it by its consumer.
+    pub(crate) fn new(hub: HubRef, close: Option<Close>) -> Self {
+        Self(Arc::new(Notice { hub, close, is_sent: AtomicBool::new(false) }))
+    }
+
+    /// Sends it to the socket of `channel`.
+    pub(crate) fn send(&self, room: &RoomName, channel: &ChannelName) {
+        let Notice { hub, close, is_sent } = &*self.0;
+        if !is_sent.swap(true, Ordering::AcqRel) {
+            let (room, channels) = (room.clone(), vec![channel.clone()]);
+            hub.addr.do_send(ToHub::Removed { room, channels, close: close.clone() });
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     actor::RoomActor,
     event::Event,
     hub::HubActor,
+    leaving::Farewell,
     touch::Touch,
     wire::{FirstFrame, Frames},
 };
@@ -95,6 +96,15 @@ impl Drop for UnderWay {
     }
 }
 
+/// One presence of a room.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    /// That with this id.
+    Id(PresenceId),
+    /// That of this channel.
+    Of(ChannelName),
+}
+
 /// Said to a room.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -111,8 +121,8 @@ pub(crate) enum ToRoom {
         again: bool,
         reply: Reply<()>,
     },
-    /// A socket leaves. Answered when that is durable.
-    Leave { id: PresenceId, channel: ChannelName, reply: Option<Reply<()>> },
+    /// A socket leaves, by itself or, with a farewell, because somebody else wants it to. Answered when that is durable.
+    Leave { id: PresenceId, channel: ChannelName, farewell: Option<Farewell>, reply: Option<Reply<()>> },
     /// A socket is lost: its presence is held for its grace if it can be resumed, and leaves if not.
     Lose { id: PresenceId, channel: ChannelName },
     /// The node is about to end: have the database hold all that can be resumed, from now on.
@@ -129,6 +139,8 @@ pub(crate) enum ToRoom {
     Prune { max_age: std::time::Duration, reply: oneshot::Sender<usize> },
     /// Remove the presences of this node: those of this user, or all.
     Remove { user: Option<UserId>, close: Option<Close>, reply: oneshot::Sender<usize> },
+    /// Remove one presence of this node, and count it if it is there. Answered when it is gone for good.
+    RemoveOne { which: Which, close: Option<Close>, count: Arc<AtomicUsize>, reply: Reply<()> },
     /// A deadline passed.
     Stale(PresenceId),
     /// A child is gone that should not be.
@@ -167,7 +179,8 @@ impl ToRoom {
     /// Whether it is about presences of this node, so that it has to wait while those are being found out.
     pub(crate) const fn is_about_ours(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Lose { .. } | Self::Update { .. })
-            || matches!(self, Self::Prune { .. } | Self::Remove { .. } | Self::HoldAll | Self::Rejoin)
+            || matches!(self, Self::Prune { .. } | Self::Remove { .. } | Self::RemoveOne { .. })
+            || matches!(self, Self::HoldAll | Self::Rejoin)
     }
 }
 

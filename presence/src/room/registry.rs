@@ -100,6 +100,11 @@ impl Rooms {
         }
     }
 
+    /// Whether a room is in memory.
+    pub(crate) fn is_running(&self, name: &RoomName) -> bool {
+        self.shard(self.shard_of(name)).contains_key(name)
+    }
+
     fn start_room(&self, name: &RoomName) -> Entry {
         let under_way = Arc::new(AtomicUsize::new(0));
         let (rooms, room, count) = (self.clone(), name.clone(), under_way.clone());

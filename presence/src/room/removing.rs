@@ -1,4 +1,4 @@
-//! Removing presences: those that were silent for too long, and those of a user or a room.
+//! Removing presences: those that were silent for too long, those of a user or a room, and a single one.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::{
     CloseCode, Error, Result,
     model::Close,
-    name::{RoomName, UserId},
+    name::{PresenceId, RoomName, UserId},
     store::{Removal, Whom},
 };
 
@@ -72,7 +72,7 @@ impl Rooms {
     /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
     /// [`Error::Unanswered`] if other nodes that live did not answer in time: it names them.
     pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
-        self.ask(pruning::Remove(Removal { whom: Whom::Room(room.clone()), close: sendable(close)? })).await
+        self.remove_everywhere(Whom::Room(room.clone()), close).await
     }
 
     /// Removes a user from every room, on every node, with one event for each room and node. The rest is as for
@@ -81,7 +81,43 @@ impl Rooms {
     /// # Errors
     /// As [`remove_room`](Self::remove_room).
     pub async fn remove_user(&self, user: &UserId, close: Option<Close>) -> Result<usize> {
-        self.ask(pruning::Remove(Removal { whom: Whom::User(user.clone()), close: sendable(close)? })).await
+        self.remove_everywhere(Whom::User(user.clone()), close).await
+    }
+
+    /// Removes one presence, on whichever node it is, also one that is held, and no resume token brings it back: one tab of a user,
+    /// say. The others see it leave. With `close` its socket is closed so, else that stays open and its consumer learns of it
+    /// ([`Consumer::removed`](crate::Consumer::removed)). Returns whether it was there. The id is that which members see, and
+    /// [`members`](Self::members) returns.
+    ///
+    /// A presence of this node is removed at once, any other when its node looks for requests, every `sweep_interval`; the rest is
+    /// as for [`remove_room`](Self::remove_room).
+    ///
+    /// ```
+    /// # use presence::{Close, CloseCode, Member, Rooms, name::{RoomName, UserId}};
+    /// /// Closes all tabs of a user in a room but the newest.
+    /// async fn one_tab(rooms: &Rooms, room: &RoomName, user: &UserId) -> presence::Result<()> {
+    ///     for member in rooms.members(room).await? {
+    ///         let Member::User(who, mut tabs) = member else { continue };
+    ///         if who == *user {
+    ///             tabs.pop();
+    ///             for tab in tabs {
+    ///                 rooms.remove_presence(room, tab.id, Some(Close::new(4003, "another tab"))).await?;
+    ///             }
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`remove_room`](Self::remove_room).
+    pub async fn remove_presence(&self, room: &RoomName, id: PresenceId, close: Option<Close>) -> Result<bool> {
+        let whom = Whom::Presence { room: room.clone(), id };
+        self.remove_everywhere(whom, close).await.map(|count| count > 0)
+    }
+
+    pub(super) async fn remove_everywhere(&self, whom: Whom, close: Option<Close>) -> Result<usize> {
+        self.ask(pruning::Remove(Removal { whom, close: sendable(close)? })).await
     }
 
     async fn ask<M>(&self, message: M) -> Result<usize>

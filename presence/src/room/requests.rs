@@ -1,19 +1,23 @@
 //! What sockets ask of rooms. What a room that failed has lost is asked again.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::sync::oneshot;
 
 use crate::{
     Error, Result,
-    model::{Meta, Presence},
+    model::{Close, Meta, Presence},
     name::{ChannelName, PresenceId, RoomName},
     session::Session,
 };
 
 use super::{
     ATTEMPTS, Rooms,
-    message::{HubRef, Reply, ToRoom},
+    leaving::Farewell,
+    message::{HubRef, Reply, ToRoom, Which},
     threads::within,
     touch::Touch,
 };
@@ -91,15 +95,29 @@ impl Rooms {
 
     /// Leaves. It happens even if this returns an error, or is not awaited to its end.
     /// The room is asked at once, not when this is awaited.
+    #[cfg(test)]
     pub(crate) fn leave<'a>(
         &'a self,
         room: &'a RoomName,
         id: PresenceId,
         channel: &'a ChannelName,
     ) -> impl Future<Output = Result<()>> + 'a {
+        self.leave_with(room, id, channel, None)
+    }
+
+    /// Leaves, and has the socket learn of it that did not ask for it, if there is a farewell. It happens even if this returns an error,
+    /// or is not awaited to its end. The room is asked at once, not when this is awaited.
+    pub(crate) fn leave_with<'a>(
+        &'a self,
+        room: &'a RoomName,
+        id: PresenceId,
+        channel: &'a ChannelName,
+        farewell: Option<Farewell>,
+    ) -> impl Future<Output = Result<()>> + 'a {
         let answer = self.repeat(room, self.0.config.store_timeout(), move |reply| ToRoom::Leave {
             id,
             channel: channel.clone(),
+            farewell: farewell.clone(),
             reply: Some(reply),
         });
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
@@ -107,7 +125,28 @@ impl Rooms {
 
     /// Leaves, without waiting for it.
     pub(crate) fn leave_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
-        self.tell(room, ToRoom::Leave { id, channel: channel.clone(), reply: None });
+        self.tell(room, ToRoom::Leave { id, channel: channel.clone(), farewell: None, reply: None });
+    }
+
+    /// Has a room remove one presence of this node, and count it if it is there. Resolves when it is gone for good.
+    pub(crate) async fn remove_one(
+        &self,
+        room: &RoomName,
+        which: &Which,
+        close: Option<&Close>,
+        count: &Arc<AtomicUsize>,
+    ) -> Result<()> {
+        if !self.is_running(room) {
+            // A room that does not run has no presence of this node.
+            return Ok(());
+        }
+        let answer = self.repeat(room, self.0.config.store_timeout(), |reply| ToRoom::RemoveOne {
+            which: which.clone(),
+            close: close.cloned(),
+            count: count.clone(),
+            reply,
+        });
+        answer.await.unwrap_or(Err(Error::StoreUnavailable(None)))
     }
 
     /// The socket is lost: the presence is held if it can be resumed, and leaves if not.

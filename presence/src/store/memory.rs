@@ -286,6 +286,10 @@ impl Store for MemoryStore {
         let concerned = |row: &Row| match whom {
             Whom::Room(room) => row.room == *room,
             Whom::User(user) => row.presence.user.as_ref() == Some(user),
+            Whom::Channel { channel, room } => {
+                row.presence.channel == *channel && room.as_ref().is_none_or(|room| row.room == *room)
+            }
+            Whom::Presence { room, id } => row.presence.id == *id && row.room == *room,
         };
         let there =
             tables.ids(limit, |row| concerned(row) && (row.presence.held || !alive.contains(&row.presence.node)));

@@ -381,13 +381,18 @@ impl Store for Once {
         let transaction = self.write_as(node).await?;
         let now = transaction.now;
         let orphans = match whom {
-            Whom::Room(room) => {
-                let row = statement::room(room.as_str()).one(transaction.connection()).await.map_err(store_error)?;
-                let Some(row) = row else { return Ok(Batch::default()) };
-                Doomed::OrphansIn { room: row::place(row)?.epoch, now }
+            Whom::Room(room) => transaction.epoch_of(room).await?.map(|room| Doomed::OrphansIn { room, now }),
+            Whom::User(user) => Some(Doomed::OrphansOf { user, now }),
+            Whom::Channel { channel, room: None } => Some(Doomed::OrphansOn { channel, room: None, now }),
+            Whom::Channel { channel, room: Some(room) } => {
+                let room = transaction.epoch_of(room).await?;
+                room.map(|room| Doomed::OrphansOn { channel, room: Some(room), now })
             }
-            Whom::User(user) => Doomed::OrphansOf { user, now },
+            Whom::Presence { room, id } => {
+                transaction.epoch_of(room).await?.map(|room| Doomed::Orphan { id: *id, room, now })
+            }
         };
+        let Some(orphans) = orphans else { return Ok(Batch::default()) };
         let batch = transaction.remove_all(orphans, limit).await?;
         transaction.commit().await?;
         Ok(batch)

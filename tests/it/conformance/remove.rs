@@ -1,6 +1,8 @@
 //! Removing.
 
-use super::bed::{bed, channel, room, user};
+use super::bed::{Heard, bed, channel, room, user};
+use presence::testing::Received;
+use presence::{Close, CloseCode};
 
 // behaviour: 2.2 unknown-removals
 #[actix_web::test]
@@ -57,6 +59,38 @@ async fn the_leaver_does_not_get_its_own_leave() {
     ann.socket.receive().await;
     bed.rooms.remove(&room("lobby"), &ann.channel).await.unwrap();
     assert!(ann.socket.receive_nothing().await);
+}
+
+#[actix_web::test]
+async fn the_consumer_of_a_socket_that_is_removed_by_its_channel_learns_of_it_and_of_its_own_leave_it_does_not() {
+    // Its socket believed itself in the room for ever. Differs on purpose: there nobody but the others is told.
+    let mut bed = bed().await;
+    let (one, two) = (bed.member("ann").await, bed.member("bob").await);
+    bed.rooms.remove(&room("lobby"), &one.channel).await.unwrap();
+    assert_eq!(bed.hears().await, Heard::Removed("lobby".into()));
+    bed.rooms.leave_all(&two.channel).await.unwrap();
+    assert_eq!(bed.hears().await, Heard::Removed("lobby".into()));
+    let cid = bed.member("cid").await;
+    cid.socket.disconnect(CloseCode::NORMAL).await;
+    assert_eq!(bed.hears().await, Heard::Disconnected(1000, false));
+    bed.settle().await;
+    assert!(bed.heard.try_recv().is_err());
+}
+
+#[actix_web::test]
+async fn one_presence_of_a_user_is_removed_by_its_id_and_its_socket_is_closed() {
+    let mut bed = bed().await;
+    let mut ann = bed.member("ann").await;
+    let id = bed.changes.next().await.added().unwrap().id;
+    bed.add("job", "ann").await;
+    assert_eq!(bed.told().await, "+ann");
+    let ban = Some(Close::new(4003, "enough"));
+    assert!(bed.rooms.remove_presence(&room("lobby"), id, ban.clone()).await.unwrap());
+    assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(4003))));
+    assert_eq!(bed.told().await, "-ann");
+    assert!(!bed.rooms.room(&room("lobby")).remove_presence(id, ban).await.unwrap(), "it is gone");
+    bed.quiet().await;
+    assert_eq!(bed.here().await, 1, "the user's other presence stays");
 }
 
 // behaviour: 2.2 concurrent-removal

@@ -115,6 +115,55 @@ async fn after_a_violation_a_client_that_does_not_go_is_reset() {
     host.empty().await;
 }
 
+/// The name of the channel of a puppet that is open.
+async fn channel_of(host: &mut Host, name: &str, socket: &mut Socket) -> presence::name::ChannelName {
+    socket.text("channel; reply named").await;
+    assert_eq!(socket.next().await, Frame::Text("named".into()));
+    let told = host.did(name).into_iter().find_map(|did| match did {
+        Did::Channel(channel) => Some(channel),
+        _ => None,
+    });
+    told.unwrap()
+}
+
+#[tokio::test]
+async fn a_socket_that_is_removed_by_its_channel_stays_open_and_its_consumer_learns_of_it() {
+    // It stayed, believing itself in the room, for ever.
+    let mut host = Host::plan().workers(2).start().await;
+    let mut changes = host.rooms.changes();
+    let mut ann = host.open("ann", "join lobby").await;
+    assert_eq!(told(&mut changes).await, "+ann");
+    let channel = channel_of(&mut host, "ann", &mut ann).await;
+    for all in [false, true] {
+        if all {
+            host.rooms.leave_all(&channel).await.unwrap();
+        } else {
+            host.rooms.remove(&room("lobby"), &channel).await.unwrap();
+        }
+        assert_eq!(told(&mut changes).await, "-ann");
+        host.saw("ann", Did::Pruned("lobby".into())).await;
+        ann.text("join lobby; reply back").await;
+        assert_eq!(told(&mut changes).await, "+ann");
+        assert_eq!(ann.next().await, Frame::Text("back".into()));
+    }
+    ann.text("leave lobby; reply out").await;
+    assert_eq!(ann.next().await, Frame::Text("out".into()));
+    ann.leave().await;
+    host.saw("ann", Did::Disconnected(1000)).await;
+    assert_eq!(host.count("ann", |did| matches!(did, Did::Pruned(_))), 0, "not of its own leaves");
+}
+
+#[tokio::test]
+async fn a_presence_that_is_removed_by_its_id_with_a_code() {
+    let end = async |host: &mut Host, _: &mut Socket| {
+        let members = host.rooms.members(&room("lobby")).await.unwrap();
+        let Some(presence::Member::User(_, presences)) = members.first() else { panic!("a user") };
+        let close = Some(presence::Close::new(4003, "enough"));
+        assert!(host.rooms.remove_presence(&room("lobby"), presences[0].id, close).await.unwrap());
+    };
+    is_closed(Host::plan(), 4003, end).await;
+}
+
 // behaviour: 7 unhandled-exception
 #[tokio::test]
 async fn a_consumer_that_fails_or_panics_in_receive() {

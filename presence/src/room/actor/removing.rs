@@ -1,6 +1,13 @@
 //! How presences go: each by itself, or many together because they are stale or were removed on purpose.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use actix::{AsyncContext, Context};
 use tokio::sync::oneshot;
@@ -14,7 +21,7 @@ use crate::{
     room::{
         close_code,
         leaving::{Cause, Leavers, Leaving},
-        message::{HubRef, ToHub, ToRoom},
+        message::{HubRef, Reply, ToHub, ToRoom, Which},
         state::{Joining, Local},
     },
     store::{
@@ -84,14 +91,89 @@ impl RoomActor {
         let ids = here.chain(joining).chain(lost).filter(|(_, user)| concerned(*user)).map(|(id, _)| id).collect();
         // The database may not know yet that these are held, and would spare them.
         let held = state.sessions.take_lost(|presence| concerned(presence.user.as_ref()));
-        let behind = |message: &mut ToRoom| matches!(message, ToRoom::Join { presence, .. } if concerned(presence.user.as_ref()));
-        for message in state.behind.extract_if(.., behind).collect::<Vec<_>>() {
+        self.refuse_behind(|presence| concerned(presence.user.as_ref()), close.as_ref());
+        self.remove_together(ids, held, close, Some(reply), ctx);
+    }
+
+    /// Refuses those of the joins that wait for a token's owner who are `concerned`. Returns whether there were any.
+    fn refuse_behind(&mut self, concerned: impl Fn(&Presence) -> bool, close: Option<&Close>) -> bool {
+        let refused = |message: &mut ToRoom| matches!(message, ToRoom::Join { presence, .. } if concerned(presence));
+        let refused: Vec<_> = self.state.behind.extract_if(.., refused).collect();
+        let is_any = !refused.is_empty();
+        for message in refused {
             if let ToRoom::Join { presence, hub, reply, .. } = message {
-                self.tell_removed(vec![(presence, hub)], close.as_ref());
+                self.tell_removed(vec![(presence, hub)], close);
                 self.left_while_joining(vec![reply]);
             }
         }
-        self.remove_together(ids, held, close, Some(reply), ctx);
+        is_any
+    }
+
+    /// Removes one presence of this node, by whatever it is known: it is here, joins, or is held or would be.
+    pub(super) fn remove_one(
+        &mut self,
+        which: Which,
+        close: Option<Close>,
+        count: &AtomicUsize,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        let is_meant = |presence: &Presence| match &which {
+            Which::Id(id) => presence.id == *id,
+            Which::Of(channel) => presence.channel == *channel,
+        };
+        let found = self.find(&which);
+        if self.refuse_behind(is_meant, close.as_ref()) || found.is_some() {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
+        let Some((id, channel)) = found else {
+            // If it is on its way out already, that is waited for.
+            let of_channel =
+                |leaving: &&mut Leaving| matches!(&which, Which::Of(channel) if leaving.channel == *channel);
+            let leaving = match &which {
+                Which::Id(id) => self.state.leaving.get_mut(&self.state.sessions.resolve(*id)),
+                Which::Of(_) => self.state.leaving.values_mut().find(of_channel),
+            };
+            match leaving {
+                Some(leaving) => leaving.replies.push(reply),
+                None => drop(reply.send(Ok(()))),
+            }
+            return;
+        };
+        debug!(room = %self.name, %channel, "removing a presence");
+        self.tell_removed(self.state.socket_of(id).into_iter().collect(), close.as_ref());
+        if let Some(leaving) = self.state.leaving.get_mut(&id)
+            && matches!(leaving.cause, Cause::Lost(_))
+        {
+            // It would be held if it turns out to be one that was resumed.
+            leaving.cause = Cause::Left;
+        }
+        self.leave_for_good(id, channel, Some(reply), ctx);
+    }
+
+    /// A presence of this node that is not on its way out, and its channel.
+    fn find(&self, which: &Which) -> Option<(PresenceId, ChannelName)> {
+        let state = &self.state;
+        let is_lost = |leaving: &Leaving| matches!(leaving.cause, Cause::Lost(_));
+        match which {
+            Which::Id(id) => {
+                let id = state.sessions.resolve(*id);
+                let here = state.locals.get(&id).map(|local| &local.presence.channel);
+                let joining = state.joining.get(&id).map(|joining| &joining.channel);
+                let held = state.sessions.lost(id).map(|lost| &lost.presence.channel);
+                let lost = state.leaving.get(&id).filter(|leaving| is_lost(leaving)).map(|leaving| &leaving.channel);
+                here.or(joining).or(held).or(lost).map(|channel| (id, channel.clone()))
+            }
+            Which::Of(channel) => {
+                let here = state.locals.iter().map(|(id, local)| (*id, &local.presence.channel));
+                let joining = state.joining.iter().map(|(id, joining)| (*id, &joining.channel));
+                let held = state.sessions.all_lost().map(|lost| (lost.presence.id, &lost.presence.channel));
+                let lost = state.leaving.iter().filter(|(_, leaving)| is_lost(leaving));
+                let lost = lost.map(|(id, leaving)| (*id, &leaving.channel));
+                let all = here.chain(joining).chain(held).chain(lost);
+                all.filter(|(_, of)| *of == channel).map(|(id, _)| (id, channel.clone())).next()
+            }
+        }
     }
 
     /// Removes presences of this node together, as one event, and says how many when the store has. Those that are joining are

@@ -100,6 +100,17 @@ impl RoomActor {
     ) {
         let relaxed = self.is_relaxed();
         let reply = reply.and_then(|reply| answer_now_if(relaxed, reply));
+        self.leave_for_good(id, channel, reply, ctx);
+    }
+
+    /// As [`leave`](Self::leave), but always answered when the leave is durable.
+    pub(super) fn leave_for_good(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        reply: Option<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
         if self.is_anothers(id, &channel) {
             // It was resumed: what its former socket says late is nothing.
             reply.into_iter().for_each(|reply| drop(reply.send(Ok(()))));

@@ -1,9 +1,14 @@
-//! What nodes ask of one another through the store: to prune, or to remove a user or a room.
+//! What nodes ask of one another through the store: to prune, or to remove a user, a room, a channel or a presence.
 //!
 //! Each removes its own presences by its rooms, so that none of them takes the removal for a mistake, sockets are told or
 //! closed where they are, and the events are fired where the change was made.
 
-use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    collections::HashSet,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use actix::{Addr, AsyncContext, Handler, Message, ResponseFuture, WrapFuture};
 use futures_util::{
@@ -11,12 +16,12 @@ use futures_util::{
     future::{AbortHandle, abortable},
 };
 use tokio::{sync::oneshot, time::Instant};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     Error, Result,
-    name::{NodeId, NodeName, RequestId, RoomName},
-    room::message::ToRoom,
+    name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
+    room::message::{ToRoom, Which},
     store::{NodeState, Order, Removal, Request, Store, Whom, writer::report},
 };
 
@@ -124,6 +129,15 @@ impl Work {
         let (rooms, user) = match whom {
             Whom::Room(room) => (vec![room.clone()], None),
             Whom::User(user) => (self.rooms.names(), Some(user)),
+            Whom::Channel { channel, room } => {
+                return until_done(|| self.rooms.remove_here(room.as_ref(), channel, close.as_ref())).await;
+            }
+            Whom::Presence { room, id } => {
+                let (which, count) = (Which::Id(*id), Arc::default());
+                until_done(|| self.rooms.remove_one(room, &which, close.as_ref(), &count)).await;
+                // A room that failed in between was asked again, and may have found it twice.
+                return count.load(Ordering::Acquire).min(1);
+            }
         };
         let remove = |reply| ToRoom::Remove { user: user.cloned(), close: close.clone(), reply };
         self.remove_in(rooms, remove).await
@@ -145,9 +159,16 @@ impl Work {
         answers.into_iter().map(|answer| answer.unwrap_or(0)).sum()
     }
 
-    /// Removes a user or a room, on all nodes.
+    /// Removes whom it is about, on all nodes.
     async fn remove(&self, removal: Removal) -> Result<usize> {
         let node = self.node()?;
+        if let Whom::Presence { room, id } = &removal.whom
+            && self.remove_own_in_time(&removal).await? > 0
+            && !self.is_there(room, *id).await?
+        {
+            // It was here, so it was nowhere else.
+            return Ok(1);
+        }
         let request = Request { id: RequestId::random(), order: Order::Remove(removal.clone()) };
         let removed = match self.rooms.bounded(self.store().ask(node, &request)).await {
             Ok(()) => self.remove_everywhere(node, request.id, &removal).await,
@@ -173,15 +194,25 @@ impl Work {
     }
 
     async fn remove_everywhere(&self, node: NodeId, request: RequestId, removal: &Removal) -> Result<usize> {
-        let timeout = self.rooms.config().store_timeout();
-        let own = tokio::time::timeout(timeout, self.remove_own(removal)).await;
-        let own = own.map_err(|_| Error::StoreUnavailable(None))?;
+        let own = self.remove_own_in_time(removal).await?;
         let answers = self.await_answers(request).await;
         // Last: who is held on a node that lives was counted by that, and what the dead left is there by now.
         let orphans = self.batches(|limit| self.store().remove(node, &removal.whom, limit)).await?;
         let Answers { removed: others, silent } = answers?;
         let removed = own + others + orphans;
         if silent.is_empty() { Ok(removed) } else { Err(Error::Unanswered { nodes: silent, removed }) }
+    }
+
+    async fn remove_own_in_time(&self, removal: &Removal) -> Result<usize> {
+        let timeout = self.rooms.config().store_timeout();
+        let own = tokio::time::timeout(timeout, self.remove_own(removal)).await;
+        own.map_err(|_| Error::StoreUnavailable(None))
+    }
+
+    /// Whether the database has the presence. One that this node took for its own may have been resumed on another.
+    async fn is_there(&self, room: &RoomName, id: PresenceId) -> Result<bool> {
+        let snapshot = self.rooms.bounded(self.store().load(room)).await?;
+        Ok(snapshot.is_some_and(|snapshot| snapshot.presences.iter().any(|presence| presence.id == id)))
     }
 
     /// Waits for those who were asked, as long as a node has to show that it lives. The dead need not answer.
@@ -218,6 +249,23 @@ impl Work {
             NodeState::Fenced { .. } => false,
         });
         Ok(alive.map(|node| node.node).collect())
+    }
+}
+
+/// Repeats a removal until it is done for good, however long the database takes.
+async fn until_done<T: Default, F: Future<Output = Result<T>>>(remove: impl Fn() -> F) -> T {
+    loop {
+        match remove().await {
+            Ok(removed) => return removed,
+            Err(error) if error.is_retryable() => {
+                debug!(error = %report(&error), "a presence could not be removed; it will be tried again");
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(error) => {
+                warn!(error = %report(&error), "a presence could not be removed");
+                return T::default();
+            }
+        }
     }
 }
 

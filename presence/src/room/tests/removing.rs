@@ -2,6 +2,8 @@
 
 use futures_util::FutureExt;
 
+mod one;
+
 use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, room, secs, settle, user};
 use crate::{
     Error,

@@ -112,6 +112,7 @@ macro_rules! store_suite {
                 a_removal_spares_presences_of_live_nodes,
                 a_room_is_removed_in_batches_and_stays_empty,
                 a_user_is_removed_from_every_room_with_one_version_each,
+                one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_its_channel,
                 removing_a_user_works_in_batches_and_takes_what_is_held,
             }
             resuming {

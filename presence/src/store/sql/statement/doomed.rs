@@ -7,7 +7,7 @@ use sea_orm::{
 };
 
 use crate::{
-    name::{Epoch, NodeId, UserId},
+    name::{ChannelName, Epoch, NodeId, PresenceId, UserId},
     store::{
         entity::{node, presence},
         sql::row::PresenceRow,
@@ -29,6 +29,18 @@ pub(in super::super) enum Doomed<'a> {
     },
     OrphansOf {
         user: &'a UserId,
+        now: i64,
+    },
+    /// Of a channel, in a room or in all.
+    OrphansOn {
+        channel: &'a ChannelName,
+        room: Option<Epoch>,
+        now: i64,
+    },
+    /// This one.
+    Orphan {
+        id: PresenceId,
+        room: Epoch,
         now: i64,
     },
     /// Of a node, those that are not held.
@@ -56,11 +68,16 @@ pub(in super::super) enum Doomed<'a> {
 
 impl Doomed<'_> {
     fn condition(self) -> Condition {
-        use presence::Column::{HeldUntil, LastSeen, NodeId, RoomId, UserId};
+        use presence::Column::{ChannelName, HeldUntil, Id, LastSeen, NodeId, RoomId, UserId};
         let all = Condition::all();
+        let in_room = |room: Epoch| RoomId.eq(room.as_uuid());
         match self {
-            Self::OrphansIn { room, now } => all.add(RoomId.eq(room.as_uuid())).add(nobodys(now)),
+            Self::OrphansIn { room, now } => all.add(in_room(room)).add(nobodys(now)),
             Self::OrphansOf { user, now } => all.add(UserId.eq(user.as_str())).add(nobodys(now)),
+            Self::OrphansOn { channel, room, now } => {
+                all.add_option(room.map(in_room)).add(ChannelName.eq(channel.as_str())).add(nobodys(now))
+            }
+            Self::Orphan { id, room, now } => all.add(in_room(room)).add(Id.eq(id.as_uuid())).add(nobodys(now)),
             Self::UnheldOf(node) => all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()),
             Self::PastGrace { now } => all.add(HeldUntil.lt(now)),
             Self::Stale { asks, now, cut } => all.add(LastSeen.lt(cut)).add(nobodys_but_for(Some(asks), now)),

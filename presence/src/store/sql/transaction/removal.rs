@@ -10,7 +10,7 @@ use sea_orm::{DbBackend, prelude::Uuid};
 
 use crate::{
     model::{Delta, Presence},
-    name::{Epoch, NodeId, PresenceId},
+    name::{Epoch, NodeId, PresenceId, RoomName},
     store::{Batch, RoomCommit, StoreError, pace::MOST_ROOMS, plan::Found, shifts::Shifts},
 };
 
@@ -25,6 +25,12 @@ use super::{
 };
 
 impl Transaction {
+    /// The room of this name, if there is one.
+    pub(in super::super) async fn epoch_of(&self, room: &RoomName) -> Result<Option<Epoch>, StoreError> {
+        let row = statement::room(room.as_str()).one(&self.inner).await.map_err(store_error)?;
+        row.map(|row| row::place(row).map(|place| place.epoch)).transpose()
+    }
+
     /// Removes up to `limit` presences.
     pub(in super::super) async fn remove_all(&self, doomed: Doomed<'_>, limit: u64) -> Result<Batch, StoreError> {
         if self.dialect.backend() == DbBackend::Sqlite {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{
     model::Close,
-    name::{NodeId, RequestId},
+    name::{ChannelName, NodeId, PresenceId, RequestId},
     store::{Order, Remains, Removal, Request, Store, Whom, Write},
 };
 
@@ -160,8 +160,14 @@ pub async fn a_fenced_life_does_not_answer(store: &dyn Store, time: &ManualClock
 pub async fn a_removal_is_passed_on_as_it_was_asked(store: &dyn Store, _: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
     let close = Some(Close::new(4003, "it's \"over\""));
-    let removals =
-        [Removal { whom: Whom::User(user("ann")), close }, Removal { whom: Whom::Room(room("lobby")), close: None }];
+    let of_channel = |room| Whom::Channel { channel: ChannelName::new("job 7").expect("a name"), room };
+    let removals = [
+        Removal { whom: Whom::User(user("ann")), close: close.clone() },
+        Removal { whom: Whom::Room(room("lobby")), close: None },
+        Removal { whom: of_channel(None), close: None },
+        Removal { whom: of_channel(Some(room("lobby"))), close: close.clone() },
+        Removal { whom: Whom::Presence { room: room("lobby"), id: PresenceId::random() }, close },
+    ];
     for removal in removals {
         let request = Request { id: RequestId::random(), order: Order::Remove(removal) };
         store.ask(asker, &request).await.expect("it may ask");

@@ -7,7 +7,7 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::future::join;
 
 use crate::{
-    name::{NodeId, PresenceId, Version},
+    name::{ChannelName, NodeId, PresenceId, Version},
     store::{Attempt, Batch, Remains, Store, Whom},
 };
 
@@ -281,6 +281,44 @@ pub async fn a_user_is_removed_from_every_room_with_one_version_each(store: &dyn
     assert_eq!(store.rooms_of(&user("ann")).await.expect("reading works"), []);
     assert_eq!(members(store, "lobby").await.1.len(), 2);
     assert_eq!(store.remove(judge, &ann, 10).await.expect("it may remove"), Batch::default());
+}
+
+pub async fn one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_its_channel(
+    store: &dyn Store,
+    time: &ManualClock,
+) {
+    let (here, there) = (node(store, "here").await, node(store, "there").await);
+    let (mine, theirs) = (of_user(here, "mine", "ann"), of_user(there, "theirs", "ann"));
+    let _ = change(store, here, "lobby", [joins(&mine)]).await;
+    let _ = change(store, there, "lobby", [joins(&theirs), joins(&of_user(there, "other", "bob"))]).await;
+    let _ = change(store, there, "bar", [joins(&of_user(there, "theirs", "ann"))]).await;
+    let in_room = |name: &str, id| Whom::Presence { room: room(name), id };
+    let of_channel = |name: &str, room| Whom::Channel { channel: ChannelName::new(name).expect("a name"), room };
+    for whom in [in_room("lobby", theirs.id), of_channel("theirs", None), of_channel("theirs", Some(room("lobby")))] {
+        assert_eq!(store.remove(here, &whom, 10).await.expect("it may remove"), Batch::default(), "its node lives");
+    }
+    time.advance(LEASE);
+    store.renew(here, LEASE).await.expect("it lives");
+    time.advance(SECOND);
+    for nobody in [
+        in_room("bar", theirs.id),
+        in_room("nowhere", theirs.id),
+        in_room("lobby", PresenceId::random()),
+        in_room("lobby", mine.id),
+        of_channel("mine", None),
+        of_channel("THEIRS", None),
+        of_channel("theirs", Some(room("nowhere"))),
+    ] {
+        assert_eq!(store.remove(here, &nobody, 10).await.expect("it may remove"), Batch::default(), "{nobody:?}");
+    }
+    let one = store.remove(here, &in_room("lobby", theirs.id), 10).await.expect("it may remove");
+    let left: Vec<_> = one.commits.iter().flat_map(|commit| &commit.delta.left).map(|left| left.id).collect();
+    assert_eq!((one.handled, left), (1, vec![theirs.id]));
+    let other = store.remove(here, &of_channel("other", Some(room("lobby"))), 10).await.expect("it may remove");
+    assert_eq!((other.handled, other.commits.len()), (1, 1));
+    assert_eq!(members(store, "lobby").await.1.iter().map(|one| one.id).collect::<Vec<_>>(), [mine.id]);
+    let rest = store.remove(here, &of_channel("theirs", None), 10).await.expect("it may remove");
+    assert_eq!((rest.handled, members(store, "bar").await.1.len()), (1, 0));
 }
 
 pub async fn removing_a_user_works_in_batches_and_takes_what_is_held(store: &dyn Store, time: &ManualClock) {
