@@ -26,6 +26,7 @@ mod liveness;
 mod names;
 mod outage;
 mod protocol;
+mod proxies;
 mod recovery;
 mod restart;
 mod resume;

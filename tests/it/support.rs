@@ -7,6 +7,7 @@
 pub(crate) mod backend;
 pub(crate) mod database;
 pub(crate) mod frame;
+pub(crate) mod front;
 pub(crate) mod guest;
 pub(crate) mod http;
 pub(crate) mod member;

@@ -1,0 +1,38 @@
+//! Sends every message back: what a conformance suite for WebSocket servers asks of a server. Run by `tests/autobahn`.
+
+use std::io::Write as _;
+
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use presence::{
+    Config, Consumer, Frame, Outgoing, PruningSupervisor, Rooms, Socket, Upgrade, name::NodeName, store::MemoryStore,
+};
+
+#[derive(Clone, Copy)]
+struct Echo;
+
+impl Consumer for Echo {
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
+        let echo = match &frame {
+            Frame::Text(text) => Outgoing::text(text),
+            Frame::Binary(bytes) => Outgoing::binary(bytes),
+        };
+        socket.send(echo).await
+    }
+}
+
+async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+    Upgrade::new(&rooms).start(Echo, &req, body).await
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let rooms = Rooms::start(Config::from_env()?, MemoryStore::default());
+    PruningSupervisor::spawn(&rooms, NodeName::new("echo")?);
+    let server =
+        HttpServer::new(move || App::new().app_data(web::Data::new(rooms.clone())).route("/", web::get().to(ws)))
+            .on_connect(presence::on_connect)
+            .bind(("127.0.0.1", 0))?;
+    let address = *server.addrs().first().ok_or("there is no address to listen on")?;
+    writeln!(std::io::stdout(), "listening on ws://{address}/")?;
+    Ok(server.run().await?)
+}

@@ -1,0 +1,97 @@
+//! Behind nginx, HAProxy, Caddy and Apache, each with the configuration that `docs/proxies.md` shows.
+
+use crate::support::front::{Front, Kind};
+use crate::support::member::{Member, Told};
+use crate::support::server::Server;
+use crate::support::socket::Upgrade;
+use crate::support::{alone, secs, within};
+use futures_util::future::join_all;
+
+/// How many visitors are behind the proxy when it reloads.
+const VISITORS: usize = 40;
+
+/// The request of a page at `origin` for the site behind the proxy.
+fn page(front: &Front, user: &str, origin: &str) -> Upgrade {
+    let token = format!("token-of-visitor-{user}");
+    let path = format!("/ws/lobby?user={user}&session={token}");
+    Upgrade::to(path).with("Host", front.host()).with("Origin", origin)
+}
+
+async fn enter(front: &Front, user: &str) -> Member {
+    let upgrade = page(front, user, &format!("https://{}", front.host()));
+    match upgrade.open(front.address()).await {
+        Ok(socket) => Member::begin(socket).await,
+        Err(response) => panic!("a page of the site was refused: {response:?}"),
+    }
+}
+
+/// What a reload does to the connections that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reload {
+    Keeps,
+    ClosesWith(u16),
+}
+
+/// The site's own pages get in and others do not; and of a reload nobody in the room sees anything.
+async fn serves_and_reloads_unseen(kind: Kind, reload: Reload) {
+    let _alone = alone().await;
+    let server = Server::start(&[]).await;
+    let front = Front::start(kind, &server).await;
+    for foreign in
+        ["https://evil.example".to_owned(), format!("http://{}", front.host()), "https://chat.example".into()]
+    {
+        let refused = page(&front, "mallory", &foreign).open(front.address()).await;
+        assert_eq!(refused.expect_err("a page of another origin").status, 403, "{foreign}");
+    }
+
+    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    let users: Vec<_> = (0..VISITORS).map(|n| format!("visitor{n}")).collect();
+    let mut visitors = join_all(users.iter().map(|user| enter(&front, user))).await;
+    watcher.until_all(VISITORS + 1).await;
+    let here = watcher.roster.users.clone();
+
+    front.reload().await;
+    if let Reload::ClosesWith(code) = reload {
+        // As a browser's page does: it is closed, and comes back with its token.
+        visitors = join_all(visitors.into_iter().zip(&users).map(async |(mut visitor, user)| {
+            assert_eq!(visitor.socket.closing().await, Some(code), "{kind:?} closes at its reload");
+            drop(visitor);
+            enter(&front, user).await
+        }))
+        .await;
+    }
+    let mut newcomer = enter(&front, "newcomer").await;
+    watcher.sees_join("newcomer").await;
+    watcher.says("after the reload").await;
+    watcher.hears("watcher", "after the reload").await;
+    for visitor in visitors.iter_mut().chain([&mut newcomer]) {
+        within(secs(60), "a message behind the proxy", async {
+            while !matches!(visitor.told().await, Told::Message { .. }) {}
+        })
+        .await;
+    }
+    let fence = watcher.sees_nothing_before(&server, "fence").await;
+    for user in users.iter().map(String::as_str).chain(["watcher"]) {
+        assert_eq!(fence.roster.users[user], here[user], "{user} has the presence of before");
+    }
+}
+
+#[tokio::test]
+async fn nginx_serves_the_sites_pages_and_reloads_unseen() {
+    serves_and_reloads_unseen(Kind::Nginx, Reload::Keeps).await;
+}
+
+#[tokio::test]
+async fn haproxy_serves_the_sites_pages_and_reloads_unseen() {
+    serves_and_reloads_unseen(Kind::HaProxy, Reload::Keeps).await;
+}
+
+#[tokio::test]
+async fn caddy_serves_the_sites_pages_and_reloads_unseen() {
+    serves_and_reloads_unseen(Kind::Caddy, Reload::ClosesWith(1001)).await;
+}
+
+#[tokio::test]
+async fn apache_serves_the_sites_pages_and_reloads_unseen() {
+    serves_and_reloads_unseen(Kind::Apache, Reload::Keeps).await;
+}
