@@ -133,7 +133,7 @@ impl Drop for Front {
         let Some(pid) = self.child.id() else { return };
         let workers = children(pid);
         signal(pid, "TERM");
-        let end = std::time::Instant::now() + secs(5);
+        let end = std::time::Instant::now() + secs(15);
         while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < end {
             std::thread::yield_now();
         }
@@ -147,7 +147,7 @@ impl Drop for Front {
 }
 
 fn signal(pid: u32, name: &str) {
-    let kill = std::process::Command::new("sh").args(["-c", &format!("kill -s {name} {pid}")]).status();
+    let kill = std::process::Command::new("sh").args(["-c", &format!("kill -s {name} {pid} 2>/dev/null")]).status();
     assert!(kill.is_ok(), "SIG{name} can be sent");
 }
 
