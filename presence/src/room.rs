@@ -111,6 +111,8 @@ struct Inner {
     /// The shutdown is over: no room is started any more.
     ended: AtomicBool,
     superseded: watch::Sender<bool>,
+    /// The shutdown is nearly over: nothing changes any more. Whoever forwards events has a receiver until it has none left.
+    ending: watch::Sender<bool>,
     sockets: watch::Sender<usize>,
     cutoffs: CutoffLimits,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
@@ -182,6 +184,7 @@ impl Rooms {
                 draining: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
                 superseded: watch::Sender::new(false),
+                ending: watch::Sender::new(false),
                 sockets: watch::Sender::new(0),
                 cutoffs: CutoffLimits::default(),
                 supervisor: OnceLock::new(),
@@ -242,7 +245,7 @@ impl Rooms {
     /// ends when the actor stops.
     pub fn subscribe(&self, room: Option<&RoomName>, subscriber: Recipient<PresenceChanged>) {
         let subscription = self.hear(room);
-        self.0.threads.store().spawn(subscription.forward(subscriber));
+        self.0.threads.store().spawn(subscription.forward(subscriber, self.0.ending.subscribe()));
     }
 
     fn hear(&self, room: Option<&RoomName>) -> Subscription {

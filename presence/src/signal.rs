@@ -24,6 +24,7 @@ use std::{
 };
 
 use actix::{Message, Recipient};
+use tokio::sync::watch;
 
 use crate::{
     model::{Delta, Presence, Turns},
@@ -259,15 +260,21 @@ impl Subscription {
         self.queue.next().await
     }
 
-    /// Gives each event to an actor, one after the other: the next one when it is done with the one before.
-    pub(crate) async fn forward(mut self, recipient: Recipient<PresenceChanged>) {
+    /// Gives each event to an actor, one after the other: the next one when it is done with the one before. Once it is the end
+    /// of the node, it stops when none waits any more.
+    pub(crate) async fn forward(mut self, recipient: Recipient<PresenceChanged>, mut ending: watch::Receiver<bool>) {
         // A handler that panicked has closed its mailbox: that ends its subscription, and only that.
         while recipient.connected() {
-            match tokio::time::timeout(LOOK, self.next()).await {
-                Ok(None) => return,
-                Ok(Some(event)) => drop(recipient.send(event).await),
+            tokio::select! {
+                biased;
+                event = self.next() => match event {
+                    None => return,
+                    Some(event) => drop(recipient.send(event).await),
+                },
+                // Also if the rooms are gone.
+                () = async { drop(ending.wait_for(|ending| *ending).await) } => return,
                 // Nothing happens, so nobody would notice that the actor has stopped.
-                Err(_) => {}
+                () = tokio::time::sleep(LOOK) => {}
             }
         }
     }

@@ -426,6 +426,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`clear`](Self::clear): more than one if a life was over before it had cleared the one before. Registering the
     /// same life again renews its lease.
     ///
+    /// Nobody could come back between the end of the life that had the name and now. So the graces of all former lives under
+    /// that name that were running at that end are extended by the time since. A life that nobody ended and that lost its name
+    /// counts as over since its last renewal, which is taken to have been for `lease` as well.
+    ///
     /// # Errors
     /// [`StoreError::Fenced`] if this very life is over.
     async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError>;
@@ -564,7 +568,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Ends the life `node`: removes every presence it still has, save those that are held, and forgets the life. Does
     /// nothing if it is forgotten already.
     ///
+    /// `closed` is for how long the node has let nobody in. Its graces that were running when that began are extended by it,
+    /// since nobody could come back meanwhile.
+    ///
     /// # Errors
     /// [`StoreError::Fenced`] if somebody else ended it: its presences are theirs to clear.
-    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError>;
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError>;
 }

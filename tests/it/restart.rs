@@ -1,12 +1,15 @@
 //! The process ends, by a kill or in order, and comes back on the same database.
 
 use crate::support::database::{rows, rows_become};
-use crate::support::member::{Member, path};
-use crate::support::roster::Roster;
+use crate::support::member::{Member, Told, path};
+use crate::support::roster::{Diff, Roster};
 use crate::support::server::Server;
 use crate::support::socket::Upgrade;
 use crate::support::{BOUND, Duration, SLACK, millis, secs, within};
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 const GRACE: Duration = secs(4);
@@ -203,16 +206,138 @@ async fn ctrl_c_shuts_down_in_order() {
 // behaviour: 7 shutdown-bounded
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_clients_that_do_not_answer() {
+    // It waited for them 6 s in all, in which nobody could come back.
     let mut server = Server::start(&[]).await;
     let _silent = Member::join(&server, "lobby", "silent").await;
     let unread = Upgrade::to(path("lobby", "unread")).receive_buffer(4096).send(server.address()).await.unwrap();
     let mut bob = Member::join(&server, "lobby", "bob").await;
     bob.until("all three", |roster| roster.users.len() == 3).await;
+    let began = Instant::now();
     server.signal("TERM").await;
     let status = server.exit(secs(10)).await;
+    assert!(began.elapsed() < secs(1) + SLACK * 2, "1 s for those that do not answer: {:?}", began.elapsed());
     assert_eq!(status.code(), Some(0), "{status}\n{}", server.log());
+    assert!(!server.log().contains("ERROR"), "{}", server.log());
     assert_eq!(bob.socket.closing().await, Some(1012));
     drop(unread);
+}
+
+const VISITORS: usize = 40;
+/// The setting `grace`, unless it is said otherwise.
+const DEFAULT_GRACE: Duration = secs(10);
+
+/// A page: comes back with its token whenever it loses its socket, after 2 s at most, and says what it sees.
+async fn visit(address: SocketAddr, user: String, says: UnboundedSender<(String, Seen)>, pause: Duration) {
+    let path = format!("{}&session=token-of-{user}-0123456789", path("lobby", &user[..]));
+    let mut tries = tokio::time::interval(pause);
+    loop {
+        tries.tick().await;
+        let Ok(socket) = Upgrade::to(&path).send(address).await else { continue };
+        let Some(Ok(socket)) = socket.answer_or_end().await else { continue };
+        let mut member = Member::begin(socket).await;
+        let _ = says.send((user.clone(), Seen::Here(member.roster.clone())));
+        loop {
+            match member.socket.next_frame().await {
+                crate::support::frame::Frame::Text(text) => {
+                    if let Told::Diff(diff) = member.apply(&serde_json::from_str(&text).unwrap()) {
+                        let _ = says.send((user.clone(), Seen::Diff(diff)));
+                    }
+                }
+                crate::support::frame::Frame::Close(code, _) => {
+                    drop(member.socket.try_send(&crate::support::frame::Raw::close(code.unwrap_or(1000), b"")).await);
+                }
+                crate::support::frame::Frame::Pong(_) => {}
+                _ => break,
+            }
+        }
+        // A page waits for at most 2 s before it tries again.
+        tries.reset();
+    }
+}
+
+/// What a visitor sees.
+#[derive(Debug)]
+enum Seen {
+    /// It is there, again or for the first time, with this first frame.
+    Here(Roster),
+    Diff(Diff),
+}
+
+/// Waits until each visitor has come, and returns its presence. Nobody is to see anybody leave meanwhile.
+async fn all_come(seen: &mut UnboundedReceiver<(String, Seen)>) -> BTreeMap<String, String> {
+    let mut here = BTreeMap::new();
+    within(BOUND, "all visitors", async {
+        while here.len() < VISITORS {
+            match seen.recv().await.expect("visitors try for ever") {
+                (user, Seen::Here(roster)) => drop(here.insert(user, roster.me)),
+                (user, Seen::Diff(diff)) => assert_eq!(diff.left(), Vec::<&str>::new(), "seen by {user}"),
+            }
+        }
+    })
+    .await;
+    here
+}
+
+/// 40 visitors with tokens and one client that answers no Close; the server is ended and started again after `gap`. Whoever is
+/// back sees all others, as the presences that they were, and nobody come or go until each grace would be over.
+async fn nobody_is_seen_leaving(signal: &str, gap: Duration) {
+    let mut server = Server::start(&[]).await;
+    let (says, mut seen) = unbounded_channel();
+    let mut visitors = tokio::task::JoinSet::new();
+    for n in 0..VISITORS {
+        let pause = millis(500) + millis(1500) * u32::try_from(n).unwrap() / u32::try_from(VISITORS).unwrap();
+        visitors.spawn(visit(server.address(), format!("visitor{n:02}"), says.clone(), pause));
+    }
+    let before = all_come(&mut seen).await;
+    let _mute = Member::join(&server, "elsewhere", "mute").await;
+    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    watcher.until("all visitors and itself", |roster| roster.users.len() == VISITORS + 1).await;
+    watcher.leave().await;
+    rows_become(&server, "presences", VISITORS as i64 + 1, BOUND).await;
+
+    server.signal(signal).await;
+    server.exit(secs(10)).await;
+    let _ = tokio::time::timeout(gap, std::future::pending::<()>()).await;
+    let started = Instant::now();
+    server.start_again().await;
+    // What they saw before the end is theirs to see.
+    while seen.try_recv().is_ok() {}
+    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    let found: BTreeMap<_, _> = watcher
+        .roster
+        .users
+        .iter()
+        .map(|(user, ids)| (user.clone(), ids.keys().next().cloned().unwrap_or_default()))
+        .collect();
+    assert_eq!(found.len(), VISITORS + 1, "all are held: {:?}", watcher.roster.names());
+    assert!(before.iter().all(|(user, id)| found.get(user) == Some(id)), "{before:?}, and now {found:?}");
+    let after = all_come(&mut seen).await;
+    assert_eq!(after, before, "each has its presence again");
+    let end = started + DEFAULT_GRACE + SWEEP + SLACK;
+    while let Ok(told) = tokio::time::timeout_at(end, watcher.diff()).await {
+        panic!("SIG{signal}, {gap:?}: {told:?}");
+    }
+    visitors.shutdown().await;
+}
+
+macro_rules! restarts {
+    ($($name:ident: $signal:literal, $gap:expr;)*) => {
+        $(
+            // Up to two thirds of the visitors were seen leaving and coming again.
+            #[tokio::test]
+            async fn $name() {
+                nobody_is_seen_leaving($signal, $gap).await;
+            }
+        )*
+    };
+}
+
+restarts! {
+    nobody_is_seen_leaving_over_a_restart_in_order: "TERM", secs(0);
+    nobody_is_seen_leaving_over_a_restart_in_order_with_1_s_between: "TERM", secs(1);
+    nobody_is_seen_leaving_over_a_restart_in_order_with_2_s_between: "TERM", secs(2);
+    nobody_is_seen_leaving_over_a_restart_in_order_with_5_s_between: "TERM", secs(5);
+    nobody_is_seen_leaving_over_a_kill_and_a_start: "KILL", secs(1);
 }
 
 #[tokio::test]

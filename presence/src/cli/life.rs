@@ -29,7 +29,7 @@ pub(super) async fn with_life<T>(
         signal = stop.next() => Err(Failure::Stopped(signal)),
     };
     // A life that cannot be retired ends with its lease.
-    let _ = store.retire(node).await;
+    let _ = store.retire(node, Duration::ZERO).await;
     outcome
 }
 

@@ -40,6 +40,10 @@ const UNBLOCKED: Duration = Duration::from_secs(1);
 /// How many rooms of a socket a line of the log names.
 const NAMED_ROOMS: usize = 3;
 
+/// How long a client has to answer the Close of a node that is about to end. All the others wait for the slowest: the next
+/// process starts when this one has ended.
+const RESTART_PATIENCE: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The consumer has not decided yet.
@@ -72,6 +76,8 @@ pub(crate) struct Connection {
     ping: Option<Tick>,
     consumer_done: bool,
     body_gone: bool,
+    /// The TCP connection was reset, so the server drops it by itself.
+    is_reset: bool,
 }
 
 /// Who a socket was of at its handshake.
@@ -114,6 +120,7 @@ impl Connection {
             ping: None,
             consumer_done: false,
             body_gone: false,
+            is_reset: false,
         }
     }
 }
@@ -158,7 +165,10 @@ impl Drop for Connection {
         self.channel.ends(End::Lost);
         self.inbox.cut(close_code::LOST);
         self.leave_rooms();
-        self.outbox.abort();
+        if !self.is_reset {
+            // The server logs an error for each body that fails.
+            self.outbox.abort();
+        }
         self.kill.release();
         self.hub.sockets.borrow_mut().leave(self.channel.name());
         self.rooms.channels().close(self.channel.name());
@@ -176,6 +186,8 @@ impl Handler<ToConnection> for Connection {
                 let spread = self.channel.shortest_grace().map_or(Duration::ZERO, |grace| within.min(grace / 3));
                 ctx.run_later(spread.mul_f64(part), |connection, ctx| {
                     connection.close(close_code::RESTARTING, "the node is restarting", ctx);
+                    let patience = RESTART_PATIENCE.min(connection.rooms.config().close_timeout());
+                    connection.cut_after(patience, ctx);
                 });
             }
             ToConnection::Removed { room, close } => match close {
@@ -358,8 +370,11 @@ impl Connection {
 
     /// A closing handshake has its time; then the connection is reset.
     fn watch_close(&mut self, ctx: &mut Context<Self>) {
-        let timeout = self.rooms.config().close_timeout();
-        ctx.run_later(timeout, |connection, ctx| {
+        self.cut_after(self.rooms.config().close_timeout(), ctx);
+    }
+
+    fn cut_after(&mut self, patience: Duration, ctx: &mut Context<Self>) {
+        ctx.run_later(patience, |connection, ctx| {
             connection.leave_rooms();
             connection.cut();
             connection.stop_when_over(ctx);
@@ -426,9 +441,10 @@ impl Connection {
     fn cut(&mut self) {
         self.phase = Phase::Over;
         self.outbox.clear();
-        if self.kill.is_armed() {
+        if self.is_reset || self.kill.is_armed() {
             self.outbox.end();
             self.kill.reset();
+            self.is_reset = true;
         } else {
             // Without a handle on the socket, only a body that fails makes the server drop it.
             self.outbox.abort();

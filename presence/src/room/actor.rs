@@ -176,6 +176,7 @@ impl RoomActor {
             }
             ToRoom::Lose { id, channel } => self.lose(self.state.sessions.resolve(id), channel, ctx),
             ToRoom::HoldAll => self.hold_all(ctx),
+            ToRoom::LeaveSocketless => self.leave_socketless(ctx),
             ToRoom::Update { id, channel, meta, reply } => {
                 self.update(self.state.sessions.resolve(id), channel, meta, reply, ctx);
             }
@@ -270,7 +271,9 @@ impl RoomActor {
             self.recovered(ctx);
         }
         self.resume_those_behind(ctx);
-        if self.state.sessions.next().is_some_and(|until| until <= now) {
+        // Nobody can come back to a node that is about to end, so no grace runs out there.
+        let next_grace = self.state.sessions.next().filter(|_| !self.rooms.is_shutting_down());
+        if next_grace.is_some_and(|until| until <= now) {
             self.end_graces(now, ctx);
         }
         // After a fault nothing is told before it is known who is there, and who is where.
@@ -308,7 +311,7 @@ impl RoomActor {
             self.state.replica.reload_at(hold).filter(|_| !self.loading),
             self.behind.map(|(_, until)| until).filter(|_| !self.loading),
             self.reports.as_ref().map(|(_, until)| *until),
-            self.state.sessions.next(),
+            next_grace,
             idle.then(|| self.used.after(LINGER).max(now.after(RELOAD_PAUSE))),
         ];
         if let Some(next) = due.into_iter().flatten().min() {

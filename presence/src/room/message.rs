@@ -127,6 +127,8 @@ pub(crate) enum ToRoom {
     Lose { id: PresenceId, channel: ChannelName },
     /// The node is about to end: have the database hold all that can be resumed, from now on.
     HoldAll,
+    /// The node is about to end and its sockets are closed: the presences leave that have none.
+    LeaveSocketless,
     /// A socket says something else of itself.
     Update { id: PresenceId, channel: ChannelName, meta: Meta, reply: Reply<()> },
     /// A frame for everyone in the room.
@@ -180,7 +182,7 @@ impl ToRoom {
     pub(crate) const fn is_about_ours(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Lose { .. } | Self::Update { .. })
             || matches!(self, Self::Prune { .. } | Self::Remove { .. } | Self::RemoveOne { .. })
-            || matches!(self, Self::HoldAll | Self::Rejoin)
+            || matches!(self, Self::HoldAll | Self::LeaveSocketless | Self::Rejoin)
     }
 }
 

@@ -15,6 +15,8 @@ use super::{
 
 /// How long a shutdown may take in all.
 const SHUTDOWN: Duration = Duration::from_secs(8);
+/// How long a shutdown waits at most for actors that subscribed to changes and have events waiting.
+const SUBSCRIBERS: Duration = Duration::from_secs(1);
 /// Over which time those sockets are closed that can come back, so that they do not all come back at once.
 const SPREAD: Duration = Duration::from_secs(3);
 
@@ -67,7 +69,11 @@ impl Rooms {
     /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves or is
     /// held, what waits for the database is written, and the node's row goes. Takes at most 8 s, also if the database is away:
     /// then the log says how many changes were not written. Call it before stopping the server.
+    ///
+    /// A client that does not answer its Close is reset after 1 s. The graces that were running when this was called do not
+    /// run meanwhile.
     pub async fn shutdown(&self) {
+        let begun = self.now();
         self.0.draining.store(true, Ordering::Relaxed);
         info!(sockets = self.sockets(), "shutting down");
         self.names().iter().for_each(|room| self.tell_running(room, ToRoom::HoldAll));
@@ -79,14 +85,17 @@ impl Rooms {
             let _ = within(sockets, open.wait_for(|open| *open == 0)).await;
             // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
             self.0.writer.hurry();
-            self.names().iter().for_each(|room| self.tell_running(room, ToRoom::TellTouches));
+            self.names().iter().for_each(|room| {
+                self.tell_running(room, ToRoom::LeaveSocketless);
+                self.tell_running(room, ToRoom::TellTouches);
+            });
             let _ = within(SHUTDOWN / 4, self.settled()).await;
             // From here on nothing may be refused to the node and make it begin another life.
             self.stop_supervisor().await;
             let node = self.node();
             self.set_node(None);
             if let Some(node) = node {
-                pruning::Bulk::new(self).add(self.bounded(self.0.store.retire(node)).await?);
+                pruning::Bulk::new(self).add(self.bounded(self.0.store.retire(node, self.now().since(begun))).await?);
             }
             Ok::<_, Error>(())
         };
@@ -97,6 +106,9 @@ impl Rooms {
             );
         }
         self.stop_supervisor().await;
+        // Actors that subscribed get their events from a thread that stops.
+        self.0.ending.send_replace(true);
+        let _ = within(SUBSCRIBERS, self.0.ending.closed()).await;
         self.end();
         self.0.threads.stop();
     }

@@ -215,6 +215,10 @@ impl Work {
 
     async fn sweep(&self) -> Result<usize> {
         let node = self.node()?;
+        if self.rooms.is_shutting_down() {
+            // Its graces are about to be extended.
+            return Ok(0);
+        }
         self.hold_former().await?;
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if self.may_judge().await {

@@ -158,7 +158,7 @@ impl Store for Apart {
         self.call(move |store| async move { store.withdraw(node, request).await }).await
     }
 
-    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
-        self.call(move |store| async move { store.retire(node).await }).await
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
+        self.call(move |store| async move { store.retire(node, closed).await }).await
     }
 }

@@ -87,6 +87,13 @@ impl Store for MemoryStore {
         if tables.nodes.contains_key(&node) {
             tables.check(node)?;
         }
+        let former = |(id, other): &(&NodeId, &Node)| **id != node && other.name == *name;
+        let last = tables.nodes.iter().filter(former).map(|(_, other)| other).find(|other| !other.superseded);
+        if let Some(last) = last {
+            let end = last.fenced_at.unwrap_or_else(|| last.lease_until.saturating_sub(millis(lease)));
+            let former: HashSet<NodeId> = tables.nodes.iter().filter(former).map(|(id, _)| *id).collect();
+            tables.extend_graces(&former, end, now);
+        }
         for (_, other) in tables.nodes.iter_mut().filter(|(id, other)| **id != node && other.name == *name) {
             other.superseded = true;
             other.fenced_at.get_or_insert(now);
@@ -349,7 +356,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
         let now = self.now();
         let mut tables = self.tables();
         if !tables.nodes.contains_key(&node) {
@@ -358,6 +365,7 @@ impl Store for MemoryStore {
         tables.check(node)?;
         let (ids, _) = tables.ids(u64::MAX, |row| row.presence.node == node && !row.presence.held);
         let commits = tables.remove(now, &ids);
+        tables.extend_graces(&HashSet::from([node]), now.saturating_sub(millis(closed)), now);
         if let Some(row) = tables.nodes.get_mut(&node) {
             row.fenced_at = Some(now);
         }

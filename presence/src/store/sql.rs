@@ -147,7 +147,13 @@ impl Store for Once {
         let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
         let (connection, now) = (transaction.connection(), transaction.now);
         let lease_until = now.saturating_add(millis(lease));
+        let end = statement::end_of_former(node, name).one(connection).await.map_err(store_error)?;
         statement::take_name(node, name, now).exec(connection).await.map_err(store_error)?;
+        if let Some((fenced_at, lease_until)) = end {
+            let end = fenced_at.unwrap_or_else(|| lease_until.saturating_sub(millis(lease)));
+            let former = statement::former_with_held(name).all(connection).await.map_err(store_error)?;
+            transaction.extend_graces(&former, end).await?;
+        }
         match life {
             Some(life) => {
                 life?;
@@ -434,13 +440,15 @@ impl Store for Once {
         transaction.commit().await
     }
 
-    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
         let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
         match life {
             None => return Ok(Vec::new()),
             Some(life) => life?,
         }
         let batch = transaction.remove_all(Doomed::UnheldOf(node), u64::MAX).await?;
+        let since = transaction.now.saturating_sub(millis(closed));
+        transaction.extend_graces(&[node.as_uuid()], since).await?;
         statement::end_life(node, transaction.now).exec(transaction.connection()).await.map_err(store_error)?;
         transaction.forget_lives().await?;
         transaction.commit().await?;

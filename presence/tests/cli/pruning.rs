@@ -91,7 +91,7 @@ async fn a_node_that_ends_while_it_is_asked_is_not_waited_for() {
     let mut child = database.command(&["prune-presences", "--wait=60s"]);
     let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     until("it is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
-    database.store.retire(here).await.unwrap();
+    database.store.retire(here, Duration::ZERO).await.unwrap();
     let told = Ran::from(child.wait_with_output().unwrap()).done();
     assert!(told.starts_with("node here: ended before it answered\n"), "{told}");
 }

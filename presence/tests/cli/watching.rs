@@ -93,7 +93,7 @@ async fn one_room_is_followed_before_it_is_there_and_across_its_lives() {
     let mut watch = Watch::start(&database, &["watch", "lobby"]);
     assert_eq!(watch.line(), "watching: rooms 0, presences 0");
     joins(store, here, "bar", &presence(here, "0", "zoe")).await;
-    let ann = with_meta(&presence(here, "1", "\u{202e}ann"), "{\"a\" : 1}");
+    let ann = with_meta(&presence(here, "1", "\u{2028}ann"), "{\"a\" : 1}");
     joins(store, here, "lobby", &ann).await;
     assert_eq!(watch.line(), "joined   lobby  �ann  {\"a\":1}");
     // It leaves, and the room is pruned and made anew, between two looks or not.
@@ -148,7 +148,7 @@ async fn a_removal_by_another_hand_is_told_too() {
     }
     let mut watch = Watch::start(&database, &["watch"]);
     assert_eq!(watch.line(), "watching: rooms 2, presences 2");
-    store.retire(here).await.unwrap();
+    store.retire(here, std::time::Duration::ZERO).await.unwrap();
     assert_eq!([watch.line(), watch.line()], ["left     a  ann", "left     b  ann"]);
     until("nothing is left", async || store.nodes().await.unwrap().is_empty()).await;
     watch.stop("INT");

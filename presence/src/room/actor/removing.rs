@@ -61,6 +61,18 @@ impl RoomActor {
         (self.rooms.config().on_stale() == OnStale::Close).then(|| Close::new(close_code::STALE, "stale"))
     }
 
+    /// The presences leave that have no socket and that nothing could resume: those of jobs, and those that no socket claimed.
+    pub(super) fn leave_socketless(&mut self, ctx: &mut Context<Self>) {
+        let state = &self.state;
+        let alone =
+            state.locals.iter().filter(|(id, local)| local.hub.is_none() && state.sessions.session(**id).is_none());
+        let alone: Vec<_> = alone.map(|(_, local)| local.presence.clone()).collect();
+        for presence in alone {
+            self.tell_removed(vec![(presence.clone(), None)], None);
+            self.leave(presence.id, presence.channel.clone(), None, ctx);
+        }
+    }
+
     /// Removes the presences of this node on purpose: those of a user, or all.
     pub(super) fn remove_ours(
         &mut self,

@@ -1,13 +1,16 @@
 //! The node's own life: its supervisor, its lease, its name, its end.
 
+use actix::{Actor, Context, Handler};
 use futures_util::FutureExt;
 
-use super::bench::{Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, room, secs, settle};
+use super::bench::{
+    Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, room, secs, settle, short, user,
+};
 use crate::{
-    Error, PruningSupervisor,
+    Error, PresenceChanged, PruningSupervisor,
     clock::Clock,
     config::{ConfigBuilder, Durability},
-    name::NodeName,
+    name::{ChannelName, NodeName},
     room::close_code::RESTARTING,
     store::{MemoryStore, Store},
 };
@@ -174,6 +177,36 @@ async fn a_shutdown_takes_leave_of_everyone_and_leaves_no_row() {
     );
     pass(secs(60)).await;
     assert!(format!("{:?}", node.store.database()).contains("nodes: 0"), "{:?}", node.store.database());
+    assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+}
+
+struct Listener(tokio::sync::mpsc::UnboundedSender<String>);
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+}
+
+impl Handler<PresenceChanged> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, event: PresenceChanged, _: &mut Self::Context) {
+        let _ = self.0.send(short(&event.change));
+    }
+}
+
+#[actix::test]
+async fn a_presence_without_a_socket_leaves_at_a_shutdown_at_once_and_every_subscriber_hears_of_it() {
+    // The shutdown waited 2 s for the room that it was in, and then no subscriber heard that it had left.
+    let node = node().await;
+    let bot = ChannelName::new("bot").unwrap();
+    node.add(lobby(), &bot, Some(&user("bot"))).await.unwrap();
+    let (heard_by_actor, mut actors) = tokio::sync::mpsc::unbounded_channel();
+    node.subscribe(None, Listener(heard_by_actor).start().recipient());
+    let (mut changes, began) = (node.changes(), node.rooms.now());
+    node.shutdown().await;
+    assert!(node.rooms.now().since(began) < ms(500), "{:?}", node.rooms.now().since(began));
+    assert_eq!(heard(&mut changes), ["-bot"]);
+    assert_eq!(actors.try_recv().as_deref(), Ok("-bot"), "before the shutdown is over");
     assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
 }
 

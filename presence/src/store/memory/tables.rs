@@ -119,6 +119,14 @@ impl Tables {
                 .any(|other| other.name == node.name && !other.superseded && other.fenced_at.is_none())
     }
 
+    /// Extends the graces of these lives that were running at `since` by the time from then until now.
+    pub(super) fn extend_graces(&mut self, of: &HashSet<NodeId>, since: i64, now: i64) {
+        let by = now.saturating_sub(since).max(0);
+        for row in self.presences.values_mut().filter(|row| of.contains(&row.presence.node)) {
+            row.held_until = row.held_until.map(|until| if until >= since { until.saturating_add(by) } else { until });
+        }
+    }
+
     /// Whether a node has a presence that is not held.
     pub(super) fn is_uncleared(&self, node: NodeId) -> bool {
         self.presences.values().any(|row| row.presence.node == node && !row.presence.held)

@@ -90,7 +90,7 @@ fn of_a_life_that_is_forgotten_no_commit_is_kept_and_of_one_that_is_over_the_las
             (node, attempt, commits)
         };
         let (over, _, _) = life("there").await;
-        store.retire(over).await.unwrap();
+        store.retire(over, Duration::ZERO).await.unwrap();
         let (superseded, attempt, commits) = life("elsewhere").await;
         let (lives, other, _) = life("elsewhere").await;
         store.fence(judge).await.unwrap();

@@ -412,7 +412,7 @@ impl Store for SqlStore {
         self.call(move |once| async move { once.answers(request).await }).await
     }
 
-    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
-        self.call(move |once| async move { once.retire(node).await }).await
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
+        self.call(move |once| async move { once.retire(node, closed).await }).await
     }
 }

@@ -271,7 +271,7 @@ async fn a_node_needs_no_right_but_to_read_and_write_rows() {
         let leave = Write::Leave { id: joined.id, channel: joined.channel.clone() };
         store.commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![leave] }]).await.unwrap();
         assert_eq!(store.prune_rooms(node).await.unwrap(), 1);
-        store.retire(node).await.unwrap();
+        store.retire(node, Duration::ZERO).await.unwrap();
     }
 }
 
@@ -313,5 +313,5 @@ async fn thousands_with_the_largest_metas_fit_into_packets_of_a_megabyte() {
     // And everybody is touched at once.
     let seen: Vec<_> = (0..30_000).map(|n| (all[n % 2_000].id, Duration::ZERO)).collect();
     store.touch(node, &seen).await.unwrap();
-    assert_eq!((loaded.len(), store.retire(node).await.unwrap()[0].delta.left.len()), (2_000, 2_000));
+    assert_eq!((loaded.len(), store.retire(node, Duration::ZERO).await.unwrap()[0].delta.left.len()), (2_000, 2_000));
 }

@@ -277,7 +277,7 @@ async fn a_batch_of_any_size_is_committed_whole() {
     assert_eq!((commits[0].version.0, commits[0].delta.updated.len()), (2, 12_345));
     let rooms: Vec<_> = (0..3_000).flat_map(|n| joins(&format!("room {n}"), &[presence(node, "a")])).collect();
     assert_eq!(store.commit(node, Attempt::next(), &rooms).await.unwrap().len(), 3_000);
-    let commits = store.retire(node).await.unwrap();
+    let commits = store.retire(node, Duration::ZERO).await.unwrap();
     assert_eq!(commits.len(), 3_001);
     assert_eq!(commits.iter().map(|commit| commit.delta.left.len()).sum::<usize>(), 12_345 + 3_000);
 }

@@ -292,6 +292,18 @@ impl Transaction {
         Ok(())
     }
 
+    /// Extends the graces of these lives that were running at `since` by the time from then until now.
+    pub(super) async fn extend_graces(&self, of: &[Uuid], since: i64) -> Result<(), StoreError> {
+        if since >= self.now {
+            return Ok(());
+        }
+        for of in chunk::keys(self.dialect.backend(), of) {
+            let extend = statement::extend_graces(of, since, self.now.saturating_sub(since));
+            extend.exec(&self.inner).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
     /// Who came online in each of these rooms and who went offline, if just this changed. Nothing if nobody wants to know.
     pub(super) async fn turns(&self, rooms: Vec<In<Shifts>>) -> Result<Vec<Turns>, StoreError> {
         if !self.tells_turns {

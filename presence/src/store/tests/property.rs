@@ -87,6 +87,7 @@ enum Request {
     },
     Retire {
         node: usize,
+        closed: u64,
     },
 }
 
@@ -143,7 +144,7 @@ fn request() -> impl Strategy<Value = Request> {
         2 => (0..NODES, 0..REQUESTS, 0..9_u64).prop_map(|(node, request, pruned)| {
             Request::Answer { node, request, pruned }
         }),
-        1 => (0..NODES).prop_map(|node| Request::Retire { node }),
+        1 => (0..NODES, 0..15_u64).prop_map(|(node, closed)| Request::Retire { node, closed }),
     ]
 }
 
@@ -308,7 +309,7 @@ impl World {
                 let answered = store.answer(lives[*node], self.requests[*request], *pruned).await;
                 quiet(answered.map(|()| Answer::Done))
             }
-            Request::Retire { node } => told(store.retire(lives[*node]).await),
+            Request::Retire { node, closed } => told(store.retire(lives[*node], Duration::from_secs(*closed)).await),
         }
     }
 }

@@ -230,8 +230,8 @@ impl<S: Store> Store for FaultyStore<S> {
         self.call(self.inner.withdraw(node, request)).await
     }
 
-    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
-        self.call(self.inner.retire(node)).await
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
+        self.call(self.inner.retire(node, closed)).await
     }
 }
 

@@ -91,6 +91,11 @@ macro_rules! store_suite {
                 retiring_takes_ones_own_presences_along,
                 retiring_twice_is_retiring_once,
                 retiring_leaves_what_is_held,
+                a_grace_does_not_run_while_a_node_is_closed_or_gone,
+                a_grace_that_was_over_before_its_node_closed_is_over,
+                a_grace_does_not_run_between_a_kill_and_the_next_start,
+                a_grace_of_another_node_runs_on_over_a_restart,
+                registering_again_extends_no_grace_again,
             }
             cleaning {
                 a_held_presence_stays_for_its_grace_and_not_longer,

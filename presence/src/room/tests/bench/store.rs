@@ -392,8 +392,8 @@ impl<S: Store> Store for Watched<S> {
         self.faults.withdraw(node, request).await
     }
 
-    async fn retire(&self, node: NodeId) -> Result<Vec<RoomCommit>, StoreError> {
-        let answer = self.faults.retire(node).await;
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
+        let answer = self.faults.retire(node, closed).await;
         let time = self.seen().retire_time;
         tokio::time::sleep(time).await;
         answer

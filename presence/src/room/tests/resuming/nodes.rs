@@ -172,6 +172,38 @@ async fn a_shutdown_holds_from_its_beginning_and_the_next_start_has_them() {
 }
 
 #[actix::test]
+async fn no_grace_runs_while_its_node_shuts_down_nor_until_the_next_start() {
+    // The grace of all counted from the first moment of the shutdown, however long that took.
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let old = node_on(&database, "here", quick()).await;
+    let (bob, first) = two(&old).await;
+    let watcher = node_on(&database, "watcher", quick()).await;
+    let cid = watcher.member("cid").await;
+    let mut changes = watcher.changes();
+    old.rooms.socket_opened();
+    let began = old.rooms.now();
+    let ((), ()) = tokio::join!(old.shutdown(), async {
+        settle().await;
+        first.lose(lobby());
+        bob.leave(lobby()).await.unwrap();
+        // One socket keeps the shutdown waiting.
+        alive(&[&cid], 5).await;
+        old.rooms.socket_closed();
+    });
+    let took = old.rooms.now().since(began);
+    assert!(took >= secs(4), "{took:?}");
+    alive(&[&cid], GRACE.as_secs() - 1).await;
+    let new = node_on(&database, "here", quick()).await;
+    alive(&[&cid], GRACE.as_secs() - 1).await;
+    assert_eq!((heard(&mut changes), cid.sees()), (vec![], vec!["ann".to_owned(), "cid".into()]));
+    let second = ann(&new);
+    second.join(lobby()).await.unwrap();
+    alive(&[&cid, &second], 20).await;
+    assert_eq!((second.me(), heard(&mut changes)), (first.me(), vec![]));
+}
+
+#[actix::test]
 async fn a_presence_with_a_token_belongs_to_the_life_that_its_node_began_anew() {
     // Only those without a token were given to the new life, as far as the room knew.
     let (here, there) = two_nodes().await;

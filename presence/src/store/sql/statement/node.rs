@@ -56,6 +56,29 @@ pub(in super::super) fn rename(node: NodeId, name: &NodeName, lease_until: i64) 
     renew(node, lease_until).col_expr(node::Column::Name, Expr::value(name.as_str()))
 }
 
+/// The life that has this name: when it was fenced, and until when it had a lease.
+pub(in super::super) fn end_of_former(all_but: NodeId, name: &NodeName) -> Rows<(Option<i64>, i64)> {
+    node::Entity::find()
+        .select_only()
+        .columns([node::Column::FencedAt, node::Column::LeaseUntil])
+        .filter(node::Column::Name.eq(name.as_str()))
+        .filter(node::Column::Id.ne(all_but.as_uuid()))
+        .into_tuple()
+}
+
+/// Lives that lost this name and have presences that are held.
+pub(in super::super) fn former_with_held(name: &NodeName) -> Rows<Uuid> {
+    // Any time at all: see `nobodys` of `doomed`.
+    let held = presences_of_node().and_where(presence::Column::HeldUntil.gte(0)).take();
+    node::Entity::find()
+        .select_only()
+        .column(node::Column::Id)
+        .filter(node::Column::LostName.eq(name.as_str()))
+        .filter(Expr::exists(held))
+        .order_by_asc(node::Column::Id)
+        .into_tuple()
+}
+
 /// Lives that lost this name and have presences that are not held.
 pub(in super::super) fn uncleared_under(name: &NodeName) -> Rows<Uuid> {
     uncleared().filter(node::Column::LostName.eq(name.as_str())).into_tuple()

@@ -117,6 +117,14 @@ pub(in super::super) fn hold_remains(
         .filter(looked_at(unheld_of))
 }
 
+/// Extends those graces of these lives that were running at `since`.
+pub(in super::super) fn extend_graces(of: impl Into<Keys<Uuid>>, since: i64, by: i64) -> UpdateMany<presence::Entity> {
+    presence::Entity::update_many()
+        .col_expr(presence::Column::HeldUntil, Expr::col(presence::Column::HeldUntil).add(by))
+        .filter(of.into().hold(presence::Column::NodeId))
+        .filter(presence::Column::HeldUntil.gte(since))
+}
+
 /// Holds presences whose sockets were lost just now.
 pub(in super::super) fn hold(ids: impl Into<Keys<Uuid>>, now: i64, grace: i64) -> UpdateMany<presence::Entity> {
     presence::Entity::update_many()

@@ -120,7 +120,7 @@ pub async fn two_who_ask_at_once_get_answers_of_their_own(store: &dyn Store, _: 
     store.answer(here, second, 2).await.expect("it may answer");
     assert_eq!(answers(store, first).await, [("here".into(), None)]);
     assert_eq!(answers(store, second).await, [("here".into(), Some(2))]);
-    assert_eq!(store.retire(other).await.expect("it may retire"), []);
+    assert_eq!(store.retire(other, Duration::ZERO).await.expect("it may retire"), []);
     assert_eq!(answers(store, second).await, []);
     assert_eq!(asked(store, here).await, requests[..1]);
 }
@@ -144,7 +144,7 @@ pub async fn an_answer_outlives_the_node_that_gave_it(store: &dyn Store, _: &Man
     let request = ask(store, asker, AGE).await;
     store.answer(here, request, 5).await.expect("it may answer");
     for node in [here, there] {
-        assert_eq!(store.retire(node).await.expect("it may retire").len(), 1);
+        assert_eq!(store.retire(node, Duration::ZERO).await.expect("it may retire").len(), 1);
     }
     assert_eq!(answers(store, request).await, [("here".into(), Some(5)), ("there".into(), None)]);
 }

@@ -165,7 +165,7 @@ pub async fn whoever_removes_presences_tells_who_went_offline(store: &dyn Store,
         let dying = node(store, &format!("dying {n}")).await;
         let [_, attic, bob, other] = fill(store, dying, judge, n).await;
         let mut commits = if what == "retire" {
-            store.retire(dying).await.expect("it may retire")
+            store.retire(dying, Duration::ZERO).await.expect("it may retire")
         } else {
             time.advance(LEASE + SECOND);
             store.renew(judge, LEASE).await.expect("nobody fenced it");
