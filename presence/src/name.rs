@@ -37,9 +37,53 @@ pub enum NameError {
         /// The offset of the first one, in bytes.
         at: usize,
     },
+    /// The text has nothing that can be seen: it consists of white space and of characters that are not shown, such as
+    /// U+200B (zero width space) or U+FEFF. It would look like nobody.
+    #[error("a {kind} must hold something that can be seen")]
+    Blank {
+        /// What the text was to name.
+        kind: &'static str,
+    },
+    /// The text holds a character that changes the direction in which text is shown: U+061C, U+200E, U+200F, U+202A to U+202E,
+    /// U+2066 to U+2069. It could look like another name, and garble what stands beside it.
+    #[error("a {kind} must not hold characters that change the direction of text (byte {at})")]
+    Direction {
+        /// What the text was to name.
+        kind: &'static str,
+        /// The offset of the first one, in bytes.
+        at: usize,
+    },
 }
 
+/// Whether it changes the direction in which text is shown (`Bidi_Control` of Unicode).
+const fn changes_direction(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether nothing is seen of it: white space, what a font need not show (`Default_Ignorable_Code_Point` of Unicode), and the
+/// blank of Braille.
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace()
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}')
+        || matches!(c, '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}')
+        || matches!(c, '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Checks a name that comes in.
 fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
+    check_stored(kind, text)?;
+    if let Some((at, _)) = text.char_indices().find(|(_, c)| changes_direction(*c)) {
+        return Err(NameError::Direction { kind, at });
+    }
+    if text.chars().all(is_invisible) {
+        return Err(NameError::Blank { kind });
+    }
+    Ok(())
+}
+
+/// Checks a name that a database has. Earlier versions took names that [`check`] refuses, and who goes by one is still there.
+fn check_stored(kind: &'static str, text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty { kind });
     }
@@ -56,8 +100,8 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
         ///
-        /// From 1 to 255 bytes of UTF-8 without control characters (C0, DEL, C1), compared as bytes. Cloning costs a
-        /// reference count.
+        /// From 1 to 255 bytes of UTF-8 without control characters (C0, DEL, C1) and characters that change the direction of
+        /// text, and with something that can be seen; compared as bytes. Cloning costs a reference count.
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
         #[serde(try_from = "String")]
         pub struct $name(Arc<str>);
@@ -166,6 +210,24 @@ name! {
     EventName, "event name"
 }
 
+#[cfg(feature = "sql")]
+macro_rules! stored {
+    ($($name:ident: $kind:literal),*) => {
+        $(
+            impl $name {
+                /// A name that a database has, which may be one that an earlier version took.
+                pub(crate) fn stored(text: String) -> Result<Self, NameError> {
+                    check_stored($kind, &text)?;
+                    Ok(Self(text.into()))
+                }
+            }
+        )*
+    };
+}
+
+#[cfg(feature = "sql")]
+stored! { RoomName: "room name", UserId: "user id", ChannelName: "channel name", NodeName: "node name" }
+
 impl NodeName {
     /// The name of a process that listens on `port` of this machine: `HOST:PORT`.
     ///
@@ -266,9 +328,48 @@ mod tests {
             let error = NameError::Control { kind: "user id", at: 1 };
             assert_eq!(UserId::new(format!("a{control}")), Err(error));
         }
-        for fine in [" ", "\u{a0}", "/", "%00", "\u{200b}", "🦀"] {
+        for fine in ["/", "%00", "🦀", "a b", "é"] {
             assert!(UserId::new(fine).is_ok(), "{fine:?}");
         }
+    }
+
+    #[test]
+    fn a_name_has_something_that_can_be_seen() {
+        for blank in [
+            " ",
+            "\u{a0}",
+            "\u{3000} ",
+            "\u{200b}",
+            "\u{200d}\u{feff}",
+            "\u{2800}",
+            "\u{3164}",
+            "\u{e0041}",
+            "\u{fe0f}",
+        ] {
+            assert_eq!(UserId::new(blank), Err(NameError::Blank { kind: "user id" }), "{blank:?}");
+        }
+        // Within a name they have a meaning: they make families of people, and part words in Persian.
+        for fine in ["a ", "👩\u{200d}👧", "نمی\u{200c}شود", "❤\u{fe0f}", "x\u{feff}"] {
+            assert!(UserId::new(fine).is_ok(), "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_does_not_change_the_direction_of_text() {
+        for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain(['\u{61c}', '\u{200e}', '\u{200f}']) {
+            let error = NameError::Direction { kind: "room name", at: 2 };
+            assert_eq!(RoomName::new(format!("an{c}n")), Err(error), "{c:?}");
+        }
+        assert!(RoomName::new("\u{5e9}\u{5dc}\u{5d5}\u{5dd}").is_ok(), "what is written from right to left is fine");
+    }
+
+    #[cfg(feature = "sql")]
+    #[test]
+    fn a_name_that_an_earlier_version_took_is_read_from_a_database() {
+        for old in [" ", "\u{200b}", "a\u{202e}b"] {
+            assert_eq!(UserId::stored(old.to_owned()).unwrap().as_str(), old);
+        }
+        assert!(UserId::stored("a\0".to_owned()).is_err());
     }
 
     #[test]

@@ -83,7 +83,21 @@ async fn a_name_has_no_control_characters() {
         }
     }
     // The neighbours of the forbidden ranges.
-    for good in [" ", "~", "\u{a0}"] {
+    for good in ["a ", "~", "a\u{a0}"] {
+        is(&server, &path(good, good), good, good).await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_can_be_seen_and_turns_no_text_around() {
+    // Users and rooms of this kind looked like nobody, or like others.
+    let server = Server::start(&[]).await;
+    for bad_name in [" ", "\u{a0}\u{3000}", "\u{200b}", "\u{feff}", "ann\u{202e}", "\u{2066}ann\u{2069}", "a\u{200f}nn"]
+    {
+        bad(&server, &path(bad_name, "ann")).await;
+        bad(&server, &path("lobby", bad_name)).await;
+    }
+    for good in ["שלום", "👩\u{200d}👧", "نمی\u{200c}شود"] {
         is(&server, &path(good, good), good, good).await;
     }
 }

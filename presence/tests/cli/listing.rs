@@ -47,7 +47,7 @@ async fn hostile_names_break_no_line_and_are_exact_for_programs() {
     let database = Database::new().await;
     let here = node(&database.store, "here").await;
     let names =
-        ["\u{202e}evil", "שלום", "a\u{2028}b", "  ", "\"q\"", "a\\b", "\u{200b}", "🦀", "e\u{301}", &"x".repeat(255)];
+        ["\u{2028}evil", "שלום", "a\u{2028}b", " x ", "\"q\"", "a\\b", "\u{200b}x", "🦀", "e\u{301}", &"x".repeat(255)];
     for name in names {
         change(&database.store, here, name, [Write::Join(presence(here, name, name))]).await;
     }

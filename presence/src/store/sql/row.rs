@@ -66,18 +66,18 @@ where
 }
 
 pub(super) fn room_name((id, name): (Uuid, String)) -> Result<RoomName, StoreError> {
-    RoomName::try_from(name).map_err(foreign("rooms", id))
+    RoomName::stored(name).map_err(foreign("rooms", id))
 }
 
 pub(super) fn place((id, name, version): RoomRow) -> Result<Place, StoreError> {
-    let room = RoomName::try_from(name).map_err(foreign("rooms", id))?;
+    let room = RoomName::stored(name).map_err(foreign("rooms", id))?;
     let version = u64::try_from(version).map_err(foreign("rooms", id))?;
     Ok(Place { room, epoch: Epoch::from_uuid(id), version: Version(version) })
 }
 
 pub(super) fn found((id, room, channel, user, meta, node, held_until): PresenceRow) -> Result<Found, StoreError> {
-    let channel = ChannelName::try_from(channel).map_err(foreign("presences", id))?;
-    let user = user.map(UserId::try_from).transpose().map_err(foreign("presences", id))?;
+    let channel = ChannelName::stored(channel).map_err(foreign("presences", id))?;
+    let user = user.map(UserId::stored).transpose().map_err(foreign("presences", id))?;
     let meta = if meta == "{}" { Meta::default() } else { Meta::from_json(&meta).map_err(foreign("presences", id))? };
     let held = held_until.is_some();
     let presence =
@@ -119,7 +119,7 @@ pub(super) fn node_summary(row: NodeSummaryRow) -> Result<NodeSummary, StoreErro
     let count = count("nodes", id);
     Ok(NodeSummary {
         node: NodeId::from_uuid(id),
-        name: NodeName::try_from(name).map_err(foreign("nodes", id))?,
+        name: NodeName::stored(name).map_err(foreign("nodes", id))?,
         age: between(started_at, now),
         state: NodeState::at(now, lease_until, fenced_at, superseded),
         presences: count(presences)?,
@@ -128,7 +128,7 @@ pub(super) fn node_summary(row: NodeSummaryRow) -> Result<NodeSummary, StoreErro
 }
 
 pub(super) fn node_name((id, name): (Uuid, String)) -> Result<(NodeId, NodeName), StoreError> {
-    Ok((NodeId::from_uuid(id), NodeName::try_from(name).map_err(foreign("nodes", id))?))
+    Ok((NodeId::from_uuid(id), NodeName::stored(name).map_err(foreign("nodes", id))?))
 }
 
 /// `None` if it is of a kind that only a later version of this crate knows: the others must still be carried out.
