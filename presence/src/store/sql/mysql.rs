@@ -103,15 +103,20 @@ impl MySql {
     }
 }
 
+/// How statements are understood, whatever the mode of the server: as the driver expects it, and strictly.
+const SQL_MODE: &str = "PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES";
+
 /// What is said first on each connection.
 fn session(settings: &Settings) -> String {
-    // A text that is too long is an error and not cut. A node that sleeps in the middle of a transaction has its locks
-    // taken away, or nobody could fence it; only MariaDB does that.
+    // What the server is set to by default must not change what a statement means, nor cut its answer: a list of presences that
+    // ends early would be members who have gone. A text that is too long is an error and not cut. A node that sleeps in the
+    // middle of a transaction has its locks taken away, or nobody could fence it; only MariaDB does that.
     let patience = settings.patience.as_secs().max(1);
     format!(
-        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-         SET SESSION innodb_lock_wait_timeout = {patience}, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'); \
+        "SET SESSION sql_mode = '{SQL_MODE}', sql_select_limit = {}, sql_big_selects = 1; \
+         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = {patience}; \
          /*M!100300 SET SESSION idle_transaction_timeout = {} */",
+        u64::MAX,
         6 * patience
     )
 }

@@ -277,6 +277,30 @@ async fn a_node_needs_no_right_but_to_read_and_write_rows() {
 
 #[cfg(feature = "mysql")]
 #[tokio::test]
+async fn settings_of_the_server_neither_cut_an_answer_nor_change_what_a_statement_means() {
+    // With the limit, rooms and presences beyond the second did not exist; with the mode, the node did not start.
+    let server = presence_test_servers::Server::start(Kind::MySql, presence_test_servers::Durability::None);
+    let database = server.database().await;
+    let admin = database.connect().await;
+    for setting in ["sql_select_limit = 2", "sql_big_selects = 0", "max_join_size = 1", "sql_mode = 'ORACLE'"] {
+        admin.execute_unprepared(&format!("SET GLOBAL {setting}")).await.unwrap();
+    }
+    let (store, node) = joined(&database).await;
+    let rooms: Vec<_> = (0..5).map(|n| RoomWrites { room: room(n), writes: vec![join(node), join(node)] }).collect();
+    let commits = store.commit(node, Attempt::next(), &rooms).await.unwrap();
+    let names: Vec<RoomName> = (0..5).map(room).collect();
+    assert_eq!((store.positions(&names).await.unwrap().len(), store.rooms().await.unwrap().len()), (5, 5));
+    let leave = |presence: &Arc<Presence>| Write::Leave { id: presence.id, channel: presence.channel.clone() };
+    let leaves = commits.iter().map(|commit| RoomWrites {
+        room: commit.room.clone(),
+        writes: commit.delta.joined.iter().map(leave).collect(),
+    });
+    let left = store.commit(node, Attempt::next(), &leaves.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(left.iter().map(|commit| commit.delta.left.len()).sum::<usize>(), 10);
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test]
 async fn thousands_with_the_largest_metas_fit_into_packets_of_a_megabyte() {
     let server = presence_test_servers::Server::start(Kind::MySql, presence_test_servers::Durability::None);
     let database = server.database().await;
