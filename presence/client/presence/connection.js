@@ -166,7 +166,8 @@ export class Connection {
 
   /** The time until the first frame is limited; without a room of its own the connection only has to open. */
   #awaitFirst() {
-    this.#arm(this.#retry.patience, () => {
+    const patience = this.#opened ? this.#retry.patience : this.#retry.handshake(this.#env.now());
+    this.#arm(patience, () => {
       const others = this.#sorter.strangers.map((name) => JSON.stringify(name)).join(', ');
       this.#again({ why: 'timeout', ...(others && { reason: `the server speaks of other rooms only: ${others}` }) });
     });
@@ -179,7 +180,8 @@ export class Connection {
       onSilence: () => this.#again({ why: 'silent' }),
       env: this.#env,
     });
-    if (!this.#sorter.solo) this.#arm(null);
+    if (this.#sorter.solo) this.#awaitFirst();
+    else this.#arm(null);
     this.#turn({ state: 'live' }, (hooks) => hooks.opened());
   }
 

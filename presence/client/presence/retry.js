@@ -33,6 +33,8 @@ const REFUSALS = 3;
 /** How long a connection may take until its first frame. It doubles with each try, for large rooms on slow lines. */
 const PATIENCE = 15000;
 const MAX_PATIENCE = 120000;
+/** However short the grace is, a handshake may take this long. */
+const SHORTEST_HANDSHAKE = 2000;
 
 export class Retry {
   #minDelay;
@@ -56,6 +58,15 @@ export class Retry {
 
   /** How long the next connection may take until its first frame. */
   get patience() { return Math.min(MAX_PATIENCE, PATIENCE * 2 ** this.#timeouts); }
+
+  /**
+   * How long the handshake may take. After a loss less than the grace, doubling with each try: a server that hangs, or a packet that
+   * was lost at a restart, must not use the grace up.
+   */
+  handshake(now) {
+    if (!this.#mayBeHeld(now)) return this.patience;
+    return Math.min(this.patience, Math.max(SHORTEST_HANDSHAKE, this.#grace / 2) * 2 ** this.#timeouts);
+  }
 
   /** The connection serves: its first frame came. */
   live(now) {

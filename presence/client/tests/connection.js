@@ -144,6 +144,28 @@ export const tests = {
     equal(socket.closedWith.code, 4300);
   },
 
+  async 'a handshake that hangs after a loss is given up within the grace, and the next URL is tried'() {
+    const targets = ['wss://a.example/ws/lobby', 'wss://b.example/ws/lobby'];
+    const browser = fakeBrowser();
+    const room = joinRoom(targets, { env: browser.env });
+    browser.clock.pass(14999); // nothing is lost yet, so there is no hurry
+    equal([room.status.state, browser.sockets.length], ['connecting', 1]);
+    browser.socket.open();
+    browser.socket.says(state(1, { ann: ['me'] }));
+    browser.socket.drops();
+    browser.clock.pass(room.status.delay);
+    browser.clock.pass(5000);
+    equal(room.status.why, 'timeout');
+    browser.clock.pass(room.status.delay);
+    equal(new URL(browser.socket.url).host, 'a.example');
+    browser.clock.pass(5000);
+    browser.socket.open(); // this one has twice the time, and after it that for a first frame
+    browser.clock.pass(14999);
+    equal(room.status.state, 'reconnecting');
+    browser.socket.says(state(3, { ann: ['me'] }));
+    equal([room.status.state, browser.sockets.length], ['live', 3]);
+  },
+
   async 'a first frame that takes long gets twice the time at the next try'() {
     const { room, browser, clock } = dial();
     for (const [tries, patience] of [15000, 30000, 60000, 120000, 120000].entries()) {
