@@ -29,7 +29,7 @@ async fn enter(front: &Front, user: &str) -> Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reload {
     Keeps,
-    ClosesWith(u16),
+    Closes,
 }
 
 /// The site's own pages get in and others do not; and of a reload nobody in the room sees anything.
@@ -51,10 +51,12 @@ async fn serves_and_reloads_unseen(kind: Kind, reload: Reload) {
     let here = watcher.roster.users.clone();
 
     front.reload().await;
-    if let Reload::ClosesWith(code) = reload {
+    if reload == Reload::Closes {
         // As a browser's page does: it is closed, and comes back with its token.
         visitors = join_all(visitors.into_iter().zip(&users).map(async |(mut visitor, user)| {
-            assert_eq!(visitor.socket.closing().await, Some(code), "{kind:?} closes at its reload");
+            // Caddy 2.6.2 closes both sides at once, without a mask towards the server, whose answer to that may come first.
+            let code = visitor.socket.closing().await;
+            assert!(matches!(code, Some(1001 | 1002)), "{kind:?} closes at its reload with {code:?}");
             drop(visitor);
             enter(&front, user).await
         }))
@@ -88,7 +90,7 @@ async fn haproxy_serves_the_sites_pages_and_reloads_unseen() {
 
 #[tokio::test]
 async fn caddy_serves_the_sites_pages_and_reloads_unseen() {
-    serves_and_reloads_unseen(Kind::Caddy, Reload::ClosesWith(1001)).await;
+    serves_and_reloads_unseen(Kind::Caddy, Reload::Closes).await;
 }
 
 #[tokio::test]
