@@ -11,9 +11,11 @@ pub mod delta;
 pub(crate) mod lease;
 pub mod meta;
 pub(crate) mod notice;
+pub(crate) mod own;
 pub mod presence;
 #[cfg(test)]
 mod properties;
+pub(crate) mod reached;
 pub(crate) mod replica;
 pub(crate) mod roster;
 pub(crate) mod sessions;

@@ -76,6 +76,7 @@ macro_rules! server {
                 network::slow => every_statement_takes_2_s,
                 network::dead => a_network_that_lets_nothing_through,
                 network::lost => connections_that_never_answer_again,
+                network::slow_readings => with_slow_readings_nobody_is_there_who_has_left,
                 sessions::killed => connections_killed_in_the_middle_of_transactions,
                 sessions::read_only => a_server_that_may_only_be_read,
             }

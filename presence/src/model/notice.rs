@@ -33,6 +33,8 @@ pub(crate) struct Notices<J> {
     net: Net,
     joiners: Vec<J>,
     announced: Option<(Epoch, Version)>,
+    /// What members know counts no more, though the room's life is the same.
+    anew: bool,
 }
 
 /// What goes out at one moment.
@@ -70,7 +72,14 @@ impl<J> Notices<J> {
             net: Net::default(),
             joiners: Vec::new(),
             announced: None,
+            anew: false,
         }
+    }
+
+    /// The room is not what members were told, and its versions are used a second time: they are told everything anew.
+    pub(crate) fn begin_anew(&mut self, now: Tick) {
+        self.anew = true;
+        self.schedule(now);
     }
 
     /// Something changed.
@@ -133,7 +142,9 @@ impl<J> Notices<J> {
         let delta = self.net.take();
         let joiners = std::mem::take(&mut self.joiners);
         let (epoch, version) = position;
+        let anew = std::mem::take(&mut self.anew);
         let (from, news) = match self.announced {
+            Some(_) if anew => (version, News::NewLife),
             Some((known, from)) if known == epoch && !delta.is_news() => {
                 return Flush { from, version: from, epoch, news: News::None, joiners };
             }
@@ -197,6 +208,20 @@ mod tests {
             flush(&mut notices, due);
         }
         flushes
+    }
+
+    #[test]
+    fn members_are_told_everything_anew_if_the_versions_of_a_life_are_used_twice() {
+        let mut notices = notices(LIMIT);
+        notices.changed(Tick(1000), [came(1), came(2)]);
+        let _ = notices.flush(Tick(1000), position(1, 3));
+        notices.begin_anew(Tick(2000));
+        assert_eq!(notices.due(), Some(Tick(2000)));
+        let flush = notices.flush(Tick(2000), position(1, 2));
+        assert_eq!((flush.from, flush.version, flush.news), (Version(2), Version(2), News::NewLife));
+        notices.changed(Tick(3000), [came(3)]);
+        let flush = notices.flush(Tick(3000), position(1, 3));
+        assert_eq!((flush.from, flush.version), (Version(2), Version(3)));
     }
 
     #[test]

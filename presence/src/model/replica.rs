@@ -8,11 +8,15 @@
 //! Invariant: the roster is what the room was at `position`, and [`Replica::reload_at`] says so as long as more than that
 //! was heard of. So a roster is at worst late, never silently wrong.
 
-use std::{collections::BTreeMap, mem, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+    time::Duration,
+};
 
 use crate::{
     clock::Tick,
-    name::{Epoch, Version},
+    name::{ChannelName, Epoch, PresenceId, Version},
 };
 
 use super::{Delta, Presence, Snapshot, delta::Change, roster::Roster};
@@ -42,8 +46,23 @@ pub(crate) struct Replica {
     passed_over: Option<Tick>,
     /// Since when the reading that is under way was needed.
     owed: Option<Tick>,
-    /// Whether the room was read, or is being read.
-    read: bool,
+    /// How many readings were begun.
+    readings: u64,
+    /// Where the roster stood when the last of them began.
+    read_from: Option<(Epoch, Version)>,
+    /// The last reading showed less than was known before it began.
+    has_gone_back: bool,
+    /// Those of this node that left at a version which the roster has not reached yet.
+    departed: HashMap<PresenceId, Departed>,
+}
+
+/// One who left.
+#[derive(Debug)]
+struct Departed {
+    channel: ChannelName,
+    at: (Epoch, Version),
+    /// How many readings were begun by then. A later one does not show it any more.
+    readings: u64,
 }
 
 /// What a reading found, made ready for the replica: that is work, and not for the thread of the room.
@@ -94,7 +113,7 @@ impl Replica {
             }
             // The first change ever, and the first that is heard of the room: nothing came before it that one would have
             // to read. Once the room was read, it may as well be a straggler of a life that is over.
-            None if version == Version(1) && !self.read => {}
+            None if version == Version(1) && self.readings == 0 => {}
             Some((known, at)) if known == epoch && version == at.next() => {}
             position => {
                 let full = self.early.len() >= MAX_EARLY;
@@ -110,6 +129,34 @@ impl Replica {
         let mut changes = self.roster.apply(&delta);
         changes.extend(self.take_early(epoch, version));
         Applied::Changed(changes)
+    }
+
+    /// Notes that the presence of this channel left, by the transaction that led to this version: until the roster has reached
+    /// it, a reading from before still shows the presence, and nobody may take it for one that is there.
+    pub(crate) fn departs(&mut self, id: PresenceId, channel: ChannelName, at: (Epoch, Version)) {
+        if !self.has_reached(at) {
+            self.departed.insert(id, Departed { channel, at, readings: self.readings });
+        }
+    }
+
+    /// Notes that the presence is there again.
+    pub(crate) fn returns(&mut self, id: PresenceId) {
+        self.departed.remove(&id);
+    }
+
+    /// Whether the roster shows one who has left, since it has not come so far yet.
+    pub(crate) fn has_departed(&self, presence: &Presence) -> bool {
+        self.departed.get(&presence.id).is_some_and(|departed| departed.channel == presence.channel)
+    }
+
+    /// Whether the roster shows the room as it was before this version of the life that it shows.
+    pub(crate) fn is_before(&self, (epoch, version): (Epoch, Version)) -> bool {
+        self.position.is_some_and(|(known, at)| known == epoch && at < version)
+    }
+
+    /// Whether the roster has come as far as this version of the life that it shows.
+    pub(crate) fn has_reached(&self, (epoch, version): (Epoch, Version)) -> bool {
+        self.position.is_some_and(|(known, at)| known == epoch && version <= at)
     }
 
     /// When the room must be read anew, unless the missing deltas come before. A moment that is past means at once.
@@ -131,7 +178,8 @@ impl Replica {
         self.owed = self.reload_at(Duration::ZERO);
         self.early.clear();
         self.passed_over = None;
-        self.read = true;
+        self.readings += 1;
+        self.read_from = self.position;
     }
 
     /// Takes in what the room was when it was read, in the reading that began last. `None`: there was no such room. Returns the
@@ -140,19 +188,44 @@ impl Replica {
     /// What came in meanwhile may still call for another reading; [`reload_at`](Self::reload_at) knows.
     pub(crate) fn reload(&mut self, found: Option<Reading>) -> Option<Roster> {
         self.owed = None;
+        // What was done before the reading began, the reading shows.
+        self.departed.retain(|_, departed| departed.readings >= self.readings);
         let Some(Reading { epoch, version, roster }) = found else {
             // The life that we knew was there before the reading began, so it is over.
             self.position = None;
             return Some(mem::take(&mut self.roster));
         };
         if self.position.is_some_and(|(known, at)| known == epoch && at > version) {
-            // The room was read before a change that came in meanwhile.
-            return None;
+            if self.read_from.is_none_or(|(known, from)| known != epoch || from <= version) {
+                // The room was read before a change that came in meanwhile.
+                return None;
+            }
+            // The database has lost changes. What came in meanwhile may be of before, so one more reading follows.
+            self.has_gone_back = true;
+            self.early.clear();
+            self.owed = Some(Tick::default());
         }
         let before = mem::replace(&mut self.roster, roster);
         self.early.retain(|(other, early), _| *other != epoch || *early > version);
         let _ = self.take_early(epoch, version);
         Some(before)
+    }
+
+    /// The database has lost changes that this node knows of, so what comes now has versions that were there before. Until the room
+    /// was read, nothing is known of it; the roster stays as it was for so long.
+    pub(crate) fn distrust(&mut self, now: Tick) {
+        self.position = None;
+        self.early.clear();
+        self.departed.clear();
+        self.passed_over.get_or_insert(now);
+        self.has_gone_back = true;
+        // However few changes it has had, they are not the first.
+        self.readings = self.readings.max(1);
+    }
+
+    /// Whether the database went back since this was last asked: then what members were told counts no more.
+    pub(crate) fn take_gone_back(&mut self) -> bool {
+        mem::take(&mut self.has_gone_back)
     }
 
     /// The roster stands at `at`: applies what waited for just that.
@@ -163,6 +236,7 @@ impl Replica {
             at = at.next();
         }
         self.position = Some((epoch, at));
+        self.departed.retain(|_, departed| departed.at.0 != epoch || departed.at.1 > at);
         changes
     }
 }
@@ -296,6 +370,52 @@ mod tests {
         assert_eq!(changes.len(), 2);
         check(&replica, 2, 1);
         assert_eq!(replica.reload_at(HOLD), None);
+    }
+
+    #[test]
+    fn a_reading_that_shows_less_than_was_known_before_it_began_shows_that_the_database_lost_changes() {
+        let mut replica = replica_at(1, 5);
+        replica.reloading();
+        let _ = reload(&mut replica, read(1, 3));
+        check(&replica, 1, 3);
+        assert!(replica.take_gone_back());
+        assert_eq!(replica.reload_at(HOLD), Some(Tick(0)), "what came in meanwhile may be of before");
+        replica.reloading();
+        let _ = reload(&mut replica, read(1, 3));
+        assert!(!replica.take_gone_back());
+        assert_eq!(replica.reload_at(HOLD), None);
+    }
+
+    #[test]
+    fn after_the_database_lost_changes_nothing_is_applied_before_the_room_was_read() {
+        let mut replica = replica_at(1, 5);
+        replica.distrust(Tick(7));
+        assert_eq!(hear(&mut replica, 8, 1, 6), Applied::Reload);
+        assert_eq!((replica.position(), replica.reload_at(HOLD)), (None, Some(Tick(7))));
+        replica.reloading();
+        let _ = hear(&mut replica, 9, 1, 5);
+        let _ = reload(&mut replica, read(1, 4));
+        check(&replica, 1, 5);
+        assert_eq!(replica.reload_at(HOLD), None);
+    }
+
+    #[test]
+    fn one_who_left_has_departed_until_the_roster_has_come_so_far_or_a_later_reading_shows_it() {
+        let (mut replica, one) = (replica_at(1, 3), presence(1));
+        replica.departs(one.id, one.channel.clone(), (epoch(1), Version(3)));
+        assert!(!replica.has_departed(&one), "the roster has come so far");
+        replica.reloading();
+        replica.departs(one.id, one.channel.clone(), (epoch(1), Version(5)));
+        let _ = reload(&mut replica, read(1, 4));
+        assert!(replica.has_departed(&one), "the reading began before");
+        assert!(!replica.has_departed(&Presence { channel: channel(9), ..(*one).clone() }), "another socket has it");
+        let _ = hear(&mut replica, 0, 1, 5);
+        assert!(!replica.has_departed(&one));
+        replica.departs(one.id, one.channel.clone(), (epoch(2), Version(1)));
+        replica.reloading();
+        assert!(replica.has_departed(&one));
+        let _ = reload(&mut replica, None);
+        assert!(!replica.has_departed(&one), "whatever became of the room, the reading shows it");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHand
 use crate::{
     clock::Tick,
     config::Durability,
+    model::reached::Reached,
     name::{Epoch, RoomName, Version},
     store::writer::Committed,
 };
@@ -39,6 +40,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// The pause before the store is asked again for a room that it did not give.
 const RELOAD_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often a room that misses a change looks whether a removal of its node is over, which may have made it.
+const GAP_CHECK: Duration = Duration::from_millis(10);
+
 /// One room of this node.
 pub(crate) struct RoomActor {
     name: RoomName,
@@ -50,6 +54,11 @@ pub(crate) struct RoomActor {
     loading: bool,
     /// The number of the last reading of the database.
     reading: u64,
+    /// When that was asked for, and before when the next one does not begin because the room only learned of a change.
+    asked: Tick,
+    rested: Tick,
+    /// How far the database has come for certain.
+    reached: Reached,
     /// The database was ahead of us, and until when we wait for what is under way.
     behind: Option<(Option<(Epoch, Version)>, Tick)>,
     /// The hubs that have still to say who is on them, and until when we wait for them.
@@ -84,6 +93,9 @@ impl RoomActor {
             state,
             loading: false,
             reading: 0,
+            asked: used,
+            rested: used,
+            reached: Reached::default(),
             behind: None,
             reports: None,
             used,
@@ -206,12 +218,12 @@ impl RoomActor {
                 self.state.stale.insert(id);
             }
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
-            ToRoom::Changed(commit) => self.apply(commit, ctx),
-            ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
-            ToRoom::Position(position) => {
-                let until = self.rooms.now().after(self.rooms.config().hold_window());
-                self.compare(position, until);
+            ToRoom::Changed(commit) => {
+                self.apply(commit, ctx);
+                self.note_position();
             }
+            ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
+            ToRoom::Position { position, asked } => self.stands_at(position, asked, ctx),
             ToRoom::Rejoin => {
                 let mine: Vec<_> = self.state.locals.values().map(|local| local.presence.clone()).collect();
                 mine.into_iter().for_each(|presence| self.make_own(presence, ctx));
@@ -286,13 +298,10 @@ impl RoomActor {
                 self.state.flush(now, &self.name, &self.rooms);
             }
         }
-        let hold = self.rooms.config().hold_window();
-        let gap = self.state.replica.reload_at(hold).is_some_and(|at| at <= now);
         if self.has_caught_up() {
             self.behind = None;
         }
-        let behind = self.behind.is_some_and(|(_, until)| until <= now);
-        if (gap || behind) && !self.loading {
+        if !self.loading && self.reload_at().is_some_and(|at| at <= now) {
             self.load(ctx);
         }
         // What is held when the node ends, the database holds.
@@ -308,8 +317,7 @@ impl RoomActor {
         }
         let due = [
             self.state.due().filter(|_| !recovering),
-            self.state.replica.reload_at(hold).filter(|_| !self.loading),
-            self.behind.map(|(_, until)| until).filter(|_| !self.loading),
+            self.reload_at().filter(|_| !self.loading).map(|at| self.look_at(at, now)),
             self.reports.as_ref().map(|(_, until)| *until),
             next_grace,
             idle.then(|| self.used.after(LINGER).max(now.after(RELOAD_PAUSE))),
@@ -317,6 +325,29 @@ impl RoomActor {
         if let Some(next) = due.into_iter().flatten().min() {
             self.arm(next, ctx);
         }
+    }
+
+    /// When the room is to be read anew, unless it learns before of what it misses.
+    ///
+    /// No node sends its changes to another, and the writer commits in order. So a change that is missing before one of ours was
+    /// made by another node, and only a reading brings it; unless this node removes presences right now, beside its writer.
+    fn reload_at(&self) -> Option<Tick> {
+        let hold = if self.rooms.writer().removes() { self.rooms.config().hold_window() } else { Duration::ZERO };
+        let missing = self.state.replica.reload_at(hold);
+        let at = missing.into_iter().chain(self.behind.map(|(_, until)| until)).min()?;
+        Some(at.max(self.rested))
+    }
+
+    /// When to look at that again: a removal may be over before.
+    fn look_at(&self, reload: Tick, now: Tick) -> Tick {
+        if self.rooms.writer().removes() { reload.min(now.after(GAP_CHECK)) } else { reload }
+    }
+
+    /// Until when the room waits for changes of this node if it learns that the database is ahead of it.
+    fn wait_for_own(&self) -> Tick {
+        let now = self.rooms.now();
+        let is_under_way = self.state.is_writing() || self.rooms.writer().removes();
+        if is_under_way { now.after(self.rooms.config().hold_window()) } else { now }
     }
 
     fn arm(&mut self, at: Tick, ctx: &mut Context<Self>) {

@@ -135,6 +135,12 @@ impl Channel {
         self.hub.is_none() && self.joined().is_empty()
     }
 
+    /// From here on it considers itself in the room as this presence, though it has not asked for that.
+    #[cfg(test)]
+    pub(super) fn considers_itself_in(&self, room: &RoomName, id: PresenceId) {
+        self.joined().insert(room.clone(), Membership { id, grace: None, joining: None });
+    }
+
     /// It is not in the room any more as this presence. Returns whether it was.
     pub(super) fn forget(&self, room: &RoomName, id: PresenceId) -> bool {
         match self.joined().entry(room.clone()) {

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error,
+    clock::Tick,
     model::{Close, Meta, Presence, replica::Reading, roster::Roster},
     name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, UserId, Version},
     session::Session,
@@ -151,8 +152,8 @@ pub(crate) enum ToRoom {
     Changed(RoomCommit),
     /// The database was read: in the reading with this number.
     Loaded(u64, Result<Option<Reading>, StoreError>),
-    /// Where the database says the room stands; `None`: it has no such room.
-    Position(Option<(Epoch, Version)>),
+    /// Where the database says the room stood when it was asked, which was at `asked` or later; `None`: it had no such room.
+    Position { position: Option<(Epoch, Version)>, asked: Tick },
     /// This node has a new life: its presences must be made its own again.
     Rejoin,
     /// A hub says who of this room is on it, after the room lost its memory.

@@ -266,11 +266,12 @@ impl Work {
     async fn reconcile(&self) -> Result<usize> {
         let names = self.rooms.names();
         for names in names.chunks(COMPARE) {
+            let asked = self.rooms.now();
             let positions = self.rooms.bounded(self.store().positions(names)).await?;
             let positions: HashMap<_, _> =
                 positions.into_iter().map(|(name, epoch, version)| (name, (epoch, version))).collect();
             for name in names {
-                self.rooms.tell_running(name, ToRoom::Position(positions.get(name).copied()));
+                self.rooms.tell_running(name, ToRoom::Position { position: positions.get(name).copied(), asked });
             }
         }
         Ok(names.len())

@@ -16,7 +16,7 @@ use crate::{
         roster::Roster,
         sessions::Sessions,
     },
-    name::{ChannelName, PresenceId, UserId},
+    name::{ChannelName, Epoch, PresenceId, UserId, Version},
 };
 
 use super::{
@@ -36,6 +36,8 @@ pub(crate) struct Local {
     pub(crate) touch: Touch,
     /// `None` if it has no socket, or as long as none has claimed it after the room lost its memory.
     pub(crate) hub: Option<HubRef>,
+    /// The version of its last update by this node, which the roster may not have reached.
+    pub(crate) updated: Option<(Epoch, Version)>,
 }
 
 pub(crate) struct HubMembers {
@@ -52,6 +54,9 @@ pub(crate) struct Joining {
     pub(crate) hub: Option<HubRef>,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
+    /// Where its commit led to, once that is known, and the number of the last reading that was begun by then. A roster that has
+    /// come so far, and a later reading, show the presence if it is still there.
+    pub(crate) committed: Option<((Epoch, Version), u64)>,
 }
 
 /// An update whose commit is under way.
@@ -189,6 +194,11 @@ impl State {
             && self.held.is_empty()
             && self.behind.is_empty()
             && self.due().is_none()
+    }
+
+    /// Whether a change of ours is under way.
+    pub(crate) fn is_writing(&self) -> bool {
+        !(self.joining.is_empty() && self.leaving.is_empty() && self.updating.is_empty())
     }
 
     /// When members must be told something. As long as there is no room in the database, there is nothing to tell: it waits

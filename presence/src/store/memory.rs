@@ -41,6 +41,13 @@ impl MemoryStore {
         Self { clock, tables: Arc::default() }
     }
 
+    /// What is in it now. What came after that is lost when this is called.
+    #[cfg(test)]
+    pub(crate) fn loses_what_comes(&self) -> impl FnOnce() + use<> {
+        let (tables, before) = (self.tables.clone(), self.tables().clone());
+        move || *tables.lock().unwrap_or_else(PoisonError::into_inner) = before
+    }
+
     fn now(&self) -> i64 {
         i64::try_from(self.clock.now().0).unwrap_or(i64::MAX)
     }

@@ -216,6 +216,11 @@ impl Writer {
         self.queue().pending()
     }
 
+    /// The number of the last batch that was begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.queue().begun()
+    }
+
     /// Whether somebody waits for a change.
     pub(crate) fn is_writing(&self) -> bool {
         self.queue().is_writing()
@@ -225,6 +230,11 @@ impl Writer {
     /// presences that are pruned. None begins until the turn is dropped.
     pub(crate) async fn turn(&self) -> Turn {
         self.0.line.next().await
+    }
+
+    /// Whether a transaction that removes presences is under way.
+    pub(crate) fn removes(&self) -> bool {
+        self.0.line.is_taken()
     }
 
     /// Resolves when nothing waits and nothing is under way.

@@ -4,7 +4,10 @@ use super::{BEAT, serve, suffers};
 use crate::support::backend::{Backend, Kind};
 use crate::support::guest::Guest;
 use crate::support::http::becomes;
-use crate::support::{BOUND, secs};
+use crate::support::member::Member;
+use crate::support::server::Server;
+use crate::support::{BOUND, Duration, eventually, millis, secs};
+use tokio::time::Instant;
 
 /// A call takes several statements, and so longer than a call may take.
 pub(super) async fn slow(kind: Kind) {
@@ -38,4 +41,55 @@ pub(super) async fn lost(kind: Kind) {
     }
     assert_eq!(ann.seen().told, ["+dan0", "-dan0", "+dan1", "-dan1", "+dan2", "-dan2"]);
     backend.rows_become("presences", 1, BOUND).await;
+}
+
+/// How late each packet of a reading is: as of a database in another zone, or of a large room.
+const READ_DELAY: Duration = millis(20);
+/// How many sockets come and go at once, and for how long.
+const VISITORS: usize = 30;
+const VISITS: Duration = secs(5);
+/// Within this a node learns of what other nodes did.
+const RECONCILE: Duration = secs(5);
+
+/// Sockets come and go on two nodes, and rooms take long to read: then nobody is there who has left.
+pub(super) async fn slow_readings(kind: Kind) {
+    let backend = Backend::shared(kind).await;
+    let (one, other) = (serve(&backend, &[]).await, serve(&backend, &[]).await);
+    let mut ann = Guest::join(&one, "lobby", "ann", BEAT).await;
+    let mut bob = Guest::join(&other, "lobby", "bob", BEAT).await;
+    backend.proxy().slow_readings(READ_DELAY);
+    let visits = (0..VISITORS).map(|n| visit(if n % 2 == 0 { &one } else { &other }, n));
+    let visits: usize = futures_util::future::join_all(visits).await.into_iter().sum();
+    println!("{kind:?}: {visits} visits");
+    let names = ["ann", "bob"];
+    for guest in [&mut ann, &mut bob] {
+        guest.until("that all have left", RECONCILE + BOUND, |seen| seen.roster.names() == names).await;
+    }
+    for node in [&one, &other] {
+        eventually(RECONCILE + BOUND, "a first frame without ghosts", async || {
+            let look = Member::join(node, "lobby", None).await;
+            let seen = look.roster.names().join(" ");
+            if look.roster.names() == names { Ok(()) } else { Err(seen) }
+        })
+        .await;
+        let log = node.log();
+        assert!(!log.contains("a live presence was removed"), "{log}");
+    }
+}
+
+/// Comes and goes, again and again; every fifth time without a word. Returns how often.
+async fn visit(node: &Server, n: usize) -> usize {
+    let (begun, name) = (Instant::now(), format!("u{n}"));
+    for turn in 1.. {
+        let visitor = Member::join(node, "lobby", &name[..]).await;
+        if (turn + n).is_multiple_of(5) {
+            visitor.socket.reset()
+        } else {
+            visitor.leave().await
+        }
+        if begun.elapsed() >= VISITS {
+            return turn;
+        }
+    }
+    0
 }

@@ -3,11 +3,15 @@
 use super::{Duration, millis};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+/// What a connection says of a transaction in which a room is read.
+const READ_ONLY: &[u8] = b"READ ONLY";
 
 /// What happens to what passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +19,8 @@ enum Line {
     Open,
     /// Each packet to the server, and so each statement, is this late.
     Slow(Duration),
+    /// Each packet from the server is this late on connections by which rooms are read.
+    SlowReadings(Duration),
     /// Nothing passes, and nobody is told: the network is gone. Connections stay open.
     Dead,
 }
@@ -75,6 +81,11 @@ impl Proxy {
         self.wires.line.send_replace(Line::Slow(by));
     }
 
+    /// Makes the answers to readings of rooms so late, and nothing else.
+    pub(crate) fn slow_readings(&self, by: Duration) {
+        self.wires.line.send_replace(Line::SlowReadings(by));
+    }
+
     /// Lets nothing through, and tells nobody.
     pub(crate) fn die(&self) {
         self.wires.line.send_replace(Line::Dead);
@@ -104,21 +115,42 @@ async fn forward(client: TcpStream, server: SocketAddr, wires: &Wires, number: u
     let Ok(server) = TcpStream::connect(server).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let reads = AtomicBool::new(false);
     tokio::select! {
-        () = pass(from_client, to_server, wires, number, true) => {}
-        () = pass(from_server, to_client, wires, number, false) => {}
+        () = pass(from_client, to_server, wires, number, Way::ToServer, &reads) => {}
+        () = pass(from_server, to_client, wires, number, Way::FromServer, &reads) => {}
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wires: &Wires, number: u64, may_be_slow: bool) {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    ToServer,
+    FromServer,
+}
+
+/// `reads` says whether the connection ever began a transaction that only reads, as readings of rooms are.
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    wires: &Wires,
+    number: u64,
+    way: Way,
+    reads: &AtomicBool,
+) {
     let (mut line, lost) = (wires.line.subscribe(), wires.lost.subscribe());
     let mut bytes = Vec::with_capacity(65_536);
     loop {
         bytes.clear();
         let end = !matches!(from.read_buf(&mut bytes).await, Ok(1..));
         let now = *line.borrow();
+        if way == Way::ToServer && bytes.windows(READ_ONLY.len()).any(|part| part == READ_ONLY) {
+            reads.store(true, Ordering::Relaxed);
+        }
         match now {
-            Line::Slow(by) if may_be_slow => tokio::time::sleep(by.max(millis(1))).await,
+            Line::Slow(by) if way == Way::ToServer => tokio::time::sleep(by.max(millis(1))).await,
+            Line::SlowReadings(by) if way == Way::FromServer && reads.load(Ordering::Relaxed) => {
+                tokio::time::sleep(by.max(millis(1))).await;
+            }
             _ => {}
         }
         // The proxy is dropped only after this, so the way on is that the line is another.

@@ -3,7 +3,7 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use actix::{AsyncContext, Context, WrapFuture};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     clock::Tick,
@@ -49,22 +49,46 @@ impl RoomActor {
         self.fail_if(super::Point::Answer);
         match result {
             Ok(commit) => {
+                let is_new = !commit.delta.is_empty() || commit.taken.iter().any(|taken| taken.moved);
+                if self.reached.refutes_commit(batch, (commit.epoch, commit.version), is_new) {
+                    self.has_gone_back();
+                }
                 self.resumed(&writes, &commit, ctx);
                 self.answer(batch, &writes, None);
                 #[cfg(test)]
                 self.fail_if(super::Point::Apply);
                 let stayed = self.stayed(&writes, &commit.delta);
+                let at = (commit.epoch, commit.version);
                 self.apply(commit, ctx);
+                self.remember(writes, at);
+                self.join_those_removed(None, ctx);
                 if stayed {
                     self.load(ctx);
                 }
+                self.note_position();
             }
             Err(error) => {
                 self.answer(batch, &writes, Some(&error));
-                // One whose leave the store refuses is still there, and has to be looked after.
-                self.adopt(ctx);
+                self.keep_refused(&writes, ctx);
             }
         }
+    }
+
+    /// The database has lost changes that this room knows of. It is read anew, and members are told everything.
+    fn has_gone_back(&mut self) {
+        warn!(
+            room = %self.name,
+            "the database has lost changes that it had confirmed; the room is read anew, and who is connected joins again"
+        );
+        self.in_model = true;
+        self.state.replica.distrust(self.rooms.now());
+        self.in_model = false;
+    }
+
+    /// Notes how far the database is known to have come.
+    pub(super) fn note_position(&mut self) {
+        let now = self.rooms.now();
+        self.reached.note(now, self.state.replica.position(), || self.rooms.writer().begun());
     }
 
     /// Fires the events of a commit, apart from all else that it leads to: a panic there loses none of them.
@@ -120,6 +144,30 @@ impl RoomActor {
         }
     }
 
+    /// Whoever left by these writes has left, whatever a roster or a reading from before says: also if this transaction changed
+    /// nothing, since it had left before. And who joined by them is there, or was removed since.
+    fn remember(&mut self, writes: Vec<Write>, at: (Epoch, Version)) {
+        for write in writes {
+            match write {
+                Write::Leave { id, channel } => self.state.replica.departs(id, channel, at),
+                join!(presence) => {
+                    self.state.replica.returns(presence.id);
+                    let joining = self.state.joining.get_mut(&presence.id);
+                    if let Some(joining) = joining.filter(|joining| joining.channel == presence.channel) {
+                        joining.committed = Some((at, self.reading));
+                    }
+                }
+                Write::Update { id, channel, .. } => {
+                    let local = self.state.locals.get_mut(&id);
+                    if let Some(local) = local.filter(|local| local.presence.channel == channel) {
+                        local.updated = Some(at);
+                    }
+                }
+                Write::Hold { .. } => {}
+            }
+        }
+    }
+
     /// Takes in a change, our own or another's.
     pub(super) fn apply(&mut self, commit: RoomCommit, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
@@ -136,6 +184,8 @@ impl RoomActor {
             self.let_in(ctx);
             return;
         }
+        let node = self.rooms.node();
+        let left: Vec<_> = delta.left.iter().filter(|left| Some(left.node) == node).cloned().collect();
         self.in_model = true;
         let applied = self.state.replica.apply(now, epoch, version, delta);
         self.in_model = false;
@@ -143,9 +193,13 @@ impl RoomActor {
             Applied::Changed(changes) => {
                 self.state.known = true;
                 self.changed(changes, ctx);
+                return;
             }
             Applied::Early => {}
             Applied::Reload => self.load(ctx),
+        }
+        for left in left {
+            self.state.replica.departs(left.id, left.channel.clone(), (epoch, version));
         }
     }
 
@@ -155,6 +209,7 @@ impl RoomActor {
         }
         self.loading = true;
         self.reading += 1;
+        self.asked = self.rooms.now();
         self.behind = None;
         self.state.replica.reloading();
         let (rooms, name) = (self.rooms.clone(), self.name.clone());
@@ -175,14 +230,22 @@ impl RoomActor {
         self.loading = false;
         match result {
             Ok(found) => {
+                // A large room that changes all the time on several nodes is not read all the time.
+                let now = self.rooms.now();
+                self.rested = now.after(now.since(self.asked).min(self.rooms.config().hold_window()));
                 self.in_model = true;
                 let changes = self.state.reload(found);
+                if self.state.replica.take_gone_back() {
+                    self.state.notices.begin_anew(now);
+                }
                 self.in_model = false;
+                self.note_position();
                 self.state.known = true;
                 self.compare_owners(number);
                 self.changed(changes, ctx);
                 if self.reports.is_none() {
                     self.look_after_all(ctx);
+                    self.join_those_removed(Some(number), ctx);
                 }
             }
             Err(error) => {
@@ -196,6 +259,35 @@ impl RoomActor {
                 });
             }
         }
+    }
+
+    /// Those who are still joining, though the roster has come as far as their commit, were removed before the room had them: with
+    /// a life of this node that was taken for dead, or by a database that lost their commit. `read` is the number of the reading that
+    /// has just come.
+    fn join_those_removed(&mut self, read: Option<u64>, ctx: &mut Context<Self>) {
+        let replica = &self.state.replica;
+        let mut removed = Vec::new();
+        for (id, joining) in &mut self.state.joining {
+            let is_gone = |(at, before): &mut ((Epoch, Version), u64)| {
+                replica.has_reached(*at) || read.is_some_and(|read| *before < read)
+            };
+            if replica.roster().get(*id).is_none() && joining.committed.take_if(is_gone).is_some() {
+                removed.push(joining.presence.clone());
+            }
+        }
+        removed.into_iter().for_each(|presence| self.join_again(presence, ctx));
+    }
+
+    /// The database says that the room stood at `position` when it was asked.
+    pub(super) fn stands_at(&mut self, position: Option<(Epoch, Version)>, asked: Tick, ctx: &mut Context<Self>) {
+        if position.is_some_and(|position| self.reached.refutes(asked, position)) {
+            self.has_gone_back();
+            self.note_position();
+            self.load(ctx);
+            return;
+        }
+        let until = self.wait_for_own();
+        self.compare(position, until);
     }
 
     /// The database says that the room stands at `position`. If that is ahead of us, what is missing may be on its way;

@@ -6,6 +6,7 @@ use actix::{ActorContext, AsyncContext, Context};
 use tracing::error;
 
 use crate::{
+    model::Presence,
     name::PresenceId,
     room::{
         message::{Joiner, Report, ToHub},
@@ -43,7 +44,7 @@ impl RoomActor {
         let hubs = self.rooms.hubs();
         for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
             let (id, channel) = (presence.id, presence.channel.clone());
-            state.joining.insert(id, Joining { presence, channel, hub: Some(hub), touch, replies });
+            state.joining.insert(id, Joining { presence, channel, hub: Some(hub), touch, replies, committed: None });
         }
         if self.in_model {
             state.renew = hubs.iter().map(|hub| hub.id).collect();
@@ -64,18 +65,12 @@ impl RoomActor {
             for one in old.updating.get(&presence.id).into_iter().flatten() {
                 presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
             }
-            match self.state.sessions.session(presence.id) {
-                // A full queue refuses it: then it is asked again by its socket, or given up.
-                Some(session) => {
-                    let resume = Write::Resume { presence, session };
-                    let _ = self.rooms.writer().submit_again(&self.name, &ctx.address().recipient(), resume);
-                }
-                None => self.make_own(presence, ctx),
-            }
+            self.join_again(presence, ctx);
         }
         (self.in_model, self.has_failed) = (false, true);
         self.loading = false;
         self.behind = None;
+        self.note_position();
         if let Some((_, timer)) = self.timer.take() {
             ctx.cancel_future(timer);
         }
@@ -87,6 +82,18 @@ impl RoomActor {
         self.load(ctx);
         self.arm(self.rooms.now().after(REPORT_TIMEOUT), ctx);
         self.count_fault(ctx);
+    }
+
+    /// Asks for a join once more that is under way: what became of it may have been lost.
+    pub(super) fn join_again(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        match self.state.sessions.session(presence.id) {
+            // A full queue refuses it: then it is asked again by its socket, or given up.
+            Some(session) => {
+                let resume = Write::Resume { presence, session };
+                let _ = self.rooms.writer().submit_again(&self.name, &ctx.address().recipient(), resume);
+            }
+            None => self.make_own(presence, ctx),
+        }
     }
 
     /// A hub says who is on it.
@@ -126,12 +133,23 @@ impl RoomActor {
     /// All hubs have reported, or have had their time: does what had to wait for that.
     pub(super) fn recovered(&mut self, ctx: &mut Context<Self>) {
         self.reports = None;
+        self.lose_those_gone(ctx);
         if self.state.known {
             self.look_after_all(ctx);
         }
         while let Some(message) = self.state.held.pop_front() {
             self.act(message, ctx);
         }
+    }
+
+    /// Those who are joining and whose sockets are gone: the message that said so may be the one that was lost.
+    fn lose_those_gone(&mut self, ctx: &mut Context<Self>) {
+        let (channels, sessions) = (self.rooms.channels(), &self.state.sessions);
+        let is_gone = |id: PresenceId, channel| !channels.has(channel, &self.name, sessions.called(id));
+        let joining = self.state.joining.iter().map(|(id, joining)| (*id, &joining.channel));
+        let gone: Vec<_> = joining.filter(|(id, channel)| is_gone(*id, channel)).collect();
+        let gone: Vec<_> = gone.into_iter().map(|(id, channel)| (id, channel.clone())).collect();
+        gone.into_iter().for_each(|(id, channel)| self.lose(id, channel, ctx));
     }
 
     pub(super) fn count_fault(&mut self, ctx: &mut Context<Self>) {

@@ -3,17 +3,24 @@
 use std::{rc::Rc, sync::Arc};
 
 use actix::{Addr, AsyncContext, Context};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
-    model::{Presence, delta::Change},
-    name::PresenceId,
+    model::{
+        Presence,
+        delta::Change,
+        own::{self, Care, Own},
+    },
+    name::{PresenceId, RoomName},
     room::{
+        Rooms,
+        leaving::{Cause, Leaving},
         message::{HubRef, Reply},
         presence::{DeathGuard, PresenceActor},
-        state::{Joining, Local},
+        state::{Joining, Local, State},
         touch::Touch,
     },
+    store::Write,
 };
 
 use super::RoomActor;
@@ -26,9 +33,17 @@ impl RoomActor {
             match now {
                 Some(presence) => {
                     if let Some(local) = self.state.locals.get_mut(&presence.id) {
+                        // A reading from before its last update tells what it said of itself before.
+                        let late = local.updated.is_some_and(|at| self.state.replica.is_before(at));
+                        let presence = if late {
+                            let (user, meta) = (local.presence.user.clone(), local.presence.meta.clone());
+                            Arc::new(presence.changed(Some(user), Some(meta)))
+                        } else {
+                            presence.clone()
+                        };
                         // A commit from before it was resumed tells of its former socket.
                         let resumed = local.presence.channel != presence.channel;
-                        local.presence = if resumed { presence.in_hands_of(&local.presence) } else { presence.clone() };
+                        local.presence = if resumed { presence.in_hands_of(&local.presence) } else { presence };
                         if resumed {
                             self.state.replica.hand_over(&local.presence);
                         }
@@ -39,12 +54,11 @@ impl RoomActor {
                     if let Some(lost) = id.filter(|id| self.state.sessions.lost(*id).is_some()) {
                         self.state.sessions.forget(lost);
                     }
-                    if let Some(local) = id.and_then(|id| self.state.locals.get(&id)) {
-                        self.bring_back(local.presence.clone(), ctx);
-                    }
                 }
             }
         }
+        let cares = own::after_changes(&changes, &self.ours());
+        self.care(cares, ctx);
         self.in_model = true;
         self.state.notices.changed(now, changes);
         self.in_model = false;
@@ -98,8 +112,8 @@ impl RoomActor {
         let guard = DeathGuard::new(id, self.shared_address(ctx));
         let child = PresenceActor::start(touch.clone(), self.rooms.clone(), guard);
         let before = self.state.locals.remove(&id);
-        let hub = before.and_then(|before| before.hub);
-        self.state.locals.insert(id, Local { presence, child, touch, hub });
+        let (hub, updated) = before.map_or((None, None), |before| (before.hub, before.updated));
+        self.state.locals.insert(id, Local { presence, child, touch, hub, updated });
     }
 
     /// The address of this room that its children share. It is theirs alone, so that it keeps no room that they do not.
@@ -122,6 +136,21 @@ impl RoomActor {
         self.make_own(presence, ctx);
     }
 
+    /// A presence of ours is in the database, and its socket is gone: what its socket said last was lost when the room failed,
+    /// or the database lost the end of it. As its socket would have it, it is held, or it leaves.
+    fn take_orphan_out(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        debug!(room = %self.name, channel = %presence.channel, "a presence has no socket any more; it is taken out");
+        let id = presence.id;
+        match self.state.sessions.session(id).filter(|session| !session.grace.is_zero()) {
+            Some(session) => self.hold(presence, session.grace, ctx),
+            None => {
+                let leaving =
+                    Leaving { channel: presence.channel.clone(), cause: Cause::Left, after: 0, replies: Vec::new() };
+                self.take_out(vec![(id, leaving)], ctx);
+            }
+        }
+    }
+
     /// Has the store note that a presence of ours is ours.
     pub(super) fn make_own(&mut self, mut presence: Arc<Presence>, ctx: &mut Context<Self>) {
         // An update is under way, which may not find it there.
@@ -135,29 +164,77 @@ impl RoomActor {
 
     /// Sees to it that the presences of this node are the same here and in the database, once both are known.
     pub(super) fn look_after_all(&mut self, ctx: &mut Context<Self>) {
-        let roster = self.state.replica.roster();
-        let lost = self.state.locals.iter().filter(|(id, _)| roster.get(**id).is_none());
-        let lost: Vec<_> = lost.map(|(_, local)| local.presence.clone()).collect();
-        lost.into_iter().for_each(|presence| self.bring_back(presence, ctx));
-        self.adopt(ctx);
+        let cares = own::after_reading(&self.state.replica, self.rooms.node(), &self.ours());
+        self.care(cares, ctx);
     }
 
-    /// Presences of this node that no socket has claimed. If none does in time, they go stale.
-    pub(super) fn adopt(&mut self, ctx: &mut Context<Self>) {
-        let Some(node) = self.rooms.node() else { return };
-        let orphans = self.state.replica.roster().iter().filter(|one| one.node == node && !one.held);
-        let orphans: Vec<_> = orphans.cloned().collect();
-        for presence in orphans {
-            let id = presence.id;
-            let known = self.state.locals.contains_key(&id)
-                || self.state.joining.contains_key(&id)
-                || self.state.leaving.contains_key(&id)
-                || self.state.sessions.lost(id).is_some();
-            if !known {
-                // What is known of the channel is what its owner touches.
-                let touch = self.rooms.channels().get(&presence.channel).map(|channel| channel.touch().clone());
-                self.supervise(presence, touch.unwrap_or_else(|| Touch::new(self.rooms.now())), ctx);
+    fn ours(&self) -> Ours<'_> {
+        Ours { state: &self.state, rooms: &self.rooms, room: &self.name }
+    }
+
+    fn care(&mut self, cares: Vec<Care>, ctx: &mut Context<Self>) {
+        for care in cares {
+            match care {
+                Care::Adopt(presence) => self.adopt(presence, ctx),
+                Care::TakeOut(presence) => self.take_orphan_out(presence, ctx),
+                Care::BringBack(presence) => self.bring_back(presence, ctx),
+                Care::LetGo(presence) => {
+                    self.drop_local(presence.id);
+                    self.state.sessions.forget(presence.id);
+                }
             }
         }
+    }
+
+    /// The store refuses to let these leave: they are still there, and have to be looked after. When they are stale, they are
+    /// removed again.
+    pub(super) fn keep_refused(&mut self, writes: &[Write], ctx: &mut Context<Self>) {
+        for write in writes {
+            let Write::Leave { id, channel } = write else { continue };
+            let there = self.state.replica.roster().get(*id).filter(|there| there.channel == *channel && !there.held);
+            let there = there.filter(|there| Some(there.node) == self.rooms.node());
+            let Some(there) = there.cloned() else { continue };
+            let ours = self.ours();
+            if ours.here(*id).is_none() && !ours.is_under_way(*id) {
+                self.adopt(there, ctx);
+            }
+        }
+    }
+
+    /// A presence of this node that no socket has claimed. If none does in time, it goes stale.
+    fn adopt(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        // What is known of the channel is what its owner touches.
+        let touch = self.rooms.channels().get(&presence.channel).map(|channel| channel.touch().clone());
+        self.supervise(presence, touch.unwrap_or_else(|| Touch::new(self.rooms.now())), ctx);
+    }
+}
+
+/// The room's presences of this node.
+struct Ours<'a> {
+    state: &'a State,
+    rooms: &'a Rooms,
+    room: &'a RoomName,
+}
+
+impl Own for Ours<'_> {
+    fn here(&self, id: PresenceId) -> Option<&Arc<Presence>> {
+        self.state.locals.get(&id).map(|local| &local.presence)
+    }
+
+    fn all_here(&self) -> impl Iterator<Item = &Arc<Presence>> {
+        self.state.locals.values().map(|local| &local.presence)
+    }
+
+    fn is_under_way(&self, id: PresenceId) -> bool {
+        self.state.joining.contains_key(&id)
+            || self.state.leaving.contains_key(&id)
+            || self.state.sessions.lost(id).is_some()
+    }
+
+    fn lives(&self, presence: &Presence) -> bool {
+        // Once a node has ended, the database has removed what it left.
+        let has_ended = self.rooms.is_shutting_down() && self.rooms.node().is_none();
+        let called = self.state.sessions.called(presence.id);
+        !has_ended && self.rooms.channels().has(&presence.channel, self.room, called)
     }
 }

@@ -77,7 +77,7 @@ impl RoomActor {
         match submitted {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies });
+                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, committed: None });
             }
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }

@@ -3,7 +3,7 @@
 //! A presence of this node is taken over at once, without the database: it is ours, and the database follows. One that is not
 //! known here may be another node's, or of a former life of this one: the database finds it by its token.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context};
 use tracing::{debug, warn};
@@ -66,7 +66,7 @@ impl RoomActor {
             Ok(_) => {
                 self.state.sessions.claim(id, id, session, channel.clone());
                 let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies });
+                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, committed: None });
             }
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
@@ -170,6 +170,16 @@ impl RoomActor {
         }
     }
 
+    /// Keeps a presence whose socket is gone for its grace.
+    pub(super) fn hold(&mut self, presence: Arc<Presence>, grace: Duration, ctx: &mut Context<Self>) {
+        let (id, channel) = (presence.id, presence.channel.clone());
+        let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
+        self.state.replica.hand_over(&held);
+        self.state.sessions.lose(held, self.rooms.now().after(grace));
+        let hold = Write::Hold { id, channel, grace };
+        self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+    }
+
     /// The node is about to end: the database holds those that can be resumed, so that they are held if it ends at once.
     pub(super) fn hold_all(&mut self, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
@@ -241,7 +251,7 @@ impl RoomActor {
                 let (hub, touch, channel) = (local.hub.clone(), local.touch.clone(), asked.channel.clone());
                 self.drop_local(was);
                 let presence = presence.clone();
-                Some(Joining { presence, channel, hub, touch, replies: Vec::new() })
+                Some(Joining { presence, channel, hub, touch, replies: Vec::new(), committed: None })
             });
             if let Some(joining) = joining.filter(|joining| joining.channel == asked.channel) {
                 self.state.sessions.became(was, id);
@@ -275,12 +285,7 @@ impl RoomActor {
                 let channel = leaving.channel;
                 self.state.sessions.claim(id, id, session, channel.clone());
                 self.state.sessions.claimed(id, &channel, self.reading);
-                let until = self.rooms.now().after(session.grace);
-                let held = Arc::new(Presence { held: true, ..Presence::clone(presence) });
-                self.state.replica.hand_over(&held);
-                self.state.sessions.lose(held, until);
-                let hold = Write::Hold { id, channel, grace: session.grace };
-                self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+                self.hold(presence.clone(), session.grace, ctx);
             }
             _ => self.take_out(vec![(id, leaving)], ctx),
         }

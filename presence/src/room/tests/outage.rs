@@ -5,6 +5,7 @@ use futures_util::{FutureExt, future::join_all};
 use super::bench::{Node, config, heard, lobby, ms, node, node_with, pass, secs, settle};
 use crate::{
     Error,
+    name::{NodeId, NodeName},
     store::{Attempt, Store, Write},
 };
 
@@ -90,7 +91,8 @@ async fn a_commit_that_changed_nothing_is_not_taken_for_the_change_of_another_ha
     // It was taken for the change that led to the room's version, so that change was never seen.
     let node = node().await;
     let ann = node.member("ann").await;
-    let (cid, other) = (node.client("cid"), node.rooms.node().unwrap());
+    let (cid, other) = (node.client("cid"), NodeId::random());
+    node.store.database().register(other, &NodeName::new("other").unwrap(), secs(60)).await.unwrap();
     let elsewhere =
         crate::store::RoomWrites { room: lobby().clone(), writes: vec![Write::Join(cid.presence(lobby()))] };
     node.store.database().commit(other, Attempt::next(), &[elsewhere]).await.unwrap();

@@ -17,7 +17,7 @@ use super::super::{
     plan::{self, Finds, Found, Plan, Senseless},
 };
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Tables {
     pub(super) nodes: HashMap<NodeId, Node>,
     pub(super) rooms: HashMap<RoomName, Room>,
@@ -31,6 +31,7 @@ pub(super) struct Tables {
     pub(super) requests: BTreeMap<(RequestId, NodeId), Asked>,
 }
 
+#[derive(Clone)]
 pub(super) struct Node {
     pub(super) name: NodeName,
     pub(super) started_at: i64,
@@ -40,6 +41,7 @@ pub(super) struct Node {
     pub(super) fenced_at: Option<i64>,
 }
 
+#[derive(Clone)]
 pub(super) struct Room {
     pub(super) epoch: Epoch,
     pub(super) version: Version,
@@ -71,6 +73,7 @@ impl Room {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Row {
     pub(super) room: RoomName,
     /// Marked as held exactly if `held_until` is something.
@@ -92,6 +95,7 @@ impl Row {
 }
 
 /// What one node is asked, and its answer.
+#[derive(Clone)]
 pub(super) struct Asked {
     pub(super) name: NodeName,
     pub(super) asked_by: NodeId,

@@ -25,6 +25,11 @@ impl Default for Line {
 }
 
 impl Line {
+    /// Whether somebody removes right now.
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.available_permits() == 0
+    }
+
     /// Resolves when it is the caller's turn. Whoever gives up is in nobody's way.
     pub(super) async fn next(&self) -> Turn {
         // It is never closed.

@@ -113,6 +113,11 @@ impl Queue {
         self.pending
     }
 
+    /// The number of the last batch.
+    pub(super) const fn begun(&self) -> u64 {
+        self.taken
+    }
+
     /// Nothing waits, and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.busy.is_none() && self.asked.is_empty() && self.pruned.is_empty() && self.touches.is_empty()

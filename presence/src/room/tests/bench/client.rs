@@ -18,7 +18,7 @@ use crate::room::outbox::{Bounds, Outbox};
 use crate::{
     Meta, Presence, Result, ResumeToken, Rooms,
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    room::{hub::HubSocket, local_hub::LocalHub, message::ToConnection, touch::Touch},
+    room::{channel::Channel, hub::HubSocket, local_hub::LocalHub, message::ToConnection, touch::Touch},
     session::Session,
 };
 
@@ -27,6 +27,8 @@ use super::Screen;
 pub(crate) struct Client {
     pub(crate) rooms: Rooms,
     pub(crate) channel: ChannelName,
+    /// What its node knows of the channel. What is asked of the room goes past it.
+    open: Arc<Channel>,
     pub(crate) touch: Touch,
     pub(crate) outbox: Rc<Outbox>,
     user: Option<UserId>,
@@ -69,10 +71,13 @@ impl Client {
         let connection = Told(told.clone()).start().recipient();
         outbox.belongs_to(connection.clone());
         hub.sockets.borrow_mut().enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection });
+        let touch = Touch::new(rooms.now());
+        let open = rooms.channels().open(channel.clone(), touch.clone(), hub.hub.clone());
         Self {
-            touch: Touch::new(rooms.now()),
+            touch,
             rooms: rooms.clone(),
             channel,
+            open,
             outbox,
             user,
             resume: None,
@@ -111,12 +116,14 @@ impl Client {
             .resume
             .as_ref()
             .map(|(token, grace)| Session { hash: token.hash(room, self.user.as_ref()), grace: *grace });
+        self.open.considers_itself_in(room, self.id(room));
         self.rooms.join(room, self.presence(room), session, Some(self.hub.hub.clone()), self.touch.clone()).await
     }
 
     /// Its connection is gone.
     pub(crate) fn lose(&self, room: &RoomName) {
         self.vanish();
+        self.open.forget(room, self.id(room));
         self.rooms.lose(room, self.id(room), &self.channel);
     }
 
@@ -129,6 +136,7 @@ impl Client {
     pub(crate) async fn leave(&self, room: &RoomName) -> Result<()> {
         let id = self.id(room);
         self.joined.borrow_mut().remove(room);
+        self.open.forget(room, id);
         self.rooms.leave(room, id, &self.channel).await
     }
 

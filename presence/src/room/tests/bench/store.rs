@@ -48,6 +48,7 @@ pub(crate) struct Watched<S = MemoryStore> {
     pub(crate) faults: FaultyStore<S>,
     seen: Arc<Mutex<Seen>>,
     hanging: Arc<watch::Sender<bool>>,
+    late: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
@@ -86,7 +87,12 @@ impl Watched {
 
 impl<S> Watched<S> {
     pub(crate) fn new(faults: FaultyStore<S>) -> Self {
-        Self { faults, seen: Arc::default(), hanging: Arc::new(watch::Sender::new(false)) }
+        Self {
+            faults,
+            seen: Arc::default(),
+            hanging: Arc::new(watch::Sender::new(false)),
+            late: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -215,6 +221,15 @@ impl<S> Watched<S> {
         self.hanging.send_replace(true);
     }
 
+    /// Readings of a room are of the moment at which they are asked for, but do not come before they are released.
+    pub(crate) fn hang_after_load(&self) {
+        self.late.send_replace(true);
+    }
+
+    pub(crate) fn release_loads(&self) {
+        self.late.send_replace(false);
+    }
+
     pub(crate) fn release_commits(&self) {
         self.hanging.send_replace(false);
     }
@@ -318,7 +333,9 @@ impl<S: Store> Store for Watched<S> {
 
     async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
         self.seen().loads += 1;
-        self.faults.load(room).await
+        let answer = self.faults.load(room).await;
+        let _ = self.late.subscribe().wait_for(|late| !late).await;
+        answer
     }
 
     async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
