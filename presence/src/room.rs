@@ -69,6 +69,15 @@ const ATTEMPTS: usize = 4;
 /// How long touches are gathered at most before they are written.
 const MAX_GATHER: Duration = Duration::from_secs(4);
 
+/// Why rooms cannot be started here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Rooms are actors of actix, and there is no actix system on this thread: tokio alone is not enough.
+    #[error("no actix system runs on this thread: use `#[actix_web::main]` instead of `#[tokio::main]`")]
+    NoSystem,
+}
+
 /// The rooms of this node: the cheap handle that applications hold and clone.
 ///
 /// Sockets join through [`Socket::join`](crate::Socket::join); everything else, an HTTP handler, a job, an actor, asks
@@ -135,13 +144,25 @@ impl fmt::Debug for Rooms {
 
 impl Rooms {
     /// Starts the rooms of this node. Must be called on a thread of an actix system, and be followed by
-    /// [`PruningSupervisor::spawn`] before the first join.
+    /// [`PruningSupervisor::spawn`] before the first join. Call it once in a process, before `HttpServer::new`, and clone the
+    /// handle into its closure: that runs once for each worker.
     ///
     /// # Panics
-    /// Without a running actix system.
+    /// Without a running actix system, as under `#[tokio::main]`: see [`try_start`](Self::try_start).
     #[must_use]
     pub fn start(config: Config, store: impl Store) -> Self {
         Self::with_clock(config, store, Clock::system())
+    }
+
+    /// As [`start`](Self::start), but without an actix system this is an error.
+    ///
+    /// # Errors
+    /// [`StartError::NoSystem`] if there is none on this thread.
+    pub fn try_start(config: Config, store: impl Store) -> Result<Self, StartError> {
+        if actix::System::try_current().is_none() {
+            return Err(StartError::NoSystem);
+        }
+        Ok(Self::start_here(config, store, Clock::system()))
     }
 
     /// As [`start`](Self::start), with another clock.
@@ -150,6 +171,11 @@ impl Rooms {
     /// Without a running actix system.
     #[must_use]
     pub fn with_clock(config: Config, store: impl Store, clock: Clock) -> Self {
+        assert!(actix::System::try_current().is_some(), "{}", StartError::NoSystem);
+        Self::start_here(config, store, clock)
+    }
+
+    fn start_here(config: Config, store: impl Store, clock: Clock) -> Self {
         let threads = Threads::start(config.room_threads());
         let store: Arc<dyn Store> = Arc::new(store);
         let health = Health::default();

@@ -1,6 +1,10 @@
 //! The life of this node in the database: how it begins, is renewed, and is found to be over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use actix::{AsyncContext, Handler, Message, WrapFuture};
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -9,11 +13,20 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Error, Result,
     name::NodeId,
-    room::message::ToRoom,
-    store::{NodeState, Store, StoreError, writer::report},
+    room::{message::ToRoom, threads::within},
+    store::{NodeState, NodeSummary, Store, StoreError, writer::report},
 };
 
 use super::{CLI, PruningSupervisor, Work};
+
+/// How long a node that was superseded takes to find out by whom.
+const NAMING: Duration = Duration::from_secs(1);
+
+/// The incarnations that this process has begun.
+fn incarnations() -> MutexGuard<'static, HashSet<NodeId>> {
+    static ALL: LazyLock<Mutex<HashSet<NodeId>>> = LazyLock::new(Mutex::default);
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Work {
     /// Nodes that share a database and no more learn of one another's changes late, and do not hear what is said.
@@ -55,7 +68,7 @@ impl Work {
                 // The answer to an earlier attempt was lost, and the life that it began is over by now.
                 Err(Error::StoreUnavailable(Some(StoreError::Fenced { superseded, .. }))) => {
                     if superseded {
-                        self.superseded();
+                        self.superseded().await;
                         return;
                     }
                     node = NodeId::random();
@@ -71,6 +84,7 @@ impl Work {
         self.rooms.bounded(self.store().prepare()).await?;
         let former = self.rooms.bounded(self.store().register(node, &self.name, lease)).await?;
         self.lease.borrow_mut().renewed(asked);
+        incarnations().insert(node);
         Ok(former)
     }
 
@@ -124,7 +138,7 @@ impl Work {
             if self.rooms.node() == Some(node) {
                 self.rooms.set_node(None);
                 self.lease.borrow_mut().failed();
-                self.superseded();
+                self.superseded().await;
             }
             return;
         }
@@ -145,8 +159,23 @@ impl Work {
         }
     }
 
-    fn superseded(&self) {
-        error!(name = %self.name, "another process took over the name of this node, which ends");
+    /// A later incarnation has the name of this node. The log says which, since when, and what it comes from.
+    async fn superseded(&self) {
+        let nodes = within(NAMING, self.store().nodes()).await.and_then(Result::ok).unwrap_or_default();
+        let is_other = |other: &&NodeSummary| other.name == self.name && matches!(other.state, NodeState::Live { .. });
+        let other = nodes.iter().find(is_other);
+        let (node, age) = (other.map(|other| other.node), other.map(|other| other.age));
+        if node.is_some_and(|node| incarnations().contains(&node)) {
+            error!(
+                name = %self.name, other = ?node, since = ?age,
+                "this process started its rooms twice under one name, and the later take the place of the earlier: start them once, before `HttpServer::new`, and clone the handle into its closure"
+            );
+        } else {
+            error!(
+                name = %self.name, other = ?node, since = ?age,
+                "another process took over the name of this node, which ends: two processes of one node name on one database do this to one another; give each its own"
+            );
+        }
         self.rooms.set_superseded();
     }
 }

@@ -4,7 +4,7 @@ use actix::{Actor, Context, Handler};
 use futures_util::FutureExt;
 
 use super::bench::{
-    Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, room, secs, settle, short, user,
+    Log, Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, room, secs, settle, short, user,
 };
 use crate::{
     Error, PresenceChanged, PruningSupervisor,
@@ -115,12 +115,17 @@ async fn a_node_that_starts_under_the_name_of_one_that_runs_takes_its_place() {
     let database = database();
     let old = node_on(&database, "here", often()).await;
     let (ann, bob) = (old.member("ann").await, old.member("bob").await);
+    let log = Log::of_warnings();
     let superseded = old.superseded();
     tokio::pin!(superseded);
     assert!(superseded.as_mut().now_or_never().is_none());
     let new = node_on(&database, "here", often()).await;
     pass(secs(3)).await;
     assert!(superseded.now_or_never().is_some());
+    let said: Vec<_> = log.lines().into_iter().filter(|line| line.contains("started its rooms twice")).collect();
+    let names_it = said.iter().all(|line| line.contains(&new.node().unwrap().to_string()));
+    assert!(said.len() == 1 && names_it, "{:?}", log.lines());
+    drop(log);
     assert_eq!((ann.closes(), bob.closes()), (vec![RESTARTING], vec![RESTARTING]));
     assert!(matches!(old.client("cid").join(lobby()).await, Err(Error::ShuttingDown)));
     assert!(!old.is_ready() && new.is_ready());

@@ -19,7 +19,7 @@ use crate::{
     Config, PruningSupervisor, Rooms,
     clock::Clock,
     name::{ChannelName, NodeName},
-    store::SqlStore,
+    store::{MemoryStore, SqlStore},
 };
 
 fn runtime() -> Runtime {
@@ -92,4 +92,14 @@ fn a_system_that_ends_while_the_store_is_at_work_ends_in_peace() {
         }
     });
     assert_eq!(panics, 0);
+}
+
+#[test]
+fn rooms_without_an_actix_system_are_an_error_that_says_what_is_missing() {
+    // As under `#[tokio::main]`. It panicked inside actix.
+    let tokio = runtime();
+    let _tokio = tokio.enter();
+    let error = Rooms::try_start(Config::default(), MemoryStore::default()).unwrap_err();
+    assert_eq!(error, crate::StartError::NoSystem);
+    assert!(error.to_string().contains("#[actix_web::main]"), "{error}");
 }
