@@ -8,7 +8,7 @@ use crate::support::server::Server;
 use crate::support::{BOUND, eventually};
 use presence_test_servers::Pooling;
 
-/// What it is told in every version, since the driver sends this when it connects.
+/// Every version needs this setting, since the driver sends the parameter when it connects.
 const IGNORE: &str = "ignore_startup_parameters = extra_float_digits";
 
 /// The only line that is more than information.
@@ -59,7 +59,7 @@ async fn transactions_that_are_pooled_without_regard_to_statements_are_refused_a
 }
 
 #[tokio::test]
-async fn a_pooler_that_refuses_a_parameter_is_told_which_setting_it_needs() {
+async fn a_pooler_that_refuses_a_parameter_is_logged_with_the_setting_that_it_needs() {
     let backend = Backend::shared(Kind::Postgres).await;
     let (_bouncer, url) = backend.behind(Pooling::Session, &[]);
     let server = Server::start(&["--database-url", &url]).await;

@@ -77,8 +77,12 @@ impl Sqlite {
     }
 
     fn with(options: SqliteConnectOptions, url: &str) -> Self {
-        let file = (!is_in_memory(url)).then(|| Arc::new(File::at(options.get_filename())));
-        Self { options, file }
+        if is_in_memory(url) {
+            return Self { options, file: None };
+        }
+        // Connections are opened when they are needed, and the process may be in another folder by then.
+        let path = std::path::absolute(options.get_filename()).unwrap_or_else(|_| options.get_filename().to_owned());
+        Self { options: options.filename(&path), file: Some(Arc::new(File::at(&path))) }
     }
 
     fn pool(&self, settings: &Settings, connections: u32) -> SqlitePoolOptions {
