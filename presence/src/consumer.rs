@@ -8,6 +8,7 @@ pub(crate) mod inbox;
 pub(crate) mod json;
 pub(crate) mod kill;
 pub(crate) mod origin;
+pub(crate) mod patience;
 pub(crate) mod run;
 pub(crate) mod scope;
 pub(crate) mod socket;

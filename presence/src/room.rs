@@ -8,7 +8,9 @@ pub(crate) mod command;
 pub(crate) mod event;
 mod handle;
 pub(crate) mod hub;
+pub(crate) mod inquiry;
 pub(crate) mod leaving;
+pub(crate) mod listening;
 pub(crate) mod local_hub;
 pub(crate) mod message;
 mod node;
@@ -40,6 +42,7 @@ use std::{
 
 use actix::{Actor, Addr, Context, Recipient};
 use tokio::sync::watch;
+use tracing::info;
 
 use crate::{
     Config, Error, Result,
@@ -59,6 +62,7 @@ pub use sending::Outgoing;
 
 use actor::RoomActor;
 use channels::Channels;
+use listening::{Listening, PULSE};
 use message::HubRef;
 use threads::{Threads, within};
 
@@ -124,6 +128,7 @@ struct Inner {
     ending: watch::Sender<bool>,
     sockets: watch::Sender<usize>,
     cutoffs: CutoffLimits,
+    listening: Arc<Listening>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
     front: Addr<RoomsActor>,
     /// How many presences are looked after.
@@ -213,6 +218,7 @@ impl Rooms {
                 ending: watch::Sender::new(false),
                 sockets: watch::Sender::new(0),
                 cutoffs: CutoffLimits::default(),
+                listening: Arc::default(),
                 supervisor: OnceLock::new(),
                 front,
                 #[cfg(test)]
@@ -224,6 +230,7 @@ impl Rooms {
         let (node, timeout) = (rooms.0.node.subscribe(), rooms.0.config.store_timeout());
         let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 4);
         rooms.0.threads.runtime().spawn(writer.run(store, clock, node, timeout, gather));
+        rooms.0.threads.runtime().spawn(rooms.pulse());
         rooms
     }
 
@@ -239,6 +246,24 @@ impl Rooms {
     #[must_use]
     pub fn addr(&self) -> Addr<RoomsActor> {
         self.0.front.clone()
+    }
+
+    /// When this node was there to listen.
+    pub(crate) fn listening(&self) -> &Listening {
+        &self.0.listening
+    }
+
+    /// Notes again and again that the node runs, as long as it does.
+    fn pulse(&self) -> impl Future<Output = ()> + use<> {
+        let (rooms, clock, listening) = (Arc::downgrade(&self.0), self.0.clock.clone(), self.0.listening.clone());
+        async move {
+            while rooms.strong_count() > 0 {
+                if let Some(stood) = listening.pulse(clock.now()) {
+                    info!(?stood, "this node stood still; that its clients were silent meanwhile does not count");
+                }
+                tokio::time::sleep(PULSE).await;
+            }
+        }
     }
 
     /// The limits of the lines about sockets that were cut off.

@@ -9,6 +9,7 @@ use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture};
 use actix_http::ws::{self, Codec};
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 use tokio_util::codec::Encoder;
 use tracing::{debug, info, warn};
 
@@ -19,6 +20,7 @@ use crate::{
     room::{
         channel::{Channel, End},
         close_code,
+        inquiry::AskedSilent,
         local_hub::LocalHub,
         message::{Decision, ToConnection},
         outbox::Outbox,
@@ -30,13 +32,14 @@ use crate::{
 use super::{
     inbox::{Inbox, Job},
     kill::KillSwitch,
-    transport::{Inbound, Incoming},
+    patience::{READING_TURNS, UNBLOCKED, again, turns},
+    transport::{Inbound, Incoming, Violation},
 };
 
 /// A timer that is later than this says that the thread was held up.
 const BLOCKED: Duration = Duration::from_millis(100);
-/// How long a thread that was held up may take to read what has come in meanwhile.
-const UNBLOCKED: Duration = Duration::from_secs(1);
+/// How many sockets a thread learns of in one turn that have something to be read.
+const SOCKETS_PER_TURN: usize = 1024;
 /// How many rooms of a socket a line of the log names.
 const NAMED_ROOMS: usize = 3;
 
@@ -132,7 +135,6 @@ impl Actor for Connection {
         use actix::ActorFutureExt;
         let Some(mut inbound) = self.inbound.take() else { return };
         let (inbox, outbox, rooms) = (self.inbox.clone(), self.outbox.clone(), self.rooms.clone());
-        let connection = ctx.address();
         let read = async move {
             loop {
                 match inbound.next().await {
@@ -145,17 +147,14 @@ impl Actor for Connection {
                     // A client that pings faster than it reads waits, or its pongs would pile up without end.
                     Incoming::Ping(payload) => outbox.send(&control(ws::Message::Pong(payload))).await,
                     Incoming::Pong => {}
-                    Incoming::Violation(code, reason) => {
-                        connection.do_send(ToConnection::Violated { code, reason });
-                        // Else its client, which may have much more to send, would not come to read why.
-                        inbound.drain().await;
-                        return Incoming::Lost;
-                    }
-                    end => return end,
+                    end => return (end, inbound),
                 }
             }
         };
-        ctx.spawn(read.into_actor(self).map(|end, connection, ctx| connection.read_to_its_end(end, ctx)));
+        ctx.spawn(read.into_actor(self).map(|(end, inbound), connection, ctx| match end {
+            Incoming::Violation(violation) => connection.violated(violation, inbound, ctx),
+            end => connection.read_to_its_end(end, ctx),
+        }));
     }
 }
 
@@ -217,19 +216,7 @@ impl Handler<ToConnection> for Connection {
                 self.consumer_done = true;
                 self.stop_when_over(ctx);
             }
-            ToConnection::Violated { .. } if self.phase == Phase::Connecting => {
-                self.turn_away(close_code::PROTOCOL_ERROR, ctx);
-            }
-            ToConnection::Violated { code, reason } => {
-                if self.phase == Phase::Open {
-                    self.log_violation(code, reason);
-                }
-                if self.begin_close(code, reason, ctx) {
-                    self.inbox.end(code);
-                    // Its answer would not be understood, so it is not waited for.
-                    self.outbox.finish();
-                }
-            }
+            ToConnection::AskSilent(asked) => self.ask_silent(asked, ctx),
             ToConnection::Flushed => {
                 // Else the client would see the end only when the server's own patience ends.
                 self.kill.finish();
@@ -276,7 +263,7 @@ impl Connection {
         {
             self.inbox.end(code);
         }
-        ctx.run_later(self.rooms.config().handshake_timeout(), |connection, ctx| {
+        later(ctx, self.rooms.config().handshake_timeout(), |connection, ctx| {
             if !connection.outbox.is_attached() {
                 connection.log_cutoff(Cutoff::NotFetched, None);
                 connection.lost(ctx);
@@ -299,9 +286,13 @@ impl Connection {
         }
         let next = match self.ping {
             Some(sent) if now < sent.after(timeout) => sent.after(timeout),
+            // What came to a machine that stood still comes again only some time later.
+            Some(sent) if now < self.rooms.listening().silent_since(sent, now).after(timeout) => {
+                self.rooms.listening().silent_since(sent, now).after(timeout)
+            }
             // It is not read while its consumer is behind, so its pong cannot have come in.
             Some(_) if self.inbox.is_behind() => now.after(timeout),
-            Some(_) if blocked => now.after(timeout.min(UNBLOCKED)),
+            Some(_) if blocked || self.kill.has_unread() => now.after(timeout.min(UNBLOCKED)),
             Some(_) => {
                 self.log_cutoff(Cutoff::NoPong, None);
                 self.lost(ctx);
@@ -315,6 +306,46 @@ impl Connection {
             None => seen.after(interval),
         };
         ctx.run_later(next.since(now), move |connection, ctx| connection.look(next, ctx));
+    }
+
+    /// Answers if nothing has come by now but what its consumer has handled, or is about to. What waits for the consumer the room
+    /// sees for itself.
+    fn ask_silent(&self, asked: AskedSilent, ctx: &mut Context<Self>) {
+        if self.kill.has_unread() {
+            return;
+        }
+        // Without a handle on the socket, the thread has to learn of all its sockets first.
+        let unknown = if self.kill.is_armed() { 0 } else { self.hub.sockets.borrow().count() / SOCKETS_PER_TURN };
+        let answer = async move {
+            turns(READING_TURNS + unknown).await;
+            asked.agree();
+        };
+        ctx.spawn(answer.into_actor(self));
+    }
+
+    /// The client broke the protocol or a limit. From here on it is not understood any more.
+    fn violated(&mut self, violation: Violation, mut inbound: Inbound, ctx: &mut Context<Self>) {
+        use actix::ActorFutureExt;
+        let Violation { code, reason, in_close } = violation;
+        match self.phase {
+            Phase::Connecting => self.turn_away(close_code::PROTOCOL_ERROR, ctx),
+            Phase::Open => {
+                // In a Close its connection is ended, and often not by itself, as when a proxy closes it and does not know how: it
+                // may come back. Anything else it would do again.
+                self.channel.ends(if in_close { End::Lost } else { End::Left });
+                let is_limit = code == close_code::TOO_LARGE;
+                self.log_cutoff(if is_limit { Cutoff::TooLarge(reason) } else { Cutoff::Protocol(reason) }, None);
+                if self.begin_close(code, reason, ctx) {
+                    self.inbox.end(code);
+                    // Its answer would not be understood, so it is not waited for.
+                    self.outbox.finish();
+                }
+            }
+            Phase::TurnedAway | Phase::Closing | Phase::Over => {}
+        }
+        // Else its client, which may have much more to send, would not come to read why.
+        let rest = async move { inbound.drain().await };
+        ctx.spawn(rest.into_actor(self).map(|(), connection, ctx| connection.lost(ctx)));
     }
 
     /// The client said something after which nothing more is read.
@@ -374,7 +405,7 @@ impl Connection {
     }
 
     fn cut_after(&mut self, patience: Duration, ctx: &mut Context<Self>) {
-        ctx.run_later(patience, |connection, ctx| {
+        later(ctx, patience, |connection, ctx| {
             connection.leave_rooms();
             connection.cut();
             connection.stop_when_over(ctx);
@@ -457,11 +488,6 @@ impl Connection {
         self.outbox.end();
     }
 
-    fn log_violation(&self, code: u16, reason: &'static str) {
-        let is_limit = code == close_code::TOO_LARGE;
-        self.log_cutoff(if is_limit { Cutoff::TooLarge(reason) } else { Cutoff::Protocol(reason) }, None);
-    }
-
     /// Logs who is cut off and why. `left` is a room that the socket has just been removed from.
     fn log_cutoff(&self, cause: Cutoff, left: Option<&RoomName>) {
         let channel = self.channel.name();
@@ -489,6 +515,16 @@ impl Connection {
             ctx.stop();
         }
     }
+}
+
+/// Does something after `limit`, and a little later if the thread stood still at that moment: what would have prevented it may have
+/// come and not be read.
+fn later(ctx: &mut Context<Connection>, limit: Duration, act: fn(&mut Connection, &mut Context<Connection>)) {
+    let due = Instant::now() + limit;
+    ctx.run_later(limit, move |connection, ctx| match again(due, limit) {
+        Some(_) => drop(ctx.run_later(limit.min(UNBLOCKED), act)),
+        None => act(connection, ctx),
+    });
 }
 
 /// The names of rooms, of many only the first.

@@ -11,6 +11,8 @@ use tokio::{
 
 use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, close_code, name::RoomName};
 
+use super::patience::{READING_TURNS, again, turns};
+
 /// As long as no socket lasts. The clock does not reach to the end of all that a `Duration` can say.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -103,12 +105,19 @@ impl<C: Consumer> Consumer for Countdown<C> {
         let closer = socket.closer();
         let work = Arc::new(Mutex::new(()));
         let timer = actix_web::rt::spawn({
-            let (until, work) = (until.clone(), work.clone());
+            let (until, work, limit) = (until.clone(), work.clone(), self.limit.min(FOREVER));
             async move {
                 // A ping only moves the end, and so does work that is done; who wakes up too early sleeps on.
                 while until.get() > Instant::now() {
-                    tokio::time::sleep_until(until.get()).await;
+                    let end = until.get();
+                    tokio::time::sleep_until(end).await;
+                    let again = again(end, limit);
                     drop(work.lock().await);
+                    match again {
+                        // Its pings may have come while nothing was read.
+                        Some(again) if until.get() == end => until.set(again),
+                        _ => turns(READING_TURNS).await,
+                    }
                 }
                 closer.close(CloseCode(close_code::STALE), "no ping");
             }

@@ -26,6 +26,7 @@ use super::{
     inbox::Inbox,
     kill::KillSwitch,
     origin::{Origin, OriginError, Origins, RefusedOrigin},
+    patience::within,
     run::run,
     scope::Scope,
     transport::{Inbound, handshake},
@@ -206,14 +207,14 @@ impl Upgrade {
         if let Some(authenticate) = self.authenticate.take() {
             let limit = self.rooms.config().handshake_timeout();
             let authenticated = AssertUnwindSafe(async { authenticate(req.clone()).await }).catch_unwind();
-            match tokio::time::timeout(limit, authenticated).await {
-                Ok(Ok(Ok(user))) => self.user = user,
-                Ok(Ok(Err(Error::Refused { code, reason }))) => {
+            match within(limit, authenticated).await {
+                Some(Ok(Ok(user))) => self.user = user,
+                Some(Ok(Err(Error::Refused { code, reason }))) => {
                     return self.answer(Refusing { code, reason }, req, payload).await;
                 }
-                Ok(Ok(Err(error))) => return refuse(&error),
-                Ok(Err(_)) => return refuse(&Error::other("`authenticate` panicked")),
-                Err(_) => return refuse(&Error::other("to authenticate took longer than `handshake_timeout`")),
+                Some(Ok(Err(error))) => return refuse(&error),
+                Some(Err(_)) => return refuse(&Error::other("`authenticate` panicked")),
+                None => return refuse(&Error::other("to authenticate took longer than `handshake_timeout`")),
             }
         }
         self.answer(consumer, req, payload).await

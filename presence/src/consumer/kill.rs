@@ -5,6 +5,7 @@
 
 use std::{
     any::Any,
+    io::ErrorKind,
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
     sync::{Arc, Mutex, PoisonError},
@@ -29,13 +30,20 @@ const NOTSENT_LOWAT: u32 = 16 * 1024;
 /// # }
 /// ```
 pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+    let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else {
+        // TLS, or a Unix socket. That this was asked is remembered all the same, or the log would say that it is missing.
+        extensions.insert(KillSwitch::default());
+        return;
+    };
     let duplicate = prepare(&SockRef::from(stream)).and_then(|()| stream.as_fd().try_clone_to_owned());
     match duplicate {
         Ok(duplicate) => {
             extensions.insert(KillSwitch(Arc::new(Mutex::new(Some(TcpStream::from(duplicate))))));
         }
-        Err(error) => debug!(%error, "a connection could not be prepared; it is served all the same"),
+        Err(error) => {
+            debug!(%error, "a connection could not be prepared; it is served all the same");
+            extensions.insert(KillSwitch::default());
+        }
     }
 }
 
@@ -83,6 +91,16 @@ impl KillSwitch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Whether something has come that was not read: bytes, the end, or an error. Without a handle nobody knows.
+    pub(crate) fn has_unread(&self) -> bool {
+        let handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The socket does not block: nothing to be read is an error of its own.
+        handle.as_ref().is_some_and(|socket| match socket.peek(&mut [0]) {
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+            Ok(_) => true,
+        })
+    }
+
     /// Lets go of the socket.
     pub(crate) fn release(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -92,5 +110,18 @@ impl KillSwitch {
         if let Some(socket) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             act(socket);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_no_tcp_socket_of_our_own_is_marked_as_prepared() {
+        // Over TLS and over a Unix socket the log said that `on_connect` was missing.
+        let mut extensions = Extensions::new();
+        on_connect(&"no TCP stream", &mut extensions);
+        assert!(extensions.get::<KillSwitch>().is_some_and(|kill| !kill.is_armed() && !kill.has_unread()));
     }
 }

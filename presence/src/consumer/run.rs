@@ -28,6 +28,7 @@ use super::{
     connection::{Connection, close_frame},
     endpoint::Accepted,
     inbox::{Inbox, Job},
+    patience::within,
 };
 
 /// How a method of a consumer ended.
@@ -54,11 +55,11 @@ async fn call_unless(
     let outcome = tokio::select! {
         biased;
         error = given_up => Outcome::Failed(error),
-        ended = tokio::time::timeout(limit, AssertUnwindSafe(polled).catch_unwind()) => match ended {
-            Ok(Ok(Ok(()))) => Outcome::Done,
-            Ok(Ok(Err(error))) => Outcome::Failed(error),
-            Ok(Err(_)) => Outcome::Panicked,
-            Err(_) => Outcome::TooLong,
+        ended = within(limit, AssertUnwindSafe(polled).catch_unwind()) => match ended {
+            Some(Ok(Ok(()))) => Outcome::Done,
+            Some(Ok(Err(error))) => Outcome::Failed(error),
+            Some(Err(_)) => Outcome::Panicked,
+            None => Outcome::TooLong,
         },
     };
     // What it holds is dropped here, which is the application's code as well.

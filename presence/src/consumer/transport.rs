@@ -85,11 +85,24 @@ pub(crate) enum Incoming {
     Pong,
     /// With its code and reason, if it has one.
     Close(Option<(u16, Bytes)>),
-    /// It broke the protocol or a limit; the close code that answers this.
-    Violation(u16, &'static str),
+    /// It broke the protocol or a limit.
+    Violation(Violation),
     /// The connection is gone.
     Lost,
 }
+
+/// What became of one frame.
+enum Decoded {
+    /// It is part of a message that is not whole yet.
+    Nothing,
+    /// It is not whole yet.
+    Unfinished,
+    Incoming(Incoming),
+}
+
+/// The bits of a frame's first byte that say what it is, and what they are in a Close.
+const OPCODE: u8 = 0x0f;
+const CLOSE: u8 = 0x8;
 
 /// Reads a client's frames.
 pub(crate) struct Inbound {
@@ -104,10 +117,24 @@ pub(crate) struct Inbound {
     message: Option<(bool, BytesMut)>,
 }
 
-type Violation = (u16, &'static str);
+/// What a client broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Violation {
+    /// The close code that answers it.
+    pub(crate) code: u16,
+    pub(crate) reason: &'static str,
+    /// It was in a Close: the connection was to end in any case.
+    pub(crate) in_close: bool,
+}
+
+impl Violation {
+    const fn new(code: u16, reason: &'static str) -> Self {
+        Self { code, reason, in_close: false }
+    }
+}
 
 const fn protocol(reason: &'static str) -> Violation {
-    (close_code::PROTOCOL_ERROR, reason)
+    Violation::new(close_code::PROTOCOL_ERROR, reason)
 }
 
 impl Inbound {
@@ -126,7 +153,7 @@ impl Inbound {
             match self.decode() {
                 Ok(Some(incoming)) => return incoming,
                 Ok(None) => {}
-                Err((code, reason)) => return Incoming::Violation(code, reason),
+                Err(violation) => return Incoming::Violation(violation),
             }
             match self.payload.next().await {
                 Some(Ok(bytes)) => {
@@ -145,33 +172,43 @@ impl Inbound {
     }
 
     fn decode(&mut self) -> Result<Option<Incoming>, Violation> {
-        while !self.buffer.is_empty() {
-            self.check_header()?;
-            let parsed = Parser::parse(&mut self.buffer, true, self.max_frame);
-            let Some((last, opcode, payload)) = parsed.map_err(|_| protocol("malformed frame"))? else {
-                return Ok(None);
-            };
-            if self.buffer.is_empty() {
-                // Else every idle socket would keep the largest buffer that it ever needed.
-                self.buffer = BytesMut::new();
-            }
-            let payload = payload.unwrap_or_default();
-            let is_control = matches!(opcode, OpCode::Close | OpCode::Ping | OpCode::Pong);
-            if is_control && !last {
-                return Err(protocol("fragmented control frame"));
-            }
-            match opcode {
-                OpCode::Ping => return Ok(Some(Incoming::Ping(payload.freeze()))),
-                OpCode::Pong => return Ok(Some(Incoming::Pong)),
-                OpCode::Close => return close(&payload.freeze()).map(|reason| Some(Incoming::Close(reason))),
-                _ => {
-                    if let Some(frame) = self.assemble(last, opcode, payload)? {
-                        return Ok(Some(Incoming::Data(frame)));
-                    }
-                }
+        while let Some(first) = self.buffer.first() {
+            let in_close = first & OPCODE == CLOSE;
+            let decoded = self.decode_frame().map_err(|violation| Violation { in_close, ..violation })?;
+            match decoded {
+                Decoded::Nothing => {}
+                Decoded::Unfinished => return Ok(None),
+                Decoded::Incoming(incoming) => return Ok(Some(incoming)),
             }
         }
         Ok(None)
+    }
+
+    /// Takes the next frame off the buffer, if it is whole.
+    fn decode_frame(&mut self) -> Result<Decoded, Violation> {
+        self.check_header()?;
+        let parsed = Parser::parse(&mut self.buffer, true, self.max_frame);
+        let Some((last, opcode, payload)) = parsed.map_err(|_| protocol("malformed frame"))? else {
+            return Ok(Decoded::Unfinished);
+        };
+        if self.buffer.is_empty() {
+            // Else every idle socket would keep the largest buffer that it ever needed.
+            self.buffer = BytesMut::new();
+        }
+        let payload = payload.unwrap_or_default();
+        let is_control = matches!(opcode, OpCode::Close | OpCode::Ping | OpCode::Pong);
+        if is_control && !last {
+            return Err(protocol("fragmented control frame"));
+        }
+        Ok(match opcode {
+            OpCode::Ping => Decoded::Incoming(Incoming::Ping(payload.freeze())),
+            OpCode::Pong => Decoded::Incoming(Incoming::Pong),
+            OpCode::Close => Decoded::Incoming(Incoming::Close(close(&payload.freeze())?)),
+            _ => match self.assemble(last, opcode, payload)? {
+                Some(frame) => Decoded::Incoming(Incoming::Data(frame)),
+                None => Decoded::Nothing,
+            },
+        })
     }
 
     /// Looks at the length that the next frame declares, so that nothing is buffered for one that will be refused.
@@ -190,7 +227,7 @@ impl Inbound {
             return Err(protocol("control frame over 125 bytes"));
         }
         if length > self.max_frame as u64 {
-            return Err((close_code::TOO_LARGE, "frame too large"));
+            return Err(Violation::new(close_code::TOO_LARGE, "frame too large"));
         }
         Ok(())
     }
@@ -201,7 +238,7 @@ impl Inbound {
             (OpCode::Text | OpCode::Binary, None) => (opcode == OpCode::Text, payload),
             (OpCode::Continue, Some((is_text, mut message))) => {
                 if message.len() + payload.len() > self.max_message {
-                    return Err((close_code::TOO_LARGE, "message too large"));
+                    return Err(Violation::new(close_code::TOO_LARGE, "message too large"));
                 }
                 message.extend_from_slice(&payload);
                 (is_text, message)
@@ -215,7 +252,7 @@ impl Inbound {
         }
         if is_text {
             let text = ByteString::try_from(message.freeze());
-            let text = text.map_err(|_| (close_code::INVALID_TEXT, "text is not UTF-8"))?;
+            let text = text.map_err(|_| Violation::new(close_code::INVALID_TEXT, "text is not UTF-8"))?;
             Ok(Some(Frame::Text(text)))
         } else {
             Ok(Some(Frame::Binary(message.freeze())))
@@ -237,7 +274,7 @@ fn close(payload: &Bytes) -> Result<Option<(u16, Bytes)>, Violation> {
         return Err(protocol("invalid close code"));
     }
     if std::str::from_utf8(reason).is_err() {
-        return Err((close_code::INVALID_TEXT, "close reason is not UTF-8"));
+        return Err(Violation::new(close_code::INVALID_TEXT, "close reason is not UTF-8"));
     }
     Ok(Some((code, payload.slice(2..))))
 }

@@ -84,6 +84,11 @@ impl Sockets {
         self.sockets.insert(channel, Known { outbox, connection: Rc::new(connection) });
     }
 
+    /// How many sockets there are on this thread.
+    pub(crate) fn count(&self) -> usize {
+        self.sockets.len()
+    }
+
     pub(crate) fn leave(&mut self, channel: &ChannelName) {
         self.sockets.remove(channel);
         for group in self.grouped.remove(channel).unwrap_or_default() {
@@ -209,6 +214,16 @@ impl HubActor {
                 for channel in channels {
                     if let Some(socket) = sockets.sockets.get(channel) {
                         socket.connection.do_send(ToConnection::Removed { room: room.clone(), close: close.clone() });
+                    }
+                }
+            }
+            ToHub::AskSilent(asked) => {
+                while let Some((channel, asked)) = asked.pop() {
+                    sockets.served += 1;
+                    match sockets.sockets.get(&channel) {
+                        Some(socket) => socket.connection.do_send(ToConnection::AskSilent(asked)),
+                        // Its socket is gone, so nothing will come from it.
+                        None => asked.agree(),
                     }
                 }
             }

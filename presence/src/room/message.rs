@@ -24,6 +24,7 @@ use super::{
     actor::RoomActor,
     event::Event,
     hub::HubActor,
+    inquiry::AskedSilent,
     leaving::Farewell,
     touch::Touch,
     wire::{FirstFrame, Frames},
@@ -146,6 +147,8 @@ pub(crate) enum ToRoom {
     RemoveOne { which: Which, close: Option<Close>, count: Arc<AtomicUsize>, reply: Reply<()> },
     /// A deadline passed.
     Stale(PresenceId),
+    /// These were asked, and are silent: remove those of them that were last seen longer ago than this.
+    Silent { ids: Vec<PresenceId>, max_age: std::time::Duration, reply: Option<oneshot::Sender<usize>> },
     /// A child is gone that should not be.
     ChildDied(PresenceId),
     /// The room changed by another hand: a sweep, or another node.
@@ -182,7 +185,7 @@ impl ToRoom {
     /// Whether it is about presences of this node, so that it has to wait while those are being found out.
     pub(crate) const fn is_about_ours(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Lose { .. } | Self::Update { .. })
-            || matches!(self, Self::Prune { .. } | Self::Remove { .. } | Self::RemoveOne { .. })
+            || matches!(self, Self::Prune { .. } | Self::Silent { .. } | Self::Remove { .. } | Self::RemoveOne { .. })
             || matches!(self, Self::HoldAll | Self::LeaveSocketless | Self::Rejoin)
     }
 }
@@ -209,6 +212,8 @@ pub(crate) enum ToHub {
     Leave { room: RoomName, channels: Vec<ChannelName> },
     /// These were removed from the room, and are no longer members. With a code, their sockets are closed.
     Removed { room: RoomName, channels: Vec<ChannelName>, close: Option<Close> },
+    /// Find out which of these are silent.
+    AskSilent(Vec<(ChannelName, AskedSilent)>),
     /// The room has failed for good: its members are to be closed.
     CloseRoom { room: RoomName },
     /// A frame for the members of a group.
@@ -289,8 +294,8 @@ pub(crate) enum ToConnection {
     Restart { within: std::time::Duration, part: f64 },
     /// The presence of the socket was removed from this room. With a code, the socket is closed.
     Removed { room: RoomName, close: Option<Close> },
-    /// The client broke the protocol or a limit. From here on it is not understood any more.
-    Violated { code: u16, reason: &'static str },
+    /// Answer if nothing has come from the client that was not handled.
+    AskSilent(AskedSilent),
     /// The client does not read.
     TooSlow,
     /// Hand this to the consumer.

@@ -14,11 +14,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use crate::{
-    clock::Tick,
-    model::deadline::{Deadline, judge},
-    name::PresenceId,
-};
+use crate::{clock::Tick, model::deadline::Deadline, name::PresenceId};
 
 use super::{Rooms, actor::RoomActor, message::ToRoom, touch::Touch};
 
@@ -161,7 +157,7 @@ impl PresenceActor {
         self.touch.fail_if_told();
         let (now, seen) = (self.rooms.now(), self.touch.seen());
         let (max_age, flush_interval) = (self.rooms.config().max_age(), self.rooms.config().touch_flush_interval());
-        let mut wait = match judge(now, seen, max_age) {
+        let mut wait = match self.touch.deadline(self.rooms.listening(), now, max_age) {
             Deadline::Wait(left) => left,
             Deadline::Stale => {
                 // What it sent may have arrived but wait for its consumer: then it is not silent, and soon more is known.

@@ -220,6 +220,9 @@ impl Work {
             return Ok(0);
         }
         self.hold_former().await?;
+        if self.has_just_resumed() {
+            return Ok(0);
+        }
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if self.may_judge().await {
             for dead in self.rooms.bounded(self.store().fence(node)).await? {
@@ -231,6 +234,13 @@ impl Work {
             }
         }
         Ok(count + self.batches_of(&mut bulk, |limit| self.store().sweep(node, limit)).await?)
+    }
+
+    /// Whether this node stood still less than a grace ago: those who are held could not return meanwhile.
+    fn has_just_resumed(&self) -> bool {
+        let now = self.rooms.now();
+        let resumed = self.rooms.listening().resumed(now);
+        resumed.is_some_and(|resumed| now.since(resumed) < self.rooms.config().grace())
     }
 
     /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first

@@ -13,6 +13,8 @@ use crate::{
     model::deadline::{Deadline, judge},
 };
 
+use super::listening::Listening;
+
 /// A touch is local: it stores a number. The database hears of it later and in bulk, and nobody waits for that.
 ///
 /// It outlives the actors on both of its ends, so a restart of either makes nobody stale.
@@ -59,9 +61,18 @@ impl Touch {
         self.0.behind.load(Ordering::Relaxed)
     }
 
+    /// When it goes stale, if nothing from it waits. Only time in which the node listened counts.
+    pub(crate) fn deadline(&self, listening: &Listening, now: Tick, max_age: Duration) -> Deadline {
+        let seen = self.seen();
+        match judge(now, seen, max_age) {
+            Deadline::Wait(left) => Deadline::Wait(left),
+            Deadline::Stale => judge(now, listening.silent_since(seen, now), max_age),
+        }
+    }
+
     /// Whether it was last seen more than `max_age` before `now`, and nothing from it waits.
-    pub(crate) fn is_stale(&self, now: Tick, max_age: Duration) -> bool {
-        !self.is_behind() && judge(now, self.seen(), max_age) == Deadline::Stale
+    pub(crate) fn is_stale(&self, listening: &Listening, now: Tick, max_age: Duration) -> bool {
+        !self.is_behind() && self.deadline(listening, now, max_age) == Deadline::Stale
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -235,3 +235,39 @@ async fn a_slow_connect_holds_up_nobody() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn those_who_went_on_beating_while_their_thread_was_blocked_are_not_stale() {
+    // The room's own thread took them for silent, before their frames could be read.
+    let config = |config: ConfigBuilder| config.max_age(millis(800)).ping_interval(secs(60));
+    for prepared in [true, false] {
+        let plan = Host::plan().config(config);
+        let mut host = if prepared { plan } else { plan.unprepared() }.start().await;
+        let mut bob = host.open("bob", "join lobby").await;
+        let mut ann = host.open("ann", "join lobby").await;
+        for n in 0..3 {
+            ann.text("block 1500; reply done").await;
+            host.saw("ann", Did::Began("block 1500".into())).await;
+            bob.text(&format!("reply {n}")).await;
+            // Her thread, and with it his, is blocked for almost twice `max_age`.
+            assert_eq!(ann.next().await, Frame::Text("done".into()));
+            assert_eq!(bob.next().await, Frame::Text(n.to_string()));
+        }
+        assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().users, 2);
+        assert_eq!(host.count("bob", |did| matches!(did, Did::Disconnecting(_))), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_prune_that_was_asked_for_waits_for_nobody_whose_thread_is_blocked_and_spares_them() {
+    let config = |config: ConfigBuilder| config.max_age(secs(60));
+    let mut host = Host::plan().config(config).start().await;
+    let _bob = host.open("bob", "join lobby").await;
+    let mut ann = host.open("ann", "join lobby").await;
+    ann.text("block 3000; reply done").await;
+    host.saw("ann", Did::Began("block 3000".into())).await;
+    let pruned = within(secs(2), "the answer", host.rooms.prune_presences(Some(millis(1)))).await;
+    assert_eq!(pruned.unwrap(), 0, "what they sent may not have been read");
+    assert_eq!(ann.next().await, Frame::Text("done".into()));
+    assert!(host.rooms.prune_presences(Some(millis(1))).await.unwrap() >= 1, "now they are read, and he is silent");
+}

@@ -168,8 +168,10 @@ async fn run(
 /// The server's command, with nothing set but its working folder and a clean environment.
 pub(crate) fn command(folder: &Path) -> Command {
     // A limit on the size of files is to be an error of the write, and not the end of the process.
+    // With `ULIMIT` a test sets another limit of its own, in the words of the shell.
     let mut command = Command::new("sh");
-    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(binary());
+    let script = r#"trap "" XFSZ; [ -z "$ULIMIT" ] || ulimit $ULIMIT; exec "$0" "$@""#;
+    command.args(["-c", script]).arg(binary()).env_remove("ULIMIT");
     for variable in VARIABLES {
         command.env_remove(variable);
     }

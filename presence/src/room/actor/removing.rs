@@ -15,11 +15,13 @@ use tracing::debug;
 
 use crate::{
     Error,
+    clock::Tick,
     config::OnStale,
     model::{Close, Presence, sessions::Lost},
     name::{ChannelName, PresenceId, UserId},
     room::{
         close_code,
+        inquiry::{ANSWER_TIME, AskedSilent, Inquiry},
         leaving::{Cause, Leavers, Leaving},
         message::{HubRef, Reply, ToHub, ToRoom, Which},
         state::{Joining, Local},
@@ -42,19 +44,79 @@ impl RoomActor {
             self.remove_all(|_| true, close, reply, ctx);
             return;
         }
-        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(now, max_age));
+        let listening = self.rooms.listening();
+        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(listening, now, max_age));
         let stale = stale.map(|(id, _)| *id).collect();
-        self.remove_together(stale, Vec::new(), close, Some(reply), ctx);
+        self.ask_silent(stale, max_age, Some(reply), ctx);
     }
 
     /// Those whose deadline passed, if they were not seen in the meantime.
     pub(super) fn prune_stale(&mut self, ctx: &mut Context<Self>) {
         let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
         let ids = std::mem::take(&mut self.state.stale);
-        let stale = |id: &PresenceId| self.state.locals.get(id).is_some_and(|local| local.touch.is_stale(now, max_age));
-        let stale = ids.into_iter().filter(stale).collect();
-        let close = self.close_stale();
-        self.remove_together(stale, Vec::new(), close, None, ctx);
+        let stale = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age)).collect();
+        self.ask_silent(stale, max_age, None, ctx);
+    }
+
+    fn is_stale(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
+        let local = self.state.locals.get(&id);
+        local.is_some_and(|local| local.touch.is_stale(self.rooms.listening(), now, max_age))
+    }
+
+    /// Asks the connections of these whether they are silent: what they sent may not have been read yet.
+    fn ask_silent(
+        &self,
+        ids: Vec<PresenceId>,
+        max_age: Duration,
+        reply: Option<oneshot::Sender<usize>>,
+        ctx: &mut Context<Self>,
+    ) {
+        if ids.is_empty() {
+            if let Some(reply) = reply {
+                let _ = reply.send(0);
+            }
+            return;
+        }
+        let inquiry = Inquiry::new(ctx.address(), max_age, reply);
+        let mut by_hub: HashMap<usize, (HubRef, Vec<_>)> = HashMap::new();
+        for id in ids {
+            let Some(local) = self.state.locals.get(&id) else { continue };
+            match &local.hub {
+                Some(hub) => {
+                    let asked = AskedSilent { id, inquiry: inquiry.clone() };
+                    let (_, all) = by_hub.entry(hub.id).or_insert_with(|| (hub.clone(), Vec::new()));
+                    all.push((local.presence.channel.clone(), asked));
+                }
+                // Without a socket there is nothing to be read.
+                None => inquiry.is_silent(id),
+            }
+        }
+        if by_hub.is_empty() {
+            inquiry.end();
+            return;
+        }
+        for (hub, asked) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::AskSilent(asked));
+        }
+        let inquiry = Arc::downgrade(&inquiry);
+        ctx.run_later(ANSWER_TIME, move |_, _| {
+            if let Some(inquiry) = inquiry.upgrade() {
+                inquiry.end();
+            }
+        });
+    }
+
+    /// These were asked and are silent. Those of them who are still here, and were not seen meanwhile, go.
+    pub(super) fn prune_silent(
+        &mut self,
+        ids: Vec<PresenceId>,
+        max_age: Duration,
+        reply: Option<oneshot::Sender<usize>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let now = self.rooms.now();
+        let silent = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age)).collect();
+        self.remove_together(silent, Vec::new(), self.close_stale(), reply, ctx);
     }
 
     fn close_stale(&self) -> Option<Close> {

@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     config::ConfigBuilder,
     name::{NodeName, RoomName, UserId},
+    room::listening::LATE,
     signal::{PresenceChange, Subscription},
     store::{MemoryStore, Store},
     testing::store::FaultyStore,
@@ -53,8 +54,29 @@ pub(crate) async fn pass(time: Duration) {
 
 /// Lets just so much time pass at once. Sleeping may take a millisecond longer.
 pub(crate) async fn leap(time: Duration) {
-    tokio::time::advance(time).await;
+    advance(time).await;
     settle().await;
+}
+
+/// Lets just so much time pass, in steps: a node that does not run for longer than [`LATE`] stands still.
+pub(crate) async fn advance(time: Duration) {
+    let mut left = time;
+    while !left.is_zero() {
+        let step = left.min(LATE);
+        tokio::time::advance(step).await;
+        left -= step;
+        // Not after the last one: what is due at the end has not happened yet.
+        if !left.is_zero() {
+            settle_a_little().await;
+        }
+    }
+}
+
+/// Lets happen what one step of time brings.
+async fn settle_a_little() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Lets everything happen that needs no time.

@@ -1,6 +1,6 @@
 //! Those who fall silent: when they go, how it is told, and who stays.
 
-use super::bench::{Client, config, heard, leap, lobby, ms, node, node_with, pass, room, secs, settle};
+use super::bench::{Client, advance, config, heard, leap, lobby, ms, node, node_with, pass, room, secs, settle};
 use crate::{
     PrunePresences, PruneRooms, PruningSupervisor,
     config::OnStale,
@@ -65,7 +65,7 @@ async fn one_who_is_seen_at_the_last_moment_stays() {
     let ann = node.member("ann").await;
     let mut changes = node.changes();
     for _ in 0..5 {
-        tokio::time::advance(secs(60) + ms(1)).await;
+        advance(secs(60) + ms(1)).await;
         // The deadline has passed, and the room is told, but before it looks there is a sign of life.
         node.rooms.tell_running(lobby(), ToRoom::Stale(ann.id(lobby())));
         ann.touch();
@@ -94,7 +94,7 @@ async fn one_whose_frame_comes_while_its_room_is_told_of_the_deadline_is_not_sta
     let node = node().await;
     let ann = node.member("ann").await;
     let mut changes = node.changes();
-    tokio::time::advance(secs(60) + ms(1)).await;
+    advance(secs(60) + ms(1)).await;
     node.rooms.tell_running(lobby(), ToRoom::Stale(ann.id(lobby())));
     ann.touch.set_behind(true);
     settle().await;

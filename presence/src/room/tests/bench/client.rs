@@ -52,7 +52,10 @@ impl Handler<ToConnection> for Told {
     type Result = ();
 
     fn handle(&mut self, message: ToConnection, _: &mut Self::Context) {
-        self.0.borrow_mut().push(message);
+        match message {
+            ToConnection::AskSilent(asked) => asked.agree(),
+            message => self.0.borrow_mut().push(message),
+        }
     }
 }
 

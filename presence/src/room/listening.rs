@@ -1,0 +1,133 @@
+//! When this node was there to listen.
+//!
+//! A process that stands still (a stopped process, a paused machine, a laptop that sleeps) reads nothing of what its clients
+//! send, and what they send to a machine that stands still comes again only some time later. Such time is nobody's silence.
+//!
+//! A pulse notes each second that the node runs. A pulse that comes too late shows a standstill, and so does one that is overdue
+//! when somebody asks: it makes no difference which thread goes on first.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::clock::Tick;
+
+/// How often a node notes that it runs.
+pub(crate) const PULSE: Duration = Duration::from_secs(1);
+/// A timer that is later than this shows that its thread, or the whole node, stood still.
+pub(crate) const LATE: Duration = Duration::from_secs(1);
+/// How many standstills are remembered.
+const REMEMBERED: usize = 16;
+
+/// The times at which a node stood still.
+#[derive(Debug, Default)]
+pub(crate) struct Listening(Mutex<Pulse>);
+
+#[derive(Debug, Default)]
+struct Pulse {
+    /// When the next pulse is due.
+    due: Option<Tick>,
+    standstills: VecDeque<Standstill>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Standstill {
+    from: Tick,
+    until: Tick,
+}
+
+impl Pulse {
+    fn overdue(&self, now: Tick) -> Option<Standstill> {
+        self.due.filter(|due| now.since(*due) > LATE).map(|from| Standstill { from, until: now })
+    }
+}
+
+impl Listening {
+    fn lock(&self) -> MutexGuard<'_, Pulse> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the node runs. Returns for how long it stood still before, if it did.
+    pub(crate) fn pulse(&self, now: Tick) -> Option<Duration> {
+        let mut pulse = self.lock();
+        let stood = pulse.overdue(now);
+        if let Some(stood) = stood {
+            if pulse.standstills.len() == REMEMBERED {
+                pulse.standstills.pop_front();
+            }
+            pulse.standstills.push_back(stood);
+        }
+        pulse.due = Some(now.after(PULSE));
+        stood.map(|stood| stood.until.since(stood.from))
+    }
+
+    /// Since when one who was last seen at `seen` would be silent if the node had always run: later by all the time in which it
+    /// stood still.
+    pub(crate) fn silent_since(&self, seen: Tick, now: Tick) -> Tick {
+        let pulse = self.lock();
+        let standstills = pulse.standstills.iter().copied().chain(pulse.overdue(now));
+        let stood: Duration = standstills.map(|one| one.until.min(now).since(one.from.max(seen))).sum();
+        seen.after(stood)
+    }
+
+    /// When the node last went on after a standstill.
+    pub(crate) fn resumed(&self, now: Tick) -> Option<Tick> {
+        let pulse = self.lock();
+        pulse.overdue(now).or(pulse.standstills.back().copied()).map(|last| last.until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Tick {
+        Tick(seconds * 1000)
+    }
+
+    /// A node that ran for 10 s, stood still until 70 s, and ran for 10 s again.
+    fn stopped_for_a_minute() -> Listening {
+        let listening = Listening::default();
+        for n in (0..=10).chain(71..=80) {
+            listening.pulse(s(n));
+        }
+        listening
+    }
+
+    #[test]
+    fn time_in_which_the_node_stood_still_is_not_silence() {
+        let listening = stopped_for_a_minute();
+        assert_eq!(listening.silent_since(s(5), s(80)), s(65), "60 s of the 75 s do not count");
+        assert_eq!(listening.silent_since(s(75), s(80)), s(75));
+        assert_eq!(listening.silent_since(s(41), s(80)), s(71), "of what began within it, only the rest");
+        assert_eq!(listening.resumed(s(80)), Some(s(71)));
+    }
+
+    #[test]
+    fn a_standstill_counts_before_the_pulse_has_noticed_it() {
+        let listening = Listening::default();
+        assert_eq!((listening.pulse(s(0)), listening.resumed(s(1))), (None, None));
+        assert_eq!(listening.silent_since(s(0), s(61)), s(60));
+        assert_eq!(listening.resumed(s(61)), Some(s(61)));
+        assert_eq!(listening.pulse(s(61)), Some(Duration::from_secs(60)));
+        assert_eq!(listening.silent_since(s(0), s(61)), s(60), "and once only");
+    }
+
+    #[test]
+    fn a_pulse_that_is_a_little_late_is_no_standstill() {
+        let listening = Listening::default();
+        (0..100).for_each(|n| assert_eq!(listening.pulse(Tick(n * 2000)), None));
+        assert_eq!(listening.silent_since(s(1), s(199)), s(1));
+    }
+
+    #[test]
+    fn of_many_standstills_the_last_are_remembered() {
+        let listening = Listening::default();
+        for n in 0..100 {
+            listening.pulse(s(n * 10));
+        }
+        assert_eq!(listening.silent_since(s(0), s(990)), s(16 * 9));
+    }
+}

@@ -1,0 +1,100 @@
+//! A server that stands still for longer than its clients may be silent: they were not silent, it did not listen.
+
+use crate::support::frame::Raw;
+use crate::support::member::{Member, path};
+use crate::support::server::Server;
+use crate::support::socket::{Socket, Upgrade};
+use crate::support::{BOUND, alone, millis, secs, within};
+use tokio::task::JoinHandle;
+
+const ARGUMENTS: [&str; 2] = ["--max-age", "2s"];
+/// How long the server stands still.
+const STOP: std::time::Duration = secs(4);
+const BEAT: std::time::Duration = millis(300);
+
+fn with_token(n: usize) -> String {
+    format!("{}&session=token-of-user-{n:05}", path("lobby", &format!("user{n}")[..]))
+}
+
+/// Sends heartbeats, whether the server reads them or not, until it is asked for its socket again or hears of a close.
+fn beats(mut socket: Socket) -> JoinHandle<Option<u16>> {
+    tokio::spawn(async move {
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => drop(socket.try_send(&Raw::text("\"heartbeat\"")).await),
+                code = socket.closing_within(secs(600)) => return code,
+            }
+        }
+    })
+}
+
+/// Bob beats for so long, and is told nothing.
+async fn hears_nothing(bob: &mut Member, time: std::time::Duration) {
+    let heard = tokio::time::timeout(time, bob.socket.next_frame()).await;
+    assert!(heard.is_err(), "{heard:?}");
+}
+
+#[tokio::test]
+async fn after_a_standstill_longer_than_max_age_nobody_who_went_on_beating_is_stale() {
+    let _alone = alone().await;
+    // So many that one thread cannot read them all before the room's thread looks at its clock.
+    const CROWD: usize = 150;
+    let server = Server::start(&[&ARGUMENTS[..], &["--workers", "1"]].concat()).await;
+    let mut crowd = Vec::new();
+    for n in 0..CROWD {
+        let path = if n % 2 == 0 { with_token(n) } else { path("lobby", &format!("user{n}")[..]) };
+        let member = Member::begin(Upgrade::to(path).open(server.address()).await.unwrap()).await;
+        crowd.push(beats(member.socket));
+    }
+    let mut bob = Member::join(&server, "lobby", "bob").await;
+    bob.socket.beats_every(BEAT);
+    bob.until_all(CROWD + 1).await;
+    server.signal("STOP").await;
+    // Bob beats as the others do, and nothing can come.
+    hears_nothing(&mut bob, STOP).await;
+    server.signal("CONT").await;
+    // All deadlines come round once more.
+    hears_nothing(&mut bob, secs(3)).await;
+    assert!(crowd.iter().all(|one| !one.is_finished()), "and nobody is closed");
+    assert!(server.log().contains("this node stood still"), "{}", server.log());
+    bob.sees_nothing_before(&server, "fence").await;
+}
+
+#[tokio::test]
+async fn one_who_fell_silent_before_a_standstill_goes_when_it_has_been_silent_for_max_age_without_it() {
+    let _alone = alone().await;
+    let server = Server::start(&ARGUMENTS).await;
+    let mut bob = Member::join(&server, "lobby", "bob").await;
+    bob.socket.beats_every(BEAT);
+    let mut silent = Member::join(&server, "lobby", "silent").await;
+    bob.sees_join("silent").await;
+    server.signal("STOP").await;
+    hears_nothing(&mut bob, STOP).await;
+    server.signal("CONT").await;
+    let resumed = tokio::time::Instant::now();
+    bob.sees_leave("silent").await;
+    assert!(resumed.elapsed() > millis(500), "the standstill does not count: {:?}", resumed.elapsed());
+    assert!(resumed.elapsed() < secs(2) + crate::support::SLACK, "and no more: {:?}", resumed.elapsed());
+    assert_eq!(silent.socket.closing().await, Some(4408));
+}
+
+#[tokio::test]
+async fn one_who_was_lost_before_a_standstill_has_its_grace_again_after_it() {
+    let _alone = alone().await;
+    let server = Server::start(&["--max-age", "30s", "--grace", "2s"]).await;
+    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let ann = Member::begin(Socket::open(&server, &with_token(1)).await).await;
+    bob.sees_join("user1").await;
+    ann.socket.reset();
+    // The loss is known when the next socket is served.
+    let fence = bob.sees_nothing_before(&server, "fence").await;
+    server.signal("STOP").await;
+    hears_nothing(&mut bob, STOP).await;
+    server.signal("CONT").await;
+    let back = within(BOUND, "her return", Socket::open(&server, &with_token(1))).await;
+    let back = Member::begin(back).await;
+    assert_eq!(back.roster.me, ann.roster.me);
+    fence.leave().await;
+    bob.sees_leave("fence").await;
+}
