@@ -8,6 +8,8 @@ use serde::{
 };
 use tracing::warn;
 
+use crate::descriptors::sockets_within_limit;
+
 /// How the names begin of variables that are settings.
 const PREFIX: &str = "PRESENCE_";
 
@@ -349,6 +351,9 @@ config! {
     inbox_frames: usize = |_| 16;
     /// How many rooms one socket may be in at a time. Default 100.
     max_rooms_per_socket: usize = |_| 100;
+    /// How many sockets this node serves at a time; more are answered 503. Default: what the limit of open files carries when the
+    /// settings are made, two for each socket ([`raise_open_files`](crate::raise_open_files)).
+    max_sockets: usize = |_| sockets_within_limit();
     /// How many changes may wait for the database before joins and updates are refused. Default 100,000.
     max_pending_writes: usize = |_| 100_000;
     /// On how many threads rooms live. Default 1; 0 puts them on the thread that starts them, for tests.
@@ -418,6 +423,7 @@ impl Config {
             ("outbox_frames", self.outbox_frames),
             ("outbox_bytes", self.outbox_bytes),
             ("inbox_frames", self.inbox_frames),
+            ("max_sockets", self.max_sockets),
             ("max_rooms_per_socket", self.max_rooms_per_socket),
             ("max_pending_writes", self.max_pending_writes),
         ] {

@@ -69,6 +69,7 @@ mod client;
 pub mod clock;
 pub mod config;
 mod consumer;
+mod descriptors;
 mod error;
 pub mod model;
 pub mod name;
@@ -86,6 +87,7 @@ pub use consumer::{
     ANSWERED_HEARTBEAT, CloseCode, Closer, Consumer, Countdown, Frame, HEARTBEAT, Json, JsonConsumer, Origin,
     OriginError, Scope, Socket, Upgrade, on_connect,
 };
+pub use descriptors::raise_open_files;
 pub use error::{Error, Result};
 pub use model::{Close, Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};

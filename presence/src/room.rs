@@ -50,7 +50,7 @@ use crate::{
     name::{NodeId, RoomName},
     signal::{PresenceChanged, Signals, Subscription},
     store::{Store, StoreError, apart::Apart, health::Health, writer::Writer},
-    telemetry::CutoffLimits,
+    telemetry::{CutoffLimits, LineLimit},
 };
 
 pub use event::Event;
@@ -128,6 +128,8 @@ struct Inner {
     ending: watch::Sender<bool>,
     sockets: watch::Sender<usize>,
     cutoffs: CutoffLimits,
+    /// The limit of the lines about sockets beyond `max_sockets`.
+    full: LineLimit,
     listening: Arc<Listening>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
     front: Addr<RoomsActor>,
@@ -218,6 +220,7 @@ impl Rooms {
                 ending: watch::Sender::new(false),
                 sockets: watch::Sender::new(0),
                 cutoffs: CutoffLimits::default(),
+                full: LineLimit::default(),
                 listening: Arc::default(),
                 supervisor: OnceLock::new(),
                 front,
@@ -264,6 +267,10 @@ impl Rooms {
                 tokio::time::sleep(PULSE).await;
             }
         }
+    }
+
+    pub(crate) fn full_line(&self) -> &LineLimit {
+        &self.0.full
     }
 
     /// The limits of the lines about sockets that were cut off.

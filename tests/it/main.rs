@@ -25,6 +25,7 @@ mod limits;
 mod list;
 mod liveness;
 mod names;
+mod open_files;
 mod outage;
 mod protocol;
 mod proxies;

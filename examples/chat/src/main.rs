@@ -11,7 +11,7 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use presence::{PruningSupervisor, Rooms, store::SqlStore};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use args::Args;
 
@@ -56,7 +56,13 @@ fn reasons(error: &dyn std::error::Error) -> String {
 
 /// Serves until it is told to stop.
 async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    // Before the settings are made, since the default of `max_sockets` follows from it.
+    let open_files = presence::raise_open_files();
     let config = args.config()?;
+    match open_files {
+        Ok(limit) => info!(open_files = limit, max_sockets = config.max_sockets(), "the limit of open files"),
+        Err(error) => warn!(%error, max_sockets = config.max_sockets(), "the limit of open files could not be raised"),
+    }
     let store = SqlStore::connect(&args.database_url)
         // Not the URL itself, which may hold a password.
         .map_err(|error| format!("--database-url: {}", reasons(&error)))?;

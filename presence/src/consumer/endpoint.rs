@@ -236,6 +236,9 @@ impl Upgrade {
 
     /// Has the consumer decide, and answers the handshake.
     async fn answer<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
+        if let Some(full) = self.rooms.answer_if_full() {
+            return full;
+        }
         let (decided, decision) = oneshot::channel();
         let (connection, outbox) = self.connect(consumer, req, payload, decided);
         // If the client goes while it waits, this future is dropped, and the connection learns that there is no response.
@@ -341,6 +344,22 @@ fn without_kill_switch() -> KillSwitch {
         );
     }
     KillSwitch::default()
+}
+
+impl Rooms {
+    /// The answer to another socket, if there are as many as may be.
+    fn answer_if_full(&self) -> Option<HttpResponse> {
+        let max_sockets = self.config().max_sockets();
+        if self.sockets() < max_sockets {
+            return None;
+        }
+        if let Some(left_out) = self.full_line().admit(self.now()) {
+            let left_out = left_out.field();
+            warn!(max_sockets, left_out, "a socket is turned away with 503: there are `max_sockets` already");
+        }
+        let mut full = HttpResponse::ServiceUnavailable();
+        Some(full.insert_header((header::RETRY_AFTER, RETRY_AFTER)).body("the server is full; come back later"))
+    }
 }
 
 /// Whether a body is announced. Frames would be read from within it, and the server would wait for its end for ever.

@@ -1,0 +1,61 @@
+//! How many sockets the limit of open files can carry.
+//!
+//! A socket takes two descriptors: its own, and the second handle by which it is cut off. A server at its limit cannot even turn
+//! a client away: it does not accept the connection, and the client hangs. So sockets are counted, and those beyond the limit
+//! are answered while there is still a descriptor to do it with.
+
+use std::io;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// How many descriptors each socket takes.
+const PER_SOCKET: u64 = 2;
+/// How many descriptors are kept for everything else: the database, listeners, and sockets that are turned away. Of a low limit it is
+/// a quarter.
+const RESERVED: u64 = 128;
+
+/// Raises this process's soft limit of open files to the hard limit, as servers do at their start, and returns it; `None`: there is
+/// no limit. The usual soft limit of 1,024 carries some 450 sockets.
+///
+/// Call it before [`Config`](crate::Config) is made: the default of `max_sockets` follows from it.
+///
+/// ```
+/// let limit = presence::raise_open_files()?;
+/// assert!(limit.is_none_or(|limit| limit > 0));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// If the system refuses it; the limit stays as it was.
+pub fn raise_open_files() -> io::Result<Option<u64>> {
+    let mut limits = getrlimit(Resource::Nofile);
+    if limits.current != limits.maximum {
+        limits.current = limits.maximum;
+        setrlimit(Resource::Nofile, limits)?;
+    }
+    Ok(limits.current)
+}
+
+/// The default of `max_sockets`.
+pub(crate) fn sockets_within_limit() -> usize {
+    carried_by(getrlimit(Resource::Nofile).current)
+}
+
+/// How many sockets a limit of open files carries.
+fn carried_by(limit: Option<u64>) -> usize {
+    let sockets = limit.map_or(u64::MAX, |limit| (limit - RESERVED.min(limit / 4)) / PER_SOCKET);
+    usize::try_from(sockets).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_carries_two_descriptors_for_each_socket_and_a_reserve() {
+        assert_eq!(carried_by(Some(1024)), 448);
+        assert_eq!(carried_by(Some(256)), 96);
+        assert_eq!(carried_by(Some(1 << 20)), 524_224);
+        assert_eq!((carried_by(Some(0)), carried_by(None)), (1, usize::MAX));
+    }
+}
