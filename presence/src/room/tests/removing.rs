@@ -3,6 +3,8 @@
 use futures_util::FutureExt;
 
 mod one;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod stored;
 
 use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, room, secs, settle, user};
 use crate::{
