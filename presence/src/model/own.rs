@@ -21,8 +21,9 @@ pub(crate) trait Own {
     /// All presences that the node looks after.
     fn all_here(&self) -> impl Iterator<Item = &Arc<Presence>>;
 
-    /// Whether it joins or leaves, or is held: then it is known without being looked after.
-    fn is_under_way(&self, id: PresenceId) -> bool;
+    /// Whether it joins or leaves, or is held: then it is known without being looked after. So is one that a socket resumes, as long
+    /// as the node only knows by which socket.
+    fn is_under_way(&self, presence: &Presence) -> bool;
 
     /// Whether its channel is open and still considers itself in the room as this presence. A presence without a socket lives
     /// as long as nobody has removed its channel.
@@ -54,7 +55,7 @@ pub(crate) fn after_reading(replica: &Replica, node: Option<NodeId>, own: &impl 
     let roster = replica.roster();
     let missing = own.all_here().filter(|one| roster.get(one.id).is_none()).map(|one| missing(one, own));
     let ours = roster.iter().filter(|one| Some(one.node) == node && !one.held);
-    let unknown = ours.filter(|one| own.here(one.id).is_none() && !own.is_under_way(one.id));
+    let unknown = ours.filter(|one| own.here(one.id).is_none() && !own.is_under_way(one));
     // The roster is late: who has left is still in it.
     let unknown = unknown.filter(|one| !replica.has_departed(one));
     let unknown = unknown.map(|one| if own.lives(one) { Care::Adopt(one.clone()) } else { Care::TakeOut(one.clone()) });

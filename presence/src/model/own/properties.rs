@@ -242,8 +242,8 @@ impl Own for Node {
         self.here.values()
     }
 
-    fn is_under_way(&self, id: PresenceId) -> bool {
-        self.joining.contains_key(&id) || self.leaving.contains_key(&id) || self.lost.contains_key(&id)
+    fn is_under_way(&self, Presence { id, .. }: &Presence) -> bool {
+        self.joining.contains_key(id) || self.leaving.contains_key(id) || self.lost.contains_key(id)
     }
 
     fn lives(&self, presence: &Presence) -> bool {

@@ -195,7 +195,7 @@ impl RoomActor {
             let there = there.filter(|there| Some(there.node) == self.rooms.node());
             let Some(there) = there.cloned() else { continue };
             let ours = self.ours();
-            if ours.here(*id).is_none() && !ours.is_under_way(*id) {
+            if ours.here(*id).is_none() && !ours.is_under_way(&there) {
                 self.adopt(there, ctx);
             }
         }
@@ -225,10 +225,14 @@ impl Own for Ours<'_> {
         self.state.locals.values().map(|local| &local.presence)
     }
 
-    fn is_under_way(&self, id: PresenceId) -> bool {
-        self.state.joining.contains_key(&id)
-            || self.state.leaving.contains_key(&id)
-            || self.state.sessions.lost(id).is_some()
+    fn is_under_way(&self, Presence { id, channel, .. }: &Presence) -> bool {
+        let State { joining, leaving, sessions, .. } = self.state;
+        joining.contains_key(id)
+            || leaving.contains_key(id)
+            || sessions.lost(*id).is_some()
+            // Until its commit is answered, a socket that resumes a presence has another id here.
+            || joining.values().any(|joining| joining.channel == *channel)
+            || leaving.values().any(|leaving| leaving.channel == *channel)
     }
 
     fn lives(&self, presence: &Presence) -> bool {

@@ -310,6 +310,10 @@ impl RoomActor {
     pub(super) fn compare_owners(&mut self, reading: u64) {
         for id in self.state.sessions.ids() {
             let Some(now) = self.state.replica.roster().get(id).cloned() else { continue };
+            if let Some(joining) = self.state.joining.get(&id).filter(|joining| joining.channel != now.channel) {
+                self.compare_owner_of_joining(joining.presence.clone(), reading);
+                continue;
+            }
             let ours = self.state.locals.get(&id).map(|local| local.presence.clone());
             let lost = self.state.sessions.lost(id).map(|lost| lost.presence.clone());
             let Some(ours) = ours.or(lost) else { continue };
@@ -319,6 +323,20 @@ impl RoomActor {
             } else if (&ours.channel, ours.held) != (&now.channel, now.held) {
                 self.state.replica.hand_over(&ours);
             }
+        }
+    }
+
+    /// A socket of ours joins with a token, and the reading shows its presence as another socket's. That a presence is resumed has
+    /// no version, so only the order of reading and commit tells which of them is right.
+    fn compare_owner_of_joining(&mut self, ours: Arc<Presence>, reading: u64) {
+        let id = ours.id;
+        if !self.state.sessions.believes(id, reading) {
+            // It was resumed while the room was read: no later reading would be asked for.
+            self.state.replica.hand_over(&ours);
+        } else if let Some(Joining { hub, replies, .. }) = self.state.joining.remove(&id) {
+            self.tell_removed(vec![(ours, hub)], Some(&taken_over()));
+            self.left_while_joining(replies);
+            self.state.sessions.forget(id);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
     clock::Clock,
     close_code::{RESTARTING, TAKEN_OVER},
     config::ConfigBuilder,
-    room::tests::bench::{Client, Node, config, heard, lobby, node_on, pass, secs, settle},
+    room::tests::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, secs, settle},
     store::MemoryStore,
 };
 
@@ -87,6 +87,61 @@ async fn one_who_was_taken_over_on_another_node_and_left_there_is_not_brought_ba
     alive(&[&bob, &first], 5).await;
     assert_eq!((first.closes(), bob.sees()), (vec![TAKEN_OVER], vec!["bob".to_owned()]));
     assert_eq!(rows(&here).await.len(), 1);
+}
+
+#[actix::test]
+async fn one_who_resumes_while_the_room_is_read_is_let_in_when_that_is_over() {
+    // That a presence is resumed has no version. So the reading, from before, was not found to be late, no other followed, and the
+    // first visitors of a server that had just started were turned away after 5 s.
+    let (here, there) = two_nodes().await;
+    let _bob = there.member("bob").await;
+    let [ann, cid] = ["ann", "cid"].map(|name| there.client(name).with_token(name, GRACE));
+    for client in [&ann, &cid] {
+        client.join(lobby()).await.unwrap();
+        client.lose(lobby());
+    }
+    pass(secs(1)).await;
+    here.store.hang_after_load();
+    let [first, second] = ["ann", "cid"].map(|name| here.client(name).with_token(name, GRACE));
+    let begun = here.rooms.now();
+    let later = async {
+        pass(ms(10)).await;
+        second.join(lobby()).await
+    };
+    let release = async {
+        pass(ms(100)).await;
+        here.store.release_loads();
+    };
+    let (one, other, ()) = futures_util::join!(first.join(lobby()), later, release);
+    one.unwrap();
+    other.unwrap();
+    assert!(here.rooms.now().since(begun) < secs(1));
+    assert_eq!((first.me(), second.me()), (ann.id(lobby()).to_string(), cid.id(lobby()).to_string()));
+    assert_eq!(second.sees(), ["ann", "bob", "cid"]);
+}
+
+#[actix::test]
+async fn a_reading_that_shows_a_resume_before_its_commit_is_answered_takes_nobody_out() {
+    // The room knew the socket by the id that it had asked for, and took the presence for one without a socket.
+    let (here, there) = two_nodes().await;
+    let (bob, first) = (here.member("bob").await, ann(&there));
+    first.join(lobby()).await.unwrap();
+    first.lose(lobby());
+    alive(&[&bob], 3).await;
+    let mut changes = here.changes();
+    here.store.hang_after_commit();
+    let second = ann(&here);
+    let meanwhile = async {
+        let _dan = there.member("dan").await;
+        alive(&[&bob], 3).await;
+        here.store.release_commits();
+    };
+    let (joined, ()) = futures_util::join!(second.join(lobby()), meanwhile);
+    joined.unwrap();
+    alive(&[&bob, &second], 5).await;
+    assert_eq!((second.me(), second.closes()), (first.id(lobby()).to_string(), vec![]));
+    assert!(bob.sees().contains(&"ann".to_owned()));
+    assert_eq!(heard(&mut changes), Vec::<String>::new());
 }
 
 #[actix::test]
