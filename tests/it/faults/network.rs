@@ -46,7 +46,7 @@ pub(super) async fn lost(kind: Kind) {
 /// How late each packet of a reading is: as of a database in another zone, or of a large room.
 const READ_DELAY: Duration = millis(20);
 /// How many sockets come and go at once, and for how long.
-const VISITORS: usize = 30;
+const VISITORS: usize = 60;
 const VISITS: Duration = secs(5);
 /// Within this a node learns of what other nodes did.
 const RECONCILE: Duration = secs(5);
@@ -77,11 +77,19 @@ pub(super) async fn slow_readings(kind: Kind) {
     }
 }
 
-/// Comes and goes, again and again; every fifth time without a word. Returns how often.
+/// Comes, stays for a while, and goes, again and again; every fifth time without a word. Returns how often.
 async fn visit(node: &Server, n: usize) -> usize {
     let (begun, name) = (Instant::now(), format!("u{n}"));
     for turn in 1.. {
-        let visitor = Member::join(node, "lobby", &name[..]).await;
+        let mut visitor = Member::join(node, "lobby", &name[..]).await;
+        let reads = async {
+            loop {
+                visitor.told().await;
+            }
+        };
+        // As long as a reading or several, and so that visits end at any moment of the readings that others cause.
+        let stay = READ_DELAY * u32::try_from(5 + (7 * turn + 3 * n) % 20).expect("few");
+        let _: Result<(), _> = tokio::time::timeout(stay, reads).await;
         if (turn + n).is_multiple_of(5) {
             visitor.socket.reset()
         } else {
