@@ -3,6 +3,11 @@
 use crate::support::frame::Frame;
 use crate::support::member::Member;
 use crate::support::server::Server;
+use presence::{
+    Config, PruningSupervisor, Rooms,
+    name::{NodeName, RoomName},
+    store::SqlStore,
+};
 use serde_json::{Value, json};
 
 /// A room with Ann in it and Bob watching.
@@ -298,4 +303,36 @@ async fn one_who_leaves_and_comes_back_many_times_over_is_here_once() {
         roster.users.get("ann").is_some_and(|presences| presences.keys().eq([&ann.roster.me]))
     })
     .await;
+}
+
+#[actix_web::test]
+async fn one_whose_presence_another_process_removes_gets_the_error_removed_and_may_join_again() {
+    let server = Server::start(&[]).await;
+    let mut ann = Member::join(&server, "lobby", "ann").await;
+    let mut bob = Member::join(&server, "lobby", "bob").await;
+    ann.sees_join("bob").await;
+    let url = format!("sqlite://{}", server.folder().join("presence.db").display());
+    let operator = Rooms::start(Config::default(), SqlStore::connect(&url).unwrap());
+    PruningSupervisor::spawn(&operator, NodeName::new("operator").unwrap());
+    operator.ready().await;
+    let (lobby, id) = (RoomName::new("lobby").unwrap(), serde_json::from_value(json!(ann.roster.me)).unwrap());
+    assert!(operator.remove_presence(&lobby, id, None).await.unwrap(), "it was there");
+    bob.sees_leave("ann").await;
+    ann.socket.refused("removed").await;
+    ann.says("still here?").await;
+    ann.socket.refused("not_joined").await;
+    ann.socket.json(json!({"type": "join"})).await;
+    ann.first_again().await;
+    assert_eq!(ann.roster.names(), ["ann", "bob"]);
+    bob.sees_join("ann").await;
+    operator.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stale_socket_that_is_kept_gets_the_error_removed() {
+    let server = Server::start_with(&["--max-age", "1s"], &[("PRESENCE_ON_STALE", "keep")]).await;
+    let mut ann = Member::join(&server, "lobby", "ann").await;
+    ann.socket.refused("removed").await;
+    ann.says("still here?").await;
+    ann.socket.refused("not_joined").await;
 }

@@ -30,6 +30,10 @@ impl Consumer for Chat {
         }
     }
 
+    async fn removed(&mut self, socket: &mut Socket, _: RoomName) -> presence::Result<()> {
+        tell(socket, "removed", "you were removed from the room").await
+    }
+
     #[remove_presence]
     async fn disconnect(&mut self, _: &mut Socket, _: CloseCode) -> presence::Result<()> {
         Ok(())
@@ -126,6 +130,15 @@ struct Told<'a> {
     message: &'a str,
 }
 
+/// Sends an error to this socket alone.
+async fn tell(socket: &Socket, code: &'static str, message: &str) -> presence::Result<()> {
+    match socket.send(Outgoing::json(&Told { r#type: "error", code, message })?).await {
+        // It is closing: nobody is left to be told.
+        Err(Error::SocketClosed) => Ok(()),
+        told => told,
+    }
+}
+
 impl Refusal {
     async fn tell(self, socket: &Socket) -> presence::Result<()> {
         let (code, message) = match &self {
@@ -137,11 +150,7 @@ impl Refusal {
                 return Err(error);
             }
         };
-        match socket.send(Outgoing::json(&Told { r#type: "error", code, message })?).await {
-            // It is closing: nobody is left to be told.
-            Err(Error::SocketClosed) => Ok(()),
-            told => told,
-        }
+        tell(socket, code, message).await
     }
 }
 

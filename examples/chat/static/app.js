@@ -169,7 +169,10 @@ function drawNotice({ state, delay, why, code, reason }) {
     $('reason').textContent = text;
     $('retry').hidden = !retry;
   };
-  if (state === 'left') return notice('You left the room. While you are away, this page does not know who is here.');
+  if (state === 'left') {
+    const how = reason ? 'You were removed from' : 'You left';
+    return notice(`${how} the room. While you are away, this page does not know who is here.`);
+  }
   if (state === 'closed') return notice(closedBecause(code, reason));
   if (state === 'live') lostBy = '';
   if (state !== 'reconnecting') return notice('');

@@ -231,6 +231,11 @@ export class Room {
   }
 
   #onError({ code, message }) {
+    // Somebody else ended this page's stay in the room. A page that has left and joined again by itself waits for its first frame.
+    if (code === 'removed' && this.#status.state === 'live') {
+      this.#asks = false;
+      this.#rest({ state: 'left', reason: String(message) });
+    }
     // The store is away: a refused meta is tried again (a refused join is, when the first frame does not come).
     if (code === 'unavailable' && this.#status.state === 'live') {
       this.#disarm();

@@ -88,6 +88,31 @@ export const tests = {
     equal([room.status.state, browser.sockets.length], ['connecting', 2]);
   },
 
+  async 'one that the server removed has left, is given the reason, and stays out until join()'() {
+    const { room, browser, socket, clock, told } = live({ ann: ['me'], bob: ['b1'] });
+    const removed = { type: 'error', code: 'removed', message: 'you were removed from the room' };
+    const errors = [];
+    room.on('error', ({ code }) => errors.push(code));
+    socket.says(removed);
+    equal([room.status, errors], [{ state: 'left', reason: removed.message }, ['removed']]);
+    equal([socket.sent, room.me, room.members.size, told[0]], [[], null, 0, 'status left']);
+    socket.says(diff(1, { joins: [['late', 'l1']] }));
+    socket.drops(1012);
+    clock.pass(3600000);
+    equal([room.status.state, browser.sockets.length], ['left', 1]);
+    room.join();
+    equal([room.status.state, browser.sockets.length], ['connecting', 2]);
+  },
+
+  async 'a removal of an earlier stay does not end the one that join() has asked for'() {
+    const { room, socket } = live({ ann: ['me'] });
+    room.leave();
+    room.join();
+    socket.says({ type: 'error', code: 'removed', message: 'x' });
+    socket.says(state(4, { ann: ['me2'] }));
+    equal([room.status.state, room.me], ['live', 'me2']);
+  },
+
   async 'join after leave uses the open socket, and frames of the earlier stay are harmless'() {
     const { room, browser, socket, told } = live({ ann: ['me'], bob: ['b1'] });
     room.leave();
