@@ -2,6 +2,7 @@
 
 use crate::support::member::{Member, Told, encoded};
 use crate::support::proxy::Proxy;
+use crate::support::roster::Roster;
 use crate::support::server::Server;
 use crate::support::webdriver::{Browser, Timers, Window};
 use crate::support::{BOUND, Duration, alone, millis, secs, within};
@@ -80,6 +81,24 @@ async fn joins_second_tabs_and_closes_are_right_in_each_window() {
 }
 
 #[tokio::test]
+async fn of_two_tabs_one_is_closed_and_nobody_sees_the_user_leave() {
+    let Some(stage) = Stage::set(&["--grace", "2s"], Timers::Free).await else { return };
+    let [first, second, bob] = stage.ann_ann_bob().await;
+    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    stage.browser.close(&second).await;
+    let diff = watcher.diff().await;
+    assert_eq!((diff.joined(), diff.left(), diff.updated()), (vec![], vec!["ann"], vec![]), "one presence goes");
+    assert_eq!(watcher.roster.tabs("ann"), 1, "the user stays");
+    stage.all_show(&[&first, &bob], &[("ann", 1), ("bob", 1), ("watcher", 1)], 0).await;
+    for kind in ["leave", "join"] {
+        let of_ann = "return [...document.querySelectorAll(`#log [data-kind=\"${arguments[0]}\"]`)]
+            .map(entry => entry.textContent).filter(text => text.includes('ann'))";
+        assert_eq!(stage.browser.run(&bob, of_ann, vec![kind.into()]).await, json!([]), "{kind} in Bob's page");
+    }
+    watcher.sees_nothing_before(&stage.server, "fence").await;
+}
+
+#[tokio::test]
 async fn a_reload_is_right_in_every_window() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let [first, second, bob] = stage.ann_ann_bob().await;
@@ -94,7 +113,7 @@ async fn a_reload_flickers_for_nobody() {
     stage.all_show(&[&ann], &[("ann", 1)], 0).await;
     let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
     // Its meta may change, as the page likes; its id may not.
-    let id = watcher.roster.users["ann"].keys().next().cloned();
+    let id = only_tab(&watcher.roster, "ann");
     for _ in 0..3 {
         let loaded = "window.before = true; return true";
         stage.browser.run(&ann, loaded, vec![]).await;
@@ -105,7 +124,7 @@ async fn a_reload_flickers_for_nobody() {
     let fence = Member::join(&stage.server, "lobby", "fence").await;
     watcher
         .until("the fence", |roster| {
-            assert_eq!(roster.users["ann"].keys().next().cloned(), id, "one presence, and always the same");
+            assert_eq!(only_tab(roster, "ann"), id, "one presence, and always the same");
             roster.tabs("fence") == 1
         })
         .await;
@@ -157,7 +176,7 @@ async fn links_between_pages_of_a_room_and_the_steps_back_flicker_for_nobody() {
     let ann = stage.browser.first(&stage.url("ann")).await;
     stage.all_show(&[&ann], &[("ann", 1)], 0).await;
     let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
-    let id = watcher.roster.users["ann"].keys().next().cloned();
+    let id = only_tab(&watcher.roster, "ann");
     let note = "window.addEventListener('pageshow', ({ persisted }) => { window.kept = persisted })";
     stage.browser.run(&ann, note, vec![]).await;
     for page in 0..4 {
@@ -173,7 +192,7 @@ async fn links_between_pages_of_a_room_and_the_steps_back_flicker_for_nobody() {
     let fence = Member::join(&stage.server, "lobby", "fence").await;
     watcher
         .until("the fence", |roster| {
-            assert_eq!(roster.users["ann"].keys().next().cloned(), id, "one presence, and always the same");
+            assert_eq!(only_tab(roster, "ann"), id, "one presence, and always the same");
             roster.tabs("fence") == 1
         })
         .await;
@@ -192,7 +211,7 @@ async fn a_page_notices_within_30_s_that_its_server_is_silent_and_comes_back_wit
     let ann = stage.browser.first(&format!("http://{}/?room=lobby&user=ann", proxy.address())).await;
     stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
     watcher.until("ann", |roster| roster.tabs("ann") == 1).await;
-    let id = watcher.roster.users["ann"].keys().next().cloned();
+    let id = only_tab(&watcher.roster, "ann");
     let record = "
         window.record = [];
         new MutationObserver(() => record.push(document.querySelector('#reason').textContent))
@@ -208,7 +227,7 @@ async fn a_page_notices_within_30_s_that_its_server_is_silent_and_comes_back_wit
     // Which beats only while it reads.
     let watching = within(secs(60), "the message", async {
         while !matches!(watcher.told().await, Told::Message { .. }) {
-            assert_eq!(watcher.roster.users["ann"].keys().next().cloned(), id, "one presence, and always the same");
+            assert_eq!(only_tab(&watcher.roster, "ann"), id, "one presence, and always the same");
         }
     });
     tokio::join!(page, watching);
@@ -286,24 +305,26 @@ async fn a_page_whose_heartbeat_stops_leaves_at_max_age_and_comes_back_when_it_w
     stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
 }
 
+/// Longer than the server waits for the pong of a client that it has not heard of, and less than `max_age`.
+const FROZEN: Duration = secs(20);
+
 /// A browser closes the socket of a frozen page when the page thaws, even if it was well.
 #[tokio::test]
-async fn a_frozen_page_that_thaws_before_max_age_flickers_for_nobody() {
+async fn a_page_that_is_frozen_for_20_s_flickers_for_nobody() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let ann = stage.browser.first(&stage.url("ann")).await;
     stage.all_show(&[&ann], &[("ann", 1)], 0).await;
     let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
-    let id = watcher.roster.users["ann"].keys().next().cloned();
+    let id = only_tab(&watcher.roster, "ann");
     stage.browser.freeze(&ann).await;
-    // Longer than a page needs to be told of a message, so that it is frozen for good.
-    watcher.says("anybody there?").await;
-    watcher.hears("watcher", "anybody there?").await;
+    let told = tokio::time::timeout(FROZEN, watcher.socket.next_frame()).await;
+    assert!(told.is_err(), "while the page is frozen: {told:?}");
     stage.browser.thaw(&ann).await;
     stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
     stage.browser.types(&ann, "#text", "here again\n").await;
     within(BOUND, "the message", async {
         while !matches!(watcher.told().await, Told::Message { .. }) {
-            assert_eq!(watcher.roster.users["ann"].keys().next().cloned(), id, "one presence, and always the same");
+            assert_eq!(only_tab(&watcher.roster, "ann"), id, "one presence, and always the same");
         }
     })
     .await;
@@ -389,6 +410,13 @@ async fn the_page_has_nothing_to_complain_of_on_the_console() {
     let said = "return document.querySelectorAll('#log [data-kind=\"message\"]').length";
     stage.browser.becomes(&ann, BOUND, said, &1.into()).await;
     assert_eq!(stage.browser.errors().await, [] as [Value; 0]);
+}
+
+/// The id of the only presence of a user, who has to be here.
+fn only_tab(roster: &Roster, user: &str) -> String {
+    let ids: Vec<_> = roster.users.get(user).into_iter().flatten().map(|(id, _)| id).collect();
+    let [id] = ids[..] else { panic!("{user} has the presences {ids:?}") };
+    id.clone()
 }
 
 fn contains(entry: &Value, text: &str) -> bool {

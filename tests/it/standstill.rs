@@ -17,9 +17,13 @@ fn with_token(n: usize) -> String {
 }
 
 /// Sends heartbeats, whether the server reads them or not, until it is asked for its socket again or hears of a close.
-fn beats(mut socket: Socket) -> JoinHandle<Option<u16>> {
+fn beats(socket: Socket) -> JoinHandle<Option<u16>> {
+    beats_every(BEAT, socket)
+}
+
+fn beats_every(period: std::time::Duration, mut socket: Socket) -> JoinHandle<Option<u16>> {
     tokio::spawn(async move {
-        let mut beat = tokio::time::interval(BEAT);
+        let mut beat = tokio::time::interval(period);
         loop {
             tokio::select! {
                 _ = beat.tick() => drop(socket.try_send(&Raw::text("\"heartbeat\"")).await),
@@ -59,6 +63,30 @@ async fn after_a_standstill_longer_than_max_age_nobody_who_went_on_beating_is_st
     assert!(crowd.iter().all(|one| !one.is_finished()), "and nobody is closed");
     assert!(server.log().contains("this node stood still"), "{}", server.log());
     bob.sees_nothing_before(&server, "fence").await;
+}
+
+/// A minute is the default of `max_age`, and a page beats every 20 s.
+#[tokio::test]
+async fn a_standstill_of_62_s_at_default_settings_is_seen_by_nobody() {
+    const VISITORS: usize = 40;
+    const PAGE_BEAT: std::time::Duration = secs(20);
+    let server = Server::start(&[]).await;
+    let mut visitors = Vec::new();
+    for n in 0..VISITORS {
+        let member = Member::begin(Socket::open(&server, &with_token(n)).await).await;
+        visitors.push(beats_every(PAGE_BEAT, member.socket));
+    }
+    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    watcher.socket.beats_every(PAGE_BEAT);
+    watcher.until_all(VISITORS + 1).await;
+    let here = watcher.roster.users.clone();
+    server.signal("STOP").await;
+    hears_nothing(&mut watcher, secs(62)).await;
+    server.signal("CONT").await;
+    hears_nothing(&mut watcher, secs(3)).await;
+    assert!(visitors.iter().all(|visitor| !visitor.is_finished()), "and nobody is closed");
+    let fence = watcher.sees_nothing_before(&server, "fence").await;
+    assert!(here.iter().all(|(user, ids)| fence.roster.users.get(user) == Some(ids)), "all as they were");
 }
 
 #[tokio::test]
