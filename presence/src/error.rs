@@ -23,6 +23,16 @@ pub enum Error {
     /// socket or renew the node's lease. Nothing happened.
     #[error("no pruning supervisor is running: call `PruningSupervisor::spawn` before the first join")]
     NoSupervisor,
+    /// Other rooms of this process have this node name on the same database, and still run, so these do not serve: most often they were
+    /// started once for each worker. Nothing happened.
+    #[error(
+        "the node name `{name}` is in use by other rooms of this process: call `Rooms::start` and `PruningSupervisor::spawn` once, \
+         before `HttpServer::new`, and clone the handle into its closure"
+    )]
+    NameInUse {
+        /// The name.
+        name: NodeName,
+    },
     /// The database did not answer within `store_timeout`. A join did not happen, or is taken back; an update may or may not
     /// have happened; a leave will happen as soon as the database is back. It is safe to repeat.
     #[error("the presence store is unavailable")]

@@ -47,7 +47,7 @@ use tracing::info;
 use crate::{
     Config, Error, Result,
     clock::Clock,
-    name::{NodeId, RoomName},
+    name::{NodeId, NodeName, RoomName},
     signal::{PresenceChanged, Signals, Subscription},
     store::{Store, StoreError, apart::Apart, health::Health, writer::Writer},
     telemetry::{CutoffLimits, LineLimit},
@@ -132,6 +132,8 @@ struct Inner {
     full: LineLimit,
     listening: Arc<Listening>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
+    /// The name that these rooms were to have, if other rooms of this process have it.
+    name_in_use: OnceLock<NodeName>,
     front: Addr<RoomsActor>,
     /// How many presences are looked after.
     #[cfg(test)]
@@ -223,6 +225,7 @@ impl Rooms {
                 full: LineLimit::default(),
                 listening: Arc::default(),
                 supervisor: OnceLock::new(),
+                name_in_use: OnceLock::new(),
                 front,
                 #[cfg(test)]
                 children: Default::default(),

@@ -417,6 +417,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Tells this database from others within this process: by it, rooms of one process that were started twice under one name on one
+    /// database are found. Two stores that answer the same number are in one database; `None` says nothing.
+    fn database(&self) -> Option<u64> {
+        None
+    }
+
     /// Somebody wants to know of [`RoomCommit::turns`] from now on. A store to which counting them costs something may leave
     /// them empty until it is told so; it tells them for good then.
     fn tell_turns(&self) {}

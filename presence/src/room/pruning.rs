@@ -33,6 +33,7 @@ use super::{Rooms, message::ToRoom};
 
 mod asking;
 mod bulk;
+mod claims;
 mod life;
 
 use asking::Progress;
@@ -82,8 +83,27 @@ struct Work {
 impl PruningSupervisor {
     /// Starts the supervisor of these rooms, which makes the process known to the database as `name`. A process that starts
     /// under the name of one that still runs takes its place. Called again, it returns the one that is running.
+    ///
+    /// Within one process a name is not taken over. If other rooms of this process have it on the same database, and were not
+    /// [shut down](Rooms::shutdown), these rooms never register: an error is logged at once, every socket is answered with 500, and a
+    /// join fails with [`Error::NameInUse`]. Most often the rooms were started inside the closure of `HttpServer::new`, which runs
+    /// once for each worker: start them before it, and clone the handle into it.
     pub fn spawn(rooms: &Rooms, name: NodeName) -> Addr<Self> {
+        Self::spawn_if(rooms, name, claims::claim)
+    }
+
+    /// As [`spawn`](Self::spawn), for rooms that play another process than this one, so that they take a name over. For tests.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn spawn_as_another_process(rooms: &Rooms, name: NodeName) -> Addr<Self> {
+        Self::spawn_if(rooms, name, |_, _| true)
+    }
+
+    fn spawn_if(rooms: &Rooms, name: NodeName, may_have: impl FnOnce(&Rooms, &NodeName) -> bool) -> Addr<Self> {
         let supervisor = rooms.0.supervisor.get_or_init(|| {
+            if !may_have(rooms, &name) {
+                error!("{}", Error::NameInUse { name: name.clone() });
+                let _ = rooms.0.name_in_use.set(name.clone());
+            }
             let rooms = rooms.clone();
             Self::start_in_arbiter(&rooms.0.threads.store().clone(), move |_: &mut Context<Self>| {
                 let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
@@ -117,6 +137,9 @@ impl Actor for PruningSupervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.work.rooms.check_name().is_err() {
+            return;
+        }
         let work = self.work.clone();
         ctx.spawn(async move { work.begin().await }.into_actor(self));
         let config = self.work.rooms.config().clone();
@@ -158,6 +181,7 @@ fn log(what: &'static str, outcome: Result<usize>) {
 
 impl Work {
     fn node(&self) -> Result<NodeId> {
+        self.rooms.check_name()?;
         self.rooms.node().ok_or(Error::StoreUnavailable(None))
     }
 

@@ -126,6 +126,7 @@ impl Rooms {
         PruningSupervisor: actix::Handler<M>,
     {
         let supervisor = self.0.supervisor.get().ok_or(Error::NoSupervisor)?;
+        self.check_name()?;
         supervisor.send(message).await.map_err(|_| Error::ShuttingDown)?
     }
 }

@@ -28,10 +28,16 @@ impl Rooms {
         if self.0.supervisor.get().is_none() {
             return Err(Error::NoSupervisor);
         }
+        self.check_name()?;
         if self.is_shutting_down() {
             return Err(Error::ShuttingDown);
         }
         Ok(())
+    }
+
+    /// Whether these rooms have a name of their own.
+    pub(super) fn check_name(&self) -> Result<()> {
+        self.0.name_in_use.get().map_or(Ok(()), |name| Err(Error::NameInUse { name: name.clone() }))
     }
 
     /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again. The room is asked at

@@ -45,6 +45,10 @@ impl Apart {
 
 #[async_trait]
 impl Store for Apart {
+    fn database(&self) -> Option<u64> {
+        self.store.database()
+    }
+
     fn tell_turns(&self) {
         self.store.tell_turns();
     }

@@ -117,7 +117,8 @@ pub(crate) async fn node_with(config: ConfigBuilder) -> Node {
 /// A node on a database that others may use too.
 pub(crate) async fn node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
     let node = idle_node_on(database, config);
-    PruningSupervisor::spawn(&node.rooms, NodeName::new(name).unwrap());
+    // Several of them play several processes, and one that starts again one that was killed.
+    PruningSupervisor::spawn_as_another_process(&node.rooms, NodeName::new(name).unwrap());
     node.rooms.ready().await;
     settle().await;
     node

@@ -21,7 +21,7 @@ fn database() -> MemoryStore {
 }
 
 fn supervise(node: &Node, name: &str) {
-    PruningSupervisor::spawn(&node.rooms, NodeName::new(name).unwrap());
+    PruningSupervisor::spawn_as_another_process(&node.rooms, NodeName::new(name).unwrap());
 }
 
 fn often() -> ConfigBuilder {
@@ -134,6 +134,48 @@ async fn a_node_that_starts_under_the_name_of_one_that_runs_takes_its_place() {
     pass(secs(15)).await;
     assert_eq!(back.sees(), ["ann"], "and those who did not come to it leave after their grace");
     assert!(new.is_ready() && new.node().is_some(), "the loser does not take the name back");
+}
+
+#[actix::test]
+async fn rooms_that_are_started_twice_in_one_process_under_one_name_fail_at_once_and_leave_the_first_alone() {
+    // As in the closure of `HttpServer::new`. The later took the place of the earlier.
+    let database = database();
+    let first = idle_node_on(&database, often());
+    let here = NodeName::new("here").unwrap();
+    PruningSupervisor::spawn(&first.rooms, here.clone());
+    first.ready().await;
+    let ann = first.member("ann").await;
+    let log = Log::of_warnings();
+    let second = idle_node_on(&database, often());
+    let supervisor = PruningSupervisor::spawn(&second.rooms, here.clone());
+    let lines = log.lines();
+    assert!(lines.len() == 1 && lines[0].contains("ERROR"), "{lines:?}");
+    for part in ["`here`", "once", "before `HttpServer::new`"] {
+        assert!(lines[0].contains(part), "{part}: {lines:?}");
+    }
+    pass(secs(20)).await;
+    let joined = second.client("bob").join(lobby()).await;
+    assert!(matches!(&joined, Err(Error::NameInUse { name }) if *name == here), "{joined:?}");
+    assert!(matches!(second.prune_rooms().await, Err(Error::NameInUse { .. })));
+    assert!(matches!(supervisor.send(crate::Sweep).await.unwrap(), Err(Error::NameInUse { .. })));
+    let called = second.add(lobby(), &ChannelName::new("job").unwrap(), None).await;
+    assert!(matches!(called, Err(Error::NameInUse { .. })));
+    assert!(!second.is_ready() && second.node().is_none() && second.store.faults.calls() == 0);
+    ann.touch();
+    assert!(first.is_ready() && first.names(lobby()).await == ["ann"] && ann.closes().is_empty());
+    assert_eq!(log.lines().len(), 1, "{:?}", log.lines());
+    // Under another name, or on another database, rooms of this process are their own.
+    let others = [(idle_node_on(&database, often()), "there"), (idle_node_on(&self::database(), often()), "here")];
+    for (other, name) in others {
+        PruningSupervisor::spawn(&other.rooms, NodeName::new(name).unwrap());
+        other.ready().await;
+    }
+    second.shutdown().await;
+    assert!(first.is_ready());
+    first.shutdown().await;
+    let third = idle_node_on(&database, often());
+    PruningSupervisor::spawn(&third.rooms, here);
+    third.ready().await;
 }
 
 #[actix::test]

@@ -1,11 +1,16 @@
 //! The store that callers see: each call is tried again while other transactions are in its way.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use sea_orm::DbBackend;
 use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
 
 use crate::{
     model::Snapshot,
@@ -45,6 +50,8 @@ const UNHEARD: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct SqlStore {
     pub(super) once: Once,
+    /// Tells this database from others within this process.
+    database: u64,
 }
 
 /// A URL of a database for which this build has no driver.
@@ -123,11 +130,12 @@ impl SqlStore {
             "mysql" | "mariadb" => return Err(without("mysql", "mysql")),
             _ => return Err(StoreError::Refused(Arc::new(UnknownScheme))),
         };
-        Ok(Self { once: Once { database: Database::new(dialect), attempts: Attempts::default() } })
+        let once = Once { database: Database::new(dialect), attempts: Attempts::default() };
+        Ok(Self { once, database: identity(url) })
     }
 
     fn with(self, change: impl FnOnce(Database) -> Database) -> Self {
-        Self { once: Once { database: change(self.once.database), ..self.once } }
+        Self { once: Once { database: change(self.once.database), ..self.once }, ..self }
     }
 
     /// Sets when a commit is safe, for SQLite; a server has a setting of its own. To be called before the store is used or
@@ -208,6 +216,17 @@ impl SqlStore {
     }
 }
 
+/// A number for the database at `url`.
+fn identity(url: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    url.hash(&mut hasher);
+    if url.starts_with("sqlite") && (url.contains(":memory:") || url.contains("mode=memory")) {
+        // Each is a database of its own.
+        Uuid::now_v7().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 /// What to do about a file that is not there.
 #[derive(Clone, Copy)]
 enum Missing {
@@ -265,6 +284,10 @@ where
 
 #[async_trait]
 impl Store for SqlStore {
+    fn database(&self) -> Option<u64> {
+        Some(self.database)
+    }
+
     fn tell_turns(&self) {
         self.once.tell_turns();
     }

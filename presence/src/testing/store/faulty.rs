@@ -125,6 +125,10 @@ fn take_one(left: &AtomicUsize) -> bool {
 
 #[async_trait]
 impl<S: Store> Store for FaultyStore<S> {
+    fn database(&self) -> Option<u64> {
+        self.inner.database()
+    }
+
     fn tell_turns(&self) {
         self.inner.tell_turns();
     }

@@ -149,7 +149,7 @@ async fn a_node_that_starts_again_under_its_name_drops_what_it_left() {
     let bed = bed().await;
     bed.add("c", "ann").await;
     let again = presence::Rooms::start(Config::builder().room_threads(0).build().unwrap(), bed.store.clone());
-    presence::PruningSupervisor::spawn(&again, presence::name::NodeName::new("here").unwrap());
+    presence::PruningSupervisor::spawn_as_another_process(&again, presence::name::NodeName::new("here").unwrap());
     again.ready().await;
     for _ in 0..8 {
         bed.leap(secs(2)).await;

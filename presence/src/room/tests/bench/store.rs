@@ -265,6 +265,10 @@ fn refused() -> StoreError {
 
 #[async_trait]
 impl<S: Store> Store for Watched<S> {
+    fn database(&self) -> Option<u64> {
+        self.faults.database()
+    }
+
     fn tell_turns(&self) {
         self.faults.tell_turns();
     }
