@@ -65,7 +65,7 @@ async fn a_text_that_is_not_an_object_with_a_known_type_is_said_to_the_room() {
         r#"{"type":"presence"}"#,
         r#"{"type":"Leave"}"#,
         r#"{"type":"message","text":"x"}"#,
-        r#"{"type":"heartbeat"}"#,
+        r#"{"type":"Heartbeat"}"#,
         r#"{"type":null}"#,
         r#"{"type":["leave"]}"#,
         r#"[{"type":"leave"}]"#,

@@ -4,11 +4,11 @@ use std::{process::Stdio, time::Duration};
 
 use presence::{
     Config, PruningSupervisor, Rooms,
-    clock::{Clock, Tick},
+    clock::Clock,
     config::ConfigBuilder,
-    name::{NodeName, RoomName, UserId},
+    name::{ChannelName, NodeName, RoomName, UserId},
     store::{NodeState, Order, Store, Write},
-    testing::{bare::join_without_socket, store::ManualClock},
+    testing::bare::join_without_socket,
 };
 use serde_json::json;
 
@@ -133,11 +133,9 @@ async fn one_that_is_killed_is_a_dead_node_without_presences() {
     assert_eq!(later.nodes().await.unwrap().len(), 1, "it is forgotten");
 }
 
-/// A node in this process and on this database, whose clock runs ahead by what a test adds.
-async fn live(database: &Database, config: ConfigBuilder, ahead: &ManualClock) -> Rooms {
-    let (system, ahead) = (Clock::system(), ahead.clock());
-    let clock = Clock::new(move || Tick(system.now().0 + ahead.now().0));
-    let rooms = Rooms::with_clock(config.build().unwrap(), database.ago(Duration::ZERO), clock);
+/// A node in this process and on this database.
+async fn live(database: &Database, config: ConfigBuilder) -> Rooms {
+    let rooms = Rooms::with_clock(config.build().unwrap(), database.ago(Duration::ZERO), Clock::system());
     PruningSupervisor::spawn(&rooms, NodeName::new("web-1").unwrap());
     rooms.ready().await;
     rooms
@@ -159,49 +157,71 @@ async fn beside(database: &Database, arguments: &'static [&'static str]) -> Ran 
     actix_web::rt::task::spawn_blocking(move || run(command)).await.unwrap()
 }
 
+/// How many a run of the tool removed at the nodes that it asked, all of which answered.
+fn pruned(document: &serde_json::Value) -> u64 {
+    // One that came when all had gone had nobody to ask.
+    let asked = document["nodes"].as_array().unwrap();
+    assert!(asked.iter().all(|node| node["outcome"] == "answered"), "{document}");
+    document["pruned"].as_u64().unwrap()
+}
+
 #[actix_web::test]
 async fn a_live_node_prunes_by_its_own_clock_and_answers_with_its_count() {
     let database = Database::new().await;
-    let ahead = ManualClock::new();
-    let rooms = live(&database, sweeps_often(), &ahead).await;
+    let rooms = live(&database, sweeps_often()).await;
     let lobby = room("lobby");
     for user in ["ann", "bob"] {
         join(&rooms, &lobby, user).await;
     }
-    // Less than the 15 s after which the database would learn of a touch: only the node itself can know.
-    ahead.advance(SECOND * 10);
-    join(&rooms, &lobby, "eve").await;
+    // The database would learn of a touch after 15 s: only the node itself can know that Eve is not silent.
+    let (eve, channel) = (UserId::new("eve").unwrap(), ChannelName::new("eve-s").unwrap());
+    rooms.add(&lobby, &channel, Some(&eve)).await.unwrap();
+    let (touching, mut beat) = (rooms.clone(), actix_web::rt::time::interval(Duration::from_millis(100)));
+    let touches = actix_web::rt::spawn(async move {
+        loop {
+            beat.tick().await;
+            touching.touch(&channel);
+        }
+    });
     let node = rooms.node().unwrap();
-    let ran = beside(&database, &["prune-presences", "--age", "9s", "--json"]).await.json();
-    let asked = json!([{"node": "web-1", "node_id": node, "outcome": "answered", "pruned": 2}]);
-    assert_eq!(ran, json!({"max_age_ms": 9000, "pruned": 2, "nodes": asked, "orphaned": 0}));
-    assert_eq!(rooms.users(&lobby).await.unwrap(), [UserId::new("eve").unwrap()]);
+    let mut total = 0;
+    until("both who are silent have been pruned", async || {
+        let ran = beside(&database, &["prune-presences", "--age", "3s", "--json"]).await.json();
+        let pruned = pruned(&ran);
+        let asked = json!([{"node": "web-1", "node_id": node, "outcome": "answered", "pruned": pruned}]);
+        assert_eq!(ran, json!({"max_age_ms": 3000, "pruned": pruned, "nodes": asked, "orphaned": 0}));
+        total += pruned;
+        total == 2
+    })
+    .await;
+    assert_eq!(rooms.users(&lobby).await.unwrap(), [eve]);
     let text = beside(&database, &["prune-presences"]).await.done();
     assert_eq!(text, "node web-1: pruned 0\nheld or of no live node: pruned 0\npruned 0 presences not seen for 1m\n");
+    touches.abort();
     rooms.shutdown().await;
 }
 
 #[actix_web::test]
 async fn runs_at_once_get_answers_of_their_own_and_count_each_presence_once() {
     let database = Database::new().await;
-    let ahead = ManualClock::new();
-    let rooms = live(&database, sweeps_often(), &ahead).await;
-    for name in ["lobby", "bar"] {
-        join(&rooms, &room(name), "ann").await;
+    let rooms = live(&database, sweeps_often()).await;
+    let places = [room("lobby"), room("bar")];
+    for place in &places {
+        join(&rooms, place, "ann").await;
     }
-    ahead.advance(SECOND * 10);
-    let runs = (0..4).map(|_| beside(&database, &["prune-presences", "--age", "5s", "--json"]));
-    let documents = futures_util::future::join_all(runs).await.into_iter().map(Ran::json);
-    let mut counts: Vec<_> = documents
-        .map(|document| {
-            // One that came when all had gone had nobody to ask.
-            let asked = document["nodes"].as_array().unwrap();
-            assert!(asked.iter().all(|node| node["outcome"] == "answered"), "{document}");
-            document["pruned"].as_u64().unwrap()
-        })
-        .collect();
-    counts.sort_unstable();
-    assert_eq!(counts, [0, 0, 0, 2]);
+    let mut total = 0;
+    until("both have been pruned", async || {
+        let runs = (0..4).map(|_| beside(&database, &["prune-presences", "--age", "1s", "--json"]));
+        let documents = futures_util::future::join_all(runs).await.into_iter().map(Ran::json);
+        total += documents.map(|document| pruned(&document)).sum::<u64>();
+        let mut left = 0;
+        for place in &places {
+            left += rooms.count(place).await.unwrap().presences;
+        }
+        left == 0
+    })
+    .await;
+    assert_eq!(total, 2);
     rooms.shutdown().await;
 }
 
@@ -213,7 +233,7 @@ async fn a_running_node_notices_what_the_tool_removed_at_its_next_look() {
     change(&past, dead, "lobby", [Write::Join(presence(dead, "a", "ann"))]).await;
     // It sweeps too rarely to answer; what is dead is the tool's own to remove all the same.
     let config = Config::builder().sweep_interval(SECOND * 600).reconcile_interval(Duration::from_millis(50));
-    let rooms = live(&database, config, &ManualClock::new()).await;
+    let rooms = live(&database, config).await;
     let lobby = room("lobby");
     join(&rooms, &lobby, "bob").await;
     assert_eq!(rooms.users(&lobby).await.unwrap().len(), 2);
