@@ -33,7 +33,7 @@ async fn a_silent_member_is_told_4408_and_its_leave_is_seen_at_max_age() {
     let after = Instant::now();
     scene.bob.sees_leave("ann").await;
     assert!(before.elapsed() >= MAX_AGE, "not before {MAX_AGE:?}: after {:?}", before.elapsed());
-    assert!(after.elapsed() <= MAX_AGE + SLACK, "at most {SLACK:?} late: after {:?}", after.elapsed());
+    assert!(after.elapsed() <= MAX_AGE + SLACK, "in time: after {:?}", after.elapsed());
     assert_eq!(ann.socket.closing().await, Some(4408));
 }
 
@@ -256,7 +256,7 @@ async fn a_missing_pong_is_a_lost_connection_and_any_byte_excuses_it() {
     let leave = bob.apply(&serde_json::from_str(&leave).unwrap());
     assert!(matches!(leave, crate::support::member::Told::Diff(diff) if diff.left() == ["mute"]), "only the mute one");
     assert!(before.elapsed() >= secs(30), "ping and pong take 30 s, not {:?}", before.elapsed());
-    assert!(before.elapsed() <= secs(36), "ping and pong take 30 s, not {:?}", before.elapsed());
+    assert!(before.elapsed() <= secs(30) + SLACK * 2, "ping and pong take 30 s, not {:?}", before.elapsed());
     let pings = within(BOUND, "the others to see it too", answers).await.unwrap();
     assert!(pings >= 1, "the server pings");
     assert!(!beats.is_finished() && !lives.is_finished(), "all others go on");

@@ -5,7 +5,7 @@ use crate::support::http::{becomes, get};
 use crate::support::member::{Member, path};
 use crate::support::server::Server;
 use crate::support::socket::Upgrade;
-use crate::support::{BOUND, secs};
+use crate::support::{BOUND, SLACK, secs};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ async fn a_new_socket_is_told_when_to_try_again_and_is_served_when_the_database_
     let begun = Instant::now();
     let response = Upgrade::to(path("lobby", "ann")).open(server.address()).await.expect_err("a refusal");
     assert_eq!(response.status, 503, "{response:?}");
-    assert!(begun.elapsed() <= secs(STORE_TIMEOUT + 3), "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() <= secs(STORE_TIMEOUT) + SLACK, "after {:?}", begun.elapsed());
     let again = response.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
     assert!(again.is_some_and(|seconds| seconds > 0), "{response:?}");
     lock.release().await;

@@ -58,7 +58,7 @@ async fn after_a_kill_the_presences_are_there_as_held_and_leave_after_the_grace(
     })
     .await;
     assert_eq!(leaves, 2, "each once");
-    assert!(listening.elapsed() <= GRACE + SWEEP + SLACK * 2, "at the first sweep after it: {:?}", listening.elapsed());
+    assert!(listening.elapsed() <= GRACE + SWEEP + SLACK, "at the first sweep after it: {:?}", listening.elapsed());
     rows_become(&server, "presences", 2, BOUND).await;
 }
 
@@ -215,7 +215,7 @@ async fn a_shutdown_does_not_wait_for_clients_that_do_not_answer() {
     let began = Instant::now();
     server.signal("TERM").await;
     let status = server.exit(secs(10)).await;
-    assert!(began.elapsed() < secs(1) + SLACK * 2, "1 s for those that do not answer: {:?}", began.elapsed());
+    assert!(began.elapsed() < secs(5), "1 s for those that do not answer: {:?}", began.elapsed());
     assert_eq!(status.code(), Some(0), "{status}\n{}", server.log());
     assert!(!server.log().contains("ERROR"), "{}", server.log());
     assert_eq!(bob.socket.closing().await, Some(1012));
@@ -356,7 +356,7 @@ async fn nobody_is_seen_leaving(signal: &str, gap: Duration) {
     let expected: BTreeMap<_, _> = before.iter().map(|(user, id)| (user.as_str(), vec![id.as_str()])).collect();
     assert_eq!(visitors_in(&watcher.roster), expected, "all are held");
     all_are_back(&mut seen, &before).await;
-    let end = started + DEFAULT_GRACE + SWEEP + SLACK;
+    let end = started + DEFAULT_GRACE + SWEEP + secs(1);
     if let Ok(told) = tokio::time::timeout_at(end, watcher.diff()).await {
         panic!("SIG{signal}, {gap:?}: {told:?}");
     }

@@ -99,7 +99,7 @@ async fn any_other_close_of_the_clients_is_a_leave_at_once() {
 
 #[tokio::test]
 async fn a_close_of_the_servers_for_a_broken_rule_is_a_leave_at_once() {
-    let server = Server::start(&["--grace", "3s", "--max-age", "3s"]).await;
+    let server = Server::start(&["--grace", "60s", "--max-age", "3s"]).await;
     let mut bob = Member::join(&server, "lobby", "bob").await;
     bob.socket.beats_every(millis(500));
     let mut broken = ann(&server).await;
@@ -113,7 +113,7 @@ async fn a_close_of_the_servers_for_a_broken_rule_is_a_leave_at_once() {
     // Bob is heard of while he waits.
     let (code, ()) = tokio::join!(silent.socket.closing(), bob.sees_leave("ann"));
     assert_eq!(code, Some(4408));
-    assert!(seen.elapsed() < secs(6), "without a grace besides: {:?}", seen.elapsed());
+    assert!(seen.elapsed() < secs(60), "without a grace besides: {:?}", seen.elapsed());
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn who_does_not_return_leaves_once_after_the_grace_and_comes_back_as_anoth
     first.socket.reset();
     bob.sees_leave("ann").await;
     assert!(lost.elapsed() >= secs(2), "not before the grace: {:?}", lost.elapsed());
-    assert!(lost.elapsed() <= secs(2) + SLACK * 2, "not long after it: {:?}", lost.elapsed());
+    assert!(lost.elapsed() <= secs(2) + SLACK, "not long after it: {:?}", lost.elapsed());
     let back = ann(&server).await;
     bob.sees_join("ann").await;
     assert_ne!(back.roster.me, id);
@@ -386,7 +386,7 @@ async fn after_a_sigterm_and_a_restart_who_returns_was_never_gone() {
     let began = Instant::now();
     server.signal("TERM").await;
     assert_eq!(bob.socket.closing().await, Some(1012), "at once: it has no token");
-    assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
+    assert!(began.elapsed() < secs(2), "{:?}", began.elapsed());
     assert_eq!(first.socket.closing().await, Some(1012));
     assert!(began.elapsed() <= secs(3) + SLACK, "within a third of the grace: {:?}", began.elapsed());
     drop(first.socket.try_send(&Raw::close(1012, b"")).await);

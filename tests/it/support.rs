@@ -27,8 +27,9 @@ use tokio::time::Instant;
 /// How long a test waits for what should come at once: long, since a loaded machine is slow and not wrong.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
-/// What a deadline of the server may be late by before a test calls it broken.
-pub(crate) const SLACK: Duration = Duration::from_secs(1);
+/// What a deadline of the server may be late by before a test calls it broken: as with `BOUND`, much more than on an idle
+/// machine, since a test that runs late notices things late. What a bound is to tell apart lies further away than this.
+pub(crate) const SLACK: Duration = Duration::from_secs(5);
 
 pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

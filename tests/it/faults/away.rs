@@ -18,7 +18,7 @@ pub(super) async fn at_start(kind: Kind) {
     backend.goes_away().await;
     let begun = Instant::now();
     let server = Server::start(&["--database-url", &backend.url()]).await;
-    assert!(begun.elapsed() <= secs(3) + SLACK * 2, "it does not wait for its database: {:?}", begun.elapsed());
+    assert!(begun.elapsed() <= secs(3) + SLACK, "it does not wait for its database: {:?}", begun.elapsed());
     is_healthy_but_not_ready(&server).await;
     assert_eq!(get(server.address(), "/").await.status, 200, "the page is served");
     is_refused(&server, "ann").await;

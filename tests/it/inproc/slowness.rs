@@ -223,7 +223,7 @@ async fn a_slow_connect_holds_up_nobody() {
     for n in 0..12 {
         assert_eq!(bob.next().await, Frame::Text(format!("{n:05}{}", "x".repeat(10))));
     }
-    assert!(begun.elapsed() < secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < secs(8), "{:?}", begun.elapsed());
     host.strings.open("gate");
     let mut ann = ann.answered().await.unwrap();
     for n in 0..12 {
@@ -264,9 +264,9 @@ async fn a_prune_that_was_asked_for_waits_for_nobody_whose_thread_is_blocked_and
     let mut host = Host::plan().config(config).start().await;
     let _bob = host.open("bob", "join lobby").await;
     let mut ann = host.open("ann", "join lobby").await;
-    ann.text("block 3000; reply done").await;
-    host.saw("ann", Did::Began("block 3000".into())).await;
-    let pruned = within(secs(2), "the answer", host.rooms.prune_presences(Some(millis(1)))).await;
+    ann.text("block 8000; reply done").await;
+    host.saw("ann", Did::Began("block 8000".into())).await;
+    let pruned = within(secs(7), "the answer", host.rooms.prune_presences(Some(millis(1)))).await;
     assert_eq!(pruned.unwrap(), 0, "what they sent may not have been read");
     assert_eq!(ann.next().await, Frame::Text("done".into()));
     assert!(host.rooms.prune_presences(Some(millis(1))).await.unwrap() >= 1, "now they are read, and he is silent");

@@ -53,7 +53,7 @@ impl Visit {
         let Frame::Text(first) = ended(socket.next_frame().await)? else { panic!("a first frame") };
         let roster = Roster::first(&serde_json::from_str(&first).unwrap());
         self.ledger.first_frame(&self.name, &roster);
-        let mut member = Member { socket, roster, frames: 1 };
+        let mut member = Member::with(socket, roster);
         for number in 1..=random.u64(..4) {
             self.update(&mut member, number).await?;
         }
