@@ -236,7 +236,7 @@ impl Rooms {
         let (node, timeout) = (rooms.0.node.subscribe(), rooms.0.config.store_timeout());
         let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 4);
         rooms.0.threads.runtime().spawn(writer.run(store, clock, node, timeout, gather));
-        rooms.0.threads.runtime().spawn(rooms.pulse());
+        rooms.0.threads.time().spawn(rooms.pulse());
         rooms
     }
 

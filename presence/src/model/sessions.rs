@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
@@ -47,6 +48,8 @@ struct Own {
 pub(crate) struct Lost {
     pub(crate) presence: Arc<Presence>,
     until: Tick,
+    /// For how long in all the node had stood still when that was said: only what it stood still since then extends the grace.
+    stood: Duration,
 }
 
 impl Sessions {
@@ -145,12 +148,30 @@ impl Sessions {
         self.own.get(&id)?.held_until
     }
 
-    /// The socket of a presence with a token is lost.
-    pub(crate) fn lose(&mut self, presence: Arc<Presence>, until: Tick) {
+    /// The socket of a presence with a token is lost. Until now the node has stood still for `stood` in all.
+    pub(crate) fn lose(&mut self, presence: Arc<Presence>, until: Tick, stood: Duration) {
         let id = presence.id;
         self.find(id);
         self.over.insert((until, id));
-        self.lost.insert(id, Lost { presence, until });
+        self.lost.insert(id, Lost { presence, until, stood });
+    }
+
+    /// Extends the graces that are over at `now` by the time for which the node stood still within them: until now it has stood
+    /// still for `stood` in all. Returns those who so are still held, and for how long.
+    pub(crate) fn extend_overdue(&mut self, now: Tick, stood: Duration) -> Vec<(Arc<Presence>, Duration)> {
+        let over: Vec<_> = self.over.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| *id).collect();
+        let mut extended = Vec::new();
+        for id in over {
+            let Some(lost) = self.lost.get_mut(&id).filter(|lost| lost.stood < stood) else { continue };
+            self.over.remove(&(lost.until, id));
+            lost.until = lost.until.after(stood.saturating_sub(lost.stood));
+            lost.stood = stood;
+            self.over.insert((lost.until, id));
+            if lost.until > now {
+                extended.push((lost.presence.clone(), lost.until.since(now)));
+            }
+        }
+        extended
     }
 
     /// Those who are lost.
@@ -263,7 +284,7 @@ mod tests {
                         own.insert(who, (Some(token), asked));
                     }
                     Step::Lose { who, until } if own.contains_key(&who) => {
-                        sessions.lose(truth::presence(who), Tick(until));
+                        sessions.lose(truth::presence(who), Tick(until), Duration::ZERO);
                         lost.insert(who, until);
                     }
                     Step::Lose { .. } => {}
@@ -317,6 +338,20 @@ mod tests {
                 prop_assert_eq!((sessions.own.len(), sessions.asked.len()), (own.len(), own.len()));
             }
         }
+    }
+
+    #[test]
+    fn a_grace_is_extended_by_what_the_node_stood_still_within_it_and_by_no_more() {
+        let (mut sessions, secs) = (Sessions::default(), Duration::from_secs);
+        // The first was lost after a standstill of 7 s, and then the node stands still for 4 s; the second is lost after that.
+        sessions.lose(truth::presence(1), Tick(10_000), secs(7));
+        sessions.lose(truth::presence(2), Tick(11_000), secs(11));
+        assert_eq!(sessions.extend_overdue(Tick(9_999), secs(11)), [], "nobody's is over yet");
+        assert_eq!(sessions.extend_overdue(Tick(11_000), secs(11)), [(truth::presence(1), secs(3))]);
+        assert_eq!(sessions.extend_overdue(Tick(11_000), secs(11)), [], "once only");
+        assert_eq!(sessions.take_overdue(Tick(11_000)).len(), 1, "the second's is over");
+        assert_eq!((sessions.next(), sessions.extend_overdue(Tick(14_000), secs(11))), (Some(Tick(14_000)), vec![]));
+        assert_eq!(sessions.take_overdue(Tick(14_000)).len(), 1);
     }
 
     #[test]

@@ -217,7 +217,9 @@ impl RoomActor {
                 }
                 self.state.stale.insert(id);
             }
-            ToRoom::Silent { ids, max_age, reply } => self.prune_silent(ids, max_age, reply, ctx),
+            ToRoom::Silent { ids, unanswered, max_age, reply } => {
+                self.prune_silent(ids, unanswered, max_age, reply, ctx)
+            }
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
             ToRoom::Changed(commit) => {
                 self.apply(commit, ctx);
@@ -284,7 +286,7 @@ impl RoomActor {
             self.recovered(ctx);
         }
         self.resume_those_behind(ctx);
-        if self.next_grace(now).is_some_and(|until| until <= now) {
+        if self.next_grace().is_some_and(|until| until <= now) {
             self.end_graces(now, ctx);
         }
         // After a fault nothing is told before it is known who is there, and who is where.
@@ -318,7 +320,7 @@ impl RoomActor {
             self.state.due().filter(|_| !recovering),
             self.reload_at().filter(|_| !self.loading).map(|at| self.look_at(at, now)),
             self.reports.as_ref().map(|(_, until)| *until),
-            self.next_grace(now),
+            self.next_grace(),
             idle.then(|| self.used.after(LINGER).max(now.after(RELOAD_PAUSE))),
         ];
         if let Some(next) = due.into_iter().flatten().min() {
@@ -349,12 +351,9 @@ impl RoomActor {
         if is_under_way { now.after(self.rooms.config().hold_window()) } else { now }
     }
 
-    /// When the next grace ends. Nobody can come back to a node that is about to end, so no grace runs out there; and nobody could
-    /// come back while the node stood still, so all have their time again after that.
-    fn next_grace(&self, now: Tick) -> Option<Tick> {
-        let next = self.state.sessions.next().filter(|_| !self.rooms.is_shutting_down())?;
-        let resumed = self.rooms.listening().resumed(now);
-        Some(resumed.map_or(next, |resumed| next.max(resumed.after(self.rooms.config().grace()))))
+    /// When the next grace ends. Nobody can come back to a node that is about to end, so no grace runs out there.
+    fn next_grace(&self) -> Option<Tick> {
+        self.state.sessions.next().filter(|_| !self.rooms.is_shutting_down())
     }
 
     fn arm(&mut self, at: Tick, ctx: &mut Context<Self>) {

@@ -4,7 +4,8 @@
 //! send, and what they send to a machine that stands still comes again only some time later. Such time is nobody's silence.
 //!
 //! A pulse notes each second that the node runs. A pulse that comes too late shows a standstill, and so does one that is overdue
-//! when somebody asks: it makes no difference which thread goes on first.
+//! when somebody asks: it makes no difference which thread goes on first. The pulse has a thread on which nothing else happens, so
+//! that a thread which is busy for long, such as the store's with a large removal, is not taken for a standstill of all.
 
 use std::{
     collections::VecDeque,
@@ -30,12 +31,20 @@ struct Pulse {
     /// When the next pulse is due.
     due: Option<Tick>,
     standstills: VecDeque<Standstill>,
+    /// For how long it stood still in all.
+    stood: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Standstill {
     from: Tick,
     until: Tick,
+}
+
+impl Standstill {
+    fn length(self) -> Duration {
+        self.until.since(self.from)
+    }
 }
 
 impl Pulse {
@@ -58,9 +67,16 @@ impl Listening {
                 pulse.standstills.pop_front();
             }
             pulse.standstills.push_back(stood);
+            pulse.stood = pulse.stood.saturating_add(stood.length());
         }
         pulse.due = Some(now.after(PULSE));
-        stood.map(|stood| stood.until.since(stood.from))
+        stood.map(Standstill::length)
+    }
+
+    /// For how long the node stood still in all until `now`.
+    pub(crate) fn stood(&self, now: Tick) -> Duration {
+        let pulse = self.lock();
+        pulse.stood.saturating_add(pulse.overdue(now).map_or(Duration::ZERO, Standstill::length))
     }
 
     /// Since when one who was last seen at `seen` would be silent if the node had always run: later by all the time in which it
@@ -72,10 +88,11 @@ impl Listening {
         seen.after(stood)
     }
 
-    /// When the node last went on after a standstill.
-    pub(crate) fn resumed(&self, now: Tick) -> Option<Tick> {
+    /// Whether the node went on less time ago than it had stood still before, and less than `limit` ago.
+    pub(crate) fn has_just_resumed(&self, now: Tick, limit: Duration) -> bool {
         let pulse = self.lock();
-        pulse.overdue(now).or(pulse.standstills.back().copied()).map(|last| last.until)
+        let last = pulse.overdue(now).or(pulse.standstills.back().copied());
+        last.is_some_and(|last| now.since(last.until) < last.length().min(limit))
     }
 }
 
@@ -102,17 +119,31 @@ mod tests {
         assert_eq!(listening.silent_since(s(5), s(80)), s(65), "60 s of the 75 s do not count");
         assert_eq!(listening.silent_since(s(75), s(80)), s(75));
         assert_eq!(listening.silent_since(s(41), s(80)), s(71), "of what began within it, only the rest");
-        assert_eq!(listening.resumed(s(80)), Some(s(71)));
+        assert_eq!(listening.stood(s(80)), Duration::from_secs(60));
     }
 
     #[test]
     fn a_standstill_counts_before_the_pulse_has_noticed_it() {
         let listening = Listening::default();
-        assert_eq!((listening.pulse(s(0)), listening.resumed(s(1))), (None, None));
-        assert_eq!(listening.silent_since(s(0), s(61)), s(60));
-        assert_eq!(listening.resumed(s(61)), Some(s(61)));
-        assert_eq!(listening.pulse(s(61)), Some(Duration::from_secs(60)));
-        assert_eq!(listening.silent_since(s(0), s(61)), s(60), "and once only");
+        let minute = Duration::from_secs(60);
+        assert_eq!((listening.pulse(s(0)), listening.stood(s(1))), (None, Duration::ZERO));
+        assert!(!listening.has_just_resumed(s(1), minute));
+        assert_eq!((listening.silent_since(s(0), s(61)), listening.stood(s(61))), (s(60), minute));
+        assert!(listening.has_just_resumed(s(61), minute));
+        assert_eq!(listening.pulse(s(61)), Some(minute));
+        assert_eq!((listening.silent_since(s(0), s(61)), listening.stood(s(61))), (s(60), minute), "and once only");
+    }
+
+    #[test]
+    fn a_node_has_just_resumed_for_as_long_as_it_stood_still_and_not_beyond_the_limit() {
+        let (listening, limit) = (stopped_for_a_minute(), Duration::from_secs(5));
+        assert!(listening.has_just_resumed(Tick(75_999), limit) && !listening.has_just_resumed(s(76), limit));
+        for n in 81..=100 {
+            listening.pulse(s(n));
+        }
+        // It is due at 101 s.
+        listening.pulse(s(103));
+        assert!(listening.has_just_resumed(Tick(104_999), limit) && !listening.has_just_resumed(s(105), limit));
     }
 
     #[test]
@@ -129,5 +160,6 @@ mod tests {
             listening.pulse(s(n * 10));
         }
         assert_eq!(listening.silent_since(s(0), s(990)), s(16 * 9));
+        assert_eq!(listening.stood(s(990)), Duration::from_secs(99 * 9), "the sum is of all");
     }
 }

@@ -1,6 +1,7 @@
 //! What is said to a room, to a hub, to a connection, and what they answer.
 
 use std::{
+    collections::HashSet,
     ops::Deref,
     sync::{
         Arc, Weak,
@@ -147,8 +148,14 @@ pub(crate) enum ToRoom {
     RemoveOne { which: Which, close: Option<Close>, count: Arc<AtomicUsize>, reply: Reply<()> },
     /// A deadline passed.
     Stale(PresenceId),
-    /// These were asked, and are silent: remove those of them that were last seen longer ago than this.
-    Silent { ids: Vec<PresenceId>, max_age: std::time::Duration, reply: Option<oneshot::Sender<usize>> },
+    /// These were asked, and are silent, or have not answered: remove those of them that were last seen longer ago than this, or
+    /// much longer.
+    Silent {
+        ids: Vec<PresenceId>,
+        unanswered: HashSet<PresenceId>,
+        max_age: std::time::Duration,
+        reply: Option<oneshot::Sender<usize>>,
+    },
     /// A child is gone that should not be.
     ChildDied(PresenceId),
     /// The room changed by another hand: a sweep, or another node.

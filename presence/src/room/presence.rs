@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{clock::Tick, model::deadline::Deadline, name::PresenceId};
 
-use super::{Rooms, actor::RoomActor, message::ToRoom, touch::Touch};
+use super::{Rooms, actor::RoomActor, inquiry::UNANSWERED, message::ToRoom, touch::Touch};
 
 /// Looks after one presence of this node: tells the room when it is stale, and the writer when it was seen.
 ///
@@ -160,8 +160,11 @@ impl PresenceActor {
         let mut wait = match self.touch.deadline(self.rooms.listening(), now, max_age) {
             Deadline::Wait(left) => left,
             Deadline::Stale => {
-                // What it sent may have arrived but wait for its consumer: then it is not silent, and soon more is known.
-                if !self.touch.is_behind() {
+                // What it sent may have arrived but wait for its consumer: then it is not silent, and soon more is known; unless the
+                // consumer has blocked its thread for good.
+                let limit = max_age.saturating_add(max_age.saturating_mul(UNANSWERED));
+                let deadline = || self.touch.deadline(self.rooms.listening(), now, limit);
+                if !self.touch.is_behind() || deadline() == Deadline::Stale {
                     self.guard.room.do_send(ToRoom::Stale(self.guard.id));
                 }
                 max_age / 4

@@ -244,9 +244,6 @@ impl Work {
             return Ok(0);
         }
         self.hold_former().await?;
-        if self.has_just_resumed() {
-            return Ok(0);
-        }
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if self.may_judge().await {
             for dead in self.rooms.bounded(self.store().fence(node)).await? {
@@ -257,14 +254,12 @@ impl Work {
                 }
             }
         }
+        // Those who are held could not return while this node stood still, but in the database their graces went on. What a grace may
+        // have lost is given back, and no more: on a machine that often stands still for a moment, nobody is held for ever.
+        if self.rooms.listening().has_just_resumed(self.rooms.now(), self.rooms.config().grace()) {
+            return Ok(count);
+        }
         Ok(count + self.batches_of(&mut bulk, |limit| self.store().sweep(node, limit)).await?)
-    }
-
-    /// Whether this node stood still less than a grace ago: those who are held could not return meanwhile.
-    fn has_just_resumed(&self) -> bool {
-        let now = self.rooms.now();
-        let resumed = self.rooms.listening().resumed(now);
-        resumed.is_some_and(|resumed| now.since(resumed) < self.rooms.config().grace())
     }
 
     /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first

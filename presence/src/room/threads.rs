@@ -16,6 +16,7 @@ pub(crate) struct Threads {
     rooms: Vec<ArbiterHandle>,
     store: ArbiterHandle,
     runtime: Handle,
+    time: Handle,
     /// Those that are ours to stop.
     own: Mutex<Vec<Arbiter>>,
 }
@@ -29,7 +30,14 @@ impl Threads {
     pub(crate) fn start(rooms: usize) -> Self {
         if rooms == 0 {
             let here = Arbiter::current();
-            return Self { rooms: vec![here.clone()], store: here, runtime: Handle::current(), own: Mutex::default() };
+            let runtime = Handle::current();
+            return Self {
+                rooms: vec![here.clone()],
+                store: here,
+                time: runtime.clone(),
+                runtime,
+                own: Mutex::default(),
+            };
         }
         let (tell, told) = mpsc::channel();
         let store = Arbiter::with_tokio_rt(move || {
@@ -42,7 +50,7 @@ impl Threads {
         let rooms = own.iter().map(Arbiter::handle).collect();
         let handle = store.handle();
         own.push(store);
-        Self { rooms, store: handle, runtime, own: Mutex::new(own) }
+        Self { rooms, store: handle, runtime, time: TIME.clone(), own: Mutex::new(own) }
     }
 
     /// The thread of a room whose name hashes to this.
@@ -62,6 +70,11 @@ impl Threads {
         &self.runtime
     }
 
+    /// What runs tasks on a thread on which nothing takes long; it outlasts all others.
+    pub(crate) const fn time(&self) -> &Handle {
+        &self.time
+    }
+
     pub(crate) fn stop(&self) {
         for thread in self.own.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             thread.stop();
@@ -69,7 +82,8 @@ impl Threads {
     }
 }
 
-/// What tells the time to threads without a runtime. Not the store's: that ends with the rooms, and a timer of its would panic.
+/// What tells the time to threads without a runtime, and whether the node runs. Not the store's: that ends with the rooms, and a
+/// timer of its would panic; and it may be busy for long.
 static TIME: LazyLock<Handle> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_time().build().expect("time needs nothing of the system");
     let handle = runtime.handle().clone();

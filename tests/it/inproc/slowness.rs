@@ -239,7 +239,7 @@ async fn a_slow_connect_holds_up_nobody() {
 #[tokio::test]
 async fn those_who_went_on_beating_while_their_thread_was_blocked_are_not_stale() {
     // The room's own thread took them for silent, before their frames could be read.
-    let config = |config: ConfigBuilder| config.max_age(millis(800)).ping_interval(secs(60));
+    let config = |config: ConfigBuilder| config.max_age(secs(1)).ping_interval(secs(60));
     for prepared in [true, false] {
         let plan = Host::plan().config(config);
         let mut host = if prepared { plan } else { plan.unprepared() }.start().await;
@@ -249,13 +249,34 @@ async fn those_who_went_on_beating_while_their_thread_was_blocked_are_not_stale(
             ann.text("block 1500; reply done").await;
             host.saw("ann", Did::Began("block 1500".into())).await;
             bob.text(&format!("reply {n}")).await;
-            // Her thread, and with it his, is blocked for almost twice `max_age`.
+            // Her thread, and with it his, is blocked for longer than `max_age`.
             assert_eq!(ann.next().await, Frame::Text("done".into()));
             assert_eq!(bob.next().await, Frame::Text(n.to_string()));
         }
         assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().users, 2);
         assert_eq!(host.count("bob", |did| matches!(did, Did::Disconnecting(_))), 0);
     }
+}
+
+#[tokio::test]
+async fn one_whose_room_fails_while_its_thread_is_blocked_is_read_before_it_is_taken_for_silent() {
+    // The room did not learn who was on that thread, and removed them unasked.
+    let config = |config: ConfigBuilder| config.max_age(secs(4)).ping_interval(secs(60));
+    let mut host = Host::plan().config(config).start().await;
+    let mut bob = host.open("bob", "join lobby").await;
+    let mut ann = host.open("ann", "join lobby").await;
+    // The room waits 2 s for its threads. Longer than `max_age`, and shorter than twice that.
+    ann.text("block 5500; reply done").await;
+    host.saw("ann", Did::Began("block 5500".into())).await;
+    bob.text("reply here").await;
+    ann.text("reply here").await;
+    presence::testing::fault::panic_room(&host.rooms, &room("lobby"));
+    assert_eq!(ann.next().await, Frame::Text("done".into()));
+    assert_eq!((ann.next().await, bob.next().await), (Frame::Text("here".into()), Frame::Text("here".into())));
+    assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().users, 2);
+    assert_eq!(host.count("bob", |did| matches!(did, Did::Disconnecting(_))), 0);
+    // Now both fall silent, and are told that they are not in the room any more.
+    assert_eq!((ann.closing().await, bob.closing().await), (Some(4408), Some(4408)));
 }
 
 #[tokio::test]

@@ -201,11 +201,27 @@ impl RoomActor {
         }
     }
 
-    /// A presence of this node that no socket has claimed. If none does in time, it goes stale.
+    /// A presence of this node that no socket has claimed. If none does in time, it goes stale. Its socket may be there all the
+    /// same, on a thread that is blocked: then it is asked before that, and receives what members receive.
     fn adopt(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
         // What is known of the channel is what its owner touches.
         let touch = self.rooms.channels().get(&presence.channel).map(|channel| channel.touch().clone());
+        let (id, hub) = (presence.id, self.hub_of(&presence));
         self.supervise(presence, touch.unwrap_or_else(|| Touch::new(self.rooms.now())), ctx);
+        if let Some(hub) = hub
+            && let Some(local) = self.state.locals.get_mut(&id)
+            && local.hub.is_none()
+        {
+            local.hub = Some(hub.clone());
+            self.state.enter_hub(&hub);
+        }
+    }
+
+    /// The hub of its socket, if that is in the room as this presence.
+    pub(super) fn hub_of(&self, presence: &Presence) -> Option<HubRef> {
+        let called = self.state.sessions.called(presence.id);
+        let is_in = self.rooms.channels().has(&presence.channel, &self.name, called);
+        is_in.then(|| self.rooms.hub_of(&presence.channel)).flatten()
     }
 }
 

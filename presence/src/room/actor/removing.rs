@@ -1,7 +1,7 @@
 //! How presences go: each by itself, or many together because they are stale or were removed on purpose.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,11 +17,11 @@ use crate::{
     Error,
     clock::Tick,
     config::OnStale,
-    model::{Close, Presence, sessions::Lost},
+    model::{Close, Presence, deadline::Deadline, sessions::Lost},
     name::{ChannelName, PresenceId, UserId},
     room::{
         close_code,
-        inquiry::{ANSWER_TIME, AskedSilent, Inquiry},
+        inquiry::{ANSWER_TIME, Inquiry, UNANSWERED},
         leaving::{Cause, Leavers, Leaving},
         message::{HubRef, Reply, ToHub, ToRoom, Which},
         state::{Joining, Local},
@@ -44,9 +44,7 @@ impl RoomActor {
             self.remove_all(|_| true, close, reply, ctx);
             return;
         }
-        let listening = self.rooms.listening();
-        let stale = self.state.locals.iter().filter(|(_, local)| local.touch.is_stale(listening, now, max_age));
-        let stale = stale.map(|(id, _)| *id).collect();
+        let stale = self.state.locals.keys().copied().filter(|id| self.may_be_silent(*id, now, max_age)).collect();
         self.ask_silent(stale, max_age, Some(reply), ctx);
     }
 
@@ -54,13 +52,25 @@ impl RoomActor {
     pub(super) fn prune_stale(&mut self, ctx: &mut Context<Self>) {
         let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
         let ids = std::mem::take(&mut self.state.stale);
-        let stale = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age)).collect();
+        let stale = ids.into_iter().filter(|id| self.may_be_silent(*id, now, max_age)).collect();
         self.ask_silent(stale, max_age, None, ctx);
+    }
+
+    /// Whether its connection is to be asked. What waits for a consumer that has blocked its thread for good waits for ever.
+    fn may_be_silent(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
+        self.is_stale(id, now, max_age) || self.is_overdue(id, now, max_age)
     }
 
     fn is_stale(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
         let local = self.state.locals.get(&id);
         local.is_some_and(|local| local.touch.is_stale(self.rooms.listening(), now, max_age))
+    }
+
+    /// Whether it was silent for so much longer that its connection need not have answered, whatever waits for its consumer.
+    fn is_overdue(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
+        let limit = max_age.saturating_add(self.rooms.config().max_age().saturating_mul(UNANSWERED));
+        let local = self.state.locals.get(&id);
+        local.is_some_and(|local| local.touch.deadline(self.rooms.listening(), now, limit) == Deadline::Stale)
     }
 
     /// Asks the connections of these whether they are silent: what they sent may not have been read yet.
@@ -81,10 +91,10 @@ impl RoomActor {
         let mut by_hub: HashMap<usize, (HubRef, Vec<_>)> = HashMap::new();
         for id in ids {
             let Some(local) = self.state.locals.get(&id) else { continue };
-            match &local.hub {
+            match local.hub.clone().or_else(|| self.hub_of(&local.presence)) {
                 Some(hub) => {
-                    let asked = AskedSilent { id, inquiry: inquiry.clone() };
-                    let (_, all) = by_hub.entry(hub.id).or_insert_with(|| (hub.clone(), Vec::new()));
+                    let asked = inquiry.ask(id);
+                    let (_, all) = by_hub.entry(hub.id).or_insert_with(|| (hub, Vec::new()));
                     all.push((local.presence.channel.clone(), asked));
                 }
                 // Without a socket there is nothing to be read.
@@ -106,16 +116,20 @@ impl RoomActor {
         });
     }
 
-    /// These were asked and are silent. Those of them who are still here, and were not seen meanwhile, go.
+    /// These were asked and are silent, or their connections have not answered. Those of them who are still here, and were not seen
+    /// meanwhile, go; without an answer only after [`UNANSWERED`].
     pub(super) fn prune_silent(
         &mut self,
         ids: Vec<PresenceId>,
+        unanswered: HashSet<PresenceId>,
         max_age: Duration,
         reply: Option<oneshot::Sender<usize>>,
         ctx: &mut Context<Self>,
     ) {
         let now = self.rooms.now();
-        let silent = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age)).collect();
+        let silent = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age));
+        let overdue = unanswered.into_iter().filter(|id| self.is_overdue(*id, now, max_age));
+        let silent = silent.chain(overdue).collect();
         self.remove_together(silent, Vec::new(), self.close_stale(), reply, ctx);
     }
 

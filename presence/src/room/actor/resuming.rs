@@ -160,7 +160,7 @@ impl RoomActor {
             }
             let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
             self.state.replica.hand_over(&held);
-            self.state.sessions.lose(held, until);
+            self.state.sessions.lose(held, until, self.stood());
         } else if let Some(joining) = self.state.joining.remove(&id) {
             self.left_while_joining(joining.replies);
             self.state.sessions.forget(id);
@@ -175,7 +175,7 @@ impl RoomActor {
         let (id, channel) = (presence.id, presence.channel.clone());
         let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
         self.state.replica.hand_over(&held);
-        self.state.sessions.lose(held, self.rooms.now().after(grace));
+        self.state.sessions.lose(held, self.rooms.now().after(grace), self.stood());
         let hold = Write::Hold { id, channel, grace };
         self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
     }
@@ -192,9 +192,22 @@ impl RoomActor {
         }
     }
 
-    /// Those who did not return in time leave, together.
+    /// For how long this node stood still in all.
+    fn stood(&self) -> Duration {
+        self.rooms.listening().stood(self.rooms.now())
+    }
+
+    /// Those who did not return in time leave, together. Nobody could return while the node stood still, so such time extends a
+    /// grace, also in the database.
     pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) {
+        for (presence, grace) in self.state.sessions.extend_overdue(now, self.rooms.listening().stood(now)) {
+            let hold = Write::Hold { id: presence.id, channel: presence.channel.clone(), grace };
+            self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+        }
         let over = self.state.sessions.take_overdue(now);
+        if over.is_empty() {
+            return;
+        }
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
         let all = Leavers::new(self.rooms.leave_together(&self.name), over.len(), None);
         let leave = |Lost { presence, .. }: Lost| (presence.id, Leaving::removed(presence.channel.clone(), &all));

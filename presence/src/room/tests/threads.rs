@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::bench::{lobby, user};
 use crate::{
     Config, PruningSupervisor, Rooms,
-    clock::Clock,
+    clock::{Clock, Tick},
     name::{ChannelName, NodeName},
     store::{MemoryStore, SqlStore},
 };
@@ -92,6 +92,32 @@ fn a_system_that_ends_while_the_store_is_at_work_ends_in_peace() {
         }
     });
     assert_eq!(panics, 0);
+}
+
+#[test]
+fn a_store_that_keeps_its_thread_busy_is_no_standstill_of_the_node() {
+    // The pulse waited for the store, and a large removal gave everybody who was held a new grace.
+    let (tell, asked) = mpsc::channel();
+    let clock = Clock::new(move || {
+        let _ = tell.send(());
+        Tick(0)
+    });
+    let config = Config::builder().room_threads(1).build().unwrap();
+    let rooms = actix::System::new().block_on(async { Rooms::with_clock(config, MemoryStore::default(), clock) });
+    let ((tell, busy), (free, freed)) = (mpsc::channel(), mpsc::channel::<()>());
+    rooms.0.threads.runtime().spawn(async move {
+        let _ = tell.send(());
+        // Until the test lets go of the other end.
+        let _ = freed.recv();
+    });
+    let bound = Duration::from_secs(30);
+    busy.recv_timeout(bound).unwrap();
+    asked.try_iter().for_each(drop);
+    // Nobody joins and the store's thread is busy, so only the pulse looks at the clock.
+    for _ in 0..2 {
+        asked.recv_timeout(bound).expect("the pulse goes on");
+    }
+    drop(free);
 }
 
 #[test]

@@ -37,12 +37,16 @@ pub(crate) struct Client {
     hub: LocalHub,
     joined: RefCell<HashMap<RoomName, PresenceId>>,
     told: Rc<RefCell<Vec<ToConnection>>>,
+    is_blocked: Rc<Cell<bool>>,
     screen: RefCell<Screen>,
     read: Cell<usize>,
 }
 
 /// Stands for the socket's connection.
-struct Told(Rc<RefCell<Vec<ToConnection>>>);
+struct Told {
+    all: Rc<RefCell<Vec<ToConnection>>>,
+    is_blocked: Rc<Cell<bool>>,
+}
 
 impl Actor for Told {
     type Context = actix::Context<Self>;
@@ -53,8 +57,8 @@ impl Handler<ToConnection> for Told {
 
     fn handle(&mut self, message: ToConnection, _: &mut Self::Context) {
         match message {
-            ToConnection::AskSilent(asked) => asked.agree(),
-            message => self.0.borrow_mut().push(message),
+            ToConnection::AskSilent(asked) if !self.is_blocked.get() => asked.agree(),
+            message => self.all.borrow_mut().push(message),
         }
     }
 }
@@ -71,7 +75,8 @@ impl Client {
         };
         let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
         let told = Rc::<RefCell<Vec<_>>>::default();
-        let connection = Told(told.clone()).start().recipient();
+        let is_blocked = Rc::<Cell<bool>>::default();
+        let connection = Told { all: told.clone(), is_blocked: is_blocked.clone() }.start().recipient();
         outbox.belongs_to(connection.clone());
         hub.sockets.borrow_mut().enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection });
         let touch = Touch::new(rooms.now());
@@ -87,6 +92,7 @@ impl Client {
             hub,
             joined: RefCell::default(),
             told,
+            is_blocked,
             screen: RefCell::default(),
             read: Cell::default(),
         }
@@ -154,6 +160,11 @@ impl Client {
     /// The socket is gone, as far as its hub knows.
     pub(crate) fn vanish(&self) {
         self.hub.sockets.borrow_mut().leave(&self.channel);
+    }
+
+    /// From now on its connection does not answer whether it is silent, as if a consumer had blocked its thread.
+    pub(crate) fn block(&self) {
+        self.is_blocked.set(true);
     }
 
     /// What its connection was told.
