@@ -165,7 +165,8 @@ async fn rooms_that_are_started_twice_in_one_process_under_one_name_fail_at_once
     assert!(first.is_ready() && first.names(lobby()).await == ["ann"] && ann.closes().is_empty());
     assert_eq!(log.lines().len(), 1, "{:?}", log.lines());
     // Under another name, or on another database, rooms of this process are their own.
-    let others = [(idle_node_on(&database, often()), "there"), (idle_node_on(&self::database(), often()), "here")];
+    let elsewhere = MemoryStore::new(Clock::system());
+    let others = [(idle_node_on(&database, often()), "there"), (idle_node_on(&elsewhere, often()), "here")];
     for (other, name) in others {
         PruningSupervisor::spawn(&other.rooms, NodeName::new(name).unwrap());
         other.ready().await;
