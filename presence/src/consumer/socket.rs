@@ -64,6 +64,24 @@ impl Socket {
         self.user.as_ref()
     }
 
+    /// Makes the socket `user`'s from now on: a visitor who signs in, or out, on the same connection. In every room that it is in, its
+    /// presence becomes that user's, which is one event for the others, an update of the same presence; what it joins later is that
+    /// user's from the start. Resolves when that is durable.
+    ///
+    /// Its presences in those rooms cannot be resumed any more, since a resume token belongs to a user. What it joins later can be, by
+    /// the token that was [set](Self::set_resume_token), as that user's.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`], [`Error::Overloaded`], [`Error::RoomFailed`]: in some rooms the presence may still be that of the
+    /// user before. Call it again. [`Error::SocketClosed`]: nothing happened.
+    pub async fn set_user(&mut self, user: Option<UserId>) -> Result<()> {
+        if !self.outbox.is_open() {
+            return Err(Error::SocketClosed);
+        }
+        self.user = user;
+        self.channel.set_user(&self.rooms, self.user.as_ref()).await
+    }
+
     /// The request by which the socket came.
     #[must_use]
     pub const fn scope(&self) -> &Scope {

@@ -201,6 +201,24 @@ impl Channel {
         }
     }
 
+    /// Makes the presences of this channel `user`'s, in every room that it is in. Rooms that it leaves meanwhile stay left.
+    pub(crate) async fn set_user(&self, rooms: &Rooms, user: Option<&UserId>) -> Result<()> {
+        let memberships: Vec<_>;
+        let answers: Vec<_> = {
+            let joined = self.joined();
+            // A join under way is for the user that it was asked for.
+            let there = joined.iter().filter(|(_, one)| one.joining.is_none());
+            memberships = there.map(|(room, one)| (room.clone(), one.id)).collect();
+            // The rooms are asked within the lock, so that they learn of it before a leave to come.
+            let asked = memberships.iter().map(|(room, id)| {
+                rooms.join_again(room, self.presence(rooms, *id, user), self.hub.clone(), self.touch.clone())
+            });
+            asked.collect()
+        };
+        let was_removed = |error: &Error| matches!(error, Error::NotInRoom { .. } | Error::LeftWhileJoining { .. });
+        join_all(answers).await.into_iter().filter(|answer| !answer.as_ref().is_err_and(was_removed)).collect()
+    }
+
     fn presence(&self, rooms: &Rooms, id: PresenceId, user: Option<&UserId>) -> Arc<Presence> {
         // The writer puts in the life of this node that is current when the join is written.
         let node = rooms.node().unwrap_or(NodeId::from_uuid(Uuid::nil()));

@@ -27,6 +27,7 @@ mod removing;
 mod resuming;
 mod returning;
 mod signals;
+mod signing_in;
 mod standing_still;
 #[cfg(feature = "sqlite")]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

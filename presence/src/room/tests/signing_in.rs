@@ -1,0 +1,99 @@
+//! A visitor who signs in on the connection that it has.
+
+use super::bench::{Node, config, heard, lobby, node, node_with, pass, room, secs, settle, user};
+use crate::{
+    Consumer, Frame, Result, ResumeToken, Socket, Upgrade,
+    name::{RoomName, UserId},
+    testing::TestSocket,
+};
+
+/// Joins the room that a frame names, and becomes a user by `sign in as NAME`.
+struct Visitor;
+
+impl Consumer for Visitor {
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        let text = std::str::from_utf8(frame.as_bytes()).expect("a test sends text");
+        let Some(name) = text.strip_prefix("sign in as ") else { return socket.join(&room(text)).await };
+        socket.set_user(Some(user(name))).await?;
+        assert_eq!(socket.user().map(UserId::as_str), Some(name));
+        Ok(())
+    }
+}
+
+/// A visitor whose tab has a resume token.
+async fn visitor(node: &Node, who: Option<UserId>) -> TestSocket {
+    let token = ResumeToken::new("the-token-of-this-tab").unwrap();
+    let upgrade = Upgrade::new(&node.rooms).user(who).resume_token(Some(token));
+    TestSocket::connect(upgrade, Visitor).await.expect("accepted")
+}
+
+/// Sends these, each when the one before is done.
+async fn say(socket: &mut TestSocket, texts: &[&str]) {
+    for text in texts {
+        socket.send_text(*text);
+        pass(secs(1)).await;
+    }
+}
+
+fn attic() -> RoomName {
+    room("attic")
+}
+
+#[actix::test]
+async fn a_guest_who_signs_in_is_that_user_in_all_its_rooms_by_one_event_each_and_not_beside_itself() {
+    let node = node().await;
+    let bob = node.member("bob").await;
+    let mut guest = visitor(&node, None).await;
+    say(&mut guest, &["lobby", "attic"]).await;
+    assert_eq!((bob.sees(), bob.screen().anonymous), (vec!["bob".to_owned()], 1));
+    let mut changes = node.changes();
+    say(&mut guest, &["sign in as ann"]).await;
+    assert_eq!(heard(&mut changes), ["~ann", "~ann"]);
+    assert_eq!(
+        (node.rows(lobby()).await, node.rows(&attic()).await),
+        (vec!["ann".to_owned(), "bob".to_owned()], vec!["ann".to_owned()])
+    );
+    assert_eq!((bob.sees(), bob.screen().anonymous), (vec!["ann".to_owned(), "bob".to_owned()], 0));
+    say(&mut guest, &["cellar", "sign in as ann"]).await;
+    assert_eq!(heard(&mut changes), ["+ann"], "what it joins later is hers, and who she is already changes nothing");
+}
+
+#[actix::test]
+async fn what_a_guest_who_signed_in_had_joined_before_is_not_resumed_and_what_it_joined_after_is_by_the_same_user_alone()
+ {
+    let node = node().await;
+    let mut guest = visitor(&node, None).await;
+    say(&mut guest, &["lobby", "sign in as ann", "attic"]).await;
+    let mut changes = node.changes();
+    guest.lose();
+    settle().await;
+    assert_eq!(heard(&mut changes), ["-ann"], "from the lobby; in the attic she is held");
+    assert_eq!(node.rows(&attic()).await, ["ann"]);
+    // The same token in the hands of others.
+    for (other, name) in [(None, "-"), (Some(user("eve")), "eve")] {
+        let mut other = visitor(&node, other).await;
+        say(&mut other, &["attic", "lobby"]).await;
+        assert_eq!(heard(&mut changes), [format!("+{name}"), format!("+{name}")]);
+    }
+    let mut ann = visitor(&node, Some(user("ann"))).await;
+    say(&mut ann, &["attic"]).await;
+    assert_eq!((heard(&mut changes), node.rows(&attic()).await.len()), (vec![], 3), "she has it again");
+}
+
+#[actix::test]
+async fn one_who_signs_in_as_another_takes_nothing_that_the_other_has() {
+    // The guest reads nothing, and is not to be cut off for that while a grace passes.
+    let node = node_with(config().write_timeout(secs(60))).await;
+    let mut ann = visitor(&node, Some(user("ann"))).await;
+    say(&mut ann, &["lobby"]).await;
+    ann.lose();
+    settle().await;
+    let mut changes = node.changes();
+    // Also the same tab, with the same token.
+    let mut guest = visitor(&node, None).await;
+    say(&mut guest, &["lobby", "sign in as ann"]).await;
+    assert_eq!(heard(&mut changes), ["+-", "~ann"]);
+    assert_eq!(node.rows(lobby()).await, ["ann", "ann"], "a presence that is held is resumed by a join alone");
+    pass(secs(12)).await;
+    assert_eq!((heard(&mut changes), node.rows(lobby()).await), (vec!["-[ann]".to_owned()], vec!["ann".to_owned()]));
+}
