@@ -40,7 +40,8 @@ pub(crate) enum Care {
     TakeOut(Arc<Presence>),
     /// Its socket lives, but somebody removed it from the room: it joins again.
     BringBack(Arc<Presence>),
-    /// Its socket is gone, and so is it: it needs no looking after any more.
+    /// Its socket is gone, and so is it: it needs no looking after any more. It leaves all the same, since the node may have written
+    /// just now that it is there.
     LetGo(Arc<Presence>),
 }
 

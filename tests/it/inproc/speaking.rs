@@ -231,7 +231,7 @@ async fn a_socket_that_joined_again_is_not_told_that_it_was_pruned_before() {
     let mut ann = host.open("ann", "join lobby; channel").await;
     let channel = host.channel("ann").await;
     // Its thread hears of the prune only when it has joined again.
-    let steps = json!("block 700; brief-leave lobby; join lobby; inside lobby; say lobby again");
+    let steps = json!("block 3000; brief-leave lobby; join lobby; inside lobby; say lobby again");
     host.rooms.send_event_to(&channel, event("do", &steps));
     assert_eq!(ann.next().await, Frame::Text("again".into()));
     host.saw("ann", Did::Done("inside lobby".into())).await;

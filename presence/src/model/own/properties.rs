@@ -418,7 +418,10 @@ impl Node {
                 Care::Adopt(one) => drop(self.here.insert(one.id, one)),
                 Care::TakeOut(one) => self.take_out(one),
                 Care::BringBack(one) => self.pending.push_back(Write::Join(one)),
-                Care::LetGo(one) => drop(self.here.remove(&one.id)),
+                Care::LetGo(one) => {
+                    self.here.remove(&one.id);
+                    self.take_out(one);
+                }
             }
         }
     }

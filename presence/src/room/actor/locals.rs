@@ -143,12 +143,15 @@ impl RoomActor {
         let id = presence.id;
         match self.state.sessions.session(id).filter(|session| !session.grace.is_zero()) {
             Some(session) => self.hold(presence, session.grace, ctx),
-            None => {
-                let leaving =
-                    Leaving { channel: presence.channel.clone(), cause: Cause::Left, after: 0, replies: Vec::new() };
-                self.take_out(vec![(id, leaving)], ctx);
-            }
+            None => self.leave_unasked(&presence, ctx),
         }
+    }
+
+    /// Takes a presence out of the room that nobody asked to leave, and that has no socket.
+    fn leave_unasked(&mut self, presence: &Presence, ctx: &mut Context<Self>) {
+        let channel = presence.channel.clone();
+        let leaving = Leaving { channel, cause: Cause::Left, after: 0, replies: Vec::new() };
+        self.take_out(vec![(presence.id, leaving)], ctx);
     }
 
     /// Has the store note that a presence of ours is ours.
@@ -181,6 +184,10 @@ impl RoomActor {
                 Care::LetGo(presence) => {
                     self.drop_local(presence.id);
                     self.state.sessions.forget(presence.id);
+                    // A node that has ended writes nothing any more.
+                    if self.rooms.node().is_some() {
+                        self.leave_unasked(&presence, ctx);
+                    }
                 }
             }
         }
