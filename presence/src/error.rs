@@ -71,6 +71,16 @@ pub enum Error {
         /// The setting `max_rooms_per_socket`.
         limit: usize,
     },
+    /// The room has as many presences as this join allowed ([`Socket::join_within`](crate::Socket::join_within)), those that are
+    /// held included. Nothing happened. It may be repeated when somebody has left. From `connect` it turns the socket away
+    /// with 403, unless the consumer makes a [`refuse`](Self::refuse) of it.
+    #[error("room `{room}` is full: it has {limit} places")]
+    RoomFull {
+        /// The room.
+        room: RoomName,
+        /// How many presences the join allowed.
+        limit: usize,
+    },
     /// The socket is closed or closing. Nothing happened.
     #[error("the socket is closed")]
     SocketClosed,
@@ -207,6 +217,7 @@ impl Error {
                 | Self::RoomFailed { .. }
                 | Self::ShuttingDown
                 | Self::ChannelTaken { .. }
+                | Self::RoomFull { .. }
                 | Self::Unanswered { .. }
         )
     }

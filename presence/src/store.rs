@@ -178,6 +178,18 @@ pub enum Write {
         /// By what it can be resumed, now and again.
         session: Session,
     },
+    /// As `Join`, or with a session as `Resume`; but one that would be added is refused if the room has `limit` presences by
+    /// then, those that are held included. Nothing is written of it then, and [`RoomCommit::refused`] names it.
+    ///
+    /// In a commit this comes after all other changes of the room, and several of these in the order of their ids.
+    JoinWithin {
+        /// The presence as it is if there is none to take over.
+        presence: Arc<Presence>,
+        /// By what it can be resumed.
+        session: Option<Session>,
+        /// How many presences the room may have with it.
+        limit: usize,
+    },
     /// The socket is lost: keeps the presence, if it is there under this channel, for its grace from now. It counts as seen
     /// now.
     Hold {
@@ -213,7 +225,10 @@ impl Write {
     #[must_use]
     pub fn id(&self) -> PresenceId {
         match self {
-            Self::Join(presence) | Self::Restore { presence, .. } | Self::Resume { presence, .. } => presence.id,
+            Self::Join(presence)
+            | Self::Restore { presence, .. }
+            | Self::Resume { presence, .. }
+            | Self::JoinWithin { presence, .. } => presence.id,
             Self::Leave { id, .. } | Self::Update { id, .. } | Self::Hold { id, .. } => *id,
         }
     }
@@ -221,9 +236,16 @@ impl Write {
     /// By what the presence can be resumed that it adds.
     pub(crate) const fn session(&self) -> Option<&Session> {
         match self {
-            Self::Restore { session, .. } | Self::Resume { session, .. } => Some(session),
+            Self::Restore { session, .. }
+            | Self::Resume { session, .. }
+            | Self::JoinWithin { session: Some(session), .. } => Some(session),
             _ => None,
         }
+    }
+
+    /// Whether it depends on how many are in the room.
+    pub(crate) const fn is_limited(&self) -> bool {
+        matches!(self, Self::JoinWithin { .. })
     }
 }
 
@@ -262,6 +284,8 @@ pub struct RoomCommit {
     pub delta: Delta,
     /// The presences that were resumed, by these writes or before them. Others are told nothing of that.
     pub taken: Vec<Taken>,
+    /// The presences that were not added, since the room had as many as their [joins](Write::JoinWithin) allow.
+    pub refused: Vec<PresenceId>,
     /// The users whose first presence came, or whose last one went, as of this very version. Empty before
     /// [`tell_turns`](Store::tell_turns).
     pub turns: Turns,
@@ -271,7 +295,7 @@ impl RoomCommit {
     /// What changed in a room, if nobody resumed, came online or went offline.
     #[must_use]
     pub fn new(room: RoomName, epoch: Epoch, version: Version, delta: Delta) -> Self {
-        Self { room, epoch, version, delta, taken: Vec::new(), turns: Turns::default() }
+        Self { room, epoch, version, delta, taken: Vec::new(), refused: Vec::new(), turns: Turns::default() }
     }
 
     /// Whether the room has another version than before: somebody came, went or changed, or a presence was taken from a live

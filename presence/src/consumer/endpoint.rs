@@ -404,6 +404,7 @@ fn refuse(error: &Error) -> HttpResponse {
         }
         Error::Name(error) => HttpResponse::BadRequest().body(error.to_string()),
         Error::ResumeToken(error) => HttpResponse::BadRequest().body(error.to_string()),
+        Error::RoomFull { .. } => HttpResponse::Forbidden().body(error.to_string()),
         // Nobody waits for this answer.
         Error::SocketClosed => HttpResponse::ServiceUnavailable().body("the client has gone"),
         other => {

@@ -119,7 +119,7 @@ impl Socket {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
-        self.channel.join(&self.rooms, room, self.user.as_ref(), None).await
+        self.channel.join(&self.rooms, room, self.user.as_ref(), None, None).await
     }
 
     /// As [`join`](Self::join), but if the socket has a [resume token](Self::set_resume_token) its presence in this room is held
@@ -135,7 +135,25 @@ impl Socket {
         if grace > max_age {
             return Err(Error::GraceTooLong { grace, max_age });
         }
-        self.channel.join(&self.rooms, room, self.user.as_ref(), Some(grace)).await
+        self.channel.join(&self.rooms, room, self.user.as_ref(), Some(grace), None).await
+    }
+
+    /// As [`join`](Self::join), if the room has a place: with this socket in it, it has at most `limit` presences. Each socket
+    /// takes a place, so a user with two tabs has two. One that is [held](Self::set_resume_token) keeps its place for its
+    /// grace, and a socket that comes back to it with the token gets in, however full the room is; so does one that is in the room
+    /// already.
+    ///
+    /// The database decides, so that it holds for all nodes together: of many who come at once, as many get in as there are
+    /// places. It limits this call alone: a plain `join`, and [`Rooms::add`](crate::Rooms::add), ask for no place, but take one.
+    /// It resolves when the presence is durable, also with [`Durability::Relaxed`](crate::Durability::Relaxed).
+    ///
+    /// # Errors
+    /// As `join`; [`Error::RoomFull`] if there is no place: it is not in the room, and nobody was told.
+    pub async fn join_within(&self, room: &RoomName, limit: usize) -> Result<()> {
+        if !self.outbox.is_open() {
+            return Err(Error::SocketClosed);
+        }
+        self.channel.join(&self.rooms, room, self.user.as_ref(), None, Some(limit)).await
     }
 
     /// Makes the presences resumable that join from here on: when the socket is lost they are held for their grace, and a

@@ -177,8 +177,8 @@ impl RoomActor {
             ToRoom::Join { presence, again: true, reply, .. } if self.was_removed(&presence) => {
                 self.left_while_joining(vec![reply]);
             }
-            ToRoom::Join { presence, session, hub, touch, reply, again: _ } => {
-                self.join(presence, session, hub, touch, reply, ctx);
+            ToRoom::Join { presence, terms, hub, touch, reply, again: _ } => {
+                self.join(presence, terms, hub, touch, reply, ctx);
             }
             ToRoom::Leave { id, channel, farewell, reply } => {
                 if let Some(farewell) = farewell {

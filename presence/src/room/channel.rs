@@ -23,7 +23,11 @@ use crate::{
     session::Session,
 };
 
-use super::{leaving::Farewell, message::HubRef, touch::Touch};
+use super::{
+    leaving::Farewell,
+    message::{HubRef, Terms},
+    touch::Touch,
+};
 
 /// One channel.
 #[derive(Debug)]
@@ -153,17 +157,19 @@ impl Channel {
     }
 
     /// Joins the room as `user`. One that is in already is touched, and becomes `user`'s if it was another's.
-    /// With a resume token it is held for `grace`, or else for the setting.
+    /// With a resume token it is held for `grace`, or else for the setting. With a limit it joins if the room has no more
+    /// presences then, or if it takes one over.
     pub(crate) async fn join(
         &self,
         rooms: &Rooms,
         room: &RoomName,
         user: Option<&UserId>,
         grace: Option<Duration>,
+        limit: Option<usize>,
     ) -> Result<()> {
         // Two joins of one room at a time are one join: the second waits for what becomes of the first.
         let (mut joining, answer) = loop {
-            match self.begin_join(rooms, room, user, grace)? {
+            match self.begin_join(rooms, room, user, grace, limit)? {
                 Begun::Joining(joining, answer) => break (joining, answer),
                 Begun::Again(id, answer) => {
                     match answer.await {
@@ -242,8 +248,9 @@ impl Channel {
         room: &'a RoomName,
         user: Option<&UserId>,
         grace: Option<Duration>,
+        limit: Option<usize>,
     ) -> Result<Begun<'a, impl Future<Output = Result<()>> + 'a, impl Future<Output = Result<()>> + 'a>> {
-        let limit = rooms.config().max_rooms_per_socket();
+        let max_rooms = rooms.config().max_rooms_per_socket();
         let mut joined = self.joined();
         match joined.get(room) {
             Some(Membership { joining: Some(over), .. }) => return Ok(Begun::UnderWay(over.clone())),
@@ -258,8 +265,8 @@ impl Channel {
         if self.closed.load(Ordering::Acquire) || self.end.get().is_some() {
             return Err(Error::SocketClosed);
         }
-        if joined.len() >= limit {
-            return Err(Error::TooManyRooms { limit });
+        if joined.len() >= max_rooms {
+            return Err(Error::TooManyRooms { limit: max_rooms });
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
         let grace = grace.unwrap_or(rooms.config().grace());
@@ -269,7 +276,7 @@ impl Channel {
         joined.insert(room.clone(), Membership { id, grace, joining: Some(over.clone()) });
         self.touch.mark(rooms.now());
         let presence = self.presence(rooms, id, user);
-        let answer = rooms.join(room, presence, session, self.hub.clone(), self.touch.clone());
+        let answer = rooms.join(room, presence, Terms { session, limit }, self.hub.clone(), self.touch.clone());
         drop(joined);
         Ok(Begun::Joining(Joining { channel: self, room, id, over, done: false }, answer))
     }

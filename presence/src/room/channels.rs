@@ -134,7 +134,7 @@ impl Rooms {
         self.check_open()?;
         let _in_use = self.channels().in_use(channel.clone());
         let known = self.channels().get_or_make(channel, self)?;
-        match known.join(self, room, user, None).await {
+        match known.join(self, room, user, None, None).await {
             Ok(()) => Ok(self.room(room)),
             Err(Error::StoreRefused(error)) if error.is_channel_taken() => {
                 Err(Error::ChannelTaken { room: room.clone(), channel: channel.clone() })

@@ -99,6 +99,15 @@ impl Drop for UnderWay {
     }
 }
 
+/// On what terms a socket joins.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Terms {
+    /// By what its presence can be resumed. It takes over who has that, if anybody does.
+    pub(crate) session: Option<Session>,
+    /// How many presences the room may have with it, unless it takes one over.
+    pub(crate) limit: Option<usize>,
+}
+
 /// One presence of a room.
 #[derive(Debug, Clone)]
 pub(crate) enum Which {
@@ -114,10 +123,9 @@ pub(crate) enum Which {
 pub(crate) enum ToRoom {
     /// A socket joins. Answered when its first frame is on its way, or at once if it is in already.
     /// Without a hub it is a presence without a socket.
-    /// With a session it takes over who has that, if anybody does.
     Join {
         presence: Arc<Presence>,
-        session: Option<Session>,
+        terms: Terms,
         hub: Option<HubRef>,
         touch: Touch,
         /// Its channel is in the room already, or was when it asked.

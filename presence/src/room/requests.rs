@@ -11,13 +11,12 @@ use crate::{
     Error, Result,
     model::{Close, Meta, Presence},
     name::{ChannelName, PresenceId, RoomName},
-    session::Session,
 };
 
 use super::{
     ATTEMPTS, Rooms,
     leaving::Farewell,
-    message::{HubRef, Reply, ToRoom, Which},
+    message::{HubRef, Reply, Terms, ToRoom, Which},
     threads::within,
     touch::Touch,
 };
@@ -46,13 +45,13 @@ impl Rooms {
         &'a self,
         room: &'a RoomName,
         presence: Arc<Presence>,
-        session: Option<Session>,
+        terms: Terms,
         hub: Option<HubRef>,
         touch: Touch,
     ) -> impl Future<Output = Result<()>> + 'a {
         let asked = self.check_open().map(|()| {
             let undo = LeaveOnDrop { rooms: self, room, presence: Some(presence.clone()) };
-            (undo, self.ask_to_join(room, presence, session, hub, touch, false))
+            (undo, self.ask_to_join(room, presence, terms, hub, touch, false))
         });
         async move {
             let (mut undo, answer) = asked?;
@@ -74,7 +73,7 @@ impl Rooms {
         hub: Option<HubRef>,
         touch: Touch,
     ) -> impl Future<Output = Result<()>> + 'a {
-        let answer = self.ask_to_join(room, presence, None, hub, touch, true);
+        let answer = self.ask_to_join(room, presence, Terms::default(), hub, touch, true);
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
@@ -83,7 +82,7 @@ impl Rooms {
         &'a self,
         room: &'a RoomName,
         presence: Arc<Presence>,
-        session: Option<Session>,
+        terms: Terms,
         hub: Option<HubRef>,
         touch: Touch,
         again: bool,
@@ -91,7 +90,7 @@ impl Rooms {
         let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
         self.repeat(room, limit, move |reply| ToRoom::Join {
             presence: presence.clone(),
-            session,
+            terms,
             hub: hub.clone(),
             touch: touch.clone(),
             again,

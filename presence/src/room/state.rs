@@ -53,6 +53,8 @@ pub(crate) struct Joining {
     /// `None` for a presence without a socket.
     pub(crate) hub: Option<HubRef>,
     pub(crate) touch: Touch,
+    /// How many presences the room may have with it.
+    pub(crate) limit: Option<usize>,
     pub(crate) replies: Vec<Reply<()>>,
     /// Where its commit led to, once that is known, and the number of the last reading that was begun by then. A roster that has
     /// come so far, and a later reading, show the presence if it is still there.

@@ -20,6 +20,7 @@ mod notices;
 mod online;
 mod outage;
 mod owing;
+mod places;
 mod pruning;
 mod racing;
 mod reading;

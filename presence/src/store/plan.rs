@@ -70,6 +70,8 @@ pub(super) struct Finds {
     pub(super) presences: HashMap<PresenceId, Found>,
     /// Who has the resume tokens that are named.
     pub(super) sessions: HashMap<SessionHash, PresenceId>,
+    /// How many presences each of those rooms had before that is joined with a limit. One that nobody is in may be left out.
+    pub(super) sizes: HashMap<Epoch, usize>,
 }
 
 impl Finds {
@@ -99,6 +101,8 @@ pub(super) struct Plan {
     pub(super) delta: Delta,
     /// Who is, or was before, resumed by another socket.
     pub(super) resumed: Vec<Taken>,
+    /// Who finds no place.
+    pub(super) refused: Vec<PresenceId>,
     /// Whose the presences were before that have another user now.
     pub(super) rebound: HashMap<PresenceId, Option<UserId>>,
 }
@@ -127,12 +131,16 @@ impl Plan {
 
 /// Plans the writes of one room.
 pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -> Result<Plan, Senseless> {
-    let mut plan = Plan::default();
+    let (mut plan, mut limited) = (Plan::default(), Vec::new());
     for write in writes.iter().filter(|write| write.session().is_none()) {
         let id = write.id();
         let there = found.here(room, id);
         match write {
             Write::Join(joins) => plan_join(&mut plan, owned(joins, node), None, there, found)?,
+            Write::JoinWithin { presence, limit, .. } => match there {
+                None => limited.push((owned(presence, node), None, *limit)),
+                there => plan_join(&mut plan, owned(presence, node), None, there, found)?,
+            },
             Write::Leave { channel, .. } => {
                 if let Some(was) = there.filter(|was| was.channel == *channel) {
                     plan.gone.push(id);
@@ -164,7 +172,12 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
     // Who leaves and comes with its token at once is new, and who was lost and comes back is not lost.
     let mut tokens = HashSet::new();
     for write in writes {
-        let (Write::Restore { presence, session } | Write::Resume { presence, session }) = write else { continue };
+        let (Write::Restore { presence, session }
+        | Write::Resume { presence, session }
+        | Write::JoinWithin { presence, session: Some(session), .. }) = write
+        else {
+            continue;
+        };
         if !tokens.insert(session.hash) {
             return Err(Senseless::SessionTwice(presence.id));
         }
@@ -173,9 +186,10 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
         let there = found.here(room, presence.id);
         let now = owned(presence, node);
         match write {
-            Write::Resume { .. } => match has_token.or(there) {
-                Some(was) => plan_resume(&mut plan, presence.id, was, &now, *session)?,
-                None => plan_join(&mut plan, now, Some(*session), None, found)?,
+            Write::Resume { .. } | Write::JoinWithin { .. } => match (has_token.or(there), write) {
+                (Some(was), _) => plan_resume(&mut plan, presence.id, was, &now, *session)?,
+                (None, Write::JoinWithin { limit, .. }) => limited.push((now, Some(*session), *limit)),
+                (None, _) => plan_join(&mut plan, now, Some(*session), None, found)?,
             },
             _ => match (has_token.filter(|other| other.id != presence.id), there) {
                 (Some(other), None) => {
@@ -185,6 +199,16 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
                 (Some(_), there) => plan_join(&mut plan, now, None, there, found)?,
                 (None, there) => plan_join(&mut plan, now, Some(*session), there, found)?,
             },
+        }
+    }
+    // Those who leave in this very transaction make room, and ids are in the order in which they were made.
+    limited.sort_unstable_by_key(|(presence, ..)| presence.id);
+    let before = found.sizes.get(&room).copied().unwrap_or_default();
+    for (now, session, limit) in limited {
+        if (before + plan.new.len()).saturating_sub(plan.gone.len()) < limit {
+            plan_join(&mut plan, now, session, None, found)?;
+        } else {
+            plan.refused.push(now.id);
         }
     }
     Ok(plan)
@@ -269,7 +293,11 @@ mod tests {
     /// One is there, who has the token of session 1.
     fn find(room: Epoch, there: &Presence) -> Finds {
         let found = Found { room, presence: Arc::new(there.clone()) };
-        Finds { presences: HashMap::from([(there.id, found)]), sessions: HashMap::from([(session(1).hash, there.id)]) }
+        Finds {
+            presences: HashMap::from([(there.id, found)]),
+            sessions: HashMap::from([(session(1).hash, there.id)]),
+            sizes: HashMap::from([(room, 1)]),
+        }
     }
 
     fn all_planned(there: &Presence, writes: &[Write]) -> Plan {
@@ -347,6 +375,29 @@ mod tests {
             assert!(plan.changed.is_empty() && !plan.taken[0].0.held);
             assert_eq!(plan.taken[0].0.meta == meta, busy);
         }
+    }
+
+    #[test]
+    fn places_go_by_the_order_of_ids_after_all_else() {
+        let there = presence("there");
+        let limited =
+            |presence: &Arc<Presence>, session| Write::JoinWithin { presence: presence.clone(), session, limit: 2 };
+        let [plain, first, second, third] = ["a", "b", "c", "d"].map(|channel| Arc::new(presence(channel)));
+        let leave = Write::Leave { id: there.id, channel: there.channel.clone() };
+        let last = [limited(&third, None), limited(&second, Some(session(2))), limited(&first, None)];
+        let plan = all_planned(&there, &[&last[..], &[leave, Write::Join(plain.clone())]].concat());
+        let new: Vec<_> = plan.new.iter().map(|(presence, _)| presence.id).collect();
+        assert_eq!((new, plan.refused), (vec![plain.id, first.id], vec![second.id, third.id]));
+    }
+
+    #[test]
+    fn one_who_takes_a_presence_over_needs_no_place() {
+        let there = presence("there");
+        let (back, guest) = (Arc::new(presence("back")), Arc::new(presence("guest")));
+        let back = Write::JoinWithin { presence: back, session: Some(session(1)), limit: 1 };
+        let guest = Write::JoinWithin { presence: guest, session: Some(session(2)), limit: 1 };
+        let plan = all_planned(&there, &[guest.clone(), back]);
+        assert_eq!((plan.taken[0].0.id, plan.new.len(), plan.refused), (there.id, 0, vec![guest.id()]));
     }
 
     #[test]

@@ -190,6 +190,9 @@ impl Store for Once {
         let transaction = self.write_as(node).await?;
         let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
         let places = transaction.rooms(&names).await?;
+        // Before the first of them is deleted.
+        let limited = rooms.iter().zip(&places).filter(|(room, _)| room.writes.iter().any(Write::is_limited));
+        let sizes = transaction.sizes(&limited.map(|(_, place)| place.epoch).collect::<Vec<_>>()).await?;
         let leaves = rooms.iter().zip(&places).flat_map(|(room, place)| {
             room.writes.iter().filter_map(|write| match write {
                 Write::Leave { id, channel } => Some((*id, place.epoch, channel)),
@@ -203,6 +206,7 @@ impl Store for Once {
         let sessions = rooms.iter().flat_map(|room| room.writes.iter().filter_map(Write::session));
         let sessions: Vec<SessionHash> = sessions.map(|session| session.hash).collect();
         let mut found = transaction.find(&ids, &sessions).await?;
+        found.sizes = sizes;
         let is_taken_out = taken_out.is_some();
         found.presences.extend(taken_out.into_iter().flatten().map(|found| (found.presence.id, found)));
 
@@ -223,8 +227,11 @@ impl Store for Once {
             taken.extend(plan.taken.into_iter().map(|row| (epoch, row)));
             new.extend(plan.new.into_iter().map(|row| (epoch, row)));
             metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
-            commits
-                .push(RoomCommit { taken: plan.resumed, ..RoomCommit::new(room.clone(), epoch, version, plan.delta) });
+            commits.push(RoomCommit {
+                taken: plan.resumed,
+                refused: plan.refused,
+                ..RoomCommit::new(room.clone(), epoch, version, plan.delta)
+            });
         }
         if !is_taken_out {
             transaction.delete(&gone).await?;

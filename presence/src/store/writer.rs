@@ -454,7 +454,10 @@ async fn bounded<T>(timeout: Duration, call: impl Future<Output = Result<T, Stor
 
 /// One that waited while the node began a new life belongs to that one.
 fn belong(write: &mut Write, node: NodeId) {
-    if let Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. } = write
+    if let Write::Join(presence)
+    | Write::Restore { presence, .. }
+    | Write::Resume { presence, .. }
+    | Write::JoinWithin { presence, .. } = write
         && presence.node != node
     {
         *presence = Arc::new(Presence { node, ..(**presence).clone() });

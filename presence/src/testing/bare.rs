@@ -12,7 +12,7 @@ use crate::{
         replica::{Applied, Replica},
     },
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
-    room::{touch::Touch, wire},
+    room::{message::Terms, touch::Touch, wire},
 };
 
 /// Who is in a room, and what its members would be told.
@@ -71,6 +71,6 @@ pub async fn join_without_socket(rooms: &Rooms, room: &RoomName, user: Option<Us
     let node = rooms.node().unwrap_or_else(NodeId::random);
     let presence = Arc::new(Presence::new(PresenceId::random(), channel, user, node));
     let id = presence.id;
-    rooms.join(room, presence, None, Some(hub), Touch::new(rooms.now())).await?;
+    rooms.join(room, presence, Terms::default(), Some(hub), Touch::new(rooms.now())).await?;
     Ok(id)
 }

@@ -6,12 +6,13 @@ use actix::{AsyncContext, Context, WrapFuture};
 use tracing::{debug, warn};
 
 use crate::{
+    Error,
     clock::Tick,
     model::{
         Presence,
         replica::{Applied, Reading},
     },
-    name::{ChannelName, Epoch, Version},
+    name::{ChannelName, Epoch, PresenceId, Version},
     room::{
         leaving::{Cause, Leaving},
         message::ToRoom,
@@ -28,7 +29,10 @@ use super::{RELOAD_PAUSE, RoomActor};
 /// A write that adds a presence, with or without a token.
 macro_rules! join {
     ($presence:ident) => {
-        Write::Join($presence) | Write::Restore { presence: $presence, .. } | Write::Resume { presence: $presence, .. }
+        Write::Join($presence)
+            | Write::Restore { presence: $presence, .. }
+            | Write::Resume { presence: $presence, .. }
+            | Write::JoinWithin { presence: $presence, .. }
     };
 }
 
@@ -36,15 +40,17 @@ macro_rules! join {
 /// its join or its leave. A hold or a resume is always followed by what comes after it.
 fn ends(write: &Write, of: &ChannelName) -> bool {
     match write {
-        Write::Join(presence) | Write::Restore { presence, .. } => presence.channel == *of,
+        Write::Join(presence) | Write::Restore { presence, .. } | Write::JoinWithin { presence, session: None, .. } => {
+            presence.channel == *of
+        }
         Write::Leave { channel, .. } | Write::Update { channel, .. } => channel == of,
-        Write::Resume { .. } | Write::Hold { .. } => false,
+        Write::Resume { .. } | Write::JoinWithin { session: Some(_), .. } | Write::Hold { .. } => false,
     }
 }
 
 impl RoomActor {
     pub(super) fn committed(&mut self, committed: Committed, ctx: &mut Context<Self>) {
-        let Committed { batch, writes, result } = committed;
+        let Committed { batch, mut writes, result } = committed;
         #[cfg(test)]
         self.fail_if(super::Point::Answer);
         match result {
@@ -53,12 +59,14 @@ impl RoomActor {
                 if self.reached.refutes_commit(batch, (commit.epoch, commit.version), is_new) {
                     self.has_gone_back();
                 }
+                self.turn_away(&writes, &commit.refused);
                 self.resumed(&writes, &commit, ctx);
                 self.answer(batch, &writes, None);
                 #[cfg(test)]
                 self.fail_if(super::Point::Apply);
                 let stayed = self.stayed(&writes, &commit.delta);
                 let at = (commit.epoch, commit.version);
+                writes.retain(|write| !commit.refused.contains(&write.id()));
                 self.apply(commit, ctx);
                 self.remember(writes, at);
                 self.join_those_removed(None, ctx);
@@ -100,6 +108,32 @@ impl RoomActor {
             _ => None,
         };
         self.rooms.signals().announce(&self.name, &commit.delta, &commit.turns, together);
+    }
+
+    /// For these who joined the room has no place.
+    fn turn_away(&mut self, writes: &[Write], refused: &[PresenceId]) {
+        for write in writes {
+            let Write::JoinWithin { presence, limit, .. } = write else { continue };
+            if !refused.contains(&presence.id) {
+                continue;
+            }
+            if let Entry::Occupied(joining) = self.state.joining.entry(presence.id)
+                && joining.get().channel == presence.channel
+            {
+                self.state.sessions.forget(presence.id);
+                let full = || Error::RoomFull { room: self.name.clone(), limit: *limit };
+                joining.remove().replies.into_iter().for_each(|reply| drop(reply.send(Err(full()))));
+            }
+            // What they said of themselves meanwhile is said of nobody.
+            if let Entry::Occupied(mut updating) = self.state.updating.entry(presence.id) {
+                let not_in = || Error::NotInRoom { room: self.name.clone() };
+                let theirs = updating.get_mut().extract_if(.., |one| one.channel == presence.channel);
+                theirs.filter_map(|one| one.reply).for_each(|reply| drop(reply.send(Err(not_in()))));
+                if updating.get().is_empty() {
+                    updating.remove();
+                }
+            }
+        }
     }
 
     /// Tells those who wait for these changes what became of them.

@@ -12,10 +12,9 @@ use crate::{
         message::{Joiner, Report, ToHub},
         state::{Joining, State},
     },
-    store::Write,
 };
 
-use super::RoomActor;
+use super::{RoomActor, requests};
 
 /// How often a room and its children may fail within [`FAULT_WINDOW`] before the room is given up.
 const MAX_FAULTS: usize = 8;
@@ -44,7 +43,8 @@ impl RoomActor {
         let hubs = self.rooms.hubs();
         for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
             let (id, channel) = (presence.id, presence.channel.clone());
-            state.joining.insert(id, Joining { presence, channel, hub: Some(hub), touch, replies, committed: None });
+            let hub = Some(hub);
+            state.joining.insert(id, Joining { presence, channel, hub, touch, limit: None, replies, committed: None });
         }
         if self.in_model {
             state.renew = hubs.iter().map(|hub| hub.id).collect();
@@ -86,14 +86,15 @@ impl RoomActor {
 
     /// Asks for a join once more that is under way: what became of it may have been lost.
     pub(super) fn join_again(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
-        match self.state.sessions.session(presence.id) {
-            // A full queue refuses it: then it is asked again by its socket, or given up.
-            Some(session) => {
-                let resume = Write::Resume { presence, session };
-                let _ = self.rooms.writer().submit_again(&self.name, &ctx.address().recipient(), resume);
-            }
-            None => self.make_own(presence, ctx),
+        let session = self.state.sessions.session(presence.id);
+        let limit = self.state.joining.get(&presence.id).and_then(|joining| joining.limit);
+        if session.is_none() && limit.is_none() {
+            self.make_own(presence, ctx);
+            return;
         }
+        // A full queue refuses it: then it is asked again by its socket, or given up.
+        let join = requests::join(presence, session, limit);
+        let _ = self.rooms.writer().submit_again(&self.name, &ctx.address().recipient(), join);
     }
 
     /// A hub says who is on it.

@@ -10,7 +10,7 @@ use crate::{
     name::{ChannelName, PresenceId, UserId},
     room::{
         leaving::{Cause, Leaving},
-        message::{HubRef, Reply},
+        message::{HubRef, Reply, Terms},
         state::{Joining, Updating},
         touch::Touch,
     },
@@ -23,11 +23,20 @@ use crate::{
 
 use super::{RoomActor, answer_now_if};
 
+/// The write by which one joins who is not here.
+pub(super) fn join(presence: Arc<Presence>, session: Option<Session>, limit: Option<usize>) -> Write {
+    match (session, limit) {
+        (session, Some(limit)) => Write::JoinWithin { presence, session, limit },
+        (Some(session), None) => Write::Resume { presence, session },
+        (None, None) => Write::Join(presence),
+    }
+}
+
 impl RoomActor {
     pub(super) fn join(
         &mut self,
         presence: Arc<Presence>,
-        session: Option<Session>,
+        terms: Terms,
         hub: Option<HubRef>,
         touch: Touch,
         reply: Reply<()>,
@@ -48,7 +57,8 @@ impl RoomActor {
             }
             return;
         }
-        let relaxed = self.is_relaxed();
+        // Whether there is a place is known when it is written.
+        let relaxed = self.is_relaxed() && terms.limit.is_none();
         if let Some(joining) = self.state.joining.get_mut(&id) {
             if joining.presence.user == presence.user {
                 joining.replies.extend(answer_now_if(relaxed, reply));
@@ -61,14 +71,16 @@ impl RoomActor {
             }
             return;
         }
-        if let Some(session) = session {
-            self.join_with_token(presence, session, hub, touch, reply, ctx);
+        let limit = terms.limit;
+        if let Some(session) = terms.session {
+            self.join_with_token(presence, (session, limit), hub, touch, reply, ctx);
             return;
         }
         let channel = presence.channel.clone();
         // It is there already if it asks again after a fault.
         let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
-        let (writer, room, write) = (self.rooms.writer(), ctx.address().recipient(), Write::Join(presence.clone()));
+        let (writer, room, write) =
+            (self.rooms.writer(), ctx.address().recipient(), join(presence.clone(), None, limit));
         let submitted = if may_be_there {
             writer.submit_again(&self.name, &room, write)
         } else {
@@ -77,7 +89,9 @@ impl RoomActor {
         match submitted {
             Ok(_) => {
                 let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, committed: None });
+                self.state
+                    .joining
+                    .insert(id, Joining { presence, channel, hub, touch, limit, replies, committed: None });
             }
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }

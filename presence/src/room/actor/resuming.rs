@@ -16,7 +16,7 @@ use crate::{
     room::{
         close_code,
         leaving::{Cause, Leavers, Leaving},
-        message::{HubRef, Reply, ToRoom},
+        message::{HubRef, Reply, Terms, ToRoom},
         state::Joining,
         touch::Touch,
     },
@@ -24,7 +24,7 @@ use crate::{
     store::{RoomCommit, Taken, Write, writer::Full},
 };
 
-use super::{RoomActor, answer_now_if};
+use super::{RoomActor, answer_now_if, requests};
 
 fn taken_over() -> Close {
     Close::new(close_code::TAKEN_OVER, "taken over")
@@ -43,7 +43,7 @@ impl RoomActor {
     pub(super) fn join_with_token(
         &mut self,
         presence: Arc<Presence>,
-        session: Session,
+        (session, limit): (Session, Option<usize>),
         hub: Option<HubRef>,
         touch: Touch,
         reply: Reply<()>,
@@ -51,8 +51,8 @@ impl RoomActor {
     ) {
         let owner = self.state.sessions.owner(&session.hash);
         if owner.is_some_and(|id| self.state.joining.contains_key(&id)) {
-            let session = Some(session);
-            self.state.behind.push(ToRoom::Join { presence, session, hub, touch, again: false, reply });
+            let terms = Terms { session: Some(session), limit };
+            self.state.behind.push(ToRoom::Join { presence, terms, hub, touch, again: false, reply });
             return;
         }
         let known = owner.filter(|id| self.state.locals.contains_key(id) || self.state.sessions.lost(*id).is_some());
@@ -61,12 +61,14 @@ impl RoomActor {
             return;
         }
         let (id, channel) = (presence.id, presence.channel.clone());
-        let resume = Write::Resume { presence: presence.clone(), session };
+        let resume = requests::join(presence.clone(), Some(session), limit);
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume) {
             Ok(_) => {
                 self.state.sessions.claim(id, id, session, channel.clone());
-                let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
-                self.state.joining.insert(id, Joining { presence, channel, hub, touch, replies, committed: None });
+                let relaxed = self.is_relaxed() && limit.is_none();
+                let replies = answer_now_if(relaxed, reply).into_iter().collect();
+                let joining = Joining { presence, channel, hub, touch, limit, replies, committed: None };
+                self.state.joining.insert(id, joining);
             }
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
@@ -218,8 +220,10 @@ impl RoomActor {
     /// What the store says of those who came with a token, or came back.
     pub(super) fn resumed(&mut self, writes: &[Write], commit: &RoomCommit, ctx: &mut Context<Self>) {
         for write in writes {
-            let (Write::Join(asked) | Write::Restore { presence: asked, .. } | Write::Resume { presence: asked, .. }) =
-                write
+            let (Write::Join(asked)
+            | Write::Restore { presence: asked, .. }
+            | Write::Resume { presence: asked, .. }
+            | Write::JoinWithin { presence: asked, .. }) = write
             else {
                 continue;
             };
@@ -264,7 +268,7 @@ impl RoomActor {
                 let (hub, touch, channel) = (local.hub.clone(), local.touch.clone(), asked.channel.clone());
                 self.drop_local(was);
                 let presence = presence.clone();
-                Some(Joining { presence, channel, hub, touch, replies: Vec::new(), committed: None })
+                Some(Joining { presence, channel, hub, touch, limit: None, replies: Vec::new(), committed: None })
             });
             if let Some(joining) = joining.filter(|joining| joining.channel == asked.channel) {
                 self.state.sessions.became(was, id);

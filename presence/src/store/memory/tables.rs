@@ -158,6 +158,7 @@ impl Tables {
         }
         // A room that is not there yet has nobody, so any epoch does.
         let epoch = self.rooms.get(room).map_or_else(Epoch::random, |room| room.epoch);
+        found.sizes.extend(self.rooms.get(room).map(|room| (room.epoch, room.channels.len())));
         let plan = plan::plan(node, epoch, writes, &found)?;
         self.check_channels(room, &plan)?;
         Ok(plan)
@@ -187,7 +188,7 @@ impl Tables {
     pub(super) fn carry_out(&mut self, now: i64, name: &RoomName, plan: Plan) -> RoomCommit {
         let is_new_version = plan.is_new_version();
         let shifts = plan.shifts();
-        let Plan { gone, held, taken, changed, new, delta, resumed, .. } = plan;
+        let Plan { gone, held, taken, changed, new, delta, resumed, refused, .. } = plan;
         let room = self.rooms.entry(name.clone()).or_insert_with(Room::new);
         for id in gone {
             if let Some(row) = self.presences.remove(&id) {
@@ -222,7 +223,8 @@ impl Tables {
             room.version = room.version.next();
         }
         let turns = shifts.turns(|user, at_least| room.users.get(user).is_some_and(|count| *count > at_least));
-        RoomCommit { room: name.clone(), epoch: room.epoch, version: room.version, delta, taken: resumed, turns }
+        let (epoch, version) = (room.epoch, room.version);
+        RoomCommit { room: name.clone(), epoch, version, delta, taken: resumed, refused, turns }
     }
 
     /// Removes these presences, one version for each room, the rooms sorted by id.

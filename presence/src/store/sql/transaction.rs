@@ -185,6 +185,18 @@ impl Transaction {
         Ok(places)
     }
 
+    /// How many presences these rooms have, which are locked. Rooms that nobody is in are left out.
+    pub(super) async fn sizes(&self, rooms: &[Epoch]) -> Result<HashMap<Epoch, usize>, StoreError> {
+        let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
+        let mut sizes = HashMap::with_capacity(rooms.len());
+        for ids in chunk::keys(self.dialect.backend(), &ids) {
+            for (room, size) in statement::sizes(ids).all(&self.inner).await.map_err(store_error)? {
+                sizes.insert(Epoch::from_uuid(room), usize::try_from(size).unwrap_or_default());
+            }
+        }
+        Ok(sizes)
+    }
+
     /// Those of the presences that are there, and those that have one of the resume tokens, all locked.
     pub(super) async fn find(&self, ids: &[PresenceId], sessions: &[SessionHash]) -> Result<Finds, StoreError> {
         let mut ids = uuids(ids);

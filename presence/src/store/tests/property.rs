@@ -96,6 +96,7 @@ enum Change {
     Join { channel: u8, user: Option<u8>, meta: u8 },
     Restore { channel: u8, user: Option<u8>, token: u8 },
     Resume { channel: u8, user: Option<u8>, token: u8 },
+    JoinWithin { channel: u8, token: Option<u8>, limit: usize },
     Hold { channel: u8, grace: u64 },
     Leave { channel: u8 },
     Update { channel: u8, user: Option<Option<u8>>, meta: u8 },
@@ -113,6 +114,8 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(channel, user, token)| Change::Restore { channel, user, token }),
         4 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
             .prop_map(|(channel, user, token)| Change::Resume { channel, user, token }),
+        2 => (0..4_u8, proptest::option::of(0..3_u8), 0..4_usize)
+            .prop_map(|(channel, token, limit)| Change::JoinWithin { channel, token, limit }),
         3 => (0..4_u8, 0..20_u64).prop_map(|(channel, grace)| Change::Hold { channel, grace }),
         2 => (0..4_u8).prop_map(|channel| Change::Leave { channel }),
         2 => (0..4_u8, proptest::option::of(proptest::option::of(0..2_u8)), 0..3_u8)
@@ -150,8 +153,8 @@ fn request() -> impl Strategy<Value = Request> {
 
 type ById = BTreeMap<PresenceId, Arc<Presence>>;
 
-/// The version of a room, who joined, left, changed and was taken, and who came online and went offline.
-type Outcome = (Version, [ById; 4], [Vec<UserId>; 2]);
+/// The version of a room, who joined, left, changed and was taken, who came online and went offline, and who was refused.
+type Outcome = (Version, [ById; 4], [Vec<UserId>; 2], Vec<PresenceId>);
 
 /// What may be told of an answer when two stores are compared: not the epochs, which are random, nor an order that
 /// nobody promised.
@@ -183,7 +186,9 @@ impl From<&[RoomCommit]> for Answer {
             let delta = &commit.delta;
             let [joined, left, updated] = [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p));
             let taken = commit.taken.iter().map(|taken| (taken.asked, taken.presence.clone())).collect();
-            (commit.room.clone(), (commit.version, [joined, left, updated, taken], users(&commit.turns)))
+            let outcome =
+                (commit.version, [joined, left, updated, taken], users(&commit.turns), commit.refused.clone());
+            (commit.room.clone(), outcome)
         });
         Self::Commits(commits.collect())
     }
@@ -236,6 +241,12 @@ impl World {
                     Change::Restore { .. } => Write::Restore { presence, session },
                     _ => Write::Resume { presence, session },
                 }
+            }
+            Change::JoinWithin { channel: at, token, limit } => {
+                let hash = |token| ResumeToken::new(format!("{token:016}")).unwrap().hash(&room(in_room), None);
+                let session = token.map(|token| Session { hash: hash(token), grace: Duration::from_secs(10) });
+                let presence = Arc::new(Presence::new(id, channel(at), None, self.lives[node]));
+                Write::JoinWithin { presence, session, limit }
             }
             Change::Hold { channel: at, grace } => {
                 Write::Hold { id, channel: channel(at), grace: Duration::from_secs(grace) }

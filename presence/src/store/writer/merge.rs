@@ -29,8 +29,46 @@ pub(super) enum Merged {
     Both(Change, Change),
 }
 
-/// Puts a change after another of the same presence.
+/// Puts a change after another of the same presence. A join with a limit is merged as the join that it is.
 pub(super) fn merge(earlier: Change, later: Change) -> Merged {
+    let limits = (limit(&earlier.write), limit(&later.write));
+    match merge_unlimited(without_limit(earlier), without_limit(later)) {
+        // One after the other, the one with more room would decide.
+        Merged::One(change) => Merged::One(with_limit(change, limits.0.max(limits.1))),
+        Merged::Nothing => Merged::Nothing,
+        Merged::Both(earlier, later) => Merged::Both(with_limit(earlier, limits.0), with_limit(later, limits.1)),
+    }
+}
+
+/// Up to how many presences one may join; `None` if nobody joins.
+const fn limit(write: &Write) -> Option<usize> {
+    match write {
+        Write::JoinWithin { limit, .. } => Some(*limit),
+        Write::Join(_) | Write::Restore { .. } | Write::Resume { .. } => Some(usize::MAX),
+        Write::Leave { .. } | Write::Update { .. } | Write::Hold { .. } => None,
+    }
+}
+
+fn without_limit(change: Change) -> Change {
+    let write = match change.write {
+        Write::JoinWithin { presence, session: Some(session), .. } => Write::Resume { presence, session },
+        Write::JoinWithin { presence, session: None, .. } => Write::Join(presence),
+        write => write,
+    };
+    Change { write, ..change }
+}
+
+fn with_limit(change: Change, limit: Option<usize>) -> Change {
+    let Some(limit) = limit.filter(|limit| *limit < usize::MAX) else { return change };
+    let write = match change.write {
+        Write::Join(presence) => Write::JoinWithin { presence, session: None, limit },
+        Write::Resume { presence, session } => Write::JoinWithin { presence, session: Some(session), limit },
+        write => write,
+    };
+    Change { write, ..change }
+}
+
+fn merge_unlimited(earlier: Change, later: Change) -> Merged {
     let tried = if later.tried == Tried::Yes { Tried::Yes } else { earlier.tried };
     let merged = |write| Merged::One(Change { write, tried });
     let certain = |write| Merged::One(Change { write, tried: Tried::Yes });
@@ -73,7 +111,10 @@ pub(super) fn merge(earlier: Change, later: Change) -> Merged {
 /// The channel that a write is by.
 fn channel(write: &Write) -> &ChannelName {
     match write {
-        Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. } => &presence.channel,
+        Write::Join(presence)
+        | Write::Restore { presence, .. }
+        | Write::Resume { presence, .. }
+        | Write::JoinWithin { presence, .. } => &presence.channel,
         Write::Leave { channel, .. } | Write::Update { channel, .. } | Write::Hold { channel, .. } => channel,
     }
 }
@@ -169,6 +210,25 @@ mod tests {
         let ann = presence();
         let (_, back) = resume(&ann, "second");
         assert_eq!(one(fresh(hold(&ann)), tried(back.clone())), tried(back));
+    }
+
+    #[test]
+    fn a_join_keeps_its_limit_whatever_it_is_merged_with() {
+        let ann = presence();
+        let limited = |limit| Write::JoinWithin { presence: ann.clone(), session: None, limit };
+        let meta = Meta::from_json(r#"{"n":1}"#).unwrap();
+        let changed = Arc::new(ann.changed(None, Some(meta)));
+        let joined = one(fresh(limited(2)), fresh(update(&ann, r#"{"n":1}"#))).write;
+        assert_eq!(joined, Write::JoinWithin { presence: changed, session: None, limit: 2 });
+        assert_eq!(one(fresh(leave(&ann)), fresh(limited(2))), tried(limited(2)));
+        assert_eq!(one(fresh(limited(2)), fresh(limited(3))).write, limited(3), "the later would have got in");
+        assert_eq!(one(tried(limited(2)), tried(Write::Join(ann.clone()))).write, Write::Join(ann.clone()));
+        assert_eq!(merge(fresh(limited(2)), fresh(leave(&ann))), Merged::Nothing);
+        assert_eq!(one(tried(limited(2)), fresh(leave(&ann))).write, leave(&ann));
+        let (now, Write::Resume { presence, session }) = resume(&ann, "second") else { panic!("it resumes") };
+        let back = tried(Write::JoinWithin { presence, session: Some(session), limit: 2 });
+        let then = fresh(update(&now, "{}"));
+        assert_eq!(merge(back.clone(), then.clone()), Merged::Both(back, then));
     }
 
     #[test]

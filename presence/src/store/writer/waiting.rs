@@ -165,7 +165,13 @@ impl Waiting {
                 self.pruned.insert(id, change);
             }
             (Write::Leave { .. }, Haste::Asked) => drop(self.left.insert(id, change)),
-            (Write::Join(presence) | Write::Restore { presence, .. } | Write::Resume { presence, .. }, _) => {
+            (
+                Write::Join(presence)
+                | Write::Restore { presence, .. }
+                | Write::Resume { presence, .. }
+                | Write::JoinWithin { presence, .. },
+                _,
+            ) => {
                 // The channel's leave as another presence must not come after this.
                 let other = self.pruned_of(&presence.channel);
                 if let Some((other, leave)) = other.and_then(|other| Some((other, self.unprune(other)?))) {

@@ -22,6 +22,7 @@ pub mod life;
 pub mod listing;
 pub mod online;
 pub mod outcome;
+pub mod places;
 pub mod reading;
 pub mod resuming;
 
@@ -145,6 +146,13 @@ macro_rules! store_suite {
                 a_restart_holds_each_for_its_own_grace,
                 a_resume_ends_the_hold_of_a_restart,
                 a_thousand_return_in_one_commit,
+            }
+            places {
+                of_many_who_join_at_once_as_many_get_in_as_there_are_places,
+                the_places_of_one_room_are_not_those_of_another,
+                who_leaves_makes_room_and_who_joins_without_a_limit_takes_it,
+                who_is_there_or_comes_back_gets_in_however_full_the_room_is,
+                of_two_nodes_that_join_at_once_one_gets_the_last_place,
             }
             reading {
                 a_room_that_is_not_there_has_no_snapshot,
@@ -320,6 +328,7 @@ mod tests {
             include_str!("suite/listing.rs"),
             include_str!("suite/online.rs"),
             include_str!("suite/outcome.rs"),
+            include_str!("suite/places.rs"),
             include_str!("suite/reading.rs"),
             include_str!("suite/resuming.rs"),
         ];

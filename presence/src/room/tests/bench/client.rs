@@ -18,7 +18,13 @@ use crate::room::outbox::{Bounds, Outbox};
 use crate::{
     Meta, Presence, Result, ResumeToken, Rooms,
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    room::{channel::Channel, hub::HubSocket, local_hub::LocalHub, message::ToConnection, touch::Touch},
+    room::{
+        channel::Channel,
+        hub::HubSocket,
+        local_hub::LocalHub,
+        message::{Terms, ToConnection},
+        touch::Touch,
+    },
     session::Session,
 };
 
@@ -121,12 +127,24 @@ impl Client {
 
     /// Joins without a touch of its own.
     pub(crate) async fn join_silently(&self, room: &RoomName) -> Result<()> {
+        self.join_on(room, None).await
+    }
+
+    /// Joins if the room has so few presences with it.
+    pub(crate) async fn join_within(&self, room: &RoomName, limit: usize) -> Result<()> {
+        self.touch();
+        self.join_on(room, Some(limit)).await
+    }
+
+    async fn join_on(&self, room: &RoomName, limit: Option<usize>) -> Result<()> {
         let session = self
             .resume
             .as_ref()
             .map(|(token, grace)| Session { hash: token.hash(room, self.user.as_ref()), grace: *grace });
         self.open.considers_itself_in(room, self.id(room));
-        self.rooms.join(room, self.presence(room), session, Some(self.hub.hub.clone()), self.touch.clone()).await
+        self.rooms
+            .join(room, self.presence(room), Terms { session, limit }, Some(self.hub.hub.clone()), self.touch.clone())
+            .await
     }
 
     /// Its connection is gone.

@@ -51,6 +51,17 @@ pub(in super::super) fn page(room: Uuid, after: &str, limit: u64) -> Rows<Presen
         .into_tuple()
 }
 
+/// How many presences each of these rooms has; one that nobody is in is left out.
+pub(in super::super) fn sizes(rooms: impl Into<Keys<Uuid>>) -> Rows<(Uuid, i64)> {
+    presence::Entity::find()
+        .select_only()
+        .column(presence::Column::RoomId)
+        .expr(presence::Column::RoomId.count())
+        .filter(rooms.into().hold(presence::Column::RoomId))
+        .group_by(presence::Column::RoomId)
+        .into_tuple()
+}
+
 /// Those that have these resume tokens.
 pub(in super::super) fn ids_by_session(hashes: Vec<SessionHash>) -> Rows<Uuid> {
     let hashes = hashes.iter().map(|hash| hash.as_bytes().to_vec());
