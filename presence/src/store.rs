@@ -244,6 +244,7 @@ impl Write {
     }
 
     /// Whether it depends on how many are in the room.
+    #[cfg(feature = "sql")]
     pub(crate) const fn is_limited(&self) -> bool {
         matches!(self, Self::JoinWithin { .. })
     }

@@ -145,7 +145,7 @@ impl Socket {
     ///
     /// The database decides, so that it holds for all nodes together: of many who come at once, as many get in as there are
     /// places. It limits this call alone: a plain `join`, and [`Rooms::add`](crate::Rooms::add), ask for no place, but take one.
-    /// It resolves when the presence is durable, also with [`Durability::Relaxed`](crate::Durability::Relaxed).
+    /// It resolves when the presence is durable, also with [`Durability::Relaxed`](crate::config::Durability::Relaxed).
     ///
     /// # Errors
     /// As `join`; [`Error::RoomFull`] if there is no place: it is not in the room, and nobody was told.
