@@ -123,7 +123,8 @@ struct Inner {
     draining: AtomicBool,
     /// The shutdown is over: no room is started any more.
     ended: AtomicBool,
-    superseded: watch::Sender<bool>,
+    /// The name that another process took from this node.
+    lost_name: watch::Sender<Option<NodeName>>,
     /// The shutdown is nearly over: nothing changes any more. Whoever forwards events has a receiver until it has none left.
     ending: watch::Sender<bool>,
     sockets: watch::Sender<usize>,
@@ -218,7 +219,7 @@ impl Rooms {
                 health,
                 draining: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
-                superseded: watch::Sender::new(false),
+                lost_name: watch::Sender::new(None),
                 ending: watch::Sender::new(false),
                 sockets: watch::Sender::new(0),
                 cutoffs: CutoffLimits::default(),

@@ -1,6 +1,7 @@
 //! The process ends, by a kill or in order, and comes back on the same database.
 
 use crate::support::database::{rows, rows_become};
+use crate::support::http::{becomes, get};
 use crate::support::member::{Member, Told, path};
 use crate::support::roster::{Diff, Roster};
 use crate::support::server::Server;
@@ -153,6 +154,33 @@ async fn a_start_under_another_name_sees_the_dead_nodes_presences_leave_after_it
         }
     })
     .await;
+}
+
+/// Two processes that are given one name by mistake, each started again by what looks after it as soon as it ends.
+#[tokio::test]
+async fn of_two_processes_of_one_name_the_later_serves_and_the_older_says_by_whom_it_was_replaced() {
+    let database = super::support::folder();
+    let url = format!("sqlite://{}?mode=rwc", database.path().join("p.db").display());
+    let name = ["--node-name", "web:8080", "--database-url", &url];
+    let mut old = Server::start(&name).await;
+    let mut ann = Member::join(&old, "lobby", "ann").await;
+    let mut new = Server::start(&name).await;
+    assert_eq!(ann.socket.closing().await, Some(1012));
+    // It stays until the other has ended, and is not ready meanwhile.
+    becomes(&old, "/readyz", 503, BOUND).await;
+    assert!(get(old.address(), "/readyz").await.body.contains("another process has the name"));
+    let mut ann = Member::join(&new, "lobby", "ann").await;
+    let log = old.log();
+    for part in [&format!("pid {} on ", new.pid()), "since=", "two processes of one node name"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    new.signal("TERM").await;
+    assert_eq!(ann.socket.closing().await, Some(1012));
+    assert!(new.exit(BOUND).await.success());
+    // Then what looks after it starts it again, and it has the name. It looks once in a lease, 10 s.
+    assert!(!old.exit(secs(10) + BOUND).await.success());
+    old.start_again().await;
+    let _ann = Member::join(&old, "lobby", "ann").await;
 }
 
 /// Members of several rooms, two tabs and anonymous ones among them.

@@ -137,6 +137,8 @@ async fn healthz() -> impl Responder {
 async fn readyz(rooms: web::Data<Rooms>) -> HttpResponse {
     if rooms.is_ready() {
         HttpResponse::Ok().body("ready")
+    } else if rooms.is_superseded() {
+        HttpResponse::ServiceUnavailable().body("another process has the name of this node")
     } else if rooms.is_shutting_down() {
         HttpResponse::ServiceUnavailable().body("shutting down")
     } else {

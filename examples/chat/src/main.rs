@@ -26,10 +26,6 @@ const LOG: &str = "info,sqlx=warn,sqlx::postgres::notice=off,sqlx_core::pool=err
 /// How long the start waits for the database, before it goes on without.
 const STARTUP: Duration = Duration::from_secs(3);
 
-/// How long a process whose name another took stays, without serving anybody: two of one name would else take turns without a
-/// pause, and no visitor could stay.
-const SUPERSEDED: Duration = Duration::from_secs(10);
-
 fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
@@ -104,15 +100,6 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     rooms.shutdown().await;
     handle.stop(true).await;
     running.await??;
-    if code == ExitCode::FAILURE {
-        // A service manager starts this process again at once, which would take the name back from the other.
-        info!(pause = ?SUPERSEDED, "another process has the name of this one, which waits before it ends");
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = tokio::time::sleep(SUPERSEDED) => {}
-        }
-    }
     info!("stopped");
     Ok(code)
 }

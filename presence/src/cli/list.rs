@@ -194,6 +194,8 @@ pub(super) struct Nodes {
 struct Node {
     node: NodeName,
     node_id: NodeId,
+    /// Not known of a life that an earlier version began.
+    process: Option<String>,
     age_ms: u128,
     /// `live`, `expired` or `fenced`.
     state: &'static str,
@@ -210,7 +212,7 @@ pub(super) async fn nodes(store: &SqlStore) -> Result<Nodes, Failure> {
 }
 
 impl From<NodeSummary> for Node {
-    fn from(NodeSummary { node, name, age, state, presences, held }: NodeSummary) -> Self {
+    fn from(NodeSummary { node, name, process, age, state, presences, held }: NodeSummary) -> Self {
         let signed = |time: Duration| i128::try_from(time.as_millis()).unwrap_or(i128::MAX);
         let (word, superseded, lease_left_ms, fenced_ms_ago) = match state {
             NodeState::Live { left } => ("live", false, Some(signed(left)), None),
@@ -221,6 +223,7 @@ impl From<NodeSummary> for Node {
         Self {
             node: name,
             node_id: node,
+            process,
             age_ms,
             state: word,
             superseded,
@@ -244,6 +247,7 @@ impl Report for Nodes {
             Text("STARTED"),
             Number("PRESENCES"),
             Number("HELD"),
+            Text("PROCESS"),
             Text("ID"),
         ];
         table(medium, columns, self.nodes.iter().map(Node::row))
@@ -251,7 +255,7 @@ impl Report for Nodes {
 }
 
 impl Node {
-    fn row(&self) -> [String; 7] {
+    fn row(&self) -> [String; 8] {
         let state = if self.superseded { "superseded" } else { self.state };
         let lease = match self.lease_left_ms {
             Some(left) if left >= 0 => format!("{} left", seconds(left.unsigned_abs())),
@@ -265,6 +269,7 @@ impl Node {
             format!("{} ago", seconds(self.age_ms)),
             self.presences.to_string(),
             self.held.to_string(),
+            self.process.as_deref().map_or_else(|| "-".to_owned(), name),
             self.node_id.to_string(),
         ]
     }

@@ -4,7 +4,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tracing::{info, warn};
 
-use crate::{Error, Rooms, name::NodeId, store::Store};
+use crate::{
+    Error, Rooms,
+    name::{NodeId, NodeName},
+    store::{NodeState, Store},
+};
 
 use super::{
     SHARDS, close_code,
@@ -57,13 +61,38 @@ impl Rooms {
         *self.0.sockets.borrow()
     }
 
-    /// Resolves if another process takes over the name of this node. All sockets are closed with 1012 then, and the process
-    /// should end with an error.
+    /// Whether another process took over the name of this node, so that this one serves nobody any more.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.0.lost_name.borrow().is_some()
+    }
+
+    /// Resolves when another process took over the name of this node, and has ended since. The process should end with an error
+    /// then, so that what looks after it starts it again.
+    ///
+    /// From the moment that the name is taken all sockets are closed with 1012 and nobody is let in. This waits until the other
+    /// is gone, since two processes of one name that are started again whenever they end would take the name from each other
+    /// for ever, and no visitor could stay with either. What tells them apart for a load balancer is [`is_ready`](Self::is_ready).
     pub async fn superseded(&self) {
-        let superseded = self.0.superseded.subscribe().wait_for(|superseded| *superseded).await.is_ok();
-        if !superseded {
-            std::future::pending::<()>().await;
+        let mut lost_name = self.0.lost_name.subscribe();
+        let Some(name) = lost_name.wait_for(Option::is_some).await.ok().and_then(|name| name.clone()) else {
+            return std::future::pending().await;
+        };
+        while self.is_in_use(&name).await {
+            pause(self.0.config.lease()).await;
         }
+    }
+
+    /// Whether another process lives under this name, as far as is known.
+    async fn is_in_use(&self, name: &NodeName) -> bool {
+        let lease = self.0.config.lease();
+        let Ok(nodes) = self.bounded(self.0.store.nodes()).await else { return true };
+        nodes.iter().filter(|node| node.name == *name).any(|node| match node.state {
+            NodeState::Live { .. } => true,
+            // It may be cut off from the database, as this process would have been.
+            NodeState::Expired { since } => since < lease,
+            NodeState::Fenced { .. } => false,
+        })
     }
 
     /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves or is

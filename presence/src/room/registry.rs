@@ -14,7 +14,7 @@ use actix::{Actor, Addr, Context};
 
 use crate::{
     clock::{Clock, Tick},
-    name::{NodeId, RoomName},
+    name::{NodeId, NodeName, RoomName},
     signal::Signals,
     store::{apart::Apart, health::Health, writer::Writer},
 };
@@ -165,9 +165,10 @@ impl Rooms {
         &self.0.health
     }
 
-    pub(crate) fn set_superseded(&self) {
+    /// Another process has the name of this node: nobody is served any more.
+    pub(crate) fn lose_name(&self, name: NodeName) {
         self.0.draining.store(true, Ordering::Relaxed);
-        self.0.superseded.send_replace(true);
+        self.0.lost_name.send_replace(Some(name));
         self.close_all();
     }
 }

@@ -1,6 +1,6 @@
 //! What a store says of everything it holds, for those who look after it.
 
-use std::{cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, process, sync::LazyLock, time::Duration};
 
 use crate::name::{Epoch, NodeId, NodeName, RoomName, Version};
 
@@ -32,6 +32,8 @@ pub struct NodeSummary {
     pub node: NodeId,
     /// The name that it has, or had until a later life took it.
     pub name: NodeName,
+    /// The process that began it, as `pid PID on HOST`. `None` if a version of this crate did that which did not say.
+    pub process: Option<String>,
     /// How long ago it began.
     pub age: Duration,
     /// Whether it is believed.
@@ -85,4 +87,11 @@ impl NodeState {
 /// The time from one moment of the database to another; zero if the database's clock was set back in between.
 pub(super) fn between(from: i64, to: i64) -> Duration {
     Duration::from_millis(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
+}
+
+/// By which process number, on which machine, an operator finds this process.
+pub(super) fn this_process() -> &'static str {
+    static THIS: LazyLock<String> =
+        LazyLock::new(|| format!("pid {} on {}", process::id(), gethostname::gethostname().to_string_lossy()));
+    &THIS
 }

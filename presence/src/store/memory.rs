@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     Answer, Attempt, Batch, NodeState, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store,
-    StoreError, Whom, listing, millis, plan, time,
+    StoreError, Whom, listing, listing::this_process, millis, plan, time,
 };
 
 use self::tables::{Asked, Node, Room, Row, Tables};
@@ -112,7 +112,14 @@ impl Store for MemoryStore {
         }
         let started_at = tables.nodes.get(&node).map_or(now, |row| row.started_at);
         let lease_until = now.saturating_add(millis(lease));
-        let row = Node { name: name.clone(), started_at, superseded: false, lease_until, fenced_at: None };
+        let row = Node {
+            name: name.clone(),
+            process: this_process(),
+            started_at,
+            superseded: false,
+            lease_until,
+            fenced_at: None,
+        };
         tables.nodes.insert(node, row);
         let former = tables.nodes.iter().filter(|(_, other)| other.superseded && other.name == *name);
         let mut former: Vec<_> = former.map(|(id, _)| *id).filter(|id| tables.is_uncleared(*id)).collect();
@@ -211,6 +218,7 @@ impl Store for MemoryStore {
             NodeSummary {
                 node: *id,
                 name: row.name.clone(),
+                process: Some(row.process.to_owned()),
                 age: listing::between(row.started_at, now),
                 state: NodeState::at(now, row.lease_until, row.fenced_at, row.superseded),
                 presences: own().count() as u64,

@@ -131,12 +131,14 @@ async fn nodes_are_told_by_the_state_of_their_lease() {
     let table = database.run(&["nodes"]).done();
     let lines: Vec<Vec<_>> = table.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
     let cells = |row: usize| lines[row].iter().filter(|cell| !cell.is_empty()).copied().collect::<Vec<_>>();
-    assert_eq!(cells(0), ["NODE", "STATE", "LEASE", "STARTED", "PRESENCES", "HELD", "ID"]);
+    assert_eq!(cells(0), ["NODE", "STATE", "LEASE", "STARTED", "PRESENCES", "HELD", "PROCESS", "ID"]);
     assert_eq!(cells(1)[..2], ["dead", "expired"]);
     assert!(cells(1)[2].starts_with("ran out 3") && cells(1)[2].ends_with("s ago"), "{table}");
     assert!(cells(1)[3].starts_with("1m 3"), "{table}");
     assert_eq!(cells(2)[..3], ["web", "superseded", "-"]);
-    assert_eq!(cells(2)[4..], ["2", "1", &former.to_string()]);
+    assert_eq!(cells(2)[4..6], ["2", "1"]);
+    let process = format!("pid {} on ", std::process::id());
+    assert!(cells(2)[6].starts_with(&process) && cells(2)[7] == former.to_string(), "{table}");
     assert_eq!(cells(3)[..2], ["web", "live"]);
     assert!(cells(3)[2].ends_with("s left"), "{table}");
 
@@ -149,6 +151,7 @@ async fn nodes_are_told_by_the_state_of_their_lease() {
     assert_eq!([told(0), told(1), told(2)], [("dead", "expired", 1), ("web", "fenced", 2), ("web", "live", 0)]);
     assert_eq!([&nodes[0]["node_id"], &nodes[1]["node_id"]], [&json!(dead), &json!(former)]);
     assert!(nodes[0]["lease_left_ms"].as_i64().unwrap() < -20_000, "{document}");
+    assert_eq!(nodes[1]["process"], cells(2)[6]);
     assert_eq!((&nodes[1]["lease_left_ms"], &nodes[1]["superseded"]), (&json!(null), &json!(true)));
     assert!(nodes[1]["fenced_ms_ago"].as_u64().unwrap() < 60_000, "{document}");
     assert!(nodes[2]["lease_left_ms"].as_i64().unwrap() > 0 && nodes[2]["age_ms"].is_u64(), "{document}");

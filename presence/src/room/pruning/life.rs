@@ -165,18 +165,19 @@ impl Work {
         let is_other = |other: &&NodeSummary| other.name == self.name && matches!(other.state, NodeState::Live { .. });
         let other = nodes.iter().find(is_other);
         let (node, age) = (other.map(|other| other.node), other.map(|other| other.age));
+        let process = other.and_then(|other| other.process.as_deref()).unwrap_or("a process that is not known");
         if node.is_some_and(|node| incarnations().contains(&node)) {
             error!(
-                name = %self.name, other = ?node, since = ?age,
+                name = %self.name, other = node.map(display), since = age.map(debug),
                 "this process started its rooms twice under one name, and the later take the place of the earlier: start them once, before `HttpServer::new`, and clone the handle into its closure"
             );
         } else {
             error!(
-                name = %self.name, other = ?node, since = ?age,
-                "another process took over the name of this node, which ends: two processes of one node name on one database do this to one another; give each its own"
+                name = %self.name, other = process, life = node.map(display), since = age.map(debug),
+                "another process took over the name of this node, which serves nobody while that one runs: two processes of one node name on one database do this to one another; give each its own"
             );
         }
-        self.rooms.set_superseded();
+        self.rooms.lose_name(self.name.clone());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use actix::{Actor, Context, Handler};
 use futures_util::FutureExt;
+use tokio::time::timeout;
 
 use super::bench::{
     Log, Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, room, secs, settle, short, user,
@@ -79,9 +80,8 @@ async fn a_node_whose_name_was_taken_before_it_knew_that_it_had_it_is_superseded
     supervise(&node, "here");
     pass(secs(1)).await;
     let other = node_on(&database, "here", often()).await;
-    tokio::time::timeout(secs(5), node.superseded()).await.unwrap();
     pass(secs(20)).await;
-    assert!(other.is_ready() && !node.is_ready());
+    assert!(node.is_superseded() && other.is_ready() && !node.is_ready());
 }
 
 #[actix::test]
@@ -116,12 +116,10 @@ async fn a_node_that_starts_under_the_name_of_one_that_runs_takes_its_place() {
     let old = node_on(&database, "here", often()).await;
     let (ann, bob) = (old.member("ann").await, old.member("bob").await);
     let log = Log::of_warnings();
-    let superseded = old.superseded();
-    tokio::pin!(superseded);
-    assert!(superseded.as_mut().now_or_never().is_none());
+    assert!(!old.is_superseded());
     let new = node_on(&database, "here", often()).await;
     pass(secs(3)).await;
-    assert!(superseded.now_or_never().is_some());
+    assert!(old.is_superseded());
     let said: Vec<_> = log.lines().into_iter().filter(|line| line.contains("started its rooms twice")).collect();
     let names_it = said.iter().all(|line| line.contains(&new.node().unwrap().to_string()));
     assert!(said.len() == 1 && names_it, "{:?}", log.lines());
@@ -134,6 +132,32 @@ async fn a_node_that_starts_under_the_name_of_one_that_runs_takes_its_place() {
     pass(secs(15)).await;
     assert_eq!(back.sees(), ["ann"], "and those who did not come to it leave after their grace");
     assert!(new.is_ready() && new.node().is_some(), "the loser does not take the name back");
+}
+
+#[actix::test]
+async fn a_node_that_lost_its_name_ends_only_when_the_other_has_ended() {
+    // Each took the name back when it was started again, and no visitor could stay with either.
+    let database = database();
+    let old = node_on(&database, "here", often()).await;
+    let superseded = old.superseded();
+    tokio::pin!(superseded);
+    let new = node_on(&database, "here", often()).await;
+    assert!(timeout(secs(600), superseded.as_mut()).await.is_err());
+    assert!(new.is_ready());
+    new.shutdown().await;
+    timeout(secs(4), superseded).await.expect("the name is free");
+}
+
+#[actix::test]
+async fn a_node_that_lost_its_name_waits_two_leases_for_one_that_was_killed_or_is_cut_off() {
+    let database = database();
+    let old = node_on(&database, "here", often()).await;
+    let superseded = old.superseded();
+    tokio::pin!(superseded);
+    let new = node_on(&database, "here", often()).await;
+    new.store.faults.hang();
+    assert!(timeout(secs(4), superseded.as_mut()).await.is_err());
+    timeout(secs(6), superseded).await.expect("it does not come back");
 }
 
 #[actix::test]

@@ -13,6 +13,8 @@ pub struct Model {
     pub name: Option<String>,
     /// The name that a later life has taken, by which this one learns, should it wake up, that it must stop.
     pub lost_name: Option<String>,
+    /// The process that began it. `NULL` if a version did that which did not say.
+    pub process: Option<String>,
     pub started_at: i64,
     pub lease_until: i64,
     pub fenced_at: Option<i64>,

@@ -34,6 +34,7 @@ pub(super) struct Tables {
 #[derive(Clone)]
 pub(super) struct Node {
     pub(super) name: NodeName,
+    pub(super) process: &'static str,
     pub(super) started_at: i64,
     /// Whether a later life has the name now.
     pub(super) superseded: bool,

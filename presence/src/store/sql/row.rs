@@ -31,9 +31,10 @@ pub(super) type SessionRow = (Uuid, Uuid, String, Option<String>, String, Uuid, 
 /// A [`RoomRow`], and how many there are: presences, those of users, distinct users, held.
 pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
 
-/// Id, name, lost name, start, end of the lease, when it was fenced, how many presences there are and held ones, and the
-/// time now.
-pub(super) type NodeSummaryRow = (Uuid, Option<String>, Option<String>, i64, i64, Option<i64>, i64, i64, i64);
+/// Id, name, lost name, process, start, end of the lease, when it was fenced, how many presences there are and held ones, and
+/// the time now.
+pub(super) type NodeSummaryRow =
+    (Uuid, Option<String>, Option<String>, Option<String>, i64, i64, Option<i64>, i64, i64, i64);
 
 /// Request, age, and whom to remove, if it is not to prune.
 pub(super) type RequestRow = (Uuid, i64, Option<String>);
@@ -113,13 +114,14 @@ pub(super) fn room_summary(row: RoomSummaryRow) -> Result<RoomSummary, StoreErro
 }
 
 pub(super) fn node_summary(row: NodeSummaryRow) -> Result<NodeSummary, StoreError> {
-    let (id, name, lost_name, started_at, lease_until, fenced_at, presences, held, now) = row;
+    let (id, name, lost_name, process, started_at, lease_until, fenced_at, presences, held, now) = row;
     let superseded = lost_name.is_some();
     let name = name.or(lost_name).unwrap_or_default();
     let count = count("nodes", id);
     Ok(NodeSummary {
         node: NodeId::from_uuid(id),
         name: NodeName::stored(name).map_err(foreign("nodes", id))?,
+        process,
         age: between(started_at, now),
         state: NodeState::at(now, lease_until, fenced_at, superseded),
         presences: count(presences)?,

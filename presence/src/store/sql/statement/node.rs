@@ -11,6 +11,7 @@ use crate::{
     store::{
         Attempt, REMEMBERED,
         entity::{last_commit, node, presence},
+        listing::this_process,
         millis,
         sql::row::{Life, NodeSummaryRow},
     },
@@ -43,11 +44,17 @@ pub(in super::super) fn take_name(from_all_but: NodeId, name: &NodeName, now: i6
 }
 
 pub(in super::super) fn begin_life(node: NodeId, name: &NodeName, now: i64, lease_until: i64) -> InsertStatement {
-    use node::Column::{Id, LeaseUntil, Name, StartedAt};
+    use node::Column::{Id, LeaseUntil, Name, Process, StartedAt};
     Query::insert()
         .into_table(node::Entity)
-        .columns([Id, Name, StartedAt, LeaseUntil])
-        .values_panic([node.as_uuid().into(), name.as_str().into(), now.into(), lease_until.into()])
+        .columns([Id, Name, Process, StartedAt, LeaseUntil])
+        .values_panic([
+            node.as_uuid().into(),
+            name.as_str().into(),
+            this_process().into(),
+            now.into(),
+            lease_until.into(),
+        ])
         .take()
 }
 
@@ -119,11 +126,11 @@ pub(in super::super) fn live_with_presences(all_but: NodeId, now: i64) -> Rows<(
 }
 
 pub(in super::super) fn nodes(now: SimpleExpr) -> Rows<NodeSummaryRow> {
-    use node::Column::{FencedAt, Id, LeaseUntil, LostName, Name, StartedAt};
+    use node::Column::{FencedAt, Id, LeaseUntil, LostName, Name, Process, StartedAt};
     node::Entity::find()
         .left_join(presence::Entity)
         .select_only()
-        .columns([Id, Name, LostName, StartedAt, LeaseUntil, FencedAt])
+        .columns([Id, Name, LostName, Process, StartedAt, LeaseUntil, FencedAt])
         .expr(presence::Column::NodeId.count())
         .expr(presence::Column::HeldUntil.count())
         .expr(now)

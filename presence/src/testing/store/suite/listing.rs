@@ -67,6 +67,8 @@ pub async fn a_node_is_listed_with_its_age_its_lease_and_its_presences(store: &d
     let listed = nodes(store).await;
     let told: Vec<_> = listed.iter().map(|node| (node.name.as_str(), node.node, node.presences, node.held)).collect();
     assert_eq!(told, [("here", here, 3, 0), ("there", there, 0, 0)]);
+    let process = listed[0].process.as_deref().expect("this version says it");
+    assert!(process.starts_with(&format!("pid {} on ", std::process::id())), "{process}");
     assert_eq!((listed[0].age, listed[0].state), (SECOND * 4, NodeState::Live { left: SECOND * 9 }));
     assert_eq!((listed[1].age, listed[1].state), (SECOND * 4, NodeState::Live { left: SECOND * 6 }));
 }
