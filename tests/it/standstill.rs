@@ -1,8 +1,8 @@
 //! A server that stands still for longer than its clients may be silent: they were not silent, it did not listen.
 
 use crate::support::database::rows_become;
-use crate::support::frame::{Frame, Raw};
-use crate::support::member::{Member, Told, path};
+use crate::support::frame::Raw;
+use crate::support::member::{Member, path};
 use crate::support::server::Server;
 use crate::support::socket::{Socket, Upgrade};
 use crate::support::{BOUND, alone, millis, secs, within};
@@ -84,7 +84,8 @@ async fn a_standstill_of_62_s_at_default_settings_is_seen_by_nobody() {
     server.signal("STOP").await;
     hears_nothing(&mut watcher, secs(62)).await;
     server.signal("CONT").await;
-    hears_nothing(&mut watcher, secs(3)).await;
+    // All that is due after it comes round: a ping and its answer, two beats.
+    hears_nothing(&mut watcher, secs(35)).await;
     assert!(visitors.iter().all(|visitor| !visitor.is_finished()), "and nobody is closed");
     let fence = watcher.sees_nothing_before(&server, "fence").await;
     assert!(here.iter().all(|(user, ids)| fence.roster.users.get(user) == Some(ids)), "all as they were");
@@ -124,39 +125,5 @@ async fn one_who_was_lost_before_a_standstill_has_the_rest_of_its_grace_after_it
     let back = within(BOUND, "her return", Socket::open(&server, &with_token(1))).await;
     let back = Member::begin(back).await;
     assert_eq!(back.roster.me, ann.roster.me);
-    bob.sees_nothing_before(&server, "fence").await;
-}
-
-#[tokio::test]
-#[ignore = "more than a minute: `tests/run --large`"]
-async fn of_forty_visitors_of_a_process_that_stood_still_for_62_s_at_default_settings_nobody_is_seen_leaving_or_joining()
- {
-    const VISITORS: usize = 40;
-    const STANDSTILL: std::time::Duration = secs(62);
-    // A ping and its answer, and all that is due after the standstill.
-    const AFTER: std::time::Duration = secs(35);
-    const BEAT: std::time::Duration = secs(20);
-    let _alone = alone().await;
-    let server = Server::start(&[]).await;
-    let mut crowd = Vec::new();
-    for n in 0..VISITORS {
-        crowd.push(beats_every(BEAT, Member::begin(Socket::open(&server, &with_token(n)).await).await.socket));
-    }
-    let mut bob = Member::join(&server, "lobby", "bob").await;
-    bob.socket.beats_every(BEAT);
-    bob.until_all(VISITORS + 1).await;
-    let (mut left, mut joined) = (0, 0);
-    for (signal, time) in [("STOP", STANDSTILL), ("CONT", AFTER)] {
-        server.signal(signal).await;
-        let end = tokio::time::Instant::now() + time;
-        while let Ok(frame) = tokio::time::timeout_at(end, bob.socket.next_frame()).await {
-            let Frame::Text(text) = frame else { panic!("bob is told {frame:?}") };
-            let Told::Diff(diff) = bob.apply(&serde_json::from_str(&text).unwrap()) else { continue };
-            (left, joined) = (left + diff.left().len(), joined + diff.joined().len());
-        }
-    }
-    let closed = crowd.iter().filter(|one| one.is_finished()).count();
-    println!("{VISITORS} visitors, stopped for {STANDSTILL:?}: {closed} closed, {left} leaves and {joined} joins seen");
-    assert_eq!((closed, left, joined), (0, 0, 0));
     bob.sees_nothing_before(&server, "fence").await;
 }
