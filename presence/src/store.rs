@@ -213,7 +213,8 @@ pub enum Write {
         id: PresenceId,
         /// The channel it must have.
         channel: ChannelName,
-        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is. What changes hands can no longer be resumed.
+        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is. A presence that is given a user, also the one
+        /// that it has, can no longer be resumed.
         user: Option<Option<UserId>>,
         /// The new meta; `None` leaves it as it is.
         meta: Option<Meta>,

@@ -162,6 +162,11 @@ impl State {
         }
     }
 
+    /// Whether an update that says whose presence it is to be is under way.
+    pub(crate) fn user_changes(&self, id: PresenceId) -> bool {
+        self.updating.get(&id).into_iter().flatten().any(|one| one.user.is_some())
+    }
+
     /// Whose presence it is to be: an update that gives it to another may be under way.
     pub(crate) fn user_of<'a>(&'a self, presence: &'a Presence) -> Option<&'a UserId> {
         let updating = self.updating.get(&presence.id).into_iter().flatten();

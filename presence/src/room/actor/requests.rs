@@ -47,7 +47,10 @@ impl RoomActor {
             touch.mark(self.rooms.now());
             match hub {
                 Some(hub) if local.hub.is_none() => self.claim(id, hub, touch, vec![reply], ctx),
-                _ if local.presence.user == presence.user => drop(reply.send(Ok(()))),
+                // If it is about to be another's, this is the later.
+                _ if local.presence.user == presence.user && !self.state.user_changes(id) => {
+                    let _ = reply.send(Ok(()));
+                }
                 _ => {
                     // Its client's token is of the user it was.
                     self.state.sessions.drop_token(id);

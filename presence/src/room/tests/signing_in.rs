@@ -1,18 +1,24 @@
 //! A visitor who signs in on the connection that it has.
 
+use futures_util::future::join;
+
 use super::bench::{Node, config, heard, lobby, node, node_with, pass, room, secs, settle, user};
 use crate::{
     Consumer, Frame, Result, ResumeToken, Socket, Upgrade,
+    config::Durability,
     name::{RoomName, UserId},
     testing::TestSocket,
 };
 
-/// Joins the room that a frame names, and becomes a user by `sign in as NAME`.
+/// Joins the room that a frame names, becomes a user by `sign in as NAME`, and a guest by `sign out`.
 struct Visitor;
 
 impl Consumer for Visitor {
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
         let text = std::str::from_utf8(frame.as_bytes()).expect("a test sends text");
+        if text == "sign out" {
+            return socket.set_user(None).await;
+        }
         let Some(name) = text.strip_prefix("sign in as ") else { return socket.join(&room(text)).await };
         socket.set_user(Some(user(name))).await?;
         assert_eq!(socket.user().map(UserId::as_str), Some(name));
@@ -96,4 +102,34 @@ async fn one_who_signs_in_as_another_takes_nothing_that_the_other_has() {
     assert_eq!(node.rows(lobby()).await, ["ann", "ann"], "a presence that is held is resumed by a join alone");
     pass(secs(12)).await;
     assert_eq!((heard(&mut changes), node.rows(lobby()).await), (vec!["-[ann]".to_owned()], vec!["ann".to_owned()]));
+}
+
+#[actix::test]
+async fn one_who_signs_in_and_out_while_the_database_is_away_is_the_guest_that_it_was() {
+    let node = node_with(config().durability(Durability::Relaxed)).await;
+    let mut guest = visitor(&node, None).await;
+    say(&mut guest, &["lobby"]).await;
+    let mut changes = node.changes();
+    node.store.faults.hang();
+    say(&mut guest, &["sign in as ann", "sign out"]).await;
+    node.store.faults.release();
+    pass(secs(3)).await;
+    assert_eq!(
+        (heard(&mut changes), node.rows(lobby()).await),
+        (["~ann", "~-"].map(str::to_owned).to_vec(), vec!["-".to_owned()])
+    );
+}
+
+#[actix::test]
+async fn of_two_who_a_channel_is_to_become_at_once_it_becomes_the_later() {
+    let node = node().await;
+    let guest = node.member("ann").await;
+    pass(secs(1)).await;
+    let [bob, ann] = ["bob", "ann"].map(user);
+    let add = |user| node.rooms.add(lobby(), &guest.channel, Some(user));
+    let (first, second) = join(add(&bob), add(&ann)).await;
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(node.rows(lobby()).await, ["ann"]);
+    pass(secs(1)).await;
+    assert_eq!(node.rows(lobby()).await, ["ann"]);
 }
