@@ -150,10 +150,15 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Finds) -
             Write::Update { channel, user, meta, .. } => {
                 let Some(was) = there.filter(|was| was.channel == *channel) else { continue };
                 let now = was.changed(user.clone(), meta.clone());
-                if was.user != now.user {
+                if user.is_some() {
+                    // It loses its token also if it is the same user's after all: it may have been another's in between.
                     let now = Arc::new(Presence { held: false, ..now });
-                    plan.rebound.insert(id, was.user.clone());
-                    plan.delta.updated.push(now.clone());
+                    if was.user != now.user {
+                        plan.rebound.insert(id, was.user.clone());
+                    }
+                    if !was.looks_like(&now) {
+                        plan.delta.updated.push(now.clone());
+                    }
                     plan.taken.push((now, None));
                 } else if was.meta != now.meta {
                     let now = Arc::new(now);

@@ -133,3 +133,24 @@ async fn of_two_who_a_channel_is_to_become_at_once_it_becomes_the_later() {
     pass(secs(1)).await;
     assert_eq!(node.rows(lobby()).await, ["ann"]);
 }
+
+#[actix::test]
+async fn a_token_that_ended_with_a_sign_in_is_not_that_of_the_guest_again_who_signed_out_before_it_was_written() {
+    let node = node_with(config().durability(Durability::Relaxed)).await;
+    let mut guest = visitor(&node, None).await;
+    say(&mut guest, &["lobby"]).await;
+    node.store.faults.hang();
+    // What is under way meanwhile is another's, so that both wait, and are one.
+    node.client("bob").join(&attic()).await.unwrap();
+    let mut changes = node.changes();
+    say(&mut guest, &["sign in as ann", "sign out"]).await;
+    node.store.faults.release();
+    pass(secs(3)).await;
+    assert_eq!(heard(&mut changes), ["+bob"]);
+    let mut next = visitor(&node, None).await;
+    say(&mut next, &["lobby"]).await;
+    assert_eq!((heard(&mut changes), node.rows(lobby()).await.len()), (vec!["+-".to_owned()], 2));
+    guest.lose();
+    settle().await;
+    assert_eq!((heard(&mut changes), node.rows(lobby()).await.len()), (vec!["--".to_owned()], 1));
+}

@@ -142,6 +142,7 @@ macro_rules! store_suite {
                 one_who_lost_its_token_to_another_is_restored_without_it,
                 two_who_come_with_one_token_in_one_commit_are_refused,
                 a_presence_that_changes_hands_loses_its_token,
+                a_presence_that_is_given_the_user_it_has_loses_its_token_and_nobody_is_told,
                 a_dead_nodes_resumable_presences_are_held_and_the_others_leave,
                 a_restart_holds_each_for_its_own_grace,
                 a_resume_ends_the_hold_of_a_restart,

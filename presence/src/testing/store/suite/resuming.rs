@@ -329,6 +329,21 @@ pub async fn a_presence_that_changes_hands_loses_its_token(store: &dyn Store, _:
     assert_eq!(taken[0].presence.id, second.id, "the token is that of the presence that came with it last");
 }
 
+pub async fn a_presence_that_is_given_the_user_it_has_loses_its_token_and_nobody_is_told(
+    store: &dyn Store,
+    _: &ManualClock,
+) {
+    let here = node(store, "here").await;
+    let ann = ann(store, here).await;
+    // It was to be another's, and ann's again, before either was written.
+    let user = Some(Some(user("ann")));
+    let back = Write::Update { id: ann.id, channel: ann.channel.clone(), user, meta: None };
+    assert_eq!(change(store, here, "lobby", [back]).await.delta, Delta::default());
+    let second = of_user(here, "second", "ann");
+    let joined = change(store, here, "lobby", [resume(&second, session(1))]).await;
+    assert_eq!((joined.delta.joined, joined.taken), (vec![second], vec![]));
+}
+
 pub async fn a_dead_nodes_resumable_presences_are_held_and_the_others_leave(store: &dyn Store, time: &ManualClock) {
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let ann = ann(store, dead).await;
