@@ -4,13 +4,15 @@
 import * as calls from './tests/calls.js';
 import * as connection from './tests/connection.js';
 import * as heart from './tests/heart.js';
+import * as parts from './tests/parts.js';
 import * as retry from './tests/retry.js';
 import * as rooms from './tests/rooms.js';
 import * as roster from './tests/roster.js';
 import * as token from './tests/token.js';
 import * as values from './tests/values.js';
 
-const tests = Object.assign({}, ...[calls, connection, heart, retry, rooms, roster, token, values].map((module) => module.tests));
+const modules = [calls, connection, heart, parts, retry, rooms, roster, token, values];
+const tests = Object.assign({}, ...modules.map((module) => module.tests));
 
 async function run(filter) {
   const result = { passed: 0, failed: [], skipped: [] };

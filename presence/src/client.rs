@@ -33,6 +33,7 @@ modules! {
     "presence/frozen.js",
     "presence/heart.js",
     "presence/page.js",
+    "presence/parts.js",
     "presence/replica.js",
     "presence/retry.js",
     "presence/room.js",

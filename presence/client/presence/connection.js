@@ -33,6 +33,8 @@ export class Connection {
   /** Sockets that are no good any more, kept open only so that nobody sees a leave before we are back. */
   #aside = [];
   #alarm = null;
+  /** The alarm limits the wait for what comes first, and is no retry. */
+  #isAwaiting = false;
   #stopWatching = null;
   #retry;
   #sorter;
@@ -45,7 +47,10 @@ export class Connection {
     if (!(this.#options.grace >= 0)) throw new RangeError('grace is a number of milliseconds, at least 0');
     this.#env = { ...browser(), ...options.env };
     this.#events = new Events(this.#env.report);
-    this.#sorter = new Sorter(this.#events, () => this.#ownName);
+    this.#sorter = new Sorter(this.#events, {
+      ownName: () => this.#ownName,
+      onProgress: () => { if (this.#isAwaiting) this.#awaitFirst(); },
+    });
     this.#retry = new Retry(this.#options);
     this.#addresses = new Addresses(target, this.#env.location);
     if (this.#options.resume) this.#token = new Token(this.#addresses.key, this.#env);
@@ -164,13 +169,17 @@ export class Connection {
     return this.#token.addTo(url);
   }
 
-  /** The time until the first frame is limited; without a room of its own the connection only has to open. */
+  /**
+   * The time until the roster is here is limited; without a room of its own the connection only has to open. The time counts
+   * anew with all that shows progress, the handshake and each page of a large state: a slow line needs longer for the whole.
+   */
   #awaitFirst() {
     const patience = this.#opened ? this.#retry.patience : this.#retry.handshake(this.#env.now());
     this.#arm(patience, () => {
       const others = this.#sorter.strangers.map((name) => JSON.stringify(name)).join(', ');
       this.#again({ why: 'timeout', ...(others && { reason: `the server speaks of other rooms only: ${others}` }) });
     });
+    this.#isAwaiting = true;
   }
 
   #onOpen() {
@@ -271,6 +280,7 @@ export class Connection {
   /** The one timer of whatever state the connection is in: patience for a first frame, or a retry. */
   #arm(delay, alarm) {
     if (this.#alarm !== null) this.#env.clearTimeout(this.#alarm);
+    this.#isAwaiting = false;
     this.#alarm = delay === null ? null : this.#env.setTimeout(() => { this.#alarm = null; alarm(); }, delay);
   }
 

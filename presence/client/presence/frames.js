@@ -31,6 +31,9 @@ export const isDiff = (frame) => isPosition(frame) && Number.isInteger(frame.fro
   && isList(frame.joins, isEntry) && isList(frame.updates, isEntry)
   && isList(frame.leaves, ({ user, id }) => typeof user === 'string' && typeof id === 'string');
 
+/** A part of a large diff, or a further page of a large state: also the last of these, which leads to no other version. */
+export const isPart = ({ more, from, version }) => more === true || from === version;
+
 export const bytes = (text) => new TextEncoder().encode(text).length;
 
 export const isTooLarge = (text) => bytes(text) > MAX_TEXT;

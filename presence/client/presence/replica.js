@@ -1,5 +1,6 @@
 // A room's roster while its frames arrive. A diff may come before the state that it belongs to, so it waits for it.
 
+import { Parts } from './parts.js';
 import { Roster } from './roster.js';
 
 /** How many diffs may wait for their state. More of them than that, and the state is taken for lost. */
@@ -7,13 +8,23 @@ const MAX_EARLY = 1000;
 
 export class Replica {
   roster = new Roster();
+  #parts = new Parts();
   #early = [];
 
   /** Whether the first frame of this stay has still to come. */
   get isWaiting() { return this.#early !== null; }
 
   /** A new stay in the room, or a new connection: diffs of before do not count any more. */
-  await() { this.#early = []; }
+  await() {
+    this.#early = [];
+    this.#parts.clear();
+  }
+
+  /**
+   * A frame of the roster, before anything else is done with it: the whole one if it was the last part or the only one;
+   * undefined while parts are missing, which change nothing; null after a gap, as with `apply`.
+   */
+  assemble(frame) { return this.#parts.take(frame); }
 
   /** Takes a whole state. `late` are the diffs that waited for it and are newer, to be applied one after the other. */
   replace(state) {

@@ -30,7 +30,10 @@ const TRIES_PER_GRACE = 5;
 const GRACES = 3;
 /** So many handshakes in a row that failed before the socket opened look like a refusal. */
 const REFUSALS = 3;
-/** How long a connection may take until its first frame. It doubles with each try, for large rooms on slow lines. */
+/**
+ * How long a connection may make no progress until it has its roster. It doubles with each try, for lines so slow that one
+ * frame takes longer: a page sees whole frames only.
+ */
 const PATIENCE = 15000;
 const MAX_PATIENCE = 120000;
 /** However short the grace is, a handshake may take this long. */
@@ -56,7 +59,7 @@ export class Retry {
 
   get attempts() { return this.#attempts; }
 
-  /** How long the next connection may take until its first frame. */
+  /** How long a connection that waits for its roster may make no progress. */
   get patience() { return Math.min(MAX_PATIENCE, PATIENCE * 2 ** this.#timeouts); }
 
   /**

@@ -186,8 +186,8 @@ export class Room {
   #receive(frame) {
     if (this.#status.state === 'left') return this.#onLate(frame);
     switch (frame.type) {
-      case 'presence.state': return isState(frame) ? this.#onState(frame) : this.#unreadable(frame.type);
-      case 'presence.diff': return isDiff(frame) ? this.#onDiff(frame) : this.#unreadable(frame.type);
+      case 'presence.state': return isState(frame) ? this.#onPart(frame) : this.#unreadable(frame.type);
+      case 'presence.diff': return isDiff(frame) ? this.#onPart(frame) : this.#unreadable(frame.type);
       case 'presence': return this.#end({ state: 'closed', reason: 'the server does not speak `diff` in this room' });
       case 'error': return this.#onError(frame);
       case 'message': return this.#events.emit('message', frame);
@@ -200,6 +200,15 @@ export class Room {
     if (type !== 'presence.state' || !this.#leavesAgain) return;
     this.#leavesAgain = false;
     this.#link.send(this.#command('leave'));
+  }
+
+  /** Nothing is reported before the last part, so that a page never sees half of a change. */
+  #onPart(part) {
+    const frame = this.#replica.assemble(part);
+    if (frame === null) this.#link.retry({ why: 'gap' });
+    else if (frame === undefined) return;
+    else if (frame.type === 'presence.state') this.#onState(frame);
+    else this.#onDiff(frame);
   }
 
   #onState(state) {

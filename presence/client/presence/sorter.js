@@ -2,7 +2,7 @@
 // what names no room for the connection's own.
 
 import { PresenceError } from './error.js';
-import { isObject, isState, parse } from './frames.js';
+import { isObject, isPart, isState, parse } from './frames.js';
 import { deepFreeze } from './frozen.js';
 import { Unclaimed } from './unclaimed.js';
 
@@ -16,17 +16,20 @@ export class Sorter {
   solo = null;
   #events;
   #ownName;
+  #onProgress;
   #unclaimed = new Unclaimed();
   /** Rooms that the server speaks of while the one room is waited for. */
   #strangers = new Set();
 
   /**
    * @param {Events} events  of the connection
-   * @param {() => string} ownName  the room that the connection's target names
+   * @param {{ownName: () => string, onProgress: () => void}} connection  `ownName` is the room that its target names;
+   *   `onProgress` is called when a state arrives, or a part of something larger, of whatever room
    */
-  constructor(events, ownName) {
+  constructor(events, { ownName, onProgress }) {
     this.#events = events;
     this.#ownName = ownName;
+    this.#onProgress = onProgress;
   }
 
   get hooks() { return this.solo ? [this.solo.hooks] : [...this.rooms.values()].map(({ hooks }) => hooks); }
@@ -56,6 +59,7 @@ export class Sorter {
   /** A state or a diff belongs to the room that it names, and to no other. */
   #sort(frame) {
     const { room } = frame;
+    if (frame.type === 'presence.state' || isPart(frame)) this.#onProgress();
     if (this.solo) return this.#sortSolo(frame);
     if (typeof room !== 'string') return this.#malformed(`a ${frame.type} without its room`);
     const known = this.rooms.get(room);

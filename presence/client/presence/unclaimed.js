@@ -13,20 +13,20 @@ export class Unclaimed {
   #forgot = false;
 
   /** Takes a frame of such a room. True: the room is new, and its roster complete. */
-  take(frame) {
-    const { room } = frame;
-    if (frame.type === 'presence.state') {
-      if (!isState(frame)) return this.#keep(room, null);
-      const isNew = !this.#replicas.get(room) || this.#replicas.get(room).isWaiting;
-      const replica = this.#replicas.get(room) ?? new Replica();
-      const { late } = replica.replace(frame);
-      const whole = late.every((diff) => replica.apply(diff));
-      this.#keep(room, whole ? replica : null);
-      return isNew && whole;
-    }
-    if (this.#replicas.get(room) === null) return false; // broken already
+  take(part) {
+    const { room, type } = part;
+    const isForState = type === 'presence.state';
+    if (!isForState && this.#replicas.get(room) === null) return false; // broken already
+    if (!(isForState ? isState(part) : isDiff(part))) return this.#keep(room, null);
     const replica = this.#replicas.get(room) ?? new Replica();
-    return this.#keep(room, isDiff(frame) && replica.apply(frame) !== null ? replica : null);
+    const frame = replica.assemble(part);
+    if (frame === undefined) return this.#keep(room, replica);
+    if (frame?.type !== 'presence.state') return this.#keep(room, frame && replica.apply(frame) !== null ? replica : null);
+    const isNew = replica.isWaiting;
+    const { late } = replica.replace(frame);
+    const isWhole = late.every((diff) => replica.apply(diff));
+    this.#keep(room, isWhole ? replica : null);
+    return isNew && isWhole;
   }
 
   /** Hands a room over: `replica`, if there is one, and whether frames of it were lost. */

@@ -1,0 +1,199 @@
+// States and diffs that come in parts.
+
+import { joinRoom } from '../presence.js';
+import { fakeBrowser } from './fakes.js';
+import { connected, dial, diff, equal, listen, live, of, state, turnOver } from './helpers.js';
+
+/** A state in pages, as the server sends one that is too large for a frame: `pages` are rosters. */
+function paged(version, [first, ...others], options) {
+  const further = others.map((users, place) => ({
+    ...diff(version, { ...options, joins: entries(users) }), version, ...(place < others.length - 1 && { more: true }),
+  }));
+  return [{ ...state(version, first, options), more: true }, ...further];
+}
+
+const entries = (users) => Object.entries(users).flatMap(([user, ids]) => ids.map((id) => [user, id]));
+
+/** A diff in parts, of which the last leads to the next version. */
+function split(from, parts) {
+  return parts.map((part, place) => ({
+    ...diff(from, part), ...(place < parts.length - 1 && { version: from, more: true }),
+  }));
+}
+
+export const tests = {
+  async 'a state in pages is told by one sync, after the last of them'() {
+    const { room, socket, told } = dial();
+    socket.open();
+    const pages = paged(7, [{ ann: ['me'] }, { bob: ['b1'], cyd: ['c1'] }, { bob: ['b2'], dan: ['d1'] }], { anonymous: 2 });
+    for (const page of pages.slice(0, -1)) {
+      socket.says(page);
+      equal([told, room.status.state, room.members.size, room.me], [[], 'connecting', 0, null]);
+    }
+    socket.says(pages.at(-1));
+    equal(told, ['status live', 'count 4+2', 'sync ann bob cyd dan']);
+    equal([room.me, [...room.get('bob').presences.keys()]], ['me', ['b1', 'b2']]);
+    socket.says(diff(7, { leaves: [['bob', 'b1']], anonymous: 2 }));
+    equal(told.slice(3), ['update bob b1,b2 -> b2', 'sync ann bob cyd dan']);
+  },
+
+  async 'a diff in parts is told as one, after the last of them'() {
+    const { room, socket, told } = live({ ann: ['me'], bob: ['b1'], cyd: ['c1'] });
+    const parts = split(1, [
+      { joins: [['dan', 'd1'], ['bob', 'b2']] },
+      { joins: [['eve', 'e1']], updates: [['cyd', 'c1', { n: 1 }]] },
+      { leaves: [['bob', 'b1']], anonymous: 3 },
+    ]);
+    for (const part of parts.slice(0, -1)) socket.says(part);
+    equal([told, [...room.members.keys()], room.anonymous], [[], ['ann', 'bob', 'cyd'], 0]);
+    socket.says(parts.at(-1));
+    equal(told, ['join dan', 'join eve', 'update bob b1 -> b2', 'update cyd c1 -> c1', 'count 5+3', 'sync ann bob cyd dan eve']);
+    equal(room.get('cyd').presences.get('c1'), { n: 1 });
+    socket.says(diff(2, { leaves: [['dan', 'd1']], anonymous: 3 }));
+    equal([room.status.state, room.members.size], ['live', 4]);
+  },
+
+  async 'a second state in pages replaces the roster at its last page, and only the net difference is told'() {
+    const { room, socket, told } = live({ ann: ['me'], bob: ['b1'], cyd: ['c1'] });
+    const [first, second] = paged(9, [{ ann: ['me'] }, { cyd: ['c1'], dan: ['d1'] }]);
+    socket.says(first);
+    equal([told, room.members.size, room.status.state], [[], 3, 'live']);
+    socket.says(second);
+    equal(told, ['join dan', 'leave bob', 'sync ann cyd dan']);
+  },
+
+  async 'a connection that is lost between two parts leaves the old roster as it was'() {
+    const half = [
+      paged(5, [{ ann: ['me'] }, { dan: ['d1'] }, { eve: ['e1'] }]).slice(0, 2),
+      split(1, [{ joins: [['dan', 'd1']], leaves: [['bob', 'b1']] }, { joins: [['eve', 'e1']] }]).slice(0, 1),
+    ];
+    for (const parts of half) {
+      const { room, browser, socket, clock, told } = live({ ann: ['me'], bob: ['b1'] });
+      for (const part of parts) socket.says(part);
+      socket.drops();
+      equal([told, [...room.members.keys()]], [['status reconnecting lost 1006'], ['ann', 'bob']]);
+      clock.pass(500);
+      browser.socket.open();
+      equal([...room.members.keys()], ['ann', 'bob']);
+      // The parts of before do not count for what the new connection sends.
+      browser.socket.says(state(6, { ann: ['me'], bob: ['b1'], fay: ['f1'] }));
+      equal(told.slice(2), ['status live', 'join fay', 'count 3+0', 'sync ann bob fay']);
+      browser.socket.says(diff(6, { joins: [['gus', 'g1']] }));
+      equal([room.status.state, room.members.size], ['live', 4]);
+    }
+  },
+
+  async 'a part that does not belong to those before it is a gap'() {
+    const [page, last] = paged(4, [{ ann: ['me'] }, { bob: ['b1'] }]);
+    const [part, end] = split(4, [{ joins: [['bob', 'b1']] }, { joins: [['cyd', 'c1']] }]);
+    const wrong = [
+      [page, { ...last, from: 5, version: 5 }],
+      [page, { ...last, epoch: 'another' }],
+      [page, { ...last, version: 5 }],
+      [page, { ...last, leaves: [{ user: 'ann', id: 'me' }] }],
+      [part, { ...end, from: 5, version: 6 }],
+      [part, { ...end, epoch: 'another' }],
+      [part, { ...end, more: true }],
+    ];
+    for (const frames of wrong) {
+      const { room, socket, told } = dial();
+      socket.open();
+      socket.says(state(4, { ann: ['me'] }));
+      told.length = 0;
+      for (const frame of frames) socket.says(frame);
+      equal([told, [...room.members.keys()]], [['status reconnecting gap'], ['ann']]);
+    }
+  },
+
+  async 'a state ends what was on its way before it, in parts or not'() {
+    const { room, socket, told } = live({ ann: ['me'], bob: ['b1'] });
+    socket.says(split(1, [{ joins: [['cyd', 'c1']] }, {}])[0]);
+    socket.says(state(8, { ann: ['me'], bob: ['b1'], dan: ['d1'] }));
+    equal([told, room.status.state], [['join dan', 'count 3+0', 'sync ann bob dan'], 'live']);
+  },
+
+  async 'a diff in parts that comes before its state waits for it'() {
+    const { room, socket } = dial();
+    socket.open();
+    for (const part of split(5, [{ joins: [['bob', 'b1']] }, { joins: [['cyd', 'c1']] }])) socket.says(part);
+    for (const page of paged(5, [{ ann: ['me'] }, { dan: ['d1'] }])) socket.says(page);
+    equal([room.status.state, [...room.members.keys()].sort()], ['live', ['ann', 'bob', 'cyd', 'dan']]);
+  },
+
+  async 'what other rooms send between the parts of one is sorted as always'() {
+    const { connection, socket } = connected();
+    const lobby = connection.room('lobby');
+    const attic = connection.room('attic');
+    const told = listen(attic);
+    const [first, second] = paged(1, [{ ann: ['me'] }, { bob: ['b1'] }]);
+    const others = paged(3, [{ ann: ['x'] }, { eve: ['e1'] }]).map((page) => of('attic', page));
+    for (const frame of [first, others[0], second, others[1]]) socket.says(frame);
+    equal([[...lobby.members.keys()], told], [['ann', 'bob'], ['status live', 'count 2+0', 'sync ann eve']]);
+  },
+
+  async 'a room that is asked for between two pages is live after the last of them'() {
+    const { connection, socket } = connected();
+    const named = [];
+    connection.on('room', (name) => named.push(name));
+    const [first, second, third] = paged(3, [{ ann: ['me'] }, { bob: ['b1'] }, { cyd: ['c1'] }]).map((page) => of('attic', page));
+    socket.says(first);
+    socket.says(second);
+    equal(named, []);
+    const attic = connection.room('attic');
+    await turnOver();
+    equal([attic.status.state, attic.members.size], ['connecting', 0]);
+    socket.says(third);
+    equal([attic.status.state, [...attic.members.keys()]], ['live', ['ann', 'bob', 'cyd']]);
+    for (const page of paged(1, [{ ann: ['me'] }, { dan: ['d1'] }])) socket.says(of('cellar', page));
+    equal(named, ['cellar']);
+    equal([...connection.room('cellar').members.keys()], ['ann', 'dan']);
+  },
+
+  async 'a room given by a URL may be that of a state in pages'() {
+    const { env, sockets } = fakeBrowser();
+    const room = joinRoom('/socket?user=ann', { env });
+    sockets[0].open();
+    for (const page of paged(1, [{ ann: ['me'] }, { bob: ['b1'] }])) sockets[0].says(page);
+    equal([room.name, [...room.members.keys()]], ['lobby', ['ann', 'bob']]);
+  },
+
+  async 'a line that carries a page now and then has the time for all of them'() {
+    const { room, browser, socket, clock } = dial();
+    clock.pass(14999);
+    socket.open();
+    const pages = paged(1, Array.from({ length: 40 }, (_, i) => ({ [`user-${i}`]: [`id-${i}`] })));
+    for (const page of pages) {
+      clock.pass(14999);
+      equal([room.status.state, browser.sockets.length], ['connecting', 1]);
+      socket.says(page);
+    }
+    equal([room.status.state, room.members.size], ['live', 40]);
+    clock.pass(60000);
+    equal(room.status.state, 'live');
+  },
+
+  async 'pages that stop coming are given up, whatever else still comes'() {
+    const { room, socket, clock } = dial();
+    socket.open();
+    socket.says(paged(1, [{ ann: ['me'] }, { bob: ['b1'] }])[0]);
+    clock.pass(10000);
+    socket.says({ type: 'news' });
+    socket.says(of('attic', diff(3, { joins: [['eve', 'e1']] })));
+    clock.pass(4999);
+    equal(room.status.state, 'connecting');
+    clock.pass(1);
+    equal([room.status.state, room.status.why], ['reconnecting', 'timeout']);
+  },
+
+  async 'pages of another room are progress too, since they share the line'() {
+    const { room, socket, clock } = dial();
+    socket.open();
+    for (const page of paged(1, [{ ann: ['x'] }, { bob: ['b1'] }, { cyd: ['c1'] }])) {
+      clock.pass(14999);
+      socket.says(of('attic', page));
+    }
+    clock.pass(14999);
+    socket.says(state(1, { ann: ['me'] }));
+    equal(room.status.state, 'live');
+  },
+};
