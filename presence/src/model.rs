@@ -25,6 +25,6 @@ pub mod turns;
 
 pub use close::Close;
 pub use delta::{Delta, Snapshot};
-pub use meta::{Meta, MetaError};
+pub use meta::{MAX_META_BYTES, MAX_META_DEPTH, Meta, MetaError};
 pub use presence::{Member, Presence};
 pub use turns::Turns;

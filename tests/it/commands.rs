@@ -194,6 +194,31 @@ async fn the_size_of_a_meta_is_counted_as_sent() {
 }
 
 #[tokio::test]
+async fn a_meta_nested_32_deep_is_the_deepest() {
+    let (_server, mut ann, mut bob) = ann_and_bob().await;
+    let update = |depth: usize| {
+        let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+        format!(r#"{{"type":"update","meta":{{"a":{open}{close}}}}}"#)
+    };
+    ann.says(&update(32)).await;
+    assert_eq!(ann.diff().await.updates.len(), 1);
+    assert_eq!(bob.diff().await.updates.len(), 1);
+    ann.says(&update(33)).await;
+    ann.socket.refused("bad_command").await;
+    fence(&mut ann, &mut bob, "the meta is as it was").await;
+}
+
+#[tokio::test]
+async fn an_update_beyond_the_precision_of_a_double_is_told() {
+    let (_server, mut ann, mut bob) = ann_and_bob().await;
+    for n in ["9007199254740992.0", "9007199254740993.0"] {
+        ann.says(&format!(r#"{{"type":"update","meta":{{"n":{n}}}}}"#)).await;
+        assert_eq!(ann.diff().await.updates.len(), 1, "{n}");
+        assert_eq!(bob.diff().await.updates.len(), 1, "{n}");
+    }
+}
+
+#[tokio::test]
 async fn a_known_type_of_a_wrong_shape_is_a_bad_command_told_to_its_sender_alone() {
     let (server, mut ann, mut bob) = ann_and_bob().await;
     for meta in [json!(null), json!(5), json!("x"), json!([]), json!(true)] {

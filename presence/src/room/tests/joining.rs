@@ -127,7 +127,7 @@ async fn an_update_is_told_to_all_and_one_that_changes_nothing_to_nobody() {
     assert_eq!((heard(&mut changes), ann.screen().told), (vec!["~bob".to_owned()], vec!["+bob".into(), "~bob".into()]));
     assert_eq!(ann.screen().here[&bob.id(lobby()).to_string()].1["mood"], "busy");
     let _ = (ann.frames(), bob.frames(), node.store.commits());
-    bob.update(lobby(), r#"{ "mood": "busy" }"#).await.unwrap();
+    bob.update(lobby(), r#" {"mood":"busy"} "#).await.unwrap();
     pass(ms(1000)).await;
     assert_eq!((heard(&mut changes), node.store.commits().len()), (Vec::new(), 0));
     assert_eq!((ann.frames().len(), bob.frames().len()), (0, 0));

@@ -2,12 +2,16 @@
 //!
 //! What this crate wrote it can read. Anything else was put there by another hand, and is refused rather than guessed.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use sea_orm::prelude::Uuid;
+use tracing::warn;
 
 use crate::{
-    model::{Meta, Presence},
+    model::{Meta, MetaError, Presence},
     name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     session::SessionHash,
 };
@@ -76,10 +80,32 @@ pub(super) fn place((id, name, version): RoomRow) -> Result<Place, StoreError> {
     Ok(Place { room, epoch: Epoch::from_uuid(id), version: Version(version) })
 }
 
+/// A meta as it stands in a row. An earlier version of this crate took metas that are nested deeper than
+/// [`MAX_META_DEPTH`](crate::model::meta::MAX_META_DEPTH), and a node that still runs it does so. Their members are in the room, so they
+/// are read; but passed on, such a meta would keep out the clients whose parsers refuse it. So it counts as none, and the row keeps it
+/// until it is next written.
+fn stored_meta(id: Uuid, json: &str) -> Result<Meta, StoreError> {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if json == "{}" {
+        return Ok(Meta::default());
+    }
+    match Meta::from_json(json) {
+        Ok(meta) => Ok(meta),
+        Err(MetaError::TooDeep { depth }) => {
+            // Once, since a room is read every few seconds.
+            if !WARNED.swap(true, Ordering::Relaxed) {
+                warn!(presence = %id, depth, "a meta in the database is nested too deep; such metas are read as `{{}}`");
+            }
+            Ok(Meta::default())
+        }
+        Err(error) => Err(foreign("presences", id)(error)),
+    }
+}
+
 pub(super) fn found((id, room, channel, user, meta, node, held_until): PresenceRow) -> Result<Found, StoreError> {
     let channel = ChannelName::stored(channel).map_err(foreign("presences", id))?;
     let user = user.map(UserId::stored).transpose().map_err(foreign("presences", id))?;
-    let meta = if meta == "{}" { Meta::default() } else { Meta::from_json(&meta).map_err(foreign("presences", id))? };
+    let meta = stored_meta(id, &meta)?;
     let held = held_until.is_some();
     let presence =
         Presence { meta, held, ..Presence::new(PresenceId::from_uuid(id), channel, user, NodeId::from_uuid(node)) };

@@ -436,3 +436,23 @@ async fn who_is_first_and_last_is_one_statement_more_and_none_as_long_as_nobody_
         assert_eq!((after.len(), after.iter().filter(|sql| counts(sql)).count()), (before.len() + more, counted));
     }
 }
+
+#[tokio::test]
+async fn a_stored_meta_that_is_nested_too_deep_is_read_as_none_and_keeps_nobody_out() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    let crowd = crowd(node, 2);
+    store.commit(node, Attempt::next(), &joins("lobby", &crowd)).await.unwrap();
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(126), "]".repeat(126));
+    let deep = format!("UPDATE presences SET meta = '{deep}' WHERE channel_name = '0'");
+    store.once.database.writer.execute_unprepared(&deep).await.unwrap();
+    let read = store.load(&room("lobby")).await.unwrap().unwrap().presences;
+    let mut metas: Vec<_> = read.iter().map(|one| (one.channel.as_str(), one.meta.as_str())).collect();
+    metas.sort_unstable();
+    assert_eq!(metas, [("0", "{}"), ("1", "{}")]);
+    let meta = Some(crate::model::Meta::from_json(r#"{"n":1}"#).unwrap());
+    let update = Write::Update { id: crowd[0].id, channel: crowd[0].channel.clone(), user: None, meta };
+    let update = vec![RoomWrites { room: room("lobby"), writes: vec![update] }];
+    let commits = store.commit(node, Attempt::next(), &update).await.unwrap();
+    assert_eq!(commits[0].delta.updated[0].meta.as_str(), r#"{"n":1}"#, "what is next written replaces it");
+}

@@ -58,6 +58,7 @@ macro_rules! store_suite {
                 leaving_takes_the_right_presence_and_channel,
                 updating_takes_the_right_presence_and_channel,
                 an_update_to_an_equal_meta_is_nothing,
+                an_update_beyond_the_precision_of_a_double_is_one,
                 a_leave_tells_the_last_user_and_meta,
                 one_commit_changes_many_rooms_and_answers_in_order,
                 a_thousand_changes_ride_in_one_commit,

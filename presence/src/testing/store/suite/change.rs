@@ -181,8 +181,21 @@ pub async fn an_update_to_an_equal_meta_is_nothing(store: &dyn Store, _: &Manual
     let a = anonymous(node, "a");
     let _ = change(store, node, "lobby", [join(&a)]).await;
     assert_eq!(change(store, node, "lobby", [update(&a, r#"{"n":1,"m":2}"#)]).await.version, Version(2));
-    let same = change(store, node, "lobby", [update(&a, r#"{ "m": 2, "n": 1 }"#)]).await;
+    let same = change(store, node, "lobby", [update(&a, r#" {"n":1,"m":2} "#)]).await;
     assert_eq!((same.version, same.delta), (Version(2), Delta::default()));
+}
+
+pub async fn an_update_beyond_the_precision_of_a_double_is_one(store: &dyn Store, _: &ManualClock) {
+    let node = node(store, "here").await;
+    let a = anonymous(node, "a");
+    let _ = change(store, node, "lobby", [join(&a)]).await;
+    for (version, n) in [(2, "9007199254740992.0"), (3, "9007199254740993.0")] {
+        let json = format!(r#"{{"n":{n}}}"#);
+        let now = Arc::new(Presence { meta: meta(&json), ..Presence::clone(&a) });
+        let changed = change(store, node, "lobby", [update(&a, &json)]).await;
+        assert_eq!((changed.version, changed.delta.updated), (Version(version), vec![now.clone()]));
+        assert_eq!(members(store, "lobby").await, (version, vec![now]));
+    }
 }
 
 pub async fn a_leave_tells_the_last_user_and_meta(store: &dyn Store, _: &ManualClock) {
