@@ -13,6 +13,10 @@ use crate::descriptors::sockets_within_limit;
 /// How the names begin of variables that are settings.
 const PREFIX: &str = "PRESENCE_";
 
+/// The least value of `max_frame_sent`, in bytes: one presence with the longest user id and the largest meta fits, in the room
+/// with the longest name.
+pub const LEAST_FRAME_SENT: usize = 6_000;
+
 /// How many characters of a text an error repeats that cannot be read.
 const TOLD: usize = 60;
 
@@ -343,6 +347,10 @@ config! {
     max_frame_bytes: usize = |_| 64 * 1024;
     /// The largest message a client may send in several frames, in bytes. Default 256 KiB; at least `max_frame_bytes`.
     max_message_bytes: usize = |_| 256 * 1024;
+    /// The largest frame that presence composes for a client, in bytes of payload: a state or a diff that is larger is sent in
+    /// parts. Messages of an application are sent as they are; [`Rooms::check_size`](crate::Rooms::check_size) compares them with it.
+    /// Default 32,000, which every client's default takes; at least [`LEAST_FRAME_SENT`].
+    max_frame_sent: usize = |_| 32_000;
     /// How many frames may wait for one client before it counts as slow. Default 256.
     outbox_frames: usize = |_| 256;
     /// How many bytes may wait for one client before it counts as slow; first frames do not count. Default 1 MiB.
@@ -429,6 +437,8 @@ impl Config {
         ] {
             count(field, value, value > 0, "it must not be 0")?;
         }
+        let sent = self.max_frame_sent;
+        count("max_frame_sent", sent, sent >= LEAST_FRAME_SENT, "it must be at least 6000 bytes")?;
         let message = self.max_message_bytes;
         count("max_message_bytes", message, message >= self.max_frame_bytes, "it must hold one largest frame")?;
         count("room_threads", self.room_threads, self.room_threads <= 64, "it must be at most 64")

@@ -81,6 +81,14 @@ pub enum Error {
         /// How many presences the join allowed.
         limit: usize,
     },
+    /// A message is larger, as it would be sent, than the largest frame that clients are promised. Nothing happened.
+    #[error("a frame of {bytes} bytes is larger than {limit}")]
+    TooLarge {
+        /// The size of the message as a frame, in bytes of payload.
+        bytes: usize,
+        /// The setting `max_frame_sent`.
+        limit: usize,
+    },
     /// The socket is closed or closing. Nothing happened.
     #[error("the socket is closed")]
     SocketClosed,

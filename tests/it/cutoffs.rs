@@ -70,7 +70,7 @@ async fn one_who_does_not_read_is_logged_with_user_room_address_and_cause() {
     let upgrade = Upgrade::to(path("lobby", "ann")).receive_buffer(TINY);
     let ann = Member::begin(upgrade.open(server.address()).await.unwrap()).await;
     let mut bob = Member::join(&server, "lobby", "bob").await;
-    let text = "x".repeat(32 * 1024);
+    let text = "x".repeat(30 * 1024);
     within(secs(60), "ann to be cut off", async {
         while bob.roster.tabs("ann") == 1 {
             bob.says(&text).await;

@@ -5,10 +5,12 @@ use crate::support::witness::Scene;
 
 const FRAME: usize = 64 * 1024;
 const MESSAGE: usize = 256 * 1024;
+/// So that such a message is passed on too.
+const PASSED_ON: [&str; 2] = ["--max-frame-sent", "300000"];
 
 #[tokio::test]
 async fn a_frame_of_64_kib_is_the_largest() {
-    let mut scene = Scene::set(&[]).await;
+    let mut scene = Scene::set(&PASSED_ON).await;
     let mut ann = scene.ann().await;
     let text = "x".repeat(FRAME);
     ann.says(&text).await;
@@ -57,7 +59,7 @@ fn fragments(bytes: usize) -> Vec<Raw> {
 
 #[tokio::test]
 async fn a_message_of_256_kib_in_fragments_is_the_largest() {
-    let mut scene = Scene::set(&[]).await;
+    let mut scene = Scene::set(&PASSED_ON).await;
     let mut ann = scene.ann().await;
     for frame in fragments(MESSAGE) {
         ann.socket.send(frame).await;

@@ -19,6 +19,7 @@ mod docs;
 mod endings;
 mod events;
 mod faults;
+mod frames_sent;
 mod handshake;
 mod inproc;
 mod limits;

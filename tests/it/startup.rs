@@ -85,6 +85,7 @@ async fn a_bad_value_is_refused_and_its_field_named() {
     refuses(&["--max-age", "soon"], "max_age").await;
     refuses(&["--grace=-1s"], "grace").await;
     refuses(&["--workers", "none"], "workers").await;
+    refuses(&["--max-frame-sent", "5999"], "max_frame_sent").await;
     refuses(&["--allow-origin", "https://a.example,b.example"], "b.example").await;
     refuses(&["--nonsense"], "nonsense").await;
 }

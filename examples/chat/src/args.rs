@@ -32,6 +32,10 @@ pub(crate) struct Args {
     /// shorter].
     #[arg(long, env = "PRESENCE_GRACE", value_parser = duration)]
     pub(crate) grace: Option<Duration>,
+    /// The largest frame that a client is sent, in bytes; a larger state or change is sent in parts, and a text that becomes larger is
+    /// refused [default: 32000].
+    #[arg(long, env = "PRESENCE_MAX_FRAME_SENT")]
+    pub(crate) max_frame_sent: Option<usize>,
     /// Threads that serve sockets [default: one per core].
     #[arg(long, env = "WORKERS")]
     pub(crate) workers: Option<NonZeroUsize>,
@@ -86,6 +90,9 @@ impl Args {
         let mut config = Config::builder().overlay_env()?.max_age(self.max_age).notify(notify);
         if let Some(grace) = self.grace {
             config = config.grace(grace);
+        }
+        if let Some(bytes) = self.max_frame_sent {
+            config = config.max_frame_sent(bytes);
         }
         config.build()
     }

@@ -52,6 +52,7 @@ impl Chat {
             Command::Say => {
                 let from = socket.user().map(|user| user.as_str());
                 let said = Outgoing::json(&Said { r#type: "message", from, text })?;
+                socket.rooms().check_size(&said)?;
                 socket.rooms().send(&self.room, said).await;
             }
         }
@@ -108,6 +109,10 @@ struct Said<'a> {
 enum Refusal {
     BadCommand(String),
     NotJoined,
+    TooLarge {
+        bytes: usize,
+        limit: usize,
+    },
     Unavailable,
     /// The socket cannot go on.
     Failed(Error),
@@ -116,6 +121,7 @@ enum Refusal {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error {
+            Error::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
             Error::NotInRoom { .. } | Error::LeftWhileJoining { .. } => Self::NotJoined,
             error if error.is_retryable() => Self::Unavailable,
             error => Self::Failed(error),
@@ -141,16 +147,16 @@ async fn tell(socket: &Socket, code: &'static str, message: &str) -> presence::R
 
 impl Refusal {
     async fn tell(self, socket: &Socket) -> presence::Result<()> {
-        let (code, message) = match &self {
-            Self::BadCommand(reason) => ("bad_command", &**reason),
-            Self::NotJoined => ("not_joined", "you are not in the room"),
-            Self::Unavailable => ("unavailable", "presence is unavailable; try again later"),
-            Self::Failed(_) => {
-                let Self::Failed(error) = self else { unreachable!("matched") };
-                return Err(error);
+        let (code, message) = match self {
+            Self::BadCommand(reason) => ("bad_command", reason),
+            Self::NotJoined => ("not_joined", "you are not in the room".to_owned()),
+            Self::TooLarge { bytes, limit } => {
+                ("too_large", format!("the message for the room would have {bytes} bytes, and {limit} is the most"))
             }
+            Self::Unavailable => ("unavailable", "presence is unavailable; try again later".to_owned()),
+            Self::Failed(error) => return Err(error),
         };
-        tell(socket, code, message).await
+        tell(socket, code, &message).await
     }
 }
 

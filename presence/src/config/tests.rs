@@ -124,6 +124,7 @@ const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("outbox_bytes", "1", "0", "0", "it must not be 0"),
     ("inbox_frames", "1", "0", "0", "it must not be 0"),
     ("max_rooms_per_socket", "1", "0", "0", "it must not be 0"),
+    ("max_frame_sent", "6000", "5999", "5999", "it must be at least 6000 bytes"),
     ("max_sockets", "1", "0", "0", "it must not be 0"),
     ("max_pending_writes", "1", "0", "0", "it must not be 0"),
     ("room_threads", "64", "65", "65", "it must be at most 64"),

@@ -5,6 +5,9 @@ use tracing::debug;
 
 use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, name::RoomName};
 
+/// How many characters of an error a client is told.
+const ANSWERED_CHARACTERS: usize = 500;
+
 /// A consumer that is handed values instead of frames, as `JsonWebsocketConsumer` of django-channels. Wrap it in [`Json`] to
 /// serve it.
 ///
@@ -73,9 +76,10 @@ pub trait JsonConsumer: Sized + 'static {
     async fn receive(&mut self, socket: &mut Socket, message: Self::Message) -> Result<()>;
 
     /// Handles a frame that is no `Message`: not JSON, of another shape, or binary. By default the client is answered
-    /// `{"type":"error","code":"bad_message","message":…}`.
+    /// `{"type":"error","code":"bad_message","message":…}`, where the message has at most 500 characters.
     async fn undecodable(&mut self, socket: &mut Socket, error: serde_json::Error) -> Result<()> {
-        let message = error.to_string();
+        // It may repeat what the client sent.
+        let message: String = error.to_string().chars().take(ANSWERED_CHARACTERS).collect();
         let answer = serde_json::json!({ "type": "error", "code": "bad_message", "message": message });
         socket.send(Outgoing::json(&answer)?).await
     }

@@ -242,6 +242,11 @@ impl Roster {
         Users(self.named.iter().peekable())
     }
 
+    /// Those that have a user, in the order of their users.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Arc<Presence>> {
+        self.named.iter().map(|one| &one.0)
+    }
+
     /// How many presences the user has here.
     pub(crate) fn presences_of(&self, user: &UserId) -> usize {
         self.of(user).count()

@@ -315,8 +315,8 @@ impl Sockets {
             member.had = number;
             self.served += 1;
             if let (true, Some(first)) = (*renew, &*first) {
-                let (shared, tail) = first.pieces(member.presence.id);
-                member.socket.outbox.push_first(shared, tail);
+                let (shared, tail, rest) = first.pieces(member.presence.id);
+                member.socket.outbox.push_first(shared, tail, rest);
             } else if let Some(news) = news {
                 member.socket.outbox.push(news, None);
             }
@@ -330,8 +330,8 @@ impl Sockets {
                 let member = Member { socket, touch, had: number, presence: presence.clone() };
                 room.members.insert(presence.channel.clone(), member);
                 if let Some(first) = &*first {
-                    let (shared, tail) = first.pieces(presence.id);
-                    outbox.push_first(shared, tail);
+                    let (shared, tail, rest) = first.pieces(presence.id);
+                    outbox.push_first(shared, tail, rest);
                 }
                 for said in meanwhile.iter().skip(before) {
                     match said {

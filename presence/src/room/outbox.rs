@@ -159,8 +159,8 @@ impl Outbox {
         let _ = relieved.await;
     }
 
-    /// Adds a first frame, which does not count against the bound.
-    pub(crate) fn push_first(&self, shared: Bytes, tail: Option<Bytes>) {
+    /// Adds a first frame and what continues it, which do not count against the bound.
+    pub(crate) fn push_first(&self, shared: Bytes, tail: Option<Bytes>, rest: Bytes) {
         self.queue(shared, 0, 0);
         if let Some(tail) = tail {
             self.queue(tail, 0, 0);
@@ -171,6 +171,7 @@ impl Outbox {
                 piece.begun = true;
             }
         }
+        self.queue(rest, 0, 0);
         self.wake();
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::{
-    Result,
+    Error, Result,
     name::{ChannelName, GroupName, RoomName},
 };
 
@@ -40,6 +40,12 @@ impl Outgoing {
         Ok(Self::text(serde_json::to_string(value)?))
     }
 
+    /// How large the frame is, in bytes of payload: of [`json`](Self::json), after escaping.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        wire::payload_len(&self.0)
+    }
+
     pub(crate) const fn frames(&self) -> &Frames {
         &self.0
     }
@@ -58,6 +64,25 @@ impl From<String> for Outgoing {
 }
 
 impl Rooms {
+    /// Checks that a message is no larger than `max_frame_sent`, which clients with small limits rely on. Sending does not check it,
+    /// since an application may know its clients better: call this before a text of one client is passed on to others.
+    ///
+    /// ```
+    /// # async fn said(rooms: &presence::Rooms, room: &presence::name::RoomName, text: &str) -> presence::Result<()> {
+    /// let said = presence::Outgoing::json(&serde_json::json!({ "text": text }))?;
+    /// rooms.check_size(&said)?; // JSON makes up to six bytes of one
+    /// rooms.send(room, said).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] if it is larger.
+    pub fn check_size(&self, message: &Outgoing) -> Result<()> {
+        let (bytes, limit) = (message.payload_bytes(), self.config().max_frame_sent());
+        if bytes <= limit { Ok(()) } else { Err(Error::TooLarge { bytes, limit }) }
+    }
+
     /// Sends a frame to every socket in the room, on this node, the sender's own included. Nobody is there: nothing happens.
     /// It is sent at most once and not stored.
     ///

@@ -25,7 +25,7 @@ use super::{
     message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
     presence::Child,
     touch::Touch,
-    wire,
+    wire::View,
 };
 use crate::name::RoomName;
 
@@ -236,20 +236,22 @@ impl State {
             // Else the room would keep for ever what its largest storm of joins took.
             self.joining = HashMap::new();
         }
-        let notify = rooms.config().notify();
         let flush = self.notices.flush(now, position);
         if self.hubs.is_empty() {
             // Nobody of this node is in the room: what there is to tell need not be written.
             (self.meanwhile, self.renew) = (Vec::new(), HashSet::new());
             return;
         }
-        let roster = self.replica.roster();
+        let view = View {
+            notify: rooms.config().notify(),
+            max_frame: rooms.config().max_frame_sent(),
+            room: name,
+            position: (flush.epoch, flush.version),
+            roster: self.replica.roster(),
+        };
         let (news, new_life) = match &flush.news {
             News::None => (None, false),
-            News::Delta(delta) => {
-                let versions = (flush.from, flush.version);
-                (wire::news(notify, name, flush.epoch, versions, delta, roster), false)
-            }
+            News::Delta(delta) => (view.news(flush.from, delta), false),
             News::NewLife => (None, true),
         };
         let meanwhile: Arc<[Said]> = std::mem::take(&mut self.meanwhile).into();
@@ -258,9 +260,7 @@ impl State {
             joiners.entry(joiner.hub.id).or_default().push(joiner);
         }
         let renew = std::mem::take(&mut self.renew);
-        let first = (!joiners.is_empty() || new_life || !renew.is_empty())
-            .then(|| wire::first(notify, name, (flush.epoch, flush.version), roster, news.as_ref()))
-            .flatten();
+        let first = (!joiners.is_empty() || new_life || !renew.is_empty()).then(|| view.first(news.as_ref())).flatten();
         for (id, HubMembers { hub, .. }) in &self.hubs {
             let joiners = joiners.remove(id).unwrap_or_default();
             let renew = new_life || renew.contains(id);

@@ -1,19 +1,19 @@
-//! What the members of a room are told, as bytes. One encoding serves every socket of a node.
+//! What the members of a room are told, as bytes. One encoding serves every socket of a node, and no frame is larger than
+//! `max_frame_sent`.
 //!
 //! The shapes are described in `docs/wire.md`. The names `presence`, `channel_name`, `members` and `lurkers` are those of
 //! the receiver documented by django-channels-presence.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod parts;
+
+use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::{
     config::Notify,
-    model::{
-        Delta, Meta, Presence,
-        roster::{Own, Roster},
-    },
+    model::{Delta, roster::Roster},
     name::{Epoch, PresenceId, RoomName, UserId, Version},
 };
 
@@ -24,17 +24,26 @@ pub(crate) struct Frames {
     pub(crate) count: usize,
 }
 
-/// The first frame of a joiner: all of it but the joiner's own id, which is shared, and whether that id follows.
+/// What a joiner gets first: the frame that holds the joiner's own id, and those that continue it.
 #[derive(Debug, Clone)]
 pub(crate) struct FirstFrame {
+    /// The first frame, but for the joiner's own id.
     shared: Bytes,
+    /// Whether that id follows.
     names_joiner: bool,
+    /// The frames after it, one after the other.
+    rest: Bytes,
 }
 
 impl FirstFrame {
-    /// The pieces of the frame for the joiner with this presence.
-    pub(crate) fn pieces(&self, me: PresenceId) -> (Bytes, Option<Bytes>) {
-        (self.shared.clone(), self.names_joiner.then(|| Bytes::from(me_tail(me))))
+    /// A frame that is the same for all who join.
+    const fn of(shared: Bytes) -> Self {
+        Self { shared, names_joiner: false, rest: Bytes::new() }
+    }
+
+    /// The pieces of the first frame for the joiner with this presence, and the frames that follow it.
+    pub(crate) fn pieces(&self, me: PresenceId) -> (Bytes, Option<Bytes>, Bytes) {
+        (self.shared.clone(), self.names_joiner.then(|| Bytes::from(me_tail(me))), self.rest.clone())
     }
 }
 
@@ -77,168 +86,93 @@ fn json(value: &impl Serialize) -> String {
 }
 
 #[derive(Serialize)]
-struct Listed<'a> {
-    r#type: &'static str,
-    payload: ListPayload<'a>,
-}
-
-#[derive(Serialize)]
-struct ListPayload<'a> {
-    channel_name: &'a RoomName,
-    members: Users<'a>,
-    lurkers: usize,
-}
-
-struct Users<'a>(&'a Roster);
-
-impl Serialize for Users<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.by_user().map(|(user, _)| user))
-    }
-}
-
-#[derive(Serialize)]
 struct Came<'a> {
     r#type: &'static str,
     user: Option<&'a UserId>,
-}
-
-#[derive(Serialize)]
-struct State<'a> {
-    r#type: &'static str,
-    room: &'a RoomName,
-    epoch: Epoch,
-    version: Version,
-    members: ByUser<'a>,
-    anonymous: usize,
-}
-
-struct ByUser<'a>(&'a Roster);
-
-#[derive(Serialize)]
-struct UserPresences<'a> {
-    user: &'a UserId,
-    presences: Presences<'a>,
-}
-
-struct Presences<'a>(Own<'a>);
-
-#[derive(Serialize)]
-struct IdAndMeta<'a> {
-    id: PresenceId,
-    meta: &'a Meta,
-}
-
-impl Serialize for ByUser<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.by_user().map(|(user, own)| UserPresences { user, presences: Presences(own) }))
-    }
-}
-
-impl Serialize for Presences<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|one| IdAndMeta { id: one.id, meta: &one.meta }))
-    }
-}
-
-#[derive(Serialize)]
-struct Diff<'a> {
-    r#type: &'static str,
-    room: &'a RoomName,
-    epoch: Epoch,
-    from: Version,
-    version: Version,
-    joins: Vec<Changed<'a>>,
-    leaves: Vec<Changed<'a>>,
-    updates: Vec<Changed<'a>>,
-    anonymous: usize,
-}
-
-#[derive(Serialize)]
-struct Changed<'a> {
-    user: &'a UserId,
-    id: PresenceId,
-    meta: &'a Meta,
 }
 
 fn me_tail(me: PresenceId) -> String {
     format!(r#","me":"{me}"}}"#)
 }
 
-/// What a joiner is told first.
-pub(crate) fn first(
-    notify: Notify,
-    room: &RoomName,
-    position: (Epoch, Version),
-    roster: &Roster,
-    news: Option<&Frames>,
-) -> Option<FirstFrame> {
-    match (notify, news) {
-        (Notify::Silent, _) => None,
-        // The very list that the members are told.
-        (Notify::List, Some(news)) => Some(FirstFrame { shared: news.bytes.clone(), names_joiner: false }),
-        (Notify::List | Notify::Events, _) => {
-            Some(FirstFrame { shared: list(room, roster).bytes, names_joiner: false })
-        }
-        (Notify::Diff, _) => {
-            let (epoch, version) = position;
-            let state = State {
-                r#type: "presence.state",
-                room,
-                epoch,
-                version,
-                members: ByUser(roster),
-                anonymous: roster.anonymous(),
-            };
-            let mut state = json(&state);
-            state.pop(); // the closing brace: the joiner's id goes before it
-            let tail = me_tail(PresenceId::from_uuid(uuid::Uuid::nil())).len();
-            Some(FirstFrame { shared: frame(TEXT, state.as_bytes(), tail), names_joiner: true })
+/// A room at one moment, and what its members are told of it.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) notify: Notify,
+    /// The most bytes of payload that a frame may have.
+    pub(crate) max_frame: usize,
+    pub(crate) room: &'a RoomName,
+    pub(crate) position: (Epoch, Version),
+    pub(crate) roster: &'a Roster,
+}
+
+impl View<'_> {
+    /// What a joiner gets first. `news`: what the members get at the same moment.
+    pub(crate) fn first(&self, news: Option<&Frames>) -> Option<FirstFrame> {
+        match (self.notify, news) {
+            (Notify::Silent, _) => None,
+            // The very list that the members get.
+            (Notify::List, Some(news)) => Some(FirstFrame::of(news.bytes.clone())),
+            (Notify::List, None) => Some(FirstFrame::of(self.list().bytes)),
+            (Notify::Events, _) => Some(self.list_and_events()),
+            (Notify::Diff, _) => Some(parts::state(self)),
         }
     }
-}
 
-fn list(room: &RoomName, roster: &Roster) -> Frames {
-    let payload = ListPayload { channel_name: room, members: Users(roster), lurkers: roster.anonymous() };
-    text(&json(&Listed { r#type: "presence", payload }))
-}
-
-/// What members are told of `delta`, which brought the room from version `from` to `to` and to `roster`. `None`: nothing
-/// that they would see.
-pub(crate) fn news(
-    notify: Notify,
-    room: &RoomName,
-    epoch: Epoch,
-    (from, to): (Version, Version),
-    delta: &Delta,
-    roster: &Roster,
-) -> Option<Frames> {
-    match notify {
-        Notify::Silent => None,
-        Notify::List => (!delta.joined.is_empty() || !delta.left.is_empty()).then(|| list(room, roster)),
-        Notify::Events => events(delta, roster),
-        Notify::Diff => Some(diff(room, epoch, from, to, delta, roster)),
+    /// What members get for `delta`, which led from version `from` to here. `None`: nothing that they would see.
+    pub(crate) fn news(&self, from: Version, delta: &Delta) -> Option<Frames> {
+        match self.notify {
+            Notify::Silent => None,
+            Notify::List => (!delta.joined.is_empty() || !delta.left.is_empty()).then(|| self.list()),
+            Notify::Events => events(delta, self.roster),
+            Notify::Diff => Some(parts::diff(self, from, delta)),
+        }
     }
-}
 
-fn diff(room: &RoomName, epoch: Epoch, from: Version, to: Version, delta: &Delta, roster: &Roster) -> Frames {
-    text(&json(&Diff {
-        r#type: "presence.diff",
-        room,
-        epoch,
-        from,
-        version: to,
-        joins: named(&delta.joined),
-        leaves: named(&delta.left),
-        updates: named(&delta.updated),
-        anonymous: roster.anonymous(),
-    }))
-}
+    /// As many users as fit, and how many more there are.
+    fn list(&self) -> Frames {
+        let (members, listed) = self.users();
+        let omitted = match self.roster.users() - listed {
+            0 => String::new(),
+            omitted => format!(r#","omitted":{omitted}"#),
+        };
+        text(&self.list_of(&members, &omitted))
+    }
 
-/// Those who have a name. Anonymous sockets appear in the count only.
-fn named(presences: &[Arc<Presence>]) -> Vec<Changed<'_>> {
-    let named = presences.iter().filter_map(|presence| Some((presence, presence.user.as_ref()?)));
-    named.map(|(presence, user)| Changed { user, id: presence.id, meta: &presence.meta }).collect()
+    /// The list of as many users as fit, and an event for each of the others.
+    fn list_and_events(&self) -> FirstFrame {
+        let (members, listed) = self.users();
+        let mut rest = BytesMut::new();
+        for (user, _) in self.roster.by_user().skip(listed) {
+            put_frame(&mut rest, TEXT, json(&Came { r#type: "join", user: Some(user) }).as_bytes(), 0);
+        }
+        FirstFrame { rest: rest.freeze(), ..FirstFrame::of(text(&self.list_of(&members, "")).bytes) }
+    }
+
+    fn list_of(&self, members: &str, omitted: &str) -> String {
+        let (room, lurkers) = (json(self.room), self.roster.anonymous());
+        format!(
+            r#"{{"type":"presence","payload":{{"channel_name":{room},"members":[{members}],"lurkers":{lurkers}{omitted}}}}}"#
+        )
+    }
+
+    /// The users that fit into a list, as its elements, and how many they are.
+    fn users(&self) -> (String, usize) {
+        // As long as the number gets: every user is omitted.
+        let omitted = format!(r#","omitted":{}"#, self.roster.users());
+        let space = self.max_frame.saturating_sub(self.list_of("", &omitted).len());
+        let (mut members, mut listed) = (String::new(), 0);
+        for (user, _) in self.roster.by_user() {
+            let element = json(user);
+            let comma = usize::from(listed > 0);
+            if members.len() + comma + element.len() > space {
+                break;
+            }
+            members.extend([",", &element].into_iter().skip(1 - comma));
+            listed += 1;
+        }
+        (members, listed)
+    }
 }
 
 /// A user's first presence and a user's last, and each anonymous socket.
@@ -270,17 +204,16 @@ fn events(delta: &Delta, roster: &Roster) -> Option<Frames> {
     (frames.count > 0).then_some(frames)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_is_encoded_once_for_the_members_and_for_those_who_join_with_it() {
-        let (room, roster) = (RoomName::new("lobby").unwrap(), Roster::default());
-        let position = (Epoch::random(), Version::default());
-        let first = |news| first(Notify::List, &room, position, &roster, news).unwrap().shared;
-        let news = list(&room, &roster);
-        assert_eq!(first(Some(&news)).as_ptr(), news.bytes.as_ptr());
-        assert_eq!(first(None), news.bytes, "also if there is no news");
-    }
+/// How many bytes of payload the one frame of `frames` has.
+pub(crate) fn payload_len(frames: &Frames) -> usize {
+    let header = match frames.bytes.get(1) {
+        None => 0,
+        Some(126) => 4,
+        Some(127) => 10,
+        Some(_) => 2,
+    };
+    frames.bytes.len() - header
 }
+
+#[cfg(test)]
+mod tests;

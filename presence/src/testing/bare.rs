@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::{
     Result, Rooms,
     clock::Tick,
-    config::Notify,
+    config::{Config, Notify},
     model::{
         Delta, Presence,
         notice::{News, Notices},
         replica::{Applied, Replica},
     },
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
-    room::{message::Terms, touch::Touch, wire},
+    room::{message::Terms, touch::Touch, wire::View},
 };
 
 /// Who is in a room, and what its members would be told.
@@ -42,21 +42,26 @@ impl BareRoom {
         changed
     }
 
-    /// The frame with which the members that are here already would be told of what changed since this was last called, as
-    /// it is on the wire. `None`: nothing to tell.
+    /// The frames with which the members that are here already would be told of what changed since this was last called, as
+    /// they are on the wire. `None`: nothing to tell.
     pub fn news(&mut self) -> Option<bytes::Bytes> {
         let flush = self.notices.flush(Tick(0), self.replica.position()?);
         let News::Delta(delta) = flush.news else { return None };
-        let versions = (flush.from, flush.version);
-        let news = wire::news(Notify::Diff, &self.name, flush.epoch, versions, &delta, self.replica.roster());
-        news.map(|frames| frames.bytes)
+        self.view()?.news(flush.from, &delta).map(|frames| frames.bytes)
     }
 
-    /// The first frame of one who joins now, as it is on the wire but for the joiner's own id.
+    /// What one who joins now gets first, as it is on the wire but for the joiner's own id: the first frame, and those that
+    /// continue it.
     #[must_use]
-    pub fn first_frame(&self) -> Option<bytes::Bytes> {
-        let first = wire::first(Notify::Diff, &self.name, self.replica.position()?, self.replica.roster(), None);
-        first.map(|frame| frame.pieces(PresenceId::random()).0)
+    pub fn first_frame(&self) -> Option<(bytes::Bytes, bytes::Bytes)> {
+        let (first, _, rest) = self.view()?.first(None)?.pieces(PresenceId::random());
+        Some((first, rest))
+    }
+
+    fn view(&self) -> Option<View<'_>> {
+        let position = self.replica.position()?;
+        let max_frame = Config::default().max_frame_sent();
+        Some(View { notify: Notify::Diff, max_frame, room: &self.name, position, roster: self.replica.roster() })
     }
 }
 

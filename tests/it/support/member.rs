@@ -120,10 +120,19 @@ impl Member {
         member
     }
 
-    /// Reads the first frame of a socket just opened.
+    /// Reads the first frame of a socket just opened, and those that continue it.
     pub(crate) async fn begin(mut socket: Socket) -> Self {
         let roster = Roster::first(&socket.value().await);
-        Self::with(socket, roster)
+        let mut member = Self::with(socket, roster);
+        member.rest_of_first().await;
+        member
+    }
+
+    async fn rest_of_first(&mut self) {
+        while self.roster.more {
+            let page = self.diff().await;
+            assert!(page.leaves.is_empty() && page.updates.is_empty(), "a page of a state has joins alone: {page:?}");
+        }
     }
 
     /// A member whose first frame has been read already.
@@ -135,6 +144,7 @@ impl Member {
     pub(crate) async fn first_again(&mut self) {
         self.roster = Roster::first(&self.socket.value().await);
         self.frames += 1;
+        self.rest_of_first().await;
         self.news.forget();
     }
 

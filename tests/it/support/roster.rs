@@ -54,6 +54,8 @@ pub(crate) struct Roster {
     pub(crate) me: String,
     pub(crate) anonymous: u64,
     pub(crate) users: BTreeMap<String, BTreeMap<String, Value>>,
+    /// The last frame was part of a state or a diff that goes on.
+    pub(crate) more: bool,
 }
 
 impl Roster {
@@ -80,6 +82,7 @@ impl Roster {
             me: state["me"].as_str().unwrap_or_else(|| panic!("`me` in {state}")).to_owned(),
             anonymous: number(state, "anonymous"),
             users,
+            more: more(state),
         }
     }
 
@@ -90,7 +93,12 @@ impl Roster {
         assert_eq!(epoch(frame), self.epoch, "the epoch stays: {frame}");
         assert_eq!(number(frame, "from"), self.version, "no gap and no repeat after version {}: {frame}", self.version);
         self.version = number(frame, "version");
-        assert!(self.version > number(frame, "from"), "the version grows: {frame}");
+        let pages = std::mem::replace(&mut self.more, more(frame));
+        if self.more {
+            assert_eq!(self.version, number(frame, "from"), "a part leads nowhere: {frame}");
+        } else {
+            assert!(pages || self.version > number(frame, "from"), "the version grows: {frame}");
+        }
 
         let entries = |key| list(frame, key).iter().map(Entry::read).collect::<Vec<_>>();
         let anonymous = number(frame, "anonymous");
@@ -148,6 +156,11 @@ fn number(frame: &Value, key: &str) -> u64 {
     frame[key].as_u64().unwrap_or_else(|| panic!("the number `{key}` in {frame}"))
 }
 
+fn more(frame: &Value) -> bool {
+    assert!(matches!(frame["more"], Value::Null | Value::Bool(true)), "`more` is true or not there: {frame}");
+    frame["more"] == true
+}
+
 fn epoch(frame: &Value) -> Value {
     assert!(frame["epoch"].is_string() || frame["epoch"].is_u64(), "`epoch` in {frame}");
     frame["epoch"].clone()
@@ -183,6 +196,31 @@ mod tests {
         assert_eq!(told.updated(), [("bob", &json!({"away": true}))]);
         let told = roster.apply(&diff(7, 8, json!([]), bob(), json!([]), 0));
         assert_eq!((told.left(), roster.names(), roster.anonymous), (vec!["bob"], vec!["ann"], 0));
+    }
+
+    #[test]
+    fn the_parts_of_a_state_and_of_a_diff_chain() {
+        let part = |from, version, joins, leaves| {
+            let mut part = diff(from, version, joins, leaves, json!([]), 1);
+            part["more"] = json!(true);
+            part
+        };
+        let mut roster = lobby();
+        roster.apply(&part(4, 4, bob(), json!([])));
+        assert!(roster.more);
+        roster.apply(&diff(4, 4, json!([{"user": "cid", "id": "3", "meta": {}}]), json!([]), json!([]), 1));
+        assert!(!roster.more);
+        roster.apply(&part(4, 4, json!([]), bob()));
+        roster.apply(&diff(4, 5, bob(), json!([]), json!([]), 1));
+        assert_eq!((roster.names(), roster.version, roster.more), (vec!["ann", "bob", "cid"], 5, false));
+    }
+
+    #[test]
+    #[should_panic(expected = "leads nowhere")]
+    fn a_part_that_leads_to_another_version_fails_loudly() {
+        let mut part = diff(4, 5, bob(), json!([]), json!([]), 1);
+        part["more"] = json!(true);
+        lobby().apply(&part);
     }
 
     #[test]

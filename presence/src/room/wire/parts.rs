@@ -1,0 +1,209 @@
+//! A state, and a diff, in frames of a bounded size.
+//!
+//! What fits goes into one frame. A larger state is a `presence.state` with the first members, followed by diffs with joins
+//! alone that lead from its version to the same version. A larger diff is parts that lead from the old version to the old
+//! version, and a last part that leads to the new one. All but the last frame say `"more":true`; a client that knows nothing of
+//! that key is right in the end, since each frame continues the one before.
+
+use std::{iter::Peekable, sync::Arc};
+
+use bytes::BytesMut;
+use serde::Serialize;
+
+use crate::{
+    model::{Delta, Meta, Presence},
+    name::{Epoch, PresenceId, RoomName, UserId, Version},
+};
+
+use super::{FirstFrame, Frames, TEXT, View, frame, me_tail, put_frame};
+
+/// What a frame says beside its members: it goes before and after them.
+struct Envelope<'a> {
+    room: &'a RoomName,
+    epoch: Epoch,
+    from: Version,
+    to: Version,
+    anonymous: usize,
+    more: bool,
+}
+
+impl<'a> Envelope<'a> {
+    fn new(view: &View<'a>, from: Version, to: Version, more: bool) -> Self {
+        let (epoch, _) = view.position;
+        Self { room: view.room, epoch, from, to, anonymous: view.roster.anonymous(), more }
+    }
+
+    /// One whose numbers are as long as numbers get, so that what fits into it fits into every other of the same room.
+    fn longest(view: &View<'a>) -> Self {
+        let longest = Version(u64::MAX);
+        Self { anonymous: usize::MAX, ..Self::new(view, longest, longest, true) }
+    }
+
+    fn end(&self) -> String {
+        format!(r#","anonymous":{}{}"#, self.anonymous, if self.more { r#","more":true"# } else { "" })
+    }
+
+    /// A state without its last part, [`me_tail`].
+    fn state(&self, members: &[u8]) -> Vec<u8> {
+        let Self { epoch, to, .. } = self;
+        let room = super::json(self.room);
+        let head = format!(r#"{{"type":"presence.state","room":{room},"epoch":"{epoch}","version":{to},"members":["#);
+        [head.as_bytes(), members, b"]", self.end().as_bytes()].concat()
+    }
+
+    fn diff(&self, Changes { joins, leaves, updates }: &Changes) -> Vec<u8> {
+        let Self { epoch, from, to, .. } = self;
+        let room = super::json(self.room);
+        let head = format!(
+            r#"{{"type":"presence.diff","room":{room},"epoch":"{epoch}","from":{from},"version":{to},"joins":["#
+        );
+        let lists = [joins, &br#"],"leaves":["#[..], leaves, br#"],"updates":["#, updates, b"]"].concat();
+        [head.as_bytes(), &lists, self.end().as_bytes(), b"}"].concat()
+    }
+}
+
+/// The lists of a diff, each without its brackets.
+#[derive(Default)]
+struct Changes {
+    joins: Vec<u8>,
+    leaves: Vec<u8>,
+    updates: Vec<u8>,
+}
+
+/// One of the lists.
+type List = fn(&mut Changes) -> &mut Vec<u8>;
+
+impl Changes {
+    const fn len(&self) -> usize {
+        self.joins.len() + self.leaves.len() + self.updates.len()
+    }
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    user: &'a UserId,
+    id: PresenceId,
+    meta: &'a Meta,
+}
+
+#[derive(Serialize)]
+struct IdAndMeta<'a> {
+    id: PresenceId,
+    meta: &'a Meta,
+}
+
+fn write(json: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(json, value).expect("names, ids and metas serialize");
+}
+
+/// A presence as an element of a list of changes; `None` if it has no name, since anonymous sockets appear in the count only.
+fn changed(presence: &Presence) -> Option<Vec<u8>> {
+    let user = presence.user.as_ref()?;
+    let mut json = Vec::new();
+    write(&mut json, &Changed { user, id: presence.id, meta: &presence.meta });
+    Some(json)
+}
+
+fn push(list: &mut Vec<u8>, element: &[u8]) {
+    if !list.is_empty() {
+        list.push(b',');
+    }
+    list.extend_from_slice(element);
+}
+
+/// Who has a name, in the order of the names, so that the presences of a user stand together.
+type Named<'a, I> = Peekable<I>;
+
+/// Takes as many as fit into `room` bytes, one at least, as the members of a state.
+fn members<'a>(named: &mut Named<'a, impl Iterator<Item = &'a Arc<Presence>>>, room: usize) -> Vec<u8> {
+    const CLOSING: &[u8] = b"]}";
+    let mut members = Vec::new();
+    let mut last: Option<&UserId> = None;
+    let (mut user_part, mut presence_part) = (Vec::new(), Vec::new());
+    while let Some(presence) = named.peek() {
+        let Some(user) = &presence.user else { break };
+        user_part.clear();
+        presence_part.clear();
+        if last == Some(user) {
+            user_part.push(b',');
+        } else {
+            if last.is_some() {
+                user_part.extend_from_slice(b"]},");
+            }
+            user_part.extend_from_slice(br#"{"user":"#);
+            write(&mut user_part, user);
+            user_part.extend_from_slice(br#","presences":["#);
+        }
+        write(&mut presence_part, &IdAndMeta { id: presence.id, meta: &presence.meta });
+        let grown = members.len() + user_part.len() + presence_part.len() + CLOSING.len();
+        if last.is_some() && grown > room {
+            break;
+        }
+        members.extend_from_slice(&user_part);
+        members.extend_from_slice(&presence_part);
+        last = Some(user);
+        named.next();
+    }
+    if last.is_some() {
+        members.extend_from_slice(CLOSING);
+    }
+    members
+}
+
+/// Takes as many as fit into `room` bytes, one at least, as the joins of a diff.
+fn joins<'a>(named: &mut Named<'a, impl Iterator<Item = &'a Arc<Presence>>>, room: usize) -> Vec<u8> {
+    let mut joins = Vec::new();
+    while let Some(presence) = named.peek() {
+        let Some(element) = changed(presence) else { break };
+        if !joins.is_empty() && joins.len() + 1 + element.len() > room {
+            break;
+        }
+        push(&mut joins, &element);
+        named.next();
+    }
+    joins
+}
+
+/// The whole state.
+pub(super) fn state(view: &View<'_>) -> FirstFrame {
+    let (_, version) = view.position;
+    let tail = me_tail(PresenceId::from_uuid(uuid::Uuid::nil())).len();
+    let longest = Envelope::longest(view);
+    let mut named = view.roster.named().peekable();
+    let first = members(&mut named, view.max_frame.saturating_sub(longest.state(&[]).len() + tail));
+    let envelope = |named: &mut Named<'_, _>| Envelope::new(view, version, version, named.peek().is_some());
+    let shared = frame(TEXT, &envelope(&mut named).state(&first), tail);
+    let space = view.max_frame.saturating_sub(longest.diff(&Changes::default()).len());
+    let mut rest = BytesMut::new();
+    while named.peek().is_some() {
+        let page = Changes { joins: joins(&mut named, space), ..Changes::default() };
+        put_frame(&mut rest, TEXT, &envelope(&mut named).diff(&page), 0);
+    }
+    FirstFrame { shared, names_joiner: true, rest: rest.freeze() }
+}
+
+/// What changed from version `from` on. Leaves come first: a presence that changed its user leaves and joins under the same
+/// id, and whoever applies the parts one after the other must not end with the leave.
+pub(super) fn diff(view: &View<'_>, from: Version, delta: &Delta) -> Frames {
+    let (_, to) = view.position;
+    let space = view.max_frame.saturating_sub(Envelope::longest(view).diff(&Changes::default()).len());
+    let mut bytes = BytesMut::new();
+    let mut part = Changes::default();
+    let lists: [(_, List); 3] = [
+        (&delta.left, |part| &mut part.leaves),
+        (&delta.joined, |part| &mut part.joins),
+        (&delta.updated, |part| &mut part.updates),
+    ];
+    for (presences, list) in lists {
+        for element in presences.iter().filter_map(|presence| changed(presence)) {
+            if part.len() > 0 && part.len() + 1 + element.len() > space {
+                let full = std::mem::take(&mut part);
+                put_frame(&mut bytes, TEXT, &Envelope::new(view, from, from, true).diff(&full), 0);
+            }
+            push(list(&mut part), &element);
+        }
+    }
+    put_frame(&mut bytes, TEXT, &Envelope::new(view, from, to, false).diff(&part), 0);
+    // They are one notice, however many parts it has.
+    Frames { bytes: bytes.freeze(), count: 1 }
+}

@@ -1,0 +1,144 @@
+//! How large what a client is sent can get: a state and a diff come in parts, and a text that is too large is not passed on.
+
+use crate::support::frame::Frame;
+use crate::support::member::{Member, Told, path};
+use crate::support::roster::Roster;
+use crate::support::server::Server;
+use crate::support::socket::{Socket, Upgrade};
+use crate::support::{secs, within};
+use serde_json::{Value, json};
+
+/// The least that a frame may be bounded to.
+const LEAST: usize = 6_000;
+
+/// A name as long as names get, which JSON makes almost twice as long.
+fn long_name(n: usize) -> String {
+    format!("{n:03}{}", "\"".repeat(252))
+}
+
+/// The next frame as JSON, which must be small enough.
+async fn bounded(socket: &mut Socket) -> Value {
+    let Frame::Text(text) = socket.next().await else { panic!("a text") };
+    assert!(text.len() <= LEAST, "a frame of {} bytes", text.len());
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Reads whole states and diffs until the roster is as asked; returns how many frames were only a part.
+async fn reads(member: &mut Member, what: &str, is_so: impl Fn(&Roster) -> bool) -> usize {
+    let mut parts = 0;
+    within(secs(60), what, async {
+        while member.roster.more || !is_so(&member.roster) {
+            let before = member.roster.more;
+            let frame = bounded(&mut member.socket).await;
+            let told = member.apply(&frame);
+            assert!(!before || matches!(told, Told::Diff(_)), "between two parts: {frame}");
+            parts += usize::from(member.roster.more);
+        }
+    })
+    .await;
+    parts
+}
+
+/// How many have a full meta.
+fn full(roster: &Roster) -> usize {
+    let metas = roster.users.values().flat_map(|presences| presences.values());
+    metas.filter(|meta| meta["a"].is_string()).count()
+}
+
+#[tokio::test]
+async fn a_large_state_and_a_large_diff_come_in_small_frames_and_end_in_the_truth() {
+    const CROWD: usize = 40;
+    let server = Server::start(&["--max-frame-sent", &LEAST.to_string()]).await;
+    let room = "\"".repeat(255);
+    let mut first = Member::join(&server, &room, &long_name(0)[..]).await;
+    let mut joining = tokio::task::JoinSet::new();
+    for n in 0..CROWD {
+        let (address, path) = (server.address(), path(&room, &long_name(n + 1)[..]));
+        joining.spawn(async move {
+            let mut socket = Upgrade::to(path).open(address).await.expect("a join is accepted");
+            socket.json(json!({"type": "update", "meta": {"a": "x".repeat(4000)}})).await;
+            socket
+        });
+    }
+    let crowd = joining.join_all().await;
+    reads(&mut first, "all metas", |roster| full(roster) == CROWD).await;
+
+    let mut socket = Upgrade::to(path(&room, "last")).open(server.address()).await.unwrap();
+    let state = bounded(&mut socket).await;
+    assert_eq!((&state["type"], &state["more"]), (&json!("presence.state"), &json!(true)));
+    let mut last = Member::with(socket, Roster::first(&state));
+    let pages = reads(&mut last, "the other pages", |_| true).await;
+    assert_eq!(full(&last.roster), CROWD);
+    assert!(pages + 2 >= CROWD, "one page for each full meta, not {pages}");
+    assert!(last.roster.users["last"].contains_key(&last.roster.me), "the joiner is in its own state");
+    reads(&mut first, "the last one", |roster| roster.users.contains_key("last")).await;
+    assert_eq!((first.roster.ids(), first.roster.version), (last.roster.ids(), last.roster.version));
+
+    // All leave at once, so that the diffs come in parts.
+    drop(crowd);
+    let mut parts = 0;
+    for member in [&mut first, &mut last] {
+        parts += reads(member, "all to have left", |roster| roster.users.len() == 2).await;
+    }
+    println!("{parts} parts of diffs");
+    assert_eq!((first.roster.ids(), first.roster.version), (last.roster.ids(), last.roster.version));
+}
+
+#[tokio::test]
+async fn a_notice_that_comes_in_parts_is_not_interrupted_by_a_message() {
+    const CROWD: usize = 30;
+    let server = Server::start(&["--max-frame-sent", &LEAST.to_string()]).await;
+    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    let mut speaker = Member::join(&server, "lobby", "speaker").await;
+    watcher.sees_join("speaker").await;
+    let mut joining = tokio::task::JoinSet::new();
+    for n in 0..CROWD {
+        let (address, path) = (server.address(), path("lobby", &long_name(n)[..]));
+        joining.spawn(async move { Upgrade::to(path).open(address).await.expect("a join is accepted") });
+    }
+    within(secs(60), "everybody to be here", async {
+        while speaker.roster.users.len() < CROWD + 2 {
+            speaker.says("and another thing").await;
+            while matches!(speaker.told().await, Told::Diff(_)) {}
+        }
+    })
+    .await;
+    let _crowd = joining.join_all().await;
+    reads(&mut watcher, "everybody to be here", |roster| roster.users.len() == CROWD + 2).await;
+}
+
+#[tokio::test]
+async fn a_text_that_is_too_large_once_it_is_escaped_is_refused_to_its_sender_alone() {
+    let server = Server::start(&[]).await;
+    let mut ann = Member::join(&server, "lobby", "ann").await;
+    let mut bob = Member::join(&server, "lobby", "bob").await;
+    ann.sees_join("bob").await;
+    let empty = json!({"type": "message", "from": "ann", "text": ""}).to_string().len();
+    // A control character takes six bytes in JSON.
+    let fits = "\u{1}".repeat((32_000 - empty) / 6);
+    for text in [format!("{fits}\u{1}"), "x".repeat(32_001 - empty), "\"".repeat(16_000)] {
+        ann.says(&text).await;
+        let refusal = ann.socket.value().await;
+        assert_eq!((&refusal["type"], &refusal["code"]), (&json!("error"), &json!("too_large")), "{refusal}");
+    }
+    for text in [fits, "x".repeat(32_000 - empty)] {
+        ann.says(&text).await;
+        ann.hears("ann", &text).await;
+        bob.hears("ann", &text).await;
+    }
+}
+
+#[tokio::test]
+async fn in_the_mode_list_a_frame_is_small_and_says_how_many_it_omits() {
+    let server = Server::start(&["--notify", "list", "--max-frame-sent", &LEAST.to_string()]).await;
+    let mut sockets = Vec::new();
+    for n in 1..=20_u64 {
+        let mut socket = Socket::open(&server, &path("lobby", &format!("{n:03}{}", "\"".repeat(252))[..])).await;
+        let list = bounded(&mut socket).await;
+        let payload = &list["payload"];
+        let listed = payload["members"].as_array().unwrap().len() as u64;
+        assert_eq!(listed + payload["omitted"].as_u64().unwrap_or(0), n, "{list}");
+        assert!(listed >= n.min(10), "as many as fit, not {listed}");
+        sockets.push(socket);
+    }
+}
