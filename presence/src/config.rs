@@ -333,11 +333,13 @@ config! {
     store_timeout: Duration = |_| secs(5);
     /// Time between pings to a silent client. Default 20 s.
     ping_interval: Duration = |_| secs(20);
-    /// How long a ping may go without any byte from the client. Default 10 s.
+    /// How long a ping may go without any byte from the client, from when it was written to the socket. Default 10 s.
     pong_timeout: Duration = |_| secs(10);
-    /// How long a frame may wait for a client that does not read. Default 10 s.
+    /// How long a client may take nothing of what waits for it. Default 10 s. However long a whole frame takes, a client that takes
+    /// 16 KiB in each such time gets all of it; one that takes less than half as much on average is cut off.
     write_timeout: Duration = |_| secs(10);
-    /// How long a closing handshake may take. Default 5 s.
+    /// How long a client may take to answer a Close, from when it was written to the socket, or may take nothing of what waits before
+    /// it. Default 5 s. Rooms are left within it in any case.
     close_timeout: Duration = |_| secs(5);
     /// How long a consumer's `connect` may take, and then the client to fetch the answer. Default 10 s.
     handshake_timeout: Duration = |_| secs(10);

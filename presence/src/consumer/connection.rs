@@ -284,10 +284,14 @@ impl Connection {
         if self.ping.is_some_and(|sent| seen >= sent) {
             self.ping = None;
         }
-        let next = match self.ping {
-            Some(sent) if now < sent.after(timeout) => sent.after(timeout),
+        // A pong cannot come before the ping was written, which may wait behind what a slow line still takes.
+        let ping = self.ping.map(|queued| self.outbox.written().map(|written| written.max(queued)));
+        let next = match ping {
+            // It has a limit of its own: `write_timeout`.
+            Some(None) => now.after(timeout.min(UNBLOCKED)),
+            Some(Some(sent)) if now < sent.after(timeout) => sent.after(timeout),
             // What came to a machine that stood still comes again only some time later.
-            Some(sent) if now < self.rooms.listening().silent_since(sent, now).after(timeout) => {
+            Some(Some(sent)) if now < self.rooms.listening().silent_since(sent, now).after(timeout) => {
                 self.rooms.listening().silent_since(sent, now).after(timeout)
             }
             // It is not read while its consumer is behind, so its pong cannot have come in.
@@ -299,7 +303,7 @@ impl Connection {
                 return;
             }
             None if now >= seen.after(interval) => {
-                self.outbox.push(&control(ws::Message::Ping(Bytes::new())), None);
+                self.outbox.push_ping(&control(ws::Message::Ping(Bytes::new())));
                 self.ping = Some(now);
                 now.after(timeout)
             }
@@ -399,9 +403,23 @@ impl Connection {
         true
     }
 
-    /// A closing handshake has its time; then the connection is reset.
+    /// A closing handshake has its time from when the Close was written; then the connection is reset. What waits before the Close
+    /// may take the client longer, as long as it goes on taking of it. Its rooms are left within `close_timeout` in any case.
     fn watch_close(&mut self, ctx: &mut Context<Self>) {
-        self.cut_after(self.rooms.config().close_timeout(), ctx);
+        later(ctx, self.rooms.config().close_timeout(), |connection, ctx| {
+            connection.leave_rooms();
+            connection.cut_when_still(ctx);
+        });
+    }
+
+    fn cut_when_still(&mut self, ctx: &mut Context<Self>) {
+        let (limit, still) = (self.rooms.config().close_timeout(), self.outbox.still_for());
+        if still < limit && !self.is_reset && !self.body_gone {
+            later(ctx, limit.saturating_sub(still), Self::cut_when_still);
+            return;
+        }
+        self.cut();
+        self.stop_when_over(ctx);
     }
 
     fn cut_after(&mut self, patience: Duration, ctx: &mut Context<Self>) {
@@ -418,8 +436,7 @@ impl Connection {
         }
         match self.phase {
             Phase::Open => {
-                let whole = self.outbox.clear();
-                if whole {
+                if self.outbox.clear_but_begun() {
                     self.close(close_code::TOO_SLOW, "too slow", ctx);
                 } else {
                     // No frame can follow one that is half sent.

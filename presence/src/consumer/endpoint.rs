@@ -15,7 +15,7 @@ use crate::{
         close_code,
         hub::HubSocket,
         message::ToConnection,
-        outbox::{Bounds, Outbound, Outbox},
+        outbox::{Bounds, Outbound, Outbox, Owner},
         touch::Touch,
     },
     store::writer::report,
@@ -281,6 +281,7 @@ impl Upgrade {
         let config = rooms.config();
         let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
         kill.limit_writes(config.write_timeout());
+        let kernel = kill.clone();
         let hub = rooms.local_hub();
         let touch = Touch::new(rooms.now());
         let channel = rooms.channels().open(rooms.new_channel(&hub.hub), touch.clone(), hub.hub.clone());
@@ -323,7 +324,8 @@ impl Upgrade {
             })
         });
         let connection = addr.clone().recipient();
-        outbox.belongs_to(connection.clone());
+        let is_writable = Box::new(move || kernel.is_writable());
+        outbox.belongs_to(Owner { connection: connection.clone(), is_writable });
         hub.sockets.borrow_mut().enter(channel.name().clone(), HubSocket { outbox: outbox.clone(), connection });
         if rooms.is_shutting_down() {
             // It began after this one was let in, and may have closed all there were before this one was there.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use actix_web::dev::Extensions;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tracing::debug;
 
@@ -98,6 +99,16 @@ impl KillSwitch {
         handle.as_ref().is_some_and(|socket| match socket.peek(&mut [0]) {
             Err(error) => error.kind() != ErrorKind::WouldBlock,
             Ok(_) => true,
+        })
+    }
+
+    /// Whether the kernel takes anything to be sent. Without a handle nobody knows, and it is believed to.
+    pub(crate) fn is_writable(&self) -> bool {
+        let handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handle.as_ref().is_none_or(|socket| {
+            let mut asked = [PollFd::new(socket, PollFlags::OUT)];
+            // An error of the connection counts too: there is nothing left to wait for.
+            poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
         })
     }
 

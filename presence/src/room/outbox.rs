@@ -1,8 +1,12 @@
 //! What waits to be written to one client: bounded, and watched.
 //!
 //! Frames are shared: pushing one costs a reference count. The response streams them, several in one write. A client that
-//! takes too little is cut off: its outbox is over its bound and made no progress for [`PATIENCE`], or a frame waited longer
-//! than `write_timeout`. While an outbox over its bound still makes progress, those who send to it wait.
+//! takes nothing is cut off: its outbox is over its bound and made no progress for [`PATIENCE`], or it holds something and made
+//! none for `write_timeout`. How long a whole transfer takes does not matter, so that a slow line gets all that it goes on reading.
+//! While an outbox over its bound still makes progress, those who send to it wait.
+//!
+//! Progress is counted in steps of [`PIECE`], or all that waits if that is less. Two steps together are larger than one piece, so a
+//! client that goes on for ever must take at least half a piece in each `write_timeout` on average: 819 bytes a second by default.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -29,11 +33,16 @@ use super::{
 
 /// How long an outbox over its bound may stand still, and how long a sender waits for one that does not.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// How much goes out in one piece.
+/// How much goes out in one piece, and the least that is progress.
 const PIECE: usize = 16 * 1024;
 /// Before the handshake is answered nothing can be taken, so nobody waits for that; but no more than so many times the bound
 /// may be left waiting.
 const EARLY: usize = 8;
+/// How much of a frame that is half sent is still sent to a client that is cut off but reads, so that a Close can follow it.
+const REST: usize = 64 * 1024;
+/// The server holds at most its write buffer of 32 KiB and one piece. Each time it flushes while the kernel takes anything, that
+/// takes at least a quarter of the 16 KiB that `on_connect` lets wait there. After so many times nothing is left.
+const FLUSHES: usize = 16;
 
 /// What the outboxes of one thread share with its hub.
 #[derive(Default)]
@@ -61,7 +70,14 @@ pub(crate) struct Outbox {
     filling: Rc<Filling>,
     hub: Addr<HubActor>,
     itself: Weak<Self>,
-    connection: OnceCell<Recipient<ToConnection>>,
+    owner: OnceCell<Owner>,
+}
+
+/// Whose an outbox is.
+pub(crate) struct Owner {
+    pub(crate) connection: Recipient<ToConnection>,
+    /// Whether the kernel takes anything for this client. Without a handle on the socket it is believed to.
+    pub(crate) is_writable: Box<dyn Fn() -> bool>,
 }
 
 struct State {
@@ -77,14 +93,33 @@ struct State {
     /// When the response was first asked for something; nothing can be taken before.
     attached: Option<Tick>,
     watched: bool,
-    flushing: bool,
+    /// How often the server flushed in a row, since the queue is empty, while the kernel took something. `None`: the kernel takes
+    /// nothing at the moment.
+    flushes: Option<usize>,
+    /// The response is gone.
+    gone: bool,
+    /// How many frames whose writing is waited for are in the queue.
+    marked: usize,
+    mark: Mark,
+}
+
+/// Where the last frame is whose answer is waited for: a ping or a Close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// There is none, or it is in the queue.
+    Unsent,
+    /// The server has it since then.
+    Taken(Tick),
+    /// The kernel has it since then.
+    Written(Tick),
 }
 
 struct Piece {
     bytes: Bytes,
     /// Part of it was taken already.
     begun: bool,
-    at: Tick,
+    /// Its writing is waited for.
+    marked: bool,
     frames: usize,
     counted: usize,
 }
@@ -123,7 +158,10 @@ impl Outbox {
                 progress: Tick::default(),
                 attached: None,
                 watched: false,
-                flushing: false,
+                flushes: Some(0),
+                gone: false,
+                marked: 0,
+                mark: Mark::Unsent,
             }),
             max_frames: bounds.frames,
             max_bytes: bounds.bytes,
@@ -132,13 +170,23 @@ impl Outbox {
             filling,
             hub,
             itself: itself.clone(),
-            connection: OnceCell::new(),
+            owner: OnceCell::new(),
         })
     }
 
     /// Whose outbox it is.
-    pub(crate) fn belongs_to(&self, connection: Recipient<ToConnection>) {
-        let _ = self.connection.set(connection);
+    pub(crate) fn belongs_to(&self, owner: Owner) {
+        let _ = self.owner.set(owner);
+    }
+
+    fn tell(&self, message: ToConnection) {
+        if let Some(owner) = self.owner.get() {
+            owner.connection.do_send(message);
+        }
+    }
+
+    fn is_writable(&self) -> bool {
+        self.owner.get().is_none_or(|owner| (owner.is_writable)())
     }
 
     /// Adds frames. If there are more now than may be, their sender's patience is kept until there are fewer.
@@ -175,9 +223,42 @@ impl Outbox {
         self.wake();
     }
 
+    /// Adds a ping.
+    pub(crate) fn push_ping(&self, ping: &Frames) {
+        self.push(ping, None);
+        self.mark();
+    }
+
+    /// Since when the last ping or Close is written, if it is.
+    pub(crate) fn written(&self) -> Option<Tick> {
+        match self.state.borrow().mark {
+            Mark::Written(at) => Some(at),
+            Mark::Unsent | Mark::Taken(_) => None,
+        }
+    }
+
+    /// For how long the client has taken nothing, and none of the frames whose answer is waited for was written.
+    pub(crate) fn still_for(&self) -> Duration {
+        let state = self.state.borrow();
+        self.now().since(state.progress.max(state.attached.unwrap_or_default()))
+    }
+
+    /// Has it noticed when the frame that was added last is written.
+    fn mark(&self) {
+        let state = &mut *self.state.borrow_mut();
+        if state.phase == Phase::Open
+            && let Some(last) = state.queue.back_mut()
+        {
+            last.marked = true;
+            state.marked += 1;
+            state.mark = Mark::Unsent;
+        }
+    }
+
     /// Adds a Close; nothing can follow it.
     pub(crate) fn push_close(&self, frame: Bytes) {
         self.add(frame, 0, 0);
+        self.mark();
         let mut state = self.state.borrow_mut();
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
@@ -195,13 +276,16 @@ impl Outbox {
         if state.phase != Phase::Open || bytes.is_empty() {
             return;
         }
-        let at = self.now();
         if state.queue.is_empty() {
-            state.progress = at;
+            state.progress = self.now();
         }
-        state.queue.push_back(Piece { bytes, begun: false, at, frames, counted });
+        state.queue.push_back(Piece { bytes, begun: false, marked: false, frames, counted });
         state.frames += frames;
         state.bytes += counted;
+        self.have_watched(state);
+    }
+
+    fn have_watched(&self, state: &mut State) {
         if !state.watched {
             state.watched = true;
             if let Some(itself) = self.itself.upgrade() {
@@ -259,11 +343,37 @@ impl Outbox {
         let whole = state.queue.front().is_none_or(|piece| !piece.begun);
         state.queue.clear();
         state.waiting.clear();
-        (state.frames, state.bytes) = (0, 0);
+        (state.frames, state.bytes, state.marked) = (0, 0, 0);
         if matches!(state.phase, Phase::Closing | Phase::Finishing) {
             state.phase = Phase::Open;
         }
         whole
+    }
+
+    /// Drops what waits, so that a Close may follow, but for the end of a frame that is half sent. Returns whether one may: not if
+    /// that frame is far from its end, or the client does not read it.
+    pub(crate) fn clear_but_begun(&self) -> bool {
+        let mut begun = VecDeque::new();
+        {
+            let state = &mut *self.state.borrow_mut();
+            let is_read = self.now().since(state.progress) < PATIENCE;
+            while is_read && state.queue.front().is_some_and(|piece| piece.begun) {
+                begun.extend(state.queue.pop_front());
+            }
+        }
+        if begun.iter().map(|piece| piece.bytes.len()).sum::<usize>() > REST {
+            return false;
+        }
+        let whole = self.clear() || !begun.is_empty();
+        begun.into_iter().for_each(|piece| self.queue_begun(piece.bytes));
+        whole
+    }
+
+    fn queue_begun(&self, bytes: Bytes) {
+        self.queue(bytes, 0, 0);
+        if let Some(piece) = self.state.borrow_mut().queue.back_mut() {
+            piece.begun = true;
+        }
     }
 
     /// Drops what waits, and fails the response.
@@ -286,26 +396,45 @@ impl Outbox {
         Tick(0).after(self.clock.now().since(Tick(0)).saturating_sub(self.filling.blocked.get()))
     }
 
-    /// Looks whether the client takes what there is. Returns whether there is still something.
+    /// Looks whether the client takes what there is. Returns whether there is still something to look at.
     pub(crate) fn watch(&self) -> bool {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
         state.waiting.retain(|(since, _)| now.since(*since) < PATIENCE);
-        if state.queue.is_empty() || state.phase == Phase::Broken {
+        let is_ending = matches!(state.phase, Phase::Ending | Phase::Finishing) && state.attached.is_some();
+        let is_taken = matches!(state.mark, Mark::Taken(_));
+        let is_over = state.gone || state.phase == Phase::Broken;
+        if is_over || state.queue.is_empty() && !is_taken && !is_ending {
             state.watched = false;
             return false;
+        }
+        let is_writable = (is_taken || is_ending) && self.is_writable();
+        if let Mark::Taken(at) = state.mark
+            // Also if the kernel never says so, because more has come since.
+            && (is_writable || now.since(at) > self.write_timeout)
+        {
+            state.mark = Mark::Written(self.clock.now());
+            state.progress = now;
+        }
+        if is_ending && is_writable && state.queue.is_empty() && state.flushes.is_none() {
+            state.flushes = Some(0);
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        }
+        if state.queue.is_empty() {
+            return true;
         }
         let too_slow = match state.attached {
             // Before the handshake is answered the client can take nothing; that time has a limit of its own.
             None => state.frames / EARLY > self.max_frames || state.bytes / EARLY > self.max_bytes,
             Some(attached) => {
-                let still = now.since(state.progress.max(attached)) > PATIENCE && self.is_over(state);
-                let waits = |piece: &Piece| now.since(piece.at.max(attached));
-                still || state.queue.front().is_some_and(|piece| waits(piece) > self.write_timeout)
+                let still = now.since(state.progress.max(attached));
+                still > self.write_timeout || still > PATIENCE && self.is_over(state)
             }
         };
-        if too_slow && let Some(connection) = self.connection.get() {
-            connection.do_send(ToConnection::TooSlow);
+        if too_slow {
+            self.tell(ToConnection::TooSlow);
         }
         true
     }
@@ -317,26 +446,33 @@ impl Outbox {
         if state.phase == Phase::Broken {
             return Poll::Ready(Some(Err(Stalled)));
         }
+        let marked = state.marked;
         if let Some(bytes) = state.take() {
             state.progress = now;
-            state.flushing = false;
+            state.flushes = Some(0);
+            if state.marked == 0 && marked > 0 {
+                state.mark = Mark::Taken(now);
+            }
             if !self.is_over(state) {
                 state.waiting.clear();
             }
             return Poll::Ready(Some(Ok(bytes)));
         }
-        if matches!(state.phase, Phase::Ending | Phase::Finishing) && !state.flushing {
-            // The server asks again only after it has written all that it was given.
-            state.flushing = true;
-            cx.waker().wake_by_ref();
-        } else if matches!(state.phase, Phase::Ending | Phase::Finishing) {
-            if let Some(connection) = self.connection.get() {
-                connection.do_send(ToConnection::Flushed);
+        if matches!(state.phase, Phase::Ending | Phase::Finishing) {
+            // The server flushes once after each time that it gets nothing here.
+            state.flushes = state.flushes.filter(|_| self.is_writable()).map(|flushes| flushes + 1);
+            match state.flushes {
+                Some(flushes) if flushes > FLUSHES => {
+                    self.tell(ToConnection::Flushed);
+                    if state.phase == Phase::Ending {
+                        return Poll::Ready(None);
+                    }
+                    state.phase = Phase::Closing;
+                }
+                Some(_) => cx.waker().wake_by_ref(),
+                // The kernel takes nothing now: asked again when it does.
+                None => self.have_watched(state),
             }
-            if state.phase == Phase::Ending {
-                return Poll::Ready(None);
-            }
-            state.phase = Phase::Closing;
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -368,9 +504,10 @@ impl State {
     }
 
     fn take_first(&mut self) -> Option<Bytes> {
-        let Piece { bytes, frames, counted, .. } = self.queue.pop_front()?;
+        let Piece { bytes, frames, counted, marked, .. } = self.queue.pop_front()?;
         self.frames -= frames;
         self.bytes -= counted;
+        self.marked -= usize::from(marked);
         Some(bytes)
     }
 }
@@ -396,6 +533,7 @@ impl Stream for Outbound {
 
 impl Drop for Outbound {
     fn drop(&mut self) {
+        self.outbox.state.borrow_mut().gone = true;
         self.connection.do_send(ToConnection::BodyGone);
     }
 }

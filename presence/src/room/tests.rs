@@ -29,6 +29,7 @@ mod resuming;
 mod returning;
 mod signals;
 mod signing_in;
+mod slow_lines;
 mod standing_still;
 #[cfg(feature = "sqlite")]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

@@ -205,6 +205,14 @@ impl TestSocket {
         std::future::poll_fn(|cx| self.body.0.as_mut().poll_next(cx)).await
     }
 
+    /// Takes one piece of what is written, as a client on a slow line. Returns how many bytes that were, 0 if there are none now.
+    #[cfg(test)]
+    pub(crate) fn take_a_piece(&mut self) -> usize {
+        let Some(Some(Ok(bytes))) = self.poll_body().now_or_never() else { return 0 };
+        self.buffer.extend_from_slice(&bytes);
+        bytes.len()
+    }
+
     async fn next(&mut self) -> Received {
         loop {
             if let Some(received) = self.ready.pop_front() {

@@ -2,11 +2,12 @@
 
 use super::host::{Host, room, told};
 use super::puppet::Did;
-use crate::support::frame::{Frame, PING, Raw};
+use crate::support::frame::{Frame, PING, PONG, Raw};
 use crate::support::socket::Socket;
 use crate::support::{BOUND, alone, millis, secs, within};
 use presence::config::ConfigBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// As small as the kernel lets it be.
@@ -106,6 +107,52 @@ async fn a_client_that_closes_and_does_not_read_the_answer_is_reset() {
     host.saw("ann", Did::Disconnected(1000)).await;
     host.connection_gone(ann.local()).await;
     host.empty().await;
+}
+
+/// Reads what there is, some 250 kB a second, until that ends in `end` or the connection is at its end. Gives how much there was.
+async fn read_slowly(stream: &mut TcpStream, end: &[u8]) -> (usize, bool) {
+    let (mut all, mut some) = (0, vec![0; 16 * 1024]);
+    let mut pace = tokio::time::interval(millis(64));
+    loop {
+        pace.tick().await;
+        let read = within(BOUND, "more bytes", stream.read(&mut some)).await.unwrap();
+        all += read;
+        if read == 0 || some[..read].ends_with(end) {
+            return (all, read > 0);
+        }
+    }
+}
+
+/// Every limit of the outgoing side is much shorter than it takes to read a megabyte.
+fn hasty(config: ConfigBuilder) -> ConfigBuilder {
+    let config = config.write_timeout(millis(800)).close_timeout(millis(800));
+    config.ping_interval(millis(300)).pong_timeout(millis(800)).max_age(secs(60))
+}
+
+#[tokio::test]
+async fn who_reads_a_large_frame_slowly_but_steadily_gets_all_of_it() {
+    // It was cut off by the time since the frame was queued, or by the ping behind it, which it could not have seen.
+    let _alone = alone().await;
+    let host = Host::plan().config(hasty).start().await;
+    let mut ann = host.raw("/puppet?name=ann&connect=burst%201%20900000", TINY).await;
+    let begun = Instant::now();
+    let (read, is_ping) = read_slowly(&mut ann, b"\x89\0").await;
+    assert!(is_ping && read > 900_000, "the ping came behind all {read} bytes");
+    assert!(begun.elapsed() > secs(2), "{:?}", begun.elapsed());
+    ann.write_all(&Raw::new(PONG, "").encode()).await.unwrap();
+    assert_eq!(host.rooms.sockets(), 1);
+}
+
+#[tokio::test]
+async fn who_closes_behind_much_and_reads_it_slowly_gets_the_answer_and_the_end() {
+    let _alone = alone().await;
+    let mut host = Host::plan().config(hasty).start().await;
+    let mut ann = host.raw("/puppet?name=ann&connect=burst%2015%2060000", TINY).await;
+    ann.write_all(&Raw::close(3000, b"").encode()).await.unwrap();
+    host.saw("ann", Did::Disconnected(3000)).await;
+    let (read, is_answered) = read_slowly(&mut ann, &Raw::close(3000, b"").unmasked().encode()).await;
+    assert!(is_answered && read > 900_000, "the answer came behind all {read} bytes");
+    assert_eq!(read_slowly(&mut ann, b"none").await, (0, false));
 }
 
 #[tokio::test]

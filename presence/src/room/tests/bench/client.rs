@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::noop_waker_ref;
 use serde_json::Value;
 
-use crate::room::outbox::{Bounds, Outbox};
+use crate::room::outbox::{Bounds, Outbox, Owner};
 use crate::{
     Meta, Presence, Result, ResumeToken, Rooms,
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
@@ -44,6 +44,8 @@ pub(crate) struct Client {
     joined: RefCell<HashMap<RoomName, PresenceId>>,
     told: Rc<RefCell<Vec<ToConnection>>>,
     is_blocked: Rc<Cell<bool>>,
+    /// Whether the kernel takes what is written to it.
+    pub(crate) takes: Rc<Cell<bool>>,
     screen: RefCell<Screen>,
     read: Cell<usize>,
 }
@@ -83,7 +85,9 @@ impl Client {
         let told = Rc::<RefCell<Vec<_>>>::default();
         let is_blocked = Rc::<Cell<bool>>::default();
         let connection = Told { all: told.clone(), is_blocked: is_blocked.clone() }.start().recipient();
-        outbox.belongs_to(connection.clone());
+        let takes = Rc::new(Cell::new(true));
+        let kernel = takes.clone();
+        outbox.belongs_to(Owner { connection: connection.clone(), is_writable: Box::new(move || kernel.get()) });
         hub.sockets.borrow_mut().enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection });
         let touch = Touch::new(rooms.now());
         let open = rooms.channels().open(channel.clone(), touch.clone(), hub.hub.clone());
@@ -99,6 +103,7 @@ impl Client {
             joined: RefCell::default(),
             told,
             is_blocked,
+            takes,
             screen: RefCell::default(),
             read: Cell::default(),
         }
