@@ -357,6 +357,12 @@ config! {
     outbox_frames: usize = |_| 256;
     /// How many bytes may wait for one client before it counts as slow; first frames do not count. Default 1 MiB.
     outbox_bytes: usize = |_| 1024 * 1024;
+    /// How long those who send wait in all for one client that reads more slowly than `steady_rate`, all of them together. Then it is
+    /// closed with 1013, and held if it can be resumed. What it used up it has again after a minute. Default 1 s.
+    send_patience: Duration = |_| secs(1);
+    /// How many bytes a second a client takes that is no slow reader, whatever its rooms say: who sends more than that is slowed to
+    /// what it takes. Default 256 KiB.
+    steady_rate: usize = |_| 256 * 1024;
     /// How many frames of one client may wait for its consumer before its connection is no longer read. Default 16.
     inbox_frames: usize = |_| 16;
     /// How many rooms one socket may be in at a time. Default 100.
@@ -421,6 +427,7 @@ impl Config {
             ("ping_interval", self.ping_interval),
             ("pong_timeout", self.pong_timeout),
             ("write_timeout", self.write_timeout),
+            ("send_patience", self.send_patience),
             ("close_timeout", self.close_timeout),
             ("handshake_timeout", self.handshake_timeout),
             ("handler_timeout", self.handler_timeout),
@@ -432,6 +439,7 @@ impl Config {
             ("max_frame_bytes", self.max_frame_bytes),
             ("outbox_frames", self.outbox_frames),
             ("outbox_bytes", self.outbox_bytes),
+            ("steady_rate", self.steady_rate),
             ("inbox_frames", self.inbox_frames),
             ("max_sockets", self.max_sockets),
             ("max_rooms_per_socket", self.max_rooms_per_socket),

@@ -22,7 +22,7 @@ mod reading;
 pub(crate) mod registry;
 mod removing;
 mod requests;
-mod sending;
+pub(crate) mod sending;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;

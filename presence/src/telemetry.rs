@@ -76,7 +76,9 @@ impl Cutoff {
 impl fmt::Display for Cutoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooSlow => f.write_str("too slow: it does not read what is sent to it (1013)"),
+            Self::TooSlow => f.write_str(
+                "too slow: it does not read what is sent to it, or so slowly that others waited for it (1013)",
+            ),
             Self::NoPong => f.write_str("no answer to a ping within `pong_timeout`"),
             Self::Stale => f.write_str("stale: silent for longer than `max_age` (4408)"),
             Self::NotFetched => f.write_str("the answer to the handshake was not fetched within `handshake_timeout`"),

@@ -384,8 +384,9 @@ impl Connection {
     /// Sends a Close, at once or after the 101, unless the socket is closing already.
     fn begin_close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) -> bool {
         if matches!(self.phase, Phase::Connecting | Phase::Open) {
-            // A newer socket of its client has one of its presences, and is about to come for the others.
-            let lost = matches!(code, close_code::RESTARTING | close_code::TAKEN_OVER);
+            // A newer socket of its client has one of its presences, and is about to come for the others. One that is too slow does
+            // not mean to leave: its line may be better soon.
+            let lost = matches!(code, close_code::RESTARTING | close_code::TAKEN_OVER | close_code::TOO_SLOW);
             self.channel.ends(if lost { End::Lost } else { End::Left });
         }
         match self.phase {
@@ -440,7 +441,7 @@ impl Connection {
                     self.close(close_code::TOO_SLOW, "too slow", ctx);
                 } else {
                     // No frame can follow one that is half sent.
-                    self.channel.ends(End::Left);
+                    self.channel.ends(End::Lost);
                     self.phase = Phase::Over;
                     self.cut();
                     self.inbox.cut(close_code::TOO_SLOW);

@@ -16,6 +16,7 @@ use crate::{
         hub::HubSocket,
         message::ToConnection,
         outbox::{Bounds, Outbound, Outbox, Owner},
+        sending::as_consumer_of,
         touch::Touch,
     },
     store::writer::report,
@@ -292,6 +293,8 @@ impl Upgrade {
             frames: config.outbox_frames(),
             bytes: config.outbox_bytes(),
             write_timeout: config.write_timeout(),
+            patience: config.send_patience(),
+            rate: config.steady_rate(),
         };
         let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
         let limits = (config.max_frame_bytes(), config.max_message_bytes());
@@ -325,14 +328,15 @@ impl Upgrade {
         });
         let connection = addr.clone().recipient();
         let is_writable = Box::new(move || kernel.is_writable());
-        outbox.belongs_to(Owner { connection: connection.clone(), is_writable });
+        outbox.belongs_to(Owner { channel: channel.name().clone(), connection: connection.clone(), is_writable });
         hub.sockets.borrow_mut().enter(channel.name().clone(), HubSocket { outbox: outbox.clone(), connection });
         if rooms.is_shutting_down() {
             // It began after this one was let in, and may have closed all there were before this one was there.
             addr.do_send(ToConnection::Close { code: close_code::RESTARTING, reason: "the node is restarting" });
         }
         if let Some(socket) = socket {
-            actix_web::rt::spawn(run(consumer, socket, inbox, decided));
+            let name = channel.name().clone();
+            actix_web::rt::spawn(as_consumer_of(name, run(consumer, socket, inbox, decided)));
         }
         (addr, outbox)
     }

@@ -25,7 +25,7 @@ pub const TOO_LARGE: u16 = 1009;
 pub const INTERNAL_ERROR: u16 = 1011;
 /// The node is restarting: come back, after a random delay.
 pub const RESTARTING: u16 = 1012;
-/// The client did not read fast enough.
+/// The client did not read, or so slowly that others had to wait for it. What it can resume is held.
 pub const TOO_SLOW: u16 = 1013;
 /// The consumer refused the socket in `connect`, and gave no other code: do not come back.
 pub const REFUSED: u16 = 4000;

@@ -35,7 +35,24 @@ use super::{
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// Held by everyone who has still to deliver a frame in good time; its sender waits until the last of them lets go.
-pub(crate) type Pressure = Arc<oneshot::Sender<()>>;
+pub(crate) type Pressure = Arc<Claim>;
+
+/// A frame's claim on its sender's patience.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    /// The socket whose consumer sends, if one does.
+    pub(crate) sender: Option<ChannelName>,
+    /// Its sender waits as long as this is there.
+    _relieved: oneshot::Sender<()>,
+}
+
+impl Claim {
+    /// A claim of this socket's consumer, or of whoever else sends; and what resolves when everyone has let go of it.
+    pub(crate) fn new(sender: Option<ChannelName>) -> (Pressure, oneshot::Receiver<()>) {
+        let (relieved, is_relieved) = oneshot::channel();
+        (Arc::new(Self { sender, _relieved: relieved }), is_relieved)
+    }
+}
 
 /// The hub that a socket is on. Every presence keeps one, so it is shared: another copy of an address takes two allocations.
 #[derive(Debug, Clone)]

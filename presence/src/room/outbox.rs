@@ -3,7 +3,9 @@
 //! Frames are shared: pushing one costs a reference count. The response streams them, several in one write. A client that
 //! takes nothing is cut off: its outbox is over its bound and made no progress for [`PATIENCE`], or it holds something and made
 //! none for `write_timeout`. How long a whole transfer takes does not matter, so that a slow line gets all that it goes on reading.
-//! While an outbox over its bound still makes progress, those who send to it wait.
+//! While an outbox over its bound still makes progress, those who send to it wait. A client that takes less than `steady_rate` pays for
+//! that: when others have waited for it for `send_patience` in all, it is cut off. The time that a client of that rate would have
+//! needed for what it took is not counted, so that whoever sends without end is slowed and cuts nobody off.
 //!
 //! Progress is counted in steps of [`PIECE`], or all that waits if that is less. Two steps together are larger than one piece, so a
 //! client that goes on for ever must take at least half a piece in each `write_timeout` on average: 819 bytes a second by default.
@@ -13,21 +15,21 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     rc::{Rc, Weak},
-    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use crate::{
+    clock::{Clock, Tick},
+    name::ChannelName,
+};
 use actix::{Addr, Recipient};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
-use tokio::sync::oneshot;
-
-use crate::clock::{Clock, Tick};
 
 use super::{
     hub::HubActor,
-    message::{Pressure, ToConnection, ToHub},
+    message::{Claim, Pressure, ToConnection, ToHub},
     wire::Frames,
 };
 
@@ -35,8 +37,10 @@ use super::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How much goes out in one piece, and the least that is progress.
 const PIECE: usize = 16 * 1024;
-/// Before the handshake is answered nothing can be taken, so nobody waits for that; but no more than so many times the bound
-/// may be left waiting.
+/// After this time a client has regained all of the patience of those who send to it.
+const REGAINED: Duration = Duration::from_secs(60);
+/// Before the handshake is answered nothing can be taken, and behind a first frame nothing else, so nobody waits for that; but no
+/// more than so many times the bound may be left waiting.
 const EARLY: usize = 8;
 /// How much of a frame that is half sent is still sent to a client that is cut off but reads, so that a Close can follow it.
 const REST: usize = 64 * 1024;
@@ -66,6 +70,8 @@ pub(crate) struct Outbox {
     max_frames: usize,
     max_bytes: usize,
     write_timeout: Duration,
+    patience: Duration,
+    rate: usize,
     clock: Clock,
     filling: Rc<Filling>,
     hub: Addr<HubActor>,
@@ -75,6 +81,7 @@ pub(crate) struct Outbox {
 
 /// Whose an outbox is.
 pub(crate) struct Owner {
+    pub(crate) channel: ChannelName,
     pub(crate) connection: Recipient<ToConnection>,
     /// Whether the kernel takes anything for this client. Without a handle on the socket it is believed to.
     pub(crate) is_writable: Box<dyn Fn() -> bool>,
@@ -87,7 +94,12 @@ struct State {
     bytes: usize,
     phase: Phase,
     waker: Option<Waker>,
-    waiting: Vec<(Tick, Pressure)>,
+    /// The first frames, and parts of some, that are in the queue.
+    firsts: usize,
+    waiting: Vec<Waiting>,
+    /// Since when others wait, and what was taken since.
+    awaited: Option<(Tick, usize)>,
+    cost: Cost,
     /// When the client last took something.
     progress: Tick,
     /// When the response was first asked for something; nothing can be taken before.
@@ -101,6 +113,29 @@ struct State {
     /// How many frames whose writing is waited for are in the queue.
     marked: usize,
     mark: Mark,
+}
+
+/// A sender that waits until less is in the queue.
+struct Waiting {
+    since: Tick,
+    /// It is not this socket's own consumer or connection.
+    is_other: bool,
+    _pressure: Pressure,
+}
+
+/// How long others have waited for this client, and not regained yet.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    time: Duration,
+    at: Tick,
+}
+
+impl Cost {
+    /// What is left of it now, of which `patience` is regained within [`REGAINED`].
+    fn now(self, now: Tick, patience: Duration) -> Duration {
+        let part = now.since(self.at).div_duration_f64(REGAINED).min(1.0);
+        self.time.saturating_sub(patience.mul_f64(part))
+    }
 }
 
 /// Where the last frame is whose answer is waited for: a ping or a Close.
@@ -143,6 +178,9 @@ pub(crate) struct Bounds {
     pub(crate) frames: usize,
     pub(crate) bytes: usize,
     pub(crate) write_timeout: Duration,
+    /// How long others wait in all for a client that takes less than `rate` bytes a second.
+    pub(crate) patience: Duration,
+    pub(crate) rate: usize,
 }
 
 impl Outbox {
@@ -154,7 +192,10 @@ impl Outbox {
                 bytes: 0,
                 phase: Phase::Open,
                 waker: None,
+                firsts: 0,
                 waiting: Vec::new(),
+                awaited: None,
+                cost: Cost::default(),
                 progress: Tick::default(),
                 attached: None,
                 watched: false,
@@ -166,6 +207,8 @@ impl Outbox {
             max_frames: bounds.frames,
             max_bytes: bounds.bytes,
             write_timeout: bounds.write_timeout,
+            patience: bounds.patience,
+            rate: bounds.rate,
             clock,
             filling,
             hub,
@@ -193,17 +236,47 @@ impl Outbox {
     pub(crate) fn push(&self, frames: &Frames, pressure: Option<&Pressure>) {
         self.add(frames.bytes.clone(), frames.count, frames.bytes.len());
         if let Some(pressure) = pressure {
-            let state = &mut *self.state.borrow_mut();
-            if state.phase == Phase::Open && state.attached.is_some() && self.is_over(state) {
-                state.waiting.push((self.now(), pressure.clone()));
-            }
+            let own = self.owner.get().map(|owner| &owner.channel);
+            self.wait(pressure, pressure.sender.as_ref().is_none_or(|sender| Some(sender) != own));
         }
+    }
+
+    /// Keeps the patience of a sender if there is more now than may be.
+    fn wait(&self, pressure: &Pressure, is_other: bool) {
+        let state = &mut *self.state.borrow_mut();
+        if state.phase != Phase::Open || state.is_early() || !self.is_over(state) {
+            return;
+        }
+        let now = self.now();
+        state.waiting.push(Waiting { since: now, is_other, _pressure: pressure.clone() });
+        if is_other && state.awaited.is_none() {
+            state.awaited = Some((now, 0));
+        }
+    }
+
+    /// How long others have waited for this client in all, less what it has regained, and less than one would need for what it took
+    /// that is no slow reader.
+    fn cost(&self, state: &State, now: Tick) -> Duration {
+        let waited = state.awaited.map_or(Duration::ZERO, |(since, taken)| {
+            #[expect(clippy::cast_precision_loss, reason = "nobody waits for so many bytes")]
+            let worth = taken as f64 / self.rate as f64;
+            now.since(since).saturating_sub(Duration::from_secs_f64(worth))
+        });
+        state.cost.now(now, self.patience).saturating_add(waited)
+    }
+
+    /// Charges the client with the time that others have waited. They may go on waiting.
+    fn charge(&self, state: &mut State, now: Tick) {
+        state.cost = Cost { time: self.cost(state, now), at: now };
+        state.awaited = state.waiting.iter().any(|waiting| waiting.is_other).then_some((now, 0));
     }
 
     /// Adds frames. If there are more now than may be, this waits until there are fewer, but not beyond [`PATIENCE`].
     pub(crate) async fn send(&self, frames: &Frames) {
-        let (pressure, relieved) = oneshot::channel();
-        self.push(frames, Some(&Arc::new(pressure)));
+        let (pressure, relieved) = Claim::new(None);
+        self.push(frames, None);
+        self.wait(&pressure, false);
+        drop(pressure);
         let _ = relieved.await;
     }
 
@@ -282,6 +355,7 @@ impl Outbox {
         state.queue.push_back(Piece { bytes, begun: false, marked: false, frames, counted });
         state.frames += frames;
         state.bytes += counted;
+        state.firsts += usize::from(frames == 0);
         self.have_watched(state);
     }
 
@@ -343,7 +417,7 @@ impl Outbox {
         let whole = state.queue.front().is_none_or(|piece| !piece.begun);
         state.queue.clear();
         state.waiting.clear();
-        (state.frames, state.bytes, state.marked) = (0, 0, 0);
+        (state.frames, state.bytes, state.firsts, state.marked) = (0, 0, 0, 0);
         if matches!(state.phase, Phase::Closing | Phase::Finishing) {
             state.phase = Phase::Open;
         }
@@ -400,7 +474,10 @@ impl Outbox {
     pub(crate) fn watch(&self) -> bool {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
-        state.waiting.retain(|(since, _)| now.since(*since) < PATIENCE);
+        state.waiting.retain(|waiting| now.since(waiting.since) < PATIENCE);
+        if state.awaited.is_some_and(|(since, _)| now.since(since) >= PATIENCE) || state.waiting.is_empty() {
+            self.charge(state, now);
+        }
         let is_ending = matches!(state.phase, Phase::Ending | Phase::Finishing) && state.attached.is_some();
         let is_taken = matches!(state.mark, Mark::Taken(_));
         let is_over = state.gone || state.phase == Phase::Broken;
@@ -425,15 +502,15 @@ impl Outbox {
         if state.queue.is_empty() {
             return true;
         }
-        let too_slow = match state.attached {
-            // Before the handshake is answered the client can take nothing; that time has a limit of its own.
-            None => state.frames / EARLY > self.max_frames || state.bytes / EARLY > self.max_bytes,
-            Some(attached) => {
-                let still = now.since(state.progress.max(attached));
-                still > self.write_timeout || still > PATIENCE && self.is_over(state)
-            }
+        // Before the handshake is answered the client can take nothing; that time has a limit of its own.
+        let still = state.attached.map(|attached| now.since(state.progress.max(attached)));
+        let is_still_for = |limit| still.is_some_and(|still| still > limit);
+        let too_much = if state.is_early() {
+            state.frames / EARLY > self.max_frames || state.bytes / EARLY > self.max_bytes
+        } else {
+            is_still_for(PATIENCE) && self.is_over(state)
         };
-        if too_slow {
+        if too_much || is_still_for(self.write_timeout) || self.cost(state, now) > self.patience {
             self.tell(ToConnection::TooSlow);
         }
         true
@@ -453,8 +530,12 @@ impl Outbox {
             if state.marked == 0 && marked > 0 {
                 state.mark = Mark::Taken(now);
             }
-            if !self.is_over(state) {
+            if let Some((_, taken)) = &mut state.awaited {
+                *taken += bytes.len();
+            }
+            if !self.is_over(state) && !state.waiting.is_empty() {
                 state.waiting.clear();
+                self.charge(state, now);
             }
             return Poll::Ready(Some(Ok(bytes)));
         }
@@ -480,6 +561,11 @@ impl Outbox {
 }
 
 impl State {
+    /// Whether the client could not take what waits, however fast it reads.
+    const fn is_early(&self) -> bool {
+        self.attached.is_none() || self.firsts > 0
+    }
+
     /// A piece to write: several small ones together, or part of a large one.
     fn take(&mut self) -> Option<Bytes> {
         let first = self.queue.front_mut()?;
@@ -507,6 +593,7 @@ impl State {
         let Piece { bytes, frames, counted, marked, .. } = self.queue.pop_front()?;
         self.frames -= frames;
         self.bytes -= counted;
+        self.firsts -= usize::from(frames == 0);
         self.marked -= usize::from(marked);
         Some(bytes)
     }

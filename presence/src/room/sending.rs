@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     Event, Rooms,
-    message::{Pressure, ToHub, ToRoom},
+    message::{Claim, Pressure, ToHub, ToRoom},
     wire::{self, Frames},
 };
 
@@ -87,7 +87,9 @@ impl Rooms {
     /// It is sent at most once and not stored.
     ///
     /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
-    /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself.
+    /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself. A socket that takes
+    /// less than `steady_rate` is waited for `send_patience` in all, by all who send to it together, and then closed with 1013.
+    /// What a consumer waits for its own socket does not count, if it sends in its own methods and not in another task.
     pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) {
         let Outgoing(frames) = message.into();
         let (pressure, relieved) = pressure();
@@ -140,8 +142,17 @@ impl Rooms {
     }
 }
 
+tokio::task_local! {
+    /// The socket whose consumer this task is.
+    static SENDER: ChannelName;
+}
+
+/// Does this as the consumer of a socket: what it sends is that socket's.
+pub(crate) fn as_consumer_of<F: Future>(channel: ChannelName, work: F) -> impl Future<Output = F::Output> {
+    SENDER.scope(channel, work)
+}
+
 /// A frame's claim on its sender's patience, and what resolves when all who delivered it have let go.
 fn pressure() -> (Pressure, oneshot::Receiver<()>) {
-    let (pressure, relieved) = oneshot::channel();
-    (Arc::new(pressure), relieved)
+    Claim::new(SENDER.try_with(Clone::clone).ok())
 }

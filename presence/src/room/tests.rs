@@ -30,6 +30,7 @@ mod returning;
 mod signals;
 mod signing_in;
 mod slow_lines;
+mod slow_readers;
 mod standing_still;
 #[cfg(feature = "sqlite")]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

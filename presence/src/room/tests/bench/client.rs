@@ -80,6 +80,8 @@ impl Client {
             frames: config.outbox_frames(),
             bytes: config.outbox_bytes(),
             write_timeout: config.write_timeout(),
+            patience: config.send_patience(),
+            rate: config.steady_rate(),
         };
         let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
         let told = Rc::<RefCell<Vec<_>>>::default();
@@ -87,7 +89,11 @@ impl Client {
         let connection = Told { all: told.clone(), is_blocked: is_blocked.clone() }.start().recipient();
         let takes = Rc::new(Cell::new(true));
         let kernel = takes.clone();
-        outbox.belongs_to(Owner { connection: connection.clone(), is_writable: Box::new(move || kernel.get()) });
+        outbox.belongs_to(Owner {
+            channel: channel.clone(),
+            connection: connection.clone(),
+            is_writable: Box::new(move || kernel.get()),
+        });
         hub.sockets.borrow_mut().enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection });
         let touch = Touch::new(rooms.now());
         let open = rooms.channels().open(channel.clone(), touch.clone(), hub.hub.clone());
