@@ -2,9 +2,10 @@
 
 use crate::support::frame::{CLOSE, Raw};
 use crate::support::member::{Member, path};
+use crate::support::process::connection_gone;
 use crate::support::server::Server;
-use crate::support::socket::Socket;
-use crate::support::{millis, secs};
+use crate::support::socket::{Socket, Upgrade};
+use crate::support::{BOUND, millis, secs};
 
 const TOKEN: &str = "ann-s_token_0123456789";
 
@@ -155,5 +156,22 @@ async fn a_close_of_the_servers_counts_by_its_cause_whether_it_is_answered_or_no
         }
         assert!(seen.elapsed() < secs(10), "no grace besides: {:?}", seen.elapsed());
     }
+    bob.sees_nothing_before(&server, "fence").await;
+}
+
+#[tokio::test]
+async fn who_is_cut_off_since_it_does_not_read_is_held() {
+    let (server, mut bob) = scene().await;
+    let upgrade = Upgrade::to(format!("{}&session={TOKEN}", path("lobby", "ann"))).receive_buffer(4096);
+    let before = Member::begin(upgrade.open(server.address()).await.unwrap()).await;
+    bob.sees_join("ann").await;
+    // 8 MB, far more than may wait for her, and than the kernels hold.
+    let text = "x".repeat(20_000);
+    for _ in 0..400 {
+        bob.says(&text).await;
+        bob.hears("bob", &text).await;
+    }
+    connection_gone(&server, before.socket.local(), secs(5) + BOUND).await;
+    assert_eq!(ann(&server).await.roster.me, before.roster.me);
     bob.sees_nothing_before(&server, "fence").await;
 }

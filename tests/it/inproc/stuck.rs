@@ -144,6 +144,45 @@ async fn who_reads_a_large_frame_slowly_but_steadily_gets_all_of_it() {
 }
 
 #[tokio::test]
+async fn one_steady_slow_reader_costs_the_others_a_second_and_is_told_1013() {
+    let _alone = alone().await;
+    let mut host = Host::plan().config(|config| config.outbox_frames(32)).start().await;
+    let mut changes = host.rooms.changes();
+    let mut bob = host.open("bob", "join lobby").await;
+    assert_eq!(told(&mut changes).await, "+bob");
+    let mut ann = host.raw("/puppet?name=ann&connect=join%20lobby", TINY).await;
+    assert_eq!(told(&mut changes).await, "+ann");
+    let reader = tokio::spawn(async move {
+        let (mut some, mut last, mut pace) = (vec![0; 3000], Vec::new(), tokio::time::interval(millis(50)));
+        loop {
+            pace.tick().await;
+            match ann.read(&mut some).await {
+                Ok(0) | Err(_) => return last,
+                Ok(read) => last.extend_from_slice(&some[..read]),
+            }
+            last.drain(..last.len().saturating_sub(100));
+        }
+    });
+    // 160 texts of 1000 bytes a second, of which she reads 60.
+    let (mut pace, begun, mut slowest) = (tokio::time::interval(millis(6)), Instant::now(), millis(0));
+    let mut waited = millis(0);
+    while begun.elapsed() < secs(15) {
+        pace.tick().await;
+        let said = Instant::now();
+        host.rooms.send(&room("lobby"), "x".repeat(1000)).await;
+        waited += said.elapsed();
+        assert_eq!(bob.next().await, Frame::Text("x".repeat(1000)));
+        slowest = slowest.max(said.elapsed());
+    }
+    assert!(slowest < secs(2) && waited < secs(4), "the slowest took {slowest:?}, all {waited:?}");
+    let end = within(secs(30), "her end", reader).await.unwrap();
+    let close = [0x88, 2 + 8, 0x03, 0xf5];
+    assert!(end.windows(4).any(|bytes| bytes == close) && end.ends_with(b"too slow"), "she read 1013: {end:02x?}");
+    host.saw("ann", Did::Disconnected(1013)).await;
+    assert_eq!(told(&mut changes).await, "-ann");
+}
+
+#[tokio::test]
 async fn who_closes_behind_much_and_reads_it_slowly_gets_the_answer_and_the_end() {
     let _alone = alone().await;
     let mut host = Host::plan().config(hasty).start().await;
