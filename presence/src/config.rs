@@ -353,6 +353,11 @@ config! {
     /// parts. Messages of an application are sent as they are; [`Rooms::check_size`](crate::Rooms::check_size) compares them with it.
     /// Default 32,000, which every client's default takes; at least [`LEAST_FRAME_SENT`].
     max_frame_sent: usize = |_| 32_000;
+    /// How many bytes of first frames may wait unread in one room, besides those that one who joins would get now; what several wait
+    /// for counts once. Beyond it joins are refused with [`FirstFramesUnread`](crate::Error::FirstFramesUnread). Default 32 MiB.
+    first_frames_room_bytes: usize = |_| 32 * 1024 * 1024;
+    /// How many bytes of first frames may wait unread in all rooms of the process. Default 128 MiB.
+    first_frames_bytes: usize = |_| 128 * 1024 * 1024;
     /// How many frames may wait for one client before it counts as slow. Default 256.
     outbox_frames: usize = |_| 256;
     /// How many bytes may wait for one client before it counts as slow; first frames do not count. Default 1 MiB.
@@ -440,6 +445,8 @@ impl Config {
             ("outbox_frames", self.outbox_frames),
             ("outbox_bytes", self.outbox_bytes),
             ("steady_rate", self.steady_rate),
+            ("first_frames_room_bytes", self.first_frames_room_bytes),
+            ("first_frames_bytes", self.first_frames_bytes),
             ("inbox_frames", self.inbox_frames),
             ("max_sockets", self.max_sockets),
             ("max_rooms_per_socket", self.max_rooms_per_socket),

@@ -81,6 +81,20 @@ pub enum Error {
         /// How many presences the join allowed.
         limit: usize,
     },
+    /// Too many bytes of first frames wait for clients that do not read, in the room or in all rooms of this process. Nothing
+    /// happened; it is safe to repeat, later. From `connect` it turns the socket away with 503 and `Retry-After`. One that is in the
+    /// room already is never refused so.
+    #[error(
+        "{bytes} bytes of first frames wait for clients that do not read, in or beside room `{room}`; {limit} is the most"
+    )]
+    FirstFramesUnread {
+        /// The room.
+        room: RoomName,
+        /// How many bytes wait: in the room, or in all.
+        bytes: usize,
+        /// `first_frames_room_bytes` and the size of one first frame of the room, or `first_frames_bytes`.
+        limit: usize,
+    },
     /// A message is larger, as it would be sent, than the largest frame that clients are promised. Nothing happened.
     #[error("a frame of {bytes} bytes is larger than {limit}")]
     TooLarge {
@@ -226,6 +240,7 @@ impl Error {
                 | Self::ShuttingDown
                 | Self::ChannelTaken { .. }
                 | Self::RoomFull { .. }
+                | Self::FirstFramesUnread { .. }
                 | Self::Unanswered { .. }
         )
     }

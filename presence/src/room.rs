@@ -131,6 +131,10 @@ struct Inner {
     cutoffs: CutoffLimits,
     /// The limit of the lines about sockets beyond `max_sockets`.
     full: LineLimit,
+    /// The limit of the lines about joins that are refused because first frames are not read.
+    unread: LineLimit,
+    /// How many bytes of first frames are held in all rooms.
+    first_frames: Arc<AtomicUsize>,
     listening: Arc<Listening>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
     /// The name that these rooms were to have, if other rooms of this process have it.
@@ -224,6 +228,8 @@ impl Rooms {
                 sockets: watch::Sender::new(0),
                 cutoffs: CutoffLimits::default(),
                 full: LineLimit::default(),
+                unread: LineLimit::default(),
+                first_frames: Arc::default(),
                 listening: Arc::default(),
                 supervisor: OnceLock::new(),
                 name_in_use: OnceLock::new(),
@@ -275,6 +281,15 @@ impl Rooms {
 
     pub(crate) fn full_line(&self) -> &LineLimit {
         &self.0.full
+    }
+
+    pub(crate) fn unread_line(&self) -> &LineLimit {
+        &self.0.unread
+    }
+
+    /// How many bytes of first frames are held in all rooms.
+    pub(crate) fn first_frames(&self) -> &Arc<AtomicUsize> {
+        &self.0.first_frames
     }
 
     /// The limits of the lines about sockets that were cut off.

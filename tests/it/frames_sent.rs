@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// The least that a frame may be bounded to.
 const LEAST: usize = 6_000;
 
+/// A receive buffer that holds next to nothing.
+const TINY: u32 = 4096;
+
 /// A name as long as names get, which JSON makes almost twice as long.
 fn long_name(n: usize) -> String {
     format!("{n:03}{}", "\"".repeat(252))
@@ -37,6 +40,11 @@ async fn reads(member: &mut Member, what: &str, is_so: impl Fn(&Roster) -> bool)
     })
     .await;
     parts
+}
+
+/// Reads frames of any size until the roster is as asked.
+async fn until(member: &mut Member, what: &str, is_so: impl Fn(&Roster) -> bool) {
+    member.until(what, |roster| !roster.more && is_so(roster)).await;
 }
 
 /// How many have a full meta.
@@ -126,6 +134,50 @@ async fn a_text_that_is_too_large_once_it_is_escaped_is_refused_to_its_sender_al
         ann.hears("ann", &text).await;
         bob.hears("ann", &text).await;
     }
+}
+
+#[tokio::test]
+async fn joiners_who_do_not_read_are_turned_away_when_too_much_waits_for_them_and_others_get_in_when_they_are_gone() {
+    const CROWD: usize = 60;
+    let server = Server::start_with(&[], &[("PRESENCE_FIRST_FRAMES_ROOM_BYTES", "100000")]).await;
+    let mut crowd = Vec::new();
+    for n in 0..CROWD {
+        let mut member = Member::join(&server, "lobby", &format!("member{n:02}")[..]).await;
+        member.updates(json!({"a": "x".repeat(4000)})).await;
+        crowd.push(member);
+    }
+    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    until(&mut watcher, "all metas", |roster| full(roster) == CROWD).await;
+
+    let mut stuck = Vec::new();
+    let refused = loop {
+        let upgrade = Upgrade::to(path("lobby", &format!("stuck{:02}", stuck.len())[..])).receive_buffer(TINY);
+        match upgrade.open(server.address()).await {
+            Ok(socket) => stuck.push(socket),
+            Err(refused) => break refused,
+        }
+        assert!(stuck.len() < 30, "nobody is refused");
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")), "{refused:?}");
+    assert!(!stuck.is_empty());
+    // Those who are in go on, and other rooms take anybody.
+    watcher.says("still here").await;
+    Member::join(&server, "elsewhere", "ann").await.leave().await;
+    let log = server.log();
+    assert!(log.contains("a join is refused") && log.contains("first frames wait"), "{log}");
+
+    drop(stuck);
+    let late = within(secs(30), "a place", async {
+        loop {
+            match Upgrade::to(path("lobby", "late")).open(server.address()).await {
+                Ok(socket) => return Member::begin(socket).await,
+                // It comes as soon as the server has noticed that they are gone.
+                Err(refused) => assert_eq!(refused.status, 503, "{refused:?}"),
+            }
+        }
+    })
+    .await;
+    assert_eq!(full(&late.roster), CROWD);
 }
 
 #[tokio::test]

@@ -127,6 +127,8 @@ const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("steady_rate", "1", "0", "0", "it must not be 0"),
     ("inbox_frames", "1", "0", "0", "it must not be 0"),
     ("max_rooms_per_socket", "1", "0", "0", "it must not be 0"),
+    ("first_frames_room_bytes", "1", "0", "0", "it must not be 0"),
+    ("first_frames_bytes", "1", "0", "0", "it must not be 0"),
     ("max_frame_sent", "6000", "5999", "5999", "it must be at least 6000 bytes"),
     ("max_sockets", "1", "0", "0", "it must not be 0"),
     ("max_pending_writes", "1", "0", "0", "it must not be 0"),

@@ -403,11 +403,13 @@ fn refuse(error: &Error) -> HttpResponse {
         Error::Denied { status, reason } if status.is_client_error() || status.is_server_error() => {
             HttpResponse::build(*status).body(reason.clone())
         }
-        Error::StoreUnavailable(_) | Error::Overloaded { .. } | Error::RoomFailed { .. } | Error::ShuttingDown => {
-            HttpResponse::ServiceUnavailable()
-                .insert_header((header::RETRY_AFTER, RETRY_AFTER))
-                .body("presence is unavailable; come back later")
-        }
+        Error::StoreUnavailable(_)
+        | Error::Overloaded { .. }
+        | Error::FirstFramesUnread { .. }
+        | Error::RoomFailed { .. }
+        | Error::ShuttingDown => HttpResponse::ServiceUnavailable()
+            .insert_header((header::RETRY_AFTER, RETRY_AFTER))
+            .body("presence is unavailable; come back later"),
         Error::Name(error) => HttpResponse::BadRequest().body(error.to_string()),
         Error::ResumeToken(error) => HttpResponse::BadRequest().body(error.to_string()),
         Error::RoomFull { .. } => HttpResponse::Forbidden().body(error.to_string()),

@@ -114,7 +114,7 @@ impl Socket {
     /// # Errors
     /// [`Error::StoreUnavailable`] or [`Error::Overloaded`] (it is not in the room; repeat later), [`Error::TooManyRooms`],
     /// [`Error::NoSupervisor`], [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`],
-    /// [`Error::SocketClosed`].
+    /// [`Error::FirstFramesUnread`] (it is not in the room; repeat later), [`Error::SocketClosed`].
     pub async fn join(&self, room: &RoomName) -> Result<()> {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);

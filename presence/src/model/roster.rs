@@ -243,7 +243,7 @@ impl Roster {
     }
 
     /// Those that have a user, in the order of their users.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &Arc<Presence>> {
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Arc<Presence>> + Clone {
         self.named.iter().map(|one| &one.0)
     }
 

@@ -33,6 +33,7 @@ use super::{
     Rooms,
     message::{Reply, Said, ToHub, ToRoom, Told},
     state::State,
+    wire::Held,
 };
 
 /// How long a room stays in memory that nobody of this node is in or asks about.
@@ -83,7 +84,7 @@ impl std::fmt::Debug for RoomActor {
 
 impl RoomActor {
     pub(crate) fn new(name: RoomName, rooms: Rooms, under_way: Arc<AtomicUsize>) -> Self {
-        let state = State::new(rooms.config().notify_interval());
+        let state = State::new(rooms.config().notify_interval(), Held::of(rooms.first_frames().clone()));
         let used = rooms.now();
         Self {
             name,
@@ -177,8 +178,11 @@ impl RoomActor {
             ToRoom::Join { presence, again: true, reply, .. } if self.was_removed(&presence) => {
                 self.left_while_joining(vec![reply]);
             }
-            ToRoom::Join { presence, terms, hub, touch, reply, again: _ } => {
-                self.join(presence, terms, hub, touch, reply, ctx);
+            ToRoom::Join { presence, terms, hub, touch, reply, again } => {
+                match self.check_unread(&presence, hub.is_some() && !again) {
+                    Ok(()) => self.join(presence, terms, hub, touch, reply, ctx),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
             }
             ToRoom::Leave { id, channel, farewell, reply } => {
                 if let Some(farewell) = farewell {

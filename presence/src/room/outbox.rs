@@ -15,6 +15,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     rc::{Rc, Weak},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -30,7 +31,7 @@ use futures_util::Stream;
 use super::{
     hub::HubActor,
     message::{Claim, Pressure, ToConnection, ToHub},
-    wire::Frames,
+    wire::{Frames, Rest},
 };
 
 /// How long an outbox over its bound may stand still, and how long a sender waits for one that does not.
@@ -157,6 +158,18 @@ struct Piece {
     marked: bool,
     frames: usize,
     counted: usize,
+    /// It has no bytes of its own, but stands for the frames from this page on: all who wait for them share them.
+    rest: Option<(Arc<Rest>, usize)>,
+}
+
+impl Piece {
+    const fn of(bytes: Bytes) -> Self {
+        Self { bytes, begun: false, marked: false, frames: 0, counted: 0, rest: None }
+    }
+
+    fn rest(rest: Arc<Rest>, number: usize) -> Self {
+        Self { rest: Some((rest, number)), ..Self::of(Bytes::new()) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,7 +294,7 @@ impl Outbox {
     }
 
     /// Adds a first frame and what continues it, which do not count against the bound.
-    pub(crate) fn push_first(&self, shared: Bytes, tail: Option<Bytes>, rest: Bytes) {
+    pub(crate) fn push_first(&self, shared: Bytes, tail: Option<Bytes>, rest: Option<Arc<Rest>>) {
         self.queue(shared, 0, 0);
         if let Some(tail) = tail {
             self.queue(tail, 0, 0);
@@ -292,7 +305,13 @@ impl Outbox {
                 piece.begun = true;
             }
         }
-        self.queue(rest, 0, 0);
+        if self.is_open()
+            && let Some(rest) = rest
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.queue.push_back(Piece::rest(rest, 0));
+            state.firsts += 1;
+        }
         self.wake();
     }
 
@@ -352,7 +371,7 @@ impl Outbox {
         if state.queue.is_empty() {
             state.progress = self.now();
         }
-        state.queue.push_back(Piece { bytes, begun: false, marked: false, frames, counted });
+        state.queue.push_back(Piece { frames, counted, ..Piece::of(bytes) });
         state.frames += frames;
         state.bytes += counted;
         state.firsts += usize::from(frames == 0);
@@ -566,8 +585,29 @@ impl State {
         self.attached.is_none() || self.firsts > 0
     }
 
+    /// Puts the next page in front if it is what comes next. Nothing else can come in between: no other piece goes to the front.
+    fn unfold(&mut self) {
+        let Some((rest, number)) = self.queue.front_mut().and_then(|front| front.rest.take()) else { return };
+        self.queue.pop_front();
+        self.firsts -= 1;
+        let Some((head, body)) = rest.page(number) else { return };
+        let others = (number + 1 < rest.len()).then(|| Piece::rest(rest, number + 1));
+        let body = Piece { begun: head.is_some(), ..Piece::of(body) };
+        for piece in [others, Some(body), head.map(Piece::of)].into_iter().flatten() {
+            self.queue.push_front(piece);
+            self.firsts += 1;
+        }
+    }
+
+    /// How long the piece is that comes next.
+    fn next_len(&mut self) -> Option<usize> {
+        self.unfold();
+        self.queue.front().map(|next| next.bytes.len())
+    }
+
     /// A piece to write: several small ones together, or part of a large one.
     fn take(&mut self) -> Option<Bytes> {
+        self.unfold();
         let first = self.queue.front_mut()?;
         if first.bytes.len() > PIECE {
             first.begun = true;
@@ -575,13 +615,13 @@ impl State {
         }
         let first = self.take_first()?;
         let mut fits = PIECE - first.len();
-        let more = self.queue.front().is_some_and(|next| next.bytes.len() <= fits);
+        let more = self.next_len().is_some_and(|next| next <= fits);
         if !more {
             return Some(first);
         }
         let mut together = BytesMut::with_capacity(PIECE.min(first.len() * 4));
         together.extend_from_slice(&first);
-        while self.queue.front().is_some_and(|next| next.bytes.len() <= fits) {
+        while self.next_len().is_some_and(|next| next <= fits) {
             let Some(next) = self.take_first() else { break };
             fits -= next.len();
             together.extend_from_slice(&next);

@@ -25,7 +25,7 @@ use super::{
     message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
     presence::Child,
     touch::Touch,
-    wire::View,
+    wire::{Held, Pages, View},
 };
 use crate::name::RoomName;
 
@@ -98,10 +98,12 @@ pub(crate) struct State {
     pub(crate) renew: HashSet<usize>,
     /// What was said since the first of those who wait for their first frame joined: they get it after that.
     meanwhile: Vec<Said>,
+    /// What joiners wait for that have not read it.
+    pub(crate) pages: Pages,
 }
 
 impl State {
-    pub(crate) fn new(notify_interval: Duration) -> Self {
+    pub(crate) fn new(notify_interval: Duration, held: Arc<Held>) -> Self {
         Self {
             replica: Replica::default(),
             notices: Notices::new(notify_interval),
@@ -118,6 +120,7 @@ impl State {
             behind: Vec::new(),
             renew: HashSet::new(),
             meanwhile: Vec::new(),
+            pages: Pages::new(held),
         }
     }
 
@@ -260,7 +263,9 @@ impl State {
             joiners.entry(joiner.hub.id).or_default().push(joiner);
         }
         let renew = std::mem::take(&mut self.renew);
-        let first = (!joiners.is_empty() || new_life || !renew.is_empty()).then(|| view.first(news.as_ref())).flatten();
+        let first = (!joiners.is_empty() || new_life || !renew.is_empty())
+            .then(|| view.first(news.as_ref(), &mut self.pages))
+            .flatten();
         for (id, HubMembers { hub, .. }) in &self.hubs {
             let joiners = joiners.remove(id).unwrap_or_default();
             let renew = new_life || renew.contains(id);
@@ -299,7 +304,7 @@ mod tests {
     #[test]
     fn updates_that_nobody_waits_for_and_that_wait_together_are_one() {
         // Relaxed updates of one presence piled up as long as the database was away.
-        let (mut state, id) = (State::new(Duration::ZERO), PresenceId::random());
+        let (mut state, id) = (State::new(Duration::ZERO, Arc::default()), PresenceId::random());
         state.updates(id, update(1, Some("ann"), None));
         for n in 0..1000 {
             state.updates(id, update(1, None, Some(&format!(r#"{{"n":{n}}}"#))));
@@ -311,7 +316,7 @@ mod tests {
 
     #[test]
     fn an_update_that_somebody_waits_for_or_of_a_later_batch_stands_alone() {
-        let (mut state, id) = (State::new(Duration::ZERO), PresenceId::random());
+        let (mut state, id) = (State::new(Duration::ZERO, Arc::default()), PresenceId::random());
         state.updates(id, update(1, None, Some("{}")));
         state.updates(id, update(2, None, Some("{}")));
         let (reply, _answer) = oneshot::channel();

@@ -39,3 +39,4 @@ mod threads;
 mod together;
 mod touching;
 mod under_way;
+mod unread;

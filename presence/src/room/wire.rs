@@ -4,9 +4,11 @@
 //! The shapes are described in `docs/wire.md`. The names `presence`, `channel_name`, `members` and `lurkers` are those of
 //! the receiver documented by django-channels-presence.
 
+mod held;
+mod pages;
 mod parts;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
@@ -16,6 +18,11 @@ use crate::{
     model::{Delta, roster::Roster},
     name::{Epoch, PresenceId, RoomName, UserId, Version},
 };
+
+use held::Counted;
+pub(crate) use held::Held;
+use pages::Page;
+pub(crate) use pages::{Pages, Rest};
 
 /// One or more complete WebSocket frames, shared by all who get them.
 #[derive(Debug, Clone)]
@@ -31,18 +38,20 @@ pub(crate) struct FirstFrame {
     shared: Bytes,
     /// Whether that id follows.
     names_joiner: bool,
-    /// The frames after it, one after the other.
-    rest: Bytes,
+    /// The frames after it.
+    rest: Option<Arc<Rest>>,
 }
 
 impl FirstFrame {
     /// A frame that is the same for all who join.
-    const fn of(shared: Bytes) -> Self {
-        Self { shared, names_joiner: false, rest: Bytes::new() }
+    fn of(shared: Bytes, pages: &mut Pages) -> Self {
+        pages.is_sized(shared.len());
+        let shared = Bytes::from_owner(Counted::new(shared, pages.held()));
+        Self { shared, names_joiner: false, rest: None }
     }
 
     /// The pieces of the first frame for the joiner with this presence, and the frames that follow it.
-    pub(crate) fn pieces(&self, me: PresenceId) -> (Bytes, Option<Bytes>, Bytes) {
+    pub(crate) fn pieces(&self, me: PresenceId) -> (Bytes, Option<Bytes>, Option<Arc<Rest>>) {
         (self.shared.clone(), self.names_joiner.then(|| Bytes::from(me_tail(me))), self.rest.clone())
     }
 }
@@ -57,7 +66,7 @@ fn frame(opcode: u8, payload: &[u8], more: usize) -> Bytes {
 }
 
 /// Writes an unmasked, final frame of `payload`, of which `more` bytes follow separately.
-fn put_frame(bytes: &mut BytesMut, opcode: u8, payload: &[u8], more: usize) {
+fn put_frame(bytes: &mut impl BufMut, opcode: u8, payload: &[u8], more: usize) {
     bytes.put_u8(0x80 | opcode);
     match payload.len() + more {
         len @ 0..=125 => bytes.put_u8(u8::try_from(len).expect("checked")),
@@ -107,15 +116,15 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// What a joiner gets first. `news`: what the members get at the same moment.
-    pub(crate) fn first(&self, news: Option<&Frames>) -> Option<FirstFrame> {
+    /// What a joiner gets first. `news`: what the members get at the same moment. `pages`: what others wait for already.
+    pub(crate) fn first(&self, news: Option<&Frames>, pages: &mut Pages) -> Option<FirstFrame> {
         match (self.notify, news) {
             (Notify::Silent, _) => None,
             // The very list that the members get.
-            (Notify::List, Some(news)) => Some(FirstFrame::of(news.bytes.clone())),
-            (Notify::List, None) => Some(FirstFrame::of(self.list().bytes)),
-            (Notify::Events, _) => Some(self.list_and_events()),
-            (Notify::Diff, _) => Some(parts::state(self)),
+            (Notify::List, Some(news)) => Some(FirstFrame::of(news.bytes.clone(), pages)),
+            (Notify::List, None) => Some(FirstFrame::of(self.list().bytes, pages)),
+            (Notify::Events, _) => Some(self.list_and_events(pages)),
+            (Notify::Diff, _) => Some(parts::state(self, pages)),
         }
     }
 
@@ -140,13 +149,20 @@ impl View<'_> {
     }
 
     /// The list of as many users as fit, and an event for each of the others.
-    fn list_and_events(&self) -> FirstFrame {
+    fn list_and_events(&self, pages: &mut Pages) -> FirstFrame {
         let (members, listed) = self.users();
-        let mut rest = BytesMut::new();
+        let mut events = Vec::new();
         for (user, _) in self.roster.by_user().skip(listed) {
-            put_frame(&mut rest, TEXT, json(&Came { r#type: "join", user: Some(user) }).as_bytes(), 0);
+            put_frame(&mut events, TEXT, json(&Came { r#type: "join", user: Some(user) }).as_bytes(), 0);
         }
-        FirstFrame { rest: rest.freeze(), ..FirstFrame::of(text(&self.list_of(&members, "")).bytes) }
+        let list = FirstFrame::of(text(&self.list_of(&members, "")).bytes, pages);
+        if events.is_empty() {
+            return list;
+        }
+        pages.is_sized(list.shared.len() + events.len());
+        // They are whole frames already, so there is no head.
+        let events = Page::alone(events, pages.held());
+        FirstFrame { rest: Rest::new(Vec::new(), Vec::new(), vec![events]), ..list }
     }
 
     fn list_of(&self, members: &str, omitted: &str) -> String {

@@ -12,7 +12,11 @@ use crate::{
         replica::{Applied, Replica},
     },
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
-    room::{message::Terms, touch::Touch, wire::View},
+    room::{
+        message::Terms,
+        touch::Touch,
+        wire::{Pages, View},
+    },
 };
 
 /// Who is in a room, and what its members would be told.
@@ -50,12 +54,12 @@ impl BareRoom {
         self.view()?.news(flush.from, &delta).map(|frames| frames.bytes)
     }
 
-    /// What one who joins now gets first, as it is on the wire but for the joiner's own id: the first frame, and those that
-    /// continue it.
+    /// Encodes what one who joins now gets first, and says how many bytes that is, but for the joiner's own id.
     #[must_use]
-    pub fn first_frame(&self) -> Option<(bytes::Bytes, bytes::Bytes)> {
-        let (first, _, rest) = self.view()?.first(None)?.pieces(PresenceId::random());
-        Some((first, rest))
+    pub fn first_frame(&self) -> Option<usize> {
+        let mut pages = Pages::default();
+        let _first = self.view()?.first(None, &mut pages)?;
+        Some(pages.size())
     }
 
     fn view(&self) -> Option<View<'_>> {

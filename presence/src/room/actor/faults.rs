@@ -37,7 +37,8 @@ impl RoomActor {
     /// Starts over after a panic: keeps what is under way, and learns everything else anew.
     pub(super) fn failed(&mut self, ctx: &mut Context<Self>) {
         error!(room = %self.name, "a room failed; it starts over");
-        let mut old = std::mem::replace(&mut self.state, State::new(self.rooms.config().notify_interval()));
+        let held = self.state.pages.held().clone();
+        let mut old = std::mem::replace(&mut self.state, State::new(self.rooms.config().notify_interval(), held));
         old.locals.clear();
         let state = &mut self.state;
         let hubs = self.rooms.hubs();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix::{AsyncContext, Context};
+use tracing::warn;
 
 use crate::{
     Error,
@@ -98,6 +99,27 @@ impl RoomActor {
             }
             Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
         }
+    }
+
+    /// Whether one more may be given a first frame: not if too many bytes of them wait for clients that do not read. `needs_one`:
+    /// it has a socket, and its room did not fail since it was in it.
+    pub(super) fn check_unread(&self, presence: &Presence, needs_one: bool) -> Result<(), Error> {
+        let id = self.state.sessions.resolve(presence.id);
+        if !needs_one || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
+            return Ok(());
+        }
+        let (pages, config) = (&self.state.pages, self.rooms.config());
+        // What one who joins is given now is shared by all who join, so it may always be there once.
+        let in_room = (pages.held().bytes(), config.first_frames_room_bytes().saturating_add(pages.size()));
+        let everywhere = (pages.held().everywhere(), config.first_frames_bytes());
+        let Some((bytes, limit)) = [in_room, everywhere].into_iter().find(|(bytes, limit)| bytes >= limit) else {
+            return Ok(());
+        };
+        if let Some(left_out) = self.rooms.unread_line().admit(self.rooms.now()) {
+            let (room, left_out) = (&self.name, left_out.field());
+            warn!(%room, bytes, limit, left_out, "a join is refused: too many bytes of first frames wait for clients that do not read");
+        }
+        Err(Error::FirstFramesUnread { room: self.name.clone(), bytes, limit })
     }
 
     /// Whether a presence that asks to join again was removed since: its channel is not in the room any more, or is so as

@@ -2,8 +2,6 @@
 
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
-
 use super::bench::{Client, Node, config, lobby, ms, node, node_with, pass, secs, settle};
 use crate::{
     CloseCode, Consumer, Frame, Result, Socket, Upgrade,
@@ -30,7 +28,7 @@ fn is_cut_off(client: &Client) -> bool {
 fn waited_for(node: &Node, pieces: usize) -> Client {
     let ann = node.client("ann");
     assert_eq!(take(&ann), 0);
-    ann.outbox.push_first(vec![0; pieces * PIECE].into(), None, Bytes::new());
+    ann.outbox.push_first(vec![0; pieces * PIECE].into(), None, None);
     ann
 }
 

@@ -7,7 +7,7 @@
 
 use std::{iter::Peekable, sync::Arc};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
 use crate::{
@@ -15,7 +15,13 @@ use crate::{
     name::{Epoch, PresenceId, RoomName, UserId, Version},
 };
 
-use super::{FirstFrame, Frames, TEXT, View, frame, me_tail, put_frame};
+use super::{
+    FirstFrame, Frames, TEXT, View,
+    held::Counted,
+    me_tail,
+    pages::{Pages, Rest},
+    put_frame,
+};
 
 /// What a frame says beside its members: it goes before and after them.
 struct Envelope<'a> {
@@ -49,6 +55,16 @@ impl<'a> Envelope<'a> {
         let room = super::json(self.room);
         let head = format!(r#"{{"type":"presence.state","room":{room},"epoch":"{epoch}","version":{to},"members":["#);
         [head.as_bytes(), members, b"]", self.end().as_bytes()].concat()
+    }
+
+    /// What is before the members on a page of a state.
+    fn page(&self) -> Vec<u8> {
+        let Self { epoch, from, to, .. } = self;
+        let (room, end) = (super::json(self.room), self.end());
+        format!(
+            r#"{{"type":"presence.diff","room":{room},"epoch":"{epoch}","from":{from},"version":{to}{end},"leaves":[],"updates":[],"joins":["#
+        )
+        .into_bytes()
     }
 
     fn diff(&self, Changes { joins, leaves, updates }: &Changes) -> Vec<u8> {
@@ -97,25 +113,23 @@ fn write(json: &mut Vec<u8>, value: &impl Serialize) {
 }
 
 /// A presence as an element of a list of changes; `None` if it has no name, since anonymous sockets appear in the count only.
-fn changed(presence: &Presence) -> Option<Vec<u8>> {
+pub(super) fn changed(presence: &Presence) -> Option<Vec<u8>> {
     let user = presence.user.as_ref()?;
     let mut json = Vec::new();
     write(&mut json, &Changed { user, id: presence.id, meta: &presence.meta });
     Some(json)
 }
 
-fn push(list: &mut Vec<u8>, element: &[u8]) {
+pub(super) fn push(list: &mut Vec<u8>, element: &[u8]) {
     if !list.is_empty() {
         list.push(b',');
     }
     list.extend_from_slice(element);
 }
 
-/// Who has a name, in the order of the names, so that the presences of a user stand together.
-type Named<'a, I> = Peekable<I>;
-
-/// Takes as many as fit into `room` bytes, one at least, as the members of a state.
-fn members<'a>(named: &mut Named<'a, impl Iterator<Item = &'a Arc<Presence>>>, room: usize) -> Vec<u8> {
+/// Takes as many of those who have a name as fit into `room` bytes, one at least, as the members of a state. They come in the order
+/// of the names, so that the presences of a user stand together.
+fn members<'a>(named: &mut Peekable<impl Iterator<Item = &'a Arc<Presence>>>, room: usize) -> Vec<u8> {
     const CLOSING: &[u8] = b"]}";
     let mut members = Vec::new();
     let mut last: Option<&UserId> = None;
@@ -150,36 +164,22 @@ fn members<'a>(named: &mut Named<'a, impl Iterator<Item = &'a Arc<Presence>>>, r
     members
 }
 
-/// Takes as many as fit into `room` bytes, one at least, as the joins of a diff.
-fn joins<'a>(named: &mut Named<'a, impl Iterator<Item = &'a Arc<Presence>>>, room: usize) -> Vec<u8> {
-    let mut joins = Vec::new();
-    while let Some(presence) = named.peek() {
-        let Some(element) = changed(presence) else { break };
-        if !joins.is_empty() && joins.len() + 1 + element.len() > room {
-            break;
-        }
-        push(&mut joins, &element);
-        named.next();
-    }
-    joins
-}
-
 /// The whole state.
-pub(super) fn state(view: &View<'_>) -> FirstFrame {
+pub(super) fn state(view: &View<'_>, pages: &mut Pages) -> FirstFrame {
     let (_, version) = view.position;
     let tail = me_tail(PresenceId::from_uuid(uuid::Uuid::nil())).len();
     let longest = Envelope::longest(view);
     let mut named = view.roster.named().peekable();
     let first = members(&mut named, view.max_frame.saturating_sub(longest.state(&[]).len() + tail));
-    let envelope = |named: &mut Named<'_, _>| Envelope::new(view, version, version, named.peek().is_some());
-    let shared = frame(TEXT, &envelope(&mut named).state(&first), tail);
-    let space = view.max_frame.saturating_sub(longest.diff(&Changes::default()).len());
-    let mut rest = BytesMut::new();
-    while named.peek().is_some() {
-        let page = Changes { joins: joins(&mut named, space), ..Changes::default() };
-        put_frame(&mut rest, TEXT, &envelope(&mut named).diff(&page), 0);
-    }
-    FirstFrame { shared, names_joiner: true, rest: rest.freeze() }
+    let envelope = |more| Envelope::new(view, version, version, more);
+    let state = envelope(named.peek().is_some()).state(&first);
+    let mut shared = Vec::with_capacity(state.len() + 10);
+    put_frame(&mut shared, TEXT, &state, tail);
+    let shared = Bytes::from_owner(Counted::new(shared, pages.held()));
+    let all = pages.of(&mut named, view.max_frame.saturating_sub(longest.page().len()));
+    let rest = Rest::new(envelope(true).page(), envelope(false).page(), all);
+    pages.is_sized(shared.len() + rest.as_ref().map_or(0, |rest| rest.bytes()));
+    FirstFrame { shared, names_joiner: true, rest }
 }
 
 /// What changed from version `from` on. Leaves come first: a presence that changed its user leaves and joins under the same

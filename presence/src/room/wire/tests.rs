@@ -46,7 +46,12 @@ fn values(bytes: &[u8], max: usize) -> Vec<Value> {
 /// All that a joiner gets first.
 fn first_bytes(first: &FirstFrame, me: PresenceId) -> Vec<u8> {
     let (shared, tail, rest) = first.pieces(me);
-    [&shared[..], tail.as_deref().unwrap_or_default(), &rest].concat()
+    let mut bytes = [&shared[..], tail.as_deref().unwrap_or_default()].concat();
+    for page in rest.iter().flat_map(|rest| (0..rest.len()).map(|number| rest.page(number).unwrap())) {
+        let (head, body) = page;
+        bytes.extend(head.into_iter().chain([body]).flatten());
+    }
+    bytes
 }
 
 /// A client that was written before there were parts.
@@ -175,8 +180,9 @@ proptest! {
         let (earlier, now) = (view(Notify::Diff, max, &room, 7, &before), view(Notify::Diff, max, &room, 9, &after));
         let mut client = Client::default();
 
-        let me = id(0);
-        let pages = values(&first_bytes(&earlier.first(None).unwrap(), me), max);
+        let (me, mut waiting) = (id(0), Pages::default());
+        let first = earlier.first(None, &mut waiting).unwrap();
+        let pages = values(&first_bytes(&first, me), max);
         are_parts(&pages, 7, 7);
         prop_assert_eq!(text_of(&pages[0], "me"), me.to_string());
         for page in &pages {
@@ -190,10 +196,27 @@ proptest! {
 
         let mut net = Net::default();
         net.then(after.changes_since(&before));
-        let parts = values(&now.news(Version(7), &net.take()).unwrap().bytes, max);
+        let delta = net.take();
+        let parts = values(&now.news(Version(7), &delta).unwrap().bytes, max);
         are_parts(&parts, 7, 9);
         parts.iter().for_each(|part| client.gets(part));
         prop_assert_eq!(&client, &Client::knowing(&now));
+
+        // One who joins then shares pages with the one who still waits.
+        let mut grown = before.clone();
+        let gone = delta.left.iter().filter(|gone| after.get(gone.id).is_none());
+        let _ = grown.apply(&Delta { left: gone.cloned().collect(), ..delta.clone() });
+        let now = view(Notify::Diff, max, &room, 9, &grown);
+        let next = now.first(None, &mut waiting).unwrap();
+        let mut newcomer = Client::default();
+        let pages = values(&first_bytes(&next, me), max);
+        are_parts(&pages, 9, 9);
+        pages.iter().for_each(|page| newcomer.gets(page));
+        prop_assert_eq!(newcomer, client);
+        let held = waiting.held().clone();
+        prop_assert!(held.bytes() >= waiting.size() / 2 && held.everywhere() == held.bytes());
+        drop((first, next));
+        prop_assert_eq!((held.bytes(), held.everywhere()), (0, 0));
     }
 
     #[test]
@@ -219,7 +242,7 @@ proptest! {
     #[test]
     fn a_list_that_is_too_large_for_who_joins_in_the_mode_events_goes_on_in_events(looks in looks(), max in sizes()) {
         let (room, roster) = (RoomName::new("lobby").unwrap(), roster(&looks));
-        let first = view(Notify::Events, max, &room, 1, &roster).first(None).unwrap();
+        let first = view(Notify::Events, max, &room, 1, &roster).first(None, &mut Pages::default()).unwrap();
         let frames = values(&first_bytes(&first, id(0)), max);
         let (list, joins) = frames.split_first().unwrap();
         let members = list["payload"]["members"].as_array().unwrap();
@@ -241,10 +264,39 @@ fn a_presence_with_the_longest_name_and_the_largest_meta_fits_into_the_smallest_
     let look = Look { user: Some((1, 255)), meta: crate::model::meta::MAX_META_BYTES };
     let roster = roster(&[(1, look), (2, look)].into());
     let view = view(Notify::Diff, LEAST_FRAME_SENT, &room, u64::MAX, &roster);
-    let pages = values(&first_bytes(&view.first(None).unwrap(), id(1)), LEAST_FRAME_SENT);
+    let pages = values(&first_bytes(&view.first(None, &mut Pages::default()).unwrap(), id(1)), LEAST_FRAME_SENT);
     assert_eq!(pages.len(), 2, "one for each");
     let delta = Delta { updated: roster.named().cloned().collect(), ..Delta::default() };
     assert_eq!(values(&view.news(Version(u64::MAX), &delta).unwrap().bytes, LEAST_FRAME_SENT).len(), 2);
+}
+
+/// A presence with a name of its own, `n`th in the order of names.
+fn named(n: usize) -> Arc<Presence> {
+    let user = UserId::new(format!("{n:08}-{}", "x".repeat(200))).unwrap();
+    Arc::new(Presence::new(PresenceId::random(), channel(0), Some(user), NodeId::from_uuid(Uuid::nil())))
+}
+
+#[test]
+fn joiners_who_come_one_after_the_other_and_do_not_read_share_what_did_not_change() {
+    const MAX: usize = 32_000;
+    let (room, mut roster, mut pages) = (RoomName::new("lobby").unwrap(), Roster::default(), Pages::default());
+    let joined = (0..4_000).map(|n| named(n * 100)).collect();
+    let _ = roster.apply(&Delta { joined, ..Delta::default() });
+    let mut unread = Vec::new();
+    for n in 0..100 {
+        // Now here, now there, and at last all at one place.
+        let place = if n < 50 { n * 7_919 + 1 } else { 200_000 + n };
+        let _ = roster.apply(&Delta { joined: vec![named(place)], ..Delta::default() });
+        unread.push(view(Notify::Diff, MAX, &room, n as u64, &roster).first(None, &mut pages).unwrap());
+    }
+    let (held, one) = (pages.held().clone(), pages.size());
+    assert!(one > 1_000_000, "{one}");
+    // Each has a first frame and two pages of its own, and here and there a third.
+    assert!(held.bytes() < one + 100 * 3 * MAX, "{} bytes are held, and {one} is one state", held.bytes());
+    let last = unread.last().unwrap().rest.as_ref().unwrap();
+    assert!(last.pages().len() < 4 * one / MAX, "{} pages", last.pages().len());
+    drop(unread);
+    assert_eq!(held.bytes(), 0);
 }
 
 #[test]
@@ -252,7 +304,7 @@ fn what_fits_into_one_frame_is_as_it_was_before_there_were_parts() {
     let look = Look { user: Some((0, 1)), meta: 0 };
     let (room, roster) = (RoomName::new("lobby").unwrap(), roster(&[(1, look), (2, look)].into()));
     let view = view(Notify::Diff, LEAST_FRAME_SENT, &room, 4, &roster);
-    let state = first_bytes(&view.first(None).unwrap(), id(1));
+    let state = first_bytes(&view.first(None, &mut Pages::default()).unwrap(), id(1));
     let (e, one, two) = (epoch(1), id(1), id(2));
     let [state] = payloads(&state)[..] else { panic!("one frame") };
     assert_eq!(
@@ -276,7 +328,7 @@ fn what_fits_into_one_frame_is_as_it_was_before_there_were_parts() {
 fn a_list_is_encoded_once_for_the_members_and_for_those_who_join_with_it() {
     let (room, roster) = (RoomName::new("lobby").unwrap(), Roster::default());
     let view = view(Notify::List, LEAST_FRAME_SENT, &room, 0, &roster);
-    let first = |news| view.first(news).unwrap().shared;
+    let first = |news| view.first(news, &mut Pages::default()).unwrap().shared;
     let news = view.list();
     assert_eq!(first(Some(&news)).as_ptr(), news.bytes.as_ptr());
     assert_eq!(first(None), news.bytes, "also if there is no news");

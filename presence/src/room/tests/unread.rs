@@ -1,0 +1,73 @@
+//! Joiners that do not read what they get first: how much is held for them, and what others get.
+
+use super::bench::{Client, Node, config, lobby, node_with, pass, room, secs, settle};
+use crate::Error;
+
+/// How many members have a meta of 4,000 bytes.
+const MEMBERS: usize = 60;
+/// About what one state has.
+const STATE: usize = MEMBERS * 4_100;
+
+/// Fills the room with members who read.
+async fn fill(node: &Node) -> Vec<Client> {
+    let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(4_000 - 8));
+    let mut members = Vec::new();
+    for n in 0..MEMBERS {
+        let member = node.client(&format!("member{n:03}"));
+        member.join(lobby()).await.unwrap();
+        member.update(lobby(), &meta).await.unwrap();
+        member.frames();
+        members.push(member);
+    }
+    pass(secs(1)).await;
+    members.iter().for_each(|member| drop(member.frames()));
+    members
+}
+
+/// Has one after the other join until one is refused; returns those who are in, and why that one is not.
+async fn crowd(node: &Node) -> (Vec<Client>, Error) {
+    let mut unread = Vec::new();
+    for n in 0..50 {
+        let client = node.client(&format!("late{n}"));
+        match client.join(lobby()).await {
+            Ok(()) => unread.push(client),
+            Err(error) => return (unread, error),
+        }
+    }
+    panic!("nobody is refused")
+}
+
+#[actix::test]
+async fn a_room_refuses_joiners_while_too_much_of_its_first_frames_is_unread_and_no_longer() {
+    let node = node_with(config().first_frames_room_bytes(STATE)).await;
+    let _members = fill(&node).await;
+    let (unread, error) = crowd(&node).await;
+    let Error::FirstFramesUnread { bytes, limit, .. } = error else { panic!("{error}") };
+    assert!(bytes >= limit && (2 * STATE..3 * STATE).contains(&limit), "{bytes} bytes, of {limit}");
+    assert!(error.is_retryable());
+    assert!(unread.len() > 3, "they share pages: {} are in", unread.len());
+    // One who is in the room is not refused, and what it held is let go.
+    unread[0].join(lobby()).await.unwrap();
+    for client in &unread {
+        assert_eq!(client.screen().names().len(), MEMBERS + unread.len());
+    }
+    settle().await;
+    let late = node.client("late");
+    late.join(lobby()).await.unwrap();
+    assert_eq!(late.sees().len(), MEMBERS + unread.len() + 1);
+}
+
+#[actix::test]
+async fn what_is_unread_in_all_rooms_is_bounded_too() {
+    let node = node_with(config().first_frames_bytes(STATE / 2)).await;
+    let _members = fill(&node).await;
+    let (unread, error) = crowd(&node).await;
+    assert!(matches!(error, Error::FirstFramesUnread { limit, .. } if limit == STATE / 2), "{error}");
+    assert_eq!(unread.len(), 1);
+    let elsewhere = room("elsewhere");
+    let ann = node.client("ann");
+    assert!(matches!(ann.join(&elsewhere).await, Err(Error::FirstFramesUnread { .. })));
+    // What a client that is cut off did not read is let go.
+    unread[0].outbox.abort();
+    ann.join(&elsewhere).await.unwrap();
+}

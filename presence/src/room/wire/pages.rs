@@ -1,0 +1,189 @@
+//! The pages of a state after its first frame, shared by all who have not read them yet, whenever they joined.
+//!
+//! Each join changes the room, so joiners that come one after the other get states that differ a little. Where a page ends is
+//! decided by the presences next to its end alone, so a change reaches the page that it falls into and, now and then, the next
+//! one; all others are those of before, if somebody still waits for them. Nobody waits, and nothing is kept.
+
+use std::{
+    collections::HashMap,
+    iter::Peekable,
+    sync::{Arc, Weak},
+};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{model::Presence, name::PresenceId};
+
+use super::{
+    TEXT,
+    held::{Counted, Held},
+    parts::{changed, push},
+    put_frame,
+};
+
+/// What each page ends with, after the last of its members.
+pub(super) const END: &[u8] = b"]}";
+/// A page that is less than one part of so many full does not end before it is full, or the members are.
+const FULL_ENOUGH: usize = 4;
+/// On average a page could end so often while it fills.
+const ENDS: usize = 2;
+
+/// What one page has after its head.
+#[derive(Debug)]
+pub(super) struct Page {
+    body: Counted<Vec<u8>>,
+    /// Who is on it, and who comes after that: with them the same, the page is.
+    presences: Vec<Arc<Presence>>,
+    next: Option<Arc<Presence>>,
+}
+
+impl Page {
+    /// A page that is the same for those who get it at one moment.
+    pub(super) fn alone(body: Vec<u8>, held: &Arc<Held>) -> Arc<Self> {
+        Arc::new(Self { body: Counted::new(body, held), presences: Vec::new(), next: None })
+    }
+
+    /// Whether these are the presences that come now. Where they are, `named` is behind them afterwards.
+    fn fits<'a, I>(&self, named: &mut Peekable<I>) -> bool
+    where
+        I: Iterator<Item = &'a Arc<Presence>> + Clone,
+    {
+        let mut ahead = named.clone();
+        let are_here = self.presences.iter().all(|one| ahead.next().is_some_and(|now| Arc::ptr_eq(one, now)));
+        let next = match (&self.next, ahead.peek()) {
+            (Some(next), Some(now)) => Arc::ptr_eq(next, now),
+            (next, now) => next.is_none() && now.is_none(),
+        };
+        if are_here && next {
+            *named = ahead;
+        }
+        are_here && next
+    }
+
+    /// Takes as many as belong on one page, one at least.
+    fn take<'a>(named: &mut Peekable<impl Iterator<Item = &'a Arc<Presence>>>, space: usize, held: &Arc<Held>) -> Self {
+        let (mut joins, mut presences) = (Vec::new(), Vec::new());
+        while let Some(presence) = named.peek() {
+            let Some(element) = changed(presence) else {
+                named.next();
+                continue;
+            };
+            let grown = joins.len() + 1 + element.len() + END.len();
+            let could_end = grown > space / FULL_ENOUGH && begins_page(presence.id, element.len(), space);
+            if !presences.is_empty() && (grown > space || could_end) {
+                break;
+            }
+            push(&mut joins, &element);
+            presences.extend(named.next().cloned());
+        }
+        joins.extend_from_slice(END);
+        joins.shrink_to_fit();
+        Self { body: Counted::new(joins, held), presences, next: named.peek().map(|next| Arc::clone(next)) }
+    }
+}
+
+/// Whether a page may end before this presence, which takes so many bytes: on average `ENDS` times in a full page.
+fn begins_page(id: PresenceId, bytes: usize, space: usize) -> bool {
+    // The lowest bits of an id are random; the factor, 2^64 divided by the golden ratio, spreads those of small numbers.
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest bits are what is wanted")]
+    let random = (id.as_uuid().as_u128() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    u128::from(random) * (space as u128) < ((bytes * ENDS) as u128) << 32
+}
+
+/// The pages that somebody still waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    held: Arc<Held>,
+    /// By the first presence on each.
+    known: HashMap<PresenceId, Weak<Page>>,
+    /// How many bytes the last first frame had, with all its pages.
+    size: usize,
+}
+
+impl Pages {
+    pub(crate) fn new(held: Arc<Held>) -> Self {
+        Self { held, ..Self::default() }
+    }
+
+    /// What is held for joiners of the room.
+    pub(crate) const fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    /// How many bytes the last first frame had, with all its pages.
+    pub(crate) const fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) const fn is_sized(&mut self, size: usize) {
+        self.size = size;
+    }
+
+    /// The pages of those who are left, in `space` bytes each at most.
+    pub(super) fn of<'a, I>(&mut self, named: &mut Peekable<I>, space: usize) -> Vec<Arc<Page>>
+    where
+        I: Iterator<Item = &'a Arc<Presence>> + Clone,
+    {
+        let mut pages = Vec::new();
+        while let Some(first) = named.peek().map(|first| first.id) {
+            let known = self.known.get(&first).and_then(Weak::upgrade);
+            let page = known.filter(|page| page.fits(named));
+            pages.push(page.unwrap_or_else(|| Arc::new(Page::take(named, space, &self.held))));
+        }
+        let id = |page: &Arc<Page>| page.presences.first().map(|first| first.id);
+        self.known = pages.iter().filter_map(|page| Some((id(page)?, Arc::downgrade(page)))).collect();
+        pages
+    }
+}
+
+/// The frames that continue a first frame.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    /// What is before the members on each page, and on the last.
+    head: Vec<u8>,
+    last_head: Vec<u8>,
+    pages: Vec<Arc<Page>>,
+}
+
+impl Rest {
+    pub(super) fn new(head: Vec<u8>, last_head: Vec<u8>, pages: Vec<Arc<Page>>) -> Option<Arc<Self>> {
+        (!pages.is_empty()).then(|| Arc::new(Self { head, last_head, pages }))
+    }
+
+    /// How many bytes there are but for the headers.
+    pub(super) fn bytes(&self) -> usize {
+        let heads = self.head.len() * (self.pages.len() - 1) + self.last_head.len();
+        self.pages.iter().map(|page| page.body.as_ref().len()).sum::<usize>() + heads
+    }
+
+    /// The page with this number: its head, and its body, which is shared. Without a head the body is whole frames.
+    pub(crate) fn page(&self, number: usize) -> Option<(Option<Bytes>, Bytes)> {
+        let page = self.pages.get(number)?;
+        let head = if number + 1 < self.pages.len() { &self.head } else { &self.last_head };
+        let body = Bytes::from_owner(Body(page.clone()));
+        let head = (!head.is_empty()).then(|| {
+            let mut bytes = BytesMut::with_capacity(head.len() + 10);
+            put_frame(&mut bytes, TEXT, head, body.len());
+            bytes.freeze()
+        });
+        Some((head, body))
+    }
+
+    /// How many pages there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> &[Arc<Page>] {
+        &self.pages
+    }
+}
+
+struct Body(Arc<Page>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        self.0.body.as_ref()
+    }
+}
