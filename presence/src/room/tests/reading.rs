@@ -159,7 +159,9 @@ async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothi
     let crowd: Vec<_> = (0..MANY).map(presence).collect();
     write(crowd.iter().cloned().map(Write::Join).collect()).await;
 
-    let node = node_on(&database, "here", config().reconcile_interval(secs(2))).await;
+    // Her first frame is not split.
+    let config = config().reconcile_interval(secs(2)).max_frame_sent(1_000_000);
+    let node = node_on(&database, "here", config).await;
     assert_eq!(node.count(lobby()).await.unwrap(), counts(MANY, 0, MANY));
     let ann = node.member("ann").await;
     assert_eq!((ann.sees().len(), ann.count()), (MANY + 1, 1), "her first frame is all that she is told");
