@@ -278,7 +278,8 @@ async fn count(mut socket: Socket, mut member: Option<Roster>, end: &str) -> (So
 async fn storm(members: usize) {
     let _alone = alone().await;
     open_files(members as u64 * 2 + 1_000).unwrap_or_else(|why| panic!("{why}"));
-    let server = Server::start(&["--max-age", "600s"]).await;
+    // A notice is one frame, so that frames can be counted.
+    let server = Server::start(&["--max-age", "600s", "--max-frame-sent", "4000000"]).await;
     let address = server.address();
     let name = |n: usize| format!("member{n:05}-{}", "x".repeat(50));
     let mut witness = Member::join(&server, "hall", "witness").await;

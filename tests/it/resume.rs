@@ -296,7 +296,12 @@ async fn a_thousand_cut_sockets_return_in_silence_within_the_grace_and_leave_and
     open_files(4096).expect("enough open files");
     const CROWD: usize = 1000;
     // The one who looks on reads nothing for as long as the crowd takes to come.
-    let patient = [("PRESENCE_PING_INTERVAL", "10m"), ("PRESENCE_MAX_AGE", "10m"), ("PRESENCE_WRITE_TIMEOUT", "2m")];
+    let patient = [
+        ("PRESENCE_PING_INTERVAL", "10m"),
+        ("PRESENCE_MAX_AGE", "10m"),
+        ("PRESENCE_WRITE_TIMEOUT", "2m"),
+        ("PRESENCE_MAX_FRAME_SENT", "1000000"),
+    ];
     let server = Server::start_with(&["--grace", "2m"], &patient).await;
     let mut bob = Member::join(&server, "lobby", "bob").await;
     let first = crowd(&server, CROWD).await;

@@ -32,7 +32,8 @@ async fn fill(host: &Host, name: &str, members: usize) {
 #[tokio::test]
 async fn a_first_frame_of_ten_thousand_members_arrives_whole_and_costs_the_others_one_notice() {
     let _alone = alone().await;
-    let plan = Host::plan().config(|config| config.notify(Notify::Diff).max_age(secs(600)));
+    // In one frame: the largest that anybody may ask for.
+    let plan = Host::plan().config(|config| config.notify(Notify::Diff).max_age(secs(600)).max_frame_sent(4_000_000));
     let mut host = plan.start().await;
     let mut ann = host.open("ann", "join lobby").await;
     let first = ann.value().await;
