@@ -397,6 +397,81 @@ async fn after_a_shutdown_and_a_restart_the_pages_come_back_by_themselves() {
     .await;
 }
 
+/// Messages that a room gets in a second, and for so long.
+const RUSH: u32 = 200;
+const RUSH_LASTS: u32 = 10;
+/// Frames that a page draws in a second in the middle of a rush, at least.
+const FRAMES: u64 = 30;
+/// The page keeps this many rows of its log.
+const ROWS: u64 = 500;
+
+#[tokio::test]
+async fn a_page_draws_at_least_30_frames_a_second_while_its_room_sends_200_messages_a_second() {
+    let _alone = alone().await;
+    let Some(stage) = Stage::set(&["--notify", "diff"], Timers::Free).await else { return };
+    let ann = stage.browser.first(&stage.url("ann")).await;
+    stage.all_show(&[&ann], &[("ann", 1)], 0).await;
+    let mut speakers = Vec::new();
+    for n in 0..10 {
+        speakers.push(Member::join(&stage.server, "lobby", &format!("speaker-{n}")[..]).await);
+    }
+    // Counts from when the log is full. A look at the height of the log lays it out, so there is one for many messages.
+    let count = format!(
+        "window.rush = {{ frames: 0, looks: 0, full: null, last: null }};
+        const height = Object.getOwnPropertyDescriptor(Element.prototype, 'scrollHeight');
+        Object.defineProperty(Element.prototype, 'scrollHeight',
+            {{ ...height, get() {{ rush.looks += rush.full !== null; return height.get.call(this) }} }});
+        requestAnimationFrame(function frame(now) {{
+            if (rush.full === null && document.querySelector('#log').childElementCount >= {ROWS}) rush.full = now;
+            else if (rush.full !== null && document.querySelector('#log').lastElementChild.textContent.includes('the end')) return;
+            else if (rush.full !== null) {{ rush.frames += 1; rush.last = now }}
+            requestAnimationFrame(frame);
+        }});"
+    );
+    stage.browser.run(&ann, &count, vec![]).await;
+    let total = RUSH * RUSH_LASTS;
+    let mut tick = tokio::time::interval(secs(1) / RUSH);
+    let each = speakers.len();
+    // The speakers read, too, or they would be too slow for their room.
+    let (mut readers, mut writers) = (tokio::task::JoinSet::new(), Vec::new());
+    for mut speaker in speakers {
+        let (send, mut texts) = tokio::sync::mpsc::unbounded_channel::<String>();
+        writers.push(send);
+        readers.spawn(async move {
+            loop {
+                tokio::select! {
+                    text = texts.recv() => match text {
+                        Some(text) => speaker.says(&text).await,
+                        None => return speaker.leave().await,
+                    },
+                    _ = speaker.socket.next_frame() => {}
+                }
+            }
+        });
+    }
+    for n in 0..total {
+        tick.tick().await;
+        let writer = &writers[n as usize % each];
+        writer.send(format!("message {n}, as long as what people write to each other")).unwrap();
+    }
+    writers[0].send("the end".into()).unwrap();
+    let shown = "return [...document.querySelectorAll('#log [data-kind=\"message\"]')].some(row => row.textContent.includes('the end'))";
+    stage.browser.becomes(&ann, BOUND, shown, &true.into()).await;
+    let rush = stage
+        .browser
+        .run(&ann, "return { ...rush, rows: document.querySelector('#log').childElementCount }", vec![])
+        .await;
+    drop(writers);
+    readers.join_all().await;
+    let seconds = (rush["last"].as_f64().unwrap() - rush["full"].as_f64().unwrap()) / 1000.0;
+    let frames = rush["frames"].as_f64().unwrap() / seconds;
+    println!("{frames:.0} frames a second for {seconds:.1} s: {rush}");
+    assert!(seconds > 3.0, "long enough to judge: {rush}");
+    assert!(frames >= FRAMES as f64, "{frames:.1} frames a second: {rush}");
+    assert!(rush["looks"].as_f64().unwrap() <= seconds * 30.0, "the log is laid out for batches: {rush}");
+    assert!(rush["rows"].as_u64() <= Some(ROWS), "{rush}");
+}
+
 #[tokio::test]
 async fn the_page_has_nothing_to_complain_of_on_the_console() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };

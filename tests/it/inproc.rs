@@ -3,6 +3,7 @@
 //! The server is a real one, on a real port, with real sockets; only the consumer behind it does what a test tells it to,
 //! and tells the test what it did. So these tests know where things are, and wait for nothing else.
 
+mod clients;
 mod conformance;
 mod connecting;
 mod crowd;

@@ -1,0 +1,67 @@
+"""Enters a room as a client that knows nothing of parts: `enter.py websockets|aiohttp URL`.
+
+Writes "entered" once its state is complete, reads on, and when the user `last` has come writes who is here, as JSON. The
+library is used with its default settings.
+"""
+
+import asyncio
+import json
+import sys
+
+
+class Roster:
+    def __init__(self):
+        self.users, self.version, self.is_whole = {}, None, False
+
+    def take(self, text):
+        frame = json.loads(text)
+        if frame["type"] == "presence.state":
+            self.users = {member["user"]: {one["id"] for one in member["presences"]} for member in frame["members"]}
+        elif frame["type"] == "presence.diff":
+            assert frame["from"] == self.version, "a step is missing"
+            for entry in frame["joins"] + frame["updates"]:
+                self.users.setdefault(entry["user"], set()).add(entry["id"])
+            for entry in frame["leaves"]:
+                self.users[entry["user"]].remove(entry["id"])
+                if not self.users[entry["user"]]:
+                    del self.users[entry["user"]]
+        else:
+            return
+        self.version = frame["version"]
+        # Only to know when to write "entered".
+        self.is_whole = not frame.get("more")
+
+
+async def follow(texts):
+    roster, entered, largest = Roster(), False, 0
+    async for text in texts:
+        largest = max(largest, len(text.encode()))
+        roster.take(text)
+        if roster.is_whole and not entered:
+            entered = True
+            print("entered", flush=True)
+        if roster.is_whole and "last" in roster.users:
+            print(json.dumps({"users": sorted(roster.users), "largest": largest}), flush=True)
+            return
+
+
+async def of_websockets(url):
+    import websockets
+
+    async with websockets.connect(url) as socket:
+        await follow(socket)
+
+
+async def of_aiohttp(url):
+    import aiohttp
+
+    async def texts(socket):
+        async for message in socket:
+            assert message.type is aiohttp.WSMsgType.TEXT, message
+            yield message.data
+
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        await follow(texts(socket))
+
+
+asyncio.run({"websockets": of_websockets, "aiohttp": of_aiohttp}[sys.argv[1]](sys.argv[2]))
