@@ -248,9 +248,11 @@ async fn those_who_went_on_beating_while_their_thread_was_blocked_are_not_stale(
         for n in 0..3 {
             ann.text("block 1500; reply done").await;
             host.saw("ann", Did::Began("block 1500".into())).await;
+            // Her thread, and with it his, is blocked for longer than `max_age`, in which both send something.
             bob.text(&format!("reply {n}")).await;
-            // Her thread, and with it his, is blocked for longer than `max_age`.
+            ann.text("reply beat").await;
             assert_eq!(ann.next().await, Frame::Text("done".into()));
+            assert_eq!(ann.next().await, Frame::Text("beat".into()));
             assert_eq!(bob.next().await, Frame::Text(n.to_string()));
         }
         assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().users, 2);
