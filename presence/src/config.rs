@@ -8,7 +8,7 @@ use serde::{
 };
 use tracing::warn;
 
-use crate::descriptors::sockets_within_limit;
+use crate::{descriptors::sockets_within_limit, model::rate::Rate};
 
 /// How the names begin of variables that are settings.
 const PREFIX: &str = "PRESENCE_";
@@ -16,6 +16,12 @@ const PREFIX: &str = "PRESENCE_";
 /// The least value of `max_frame_sent`, in bytes: one presence with the longest user id and the largest meta fits, in the room
 /// with the longest name.
 pub const LEAST_FRAME_SENT: usize = 6_000;
+
+/// What may be done at once that is limited in rate: what may be done in so many seconds.
+const BURST: usize = 5;
+
+/// The highest rate of one socket; more is no limit, for which there is 0.
+const MAX_PER_SECOND: usize = 1_000_000;
 
 /// How many characters of a text an error repeats that cannot be read.
 const TOLD: usize = 60;
@@ -370,6 +376,17 @@ config! {
     steady_rate: usize = |_| 256 * 1024;
     /// How many frames of one client may wait for its consumer before its connection is no longer read. Default 16.
     inbox_frames: usize = |_| 16;
+    /// How many messages a second one client may send, texts and binary ones, heartbeats too. Default 100, after five times as many at
+    /// once; 0 for no limit. Beyond it the client is not read for a while, and beyond `rate_patience` it is closed with 1008.
+    messages_per_second: usize = |_| 100;
+    /// How many updates of its presences one socket may have written a second, in all its rooms. Default 5, after five times as many at
+    /// once, or `max_rooms_per_socket` if that is more; 0 for no limit. Those of one presence that come faster are merged to the last.
+    updates_per_second: usize = |_| 5;
+    /// How many joins a second one socket may ask for. Default 10, after five times as many at once, or `max_rooms_per_socket` if that
+    /// is more; 0 for no limit. Beyond it a join waits, and beyond `rate_patience` the client is closed with 1008.
+    joins_per_second: usize = |_| 10;
+    /// How long in all a client may be slowed down, without a second of rest, before it is closed with 1008. Default 30 s.
+    rate_patience: Duration = |_| secs(30);
     /// How many rooms one socket may be in at a time. Default 100.
     max_rooms_per_socket: usize = |_| 100;
     /// How many sockets this node serves at a time; more are answered 503. Default: what the limit of open files carries when the
@@ -400,6 +417,26 @@ impl Config {
     /// [`ConfigError`] names the first setting that cannot be read or does not hold, its value and the rule.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::builder().overlay_env()?.build()
+    }
+
+    /// How many messages one client may send.
+    pub(crate) fn message_rate(&self) -> Rate {
+        Rate::new(self.messages_per_second, self.messages_per_second.saturating_mul(BURST))
+    }
+
+    /// How many updates of one socket are written.
+    pub(crate) fn update_rate(&self) -> Rate {
+        self.rate_of_rooms(self.updates_per_second)
+    }
+
+    /// How many joins one socket may ask for.
+    pub(crate) fn join_rate(&self) -> Rate {
+        self.rate_of_rooms(self.joins_per_second)
+    }
+
+    /// A client that comes back to all its rooms, or updates its presence in all of them, does so at once.
+    fn rate_of_rooms(&self, per_second: usize) -> Rate {
+        Rate::new(per_second, per_second.saturating_mul(BURST).max(self.max_rooms_per_socket))
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -436,6 +473,7 @@ impl Config {
             ("close_timeout", self.close_timeout),
             ("handshake_timeout", self.handshake_timeout),
             ("handler_timeout", self.handler_timeout),
+            ("rate_patience", self.rate_patience),
         ] {
             time(field, value, value >= ms(10), "it must be at least 10 ms")?;
             time(field, value, value <= secs(24 * 3600), "it must be at most a day")?;
@@ -456,6 +494,13 @@ impl Config {
         }
         let sent = self.max_frame_sent;
         count("max_frame_sent", sent, sent >= LEAST_FRAME_SENT, "it must be at least 6000 bytes")?;
+        for (field, value) in [
+            ("messages_per_second", self.messages_per_second),
+            ("updates_per_second", self.updates_per_second),
+            ("joins_per_second", self.joins_per_second),
+        ] {
+            count(field, value, value <= MAX_PER_SECOND, "it must be at most 1,000,000")?;
+        }
         let message = self.max_message_bytes;
         count("max_message_bytes", message, message >= self.max_frame_bytes, "it must hold one largest frame")?;
         count("room_threads", self.room_threads, self.room_threads <= 64, "it must be at most 64")

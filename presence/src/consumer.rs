@@ -9,6 +9,7 @@ pub(crate) mod json;
 pub(crate) mod kill;
 pub(crate) mod origin;
 pub(crate) mod patience;
+pub(crate) mod rates;
 pub(crate) mod run;
 pub(crate) mod scope;
 pub(crate) mod socket;

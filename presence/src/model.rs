@@ -15,6 +15,7 @@ pub(crate) mod own;
 pub mod presence;
 #[cfg(test)]
 mod properties;
+pub(crate) mod rate;
 pub(crate) mod reached;
 pub(crate) mod replica;
 pub(crate) mod roster;

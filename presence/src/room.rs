@@ -28,6 +28,7 @@ pub(crate) mod state;
 mod tests;
 mod threads;
 pub(crate) mod touch;
+mod updates;
 pub(crate) mod wire;
 
 use std::{

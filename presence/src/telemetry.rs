@@ -60,6 +60,8 @@ pub(crate) enum Cutoff {
     Stale,
     /// It never fetched the answer to its handshake.
     NotFetched,
+    /// It sent more than its rate for longer than `rate_patience`.
+    TooFast(&'static str),
     /// A frame or message was larger than allowed.
     TooLarge(&'static str),
     /// It broke the WebSocket protocol.
@@ -69,7 +71,7 @@ pub(crate) enum Cutoff {
 impl Cutoff {
     /// Whether the client or the application does something wrong, unlike a client or a network that went away.
     pub(crate) const fn is_fault(self) -> bool {
-        matches!(self, Self::TooSlow | Self::TooLarge(_) | Self::Protocol(_))
+        matches!(self, Self::TooSlow | Self::TooFast(_) | Self::TooLarge(_) | Self::Protocol(_))
     }
 }
 
@@ -82,6 +84,7 @@ impl fmt::Display for Cutoff {
             Self::NoPong => f.write_str("no answer to a ping within `pong_timeout`"),
             Self::Stale => f.write_str("stale: silent for longer than `max_age` (4408)"),
             Self::NotFetched => f.write_str("the answer to the handshake was not fetched within `handshake_timeout`"),
+            Self::TooFast(what) => write!(f, "over a rate for longer than `rate_patience`: {what} (1008)"),
             Self::TooLarge(what) => write!(f, "over a limit: {what} (1009)"),
             Self::Protocol(what) => write!(f, "protocol violation: {what}"),
         }
@@ -97,6 +100,7 @@ pub(crate) struct CutoffLimits {
     no_pong: LineLimit,
     stale: LineLimit,
     not_fetched: LineLimit,
+    too_fast: LineLimit,
     too_large: LineLimit,
     protocol: LineLimit,
 }
@@ -109,6 +113,7 @@ impl CutoffLimits {
             Cutoff::NoPong => &self.no_pong,
             Cutoff::Stale => &self.stale,
             Cutoff::NotFetched => &self.not_fetched,
+            Cutoff::TooFast(_) => &self.too_fast,
             Cutoff::TooLarge(_) => &self.too_large,
             Cutoff::Protocol(_) => &self.protocol,
         }

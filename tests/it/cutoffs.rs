@@ -82,6 +82,25 @@ async fn one_who_does_not_read_is_logged_with_user_room_address_and_cause() {
 }
 
 #[tokio::test]
+async fn one_who_floods_is_slowed_and_told_then_closed_with_1008_and_logged_and_hurts_nobody() {
+    let rates = [("PRESENCE_MESSAGES_PER_SECOND", "50"), ("PRESENCE_RATE_PATIENCE", "1s")];
+    let server = Server::start_with(&[], &rates).await;
+    let mut ann = Member::join(&server, "lobby", "ann").await;
+    let mut bob = Member::join(&server, "lobby", "bob").await;
+    ann.sees_join("bob").await;
+    // Five seconds' worth goes at once, and of the rest a second's worth.
+    ann.socket.try_bytes(&Raw::text("\"heartbeat\"").encode().repeat(1000)).await.unwrap();
+    ann.socket.refused("too_fast").await;
+    bob.says("meanwhile").await;
+    bob.hears("bob", "meanwhile").await;
+    ann.hears("bob", "meanwhile").await;
+    assert_eq!(ann.socket.closing().await, Some(1008));
+    bob.sees_leave("ann").await;
+    says(&server, &ann.socket, "WARN", "ann", "cause=over a rate for longer than `rate_patience`: messages (1008)")
+        .await;
+}
+
+#[tokio::test]
 async fn many_who_go_at_once_for_one_cause_are_one_line() {
     let server = Server::start(&["--max-age", "1s"]).await;
     let mut silent = Vec::new();

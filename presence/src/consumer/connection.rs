@@ -33,6 +33,7 @@ use super::{
     inbox::{Inbox, Job},
     kill::KillSwitch,
     patience::{READING_TURNS, UNBLOCKED, again, turns},
+    rates::Rates,
     transport::{Inbound, Incoming, Violation},
 };
 
@@ -66,6 +67,7 @@ pub(crate) struct Connection {
     pub(crate) hub: LocalHub,
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) inbox: Rc<Inbox>,
+    pub(crate) rates: Rc<Rates>,
     pub(crate) channel: Arc<Channel>,
     pub(crate) kill: KillSwitch,
     /// When anything last came in.
@@ -97,6 +99,7 @@ pub(crate) struct Parts {
     pub(crate) hub: LocalHub,
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) inbox: Rc<Inbox>,
+    pub(crate) rates: Rc<Rates>,
     pub(crate) channel: Arc<Channel>,
     pub(crate) kill: KillSwitch,
     pub(crate) seen: Rc<Cell<Tick>>,
@@ -106,7 +109,7 @@ pub(crate) struct Parts {
 
 impl Connection {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { rooms, hub, channel, outbox, inbox, kill, seen, inbound, client } = parts;
+        let Parts { rooms, hub, channel, outbox, inbox, rates, kill, seen, inbound, client } = parts;
         rooms.socket_opened();
         Self {
             rooms,
@@ -114,6 +117,7 @@ impl Connection {
             channel,
             outbox,
             inbox,
+            rates,
             kill,
             seen,
             inbound: Some(inbound),
@@ -135,11 +139,14 @@ impl Actor for Connection {
         use actix::ActorFutureExt;
         let Some(mut inbound) = self.inbound.take() else { return };
         let (inbox, outbox, rooms) = (self.inbox.clone(), self.outbox.clone(), self.rooms.clone());
+        let rates = self.rates.clone();
         let read = async move {
             loop {
                 match inbound.next().await {
                     Incoming::Data(frame) => {
-                        if !inbox.push(frame, rooms.now()).await {
+                        let arrived = rooms.now();
+                        rates.message(&inbox).await;
+                        if !inbox.push(frame, arrived).await {
                             // Only the client's Close still matters.
                             continue;
                         }
@@ -201,6 +208,12 @@ impl Handler<ToConnection> for Connection {
                 None => self.inbox.push_event(Job::Removed(room)),
             },
             ToConnection::TooSlow => self.too_slow(ctx),
+            ToConnection::TooFast(what) => {
+                if matches!(self.phase, Phase::Connecting | Phase::Open) {
+                    self.log_cutoff(Cutoff::TooFast(what), None);
+                }
+                self.close(close_code::TOO_FAST, &format!("too many {what}"), ctx);
+            }
             ToConnection::Event(event) => self.inbox.push_event(Job::Event(event)),
             ToConnection::Decided(decision) => self.decided(decision, ctx),
             ToConnection::CloseByConsumer { code, reason } => {

@@ -28,6 +28,7 @@ use super::{
     kill::KillSwitch,
     origin::{Origin, OriginError, Origins, RefusedOrigin},
     patience::within,
+    rates::Rates,
     run::run,
     scope::Scope,
     transport::{Inbound, handshake},
@@ -35,6 +36,9 @@ use super::{
 
 /// How long a client that is turned away because the database is away should wait before it comes again, in seconds.
 const RETRY_AFTER: &str = "5";
+
+/// The longest path of a handshake, its query included, in bytes. A socket keeps it, so it is bounded apart from the headers.
+const MAX_TARGET_BYTES: usize = 8 * 1024;
 
 /// Turns a request into a WebSocket with a [`Consumer`].
 ///
@@ -182,7 +186,7 @@ impl Upgrade {
     /// Checks the handshake and the origin, lets the consumer connect, and answers: with 101 and the socket, or with the
     /// status that says why not.
     ///
-    /// Not a handshake of RFC 6455, or bytes that are no frame before it is answered: 400, 405 or 426. Another origin: 403. The
+    /// A path of more than 8 KiB, its query included: 414. Not a handshake of RFC 6455, or bytes that are no frame before it is answered: 400, 405 or 426. Another origin: 403. The
     /// database away, the room failing, or the node shutting down: 503 with `Retry-After`.
     /// [`Error::Refused`](crate::Error::Refused): 101, and then a Close with its code. [`Error::Denied`](crate::Error::Denied): its
     /// status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
@@ -191,6 +195,10 @@ impl Upgrade {
     pub async fn start<C: Consumer>(mut self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         if let Err(refused) = handshake(req) {
             return *refused;
+        }
+        if req.uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET_BYTES) {
+            return HttpResponse::UriTooLong()
+                .body(format!("a path has at most {MAX_TARGET_BYTES} bytes, its query included"));
         }
         if has_body(req) {
             return HttpResponse::BadRequest().body("a handshake has no body");
@@ -302,8 +310,11 @@ impl Upgrade {
         let client = Client { user: user.clone(), peer: req.peer_addr() };
         let mut socket = None;
         let addr = Connection::create(|ctx: &mut Context<Connection>| {
+            let rates = Rates::new(config, rooms.clock().clone(), outbox.clone(), ctx.address());
+            let rates = Rc::new(rates);
             socket = Some(Socket {
                 rooms: rooms.clone(),
+                rates: rates.clone(),
                 channel: channel.clone(),
                 user,
                 scope: Scope::of(req),
@@ -320,6 +331,7 @@ impl Upgrade {
                 channel: channel.clone(),
                 outbox: outbox.clone(),
                 inbox: inbox.clone(),
+                rates,
                 kill,
                 seen,
                 inbound,

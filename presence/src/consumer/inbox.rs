@@ -33,6 +33,8 @@ pub(crate) struct Inbox {
     /// How the socket ended: nothing more is handed out once the queue is empty.
     ended: Cell<Option<u16>>,
     working: Cell<bool>,
+    /// A frame that came is held back outside, since its client sends too many.
+    held_back: Cell<bool>,
     touch: Touch,
     filled: Notify,
     emptied: Notify,
@@ -47,6 +49,7 @@ impl Inbox {
             capacity,
             ended: Cell::new(None),
             working: Cell::new(false),
+            held_back: Cell::new(false),
             touch,
             filled: Notify::new(),
             emptied: Notify::new(),
@@ -97,6 +100,19 @@ impl Inbox {
         self.end(code);
     }
 
+    /// Says whether a frame that came is held back, and not here yet.
+    pub(crate) fn hold_back(&self, held_back: bool) {
+        self.held_back.set(held_back);
+        if held_back {
+            self.touch.set_behind(true);
+        }
+    }
+
+    /// Whether the socket has ended, so that nothing more is taken.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
     /// Resolves when the socket has ended.
     pub(crate) async fn ended(&self) -> u16 {
         loop {
@@ -109,7 +125,7 @@ impl Inbox {
 
     /// Whether something that arrived was not dealt with yet.
     pub(crate) fn is_behind(&self) -> bool {
-        self.working.get() || self.frames.get() > 0
+        self.working.get() || self.held_back.get() || self.frames.get() > 0
     }
 
     /// The next job; `Err` with the code once the socket has ended and nothing is left.
@@ -127,7 +143,7 @@ impl Inbox {
                 }
                 return Ok(job);
             }
-            self.touch.set_behind(false);
+            self.touch.set_behind(self.held_back.get());
             if let Some(code) = self.ended.get() {
                 return Err(code);
             }

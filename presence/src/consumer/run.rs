@@ -94,6 +94,7 @@ pub(crate) async fn run<C: Consumer>(
     let accepted = matches!(decision, Decision::Accepted);
     connection.do_send(ToConnection::Decided(decision));
     if accepted {
+        socket.scope.forget_headers();
         let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
         let limit = socket.rooms.config().handler_timeout();
         let disconnect = async { consumer.disconnect(&mut socket, CloseCode(code)).await };

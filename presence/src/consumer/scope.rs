@@ -17,7 +17,8 @@ pub struct Scope {
     pub query: String,
     /// The dynamic parts of the route (`{room}`), decoded by actix-web.
     pub params: BTreeMap<String, String>,
-    /// The headers.
+    /// The headers. They are there in [`connect`](crate::Consumer::connect) only, and none afterwards: a client may send 128 KiB of
+    /// them, and the socket keeps none. The HTTP server may keep the memory that it read them into.
     pub headers: HeaderMap,
     /// The other end of the TCP connection: a proxy, if there is one.
     pub peer: Option<SocketAddr>,
@@ -40,6 +41,11 @@ impl Scope {
             headers: req.headers().clone(),
             peer: req.peer_addr(),
         }
+    }
+
+    /// From here on the headers are gone.
+    pub(crate) fn forget_headers(&mut self) {
+        self.headers = HeaderMap::new();
     }
 
     /// The header, if it is there once or more and its first value is text.

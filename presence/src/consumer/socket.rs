@@ -21,12 +21,14 @@ use crate::{
 
 use super::{
     connection::{Connection, close_frame},
+    rates::Rates,
     scope::Scope,
 };
 
 /// A consumer's side of its WebSocket.
 pub struct Socket {
     pub(crate) rooms: Rooms,
+    pub(crate) rates: Rc<Rates>,
     pub(crate) channel: Arc<Channel>,
     pub(crate) user: Option<UserId>,
     pub(crate) scope: Scope,
@@ -82,7 +84,8 @@ impl Socket {
         self.channel.set_user(&self.rooms, self.user.as_ref()).await
     }
 
-    /// The request by which the socket came.
+    /// The request by which the socket came. Its headers are there in `connect` only: what is needed of them later is to be kept
+    /// then.
     #[must_use]
     pub const fn scope(&self) -> &Scope {
         &self.scope
@@ -109,7 +112,7 @@ impl Socket {
 
     /// Joins a room: adds a presence, makes it a member of the room's group, and tells the others. Resolves when the
     /// presence is durable and the socket's first frame is on its way. A socket that is in the room is touched, and told
-    /// nothing new. If this is dropped before it resolves, the socket is not in the room.
+    /// nothing new. If this is dropped before it resolves, the socket is not in the room. Joins beyond `joins_per_second` wait.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] or [`Error::Overloaded`] (it is not in the room; repeat later), [`Error::TooManyRooms`],
@@ -119,6 +122,7 @@ impl Socket {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
+        self.may_join(room).await;
         self.channel.join(&self.rooms, room, self.user.as_ref(), None, None).await
     }
 
@@ -135,6 +139,7 @@ impl Socket {
         if grace > max_age {
             return Err(Error::GraceTooLong { grace, max_age });
         }
+        self.may_join(room).await;
         self.channel.join(&self.rooms, room, self.user.as_ref(), Some(grace), None).await
     }
 
@@ -153,7 +158,15 @@ impl Socket {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
+        self.may_join(room).await;
         self.channel.join(&self.rooms, room, self.user.as_ref(), None, Some(limit)).await
+    }
+
+    /// Resolves when the socket may join. One that is in the room already costs nothing.
+    async fn may_join(&self, room: &RoomName) {
+        if !self.is_in(room) {
+            self.rates.join().await;
+        }
     }
 
     /// Makes the presences resumable that join from here on: when the socket is lost they are held for their grace, and a
@@ -187,8 +200,14 @@ impl Socket {
 
     /// Replaces the meta of the presence in a room. One that is equal changes nothing and tells nobody.
     ///
+    /// Resolves when that is durable. But a socket has no more than `updates_per_second` written in all its rooms: one beyond that
+    /// resolves at once and is written when there is one to spare, or not at all if another of the same room takes its place before. The
+    /// last one is always written, unless the socket leaves the room first; if the socket is lost and its presence held, it is written
+    /// at once.
+    ///
     /// # Errors
     /// [`Error::NotInRoom`]; [`Error::Overloaded`] (nothing happened); [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.
+    /// Of an update that is written later, these are logged.
     pub async fn update(&self, room: &RoomName, meta: Meta) -> Result<()> {
         self.channel.update(&self.rooms, room, meta).await
     }

@@ -104,6 +104,9 @@ enum Decoded {
 const OPCODE: u8 = 0x0f;
 const CLOSE: u8 = 0x8;
 
+/// A buffer that is full grows by at least one part in so many of what it holds.
+const SLACK: usize = 16;
+
 /// Reads a client's frames.
 pub(crate) struct Inbound {
     payload: Payload,
@@ -114,7 +117,7 @@ pub(crate) struct Inbound {
     /// When anything last came in.
     seen: Rc<Cell<Tick>>,
     /// The frames of an unfinished message so far, and whether it is a text.
-    message: Option<(bool, BytesMut)>,
+    message: Option<(bool, Vec<u8>)>,
 }
 
 /// What a client broke.
@@ -235,12 +238,17 @@ impl Inbound {
     /// Joins the frames of a message.
     fn assemble(&mut self, last: bool, opcode: OpCode, payload: BytesMut) -> Result<Option<Frame>, Violation> {
         let (is_text, message) = match (opcode, self.message.take()) {
-            (OpCode::Text | OpCode::Binary, None) => (opcode == OpCode::Text, payload),
+            (OpCode::Text | OpCode::Binary, None) if last => return whole(opcode == OpCode::Text, payload.freeze()),
+            (OpCode::Text | OpCode::Binary, None) => {
+                let mut message = Vec::new();
+                append(&mut message, &payload);
+                (opcode == OpCode::Text, message)
+            }
             (OpCode::Continue, Some((is_text, mut message))) => {
                 if message.len() + payload.len() > self.max_message {
                     return Err(Violation::new(close_code::TOO_LARGE, "message too large"));
                 }
-                message.extend_from_slice(&payload);
+                append(&mut message, &payload);
                 (is_text, message)
             }
             (OpCode::Continue, None) => return Err(protocol("continuation of nothing")),
@@ -250,14 +258,27 @@ impl Inbound {
             self.message = Some((is_text, message));
             return Ok(None);
         }
-        if is_text {
-            let text = ByteString::try_from(message.freeze());
-            let text = text.map_err(|_| Violation::new(close_code::INVALID_TEXT, "text is not UTF-8"))?;
-            Ok(Some(Frame::Text(text)))
-        } else {
-            Ok(Some(Frame::Binary(message.freeze())))
-        }
+        whole(is_text, message.into())
     }
+}
+
+/// Adds a frame's payload to those before it. A client may leave many messages unfinished, so such a buffer takes what it holds and
+/// [`SLACK`] more, and not up to twice as much, as one that doubles; nor does it keep the read buffer, of which a payload is a part.
+fn append(message: &mut Vec<u8>, payload: &[u8]) {
+    if message.capacity() - message.len() < payload.len() {
+        message.reserve_exact(payload.len().max(message.len() / SLACK));
+    }
+    message.extend_from_slice(payload);
+}
+
+/// What a client said in one frame or several.
+fn whole(is_text: bool, message: Bytes) -> Result<Option<Frame>, Violation> {
+    if !is_text {
+        return Ok(Some(Frame::Binary(message)));
+    }
+    let text = ByteString::try_from(message);
+    let text = text.map_err(|_| Violation::new(close_code::INVALID_TEXT, "text is not UTF-8"))?;
+    Ok(Some(Frame::Text(text)))
 }
 
 /// The code and reason of a Close.
@@ -277,4 +298,22 @@ fn close(payload: &Bytes) -> Result<Option<(u16, Bytes)>, Violation> {
         return Err(Violation::new(close_code::INVALID_TEXT, "close reason is not UTF-8"));
     }
     Ok(Some((code, payload.slice(2..))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_in_frames_takes_little_more_than_its_size_however_small_they_are() {
+        for piece in [1, 100, 4096, 62_000] {
+            let payload = vec![b'x'; piece];
+            let mut message = Vec::new();
+            while message.len() < 248_000 {
+                append(&mut message, &payload);
+                let (len, capacity) = (message.len(), message.capacity());
+                assert!(capacity <= (len + len / 16).max(piece), "{capacity} for {len} in pieces of {piece}");
+            }
+        }
+    }
 }

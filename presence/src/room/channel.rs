@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -21,12 +21,14 @@ use crate::{
     model::{Close, Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
     session::Session,
+    store::writer::report,
 };
 
 use super::{
     leaving::Farewell,
     message::{HubRef, Terms},
     touch::Touch,
+    updates::{Next, Offered, Updates},
 };
 
 /// One channel.
@@ -37,6 +39,8 @@ pub(crate) struct Channel {
     /// `None` if no socket of this process belongs to it.
     hub: Option<HubRef>,
     joined: Mutex<HashMap<RoomName, Membership>>,
+    /// Never locked together with `joined`.
+    updates: Mutex<Updates>,
     closed: AtomicBool,
     /// By what its client can resume its presences.
     resume: Mutex<Option<ResumeToken>>,
@@ -102,6 +106,7 @@ impl Channel {
             touch,
             hub,
             joined: Mutex::default(),
+            updates: Mutex::default(),
             closed: AtomicBool::new(false),
             resume: Mutex::default(),
             end: OnceLock::new(),
@@ -118,6 +123,10 @@ impl Channel {
 
     fn joined(&self) -> MutexGuard<'_, HashMap<RoomName, Membership>> {
         self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn updates(&self) -> MutexGuard<'_, Updates> {
+        self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_in(&self, room: &RoomName) -> bool {
@@ -350,6 +359,7 @@ impl Channel {
 
     /// The socket is over: its presences leave, or are held.
     pub(crate) async fn depart(&self, rooms: &Rooms) -> Result<()> {
+        self.write_last(rooms);
         if !self.is_lost() {
             return self.leave_all(rooms).await;
         }
@@ -357,8 +367,19 @@ impl Channel {
         Ok(())
     }
 
+    /// Of updates that wait, those of presences that are about to be held are written. Who leaves is told without them.
+    fn write_last(&self, rooms: &Rooms) {
+        let last = self.updates().take_all();
+        for (room, id, meta) in last.into_iter().filter(|_| self.is_lost()) {
+            if self.has(&room, id) {
+                rooms.update_at_once(&room, id, &self.name, meta);
+            }
+        }
+    }
+
     /// As [`depart`](Self::depart), without waiting for it.
     pub(crate) fn depart_at_once(&self, rooms: &Rooms) {
+        self.write_last(rooms);
         let mut joined = self.joined();
         // Nobody who holds on to the channel can put it into a room from here on.
         self.closed.store(true, Ordering::Release);
@@ -371,11 +392,44 @@ impl Channel {
         }
     }
 
-    pub(crate) async fn update(&self, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
+    /// Updates the presence in the room: now, or, if the socket has had as many written as it may, later.
+    pub(crate) async fn update(self: &Arc<Self>, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
         let id = self.joined().get(room).map(|membership| membership.id);
-        match id {
-            Some(id) => rooms.update(room, id, &self.name, meta).await,
-            None => Err(Error::NotInRoom { room: room.clone() }),
+        let Some(id) = id else { return Err(Error::NotInRoom { room: room.clone() }) };
+        let offered = self.updates().offer((room.clone(), id, meta), rooms.config().update_rate(), rooms.now());
+        match offered {
+            Offered::Now(meta) => rooms.update(room, id, &self.name, meta).await,
+            Offered::Waits => Ok(()),
+            Offered::WaitsAlone => {
+                actix::spawn(Arc::clone(self).write_updates(rooms.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes the updates that wait, as fast as the rate allows, until none waits.
+    async fn write_updates(self: Arc<Self>, rooms: Rooms) {
+        let rate = rooms.config().update_rate();
+        loop {
+            let next = self.updates().next(rate, rooms.now());
+            match next {
+                Next::Nothing => return,
+                Next::In(wait) => tokio::time::sleep(wait).await,
+                Next::Write((room, id, meta)) => {
+                    let written = match self.has(&room, id) {
+                        true => rooms.update(&room, id, &self.name, meta.clone()).await,
+                        false => Ok(()),
+                    };
+                    match written {
+                        // Nothing happened, and nobody else would try it again.
+                        Err(Error::Overloaded { .. }) => self.updates().put_back((room, id, meta)),
+                        Err(error) => {
+                            debug!(%room, channel = %self.name, error = %report(&error), "an update that waited failed");
+                        }
+                        Ok(()) => {}
+                    }
+                }
+            }
         }
     }
 }

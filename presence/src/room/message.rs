@@ -330,6 +330,8 @@ pub(crate) enum ToConnection {
     AskSilent(AskedSilent),
     /// The client does not read.
     TooSlow,
+    /// The client was slowed down for as long as may be, and goes on: what there is too much of.
+    TooFast(&'static str),
     /// Hand this to the consumer.
     Event(Arc<Event>),
     /// The consumer accepted the socket, or turned it away.

@@ -159,6 +159,12 @@ impl Rooms {
         self.tell(room, ToRoom::Lose { id, channel: channel.clone() });
     }
 
+    /// As [`update`](Self::update), without waiting for it.
+    pub(crate) fn update_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) {
+        let (reply, _) = oneshot::channel();
+        self.tell(room, ToRoom::Update { id, channel: channel.clone(), meta, reply });
+    }
+
     pub(crate) async fn update(
         &self,
         room: &RoomName,

@@ -9,6 +9,7 @@ mod committing;
 mod emptying;
 mod ending;
 mod faults;
+mod flooding;
 mod heartbeats;
 mod joining;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

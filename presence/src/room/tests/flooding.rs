@@ -1,0 +1,233 @@
+//! Clients that send, update and join as fast as they can, and what is kept of their requests.
+
+use std::{cell::Cell, rc::Rc};
+
+use serde_json::Value;
+
+use super::bench::{Node, config, lobby, ms, node_with, pass, room, secs, settle, user};
+use crate::{
+    CloseCode, Consumer, Frame, Member, Meta, Result, ResumeToken, Socket, Upgrade,
+    config::ConfigBuilder,
+    store::Store,
+    testing::{Received, TestSocket, upgrade_request},
+};
+
+/// Counts the texts that it is done with. `+ROOM` joins, `-ROOM` leaves, `ROOM=N` updates.
+#[derive(Clone, Default)]
+struct Busy(Rc<Cell<usize>>);
+
+impl Consumer for Busy {
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        let text = std::str::from_utf8(frame.as_bytes()).expect("a test sends text");
+        if let Some(name) = text.strip_prefix('+') {
+            socket.join(&room(name)).await?;
+        } else if let Some(name) = text.strip_prefix('-') {
+            socket.leave(&room(name)).await?;
+        } else if let Some((name, n)) = text.split_once('=') {
+            socket.update(&room(name), Meta::from_json(&format!(r#"{{"n":{n}}}"#))?).await?;
+        }
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+}
+
+async fn busy(settings: ConfigBuilder) -> (Node, TestSocket, Busy) {
+    let node = node_with(settings).await;
+    let consumer = Busy::default();
+    let token = ResumeToken::new("the-token-of-this-tab").unwrap();
+    let upgrade = Upgrade::new(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
+    let socket = TestSocket::connect(upgrade, consumer.clone()).await.expect("accepted");
+    (node, socket, consumer)
+}
+
+fn send(socket: &mut TestSocket, count: usize, text: impl Fn(usize) -> String) {
+    for n in 0..count {
+        socket.send_text(text(n));
+    }
+}
+
+async fn settle_all() {
+    for _ in 0..100 {
+        settle().await;
+    }
+}
+
+/// What is committed of the lobby's one presence.
+async fn meta(node: &Node) -> String {
+    let members = node.rooms.members(lobby()).await.unwrap();
+    let [Member::User(_, presences)] = &members[..] else { panic!("{members:?}") };
+    presences[0].meta.as_str().to_owned()
+}
+
+#[actix::test]
+async fn a_flood_of_messages_is_slowed_to_the_rate_after_a_burst_and_its_sender_is_told_once() {
+    let (_node, mut socket, done) = busy(config()).await;
+    send(&mut socket, 1200, |_| "x".to_owned());
+    settle_all().await;
+    assert_eq!(done.0.get(), 500, "five seconds' worth at once");
+    let told: Value = socket.receive_json().await;
+    assert_eq!((&told["type"], &told["code"]), (&Value::from("error"), &Value::from("too_fast")), "{told}");
+    for (after, handled) in [(secs(1), 600), (secs(2), 800), (secs(4), 1200)] {
+        pass(after).await;
+        assert!(done.0.get().abs_diff(handled) <= 2, "{} and not {handled}", done.0.get());
+    }
+    assert!(socket.receive_nothing().await, "nothing else, and no Close");
+}
+
+#[actix::test]
+async fn one_who_goes_on_to_send_too_much_is_closed_with_1008_and_one_who_rests_is_not() {
+    let (_node, mut socket, done) = busy(config().rate_patience(secs(3))).await;
+    for rounds in 1..4 {
+        send(&mut socket, 700, |_| "x".to_owned());
+        pass(secs(10)).await;
+        assert_eq!(done.0.get(), 700 * rounds, "slowed for 2 s, and then it rested");
+        let told: Value = socket.receive_json().await;
+        assert_eq!(told["code"], "too_fast");
+    }
+    send(&mut socket, 2000, |_| "x".to_owned());
+    pass(secs(3) - ms(100)).await;
+    let told: Value = socket.receive_json().await;
+    assert_eq!(told["code"], "too_fast");
+    assert!(socket.receive_nothing().await || socket.close_reason().is_some());
+    pass(secs(1)).await;
+    assert_eq!(socket.receive().await, Received::Close(Some(CloseCode(1008))));
+    assert_eq!(socket.close_reason(), Some("too many messages"));
+    assert!(done.0.get() < 2100 + 500 + 400, "{}", done.0.get());
+}
+
+#[actix::test]
+async fn no_limit_is_no_limit() {
+    let (_node, mut socket, done) =
+        busy(config().messages_per_second(0).joins_per_second(0).updates_per_second(0)).await;
+    send(&mut socket, 5000, |_| "x".to_owned());
+    settle_all().await;
+    assert_eq!(done.0.get(), 5000);
+}
+
+#[actix::test]
+async fn updates_that_come_faster_than_the_rate_merge_to_the_last_and_the_last_is_written() {
+    let (node, mut socket, done) = busy(config().messages_per_second(0).max_rooms_per_socket(10)).await;
+    socket.send_text("+lobby");
+    settle_all().await;
+    node.store.commits();
+    send(&mut socket, 1000, |n| format!("lobby={n}"));
+    settle_all().await;
+    assert_eq!((done.0.get(), node.store.commits().len()), (1001, 25), "five seconds' worth at once, and none waits");
+    assert_eq!(meta(&node).await, r#"{"n":24}"#);
+    pass(ms(201)).await;
+    assert_eq!((meta(&node).await, node.store.commits().len()), (r#"{"n":999}"#.to_owned(), 1));
+    for second in 0..3 {
+        send(&mut socket, 100, |n| format!("lobby=1{n}{second}"));
+        pass(secs(1)).await;
+    }
+    assert!(node.store.commits().len() <= 16, "5 a second");
+    pass(secs(1)).await;
+    assert_eq!(meta(&node).await, r#"{"n":1992}"#);
+}
+
+#[actix::test]
+async fn the_last_update_of_one_who_is_lost_is_not_lost_and_that_of_one_who_leaves_is_not_told() {
+    let (node, mut socket, _) = busy(config().updates_per_second(1).max_rooms_per_socket(2)).await;
+    socket.send_text("+lobby");
+    send(&mut socket, 9, |n| format!("lobby={n}"));
+    settle_all().await;
+    assert_eq!(meta(&node).await, r#"{"n":4}"#);
+    socket.lose();
+    pass(secs(1)).await;
+    let row = node.store.database().load(lobby()).await.unwrap().unwrap().presences.remove(0);
+    assert_eq!((row.held, row.meta.as_str()), (true, r#"{"n":8}"#));
+
+    let consumer = Busy::default();
+    let upgrade = Upgrade::new(&node.rooms).user(Some(user("bob")));
+    let mut bob = TestSocket::connect(upgrade, consumer).await.expect("accepted");
+    bob.send_text("+attic");
+    send(&mut bob, 9, |n| format!("attic={n}"));
+    bob.send_text("-attic");
+    bob.send_text("+attic");
+    pass(secs(10)).await;
+    let members = node.rooms.members(&room("attic")).await.unwrap();
+    let [Member::User(_, presences)] = &members[..] else { panic!("{members:?}") };
+    assert_eq!(presences[0].meta, Meta::default(), "it is another presence");
+}
+
+#[actix::test]
+async fn an_update_that_waited_and_found_the_writer_full_is_written_later() {
+    let settings = config().updates_per_second(5).max_rooms_per_socket(1).max_pending_writes(1);
+    let (node, mut socket, _) = busy(settings).await;
+    socket.send_text("+lobby");
+    send(&mut socket, 30, |n| format!("lobby={n}"));
+    settle_all().await;
+    node.store.faults.hang();
+    let [bob, eve] = ["bob", "eve"].map(|name| node.client(name));
+    let others = [bob, eve].map(|one| actix::spawn(async move { drop(one.join(&room("attic")).await) }));
+    pass(secs(1)).await;
+    node.store.faults.release();
+    pass(secs(3)).await;
+    assert_eq!(meta(&node).await, r#"{"n":29}"#);
+    others.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[actix::test]
+async fn joins_are_slowed_to_the_rate_and_one_who_goes_on_is_closed_with_1008() {
+    let settings = config().joins_per_second(2).max_rooms_per_socket(20).rate_patience(secs(3)).notify_interval(ms(0));
+    let (node, mut socket, done) = busy(settings).await;
+    let turns = |n: usize| if n.is_multiple_of(2) { "+lobby".to_owned() } else { "-lobby".to_owned() };
+    send(&mut socket, 60, turns);
+    settle_all().await;
+    assert_eq!(done.0.get(), 40, "as many as it may have rooms at once");
+    node.store.commits();
+    pass(secs(2)).await;
+    assert!(done.0.get().abs_diff(48) <= 1, "{}", done.0.get());
+    pass(secs(5)).await;
+    let mut last = None;
+    while let Received::Frame(Frame::Text(text)) = socket.receive().await {
+        last = Some(text).filter(|text| text.contains("too_fast")).or(last);
+    }
+    assert!(last.is_some(), "it was told first");
+    assert_eq!(socket.close_reason(), Some("too many joins"));
+    assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+}
+
+#[actix::test]
+async fn one_who_is_in_the_room_may_join_it_again_as_often_as_it_likes() {
+    let (_node, mut socket, done) = busy(config().joins_per_second(1).max_rooms_per_socket(1)).await;
+    send(&mut socket, 100, |_| "+lobby".to_owned());
+    settle_all().await;
+    assert_eq!(done.0.get(), 100);
+}
+
+/// Tells what headers it finds, when it connects and later.
+struct Reader;
+
+impl Consumer for Reader {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        assert_eq!(socket.scope().header("x-session"), Some("secret"));
+        Ok(())
+    }
+
+    async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
+        let scope = socket.scope();
+        let told = format!("{} headers, {}?{}", scope.headers.len(), scope.path, scope.query);
+        socket.send(told).await
+    }
+}
+
+#[actix::test]
+async fn the_headers_of_a_request_are_there_in_connect_and_gone_afterwards() {
+    let node = node_with(config()).await;
+    let req = upgrade_request().uri("/ws/lobby?a=b").insert_header(("x-session", "secret"));
+    let mut socket = TestSocket::connect_with(Upgrade::new(&node.rooms), Reader, req).await.expect("accepted");
+    socket.send_text("x");
+    assert_eq!(socket.receive_text().await, "0 headers, /ws/lobby?a=b");
+}
+
+#[actix::test]
+async fn a_path_that_would_be_kept_is_bounded() {
+    let node = node_with(config()).await;
+    let path = |bytes: usize| format!("/{}?{}", "x".repeat(100), "y".repeat(bytes - 102));
+    for (bytes, status) in [(8192, None), (8193, Some(414))] {
+        let req = upgrade_request().uri(&path(bytes));
+        let connected = TestSocket::connect_with(Upgrade::new(&node.rooms), Busy::default(), req).await;
+        assert_eq!(connected.err().map(|refused| refused.status.as_u16()), status);
+    }
+}
