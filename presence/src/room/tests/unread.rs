@@ -71,3 +71,25 @@ async fn what_is_unread_in_all_rooms_is_bounded_too() {
     unread[0].outbox.abort();
     ann.join(&elsewhere).await.unwrap();
 }
+
+#[actix::test]
+async fn a_crowd_that_comes_at_once_gets_in_with_slow_lines_among_it_and_what_is_held_is_a_few_states() {
+    const CROWD: usize = 500;
+    let node = node_with(config()).await;
+    let crowd: Vec<_> = (0..CROWD).map(|n| node.client(&format!("{n:03}-{}", "x".repeat(200)))).collect();
+    let mut most = 0;
+    for some in crowd.chunks(CROWD / 20) {
+        let joined = futures_util::future::join_all(some.iter().map(|client| client.join(lobby()))).await;
+        joined.into_iter().for_each(|joined| joined.unwrap());
+        // Two of each 25 are on slow lines, and read nothing yet.
+        some.iter().skip(2).for_each(|client| drop(client.frames()));
+        most = most.max(node.rooms.first_frames().load(std::sync::atomic::Ordering::Relaxed));
+    }
+    // Each of 20 notices made a state, of half the room on average.
+    let state = CROWD * 300;
+    assert!(most < 20 * state / 2, "{most} bytes were held at most, and a state has {state}");
+    for client in &crowd {
+        assert_eq!(client.sees().len(), CROWD);
+    }
+    assert_eq!(node.rooms.first_frames().load(std::sync::atomic::Ordering::Relaxed), 0);
+}
