@@ -232,6 +232,7 @@ impl Handler<ToConnection> for Connection {
             ToConnection::AskSilent(asked) => self.ask_silent(asked, ctx),
             ToConnection::Flushed => {
                 // Else the client would see the end only when the server's own patience ends.
+                self.kill.limit_writes(self.rooms.config().write_timeout());
                 self.kill.finish();
                 if self.phase == Phase::Over {
                     self.kill.release();

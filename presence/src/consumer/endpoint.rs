@@ -289,7 +289,6 @@ impl Upgrade {
         let Self { rooms, user, resume, .. } = self;
         let config = rooms.config();
         let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
-        kill.limit_writes(config.write_timeout());
         let kernel = kill.clone();
         let hub = rooms.local_hub();
         let touch = Touch::new(rooms.now());

@@ -60,7 +60,9 @@ fn prepare(socket: &SockRef<'_>) -> std::io::Result<()> {
 pub(crate) struct KillSwitch(Arc<Mutex<Option<TcpStream>>>);
 
 impl KillSwitch {
-    /// Has the kernel give up on the client if nothing that was sent is acknowledged, or taken, for so long.
+    /// Has the kernel give up on a client that does not take the end of what was sent for so long. Not before the end: the kernel
+    /// counts from when the client's window was last large enough for the next packet, so that it gives up on one with a small
+    /// window that goes on reading.
     pub(crate) fn limit_writes(&self, write_timeout: Duration) {
         self.with(|socket| {
             #[cfg(target_os = "linux")]

@@ -111,7 +111,12 @@ async fn a_client_that_closes_and_does_not_read_the_answer_is_reset() {
 
 /// Reads what there is, some 250 kB a second, until that ends in `end` or the connection is at its end. Gives how much there was.
 async fn read_slowly(stream: &mut TcpStream, end: &[u8]) -> (usize, bool) {
-    let (mut all, mut some) = (0, vec![0; 16 * 1024]);
+    read_in_steps(stream, 16 * 1024, end).await
+}
+
+/// As `read_slowly`, but so much at a time, 16 times a second.
+async fn read_in_steps(stream: &mut TcpStream, step: usize, end: &[u8]) -> (usize, bool) {
+    let (mut all, mut some) = (0, vec![0; step]);
     let mut pace = tokio::time::interval(millis(64));
     loop {
         pace.tick().await;
@@ -141,6 +146,17 @@ async fn who_reads_a_large_frame_slowly_but_steadily_gets_all_of_it() {
     assert!(begun.elapsed() > secs(2), "{:?}", begun.elapsed());
     ann.write_all(&Raw::new(PONG, "").encode()).await.unwrap();
     assert_eq!(host.rooms.sockets(), 1);
+}
+
+#[tokio::test]
+async fn who_reads_through_a_small_window_is_not_given_up_by_the_kernel() {
+    // It was, after `write_timeout`: the kernel counts from when the window was last large enough for the next packet.
+    let _alone = alone().await;
+    let config = |config: ConfigBuilder| config.write_timeout(secs(2)).ping_interval(secs(60)).max_age(secs(60));
+    let host = Host::plan().config(config).start().await;
+    let mut ann = host.raw("/puppet?name=ann&connect=burst%201%20250000;%20reply%20done", 8192).await;
+    let (read, is_done) = read_in_steps(&mut ann, 1300, b"done").await;
+    assert!(is_done && read > 250_000, "the end came after {read} bytes");
 }
 
 #[tokio::test]
