@@ -88,14 +88,22 @@ async fn a_test_closes_with_any_code_and_with_none() {
 // behaviour: 7 testing-scope
 #[actix_web::test]
 async fn path_query_headers_and_user_of_a_test_are_those_of_its_request() {
-    struct Echo;
+    #[derive(Default)]
+    struct Echo {
+        tab: String,
+    }
     impl Consumer for Echo {
+        async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+            self.tab = socket.scope().header("x-tab").unwrap_or("?").to_owned();
+            Ok(())
+        }
+
         async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
             let scope = socket.scope();
             let room = scope.params.get("room").map_or("", String::as_str);
             let peer = scope.peer.map_or(String::new(), |peer| peer.to_string());
             let user = socket.user().map_or("", |user| user.as_str());
-            let parts = [&scope.path, &scope.query, room, scope.header("x-tab").unwrap_or("?"), &peer, user];
+            let parts = [&scope.path, &scope.query, room, &self.tab, &peer, user];
             socket.send(parts.map(|part| part.to_owned()).join("|")).await
         }
     }
@@ -103,7 +111,7 @@ async fn path_query_headers_and_user_of_a_test_are_those_of_its_request() {
     let request = upgrade_request().uri("/ws/a%20room?tab=2").param("room", "a room");
     let request = request.insert_header(("x-tab", "two")).peer_addr("192.0.2.1:9".parse().unwrap());
     let upgrade = Upgrade::new(&bed.rooms).user(Some(user("ann")));
-    let mut socket = TestSocket::connect_with(upgrade, Echo, request).await.unwrap();
+    let mut socket = TestSocket::connect_with(upgrade, Echo::default(), request).await.unwrap();
     // An empty text is a text; there it cannot be sent.
     socket.send_text("");
     assert_eq!(socket.receive_text().await, "/ws/a%20room|tab=2|a room|two|192.0.2.1:9|ann");
