@@ -1,6 +1,7 @@
 //! What an application writes: a [`Consumer`] for each WebSocket.
 
 pub(crate) mod connection;
+mod control;
 pub(crate) mod countdown;
 pub(crate) mod endpoint;
 pub(crate) mod heartbeat;

@@ -6,17 +6,14 @@
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture};
-use actix_http::ws::{self, Codec};
-use bytes::{Bytes, BytesMut};
-use tokio::time::Instant;
-use tokio_util::codec::Encoder;
-use tracing::{debug, info, warn};
+use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
+use actix_http::ws;
+use bytes::Bytes;
 
 use crate::{
     Rooms,
     clock::Tick,
-    name::{RoomName, UserId},
+    name::UserId,
     room::{
         channel::{Channel, End},
         close_code,
@@ -24,25 +21,27 @@ use crate::{
         local_hub::LocalHub,
         message::{Decision, ToConnection},
         outbox::Outbox,
-        wire::Frames,
     },
     telemetry::Cutoff,
 };
 
+use self::closing::later;
+
 use super::{
+    control::{close_frame, control},
     inbox::{Inbox, Job},
     kill::KillSwitch,
-    patience::{READING_TURNS, UNBLOCKED, again, turns},
+    patience::{READING_TURNS, UNBLOCKED, turns},
     rates::Rates,
     transport::{Inbound, Incoming, Violation},
 };
+
+mod closing;
 
 /// A timer that is later than this says that the thread was held up.
 const BLOCKED: Duration = Duration::from_millis(100);
 /// How many sockets a thread learns of in one turn that have something to be read.
 const SOCKETS_PER_TURN: usize = 1024;
-/// How many rooms of a socket a line of the log names.
-const NAMED_ROOMS: usize = 3;
 
 /// How long a client has to answer the Close of a node that is about to end. All the others wait for the slowest: the next
 /// process starts when this one has ended.
@@ -387,207 +386,4 @@ impl Connection {
             _ => self.lost(ctx),
         }
     }
-
-    /// Closes the socket; what its client sent and was not handled yet is dropped. One that still connects is turned away.
-    fn close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) {
-        if self.begin_close(code, reason, ctx) {
-            self.inbox.cut(code);
-        }
-    }
-
-    /// Sends a Close, at once or after the 101, unless the socket is closing already.
-    fn begin_close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) -> bool {
-        if matches!(self.phase, Phase::Connecting | Phase::Open) {
-            // A newer socket of its client has one of its presences, and is about to come for the others. One that is too slow does
-            // not mean to leave: its line may be better soon.
-            let lost = matches!(code, close_code::RESTARTING | close_code::TAKEN_OVER | close_code::TOO_SLOW);
-            self.channel.ends(if lost { End::Lost } else { End::Left });
-        }
-        match self.phase {
-            Phase::Connecting => {
-                self.early_close.get_or_insert((code, reason.to_owned()));
-            }
-            Phase::TurnedAway | Phase::Closing | Phase::Over => return false,
-            Phase::Open => {
-                debug!(channel = %self.channel.name(), code, reason, "closing a socket");
-                self.phase = Phase::Closing;
-                self.outbox.push_close(close_frame(Some((code, reason.to_owned()))));
-                self.watch_close(ctx);
-            }
-        }
-        true
-    }
-
-    /// A closing handshake has its time from when the Close was written; then the connection is reset. What waits before the Close
-    /// may take the client longer, as long as it goes on taking of it. Its rooms are left within `close_timeout` in any case.
-    fn watch_close(&mut self, ctx: &mut Context<Self>) {
-        later(ctx, self.rooms.config().close_timeout(), |connection, ctx| {
-            connection.leave_rooms();
-            connection.cut_when_still(ctx);
-        });
-    }
-
-    fn cut_when_still(&mut self, ctx: &mut Context<Self>) {
-        let (limit, still) = (self.rooms.config().close_timeout(), self.outbox.still_for());
-        if still < limit && !self.is_reset && !self.body_gone {
-            later(ctx, limit.saturating_sub(still), Self::cut_when_still);
-            return;
-        }
-        self.cut();
-        self.stop_when_over(ctx);
-    }
-
-    fn cut_after(&mut self, patience: Duration, ctx: &mut Context<Self>) {
-        later(ctx, patience, |connection, ctx| {
-            connection.leave_rooms();
-            connection.cut();
-            connection.stop_when_over(ctx);
-        });
-    }
-
-    fn too_slow(&mut self, ctx: &mut Context<Self>) {
-        if matches!(self.phase, Phase::Connecting | Phase::Open) {
-            self.log_cutoff(Cutoff::TooSlow, None);
-        }
-        match self.phase {
-            Phase::Open => {
-                if self.outbox.clear_but_begun() {
-                    self.close(close_code::TOO_SLOW, "too slow", ctx);
-                } else {
-                    // No frame can follow one that is half sent.
-                    self.channel.ends(End::Lost);
-                    self.phase = Phase::Over;
-                    self.cut();
-                    self.inbox.cut(close_code::TOO_SLOW);
-                    self.watch_close(ctx);
-                }
-            }
-            Phase::Connecting => self.close(close_code::TOO_SLOW, "too slow", ctx),
-            // It does not even take its Close. The timer of the closing handshake runs.
-            Phase::TurnedAway | Phase::Closing | Phase::Over => {}
-        }
-    }
-
-    /// Gives up on a client that was not answered yet. It gets a status, or, if its consumer has just accepted it, a Close.
-    fn turn_away(&mut self, code: u16, ctx: &mut Context<Self>) {
-        debug!(channel = %self.channel.name(), code, "a client gave up, or broke the protocol, before it was answered");
-        self.channel.ends(End::Lost);
-        self.phase = Phase::TurnedAway;
-        if code != close_code::LOST {
-            self.outbox.push_close(close_frame(Some((code, String::new()))));
-        }
-        self.outbox.end();
-        self.inbox.cut(code);
-        self.watch_close(ctx);
-    }
-
-    /// The connection is gone, or must be treated as if it were.
-    fn lost(&mut self, ctx: &mut Context<Self>) {
-        match self.phase {
-            // Only its half may have ended, so that it still reads the answer.
-            Phase::Connecting => return self.turn_away(close_code::LOST, ctx),
-            Phase::TurnedAway => return self.stop_when_over(ctx),
-            Phase::Open | Phase::Closing | Phase::Over => {}
-        }
-        let closing = matches!(self.phase, Phase::Closing | Phase::Over);
-        self.channel.ends(End::Lost);
-        self.phase = Phase::Over;
-        self.cut();
-        self.inbox.cut(close_code::LOST);
-        if !closing {
-            self.watch_close(ctx);
-        }
-        self.stop_when_over(ctx);
-    }
-
-    /// Closes the TCP connection, without regard to what was not sent.
-    fn cut(&mut self) {
-        self.phase = Phase::Over;
-        self.outbox.clear();
-        if self.is_reset || self.kill.is_armed() {
-            self.outbox.end();
-            self.kill.reset();
-            self.is_reset = true;
-        } else {
-            // Without a handle on the socket, only a body that fails makes the server drop it.
-            self.outbox.abort();
-        }
-    }
-
-    /// All is said: the response ends when it is written.
-    fn over(&mut self) {
-        self.phase = Phase::Over;
-        self.outbox.end();
-    }
-
-    /// Logs who is cut off and why. `left` is a room that the socket has just been removed from.
-    fn log_cutoff(&self, cause: Cutoff, left: Option<&RoomName>) {
-        let channel = self.channel.name();
-        let Some(left_out) = self.rooms.cutoffs().of(cause).admit(self.rooms.now()) else {
-            debug!(%channel, %cause, "a socket is cut off");
-            return;
-        };
-        let user = self.client.user.as_ref().map(tracing::field::display);
-        let peer = self.client.peer.map(tracing::field::display);
-        let rooms = listed(left.cloned().into_iter().chain(self.channel.rooms()).collect());
-        let left_out = left_out.field();
-        if cause.is_fault() {
-            warn!(user, rooms, %channel, peer, %cause, left_out, "a socket is cut off");
-        } else {
-            info!(user, rooms, %channel, peer, %cause, left_out, "a socket is cut off");
-        }
-    }
-
-    fn leave_rooms(&self) {
-        self.channel.depart_at_once(&self.rooms);
-    }
-
-    fn stop_when_over(&mut self, ctx: &mut Context<Self>) {
-        if self.consumer_done && self.body_gone {
-            ctx.stop();
-        }
-    }
-}
-
-/// Does something after `limit`, and a little later if the thread stood still at that moment: what would have prevented it may have
-/// come and not be read.
-fn later(ctx: &mut Context<Connection>, limit: Duration, act: fn(&mut Connection, &mut Context<Connection>)) {
-    let due = Instant::now() + limit;
-    ctx.run_later(limit, move |connection, ctx| match again(due, limit) {
-        Some(_) => drop(ctx.run_later(limit.min(UNBLOCKED), act)),
-        None => act(connection, ctx),
-    });
-}
-
-/// The names of rooms, of many only the first.
-fn listed(mut rooms: Vec<RoomName>) -> String {
-    rooms.sort_unstable();
-    let more = rooms.len().saturating_sub(NAMED_ROOMS);
-    let names: Vec<_> = rooms.iter().take(NAMED_ROOMS).map(RoomName::as_str).collect();
-    let names = names.join(", ");
-    if more == 0 { names } else { format!("{names} and {more} more") }
-}
-
-fn control(message: ws::Message) -> Frames {
-    Frames { bytes: encode(message), count: 1 }
-}
-
-/// A Close; its reason is cut to fit.
-pub(super) fn close_frame(reason: Option<(u16, String)>) -> Bytes {
-    encode(ws::Message::Close(reason.map(|(code, reason)| ws::CloseReason {
-        code: code.into(),
-        description: Some(reason).filter(|reason| !reason.is_empty()).map(cut_to_fit),
-    })))
-}
-
-/// A control frame holds 125 bytes, two of which are the code.
-fn cut_to_fit(mut reason: String) -> String {
-    reason.truncate(reason.floor_char_boundary(123));
-    reason
-}
-
-fn encode(message: ws::Message) -> Bytes {
-    let mut bytes = BytesMut::new();
-    Codec::new().encode(message, &mut bytes).expect("control frames always encode");
-    bytes.freeze()
 }

@@ -25,7 +25,8 @@ use crate::{
 };
 
 use super::{
-    connection::{Connection, close_frame},
+    connection::Connection,
+    control::close_frame,
     endpoint::Accepted,
     inbox::{Inbox, Job},
     patience::within,

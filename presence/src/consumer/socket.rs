@@ -19,11 +19,7 @@ use crate::{
     room::{channel::Channel, hub::Sockets, message::ToConnection, outbox::Outbox},
 };
 
-use super::{
-    connection::{Connection, close_frame},
-    rates::Rates,
-    scope::Scope,
-};
+use super::{connection::Connection, control::close_frame, rates::Rates, scope::Scope};
 
 /// A consumer's side of its WebSocket.
 pub struct Socket {

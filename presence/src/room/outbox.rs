@@ -7,63 +7,47 @@
 //! that: when others have waited for it for `send_patience` in all, it is cut off. The time that a client of that rate would have
 //! needed for what it took is not counted, so that whoever sends without end is slowed and cuts nobody off.
 //!
-//! Progress is counted in steps of [`PIECE`], or all that waits if that is less. Two steps together are larger than one piece, so a
+//! Progress is counted in steps of one piece (16 KiB), or all that waits if that is less. Two steps together are larger than one piece, so a
 //! client that goes on for ever must take at least half a piece in each `write_timeout` on average: 819 bytes a second by default.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
-    collections::VecDeque,
-    pin::Pin,
+    cell::{OnceCell, RefCell},
     rc::{Rc, Weak},
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::Duration,
 };
+
+use actix::{Addr, Recipient};
+use bytes::Bytes;
 
 use crate::{
     clock::{Clock, Tick},
     name::ChannelName,
 };
-use actix::{Addr, Recipient};
-use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
+
+use self::{
+    queue::Queue,
+    senders::{Senders, Terms},
+};
 
 use super::{
     hub::HubActor,
-    message::{Claim, Pressure, ToConnection, ToHub},
+    message::{Claim, Pressure, ToConnection},
     wire::{Frames, Rest},
 };
 
+mod body;
+mod queue;
+mod senders;
+mod watch;
+
+pub(crate) use self::{body::Outbound, watch::Filling};
+
 /// How long an outbox over its bound may stand still, and how long a sender waits for one that does not.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// How much goes out in one piece, and the least that is progress.
-const PIECE: usize = 16 * 1024;
-/// After this time a client has regained all of the patience of those who send to it.
-const REGAINED: Duration = Duration::from_secs(60);
-/// Before the handshake is answered nothing can be taken, and behind a first frame nothing else, so nobody waits for that; but no
-/// more than so many times the bound may be left waiting.
-const EARLY: usize = 8;
 /// How much of a frame that is half sent is still sent to a client that is cut off but reads, so that a Close can follow it.
 const REST: usize = 64 * 1024;
-/// The server holds at most its write buffer of 32 KiB and one piece. Each time it flushes while the kernel takes anything, that
-/// takes at least a quarter of the 16 KiB that `on_connect` lets wait there. After so many times nothing is left.
-const FLUSHES: usize = 16;
-
-/// What the outboxes of one thread share with its hub.
-#[derive(Default)]
-pub(crate) struct Filling {
-    /// Those that hold something, or did when last looked at.
-    pub(crate) outboxes: RefCell<Vec<Rc<Outbox>>>,
-    /// For how long the thread was held up in all. Nobody's frames were written then, which is not their clients' fault.
-    blocked: Cell<Duration>,
-}
-
-impl Filling {
-    /// The thread was held up.
-    pub(crate) fn was_blocked(&self, time: Duration) {
-        self.blocked.set(self.blocked.get() + time);
-    }
-}
 
 /// The outbox of one socket.
 pub(crate) struct Outbox {
@@ -71,8 +55,7 @@ pub(crate) struct Outbox {
     max_frames: usize,
     max_bytes: usize,
     write_timeout: Duration,
-    patience: Duration,
-    rate: usize,
+    terms: Terms,
     clock: Clock,
     filling: Rc<Filling>,
     hub: Addr<HubActor>,
@@ -89,18 +72,10 @@ pub(crate) struct Owner {
 }
 
 struct State {
-    queue: VecDeque<Piece>,
-    /// What counts against the bound.
-    frames: usize,
-    bytes: usize,
+    queue: Queue,
     phase: Phase,
     waker: Option<Waker>,
-    /// The first frames, and parts of some, that are in the queue.
-    firsts: usize,
-    waiting: Vec<Waiting>,
-    /// Since when others wait, and what was taken since.
-    awaited: Option<(Tick, usize)>,
-    cost: Cost,
+    senders: Senders,
     /// When the client last took something.
     progress: Tick,
     /// When the response was first asked for something; nothing can be taken before.
@@ -111,32 +86,7 @@ struct State {
     flushes: Option<usize>,
     /// The response is gone.
     gone: bool,
-    /// How many frames whose writing is waited for are in the queue.
-    marked: usize,
     mark: Mark,
-}
-
-/// A sender that waits until less is in the queue.
-struct Waiting {
-    since: Tick,
-    /// It is not this socket's own consumer or connection.
-    is_other: bool,
-    _pressure: Pressure,
-}
-
-/// How long others have waited for this client, and not regained yet.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    time: Duration,
-    at: Tick,
-}
-
-impl Cost {
-    /// What is left of it now, of which `patience` is regained within [`REGAINED`].
-    fn now(self, now: Tick, patience: Duration) -> Duration {
-        let part = now.since(self.at).div_duration_f64(REGAINED).min(1.0);
-        self.time.saturating_sub(patience.mul_f64(part))
-    }
 }
 
 /// Where the last frame is whose answer is waited for: a ping or a Close.
@@ -148,28 +98,6 @@ enum Mark {
     Taken(Tick),
     /// The kernel has it since then.
     Written(Tick),
-}
-
-struct Piece {
-    bytes: Bytes,
-    /// Part of it was taken already.
-    begun: bool,
-    /// Its writing is waited for.
-    marked: bool,
-    frames: usize,
-    counted: usize,
-    /// It has no bytes of its own, but stands for the frames from this page on: all who wait for them share them.
-    rest: Option<(Arc<Rest>, usize)>,
-}
-
-impl Piece {
-    const fn of(bytes: Bytes) -> Self {
-        Self { bytes, begun: false, marked: false, frames: 0, counted: 0, rest: None }
-    }
-
-    fn rest(rest: Arc<Rest>, number: usize) -> Self {
-        Self { rest: Some((rest, number)), ..Self::of(Bytes::new()) }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,28 +128,21 @@ impl Outbox {
     pub(crate) fn new(bounds: Bounds, clock: Clock, filling: Rc<Filling>, hub: Addr<HubActor>) -> Rc<Self> {
         Rc::new_cyclic(|itself| Self {
             state: RefCell::new(State {
-                queue: VecDeque::new(),
-                frames: 0,
-                bytes: 0,
+                queue: Queue::default(),
                 phase: Phase::Open,
                 waker: None,
-                firsts: 0,
-                waiting: Vec::new(),
-                awaited: None,
-                cost: Cost::default(),
+                senders: Senders::default(),
                 progress: Tick::default(),
                 attached: None,
                 watched: false,
                 flushes: Some(0),
                 gone: false,
-                marked: 0,
                 mark: Mark::Unsent,
             }),
             max_frames: bounds.frames,
             max_bytes: bounds.bytes,
             write_timeout: bounds.write_timeout,
-            patience: bounds.patience,
-            rate: bounds.rate,
+            terms: Terms { patience: bounds.patience, rate: bounds.rate },
             clock,
             filling,
             hub,
@@ -260,28 +181,7 @@ impl Outbox {
         if state.phase != Phase::Open || state.is_early() || !self.is_over(state) {
             return;
         }
-        let now = self.now();
-        state.waiting.push(Waiting { since: now, is_other, _pressure: pressure.clone() });
-        if is_other && state.awaited.is_none() {
-            state.awaited = Some((now, 0));
-        }
-    }
-
-    /// How long others have waited for this client in all, less what it has regained, and less than one would need for what it took
-    /// that is no slow reader.
-    fn cost(&self, state: &State, now: Tick) -> Duration {
-        let waited = state.awaited.map_or(Duration::ZERO, |(since, taken)| {
-            #[expect(clippy::cast_precision_loss, reason = "nobody waits for so many bytes")]
-            let worth = taken as f64 / self.rate as f64;
-            now.since(since).saturating_sub(Duration::from_secs_f64(worth))
-        });
-        state.cost.now(now, self.patience).saturating_add(waited)
-    }
-
-    /// Charges the client with the time that others have waited. They may go on waiting.
-    fn charge(&self, state: &mut State, now: Tick) {
-        state.cost = Cost { time: self.cost(state, now), at: now };
-        state.awaited = state.waiting.iter().any(|waiting| waiting.is_other).then_some((now, 0));
+        state.senders.wait(pressure.clone(), is_other, self.now());
     }
 
     /// Adds frames. If there are more now than may be, this waits until there are fewer, but not beyond [`PATIENCE`].
@@ -297,20 +197,13 @@ impl Outbox {
     pub(crate) fn push_first(&self, shared: Bytes, tail: Option<Bytes>, rest: Option<Arc<Rest>>) {
         self.queue(shared, 0, 0);
         if let Some(tail) = tail {
-            self.queue(tail, 0, 0);
             // If it is at the front, the piece before it, which is of the same frame, was taken.
-            if self.is_open()
-                && let Some(piece) = self.state.borrow_mut().queue.back_mut()
-            {
-                piece.begun = true;
-            }
+            self.queue_begun(tail);
         }
         if self.is_open()
             && let Some(rest) = rest
         {
-            let state = &mut *self.state.borrow_mut();
-            state.queue.push_back(Piece::rest(rest, 0));
-            state.firsts += 1;
+            self.state.borrow_mut().queue.push_rest(rest);
         }
         self.wake();
     }
@@ -338,11 +231,7 @@ impl Outbox {
     /// Has it noticed when the frame that was added last is written.
     fn mark(&self) {
         let state = &mut *self.state.borrow_mut();
-        if state.phase == Phase::Open
-            && let Some(last) = state.queue.back_mut()
-        {
-            last.marked = true;
-            state.marked += 1;
+        if state.phase == Phase::Open && state.queue.mark_last() {
             state.mark = Mark::Unsent;
         }
     }
@@ -355,7 +244,7 @@ impl Outbox {
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
         }
-        state.waiting.clear();
+        state.senders.clear();
     }
 
     fn add(&self, bytes: Bytes, frames: usize, counted: usize) {
@@ -371,23 +260,15 @@ impl Outbox {
         if state.queue.is_empty() {
             state.progress = self.now();
         }
-        state.queue.push_back(Piece { frames, counted, ..Piece::of(bytes) });
-        state.frames += frames;
-        state.bytes += counted;
-        state.firsts += usize::from(frames == 0);
+        state.queue.push(bytes, frames, counted);
         self.have_watched(state);
     }
 
-    fn have_watched(&self, state: &mut State) {
-        if !state.watched {
-            state.watched = true;
-            if let Some(itself) = self.itself.upgrade() {
-                let mut filling = self.filling.outboxes.borrow_mut();
-                if filling.is_empty() {
-                    self.hub.do_send(ToHub::Watch);
-                }
-                filling.push(itself);
-            }
+    /// Adds the rest of a frame of which a part was taken, or lies before it.
+    fn queue_begun(&self, bytes: Bytes) {
+        self.queue(bytes, 0, 0);
+        if self.is_open() {
+            self.state.borrow_mut().queue.continue_last();
         }
     }
 
@@ -399,7 +280,7 @@ impl Outbox {
     }
 
     const fn is_over(&self, state: &State) -> bool {
-        state.frames > self.max_frames || state.bytes > self.max_bytes
+        state.queue.frames() > self.max_frames || state.queue.bytes() > self.max_bytes
     }
 
     /// Whether the socket still takes frames.
@@ -413,9 +294,7 @@ impl Outbox {
         if state.phase == Phase::Closing {
             state.phase = Phase::Finishing;
         }
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
+        state.wake();
     }
 
     /// Ends the response when all that is in the queue was taken.
@@ -424,19 +303,16 @@ impl Outbox {
         if state.phase != Phase::Broken {
             state.phase = Phase::Ending;
         }
-        state.waiting.clear();
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
+        state.senders.clear();
+        state.wake();
     }
 
     /// Drops what waits, a Close too. Returns whether that left no frame half sent, so that another may follow.
     pub(crate) fn clear(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        let whole = state.queue.front().is_none_or(|piece| !piece.begun);
+        let whole = state.queue.is_whole();
         state.queue.clear();
-        state.waiting.clear();
-        (state.frames, state.bytes, state.firsts, state.marked) = (0, 0, 0, 0);
+        state.senders.clear();
         if matches!(state.phase, Phase::Closing | Phase::Finishing) {
             state.phase = Phase::Open;
         }
@@ -446,27 +322,17 @@ impl Outbox {
     /// Drops what waits, so that a Close may follow, but for the end of a frame that is half sent. Returns whether one may: not if
     /// that frame is far from its end, or the client does not read it.
     pub(crate) fn clear_but_begun(&self) -> bool {
-        let mut begun = VecDeque::new();
-        {
+        let begun = {
             let state = &mut *self.state.borrow_mut();
             let is_read = self.now().since(state.progress) < PATIENCE;
-            while is_read && state.queue.front().is_some_and(|piece| piece.begun) {
-                begun.extend(state.queue.pop_front());
-            }
-        }
-        if begun.iter().map(|piece| piece.bytes.len()).sum::<usize>() > REST {
+            if is_read { state.queue.take_begun() } else { Vec::new() }
+        };
+        if begun.iter().map(Bytes::len).sum::<usize>() > REST {
             return false;
         }
         let whole = self.clear() || !begun.is_empty();
-        begun.into_iter().for_each(|piece| self.queue_begun(piece.bytes));
+        begun.into_iter().for_each(|bytes| self.queue_begun(bytes));
         whole
-    }
-
-    fn queue_begun(&self, bytes: Bytes) {
-        self.queue(bytes, 0, 0);
-        if let Some(piece) = self.state.borrow_mut().queue.back_mut() {
-            piece.begun = true;
-        }
     }
 
     /// Drops what waits, and fails the response.
@@ -474,9 +340,7 @@ impl Outbox {
         self.clear();
         let mut state = self.state.borrow_mut();
         state.phase = Phase::Broken;
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
+        state.wake();
     }
 
     /// Whether the response was ever asked for anything.
@@ -484,183 +348,28 @@ impl Outbox {
         self.state.borrow().attached.is_some()
     }
 
-    /// The time in which the thread worked.
+    /// The clock, less the time for which this thread was blocked, so that a thread that stood still does not make its clients look
+    /// slow.
     fn now(&self) -> Tick {
-        Tick(0).after(self.clock.now().since(Tick(0)).saturating_sub(self.filling.blocked.get()))
-    }
-
-    /// Looks whether the client takes what there is. Returns whether there is still something to look at.
-    pub(crate) fn watch(&self) -> bool {
-        let state = &mut *self.state.borrow_mut();
-        let now = self.now();
-        state.waiting.retain(|waiting| now.since(waiting.since) < PATIENCE);
-        if state.awaited.is_some_and(|(since, _)| now.since(since) >= PATIENCE) || state.waiting.is_empty() {
-            self.charge(state, now);
-        }
-        let is_ending = matches!(state.phase, Phase::Ending | Phase::Finishing) && state.attached.is_some();
-        let is_taken = matches!(state.mark, Mark::Taken(_));
-        let is_over = state.gone || state.phase == Phase::Broken;
-        if is_over || state.queue.is_empty() && !is_taken && !is_ending {
-            state.watched = false;
-            return false;
-        }
-        let is_writable = (is_taken || is_ending) && self.is_writable();
-        if let Mark::Taken(at) = state.mark
-            // Also if the kernel never says so, because more has come since.
-            && (is_writable || now.since(at) > self.write_timeout)
-        {
-            state.mark = Mark::Written(self.clock.now());
-            state.progress = now;
-        }
-        if is_ending && is_writable && state.queue.is_empty() && state.flushes.is_none() {
-            state.flushes = Some(0);
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
-        }
-        if state.queue.is_empty() {
-            return true;
-        }
-        // Before the handshake is answered the client can take nothing; that time has a limit of its own.
-        let still = state.attached.map(|attached| now.since(state.progress.max(attached)));
-        let is_still_for = |limit| still.is_some_and(|still| still > limit);
-        let too_much = if state.is_early() {
-            state.frames / EARLY > self.max_frames || state.bytes / EARLY > self.max_bytes
-        } else {
-            is_still_for(PATIENCE) && self.is_over(state)
-        };
-        if too_much || is_still_for(self.write_timeout) || self.cost(state, now) > self.patience {
-            self.tell(ToConnection::TooSlow);
-        }
-        true
-    }
-
-    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
-        let state = &mut *self.state.borrow_mut();
-        let now = self.now();
-        state.attached.get_or_insert(now);
-        if state.phase == Phase::Broken {
-            return Poll::Ready(Some(Err(Stalled)));
-        }
-        let marked = state.marked;
-        if let Some(bytes) = state.take() {
-            state.progress = now;
-            state.flushes = Some(0);
-            if state.marked == 0 && marked > 0 {
-                state.mark = Mark::Taken(now);
-            }
-            if let Some((_, taken)) = &mut state.awaited {
-                *taken += bytes.len();
-            }
-            if !self.is_over(state) && !state.waiting.is_empty() {
-                state.waiting.clear();
-                self.charge(state, now);
-            }
-            return Poll::Ready(Some(Ok(bytes)));
-        }
-        if matches!(state.phase, Phase::Ending | Phase::Finishing) {
-            // The server flushes once after each time that it gets nothing here.
-            state.flushes = state.flushes.filter(|_| self.is_writable()).map(|flushes| flushes + 1);
-            match state.flushes {
-                Some(flushes) if flushes > FLUSHES => {
-                    self.tell(ToConnection::Flushed);
-                    if state.phase == Phase::Ending {
-                        return Poll::Ready(None);
-                    }
-                    state.phase = Phase::Closing;
-                }
-                Some(_) => cx.waker().wake_by_ref(),
-                // The kernel takes nothing now: asked again when it does.
-                None => self.have_watched(state),
-            }
-        }
-        state.waker = Some(cx.waker().clone());
-        Poll::Pending
+        Tick(0).after(self.clock.now().since(Tick(0)).saturating_sub(self.filling.blocked()))
     }
 }
 
 impl State {
     /// Whether the client could not take what waits, however fast it reads.
     const fn is_early(&self) -> bool {
-        self.attached.is_none() || self.firsts > 0
+        self.attached.is_none() || self.queue.holds_first()
     }
 
-    /// Puts the next page in front if it is what comes next. Nothing else can come in between: no other piece goes to the front.
-    fn unfold(&mut self) {
-        let Some((rest, number)) = self.queue.front_mut().and_then(|front| front.rest.take()) else { return };
-        self.queue.pop_front();
-        self.firsts -= 1;
-        let Some((head, body)) = rest.page(number) else { return };
-        let others = (number + 1 < rest.len()).then(|| Piece::rest(rest, number + 1));
-        let body = Piece { begun: head.is_some(), ..Piece::of(body) };
-        for piece in [others, Some(body), head.map(Piece::of)].into_iter().flatten() {
-            self.queue.push_front(piece);
-            self.firsts += 1;
+    /// Has the server ask for more.
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 
-    /// How long the piece is that comes next.
-    fn next_len(&mut self) -> Option<usize> {
-        self.unfold();
-        self.queue.front().map(|next| next.bytes.len())
-    }
-
-    /// A piece to write: several small ones together, or part of a large one.
-    fn take(&mut self) -> Option<Bytes> {
-        self.unfold();
-        let first = self.queue.front_mut()?;
-        if first.bytes.len() > PIECE {
-            first.begun = true;
-            return Some(first.bytes.split_to(PIECE));
-        }
-        let first = self.take_first()?;
-        let mut fits = PIECE - first.len();
-        let more = self.next_len().is_some_and(|next| next <= fits);
-        if !more {
-            return Some(first);
-        }
-        let mut together = BytesMut::with_capacity(PIECE.min(first.len() * 4));
-        together.extend_from_slice(&first);
-        while self.next_len().is_some_and(|next| next <= fits) {
-            let Some(next) = self.take_first() else { break };
-            fits -= next.len();
-            together.extend_from_slice(&next);
-        }
-        Some(together.freeze())
-    }
-
-    fn take_first(&mut self) -> Option<Bytes> {
-        let Piece { bytes, frames, counted, marked, .. } = self.queue.pop_front()?;
-        self.frames -= frames;
-        self.bytes -= counted;
-        self.firsts -= usize::from(frames == 0);
-        self.marked -= usize::from(marked);
-        Some(bytes)
-    }
-}
-
-/// The client was cut off.
-#[derive(Debug, thiserror::Error)]
-#[error("the client did not read; the connection is cut")]
-pub(crate) struct Stalled;
-
-/// The body of the response: what is in the outbox. Tells the connection when it is gone, for whatever reason.
-pub(crate) struct Outbound {
-    pub(crate) outbox: Rc<Outbox>,
-    pub(crate) connection: Recipient<ToConnection>,
-}
-
-impl Stream for Outbound {
-    type Item = Result<Bytes, Stalled>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.outbox.poll(cx)
-    }
-}
-
-impl Drop for Outbound {
-    fn drop(&mut self) {
-        self.outbox.state.borrow_mut().gone = true;
-        self.connection.do_send(ToConnection::BodyGone);
+    /// Whether somebody waits for the end of what is in the queue.
+    const fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending | Phase::Finishing)
     }
 }

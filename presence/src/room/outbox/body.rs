@@ -1,0 +1,87 @@
+//! The body of the response: what is in the outbox, for as long as the server asks for more.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix::Recipient;
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::room::message::ToConnection;
+
+use super::{Mark, Outbox, Phase};
+
+/// The server holds at most its write buffer of 32 KiB and one piece. Each time it flushes while the kernel takes anything, that
+/// takes at least a quarter of the 16 KiB that `on_connect` lets wait there. After so many times nothing is left.
+const FLUSHES: usize = 16;
+
+/// The client was cut off.
+#[derive(Debug, thiserror::Error)]
+#[error("the client did not read; the connection is cut")]
+pub(crate) struct Stalled;
+
+/// What a response streams. Tells the connection when it is gone, for whatever reason.
+pub(crate) struct Outbound {
+    pub(crate) outbox: Rc<Outbox>,
+    pub(crate) connection: Recipient<ToConnection>,
+}
+
+impl Stream for Outbound {
+    type Item = Result<Bytes, Stalled>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.outbox.poll(cx)
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        self.outbox.state.borrow_mut().gone = true;
+        self.connection.do_send(ToConnection::BodyGone);
+    }
+}
+
+impl Outbox {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
+        let state = &mut *self.state.borrow_mut();
+        let now = self.now();
+        state.attached.get_or_insert(now);
+        if state.phase == Phase::Broken {
+            return Poll::Ready(Some(Err(Stalled)));
+        }
+        let was_marked = state.queue.holds_marked();
+        if let Some(bytes) = state.queue.take() {
+            state.progress = now;
+            state.flushes = Some(0);
+            if was_marked && !state.queue.holds_marked() {
+                state.mark = Mark::Taken(now);
+            }
+            state.senders.taken(bytes.len());
+            if !self.is_over(state) {
+                state.senders.relieve(now, self.terms);
+            }
+            return Poll::Ready(Some(Ok(bytes)));
+        }
+        if state.is_ending() {
+            // The server flushes once after each time that it gets nothing here.
+            state.flushes = state.flushes.filter(|_| self.is_writable()).map(|flushes| flushes + 1);
+            match state.flushes {
+                Some(flushes) if flushes > FLUSHES => {
+                    self.tell(ToConnection::Flushed);
+                    if state.phase == Phase::Ending {
+                        return Poll::Ready(None);
+                    }
+                    state.phase = Phase::Closing;
+                }
+                Some(_) => cx.waker().wake_by_ref(),
+                // The kernel takes nothing now: asked again when it does.
+                None => self.have_watched(state),
+            }
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
