@@ -134,6 +134,8 @@ struct Inner {
     full: LineLimit,
     /// The limit of the lines about joins that are refused because first frames are not read.
     unread: LineLimit,
+    /// The limit of the lines about changes that are refused because too many wait for the database.
+    overloaded: LineLimit,
     /// How many bytes of first frames are held in all rooms.
     first_frames: Arc<AtomicUsize>,
     listening: Arc<Listening>,
@@ -230,6 +232,7 @@ impl Rooms {
                 cutoffs: CutoffLimits::default(),
                 full: LineLimit::default(),
                 unread: LineLimit::default(),
+                overloaded: LineLimit::default(),
                 first_frames: Arc::default(),
                 listening: Arc::default(),
                 supervisor: OnceLock::new(),
@@ -286,6 +289,10 @@ impl Rooms {
 
     pub(crate) fn unread_line(&self) -> &LineLimit {
         &self.0.unread
+    }
+
+    pub(crate) fn overloaded_line(&self) -> &LineLimit {
+        &self.0.overloaded
     }
 
     /// How many bytes of first frames are held in all rooms.

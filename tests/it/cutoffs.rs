@@ -132,3 +132,43 @@ async fn clients_that_go_while_they_are_answered_are_no_warning() {
     let warnings: Vec<_> = server.log().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
     assert_eq!(warnings, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_a_client_is_refused_is_a_line_at_debug() {
+    let variables = [
+        ("RUST_LOG", "info,presence=debug,chat=debug"),
+        ("PRESENCE_CLOSE_TIMEOUT", "300ms"),
+        ("PRESENCE_UPDATES_PER_SECOND", "1"),
+        ("PRESENCE_MAX_ROOMS_PER_SOCKET", "1"),
+    ];
+    let server = Server::start_with(&["--max-age", "2s"], &variables).await;
+    let says = async |what: &str| {
+        eventually(BOUND, what, async || {
+            let log = server.log();
+            if log.contains(what) { Ok(()) } else { Err(log) }
+        })
+        .await;
+    };
+    for (path, status, line) in [
+        (format!("/ws/lobby?user=ann&rest={}", "x".repeat(8_192)), 414, "a handshake is refused: its path is too long"),
+        (path("lobby", &*"x".repeat(256)), 400, "a handshake is refused reason=\"a user id has at most 255 bytes"),
+    ] {
+        let answer = Upgrade::to(path).open(server.address()).await;
+        assert_eq!(answer.err().map(|answer| answer.status), Some(status));
+        says(line).await;
+    }
+    let mut ann = Member::join(&server, "lobby", "ann").await;
+    let deep = format!("{{\"type\":\"update\",\"meta\":{{\"a\":{}1{}}}}}", "[".repeat(40), "]".repeat(40));
+    ann.socket.text(&deep).await;
+    ann.socket.refused("bad_command").await;
+    says("a command is refused channel=").await;
+    ann.socket.text(&"\u{1}".repeat(10_000)).await;
+    ann.socket.refused("too_large").await;
+    says("code=\"too_large\"").await;
+    for n in 0..10 {
+        ann.updates(serde_json::json!({ "n": n })).await;
+    }
+    says("updates come faster than they may be written").await;
+    assert_eq!(ann.socket.closing().await, Some(4408));
+    says("a Close is not answered in time").await;
+}

@@ -103,6 +103,131 @@ fn each_setting_has_a_row() {
     }
 }
 
+/// The settings that limit nothing that anybody does.
+const NO_LIMITS: [&str; 12] = [
+    "touch_flush_interval",
+    "notify_interval",
+    "notify",
+    "on_stale",
+    "durability",
+    "sweep_interval",
+    "prune_interval",
+    "prune_rooms_interval",
+    "reconcile_interval",
+    "hold_window",
+    "ping_interval",
+    "room_threads",
+];
+
+/// The rows of the table of all limits, each as its cells.
+fn limits(page: &str) -> Vec<Vec<String>> {
+    let table = page.split_once("\n## All limits\n").unwrap().1.split_once("\n## ").unwrap().0;
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(2);
+    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// As the page writes a number or a time that `Debug` wrote.
+fn as_written(value: &str) -> String {
+    let digits = value.trim_end_matches(char::is_alphabetic);
+    let mut number = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n) % 3 == 0 {
+            number.push(',');
+        }
+        number.push(digit);
+    }
+    let unit = &value[digits.len()..];
+    if unit.is_empty() { number } else { format!("{number} {unit}") }
+}
+
+#[test]
+fn each_setting_that_is_a_limit_and_each_limit_that_is_none_has_a_row_in_the_table_of_all_limits() {
+    let rows = limits(&read("docs/configuration.md"));
+    for row in &rows {
+        assert!(row.len() == 6 && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+    }
+    let has = |name: &str| rows.iter().any(|row| row[0].contains(&format!("`{name}`")));
+    let settings = format!("{:?}", presence::Config::default());
+    let settings = settings.trim_start_matches("Config { ").trim_end_matches(" }").split(", ");
+    let settings: Vec<_> = settings.map(|setting| setting.split_once(": ").unwrap()).collect();
+    assert!(settings.len() > 20 && NO_LIMITS.iter().all(|name| settings.iter().any(|setting| setting.0 == *name)));
+    for (name, default) in settings.into_iter().filter(|(name, _)| !NO_LIMITS.contains(name)) {
+        let own: Vec<_> = rows.iter().filter(|row| row[0].starts_with(&format!("`{name}`"))).collect();
+        assert!(!own.is_empty(), "`{name}` is a limit and has no row, or limits nothing");
+        // What this depends on is different on each machine.
+        for row in own.into_iter().filter(|_| name != "max_sockets") {
+            let default = as_written(default);
+            let is_so = row[1] == default || row[1].starts_with(&format!("{default},"));
+            assert!(is_so, "the default of `{name}` is {default}, not {}", row[1]);
+        }
+    }
+    for name in constants() {
+        assert!(has(&name), "`{name}` has no row");
+    }
+}
+
+/// The constants of the crate and the chat that are named as limits.
+fn constants() -> BTreeSet<String> {
+    let names = sources().into_iter().flat_map(|source| {
+        let declared = source.split("const M").skip(1);
+        let names = declared.filter_map(|rest| Some(format!("M{}", rest.split_once(": usize")?.0)));
+        names.filter(|name| ["MAX_", "MIN_"].iter().any(|start| name.starts_with(start))).collect::<Vec<_>>()
+    });
+    let names: BTreeSet<_> = names.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect();
+    assert!(names.len() > 5, "{names:?}");
+    // What one line of a log shows, how many changes of another node wait for one that is missing, the upper bound of three settings, and
+    // what counts as a heartbeat.
+    names
+        .into_iter()
+        .filter(|name| !["MAX_SHOWN", "MAX_EARLY", "MAX_PER_SECOND", "MAX_BYTES", "MAX_FAULTS"].contains(&&**name))
+        .collect()
+}
+
+/// The sources of the crate and the chat, without their tests.
+fn sources() -> Vec<String> {
+    let mut folders = vec![root().join("presence/src"), root().join("examples/chat/src")];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("tests") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(read(path));
+            }
+        }
+    }
+    sources
+}
+
+#[test]
+fn what_the_table_of_all_limits_says_is_logged_is_in_the_sources() {
+    let sources = sources();
+    let mut texts = 0;
+    for row in limits(&read("docs/configuration.md")) {
+        for text in row[4].split('"').skip(1).step_by(2) {
+            assert!(sources.iter().any(|source| source.contains(text)), "nothing logs {text:?}");
+            texts += 1;
+        }
+    }
+    assert!(texts > 20);
+}
+
+#[test]
+fn the_metrics_to_be_are_named_alike_and_name_no_room_or_user() {
+    for row in limits(&read("docs/configuration.md")) {
+        let metric = row[5].trim_matches('`');
+        let (name, labels) = metric.split_once('{').map_or((metric, None), |(name, labels)| (name, Some(labels)));
+        let is_name = name.starts_with("presence_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        assert!(is_name && name.ends_with("_total"), "{metric}");
+        if let Some(label) = labels.map(|labels| labels.trim_end_matches('}')) {
+            let (key, value) = label.split_once('=').unwrap();
+            assert!(["cause", "reason", "what", "queue"].contains(&key), "{metric}");
+            assert!(value.trim_matches('"').chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{metric}");
+        }
+    }
+}
+
 #[test]
 fn each_flag_of_the_chat_has_a_row() {
     let (source, page) = (read("examples/chat/src/args.rs"), read("docs/chat.md"));

@@ -5,6 +5,7 @@ use presence::{
 };
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
+use tracing::debug;
 
 /// One visitor of one room.
 #[derive(Debug)]
@@ -156,6 +157,7 @@ impl Refusal {
             Self::Unavailable => ("unavailable", "presence is unavailable; try again later".to_owned()),
             Self::Failed(error) => return Err(error),
         };
+        debug!(channel = %socket.channel(), code, message, "a command is refused");
         tell(socket, code, &message).await
     }
 }

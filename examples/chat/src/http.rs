@@ -11,6 +11,7 @@ use presence::{
     name::{RoomName, UserId},
 };
 use serde_json::json;
+use tracing::debug;
 
 use crate::{args::Mode, consumer::Chat};
 
@@ -83,7 +84,10 @@ async fn socket(
     let names = room(&req).and_then(|room| Ok((room, user(&req)?, session(&req)?)));
     let (room, user, session) = match names {
         Ok(names) => names,
-        Err(reason) => return HttpResponse::BadRequest().body(reason),
+        Err(reason) => {
+            debug!(reason, "a handshake is refused");
+            return HttpResponse::BadRequest().body(reason);
+        }
     };
     let upgrade = Upgrade::new(&rooms).user(user).resume_token(session);
     let upgrade = settings.allow_origin.iter().fold(upgrade, |upgrade, origin| upgrade.allow_origin(origin));

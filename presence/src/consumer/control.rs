@@ -3,8 +3,12 @@
 use actix_http::ws::{self, Codec};
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Encoder;
+use tracing::debug;
 
 use crate::room::wire::Frames;
+
+/// A control frame holds 125 bytes, two of which are the code.
+const MAX_REASON_BYTES: usize = 123;
 
 pub(super) fn control(message: ws::Message) -> Frames {
     Frames { bytes: encode(message), count: 1 }
@@ -18,9 +22,12 @@ pub(super) fn close_frame(reason: Option<(u16, String)>) -> Bytes {
     })))
 }
 
-/// A control frame holds 125 bytes, two of which are the code.
+/// Cuts the reason of a Close to what a frame can hold.
 fn cut_to_fit(mut reason: String) -> String {
-    reason.truncate(reason.floor_char_boundary(123));
+    if reason.len() > MAX_REASON_BYTES {
+        debug!(bytes = reason.len(), "the reason of a Close is cut to what its frame can hold");
+    }
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
     reason
 }
 

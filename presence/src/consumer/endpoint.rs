@@ -196,7 +196,9 @@ impl Upgrade {
         if let Err(refused) = handshake(req) {
             return *refused;
         }
-        if req.uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET_BYTES) {
+        let bytes = req.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        if bytes > MAX_TARGET_BYTES {
+            debug!(bytes, limit = MAX_TARGET_BYTES, "a handshake is refused: its path is too long");
             return HttpResponse::UriTooLong()
                 .body(format!("a path has at most {MAX_TARGET_BYTES} bytes, its query included"));
         }

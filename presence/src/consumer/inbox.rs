@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{info, trace, warn};
 
 use crate::{Event, Frame, clock::Tick, name::RoomName, room::touch::Touch};
 
@@ -29,6 +29,8 @@ pub(crate) struct Inbox {
     jobs: RefCell<VecDeque<Job>>,
     frames: Cell<usize>,
     events: Cell<usize>,
+    /// How many events were lost since the consumer last had handled all.
+    lost: Cell<u64>,
     capacity: usize,
     /// How the socket ended: nothing more is handed out once the queue is empty.
     ended: Cell<Option<u16>>,
@@ -46,6 +48,7 @@ impl Inbox {
             jobs: RefCell::default(),
             frames: Cell::new(0),
             events: Cell::new(0),
+            lost: Cell::new(0),
             capacity,
             ended: Cell::new(None),
             working: Cell::new(false),
@@ -59,6 +62,7 @@ impl Inbox {
     /// Adds a frame, when there is room for it. Returns `false` if the socket has ended.
     pub(crate) async fn push(&self, frame: Frame, arrived: Tick) -> bool {
         while self.frames.get() >= self.capacity && self.ended.get().is_none() {
+            trace!("a client is not read until its consumer has handled a frame");
             self.emptied.notified().await;
         }
         if self.ended.get().is_some() {
@@ -77,7 +81,9 @@ impl Inbox {
             return;
         }
         if self.events.get() >= MAX_EVENTS && matches!(job, Job::Event(_)) {
-            warn!("a consumer is too far behind and loses an event");
+            if self.lost.replace(self.lost.get() + 1) == 0 {
+                warn!("a consumer is too far behind and loses events");
+            }
             return;
         }
         self.events.set(self.events.get() + 1);
@@ -140,6 +146,11 @@ impl Inbox {
                     self.emptied.notify_one();
                 } else {
                     self.events.set(self.events.get() - 1);
+                    if self.events.get() == 0
+                        && let count @ 1.. = self.lost.take()
+                    {
+                        info!(count, "a consumer that lost events has caught up");
+                    }
                 }
                 return Ok(job);
             }

@@ -10,6 +10,7 @@ use std::{
 
 use actix::Addr;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use tracing::debug;
 
 use crate::{
     CloseCode, Error, Outgoing, Result, ResumeToken, Rooms,
@@ -228,6 +229,7 @@ impl Socket {
         if self.sockets.borrow_mut().join_group(group, self.channel(), limit) {
             Ok(())
         } else {
+            debug!(channel = %self.channel(), limit, "a group is refused: the socket is in too many groups");
             Err(Error::TooManyRooms { limit })
         }
     }

@@ -275,6 +275,7 @@ impl Channel {
             return Err(Error::SocketClosed);
         }
         if joined.len() >= max_rooms {
+            debug!(%room, channel = %self.name, limit = max_rooms, "a join is refused: the socket is in too many rooms");
             return Err(Error::TooManyRooms { limit: max_rooms });
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
@@ -401,6 +402,7 @@ impl Channel {
             Offered::Now(meta) => rooms.update(room, id, &self.name, meta).await,
             Offered::Waits => Ok(()),
             Offered::WaitsAlone => {
+                debug!(%room, channel = %self.name, "updates come faster than they may be written; the last one waits");
                 actix::spawn(Arc::clone(self).write_updates(rooms.clone()));
                 Ok(())
             }

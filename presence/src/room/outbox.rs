@@ -20,6 +20,7 @@ use std::{
 
 use actix::{Addr, Recipient};
 use bytes::Bytes;
+use tracing::{debug, field::display};
 
 use crate::{
     clock::{Clock, Tick},
@@ -181,7 +182,11 @@ impl Outbox {
         if state.phase != Phase::Open || state.is_early() || !self.is_over(state) {
             return;
         }
-        state.senders.wait(pressure.clone(), is_other, self.now());
+        if state.senders.wait(pressure.clone(), is_other, self.now()) {
+            let channel = self.owner.get().map(|owner| display(&owner.channel));
+            let (frames, bytes) = (state.queue.frames(), state.queue.bytes());
+            debug!(channel, frames, bytes, "others wait for a client that reads too slowly");
+        }
     }
 
     /// Adds frames. If there are more now than may be, this waits until there are fewer, but not beyond [`PATIENCE`].

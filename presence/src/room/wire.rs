@@ -8,10 +8,17 @@ mod held;
 mod pages;
 mod parts;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
+use tracing::warn;
 
 use crate::{
     config::Notify,
@@ -143,7 +150,10 @@ impl View<'_> {
         let (members, listed) = self.users();
         let omitted = match self.roster.users() - listed {
             0 => String::new(),
-            omitted => format!(r#","omitted":{omitted}"#),
+            omitted => {
+                warn_once_of_a_cut_list(self.room, omitted);
+                format!(r#","omitted":{omitted}"#)
+            }
         };
         text(&self.list_of(&members, &omitted))
     }
@@ -188,6 +198,17 @@ impl View<'_> {
             listed += 1;
         }
         (members, listed)
+    }
+}
+
+/// Members of such a room do not see everybody, and whoever set the mode may not know.
+fn warn_once_of_a_cut_list(room: &RoomName, omitted: usize) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.swap(true, Ordering::Relaxed) {
+        warn!(
+            %room, omitted,
+            "a list of users is cut, since it is larger than `max_frame_sent`; with `notify` = `diff` or `events` members see everybody"
+        );
     }
 }
 

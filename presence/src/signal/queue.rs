@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tracing::debug;
 
 use super::{PresenceChanged, QUEUE};
 
@@ -39,6 +40,9 @@ impl Queue {
         if waiting.events.len() >= QUEUE {
             waiting.events.pop_front();
             waiting.missed += 1;
+            if waiting.missed == 1 {
+                debug!(room = %event.room, "a subscriber is too slow and loses its oldest events");
+            }
         }
         waiting.events.push_back(event);
         drop(waiting);

@@ -67,16 +67,24 @@ impl Connection {
             later(ctx, limit.saturating_sub(still), Self::cut_when_still);
             return;
         }
-        self.cut();
+        self.cut_unanswered();
         self.stop_when_over(ctx);
     }
 
     pub(super) fn cut_after(&mut self, patience: Duration, ctx: &mut Context<Self>) {
         later(ctx, patience, |connection, ctx| {
             connection.leave_rooms();
-            connection.cut();
+            connection.cut_unanswered();
             connection.stop_when_over(ctx);
         });
+    }
+
+    /// Cuts off a client that has had its time to answer a Close, or to take it.
+    fn cut_unanswered(&mut self) {
+        if !self.is_reset && !self.body_gone {
+            debug!(channel = %self.channel.name(), "a Close is not answered in time; the connection is reset");
+        }
+        self.cut();
     }
 
     pub(super) fn too_slow(&mut self, ctx: &mut Context<Self>) {

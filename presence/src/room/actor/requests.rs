@@ -97,8 +97,17 @@ impl RoomActor {
                     .joining
                     .insert(id, Joining { presence, channel, hub, touch, limit, replies, committed: None });
             }
-            Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
+            Err(full) => drop(reply.send(Err(self.overloaded(full)))),
         }
+    }
+
+    /// The answer to a change that cannot be written, since too many wait for the database.
+    pub(super) fn overloaded(&self, Full { limit }: Full) -> Error {
+        if let Some(left_out) = self.rooms.overloaded_line().admit(self.rooms.now()) {
+            let (room, left_out) = (&self.name, left_out.field());
+            warn!(%room, limit, left_out, "a change is refused: too many wait for the database");
+        }
+        Error::Overloaded { limit }
     }
 
     /// Whether one more may be given a first frame: not if too many bytes of them wait for clients that do not read. `needs_one`:
@@ -210,7 +219,7 @@ impl RoomActor {
                 self.state.updates(id, Updating { channel, after, user, meta, reply });
             }
             Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
-            Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
+            Err(full) => drop(reply.send(Err(self.overloaded(full)))),
         }
     }
 

@@ -9,7 +9,6 @@ use actix::{AsyncContext, Context};
 use tracing::{debug, warn};
 
 use crate::{
-    Error,
     clock::Tick,
     model::{Close, Delta, Presence, sessions::Lost},
     name::{ChannelName, PresenceId},
@@ -21,7 +20,7 @@ use crate::{
         touch::Touch,
     },
     session::Session,
-    store::{RoomCommit, Taken, Write, writer::Full},
+    store::{RoomCommit, Taken, Write},
 };
 
 use super::{RoomActor, answer_now_if, requests};
@@ -70,7 +69,7 @@ impl RoomActor {
                 let joining = Joining { presence, channel, hub, touch, limit, replies, committed: None };
                 self.state.joining.insert(id, joining);
             }
-            Err(Full { limit }) => drop(reply.send(Err(Error::Overloaded { limit }))),
+            Err(full) => drop(reply.send(Err(self.overloaded(full)))),
         }
     }
 

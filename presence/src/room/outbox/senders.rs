@@ -51,12 +51,14 @@ impl Cost {
 }
 
 impl Senders {
-    /// Has a sender wait. It goes on when its pressure is dropped here.
-    pub(super) fn wait(&mut self, pressure: Pressure, is_other: bool, now: Tick) {
+    /// Has a sender wait. It goes on when its pressure is dropped here. Returns whether it is the first of others that waits.
+    pub(super) fn wait(&mut self, pressure: Pressure, is_other: bool, now: Tick) -> bool {
         self.waiting.push(Waiting { since: now, is_other, _pressure: pressure });
-        if is_other && self.awaited.is_none() {
+        let is_first = is_other && self.awaited.is_none();
+        if is_first {
             self.awaited = Some((now, 0));
         }
+        is_first
     }
 
     /// The client took this much.
