@@ -174,6 +174,14 @@ impl Sessions {
         extended
     }
 
+    /// Takes in what a change says of one who is lost. Returns the presence as it is now: still held, and by the channel of its lost
+    /// socket.
+    pub(crate) fn update_lost(&mut self, now: &Presence) -> Option<Arc<Presence>> {
+        let lost = self.lost.get_mut(&now.id)?;
+        lost.presence = now.in_hands_of(&lost.presence);
+        Some(lost.presence.clone())
+    }
+
     /// Those who are lost.
     pub(crate) fn lost(&self, id: PresenceId) -> Option<&Lost> {
         self.lost.get(&id)

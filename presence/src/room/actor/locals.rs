@@ -47,6 +47,9 @@ impl RoomActor {
                         if resumed {
                             self.state.replica.hand_over(&local.presence);
                         }
+                    } else if let Some(held) = self.state.sessions.update_lost(presence) {
+                        // A commit from before its socket was lost shows it as one that is not held.
+                        self.state.replica.hand_over(&held);
                     }
                 }
                 None => {

@@ -5,13 +5,13 @@ mod tokens;
 
 use futures_util::FutureExt;
 
-use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, node_with, pass, secs, settle};
+use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, node_with, pass, secs, settle, user};
 use crate::{
-    Error,
+    Error, Member,
     clock::Clock,
     close_code::TAKEN_OVER,
     room::message::ToRoom,
-    store::{MemoryStore, Store},
+    store::{MemoryStore, Store, Write},
 };
 
 const GRACE: std::time::Duration = secs(10);
@@ -202,6 +202,37 @@ async fn an_update_under_way_is_not_lost_by_a_return() {
     second.leave(lobby()).await.unwrap();
     pass(secs(1)).await;
     assert_eq!(bob.sees(), ["bob"], "it leaves as the socket that it is");
+}
+
+/// The commit of the update showed the presence as it was before its socket was lost, so that it was listed as not held until the room
+/// was next read; and who resumed it had its former meta, which a node that began anew wrote back.
+#[actix::test]
+async fn one_that_is_lost_while_its_update_is_under_way_is_held_and_has_the_updated_meta() {
+    let node = node().await;
+    let (_bob, first) = two(&node).await;
+    node.store.commits_take(ms(300));
+    let update = first.update(lobby(), r#"{"busy":false}"#);
+    assert!(update.now_or_never().is_none());
+    settle().await;
+    first.lose(lobby());
+    pass(secs(1)).await;
+    let busy = r#"{"busy":false}"#;
+    let mut members = node.members(lobby()).await.unwrap().into_iter();
+    let Some(Member::User(_, presences)) =
+        members.find(|one| matches!(one, Member::User(name, _) if *name == user("ann")))
+    else {
+        panic!("ann is there");
+    };
+    assert_eq!((presences[0].held, presences[0].meta.as_str()), (true, busy));
+    assert!(rows(&node).await[0].2, "the database holds it too");
+
+    let second = ann(&node);
+    second.join(lobby()).await.unwrap();
+    pass(secs(1)).await;
+    let writes = node.store.commits().into_iter().flatten().flat_map(|room| room.writes);
+    let resumed =
+        writes.filter_map(|write| if let Write::Resume { presence, .. } = write { Some(presence) } else { None });
+    assert_eq!(resumed.last().unwrap().meta.as_str(), busy);
 }
 
 #[actix::test]
