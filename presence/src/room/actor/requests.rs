@@ -24,6 +24,10 @@ use crate::{
 
 use super::{RoomActor, answer_now_if};
 
+/// While all rooms together hold `first_frames_bytes`, a room may still hold one part of so many of it. All such rooms together may
+/// hold as much again.
+const SMALL_ROOM: usize = 1024;
+
 /// The write by which one joins who is not here.
 pub(super) fn join(presence: Arc<Presence>, session: Option<Session>, limit: Option<usize>) -> Write {
     match (session, limit) {
@@ -118,9 +122,13 @@ impl RoomActor {
             return Ok(());
         }
         let (pages, config) = (&self.state.pages, self.rooms.config());
+        let (here, size) = (pages.held().bytes(), pages.size());
         // What one who joins is given now is shared by all who join, so it may always be there once.
-        let in_room = (pages.held().bytes(), config.first_frames_room_bytes().saturating_add(pages.size()));
-        let everywhere = (pages.held().everywhere(), config.first_frames_bytes());
+        let in_room = (here, config.first_frames_room_bytes().saturating_add(size));
+        // Else those who do not read in a few large rooms would close all the small ones.
+        let is_small = here.saturating_add(size) <= config.first_frames_bytes() / SMALL_ROOM;
+        let parts = if is_small { 2 } else { 1 };
+        let everywhere = (pages.held().everywhere(), config.first_frames_bytes().saturating_mul(parts));
         let Some((bytes, limit)) = [in_room, everywhere].into_iter().find(|(bytes, limit)| bytes >= limit) else {
             return Ok(());
         };

@@ -59,10 +59,10 @@ async fn a_room_refuses_joiners_while_too_much_of_its_first_frames_is_unread_and
 
 #[actix::test]
 async fn what_is_unread_in_all_rooms_is_bounded_too() {
-    let node = node_with(config().first_frames_bytes(STATE / 2)).await;
+    let node = node_with(config().first_frames_bytes(STATE / 3)).await;
     let _members = fill(&node).await;
     let (unread, error) = crowd(&node).await;
-    assert!(matches!(error, Error::FirstFramesUnread { limit, .. } if limit == STATE / 2), "{error}");
+    assert!(matches!(error, Error::FirstFramesUnread { limit, .. } if limit == STATE / 3), "{error}");
     assert_eq!(unread.len(), 1);
     let elsewhere = room("elsewhere");
     let ann = node.client("ann");
@@ -70,6 +70,30 @@ async fn what_is_unread_in_all_rooms_is_bounded_too() {
     // What a client that is cut off did not read is let go.
     unread[0].outbox.abort();
     ann.join(&elsewhere).await.unwrap();
+}
+
+#[actix::test]
+async fn a_small_room_is_open_while_large_ones_hold_all_that_may_be_held() {
+    const LIMIT: usize = 1024 * 1024;
+    let node = node_with(config().first_frames_bytes(LIMIT)).await;
+    let _members = fill(&node).await;
+    let (_unread, error) = crowd(&node).await;
+    assert!(matches!(error, Error::FirstFramesUnread { limit: LIMIT, .. }), "{error}");
+    for name in ["ann", "bob"] {
+        let client = node.client(name);
+        client.join(&room("elsewhere")).await.unwrap();
+        assert!(client.sees().contains(&name.to_owned()));
+    }
+    // But not one in which more waits than that.
+    let mut unread = Vec::new();
+    let mut elsewhere = async || {
+        let late = node.client("late");
+        let joined = late.join(&room("elsewhere")).await;
+        unread.push(late);
+        joined
+    };
+    while elsewhere().await.is_ok() {}
+    assert!(unread.len() > 1 && unread.len() < 20, "{} did not read", unread.len());
 }
 
 #[actix::test]
