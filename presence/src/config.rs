@@ -342,7 +342,7 @@ config! {
     /// How long a ping may go without any byte from the client, from when it was written to the socket. Default 10 s.
     pong_timeout: Duration = |_| secs(10);
     /// How long a client may take nothing of what waits for it. Default 10 s. However long a whole frame takes, a client that takes
-    /// 16 KiB in each such time gets all of it; one that takes less than half as much on average is cut off.
+    /// 8 KiB in each such time gets all of it; one that takes less than half as much on average is cut off.
     write_timeout: Duration = |_| secs(10);
     /// How long a client may take to answer a Close, from when it was written to the socket, or may take nothing of what waits before
     /// it. Default 5 s. Rooms are left within it in any case.
@@ -362,7 +362,8 @@ config! {
     /// How many bytes of first frames may wait unread in one room, besides those that one who joins would get now; what several wait
     /// for counts once. Beyond it joins are refused with [`FirstFramesUnread`](crate::Error::FirstFramesUnread). Default 32 MiB.
     first_frames_room_bytes: usize = |_| 32 * 1024 * 1024;
-    /// How many bytes of first frames may wait unread in all rooms of the process. Default 128 MiB.
+    /// How many bytes of first frames may wait unread in all rooms of the process. Beyond it only small rooms are open, in which no more
+    /// than a 1,024th part of it would wait, until they have made it twice as much. Default 128 MiB.
     first_frames_bytes: usize = |_| 128 * 1024 * 1024;
     /// How many frames may wait for one client before it counts as slow. Default 256.
     outbox_frames: usize = |_| 256;

@@ -28,7 +28,7 @@ pub use countdown::Countdown;
 pub use endpoint::Upgrade;
 pub use heartbeat::{ANSWERED_HEARTBEAT, HEARTBEAT};
 pub use json::{Json, JsonConsumer};
-pub use kill::on_connect;
+pub use kill::{WRITE_BUFFER_BYTES, on_connect};
 pub use origin::{Origin, OriginError};
 pub use scope::Scope;
 pub use socket::{Closer, Socket};

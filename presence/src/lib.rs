@@ -37,6 +37,7 @@
 //!     let rooms = web::Data::new(rooms);
 //!     HttpServer::new(move || App::new().app_data(rooms.clone()).route("/ws", web::get().to(ws)))
 //!         .on_connect(presence::on_connect)
+//!         .h1_write_buffer_size(presence::WRITE_BUFFER_BYTES)
 //!         .bind(("127.0.0.1", 8080))?
 //!         .run()
 //!         .await?;
@@ -48,7 +49,7 @@
 //! - You write a [`Consumer`], which acts through its [`Socket`]; [`Upgrade`] turns a request into one.
 //! - You ask [`Rooms`], or send [`Members`], [`Users`], [`Count`], [`Add`], [`Remove`], [`Subscribe`] and so on to its
 //!   [address](Rooms::addr).
-//! - [`PruningSupervisor`] must run, and [`on_connect`] should be set.
+//! - [`PruningSupervisor`] must run, and [`on_connect`] and [`WRITE_BUFFER_BYTES`] should be set.
 //! - [`Config`] is what you tune. A [`store::SqlStore`] keeps rooms and presences, a [`store::MemoryStore`] forgets them with
 //!   the process; implement [`store::Store`] to bring your own database.
 //!
@@ -85,7 +86,7 @@ pub use client::CLIENT_JS;
 pub use config::{Config, ConfigError};
 pub use consumer::{
     ANSWERED_HEARTBEAT, CloseCode, Closer, Consumer, Countdown, Frame, HEARTBEAT, Json, JsonConsumer, Origin,
-    OriginError, Scope, Socket, Upgrade, on_connect,
+    OriginError, Scope, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
 };
 pub use descriptors::raise_open_files;
 pub use error::{Error, Result};

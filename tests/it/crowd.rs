@@ -3,7 +3,7 @@
 use crate::support::database::rows_become;
 use crate::support::frame::Frame;
 use crate::support::member::{Member, Told, path};
-use crate::support::process::{descriptors, descriptors_back_to, open_files};
+use crate::support::process::{descriptors, descriptors_back_to, open_files, resident};
 use crate::support::roster::Roster;
 use crate::support::server::Server;
 use crate::support::socket::{Socket, Upgrade};
@@ -258,6 +258,34 @@ async fn two_thousand_sockets_join_churn_and_leave_and_nothing_is_left_of_them()
         assert_eq!((newcomer.roster.names(), newcomer.roster.anonymous), (vec!["newcomer"], 0));
         newcomer.leave().await;
     }
+}
+
+#[tokio::test]
+async fn a_socket_keeps_little_memory_of_a_large_first_frame() {
+    const CROWD: usize = 300;
+    // A buffer of 8 KiB for each direction, and some 20 kB for all the rest; the server's own write buffer grew to 64 KiB and more.
+    const MOST: usize = 64 * 1024;
+    let _alone = alone().await;
+    let server = Server::start(&["--max-age", "600s"]).await;
+    let mut guests = Vec::new();
+    let mut before = 0;
+    for round in 0..2 {
+        before = resident(&server);
+        let mut entering = JoinSet::new();
+        for n in 0..CROWD {
+            let user = format!("{round}-{n:03}-{}", "x".repeat(240));
+            entering.spawn(Guest::enter(server.address(), "hall".into(), Some(user)));
+        }
+        guests.extend(entering.join_all().await);
+        let truth = truths(&guests).remove("hall").unwrap();
+        for guest in &guests {
+            guest.ask(|done| Order::Settle(truth.clone(), done)).await;
+        }
+    }
+    // Each of the second round was sent more than 90 kB at once.
+    let kept = resident(&server).saturating_sub(before) / CROWD;
+    println!("{kept} bytes a socket");
+    assert!(kept < MOST, "{kept} bytes a socket");
 }
 
 /// Reads until the message; gives the frames heard before it, and with a roster checks them.

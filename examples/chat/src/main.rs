@@ -16,7 +16,8 @@ use tracing::{error, info, warn};
 use args::Args;
 
 /// What a socket allocates on one thread is freed on another: with the system's allocator a removal of many takes up to half as
-/// much processor time again.
+/// much processor time again. Without huge pages (the feature `no_thp`): in them the buffers of idle sockets, most of which nobody ever
+/// wrote to, would be resident as a whole.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -70,6 +71,7 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         App::new().app_data(web::Data::new(shared.clone())).app_data(settings.clone()).configure(http::routes)
     })
     .on_connect(presence::on_connect)
+    .h1_write_buffer_size(presence::WRITE_BUFFER_BYTES)
     .disable_signals()
     .shutdown_timeout(1);
     if let Some(workers) = args.workers {

@@ -20,6 +20,20 @@ use tracing::debug;
 /// How much may be written to a socket that the kernel has not sent yet: what waits here cannot be dropped any more.
 const NOTSENT_LOWAT: u32 = 16 * 1024;
 
+/// For [`HttpServer::h1_write_buffer_size`](actix_web::HttpServer::h1_write_buffer_size): the server writes what it has before it asks a
+/// socket for more. What a socket gives it at once fits into the write buffer of 8 KiB that each connection has. By default it gathers
+/// 32 KiB first, so the buffer of each socket that was sent that much takes 64 KiB or 128, to the end of the connection.
+///
+/// ```no_run
+/// # use actix_web::{App, HttpServer};
+/// # #[actix_web::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let server = HttpServer::new(App::new).on_connect(presence::on_connect);
+/// server.h1_write_buffer_size(presence::WRITE_BUFFER_BYTES).bind("127.0.0.1:8080")?.run().await
+/// # }
+/// ```
+pub const WRITE_BUFFER_BYTES: usize = 1;
+
 /// Prepares an accepted connection. Give it to [`HttpServer::on_connect`](actix_web::HttpServer::on_connect): without it,
 /// small frames wait for one another (no `TCP_NODELAY`), and a client that does not read keeps its TCP connection.
 ///

@@ -7,8 +7,8 @@
 //! that: when others have waited for it for `send_patience` in all, it is cut off. The time that a client of that rate would have
 //! needed for what it took is not counted, so that whoever sends without end is slowed and cuts nobody off.
 //!
-//! Progress is counted in steps of one piece (16 KiB), or all that waits if that is less. Two steps together are larger than one piece, so a
-//! client that goes on for ever must take at least half a piece in each `write_timeout` on average: 819 bytes a second by default.
+//! Progress is counted in steps of one piece (8 KiB), or all that waits if that is less. Two steps together are larger than one piece, so a
+//! client that goes on for ever must take at least half a piece in each `write_timeout` on average: 410 bytes a second by default.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -43,6 +43,8 @@ mod queue;
 mod senders;
 mod watch;
 
+#[cfg(test)]
+pub(crate) use self::queue::PIECE;
 pub(crate) use self::{body::Outbound, watch::Filling};
 
 /// How long an outbox over its bound may stand still, and how long a sender waits for one that does not.

@@ -90,7 +90,11 @@ impl Plan {
             let app = app.configure(Puppet::serve);
             routes.iter().fold(app, |app, route| app.configure(|services| route(services)))
         });
-        let server = if prepared { server.on_connect(presence::on_connect) } else { server };
+        let server = if prepared {
+            server.on_connect(presence::on_connect).h1_write_buffer_size(presence::WRITE_BUFFER_BYTES)
+        } else {
+            server
+        };
         let server = server.workers(workers).disable_signals().shutdown_timeout(1).bind("127.0.0.1:0").unwrap();
         let address = server.addrs()[0];
         let server = server.run();

@@ -24,6 +24,13 @@ pub(crate) fn descriptors(server: &Server) -> Descriptors {
     Descriptors { sockets: sockets.len(), others: others.len() }
 }
 
+/// How many bytes of memory the server has.
+pub(crate) fn resident(server: &Server) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a Linux with /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of what is resident");
+    line.split_whitespace().next().and_then(|kilobytes| kilobytes.parse::<usize>().ok()).expect("a number") * 1024
+}
+
 /// Waits until the server holds what it held when idle: not one socket more, and of other things not more than a pool
 /// of database connections may have been opened for.
 pub(crate) async fn descriptors_back_to(server: &Server, idle: Descriptors, bound: Duration) {

@@ -14,7 +14,7 @@ use crate::room::message::ToConnection;
 
 use super::{Mark, Outbox, Phase};
 
-/// The server holds at most its write buffer of 32 KiB and one piece. Each time it flushes while the kernel takes anything, that
+/// The server holds at most its write buffer, 32 KiB by default, and one piece. Each time it flushes while the kernel takes anything, that
 /// takes at least a quarter of the 16 KiB that `on_connect` lets wait there. After so many times nothing is left.
 const FLUSHES: usize = 16;
 

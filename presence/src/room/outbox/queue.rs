@@ -9,8 +9,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::room::wire::Rest;
 
-/// How much goes out in one piece, and the least that is progress.
-const PIECE: usize = 16 * 1024;
+/// How much goes out in one piece, and the least that is progress. The write buffer that the server makes for each connection is as
+/// large; one that has grown becomes smaller again only if it is above 128 KiB.
+pub(crate) const PIECE: usize = 8 * 1024;
 
 #[derive(Default)]
 pub(super) struct Queue {

@@ -9,7 +9,7 @@ use std::{
 use super::bench::{Client, Node, heard, lobby, ms, node, pass, secs, settle};
 use crate::{
     Error, Rooms,
-    room::{close_code::INTERNAL_ERROR, message::ToRoom},
+    room::{close_code::INTERNAL_ERROR, message::ToRoom, outbox::PIECE},
     testing::fault::{panic_hubs, panic_presence, panic_room},
 };
 
@@ -282,10 +282,10 @@ async fn a_first_frame_whose_end_is_not_sent_yet_is_a_frame_half_sent() {
     // A Close was put behind the piece that all joiners share, in the place of the joiner's own piece.
     let node = node().await;
     let ann = node.client("ann");
-    ann.outbox.push_first(vec![0; 2 * 16 * 1024].into(), Some("the end".into()), None);
+    ann.outbox.push_first(vec![0; 2 * PIECE].into(), Some("the end".into()), None);
     let cx = Context::from_waker(Waker::noop());
     for _ in 0..2 {
-        assert!(matches!(ann.outbox.poll(&cx), Poll::Ready(Some(Ok(bytes))) if bytes.len() == 16 * 1024));
+        assert!(matches!(ann.outbox.poll(&cx), Poll::Ready(Some(Ok(bytes))) if bytes.len() == PIECE));
     }
     assert!(!ann.outbox.clear());
 }

@@ -6,11 +6,9 @@ use super::bench::{Client, Node, config, lobby, ms, node, node_with, pass, secs,
 use crate::{
     CloseCode, Consumer, Frame, Result, Socket, Upgrade,
     config::ConfigBuilder,
-    room::{message::ToConnection, wire},
+    room::{message::ToConnection, outbox::PIECE, wire},
     testing::{Received, TestSocket},
 };
-
-const PIECE: usize = 16 * 1024;
 
 /// The server takes what there is for this client, once. Returns how many bytes, 0 if there are none.
 fn take(client: &Client) -> usize {
@@ -82,7 +80,7 @@ async fn whoever_takes_a_piece_in_each_write_timeout_gets_all_and_who_takes_less
     // A client that reads a byte now and then must not hold for ever what waits for it.
     let node = node().await;
     for size in [1000, 9000, 17_000, 100_000] {
-        assert!(gets_all(&node, size, PIECE / 9).await, "frames of {size} bytes");
+        assert!(gets_all(&node, size, PIECE.div_ceil(9)).await, "frames of {size} bytes");
         assert!(!gets_all(&node, size, PIECE / 2 / 11).await, "frames of {size} bytes");
         assert!(!gets_all(&node, size, 1).await, "frames of {size} bytes");
     }
