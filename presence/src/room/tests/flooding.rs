@@ -158,8 +158,13 @@ async fn an_update_that_waited_and_found_the_writer_full_is_written_later() {
     send(&mut socket, 30, |n| format!("lobby={n}"));
     settle_all().await;
     node.store.faults.hang();
-    let [bob, eve] = ["bob", "eve"].map(|name| node.client(name));
-    let others = [bob, eve].map(|one| actix::spawn(async move { drop(one.join(&room("attic")).await) }));
+    // The first is on its way to the database, and the second waits.
+    let mut others = Vec::new();
+    for name in ["bob", "eve"] {
+        let one = node.client(name);
+        others.push(actix::spawn(async move { drop(one.join(&room("attic")).await) }));
+        settle_all().await;
+    }
     pass(secs(1)).await;
     node.store.faults.release();
     pass(secs(3)).await;

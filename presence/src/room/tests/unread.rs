@@ -109,9 +109,10 @@ async fn a_crowd_that_comes_at_once_gets_in_with_slow_lines_among_it_and_what_is
         some.iter().skip(2).for_each(|client| drop(client.frames()));
         most = most.max(node.rooms.first_frames().load(std::sync::atomic::Ordering::Relaxed));
     }
-    // Each of 20 notices made a state, of half the room on average.
+    // Each of 20 notices made a state, of half the room on average. They share the pages that nobody new is on; without that they
+    // would be ten states.
     let state = CROWD * 300;
-    assert!(most < 20 * state / 2, "{most} bytes were held at most, and a state has {state}");
+    assert!(most < 7 * state, "{most} bytes were held at most, and a state has {state}");
     for client in &crowd {
         assert_eq!(client.sees().len(), CROWD);
     }

@@ -149,6 +149,12 @@ fn looks() -> impl Strategy<Value = BTreeMap<u8, Look>> {
     prop::collection::btree_map(any::<u8>(), look, 0..60)
 }
 
+/// Users with long names and nothing else, so that a list of them is often larger than a small frame.
+fn crowds() -> impl Strategy<Value = BTreeMap<u8, Look>> {
+    let look = (0..5_u8, 150..=255_usize).prop_map(|user| Look { user: Some(user), meta: 0 });
+    prop::collection::btree_map(any::<u8>(), look, 0..100)
+}
+
 fn roster(looks: &BTreeMap<u8, Look>) -> Roster {
     let presence = |(n, look): (&u8, &Look)| {
         let user = look.user.map(|(alphabet, length)| UserId::new(name(alphabet, length)).unwrap());
@@ -220,7 +226,7 @@ proptest! {
     }
 
     #[test]
-    fn a_list_has_as_many_users_as_fit_and_says_how_many_it_omits(looks in looks(), max in sizes()) {
+    fn a_list_has_as_many_users_as_fit_and_says_how_many_it_omits(looks in prop_oneof![looks(), crowds()], max in sizes()) {
         let (room, roster) = (RoomName::new("lobby").unwrap(), roster(&looks));
         let bytes = view(Notify::List, max, &room, 1, &roster).list().bytes;
         let frames = values(&bytes, max);
@@ -240,7 +246,7 @@ proptest! {
     }
 
     #[test]
-    fn a_list_that_is_too_large_for_who_joins_in_the_mode_events_goes_on_in_events(looks in looks(), max in sizes()) {
+    fn a_list_that_is_too_large_for_who_joins_in_the_mode_events_goes_on_in_events(looks in prop_oneof![looks(), crowds()], max in sizes()) {
         let (room, roster) = (RoomName::new("lobby").unwrap(), roster(&looks));
         let first = view(Notify::Events, max, &room, 1, &roster).first(None, &mut Pages::default()).unwrap();
         let frames = values(&first_bytes(&first, id(0)), max);
