@@ -369,8 +369,8 @@ config! {
     outbox_frames: usize = |_| 256;
     /// How many bytes may wait for one client before it counts as slow; first frames do not count. Default 1 MiB.
     outbox_bytes: usize = |_| 1024 * 1024;
-    /// How long those who send wait in all for one client that reads more slowly than `steady_rate`, all of them together. Then it is
-    /// closed with 1013, and held if it can be resumed. What it used up it has again after a minute. Default 1 s.
+    /// How long those who send, all of them together, may wait for one client longer than for one that takes `steady_rate`: so long at
+    /// once, and so long again in each minute. Then it is closed with 1013, and held if it can be resumed. Default 1 s.
     send_patience: Duration = |_| secs(1);
     /// How many bytes a second a client takes that is no slow reader, whatever its rooms say: who sends more than that is slowed to
     /// what it takes. Default 256 KiB.

@@ -4,8 +4,8 @@
 //! takes nothing is cut off: its outbox is over its bound and made no progress for [`PATIENCE`], or it holds something and made
 //! none for `write_timeout`. How long a whole transfer takes does not matter, so that a slow line gets all that it goes on reading.
 //! While an outbox over its bound still makes progress, those who send to it wait. A client that takes less than `steady_rate` pays for
-//! that: when others have waited for it for `send_patience` in all, it is cut off. The time that a client of that rate would have
-//! needed for what it took is not counted, so that whoever sends without end is slowed and cuts nobody off.
+//! that: when others have waited for it for `send_patience`, of which it regains all in a minute, it is cut off. What they wait counts
+//! only as far as the client is behind one of that rate, so that whoever sends without end is slowed and cuts nobody off.
 //!
 //! Progress is counted in steps of one piece (8 KiB), or all that waits if that is less. Two steps together are larger than one piece, so a
 //! client that goes on for ever must take at least half a piece in each `write_timeout` on average: 410 bytes a second by default.
@@ -184,7 +184,7 @@ impl Outbox {
         if state.phase != Phase::Open || state.is_early() || !self.is_over(state) {
             return;
         }
-        if state.senders.wait(pressure.clone(), is_other, self.now()) {
+        if state.senders.wait(pressure.clone(), is_other, self.now(), self.terms) {
             let channel = self.owner.get().map(|owner| display(&owner.channel));
             let (frames, bytes) = (state.queue.frames(), state.queue.bytes());
             debug!(channel, frames, bytes, "others wait for a client that reads too slowly");
@@ -266,6 +266,9 @@ impl Outbox {
         }
         if state.queue.is_empty() {
             state.progress = self.now();
+            if state.attached.is_some() {
+                state.senders.filled(state.progress, self.terms);
+            }
         }
         state.queue.push(bytes, frames, counted);
         self.have_watched(state);

@@ -87,8 +87,9 @@ impl Rooms {
     /// It is sent at most once and not stored.
     ///
     /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
-    /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself. A socket that takes
-    /// less than `steady_rate` is waited for `send_patience` in all, by all who send to it together, and then closed with 1013.
+    /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself. For a socket that
+    /// takes less than `steady_rate` all who send to it together wait at most `send_patience` longer than for one that takes that, at
+    /// once and again in each minute; then it is closed with 1013.
     /// What a consumer waits for its own socket does not count, if it sends in its own methods and not in another task.
     pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) {
         let Outgoing(frames) = message.into();

@@ -48,7 +48,12 @@ impl Outbox {
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
-        state.attached.get_or_insert(now);
+        if state.attached.is_none() {
+            state.attached = Some(now);
+            if !state.queue.is_empty() {
+                state.senders.filled(now, self.terms);
+            }
+        }
         if state.phase == Phase::Broken {
             return Poll::Ready(Some(Err(Stalled)));
         }
@@ -59,7 +64,7 @@ impl Outbox {
             if was_marked && !state.queue.holds_marked() {
                 state.mark = Mark::Taken(now);
             }
-            state.senders.taken(bytes.len());
+            state.senders.taken(bytes.len(), !state.queue.is_empty(), now, self.terms);
             if !self.is_over(state) {
                 state.senders.relieve(now, self.terms);
             }

@@ -1,7 +1,8 @@
 //! Those who wait until less is queued for one client, and what the client has cost them.
 //!
-//! A sender waits at most [`PATIENCE`] with each frame. The time in which others waited is charged to the client, less what a client
-//! of a steady rate would have needed for what this one took meanwhile, so that a flood is slowed and cuts nobody off.
+//! A sender waits at most [`PATIENCE`] with each frame. The time in which others wait is charged to the client, but never more than the
+//! time by which it is behind a client of a steady rate. So a flood is slowed and cuts nobody off, and neither do the pauses of a client
+//! that takes more than that rate in the end, whether somebody waits just then or not.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::{clock::Tick, room::message::Pressure};
 
 use super::PATIENCE;
 
-/// After this time a client has regained all of the patience of those who send to it.
+/// After this time a client has regained all of the patience of those who send to it, and what it took or did not is forgotten.
 const REGAINED: Duration = Duration::from_secs(60);
 
 /// How long others wait in all for a client that takes less than `rate` bytes a second.
@@ -22,9 +23,7 @@ pub(super) struct Terms {
 #[derive(Default)]
 pub(super) struct Senders {
     waiting: Vec<Waiting>,
-    /// Since when others wait, and how many bytes were taken since.
-    awaited: Option<(Tick, usize)>,
-    cost: Cost,
+    account: Account,
 }
 
 /// A sender that waits until less is in the queue.
@@ -35,74 +34,91 @@ struct Waiting {
     _pressure: Pressure,
 }
 
-/// How long others have waited for this client, and not regained yet.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    time: Duration,
+/// What a client has cost others, up to a moment.
+#[derive(Debug, Default)]
+struct Account {
     at: Tick,
+    /// Something is in the queue.
+    is_filled: bool,
+    /// Others wait.
+    is_awaited: bool,
+    /// How long others have waited, less what the client has regained since. At most `behind`.
+    cost: Duration,
+    /// By how much the client is behind one of the steady rate. It counts from when something came into an empty queue, and further
+    /// while others have waited: a client that empties its queue now and then may still be slower than that.
+    behind: Duration,
 }
 
-impl Cost {
-    /// What is left of it now, of which `patience` is regained within [`REGAINED`].
-    fn now(self, now: Tick, patience: Duration) -> Duration {
-        let part = now.since(self.at).div_duration_f64(REGAINED).min(1.0);
-        self.time.saturating_sub(patience.mul_f64(part))
+impl Account {
+    /// Time has passed.
+    fn advance(&mut self, now: Tick, terms: Terms) {
+        let time = now.since(self.at);
+        self.at = now;
+        if self.is_awaited {
+            self.cost += time;
+        }
+        let part = time.div_duration_f64(REGAINED).min(1.0);
+        self.cost = self.cost.saturating_sub(terms.patience.mul_f64(part));
+        let counts = self.is_filled || !self.cost.is_zero();
+        self.behind = if counts { (self.behind + time).min(REGAINED) } else { Duration::ZERO };
+    }
+
+    /// The client took this much, now.
+    fn taken(&mut self, bytes: usize, terms: Terms) {
+        #[expect(clippy::cast_precision_loss, reason = "nobody takes so many bytes")]
+        let worth = bytes as f64 / terms.rate as f64;
+        self.behind = self.behind.saturating_sub(Duration::from_secs_f64(worth));
+        self.cost = self.cost.min(self.behind);
     }
 }
 
 impl Senders {
     /// Has a sender wait. It goes on when its pressure is dropped here. Returns whether it is the first of others that waits.
-    pub(super) fn wait(&mut self, pressure: Pressure, is_other: bool, now: Tick) -> bool {
+    pub(super) fn wait(&mut self, pressure: Pressure, is_other: bool, now: Tick, terms: Terms) -> bool {
         self.waiting.push(Waiting { since: now, is_other, _pressure: pressure });
-        let is_first = is_other && self.awaited.is_none();
+        let is_first = is_other && !self.account.is_awaited;
         if is_first {
-            self.awaited = Some((now, 0));
+            self.account.advance(now, terms);
+            self.account.is_awaited = true;
         }
         is_first
     }
 
-    /// The client took this much.
-    pub(super) const fn taken(&mut self, bytes: usize) {
-        if let Some((_, taken)) = &mut self.awaited {
-            *taken += bytes;
-        }
+    /// Something is in the queue that the client can take, where there was nothing.
+    pub(super) fn filled(&mut self, now: Tick, terms: Terms) {
+        self.account.advance(now, terms);
+        self.account.is_filled = true;
+    }
+
+    /// The client took this much, and left something or nothing.
+    pub(super) fn taken(&mut self, bytes: usize, left_any: bool, now: Tick, terms: Terms) {
+        self.account.advance(now, terms);
+        self.account.taken(bytes, terms);
+        self.account.is_filled = left_any;
     }
 
     /// There is room again: nobody has to wait any longer.
     pub(super) fn relieve(&mut self, now: Tick, terms: Terms) {
-        if !self.waiting.is_empty() {
-            self.waiting.clear();
-            self.charge(now, terms);
-        }
+        self.account.advance(now, terms);
+        self.clear();
     }
 
     /// Lets those go on who have waited long enough, and charges the client.
     pub(super) fn look(&mut self, now: Tick, terms: Terms) {
+        self.account.advance(now, terms);
         self.waiting.retain(|waiting| now.since(waiting.since) < PATIENCE);
-        if self.awaited.is_some_and(|(since, _)| now.since(since) >= PATIENCE) || self.waiting.is_empty() {
-            self.charge(now, terms);
-        }
+        self.account.is_awaited = self.waiting.iter().any(|waiting| waiting.is_other);
     }
 
-    /// Nothing more is sent to this client, so nobody waits.
+    /// Nobody waits any longer.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
+        self.account.is_awaited = false;
     }
 
-    /// How long others have waited for this client in all, less what it has regained, and less than one would need for what it took
-    /// that is no slow reader.
-    pub(super) fn cost(&self, now: Tick, terms: Terms) -> Duration {
-        let waited = self.awaited.map_or(Duration::ZERO, |(since, taken)| {
-            #[expect(clippy::cast_precision_loss, reason = "nobody waits for so many bytes")]
-            let worth = taken as f64 / terms.rate as f64;
-            now.since(since).saturating_sub(Duration::from_secs_f64(worth))
-        });
-        self.cost.now(now, terms.patience).saturating_add(waited)
-    }
-
-    /// Charges the client with the time that others have waited. They may go on waiting.
-    fn charge(&mut self, now: Tick, terms: Terms) {
-        self.cost = Cost { time: self.cost(now, terms), at: now };
-        self.awaited = self.waiting.iter().any(|waiting| waiting.is_other).then_some((now, 0));
+    /// How long others had waited for this client when it was last looked at, less what it has regained, but no longer than it is
+    /// behind one that is no slow reader.
+    pub(super) const fn cost(&self) -> Duration {
+        self.account.cost
     }
 }

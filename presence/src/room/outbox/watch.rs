@@ -92,6 +92,6 @@ impl Outbox {
         } else {
             is_still_for(PATIENCE) && self.is_over(state)
         };
-        too_much || is_still_for(self.write_timeout) || state.senders.cost(now, self.terms) > self.terms.patience
+        too_much || is_still_for(self.write_timeout) || state.senders.cost() > self.terms.patience
     }
 }

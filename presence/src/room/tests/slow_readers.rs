@@ -29,12 +29,13 @@ fn take(client: &Client) -> usize {
     }
 }
 
-/// Reads so many bytes a second, in whole pieces, from now on. Says when it was cut off, and waits for nothing more then.
-fn reads(client: Rc<Client>, rate: usize) -> Rc<Cell<Option<Instant>>> {
+/// Reads in its own way, every 5 ms, which is given the time since the beginning. Says when it was cut off, and waits for nothing more
+/// then.
+fn reads_as(client: Rc<Client>, mut way: impl FnMut(&Client, Duration) + 'static) -> Rc<Cell<Option<Instant>>> {
     let cut = Rc::<Cell<_>>::default();
     let told = cut.clone();
     actix::spawn(async move {
-        let (mut taken, mut begun) = (0, Instant::now());
+        let begun = Instant::now();
         loop {
             if client.told().iter().any(|told| matches!(told, ToConnection::TooSlow)) {
                 told.set(Some(Instant::now()));
@@ -42,16 +43,24 @@ fn reads(client: Rc<Client>, rate: usize) -> Rc<Cell<Option<Instant>>> {
                 client.outbox.abort();
                 return;
             }
-            if taken <= rate * usize::try_from(begun.elapsed().as_millis()).unwrap() / 1000 {
-                match take(&client) {
-                    0 => (taken, begun) = (0, Instant::now()),
-                    bytes => taken += bytes,
-                }
-            }
+            way(&client, begun.elapsed());
             tokio::time::sleep(ms(5)).await;
         }
     });
     cut
+}
+
+/// Reads so many bytes a second, in whole pieces, from now on.
+fn reads(client: Rc<Client>, rate: usize) -> Rc<Cell<Option<Instant>>> {
+    let (mut taken, mut begun) = (0, Instant::now());
+    reads_as(client, move |client, _| {
+        if taken <= rate * usize::try_from(begun.elapsed().as_millis()).unwrap() / 1000 {
+            match take(client) {
+                0 => (taken, begun) = (0, Instant::now()),
+                bytes => taken += bytes,
+            }
+        }
+    })
 }
 
 /// Members who read all at once, and one who reads slowly.
@@ -63,24 +72,32 @@ async fn room_with(node: &Node, rate: usize) -> (Rc<Client>, Rc<Cell<Option<Inst
 }
 
 fn text() -> Outgoing {
-    Outgoing::text("x".repeat(1000))
+    text_of(1000)
+}
+
+fn text_of(bytes: usize) -> Outgoing {
+    Outgoing::text("x".repeat(bytes))
 }
 
 /// No reader here takes so many texts while a test lasts. Without a wait no time passes, and a sender would never end.
-const MANY: u32 = 100_000;
+const MANY: usize = 100_000;
 
 /// Says a text every `every`, or as fast as it is let if that is not soon enough, for so long. Gives how long it waited in all.
 async fn says(node: &Node, every: Duration, time: Duration) -> Duration {
-    let (begun, mut waited, mut said) = (Instant::now(), Duration::ZERO, 0);
+    waits(node, &text(), every, time).await.into_iter().map(|(_, waited)| waited).sum()
+}
+
+/// As `says`. Gives when each text was said, and how long that waited.
+async fn waits(node: &Node, text: &Outgoing, every: Duration, time: Duration) -> Vec<(Instant, Duration)> {
+    let (begun, mut waits) = (Instant::now(), Vec::new());
     while begun.elapsed() < time {
-        assert!(said < MANY, "nobody waits for anybody any more");
-        tokio::time::sleep_until(begun + every * said).await;
+        assert!(waits.len() < MANY, "nobody waits for anybody any more");
+        tokio::time::sleep_until(begun + every * u32::try_from(waits.len()).unwrap()).await;
         let asked = Instant::now();
-        node.send(lobby(), text()).await;
-        waited += asked.elapsed();
-        said += 1;
+        node.send(lobby(), text.clone()).await;
+        waits.push((asked, asked.elapsed()));
     }
-    waited
+    waits
 }
 
 #[actix::test]
@@ -93,6 +110,74 @@ async fn a_reader_at_a_third_of_its_rooms_rate_costs_each_sender_its_patience_in
     let cut = cut.get().expect("she is cut off");
     assert!(cut - begun < secs(3), "{:?}", cut - begun);
     assert!(waited.iter().all(|waited| (ms(900)..ms(1500)).contains(waited)), "{waited:?}");
+}
+
+#[actix::test]
+async fn with_default_bounds_nobody_waits_for_a_slow_reader_any_more_when_it_has_cost_its_patience() {
+    let node = node_with(config().max_age(secs(3600))).await;
+    let (_ann, cut) = room_with(&node, 45_000).await;
+    let begun = Instant::now();
+    let text = text();
+    let four = futures_util::future::join_all((0..4).map(|_| waits(&node, &text, ms(25), secs(30)))).await;
+    let cut = cut.get().expect("she is cut off");
+    // Her outbox is full after 2.3 s.
+    assert!(cut - begun < secs(5), "{:?}", cut - begun);
+    for waits in four {
+        let (during, after): (Vec<_>, Vec<_>) = waits.into_iter().partition(|(asked, _)| *asked < cut);
+        let waited: Duration = during.iter().map(|(_, waited)| *waited).sum();
+        assert!((ms(900)..ms(1500)).contains(&waited), "{waited:?}");
+        assert!(after.len() > 900 && after.iter().all(|(_, waited)| waited.is_zero()), "{after:?}");
+    }
+}
+
+/// Some 700 kB/s are said in texts of so many bytes, to a reader that takes all at once but for 0.7 s of each 10 s.
+async fn reads_all_but_pauses(size: usize, speakers: usize) {
+    let node = node_with(config().max_age(secs(3600))).await;
+    let ann = Rc::new(node.member("ann").await);
+    let cut = reads_as(ann.clone(), |client, time| {
+        if time.as_millis() % 10_000 >= 700 {
+            while take(client) > 0 {}
+        }
+    });
+    let text = text_of(size);
+    let all = futures_util::future::join_all((0..speakers).map(|_| waits(&node, &text, ms(10), secs(300)))).await;
+    assert_eq!(cut.get(), None);
+    let waited: Duration = all.into_iter().flatten().map(|(_, waited)| waited).sum();
+    assert!(waited > secs(30), "the pauses make others wait, or this shows nothing: {waited:?}");
+}
+
+#[actix::test]
+async fn a_reader_that_takes_more_than_the_steady_rate_may_pause_now_and_then() {
+    reads_all_but_pauses(1000, 7).await;
+}
+
+#[actix::test]
+async fn it_may_also_if_what_waits_after_a_pause_is_worth_less_time_than_the_pause_took() {
+    reads_all_but_pauses(300, 23).await;
+}
+
+#[actix::test]
+async fn a_reader_in_bursts_that_takes_less_than_the_steady_rate_is_cut_off() {
+    // She reads next to nothing until others have waited for 0.6 s, and then all at once, which is worth 1 s. The room says
+    // 160 kB/s, so she takes no more than that in the end.
+    let node = node_with(config().max_age(secs(3600))).await;
+    let ann = Rc::new(node.member("ann").await);
+    while take(&ann) > 0 {}
+    let mut next = Duration::ZERO;
+    let cut = reads_as(ann.clone(), move |client, time| {
+        if time.as_millis() % 2_500 < 5 {
+            while take(client) > 0 {}
+            next = time + ms(900);
+        } else if time >= next {
+            let _ = take(client);
+            next = time + ms(900);
+        }
+    });
+    let begun = Instant::now();
+    let waited = futures_util::future::join_all((0..4).map(|_| says(&node, ms(25), secs(60)))).await;
+    let cut = cut.get().expect("she is cut off");
+    assert!(cut - begun < secs(10), "{:?}", cut - begun);
+    assert!(waited.iter().all(|waited| (ms(900)..ms(1600)).contains(waited)), "{waited:?}");
 }
 
 #[actix::test]
@@ -116,7 +201,7 @@ async fn a_flood_is_slowed_to_what_a_steady_reader_takes_and_cuts_it_off_never()
 async fn the_patience_is_regained_within_a_minute() {
     let node = node_with(small()).await;
     let (_ann, cut) = room_with(&node, 53_000).await;
-    // Each of them costs some 0.6 s, of which a steady reader would have needed 0.2 s.
+    // Each of them costs some 0.6 s, and what she takes meanwhile is worth 0.3 s.
     for _ in 0..10 {
         let begun = Instant::now();
         futures_util::future::join_all((0..70).map(|_| node.send(lobby(), text()))).await;
