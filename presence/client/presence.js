@@ -25,7 +25,7 @@
  *   tab. A member is a value: when the user changes, `members` gets a new one and the old one stays as it was.
  * @typedef {{state: 'connecting'|'live'|'reconnecting'|'left'|'closed', why?: string, code?: number, reason?: string,
  *   attempt?: number, delay?: number}} Status  `delay` is the milliseconds until the next attempt, 0 while one runs;
- *   `why` is `lost`, `silent`, `refused`, `gap`, `malformed`, `timeout` or `restored` (from the browser's page cache).
+ *   `why` is `lost`, `silent`, `refused`, `gap`, `malformed`, `timeout`, `too_large` or `restored` (from the browser's page cache).
  * @typedef {string | URL | {room: string, user?: string, path?: string}} Address  The socket's URL (relative ones are
  *   resolved against the page), or a room and a user; without a user the visitor is anonymous. `path` is `/ws`.
  * @typedef {Address | Address[] | ((attempt: number) => Address)} Target  Of a list each further try takes the next one,

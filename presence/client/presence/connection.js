@@ -50,6 +50,7 @@ export class Connection {
     this.#sorter = new Sorter(this.#events, {
       ownName: () => this.#ownName,
       onProgress: () => { if (this.#isAwaiting) this.#awaitFirst(); },
+      onExcess: (reason) => this.#end({ state: 'closed', why: 'too_large', reason }),
     });
     this.#retry = new Retry(this.#options);
     this.#addresses = new Addresses(target, this.#env.location);

@@ -4,15 +4,24 @@
 export class Parts {
   /** What the parts so far make together; null between two whole frames. */
   #whole = null;
+  /** The length of their texts, or of those of the last whole frame. */
+  #length = 0;
 
   /** Begins again with the next frame; what had come is forgotten. */
   clear() { this.#whole = null; }
 
+  /** How long the texts of the parts are that wait for the last one. */
+  get kept() { return this.#whole === null ? 0 : this.#length; }
+  /** How long the texts of the frame were that `take` gave last. */
+  get length() { return this.#length; }
+
   /** The whole frame; undefined while parts of it are missing; null if this is not the part that had to come. */
-  take(frame) {
+  take(frame, length) {
     // A state replaces everything, and so also the parts of whatever was on its way before it.
-    const whole = frame.type === 'presence.state' || this.#whole === null ? frame : this.#add(frame);
+    const isFirst = frame.type === 'presence.state' || this.#whole === null;
+    const whole = isFirst ? frame : this.#add(frame);
     const isDone = whole === null || frame.more !== true;
+    this.#length = (isFirst ? 0 : this.#length) + length;
     this.#whole = isDone ? null : whole;
     return isDone ? whole : undefined;
   }

@@ -37,7 +37,8 @@ export class Room {
       ended: (status) => { if (this.#status.state !== 'closed') this.#rest(status); },
       adopt: (replica) => { this.#replica = replica; },
       show: () => this.#onAdopted(),
-      frame: (frame) => this.#receive(frame),
+      frame: (frame, length) => this.#receive(frame, length),
+      kept: () => this.#replica.kept,
       emit: (event, ...details) => { if (!this.#isAway()) this.#events.emit(event, ...details); },
       isAway: () => this.#isAway(),
     });
@@ -183,11 +184,12 @@ export class Room {
 
   // Frames.
 
-  #receive(frame) {
+  /** `length` is that of the text, if the frame is of the roster. */
+  #receive(frame, length) {
     if (this.#status.state === 'left') return this.#onLate(frame);
     switch (frame.type) {
-      case 'presence.state': return isState(frame) ? this.#onPart(frame) : this.#unreadable(frame.type);
-      case 'presence.diff': return isDiff(frame) ? this.#onPart(frame) : this.#unreadable(frame.type);
+      case 'presence.state': return isState(frame) ? this.#onPart(frame, length) : this.#unreadable(frame.type);
+      case 'presence.diff': return isDiff(frame) ? this.#onPart(frame, length) : this.#unreadable(frame.type);
       case 'presence': return this.#end({ state: 'closed', reason: 'the server does not speak `diff` in this room' });
       case 'error': return this.#onError(frame);
       case 'message': return this.#events.emit('message', frame);
@@ -203,8 +205,8 @@ export class Room {
   }
 
   /** Nothing is reported before the last part, so that a page never sees half of a change. */
-  #onPart(part) {
-    const frame = this.#replica.assemble(part);
+  #onPart(part, length) {
+    const frame = this.#replica.assemble(part, length);
     if (frame === null) this.#link.retry({ why: 'gap' });
     else if (frame === undefined) return;
     else if (frame.type === 'presence.state') this.#onState(frame);

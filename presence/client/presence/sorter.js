@@ -8,6 +8,11 @@ import { Unclaimed } from './unclaimed.js';
 
 /** So many of them are named where the one room does not come. */
 const STRANGERS = 3;
+/**
+ * So many characters of states and diffs may wait for their end, of all rooms together: parts for the last one, and diffs for their
+ * state. A room of 100,000 users with names of 255 bytes has a state of 34 million. A server that goes beyond it never ends one.
+ */
+export const MAX_KEPT = 128 * 1024 * 1024;
 
 export class Sorter {
   /** Name -> `{ room, hooks }`: the object, and what it is called for. */
@@ -17,19 +22,22 @@ export class Sorter {
   #events;
   #ownName;
   #onProgress;
+  #onExcess;
   #unclaimed = new Unclaimed();
   /** Rooms that the server speaks of while the one room is waited for. */
   #strangers = new Set();
 
   /**
    * @param {Events} events  of the connection
-   * @param {{ownName: () => string, onProgress: () => void}} connection  `ownName` is the room that its target names;
-   *   `onProgress` is called when a state arrives, or a part of something larger, of whatever room
+   * @param {{ownName: () => string, onProgress: () => void, onExcess: (reason: string) => void}} connection  `ownName` is the room
+   *   that its target names; `onProgress` is called when a state arrives, or a part of something larger, of whatever room;
+   *   `onExcess` when more waits for its end than may
    */
-  constructor(events, { ownName, onProgress }) {
+  constructor(events, { ownName, onProgress, onExcess }) {
     this.#events = events;
     this.#ownName = ownName;
     this.#onProgress = onProgress;
+    this.#onExcess = onExcess;
   }
 
   get hooks() { return this.solo ? [this.solo.hooks] : [...this.rooms.values()].map(({ hooks }) => hooks); }
@@ -50,37 +58,43 @@ export class Sorter {
     if (typeof data !== 'string') this.#give('binary', data);
     else if (!isObject(frame) || typeof frame.type !== 'string') this.#give('text', data);
     else if (frame.type === 'heartbeat') return true;
-    else if (frame.type === 'presence.state' || frame.type === 'presence.diff') this.#sort(frame);
+    else if (frame.type === 'presence.state' || frame.type === 'presence.diff') this.#onRoster(frame, data.length);
     else if (frame.type === 'presence') this.#onList(frame);
     else this.#deliver(deepFreeze(frame));
     return false;
   }
 
+  #onRoster(frame, length) {
+    this.#sort(frame, length);
+    const kept = this.hooks.reduce((sum, hooks) => sum + hooks.kept(), this.#unclaimed.kept);
+    if (kept > MAX_KEPT) this.#onExcess(`states and diffs of more than ${MAX_KEPT} characters wait for their end`);
+  }
+
   /** A state or a diff belongs to the room that it names, and to no other. */
-  #sort(frame) {
+  #sort(frame, length) {
     const { room } = frame;
     if (frame.type === 'presence.state' || isPart(frame)) this.#onProgress();
-    if (this.solo) return this.#sortSolo(frame);
+    if (this.solo) return this.#sortSolo(frame, length);
     if (typeof room !== 'string') return this.#malformed(`a ${frame.type} without its room`);
     const known = this.rooms.get(room);
-    if (known) return known.hooks.frame(frame);
-    if (this.#unclaimed.take(frame)) this.#events.emit('room', room);
+    if (known) return known.hooks.frame(frame, length);
+    if (this.#unclaimed.take(frame, length)) this.#events.emit('room', room);
     return undefined;
   }
 
   /** The room of `joinRoom` is the one that was named, or else that of the first state. */
-  #sortSolo(frame) {
+  #sortSolo(frame, length) {
     const { hooks, name } = this.solo;
     const { room, type } = frame;
-    if (room === undefined || room === name) return hooks.frame(frame);
+    if (room === undefined || room === name) return hooks.frame(frame, length);
     if (name !== null) return void (this.#strangers.size < STRANGERS && this.#strangers.add(room));
-    if (type === 'presence.diff') return void this.#unclaimed.take(frame); // before its state, which will say whose room it is
-    if (!isState(frame)) return hooks.frame(frame);
+    if (type === 'presence.diff') return void this.#unclaimed.take(frame, length); // before its state, which will say whose room it is
+    if (!isState(frame)) return hooks.frame(frame, length);
     const { replica } = this.#unclaimed.claim(room);
     this.solo.name = room;
     this.#unclaimed.clear();
     if (replica) hooks.adopt(replica);
-    return hooks.frame(frame);
+    return hooks.frame(frame, length);
   }
 
   /** A server in the mode `list` cannot be followed; of a room that nobody has asked for it is a frame like others. */

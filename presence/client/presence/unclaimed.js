@@ -12,14 +12,21 @@ export class Unclaimed {
   #replicas = new Map();
   #forgot = false;
 
-  /** Takes a frame of such a room. True: the room is new, and its roster complete. */
-  take(part) {
+  /** How long the texts of all frames are that wait for another one. */
+  get kept() {
+    let kept = 0;
+    for (const replica of this.#replicas.values()) kept += replica?.kept ?? 0;
+    return kept;
+  }
+
+  /** Takes a frame of such a room, whose text was so long. True: the room is new, and its roster complete. */
+  take(part, length) {
     const { room, type } = part;
     const isForState = type === 'presence.state';
     if (!isForState && this.#replicas.get(room) === null) return false; // broken already
     if (!(isForState ? isState(part) : isDiff(part))) return this.#keep(room, null);
     const replica = this.#replicas.get(room) ?? new Replica();
-    const frame = replica.assemble(part);
+    const frame = replica.assemble(part, length);
     if (frame === undefined) return this.#keep(room, replica);
     if (frame?.type !== 'presence.state') return this.#keep(room, frame && replica.apply(frame) !== null ? replica : null);
     const isNew = replica.isWaiting;

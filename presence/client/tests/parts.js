@@ -1,6 +1,7 @@
 // States and diffs that come in parts.
 
 import { joinRoom } from '../presence.js';
+import { MAX_KEPT } from '../presence/sorter.js';
 import { fakeBrowser } from './fakes.js';
 import { connected, dial, diff, equal, listen, live, of, state, turnOver } from './helpers.js';
 
@@ -13,6 +14,28 @@ function paged(version, [first, ...others], options) {
 }
 
 const entries = (users) => Object.entries(users).flatMap(([user, ids]) => ids.map((id) => [user, id]));
+
+/** The texts of a state without an end, of a million characters each. `form` makes another frame of each part. */
+function* endless(room, form = (frame) => frame) {
+  const meta = { a: 'x'.repeat(1000000) };
+  yield JSON.stringify(of(room, { ...state(1, { ann: ['me'] }), more: true }));
+  for (let n = 0; ; n += 1) {
+    const part = { ...diff(1, { joins: [[`user-${n}`, `id-${n}`, meta]] }), version: 1, more: true };
+    yield JSON.stringify(of(room, form(part)));
+  }
+}
+
+/** Says what there is until the page has had enough. Gives how many characters that were. */
+function saysUntilClosed(socket, connection, texts) {
+  let said = 0;
+  for (const text of texts) {
+    if (connection.status.state === 'closed') return said;
+    if (said > 2 * MAX_KEPT) throw new Error('the page takes whatever comes');
+    socket.says(text);
+    said += text.length;
+  }
+  return said;
+}
 
 /** A diff in parts, of which the last leads to the next version. */
 function split(from, parts) {
@@ -195,5 +218,69 @@ export const tests = {
     clock.pass(14999);
     socket.says(state(1, { ann: ['me'] }));
     equal(room.status.state, 'live');
+  },
+
+  async 'a room of a hundred thousand users with the longest names is entered, also while diffs wait for it'() {
+    const { room, socket } = dial();
+    socket.open();
+    const name = 'x'.repeat(249);
+    const users = (from, count) => Object.fromEntries(
+      Array.from({ length: count }, (_, n) => [`${name}${String(from + n).padStart(6, '0')}`, [`${'i'.repeat(30)}${from + n}`]]),
+    );
+    socket.says(diff(1, { joins: [['bob', 'b1']] }));
+    const pages = Array.from({ length: 1000 }, (_, n) => users(n * 100, 100));
+    for (const page of paged(1, [{ ann: ['me'] }, ...pages])) socket.says(page);
+    equal([room.status.state, room.members.size], ['live', 100002]);
+  },
+
+  async 'a state without an end is given up when it is too large, and nothing of it is kept'() {
+    const { room, browser, socket, clock, told } = dial();
+    socket.open();
+    const said = saysUntilClosed(socket, room, endless('lobby'));
+    equal([said > MAX_KEPT, said < MAX_KEPT + 2000000], [true, true]);
+    const reason = 'states and diffs of more than 134217728 characters wait for their end';
+    equal(room.status, { state: 'closed', why: 'too_large', reason });
+    equal([told, room.members.size, room.me], [['status closed too_large', 'count 0+0', 'sync '], 0, null]);
+    equal([socket.closedWith.code, browser.sockets.length], [1000, 1]);
+    clock.pass(3600000);
+    equal(browser.sockets.length, 1);
+    // The page may try again.
+    room.join();
+    browser.socket.open();
+    browser.socket.says(state(1, { ann: ['me'] }));
+    equal(room.status.state, 'live');
+  },
+
+  async 'so is a diff without an end, and what waits for a state that never comes'() {
+    const afterState = live({ ann: ['me'] });
+    const texts = endless('lobby');
+    texts.next();
+    saysUntilClosed(afterState.socket, afterState.room, texts);
+    equal([afterState.room.status.why, afterState.room.members.size], ['too_large', 0]);
+    const before = dial();
+    before.socket.open();
+    const whole = endless('lobby', ({ more, ...part }) => ({ ...part, version: 2 }));
+    whole.next();
+    saysUntilClosed(before.socket, before.room, whole);
+    equal([before.room.status.why, before.room.members.size], ['too_large', 0]);
+  },
+
+  async 'what waits counts for all rooms of a connection together, whether the page asked for them or not'() {
+    const { connection, socket } = connected();
+    const lobby = connection.room('lobby');
+    const rooms = ['lobby', ...Array.from({ length: 99 }, (_, n) => `room-${n}`)].map((name) => endless(name));
+    function* inTurn() { for (;;) for (const texts of rooms) yield texts.next().value; }
+    saysUntilClosed(socket, connection, inTurn());
+    equal([connection.status.why, lobby.status.why, lobby.members.size], ['too_large', 'too_large', 0]);
+  },
+
+  async 'what came to its end does not count any more'() {
+    const { room, socket } = live({ ann: ['me'] });
+    const meta = { a: 'x'.repeat(30000000) };
+    for (let from = 1; from <= 6; from += 1) {
+      const joins = [['bob', 'b1', meta]];
+      for (const part of split(from, [{ joins }, {}])) socket.says(part);
+    }
+    equal([room.status.state, room.members.size], ['live', 2]);
   },
 };
