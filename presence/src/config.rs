@@ -1,14 +1,15 @@
 //! What can be tuned, with its defaults and its bounds.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+use serde::Deserialize;
 use tracing::warn;
 
 use crate::{descriptors::sockets_within_limit, model::rate::Rate};
+
+use self::written::{Written, read};
+
+mod written;
 
 /// How the names begin of variables that are settings.
 const PREFIX: &str = "PRESENCE_";
@@ -22,9 +23,6 @@ const BURST: usize = 5;
 
 /// The highest rate of one socket; more is no limit, for which there is 0.
 const MAX_PER_SECOND: usize = 1_000_000;
-
-/// How many characters of a text an error repeats that cannot be read.
-const TOLD: usize = 60;
 
 /// A setting that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,120 +70,6 @@ pub enum Durability {
     /// At once. The change follows; notices still wait for the commit. A crash in between loses it, and a change that the
     /// database refuses is not reported to the caller.
     Relaxed,
-}
-
-/// A type that settings have.
-trait Setting: Sized {
-    /// What its texts look like, to end the sentence "setting … is …, but".
-    const RULE: &'static str;
-
-    fn parse(text: &str) -> Option<Self>;
-}
-
-impl Setting for Duration {
-    const RULE: &'static str = "it must be a time with its unit, such as `30s`, `250ms` or `1m 30s`";
-
-    fn parse(text: &str) -> Option<Self> {
-        if text == "0" { Some(Self::ZERO) } else { humantime::parse_duration(text).ok() }
-    }
-}
-
-impl Setting for usize {
-    const RULE: &'static str = "it must be a whole number";
-
-    fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-}
-
-macro_rules! choice {
-    ($type:ident: $($name:literal => $variant:ident),*; $rule:literal) => {
-        impl Setting for $type {
-            const RULE: &'static str = $rule;
-
-            fn parse(text: &str) -> Option<Self> {
-                match text {
-                    $($name => Some(Self::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-choice! { Notify: "list" => List, "events" => Events, "diff" => Diff, "silent" => Silent;
-"it must be `list`, `events`, `diff` or `silent`" }
-choice! { OnStale: "close" => Close, "keep" => Keep; "it must be `close` or `keep`" }
-choice! { Durability: "committed" => Committed, "relaxed" => Relaxed; "it must be `committed` or `relaxed`" }
-
-/// A setting as it stands in a file or in the environment. What it is not is told with its name, so anything is taken here.
-#[derive(Debug)]
-struct Written(String);
-
-impl<'de> Deserialize<'de> for Written {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyWritten)
-    }
-}
-
-struct AnyWritten;
-
-impl<'de> Visitor<'de> for AnyWritten {
-    type Value = Written;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a setting")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Written, E> {
-        Ok(Written(text.to_owned()))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Written, E> {
-        Ok(Written(value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Written, E> {
-        Ok(Written(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Written, E> {
-        Ok(Written(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Written, E> {
-        Ok(Written(value.to_string()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Written, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Written("[…]".to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Written, A::Error> {
-        while table.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Written("{…}".to_owned()))
-    }
-}
-
-fn read<T: Setting>(field: &'static str, written: &str) -> Result<T, ConfigError> {
-    T::parse(written.trim()).ok_or_else(|| ConfigError { field, value: quoted(written), rule: T::RULE })
-}
-
-/// A text as it can be told in one line of a log, whatever it holds.
-fn quoted(written: &str) -> String {
-    let mut characters = written.chars();
-    let mut told: String = characters.by_ref().take(TOLD).flat_map(visible).collect();
-    if characters.next().is_some() {
-        told.push('…');
-    }
-    format!("`{told}`")
-}
-
-fn visible(character: char) -> impl Iterator<Item = char> {
-    let is_plain = matches!(character, '\'' | '"' | '\\');
-    let (plain, escaped) = if is_plain { (Some(character), None) } else { (None, Some(character.escape_debug())) };
-    plain.into_iter().chain(escaped.into_iter().flatten())
 }
 
 macro_rules! config {
