@@ -151,7 +151,7 @@ impl Actor for Connection {
                         }
                     }
                     // A client that pings faster than it reads waits, or its pongs would pile up without end.
-                    Incoming::Ping(payload) => outbox.send(&control(ws::Message::Pong(payload))).await,
+                    Incoming::Ping(payload) => outbox.send_pong(&control(ws::Message::Pong(payload))).await,
                     Incoming::Pong => {}
                     end => return (end, inbound),
                 }

@@ -179,7 +179,8 @@ impl RoomActor {
                 self.left_while_joining(vec![reply]);
             }
             ToRoom::Join { presence, terms, hub, touch, reply, again } => {
-                match self.check_unread(&presence, hub.is_some() && !again) {
+                let needs_first_frame = hub.is_some() && !again;
+                match self.check_unread(&presence, terms.session.as_ref(), needs_first_frame) {
                     Ok(()) => self.join(presence, terms, hub, touch, reply, ctx),
                     Err(error) => drop(reply.send(Err(error))),
                 }

@@ -31,6 +31,12 @@ use super::{
     touch::Touch,
 };
 
+/// How long a client may take first frames at whatever rate before it makes room for others.
+const FIRST_FRAME_TIME: Duration = Duration::from_secs(5);
+
+/// Who takes first frames more slowly than this, in bytes a second, makes room for others first.
+const LEAST_RATE: f64 = 8.0 * 1024.0;
+
 /// How often outboxes that hold something are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -274,6 +280,7 @@ impl HubActor {
                     members: members.map(|member| (member.presence.clone(), member.touch.clone())).collect(),
                 }));
             }
+            ToHub::CutSlowest { room } => self.cut_slowest(room.as_ref()),
             ToHub::Watch => {
                 if self.watch_at.is_none() {
                     self.watch_at = Some(watch_later(&self.clock, ctx));
@@ -282,6 +289,17 @@ impl HubActor {
             #[cfg(any(test, feature = "testing"))]
             ToHub::Panic => panic!("a hub was told to fail"),
         }
+    }
+
+    /// Cuts off those who take first frames of this room, or of any, so slowly that they keep others out: all below [`LEAST_RATE`], or, if
+    /// there are none, the slowest.
+    fn cut_slowest(&self, room: Option<&RoomName>) {
+        let filling = self.filling.outboxes.borrow();
+        let rate = |outbox: &Rc<Outbox>| outbox.first_frame_rate(room, FIRST_FRAME_TIME);
+        let mut taking: Vec<_> = filling.iter().filter_map(|outbox| Some((rate(outbox)?, outbox))).collect();
+        taking.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let too_slow = taking.iter().take_while(|(rate, _)| *rate < LEAST_RATE).count().max(1);
+        taking.iter().take(too_slow).for_each(|(_, outbox)| outbox.cut_off());
     }
 
     /// Looks at the outboxes that hold something, as long as there are any.
@@ -315,10 +333,9 @@ impl Sockets {
             member.had = number;
             self.served += 1;
             if let (true, Some(first)) = (*renew, &*first) {
-                let (shared, tail, rest) = first.pieces(member.presence.id);
-                member.socket.outbox.push_first(shared, tail, rest);
+                member.socket.outbox.push_first(name, first.pieces(member.presence.id));
             } else if let Some(news) = news {
-                member.socket.outbox.push(news, None);
+                member.socket.outbox.push_news(name, news);
             }
         }
         room.announced = *announced;
@@ -330,8 +347,7 @@ impl Sockets {
                 let member = Member { socket, touch, had: number, presence: presence.clone() };
                 room.members.insert(presence.channel.clone(), member);
                 if let Some(first) = &*first {
-                    let (shared, tail, rest) = first.pieces(presence.id);
-                    outbox.push_first(shared, tail, rest);
+                    outbox.push_first(name, first.pieces(presence.id));
                 }
                 for said in meanwhile.iter().skip(before) {
                     match said {

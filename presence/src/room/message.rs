@@ -264,6 +264,8 @@ pub(crate) enum ToHub {
     End,
     /// Say who of this room is here.
     Report { room: RoomName, to: Addr<RoomActor> },
+    /// First frames of this room, or of all rooms, take so much memory that nobody can join. Cut off those who read them slowest.
+    CutSlowest { room: Option<RoomName> },
     /// Outboxes are filling: look after them.
     Watch,
     /// Fail, to show that it does no harm.

@@ -13,7 +13,6 @@
 use std::{
     cell::{OnceCell, RefCell},
     rc::{Rc, Weak},
-    sync::Arc,
     task::Waker,
     time::Duration,
 };
@@ -24,7 +23,7 @@ use tracing::{debug, field::display};
 
 use crate::{
     clock::{Clock, Tick},
-    name::ChannelName,
+    name::{ChannelName, RoomName},
 };
 
 use self::{
@@ -79,6 +78,8 @@ struct State {
     phase: Phase,
     waker: Option<Waker>,
     senders: Senders,
+    /// The first frames of which the client has not taken all.
+    first: Option<First>,
     /// When the client last took something.
     progress: Tick,
     /// When the response was first asked for something; nothing can be taken before.
@@ -90,6 +91,14 @@ struct State {
     /// The response is gone.
     gone: bool,
     mark: Mark,
+}
+
+/// First frames that a client takes.
+struct First {
+    /// When the first of them was added.
+    since: Tick,
+    /// How many bytes of whatever it took since.
+    taken: usize,
 }
 
 /// Where the last frame is whose answer is waited for: a ping or a Close.
@@ -135,6 +144,7 @@ impl Outbox {
                 phase: Phase::Open,
                 waker: None,
                 senders: Senders::default(),
+                first: None,
                 progress: Tick::default(),
                 attached: None,
                 watched: false,
@@ -200,25 +210,51 @@ impl Outbox {
         let _ = relieved.await;
     }
 
-    /// Adds a first frame and what continues it, which do not count against the bound.
-    pub(crate) fn push_first(&self, shared: Bytes, tail: Option<Bytes>, rest: Option<Arc<Rest>>) {
-        self.queue(shared, 0, 0);
-        if let Some(tail) = tail {
-            // If it is at the front, the piece before it, which is of the same frame, was taken.
-            self.queue_begun(tail);
-        }
-        if self.is_open()
-            && let Some(rest) = rest
-        {
-            self.state.borrow_mut().queue.push_rest(rest);
-        }
-        self.wake();
+    /// Adds the first frame of a room and what continues it, which do not count against the bound. What waits of an earlier one of the
+    /// room is dropped: the client has left the room since, or is sent all anew.
+    pub(crate) fn push_first(&self, room: &RoomName, (shared, tail, rest): (Bytes, Option<Bytes>, Option<Rest>)) {
+        self.enqueue(|state, now| {
+            state.queue.push_first(room, shared, tail, rest);
+            state.first.get_or_insert(First { since: now, taken: 0 });
+        });
     }
 
-    /// Adds a ping.
+    /// Adds the news of a room. As a first frame it does not count against the bound if it is large, so that a change of many members
+    /// makes nobody wait for those who still take it.
+    pub(crate) fn push_news(&self, room: &RoomName, news: &Frames) {
+        self.enqueue(|state, _| {
+            let counts = news.bytes.len() <= self.max_bytes / 2 || state.queue.holds_first();
+            let (frames, counted) = if counts { (news.count, news.bytes.len()) } else { (0, 0) };
+            state.queue.push_news(room, news.bytes.clone(), frames, counted);
+        });
+    }
+
+    /// Adds a ping. It does not wait for frames of which nothing was taken.
     pub(crate) fn push_ping(&self, ping: &Frames) {
-        self.push(ping, None);
-        self.mark();
+        self.enqueue(|state, _| {
+            state.queue.push_control(ping.bytes.clone(), ping.count, ping.bytes.len(), true);
+            state.mark = Mark::Unsent;
+        });
+    }
+
+    /// As [`send`](Self::send), for a pong, which does not wait for frames of which nothing was taken either.
+    pub(crate) async fn send_pong(&self, pong: &Frames) {
+        let (pressure, relieved) = Claim::new(None);
+        self.enqueue(|state, _| state.queue.push_control(pong.bytes.clone(), pong.count, pong.bytes.len(), false));
+        self.wait(&pressure, false);
+        drop(pressure);
+        let _ = relieved.await;
+    }
+
+    /// How many bytes a second the client took on average since it was given the first frame of this room, or of any, of which it has not
+    /// taken all; `None` if there is none, or it had less time than `time`.
+    pub(crate) fn first_frame_rate(&self, room: Option<&RoomName>, time: Duration) -> Option<f64> {
+        let state = self.state.borrow();
+        let (first, attached) = (state.first.as_ref()?, state.attached?);
+        let had = self.now().since(first.since.max(attached));
+        #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
+        let taken = first.taken as f64;
+        (had >= time && state.queue.holds_first_of(room)).then(|| taken / had.as_secs_f64())
     }
 
     /// Since when the last ping or Close is written, if it is.
@@ -261,16 +297,30 @@ impl Outbox {
 
     fn queue(&self, bytes: Bytes, frames: usize, counted: usize) {
         let state = &mut *self.state.borrow_mut();
-        if state.phase != Phase::Open || bytes.is_empty() {
-            return;
+        if state.phase == Phase::Open && !bytes.is_empty() {
+            self.begin(state);
+            state.queue.push(bytes, frames, counted);
         }
+    }
+
+    /// Adds to the queue, if anything still may be, and has the server ask for it.
+    fn enqueue(&self, add: impl FnOnce(&mut State, Tick)) {
+        let state = &mut *self.state.borrow_mut();
+        if state.phase == Phase::Open {
+            self.begin(state);
+            add(state, self.now());
+        }
+        state.wake();
+    }
+
+    /// Something is about to be added.
+    fn begin(&self, state: &mut State) {
         if state.queue.is_empty() {
             state.progress = self.now();
             if state.attached.is_some() {
                 state.senders.filled(state.progress, self.terms);
             }
         }
-        state.queue.push(bytes, frames, counted);
         self.have_watched(state);
     }
 

@@ -100,6 +100,8 @@ pub(crate) struct State {
     meanwhile: Vec<Said>,
     /// What joiners wait for that have not read it.
     pub(crate) pages: Pages,
+    /// When those were last cut off who read too slowly what joiners wait for.
+    pub(crate) made_room: Option<Tick>,
 }
 
 impl State {
@@ -121,6 +123,7 @@ impl State {
             renew: HashSet::new(),
             meanwhile: Vec::new(),
             pages: Pages::new(held),
+            made_room: None,
         }
     }
 

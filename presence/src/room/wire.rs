@@ -10,10 +10,7 @@ mod parts;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -46,7 +43,7 @@ pub(crate) struct FirstFrame {
     /// Whether that id follows.
     names_joiner: bool,
     /// The frames after it.
-    rest: Option<Arc<Rest>>,
+    rest: Option<Rest>,
 }
 
 impl FirstFrame {
@@ -58,7 +55,7 @@ impl FirstFrame {
     }
 
     /// The pieces of the first frame for the joiner with this presence, and the frames that follow it.
-    pub(crate) fn pieces(&self, me: PresenceId) -> (Bytes, Option<Bytes>, Option<Arc<Rest>>) {
+    pub(crate) fn pieces(&self, me: PresenceId) -> (Bytes, Option<Bytes>, Option<Rest>) {
         (self.shared.clone(), self.names_joiner.then(|| Bytes::from(me_tail(me))), self.rest.clone())
     }
 }

@@ -1,6 +1,6 @@
 //! What sockets ask of a room.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context};
 use tracing::warn;
@@ -11,7 +11,7 @@ use crate::{
     name::{ChannelName, PresenceId, UserId},
     room::{
         leaving::{Cause, Leaving},
-        message::{HubRef, Reply, Terms},
+        message::{HubRef, Reply, Terms, ToHub},
         state::{Joining, Updating},
         touch::Touch,
     },
@@ -27,6 +27,9 @@ use super::{RoomActor, answer_now_if};
 /// While all rooms together hold `first_frames_bytes`, a room may still hold one part of so many of it. All such rooms together may
 /// hold as much again.
 const SMALL_ROOM: usize = 1024;
+
+/// How long those who are cut off, since they keep others out, have to let go of what they hold before more are.
+const MADE_ROOM: Duration = Duration::from_millis(250);
 
 /// The write by which one joins who is not here.
 pub(super) fn join(presence: Arc<Presence>, session: Option<Session>, limit: Option<usize>) -> Write {
@@ -114,24 +117,37 @@ impl RoomActor {
         Error::Overloaded { limit }
     }
 
-    /// Whether one more may be given a first frame: not if too many bytes of them wait for clients that do not read. `needs_one`:
-    /// it has a socket, and its room did not fail since it was in it.
-    pub(super) fn check_unread(&self, presence: &Presence, needs_one: bool) -> Result<(), Error> {
+    /// Whether one more may be given a first frame: not if too many bytes of them wait for clients that do not read. Then those who
+    /// read slowest are cut off, so that it may soon. `needs_one`: it has a socket, and its room did not fail since it was in it. Who
+    /// comes back with the token of a presence that is here gets one in any case.
+    pub(super) fn check_unread(
+        &mut self,
+        presence: &Presence,
+        session: Option<&Session>,
+        needs_one: bool,
+    ) -> Result<(), Error> {
         let id = self.state.sessions.resolve(presence.id);
-        if !needs_one || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
+        let is_back = session.is_some_and(|session| self.state.sessions.owner(&session.hash).is_some());
+        if !needs_one || is_back || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
             return Ok(());
         }
         let (pages, config) = (&self.state.pages, self.rooms.config());
         let (here, size) = (pages.held().bytes(), pages.size());
         // What one who joins is given now is shared by all who join, so it may always be there once.
-        let in_room = (here, config.first_frames_room_bytes().saturating_add(size));
+        let in_room = (here, config.first_frames_room_bytes().saturating_add(size), Some(&self.name));
         // Else those who do not read in a few large rooms would close all the small ones.
         let is_small = here.saturating_add(size) <= config.first_frames_bytes() / SMALL_ROOM;
         let parts = if is_small { 2 } else { 1 };
-        let everywhere = (pages.held().everywhere(), config.first_frames_bytes().saturating_mul(parts));
-        let Some((bytes, limit)) = [in_room, everywhere].into_iter().find(|(bytes, limit)| bytes >= limit) else {
+        let everywhere = (pages.held().everywhere(), config.first_frames_bytes().saturating_mul(parts), None);
+        let Some((bytes, limit, room)) = [in_room, everywhere].into_iter().find(|(bytes, limit, _)| bytes >= limit)
+        else {
             return Ok(());
         };
+        let now = self.rooms.now();
+        if self.state.made_room.is_none_or(|made_room| now.since(made_room) >= MADE_ROOM) {
+            self.state.made_room = Some(now);
+            self.rooms.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
+        }
         if let Some(left_out) = self.rooms.unread_line().admit(self.rooms.now()) {
             let (room, left_out) = (&self.name, left_out.field());
             warn!(%room, bytes, limit, left_out, "a join is refused: too many bytes of first frames wait for clients that do not read");

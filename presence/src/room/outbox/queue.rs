@@ -3,11 +3,11 @@
 //! A frame lies here whole until part of it is written. A large state lies here as one piece that stands for all its pages, which
 //! those share who wait for them, and is unfolded page by page.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::room::wire::Rest;
+use crate::{name::RoomName, room::wire::Rest};
 
 /// How much goes out in one piece, and the least that is progress. The write buffer that the server makes for each connection is as
 /// large; one that has grown becomes smaller again only if it is above 128 KiB.
@@ -25,6 +25,17 @@ pub(super) struct Queue {
     marked: usize,
 }
 
+/// What a piece is part of.
+enum Kind {
+    /// A ping or a pong, which may go between any two frames.
+    Control,
+    /// The first frame of a room, or one that continues it.
+    First(RoomName),
+    /// What changed in a room.
+    News(RoomName),
+    Other,
+}
+
 struct Piece {
     bytes: Bytes,
     /// Part of its frame was taken already.
@@ -33,17 +44,22 @@ struct Piece {
     marked: bool,
     frames: usize,
     counted: usize,
-    /// It has no bytes of its own, but stands for the frames from this page on: all who wait for them share them.
-    rest: Option<(Arc<Rest>, usize)>,
+    kind: Kind,
+    /// It has no bytes of its own, but stands for frames that all who wait for them share.
+    rest: Option<Rest>,
 }
 
 impl Piece {
     const fn of(bytes: Bytes) -> Self {
-        Self { bytes, begun: false, marked: false, frames: 0, counted: 0, rest: None }
+        Self { bytes, begun: false, marked: false, frames: 0, counted: 0, kind: Kind::Other, rest: None }
     }
 
-    fn rest(rest: Arc<Rest>, number: usize) -> Self {
-        Self { rest: Some((rest, number)), ..Self::of(Bytes::new()) }
+    fn first(room: &RoomName, bytes: Bytes) -> Self {
+        Self { kind: Kind::First(room.clone()), ..Self::of(bytes) }
+    }
+
+    fn rest(room: &RoomName, rest: Rest) -> Self {
+        Self { rest: Some(rest), ..Self::first(room, Bytes::new()) }
     }
 }
 
@@ -78,10 +94,67 @@ impl Queue {
         self.firsts += usize::from(frames == 0);
     }
 
-    /// Adds what continues a first frame.
-    pub(super) fn push_rest(&mut self, rest: Arc<Rest>) {
-        self.pieces.push_back(Piece::rest(rest, 0));
-        self.firsts += 1;
+    /// Adds what changed in a room, of which `counted` bytes count against the bound.
+    pub(super) fn push_news(&mut self, room: &RoomName, bytes: Bytes, frames: usize, counted: usize) {
+        self.push(bytes, frames, counted);
+        if let Some(last) = self.pieces.back_mut() {
+            last.kind = Kind::News(room.clone());
+        }
+    }
+
+    /// Adds a ping or a pong: behind the frame that is half taken and others of its kind, before all else.
+    pub(super) fn push_control(&mut self, bytes: Bytes, frames: usize, counted: usize, marked: bool) {
+        let behind = self.pieces.iter().take_while(|piece| piece.begun || matches!(piece.kind, Kind::Control)).count();
+        self.pieces.insert(behind, Piece { frames, counted, marked, kind: Kind::Control, ..Piece::of(bytes) });
+        self.frames += frames;
+        self.bytes += counted;
+        self.marked += usize::from(marked);
+    }
+
+    /// Adds the first frame of a room, in one piece or two, and what continues it. What is still here of an earlier one is dropped,
+    /// but for a frame that is half taken.
+    pub(super) fn push_first(&mut self, room: &RoomName, shared: Bytes, tail: Option<Bytes>, rest: Option<Rest>) {
+        self.drop_first(room);
+        let tail = tail.map(|tail| Piece { begun: true, ..Piece::first(room, tail) });
+        let rest = rest.map(|rest| Piece::rest(room, rest));
+        for piece in [Some(Piece::first(room, shared)), tail, rest].into_iter().flatten() {
+            self.pieces.push_back(piece);
+            self.firsts += 1;
+        }
+    }
+
+    /// Drops what is left of the first frame of a room, and with it the news that build on that.
+    fn drop_first(&mut self, room: &RoomName) {
+        let (mut keeps_frame, mut has_dropped) = (true, false);
+        for piece in std::mem::take(&mut self.pieces) {
+            keeps_frame = match &piece.kind {
+                Kind::First(_) | Kind::News(_) if piece.begun => keeps_frame,
+                Kind::First(first_of) => first_of != room,
+                Kind::News(of) => of != room || !has_dropped,
+                Kind::Control | Kind::Other => true,
+            };
+            if keeps_frame {
+                self.pieces.push_back(piece);
+            } else {
+                has_dropped = true;
+                self.count_out(&piece);
+            }
+        }
+    }
+
+    fn count_out(&mut self, piece: &Piece) {
+        self.frames -= piece.frames;
+        self.bytes -= piece.counted;
+        self.firsts -= usize::from(piece.frames == 0);
+        self.marked -= usize::from(piece.marked);
+    }
+
+    /// Whether part of the first frame of this room is here, or of any room.
+    pub(super) fn holds_first_of(&self, room: Option<&RoomName>) -> bool {
+        self.pieces.iter().any(|piece| match &piece.kind {
+            Kind::First(first_of) => room.is_none_or(|room| room == first_of),
+            _ => false,
+        })
     }
 
     /// The last piece goes on with a frame whose beginning lies before it, or was taken.
@@ -124,6 +197,9 @@ impl Queue {
         let first = self.pieces.front_mut()?;
         if first.bytes.len() > PIECE {
             first.begun = true;
+            let counted = first.counted.min(PIECE);
+            first.counted -= counted;
+            self.bytes -= counted;
             return Some(first.bytes.split_to(PIECE));
         }
         let first = self.take_first()?;
@@ -143,12 +219,9 @@ impl Queue {
     }
 
     fn take_first(&mut self) -> Option<Bytes> {
-        let Piece { bytes, frames, counted, marked, .. } = self.pieces.pop_front()?;
-        self.frames -= frames;
-        self.bytes -= counted;
-        self.firsts -= usize::from(frames == 0);
-        self.marked -= usize::from(marked);
-        Some(bytes)
+        let piece = self.pieces.pop_front()?;
+        self.count_out(&piece);
+        Some(piece.bytes)
     }
 
     /// How long the piece is that comes next.
@@ -157,15 +230,18 @@ impl Queue {
         self.pieces.front().map(|next| next.bytes.len())
     }
 
-    /// Puts the next page in front if it is what comes next. Nothing else can come in between: no other piece goes to the front.
+    /// Puts the next page in front if it is what comes next.
     fn unfold(&mut self) {
-        let Some((rest, number)) = self.pieces.front_mut().and_then(|front| front.rest.take()) else { return };
-        self.pieces.pop_front();
+        let Some(mut rest) = self.pieces.front_mut().and_then(|front| front.rest.take()) else { return };
+        let front = self.pieces.pop_front();
         self.firsts -= 1;
-        let Some((head, body)) = rest.page(number) else { return };
-        let others = (number + 1 < rest.len()).then(|| Piece::rest(rest, number + 1));
-        let body = Piece { begun: head.is_some(), ..Piece::of(body) };
-        for piece in [others, Some(body), head.map(Piece::of)].into_iter().flatten() {
+        let (Some(Kind::First(room)), Some((head, body))) = (front.map(|front| front.kind), rest.take()) else {
+            return;
+        };
+        let others = (!rest.is_empty()).then(|| Piece::rest(&room, rest));
+        let body = Piece { begun: head.is_some(), ..Piece::first(&room, body) };
+        let head = head.map(|head| Piece::first(&room, head));
+        for piece in [others, Some(body), head].into_iter().flatten() {
             self.pieces.push_front(piece);
             self.firsts += 1;
         }

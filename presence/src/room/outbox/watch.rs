@@ -78,9 +78,14 @@ impl Outbox {
             state.wake();
         }
         if !state.queue.is_empty() && self.is_too_slow(state, now) {
-            self.tell(ToConnection::TooSlow);
+            self.cut_off();
         }
         true
+    }
+
+    /// Has the connection closed, since the client reads too slowly.
+    pub(crate) fn cut_off(&self) {
+        self.tell(ToConnection::TooSlow);
     }
 
     fn is_too_slow(&self, state: &State, now: Tick) -> bool {

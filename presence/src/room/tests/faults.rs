@@ -282,7 +282,7 @@ async fn a_first_frame_whose_end_is_not_sent_yet_is_a_frame_half_sent() {
     // A Close was put behind the piece that all joiners share, in the place of the joiner's own piece.
     let node = node().await;
     let ann = node.client("ann");
-    ann.outbox.push_first(vec![0; 2 * PIECE].into(), Some("the end".into()), None);
+    ann.outbox.push_first(lobby(), (vec![0; 2 * PIECE].into(), Some("the end".into()), None));
     let cx = Context::from_waker(Waker::noop());
     for _ in 0..2 {
         assert!(matches!(ann.outbox.poll(&cx), Poll::Ready(Some(Ok(bytes))) if bytes.len() == PIECE));

@@ -170,6 +170,7 @@ async fn a_leave_and_a_join_again_are_another_presence_with_an_empty_meta() {
     let (ann, bob) = (node.member("ann").await, node.member("bob").await);
     bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
     let before = bob.id(lobby());
+    assert_eq!(bob.screen().states, 1);
     bob.leave(lobby()).await.unwrap();
     bob.join(lobby()).await.unwrap();
     pass(ms(200)).await;

@@ -26,7 +26,7 @@ fn is_cut_off(client: &Client) -> bool {
 fn waited_for(node: &Node, pieces: usize) -> Client {
     let ann = node.client("ann");
     assert_eq!(take(&ann), 0);
-    ann.outbox.push_first(vec![0; pieces * PIECE].into(), None, None);
+    ann.outbox.push_first(lobby(), (vec![0; pieces * PIECE].into(), None, None));
     ann
 }
 

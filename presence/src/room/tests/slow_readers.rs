@@ -236,14 +236,14 @@ async fn nobody_waits_for_one_who_has_not_taken_its_first_frame_yet_and_far_too_
     let node = node_with(small()).await;
     let ann = Rc::new(node.member("ann").await);
     while take(&ann) > 0 {}
-    ann.outbox.push_first(vec![0; 200 * PIECE].into(), None, None);
+    ann.outbox.push_first(lobby(), (vec![0; 200 * PIECE].into(), None, None));
     let cut = reads(ann.clone(), 30_000);
     // 55 s, in which some 170 texts wait behind it: more than its 32, less than eight times as many.
     let waited = says(&node, ms(300), secs(50)).await;
     assert_eq!((waited, cut.get()), (Duration::ZERO, None));
     pass(secs(30)).await;
     let begun = Instant::now();
-    ann.outbox.push_first(vec![0; 200 * PIECE].into(), None, None);
+    ann.outbox.push_first(lobby(), (vec![0; 200 * PIECE].into(), None, None));
     let waited = says(&node, ms(50), secs(50)).await;
     assert_eq!(waited, Duration::ZERO);
     assert!(cut.get().is_some_and(|cut| cut - begun < secs(16)), "{:?}", cut.get().map(|cut| cut - begun));

@@ -49,9 +49,9 @@ impl Page {
         I: Iterator<Item = &'a Arc<Presence>> + Clone,
     {
         let mut ahead = named.clone();
-        let are_here = self.presences.iter().all(|one| ahead.next().is_some_and(|now| Arc::ptr_eq(one, now)));
+        let are_here = self.presences.iter().all(|one| ahead.next().is_some_and(|now| is_same(one, now)));
         let next = match (&self.next, ahead.peek()) {
-            (Some(next), Some(now)) => Arc::ptr_eq(next, now),
+            (Some(next), Some(now)) => is_same(next, now),
             (next, now) => next.is_none() && now.is_none(),
         };
         if are_here && next {
@@ -80,6 +80,11 @@ impl Page {
         joins.shrink_to_fit();
         Self { body: Counted::new(joins, held), presences, next: named.peek().map(|next| Arc::clone(next)) }
     }
+}
+
+/// Whether a client could not tell one from the other. A room that was read anew has other values of the same presences.
+fn is_same(one: &Arc<Presence>, other: &Arc<Presence>) -> bool {
+    Arc::ptr_eq(one, other) || one.id == other.id && one.looks_like(other)
 }
 
 /// Whether a page may end before this presence, which takes so many bytes: on average `ENDS` times in a full page.
@@ -136,31 +141,50 @@ impl Pages {
     }
 }
 
-/// The frames that continue a first frame.
-#[derive(Debug)]
+/// The frames that continue a first frame, from one on. A page that was taken out is not kept by what is left.
+#[derive(Debug, Clone)]
 pub(crate) struct Rest {
-    /// What is before the members on each page, and on the last.
-    head: Vec<u8>,
-    last_head: Vec<u8>,
-    pages: Vec<Arc<Page>>,
+    heads: Arc<Heads>,
+    next: Option<Arc<Link>>,
+}
+
+/// What is before the members on each page, and on the last.
+#[derive(Debug)]
+struct Heads {
+    more: Vec<u8>,
+    last: Vec<u8>,
+}
+
+/// A page, and those after it.
+#[derive(Debug)]
+struct Link {
+    page: Arc<Page>,
+    next: Option<Arc<Self>>,
 }
 
 impl Rest {
-    pub(super) fn new(head: Vec<u8>, last_head: Vec<u8>, pages: Vec<Arc<Page>>) -> Option<Arc<Self>> {
-        (!pages.is_empty()).then(|| Arc::new(Self { head, last_head, pages }))
+    pub(super) fn new(more: Vec<u8>, last: Vec<u8>, pages: Vec<Arc<Page>>) -> Option<Self> {
+        let link = |next, page| Some(Arc::new(Link { page, next }));
+        let first = pages.into_iter().rev().fold(None, link)?;
+        Some(Self { heads: Arc::new(Heads { more, last }), next: Some(first) })
     }
 
     /// How many bytes there are but for the headers.
     pub(super) fn bytes(&self) -> usize {
-        let heads = self.head.len() * (self.pages.len() - 1) + self.last_head.len();
-        self.pages.iter().map(|page| page.body.as_ref().len()).sum::<usize>() + heads
+        let heads = |link: &Link| if link.next.is_some() { self.heads.more.len() } else { self.heads.last.len() };
+        self.links().map(|link| link.page.body.as_ref().len() + heads(link)).sum()
     }
 
-    /// The page with this number: its head, and its body, which is shared. Without a head the body is whole frames.
-    pub(crate) fn page(&self, number: usize) -> Option<(Option<Bytes>, Bytes)> {
-        let page = self.pages.get(number)?;
-        let head = if number + 1 < self.pages.len() { &self.head } else { &self.last_head };
-        let body = Bytes::from_owner(Body(page.clone()));
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        std::iter::successors(self.next.as_deref(), |link| link.next.as_deref())
+    }
+
+    /// Takes out the next page: its head, and its body, which is shared. Without a head the body is whole frames.
+    pub(crate) fn take(&mut self) -> Option<(Option<Bytes>, Bytes)> {
+        let link = self.next.take()?;
+        self.next.clone_from(&link.next);
+        let head = if self.is_empty() { &self.heads.last } else { &self.heads.more };
+        let body = Bytes::from_owner(Body(link.page.clone()));
         let head = (!head.is_empty()).then(|| {
             let mut bytes = BytesMut::with_capacity(head.len() + 10);
             put_frame(&mut bytes, TEXT, head, body.len());
@@ -169,14 +193,24 @@ impl Rest {
         Some((head, body))
     }
 
-    /// How many pages there are.
-    pub(crate) fn len(&self) -> usize {
-        self.pages.len()
+    /// Whether all pages were taken out.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.next.is_none()
     }
 
     #[cfg(test)]
-    pub(super) fn pages(&self) -> &[Arc<Page>] {
-        &self.pages
+    pub(super) fn pages(&self) -> Vec<Arc<Page>> {
+        self.links().map(|link| link.page.clone()).collect()
+    }
+}
+
+impl Drop for Link {
+    /// One after the other: a chain that ended itself link within link would need as much of the stack as it is long.
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(mut link) = next.and_then(Arc::into_inner) {
+            next = link.next.take();
+        }
     }
 }
 

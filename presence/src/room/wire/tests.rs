@@ -45,10 +45,9 @@ fn values(bytes: &[u8], max: usize) -> Vec<Value> {
 
 /// All that a joiner gets first.
 fn first_bytes(first: &FirstFrame, me: PresenceId) -> Vec<u8> {
-    let (shared, tail, rest) = first.pieces(me);
+    let (shared, tail, mut rest) = first.pieces(me);
     let mut bytes = [&shared[..], tail.as_deref().unwrap_or_default()].concat();
-    for page in rest.iter().flat_map(|rest| (0..rest.len()).map(|number| rest.page(number).unwrap())) {
-        let (head, body) = page;
+    while let Some((head, body)) = rest.as_mut().and_then(Rest::take) {
         bytes.extend(head.into_iter().chain([body]).flatten());
     }
     bytes
