@@ -39,7 +39,7 @@ pub(crate) struct Channel {
     /// `None` if no socket of this process belongs to it.
     hub: Option<HubRef>,
     joined: Mutex<HashMap<RoomName, Membership>>,
-    /// Never locked together with `joined`.
+    /// `joined` may be locked within it, and it never within `joined`.
     updates: Mutex<Updates>,
     closed: AtomicBool,
     /// By what its client can resume its presences.
@@ -156,13 +156,20 @@ impl Channel {
 
     /// It is not in the room any more as this presence. Returns whether it was.
     pub(super) fn forget(&self, room: &RoomName, id: PresenceId) -> bool {
-        match self.joined().entry(room.clone()) {
+        let was_in = match self.joined().entry(room.clone()) {
             Entry::Occupied(membership) if membership.get().id == id => {
                 membership.remove();
                 true
             }
             _ => false,
-        }
+        };
+        self.take_update(room, id);
+        was_in
+    }
+
+    /// Takes the update of this presence that waits.
+    pub(super) fn take_update(&self, room: &RoomName, id: PresenceId) -> Option<Meta> {
+        self.updates().take(room, id)
     }
 
     /// Joins the room as `user`. One that is in already is touched, and becomes `user`'s if it was another's.
@@ -319,12 +326,11 @@ impl Channel {
     ) -> Result<bool> {
         let left = {
             let mut joined = self.joined();
-            joined.remove(room).map(|membership| rooms.leave_with(room, membership.id, &self.name, farewell()))
+            joined.remove(room).map(|one| (one.id, rooms.leave_with(room, one.id, &self.name, farewell())))
         };
-        match left {
-            Some(left) => left.await.map(|()| true),
-            None => Ok(false),
-        }
+        let Some((id, left)) = left else { return Ok(false) };
+        self.take_update(room, id);
+        left.await.map(|()| true)
     }
 
     /// Returns in how many rooms it was.
@@ -335,6 +341,7 @@ impl Channel {
             memberships = std::mem::take(&mut *joined);
             memberships.iter().map(|(room, one)| rooms.leave_with(room, one.id, &self.name, farewell())).collect()
         };
+        memberships.iter().for_each(|(room, one)| drop(self.take_update(room, one.id)));
         join_all(left).await.into_iter().collect::<Result<()>>()?;
         Ok(memberships.len())
     }
@@ -413,16 +420,12 @@ impl Channel {
     async fn write_updates(self: Arc<Self>, rooms: Rooms) {
         let rate = rooms.config().update_rate();
         loop {
-            let next = self.updates().next(rate, rooms.now());
+            let next = self.updates().next(rate, rooms.now(), |room, id| self.has(room, id));
             match next {
                 Next::Nothing => return,
                 Next::In(wait) => tokio::time::sleep(wait).await,
                 Next::Write((room, id, meta)) => {
-                    let written = match self.has(&room, id) {
-                        true => rooms.update(&room, id, &self.name, meta.clone()).await,
-                        false => Ok(()),
-                    };
-                    match written {
+                    match rooms.update(&room, id, &self.name, meta.clone()).await {
                         // Nothing happened, and nobody else would try it again.
                         Err(Error::Overloaded { .. }) => self.updates().put_back((room, id, meta)),
                         Err(error) => {

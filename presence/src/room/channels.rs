@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use crate::{
     Error, Result, Rooms,
-    model::Close,
+    model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName, UserId},
     store::Whom,
 };
@@ -82,6 +82,11 @@ impl Channels {
     /// Whether the channel is in the room, or joining it, as this presence.
     pub(crate) fn has(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
         self.get(name).is_some_and(|channel| channel.has(room, id))
+    }
+
+    /// Takes the update that the channel has waiting for this presence of it.
+    pub(super) fn take_update(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> Option<Meta> {
+        self.get(name)?.take_update(room, id)
     }
 
     /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its

@@ -1,7 +1,8 @@
 //! Updates of one socket that come faster than they may be written.
 //!
 //! An update is a commit of its own if its socket waits for it, so a client that sends nothing else would write to the disk many times
-//! what it sends. So a socket has a rate; beyond it, updates wait, at most one for each presence: the last.
+//! what it sends. So a socket has a rate; beyond it, updates wait, at most one for each room: the last. A socket has one presence in a
+//! room at a time; what waits of one that has left is dropped.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -56,32 +57,46 @@ impl Updates {
         if std::mem::replace(&mut self.is_written, true) { Offered::Waits } else { Offered::WaitsAlone }
     }
 
+    fn of(&mut self, room: &RoomName) -> Option<&mut Update> {
+        self.waiting.iter_mut().find(|(waits, ..)| waits == room)
+    }
+
     fn put(&mut self, update: Update) {
-        match self.waiting.iter_mut().find(|(room, id, _)| (room, id) == (&update.0, &update.1)) {
-            Some((.., meta)) => *meta = update.2,
+        match self.of(&update.0) {
+            Some(waits) => *waits = update,
             None => self.waiting.push_back(update),
         }
     }
 
-    /// This one could not be written. It waits again, unless a later one of the same presence does.
+    /// This one could not be written. It waits again, unless a later one of the same room does.
     pub(super) fn put_back(&mut self, update: Update) {
-        if !self.waiting.iter().any(|(room, id, _)| (room, id) == (&update.0, &update.1)) {
+        if self.of(&update.0).is_none() {
             self.waiting.push_front(update);
         }
     }
 
-    pub(super) fn next(&mut self, rate: Rate, now: Tick) -> Next {
-        let Some(update) = self.waiting.pop_front() else {
-            self.is_written = false;
-            return Next::Nothing;
-        };
-        match self.bucket.take(rate, now) {
-            Ok(()) => Next::Write(update),
-            Err(wait) => {
-                self.waiting.push_front(update);
-                Next::In(wait)
+    /// The next one of those whose presence `is_there`. The others cost nothing, and are dropped.
+    pub(super) fn next(&mut self, rate: Rate, now: Tick, is_there: impl Fn(&RoomName, PresenceId) -> bool) -> Next {
+        while let Some(update) = self.waiting.pop_front() {
+            if !is_there(&update.0, update.1) {
+                continue;
             }
+            return match self.bucket.take(rate, now) {
+                Ok(()) => Next::Write(update),
+                Err(wait) => {
+                    self.waiting.push_front(update);
+                    Next::In(wait)
+                }
+            };
         }
+        self.is_written = false;
+        Next::Nothing
+    }
+
+    /// Takes what waits of this presence.
+    pub(super) fn take(&mut self, room: &RoomName, id: PresenceId) -> Option<Meta> {
+        let at = self.waiting.iter().position(|(waits, of, _)| (waits, *of) == (room, id))?;
+        self.waiting.remove(at).map(|(.., meta)| meta)
     }
 
     /// Takes all that wait.
@@ -93,6 +108,10 @@ impl Updates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_there(_: &RoomName, _: PresenceId) -> bool {
+        true
+    }
 
     fn update(room: &str, id: u128, n: usize) -> Update {
         let meta = Meta::from_json(&format!(r#"{{"n":{n}}}"#)).unwrap();
@@ -108,12 +127,12 @@ mod tests {
             (offer("a", 2), offer("b", 3), offer("a", 4)),
             (Offered::WaitsAlone, Offered::Waits, Offered::Waits)
         );
-        assert_eq!(updates.next(rate, Tick(1000)), Next::In(Duration::from_millis(200)));
-        assert_eq!(updates.next(rate, Tick(1200)), Next::Write(update("a", 7, 4)));
+        assert_eq!(updates.next(rate, Tick(1000), is_there), Next::In(Duration::from_millis(200)));
+        assert_eq!(updates.next(rate, Tick(1200), is_there), Next::Write(update("a", 7, 4)));
         assert_eq!(updates.offer(update("a", 7, 5), rate, Tick(1400)), Offered::Waits, "it overtakes nothing");
-        assert_eq!(updates.next(rate, Tick(1400)), Next::Write(update("b", 7, 3)));
-        assert_eq!(updates.next(rate, Tick(1600)), Next::Write(update("a", 7, 5)));
-        assert_eq!(updates.next(rate, Tick(1600)), Next::Nothing);
+        assert_eq!(updates.next(rate, Tick(1400), is_there), Next::Write(update("b", 7, 3)));
+        assert_eq!(updates.next(rate, Tick(1600), is_there), Next::Write(update("a", 7, 5)));
+        assert_eq!(updates.next(rate, Tick(1600), is_there), Next::Nothing);
         assert_eq!(updates.offer(update("a", 7, 6), rate, Tick(1800)), Offered::Now(update("a", 7, 6).2));
     }
 
@@ -122,6 +141,28 @@ mod tests {
         let (rate, mut updates) = (Rate::new(0, 1), Updates::default());
         updates.put_back(update("a", 7, 1));
         updates.put_back(update("a", 7, 0));
-        assert_eq!(updates.next(rate, Tick(0)), Next::Write(update("a", 7, 1)));
+        assert_eq!(updates.next(rate, Tick(0), is_there), Next::Write(update("a", 7, 1)));
+    }
+
+    #[test]
+    fn one_who_leaves_and_joins_again_has_one_update_that_waits_and_what_is_stale_costs_nothing() {
+        let (rate, mut updates) = (Rate::new(1, 1), Updates::default());
+        assert!(matches!(updates.offer(update("a", 0, 0), rate, Tick(0)), Offered::Now(_)));
+        for id in 1..1000 {
+            updates.offer(update("a", id, 1), rate, Tick(0));
+        }
+        assert_eq!(updates.waiting.len(), 1);
+        updates.offer(update("b", 7, 2), rate, Tick(0));
+        assert_eq!(updates.next(rate, Tick(1000), |room, _| room.as_str() == "b"), Next::Write(update("b", 7, 2)));
+    }
+
+    #[test]
+    fn what_waits_of_one_presence_is_taken_and_not_that_of_a_later_one() {
+        let (rate, mut updates) = (Rate::new(1, 1), Updates::default());
+        for (room, id) in [("a", 7), ("b", 7), ("c", 8)] {
+            updates.offer(update(room, id, 0), rate, Tick(0));
+        }
+        let mut take = |room: &str, id| updates.take(&update(room, id, 0).0, update(room, id, 0).1).is_some();
+        assert_eq!((take("b", 8), take("b", 7), take("b", 7), take("c", 8)), (false, true, false, true));
     }
 }

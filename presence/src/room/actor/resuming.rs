@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context};
+use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::{
@@ -106,6 +107,7 @@ impl RoomActor {
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
+        self.write_what_waits(id, ctx);
         // Who still waits for its first frame had joined, and is told so before it is closed.
         for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
             joiner.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
@@ -130,6 +132,18 @@ impl RoomActor {
         match hub {
             Some(hub) => self.claim(id, hub, touch, replies, ctx),
             None => replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
+        }
+    }
+
+    /// An update of its former socket may wait until that socket may have one written. When the socket does not have the presence any
+    /// more, nobody would take it from it.
+    fn write_what_waits(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
+        let Some(local) = self.state.locals.get(&id) else { return };
+        let channel = local.presence.channel.clone();
+        let waits = self.rooms.channels().take_update(&channel, &self.name, self.state.sessions.called(id));
+        if let Some(meta) = waits {
+            let (reply, _) = oneshot::channel();
+            self.update(id, channel, meta, reply, ctx);
         }
     }
 

@@ -151,6 +151,48 @@ async fn the_last_update_of_one_who_is_lost_is_not_lost_and_that_of_one_who_leav
 }
 
 #[actix::test]
+async fn updates_of_former_stays_in_a_room_do_not_delay_that_of_this_one() {
+    let settings = config().messages_per_second(0).joins_per_second(0).max_rooms_per_socket(2);
+    let (node, mut socket, done) = busy(settings.notify_interval(ms(0))).await;
+    socket.send_text("+lobby");
+    for n in 0..100 {
+        socket.send_text(format!("lobby={n}"));
+        socket.send_text("-lobby");
+        socket.send_text("+lobby");
+    }
+    pass(secs(3)).await;
+    send(&mut socket, 50, |n| format!("lobby={n}"));
+    settle_all().await;
+    assert_eq!(done.0.get(), 351);
+    pass(ms(201)).await;
+    assert_eq!(meta(&node).await, r#"{"n":49}"#);
+}
+
+#[actix::test]
+async fn a_newer_socket_of_the_presence_takes_over_what_waits_of_the_former() {
+    let (node, mut first, _) = busy(config().updates_per_second(1).max_rooms_per_socket(2)).await;
+    first.send_text("+lobby");
+    send(&mut first, 9, |n| format!("lobby={n}"));
+    settle_all().await;
+    assert_eq!(meta(&node).await, r#"{"n":4}"#);
+    // The third is the successor of one that has itself come after another.
+    for n in [8, 88] {
+        let token = ResumeToken::new("the-token-of-this-tab").unwrap();
+        let upgrade = Upgrade::new(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
+        let mut next = TestSocket::connect(upgrade, Busy::default()).await.expect("accepted");
+        next.send_text("+lobby");
+        pass(ms(200)).await;
+        assert_eq!(meta(&node).await, format!(r#"{{"n":{n}}}"#));
+        while let Received::Frame(_) = first.receive().await {}
+        assert_eq!(first.close_reason(), Some("taken over"));
+        send(&mut next, 9, |n| format!("lobby=8{n}"));
+        settle_all().await;
+        assert_eq!(meta(&node).await, r#"{"n":84}"#);
+        first = next;
+    }
+}
+
+#[actix::test]
 async fn an_update_that_waited_and_found_the_writer_full_is_written_later() {
     let settings = config().updates_per_second(5).max_rooms_per_socket(1).max_pending_writes(1);
     let (node, mut socket, _) = busy(settings).await;
