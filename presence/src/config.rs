@@ -270,7 +270,8 @@ config! {
     /// How many joins a second one socket may ask for. Default 10, after five times as many at once, or `max_rooms_per_socket` if that
     /// is more; 0 for no limit. Beyond it a join waits, and beyond `rate_patience` the client is closed with 1008.
     joins_per_second: usize = |_| 10;
-    /// How long in all a client may be slowed down, without a second of rest, before it is closed with 1008. Default 30 s.
+    /// How long in all a client may be slowed down, without a second of rest, before it is closed with 1008. For each second of its rate
+    /// that it had left unused before, ten more, at most twenty times this. Default 30 s.
     rate_patience: Duration = |_| secs(30);
     /// How many rooms one socket may be in at a time. Default 100.
     max_rooms_per_socket: usize = |_| 100;

@@ -188,7 +188,7 @@ impl Upgrade {
     ///
     /// A path of more than 8 KiB, its query included: 414. Not a handshake of RFC 6455, or bytes that are no frame before it is answered: 400, 405 or 426. Another origin: 403. The
     /// database away, the room failing, or the node shutting down: 503 with `Retry-After`.
-    /// [`Error::Refused`](crate::Error::Refused): 101, and then a Close with its code. [`Error::Denied`](crate::Error::Denied): its
+    /// [`Error::Refused`](crate::Error::Refused), or a socket that is to be closed with a code while it connects: 101, and then a Close with that code. [`Error::Denied`](crate::Error::Denied): its
     /// status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
     /// [`Error::ResumeToken`](crate::Error::ResumeToken): 400. Any
     /// other error, a panic, more than `handshake_timeout`, or no [`PruningSupervisor`](crate::PruningSupervisor): 500.
@@ -311,7 +311,7 @@ impl Upgrade {
         let client = Client { user: user.clone(), peer: req.peer_addr() };
         let mut socket = None;
         let addr = Connection::create(|ctx: &mut Context<Connection>| {
-            let rates = Rates::new(config, rooms.clock().clone(), outbox.clone(), ctx.address());
+            let rates = Rates::new(rooms.clone(), outbox.clone(), ctx.address());
             let rates = Rc::new(rates);
             socket = Some(Socket {
                 rooms: rooms.clone(),

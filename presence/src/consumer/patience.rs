@@ -14,13 +14,26 @@ pub(crate) const READING_TURNS: usize = 8;
 /// Runs `work`, but no longer than `limit`; `None` if it takes longer. If the thread stood still when the limit was reached, what
 /// `work` waits for may have come and not be read, so it has that time again, and at most `limit` once more.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    within_apart_from(|| Duration::ZERO, limit, work).await
+}
+
+/// As [`within`], but time for which `work` was made to wait does not count. `waited` says how much that was in all so far.
+pub(crate) async fn within_apart_from<T>(
+    waited: impl Fn() -> Duration,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let mut work = pin!(work);
-    let mut until = Instant::now() + limit;
+    let (begun, waited_before, mut allowed) = (Instant::now(), waited(), limit);
+    let due = |allowed: Duration| begun + allowed + waited().saturating_sub(waited_before);
     loop {
+        let until = due(allowed);
         if let Ok(done) = tokio::time::timeout_at(until, &mut work).await {
             return Some(done);
         }
-        until = again(until, limit)?;
+        if due(allowed) <= Instant::now() {
+            allowed += again(until, limit)? - until;
+        }
     }
 }
 
@@ -51,6 +64,19 @@ mod tests {
         assert_eq!(within(LIMIT, pending::<()>()).await, None);
         assert!(begun.elapsed() < LIMIT + Duration::from_millis(10), "{:?}", begun.elapsed());
         assert_eq!(within(LIMIT, ready(7)).await, Some(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_for_which_work_was_made_to_wait_does_not_count() {
+        let begun = Instant::now();
+        // For half of the first three minutes it is made to wait.
+        let waited = || (begun.elapsed() / 2).min(Duration::from_secs(90));
+        assert_eq!(within_apart_from(waited, LIMIT, pending::<()>()).await, None);
+        assert_eq!(begun.elapsed().as_secs(), 60, "30 s of its own");
+        let begun = Instant::now();
+        let longer = tokio::time::sleep(Duration::from_secs(100));
+        let waited = || begun.elapsed().saturating_sub(Duration::from_secs(5)).min(Duration::from_secs(90));
+        assert_eq!(within_apart_from(waited, LIMIT, longer).await, Some(()));
     }
 
     #[tokio::test(start_paused = true)]

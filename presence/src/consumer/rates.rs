@@ -1,7 +1,8 @@
 //! How fast one client may go: it is slowed down first, and closed only if it goes on.
 //!
 //! Who sends more than its rate is not read for a while, so that the kernel's buffers slow it down. When that begins, it is sent an
-//! error once; one that has been slowed for `rate_patience` in all, without a second of rest, is closed with 1008.
+//! error once; one that has been slowed for `rate_patience` in all, without a second of rest, is closed with 1008. What it had left
+//! unused before extends that, and what came while this node stood still is not slowed at all: see [`Pace`].
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -10,23 +11,21 @@ use serde::Serialize;
 use tracing::debug;
 
 use crate::{
-    Config, Outgoing,
-    clock::Clock,
-    model::rate::{Bucket, Rate},
+    Outgoing, Rooms,
+    clock::Tick,
+    model::rate::{Pace, Rate, Slowed, Turn},
     room::{message::ToConnection, outbox::Outbox},
 };
 
 use super::{connection::Connection, inbox::Inbox};
 
-/// Who has left so much of its rate unused was not slowed without a rest.
-const REST: Duration = Duration::from_secs(1);
-
 /// The rates of one socket.
 pub(crate) struct Rates {
     messages: Limit,
     joins: Limit,
-    patience: Duration,
-    clock: Clock,
+    /// For how long in all joins waited.
+    joins_waited: Cell<Duration>,
+    rooms: Rooms,
     outbox: Rc<Outbox>,
     connection: Addr<Connection>,
 }
@@ -36,14 +35,14 @@ struct Limit {
     what: &'static str,
     per_second: usize,
     rate: Rate,
-    bucket: Cell<Bucket>,
-    /// For how long the client was slowed down since its last rest; `None` if it was not.
-    slowed: Cell<Option<Duration>>,
+    pace: Cell<Pace>,
+    /// Standstills of the node that began later are not given back yet.
+    listened: Cell<Tick>,
 }
 
 impl Limit {
-    fn new(what: &'static str, per_second: usize, rate: Rate) -> Self {
-        Self { what, per_second, rate, bucket: Cell::default(), slowed: Cell::new(None) }
+    fn new(what: &'static str, per_second: usize, rate: Rate, now: Tick) -> Self {
+        Self { what, per_second, rate, pace: Cell::new(Pace::new(now)), listened: Cell::new(now) }
     }
 }
 
@@ -56,12 +55,13 @@ struct TooFast<'a> {
 }
 
 impl Rates {
-    pub(crate) fn new(config: &Config, clock: Clock, outbox: Rc<Outbox>, connection: Addr<Connection>) -> Self {
+    pub(crate) fn new(rooms: Rooms, outbox: Rc<Outbox>, connection: Addr<Connection>) -> Self {
+        let (config, now) = (rooms.config(), rooms.now());
         Self {
-            messages: Limit::new("messages", config.messages_per_second(), config.message_rate()),
-            joins: Limit::new("joins", config.joins_per_second(), config.join_rate()),
-            patience: config.rate_patience(),
-            clock,
+            messages: Limit::new("messages", config.messages_per_second(), config.message_rate(), now),
+            joins: Limit::new("joins", config.joins_per_second(), config.join_rate(), now),
+            joins_waited: Cell::default(),
+            rooms,
             outbox,
             connection,
         }
@@ -70,9 +70,9 @@ impl Rates {
     /// Resolves when the client may send another message. Until then `inbox` knows that one is held back.
     pub(crate) async fn message(&self, inbox: &Inbox) {
         while !inbox.is_ended() {
-            let Some(wait) = self.take(&self.messages) else { break };
+            let Some(slowed) = self.take(&self.messages) else { break };
             inbox.hold_back(true);
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(slowed.wait).await;
         }
         inbox.hold_back(false);
     }
@@ -80,35 +80,43 @@ impl Rates {
     /// Resolves when the socket may join another room.
     pub(crate) async fn join(&self) {
         while self.outbox.is_open()
-            && let Some(wait) = self.take(&self.joins)
+            && let Some(slowed) = self.take(&self.joins)
         {
-            tokio::time::sleep(wait).await;
+            self.joins_waited.set(self.joins_waited.get().saturating_add(slowed.more));
+            tokio::time::sleep(slowed.wait).await;
         }
     }
 
+    /// For how long in all joins of this socket waited for their rate, or are about to. Those that wait together count once.
+    pub(crate) fn joins_waited(&self) -> Duration {
+        self.joins_waited.get()
+    }
+
     /// Takes one, or says how long to wait for it.
-    fn take(&self, limit: &Limit) -> Option<Duration> {
-        let (now, mut bucket) = (self.clock.now(), limit.bucket.get());
-        if limit.slowed.get().is_some() && bucket.has_rested(limit.rate, now, REST) {
-            limit.slowed.set(None);
+    fn take(&self, limit: &Limit) -> Option<Slowed> {
+        let (now, patience, mut pace) = (self.rooms.now(), self.rooms.config().rate_patience(), limit.pace.get());
+        if !pace.has_one(limit.rate, now)
+            && let Some((stood, from)) = self.rooms.listening().just_stood(limit.listened.get(), now)
+        {
+            limit.listened.set(from);
+            pace.give_back(stood, now);
         }
-        let taken = bucket.take(limit.rate, now);
-        limit.bucket.set(bucket);
-        let wait = taken.err()?;
-        match limit.slowed.get() {
-            None => self.warn(limit),
-            Some(slowed) if slowed >= self.patience => self.connection.do_send(ToConnection::TooFast(limit.what)),
-            Some(_) => {}
+        let taken = pace.take(limit.rate, patience, now);
+        limit.pace.set(pace);
+        let slowed = taken.err()?;
+        match slowed.turn {
+            Turn::Begins => self.warn(limit),
+            Turn::TooLong => self.connection.do_send(ToConnection::TooFast(limit.what)),
+            Turn::GoesOn => {}
         }
-        limit.slowed.set(Some(limit.slowed.get().unwrap_or_default() + wait));
-        Some(wait)
+        Some(slowed)
     }
 
     /// Sends the client an error, so that whoever wrote it finds out why it is slow.
     fn warn(&self, limit: &Limit) {
         let Limit { what, per_second, .. } = limit;
         debug!(what, per_second, "a client is slowed down");
-        let patience = humantime::format_duration(self.patience);
+        let patience = humantime::format_duration(self.rooms.config().rate_patience());
         let message = format!(
             "more than {per_second} {what} a second: you are slowed down, and closed with 1008 after {patience} of that"
         );

@@ -29,7 +29,8 @@ use super::{
     control::close_frame,
     endpoint::Accepted,
     inbox::{Inbox, Job},
-    patience::within,
+    patience::within_apart_from,
+    rates::Rates,
 };
 
 /// How a method of a consumer ended.
@@ -40,14 +41,16 @@ enum Outcome {
     TooLong,
 }
 
-/// Runs a method, at most so long. Whatever the application's code does, the task goes on.
-async fn call(limit: Duration, method: impl Future<Output = Result<()>>) -> Outcome {
-    call_unless(pending(), limit, method).await
+/// Runs a method, at most so long, apart from what its joins wait for their rate. Whatever the application's code does, the task
+/// goes on.
+async fn call(rates: &Rates, limit: Duration, method: impl Future<Output = Result<()>>) -> Outcome {
+    call_unless(pending(), rates, limit, method).await
 }
 
 /// As [`call`], unless `given_up` resolves first.
 async fn call_unless(
     given_up: impl Future<Output = Error>,
+    rates: &Rates,
     limit: Duration,
     method: impl Future<Output = Result<()>>,
 ) -> Outcome {
@@ -56,7 +59,7 @@ async fn call_unless(
     let outcome = tokio::select! {
         biased;
         error = given_up => Outcome::Failed(error),
-        ended = within(limit, AssertUnwindSafe(polled).catch_unwind()) => match ended {
+        ended = within_apart_from(|| rates.joins_waited(), limit, AssertUnwindSafe(polled).catch_unwind()) => match ended {
             Some(Ok(Ok(()))) => Outcome::Done,
             Some(Ok(Err(error))) => Outcome::Failed(error),
             Some(Err(_)) => Outcome::Panicked,
@@ -97,9 +100,9 @@ pub(crate) async fn run<C: Consumer>(
     if accepted {
         socket.scope.forget_headers();
         let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
-        let limit = socket.rooms.config().handler_timeout();
+        let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
         let disconnect = async { consumer.disconnect(&mut socket, CloseCode(code)).await };
-        tell(call(limit, disconnect).await, "disconnect", &socket);
+        tell(call(&rates, limit, disconnect).await, "disconnect", &socket);
         depart(&socket).await;
     }
 }
@@ -110,7 +113,7 @@ async fn connect<C: Consumer>(
     inbox: &Inbox,
     decided: oneshot::Sender<Result<Accepted>>,
 ) -> Decision {
-    let limit = socket.rooms.config().handshake_timeout();
+    let (limit, rates) = (socket.rooms.config().handshake_timeout(), socket.rates.clone());
     // The client is gone, or this node ends: nobody waits for what `connect` will say.
     let given_up = async {
         match inbox.ended().await {
@@ -123,10 +126,13 @@ async fn connect<C: Consumer>(
             close_code::LOST => {
                 Error::deny(StatusCode::BAD_REQUEST, "the client ended the connection before the answer")
             }
+            // A page could not see a status, and the code says whether it is to come back.
+            close_code::TOO_FAST => Error::refuse(CloseCode(close_code::TOO_FAST), "too many joins"),
+            code if CloseCode(code).is_sendable() => Error::refuse(CloseCode(code), ""),
             _ => Error::SocketClosed,
         }
     };
-    let outcome = call_unless(given_up, limit, async { consumer.connect(socket).await }).await;
+    let outcome = call_unless(given_up, &rates, limit, async { consumer.connect(socket).await }).await;
     let (decision, error) = match outcome {
         Outcome::Done => (Decision::Accepted, None),
         Outcome::Failed(Error::Refused { code, reason }) if code.is_sendable() => {
@@ -169,22 +175,24 @@ async fn serve<C: Consumer>(
     inbox: &Inbox,
     connection: &Addr<Connection>,
 ) -> u16 {
-    let limit = socket.rooms.config().handler_timeout();
+    let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
     loop {
         let (outcome, method) = match inbox.next().await {
             Err(code) => return code,
             Ok(Job::Frame(frame, arrived)) => {
                 socket.arrived.set(Some(arrived));
-                let outcome = call(limit, async { consumer.receive(socket, frame).await }).await;
+                let outcome = call(&rates, limit, async { consumer.receive(socket, frame).await }).await;
                 socket.arrived.set(None);
                 (outcome, "receive")
             }
             Ok(Job::Event(event)) => {
-                (call(limit, async { consumer.event(socket, (*event).clone()).await }).await, "event")
+                (call(&rates, limit, async { consumer.event(socket, (*event).clone()).await }).await, "event")
             }
             // It has joined again before it heard of this.
             Ok(Job::Removed(room)) if socket.is_in(&room) => continue,
-            Ok(Job::Removed(room)) => (call(limit, async { consumer.removed(socket, room).await }).await, "removed"),
+            Ok(Job::Removed(room)) => {
+                (call(&rates, limit, async { consumer.removed(socket, room).await }).await, "removed")
+            }
         };
         if !tell(outcome, method, socket) {
             connection.do_send(ToConnection::ConsumerFailed);

@@ -109,7 +109,8 @@ impl Socket {
 
     /// Joins a room: adds a presence, makes it a member of the room's group, and tells the others. Resolves when the
     /// presence is durable and the socket's first frame is on its way. A socket that is in the room is touched, and told
-    /// nothing new. If this is dropped before it resolves, the socket is not in the room. Joins beyond `joins_per_second` wait.
+    /// nothing new. If this is dropped before it resolves, the socket is not in the room. Joins beyond `joins_per_second` wait, which
+    /// does not count for the time that a consumer's method may take.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] or [`Error::Overloaded`] (it is not in the room; repeat later), [`Error::TooManyRooms`],
@@ -199,8 +200,9 @@ impl Socket {
     ///
     /// Resolves when that is durable. But a socket has no more than `updates_per_second` written in all its rooms: one beyond that
     /// resolves at once and is written when there is one to spare, or not at all if another of the same room takes its place before. The
-    /// last one is always written, unless the socket leaves the room first; if the socket is lost and its presence held, it is written
-    /// at once.
+    /// last one is always written, unless the socket leaves the room first; if the socket is lost and its presence held, or if a newer
+    /// socket on this node takes the presence over, it is written at once. If a socket on another node takes the presence over, what
+    /// still waits by then is not written.
     ///
     /// # Errors
     /// [`Error::NotInRoom`]; [`Error::Overloaded`] (nothing happened); [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.

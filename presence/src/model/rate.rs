@@ -10,6 +10,14 @@ use crate::clock::Tick;
 
 const NANOS: u64 = 1_000_000_000;
 
+/// Who has left so much of its rate unused was not slowed without a rest.
+const REST: Duration = Duration::from_secs(1);
+/// For each second of its rate that it had left unused, one may be slowed for so many seconds more. So who stays below ten elevenths
+/// of its rate is not closed for what had piled up while its network was away, unless that took longer than is remembered.
+const SECONDS_FOR_ONE_UNUSED: u32 = 10;
+/// Of the rate that was left unused, so many times the patience are remembered.
+const REMEMBERED: u32 = 2;
+
 /// How often something may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
@@ -49,9 +57,107 @@ impl Bucket {
     }
 
     /// Whether `rest` has gone by, in all, in which nothing was taken though it could have been.
-    pub(crate) fn has_rested(self, rate: Rate, now: Tick, rest: Duration) -> bool {
+    fn has_rested(self, rate: Rate, now: Tick, rest: Duration) -> bool {
         let rest = u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX);
         self.paid.saturating_add(rest.min(rate.burst)) <= nanos(now).saturating_add(rate.burst)
+    }
+}
+
+/// How one goes on that has a [`Rate`]: what it has left of it, and for how long it was slowed down.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    bucket: Bucket,
+    /// What may be taken besides until then, in nanoseconds of the rate.
+    given_back: (u64, Tick),
+    /// How much of its rate it left unused before it was slowed.
+    unused: Duration,
+    /// For how long it was slowed since its last rest, apart from what it had left unused for; `None` if it was not.
+    slowed: Option<Duration>,
+    /// Until when it is slowed by all that it was refused, in nanoseconds of the clock.
+    slowed_until: u64,
+}
+
+/// One may not be taken yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slowed {
+    /// How long until there is one.
+    pub(crate) wait: Duration,
+    /// By how much this one extends the time for which it is slowed: several may wait for the same one.
+    pub(crate) more: Duration,
+    pub(crate) turn: Turn,
+}
+
+/// How long that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It begins.
+    Begins,
+    GoesOn,
+    /// It has gone on for longer than is borne with.
+    TooLong,
+}
+
+impl Pace {
+    pub(crate) fn new(now: Tick) -> Self {
+        Self {
+            bucket: Bucket { paid: nanos(now) },
+            given_back: (0, now),
+            unused: Duration::ZERO,
+            slowed: None,
+            slowed_until: 0,
+        }
+    }
+
+    /// Whether there is one at `now`.
+    pub(crate) fn has_one(mut self, rate: Rate, now: Tick) -> bool {
+        self.take_one(rate, now).is_ok()
+    }
+
+    /// The node stood still for so long before `now`, and what came meanwhile comes together: it may be taken besides, until as much
+    /// time has gone by once more.
+    pub(crate) fn give_back(&mut self, stood: Duration, now: Tick) {
+        let left = if now < self.given_back.1 { self.given_back.0 } else { 0 };
+        let stood_nanos = u64::try_from(stood.as_nanos()).unwrap_or(u64::MAX);
+        self.given_back = (left.saturating_add(stood_nanos), now.after(stood).max(self.given_back.1));
+    }
+
+    fn take_one(&mut self, rate: Rate, now: Tick) -> Result<(), Duration> {
+        let taken = self.bucket.take(rate, now);
+        let (left, until) = self.given_back;
+        if taken.is_err()
+            && now < until
+            && let Some(left) = left.checked_sub(rate.interval)
+        {
+            self.given_back.0 = left;
+            return Ok(());
+        }
+        taken
+    }
+
+    /// Takes one at `now`, or says how long to wait for it. One who was slowed for `patience` has been so for too long.
+    pub(crate) fn take(&mut self, rate: Rate, patience: Duration, now: Tick) -> Result<(), Slowed> {
+        if self.slowed.is_some() && self.bucket.has_rested(rate, now, REST) {
+            self.slowed = None;
+        }
+        let unused = Duration::from_nanos(nanos(now).saturating_sub(self.bucket.paid));
+        self.unused = self.unused.saturating_add(unused).min(patience.saturating_mul(REMEMBERED));
+        self.take_one(rate, now).map_err(|wait| self.slow(wait, patience, now))
+    }
+
+    fn slow(&mut self, wait: Duration, patience: Duration, now: Tick) -> Slowed {
+        let turn = match self.slowed {
+            None => Turn::Begins,
+            Some(slowed) if slowed >= patience => Turn::TooLong,
+            Some(_) => Turn::GoesOn,
+        };
+        let now = nanos(now);
+        let until = now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+        let more = Duration::from_nanos(until.saturating_sub(self.slowed_until.max(now)));
+        self.slowed_until = self.slowed_until.max(until);
+        let paid_by_rest = more.min(self.unused.saturating_mul(SECONDS_FOR_ONE_UNUSED));
+        self.unused = self.unused.saturating_sub(paid_by_rest / SECONDS_FOR_ONE_UNUSED);
+        self.slowed = Some(self.slowed.unwrap_or_default().saturating_add(more.saturating_sub(paid_by_rest)));
+        Slowed { wait, more, turn }
     }
 }
 
@@ -64,6 +170,90 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A client that says so many a second from `from` on, but for a pause, after which all comes that it said meanwhile. Returns for
+    /// how many seconds it was slowed until nothing waits any more; `Err` with when it was slowed for too long.
+    fn says(per_second: u64, pause: std::ops::Range<u64>, stands_still: bool) -> Result<u64, u64> {
+        let (rate, mut pace) = (Rate::new(100, 500), Pace::new(Tick(0)));
+        let (mut said, mut taken, mut slowed) = (0, 0, 0);
+        for second in 0..10_000 {
+            said += per_second;
+            if pause.contains(&second) {
+                continue;
+            }
+            if second == pause.end && stands_still {
+                pace.give_back(Duration::from_secs(pause.end - pause.start), Tick(second * 1000));
+            }
+            let (end, mut now) = ((second + 1) * 1000, second * 1000);
+            while taken < said && now < end {
+                match pace.take(rate, PATIENCE, Tick(now)) {
+                    Ok(()) => taken += 1,
+                    Err(Slowed { turn: Turn::TooLong, .. }) => return Err(second),
+                    Err(Slowed { wait, .. }) => now += u64::try_from(wait.as_millis()).unwrap().max(1),
+                }
+            }
+            slowed += u64::from(taken < said);
+            if second > pause.end + 10 && taken == said {
+                return Ok(slowed);
+            }
+        }
+        panic!("{said} said and {taken} taken")
+    }
+
+    #[test]
+    fn what_piled_up_in_a_pause_of_the_network_is_slowed_and_its_sender_is_not_closed() {
+        for (per_second, pause) in [(50, 20), (80, 20), (90, 20), (50, 62), (80, 62), (50, 180), (75, 180)] {
+            let slowed = says(per_second, 5..5 + pause, false);
+            let left = (per_second * pause).saturating_sub(500);
+            let longest = left / (100 - per_second) + 5;
+            assert!(slowed.is_ok_and(|slowed| slowed <= longest), "{per_second} a second, {pause} s: {slowed:?}");
+        }
+    }
+
+    #[test]
+    fn what_piled_up_while_the_node_stood_still_is_not_even_slowed() {
+        for (per_second, pause) in [(80, 20), (50, 62), (99, 62), (80, 3600)] {
+            assert_eq!(says(per_second, 5..5 + pause, true), Ok(0), "{per_second} a second, {pause} s");
+        }
+    }
+
+    #[test]
+    fn one_who_says_more_than_its_rate_is_slowed_for_too_long_when_its_patience_is_over() {
+        // Five seconds' worth at once are spent after 5 s.
+        assert!(says(200, 0..0, false).is_err_and(|second| (33..=36).contains(&second)));
+        // One who did nothing for an hour before has two minutes' worth of patience unused, and ten times as much for it.
+        let over = says(1000, 1..3600, false);
+        assert!(over.is_err_and(|second| (3600 + 630..3600 + 640).contains(&second)), "{over:?}");
+    }
+
+    #[test]
+    fn the_time_for_which_many_wait_together_is_counted_once() {
+        let (rate, mut pace) = (Rate::new(10, 1), Pace::new(Tick(0)));
+        assert_eq!(pace.take(rate, PATIENCE, Tick(0)), Ok(()));
+        let wait = Duration::from_millis(100);
+        let begins = Slowed { wait, more: wait, turn: Turn::Begins };
+        assert_eq!(pace.take(rate, PATIENCE, Tick(0)), Err(begins));
+        for _ in 0..1000 {
+            let goes_on = Slowed { more: Duration::ZERO, turn: Turn::GoesOn, ..begins };
+            assert_eq!(pace.take(rate, PATIENCE, Tick(0)), Err(goes_on));
+        }
+        assert_eq!(pace.slowed, Some(wait));
+    }
+
+    #[test]
+    fn what_is_given_back_for_a_standstill_is_given_once_and_not_kept() {
+        let (rate, mut pace) = (Rate::new(10, 10), Pace::new(Tick(0)));
+        let taken =
+            |pace: &mut Pace, now| (0..10_000).take_while(|_| pace.take(rate, PATIENCE, Tick(now)).is_ok()).count();
+        assert_eq!(taken(&mut pace, 20_000), 10);
+        pace.give_back(Duration::from_secs(20), Tick(20_000));
+        assert_eq!(taken(&mut pace, 20_000), 200);
+        assert_eq!(taken(&mut pace, 21_000), 10);
+        pace.give_back(Duration::from_secs(20), Tick(21_000));
+        assert_eq!(taken(&mut pace, 41_000), 10, "what was not taken by then is gone");
+    }
 
     fn taken(bucket: &mut Bucket, rate: Rate, now: u64) -> usize {
         (0..10_000).take_while(|_| bucket.take(rate, Tick(now)).is_ok()).count()

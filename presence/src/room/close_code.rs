@@ -15,7 +15,7 @@ pub const COME_LATER: RangeInclusive<u16> = 4100..=4199;
 /// Codes that tell a client to come back at once, after a small random delay. They are the application's.
 pub const COME_NOW: RangeInclusive<u16> = 4200..=4299;
 
-/// The client sent more than its rate for longer than `rate_patience`: do not come back.
+/// The client sent, or joined rooms, faster than it may for longer than `rate_patience`: do not come back.
 pub const TOO_FAST: u16 = 1008;
 /// The client broke the WebSocket protocol.
 pub const PROTOCOL_ERROR: u16 = 1002;

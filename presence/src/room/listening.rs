@@ -88,6 +88,15 @@ impl Listening {
         seen.after(stood)
     }
 
+    /// For how long the node stood still in standstills that began after `seen` and ended less time ago than they lasted, and when
+    /// the last of them began.
+    pub(crate) fn just_stood(&self, seen: Tick, now: Tick) -> Option<(Duration, Tick)> {
+        let pulse = self.lock();
+        let standstills = pulse.standstills.iter().copied().chain(pulse.overdue(now));
+        let just = standstills.filter(|one| one.from > seen && now.since(one.until) < one.length());
+        just.fold(None, |sum, one| Some((sum.map_or(Duration::ZERO, |(stood, _)| stood) + one.length(), one.from)))
+    }
+
     /// Whether the node went on less time ago than it had stood still before, and less than `limit` ago.
     pub(crate) fn has_just_resumed(&self, now: Tick, limit: Duration) -> bool {
         let pulse = self.lock();
@@ -120,6 +129,25 @@ mod tests {
         assert_eq!(listening.silent_since(s(75), s(80)), s(75));
         assert_eq!(listening.silent_since(s(41), s(80)), s(71), "of what began within it, only the rest");
         assert_eq!(listening.stood(s(80)), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_standstill_is_just_over_for_as_long_as_it_lasted() {
+        let listening = stopped_for_a_minute();
+        assert_eq!(listening.just_stood(s(5), s(80)), Some((Duration::from_secs(60), s(11))));
+        assert_eq!(listening.just_stood(s(11), s(80)), None, "seen before");
+        assert_eq!(listening.just_stood(s(5), s(81)), Some((Duration::from_secs(60), s(11))));
+        let listening = Listening::default();
+        listening.pulse(s(0));
+        assert_eq!(
+            listening.just_stood(s(0), s(61)),
+            Some((Duration::from_secs(60), s(1))),
+            "also before the pulse saw it"
+        );
+        for n in 61..=121 {
+            listening.pulse(s(n));
+        }
+        assert_eq!(listening.just_stood(s(0), s(121)), None);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::bench::{Node, config, lobby, ms, node_with, pass, room, secs, settle, user};
 use crate::{
-    CloseCode, Consumer, Frame, Member, Meta, Result, ResumeToken, Socket, Upgrade,
+    Close, CloseCode, Consumer, Frame, Member, Meta, Result, ResumeToken, Socket, Upgrade,
     config::ConfigBuilder,
     store::Store,
     testing::{Received, TestSocket, upgrade_request},
@@ -76,7 +77,7 @@ async fn a_flood_of_messages_is_slowed_to_the_rate_after_a_burst_and_its_sender_
 
 #[actix::test]
 async fn one_who_goes_on_to_send_too_much_is_closed_with_1008_and_one_who_rests_is_not() {
-    let (_node, mut socket, done) = busy(config().rate_patience(secs(3))).await;
+    let (node, mut socket, done) = busy(config().rate_patience(secs(3))).await;
     for rounds in 1..4 {
         send(&mut socket, 700, |_| "x".to_owned());
         pass(secs(10)).await;
@@ -84,6 +85,9 @@ async fn one_who_goes_on_to_send_too_much_is_closed_with_1008_and_one_who_rests_
         let told: Value = socket.receive_json().await;
         assert_eq!(told["code"], "too_fast");
     }
+    // One that has left nothing unused.
+    let done = Busy::default();
+    let mut socket = TestSocket::connect(Upgrade::new(&node.rooms), done.clone()).await.expect("accepted");
     send(&mut socket, 2000, |_| "x".to_owned());
     pass(secs(3) - ms(100)).await;
     let told: Value = socket.receive_json().await;
@@ -92,7 +96,61 @@ async fn one_who_goes_on_to_send_too_much_is_closed_with_1008_and_one_who_rests_
     pass(secs(1)).await;
     assert_eq!(socket.receive().await, Received::Close(Some(CloseCode(1008))));
     assert_eq!(socket.close_reason(), Some("too many messages"));
-    assert!(done.0.get() < 2100 + 500 + 400, "{}", done.0.get());
+    assert!(done.0.get() < 500 + 400, "{}", done.0.get());
+}
+
+/// What has come by now.
+fn received(socket: &mut TestSocket) -> Vec<Received> {
+    let mut all = Vec::new();
+    while let Some(one) = socket.receive().now_or_never() {
+        let is_last = !matches!(one, Received::Frame(_));
+        all.push(one);
+        if is_last {
+            break;
+        }
+    }
+    all
+}
+
+/// Nothing asks it for its pongs while time passes.
+fn without_pings() -> ConfigBuilder {
+    config().ping_interval(secs(3600))
+}
+
+#[actix::test]
+async fn what_was_sent_while_the_node_stood_still_is_not_slowed() {
+    let (_node, mut socket, done) = busy(without_pings()).await;
+    pass(secs(5)).await;
+    for rounds in 1..3 {
+        tokio::time::advance(secs(62)).await;
+        send(&mut socket, 62 * 99, |_| "x".to_owned());
+        settle_all().await;
+        assert_eq!(done.0.get(), 62 * 99 * rounds);
+        assert!(socket.receive_nothing().await, "nobody notices it");
+        pass(secs(5)).await;
+    }
+    pass(secs(62)).await;
+    send(&mut socket, 700, |_| "x".to_owned());
+    settle_all().await;
+    assert_eq!(done.0.get(), 62 * 99 * 2 + 500, "it is not kept");
+}
+
+#[actix::test]
+async fn what_piled_up_in_a_pause_of_the_network_is_slowed_and_its_sender_is_not_closed() {
+    let (_node, mut socket, done) = busy(without_pings()).await;
+    let mut told = Vec::new();
+    for second in 0..120 {
+        // All that it says in the pause comes together.
+        let count = if second == 24 { 80 * 20 } else { 80 };
+        if !(5..24).contains(&second) {
+            send(&mut socket, count, |_| "x".to_owned());
+        }
+        pass(secs(1)).await;
+        told.extend(received(&mut socket));
+    }
+    let [Received::Frame(Frame::Text(text))] = &told[..] else { panic!("{told:?}") };
+    assert!(text.contains("too_fast"), "{text}");
+    assert_eq!(done.0.get(), 80 * 120);
 }
 
 #[actix::test]
@@ -233,6 +291,95 @@ async fn joins_are_slowed_to_the_rate_and_one_who_goes_on_is_closed_with_1008() 
     assert!(last.is_some(), "it was told first");
     assert_eq!(socket.close_reason(), Some("too many joins"));
     assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+}
+
+/// Goes from one set of a hundred rooms to another, all at once, with each frame.
+struct Mover(Rc<Cell<usize>>);
+
+impl Consumer for Mover {
+    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
+        let set = std::str::from_utf8(frame.as_bytes()).expect("a test sends text").to_owned();
+        socket.leave_all().await?;
+        let rooms: Vec<_> = (0..100).map(|n| room(&format!("{set}{n}"))).collect();
+        let joined = futures_util::future::join_all(rooms.iter().map(|room| socket.join(room))).await;
+        joined.into_iter().collect::<Result<()>>()?;
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+}
+
+#[actix::test]
+async fn joins_that_wait_together_are_slowed_once_and_not_on_the_time_of_their_handler() {
+    let node = node_with(config().handler_timeout(secs(5)).notify_interval(ms(0))).await;
+    let done = Rc::<Cell<_>>::default();
+    let mut socket = TestSocket::connect(Upgrade::new(&node.rooms), Mover(done.clone())).await.expect("accepted");
+    socket.send_text("a");
+    settle_all().await;
+    assert_eq!(done.get(), 1);
+    socket.send_text("b");
+    let mut told = Vec::new();
+    for second in 0..11 {
+        assert!(done.get() == 1 || second >= 10, "after {second} s: ten a second");
+        pass(secs(1)).await;
+        told.extend(received(&mut socket));
+    }
+    assert_eq!(done.get(), 2);
+    let is_error = |one: &&Received| !matches!(one, Received::Frame(Frame::Text(text)) if text.contains("presence."));
+    let told: Vec<_> = told.iter().filter(is_error).collect();
+    assert!(matches!(&told[..], [Received::Frame(Frame::Text(text))] if text.contains("too_fast")), "{told:?}");
+}
+
+/// Comes and goes while it connects, until it cannot any more.
+struct Fickle;
+
+impl Consumer for Fickle {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        loop {
+            socket.join(lobby()).await?;
+            socket.leave(lobby()).await?;
+        }
+    }
+
+    async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[actix::test]
+async fn one_who_joins_too_fast_while_it_connects_is_answered_with_a_close_that_it_can_read() {
+    let settings = config().joins_per_second(2).max_rooms_per_socket(1).rate_patience(secs(3)).notify_interval(ms(0));
+    let node = node_with(settings).await;
+    let mut socket = TestSocket::connect(Upgrade::new(&node.rooms), Fickle).await.expect("accepted");
+    assert_eq!(socket.receive().await, Received::Close(Some(CloseCode(1008))));
+    assert_eq!(socket.close_reason(), Some("too many joins"));
+    settle_all().await;
+    assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+}
+
+/// Joins and does not go on with it.
+struct Waiting;
+
+impl Consumer for Waiting {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.join(lobby()).await?;
+        std::future::pending().await
+    }
+
+    async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[actix::test]
+async fn one_who_is_removed_with_a_code_while_it_connects_can_read_the_code() {
+    let node = node_with(config()).await;
+    let connecting = TestSocket::connect(Upgrade::new(&node.rooms).user(Some(user("ann"))), Waiting);
+    let removing = async {
+        pass(secs(1)).await;
+        node.rooms.remove_user(&user("ann"), Some(Close::new(4003, "banned"))).await.unwrap();
+    };
+    let (socket, ()) = futures_util::future::join(connecting, removing).await;
+    assert_eq!(socket.expect("answered").receive().await, Received::Close(Some(CloseCode(4003))));
 }
 
 #[actix::test]
