@@ -1,6 +1,6 @@
 // Enters a room as a client that knows nothing of parts: `node enter.mjs ws|undici URL`, in a folder with both packages.
 //
-// Writes "entered" once its state is complete, reads on, and when the user `last` has come writes who is here, as JSON. The
+// Writes "entered" once its state is complete, reads on, when the user `last` has come writes who is here, as JSON, and stays. The
 // library is used with its default settings.
 
 import { createRequire } from 'node:module';
@@ -13,6 +13,8 @@ let users = new Map();
 let version = null;
 let isWhole = false;
 let entered = false;
+let told = false;
+let left = 0;
 let largest = 0;
 
 function take(frame) {
@@ -26,6 +28,7 @@ function take(frame) {
     }
     for (const { user, id } of frame.leaves) {
       users.get(user).delete(id);
+      left += 1;
       if (users.get(user).size === 0) users.delete(user);
     }
   } else {
@@ -43,9 +46,10 @@ socket.addEventListener('message', ({ data }) => {
     entered = true;
     console.log('entered');
   }
-  if (isWhole && users.has('last')) {
-    console.log(JSON.stringify({ users: [...users.keys()].sort(), largest }));
-    socket.close();
+  if (isWhole && users.has('last') && !told) {
+    told = true;
+    const seen = Object.fromEntries([...users].map(([user, ids]) => [user, [...ids]]));
+    console.log(JSON.stringify({ users: seen, left, largest }));
   }
 });
-socket.addEventListener('close', ({ code }) => { if (!users.has('last')) throw new Error(`the connection ended with ${code}`); });
+socket.addEventListener('close', ({ code }) => { throw new Error(`the connection ended with ${code}`); });

@@ -1,6 +1,6 @@
 """Enters a room as a client that knows nothing of parts: `enter.py websockets|aiohttp URL`.
 
-Writes "entered" once its state is complete, reads on, and when the user `last` has come writes who is here, as JSON. The
+Writes "entered" once its state is complete, reads on, when the user `last` has come writes who is here, as JSON, and stays. The
 library is used with its default settings.
 """
 
@@ -11,7 +11,7 @@ import sys
 
 class Roster:
     def __init__(self):
-        self.users, self.version, self.is_whole = {}, None, False
+        self.users, self.version, self.is_whole, self.left = {}, None, False, 0
 
     def take(self, text):
         frame = json.loads(text)
@@ -23,6 +23,7 @@ class Roster:
                 self.users.setdefault(entry["user"], set()).add(entry["id"])
             for entry in frame["leaves"]:
                 self.users[entry["user"]].remove(entry["id"])
+                self.left += 1
                 if not self.users[entry["user"]]:
                     del self.users[entry["user"]]
         else:
@@ -33,16 +34,18 @@ class Roster:
 
 
 async def follow(texts):
-    roster, entered, largest = Roster(), False, 0
+    roster, entered, told, largest = Roster(), False, False, 0
     async for text in texts:
         largest = max(largest, len(text.encode()))
         roster.take(text)
         if roster.is_whole and not entered:
             entered = True
             print("entered", flush=True)
-        if roster.is_whole and "last" in roster.users:
-            print(json.dumps({"users": sorted(roster.users), "largest": largest}), flush=True)
-            return
+        if roster.is_whole and "last" in roster.users and not told:
+            told = True
+            users = {user: sorted(ids) for user, ids in roster.users.items()}
+            print(json.dumps({"users": users, "left": roster.left, "largest": largest}), flush=True)
+    raise RuntimeError("the connection ended")
 
 
 async def of_websockets(url):
