@@ -138,14 +138,16 @@ async fn those_who_read_a_first_frame_slowest_make_room_for_the_others() {
     // They kept everybody out for as long as they took a little now and then.
     let node = node_with(config().first_frames_room_bytes(STATE).max_age(secs(3600))).await;
     let members = fill(&node).await;
-    let (unread, _) = crowd(&node).await;
+    let (mut unread, _) = crowd(&node).await;
     let late = node.client("late");
-    // A state has some thirty pieces, of which they take one in each 8 s.
+    // A state has some thirty pieces, of which they take one in each 8 s. Whatever that frees, others of their kind take.
     for _ in 0..4 {
         pass(secs(8)).await;
         for client in &unread {
             take(client);
         }
+        unread.extend(crowd(&node).await.0);
+        settle().await;
         let is_cut = |client: &&Client| client.told().iter().any(|told| matches!(told, ToConnection::TooSlow));
         for client in unread.iter().filter(is_cut) {
             client.vanish();
