@@ -3,6 +3,7 @@
 pub(crate) mod connection;
 mod control;
 pub(crate) mod countdown;
+pub(crate) mod decoder;
 pub(crate) mod endpoint;
 pub(crate) mod heartbeat;
 pub(crate) mod inbox;

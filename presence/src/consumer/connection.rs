@@ -29,11 +29,12 @@ use self::closing::later;
 
 use super::{
     control::{close_frame, control},
+    decoder::{Sent, Violation},
     inbox::{Inbox, Job},
     kill::KillSwitch,
     patience::{READING_TURNS, UNBLOCKED, turns},
     rates::Rates,
-    transport::{Inbound, Incoming, Violation},
+    transport::{Inbound, Incoming},
 };
 
 mod closing;
@@ -142,7 +143,7 @@ impl Actor for Connection {
         let read = async move {
             loop {
                 match inbound.next().await {
-                    Incoming::Data(frame) => {
+                    Incoming::Sent(Sent::Data(frame)) => {
                         let arrived = rooms.now();
                         rates.message(&inbox).await;
                         if !inbox.push(frame, arrived).await {
@@ -151,8 +152,8 @@ impl Actor for Connection {
                         }
                     }
                     // A client that pings faster than it reads waits, or its pongs would pile up without end.
-                    Incoming::Ping(payload) => outbox.send_pong(&control(ws::Message::Pong(payload))).await,
-                    Incoming::Pong => {}
+                    Incoming::Sent(Sent::Ping(payload)) => outbox.send_pong(&control(ws::Message::Pong(payload))).await,
+                    Incoming::Sent(Sent::Pong) => {}
                     end => return (end, inbound),
                 }
             }
@@ -368,8 +369,8 @@ impl Connection {
     /// The client said something after which nothing more is read.
     fn read_to_its_end(&mut self, end: Incoming, ctx: &mut Context<Self>) {
         match end {
-            Incoming::Close(_) if self.phase == Phase::Closing => self.over(),
-            Incoming::Close(reason) => {
+            Incoming::Sent(Sent::Close(_)) if self.phase == Phase::Closing => self.over(),
+            Incoming::Sent(Sent::Close(reason)) => {
                 match self.phase {
                     Phase::Connecting => return self.turn_away(close_code::PROTOCOL_ERROR, ctx),
                     Phase::TurnedAway | Phase::Over => return self.lost(ctx),
