@@ -235,6 +235,9 @@ config! {
     handshake_timeout: Duration = |_| secs(10);
     /// How long any other method of a consumer may take. Default 30 s.
     handler_timeout: Duration = |_| secs(30);
+    /// How many bytes the headers of a handshake may have, names and values and four for each; more are answered 431. Default 16 KiB.
+    /// The HTTP server keeps the memory that it read them into for as long as the socket is open.
+    max_header_bytes: usize = |_| 16 * 1024;
     /// The largest frame a client may send, in bytes of payload. Default 64 KiB.
     max_frame_bytes: usize = |_| 64 * 1024;
     /// The largest message a client may send in several frames, in bytes. Default 256 KiB; at least `max_frame_bytes`.
@@ -365,6 +368,7 @@ impl Config {
             time(field, value, value <= secs(24 * 3600), "it must be at most a day")?;
         }
         for (field, value) in [
+            ("max_header_bytes", self.max_header_bytes),
             ("max_frame_bytes", self.max_frame_bytes),
             ("outbox_frames", self.outbox_frames),
             ("outbox_bytes", self.outbox_bytes),

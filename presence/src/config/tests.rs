@@ -126,6 +126,7 @@ const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("messages_per_second", "1000000", "1000001", "1000001", "it must be at most 1,000,000"),
     ("updates_per_second", "1000000", "1000001", "1000001", "it must be at most 1,000,000"),
     ("joins_per_second", "1000000", "1000001", "1000001", "it must be at most 1,000,000"),
+    ("max_header_bytes", "1", "0", "0", "it must not be 0"),
     ("max_frame_bytes", "1", "0", "0", "it must not be 0"),
     ("max_message_bytes", "65536", "65535", "65535", "it must hold one largest frame"),
     ("outbox_frames", "1", "0", "0", "it must not be 0"),

@@ -186,7 +186,7 @@ impl Upgrade {
     /// Checks the handshake and the origin, lets the consumer connect, and answers: with 101 and the socket, or with the
     /// status that says why not.
     ///
-    /// A path of more than 8 KiB, its query included: 414. Not a handshake of RFC 6455, or bytes that are no frame before it is answered: 400, 405 or 426. Another origin: 403. The
+    /// A path of more than 8 KiB, its query included: 414. Headers of more than `max_header_bytes`: 431. Not a handshake of RFC 6455, or bytes that are no frame before it is answered: 400, 405 or 426. Another origin: 403. The
     /// database away, the room failing, or the node shutting down: 503 with `Retry-After`.
     /// [`Error::Refused`](crate::Error::Refused), or a socket that is to be closed with a code while it connects: 101, and then a Close with that code. [`Error::Denied`](crate::Error::Denied): its
     /// status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
@@ -201,6 +201,13 @@ impl Upgrade {
             debug!(bytes, limit = MAX_TARGET_BYTES, "a handshake is refused: its path is too long");
             return HttpResponse::UriTooLong()
                 .body(format!("a path has at most {MAX_TARGET_BYTES} bytes, its query included"));
+        }
+        let most = self.rooms.config().max_header_bytes();
+        let bytes = header_bytes(req.headers());
+        if bytes > most {
+            debug!(bytes, limit = most, "a handshake is refused: its headers are too large");
+            return HttpResponse::RequestHeaderFieldsTooLarge()
+                .body(format!("the headers of a handshake have at most {most} bytes in all"));
         }
         if has_body(req) {
             return HttpResponse::BadRequest().body("a handshake has no body");
@@ -379,6 +386,11 @@ impl Rooms {
         let mut full = HttpResponse::ServiceUnavailable();
         Some(full.insert_header((header::RETRY_AFTER, RETRY_AFTER)).body("the server is full; come back later"))
     }
+}
+
+/// How many bytes the headers take as they are sent, each with a colon, a space and the end of its line.
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
 /// Whether a body is announced. Frames would be read from within it, and the server would wait for its end for ever.

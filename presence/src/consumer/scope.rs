@@ -17,8 +17,8 @@ pub struct Scope {
     pub query: String,
     /// The dynamic parts of the route (`{room}`), decoded by actix-web.
     pub params: BTreeMap<String, String>,
-    /// The headers. They are there in [`connect`](crate::Consumer::connect) only, and none afterwards: a client may send 128 KiB of
-    /// them, and the socket keeps none. The HTTP server may keep the memory that it read them into.
+    /// The headers. They are there in [`connect`](crate::Consumer::connect) only, and none afterwards: the socket keeps none. The HTTP
+    /// server keeps the memory that it read them into, which is why they have at most `max_header_bytes`.
     pub headers: HeaderMap,
     /// The other end of the TCP connection: a proxy, if there is one.
     pub peer: Option<SocketAddr>,

@@ -416,6 +416,23 @@ async fn the_headers_of_a_request_are_there_in_connect_and_gone_afterwards() {
 }
 
 #[actix::test]
+async fn headers_whose_memory_would_be_kept_are_bounded() {
+    let node = node_with(config().max_header_bytes(10_000)).await;
+    let own: usize = upgrade_request()
+        .to_http_request()
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    for (more, status) in [(0, None), (1, Some(431))] {
+        let cookie = "x".repeat(10_000 - own - "cookie: \r\n".len() + more);
+        let req = upgrade_request().insert_header(("cookie", cookie));
+        let connected = TestSocket::connect_with(Upgrade::new(&node.rooms), Busy::default(), req).await;
+        assert_eq!(connected.err().map(|refused| refused.status.as_u16()), status);
+    }
+}
+
+#[actix::test]
 async fn a_path_that_would_be_kept_is_bounded() {
     let node = node_with(config()).await;
     let path = |bytes: usize| format!("/{}?{}", "x".repeat(100), "y".repeat(bytes - 102));
