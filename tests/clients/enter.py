@@ -1,7 +1,7 @@
-"""Enters a room as a client that knows nothing of parts: `enter.py websockets|aiohttp URL`.
+"""Enters a room as a client that knows nothing of parts: `enter.py websockets|keepalive|aiohttp URL`.
 
 Writes "entered" once its state is complete, reads on, when the user `last` has come writes who is here, as JSON, and stays. The
-library is used with its default settings.
+library is used with its default settings, but for `keepalive`: that is websockets with pings that must be answered soon.
 """
 
 import asyncio
@@ -48,11 +48,15 @@ async def follow(texts):
     raise RuntimeError("the connection ended")
 
 
-async def of_websockets(url):
+async def of_websockets(url, **options):
     import websockets
 
-    async with websockets.connect(url) as socket:
+    async with websockets.connect(url, **options) as socket:
         await follow(socket)
+
+
+async def of_keepalive(url):
+    await of_websockets(url, ping_interval=1, ping_timeout=5)
 
 
 async def of_aiohttp(url):
@@ -67,4 +71,4 @@ async def of_aiohttp(url):
         await follow(texts(socket))
 
 
-asyncio.run({"websockets": of_websockets, "aiohttp": of_aiohttp}[sys.argv[1]](sys.argv[2]))
+asyncio.run({"websockets": of_websockets, "keepalive": of_keepalive, "aiohttp": of_aiohttp}[sys.argv[1]](sys.argv[2]))

@@ -4,7 +4,7 @@ use super::host::{Host, room};
 use super::puppet::Did;
 use crate::support::frame::Frame;
 use crate::support::member::encoded;
-use crate::support::{alone, eventually, secs, within};
+use crate::support::{Duration, alone, eventually, millis, secs, within};
 use futures_util::StreamExt;
 use presence::config::Notify;
 use presence::name::{ChannelName, NodeId, NodeName, PresenceId, UserId};
@@ -16,7 +16,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -26,8 +27,9 @@ const MAX_FRAME_SENT: usize = 32_000;
 /// So many come and go while the clients are in the room: for 10 s, if the machine lets them come that fast.
 const PASSERS_BY: usize = 500;
 const PASSERS_BY_A_SECOND: u64 = 50;
-/// As `tests/clients` has them.
+/// As `tests/clients` has them, and one whose library sends pings of its own and is lost without the answers.
 const LIBRARIES: [&str; 4] = ["websockets", "aiohttp", "ws", "undici"];
+const KEEPALIVE: &str = "keepalive";
 
 /// Users, and the ids of their presences.
 type Users = BTreeMap<String, BTreeSet<String>>;
@@ -54,7 +56,7 @@ impl Program {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
         let tools = tools();
         let (program, script) = match library {
-            "websockets" | "aiohttp" => (tools.join("python/bin/python"), "enter.py"),
+            "websockets" | "aiohttp" | KEEPALIVE => (tools.join("python/bin/python"), "enter.py"),
             _ => ("node".into(), "enter.mjs"),
         };
         let process = Command::new(&program)
@@ -252,4 +254,49 @@ async fn clients_with_default_settings_enter_a_room_of_three_hundred_with_full_m
 /// The name of one of many, as long as names may be.
 fn long(n: usize) -> (String, Meta) {
     (format!("{n:05}{}", "x".repeat(250)), Meta::default())
+}
+
+/// What the line of `slow_line` carries to the client each `SLOW_LINE_PIECE_EVERY`: 0.5 MB/s, so that the state of `LARGE` long names takes 13 s.
+const SLOW_LINE_PIECE: usize = 25_000;
+const SLOW_LINE_PIECE_EVERY: Duration = millis(50);
+const LARGE: usize = 20_000;
+
+/// A line to the server that carries little a second to the client. Ends with the test.
+async fn slow_line(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        // Little waits in the kernels.
+        socket.set_recv_buffer_size(u32::try_from(SLOW_LINE_PIECE).unwrap()).unwrap();
+        let (mut from_server, mut to_server) = socket.connect(server).await.unwrap().into_split();
+        let (mut from_client, mut to_client) = client.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        let mut ticks = tokio::time::interval(SLOW_LINE_PIECE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut piece = vec![0; SLOW_LINE_PIECE];
+        loop {
+            ticks.tick().await;
+            match from_server.read(&mut piece).await {
+                Ok(0) | Err(_) => return,
+                Ok(bytes) => to_client.write_all(&piece[..bytes]).await.unwrap(),
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_library_that_waits_5_s_for_the_answers_to_its_pings_enters_a_large_room_over_a_line_that_needs_longer() {
+    let _alone = alone().await;
+    let mut host = host().await;
+    fill(&host, (0..LARGE).map(long)).await;
+    let mut program = Program::enter(KEEPALIVE, &url(slow_line(host.address).await, KEEPALIVE));
+    assert_eq!(program.line().await, "entered");
+    let _last = host.open("last", "join lobby").await;
+    let seen: Seen = serde_json::from_str(&program.line().await).unwrap();
+    assert!(seen.users == users(&host).await, "it knows who is here");
+    let did = host.did(KEEPALIVE);
+    assert!(!did.iter().any(|did| matches!(did, Did::Disconnecting(_))), "{did:?}");
 }
