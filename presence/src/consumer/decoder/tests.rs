@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const MAX_FRAME: usize = 64 * 1024;
-const MAX_MESSAGE: usize = 256 * 1024;
+const LARGEST_FRAME: usize = 64 * 1024;
+const LARGEST_MESSAGE: usize = 256 * 1024;
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CONTINUE: u8 = 0;
@@ -31,7 +31,7 @@ fn frame(last: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn decoder() -> Decoder {
-    Decoder::new(MAX_FRAME, MAX_MESSAGE)
+    Decoder::new(LARGEST_FRAME, LARGEST_MESSAGE)
 }
 
 /// All that is decoded of these chunks, up to the first violation.
