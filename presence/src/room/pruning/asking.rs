@@ -47,6 +47,8 @@ impl Handler<Remove> for PruningSupervisor {
 /// How far this node is with what another asks of it.
 #[derive(Debug)]
 pub(super) enum Progress {
+    /// The supervisor is about to begin.
+    Sent,
     UnderWay(AbortHandle),
     /// So many were removed. Kept until the one who asked has heard of it.
     Done(u64),
@@ -61,6 +63,10 @@ impl Handler<CarryOut> for PruningSupervisor {
     type Result = ();
 
     fn handle(&mut self, CarryOut(Request { id, order }): CarryOut, ctx: &mut Self::Context) {
+        // Unless it was withdrawn since.
+        if !self.work.asked.borrow().contains_key(&id) {
+            return;
+        }
         let work = self.work.clone();
         let (done, under_way) = abortable(async move { work.carry_out_and_answer(id, &order).await });
         self.work.asked.borrow_mut().insert(id, Progress::UnderWay(under_way));
@@ -82,14 +88,19 @@ impl Work {
         });
         for request in requests {
             let done = match self.asked.borrow().get(&request.id) {
-                Some(Progress::UnderWay(_)) => continue,
+                Some(Progress::Sent | Progress::UnderWay(_)) => continue,
                 Some(Progress::Done(count)) => Some(*count),
                 None => None,
             };
             match done {
                 // The answer was not heard. Doing it again would catch those who came since.
                 Some(count) => self.answer(request.id, count).await?,
-                None => supervisor.do_send(CarryOut(request)),
+                // Noted at once: a second look before the supervisor begins would have it done twice, and who comes second finds
+                // nobody to remove, but may answer first.
+                None => {
+                    self.asked.borrow_mut().insert(request.id, Progress::Sent);
+                    supervisor.do_send(CarryOut(request));
+                }
             }
         }
         Ok(())
