@@ -56,7 +56,7 @@ choice! { Notify: "list" => List, "events" => Events, "diff" => Diff, "silent" =
 choice! { OnStale: "close" => Close, "keep" => Keep; "it must be `close` or `keep`" }
 choice! { Durability: "committed" => Committed, "relaxed" => Relaxed; "it must be `committed` or `relaxed`" }
 
-/// A setting as it stands in a file or in the environment. What it is not is told with its name, so anything is taken here.
+/// A setting as it stands in a file or in the environment. It takes any value, so that the error for a wrong one names the setting.
 #[derive(Debug)]
 pub(super) struct Written(pub(super) String);
 
@@ -110,7 +110,7 @@ pub(super) fn read<T: Setting>(field: &'static str, written: &str) -> Result<T, 
     T::parse(written.trim()).ok_or_else(|| ConfigError { field, value: quoted(written), rule: T::RULE })
 }
 
-/// A text as it can be told in one line of a log, whatever it holds.
+/// A text in a form that fits one line of a log, whatever it holds.
 fn quoted(written: &str) -> String {
     let mut characters = written.chars();
     let mut told: String = characters.by_ref().take(TOLD).flat_map(visible).collect();

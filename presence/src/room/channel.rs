@@ -375,7 +375,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Of updates that wait, those of presences that are about to be held are written. Who leaves is told without them.
+    /// Writes the waiting updates of presences that are about to be held. A presence that leaves is announced without them.
     fn write_last(&self, rooms: &Rooms) {
         let last = self.updates().take_all();
         for (room, id, meta) in last.into_iter().filter(|_| self.is_lost()) {
