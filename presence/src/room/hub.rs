@@ -19,7 +19,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tracing::error;
 
 use crate::{
-    clock::{Clock, Tick},
+    clock::Clock,
     model::Presence,
     name::{ChannelName, Epoch, GroupName, RoomName, Version},
 };
@@ -27,7 +27,7 @@ use crate::{
 use super::{
     close_code,
     message::{HubRef, Joiner, Report, RoomFlush, Said, ToConnection, ToHub, ToRoom},
-    outbox::{Filling, Outbox},
+    outbox::{Filling, Outbox, WATCH_INTERVAL},
     touch::Touch,
 };
 
@@ -36,9 +36,6 @@ const FIRST_FRAME_TIME: Duration = Duration::from_secs(5);
 
 /// Who takes first frames more slowly than this, in bytes a second, makes room for others first.
 const LEAST_RATE: f64 = 8.0 * 1024.0;
-
-/// How often outboxes that hold something are looked at.
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One socket of this thread.
 pub(crate) struct HubSocket {
@@ -154,8 +151,8 @@ pub(crate) struct HubActor {
     /// The number of the message being delivered.
     number: u64,
     filling: Rc<Filling>,
-    /// When the outboxes are looked at next, if any hold something.
-    watch_at: Option<Tick>,
+    /// The outboxes are looked at soon, since some hold something.
+    is_watching: bool,
 }
 
 impl std::fmt::Debug for HubActor {
@@ -166,7 +163,7 @@ impl std::fmt::Debug for HubActor {
 
 impl HubActor {
     pub(crate) fn new(id: usize, sockets: Rc<RefCell<Sockets>>, filling: Rc<Filling>, clock: Clock) -> Self {
-        Self { id, sockets, clock, number: 0, filling, watch_at: None }
+        Self { id, sockets, clock, number: 0, filling, is_watching: false }
     }
 }
 
@@ -282,8 +279,8 @@ impl HubActor {
             }
             ToHub::CutSlowest { room } => self.cut_slowest(room.as_ref()),
             ToHub::Watch => {
-                if self.watch_at.is_none() {
-                    self.watch_at = Some(watch_later(&self.clock, ctx));
+                if !std::mem::replace(&mut self.is_watching, true) {
+                    watch_later(&self.filling, &self.clock, ctx);
                 }
             }
             #[cfg(any(test, feature = "testing"))]
@@ -304,23 +301,20 @@ impl HubActor {
 
     /// Looks at the outboxes that hold something, as long as there are any.
     fn watch(&mut self, ctx: &mut Context<Self>) {
-        let late = self.watch_at.take().map_or(Duration::ZERO, |due| self.clock.now().since(due));
-        if late > WATCH_INTERVAL {
-            self.filling.was_blocked(late);
-        }
+        self.filling.looks(self.clock.now(), false);
         let filling = std::mem::take(&mut *self.filling.outboxes.borrow_mut());
         let still: Vec<_> = filling.into_iter().filter(|outbox| outbox.watch()).collect();
         self.filling.outboxes.borrow_mut().extend(still);
-        if !self.filling.outboxes.borrow().is_empty() {
-            self.watch_at = Some(watch_later(&self.clock, ctx));
+        self.is_watching = !self.filling.outboxes.borrow().is_empty();
+        if self.is_watching {
+            watch_later(&self.filling, &self.clock, ctx);
         }
     }
 }
 
-/// Sets the timer, and says when it is due.
-fn watch_later(clock: &Clock, ctx: &mut Context<HubActor>) -> Tick {
+fn watch_later(filling: &Filling, clock: &Clock, ctx: &mut Context<HubActor>) {
+    filling.looks(clock.now(), true);
     ctx.run_later(WATCH_INTERVAL, HubActor::watch);
-    clock.now().after(WATCH_INTERVAL)
 }
 
 impl Sockets {

@@ -44,7 +44,10 @@ mod watch;
 
 #[cfg(test)]
 pub(crate) use self::queue::PIECE;
-pub(crate) use self::{body::Outbound, watch::Filling};
+pub(crate) use self::{
+    body::Outbound,
+    watch::{Filling, WATCH_INTERVAL},
+};
 
 /// How long an outbox over its bound may stand still, and how long a sender waits for one that does not.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -411,7 +414,8 @@ impl Outbox {
     /// The clock, less the time for which this thread was blocked, so that a thread that stood still does not make its clients look
     /// slow.
     fn now(&self) -> Tick {
-        Tick(0).after(self.clock.now().since(Tick(0)).saturating_sub(self.filling.blocked()))
+        let now = self.clock.now();
+        Tick(0).after(now.since(Tick(0)).saturating_sub(self.filling.blocked(now)))
     }
 }
 

@@ -17,23 +17,33 @@ use super::{Mark, Outbox, PATIENCE, Phase, State};
 /// more than so many times the bound may be left waiting.
 const EARLY: usize = 8;
 
+/// How often outboxes that hold something are looked at.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// A timer may be so late though the thread was not held up.
+const LATE: Duration = Duration::from_millis(10);
+
 /// What the outboxes of one thread share with its hub.
 #[derive(Default)]
 pub(crate) struct Filling {
     /// Those that hold something, or did when last looked at.
     pub(crate) outboxes: RefCell<Vec<Rc<Outbox>>>,
-    /// For how long the thread was held up in all. Nobody's frames were written then, which is not their clients' fault.
+    /// When they are looked at next, if any hold something.
+    due: Cell<Option<Tick>>,
+    /// For how long the thread was held up before the last look.
     blocked: Cell<Duration>,
 }
 
 impl Filling {
-    /// The thread was held up.
-    pub(crate) fn was_blocked(&self, time: Duration) {
-        self.blocked.set(self.blocked.get() + time);
+    /// The outboxes are looked at now, and if `again`, once more after [`WATCH_INTERVAL`].
+    pub(crate) fn looks(&self, now: Tick, again: bool) {
+        self.blocked.set(self.blocked(now));
+        self.due.set(again.then(|| now.after(WATCH_INTERVAL)));
     }
 
-    pub(super) fn blocked(&self) -> Duration {
-        self.blocked.get()
+    /// For how long the thread was held up in all: from when a look was due until it happened, or until now. Nobody's frames were
+    /// written then, which is not their clients' fault. When the thread goes on, the server may ask for frames before the look comes.
+    pub(super) fn blocked(&self, now: Tick) -> Duration {
+        self.blocked.get() + self.due.get().map_or(Duration::ZERO, |due| now.since(due).saturating_sub(LATE))
     }
 }
 
@@ -47,6 +57,7 @@ impl Outbox {
         if let Some(itself) = self.itself.upgrade() {
             let mut filling = self.filling.outboxes.borrow_mut();
             if filling.is_empty() {
+                self.filling.looks(self.clock.now(), true);
                 self.hub.do_send(ToHub::Watch);
             }
             filling.push(itself);

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::bench::{Client, Node, config, lobby, ms, node_with, pass, secs, user};
@@ -195,6 +196,31 @@ async fn a_flood_is_slowed_to_what_a_steady_reader_takes_and_cuts_it_off_never()
     let waited = says(&node, ms(0), secs(60)).await;
     assert_eq!(cut.get(), None);
     assert!(waited > secs(55), "{waited:?}");
+}
+
+/// How long a reader of 300 kB/s takes for one piece.
+const STEADY: Duration = ms(26);
+
+#[actix::test]
+async fn a_thread_that_stands_still_in_a_flood_cuts_off_no_steady_reader() {
+    let node = node_with(small()).await;
+    let ann = Rc::new(node.member("ann").await);
+    while take(&ann) > 0 {}
+    let (mut next, mut blocks) = (Duration::ZERO, secs(5));
+    let cut = reads_as(ann.clone(), move |client, time| {
+        if time >= blocks {
+            // Time passes, and the server asks for frames before any timer runs.
+            assert!(tokio::time::advance(secs(2)).now_or_never().is_none());
+            (next, blocks) = (time + secs(2), blocks + secs(7));
+            take(client);
+        } else if time >= next {
+            take(client);
+            next += STEADY;
+        }
+    });
+    let waited = says(&node, ms(0), secs(60)).await;
+    assert_eq!(cut.get(), None);
+    assert!(waited > secs(50), "others waited for her, or this shows nothing: {waited:?}");
 }
 
 #[actix::test]
