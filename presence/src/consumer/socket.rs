@@ -202,7 +202,7 @@ impl Socket {
     /// resolves at once and is written when there is one to spare, or not at all if another of the same room takes its place before. The
     /// last one is always written, unless the socket leaves the room first; if the socket is lost and its presence held, or if a newer
     /// socket on this node takes the presence over, it is written at once. If a socket on another node takes the presence over, what
-    /// still waits by then is not written.
+    /// still waits by then is not written, nor if newer sockets take it over several times while the database is away.
     ///
     /// # Errors
     /// [`Error::NotInRoom`]; [`Error::Overloaded`] (nothing happened); [`Error::StoreUnavailable`] if the database did not answer in time: it may or may not happen.

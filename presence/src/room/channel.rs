@@ -167,7 +167,7 @@ impl Channel {
         was_in
     }
 
-    /// Takes the update of this presence that waits.
+    /// Takes the update of this presence that waits, or is just being written.
     pub(super) fn take_update(&self, room: &RoomName, id: PresenceId) -> Option<Meta> {
         self.updates().take(room, id)
     }
@@ -425,13 +425,15 @@ impl Channel {
                 Next::Nothing => return,
                 Next::In(wait) => tokio::time::sleep(wait).await,
                 Next::Write((room, id, meta)) => {
-                    match rooms.update(&room, id, &self.name, meta.clone()).await {
+                    let result = rooms.update(&room, id, &self.name, meta).await;
+                    let mut updates = self.updates();
+                    if let Err(Error::Overloaded { .. }) = result {
                         // Nothing happened, and nobody else would try it again.
-                        Err(Error::Overloaded { .. }) => self.updates().put_back((room, id, meta)),
-                        Err(error) => {
-                            debug!(%room, channel = %self.name, error = %report(&error), "an update that waited failed");
-                        }
-                        Ok(()) => {}
+                        updates.put_back();
+                    } else if updates.done()
+                        && let Err(error) = result
+                    {
+                        debug!(%room, channel = %self.name, error = %report(&error), "an update that waited failed");
                     }
                 }
             }

@@ -157,8 +157,8 @@ pub(crate) enum ToRoom {
     HoldAll,
     /// The node is about to end and its sockets are closed: the presences leave that have none.
     LeaveSocketless,
-    /// A socket says something else of itself.
-    Update { id: PresenceId, channel: ChannelName, meta: Meta, reply: Reply<()> },
+    /// A socket says something else of itself. Without a reply nobody would try it again, so it is taken on though many wait.
+    Update { id: PresenceId, channel: ChannelName, meta: Meta, reply: Option<Reply<()>> },
     /// A frame for everyone in the room.
     Send { frames: Frames, pressure: Pressure },
     /// An event for the consumer of everyone in the room.

@@ -161,8 +161,7 @@ impl Rooms {
 
     /// As [`update`](Self::update), without waiting for it.
     pub(crate) fn update_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) {
-        let (reply, _) = oneshot::channel();
-        self.tell(room, ToRoom::Update { id, channel: channel.clone(), meta, reply });
+        self.tell(room, ToRoom::Update { id, channel: channel.clone(), meta, reply: None });
     }
 
     pub(crate) async fn update(
@@ -176,7 +175,7 @@ impl Rooms {
             id,
             channel: channel.clone(),
             meta: meta.clone(),
-            reply,
+            reply: Some(reply),
         })
         .await
         .unwrap_or(Err(Error::StoreUnavailable(None)))

@@ -3,6 +3,9 @@
 //! An update is a commit of its own if its socket waits for it, so a client that sends nothing else would write to the disk many times
 //! what it sends. So a socket has a rate; beyond it, updates wait, at most one for each room: the last. A socket has one presence in a
 //! room at a time; what waits of one that has left is dropped.
+//!
+//! One that waited can still be taken while it is being written. If a newer socket takes the presence over at that moment, its room
+//! may refuse the update as the former socket's, and nobody would try it again.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -23,6 +26,8 @@ pub(super) type Update = (RoomName, PresenceId, Meta);
 pub(super) struct Updates {
     bucket: Bucket,
     waiting: VecDeque<Update>,
+    /// One of those that waited, which is being written.
+    under_way: Option<Update>,
     /// Somebody writes what waits.
     is_written: bool,
 }
@@ -68,21 +73,32 @@ impl Updates {
         }
     }
 
-    /// This one could not be written. It waits again, unless a later one of the same room does.
-    pub(super) fn put_back(&mut self, update: Update) {
-        if self.of(&update.0).is_none() {
+    /// The one that is under way could not be written. It waits again, unless a later one of the same room does, or it was taken.
+    pub(super) fn put_back(&mut self) {
+        if let Some(update) = self.under_way.take()
+            && self.of(&update.0).is_none()
+        {
             self.waiting.push_front(update);
         }
     }
 
-    /// The next one of those whose presence `is_there`. The others cost nothing, and are dropped.
+    /// The one that is under way was written, or cannot be. Returns whether it was not taken meanwhile.
+    pub(super) fn done(&mut self) -> bool {
+        self.under_way.take().is_some()
+    }
+
+    /// The next one of those whose presence `is_there`. The others cost nothing, and are dropped. It is under way until it is
+    /// [`done`](Self::done) or [put back](Self::put_back).
     pub(super) fn next(&mut self, rate: Rate, now: Tick, is_there: impl Fn(&RoomName, PresenceId) -> bool) -> Next {
         while let Some(update) = self.waiting.pop_front() {
             if !is_there(&update.0, update.1) {
                 continue;
             }
             return match self.bucket.take(rate, now) {
-                Ok(()) => Next::Write(update),
+                Ok(()) => {
+                    self.under_way = Some(update.clone());
+                    Next::Write(update)
+                }
                 Err(wait) => {
                     self.waiting.push_front(update);
                     Next::In(wait)
@@ -93,14 +109,17 @@ impl Updates {
         Next::Nothing
     }
 
-    /// Takes what waits of this presence.
+    /// Takes what waits of this presence, or else what is under way.
     pub(super) fn take(&mut self, room: &RoomName, id: PresenceId) -> Option<Meta> {
-        let at = self.waiting.iter().position(|(waits, of, _)| (waits, *of) == (room, id))?;
-        self.waiting.remove(at).map(|(.., meta)| meta)
+        let is_this = |(waits, of, _): &Update| (waits, *of) == (room, id);
+        let under_way = self.under_way.take_if(|update| is_this(update));
+        let waits = self.waiting.iter().position(is_this).and_then(|at| self.waiting.remove(at));
+        waits.or(under_way).map(|(.., meta)| meta)
     }
 
-    /// Takes all that wait.
+    /// Takes all that wait, and what is under way unless a later one of the same room waits.
     pub(super) fn take_all(&mut self) -> VecDeque<Update> {
+        self.put_back();
         std::mem::take(&mut self.waiting)
     }
 }
@@ -138,10 +157,53 @@ mod tests {
 
     #[test]
     fn one_that_could_not_be_written_waits_again_unless_a_later_one_does() {
-        let (rate, mut updates) = (Rate::new(0, 1), Updates::default());
-        updates.put_back(update("a", 7, 1));
-        updates.put_back(update("a", 7, 0));
-        assert_eq!(updates.next(rate, Tick(0), is_there), Next::Write(update("a", 7, 1)));
+        let rate = Rate::new(0, 1);
+        for later in [false, true] {
+            let mut updates = Updates::default();
+            updates.put(update("a", 7, 0));
+            assert_eq!(updates.next(rate, Tick(0), is_there), Next::Write(update("a", 7, 0)));
+            if later {
+                updates.put(update("a", 7, 1));
+            }
+            updates.put_back();
+            assert_eq!(updates.next(rate, Tick(0), is_there), Next::Write(update("a", 7, usize::from(later))));
+            assert!(updates.done());
+            assert_eq!(updates.next(rate, Tick(0), is_there), Next::Nothing);
+        }
+    }
+
+    /// Updates of which this one is under way.
+    fn under_way(update: Update) -> Updates {
+        let mut updates = Updates::default();
+        updates.put(update.clone());
+        assert_eq!(updates.next(Rate::new(0, 1), Tick(0), is_there), Next::Write(update));
+        updates
+    }
+
+    #[test]
+    fn one_that_is_under_way_when_its_presence_is_taken_over_is_taken_too_and_not_put_back() {
+        let (room, id, meta) = update("a", 7, 1);
+        let mut updates = under_way(update("a", 7, 1));
+        assert_eq!(updates.take(&room, PresenceId::from_uuid(uuid::Uuid::from_u128(8))), None, "another presence");
+        assert_eq!(updates.take(&room, id), Some(meta));
+        updates.put_back();
+        assert_eq!((updates.done(), updates.take_all().len()), (false, 0));
+        // If a later one waits, that is what counts.
+        let mut updates = under_way(update("a", 7, 1));
+        updates.put(update("a", 7, 2));
+        assert_eq!(updates.take(&room, id), Some(update("a", 7, 2).2));
+        assert_eq!((updates.done(), updates.take_all().len()), (false, 0));
+    }
+
+    #[test]
+    fn one_that_is_under_way_when_its_socket_is_lost_is_taken_with_those_that_wait() {
+        let mut updates = under_way(update("a", 7, 1));
+        updates.put(update("b", 7, 2));
+        assert_eq!(updates.take_all(), [update("a", 7, 1), update("b", 7, 2)]);
+        assert!(!updates.done());
+        let mut updates = under_way(update("a", 7, 1));
+        updates.put(update("a", 7, 2));
+        assert_eq!(updates.take_all(), [update("a", 7, 2)]);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(crate) use self::{
     queue::{Haste, Submitted},
 };
 
+/// How many changes of one presence may wait when the last update of one of its sockets is taken on beyond the bound.
+const MOST_OF_ONE: usize = 8;
+
 /// The writer's front: gives it work.
 #[derive(Clone)]
 pub(crate) struct Writer(Arc<Shared>);
@@ -129,6 +132,26 @@ impl Writer {
         self.submit_as(room, actor, write, Tried::Yes)
     }
 
+    /// As [`submit`](Self::submit), for the last update of a socket, which nobody would try again. It is refused only if at the same time
+    /// more changes of its presence wait than [`MOST_OF_ONE`]: one that is taken over again and again could make any number wait.
+    pub(crate) fn submit_last(
+        &self,
+        room: &RoomName,
+        actor: &Recipient<Committed>,
+        write: Write,
+    ) -> Result<Submitted, Full> {
+        if self.queue().pending_of(room, write.id()) >= MOST_OF_ONE {
+            return self.submit(room, actor, write);
+        }
+        Ok(self.take_on(room, actor, write, Tried::No))
+    }
+
+    fn take_on(&self, room: &RoomName, actor: &Recipient<Committed>, write: Write, tried: Tried) -> Submitted {
+        let submitted = self.queue().add(room, actor, Change { write, tried }, Haste::Asked);
+        self.0.work.notify_one();
+        submitted
+    }
+
     fn submit_as(
         &self,
         room: &RoomName,
@@ -174,9 +197,7 @@ impl Writer {
             Some(session) => Write::Restore { presence, session },
             None => Write::Join(presence),
         };
-        let change = Change { write, tried: Tried::Yes };
-        self.queue().add(room, actor, change, Haste::Asked);
-        self.0.work.notify_one();
+        self.take_on(room, actor, write, Tried::Yes);
     }
 
     /// Makes a presence of this node that of another socket. Always taken, as [`restore`](Self::restore).
@@ -187,16 +208,12 @@ impl Writer {
         presence: Arc<Presence>,
         session: Session,
     ) {
-        let change = Change { write: Write::Resume { presence, session }, tried: Tried::Yes };
-        self.queue().add(room, actor, change, Haste::Asked);
-        self.0.work.notify_one();
+        self.take_on(room, actor, Write::Resume { presence, session }, Tried::Yes);
     }
 
     /// Holds a presence whose socket is lost. Always taken.
     pub(crate) fn hold(&self, room: &RoomName, actor: &Recipient<Committed>, hold: Write) {
-        let change = Change { write: hold, tried: Tried::No };
-        self.queue().add(room, actor, change, Haste::Asked);
-        self.0.work.notify_one();
+        self.take_on(room, actor, hold, Tried::No);
     }
 
     /// The presence was seen at `seen`; the database learns of it in time.

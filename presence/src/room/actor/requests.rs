@@ -40,6 +40,12 @@ pub(super) fn join(presence: Arc<Presence>, session: Option<Session>, limit: Opt
     }
 }
 
+fn answer(reply: Option<Reply<()>>, result: Result<(), Error>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(result);
+    }
+}
+
 impl RoomActor {
     pub(super) fn join(
         &mut self,
@@ -63,7 +69,7 @@ impl RoomActor {
                     // Its client's token is of the user it was.
                     self.state.sessions.drop_token(id);
                     let (channel, user) = (presence.channel.clone(), Some(presence.user.clone()));
-                    self.submit_update(id, channel, (user, None), reply, ctx);
+                    self.submit_update(id, channel, (user, None), Some(reply), ctx);
                 }
             }
             return;
@@ -78,7 +84,7 @@ impl RoomActor {
                 self.state.sessions.drop_token(id);
                 let user = Some(presence.user.clone());
                 joining.presence = Arc::new(joining.presence.changed(user.clone(), None));
-                self.submit_update(id, presence.channel.clone(), (user, None), reply, ctx);
+                self.submit_update(id, presence.channel.clone(), (user, None), Some(reply), ctx);
             }
             return;
         }
@@ -211,18 +217,18 @@ impl RoomActor {
         id: PresenceId,
         channel: ChannelName,
         meta: Meta,
-        reply: Reply<()>,
+        reply: Option<Reply<()>>,
         ctx: &mut Context<Self>,
     ) {
         match self.state.locals.get(&id) {
             _ if self.is_anothers(id, &channel) => {
-                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+                answer(reply, Err(Error::NotInRoom { room: self.name.clone() }));
             }
             Some(local) if local.presence.meta == meta && !self.state.updating.contains_key(&id) => {
-                let _ = reply.send(Ok(()));
+                answer(reply, Ok(()));
             }
             None if !self.state.joining.contains_key(&id) => {
-                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+                answer(reply, Err(Error::NotInRoom { room: self.name.clone() }));
             }
             _ => self.submit_update(id, channel, (None, Some(meta)), reply, ctx),
         }
@@ -233,17 +239,23 @@ impl RoomActor {
         id: PresenceId,
         channel: ChannelName,
         (user, meta): (Option<Option<UserId>>, Option<Meta>),
-        reply: Reply<()>,
+        reply: Option<Reply<()>>,
         ctx: &mut Context<Self>,
     ) {
         let write = Write::Update { id, channel: channel.clone(), user: user.clone(), meta: meta.clone() };
-        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), write) {
+        let (writer, actor) = (self.rooms.writer(), ctx.address().recipient());
+        let submitted = if reply.is_some() {
+            writer.submit(&self.name, &actor, write)
+        } else {
+            writer.submit_last(&self.name, &actor, write)
+        };
+        match submitted {
             Ok(Submitted::Waits(after)) => {
-                let reply = answer_now_if(self.is_relaxed(), reply);
+                let reply = reply.and_then(|reply| answer_now_if(self.is_relaxed(), reply));
                 self.state.updates(id, Updating { channel, after, user, meta, reply });
             }
-            Ok(Submitted::CancelledOut) => drop(reply.send(Ok(()))),
-            Err(full) => drop(reply.send(Err(self.overloaded(full)))),
+            Ok(Submitted::CancelledOut) => answer(reply, Ok(())),
+            Err(full) => answer(reply, Err(self.overloaded(full))),
         }
     }
 

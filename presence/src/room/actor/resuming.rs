@@ -6,7 +6,6 @@
 use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context};
-use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::{
@@ -142,8 +141,7 @@ impl RoomActor {
         let channel = local.presence.channel.clone();
         let waits = self.rooms.channels().take_update(&channel, &self.name, self.state.sessions.called(id));
         if let Some(meta) = waits {
-            let (reply, _) = oneshot::channel();
-            self.update(id, channel, meta, reply, ctx);
+            self.update(id, channel, meta, None, ctx);
         }
     }
 

@@ -257,6 +257,16 @@ async fn an_update_that_waited_and_found_the_writer_full_is_written_later() {
     socket.send_text("+lobby");
     send(&mut socket, 30, |n| format!("lobby={n}"));
     settle_all().await;
+    let others = fill_the_writer(&node).await;
+    pass(secs(1)).await;
+    node.store.faults.release();
+    pass(secs(3)).await;
+    assert_eq!(meta(&node).await, r#"{"n":29}"#);
+    others.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Has the store hang, with so many changes that wait for it as may.
+async fn fill_the_writer(node: &Node) -> Vec<tokio::task::JoinHandle<()>> {
     node.store.faults.hang();
     // The first is on its way to the database, and the second waits.
     let mut others = Vec::new();
@@ -265,11 +275,43 @@ async fn an_update_that_waited_and_found_the_writer_full_is_written_later() {
         others.push(actix::spawn(async move { drop(one.join(&room("attic")).await) }));
         settle_all().await;
     }
-    pass(secs(1)).await;
+    others
+}
+
+/// An update of ann's waits, and the writer is full when she is lost, or taken over. Gives her row once the store goes on.
+async fn last_update(is_lost: bool) -> (bool, String) {
+    let settings = config().updates_per_second(1).max_rooms_per_socket(2).max_pending_writes(1);
+    let (node, mut first, _) = busy(settings).await;
+    first.send_text("+lobby");
+    send(&mut first, 9, |n| format!("lobby={n}"));
+    settle_all().await;
+    assert_eq!(meta(&node).await, r#"{"n":4}"#);
+    let others = fill_the_writer(&node).await;
+    let mut next = None;
+    if is_lost {
+        first.lose();
+    } else {
+        let token = ResumeToken::new("the-token-of-this-tab").unwrap();
+        let upgrade = Upgrade::new(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
+        let socket = TestSocket::connect(upgrade, Busy::default()).await.expect("accepted");
+        next.insert(socket).send_text("+lobby");
+    }
+    settle_all().await;
     node.store.faults.release();
-    pass(secs(3)).await;
-    assert_eq!(meta(&node).await, r#"{"n":29}"#);
+    pass(secs(1)).await;
     others.iter().for_each(tokio::task::JoinHandle::abort);
+    let row = node.store.database().load(lobby()).await.unwrap().unwrap().presences.remove(0);
+    (row.held, row.meta.as_str().to_owned())
+}
+
+#[actix::test]
+async fn the_last_update_of_one_who_is_lost_is_written_though_the_writer_is_full() {
+    assert_eq!(last_update(true).await, (true, r#"{"n":8}"#.to_owned()));
+}
+
+#[actix::test]
+async fn the_last_update_of_one_who_is_taken_over_is_written_though_the_writer_is_full() {
+    assert_eq!(last_update(false).await, (false, r#"{"n":8}"#.to_owned()));
 }
 
 #[actix::test]

@@ -113,6 +113,11 @@ impl Queue {
         self.pending
     }
 
+    /// How many changes of a presence wait.
+    pub(super) fn pending_of(&self, room: &RoomName, id: PresenceId) -> usize {
+        self.rooms.get(room).map_or(0, |waiting| waiting.of(id))
+    }
+
     /// The number of the last batch.
     pub(super) const fn begun(&self) -> u64 {
         self.taken

@@ -5,16 +5,16 @@ use std::{sync::Arc, time::Duration};
 use actix::{Actor, Context, Handler, Recipient};
 
 use super::{
-    Committed,
+    Committed, MOST_OF_ONE, Writer,
     merge::{Change, Tried},
     queue::{BATCH, Haste, Queue, Submitted, Work},
 };
 use crate::{
     clock::Tick,
-    model::Presence,
+    model::{Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName},
     session::{Session, SessionHash},
-    store::{Write, pace::MOST_ROOMS},
+    store::{Write, health::Health, pace::MOST_ROOMS},
 };
 
 struct Room;
@@ -217,6 +217,31 @@ async fn one_who_is_lost_and_back_again_and_again_while_the_database_is_away_wai
     let last = bench.next().remove(0).1.remove(0);
     assert!(matches!(last, Write::Resume { presence, .. } if presence.channel == channel(1000)));
     assert_eq!((bench.queue.pending(), bench.next()), (0, Vec::new()));
+}
+
+#[actix::test]
+async fn last_updates_are_taken_on_beyond_the_bound_but_not_any_number_of_one_presence() {
+    let (writer, actor) = (Writer::new(1, Health::default(), |_| ()), Room.start().recipient());
+    let session = Session { hash: SessionHash::from_bytes([1; 32]), grace: Duration::from_secs(1) };
+    let update = |id, channel: &str| {
+        let channel = ChannelName::new(channel).unwrap();
+        Write::Update { id, channel, user: None, meta: Some(Meta::default()) }
+    };
+    for n in 0..100 {
+        let last = writer.submit_last(&room("lobby"), &actor, update(PresenceId::random(), &n.to_string()));
+        assert!(last.is_ok(), "each is another presence");
+    }
+    assert!(writer.submit(&room("lobby"), &actor, update(PresenceId::random(), "other")).is_err());
+    // One is taken over by one socket after the other while the database is away.
+    let id = PresenceId::random();
+    let taken_on = (0..100).filter(|n| {
+        let channel = ChannelName::new(format!("socket {n}")).unwrap();
+        let presence = Presence::new(id, channel.clone(), None, NodeId::random());
+        writer.resume(&room("lobby"), &actor, Arc::new(presence), session);
+        writer.submit_last(&room("lobby"), &actor, update(id, channel.as_str())).is_ok()
+    });
+    let taken_on = taken_on.count();
+    assert_eq!((taken_on, writer.pending()), (MOST_OF_ONE / 2, 100 + MOST_OF_ONE + 1));
 }
 
 #[actix::test]

@@ -5,7 +5,8 @@
 //! before all else: a channel that left may have joined anew as another presence, and a room has room for one of them.
 //!
 //! What waits does not grow with time. However often a presence is lost and resumed while the database is away, its last return
-//! waits, and its leave or hold since then; only updates can keep some apart, and those are refused when too much waits.
+//! waits, and its leave or hold since then; only updates can keep some apart, and those are refused when too much waits, the last
+//! one of a socket when too much of the same presence does.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -71,6 +72,12 @@ impl Waiting {
 
     pub(super) fn prunes(&self) -> bool {
         !self.pruned.is_empty()
+    }
+
+    /// How many changes of a presence wait.
+    pub(super) fn of(&self, id: PresenceId) -> usize {
+        let next = [&self.left, &self.others, &self.pruned].iter().any(|changes| changes.contains_key(&id));
+        usize::from(next) + self.behind.get(&id).map_or(0, VecDeque::len)
     }
 
     /// Takes out all that waits of a presence, in its order.
