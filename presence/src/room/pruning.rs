@@ -35,11 +35,12 @@ mod asking;
 mod bulk;
 mod claims;
 mod life;
+mod open_requests;
 
-use asking::Progress;
 pub(crate) use asking::Remove;
 pub(crate) use bulk::Bulk;
 pub(crate) use life::Fenced;
+use open_requests::OpenRequests;
 
 /// How the names begin under which the command line registers itself for a moment.
 pub(crate) const CLI: &str = "presence-cli:";
@@ -74,8 +75,8 @@ struct Work {
     lease: Rc<RefCell<Lease>>,
     /// Former lives of this very node, whose presences are still to be held.
     former: Rc<RefCell<BTreeSet<NodeId>>>,
-    /// What others ask of this node, until they have heard that it is done.
-    asked: Rc<RefCell<HashMap<RequestId, Progress>>>,
+    /// What other nodes ask of this one, until they have the answer.
+    open_requests: Rc<RefCell<OpenRequests>>,
     /// What this node asked of others and does not any more, but the database may still have.
     over: Rc<RefCell<BTreeSet<RequestId>>>,
 }
@@ -107,9 +108,8 @@ impl PruningSupervisor {
             let rooms = rooms.clone();
             Self::start_in_arbiter(&rooms.0.threads.store().clone(), move |_: &mut Context<Self>| {
                 let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
-                Self {
-                    work: Work { rooms, name, lease, former: Rc::default(), asked: Rc::default(), over: Rc::default() },
-                }
+                let (former, open_requests, over) = (Rc::default(), Rc::default(), Rc::default());
+                Self { work: Work { rooms, name, lease, former, open_requests, over } }
             })
         });
         supervisor.clone()

@@ -13,7 +13,7 @@ use std::{
 use actix::{Addr, AsyncContext, Handler, Message, ResponseFuture, WrapFuture};
 use futures_util::{
     FutureExt,
-    future::{AbortHandle, abortable},
+    future::{AbortHandle, abortable, join_all},
 };
 use tokio::{sync::oneshot, time::Instant};
 use tracing::{debug, error, info, warn};
@@ -25,7 +25,7 @@ use crate::{
     store::{NodeState, Order, Removal, Request, Store, Whom, writer::report},
 };
 
-use super::{PruningSupervisor, Work};
+use super::{PruningSupervisor, Work, open_requests::ToDo};
 
 /// Time between two looks at the answers.
 const LOOK: Duration = Duration::from_millis(100);
@@ -44,16 +44,6 @@ impl Handler<Remove> for PruningSupervisor {
     }
 }
 
-/// How far this node is with what another asks of it.
-#[derive(Debug)]
-pub(super) enum Progress {
-    /// The supervisor is about to begin.
-    Sent,
-    UnderWay(AbortHandle),
-    /// So many were removed. Kept until the one who asked has heard of it.
-    Done(u64),
-}
-
 /// Does what another node asks.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -63,14 +53,11 @@ impl Handler<CarryOut> for PruningSupervisor {
     type Result = ();
 
     fn handle(&mut self, CarryOut(Request { id, order }): CarryOut, ctx: &mut Self::Context) {
-        // Unless it was withdrawn since.
-        if !self.work.asked.borrow().contains_key(&id) {
-            return;
-        }
         let work = self.work.clone();
         let (done, under_way) = abortable(async move { work.carry_out_and_answer(id, &order).await });
-        self.work.asked.borrow_mut().insert(id, Progress::UnderWay(under_way));
-        ctx.spawn(done.map(drop).into_actor(self));
+        if self.work.open_requests.borrow_mut().begin(id, under_way) {
+            ctx.spawn(done.map(drop).into_actor(self));
+        }
     }
 }
 
@@ -78,52 +65,37 @@ impl Work {
     /// Looks what others ask of this node: the command line, say. Each request is carried out by itself, so that one that takes
     /// long holds up no other, and as long as it stands.
     pub(super) async fn answer_others(&self, supervisor: &Addr<PruningSupervisor>) -> Result<()> {
-        let requests = self.rooms.bounded(self.store().asked(self.node()?)).await?;
-        self.asked.borrow_mut().retain(|id, progress| {
-            let stands = requests.iter().any(|request| request.id == *id);
-            if let (false, Progress::UnderWay(work)) = (stands, &*progress) {
-                work.abort();
-            }
-            stands
-        });
-        for request in requests {
-            let done = match self.asked.borrow().get(&request.id) {
-                Some(Progress::Sent | Progress::UnderWay(_)) => continue,
-                Some(Progress::Done(count)) => Some(*count),
-                None => None,
-            };
-            match done {
-                // The answer was not heard. Doing it again would catch those who came since.
-                Some(count) => self.answer(request.id, count).await?,
-                // Noted at once: a second look before the supervisor begins would have it done twice, and who comes second finds
-                // nobody to remove, but may answer first.
-                None => {
-                    self.asked.borrow_mut().insert(request.id, Progress::Sent);
-                    supervisor.do_send(CarryOut(request));
-                }
-            }
+        let listed = self.rooms.bounded(self.store().asked(self.node()?)).await?;
+        let ToDo { abort, begin, answer } = self.open_requests.borrow_mut().look(listed);
+        abort.iter().for_each(AbortHandle::abort);
+        for request in begin {
+            supervisor.do_send(CarryOut(request));
         }
+        join_all(answer.into_iter().map(|(id, count)| self.try_to_answer(id, count))).await;
         Ok(())
     }
 
     async fn carry_out_and_answer(&self, id: RequestId, order: &Order) {
         let Ok(count) = AssertUnwindSafe(self.carry_out(order)).catch_unwind().await else {
             error!(?order, "what another node asks for panicked; it is tried again");
-            self.asked.borrow_mut().remove(&id);
+            self.open_requests.borrow_mut().failed(id);
             return;
         };
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         info!(count, ?order, "done, as asked through the store");
-        self.asked.borrow_mut().insert(id, Progress::Done(count));
-        if let Err(error) = self.answer(id, count).await {
-            debug!(error = %report(&error), "an answer is not given; it will be tried again");
+        self.open_requests.borrow_mut().done(id, count);
+        self.try_to_answer(id, count).await;
+    }
+
+    async fn try_to_answer(&self, id: RequestId, count: u64) {
+        match self.answer(id, count).await {
+            Ok(()) => self.open_requests.borrow_mut().answered(id),
+            Err(error) => debug!(error = %report(&error), "an answer is not given; it will be tried again"),
         }
     }
 
     async fn answer(&self, id: RequestId, count: u64) -> Result<()> {
-        self.rooms.bounded(self.store().answer(self.node()?, id, count)).await?;
-        self.asked.borrow_mut().remove(&id);
-        Ok(())
+        self.rooms.bounded(self.store().answer(self.node()?, id, count)).await
     }
 
     /// Resolves when it is durable, however long that takes: an answer says that it is.
@@ -166,7 +138,7 @@ impl Work {
             answer
         });
         // A room that does not run has no presence of this node.
-        let answers = futures_util::future::join_all(answers.collect::<Vec<_>>()).await;
+        let answers = join_all(answers.collect::<Vec<_>>()).await;
         answers.into_iter().map(|answer| answer.unwrap_or(0)).sum()
     }
 

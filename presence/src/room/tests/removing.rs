@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt;
 
+mod asked;
 mod one;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod stored;
@@ -14,7 +15,7 @@ use crate::{
     model::Close,
     name::{ChannelName, NodeName},
     room::message::ToConnection,
-    store::{MemoryStore, Order, Removal, Request, Store, Whom},
+    store::{MemoryStore, Store},
 };
 
 fn quick() -> ConfigBuilder {
@@ -201,25 +202,6 @@ async fn a_request_that_takes_long_holds_up_no_other() {
     assert_eq!(short.0.unwrap(), 1);
     assert!(short.1 < secs(2), "{:?}", short.1);
     assert!(matches!(long, Err(Error::Unanswered { removed: 0, .. })), "{long:?}");
-}
-
-#[actix::test]
-async fn an_answer_that_is_lost_is_given_again_and_who_came_since_stays() {
-    let [here, there, _] = three().await;
-    let ann = there.member("ann").await;
-    let (asker, life) = (here.node().unwrap(), there.node().unwrap());
-    let order = Order::Remove(Removal { whom: Whom::User(user("ann")), close: None });
-    let request = Request { id: crate::name::RequestId::random(), order };
-    here.store.database().ask(asker, &request).await.unwrap();
-    there.store.lose_answers_to_requests(1);
-    pass(ms(1100)).await;
-    assert_eq!(removals(&ann).len(), 1);
-    assert_eq!(there.store.database().asked(life).await.unwrap().len(), 1, "it could not answer");
-    ann.join(lobby()).await.unwrap();
-    pass(secs(3)).await;
-    let answers = here.store.database().answers(request.id).await.unwrap();
-    assert_eq!(answers.iter().map(|answer| answer.removed).collect::<Vec<_>>(), [Some(1)]);
-    assert_eq!((removals(&ann).len(), here.rows(lobby()).await), (0, vec!["ann".to_owned()]));
 }
 
 #[actix::test]

@@ -49,6 +49,7 @@ pub(crate) struct Watched<S = MemoryStore> {
     seen: Arc<Mutex<Seen>>,
     hanging: Arc<watch::Sender<bool>>,
     late: Arc<watch::Sender<bool>>,
+    late_requests: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
@@ -92,6 +93,7 @@ impl<S> Watched<S> {
             seen: Arc::default(),
             hanging: Arc::new(watch::Sender::new(false)),
             late: Arc::new(watch::Sender::new(false)),
+            late_requests: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -224,6 +226,15 @@ impl<S> Watched<S> {
     /// Readings of a room are of the moment at which they are asked for, but do not come before they are released.
     pub(crate) fn hang_after_load(&self) {
         self.late.send_replace(true);
+    }
+
+    /// Lists of what other nodes ask are of the moment at which they are read, but do not come before they are released.
+    pub(crate) fn hang_after_reading_requests(&self) {
+        self.late_requests.send_replace(true);
+    }
+
+    pub(crate) fn release_requests(&self) {
+        self.late_requests.send_replace(false);
     }
 
     pub(crate) fn release_loads(&self) {
@@ -395,7 +406,9 @@ impl<S: Store> Store for Watched<S> {
     }
 
     async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
-        self.faults.asked(node).await
+        let answer = self.faults.asked(node).await;
+        let _ = self.late_requests.subscribe().wait_for(|late| !late).await;
+        answer
     }
 
     async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
