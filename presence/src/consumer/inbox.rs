@@ -61,8 +61,11 @@ impl Inbox {
 
     /// Adds a frame, when there is room for it. Returns `false` if the socket has ended.
     pub(crate) async fn push(&self, frame: Frame, arrived: Tick) -> bool {
-        while self.frames.get() >= self.capacity && self.ended.get().is_none() {
+        let is_full = || self.frames.get() >= self.capacity && self.ended.get().is_none();
+        if is_full() {
             trace!("a client is not read until its consumer has handled a frame");
+        }
+        while is_full() {
             self.emptied.notified().await;
         }
         if self.ended.get().is_some() {

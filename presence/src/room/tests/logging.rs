@@ -1,17 +1,19 @@
 //! What is worth a warning, and what is not.
 
-use std::rc::Rc;
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tracing::Level;
 
-use tokio::sync::Notify;
-
-use super::bench::{Log, lobby, node, settle};
+use super::bench::{Log, Node, config, lobby, node, node_with, pass, secs, settle};
 use crate::{
-    Consumer, Frame, Result, Socket, Upgrade,
+    Consumer, Error, Event, Frame, Result, Socket, Upgrade,
+    name::EventName,
+    telemetry::LINE_INTERVAL,
     testing::{Received, TestSocket},
 };
 
-/// Answers a frame when it may.
-struct Slow(Rc<Notify>);
+/// Answers a frame, and is done with an event, when it may.
+struct Slow(watch::Receiver<bool>);
 
 impl Consumer for Slow {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
@@ -19,23 +21,34 @@ impl Consumer for Slow {
     }
 
     async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        self.0.notified().await;
+        let _ = self.0.wait_for(|may| *may).await;
         socket.send("an answer").await
     }
+
+    async fn event(&mut self, _: &mut Socket, _: Event) -> Result<()> {
+        let _ = self.0.wait_for(|may| *may).await;
+        Ok(())
+    }
+}
+
+/// A member whose consumer is slow until it may go on.
+async fn slow(node: &Node) -> (TestSocket, watch::Sender<bool>) {
+    let (may_go_on, may) = watch::channel(false);
+    let mut socket = TestSocket::connect(Upgrade::new(&node.rooms), Slow(may)).await.unwrap();
+    assert!(matches!(socket.receive().await, Received::Frame(_)), "the first frame");
+    (socket, may_go_on)
 }
 
 #[actix::test]
 async fn a_client_that_goes_while_it_is_answered_is_no_warning() {
     let node = node().await;
     let log = Log::of_warnings();
-    let may_answer = Rc::new(Notify::new());
-    let mut ann = TestSocket::connect(Upgrade::new(&node.rooms), Slow(may_answer.clone())).await.unwrap();
-    assert!(matches!(ann.receive().await, Received::Frame(_)), "the first frame");
+    let (mut ann, may_answer) = slow(&node).await;
     ann.send_text("a question");
     settle().await;
     ann.lose();
     settle().await;
-    may_answer.notify_one();
+    may_answer.send_replace(true);
     settle().await;
     assert_eq!(node.names(lobby()).await, Vec::<String>::new());
     let about_on_connect = |line: &String| line.contains("on_connect");
@@ -43,4 +56,93 @@ async fn a_client_that_goes_while_it_is_answered_is_no_warning() {
         log.lines().into_iter().filter(|line| !about_on_connect(line)).collect::<Vec<_>>(),
         Vec::<String>::new()
     );
+}
+
+#[actix::test]
+async fn a_client_that_is_not_read_since_its_inbox_is_full_is_a_line_for_whoever_looks_closely() {
+    let node = node_with(config().inbox_frames(2)).await;
+    let log = Log::down_to(Level::TRACE);
+    let (mut ann, may_answer) = slow(&node).await;
+    let lines = || log.lines_with("a client is not read until its consumer has handled a frame");
+    ann.send_text("a question");
+    settle().await;
+    for _ in 0..2 {
+        ann.send_text("a question");
+    }
+    settle().await;
+    assert_eq!(lines(), Vec::<String>::new(), "one is handled, and two may wait");
+    ann.send_text("a question");
+    settle().await;
+    assert!(lines().len() == 1 && lines()[0].contains("TRACE"), "{:?}", lines());
+    may_answer.send_replace(true);
+    for _ in 0..4 {
+        assert_eq!(ann.receive_text().await, "an answer");
+    }
+    assert_eq!(lines().len(), 1);
+}
+
+#[actix::test]
+async fn a_consumer_that_loses_events_is_one_warning_until_it_has_caught_up_and_one_line_then() {
+    /// As many as may wait.
+    const MAX: usize = 1024;
+    let node = node().await;
+    let log = Log::down_to(Level::INFO);
+    let (_ann, may_go_on) = slow(&node).await;
+    let event = Event::new(EventName::new("news").unwrap(), &1).unwrap();
+    let send = async |count| {
+        for _ in 0..count {
+            node.send_event(lobby(), event.clone());
+        }
+        settle().await;
+    };
+    let (lost, caught_up) = ("a consumer is too far behind and loses events", "lost events has caught up");
+    send(1).await;
+    send(MAX).await;
+    assert_eq!(log.lines_with(lost), Vec::<String>::new(), "one is handled, and the others may wait");
+    send(1).await;
+    send(9).await;
+    let lines = log.lines_with(lost);
+    assert!(lines.len() == 1 && lines[0].contains("WARN"), "{lines:?}");
+    assert_eq!(log.lines_with(caught_up), Vec::<String>::new());
+    may_go_on.send_replace(true);
+    pass(secs(1)).await;
+    let lines = log.lines_with(caught_up);
+    assert!(lines.len() == 1 && lines[0].contains("INFO") && lines[0].contains("count=10"), "{lines:?}");
+    may_go_on.send_replace(false);
+    send(1).await;
+    send(MAX + 1).await;
+    assert_eq!(log.lines_with(lost).len(), 2, "it is behind again");
+}
+
+#[actix::test]
+async fn changes_that_are_refused_since_too_many_wait_are_a_warning_now_and_then_that_counts_them() {
+    let node = node_with(config().max_pending_writes(1)).await;
+    let bob = node.member("bob").await;
+    let log = Log::of_warnings();
+    let one_is_under_way_and_one_waits = async |metas: [&str; 2]| {
+        node.store.hang_after_commit();
+        for meta in metas {
+            let _begun = bob.update(lobby(), meta).now_or_never();
+            settle().await;
+        }
+    };
+    one_is_under_way_and_one_waits([r#"{"n":1}"#, r#"{"n":2}"#]).await;
+    let refused = async || {
+        let refused = node.client("ann").join(lobby()).await;
+        assert!(matches!(refused, Err(Error::Overloaded { limit: 1 })), "{refused:?}");
+        log.lines_with("a change is refused: too many wait for the database")
+    };
+    let lines = refused().await;
+    assert_eq!(lines.len(), 1);
+    for part in ["WARN", "room=lobby", "limit=1"] {
+        assert!(lines[0].contains(part), "{part:?} in {}", lines[0]);
+    }
+    assert!(!lines[0].contains("left_out"), "{}", lines[0]);
+    assert_eq!([refused().await.len(), refused().await.len()], [1, 1]);
+    node.store.release_commits();
+    pass(LINE_INTERVAL).await;
+    one_is_under_way_and_one_waits([r#"{"n":3}"#, r#"{"n":4}"#]).await;
+    let lines = refused().await;
+    assert!(lines.len() == 2 && lines[1].contains("left_out=2"), "{lines:?}");
+    node.store.release_commits();
 }

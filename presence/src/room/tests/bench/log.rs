@@ -20,9 +20,19 @@ struct Text(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Warnings and errors.
     pub(crate) fn of_warnings() -> Self {
+        Self::down_to(Level::WARN)
+    }
+
+    /// What is logged at this level, and at those that are more severe.
+    pub(crate) fn down_to(level: Level) -> Self {
         let text = Text::default();
-        let log = tracing_subscriber::fmt().with_max_level(Level::WARN).with_ansi(false).with_writer(text.clone());
+        let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(text.clone());
         Self { text, _until: tracing::subscriber::set_default(log.finish()) }
+    }
+
+    /// The lines in which these words are.
+    pub(crate) fn lines_with(&self, words: &str) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.contains(words)).collect()
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
