@@ -194,3 +194,27 @@ async fn in_the_mode_list_a_frame_is_small_and_says_how_many_it_omits() {
         sockets.push(socket);
     }
 }
+
+#[tokio::test]
+async fn the_first_list_that_is_cut_is_a_warning_and_no_other_one_is() {
+    let server = Server::start(&["--notify", "list", "--max-frame-sent", &LEAST.to_string()]).await;
+    let lines = || server.log().lines().filter(|line| line.contains("a list of users is cut")).count();
+    let mut sockets = Vec::new();
+    for (room, warnings) in [("lobby", 0), ("attic", 1)] {
+        for n in 0.. {
+            assert_eq!(lines(), warnings, "before a list of {room} is cut");
+            let mut socket = Socket::open(&server, &path(room, &long_name(n)[..])).await;
+            let is_cut = bounded(&mut socket).await["payload"]["omitted"].is_u64();
+            sockets.push(socket);
+            if is_cut {
+                break;
+            }
+        }
+        assert_eq!(lines(), 1, "after a list of {room} is cut");
+    }
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("a list of users is cut")).unwrap();
+    for part in ["WARN", "room=lobby", "omitted=1"] {
+        assert!(line.contains(part), "{part:?} in {line}");
+    }
+}
