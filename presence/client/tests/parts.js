@@ -106,6 +106,26 @@ export const tests = {
     }
   },
 
+  async 'what comes first on a new connection does not go on with the parts of the lost one'() {
+    // A diff may come before its state, and would be taken for the next part: a gap, or a change with members of the old parts.
+    const halves = [
+      [5, paged(5, [{ ann: ['me'] }, { dan: ['d1'] }, { eve: ['e1'] }]).slice(0, 2)],
+      [1, split(1, [{ joins: [['dan', 'd1']] }, { joins: [['eve', 'e1']] }]).slice(0, 1)],
+    ];
+    for (const [version, parts] of halves) {
+      const { room, browser, socket, clock, told } = live({ ann: ['me'], bob: ['b1'] });
+      for (const part of parts) socket.says(part);
+      socket.drops();
+      clock.pass(500);
+      browser.socket.open();
+      told.length = 0;
+      browser.socket.says(diff(version, { joins: [['fay', 'f1']] }));
+      browser.socket.says(state(version, { ann: ['me'], bob: ['b1'] }));
+      equal(told, ['status live', 'sync ann bob', 'join fay', 'count 3+0', 'sync ann bob fay']);
+      equal([[...room.members.keys()], browser.sockets.length], [['ann', 'bob', 'fay'], 2]);
+    }
+  },
+
   async 'a part that does not belong to those before it is a gap'() {
     const [page, last] = paged(4, [{ ann: ['me'] }, { bob: ['b1'] }]);
     const [part, end] = split(4, [{ joins: [['bob', 'b1']] }, { joins: [['cyd', 'c1']] }]);
@@ -272,6 +292,31 @@ export const tests = {
     function* inTurn() { for (;;) for (const texts of rooms) yield texts.next().value; }
     saysUntilClosed(socket, connection, inTurn());
     equal([connection.status.why, lobby.status.why, lobby.members.size], ['too_large', 'too_large', 0]);
+  },
+
+  async 'what waited for a state on a connection that was lost does not count any more'() {
+    const { room, browser, clock } = dial();
+    const meta = { a: 'x'.repeat(30000000) };
+    for (let times = 0; times < 6; times += 1) {
+      browser.socket.open();
+      browser.socket.says(diff(1, { joins: [['bob', 'b1', meta]] }));
+      equal(room.status.state === 'closed', false);
+      browser.socket.drops();
+      clock.pass(room.status.delay);
+    }
+    browser.socket.open();
+    browser.socket.says(state(1, { ann: ['me'] }));
+    equal([room.status.state, room.members.size], ['live', 1]);
+  },
+
+  async 'what waited for other rooms does not count any more when it is known which room is that of the URL'() {
+    const { env, sockets } = fakeBrowser();
+    const room = joinRoom('/socket?user=ann', { env });
+    sockets[0].open();
+    sockets[0].says(of('attic', diff(1, { joins: [['eve', 'e1', { a: 'x'.repeat(100000000) }]] })));
+    sockets[0].says(state(1, { ann: ['me'] }));
+    for (const part of split(1, [{ joins: [['bob', 'b1', { a: 'x'.repeat(50000000) }]] }, {}])) sockets[0].says(part);
+    equal([room.name, room.status.state, room.members.size], ['lobby', 'live', 2]);
   },
 
   async 'what came to its end does not count any more'() {

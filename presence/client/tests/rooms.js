@@ -51,6 +51,12 @@ export const tests = {
     sockets[0].says(stateOf('attic', 3, { eve: ['e1'] }));
     clock.pass(15000);
     equal([room.status.why, room.status.reason], ['timeout', 'the server speaks of other rooms only: "attic"']);
+    // On the next connection only those count that the server speaks of there.
+    clock.pass(room.status.delay);
+    sockets[1].open();
+    sockets[1].says(stateOf('cellar', 3, { eve: ['e1'] }));
+    clock.pass(30000); // the second attempt has twice as long
+    equal([room.status.why, room.status.reason], ['timeout', 'the server speaks of other rooms only: "cellar"']);
   },
 
   async 'a room given by a URL is that of the first state, with the diffs that came before it'() {
@@ -86,6 +92,17 @@ export const tests = {
     equal([attic.me, attic.status.state], ['me', 'live']);
     socket.says(diffOf('attic', 5, { leaves: [['bob', 'b1']] }));
     equal(users(attic), ['ann', 'cyd']);
+  },
+
+  async 'a room that is asked for on a new connection does not have the roster of the lost one'() {
+    const { connection, browser, socket, clock } = connected();
+    socket.says(stateOf('attic', 1, { eve: ['e1'] }));
+    socket.drops();
+    clock.pass(connection.status.delay);
+    browser.socket.open();
+    const attic = connection.room('attic');
+    await turnOver();
+    equal([users(attic), connection.status.state, attic.status.state], [[], 'live', 'connecting']);
   },
 
   async 'a gap in a room that nobody asked for does not disturb the others, and is mended when it is asked for'() {
