@@ -1,7 +1,8 @@
 //! Group commit: all writes of a node go through one writer.
 //!
-//! While a transaction is under way, what comes in waits; the next transaction takes all of it, up to a bound. There is no
-//! delay for the sake of batching: a lone join is written at once, a thousand that come together share a commit. What
+//! While a transaction is under way, what comes in waits; the next transaction takes all of it, up to a bound. No join or
+//! update is delayed for the sake of batching: a lone join is written at once, a thousand that come together share a commit. A
+//! few leaves alone wait [`LEAVE_DELAY`] for a join, since who leaves often comes back at once, or goes to another room. What
 //! waits for one presence is merged, and the order of what happens to one presence is kept. While the database is away,
 //! leaves and touches wait for it; joins are taken back by those who gave up on them. Touches are in no hurry: they are
 //! gathered for a while, so that they take few transactions.
@@ -28,7 +29,7 @@ use actix::{Message, Recipient};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::{
     sync::{Notify, watch},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tracing::{debug, warn};
 
@@ -55,6 +56,9 @@ pub(crate) use self::{
 
 /// How many changes of one presence may wait when the last update of one of its sockets is taken on beyond the bound.
 const MOST_OF_ONE: usize = 8;
+
+/// How long a few leaves wait for a join to share its transaction with. Whoever sees the presence go sees it no later than that.
+const LEAVE_DELAY: Duration = Duration::from_millis(5);
 
 /// The writer's front: gives it work.
 #[derive(Clone)]
@@ -312,6 +316,7 @@ impl Writer {
                 place.leave();
                 None
             };
+            self.delay_few_leaves().await;
             let (next, begun) = (self.queue().next(clock.now(), gather, turn.is_some()), Instant::now());
             let outcome = match next {
                 // All that waited cancelled out.
@@ -361,6 +366,17 @@ impl Writer {
                         pauses.next().await;
                     }
                 }
+            }
+        }
+    }
+
+    /// Resolves when something else than a few leaves waits, or after [`LEAVE_DELAY`].
+    async fn delay_few_leaves(&self) {
+        let until = Instant::now() + LEAVE_DELAY;
+        loop {
+            let work = self.0.work.notified();
+            if !self.queue().has_only_few_leaves() || timeout_at(until, work).await.is_err() {
+                return;
             }
         }
     }

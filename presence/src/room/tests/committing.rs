@@ -32,6 +32,50 @@ async fn a_lone_join_is_written_at_once() {
 }
 
 #[actix::test]
+async fn a_leave_shares_the_commit_of_a_join_that_comes_just_after_it() {
+    let node = node().await;
+    let (ann, bob, carl) = (node.member("ann").await, node.member("bob").await, node.client("carl"));
+    let mut changes = node.changes();
+    node.store.commits();
+    let (left, joined) = tokio::join!(bob.leave(lobby()), async {
+        pass(ms(4)).await;
+        carl.join(&room("another room")).await
+    });
+    left.unwrap();
+    joined.unwrap();
+    assert_eq!(node.store.sizes(), [2]);
+    pass(secs(1)).await;
+    assert_eq!(
+        (heard(&mut changes), ann.sees()),
+        (vec!["-bob".to_owned(), "+carl".to_owned()], vec!["ann".to_owned()])
+    );
+}
+
+#[actix::test]
+async fn a_lone_leave_is_written_after_5_ms() {
+    let node = node().await;
+    let bob = node.member("bob").await;
+    node.store.commits();
+    let before = node.rooms.now();
+    bob.leave(lobby()).await.unwrap();
+    let took = node.rooms.now().since(before);
+    assert!((ms(5)..=ms(6)).contains(&took), "{took:?}");
+    assert_eq!(node.store.sizes(), [1]);
+}
+
+#[actix::test]
+async fn many_leaves_are_written_at_once() {
+    let node = node().await;
+    let crowd: Vec<_> = (0..17).map(|n| node.client(&format!("u{n}"))).collect();
+    all_join(&crowd, lobby()).await;
+    node.store.commits();
+    let before = node.rooms.now();
+    join_all(crowd.iter().map(|client| client.leave(lobby()))).await;
+    assert_eq!(node.rooms.now(), before);
+    assert_eq!(node.store.sizes(), [17]);
+}
+
+#[actix::test]
 async fn changes_of_many_rooms_share_a_commit_and_a_room_has_one_version_for_each() {
     let node = node().await;
     let crowd: Vec<_> = (0..30).map(|n| node.client(&format!("u{n}"))).collect();

@@ -333,7 +333,7 @@ async fn a_node_is_not_ready_from_the_first_change_that_cannot_be_written() {
     let leave = ann.leave(lobby());
     tokio::pin!(leave);
     assert!(node.is_ready() && leave.as_mut().now_or_never().is_none());
-    settle().await;
+    pass(ms(6)).await;
     assert!(!node.is_ready());
     node.store.faults.fail_next(0);
     leave.await.unwrap();

@@ -2,7 +2,7 @@
 
 use futures_util::future::join;
 
-use super::bench::{Node, config, heard, lobby, node, node_with, pass, room, secs, settle, user};
+use super::bench::{Node, config, heard, lobby, ms, node, node_with, pass, room, secs, settle, user};
 use crate::{
     Consumer, Frame, Result, ResumeToken, Socket, Upgrade,
     config::Durability,
@@ -151,6 +151,6 @@ async fn a_token_that_ended_with_a_sign_in_is_not_that_of_the_guest_again_who_si
     say(&mut next, &["lobby"]).await;
     assert_eq!((heard(&mut changes), node.rows(lobby()).await.len()), (vec!["+-".to_owned()], 2));
     guest.lose();
-    settle().await;
+    pass(ms(6)).await;
     assert_eq!((heard(&mut changes), node.rows(lobby()).await.len()), (vec!["--".to_owned()], 1));
 }

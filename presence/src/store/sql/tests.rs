@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement, sea_query::Expr};
+use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement, TryGetable, sea_query::Expr};
 use tempfile::TempDir;
 
 use super::*;
@@ -324,18 +324,34 @@ async fn a_row_of_another_hand_is_refused_and_not_guessed() {
     assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Refused(_))));
 }
 
+/// What `PRAGMA name` answers on the connection that writes.
+async fn pragma<T: TryGetable>(store: &SqlStore, name: &str) -> T {
+    let statement = Statement::from_string(DbBackend::Sqlite, format!("PRAGMA {name}"));
+    let row = store.once.database.writer.query_one_raw(statement).await.unwrap().unwrap();
+    row.try_get_by_index(0).unwrap()
+}
+
 #[tokio::test]
 async fn full_synchronous_reaches_the_database() {
     let folder = TempDir::new().unwrap();
     for (synchronous, expected) in [(Synchronous::Normal, 1), (Synchronous::Full, 2)] {
         let store = connect(folder.path()).with_synchronous(synchronous);
         store.prepare().await.unwrap();
-        let pragma = |name| Statement::from_string(DbBackend::Sqlite, format!("PRAGMA {name}"));
-        let row = store.once.database.writer.query_one_raw(pragma("synchronous")).await.unwrap().unwrap();
-        assert_eq!(row.try_get_by_index::<i32>(0).unwrap(), expected);
-        let row = store.once.database.writer.query_one_raw(pragma("journal_mode")).await.unwrap().unwrap();
-        assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "wal");
+        assert_eq!(pragma::<i32>(&store, "synchronous").await, expected);
+        assert_eq!(pragma::<String>(&store, "journal_mode").await, "wal");
     }
+}
+
+#[tokio::test]
+async fn a_new_file_has_pages_of_1_kib_and_one_that_was_there_keeps_its_own() {
+    let folder = TempDir::new().unwrap();
+    assert_eq!(pragma::<i64>(&prepared(folder.path()).await.0, "page_size").await, 1_024);
+    let folder = TempDir::new().unwrap();
+    let url = format!("sqlite://{}/presence.db?mode=rwc", folder.path().display());
+    let made_before = sea_orm::Database::connect(url).await.unwrap();
+    made_before.execute_unprepared("PRAGMA page_size = 8192; CREATE TABLE another (id INTEGER)").await.unwrap();
+    made_before.close().await.unwrap();
+    assert_eq!(pragma::<i64>(&prepared(folder.path()).await.0, "page_size").await, 8_192);
 }
 
 #[tokio::test]

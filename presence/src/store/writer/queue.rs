@@ -33,6 +33,9 @@ pub(super) const BATCH: usize = 1024;
 /// How many go at least into one that took too long before: it may have been too large for its time-out.
 const LEAST: usize = 16;
 
+/// How many leaves are few: a transaction of more is worth its cost without a join.
+const FEW_LEAVES: usize = 16;
+
 /// Whether somebody waits for a leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Haste {
@@ -136,6 +139,14 @@ impl Queue {
     /// Something is pruned.
     pub(super) fn prunes(&self) -> bool {
         !self.pruned.is_empty()
+    }
+
+    /// Whether all that waits are a few leaves, which may wait a little longer for a join.
+    pub(super) fn has_only_few_leaves(&self) -> bool {
+        let asks_only_leaves = |room| self.rooms.get(room).is_some_and(Waiting::asks_only_leaves);
+        (1..=FEW_LEAVES).contains(&self.pending)
+            && self.asked.len() == self.rooms.len()
+            && self.asked.iter().all(asks_only_leaves)
     }
 
     /// What was taken last was written, and that took so long.

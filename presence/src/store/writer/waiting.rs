@@ -70,6 +70,11 @@ impl Waiting {
         !self.left.is_empty() || !self.others.is_empty()
     }
 
+    /// Whether nothing is asked but to remove or to hold presences.
+    pub(super) fn asks_only_leaves(&self) -> bool {
+        self.others.is_empty()
+    }
+
     pub(super) fn prunes(&self) -> bool {
         !self.pruned.is_empty()
     }

@@ -115,7 +115,7 @@ async fn a_socket_that_leaves_by_itself_is_not_told() {
     settle().await;
     let (lost, ..) = guest(&node, &["lobby"]).await;
     lost.lose();
-    settle().await;
+    pass(ms(6)).await;
     assert_eq!((node.rows(lobby()).await, node.rows(&room("bar")).await), (vec![], vec![]));
     assert_eq!(*told.borrow(), Vec::<String>::new());
 }
