@@ -247,10 +247,11 @@ config! {
     /// Default 32,000, which every client's default takes; at least [`LEAST_FRAME_SENT`].
     max_frame_sent: usize = |_| 32_000;
     /// How many bytes of first frames may wait unread in one room, besides those that one who joins would get now; what several wait
-    /// for counts once. Beyond it joins are refused with [`FirstFramesUnread`](crate::Error::FirstFramesUnread). Default 32 MiB.
+    /// for counts once. Beyond it joins are refused with [`FirstFramesUnread`](crate::Error::FirstFramesUnread), those of who comes back
+    /// with the token of a presence that is here beyond twice as many. Default 32 MiB.
     first_frames_room_bytes: usize = |_| 32 * 1024 * 1024;
     /// How many bytes of first frames may wait unread in all rooms of the process. Beyond it only small rooms are open, in which no more
-    /// than a 1,024th part of it would wait, until they have made it twice as much. Default 128 MiB.
+    /// than a 1,024th part of it would wait, and all rooms to who comes back, until they have made it twice as much. Default 128 MiB.
     first_frames_bytes: usize = |_| 128 * 1024 * 1024;
     /// How many frames may wait for one client before it counts as slow. Default 256.
     outbox_frames: usize = |_| 256;

@@ -92,7 +92,8 @@ pub enum Error {
         room: RoomName,
         /// How many bytes wait: in the room, or in all.
         bytes: usize,
-        /// `first_frames_room_bytes` and the size of one first frame of the room, or `first_frames_bytes`.
+        /// `first_frames_room_bytes` and the size of one first frame of the room, or `first_frames_bytes`; twice either for who comes
+        /// back with the token of a presence that is here, and twice the latter for small rooms.
         limit: usize,
     },
     /// A message is larger, as it would be sent, than the largest frame that clients are promised. Nothing happened.

@@ -47,7 +47,7 @@ use tracing::info;
 
 use crate::{
     Config, Error, Result,
-    clock::Clock,
+    clock::{Clock, Tick},
     name::{NodeId, NodeName, RoomName},
     signal::{PresenceChanged, Signals, Subscription},
     store::{Store, StoreError, apart::Apart, health::Health, writer::Writer},
@@ -138,6 +138,8 @@ struct Inner {
     overloaded: LineLimit,
     /// How many bytes of first frames are held in all rooms.
     first_frames: Arc<AtomicUsize>,
+    /// When those were last cut off who read first frames of any room too slowly.
+    made_room: Mutex<Option<Tick>>,
     listening: Arc<Listening>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
     /// The name that these rooms were to have, if other rooms of this process have it.
@@ -234,6 +236,7 @@ impl Rooms {
                 unread: LineLimit::default(),
                 overloaded: LineLimit::default(),
                 first_frames: Arc::default(),
+                made_room: Mutex::default(),
                 listening: Arc::default(),
                 supervisor: OnceLock::new(),
                 name_in_use: OnceLock::new(),
@@ -298,6 +301,11 @@ impl Rooms {
     /// How many bytes of first frames are held in all rooms.
     pub(crate) fn first_frames(&self) -> &Arc<AtomicUsize> {
         &self.0.first_frames
+    }
+
+    /// When those were last cut off who read first frames of any room too slowly.
+    pub(crate) fn made_room(&self) -> &Mutex<Option<Tick>> {
+        &self.0.made_room
     }
 
     /// The limits of the lines about sockets that were cut off.

@@ -208,6 +208,7 @@ impl Handler<ToConnection> for Connection {
                 None => self.inbox.push_event(Job::Removed(room)),
             },
             ToConnection::TooSlow => self.too_slow(ctx),
+            ToConnection::MakeRoom => self.make_room(ctx),
             ToConnection::TooFast(what) => {
                 if matches!(self.phase, Phase::Connecting | Phase::Open) {
                     self.log_cutoff(Cutoff::TooFast(what), None);
@@ -353,6 +354,7 @@ impl Connection {
                 self.channel.ends(if in_close { End::Lost } else { End::Left });
                 let is_limit = code == close_code::TOO_LARGE;
                 self.log_cutoff(if is_limit { Cutoff::TooLarge(reason) } else { Cutoff::Protocol(reason) }, None);
+                self.outbox.drop_first_frames();
                 if self.begin_close(code, reason, ctx) {
                     self.inbox.end(code);
                     // Its answer would not be understood, so it is not waited for.

@@ -12,7 +12,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
@@ -30,9 +29,6 @@ use super::{
     outbox::{Filling, Outbox, WATCH_INTERVAL},
     touch::Touch,
 };
-
-/// How long a client may take first frames at whatever rate before it makes room for others.
-const FIRST_FRAME_TIME: Duration = Duration::from_secs(5);
 
 /// Who takes first frames more slowly than this, in bytes a second, makes room for others first.
 const LEAST_RATE: f64 = 8.0 * 1024.0;
@@ -289,14 +285,14 @@ impl HubActor {
     }
 
     /// Cuts off those who take first frames of this room, or of any, so slowly that they keep others out: all below [`LEAST_RATE`], or, if
-    /// there are none, the slowest.
+    /// there are none, the slowest. Also those whose sockets are closing already.
     fn cut_slowest(&self, room: Option<&RoomName>) {
         let filling = self.filling.outboxes.borrow();
-        let rate = |outbox: &Rc<Outbox>| outbox.first_frame_rate(room, FIRST_FRAME_TIME);
+        let rate = |outbox: &Rc<Outbox>| outbox.first_frame_rate(room);
         let mut taking: Vec<_> = filling.iter().filter_map(|outbox| Some((rate(outbox)?, outbox))).collect();
         taking.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         let too_slow = taking.iter().take_while(|(rate, _)| *rate < LEAST_RATE).count().max(1);
-        taking.iter().take(too_slow).for_each(|(_, outbox)| outbox.cut_off());
+        taking.iter().take(too_slow).for_each(|(_, outbox)| outbox.make_room());
     }
 
     /// Looks at the outboxes that hold something, as long as there are any.

@@ -332,6 +332,8 @@ pub(crate) enum ToConnection {
     AskSilent(AskedSilent),
     /// The client does not read.
     TooSlow,
+    /// The first frames that the client reads too slowly keep others out.
+    MakeRoom,
     /// The client was slowed down for as long as may be, and goes on: what there is too much of.
     TooFast(&'static str),
     /// Hand this to the consumer.

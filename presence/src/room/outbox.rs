@@ -27,6 +27,7 @@ use crate::{
 };
 
 use self::{
+    first::First,
     queue::Queue,
     senders::{Senders, Terms},
 };
@@ -34,10 +35,11 @@ use self::{
 use super::{
     hub::HubActor,
     message::{Claim, Pressure, ToConnection},
-    wire::{Frames, Rest},
+    wire::Frames,
 };
 
 mod body;
+mod first;
 mod queue;
 mod senders;
 mod watch;
@@ -94,14 +96,6 @@ struct State {
     /// The response is gone.
     gone: bool,
     mark: Mark,
-}
-
-/// First frames that a client takes.
-struct First {
-    /// When the first of them was added.
-    since: Tick,
-    /// How many bytes of whatever it took since.
-    taken: usize,
 }
 
 /// Where the last frame is whose answer is waited for: a ping or a Close.
@@ -213,15 +207,6 @@ impl Outbox {
         let _ = relieved.await;
     }
 
-    /// Adds the first frame of a room and what continues it, which do not count against the bound. What waits of an earlier one of the
-    /// room is dropped: the client has left the room since, or is sent all anew.
-    pub(crate) fn push_first(&self, room: &RoomName, (shared, tail, rest): (Bytes, Option<Bytes>, Option<Rest>)) {
-        self.enqueue(|state, now| {
-            state.queue.push_first(room, shared, tail, rest);
-            state.first.get_or_insert(First { since: now, taken: 0 });
-        });
-    }
-
     /// Adds the news of a room. As a first frame it does not count against the bound if it is large, so that a change of many members
     /// makes nobody wait for those who still take it.
     pub(crate) fn push_news(&self, room: &RoomName, news: &Frames) {
@@ -247,17 +232,6 @@ impl Outbox {
         self.wait(&pressure, false);
         drop(pressure);
         let _ = relieved.await;
-    }
-
-    /// How many bytes a second the client took on average since it was given the first frame of this room, or of any, of which it has not
-    /// taken all; `None` if there is none, or it had less time than `time`.
-    pub(crate) fn first_frame_rate(&self, room: Option<&RoomName>, time: Duration) -> Option<f64> {
-        let state = self.state.borrow();
-        let (first, attached) = (state.first.as_ref()?, state.attached?);
-        let had = self.now().since(first.since.max(attached));
-        #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-        let taken = first.taken as f64;
-        (had >= time && state.queue.holds_first_of(room)).then(|| taken / had.as_secs_f64())
     }
 
     /// Since when the last ping or Close is written, if it is.
@@ -327,14 +301,6 @@ impl Outbox {
         self.have_watched(state);
     }
 
-    /// Adds the rest of a frame of which a part was taken, or lies before it.
-    fn queue_begun(&self, bytes: Bytes) {
-        self.queue(bytes, 0, 0);
-        if self.is_open() {
-            self.state.borrow_mut().queue.continue_last();
-        }
-    }
-
     fn wake(&self) {
         let waker = self.state.borrow_mut().waker.take();
         if let Some(waker) = waker {
@@ -375,27 +341,24 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         let whole = state.queue.is_whole();
         state.queue.clear();
-        state.senders.clear();
-        if matches!(state.phase, Phase::Closing | Phase::Finishing) {
-            state.phase = Phase::Open;
-        }
+        state.was_cleared();
         whole
     }
 
     /// Drops what waits, so that a Close may follow, but for the end of a frame that is half sent. Returns whether one may: not if
     /// that frame is far from its end, or the client does not read it.
     pub(crate) fn clear_but_begun(&self) -> bool {
-        let begun = {
-            let state = &mut *self.state.borrow_mut();
-            let is_read = self.now().since(state.progress) < PATIENCE;
-            if is_read { state.queue.take_begun() } else { Vec::new() }
-        };
-        if begun.iter().map(Bytes::len).sum::<usize>() > REST {
+        let state = &mut *self.state.borrow_mut();
+        let now = self.now();
+        let is_read = now.since(state.progress) < PATIENCE;
+        if !state.queue.is_whole() && (!is_read || state.queue.begun_bytes() > REST) {
             return false;
         }
-        let whole = self.clear() || !begun.is_empty();
-        begun.into_iter().for_each(|bytes| self.queue_begun(bytes));
-        whole
+        state.queue.keep_begun();
+        state.was_cleared();
+        // The time in which it takes the end of that frame is new.
+        state.first = state.first.take().map(|_| First::new(now));
+        true
     }
 
     /// Drops what waits, and fails the response.
@@ -423,6 +386,14 @@ impl State {
     /// Whether the client could not take what waits, however fast it reads.
     const fn is_early(&self) -> bool {
         self.attached.is_none() || self.queue.holds_first()
+    }
+
+    /// What waited was dropped, and with it a Close: another may follow, and nobody waits for room any more.
+    fn was_cleared(&mut self) {
+        self.senders.clear();
+        if matches!(self.phase, Phase::Closing | Phase::Finishing) {
+            self.phase = Phase::Open;
+        }
     }
 
     /// Has the server ask for more.

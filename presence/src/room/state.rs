@@ -100,7 +100,7 @@ pub(crate) struct State {
     meanwhile: Vec<Said>,
     /// What joiners wait for that have not read it.
     pub(crate) pages: Pages,
-    /// When those were last cut off who read too slowly what joiners wait for.
+    /// When those were last cut off who read this room's first frames too slowly.
     pub(crate) made_room: Option<Tick>,
 }
 

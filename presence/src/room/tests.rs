@@ -16,6 +16,7 @@ mod joining;
 mod large;
 mod leases;
 mod logging;
+mod making_room;
 mod nodes;
 mod notices;
 mod online;

@@ -213,6 +213,12 @@ impl TestSocket {
         bytes.len()
     }
 
+    /// Closes the socket from the client's side, and does not wait for the answer.
+    #[cfg(test)]
+    pub(crate) fn send_close(&mut self) {
+        self.write(ws::Message::Close(None));
+    }
+
     async fn next(&mut self) -> Received {
         loop {
             if let Some(received) = self.ready.pop_front() {

@@ -22,8 +22,10 @@ use super::{Connection, Phase};
 const NAMED_ROOMS: usize = 3;
 
 impl Connection {
-    /// Closes the socket; what its client sent and was not handled yet is dropped. One that still connects is turned away.
+    /// Closes the socket; what its client sent and was not handled yet is dropped, and what it was not sent yet of first frames. One that
+    /// still connects is turned away.
     pub(super) fn close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) {
+        self.outbox.drop_first_frames();
         if self.begin_close(code, reason, ctx) {
             self.inbox.cut(code);
         }
@@ -110,11 +112,25 @@ impl Connection {
         }
     }
 
+    /// What it holds keeps others out.
+    pub(super) fn make_room(&mut self, ctx: &mut Context<Self>) {
+        match self.phase {
+            Phase::Connecting | Phase::Open => self.too_slow(ctx),
+            // Its Close waits behind what it takes too slowly, or is that itself.
+            Phase::TurnedAway | Phase::Closing | Phase::Over => {
+                debug!(channel = %self.channel.name(), "a socket that is closing holds what keeps others out; the connection is reset");
+                self.cut();
+                self.stop_when_over(ctx);
+            }
+        }
+    }
+
     /// Gives up on a client that was not answered yet. It gets a status, or, if its consumer has just accepted it, a Close.
     pub(super) fn turn_away(&mut self, code: u16, ctx: &mut Context<Self>) {
         debug!(channel = %self.channel.name(), code, "a client gave up, or broke the protocol, before it was answered");
         self.channel.ends(End::Lost);
         self.phase = Phase::TurnedAway;
+        self.outbox.drop_first_frames();
         if code != close_code::LOST {
             self.outbox.push_close(close_frame(Some((code, String::new()))));
         }
@@ -156,9 +172,10 @@ impl Connection {
         }
     }
 
-    /// All is said: the response ends when it is written.
+    /// The client has closed: the response ends when what it is still to get is written.
     pub(super) fn over(&mut self) {
         self.phase = Phase::Over;
+        self.outbox.drop_first_frames();
         self.outbox.end();
     }
 

@@ -1,12 +1,16 @@
 //! What sockets ask of a room.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use actix::{AsyncContext, Context};
 use tracing::warn;
 
 use crate::{
     Error,
+    clock::Tick,
     model::{Meta, Presence},
     name::{ChannelName, PresenceId, UserId},
     room::{
@@ -44,6 +48,15 @@ fn answer(reply: Option<Reply<()>>, result: Result<(), Error>) {
     if let Some(reply) = reply {
         let _ = reply.send(result);
     }
+}
+
+/// Whether those may be cut off who keep others out: not so soon after the last time.
+fn may_make_room(made_room: &mut Option<Tick>, now: Tick) -> bool {
+    let may = made_room.is_none_or(|last| now.since(last) >= MADE_ROOM);
+    if may {
+        *made_room = Some(now);
+    }
+    may
 }
 
 impl RoomActor {
@@ -124,8 +137,8 @@ impl RoomActor {
     }
 
     /// Whether one more may be given a first frame: not if too many bytes of them wait for clients that do not read. Then those who
-    /// read slowest are cut off, so that it may soon. `needs_one`: it has a socket, and its room did not fail since it was in it. Who
-    /// comes back with the token of a presence that is here gets one in any case.
+    /// read slowest are cut off, so that it may soon. `needs_one`: it has a socket, and its room did not fail since it was in it. For who
+    /// comes back with the token of a presence that is here, twice as many may wait.
     pub(super) fn check_unread(
         &mut self,
         presence: &Presence,
@@ -134,24 +147,29 @@ impl RoomActor {
     ) -> Result<(), Error> {
         let id = self.state.sessions.resolve(presence.id);
         let is_back = session.is_some_and(|session| self.state.sessions.owner(&session.hash).is_some());
-        if !needs_one || is_back || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
+        if !needs_one || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
             return Ok(());
         }
         let (pages, config) = (&self.state.pages, self.rooms.config());
         let (here, size) = (pages.held().bytes(), pages.size());
+        let bound = |bytes: usize, is_twice: bool| bytes.saturating_mul(if is_twice { 2 } else { 1 });
         // What one who joins is given now is shared by all who join, so it may always be there once.
-        let in_room = (here, config.first_frames_room_bytes().saturating_add(size), Some(&self.name));
+        let limit = bound(config.first_frames_room_bytes(), is_back).saturating_add(size);
+        let in_room = (here, limit, Some(&self.name));
         // Else those who do not read in a few large rooms would close all the small ones.
         let is_small = here.saturating_add(size) <= config.first_frames_bytes() / SMALL_ROOM;
-        let parts = if is_small { 2 } else { 1 };
-        let everywhere = (pages.held().everywhere(), config.first_frames_bytes().saturating_mul(parts), None);
+        let everywhere = (pages.held().everywhere(), bound(config.first_frames_bytes(), is_small || is_back), None);
         let Some((bytes, limit, room)) = [in_room, everywhere].into_iter().find(|(bytes, limit, _)| bytes >= limit)
         else {
             return Ok(());
         };
         let now = self.rooms.now();
-        if self.state.made_room.is_none_or(|made_room| now.since(made_room) >= MADE_ROOM) {
-            self.state.made_room = Some(now);
+        let may_cut = if room.is_some() {
+            may_make_room(&mut self.state.made_room, now)
+        } else {
+            may_make_room(&mut self.rooms.made_room().lock().unwrap_or_else(PoisonError::into_inner), now)
+        };
+        if may_cut {
             self.rooms.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
         }
         if let Some(left_out) = self.rooms.unread_line().admit(self.rooms.now()) {

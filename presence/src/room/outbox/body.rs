@@ -67,7 +67,7 @@ impl Outbox {
             state.senders.taken(bytes.len(), !state.queue.is_empty(), now, self.terms);
             state.first = state.first.take().filter(|_| state.queue.holds_first());
             if let Some(first) = &mut state.first {
-                first.taken += bytes.len();
+                first.took(bytes.len());
             }
             if !self.is_over(state) {
                 state.senders.relieve(now, self.terms);

@@ -3,7 +3,7 @@
 //! A frame lies here whole until part of it is written. A large state lies here as one piece that stands for all its pages, which
 //! those share who wait for them, and is unfolded page by page.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
@@ -114,7 +114,7 @@ impl Queue {
     /// Adds the first frame of a room, in one piece or two, and what continues it. What is still here of an earlier one is dropped,
     /// but for a frame that is half taken.
     pub(super) fn push_first(&mut self, room: &RoomName, shared: Bytes, tail: Option<Bytes>, rest: Option<Rest>) {
-        self.drop_first(room);
+        self.drop_first(Some(room));
         let tail = tail.map(|tail| Piece { begun: true, ..Piece::first(room, tail) });
         let rest = rest.map(|rest| Piece::rest(room, rest));
         for piece in [Some(Piece::first(room, shared)), tail, rest].into_iter().flatten() {
@@ -123,21 +123,24 @@ impl Queue {
         }
     }
 
-    /// Drops what is left of the first frame of a room, and with it the news that build on that.
-    fn drop_first(&mut self, room: &RoomName) {
-        let (mut keeps_frame, mut has_dropped) = (true, false);
+    /// Drops what is left of the first frame of this room, or of any, but for a frame that is half taken, and with it the news that
+    /// build on that.
+    pub(super) fn drop_first(&mut self, room: Option<&RoomName>) {
+        let (mut keeps_frame, mut dropped) = (true, HashSet::new());
         for piece in std::mem::take(&mut self.pieces) {
             keeps_frame = match &piece.kind {
                 Kind::First(_) | Kind::News(_) if piece.begun => keeps_frame,
-                Kind::First(first_of) => first_of != room,
-                Kind::News(of) => of != room || !has_dropped,
+                Kind::First(of) => room.is_some_and(|room| room != of),
+                Kind::News(of) => !dropped.contains(of),
                 Kind::Control | Kind::Other => true,
             };
             if keeps_frame {
                 self.pieces.push_back(piece);
             } else {
-                has_dropped = true;
                 self.count_out(&piece);
+                if let Kind::First(of) = piece.kind {
+                    dropped.insert(of);
+                }
             }
         }
     }
@@ -157,13 +160,6 @@ impl Queue {
         })
     }
 
-    /// The last piece goes on with a frame whose beginning lies before it, or was taken.
-    pub(super) fn continue_last(&mut self) {
-        if let Some(last) = self.pieces.back_mut() {
-            last.begun = true;
-        }
-    }
-
     /// Has the last piece count as one whose writing is waited for. Returns whether there is one.
     pub(super) fn mark_last(&mut self) -> bool {
         let Some(last) = self.pieces.back_mut() else { return false };
@@ -177,13 +173,17 @@ impl Queue {
         self.pieces.front().is_none_or(|piece| !piece.begun)
     }
 
-    /// Takes out what is left of the frame that is half taken. Only for a queue that is cleared then.
-    pub(super) fn take_begun(&mut self) -> Vec<Bytes> {
-        let mut begun = Vec::new();
-        while let Some(piece) = self.pieces.pop_front_if(|piece| piece.begun) {
-            begun.push(piece.bytes);
+    /// How many bytes are left of the frame that is half taken.
+    pub(super) fn begun_bytes(&self) -> usize {
+        self.pieces.iter().take_while(|piece| piece.begun).map(|piece| piece.bytes.len()).sum()
+    }
+
+    /// Drops all but what is left of the frame that is half taken.
+    pub(super) fn keep_begun(&mut self) {
+        let begun = self.pieces.iter().take_while(|piece| piece.begun).count();
+        for piece in self.pieces.split_off(begun) {
+            self.count_out(&piece);
         }
-        begun
     }
 
     pub(super) fn clear(&mut self) {

@@ -69,6 +69,9 @@ impl Outbox {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
         state.senders.look(now, self.terms);
+        if let (Some(first), Some(attached)) = (&mut state.first, state.attached) {
+            first.look(now, attached);
+        }
         let is_ending = state.is_ending() && state.attached.is_some();
         let is_taken = matches!(state.mark, Mark::Taken(_));
         let is_over = state.gone || state.phase == Phase::Broken;

@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// How many members have a meta of 4,000 bytes.
-const MEMBERS: usize = 60;
+pub(super) const MEMBERS: usize = 60;
 /// About what one state has.
-const STATE: usize = MEMBERS * 4_100;
+pub(super) const STATE: usize = MEMBERS * 4_100;
 
 /// Fills the room with members who read.
-async fn fill(node: &Node) -> Vec<Client> {
+pub(super) async fn fill(node: &Node) -> Vec<Client> {
     let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(4_000 - 8));
     let mut members = Vec::new();
     for n in 0..MEMBERS {
@@ -86,12 +86,12 @@ async fn what_is_unread_in_all_rooms_is_bounded_too() {
 }
 
 /// How much of first frames is held on this node.
-fn held(node: &Node) -> usize {
+pub(super) fn held(node: &Node) -> usize {
     node.rooms.first_frames().load(Ordering::Relaxed)
 }
 
 /// The server takes one piece of what there is for this client. Returns how many bytes.
-fn take(client: &Client) -> usize {
+pub(super) fn take(client: &Client) -> usize {
     match client.outbox.poll(&Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(bytes))) => bytes.len(),
         _ => 0,
@@ -148,7 +148,7 @@ async fn those_who_read_a_first_frame_slowest_make_room_for_the_others() {
         }
         unread.extend(crowd(&node).await.0);
         settle().await;
-        let is_cut = |client: &&Client| client.told().iter().any(|told| matches!(told, ToConnection::TooSlow));
+        let is_cut = |client: &&Client| client.told().iter().any(|told| matches!(told, ToConnection::MakeRoom));
         for client in unread.iter().filter(is_cut) {
             client.vanish();
             client.outbox.abort();
