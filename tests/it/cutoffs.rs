@@ -83,12 +83,12 @@ async fn one_who_does_not_read_is_logged_with_user_room_address_and_cause() {
 
 #[tokio::test]
 async fn one_who_floods_is_slowed_and_told_then_closed_with_1008_and_logged_and_hurts_nobody() {
-    let rates = [("PRESENCE_MESSAGES_PER_SECOND", "50"), ("PRESENCE_RATE_PATIENCE", "1s")];
+    let rates = [("PRESENCE_MESSAGES_PER_SECOND", "50"), ("PRESENCE_RATE_PATIENCE", "300ms")];
     let server = Server::start_with(&[], &rates).await;
     let mut bob = Member::join(&server, "lobby", "bob").await;
     let mut ann = Member::join(&server, "lobby", "ann").await;
     bob.sees_join("ann").await;
-    // Five seconds' worth goes at once, and of the rest a second's worth, and ten times what she had left unused by now.
+    // Five seconds' worth goes at once. For the rest she is slowed by 300 ms, and ten times what she had left unused by now: 6 s at most.
     ann.socket.try_bytes(&Raw::text("\"heartbeat\"").encode().repeat(2000)).await.unwrap();
     ann.socket.refused("too_fast").await;
     bob.says("meanwhile").await;
