@@ -151,7 +151,7 @@ impl Actor for Connection {
                             continue;
                         }
                     }
-                    // A client that pings faster than it reads waits, or its pongs would pile up without end.
+                    // Nothing more is read of a client that pings while more waits for it than may.
                     Incoming::Sent(Sent::Ping(payload)) => outbox.send_pong(&control(ws::Message::Pong(payload))).await,
                     Incoming::Sent(Sent::Pong) => {}
                     end => return (end, inbound),

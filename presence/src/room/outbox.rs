@@ -220,15 +220,16 @@ impl Outbox {
     /// Adds a ping. It does not wait for frames of which nothing was taken.
     pub(crate) fn push_ping(&self, ping: &Frames) {
         self.enqueue(|state, _| {
-            state.queue.push_control(ping.bytes.clone(), ping.count, ping.bytes.len(), true);
+            state.queue.push_ping(ping.bytes.clone());
             state.mark = Mark::Unsent;
         });
     }
 
-    /// As [`send`](Self::send), for a pong, which does not wait for frames of which nothing was taken either.
+    /// As [`send`](Self::send), for a pong, which does not wait for frames of which nothing was taken either. Of many that wait only the
+    /// first and the last are sent.
     pub(crate) async fn send_pong(&self, pong: &Frames) {
         let (pressure, relieved) = Claim::new(None);
-        self.enqueue(|state, _| state.queue.push_control(pong.bytes.clone(), pong.count, pong.bytes.len(), false));
+        self.enqueue(|state, _| state.queue.push_pong(pong.bytes.clone()));
         self.wait(&pressure, false);
         drop(pressure);
         let _ = relieved.await;

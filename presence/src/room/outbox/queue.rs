@@ -12,6 +12,10 @@ use crate::{name::RoomName, room::wire::Rest};
 /// How much goes out in one piece, and the least that is progress. The write buffer that the server makes for each connection is as
 /// large; one that has grown becomes smaller again only if it is above 128 KiB.
 pub(crate) const PIECE: usize = 8 * 1024;
+/// How many pongs wait at most. The last one also answers the pings since (RFC 6455, 5.5.3).
+const MOST_PONGS: usize = 16;
+/// For how many pieces an empty queue keeps the memory.
+const KEPT_PIECES: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Queue {
@@ -27,8 +31,9 @@ pub(super) struct Queue {
 
 /// What a piece is part of.
 enum Kind {
-    /// A ping or a pong, which may go between any two frames.
-    Control,
+    /// May go between any two frames, as a pong.
+    Ping,
+    Pong,
     /// The first frame of a room, or one that continues it.
     First(RoomName),
     /// What changed in a room.
@@ -102,13 +107,36 @@ impl Queue {
         }
     }
 
-    /// Adds a ping or a pong: behind the frame that is half taken and others of its kind, before all else.
-    pub(super) fn push_control(&mut self, bytes: Bytes, frames: usize, counted: usize, marked: bool) {
-        let behind = self.pieces.iter().take_while(|piece| piece.begun || matches!(piece.kind, Kind::Control)).count();
-        self.pieces.insert(behind, Piece { frames, counted, marked, kind: Kind::Control, ..Piece::of(bytes) });
-        self.frames += frames;
+    /// Adds a ping, whose writing is waited for.
+    pub(super) fn push_ping(&mut self, bytes: Bytes) {
+        self.insert(self.behind_controls(), Piece { marked: true, kind: Kind::Ping, ..Piece::of(bytes) });
+        self.marked += 1;
+    }
+
+    /// Adds a pong, or replaces the last one if there are as many as may be.
+    pub(super) fn push_pong(&mut self, bytes: Bytes) {
+        let end = self.behind_controls();
+        let is_pong = |piece: &Piece| matches!(piece.kind, Kind::Pong);
+        if self.pieces.range(..end).filter(|piece| is_pong(piece)).count() < MOST_PONGS {
+            self.insert(end, Piece { kind: Kind::Pong, ..Piece::of(bytes) });
+        } else if let Some(last) = self.pieces.range_mut(..end).rfind(|piece| is_pong(piece)) {
+            self.bytes = self.bytes - last.counted + bytes.len();
+            (last.counted, last.bytes) = (bytes.len(), bytes);
+        }
+    }
+
+    /// Where a ping or a pong goes: behind the frame that is half taken and others of its kind, before all else.
+    fn behind_controls(&self) -> usize {
+        let goes_first = |piece: &&Piece| piece.begun || matches!(piece.kind, Kind::Ping | Kind::Pong);
+        self.pieces.iter().take_while(goes_first).count()
+    }
+
+    /// Adds a frame that counts against the bound.
+    fn insert(&mut self, at: usize, piece: Piece) {
+        let counted = piece.bytes.len();
+        self.pieces.insert(at, Piece { frames: 1, counted, ..piece });
+        self.frames += 1;
         self.bytes += counted;
-        self.marked += usize::from(marked);
     }
 
     /// Adds the first frame of a room, in one piece or two, and what continues it. What is still here of an earlier one is dropped,
@@ -132,7 +160,7 @@ impl Queue {
                 Kind::First(_) | Kind::News(_) if piece.begun => keeps_frame,
                 Kind::First(of) => room.is_some_and(|room| room != of),
                 Kind::News(of) => !dropped.contains(of),
-                Kind::Control | Kind::Other => true,
+                Kind::Ping | Kind::Pong | Kind::Other => true,
             };
             if keeps_frame {
                 self.pieces.push_back(piece);
@@ -187,8 +215,7 @@ impl Queue {
     }
 
     pub(super) fn clear(&mut self) {
-        self.pieces.clear();
-        (self.frames, self.bytes, self.firsts, self.marked) = (0, 0, 0, 0);
+        *self = Self::default();
     }
 
     /// A piece to write: several small ones together, or part of a large one.
@@ -221,6 +248,10 @@ impl Queue {
     fn take_first(&mut self) -> Option<Bytes> {
         let piece = self.pieces.pop_front()?;
         self.count_out(&piece);
+        if self.pieces.is_empty() && self.pieces.capacity() > KEPT_PIECES {
+            // Else a socket that once was far behind would keep that for the rest of its life.
+            self.pieces = VecDeque::new();
+        }
         Some(piece.bytes)
     }
 
@@ -245,5 +276,45 @@ impl Queue {
             self.pieces.push_front(piece);
             self.firsts += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that is in the queue.
+    fn take_all(queue: &mut Queue) -> Vec<u8> {
+        std::iter::from_fn(|| queue.take()).flatten().collect()
+    }
+
+    #[test]
+    fn of_many_pongs_that_wait_the_first_and_the_last_are_sent_before_the_state_that_they_wait_for() {
+        let (mut queue, room) = (Queue::default(), RoomName::new("lobby").unwrap());
+        queue.push_first(&room, vec![b'x'; 3 * PIECE].into(), None, None);
+        assert_eq!(queue.take().unwrap().len(), PIECE, "its client has begun to take it");
+        queue.push_ping("ping".into());
+        for n in 0..10_000 {
+            queue.push_pong(format!("pong{n:06},").into());
+        }
+        queue.push(b"text".as_slice().into(), 1, 4);
+        assert_eq!((queue.frames(), queue.bytes()), (MOST_PONGS + 2, MOST_PONGS * 11 + 8));
+        let all = take_all(&mut queue);
+        let firsts: String = (0..MOST_PONGS - 1).map(|n| format!("pong{n:06},")).collect();
+        assert_eq!(all[2 * PIECE..], *format!("ping{firsts}pong009999,text").as_bytes());
+        assert_eq!((queue.frames(), queue.bytes(), queue.holds_marked()), (0, 0, false));
+    }
+
+    #[test]
+    fn a_queue_that_is_empty_again_does_not_keep_the_memory_of_all_that_was_in_it() {
+        let mut queue = Queue::default();
+        let mut fill = |count: usize, empty: fn(&mut Queue)| {
+            (0..count).for_each(|_| queue.push(b"text".as_slice().into(), 1, 4));
+            empty(&mut queue);
+            queue.pieces.capacity()
+        };
+        assert_eq!(fill(2048, |queue| drop(take_all(queue))), 0);
+        assert_eq!(fill(2048, Queue::clear), 0);
+        assert!(fill(KEPT_PIECES, |queue| drop(take_all(queue))) > 0, "it is not made anew each time");
     }
 }
