@@ -226,7 +226,7 @@ config! {
     /// How long a ping may go without any byte from the client, from when it was written to the socket. Default 10 s.
     pong_timeout: Duration = |_| secs(10);
     /// How long a client may take nothing of what waits for it. Default 10 s. However long a whole frame takes, a client that takes
-    /// 8 KiB in each such time gets all of it; one that takes less than half as much on average is cut off.
+    /// 8 KiB in each such time, and answers pings in time, gets all of it; one that takes less than half as much on average is cut off.
     write_timeout: Duration = |_| secs(10);
     /// How long a client may take to answer a Close, from when it was written to the socket, or may take nothing of what waits before
     /// it. Default 5 s. Rooms are left within it in any case.

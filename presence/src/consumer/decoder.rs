@@ -3,7 +3,8 @@
 //! A frame is decoded while it comes, and not only when it is whole: nothing is gathered but the message that it is a part of. A client
 //! may leave messages unfinished, and each of these takes little more than its size. What comes is copied out of the memory that the HTTP
 //! server read it into. But when much comes at once that memory is large, and stays until the server needs the next; then it is the
-//! message's own memory, and what is in it is copied and unmasked when the message is whole.
+//! message's own memory, and what is in it is copied and unmasked when the message is whole. If frames of other kinds come between those
+//! of such a message, it takes up to twice its size and two reads more.
 
 use std::ops::Range;
 
