@@ -18,7 +18,7 @@ use presence::{
     Config, PruningSupervisor, Rooms,
     model::{Delta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, MemoryStore, RoomWrites, SqlStore, Store, Write},
+    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, SqlStore, Store, Write},
     testing::bare::{BareRoom, join_without_socket},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -115,11 +115,14 @@ async fn once(presences_in_all: usize) {
 
     let store = MemoryStore::default();
     let name = NodeName::new("bench").expect("a good name");
-    store.register(node, &name, Duration::from_secs(3600)).await.expect("a life");
+    store.register(node, name.clone(), Duration::from_secs(3600)).await.expect("a life");
     let before = Used::now();
     for (n, joined) in all.iter().enumerate() {
         let writes = joined.iter().cloned().map(Write::Join).collect();
-        store.commit(node, Attempt::next(), &[RoomWrites { room: room(n), writes }]).await.expect("the commit works");
+        store
+            .commit(node, Attempt::next(), [RoomWrites { room: room(n), writes }].into())
+            .await
+            .expect("the commit works");
     }
     before.tell("its row in a store in memory", presences_in_all);
 

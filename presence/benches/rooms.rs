@@ -22,7 +22,7 @@ use presence::{
     Meta, Outgoing,
     model::{Delta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, MemoryStore, RoomWrites, SqlStore, Store, Write},
+    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, SqlStore, Write},
     testing::bare::BareRoom,
 };
 use support::{
@@ -306,11 +306,11 @@ fn join_ten_thousand(criterion: &mut Criterion) {
         // Its own connections: those of the server must not wait for this thread, which does not always run its tasks.
         let store = sqlite(&folder);
         let name = NodeName::new("other").expect("a good name");
-        store.register(other, &name, Duration::from_secs(3600)).await.expect("a new life");
+        store.register(other, name.clone(), Duration::from_secs(3600)).await.expect("a new life");
         for lobby in 0..=COLD {
             let writes = presences(other, 10_000).into_iter().map(Write::Join).collect();
             store
-                .commit(other, Attempt::next(), &[RoomWrites { room: room(lobby), writes }])
+                .commit(other, Attempt::next(), [RoomWrites { room: room(lobby), writes }].into())
                 .await
                 .expect("the commit works");
         }

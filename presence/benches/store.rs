@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use presence::{
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, Remains, RoomWrites, SqlStore, Store, Write},
+    store::{Attempt, NodeStore, Remains, RoomStore, RoomWrites, SqlStore, Store, Write},
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -35,7 +35,7 @@ fn bench() -> Bench {
     runtime.block_on(async {
         store.prepare().await.expect("a new database");
         let name = NodeName::new("bench").expect("a good name");
-        store.register(node, &name, Duration::from_secs(3600)).await.expect("a new life");
+        store.register(node, name.clone(), Duration::from_secs(3600)).await.expect("a new life");
     });
     Bench { runtime, store, node, _folder: folder }
 }
@@ -58,7 +58,11 @@ fn commits(criterion: &mut Criterion) {
         group.bench_function(size.to_string(), |bencher| {
             let commit = |rooms: Vec<RoomWrites>| {
                 let store = &store;
-                async move { black_box(store.commit(node, Attempt::next(), &rooms).await.expect("the commit works")) }
+                async move {
+                    black_box(
+                        store.commit(node, Attempt::next(), rooms.clone().into()).await.expect("the commit works"),
+                    )
+                }
             };
             bencher.to_async(&runtime).iter_batched(|| joins(node, "lobby", size), commit, BatchSize::PerIteration);
         });
@@ -69,18 +73,20 @@ fn commits(criterion: &mut Criterion) {
 fn reads(criterion: &mut Criterion) {
     let Bench { runtime, store, node, _folder } = bench();
     let room = joins(node, "lobby", 10_000);
-    runtime.block_on(store.commit(node, Attempt::next(), &room)).expect("the commit works");
+    runtime.block_on(store.commit(node, Attempt::next(), room.clone().into())).expect("the commit works");
     let mut group = criterion.benchmark_group("store");
     group.throughput(Throughput::Elements(10_000));
     group.bench_function("load 10,000", |bencher| {
-        bencher.to_async(&runtime).iter(async || black_box(store.load(&room[0].room).await.expect("loading works")));
+        bencher
+            .to_async(&runtime)
+            .iter(async || black_box(store.load(room[0].room.clone()).await.expect("loading works")));
     });
     let seen: Vec<_> = room[0].writes.iter().map(|write| (write.id(), Duration::ZERO)).collect();
     group.bench_function("touch 10,000", |bencher| {
         bencher.to_async(&runtime).iter_batched(
             // Each touch is later than the one before, else it writes nothing.
             || std::thread::sleep(Duration::from_millis(2)),
-            |()| async { store.touch(node, &seen).await.expect("touching works") },
+            |()| async { store.touch(node, seen.clone().into()).await.expect("touching works") },
             BatchSize::PerIteration,
         );
     });
@@ -91,7 +97,7 @@ fn sweeps(criterion: &mut Criterion) {
     let Bench { runtime, store, node, _folder } = bench();
     for room in 0..100 {
         let joins = joins(node, &format!("room {room}"), 1_000);
-        runtime.block_on(store.commit(node, Attempt::next(), &joins)).expect("the commit works");
+        runtime.block_on(store.commit(node, Attempt::next(), joins.clone().into())).expect("the commit works");
     }
     criterion.bench_function("store/sweep of 100,000 live ones", |bencher| {
         bencher.to_async(&runtime).iter(async || black_box(store.sweep(node, 1_000).await.expect("sweeping works")));
@@ -110,10 +116,10 @@ fn clears(criterion: &mut Criterion) {
     let clear = async || {
         let dead = NodeId::random();
         let name = NodeName::new("dead").expect("a good name");
-        store.register(dead, &name, Duration::ZERO).await.expect("a new life");
+        store.register(dead, name.clone(), Duration::ZERO).await.expect("a new life");
         for hundred in 0..10 {
             let rooms: Vec<_> = (0..100).flat_map(|room| joins(dead, &format!("room {hundred} {room}"), 100)).collect();
-            store.commit(dead, Attempt::next(), &rooms).await.expect("the commit works");
+            store.commit(dead, Attempt::next(), rooms.clone().into()).await.expect("the commit works");
         }
         // Its lease is over with the millisecond in which it began.
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -342,7 +342,7 @@ impl Rooms {
     }
 
     fn hear(&self, room: Option<&RoomName>) -> Subscription {
-        self.store().tell_turns();
+        self.store().count_turns();
         self.0.signals.subscribe(room.cloned())
     }
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use presence::{
     Rooms,
     name::{ChannelName, NodeId, PresenceId},
-    store::{Attempt, RoomWrites, Store},
+    store::{Attempt, RoomStore, RoomWrites},
 };
 use presence_test_servers::Server;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, prelude::Uuid, sqlx};
@@ -65,7 +65,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
         // One transaction for each, one after the other; and 256 at once, each with its own.
         let commit = async |node: NodeId, n: usize| {
             let write = RoomWrites { room: room(n % ROOMS), writes: joins(node, 1) };
-            store.commit(node, Attempt::next(), &[write]).await.expect("the commit works");
+            store.commit(node, Attempt::next(), [write].clone().into()).await.expect("the commit works");
         };
         let one_by_one = async {
             for n in 0..1_000 {
@@ -121,7 +121,7 @@ impl Speed {
         const ROWS: usize = 1_000;
         let (store, node) = place.writer().await;
         let names: Vec<_> = (0..ROOMS).map(room).collect();
-        let rooms = store.positions(&names).await.expect("it reads");
+        let rooms = store.positions(names.clone().into()).await.expect("it reads");
         let rooms: Vec<Uuid> = rooms.iter().map(|(_, epoch, _)| epoch.as_uuid()).collect();
         assert_eq!(rooms.len(), ROOMS);
         let mut options = ConnectOptions::new(&place.url);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use presence::store::{Attempt, RoomWrites, Store};
+use presence::store::{Attempt, RoomStore, RoomWrites};
 use presence_test_servers::Server;
 
 use super::{Place, joins, room, since, tell};
@@ -17,7 +17,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
         for begun in (0..size).step_by(1_000) {
             let writes = joins(node, (size - begun).min(1_000));
             store
-                .commit(node, Attempt::next(), &[RoomWrites { room: room(size), writes }])
+                .commit(node, Attempt::next(), [RoomWrites { room: room(size), writes }].into())
                 .await
                 .expect("the commit works");
         }
@@ -25,7 +25,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
     let mut times = Vec::new();
     for _ in 0..5 {
         let begun = Instant::now();
-        let snapshot = store.load(&room(LARGE)).await.expect("it loads").expect("it is there");
+        let snapshot = store.load(room(LARGE)).await.expect("it loads").expect("it is there");
         times.push(since(begun));
         assert_eq!(snapshot.presences.len(), LARGE);
     }

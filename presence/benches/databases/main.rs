@@ -25,7 +25,7 @@ use presence::{
     Config, PruningSupervisor, Rooms,
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, RoomWrites, SqlStore, Store, Write},
+    store::{Attempt, NodeStore, RoomStore, RoomWrites, SqlStore, Store, Write},
 };
 use presence_test_servers::{Database, Durability, Kind, Server};
 use sea_orm::{ConnectOptions, ConnectionTrait, QueryResult, Statement};
@@ -92,7 +92,7 @@ impl Place {
 
 async fn begin(store: &SqlStore, name: &str, lease: Duration) -> NodeId {
     let node = NodeId::random();
-    store.register(node, &NodeName::new(name).expect("a good name"), lease).await.expect("a new life");
+    store.register(node, NodeName::new(name).expect("a good name"), lease).await.expect("a new life");
     node
 }
 
@@ -127,13 +127,13 @@ async fn fill(store: &SqlStore, node: NodeId, rooms: usize, each: usize) -> Vec<
             ids.extend(writes.iter().map(Write::id));
             batch.push(RoomWrites { room: room(n), writes });
             if count >= 1_000 {
-                store.commit(node, Attempt::next(), &batch).await.expect("the commit works");
+                store.commit(node, Attempt::next(), batch.clone().into()).await.expect("the commit works");
                 (batch, count) = (Vec::new(), 0);
             }
         }
     }
     if !batch.is_empty() {
-        store.commit(node, Attempt::next(), &batch).await.expect("the commit works");
+        store.commit(node, Attempt::next(), batch.clone().into()).await.expect("the commit works");
     }
     ids
 }

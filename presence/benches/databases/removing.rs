@@ -1,10 +1,12 @@
 //! 100,000 presences in 1,000 rooms are removed, until the last event is heard: those of a dead node, and stale ones of the own.
 //! And a round of the supervisor that finds nothing among 1,000,000.
 
+use presence::store::{NodeStore, RoomStore};
+
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use presence::{PresenceChange, Rooms, Sweep, name::ChannelName, signal::Subscription, store::Store};
+use presence::{PresenceChange, Rooms, Sweep, name::ChannelName, signal::Subscription};
 use presence_test_servers::Server;
 
 use super::{HOUR, Place, RUNS, begin, fill, own_cpu, room, server_cpu, since, tell, user};
@@ -67,7 +69,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
         let store = place.store().await;
         let life = begin(&store, "dead", HOUR).await;
         fill(&store, life, ROOMS, EACH).await;
-        store.register(life, &"dead".parse().expect("a good name"), Duration::ZERO).await.expect("it ends its lease");
+        store.register(life, "dead".parse().expect("a good name"), Duration::ZERO).await.expect("it ends its lease");
         let (rooms, supervisor) = place.rooms().await;
         // The node must have been alive for a lease before it judges others.
         let lease = rooms.config().lease();

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use presence::{
     Config, PruningSupervisor, Rooms,
     name::{ChannelName, NodeName, PresenceId},
-    store::Store,
+    store::RoomStore,
 };
 use presence_test_servers::Server;
 
@@ -47,7 +47,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
             let (begun, cpu, theirs) = (Instant::now(), own_cpu(), server_cpu(server));
             for batch in ids[..touched].chunks(batch) {
                 let seen: Vec<_> = batch.iter().map(|id| (*id, Duration::ZERO)).collect();
-                store.touch(node, &seen).await.expect("touching works");
+                store.touch(node, seen.clone().into()).await.expect("touching works");
             }
             let each = 1.0 / touched as f64;
             took.push(since(begun) * each);

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use presence::store::{Attempt, RoomWrites, Store, Write};
+use presence::store::{Attempt, RoomStore, RoomWrites, Store, Write};
 use presence_test_servers::Server;
 
 use super::{Place, joins, room, since, tell};
@@ -16,7 +16,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
     for size in SIZES {
         let places = [Place::new(server).await, Place::new(server).await];
         let stores = [places[0].writer().await, places[1].writer().await];
-        stores[1].0.tell_turns();
+        stores[1].0.count_turns();
         let mut took = [const { [const { Vec::new() }; 2] }; 2];
         for _ in 0..ROUNDS {
             for ((store, node), took) in stores.iter().zip(&mut took) {
@@ -29,7 +29,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
                 for (writes, took) in [joins, leaves].into_iter().zip(took) {
                     let writes = [RoomWrites { room: room(0), writes }];
                     let begun = Instant::now();
-                    store.commit(*node, Attempt::next(), &writes).await.expect("the commit works");
+                    store.commit(*node, Attempt::next(), writes.clone().into()).await.expect("the commit works");
                     took.push(since(begun));
                 }
             }

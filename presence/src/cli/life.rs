@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     name::{NodeId, NodeName},
     room::pruning::CLI,
-    store::{SqlStore, Store, StoreError},
+    store::{NodeStore, SqlStore, StoreError},
 };
 
 use super::{Failure, signals::Signals};
@@ -22,7 +22,7 @@ pub(super) async fn with_life<T>(
     let node = NodeId::random();
     // From here on, a signal waits until there is something to stop.
     let mut stop = Signals::listen()?;
-    store.register(node, &name(node), LEASE).await?;
+    store.register(node, name(node), LEASE).await?;
     let outcome = tokio::select! {
         outcome = work(node) => outcome,
         failure = keep_alive(store, node) => Err(failure.into()),

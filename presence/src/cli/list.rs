@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     model::{Member, Meta, Presence, Snapshot, roster::Roster},
     name::{ChannelName, Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
-    store::{NodeState, NodeSummary, RoomSummary, SqlStore, Store},
+    store::{NodeState, NodeStore, NodeSummary, RoomStore, RoomSummary, SqlStore},
 };
 
 use super::{
@@ -107,7 +107,7 @@ fn name(text: &str) -> String {
 
 /// The roster of a room as of one moment, and where the room stood. Nobody is in a room that is not there.
 async fn roster(store: &SqlStore, room: &RoomName) -> Result<(Option<(Epoch, Version)>, Roster), Failure> {
-    let Some(Snapshot { epoch, version, presences }) = store.load(room).await? else {
+    let Some(Snapshot { epoch, version, presences }) = store.load(room.clone()).await? else {
         return Ok((None, Roster::default()));
     };
     Ok((Some((epoch, version)), Roster::from(presences)))

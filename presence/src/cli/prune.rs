@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     name::{NodeId, NodeName, RequestId},
-    store::{Answer, NodeState, NodeSummary, Order, Request, SqlStore, Store},
+    store::{Answer, NodeState, NodeStore, NodeSummary, Order, Request, RequestStore, RoomStore, SqlStore},
 };
 
 use super::{
@@ -106,7 +106,7 @@ async fn ask(
 ) -> Result<(Vec<Answer>, HashMap<NodeId, NodeState>), Failure> {
     let (request, since) = (Request { id: RequestId::random(), order: Order::Prune { max_age } }, Instant::now());
     loop {
-        store.ask(node, &request).await?;
+        store.ask(node, request.clone()).await?;
         let answers = store.answers(request.id).await?;
         let nodes = store.nodes().await?;
         let left = wait.saturating_sub(since.elapsed());

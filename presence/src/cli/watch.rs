@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     model::{Delta, Presence, delta::Net, roster::Roster},
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
-    store::{SqlStore, Store, StoreError},
+    store::{RoomStore, SqlStore, Store, StoreError},
 };
 
 use super::{
@@ -123,7 +123,7 @@ impl Watched {
         changes: &mut Vec<Change>,
     ) -> Result<(), StoreError> {
         let positions = match only {
-            Some(room) => store.positions(std::slice::from_ref(room)).await?,
+            Some(room) => store.positions(std::slice::from_ref(room).into()).await?,
             None => store.all_positions().await?,
         };
         let mut gone: HashSet<RoomName> = self.rooms.keys().cloned().collect();
@@ -132,7 +132,7 @@ impl Watched {
             if self.rooms.get(&name).is_some_and(|room| room.position == Some((epoch, version))) {
                 continue;
             }
-            match store.load(&name).await? {
+            match store.load(name.clone()).await? {
                 Some(now) => changes.extend(self.now(&name, Some((now.epoch, now.version)), now.presences)),
                 None => changes.extend(self.now(&name, None, Vec::new())),
             }

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use crate::{
     Error, Rooms,
     name::{NodeId, NodeName},
-    store::{NodeState, Store},
+    store::{NodeState, NodeStore},
 };
 
 use super::{

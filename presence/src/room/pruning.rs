@@ -22,7 +22,7 @@ use crate::{
     model::lease::Lease,
     name::{NodeId, NodeName, RequestId},
     store::{
-        Batch, Remains, Store, StoreError,
+        Batch, NodeStore, Remains, RoomStore, StoreError,
         apart::Apart,
         pace::Pace,
         writer::{Turn, report},
@@ -296,7 +296,7 @@ impl Work {
         let names = self.rooms.names();
         for names in names.chunks(COMPARE) {
             let asked = self.rooms.now();
-            let positions = self.rooms.bounded(self.store().positions(names)).await?;
+            let positions = self.rooms.bounded(self.store().positions(names.into())).await?;
             let positions: HashMap<_, _> =
                 positions.into_iter().map(|(name, epoch, version)| (name, (epoch, version))).collect();
             for name in names {

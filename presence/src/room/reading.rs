@@ -8,7 +8,7 @@ use crate::{
     Error, Result,
     model::{Member, replica::Reading, roster::Roster},
     name::{RoomName, UserId},
-    store::{Store, StoreError},
+    store::{RoomStore, StoreError},
 };
 
 use super::{Rooms, message::ToRoom, threads::within};
@@ -82,12 +82,12 @@ impl Rooms {
     /// # Errors
     /// [`Error::StoreUnavailable`] if it does not answer in time.
     pub async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>> {
-        self.bounded(self.0.store.rooms_of(user)).await
+        self.bounded(self.0.store.rooms_of(user.clone())).await
     }
 
     /// Reads a room from the database, and makes of that what its actor takes in at once.
     pub(super) async fn look_up(&self, room: &RoomName) -> Result<Option<Reading>, StoreError> {
-        let Some(snapshot) = self.0.store.load(room).await? else { return Ok(None) };
+        let Some(snapshot) = self.0.store.load(room.clone()).await? else { return Ok(None) };
         if snapshot.presences.len() < LARGE {
             return Ok(Some(snapshot.into()));
         }

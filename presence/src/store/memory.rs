@@ -21,8 +21,8 @@ use crate::{
 };
 
 use super::{
-    Answer, Attempt, Batch, NodeState, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store,
-    StoreError, Whom, listing, listing::this_process, millis, plan, time,
+    Answer, Attempt, Batch, Changes, NodeState, NodeStore, NodeSummary, Remains, Request, RequestStore, RoomCommit,
+    RoomStore, RoomSummary, Store, StoreError, Whom, listing, listing::this_process, millis, plan, time,
 };
 
 use self::tables::{Asked, Node, Room, Row, Tables};
@@ -92,57 +92,12 @@ impl Store for MemoryStore {
     async fn prepare(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
 
-    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables();
-        if tables.nodes.contains_key(&node) {
-            tables.check(node)?;
-        }
-        let former = |(id, other): &(&NodeId, &Node)| **id != node && other.name == *name;
-        let last = tables.nodes.iter().filter(former).map(|(_, other)| other).find(|other| !other.superseded);
-        if let Some(last) = last {
-            let end = last.fenced_at.unwrap_or_else(|| last.lease_until.saturating_sub(millis(lease)));
-            let former: HashSet<NodeId> = tables.nodes.iter().filter(former).map(|(id, _)| *id).collect();
-            tables.extend_graces(&former, end, now);
-        }
-        for (_, other) in tables.nodes.iter_mut().filter(|(id, other)| **id != node && other.name == *name) {
-            other.superseded = true;
-            other.fenced_at.get_or_insert(now);
-        }
-        let started_at = tables.nodes.get(&node).map_or(now, |row| row.started_at);
-        let lease_until = now.saturating_add(millis(lease));
-        let row = Node {
-            name: name.clone(),
-            process: this_process(),
-            started_at,
-            superseded: false,
-            lease_until,
-            fenced_at: None,
-        };
-        tables.nodes.insert(node, row);
-        let former = tables.nodes.iter().filter(|(_, other)| other.superseded && other.name == *name);
-        let mut former: Vec<_> = former.map(|(id, _)| *id).filter(|id| tables.is_uncleared(*id)).collect();
-        former.sort_unstable();
-        Ok(former)
-    }
-
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        if let Some(row) = tables.nodes.get_mut(&node) {
-            row.lease_until = now.saturating_add(millis(lease));
-        }
-        Ok(time(now))
-    }
-
-    async fn commit(
-        &self,
-        node: NodeId,
-        attempt: Attempt,
-        rooms: &[RoomWrites],
-    ) -> Result<Vec<RoomCommit>, StoreError> {
-        plan::check(rooms)?;
+#[async_trait]
+impl RoomStore for MemoryStore {
+    async fn commit(&self, node: NodeId, attempt: Attempt, rooms: Changes) -> Result<Vec<RoomCommit>, StoreError> {
+        plan::check(&rooms)?;
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         // All plans come before the first change: a commit is all or nothing.
@@ -159,10 +114,10 @@ impl Store for MemoryStore {
         Ok(last.map(|(_, commits)| commits.clone()))
     }
 
-    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
+    async fn touch(&self, node: NodeId, seen: Arc<[(PresenceId, Duration)]>) -> Result<(), StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
-        for (id, ago) in seen {
+        for (id, ago) in seen.iter() {
             if let Some(row) = tables.presences.get_mut(id).filter(|row| row.presence.node == node) {
                 row.last_seen = row.last_seen.max(now.saturating_sub(millis(*ago)));
             }
@@ -170,16 +125,16 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
+    async fn load(&self, room: RoomName) -> Result<Option<Snapshot>, StoreError> {
         let tables = self.tables();
-        Ok(tables.rooms.get(room).map(|Room { epoch, version, channels, .. }| Snapshot {
+        Ok(tables.rooms.get(&room).map(|Room { epoch, version, channels, .. }| Snapshot {
             epoch: *epoch,
             version: *version,
             presences: channels.values().map(|id| tables.presences[id].presence.clone()).collect(),
         }))
     }
 
-    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+    async fn positions(&self, rooms: Arc<[RoomName]>) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
         let tables = self.tables();
         let found = rooms.iter().filter_map(|name| Some((name, tables.rooms.get(name)?)));
         Ok(found.map(|(name, room)| (name.clone(), room.epoch, room.version)).collect())
@@ -210,6 +165,104 @@ impl Store for MemoryStore {
         Ok(rooms)
     }
 
+    async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError> {
+        let tables = self.tables();
+        let rows = tables.presences.values().filter(|row| row.presence.user.as_ref() == Some(&user));
+        let mut rooms: Vec<_> = rows.map(|row| row.room.clone()).collect();
+        rooms.sort_unstable();
+        rooms.dedup();
+        Ok(rooms)
+    }
+
+    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+        let now = self.now();
+        let mut tables = self.tables_of(node)?;
+        let over = tables.ids(limit, |row| row.held_until.is_some_and(|until| until < now));
+        Ok(tables.batch(now, &over))
+    }
+
+    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
+        let now = self.now();
+        let mut tables = self.tables_of(node)?;
+        let cut = now.saturating_sub(millis(max_age));
+        let mut alive = tables.alive(now);
+        // It asks, so it lives, whatever the clock of the database says.
+        alive.insert(node);
+        let stale =
+            tables.ids(limit, |row| row.last_seen < cut && (row.presence.held || !alive.contains(&row.presence.node)));
+        Ok(tables.batch(now, &stale))
+    }
+
+    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
+        let mut tables = self.tables_of(node)?;
+        let before = tables.rooms.len();
+        tables.rooms.retain(|_, room| !room.channels.is_empty());
+        Ok((before - tables.rooms.len()) as u64)
+    }
+
+    async fn remove(&self, node: NodeId, whom: Whom, limit: u64) -> Result<Batch, StoreError> {
+        let now = self.now();
+        let mut tables = self.tables_of(node)?;
+        let alive = tables.alive(now);
+        let concerned = |row: &Row| match &whom {
+            Whom::Room(room) => row.room == *room,
+            Whom::User(user) => row.presence.user.as_ref() == Some(user),
+            Whom::Channel { channel, room } => {
+                row.presence.channel == *channel && room.as_ref().is_none_or(|room| row.room == *room)
+            }
+            Whom::Presence { room, id } => row.presence.id == *id && row.room == *room,
+        };
+        let there =
+            tables.ids(limit, |row| concerned(row) && (row.presence.held || !alive.contains(&row.presence.node)));
+        Ok(tables.batch(now, &there))
+    }
+}
+
+#[async_trait]
+impl NodeStore for MemoryStore {
+    async fn register(&self, node: NodeId, name: NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
+        let now = self.now();
+        let mut tables = self.tables();
+        if tables.nodes.contains_key(&node) {
+            tables.check(node)?;
+        }
+        let former = |(id, other): &(&NodeId, &Node)| **id != node && other.name == name;
+        let last = tables.nodes.iter().filter(former).map(|(_, other)| other).find(|other| !other.superseded);
+        if let Some(last) = last {
+            let end = last.fenced_at.unwrap_or_else(|| last.lease_until.saturating_sub(millis(lease)));
+            let former: HashSet<NodeId> = tables.nodes.iter().filter(former).map(|(id, _)| *id).collect();
+            tables.extend_graces(&former, end, now);
+        }
+        for (_, other) in tables.nodes.iter_mut().filter(|(id, other)| **id != node && other.name == name) {
+            other.superseded = true;
+            other.fenced_at.get_or_insert(now);
+        }
+        let started_at = tables.nodes.get(&node).map_or(now, |row| row.started_at);
+        let lease_until = now.saturating_add(millis(lease));
+        let row = Node {
+            name: name.clone(),
+            process: this_process(),
+            started_at,
+            superseded: false,
+            lease_until,
+            fenced_at: None,
+        };
+        tables.nodes.insert(node, row);
+        let former = tables.nodes.iter().filter(|(_, other)| other.superseded && other.name == name);
+        let mut former: Vec<_> = former.map(|(id, _)| *id).filter(|id| tables.is_uncleared(*id)).collect();
+        former.sort_unstable();
+        Ok(former)
+    }
+
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
+        let now = self.now();
+        let mut tables = self.tables_of(node)?;
+        if let Some(row) = tables.nodes.get_mut(&node) {
+            row.lease_until = now.saturating_add(millis(lease));
+        }
+        Ok(time(now))
+    }
+
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
         let now = self.now();
         let tables = self.tables();
@@ -228,15 +281,6 @@ impl Store for MemoryStore {
         let mut nodes: Vec<_> = tables.nodes.iter().map(summary).collect();
         nodes.sort_unstable_by(NodeSummary::in_order);
         Ok(nodes)
-    }
-
-    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
-        let tables = self.tables();
-        let rows = tables.presences.values().filter(|row| row.presence.user.as_ref() == Some(user));
-        let mut rooms: Vec<_> = rows.map(|row| row.room.clone()).collect();
-        rooms.sort_unstable();
-        rooms.dedup();
-        Ok(rooms)
     }
 
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
@@ -280,50 +324,27 @@ impl Store for MemoryStore {
         Ok(batch)
     }
 
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
         let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        let over = tables.ids(limit, |row| row.held_until.is_some_and(|until| until < now));
-        Ok(tables.batch(now, &over))
+        let mut tables = self.tables();
+        if !tables.nodes.contains_key(&node) {
+            return Ok(Vec::new());
+        }
+        tables.check(node)?;
+        let (ids, _) = tables.ids(u64::MAX, |row| row.presence.node == node && !row.presence.held);
+        let commits = tables.remove(now, &ids);
+        tables.extend_graces(&HashSet::from([node]), now.saturating_sub(millis(closed)), now);
+        if let Some(row) = tables.nodes.get_mut(&node) {
+            row.fenced_at = Some(now);
+        }
+        tables.forget(now);
+        Ok(commits)
     }
+}
 
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        let cut = now.saturating_sub(millis(max_age));
-        let mut alive = tables.alive(now);
-        // It asks, so it lives, whatever the clock of the database says.
-        alive.insert(node);
-        let stale =
-            tables.ids(limit, |row| row.last_seen < cut && (row.presence.held || !alive.contains(&row.presence.node)));
-        Ok(tables.batch(now, &stale))
-    }
-
-    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
-        let mut tables = self.tables_of(node)?;
-        let before = tables.rooms.len();
-        tables.rooms.retain(|_, room| !room.channels.is_empty());
-        Ok((before - tables.rooms.len()) as u64)
-    }
-
-    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        let alive = tables.alive(now);
-        let concerned = |row: &Row| match whom {
-            Whom::Room(room) => row.room == *room,
-            Whom::User(user) => row.presence.user.as_ref() == Some(user),
-            Whom::Channel { channel, room } => {
-                row.presence.channel == *channel && room.as_ref().is_none_or(|room| row.room == *room)
-            }
-            Whom::Presence { room, id } => row.presence.id == *id && row.room == *room,
-        };
-        let there =
-            tables.ids(limit, |row| concerned(row) && (row.presence.held || !alive.contains(&row.presence.node)));
-        Ok(tables.batch(now, &there))
-    }
-
-    async fn ask(&self, node: NodeId, Request { id, order }: &Request) -> Result<(), StoreError> {
+#[async_trait]
+impl RequestStore for MemoryStore {
+    async fn ask(&self, node: NodeId, Request { id, order }: Request) -> Result<(), StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let busy: HashSet<NodeId> = tables.presences.values().map(|row| row.presence.node).collect();
@@ -334,7 +355,7 @@ impl Store for MemoryStore {
         let asked: Vec<_> = asked.map(|(other, row)| (*other, row.name.clone())).collect();
         for (other, name) in asked {
             let asked = Asked { name, asked_by: node, order: order.clone(), removed: None };
-            tables.requests.entry((*id, other)).or_insert(asked);
+            tables.requests.entry((id, other)).or_insert(asked);
         }
         Ok(())
     }
@@ -374,22 +395,5 @@ impl Store for MemoryStore {
         let mut tables = self.tables_of(node)?;
         tables.requests.retain(|(id, _), asked| *id != request || asked.asked_by != node);
         Ok(())
-    }
-
-    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables();
-        if !tables.nodes.contains_key(&node) {
-            return Ok(Vec::new());
-        }
-        tables.check(node)?;
-        let (ids, _) = tables.ids(u64::MAX, |row| row.presence.node == node && !row.presence.held);
-        let commits = tables.remove(now, &ids);
-        tables.extend_graces(&HashSet::from([node]), now.saturating_sub(millis(closed)), now);
-        if let Some(row) = tables.nodes.get_mut(&node) {
-            row.fenced_at = Some(now);
-        }
-        tables.forget(now);
-        Ok(commits)
     }
 }

@@ -51,8 +51,8 @@ use crate::{
 };
 
 use super::{
-    Answer, Attempt, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-    Whom, Write, migration, millis, plan, time,
+    Answer, Attempt, Batch, Changes, NodeStore, NodeSummary, Remains, Request, RequestStore, RoomCommit, RoomStore,
+    RoomSummary, RoomWrites, Store, StoreError, Whom, Write, migration, millis, plan, time,
 };
 
 use self::{
@@ -80,9 +80,11 @@ const TOUCHES: usize = 10_000;
 
 /// A store that tries each call once.
 #[derive(Debug, Clone)]
-struct Once {
+pub struct Once {
     database: Database,
     attempts: Attempts,
+    /// Differs from that of other databases of this process.
+    identity: u64,
 }
 
 impl Once {
@@ -135,7 +137,11 @@ impl Once {
 
 #[async_trait]
 impl Store for Once {
-    fn tell_turns(&self) {
+    fn database(&self) -> Option<u64> {
+        Some(self.identity)
+    }
+
+    fn count_turns(&self) {
         self.database.tells_turns.store(true, Ordering::Release);
     }
 
@@ -143,50 +149,15 @@ impl Store for Once {
         self.migrate().await.map(drop)
     }
 
-    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
-        let (connection, now) = (transaction.connection(), transaction.now);
-        let lease_until = now.saturating_add(millis(lease));
-        let end = statement::end_of_former(node, name).one(connection).await.map_err(store_error)?;
-        statement::take_name(node, name, now).exec(connection).await.map_err(store_error)?;
-        if let Some((fenced_at, lease_until)) = end {
-            let end = fenced_at.unwrap_or_else(|| lease_until.saturating_sub(millis(lease)));
-            let former = statement::former_with_held(name).all(connection).await.map_err(store_error)?;
-            transaction.extend_graces(&former, end).await?;
-        }
-        match life {
-            Some(life) => {
-                life?;
-                statement::rename(node, name, lease_until).exec(connection).await.map_err(store_error)?;
-            }
-            None => {
-                let insert = statement::begin_life(node, name, now, lease_until);
-                connection.execute(&insert).await.map_err(store_error)?;
-                connection.execute(&statement::begin_commits(node)).await.map_err(store_error)?;
-            }
-        }
-        let former = statement::uncleared_under(name).all(connection).await.map_err(store_error)?;
-        transaction.commit().await?;
-        Ok(former.into_iter().map(NodeId::from_uuid).collect())
+    async fn reach(&self) -> Result<(), StoreError> {
+        self.database.reach().await
     }
+}
 
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        // Who would lock it for sharing first, and then to change it, would wait for others who do the same.
-        let transaction = Transaction::begin_as(&self.database, node, Lock::Exclusive).await?;
-        let now = transaction.now;
-        let lease_until = now.saturating_add(millis(lease));
-        statement::renew(node, lease_until).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.commit().await?;
-        Ok(time(now))
-    }
-
-    async fn commit(
-        &self,
-        node: NodeId,
-        attempt: Attempt,
-        rooms: &[RoomWrites],
-    ) -> Result<Vec<RoomCommit>, StoreError> {
-        plan::check(rooms)?;
+#[async_trait]
+impl RoomStore for Once {
+    async fn commit(&self, node: NodeId, attempt: Attempt, rooms: Changes) -> Result<Vec<RoomCommit>, StoreError> {
+        plan::check(&rooms)?;
         let transaction = self.write_as(node).await?;
         let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
         let places = transaction.rooms(&names).await?;
@@ -266,7 +237,7 @@ impl Store for Once {
         }
     }
 
-    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
+    async fn touch(&self, node: NodeId, seen: Arc<[(PresenceId, Duration)]>) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
         // In one order, as whoever removes presences locks them.
         let mut seen = seen.to_vec();
@@ -278,7 +249,7 @@ impl Store for Once {
         transaction.commit().await
     }
 
-    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
+    async fn load(&self, room: RoomName) -> Result<Option<Snapshot>, StoreError> {
         let transaction = self.database.read().await?;
         let Some(row) = statement::room(room.as_str()).one(&transaction).await.map_err(store_error)? else {
             return Ok(None);
@@ -302,7 +273,7 @@ impl Store for Once {
         Ok(Some(Snapshot { epoch, version, presences }))
     }
 
-    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+    async fn positions(&self, rooms: Arc<[RoomName]>) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
         let names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
         let mut places = Vec::with_capacity(rooms.len());
         for names in chunk::keys(self.database.dialect().backend(), &names) {
@@ -322,16 +293,100 @@ impl Store for Once {
         Ok(rooms)
     }
 
+    async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError> {
+        let mut rooms = self.look(|| statement::rooms_of(&user), row::room_name).await?;
+        rooms.sort_unstable();
+        Ok(rooms)
+    }
+
+    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+        let transaction = self.write_as(node).await?;
+        let batch = transaction.remove_all(Doomed::PastGrace { now: transaction.now }, limit).await?;
+        transaction.commit().await?;
+        Ok(batch)
+    }
+
+    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
+        let transaction = self.write_as(node).await?;
+        let now = transaction.now;
+        let stale = Doomed::Stale { asks: node, now, cut: now.saturating_sub(millis(max_age)) };
+        let batch = transaction.remove_all(stale, limit).await?;
+        transaction.commit().await?;
+        Ok(batch)
+    }
+
+    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
+        let transaction = self.write_as(node).await?;
+        let deleted = transaction.delete_empty_rooms().await?;
+        transaction.commit().await?;
+        Ok(deleted)
+    }
+
+    async fn remove(&self, node: NodeId, whom: Whom, limit: u64) -> Result<Batch, StoreError> {
+        let transaction = self.write_as(node).await?;
+        let now = transaction.now;
+        let orphans = match &whom {
+            Whom::Room(room) => transaction.epoch_of(room).await?.map(|room| Doomed::OrphansIn { room, now }),
+            Whom::User(user) => Some(Doomed::OrphansOf { user, now }),
+            Whom::Channel { channel, room: None } => Some(Doomed::OrphansOn { channel, room: None, now }),
+            Whom::Channel { channel, room: Some(room) } => {
+                let room = transaction.epoch_of(room).await?;
+                room.map(|room| Doomed::OrphansOn { channel, room: Some(room), now })
+            }
+            Whom::Presence { room, id } => {
+                transaction.epoch_of(room).await?.map(|room| Doomed::Orphan { id: *id, room, now })
+            }
+        };
+        let Some(orphans) = orphans else { return Ok(Batch::default()) };
+        let batch = transaction.remove_all(orphans, limit).await?;
+        transaction.commit().await?;
+        Ok(batch)
+    }
+}
+
+#[async_trait]
+impl NodeStore for Once {
+    async fn register(&self, node: NodeId, name: NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
+        let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
+        let (connection, now) = (transaction.connection(), transaction.now);
+        let lease_until = now.saturating_add(millis(lease));
+        let end = statement::end_of_former(node, &name).one(connection).await.map_err(store_error)?;
+        statement::take_name(node, &name, now).exec(connection).await.map_err(store_error)?;
+        if let Some((fenced_at, lease_until)) = end {
+            let end = fenced_at.unwrap_or_else(|| lease_until.saturating_sub(millis(lease)));
+            let former = statement::former_with_held(&name).all(connection).await.map_err(store_error)?;
+            transaction.extend_graces(&former, end).await?;
+        }
+        match life {
+            Some(life) => {
+                life?;
+                statement::rename(node, &name, lease_until).exec(connection).await.map_err(store_error)?;
+            }
+            None => {
+                let insert = statement::begin_life(node, &name, now, lease_until);
+                connection.execute(&insert).await.map_err(store_error)?;
+                connection.execute(&statement::begin_commits(node)).await.map_err(store_error)?;
+            }
+        }
+        let former = statement::uncleared_under(&name).all(connection).await.map_err(store_error)?;
+        transaction.commit().await?;
+        Ok(former.into_iter().map(NodeId::from_uuid).collect())
+    }
+
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
+        // Who would lock it for sharing first, and then to change it, would wait for others who do the same.
+        let transaction = Transaction::begin_as(&self.database, node, Lock::Exclusive).await?;
+        let now = transaction.now;
+        let lease_until = now.saturating_add(millis(lease));
+        statement::renew(node, lease_until).exec(transaction.connection()).await.map_err(store_error)?;
+        transaction.commit().await?;
+        Ok(time(now))
+    }
+
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
         let mut nodes = self.look(|| statement::nodes(self.database.now()), row::node_summary).await?;
         nodes.sort_unstable_by(NodeSummary::in_order);
         Ok(nodes)
-    }
-
-    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
-        let mut rooms = self.look(|| statement::rooms_of(user), row::room_name).await?;
-        rooms.sort_unstable();
-        Ok(rooms)
     }
 
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
@@ -367,57 +422,31 @@ impl Store for Once {
         Ok(batch)
     }
 
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
-        let transaction = self.write_as(node).await?;
-        let batch = transaction.remove_all(Doomed::PastGrace { now: transaction.now }, limit).await?;
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
+        let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
+        match life {
+            None => return Ok(Vec::new()),
+            Some(life) => life?,
+        }
+        let batch = transaction.remove_all(Doomed::UnheldOf(node), u64::MAX).await?;
+        let since = transaction.now.saturating_sub(millis(closed));
+        transaction.extend_graces(&[node.as_uuid()], since).await?;
+        statement::end_life(node, transaction.now).exec(transaction.connection()).await.map_err(store_error)?;
+        transaction.forget_lives().await?;
         transaction.commit().await?;
-        Ok(batch)
+        Ok(batch.commits)
     }
+}
 
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
-        let transaction = self.write_as(node).await?;
-        let now = transaction.now;
-        let stale = Doomed::Stale { asks: node, now, cut: now.saturating_sub(millis(max_age)) };
-        let batch = transaction.remove_all(stale, limit).await?;
-        transaction.commit().await?;
-        Ok(batch)
-    }
-
-    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
-        let transaction = self.write_as(node).await?;
-        let deleted = transaction.delete_empty_rooms().await?;
-        transaction.commit().await?;
-        Ok(deleted)
-    }
-
-    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
-        let transaction = self.write_as(node).await?;
-        let now = transaction.now;
-        let orphans = match whom {
-            Whom::Room(room) => transaction.epoch_of(room).await?.map(|room| Doomed::OrphansIn { room, now }),
-            Whom::User(user) => Some(Doomed::OrphansOf { user, now }),
-            Whom::Channel { channel, room: None } => Some(Doomed::OrphansOn { channel, room: None, now }),
-            Whom::Channel { channel, room: Some(room) } => {
-                let room = transaction.epoch_of(room).await?;
-                room.map(|room| Doomed::OrphansOn { channel, room: Some(room), now })
-            }
-            Whom::Presence { room, id } => {
-                transaction.epoch_of(room).await?.map(|room| Doomed::Orphan { id: *id, room, now })
-            }
-        };
-        let Some(orphans) = orphans else { return Ok(Batch::default()) };
-        let batch = transaction.remove_all(orphans, limit).await?;
-        transaction.commit().await?;
-        Ok(batch)
-    }
-
-    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
+#[async_trait]
+impl RequestStore for Once {
+    async fn ask(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
         let others = statement::live_with_presences(node, transaction.now);
         let others = transaction::read(others.all(connection), row::node_name).await?;
         for others in chunk::rows(&others) {
-            let insert = statement::ask(node, request, others)?;
+            let insert = statement::ask(node, &request, others)?;
             connection.execute(&insert).await.map_err(store_error)?;
         }
         transaction.commit().await
@@ -445,20 +474,5 @@ impl Store for Once {
         let transaction = self.write_as(node).await?;
         statement::withdraw(node, request).exec(transaction.connection()).await.map_err(store_error)?;
         transaction.commit().await
-    }
-
-    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
-        let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
-        match life {
-            None => return Ok(Vec::new()),
-            Some(life) => life?,
-        }
-        let batch = transaction.remove_all(Doomed::UnheldOf(node), u64::MAX).await?;
-        let since = transaction.now.saturating_sub(millis(closed));
-        transaction.extend_graces(&[node.as_uuid()], since).await?;
-        statement::end_life(node, transaction.now).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.forget_lives().await?;
-        transaction.commit().await?;
-        Ok(batch.commits)
     }
 }

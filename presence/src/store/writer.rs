@@ -40,7 +40,7 @@ use crate::{
     session::Session,
 };
 
-use super::{Attempt, RoomCommit, RoomWrites, Store, StoreError, Write, health::Health};
+use super::{Attempt, Changes, RoomCommit, RoomWrites, Store, StoreError, Write, health::Health};
 
 use self::{
     batch::Batch,
@@ -393,7 +393,10 @@ impl Writer {
             writes.writes.iter_mut().for_each(|write| belong(write, node));
         }
         let attempt = Attempt::next();
-        match bounded(timeout, store.commit(node, attempt, &batch.writes)).await {
+        let changes = Changes::from(std::mem::take(&mut batch.writes));
+        let outcome = bounded(timeout, store.commit(node, attempt, changes.clone())).await;
+        batch.writes = changes.into_vec();
+        match outcome {
             Ok(commits) => {
                 batch.answer(commits.into_iter().map(Ok));
                 Ok(())
@@ -457,7 +460,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let now = clock.now();
         let seen: Vec<_> = touches.iter().map(|(id, seen)| (*id, now.since(*seen))).collect();
-        let outcome = bounded(timeout, store.touch(node, &seen)).await;
+        let outcome = bounded(timeout, store.touch(node, seen.clone().into())).await;
         if let Err(error @ StoreError::Refused(_)) = &outcome {
             // Asked again for ever, they would keep everything else waiting. The next touches tell more anyway.
             warn!(count = seen.len(), error = %report(error), "the store refused touches");

@@ -9,7 +9,7 @@ use std::{
 use presence::{
     Meta, Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, RoomCommit, RoomWrites, SqlStore, Store, Write},
+    store::{Attempt, NodeStore, RoomCommit, RoomStore, RoomWrites, SqlStore, Store, Write},
 };
 use tempfile::TempDir;
 
@@ -82,7 +82,7 @@ pub(crate) fn room(name: &str) -> RoomName {
 
 pub(crate) async fn node(store: &SqlStore, name: &str) -> NodeId {
     let node = NodeId::random();
-    store.register(node, &NodeName::new(name).unwrap(), LEASE).await.unwrap();
+    store.register(node, NodeName::new(name).unwrap(), LEASE).await.unwrap();
     node
 }
 
@@ -109,7 +109,7 @@ pub(crate) async fn change(
     writes: impl IntoIterator<Item = Write>,
 ) -> RoomCommit {
     let writes = RoomWrites { room: room(name), writes: writes.into_iter().collect() };
-    store.commit(node, Attempt::next(), &[writes]).await.unwrap().remove(0)
+    store.commit(node, Attempt::next(), [writes].clone().into()).await.unwrap().remove(0)
 }
 
 /// Joins one anonymous presence for each of the channels.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use presence::store::{Remains, Store, Write};
+use presence::store::{NodeStore, Remains, Write};
 use serde_json::json;
 
 use super::database::{Database, LEASE, change, crowd, node, presence, with_meta};

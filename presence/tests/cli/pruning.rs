@@ -7,7 +7,7 @@ use presence::{
     clock::Clock,
     config::ConfigBuilder,
     name::{ChannelName, NodeName, RoomName, UserId},
-    store::{NodeState, Order, Store, Write},
+    store::{NodeState, NodeStore, Order, RequestStore, RoomStore, Write},
     testing::bare::join_without_socket,
 };
 use serde_json::json;
@@ -30,7 +30,7 @@ async fn what_no_live_node_answers_for_is_pruned_by_the_tool_itself() {
     crowd(&recent, dead, "bar", 2).await;
     let pruned = database.run(&["prune-presences", "--age", "90s", "--wait", "100ms"]).done();
     assert_eq!(pruned, "held or of no live node: pruned 3\npruned 3 presences not seen for 1m 30s\n");
-    let snapshot = database.store.load(&room("lobby")).await.unwrap().unwrap();
+    let snapshot = database.store.load(room("lobby")).await.unwrap().unwrap();
     assert_eq!((snapshot.version.0, snapshot.presences.len()), (2, 0));
     // The other name, and the setting of the nodes.
     let mut command = database.command(&["prune-presence", "--wait=0", "--json"]);
@@ -79,7 +79,7 @@ async fn a_live_node_that_does_not_answer_is_named_and_its_presences_stay() {
     let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((ran.code, &document["nodes"][0]["outcome"]), (Some(4), &json!("silent")));
     assert_eq!(document["nodes"][0]["pruned"], json!(null));
-    assert_eq!(database.store.load(&room("lobby")).await.unwrap().unwrap().presences.len(), 3);
+    assert_eq!(database.store.load(room("lobby")).await.unwrap().unwrap().presences.len(), 3);
     assert_eq!(database.store.asked(here).await.unwrap(), [], "the request ended with the tool");
 }
 

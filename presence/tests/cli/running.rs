@@ -1,8 +1,10 @@
 //! How the tool is called, what it says when it cannot work, and what it leaves behind.
 
+use presence::store::{NodeStore, RoomStore};
+
 use std::process::{Command, Stdio};
 
-use presence::{name::RoomName, store::Store};
+use presence::name::RoomName;
 use sea_orm::{ConnectOptions, ConnectionTrait};
 
 use super::{
@@ -227,7 +229,7 @@ async fn rooms_that_nobody_is_in_are_pruned_under_either_name() {
     ] {
         change(&database.store, here, "lobby", []).await;
         assert_eq!(database.run(&[command]).done(), told);
-        assert_eq!(database.store.load(&room("lobby")).await.unwrap(), None);
+        assert_eq!(database.store.load(room("lobby")).await.unwrap(), None);
     }
     for name in ["a", "b"] {
         change(&database.store, here, name, []).await;

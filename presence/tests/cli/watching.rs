@@ -8,7 +8,7 @@ use std::{
 use presence::{
     Presence,
     name::NodeId,
-    store::{SqlStore, Store, Write},
+    store::{NodeStore, RoomStore, SqlStore, Write},
 };
 use serde_json::{Value, json};
 

@@ -119,7 +119,7 @@ impl Bed {
 
     /// The rooms that the database knows.
     pub(super) async fn rows(&self) -> Vec<String> {
-        let rooms = presence::store::Store::rooms(self.store.inner()).await.unwrap();
+        let rooms = presence::store::RoomStore::rooms(self.store.inner()).await.unwrap();
         rooms.into_iter().map(|room| room.room.to_string()).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use super::bed::{Bed, bed, bed_with, channel, room, secs};
 use presence::name::{NodeId, NodeName, PresenceId};
-use presence::store::{Attempt, RoomWrites, Store, Write};
+use presence::store::{Attempt, NodeStore, RoomStore, RoomWrites, Write};
 use presence::{Config, Presence, PrunePresences, PruneRooms};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use std::time::Duration;
 /// A presence of another node, which is believed to live for its lease and does nothing.
 pub(super) async fn ghost(bed: &Bed, lease: Duration) {
     let (node, name) = (NodeId::random(), NodeName::new("elsewhere").unwrap());
-    bed.store.register(node, &name, lease).await.unwrap();
+    bed.store.register(node, name.clone(), lease).await.unwrap();
     let presence = Presence::new(PresenceId::random(), channel("ghost"), None, node);
     let writes = vec![Write::Join(Arc::new(presence))];
-    bed.store.commit(node, Attempt::next(), &[RoomWrites { room: room("lobby"), writes }]).await.unwrap();
+    bed.store.commit(node, Attempt::next(), [RoomWrites { room: room("lobby"), writes }].into()).await.unwrap();
 }
 
 // behaviour: 5 tasks
@@ -25,7 +25,7 @@ async fn both_rounds_run_by_themselves_at_the_suggested_periods() {
 
     let bed = bed_with(|config| config.max_age(secs(20)).sweep_interval(secs(86_400))).await;
     ghost(&bed, secs(1)).await;
-    let left = async || bed.store.load(&room("lobby")).await.unwrap().map(|lobby| lobby.presences.len());
+    let left = async || bed.store.load(room("lobby")).await.unwrap().map(|lobby| lobby.presences.len());
     bed.leap(secs(59)).await;
     assert_eq!(left().await, Some(1));
     bed.leap(secs(2)).await;

@@ -8,7 +8,7 @@ use crate::support::{Duration, alone, eventually, millis, secs, within};
 use futures_util::StreamExt;
 use presence::config::Notify;
 use presence::name::{ChannelName, NodeId, NodeName, PresenceId, UserId};
-use presence::store::{Attempt, RoomWrites, Store, Write};
+use presence::store::{Attempt, NodeStore, RoomStore, RoomWrites, Write};
 use presence::{Member, Meta, Presence, PruningSupervisor, Reconcile};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,7 +133,7 @@ async fn tungstenite(url: String) -> (Seen, impl Sized) {
 /// Members of another node, whom this one learns of from the store.
 async fn fill(host: &Host, members: impl Iterator<Item = (String, Meta)>) {
     let (store, node) = (host.store.inner(), NodeId::random());
-    store.register(node, &NodeName::new("elsewhere").unwrap(), secs(3600)).await.unwrap();
+    store.register(node, NodeName::new("elsewhere").unwrap(), secs(3600)).await.unwrap();
     let mut writes = Vec::new();
     for (n, (name, meta)) in members.enumerate() {
         let channel = ChannelName::new(format!("elsewhere.{n}")).unwrap();
@@ -141,7 +141,7 @@ async fn fill(host: &Host, members: impl Iterator<Item = (String, Meta)>) {
         presence.meta = meta;
         writes.push(Write::Join(Arc::new(presence)));
     }
-    store.commit(node, Attempt::next(), &[RoomWrites { room: room("lobby"), writes }]).await.unwrap();
+    store.commit(node, Attempt::next(), [RoomWrites { room: room("lobby"), writes }].into()).await.unwrap();
     let supervisor = PruningSupervisor::spawn(&host.rooms, NodeName::new("here").unwrap());
     supervisor.send(Reconcile).await.unwrap().unwrap();
 }

@@ -8,7 +8,7 @@ use crate::support::socket::Socket;
 use crate::support::{BOUND, alone, secs, within};
 use presence::config::Notify;
 use presence::name::{ChannelName, NodeId, NodeName, PresenceId, UserId};
-use presence::store::{Attempt, RoomWrites, Store, Write};
+use presence::store::{Attempt, NodeStore, RoomStore, RoomWrites, Write};
 use presence::{Presence, PruningSupervisor, Reconcile};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use tokio::time::Instant;
 /// Adds members on another node, which this one learns of from the store.
 async fn fill(host: &Host, name: &str, members: usize) {
     let (store, node) = (host.store.inner(), NodeId::random());
-    store.register(node, &NodeName::new("elsewhere").unwrap(), secs(3600)).await.unwrap();
+    store.register(node, NodeName::new("elsewhere").unwrap(), secs(3600)).await.unwrap();
     let presence = |n: usize| {
         let channel = ChannelName::new(format!("elsewhere.{n}")).unwrap();
         let user = UserId::new(format!("member-{n:05}-{}", "x".repeat(40))).unwrap();
         Write::Join(Arc::new(Presence::new(PresenceId::random(), channel, Some(user), node)))
     };
     let writes = (0..members).map(presence).collect();
-    store.commit(node, Attempt::next(), &[RoomWrites { room: room(name), writes }]).await.unwrap();
+    store.commit(node, Attempt::next(), [RoomWrites { room: room(name), writes }].into()).await.unwrap();
     let supervisor = PruningSupervisor::spawn(&host.rooms, NodeName::new("here").unwrap());
     supervisor.send(Reconcile).await.unwrap().unwrap();
 }

@@ -11,7 +11,7 @@ use actix_web::{App, HttpServer};
 use presence::config::{ConfigBuilder, Notify};
 use presence::name::{ChannelName, NodeName, RoomName};
 use presence::signal::Subscription;
-use presence::store::{MemoryStore, Store};
+use presence::store::{MemoryStore, RoomStore};
 use presence::testing::store::FaultyStore;
 use presence::{Config, PruningSupervisor, Rooms};
 use std::net::SocketAddr;
@@ -238,7 +238,7 @@ impl Host {
 
     /// How many rows the store has of a room.
     pub(super) async fn rows(&self, name: &str) -> usize {
-        let snapshot = self.store.inner().load(&room(name)).await.unwrap();
+        let snapshot = self.store.inner().load(room(name)).await.unwrap();
         snapshot.map_or(0, |snapshot| snapshot.presences.len())
     }
 

@@ -22,7 +22,7 @@ use crate::{
     Error, Result,
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
     room::message::{ToRoom, Which},
-    store::{NodeState, Order, Removal, Request, Store, Whom, writer::report},
+    store::{NodeState, NodeStore, Order, Removal, Request, RequestStore, RoomStore, Whom, writer::report},
 };
 
 use super::{PruningSupervisor, Work, open_requests::ToDo};
@@ -153,7 +153,7 @@ impl Work {
             return Ok(1);
         }
         let request = Request { id: RequestId::random(), order: Order::Remove(removal.clone()) };
-        let removed = match self.rooms.bounded(self.store().ask(node, &request)).await {
+        let removed = match self.rooms.bounded(self.store().ask(node, request.clone())).await {
             Ok(()) => self.remove_everywhere(node, request.id, &removal).await,
             // Others may have been asked all the same.
             Err(error) => Err(error),
@@ -180,7 +180,7 @@ impl Work {
         let own = self.remove_own_in_time(removal).await?;
         let answers = self.await_answers(request).await;
         // Last: who is held on a node that lives was counted by that, and what the dead left is there by now.
-        let orphans = self.batches(|limit| self.store().remove(node, &removal.whom, limit)).await?;
+        let orphans = self.batches(|limit| self.store().remove(node, removal.whom.clone(), limit)).await?;
         let Answers { removed: others, silent } = answers?;
         let removed = own + others + orphans;
         if silent.is_empty() { Ok(removed) } else { Err(Error::Unanswered { nodes: silent, removed }) }
@@ -194,7 +194,7 @@ impl Work {
 
     /// Whether the database has the presence. One that this node took for its own may have been resumed on another.
     async fn is_there(&self, room: &RoomName, id: PresenceId) -> Result<bool> {
-        let snapshot = self.rooms.bounded(self.store().load(room)).await?;
+        let snapshot = self.rooms.bounded(self.store().load(room.clone())).await?;
         Ok(snapshot.is_some_and(|snapshot| snapshot.presences.iter().any(|presence| presence.id == id)))
     }
 

@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     name::NodeId,
     room::{message::ToRoom, threads::within},
-    store::{NodeState, NodeSummary, Store, StoreError, writer::report},
+    store::{NodeState, NodeStore, NodeSummary, Store, StoreError, writer::report},
 };
 
 use super::{CLI, PruningSupervisor, Work};
@@ -82,7 +82,7 @@ impl Work {
     async fn register(&self, node: NodeId) -> Result<Vec<NodeId>> {
         let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
         self.rooms.bounded(self.store().prepare()).await?;
-        let former = self.rooms.bounded(self.store().register(node, &self.name, lease)).await?;
+        let former = self.rooms.bounded(self.store().register(node, self.name.clone(), lease)).await?;
         self.lease.borrow_mut().renewed(asked);
         incarnations().insert(node);
         Ok(former)

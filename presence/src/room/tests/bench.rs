@@ -16,7 +16,7 @@ use crate::{
     name::{NodeName, RoomName, UserId},
     room::listening::LATE,
     signal::{PresenceChange, Subscription},
-    store::{MemoryStore, Store},
+    store::{MemoryStore, RoomStore},
     testing::store::FaultyStore,
 };
 
@@ -156,7 +156,7 @@ impl Node {
 
     /// The users of the rows of a room, sorted; anonymous ones are `-`.
     pub(crate) async fn rows(&self, room: &RoomName) -> Vec<String> {
-        let snapshot = self.store.database().load(room).await.unwrap();
+        let snapshot = self.store.database().load(room.clone()).await.unwrap();
         let presences = snapshot.into_iter().flat_map(|snapshot| snapshot.presences);
         let mut users: Vec<_> = presences.map(|one| name_of(one.user.as_ref())).collect();
         users.sort();

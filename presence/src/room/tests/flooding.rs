@@ -9,7 +9,7 @@ use super::bench::{Node, config, lobby, ms, node_with, pass, room, secs, settle,
 use crate::{
     Close, CloseCode, Consumer, Frame, Member, Meta, Result, ResumeToken, Socket, Upgrade,
     config::ConfigBuilder,
-    store::Store,
+    store::RoomStore,
     testing::{Received, TestSocket, upgrade_request},
 };
 
@@ -192,7 +192,7 @@ async fn the_last_update_of_one_who_is_lost_is_not_lost_and_that_of_one_who_leav
     assert_eq!(meta(&node).await, r#"{"n":4}"#);
     socket.lose();
     pass(secs(1)).await;
-    let row = node.store.database().load(lobby()).await.unwrap().unwrap().presences.remove(0);
+    let row = node.store.database().load(lobby().clone()).await.unwrap().unwrap().presences.remove(0);
     assert_eq!((row.held, row.meta.as_str()), (true, r#"{"n":8}"#));
 
     let consumer = Busy::default();

@@ -13,7 +13,7 @@ use crate::{
     name::{ChannelName, NodeId, NodeName, PresenceId},
     signal::{PresenceChange, Subscription},
     store::{
-        Attempt, RoomWrites, SqlStore, Store, Write,
+        Attempt, NodeStore, RoomStore, RoomWrites, SqlStore, Store, Write,
         trial::{Kind, Trial, on_each_kind},
     },
     testing::store::FaultyStore,
@@ -31,7 +31,7 @@ const LEASE: Duration = secs(3);
 async fn remains(store: &SqlStore) -> BTreeMap<String, BTreeSet<PresenceId>> {
     let (node, name) = (NodeId::random(), NodeName::new("dead").unwrap());
     store.prepare().await.unwrap();
-    store.register(node, &name, secs(60)).await.unwrap();
+    store.register(node, name.clone(), secs(60)).await.unwrap();
     let mut all = BTreeMap::new();
     for some in (0..ROOMS).collect::<Vec<_>>().chunks(10) {
         let of = |n: &usize| {
@@ -44,9 +44,9 @@ async fn remains(store: &SqlStore) -> BTreeMap<String, BTreeSet<PresenceId>> {
             writes
         };
         let writes: Vec<_> = some.iter().map(of).collect();
-        store.commit(node, Attempt::next(), &writes).await.unwrap();
+        store.commit(node, Attempt::next(), writes.clone().into()).await.unwrap();
     }
-    store.register(node, &name, Duration::ZERO).await.unwrap();
+    store.register(node, name.clone(), Duration::ZERO).await.unwrap();
     all
 }
 

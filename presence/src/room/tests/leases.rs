@@ -13,7 +13,7 @@ use crate::{
     config::{ConfigBuilder, Durability},
     name::{ChannelName, NodeName},
     room::close_code::RESTARTING,
-    store::{MemoryStore, Store},
+    store::{MemoryStore, RoomStore},
 };
 
 fn database() -> MemoryStore {
@@ -67,7 +67,7 @@ async fn a_join_that_comes_before_the_node_is_known_waits_for_that() {
         node.store.faults.release();
     });
     joined.unwrap();
-    let snapshot = node.store.database().load(lobby()).await.unwrap().unwrap();
+    let snapshot = node.store.database().load(lobby().clone()).await.unwrap().unwrap();
     assert_eq!(Some(snapshot.presences[0].node), node.node(), "and belongs to the life that was then begun");
 }
 

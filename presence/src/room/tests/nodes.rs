@@ -14,7 +14,7 @@ use crate::{
     config::ConfigBuilder,
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId},
-    store::{Attempt, MemoryStore, RoomWrites, Store, Write},
+    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
 };
 
 fn quick() -> ConfigBuilder {
@@ -275,17 +275,17 @@ async fn what_a_tool_removes_is_told_to_the_members_of_every_node_and_fires_no_e
     let (here, there) = two(quick).await;
     let dead = NodeId::random();
     let database = here.store.database();
-    database.register(dead, &NodeName::new("dead").unwrap(), ms(1)).await.unwrap();
+    database.register(dead, NodeName::new("dead").unwrap(), ms(1)).await.unwrap();
     let ghost =
         Arc::new(Presence::new(PresenceId::random(), ChannelName::new("g").unwrap(), Some(user("ghost")), dead));
     let writes = vec![Write::Join(ghost)];
-    database.commit(dead, Attempt::next(), &[RoomWrites { room: lobby().clone(), writes }]).await.unwrap();
+    database.commit(dead, Attempt::next(), [RoomWrites { room: lobby().clone(), writes }].into()).await.unwrap();
     let (ann, bob) = (here.member("ann").await, there.member("bob").await);
     pass(ms(2500)).await;
     assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into(), "ghost".into()], ann.sees()));
     let (mut changes, mut others) = (here.changes(), there.changes());
     let tool = NodeId::random();
-    database.register(tool, &NodeName::new("presence-cli:1").unwrap(), secs(60)).await.unwrap();
+    database.register(tool, NodeName::new("presence-cli:1").unwrap(), secs(60)).await.unwrap();
     assert_eq!(database.prune(tool, Duration::from_millis(1), 10).await.unwrap().handled, 1);
     pass(ms(2500)).await;
     assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into()], ann.sees()));
@@ -445,7 +445,7 @@ async fn one_who_is_brought_back_says_of_itself_what_it_said_last_though_a_readi
     // By another hand, as if its node had been taken for dead.
     let writes = vec![Write::Leave { id: ann.id(lobby()), channel: ann.channel.clone() }];
     let removal = RoomWrites { room: lobby().clone(), writes };
-    here.store.database().commit(here.node().unwrap(), Attempt::next(), &[removal]).await.unwrap();
+    here.store.database().commit(here.node().unwrap(), Attempt::next(), [removal].clone().into()).await.unwrap();
     here.store.release_loads();
     alive(&[&ann], secs(3)).await;
     assert_eq!(ann.sees(), ["ann", "bob", "cid", "dan"]);

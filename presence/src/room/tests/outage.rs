@@ -6,7 +6,7 @@ use super::bench::{Node, config, heard, lobby, ms, node, node_with, pass, secs, 
 use crate::{
     Error,
     name::{NodeId, NodeName},
-    store::{Attempt, Store, Write},
+    store::{Attempt, NodeStore, RoomStore, Write},
 };
 
 fn is_away<T>(outcome: &Result<T, Error>) -> bool {
@@ -92,10 +92,10 @@ async fn a_commit_that_changed_nothing_is_not_taken_for_the_change_of_another_ha
     let node = node().await;
     let ann = node.member("ann").await;
     let (cid, other) = (node.client("cid"), NodeId::random());
-    node.store.database().register(other, &NodeName::new("other").unwrap(), secs(60)).await.unwrap();
+    node.store.database().register(other, NodeName::new("other").unwrap(), secs(60)).await.unwrap();
     let elsewhere =
         crate::store::RoomWrites { room: lobby().clone(), writes: vec![Write::Join(cid.presence(lobby()))] };
-    node.store.database().commit(other, Attempt::next(), &[elsewhere]).await.unwrap();
+    node.store.database().commit(other, Attempt::next(), [elsewhere].clone().into()).await.unwrap();
     node.client("nobody").leave(lobby()).await.unwrap();
     pass(secs(1)).await;
     assert_eq!(

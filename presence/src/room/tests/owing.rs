@@ -7,7 +7,7 @@ use crate::{
     name::{NodeId, NodeName},
     room::{actor::Point, message::ToRoom},
     signal::Subscription,
-    store::{Attempt, MemoryStore, Remains, RoomWrites, Store, Write},
+    store::{Attempt, MemoryStore, NodeStore, Remains, RoomStore, RoomWrites, Write},
 };
 
 const POINTS: [Point; 2] = [Point::Answer, Point::Apply];
@@ -72,7 +72,7 @@ async fn an_update_over_whose_answer_the_room_fails_succeeds_and_is_told_once() 
             (heard(&mut changes), bob.screen().told.last()),
             (vec!["~ann".to_owned()], Some(&"~ann".to_owned()))
         );
-        assert_eq!(node.store.database().load(lobby()).await.unwrap().unwrap().presences.len(), 2, "{point:?}");
+        assert_eq!(node.store.database().load(lobby().clone()).await.unwrap().unwrap().presences.len(), 2, "{point:?}");
     }
 }
 
@@ -108,9 +108,10 @@ async fn a_refusal_over_which_the_room_fails_is_given_again() {
 async fn remove_by_another_hand(node: &Node, one: &Client) {
     let other = NodeId::random();
     let store = node.store.database();
-    store.register(other, &NodeName::new("other").unwrap(), secs(100)).await.unwrap();
+    store.register(other, NodeName::new("other").unwrap(), secs(100)).await.unwrap();
     let writes = vec![Write::Leave { id: one.id(lobby()), channel: one.channel.clone() }];
-    let commits = store.commit(other, Attempt::next(), &[RoomWrites { room: lobby().clone(), writes }]).await.unwrap();
+    let commits =
+        store.commit(other, Attempt::next(), [RoomWrites { room: lobby().clone(), writes }].into()).await.unwrap();
     assert_eq!(commits[0].delta.left.len(), 1);
 }
 
@@ -152,7 +153,7 @@ async fn those_who_join_again_after_a_fencing_are_taken_by_a_full_queue() {
     let judge = NodeId::random();
     node.store.faults.hang();
     pass(secs(15)).await;
-    database.register(judge, &NodeName::new("judge").unwrap(), secs(100)).await.unwrap();
+    database.register(judge, NodeName::new("judge").unwrap(), secs(100)).await.unwrap();
     for dead in database.fence(judge).await.unwrap() {
         let _ = database.clear(judge, dead, Remains::HoldResumable(secs(1)), 100).await.unwrap();
     }

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     name::{ChannelName, NodeName, RoomName},
     room::message::ToRoom,
-    store::{MemoryStore, Store},
+    store::{MemoryStore, RoomStore},
     testing::store::FaultyStore,
 };
 
@@ -91,7 +91,7 @@ async fn eight_callers_who_add_the_same_channel_add_it_once() {
         .await;
         assert_eq!(heard(&mut changes), ["+ann"]);
     }
-    assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences.len(), 20);
+    assert_eq!(store.database().load(lobby().clone()).await.unwrap().unwrap().presences.len(), 20);
 }
 
 #[actix::test]
@@ -115,7 +115,7 @@ async fn eight_callers_who_remove_a_channel_or_have_it_leave_all_fire_one_event_
         .await;
         assert_eq!(heard(&mut changes), ["-ann", "-ann"]);
     }
-    assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences, []);
+    assert_eq!(store.database().load(lobby().clone()).await.unwrap().unwrap().presences, []);
 }
 
 #[actix::test]
@@ -138,7 +138,7 @@ async fn a_channel_that_is_added_and_removed_at_once_is_never_in_a_room_unknown_
     })
     .await;
     rooms.remove(lobby(), &channel("1")).await.unwrap();
-    assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences, []);
+    assert_eq!(store.database().load(lobby().clone()).await.unwrap().unwrap().presences, []);
     let heard = heard(&mut changes);
     assert!(heard.chunks(2).all(|pair| pair == ["+ann", "-ann"]), "{heard:?}");
     assert!(rooms.channels().get(&channel("1")).is_none());
@@ -220,7 +220,7 @@ async fn one_who_is_added_again_while_it_is_removed_never_stands_in_its_own_way(
         for pair in moves.chunks(2) {
             assert!(pair.len() == 2 && pair[0].starts_with('+') && !pair[1].starts_with('+'), "{heard:?}");
         }
-        assert_eq!(store.database().load(lobby()).await.unwrap().unwrap().presences, []);
+        assert_eq!(store.database().load(lobby().clone()).await.unwrap().unwrap().presences, []);
     }
 }
 
@@ -300,7 +300,7 @@ async fn rooms_that_fail_under_callers_on_other_threads_lose_and_repeat_nothing(
         let events = heard(changes);
         let users: Vec<_> = (1..CALLERS).map(|caller| user(&format!("u{caller}"))).collect();
         assert_eq!(rooms.users(room).await.unwrap(), users);
-        let rows = store.database().load(room).await.unwrap().unwrap().presences;
+        let rows = store.database().load(room.clone()).await.unwrap().unwrap().presences;
         assert_eq!(rows.len(), users.len());
         for caller in 1..CALLERS {
             let name = format!("u{caller}");

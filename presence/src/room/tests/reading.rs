@@ -11,7 +11,7 @@ use crate::{
     model::{Meta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId},
     room::reading::LARGE,
-    store::{Attempt, MemoryStore, RoomWrites, Store, Write},
+    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
 };
 
 /// Two tabs of ann, one of bob, and an anonymous socket.
@@ -147,10 +147,10 @@ async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothi
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
     let elsewhere = NodeId::random();
-    database.register(elsewhere, &NodeName::new("elsewhere").unwrap(), secs(3600)).await.unwrap();
+    database.register(elsewhere, NodeName::new("elsewhere").unwrap(), secs(3600)).await.unwrap();
     let write = async |writes: Vec<Write>| {
         let writes = [RoomWrites { room: lobby().clone(), writes }];
-        database.commit(elsewhere, Attempt::next(), &writes).await.unwrap();
+        database.commit(elsewhere, Attempt::next(), writes.clone().into()).await.unwrap();
     };
     let presence = |n: usize| {
         let (name, channel) = (format!("u{n}"), ChannelName::new(format!("c{n}")).unwrap());

@@ -11,7 +11,7 @@ use crate::{
     clock::Clock,
     close_code::TAKEN_OVER,
     room::message::ToRoom,
-    store::{MemoryStore, Store, Write},
+    store::{MemoryStore, RoomStore, Write},
 };
 
 const GRACE: std::time::Duration = secs(10);
@@ -43,7 +43,7 @@ async fn told(bob: &Client, happens: impl Future<Output = ()>) -> usize {
 
 /// The rows of the lobby: user, channel, and whether it is held.
 async fn rows(node: &Node) -> Vec<(String, String, bool)> {
-    let snapshot = node.store.database().load(lobby()).await.unwrap();
+    let snapshot = node.store.database().load(lobby().clone()).await.unwrap();
     let mut rows: Vec<_> = snapshot
         .into_iter()
         .flat_map(|snapshot| snapshot.presences)

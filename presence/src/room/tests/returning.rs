@@ -13,7 +13,7 @@ use super::bench::{Client, Node, config, lobby, ms, node_on, pass, secs, settle}
 use crate::{
     clock::Clock,
     room::message::ToRoom,
-    store::{MemoryStore, Store},
+    store::{MemoryStore, RoomStore},
 };
 
 const GRACE: u64 = 10;
@@ -156,7 +156,7 @@ impl Crowd {
         for (node, bob) in self.nodes.iter().zip(&self.bobs) {
             assert_eq!((bob.sees(), node.rows(lobby()).await), (expected.clone(), expected.clone()), "{steps:?}");
             assert_eq!(node.names(lobby()).await, expected, "{steps:?}");
-            let snapshot = node.store.database().load(lobby()).await.unwrap().unwrap();
+            let snapshot = node.store.database().load(lobby().clone()).await.unwrap().unwrap();
             assert!(snapshot.presences.iter().all(|presence| !presence.held), "{steps:?}");
             for (user, client) in &self.here {
                 let shown = bob.screen().here.get(&client.me()).cloned();

@@ -11,7 +11,7 @@ use crate::{
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName},
     session::{Session, SessionHash},
     store::{
-        Attempt, RoomWrites, SqlStore, Store, Write,
+        Attempt, NodeStore, RoomStore, RoomWrites, SqlStore, Store, Write,
         trial::{Kind, Trial, at_once, block_on, on_each_kind},
     },
 };
@@ -124,7 +124,7 @@ fn each_schema_is_brought_forward(kind: Kind) {
 async fn is_used(store: &SqlStore) {
     assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
     let name = RoomName::new("lobby").unwrap();
-    let lobby = store.load(&name).await.unwrap().unwrap();
+    let lobby = store.load(name.clone()).await.unwrap().unwrap();
     let who: Vec<_> = lobby.presences.iter().map(|presence| (presence.channel.as_str(), presence.held)).collect();
     assert_eq!((lobby.version.0, who), (7, vec![("a", false), ("b", true)]));
     assert_eq!(store.rooms().await.unwrap()[0].presences, 2);
@@ -133,12 +133,13 @@ async fn is_used(store: &SqlStore) {
     // Ann returns to a later life of the node, with the token that she had.
     let node = NodeId::random();
     let lease = Duration::from_secs(10);
-    let former = store.register(node, &NodeName::new("here").unwrap(), lease).await.unwrap();
+    let former = store.register(node, NodeName::new("here").unwrap(), lease).await.unwrap();
     assert_eq!(former.len(), 1);
     let back = Presence::new(PresenceId::random(), ChannelName::new("c").unwrap(), None, node);
     let session = Session { hash: TOKEN, grace: lease };
     let back = Write::Resume { presence: back.into(), session };
-    let commits = store.commit(node, Attempt::next(), &[RoomWrites { room: name, writes: vec![back] }]).await.unwrap();
+    let commits =
+        store.commit(node, Attempt::next(), [RoomWrites { room: name, writes: vec![back] }].into()).await.unwrap();
     let ann = &commits[0].taken[0].presence;
     assert_eq!((ann.id, ann.user.as_ref().unwrap().as_str()), (lobby.presences[0].id, "ann"));
     assert_eq!(ann.meta.as_str(), r#"{"n":1}"#);

@@ -20,7 +20,7 @@ async fn joined(trial: &Trial) -> (SqlStore, NodeId) {
     let store = SqlStore::connect(&trial.url).unwrap();
     store.prepare().await.unwrap();
     let node = NodeId::random();
-    store.register(node, &NodeName::new("here").unwrap(), LEASE).await.unwrap();
+    store.register(node, NodeName::new("here").unwrap(), LEASE).await.unwrap();
     (store, node)
 }
 
@@ -85,8 +85,8 @@ fn of_a_life_that_is_forgotten_no_commit_is_kept_and_of_one_that_is_over_the_las
         let lobby = [RoomWrites { room: "lobby".parse().unwrap(), writes: Vec::new() }];
         let life = async |name: &str| {
             let (node, attempt) = (NodeId::random(), Attempt::next());
-            store.register(node, &NodeName::new(name).unwrap(), LEASE).await.unwrap();
-            let commits = store.commit(node, attempt, &lobby).await.unwrap();
+            store.register(node, NodeName::new(name).unwrap(), LEASE).await.unwrap();
+            let commits = store.commit(node, attempt, lobby.clone().into()).await.unwrap();
             (node, attempt, commits)
         };
         let (over, _, _) = life("there").await;

@@ -32,7 +32,7 @@ async fn joined(trial: &Trial) -> (SqlStore, NodeId) {
     let store = SqlStore::connect(&trial.url).unwrap();
     store.prepare().await.unwrap();
     let node = NodeId::random();
-    store.register(node, &NodeName::new(node.to_string()).unwrap(), LEASE).await.unwrap();
+    store.register(node, NodeName::new(node.to_string()).unwrap(), LEASE).await.unwrap();
     (store, node)
 }
 
@@ -54,7 +54,7 @@ fn nodes_prepare_an_empty_database_at_once(kind: Kind) {
         let trial = Trial::of(kind);
         at_once(NODES, async |_| {
             let (store, node) = joined(&trial).await;
-            store.commit(node, Attempt::next(), &[join(node)]).await.unwrap();
+            store.commit(node, Attempt::next(), [join(node)].into()).await.unwrap();
             assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
         });
     }
@@ -67,9 +67,9 @@ fn nodes_share_a_room_without_an_error(kind: Kind) {
     at_once(NODES, async |_| {
         let (store, node) = joined(&trial).await;
         for _ in 0..COMMITS {
-            let commits = store.commit(node, Attempt::next(), &[join(node)]).await.unwrap();
+            let commits = store.commit(node, Attempt::next(), [join(node)].into()).await.unwrap();
             versions.lock().unwrap().push(commits[0].version.0);
-            let loaded = store.load(&room(0)).await.unwrap().unwrap();
+            let loaded = store.load(room(0)).await.unwrap().unwrap();
             assert!(loaded.version >= commits[0].version);
             assert_eq!(loaded.presences.len() as u64, loaded.version.0, "a load is of one moment");
         }
@@ -125,7 +125,7 @@ impl Writer {
         let mut rooms: Vec<_> = (0..ROOMS).filter(|room| !(turn + room).is_multiple_of(3)).collect();
         rooms.rotate_left((turn + self.thread) % 4);
         let writes: Vec<_> = rooms.iter().map(|n| self.writes(*n, turn)).collect();
-        let commits = store.commit(node, Attempt::next(), &writes).await.unwrap();
+        let commits = store.commit(node, Attempt::next(), writes.clone().into()).await.unwrap();
         for (n, commit) in rooms.iter().zip(&commits) {
             let here = &mut self.here[*n];
             for Taken { presence, .. } in &commit.taken {
@@ -137,16 +137,16 @@ impl Writer {
         history.add(commits);
 
         let seen: Vec<_> = self.here.iter().flatten().rev().map(|presence| (presence.id, Duration::ZERO)).collect();
-        store.touch(node, &seen).await.unwrap();
+        store.touch(node, seen.clone().into()).await.unwrap();
         store.renew(node, LEASE).await.unwrap();
         history.add(store.sweep(node, 10).await.unwrap().commits);
         history.add(store.prune(node, SOON, 10).await.unwrap().commits);
-        history.add(store.remove(node, &Whom::Room(room(turn % ROOMS)), 10).await.unwrap().commits);
+        history.add(store.remove(node, Whom::Room(room(turn % ROOMS)), 10).await.unwrap().commits);
         assert_eq!(store.fence(node).await.unwrap(), []);
         let nothing = store.clear(node, node, Remains::HoldAll(LEASE), 10).await.unwrap();
         assert_eq!(nothing, Batch::default(), "it lives");
         store.prune_rooms(node).await.unwrap();
-        store.load(&room(turn % ROOMS)).await.unwrap();
+        store.load(room(turn % ROOMS)).await.unwrap();
         store.rooms().await.unwrap();
     }
 
@@ -210,7 +210,7 @@ impl History {
                 }
             }
             changes += commits.len();
-            let there = store.load(&room).await.unwrap().filter(|there| there.epoch == epoch);
+            let there = store.load(room.clone()).await.unwrap().filter(|there| there.epoch == epoch);
             let there = there.map(|there| {
                 assert_eq!(there.version.0, commits.len() as u64, "{room}");
                 there.presences.into_iter().map(|presence| (presence.id, presence.meta.clone())).collect()

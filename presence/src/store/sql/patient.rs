@@ -8,19 +8,15 @@ use std::{
 
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future::BoxFuture;
 use sea_orm::DbBackend;
 use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
 
-use crate::{
-    model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
-};
-
 use super::{
     super::{
-        Answer, Attempt, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-        Whom,
+        StoreError,
+        forward::{Call, Forward},
     },
     Once,
     attempts::Attempts,
@@ -50,8 +46,6 @@ const UNHEARD: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct SqlStore {
     pub(super) once: Once,
-    /// Tells this database from others within this process.
-    database: u64,
 }
 
 /// A URL of a database for which this build has no driver.
@@ -130,12 +124,12 @@ impl SqlStore {
             "mysql" | "mariadb" => return Err(without("mysql", "mysql")),
             _ => return Err(StoreError::Refused(Arc::new(UnknownScheme))),
         };
-        let once = Once { database: Database::new(dialect), attempts: Attempts::default() };
-        Ok(Self { once, database: identity(url) })
+        let once = Once { database: Database::new(dialect), attempts: Attempts::default(), identity: identity(url) };
+        Ok(Self { once })
     }
 
     fn with(self, change: impl FnOnce(Database) -> Database) -> Self {
-        Self { once: Once { database: change(self.once.database), ..self.once }, ..self }
+        Self { once: Once { database: change(self.once.database), ..self.once } }
     }
 
     /// Sets when a commit is safe, for SQLite; a server has a setting of its own. To be called before the store is used or
@@ -283,159 +277,28 @@ where
 }
 
 #[async_trait]
-impl Store for SqlStore {
-    fn database(&self) -> Option<u64> {
-        Some(self.database)
+impl Forward for SqlStore {
+    type Inner = Once;
+
+    fn inner(&self) -> &Once {
+        &self.once
     }
 
-    fn tell_turns(&self) {
-        self.once.tell_turns();
-    }
-
-    async fn prepare(&self) -> Result<(), StoreError> {
-        self.migrate().await.map(drop)
-    }
-
-    async fn reach(&self) -> Result<(), StoreError> {
-        self.once.database.reach().await
-    }
-
-    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        let name = name.clone();
-        self.call(move |once| {
-            let name = name.clone();
-            async move { once.register(node, &name, lease).await }
-        })
-        .await
-    }
-
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        self.call(move |once| async move { once.renew(node, lease).await }).await
-    }
-
-    async fn commit(
+    async fn forward<T: Send + 'static>(
         &self,
-        node: NodeId,
-        attempt: Attempt,
-        rooms: &[RoomWrites],
-    ) -> Result<Vec<RoomCommit>, StoreError> {
-        let rooms = Arc::<[_]>::from(rooms);
+        call: Call,
+        make: impl for<'a> Fn(&'a Once) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
         // As long as the caller waits. The call may go on for longer.
-        let _under_way = self.once.attempts.begin(node, attempt);
+        let _under_way = match call {
+            Call::Commit { node, attempt, .. } => Some(self.once.attempts.begin(node, attempt)),
+            _ => None,
+        };
+        let make = Arc::new(make);
         self.call(move |once| {
-            let rooms = rooms.clone();
-            async move { once.commit(node, attempt, &rooms).await }
+            let make = make.clone();
+            async move { make(&once).await }
         })
         .await
-    }
-
-    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
-        self.call(move |once| async move { once.outcome(node, attempt).await }).await
-    }
-
-    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
-        let seen = Arc::<[_]>::from(seen);
-        self.call(move |once| {
-            let seen = seen.clone();
-            async move { once.touch(node, &seen).await }
-        })
-        .await
-    }
-
-    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
-        let room = room.clone();
-        self.call(move |once| {
-            let room = room.clone();
-            async move { once.load(&room).await }
-        })
-        .await
-    }
-
-    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        let rooms = Arc::<[_]>::from(rooms);
-        self.call(move |once| {
-            let rooms = rooms.clone();
-            async move { once.positions(&rooms).await }
-        })
-        .await
-    }
-
-    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        self.call(move |once| async move { once.all_positions().await }).await
-    }
-
-    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        self.call(move |once| async move { once.rooms().await }).await
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        self.call(move |once| async move { once.nodes().await }).await
-    }
-
-    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
-        let user = user.clone();
-        self.call(move |once| {
-            let user = user.clone();
-            async move { once.rooms_of(&user).await }
-        })
-        .await
-    }
-
-    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
-        self.call(move |once| async move { once.fence(node).await }).await
-    }
-
-    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
-        self.call(move |once| async move { once.clear(node, dead, remains, limit).await }).await
-    }
-
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
-        self.call(move |once| async move { once.sweep(node, limit).await }).await
-    }
-
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
-        self.call(move |once| async move { once.prune(node, max_age, limit).await }).await
-    }
-
-    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
-        self.call(move |once| async move { once.prune_rooms(node).await }).await
-    }
-
-    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
-        let whom = whom.clone();
-        self.call(move |once| {
-            let whom = whom.clone();
-            async move { once.remove(node, &whom, limit).await }
-        })
-        .await
-    }
-
-    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
-        let request = request.clone();
-        self.call(move |once| {
-            let request = request.clone();
-            async move { once.ask(node, &request).await }
-        })
-        .await
-    }
-
-    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
-        self.call(move |once| async move { once.asked(node).await }).await
-    }
-
-    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
-        self.call(move |once| async move { once.withdraw(node, request).await }).await
-    }
-
-    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
-        self.call(move |once| async move { once.answer(node, request, removed).await }).await
-    }
-
-    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
-        self.call(move |once| async move { once.answers(request).await }).await
-    }
-
-    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
-        self.call(move |once| async move { once.retire(node, closed).await }).await
     }
 }

@@ -21,7 +21,7 @@ async fn joined(database: &Database) -> (SqlStore, NodeId) {
     let store = SqlStore::connect(&database.url()).unwrap();
     store.prepare().await.unwrap();
     let node = NodeId::random();
-    store.register(node, &NodeName::new(node.to_string()).unwrap(), LEASE).await.unwrap();
+    store.register(node, NodeName::new(node.to_string()).unwrap(), LEASE).await.unwrap();
     (store, node)
 }
 
@@ -58,7 +58,7 @@ async fn a_postgres_must_have_every_character() {
     database.make_anew("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'").await;
     let (store, node) = joined(&database).await;
     let writes = RoomWrites { room: RoomName::new("сад 🌳").unwrap(), writes: vec![join(node)] };
-    store.commit(node, Attempt::next(), &[writes]).await.unwrap();
+    store.commit(node, Attempt::next(), [writes].clone().into()).await.unwrap();
     assert_eq!(store.rooms().await.unwrap()[0].room.as_str(), "сад 🌳");
 }
 
@@ -89,7 +89,7 @@ async fn a_late_transaction_of_a_dead_node_writes_nothing() {
         let database = database(kind).await;
         let (judge, dead) = (joined(&database).await, joined(&database).await);
         dead.0
-            .commit(dead.1, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![join(dead.1)] }])
+            .commit(dead.1, Attempt::next(), [RoomWrites { room: room(0), writes: vec![join(dead.1)] }].into())
             .await
             .unwrap();
         database.connect().await.execute_unprepared("UPDATE nodes SET lease_until = 0").await.unwrap();
@@ -97,10 +97,12 @@ async fn a_late_transaction_of_a_dead_node_writes_nothing() {
         assert_eq!(judge.0.fence(judge.1).await.unwrap(), [dead.1]);
         let remains = Remains::HoldResumable(LEASE);
         assert_eq!(judge.0.clear(judge.1, dead.1, remains, 10).await.unwrap().handled, 1);
-        let late =
-            dead.0.commit(dead.1, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![join(dead.1)] }]).await;
+        let late = dead
+            .0
+            .commit(dead.1, Attempt::next(), [RoomWrites { room: room(0), writes: vec![join(dead.1)] }].into())
+            .await;
         assert!(matches!(late, Err(StoreError::Fenced { .. })), "{late:?}");
-        assert_eq!(judge.0.load(&room(0)).await.unwrap().unwrap().presences, []);
+        assert_eq!(judge.0.load(room(0)).await.unwrap().unwrap().presences, []);
     }
 }
 
@@ -120,9 +122,9 @@ async fn connections_that_were_lost_in_the_pool_fail_nobody() {
     for &kind in KINDS {
         let database = database(kind).await;
         let (store, node) = joined(&database).await;
-        assert_eq!(store.load(&room(0)).await.unwrap(), None);
+        assert_eq!(store.load(room(0)).await.unwrap(), None);
         database.kill_connections().await;
-        assert_eq!(store.load(&room(0)).await.unwrap(), None);
+        assert_eq!(store.load(room(0)).await.unwrap(), None);
         store.renew(node, LEASE).await.unwrap();
     }
 }
@@ -148,7 +150,7 @@ async fn what_a_dead_node_left_is_taken_room_by_room_in_the_order_of_an_index() 
         // Each room is joined bit by bit, so that those of one are scattered over the table.
         for _ in 0..20 {
             let rooms = (0..50).map(|n| RoomWrites { room: room(n), writes: (0..5).map(|_| join(node)).collect() });
-            store.commit(node, Attempt::next(), &rooms.collect::<Vec<_>>()).await.unwrap();
+            store.commit(node, Attempt::next(), rooms.collect()).await.unwrap();
         }
         let connection = database.connect().await;
         let (analyze, explain) = match kind {
@@ -177,9 +179,9 @@ async fn a_room_is_read_in_the_order_of_an_index_whatever_the_database_knows_of_
         let (store, node) = joined(&database).await;
         for _ in 0..5 {
             let writes = RoomWrites { room: room(0), writes: (0..1000).map(|_| join(node)).collect() };
-            store.commit(node, Attempt::next(), &[writes]).await.unwrap();
+            store.commit(node, Attempt::next(), [writes].clone().into()).await.unwrap();
         }
-        let (_, epoch, _) = store.positions(&[room(0)]).await.unwrap().remove(0);
+        let (_, epoch, _) = store.positions([room(0)].into()).await.unwrap().remove(0);
         let connection = database.connect().await;
         let dialect = store.once.database.dialect();
         let (analyze, explain) = match kind {
@@ -207,7 +209,7 @@ async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {
     let mut there = Vec::new();
     for n in 0..10 {
         let writes = RoomWrites { room: room(n), writes: (0..1000).map(|_| join(node)).collect() };
-        let commit = store.commit(node, Attempt::next(), &[writes]).await.unwrap().remove(0);
+        let commit = store.commit(node, Attempt::next(), [writes].clone().into()).await.unwrap().remove(0);
         there.extend(commit.delta.joined.into_iter().map(|presence| (presence, commit.epoch)));
     }
     let connection = database.connect().await;
@@ -261,15 +263,15 @@ async fn a_node_needs_no_right_but_to_read_and_write_rows() {
         let store = SqlStore::connect(&user(runs).await).unwrap();
         store.prepare().await.unwrap();
         let node = NodeId::random();
-        store.register(node, &NodeName::new("here").unwrap(), LEASE).await.unwrap();
+        store.register(node, NodeName::new("here").unwrap(), LEASE).await.unwrap();
         let commits = store
-            .commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![join(node)] }])
+            .commit(node, Attempt::next(), [RoomWrites { room: room(0), writes: vec![join(node)] }].into())
             .await
             .unwrap();
         let joined = &commits[0].delta.joined[0];
-        store.touch(node, &[(joined.id, Duration::ZERO)]).await.unwrap();
+        store.touch(node, [(joined.id, Duration::ZERO)].into()).await.unwrap();
         let leave = Write::Leave { id: joined.id, channel: joined.channel.clone() };
-        store.commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: vec![leave] }]).await.unwrap();
+        store.commit(node, Attempt::next(), [RoomWrites { room: room(0), writes: vec![leave] }].into()).await.unwrap();
         assert_eq!(store.prune_rooms(node).await.unwrap(), 1);
         store.retire(node, Duration::ZERO).await.unwrap();
     }
@@ -287,15 +289,18 @@ async fn settings_of_the_server_neither_cut_an_answer_nor_change_what_a_statemen
     }
     let (store, node) = joined(&database).await;
     let rooms: Vec<_> = (0..5).map(|n| RoomWrites { room: room(n), writes: vec![join(node), join(node)] }).collect();
-    let commits = store.commit(node, Attempt::next(), &rooms).await.unwrap();
+    let commits = store.commit(node, Attempt::next(), rooms.clone().into()).await.unwrap();
     let names: Vec<RoomName> = (0..5).map(room).collect();
-    assert_eq!((store.positions(&names).await.unwrap().len(), store.rooms().await.unwrap().len()), (5, 5));
+    assert_eq!(
+        (store.positions(names.clone().into()).await.unwrap().len(), store.rooms().await.unwrap().len()),
+        (5, 5)
+    );
     let leave = |presence: &Arc<Presence>| Write::Leave { id: presence.id, channel: presence.channel.clone() };
     let leaves = commits.iter().map(|commit| RoomWrites {
         room: commit.room.clone(),
         writes: commit.delta.joined.iter().map(leave).collect(),
     });
-    let left = store.commit(node, Attempt::next(), &leaves.collect::<Vec<_>>()).await.unwrap();
+    let left = store.commit(node, Attempt::next(), leaves.collect()).await.unwrap();
     assert_eq!(left.iter().map(|commit| commit.delta.left.len()).sum::<usize>(), 10);
 }
 
@@ -311,31 +316,35 @@ async fn thousands_with_the_largest_metas_fit_into_packets_of_a_megabyte() {
         Some(crate::model::Meta::from_json(&json).unwrap())
     };
     let joins: Vec<_> = (0..2_000).map(|_| join(node)).collect();
-    let commits = store.commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: joins }]).await.unwrap();
+    let commits =
+        store.commit(node, Attempt::next(), [RoomWrites { room: room(0), writes: joins }].into()).await.unwrap();
     let all = &commits[0].delta.joined;
     let update = |presence: &Arc<Presence>| {
         let (id, channel) = (presence.id, presence.channel.clone());
         Write::Update { id, channel, user: None, meta: meta("a") }
     };
     let updates = RoomWrites { room: room(0), writes: all.iter().map(update).collect() };
-    assert_eq!(store.commit(node, Attempt::next(), &[updates]).await.unwrap()[0].delta.updated.len(), 2_000);
+    assert_eq!(
+        store.commit(node, Attempt::next(), [updates].clone().into()).await.unwrap()[0].delta.updated.len(),
+        2_000
+    );
     // Rows as large that are inserted, and that are taken over.
     let other = |presence: &Arc<Presence>, change: &str| {
         Arc::new(Presence { user: Some(UserId::new(change).unwrap()), ..presence.changed(None, meta("b")) })
     };
     let leave = |presence: &Arc<Presence>| Write::Leave { id: presence.id, channel: presence.channel.clone() };
     store
-        .commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes: all.iter().map(leave).collect() }])
+        .commit(node, Attempt::next(), [RoomWrites { room: room(0), writes: all.iter().map(leave).collect() }].into())
         .await
         .unwrap();
     for user in ["ann", "bob"] {
         let writes = all.iter().map(|presence| Write::Join(other(presence, user))).collect();
-        store.commit(node, Attempt::next(), &[RoomWrites { room: room(0), writes }]).await.unwrap();
+        store.commit(node, Attempt::next(), [RoomWrites { room: room(0), writes }].into()).await.unwrap();
     }
-    let loaded = store.load(&room(0)).await.unwrap().unwrap().presences;
+    let loaded = store.load(room(0)).await.unwrap().unwrap().presences;
     assert!(loaded.iter().all(|presence| presence.user.as_ref().is_some_and(|user| user.as_str() == "bob")));
     // And everybody is touched at once.
     let seen: Vec<_> = (0..30_000).map(|n| (all[n % 2_000].id, Duration::ZERO)).collect();
-    store.touch(node, &seen).await.unwrap();
+    store.touch(node, seen.clone().into()).await.unwrap();
     assert_eq!((loaded.len(), store.retire(node, Duration::ZERO).await.unwrap()[0].delta.left.len()), (2_000, 2_000));
 }

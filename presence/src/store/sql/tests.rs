@@ -22,7 +22,7 @@ async fn prepared(folder: &Path) -> (SqlStore, NodeId) {
     let store = connect(folder);
     store.prepare().await.unwrap();
     let node = NodeId::random();
-    store.register(node, &NodeName::new("here").unwrap(), LEASE).await.unwrap();
+    store.register(node, NodeName::new("here").unwrap(), LEASE).await.unwrap();
     (store, node)
 }
 
@@ -46,12 +46,12 @@ fn crowd(node: NodeId, size: usize) -> Vec<Arc<Presence>> {
 async fn everything_is_there_after_the_process_has_ended() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, Attempt::next(), &joins("lobby", &crowd(node, 10))).await.unwrap();
-    let before = store.load(&room("lobby")).await.unwrap().unwrap();
+    store.commit(node, Attempt::next(), joins("lobby", &crowd(node, 10)).into()).await.unwrap();
+    let before = store.load(room("lobby")).await.unwrap().unwrap();
     drop(store);
     let store = connect(folder.path());
     store.prepare().await.unwrap();
-    assert_eq!(store.load(&room("lobby")).await.unwrap().unwrap(), before);
+    assert_eq!(store.load(room("lobby")).await.unwrap().unwrap(), before);
     store.renew(node, LEASE).await.unwrap();
 }
 
@@ -74,10 +74,10 @@ async fn a_database_that_is_away_at_first_is_used_once_it_is_there() {
     let store = connect(&later);
     std::fs::remove_dir(&later).unwrap();
     assert!(matches!(store.prepare().await, Err(StoreError::Unavailable(_))));
-    assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.load(room("lobby")).await, Err(StoreError::Unavailable(_))));
     std::fs::create_dir(&later).unwrap();
     store.prepare().await.unwrap();
-    assert_eq!(store.load(&room("lobby")).await.unwrap(), None);
+    assert_eq!(store.load(room("lobby")).await.unwrap(), None);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_store_can_be_made_before_any_runtime_and_outlive_it() {
     for _ in 0..2 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(store.prepare()).unwrap();
-        assert_eq!(runtime.block_on(store.load(&room("lobby"))).unwrap(), None);
+        assert_eq!(runtime.block_on(store.load(room("lobby"))).unwrap(), None);
     }
 }
 
@@ -124,23 +124,23 @@ async fn a_file_that_was_moved_is_not_used_until_it_is_back() {
     let (file, aside) = (folder.path().join("presence.db"), folder.path().join("aside.db"));
     let (store, node) = prepared(folder.path()).await;
     let crowd = crowd(node, 2);
-    store.commit(node, Attempt::next(), &joins("lobby", &crowd[..1])).await.unwrap();
+    store.commit(node, Attempt::next(), joins("lobby", &crowd[..1]).into()).await.unwrap();
     moves(&file, &aside);
     is_moved(store.renew(node, LEASE).await);
-    is_moved(store.commit(node, Attempt::next(), &joins("lobby", &crowd[1..])).await);
-    is_moved(store.load(&room("lobby")).await);
-    is_moved(store.positions(&[room("lobby")]).await);
+    is_moved(store.commit(node, Attempt::next(), joins("lobby", &crowd[1..]).into()).await);
+    is_moved(store.load(room("lobby")).await);
+    is_moved(store.positions([room("lobby")].into()).await);
     is_moved(store.prepare().await);
     assert!(!file.exists(), "no other is made in its place");
     // Another in its place is not the one that is open.
     std::fs::copy(&aside, &file).unwrap();
     is_moved(store.renew(node, LEASE).await);
-    is_moved(store.load(&room("lobby")).await);
+    is_moved(store.load(room("lobby")).await);
     std::fs::remove_file(&file).unwrap();
     moves(&aside, &file);
     store.renew(node, LEASE).await.unwrap();
-    store.commit(node, Attempt::next(), &joins("lobby", &crowd[1..])).await.unwrap();
-    assert_eq!(store.load(&room("lobby")).await.unwrap().unwrap().presences.len(), 2);
+    store.commit(node, Attempt::next(), joins("lobby", &crowd[1..]).into()).await.unwrap();
+    assert_eq!(store.load(room("lobby")).await.unwrap().unwrap().presences.len(), 2);
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_database_that_must_be_there_is_not_made() {
     let file = folder.path().join("presence.db");
     for url in [format!("sqlite://{}", file.display()), format!("sqlite://{}?mode=rwc", file.display())] {
         let store = SqlStore::open(&url).unwrap();
-        assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(store.load(room("lobby")).await, Err(StoreError::Unavailable(_))));
         assert!(matches!(store.prepare().await, Err(StoreError::Unavailable(_))));
         assert!(matches!(store.pending_migrations().await, Err(StoreError::Unavailable(_))));
         assert!(!file.exists());
@@ -192,7 +192,7 @@ async fn tables_that_were_dropped_make_it_unavailable_and_not_each_change_at_fau
     let lobby = joins("lobby", &crowd(node, 2));
     for change in ["ALTER TABLE presences RENAME COLUMN meta TO moved", "DROP TABLE presences", "DROP TABLE nodes"] {
         store.once.database.writer.execute_unprepared(change).await.unwrap();
-        let outcome = store.commit(node, Attempt::next(), &lobby).await;
+        let outcome = store.commit(node, Attempt::next(), lobby.clone().into()).await;
         assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{change}: {outcome:?}");
     }
 }
@@ -201,10 +201,10 @@ async fn tables_that_were_dropped_make_it_unavailable_and_not_each_change_at_fau
 async fn a_read_only_file_can_be_read_and_is_unavailable_for_writing() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, Attempt::next(), &joins("lobby", &crowd(node, 3))).await.unwrap();
+    store.commit(node, Attempt::next(), joins("lobby", &crowd(node, 3)).into()).await.unwrap();
     let url = format!("sqlite://{}/presence.db?mode=ro", folder.path().display());
     let read_only = SqlStore::connect(&url).unwrap();
-    assert_eq!(read_only.load(&room("lobby")).await.unwrap().unwrap().presences.len(), 3);
+    assert_eq!(read_only.load(room("lobby")).await.unwrap().unwrap().presences.len(), 3);
     assert!(matches!(read_only.renew(node, LEASE).await, Err(StoreError::Unavailable(_))));
 }
 
@@ -215,11 +215,11 @@ async fn a_full_disk_is_unavailable_and_all_is_well_once_there_is_room() {
     store.once.database.writer.execute_unprepared("PRAGMA max_page_count = 20").await.unwrap();
     let many = joins("lobby", &crowd(node, 5_000));
     for _ in 0..3 {
-        let full = store.commit(node, Attempt::next(), &many).await;
+        let full = store.commit(node, Attempt::next(), many.clone().into()).await;
         assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
     }
     store.once.database.writer.execute_unprepared("PRAGMA max_page_count = 1000000").await.unwrap();
-    let commits = store.commit(node, Attempt::next(), &many).await.unwrap();
+    let commits = store.commit(node, Attempt::next(), many.clone().into()).await.unwrap();
     assert_eq!((commits[0].version.0, commits[0].delta.joined.len()), (1, 5_000));
 }
 
@@ -233,13 +233,13 @@ async fn a_transaction_that_sqlite_ended_by_itself_does_not_spoil_the_connection
         "CREATE TRIGGER fails BEFORE INSERT ON presences BEGIN SELECT RAISE(ROLLBACK, 'as a failing disk'); END";
     other.once.database.writer.execute_unprepared(fails).await.unwrap();
     let lobby = joins("lobby", &crowd(node, 5));
-    assert!(store.commit(node, Attempt::next(), &lobby).await.is_err());
+    assert!(store.commit(node, Attempt::next(), lobby.clone().into()).await.is_err());
     other.once.database.writer.execute_unprepared("DROP TRIGGER fails").await.unwrap();
     let locks = store.once.database.write().await.unwrap();
     let waits = tokio::time::timeout(Duration::from_millis(50), other.once.database.write()).await;
     assert!(waits.is_err(), "one transaction writes at a time");
     drop(locks);
-    assert_eq!(store.commit(node, Attempt::next(), &lobby).await.unwrap()[0].version.0, 1);
+    assert_eq!(store.commit(node, Attempt::next(), lobby.clone().into()).await.unwrap()[0].version.0, 1);
 }
 
 #[tokio::test]
@@ -250,11 +250,12 @@ async fn a_writer_waits_for_a_lock_and_one_that_gives_up_does_no_harm() {
     let lock = other.once.database.write().await.unwrap();
     let gives_up = joins("lobby", &[presence(node, "a")]);
     let gives_up =
-        tokio::time::timeout(Duration::from_millis(50), store.commit(node, Attempt::next(), &gives_up)).await;
+        tokio::time::timeout(Duration::from_millis(50), store.commit(node, Attempt::next(), gives_up.clone().into()))
+            .await;
     assert!(gives_up.is_err());
-    assert_eq!(store.load(&room("lobby")).await.unwrap(), None, "a reader does not wait");
+    assert_eq!(store.load(room("lobby")).await.unwrap(), None, "a reader does not wait");
     let waits = joins("lobby", &[presence(node, "b")]);
-    let (commits, ()) = tokio::join!(store.commit(node, Attempt::next(), &waits), async { drop(lock) });
+    let (commits, ()) = tokio::join!(store.commit(node, Attempt::next(), waits.clone().into()), async { drop(lock) });
     assert_eq!(commits.unwrap()[0].version.0, 1);
 }
 
@@ -263,7 +264,7 @@ async fn a_batch_of_any_size_is_committed_whole() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
     let all = crowd(node, 12_345);
-    store.commit(node, Attempt::next(), &joins("lobby", &all)).await.unwrap();
+    store.commit(node, Attempt::next(), joins("lobby", &all).into()).await.unwrap();
     let metas = all.iter().map(|presence| Write::Update {
         id: presence.id,
         channel: presence.channel.clone(),
@@ -271,12 +272,12 @@ async fn a_batch_of_any_size_is_committed_whole() {
         meta: Some(crate::model::Meta::from_json(r#"{"n":1}"#).unwrap()),
     });
     let commits = store
-        .commit(node, Attempt::next(), &[RoomWrites { room: room("lobby"), writes: metas.collect() }])
+        .commit(node, Attempt::next(), [RoomWrites { room: room("lobby"), writes: metas.collect() }].into())
         .await
         .unwrap();
     assert_eq!((commits[0].version.0, commits[0].delta.updated.len()), (2, 12_345));
     let rooms: Vec<_> = (0..3_000).flat_map(|n| joins(&format!("room {n}"), &[presence(node, "a")])).collect();
-    assert_eq!(store.commit(node, Attempt::next(), &rooms).await.unwrap().len(), 3_000);
+    assert_eq!(store.commit(node, Attempt::next(), rooms.clone().into()).await.unwrap().len(), 3_000);
     let commits = store.retire(node, Duration::ZERO).await.unwrap();
     assert_eq!(commits.len(), 3_001);
     assert_eq!(commits.iter().map(|commit| commit.delta.left.len()).sum::<usize>(), 12_345 + 3_000);
@@ -292,16 +293,16 @@ async fn those_with_a_resume_token_are_held_and_the_others_leave() {
         store.with_wall_clock(move || time.millis())
     };
     store.renew(dead, LEASE).await.unwrap();
-    store.commit(dead, Attempt::next(), &joins("lobby", &crowd(dead, 4))).await.unwrap();
+    store.commit(dead, Attempt::next(), joins("lobby", &crowd(dead, 4)).into()).await.unwrap();
     let token = "UPDATE presences SET session_hash = randomblob(32) WHERE channel_name < '2'";
     store.once.database.writer.execute_unprepared(token).await.unwrap();
     time.advance(LEASE * 2);
     let judge = NodeId::random();
-    store.register(judge, &NodeName::new("judge").unwrap(), LEASE).await.unwrap();
+    store.register(judge, NodeName::new("judge").unwrap(), LEASE).await.unwrap();
     assert_eq!(store.fence(judge).await.unwrap(), [dead]);
     let batch = store.clear(judge, dead, Remains::HoldResumable(LEASE), 10).await.unwrap();
     assert_eq!((batch.handled, batch.commits[0].delta.left.len()), (4, 2));
-    let held = store.load(&room("lobby")).await.unwrap().unwrap().presences;
+    let held = store.load(room("lobby")).await.unwrap().unwrap().presences;
     assert_eq!(held.iter().filter(|presence| presence.held).count(), 2);
 }
 
@@ -309,7 +310,7 @@ async fn those_with_a_resume_token_are_held_and_the_others_leave() {
 async fn what_is_held_is_pruned_even_if_its_node_lives() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, Attempt::next(), &joins("lobby", &crowd(node, 4))).await.unwrap();
+    store.commit(node, Attempt::next(), joins("lobby", &crowd(node, 4)).into()).await.unwrap();
     let held = "UPDATE presences SET last_seen = 0, held_until = iif(channel_name < '2', 9e15, NULL)";
     store.once.database.writer.execute_unprepared(held).await.unwrap();
     assert_eq!(store.prune(node, LEASE, 10).await.unwrap().handled, 2);
@@ -319,9 +320,9 @@ async fn what_is_held_is_pruned_even_if_its_node_lives() {
 async fn a_row_of_another_hand_is_refused_and_not_guessed() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
-    store.commit(node, Attempt::next(), &joins("lobby", &crowd(node, 1))).await.unwrap();
+    store.commit(node, Attempt::next(), joins("lobby", &crowd(node, 1)).into()).await.unwrap();
     store.once.database.writer.execute_unprepared("UPDATE presences SET meta = '[1'").await.unwrap();
-    assert!(matches!(store.load(&room("lobby")).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.load(room("lobby")).await, Err(StoreError::Refused(_))));
 }
 
 /// What `PRAGMA name` answers on the connection that writes.
@@ -433,17 +434,17 @@ async fn who_is_first_and_last_is_one_statement_more_and_none_as_long_as_nobody_
     let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
     let leaves = vec![RoomWrites { room: room("lobby"), writes: two_of_each.iter().map(leave).collect() }];
     let anonymous = || joins("lobby", &[presence(node, PresenceId::random().to_string())]);
-    store.commit(node, Attempt::next(), &anonymous()).await.unwrap();
+    store.commit(node, Attempt::next(), anonymous().into()).await.unwrap();
     let mut commits = Vec::new();
     for tells in [false, true] {
         for writes in [joins("lobby", &two_of_each), leaves.clone(), anonymous()] {
             statements.lock().unwrap().clear();
-            let turns = &store.commit(node, Attempt::next(), &writes).await.unwrap()[0].turns;
+            let turns = &store.commit(node, Attempt::next(), writes.clone().into()).await.unwrap()[0].turns;
             let count = turns.online.len() + turns.offline.len();
             assert_eq!(count, if tells && writes[0].writes.len() > 1 { 50 } else { 0 });
             commits.push(std::mem::take(&mut *statements.lock().unwrap()));
         }
-        store.tell_turns();
+        store.count_turns();
     }
     let counts = |sql: &String| sql.contains("COUNT(*)");
     assert!(commits[..3].iter().all(|commit| !commit.is_empty() && !commit.iter().any(counts)), "{commits:?}");
@@ -458,17 +459,17 @@ async fn a_stored_meta_that_is_nested_too_deep_is_read_as_none_and_keeps_nobody_
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
     let crowd = crowd(node, 2);
-    store.commit(node, Attempt::next(), &joins("lobby", &crowd)).await.unwrap();
+    store.commit(node, Attempt::next(), joins("lobby", &crowd).into()).await.unwrap();
     let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(126), "]".repeat(126));
     let deep = format!("UPDATE presences SET meta = '{deep}' WHERE channel_name = '0'");
     store.once.database.writer.execute_unprepared(&deep).await.unwrap();
-    let read = store.load(&room("lobby")).await.unwrap().unwrap().presences;
+    let read = store.load(room("lobby")).await.unwrap().unwrap().presences;
     let mut metas: Vec<_> = read.iter().map(|one| (one.channel.as_str(), one.meta.as_str())).collect();
     metas.sort_unstable();
     assert_eq!(metas, [("0", "{}"), ("1", "{}")]);
     let meta = Some(crate::model::Meta::from_json(r#"{"n":1}"#).unwrap());
     let update = Write::Update { id: crowd[0].id, channel: crowd[0].channel.clone(), user: None, meta };
     let update = vec![RoomWrites { room: room("lobby"), writes: vec![update] }];
-    let commits = store.commit(node, Attempt::next(), &update).await.unwrap();
+    let commits = store.commit(node, Attempt::next(), update.clone().into()).await.unwrap();
     assert_eq!(commits[0].delta.updated[0].meta.as_str(), r#"{"n":1}"#, "what is next written replaces it");
 }

@@ -14,8 +14,8 @@ use crate::{
     model::{Meta, Presence, Turns},
     name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        self, Attempt, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomWrites, Session,
-        SqlStore, Store, StoreError, Whom, Write,
+        self, Attempt, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomStore, RoomWrites,
+        Session, SqlStore, Store, StoreError, Whom, Write,
     },
     testing::store::ManualClock,
 };
@@ -276,17 +276,17 @@ impl World {
                         .map(|(presence, change)| self.write(*node, *name, *presence, change))
                         .collect(),
                 });
-                told(store.commit(lives[*node], Attempt::next(), &rooms.collect::<Vec<_>>()).await)
+                told(store.commit(lives[*node], Attempt::next(), rooms.collect()).await)
             }
             Request::Touch { node, presences, ago } => {
                 let ago = Duration::from_secs(*ago);
                 let seen: Vec<_> = presences.iter().map(|presence| (self.presences[*presence], ago)).collect();
-                quiet(store.touch(lives[*node], &seen).await.map(|()| Answer::Done))
+                quiet(store.touch(lives[*node], seen.clone().into()).await.map(|()| Answer::Done))
             }
             Request::Pass { .. } => (Answer::Done, Vec::new()),
             Request::Restart { node } => {
                 let name = NodeName::new(format!("node {node}")).unwrap();
-                quiet(store.register(lives[*node], &name, LEASE).await.map(Answer::Nodes))
+                quiet(store.register(lives[*node], name.clone(), LEASE).await.map(Answer::Nodes))
             }
             Request::Renew { node } => quiet(store.renew(lives[*node], LEASE).await.map(|_| Answer::Done)),
             Request::Fence { node } => quiet(store.fence(lives[*node]).await.map(Answer::Nodes)),
@@ -299,17 +299,17 @@ impl World {
             Request::Prune { node, age } => batch(store.prune(lives[*node], Duration::from_secs(*age), u64::MAX).await),
             Request::PruneRooms { node } => quiet(store.prune_rooms(lives[*node]).await.map(Answer::Count)),
             Request::RemoveRoom { node, room: name } => {
-                batch(store.remove(lives[*node], &Whom::Room(room(*name)), u64::MAX).await)
+                batch(store.remove(lives[*node], Whom::Room(room(*name)), u64::MAX).await)
             }
             Request::RemoveUser { node, user: name } => {
-                batch(store.remove(lives[*node], &Whom::User(user(*name)), u64::MAX).await)
+                batch(store.remove(lives[*node], Whom::User(user(*name)), u64::MAX).await)
             }
             Request::Ask { node, request, age } => {
                 let order = match age {
                     Some(age) => Order::Prune { max_age: Duration::from_secs(*age) },
                     None => Order::Remove(Removal { whom: Whom::User(user(0)), close: None }),
                 };
-                let asked = store.ask(lives[*node], &store::Request { id: self.requests[*request], order }).await;
+                let asked = store.ask(lives[*node], store::Request { id: self.requests[*request], order }).await;
                 quiet(asked.map(|()| Answer::Done))
             }
             Request::Withdraw { node, request } => {
@@ -402,7 +402,7 @@ async fn check(requests: Vec<Request>) {
     let sql = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();
     let sql = sql.with_wall_clock(move || time.millis());
     sql.prepare().await.unwrap();
-    sql.tell_turns();
+    sql.count_turns();
     for node in 0..NODES {
         for store in [&memory as &dyn Store, &sql] {
             let _ = world.ask(store, &Request::Restart { node }).await;
@@ -424,7 +424,7 @@ async fn check(requests: Vec<Request>) {
         assert_eq!(list(&world, &memory).await, list(&world, &sql).await, "{request:?}");
         fold(&mut rooms, &commits);
         for name in [0, 1].map(room) {
-            let snapshots = [memory.load(&name).await.unwrap(), sql.load(&name).await.unwrap()];
+            let snapshots = [memory.load(name.clone()).await.unwrap(), sql.load(name.clone()).await.unwrap()];
             let [memory, sql] = snapshots.map(|snapshot| {
                 let snapshot = snapshot?;
                 let members: BTreeMap<_, _> = snapshot.presences.into_iter().map(|p| (p.id, p)).collect();

@@ -9,15 +9,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::{
-    model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
-    store::{
-        Answer, Attempt, Batch, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store, StoreError,
-        Whom,
-    },
+use crate::store::{
+    Store, StoreError,
+    forward::{Call, Forward},
 };
 
 /// Passes every call to the store within, unless told to misbehave. Clones are one store.
@@ -124,125 +121,32 @@ fn take_one(left: &AtomicUsize) -> bool {
 }
 
 #[async_trait]
-impl<S: Store> Store for FaultyStore<S> {
-    fn database(&self) -> Option<u64> {
-        self.inner.database()
+impl<S: Store> Forward for FaultyStore<S> {
+    type Inner = S;
+
+    fn inner(&self) -> &S {
+        &self.inner
     }
 
-    fn tell_turns(&self) {
-        self.inner.tell_turns();
-    }
-
-    async fn prepare(&self) -> Result<(), StoreError> {
-        self.call(self.inner.prepare()).await
-    }
-
-    async fn reach(&self) -> Result<(), StoreError> {
-        self.inner.reach().await
-    }
-
-    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        self.call(self.inner.register(node, name, lease)).await
-    }
-
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        self.call(self.inner.renew(node, lease)).await
-    }
-
-    async fn commit(
+    async fn forward<T: Send + 'static>(
         &self,
-        node: NodeId,
-        attempt: Attempt,
-        rooms: &[RoomWrites],
-    ) -> Result<Vec<RoomCommit>, StoreError> {
-        self.call(self.inner.commit(node, attempt, rooms)).await
-    }
-
-    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
-        self.call(self.inner.outcome(node, attempt)).await
-    }
-
-    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
-        self.call(self.inner.touch(node, seen)).await
-    }
-
-    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
-        self.call(self.inner.load(room)).await
-    }
-
-    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        self.call(self.inner.positions(rooms)).await
-    }
-
-    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        self.call(self.inner.all_positions()).await
-    }
-
-    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        self.call(self.inner.rooms()).await
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        self.call(self.inner.nodes()).await
-    }
-
-    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
-        self.call(self.inner.rooms_of(user)).await
-    }
-
-    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
-        self.call(self.inner.fence(node)).await
-    }
-
-    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
-        self.call(self.inner.clear(node, dead, remains, limit)).await
-    }
-
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
-        self.call(self.inner.sweep(node, limit)).await
-    }
-
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
-        self.call(self.inner.prune(node, max_age, limit)).await
-    }
-
-    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
-        self.call(self.inner.prune_rooms(node)).await
-    }
-
-    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
-        self.call(self.inner.remove(node, whom, limit)).await
-    }
-
-    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
-        self.call(self.inner.ask(node, request)).await
-    }
-
-    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
-        self.call(self.inner.asked(node)).await
-    }
-
-    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
-        self.call(self.inner.answer(node, request, removed)).await
-    }
-
-    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
-        self.call(self.inner.answers(request)).await
-    }
-
-    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
-        self.call(self.inner.withdraw(node, request)).await
-    }
-
-    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
-        self.call(self.inner.retire(node, closed)).await
+        call: Call,
+        make: impl for<'a> Fn(&'a S) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        match call {
+            Call::Reach => make(&self.inner).await,
+            _ => self.call(make(&self.inner)).await,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::{
+        name::{NodeId, NodeName, RoomName},
+        store::{MemoryStore, NodeStore, RoomStore},
+    };
 
     fn faulty() -> (FaultyStore<MemoryStore>, RoomName) {
         (FaultyStore::new(MemoryStore::default()), RoomName::new("lobby").unwrap())
@@ -253,9 +157,9 @@ mod tests {
         let (store, room) = faulty();
         store.fail_next(2);
         for _ in 0..2 {
-            assert!(matches!(store.load(&room).await, Err(StoreError::Unavailable(_))));
+            assert!(matches!(store.load(room.clone()).await, Err(StoreError::Unavailable(_))));
         }
-        assert!(store.load(&room).await.is_ok());
+        assert!(store.load(room.clone()).await.is_ok());
         assert_eq!(store.calls(), 3);
     }
 
@@ -265,7 +169,7 @@ mod tests {
         let node = NodeId::random();
         store.lose_answers(1);
         let name = NodeName::new("here").unwrap();
-        assert!(store.register(node, &name, Duration::from_secs(1)).await.is_err());
+        assert!(store.register(node, name.clone(), Duration::from_secs(1)).await.is_err());
         assert!(store.renew(node, Duration::from_secs(1)).await.is_ok());
     }
 
@@ -274,10 +178,10 @@ mod tests {
         let (store, room) = faulty();
         let begun = tokio::time::Instant::now();
         store.slow_down(Duration::from_secs(2));
-        assert!(store.load(&room).await.is_ok());
+        assert!(store.load(room.clone()).await.is_ok());
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
         store.slow_down(Duration::ZERO);
-        assert!(store.load(&room).await.is_ok());
+        assert!(store.load(room.clone()).await.is_ok());
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
     }
 
@@ -285,7 +189,7 @@ mod tests {
     async fn a_call_hangs_until_it_is_released() {
         let (store, room) = faulty();
         store.hang();
-        let mut call = store.load(&room);
+        let mut call = store.load(room.clone());
         assert!(futures_util::FutureExt::now_or_never(&mut call).is_none());
         store.release();
         assert!(call.await.is_ok());

@@ -226,7 +226,7 @@ const LEASE: Duration = Duration::from_secs(10);
 async fn node(store: &dyn Store, name: &str) -> NodeId {
     let node = NodeId::random();
     let name = NodeName::new(name).expect("a test's name is good");
-    store.register(node, &name, LEASE).await.expect("a new life is never refused");
+    store.register(node, name.clone(), LEASE).await.expect("a new life is never refused");
     node
 }
 
@@ -277,7 +277,7 @@ async fn commit(
     room: &str,
     changes: impl IntoIterator<Item = Write>,
 ) -> Result<RoomCommit, StoreError> {
-    let mut commits = store.commit(node, Attempt::next(), &[writes(room, changes)]).await?;
+    let mut commits = store.commit(node, Attempt::next(), [writes(room, changes)].into()).await?;
     assert_eq!(commits.len(), 1, "one room, one commit");
     Ok(commits.remove(0))
 }
@@ -296,7 +296,7 @@ async fn crowd(store: &dyn Store, node: NodeId, room: &str, size: usize) -> Vec<
 
 /// The version of a room and who is in it, sorted by id.
 async fn members(store: &dyn Store, name: &str) -> (u64, Vec<Arc<Presence>>) {
-    match store.load(&room(name)).await.expect("loading works") {
+    match store.load(room(name)).await.expect("loading works") {
         Some(mut snapshot) => {
             snapshot.presences.sort_unstable_by_key(|presence| presence.id);
             (snapshot.version.0, snapshot.presences)

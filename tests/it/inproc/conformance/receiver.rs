@@ -4,7 +4,7 @@ use super::{Host, channel, open, room, serving};
 use crate::support::{BOUND, secs, within};
 use presence::config::Notify;
 use presence::name::{NodeId, NodeName, PresenceId};
-use presence::store::{Attempt, RoomWrites, Store, Write};
+use presence::store::{Attempt, NodeStore, RoomStore, RoomWrites, Write};
 use presence::{CloseCode, Consumer, Frame, Result, Socket, remove_presence, touch_presence};
 use presence::{Presence, PruningSupervisor, Reconcile};
 use serde_json::{Value, json};
@@ -111,11 +111,11 @@ async fn who_missed_something_sees_it_by_the_version_and_is_sent_the_whole_state
     let first = ann.value().await;
     // Another node changes the room twice behind this one's back, which learns of it only when it compares.
     let (node, name) = (NodeId::random(), NodeName::new("elsewhere").unwrap());
-    host.store.register(node, &name, secs(60)).await.unwrap();
+    host.store.register(node, name.clone(), secs(60)).await.unwrap();
     for name in ["bob", "cat"] {
         let presence = Presence::new(PresenceId::random(), channel(name), None, node);
         let writes = vec![Write::Join(Arc::new(presence))];
-        host.store.commit(node, Attempt::next(), &[RoomWrites { room: room("lobby"), writes }]).await.unwrap();
+        host.store.commit(node, Attempt::next(), [RoomWrites { room: room("lobby"), writes }].into()).await.unwrap();
     }
     let supervisor = PruningSupervisor::spawn(&host.rooms, NodeName::new("here").unwrap());
     within(BOUND, "a comparison", supervisor.send(Reconcile)).await.unwrap().unwrap();

@@ -7,14 +7,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
+    name::PresenceId,
     store::{
-        Answer, Attempt, Batch, MemoryStore, NodeSummary, Remains, Request, RoomCommit, RoomSummary, RoomWrites, Store,
-        StoreError, Whom, Write,
+        MemoryStore, RoomWrites, Store, StoreError, Write,
+        forward::{self, Forward},
     },
     testing::store::FaultyStore,
 };
@@ -275,42 +275,71 @@ fn refused() -> StoreError {
 }
 
 #[async_trait]
-impl<S: Store> Store for Watched<S> {
-    fn database(&self) -> Option<u64> {
-        self.faults.database()
+impl<S: Store> Forward for Watched<S> {
+    type Inner = FaultyStore<S>;
+
+    fn inner(&self) -> &FaultyStore<S> {
+        &self.faults
     }
 
-    fn tell_turns(&self) {
-        self.faults.tell_turns();
-    }
-
-    async fn prepare(&self) -> Result<(), StoreError> {
-        self.faults.prepare().await
-    }
-
-    async fn register(&self, node: NodeId, name: &NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        let answer = self.faults.register(node, name, lease).await;
-        if answer.is_ok() && take_one(&mut self.seen().lose_registrations) { Err(away()) } else { answer }
-    }
-
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        self.faults.renew(node, lease).await
-    }
-
-    async fn commit(
+    async fn forward<T: Send + 'static>(
         &self,
-        node: NodeId,
-        attempt: Attempt,
+        call: forward::Call,
+        make: impl for<'a> Fn(&'a FaultyStore<S>) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let make = || make(&self.faults);
+        match call {
+            forward::Call::Commit { rooms, .. } => self.commit(&rooms, make()).await,
+            forward::Call::Touch(seen) => self.touch(&seen, make()).await,
+            forward::Call::Register => {
+                let answer = make().await;
+                if answer.is_ok() && take_one(&mut self.seen().lose_registrations) { Err(away()) } else { answer }
+            }
+            forward::Call::Load => {
+                self.seen().loads += 1;
+                let answer = make().await;
+                let _ = self.late.subscribe().wait_for(|late| !late).await;
+                answer
+            }
+            forward::Call::Asked => {
+                let answer = make().await;
+                let _ = self.late_requests.subscribe().wait_for(|late| !late).await;
+                answer
+            }
+            forward::Call::Clear => {
+                if self.seen().clears.as_mut().is_some_and(|clears| !take_one(clears)) {
+                    return Err(away());
+                }
+                self.seen().cleared += 1;
+                self.removal(make()).await
+            }
+            forward::Call::Remove => self.removal(make()).await,
+            forward::Call::Answer if take_one(&mut self.seen().lose_answers) => Err(away()),
+            forward::Call::Retire => {
+                let answer = make().await;
+                let time = self.seen().retire_time;
+                tokio::time::sleep(time).await;
+                answer
+            }
+            _ => make().await,
+        }
+    }
+}
+
+impl<S: Store> Watched<S> {
+    async fn commit<T>(
+        &self,
         rooms: &[RoomWrites],
-    ) -> Result<Vec<RoomCommit>, StoreError> {
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let writes = || rooms.iter().flat_map(|room| &room.writes);
+        let count = writes().count();
         let (time, refuse) = {
             let mut seen = self.seen();
             seen.commits.push(rooms.to_vec());
-            seen.calls.push(Call::Commit(rooms.iter().map(|room| room.writes.len()).sum()));
-            let writes = || rooms.iter().flat_map(|room| &room.writes);
+            seen.calls.push(Call::Commit(count));
             (seen.commit_time, seen.refuse.as_ref().is_some_and(|refuse| writes().any(refuse)))
         };
-        let count = rooms.iter().map(|room| room.writes.len()).sum();
         let call = async {
             if !time.is_zero() {
                 tokio::time::sleep(time).await;
@@ -318,19 +347,19 @@ impl<S: Store> Store for Watched<S> {
             if refuse {
                 return Err(refused());
             }
-            let answer = self.faults.commit(node, attempt, rooms).await;
+            let answer = call.await;
             let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
             if take_one(&mut self.seen().lose) { Err(away()) } else { answer }
         };
         self.span(Kind::Commit(count), call).await
     }
 
-    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
-        self.faults.outcome(node, attempt).await
-    }
-
-    async fn touch(&self, node: NodeId, seen: &[(PresenceId, Duration)]) -> Result<(), StoreError> {
-        {
+    async fn touch<T>(
+        &self,
+        seen: &[(PresenceId, Duration)],
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let time = {
             let now = Instant::now();
             let mut watched = self.seen();
             watched.touches.extend(seen.iter().map(|(id, _)| (now, *id)));
@@ -338,98 +367,11 @@ impl<S: Store> Store for Watched<S> {
             if watched.refuses_touches {
                 return Err(refused());
             }
-        }
-        let time = self.seen().touch_time;
+            watched.touch_time
+        };
         if !time.is_zero() {
             tokio::time::sleep(time).await;
         }
-        self.faults.touch(node, seen).await
-    }
-
-    async fn load(&self, room: &RoomName) -> Result<Option<Snapshot>, StoreError> {
-        self.seen().loads += 1;
-        let answer = self.faults.load(room).await;
-        let _ = self.late.subscribe().wait_for(|late| !late).await;
-        answer
-    }
-
-    async fn positions(&self, rooms: &[RoomName]) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        self.faults.positions(rooms).await
-    }
-
-    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        self.faults.all_positions().await
-    }
-
-    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        self.faults.rooms().await
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        self.faults.nodes().await
-    }
-
-    async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>, StoreError> {
-        self.faults.rooms_of(user).await
-    }
-
-    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
-        self.faults.fence(node).await
-    }
-
-    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
-        if self.seen().clears.as_mut().is_some_and(|clears| !take_one(clears)) {
-            return Err(away());
-        }
-        self.seen().cleared += 1;
-        self.removal(self.faults.clear(node, dead, remains, limit)).await
-    }
-
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
-        self.removal(self.faults.sweep(node, limit)).await
-    }
-
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
-        self.removal(self.faults.prune(node, max_age, limit)).await
-    }
-
-    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
-        self.removal(self.faults.prune_rooms(node)).await
-    }
-
-    async fn remove(&self, node: NodeId, whom: &Whom, limit: u64) -> Result<Batch, StoreError> {
-        self.removal(self.faults.remove(node, whom, limit)).await
-    }
-
-    async fn ask(&self, node: NodeId, request: &Request) -> Result<(), StoreError> {
-        self.faults.ask(node, request).await
-    }
-
-    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
-        let answer = self.faults.asked(node).await;
-        let _ = self.late_requests.subscribe().wait_for(|late| !late).await;
-        answer
-    }
-
-    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
-        if take_one(&mut self.seen().lose_answers) {
-            return Err(away());
-        }
-        self.faults.answer(node, request, removed).await
-    }
-
-    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
-        self.faults.answers(request).await
-    }
-
-    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
-        self.faults.withdraw(node, request).await
-    }
-
-    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
-        let answer = self.faults.retire(node, closed).await;
-        let time = self.seen().retire_time;
-        tokio::time::sleep(time).await;
-        answer
+        call.await
     }
 }

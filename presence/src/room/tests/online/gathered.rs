@@ -18,7 +18,7 @@ use crate::{
     Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
     signal::{Signals, Together},
-    store::{Attempt, MemoryStore, RoomWrites, Store, Write},
+    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
     testing::store::ManualClock,
 };
 
@@ -92,13 +92,13 @@ struct World {
 impl World {
     async fn new() -> Self {
         let (store, node) = (MemoryStore::new(ManualClock::new().clock()), NodeId::random());
-        store.register(node, &NodeName::new("here").unwrap(), Duration::from_secs(60)).await.unwrap();
+        store.register(node, NodeName::new("here").unwrap(), Duration::from_secs(60)).await.unwrap();
         let (signals, rooms) = (Signals::default(), ["lobby", "attic"].map(room));
         Self { store, node, signals, rooms, groups: Default::default(), ids: Cell::default() }
     }
 
     async fn there(&self, room: usize) -> Vec<Arc<Presence>> {
-        self.store.load(&self.rooms[room]).await.unwrap().map(|snapshot| snapshot.presences).unwrap_or_default()
+        self.store.load(self.rooms[room].clone()).await.unwrap().map(|snapshot| snapshot.presences).unwrap_or_default()
     }
 
     async fn users(&self, room: usize) -> BTreeSet<UserId> {
@@ -147,7 +147,8 @@ impl World {
         }
         if !writes.is_empty() {
             let writes = [RoomWrites { room: self.rooms[room].clone(), writes }];
-            let [commit] = &self.store.commit(self.node, Attempt::next(), &writes).await.unwrap()[..] else {
+            let [commit] = &self.store.commit(self.node, Attempt::next(), writes.clone().into()).await.unwrap()[..]
+            else {
                 panic!("of one room")
             };
             let group_of =

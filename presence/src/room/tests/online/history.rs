@@ -19,7 +19,7 @@ use crate::{
     name::{ChannelName, RoomName, UserId},
     room::message::ToRoom,
     signal::Subscription,
-    store::{MemoryStore, Store},
+    store::{MemoryStore, RoomStore},
 };
 
 const ROOMS: usize = 2;
@@ -274,7 +274,8 @@ impl World {
         self.nodes.iter_mut().for_each(|life| life.late = false);
         self.hear();
         for room in &self.rooms {
-            let there = self.database.load(room).await.unwrap().map(|snapshot| snapshot.presences).unwrap_or_default();
+            let there =
+                self.database.load(room.clone()).await.unwrap().map(|snapshot| snapshot.presences).unwrap_or_default();
             let users: BTreeSet<_> = there.iter().filter_map(|one| one.user.clone()).collect();
             if self.nodes.len() == 1 {
                 assert_eq!(self.fold.online(room), users);

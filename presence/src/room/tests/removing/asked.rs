@@ -6,14 +6,14 @@ use super::{
 };
 use crate::{
     name::RequestId,
-    store::{Order, Removal, Request, Store, Whom},
+    store::{Order, Removal, Request, RequestStore, Whom},
 };
 
 /// A node asks the others to remove ann, and does not wait for their answers.
 async fn ask(asker: &Node) -> RequestId {
     let order = Order::Remove(Removal { whom: Whom::User(user("ann")), close: None });
     let request = Request { id: RequestId::random(), order };
-    asker.store.database().ask(asker.node().unwrap(), &request).await.unwrap();
+    asker.store.database().ask(asker.node().unwrap(), request.clone()).await.unwrap();
     request.id
 }
 

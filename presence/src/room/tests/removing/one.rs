@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     model::{Close, Member},
     name::{ChannelName, PresenceId, RoomName},
-    store::{MemoryStore, Store},
+    store::{MemoryStore, RoomStore},
     testing::{Received, TestSocket},
 };
 
@@ -325,7 +325,7 @@ async fn a_presence_that_no_live_node_answers_for_is_ended_by_the_one_who_asks()
     assert_eq!(here.rows(lobby()).await, ["ann", "bob"]);
     assert!(here.remove_presence(lobby(), one.id(lobby()), None).await.unwrap());
     here.remove(lobby(), &two.channel).await.unwrap();
-    assert_eq!(database.load(lobby()).await.unwrap().unwrap().presences.len(), 0);
+    assert_eq!(database.load(lobby().clone()).await.unwrap().unwrap().presences.len(), 0);
     drop(later);
 }
 

@@ -30,7 +30,7 @@ fn to_prune(id: RequestId, max_age: Duration) -> Request {
 
 async fn ask(store: &dyn Store, asker: NodeId, max_age: Duration) -> RequestId {
     let id = RequestId::random();
-    store.ask(asker, &to_prune(id, max_age)).await.expect("it may ask");
+    store.ask(asker, to_prune(id, max_age)).await.expect("it may ask");
     id
 }
 
@@ -105,7 +105,7 @@ pub async fn asking_again_asks_those_that_came_to_life_and_nobody_twice(store: &
     store.answer(here, request, 3).await.expect("it may answer");
     let late = node(store, "late").await;
     let _ = crowd(store, late, "late", 1).await;
-    store.ask(asker, &to_prune(request, AGE)).await.expect("it may ask");
+    store.ask(asker, to_prune(request, AGE)).await.expect("it may ask");
     assert_eq!(answers(store, request).await, [("here".into(), Some(3)), ("late".into(), None)]);
     assert_eq!(asked(store, here).await, []);
 }
@@ -136,7 +136,7 @@ pub async fn a_request_ends_with_the_life_that_asked(store: &dyn Store, time: &M
     store.answer(here, request, 1).await.expect("an answer that nobody waits for is nothing");
     store.answer(here, RequestId::random(), 1).await.expect("an answer that nobody waits for is nothing");
     assert_eq!(answers(store, request).await, []);
-    assert!(is_fenced(&store.ask(asker, &to_prune(request, AGE)).await, asker, false));
+    assert!(is_fenced(&store.ask(asker, to_prune(request, AGE)).await, asker, false));
 }
 
 pub async fn an_answer_outlives_the_node_that_gave_it(store: &dyn Store, _: &ManualClock) {
@@ -170,7 +170,7 @@ pub async fn a_removal_is_passed_on_as_it_was_asked(store: &dyn Store, _: &Manua
     ];
     for removal in removals {
         let request = Request { id: RequestId::random(), order: Order::Remove(removal) };
-        store.ask(asker, &request).await.expect("it may ask");
+        store.ask(asker, request.clone()).await.expect("it may ask");
         assert_eq!(asked(store, here).await, std::slice::from_ref(&request));
         store.answer(here, request.id, 4).await.expect("it may answer");
         assert_eq!(answers(store, request.id).await, [("here".into(), Some(4))]);

@@ -52,7 +52,7 @@ pub async fn a_change_of_nothing_gives_no_version(store: &dyn Store, _: &ManualC
     assert_eq!(first.epoch, commit.epoch);
     let again = change(store, node, "lobby", [leave(&anonymous(node, "b"))]).await;
     assert_eq!((again.epoch, again.version, again.delta), (first.epoch, Version(1), Delta::default()));
-    assert_eq!(store.commit(node, Attempt::next(), &[]).await.expect("nothing is fine"), []);
+    assert_eq!(store.commit(node, Attempt::next(), [].into()).await.expect("nothing is fine"), []);
 }
 
 pub async fn a_join_done_twice_is_one(store: &dyn Store, _: &ManualClock) {
@@ -132,9 +132,10 @@ pub async fn a_channel_may_be_in_many_rooms(store: &dyn Store, _: &ManualClock) 
 pub async fn naming_a_room_or_a_presence_twice_is_refused(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = anonymous(node, "a");
-    let twice = store.commit(node, Attempt::next(), &[writes("lobby", [join(&a)]), writes("lobby", [])]).await;
+    let twice = store.commit(node, Attempt::next(), [writes("lobby", [join(&a)]), writes("lobby", [])].into()).await;
     assert!(matches!(&twice, Err(error @ StoreError::Refused(_)) if !error.is_channel_taken()), "{twice:?}");
-    let twice = store.commit(node, Attempt::next(), &[writes("lobby", [join(&a)]), writes("bar", [leave(&a)])]).await;
+    let twice =
+        store.commit(node, Attempt::next(), [writes("lobby", [join(&a)]), writes("bar", [leave(&a)])].into()).await;
     assert!(matches!(&twice, Err(error @ StoreError::Refused(_)) if !error.is_channel_taken()), "{twice:?}");
 }
 
@@ -143,7 +144,7 @@ pub async fn a_refused_commit_writes_nothing_at_all(store: &dyn Store, _: &Manua
     let [a, b] = ["a", "b"].map(|name| anonymous(node, name));
     let _ = change(store, node, "lobby", [join(&a)]).await;
     let rooms = [writes("bar", [join(&b)]), writes("lobby", [join(&anonymous(node, "a"))])];
-    assert!(matches!(store.commit(node, Attempt::next(), &rooms).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.commit(node, Attempt::next(), rooms.clone().into()).await, Err(StoreError::Refused(_))));
     assert_eq!(members(store, "bar").await, (0, Vec::new()));
     assert_eq!(members(store, "lobby").await, (1, vec![a]));
 }
@@ -216,7 +217,7 @@ pub async fn one_commit_changes_many_rooms_and_answers_in_order(store: &dyn Stor
         .iter()
         .map(|name| if name == "room 9" { writes(name, []) } else { writes(name, [join(&anonymous(node, "b"))]) })
         .collect();
-    let commits = store.commit(node, Attempt::next(), &rooms).await.expect("the commit works");
+    let commits = store.commit(node, Attempt::next(), rooms.clone().into()).await.expect("the commit works");
     assert_eq!(commits.iter().map(|commit| commit.room.as_str()).collect::<Vec<_>>(), names);
     for commit in commits {
         let expected = match commit.room.as_str() {
@@ -261,7 +262,7 @@ pub async fn a_dropped_call_leaves_the_store_usable(store: &dyn Store, _: &Manua
     for polls in 0.. {
         let presence = anonymous(node, &polls.to_string());
         let changes = [writes("lobby", [join(&presence)])];
-        let done = polled(store.commit(node, Attempt::next(), &changes), polls).await;
+        let done = polled(store.commit(node, Attempt::next(), changes.clone().into()), polls).await;
         let (version, members) = members(store, "lobby").await;
         // A server may learn of a commit, and do it, after whoever asked for it has gone.
         assert!((there..=polls as u64 + 1).contains(&version), "each commit is done once at most, and stays");

@@ -59,7 +59,7 @@ pub async fn a_removal_changes_at_most_512_rooms_at_once_and_says_that_there_is_
     const ROOMS: usize = 600;
     let former = node(store, "here").await;
     let rooms: Vec<_> = (0..ROOMS).map(|n| writes(&format!("room {n}"), [joins(&anonymous(former, "ann"))])).collect();
-    let _ = store.commit(former, Attempt::next(), &rooms).await.expect("the commit works");
+    let _ = store.commit(former, Attempt::next(), rooms.clone().into()).await.expect("the commit works");
     let later = node(store, "here").await;
     while store.clear(later, former, Remains::HoldAll(SECOND), 10_000).await.expect("it may clear").more {}
     time.advance(SECOND * 2);
@@ -141,7 +141,7 @@ async fn spared_by(store: &dyn Store, time: &ManualClock, ago: Duration) -> usiz
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let there = crowd(store, dead, "lobby", 2).await;
     time.advance(AGE);
-    store.touch(dead, &[(there[0].id, ago)]).await.expect("nobody fenced it");
+    store.touch(dead, [(there[0].id, ago)].into()).await.expect("nobody fenced it");
     time.advance(SECOND);
     let _ = store.prune(judge, AGE, 10).await.expect("it may prune");
     members(store, "lobby").await.1.len()
@@ -156,7 +156,7 @@ pub async fn a_touch_never_goes_back(store: &dyn Store, time: &ManualClock) {
     let there = crowd(store, dead, "lobby", 1).await;
     time.advance(AGE);
     for ago in [Duration::ZERO, AGE, AGE * 1000] {
-        store.touch(dead, &[(there[0].id, ago)]).await.expect("nobody fenced it");
+        store.touch(dead, [(there[0].id, ago)].into()).await.expect("nobody fenced it");
     }
     time.advance(AGE);
     assert_eq!(store.prune(judge, AGE, 10).await.expect("it may prune").handled, 0);
@@ -168,8 +168,8 @@ pub async fn a_touch_gives_no_version(store: &dyn Store, time: &ManualClock) {
     let before = members(store, "lobby").await;
     time.advance(SECOND);
     let seen: Vec<_> = there.iter().map(|presence| (presence.id, Duration::from_millis(5))).collect();
-    store.touch(here, &seen).await.expect("it lives");
-    store.touch(here, &[]).await.expect("it lives");
+    store.touch(here, seen.into()).await.expect("it lives");
+    store.touch(here, [].into()).await.expect("it lives");
     assert_eq!(members(store, "lobby").await, before);
 }
 
@@ -179,7 +179,7 @@ pub async fn a_touch_of_what_is_gone_or_another_nodes_is_passed_over(store: &dyn
     time.advance(AGE * 2);
     store.renew(here, LEASE).await.expect("nobody fenced it");
     let seen = [(PresenceId::random(), Duration::ZERO), (theirs[0].id, Duration::ZERO)];
-    store.touch(here, &seen).await.expect("it lives");
+    store.touch(here, seen.into()).await.expect("it lives");
     assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
 }
 
@@ -191,7 +191,7 @@ pub async fn only_empty_rooms_are_pruned(store: &dyn Store, _: &ManualClock) {
     let _ = change(store, here, "never joined", []).await;
     let _ = crowd(store, here, "lobby", 1).await;
     assert_eq!(store.prune_rooms(here).await.expect("it may prune"), 2);
-    assert_eq!(store.load(&room("left")).await.expect("loading works"), None);
+    assert_eq!(store.load(room("left")).await.expect("loading works"), None);
     assert_eq!(members(store, "lobby").await.1.len(), 1);
     assert_eq!(store.prune_rooms(here).await.expect("it may prune"), 0);
 }
@@ -216,7 +216,7 @@ pub async fn a_room_that_is_being_joined_stays(store: &dyn Store, _: &ManualCloc
         let (joined, pruned) = join(change(store, here, &name, [joins(&a)]), store.prune_rooms(here)).await;
         pruned.expect("it may prune");
         assert_eq!(members(store, &name).await, (1, vec![a]));
-        let loaded = store.load(&room(&name)).await.expect("loading works").expect("it is being joined");
+        let loaded = store.load(room(&name)).await.expect("loading works").expect("it is being joined");
         assert_eq!(loaded.epoch, joined.epoch);
     }
 }
@@ -232,7 +232,7 @@ pub async fn a_removal_spares_presences_of_live_nodes(store: &dyn Store, time: &
         let _ = change(store, life, "lobby", [joins(&of_user(life, name, "ann"))]).await;
     }
     for whom in [Whom::User(user("ann")), Whom::Room(room("lobby"))] {
-        let batch = store.remove(here, &whom, 10).await.expect("it may remove");
+        let batch = store.remove(here, whom.clone(), 10).await.expect("it may remove");
         assert!(batch.commits.iter().flat_map(|commit| &commit.delta.left).all(|left| left.node == dead));
     }
     let stay: Vec<_> = members(store, "lobby").await.1.iter().map(|presence| presence.node).collect();
@@ -250,7 +250,7 @@ pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, tim
     let judge = node(store, "judge").await;
     let _ = let_die(store, time, judge).await;
     for (handled, version) in [(3, Some(3)), (1, Some(4)), (0, None)] {
-        let batch = store.remove(judge, &Whom::Room(room("lobby")), 3).await.expect("it may remove");
+        let batch = store.remove(judge, Whom::Room(room("lobby")), 3).await.expect("it may remove");
         let versions: Vec<_> = batch.commits.iter().map(|commit| commit.version.0).collect();
         assert_eq!((batch.handled, versions), (handled, Vec::from_iter(version)));
         left.extend(batch.commits.into_iter().flat_map(|commit| commit.delta.left));
@@ -259,9 +259,9 @@ pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, tim
     all.sort_unstable_by_key(|presence| presence.id);
     assert_eq!(left, all, "each leaves once");
     assert_eq!(members(store, "lobby").await, (4, Vec::new()));
-    assert!(store.load(&room("lobby")).await.expect("loading works").is_some(), "the room is there to be joined");
+    assert!(store.load(room("lobby")).await.expect("loading works").is_some(), "the room is there to be joined");
     assert_eq!(members(store, "bar").await.1.len(), 2);
-    let nowhere = store.remove(judge, &Whom::Room(room("nowhere")), 3).await.expect("it may remove");
+    let nowhere = store.remove(judge, Whom::Room(room("nowhere")), 3).await.expect("it may remove");
     assert_eq!(nowhere, Batch::default());
 }
 
@@ -274,13 +274,13 @@ pub async fn a_user_is_removed_from_every_room_with_one_version_each(store: &dyn
     }
     let (judge, ann) = (node(store, "judge").await, Whom::User(user("ann")));
     let _ = let_die(store, time, judge).await;
-    let mut batch = store.remove(judge, &ann, 10).await.expect("it may remove");
+    let mut batch = store.remove(judge, ann.clone(), 10).await.expect("it may remove");
     batch.commits.sort_unstable_by(|a, b| a.room.cmp(&b.room));
     let told: Vec<_> = batch.commits.iter().map(|c| (c.room.as_str(), c.version.0, c.delta.left.len())).collect();
     assert_eq!((batch.handled, told), (4, vec![("bar", 2, 2), ("lobby", 2, 2)]));
-    assert_eq!(store.rooms_of(&user("ann")).await.expect("reading works"), []);
+    assert_eq!(store.rooms_of(user("ann")).await.expect("reading works"), []);
     assert_eq!(members(store, "lobby").await.1.len(), 2);
-    assert_eq!(store.remove(judge, &ann, 10).await.expect("it may remove"), Batch::default());
+    assert_eq!(store.remove(judge, ann.clone(), 10).await.expect("it may remove"), Batch::default());
 }
 
 pub async fn one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_its_channel(
@@ -295,7 +295,11 @@ pub async fn one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_
     let in_room = |name: &str, id| Whom::Presence { room: room(name), id };
     let of_channel = |name: &str, room| Whom::Channel { channel: ChannelName::new(name).expect("a name"), room };
     for whom in [in_room("lobby", theirs.id), of_channel("theirs", None), of_channel("theirs", Some(room("lobby")))] {
-        assert_eq!(store.remove(here, &whom, 10).await.expect("it may remove"), Batch::default(), "its node lives");
+        assert_eq!(
+            store.remove(here, whom.clone(), 10).await.expect("it may remove"),
+            Batch::default(),
+            "its node lives"
+        );
     }
     time.advance(LEASE);
     store.renew(here, LEASE).await.expect("it lives");
@@ -309,15 +313,19 @@ pub async fn one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_
         of_channel("THEIRS", None),
         of_channel("theirs", Some(room("nowhere"))),
     ] {
-        assert_eq!(store.remove(here, &nobody, 10).await.expect("it may remove"), Batch::default(), "{nobody:?}");
+        assert_eq!(
+            store.remove(here, nobody.clone(), 10).await.expect("it may remove"),
+            Batch::default(),
+            "{nobody:?}"
+        );
     }
-    let one = store.remove(here, &in_room("lobby", theirs.id), 10).await.expect("it may remove");
+    let one = store.remove(here, in_room("lobby", theirs.id), 10).await.expect("it may remove");
     let left: Vec<_> = one.commits.iter().flat_map(|commit| &commit.delta.left).map(|left| left.id).collect();
     assert_eq!((one.handled, left), (1, vec![theirs.id]));
-    let other = store.remove(here, &of_channel("other", Some(room("lobby"))), 10).await.expect("it may remove");
+    let other = store.remove(here, of_channel("other", Some(room("lobby"))), 10).await.expect("it may remove");
     assert_eq!((other.handled, other.commits.len()), (1, 1));
     assert_eq!(members(store, "lobby").await.1.iter().map(|one| one.id).collect::<Vec<_>>(), [mine.id]);
-    let rest = store.remove(here, &of_channel("theirs", None), 10).await.expect("it may remove");
+    let rest = store.remove(here, of_channel("theirs", None), 10).await.expect("it may remove");
     assert_eq!((rest.handled, members(store, "bar").await.1.len()), (1, 0));
 }
 
@@ -329,7 +337,7 @@ pub async fn removing_a_user_works_in_batches_and_takes_what_is_held(store: &dyn
     let held = store.clear(later, former, Remains::HoldAll(AGE), u64::MAX).await.expect("it may clear");
     assert_eq!(held.handled, 5);
     for handled in [2, 2, 1, 0] {
-        assert_eq!(store.remove(later, &Whom::User(user("ann")), 2).await.expect("it may remove").handled, handled);
+        assert_eq!(store.remove(later, Whom::User(user("ann")), 2).await.expect("it may remove").handled, handled);
     }
     time.advance(AGE * 2);
     assert_eq!(store.sweep(later, 10).await.expect("it may sweep"), Batch::default());

@@ -21,7 +21,7 @@ pub async fn a_life_that_was_never_registered_writes_nothing(store: &dyn Store, 
     assert!(is_fenced(&store.renew(stranger, LEASE).await, stranger, false));
     let joins = join(&anonymous(stranger, "a"));
     assert!(is_fenced(&commit(store, stranger, "lobby", [joins]).await, stranger, false));
-    assert_eq!(store.load(&room("lobby")).await.expect("loading works"), None);
+    assert_eq!(store.load(room("lobby")).await.expect("loading works"), None);
 }
 
 pub async fn registering_again_renews_the_lease(store: &dyn Store, time: &ManualClock) {
@@ -29,7 +29,7 @@ pub async fn registering_again_renews_the_lease(store: &dyn Store, time: &Manual
     let _ = crowd(store, here, "lobby", 1).await;
     time.advance(LEASE - SECOND);
     let name = NodeName::new("here").expect("a good name");
-    assert_eq!(store.register(here, &name, LEASE).await.expect("it lives"), []);
+    assert_eq!(store.register(here, name.clone(), LEASE).await.expect("it lives"), []);
     time.advance(SECOND * 5);
     store.renew(judge, LEASE).await.expect("it lives");
     assert_eq!(store.fence(judge).await.expect("it may judge"), []);
@@ -40,7 +40,7 @@ pub async fn a_later_life_takes_the_name_and_fences_the_former(store: &dyn Store
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 1).await;
     let (later, name) = (NodeId::random(), NodeName::new("here").expect("a good name"));
-    assert_eq!(store.register(later, &name, LEASE).await.expect("it is new"), [former]);
+    assert_eq!(store.register(later, name.clone(), LEASE).await.expect("it is new"), [former]);
     assert!(is_fenced(&store.renew(former, LEASE).await, former, true));
     store.renew(later, LEASE).await.expect("it lives");
 }
@@ -49,7 +49,10 @@ pub async fn a_life_that_lost_its_name_is_told_so(store: &dyn Store, time: &Manu
     let former = node(store, "here").await;
     let later = node(store, "here").await;
     let name = NodeName::new("here").expect("a good name");
-    assert!(is_fenced(&store.register(former, &name, LEASE).await, former, true), "it must stop, not begin again");
+    assert!(
+        is_fenced(&store.register(former, name.clone(), LEASE).await, former, true),
+        "it must stop, not begin again"
+    );
     assert!(is_fenced(&store.retire(former, Duration::ZERO).await, former, true));
     let judge = node(store, "judge").await;
     let_die(store, time, judge).await;
@@ -77,7 +80,7 @@ pub async fn a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_nex
     let name = NodeName::new("here").expect("a good name");
     let mut former = vec![first, second];
     former.sort_unstable();
-    assert_eq!(store.register(NodeId::random(), &name, LEASE).await.expect("it is new"), former);
+    assert_eq!(store.register(NodeId::random(), name.clone(), LEASE).await.expect("it is new"), former);
 }
 
 pub async fn registering_again_tells_of_the_former_life_again(store: &dyn Store, _: &ManualClock) {
@@ -86,10 +89,10 @@ pub async fn registering_again_tells_of_the_former_life_again(store: &dyn Store,
     let (later, name) = (NodeId::random(), NodeName::new("here").expect("a good name"));
     for _ in 0..2 {
         // The first answer may have been lost.
-        assert_eq!(store.register(later, &name, LEASE).await.expect("it lives"), [former]);
+        assert_eq!(store.register(later, name.clone(), LEASE).await.expect("it lives"), [former]);
     }
     store.clear(later, former, Remains::HoldAll(GRACE), 10).await.expect("it may clear");
-    assert_eq!(store.register(later, &name, LEASE).await.expect("it lives"), []);
+    assert_eq!(store.register(later, name.clone(), LEASE).await.expect("it lives"), []);
 }
 
 pub async fn a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept(store: &dyn Store, time: &ManualClock) {
@@ -143,14 +146,14 @@ pub async fn a_fenced_life_can_not_write(store: &dyn Store, time: &ManualClock) 
         assert!(is_fenced(&store.renew(dead, LEASE).await, dead, false));
         assert!(is_fenced(&commit(store, dead, "lobby", [join(&anonymous(dead, "late"))]).await, dead, false));
         assert!(is_fenced(&commit(store, dead, "lobby", [leave(&there[0])]).await, dead, false));
-        assert!(is_fenced(&store.touch(dead, &[(there[0].id, Duration::ZERO)]).await, dead, false));
+        assert!(is_fenced(&store.touch(dead, [(there[0].id, Duration::ZERO)].into()).await, dead, false));
         assert!(is_fenced(&store.fence(dead).await, dead, false));
         assert!(is_fenced(&store.clear(dead, dead, Remains::HoldAll(GRACE), 10).await, dead, false));
         assert!(is_fenced(&store.sweep(dead, 10).await, dead, false));
         assert!(is_fenced(&store.prune(dead, Duration::ZERO, 10).await, dead, false));
         assert!(is_fenced(&store.prune_rooms(dead).await, dead, false));
-        assert!(is_fenced(&store.remove(dead, &Whom::Room(room("lobby")), 10).await, dead, false));
-        assert!(is_fenced(&store.remove(dead, &Whom::User(user("ann")), 10).await, dead, false));
+        assert!(is_fenced(&store.remove(dead, Whom::Room(room("lobby")), 10).await, dead, false));
+        assert!(is_fenced(&store.remove(dead, Whom::User(user("ann")), 10).await, dead, false));
         assert_eq!(members(store, "lobby").await, before);
     }
 }
@@ -362,7 +365,7 @@ pub async fn registering_again_extends_no_grace_again(store: &dyn Store, time: &
     for _ in 0..2 {
         // The first answer may have been lost.
         time.advance(SECOND * 5);
-        assert_eq!(store.register(later, &name, LEASE).await.expect("it lives"), []);
+        assert_eq!(store.register(later, name.clone(), LEASE).await.expect("it lives"), []);
     }
     time.advance(GRACE - SECOND * 5);
     assert_eq!(swept(store, judge).await, 0);

@@ -77,7 +77,7 @@ pub async fn registering_again_does_not_make_a_node_younger(store: &dyn Store, t
     let here = node(store, "here").await;
     time.advance(SECOND * 3);
     let name = nodes(store).await.remove(0).name;
-    assert_eq!(store.register(here, &name, LEASE).await.expect("it lives"), []);
+    assert_eq!(store.register(here, name.clone(), LEASE).await.expect("it lives"), []);
     let listed = nodes(store).await.remove(0);
     assert_eq!((listed.age, listed.state), (SECOND * 3, NodeState::Live { left: LEASE }));
 }

@@ -23,7 +23,7 @@ use super::{
 
 /// A life that has just begun, and wants to know.
 async fn node(store: &dyn Store, name: &str) -> NodeId {
-    store.tell_turns();
+    store.count_turns();
     super::node(store, name).await
 }
 
@@ -175,8 +175,8 @@ pub async fn whoever_removes_presences_tells_who_went_offline(store: &dyn Store,
                     store.clear(judge, dying, Remains::HoldResumable(SECOND), 10).await
                 }
                 "prune" => store.prune(judge, Duration::ZERO, 10).await,
-                "room" => store.remove(judge, &Whom::Room(room("lobby")), 10).await,
-                _ => store.remove(judge, &Whom::User(user("ann")), 10).await,
+                "room" => store.remove(judge, Whom::Room(room("lobby")), 10).await,
+                _ => store.remove(judge, Whom::User(user("ann")), 10).await,
             };
             batch.expect("it may").commits
         };
@@ -199,7 +199,7 @@ pub async fn one_commit_counts_in_each_of_its_rooms(store: &dyn Store, _: &Manua
     let [lobby, attic, tab] = ["a", "b", "c"].map(|name| of_user(here, name, "ann"));
     let _ = change(store, here, "attic", [join(&tab)]).await;
     let both = [writes("lobby", [join(&lobby)]), writes("attic", [join(&attic)])];
-    let commits = store.commit(here, Attempt::next(), &both).await.expect("the commit works");
+    let commits = store.commit(here, Attempt::next(), both.clone().into()).await.expect("the commit works");
     assert_eq!(all(&commits), [("lobby", online([&lobby])), ("attic", Turns::default())]);
 }
 
@@ -228,11 +228,11 @@ pub async fn of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebod
     let crowds = rooms.map(crowd);
     let (tab, nobody) = (of_user(here, "tab", "u7"), anonymous(here, "nobody"));
     let comes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(join)));
-    let _ = store.commit(here, Attempt::next(), &comes.collect::<Vec<_>>()).await.expect("the commit works");
+    let _ = store.commit(here, Attempt::next(), comes.collect()).await.expect("the commit works");
     let stay = [writes("cellar", [join(&tab)]), writes("yard", [join(&nobody)])];
-    let _ = store.commit(here, Attempt::next(), &stay).await.expect("the commit works");
+    let _ = store.commit(here, Attempt::next(), stay.clone().into()).await.expect("the commit works");
     let goes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(|one| leave(one))));
-    let commits = store.commit(here, Attempt::next(), &goes.collect::<Vec<_>>()).await.expect("the commit works");
+    let commits = store.commit(here, Attempt::next(), goes.collect()).await.expect("the commit works");
     let gone: Vec<_> =
         commits.iter().map(|commit| commit.turns.offline.values().cloned().collect::<Vec<_>>()).collect();
     let all: BTreeSet<_> = (0..20).map(|n| user(&format!("u{n}"))).collect();

@@ -14,7 +14,7 @@ pub async fn of_a_commit_that_was_given_up_it_is_known_what_it_did(store: &dyn S
     for polls in 0.. {
         let presence = anonymous(node, &polls.to_string());
         let (attempt, changes) = (Attempt::next(), [writes("lobby", [join(&presence)])]);
-        let answer = polled(store.commit(node, attempt, &changes), polls).await;
+        let answer = polled(store.commit(node, attempt, changes.clone().into()), polls).await;
         let outcome = settled(store, node, attempt).await;
         let (version, members) = members(store, "lobby").await;
         assert_eq!(outcome.is_some(), members.contains(&presence), "after {polls} steps");
@@ -46,9 +46,9 @@ pub async fn a_commit_that_failed_or_never_was_did_nothing(store: &dyn Store, _:
     let (never, refused, done) = (Attempt::next(), Attempt::next(), Attempt::next());
     assert_eq!(settled(store, node, never).await, None);
     let twice = [writes("lobby", [join(&ann)]), writes("bar", [join(&ann)])];
-    assert!(matches!(store.commit(node, refused, &twice).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.commit(node, refused, twice.clone().into()).await, Err(StoreError::Refused(_))));
     assert_eq!(settled(store, node, refused).await, None);
-    let commits = store.commit(node, done, &[writes("lobby", [join(&ann)])]).await.expect("the commit works");
+    let commits = store.commit(node, done, [writes("lobby", [join(&ann)])].into()).await.expect("the commit works");
     assert_eq!(settled(store, node, done).await, Some(commits));
     for other in [never, refused] {
         assert_eq!(settled(store, node, other).await, None, "of those before the last nothing is known");
@@ -62,7 +62,7 @@ pub async fn of_a_life_that_is_over_the_last_commit_is_known_as_long_as_the_life
 ) {
     let (judge, dead, attempt) = (node(store, "judge").await, node(store, "dead").await, Attempt::next());
     let ann = anonymous(dead, "ann");
-    let commits = store.commit(dead, attempt, &[writes("lobby", [join(&ann)])]).await.expect("the commit works");
+    let commits = store.commit(dead, attempt, [writes("lobby", [join(&ann)])].into()).await.expect("the commit works");
     assert_eq!(let_die(store, time, judge).await, [dead]);
     assert_eq!(settled(store, dead, attempt).await, Some(commits));
 }

@@ -39,7 +39,8 @@ pub async fn of_many_who_join_at_once_as_many_get_in_as_there_are_places(store: 
     let twelve = several(here, 12);
     let attempt = Attempt::next();
     let changes = [writes("table", twelve.iter().rev().map(|one| within(one, 2)))];
-    let commits = store.commit(here, attempt, &changes).await.expect("those who find no place are no fault");
+    let commits =
+        store.commit(here, attempt, changes.clone().into()).await.expect("those who find no place are no fault");
     assert_eq!(ids(&commits[0].delta.joined), ids(&twelve[..2]), "the first two");
     assert_eq!((commits[0].version, &commits[0].refused), (Version(1), &ids(&twelve[2..])));
     assert_eq!(members(store, "table").await, (1, twelve[..2].to_vec()));
@@ -61,7 +62,7 @@ pub async fn the_places_of_one_room_are_not_those_of_another(store: &dyn Store, 
     let (one, other, third) = (anonymous(here, "one"), anonymous(here, "other"), anonymous(here, "third"));
     let changes =
         [writes("full", [within(&one, 2)]), writes("free", [within(&other, 1)]), writes("plain", [join(&third)])];
-    let commits = store.commit(here, Attempt::next(), &changes).await.expect("it works");
+    let commits = store.commit(here, Attempt::next(), changes.clone().into()).await.expect("it works");
     assert_eq!([0, 1, 2].map(|n| commits[n].refused.clone()), [vec![one.id], vec![], vec![]]);
     assert_eq!([0, 1, 2].map(|n| commits[n].delta.joined.len()), [0, 1, 1]);
 }

@@ -9,7 +9,7 @@ use crate::{model::Presence, store::Store};
 use super::{super::ManualClock, change, crowd, join, members, meta, node, of_user, room, user};
 
 pub async fn a_room_that_is_not_there_has_no_snapshot(store: &dyn Store, _: &ManualClock) {
-    assert_eq!(store.load(&room("lobby")).await.expect("loading works"), None);
+    assert_eq!(store.load(room("lobby")).await.expect("loading works"), None);
 }
 
 pub async fn a_snapshot_holds_what_was_joined(store: &dyn Store, _: &ManualClock) {
@@ -17,7 +17,7 @@ pub async fn a_snapshot_holds_what_was_joined(store: &dyn Store, _: &ManualClock
     let spelt = meta(r#"{ "n" : 1e2, "who":"O'Hara \u0000 \"x\"" }"#);
     let a = Arc::new(Presence { meta: spelt, ..Presence::clone(&of_user(node, "a", "ann")) });
     let commit = change(store, node, "lobby", [join(&a)]).await;
-    let snapshot = store.load(&room("lobby")).await.expect("loading works").expect("it was joined");
+    let snapshot = store.load(room("lobby")).await.expect("loading works").expect("it was joined");
     assert_eq!((snapshot.epoch, snapshot.version), (commit.epoch, commit.version));
     assert_eq!(snapshot.presences, std::slice::from_ref(&a));
     assert_eq!(snapshot.presences[0].meta.as_str(), a.meta.as_str(), "a meta is passed on as it was given");
@@ -40,10 +40,10 @@ pub async fn positions_tell_of_the_rooms_that_are_there(store: &dyn Store, _: &M
         expected.insert((commit.room, commit.epoch, commit.version));
     }
     let asked: Vec<_> = (0..2_000).map(|n| room(&format!("room {n}"))).collect();
-    let told = store.positions(&asked).await.expect("reading works");
+    let told = store.positions(asked.clone().into()).await.expect("reading works");
     assert_eq!(told.len(), expected.len());
     assert_eq!(told.into_iter().collect::<HashSet<_>>(), expected);
-    assert_eq!(store.positions(&[]).await.expect("reading works"), []);
+    assert_eq!(store.positions([].into()).await.expect("reading works"), []);
 }
 
 pub async fn the_rooms_of_a_user_are_sorted_and_told_once(store: &dyn Store, _: &ManualClock) {
@@ -52,9 +52,9 @@ pub async fn the_rooms_of_a_user_are_sorted_and_told_once(store: &dyn Store, _: 
         let _ = change(store, node, name, [join(&of_user(node, channel, "ann"))]).await;
     }
     let _ = change(store, node, "c", [join(&of_user(node, "1", "Ann"))]).await;
-    let rooms = store.rooms_of(&user("ann")).await.expect("reading works");
+    let rooms = store.rooms_of(user("ann")).await.expect("reading works");
     assert_eq!(rooms, ["Z", "a", "b", "é"].map(room));
-    assert_eq!(store.rooms_of(&user("nobody")).await.expect("reading works"), []);
+    assert_eq!(store.rooms_of(user("nobody")).await.expect("reading works"), []);
 }
 
 pub async fn names_are_bytes(store: &dyn Store, _: &ManualClock) {
@@ -114,7 +114,7 @@ pub async fn names_are_bytes(store: &dyn Store, _: &ManualClock) {
         let (version, members) = members(store, name).await;
         assert_eq!((version, members.len()), (1, 1), "{name:?}");
         assert_eq!(members[0].channel.as_str(), name);
-        assert_eq!(store.rooms_of(&user(name)).await.expect("reading works"), [room(name)]);
+        assert_eq!(store.rooms_of(user(name)).await.expect("reading works"), [room(name)]);
     }
     // All in one room: no two channels or users are the same.
     let others = names.map(|name| of_user(here, name, name));

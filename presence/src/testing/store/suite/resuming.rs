@@ -214,7 +214,7 @@ pub async fn what_the_former_owner_does_late_is_nothing(store: &dyn Store, time:
         assert_eq!(members(store, "lobby").await, now, "{late:?}");
     }
     time.advance(LEASE + SECOND);
-    store.touch(there, &[(ann.id, Duration::ZERO)]).await.expect("nobody fenced it");
+    store.touch(there, [(ann.id, Duration::ZERO)].into()).await.expect("nobody fenced it");
     assert_eq!(store.prune(there, LEASE, 10).await.expect("it may prune").handled, 1, "it was not touched");
 }
 

@@ -1,0 +1,184 @@
+//! Stores that pass their calls on to another one: on another thread, again and again, with faults, or watched.
+//!
+//! Each says in [`Forward::forward`] what it does about a call. What calls there are is written here once for all of them.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+
+use crate::{
+    model::Snapshot,
+    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
+};
+
+use super::{
+    Answer, Attempt, Batch, Changes, NodeStore, NodeSummary, Remains, Request, RequestStore, RoomCommit, RoomStore,
+    RoomSummary, Store, StoreError, Whom,
+};
+
+/// Which call is passed on, with what some forwarders must know of it.
+#[derive(Debug, Clone)]
+pub enum Call {
+    Prepare,
+    Reach,
+    Register,
+    Renew,
+    Commit {
+        node: NodeId,
+        attempt: Attempt,
+        rooms: Changes,
+    },
+    Outcome,
+    Touch(Arc<[(PresenceId, Duration)]>),
+    Load,
+    /// Another call that changes nothing.
+    Read,
+    Fence,
+    Clear,
+    /// A call that removes presences or rooms.
+    Remove,
+    Ask,
+    /// What other nodes ask is read.
+    Asked,
+    Answer,
+    Withdraw,
+    Retire,
+}
+
+/// A store that passes its calls on to another one.
+#[async_trait]
+pub trait Forward: std::fmt::Debug + Send + Sync + 'static {
+    /// The store to which they are passed on.
+    type Inner: Store + ?Sized;
+
+    fn inner(&self) -> &Self::Inner;
+
+    /// Makes one call. `make` makes it, each time that it is called, of the store it is given.
+    async fn forward<T: Send + 'static>(
+        &self,
+        call: Call,
+        make: impl for<'a> Fn(&'a Self::Inner) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
+    ) -> Result<T, StoreError>;
+}
+
+#[async_trait]
+impl<F: Forward> Store for F {
+    fn database(&self) -> Option<u64> {
+        self.inner().database()
+    }
+
+    fn count_turns(&self) {
+        self.inner().count_turns();
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.forward(Call::Prepare, |store| store.prepare()).await
+    }
+
+    async fn reach(&self) -> Result<(), StoreError> {
+        self.forward(Call::Reach, |store| store.reach()).await
+    }
+}
+
+#[async_trait]
+impl<F: Forward> RoomStore for F {
+    async fn commit(&self, node: NodeId, attempt: Attempt, rooms: Changes) -> Result<Vec<RoomCommit>, StoreError> {
+        let call = Call::Commit { node, attempt, rooms: rooms.clone() };
+        self.forward(call, move |store| store.commit(node, attempt, rooms.clone())).await
+    }
+
+    async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
+        self.forward(Call::Outcome, move |store| store.outcome(node, attempt)).await
+    }
+
+    async fn touch(&self, node: NodeId, seen: Arc<[(PresenceId, Duration)]>) -> Result<(), StoreError> {
+        self.forward(Call::Touch(seen.clone()), move |store| store.touch(node, seen.clone())).await
+    }
+
+    async fn load(&self, room: RoomName) -> Result<Option<Snapshot>, StoreError> {
+        self.forward(Call::Load, move |store| store.load(room.clone())).await
+    }
+
+    async fn positions(&self, rooms: Arc<[RoomName]>) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        self.forward(Call::Read, move |store| store.positions(rooms.clone())).await
+    }
+
+    async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
+        self.forward(Call::Read, |store| store.all_positions()).await
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+        self.forward(Call::Read, |store| store.rooms()).await
+    }
+
+    async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError> {
+        self.forward(Call::Read, move |store| store.rooms_of(user.clone())).await
+    }
+
+    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+        self.forward(Call::Remove, move |store| store.sweep(node, limit)).await
+    }
+
+    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
+        self.forward(Call::Remove, move |store| store.prune(node, max_age, limit)).await
+    }
+
+    async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
+        self.forward(Call::Remove, move |store| store.prune_rooms(node)).await
+    }
+
+    async fn remove(&self, node: NodeId, whom: Whom, limit: u64) -> Result<Batch, StoreError> {
+        self.forward(Call::Remove, move |store| store.remove(node, whom.clone(), limit)).await
+    }
+}
+
+#[async_trait]
+impl<F: Forward> NodeStore for F {
+    async fn register(&self, node: NodeId, name: NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
+        self.forward(Call::Register, move |store| store.register(node, name.clone(), lease)).await
+    }
+
+    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
+        self.forward(Call::Renew, move |store| store.renew(node, lease)).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
+        self.forward(Call::Read, |store| store.nodes()).await
+    }
+
+    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
+        self.forward(Call::Fence, move |store| store.fence(node)).await
+    }
+
+    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
+        self.forward(Call::Clear, move |store| store.clear(node, dead, remains, limit)).await
+    }
+
+    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
+        self.forward(Call::Retire, move |store| store.retire(node, closed)).await
+    }
+}
+
+#[async_trait]
+impl<F: Forward> RequestStore for F {
+    async fn ask(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
+        self.forward(Call::Ask, move |store| store.ask(node, request.clone())).await
+    }
+
+    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        self.forward(Call::Asked, move |store| store.asked(node)).await
+    }
+
+    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
+        self.forward(Call::Answer, move |store| store.answer(node, request, removed)).await
+    }
+
+    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
+        self.forward(Call::Read, move |store| store.answers(request)).await
+    }
+
+    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
+        self.forward(Call::Withdraw, move |store| store.withdraw(node, request)).await
+    }
+}
