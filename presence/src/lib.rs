@@ -93,7 +93,7 @@ pub use error::{Error, Result};
 pub use model::{Close, Member, Meta, Presence};
 pub use presence_macros::{remove_presence, touch_presence};
 pub use room::{
-    Counts, Event, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, StartError, close_code,
+    Counts, Event, NotReady, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, StartError, close_code,
     command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, Touch},
     pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
     query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},

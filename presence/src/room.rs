@@ -56,6 +56,7 @@ use crate::{
 
 pub use event::Event;
 pub use handle::Room;
+pub use node::NotReady;
 pub use pruning::PruningSupervisor;
 pub use query::RoomsActor;
 pub use reading::Counts;

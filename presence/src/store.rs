@@ -87,7 +87,7 @@ pub trait Store: RoomStore + NodeStore + RequestStore + fmt::Debug + Send + Sync
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
     async fn prepare(&self) -> Result<(), StoreError>;
 
-    /// Makes a new connection and lets go of it. A store whose calls wait for a database, until their callers have no more
+    /// Makes a new connection, looks whether it may do what a node does, and lets go of it. A store whose calls wait for a database, until their callers have no more
     /// patience, tells here at once why there is none: for a log, or for a person who waits. `Ok` if there is one, or if the
     /// store has no connections.
     ///

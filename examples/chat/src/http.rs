@@ -139,13 +139,8 @@ async fn healthz() -> impl Responder {
 
 /// Whether new sockets can be served.
 async fn readyz(rooms: web::Data<Rooms>) -> HttpResponse {
-    if rooms.is_ready() {
-        HttpResponse::Ok().body("ready")
-    } else if rooms.is_superseded() {
-        HttpResponse::ServiceUnavailable().body("another process has the name of this node")
-    } else if rooms.is_shutting_down() {
-        HttpResponse::ServiceUnavailable().body("shutting down")
-    } else {
-        HttpResponse::ServiceUnavailable().body("the database is away")
+    match rooms.not_ready() {
+        None => HttpResponse::Ok().body("ready"),
+        Some(reason) => HttpResponse::ServiceUnavailable().body(reason.to_string()),
     }
 }

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use crate::{
     Error, Rooms,
     name::{NodeId, NodeName},
-    store::{NodeState, NodeStore},
+    store::{NodeState, NodeStore, health::Outage},
 };
 
 use super::{
@@ -23,6 +23,27 @@ const SHUTDOWN: Duration = Duration::from_secs(8);
 const SUBSCRIBERS: Duration = Duration::from_secs(1);
 /// Over which time those sockets are closed that can come back, so that they do not all come back at once.
 const SPREAD: Duration = Duration::from_secs(3);
+
+/// Why a node cannot be expected to let anybody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotReady {
+    /// The database does not know of this node yet.
+    #[error("the node is starting")]
+    Starting,
+    /// The database did not answer when it was last asked. The log says why.
+    #[error("the database is away")]
+    StoreAway,
+    /// The database answers, but its user lacks a right that a node needs. The log says which.
+    #[error("the user of the database lacks a right")]
+    MissingRight,
+    /// A shutdown has begun.
+    #[error("shutting down")]
+    ShuttingDown,
+    /// Another process has taken the name of this node.
+    #[error("another process has the name of this node")]
+    Superseded,
+}
 
 impl Rooms {
     /// Which life of this node it is; `None` until the database knows of it.
@@ -40,7 +61,24 @@ impl Rooms {
     /// has begun.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.node().is_some() && !self.0.health.is_away() && !self.is_shutting_down()
+        self.not_ready().is_none()
+    }
+
+    /// Why joins cannot be expected to work; `None` if [they can](Self::is_ready).
+    #[must_use]
+    pub fn not_ready(&self) -> Option<NotReady> {
+        if self.is_superseded() {
+            return Some(NotReady::Superseded);
+        }
+        if self.is_shutting_down() {
+            return Some(NotReady::ShuttingDown);
+        }
+        match self.0.health.outage() {
+            Some(Outage::LacksRight) => Some(NotReady::MissingRight),
+            Some(Outage::Away | Outage::NeedsOperator) => Some(NotReady::StoreAway),
+            None if self.node().is_none() => Some(NotReady::Starting),
+            None => None,
+        }
     }
 
     /// Whether [`shutdown`](Self::shutdown) has begun.

@@ -45,6 +45,8 @@ struct TablesMissing(#[source] Box<dyn std::error::Error + Send + Sync>);
 #[error("{what}")]
 pub(crate) struct NeedsOperator {
     pub(super) what: std::borrow::Cow<'static, str>,
+    /// The database answers, but does not let this user do what a node does.
+    pub(super) lacks_right: bool,
     #[source]
     pub(super) source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -81,15 +83,31 @@ impl StoreError {
         self.remedy().is_some()
     }
 
+    /// Whether the database answers, but its user lacks a right.
+    #[cfg(feature = "sql")]
+    pub(crate) fn lacks_right(&self) -> bool {
+        self.operator_is_needed().is_some_and(|needs| needs.lacks_right)
+    }
+
+    #[cfg(not(feature = "sql"))]
+    pub(crate) const fn lacks_right(&self) -> bool {
+        false
+    }
+
     /// What somebody has to change.
     #[cfg(feature = "sql")]
     pub(crate) fn remedy(&self) -> Option<String> {
-        let (Self::Unavailable(source) | Self::Refused(source)) = self else { return None };
-        source.downcast_ref::<NeedsOperator>().map(ToString::to_string)
+        self.operator_is_needed().map(ToString::to_string)
     }
 
     #[cfg(not(feature = "sql"))]
     const fn remedy(&self) -> Option<&str> {
         None
+    }
+
+    #[cfg(feature = "sql")]
+    fn operator_is_needed(&self) -> Option<&NeedsOperator> {
+        let (Self::Unavailable(source) | Self::Refused(source)) = self else { return None };
+        source.downcast_ref()
     }
 }

@@ -17,15 +17,26 @@ use super::{Store, StoreError, writer::report};
 /// How long the log waits for a new connection, to say why there is none.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Why nothing can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outage {
+    /// The database is away. It may come back by itself.
+    Away,
+    /// The database is away, and stays so until somebody acts.
+    NeedsOperator,
+    /// The database answers, but its user lacks a right that a node needs.
+    LacksRight,
+}
+
 /// Clones are one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    away: bool,
-    /// The log has said so.
-    told: bool,
+    outage: Option<Outage>,
+    /// What the log has said of it.
+    logged: Option<Outage>,
     /// The writer has something that it could not write when it last tried.
     stuck: bool,
 }
@@ -35,9 +46,9 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an outage is known and not known to be over.
-    pub(crate) fn is_away(&self) -> bool {
-        self.state().away
+    /// The outage that is known and not known to be over.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.state().outage
     }
 
     /// The writer wrote, or was given an answer that only a database gives.
@@ -73,10 +84,15 @@ impl Health {
     }
 
     fn goes_away(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
-        if std::mem::replace(&mut self.state().away, true) {
-            return;
-        }
         let (health, store, error) = (self.clone(), store.clone(), Reason::of(error));
+        {
+            let mut state = self.state();
+            // A right that turns out to be missing when the database is back is another outage.
+            if state.outage.is_some() && (error.outage != Outage::LacksRight || state.outage == Some(error.outage)) {
+                return;
+            }
+            state.outage = Some(error.outage);
+        }
         // Whoever found out goes on meanwhile.
         tokio::spawn(async move {
             // That its time is up is all that many a call knows.
@@ -84,18 +100,25 @@ impl Health {
                 Ok(Err(why)) => Reason::of(&why),
                 Ok(Ok(())) | Err(_) => error,
             };
-            health.tell(&why);
+            health.log(&why);
         });
     }
 
-    fn tell(&self, why: &Reason) {
+    fn log(&self, Reason { text: error, outage }: &Reason) {
         let mut state = self.state();
-        // It may be back by now, and then nobody is told of either.
-        if state.away && !std::mem::replace(&mut state.told, true) {
-            if why.needs_operator {
-                error!(error = %why.text, "the presence store is away until somebody acts; joins fail, leaves wait for it");
-            } else {
-                warn!(error = %why.text, "the presence store is away; joins fail, leaves wait for it");
+        // It may be back by now, and then the log says nothing of either.
+        if state.outage.is_none() || state.logged == Some(*outage) {
+            return;
+        }
+        state.outage = Some(*outage);
+        state.logged = Some(*outage);
+        match outage {
+            Outage::Away => warn!(%error, "the presence store is away; joins fail, leaves wait for it"),
+            Outage::NeedsOperator => {
+                error!(%error, "the presence store is away until somebody acts; joins fail, leaves wait for it");
+            }
+            Outage::LacksRight => {
+                error!(%error, "the user of the presence store lacks a right; joins fail, leaves wait until it has it");
             }
         }
     }
@@ -104,22 +127,25 @@ impl Health {
 /// Why the database is away.
 struct Reason {
     text: String,
-    /// It does not come back by itself.
-    needs_operator: bool,
+    outage: Outage,
 }
 
 impl Reason {
     fn of(error: &(dyn Error + 'static)) -> Self {
         let mut causes = std::iter::successors(Some(error), |cause: &&(dyn Error + 'static)| (*cause).source());
-        let needs_operator = causes.any(|cause| cause.downcast_ref().is_some_and(StoreError::needs_operator));
-        Self { text: report(error), needs_operator }
+        let outage = match causes.find_map(|cause| cause.downcast_ref::<StoreError>()) {
+            Some(error) if error.lacks_right() => Outage::LacksRight,
+            Some(error) if error.needs_operator() => Outage::NeedsOperator,
+            _ => Outage::Away,
+        };
+        Self { text: report(error), outage }
     }
 }
 
 impl State {
     fn is_back(&mut self) {
-        self.away = false;
-        if std::mem::take(&mut self.told) {
+        self.outage = None;
+        if self.logged.take().is_some() {
             info!("the presence store is back");
         }
     }
@@ -137,14 +163,31 @@ mod tests {
     #[tokio::test]
     async fn an_outage_is_over_when_the_writer_writes() {
         let (health, store) = (Health::default(), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
-        assert!(!health.is_away());
+        assert!(health.outage().is_none());
         health.cannot_write(&store, &away());
-        assert!(health.is_away());
+        assert!(health.outage().is_some());
         health.writes();
-        assert!(!health.is_away());
+        assert!(health.outage().is_none());
         health.cannot_renew(&store, &away());
         health.writes();
-        assert!(!health.is_away());
+        assert!(health.outage().is_none());
+    }
+
+    #[cfg(feature = "sql")]
+    #[tokio::test]
+    async fn a_right_that_turns_out_to_be_missing_is_another_outage() {
+        let (health, store) = (Health::default(), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
+        health.cannot_renew(&store, &away());
+        assert_eq!(health.outage(), Some(Outage::Away));
+        let refused = StoreError::Unavailable(Arc::new(crate::store::NeedsOperator {
+            what: "no INSERT ON nodes".into(),
+            lacks_right: true,
+            source: None,
+        }));
+        health.cannot_renew(&store, &refused);
+        assert_eq!(health.outage(), Some(Outage::LacksRight));
+        health.renews();
+        assert_eq!(health.outage(), None);
     }
 
     #[tokio::test]
@@ -152,10 +195,10 @@ mod tests {
         let (health, store) = (Health::default(), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
         health.cannot_write(&store, &away());
         health.renews();
-        assert!(health.is_away());
+        assert!(health.outage().is_some());
         health.has_nothing_to_write();
-        assert!(health.is_away(), "that proves nothing");
+        assert!(health.outage().is_some(), "that proves nothing");
         health.renews();
-        assert!(!health.is_away());
+        assert!(health.outage().is_none());
     }
 }

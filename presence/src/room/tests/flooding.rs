@@ -300,7 +300,7 @@ async fn last_update(is_lost: bool) -> (bool, String) {
     node.store.faults.release();
     pass(secs(1)).await;
     others.iter().for_each(tokio::task::JoinHandle::abort);
-    let row = node.store.database().load(lobby()).await.unwrap().unwrap().presences.remove(0);
+    let row = node.store.database().load(lobby().clone()).await.unwrap().unwrap().presences.remove(0);
     (row.held, row.meta.as_str().to_owned())
 }
 

@@ -15,7 +15,7 @@ use crate::{
     model::Close,
     name::{ChannelName, NodeName},
     room::message::ToConnection,
-    store::{MemoryStore, Store},
+    store::{MemoryStore, NodeStore, RequestStore},
 };
 
 fn quick() -> ConfigBuilder {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait,
     sea_query::{Expr, Query, SimpleExpr},
 };
 use tokio::time::timeout;
@@ -136,7 +136,7 @@ impl Database {
     pub(super) async fn reach(&self) -> Result<(), StoreError> {
         let patience = self.settings.patience;
         match timeout(patience, self.dialect.reach(&self.settings)).await {
-            Ok(reached) => reached.map_err(|error| store_error(DbErr::Conn(RuntimeErr::SqlxError(error.into())))),
+            Ok(reached) => reached,
             Err(_) => Err(StoreError::Unavailable(Arc::new(Silent { patience }))),
         }
     }

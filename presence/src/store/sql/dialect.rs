@@ -20,8 +20,9 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Connections to write with and to read with. Nothing is opened before it is needed.
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection);
 
-    /// Makes a connection and lets go of it. A file needs none: what stands in its way, its pool says at once.
-    async fn reach(&self, _settings: &Settings) -> Result<(), SqlxError> {
+    /// Makes a connection, looks whether its user has the rights of a node, and lets go of it. A file needs none: what stands in its
+    /// way, its pool says at once.
+    async fn reach(&self, _settings: &Settings) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What a failure of the database means to a caller.
 
-use std::{borrow::Cow, io, sync::Arc};
+use std::{borrow::Cow, fmt, io, sync::Arc};
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
@@ -12,6 +12,9 @@ use super::{
 
 /// Sorts an error into "ask again" and "asking again gives the same answer".
 pub(super) fn store_error(error: DbErr) -> StoreError {
+    if let Some(right) = missing_right(&error) {
+        return lacks_right(right, Some(error));
+    }
     if let Some(remedy) = remedy(&error) {
         return needs_operator(remedy, Some(error));
     }
@@ -23,15 +26,48 @@ pub(super) fn store_error(error: DbErr) -> StoreError {
     }
 }
 
+/// What a new connection met.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) fn of_connection(error: SqlxError) -> StoreError {
+    store_error(DbErr::Conn(RuntimeErr::SqlxError(error.into())))
+}
+
 /// The database may work again when somebody has done `what`.
 pub(super) fn needs_operator(what: impl Into<Cow<'static, str>>, source: Option<DbErr>) -> StoreError {
-    StoreError::Unavailable(Arc::new(NeedsOperator { what: what.into(), source: source.map(Into::into) }))
+    StoreError::Unavailable(Arc::new(NeedsOperator {
+        what: what.into(),
+        lacks_right: false,
+        source: source.map(Into::into),
+    }))
+}
+
+/// The database does not let its user do what a node does, and says this of it.
+pub(super) fn lacks_right(said: impl fmt::Display, source: Option<DbErr>) -> StoreError {
+    let what = format!("{said}; the page on configuration lists the rights that a node needs").into();
+    StoreError::Unavailable(Arc::new(NeedsOperator { what, lacks_right: true, source: source.map(Into::into) }))
 }
 
 /// The database is not one that can be used.
 #[cfg(feature = "postgres")]
 pub(super) fn refused(what: impl Into<Cow<'static, str>>) -> StoreError {
-    StoreError::Refused(Arc::new(NeedsOperator { what: what.into(), source: None }))
+    StoreError::Refused(Arc::new(NeedsOperator { what: what.into(), lacks_right: false, source: None }))
+}
+
+/// What the database says of a right that its user lacks.
+fn missing_right(error: &DbErr) -> Option<String> {
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    if let Some(SqlxError::Database(error)) = source(error) {
+        #[cfg(feature = "postgres")]
+        if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
+            return super::postgres::lacks_right(error).then(|| error.message().to_owned());
+        }
+        #[cfg(feature = "mysql")]
+        if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
+            return super::mysql::lacks_right(error).then(|| error.message().to_owned());
+        }
+    }
+    let _ = error;
+    None
 }
 
 /// What has to be changed, where the database's own words do not say it.

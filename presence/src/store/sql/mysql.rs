@@ -30,7 +30,7 @@ use super::{
     super::StoreError,
     database::Settings,
     dialect::{CHANNEL_INDEX, Dialect, STATEMENTS, Trouble, bad_url, names_cache_capacity, seen_at, users_as_json},
-    error::store_error,
+    error::{of_connection, store_error},
 };
 
 /// Names are of the whole server, so the lock has that of the database in it. It has at most 64 characters.
@@ -140,10 +140,13 @@ impl Dialect for MySql {
         (pool(), pool())
     }
 
-    async fn reach(&self, settings: &Settings) -> Result<(), SqlxError> {
-        let mut connection = self.options.connect().await?;
-        connection.execute(AssertSqlSafe(session(settings))).await?;
-        connection.close().await
+    async fn reach(&self, settings: &Settings) -> Result<(), StoreError> {
+        let reach = async {
+            let mut connection = self.options.connect().await?;
+            connection.execute(AssertSqlSafe(session(settings))).await?;
+            connection.close().await
+        };
+        reach.await.map_err(of_connection)
     }
 
     fn to_read(&self) -> TransactionOptions {
@@ -264,7 +267,12 @@ fn names_channel_index(number: u16, message: &str) -> bool {
 /// Whether the user is not let in, or lacks a right.
 #[cfg(feature = "cli")]
 pub(super) fn turns_away(error: &MySqlDatabaseError) -> bool {
-    matches!(error.number(), 1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698)
+    matches!(error.number(), 1044 | 1045 | 1698) || lacks_right(error)
+}
+
+/// Whether the user lacks a right.
+pub(super) fn lacks_right(error: &MySqlDatabaseError) -> bool {
+    matches!(error.number(), 1142 | 1143 | 1227 | 1370)
 }
 
 fn by_number(number: u16, state: Option<&str>) -> Trouble {

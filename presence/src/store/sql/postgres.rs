@@ -25,7 +25,7 @@ use super::{
     super::StoreError,
     database::Settings,
     dialect::{CHANNEL_INDEX, Dialect, STATEMENTS, Trouble, bad_url, names_cache_capacity, seen_at},
-    error::{needs_operator, refused, store_error},
+    error::{lacks_right as lacks_rights, needs_operator, of_connection, refused, store_error},
 };
 
 /// Which lock nodes take to migrate: `presence` in ASCII.
@@ -134,10 +134,20 @@ impl Dialect for Postgres {
         (self.pool(settings, Purpose::Write).into(), self.pool(settings, Purpose::Read).into())
     }
 
-    async fn reach(&self, settings: &Settings) -> Result<(), SqlxError> {
-        let mut connection = self.options.connect().await?;
-        connection.execute(AssertSqlSafe(session(settings))).await?;
-        connection.close().await
+    async fn reach(&self, settings: &Settings) -> Result<(), StoreError> {
+        let reach = async {
+            let mut connection = self.options.connect().await?;
+            connection.execute(AssertSqlSafe(session(settings))).await?;
+            let missing: Option<String> = connection.fetch_one(MISSING_RIGHTS).await?.try_get(0)?;
+            connection.close().await?;
+            Ok(missing)
+        };
+        match reach.await.map_err(of_connection)? {
+            Some(missing) => {
+                Err(lacks_rights(format_args!("the user of the database lacks the rights {missing}"), None))
+            }
+            None => Ok(()),
+        }
     }
 
     fn to_read(&self) -> TransactionOptions {
@@ -233,6 +243,12 @@ const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen FROM unnest($1,
 const TAKE_OUT: &str = "DELETE FROM presences WHERE (id, room_id, channel_name || '') IN (SELECT * FROM unnest($1, $2, $3)) \
     RETURNING id, room_id, channel_name, user_id, meta, node_id, held_until";
 
+/// What PostgreSQL says of a right that is missing names the table, and not the right. A table that is not there has none.
+const MISSING_RIGHTS: &str = "SELECT string_agg(privilege || ' ON ' || name, ', ' ORDER BY name, privilege) \
+    FROM unnest(ARRAY['rooms', 'presences', 'nodes', 'prune_requests', 'last_commits']) AS name, \
+    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege \
+    WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(to_regclass(name), privilege)";
+
 const HAVE_MORE: &str = "SELECT place - 1 FROM unnest($1, $2, $3) WITH ORDINALITY AS wanted (room, name, count, place) \
     WHERE wanted.count < (SELECT COUNT(*) FROM presences WHERE user_id = wanted.name AND room_id = wanted.room)";
 
@@ -288,7 +304,12 @@ pub(super) fn is_channel_taken(error: &PgDatabaseError) -> bool {
 /// Whether the user is not let in, or lacks a right.
 #[cfg(feature = "cli")]
 pub(super) fn turns_away(error: &PgDatabaseError) -> bool {
-    error.code().starts_with("28") || error.code() == "42501"
+    error.code().starts_with("28") || lacks_right(error)
+}
+
+/// Whether the user lacks a right.
+pub(super) fn lacks_right(error: &PgDatabaseError) -> bool {
+    error.code() == "42501"
 }
 
 /// Whether this is the last that the connection said.

@@ -277,6 +277,35 @@ async fn a_node_needs_no_right_but_to_read_and_write_rows() {
     }
 }
 
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_with_its_table() {
+    // It was taken for a database that is away: nothing but the rights of the user was wrong, and the log did not say which.
+    for &kind in KINDS {
+        let database = database(kind).await;
+        SqlStore::connect(&database.url()).unwrap().migrate().await.unwrap();
+        let rights: &[&str] = match kind {
+            Kind::Postgres => {
+                &["SELECT ON presence_migrations", "SELECT, INSERT, UPDATE, DELETE ON rooms, presences, nodes"]
+            }
+            Kind::MySql => &["SELECT, UPDATE, DELETE ON *"],
+        };
+        let store = SqlStore::connect(&database.user(rights).await).unwrap();
+        let refused = store.register(NodeId::random(), NodeName::new("here").unwrap(), LEASE).await.unwrap_err();
+        assert!(matches!(&refused, StoreError::Unavailable(_)) && refused.lacks_right(), "{refused:?}");
+        let said = match kind {
+            // PostgreSQL names the table only; what a new connection may do names the rest.
+            Kind::Postgres => store.reach().await.unwrap_err(),
+            Kind::MySql => refused,
+        };
+        let said = said.remedy().unwrap();
+        let (right, table) = match kind {
+            Kind::Postgres => ("INSERT ON last_commits", "DELETE ON prune_requests"),
+            Kind::MySql => ("INSERT command denied", "nodes"),
+        };
+        assert!(said.contains(right) && said.contains(table), "{said}");
+    }
+}
+
 #[cfg(feature = "mysql")]
 #[tokio::test]
 async fn settings_of_the_server_neither_cut_an_answer_nor_change_what_a_statement_means() {
