@@ -15,10 +15,9 @@ use std::{
 
 use futures_util::future::join_all;
 use presence::{
-    Config, PruningSupervisor, Rooms,
-    model::{Delta, Presence},
-    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, SqlStore, Store, Write},
+    ChannelName, Config, MemoryStore, NodeId, NodeName, Presence, PresenceId, PruningSupervisor, RoomName, Rooms,
+    SqlStore, UserId,
+    store::{Attempt, Delta, NodeStore, RoomStore, RoomWrites, Store, Write},
     testing::bare::{BareRoom, join_without_socket},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};

@@ -19,10 +19,8 @@ use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use presence::{
-    Meta, Outgoing,
-    model::{Delta, Presence},
-    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, SqlStore, Write},
+    ChannelName, MemoryStore, Meta, NodeId, NodeName, Outgoing, Presence, PresenceId, RoomName, SqlStore, UserId,
+    store::{Attempt, Delta, NodeStore, RoomStore, RoomWrites, Write},
     testing::bare::BareRoom,
 };
 use support::{

@@ -11,9 +11,8 @@ use std::{
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use presence::{
-    model::Presence,
-    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, NodeStore, Remains, RoomStore, RoomWrites, SqlStore, Store, Write},
+    ChannelName, NodeId, NodeName, Presence, PresenceId, RoomName, SqlStore, UserId,
+    store::{Attempt, NodeStore, Remains, RoomStore, RoomWrites, Store, Write},
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

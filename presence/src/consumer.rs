@@ -41,7 +41,7 @@ pub use socket::{Closer, Socket};
 /// with 1011; `disconnect` still runs.
 ///
 /// ```
-/// use presence::{CloseCode, Consumer, Frame, Socket, name::RoomName, remove_presence, touch_presence};
+/// use presence::{CloseCode, Consumer, Frame, RoomName, Socket, remove_presence, touch_presence};
 ///
 /// struct Chat {
 ///     room: RoomName,

@@ -9,8 +9,10 @@
 //!
 //! ```no_run
 //! use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-//! use presence::{Config, Consumer, Frame, PruningSupervisor, Rooms, Socket, Upgrade, touch_presence};
-//! use presence::{name::{NodeName, RoomName}, store::MemoryStore};
+//! use presence::{
+//!     Config, Consumer, Frame, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, Socket, Upgrade,
+//!     touch_presence,
+//! };
 //!
 //! struct Visitor;
 //!
@@ -47,59 +49,61 @@
 //!
 //! # Map
 //! - You write a [`Consumer`], which acts through its [`Socket`]; [`Upgrade`] turns a request into one.
-//! - You ask [`Rooms`], or send [`Members`], [`Users`], [`Count`], [`Add`], [`Remove`], [`Subscribe`] and so on to its
-//!   [address](Rooms::addr).
+//! - You call [`Rooms`] from anywhere, or send the messages of [`actor`] to its [address](Rooms::addr).
 //! - [`PruningSupervisor`] must run, and [`on_connect`] and [`WRITE_BUFFER_BYTES`] should be set.
-//! - [`Config`] is what you tune. A [`store::SqlStore`] keeps rooms and presences, a [`store::MemoryStore`] forgets them with
+//! - [`Config`] is what you tune. A [`SqlStore`] keeps rooms and presences, a [`MemoryStore`] forgets them with
 //!   the process; implement [`store::Store`] to bring your own database.
 //!
 //! What is promised and what is not, the wire format, the failures and the architecture are described in `docs/` of the
 //! repository.
 //!
 //! # Features
-//! - `sqlite` (default), `postgres`, `mysql`: [`store::SqlStore`] on that database.
+//! - `sqlite` (default), `postgres`, `mysql`: [`SqlStore`] on that database.
 //! - `tls`: connections to PostgreSQL and MySQL by TLS.
 //! - `cli`: the command-line tool `presence`, and [`cli::run`], which is all of it.
 //! - `testing`: the module `testing`, with a store that fails on demand and the suite that every store must pass.
 
+pub mod actor;
 #[cfg(all(doctest, feature = "sqlite"))]
 mod book;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod client;
-pub mod clock;
-pub mod config;
+mod clock;
+mod config;
 mod consumer;
 mod descriptors;
 mod error;
-pub mod model;
-pub mod name;
+mod model;
+mod name;
 mod room;
 mod session;
-pub mod signal;
+mod signal;
 pub mod store;
 mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use client::CLIENT_JS;
-pub use config::{Config, ConfigError};
+pub use clock::{Clock, Tick};
+pub use config::{Config, ConfigBuilder, ConfigError, Durability, LEAST_FRAME_SENT, Notify, OnStale};
 pub use consumer::{
     ANSWERED_HEARTBEAT, CloseCode, Closer, Consumer, Countdown, Frame, HEARTBEAT, Json, JsonConsumer, Origin,
     OriginError, Scope, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
 };
 pub use descriptors::raise_open_files;
 pub use error::{Error, Result};
-pub use model::{Close, Member, Meta, Presence};
-pub use presence_macros::{remove_presence, touch_presence};
-pub use room::{
-    Counts, Event, NotReady, Outgoing, PruningSupervisor, Room, Rooms, RoomsActor, StartError, close_code,
-    command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, Touch},
-    pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
-    query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},
+pub use model::{Close, MAX_META_BYTES, MAX_META_DEPTH, Member, Meta, MetaError, Presence};
+pub use name::{
+    ChannelName, EventName, GroupName, MAX_NAME_BYTES, NameError, NodeId, NodeName, PresenceId, RoomName, UserId,
 };
+pub use presence_macros::{remove_presence, touch_presence};
+pub use room::{Counts, Event, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError, close_code};
 pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
-pub use signal::{PresenceChange, PresenceChanged};
+pub use signal::{PresenceChange, PresenceChanged, Subscription};
+pub use store::MemoryStore;
+#[cfg(feature = "sql")]
+pub use store::SqlStore;
 
 /// What the macros expand to; no promises.
 #[doc(hidden)]

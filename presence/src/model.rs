@@ -5,14 +5,14 @@
 
 #[cfg(test)]
 pub(crate) mod audience;
-pub mod close;
+pub(crate) mod close;
 pub(crate) mod deadline;
-pub mod delta;
+pub(crate) mod delta;
 pub(crate) mod lease;
-pub mod meta;
+pub(crate) mod meta;
 pub(crate) mod notice;
 pub(crate) mod own;
-pub mod presence;
+pub(crate) mod presence;
 #[cfg(test)]
 mod properties;
 pub(crate) mod rate;
@@ -22,7 +22,7 @@ pub(crate) mod roster;
 pub(crate) mod sessions;
 #[cfg(test)]
 pub(crate) mod truth;
-pub mod turns;
+pub(crate) mod turns;
 
 pub use close::Close;
 pub use delta::{Delta, Snapshot};

@@ -90,7 +90,7 @@ pub enum StartError {
 /// here. Rooms come into being with the first join and stop when they are empty.
 ///
 /// ```
-/// # use presence::{Config, PruningSupervisor, Rooms, name::{NodeName, RoomName}, store::MemoryStore};
+/// # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms};
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let rooms = Rooms::start(Config::default(), MemoryStore::default());
@@ -261,9 +261,7 @@ impl Rooms {
         &self.0.config
     }
 
-    /// The actor that answers [`Members`](crate::Members), [`Users`](crate::Users), [`Count`](crate::Count) and the
-    /// other messages about rooms, carries out [`Add`](crate::Add), [`Remove`](crate::Remove) and the other calls of this
-    /// handle, and takes on [`Subscribe`](crate::Subscribe).
+    /// The address to which actors send the messages of [`actor`](crate::actor).
     #[must_use]
     pub fn addr(&self) -> Addr<RoomsActor> {
         self.0.front.clone()

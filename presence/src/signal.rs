@@ -1,18 +1,4 @@
 //! `presence_changed`: what an application hears of every change of every room.
-//!
-//! It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between or is
-//! taken for dead, or the answer is lost to a removal of presences that no live node answers for. Events about one presence, or one channel, come in order, and those of one room in the
-//! order of its versions. A [`Bulk`](PresenceChange::Bulk) comes when the last of those who leave together has left, in as many
-//! transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
-//! also overtake others.
-//!
-//! With the events comes which users came online in the room and which went offline. That a user is offline is told with the
-//! last event about its presences, and a `Bulk` that holds some of them is told, as far as it has come, before the user comes
-//! online again. So whoever keeps a set of the users who are online, event by event, has all whose presences were told; and
-//! nobody else, but who leaves and comes in one commit.
-//!
-//! Every subscriber has a queue of its own of [`QUEUE`] events; one that is too slow loses the oldest of its own events, and
-//! the next one it gets says how many. Nobody else is delayed.
 
 mod queue;
 mod together;
@@ -37,12 +23,26 @@ use together::{Gathered, Left};
 pub(crate) use together::{Together, Unfinished};
 
 /// How many events wait for one subscriber before it loses the oldest.
-pub const QUEUE: usize = 1024;
+pub(crate) const QUEUE: usize = 1024;
 /// How often it is looked whether an actor that hears nothing is still there.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// A room changed: what a subscriber gets, by [`Rooms::subscribe`](crate::Rooms::subscribe) or
-/// [`Rooms::changes`](crate::Rooms::changes). See the [module](self) for when.
+/// [`Rooms::changes`](crate::Rooms::changes).
+///
+/// It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between or is
+/// taken for dead, or the answer is lost to a removal of presences that no live node answers for. Events about one presence, or one channel, come in order, and those of one room in the
+/// order of its versions. A [`Bulk`](PresenceChange::Bulk) comes when the last of those who leave together has left, in as many
+/// transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
+/// also overtake others.
+///
+/// With the events comes which users came online in the room and which went offline. That a user is offline is told with the
+/// last event about its presences, and a `Bulk` that holds some of them is told, as far as it has come, before the user comes
+/// online again. So whoever keeps a set of the users who are online, event by event, has all whose presences were told; and
+/// nobody else, but who leaves and comes in one commit.
+///
+/// Every subscriber has a queue of its own of [`CAPACITY`](Subscription::CAPACITY) events; one that is too slow loses the oldest of its own events, and
+/// the next one it gets says how many. Nobody else is delayed.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 #[non_exhaustive]
@@ -255,6 +255,9 @@ impl Drop for Subscription {
 }
 
 impl Subscription {
+    /// How many events wait for one subscriber; one that is slower loses the oldest.
+    pub const CAPACITY: usize = QUEUE;
+
     /// The next change, which says in `missed` how many were lost before it. `None` once the rooms are gone.
     pub async fn next(&mut self) -> Option<PresenceChanged> {
         self.queue.next().await

@@ -4,7 +4,7 @@
 //! nothing about presence; it makes what was decided durable, and gives each room's changes one order. Time inside a store
 //! is the database's own (milliseconds since 1970), never a node's.
 //!
-//! [`MemoryStore`] forgets everything with the process. [`SqlStore`] speaks to a database by sea-orm.
+//! [`MemoryStore`](crate::MemoryStore) forgets everything with the process. [`SqlStore`](crate::SqlStore) speaks to a database by sea-orm.
 
 pub(crate) mod apart;
 mod change;
@@ -31,12 +31,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{
-    model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RoomName, UserId, Version},
-};
+use crate::name::{NodeId, NodeName, PresenceId, RoomName, UserId};
 
-pub use crate::session::{Session, SessionHash};
+pub use crate::{
+    model::{Delta, Snapshot, Turns},
+    name::{Epoch, RequestId, Version},
+    session::{Session, SessionHash},
+};
 pub use change::{Attempt, Batch, Changes, Remains, RoomCommit, RoomWrites, Taken, Write};
 pub use error::StoreError;
 pub use listing::{NodeState, NodeSummary, RoomSummary};

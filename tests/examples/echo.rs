@@ -3,9 +3,7 @@
 use std::io::Write as _;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use presence::{
-    Config, Consumer, Frame, Outgoing, PruningSupervisor, Rooms, Socket, Upgrade, name::NodeName, store::MemoryStore,
-};
+use presence::{Config, Consumer, Frame, MemoryStore, NodeName, Outgoing, PruningSupervisor, Rooms, Socket, Upgrade};
 
 #[derive(Clone, Copy)]
 struct Echo;

@@ -3,11 +3,7 @@
 use crate::support::frame::Frame;
 use crate::support::member::Member;
 use crate::support::server::Server;
-use presence::{
-    Config, PruningSupervisor, Rooms,
-    name::{NodeName, RoomName},
-    store::SqlStore,
-};
+use presence::{Config, NodeName, PruningSupervisor, RoomName, Rooms, SqlStore};
 use serde_json::{Value, json};
 
 /// A room with Ann in it and Bob watching.

@@ -3,11 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use presence::{
-    Config, ConfigError, Origin, OriginError,
-    config::Notify,
-    name::{NameError, NodeName},
-};
+use presence::{Config, ConfigError, NameError, NodeName, Notify, Origin, OriginError};
 
 /// A chat that shows who is here.
 #[derive(Debug, Parser)]

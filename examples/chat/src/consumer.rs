@@ -1,8 +1,6 @@
 //! What the chat does with a socket.
 
-use presence::{
-    CloseCode, Consumer, Error, Frame, Meta, Outgoing, Socket, name::RoomName, remove_presence, touch_presence,
-};
+use presence::{CloseCode, Consumer, Error, Frame, Meta, Outgoing, RoomName, Socket, remove_presence, touch_presence};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use tracing::debug;

@@ -6,10 +6,7 @@ use actix_web::{
     middleware::DefaultHeaders,
     web,
 };
-use presence::{
-    CLIENT_JS, Origin, ResumeToken, Rooms, Upgrade,
-    name::{RoomName, UserId},
-};
+use presence::{CLIENT_JS, Origin, ResumeToken, RoomName, Rooms, Upgrade, UserId};
 use serde_json::json;
 use tracing::debug;
 

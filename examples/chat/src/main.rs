@@ -9,7 +9,7 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 use actix_web::{App, HttpServer, web};
 use clap::Parser;
 use mimalloc::MiMalloc;
-use presence::{PruningSupervisor, Rooms, store::SqlStore};
+use presence::{PruningSupervisor, Rooms, SqlStore};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 

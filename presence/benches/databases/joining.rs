@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use presence::{
-    Rooms,
-    name::{ChannelName, NodeId, PresenceId},
+    ChannelName, NodeId, PresenceId, Rooms,
     store::{Attempt, RoomStore, RoomWrites},
 };
 use presence_test_servers::Server;

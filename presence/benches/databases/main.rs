@@ -22,10 +22,8 @@ use std::{
 };
 
 use presence::{
-    Config, PruningSupervisor, Rooms,
-    model::Presence,
-    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, NodeStore, RoomStore, RoomWrites, SqlStore, Store, Write},
+    ChannelName, Config, NodeId, NodeName, Presence, PresenceId, PruningSupervisor, RoomName, Rooms, SqlStore, UserId,
+    store::{Attempt, NodeStore, RoomStore, RoomWrites, Store, Write},
 };
 use presence_test_servers::{Database, Durability, Kind, Server};
 use sea_orm::{ConnectOptions, ConnectionTrait, QueryResult, Statement};

@@ -6,7 +6,7 @@ use presence::store::{NodeStore, RoomStore};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use presence::{PresenceChange, Rooms, Sweep, name::ChannelName, signal::Subscription};
+use presence::{ChannelName, PresenceChange, Rooms, Subscription, actor::Sweep};
 use presence_test_servers::Server;
 
 use super::{HOUR, Place, RUNS, begin, fill, own_cpu, room, server_cpu, since, tell, user};

@@ -9,11 +9,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use presence::{
-    Config, PruningSupervisor, Rooms,
-    name::{ChannelName, NodeName, PresenceId},
-    store::RoomStore,
-};
+use presence::{ChannelName, Config, NodeName, PresenceId, PruningSupervisor, Rooms, store::RoomStore};
 use presence_test_servers::Server;
 
 use super::{Place, cpu, fill, own_cpu, room, server_cpu, since, tell, user};

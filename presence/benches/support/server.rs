@@ -9,11 +9,8 @@ use std::{
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use presence::{
-    Config, Consumer, Frame, PruningSupervisor, Rooms, Socket, Upgrade,
-    config::ConfigBuilder,
-    name::{NodeName, RoomName, UserId},
-    store::Store,
-    touch_presence,
+    Config, ConfigBuilder, Consumer, Frame, NodeName, PruningSupervisor, RoomName, Rooms, Socket, Upgrade, UserId,
+    store::Store, touch_presence,
 };
 use tokio::{runtime::Runtime, sync::oneshot};
 

@@ -143,7 +143,7 @@ impl Upgrade {
     ///
     /// ```
     /// # use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
-    /// # use presence::{Consumer, Error, Frame, Rooms, Socket, Upgrade, name::UserId};
+    /// # use presence::{Consumer, Error, Frame, Rooms, Socket, Upgrade, UserId};
     /// # struct Chat;
     /// # impl Consumer for Chat {
     /// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }

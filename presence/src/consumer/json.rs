@@ -15,7 +15,7 @@ const ANSWERED_CHARACTERS: usize = 500;
 /// [the one that asks for it](crate::ANSWERED_HEARTBEAT). A text that does not decode is answered, and ends nothing.
 ///
 /// ```
-/// use presence::{Json, JsonConsumer, Socket, name::RoomName};
+/// use presence::{Json, JsonConsumer, RoomName, Socket};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Deserialize)]

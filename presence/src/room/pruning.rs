@@ -50,7 +50,7 @@ const COMPARE: usize = 500;
 /// Keeps a node alive and its rooms clean. Spawned once by the application, in one line:
 ///
 /// ```
-/// # use presence::{Config, PruningSupervisor, Rooms, name::NodeName, store::MemoryStore};
+/// # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, Rooms};
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let rooms = Rooms::start(Config::default(), MemoryStore::default());

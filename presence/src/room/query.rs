@@ -15,18 +15,6 @@ use crate::{
 use super::{Counts, Inner, Rooms};
 
 /// Answers messages about rooms and carries out those that change them. Its address is [`Rooms::addr`]; it lives as long as the rooms.
-///
-/// ```
-/// # use presence::{Config, PruningSupervisor, Rooms, Users, name::{NodeName, RoomName}, store::MemoryStore};
-/// # #[actix_web::main]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let rooms = Rooms::start(Config::default(), MemoryStore::default());
-/// # PruningSupervisor::spawn(&rooms, NodeName::new("web-1")?);
-/// let users = rooms.addr().send(Users { room: RoomName::new("lobby")? }).await??;
-/// assert!(users.is_empty());
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug)]
 pub struct RoomsActor {
     rooms: Weak<Inner>,

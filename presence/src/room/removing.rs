@@ -93,7 +93,7 @@ impl Rooms {
     /// as for [`remove_room`](Self::remove_room).
     ///
     /// ```
-    /// # use presence::{Close, CloseCode, Member, Rooms, name::{RoomName, UserId}};
+    /// # use presence::{Close, CloseCode, Member, RoomName, Rooms, UserId};
     /// /// Closes all tabs of a user in a room but the newest.
     /// async fn one_tab(rooms: &Rooms, room: &RoomName, user: &UserId) -> presence::Result<()> {
     ///     for member in rooms.members(room).await? {

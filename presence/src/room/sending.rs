@@ -68,7 +68,7 @@ impl Rooms {
     /// since an application may know its clients better: call this before a text of one client is passed on to others.
     ///
     /// ```
-    /// # async fn said(rooms: &presence::Rooms, room: &presence::name::RoomName, text: &str) -> presence::Result<()> {
+    /// # async fn said(rooms: &presence::Rooms, room: &presence::RoomName, text: &str) -> presence::Result<()> {
     /// let said = presence::Outgoing::json(&serde_json::json!({ "text": text }))?;
     /// rooms.check_size(&said)?; // JSON makes up to six bytes of one
     /// rooms.send(room, said).await;

@@ -17,8 +17,7 @@ use super::{PATIENCE, Received, TestSocket};
 /// it, as the name given to `group_add` in tests of django-channels.
 ///
 /// ```
-/// # use presence::{Config, PruningSupervisor, Rooms, name::{GroupName, NodeName}, store::MemoryStore};
-/// # use presence::testing::TestChannel;
+/// # use presence::{Config, GroupName, MemoryStore, NodeName, PruningSupervisor, Rooms, testing::TestChannel};
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let rooms = Rooms::start(Config::builder().room_threads(0).build()?, MemoryStore::default());

@@ -11,8 +11,9 @@ use super::PATIENCE;
 /// Collects every `presence_changed` from its making on, so that a test can ask for one after the other, or for none.
 ///
 /// ```
-/// # use presence::{Config, PruningSupervisor, Rooms, name::{ChannelName, NodeName, RoomName}, store::MemoryStore};
-/// # use presence::testing::Probe;
+/// # use presence::{
+/// #     ChannelName, Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, testing::Probe,
+/// # };
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let rooms = Rooms::start(Config::builder().room_threads(0).build()?, MemoryStore::default());

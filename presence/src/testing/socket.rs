@@ -54,8 +54,10 @@ pub struct Refused {
 /// It answers pings only while it is asked to receive: a test that lets much time pass meanwhile raises `ping_interval`.
 ///
 /// ```
-/// # use presence::{Config, Consumer, Frame, PruningSupervisor, Rooms, Socket, Upgrade, name::NodeName, store::MemoryStore};
-/// # use presence::testing::TestSocket;
+/// # use presence::{
+/// #     Config, Consumer, Frame, MemoryStore, NodeName, PruningSupervisor, Rooms, Socket, Upgrade,
+/// #     testing::TestSocket,
+/// # };
 /// struct Echo;
 ///
 /// impl Consumer for Echo {

@@ -13,8 +13,10 @@ const STEP: Duration = Duration::from_secs(1);
 /// the next timer, so that waiting costs nothing.
 ///
 /// ```
-/// # use presence::{Config, PruningSupervisor, Rooms, name::{ChannelName, NodeName, RoomName}, store::MemoryStore};
-/// # use presence::testing::{ManualTime, Probe};
+/// # use presence::{
+/// #     ChannelName, Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms,
+/// #     testing::{ManualTime, Probe},
+/// # };
 /// # use std::time::Duration;
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -7,9 +7,8 @@ use std::{
 };
 
 use presence::{
-    Meta, Presence,
-    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    store::{Attempt, NodeStore, RoomCommit, RoomStore, RoomWrites, SqlStore, Store, Write},
+    ChannelName, Meta, NodeId, NodeName, Presence, PresenceId, RoomName, SqlStore, UserId,
+    store::{Attempt, NodeStore, RoomCommit, RoomStore, RoomWrites, Store, Write},
 };
 use tempfile::TempDir;
 

@@ -3,10 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use presence::{
-    Config, PruningSupervisor, Rooms,
-    clock::Clock,
-    config::ConfigBuilder,
-    name::{ChannelName, NodeName, RoomName, UserId},
+    ChannelName, Clock, Config, ConfigBuilder, NodeName, PruningSupervisor, RoomName, Rooms, UserId,
     store::{NodeState, NodeStore, Order, RequestStore, RoomStore, Write},
     testing::bare::join_without_socket,
 };

@@ -4,7 +4,7 @@ use presence::store::{NodeStore, RoomStore};
 
 use std::process::{Command, Stdio};
 
-use presence::name::RoomName;
+use presence::RoomName;
 use sea_orm::{ConnectOptions, ConnectionTrait};
 
 use super::{

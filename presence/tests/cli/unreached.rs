@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use presence::store::{SqlStore, Write};
+use presence::{SqlStore, store::Write};
 use presence_test_servers::{Durability, Kind, Server, database};
 
 use super::{

@@ -6,9 +6,8 @@ use std::{
 };
 
 use presence::{
-    Presence,
-    name::NodeId,
-    store::{NodeStore, RoomStore, SqlStore, Write},
+    NodeId, Presence, SqlStore,
+    store::{NodeStore, RoomStore, Write},
 };
 use serde_json::{Value, json};
 

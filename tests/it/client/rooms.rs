@@ -5,10 +5,10 @@ use crate::support::webdriver::{Browser, Timers, Window};
 use crate::support::{BOUND, eventually};
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
-use presence::name::{NodeName, RoomName, UserId};
-use presence::store::MemoryStore;
-use presence::{CloseCode, Config, Consumer, Error, Frame, PruningSupervisor, Rooms, Socket, Upgrade};
-use presence::{remove_presence, touch_presence};
+use presence::{
+    CloseCode, Config, Consumer, Error, Frame, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, Socket,
+    Upgrade, UserId, remove_presence, touch_presence,
+};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;

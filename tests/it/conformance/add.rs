@@ -1,9 +1,10 @@
 //! Adding.
 
 use super::bed::{bed, channel, room, secs, user};
-use presence::name::{GroupName, UserId};
-use presence::testing::{Received, TestChannel};
-use presence::{Error, Frame};
+use presence::{
+    Error, Frame, GroupName, UserId,
+    testing::{Received, TestChannel},
+};
 
 // behaviour: 2.1 add-returns-room
 #[actix_web::test]
@@ -106,7 +107,7 @@ async fn names_are_case_sensitive() {
 // behaviour: 3 joiner-sees-own-join
 #[actix_web::test]
 async fn the_joiner_sees_its_own_join() {
-    let bed = super::bed::bed_with(|config| config.notify(presence::config::Notify::List)).await;
+    let bed = super::bed::bed_with(|config| config.notify(presence::Notify::List)).await;
     let mut ann = bed.member("ann").await;
     let Received::Frame(Frame::Text(text)) = ann.socket.receive().await else { panic!("a list") };
     let list: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -1,14 +1,10 @@
 //! A node without a network, and consumers that tell what they are told.
 
-use presence::config::ConfigBuilder;
-use presence::config::Notify;
-use presence::name::{ChannelName, NodeName, RoomName, UserId};
-use presence::store::MemoryStore;
-use presence::testing::store::FaultyStore;
-use presence::testing::{ManualTime, Probe, TestSocket};
 use presence::{
-    CloseCode, Config, Consumer, Error, Event, Frame, Presence, PresenceChange, PruningSupervisor, Result, Rooms,
-    Socket, Upgrade, clock::Clock, remove_presence, touch_presence,
+    ChannelName, Clock, CloseCode, Config, ConfigBuilder, Consumer, Error, Event, Frame, MemoryStore, NodeName, Notify,
+    Presence, PresenceChange, PruningSupervisor, Result, RoomName, Rooms, Socket, Upgrade, UserId, remove_presence,
+    testing::{ManualTime, Probe, TestSocket, store::FaultyStore},
+    touch_presence,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,9 +179,9 @@ impl Consumer for Member {
                 socket.send("good bye").await?;
                 socket.close(CloseCode(4444), "told to")
             }
-            "group" => socket.join_group(&presence::name::GroupName::new("team").unwrap()),
+            "group" => socket.join_group(&presence::GroupName::new("team").unwrap()),
             "ungroup" => {
-                socket.leave_group(&presence::name::GroupName::new("team").unwrap());
+                socket.leave_group(&presence::GroupName::new("team").unwrap());
                 Ok(())
             }
             "rejoin" => socket.join(&room("lobby")).await,

@@ -178,7 +178,7 @@ async fn each_connection_has_a_consumer_and_a_channel_name_of_its_own() {
         assert!(names.insert(tab.channel.to_string()), "{:?} was used before", tab.channel);
         drop(tab);
     }
-    assert!(names.iter().all(|name| name.len() <= presence::name::MAX_NAME_BYTES));
+    assert!(names.iter().all(|name| name.len() <= presence::MAX_NAME_BYTES));
 }
 
 // behaviour: 7 identity

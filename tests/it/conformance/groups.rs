@@ -1,9 +1,7 @@
 //! Groups, and messages by name: what a channel layer is for.
 
 use super::bed::{Heard, bed, room};
-use presence::name::{EventName, GroupName};
-use presence::testing::TestChannel;
-use presence::{Consumer, Event, Frame, Result, Socket};
+use presence::{Consumer, Event, EventName, Frame, GroupName, Result, Socket, testing::TestChannel};
 
 fn team() -> GroupName {
     GroupName::new("team").unwrap()
@@ -158,8 +156,8 @@ async fn two_sets_of_rooms_in_one_process_do_not_hear_one_another() {
     // Differs on purpose (W6): there the layer is one for the process, taken at import.
     let bed = bed().await;
     let config = presence::Config::builder().room_threads(0).build().unwrap();
-    let other = presence::Rooms::start(config, presence::store::MemoryStore::default());
-    presence::PruningSupervisor::spawn(&other, presence::name::NodeName::new("other").unwrap());
+    let other = presence::Rooms::start(config, presence::MemoryStore::default());
+    presence::PruningSupervisor::spawn(&other, presence::NodeName::new("other").unwrap());
     other.ready().await;
     let mut here = TestChannel::open(&bed.rooms).await;
     let mut there = TestChannel::open(&other).await;

@@ -113,9 +113,8 @@ async fn an_event_is_dispatched_by_its_name_to_the_variant_that_has_it_and_unkno
     }
     let bed = bed().await;
     let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), Json(Hears)).await.unwrap();
-    let named = |name: &str, payload: serde_json::Value| {
-        Event::new(presence::name::EventName::new(name).unwrap(), &payload).unwrap()
-    };
+    let named =
+        |name: &str, payload: serde_json::Value| Event::new(presence::EventName::new(name).unwrap(), &payload).unwrap();
     bed.rooms.send_event(&room("lobby"), named("chat.message", serde_json::json!({"text": "hi", "from": "ann"})));
     bed.rooms.send_event(&room("lobby"), named("ChatMessage", serde_json::json!({"text": "not its name"})));
     bed.rooms.send_event(&room("lobby"), Event::typed(&Told::Closing).unwrap());

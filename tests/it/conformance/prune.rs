@@ -1,9 +1,7 @@
 //! Pruning.
 
 use super::bed::{bed, bed_with, channel, room, secs};
-use presence::config::{Notify, OnStale};
-use presence::testing::Received;
-use presence::{CloseCode, Config};
+use presence::{CloseCode, Config, Notify, OnStale, testing::Received};
 use std::time::Duration;
 
 // behaviour: 2.5 strictly-older

@@ -54,7 +54,7 @@ async fn the_empty_room_stays_until_rooms_are_pruned() {
 // behaviour: 3 leaver-hears-no-leave
 #[actix_web::test]
 async fn the_leaver_does_not_get_its_own_leave() {
-    let bed = super::bed::bed_with(|config| config.notify(presence::config::Notify::List)).await;
+    let bed = super::bed::bed_with(|config| config.notify(presence::Notify::List)).await;
     let mut ann = bed.member("ann").await;
     ann.socket.receive().await;
     bed.rooms.remove(&room("lobby"), &ann.channel).await.unwrap();

@@ -1,9 +1,11 @@
 //! What was scheduled by a task queue or cron.
 
 use super::bed::{Bed, bed, bed_with, channel, room, secs};
-use presence::name::{NodeId, NodeName, PresenceId};
-use presence::store::{Attempt, NodeStore, RoomStore, RoomWrites, Write};
-use presence::{Config, Presence, PrunePresences, PruneRooms};
+use presence::{
+    Config, NodeId, NodeName, Presence, PresenceId,
+    actor::{PrunePresences, PruneRooms},
+    store::{Attempt, NodeStore, RoomStore, RoomWrites, Write},
+};
 use std::sync::Arc;
 use std::time::Duration;
 

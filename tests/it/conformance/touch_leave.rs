@@ -1,7 +1,7 @@
 //! Touching, and leaving everything.
 
 use super::bed::{bed, bed_with, channel, room, secs, user};
-use presence::config::OnStale;
+use presence::OnStale;
 
 // behaviour: 2.3 touch-all-rooms
 #[actix_web::test]

@@ -6,10 +6,11 @@ use crate::support::frame::Frame;
 use crate::support::member::encoded;
 use crate::support::{Duration, alone, eventually, millis, secs, within};
 use futures_util::StreamExt;
-use presence::config::Notify;
-use presence::name::{ChannelName, NodeId, NodeName, PresenceId, UserId};
-use presence::store::{Attempt, NodeStore, RoomStore, RoomWrites, Write};
-use presence::{Member, Meta, Presence, PruningSupervisor, Reconcile};
+use presence::{
+    ChannelName, Member, Meta, NodeId, NodeName, Notify, Presence, PresenceId, PruningSupervisor, UserId,
+    actor::Reconcile,
+    store::{Attempt, NodeStore, RoomStore, RoomWrites, Write},
+};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

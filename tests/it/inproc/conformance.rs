@@ -13,8 +13,7 @@ use super::host::{Host, room};
 use crate::support::frame::Frame as Heard;
 use crate::support::socket::{Socket as Client, Upgrade};
 use actix_web::{HttpRequest, HttpResponse, web};
-use presence::name::{ChannelName, UserId};
-use presence::{Consumer, Rooms};
+use presence::{ChannelName, Consumer, Rooms, UserId};
 
 /// A server whose `/chat` is served by consumers that `make` makes for each request.
 fn serving<C: Consumer>(make: fn(&HttpRequest) -> C) -> impl Fn(&mut web::ServiceConfig) + Send + Sync + 'static {

@@ -6,10 +6,11 @@ use crate::support::frame::Frame;
 use crate::support::roster::Roster;
 use crate::support::socket::Socket;
 use crate::support::{BOUND, alone, secs, within};
-use presence::config::Notify;
-use presence::name::{ChannelName, NodeId, NodeName, PresenceId, UserId};
-use presence::store::{Attempt, NodeStore, RoomStore, RoomWrites, Write};
-use presence::{Presence, PruningSupervisor, Reconcile};
+use presence::{
+    ChannelName, NodeId, NodeName, Notify, Presence, PresenceId, PruningSupervisor, UserId,
+    actor::Reconcile,
+    store::{Attempt, NodeStore, RoomStore, RoomWrites, Write},
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::Instant;

@@ -116,7 +116,7 @@ async fn after_a_violation_a_client_that_does_not_go_is_reset() {
 }
 
 /// The name of the channel of a puppet that is open.
-async fn channel_of(host: &mut Host, name: &str, socket: &mut Socket) -> presence::name::ChannelName {
+async fn channel_of(host: &mut Host, name: &str, socket: &mut Socket) -> presence::ChannelName {
     socket.text("channel; reply named").await;
     assert_eq!(socket.next().await, Frame::Text("named".into()));
     let told = host.did(name).into_iter().find_map(|did| match did {
@@ -175,7 +175,7 @@ async fn a_consumer_that_fails_or_panics_in_receive() {
 async fn a_consumer_that_fails_or_panics_in_event() {
     for fault in ["fail", "panic"] {
         let end = async |host: &mut Host, _: &mut Socket| {
-            let event = presence::Event::new(presence::name::EventName::new("do").unwrap(), &fault).unwrap();
+            let event = presence::Event::new(presence::EventName::new("do").unwrap(), &fault).unwrap();
             host.rooms.send_event(&room("lobby"), event);
         };
         is_closed(Host::plan(), 1011, end).await;

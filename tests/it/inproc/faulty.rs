@@ -90,7 +90,7 @@ async fn goes_wrong(wrong: Wrong) {
     let routes = move |services: &mut web::ServiceConfig| {
         services.app_data(web::Data::new(wrong)).app_data(counted.clone()).route("/faulty", web::get().to(faulty));
     };
-    let limits = |config: presence::config::ConfigBuilder| {
+    let limits = |config: presence::ConfigBuilder| {
         config.handler_timeout(millis(200)).handshake_timeout(millis(300)).close_timeout(millis(300))
     };
     let mut host = Host::plan().config(limits).route(routes).start().await;

@@ -8,12 +8,10 @@ use crate::support::{BOUND, eventually, within};
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpServer};
-use presence::config::{ConfigBuilder, Notify};
-use presence::name::{ChannelName, NodeName, RoomName};
-use presence::signal::Subscription;
-use presence::store::{MemoryStore, RoomStore};
-use presence::testing::store::FaultyStore;
-use presence::{Config, PruningSupervisor, Rooms};
+use presence::{
+    ChannelName, Config, ConfigBuilder, MemoryStore, NodeName, Notify, PruningSupervisor, RoomName, Rooms,
+    Subscription, store::RoomStore, testing::store::FaultyStore,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -25,7 +25,7 @@ async fn after_a_thousand_sockets_of_all_kinds_nothing_is_left() {
 }
 
 async fn come_and_go() {
-    let config = |config: presence::config::ConfigBuilder| {
+    let config = |config: presence::ConfigBuilder| {
         config.close_timeout(millis(300)).write_timeout(millis(500)).handler_timeout(millis(100))
     };
     let mut host = Host::plan().config(config).workers(2).start().await;
@@ -107,7 +107,7 @@ async fn one(host: &Host, n: usize) {
         3 => drop(host.refused(&name, &format!("{join}; deny 403 no")).await),
         4 => {
             let socket = host.upgrade(&name, &format!("{join}; stall")).send(host.address).await.unwrap();
-            let here = presence::name::UserId::new(&name).unwrap();
+            let here = presence::UserId::new(&name).unwrap();
             eventually(secs(20), "its join", async || {
                 let joined = host.rooms.is_here(&super::host::room(&format!("room{room}")), &here).await.unwrap();
                 if joined { Ok(()) } else { Err("not yet".into()) }

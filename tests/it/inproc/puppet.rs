@@ -3,9 +3,10 @@
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode};
 use futures_util::FutureExt;
-use presence::name::{ChannelName, RoomName, UserId};
-use presence::testing::fault;
-use presence::{CloseCode, Consumer, Error, Event, Frame, Member, Result, Rooms, Socket};
+use presence::{
+    ChannelName, CloseCode, Consumer, Error, Event, Frame, Member, Result, RoomName, Rooms, Socket, UserId,
+    testing::fault,
+};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

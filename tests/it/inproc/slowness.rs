@@ -4,7 +4,7 @@ use super::host::{Host, room, told};
 use super::puppet::Did;
 use crate::support::frame::{Frame, PING, Raw};
 use crate::support::{BOUND, eventually, millis, secs, within};
-use presence::config::{ConfigBuilder, OnStale};
+use presence::{ConfigBuilder, OnStale};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_pong_that_came_while_the_thread_was_blocked_is_no_missing_one() {
     let mut bob = host.open("bob", "join lobby").await;
     for n in 0..3 {
         within(BOUND, "a ping", async { while bob.frame().await != Frame::Ping("".into()) {} }).await;
-        let block = presence::Event::new(presence::name::EventName::new("do").unwrap(), &"block 600").unwrap();
+        let block = presence::Event::new(presence::EventName::new("do").unwrap(), &"block 600").unwrap();
         host.rooms.send_event(&room("other"), block);
         host.saw("ann", Did::Began("block 600".into())).await;
         bob.pong(b"").await;
@@ -185,7 +185,7 @@ async fn an_event_waits_for_a_slow_consumer_and_comes_in_its_turn() {
     let mut ann = host.open("ann", "join lobby").await;
     ann.text("wait gate; reply one").await;
     host.saw("ann", Did::Began("wait gate".into())).await;
-    let event = presence::Event::new(presence::name::EventName::new("do").unwrap(), &"reply two").unwrap();
+    let event = presence::Event::new(presence::EventName::new("do").unwrap(), &"reply two").unwrap();
     host.rooms.send_event(&room("lobby"), event);
     host.rooms.send(&room("lobby"), "the event was sent").await;
     assert_eq!(ann.next().await, Frame::Text("the event was sent".into()));

@@ -5,9 +5,7 @@ use super::puppet::Did;
 use crate::support::frame::Frame;
 use crate::support::member::encoded;
 use crate::support::{BOUND, eventually, millis, secs, within};
-use presence::Event;
-use presence::config::OnStale;
-use presence::name::{ChannelName, EventName};
+use presence::{ChannelName, Event, EventName, OnStale};
 use serde_json::json;
 
 fn event(name: &str, payload: &serde_json::Value) -> Event {
@@ -225,7 +223,7 @@ async fn pages_of_the_own_origin_and_of_those_allowed_are_let_in() {
 #[tokio::test]
 async fn a_socket_that_joined_again_is_not_told_that_it_was_pruned_before() {
     // The news of the old presence's end was taken for that of the new one, which nobody then made leave.
-    let config = |config: presence::config::ConfigBuilder| config.max_age(millis(300)).on_stale(OnStale::Keep);
+    let config = |config: presence::ConfigBuilder| config.max_age(millis(300)).on_stale(OnStale::Keep);
     let mut host = Host::plan().config(config).start().await;
     let mut changes = host.rooms.changes();
     let mut ann = host.open("ann", "join lobby; channel").await;

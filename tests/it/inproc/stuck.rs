@@ -5,7 +5,7 @@ use super::puppet::Did;
 use crate::support::frame::{Frame, PING, PONG, Raw};
 use crate::support::socket::Socket;
 use crate::support::{BOUND, alone, millis, secs, within};
-use presence::config::ConfigBuilder;
+use presence::ConfigBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;

@@ -5,7 +5,8 @@ use tokio::sync::oneshot;
 
 use super::bench::{Log, Node, config, heard, leap, lobby, ms, node, node_on, pass, room, secs, settle, user};
 use crate::{
-    Add, CloseCode, Consumer, Error, Frame, LeaveAll, Result, Rooms, Socket, Upgrade,
+    CloseCode, Consumer, Error, Frame, Result, Rooms, Socket, Upgrade,
+    actor::{Add, LeaveAll},
     clock::Clock,
     name::ChannelName,
     signal::Subscription,

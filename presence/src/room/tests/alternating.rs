@@ -6,7 +6,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::bench::{Client, Kind, Node, Span, config, lobby, ms, node_with, pass, room, secs, settle};
 use crate::{
-    PruneRooms, PruningSupervisor, Sweep,
+    PruningSupervisor,
+    actor::{PruneRooms, Sweep},
     config::OnStale,
     name::{NodeName, UserId},
     room::message::ToRoom,

@@ -2,8 +2,11 @@
 
 use super::bench::{config, heard, idle_node_on, leap, lobby, node, pass, room, secs, settle, user};
 use crate::{
-    Add, AnonymousCount, Close, Error, LeaveAll, PrunePresences, PruneRooms, Remove, RemoveRoom, RemoveUser, Touch,
-    Users, clock::Clock, name::ChannelName, store::MemoryStore,
+    Close, Error,
+    actor::{Add, AnonymousCount, LeaveAll, PrunePresences, PruneRooms, Remove, RemoveRoom, RemoveUser, Touch, Users},
+    clock::Clock,
+    name::ChannelName,
+    store::MemoryStore,
 };
 
 fn channel(name: &str) -> ChannelName {

@@ -8,7 +8,8 @@ use std::{
 
 use super::bench::{Watched, room, secs};
 use crate::{
-    Config, PruningSupervisor, Rooms, Sweep,
+    Config, PruningSupervisor, Rooms,
+    actor::Sweep,
     model::Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId},
     signal::{PresenceChange, Subscription},

@@ -181,7 +181,7 @@ async fn rooms_that_are_started_twice_in_one_process_under_one_name_fail_at_once
     let joined = second.client("bob").join(lobby()).await;
     assert!(matches!(&joined, Err(Error::NameInUse { name }) if *name == here), "{joined:?}");
     assert!(matches!(second.prune_rooms().await, Err(Error::NameInUse { .. })));
-    assert!(matches!(supervisor.send(crate::Sweep).await.unwrap(), Err(Error::NameInUse { .. })));
+    assert!(matches!(supervisor.send(crate::actor::Sweep).await.unwrap(), Err(Error::NameInUse { .. })));
     let called = second.add(lobby(), &ChannelName::new("job").unwrap(), None).await;
     assert!(matches!(called, Err(Error::NameInUse { .. })));
     assert!(!second.is_ready() && second.node().is_none() && second.store.faults.calls() == 0);

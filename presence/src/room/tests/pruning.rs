@@ -2,7 +2,8 @@
 
 use super::bench::{Client, advance, config, heard, leap, lobby, ms, node, node_with, pass, room, secs, settle};
 use crate::{
-    PrunePresences, PruneRooms, PruningSupervisor,
+    PruningSupervisor,
+    actor::{PrunePresences, PruneRooms},
     config::OnStale,
     name::NodeName,
     room::{

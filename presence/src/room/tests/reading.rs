@@ -6,7 +6,8 @@ use actix::{Actor, ActorFutureExt, Context, Handler, Message, ResponseActFuture,
 
 use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, user};
 use crate::{
-    Count, Counts, Error, IsHere, Member, Members, Rooms, RoomsOf, Users,
+    Counts, Error, Member, Rooms,
+    actor::{Count, IsHere, Members, RoomsOf, Users},
     clock::Clock,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId},

@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::bench::{heard, lobby, ms, node, pass, room, secs, settle, short};
-use crate::{PresenceChange, PresenceChanged, Subscribe, signal::QUEUE};
+use crate::{PresenceChange, PresenceChanged, actor::Subscribe, signal::QUEUE};
 
 /// An actor of an application that writes down what it hears, and misbehaves if told to.
 #[derive(Default)]

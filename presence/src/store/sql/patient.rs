@@ -37,7 +37,7 @@ const UNHEARD: Duration = Duration::from_secs(2);
 ///
 /// ```
 /// # async fn run() -> Result<(), presence::store::StoreError> {
-/// use presence::store::{SqlStore, Store};
+/// use presence::{SqlStore, store::Store};
 ///
 /// let store = SqlStore::connect("sqlite://presence.db")?;
 /// store.prepare().await?;

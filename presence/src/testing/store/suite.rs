@@ -5,7 +5,7 @@
 //!
 //! ```
 //! # mod tests {
-//! use presence::{store::MemoryStore, testing::store::ManualClock};
+//! use presence::{MemoryStore, testing::store::ManualClock};
 //!
 //! async fn memory(time: ManualClock) -> (MemoryStore, ()) {
 //!     (MemoryStore::new(time.clock()), ())

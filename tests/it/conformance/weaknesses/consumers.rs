@@ -2,10 +2,10 @@
 
 use crate::conformance::bed::{bed, bed_with, channel, room, secs, user};
 use actix::{Actor, Context, Handler};
-use presence::name::{EventName, GroupName};
-use presence::signal::QUEUE;
-use presence::testing::{Received, TestSocket};
-use presence::{CloseCode, Event, Json, JsonConsumer, PresenceChanged, Result, Socket, Upgrade};
+use presence::{
+    CloseCode, Event, EventName, GroupName, Json, JsonConsumer, PresenceChanged, Result, Socket, Subscription, Upgrade,
+    testing::{Received, TestSocket},
+};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -172,7 +172,7 @@ async fn a_subscriber_that_hangs_delays_nobody_and_learns_how_much_it_missed() {
     let actor = Stuck { first: Some(told), heard: Rc::default() };
     let heard = actor.heard.clone();
     stuck.subscribe(None, actor.start().recipient());
-    let turns = QUEUE / 2 + 100;
+    let turns = Subscription::CAPACITY / 2 + 100;
     for turn in 0..turns {
         bed.add("c", "ann").await;
         bed.rooms.remove(&room("lobby"), &channel("c")).await.unwrap();
@@ -184,7 +184,7 @@ async fn a_subscriber_that_hangs_delays_nobody_and_learns_how_much_it_missed() {
     bed.leap(secs(11)).await;
     assert!(heard.get() > 0, "and goes on when it can");
     let first = hanging.next().await.unwrap();
-    assert_eq!(first.missed, 2 * turns as u64 - QUEUE as u64);
+    assert_eq!(first.missed, 2 * turns as u64 - Subscription::CAPACITY as u64);
 }
 
 // behaviour: W15 after-the-commit

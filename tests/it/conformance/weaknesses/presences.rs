@@ -1,9 +1,7 @@
 //! Who is in a room, and who is told of it.
 
 use crate::conformance::bed::{Heard, bed, bed_with, channel, room, secs, user};
-use presence::config::{Notify, OnStale};
-use presence::testing::Received;
-use presence::{CloseCode, Config, Error, Meta};
+use presence::{CloseCode, Config, Error, Meta, Notify, OnStale, testing::Received};
 
 // behaviour: W1 no-zombies
 #[actix_web::test]
@@ -149,7 +147,7 @@ async fn a_node_that_starts_again_under_its_name_drops_what_it_left() {
     let bed = bed().await;
     bed.add("c", "ann").await;
     let again = presence::Rooms::start(Config::builder().room_threads(0).build().unwrap(), bed.store.clone());
-    presence::PruningSupervisor::spawn_as_another_process(&again, presence::name::NodeName::new("here").unwrap());
+    presence::PruningSupervisor::spawn_as_another_process(&again, presence::NodeName::new("here").unwrap());
     again.ready().await;
     for _ in 0..8 {
         bed.leap(secs(2)).await;

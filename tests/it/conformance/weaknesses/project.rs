@@ -1,10 +1,7 @@
 //! Names, settings, documents, versions.
 
 use crate::conformance::bed::{bed, bed_on, channel, secs, user};
-use presence::Config;
-use presence::name::{ChannelName, GroupName, RoomName, UserId};
-use presence::store::MemoryStore;
-use presence::testing::store::ManualClock;
+use presence::{ChannelName, Config, GroupName, MemoryStore, RoomName, UserId, testing::store::ManualClock};
 
 // behaviour: W18 names
 #[test]

@@ -4,8 +4,10 @@ use super::{Host, open, room, serving, text};
 use crate::support::frame::Frame as Heard;
 use crate::support::socket::Socket as Client;
 use crate::support::{BOUND, eventually, millis, secs};
-use presence::name::{ChannelName, EventName, GroupName};
-use presence::{CloseCode, Consumer, Countdown, Event, Frame, Json, JsonConsumer, Outgoing, Result, Socket};
+use presence::{
+    ChannelName, CloseCode, Consumer, Countdown, Event, EventName, Frame, GroupName, Json, JsonConsumer, Outgoing,
+    Result, Socket,
+};
 
 #[derive(serde::Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

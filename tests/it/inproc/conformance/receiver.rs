@@ -2,11 +2,13 @@
 
 use super::{Host, channel, open, room, serving};
 use crate::support::{BOUND, secs, within};
-use presence::config::Notify;
-use presence::name::{NodeId, NodeName, PresenceId};
-use presence::store::{Attempt, NodeStore, RoomStore, RoomWrites, Write};
-use presence::{CloseCode, Consumer, Frame, Result, Socket, remove_presence, touch_presence};
-use presence::{Presence, PruningSupervisor, Reconcile};
+use presence::{
+    CloseCode, Consumer, Frame, NodeId, NodeName, Notify, Presence, PresenceId, PruningSupervisor, Result, Socket,
+    actor::Reconcile,
+    remove_presence,
+    store::{Attempt, NodeStore, RoomStore, RoomWrites, Write},
+    touch_presence,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 

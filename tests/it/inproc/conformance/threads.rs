@@ -45,7 +45,7 @@ async fn eight_sockets_on_four_threads_that_race_fire_each_event_once_and_no_cal
         }
     }
     // Nothing was left over that would come first.
-    host.rooms.add(&room("lobby"), &channel("last"), Some(&presence::name::UserId::new("end").unwrap())).await.unwrap();
+    host.rooms.add(&room("lobby"), &channel("last"), Some(&presence::UserId::new("end").unwrap())).await.unwrap();
     assert_eq!(told(&mut changes).await, "+end");
 }
 

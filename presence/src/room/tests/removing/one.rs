@@ -10,7 +10,8 @@ use super::{
     quick, removals, three,
 };
 use crate::{
-    CloseCode, Consumer, Error, Frame, LeaveAll, Remove, RemovePresence, Result, Rooms, Socket, Upgrade,
+    CloseCode, Consumer, Error, Frame, Result, Rooms, Socket, Upgrade,
+    actor::{LeaveAll, Remove, RemovePresence},
     clock::Clock,
     model::{Close, Member},
     name::{ChannelName, PresenceId, RoomName},

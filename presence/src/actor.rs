@@ -1,0 +1,23 @@
+//! The messages by which actors of an application call [`Rooms`](crate::Rooms), with the same answers and errors.
+//!
+//! They are sent to [`Rooms::addr`](crate::Rooms::addr), where several are carried out at the same time. [`Sweep`] and
+//! [`Reconcile`] are sent to a [`PruningSupervisor`](crate::PruningSupervisor).
+//!
+//! ```
+//! # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, actor::Users};
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let rooms = Rooms::start(Config::default(), MemoryStore::default());
+//! # PruningSupervisor::spawn(&rooms, NodeName::new("web-1")?);
+//! let users = rooms.addr().send(Users { room: RoomName::new("lobby")? }).await??;
+//! assert!(users.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+
+pub use crate::room::{
+    RoomsActor,
+    command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, Touch},
+    pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
+    query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},
+};
