@@ -63,7 +63,7 @@ impl Role {
         match self {
             Role::Socket => "no argument is a `&mut Socket`: add one, or name it with the option `socket = name`",
             Role::Frame => {
-                "no argument is a `Frame`: name it with the option `frame = name`, or write `heartbeat = none` to touch only"
+                "no argument is a `Frame`: name it with the option `frame = name`, or write `heartbeat = none` to touch only; a `JsonConsumer` needs no `#[touch_presence]`, since every message touches"
             }
         }
     }

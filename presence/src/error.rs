@@ -247,6 +247,21 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The code by which a client learns that this is its mistake, if it is one.
+    pub(crate) const fn client_code(&self) -> Option<&'static str> {
+        match self {
+            Self::Meta(_) => Some("bad_meta"),
+            Self::Name(_) => Some("bad_name"),
+            Self::NotInRoom { .. } => Some("not_joined"),
+            Self::TooManyRooms { .. } => Some("too_many_rooms"),
+            Self::RoomFull { .. } => Some("room_full"),
+            Self::TooLarge { .. } => Some("too_large"),
+            _ => None,
+        }
+    }
+}
+
 fn names(nodes: &[NodeName]) -> String {
     nodes.iter().map(|node| format!("node `{node}`")).collect::<Vec<_>>().join(", ")
 }

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use tracing::debug;
 
-use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, name::RoomName};
+use crate::{CloseCode, Consumer, Error, Event, Frame, Outgoing, Result, Socket, name::RoomName};
 
 /// How many characters of an error a client is told.
 const ANSWERED_CHARACTERS: usize = 500;
@@ -12,7 +12,8 @@ const ANSWERED_CHARACTERS: usize = 500;
 /// serve it.
 ///
 /// Every frame touches. A heartbeat is swallowed before anything is decoded, and answered if it is
-/// [the one that asks for it](crate::ANSWERED_HEARTBEAT). A text that does not decode is answered, and ends nothing.
+/// [the one that asks for it](crate::ANSWERED_HEARTBEAT). So neither needs [`#[touch_presence]`](macro@crate::touch_presence). A text
+/// that does not decode is answered with an error frame, as is a message that asks for what is not allowed, and neither ends the socket.
 ///
 /// ```
 /// use presence::{Json, JsonConsumer, RoomName, Socket};
@@ -78,10 +79,28 @@ pub trait JsonConsumer: Sized + 'static {
     /// Handles a frame that is no `Message`: not JSON, of another shape, or binary. By default the client is answered
     /// `{"type":"error","code":"bad_message","message":…}`, where the message has at most 500 characters.
     async fn undecodable(&mut self, socket: &mut Socket, error: serde_json::Error) -> Result<()> {
-        // It may repeat what the client sent.
-        let message: String = error.to_string().chars().take(ANSWERED_CHARACTERS).collect();
-        let answer = serde_json::json!({ "type": "error", "code": "bad_message", "message": message });
-        socket.send(Outgoing::json(&answer)?).await
+        answer(socket, "bad_message", &error).await
+    }
+
+    /// Handles an error of [`receive`](Self::receive) that is the client's mistake, so that it does not end the socket: what it asked for
+    /// broke a rule, and nothing happened. By default the client is answered `{"type":"error","code":…,"message":…}`, where the message
+    /// has at most 500 characters, with the code
+    ///
+    /// | code | error |
+    /// | --- | --- |
+    /// | `bad_meta` | [`Error::Meta`] |
+    /// | `bad_name` | [`Error::Name`] |
+    /// | `not_joined` | [`Error::NotInRoom`] |
+    /// | `too_many_rooms` | [`Error::TooManyRooms`] |
+    /// | `room_full` | [`Error::RoomFull`] |
+    /// | `too_large` | [`Error::TooLarge`] |
+    ///
+    /// Every other error ends the socket, as in [`Consumer::receive`]. To end it for one of these as well, return the error from here.
+    async fn client_error(&mut self, socket: &mut Socket, error: Error) -> Result<()> {
+        match error.client_code() {
+            Some(code) => answer(socket, code, &error).await,
+            None => Err(error),
+        }
     }
 
     /// As [`Consumer::event`], with the event decoded. One that is no `Event` is logged and dropped before it comes here.
@@ -103,6 +122,15 @@ pub trait JsonConsumer: Sized + 'static {
     }
 }
 
+/// Sends the client an error frame.
+async fn answer(socket: &Socket, code: &str, error: &impl ToString) -> Result<()> {
+    // It may repeat what the client sent.
+    let message: String = error.to_string().chars().take(ANSWERED_CHARACTERS).collect();
+    debug!(channel = %socket.channel(), code, message, "a message of a client is answered with an error");
+    let answer = serde_json::json!({ "type": "error", "code": code, "message": message });
+    socket.send(Outgoing::json(&answer)?).await
+}
+
 /// Makes a [`Consumer`] of a [`JsonConsumer`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Json<C>(pub C);
@@ -117,7 +145,10 @@ impl<C: JsonConsumer> Consumer for Json<C> {
             return Ok(());
         }
         match frame.decode() {
-            Ok(message) => self.0.receive(socket, message).await,
+            Ok(message) => match self.0.receive(socket, message).await {
+                Err(error) if error.client_code().is_some() => self.0.client_error(socket, error).await,
+                result => result,
+            },
             Err(error) => self.0.undecodable(socket, error).await,
         }
     }

@@ -17,7 +17,12 @@ use crate::{
     clock::Tick,
     model::Meta,
     name::{ChannelName, GroupName, RoomName, UserId},
-    room::{channel::Channel, hub::Sockets, message::ToConnection, outbox::Outbox},
+    room::{
+        channel::{Channel, JoinOptions},
+        hub::Sockets,
+        message::ToConnection,
+        outbox::Outbox,
+    },
 };
 
 use super::{connection::Connection, control::close_frame, rates::Rates, scope::Scope};
@@ -117,11 +122,7 @@ impl Socket {
     /// [`Error::NoSupervisor`], [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`],
     /// [`Error::FirstFramesUnread`] (it is not in the room; repeat later), [`Error::SocketClosed`].
     pub async fn join(&self, room: &RoomName) -> Result<()> {
-        if !self.outbox.is_open() {
-            return Err(Error::SocketClosed);
-        }
-        self.may_join(room).await;
-        self.channel.join(&self.rooms, room, self.user.as_ref(), None, None).await
+        self.join_as(room, JoinOptions::default()).await
     }
 
     /// As [`join`](Self::join), but if the socket has a [resume token](Self::set_resume_token) its presence in this room is held
@@ -137,8 +138,7 @@ impl Socket {
         if grace > max_age {
             return Err(Error::GraceTooLong { grace, max_age });
         }
-        self.may_join(room).await;
-        self.channel.join(&self.rooms, room, self.user.as_ref(), Some(grace), None).await
+        self.join_as(room, JoinOptions { grace: Some(grace), ..JoinOptions::default() }).await
     }
 
     /// As [`join`](Self::join), if the room has a place: with this socket in it, it has at most `limit` presences. Each socket
@@ -153,18 +153,59 @@ impl Socket {
     /// # Errors
     /// As `join`; [`Error::RoomFull`] if there is no place: it is not in the room, and nobody was told.
     pub async fn join_within(&self, room: &RoomName, limit: usize) -> Result<()> {
+        self.join_as(room, JoinOptions { limit: Some(limit), ..JoinOptions::default() }).await
+    }
+
+    /// As [`join`](Self::join), with a first meta: the others see it with the join. A presence that the socket takes over with its
+    /// [resume token](Self::set_resume_token) keeps the meta that it has, which is what its client said last, and so does one that is
+    /// in the room already.
+    ///
+    /// ```
+    /// use presence::{Consumer, Frame, Meta, RoomName, Socket};
+    /// use serde_json::json;
+    ///
+    /// struct Agent(RoomName);
+    ///
+    /// impl Consumer for Agent {
+    ///     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
+    ///         socket.join_with_meta(&self.0, Meta::new(&json!({ "status": "free" }))?).await?;
+    ///         if socket.has_resumed(&self.0) {
+    ///             socket.send("welcome back").await?; // the status is that of before
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As `join`.
+    pub async fn join_with_meta(&self, room: &RoomName, meta: Meta) -> Result<()> {
+        self.join_as(room, JoinOptions { meta, ..JoinOptions::default() }).await
+    }
+
+    async fn join_as(&self, room: &RoomName, options: JoinOptions) -> Result<()> {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
-        self.may_join(room).await;
-        self.channel.join(&self.rooms, room, self.user.as_ref(), None, Some(limit)).await
-    }
-
-    /// Resolves when the socket may join. One that is in the room already costs nothing.
-    async fn may_join(&self, room: &RoomName) {
+        // One that is in the room already costs nothing.
         if !self.is_in(room) {
             self.rates.join().await;
         }
+        self.channel.join(&self.rooms, room, self.user.as_ref(), options).await
+    }
+
+    /// Whether the socket's presence in the room was there before and was taken over with the
+    /// [resume token](Self::set_resume_token), so that its join showed nobody a new presence. `false` if the socket is not in the room.
+    ///
+    /// It is known when the join resolves; with [`Durability::Relaxed`](crate::config::Durability::Relaxed), of a presence that
+    /// this node did not have, only when the database has answered.
+    #[must_use]
+    pub fn has_resumed(&self, room: &RoomName) -> bool {
+        self.channel.has_resumed(room)
     }
 
     /// Makes the presences resumable that join from here on: when the socket is lost they are held for their grace, and a

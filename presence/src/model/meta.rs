@@ -1,8 +1,8 @@
 //! What a client says of itself.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value, value::RawValue};
 
 /// The largest meta, in bytes of JSON as given.
@@ -20,6 +20,26 @@ pub const MAX_META_DEPTH: usize = 32;
 /// It is passed on as the text that it was given as, and two are equal if these texts are: a client that reads numbers with more
 /// digits than a double has, or the order of the keys, sees every change of them. Space around the object is not part of it, and all
 /// spellings of the empty object are `{}`.
+///
+/// It is made [from a text](Self::from_json), from [any value that serializes](Self::new), or from a [`Value`] or [`Map`] of `serde_json`,
+/// and it is `Deserialize`, so that a message of a client can carry one:
+///
+/// ```
+/// use presence::Meta;
+/// use serde::Deserialize;
+/// use serde_json::json;
+///
+/// #[derive(Deserialize)]
+/// #[serde(tag = "type", rename_all = "snake_case")]
+/// enum Message {
+///     Status { meta: Meta },
+/// }
+///
+/// let Message::Status { meta } = serde_json::from_str(r#"{"type":"status","meta":{"busy":true}}"#)?;
+/// assert_eq!(meta, Meta::try_from(json!({ "busy": true }))?);
+/// assert_eq!(meta.to_object()["busy"], true);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Meta(Option<Arc<RawValue>>);
 
@@ -105,6 +125,35 @@ impl Default for Meta {
     }
 }
 
+impl FromStr for Meta {
+    type Err = MetaError;
+    fn from_str(json: &str) -> Result<Self, MetaError> {
+        Self::from_json(json)
+    }
+}
+
+impl TryFrom<Value> for Meta {
+    type Error = MetaError;
+    fn try_from(value: Value) -> Result<Self, MetaError> {
+        Self::new(&value)
+    }
+}
+
+impl TryFrom<Map<String, Value>> for Meta {
+    type Error = MetaError;
+    fn try_from(object: Map<String, Value>) -> Result<Self, MetaError> {
+        Self::new(&object)
+    }
+}
+
+/// Reads an object of any format. It is written anew as JSON: a number keeps the digits of a double, and only the last of several equal
+/// keys stays. To keep a text as it is, deserialize a `Box<RawValue>` and call [`Meta::from_json`].
+impl<'de> Deserialize<'de> for Meta {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(Map::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
 /// How deep objects and arrays are nested in a JSON text. Of a text that is not JSON the answer means nothing.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
@@ -182,6 +231,32 @@ mod tests {
         }
         assert_eq!(meta("{ }"), Meta::default());
         assert_eq!(serde_json::to_string(&meta("{ }")).unwrap(), "{}");
+    }
+
+    #[test]
+    fn a_meta_is_made_from_a_value_a_map_or_a_message_under_the_same_rules() {
+        #[derive(Debug, Deserialize)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        enum Message {
+            Status { meta: Meta },
+        }
+        let read = |meta: &str| {
+            let message = format!(r#"{{"type":"status","meta":{meta}}}"#);
+            serde_json::from_str(&message).map(|Message::Status { meta }| meta)
+        };
+        let meta = read(r#"{"busy":true,"at":[1,2]}"#).unwrap();
+        let object = meta.to_object();
+        assert_eq!((object["busy"].clone(), object["at"].clone()), (Value::Bool(true), serde_json::json!([1, 2])));
+        assert_eq!(meta, Meta::try_from(object.clone()).unwrap());
+        assert_eq!(meta, Meta::try_from(Value::Object(object)).unwrap());
+        assert_eq!("{}".parse::<Meta>().unwrap(), read("{}").unwrap());
+        let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(4096));
+        let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(32), "]".repeat(32));
+        for (bad, why) in [("[]", "expected a map"), (&large, "at most 4096 bytes"), (&deep, "nested at most 32")] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(matches!(Meta::try_from(serde_json::json!([1])), Err(MetaError::NotAnObject)));
     }
 
     #[test]

@@ -63,6 +63,19 @@ struct Membership {
     grace: Option<Duration>,
     /// Told when the join is over, if it is still under way.
     joining: Option<Arc<Notify>>,
+    /// It was taken over with the resume token.
+    is_resumed: bool,
+}
+
+/// What a join asks for besides the room.
+#[derive(Debug, Default)]
+pub(crate) struct JoinOptions {
+    /// How long the presence is held, if it has a resume token; `None`: the setting.
+    pub(crate) grace: Option<Duration>,
+    /// How many presences the room may have then, unless it takes one over.
+    pub(crate) limit: Option<usize>,
+    /// Its first meta, unless it takes a presence over.
+    pub(crate) meta: Meta,
 }
 
 /// How a join begins.
@@ -138,6 +151,18 @@ impl Channel {
         self.joined().keys().cloned().collect()
     }
 
+    /// Whether it is in the room as a presence that it took over with the resume token.
+    pub(crate) fn has_resumed(&self, room: &RoomName) -> bool {
+        self.joined().get(room).is_some_and(|now| now.is_resumed)
+    }
+
+    /// The join that asked as this presence took one over.
+    pub(super) fn note_resumed(&self, room: &RoomName, id: PresenceId) {
+        if let Some(now) = self.joined().get_mut(room).filter(|now| now.id == id) {
+            now.is_resumed = true;
+        }
+    }
+
     /// Whether it is in the room, or joining it, as this presence.
     pub(super) fn has(&self, room: &RoomName, id: PresenceId) -> bool {
         self.joined().get(room).is_some_and(|now| now.id == id)
@@ -151,7 +176,7 @@ impl Channel {
     /// From here on it considers itself in the room as this presence, though it has not asked for that.
     #[cfg(test)]
     pub(super) fn considers_itself_in(&self, room: &RoomName, id: PresenceId) {
-        self.joined().insert(room.clone(), Membership { id, grace: None, joining: None });
+        self.joined().insert(room.clone(), Membership { id, grace: None, joining: None, is_resumed: false });
     }
 
     /// It is not in the room any more as this presence. Returns whether it was.
@@ -173,19 +198,16 @@ impl Channel {
     }
 
     /// Joins the room as `user`. One that is in already is touched, and becomes `user`'s if it was another's.
-    /// With a resume token it is held for `grace`, or else for the setting. With a limit it joins if the room has no more
-    /// presences then, or if it takes one over.
     pub(crate) async fn join(
         &self,
         rooms: &Rooms,
         room: &RoomName,
         user: Option<&UserId>,
-        grace: Option<Duration>,
-        limit: Option<usize>,
+        options: JoinOptions,
     ) -> Result<()> {
         // Two joins of one room at a time are one join: the second waits for what becomes of the first.
         let (mut joining, answer) = loop {
-            match self.begin_join(rooms, room, user, grace, limit)? {
+            match self.begin_join(rooms, room, user, &options)? {
                 Begun::Joining(joining, answer) => break (joining, answer),
                 Begun::Again(id, answer) => {
                     match answer.await {
@@ -263,8 +285,7 @@ impl Channel {
         rooms: &'a Rooms,
         room: &'a RoomName,
         user: Option<&UserId>,
-        grace: Option<Duration>,
-        limit: Option<usize>,
+        options: &JoinOptions,
     ) -> Result<Begun<'a, impl Future<Output = Result<()>> + 'a, impl Future<Output = Result<()>> + 'a>> {
         let max_rooms = rooms.config().max_rooms_per_socket();
         let mut joined = self.joined();
@@ -286,14 +307,15 @@ impl Channel {
             return Err(Error::TooManyRooms { limit: max_rooms });
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
-        let grace = grace.unwrap_or(rooms.config().grace());
+        let grace = options.grace.unwrap_or(rooms.config().grace());
         let token = self.resume.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let session = token.map(|token| Session { hash: token.hash(room, user), grace });
         let grace = session.map(|session| session.grace);
-        joined.insert(room.clone(), Membership { id, grace, joining: Some(over.clone()) });
+        joined.insert(room.clone(), Membership { id, grace, joining: Some(over.clone()), is_resumed: false });
         self.touch.mark(rooms.now());
-        let presence = self.presence(rooms, id, user);
-        let answer = rooms.join(room, presence, Terms { session, limit }, self.hub.clone(), self.touch.clone());
+        let presence = Arc::new(self.presence(rooms, id, user).changed(None, Some(options.meta.clone())));
+        let answer =
+            rooms.join(room, presence, Terms { session, limit: options.limit }, self.hub.clone(), self.touch.clone());
         drop(joined);
         Ok(Begun::Joining(Joining { channel: self, room, id, over, done: false }, answer))
     }
@@ -406,7 +428,7 @@ impl Channel {
         let Some(id) = id else { return Err(Error::NotInRoom { room: room.clone() }) };
         let offered = self.updates().offer((room.clone(), id, meta), rooms.config().update_rate(), rooms.now());
         match offered {
-            Offered::Now(meta) => rooms.update(room, id, &self.name, meta).await,
+            Offered::Now(meta) => rooms.update_presence(room, id, &self.name, meta).await,
             Offered::Waits => Ok(()),
             Offered::WaitsAlone => {
                 debug!(%room, channel = %self.name, "updates come faster than they may be written; the last one waits");
@@ -414,6 +436,14 @@ impl Channel {
                 Ok(())
             }
         }
+    }
+
+    /// Updates the presence in the room now, as somebody else wants it. An update of its own that waits is older, and not written.
+    pub(super) async fn update_for_another(&self, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
+        let id = self.joined().get(room).map(|membership| membership.id);
+        let Some(id) = id else { return Err(Error::NotInRoom { room: room.clone() }) };
+        self.take_update(room, id);
+        rooms.update_presence(room, id, &self.name, meta).await
     }
 
     /// Writes the updates that wait, as fast as the rate allows, until none waits.
@@ -425,7 +455,7 @@ impl Channel {
                 Next::Nothing => return,
                 Next::In(wait) => tokio::time::sleep(wait).await,
                 Next::Write((room, id, meta)) => {
-                    let result = rooms.update(&room, id, &self.name, meta).await;
+                    let result = rooms.update_presence(&room, id, &self.name, meta).await;
                     let mut updates = self.updates();
                     if let Err(Error::Overloaded { .. }) = result {
                         // Nothing happened, and nobody else would try it again.

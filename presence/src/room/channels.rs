@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    channel::Channel,
+    channel::{Channel, JoinOptions},
     local_hub::SocketName,
     message::{HubRef, Which},
     touch::Touch,
@@ -84,6 +84,13 @@ impl Channels {
         self.get(name).is_some_and(|channel| channel.has(room, id))
     }
 
+    /// The join by which the channel came into the room as this presence took over another.
+    pub(super) fn note_resumed(&self, name: &ChannelName, room: &RoomName, id: PresenceId) {
+        if let Some(channel) = self.get(name) {
+            channel.note_resumed(room, id);
+        }
+    }
+
     /// Takes the update that the channel has waiting for this presence of it.
     pub(super) fn take_update(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> Option<Meta> {
         self.get(name)?.take_update(room, id)
@@ -139,7 +146,7 @@ impl Rooms {
         self.check_open()?;
         let _in_use = self.channels().in_use(channel.clone());
         let known = self.channels().get_or_make(channel, self)?;
-        match known.join(self, room, user, None, None).await {
+        match known.join(self, room, user, JoinOptions::default()).await {
             Ok(()) => Ok(self.room(room)),
             Err(Error::StoreRefused(error)) if error.is_channel_taken() => {
                 Err(Error::ChannelTaken { room: room.clone(), channel: channel.clone() })
@@ -202,6 +209,34 @@ impl Rooms {
     pub fn touch(&self, channel: &ChannelName) {
         if let Some(known) = self.channels().get(channel) {
             known.touch().mark(self.now());
+        }
+    }
+
+    /// Replaces the meta of a channel's presence in a room, as [`Socket::update`](crate::Socket::update) does, from anywhere: an HTTP
+    /// handler, a job, a bot. The channel must be one of this process: a socket, or a name of the application's own that was
+    /// [added](Self::add). That of any presence is in [`members`](Self::members). One that is equal changes nothing.
+    ///
+    /// It is written at once, without regard to `updates_per_second`, and takes the place of an update of the socket's own that waits.
+    ///
+    /// ```
+    /// # use presence::{ChannelName, Meta, RoomName, Rooms};
+    /// # use serde_json::json;
+    /// async fn bot_is_busy(rooms: &Rooms, room: &RoomName, bot: &ChannelName) -> presence::Result<()> {
+    ///     rooms.update(room, bot, Meta::new(&json!({ "status": "busy" }))?).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotInRoom`] if the channel is not in the room, also if it is held; [`Error::SocketElsewhere`] if it is that of a socket
+    /// of another process; [`Error::Overloaded`]: nothing happened. [`Error::StoreUnavailable`] if the database did not answer in time:
+    /// it may or may not happen.
+    pub async fn update(&self, room: &RoomName, channel: &ChannelName, meta: Meta) -> Result<()> {
+        match self.channels().get(channel) {
+            Some(known) => known.update_for_another(self, room, meta).await,
+            None if SocketName::parse(channel).is_some_and(|socket| !self.gave(&socket)) => {
+                Err(Error::SocketElsewhere { channel: channel.clone() })
+            }
+            None => Err(Error::NotInRoom { room: room.clone() }),
         }
     }
 

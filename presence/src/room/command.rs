@@ -5,7 +5,7 @@
 use actix::{Handler, Message, ResponseFuture};
 
 use crate::{
-    Close, Result,
+    Close, Meta, Result,
     name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
@@ -24,6 +24,18 @@ pub struct Add {
     pub channel: ChannelName,
     /// As whom; `None` for an anonymous visitor.
     pub user: Option<UserId>,
+}
+
+/// Replaces the meta of a channel's presence in a room: asks for [`Rooms::update`](crate::Rooms::update).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<()>")]
+pub struct Update {
+    /// The room.
+    pub room: RoomName,
+    /// The channel.
+    pub channel: ChannelName,
+    /// The new meta.
+    pub meta: Meta,
 }
 
 /// Removes a channel from a room, on whichever node it is: asks for [`Rooms::remove`](crate::Rooms::remove).
@@ -89,6 +101,14 @@ impl Handler<Add> for RoomsActor {
 
     fn handle(&mut self, Add { room, channel, user }: Add, _: &mut Self::Context) -> Self::Result {
         self.carry_out(async move |rooms| rooms.add(&room, &channel, user.as_ref()).await)
+    }
+}
+
+impl Handler<Update> for RoomsActor {
+    type Result = ResponseFuture<Result<()>>;
+
+    fn handle(&mut self, Update { room, channel, meta }: Update, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.update(&room, &channel, meta).await)
     }
 }
 

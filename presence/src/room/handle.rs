@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Close, Counts, Event, Member, Outgoing, Result, Rooms,
+    Close, Counts, Event, Member, Meta, Outgoing, Result, Rooms,
     name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
@@ -35,6 +35,14 @@ impl Room {
     /// As [`Rooms::add`].
     pub async fn add(&self, channel: &ChannelName, user: Option<&UserId>) -> Result<()> {
         self.rooms.add(&self.name, channel, user).await.map(drop)
+    }
+
+    /// Replaces the meta of a channel's presence; see [`Rooms::update`].
+    ///
+    /// # Errors
+    /// As [`Rooms::update`].
+    pub async fn update(&self, channel: &ChannelName, meta: Meta) -> Result<()> {
+        self.rooms.update(&self.name, channel, meta).await
     }
 
     /// Removes a channel. As `room.remove_presence` of django-channels-presence; see [`Rooms::remove`].

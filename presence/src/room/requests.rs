@@ -159,12 +159,12 @@ impl Rooms {
         self.tell(room, ToRoom::Lose { id, channel: channel.clone() });
     }
 
-    /// As [`update`](Self::update), without waiting for it.
+    /// As [`update_presence`](Self::update_presence), without waiting for it.
     pub(crate) fn update_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) {
         self.tell(room, ToRoom::Update { id, channel: channel.clone(), meta, reply: None });
     }
 
-    pub(crate) async fn update(
+    pub(crate) async fn update_presence(
         &self,
         room: &RoomName,
         id: PresenceId,

@@ -6,6 +6,7 @@ mod alternating;
 mod bench;
 mod commanding;
 mod committing;
+mod desk;
 mod emptying;
 mod ending;
 mod faults;

@@ -124,6 +124,7 @@ impl RoomActor {
         let node = self.rooms.node().unwrap_or(was.node);
         let now = Arc::new(Presence { channel: socket.channel.clone(), node, held: false, ..Presence::clone(&was) });
         self.state.sessions.claim(id, socket.id, session, now.channel.clone());
+        self.rooms.channels().note_resumed(&socket.channel, &self.name, socket.id);
         self.hand_over(&now, ctx);
         self.supervise(now.clone(), touch.clone(), ctx);
         self.rooms.writer().resume(&self.name, &ctx.address().recipient(), now, session);
@@ -244,6 +245,9 @@ impl RoomActor {
                 continue;
             };
             if taken.presence.channel == asked.channel {
+                if matches!(write, Write::Resume { .. } | Write::JoinWithin { .. }) && taken.presence.id != asked.id {
+                    self.rooms.channels().note_resumed(&asked.channel, &self.name, asked.id);
+                }
                 self.took(asked, taken, write.session().copied(), ctx);
             } else if self.state.locals.get(&asked.id).is_some_and(|local| local.presence.channel == asked.channel) {
                 self.superseded(asked.id);

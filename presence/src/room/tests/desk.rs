@@ -1,0 +1,192 @@
+//! What a support desk needs: a first meta with the join, metas that are set from outside, and clients that make mistakes.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::bench::{Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, user};
+use crate::{
+    CloseCode, Error, Json, JsonConsumer, Meta, Result, ResumeToken, Rooms, Socket, Upgrade,
+    actor::Update,
+    clock::Clock,
+    name::ChannelName,
+    store::{MemoryStore, RoomStore},
+    testing::TestSocket,
+};
+
+/// What an agent at the desk sends.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Said {
+    Status { meta: Meta },
+    Text { status: String },
+    Join { room: String },
+    Within { limit: usize },
+    Leave,
+    Fail,
+}
+
+/// An agent, who is free when it comes, and says whether it is back.
+struct Agent;
+
+impl JsonConsumer for Agent {
+    type Message = Said;
+    type Event = ();
+
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.join_with_meta(lobby(), meta("free")).await?;
+        socket.send(if socket.has_resumed(lobby()) { "\"back\"" } else { "\"new\"" }).await
+    }
+
+    async fn receive(&mut self, socket: &mut Socket, said: Said) -> Result<()> {
+        match said {
+            Said::Status { meta } => socket.update(lobby(), meta).await,
+            Said::Text { status } => socket.update(lobby(), Meta::new(&json!({ "status": status }))?).await,
+            Said::Join { room } => socket.join(&room.parse()?).await,
+            Said::Within { limit } => socket.join_within(&room("small"), limit).await,
+            Said::Leave => socket.leave(lobby()).await,
+            Said::Fail => Err(Error::other("the agent's own failure")),
+        }
+    }
+}
+
+fn meta(status: &str) -> Meta {
+    Meta::try_from(json!({ "status": status })).unwrap()
+}
+
+async fn agent(rooms: &Rooms) -> TestSocket {
+    let token = ResumeToken::new("the-token-of-this-tab").unwrap();
+    let upgrade = Upgrade::new(rooms).user(Some(user("ann"))).resume_token(Some(token));
+    TestSocket::connect(upgrade, Json(Agent)).await.expect("accepted")
+}
+
+/// What its first frame says of ann, and what the agent says then.
+async fn first(agent: &mut TestSocket) -> (Value, String) {
+    let state: Value = agent.receive_json().await;
+    (state["members"][0]["presences"][0]["meta"].clone(), agent.receive_text().await)
+}
+
+async fn channel_of(node: &Node) -> ChannelName {
+    let snapshot = node.store.database().load(lobby().clone()).await.unwrap().unwrap();
+    let ann = snapshot.presences.iter().find(|one| one.user == Some(user("ann"))).unwrap();
+    ann.channel.clone()
+}
+
+#[actix::test]
+async fn a_first_meta_comes_with_the_join_and_one_who_is_back_keeps_what_it_said_last() {
+    let node = node().await;
+    let bob = node.member("bob").await;
+    let mut changes = node.changes();
+    let mut ann = agent(&node.rooms).await;
+    assert_eq!(first(&mut ann).await, (json!({ "status": "free" }), "\"new\"".to_owned()));
+    pass(secs(1)).await;
+    assert_eq!(heard(&mut changes), ["+ann"], "there is no update");
+    assert!(bob.screen().here.values().any(|(_, meta)| meta["status"] == "free"));
+    ann.send_json(&json!({ "type": "status", "meta": { "status": "busy" } }));
+    pass(secs(1)).await;
+    assert_eq!(heard(&mut changes), ["~ann"]);
+    ann.lose();
+    pass(secs(2)).await;
+    let mut ann = agent(&node.rooms).await;
+    assert_eq!(first(&mut ann).await, (json!({ "status": "busy" }), "\"back\"".to_owned()));
+    assert_eq!(heard(&mut changes), Vec::<String>::new());
+    ann.disconnect(CloseCode::NORMAL).await;
+    pass(secs(1)).await;
+    let mut ann = agent(&node.rooms).await;
+    assert_eq!(first(&mut ann).await, (json!({ "status": "free" }), "\"new\"".to_owned()), "it had left");
+}
+
+#[actix::test]
+async fn one_who_is_back_on_another_node_knows_it_and_keeps_its_meta() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let here = node_on(&database, "here", config()).await;
+    let there = node_on(&database, "there", config()).await;
+    let mut ann = agent(&here.rooms).await;
+    assert_eq!(first(&mut ann).await.1, "\"new\"");
+    ann.send_json(&json!({ "type": "text", "status": "busy" }));
+    pass(secs(1)).await;
+    ann.lose();
+    pass(secs(1)).await;
+    let mut ann = agent(&there.rooms).await;
+    assert_eq!(first(&mut ann).await, (json!({ "status": "busy" }), "\"back\"".to_owned()));
+}
+
+#[actix::test]
+async fn anybody_sets_the_meta_of_a_channel_of_this_process() {
+    let node = node().await;
+    let mut ann = agent(&node.rooms).await;
+    first(&mut ann).await;
+    let job = ChannelName::new("job 7").unwrap();
+    node.add(lobby(), &job, Some(&user("bot"))).await.unwrap();
+    pass(secs(1)).await;
+    let mut changes = node.changes();
+    let ann_is = channel_of(&node).await;
+    node.rooms.update(lobby(), &ann_is, meta("called")).await.unwrap();
+    let update = Update { room: lobby().clone(), channel: job.clone(), meta: meta("busy") };
+    node.addr().send(update).await.unwrap().unwrap();
+    node.room(lobby()).update(&job, meta("busy")).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!(heard(&mut changes), ["~ann", "~bot"], "one that is equal changes nothing");
+    let away = room("away");
+    for (room, channel) in [(&away, &job), (lobby(), &ChannelName::new("unknown").unwrap())] {
+        assert!(matches!(node.rooms.update(room, channel, meta("busy")).await, Err(Error::NotInRoom { .. })));
+    }
+    ann.lose();
+    pass(secs(1)).await;
+    let held = node.rooms.update(lobby(), &ann_is, meta("busy")).await;
+    assert!(matches!(held, Err(Error::NotInRoom { .. })), "{held:?}");
+}
+
+#[actix::test]
+async fn the_meta_of_a_socket_of_another_process_is_set_by_that_process_alone() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let here = node_on(&database, "here", config()).await;
+    let there = node_on(&database, "there", config()).await;
+    let _ann = agent(&here.rooms).await;
+    let channel = channel_of(&here).await;
+    let refused = there.rooms.update(lobby(), &channel, meta("busy")).await;
+    assert!(matches!(&refused, Err(Error::SocketElsewhere { channel: named }) if *named == channel), "{refused:?}");
+}
+
+#[actix::test]
+async fn an_update_from_outside_takes_the_place_of_those_of_the_socket_that_wait() {
+    let node = node_with(config().updates_per_second(1)).await;
+    let mut ann = agent(&node.rooms).await;
+    first(&mut ann).await;
+    for n in 0..8 {
+        ann.send_json(&json!({ "type": "text", "status": n.to_string() }));
+    }
+    pass(ms(50)).await;
+    node.rooms.update(lobby(), &channel_of(&node).await, meta("called")).await.unwrap();
+    pass(secs(10)).await;
+    let members = node.members(lobby()).await.unwrap();
+    assert!(format!("{members:?}").contains("called"), "{members:?}");
+}
+
+#[actix::test]
+async fn a_mistake_of_a_client_is_answered_and_only_a_failure_of_the_consumer_closes_its_socket() {
+    let node = node().await;
+    let mut ann = agent(&node.rooms).await;
+    first(&mut ann).await;
+    let large = "x".repeat(5000);
+    let mistakes = [
+        (json!({ "type": "status", "meta": { "status": large } }), "bad_message"),
+        (json!({ "type": "text", "status": large }), "bad_meta"),
+        (json!({ "type": "join", "room": "" }), "bad_name"),
+        (json!({ "type": "within", "limit": 0 }), "room_full"),
+        (json!({ "type": "leave" }), ""),
+        (json!({ "type": "text", "status": "busy" }), "not_joined"),
+    ];
+    for (mistake, code) in mistakes {
+        ann.send_json(&mistake);
+        if code.is_empty() {
+            continue;
+        }
+        let answer: Value = ann.receive_json().await;
+        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{answer}");
+        assert!(answer["message"].as_str().unwrap().len() <= 500);
+    }
+    ann.send_json(&json!({ "type": "fail" }));
+    assert!(matches!(ann.receive().await, crate::testing::Received::Close(Some(CloseCode(1011)))));
+}
