@@ -17,13 +17,11 @@ pub(crate) mod scope;
 pub(crate) mod socket;
 pub(crate) mod transport;
 
-use std::fmt;
-
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 
-use crate::{Event, Result, model::Close, name::RoomName, room::close_code};
+use crate::{CloseCode, Event, Result, name::RoomName};
 
 pub use countdown::Countdown;
 pub use endpoint::Upgrade;
@@ -139,45 +137,5 @@ impl Frame {
             Self::Text(text) => serde_json::from_str(text),
             Self::Binary(_) => Err(serde::de::Error::custom("a binary frame is no JSON text")),
         }
-    }
-}
-
-/// Why a socket ended: the code of a WebSocket Close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CloseCode(pub u16);
-
-impl CloseCode {
-    /// The purpose is fulfilled.
-    pub const NORMAL: Self = Self(1000);
-    /// The page goes away, or the server does.
-    pub const AWAY: Self = Self(1001);
-    /// A policy was violated.
-    pub const POLICY: Self = Self(1008);
-    /// The socket is refused: do not come back.
-    pub const REFUSED: Self = Self(close_code::REFUSED);
-    /// Sent by a client: its page goes into the browser's back/forward cache.
-    pub const ASIDE: Self = Self(close_code::ASIDE);
-    /// Stands for a Close without a code; never sent.
-    pub const NONE: Self = Self(close_code::NO_CODE);
-    /// Stands for a lost connection; never sent.
-    pub const LOST: Self = Self(close_code::LOST);
-
-    /// Whether an endpoint may send it (RFC 6455, 7.4).
-    #[must_use]
-    pub const fn is_sendable(self) -> bool {
-        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
-    }
-}
-
-/// With the reason `removed`.
-impl From<CloseCode> for Close {
-    fn from(code: CloseCode) -> Self {
-        Self::new(code.0, "removed")
-    }
-}
-
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
     }
 }

@@ -134,7 +134,7 @@ pub enum Error {
     #[error("{code} is not a close code that may be sent")]
     CloseCode {
         /// The code.
-        code: u16,
+        code: CloseCode,
     },
     /// Other nodes were asked to remove what is theirs, and these, which live, did not answer in time: they may have done it,
     /// or be at it, and will not begin it any more. All others have. Repeat it.
@@ -160,7 +160,7 @@ pub enum Error {
     /// status of [`Denied`](Self::Denied).
     #[error("refused with {code}: {reason}")]
     Refused {
-        /// The code of the Close, which says whether the client is to come back: see [`close_code`](crate::close_code).
+        /// The code of the Close, which says whether the client is to come back: see [`CloseCode`].
         code: CloseCode,
         /// The reason of the Close, cut to 123 bytes.
         reason: String,

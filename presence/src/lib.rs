@@ -88,17 +88,17 @@ pub use client::CLIENT_JS;
 pub use clock::{Clock, Tick};
 pub use config::{Config, ConfigBuilder, ConfigError, Durability, LEAST_FRAME_SENT, Notify, OnStale};
 pub use consumer::{
-    ANSWERED_HEARTBEAT, CloseCode, Closer, Consumer, Countdown, Frame, HEARTBEAT, Json, JsonConsumer, Origin,
-    OriginError, Scope, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
+    ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Json, JsonConsumer, Origin, OriginError, Scope,
+    Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
 };
 pub use descriptors::raise_open_files;
 pub use error::{Error, Result};
-pub use model::{Close, MAX_META_BYTES, MAX_META_DEPTH, Member, Meta, MetaError, Presence};
+pub use model::{Close, CloseCode, MAX_META_BYTES, MAX_META_DEPTH, Member, Meta, MetaError, Presence};
 pub use name::{
     ChannelName, EventName, GroupName, MAX_NAME_BYTES, NameError, NodeId, NodeName, PresenceId, RoomName, UserId,
 };
 pub use presence_macros::{remove_presence, touch_presence};
-pub use room::{Counts, Event, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError, close_code};
+pub use room::{Counts, Event, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError};
 pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
 pub use signal::{PresenceChange, PresenceChanged, Subscription};
 pub use store::MemoryStore;

@@ -24,7 +24,7 @@ pub(crate) mod sessions;
 pub(crate) mod truth;
 pub(crate) mod turns;
 
-pub use close::Close;
+pub use close::{Close, CloseCode};
 pub use delta::{Delta, Snapshot};
 pub use meta::{MAX_META_BYTES, MAX_META_DEPTH, Meta, MetaError};
 pub use presence::{Member, Presence};

@@ -3,7 +3,6 @@
 pub(crate) mod actor;
 pub(crate) mod channel;
 pub(crate) mod channels;
-pub mod close_code;
 pub(crate) mod command;
 pub(crate) mod event;
 mod handle;

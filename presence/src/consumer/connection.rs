@@ -11,12 +11,11 @@ use actix_http::ws;
 use bytes::Bytes;
 
 use crate::{
-    Rooms,
+    CloseCode, Rooms,
     clock::Tick,
     name::UserId,
     room::{
         channel::{Channel, End},
-        close_code,
         inquiry::AskedSilent,
         local_hub::LocalHub,
         message::{Decision, ToConnection},
@@ -77,7 +76,7 @@ pub(crate) struct Connection {
     client: Client,
     phase: Phase,
     /// A Close that was asked for while the consumer connects: it follows the 101.
-    early_close: Option<(u16, String)>,
+    early_close: Option<(CloseCode, String)>,
     ping: Option<Tick>,
     consumer_done: bool,
     body_gone: bool,
@@ -169,7 +168,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // Also if this actor panicked, or its thread ends.
         self.channel.ends(End::Lost);
-        self.inbox.cut(close_code::LOST);
+        self.inbox.cut(CloseCode::LOST);
         self.leave_rooms();
         if !self.is_reset {
             // The server logs an error for each body that fails.
@@ -191,7 +190,7 @@ impl Handler<ToConnection> for Connection {
             ToConnection::Restart { within, part } => {
                 let spread = self.channel.shortest_grace().map_or(Duration::ZERO, |grace| within.min(grace / 3));
                 ctx.run_later(spread.mul_f64(part), |connection, ctx| {
-                    connection.close(close_code::RESTARTING, "the node is restarting", ctx);
+                    connection.close(CloseCode::RESTARTING, "the node is restarting", ctx);
                     let patience = RESTART_PATIENCE.min(connection.rooms.config().close_timeout());
                     connection.cut_after(patience, ctx);
                 });
@@ -200,7 +199,7 @@ impl Handler<ToConnection> for Connection {
                 // It has joined again before it heard of this.
                 _ if self.channel.is_in(&room) => {}
                 Some(close) => {
-                    if close.code == close_code::STALE {
+                    if close.code == CloseCode::STALE {
                         self.log_cutoff(Cutoff::Stale, Some(&room));
                     }
                     self.close(close.code, &close.reason, ctx);
@@ -213,7 +212,7 @@ impl Handler<ToConnection> for Connection {
                 if matches!(self.phase, Phase::Connecting | Phase::Open) {
                     self.log_cutoff(Cutoff::TooFast(what), None);
                 }
-                self.close(close_code::TOO_FAST, &format!("too many {what}"), ctx);
+                self.close(CloseCode::TOO_FAST, &format!("too many {what}"), ctx);
             }
             ToConnection::Event(event) => self.inbox.push_event(Job::Event(event)),
             ToConnection::Decided(decision) => self.decided(decision, ctx),
@@ -225,7 +224,7 @@ impl Handler<ToConnection> for Connection {
                     self.inbox.end(code);
                 }
             }
-            ToConnection::ConsumerFailed => self.close(close_code::INTERNAL_ERROR, "the consumer failed", ctx),
+            ToConnection::ConsumerFailed => self.close(CloseCode::INTERNAL_ERROR, "the consumer failed", ctx),
             ToConnection::ConsumerDone => {
                 self.consumer_done = true;
                 self.stop_when_over(ctx);
@@ -347,12 +346,12 @@ impl Connection {
         use actix::ActorFutureExt;
         let Violation { code, reason, in_close } = violation;
         match self.phase {
-            Phase::Connecting => self.turn_away(close_code::PROTOCOL_ERROR, ctx),
+            Phase::Connecting => self.turn_away(CloseCode::PROTOCOL_ERROR, ctx),
             Phase::Open => {
                 // In a Close its connection is ended, and often not by itself, as when a proxy closes it and does not know how: it
                 // may come back. Anything else it would do again.
                 self.channel.ends(if in_close { End::Lost } else { End::Left });
-                let is_limit = code == close_code::TOO_LARGE;
+                let is_limit = code == CloseCode::TOO_LARGE;
                 self.log_cutoff(if is_limit { Cutoff::TooLarge(reason) } else { Cutoff::Protocol(reason) }, None);
                 self.outbox.drop_first_frames();
                 if self.begin_close(code, reason, ctx) {
@@ -374,12 +373,12 @@ impl Connection {
             Incoming::Sent(Sent::Close(_)) if self.phase == Phase::Closing => self.over(),
             Incoming::Sent(Sent::Close(reason)) => {
                 match self.phase {
-                    Phase::Connecting => return self.turn_away(close_code::PROTOCOL_ERROR, ctx),
+                    Phase::Connecting => return self.turn_away(CloseCode::PROTOCOL_ERROR, ctx),
                     Phase::TurnedAway | Phase::Over => return self.lost(ctx),
                     Phase::Open | Phase::Closing => {}
                 }
-                let code = reason.as_ref().map_or(close_code::NO_CODE, |(code, _)| *code);
-                self.channel.ends(if close_code::is_about_to_return(code) { End::Lost } else { End::Left });
+                let code = reason.as_ref().map_or(CloseCode::NONE, |(code, _)| *code);
+                self.channel.ends(if code.is_about_to_return() { End::Lost } else { End::Left });
                 let reason = reason.map(|(code, _)| (code, String::new()));
                 self.outbox.push_close(close_frame(reason));
                 self.over();

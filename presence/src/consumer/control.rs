@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Encoder;
 use tracing::debug;
 
-use crate::room::wire::Frames;
+use crate::{CloseCode, room::wire::Frames};
 
 /// A control frame holds 125 bytes, two of which are the code.
 const MAX_REASON_BYTES: usize = 123;
@@ -15,9 +15,9 @@ pub(super) fn control(message: ws::Message) -> Frames {
 }
 
 /// A Close; its reason is cut to fit.
-pub(super) fn close_frame(reason: Option<(u16, String)>) -> Bytes {
+pub(super) fn close_frame(reason: Option<(CloseCode, String)>) -> Bytes {
     encode(ws::Message::Close(reason.map(|(code, reason)| ws::CloseReason {
-        code: code.into(),
+        code: code.0.into(),
         description: Some(reason).filter(|reason| !reason.is_empty()).map(cut_to_fit),
     })))
 }

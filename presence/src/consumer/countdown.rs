@@ -9,7 +9,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, close_code, name::RoomName};
+use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, name::RoomName};
 
 use super::patience::{READING_TURNS, again, turns};
 
@@ -119,7 +119,7 @@ impl<C: Consumer> Consumer for Countdown<C> {
                         _ => turns(READING_TURNS).await,
                     }
                 }
-                closer.close(CloseCode(close_code::STALE), "no ping");
+                closer.close(CloseCode::STALE, "no ping");
             }
         });
         self.running = Some(Running { until, work, timer });

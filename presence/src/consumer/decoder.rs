@@ -12,7 +12,7 @@ use actix_http::ws::OpCode;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::{Frame, room::close_code};
+use crate::{CloseCode, Frame};
 
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,27 +22,27 @@ pub(crate) enum Sent {
     Ping(Bytes),
     Pong,
     /// With its code and reason, if it has one.
-    Close(Option<(u16, Bytes)>),
+    Close(Option<(CloseCode, Bytes)>),
 }
 
 /// What a client broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Violation {
     /// The close code that answers it.
-    pub(crate) code: u16,
+    pub(crate) code: CloseCode,
     pub(crate) reason: &'static str,
     /// It was in a Close: the connection was to end in any case.
     pub(crate) in_close: bool,
 }
 
 impl Violation {
-    const fn new(code: u16, reason: &'static str) -> Self {
+    const fn new(code: CloseCode, reason: &'static str) -> Self {
         Self { code, reason, in_close: false }
     }
 }
 
 const fn protocol(reason: &'static str) -> Violation {
-    Violation::new(close_code::PROTOCOL_ERROR, reason)
+    Violation::new(CloseCode::PROTOCOL_ERROR, reason)
 }
 
 /// The bits of a frame's first two bytes (RFC 6455, 5.2).
@@ -171,7 +171,7 @@ impl Decoder {
                 self.message = Some(Message { is_text: opcode == OpCode::Text, payload: Pieces::default() });
             }
             (OpCode::Continue, Some(message)) if message.payload.len + length > self.max_message => {
-                return Err(Violation::new(close_code::TOO_LARGE, "message too large"));
+                return Err(Violation::new(CloseCode::TOO_LARGE, "message too large"));
             }
             (OpCode::Continue, Some(_)) => {}
             (OpCode::Continue, None) => return Err(protocol("continuation of nothing")),
@@ -205,7 +205,7 @@ impl Decoder {
             return Err(protocol("frame length with the high bit set"));
         }
         let Some(length) = usize::try_from(length).ok().filter(|length| *length <= self.max_frame) else {
-            return Err(Violation::new(close_code::TOO_LARGE, "frame too large"));
+            return Err(Violation::new(CloseCode::TOO_LARGE, "frame too large"));
         };
         Ok(self.read_header_to(ends + MASK).then_some((opcode, length)))
     }
@@ -376,25 +376,25 @@ fn whole(is_text: bool, message: Bytes) -> Result<Frame, Violation> {
         return Ok(Frame::Binary(message));
     }
     let text = ByteString::try_from(message);
-    let text = text.map_err(|_| Violation::new(close_code::INVALID_TEXT, "text is not UTF-8"))?;
+    let text = text.map_err(|_| Violation::new(CloseCode::INVALID_TEXT, "text is not UTF-8"))?;
     Ok(Frame::Text(text))
 }
 
 /// The code and reason of a Close.
-fn close(payload: &[u8]) -> Result<Option<(u16, Bytes)>, Violation> {
+fn close(payload: &[u8]) -> Result<Option<(CloseCode, Bytes)>, Violation> {
     if payload.is_empty() {
         return Ok(None);
     }
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return Err(protocol("close code of one byte"));
     };
-    let code = u16::from_be_bytes(*code);
+    let code = CloseCode(u16::from_be_bytes(*code));
     // RFC 6455, 7.4: what may stand in a frame.
-    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+    if !code.is_sendable() {
         return Err(protocol("invalid close code"));
     }
     if std::str::from_utf8(reason).is_err() {
-        return Err(Violation::new(close_code::INVALID_TEXT, "close reason is not UTF-8"));
+        return Err(Violation::new(CloseCode::INVALID_TEXT, "close reason is not UTF-8"));
     }
     Ok(Some((code, Bytes::copy_from_slice(reason))))
 }

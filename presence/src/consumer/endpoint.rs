@@ -12,7 +12,6 @@ use crate::{
     CloseCode, Consumer, Error, Frame, Result, ResumeToken, Rooms, Socket,
     name::UserId,
     room::{
-        close_code,
         hub::HubSocket,
         message::ToConnection,
         outbox::{Bounds, Outbound, Outbox, Owner},
@@ -352,7 +351,7 @@ impl Upgrade {
         hub.sockets.borrow_mut().enter(channel.name().clone(), HubSocket { outbox: outbox.clone(), connection });
         if rooms.is_shutting_down() {
             // It began after this one was let in, and may have closed all there were before this one was there.
-            addr.do_send(ToConnection::Close { code: close_code::RESTARTING, reason: "the node is restarting" });
+            addr.do_send(ToConnection::Close { code: CloseCode::RESTARTING, reason: "the node is restarting" });
         }
         if let Some(socket) = socket {
             let name = channel.name().clone();

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Notify;
 use tracing::{info, trace, warn};
 
-use crate::{Event, Frame, clock::Tick, name::RoomName, room::touch::Touch};
+use crate::{CloseCode, Event, Frame, clock::Tick, name::RoomName, room::touch::Touch};
 
 /// How many events may wait for one consumer before the newest are dropped.
 const MAX_EVENTS: usize = 1024;
@@ -33,7 +33,7 @@ pub(crate) struct Inbox {
     lost: Cell<u64>,
     capacity: usize,
     /// How the socket ended: nothing more is handed out once the queue is empty.
-    ended: Cell<Option<u16>>,
+    ended: Cell<Option<CloseCode>>,
     working: Cell<bool>,
     /// A frame that came is held back outside, since its client sends too many.
     held_back: Cell<bool>,
@@ -95,7 +95,7 @@ impl Inbox {
     }
 
     /// The socket ended with this code. What waits is handed out first.
-    pub(crate) fn end(&self, code: u16) {
+    pub(crate) fn end(&self, code: CloseCode) {
         if self.ended.get().is_none() {
             self.ended.set(Some(code));
             self.filled.notify_one();
@@ -104,7 +104,7 @@ impl Inbox {
     }
 
     /// The socket ended with this code. What waits is dropped.
-    pub(crate) fn cut(&self, code: u16) {
+    pub(crate) fn cut(&self, code: CloseCode) {
         self.jobs.borrow_mut().clear();
         self.end(code);
     }
@@ -123,7 +123,7 @@ impl Inbox {
     }
 
     /// Resolves when the socket has ended.
-    pub(crate) async fn ended(&self) -> u16 {
+    pub(crate) async fn ended(&self) -> CloseCode {
         loop {
             if let Some(code) = self.ended.get() {
                 return code;
@@ -138,7 +138,7 @@ impl Inbox {
     }
 
     /// The next job; `Err` with the code once the socket has ended and nothing is left.
-    pub(crate) async fn next(&self) -> Result<Job, u16> {
+    pub(crate) async fn next(&self) -> Result<Job, CloseCode> {
         self.working.set(false);
         loop {
             let next = self.jobs.borrow_mut().pop_front();

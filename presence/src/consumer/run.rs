@@ -18,7 +18,6 @@ use crate::{
     CloseCode, Consumer, Error, Result, Socket,
     room::{
         channel::End,
-        close_code,
         message::{Decision, ToConnection},
     },
     store::writer::report,
@@ -101,7 +100,7 @@ pub(crate) async fn run<C: Consumer>(
         socket.scope.forget_headers();
         let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
         let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
-        let disconnect = async { consumer.disconnect(&mut socket, CloseCode(code)).await };
+        let disconnect = async { consumer.disconnect(&mut socket, code).await };
         tell(call(&rates, limit, disconnect).await, "disconnect", &socket);
         depart(&socket).await;
     }
@@ -117,18 +116,18 @@ async fn connect<C: Consumer>(
     // The client is gone, or this node ends: nobody waits for what `connect` will say.
     let given_up = async {
         match inbox.ended().await {
-            close_code::RESTARTING => Error::ShuttingDown,
-            close_code::TOO_SLOW => Error::deny(StatusCode::SERVICE_UNAVAILABLE, "too much waits for this socket"),
-            close_code::PROTOCOL_ERROR => Error::deny(
+            CloseCode::RESTARTING => Error::ShuttingDown,
+            CloseCode::TOO_SLOW => Error::deny(StatusCode::SERVICE_UNAVAILABLE, "too much waits for this socket"),
+            CloseCode::PROTOCOL_ERROR => Error::deny(
                 StatusCode::BAD_REQUEST,
                 "a client waits for the answer before it closes or sends anything but frames",
             ),
-            close_code::LOST => {
+            CloseCode::LOST => {
                 Error::deny(StatusCode::BAD_REQUEST, "the client ended the connection before the answer")
             }
             // A page could not see a status, and the code says whether it is to come back.
-            close_code::TOO_FAST => Error::refuse(CloseCode(close_code::TOO_FAST), "too many joins"),
-            code if CloseCode(code).is_sendable() => Error::refuse(CloseCode(code), ""),
+            CloseCode::TOO_FAST => Error::refuse(CloseCode::TOO_FAST, "too many joins"),
+            code if code.is_sendable() => Error::refuse(code, ""),
             _ => Error::SocketClosed,
         }
     };
@@ -137,7 +136,7 @@ async fn connect<C: Consumer>(
         Outcome::Done => (Decision::Accepted, None),
         Outcome::Failed(Error::Refused { code, reason }) if code.is_sendable() => {
             debug!(channel = %socket.channel(), %code, reason, "a socket is refused");
-            (Decision::Refused { code: code.0, reason }, None)
+            (Decision::Refused { code, reason }, None)
         }
         Outcome::Failed(error) => (Decision::Denied, Some(error)),
         Outcome::Panicked => (Decision::Denied, Some(Error::other("the consumer panicked in `connect`"))),
@@ -174,7 +173,7 @@ async fn serve<C: Consumer>(
     socket: &mut Socket,
     inbox: &Inbox,
     connection: &Addr<Connection>,
-) -> u16 {
+) -> CloseCode {
     let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
     loop {
         let (outcome, method) = match inbox.next().await {

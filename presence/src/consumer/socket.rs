@@ -307,12 +307,12 @@ impl Socket {
     /// [`Error::CloseCode`] if no endpoint may send this code; nothing happens then.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) -> Result<()> {
         if !code.is_sendable() {
-            return Err(Error::CloseCode { code: code.0 });
+            return Err(Error::CloseCode { code });
         }
         let reason = reason.into();
         // Here and now, so that nothing sent from here on comes before it or after it.
-        self.outbox.push_close(close_frame(Some((code.0, reason.clone()))));
-        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason });
+        self.outbox.push_close(close_frame(Some((code, reason.clone()))));
+        self.connection.do_send(ToConnection::CloseByConsumer { code, reason });
         Ok(())
     }
 
@@ -333,7 +333,7 @@ impl Closer {
     /// As [`Socket::close`]. A socket that is closed already stays so; a code that may not be sent becomes 1000.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
         let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
-        self.connection.do_send(ToConnection::CloseByConsumer { code: code.0, reason: reason.into() });
+        self.connection.do_send(ToConnection::CloseByConsumer { code, reason: reason.into() });
     }
 }
 

@@ -18,13 +18,13 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tracing::error;
 
 use crate::{
+    CloseCode,
     clock::Clock,
     model::Presence,
     name::{ChannelName, Epoch, GroupName, RoomName, Version},
 };
 
 use super::{
-    close_code,
     message::{HubRef, Joiner, Report, RoomFlush, Said, ToConnection, ToHub, ToRoom},
     outbox::{Filling, Outbox, WATCH_INTERVAL},
     touch::Touch,
@@ -229,7 +229,7 @@ impl HubActor {
             ToHub::CloseRoom { room } => {
                 let Some(room) = sockets.rooms.remove(room) else { return };
                 for member in room.members.into_values() {
-                    let close = ToConnection::Close { code: close_code::INTERNAL_ERROR, reason: "the room failed" };
+                    let close = ToConnection::Close { code: CloseCode::INTERNAL_ERROR, reason: "the room failed" };
                     member.socket.connection.do_send(close);
                 }
             }

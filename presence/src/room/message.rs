@@ -13,7 +13,7 @@ use actix::{Addr, Message};
 use tokio::sync::oneshot;
 
 use crate::{
-    Error,
+    CloseCode, Error,
     clock::Tick,
     model::{Close, Meta, Presence, replica::Reading, roster::Roster},
     name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, UserId, Version},
@@ -257,7 +257,7 @@ pub(crate) enum ToHub {
     /// An event for the consumer of one socket.
     EventTo { channel: ChannelName, event: Arc<Event> },
     /// Close every socket.
-    CloseAll { code: u16, reason: &'static str },
+    CloseAll { code: CloseCode, reason: &'static str },
     /// The node ends: close every socket with 1012, those that can resume spread over this time.
     Restart { within: std::time::Duration },
     /// The shutdown of the node is over: forget all sockets.
@@ -311,7 +311,7 @@ pub(crate) enum Decision {
     Accepted,
     /// The handshake is answered all the same, so that the client can read this code and reason.
     Refused {
-        code: u16,
+        code: CloseCode,
         reason: String,
     },
     /// The handshake is answered with a status.
@@ -323,7 +323,7 @@ pub(crate) enum Decision {
 #[rtype(result = "()")]
 pub(crate) enum ToConnection {
     /// Close the socket with this code.
-    Close { code: u16, reason: &'static str },
+    Close { code: CloseCode, reason: &'static str },
     /// The node ends: close the socket, if it can resume after this part (0 to 1) of the time that this may be spread over.
     Restart { within: std::time::Duration, part: f64 },
     /// The presence of the socket was removed from this room. With a code, the socket is closed.
@@ -341,7 +341,7 @@ pub(crate) enum ToConnection {
     /// The consumer accepted the socket, or turned it away.
     Decided(Decision),
     /// The consumer asks for a close.
-    CloseByConsumer { code: u16, reason: String },
+    CloseByConsumer { code: CloseCode, reason: String },
     /// The consumer failed.
     ConsumerFailed,
     /// The consumer's work is over.

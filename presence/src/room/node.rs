@@ -5,13 +5,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tracing::{info, warn};
 
 use crate::{
-    Error, Rooms,
+    CloseCode, Error, Rooms,
     name::{NodeId, NodeName},
     store::{NodeState, NodeStore, health::Outage},
 };
 
 use super::{
-    SHARDS, close_code,
+    SHARDS,
     message::{ToHub, ToRoom},
     pruning,
     threads::{pause, within},
@@ -188,7 +188,7 @@ impl Rooms {
 
     pub(super) fn close_all(&self) {
         for hub in self.hubs() {
-            hub.addr.do_send(ToHub::CloseAll { code: close_code::RESTARTING, reason: "the node is restarting" });
+            hub.addr.do_send(ToHub::CloseAll { code: CloseCode::RESTARTING, reason: "the node is restarting" });
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::{
-    CloseCode, Error, Result,
+    Error, Result,
     model::Close,
     name::{PresenceId, RoomName, UserId},
     store::{Removal, Whom},
@@ -101,7 +101,7 @@ impl Rooms {
     ///         if who == *user {
     ///             tabs.pop();
     ///             for tab in tabs {
-    ///                 rooms.remove_presence(room, tab.id, Some(Close::new(4003, "another tab"))).await?;
+    ///                 rooms.remove_presence(room, tab.id, Some(Close::new(CloseCode(4003), "another tab"))).await?;
     ///             }
     ///         }
     ///     }
@@ -134,7 +134,7 @@ impl Rooms {
 /// A code that may be sent.
 fn sendable(close: Option<Close>) -> Result<Option<Close>> {
     match close {
-        Some(Close { code, .. }) if !CloseCode(code).is_sendable() => Err(Error::CloseCode { code }),
+        Some(Close { code, .. }) if !code.is_sendable() => Err(Error::CloseCode { code }),
         close => Ok(close),
     }
 }

@@ -84,7 +84,7 @@ async fn one_presence_of_a_user_is_removed_by_its_id_and_its_socket_is_closed() 
     let id = bed.changes.next().await.added().unwrap().id;
     bed.add("job", "ann").await;
     assert_eq!(bed.told().await, "+ann");
-    let ban = Some(Close::new(4003, "enough"));
+    let ban = Some(Close::new(CloseCode(4003), "enough"));
     assert!(bed.rooms.remove_presence(&room("lobby"), id, ban.clone()).await.unwrap());
     assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(4003))));
     assert_eq!(bed.told().await, "-ann");

@@ -6,7 +6,7 @@ use super::puppet::Did;
 use crate::support::frame::{Frame, Raw};
 use crate::support::socket::Socket;
 use crate::support::{BOUND, millis, secs, within};
-use presence::close_code;
+use presence::CloseCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Ann has joined; `end` ends her socket; her consumer hears of it once, with `code`, and her leave is told.
@@ -158,7 +158,7 @@ async fn a_presence_that_is_removed_by_its_id_with_a_code() {
     let end = async |host: &mut Host, _: &mut Socket| {
         let members = host.rooms.members(&room("lobby")).await.unwrap();
         let Some(presence::Member::User(_, presences)) = members.first() else { panic!("a user") };
-        let close = Some(presence::Close::new(4003, "enough"));
+        let close = Some(presence::Close::new(CloseCode(4003), "enough"));
         assert!(host.rooms.remove_presence(&room("lobby"), presences[0].id, close).await.unwrap());
     };
     is_closed(Host::plan(), 4003, end).await;
@@ -197,7 +197,7 @@ async fn a_close_by_the_consumer() {
 #[tokio::test]
 async fn a_stale_socket() {
     let plan = Host::plan().config(|config| config.max_age(millis(300)));
-    is_closed(plan, close_code::STALE, async |_, _| {}).await;
+    is_closed(plan, CloseCode::STALE.0, async |_, _| {}).await;
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn a_client_that_does_not_read() {
         ann.text("burst 400 65536").await;
         Some(ann)
     };
-    ends(plan, close_code::TOO_SLOW, end).await;
+    ends(plan, CloseCode::TOO_SLOW.0, end).await;
 }
 
 #[tokio::test]

@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::{
+    CloseCode,
     consumer::{
         control::close_frame,
         patience::{UNBLOCKED, again},
     },
     name::RoomName,
-    room::{channel::End, close_code},
+    room::channel::End,
     telemetry::Cutoff,
 };
 
@@ -24,7 +25,7 @@ const NAMED_ROOMS: usize = 3;
 impl Connection {
     /// Closes the socket; what its client sent and was not handled yet is dropped, and what it was not sent yet of first frames. One that
     /// still connects is turned away.
-    pub(super) fn close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) {
+    pub(super) fn close(&mut self, code: CloseCode, reason: &str, ctx: &mut Context<Self>) {
         self.outbox.drop_first_frames();
         if self.begin_close(code, reason, ctx) {
             self.inbox.cut(code);
@@ -32,11 +33,11 @@ impl Connection {
     }
 
     /// Sends a Close, at once or after the 101, unless the socket is closing already.
-    pub(super) fn begin_close(&mut self, code: u16, reason: &str, ctx: &mut Context<Self>) -> bool {
+    pub(super) fn begin_close(&mut self, code: CloseCode, reason: &str, ctx: &mut Context<Self>) -> bool {
         if matches!(self.phase, Phase::Connecting | Phase::Open) {
             // A newer socket of its client has one of its presences, and is about to come for the others. One that is too slow does
             // not mean to leave: its line may be better soon.
-            let lost = matches!(code, close_code::RESTARTING | close_code::TAKEN_OVER | close_code::TOO_SLOW);
+            let lost = matches!(code, CloseCode::RESTARTING | CloseCode::SUPERSEDED | CloseCode::TOO_SLOW);
             self.channel.ends(if lost { End::Lost } else { End::Left });
         }
         match self.phase {
@@ -45,7 +46,7 @@ impl Connection {
             }
             Phase::TurnedAway | Phase::Closing | Phase::Over => return false,
             Phase::Open => {
-                debug!(channel = %self.channel.name(), code, reason, "closing a socket");
+                debug!(channel = %self.channel.name(), %code, reason, "closing a socket");
                 self.phase = Phase::Closing;
                 self.outbox.push_close(close_frame(Some((code, reason.to_owned()))));
                 self.watch_close(ctx);
@@ -96,17 +97,17 @@ impl Connection {
         match self.phase {
             Phase::Open => {
                 if self.outbox.clear_but_begun() {
-                    self.close(close_code::TOO_SLOW, "too slow", ctx);
+                    self.close(CloseCode::TOO_SLOW, "too slow", ctx);
                 } else {
                     // No frame can follow one that is half sent.
                     self.channel.ends(End::Lost);
                     self.phase = Phase::Over;
                     self.cut();
-                    self.inbox.cut(close_code::TOO_SLOW);
+                    self.inbox.cut(CloseCode::TOO_SLOW);
                     self.watch_close(ctx);
                 }
             }
-            Phase::Connecting => self.close(close_code::TOO_SLOW, "too slow", ctx),
+            Phase::Connecting => self.close(CloseCode::TOO_SLOW, "too slow", ctx),
             // It does not even take its Close. The timer of the closing handshake runs.
             Phase::TurnedAway | Phase::Closing | Phase::Over => {}
         }
@@ -126,12 +127,12 @@ impl Connection {
     }
 
     /// Gives up on a client that was not answered yet. It gets a status, or, if its consumer has just accepted it, a Close.
-    pub(super) fn turn_away(&mut self, code: u16, ctx: &mut Context<Self>) {
-        debug!(channel = %self.channel.name(), code, "a client gave up, or broke the protocol, before it was answered");
+    pub(super) fn turn_away(&mut self, code: CloseCode, ctx: &mut Context<Self>) {
+        debug!(channel = %self.channel.name(), %code, "a client gave up, or broke the protocol, before it was answered");
         self.channel.ends(End::Lost);
         self.phase = Phase::TurnedAway;
         self.outbox.drop_first_frames();
-        if code != close_code::LOST {
+        if code != CloseCode::LOST {
             self.outbox.push_close(close_frame(Some((code, String::new()))));
         }
         self.outbox.end();
@@ -143,7 +144,7 @@ impl Connection {
     pub(super) fn lost(&mut self, ctx: &mut Context<Self>) {
         match self.phase {
             // Only its half may have ended, so that it still reads the answer.
-            Phase::Connecting => return self.turn_away(close_code::LOST, ctx),
+            Phase::Connecting => return self.turn_away(CloseCode::LOST, ctx),
             Phase::TurnedAway => return self.stop_when_over(ctx),
             Phase::Open | Phase::Closing | Phase::Over => {}
         }
@@ -151,7 +152,7 @@ impl Connection {
         self.channel.ends(End::Lost);
         self.phase = Phase::Over;
         self.cut();
-        self.inbox.cut(close_code::LOST);
+        self.inbox.cut(CloseCode::LOST);
         if !closing {
             self.watch_close(ctx);
         }

@@ -1,5 +1,6 @@
 //! Frames, however they are cut into what the server reads at a time.
 
+use crate::CloseCode;
 use proptest::prelude::*;
 
 use super::*;
@@ -128,7 +129,7 @@ fn a_header_is_refused_before_its_payload_comes() {
     let negative = [LAST | TEXT, MASKED | IN_8_BYTES, 0x80, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(refused(&negative), protocol("frame length with the high bit set"));
     let large = [LAST | TEXT, MASKED | IN_8_BYTES, 0, 0, 0, 0, 0, 1, 0, 1];
-    assert_eq!(refused(&large), [Err(Violation::new(close_code::TOO_LARGE, "frame too large"))]);
+    assert_eq!(refused(&large), [Err(Violation::new(CloseCode::TOO_LARGE, "frame too large"))]);
     let in_close = Violation { in_close: true, ..super::protocol("malformed frame") };
     assert_eq!(refused(&[LAST | 0x8, 0]), [Err(in_close)]);
 }

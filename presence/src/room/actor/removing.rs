@@ -14,13 +14,12 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::{
-    Error,
+    CloseCode, Error,
     clock::Tick,
     config::OnStale,
     model::{Close, Presence, deadline::Deadline, sessions::Lost},
     name::{ChannelName, PresenceId, UserId},
     room::{
-        close_code,
         inquiry::{ANSWER_TIME, Inquiry, UNANSWERED},
         leaving::{Cause, Leavers, Leaving},
         message::{HubRef, Reply, ToHub, ToRoom, Which},
@@ -134,7 +133,7 @@ impl RoomActor {
     }
 
     fn close_stale(&self) -> Option<Close> {
-        (self.rooms.config().on_stale() == OnStale::Close).then(|| Close::new(close_code::STALE, "stale"))
+        (self.rooms.config().on_stale() == OnStale::Close).then(|| Close::new(CloseCode::STALE, "stale"))
     }
 
     /// The presences leave that have no socket and that nothing could resume: those of jobs, and those that no socket claimed.

@@ -9,11 +9,11 @@ use actix::{AsyncContext, Context};
 use tracing::{debug, warn};
 
 use crate::{
+    CloseCode,
     clock::Tick,
     model::{Close, Delta, Presence, sessions::Lost},
     name::{ChannelName, PresenceId},
     room::{
-        close_code,
         leaving::{Cause, Leavers, Leaving},
         message::{HubRef, Reply, Terms, ToRoom},
         state::Joining,
@@ -26,7 +26,7 @@ use crate::{
 use super::{RoomActor, answer_now_if, requests};
 
 fn taken_over() -> Close {
-    Close::new(close_code::TAKEN_OVER, "taken over")
+    Close::new(CloseCode::SUPERSEDED, "taken over")
 }
 
 impl RoomActor {

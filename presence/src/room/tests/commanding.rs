@@ -2,7 +2,7 @@
 
 use super::bench::{config, heard, idle_node_on, leap, lobby, node, pass, room, secs, settle, user};
 use crate::{
-    Close, Error,
+    Close, CloseCode, Error,
     actor::{Add, AnonymousCount, LeaveAll, PrunePresences, PruneRooms, Remove, RemoveRoom, RemoveUser, Touch, Users},
     clock::Clock,
     name::ChannelName,
@@ -66,8 +66,8 @@ async fn an_actor_removes_a_user_and_a_room() {
     let (rooms, _ann, _bob) = (node.addr(), node.member("ann").await, node.member("bob").await);
     assert_eq!(rooms.send(RemoveUser { user: user("ann"), close: None }).await.unwrap().unwrap(), 1);
     assert_eq!(rooms.send(RemoveRoom { room: lobby().clone(), close: None }).await.unwrap().unwrap(), 1);
-    let wrong = RemoveRoom { room: lobby().clone(), close: Some(Close::new(1006, "")) };
-    assert!(matches!(rooms.send(wrong).await.unwrap(), Err(Error::CloseCode { code: 1006 })));
+    let wrong = RemoveRoom { room: lobby().clone(), close: Some(Close::new(CloseCode(1006), "")) };
+    assert!(matches!(rooms.send(wrong).await.unwrap(), Err(Error::CloseCode { code: CloseCode(1006) })));
     pass(secs(1)).await;
     assert_eq!(node.names(lobby()).await, Vec::<String>::new());
 }

@@ -8,8 +8,8 @@ use std::{
 
 use super::bench::{Client, Node, heard, lobby, ms, node, pass, secs, settle};
 use crate::{
-    Error, Rooms,
-    room::{close_code::INTERNAL_ERROR, message::ToRoom, outbox::PIECE},
+    CloseCode, Error, Rooms,
+    room::{message::ToRoom, outbox::PIECE},
     testing::fault::{panic_hubs, panic_presence, panic_room},
 };
 
@@ -143,7 +143,7 @@ async fn a_room_that_fails_again_and_again_closes_its_sockets_and_starts_anew() 
     }
     panic_room(&node.rooms, lobby());
     pass(ms(100)).await;
-    assert!(crowd.iter().all(|one| one.closes() == [INTERNAL_ERROR]));
+    assert!(crowd.iter().all(|one| one.closes() == [CloseCode::INTERNAL_ERROR]));
     futures_util::future::join_all(crowd.iter().map(|one| one.leave(lobby()))).await;
     let ann = node.member("ann").await;
     pass(secs(1)).await;

@@ -418,7 +418,7 @@ async fn one_who_is_removed_with_a_code_while_it_connects_can_read_the_code() {
     let connecting = TestSocket::connect(Upgrade::new(&node.rooms).user(Some(user("ann"))), Waiting);
     let removing = async {
         pass(secs(1)).await;
-        node.rooms.remove_user(&user("ann"), Some(Close::new(4003, "banned"))).await.unwrap();
+        node.rooms.remove_user(&user("ann"), Some(Close::new(CloseCode(4003), "banned"))).await.unwrap();
     };
     let (socket, ()) = futures_util::future::join(connecting, removing).await;
     assert_eq!(socket.expect("answered").receive().await, Received::Close(Some(CloseCode(4003))));

@@ -8,11 +8,10 @@ use super::bench::{
     Log, Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, room, secs, settle, short, user,
 };
 use crate::{
-    Error, PresenceChanged, PruningSupervisor,
+    CloseCode, Error, PresenceChanged, PruningSupervisor,
     clock::Clock,
     config::{ConfigBuilder, Durability},
     name::{ChannelName, NodeName},
-    room::close_code::RESTARTING,
     store::{MemoryStore, RoomStore},
 };
 
@@ -124,7 +123,7 @@ async fn a_node_that_starts_under_the_name_of_one_that_runs_takes_its_place() {
     let names_it = said.iter().all(|line| line.contains(&new.node().unwrap().to_string()));
     assert!(said.len() == 1 && names_it, "{:?}", log.lines());
     drop(log);
-    assert_eq!((ann.closes(), bob.closes()), (vec![RESTARTING], vec![RESTARTING]));
+    assert_eq!((ann.closes(), bob.closes()), (vec![CloseCode::RESTARTING], vec![CloseCode::RESTARTING]));
     assert!(matches!(old.client("cid").join(lobby()).await, Err(Error::ShuttingDown)));
     assert!(!old.is_ready() && new.is_ready());
     ann.join(lobby()).await.unwrap_err();
@@ -233,7 +232,7 @@ async fn a_shutdown_takes_leave_of_everyone_and_leaves_no_row() {
     node.rooms.socket_opened();
     let ((), ()) = tokio::join!(node.shutdown(), async {
         settle().await;
-        assert!(node.is_shutting_down() && crowd.iter().all(|one| one.closes() == [RESTARTING]));
+        assert!(node.is_shutting_down() && crowd.iter().all(|one| one.closes() == [CloseCode::RESTARTING]));
         assert!(matches!(node.client("late").join(lobby()).await, Err(Error::ShuttingDown)));
         for one in &crowd[..3] {
             one.leave(lobby()).await.unwrap();

@@ -58,7 +58,7 @@ async fn a_close_follows_the_frame_that_is_half_sent_and_not_all_the_pages_after
     let mut leaver = visit(&node, "leaver").await.unwrap();
     leaver.send_close();
     let mut banned = visit(&node, "banned").await.unwrap();
-    node.remove_user(&user("banned"), Some(Close::new(4003, "banned"))).await.unwrap();
+    node.remove_user(&user("banned"), Some(Close::new(CloseCode(4003), "banned"))).await.unwrap();
     settle().await;
     assert!(held(&node) < STATE / 2, "{} bytes are held for two who are to get one page each", held(&node));
     for (socket, code) in [(&mut leaver, None), (&mut banned, Some(CloseCode(4003)))] {

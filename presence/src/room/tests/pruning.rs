@@ -2,18 +2,15 @@
 
 use super::bench::{Client, advance, config, heard, leap, lobby, ms, node, node_with, pass, room, secs, settle};
 use crate::{
-    PruningSupervisor,
+    CloseCode, PruningSupervisor,
     actor::{PrunePresences, PruneRooms},
     config::OnStale,
     name::NodeName,
-    room::{
-        close_code,
-        message::{ToConnection, ToRoom},
-    },
+    room::message::{ToConnection, ToRoom},
 };
 
 /// The rooms that it was told it is not in any more, and the code with which it is closed.
-fn pruned_from(client: &Client) -> Vec<(String, Option<u16>)> {
+fn pruned_from(client: &Client) -> Vec<(String, Option<CloseCode>)> {
     let pruned = |told| match told {
         ToConnection::Removed { room, close } => Some((room.as_str().to_owned(), close.map(|close| close.code))),
         _ => None,
@@ -122,7 +119,7 @@ async fn check_stale(on_stale: OnStale) {
     bob.touch();
     pass(secs(31)).await;
     let _ = ann.frames();
-    let close = (on_stale == OnStale::Close).then_some(close_code::STALE);
+    let close = (on_stale == OnStale::Close).then_some(CloseCode::STALE);
     assert_eq!(pruned_from(&ann), [("lobby".to_owned(), close)]);
     node.send(lobby(), r#""after""#).await;
     bob.update(lobby(), r#"{"n":1}"#).await.unwrap();

@@ -9,7 +9,7 @@ mod stored;
 
 use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, room, secs, settle, user};
 use crate::{
-    Error,
+    CloseCode, Error,
     clock::Clock,
     config::ConfigBuilder,
     model::Close,
@@ -91,7 +91,7 @@ async fn a_room_is_removed_on_every_node_and_its_sockets_are_closed_with_code_an
     let [here, there, _] = three().await;
     let (ann, crowd) = (here.member("ann").await, there.crowd(20).await);
     crowd[0].join(&room("bar")).await.unwrap();
-    let close = Close::new(4003, "it is late");
+    let close = Close::new(CloseCode(4003), "it is late");
     assert_eq!(here.remove_room(lobby(), Some(close.clone())).await.unwrap(), 21);
     settle().await;
     for one in crowd.iter().chain([&ann]) {
@@ -208,8 +208,8 @@ async fn a_request_that_takes_long_holds_up_no_other() {
 async fn a_code_that_may_not_be_sent_removes_nobody() {
     let [here, ..] = three().await;
     let _ann = here.member("ann").await;
-    let removed = here.remove_user(&user("ann"), Some(Close::new(1005, ""))).await;
-    assert!(matches!(removed, Err(Error::CloseCode { code: 1005 })));
+    let removed = here.remove_user(&user("ann"), Some(Close::new(CloseCode(1005), ""))).await;
+    assert!(matches!(removed, Err(Error::CloseCode { code: CloseCode(1005) })));
     assert_eq!(here.rows(lobby()).await, ["ann"]);
 }
 

@@ -7,9 +7,8 @@ use futures_util::FutureExt;
 
 use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, node_with, pass, secs, settle, user};
 use crate::{
-    Error, Member,
+    CloseCode, Error, Member,
     clock::Clock,
-    close_code::TAKEN_OVER,
     room::message::ToRoom,
     store::{MemoryStore, RoomStore, Write},
 };
@@ -272,7 +271,7 @@ async fn a_room_that_fails_forgets_neither_who_is_held_nor_who_can_be_resumed() 
         let (second, twin) = (ann(&node), node.client("dan").with_token("dan", GRACE));
         second.join(lobby()).await.unwrap();
         twin.join(lobby()).await.unwrap();
-        assert_eq!((second.me(), twin.me(), dan.closes()), (first.me(), dan.me(), vec![TAKEN_OVER]));
+        assert_eq!((second.me(), twin.me(), dan.closes()), (first.me(), dan.me(), vec![CloseCode::SUPERSEDED]));
         node.rooms.tell_running(lobby(), ToRoom::Panic);
         pass(secs(3)).await;
         second.leave(lobby()).await.unwrap();

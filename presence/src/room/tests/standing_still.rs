@@ -1,7 +1,7 @@
 //! A node that stood still: what did not come meanwhile is nobody's silence.
 
 use super::bench::{config, heard, lobby, ms, node, node_on, pass, secs, settle};
-use crate::{clock::Clock, close_code::STALE, store::MemoryStore};
+use crate::{CloseCode, clock::Clock, store::MemoryStore};
 
 /// The node stands still for so long: its clock goes on, and nothing of it runs.
 async fn stand_still(time: std::time::Duration) {
@@ -104,5 +104,5 @@ async fn one_whose_connection_never_answers_is_kept_for_max_age_more_and_no_long
     let mut left: Vec<_> = heard(&mut changes).concat().chars().filter(|c| c.is_alphabetic()).collect();
     left.sort_unstable();
     assert_eq!(String::from_iter(left), "acdinn", "each once");
-    assert_eq!((ann.closes(), cid.closes(), bob.closes()), (vec![STALE], vec![STALE], vec![]));
+    assert_eq!((ann.closes(), cid.closes(), bob.closes()), (vec![CloseCode::STALE], vec![CloseCode::STALE], vec![]));
 }

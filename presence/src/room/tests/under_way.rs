@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::bench::{Client, Node, config, lobby, node_on, pass, secs, settle, user};
-use crate::{Error, Rooms, clock::Clock, config::Durability, model::Close, name::ChannelName, store::MemoryStore};
+use crate::{
+    CloseCode, Error, Rooms, clock::Clock, config::Durability, model::Close, name::ChannelName, store::MemoryStore,
+};
 
 /// What removes ann, and all that is removed with her.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +28,7 @@ async fn remove(rooms: &Rooms, by: By) -> crate::Result<usize> {
 }
 
 fn close() -> Close {
-    Close::new(4003, "it is late")
+    Close::new(CloseCode(4003), "it is late")
 }
 
 async fn node(durability: Durability) -> Node {

@@ -137,7 +137,7 @@ async fn a_room_without_anybody_stale_costs_a_prune_no_call() {
 async fn a_deleted_users_sockets_are_closed_if_asked() {
     let bed = bed().await;
     let mut ann = bed.member("ann").await;
-    bed.rooms.remove_user(&user("ann"), Some(CloseCode(4001).into())).await.unwrap();
+    bed.rooms.remove_user(&user("ann"), Some(presence::Close::new(CloseCode(4001), "removed"))).await.unwrap();
     assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(4001))));
 }
 

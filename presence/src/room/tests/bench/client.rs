@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::room::outbox::{Bounds, Outbox, Owner};
 use crate::{
-    Meta, Presence, Result, ResumeToken, Rooms,
+    CloseCode, Meta, Presence, Result, ResumeToken, Rooms,
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
     room::{
         channel::Channel,
@@ -202,11 +202,11 @@ impl Client {
     }
 
     /// The close codes among what its connection was told.
-    pub(crate) fn closes(&self) -> Vec<u16> {
+    pub(crate) fn closes(&self) -> Vec<CloseCode> {
         let close = |told| match told {
             ToConnection::Close { code, .. } => Some(code),
             ToConnection::Removed { close: Some(close), .. } => Some(close.code),
-            ToConnection::Restart { .. } => Some(crate::close_code::RESTARTING),
+            ToConnection::Restart { .. } => Some(crate::CloseCode::RESTARTING),
             _ => None,
         };
         self.told().into_iter().filter_map(close).collect()

@@ -234,7 +234,7 @@ async fn one_presence_of_a_user_is_ended_and_the_others_stay() {
     let [first] = ids(&node, "ann").await[..] else { panic!("one") };
     let (mut two, ..) = guest(&node, &["lobby"]).await;
     let second = ids(&node, "ann").await.into_iter().find(|id| *id != first).unwrap();
-    assert!(node.remove_presence(lobby(), second, Some(Close::new(4003, "enough"))).await.unwrap());
+    assert!(node.remove_presence(lobby(), second, Some(Close::new(CloseCode(4003), "enough"))).await.unwrap());
     assert_eq!(two.receive().await, Received::Close(Some(CloseCode(4003))));
     assert_eq!(two.close_reason(), Some("enough"));
     assert_eq!(
@@ -249,8 +249,8 @@ async fn one_presence_of_a_user_is_ended_and_the_others_stay() {
     one.send_text("lobby");
     pass(ms(200)).await;
     assert_eq!(node.rows(lobby()).await, ["ann"], "the socket stayed open");
-    let wrong = node.remove_presence(lobby(), ids(&node, "ann").await[0], Some(Close::new(1006, ""))).await;
-    assert!(matches!(wrong, Err(Error::CloseCode { code: 1006 })));
+    let wrong = node.remove_presence(lobby(), ids(&node, "ann").await[0], Some(Close::new(CloseCode(1006), ""))).await;
+    assert!(matches!(wrong, Err(Error::CloseCode { code: CloseCode(1006) })));
     let elsewhere = node.remove_presence(&room("bar"), ids(&node, "ann").await[0], None).await;
     assert!(!elsewhere.unwrap(), "it is in another room");
     assert_eq!(node.rows(lobby()).await, ["ann"]);
@@ -259,7 +259,7 @@ async fn one_presence_of_a_user_is_ended_and_the_others_stay() {
 #[actix::test]
 async fn one_presence_of_another_node_is_ended_with_a_code_or_without() {
     let [here, there, _] = three().await;
-    for close in [Some(Close::new(4003, "enough")), None] {
+    for close in [Some(Close::new(CloseCode(4003), "enough")), None] {
         let (one, two) = (there.member("ann").await, there.member("ann").await);
         pass(secs(3)).await;
         let [first, _] = [one.id(lobby()), two.id(lobby())];
@@ -307,9 +307,9 @@ async fn a_presence_that_was_resumed_elsewhere_is_ended_where_it_is() {
     second.join(lobby()).await.unwrap();
     assert_eq!(second.me(), first.me());
     let id = first.id(lobby());
-    assert!(here.remove_presence(lobby(), id, Some(Close::new(4003, "enough"))).await.unwrap());
+    assert!(here.remove_presence(lobby(), id, Some(Close::new(CloseCode(4003), "enough"))).await.unwrap());
     assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
-    assert_eq!(second.closes(), [4003]);
+    assert_eq!(second.closes(), [CloseCode(4003)]);
 }
 
 #[actix::test]

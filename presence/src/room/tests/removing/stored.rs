@@ -5,7 +5,7 @@ use super::{
     removals,
 };
 use crate::{
-    Config, PruningSupervisor, Rooms,
+    CloseCode, Config, PruningSupervisor, Rooms,
     model::Close,
     name::{ChannelName, NodeName},
     store::{
@@ -38,7 +38,7 @@ fn channels_and_presences_of_another_node_are_removed_there(kind: Kind) {
         there.add(&bar, &job, None).await.unwrap();
         here.remove(lobby(), &one.channel).await.unwrap();
         here.leave_all(&two.channel).await.unwrap();
-        let close = Some(Close::new(4003, "enough"));
+        let close = Some(Close::new(CloseCode(4003), "enough"));
         assert!(here.remove_presence(lobby(), three.id(lobby()), close.clone()).await.unwrap());
         assert!(!here.remove_presence(lobby(), three.id(lobby()), close.clone()).await.unwrap(), "it is gone");
         here.remove(&bar, &job).await.unwrap();

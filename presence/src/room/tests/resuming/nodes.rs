@@ -2,9 +2,8 @@
 
 use super::{GRACE, ann, rows, two};
 use crate::{
-    Member,
+    CloseCode, Member,
     clock::Clock,
-    close_code::{RESTARTING, TAKEN_OVER},
     config::ConfigBuilder,
     room::tests::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, secs, settle},
     store::MemoryStore,
@@ -64,7 +63,7 @@ async fn a_token_in_use_on_another_node_is_taken_over_and_reconcile_closes_the_f
     second.join(lobby()).await.unwrap();
     assert_eq!((second.me(), first.closes()), (first.me(), vec![]));
     alive(&[&bob, &second, &first], 3).await;
-    assert_eq!(first.closes(), [TAKEN_OVER]);
+    assert_eq!(first.closes(), [CloseCode::SUPERSEDED]);
     first.lose(lobby());
     alive(&[&bob, &second], 30).await;
     assert_eq!((bob.count(), heard(&mut changes)), (frames, vec![]));
@@ -72,7 +71,7 @@ async fn a_token_in_use_on_another_node_is_taken_over_and_reconcile_closes_the_f
     let third = ann(&here);
     third.join(lobby()).await.unwrap();
     alive(&[&bob, &second, &third], 3).await;
-    assert_eq!((third.me(), second.closes(), bob.count()), (first.me(), vec![TAKEN_OVER], frames));
+    assert_eq!((third.me(), second.closes(), bob.count()), (first.me(), vec![CloseCode::SUPERSEDED], frames));
     assert_eq!((here.children(), there.children()), (2, 0));
 }
 
@@ -85,7 +84,7 @@ async fn one_who_was_taken_over_on_another_node_and_left_there_is_not_brought_ba
     second.join(lobby()).await.unwrap();
     second.leave(lobby()).await.unwrap();
     alive(&[&bob, &first], 5).await;
-    assert_eq!((first.closes(), bob.sees()), (vec![TAKEN_OVER], vec!["bob".to_owned()]));
+    assert_eq!((first.closes(), bob.sees()), (vec![CloseCode::SUPERSEDED], vec!["bob".to_owned()]));
     assert_eq!(rows(&here).await.len(), 1);
 }
 
@@ -175,7 +174,7 @@ async fn a_node_that_comes_back_from_the_dead_does_not_take_back_what_was_resume
     assert_eq!(second.me(), first.me());
     here.store.faults.release();
     alive(&[&bob, &cid, &first, &dan, &second], 10).await;
-    assert_eq!((first.closes(), dan.closes()), (vec![TAKEN_OVER], vec![]));
+    assert_eq!((first.closes(), dan.closes()), (vec![CloseCode::SUPERSEDED], vec![]));
     alive(&[&bob, &cid, &dan, &second], 20).await;
     assert_eq!((bob.count(), bob.sees().len()), (frames, 4), "dan was held, and is back before anybody could tell");
     assert_eq!((here.children(), there.children()), (1, 3));
@@ -210,7 +209,7 @@ async fn a_shutdown_holds_from_its_beginning_and_the_next_start_has_them() {
     let ((), ()) = tokio::join!(old.shutdown(), async {
         settle().await;
         assert!(rows(&old).await[0].2, "it is held while its socket is still open");
-        assert_eq!((first.closes(), bob.closes()), (vec![RESTARTING], vec![RESTARTING]));
+        assert_eq!((first.closes(), bob.closes()), (vec![CloseCode::RESTARTING], vec![CloseCode::RESTARTING]));
         first.lose(lobby());
         bob.lose(lobby());
         settle().await;

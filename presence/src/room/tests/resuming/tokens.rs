@@ -6,9 +6,8 @@ use futures_util::{FutureExt, future::join};
 
 use super::{GRACE, ann, rows, told, two};
 use crate::{
-    Presence,
+    CloseCode, Presence,
     clock::Clock,
-    close_code::TAKEN_OVER,
     config::Durability,
     room::tests::bench::{
         Client, Node, config, heard, lobby, node, node_on, node_with, pass, room, secs, settle, user,
@@ -40,7 +39,7 @@ async fn a_socket_with_a_token_in_use_takes_over_and_the_former_is_closed() {
     let mut changes = node.changes();
     let second = ann(&node);
     assert_eq!(told(&bob, async { second.join(lobby()).await.unwrap() }).await, 0);
-    assert_eq!((first.closes(), second.me()), (vec![TAKEN_OVER], first.me()));
+    assert_eq!((first.closes(), second.me()), (vec![CloseCode::SUPERSEDED], first.me()));
     let late = async {
         // What the former does before it has heard.
         first.update(lobby(), r#"{"late":true}"#).await.unwrap_err();
@@ -84,7 +83,7 @@ async fn of_two_who_come_with_one_token_at_once_the_later_has_the_presence() {
         one.unwrap();
         two.unwrap();
         pass(secs(1)).await;
-        assert_eq!(first.closes(), [TAKEN_OVER]);
+        assert_eq!(first.closes(), [CloseCode::SUPERSEDED]);
         assert_eq!(second.sees(), ["ann", "bob"]);
         assert_eq!((bob.screen().told, node.children()), (vec!["+ann".to_owned()], 2));
     }

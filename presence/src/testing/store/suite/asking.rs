@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::{
+    CloseCode,
     model::Close,
     name::{ChannelName, NodeId, PresenceId, RequestId},
     store::{Order, Remains, Removal, Request, Store, Whom, Write},
@@ -159,7 +160,7 @@ pub async fn a_fenced_life_does_not_answer(store: &dyn Store, time: &ManualClock
 
 pub async fn a_removal_is_passed_on_as_it_was_asked(store: &dyn Store, _: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
-    let close = Some(Close::new(4003, "it's \"over\""));
+    let close = Some(Close::new(CloseCode(4003), "it's \"over\""));
     let of_channel = |room| Whom::Channel { channel: ChannelName::new("job 7").expect("a name"), room };
     let removals = [
         Removal { whom: Whom::User(user("ann")), close: close.clone() },
