@@ -24,6 +24,9 @@ const BURST: usize = 5;
 /// The highest rate of one socket; more is no limit, for which there is 0.
 const MAX_PER_SECOND: usize = 1_000_000;
 
+/// How large a head of a request actix-web reads at most; it answers a larger one by itself.
+const MAX_HEADER_BYTES: usize = 131_072;
+
 /// A setting that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting `{field}` is {value}, but {rule}")]
@@ -393,7 +396,14 @@ impl Config {
             count(field, value, value <= MAX_PER_SECOND, "it must be at most 1,000,000")?;
         }
         let message = self.max_message_bytes;
-        count("max_message_bytes", message, message >= self.max_frame_bytes, "it must hold one largest frame")?;
+        count("max_message_bytes", message, message >= self.max_frame_bytes, "it must be at least `max_frame_bytes`")?;
+        let headers = self.max_header_bytes;
+        count(
+            "max_header_bytes",
+            headers,
+            headers <= MAX_HEADER_BYTES,
+            "it must be at most 131,072, which the HTTP server reads",
+        )?;
         count("room_threads", self.room_threads, self.room_threads <= 64, "it must be at most 64")
     }
 }

@@ -23,8 +23,10 @@ use super::{connection::Connection, inbox::Inbox};
 pub(crate) struct Rates {
     messages: Limit,
     joins: Limit,
-    /// For how long in all joins waited.
+    /// For how long in all joins waited for their rate, and may have waited for a notice of their room.
     joins_waited: Cell<Duration>,
+    /// When the rooms of all joins so far have given a notice.
+    notices_until: Cell<Tick>,
     rooms: Rooms,
     outbox: Rc<Outbox>,
     connection: Addr<Connection>,
@@ -61,6 +63,7 @@ impl Rates {
             messages: Limit::new("messages", config.messages_per_second(), config.message_rate(), now),
             joins: Limit::new("joins", config.joins_per_second(), config.join_rate(), now),
             joins_waited: Cell::default(),
+            notices_until: Cell::new(now),
             rooms,
             outbox,
             connection,
@@ -85,9 +88,21 @@ impl Rates {
             self.joins_waited.set(self.joins_waited.get().saturating_add(slowed.more));
             tokio::time::sleep(slowed.wait).await;
         }
+        self.count_notice();
     }
 
-    /// For how long in all joins of this socket waited for their rate, or are about to. Those that wait together count once.
+    /// A join of a busy room is answered with the next notice of the room, and that wait is not the consumer's. Those of several joins
+    /// at once count once.
+    fn count_notice(&self) {
+        let now = self.rooms.now();
+        let until = now.after(self.rooms.config().notify_interval());
+        let more = until.since(self.notices_until.get().max(now));
+        self.notices_until.set(until);
+        self.joins_waited.set(self.joins_waited.get().saturating_add(more));
+    }
+
+    /// For how long in all joins of this socket waited for their rate or a notice, or are about to. Those that wait together count
+    /// once.
     pub(crate) fn joins_waited(&self) -> Duration {
         self.joins_waited.get()
     }

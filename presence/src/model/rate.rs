@@ -56,10 +56,11 @@ impl Bucket {
         }
     }
 
-    /// Whether `rest` has gone by, in all, in which nothing was taken though it could have been.
+    /// Whether `rest` has gone by, in all, in which nothing was taken though it could have been: besides the one that who goes at
+    /// just its rate takes as soon as it can.
     fn has_rested(self, rate: Rate, now: Tick, rest: Duration) -> bool {
-        let rest = u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX);
-        self.paid.saturating_add(rest.min(rate.burst)) <= nanos(now).saturating_add(rate.burst)
+        let left = u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX).saturating_add(rate.interval);
+        self.paid.saturating_add(left.min(rate.burst)) <= nanos(now).saturating_add(rate.burst)
     }
 }
 
@@ -282,8 +283,30 @@ mod tests {
         let (rate, mut bucket) = (Rate::new(5, 20), Bucket::default());
         let rest = Duration::from_secs(1);
         assert_eq!(taken(&mut bucket, rate, 0), 20);
-        assert!(!bucket.has_rested(rate, Tick(999), rest));
-        assert!(bucket.has_rested(rate, Tick(1000), rest));
+        assert!(!bucket.has_rested(rate, Tick(1199), rest));
+        assert!(bucket.has_rested(rate, Tick(1200), rest), "one every 200 ms, and a second");
+    }
+
+    #[test]
+    fn one_who_never_rests_is_slowed_for_too_long_also_at_a_rate_of_one_a_second() {
+        // One unit was a second of its rate: it counted as rested whenever it was given one, and was warned again each time.
+        for per_second in [1, 2, 3, 10] {
+            let (rate, mut pace, mut now, mut warned) =
+                (Rate::new(per_second, 5 * per_second), Pace::new(Tick(0)), 0, 0);
+            let closed = loop {
+                match pace.take(rate, PATIENCE, Tick(now)) {
+                    Ok(()) => {}
+                    Err(Slowed { turn: Turn::TooLong, .. }) => break now,
+                    Err(Slowed { wait, turn, .. }) => {
+                        warned += usize::from(turn == Turn::Begins);
+                        now += u64::try_from(wait.as_millis()).unwrap().max(1);
+                    }
+                }
+                assert!(now < 60_000, "{per_second} a second: never closed");
+            };
+            assert!((29_000..=32_000).contains(&closed), "{per_second} a second: {closed} ms");
+            assert_eq!(warned, 1, "{per_second} a second");
+        }
     }
 
     proptest! {

@@ -183,13 +183,17 @@ impl Connection {
     /// Logs who is cut off and why. `left` is a room that the socket has just been removed from.
     pub(super) fn log_cutoff(&self, cause: Cutoff, left: Option<&RoomName>) {
         let channel = self.channel.name();
-        let Some(left_out) = self.rooms.cutoffs().of(cause).admit(self.rooms.now()) else {
-            debug!(%channel, %cause, "a socket is cut off");
+        let admitted = self.rooms.cutoffs().of(cause).admit(self.rooms.now());
+        if admitted.is_none() && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
-        };
+        }
         let user = self.client.user.as_ref().map(tracing::field::display);
         let peer = self.client.peer.map(tracing::field::display);
         let rooms = listed(left.cloned().into_iter().chain(self.channel.rooms()).collect());
+        let Some(left_out) = admitted else {
+            debug!(user, rooms, %channel, peer, %cause, "a socket is cut off");
+            return;
+        };
         let left_out = left_out.field();
         if cause.is_fault() {
             warn!(user, rooms, %channel, peer, %cause, left_out, "a socket is cut off");

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tracing::Level;
 
-use super::bench::{Log, Node, config, lobby, node, node_with, pass, secs, settle};
+use super::bench::{Log, Node, config, lobby, node, node_with, pass, secs, settle, user};
 use crate::{
     Consumer, Error, Event, Frame, Result, Socket, Upgrade,
     name::EventName,
@@ -145,4 +145,26 @@ async fn changes_that_are_refused_since_too_many_wait_are_a_warning_now_and_then
     let lines = refused().await;
     assert!(lines.len() == 2 && lines[1].contains("left_out=2"), "{lines:?}");
     node.store.release_commits();
+}
+
+#[actix::test]
+async fn of_many_that_are_cut_off_for_one_cause_those_after_the_first_are_as_full_lines_at_the_level_debug() {
+    // They had the channel and the cause, and nobody could say whose they were.
+    let node = node().await;
+    let log = Log::down_to(Level::DEBUG);
+    let mut sockets = Vec::new();
+    for name in ["ann", "bob", "cat", "dan"] {
+        let (_, may) = watch::channel(true);
+        let upgrade = Upgrade::new(&node.rooms).user(Some(user(name)));
+        sockets.push(TestSocket::connect(upgrade, Slow(may)).await.unwrap());
+    }
+    // They read nothing.
+    pass(secs(70)).await;
+    let lines = log.lines_with("a socket is cut off");
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("DEBUG")), "{lines:?}");
+    for user in ["ann", "bob", "cat", "dan"] {
+        let is_full = |line: &&String| line.contains(&format!("user={user} rooms=\"lobby\""));
+        assert_eq!(lines.iter().filter(is_full).count(), 1, "{lines:?}");
+    }
 }

@@ -4,8 +4,10 @@ use std::cell::Cell;
 
 use futures_util::future::join_all;
 
-use super::bench::{Client, Screen, config, join_all as all_join, lobby, ms, node, node_with, pass, secs, settle};
-use crate::config::Notify;
+use super::bench::{
+    Client, Screen, config, join_all as all_join, lobby, ms, node, node_with, pass, room, secs, settle,
+};
+use crate::{Consumer, Frame, Result, Socket, Upgrade, config::Notify, testing::TestSocket};
 
 #[actix::test]
 async fn the_first_change_of_a_quiet_room_is_told_at_once() {
@@ -238,4 +240,33 @@ async fn no_more_is_kept_for_a_joiner_than_may_wait_for_a_client() {
     joined.unwrap();
     assert!(node.rooms.now().since(began) < secs(1), "{:?}", node.rooms.now().since(began));
     assert_eq!(bob.frames().len(), 1 + 5);
+}
+
+/// Joins two rooms when it connects.
+struct InTwo;
+
+impl Consumer for InTwo {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.join(lobby()).await?;
+        socket.join(&room("attic")).await
+    }
+
+    async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[actix::test]
+async fn the_wait_for_a_notice_of_a_busy_room_does_not_count_as_time_of_the_handshake() {
+    // It was answered 500, and the log blamed the consumer.
+    let node = node_with(config().notify_interval(secs(4)).handshake_timeout(secs(1))).await;
+    for name in [lobby(), &room("attic")] {
+        for n in 0..12 {
+            node.client(&format!("stir{n}")).join(name).await.unwrap();
+        }
+    }
+    let began = node.rooms.now();
+    let socket = TestSocket::connect(Upgrade::new(&node.rooms), InTwo).await;
+    let took = node.rooms.now().since(began);
+    assert!(socket.is_ok() && took > secs(2), "{took:?}");
 }
