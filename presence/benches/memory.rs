@@ -88,8 +88,8 @@ fn config() -> Config {
 }
 
 async fn start(store: impl Store) -> Rooms {
-    let rooms = Rooms::start(config(), store);
-    PruningSupervisor::spawn(&rooms, NodeName::new("bench").expect("a good name"));
+    let rooms = Rooms::start(config(), store, NodeName::new("bench").expect("a good name"));
+    PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     rooms
 }

@@ -7,8 +7,8 @@
 //! # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, actor::Users};
 //! # #[actix_web::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let rooms = Rooms::start(Config::default(), MemoryStore::default());
-//! # PruningSupervisor::spawn(&rooms, NodeName::new("web-1")?);
+//! # let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("web-1")?);
+//! # PruningSupervisor::spawn(&rooms);
 //! let users = rooms.addr().send(Users { room: RoomName::new("lobby")? }).await??;
 //! assert!(users.is_empty());
 //! # Ok(())

@@ -19,15 +19,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No [`PruningSupervisor`](crate::PruningSupervisor) was spawned for these rooms, so nobody would ever notice a silent
-    /// socket or renew the node's lease. Nothing happened.
-    #[error("no pruning supervisor is running: call `PruningSupervisor::spawn` before the first join")]
-    NoSupervisor,
     /// Other rooms of this process have this node name on the same database, and still run, so these do not serve: most often they were
     /// started once for each worker. Nothing happened.
     #[error(
-        "the node name `{name}` is in use by other rooms of this process: call `Rooms::start` and `PruningSupervisor::spawn` once, \
-         before `HttpServer::new`, and clone the handle into its closure"
+        "the node name `{name}` is in use by other rooms of this process: call `Rooms::start` once, before `HttpServer::new`, \
+         and clone the handle into its closure"
     )]
     NameInUse {
         /// The name.

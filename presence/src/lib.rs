@@ -34,8 +34,8 @@
 //!
 //! #[actix_web::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let rooms = Rooms::start(Config::default(), MemoryStore::default());
-//!     PruningSupervisor::spawn(&rooms, NodeName::of_host(8080)?);
+//!     let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::of_host(8080)?);
+//!     PruningSupervisor::spawn(&rooms);
 //!     let rooms = web::Data::new(rooms);
 //!     HttpServer::new(move || App::new().app_data(rooms.clone()).route("/ws", web::get().to(ws)))
 //!         .on_connect(presence::on_connect)

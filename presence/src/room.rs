@@ -34,7 +34,7 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, RwLock,
+        Arc, Mutex, Once, OnceLock, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
     time::Duration,
@@ -65,6 +65,7 @@ use actor::RoomActor;
 use channels::Channels;
 use listening::{Listening, PULSE};
 use message::HubRef;
+use pruning::{NodeActor, Registration};
 use threads::{Threads, within};
 
 /// How many rooms of one process share a lock.
@@ -92,8 +93,8 @@ pub enum StartError {
 /// # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms};
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let rooms = Rooms::start(Config::default(), MemoryStore::default());
-/// PruningSupervisor::spawn(&rooms, NodeName::new("web-1")?);
+/// let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("web-1")?);
+/// PruningSupervisor::spawn(&rooms);
 /// rooms.ready().await;
 ///
 /// let lobby = RoomName::new("lobby")?;
@@ -141,9 +142,11 @@ struct Inner {
     /// When those were last cut off who read first frames of any room too slowly.
     made_room: Mutex<Option<Tick>>,
     listening: Arc<Listening>,
+    registration: Registration,
+    node_actor: OnceLock<Addr<NodeActor>>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
-    /// The name that these rooms were to have, if other rooms of this process have it.
-    name_in_use: OnceLock<NodeName>,
+    /// The warning that no supervisor was spawned is logged once.
+    no_supervisor: Once,
     front: Addr<RoomsActor>,
     /// How many presences are looked after.
     #[cfg(test)]
@@ -162,26 +165,27 @@ impl fmt::Debug for Rooms {
 }
 
 impl Rooms {
-    /// Starts the rooms of this node. Must be called on a thread of an actix system, and be followed by
-    /// [`PruningSupervisor::spawn`] before the first join. Call it once in a process, before `HttpServer::new`, and clone the
-    /// handle into its closure: that runs once for each worker.
+    /// Starts the rooms of this node, makes the process known to the database as `name`, and keeps it known until
+    /// [`shutdown`](Self::shutdown). Call it once in a process, on a thread of an actix system, before `HttpServer::new`, and clone the
+    /// handle into its closure: that runs once for each worker. [`PruningSupervisor::spawn`] then cleans up.
+    ///
+    /// A process that starts under the name of one that still runs takes its place. Within one process a name is not taken over. If other
+    /// rooms of this process have it on the same database, and were not [shut down](Self::shutdown), these rooms never register: an error
+    /// is logged at once, every socket is answered with 500, and a join fails with [`Error::NameInUse`].
     ///
     /// # Panics
     /// Without a running actix system, as under `#[tokio::main]`: see [`try_start`](Self::try_start).
     #[must_use]
-    pub fn start(config: Config, store: impl Store) -> Self {
-        Self::with_clock(config, store, Clock::system())
+    pub fn start(config: Config, store: impl Store, name: NodeName) -> Self {
+        Self::with_clock(config, store, name, Clock::system())
     }
 
     /// As [`start`](Self::start), but without an actix system this is an error.
     ///
     /// # Errors
     /// [`StartError::NoSystem`] if there is none on this thread.
-    pub fn try_start(config: Config, store: impl Store) -> Result<Self, StartError> {
-        if actix::System::try_current().is_none() {
-            return Err(StartError::NoSystem);
-        }
-        Ok(Self::start_here(config, store, Clock::system()))
+    pub fn try_start(config: Config, store: impl Store, name: NodeName) -> Result<Self, StartError> {
+        Self::start_if(config, store, name, Clock::system(), pruning::claim)
     }
 
     /// As [`start`](Self::start), with another clock.
@@ -189,21 +193,41 @@ impl Rooms {
     /// # Panics
     /// Without a running actix system.
     #[must_use]
-    pub fn with_clock(config: Config, store: impl Store, clock: Clock) -> Self {
-        assert!(actix::System::try_current().is_some(), "{}", StartError::NoSystem);
-        Self::start_here(config, store, clock)
+    pub fn with_clock(config: Config, store: impl Store, name: NodeName, clock: Clock) -> Self {
+        Self::start_if(config, store, name, clock, pruning::claim).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn start_here(config: Config, store: impl Store, clock: Clock) -> Self {
+    /// As [`start`](Self::start), for rooms that play another process than this one, so that they take a name over. For tests.
+    ///
+    /// # Panics
+    /// Without a running actix system.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn start_as_another_process(config: Config, store: impl Store, name: NodeName) -> Self {
+        let started = Self::start_if(config, store, name, Clock::system(), |_, _| true);
+        started.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn start_if(
+        config: Config,
+        store: impl Store,
+        name: NodeName,
+        clock: Clock,
+        may_have: impl FnOnce(&Self, &NodeName) -> bool,
+    ) -> Result<Self, StartError> {
+        if actix::System::try_current().is_none() {
+            return Err(StartError::NoSystem);
+        }
         let threads = Threads::start(config.room_threads());
         let store: Arc<dyn Store> = Arc::new(store);
         let health = Health::default();
+        let registration = Registration::new(name, config.lease());
         let rooms = Arc::new_cyclic(|rooms: &std::sync::Weak<Inner>| {
             let fenced = {
                 let rooms = rooms.clone();
                 move |node| {
-                    if let Some(supervisor) = rooms.upgrade().and_then(|rooms| rooms.supervisor.get().cloned()) {
-                        supervisor.do_send(pruning::Fenced(node));
+                    if let Some(actor) = rooms.upgrade().and_then(|rooms| rooms.node_actor.get().cloned()) {
+                        actor.do_send(pruning::Fenced(node));
                     }
                 }
             };
@@ -238,8 +262,10 @@ impl Rooms {
                 first_frames: Arc::default(),
                 made_room: Mutex::default(),
                 listening: Arc::default(),
+                registration,
+                node_actor: OnceLock::new(),
                 supervisor: OnceLock::new(),
-                name_in_use: OnceLock::new(),
+                no_supervisor: Once::new(),
                 front,
                 #[cfg(test)]
                 children: Default::default(),
@@ -251,7 +277,8 @@ impl Rooms {
         let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 4);
         rooms.0.threads.runtime().spawn(writer.run(store, clock, node, timeout, gather));
         rooms.0.threads.time().spawn(rooms.pulse());
-        rooms
+        rooms.register(may_have);
+        Ok(rooms)
     }
 
     /// The settings.

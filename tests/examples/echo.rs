@@ -24,8 +24,8 @@ async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> Ht
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let rooms = Rooms::start(Config::from_env()?, MemoryStore::default());
-    PruningSupervisor::spawn(&rooms, NodeName::new("echo")?);
+    let rooms = Rooms::start(Config::from_env()?, MemoryStore::default(), NodeName::new("echo")?);
+    PruningSupervisor::spawn(&rooms);
     let server =
         HttpServer::new(move || App::new().app_data(web::Data::new(rooms.clone())).route("/", web::get().to(ws)))
             .on_connect(presence::on_connect)

@@ -337,8 +337,9 @@ async fn one_whose_presence_another_process_removes_gets_the_error_removed_and_m
     let mut bob = Member::join(&server, "lobby", "bob").await;
     ann.sees_join("bob").await;
     let url = format!("sqlite://{}", server.folder().join("presence.db").display());
-    let operator = Rooms::start(Config::default(), SqlStore::connect(&url).unwrap());
-    PruningSupervisor::spawn(&operator, NodeName::new("operator").unwrap());
+    let operator =
+        Rooms::start(Config::default(), SqlStore::connect(&url).unwrap(), NodeName::new("operator").unwrap());
+    PruningSupervisor::spawn(&operator);
     operator.ready().await;
     let (lobby, id) = (RoomName::new("lobby").unwrap(), serde_json::from_value(json!(ann.roster.me)).unwrap());
     assert!(operator.remove_presence(&lobby, id, None).await.unwrap(), "it was there");

@@ -4,13 +4,16 @@ mod args;
 mod consumer;
 mod http;
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{io::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
 
 use actix_web::{App, HttpServer, web};
 use clap::Parser;
 use mimalloc::MiMalloc;
 use presence::{PruningSupervisor, Rooms, SqlStore};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpSocket,
+    signal::unix::{SignalKind, signal},
+};
 use tracing::{error, info, warn};
 
 use args::Args;
@@ -23,6 +26,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What is logged. Of a database that goes away the driver tells for each connection, and the store tells once.
 const LOG: &str = "info,sqlx=warn,sqlx::postgres::notice=off,sqlx_core::pool=error,actix_server=warn";
+
+/// How many connections may wait to be accepted, as by actix-web's default.
+const BACKLOG: u32 = 1024;
 
 /// How long the start waits for the database, before it goes on without.
 const STARTUP: Duration = Duration::from_secs(3);
@@ -51,6 +57,25 @@ fn reasons(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
+/// Listens on the addresses of the host, at least one of them. The name of the node has the port, so that must be known before the
+/// rooms are started.
+async fn listen(host: &str, port: u16) -> std::io::Result<Vec<std::net::TcpListener>> {
+    let open = |address: SocketAddr| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    let (mut listeners, mut failure) = (Vec::new(), None);
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match open(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.filter(|_| listeners.is_empty()).map_or(Ok(listeners), Err)
+}
+
 /// Serves until it is told to stop.
 async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     // Before the settings are made, since the default of `max_sockets` follows from it.
@@ -63,7 +88,12 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let store = SqlStore::connect(&args.database_url)
         // Not the URL itself, which may hold a password.
         .map_err(|error| format!("--database-url: {}", reasons(&error)))?;
-    let rooms = Rooms::start(config, store);
+    let listeners = listen(&args.bind, args.port)
+        .await
+        .map_err(|error| format!("cannot listen on --bind {} --port {}: {error}", args.bind, args.port))?;
+    let address = listeners.first().ok_or("there is no address to listen on")?.local_addr()?;
+    let rooms = Rooms::start(config, store, args.node_name(address)?);
+    PruningSupervisor::spawn(&rooms);
     let settings = web::Data::new(http::Settings { notify: args.notify, allow_origin: args.allow_origin() });
 
     let shared = rooms.clone();
@@ -77,11 +107,7 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if let Some(workers) = args.workers {
         server = server.workers(workers.get());
     }
-    let server = server
-        .bind((args.bind.as_str(), args.port))
-        .map_err(|error| format!("cannot listen on --bind {} --port {}: {error}", args.bind, args.port))?;
-    let address = *server.addrs().first().ok_or("there is no address to listen on")?;
-    PruningSupervisor::spawn(&rooms, args.node_name(address)?);
+    let server = listeners.into_iter().try_fold(server, HttpServer::listen)?;
     // A database that is away keeps nobody from being served; but where it is there, the first visitor finds it ready.
     let _ = tokio::time::timeout(STARTUP, rooms.ready()).await;
 

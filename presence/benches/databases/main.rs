@@ -81,8 +81,12 @@ impl Place {
     async fn rooms(&self) -> (Rooms, actix::Addr<PruningSupervisor>) {
         let quiet = Config::builder().max_age(HOUR).reconcile_interval(HOUR).sweep_interval(HOUR).prune_interval(HOUR);
         let quiet = quiet.lease(Duration::from_secs(2)).store_timeout(Duration::from_secs(30));
-        let rooms = Rooms::start(quiet.build().expect("good settings"), self.store().await);
-        let supervisor = PruningSupervisor::spawn(&rooms, NodeName::new("rooms").expect("a good name"));
+        let rooms = Rooms::start(
+            quiet.build().expect("good settings"),
+            self.store().await,
+            NodeName::new("rooms").expect("a good name"),
+        );
+        let supervisor = PruningSupervisor::spawn(&rooms);
         rooms.ready().await;
         (rooms, supervisor)
     }

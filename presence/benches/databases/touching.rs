@@ -78,10 +78,10 @@ pub(super) async fn measure_flushes(database: &str, server: Option<&Server>) {
 async fn measure_beats(database: &str, server: Option<&Server>, config: Config, every: Duration, what: &str) {
     let place = Place::new(server).await;
     let before = threads();
-    let rooms = Rooms::start(config, place.store().await);
+    let rooms = Rooms::start(config, place.store().await, NodeName::new("bench").expect("a good name"));
     // The first thread that rooms start is the store's.
     let store = threads().into_iter().find(|thread| !before.contains(thread)).expect("it has started");
-    let _supervisor = PruningSupervisor::spawn(&rooms, NodeName::new("bench").expect("a good name"));
+    let _supervisor = PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     let channel = |n: usize| ChannelName::new(format!("heart {n}")).expect("a good name");
     let channels: Vec<_> = (0..PRESENCES).map(channel).collect();

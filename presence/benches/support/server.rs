@@ -42,8 +42,8 @@ impl Server {
         let (started, rooms) = mpsc::channel();
         let thread = thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let rooms = Rooms::start(config, store);
-                PruningSupervisor::spawn(&rooms, NodeName::new("bench").expect("a good name"));
+                let rooms = Rooms::start(config, store, NodeName::new("bench").expect("a good name"));
+                PruningSupervisor::spawn(&rooms);
                 rooms.ready().await;
                 let shared = web::Data::new(rooms.clone());
                 let app = move || {

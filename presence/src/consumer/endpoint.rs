@@ -190,7 +190,7 @@ impl Upgrade {
     /// [`Error::Refused`](crate::Error::Refused), or a socket that is to be closed with a code while it connects: 101, and then a Close with that code. [`Error::Denied`](crate::Error::Denied): its
     /// status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
     /// [`Error::ResumeToken`](crate::Error::ResumeToken): 400. Any
-    /// other error, a panic, more than `handshake_timeout`, or no [`PruningSupervisor`](crate::PruningSupervisor): 500.
+    /// other error, a panic, or more than `handshake_timeout`: 500.
     pub async fn start<C: Consumer>(mut self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
         if let Err(refused) = handshake(req) {
             return *refused;

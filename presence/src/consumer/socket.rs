@@ -119,7 +119,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] or [`Error::Overloaded`] (it is not in the room; repeat later), [`Error::TooManyRooms`],
-    /// [`Error::NoSupervisor`], [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`],
+    /// [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`],
     /// [`Error::FirstFramesUnread`] (it is not in the room; repeat later), [`Error::SocketClosed`].
     pub async fn join(&self, room: &RoomName) -> Result<()> {
         self.join_as(room, JoinOptions::default()).await

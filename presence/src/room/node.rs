@@ -158,7 +158,7 @@ impl Rooms {
             });
             let _ = within(SHUTDOWN / 4, self.settled()).await;
             // From here on nothing may be refused to the node and make it begin another life.
-            self.stop_supervisor().await;
+            self.stop_rounds().await;
             let node = self.node();
             self.set_node(None);
             if let Some(node) = node {
@@ -172,7 +172,7 @@ impl Rooms {
                 "the end of this node could not be written: what it leaves is dealt with when it starts again, or by another"
             );
         }
-        self.stop_supervisor().await;
+        self.stop_rounds().await;
         // Actors that subscribed get their events from a thread that stops.
         self.0.ending.send_replace(true);
         let _ = within(SUBSCRIBERS, self.0.ending.closed()).await;
@@ -180,9 +180,12 @@ impl Rooms {
         self.0.threads.stop();
     }
 
-    async fn stop_supervisor(&self) {
+    async fn stop_rounds(&self) {
         if let Some(supervisor) = self.0.supervisor.get() {
             let _ = supervisor.send(pruning::Stop).await;
+        }
+        if let Some(actor) = self.0.node_actor.get() {
+            let _ = actor.send(pruning::Stop).await;
         }
     }
 

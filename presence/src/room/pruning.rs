@@ -1,26 +1,18 @@
-//! The pruning supervisor: everything that is done because time passed.
+//! The pruning supervisor: everything that is removed because time passed.
 //!
-//! It renews the node's lease, removes what nobody answers for, and compares rooms with the database. It lives on the
+//! What sockets depend on, the node's lease above all, is the [`NodeActor`]'s, which runs without a supervisor. Both live on the
 //! store's thread, so that no consumer that blocks its own thread can cost the node its lease.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeSet, HashMap},
-    future::Future,
-    panic::AssertUnwindSafe,
-    rc::Rc,
-    time::Duration,
-};
+use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, time::Duration};
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     Error, Result,
-    model::lease::Lease,
-    name::{NodeId, NodeName, RequestId},
+    name::NodeId,
     store::{
         Batch, NodeStore, Remains, RoomStore, StoreError,
         apart::Apart,
@@ -35,101 +27,59 @@ mod asking;
 mod bulk;
 mod claims;
 mod life;
+mod node_actor;
 mod open_requests;
+mod registration;
 
 pub(crate) use asking::Remove;
 pub(crate) use bulk::Bulk;
+pub(crate) use claims::claim;
 pub(crate) use life::Fenced;
-use open_requests::OpenRequests;
+pub(crate) use node_actor::NodeActor;
+pub(crate) use registration::Registration;
 
 /// How the names begin under which the command line registers itself for a moment.
 pub(crate) const CLI: &str = "presence-cli:";
 /// How many rooms are compared in one query.
 const COMPARE: usize = 500;
 
-/// Keeps a node alive and its rooms clean. Spawned once by the application, in one line:
+/// Cleans up. Spawned once by the application, in one line:
 ///
 /// ```
 /// # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, Rooms};
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let rooms = Rooms::start(Config::default(), MemoryStore::default());
-/// PruningSupervisor::spawn(&rooms, NodeName::new("web-1")?);
+/// # let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("web-1")?);
+/// PruningSupervisor::spawn(&rooms);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// On the schedules of [`Config`](crate::Config) it renews the node's lease, sweeps presences whose grace is over and those
-/// of dead nodes, prunes stale presences and empty rooms, and compares rooms with the database. [`Sweep`],
-/// [`PrunePresences`], [`PruneRooms`] and [`Reconcile`] ask for a round at once.
+/// On the schedules of [`Config`](crate::Config) it removes the presences of nodes that died, and of former runs of this one when
+/// their grace is over; prunes stale presences that no node answers for; and prunes empty rooms. [`Sweep`], [`PrunePresences`], [`PruneRooms`] and [`Reconcile`]
+/// request a round at once.
+///
+/// Without it sockets work, and those that fall silent or are lost leave, but none of this is removed, and the first socket logs a
+/// warning. It may run on only some of the nodes of a database.
 #[derive(Debug)]
 pub struct PruningSupervisor {
     work: Work,
 }
 
-/// What the supervisor's rounds share.
+/// What is done for a node in rounds, and when it is requested.
 #[derive(Debug, Clone)]
 struct Work {
     rooms: Rooms,
-    name: NodeName,
-    lease: Rc<RefCell<Lease>>,
-    /// Former lives of this very node, whose presences are still to be held.
-    former: Rc<RefCell<BTreeSet<NodeId>>>,
-    /// What other nodes ask of this one, until they have the answer.
-    open_requests: Rc<RefCell<OpenRequests>>,
-    /// What this node asked of others and does not any more, but the database may still have.
-    over: Rc<RefCell<BTreeSet<RequestId>>>,
 }
 
 impl PruningSupervisor {
-    /// Starts the supervisor of these rooms, which makes the process known to the database as `name`. A process that starts
-    /// under the name of one that still runs takes its place. Called again, it returns the one that is running.
-    ///
-    /// Within one process a name is not taken over. If other rooms of this process have it on the same database, and were not
-    /// [shut down](Rooms::shutdown), these rooms never register: an error is logged at once, every socket is answered with 500, and a
-    /// join fails with [`Error::NameInUse`]. Most often the rooms were started inside the closure of `HttpServer::new`, which runs
-    /// once for each worker: start them before it, and clone the handle into it.
-    pub fn spawn(rooms: &Rooms, name: NodeName) -> Addr<Self> {
-        Self::spawn_if(rooms, name, claims::claim)
-    }
-
-    /// As [`spawn`](Self::spawn), for rooms that play another process than this one, so that they take a name over. For tests.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn spawn_as_another_process(rooms: &Rooms, name: NodeName) -> Addr<Self> {
-        Self::spawn_if(rooms, name, |_, _| true)
-    }
-
-    fn spawn_if(rooms: &Rooms, name: NodeName, may_have: impl FnOnce(&Rooms, &NodeName) -> bool) -> Addr<Self> {
-        let supervisor = rooms.0.supervisor.get_or_init(|| {
-            if !may_have(rooms, &name) {
-                error!("{}", Error::NameInUse { name: name.clone() });
-                let _ = rooms.0.name_in_use.set(name.clone());
-            }
-            let rooms = rooms.clone();
-            Self::start_in_arbiter(&rooms.0.threads.store().clone(), move |_: &mut Context<Self>| {
-                let lease = Rc::new(RefCell::new(Lease::new(rooms.config().lease())));
-                let (former, open_requests, over) = (Rc::default(), Rc::default(), Rc::default());
-                Self { work: Work { rooms, name, lease, former, open_requests, over } }
-            })
+    /// Starts the supervisor of these rooms. Called again, it returns the one that is running.
+    pub fn spawn(rooms: &Rooms) -> Addr<Self> {
+        let spawned = rooms.0.supervisor.get_or_init(|| {
+            let work = Work { rooms: rooms.clone() };
+            Self::start_in_arbiter(rooms.0.threads.store(), move |_: &mut Context<Self>| Self { work })
         });
-        supervisor.clone()
-    }
-
-    fn every<F>(&self, ctx: &mut Context<Self>, interval: Duration, round: impl Fn(Work) -> F + 'static)
-    where
-        F: Future<Output = ()> + 'static,
-    {
-        let work = self.work.clone();
-        let rounds = async move {
-            loop {
-                tokio::time::sleep(interval).await;
-                // One round that fails must not be the last.
-                if AssertUnwindSafe(round(work.clone())).catch_unwind().await.is_err() {
-                    error!("a round of the pruning supervisor panicked; it goes on");
-                }
-            }
-        };
-        ctx.spawn(rounds.into_actor(self));
+        spawned.clone()
     }
 }
 
@@ -137,36 +87,14 @@ impl Actor for PruningSupervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.work.rooms.check_name().is_err() {
+        let (work, config) = (&self.work, self.work.rooms.config());
+        if work.rooms.check_name().is_err() {
             return;
         }
-        let work = self.work.clone();
-        ctx.spawn(async move { work.begin().await }.into_actor(self));
-        let config = self.work.rooms.config().clone();
-        self.every(ctx, config.lease() / 3, |work| async move { work.renew().await });
-        self.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
-        let supervisor = ctx.address();
-        self.every(ctx, config.sweep_interval(), move |work| {
-            let supervisor = supervisor.clone();
-            async move {
-                if let Err(error) = work.answer_others(&supervisor).await {
-                    debug!(error = %report(&error), "not known what other nodes ask of this one, or not answered");
-                }
-            }
-        });
-        self.every(ctx, config.sweep_interval(), |work| async move {
-            if let Err(error) = work.withdraw().await {
-                debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
-            }
-        });
-        self.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
-        self.every(ctx, config.prune_rooms_interval(), |work| async move {
+        work.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
+        work.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
+        work.every(ctx, config.prune_rooms_interval(), |work| async move {
             log("pruned empty rooms", work.prune_rooms().await);
-        });
-        self.every(ctx, config.reconcile_interval(), |work| async move {
-            if let Err(error) = work.reconcile().await {
-                debug!(error = %report(&error), "rooms could not be compared with the store");
-            }
         });
     }
 }
@@ -180,6 +108,28 @@ fn log(what: &'static str, outcome: Result<usize>) {
 }
 
 impl Work {
+    /// Has an actor do `round` again and again. One round that fails must not be the last.
+    fn every<A, F>(&self, ctx: &mut Context<A>, interval: Duration, round: impl Fn(Self) -> F + 'static)
+    where
+        A: Actor<Context = Context<A>>,
+        F: Future<Output = ()> + 'static,
+    {
+        let work = self.clone();
+        let rounds = async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                if AssertUnwindSafe(round(work.clone())).catch_unwind().await.is_err() {
+                    error!("a periodic task of this node panicked; it goes on");
+                }
+            }
+        };
+        ctx.spawn(actix::fut::wrap_future(rounds));
+    }
+
+    fn registration(&self) -> &Registration {
+        &self.rooms.0.registration
+    }
+
     fn node(&self) -> Result<NodeId> {
         self.rooms.check_name()?;
         self.rooms.node().ok_or(Error::StoreUnavailable(None))
@@ -227,12 +177,12 @@ impl Work {
 
     /// What former lives of this node left is held, since its clients are about to return.
     async fn hold_former(&self) -> Result<()> {
-        let former = self.former.borrow().clone();
+        let former = self.registration().former().clone();
         for dead in former {
             let (node, remains) = (self.node()?, Remains::HoldAll(self.rooms.config().grace()));
             let held = self.batches(|limit| self.store().clear(node, dead, remains, limit)).await?;
             info!(count = held, "presences of a former life of this node are held");
-            self.former.borrow_mut().remove(&dead);
+            self.registration().former().remove(&dead);
         }
         Ok(())
     }
@@ -247,7 +197,7 @@ impl Work {
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if self.may_judge().await {
             for dead in self.rooms.bounded(self.store().fence(node)).await? {
-                if !self.former.borrow().contains(&dead) {
+                if !self.registration().former().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
                     let remains = Remains::HoldResumable(self.rooms.config().grace());
                     count += self.batches_of(&mut bulk, |limit| self.store().clear(node, dead, remains, limit)).await?;
@@ -314,7 +264,14 @@ macro_rules! round {
         #[rtype(result = "Result<usize>")]
         pub struct $message $( ( $(#[$field_doc])* pub $type ) )?;
 
-        impl Handler<$message> for PruningSupervisor {
+        handle!(PruningSupervisor, $message $( ( $arg ) )?: $method);
+        handle!(NodeActor, $message $( ( $arg ) )?: $method);
+    };
+}
+
+macro_rules! handle {
+    ($actor:ident, $message:ident $( ( $arg:ident ) )?: $method:ident) => {
+        impl Handler<$message> for $actor {
             type Result = ResponseFuture<Result<usize>>;
 
             fn handle(&mut self, $message $( ( $arg ) )?: $message, _: &mut Self::Context) -> Self::Result {
@@ -355,10 +312,15 @@ round! {
 #[rtype(result = "()")]
 pub(crate) struct Stop;
 
-impl Handler<Stop> for PruningSupervisor {
-    type Result = ();
+macro_rules! stop {
+    ($($actor:ident),*) => {
+        $(impl Handler<Stop> for $actor {
+            type Result = ();
 
-    fn handle(&mut self, Stop: Stop, ctx: &mut Self::Context) {
-        ctx.stop();
-    }
+            fn handle(&mut self, Stop: Stop, ctx: &mut Self::Context) {
+                ctx.stop();
+            }
+        })*
+    };
 }
+stop!(PruningSupervisor, NodeActor);

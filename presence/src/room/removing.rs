@@ -12,9 +12,9 @@ use crate::{
 };
 
 use super::{
-    PruningSupervisor, Rooms,
+    Rooms,
     message::ToRoom,
-    pruning::{self},
+    pruning::{self, NodeActor},
     threads::within,
 };
 
@@ -28,8 +28,7 @@ impl Rooms {
     /// a break: after an outage of the database all others seem dead at first.
     ///
     /// # Errors
-    /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer; what was pruned by
-    /// then stays pruned.
+    /// [`Error::StoreUnavailable`] if the database does not answer; what was pruned by then stays pruned.
     pub async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         self.ask(pruning::PrunePresences(max_age)).await
     }
@@ -38,7 +37,7 @@ impl Rooms {
     /// django-channels-presence, but a room that is being joined stays.
     ///
     /// # Errors
-    /// [`Error::NoSupervisor`] without one, [`Error::StoreUnavailable`] if the database does not answer.
+    /// [`Error::StoreUnavailable`] if the database does not answer.
     pub async fn prune_rooms(&self) -> Result<usize> {
         self.ask(pruning::PruneRooms).await
     }
@@ -68,7 +67,7 @@ impl Rooms {
     /// `lease` and `sweep_interval` together.
     ///
     /// # Errors
-    /// [`Error::CloseCode`] if `close` may not be sent: nothing happened. [`Error::NoSupervisor`] without one,
+    /// [`Error::CloseCode`] if `close` may not be sent: nothing happened.
     /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
     /// [`Error::Unanswered`] if other nodes that live did not answer in time: it names them.
     pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
@@ -123,11 +122,11 @@ impl Rooms {
     async fn ask<M>(&self, message: M) -> Result<usize>
     where
         M: actix::Message<Result = Result<usize>> + Send + 'static,
-        PruningSupervisor: actix::Handler<M>,
+        NodeActor: actix::Handler<M>,
     {
-        let supervisor = self.0.supervisor.get().ok_or(Error::NoSupervisor)?;
         self.check_name()?;
-        supervisor.send(message).await.map_err(|_| Error::ShuttingDown)?
+        let actor = self.0.node_actor.get().ok_or(Error::ShuttingDown)?;
+        actor.send(message).await.map_err(|_| Error::ShuttingDown)?
     }
 }
 

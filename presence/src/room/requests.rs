@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use crate::{
     Error, Result,
@@ -25,7 +26,11 @@ impl Rooms {
     /// Whether sockets may come in.
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.0.supervisor.get().is_none() {
-            return Err(Error::NoSupervisor);
+            self.0.no_supervisor.call_once(|| {
+                warn!(
+                    "`PruningSupervisor::spawn` was not called: unless another node does it, the presences that nodes that died left and empty rooms are not removed"
+                );
+            });
         }
         self.check_name()?;
         if self.is_shutting_down() {
@@ -36,7 +41,8 @@ impl Rooms {
 
     /// Whether these rooms have a name of their own.
     pub(super) fn check_name(&self) -> Result<()> {
-        self.0.name_in_use.get().map_or(Ok(()), |name| Err(Error::NameInUse { name: name.clone() }))
+        let registration = &self.0.registration;
+        if registration.is_name_in_use() { Err(Error::NameInUse { name: registration.name().clone() }) } else { Ok(()) }
     }
 
     /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again. The room is asked at

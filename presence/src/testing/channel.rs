@@ -20,8 +20,8 @@ use super::{PATIENCE, Received, TestSocket};
 /// # use presence::{Config, GroupName, MemoryStore, NodeName, PruningSupervisor, Rooms, testing::TestChannel};
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let rooms = Rooms::start(Config::builder().room_threads(0).build()?, MemoryStore::default());
-/// # PruningSupervisor::spawn(&rooms, NodeName::new("test")?);
+/// # let rooms = Rooms::start(Config::builder().room_threads(0).build()?, MemoryStore::default(), NodeName::new("test")?);
+/// # PruningSupervisor::spawn(&rooms);
 /// # rooms.ready().await;
 /// let feed = GroupName::new("feed")?;
 /// let mut follower = TestChannel::open(&rooms).await;

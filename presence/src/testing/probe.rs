@@ -16,8 +16,8 @@ use super::PATIENCE;
 /// # };
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let rooms = Rooms::start(Config::builder().room_threads(0).build()?, MemoryStore::default());
-/// # PruningSupervisor::spawn(&rooms, NodeName::new("test")?);
+/// # let rooms = Rooms::start(Config::builder().room_threads(0).build()?, MemoryStore::default(), NodeName::new("test")?);
+/// # PruningSupervisor::spawn(&rooms);
 /// # rooms.ready().await;
 /// let mut changes = Probe::new(&rooms);
 /// let (lobby, job) = (RoomName::new("lobby")?, ChannelName::new("job")?);

@@ -69,8 +69,8 @@ pub struct Refused {
 ///
 /// # #[actix_web::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let rooms = Rooms::start(Config::default(), MemoryStore::default());
-/// # PruningSupervisor::spawn(&rooms, NodeName::new("test")?);
+/// # let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("test")?);
+/// # PruningSupervisor::spawn(&rooms);
 /// let mut socket = TestSocket::connect(Upgrade::new(&rooms), Echo).await.expect("accepted");
 /// socket.send_text("hello");
 /// assert_eq!(socket.receive_text().await, "hello");

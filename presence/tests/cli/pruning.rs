@@ -132,8 +132,13 @@ async fn one_that_is_killed_is_a_dead_node_without_presences() {
 
 /// A node in this process and on this database.
 async fn live(database: &Database, config: ConfigBuilder) -> Rooms {
-    let rooms = Rooms::with_clock(config.build().unwrap(), database.ago(Duration::ZERO), Clock::system());
-    PruningSupervisor::spawn(&rooms, NodeName::new("web-1").unwrap());
+    let rooms = Rooms::with_clock(
+        config.build().unwrap(),
+        database.ago(Duration::ZERO),
+        NodeName::new("web-1").unwrap(),
+        Clock::system(),
+    );
+    PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     rooms
 }

@@ -93,8 +93,8 @@ struct Stage {
 impl Stage {
     async fn set() -> Option<Self> {
         let browser = Browser::start(Timers::Free).await?;
-        let rooms = Rooms::start(Config::default(), MemoryStore::default());
-        PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
+        let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("here").unwrap());
+        PruningSupervisor::spawn(&rooms);
         rooms.ready().await;
         let handshakes = Arc::new(AtomicUsize::new(0));
         let (shared, counted) = (web::Data::new(rooms.clone()), web::Data::new(handshakes.clone()));

@@ -71,8 +71,8 @@ async fn bed_of(time: ManualTime, database: MemoryStore, set: impl FnOnce(Config
     let defaults = Config::builder().room_threads(0).notify(Notify::Silent).ping_interval(secs(86_400));
     let config = set(defaults).build().unwrap();
     let store = FaultyStore::new(database);
-    let rooms = Rooms::start(config, store.clone());
-    PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
+    let rooms = Rooms::start(config, store.clone(), NodeName::new("here").unwrap());
+    PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     time.settle().await;
     let (tell, heard) = mpsc::unbounded_channel();

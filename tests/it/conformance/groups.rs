@@ -156,8 +156,9 @@ async fn two_sets_of_rooms_in_one_process_do_not_hear_one_another() {
     // Differs on purpose (W6): there the layer is one for the process, taken at import.
     let bed = bed().await;
     let config = presence::Config::builder().room_threads(0).build().unwrap();
-    let other = presence::Rooms::start(config, presence::MemoryStore::default());
-    presence::PruningSupervisor::spawn(&other, presence::NodeName::new("other").unwrap());
+    let name = presence::NodeName::new("other").unwrap();
+    let other = presence::Rooms::start(config, presence::MemoryStore::default(), name);
+    presence::PruningSupervisor::spawn(&other);
     other.ready().await;
     let mut here = TestChannel::open(&bed.rooms).await;
     let mut there = TestChannel::open(&other).await;

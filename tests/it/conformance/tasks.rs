@@ -42,9 +42,9 @@ async fn both_rounds_run_by_themselves_at_the_suggested_periods() {
 #[actix_web::test]
 async fn both_rounds_are_messages_to_the_supervisor_with_a_count() {
     let bed = bed().await;
-    let other = presence::Rooms::start(Config::builder().room_threads(0).build().unwrap(), bed.store.clone());
     let name = NodeName::new("other").unwrap();
-    let supervisor = presence::PruningSupervisor::spawn(&other, name);
+    let other = presence::Rooms::start(Config::builder().room_threads(0).build().unwrap(), bed.store.clone(), name);
+    let supervisor = presence::PruningSupervisor::spawn(&other);
     other.ready().await;
     for (n, name) in ["lobby", "attic", "attic"].into_iter().enumerate() {
         other.add(&room(name), &channel(&n.to_string()), None).await.unwrap();

@@ -143,7 +143,7 @@ async fn fill(host: &Host, members: impl Iterator<Item = (String, Meta)>) {
         writes.push(Write::Join(Arc::new(presence)));
     }
     store.commit(node, Attempt::next(), [RoomWrites { room: room("lobby"), writes }].into()).await.unwrap();
-    let supervisor = PruningSupervisor::spawn(&host.rooms, NodeName::new("here").unwrap());
+    let supervisor = PruningSupervisor::spawn(&host.rooms);
     supervisor.send(Reconcile).await.unwrap().unwrap();
 }
 

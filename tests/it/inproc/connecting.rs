@@ -217,14 +217,11 @@ async fn while_the_database_is_away_a_join_is_answered_with_503_and_when_to_come
 }
 
 #[tokio::test]
-async fn without_a_supervisor_an_upgrade_is_an_error_that_says_so() {
+async fn without_a_supervisor_sockets_are_served_and_rounds_are_carried_out_by_call() {
     let host = Host::plan().unsupervised().start().await;
-    let response = host.refused("ann", "join lobby").await;
-    assert_eq!(response.status, 500);
-    let error = presence::Error::NoSupervisor.to_string();
-    assert!(error.contains("PruningSupervisor::spawn"), "{error}");
-    let asked = host.rooms.prune_rooms().await;
-    assert!(matches!(asked, Err(presence::Error::NoSupervisor)), "{asked:?}");
+    host.open("ann", "join lobby").await.leave().await;
+    host.empty().await;
+    host.rooms.prune_rooms().await.unwrap();
 }
 
 // behaviour: 7 close-in-connect

@@ -26,7 +26,7 @@ async fn fill(host: &Host, name: &str, members: usize) {
     };
     let writes = (0..members).map(presence).collect();
     store.commit(node, Attempt::next(), [RoomWrites { room: room(name), writes }].into()).await.unwrap();
-    let supervisor = PruningSupervisor::spawn(&host.rooms, NodeName::new("here").unwrap());
+    let supervisor = PruningSupervisor::spawn(&host.rooms);
     supervisor.send(Reconcile).await.unwrap().unwrap();
 }
 

@@ -77,11 +77,11 @@ impl Plan {
         started: oneshot::Sender<(Rooms, SocketAddr, ServerHandle)>,
     ) {
         let Self { config, workers, prepared, supervised, routes } = self;
-        let rooms = Rooms::start(config.build().unwrap(), store);
+        let rooms = Rooms::start(config.build().unwrap(), store, NodeName::new("here").unwrap());
         if supervised {
-            PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
-            rooms.ready().await;
+            PruningSupervisor::spawn(&rooms);
         }
+        rooms.ready().await;
         let data = web::Data::new(rooms.clone());
         let server = HttpServer::new(move || {
             let app = App::new().app_data(data.clone()).app_data(web::Data::new(strings.clone()));

@@ -25,7 +25,7 @@ use crate::{
     store::{NodeState, NodeStore, Order, Removal, Request, RequestStore, RoomStore, Whom, writer::report},
 };
 
-use super::{PruningSupervisor, Work, open_requests::ToDo};
+use super::{NodeActor, Work, open_requests::ToDo};
 
 /// Time between two looks at the answers.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(100);
 #[rtype(result = "Result<usize>")]
 pub(crate) struct Remove(pub(crate) Removal);
 
-impl Handler<Remove> for PruningSupervisor {
+impl Handler<Remove> for NodeActor {
     type Result = ResponseFuture<Result<usize>>;
 
     fn handle(&mut self, Remove(removal): Remove, _: &mut Self::Context) -> Self::Result {
@@ -49,13 +49,13 @@ impl Handler<Remove> for PruningSupervisor {
 #[rtype(result = "()")]
 struct CarryOut(Request);
 
-impl Handler<CarryOut> for PruningSupervisor {
+impl Handler<CarryOut> for NodeActor {
     type Result = ();
 
     fn handle(&mut self, CarryOut(Request { id, order }): CarryOut, ctx: &mut Self::Context) {
         let work = self.work.clone();
         let (done, under_way) = abortable(async move { work.carry_out_and_answer(id, &order).await });
-        if self.work.open_requests.borrow_mut().begin(id, under_way) {
+        if self.work.registration().open_requests().begin(id, under_way) {
             ctx.spawn(done.map(drop).into_actor(self));
         }
     }
@@ -64,12 +64,12 @@ impl Handler<CarryOut> for PruningSupervisor {
 impl Work {
     /// Looks what others ask of this node: the command line, say. Each request is carried out by itself, so that one that takes
     /// long holds up no other, and as long as it stands.
-    pub(super) async fn answer_others(&self, supervisor: &Addr<PruningSupervisor>) -> Result<()> {
+    pub(super) async fn answer_others(&self, actor: &Addr<NodeActor>) -> Result<()> {
         let listed = self.rooms.bounded(self.store().asked(self.node()?)).await?;
-        let ToDo { abort, begin, answer } = self.open_requests.borrow_mut().look(listed);
+        let ToDo { abort, begin, answer } = self.registration().open_requests().look(listed);
         abort.iter().for_each(AbortHandle::abort);
         for request in begin {
-            supervisor.do_send(CarryOut(request));
+            actor.do_send(CarryOut(request));
         }
         join_all(answer.into_iter().map(|(id, count)| self.try_to_answer(id, count))).await;
         Ok(())
@@ -78,18 +78,18 @@ impl Work {
     async fn carry_out_and_answer(&self, id: RequestId, order: &Order) {
         let Ok(count) = AssertUnwindSafe(self.carry_out(order)).catch_unwind().await else {
             error!(?order, "what another node asks for panicked; it is tried again");
-            self.open_requests.borrow_mut().failed(id);
+            self.registration().open_requests().failed(id);
             return;
         };
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         info!(count, ?order, "done, as asked through the store");
-        self.open_requests.borrow_mut().done(id, count);
+        self.registration().open_requests().done(id, count);
         self.try_to_answer(id, count).await;
     }
 
     async fn try_to_answer(&self, id: RequestId, count: u64) {
         match self.answer(id, count).await {
-            Ok(()) => self.open_requests.borrow_mut().answered(id),
+            Ok(()) => self.registration().open_requests().answered(id),
             Err(error) => debug!(error = %report(&error), "an answer is not given; it will be tried again"),
         }
     }
@@ -158,7 +158,7 @@ impl Work {
             // Others may have been asked all the same.
             Err(error) => Err(error),
         };
-        self.over.borrow_mut().insert(request.id);
+        self.registration().over().insert(request.id);
         if let Err(error) = self.withdraw().await {
             debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
         }
@@ -168,10 +168,10 @@ impl Work {
     /// Withdraws what this node asked and is over: who has not done it by now must not do it when it may not be wanted any
     /// more.
     pub(super) async fn withdraw(&self) -> Result<()> {
-        let over: Vec<_> = self.over.borrow().iter().copied().collect();
+        let over: Vec<_> = self.registration().over().iter().copied().collect();
         for request in over {
             self.rooms.bounded(self.store().withdraw(self.node()?, request)).await?;
-            self.over.borrow_mut().remove(&request);
+            self.registration().over().remove(&request);
         }
         Ok(())
     }

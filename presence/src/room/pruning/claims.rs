@@ -26,16 +26,16 @@ struct Holder {
 impl Holder {
     fn is_running(&self) -> bool {
         let Some(rooms) = self.rooms.upgrade() else { return false };
-        // The supervisor is not set yet while it is being spawned.
-        let supervised = rooms.supervisor.get().is_none_or(Addr::connected);
+        // The actor is not set yet while it is being started.
+        let is_kept = rooms.node_actor.get().is_none_or(Addr::connected);
         let in_a_system = self.system.as_ref().is_none_or(|system| system.arbiter().spawn_fn(|| ()));
-        supervised && in_a_system && !rooms.ended.load(Ordering::Acquire)
+        is_kept && in_a_system && !rooms.ended.load(Ordering::Acquire)
     }
 }
 
 /// Takes `name` for these rooms. Returns whether they have it: not if other rooms of this process, that still run, have it on the same
 /// database.
-pub(super) fn claim(rooms: &Rooms, name: &NodeName) -> bool {
+pub(crate) fn claim(rooms: &Rooms, name: &NodeName) -> bool {
     static ALL: LazyLock<Mutex<HashMap<(u64, NodeName), Holder>>> = LazyLock::new(Mutex::default);
     // Of a store that cannot tell its database nothing is known.
     let Some(database) = rooms.store().database() else { return true };

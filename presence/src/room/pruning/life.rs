@@ -17,7 +17,7 @@ use crate::{
     store::{NodeState, NodeStore, NodeSummary, Store, StoreError, writer::report},
 };
 
-use super::{CLI, PruningSupervisor, Work};
+use super::{CLI, NodeActor, Work};
 
 /// How long a node that was superseded takes to find out by whom.
 const NAMING: Duration = Duration::from_secs(1);
@@ -55,8 +55,8 @@ impl Work {
         loop {
             match self.register(node).await {
                 Ok(former) => {
-                    info!(name = %self.name, %node, "this node is known to the store");
-                    self.former.borrow_mut().extend(former);
+                    info!(name = %self.registration().name(), %node, "this node is known to the store");
+                    self.registration().former().extend(former);
                     self.rooms.set_node(Some(node));
                     self.rooms.health().renews();
                     if let Err(error) = self.hold_former().await {
@@ -82,8 +82,8 @@ impl Work {
     async fn register(&self, node: NodeId) -> Result<Vec<NodeId>> {
         let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
         self.rooms.bounded(self.store().prepare()).await?;
-        let former = self.rooms.bounded(self.store().register(node, self.name.clone(), lease)).await?;
-        self.lease.borrow_mut().renewed(asked);
+        let former = self.rooms.bounded(self.store().register(node, self.registration().name().clone(), lease)).await?;
+        self.registration().lease().renewed(asked);
         incarnations().insert(node);
         Ok(former)
     }
@@ -94,7 +94,7 @@ impl Work {
         let answer = tokio::time::timeout(lease / 3, self.store().renew(node, lease)).await;
         match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
             Ok(time) => {
-                let mut lease = self.lease.borrow_mut();
+                let mut lease = self.registration().lease();
                 if lease.told_time(asked, self.rooms.now(), time) {
                     warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
                 }
@@ -103,7 +103,7 @@ impl Work {
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
             Err(error) if error.is_tables_missing() => {
-                self.lease.borrow_mut().failed();
+                self.registration().lease().failed();
                 self.away(&error);
                 self.begin_again(
                     node,
@@ -112,7 +112,7 @@ impl Work {
                 .await;
             }
             Err(error) => {
-                self.lease.borrow_mut().failed();
+                self.registration().lease().failed();
                 self.away(&error);
             }
         }
@@ -125,11 +125,11 @@ impl Work {
     /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by
     /// which others would be judged, has jumped.
     pub(super) async fn may_judge(&self) -> bool {
-        if !self.lease.borrow().may_judge(self.rooms.now()) {
+        if !self.registration().lease().may_judge(self.rooms.now()) {
             return false;
         }
         self.renew().await;
-        self.lease.borrow().may_judge(self.rooms.now())
+        self.registration().lease().may_judge(self.rooms.now())
     }
 
     /// The database says that this life is over. Sockets that are alive are given to a new one.
@@ -137,7 +137,7 @@ impl Work {
         if superseded {
             if self.rooms.node() == Some(node) {
                 self.rooms.set_node(None);
-                self.lease.borrow_mut().failed();
+                self.registration().lease().failed();
                 self.superseded().await;
             }
             return;
@@ -151,8 +151,8 @@ impl Work {
             return;
         }
         self.rooms.set_node(None);
-        self.lease.borrow_mut().failed();
-        warn!(name = %self.name, "{why}");
+        self.registration().lease().failed();
+        warn!(name = %self.registration().name(), "{why}");
         self.begin().await;
         for room in self.rooms.names() {
             self.rooms.tell_running(&room, ToRoom::Rejoin);
@@ -162,22 +162,24 @@ impl Work {
     /// A later incarnation has the name of this node. The log says which, since when, and what it comes from.
     async fn superseded(&self) {
         let nodes = within(NAMING, self.store().nodes()).await.and_then(Result::ok).unwrap_or_default();
-        let is_other = |other: &&NodeSummary| other.name == self.name && matches!(other.state, NodeState::Live { .. });
+        let is_other = |other: &&NodeSummary| {
+            other.name == *self.registration().name() && matches!(other.state, NodeState::Live { .. })
+        };
         let other = nodes.iter().find(is_other);
         let (node, age) = (other.map(|other| other.node), other.map(|other| other.age));
         let process = other.and_then(|other| other.process.as_deref()).unwrap_or("a process that is not known");
         if node.is_some_and(|node| incarnations().contains(&node)) {
             error!(
-                name = %self.name, other = node.map(display), since = age.map(debug),
+                name = %self.registration().name(), other = node.map(display), since = age.map(debug),
                 "this process started its rooms twice under one name, and the later take the place of the earlier: start them once, before `HttpServer::new`, and clone the handle into its closure"
             );
         } else {
             error!(
-                name = %self.name, other = process, life = node.map(display), since = age.map(debug),
+                name = %self.registration().name(), other = process, life = node.map(display), since = age.map(debug),
                 "another process took over the name of this node, which serves nobody while that one runs: two processes of one node name on one database do this to one another; give each its own"
             );
         }
-        self.rooms.lose_name(self.name.clone());
+        self.rooms.lose_name(self.registration().name().clone());
     }
 }
 
@@ -186,7 +188,7 @@ impl Work {
 #[rtype(result = "()")]
 pub(crate) struct Fenced(pub(crate) NodeId);
 
-impl Handler<Fenced> for PruningSupervisor {
+impl Handler<Fenced> for NodeActor {
     type Result = ();
 
     fn handle(&mut self, Fenced(dead): Fenced, ctx: &mut Self::Context) {

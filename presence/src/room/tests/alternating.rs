@@ -9,7 +9,7 @@ use crate::{
     PruningSupervisor,
     actor::{PruneRooms, Sweep},
     config::OnStale,
-    name::{NodeName, UserId},
+    name::UserId,
     room::message::ToRoom,
 };
 
@@ -20,7 +20,7 @@ const BATCH: usize = 1024;
 async fn crowded(count: usize) -> (Node, Addr<PruningSupervisor>, Vec<Client>) {
     let seldom = config().on_stale(OnStale::Keep).sweep_interval(secs(3600)).prune_interval(secs(3600));
     let node = node_with(seldom.prune_rooms_interval(secs(3600))).await;
-    let supervisor = PruningSupervisor::spawn(&node.rooms, NodeName::new("here").unwrap());
+    let supervisor = PruningSupervisor::spawn(&node.rooms);
     let crowd = node.crowd(count).await;
     pass(secs(1)).await;
     node.store.forget_spans();

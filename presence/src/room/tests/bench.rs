@@ -116,18 +116,33 @@ pub(crate) async fn node_with(config: ConfigBuilder) -> Node {
 
 /// A node on a database that others may use too.
 pub(crate) async fn node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
-    let node = idle_node_on(database, config);
-    // Several of them play several processes, and one that starts again one that was killed.
-    PruningSupervisor::spawn_as_another_process(&node.rooms, NodeName::new(name).unwrap());
+    let node = starting_node_on(database, name, config);
     node.rooms.ready().await;
     settle().await;
     node
 }
 
-/// A node whose supervisor was not spawned.
-pub(crate) fn idle_node_on(database: &MemoryStore, config: ConfigBuilder) -> Node {
+/// A node that has called nothing yet, and begins when the test next waits.
+pub(crate) fn starting_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
+    let node = unsupervised_node_on(database, name, config);
+    PruningSupervisor::spawn(&node.rooms);
+    node
+}
+
+/// As `starting_node_on`, without a supervisor.
+pub(crate) fn unsupervised_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
     let store = Watched::new(FaultyStore::new(database.clone()));
-    Node { rooms: Rooms::start(config.build().unwrap(), store.clone()), store }
+    let (config, name) = (config.build().unwrap(), NodeName::new(name).unwrap());
+    // Several of them play several processes, and one that starts again one that was killed.
+    Node { rooms: Rooms::start_as_another_process(config, store.clone(), name), store }
+}
+
+/// As `starting_node_on`, for rooms that are of this process like the others of the test.
+pub(crate) fn own_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
+    let store = Watched::new(FaultyStore::new(database.clone()));
+    let rooms = Rooms::start(config.build().unwrap(), store.clone(), NodeName::new(name).unwrap());
+    PruningSupervisor::spawn(&rooms);
+    Node { rooms, store }
 }
 
 impl Node {

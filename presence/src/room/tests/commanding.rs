@@ -1,6 +1,6 @@
 //! What an actor asks by message, it is answered as if it had called.
 
-use super::bench::{config, heard, idle_node_on, leap, lobby, node, pass, room, secs, settle, user};
+use super::bench::{config, heard, leap, lobby, node, own_node_on, pass, room, secs, user};
 use crate::{
     Close, CloseCode, Error,
     actor::{Add, AnonymousCount, LeaveAll, PrunePresences, PruneRooms, Remove, RemoveRoom, RemoveUser, Touch, Users},
@@ -75,15 +75,15 @@ async fn an_actor_removes_a_user_and_a_room() {
 #[actix::test]
 async fn an_actor_gets_the_errors_of_the_calls() {
     tokio::time::pause();
-    let node = idle_node_on(&MemoryStore::new(Clock::system()), config());
-    let rooms = node.addr();
-    assert!(matches!(rooms.send(add(&channel("1"), None)).await.unwrap(), Err(Error::NoSupervisor)));
-    assert!(matches!(rooms.send(PruneRooms).await.unwrap(), Err(Error::NoSupervisor)));
+    let database = MemoryStore::new(Clock::system());
+    let (first, second) = (own_node_on(&database, "here", config()), own_node_on(&database, "here", config()));
+    let rooms = second.addr();
+    assert!(matches!(rooms.send(add(&channel("1"), None)).await.unwrap(), Err(Error::NameInUse { .. })));
+    assert!(matches!(rooms.send(PruneRooms).await.unwrap(), Err(Error::NameInUse { .. })));
     let removed = rooms.send(RemoveUser { user: user("ann"), close: None }).await.unwrap();
-    assert!(matches!(removed, Err(Error::NoSupervisor)));
-    drop(node);
-    settle().await;
-    let one = channel("1");
+    assert!(matches!(removed, Err(Error::NameInUse { .. })));
+    first.shutdown().await;
+    let (rooms, one) = (first.addr(), channel("1"));
     assert!(matches!(rooms.send(LeaveAll { channel: one.clone() }).await.unwrap(), Err(Error::ShuttingDown)));
     rooms.send(Touch { channel: one }).await.unwrap();
 }

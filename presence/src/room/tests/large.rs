@@ -73,8 +73,8 @@ fn a_join_waits_for_one_batch_of_a_large_removal_and_each_room_is_told_once(kind
         let left = remains(&database).await;
         let store = Watched::new(FaultyStore::new(database));
         let config = Config::builder().lease(LEASE).sweep_interval(secs(3600)).prune_interval(secs(3600));
-        let rooms = Rooms::start(config.build().unwrap(), store.clone());
-        let supervisor = PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
+        let rooms = Rooms::start(config.build().unwrap(), store.clone(), NodeName::new("here").unwrap());
+        let supervisor = PruningSupervisor::spawn(&rooms);
         rooms.ready().await;
         // A node judges no other before it has lived for a lease, by the database's own clock.
         tokio::time::sleep(LEASE + LEASE / 2).await;

@@ -5,13 +5,14 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::bench::{
-    Log, Node, config, heard, idle_node_on, lobby, ms, node, node_on, node_with, pass, room, secs, settle, short, user,
+    Log, config, heard, lobby, ms, node, node_on, node_with, own_node_on, pass, room, secs, settle, short,
+    starting_node_on, unsupervised_node_on, user,
 };
 use crate::{
     CloseCode, Error, PresenceChanged, PruningSupervisor,
     clock::Clock,
     config::{ConfigBuilder, Durability},
-    name::{ChannelName, NodeName},
+    name::ChannelName,
     store::{MemoryStore, RoomStore},
 };
 
@@ -20,29 +21,44 @@ fn database() -> MemoryStore {
     MemoryStore::new(Clock::system())
 }
 
-fn supervise(node: &Node, name: &str) {
-    PruningSupervisor::spawn_as_another_process(&node.rooms, NodeName::new(name).unwrap());
-}
-
 fn often() -> ConfigBuilder {
     config().lease(secs(3))
 }
 
 #[actix::test]
-async fn joining_without_a_supervisor_is_an_error_that_says_so() {
-    let node = idle_node_on(&database(), config());
-    let error = node.client("ann").join(lobby()).await.unwrap_err();
-    assert!(matches!(error, Error::NoSupervisor) && error.to_string().contains("PruningSupervisor::spawn"));
-    assert!(matches!(node.prune_presences(None).await, Err(Error::NoSupervisor)));
-    assert!(matches!(node.prune_rooms().await, Err(Error::NoSupervisor)));
-    assert_eq!(node.store.faults.calls(), 0);
+async fn without_a_supervisor_sockets_work_and_one_warning_says_what_is_not_cleaned_up() {
+    // A forgotten line turned every socket away.
+    let (database, log) = (database(), Log::of_warnings());
+    let node = unsupervised_node_on(&database, "here", often());
+    let (ann, bob, cid) = (node.client("ann"), node.client("bob").with_token("bob", secs(10)), node.client("cid"));
+    for client in [&ann, &bob, &cid] {
+        client.join(lobby()).await.unwrap();
+    }
+    let (incarnation, lines) = (node.node(), log.lines());
+    assert!(incarnation.is_some() && lines.len() == 1, "{lines:?}");
+    for part in ["PruningSupervisor::spawn", "nodes that died", "empty rooms"] {
+        assert!(lines[0].contains(part), "{part}: {lines:?}");
+    }
+    bob.lose(lobby());
+    let other = unsupervised_node_on(&database, "other", often());
+    let _dan = other.member("dan").await;
+    other.store.faults.hang(); // Its process is gone.
+    for _ in 0..3 {
+        pass(secs(25)).await;
+        ann.touch();
+    }
+    assert_eq!(node.node(), incarnation, "the lease is kept");
+    assert_eq!(ann.sees(), ["ann", "dan"], "silent and lost sockets leave, and what a dead node left stays");
+    assert_eq!((node.remove_user(&user("ann"), None).await.unwrap(), node.prune_rooms().await.unwrap()), (1, 0));
+    PruningSupervisor::spawn(&node.rooms);
+    pass(secs(5)).await;
+    assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
 }
 
 #[actix::test]
 async fn a_node_is_ready_when_the_database_knows_it() {
-    let node = idle_node_on(&database(), config());
+    let node = starting_node_on(&database(), "here", config());
     node.store.faults.fail_next(usize::MAX);
-    supervise(&node, "here");
     pass(secs(10)).await;
     assert!(node.ready().now_or_never().is_none() && !node.is_ready() && node.node().is_none());
     let ann = node.client("ann");
@@ -57,9 +73,8 @@ async fn a_node_is_ready_when_the_database_knows_it() {
 
 #[actix::test]
 async fn a_join_that_comes_before_the_node_is_known_waits_for_that() {
-    let node = idle_node_on(&database(), config());
+    let node = starting_node_on(&database(), "here", config());
     node.store.faults.hang();
-    supervise(&node, "here");
     let ann = node.client("ann");
     let (joined, ()) = tokio::join!(ann.join(lobby()), async {
         pass(secs(2)).await;
@@ -74,9 +89,8 @@ async fn a_join_that_comes_before_the_node_is_known_waits_for_that() {
 async fn a_node_whose_name_was_taken_before_it_knew_that_it_had_it_is_superseded() {
     // It asked for ever for a life that was over.
     let database = database();
-    let node = idle_node_on(&database, often());
+    let node = starting_node_on(&database, "here", often());
     node.store.lose_registrations(usize::MAX);
-    supervise(&node, "here");
     pass(secs(1)).await;
     let other = node_on(&database, "here", often()).await;
     pass(secs(20)).await;
@@ -163,14 +177,12 @@ async fn a_node_that_lost_its_name_waits_two_leases_for_one_that_was_killed_or_i
 async fn rooms_that_are_started_twice_in_one_process_under_one_name_fail_at_once_and_leave_the_first_alone() {
     // As in the closure of `HttpServer::new`. The later took the place of the earlier.
     let database = database();
-    let first = idle_node_on(&database, often());
-    let here = NodeName::new("here").unwrap();
-    PruningSupervisor::spawn(&first.rooms, here.clone());
+    let first = own_node_on(&database, "here", often());
     first.ready().await;
     let ann = first.member("ann").await;
     let log = Log::of_warnings();
-    let second = idle_node_on(&database, often());
-    let supervisor = PruningSupervisor::spawn(&second.rooms, here.clone());
+    let second = own_node_on(&database, "here", often());
+    let supervisor = PruningSupervisor::spawn(&second.rooms);
     let lines = log.lines();
     assert!(lines.len() == 1 && lines[0].contains("ERROR"), "{lines:?}");
     for part in ["`here`", "once", "before `HttpServer::new`"] {
@@ -178,7 +190,7 @@ async fn rooms_that_are_started_twice_in_one_process_under_one_name_fail_at_once
     }
     pass(secs(20)).await;
     let joined = second.client("bob").join(lobby()).await;
-    assert!(matches!(&joined, Err(Error::NameInUse { name }) if *name == here), "{joined:?}");
+    assert!(matches!(&joined, Err(Error::NameInUse { name }) if name.as_str() == "here"), "{joined:?}");
     assert!(matches!(second.prune_rooms().await, Err(Error::NameInUse { .. })));
     assert!(matches!(supervisor.send(crate::actor::Sweep).await.unwrap(), Err(Error::NameInUse { .. })));
     let called = second.add(lobby(), &ChannelName::new("job").unwrap(), None).await;
@@ -189,17 +201,13 @@ async fn rooms_that_are_started_twice_in_one_process_under_one_name_fail_at_once
     assert_eq!(log.lines().len(), 1, "{:?}", log.lines());
     // Under another name, or on another database, rooms of this process are their own.
     let elsewhere = MemoryStore::new(Clock::system());
-    let others = [(idle_node_on(&database, often()), "there"), (idle_node_on(&elsewhere, often()), "here")];
-    for (other, name) in others {
-        PruningSupervisor::spawn(&other.rooms, NodeName::new(name).unwrap());
+    for other in [own_node_on(&database, "there", often()), own_node_on(&elsewhere, "here", often())] {
         other.ready().await;
     }
     second.shutdown().await;
     assert!(first.is_ready());
     first.shutdown().await;
-    let third = idle_node_on(&database, often());
-    PruningSupervisor::spawn(&third.rooms, here);
-    third.ready().await;
+    own_node_on(&database, "here", often()).ready().await;
 }
 
 #[actix::test]

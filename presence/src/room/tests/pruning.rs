@@ -5,7 +5,6 @@ use crate::{
     CloseCode, PruningSupervisor,
     actor::{PrunePresences, PruneRooms},
     config::OnStale,
-    name::NodeName,
     room::message::{ToConnection, ToRoom},
 };
 
@@ -179,7 +178,7 @@ async fn age_zero_prunes_everyone_who_was_seen_in_this_very_moment_too() {
 #[actix::test]
 async fn the_supervisor_prunes_when_it_is_asked_by_message() {
     let node = node().await;
-    let supervisor = PruningSupervisor::spawn(&node.rooms, NodeName::new("other").unwrap());
+    let supervisor = PruningSupervisor::spawn(&node.rooms);
     let ann = node.member("ann").await;
     pass(secs(2)).await;
     assert_eq!(supervisor.send(PrunePresences(Some(secs(1)))).await.unwrap().unwrap(), 1);

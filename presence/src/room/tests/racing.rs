@@ -26,8 +26,9 @@ fn channel(name: &str) -> ChannelName {
 /// A node whose rooms and store have threads of their own, in real time.
 async fn threaded() -> (Rooms, Watched) {
     let store = Watched::new(FaultyStore::new(MemoryStore::new(Clock::system())));
-    let rooms = Rooms::start(Config::builder().room_threads(2).build().unwrap(), store.clone());
-    PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
+    let rooms =
+        Rooms::start(Config::builder().room_threads(2).build().unwrap(), store.clone(), NodeName::new("here").unwrap());
+    PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     (rooms, store)
 }
@@ -164,8 +165,12 @@ async fn eight_callers_who_rebind_a_channel_to_one_user_fire_one_event() {
 async fn of_eight_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last() {
     // On two nodes, which know of each other by their database alone.
     let (here, store) = threaded().await;
-    let there = Rooms::start(Config::builder().room_threads(2).build().unwrap(), store.database().clone());
-    PruningSupervisor::spawn(&there, NodeName::new("there").unwrap());
+    let there = Rooms::start(
+        Config::builder().room_threads(2).build().unwrap(),
+        store.database().clone(),
+        NodeName::new("there").unwrap(),
+    );
+    PruningSupervisor::spawn(&there);
     there.ready().await;
     let mut changes = [here.changes(), there.changes()];
     for round in 0..20 {

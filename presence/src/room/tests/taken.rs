@@ -13,8 +13,8 @@ use crate::{
 on_each_kind! { a_name_that_another_process_has_put_into_the_room_is_taken_until_it_leaves }
 
 async fn node(trial: &Trial, name: &str) -> Rooms {
-    let rooms = Rooms::start(Config::default(), SqlStore::connect(&trial.url).unwrap());
-    PruningSupervisor::spawn(&rooms, NodeName::new(name).unwrap());
+    let rooms = Rooms::start(Config::default(), SqlStore::connect(&trial.url).unwrap(), NodeName::new(name).unwrap());
+    PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     rooms
 }

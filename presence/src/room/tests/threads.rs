@@ -28,8 +28,8 @@ fn runtime() -> Runtime {
 
 async fn node(store: SqlStore, room_threads: usize) -> Rooms {
     let config = Config::builder().room_threads(room_threads).build().unwrap();
-    let rooms = Rooms::with_clock(config, store, Clock::system());
-    PruningSupervisor::spawn(&rooms, NodeName::new("here").unwrap());
+    let rooms = Rooms::with_clock(config, store, NodeName::new("here").unwrap(), Clock::system());
+    PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     rooms
 }
@@ -104,8 +104,8 @@ fn a_store_that_keeps_its_thread_busy_is_no_standstill_of_the_node() {
         let _ = tell.send(());
         Tick(0)
     });
-    let config = Config::builder().room_threads(1).build().unwrap();
-    let rooms = actix::System::new().block_on(async { Rooms::with_clock(config, MemoryStore::default(), clock) });
+    let (config, name) = (Config::builder().room_threads(1).build().unwrap(), NodeName::new("here").unwrap());
+    let rooms = actix::System::new().block_on(async { Rooms::with_clock(config, MemoryStore::default(), name, clock) });
     let ((tell, busy), (free, freed)) = (mpsc::channel(), mpsc::channel::<()>());
     rooms.0.threads.runtime().spawn(async move {
         let _ = tell.send(());
@@ -126,8 +126,8 @@ fn a_store_that_keeps_its_thread_busy_is_no_standstill_of_the_node() {
 fn rooms_without_an_actix_system_are_an_error_that_says_what_is_missing() {
     // As under `#[tokio::main]`. It panicked inside actix.
     let tokio = runtime();
-    let _tokio = tokio.enter();
-    let error = Rooms::try_start(Config::default(), MemoryStore::default()).unwrap_err();
+    let (_tokio, name) = (tokio.enter(), NodeName::new("here").unwrap());
+    let error = Rooms::try_start(Config::default(), MemoryStore::default(), name).unwrap_err();
     assert_eq!(error, crate::StartError::NoSystem);
     assert!(error.to_string().contains("#[actix_web::main]"), "{error}");
 }

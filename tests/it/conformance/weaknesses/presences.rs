@@ -146,8 +146,10 @@ async fn a_deleted_users_sockets_are_closed_if_asked() {
 async fn a_node_that_starts_again_under_its_name_drops_what_it_left() {
     let bed = bed().await;
     bed.add("c", "ann").await;
-    let again = presence::Rooms::start(Config::builder().room_threads(0).build().unwrap(), bed.store.clone());
-    presence::PruningSupervisor::spawn_as_another_process(&again, presence::NodeName::new("here").unwrap());
+    let config = Config::builder().room_threads(0).build().unwrap();
+    let name = presence::NodeName::new("here").unwrap();
+    let again = presence::Rooms::start_as_another_process(config, bed.store.clone(), name);
+    presence::PruningSupervisor::spawn(&again);
     again.ready().await;
     for _ in 0..8 {
         bed.leap(secs(2)).await;

@@ -119,7 +119,7 @@ async fn who_missed_something_sees_it_by_the_version_and_is_sent_the_whole_state
         let writes = vec![Write::Join(Arc::new(presence))];
         host.store.commit(node, Attempt::next(), [RoomWrites { room: room("lobby"), writes }].into()).await.unwrap();
     }
-    let supervisor = PruningSupervisor::spawn(&host.rooms, NodeName::new("here").unwrap());
+    let supervisor = PruningSupervisor::spawn(&host.rooms);
     within(BOUND, "a comparison", supervisor.send(Reconcile)).await.unwrap().unwrap();
     let news = ann.value().await;
     assert_eq!((&news["epoch"], &news["anonymous"]), (&first["epoch"], &json!(2)), "{news}");

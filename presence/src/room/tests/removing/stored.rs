@@ -18,8 +18,8 @@ on_each_kind! { channels_and_presences_of_another_node_are_removed_there }
 
 async fn node(trial: &Trial, name: &str) -> Rooms {
     let config = Config::builder().sweep_interval(ms(200)).build().unwrap();
-    let rooms = Rooms::start(config, SqlStore::connect(&trial.url).unwrap());
-    PruningSupervisor::spawn(&rooms, NodeName::new(name).unwrap());
+    let rooms = Rooms::start(config, SqlStore::connect(&trial.url).unwrap(), NodeName::new(name).unwrap());
+    PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     rooms
 }
