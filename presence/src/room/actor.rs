@@ -171,20 +171,15 @@ impl RoomActor {
 
     fn act(&mut self, message: ToRoom, ctx: &mut Context<Self>) {
         if self.reports.is_some() && message.is_about_ours() {
-            self.state.held.push_back(message);
+            self.state.deferred.push_back(message);
             return;
         }
         match message {
-            ToRoom::Join { presence, again: true, reply, .. } if self.was_removed(&presence) => {
+            ToRoom::Join { entrant, again: true, reply } if self.was_removed(&entrant.presence) => {
                 self.left_while_joining(vec![reply]);
             }
-            ToRoom::Join { presence, terms, hub, touch, reply, again } => {
-                let needs_first_frame = hub.is_some() && !again;
-                match self.check_unread(&presence, terms.session.as_ref(), needs_first_frame) {
-                    Ok(()) => self.join(presence, terms, hub, touch, reply, ctx),
-                    Err(error) => drop(reply.send(Err(error))),
-                }
-            }
+            ToRoom::Join { entrant, again: true, reply } => self.join(entrant, reply, ctx),
+            ToRoom::Join { entrant, again: false, reply } => self.join_if_read(entrant, reply, ctx),
             ToRoom::Leave { id, channel, farewell, reply } => {
                 if let Some(farewell) = farewell {
                     farewell.send(&self.name, &channel);
@@ -290,7 +285,7 @@ impl RoomActor {
         if self.reports.as_ref().is_some_and(|(hubs, until)| hubs.is_empty() || *until <= now) {
             self.recovered(ctx);
         }
-        self.resume_those_behind(ctx);
+        self.resume_token_waiters(ctx);
         if self.next_grace().is_some_and(|until| until <= now) {
             self.end_graces(now, ctx);
         }

@@ -26,7 +26,8 @@ use crate::{
 
 use super::{
     leaving::Farewell,
-    message::{HubRef, Terms},
+    message::{Entrant, HubRef},
+    requests::Pending,
     touch::Touch,
     updates::{Next, Offered, Updates},
 };
@@ -79,37 +80,12 @@ pub(crate) struct JoinOptions {
 }
 
 /// How a join begins.
-enum Begun<'a, F, G> {
-    Joining(Joining<'a>, F),
+enum Begun<F, G> {
+    Joining(PresenceId, F),
     /// It is in already, as this presence, and is touched, and becomes this user's.
     Again(PresenceId, G),
     /// It is joining, and this is told when that is over.
     UnderWay(Arc<Notify>),
-}
-
-/// A join under way. Unless it is seen through, the channel is not in the room.
-struct Joining<'a> {
-    channel: &'a Channel,
-    room: &'a RoomName,
-    id: PresenceId,
-    over: Arc<Notify>,
-    done: bool,
-}
-
-impl Drop for Joining<'_> {
-    fn drop(&mut self) {
-        // The channel may have left in the meantime, and be joining anew.
-        if let Entry::Occupied(mut membership) = self.channel.joined().entry(self.room.clone())
-            && membership.get().id == self.id
-        {
-            if self.done {
-                membership.get_mut().joining = None;
-            } else {
-                membership.remove();
-            }
-        }
-        self.over.notify_waiters();
-    }
 }
 
 impl Channel {
@@ -206,9 +182,9 @@ impl Channel {
         options: JoinOptions,
     ) -> Result<()> {
         // Two joins of one room at a time are one join: the second waits for what becomes of the first.
-        let (mut joining, answer) = loop {
+        let (id, answer) = loop {
             match self.begin_join(rooms, room, user, &options)? {
-                Begun::Joining(joining, answer) => break (joining, answer),
+                Begun::Joining(id, answer) => break (id, answer),
                 Begun::Again(id, answer) => {
                     match answer.await {
                         // It was removed while it was to become another user's.
@@ -231,8 +207,20 @@ impl Channel {
             }
         };
         answer.await.inspect_err(|error| self.warn_if_strange(room, error))?;
-        joining.done = true;
-        self.check_stayed(rooms, room, joining.id)
+        self.check_stayed(rooms, room, id)
+    }
+
+    /// A join is over that was under way. The channel may have left in the meantime, and be joining anew.
+    pub(super) fn join_ended(&self, room: &RoomName, id: PresenceId, is_in: bool) {
+        if let Entry::Occupied(mut membership) = self.joined().entry(room.clone())
+            && membership.get().id == id
+        {
+            if is_in {
+                membership.get_mut().joining = None;
+            } else {
+                membership.remove();
+            }
+        }
     }
 
     /// A socket's name is its own, so nobody else can have it in the room.
@@ -254,19 +242,19 @@ impl Channel {
             let there = joined.iter().filter(|(_, one)| one.joining.is_none());
             memberships = there.map(|(room, one)| (room.clone(), one.id)).collect();
             // The rooms are asked within the lock, so that they learn of it before a leave to come.
-            let asked = memberships.iter().map(|(room, id)| {
-                rooms.join_again(room, self.presence(rooms, *id, user), self.hub.clone(), self.touch.clone())
-            });
+            let asked = memberships.iter().map(|(room, id)| rooms.join_again(room, self.entrant(rooms, *id, user)));
             asked.collect()
         };
         let was_removed = |error: &Error| matches!(error, Error::NotInRoom { .. } | Error::LeftWhileJoining { .. });
         join_all(answers).await.into_iter().filter(|answer| !answer.as_ref().is_err_and(was_removed)).collect()
     }
 
-    fn presence(&self, rooms: &Rooms, id: PresenceId, user: Option<&UserId>) -> Arc<Presence> {
+    /// This channel, as it enters a room: as this presence, without a token or a limit.
+    fn entrant(&self, rooms: &Rooms, id: PresenceId, user: Option<&UserId>) -> Entrant {
         // The writer puts in the life of this node that is current when the join is written.
         let node = rooms.node().unwrap_or(NodeId::from_uuid(Uuid::nil()));
-        Arc::new(Presence::new(id, self.name.clone(), user.cloned(), node))
+        let presence = Arc::new(Presence::new(id, self.name.clone(), user.cloned(), node));
+        Entrant { presence, session: None, limit: None, hub: self.hub.clone(), touch: self.touch.clone() }
     }
 
     /// It may have been removed just when it joined: then that was the later of the two.
@@ -286,16 +274,14 @@ impl Channel {
         room: &'a RoomName,
         user: Option<&UserId>,
         options: &JoinOptions,
-    ) -> Result<Begun<'a, impl Future<Output = Result<()>> + 'a, impl Future<Output = Result<()>> + 'a>> {
+    ) -> Result<Begun<impl Future<Output = Result<()>> + 'a, impl Future<Output = Result<()>> + 'a>> {
         let max_rooms = rooms.config().max_rooms_per_socket();
         let mut joined = self.joined();
         match joined.get(room) {
             Some(Membership { joining: Some(over), .. }) => return Ok(Begun::UnderWay(over.clone())),
             Some(Membership { id, joining: None, .. }) => {
                 self.touch.mark(rooms.now());
-                let presence = self.presence(rooms, *id, user);
-                let answer = rooms.join_again(room, presence, self.hub.clone(), self.touch.clone());
-                return Ok(Begun::Again(*id, answer));
+                return Ok(Begun::Again(*id, rooms.join_again(room, self.entrant(rooms, *id, user))));
             }
             None => {}
         }
@@ -313,11 +299,12 @@ impl Channel {
         let grace = session.map(|session| session.grace);
         joined.insert(room.clone(), Membership { id, grace, joining: Some(over.clone()), is_resumed: false });
         self.touch.mark(rooms.now());
-        let presence = Arc::new(self.presence(rooms, id, user).changed(None, Some(options.meta.clone())));
-        let answer =
-            rooms.join(room, presence, Terms { session, limit: options.limit }, self.hub.clone(), self.touch.clone());
+        let entrant = self.entrant(rooms, id, user);
+        let presence = Arc::new(entrant.presence.changed(None, Some(options.meta.clone())));
+        let entrant = Entrant { presence, session, limit: options.limit, ..entrant };
+        let answer = rooms.join(room, entrant, Some(Pending { channel: self, over }));
         drop(joined);
-        Ok(Begun::Joining(Joining { channel: self, room, id, over, done: false }, answer))
+        Ok(Begun::Joining(id, answer))
     }
 
     /// Leaves the room, as it asked itself. Not in it: nothing happens.

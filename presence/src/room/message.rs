@@ -116,13 +116,19 @@ impl Drop for UnderWay {
     }
 }
 
-/// On what terms a socket joins.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Terms {
-    /// By what its presence can be resumed. It takes over who has that, if anybody does.
+/// A channel that enters a room, with all that a join needs. It is passed on as one value, from the channel to the room's list of
+/// joins under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Entrant {
+    /// As what it enters.
+    pub(crate) presence: Arc<Presence>,
+    /// By what its presence can be resumed. If a presence has this already, the channel takes that one over.
     pub(crate) session: Option<Session>,
     /// How many presences the room may have with it, unless it takes one over.
     pub(crate) limit: Option<usize>,
+    /// Where its socket is; `None` for a presence without a socket.
+    pub(crate) hub: Option<HubRef>,
+    pub(crate) touch: Touch,
 }
 
 /// One presence of a room.
@@ -139,12 +145,8 @@ pub(crate) enum Which {
 #[rtype(result = "()")]
 pub(crate) enum ToRoom {
     /// A socket joins. Answered when its first frame is on its way, or at once if it is in already.
-    /// Without a hub it is a presence without a socket.
     Join {
-        presence: Arc<Presence>,
-        terms: Terms,
-        hub: Option<HubRef>,
-        touch: Touch,
+        entrant: Entrant,
         /// Its channel is in the room already, or was when it asked.
         again: bool,
         reply: Reply<()>,

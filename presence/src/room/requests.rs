@@ -5,21 +5,21 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::warn;
 
 use crate::{
     Error, Result,
-    model::{Close, Meta, Presence},
+    model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName},
 };
 
 use super::{
     ATTEMPTS, Rooms,
+    channel::Channel,
     leaving::Farewell,
-    message::{HubRef, Reply, Terms, ToRoom, Which},
+    message::{Entrant, Reply, ToRoom, Which},
     threads::within,
-    touch::Touch,
 };
 
 impl Rooms {
@@ -46,26 +46,28 @@ impl Rooms {
     }
 
     /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again. The room is asked at
-    /// once, not when this is awaited.
+    /// once, not when this is awaited. `pending` is the channel that counts itself in the room until then.
     pub(crate) fn join<'a>(
         &'a self,
         room: &'a RoomName,
-        presence: Arc<Presence>,
-        terms: Terms,
-        hub: Option<HubRef>,
-        touch: Touch,
+        entrant: Entrant,
+        pending: Option<Pending<'a>>,
     ) -> impl Future<Output = Result<()>> + 'a {
+        let (id, channel) = (entrant.presence.id, entrant.presence.channel.clone());
+        let mut guard = JoinGuard { rooms: self, room, id, channel, pending, outcome: Outcome::NotIn };
         let asked = self.check_open().map(|()| {
-            let undo = LeaveOnDrop { rooms: self, room, presence: Some(presence.clone()) };
-            (undo, self.ask_to_join(room, presence, terms, hub, touch, false))
+            guard.outcome = Outcome::Unknown;
+            self.ask_to_join(room, entrant, false)
         });
         async move {
-            let (mut undo, answer) = asked?;
-            let answer = answer.await;
-            if !matches!(answer, None | Some(Err(Error::RoomFailed { .. }))) {
-                // The room has said what became of it: if it failed, there is nothing to take back.
-                undo.presence = None;
-            }
+            // The whole of it, and not a copy of the field.
+            let guard = &mut guard;
+            let answer = asked?.await;
+            guard.outcome = match &answer {
+                Some(Ok(())) => Outcome::Joined,
+                None | Some(Err(Error::RoomFailed { .. })) => Outcome::Unknown,
+                Some(Err(_)) => Outcome::NotIn,
+            };
             answer.unwrap_or(Err(Error::StoreUnavailable(None)))
         }
     }
@@ -75,11 +77,9 @@ impl Rooms {
     pub(crate) fn join_again<'a>(
         &'a self,
         room: &'a RoomName,
-        presence: Arc<Presence>,
-        hub: Option<HubRef>,
-        touch: Touch,
+        entrant: Entrant,
     ) -> impl Future<Output = Result<()>> + 'a {
-        let answer = self.ask_to_join(room, presence, Terms::default(), hub, touch, true);
+        let answer = self.ask_to_join(room, entrant, true);
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
@@ -87,21 +87,11 @@ impl Rooms {
     fn ask_to_join<'a>(
         &'a self,
         room: &'a RoomName,
-        presence: Arc<Presence>,
-        terms: Terms,
-        hub: Option<HubRef>,
-        touch: Touch,
+        entrant: Entrant,
         again: bool,
     ) -> impl Future<Output = Option<Result<()>>> + 'a {
         let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
-        self.repeat(room, limit, move |reply| ToRoom::Join {
-            presence: presence.clone(),
-            terms,
-            hub: hub.clone(),
-            touch: touch.clone(),
-            again,
-            reply,
-        })
+        self.repeat(room, limit, move |reply| ToRoom::Join { entrant: entrant.clone(), again, reply })
     }
 
     /// Leaves. It happens even if this returns an error, or is not awaited to its end.
@@ -226,17 +216,42 @@ impl Rooms {
     }
 }
 
-/// Takes a join back that was not seen through: it failed, took too long, or nobody waits for it any more.
-struct LeaveOnDrop<'a> {
-    rooms: &'a Rooms,
-    room: &'a RoomName,
-    presence: Option<Arc<Presence>>,
+/// A channel that counts itself in a room while its join is under way.
+pub(crate) struct Pending<'a> {
+    pub(crate) channel: &'a Channel,
+    /// Notified when the join is over.
+    pub(crate) over: Arc<Notify>,
 }
 
-impl Drop for LeaveOnDrop<'_> {
+/// What is known of a join.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The room was asked, and has not answered: the presence may be in it.
+    Unknown,
+    Joined,
+    /// The room was not asked, or has refused: there is nothing to take back.
+    NotIn,
+}
+
+/// A join under way. Unless it succeeds, it is taken back when this is dropped: it failed, took too long, or its caller does not wait
+/// for it any more.
+struct JoinGuard<'a> {
+    rooms: &'a Rooms,
+    room: &'a RoomName,
+    id: PresenceId,
+    channel: ChannelName,
+    pending: Option<Pending<'a>>,
+    outcome: Outcome,
+}
+
+impl Drop for JoinGuard<'_> {
     fn drop(&mut self) {
-        if let Some(presence) = &self.presence {
-            self.rooms.lose(self.room, presence.id, &presence.channel);
+        if self.outcome == Outcome::Unknown {
+            self.rooms.lose(self.room, self.id, &self.channel);
+        }
+        if let Some(Pending { channel, over }) = &self.pending {
+            channel.join_ended(self.room, self.id, self.outcome == Outcome::Joined);
+            over.notify_waiters();
         }
     }
 }

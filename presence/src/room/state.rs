@@ -22,7 +22,7 @@ use crate::{
 use super::{
     Rooms,
     leaving::Leaving,
-    message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
+    message::{Entrant, HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
     presence::Child,
     touch::Touch,
     wire::{Held, Pages, View},
@@ -47,18 +47,30 @@ pub(crate) struct HubMembers {
 
 /// A join whose commit is under way.
 pub(crate) struct Joining {
-    /// Who joins, as it asked to.
-    pub(crate) presence: Arc<Presence>,
+    /// Who joins, as it asked to. [`Sessions`] has its token.
+    pub(crate) entrant: Entrant,
+    /// The channel that joins. The presence may turn out to be that of another, which was quicker.
     pub(crate) channel: ChannelName,
-    /// `None` for a presence without a socket.
-    pub(crate) hub: Option<HubRef>,
-    pub(crate) touch: Touch,
-    /// How many presences the room may have with it.
-    pub(crate) limit: Option<usize>,
     pub(crate) replies: Vec<Reply<()>>,
     /// Where its commit led to, once that is known, and the number of the last reading that was begun by then. A roster that has
     /// come so far, and a later reading, show the presence if it is still there.
     pub(crate) committed: Option<((Epoch, Version), u64)>,
+}
+
+impl Joining {
+    pub(crate) fn new(entrant: Entrant, replies: Vec<Reply<()>>) -> Self {
+        Self { channel: entrant.presence.channel.clone(), entrant, replies, committed: None }
+    }
+
+    pub(crate) const fn presence(&self) -> &Arc<Presence> {
+        &self.entrant.presence
+    }
+}
+
+/// A join with a token of one who is joining: it takes over from that one when it has joined.
+pub(crate) struct TokenWaiter {
+    pub(crate) entrant: Entrant,
+    pub(crate) reply: Reply<()>,
 }
 
 /// An update whose commit is under way.
@@ -89,11 +101,10 @@ pub(crate) struct State {
     pub(crate) stale: HashSet<PresenceId>,
     pub(crate) readers: VecDeque<Reader>,
     /// What waits until it is known again who of this node is here.
-    pub(crate) held: VecDeque<ToRoom>,
+    pub(crate) deferred: VecDeque<ToRoom>,
     /// Who can be resumed, and who is.
     pub(crate) sessions: Sessions,
-    /// Joins with a token of one who is joining: they take over from it when it has joined.
-    pub(crate) behind: Vec<ToRoom>,
+    pub(crate) token_waiters: Vec<TokenWaiter>,
     /// The hubs whose members must be told everything anew.
     pub(crate) renew: HashSet<usize>,
     /// What was said since the first of those who wait for their first frame joined: they get it after that.
@@ -117,9 +128,9 @@ impl State {
             updating: HashMap::new(),
             stale: HashSet::new(),
             readers: VecDeque::new(),
-            held: VecDeque::new(),
+            deferred: VecDeque::new(),
             sessions: Sessions::default(),
-            behind: Vec::new(),
+            token_waiters: Vec::new(),
             renew: HashSet::new(),
             meanwhile: Vec::new(),
             pages: Pages::new(held),
@@ -182,7 +193,10 @@ impl State {
     /// Who is here or joins under this id, and where its socket is.
     pub(crate) fn socket_of(&self, id: PresenceId) -> Option<(Arc<Presence>, Option<HubRef>)> {
         let here = self.locals.get(&id).map(|local| (local.presence.clone(), local.hub.clone()));
-        here.or_else(|| self.joining.get(&id).map(|joining| (joining.presence.clone(), joining.hub.clone())))
+        here.or_else(|| {
+            let Entrant { presence, hub, .. } = &self.joining.get(&id)?.entrant;
+            Some((presence.clone(), hub.clone()))
+        })
     }
 
     /// Something is said to those who are members. Those who are announced as such and wait for their first frame are too.
@@ -204,8 +218,8 @@ impl State {
             && self.leaving.is_empty()
             && self.updating.is_empty()
             && self.readers.is_empty()
-            && self.held.is_empty()
-            && self.behind.is_empty()
+            && self.deferred.is_empty()
+            && self.token_waiters.is_empty()
             && self.due().is_none()
     }
 

@@ -13,7 +13,7 @@ use crate::{
     },
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
     room::{
-        message::Terms,
+        message::Entrant,
         touch::Touch,
         wire::{Pages, View},
     },
@@ -80,6 +80,7 @@ pub async fn join_without_socket(rooms: &Rooms, room: &RoomName, user: Option<Us
     let node = rooms.node().unwrap_or_else(NodeId::random);
     let presence = Arc::new(Presence::new(PresenceId::random(), channel, user, node));
     let id = presence.id;
-    rooms.join(room, presence, Terms::default(), Some(hub), Touch::new(rooms.now())).await?;
+    let entrant = Entrant { presence, session: None, limit: None, hub: Some(hub), touch: Touch::new(rooms.now()) };
+    rooms.join(room, entrant, None).await?;
     Ok(id)
 }

@@ -306,7 +306,7 @@ impl RoomActor {
                 replica.has_reached(*at) || read.is_some_and(|read| *before < read)
             };
             if replica.roster().get(*id).is_none() && joining.committed.take_if(is_gone).is_some() {
-                removed.push(joining.presence.clone());
+                removed.push(joining.presence().clone());
             }
         }
         removed.into_iter().for_each(|presence| self.join_again(presence, ctx));

@@ -9,7 +9,7 @@ use crate::{
     model::Presence,
     name::PresenceId,
     room::{
-        message::{Joiner, Report, ToHub},
+        message::{Entrant, Joiner, Report, ToHub},
         state::{Joining, State},
     },
 };
@@ -43,9 +43,8 @@ impl RoomActor {
         let state = &mut self.state;
         let hubs = self.rooms.hubs();
         for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
-            let (id, channel) = (presence.id, presence.channel.clone());
-            let hub = Some(hub);
-            state.joining.insert(id, Joining { presence, channel, hub, touch, limit: None, replies, committed: None });
+            let entrant = Entrant { presence, session: None, limit: None, hub: Some(hub), touch };
+            state.joining.insert(entrant.presence.id, Joining::new(entrant, replies));
         }
         if self.in_model {
             state.renew = hubs.iter().map(|hub| hub.id).collect();
@@ -53,12 +52,12 @@ impl RoomActor {
             // What members were told still stands, so they need no more than the difference.
             (state.replica, state.notices) = (old.replica, old.notices);
         }
-        let owed: Vec<_> = old.joining.values().map(|joining| joining.presence.clone()).collect();
+        let owed: Vec<_> = old.joining.values().map(|joining| joining.presence().clone()).collect();
         state.joining.extend(old.joining);
         // Updates are not kept: who waits for one asks again, since the room may have failed over the very answer.
         state.readers = old.readers;
-        state.held = old.held;
-        (state.sessions, state.behind) = (old.sessions, old.behind);
+        state.deferred = old.deferred;
+        (state.sessions, state.token_waiters) = (old.sessions, old.token_waiters);
         state.renew.extend(old.renew);
         // The room may have failed over the very answer, and nobody would give it again. What may be repeated is asked again.
         self.take_out(old.leaving.into_iter().collect(), ctx);
@@ -88,7 +87,7 @@ impl RoomActor {
     /// Asks for a join once more that is under way: what became of it may have been lost.
     pub(super) fn join_again(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
         let session = self.state.sessions.session(presence.id);
-        let limit = self.state.joining.get(&presence.id).and_then(|joining| joining.limit);
+        let limit = self.state.joining.get(&presence.id).and_then(|joining| joining.entrant.limit);
         if session.is_none() && limit.is_none() {
             self.make_own(presence, ctx);
             return;
@@ -139,7 +138,7 @@ impl RoomActor {
         if self.state.known {
             self.look_after_all(ctx);
         }
-        while let Some(message) = self.state.held.pop_front() {
+        while let Some(message) = self.state.deferred.pop_front() {
             self.act(message, ctx);
         }
     }

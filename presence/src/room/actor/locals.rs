@@ -15,7 +15,7 @@ use crate::{
     room::{
         Rooms,
         leaving::{Cause, Leaving},
-        message::{HubRef, Reply},
+        message::{Entrant, HubRef, Reply},
         presence::{DeathGuard, PresenceActor},
         state::{Joining, Local, State},
         touch::Touch,
@@ -80,26 +80,20 @@ impl RoomActor {
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
         let waits = self.state.joining.get(&id);
         // If it is there as another's, that it becomes this user's is still under way.
-        if waits.is_none_or(|one| one.channel != presence.channel || one.presence.user != presence.user) {
+        if waits.is_none_or(|one| one.channel != presence.channel || one.presence().user != presence.user) {
             return;
         }
-        let Some(Joining { hub, touch, replies, .. }) = self.state.joining.remove(&id) else { return };
-        self.supervise(presence, touch.clone(), ctx);
-        match hub {
-            Some(hub) => self.claim(id, hub, touch, replies, ctx),
-            None => replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
-        }
+        let Some(Joining { entrant, replies, .. }) = self.state.joining.remove(&id) else { return };
+        self.supervise(presence, entrant.touch.clone(), ctx);
+        self.claim(id, entrant, replies, ctx);
     }
 
-    /// Gives a socket its presence: its place in the group comes with its first frame.
-    pub(super) fn claim(
-        &mut self,
-        id: PresenceId,
-        hub: HubRef,
-        touch: Touch,
-        replies: Vec<Reply<()>>,
-        ctx: &mut Context<Self>,
-    ) {
+    /// Gives a socket its presence: its place in the group comes with its first frame. Without a socket, the join is over.
+    pub(super) fn claim(&mut self, id: PresenceId, entrant: Entrant, replies: Vec<Reply<()>>, ctx: &mut Context<Self>) {
+        let Entrant { touch, hub: Some(hub), .. } = entrant else {
+            replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+            return;
+        };
         let Some(local) = self.state.locals.get_mut(&id) else { return };
         local.hub = Some(hub.clone());
         let presence = local.presence.clone();

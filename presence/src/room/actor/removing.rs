@@ -22,8 +22,8 @@ use crate::{
     room::{
         inquiry::{ANSWER_TIME, Inquiry, UNANSWERED},
         leaving::{Cause, Leavers, Leaving},
-        message::{HubRef, Reply, ToHub, ToRoom, Which},
-        state::{Joining, Local},
+        message::{HubRef, Reply, ToHub, Which},
+        state::{Joining, Local, TokenWaiter},
     },
     store::{
         Write,
@@ -170,7 +170,7 @@ impl RoomActor {
     ) {
         let state = &mut self.state;
         let here = state.locals.values().map(|local| (local.presence.id, state.user_of(&local.presence)));
-        let joining = state.joining.iter().map(|(id, joining)| (*id, joining.presence.user.as_ref()));
+        let joining = state.joining.iter().map(|(id, joining)| (*id, joining.presence().user.as_ref()));
         let lost = state.leaving.iter().filter_map(|(id, leaving)| match &leaving.cause {
             Cause::Lost(user) => Some((*id, user.as_ref())),
             _ => None,
@@ -178,21 +178,18 @@ impl RoomActor {
         let ids = here.chain(joining).chain(lost).filter(|(_, user)| concerned(*user)).map(|(id, _)| id).collect();
         // The database may not know yet that these are held, and would spare them.
         let held = state.sessions.take_lost(|presence| concerned(presence.user.as_ref()));
-        self.refuse_behind(|presence| concerned(presence.user.as_ref()), close.as_ref());
+        self.refuse_token_waiters(|presence| concerned(presence.user.as_ref()), close.as_ref());
         self.remove_together(ids, held, close, Some(reply), ctx);
     }
 
     /// Refuses those of the joins that wait for a token's owner who are `concerned`. Returns whether there were any.
-    fn refuse_behind(&mut self, concerned: impl Fn(&Presence) -> bool, close: Option<&Close>) -> bool {
-        let refused = |message: &mut ToRoom| matches!(message, ToRoom::Join { presence, .. } if concerned(presence));
-        let refused: Vec<_> = self.state.behind.extract_if(.., refused).collect();
-        let is_any = !refused.is_empty();
-        for message in refused {
-            if let ToRoom::Join { presence, hub, reply, .. } = message {
-                self.tell_removed(vec![(presence, hub)], close);
-                self.left_while_joining(vec![reply]);
-            }
-        }
+    fn refuse_token_waiters(&mut self, concerned: impl Fn(&Presence) -> bool, close: Option<&Close>) -> bool {
+        let refused = self.state.token_waiters.extract_if(.., |waiter| concerned(&waiter.entrant.presence));
+        let (sockets, replies): (Vec<_>, Vec<_>) =
+            refused.map(|TokenWaiter { entrant, reply }| ((entrant.presence, entrant.hub), reply)).unzip();
+        let is_any = !replies.is_empty();
+        self.tell_removed(sockets, close);
+        self.left_while_joining(replies);
         is_any
     }
 
@@ -210,7 +207,7 @@ impl RoomActor {
             Which::Of(channel) => presence.channel == *channel,
         };
         let found = self.find(&which);
-        if self.refuse_behind(is_meant, close.as_ref()) || found.is_some() {
+        if self.refuse_token_waiters(is_meant, close.as_ref()) || found.is_some() {
             count.fetch_add(1, Ordering::AcqRel);
         }
         let Some((id, channel)) = found else {

@@ -15,9 +15,8 @@ use crate::{
     name::{ChannelName, PresenceId, UserId},
     room::{
         leaving::{Cause, Leaving},
-        message::{HubRef, Reply, Terms, ToHub},
+        message::{Entrant, Reply, ToHub},
         state::{Joining, Updating},
-        touch::Touch,
     },
     session::Session,
     store::{
@@ -60,71 +59,82 @@ fn may_make_room(made_room: &mut Option<Tick>, now: Tick) -> bool {
 }
 
 impl RoomActor {
-    pub(super) fn join(
-        &mut self,
-        presence: Arc<Presence>,
-        terms: Terms,
-        hub: Option<HubRef>,
-        touch: Touch,
-        reply: Reply<()>,
-        ctx: &mut Context<Self>,
-    ) {
-        let id = self.state.sessions.resolve(presence.id);
-        if let Some(local) = self.state.locals.get(&id) {
-            touch.mark(self.rooms.now());
-            match hub {
-                Some(hub) if local.hub.is_none() => self.claim(id, hub, touch, vec![reply], ctx),
-                // If it is about to be another's, this is the later.
-                _ if local.presence.user == presence.user && !self.state.user_changes(id) => {
-                    let _ = reply.send(Ok(()));
-                }
-                _ => {
-                    // Its client's token is of the user it was.
-                    self.state.sessions.drop_token(id);
-                    let (channel, user) = (presence.channel.clone(), Some(presence.user.clone()));
-                    self.submit_update(id, channel, (user, None), Some(reply), ctx);
-                }
-            }
-            return;
+    /// Joins, unless too many bytes of first frames wait for clients that do not read.
+    pub(super) fn join_if_read(&mut self, entrant: Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
+        match self.check_unread(&entrant) {
+            Ok(()) => self.join(entrant, reply, ctx),
+            Err(error) => drop(reply.send(Err(error))),
         }
-        // Whether there is a place is known when it is written.
-        let relaxed = self.is_relaxed() && terms.limit.is_none();
-        if let Some(joining) = self.state.joining.get_mut(&id) {
-            if joining.presence.user == presence.user {
-                joining.replies.extend(answer_now_if(relaxed, reply));
-            } else {
-                // Its client's token is of the user it was.
-                self.state.sessions.drop_token(id);
-                let user = Some(presence.user.clone());
-                joining.presence = Arc::new(joining.presence.changed(user.clone(), None));
-                self.submit_update(id, presence.channel.clone(), (user, None), Some(reply), ctx);
-            }
-            return;
-        }
-        let limit = terms.limit;
-        if let Some(session) = terms.session {
-            self.join_with_token(presence, (session, limit), hub, touch, reply, ctx);
-            return;
-        }
-        let channel = presence.channel.clone();
-        // It is there already if it asks again after a fault.
-        let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
-        let (writer, room, write) =
-            (self.rooms.writer(), ctx.address().recipient(), join(presence.clone(), None, limit));
-        let submitted = if may_be_there {
-            writer.submit_again(&self.name, &room, write)
+    }
+
+    pub(super) fn join(&mut self, mut entrant: Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
+        let id = self.state.sessions.resolve(entrant.presence.id);
+        if self.state.locals.contains_key(&id) {
+            self.join_as_local(id, entrant, reply, ctx);
+        } else if self.state.joining.contains_key(&id) {
+            self.join_as_joining(id, &entrant, reply, ctx);
+        } else if let Some(session) = entrant.session.take() {
+            self.join_with_token(entrant, session, reply, ctx);
         } else {
-            writer.submit(&self.name, &room, write)
-        };
-        match submitted {
-            Ok(_) => {
-                let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                self.state
-                    .joining
-                    .insert(id, Joining { presence, channel, hub, touch, limit, replies, committed: None });
+            // It is there already if it asks again after a fault.
+            let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
+            let write = join(entrant.presence.clone(), None, entrant.limit);
+            let (writer, room) = (self.rooms.writer(), ctx.address().recipient());
+            let submitted = if may_be_there {
+                writer.submit_again(&self.name, &room, write)
+            } else {
+                writer.submit(&self.name, &room, write)
+            };
+            match submitted {
+                Ok(_) => self.await_commit(id, entrant, reply),
+                Err(full) => drop(reply.send(Err(self.overloaded(full)))),
             }
-            Err(full) => drop(reply.send(Err(self.overloaded(full)))),
         }
+    }
+
+    /// A channel that is in the room as this presence joins again.
+    fn join_as_local(&mut self, id: PresenceId, entrant: Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
+        let Some(local) = self.state.locals.get(&id) else { return };
+        entrant.touch.mark(self.rooms.now());
+        if entrant.hub.is_some() && local.hub.is_none() {
+            self.claim(id, entrant, vec![reply], ctx);
+        } else if local.presence.user == entrant.presence.user && !self.state.user_changes(id) {
+            let _ = reply.send(Ok(()));
+        } else {
+            // If it is about to be another's, this is the later.
+            self.change_user(id, &entrant.presence, reply, ctx);
+        }
+    }
+
+    /// A channel that is joining as this presence joins again.
+    fn join_as_joining(&mut self, id: PresenceId, entrant: &Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
+        let answers_now = self.answers_before_commit(entrant);
+        let Some(joining) = self.state.joining.get_mut(&id) else { return };
+        let user = &entrant.presence.user;
+        if joining.presence().user == *user {
+            joining.replies.extend(answer_now_if(answers_now, reply));
+        } else {
+            joining.entrant.presence = Arc::new(joining.presence().changed(Some(user.clone()), None));
+            self.change_user(id, &entrant.presence, reply, ctx);
+        }
+    }
+
+    /// The presence becomes that of another user. The hash of its client's token includes the user, so it can no longer be resumed by
+    /// that.
+    fn change_user(&mut self, id: PresenceId, to: &Presence, reply: Reply<()>, ctx: &mut Context<Self>) {
+        self.state.sessions.drop_token(id);
+        self.submit_update(id, to.channel.clone(), (Some(to.user.clone()), None), Some(reply), ctx);
+    }
+
+    /// Whether a join is answered before it is written. Whether there is a place for it is known only then.
+    fn answers_before_commit(&self, entrant: &Entrant) -> bool {
+        self.is_relaxed() && entrant.limit.is_none()
+    }
+
+    /// A join was handed to the writer.
+    pub(super) fn await_commit(&mut self, id: PresenceId, entrant: Entrant, reply: Reply<()>) {
+        let replies = answer_now_if(self.answers_before_commit(&entrant), reply).into_iter().collect();
+        self.state.joining.insert(id, Joining::new(entrant, replies));
     }
 
     /// The answer to a change that cannot be written, since too many wait for the database.
@@ -137,17 +147,12 @@ impl RoomActor {
     }
 
     /// Whether one more may be given a first frame: not if too many bytes of them wait for clients that do not read. Then those who
-    /// read slowest are cut off, so that it may soon. `needs_one`: it has a socket, and its room did not fail since it was in it. For who
-    /// comes back with the token of a presence that is here, twice as many may wait.
-    pub(super) fn check_unread(
-        &mut self,
-        presence: &Presence,
-        session: Option<&Session>,
-        needs_one: bool,
-    ) -> Result<(), Error> {
+    /// read slowest are cut off, so that it may soon. One without a socket needs none. For a client that comes back with the token of a
+    /// presence that is here, twice as many may wait.
+    fn check_unread(&mut self, Entrant { presence, session, hub, .. }: &Entrant) -> Result<(), Error> {
         let id = self.state.sessions.resolve(presence.id);
         let is_back = session.is_some_and(|session| self.state.sessions.owner(&session.hash).is_some());
-        if !needs_one || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
+        if hub.is_none() || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
             return Ok(());
         }
         let (pages, config) = (&self.state.pages, self.rooms.config());
@@ -212,7 +217,7 @@ impl RoomActor {
             reply.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
             return;
         }
-        self.forget_behind(id);
+        self.forget_token_waiter(id);
         // One may have joined again under the same id, if nobody waited for its first join any more.
         let joined_again = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
         if let Some(leaving) = self.state.leaving.get_mut(&id)

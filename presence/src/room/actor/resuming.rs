@@ -15,9 +15,8 @@ use crate::{
     name::{ChannelName, PresenceId},
     room::{
         leaving::{Cause, Leavers, Leaving},
-        message::{HubRef, Reply, Terms, ToRoom},
-        state::Joining,
-        touch::Touch,
+        message::{Entrant, Reply},
+        state::{Joining, TokenWaiter},
     },
     session::Session,
     store::{RoomCommit, Taken, Write},
@@ -41,68 +40,57 @@ impl RoomActor {
     /// A socket comes with a resume token.
     pub(super) fn join_with_token(
         &mut self,
-        presence: Arc<Presence>,
-        (session, limit): (Session, Option<usize>),
-        hub: Option<HubRef>,
-        touch: Touch,
+        entrant: Entrant,
+        session: Session,
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
         let owner = self.state.sessions.owner(&session.hash);
         if owner.is_some_and(|id| self.state.joining.contains_key(&id)) {
-            let terms = Terms { session: Some(session), limit };
-            self.state.behind.push(ToRoom::Join { presence, terms, hub, touch, again: false, reply });
+            let entrant = Entrant { session: Some(session), ..entrant };
+            self.state.token_waiters.push(TokenWaiter { entrant, reply });
             return;
         }
         let known = owner.filter(|id| self.state.locals.contains_key(id) || self.state.sessions.lost(*id).is_some());
         if let Some(id) = known {
-            self.resume_here(id, &presence, session, hub, touch, reply, ctx);
+            self.resume_here(id, entrant, session, reply, ctx);
             return;
         }
-        let (id, channel) = (presence.id, presence.channel.clone());
-        let resume = requests::join(presence.clone(), Some(session), limit);
+        let (id, channel) = (entrant.presence.id, entrant.presence.channel.clone());
+        let resume = requests::join(entrant.presence.clone(), Some(session), entrant.limit);
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume) {
             Ok(_) => {
-                self.state.sessions.claim(id, id, session, channel.clone());
-                let relaxed = self.is_relaxed() && limit.is_none();
-                let replies = answer_now_if(relaxed, reply).into_iter().collect();
-                let joining = Joining { presence, channel, hub, touch, limit, replies, committed: None };
-                self.state.joining.insert(id, joining);
+                self.state.sessions.claim(id, id, session, channel);
+                self.await_commit(id, entrant, reply);
             }
             Err(full) => drop(reply.send(Err(self.overloaded(full)))),
         }
     }
 
     /// A socket that waited to take over from one who was joining is gone.
-    pub(super) fn forget_behind(&mut self, id: PresenceId) {
-        let gone = |message: &mut ToRoom| matches!(message, ToRoom::Join { presence, .. } if presence.id == id);
-        for message in self.state.behind.extract_if(.., gone).collect::<Vec<_>>() {
-            if let ToRoom::Join { reply, .. } = message {
-                self.left_while_joining(vec![reply]);
-            }
-        }
+    pub(super) fn forget_token_waiter(&mut self, id: PresenceId) {
+        let gone = self.state.token_waiters.extract_if(.., |waiter| waiter.entrant.presence.id == id);
+        let replies = gone.map(|waiter| waiter.reply).collect();
+        self.left_while_joining(replies);
     }
 
     /// Joins that came with the token of one who was joining.
-    pub(super) fn resume_those_behind(&mut self, ctx: &mut Context<Self>) {
-        if self.state.behind.is_empty() || self.reports.is_some() {
+    pub(super) fn resume_token_waiters(&mut self, ctx: &mut Context<Self>) {
+        if self.reports.is_some() {
             return;
         }
-        // Those that are still behind go to the end again, in their order.
-        for message in std::mem::take(&mut self.state.behind) {
-            self.act(message, ctx);
+        // Those that still have to wait go to the end again, in their order.
+        for TokenWaiter { entrant, reply } in std::mem::take(&mut self.state.token_waiters) {
+            self.join_if_read(entrant, reply, ctx);
         }
     }
 
     /// A socket takes over a presence of this node: a lost one, or one whose socket is closed for it.
-    #[expect(clippy::too_many_arguments, reason = "what a join brings, and whom it takes over")]
     fn resume_here(
         &mut self,
         id: PresenceId,
-        socket: &Presence,
+        entrant: Entrant,
         session: Session,
-        hub: Option<HubRef>,
-        touch: Touch,
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
@@ -120,19 +108,17 @@ impl RoomActor {
         } else {
             return;
         };
+        let socket = &entrant.presence;
         debug!(room = %self.name, channel = %socket.channel, was = %was.channel, "a presence is resumed");
         let node = self.rooms.node().unwrap_or(was.node);
         let now = Arc::new(Presence { channel: socket.channel.clone(), node, held: false, ..Presence::clone(&was) });
         self.state.sessions.claim(id, socket.id, session, now.channel.clone());
         self.rooms.channels().note_resumed(&socket.channel, &self.name, socket.id);
         self.hand_over(&now, ctx);
-        self.supervise(now.clone(), touch.clone(), ctx);
+        self.supervise(now.clone(), entrant.touch.clone(), ctx);
         self.rooms.writer().resume(&self.name, &ctx.address().recipient(), now, session);
-        let replies: Vec<_> = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
-        match hub {
-            Some(hub) => self.claim(id, hub, touch, replies, ctx),
-            None => replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
-        }
+        let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
+        self.claim(id, entrant, replies, ctx);
     }
 
     /// An update of its former socket may wait until that socket may have one written. When the socket does not have the presence any
@@ -176,10 +162,10 @@ impl RoomActor {
             self.state.replica.hand_over(&held);
             self.state.sessions.lose(held, until, self.stood());
         } else if let Some(joining) = self.state.joining.remove(&id) {
+            let cause = Cause::Lost(joining.presence().user.clone());
             self.left_while_joining(joining.replies);
             self.state.sessions.forget(id);
-            let leaving =
-                Leaving { channel, cause: Cause::Lost(joining.presence.user.clone()), after: 0, replies: Vec::new() };
+            let leaving = Leaving { channel, cause, after: 0, replies: Vec::new() };
             self.take_out(vec![(id, leaving)], ctx);
         }
     }
@@ -280,14 +266,14 @@ impl RoomActor {
             let joining = self.state.joining.remove(&was).or_else(|| {
                 // What it took over here is gone, and it has another that it left elsewhere.
                 let local = self.state.locals.get(&was).filter(|local| local.presence.channel == asked.channel)?;
-                let (hub, touch, channel) = (local.hub.clone(), local.touch.clone(), asked.channel.clone());
+                let (hub, touch, presence) = (local.hub.clone(), local.touch.clone(), local.presence.clone());
                 self.drop_local(was);
-                let presence = presence.clone();
-                Some(Joining { presence, channel, hub, touch, limit: None, replies: Vec::new(), committed: None })
+                Some(Joining::new(Entrant { presence, session: None, limit: None, hub, touch }, Vec::new()))
             });
-            if let Some(joining) = joining.filter(|joining| joining.channel == asked.channel) {
+            if let Some(mut joining) = joining.filter(|joining| joining.channel == asked.channel) {
                 self.state.sessions.became(was, id);
-                self.state.joining.insert(id, Joining { presence: presence.clone(), ..joining });
+                joining.entrant.presence = presence.clone();
+                self.state.joining.insert(id, joining);
             }
         }
         let ours = self.state.locals.get(&id).is_some_and(|local| local.presence.channel == asked.channel)
@@ -343,7 +329,7 @@ impl RoomActor {
         for id in self.state.sessions.ids() {
             let Some(now) = self.state.replica.roster().get(id).cloned() else { continue };
             if let Some(joining) = self.state.joining.get(&id).filter(|joining| joining.channel != now.channel) {
-                self.compare_owner_of_joining(joining.presence.clone(), reading);
+                self.compare_owner_of_joining(joining.presence().clone(), reading);
                 continue;
             }
             let ours = self.state.locals.get(&id).map(|local| local.presence.clone());
@@ -365,8 +351,8 @@ impl RoomActor {
         if !self.state.sessions.believes(id, reading) {
             // It was resumed while the room was read: no later reading would be asked for.
             self.state.replica.hand_over(&ours);
-        } else if let Some(Joining { hub, replies, .. }) = self.state.joining.remove(&id) {
-            self.tell_removed(vec![(ours, hub)], Some(&taken_over()));
+        } else if let Some(Joining { entrant, replies, .. }) = self.state.joining.remove(&id) {
+            self.tell_removed(vec![(ours, entrant.hub)], Some(&taken_over()));
             self.left_while_joining(replies);
             self.state.sessions.forget(id);
         }

@@ -22,7 +22,7 @@ use crate::{
         channel::Channel,
         hub::HubSocket,
         local_hub::LocalHub,
-        message::{Terms, ToConnection},
+        message::{Entrant, ToConnection},
         touch::Touch,
     },
     session::Session,
@@ -131,6 +131,12 @@ impl Client {
         Arc::new(Presence::new(self.id(room), self.channel.clone(), self.user.clone(), node))
     }
 
+    /// This socket, as it enters a room as this presence.
+    pub(crate) fn entrant(&self, presence: Arc<Presence>) -> Entrant {
+        let (hub, touch) = (Some(self.hub.hub.clone()), self.touch.clone());
+        Entrant { presence, session: None, limit: None, hub, touch }
+    }
+
     pub(crate) async fn join(&self, room: &RoomName) -> Result<()> {
         self.touch();
         self.join_silently(room).await
@@ -153,9 +159,7 @@ impl Client {
             .as_ref()
             .map(|(token, grace)| Session { hash: token.hash(room, self.user.as_ref()), grace: *grace });
         self.open.considers_itself_in(room, self.id(room));
-        self.rooms
-            .join(room, self.presence(room), Terms { session, limit }, Some(self.hub.hub.clone()), self.touch.clone())
-            .await
+        self.rooms.join(room, Entrant { session, limit, ..self.entrant(self.presence(room)) }, None).await
     }
 
     /// Its connection is gone.

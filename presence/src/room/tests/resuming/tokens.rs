@@ -111,9 +111,8 @@ async fn a_socket_that_waited_to_take_over_and_is_gone_takes_nothing() {
 
 /// Gives the presence of a socket to eve, as `Rooms::add` does.
 async fn give_to_eve(node: &Node, socket: &Client) {
-    let hub = node.rooms.local_hub().hub;
     let presence = Presence { user: Some(user("eve")), ..Presence::clone(&socket.presence(lobby())) };
-    node.rooms.join_again(lobby(), Arc::new(presence), Some(hub), socket.touch.clone()).await.unwrap();
+    node.rooms.join_again(lobby(), socket.entrant(Arc::new(presence))).await.unwrap();
 }
 
 #[actix::test]
