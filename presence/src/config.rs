@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::{descriptors::sockets_within_limit, model::rate::Rate};
@@ -41,7 +41,8 @@ pub struct ConfigError {
 }
 
 /// What members are told of changes in their room, as JSON in text frames. The shapes are in `docs/wire.md`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Notify {
     /// The whole list of users on every change, as the receiver in the documentation of django-channels-presence does.
     List,
@@ -55,7 +56,8 @@ pub enum Notify {
 }
 
 /// What happens to a socket whose presence went stale.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnStale {
     /// It is closed with 4408.
     #[default]
@@ -65,7 +67,8 @@ pub enum OnStale {
 }
 
 /// When `join`, `leave` and `update` resolve.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// When the database has committed the change.
     #[default]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use presence::{Config, ConfigError, NameError, NodeName, Notify, Origin, OriginError};
 
 /// A chat that shows who is here.
@@ -18,9 +18,9 @@ pub(crate) struct Args {
     /// Where rooms and presences are kept: `sqlite:`, or `postgres:` and `mysql:` if built with the feature.
     #[arg(long, env = "DATABASE_URL", default_value = "sqlite://presence.db?mode=rwc")]
     pub(crate) database_url: String,
-    /// What members are told of changes.
-    #[arg(long, env = "NOTIFY", value_enum, default_value_t = Mode::Diff)]
-    pub(crate) notify: Mode,
+    /// What members are sent of changes: `list`, `events`, `diff` or `silent`.
+    #[arg(long, env = "NOTIFY", default_value_t = Notify::Diff)]
+    notify: Notify,
     /// A socket that says nothing for longer than this is closed and leaves.
     #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = humantime::parse_duration, default_value = "60s")]
     pub(crate) max_age: Duration,
@@ -43,27 +43,6 @@ pub(crate) struct Args {
     allow_origin: Vec<Option<Origin>>,
 }
 
-/// The modes of the wire contract.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Mode {
-    /// The whole list of names on every change.
-    List,
-    /// One frame when a user comes and one when it goes.
-    Events,
-    /// The whole state once, then what changed.
-    Diff,
-}
-
-impl Mode {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::List => "list",
-            Self::Events => "events",
-            Self::Diff => "diff",
-        }
-    }
-}
-
 /// A duration; a bare `0` needs no unit.
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) }
@@ -77,13 +56,8 @@ fn origin(text: &str) -> Result<Option<Origin>, OriginError> {
 
 impl Args {
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
-        let notify = match self.notify {
-            Mode::List => Notify::List,
-            Mode::Events => Notify::Events,
-            Mode::Diff => Notify::Diff,
-        };
         // What has no flag can be set by the environment: `PRESENCE_PING_INTERVAL=5s` and so on.
-        let mut config = Config::builder().overlay_env()?.max_age(self.max_age).notify(notify);
+        let mut config = Config::builder().overlay_env()?.max_age(self.max_age).notify(self.notify);
         if let Some(grace) = self.grace {
             config = config.grace(grace);
         }

@@ -10,14 +10,13 @@ use presence::{CLIENT_JS, Origin, ResumeToken, RoomName, Rooms, Upgrade, UserId}
 use serde_json::json;
 use tracing::debug;
 
-use crate::{args::Mode, consumer::Chat};
+use crate::consumer::Chat;
 
 /// Nothing is loaded from another host, and nothing in a page is run that is not in our files.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; worker-src blob: 'self'; connect-src 'self' ws: wss:; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(crate) struct Settings {
-    pub(crate) notify: Mode,
     pub(crate) allow_origin: Vec<Origin>,
 }
 
@@ -59,12 +58,12 @@ fn asset(content_type: &'static str, body: &'static str) -> impl Responder {
 }
 
 /// What the page needs to know of the server.
-async fn config(rooms: web::Data<Rooms>, settings: web::Data<Settings>) -> impl Responder {
+async fn config(rooms: web::Data<Rooms>) -> impl Responder {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     HttpResponse::Ok().json(json!({
         "max_age_ms": millis(rooms.config().max_age()),
         "grace_ms": millis(rooms.config().grace()),
-        "notify": settings.notify.name(),
+        "notify": rooms.config().notify(),
     }))
 }
 

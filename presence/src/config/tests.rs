@@ -265,3 +265,30 @@ fn the_largest_values_of_a_builder_hold_or_are_refused_by_name() {
     let many = many.outbox_bytes(usize::MAX).inbox_frames(usize::MAX).max_rooms_per_socket(usize::MAX);
     assert!(many.max_pending_writes(usize::MAX).build().is_ok());
 }
+
+#[test]
+fn a_choice_has_one_name_in_flags_files_and_texts() {
+    fn is_named<T>(choice: T, name: &str)
+    where
+        T: std::str::FromStr<Err = ConfigError> + std::fmt::Display + PartialEq + std::fmt::Debug,
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        assert_eq!((choice.to_string(), serde_json::to_value(&choice).unwrap()), (name.to_owned(), name.into()));
+        assert_eq!(
+            (name.parse::<T>().unwrap(), serde_json::from_value::<T>(name.into()).unwrap()),
+            (name.parse().unwrap(), choice)
+        );
+    }
+    [Notify::List, Notify::Events, Notify::Diff, Notify::Silent]
+        .into_iter()
+        .zip(["list", "events", "diff", "silent"])
+        .for_each(|(choice, name)| is_named(choice, name));
+    [OnStale::Close, OnStale::Keep]
+        .into_iter()
+        .zip(["close", "keep"])
+        .for_each(|(choice, name)| is_named(choice, name));
+    is_named(Durability::Committed, "committed");
+    is_named(Durability::Relaxed, "relaxed");
+    let error = "shout".parse::<Notify>().unwrap_err().to_string();
+    assert_eq!(error, "setting `notify` is `shout`, but it must be `list`, `events`, `diff` or `silent`");
+}

@@ -1,6 +1,6 @@
 //! Settings as they are written in a file or in the environment: as texts.
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{
     Deserialize, Deserializer,
@@ -36,8 +36,9 @@ impl Setting for usize {
     }
 }
 
+/// A choice is written as its name in lower case: in files, in flags and in the environment alike.
 macro_rules! choice {
-    ($type:ident: $($name:literal => $variant:ident),*; $rule:literal) => {
+    ($type:ident, $field:literal: $($name:literal => $variant:ident),*; $rule:literal) => {
         impl Setting for $type {
             const RULE: &'static str = $rule;
 
@@ -48,13 +49,28 @@ macro_rules! choice {
                 }
             }
         }
+
+        impl FromStr for $type {
+            type Err = ConfigError;
+
+            fn from_str(text: &str) -> Result<Self, ConfigError> {
+                read($field, text)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$variant => $name,)* })
+            }
+        }
     };
 }
 
-choice! { Notify: "list" => List, "events" => Events, "diff" => Diff, "silent" => Silent;
+choice! { Notify, "notify": "list" => List, "events" => Events, "diff" => Diff, "silent" => Silent;
 "it must be `list`, `events`, `diff` or `silent`" }
-choice! { OnStale: "close" => Close, "keep" => Keep; "it must be `close` or `keep`" }
-choice! { Durability: "committed" => Committed, "relaxed" => Relaxed; "it must be `committed` or `relaxed`" }
+choice! { OnStale, "on_stale": "close" => Close, "keep" => Keep; "it must be `close` or `keep`" }
+choice! { Durability, "durability": "committed" => Committed, "relaxed" => Relaxed;
+"it must be `committed` or `relaxed`" }
 
 /// A setting as it stands in a file or in the environment. It takes any value, so that the error for a wrong one names the setting.
 #[derive(Debug)]
