@@ -5,6 +5,7 @@ mod control;
 pub(crate) mod countdown;
 pub(crate) mod decoder;
 pub(crate) mod endpoint;
+pub(crate) mod handshake;
 pub(crate) mod heartbeat;
 pub(crate) mod inbox;
 pub(crate) mod json;
@@ -13,7 +14,6 @@ pub(crate) mod origin;
 pub(crate) mod patience;
 pub(crate) mod rates;
 pub(crate) mod run;
-pub(crate) mod scope;
 pub(crate) mod socket;
 pub(crate) mod transport;
 
@@ -25,11 +25,11 @@ use crate::{CloseCode, Event, Result, name::RoomName};
 
 pub use countdown::Countdown;
 pub use endpoint::Upgrade;
+pub use handshake::Handshake;
 pub use heartbeat::{ANSWERED_HEARTBEAT, HEARTBEAT};
-pub use json::{Json, JsonConsumer};
+pub use json::{JsonConsumer, JsonFrames};
 pub use kill::{WRITE_BUFFER_BYTES, on_connect};
 pub use origin::{Origin, OriginError};
-pub use scope::Scope;
 pub use socket::{Closer, Socket};
 
 /// Speaks for one WebSocket, as a consumer of django-channels does.

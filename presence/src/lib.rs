@@ -88,8 +88,8 @@ pub use client::CLIENT_JS;
 pub use clock::{Clock, Tick};
 pub use config::{Config, ConfigBuilder, ConfigError, Durability, LEAST_FRAME_SENT, Notify, OnStale};
 pub use consumer::{
-    ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Json, JsonConsumer, Origin, OriginError, Scope,
-    Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
+    ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Handshake, Json, JsonConsumer, Origin,
+    OriginError, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
 };
 pub use descriptors::raise_open_files;
 pub use error::{Error, Result};

@@ -23,13 +23,13 @@ use crate::{
 
 use super::{
     connection::{Client, Connection, Parts},
+    handshake::Handshake,
     inbox::Inbox,
     kill::KillSwitch,
     origin::{Origin, OriginError, Origins, RefusedOrigin},
     patience::within,
     rates::Rates,
     run::run,
-    scope::Scope,
     transport::{Inbound, handshake},
 };
 
@@ -324,7 +324,7 @@ impl Upgrade {
                 rates: rates.clone(),
                 channel: channel.clone(),
                 user,
-                scope: Scope::of(req),
+                scope: Handshake::of(req),
                 outbox: outbox.clone(),
                 sockets: hub.sockets.clone(),
                 connection: ctx.address(),

@@ -8,7 +8,7 @@ use crate::{CloseCode, Consumer, Error, Event, Frame, Outgoing, Result, Socket, 
 /// How many characters of an error a client is told.
 const ANSWERED_CHARACTERS: usize = 500;
 
-/// A consumer that is handed values instead of frames, as `JsonWebsocketConsumer` of django-channels. Wrap it in [`Json`] to
+/// A consumer that is handed values instead of frames, as `JsonWebsocketConsumer` of django-channels. Wrap it in [`JsonFrames`] to
 /// serve it.
 ///
 /// Every frame touches. A heartbeat is swallowed before anything is decoded, and answered if it is
@@ -16,7 +16,7 @@ const ANSWERED_CHARACTERS: usize = 500;
 /// that does not decode is answered with an error frame, as is a message that asks for what is not allowed, and neither ends the socket.
 ///
 /// ```
-/// use presence::{Json, JsonConsumer, RoomName, Socket};
+/// use presence::{JsonFrames, JsonConsumer, RoomName, Socket};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Deserialize)]
@@ -54,7 +54,7 @@ const ANSWERED_CHARACTERS: usize = 500;
 ///         socket.send(format!("one is called {name} now")).await
 ///     }
 /// }
-/// # fn consumer(room: RoomName) -> impl presence::Consumer { Json(Lobby(room)) }
+/// # fn consumer(room: RoomName) -> impl presence::Consumer { JsonFrames(Lobby(room)) }
 /// ```
 #[expect(async_fn_in_trait, reason = "a socket lives on one thread, so its futures need not be `Send`")]
 pub trait JsonConsumer: Sized + 'static {
@@ -133,9 +133,9 @@ async fn answer(socket: &Socket, code: &str, error: &impl ToString) -> Result<()
 
 /// Makes a [`Consumer`] of a [`JsonConsumer`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Json<C>(pub C);
+pub struct JsonFrames<C>(pub C);
 
-impl<C: JsonConsumer> Consumer for Json<C> {
+impl<C: JsonConsumer> Consumer for JsonFrames<C> {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         self.0.connect(socket).await
     }

@@ -97,7 +97,7 @@ pub(crate) async fn run<C: Consumer>(
     let accepted = matches!(decision, Decision::Accepted);
     connection.do_send(ToConnection::Decided(decision));
     if accepted {
-        socket.scope.forget_headers();
+        socket.handshake.forget_headers();
         let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
         let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
         let disconnect = async { consumer.disconnect(&mut socket, code).await };

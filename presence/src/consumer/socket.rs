@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-use super::{connection::Connection, control::close_frame, rates::Rates, scope::Scope};
+use super::{connection::Connection, control::close_frame, handshake::Handshake, rates::Rates};
 
 /// A consumer's side of its WebSocket.
 pub struct Socket {
@@ -33,7 +33,7 @@ pub struct Socket {
     pub(crate) rates: Rc<Rates>,
     pub(crate) channel: Arc<Channel>,
     pub(crate) user: Option<UserId>,
-    pub(crate) scope: Scope,
+    pub(crate) handshake: Handshake,
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) sockets: Rc<RefCell<Sockets>>,
     pub(crate) connection: Addr<Connection>,
@@ -89,22 +89,22 @@ impl Socket {
     /// The request by which the socket came. Its headers are there in `connect` only: what is needed of them later is to be kept
     /// then.
     #[must_use]
-    pub const fn scope(&self) -> &Scope {
-        &self.scope
+    pub const fn handshake(&self) -> &Handshake {
+        &self.handshake
     }
 
     /// Answers the handshake with this subprotocol, if it is one that the client offered. It is only noted: the answer
     /// goes out when `connect` returns `Ok`.
-    pub fn accept(&self, subprotocol: impl Into<String>) {
+    pub fn set_subprotocol(&self, subprotocol: impl Into<String>) {
         *self.subprotocol.borrow_mut() = Some(subprotocol.into());
     }
 
-    /// Adds a header to the answer to the handshake, such as a cookie. It is only noted, as in [`accept`](Self::accept); of a
+    /// Adds a header to the answer to the handshake, such as a cookie. It is only noted, as in [`set_subprotocol`](Self::set_subprotocol); of a
     /// socket that is turned away nothing is answered but the status and the reason.
     ///
     /// # Errors
     /// [`Error::Header`] if it is no header, or one that is not the application's to set. Nothing happens then.
-    pub fn accept_header(&self, name: &str, value: &str) -> Result<()> {
+    pub fn append_header(&self, name: &str, value: &str) -> Result<()> {
         let header =
             HeaderName::try_from(name).ok().filter(|name| !is_ours(name)).zip(HeaderValue::try_from(value).ok());
         let (name, value) = header.ok_or_else(|| Error::Header { name: name.to_owned() })?;
@@ -258,7 +258,7 @@ impl Socket {
         self.channel.is_in(room)
     }
 
-    /// Makes the socket a member of a group: it gets what is [sent to it](Rooms::group_send), without a presence and without
+    /// Makes the socket a member of a group: it gets what is [sent to it](Rooms::send_to_group), without a presence and without
     /// anybody being told. As `group_add` of django-channels, but the membership lasts as long as the socket. A socket that is
     /// a member stays one.
     ///

@@ -123,7 +123,7 @@ impl Rooms {
     /// Sends a frame to every member of a group, on this node, the sender included if it is one. A group without members:
     /// nothing happens. Frames of one sender reach each member in order. Waits as [`send`](Self::send) does. As `group_send` of
     /// django-channels.
-    pub async fn group_send(&self, group: &GroupName, message: impl Into<Outgoing>) {
+    pub async fn send_to_group(&self, group: &GroupName, message: impl Into<Outgoing>) {
         let Outgoing(frames) = message.into();
         let (pressure, relieved) = pressure();
         for hub in self.hubs() {
@@ -135,7 +135,7 @@ impl Rooms {
     }
 
     /// Hands an event to the consumer of every member of a group, on this node.
-    pub fn group_event(&self, group: &GroupName, event: Event) {
+    pub fn send_event_to_group(&self, group: &GroupName, event: Event) {
         let event = Arc::new(event);
         for hub in self.hubs() {
             hub.addr.do_send(ToHub::EventToGroup { group: group.clone(), event: event.clone() });

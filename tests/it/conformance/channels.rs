@@ -18,9 +18,9 @@ impl Consumer for Door {
                 return Err(Error::deny(StatusCode::FORBIDDEN, "not you"));
             }
             "close" => socket.close(CloseCode(4001), "")?,
-            "v1" => socket.accept("v1"),
+            "v1" => socket.set_subprotocol("v1"),
             _ => {
-                let scope = socket.scope();
+                let scope = socket.handshake();
                 let said =
                     [&scope.path, &scope.query, scope.header("x-from").unwrap_or("")].map(|part| part.to_owned());
                 socket.send(said.join(" ")).await?;

@@ -17,12 +17,12 @@ async fn a_group_reaches_its_members_the_sender_included_and_nobody_is_told_of_i
     ann.socket.send_text("group");
     ann.socket.send_text("group");
     bed.settle().await;
-    bed.rooms.group_send(&team(), "hello team").await;
+    bed.rooms.send_to_group(&team(), "hello team").await;
     assert_eq!(ann.socket.receive_text().await, "hello team");
     assert!(ann.socket.receive_nothing().await && bob.socket.receive_nothing().await);
     ann.socket.send_text("ungroup");
     bed.settle().await;
-    bed.rooms.group_send(&team(), "too late").await;
+    bed.rooms.send_to_group(&team(), "too late").await;
     assert!(ann.socket.receive_nothing().await);
     bed.quiet().await;
 }
@@ -56,14 +56,14 @@ async fn joining_twice_is_joining_once_and_leaving_or_sending_to_nothing_is_fine
     let bed = bed().await;
     let mut one = TestChannel::open(&bed.rooms).await;
     one.leave_group(&team());
-    bed.rooms.group_send(&team(), "to nobody").await;
+    bed.rooms.send_to_group(&team(), "to nobody").await;
     one.join_group(&team()).unwrap();
     one.join_group(&team()).unwrap();
-    bed.rooms.group_send(&team(), "once").await;
+    bed.rooms.send_to_group(&team(), "once").await;
     assert_eq!(one.receive_text().await, "once");
     assert!(one.receive_nothing().await);
     one.leave_group(&team());
-    bed.rooms.group_send(&team(), "left").await;
+    bed.rooms.send_to_group(&team(), "left").await;
     assert!(one.receive_nothing().await);
 }
 
@@ -73,10 +73,10 @@ async fn a_message_is_neither_kept_for_who_comes_later_nor_sent_again() {
     let bed = bed().await;
     let mut early = TestChannel::open(&bed.rooms).await;
     early.join_group(&team()).unwrap();
-    bed.rooms.group_send(&team(), "first").await;
+    bed.rooms.send_to_group(&team(), "first").await;
     let mut late = TestChannel::open(&bed.rooms).await;
     late.join_group(&team()).unwrap();
-    bed.rooms.group_send(&team(), "second").await;
+    bed.rooms.send_to_group(&team(), "second").await;
     assert_eq!([early.receive_text().await, early.receive_text().await], ["first", "second"]);
     assert_eq!(late.receive_text().await, "second");
     assert!(early.receive_nothing().await && late.receive_nothing().await);
@@ -142,12 +142,12 @@ async fn a_group_that_is_joined_in_connect_is_left_with_the_socket() {
     let bed = bed().await;
     let upgrade = presence::Upgrade::new(&bed.rooms);
     let mut follower = presence::testing::TestSocket::connect(upgrade, Follower).await.unwrap();
-    bed.rooms.group_send(&team(), "news").await;
+    bed.rooms.send_to_group(&team(), "news").await;
     assert_eq!(follower.receive_text().await, "news");
     follower.disconnect(presence::CloseCode::NORMAL).await;
     bed.settle().await;
     assert_eq!(bed.rooms.sockets(), 0);
-    bed.rooms.group_send(&team(), "to nobody").await;
+    bed.rooms.send_to_group(&team(), "to nobody").await;
 }
 
 // behaviour: 7 no-global-layer
@@ -167,7 +167,7 @@ async fn two_sets_of_rooms_in_one_process_do_not_hear_one_another() {
         ear.join(&room("lobby")).await.unwrap();
     }
     assert!(here.receive_nothing().await);
-    bed.rooms.group_send(&team(), "here").await;
+    bed.rooms.send_to_group(&team(), "here").await;
     bed.rooms.send(&room("lobby"), "here too").await;
     assert_eq!([here.receive_text().await, here.receive_text().await], ["here", "here too"]);
     assert!(there.receive_text().await.contains("presence.state"), "its own first frame");

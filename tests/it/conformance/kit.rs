@@ -52,7 +52,7 @@ async fn a_test_sees_the_headers_of_the_answer_and_the_reason_of_a_close() {
     struct Host;
     impl Consumer for Host {
         async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-            socket.accept_header("set-cookie", "seat=4")
+            socket.append_header("set-cookie", "seat=4")
         }
 
         async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
@@ -94,12 +94,12 @@ async fn path_query_headers_and_user_of_a_test_are_those_of_its_request() {
     }
     impl Consumer for Echo {
         async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-            self.tab = socket.scope().header("x-tab").unwrap_or("?").to_owned();
+            self.tab = socket.handshake().header("x-tab").unwrap_or("?").to_owned();
             Ok(())
         }
 
         async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-            let scope = socket.scope();
+            let scope = socket.handshake();
             let room = scope.params.get("room").map_or("", String::as_str);
             let peer = scope.peer.map_or(String::new(), |peer| peer.to_string());
             let user = socket.user().map_or("", |user| user.as_str());

@@ -158,7 +158,7 @@ impl Puppet {
                 return Ok(());
             }
             "inside" => {}
-            "accept" => socket.accept(first),
+            "accept" => socket.set_subprotocol(first),
             "deny" => {
                 let status = StatusCode::from_u16(first.parse().unwrap()).unwrap();
                 return Err(Error::deny(status, second));

@@ -437,12 +437,12 @@ struct Reader;
 
 impl Consumer for Reader {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-        assert_eq!(socket.scope().header("x-session"), Some("secret"));
+        assert_eq!(socket.handshake().header("x-session"), Some("secret"));
         Ok(())
     }
 
     async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        let scope = socket.scope();
+        let scope = socket.handshake();
         let told = format!("{} headers, {}?{}", scope.headers.len(), scope.path, scope.query);
         socket.send(told).await
     }

@@ -3,7 +3,8 @@
 use crate::conformance::bed::{bed, bed_with, channel, room, secs, user};
 use actix::{Actor, Context, Handler};
 use presence::{
-    CloseCode, Event, EventName, GroupName, Json, JsonConsumer, PresenceChanged, Result, Socket, Subscription, Upgrade,
+    CloseCode, Event, EventName, GroupName, JsonConsumer, JsonFrames, PresenceChanged, Result, Socket, Subscription,
+    Upgrade,
     testing::{Received, TestSocket},
 };
 use std::cell::Cell;
@@ -74,7 +75,7 @@ async fn texts_bytes_and_typed_messages_touch_alike_and_a_heartbeat_is_seen_befo
     let bed = bed().await;
     let mut ann = bed.member("ann").await;
     let upgrade = Upgrade::new(&bed.rooms).user(Some(user("bob")));
-    let mut bob = TestSocket::connect(upgrade, Json(Forwards)).await.unwrap();
+    let mut bob = TestSocket::connect(upgrade, JsonFrames(Forwards)).await.unwrap();
     // Of each pair the first frame keeps Ann in, the second Bob.
     for turn in 0..4 {
         bed.leap(secs(40)).await;
@@ -128,14 +129,14 @@ async fn an_event_that_nobody_knows_kills_no_socket_and_a_handler_that_fails_lea
 #[actix_web::test]
 async fn only_what_a_consumer_declares_can_be_reached_by_an_event() {
     let bed = bed().await;
-    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), Json(Forwards)).await.unwrap();
+    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), JsonFrames(Forwards)).await.unwrap();
     bed.settle().await;
     for name in ["receive", "disconnect", "connect", "send", "close", "websocket.receive", "_private"] {
-        bed.rooms.group_event(&team(), Event::new(EventName::new(name).unwrap(), &()).unwrap());
+        bed.rooms.send_event_to_group(&team(), Event::new(EventName::new(name).unwrap(), &()).unwrap());
     }
     // Another shape under a name that is known is no reason to die either.
-    bed.rooms.group_event(&team(), Event::new(EventName::new("forward.message").unwrap(), &5).unwrap());
-    bed.rooms.group_event(&team(), Event::typed(&Told::Forward { text: "hello".into() }).unwrap());
+    bed.rooms.send_event_to_group(&team(), Event::new(EventName::new("forward.message").unwrap(), &5).unwrap());
+    bed.rooms.send_event_to_group(&team(), Event::typed(&Told::Forward { text: "hello".into() }).unwrap());
     assert_eq!(ann.receive_text().await, "hello");
     assert!(ann.receive_nothing().await);
 }

@@ -5,8 +5,8 @@ use crate::support::frame::Frame as Heard;
 use crate::support::socket::Socket as Client;
 use crate::support::{BOUND, eventually, millis, secs};
 use presence::{
-    ChannelName, CloseCode, Consumer, Countdown, Event, EventName, Frame, GroupName, Json, JsonConsumer, Outgoing,
-    Result, Socket,
+    ChannelName, CloseCode, Consumer, Countdown, Event, EventName, Frame, GroupName, JsonConsumer, JsonFrames,
+    Outgoing, Result, Socket,
 };
 
 #[derive(serde::Deserialize)]
@@ -45,7 +45,7 @@ impl JsonConsumer for Speaker {
 #[tokio::test]
 async fn a_client_that_sends_what_does_not_decode_is_answered_each_time_and_goes_on() {
     // Differs on purpose (W10, W12): there each of these kills the consumer, and the heartbeat reaches the handler.
-    let host = Host::plan().route(serving(|_| Json(Speaker))).start().await;
+    let host = Host::plan().route(serving(|_| JsonFrames(Speaker))).start().await;
     let mut ann = open(&host, "/chat/lobby?user=ann").await;
     let deep = "[".repeat(10_000);
     for bad in ["", "{", "null", "\"hello\"", "{}", r#"{"type":"goodbye"}"#, r#"{"type":"hello","name":5}"#, &deep] {
@@ -70,7 +70,7 @@ async fn a_client_that_sends_what_does_not_decode_is_answered_each_time_and_goes
 #[tokio::test]
 async fn an_event_that_the_consumers_of_a_room_do_not_know_reaches_no_client_and_ends_none() {
     // Differs on purpose (W12, W13): there it kills every member's consumer, or runs any method of that name.
-    let host = Host::plan().workers(2).route(serving(|_| Json(Speaker))).start().await;
+    let host = Host::plan().workers(2).route(serving(|_| JsonFrames(Speaker))).start().await;
     let mut clients = [open(&host, "/chat/lobby").await, open(&host, "/chat/lobby").await];
     for name in ["send", "close", "websocket.receive", "_hidden", "Greeting"] {
         host.rooms.send_event(&room("lobby"), Event::new(EventName::new(name).unwrap(), &5).unwrap());
@@ -116,7 +116,7 @@ async fn a_client_that_pings_is_answered_and_one_that_says_close_is_closed_once(
 
 #[tokio::test]
 async fn a_heartbeat_that_asks_for_an_answer_gets_it_through_a_countdown() {
-    let host = Host::plan().route(serving(|_| Countdown::new(secs(60), Json(Speaker)))).start().await;
+    let host = Host::plan().route(serving(|_| Countdown::new(secs(60), JsonFrames(Speaker)))).start().await;
     let mut ann = open(&host, "/chat/lobby?user=ann").await;
     ann.text(r#"{"type":"heartbeat"}"#).await;
     assert_eq!(text(&mut ann).await, r#"{"type":"heartbeat"}"#);
@@ -203,12 +203,12 @@ async fn a_group_whose_members_are_on_four_threads_hears_each_message_once_and_i
         open => Err(format!("{open} are open")),
     })
     .await;
-    host.rooms.group_send(&team(), "to six").await;
+    host.rooms.send_to_group(&team(), "to six").await;
     host.rooms.send_to(&gone, "to nobody").await;
     let (third, name) = &mut players[3];
     host.rooms.send_to(name, "to you").await;
     assert_eq!([text(third).await, text(third).await], ["to six", "to you"]);
-    host.rooms.group_send(&team(), "again").await;
+    host.rooms.send_to_group(&team(), "again").await;
     for (n, (client, _)) in players.iter_mut().enumerate() {
         if n != 3 {
             assert_eq!(text(client).await, "to six");

@@ -10,7 +10,7 @@ struct Knows;
 
 impl Consumer for Knows {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-        let scope = socket.scope().clone();
+        let scope = socket.handshake().clone();
         let peer = scope.peer.map_or("nobody".to_owned(), |peer| peer.to_string());
         let room = scope.params.get("room").cloned().unwrap_or_default();
         let tab = scope.header("x-tab").unwrap_or("none");
@@ -43,13 +43,13 @@ struct Greets;
 
 impl Consumer for Greets {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-        socket.accept("v2");
-        socket.accept_header("Set-Cookie", "tab=1")?;
-        socket.accept_header("set-cookie", "seen=yes")?;
+        socket.set_subprotocol("v2");
+        socket.append_header("Set-Cookie", "tab=1")?;
+        socket.append_header("set-cookie", "seen=yes")?;
         for (name, value) in
             [("Upgrade", "h2c"), ("Sec-WebSocket-Accept", "x"), ("no name", "x"), ("x-split", "a\r\nb: c")]
         {
-            let refused = socket.accept_header(name, value);
+            let refused = socket.append_header(name, value);
             assert!(matches!(&refused, Err(presence::Error::Header { name: said }) if said == name), "{refused:?}");
         }
         Ok(())

@@ -10,7 +10,7 @@ use actix_web::{HttpRequest, http::header::HeaderMap};
 /// Its `Debug` leaves out the query and the headers, which may hold secrets: a resume token, a cookie.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct Scope {
+pub struct Handshake {
     /// The path as it was sent, not decoded.
     pub path: String,
     /// What stands behind the question mark, not decoded; empty if there is nothing.
@@ -24,14 +24,18 @@ pub struct Scope {
     pub peer: Option<SocketAddr>,
 }
 
-impl fmt::Debug for Scope {
+impl fmt::Debug for Handshake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, params, peer, .. } = self;
-        f.debug_struct("Scope").field("path", path).field("params", params).field("peer", peer).finish_non_exhaustive()
+        f.debug_struct("Handshake")
+            .field("path", path)
+            .field("params", params)
+            .field("peer", peer)
+            .finish_non_exhaustive()
     }
 }
 
-impl Scope {
+impl Handshake {
     pub(crate) fn of(req: &HttpRequest) -> Self {
         let params = req.match_info().iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         Self {
