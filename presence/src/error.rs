@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError, http::StatusCode, http::header};
 
 use crate::{
     CloseCode, OriginError,
@@ -15,7 +15,13 @@ use crate::{
 /// The result of most calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// How long a client should wait before it comes again when presence is unavailable, in seconds.
+pub(crate) const RETRY_AFTER: &str = "5";
+
 /// Why a call failed.
+///
+/// An HTTP handler may return it: it is a [`ResponseError`], answered as a handshake is, with the statuses of `docs/wire.md`. What is
+/// the server's own fault is answered 500 and a text that says no more.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -258,6 +264,38 @@ impl Error {
     }
 }
 
+impl ResponseError for Error {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Denied { status, .. } if status.is_client_error() || status.is_server_error() => *status,
+            Self::StoreUnavailable(_)
+            | Self::Overloaded { .. }
+            | Self::FirstFramesUnread { .. }
+            | Self::RoomFailed { .. }
+            | Self::ShuttingDown
+            | Self::SocketClosed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Name(_) | Self::ResumeToken(_) => StatusCode::BAD_REQUEST,
+            Self::RoomFull { .. } => StatusCode::FORBIDDEN,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        let mut response = HttpResponse::build(status);
+        match self {
+            Self::Denied { status: denied, reason } if *denied == status => response.body(reason.clone()),
+            // Nobody waits for this answer.
+            Self::SocketClosed => response.body("the client has gone"),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => response
+                .insert_header((header::RETRY_AFTER, RETRY_AFTER))
+                .body("presence is unavailable; come back later"),
+            _ if status.is_client_error() => response.body(self.to_string()),
+            _ => response.body("the server failed"),
+        }
+    }
+}
+
 fn names(nodes: &[NodeName]) -> String {
     nodes.iter().map(|node| format!("node `{node}`")).collect::<Vec<_>>().join(", ")
 }
@@ -274,5 +312,32 @@ impl From<StoreError> for Error {
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Self::other(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_web::test]
+    async fn an_error_that_a_handler_returns_is_answered_as_a_handshake_is() {
+        let (bad, full) = (RoomName::new("").unwrap_err(), RoomName::new("lobby").unwrap());
+        for (error, status, retry, text) in [
+            (Error::deny(StatusCode::UNAUTHORIZED, "log in"), 401, None, "log in"),
+            (Error::deny(StatusCode::BAD_GATEWAY, "no login"), 502, None, "no login"),
+            (Error::deny(StatusCode::OK, "a secret"), 500, None, "the server failed"),
+            (Error::StoreUnavailable(None), 503, Some("5"), "presence is unavailable; come back later"),
+            (Error::ShuttingDown, 503, Some("5"), "presence is unavailable; come back later"),
+            (Error::SocketClosed, 503, None, "the client has gone"),
+            (Error::RoomFull { room: full, limit: 2 }, 403, None, "room `lobby` is full: it has 2 places"),
+            (Error::other("a secret"), 500, None, "the server failed"),
+            (Error::from(bad.clone()), 400, None, &bad.to_string()),
+        ] {
+            let response = error.error_response();
+            let waits = response.headers().get(header::RETRY_AFTER).map(|seconds| seconds.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), waits), (status, retry), "{error}");
+            let body = actix_web::body::to_bytes(response.into_body()).await.unwrap();
+            assert_eq!(std::str::from_utf8(&body).unwrap(), text, "{error}");
+        }
     }
 }

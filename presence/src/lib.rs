@@ -88,7 +88,7 @@ pub use client::CLIENT_JS;
 pub use clock::{Clock, Tick};
 pub use config::{Config, ConfigBuilder, ConfigError, Durability, LEAST_FRAME_SENT, Notify, OnStale};
 pub use consumer::{
-    ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Handshake, Json, JsonConsumer, Origin,
+    ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Handshake, JsonConsumer, JsonFrames, Origin,
     OriginError, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
 };
 pub use descriptors::raise_open_files;

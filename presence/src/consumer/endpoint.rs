@@ -3,13 +3,16 @@
 use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
 
 use actix::{Actor, Addr, AsyncContext, Context};
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, http::header::HeaderMap, web::Payload};
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError, http::StatusCode, http::header, http::header::HeaderMap, web::Payload,
+};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Frame, Result, ResumeToken, Rooms, Socket,
+    error::RETRY_AFTER,
     name::UserId,
     room::{
         hub::HubSocket,
@@ -32,9 +35,6 @@ use super::{
     run::run,
     transport::{Inbound, handshake},
 };
-
-/// How long a client that is turned away because the database is away should wait before it comes again, in seconds.
-const RETRY_AFTER: &str = "5";
 
 /// The longest path of a handshake, its query included, in bytes. A socket keeps it, so it is bounded apart from the headers.
 const MAX_TARGET_BYTES: usize = 8 * 1024;
@@ -141,7 +141,7 @@ impl Upgrade {
     /// `handshake_timeout`.
     ///
     /// ```
-    /// # use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+    /// # use actix_web::{HttpRequest, HttpResponse, ResponseError, http::StatusCode, web};
     /// # use presence::{Consumer, Error, Frame, Rooms, Socket, Upgrade, UserId};
     /// # struct Chat;
     /// # impl Consumer for Chat {
@@ -324,7 +324,7 @@ impl Upgrade {
                 rates: rates.clone(),
                 channel: channel.clone(),
                 user,
-                scope: Handshake::of(req),
+                handshake: Handshake::of(req),
                 outbox: outbox.clone(),
                 sockets: hub.sockets.clone(),
                 connection: ctx.address(),
@@ -423,25 +423,11 @@ impl Consumer for Refusing {
 /// The answer to a socket that is turned away.
 fn refuse(error: &Error) -> HttpResponse {
     debug!(error = %report(error), "a socket is turned away");
-    match error {
-        Error::Denied { status, reason } if status.is_client_error() || status.is_server_error() => {
-            HttpResponse::build(*status).body(reason.clone())
-        }
-        Error::StoreUnavailable(_)
-        | Error::Overloaded { .. }
-        | Error::FirstFramesUnread { .. }
-        | Error::RoomFailed { .. }
-        | Error::ShuttingDown => HttpResponse::ServiceUnavailable()
-            .insert_header((header::RETRY_AFTER, RETRY_AFTER))
-            .body("presence is unavailable; come back later"),
-        Error::Name(error) => HttpResponse::BadRequest().body(error.to_string()),
-        Error::ResumeToken(error) => HttpResponse::BadRequest().body(error.to_string()),
-        Error::RoomFull { .. } => HttpResponse::Forbidden().body(error.to_string()),
-        // Nobody waits for this answer.
-        Error::SocketClosed => HttpResponse::ServiceUnavailable().body("the client has gone"),
-        other => {
-            warn!(error = %report(other), "a socket could not be served");
-            HttpResponse::build(StatusCode::INTERNAL_SERVER_ERROR).body("the server failed")
-        }
+    let response = error.error_response();
+    if response.status() == StatusCode::INTERNAL_SERVER_ERROR
+        && !matches!(error, Error::Denied { status, .. } if status.is_server_error())
+    {
+        warn!(error = %report(error), "a socket could not be served");
     }
+    response
 }

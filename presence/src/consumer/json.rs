@@ -16,7 +16,7 @@ const ANSWERED_CHARACTERS: usize = 500;
 /// that does not decode is answered with an error frame, as is a message that asks for what is not allowed, and neither ends the socket.
 ///
 /// ```
-/// use presence::{JsonFrames, JsonConsumer, RoomName, Socket};
+/// use presence::{JsonConsumer, JsonFrames, RoomName, Socket};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Deserialize)]

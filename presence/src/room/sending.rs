@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    Error, Result,
+    Error, Frame, Result,
     name::{ChannelName, GroupName, RoomName},
 };
 
@@ -48,6 +49,21 @@ impl Outgoing {
 
     pub(crate) const fn frames(&self) -> &Frames {
         &self.0
+    }
+}
+
+impl From<Frame> for Outgoing {
+    fn from(frame: Frame) -> Self {
+        match frame {
+            Frame::Text(text) => Self::text(text),
+            Frame::Binary(bytes) => Self::binary(bytes),
+        }
+    }
+}
+
+impl From<Bytes> for Outgoing {
+    fn from(bytes: Bytes) -> Self {
+        Self::binary(bytes)
     }
 }
 
@@ -156,4 +172,20 @@ pub(crate) fn as_consumer_of<F: Future>(channel: ChannelName, work: F) -> impl F
 /// A frame's claim on its sender's patience, and what resolves when all who delivered it have let go.
 fn pressure() -> (Pressure, oneshot::Receiver<()>) {
     Claim::new(SENDER.try_with(Clone::clone).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_of_a_client_is_sent_on_as_it_came() {
+        for (sent_on, made) in [
+            (Outgoing::from(Frame::Text("hi".into())), Outgoing::text("hi")),
+            (Outgoing::from(Frame::Binary(Bytes::from_static(b"\xff\0"))), Outgoing::binary(b"\xff\0")),
+            (Outgoing::from(Bytes::from_static(b"hi")), Outgoing::binary(b"hi")),
+        ] {
+            assert_eq!(sent_on.frames().bytes, made.frames().bytes);
+        }
+    }
 }

@@ -156,7 +156,7 @@ impl Consumer for Player {
             }
             "end" => socket.close(CloseCode::NORMAL, ""),
             said => {
-                socket.rooms().group_send(&team(), said).await;
+                socket.rooms().send_to_group(&team(), said).await;
                 Ok(())
             }
         }
