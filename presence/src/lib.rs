@@ -8,7 +8,7 @@
 //! which form, is the setting [`notify`](config::Notify).
 //!
 //! ```no_run
-//! use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+//! use actix_web::{App, HttpResponse, HttpServer, web};
 //! use presence::{
 //!     Config, Consumer, Frame, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, Socket, Upgrade,
 //!     touch_presence,
@@ -27,9 +27,9 @@
 //!     }
 //! }
 //!
-//! async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
+//! async fn ws(upgrade: Upgrade) -> HttpResponse {
 //!     let user = None; // anonymous; or the `UserId` that your login made sure of
-//!     Upgrade::new(&rooms).user(user).start(Visitor, &req, body).await
+//!     upgrade.user(user).start(Visitor).await
 //! }
 //!
 //! #[actix_web::main]
@@ -48,7 +48,7 @@
 //! ```
 //!
 //! # Map
-//! - You write a [`Consumer`], which acts through its [`Socket`]; [`Upgrade`] turns a request into one.
+//! - You write a [`Consumer`], which acts through its [`Socket`]; [`Upgrade`], an extractor, turns a request into one.
 //! - You call [`Rooms`] from anywhere, or send the messages of [`actor`] to its [address](Rooms::addr).
 //! - [`PruningSupervisor`] must run, and [`on_connect`] and [`WRITE_BUFFER_BYTES`] should be set.
 //! - [`Config`] is what you tune. A [`SqlStore`] keeps rooms and presences, a [`MemoryStore`] forgets them with

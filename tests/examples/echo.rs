@@ -19,7 +19,7 @@ impl Consumer for Echo {
 }
 
 async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    Upgrade::new(&rooms).start(Echo, &req, body).await
+    Upgrade::new(&rooms, &req, body).start(Echo).await
 }
 
 #[actix_web::main]

@@ -71,12 +71,7 @@ async fn no_room() -> impl Responder {
     HttpResponse::BadRequest().body("a room name must not be empty")
 }
 
-async fn socket(
-    req: HttpRequest,
-    body: web::Payload,
-    rooms: web::Data<Rooms>,
-    settings: web::Data<Settings>,
-) -> HttpResponse {
+async fn socket(req: HttpRequest, upgrade: Upgrade, settings: web::Data<Settings>) -> HttpResponse {
     let names = room(&req).and_then(|room| Ok((room, user(&req)?, session(&req)?)));
     let (room, user, session) = match names {
         Ok(names) => names,
@@ -85,9 +80,9 @@ async fn socket(
             return HttpResponse::BadRequest().body(reason);
         }
     };
-    let upgrade = Upgrade::new(&rooms).user(user).resume_token(session);
+    let upgrade = upgrade.user(user).resume_token(session);
     let upgrade = settings.allow_origin.iter().fold(upgrade, |upgrade, origin| upgrade.allow_origin(origin));
-    upgrade.start(Chat { room }, &req, body).await
+    upgrade.start(Chat { room }).await
 }
 
 /// The last segment of the path as it was sent, decoded once: an encoded slash is part of the name.

@@ -88,11 +88,11 @@ async fn presence(
     let (room, user) = path.into_inner();
     let room = RoomName::new(room).expect("a good name");
     let user = UserId::new(user).expect("a good name");
-    Upgrade::new(&rooms).user(Some(user)).start(Member { room }, &req, body).await
+    Upgrade::new(&rooms, &req, body).user(Some(user)).start(Member { room }).await
 }
 
 async fn plain(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    Upgrade::new(&rooms).start(Plain, &req, body).await
+    Upgrade::new(&rooms, &req, body).start(Plain).await
 }
 
 /// Does what its client says.

@@ -1,10 +1,22 @@
 //! From an HTTP request to a socket.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, sync::atomic::AtomicBool, sync::atomic::Ordering};
+use std::{
+    cell::Cell,
+    future::{Ready, ready},
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::atomic::AtomicBool,
+    sync::atomic::Ordering,
+};
 
 use actix::{Actor, Addr, AsyncContext, Context};
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError, http::StatusCode, http::header, http::header::HeaderMap, web::Payload,
+    FromRequest, HttpRequest, HttpResponse, ResponseError, dev,
+    http::{
+        StatusCode,
+        header::{self, HeaderMap},
+    },
+    web::{Data, Payload},
 };
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::oneshot;
@@ -41,27 +53,44 @@ const MAX_TARGET_BYTES: usize = 8 * 1024;
 
 /// Turns a request into a WebSocket with a [`Consumer`].
 ///
+/// It is an extractor of actix-web, beside which a handler may have others. The application's data hold the rooms
+/// (`App::app_data(web::Data::new(rooms))`); a handler that has them from elsewhere makes an upgrade with [`new`](Self::new).
+///
 /// ```
-/// use actix_web::{HttpRequest, HttpResponse, web};
-/// # use presence::{Consumer, Frame, Rooms, Socket, Upgrade};
+/// use actix_web::{HttpResponse, web};
+/// # use presence::{Consumer, Frame, RoomName, Socket, Upgrade};
 /// # struct Chat;
 /// # impl Consumer for Chat {
 /// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }
 /// # }
-/// async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-///     Upgrade::new(&rooms).start(Chat, &req, body).await
+/// async fn ws(upgrade: Upgrade, room: web::Path<RoomName>) -> HttpResponse {
+///     tracing::debug!(%room, "somebody comes");
+///     upgrade.start(Chat).await
 /// }
 /// ```
-#[derive(Clone)]
 #[must_use]
 pub struct Upgrade {
     rooms: Rooms,
+    pub(crate) req: HttpRequest,
+    pub(crate) payload: Payload,
     user: Option<UserId>,
     resume: Option<ResumeToken>,
     authenticate: Option<Authenticate>,
     origins: Origins,
     /// What was to be allowed and is no origin.
     mistake: Option<OriginError>,
+}
+
+impl FromRequest for Upgrade {
+    type Error = actix_web::Error;
+    type Future = Ready<actix_web::Result<Self>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        // Both are there at once: neither waits for anything.
+        let rooms = Data::<Rooms>::from_request(req, payload).into_inner();
+        let payload = Payload::from_request(req, payload).into_inner();
+        ready(rooms.and_then(|rooms| Ok(Self::new(&rooms, req, payload?))))
+    }
 }
 
 /// What a handshake is answered with.
@@ -83,10 +112,12 @@ impl std::fmt::Debug for Upgrade {
 }
 
 impl Upgrade {
-    /// Prepares an upgrade: anonymous, and only for pages of the request's own origin.
-    pub fn new(rooms: &Rooms) -> Self {
+    /// Prepares an upgrade of this request, as the extractor does: anonymous, and only for pages of the request's own origin.
+    pub fn new(rooms: &Rooms, req: &HttpRequest, payload: Payload) -> Self {
         Self {
             rooms: rooms.clone(),
+            req: req.clone(),
+            payload,
             user: None,
             resume: None,
             authenticate: None,
@@ -105,8 +136,8 @@ impl Upgrade {
     /// socket of the same user with the same token takes them over. As [`Socket::set_resume_token`].
     ///
     /// ```
-    /// use actix_web::{HttpRequest, HttpResponse, web};
-    /// use presence::{ResumeToken, Rooms, Upgrade};
+    /// use actix_web::{HttpResponse, web};
+    /// use presence::{ResumeToken, Upgrade};
     /// # use presence::{Consumer, Frame, Socket};
     /// # struct Chat;
     /// # impl Consumer for Chat {
@@ -118,16 +149,9 @@ impl Upgrade {
     ///     session: Option<String>,
     /// }
     ///
-    /// async fn ws(
-    ///     req: HttpRequest,
-    ///     body: web::Payload,
-    ///     rooms: web::Data<Rooms>,
-    ///     query: web::Query<Query>,
-    /// ) -> HttpResponse {
-    ///     match query.into_inner().session.map(ResumeToken::try_from).transpose() {
-    ///         Ok(token) => Upgrade::new(&rooms).resume_token(token).start(Chat, &req, body).await,
-    ///         Err(error) => HttpResponse::BadRequest().body(error.to_string()),
-    ///     }
+    /// async fn ws(upgrade: Upgrade, query: web::Query<Query>) -> presence::Result<HttpResponse> {
+    ///     let token = query.into_inner().session.map(ResumeToken::try_from).transpose()?; // a bad one: 400
+    ///     Ok(upgrade.resume_token(token).start(Chat).await)
     /// }
     /// ```
     pub fn resume_token(mut self, token: Option<ResumeToken>) -> Self {
@@ -155,8 +179,8 @@ impl Upgrade {
     ///     }
     /// }
     ///
-    /// async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    ///     Upgrade::new(&rooms).authenticate(who).start(Chat, &req, body).await
+    /// async fn ws(upgrade: Upgrade) -> HttpResponse {
+    ///     upgrade.authenticate(who).start(Chat).await
     /// }
     /// ```
     pub fn authenticate<F>(mut self, authenticate: impl Fn(HttpRequest) -> F + 'static) -> Self
@@ -191,7 +215,8 @@ impl Upgrade {
     /// status, 4xx or 5xx. [`Error::Name`](crate::Error::Name) and
     /// [`Error::ResumeToken`](crate::Error::ResumeToken): 400. Any
     /// other error, a panic, or more than `handshake_timeout`: 500.
-    pub async fn start<C: Consumer>(mut self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
+    pub async fn start<C: Consumer>(mut self, consumer: C) -> HttpResponse {
+        let req = &self.req.clone();
         if let Err(refused) = handshake(req) {
             return *refused;
         }
@@ -227,14 +252,14 @@ impl Upgrade {
             match within(limit, authenticated).await {
                 Some(Ok(Ok(user))) => self.user = user,
                 Some(Ok(Err(Error::Refused { code, reason }))) => {
-                    return self.answer(Refusing { code, reason }, req, payload).await;
+                    return self.answer(Refusing { code, reason }).await;
                 }
                 Some(Ok(Err(error))) => return refuse(&error),
                 Some(Err(_)) => return refuse(&Error::other("`authenticate` panicked")),
                 None => return refuse(&Error::other("to authenticate took longer than `handshake_timeout`")),
             }
         }
-        self.answer(consumer, req, payload).await
+        self.answer(consumer).await
     }
 
     /// Logs a refused origin, since a page cannot see why it is refused: behind a proxy that hides the host it is every page.
@@ -252,12 +277,13 @@ impl Upgrade {
     }
 
     /// Has the consumer decide, and answers the handshake.
-    async fn answer<C: Consumer>(self, consumer: C, req: &HttpRequest, payload: Payload) -> HttpResponse {
+    async fn answer<C: Consumer>(self, consumer: C) -> HttpResponse {
+        let req = &self.req.clone();
         if let Some(full) = self.rooms.answer_if_full() {
             return full;
         }
         let (decided, decision) = oneshot::channel();
-        let (connection, outbox) = self.connect(consumer, req, payload, decided);
+        let (connection, outbox) = self.connect(consumer, decided);
         // If the client goes while it waits, this future is dropped, and the connection learns that there is no response.
         let body = Outbound { outbox, connection: connection.recipient() };
         let accepted = decision.await.unwrap_or_else(|_| Err(Error::other("the consumer's task is gone")));
@@ -290,11 +316,9 @@ impl Upgrade {
     fn connect<C: Consumer>(
         self,
         consumer: C,
-        req: &HttpRequest,
-        payload: Payload,
         decided: oneshot::Sender<Result<Accepted>>,
     ) -> (Addr<Connection>, Rc<Outbox>) {
-        let Self { rooms, user, resume, .. } = self;
+        let Self { rooms, user, resume, req, payload, .. } = self;
         let config = rooms.config();
         let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
         let kernel = kill.clone();
@@ -324,7 +348,7 @@ impl Upgrade {
                 rates: rates.clone(),
                 channel: channel.clone(),
                 user,
-                handshake: Handshake::of(req),
+                handshake: Handshake::of(&req),
                 outbox: outbox.clone(),
                 sockets: hub.sockets.clone(),
                 connection: ctx.address(),

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use crate::{
-    Consumer, Error, Event, Frame, Result, Rooms, Socket, Upgrade,
+    Consumer, Error, Event, Frame, Result, Rooms, Socket,
     name::{ChannelName, GroupName, RoomName},
 };
 
@@ -76,7 +76,7 @@ impl TestChannel {
         let (tell, name) = tokio::sync::oneshot::channel();
         let (heard, events) = mpsc::unbounded_channel();
         let ear = Ear { name: Some(tell), events: heard };
-        let socket = TestSocket::connect(Upgrade::new(rooms), ear).await.expect("the channel is opened");
+        let socket = TestSocket::connect(TestSocket::upgrade(rooms), ear).await.expect("the channel is opened");
         let name = name.await.expect("an open channel told its name");
         Self { rooms: rooms.clone(), name, socket, events, kept: None }
     }

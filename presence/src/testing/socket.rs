@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::{CloseCode, Consumer, Frame, Upgrade};
+use crate::{CloseCode, Consumer, Frame, Rooms, Upgrade};
 
 /// How long [`receive`](TestSocket::receive) and the like wait. Under paused time this costs nothing.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub struct Refused {
 ///
 /// ```
 /// # use presence::{
-/// #     Config, Consumer, Frame, MemoryStore, NodeName, PruningSupervisor, Rooms, Socket, Upgrade,
+/// #     Config, Consumer, Frame, MemoryStore, NodeName, PruningSupervisor, Rooms, Socket,
 /// #     testing::TestSocket,
 /// # };
 /// struct Echo;
@@ -71,7 +71,7 @@ pub struct Refused {
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("test")?);
 /// # PruningSupervisor::spawn(&rooms);
-/// let mut socket = TestSocket::connect(Upgrade::new(&rooms), Echo).await.expect("accepted");
+/// let mut socket = TestSocket::connect(TestSocket::upgrade(&rooms), Echo).await.expect("accepted");
 /// socket.send_text("hello");
 /// assert_eq!(socket.receive_text().await, "hello");
 /// assert!(socket.receive_nothing().await);
@@ -108,25 +108,37 @@ pub fn upgrade_request() -> TestRequest {
 }
 
 impl TestSocket {
+    /// The upgrade that a handler gets, by an [`upgrade_request`].
+    pub fn upgrade(rooms: &Rooms) -> Upgrade {
+        let (req, mut payload) = upgrade_request().to_http_parts();
+        let payload = web::Payload::from_request(&req, &mut payload).into_inner().expect("a payload is always there");
+        Upgrade::new(rooms, &req, payload)
+    }
+
     /// Connects to `consumer`. Must be called on a thread of an actix system.
     ///
     /// # Errors
     /// [`Refused`] if the socket was not accepted.
-    pub async fn connect(upgrade: Upgrade, consumer: impl Consumer) -> Result<Self, Refused> {
-        Self::connect_with(upgrade, consumer, upgrade_request()).await
+    pub async fn connect(mut upgrade: Upgrade, consumer: impl Consumer) -> Result<Self, Refused> {
+        let (to_server, from_client) = mpsc::unbounded_channel();
+        let mut payload: Payload = Payload::Stream { payload: Box::pin(UnboundedReceiverStream::new(from_client)) };
+        upgrade.payload =
+            web::Payload::from_request(&upgrade.req, &mut payload).await.expect("a payload is always there");
+        let response = upgrade.start(consumer).await;
+        Self::of(response, to_server).await
     }
 
     /// Connects to `consumer` by this request; see [`upgrade_request`].
     ///
     /// # Errors
     /// [`Refused`] if the socket was not accepted.
-    pub async fn connect_with(upgrade: Upgrade, consumer: impl Consumer, req: TestRequest) -> Result<Self, Refused> {
-        let (to_server, from_client) = mpsc::unbounded_channel();
-        let mut payload: Payload = Payload::Stream { payload: Box::pin(UnboundedReceiverStream::new(from_client)) };
-        let req = req.to_http_request();
-        let payload = web::Payload::from_request(&req, &mut payload).await.expect("a payload is always there");
-        let response = upgrade.start(consumer, &req, payload).await;
-        Self::of(response, to_server).await
+    pub async fn connect_with(
+        mut upgrade: Upgrade,
+        consumer: impl Consumer,
+        req: TestRequest,
+    ) -> Result<Self, Refused> {
+        upgrade.req = req.to_http_request();
+        Self::connect(upgrade, consumer).await
     }
 
     async fn of(

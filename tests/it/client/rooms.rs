@@ -78,7 +78,7 @@ async fn socket(
     let user = req.query_string().split('&').find_map(|pair| pair.strip_prefix("user="));
     let user = user.and_then(|name| UserId::new(name).ok());
     let relay = Relay { refused, handshakes: Arc::clone(&handshakes) };
-    Upgrade::new(&rooms).user(user).start(relay, &req, body).await
+    Upgrade::new(&rooms, &req, body).user(user).start(relay).await
 }
 
 /// A browser, and a server in this process.

@@ -2,7 +2,7 @@
 
 use presence::{
     ChannelName, Clock, CloseCode, Config, ConfigBuilder, Consumer, Error, Event, Frame, MemoryStore, NodeName, Notify,
-    Presence, PresenceChange, PruningSupervisor, Result, RoomName, Rooms, Socket, Upgrade, UserId, remove_presence,
+    Presence, PresenceChange, PruningSupervisor, Result, RoomName, Rooms, Socket, UserId, remove_presence,
     testing::{ManualTime, Probe, TestSocket, store::FaultyStore},
     touch_presence,
 };
@@ -99,7 +99,7 @@ impl Bed {
     pub(super) async fn wrapped<C: Consumer>(&self, name: &str, wrap: impl FnOnce(Member) -> C) -> Client {
         let (told, channel) = tokio::sync::oneshot::channel();
         let consumer = wrap(Member { channel: Some(told), tell: self.tell.clone() });
-        let upgrade = Upgrade::new(&self.rooms).user(UserId::new(name).ok());
+        let upgrade = TestSocket::upgrade(&self.rooms).user(UserId::new(name).ok());
         let socket = TestSocket::connect(upgrade, consumer).await.expect("accepted");
         Client { socket, channel: channel.await.unwrap() }
     }

@@ -3,7 +3,7 @@
 use super::bed::{Bed, Heard, bed, room, user};
 use actix_web::{HttpRequest, http::StatusCode};
 use presence::testing::{Received, Refused, TestSocket, upgrade_request};
-use presence::{CloseCode, Consumer, Error, Frame, Outgoing, Result, Socket, Upgrade};
+use presence::{CloseCode, Consumer, Error, Frame, Outgoing, Result, Socket};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -37,7 +37,7 @@ impl Consumer for Door {
 async fn knock(bed: &Bed, what: &'static str) -> Result<TestSocket, Refused> {
     let request = upgrade_request().uri("/ws/lobby?a=b").insert_header(("x-from", "here"));
     let request = request.insert_header(("sec-websocket-protocol", "v0, v1"));
-    TestSocket::connect_with(Upgrade::new(&bed.rooms), Door(what), request).await
+    TestSocket::connect_with(TestSocket::upgrade(&bed.rooms), Door(what), request).await
 }
 
 // behaviour: 7 deny
@@ -78,9 +78,9 @@ async fn the_scope_has_the_path_the_query_and_the_headers() {
 async fn another_origin_is_turned_away() {
     let bed = bed().await;
     let request = || upgrade_request().insert_header(("origin", "http://evil.example"));
-    let refused = TestSocket::connect_with(Upgrade::new(&bed.rooms), Door(""), request()).await.unwrap_err();
+    let refused = TestSocket::connect_with(TestSocket::upgrade(&bed.rooms), Door(""), request()).await.unwrap_err();
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
-    let allowed = Upgrade::new(&bed.rooms).allow_origin("http://evil.example");
+    let allowed = TestSocket::upgrade(&bed.rooms).allow_origin("http://evil.example");
     assert!(TestSocket::connect_with(allowed, Door(""), request()).await.is_ok());
 }
 
@@ -88,12 +88,12 @@ async fn another_origin_is_turned_away() {
 #[actix_web::test]
 async fn an_origin_that_is_none_is_a_mistake_which_everybody_is_told() {
     let bed = bed().await;
-    let mistaken = || Upgrade::new(&bed.rooms).allow_origin("https://app.example").allow_origin("app.example");
+    let mistaken = || TestSocket::upgrade(&bed.rooms).allow_origin("https://app.example").allow_origin("app.example");
     let refused = TestSocket::connect(mistaken(), Door("")).await.unwrap_err();
     assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
     let listed = presence::Origin::new("https://app.example").unwrap();
     let request = upgrade_request().insert_header(("origin", "https://app.example"));
-    let allowed = Upgrade::new(&bed.rooms).allow_origin(&listed);
+    let allowed = TestSocket::upgrade(&bed.rooms).allow_origin(&listed);
     assert!(TestSocket::connect_with(allowed, Door(""), request).await.is_ok());
 }
 
@@ -186,23 +186,26 @@ async fn each_connection_has_a_consumer_and_a_channel_name_of_its_own() {
 async fn the_user_is_known_from_the_handshake_on_and_stays() {
     let mut bed = bed().await;
     let log_out = Rc::new(Cell::new(false));
-    let session = log_out.clone();
-    let upgrade = Upgrade::new(&bed.rooms).authenticate(move |req: HttpRequest| {
-        let log_out = session.get();
-        async move {
-            let cookie = req.headers().get("cookie").is_some_and(|cookie| cookie == "session=ann");
-            Ok((cookie && !log_out).then(|| user("ann")))
-        }
-    });
+    let (rooms, session) = (bed.rooms.clone(), log_out.clone());
+    let upgrade = || {
+        let session = session.clone();
+        TestSocket::upgrade(&rooms).authenticate(move |req: HttpRequest| {
+            let log_out = session.get();
+            async move {
+                let cookie = req.headers().get("cookie").is_some_and(|cookie| cookie == "session=ann");
+                Ok((cookie && !log_out).then(|| user("ann")))
+            }
+        })
+    };
     let request = || upgrade_request().insert_header(("cookie", "session=ann"));
-    let mut ann = TestSocket::connect_with(upgrade.clone(), Named, request()).await.unwrap();
+    let mut ann = TestSocket::connect_with(upgrade(), Named, request()).await.unwrap();
     log_out.set(true);
     ann.send_text("who?");
     assert_eq!(ann.receive_text().await, "ann");
     ann.send_text("join");
     assert_eq!(bed.told().await, "+ann");
     // Who comes later is nobody.
-    let mut nobody = TestSocket::connect_with(upgrade, Named, request()).await.unwrap();
+    let mut nobody = TestSocket::connect_with(upgrade(), Named, request()).await.unwrap();
     nobody.send_text("who?");
     assert_eq!(nobody.receive_text().await, "anonymous");
 }
@@ -225,7 +228,7 @@ impl Consumer for Named {
 async fn adding_straight_in_an_async_handler_works() {
     // Differs on purpose (W11): there it raises, unless it is wrapped.
     let mut bed = bed().await;
-    let upgrade = Upgrade::new(&bed.rooms).user(Some(user("ann")));
+    let upgrade = TestSocket::upgrade(&bed.rooms).user(Some(user("ann")));
     let mut ann = TestSocket::connect(upgrade, Named).await.unwrap();
     ann.send_text("join");
     assert_eq!(bed.told().await, "+ann");

@@ -3,7 +3,7 @@
 use super::bed::{Bed, Heard, bed, room, secs, user};
 use actix_web::http::StatusCode;
 use presence::testing::{Received, TestSocket};
-use presence::{CloseCode, Consumer, Countdown, Error, Frame, Result, Socket, Upgrade};
+use presence::{CloseCode, Consumer, Countdown, Error, Frame, Result, Socket};
 
 struct Lobby;
 
@@ -18,7 +18,7 @@ impl Consumer for Lobby {
 }
 
 async fn counted(bed: &Bed) -> TestSocket {
-    let upgrade = Upgrade::new(&bed.rooms).user(Some(user("ann")));
+    let upgrade = TestSocket::upgrade(&bed.rooms).user(Some(user("ann")));
     TestSocket::connect(upgrade, Countdown::new(secs(10), Lobby)).await.expect("accepted")
 }
 
@@ -62,7 +62,7 @@ async fn a_client_that_pings_is_not_closed_because_its_consumer_is_slow() {
     // Its pings waited behind the frame, and the countdown went on.
     let bed = bed().await;
     let slow = Countdown::new(secs(10), Slow);
-    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), slow).await.expect("accepted");
+    let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), slow).await.expect("accepted");
     ann.send_text("work");
     for _ in 0..3 {
         bed.leap(secs(6)).await;
@@ -83,7 +83,7 @@ async fn a_client_that_pings_is_not_closed_because_its_consumer_is_slow() {
 async fn a_countdown_stands_still_while_its_consumer_works_and_goes_on_after() {
     let bed = bed().await;
     let slow = Countdown::new(secs(10), Slow);
-    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), slow).await.expect("accepted");
+    let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), slow).await.expect("accepted");
     ann.send_text("work");
     bed.leap(secs(26)).await;
     assert_eq!(ann.receive_text().await, "done");
@@ -109,7 +109,7 @@ async fn the_close_command_closes_once_and_ends_the_timer() {
 async fn a_countdown_may_be_longer_than_the_clock_reaches() {
     let bed = bed().await;
     let forever = Countdown::new(std::time::Duration::MAX, Lobby);
-    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), forever).await.expect("accepted");
+    let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), forever).await.expect("accepted");
     ann.send_text(r#"{"type":"ping"}"#);
     assert_eq!(ann.receive_text().await, r#"{"message":"pong"}"#);
     bed.leap(secs(30)).await;
@@ -192,7 +192,7 @@ async fn an_anonymous_visitor_whom_connect_denies_gets_no_presence_and_no_countd
         }
     }
     let mut bed = bed().await;
-    let refused = TestSocket::connect(Upgrade::new(&bed.rooms), Countdown::new(secs(10), NoStrangers)).await;
+    let refused = TestSocket::connect(TestSocket::upgrade(&bed.rooms), Countdown::new(secs(10), NoStrangers)).await;
     assert_eq!(refused.unwrap_err().status, StatusCode::UNAUTHORIZED);
     bed.leap(secs(20)).await;
     bed.quiet().await;

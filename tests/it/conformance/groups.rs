@@ -140,7 +140,7 @@ async fn a_group_that_is_joined_in_connect_is_left_with_the_socket() {
         }
     }
     let bed = bed().await;
-    let upgrade = presence::Upgrade::new(&bed.rooms);
+    let upgrade = presence::testing::TestSocket::upgrade(&bed.rooms);
     let mut follower = presence::testing::TestSocket::connect(upgrade, Follower).await.unwrap();
     bed.rooms.send_to_group(&team(), "news").await;
     assert_eq!(follower.receive_text().await, "news");

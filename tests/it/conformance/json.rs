@@ -2,7 +2,7 @@
 
 use super::bed::{bed, room};
 use presence::testing::TestSocket;
-use presence::{Event, JsonConsumer, JsonFrames, Outgoing, Result, Socket, Upgrade};
+use presence::{Event, JsonConsumer, JsonFrames, Outgoing, Result, Socket};
 
 /// Knows one message.
 #[derive(serde::Deserialize)]
@@ -26,7 +26,7 @@ impl JsonConsumer for Speaker {
 #[actix_web::test]
 async fn a_json_consumer_gets_values_and_sends_values() {
     let bed = bed().await;
-    let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
     socket.send_text(r#"{"type":"hello","name":"ann"}"#);
     assert_eq!(socket.receive_text().await, r#"{"hello":"ann"}"#);
 }
@@ -36,7 +36,7 @@ async fn a_json_consumer_gets_values_and_sends_values() {
 async fn a_json_consumer_swallows_the_heartbeat_before_it_decodes() {
     // Differs on purpose (W10): there the bare word reaches the handler.
     let bed = bed().await;
-    let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
     socket.send_text("\"heartbeat\"");
     assert!(socket.receive_nothing().await);
 }
@@ -46,7 +46,7 @@ async fn a_json_consumer_swallows_the_heartbeat_before_it_decodes() {
 async fn what_does_not_decode_is_answered_and_the_socket_lives() {
     // Differs on purpose (W12): there it kills the consumer.
     let bed = bed().await;
-    let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
     for _ in 0..2 {
         socket.send_text("{");
         assert_eq!(socket.receive_json::<serde_json::Value>().await["code"], "bad_message");
@@ -78,7 +78,7 @@ async fn how_a_message_is_spelt_is_up_to_its_type_and_what_is_too_much_is_ignore
         }
     }
     let bed = bed().await;
-    let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), JsonFrames(Halver)).await.unwrap();
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Halver)).await.unwrap();
     socket.send_text(r#"{"twice": 5, "colour": "red"}"#);
     assert_eq!(socket.receive_text().await, "2.5");
 }
@@ -112,7 +112,7 @@ async fn an_event_is_dispatched_by_its_name_to_the_variant_that_has_it_and_unkno
         }
     }
     let bed = bed().await;
-    let mut socket = TestSocket::connect(Upgrade::new(&bed.rooms), JsonFrames(Hears)).await.unwrap();
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Hears)).await.unwrap();
     let named =
         |name: &str, payload: serde_json::Value| Event::new(presence::EventName::new(name).unwrap(), &payload).unwrap();
     bed.rooms.send_event(&room("lobby"), named("chat.message", serde_json::json!({"text": "hi", "from": "ann"})));

@@ -2,7 +2,7 @@
 
 use super::bed::{Heard, bed, room, secs, user};
 use presence::testing::{Probe, Received, TestSocket, upgrade_request};
-use presence::{CloseCode, Consumer, Frame, Result, Socket, Upgrade};
+use presence::{CloseCode, Consumer, Frame, Result, Socket};
 
 // behaviour: 7 communicator
 #[actix_web::test]
@@ -60,7 +60,7 @@ async fn a_test_sees_the_headers_of_the_answer_and_the_reason_of_a_close() {
         }
     }
     let bed = bed().await;
-    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), Host).await.unwrap();
+    let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), Host).await.unwrap();
     assert_eq!((ann.header("set-cookie"), ann.header("set-cake")), (Some("seat=4"), None));
     assert_eq!(ann.close_reason(), None);
     ann.send_text("hello");
@@ -110,7 +110,7 @@ async fn path_query_headers_and_user_of_a_test_are_those_of_its_request() {
     let bed = bed().await;
     let request = upgrade_request().uri("/ws/a%20room?tab=2").param("room", "a room");
     let request = request.insert_header(("x-tab", "two")).peer_addr("192.0.2.1:9".parse().unwrap());
-    let upgrade = Upgrade::new(&bed.rooms).user(Some(user("ann")));
+    let upgrade = TestSocket::upgrade(&bed.rooms).user(Some(user("ann")));
     let mut socket = TestSocket::connect_with(upgrade, Echo::default(), request).await.unwrap();
     // An empty text is a text; there it cannot be sent.
     socket.send_text("");

@@ -20,7 +20,7 @@ fn serving<C: Consumer>(make: fn(&HttpRequest) -> C) -> impl Fn(&mut web::Servic
     move |services| {
         let serve = move |req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>| async move {
             let user = req.query_string().strip_prefix("user=").and_then(|name| UserId::new(name).ok());
-            let answer: HttpResponse = presence::Upgrade::new(&rooms).user(user).start(make(&req), &req, body).await;
+            let answer: HttpResponse = presence::Upgrade::new(&rooms, &req, body).user(user).start(make(&req)).await;
             answer
         };
         services.route("/chat/{room}", web::get().to(serve));

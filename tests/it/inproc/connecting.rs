@@ -174,7 +174,7 @@ async fn bar(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> H
         }
     }
     let who = async |req: HttpRequest| Err(Error::refuse(CloseCode(req.query_string().parse().unwrap()), "banned"));
-    presence::Upgrade::new(&rooms).authenticate(who).start(Unasked, &req, body).await
+    presence::Upgrade::new(&rooms, &req, body).authenticate(who).start(Unasked).await
 }
 
 #[tokio::test]
@@ -271,8 +271,8 @@ async fn a_shutdown_during_a_slow_connect_answers_it_with_503_and_when_to_come_b
 }
 
 async fn wild(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    let upgrade = presence::Upgrade::new(&rooms).authenticate(|_| async { panic!("told to panic") });
-    upgrade.start(Open, &req, body).await
+    let upgrade = presence::Upgrade::new(&rooms, &req, body).authenticate(|_| async { panic!("told to panic") });
+    upgrade.start(Open).await
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn late(
     rooms: web::Data<Rooms>,
     strings: web::Data<Strings>,
 ) -> HttpResponse {
-    let upgrade = presence::Upgrade::new(&rooms).authenticate(move |_| {
+    let upgrade = presence::Upgrade::new(&rooms, &req, body).authenticate(move |_| {
         let strings = strings.clone();
         async move {
             strings.tell("late", Did::Began("wait".into()));
@@ -310,7 +310,7 @@ async fn late(
             Ok(None)
         }
     });
-    upgrade.start(Open, &req, body).await
+    upgrade.start(Open).await
 }
 
 #[tokio::test]
@@ -383,7 +383,7 @@ async fn shelve(
             Ok(())
         }
     }
-    let response = presence::Upgrade::new(&rooms).start(Joins, &req, body).await;
+    let response = presence::Upgrade::new(&rooms, &req, body).start(Joins).await;
     assert_eq!(response.status(), 101);
     drawer.lock().unwrap().push(std::thread::current().id());
     std::mem::forget(response);
@@ -405,4 +405,44 @@ async fn a_body_that_is_never_polled_is_given_up_after_the_time_of_a_handshake()
     assert_eq!(told(&mut changes).await, "+");
     assert_eq!(told(&mut changes).await, "-");
     assert_eq!(host.rows("lobby").await, 0);
+}
+
+#[derive(serde::Deserialize)]
+struct Visit {
+    user: presence::UserId,
+}
+
+async fn extracted(
+    upgrade: presence::Upgrade,
+    room: web::Path<presence::RoomName>,
+    visit: web::Query<Visit>,
+) -> presence::Result<HttpResponse> {
+    if room.as_str() == "closed" {
+        return Err(presence::Error::deny(actix_web::http::StatusCode::LOCKED, "nobody gets in"));
+    }
+    Ok(upgrade.user(Some(visit.into_inner().user)).start(Open).await)
+}
+
+#[tokio::test]
+async fn an_upgrade_is_an_extractor_beside_others() {
+    let route = |services: &mut web::ServiceConfig| {
+        services.route("/room/{room}", web::get().to(extracted));
+    };
+    let host = Host::plan().route(route).start().await;
+    for (path, status) in [
+        ("/room/lobby?user=ann", 101),
+        ("/room/lobby", 400),
+        ("/room/lobby?user=", 400),
+        ("/room/closed?user=ann", 423),
+    ] {
+        assert_eq!(host.head(path, &[]).await.status, status, "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn an_upgrade_without_rooms_in_the_applications_data_is_answered_500() {
+    use actix_web::test::{call_service, init_service};
+    let app = actix_web::App::new().route("/{room}", web::get().to(extracted));
+    let request = presence::testing::upgrade_request().uri("/lobby?user=ann").to_request();
+    assert_eq!(call_service(&init_service(app).await, request).await.status(), 500);
 }

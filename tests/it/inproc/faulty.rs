@@ -80,7 +80,7 @@ async fn faulty(
 ) -> HttpResponse {
     let wrong = **wrong;
     let bomb = (wrong == Wrong::InItsOwnDrop).then(|| Bomb);
-    presence::Upgrade::new(&rooms).start(Faulty { wrong, disconnects, bomb }, &req, body).await
+    presence::Upgrade::new(&rooms, &req, body).start(Faulty { wrong, disconnects, bomb }).await
 }
 
 /// Ann's consumer goes wrong so; Bob, on the same thread, notices no more than her leave.

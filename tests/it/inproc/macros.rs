@@ -96,15 +96,15 @@ impl Consumer for Silent {
 }
 
 async fn plain(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    presence::Upgrade::new(&rooms).start(Plain, &req, body).await
+    presence::Upgrade::new(&rooms, &req, body).start(Plain).await
 }
 
 async fn boxed(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    presence::Upgrade::new(&rooms).start(Dyn(Box::new(Boxed)), &req, body).await
+    presence::Upgrade::new(&rooms, &req, body).start(Dyn(Box::new(Boxed))).await
 }
 
 async fn silent(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    presence::Upgrade::new(&rooms).start(Silent, &req, body).await
+    presence::Upgrade::new(&rooms, &req, body).start(Silent).await
 }
 
 async fn host() -> Host {

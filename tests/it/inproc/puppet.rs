@@ -257,9 +257,9 @@ async fn puppet(
     let (name, connect, disconnect) = (asked("name"), asked("connect"), asked("disconnect"));
     let puppet = Puppet { name, connect, disconnect, strings, said: Cell::new(0) };
     let user = UserId::new(&puppet.name).ok();
-    let mut upgrade = presence::Upgrade::new(&rooms).user(user);
+    let mut upgrade = presence::Upgrade::new(&rooms, &req, body).user(user);
     if let Some(origin) = query.get("allow").filter(|origin| !origin.is_empty()) {
         upgrade = upgrade.allow_origin(&**origin);
     }
-    upgrade.start(puppet, &req, body).await
+    upgrade.start(puppet).await
 }

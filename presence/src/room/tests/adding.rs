@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::bench::{Log, Node, config, heard, leap, lobby, ms, node, node_on, pass, room, secs, settle, user};
 use crate::{
-    CloseCode, Consumer, Error, Frame, Result, Rooms, Socket, Upgrade,
+    CloseCode, Consumer, Error, Frame, Result, Rooms, Socket,
     actor::{Add, LeaveAll},
     clock::Clock,
     name::ChannelName,
@@ -40,7 +40,8 @@ impl Consumer for Guest {
 async fn socket(rooms: &Rooms) -> (TestSocket, ChannelName) {
     let (tell, name) = oneshot::channel();
     let guest = Guest { tell: Some(tell), turned_away: None };
-    let socket = TestSocket::connect(Upgrade::new(rooms).user(Some(user("ann"))), guest).await.expect("accepted");
+    let socket =
+        TestSocket::connect(TestSocket::upgrade(rooms).user(Some(user("ann"))), guest).await.expect("accepted");
     (socket, name.await.unwrap())
 }
 
@@ -107,7 +108,7 @@ async fn a_socket_that_is_turned_away_is_not_added_any_more() {
     let node = node().await;
     let ((tell, name), (turn_away, turned_away)) = (oneshot::channel(), oneshot::channel());
     let guest = Guest { tell: Some(tell), turned_away: Some(turned_away) };
-    let refused = actix::spawn(TestSocket::connect(Upgrade::new(&node), guest));
+    let refused = actix::spawn(TestSocket::connect(TestSocket::upgrade(&node), guest));
     let one = name.await.unwrap();
     node.add(lobby(), &one, None).await.unwrap();
     let mut changes = node.changes();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::bench::{Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, user};
 use crate::{
-    CloseCode, Error, JsonConsumer, JsonFrames, Meta, Result, ResumeToken, Rooms, Socket, Upgrade,
+    CloseCode, Error, JsonConsumer, JsonFrames, Meta, Result, ResumeToken, Rooms, Socket,
     actor::Update,
     clock::Clock,
     name::ChannelName,
@@ -55,7 +55,7 @@ fn meta(status: &str) -> Meta {
 
 async fn agent(rooms: &Rooms) -> TestSocket {
     let token = ResumeToken::new("the-token-of-this-tab").unwrap();
-    let upgrade = Upgrade::new(rooms).user(Some(user("ann"))).resume_token(Some(token));
+    let upgrade = TestSocket::upgrade(rooms).user(Some(user("ann"))).resume_token(Some(token));
     TestSocket::connect(upgrade, JsonFrames(Agent)).await.expect("accepted")
 }
 

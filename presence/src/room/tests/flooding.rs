@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::bench::{Node, config, lobby, ms, node_with, pass, room, secs, settle, user};
 use crate::{
-    Close, CloseCode, Consumer, Frame, Member, Meta, Result, ResumeToken, Socket, Upgrade,
+    Close, CloseCode, Consumer, Frame, Member, Meta, Result, ResumeToken, Socket,
     config::ConfigBuilder,
     store::RoomStore,
     testing::{Received, TestSocket, upgrade_request},
@@ -36,7 +36,7 @@ async fn busy(settings: ConfigBuilder) -> (Node, TestSocket, Busy) {
     let node = node_with(settings).await;
     let consumer = Busy::default();
     let token = ResumeToken::new("the-token-of-this-tab").unwrap();
-    let upgrade = Upgrade::new(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
+    let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
     let socket = TestSocket::connect(upgrade, consumer.clone()).await.expect("accepted");
     (node, socket, consumer)
 }
@@ -87,7 +87,7 @@ async fn one_who_goes_on_to_send_too_much_is_closed_with_1008_and_one_who_rests_
     }
     // One that has left nothing unused.
     let done = Busy::default();
-    let mut socket = TestSocket::connect(Upgrade::new(&node.rooms), done.clone()).await.expect("accepted");
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), done.clone()).await.expect("accepted");
     send(&mut socket, 2000, |_| "x".to_owned());
     pass(secs(3) - ms(100)).await;
     let told: Value = socket.receive_json().await;
@@ -196,7 +196,7 @@ async fn the_last_update_of_one_who_is_lost_is_not_lost_and_that_of_one_who_leav
     assert_eq!((row.held, row.meta.as_str()), (true, r#"{"n":8}"#));
 
     let consumer = Busy::default();
-    let upgrade = Upgrade::new(&node.rooms).user(Some(user("bob")));
+    let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("bob")));
     let mut bob = TestSocket::connect(upgrade, consumer).await.expect("accepted");
     bob.send_text("+attic");
     send(&mut bob, 9, |n| format!("attic={n}"));
@@ -236,7 +236,7 @@ async fn a_newer_socket_of_the_presence_takes_over_what_waits_of_the_former() {
     // The third is the successor of one that has itself come after another.
     for n in [8, 88] {
         let token = ResumeToken::new("the-token-of-this-tab").unwrap();
-        let upgrade = Upgrade::new(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
+        let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
         let mut next = TestSocket::connect(upgrade, Busy::default()).await.expect("accepted");
         next.send_text("+lobby");
         pass(ms(200)).await;
@@ -292,7 +292,7 @@ async fn last_update(is_lost: bool) -> (bool, String) {
         first.lose();
     } else {
         let token = ResumeToken::new("the-token-of-this-tab").unwrap();
-        let upgrade = Upgrade::new(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
+        let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
         let socket = TestSocket::connect(upgrade, Busy::default()).await.expect("accepted");
         next.insert(socket).send_text("+lobby");
     }
@@ -354,7 +354,8 @@ impl Consumer for Mover {
 async fn joins_that_wait_together_are_slowed_once_and_not_on_the_time_of_their_handler() {
     let node = node_with(config().handler_timeout(secs(5)).notify_interval(ms(0))).await;
     let done = Rc::<Cell<_>>::default();
-    let mut socket = TestSocket::connect(Upgrade::new(&node.rooms), Mover(done.clone())).await.expect("accepted");
+    let mut socket =
+        TestSocket::connect(TestSocket::upgrade(&node.rooms), Mover(done.clone())).await.expect("accepted");
     socket.send_text("a");
     settle_all().await;
     assert_eq!(done.get(), 1);
@@ -391,7 +392,7 @@ impl Consumer for Fickle {
 async fn one_who_joins_too_fast_while_it_connects_is_answered_with_a_close_that_it_can_read() {
     let settings = config().joins_per_second(2).max_rooms_per_socket(1).rate_patience(secs(3)).notify_interval(ms(0));
     let node = node_with(settings).await;
-    let mut socket = TestSocket::connect(Upgrade::new(&node.rooms), Fickle).await.expect("accepted");
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), Fickle).await.expect("accepted");
     assert_eq!(socket.receive().await, Received::Close(Some(CloseCode(1008))));
     assert_eq!(socket.close_reason(), Some("too many joins"));
     settle_all().await;
@@ -415,7 +416,7 @@ impl Consumer for Waiting {
 #[actix::test]
 async fn one_who_is_removed_with_a_code_while_it_connects_can_read_the_code() {
     let node = node_with(config()).await;
-    let connecting = TestSocket::connect(Upgrade::new(&node.rooms).user(Some(user("ann"))), Waiting);
+    let connecting = TestSocket::connect(TestSocket::upgrade(&node.rooms).user(Some(user("ann"))), Waiting);
     let removing = async {
         pass(secs(1)).await;
         node.rooms.remove_user(&user("ann"), Some(Close::new(CloseCode(4003), "banned"))).await.unwrap();
@@ -452,7 +453,7 @@ impl Consumer for Reader {
 async fn the_headers_of_a_request_are_there_in_connect_and_gone_afterwards() {
     let node = node_with(config()).await;
     let req = upgrade_request().uri("/ws/lobby?a=b").insert_header(("x-session", "secret"));
-    let mut socket = TestSocket::connect_with(Upgrade::new(&node.rooms), Reader, req).await.expect("accepted");
+    let mut socket = TestSocket::connect_with(TestSocket::upgrade(&node.rooms), Reader, req).await.expect("accepted");
     socket.send_text("x");
     assert_eq!(socket.receive_text().await, "0 headers, /ws/lobby?a=b");
 }
@@ -469,7 +470,7 @@ async fn headers_whose_memory_would_be_kept_are_bounded() {
     for (more, status) in [(0, None), (1, Some(431))] {
         let cookie = "x".repeat(10_000 - own - "cookie: \r\n".len() + more);
         let req = upgrade_request().insert_header(("cookie", cookie));
-        let connected = TestSocket::connect_with(Upgrade::new(&node.rooms), Busy::default(), req).await;
+        let connected = TestSocket::connect_with(TestSocket::upgrade(&node.rooms), Busy::default(), req).await;
         assert_eq!(connected.err().map(|refused| refused.status.as_u16()), status);
     }
 }
@@ -480,7 +481,7 @@ async fn a_path_that_would_be_kept_is_bounded() {
     let path = |bytes: usize| format!("/{}?{}", "x".repeat(100), "y".repeat(bytes - 102));
     for (bytes, status) in [(8192, None), (8193, Some(414))] {
         let req = upgrade_request().uri(&path(bytes));
-        let connected = TestSocket::connect_with(Upgrade::new(&node.rooms), Busy::default(), req).await;
+        let connected = TestSocket::connect_with(TestSocket::upgrade(&node.rooms), Busy::default(), req).await;
         assert_eq!(connected.err().map(|refused| refused.status.as_u16()), status);
     }
 }

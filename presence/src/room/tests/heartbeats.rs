@@ -4,7 +4,7 @@ use std::{cell::Cell, rc::Rc};
 
 use super::bench::{config, node_with, settle};
 use crate::{
-    ANSWERED_HEARTBEAT, Consumer, Frame, Result, Socket, Upgrade,
+    ANSWERED_HEARTBEAT, Consumer, Frame, Result, Socket,
     testing::{Received, TestSocket},
 };
 
@@ -24,7 +24,7 @@ async fn the_answers_to_a_client_that_does_not_read_do_not_pile_up() {
     let node = node_with(config().outbox_frames(4)).await;
     let answered = Rc::new(Cell::new(0));
     let consumer = Counting(answered.clone());
-    let mut client = TestSocket::connect(Upgrade::new(&node), consumer).await.expect("accepted");
+    let mut client = TestSocket::connect(TestSocket::upgrade(&node), consumer).await.expect("accepted");
     for _ in 0..100 {
         client.send_text(ANSWERED_HEARTBEAT);
     }

@@ -6,7 +6,7 @@ use tracing::Level;
 
 use super::bench::{Log, Node, config, lobby, node, node_with, pass, secs, settle, user};
 use crate::{
-    Consumer, Error, Event, Frame, Result, Socket, Upgrade,
+    Consumer, Error, Event, Frame, Result, Socket,
     name::EventName,
     telemetry::LINE_INTERVAL,
     testing::{Received, TestSocket},
@@ -34,7 +34,7 @@ impl Consumer for Slow {
 /// A member whose consumer is slow until it may go on.
 async fn slow(node: &Node) -> (TestSocket, watch::Sender<bool>) {
     let (may_go_on, may) = watch::channel(false);
-    let mut socket = TestSocket::connect(Upgrade::new(&node.rooms), Slow(may)).await.unwrap();
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), Slow(may)).await.unwrap();
     assert!(matches!(socket.receive().await, Received::Frame(_)), "the first frame");
     (socket, may_go_on)
 }
@@ -155,7 +155,7 @@ async fn of_many_that_are_cut_off_for_one_cause_those_after_the_first_are_as_ful
     let mut sockets = Vec::new();
     for name in ["ann", "bob", "cat", "dan"] {
         let (_, may) = watch::channel(true);
-        let upgrade = Upgrade::new(&node.rooms).user(Some(user(name)));
+        let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user(name)));
         sockets.push(TestSocket::connect(upgrade, Slow(may)).await.unwrap());
     }
     // They read nothing.

@@ -7,7 +7,7 @@ use super::{
     unread::{MEMBERS, STATE, fill, held, take},
 };
 use crate::{
-    Close, CloseCode, Consumer, Error, Frame, Result, ResumeToken, Socket, Upgrade,
+    Close, CloseCode, Consumer, Error, Frame, Result, ResumeToken, Socket,
     config::ConfigBuilder,
     name::RoomName,
     room::{
@@ -32,7 +32,7 @@ impl Consumer for Visitor {
 
 /// A socket in the lobby that was sent one piece of its first frame.
 async fn visit(node: &Node, name: &str) -> std::result::Result<TestSocket, Refused> {
-    TestSocket::connect(Upgrade::new(&node.rooms).user(Some(user(name))), Visitor).await
+    TestSocket::connect(TestSocket::upgrade(&node.rooms).user(Some(user(name))), Visitor).await
 }
 
 /// Has each hub cut off who reads first frames of this room, or of any, slowest.
@@ -262,7 +262,7 @@ async fn a_token_with_which_one_socket_after_the_other_comes_holds_one_first_fra
     let members = fill(&node).await;
     let mut sockets = Vec::new();
     for n in 0..12 {
-        let upgrade = Upgrade::new(&node.rooms).user(Some(user("ann")));
+        let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann")));
         let upgrade = upgrade.resume_token(Some(ResumeToken::new(TOKEN).unwrap()));
         sockets.push(TestSocket::connect(upgrade, Visitor).await.expect("it is let in"));
         change(&members, n).await;

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::bench::{
     Client, Screen, config, join_all as all_join, lobby, ms, node, node_with, pass, room, secs, settle,
 };
-use crate::{Consumer, Frame, Result, Socket, Upgrade, config::Notify, testing::TestSocket};
+use crate::{Consumer, Frame, Result, Socket, config::Notify, testing::TestSocket};
 
 #[actix::test]
 async fn the_first_change_of_a_quiet_room_is_told_at_once() {
@@ -266,7 +266,7 @@ async fn the_wait_for_a_notice_of_a_busy_room_does_not_count_as_time_of_the_hand
         }
     }
     let began = node.rooms.now();
-    let socket = TestSocket::connect(Upgrade::new(&node.rooms), InTwo).await;
+    let socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), InTwo).await;
     let took = node.rooms.now().since(began);
     assert!(socket.is_ok() && took > secs(2), "{took:?}");
 }

@@ -4,7 +4,7 @@ use futures_util::future::join;
 
 use super::bench::{Node, config, heard, lobby, ms, node, node_with, pass, room, secs, settle, user};
 use crate::{
-    Consumer, Frame, Result, ResumeToken, Socket, Upgrade,
+    Consumer, Frame, Result, ResumeToken, Socket,
     config::Durability,
     name::{RoomName, UserId},
     testing::TestSocket,
@@ -29,7 +29,7 @@ impl Consumer for Visitor {
 /// A visitor whose tab has a resume token.
 async fn visitor(node: &Node, who: Option<UserId>) -> TestSocket {
     let token = ResumeToken::new("the-token-of-this-tab").unwrap();
-    let upgrade = Upgrade::new(&node.rooms).user(who).resume_token(Some(token));
+    let upgrade = TestSocket::upgrade(&node.rooms).user(who).resume_token(Some(token));
     TestSocket::connect(upgrade, Visitor).await.expect("accepted")
 }
 

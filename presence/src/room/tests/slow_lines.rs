@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::bench::{Client, Node, config, lobby, ms, node, node_with, pass, secs, settle};
 use crate::{
-    CloseCode, Consumer, Frame, Result, Socket, Upgrade,
+    CloseCode, Consumer, Frame, Result, Socket,
     config::ConfigBuilder,
     room::{message::ToConnection, outbox::PIECE, wire},
     testing::{Received, TestSocket},
@@ -112,7 +112,7 @@ fn patient() -> ConfigBuilder {
 }
 
 async fn socket(node: &Node) -> TestSocket {
-    let upgrade = Upgrade::new(&node.rooms).user(Some(super::bench::user("ann")));
+    let upgrade = TestSocket::upgrade(&node.rooms).user(Some(super::bench::user("ann")));
     let mut socket = TestSocket::connect(upgrade, Sender).await.expect("accepted");
     assert!(matches!(socket.receive().await, Received::Frame(_)), "the first frame");
     socket

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::bench::{Client, Node, config, lobby, ms, node_with, pass, secs, user};
 use crate::{
-    CloseCode, Consumer, Frame, Outgoing, Result, ResumeToken, Socket, Upgrade,
+    CloseCode, Consumer, Frame, Outgoing, Result, ResumeToken, Socket,
     config::ConfigBuilder,
     room::{message::ToConnection, outbox::PIECE, sending::as_consumer_of},
     testing::{Received, TestSocket},
@@ -300,7 +300,7 @@ async fn a_slow_reader_is_told_1013_and_is_held_if_it_has_a_token() {
         let codes = Rc::<RefCell<Vec<_>>>::default();
         let visit = || {
             let token = ResumeToken::new("the-token-of-this-tab").unwrap();
-            let upgrade = Upgrade::new(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
+            let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
             TestSocket::connect(upgrade, Visitor(codes.clone()))
         };
         let mut ann = visit().await.expect("accepted");

@@ -4,7 +4,6 @@ use crate::conformance::bed::{bed, bed_with, channel, room, secs, user};
 use actix::{Actor, Context, Handler};
 use presence::{
     CloseCode, Event, EventName, GroupName, JsonConsumer, JsonFrames, PresenceChanged, Result, Socket, Subscription,
-    Upgrade,
     testing::{Received, TestSocket},
 };
 use std::cell::Cell;
@@ -74,7 +73,7 @@ impl Handler<PresenceChanged> for Stuck {
 async fn texts_bytes_and_typed_messages_touch_alike_and_a_heartbeat_is_seen_before_it_is_decoded() {
     let bed = bed().await;
     let mut ann = bed.member("ann").await;
-    let upgrade = Upgrade::new(&bed.rooms).user(Some(user("bob")));
+    let upgrade = TestSocket::upgrade(&bed.rooms).user(Some(user("bob")));
     let mut bob = TestSocket::connect(upgrade, JsonFrames(Forwards)).await.unwrap();
     // Of each pair the first frame keeps Ann in, the second Bob.
     for turn in 0..4 {
@@ -129,7 +128,7 @@ async fn an_event_that_nobody_knows_kills_no_socket_and_a_handler_that_fails_lea
 #[actix_web::test]
 async fn only_what_a_consumer_declares_can_be_reached_by_an_event() {
     let bed = bed().await;
-    let mut ann = TestSocket::connect(Upgrade::new(&bed.rooms), JsonFrames(Forwards)).await.unwrap();
+    let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Forwards)).await.unwrap();
     bed.settle().await;
     for name in ["receive", "disconnect", "connect", "send", "close", "websocket.receive", "_private"] {
         bed.rooms.send_event_to_group(&team(), Event::new(EventName::new(name).unwrap(), &()).unwrap());

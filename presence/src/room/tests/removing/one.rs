@@ -10,7 +10,7 @@ use super::{
     quick, removals, three,
 };
 use crate::{
-    CloseCode, Consumer, Error, Frame, Result, Rooms, Socket, Upgrade,
+    CloseCode, Consumer, Error, Frame, Result, Rooms, Socket,
     actor::{LeaveAll, Remove, RemovePresence},
     clock::Clock,
     model::{Close, Member},
@@ -54,7 +54,8 @@ async fn guest(rooms: &Rooms, names: &[&str]) -> (TestSocket, ChannelName, Told)
     let (tell, name) = oneshot::channel();
     let told = Told::default();
     let guest = Guest { name: Some(tell), told: told.clone() };
-    let mut socket = TestSocket::connect(Upgrade::new(rooms).user(Some(user("ann"))), guest).await.expect("accepted");
+    let mut socket =
+        TestSocket::connect(TestSocket::upgrade(rooms).user(Some(user("ann"))), guest).await.expect("accepted");
     for name in names {
         socket.send_text(*name);
         let first: serde_json::Value = socket.receive_json().await;
