@@ -7,12 +7,14 @@
 mod commits;
 mod faults;
 mod locals;
+mod phase;
 mod removing;
 mod requests;
 mod resuming;
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
+    ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Weak,
     sync::{Arc, atomic::AtomicUsize},
@@ -21,13 +23,9 @@ use std::{
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
-use crate::{
-    clock::Tick,
-    config::Durability,
-    model::reached::Reached,
-    name::{Epoch, RoomName, Version},
-    store::writer::Committed,
-};
+use crate::{clock::Tick, config::Durability, model::reached::Reached, name::RoomName, store::writer::Committed};
+
+use self::phase::{Phase, Readings};
 
 use super::{
     Rooms,
@@ -52,24 +50,16 @@ pub(crate) struct RoomActor {
     /// Its own address, if it has children: they have it.
     address: Weak<Addr<Self>>,
     state: State,
-    loading: bool,
-    /// The number of the last reading of the database.
-    reading: u64,
-    /// When that was asked for, and before when the next one does not begin because the room only learned of a change.
-    asked: Tick,
-    rested: Tick,
+    phase: Phase,
+    readings: Readings,
     /// How far the database has come for certain.
     reached: Reached,
-    /// The database was ahead of us, and until when we wait for what is under way.
-    behind: Option<(Option<(Epoch, Version)>, Tick)>,
-    /// The hubs that have still to say who is on them, and until when we wait for them.
-    reports: Option<(HashSet<usize>, Tick)>,
     /// When somebody last asked about the room.
     used: Tick,
     timer: Option<(Tick, SpawnHandle)>,
     faults: VecDeque<Tick>,
     /// Set while the model changes: if a panic finds it set, the model is not to be trusted.
-    in_model: bool,
+    model_changes: bool,
     /// It has lost its memory at least once, so that one who joins may be in the database already.
     has_failed: bool,
     #[cfg(test)]
@@ -92,17 +82,13 @@ impl RoomActor {
             under_way,
             address: Weak::new(),
             state,
-            loading: false,
-            reading: 0,
-            asked: used,
-            rested: used,
+            phase: Phase::default(),
+            readings: Readings::new(used),
             reached: Reached::default(),
-            behind: None,
-            reports: None,
             used,
             timer: None,
             faults: VecDeque::new(),
-            in_model: false,
+            model_changes: false,
             has_failed: false,
             #[cfg(test)]
             fails_at: None,
@@ -170,7 +156,7 @@ impl RoomActor {
     }
 
     fn act(&mut self, message: ToRoom, ctx: &mut Context<Self>) {
-        if self.reports.is_some() && message.is_about_ours() {
+        if self.phase.is_recovering() && message.is_about_ours() {
             self.state.deferred.push_back(message);
             return;
         }
@@ -203,7 +189,7 @@ impl RoomActor {
             ToRoom::Read(reader) => {
                 self.used = self.rooms.now();
                 self.state.readers.push_back(reader);
-                if !self.state.known {
+                if self.phase.is_cold() {
                     self.load(ctx);
                 }
             }
@@ -246,7 +232,7 @@ impl RoomActor {
             ToRoom::Panic => panic!("a room was told to fail"),
             #[cfg(test)]
             ToRoom::PanicInModel => {
-                self.in_model = true;
+                self.model_changes = true;
                 panic!("a room was told to fail in its model");
             }
             #[cfg(test)]
@@ -274,74 +260,85 @@ impl RoomActor {
         self.rooms.config().durability() == Durability::Relaxed
     }
 
-    /// Does what is due, and sets the timer for what will be.
+    /// Does what is due, and sets the timer for what will be. Each step does what it has to do by now, and returns when it next has to.
     fn settle(&mut self, ctx: &mut Context<Self>) {
         let now = self.rooms.now();
-        if self.state.known && !self.state.readers.is_empty() {
-            for reader in std::mem::take(&mut self.state.readers) {
-                reader(self.state.replica.roster());
-            }
-        }
-        if self.reports.as_ref().is_some_and(|(hubs, until)| hubs.is_empty() || *until <= now) {
-            self.recovered(ctx);
-        }
+        self.answer_readers();
+        let recovery = self.end_recovery(now, ctx);
         self.resume_token_waiters(ctx);
-        if self.next_grace().is_some_and(|until| until <= now) {
-            self.end_graces(now, ctx);
-        }
-        // After a fault nothing is told before it is known who is there, and who is where.
-        let recovering = self.reports.is_some() || !self.state.known;
-        if !recovering {
-            let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
-            // As much as may wait for a client is kept for those who join, and no more.
-            let full = self.state.kept() >= self.rooms.config().outbox_frames();
-            if renew || full || self.state.due().is_some_and(|due| due <= now) {
-                self.state.flush(now, &self.name, &self.rooms);
-            }
-        }
-        if self.has_caught_up() {
-            self.behind = None;
-        }
-        if !self.loading && self.reload_at().is_some_and(|at| at <= now) {
-            self.load(ctx);
-        }
-        // What is held when the node ends, the database holds.
-        let holds = !self.state.sessions.is_idle() && !self.rooms.is_shutting_down();
-        let idle = self.state.is_idle() && !holds && !self.loading && self.reports.is_none();
-        let lingers = now.since(self.used) < LINGER && !self.rooms.is_shutting_down();
-        if idle
-            && (self.state.replica.roster().is_empty() || !lingers)
-            && self.rooms.retire(&self.name, &self.under_way, &ctx.address())
-        {
-            ctx.stop();
-            return;
-        }
-        let due = [
-            self.state.due().filter(|_| !recovering),
-            self.reload_at().filter(|_| !self.loading).map(|at| self.look_at(at, now)),
-            self.reports.as_ref().map(|(_, until)| *until),
-            self.next_grace(),
-            idle.then(|| self.used.after(LINGER).max(now.after(RELOAD_PAUSE))),
-        ];
-        if let Some(next) = due.into_iter().flatten().min() {
+        let grace = self.end_graces(now, ctx);
+        let notices = self.send_notices(now);
+        let reading = self.read_what_is_missing(now, ctx);
+        let ControlFlow::Continue(idle) = self.retire_if_idle(now, ctx) else { return };
+        if let Some(next) = [recovery, grace, notices, reading, idle].into_iter().flatten().min() {
             self.arm(next, ctx);
         }
     }
 
-    /// When the room is to be read anew, unless it learns before of what it misses.
+    fn answer_readers(&mut self) {
+        if self.phase.is_known() {
+            for reader in std::mem::take(&mut self.state.readers) {
+                reader(self.state.replica.roster());
+            }
+        }
+    }
+
+    /// Sends members what is due, once it is known who is there, and who is where.
+    fn send_notices(&mut self, now: Tick) -> Option<Tick> {
+        if !self.phase.is_live() {
+            return None;
+        }
+        let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
+        // As much as may wait for a client is kept for those who join, and no more.
+        let full = self.state.kept() >= self.rooms.config().outbox_frames();
+        if renew || full || self.state.due().is_some_and(|due| due <= now) {
+            self.state.flush(now, &self.name, &self.rooms);
+        }
+        self.state.due()
+    }
+
+    /// Reads the room anew if it misses something, unless that may still come in by itself.
     ///
     /// No node sends its changes to another, and the writer commits in order. So a change that is missing before one of ours was
     /// made by another node, and only a reading brings it; unless this node removes presences right now, beside its writer.
-    fn reload_at(&self) -> Option<Tick> {
-        let hold = if self.rooms.writer().removes() { self.rooms.config().hold_window() } else { Duration::ZERO };
-        let missing = self.state.replica.reload_at(hold);
-        let at = missing.into_iter().chain(self.behind.map(|(_, until)| until)).min()?;
-        Some(at.max(self.rested))
+    fn read_what_is_missing(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
+        let removes = self.rooms.writer().removes();
+        let hold = if removes { self.rooms.config().hold_window() } else { Duration::ZERO };
+        self.readings.stands_at(self.state.replica.position());
+        let due = self.readings.due(self.state.replica.reload_at(hold))?;
+        if due <= now {
+            self.load(ctx);
+            return None;
+        }
+        // The removal may be over before.
+        Some(if removes { due.min(now.after(GAP_CHECK)) } else { due })
     }
 
-    /// When to look at that again: a removal may be over before.
-    fn look_at(&self, reload: Tick, now: Tick) -> Tick {
-        if self.rooms.writer().removes() { reload.min(now.after(GAP_CHECK)) } else { reload }
+    /// Stops the room if nothing is under way in it and it is empty, or nobody of this node has asked about it lately.
+    fn retire_if_idle(&mut self, now: Tick, ctx: &mut Context<Self>) -> ControlFlow<(), Option<Tick>> {
+        let is_ending = self.rooms.is_shutting_down();
+        // What is held when the node ends, the database holds.
+        let holds = !self.state.sessions.is_idle() && !is_ending;
+        let is_waiting = self.readings.is_under_way() || self.phase.is_recovering();
+        if !self.state.is_idle() || holds || is_waiting {
+            return ControlFlow::Continue(None);
+        }
+        let lingers = now.since(self.used) < LINGER && !is_ending;
+        if (self.state.replica.roster().is_empty() || !lingers)
+            && self.rooms.retire(&self.name, &self.under_way, &ctx.address())
+        {
+            ctx.stop();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(Some(self.used.after(LINGER).max(now.after(RELOAD_PAUSE))))
+    }
+
+    /// Changes what is known of the room. If this panics, that is not to be trusted any more.
+    fn change_model<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> T {
+        self.model_changes = true;
+        let changed = change(&mut self.state);
+        self.model_changes = false;
+        changed
     }
 
     /// Until when the room waits for changes of this node if it learns that the database is ahead of it.
@@ -349,11 +346,6 @@ impl RoomActor {
         let now = self.rooms.now();
         let is_under_way = self.state.is_writing() || self.rooms.writer().removes();
         if is_under_way { now.after(self.rooms.config().hold_window()) } else { now }
-    }
-
-    /// When the next grace ends. Nobody can come back to a node that is about to end, so no grace runs out there.
-    fn next_grace(&self) -> Option<Tick> {
-        self.state.sessions.next().filter(|_| !self.rooms.is_shutting_down())
     }
 
     fn arm(&mut self, at: Tick, ctx: &mut Context<Self>) {
@@ -373,7 +365,7 @@ impl RoomActor {
     }
 
     fn to_hubs(&self, message: impl Fn(RoomName) -> ToHub) {
-        if self.reports.is_some() {
+        if self.phase.is_recovering() {
             // Who is where is just being found out, so all are asked; those without members pass it over.
             self.rooms.hubs().iter().for_each(|hub| hub.addr.do_send(message(self.name.clone())));
         } else {

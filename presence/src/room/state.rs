@@ -91,8 +91,6 @@ pub(crate) type Reader = Box<dyn FnOnce(&Roster) + Send>;
 pub(crate) struct State {
     pub(crate) replica: Replica,
     pub(crate) notices: Notices<Joiner>,
-    /// The roster is known, so readers can be answered.
-    pub(crate) known: bool,
     pub(crate) locals: HashMap<PresenceId, Local>,
     pub(crate) hubs: HashMap<usize, HubMembers>,
     pub(crate) joining: HashMap<PresenceId, Joining>,
@@ -120,7 +118,6 @@ impl State {
         Self {
             replica: Replica::default(),
             notices: Notices::new(notify_interval),
-            known: false,
             locals: HashMap::new(),
             hubs: HashMap::new(),
             joining: HashMap::new(),

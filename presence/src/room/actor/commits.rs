@@ -88,9 +88,8 @@ impl RoomActor {
             room = %self.name,
             "the database has lost changes that it had confirmed; the room is read anew, and who is connected joins again"
         );
-        self.in_model = true;
-        self.state.replica.distrust(self.rooms.now());
-        self.in_model = false;
+        let now = self.rooms.now();
+        self.change_model(|state| state.replica.distrust(now));
     }
 
     /// Notes how far the database is known to have come.
@@ -188,7 +187,7 @@ impl RoomActor {
                     self.state.replica.returns(presence.id);
                     let joining = self.state.joining.get_mut(&presence.id);
                     if let Some(joining) = joining.filter(|joining| joining.channel == presence.channel) {
-                        joining.committed = Some((at, self.reading));
+                        joining.committed = Some((at, self.readings.last()));
                     }
                 }
                 Write::Update { id, channel, .. } => {
@@ -211,7 +210,7 @@ impl RoomActor {
         delta.updated.extend(moved);
         if delta.is_empty() {
             // Not the change that led to this version, which was another's.
-            let at_rest = self.state.joining.is_empty() && !self.state.known;
+            let at_rest = self.state.joining.is_empty() && !self.phase.is_known();
             if !at_rest {
                 self.compare(Some((epoch, version)), now);
             }
@@ -220,12 +219,9 @@ impl RoomActor {
         }
         let node = self.rooms.node();
         let left: Vec<_> = delta.left.iter().filter(|left| Some(left.node) == node).cloned().collect();
-        self.in_model = true;
-        let applied = self.state.replica.apply(now, epoch, version, delta);
-        self.in_model = false;
-        match applied {
+        match self.change_model(|state| state.replica.apply(now, epoch, version, delta)) {
             Applied::Changed(changes) => {
-                self.state.known = true;
+                self.phase.roster_is_known();
                 self.changed(changes, ctx);
                 return;
             }
@@ -238,16 +234,11 @@ impl RoomActor {
     }
 
     pub(super) fn load(&mut self, ctx: &mut Context<Self>) {
-        if self.loading {
-            return;
-        }
-        self.loading = true;
-        self.reading += 1;
-        self.asked = self.rooms.now();
-        self.behind = None;
+        let Some(number) = self.readings.begin(self.rooms.now()) else { return };
+        self.phase.reading_begins();
         self.state.replica.reloading();
         let (rooms, name) = (self.rooms.clone(), self.name.clone());
-        let (room, timeout, number) = (ctx.address(), self.rooms.config().store_timeout(), self.reading);
+        let (room, timeout) = (ctx.address(), self.rooms.config().store_timeout());
         let load = async move {
             let loaded = tokio::time::timeout(timeout, rooms.look_up(&name)).await;
             let loaded = loaded.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed))));
@@ -257,37 +248,35 @@ impl RoomActor {
     }
 
     pub(super) fn loaded(&mut self, number: u64, result: Result<Option<Reading>, StoreError>, ctx: &mut Context<Self>) {
-        if number != self.reading {
+        if number != self.readings.last() {
             // Asked for before the room failed. Only the last reading holds all that was heard of before it.
             return;
         }
-        self.loading = false;
         match result {
             Ok(found) => {
-                // A large room that changes all the time on several nodes is not read all the time.
                 let now = self.rooms.now();
-                self.rested = now.after(now.since(self.asked).min(self.rooms.config().hold_window()));
-                self.in_model = true;
-                let changes = self.state.reload(found);
-                if self.state.replica.take_gone_back() {
-                    self.state.notices.begin_anew(now);
-                }
-                self.in_model = false;
+                self.readings.came_in(now, self.rooms.config().hold_window());
+                let changes = self.change_model(|state| {
+                    let changes = state.reload(found);
+                    if state.replica.take_gone_back() {
+                        state.notices.begin_anew(now);
+                    }
+                    changes
+                });
                 self.note_position();
-                self.state.known = true;
+                self.phase.roster_is_known();
                 self.compare_owners(number);
                 self.changed(changes, ctx);
-                if self.reports.is_none() {
+                if !self.phase.is_recovering() {
                     self.look_after_all(ctx);
                     self.join_those_removed(Some(number), ctx);
                 }
             }
             Err(error) => {
                 debug!(room = %self.name, error = %report(&error), "a room could not be read; it will be tried again");
-                self.loading = true;
                 ctx.run_later(RELOAD_PAUSE, move |room, ctx| {
-                    if number == room.reading {
-                        room.loading = false;
+                    if number == room.readings.last() {
+                        room.readings.abandon();
                         room.load(ctx);
                     }
                 });
@@ -327,23 +316,14 @@ impl RoomActor {
     /// The database says that the room stands at `position`. If that is ahead of us, what is missing may be on its way;
     /// `until` then we wait for it.
     pub(super) fn compare(&mut self, position: Option<(Epoch, Version)>, until: Tick) {
-        let behind = match (position, self.state.replica.position()) {
+        let is_ahead = match (position, self.state.replica.position()) {
             (Some((epoch, version)), Some((known, at))) => epoch != known || version > at,
-            (Some(_), None) => self.state.known || !self.state.joining.is_empty(),
+            (Some(_), None) => self.phase.is_known() || !self.state.joining.is_empty(),
             (None, Some(_)) => !self.state.replica.roster().is_empty(),
             (None, None) => false,
         };
-        if behind {
-            let until = self.behind.map_or(until, |(_, other)| other.min(until));
-            self.behind = Some((position, until));
-        }
-    }
-
-    /// Whether what the database was ahead of us has come in by now.
-    pub(super) fn has_caught_up(&self) -> bool {
-        match (self.behind, self.state.replica.position()) {
-            (Some((Some((epoch, version)), _)), Some((known, at))) => epoch == known && version <= at,
-            _ => false,
+        if is_ahead {
+            self.readings.is_ahead(position, until);
         }
     }
 }

@@ -6,6 +6,7 @@ use actix::{ActorContext, AsyncContext, Context};
 use tracing::error;
 
 use crate::{
+    clock::Tick,
     model::Presence,
     name::PresenceId,
     room::{
@@ -46,7 +47,7 @@ impl RoomActor {
             let entrant = Entrant { presence, session: None, limit: None, hub: Some(hub), touch };
             state.joining.insert(entrant.presence.id, Joining::new(entrant, replies));
         }
-        if self.in_model {
+        if self.model_changes {
             state.renew = hubs.iter().map(|hub| hub.id).collect();
         } else {
             // What members were told still stands, so they need no more than the difference.
@@ -67,20 +68,19 @@ impl RoomActor {
             }
             self.join_again(presence, ctx);
         }
-        (self.in_model, self.has_failed) = (false, true);
-        self.loading = false;
-        self.behind = None;
+        (self.model_changes, self.has_failed) = (false, true);
+        self.readings.start_over();
         self.note_position();
         if let Some((_, timer)) = self.timer.take() {
             ctx.cancel_future(timer);
         }
         let until = self.rooms.now().after(REPORT_TIMEOUT);
-        self.reports = Some((hubs.iter().map(|hub| hub.id).collect(), until));
+        self.phase.fails(hubs.iter().map(|hub| hub.id).collect(), until);
         for hub in hubs {
             hub.addr.do_send(ToHub::Report { room: self.name.clone(), to: ctx.address() });
         }
         self.load(ctx);
-        self.arm(self.rooms.now().after(REPORT_TIMEOUT), ctx);
+        self.arm(until, ctx);
         self.count_fault(ctx);
     }
 
@@ -99,7 +99,7 @@ impl RoomActor {
 
     /// A hub says who is on it.
     pub(super) fn reported(&mut self, Report { hub, announced, members }: Report, ctx: &mut Context<Self>) {
-        let in_time = self.reports.as_mut().is_some_and(|(waiting, _)| waiting.remove(&hub.id));
+        let in_time = self.phase.hub_reported(hub.id);
         if !members.is_empty() && announced != self.state.notices.announced() {
             self.state.renew.insert(hub.id);
         }
@@ -110,7 +110,7 @@ impl RoomActor {
             // The database may not know yet that it was resumed.
             let now = now.map(|now| if now.channel == presence.channel { now } else { now.in_hands_of(&presence) });
             // Until all have reported, leaves are held. Later, one who is not in the roster has left in the meantime.
-            let has_left = !in_time && self.state.known && now.is_none();
+            let has_left = !in_time && self.phase.is_known() && now.is_none();
             if self.state.leaving.contains_key(&id) || has_left {
                 let channels = vec![presence.channel.clone()];
                 hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
@@ -131,16 +131,19 @@ impl RoomActor {
         }
     }
 
-    /// All hubs have reported, or have had their time: does what had to wait for that.
-    pub(super) fn recovered(&mut self, ctx: &mut Context<Self>) {
-        self.reports = None;
+    /// If all hubs have reported, or have had their time, does what had to wait for that.
+    pub(super) fn end_recovery(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
+        if !self.phase.recovers(now) {
+            return self.phase.deadline();
+        }
         self.lose_those_gone(ctx);
-        if self.state.known {
+        if self.phase.is_known() {
             self.look_after_all(ctx);
         }
         while let Some(message) = self.state.deferred.pop_front() {
             self.act(message, ctx);
         }
+        None
     }
 
     /// Those who are joining and whose sockets are gone: the message that said so may be the one that was lost.

@@ -62,9 +62,7 @@ impl RoomActor {
         }
         let cares = own::after_changes(&changes, &self.ours());
         self.care(cares, ctx);
-        self.in_model = true;
-        self.state.notices.changed(now, changes);
-        self.in_model = false;
+        self.change_model(|state| state.notices.changed(now, changes));
         self.let_in(ctx);
     }
 

@@ -76,7 +76,7 @@ impl RoomActor {
 
     /// Joins that came with the token of one who was joining.
     pub(super) fn resume_token_waiters(&mut self, ctx: &mut Context<Self>) {
-        if self.reports.is_some() {
+        if self.phase.is_recovering() {
             return;
         }
         // Those that still have to wait go to the end again, in their order.
@@ -134,7 +134,7 @@ impl RoomActor {
 
     /// Notes who has a presence now, and whether it is held.
     fn hand_over(&mut self, to: &Presence, ctx: &mut Context<Self>) {
-        if !self.state.replica.hand_over(to) && self.state.known {
+        if !self.state.replica.hand_over(to) && self.phase.is_known() {
             // It is in the database, so what we know of the room is old.
             self.load(ctx);
         }
@@ -197,9 +197,20 @@ impl RoomActor {
         self.rooms.listening().stood(self.rooms.now())
     }
 
+    /// Ends the graces that are over. Nobody can come back to a node that is about to end, so none ends there.
+    pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
+        if self.rooms.is_shutting_down() {
+            return None;
+        }
+        if self.state.sessions.next()? <= now {
+            self.leave_overdue(now, ctx);
+        }
+        self.state.sessions.next()
+    }
+
     /// Those who did not return in time leave, together. Nobody could return while the node stood still, so such time extends a
     /// grace, also in the database.
-    pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) {
+    fn leave_overdue(&mut self, now: Tick, ctx: &mut Context<Self>) {
         for (presence, grace) in self.state.sessions.extend_overdue(now, self.rooms.listening().stood(now)) {
             let hold = Write::Hold { id: presence.id, channel: presence.channel.clone(), grace };
             self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
@@ -225,7 +236,7 @@ impl RoomActor {
             else {
                 continue;
             };
-            self.state.sessions.claimed(asked.id, &asked.channel, self.reading);
+            self.state.sessions.claimed(asked.id, &asked.channel, self.readings.last());
             let Some(taken) = commit.taken.iter().find(|taken| taken.asked == asked.id) else {
                 self.is_of_this_life(asked);
                 continue;
@@ -302,7 +313,7 @@ impl RoomActor {
             Some(session) if matches!(leaving.cause, Cause::Lost(_)) => {
                 let channel = leaving.channel;
                 self.state.sessions.claim(id, id, session, channel.clone());
-                self.state.sessions.claimed(id, &channel, self.reading);
+                self.state.sessions.claimed(id, &channel, self.readings.last());
                 self.hold(presence.clone(), session.grace, ctx);
             }
             _ => self.take_out(vec![(id, leaving)], ctx),

@@ -1,0 +1,267 @@
+//! What a room knows, as a state machine, and which readings of the database it needs.
+
+use std::{collections::HashSet, time::Duration};
+
+use crate::{
+    clock::Tick,
+    name::{Epoch, Version},
+};
+
+/// What a room knows, and so what it may do.
+///
+/// ```text
+/// Cold ---- a reading begins ----> Loading ---- the roster is known ----> Live
+///   \----------------- a first change makes the roster known ------------>/
+/// any ---- the room fails ----> Recovering ---- its hubs have reported ----> Live, or Loading
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing is known of the roster, and nobody has asked for it.
+    #[default]
+    Cold,
+    /// The roster is being read for the first time. Readers wait for it, and members are sent nothing.
+    Loading,
+    /// The roster is known. It may be read once more meanwhile.
+    Live,
+    /// The room has failed: it is read anew, and the hubs are asked which of its members they have. Members are sent nothing, and messages
+    /// about presences of this node are deferred.
+    Recovering(Recovery),
+}
+
+/// What a room that has failed still waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recovery {
+    /// The hubs that have not reported yet, and until when the room waits for them.
+    hubs: HashSet<usize>,
+    until: Tick,
+    /// The roster has become known since.
+    is_known: bool,
+}
+
+impl Phase {
+    pub(super) fn is_cold(&self) -> bool {
+        *self == Self::Cold
+    }
+
+    /// Whether the roster is known, so that readers can be answered.
+    pub(super) const fn is_known(&self) -> bool {
+        matches!(self, Self::Live | Self::Recovering(Recovery { is_known: true, .. }))
+    }
+
+    /// Whether members may be sent something: it is known who is there, and who is where.
+    pub(super) fn is_live(&self) -> bool {
+        *self == Self::Live
+    }
+
+    pub(super) const fn is_recovering(&self) -> bool {
+        matches!(self, Self::Recovering(_))
+    }
+
+    /// A reading of the database begins.
+    pub(super) fn reading_begins(&mut self) {
+        if self.is_cold() {
+            *self = Self::Loading;
+        }
+    }
+
+    /// A reading, or a change without one before it, says who is in the room.
+    pub(super) fn roster_is_known(&mut self) {
+        match self {
+            Self::Recovering(recovery) => recovery.is_known = true,
+            _ => *self = Self::Live,
+        }
+    }
+
+    /// The room has failed. Until `until` it waits for these hubs.
+    pub(super) fn fails(&mut self, hubs: HashSet<usize>, until: Tick) {
+        *self = Self::Recovering(Recovery { hubs, until, is_known: false });
+    }
+
+    /// A hub has reported. Returns whether the room still waited for it.
+    pub(super) fn hub_reported(&mut self, hub: usize) -> bool {
+        match self {
+            Self::Recovering(recovery) => recovery.hubs.remove(&hub),
+            _ => false,
+        }
+    }
+
+    /// Until when the room waits for its hubs.
+    pub(super) const fn deadline(&self) -> Option<Tick> {
+        match self {
+            Self::Recovering(recovery) => Some(recovery.until),
+            _ => None,
+        }
+    }
+
+    /// Ends the recovery if all hubs have reported, or have had their time. Returns whether it has ended.
+    pub(super) fn recovers(&mut self, now: Tick) -> bool {
+        let Self::Recovering(Recovery { hubs, until, is_known }) = self else { return false };
+        if !hubs.is_empty() && *until > now {
+            return false;
+        }
+        // A reading begins with each recovery, and is repeated until it succeeds.
+        *self = if *is_known { Self::Live } else { Self::Loading };
+        true
+    }
+}
+
+/// Where a room stands in its changes; `None`: there is no such room.
+type Position = Option<(Epoch, Version)>;
+
+/// The readings of the database by one room.
+#[derive(Debug)]
+pub(super) struct Readings {
+    last: u64,
+    /// The last has not come in yet, or failed and is repeated soon.
+    is_under_way: bool,
+    begun: Tick,
+    rests_until: Tick,
+    catch_up: Option<CatchUp>,
+}
+
+/// The database is ahead of the room: what the room has to reach, and until when it may do so without a reading.
+#[derive(Debug, Clone, Copy)]
+struct CatchUp {
+    to: Position,
+    until: Tick,
+}
+
+impl Readings {
+    pub(super) const fn new(now: Tick) -> Self {
+        Self { last: 0, is_under_way: false, begun: now, rests_until: now, catch_up: None }
+    }
+
+    /// The number of the last one.
+    pub(super) const fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(super) const fn is_under_way(&self) -> bool {
+        self.is_under_way
+    }
+
+    /// Begins one, and returns its number; `None` if one is under way.
+    pub(super) fn begin(&mut self, now: Tick) -> Option<u64> {
+        if self.is_under_way {
+            return None;
+        }
+        (self.is_under_way, self.begun, self.catch_up) = (true, now, None);
+        self.last += 1;
+        Some(self.last)
+    }
+
+    /// The last has come in. So that a large room that changes all the time on several nodes is not read all the time, the next one
+    /// begins only after as long as this took, or `most`.
+    pub(super) fn came_in(&mut self, now: Tick, most: Duration) {
+        self.is_under_way = false;
+        self.rests_until = now.after(now.since(self.begun).min(most));
+    }
+
+    /// The last is over without a result: another may begin.
+    pub(super) const fn abandon(&mut self) {
+        self.is_under_way = false;
+    }
+
+    /// The room has failed: the last is not waited for, and what was missing will be in the next.
+    pub(super) const fn start_over(&mut self) {
+        self.is_under_way = false;
+        self.catch_up = None;
+    }
+
+    /// The database is ahead. `until` then what is missing may come in by itself.
+    pub(super) fn is_ahead(&mut self, to: Position, until: Tick) {
+        let until = self.catch_up.map_or(until, |before| before.until.min(until));
+        self.catch_up = Some(CatchUp { to, until });
+    }
+
+    /// The room stands at `position`: what was missing may have come in.
+    pub(super) fn stands_at(&mut self, position: Position) {
+        if let (Some(CatchUp { to: Some((epoch, version)), .. }), Some((known, at))) = (self.catch_up, position)
+            && epoch == known
+            && version <= at
+        {
+            self.catch_up = None;
+        }
+    }
+
+    /// When the next is due, if the room also misses something since `missing`. As long as one is under way, none is.
+    pub(super) fn due(&self, missing: Option<Tick>) -> Option<Tick> {
+        let at = missing.into_iter().chain(self.catch_up.map(|catch_up| catch_up.until)).min()?;
+        (!self.is_under_way).then(|| at.max(self.rests_until))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recovering(hubs: &[usize], is_known: bool) -> Phase {
+        Phase::Recovering(Recovery { hubs: hubs.iter().copied().collect(), until: Tick(100), is_known })
+    }
+
+    #[test]
+    fn each_event_leads_from_each_phase_to_the_phase_that_it_should() {
+        use Phase::{Cold, Live, Loading};
+        let all = [Cold, Loading, Live, recovering(&[1], false), recovering(&[1], true)];
+        let after = |event: fn(&mut Phase)| {
+            all.clone().map(|mut phase| {
+                event(&mut phase);
+                phase
+            })
+        };
+        let [waiting, known] = [recovering(&[1], false), recovering(&[1], true)];
+        assert_eq!(after(Phase::reading_begins), [Loading, Loading, Live, waiting.clone(), known.clone()]);
+        assert_eq!(after(Phase::roster_is_known), [Live, Live, Live, known.clone(), known.clone()]);
+        let anew = || recovering(&[2, 3], false);
+        assert_eq!(after(|phase| phase.fails([2, 3].into(), Tick(100))), [anew(), anew(), anew(), anew(), anew()]);
+        assert_eq!(after(|phase| _ = phase.recovers(Tick(99))), all, "the hub has until 100");
+        assert_eq!(after(|phase| _ = phase.recovers(Tick(100))), [Cold, Loading, Live, Loading, Live]);
+        let reported = |phase: &mut Phase| {
+            phase.hub_reported(1);
+            phase.recovers(Tick(0));
+        };
+        assert_eq!(after(reported), [Cold, Loading, Live, Loading, Live]);
+    }
+
+    #[test]
+    fn a_room_waits_for_each_hub_once_and_only_while_it_recovers() {
+        let mut phase = recovering(&[1, 2], true);
+        assert_eq!((phase.hub_reported(1), phase.hub_reported(1), phase.recovers(Tick(0))), (true, false, false));
+        assert_eq!((phase.deadline(), phase.is_known(), phase.is_live()), (Some(Tick(100)), true, false));
+        assert_eq!((phase.hub_reported(2), phase.recovers(Tick(0)), phase.recovers(Tick(0))), (true, true, false));
+        assert_eq!((phase.deadline(), phase.is_known(), phase.is_live()), (None, true, true));
+        assert!(!phase.hub_reported(2));
+    }
+
+    #[test]
+    fn a_room_is_read_once_at_a_time_and_rests_as_long_as_that_took() {
+        let mut readings = Readings::new(Tick(0));
+        assert_eq!((readings.begin(Tick(10)), readings.begin(Tick(11))), (Some(1), None));
+        assert_eq!(readings.due(Some(Tick(5))), None, "one is under way");
+        readings.came_in(Tick(40), Duration::from_millis(50));
+        assert_eq!((readings.due(None), readings.due(Some(Tick(5)))), (None, Some(Tick(70))));
+        assert_eq!(readings.begin(Tick(70)), Some(2));
+        readings.came_in(Tick(170), Duration::from_millis(50));
+        assert_eq!((readings.due(Some(Tick(5))), readings.due(Some(Tick(500)))), (Some(Tick(220)), Some(Tick(500))));
+        readings.begin(Tick(220));
+        readings.start_over();
+        assert_eq!((readings.begin(Tick(230)), readings.last()), (Some(4), 4));
+    }
+
+    #[test]
+    fn a_room_that_the_database_is_ahead_of_is_read_at_the_earliest_time_unless_it_catches_up() {
+        let (mut readings, epoch) = (Readings::new(Tick(0)), Epoch::random());
+        let at = |version| Some((epoch, Version(version)));
+        readings.is_ahead(at(7), Tick(50));
+        readings.is_ahead(at(8), Tick(90));
+        readings.stands_at(at(7));
+        assert_eq!(readings.due(None), Some(Tick(50)));
+        readings.stands_at(Some((Epoch::random(), Version(9))));
+        assert_eq!(readings.due(Some(Tick(30))), Some(Tick(30)), "that is another room by this name");
+        readings.stands_at(at(8));
+        assert_eq!(readings.due(None), None);
+        readings.is_ahead(None, Tick(60));
+        readings.stands_at(at(9));
+        assert_eq!(readings.due(None), Some(Tick(60)), "the room is gone, and only a reading shows that");
+    }
+}
