@@ -14,6 +14,7 @@ pub(crate) mod origin;
 pub(crate) mod patience;
 pub(crate) mod rates;
 pub(crate) mod run;
+mod server;
 pub(crate) mod socket;
 pub(crate) mod transport;
 
@@ -30,6 +31,7 @@ pub use heartbeat::{ANSWERED_HEARTBEAT, HEARTBEAT};
 pub use json::{JsonConsumer, JsonFrames};
 pub use kill::{WRITE_BUFFER_BYTES, on_connect};
 pub use origin::{Origin, OriginError};
+pub use server::HttpServerExt;
 pub use socket::{Closer, Socket};
 
 /// Speaks for one WebSocket, as a consumer of django-channels does.

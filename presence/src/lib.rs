@@ -10,8 +10,8 @@
 //! ```no_run
 //! use actix_web::{App, HttpResponse, HttpServer, web};
 //! use presence::{
-//!     Config, Consumer, Frame, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, Socket, Upgrade,
-//!     touch_presence,
+//!     Config, Consumer, Frame, HttpServerExt as _, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, Socket,
+//!     Upgrade, touch_presence,
 //! };
 //!
 //! struct Visitor;
@@ -36,10 +36,9 @@
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::of_host(8080)?);
 //!     PruningSupervisor::spawn(&rooms);
-//!     let rooms = web::Data::new(rooms);
-//!     HttpServer::new(move || App::new().app_data(rooms.clone()).route("/ws", web::get().to(ws)))
-//!         .on_connect(presence::on_connect)
-//!         .h1_write_buffer_size(presence::WRITE_BUFFER_BYTES)
+//!     let data = web::Data::new(rooms.clone());
+//!     HttpServer::new(move || App::new().app_data(data.clone()).route("/ws", web::get().to(ws)))
+//!         .with_presence(&rooms)
 //!         .bind(("127.0.0.1", 8080))?
 //!         .run()
 //!         .await?;
@@ -50,7 +49,7 @@
 //! # Map
 //! - You write a [`Consumer`], which acts through its [`Socket`]; [`Upgrade`], an extractor, turns a request into one.
 //! - You call [`Rooms`] from anywhere, or send the messages of [`actor`] to its [address](Rooms::addr).
-//! - [`PruningSupervisor`] must run, and [`on_connect`] and [`WRITE_BUFFER_BYTES`] should be set.
+//! - [`PruningSupervisor`] cleans up after crashes, and [`HttpServerExt`] prepares the server and ends it in order.
 //! - [`Config`] is what you tune. A [`SqlStore`] keeps rooms and presences, a [`MemoryStore`] forgets them with
 //!   the process; implement [`store::Store`] to bring your own database.
 //!
@@ -88,8 +87,8 @@ pub use client::CLIENT_JS;
 pub use clock::{Clock, Tick};
 pub use config::{Config, ConfigBuilder, ConfigError, Durability, LEAST_FRAME_SENT, Notify, OnStale};
 pub use consumer::{
-    ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Handshake, JsonConsumer, JsonFrames, Origin,
-    OriginError, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
+    ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Handshake, HttpServerExt, JsonConsumer,
+    JsonFrames, Origin, OriginError, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
 };
 pub use descriptors::raise_open_files;
 pub use error::{Error, Result};

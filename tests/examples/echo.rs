@@ -3,7 +3,10 @@
 use std::io::Write as _;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use presence::{Config, Consumer, Frame, MemoryStore, NodeName, Outgoing, PruningSupervisor, Rooms, Socket, Upgrade};
+use presence::{
+    Config, Consumer, Frame, HttpServerExt as _, MemoryStore, NodeName, Outgoing, PruningSupervisor, Rooms, Socket,
+    Upgrade,
+};
 
 #[derive(Clone, Copy)]
 struct Echo;
@@ -26,10 +29,10 @@ async fn ws(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> Ht
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rooms = Rooms::start(Config::from_env()?, MemoryStore::default(), NodeName::new("echo")?);
     PruningSupervisor::spawn(&rooms);
-    let server =
-        HttpServer::new(move || App::new().app_data(web::Data::new(rooms.clone())).route("/", web::get().to(ws)))
-            .on_connect(presence::on_connect)
-            .bind(("127.0.0.1", 0))?;
+    let data = web::Data::new(rooms.clone());
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).route("/", web::get().to(ws)))
+        .with_presence(&rooms)
+        .bind(("127.0.0.1", 0))?;
     let address = *server.addrs().first().ok_or("there is no address to listen on")?;
     writeln!(std::io::stdout(), "listening on ws://{address}/")?;
     Ok(server.run().await?)

@@ -92,6 +92,14 @@ fn each_page_that_shows_rust_is_a_doctest() {
 }
 
 #[test]
+fn the_server_of_the_readme_has_at_most_35_lines() {
+    let readme = read("README.md");
+    let server = readme.split("```").find(|block| block.starts_with("rust") && block.contains("HttpServer::new"));
+    let lines = server.expect("there is a server").trim_end().lines().count() - 1;
+    assert!(lines <= 35, "{lines}");
+}
+
+#[test]
 fn each_setting_has_a_row() {
     let (source, page) = (read("presence/src/config.rs"), read("docs/configuration.md"));
     let table = source.split_once("\nconfig! {").unwrap().1.split_once("\n}").unwrap().0;

@@ -9,11 +9,8 @@ use std::{io::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
 use actix_web::{App, HttpServer, web};
 use clap::Parser;
 use mimalloc::MiMalloc;
-use presence::{PruningSupervisor, Rooms, SqlStore};
-use tokio::{
-    net::TcpSocket,
-    signal::unix::{SignalKind, signal},
-};
+use presence::{HttpServerExt as _, PruningSupervisor, Rooms, SqlStore};
+use tokio::net::TcpSocket;
 use tracing::{error, info, warn};
 
 use args::Args;
@@ -100,9 +97,7 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut server = HttpServer::new(move || {
         App::new().app_data(web::Data::new(shared.clone())).app_data(settings.clone()).configure(http::routes)
     })
-    .on_connect(presence::on_connect)
-    .h1_write_buffer_size(presence::WRITE_BUFFER_BYTES)
-    .disable_signals()
+    .with_presence(&rooms)
     .shutdown_timeout(1);
     if let Some(workers) = args.workers {
         server = server.workers(workers.get());
@@ -115,19 +110,7 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     writeln!(out, "listening on http://{address}")?;
     out.flush()?;
 
-    let server = server.run();
-    let handle = server.handle();
-    let running = tokio::task::spawn_local(server);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let code = tokio::select! {
-        _ = terminate.recv() => ExitCode::SUCCESS,
-        _ = interrupt.recv() => ExitCode::SUCCESS,
-        () = rooms.superseded() => ExitCode::FAILURE,
-    };
-    rooms.shutdown().await;
-    handle.stop(true).await;
-    running.await??;
+    server.run().await?;
     info!("stopped");
-    Ok(code)
+    Ok(if rooms.is_superseded() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

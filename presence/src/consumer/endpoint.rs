@@ -389,7 +389,7 @@ fn without_kill_switch() -> KillSwitch {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
         warn!(
-            "`HttpServer::on_connect(presence::on_connect)` is missing: small frames wait for one another, and a client that does not read may keep its TCP connection"
+            "`HttpServer::with_presence(&rooms)`, or `on_connect(presence::on_connect)`, is missing: small frames wait for one another, and a client that does not read may keep its TCP connection"
         );
     }
     KillSwitch::default()
