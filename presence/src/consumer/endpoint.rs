@@ -353,8 +353,8 @@ impl Upgrade {
                 sockets: hub.sockets.clone(),
                 connection: ctx.address(),
                 arrived: Cell::new(None),
-                subprotocol: std::cell::RefCell::new(None),
-                headers: std::cell::RefCell::default(),
+                subprotocol: None,
+                headers: HeaderMap::new(),
             });
             Connection::new(Parts {
                 rooms: rooms.clone(),

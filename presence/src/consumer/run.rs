@@ -159,7 +159,7 @@ async fn connect<C: Consumer>(
         Some(error) => Err(error),
         None => Ok(Accepted {
             subprotocol: socket.subprotocol.take(),
-            headers: std::mem::take(socket.headers.get_mut()),
+            headers: std::mem::take(&mut socket.headers),
             refused: matches!(decision, Decision::Refused { .. }),
         }),
     };

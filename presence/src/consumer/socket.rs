@@ -28,6 +28,9 @@ use crate::{
 use super::{connection::Connection, control::close_frame, handshake::Handshake, rates::Rates};
 
 /// A consumer's side of its WebSocket.
+///
+/// What changes the socket itself takes it by `&mut`: whose it is, its token, the answer to its handshake. What it does in rooms and
+/// sends takes it by `&`, so that several joins can wait at once.
 pub struct Socket {
     pub(crate) rooms: Rooms,
     pub(crate) rates: Rc<Rates>,
@@ -39,8 +42,8 @@ pub struct Socket {
     pub(crate) connection: Addr<Connection>,
     /// When the frame arrived that is being handled.
     pub(crate) arrived: Cell<Option<Tick>>,
-    pub(crate) subprotocol: RefCell<Option<String>>,
-    pub(crate) headers: RefCell<HeaderMap>,
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) headers: HeaderMap,
 }
 
 impl fmt::Debug for Socket {
@@ -95,8 +98,8 @@ impl Socket {
 
     /// Answers the handshake with this subprotocol, if it is one that the client offered. It is only noted: the answer
     /// goes out when `connect` returns `Ok`.
-    pub fn set_subprotocol(&self, subprotocol: impl Into<String>) {
-        *self.subprotocol.borrow_mut() = Some(subprotocol.into());
+    pub fn set_subprotocol(&mut self, subprotocol: impl Into<String>) {
+        self.subprotocol = Some(subprotocol.into());
     }
 
     /// Adds a header to the answer to the handshake, such as a cookie. It is only noted, as in [`set_subprotocol`](Self::set_subprotocol); of a
@@ -104,11 +107,11 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Header`] if it is no header, or one that is not the application's to set. Nothing happens then.
-    pub fn append_header(&self, name: &str, value: &str) -> Result<()> {
+    pub fn append_header(&mut self, name: &str, value: &str) -> Result<()> {
         let header =
             HeaderName::try_from(name).ok().filter(|name| !is_ours(name)).zip(HeaderValue::try_from(value).ok());
         let (name, value) = header.ok_or_else(|| Error::Header { name: name.to_owned() })?;
-        self.headers.borrow_mut().append(name, value);
+        self.headers.append(name, value);
         Ok(())
     }
 
@@ -211,7 +214,7 @@ impl Socket {
     /// Makes the presences resumable that join from here on: when the socket is lost they are held for their grace, and a
     /// socket of the same user that comes with the same token takes them over, and nobody else is told. To be called in
     /// `connect`, before the first join; what is in a room already stays as it is. See `docs/semantics.md` for what is held.
-    pub fn set_resume_token(&self, token: Option<ResumeToken>) {
+    pub fn set_resume_token(&mut self, token: Option<ResumeToken>) {
         self.channel.set_resume_token(token);
     }
 
