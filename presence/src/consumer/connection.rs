@@ -309,7 +309,7 @@ impl Connection {
                 self.rooms.listening().silent_since(sent, now).after(timeout)
             }
             // It is not read while its consumer is behind, so its pong cannot have come in.
-            Some(_) if self.inbox.is_behind() => now.after(timeout),
+            Some(_) if self.inbox.has_backlog() => now.after(timeout),
             Some(_) if blocked || self.kill.has_unread() => now.after(timeout.min(UNBLOCKED)),
             Some(_) => {
                 self.log_cutoff(Cutoff::NoPong, None);
@@ -371,16 +371,15 @@ impl Connection {
     fn read_to_its_end(&mut self, end: Incoming, ctx: &mut Context<Self>) {
         match end {
             Incoming::Sent(Sent::Close(_)) if self.phase == Phase::Closing => self.over(),
-            Incoming::Sent(Sent::Close(reason)) => {
+            Incoming::Sent(Sent::Close(sent)) => {
                 match self.phase {
                     Phase::Connecting => return self.turn_away(CloseCode::PROTOCOL_ERROR, ctx),
                     Phase::TurnedAway | Phase::Over => return self.lost(ctx),
                     Phase::Open | Phase::Closing => {}
                 }
-                let code = reason.as_ref().map_or(CloseCode::NONE, |(code, _)| *code);
+                let code = sent.unwrap_or(CloseCode::NONE);
                 self.channel.ends(if code.is_about_to_return() { End::Lost } else { End::Left });
-                let reason = reason.map(|(code, _)| (code, String::new()));
-                self.outbox.push_close(close_frame(reason));
+                self.outbox.push_close(close_frame(sent.map(|code| (code, String::new()))));
                 self.over();
                 self.inbox.end(code);
                 self.watch_close(ctx);

@@ -21,8 +21,8 @@ pub(crate) enum Sent {
     Data(Frame),
     Ping(Bytes),
     Pong,
-    /// With its code and reason, if it has one.
-    Close(Option<(CloseCode, Bytes)>),
+    /// With its code, if it has one.
+    Close(Option<CloseCode>),
 }
 
 /// What a client broke.
@@ -381,7 +381,7 @@ fn whole(is_text: bool, message: Bytes) -> Result<Frame, Violation> {
 }
 
 /// The code and reason of a Close.
-fn close(payload: &[u8]) -> Result<Option<(CloseCode, Bytes)>, Violation> {
+fn close(payload: &[u8]) -> Result<Option<CloseCode>, Violation> {
     if payload.is_empty() {
         return Ok(None);
     }
@@ -396,7 +396,7 @@ fn close(payload: &[u8]) -> Result<Option<(CloseCode, Bytes)>, Violation> {
     if std::str::from_utf8(reason).is_err() {
         return Err(Violation::new(CloseCode::INVALID_TEXT, "close reason is not UTF-8"));
     }
-    Ok(Some((code, Bytes::copy_from_slice(reason))))
+    Ok(Some(code))
 }
 
 #[cfg(test)]

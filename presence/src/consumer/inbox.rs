@@ -73,7 +73,7 @@ impl Inbox {
         }
         self.frames.set(self.frames.get() + 1);
         self.jobs.borrow_mut().push_back(Job::Frame(frame, arrived));
-        self.touch.set_behind(true);
+        self.touch.set_backlog(true);
         self.filled.notify_one();
         true
     }
@@ -113,7 +113,7 @@ impl Inbox {
     pub(crate) fn hold_back(&self, held_back: bool) {
         self.held_back.set(held_back);
         if held_back {
-            self.touch.set_behind(true);
+            self.touch.set_backlog(true);
         }
     }
 
@@ -133,7 +133,7 @@ impl Inbox {
     }
 
     /// Whether something that arrived was not dealt with yet.
-    pub(crate) fn is_behind(&self) -> bool {
+    pub(crate) fn has_backlog(&self) -> bool {
         self.working.get() || self.held_back.get() || self.frames.get() > 0
     }
 
@@ -157,7 +157,7 @@ impl Inbox {
                 }
                 return Ok(job);
             }
-            self.touch.set_behind(self.held_back.get());
+            self.touch.set_backlog(self.held_back.get());
             if let Some(code) = self.ended.get() {
                 return Err(code);
             }

@@ -70,6 +70,9 @@ pub(crate) struct Sockets {
     grouped: HashMap<ChannelName, HashSet<GroupName>>,
     /// How often any socket was served. Grows before it is, so that one at which the hub panics is not served again.
     served: u64,
+    /// How many messages there were for sockets of this thread.
+    #[cfg(test)]
+    pub(crate) messages: u64,
 }
 
 struct GroupMember {
@@ -190,6 +193,10 @@ impl HubActor {
     fn deliver(&mut self, message: &mut ToHub, ctx: &mut Context<Self>) {
         let number = self.number;
         let sockets = &mut *self.sockets.borrow_mut();
+        #[cfg(test)]
+        {
+            sockets.messages += 1;
+        }
         match message {
             ToHub::Flush(flush) => sockets.flush(flush, number),
             ToHub::Send { room, frames, pressure } => {
@@ -209,7 +216,8 @@ impl HubActor {
                 }
             }
             ToHub::Leave { room, channels } => sockets.remove(room, channels),
-            ToHub::Removed { room, channels, close } => {
+            ToHub::Removed { room, channels, members, close } => {
+                sockets.remove(room, members);
                 for channel in channels {
                     if let Some(socket) = sockets.sockets.get(channel) {
                         socket.connection.do_send(ToConnection::Removed { room: room.clone(), close: close.clone() });

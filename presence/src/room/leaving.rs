@@ -65,7 +65,8 @@ impl Farewell {
         let Notice { hub, close, is_sent } = &*self.0;
         if !is_sent.swap(true, Ordering::AcqRel) {
             let (room, channels) = (room.clone(), vec![channel.clone()]);
-            hub.addr.do_send(ToHub::Removed { room, channels, close: close.clone() });
+            // It stays a member until the room has taken it out.
+            hub.addr.do_send(ToHub::Removed { room, channels, members: Vec::new(), close: close.clone() });
         }
     }
 }

@@ -244,8 +244,9 @@ pub(crate) enum ToHub {
     Event { room: RoomName, event: Arc<Event> },
     /// These are no longer members.
     Leave { room: RoomName, channels: Vec<ChannelName> },
-    /// These were removed from the room, and are no longer members. With a code, their sockets are closed.
-    Removed { room: RoomName, channels: Vec<ChannelName>, close: Option<Close> },
+    /// `members` are no longer members. The sockets of `channels` were removed from the room: they are notified, or closed with a code
+    /// if there is one.
+    Removed { room: RoomName, channels: Vec<ChannelName>, members: Vec<ChannelName>, close: Option<Close> },
     /// Find out which of these are silent.
     AskSilent(Vec<(ChannelName, AskedSilent)>),
     /// The room has failed for good: its members are to be closed.

@@ -164,7 +164,7 @@ impl PresenceActor {
                 // consumer has blocked its thread for good.
                 let limit = max_age.saturating_add(max_age.saturating_mul(UNANSWERED));
                 let deadline = || self.touch.deadline(self.rooms.listening(), now, limit);
-                if !self.touch.is_behind() || deadline() == Deadline::Stale {
+                if !self.touch.has_backlog() || deadline() == Deadline::Stale {
                     self.guard.room.do_send(ToRoom::Stale(self.guard.id));
                 }
                 max_age / 4

@@ -246,6 +246,12 @@ impl State {
         }
     }
 
+    /// Counts a presence that is about to leave off its hub. Returns whether it was on one.
+    pub(crate) fn take_off_hub(&mut self, id: PresenceId) -> bool {
+        let hub = self.locals.get_mut(&id).and_then(|local| local.hub.take());
+        hub.inspect(|hub| self.leave_hub(hub)).is_some()
+    }
+
     /// Tells the members what is due.
     pub(crate) fn flush(&mut self, now: Tick, name: &RoomName, rooms: &Rooms) {
         let Some(position) = self.replica.position() else { return };

@@ -35,7 +35,6 @@ mod signing_in;
 mod slow_lines;
 mod slow_readers;
 mod standing_still;
-#[cfg(feature = "sqlite")]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod taken;
 mod threads;

@@ -24,7 +24,8 @@ pub(crate) struct Touch(Arc<Cell>);
 #[derive(Debug, Default)]
 struct Cell {
     seen: AtomicU64,
-    behind: AtomicBool,
+    /// Whether a frame that arrived still waits for the consumer.
+    backlog: AtomicBool,
     /// Whether the next child that looks at it fails, to show that this does no harm.
     #[cfg(any(test, feature = "testing"))]
     fails: AtomicBool,
@@ -53,12 +54,12 @@ impl Touch {
 
     /// Whether a frame that arrived still waits for the consumer. What it will say is not known yet, so its sender is not
     /// stale.
-    pub(crate) fn set_behind(&self, behind: bool) {
-        self.0.behind.store(behind, Ordering::Relaxed);
+    pub(crate) fn set_backlog(&self, backlog: bool) {
+        self.0.backlog.store(backlog, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_behind(&self) -> bool {
-        self.0.behind.load(Ordering::Relaxed)
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.0.backlog.load(Ordering::Relaxed)
     }
 
     /// When it goes stale, if nothing from it waits. Only time in which the node listened counts.
@@ -72,7 +73,7 @@ impl Touch {
 
     /// Whether it was last seen more than `max_age` before `now`, and nothing from it waits.
     pub(crate) fn is_stale(&self, listening: &Listening, now: Tick, max_age: Duration) -> bool {
-        !self.is_behind() && self.deadline(listening, now, max_age) == Deadline::Stale
+        !self.has_backlog() && self.deadline(listening, now, max_age) == Deadline::Stale
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -103,6 +103,7 @@ impl RoomActor {
         if !members.is_empty() && announced != self.state.notices.announced() {
             self.state.renew.insert(hub.id);
         }
+        let mut gone = Vec::new();
         for (presence, touch) in members {
             let id = presence.id;
             // The hub knows it as it was when it joined.
@@ -112,8 +113,7 @@ impl RoomActor {
             // Until all have reported, leaves are held. Later, one who is not in the roster has left in the meantime.
             let has_left = !in_time && self.phase.is_known() && now.is_none();
             if self.state.leaving.contains_key(&id) || has_left {
-                let channels = vec![presence.channel.clone()];
-                hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
+                gone.push(presence.channel.clone());
                 continue;
             }
             if let Some(joining) = self.state.joining.remove(&id) {
@@ -128,6 +128,9 @@ impl RoomActor {
                 local.hub = Some(hub.clone());
                 self.state.enter_hub(&hub);
             }
+        }
+        if !gone.is_empty() {
+            hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels: gone });
         }
     }
 

@@ -301,20 +301,23 @@ impl RoomActor {
         self.state.leaving.get(&id).map(|leaving| (id, leaving.channel.clone()))
     }
 
-    /// Tells sockets that they are not in the room any more.
+    /// Takes presences that leave off their hubs, and notifies their sockets: by one message to each hub.
     pub(super) fn tell_removed(&mut self, left: Vec<(Arc<Presence>, Option<HubRef>)>, close: Option<&Close>) {
-        let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>)> = HashMap::new();
+        let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>, Vec<ChannelName>)> = HashMap::new();
         for (presence, hub) in left {
-            // One that has left by itself in the meantime, and may have joined again, need not hear of it.
+            // One that has left by itself in the meantime, and may have joined again, need not be notified.
             let called = self.state.sessions.called(presence.id);
             let was_in = self.rooms.channels().forget(&presence.channel, &self.name, called);
             self.state.sessions.forget(presence.id);
-            if let (Some(hub), true) = (hub, was_in) {
-                by_hub.entry(hub.id).or_insert((hub, Vec::new())).1.push(presence.channel.clone());
+            let was_member = self.state.take_off_hub(presence.id);
+            if let (Some(hub), true) = (hub, was_in || was_member) {
+                let (_, channels, members) = by_hub.entry(hub.id).or_insert((hub, Vec::new(), Vec::new()));
+                channels.extend(was_in.then(|| presence.channel.clone()));
+                members.extend(was_member.then(|| presence.channel.clone()));
             }
         }
-        for (hub, channels) in by_hub.into_values() {
-            hub.addr.do_send(ToHub::Removed { room: self.name.clone(), channels, close: close.cloned() });
+        for (hub, channels, members) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::Removed { room: self.name.clone(), channels, members, close: close.cloned() });
         }
     }
 

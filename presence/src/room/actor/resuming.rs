@@ -99,9 +99,10 @@ impl RoomActor {
         for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
             joiner.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
         }
-        let was = if let Some(local) = self.drop_local(id) {
-            let was = local.presence.clone();
-            self.tell_removed(vec![(local.presence, local.hub)], Some(&taken_over()));
+        let was = if let Some(local) = self.state.locals.get(&id) {
+            let (was, hub) = (local.presence.clone(), local.hub.clone());
+            self.tell_removed(vec![(was.clone(), hub)], Some(&taken_over()));
+            self.drop_local(id);
             was
         } else if let Some(lost) = self.state.sessions.find(id) {
             lost.presence
@@ -330,9 +331,11 @@ impl RoomActor {
 
     /// A newer socket, on another node, has the presence of one of ours.
     pub(super) fn superseded(&mut self, id: PresenceId) {
-        let Some(local) = self.drop_local(id) else { return };
-        warn!(room = %self.name, channel = %local.presence.channel, "a presence was resumed on another node; its socket here is closed");
-        self.tell_removed(vec![(local.presence, local.hub)], Some(&taken_over()));
+        let Some(local) = self.state.locals.get(&id) else { return };
+        let (presence, hub) = (local.presence.clone(), local.hub.clone());
+        warn!(room = %self.name, channel = %presence.channel, "a presence was resumed on another node; its socket here is closed");
+        self.tell_removed(vec![(presence, hub)], Some(&taken_over()));
+        self.drop_local(id);
     }
 
     /// The database was read: who of ours was resumed on another node, and who only seems so, since the database is behind.

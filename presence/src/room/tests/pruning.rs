@@ -77,10 +77,10 @@ async fn one_whose_frame_waits_for_its_consumer_is_not_stale_until_it_was_handle
     let ann = node.member("ann").await;
     let mut changes = node.changes();
     pass(secs(50)).await;
-    ann.touch.set_behind(true);
+    ann.touch.set_backlog(true);
     pass(secs(100)).await;
     assert_eq!((heard(&mut changes), node.prune_presences(None).await.unwrap()), (Vec::new(), 0));
-    ann.touch.set_behind(false);
+    ann.touch.set_backlog(false);
     pass(secs(20)).await;
     assert_eq!(heard(&mut changes), ["-[ann]"], "and then soon, if what it sent was no touch");
 }
@@ -93,10 +93,10 @@ async fn one_whose_frame_comes_while_its_room_is_told_of_the_deadline_is_not_sta
     let mut changes = node.changes();
     advance(secs(60) + ms(1)).await;
     node.rooms.tell_running(lobby(), ToRoom::Stale(ann.id(lobby())));
-    ann.touch.set_behind(true);
+    ann.touch.set_backlog(true);
     settle().await;
     assert_eq!(heard(&mut changes), Vec::<String>::new());
-    ann.touch.set_behind(false);
+    ann.touch.set_backlog(false);
     pass(secs(20)).await;
     assert_eq!(heard(&mut changes), ["-[ann]"], "its deadline is not put off by a whole `max_age`");
 }

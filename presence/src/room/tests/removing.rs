@@ -270,3 +270,25 @@ async fn a_request_that_was_made_although_its_answer_was_lost_is_withdrawn() {
     // Nobody withdrew it.
     given_up(async |here: &Node| here.store.faults.lose_answers(1), 0).await;
 }
+
+#[actix::test]
+async fn many_who_are_removed_together_are_one_message_to_their_hub() {
+    let node = super::bench::node().await;
+    let bob = node.member("bob").await;
+    let mut crowd = Vec::new();
+    for _ in 0..20 {
+        crowd.push(node.member("ann").await);
+    }
+    pass(secs(1)).await;
+    let sockets = node.rooms.local_hub().sockets;
+    let before = sockets.borrow().messages;
+    assert_eq!(node.remove_user(&user("ann"), None).await.unwrap(), 20);
+    pass(secs(1)).await;
+    assert_eq!(
+        sockets.borrow().messages - before,
+        2,
+        "one takes them out and notifies them, one is the notice for bob"
+    );
+    assert_eq!(bob.sees(), ["bob"]);
+    assert!(crowd.iter().all(|client| removals(client).len() == 1));
+}

@@ -90,7 +90,7 @@ async fn one_whose_connection_never_answers_is_kept_for_max_age_more_and_no_long
     ann.block();
     cid.block();
     // What waits for a consumer is not handled on such a thread either.
-    cid.touch.set_behind(true);
+    cid.touch.set_backlog(true);
     for _ in 0..11 {
         pass(secs(10)).await;
         bob.touch();
