@@ -25,7 +25,7 @@ const BURST: usize = 5;
 const MAX_PER_SECOND: usize = 1_000_000;
 
 /// How large a head of a request actix-web reads at most; it answers a larger one by itself.
-const MAX_HEADER_BYTES: usize = 131_072;
+const HEAD_BYTES_OF_ACTIX: usize = 131_072;
 
 /// A setting that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -404,7 +404,7 @@ impl Config {
         count(
             "max_header_bytes",
             headers,
-            headers <= MAX_HEADER_BYTES,
+            headers <= HEAD_BYTES_OF_ACTIX,
             "it must be at most 131,072, which the HTTP server reads",
         )?;
         count("room_threads", self.room_threads, self.room_threads <= 64, "it must be at most 64")

@@ -71,6 +71,7 @@ async fn help_names_each_flag_and_its_variable() {
         ("--workers", "WORKERS"),
         ("--node-name", "NODE_NAME"),
         ("--allow-origin", "ALLOW_ORIGIN"),
+        ("--max-frame-sent", "PRESENCE_MAX_FRAME_SENT"),
     ] {
         assert!(help.contains(flag), "{flag} in the help:\n{help}");
         assert!(help.contains(&format!("[env: {variable}")), "{variable} in the help:\n{help}");
@@ -158,6 +159,28 @@ async fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
         errors.contains("port") && !errors.contains("shout"),
         "the flag was taken in the variable's place: {errors}"
     );
+}
+
+#[tokio::test]
+async fn the_variable_of_a_setting_counts_where_the_flag_of_the_chat_is_not_given() {
+    // It was read, checked, and then passed over.
+    let variables = [("PRESENCE_NOTIFY", "events"), ("PRESENCE_MAX_FRAME_SENT", "7000")];
+    let server = Server::start_with(&[], &variables).await;
+    let config = get(server.address(), "/config.json").await.body;
+    assert!(config.contains("\"notify\":\"events\""), "{config}");
+    let server = Server::start_with(&["--notify", "list"], &variables).await;
+    let config = get(server.address(), "/config.json").await.body;
+    assert!(config.contains("\"notify\":\"list\""), "{config}");
+}
+
+#[tokio::test]
+async fn why_a_server_does_not_start_is_printed_whatever_the_log_shows() {
+    let folder = folder();
+    let mut command = command(folder.path());
+    command.env("RUST_LOG", "off").args(["--port", "0", "--max-frame-sent", "5999"]);
+    let output = within(BOUND, "the end of the server", command.output()).await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && errors.contains("max_frame_sent"), "{errors}");
 }
 
 #[tokio::test]

@@ -7,7 +7,12 @@ use presence::{Config, ConfigError, NameError, NodeName, Notify, Origin, OriginE
 
 /// A chat that shows who is here.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(
+    version,
+    about,
+    after_help = "Each other setting has an environment variable: PRESENCE_ and its name in capitals, such as \
+                  PRESENCE_PING_INTERVAL=5s. No file is read."
+)]
 pub(crate) struct Args {
     /// Port to listen on; 0 picks a free one.
     #[arg(long, env = "PORT", default_value_t = 8080)]
@@ -18,9 +23,9 @@ pub(crate) struct Args {
     /// Where rooms and presences are kept: `sqlite:`, or `postgres:` and `mysql:` if built with the feature.
     #[arg(long, env = "DATABASE_URL", default_value = "sqlite://presence.db?mode=rwc")]
     pub(crate) database_url: String,
-    /// What members are sent of changes: `list`, `events`, `diff` or `silent`.
-    #[arg(long, env = "NOTIFY", default_value_t = Notify::Diff)]
-    notify: Notify,
+    /// What members are sent of changes: `list`, `events`, `diff` or `silent` [default: diff].
+    #[arg(long, env = "NOTIFY")]
+    notify: Option<Notify>,
     /// A socket that says nothing for longer than this is closed and leaves.
     #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = humantime::parse_duration, default_value = "60s")]
     pub(crate) max_age: Duration,
@@ -28,9 +33,9 @@ pub(crate) struct Args {
     /// shorter].
     #[arg(long, env = "PRESENCE_GRACE", value_parser = duration)]
     pub(crate) grace: Option<Duration>,
-    /// The largest frame that a client is sent, in bytes; a larger state or change is sent in parts, and a text that becomes larger is
-    /// refused [default: 32000].
-    #[arg(long, env = "PRESENCE_MAX_FRAME_SENT")]
+    /// The largest frame that a client is sent, in bytes, at least 6000; a larger state or change is sent in parts, and a text that
+    /// becomes larger is refused [env: PRESENCE_MAX_FRAME_SENT=] [default: 32000].
+    #[arg(long)]
     pub(crate) max_frame_sent: Option<usize>,
     /// Threads that serve sockets [default: one per core].
     #[arg(long, env = "WORKERS")]
@@ -38,7 +43,7 @@ pub(crate) struct Args {
     /// What this server is called among those that share its database [default: HOST:PORT].
     #[arg(long, env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
-    /// Other origins whose pages may connect, separated by commas.
+    /// Other origins whose pages may connect, separated by commas; `*` for all.
     #[arg(long, env = "ALLOW_ORIGIN", value_delimiter = ',', value_parser = origin)]
     allow_origin: Vec<Option<Origin>>,
 }
@@ -57,7 +62,10 @@ fn origin(text: &str) -> Result<Option<Origin>, OriginError> {
 impl Args {
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
         // What has no flag can be set by the environment: `PRESENCE_PING_INTERVAL=5s` and so on.
-        let mut config = Config::builder().overlay_env()?.max_age(self.max_age).notify(self.notify);
+        let mut config = Config::builder().overlay_env()?.max_age(self.max_age);
+        if let Some(notify) = self.notify {
+            config = config.notify(notify);
+        }
         if let Some(grace) = self.grace {
             config = config.grace(grace);
         }

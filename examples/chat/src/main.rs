@@ -42,7 +42,12 @@ fn main() -> ExitCode {
     match actix_web::rt::System::new().block_on(serve(args)) {
         Ok(code) => code,
         Err(error) => {
-            error!("{}", reasons(&*error));
+            // A filter of the log must not hide why there is no server.
+            if tracing::enabled!(tracing::Level::ERROR) {
+                error!("{}", reasons(&*error));
+            } else {
+                eprintln!("{}", reasons(&*error));
+            }
             ExitCode::FAILURE
         }
     }
