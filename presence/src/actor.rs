@@ -17,7 +17,7 @@
 
 pub use crate::room::{
     RoomsActor,
-    command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, Touch, Update},
+    command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, RemoveUserFrom, Touch, Update},
     pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
     query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},
 };

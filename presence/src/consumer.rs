@@ -55,7 +55,7 @@ pub use socket::{Closer, Socket};
 ///     #[touch_presence]
 ///     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
 ///         if let Frame::Text(text) = frame {
-///             socket.rooms().send(&self.room, &*text).await;
+///             socket.rooms().send(&self.room, &*text).await?;
 ///         }
 ///         Ok(())
 ///     }

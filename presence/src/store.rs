@@ -146,9 +146,13 @@ pub trait RoomStore {
     /// Where every room stands, in no particular order.
     async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError>;
 
-    /// Every room and how many are in it, empty ones included, sorted by the bytes of their names, all as of one moment. Looks
-    /// at every presence: for an operator, not for a request.
-    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError>;
+    /// The first `limit` rooms after this name, or of all, and how many are in each, empty ones included, sorted by the bytes of their
+    /// names, all as of one moment.
+    async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError>;
+
+    /// How long ago each presence of the room was last seen, as far as its node has written that, in no particular order. No such room:
+    /// nobody.
+    async fn last_seen(&self, room: RoomName) -> Result<Vec<(PresenceId, Duration)>, StoreError>;
 
     /// The rooms in which the user has a presence, sorted by their bytes.
     async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError>;

@@ -52,7 +52,7 @@ impl Chat {
                 let from = socket.user().map(|user| user.as_str());
                 let said = Outgoing::json(&Said { r#type: "message", from, text })?;
                 socket.rooms().check_size(&said)?;
-                socket.rooms().send(&self.room, said).await;
+                socket.rooms().send(&self.room, said).await?;
             }
         }
         Ok(())

@@ -43,7 +43,7 @@ pub(super) async fn rooms(store: &SqlStore) -> Result<Rooms, Failure> {
         let RoomSummary { room, epoch, version, users, anonymous, presences, held } = summary;
         Room { room, epoch, version, users, anonymous, presences, held }
     };
-    Ok(Rooms { rooms: store.rooms().await?.into_iter().map(room).collect() })
+    Ok(Rooms { rooms: store.rooms(None, u64::MAX).await?.into_iter().map(room).collect() })
 }
 
 impl Report for Rooms {
@@ -124,11 +124,9 @@ pub(super) async fn members(store: &SqlStore, room: &RoomName) -> Result<Members
         held: presence.held,
         meta: presence.meta.clone(),
     };
-    let member = |member: Member| match member {
-        Member::User(user, presences) => {
-            MemberOf { user: Some(user), presences: presences.iter().map(|one| presence(one)).collect() }
-        }
-        Member::Anonymous(socket) => MemberOf { user: None, presences: vec![presence(&socket)] },
+    let member = |member: Member| MemberOf {
+        user: member.user().cloned(),
+        presences: member.presences().iter().map(|one| presence(one)).collect(),
     };
     let (epoch, version) = position.unzip();
     Ok(Members { room: room.clone(), epoch, version, members: roster.members().into_iter().map(member).collect() })

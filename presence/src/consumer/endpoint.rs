@@ -339,6 +339,7 @@ impl Upgrade {
         let limits = (config.max_frame_bytes(), config.max_message_bytes());
         let inbound = Inbound::new(payload, limits, rooms.clock().clone(), Rc::clone(&seen));
         let client = Client { user: user.clone(), peer: req.peer_addr() };
+        let owner = user.clone();
         let mut socket = None;
         let addr = Connection::create(|ctx: &mut Context<Connection>| {
             let rates = Rates::new(rooms.clone(), outbox.clone(), ctx.address());
@@ -372,7 +373,9 @@ impl Upgrade {
         let connection = addr.clone().recipient();
         let is_writable = Box::new(move || kernel.is_writable());
         outbox.belongs_to(Owner { channel: channel.name().clone(), connection: connection.clone(), is_writable });
-        hub.sockets.borrow_mut().enter(channel.name().clone(), HubSocket { outbox: outbox.clone(), connection });
+        hub.sockets
+            .borrow_mut()
+            .enter(channel.name().clone(), HubSocket { outbox: outbox.clone(), connection, user: owner });
         if rooms.is_shutting_down() {
             // It began after this one was let in, and may have closed all there were before this one was there.
             addr.do_send(ToConnection::Close { code: CloseCode::RESTARTING, reason: "the node is restarting" });

@@ -44,7 +44,7 @@ const ANSWERED_CHARACTERS: usize = 500;
 ///
 ///     async fn receive(&mut self, socket: &mut Socket, said: Said) -> presence::Result<()> {
 ///         match said {
-///             Said::Hello { name } => socket.rooms().send_event(&self.0, presence::Event::typed(&Told::Renamed { name })?),
+///             Said::Hello { name } => socket.rooms().send_event(&self.0, presence::Event::typed(&Told::Renamed { name })?)?,
 ///             Said::Bye => socket.leave(&self.0).await?,
 ///         }
 ///         Ok(())

@@ -86,6 +86,7 @@ impl Socket {
             return Err(Error::SocketClosed);
         }
         self.user = user;
+        self.sockets.borrow_mut().set_user(self.channel(), self.user.as_ref());
         self.channel.set_user(&self.rooms, self.user.as_ref()).await
     }
 

@@ -1,6 +1,9 @@
 //! A presence and a member.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::name::{ChannelName, NodeId, PresenceId, UserId};
 
@@ -31,6 +34,14 @@ impl Presence {
         Self { id, channel, user, meta: Meta::default(), node, held: false }
     }
 
+    /// When the presence joined, by the clock of its node, in milliseconds. It stays the same while the presence is held and when it is
+    /// resumed. `None` if its id was not made by this crate. When it was last seen, [`Rooms::last_seen`](crate::Rooms::last_seen) returns.
+    #[must_use]
+    pub fn joined_at(&self) -> Option<SystemTime> {
+        let (secs, nanos) = self.id.as_uuid().get_timestamp()?.to_unix();
+        UNIX_EPOCH.checked_add(Duration::new(secs, nanos))
+    }
+
     /// As this one, with another user or meta if they are given.
     pub(crate) fn changed(&self, user: Option<Option<UserId>>, meta: Option<Meta>) -> Self {
         let now = self.clone();
@@ -50,10 +61,30 @@ impl Presence {
 
 /// What a roster lists: a user with all its presences, or one anonymous socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Member {
-    /// A user, and its presences in the order of their ids: that of their joining, as far as the clocks of their nodes
-    /// agree.
-    User(UserId, Vec<Arc<Presence>>),
-    /// A socket that nobody is known to own.
-    Anonymous(Arc<Presence>),
+pub struct Member {
+    user: Option<UserId>,
+    presences: Vec<Arc<Presence>>,
+}
+
+impl Member {
+    pub(crate) const fn of_user(user: UserId, presences: Vec<Arc<Presence>>) -> Self {
+        Self { user: Some(user), presences }
+    }
+
+    pub(crate) fn anonymous(presence: Arc<Presence>) -> Self {
+        Self { user: None, presences: vec![presence] }
+    }
+
+    /// The user; `None` for an anonymous socket.
+    #[must_use]
+    pub const fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// The presences, at least one: all of the user in this room, or the one of the anonymous socket. They are in the order of their
+    /// ids, which is the order of their joins as far as the clocks of their nodes agree.
+    #[must_use]
+    pub fn presences(&self) -> &[Arc<Presence>] {
+        &self.presences
+    }
 }

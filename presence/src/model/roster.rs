@@ -259,8 +259,8 @@ impl Roster {
 
     /// The users with their presences, then the anonymous sockets.
     pub(crate) fn members(&self) -> Vec<Member> {
-        let users = self.by_user().map(|(user, own)| Member::User(user.clone(), own.into_iter().cloned().collect()));
-        let anonymous = self.iter().filter(|presence| presence.user.is_none()).cloned().map(Member::Anonymous);
+        let users = self.by_user().map(|(user, own)| Member::of_user(user.clone(), own.into_iter().cloned().collect()));
+        let anonymous = self.iter().filter(|presence| presence.user.is_none()).cloned().map(Member::anonymous);
         users.chain(anonymous).collect()
     }
 }
@@ -346,8 +346,8 @@ mod tests {
         assert_eq!(roster.anonymous(), anonymous.clone().count());
         let members = users
             .iter()
-            .map(|user| Member::User((*user).clone(), of(user)))
-            .chain(anonymous.cloned().map(Member::Anonymous));
+            .map(|user| Member::of_user((*user).clone(), of(user)))
+            .chain(anonymous.cloned().map(Member::anonymous));
         assert!(roster.members().into_iter().eq(members));
     }
 
@@ -449,7 +449,7 @@ mod tests {
             (1..4).map(|n| Arc::new(Presence { user: Some(user(0)), ..(*presence(n)).clone() })).collect();
         let mut roster = Roster::default();
         let _ = replace(&mut roster, tabs.iter().rev().cloned().collect());
-        assert_eq!(roster.members(), [Member::User(user(0), tabs)]);
+        assert_eq!(roster.members(), [Member::of_user(user(0), tabs)]);
     }
 
     #[test]

@@ -178,9 +178,14 @@ impl RoomActor {
             ToRoom::Update { id, channel, meta, reply } => {
                 self.update(self.state.sessions.resolve(id), channel, meta, reply, ctx);
             }
-            ToRoom::Send { frames, pressure } => {
-                self.state.said(|| Said::Frames(frames.clone()));
-                self.to_hubs(|room| ToHub::Send { room, frames: frames.clone(), pressure: pressure.clone() });
+            ToRoom::Send { frames, except, pressure } => {
+                self.state.said(|| Said::Frames(frames.clone(), except.clone()));
+                self.to_hubs(|room| ToHub::Send {
+                    room,
+                    frames: frames.clone(),
+                    except: except.clone(),
+                    pressure: pressure.clone(),
+                });
             }
             ToRoom::Event(event) => {
                 self.state.said(|| Said::Event(event.clone()));

@@ -79,6 +79,11 @@ impl Channels {
         }
     }
 
+    /// When the channel was last seen, if it is in the room.
+    pub(super) fn touch_in(&self, name: &ChannelName, room: &RoomName) -> Option<Touch> {
+        self.get(name).filter(|channel| channel.is_in(room)).map(|channel| channel.touch().clone())
+    }
+
     /// Whether the channel is in the room, or joining it, as this presence.
     pub(crate) fn has(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
         self.get(name).is_some_and(|channel| channel.has(room, id))

@@ -74,6 +74,18 @@ pub struct RemoveUser {
     pub close: Option<Close>,
 }
 
+/// Removes a user from one room, on every node: asks for [`Rooms::remove_user_from`](crate::Rooms::remove_user_from).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<usize>")]
+pub struct RemoveUserFrom {
+    /// The room.
+    pub room: RoomName,
+    /// The user.
+    pub user: UserId,
+    /// How its sockets are closed; `None`: they stay open.
+    pub close: Option<Close>,
+}
+
 /// Removes a room with everyone in it, on every node: asks for [`Rooms::remove_room`](crate::Rooms::remove_room).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<usize>")]
@@ -143,6 +155,14 @@ impl Handler<RemoveUser> for RoomsActor {
 
     fn handle(&mut self, RemoveUser { user, close }: RemoveUser, _: &mut Self::Context) -> Self::Result {
         self.carry_out(async move |rooms| rooms.remove_user(&user, close).await)
+    }
+}
+
+impl Handler<RemoveUserFrom> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, RemoveUserFrom { room, user, close }: RemoveUserFrom, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove_user_from(&room, &user, close).await)
     }
 }
 

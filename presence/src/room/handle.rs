@@ -62,6 +62,14 @@ impl Room {
         self.rooms.remove_presence(&self.name, id, close).await
     }
 
+    /// Removes a user from the room; see [`Rooms::remove_user_from`].
+    ///
+    /// # Errors
+    /// As [`Rooms::remove_user_from`].
+    pub async fn remove_user(&self, user: &UserId, close: Option<Close>) -> Result<usize> {
+        self.rooms.remove_user_from(&self.name, user, close).await
+    }
+
     /// Everyone in the room; see [`Rooms::members`].
     ///
     /// # Errors
@@ -95,13 +103,19 @@ impl Room {
     }
 
     /// Sends a frame to every socket in the room; see [`Rooms::send`].
-    pub async fn send(&self, message: impl Into<Outgoing>) {
-        self.rooms.send(&self.name, message).await;
+    ///
+    /// # Errors
+    /// As [`Rooms::send`].
+    pub async fn send(&self, message: impl Into<Outgoing>) -> Result<()> {
+        self.rooms.send(&self.name, message).await
     }
 
     /// Hands an event to every consumer in the room; see [`Rooms::send_event`].
-    pub fn send_event(&self, event: Event) {
-        self.rooms.send_event(&self.name, event);
+    ///
+    /// # Errors
+    /// As [`Rooms::send_event`].
+    pub fn send_event(&self, event: Event) -> Result<()> {
+        self.rooms.send_event(&self.name, event)
     }
 
     /// Removes the presences of this node that were last seen in this room more than `max_age` ago (`None`: the setting), and

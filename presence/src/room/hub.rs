@@ -21,7 +21,7 @@ use crate::{
     CloseCode,
     clock::Clock,
     model::Presence,
-    name::{ChannelName, Epoch, GroupName, RoomName, Version},
+    name::{ChannelName, Epoch, GroupName, RoomName, UserId, Version},
 };
 
 use super::{
@@ -37,6 +37,7 @@ const LEAST_RATE: f64 = 8.0 * 1024.0;
 pub(crate) struct HubSocket {
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) connection: Recipient<ToConnection>,
+    pub(crate) user: Option<UserId>,
 }
 
 /// What is known of a socket here and in each of its rooms. Another copy of its address would take three allocations.
@@ -64,6 +65,9 @@ struct Room {
 #[derive(Default)]
 pub(crate) struct Sockets {
     sockets: HashMap<ChannelName, Known>,
+    /// The sockets of each user, and the user of each socket that has one.
+    users: HashMap<UserId, Vec<ChannelName>>,
+    named: HashMap<ChannelName, UserId>,
     rooms: HashMap<RoomName, Room>,
     groups: HashMap<GroupName, HashMap<ChannelName, GroupMember>>,
     /// The groups of each socket that is in one.
@@ -82,8 +86,33 @@ struct GroupMember {
 }
 
 impl Sockets {
-    pub(crate) fn enter(&mut self, channel: ChannelName, HubSocket { outbox, connection }: HubSocket) {
-        self.sockets.insert(channel, Known { outbox, connection: Rc::new(connection) });
+    pub(crate) fn enter(&mut self, channel: ChannelName, HubSocket { outbox, connection, user }: HubSocket) {
+        self.sockets.insert(channel.clone(), Known { outbox, connection: Rc::new(connection) });
+        self.set_user(&channel, user.as_ref());
+    }
+
+    /// Notes whose socket this is from now on.
+    pub(crate) fn set_user(&mut self, channel: &ChannelName, user: Option<&UserId>) {
+        if let Some(former) = self.named.remove(channel)
+            && let Entry::Occupied(mut sockets) = self.users.entry(former)
+        {
+            sockets.get_mut().retain(|socket| socket != channel);
+            if sockets.get().is_empty() {
+                sockets.remove();
+            }
+        }
+        if let Some(user) = user.filter(|_| self.sockets.contains_key(channel)) {
+            self.named.insert(channel.clone(), user.clone());
+            self.users.entry(user.clone()).or_default().push(channel.clone());
+        }
+    }
+
+    /// The next socket of a user, after so many.
+    fn next_of(&mut self, user: &UserId, done: &mut usize) -> Option<&Known> {
+        let channel = self.users.get(user)?.get(*done)?;
+        *done += 1;
+        self.served += 1;
+        self.sockets.get(channel)
     }
 
     /// How many sockets there are on this thread.
@@ -92,6 +121,7 @@ impl Sockets {
     }
 
     pub(crate) fn leave(&mut self, channel: &ChannelName) {
+        self.set_user(channel, None);
         self.sockets.remove(channel);
         for group in self.grouped.remove(channel).unwrap_or_default() {
             self.leave_members(&group, channel);
@@ -199,10 +229,14 @@ impl HubActor {
         }
         match message {
             ToHub::Flush(flush) => sockets.flush(flush, number),
-            ToHub::Send { room, frames, pressure } => {
+            ToHub::Send { room, frames, except, pressure } => {
                 let Some(room) = sockets.rooms.get_mut(room) else { return };
+                let except = except.as_ref();
                 for member in room.members.values_mut().filter(|member| member.had < number) {
                     member.had = number;
+                    if except == Some(&member.presence.channel) {
+                        continue;
+                    }
                     sockets.served += 1;
                     member.socket.outbox.push(frames, Some(pressure));
                 }
@@ -247,6 +281,16 @@ impl HubActor {
             ToHub::EventToGroup { group, event } => {
                 let event = || ToConnection::Event(event.clone());
                 sockets.group(group, number).for_each(|socket| socket.connection.do_send(event()));
+            }
+            ToHub::SendToUser { user, frames, pressure, done } => {
+                while let Some(socket) = sockets.next_of(user, done) {
+                    socket.outbox.push(frames, Some(pressure));
+                }
+            }
+            ToHub::EventToUser { user, event, done } => {
+                while let Some(socket) = sockets.next_of(user, done) {
+                    socket.connection.do_send(ToConnection::Event(event.clone()));
+                }
             }
             ToHub::SendTo { channel, frames, pressure } => {
                 if let Some(socket) = sockets.sockets.get(channel) {
@@ -349,7 +393,8 @@ impl Sockets {
                 }
                 for said in meanwhile.iter().skip(before) {
                     match said {
-                        Said::Frames(frames) => outbox.push(frames, None),
+                        Said::Frames(_, Some(except)) if *except == presence.channel => {}
+                        Said::Frames(frames, _) => outbox.push(frames, None),
                         Said::Event(event) => connection.do_send(ToConnection::Event(event.clone())),
                     }
                 }

@@ -161,8 +161,8 @@ pub(crate) enum ToRoom {
     LeaveSocketless,
     /// A socket says something else of itself. Without a reply nobody would try it again, so it is taken on though many wait.
     Update { id: PresenceId, channel: ChannelName, meta: Meta, reply: Option<Reply<()>> },
-    /// A frame for everyone in the room.
-    Send { frames: Frames, pressure: Pressure },
+    /// A frame for everyone in the room, or for all but one.
+    Send { frames: Frames, except: Option<ChannelName>, pressure: Pressure },
     /// An event for the consumer of everyone in the room.
     Event(Arc<Event>),
     /// Look at the roster, once it is known.
@@ -238,8 +238,8 @@ pub(crate) struct Report {
 pub(crate) enum ToHub {
     /// News for the members of a room, then first frames for those who join it.
     Flush(Box<RoomFlush>),
-    /// A frame for the members of a room.
-    Send { room: RoomName, frames: Frames, pressure: Pressure },
+    /// A frame for the members of a room, or for all but one.
+    Send { room: RoomName, frames: Frames, except: Option<ChannelName>, pressure: Pressure },
     /// An event for the consumers of the members of a room.
     Event { room: RoomName, event: Arc<Event> },
     /// These are no longer members.
@@ -255,6 +255,10 @@ pub(crate) enum ToHub {
     SendToGroup { group: GroupName, frames: Frames, pressure: Pressure },
     /// An event for the consumers of the members of a group.
     EventToGroup { group: GroupName, event: Arc<Event> },
+    /// A frame for the sockets of a user. So many of them have had it.
+    SendToUser { user: UserId, frames: Frames, pressure: Pressure, done: usize },
+    /// An event for the consumers of a user's sockets. So many of them have had it.
+    EventToUser { user: UserId, event: Arc<Event>, done: usize },
     /// A frame for one socket.
     SendTo { channel: ChannelName, frames: Frames, pressure: Pressure },
     /// An event for the consumer of one socket.
@@ -293,7 +297,8 @@ pub(crate) struct RoomFlush {
 /// What was said in a room: to the clients of its members, or to their consumers.
 #[derive(Debug, Clone)]
 pub(crate) enum Said {
-    Frames(Frames),
+    /// To all, or to all but one.
+    Frames(Frames, Option<ChannelName>),
     Event(Arc<Event>),
 }
 

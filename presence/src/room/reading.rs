@@ -1,14 +1,15 @@
 //! Who is in a room, and in which rooms a user is.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
 use crate::{
     Error, Result,
     model::{Member, replica::Reading, roster::Roster},
-    name::{RoomName, UserId},
-    store::{RoomStore, StoreError},
+    name::{PresenceId, RoomName, UserId},
+    signal::Subscription,
+    store::{RoomStore, RoomSummary, Store, StoreError},
 };
 
 use super::{Rooms, message::ToRoom, threads::within};
@@ -83,6 +84,76 @@ impl Rooms {
     /// [`Error::StoreUnavailable`] if it does not answer in time.
     pub async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>> {
         self.bounded(self.0.store.rooms_of(user.clone())).await
+    }
+
+    /// The first `limit` rooms after this name (`None`: from the first), with how many are in each, sorted by the bytes of their names. Rooms
+    /// of all nodes are included, and empty ones until they are pruned. For the next page, give the last name of this one; a page that is
+    /// not full is the last. Queries the database, which counts every presence of the rooms of the page.
+    ///
+    /// ```
+    /// # use presence::{RoomName, Rooms};
+    /// async fn names(rooms: &Rooms) -> presence::Result<Vec<RoomName>> {
+    ///     let mut names: Vec<RoomName> = Vec::new();
+    ///     loop {
+    ///         let page = rooms.rooms(names.last(), 100).await?;
+    ///         let is_last = page.len() < 100;
+    ///         names.extend(page.into_iter().map(|listed| listed.room));
+    ///         if is_last {
+    ///             return Ok(names);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the database does not answer in time.
+    pub async fn rooms(&self, after: Option<&RoomName>, limit: usize) -> Result<Vec<RoomSummary>> {
+        self.bounded(self.0.store.rooms(after.cloned(), limit.try_into().unwrap_or(u64::MAX))).await
+    }
+
+    /// How long ago each presence of the room was last seen: of sockets of this node as of now, of all others as of the last write of
+    /// their nodes, every `touch_flush_interval`. When a presence joined, [`Presence::joined_at`](crate::Presence::joined_at) returns.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read, or if the database does not answer in time.
+    pub async fn last_seen(&self, room: &RoomName) -> Result<HashMap<PresenceId, Duration>> {
+        let mut seen: HashMap<_, _> = self.bounded(self.0.store.last_seen(room.clone())).await?.into_iter().collect();
+        let now = self.now();
+        for presence in self.read(room, |roster| roster.iter().cloned().collect::<Vec<_>>()).await? {
+            if let Some(touch) = self.channels().touch_in(&presence.channel, room) {
+                seen.insert(presence.id, now.since(touch.seen()));
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Everyone in the room, and the room's changes from that moment on, as a stream: whoever applies them to the members has the room as
+    /// it is, from the start of the process on. Only changes that this node makes come, as in [`changes_of`](Self::changes_of).
+    ///
+    /// ```
+    /// # use presence::{RoomName, Rooms, UserId};
+    /// # use std::collections::HashSet;
+    /// /// The users who are online, kept up to date.
+    /// async fn online(rooms: &Rooms, room: &RoomName, mut show: impl FnMut(&HashSet<UserId>)) -> presence::Result<()> {
+    ///     let (members, mut changes) = rooms.members_and_changes(room).await?;
+    ///     let mut online: HashSet<UserId> = members.iter().filter_map(|member| member.user().cloned()).collect();
+    ///     show(&online);
+    ///     while let Some(changed) = changes.next().await {
+    ///         online.extend(changed.user_online().iter().cloned());
+    ///         online.retain(|user| !changed.user_offline().contains(user));
+    ///         show(&online);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`members`](Self::members).
+    pub async fn members_and_changes(&self, room: &RoomName) -> Result<(Vec<Member>, Subscription)> {
+        self.store().count_turns();
+        let (rooms, name) = (self.clone(), room.clone());
+        // Within the room, so that no change comes between the two.
+        self.read(room, move |roster| (roster.members(), rooms.signals().subscribe(Some(name)))).await
     }
 
     /// Reads a room from the database, and makes of that what its actor takes in at once.

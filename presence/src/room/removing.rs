@@ -83,6 +83,15 @@ impl Rooms {
         self.remove_everywhere(Whom::User(user.clone()), close).await
     }
 
+    /// Removes a user from one room, on every node, with one event for each node: all its presences there, those that are held included.
+    /// In its other rooms it stays. The rest is as for [`remove_room`](Self::remove_room).
+    ///
+    /// # Errors
+    /// As [`remove_room`](Self::remove_room).
+    pub async fn remove_user_from(&self, room: &RoomName, user: &UserId, close: Option<Close>) -> Result<usize> {
+        self.remove_everywhere(Whom::UserIn { user: user.clone(), room: room.clone() }, close).await
+    }
+
     /// Removes one presence, on whichever node it is, also one that is held, and no resume token brings it back: one tab of a user,
     /// say. The others see it leave. With `close` its socket is closed so, else that stays open and its consumer learns of it
     /// ([`Consumer::removed`](crate::Consumer::removed)). Returns whether it was there. The id is that which members see, and
@@ -96,9 +105,8 @@ impl Rooms {
     /// /// Closes all tabs of a user in a room but the newest.
     /// async fn one_tab(rooms: &Rooms, room: &RoomName, user: &UserId) -> presence::Result<()> {
     ///     for member in rooms.members(room).await? {
-    ///         let Member::User(who, mut tabs) = member else { continue };
-    ///         if who == *user {
-    ///             tabs.pop();
+    ///         if member.user() == Some(user) {
+    ///             let (_newest, tabs) = member.presences().split_last().expect("at least one");
     ///             for tab in tabs {
     ///                 rooms.remove_presence(room, tab.id, Some(Close::new(CloseCode(4003), "another tab"))).await?;
     ///             }

@@ -1,13 +1,13 @@
 //! What is sent to the sockets of this node: frames for their clients, events for their consumers.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
     Error, Frame, Result,
-    name::{ChannelName, GroupName, RoomName},
+    name::{ChannelName, GroupName, RoomName, UserId},
 };
 
 use super::{
@@ -87,7 +87,7 @@ impl Rooms {
     /// # async fn said(rooms: &presence::Rooms, room: &presence::RoomName, text: &str) -> presence::Result<()> {
     /// let said = presence::Outgoing::json(&serde_json::json!({ "text": text }))?;
     /// rooms.check_size(&said)?; // JSON makes up to six bytes of one
-    /// rooms.send(room, said).await;
+    /// rooms.send(room, said).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -107,55 +107,143 @@ impl Rooms {
     /// takes less than `steady_rate` all who send to it together wait at most `send_patience` longer than for one that takes that, at
     /// once and again in each minute; then it is closed with 1013.
     /// What a consumer waits for its own socket does not count, if it sends in its own methods and not in another task.
-    pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) {
-        let Outgoing(frames) = message.into();
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`] once [`shutdown`](Self::shutdown) has closed all sockets: nothing was delivered.
+    pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) -> Result<()> {
+        self.send_in(room, None, message.into()).await
+    }
+
+    /// Sends a frame to every socket in the room but one, on this node: what a client said, to all others. The rest is as for
+    /// [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_except(
+        &self,
+        room: &RoomName,
+        channel: &ChannelName,
+        message: impl Into<Outgoing>,
+    ) -> Result<()> {
+        self.send_in(room, Some(channel.clone()), message.into()).await
+    }
+
+    async fn send_in(&self, room: &RoomName, except: Option<ChannelName>, Outgoing(frames): Outgoing) -> Result<()> {
+        self.check_sends()?;
         let (pressure, relieved) = pressure();
-        self.tell_running(room, ToRoom::Send { frames, pressure });
+        self.tell_running(room, ToRoom::Send { frames, except, pressure });
         let _ = relieved.await;
+        Ok(())
     }
 
     /// Sends a frame to one socket of this node. No such socket: nothing happens.
-    pub async fn send_to(&self, channel: &ChannelName, message: impl Into<Outgoing>) {
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_to(&self, channel: &ChannelName, message: impl Into<Outgoing>) -> Result<()> {
+        self.check_sends()?;
         let Outgoing(frames) = message.into();
         let (pressure, relieved) = pressure();
         // Without a hub nobody else holds the pressure, and this would wait for itself.
-        let Some(hub) = self.hub_of(channel) else { return };
+        let Some(hub) = self.hub_of(channel) else { return Ok(()) };
         hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
         let _ = relieved.await;
+        Ok(())
+    }
+
+    /// Sends a frame to every socket of a user, on this node, in whichever rooms it is, also in none. No such socket: nothing happens. Waits
+    /// as [`send`](Self::send) does. A socket is the user's that [`Upgrade`](crate::Upgrade) or
+    /// [`Socket::set_user`](crate::Socket::set_user) gave it.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_to_user(&self, user: &UserId, message: impl Into<Outgoing>) -> Result<()> {
+        let Outgoing(frames) = message.into();
+        self.send_to_hubs(|pressure| ToHub::SendToUser {
+            user: user.clone(),
+            frames: frames.clone(),
+            pressure: pressure.clone(),
+            done: 0,
+        })
+        .await
     }
 
     /// Hands an event to the consumer of every socket in the room, on this node.
-    pub fn send_event(&self, room: &RoomName, event: Event) {
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_event(&self, room: &RoomName, event: Event) -> Result<()> {
+        self.check_sends()?;
         self.tell_running(room, ToRoom::Event(Arc::new(event)));
+        Ok(())
     }
 
     /// Hands an event to the consumer of one socket of this node. No such socket: nothing happens.
-    pub fn send_event_to(&self, channel: &ChannelName, event: Event) {
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_event_to(&self, channel: &ChannelName, event: Event) -> Result<()> {
+        self.check_sends()?;
         if let Some(hub) = self.hub_of(channel) {
             hub.addr.do_send(ToHub::EventTo { channel: channel.clone(), event: Arc::new(event) });
         }
+        Ok(())
+    }
+
+    /// Hands an event to the consumer of every socket of a user, on this node. No such socket: nothing happens.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_event_to_user(&self, user: &UserId, event: Event) -> Result<()> {
+        self.check_sends()?;
+        let event = Arc::new(event);
+        for hub in self.hubs() {
+            hub.addr.do_send(ToHub::EventToUser { user: user.clone(), event: event.clone(), done: 0 });
+        }
+        Ok(())
     }
 
     /// Sends a frame to every member of a group, on this node, the sender included if it is one. A group without members:
     /// nothing happens. Frames of one sender reach each member in order. Waits as [`send`](Self::send) does. As `group_send` of
     /// django-channels.
-    pub async fn send_to_group(&self, group: &GroupName, message: impl Into<Outgoing>) {
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_to_group(&self, group: &GroupName, message: impl Into<Outgoing>) -> Result<()> {
         let Outgoing(frames) = message.into();
-        let (pressure, relieved) = pressure();
-        for hub in self.hubs() {
-            let (group, frames, pressure) = (group.clone(), frames.clone(), pressure.clone());
-            hub.addr.do_send(ToHub::SendToGroup { group, frames, pressure });
-        }
-        drop(pressure);
-        let _ = relieved.await;
+        self.send_to_hubs(|pressure| ToHub::SendToGroup {
+            group: group.clone(),
+            frames: frames.clone(),
+            pressure: pressure.clone(),
+        })
+        .await
     }
 
     /// Hands an event to the consumer of every member of a group, on this node.
-    pub fn send_event_to_group(&self, group: &GroupName, event: Event) {
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_event_to_group(&self, group: &GroupName, event: Event) -> Result<()> {
+        self.check_sends()?;
         let event = Arc::new(event);
         for hub in self.hubs() {
             hub.addr.do_send(ToHub::EventToGroup { group: group.clone(), event: event.clone() });
         }
+        Ok(())
+    }
+
+    async fn send_to_hubs(&self, message: impl Fn(&Pressure) -> ToHub) -> Result<()> {
+        self.check_sends()?;
+        let (pressure, relieved) = pressure();
+        self.hubs().iter().for_each(|hub| hub.addr.do_send(message(&pressure)));
+        drop(pressure);
+        let _ = relieved.await;
+        Ok(())
+    }
+
+    /// Whether there may be a socket to send to.
+    fn check_sends(&self) -> Result<()> {
+        if self.0.ended.load(Ordering::Acquire) { Err(Error::ShuttingDown) } else { Ok(()) }
     }
 }
 

@@ -26,6 +26,7 @@ mod owing;
 mod places;
 mod pruning;
 mod racing;
+mod reaching;
 mod reading;
 mod removing;
 mod resuming;

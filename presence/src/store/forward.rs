@@ -108,8 +108,12 @@ impl<F: Forward> RoomStore for F {
         self.forward(Call::Read, |store| store.all_positions()).await
     }
 
-    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        self.forward(Call::Read, |store| store.rooms()).await
+    async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {
+        self.forward(Call::Read, move |store| store.rooms(after.clone(), limit)).await
+    }
+
+    async fn last_seen(&self, room: RoomName) -> Result<Vec<(PresenceId, Duration)>, StoreError> {
+        self.forward(Call::Read, move |store| store.last_seen(room.clone())).await
     }
 
     async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError> {

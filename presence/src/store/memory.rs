@@ -145,7 +145,7 @@ impl RoomStore for MemoryStore {
         Ok(tables.rooms.iter().map(|(name, room)| (name.clone(), room.epoch, room.version)).collect())
     }
 
-    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
+    async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {
         let tables = self.tables();
         let summary = |(name, Room { epoch, version, channels, .. }): (&RoomName, &Room)| {
             let there: Vec<_> = channels.values().map(|id| &*tables.presences[id].presence).collect();
@@ -160,9 +160,15 @@ impl RoomStore for MemoryStore {
                 held: there.iter().filter(|presence| presence.held).count() as u64,
             }
         };
-        let mut rooms: Vec<_> = tables.rooms.iter().map(summary).collect();
-        rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
-        Ok(rooms)
+        let mut rooms: Vec<_> = tables.rooms.iter().filter(|(name, _)| Some(*name) > after.as_ref()).collect();
+        rooms.sort_unstable_by_key(|(name, _)| *name);
+        Ok(rooms.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)).map(summary).collect())
+    }
+
+    async fn last_seen(&self, room: RoomName) -> Result<Vec<(PresenceId, Duration)>, StoreError> {
+        let (now, tables) = (self.now(), self.tables());
+        let ids = tables.rooms.get(&room).into_iter().flat_map(|room| room.channels.values());
+        Ok(ids.map(|id| (*id, listing::between(tables.presences[id].last_seen, now))).collect())
     }
 
     async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError> {
@@ -207,6 +213,7 @@ impl RoomStore for MemoryStore {
         let concerned = |row: &Row| match &whom {
             Whom::Room(room) => row.room == *room,
             Whom::User(user) => row.presence.user.as_ref() == Some(user),
+            Whom::UserIn { user, room } => row.presence.user.as_ref() == Some(user) && row.room == *room,
             Whom::Channel { channel, room } => {
                 row.presence.channel == *channel && room.as_ref().is_none_or(|room| row.room == *room)
             }

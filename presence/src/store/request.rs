@@ -51,6 +51,13 @@ pub enum Whom {
     Room(RoomName),
     /// This user, in whichever rooms.
     User(UserId),
+    /// This user, in one room.
+    UserIn {
+        /// The user.
+        user: UserId,
+        /// The room.
+        room: RoomName,
+    },
     /// This channel.
     Channel {
         /// The channel.

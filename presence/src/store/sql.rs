@@ -287,10 +287,13 @@ impl RoomStore for Once {
         Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())
     }
 
-    async fn rooms(&self) -> Result<Vec<RoomSummary>, StoreError> {
-        let mut rooms = self.look(statement::room_summaries, row::room_summary).await?;
-        rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
-        Ok(rooms)
+    async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {
+        let after = after.as_ref().map_or("", RoomName::as_str);
+        self.look(|| statement::room_summaries(after, limit), row::room_summary).await
+    }
+
+    async fn last_seen(&self, room: RoomName) -> Result<Vec<(PresenceId, Duration)>, StoreError> {
+        self.look(|| statement::last_seen(room.as_str(), self.database.now()), row::last_seen).await
     }
 
     async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError> {
@@ -327,7 +330,11 @@ impl RoomStore for Once {
         let now = transaction.now;
         let orphans = match &whom {
             Whom::Room(room) => transaction.epoch_of(room).await?.map(|room| Doomed::OrphansIn { room, now }),
-            Whom::User(user) => Some(Doomed::OrphansOf { user, now }),
+            Whom::User(user) => Some(Doomed::OrphansOf { user, room: None, now }),
+            Whom::UserIn { user, room } => {
+                let room = transaction.epoch_of(room).await?;
+                room.map(|room| Doomed::OrphansOf { user, room: Some(room), now })
+            }
             Whom::Channel { channel, room: None } => Some(Doomed::OrphansOn { channel, room: None, now }),
             Whom::Channel { channel, room: Some(room) } => {
                 let room = transaction.epoch_of(room).await?;

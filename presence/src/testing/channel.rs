@@ -27,7 +27,7 @@ use super::{PATIENCE, Received, TestSocket};
 /// let mut follower = TestChannel::open(&rooms).await;
 /// follower.join_group(&feed)?;
 ///
-/// rooms.send_to_group(&feed, "news").await; // as the code under test would
+/// rooms.send_to_group(&feed, "news").await?; // as the code under test would
 /// assert_eq!(follower.receive_text().await, "news");
 /// assert!(follower.receive_nothing().await);
 /// # Ok(())

@@ -51,7 +51,7 @@ impl Consumer for Relay {
             r#"{"type":"leave","room":"attic"}"# => socket.leave(&room("attic")).await,
             "enter the attic" => socket.join(&room("attic")).await,
             text => {
-                socket.rooms().send(&room("lobby"), text).await;
+                socket.rooms().send(&room("lobby"), text).await?;
                 Ok(())
             }
         }

@@ -20,7 +20,7 @@ async fn who_is_announced_is_in_the_group_already() {
     let mut bed = bed().await;
     let mut ann = bed.member("ann").await;
     assert_eq!(bed.told().await, "+ann");
-    bed.rooms.send(&room("lobby"), "hello").await;
+    bed.rooms.send(&room("lobby"), "hello").await.unwrap();
     assert_eq!(ann.socket.receive_text().await, "hello");
 }
 
@@ -147,7 +147,7 @@ async fn what_is_sent_to_the_name_of_a_room_reaches_its_sockets_and_no_group_of_
     let mut ann = bed.member("ann").await;
     let mut other = TestChannel::open(&bed.rooms).await;
     other.join_group(&GroupName::new("lobby").unwrap()).unwrap();
-    bed.rooms.send(&room("lobby"), "hello").await;
+    bed.rooms.send(&room("lobby"), "hello").await.unwrap();
     assert_eq!(ann.socket.receive_text().await, "hello");
     assert!(other.receive_nothing().await);
 }

@@ -115,7 +115,7 @@ impl Bed {
 
     /// The rooms that the database knows.
     pub(super) async fn rows(&self) -> Vec<String> {
-        let rooms = presence::store::RoomStore::rooms(self.store.inner()).await.unwrap();
+        let rooms = presence::store::RoomStore::rooms(self.store.inner(), None, u64::MAX).await.unwrap();
         rooms.into_iter().map(|room| room.room.to_string()).collect()
     }
 

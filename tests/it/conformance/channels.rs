@@ -164,7 +164,7 @@ async fn nothing_to_send_is_an_empty_frame_and_no_error() {
     let mut ann = bed.member("ann").await;
     ann.socket.send_text("echo ");
     assert_eq!(ann.socket.receive_text().await, "");
-    bed.rooms.send_to(&ann.channel, Outgoing::binary([])).await;
+    bed.rooms.send_to(&ann.channel, Outgoing::binary([])).await.unwrap();
     assert_eq!(ann.socket.receive().await, Received::Frame(Frame::Binary(b""[..].into())));
 }
 

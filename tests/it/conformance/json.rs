@@ -115,9 +115,11 @@ async fn an_event_is_dispatched_by_its_name_to_the_variant_that_has_it_and_unkno
     let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Hears)).await.unwrap();
     let named =
         |name: &str, payload: serde_json::Value| Event::new(presence::EventName::new(name).unwrap(), &payload).unwrap();
-    bed.rooms.send_event(&room("lobby"), named("chat.message", serde_json::json!({"text": "hi", "from": "ann"})));
-    bed.rooms.send_event(&room("lobby"), named("ChatMessage", serde_json::json!({"text": "not its name"})));
-    bed.rooms.send_event(&room("lobby"), Event::typed(&Told::Closing).unwrap());
+    bed.rooms
+        .send_event(&room("lobby"), named("chat.message", serde_json::json!({"text": "hi", "from": "ann"})))
+        .unwrap();
+    bed.rooms.send_event(&room("lobby"), named("ChatMessage", serde_json::json!({"text": "not its name"}))).unwrap();
+    bed.rooms.send_event(&room("lobby"), Event::typed(&Told::Closing).unwrap()).unwrap();
     assert_eq!([socket.receive_text().await, socket.receive_text().await], ["hi", "closing"]);
     assert!(socket.receive_nothing().await);
 }

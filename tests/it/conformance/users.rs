@@ -1,7 +1,7 @@
 //! Who is there.
 
 use super::bed::{bed, room, secs, user};
-use presence::Member;
+use presence::UserId;
 
 // behaviour: 2.7 distinct-users
 #[actix_web::test]
@@ -43,10 +43,7 @@ async fn members_are_listed_and_counted_without_asking_them() {
     bed.add("2", "ann").await;
     bed.add("3", "").await;
     let members = bed.rooms.members(&room("lobby")).await.unwrap();
-    let names = members.iter().map(|member| match member {
-        Member::User(user, _) => user.as_str(),
-        Member::Anonymous(_) => "?",
-    });
+    let names = members.iter().map(|member| member.user().map_or("?", UserId::as_str));
     assert_eq!(names.collect::<Vec<_>>(), ["ann", "bob", "?"]);
     assert!(bed.rooms.is_here(&room("lobby"), &user("bob")).await.unwrap());
     assert_eq!(bed.rooms.rooms_of(&user("ann")).await.unwrap(), [room("lobby")]);

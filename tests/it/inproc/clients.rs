@@ -7,7 +7,7 @@ use crate::support::member::encoded;
 use crate::support::{Duration, alone, eventually, millis, secs, within};
 use futures_util::StreamExt;
 use presence::{
-    ChannelName, Member, Meta, NodeId, NodeName, Notify, Presence, PresenceId, PruningSupervisor, UserId,
+    ChannelName, Meta, NodeId, NodeName, Notify, Presence, PresenceId, PruningSupervisor, UserId,
     actor::Reconcile,
     store::{Attempt, NodeStore, RoomStore, RoomWrites, Write},
 };
@@ -150,9 +150,9 @@ async fn fill(host: &Host, members: impl Iterator<Item = (String, Meta)>) {
 /// Who is in the room, as the server has it.
 async fn users(host: &Host) -> Users {
     let members = host.rooms.members(&room("lobby")).await.unwrap();
-    let known = members.into_iter().map(|member| match member {
-        Member::User(user, presences) => (user.to_string(), presences.iter().map(|one| one.id.to_string()).collect()),
-        Member::Anonymous(presence) => panic!("nobody here is without a name: {presence:?}"),
+    let known = members.into_iter().map(|member| {
+        let Some(user) = member.user() else { panic!("nobody here is without a name: {member:?}") };
+        (user.to_string(), member.presences().iter().map(|one| one.id.to_string()).collect())
     });
     known.collect()
 }
@@ -209,7 +209,7 @@ async fn all_clients_enter(members: impl Iterator<Item = (String, Meta)>) {
     names.extend(LIBRARIES.iter().chain(&["tungstenite"]).map(|&name| name.to_owned()));
     becomes(&host, &names).await;
     let text = serde_json::json!({"type": "message", "text": "x".repeat(MAX_FRAME_SENT - 100)}).to_string();
-    host.rooms.send(&room("lobby"), text).await;
+    host.rooms.send(&room("lobby"), text).await.unwrap();
     let _last = host.open("last", "join lobby").await;
 
     let mut seen = Vec::new();

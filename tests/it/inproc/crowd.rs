@@ -129,7 +129,7 @@ async fn breaks(faults: &str) {
             host.saw(&format!("speaker{n}"), Did::Done("chatter lobby 20".into())).await;
         }
     }
-    host.rooms.send(&room("lobby"), "end").await;
+    host.rooms.send(&room("lobby"), "end").await.unwrap();
     let truth = host.rooms.users(&room("lobby")).await.unwrap();
     let truth: Vec<_> = truth.iter().map(|user| user.as_str()).collect();
     assert_eq!(truth.len(), 200);

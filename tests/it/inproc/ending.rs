@@ -157,9 +157,9 @@ async fn a_socket_that_is_removed_by_its_channel_stays_open_and_its_consumer_lea
 async fn a_presence_that_is_removed_by_its_id_with_a_code() {
     let end = async |host: &mut Host, _: &mut Socket| {
         let members = host.rooms.members(&room("lobby")).await.unwrap();
-        let Some(presence::Member::User(_, presences)) = members.first() else { panic!("a user") };
+        let Some(member) = members.first() else { panic!("a user") };
         let close = Some(presence::Close::new(CloseCode(4003), "enough"));
-        assert!(host.rooms.remove_presence(&room("lobby"), presences[0].id, close).await.unwrap());
+        assert!(host.rooms.remove_presence(&room("lobby"), member.presences()[0].id, close).await.unwrap());
     };
     is_closed(Host::plan(), 4003, end).await;
 }
@@ -176,7 +176,7 @@ async fn a_consumer_that_fails_or_panics_in_event() {
     for fault in ["fail", "panic"] {
         let end = async |host: &mut Host, _: &mut Socket| {
             let event = presence::Event::new(presence::EventName::new("do").unwrap(), &fault).unwrap();
-            host.rooms.send_event(&room("lobby"), event);
+            host.rooms.send_event(&room("lobby"), event).unwrap();
         };
         is_closed(Host::plan(), 1011, end).await;
     }

@@ -13,7 +13,7 @@ use presence::{CloseCode, Consumer, Frame, Result, Rooms, Socket, remove_presenc
 async fn note(socket: &Socket, what: &str) {
     let here = socket.rooms().count(&room("lobby")).await.unwrap().presences;
     let said = format!("{what}: in {}, {here} here", socket.is_in(&room("lobby")));
-    socket.rooms().send(&room("witness"), said).await;
+    socket.rooms().send(&room("witness"), said).await.unwrap();
 }
 
 /// Speaks to the room `witness` of what it does.

@@ -4,8 +4,7 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode};
 use futures_util::FutureExt;
 use presence::{
-    ChannelName, CloseCode, Consumer, Error, Event, Frame, Member, Result, RoomName, Rooms, Socket, UserId,
-    testing::fault,
+    ChannelName, CloseCode, Consumer, Error, Event, Frame, Result, RoomName, Rooms, Socket, UserId, testing::fault,
 };
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -109,7 +108,7 @@ impl Puppet {
         match verb {
             "join" => socket.join(&room(first)).await?,
             "leave" => socket.leave(&room(first)).await?,
-            "say" => socket.rooms().send(&room(first), second).await,
+            "say" => socket.rooms().send(&room(first), second).await?,
             "reply" => socket.send(rest).await?,
             // As many texts of so many bytes, each awaited: the first five bytes are its number.
             "burst" => {
@@ -120,14 +119,14 @@ impl Puppet {
             "flood" => {
                 let (to, many) = (room(first), second.split_once(' ').unwrap());
                 for n in 0..number(many.0) {
-                    socket.rooms().send(&to, format!("{n:05}{}", "x".repeat(number(many.1)))).await;
+                    socket.rooms().send(&to, format!("{n:05}{}", "x".repeat(number(many.1)))).await?;
                 }
             }
             // So many texts, each with the puppet's name and the number of all that it said so.
             "chatter" => {
                 for _ in 0..number(second) {
                     let n = self.said.replace(self.said.get() + 1);
-                    socket.rooms().send(&room(first), format!("{} {n}", self.name)).await;
+                    socket.rooms().send(&room(first), format!("{} {n}", self.name)).await?;
                 }
             }
             "break" => match first {
@@ -135,8 +134,8 @@ impl Puppet {
                 "hubs" => fault::panic_hubs(socket.rooms()),
                 _ => {
                     let members = socket.rooms().members(&room(second)).await?;
-                    let Some(Member::User(_, presences)) = members.first() else { panic!("a user in {step:?}") };
-                    fault::panic_presence(socket.rooms(), &room(second), presences[0].id);
+                    let Some(member) = members.first() else { panic!("a user in {step:?}") };
+                    fault::panic_presence(socket.rooms(), &room(second), member.presences()[0].id);
                 }
             },
             "close" => {

@@ -15,7 +15,7 @@ async fn a_slow_receive_delays_neither_pongs_nor_broadcasts_nor_the_servers_own_
     host.saw("ann", Did::Began("wait gate".into())).await;
     ann.send(Raw::new(PING, "are you there")).await;
     assert_eq!(ann.next().await, Frame::Pong("are you there".into()));
-    host.rooms.send(&room("lobby"), "news").await;
+    host.rooms.send(&room("lobby"), "news").await.unwrap();
     assert_eq!(ann.next().await, Frame::Text("news".into()));
     assert_eq!(ann.frame_within(BOUND).await, Some(Frame::Ping("".into())));
     host.strings.open("gate");
@@ -153,7 +153,7 @@ async fn a_pong_that_came_while_the_thread_was_blocked_is_no_missing_one() {
     for n in 0..3 {
         within(BOUND, "a ping", async { while bob.frame().await != Frame::Ping("".into()) {} }).await;
         let block = presence::Event::new(presence::EventName::new("do").unwrap(), &"block 600").unwrap();
-        host.rooms.send_event(&room("other"), block);
+        host.rooms.send_event(&room("other"), block).unwrap();
         host.saw("ann", Did::Began("block 600".into())).await;
         bob.pong(b"").await;
         bob.text(&format!("reply {n}")).await;
@@ -186,8 +186,8 @@ async fn an_event_waits_for_a_slow_consumer_and_comes_in_its_turn() {
     ann.text("wait gate; reply one").await;
     host.saw("ann", Did::Began("wait gate".into())).await;
     let event = presence::Event::new(presence::EventName::new("do").unwrap(), &"reply two").unwrap();
-    host.rooms.send_event(&room("lobby"), event);
-    host.rooms.send(&room("lobby"), "the event was sent").await;
+    host.rooms.send_event(&room("lobby"), event).unwrap();
+    host.rooms.send(&room("lobby"), "the event was sent").await.unwrap();
     assert_eq!(ann.next().await, Frame::Text("the event was sent".into()));
     ann.text("reply three").await;
     host.strings.open("gate");
@@ -203,7 +203,7 @@ async fn a_connect_for_which_far_too_much_waits_is_given_up() {
     let ann = host.upgrade("ann", "join lobby; stall").send(host.address).await.unwrap();
     host.saw("ann", Did::Began("stall".into())).await;
     for _ in 0..1000 {
-        host.rooms.send(&room("lobby"), "x").await;
+        host.rooms.send(&room("lobby"), "x").await.unwrap();
     }
     assert_eq!(ann.answered().await.expect_err("a refusal").status, 503);
     host.saw("ann", Did::ConnectDropped).await;

@@ -20,11 +20,11 @@ async fn an_event_to_a_room_reaches_the_consumers_of_its_members_and_of_nobody_e
         sockets.push(host.open(name, "join lobby").await);
     }
     let _dan = host.open("dan", "join other").await;
-    host.rooms.send_event(&room("lobby"), event("news", &json!(["a", 1])));
+    host.rooms.send_event(&room("lobby"), event("news", &json!(["a", 1]))).unwrap();
     for name in ["ann", "bob", "cat"] {
         host.saw(name, Did::Event("news".into(), r#"["a",1]"#.into())).await;
     }
-    host.rooms.send_event(&room("other"), event("do", &json!("reply yours")));
+    host.rooms.send_event(&room("other"), event("do", &json!("reply yours"))).unwrap();
     host.saw("dan", Did::Event("do".into(), r#""reply yours""#.into())).await;
     assert_eq!(host.count("dan", |did| matches!(did, Did::Event(name, _) if name == "news")), 0);
 }
@@ -37,18 +37,18 @@ async fn an_event_and_a_frame_to_one_channel_reach_it_alone() {
     let mut bob = host.open("bob", "join lobby; channel").await;
     let channel = host.channel("ann").await;
     host.channel("bob").await;
-    host.rooms.send_event_to(&channel, event("do", &json!("reply from the event")));
+    host.rooms.send_event_to(&channel, event("do", &json!("reply from the event"))).unwrap();
     assert_eq!(ann.next().await, Frame::Text("from the event".into()));
-    within(BOUND, "the send", host.rooms.send_to(&channel, "just you")).await;
+    within(BOUND, "the send", host.rooms.send_to(&channel, "just you")).await.unwrap();
     assert_eq!(ann.next().await, Frame::Text("just you".into()));
-    host.rooms.send(&room("lobby"), "all").await;
+    host.rooms.send(&room("lobby"), "all").await.unwrap();
     assert_eq!(bob.next().await, Frame::Text("all".into()), "Bob had nothing before");
     ann.leave().await;
     bob.leave().await;
     host.empty().await;
     // Its socket is gone: nothing happens.
-    host.rooms.send_event_to(&channel, event("do", &json!("panic")));
-    within(BOUND, "the send to a channel that is gone", host.rooms.send_to(&channel, "anyone?")).await;
+    host.rooms.send_event_to(&channel, event("do", &json!("panic"))).unwrap();
+    within(BOUND, "the send to a channel that is gone", host.rooms.send_to(&channel, "anyone?")).await.unwrap();
 }
 
 #[tokio::test]
@@ -57,10 +57,10 @@ async fn a_frame_to_a_channel_that_never_was_or_to_a_room_without_members_is_sen
     let host = Host::start().await;
     for name in ["nobody", "ws.elsewhere.0!1", "ws..!", "!", "ws.x.99999999999999999999!1"] {
         let channel = ChannelName::new(name).unwrap();
-        within(secs(5), &format!("a send to {name}"), host.rooms.send_to(&channel, "anyone?")).await;
-        host.rooms.send_event_to(&channel, event("news", &json!(0)));
+        within(secs(5), &format!("a send to {name}"), host.rooms.send_to(&channel, "anyone?")).await.unwrap();
+        host.rooms.send_event_to(&channel, event("news", &json!(0))).unwrap();
     }
-    within(secs(5), "a send to nobody", host.rooms.send(&room("nowhere"), "anyone?")).await;
+    within(secs(5), "a send to nobody", host.rooms.send(&room("nowhere"), "anyone?")).await.unwrap();
     host.empty().await;
 }
 
@@ -230,7 +230,7 @@ async fn a_socket_that_joined_again_is_not_told_that_it_was_pruned_before() {
     let channel = host.channel("ann").await;
     // Its thread hears of the prune only when it has joined again.
     let steps = json!("block 3000; brief-leave lobby; join lobby; inside lobby; say lobby again");
-    host.rooms.send_event_to(&channel, event("do", &steps));
+    host.rooms.send_event_to(&channel, event("do", &steps)).unwrap();
     assert_eq!(ann.next().await, Frame::Text("again".into()));
     host.saw("ann", Did::Done("inside lobby".into())).await;
     assert_eq!(

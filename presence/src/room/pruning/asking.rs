@@ -112,6 +112,7 @@ impl Work {
         let (rooms, user) = match whom {
             Whom::Room(room) => (vec![room.clone()], None),
             Whom::User(user) => (self.rooms.names(), Some(user)),
+            Whom::UserIn { user, room } => (vec![room.clone()], Some(user)),
             Whom::Channel { channel, room } => {
                 return until_done(|| self.rooms.remove_here(room.as_ref(), channel, close.as_ref())).await;
             }

@@ -25,7 +25,7 @@ async fn check_traffic(fail: impl Fn(&Rooms, &[Client])) {
     let sent = Cell::new(0);
     let messages = async {
         for n in 0..150 {
-            node.send(lobby(), n.to_string()).await;
+            node.send(lobby(), n.to_string()).await.unwrap();
             sent.set(n + 1);
             tokio::time::sleep(ms(2)).await;
         }
@@ -125,7 +125,7 @@ async fn a_hub_that_fails_while_it_lets_joiners_in_lets_all_of_them_in() {
     let crowd: Vec<_> = (0..20).map(|n| node.client(&format!("u{n}"))).collect();
     set_trap(&crowd[9]);
     super::bench::join_all(&crowd, lobby()).await;
-    node.send(lobby(), "1").await;
+    node.send(lobby(), "1").await.unwrap();
     pass(secs(1)).await;
     for one in &crowd {
         assert_eq!((one.sees().len(), one.screen().states, one.screen().messages.len()), (22, 1, 1));
@@ -204,7 +204,7 @@ async fn a_room_that_fails_while_the_store_is_away_goes_on_when_it_is_back() {
         pass(ms(500)).await;
         panic_room(&node.rooms, lobby());
         pass(secs(1)).await;
-        node.send(lobby(), "1").await;
+        node.send(lobby(), "1").await.unwrap();
         node.store.faults.fail_next(0);
     });
     assert!(left.is_ok() && joined.is_ok(), "{joined:?}");

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::bench::{Node, config, lobby, ms, node_with, pass, room, secs, settle, user};
 use crate::{
-    Close, CloseCode, Consumer, Frame, Member, Meta, Result, ResumeToken, Socket,
+    Close, CloseCode, Consumer, Frame, Meta, Result, ResumeToken, Socket,
     config::ConfigBuilder,
     store::RoomStore,
     testing::{Received, TestSocket, upgrade_request},
@@ -56,8 +56,8 @@ async fn settle_all() {
 /// What is committed of the lobby's one presence.
 async fn meta(node: &Node) -> String {
     let members = node.rooms.members(lobby()).await.unwrap();
-    let [Member::User(_, presences)] = &members[..] else { panic!("{members:?}") };
-    presences[0].meta.as_str().to_owned()
+    let [member] = &members[..] else { panic!("{members:?}") };
+    member.presences()[0].meta.as_str().to_owned()
 }
 
 #[actix::test]
@@ -204,8 +204,8 @@ async fn the_last_update_of_one_who_is_lost_is_not_lost_and_that_of_one_who_leav
     bob.send_text("+attic");
     pass(secs(10)).await;
     let members = node.rooms.members(&room("attic")).await.unwrap();
-    let [Member::User(_, presences)] = &members[..] else { panic!("{members:?}") };
-    assert_eq!(presences[0].meta, Meta::default(), "it is another presence");
+    let [member] = &members[..] else { panic!("{members:?}") };
+    assert_eq!(member.presences()[0].meta, Meta::default(), "it is another presence");
 }
 
 #[actix::test]

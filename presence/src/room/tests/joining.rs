@@ -81,7 +81,7 @@ async fn a_leave_is_announced_once_to_those_who_stay_and_the_leaver_gets_nothing
     let _ = bob.frames();
     bob.leave(lobby()).await.unwrap();
     assert_eq!(node.rows(lobby()).await, ["ann"]);
-    node.send(lobby(), r#""after""#).await;
+    node.send(lobby(), r#""after""#).await.unwrap();
     pass(ms(1000)).await;
     assert_eq!(heard(&mut changes), ["-bob"]);
     assert_eq!(ann.screen().told, ["+bob", "-bob"]);
@@ -184,14 +184,14 @@ async fn messages_and_events_reach_members_only_and_in_order() {
     let node = node().await;
     let (ann, bob) = (node.member("ann").await, node.client("bob"));
     for n in 0..10 {
-        node.send(lobby(), n.to_string()).await;
+        node.send(lobby(), n.to_string()).await.unwrap();
     }
-    node.send_to(&bob.channel, "10").await;
+    node.send_to(&bob.channel, "10").await.unwrap();
     settle().await;
     assert_eq!(ann.screen().messages, (0..10).map(serde_json::Value::from).collect::<Vec<_>>());
     assert_eq!(bob.screen().messages, [10]);
     let name = crate::name::EventName::new("wave").unwrap();
-    node.send_event(lobby(), crate::Event::new(name, &1).unwrap());
+    node.send_event(lobby(), crate::Event::new(name, &1).unwrap()).unwrap();
     settle().await;
     assert_eq!((ann.told().len(), bob.told().len()), (1, 0));
 }

@@ -91,7 +91,7 @@ async fn a_consumer_that_loses_events_is_one_warning_until_it_has_caught_up_and_
     let event = Event::new(EventName::new("news").unwrap(), &1).unwrap();
     let send = async |count| {
         for _ in 0..count {
-            node.send_event(lobby(), event.clone());
+            node.send_event(lobby(), event.clone()).unwrap();
         }
         settle().await;
     };

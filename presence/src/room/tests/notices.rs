@@ -182,7 +182,7 @@ async fn in_the_mode_events_the_first_and_the_last_presence_of_a_user_are_told()
 async fn in_the_mode_silent_nobody_is_told_and_messages_flow() {
     let node = node_with(config().notify(Notify::Silent)).await;
     let (ann, bob) = (node.member("ann").await, node.member("bob").await);
-    node.send(lobby(), "1").await;
+    node.send(lobby(), "1").await.unwrap();
     pass(secs(1)).await;
     assert_eq!((ann.screen().messages.len(), ann.count(), bob.count()), (1, 1, 1));
 }
@@ -195,7 +195,7 @@ async fn a_busy_room_tells_a_joiner_what_was_said_since_it_was_announced_after_i
     node.client("stir").join(lobby()).await.unwrap();
     let mut changes = node.rooms.changes();
     let (bob, cat) = (node.client("bob"), node.client("cat"));
-    let say = async |text: &str| node.rooms.send(lobby(), format!("{text:?}")).await;
+    let say = async |text: &str| node.rooms.send(lobby(), format!("{text:?}")).await.unwrap();
     say("before").await;
     let speaking = async {
         for name in ["bob", "cat"] {
@@ -232,7 +232,7 @@ async fn no_more_is_kept_for_a_joiner_than_may_wait_for_a_client() {
     let flood = async {
         settle().await;
         for _ in 0..5 {
-            node.rooms.send(lobby(), "\"hello\"").await;
+            node.rooms.send(lobby(), "\"hello\"").await.unwrap();
             settle().await;
         }
     };

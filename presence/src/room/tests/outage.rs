@@ -134,7 +134,7 @@ async fn leaves_during_an_outage_happen_and_are_announced_on_its_return() {
     let left = join_all(crowd.iter().map(|one| one.leave(lobby()))).await;
     assert!(left.iter().all(is_away), "they are told that it will take its time");
     pass(secs(30)).await;
-    node.send(lobby(), r#""still here""#).await;
+    node.send(lobby(), r#""still here""#).await.unwrap();
     assert_eq!((heard(&mut changes), crowd[0].screen().messages.len()), (Vec::new(), 0), "gone from the group at once");
     assert_eq!(ann.screen().messages.len(), 1, "broadcast goes on");
     node.store.faults.fail_next(0);
@@ -278,7 +278,7 @@ async fn first_frames_and_notices_wait_for_the_commit_but_messages_do_not() {
     node.store.commits_take(secs(2));
     let (joined, ()) = tokio::join!(bob.join(lobby()), async {
         pass(secs(1)).await;
-        node.send(lobby(), "1").await;
+        node.send(lobby(), "1").await.unwrap();
         check_said(&node, &ann).await;
     });
     joined.unwrap();
@@ -369,7 +369,7 @@ async fn a_slow_database_makes_joins_slow_and_one_too_slow_makes_them_fail() {
     assert!(is_away(&bob.leave(lobby()).await));
     pass(secs(10)).await;
     ann.touch();
-    node.send(lobby(), r#""still here""#).await;
+    node.send(lobby(), r#""still here""#).await.unwrap();
     settle().await;
     assert_eq!((ann.screen().messages.len(), node.is_ready()), (1, false));
     heard(&mut changes);

@@ -120,7 +120,7 @@ async fn check_stale(on_stale: OnStale) {
     let _ = ann.frames();
     let close = (on_stale == OnStale::Close).then_some(CloseCode::STALE);
     assert_eq!(pruned_from(&ann), [("lobby".to_owned(), close)]);
-    node.send(lobby(), r#""after""#).await;
+    node.send(lobby(), r#""after""#).await.unwrap();
     bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
     pass(secs(1)).await;
     assert_eq!((ann.frames().len(), bob.screen().messages.len()), (0, 1));

@@ -64,7 +64,7 @@ async fn a_thread_without_a_runtime_may_ask_whatever_another_may() {
             rooms.touch(&one);
             assert_eq!(rooms.room(lobby()).prune_presences(Some(Duration::from_secs(60))).await.unwrap(), 0);
             assert_eq!(rooms.prune_presences(None).await.unwrap(), 0);
-            rooms.send(lobby(), "hello").await;
+            rooms.send(lobby(), "hello").await.unwrap();
             rooms.leave_all(&one).await.unwrap();
             assert_eq!(rooms.remove_user(&ann, None).await.unwrap(), 0);
             assert_eq!(rooms.prune_rooms().await.unwrap(), 1);

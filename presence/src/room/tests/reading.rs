@@ -6,7 +6,7 @@ use actix::{Actor, ActorFutureExt, Context, Handler, Message, ResponseActFuture,
 
 use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, user};
 use crate::{
-    Counts, Error, Member, Rooms,
+    Counts, Error, Rooms,
     actor::{Count, IsHere, Members, RoomsOf, Users},
     clock::Clock,
     model::{Meta, Presence},
@@ -37,13 +37,7 @@ async fn every_question_is_answered_by_handle() {
     assert!(node.is_here(lobby(), &user("ann")).await.unwrap());
     assert!(!node.is_here(lobby(), &user("cid")).await.unwrap());
     let members = node.members(lobby()).await.unwrap();
-    let ids: Vec<Vec<_>> = members
-        .iter()
-        .map(|member| match member {
-            Member::User(_, presences) => presences.iter().map(|one| one.id).collect(),
-            Member::Anonymous(one) => vec![one.id],
-        })
-        .collect();
+    let ids: Vec<Vec<_>> = members.iter().map(|member| member.presences().iter().map(|one| one.id).collect()).collect();
     let id = |n: usize| clients[n].id(lobby());
     assert_eq!(ids, [vec![id(1), id(2)], vec![id(0)], vec![id(3)]], "users by name, tabs by age, then anonymous ones");
     clients[0].join(&room("attic")).await.unwrap();

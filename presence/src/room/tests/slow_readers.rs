@@ -95,7 +95,7 @@ async fn waits(node: &Node, text: &Outgoing, every: Duration, time: Duration) ->
         assert!(waits.len() < MANY, "nobody waits for anybody any more");
         tokio::time::sleep_until(begun + every * u32::try_from(waits.len()).unwrap()).await;
         let asked = Instant::now();
-        node.send(lobby(), text.clone()).await;
+        node.send(lobby(), text.clone()).await.unwrap();
         waits.push((asked, asked.elapsed()));
     }
     waits
@@ -230,13 +230,13 @@ async fn the_patience_is_regained_within_a_minute() {
     // Each of them costs some 0.6 s, and what she takes meanwhile is worth 0.3 s.
     for _ in 0..10 {
         let begun = Instant::now();
-        futures_util::future::join_all((0..70).map(|_| node.send(lobby(), text()))).await;
+        futures_util::future::try_join_all((0..70).map(|_| node.send(lobby(), text()))).await.unwrap();
         assert!((ms(500)..ms(950)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         pass(secs(60)).await;
     }
     assert_eq!(cut.get(), None);
     for _ in 0..4 {
-        futures_util::future::join_all((0..70).map(|_| node.send(lobby(), text()))).await;
+        futures_util::future::try_join_all((0..70).map(|_| node.send(lobby(), text()))).await.unwrap();
         pass(secs(5)).await;
     }
     assert!(cut.get().is_some(), "four of them in one minute are too much");
@@ -309,7 +309,7 @@ async fn a_slow_reader_is_told_1013_and_is_held_if_it_has_a_token() {
         let mut changes = node.changes();
         let texts = async {
             while codes.borrow().is_empty() {
-                node.send(lobby(), Outgoing::text("x".repeat(size))).await;
+                node.send(lobby(), Outgoing::text("x".repeat(size))).await.unwrap();
                 tokio::time::sleep(ms(6)).await;
             }
         };

@@ -127,7 +127,7 @@ async fn is_used(store: &SqlStore) {
     let lobby = store.load(name.clone()).await.unwrap().unwrap();
     let who: Vec<_> = lobby.presences.iter().map(|presence| (presence.channel.as_str(), presence.held)).collect();
     assert_eq!((lobby.version.0, who), (7, vec![("a", false), ("b", true)]));
-    assert_eq!(store.rooms().await.unwrap()[0].presences, 2);
+    assert_eq!(store.rooms(None, u64::MAX).await.unwrap()[0].presences, 2);
     assert_eq!(store.nodes().await.unwrap().len(), 2);
 
     // Ann returns to a later life of the node, with the token that she had.

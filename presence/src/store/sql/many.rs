@@ -147,7 +147,7 @@ impl Writer {
         assert_eq!(nothing, Batch::default(), "it lives");
         store.prune_rooms(node).await.unwrap();
         store.load(room(turn % ROOMS)).await.unwrap();
-        store.rooms().await.unwrap();
+        store.rooms(None, u64::MAX).await.unwrap();
     }
 
     /// Two come, one of them with a token that another may have, on whichever node; of those who are here one changes, one is

@@ -2,9 +2,12 @@
 //!
 //! What this crate wrote it can read. Anything else was put there by another hand, and is refused rather than guessed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use sea_orm::prelude::Uuid;
@@ -31,6 +34,9 @@ pub(super) type PresenceRow = (Uuid, Uuid, String, Option<String>, String, Uuid,
 
 /// A [`PresenceRow`], and the hash of the resume token.
 pub(super) type SessionRow = (Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>, Option<Vec<u8>>);
+
+/// A presence, when it was last seen, and the time now.
+pub(super) type LastSeenRow = (Uuid, i64, i64);
 
 /// A [`RoomRow`], and how many there are: presences, those of users, distinct users, held.
 pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
@@ -137,6 +143,11 @@ pub(super) fn room_summary(row: RoomSummaryRow) -> Result<RoomSummary, StoreErro
         presences: count(presences)?,
         held: count(held)?,
     })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as the other rows are read")]
+pub(super) fn last_seen((id, last_seen, now): LastSeenRow) -> Result<(PresenceId, Duration), StoreError> {
+    Ok((PresenceId::from_uuid(id), between(last_seen, now)))
 }
 
 pub(super) fn node_summary(row: NodeSummaryRow) -> Result<NodeSummary, StoreError> {

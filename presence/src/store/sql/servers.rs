@@ -59,7 +59,7 @@ async fn a_postgres_must_have_every_character() {
     let (store, node) = joined(&database).await;
     let writes = RoomWrites { room: RoomName::new("сад 🌳").unwrap(), writes: vec![join(node)] };
     store.commit(node, Attempt::next(), [writes].clone().into()).await.unwrap();
-    assert_eq!(store.rooms().await.unwrap()[0].room.as_str(), "сад 🌳");
+    assert_eq!(store.rooms(None, u64::MAX).await.unwrap()[0].room.as_str(), "сад 🌳");
 }
 
 #[tokio::test]
@@ -321,7 +321,7 @@ async fn settings_of_the_server_neither_cut_an_answer_nor_change_what_a_statemen
     let commits = store.commit(node, Attempt::next(), rooms.clone().into()).await.unwrap();
     let names: Vec<RoomName> = (0..5).map(room).collect();
     assert_eq!(
-        (store.positions(names.clone().into()).await.unwrap().len(), store.rooms().await.unwrap().len()),
+        (store.positions(names.clone().into()).await.unwrap().len(), store.rooms(None, u64::MAX).await.unwrap().len()),
         (5, 5)
     );
     let leave = |presence: &Arc<Presence>| Write::Leave { id: presence.id, channel: presence.channel.clone() };

@@ -365,7 +365,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
     let ann = UserId::new("ann").unwrap();
     let doomed = [
         Doomed::OrphansIn { room: Epoch::from_uuid(id), now: 1 },
-        Doomed::OrphansOf { user: &ann, now: 1 },
+        Doomed::OrphansOf { user: &ann, room: None, now: 1 },
         Doomed::UnheldOf(node),
         Doomed::PastGrace { now: 1 },
         Doomed::Stale { asks: NodeId::random(), now: 1, cut: 1 },
@@ -379,7 +379,7 @@ async fn no_statement_looks_at_presences_that_it_does_not_want() {
         statement::unheld_ids(sqlite, node, 10).into_statement(sqlite),
         statement::live_with_presences(node, 1).into_statement(sqlite),
         statement::nodes(Expr::val(1)).into_statement(sqlite),
-        statement::room_summaries().into_statement(sqlite),
+        statement::room_summaries("", 10).into_statement(sqlite),
         statement::rooms_of(&ann).into_statement(sqlite),
         statement::uncleared_orphans().into_statement(sqlite),
         statement::forgettable(1).into_statement(sqlite),

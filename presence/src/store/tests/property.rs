@@ -335,7 +335,7 @@ struct Listed {
 }
 
 async fn list(world: &World, store: &dyn Store) -> Listed {
-    let rooms = store.rooms().await.unwrap().into_iter();
+    let rooms = store.rooms(None, u64::MAX).await.unwrap().into_iter();
     let rooms = rooms.map(|room| (room.room, room.version, [room.users, room.anonymous, room.presences, room.held]));
     let (mut asked, mut answers) = (Vec::new(), Vec::new());
     for node in &world.lives {

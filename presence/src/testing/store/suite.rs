@@ -119,6 +119,7 @@ macro_rules! store_suite {
                 a_removal_spares_presences_of_live_nodes,
                 a_room_is_removed_in_batches_and_stays_empty,
                 a_user_is_removed_from_every_room_with_one_version_each,
+                a_user_is_removed_from_one_room_and_stays_in_the_others,
                 one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_its_channel,
                 removing_a_user_works_in_batches_and_takes_what_is_held,
             }
@@ -193,6 +194,8 @@ macro_rules! store_suite {
             }
             listing {
                 a_room_is_listed_with_who_is_in_it,
+                rooms_are_listed_page_by_page,
+                when_presences_were_last_seen_is_listed,
                 rooms_are_listed_in_the_order_of_their_bytes_empty_ones_too,
                 all_positions_are_those_of_every_room,
                 a_node_is_listed_with_its_age_its_lease_and_its_presences,

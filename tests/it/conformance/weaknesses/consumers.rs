@@ -114,7 +114,7 @@ async fn an_event_that_nobody_knows_kills_no_socket_and_a_handler_that_fails_lea
     let (mut ann, mut bob) = (bed.member("ann").await, bed.member("bob").await);
     assert_eq!([bed.told().await, bed.told().await], ["+ann", "+bob"]);
     let unknown = Event::new(EventName::new("no.such.handler").unwrap(), &()).unwrap();
-    bed.rooms.send_event(&room("lobby"), unknown);
+    bed.rooms.send_event(&room("lobby"), unknown).unwrap();
     bed.quiet().await;
     ann.socket.send_text("fail");
     assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(1011))));
@@ -131,11 +131,13 @@ async fn only_what_a_consumer_declares_can_be_reached_by_an_event() {
     let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Forwards)).await.unwrap();
     bed.settle().await;
     for name in ["receive", "disconnect", "connect", "send", "close", "websocket.receive", "_private"] {
-        bed.rooms.send_event_to_group(&team(), Event::new(EventName::new(name).unwrap(), &()).unwrap());
+        bed.rooms.send_event_to_group(&team(), Event::new(EventName::new(name).unwrap(), &()).unwrap()).unwrap();
     }
     // Another shape under a name that is known is no reason to die either.
-    bed.rooms.send_event_to_group(&team(), Event::new(EventName::new("forward.message").unwrap(), &5).unwrap());
-    bed.rooms.send_event_to_group(&team(), Event::typed(&Told::Forward { text: "hello".into() }).unwrap());
+    bed.rooms
+        .send_event_to_group(&team(), Event::new(EventName::new("forward.message").unwrap(), &5).unwrap())
+        .unwrap();
+    bed.rooms.send_event_to_group(&team(), Event::typed(&Told::Forward { text: "hello".into() }).unwrap()).unwrap();
     assert_eq!(ann.receive_text().await, "hello");
     assert!(ann.receive_nothing().await);
 }
@@ -210,7 +212,7 @@ async fn a_membership_lasts_as_long_as_the_socket() {
     tokio::time::advance(secs(25 * 3600)).await;
     bed.settle().await;
     for n in 0..130 {
-        bed.rooms.send(&room("lobby"), n.to_string()).await;
+        bed.rooms.send(&room("lobby"), n.to_string()).await.unwrap();
     }
     for n in 0..130 {
         assert_eq!(ann.socket.receive_text().await, n.to_string());

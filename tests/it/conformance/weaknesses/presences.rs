@@ -10,7 +10,7 @@ async fn who_is_pruned_and_kept_open_hears_of_it_and_nothing_of_the_room() {
     let mut ann = bed.member("ann").await;
     bed.leap(secs(61)).await;
     assert_eq!(bed.hears().await, Heard::Removed("lobby".into()));
-    bed.rooms.send(&room("lobby"), "hello").await;
+    bed.rooms.send(&room("lobby"), "hello").await.unwrap();
     assert!(ann.socket.receive_nothing().await);
     ann.socket.send_text("rejoin");
     bed.settle().await;
@@ -56,7 +56,7 @@ async fn a_re_add_of_a_socket_keeps_it_in_its_group() {
     let bed = bed().await;
     let mut ann = bed.member("ann").await;
     bed.rooms.add(&room("lobby"), &ann.channel, Some(&user("ann"))).await.unwrap();
-    bed.rooms.send(&room("lobby"), "once").await;
+    bed.rooms.send(&room("lobby"), "once").await.unwrap();
     assert_eq!(ann.socket.receive_text().await, "once");
     assert!(ann.socket.receive_nothing().await);
 }
@@ -164,7 +164,8 @@ async fn each_presence_has_a_meta_and_a_users_tabs_are_one_member() {
     bed.add("1", "ann").await;
     bed.add("2", "ann").await;
     let members = bed.rooms.members(&room("lobby")).await.unwrap();
-    let [presence::Member::User(_, tabs)] = &members[..] else { panic!("{members:?}") };
+    let [member] = &members[..] else { panic!("{members:?}") };
+    let tabs = member.presences();
     assert_eq!((tabs.len(), &tabs[0].meta), (2, &Meta::default()));
 }
 

@@ -73,9 +73,9 @@ async fn an_event_that_the_consumers_of_a_room_do_not_know_reaches_no_client_and
     let host = Host::plan().workers(2).route(serving(|_| JsonFrames(Speaker))).start().await;
     let mut clients = [open(&host, "/chat/lobby").await, open(&host, "/chat/lobby").await];
     for name in ["send", "close", "websocket.receive", "_hidden", "Greeting"] {
-        host.rooms.send_event(&room("lobby"), Event::new(EventName::new(name).unwrap(), &5).unwrap());
+        host.rooms.send_event(&room("lobby"), Event::new(EventName::new(name).unwrap(), &5).unwrap()).unwrap();
     }
-    host.rooms.send_event(&room("lobby"), Event::typed(&Told::Greeting { text: "hi".into() }).unwrap());
+    host.rooms.send_event(&room("lobby"), Event::typed(&Told::Greeting { text: "hi".into() }).unwrap()).unwrap();
     for client in &mut clients {
         assert_eq!(text(client).await, "hi");
     }
@@ -156,7 +156,7 @@ impl Consumer for Player {
             }
             "end" => socket.close(CloseCode::NORMAL, ""),
             said => {
-                socket.rooms().send_to_group(&team(), said).await;
+                socket.rooms().send_to_group(&team(), said).await?;
                 Ok(())
             }
         }
@@ -203,12 +203,12 @@ async fn a_group_whose_members_are_on_four_threads_hears_each_message_once_and_i
         open => Err(format!("{open} are open")),
     })
     .await;
-    host.rooms.send_to_group(&team(), "to six").await;
-    host.rooms.send_to(&gone, "to nobody").await;
+    host.rooms.send_to_group(&team(), "to six").await.unwrap();
+    host.rooms.send_to(&gone, "to nobody").await.unwrap();
     let (third, name) = &mut players[3];
-    host.rooms.send_to(name, "to you").await;
+    host.rooms.send_to(name, "to you").await.unwrap();
     assert_eq!([text(third).await, text(third).await], ["to six", "to you"]);
-    host.rooms.send_to_group(&team(), "again").await;
+    host.rooms.send_to_group(&team(), "again").await.unwrap();
     for (n, (client, _)) in players.iter_mut().enumerate() {
         if n != 3 {
             assert_eq!(text(client).await, "to six");

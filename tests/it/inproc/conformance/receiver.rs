@@ -91,7 +91,7 @@ async fn the_list_is_the_first_frame_also_if_others_speak_while_it_joins() {
     let rooms = host.rooms.clone();
     let speaker = tokio::spawn(async move {
         loop {
-            rooms.send(&room("lobby"), "\"chatter\"").await;
+            rooms.send(&room("lobby"), "\"chatter\"").await.unwrap();
             tokio::task::yield_now().await;
         }
     });

@@ -94,7 +94,9 @@ impl Client {
             connection: connection.clone(),
             is_writable: Box::new(move || kernel.get()),
         });
-        hub.sockets.borrow_mut().enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection });
+        hub.sockets
+            .borrow_mut()
+            .enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection, user: user.clone() });
         let touch = Touch::new(rooms.now());
         let open = rooms.channels().open(channel.clone(), touch.clone(), hub.hub.clone());
         Self {

@@ -70,12 +70,9 @@ fn channel(name: &str) -> ChannelName {
 
 /// The ids of a user's presences in the lobby, as this node lists them.
 async fn ids(node: &Node, name: &str) -> Vec<PresenceId> {
-    let of = |member| match member {
-        Member::User(who, presences) if who == user(name) => Some(presences),
-        _ => None,
-    };
     let members = node.members(lobby()).await.unwrap();
-    members.into_iter().filter_map(of).flatten().map(|presence| presence.id).collect()
+    let of = members.iter().filter(|member| member.user() == Some(&user(name)));
+    of.flat_map(Member::presences).map(|presence| presence.id).collect()
 }
 
 #[actix::test]
@@ -95,7 +92,7 @@ async fn a_socket_that_is_removed_by_its_channel_learns_of_it_and_gets_nothing_m
         pass(ms(200)).await;
         assert_eq!((heard(&mut changes), bob.sees()), (vec!["+ann".to_owned(), "-ann".into()], vec!["bob".into()]));
         assert_eq!(*told.borrow(), ["lobby"], "way {way}");
-        node.send(lobby(), "\"news\"").await;
+        node.send(lobby(), "\"news\"").await.unwrap();
         assert!(ann.receive_nothing().await, "it stays open");
         ann.send_text("lobby");
         let first: serde_json::Value = ann.receive_json().await;

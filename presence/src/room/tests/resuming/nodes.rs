@@ -2,7 +2,7 @@
 
 use super::{GRACE, ann, rows, two};
 use crate::{
-    CloseCode, Member,
+    CloseCode,
     clock::Clock,
     config::ConfigBuilder,
     room::tests::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, secs, settle},
@@ -270,10 +270,7 @@ async fn a_presence_with_a_token_belongs_to_the_life_that_its_node_began_anew() 
     alive(&[&first], 3).await;
     assert_ne!(here.node(), before, "it was taken for dead");
     let members = here.members(lobby()).await.unwrap();
-    let lives = members.iter().map(|member| match member {
-        Member::User(_, presences) => Some(presences[0].node),
-        Member::Anonymous(presence) => Some(presence.node),
-    });
+    let lives = members.iter().map(|member| Some(member.presences()[0].node));
     assert_eq!(lives.collect::<Vec<_>>(), [here.node()]);
     drop(there);
 }

@@ -27,8 +27,10 @@ pub(in super::super) enum Doomed<'a> {
         room: Epoch,
         now: i64,
     },
+    /// Of a user, in a room or in all.
     OrphansOf {
         user: &'a UserId,
+        room: Option<Epoch>,
         now: i64,
     },
     /// Of a channel, in a room or in all.
@@ -73,7 +75,9 @@ impl Doomed<'_> {
         let in_room = |room: Epoch| RoomId.eq(room.as_uuid());
         match self {
             Self::OrphansIn { room, now } => all.add(in_room(room)).add(nobodys(now)),
-            Self::OrphansOf { user, now } => all.add(UserId.eq(user.as_str())).add(nobodys(now)),
+            Self::OrphansOf { user, room, now } => {
+                all.add_option(room.map(in_room)).add(UserId.eq(user.as_str())).add(nobodys(now))
+            }
             Self::OrphansOn { channel, room, now } => {
                 all.add_option(room.map(in_room)).add(ChannelName.eq(channel.as_str())).add(nobodys(now))
             }

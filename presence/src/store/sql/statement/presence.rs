@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sea_orm::{
     ColumnTrait, Condition, DbBackend, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
     prelude::{Expr, Uuid},
-    sea_query::{ExprTrait, InsertStatement, OnConflict, Query},
+    sea_query::{ExprTrait, InsertStatement, OnConflict, Query, SimpleExpr},
 };
 
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
     name::{Epoch, NodeId},
     session::{Session, SessionHash},
     store::{
-        entity::presence,
+        entity::{presence, room},
         millis,
         plan::Row,
-        sql::row::{PresenceRow, SessionRow},
+        sql::row::{LastSeenRow, PresenceRow, SessionRow},
     },
 };
 
@@ -48,6 +48,17 @@ pub(in super::super) fn page(room: Uuid, after: &str, limit: u64) -> Rows<Presen
         .filter(presence::Column::ChannelName.gt(after))
         .order_by_asc(presence::Column::ChannelName)
         .limit(at_most(limit))
+        .into_tuple()
+}
+
+/// When the presences of a room were last seen, and the time now.
+pub(in super::super) fn last_seen(room: &str, now: SimpleExpr) -> Rows<LastSeenRow> {
+    presence::Entity::find()
+        .inner_join(room::Entity)
+        .select_only()
+        .columns([presence::Column::Id, presence::Column::LastSeen])
+        .expr(now)
+        .filter(room::Column::ChannelName.eq(room))
         .into_tuple()
 }
 

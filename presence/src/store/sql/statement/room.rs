@@ -16,7 +16,8 @@ use crate::{
 
 use super::{Keys, Rows, at_most};
 
-pub(in super::super) fn room_summaries() -> Rows<RoomSummaryRow> {
+/// Of rooms after this name, in the order of an index.
+pub(in super::super) fn room_summaries(after: &str, limit: u64) -> Rows<RoomSummaryRow> {
     let users = Func::count_distinct(Expr::col((presence::Entity, presence::Column::UserId)));
     room::Entity::find()
         .left_join(presence::Entity)
@@ -26,7 +27,10 @@ pub(in super::super) fn room_summaries() -> Rows<RoomSummaryRow> {
         .expr(presence::Column::UserId.count())
         .expr(users)
         .expr(presence::Column::HeldUntil.count())
+        .filter(room::Column::ChannelName.gt(after))
         .group_by(room::Column::Id)
+        .order_by_asc(room::Column::ChannelName)
+        .limit(at_most(limit))
         .into_tuple()
 }
 

@@ -165,6 +165,7 @@ pub async fn a_removal_is_passed_on_as_it_was_asked(store: &dyn Store, _: &Manua
     let removals = [
         Removal { whom: Whom::User(user("ann")), close: close.clone() },
         Removal { whom: Whom::Room(room("lobby")), close: None },
+        Removal { whom: Whom::UserIn { user: user("ann"), room: room("lobby") }, close: None },
         Removal { whom: of_channel(None), close: None },
         Removal { whom: of_channel(Some(room("lobby"))), close: close.clone() },
         Removal { whom: Whom::Presence { room: room("lobby"), id: PresenceId::random() }, close },

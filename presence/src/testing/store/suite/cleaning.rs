@@ -283,6 +283,26 @@ pub async fn a_user_is_removed_from_every_room_with_one_version_each(store: &dyn
     assert_eq!(store.remove(judge, ann.clone(), 10).await.expect("it may remove"), Batch::default());
 }
 
+pub async fn a_user_is_removed_from_one_room_and_stays_in_the_others(store: &dyn Store, time: &ManualClock) {
+    let (here, judge) = (node(store, "here").await, node(store, "judge").await);
+    for name in ["lobby", "bar"] {
+        let two = ["1", "2"].map(|channel| of_user(here, channel, "ann"));
+        let _ = change(store, here, name, two.iter().chain([&of_user(here, "3", "Ann")]).map(joins)).await;
+    }
+    let from = |name: &str| Whom::UserIn { user: user("ann"), room: room(name) };
+    assert_eq!(
+        store.remove(judge, from("lobby"), 10).await.expect("it may remove"),
+        Batch::default(),
+        "its node lives"
+    );
+    let _ = let_die(store, time, judge).await;
+    let batch = store.remove(judge, from("lobby"), 10).await.expect("it may remove");
+    let told: Vec<_> = batch.commits.iter().map(|c| (c.room.as_str(), c.version.0, c.delta.left.len())).collect();
+    assert_eq!((batch.handled, told), (2, vec![("lobby", 2, 2)]));
+    assert_eq!(store.rooms_of(user("ann")).await.expect("reading works"), [room("bar")]);
+    assert_eq!(store.remove(judge, from("nowhere"), 10).await.expect("it may remove"), Batch::default());
+}
+
 pub async fn one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_its_channel(
     store: &dyn Store,
     time: &ManualClock,

@@ -13,7 +13,7 @@ use super::{
 const GRACE: Duration = Duration::from_secs(20);
 
 async fn rooms(store: &dyn Store) -> Vec<RoomSummary> {
-    store.rooms().await.expect("listing works")
+    store.rooms(None, u64::MAX).await.expect("listing works")
 }
 
 async fn nodes(store: &dyn Store) -> Vec<NodeSummary> {
@@ -44,6 +44,36 @@ pub async fn rooms_are_listed_in_the_order_of_their_bytes_empty_ones_too(store: 
     let listed = rooms(store).await;
     let told: Vec<_> = listed.iter().map(|room| (room.room.as_str(), room.version.0, room.presences)).collect();
     assert_eq!(told, [("Z", 1, 1), ("a", 1, 1), ("b", 1, 1), ("nobody", 0, 0), ("é", 1, 1)]);
+}
+
+pub async fn rooms_are_listed_page_by_page(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    for name in ["b", "Z", "é", "a", "nobody"] {
+        let _ = crowd(store, here, name, if name == "nobody" { 0 } else { 1 }).await;
+    }
+    let mut pages: Vec<Vec<String>> = Vec::new();
+    let mut after = None;
+    while pages.last().is_none_or(|page| !page.is_empty()) {
+        let page = store.rooms(after.clone(), 2).await.expect("listing works");
+        pages.push(page.iter().map(|listed| listed.room.to_string()).collect());
+        after = page.into_iter().next_back().map(|listed| listed.room).or(after);
+    }
+    assert_eq!(pages, [vec!["Z", "a"], vec!["b", "nobody"], vec!["é"], vec![]]);
+    assert_eq!(store.rooms(Some(room("c")), 1).await.expect("listing works")[0].room, room("nobody"));
+}
+
+pub async fn when_presences_were_last_seen_is_listed(store: &dyn Store, time: &ManualClock) {
+    let here = node(store, "here").await;
+    let two = crowd(store, here, "lobby", 2).await;
+    let _ = crowd(store, here, "bar", 1).await;
+    time.advance(SECOND * 5);
+    store.touch(here, [(two[0].id, SECOND)].into()).await.expect("it lives");
+    let mut seen = store.last_seen(room("lobby")).await.expect("listing works");
+    seen.sort_unstable();
+    let mut expected = [(two[0].id, SECOND), (two[1].id, SECOND * 5)];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    assert_eq!(store.last_seen(room("nowhere")).await.expect("listing works"), []);
 }
 
 pub async fn all_positions_are_those_of_every_room(store: &dyn Store, _: &ManualClock) {
