@@ -20,3 +20,6 @@ struct Testing;
 
 #[doc = include_str!("../../docs/coming-from-django.md")]
 struct ComingFromDjango;
+
+#[doc = include_str!("../../docs/reading.md")]
+struct ReadingRooms;
