@@ -4,7 +4,7 @@
 //! nothing about presence; it makes what was decided durable, and gives each room's changes one order. Time inside a store
 //! is the database's own (milliseconds since 1970), never a node's.
 //!
-//! [`MemoryStore`](crate::MemoryStore) forgets everything with the process. [`SqlStore`](crate::SqlStore) speaks to a database by sea-orm.
+//! [`MemoryStore`] forgets everything with the process. `SqlStore` speaks to a database by sea-orm.
 
 pub(crate) mod apart;
 mod change;
@@ -51,9 +51,8 @@ pub use sql::{MissingFeature, SeveralHosts, SqlStore, Synchronous};
 #[cfg(feature = "cli")]
 pub(crate) use sql::{is_turned_away, said_by_database};
 
-pub(crate) use error::ChannelTaken;
 #[cfg(feature = "sql")]
-pub(crate) use error::NeedsOperator;
+pub(crate) use error::{ChannelTaken, NeedsOperator};
 
 /// How long a life that lost its name to a later one is remembered after its end. A process that wakes up from a longer
 /// sleep than this takes its name back from the later one, instead of being told to stop.

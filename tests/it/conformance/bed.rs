@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// A leave that is all there is to write is written no later than this.
+pub(super) const LONE_LEAVE: Duration = Duration::from_millis(6);
+
 pub(super) fn room(name: &str) -> RoomName {
     RoomName::new(name).unwrap()
 }
@@ -122,6 +125,10 @@ impl Bed {
     /// The next change, in short: `+ann`, `-ann`, `~ann`, `bulk ann,bob`, with the room if it is not the lobby.
     pub(super) async fn told(&mut self) -> String {
         self.time.settle().await;
+        if let Some(told) = self.try_told() {
+            return told;
+        }
+        self.time.advance(LONE_LEAVE).await;
         self.try_told().expect("a change")
     }
 
@@ -150,6 +157,10 @@ impl Bed {
 
     pub(super) async fn hears(&mut self) -> Heard {
         self.time.settle().await;
+        if let Ok(heard) = self.heard.try_recv() {
+            return heard;
+        }
+        self.time.advance(LONE_LEAVE).await;
         self.heard.try_recv().expect("a consumer was told something")
     }
 }

@@ -1,6 +1,6 @@
 //! Pruning without Celery: a countdown for each socket.
 
-use super::bed::{Bed, Heard, bed, room, secs, user};
+use super::bed::{Bed, Heard, LONE_LEAVE, bed, room, secs, user};
 use actix_web::http::StatusCode;
 use presence::testing::{Received, TestSocket};
 use presence::{CloseCode, Consumer, Countdown, Error, Frame, Result, Socket};
@@ -101,6 +101,7 @@ async fn the_close_command_closes_once_and_ends_the_timer() {
     ann.send_text(r#"{"type":"close"}"#);
     assert_eq!(ann.receive().await, Received::Close(Some(CloseCode::NORMAL)));
     assert_eq!(ann.receive().await, Received::End);
+    bed.leap(LONE_LEAVE).await;
     assert_eq!(bed.here().await, 0);
 }
 
@@ -133,6 +134,7 @@ async fn any_other_text_reaches_the_wrapped_consumer_without_starting_anew() {
         assert_eq!(ann.receive_text().await, "other");
     }
     bed.leap(std::time::Duration::from_millis(600)).await;
+    bed.leap(LONE_LEAVE).await;
     assert_eq!(bed.here().await, 0);
     assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4408))));
 }

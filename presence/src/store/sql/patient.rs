@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// For how long a call goes on whose caller has given it up.
 const UNHEARD: Duration = Duration::from_secs(2);
 
-/// A [`Store`] in a database. Clones share its connections.
+/// A [`Store`](crate::store::Store) in a database. Clones share its connections.
 ///
 /// ```
 /// # async fn run() -> Result<(), presence::store::StoreError> {
@@ -161,7 +161,7 @@ impl SqlStore {
         self.with(|database| database.with_wall_clock(Arc::new(now)))
     }
 
-    /// Brings the schema up to date, as [`prepare`](Store::prepare) does, and names the migrations that this took.
+    /// Brings the schema up to date, as [`prepare`](crate::store::Store::prepare) does, and names the migrations that this took.
     ///
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
