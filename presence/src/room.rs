@@ -34,13 +34,14 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     fmt,
     sync::{
-        Arc, Mutex, Once, OnceLock, RwLock,
+        Arc, Once, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
     time::Duration,
 };
 
 use actix::{Actor, Addr, Context, Recipient};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tracing::info;
 

@@ -3,13 +3,10 @@
 mod queue;
 mod together;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
@@ -153,14 +150,10 @@ impl Subscribers {
     }
 }
 
-fn lock(subscribers: &Mutex<Subscribers>) -> MutexGuard<'_, Subscribers> {
-    subscribers.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Signals {
     pub(crate) fn subscribe(&self, room: Option<RoomName>) -> Subscription {
         let queue = Arc::new(Queue::default());
-        let mut subscribers = lock(&self.0);
+        let mut subscribers = self.0.lock();
         match &room {
             None => subscribers.all.push(queue.clone()),
             Some(room) => subscribers.rooms.entry(room.clone()).or_default().push(queue.clone()),
@@ -171,7 +164,7 @@ impl Signals {
     /// How many rooms somebody wants to know of.
     #[cfg(test)]
     pub(crate) fn rooms_heard(&self) -> usize {
-        lock(&self.0).rooms.len()
+        self.0.lock().rooms.len()
     }
 
     /// Makes those one event who leave this room together, in whichever transactions.
@@ -189,7 +182,7 @@ impl Signals {
         together: impl Fn(&Presence) -> Option<&'a Together>,
     ) {
         // Under the lock, so that all hear the events of a room in one order.
-        let mut subscribers = lock(&self.0);
+        let mut subscribers = self.0.lock();
         let somebody_hears = subscribers.of(room).next().is_some();
         let (mut alone, mut gathered) = (Vec::new(), Vec::new());
         for presence in delta.left.iter().filter(|_| somebody_hears) {
@@ -226,7 +219,7 @@ impl Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         // Whoever is told something later is told nothing.
-        let Subscribers { all, rooms, .. } = std::mem::take(&mut *lock(&self.0));
+        let Subscribers { all, rooms, .. } = std::mem::take(&mut *self.0.lock());
         all.iter().chain(rooms.values().flatten()).for_each(|queue| queue.end());
     }
 }
@@ -242,7 +235,7 @@ pub struct Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut subscribers = lock(&self.subscribers);
+        let mut subscribers = self.subscribers.lock();
         let others = |queues: &mut Vec<Arc<Queue>>| queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
         let Some(room) = &self.room else { return others(&mut subscribers.all) };
         if let Some(here) = subscribers.rooms.get_mut(room) {

@@ -4,11 +4,9 @@
 //! first line of each cause is written at once, and after it at most one line in [`LINE_INTERVAL`], which says how many were
 //! left out since. With the level `debug` nothing is left out.
 
-use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
+
+use parking_lot::Mutex;
 
 use crate::clock::Tick;
 
@@ -28,7 +26,7 @@ struct Lines {
 impl LineLimit {
     /// Whether a line may be written at `now`: if so, how many were left out since the one before.
     pub(crate) fn admit(&self, now: Tick) -> Option<LeftOut> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         if lines.last.is_some_and(|last| now.since(last) < LINE_INTERVAL) {
             lines.left_out += 1;
             return None;

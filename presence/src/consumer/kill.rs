@@ -8,11 +8,12 @@ use std::{
     io::ErrorKind,
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use actix_web::dev::Extensions;
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tracing::debug;
@@ -105,12 +106,12 @@ impl KillSwitch {
 
     /// Whether there is a handle.
     pub(crate) fn is_armed(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0.lock().is_some()
     }
 
     /// Whether something has come that was not read: bytes, the end, or an error. Without a handle nobody knows.
     pub(crate) fn has_unread(&self) -> bool {
-        let handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = self.0.lock();
         // The socket does not block: nothing to be read is an error of its own.
         handle.as_ref().is_some_and(|socket| match socket.peek(&mut [0]) {
             Err(error) => error.kind() != ErrorKind::WouldBlock,
@@ -120,7 +121,7 @@ impl KillSwitch {
 
     /// Whether the kernel takes anything to be sent. Without a handle nobody knows, and it is believed to.
     pub(crate) fn is_writable(&self) -> bool {
-        let handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = self.0.lock();
         handle.as_ref().is_none_or(|socket| {
             let mut asked = [PollFd::new(socket, PollFlags::OUT)];
             // An error of the connection counts too: there is nothing left to wait for.
@@ -130,11 +131,11 @@ impl KillSwitch {
 
     /// Lets go of the socket.
     pub(crate) fn release(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.lock().take();
     }
 
     fn with(&self, act: impl FnOnce(&TcpStream)) {
-        if let Some(socket) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(socket) = &*self.0.lock() {
             act(socket);
         }
     }

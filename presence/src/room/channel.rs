@@ -5,13 +5,14 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -111,11 +112,11 @@ impl Channel {
     }
 
     fn joined(&self) -> MutexGuard<'_, HashMap<RoomName, Membership>> {
-        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+        self.joined.lock()
     }
 
     fn updates(&self) -> MutexGuard<'_, Updates> {
-        self.updates.lock().unwrap_or_else(PoisonError::into_inner)
+        self.updates.lock()
     }
 
     pub(crate) fn is_in(&self, room: &RoomName) -> bool {
@@ -294,7 +295,7 @@ impl Channel {
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
         let grace = options.grace.unwrap_or(rooms.config().grace());
-        let token = self.resume.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let token = self.resume.lock().clone();
         let session = token.map(|token| Session { hash: token.hash(room, user), grace });
         let grace = session.map(|session| session.grace);
         joined.insert(room.clone(), Membership { id, grace, joining: Some(over.clone()), is_resumed: false });
@@ -357,7 +358,7 @@ impl Channel {
 
     /// Sets by what presences can be resumed that join from here on.
     pub(crate) fn set_resume_token(&self, token: Option<ResumeToken>) {
-        *self.resume.lock().unwrap_or_else(PoisonError::into_inner) = token;
+        *self.resume.lock() = token;
     }
 
     /// The shortest time for which a presence of this channel is held; `None` if none can be resumed.

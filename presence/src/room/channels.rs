@@ -4,10 +4,11 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use futures_util::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     Error, Result, Rooms,
@@ -29,7 +30,7 @@ pub(crate) struct Channels(Mutex<HashMap<ChannelName, Arc<Channel>>>);
 
 impl Channels {
     fn all(&self) -> MutexGuard<'_, HashMap<ChannelName, Arc<Channel>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Makes the channel of a socket known.

@@ -6,13 +6,10 @@
 //! looks once more at who is left. A thread that is blocked for good never answers, and never learns either that a client has
 //! gone; so a missing answer keeps nobody for longer than [`UNANSWERED`].
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix::Addr;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::name::PresenceId;
@@ -48,7 +45,7 @@ impl Inquiry {
     }
 
     fn note(&self, note: impl FnOnce(&mut Open)) {
-        if let Some(open) = &mut *self.open.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(open) = &mut *self.open.lock() {
             note(open);
         }
     }
@@ -68,7 +65,7 @@ impl Inquiry {
 
     /// Tells the room who has answered so far. Later answers are of no use.
     pub(crate) fn end(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let open = self.open.lock().take();
         if let Some(Open { silent: ids, unanswered, max_age, reply }) = open {
             self.room.do_send(ToRoom::Silent { ids, unanswered, max_age, reply });
         }

@@ -7,11 +7,9 @@
 //! when somebody asks: it makes no difference which thread goes on first. The pulse has a thread on which nothing else happens, so
 //! that a thread which is busy for long, such as the store's with a large removal, is not taken for a standstill of all.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Tick;
 
@@ -55,7 +53,7 @@ impl Pulse {
 
 impl Listening {
     fn lock(&self) -> MutexGuard<'_, Pulse> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Notes that the node runs. Returns for how long it stood still before, if it did.

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     rc::{Rc, Weak as RcWeak},
-    sync::{Arc, PoisonError, Weak, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
 use actix::Actor;
@@ -47,7 +47,7 @@ thread_local! {
 
 impl Rooms {
     pub(crate) fn hubs(&self) -> Vec<HubRef> {
-        self.0.hubs.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.hubs.read().clone()
     }
 
     /// The hub of this thread, started at its first socket.
@@ -60,7 +60,7 @@ impl Rooms {
                 return here;
             }
             local.retain(|one| !one.rooms.ptr_eq(&rooms));
-            let mut hubs = self.0.hubs.write().unwrap_or_else(PoisonError::into_inner);
+            let mut hubs = self.0.hubs.write();
             let id = hubs.len();
             let (sockets, filling) = (Rc::default(), Rc::default());
             let addr = HubActor::new(id, Rc::clone(&sockets), Rc::clone(&filling), self.0.clock.clone()).start();
@@ -93,7 +93,7 @@ impl Rooms {
     pub(crate) fn hub_of(&self, channel: &ChannelName) -> Option<HubRef> {
         let socket = SocketName::parse(channel).filter(|socket| self.gave(socket))?;
         let hub: usize = socket.hub.parse().ok()?;
-        self.0.hubs.read().unwrap_or_else(PoisonError::into_inner).get(hub).cloned()
+        self.0.hubs.read().get(hub).cloned()
     }
 }
 

@@ -5,12 +5,13 @@ use std::{
     future::Future,
     hash::BuildHasher,
     sync::{
-        Arc, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use actix::{Actor, Addr, Context};
+use parking_lot::MutexGuard;
 
 use crate::{
     clock::{Clock, Tick},
@@ -68,7 +69,7 @@ impl Rooms {
     // ---- the table ----
 
     pub(super) fn shard(&self, shard: usize) -> MutexGuard<'_, HashMap<RoomName, Entry>> {
-        self.0.table[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table[shard].lock()
     }
 
     fn shard_of(&self, name: &RoomName) -> usize {

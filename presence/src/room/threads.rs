@@ -2,12 +2,13 @@
 
 use std::{
     future::pending,
-    sync::{LazyLock, Mutex, PoisonError, mpsc},
+    sync::{LazyLock, mpsc},
     thread,
     time::Duration,
 };
 
 use actix::{Arbiter, ArbiterHandle};
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 
 /// Where rooms live, and where the store is at work.
@@ -76,7 +77,7 @@ impl Threads {
     }
 
     pub(crate) fn stop(&self) {
-        for thread in self.own.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for thread in self.own.lock().iter() {
             thread.stop();
         }
     }

@@ -3,15 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     model::Presence,
     name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
-use super::{Subscribers, lock};
+use super::Subscribers;
 
 /// Gathers who left, and tells it when the last who holds this lets go of it: when all have left, or whoever was to remove
 /// them has given up. Clones are one.
@@ -27,7 +29,7 @@ struct Group {
 
 impl Group {
     fn tell(&self) {
-        lock(&self.subscribers).tell_group(&self.room, self.number);
+        self.subscribers.lock().tell_group(&self.room, self.number);
     }
 }
 
@@ -39,7 +41,7 @@ impl Drop for Group {
 
 impl Together {
     pub(super) fn new(subscribers: &Arc<Mutex<Subscribers>>, room: &RoomName) -> Self {
-        let number = lock(subscribers).gathered.next_number();
+        let number = subscribers.lock().gathered.next_number();
         Self(Arc::new(Group { room: room.clone(), number, subscribers: subscribers.clone() }))
     }
 

@@ -4,12 +4,9 @@
 //! nevertheless. It begins when either fails, and is over when neither has reason to think that it lasts. Each of the two
 //! moments is logged, once, the first with its reason.
 
-use std::{
-    error::Error,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{error::Error, sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tracing::{error, info, warn};
 
 use super::{Store, StoreError, writer::report};
@@ -43,7 +40,7 @@ struct State {
 
 impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The outage that is known and not known to be over.

@@ -8,11 +8,12 @@ mod tables;
 use std::{
     collections::{BTreeSet, HashSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     clock::Clock,
@@ -45,7 +46,7 @@ impl MemoryStore {
     #[cfg(test)]
     pub(crate) fn loses_what_comes(&self) -> impl FnOnce() + use<> {
         let (tables, before) = (self.tables.clone(), self.tables().clone());
-        move || *tables.lock().unwrap_or_else(PoisonError::into_inner) = before
+        move || *tables.lock() = before
     }
 
     fn now(&self) -> i64 {
@@ -53,7 +54,7 @@ impl MemoryStore {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock()
     }
 
     /// The tables, for a node that may write.

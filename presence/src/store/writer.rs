@@ -19,14 +19,11 @@ mod tests;
 mod touches;
 mod waiting;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
 use backon::{BackoffBuilder, ExponentialBuilder};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout_at},
@@ -112,7 +109,7 @@ impl Writer {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.queue.lock()
     }
 
     /// Takes on a change; the room is told when it is committed. Leaves are always taken.

@@ -1,9 +1,6 @@
 //! What sockets ask of a room.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context};
 use tracing::warn;
@@ -172,7 +169,7 @@ impl RoomActor {
         let may_cut = if room.is_some() {
             may_make_room(&mut self.state.made_room, now)
         } else {
-            may_make_room(&mut self.rooms.made_room().lock().unwrap_or_else(PoisonError::into_inner), now)
+            may_make_room(&mut self.rooms.made_room().lock(), now)
         };
         if may_cut {
             self.rooms.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));

@@ -5,10 +5,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex, PoisonError, Weak, atomic::Ordering},
+    sync::{Arc, LazyLock, Weak, atomic::Ordering},
 };
 
 use actix::{Addr, System};
+use parking_lot::Mutex;
 
 use crate::{
     name::NodeName,
@@ -39,7 +40,7 @@ pub(crate) fn claim(rooms: &Rooms, name: &NodeName) -> bool {
     static ALL: LazyLock<Mutex<HashMap<(u64, NodeName), Holder>>> = LazyLock::new(Mutex::default);
     // Of a store that cannot tell its database nothing is known.
     let Some(database) = rooms.store().database() else { return true };
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = ALL.lock();
     all.retain(|_, holder| holder.is_running());
     let key = (database, name.clone());
     let is_free = !all.contains_key(&key);

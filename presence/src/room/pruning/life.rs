@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use actix::{AsyncContext, Handler, Message, WrapFuture};
 use backon::{BackoffBuilder, ExponentialBuilder};
+use parking_lot::{Mutex, MutexGuard};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -25,7 +26,7 @@ const NAMING: Duration = Duration::from_secs(1);
 /// The incarnations that this process has begun.
 fn incarnations() -> MutexGuard<'static, HashSet<NodeId>> {
     static ALL: LazyLock<Mutex<HashSet<NodeId>>> = LazyLock::new(Mutex::default);
-    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+    ALL.lock()
 }
 
 impl Work {

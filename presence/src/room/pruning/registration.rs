@@ -1,10 +1,8 @@
 //! What a node knows of itself as one of those that share the database.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     model::lease::Lease,
@@ -53,22 +51,18 @@ impl Registration {
     }
 
     pub(super) fn lease(&self) -> MutexGuard<'_, Lease> {
-        lock(&self.lease)
+        self.lease.lock()
     }
 
     pub(super) fn former(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
-        lock(&self.former)
+        self.former.lock()
     }
 
     pub(super) fn open_requests(&self) -> MutexGuard<'_, OpenRequests> {
-        lock(&self.open_requests)
+        self.open_requests.lock()
     }
 
     pub(super) fn over(&self) -> MutexGuard<'_, BTreeSet<RequestId>> {
-        lock(&self.over)
+        self.over.lock()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,8 +5,10 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     name::NodeId,
@@ -54,7 +56,7 @@ pub(super) struct UnderWay {
 
 impl Attempts {
     fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, Last>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Begins a commit. Nothing is known any more of those of the node that nobody waits for.

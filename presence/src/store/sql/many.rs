@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
@@ -68,13 +69,13 @@ fn nodes_share_a_room_without_an_error(kind: Kind) {
         let (store, node) = joined(&trial).await;
         for _ in 0..COMMITS {
             let commits = store.commit(node, Attempt::next(), [join(node)].into()).await.unwrap();
-            versions.lock().unwrap().push(commits[0].version.0);
+            versions.lock().push(commits[0].version.0);
             let loaded = store.load(room(0)).await.unwrap().unwrap();
             assert!(loaded.version >= commits[0].version);
             assert_eq!(loaded.presences.len() as u64, loaded.version.0, "a load is of one moment");
         }
     });
-    let mut versions = versions.into_inner().unwrap();
+    let mut versions = versions.into_inner();
     versions.sort_unstable();
     assert_eq!(versions, (1..=(NODES * COMMITS) as u64).collect::<Vec<_>>());
 }
@@ -98,9 +99,9 @@ fn writers_of_overlapping_rooms_never_hear_of_a_deadlock(kind: Kind) {
             writer.turn(&store, turn, &history).await;
             turn += 1;
         }
-        turns.lock().unwrap().push(turn);
+        turns.lock().push(turn);
     });
-    println!("{kind:?}: turns {:?}", turns.into_inner().unwrap());
+    println!("{kind:?}: turns {:?}", turns.into_inner());
     let store = SqlStore::connect(&trial.url).unwrap();
     block_on(history.leads_to(&store));
 }
@@ -182,7 +183,7 @@ struct History(Mutex<BTreeMap<(RoomName, Epoch), Vec<RoomCommit>>>);
 
 impl History {
     fn add(&self, commits: Vec<RoomCommit>) {
-        let mut history = self.0.lock().unwrap();
+        let mut history = self.0.lock();
         for commit in commits.into_iter().filter(RoomCommit::is_new_version) {
             history.entry((commit.room.clone(), commit.epoch)).or_default().push(commit);
         }
@@ -191,7 +192,7 @@ impl History {
     /// No version was skipped or told twice, and what was told, one after the other, comes to what is there.
     async fn leads_to(self, store: &SqlStore) {
         let mut changes = 0;
-        for ((room, epoch), mut commits) in self.0.into_inner().unwrap() {
+        for ((room, epoch), mut commits) in self.0.into_inner() {
             commits.sort_unstable_by_key(|commit| commit.version);
             let mut here = BTreeMap::new();
             for (commit, version) in commits.iter().zip(1..) {

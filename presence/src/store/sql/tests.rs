@@ -1,11 +1,8 @@
 //! What holds for SQLite beyond the suite: files, locks, faults and query plans.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement, TryGetable, sea_query::Expr};
 use tempfile::TempDir;
 
@@ -426,7 +423,7 @@ async fn who_is_first_and_last_is_one_statement_more_and_none_as_long_as_nobody_
     let (mut store, node) = prepared(folder.path()).await;
     let statements = Arc::new(Mutex::new(Vec::new()));
     let seen = statements.clone();
-    store.once.database.writer.set_metric_callback(move |info| seen.lock().unwrap().push(info.statement.sql.clone()));
+    store.once.database.writer.set_metric_callback(move |info| seen.lock().push(info.statement.sql.clone()));
     let user = |n: usize| Some(UserId::new(format!("u{}", n / 2)).unwrap());
     let two_of_each = crowd(node, 100).into_iter().enumerate();
     let two_of_each: Vec<_> =
@@ -438,11 +435,11 @@ async fn who_is_first_and_last_is_one_statement_more_and_none_as_long_as_nobody_
     let mut commits = Vec::new();
     for tells in [false, true] {
         for writes in [joins("lobby", &two_of_each), leaves.clone(), anonymous()] {
-            statements.lock().unwrap().clear();
+            statements.lock().clear();
             let turns = &store.commit(node, Attempt::next(), writes.clone().into()).await.unwrap()[0].turns;
             let count = turns.online.len() + turns.offline.len();
             assert_eq!(count, if tells && writes[0].writes.len() > 1 { 50 } else { 0 });
-            commits.push(std::mem::take(&mut *statements.lock().unwrap()));
+            commits.push(std::mem::take(&mut *statements.lock()));
         }
         store.count_turns();
     }

@@ -2,9 +2,10 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tracing::{Level, subscriber::DefaultGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -36,14 +37,14 @@ impl Log {
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        let text = self.text.0.lock().unwrap();
+        let text = self.text.0.lock();
         String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
     }
 }
 
 impl Write for Text {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(text)
+        self.0.lock().write(text)
     }
 
     fn flush(&mut self) -> io::Result<()> {

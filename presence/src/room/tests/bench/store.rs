@@ -1,13 +1,10 @@
 //! A store that remembers what it was asked, and whose commits can be made to misbehave alone.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -98,7 +95,7 @@ impl<S> Watched<S> {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap()
+        self.seen.lock()
     }
 
     /// What was asked to be committed since this was last called, in order.
@@ -254,7 +251,7 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        if let Some(span) = self.seen.lock().unwrap().spans.get_mut(self.at) {
+        if let Some(span) = self.seen.lock().spans.get_mut(self.at) {
             span.ended = Some(Instant::now());
         }
     }
