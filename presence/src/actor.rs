@@ -15,9 +15,9 @@
 //! # }
 //! ```
 
-pub use crate::room::{
+pub use crate::rooms::{
     RoomsActor,
     command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, RemoveUserFrom, Touch, Update},
-    pruning::{PrunePresences, PruneRooms, Reconcile, Sweep},
     query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},
+    upkeep::{PrunePresences, PruneRooms, Reconcile, Sweep},
 };

@@ -10,7 +10,6 @@ pub(crate) mod heartbeat;
 pub(crate) mod inbox;
 pub(crate) mod json;
 pub(crate) mod kill;
-pub(crate) mod origin;
 pub(crate) mod patience;
 pub(crate) mod rates;
 pub(crate) mod run;
@@ -30,7 +29,6 @@ pub use handshake::Handshake;
 pub use heartbeat::{ANSWERED_HEARTBEAT, HEARTBEAT};
 pub use json::{JsonConsumer, JsonFrames};
 pub use kill::{WRITE_BUFFER_BYTES, on_connect};
-pub use origin::{Origin, OriginError};
 pub use server::HttpServerExt;
 pub use socket::{Closer, Socket};
 

@@ -71,11 +71,15 @@ mod client;
 mod clock;
 mod config;
 mod consumer;
+mod delivery;
 mod descriptors;
 mod error;
 mod model;
 mod name;
+mod node;
+mod origin;
 mod room;
+mod rooms;
 mod session;
 mod signal;
 pub mod store;
@@ -88,16 +92,18 @@ pub use clock::{Clock, Tick};
 pub use config::{Config, ConfigBuilder, ConfigError, Durability, LEAST_FRAME_SENT, Notify, OnStale};
 pub use consumer::{
     ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Handshake, HttpServerExt, JsonConsumer,
-    JsonFrames, Origin, OriginError, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
+    JsonFrames, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
 };
+pub use delivery::event::Event;
 pub use descriptors::raise_open_files;
 pub use error::{Error, Result};
 pub use model::{Close, CloseCode, MAX_META_BYTES, MAX_META_DEPTH, Member, Meta, MetaError, Presence};
 pub use name::{
     ChannelName, EventName, GroupName, MAX_NAME_BYTES, NameError, NodeId, NodeName, PresenceId, RoomName, UserId,
 };
+pub use origin::{Origin, OriginError};
 pub use presence_macros::{remove_presence, touch_presence};
-pub use room::{Counts, Event, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError};
+pub use rooms::{Counts, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError};
 pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
 pub use signal::{PresenceChange, PresenceChanged, Subscription};
 pub use store::MemoryStore;

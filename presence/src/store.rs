@@ -6,13 +6,11 @@
 //!
 //! [`MemoryStore`] forgets everything with the process. `SqlStore` speaks to a database by sea-orm.
 
-pub(crate) mod apart;
 mod change;
 #[cfg(feature = "sql")]
 mod entity;
 mod error;
 pub(crate) mod forward;
-pub(crate) mod health;
 mod listing;
 mod memory;
 #[cfg(feature = "sql")]
@@ -25,7 +23,6 @@ mod shifts;
 mod sql;
 #[cfg(test)]
 mod tests;
-pub(crate) mod writer;
 
 use std::{fmt, sync::Arc, time::Duration};
 

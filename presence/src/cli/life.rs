@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     name::{NodeId, NodeName},
-    room::pruning::CLI,
+    rooms::upkeep::CLI,
     store::{NodeStore, SqlStore, StoreError},
 };
 

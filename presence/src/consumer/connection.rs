@@ -13,14 +13,11 @@ use bytes::Bytes;
 use crate::{
     CloseCode, Rooms,
     clock::Tick,
+    delivery::{inquiry::AskedSilent, outbox::Outbox},
     name::UserId,
-    room::{
-        channel::{Channel, End},
-        inquiry::AskedSilent,
-        local_hub::LocalHub,
-        message::{Decision, ToConnection},
-        outbox::Outbox,
-    },
+    room::message::{Decision, ToConnection},
+    rooms::channel::{Channel, End},
+    rooms::hubs::LocalHub,
     telemetry::Cutoff,
 };
 

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Encoder;
 use tracing::debug;
 
-use crate::{CloseCode, room::wire::Frames};
+use crate::{CloseCode, delivery::wire::Frames};
 
 /// A control frame holds 125 bytes, two of which are the code.
 const MAX_REASON_BYTES: usize = 123;

@@ -24,16 +24,17 @@ use tracing::{debug, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Frame, Result, ResumeToken, Rooms, Socket,
-    error::RETRY_AFTER,
-    name::UserId,
-    room::{
+    delivery::{
         hub::HubSocket,
-        message::ToConnection,
         outbox::{Bounds, Outbound, Outbox, Owner},
-        sending::as_consumer_of,
         touch::Touch,
     },
-    store::writer::report,
+    error::RETRY_AFTER,
+    name::UserId,
+    node::writer::report,
+    origin::{Origin, OriginError, Origins, RefusedOrigin},
+    room::message::ToConnection,
+    rooms::sending::as_consumer_of,
 };
 
 use super::{
@@ -41,7 +42,6 @@ use super::{
     handshake::Handshake,
     inbox::Inbox,
     kill::KillSwitch,
-    origin::{Origin, OriginError, Origins, RefusedOrigin},
     patience::within,
     rates::Rates,
     run::run,

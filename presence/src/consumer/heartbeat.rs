@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     Frame, Socket,
-    room::wire::{self, Frames},
+    delivery::wire::{self, Frames},
 };
 
 /// The text by which a client says that it is still there: a JSON string, quotes included. `#[touch_presence]` swallows it.

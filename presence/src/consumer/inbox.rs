@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Notify;
 use tracing::{info, trace, warn};
 
-use crate::{CloseCode, Event, Frame, clock::Tick, name::RoomName, room::touch::Touch};
+use crate::{CloseCode, Event, Frame, clock::Tick, delivery::touch::Touch, name::RoomName};
 
 /// How many events may wait for one consumer before the newest are dropped.
 const MAX_EVENTS: usize = 1024;

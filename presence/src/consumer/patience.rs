@@ -4,7 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::room::listening::LATE;
+use crate::node::listening::LATE;
 
 /// How long a thread that was held up may take to read what has come in meanwhile.
 pub(crate) const UNBLOCKED: Duration = Duration::from_secs(1);

@@ -13,8 +13,9 @@ use tracing::debug;
 use crate::{
     Outgoing, Rooms,
     clock::Tick,
+    delivery::outbox::Outbox,
     model::rate::{Pace, Rate, Slowed, Turn},
-    room::{message::ToConnection, outbox::Outbox},
+    room::message::ToConnection,
 };
 
 use super::{connection::Connection, inbox::Inbox};

@@ -16,11 +16,9 @@ use tracing::{debug, error, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Result, Socket,
-    room::{
-        channel::End,
-        message::{Decision, ToConnection},
-    },
-    store::writer::report,
+    node::writer::report,
+    room::message::{Decision, ToConnection},
+    rooms::channel::End,
 };
 
 use super::{

@@ -15,14 +15,11 @@ use tracing::debug;
 use crate::{
     CloseCode, Error, Outgoing, Result, ResumeToken, Rooms,
     clock::Tick,
+    delivery::{hub::Sockets, outbox::Outbox},
     model::Meta,
     name::{ChannelName, GroupName, RoomName, UserId},
-    room::{
-        channel::{Channel, JoinOptions},
-        hub::Sockets,
-        message::ToConnection,
-        outbox::Outbox,
-    },
+    room::message::ToConnection,
+    rooms::channel::{Channel, JoinOptions},
 };
 
 use super::{connection::Connection, control::close_frame, handshake::Handshake, rates::Rates};

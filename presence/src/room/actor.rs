@@ -6,11 +6,11 @@
 
 mod commits;
 mod faults;
+mod leavers;
 mod locals;
 mod phase;
-mod removing;
-mod requests;
 mod resuming;
+mod sockets;
 
 use std::{
     collections::VecDeque,
@@ -23,15 +23,16 @@ use std::{
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
-use crate::{clock::Tick, config::Durability, model::reached::Reached, name::RoomName, store::writer::Committed};
+use crate::{
+    clock::Tick, config::Durability, delivery::wire::Held, model::reached::Reached, name::RoomName,
+    node::writer::Committed, rooms::Rooms,
+};
 
 use self::phase::{Phase, Readings};
 
 use super::{
-    Rooms,
     message::{Reply, Said, ToHub, ToRoom, Told},
     state::State,
-    wire::Held,
 };
 
 /// How long a room stays in memory that nobody of this node is in or asks about.

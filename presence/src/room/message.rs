@@ -15,21 +15,20 @@ use tokio::sync::oneshot;
 use crate::{
     CloseCode, Error,
     clock::Tick,
+    delivery::{
+        event::Event,
+        hub::HubActor,
+        inquiry::AskedSilent,
+        touch::Touch,
+        wire::{FirstFrame, Frames},
+    },
     model::{Close, Meta, Presence, replica::Reading, roster::Roster},
     name::{ChannelName, Epoch, GroupName, PresenceId, RoomName, UserId, Version},
     session::Session,
     store::{RoomCommit, StoreError},
 };
 
-use super::{
-    actor::RoomActor,
-    event::Event,
-    hub::HubActor,
-    inquiry::AskedSilent,
-    leaving::Farewell,
-    touch::Touch,
-    wire::{FirstFrame, Frames},
-};
+use super::{actor::RoomActor, leaving::Farewell};
 
 /// Where an answer goes. Nobody needs to wait for it.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;

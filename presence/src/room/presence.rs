@@ -14,9 +14,15 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use crate::{clock::Tick, model::deadline::Deadline, name::PresenceId};
+use crate::{
+    clock::Tick,
+    delivery::{inquiry::UNANSWERED, touch::Touch},
+    model::deadline::Deadline,
+    name::PresenceId,
+    rooms::Rooms,
+};
 
-use super::{Rooms, actor::RoomActor, inquiry::UNANSWERED, message::ToRoom, touch::Touch};
+use super::{actor::RoomActor, message::ToRoom};
 
 /// Looks after one presence of this node: tells the room when it is stale, and the writer when it was seen.
 ///

@@ -8,6 +8,10 @@ use std::{
 
 use crate::{
     clock::Tick,
+    delivery::{
+        touch::Touch,
+        wire::{Held, Pages, View},
+    },
     model::{
         Meta, Presence,
         delta::Change,
@@ -16,18 +20,15 @@ use crate::{
         roster::Roster,
         sessions::Sessions,
     },
-    name::{ChannelName, Epoch, PresenceId, UserId, Version},
+    name::{ChannelName, Epoch, PresenceId, RoomName, UserId, Version},
+    rooms::Rooms,
 };
 
 use super::{
-    Rooms,
     leaving::Leaving,
     message::{Entrant, HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
     presence::Child,
-    touch::Touch,
-    wire::{Held, Pages, View},
 };
-use crate::name::RoomName;
 
 /// A presence of this node.
 pub(crate) struct Local {

@@ -44,11 +44,11 @@ struct TablesMissing(#[source] Box<dyn std::error::Error + Send + Sync>);
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub(crate) struct NeedsOperator {
-    pub(super) what: std::borrow::Cow<'static, str>,
+    pub(crate) what: std::borrow::Cow<'static, str>,
     /// The database answers, but does not let this user do what a node does.
-    pub(super) lacks_right: bool,
+    pub(crate) lacks_right: bool,
     #[source]
-    pub(super) source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    pub(crate) source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl StoreError {

@@ -6,17 +6,17 @@ use crate::{
     Result, Rooms,
     clock::Tick,
     config::{Config, Notify},
+    delivery::{
+        touch::Touch,
+        wire::{Pages, View},
+    },
     model::{
         Delta, Presence,
         notice::{News, Notices},
         replica::{Applied, Replica},
     },
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
-    room::{
-        message::Entrant,
-        touch::Touch,
-        wire::{Pages, View},
-    },
+    room::message::Entrant,
 };
 
 /// Who is in a room, and what its members would be told.

@@ -13,7 +13,7 @@ use crate::{
         patience::{UNBLOCKED, again},
     },
     name::RoomName,
-    room::channel::End,
+    rooms::channel::End,
     telemetry::Cutoff,
 };
 

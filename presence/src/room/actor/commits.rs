@@ -13,15 +13,13 @@ use crate::{
         replica::{Applied, Reading},
     },
     name::{ChannelName, Epoch, PresenceId, Version},
+    node::writer::{Committed, report},
     room::{
         leaving::{Cause, Leaving},
         message::ToRoom,
         state::Updating,
     },
-    store::{
-        RoomCommit, StoreError, Write,
-        writer::{Committed, report},
-    },
+    store::{RoomCommit, StoreError, Write},
 };
 
 use super::{RELOAD_PAUSE, RoomActor};

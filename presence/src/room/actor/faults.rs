@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-use super::{RoomActor, requests};
+use super::{RoomActor, sockets};
 
 /// How often a room and its children may fail within [`FAULT_WINDOW`] before the room is given up.
 const MAX_FAULTS: usize = 8;
@@ -93,7 +93,7 @@ impl RoomActor {
             return;
         }
         // A full queue refuses it: then it is asked again by its socket, or given up.
-        let join = requests::join(presence, session, limit);
+        let join = sockets::join(presence, session, limit);
         let _ = self.rooms.writer().submit_again(&self.name, &ctx.address().recipient(), join);
     }
 

@@ -6,6 +6,7 @@ use actix::{Addr, AsyncContext, Context};
 use tracing::{debug, warn};
 
 use crate::{
+    delivery::touch::Touch,
     model::{
         Presence,
         delta::Change,
@@ -13,13 +14,12 @@ use crate::{
     },
     name::{PresenceId, RoomName},
     room::{
-        Rooms,
         leaving::{Cause, Leaving},
         message::{Entrant, HubRef, Reply},
         presence::{DeathGuard, PresenceActor},
         state::{Joining, Local, State},
-        touch::Touch,
     },
+    rooms::Rooms,
     store::Write,
 };
 

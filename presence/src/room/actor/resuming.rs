@@ -22,7 +22,7 @@ use crate::{
     store::{RoomCommit, Taken, Write},
 };
 
-use super::{RoomActor, answer_now_if, requests};
+use super::{RoomActor, answer_now_if, sockets};
 
 fn taken_over() -> Close {
     Close::new(CloseCode::SUPERSEDED, "taken over")
@@ -57,7 +57,7 @@ impl RoomActor {
             return;
         }
         let (id, channel) = (entrant.presence.id, entrant.presence.channel.clone());
-        let resume = requests::join(entrant.presence.clone(), Some(session), entrant.limit);
+        let resume = sockets::join(entrant.presence.clone(), Some(session), entrant.limit);
         match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume) {
             Ok(_) => {
                 self.state.sessions.claim(id, id, session, channel);

@@ -1,0 +1,320 @@
+//! What waits for one client, as a value: pieces of frames in their order, and how much of them counts.
+//!
+//! A frame lies here whole until part of it is written. A large state lies here as one piece that stands for all its pages, which
+//! those share who wait for them, and is unfolded page by page.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{delivery::wire::Rest, name::RoomName};
+
+/// How much goes out in one piece, and the least that is progress. The write buffer that the server makes for each connection is as
+/// large; one that has grown becomes smaller again only if it is above 128 KiB.
+pub(crate) const PIECE: usize = 8 * 1024;
+/// How many pongs wait at most. The last one also answers the pings since (RFC 6455, 5.5.3).
+const MOST_PONGS: usize = 16;
+/// For how many pieces an empty queue keeps the memory.
+const KEPT_PIECES: usize = 32;
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pieces: VecDeque<Piece>,
+    /// What counts against the bound.
+    frames: usize,
+    bytes: usize,
+    /// The pieces that do not count against it: of first frames, and a Close.
+    firsts: usize,
+    /// How many frames whose writing is waited for are here.
+    marked: usize,
+}
+
+/// What a piece is part of.
+enum Kind {
+    /// May go between any two frames, as a pong.
+    Ping,
+    Pong,
+    /// The first frame of a room, or one that continues it.
+    First(RoomName),
+    /// What changed in a room.
+    News(RoomName),
+    Other,
+}
+
+struct Piece {
+    bytes: Bytes,
+    /// Part of its frame was taken already.
+    begun: bool,
+    /// Its writing is waited for.
+    marked: bool,
+    frames: usize,
+    counted: usize,
+    kind: Kind,
+    /// It has no bytes of its own, but stands for frames that all who wait for them share.
+    rest: Option<Rest>,
+}
+
+impl Piece {
+    const fn of(bytes: Bytes) -> Self {
+        Self { bytes, begun: false, marked: false, frames: 0, counted: 0, kind: Kind::Other, rest: None }
+    }
+
+    fn first(room: &RoomName, bytes: Bytes) -> Self {
+        Self { kind: Kind::First(room.clone()), ..Self::of(bytes) }
+    }
+
+    fn rest(room: &RoomName, rest: Rest) -> Self {
+        Self { rest: Some(rest), ..Self::first(room, Bytes::new()) }
+    }
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(super) const fn frames(&self) -> usize {
+        self.frames
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether part of a first frame is in it, or a Close, which do not count against the bound.
+    pub(super) const fn holds_first(&self) -> bool {
+        self.firsts > 0
+    }
+
+    /// Whether a frame is in it whose writing is waited for.
+    pub(super) const fn holds_marked(&self) -> bool {
+        self.marked > 0
+    }
+
+    /// Adds frames, of which `counted` bytes count against the bound.
+    pub(super) fn push(&mut self, bytes: Bytes, frames: usize, counted: usize) {
+        self.pieces.push_back(Piece { frames, counted, ..Piece::of(bytes) });
+        self.frames += frames;
+        self.bytes += counted;
+        self.firsts += usize::from(frames == 0);
+    }
+
+    /// Adds what changed in a room, of which `counted` bytes count against the bound.
+    pub(super) fn push_news(&mut self, room: &RoomName, bytes: Bytes, frames: usize, counted: usize) {
+        self.push(bytes, frames, counted);
+        if let Some(last) = self.pieces.back_mut() {
+            last.kind = Kind::News(room.clone());
+        }
+    }
+
+    /// Adds a ping, whose writing is waited for.
+    pub(super) fn push_ping(&mut self, bytes: Bytes) {
+        self.insert(self.behind_controls(), Piece { marked: true, kind: Kind::Ping, ..Piece::of(bytes) });
+        self.marked += 1;
+    }
+
+    /// Adds a pong, or replaces the last one if there are as many as may be.
+    pub(super) fn push_pong(&mut self, bytes: Bytes) {
+        let end = self.behind_controls();
+        let is_pong = |piece: &Piece| matches!(piece.kind, Kind::Pong);
+        if self.pieces.range(..end).filter(|piece| is_pong(piece)).count() < MOST_PONGS {
+            self.insert(end, Piece { kind: Kind::Pong, ..Piece::of(bytes) });
+        } else if let Some(last) = self.pieces.range_mut(..end).rfind(|piece| is_pong(piece)) {
+            self.bytes = self.bytes - last.counted + bytes.len();
+            (last.counted, last.bytes) = (bytes.len(), bytes);
+        }
+    }
+
+    /// Where a ping or a pong goes: behind the frame that is half taken and others of its kind, before all else.
+    fn behind_controls(&self) -> usize {
+        let goes_first = |piece: &&Piece| piece.begun || matches!(piece.kind, Kind::Ping | Kind::Pong);
+        self.pieces.iter().take_while(goes_first).count()
+    }
+
+    /// Adds a frame that counts against the bound.
+    fn insert(&mut self, at: usize, piece: Piece) {
+        let counted = piece.bytes.len();
+        self.pieces.insert(at, Piece { frames: 1, counted, ..piece });
+        self.frames += 1;
+        self.bytes += counted;
+    }
+
+    /// Adds the first frame of a room, in one piece or two, and what continues it. What is still here of an earlier one is dropped,
+    /// but for a frame that is half taken.
+    pub(super) fn push_first(&mut self, room: &RoomName, shared: Bytes, tail: Option<Bytes>, rest: Option<Rest>) {
+        self.drop_first(Some(room));
+        let tail = tail.map(|tail| Piece { begun: true, ..Piece::first(room, tail) });
+        let rest = rest.map(|rest| Piece::rest(room, rest));
+        for piece in [Some(Piece::first(room, shared)), tail, rest].into_iter().flatten() {
+            self.pieces.push_back(piece);
+            self.firsts += 1;
+        }
+    }
+
+    /// Drops what is left of the first frame of this room, or of any, but for a frame that is half taken, and with it the news that
+    /// build on that.
+    pub(super) fn drop_first(&mut self, room: Option<&RoomName>) {
+        let (mut keeps_frame, mut dropped) = (true, HashSet::new());
+        for piece in std::mem::take(&mut self.pieces) {
+            keeps_frame = match &piece.kind {
+                Kind::First(_) | Kind::News(_) if piece.begun => keeps_frame,
+                Kind::First(of) => room.is_some_and(|room| room != of),
+                Kind::News(of) => !dropped.contains(of),
+                Kind::Ping | Kind::Pong | Kind::Other => true,
+            };
+            if keeps_frame {
+                self.pieces.push_back(piece);
+            } else {
+                self.count_out(&piece);
+                if let Kind::First(of) = piece.kind {
+                    dropped.insert(of);
+                }
+            }
+        }
+    }
+
+    fn count_out(&mut self, piece: &Piece) {
+        self.frames -= piece.frames;
+        self.bytes -= piece.counted;
+        self.firsts -= usize::from(piece.frames == 0);
+        self.marked -= usize::from(piece.marked);
+    }
+
+    /// Whether part of the first frame of this room is here, or of any room.
+    pub(super) fn holds_first_of(&self, room: Option<&RoomName>) -> bool {
+        self.pieces.iter().any(|piece| match &piece.kind {
+            Kind::First(first_of) => room.is_none_or(|room| room == first_of),
+            _ => false,
+        })
+    }
+
+    /// Has the last piece count as one whose writing is waited for. Returns whether there is one.
+    pub(super) fn mark_last(&mut self) -> bool {
+        let Some(last) = self.pieces.back_mut() else { return false };
+        last.marked = true;
+        self.marked += 1;
+        true
+    }
+
+    /// Whether no frame is half taken, so that another may follow what was taken.
+    pub(super) fn is_whole(&self) -> bool {
+        self.pieces.front().is_none_or(|piece| !piece.begun)
+    }
+
+    /// How many bytes are left of the frame that is half taken.
+    pub(super) fn begun_bytes(&self) -> usize {
+        self.pieces.iter().take_while(|piece| piece.begun).map(|piece| piece.bytes.len()).sum()
+    }
+
+    /// Drops all but what is left of the frame that is half taken.
+    pub(super) fn keep_begun(&mut self) {
+        let begun = self.pieces.iter().take_while(|piece| piece.begun).count();
+        for piece in self.pieces.split_off(begun) {
+            self.count_out(&piece);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A piece to write: several small ones together, or part of a large one.
+    pub(super) fn take(&mut self) -> Option<Bytes> {
+        self.unfold();
+        let first = self.pieces.front_mut()?;
+        if first.bytes.len() > PIECE {
+            first.begun = true;
+            let counted = first.counted.min(PIECE);
+            first.counted -= counted;
+            self.bytes -= counted;
+            return Some(first.bytes.split_to(PIECE));
+        }
+        let first = self.take_first()?;
+        let mut fits = PIECE - first.len();
+        let more = self.next_len().is_some_and(|next| next <= fits);
+        if !more {
+            return Some(first);
+        }
+        let mut together = BytesMut::with_capacity(PIECE.min(first.len() * 4));
+        together.extend_from_slice(&first);
+        while self.next_len().is_some_and(|next| next <= fits) {
+            let Some(next) = self.take_first() else { break };
+            fits -= next.len();
+            together.extend_from_slice(&next);
+        }
+        Some(together.freeze())
+    }
+
+    fn take_first(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.pop_front()?;
+        self.count_out(&piece);
+        if self.pieces.is_empty() && self.pieces.capacity() > KEPT_PIECES {
+            // Else a socket that once was far behind would keep that for the rest of its life.
+            self.pieces = VecDeque::new();
+        }
+        Some(piece.bytes)
+    }
+
+    /// How long the piece is that comes next.
+    fn next_len(&mut self) -> Option<usize> {
+        self.unfold();
+        self.pieces.front().map(|next| next.bytes.len())
+    }
+
+    /// Puts the next page in front if it is what comes next.
+    fn unfold(&mut self) {
+        let Some(mut rest) = self.pieces.front_mut().and_then(|front| front.rest.take()) else { return };
+        let front = self.pieces.pop_front();
+        self.firsts -= 1;
+        let (Some(Kind::First(room)), Some((head, body))) = (front.map(|front| front.kind), rest.take()) else {
+            return;
+        };
+        let others = (!rest.is_empty()).then(|| Piece::rest(&room, rest));
+        let body = Piece { begun: head.is_some(), ..Piece::first(&room, body) };
+        let head = head.map(|head| Piece::first(&room, head));
+        for piece in [others, Some(body), head].into_iter().flatten() {
+            self.pieces.push_front(piece);
+            self.firsts += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that is in the queue.
+    fn take_all(queue: &mut Queue) -> Vec<u8> {
+        std::iter::from_fn(|| queue.take()).flatten().collect()
+    }
+
+    #[test]
+    fn of_many_pongs_that_wait_the_first_and_the_last_are_sent_before_the_state_that_they_wait_for() {
+        let (mut queue, room) = (Queue::default(), RoomName::new("lobby").unwrap());
+        queue.push_first(&room, vec![b'x'; 3 * PIECE].into(), None, None);
+        assert_eq!(queue.take().unwrap().len(), PIECE, "its client has begun to take it");
+        queue.push_ping("ping".into());
+        for n in 0..10_000 {
+            queue.push_pong(format!("pong{n:06},").into());
+        }
+        queue.push(b"text".as_slice().into(), 1, 4);
+        assert_eq!((queue.frames(), queue.bytes()), (MOST_PONGS + 2, MOST_PONGS * 11 + 8));
+        let all = take_all(&mut queue);
+        let firsts: String = (0..MOST_PONGS - 1).map(|n| format!("pong{n:06},")).collect();
+        assert_eq!(all[2 * PIECE..], *format!("ping{firsts}pong009999,text").as_bytes());
+        assert_eq!((queue.frames(), queue.bytes(), queue.holds_marked()), (0, 0, false));
+    }
+
+    #[test]
+    fn a_queue_that_is_empty_again_does_not_keep_the_memory_of_all_that_was_in_it() {
+        let mut queue = Queue::default();
+        let mut fill = |count: usize, empty: fn(&mut Queue)| {
+            (0..count).for_each(|_| queue.push(b"text".as_slice().into(), 1, 4));
+            empty(&mut queue);
+            queue.pieces.capacity()
+        };
+        assert_eq!(fill(2048, |queue| drop(take_all(queue))), 0);
+        assert_eq!(fill(2048, Queue::clear), 0);
+        assert!(fill(KEPT_PIECES, |queue| drop(take_all(queue))) > 0, "it is not made anew each time");
+    }
+}

@@ -1,0 +1,252 @@
+//! What the members of a room are told, as bytes. One encoding serves every socket of a node, and no frame is larger than
+//! `max_frame_sent`.
+//!
+//! The shapes are described in `docs/wire.md`. The names `presence`, `channel_name`, `members` and `lurkers` are those of
+//! the receiver documented by django-channels-presence.
+
+mod held;
+mod pages;
+mod parts;
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use tracing::warn;
+
+use crate::{
+    config::Notify,
+    model::{Delta, roster::Roster},
+    name::{Epoch, PresenceId, RoomName, UserId, Version},
+};
+
+use self::{held::Counted, pages::Page};
+pub(crate) use held::Held;
+pub(crate) use pages::{Pages, Rest};
+
+/// One or more complete WebSocket frames, shared by all who get them.
+#[derive(Debug, Clone)]
+pub(crate) struct Frames {
+    pub(crate) bytes: Bytes,
+    pub(crate) count: usize,
+}
+
+/// What a joiner gets first: the frame that holds the joiner's own id, and those that continue it.
+#[derive(Debug, Clone)]
+pub(crate) struct FirstFrame {
+    /// The first frame, but for the joiner's own id.
+    shared: Bytes,
+    /// Whether that id follows.
+    names_joiner: bool,
+    /// The frames after it.
+    rest: Option<Rest>,
+}
+
+impl FirstFrame {
+    /// A frame that is the same for all who join.
+    fn of(shared: Bytes, pages: &mut Pages) -> Self {
+        pages.is_sized(shared.len());
+        let shared = Bytes::from_owner(Counted::new(shared, pages.held()));
+        Self { shared, names_joiner: false, rest: None }
+    }
+
+    /// The pieces of the first frame for the joiner with this presence, and the frames that follow it.
+    pub(crate) fn pieces(&self, me: PresenceId) -> (Bytes, Option<Bytes>, Option<Rest>) {
+        (self.shared.clone(), self.names_joiner.then(|| Bytes::from(me_tail(me))), self.rest.clone())
+    }
+}
+
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+
+fn frame(opcode: u8, payload: &[u8], more: usize) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(payload.len() + 10);
+    put_frame(&mut bytes, opcode, payload, more);
+    bytes.freeze()
+}
+
+/// Writes an unmasked, final frame of `payload`, of which `more` bytes follow separately.
+fn put_frame(bytes: &mut impl BufMut, opcode: u8, payload: &[u8], more: usize) {
+    bytes.put_u8(0x80 | opcode);
+    match payload.len() + more {
+        len @ 0..=125 => bytes.put_u8(u8::try_from(len).expect("checked")),
+        len @ 126..=0xffff => {
+            bytes.put_u8(126);
+            bytes.put_u16(u16::try_from(len).expect("checked"));
+        }
+        len => {
+            bytes.put_u8(127);
+            bytes.put_u64(len as u64);
+        }
+    }
+    bytes.put_slice(payload);
+}
+
+pub(crate) fn text(payload: &str) -> Frames {
+    Frames { bytes: frame(TEXT, payload.as_bytes(), 0), count: 1 }
+}
+
+pub(crate) fn binary(payload: &[u8]) -> Frames {
+    Frames { bytes: frame(BINARY, payload, 0), count: 1 }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("names, numbers and metas serialize")
+}
+
+#[derive(Serialize)]
+struct Came<'a> {
+    r#type: &'static str,
+    user: Option<&'a UserId>,
+}
+
+fn me_tail(me: PresenceId) -> String {
+    format!(r#","me":"{me}"}}"#)
+}
+
+/// A room at one moment, and what its members are told of it.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) notify: Notify,
+    /// The most bytes of payload that a frame may have.
+    pub(crate) max_frame: usize,
+    pub(crate) room: &'a RoomName,
+    pub(crate) position: (Epoch, Version),
+    pub(crate) roster: &'a Roster,
+}
+
+impl View<'_> {
+    /// What a joiner gets first. `news`: what the members get at the same moment. `pages`: what others wait for already.
+    pub(crate) fn first(&self, news: Option<&Frames>, pages: &mut Pages) -> Option<FirstFrame> {
+        match (self.notify, news) {
+            (Notify::Silent, _) => None,
+            // The very list that the members get.
+            (Notify::List, Some(news)) => Some(FirstFrame::of(news.bytes.clone(), pages)),
+            (Notify::List, None) => Some(FirstFrame::of(self.list().bytes, pages)),
+            (Notify::Events, _) => Some(self.list_and_events(pages)),
+            (Notify::Diff, _) => Some(parts::state(self, pages)),
+        }
+    }
+
+    /// What members get for `delta`, which led from version `from` to here. `None`: nothing that they would see.
+    pub(crate) fn news(&self, from: Version, delta: &Delta) -> Option<Frames> {
+        match self.notify {
+            Notify::Silent => None,
+            Notify::List => (!delta.joined.is_empty() || !delta.left.is_empty()).then(|| self.list()),
+            Notify::Events => events(delta, self.roster),
+            Notify::Diff => Some(parts::diff(self, from, delta)),
+        }
+    }
+
+    /// As many users as fit, and how many more there are.
+    fn list(&self) -> Frames {
+        let (members, listed) = self.users();
+        let omitted = match self.roster.users() - listed {
+            0 => String::new(),
+            omitted => {
+                warn_once_of_a_cut_list(self.room, omitted);
+                format!(r#","omitted":{omitted}"#)
+            }
+        };
+        text(&self.list_of(&members, &omitted))
+    }
+
+    /// The list of as many users as fit, and an event for each of the others.
+    fn list_and_events(&self, pages: &mut Pages) -> FirstFrame {
+        let (members, listed) = self.users();
+        let mut events = Vec::new();
+        for (user, _) in self.roster.by_user().skip(listed) {
+            put_frame(&mut events, TEXT, json(&Came { r#type: "join", user: Some(user) }).as_bytes(), 0);
+        }
+        let list = FirstFrame::of(text(&self.list_of(&members, "")).bytes, pages);
+        if events.is_empty() {
+            return list;
+        }
+        pages.is_sized(list.shared.len() + events.len());
+        // They are whole frames already, so there is no head.
+        let events = Page::alone(events, pages.held());
+        FirstFrame { rest: Rest::new(Vec::new(), Vec::new(), vec![events]), ..list }
+    }
+
+    fn list_of(&self, members: &str, omitted: &str) -> String {
+        let (room, lurkers) = (json(self.room), self.roster.anonymous());
+        format!(
+            r#"{{"type":"presence","payload":{{"channel_name":{room},"members":[{members}],"lurkers":{lurkers}{omitted}}}}}"#
+        )
+    }
+
+    /// The users that fit into a list, as its elements, and how many they are.
+    fn users(&self) -> (String, usize) {
+        // As long as the number gets: every user is omitted.
+        let omitted = format!(r#","omitted":{}"#, self.roster.users());
+        let space = self.max_frame.saturating_sub(self.list_of("", &omitted).len());
+        let (mut members, mut listed) = (String::new(), 0);
+        for (user, _) in self.roster.by_user() {
+            let element = json(user);
+            let comma = usize::from(listed > 0);
+            if members.len() + comma + element.len() > space {
+                break;
+            }
+            members.extend([",", &element].into_iter().skip(1 - comma));
+            listed += 1;
+        }
+        (members, listed)
+    }
+}
+
+/// Members of such a room do not see everybody, and whoever set the mode may not know.
+fn warn_once_of_a_cut_list(room: &RoomName, omitted: usize) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.swap(true, Ordering::Relaxed) {
+        warn!(
+            %room, omitted,
+            "a list of users is cut, since it is larger than `max_frame_sent`; with `notify` = `diff` or `events` members see everybody"
+        );
+    }
+}
+
+/// A user's first presence and a user's last, and each anonymous socket.
+fn events(delta: &Delta, roster: &Roster) -> Option<Frames> {
+    let mut net: BTreeMap<&UserId, isize> = BTreeMap::new();
+    let mut frames = Frames { bytes: Bytes::new(), count: 0 };
+    let mut bytes = BytesMut::new();
+    let mut tell = |r#type, user| {
+        put_frame(&mut bytes, TEXT, json(&Came { r#type, user }).as_bytes(), 0);
+        frames.count += 1;
+    };
+    for (presences, step) in [(&delta.joined, 1), (&delta.left, -1)] {
+        for presence in presences {
+            match &presence.user {
+                Some(user) => *net.entry(user).or_default() += step,
+                None => tell(if step > 0 { "join" } else { "leave" }, None),
+            }
+        }
+    }
+    for (user, change) in net {
+        let now = isize::try_from(roster.presences_of(user)).expect("fewer presences than bytes");
+        match (now - change, now) {
+            (0, 1..) => tell("join", Some(user)),
+            (1.., 0) => tell("leave", Some(user)),
+            _ => {}
+        }
+    }
+    frames.bytes = bytes.freeze();
+    (frames.count > 0).then_some(frames)
+}
+
+/// How many bytes of payload the one frame of `frames` has.
+pub(crate) fn payload_len(frames: &Frames) -> usize {
+    let header = match frames.bytes.get(1) {
+        None => 0,
+        Some(126) => 4,
+        Some(127) => 10,
+        Some(_) => 2,
+    };
+    frames.bytes.len() - header
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! What other nodes ask of this one, and how far each request is.
+//!
+//! A plain value without an actor, a database or a clock: it is given what the database lists, and says what is to be done. The one rule
+//! is that a request is carried out once. A second time would remove those who came since.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::future::AbortHandle;
+
+use crate::{name::RequestId, store::Request};
+
+/// The requests that this node has not finished with.
+#[derive(Debug, Default)]
+pub(crate) struct OpenRequests(HashMap<RequestId, Progress>);
+
+#[derive(Debug)]
+enum Progress {
+    /// The supervisor has a message to carry it out, and has not begun.
+    Sent,
+    UnderWay(AbortHandle),
+    /// So many presences were removed.
+    Done {
+        count: u64,
+        is_answered: bool,
+    },
+}
+
+/// What is to be done after a look at the database.
+#[derive(Debug, Default)]
+pub(crate) struct ToDo {
+    /// The supervisor is to be asked to carry these out.
+    pub(crate) begin: Vec<Request>,
+    /// These are done, and the database does not have their answers.
+    pub(crate) answer: Vec<(RequestId, u64)>,
+    /// These were withdrawn while they were carried out.
+    pub(crate) abort: Vec<AbortHandle>,
+}
+
+impl OpenRequests {
+    /// The database lists these requests as not answered. The list may be older than what was done and answered meanwhile.
+    pub(crate) fn look(&mut self, listed: Vec<Request>) -> ToDo {
+        let mut to_do = ToDo::default();
+        let ids: HashSet<_> = listed.iter().map(|request| request.id).collect();
+        self.0.retain(|id, progress| {
+            let is_listed = ids.contains(id);
+            match progress {
+                Progress::Sent => is_listed,
+                Progress::UnderWay(_) if is_listed => true,
+                Progress::UnderWay(work) => {
+                    to_do.abort.push(work.clone());
+                    false
+                }
+                Progress::Done { is_answered: true, .. } if !is_listed => false,
+                // Also if it is not listed: the lease of the node that asks may have run out for a moment, and then the request is
+                // listed again.
+                Progress::Done { count, .. } => {
+                    to_do.answer.push((*id, *count));
+                    true
+                }
+            }
+        });
+        for request in listed {
+            self.0.entry(request.id).or_insert_with(|| {
+                to_do.begin.push(request);
+                Progress::Sent
+            });
+        }
+        to_do
+    }
+
+    /// Whether the supervisor is to begin with this request: not if it was withdrawn since the message was sent, nor if a second
+    /// message, sent when it was listed again, finds it begun.
+    pub(crate) fn begin(&mut self, id: RequestId, work: AbortHandle) -> bool {
+        let progress = self.0.get_mut(&id).filter(|progress| matches!(progress, Progress::Sent));
+        progress.map(|progress| *progress = Progress::UnderWay(work)).is_some()
+    }
+
+    /// The work panicked. It begins again if the request is still listed.
+    pub(crate) fn failed(&mut self, id: RequestId) {
+        self.0.remove(&id);
+    }
+
+    /// So many presences were removed.
+    pub(crate) fn done(&mut self, id: RequestId, count: u64) {
+        self.0.insert(id, Progress::Done { count, is_answered: false });
+    }
+
+    /// The database has the answer. The request is kept until it is not listed any more, since a list that is on its way may still
+    /// have it.
+    pub(crate) fn answered(&mut self, id: RequestId) {
+        if let Some(Progress::Done { is_answered, .. }) = self.0.get_mut(&id) {
+            *is_answered = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Order;
+
+    fn request() -> Request {
+        Request { id: RequestId::random(), order: Order::Prune { max_age: Duration::ZERO } }
+    }
+
+    /// What a look at this list says is to be begun and to be answered, and of how many the work ends.
+    fn look(open: &mut OpenRequests, listed: &[&Request]) -> (Vec<RequestId>, Vec<(RequestId, u64)>, usize) {
+        let ToDo { begin, answer, abort } = open.look(listed.iter().copied().cloned().collect());
+        (begin.into_iter().map(|request| request.id).collect(), answer, abort.len())
+    }
+
+    fn begin(open: &mut OpenRequests, id: RequestId) -> bool {
+        open.begin(id, AbortHandle::new_pair().0)
+    }
+
+    fn nothing() -> (Vec<RequestId>, Vec<(RequestId, u64)>, usize) {
+        (Vec::new(), Vec::new(), 0)
+    }
+
+    /// One request that was carried out and removed seven.
+    fn with_one_done() -> (OpenRequests, Request) {
+        let (mut open, one) = (OpenRequests::default(), request());
+        look(&mut open, &[&one]);
+        assert!(begin(&mut open, one.id));
+        open.done(one.id, 7);
+        (open, one)
+    }
+
+    #[test]
+    fn a_request_that_is_listed_again_before_and_after_it_begins_is_begun_once() {
+        let (mut open, one) = (OpenRequests::default(), request());
+        assert_eq!(look(&mut open, &[&one]), (vec![one.id], Vec::new(), 0));
+        assert_eq!(look(&mut open, &[&one]), nothing());
+        assert!(begin(&mut open, one.id));
+        assert_eq!(look(&mut open, &[&one]), nothing());
+    }
+
+    #[test]
+    fn a_request_that_was_never_listed_or_is_withdrawn_before_it_begins_is_not_begun() {
+        let (mut open, one) = (OpenRequests::default(), request());
+        assert!(!begin(&mut open, one.id));
+        look(&mut open, &[&one]);
+        assert_eq!(look(&mut open, &[]), nothing());
+        assert!(!begin(&mut open, one.id));
+    }
+
+    #[test]
+    fn a_request_that_is_withdrawn_while_it_is_under_way_is_aborted_and_its_like_go_on() {
+        let (mut open, one, other) = (OpenRequests::default(), request(), request());
+        look(&mut open, &[&one, &other]);
+        let (ones, others) = (AbortHandle::new_pair().0, AbortHandle::new_pair().0);
+        assert!(open.begin(one.id, ones.clone()) && open.begin(other.id, others.clone()));
+        let to_do = open.look(vec![other.clone()]);
+        to_do.abort.iter().for_each(AbortHandle::abort);
+        assert_eq!((ones.is_aborted(), others.is_aborted()), (true, false));
+        assert_eq!(look(&mut open, &[&one, &other]), (vec![one.id], Vec::new(), 0), "it is asked for again");
+    }
+
+    #[test]
+    fn a_request_that_vanishes_and_is_listed_again_before_it_begins_is_begun_once() {
+        let (mut open, one) = (OpenRequests::default(), request());
+        for listed in [&[&one][..], &[], &[&one]] {
+            look(&mut open, listed);
+        }
+        assert_eq!([begin(&mut open, one.id), begin(&mut open, one.id)], [true, false], "there are two messages");
+        assert_eq!(look(&mut open, &[]).2, 1, "and one piece of work to end");
+    }
+
+    #[test]
+    fn a_request_that_is_done_is_not_begun_again_by_a_message_or_a_list_that_is_late() {
+        let (mut open, one) = with_one_done();
+        open.answered(one.id);
+        assert!(!begin(&mut open, one.id));
+        assert_eq!(look(&mut open, &[&one]), (Vec::new(), vec![(one.id, 7)], 0));
+        assert!(!begin(&mut open, one.id));
+    }
+
+    #[test]
+    fn an_answer_is_given_until_the_database_has_it_and_then_the_request_is_forgotten() {
+        let (mut open, one) = with_one_done();
+        let answer = (Vec::new(), vec![(one.id, 7)], 0);
+        assert_eq!([look(&mut open, &[&one]), look(&mut open, &[&one])], [answer.clone(), answer]);
+        open.answered(one.id);
+        assert_eq!(look(&mut open, &[]), nothing());
+        assert!(open.0.is_empty(), "{open:?}");
+    }
+
+    #[test]
+    fn a_request_that_is_done_and_vanishes_for_a_while_before_it_is_answered_is_not_begun_again() {
+        let (mut open, one) = with_one_done();
+        let answer = (Vec::new(), vec![(one.id, 7)], 0);
+        assert_eq!([look(&mut open, &[]), look(&mut open, &[&one])], [answer.clone(), answer]);
+    }
+
+    #[test]
+    fn a_request_whose_work_panicked_is_begun_again() {
+        let (mut open, one) = (OpenRequests::default(), request());
+        look(&mut open, &[&one]);
+        assert!(begin(&mut open, one.id));
+        open.failed(one.id);
+        assert_eq!(look(&mut open, &[&one]), (vec![one.id], Vec::new(), 0));
+    }
+}

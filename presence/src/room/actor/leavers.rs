@@ -1,0 +1,362 @@
+//! How presences go: each by itself, or many together because they are stale or were removed on purpose.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{AsyncContext, Context};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use crate::{
+    CloseCode, Error,
+    clock::Tick,
+    config::OnStale,
+    delivery::inquiry::{ANSWER_TIME, Inquiry, UNANSWERED},
+    model::{Close, Presence, deadline::Deadline, sessions::Lost},
+    name::{ChannelName, PresenceId, UserId},
+    node::writer::{Haste, Submitted},
+    room::{
+        leaving::{Cause, Leavers, Leaving},
+        message::{HubRef, Reply, ToHub, Which},
+        state::{Joining, Local, TokenWaiter},
+    },
+    store::Write,
+};
+
+use super::RoomActor;
+
+impl RoomActor {
+    /// Those last seen longer ago than this, by our own clock.
+    pub(super) fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
+        let now = self.rooms.now();
+        let close = self.close_stale();
+        if max_age.is_zero() {
+            // Everybody's, also in the very millisecond of the last touch.
+            self.remove_all(|_| true, close, reply, ctx);
+            return;
+        }
+        let stale = self.state.locals.keys().copied().filter(|id| self.may_be_silent(*id, now, max_age)).collect();
+        self.ask_silent(stale, max_age, Some(reply), ctx);
+    }
+
+    /// Those whose deadline passed, if they were not seen in the meantime.
+    pub(super) fn prune_stale(&mut self, ctx: &mut Context<Self>) {
+        let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
+        let ids = std::mem::take(&mut self.state.stale);
+        let stale = ids.into_iter().filter(|id| self.may_be_silent(*id, now, max_age)).collect();
+        self.ask_silent(stale, max_age, None, ctx);
+    }
+
+    /// Whether its connection is to be asked. What waits for a consumer that has blocked its thread for good waits for ever.
+    fn may_be_silent(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
+        self.is_stale(id, now, max_age) || self.is_overdue(id, now, max_age)
+    }
+
+    fn is_stale(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
+        let local = self.state.locals.get(&id);
+        local.is_some_and(|local| local.touch.is_stale(self.rooms.listening(), now, max_age))
+    }
+
+    /// Whether it was silent for so much longer that its connection need not have answered, whatever waits for its consumer.
+    fn is_overdue(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
+        let limit = max_age.saturating_add(self.rooms.config().max_age().saturating_mul(UNANSWERED));
+        let local = self.state.locals.get(&id);
+        local.is_some_and(|local| local.touch.deadline(self.rooms.listening(), now, limit) == Deadline::Stale)
+    }
+
+    /// Asks the connections of these whether they are silent: what they sent may not have been read yet.
+    fn ask_silent(
+        &self,
+        ids: Vec<PresenceId>,
+        max_age: Duration,
+        reply: Option<oneshot::Sender<usize>>,
+        ctx: &mut Context<Self>,
+    ) {
+        if ids.is_empty() {
+            if let Some(reply) = reply {
+                let _ = reply.send(0);
+            }
+            return;
+        }
+        let inquiry = Inquiry::new(ctx.address(), max_age, reply);
+        let mut by_hub: HashMap<usize, (HubRef, Vec<_>)> = HashMap::new();
+        for id in ids {
+            let Some(local) = self.state.locals.get(&id) else { continue };
+            match local.hub.clone().or_else(|| self.hub_of(&local.presence)) {
+                Some(hub) => {
+                    let asked = inquiry.ask(id);
+                    let (_, all) = by_hub.entry(hub.id).or_insert_with(|| (hub, Vec::new()));
+                    all.push((local.presence.channel.clone(), asked));
+                }
+                // Without a socket there is nothing to be read.
+                None => inquiry.is_silent(id),
+            }
+        }
+        if by_hub.is_empty() {
+            inquiry.end();
+            return;
+        }
+        for (hub, asked) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::AskSilent(asked));
+        }
+        let inquiry = Arc::downgrade(&inquiry);
+        ctx.run_later(ANSWER_TIME, move |_, _| {
+            if let Some(inquiry) = inquiry.upgrade() {
+                inquiry.end();
+            }
+        });
+    }
+
+    /// These were asked and are silent, or their connections have not answered. Those of them who are still here, and were not seen
+    /// meanwhile, go; without an answer only after [`UNANSWERED`].
+    pub(super) fn prune_silent(
+        &mut self,
+        ids: Vec<PresenceId>,
+        unanswered: HashSet<PresenceId>,
+        max_age: Duration,
+        reply: Option<oneshot::Sender<usize>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let now = self.rooms.now();
+        let silent = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age));
+        let overdue = unanswered.into_iter().filter(|id| self.is_overdue(*id, now, max_age));
+        let silent = silent.chain(overdue).collect();
+        self.remove_together(silent, Vec::new(), self.close_stale(), reply, ctx);
+    }
+
+    fn close_stale(&self) -> Option<Close> {
+        (self.rooms.config().on_stale() == OnStale::Close).then(|| Close::new(CloseCode::STALE, "stale"))
+    }
+
+    /// The presences leave that have no socket and that nothing could resume: those of jobs, and those that no socket claimed.
+    pub(super) fn leave_socketless(&mut self, ctx: &mut Context<Self>) {
+        let state = &self.state;
+        let alone =
+            state.locals.iter().filter(|(id, local)| local.hub.is_none() && state.sessions.session(**id).is_none());
+        let alone: Vec<_> = alone.map(|(_, local)| local.presence.clone()).collect();
+        for presence in alone {
+            self.tell_removed(vec![(presence.clone(), None)], None);
+            self.leave(presence.id, presence.channel.clone(), None, ctx);
+        }
+    }
+
+    /// Removes the presences of this node on purpose: those of a user, or all.
+    pub(super) fn remove_ours(
+        &mut self,
+        user: Option<&UserId>,
+        close: Option<Close>,
+        reply: oneshot::Sender<usize>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.remove_all(|whose| user.is_none() || whose == user, close, reply, ctx);
+    }
+
+    /// Removes the presences of this node whose users are `concerned`, and whatever is about to be one: who is here, who is
+    /// joining, and who is held or would be.
+    fn remove_all(
+        &mut self,
+        concerned: impl Fn(Option<&UserId>) -> bool,
+        close: Option<Close>,
+        reply: oneshot::Sender<usize>,
+        ctx: &mut Context<Self>,
+    ) {
+        let state = &mut self.state;
+        let here = state.locals.values().map(|local| (local.presence.id, state.user_of(&local.presence)));
+        let joining = state.joining.iter().map(|(id, joining)| (*id, joining.presence().user.as_ref()));
+        let lost = state.leaving.iter().filter_map(|(id, leaving)| match &leaving.cause {
+            Cause::Lost(user) => Some((*id, user.as_ref())),
+            _ => None,
+        });
+        let ids = here.chain(joining).chain(lost).filter(|(_, user)| concerned(*user)).map(|(id, _)| id).collect();
+        // The database may not know yet that these are held, and would spare them.
+        let held = state.sessions.take_lost(|presence| concerned(presence.user.as_ref()));
+        self.refuse_token_waiters(|presence| concerned(presence.user.as_ref()), close.as_ref());
+        self.remove_together(ids, held, close, Some(reply), ctx);
+    }
+
+    /// Refuses those of the joins that wait for a token's owner who are `concerned`. Returns whether there were any.
+    fn refuse_token_waiters(&mut self, concerned: impl Fn(&Presence) -> bool, close: Option<&Close>) -> bool {
+        let refused = self.state.token_waiters.extract_if(.., |waiter| concerned(&waiter.entrant.presence));
+        let (sockets, replies): (Vec<_>, Vec<_>) =
+            refused.map(|TokenWaiter { entrant, reply }| ((entrant.presence, entrant.hub), reply)).unzip();
+        let is_any = !replies.is_empty();
+        self.tell_removed(sockets, close);
+        self.left_while_joining(replies);
+        is_any
+    }
+
+    /// Removes one presence of this node, by whatever it is known: it is here, joins, or is held or would be.
+    pub(super) fn remove_one(
+        &mut self,
+        which: Which,
+        close: Option<Close>,
+        count: &AtomicUsize,
+        reply: Reply<()>,
+        ctx: &mut Context<Self>,
+    ) {
+        let is_meant = |presence: &Presence| match &which {
+            Which::Id(id) => presence.id == *id,
+            Which::Of(channel) => presence.channel == *channel,
+        };
+        let found = self.find(&which);
+        if self.refuse_token_waiters(is_meant, close.as_ref()) || found.is_some() {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
+        let Some((id, channel)) = found else {
+            // If it is on its way out already, that is waited for.
+            let of_channel =
+                |leaving: &&mut Leaving| matches!(&which, Which::Of(channel) if leaving.channel == *channel);
+            let leaving = match &which {
+                Which::Id(id) => self.state.leaving.get_mut(&self.state.sessions.resolve(*id)),
+                Which::Of(_) => self.state.leaving.values_mut().find(of_channel),
+            };
+            match leaving {
+                Some(leaving) => leaving.replies.push(reply),
+                None => drop(reply.send(Ok(()))),
+            }
+            return;
+        };
+        debug!(room = %self.name, %channel, "removing a presence");
+        self.tell_removed(self.state.socket_of(id).into_iter().collect(), close.as_ref());
+        if let Some(leaving) = self.state.leaving.get_mut(&id)
+            && matches!(leaving.cause, Cause::Lost(_))
+        {
+            // It would be held if it turns out to be one that was resumed.
+            leaving.cause = Cause::Left;
+        }
+        self.leave_for_good(id, channel, Some(reply), ctx);
+    }
+
+    /// A presence of this node that is not on its way out, and its channel.
+    fn find(&self, which: &Which) -> Option<(PresenceId, ChannelName)> {
+        let state = &self.state;
+        let is_lost = |leaving: &Leaving| matches!(leaving.cause, Cause::Lost(_));
+        match which {
+            Which::Id(id) => {
+                let id = state.sessions.resolve(*id);
+                let here = state.locals.get(&id).map(|local| &local.presence.channel);
+                let joining = state.joining.get(&id).map(|joining| &joining.channel);
+                let held = state.sessions.lost(id).map(|lost| &lost.presence.channel);
+                let lost = state.leaving.get(&id).filter(|leaving| is_lost(leaving)).map(|leaving| &leaving.channel);
+                here.or(joining).or(held).or(lost).map(|channel| (id, channel.clone()))
+            }
+            Which::Of(channel) => {
+                let here = state.locals.iter().map(|(id, local)| (*id, &local.presence.channel));
+                let joining = state.joining.iter().map(|(id, joining)| (*id, &joining.channel));
+                let held = state.sessions.all_lost().map(|lost| (lost.presence.id, &lost.presence.channel));
+                let lost = state.leaving.iter().filter(|(_, leaving)| is_lost(leaving));
+                let lost = lost.map(|(id, leaving)| (*id, &leaving.channel));
+                let all = here.chain(joining).chain(held).chain(lost);
+                all.filter(|(_, of)| *of == channel).map(|(id, _)| (id, channel.clone())).next()
+            }
+        }
+    }
+
+    /// Removes presences of this node together, as one event, and says how many when the store has. Those that are joining are
+    /// refused.
+    fn remove_together(
+        &mut self,
+        ids: Vec<PresenceId>,
+        held: Vec<Lost>,
+        close: Option<Close>,
+        reply: Option<oneshot::Sender<usize>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let count = ids.len() + held.len();
+        if count == 0 {
+            if let Some(reply) = reply {
+                let _ = reply.send(0);
+            }
+            return;
+        }
+        debug!(room = %self.name, count, "removing presences");
+        // What a leave cannot do now, it does later; so only a room that fails keeps the answer from being exact.
+        let all = Leavers::new(self.rooms.leave_together(&self.name), count, reply);
+        // First: a join that is refused has its channel forget that it is in, and its socket is to be told all the same.
+        self.tell_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
+        let gone: Vec<_> = ids.into_iter().filter_map(|id| self.let_go(id)).collect();
+        let held = held.into_iter().map(|Lost { presence, .. }| (presence.id, presence.channel.clone()));
+        let leaves = gone.into_iter().chain(held).map(|(id, channel)| (id, Leaving::removed(channel, &all)));
+        self.take_out(leaves.collect(), ctx);
+    }
+
+    /// Ends what this node does for a presence that is here, joins, or was lost while it did. Returns by which socket it is
+    /// there.
+    fn let_go(&mut self, id: PresenceId) -> Option<(PresenceId, ChannelName)> {
+        if let Some(Joining { channel, replies, .. }) = self.state.joining.remove(&id) {
+            self.left_while_joining(replies);
+            return Some((id, channel));
+        }
+        if let Some(Local { presence, .. }) = self.drop_local(id) {
+            return Some((id, presence.channel.clone()));
+        }
+        self.state.leaving.get(&id).map(|leaving| (id, leaving.channel.clone()))
+    }
+
+    /// Takes presences that leave off their hubs, and notifies their sockets: by one message to each hub.
+    pub(super) fn tell_removed(&mut self, left: Vec<(Arc<Presence>, Option<HubRef>)>, close: Option<&Close>) {
+        let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>, Vec<ChannelName>)> = HashMap::new();
+        for (presence, hub) in left {
+            // One that has left by itself in the meantime, and may have joined again, need not be notified.
+            let called = self.state.sessions.called(presence.id);
+            let was_in = self.rooms.channels().forget(&presence.channel, &self.name, called);
+            self.state.sessions.forget(presence.id);
+            let was_member = self.state.take_off_hub(presence.id);
+            if let (Some(hub), true) = (hub, was_in || was_member) {
+                let (_, channels, members) = by_hub.entry(hub.id).or_insert((hub, Vec::new(), Vec::new()));
+                channels.extend(was_in.then(|| presence.channel.clone()));
+                members.extend(was_member.then(|| presence.channel.clone()));
+            }
+        }
+        for (hub, channels, members) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::Removed { room: self.name.clone(), channels, members, close: close.cloned() });
+        }
+    }
+
+    /// Ends what this node does for the presence: its child, its place in the group, its wait for a first frame.
+    pub(super) fn drop_local(&mut self, id: PresenceId) -> Option<Local> {
+        self.state.stale.remove(&id);
+        let local = self.state.locals.remove(&id)?;
+        for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
+            self.left_while_joining(joiner.replies);
+        }
+        if let Some(hub) = &local.hub {
+            self.state.leave_hub(hub);
+            let channels = vec![local.presence.channel.clone()];
+            hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels });
+        }
+        Some(local)
+    }
+
+    /// Has the store remove presences; that they left is announced when it has.
+    pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
+        let write = |(id, leaving): &(PresenceId, Leaving)| {
+            let haste = if matches!(leaving.cause, Cause::Left) { Haste::Asked } else { Haste::Pruned };
+            (Write::Leave { id: *id, channel: leaving.channel.clone() }, haste)
+        };
+        let writes = leaves.iter().map(write).collect();
+        let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address().recipient(), writes);
+        for ((id, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
+            for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
+                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
+            }
+            if let Some(before) = self.state.leaving.remove(&id) {
+                leaving.replies.extend(before.replies);
+                // Those with whom it is removed wait for it, whoever else wants it gone.
+                if matches!(before.cause, Cause::Removed(_)) {
+                    leaving.cause = before.cause;
+                }
+            }
+            match submitted {
+                Submitted::Waits(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
+                Submitted::CancelledOut => leaving.replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What sockets ask of a room.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{AsyncContext, Context};
+use tracing::warn;
+
+use crate::{
+    Error,
+    clock::Tick,
+    model::{Meta, Presence},
+    name::{ChannelName, PresenceId, UserId},
+    node::writer::{Full, Submitted},
+    room::{
+        leaving::{Cause, Leaving},
+        message::{Entrant, Reply, ToHub},
+        state::{Joining, Updating},
+    },
+    session::Session,
+    store::Write,
+};
+
+use super::{RoomActor, answer_now_if};
+
+/// While all rooms together hold `first_frames_bytes`, a room may still hold one part of so many of it. All such rooms together may
+/// hold as much again.
+const SMALL_ROOM: usize = 1024;
+
+/// How long those who are cut off, since they keep others out, have to let go of what they hold before more are.
+const MADE_ROOM: Duration = Duration::from_millis(250);
+
+/// The write by which one joins who is not here.
+pub(super) fn join(presence: Arc<Presence>, session: Option<Session>, limit: Option<usize>) -> Write {
+    match (session, limit) {
+        (session, Some(limit)) => Write::JoinWithin { presence, session, limit },
+        (Some(session), None) => Write::Resume { presence, session },
+        (None, None) => Write::Join(presence),
+    }
+}
+
+fn answer(reply: Option<Reply<()>>, result: Result<(), Error>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(result);
+    }
+}
+
+/// Whether those may be cut off who keep others out: not so soon after the last time.
+fn may_make_room(made_room: &mut Option<Tick>, now: Tick) -> bool {
+    let may = made_room.is_none_or(|last| now.since(last) >= MADE_ROOM);
+    if may {
+        *made_room = Some(now);
+    }
+    may
+}
+
+impl RoomActor {
+    /// Joins, unless too many bytes of first frames wait for clients that do not read.
+    pub(super) fn join_if_read(&mut self, entrant: Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
+        match self.check_unread(&entrant) {
+            Ok(()) => self.join(entrant, reply, ctx),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    pub(super) fn join(&mut self, mut entrant: Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
+        let id = self.state.sessions.resolve(entrant.presence.id);
+        if self.state.locals.contains_key(&id) {
+            self.join_as_local(id, entrant, reply, ctx);
+        } else if self.state.joining.contains_key(&id) {
+            self.join_as_joining(id, &entrant, reply, ctx);
+        } else if let Some(session) = entrant.session.take() {
+            self.join_with_token(entrant, session, reply, ctx);
+        } else {
+            // It is there already if it asks again after a fault.
+            let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
+            let write = join(entrant.presence.clone(), None, entrant.limit);
+            let (writer, room) = (self.rooms.writer(), ctx.address().recipient());
+            let submitted = if may_be_there {
+                writer.submit_again(&self.name, &room, write)
+            } else {
+                writer.submit(&self.name, &room, write)
+            };
+            match submitted {
+                Ok(_) => self.await_commit(id, entrant, reply),
+                Err(full) => drop(reply.send(Err(self.overloaded(full)))),
+            }
+        }
+    }
+
+    /// A channel that is in the room as this presence joins again.
+    fn join_as_local(&mut self, id: PresenceId, entrant: Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
+        let Some(local) = self.state.locals.get(&id) else { return };
+        entrant.touch.mark(self.rooms.now());
+        if entrant.hub.is_some() && local.hub.is_none() {
+            self.claim(id, entrant, vec![reply], ctx);
+        } else if local.presence.user == entrant.presence.user && !self.state.user_changes(id) {
+            let _ = reply.send(Ok(()));
+        } else {
+            // If it is about to be another's, this is the later.
+            self.change_user(id, &entrant.presence, reply, ctx);
+        }
+    }
+
+    /// A channel that is joining as this presence joins again.
+    fn join_as_joining(&mut self, id: PresenceId, entrant: &Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
+        let answers_now = self.answers_before_commit(entrant);
+        let Some(joining) = self.state.joining.get_mut(&id) else { return };
+        let user = &entrant.presence.user;
+        if joining.presence().user == *user {
+            joining.replies.extend(answer_now_if(answers_now, reply));
+        } else {
+            joining.entrant.presence = Arc::new(joining.presence().changed(Some(user.clone()), None));
+            self.change_user(id, &entrant.presence, reply, ctx);
+        }
+    }
+
+    /// The presence becomes that of another user. The hash of its client's token includes the user, so it can no longer be resumed by
+    /// that.
+    fn change_user(&mut self, id: PresenceId, to: &Presence, reply: Reply<()>, ctx: &mut Context<Self>) {
+        self.state.sessions.drop_token(id);
+        self.submit_update(id, to.channel.clone(), (Some(to.user.clone()), None), Some(reply), ctx);
+    }
+
+    /// Whether a join is answered before it is written. Whether there is a place for it is known only then.
+    fn answers_before_commit(&self, entrant: &Entrant) -> bool {
+        self.is_relaxed() && entrant.limit.is_none()
+    }
+
+    /// A join was handed to the writer.
+    pub(super) fn await_commit(&mut self, id: PresenceId, entrant: Entrant, reply: Reply<()>) {
+        let replies = answer_now_if(self.answers_before_commit(&entrant), reply).into_iter().collect();
+        self.state.joining.insert(id, Joining::new(entrant, replies));
+    }
+
+    /// The answer to a change that cannot be written, since too many wait for the database.
+    pub(super) fn overloaded(&self, Full { limit }: Full) -> Error {
+        if let Some(left_out) = self.rooms.overloaded_line().admit(self.rooms.now()) {
+            let (room, left_out) = (&self.name, left_out.field());
+            warn!(%room, limit, left_out, "a change is refused: too many wait for the database");
+        }
+        Error::Overloaded { limit }
+    }
+
+    /// Whether one more may be given a first frame: not if too many bytes of them wait for clients that do not read. Then those who
+    /// read slowest are cut off, so that it may soon. One without a socket needs none. For a client that comes back with the token of a
+    /// presence that is here, twice as many may wait.
+    fn check_unread(&mut self, Entrant { presence, session, hub, .. }: &Entrant) -> Result<(), Error> {
+        let id = self.state.sessions.resolve(presence.id);
+        let is_back = session.is_some_and(|session| self.state.sessions.owner(&session.hash).is_some());
+        if hub.is_none() || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
+            return Ok(());
+        }
+        let (pages, config) = (&self.state.pages, self.rooms.config());
+        let (here, size) = (pages.held().bytes(), pages.size());
+        let bound = |bytes: usize, is_twice: bool| bytes.saturating_mul(if is_twice { 2 } else { 1 });
+        // What one who joins is given now is shared by all who join, so it may always be there once.
+        let limit = bound(config.first_frames_room_bytes(), is_back).saturating_add(size);
+        let in_room = (here, limit, Some(&self.name));
+        // Else those who do not read in a few large rooms would close all the small ones.
+        let is_small = here.saturating_add(size) <= config.first_frames_bytes() / SMALL_ROOM;
+        let everywhere = (pages.held().everywhere(), bound(config.first_frames_bytes(), is_small || is_back), None);
+        let Some((bytes, limit, room)) = [in_room, everywhere].into_iter().find(|(bytes, limit, _)| bytes >= limit)
+        else {
+            return Ok(());
+        };
+        let now = self.rooms.now();
+        let may_cut = if room.is_some() {
+            may_make_room(&mut self.state.made_room, now)
+        } else {
+            may_make_room(&mut self.rooms.made_room().lock(), now)
+        };
+        if may_cut {
+            self.rooms.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
+        }
+        if let Some(left_out) = self.rooms.unread_line().admit(self.rooms.now()) {
+            let (room, left_out) = (&self.name, left_out.field());
+            warn!(%room, bytes, limit, left_out, "a join is refused: too many bytes of first frames wait for clients that do not read");
+        }
+        Err(Error::FirstFramesUnread { room: self.name.clone(), bytes, limit })
+    }
+
+    /// Whether a presence that asks to join again was removed since: its channel is not in the room any more, or is so as
+    /// another. To let it in would put it in the way of that one.
+    pub(super) fn was_removed(&self, presence: &Presence) -> bool {
+        let id = self.state.sessions.resolve(presence.id);
+        let is_known = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
+        !is_known && !self.rooms.channels().has(&presence.channel, &self.name, presence.id)
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        reply: Option<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let relaxed = self.is_relaxed();
+        let reply = reply.and_then(|reply| answer_now_if(relaxed, reply));
+        self.leave_for_good(id, channel, reply, ctx);
+    }
+
+    /// As [`leave`](Self::leave), but always answered when the leave is durable.
+    pub(super) fn leave_for_good(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        reply: Option<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.is_anothers(id, &channel) {
+            // It was resumed: what its former socket says late is nothing.
+            reply.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+            return;
+        }
+        self.forget_token_waiter(id);
+        // One may have joined again under the same id, if nobody waited for its first join any more.
+        let joined_again = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
+        if let Some(leaving) = self.state.leaving.get_mut(&id)
+            && !joined_again
+        {
+            leaving.replies.extend(reply);
+            return;
+        }
+        if let Some(joining) = self.state.joining.remove(&id) {
+            self.left_while_joining(joining.replies);
+        }
+        self.drop_local(id);
+        self.state.sessions.forget(id);
+        let replies = reply.into_iter().collect();
+        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies })], ctx);
+    }
+
+    pub(super) fn update(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        meta: Meta,
+        reply: Option<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
+        match self.state.locals.get(&id) {
+            _ if self.is_anothers(id, &channel) => {
+                answer(reply, Err(Error::NotInRoom { room: self.name.clone() }));
+            }
+            Some(local) if local.presence.meta == meta && !self.state.updating.contains_key(&id) => {
+                answer(reply, Ok(()));
+            }
+            None if !self.state.joining.contains_key(&id) => {
+                answer(reply, Err(Error::NotInRoom { room: self.name.clone() }));
+            }
+            _ => self.submit_update(id, channel, (None, Some(meta)), reply, ctx),
+        }
+    }
+
+    fn submit_update(
+        &mut self,
+        id: PresenceId,
+        channel: ChannelName,
+        (user, meta): (Option<Option<UserId>>, Option<Meta>),
+        reply: Option<Reply<()>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let write = Write::Update { id, channel: channel.clone(), user: user.clone(), meta: meta.clone() };
+        let (writer, actor) = (self.rooms.writer(), ctx.address().recipient());
+        let submitted = if reply.is_some() {
+            writer.submit(&self.name, &actor, write)
+        } else {
+            writer.submit_last(&self.name, &actor, write)
+        };
+        match submitted {
+            Ok(Submitted::Waits(after)) => {
+                let reply = reply.and_then(|reply| answer_now_if(self.is_relaxed(), reply));
+                self.state.updates(id, Updating { channel, after, user, meta, reply });
+            }
+            Ok(Submitted::CancelledOut) => answer(reply, Ok(())),
+            Err(full) => answer(reply, Err(self.overloaded(full))),
+        }
+    }
+
+    pub(super) fn left_while_joining(&self, replies: Vec<Reply<()>>) {
+        for reply in replies {
+            let _ = reply.send(Err(Error::LeftWhileJoining { room: self.name.clone() }));
+        }
+    }
+}

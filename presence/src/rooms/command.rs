@@ -1,0 +1,199 @@
+//! Messages by which any actor of the application changes rooms: the calls of [`Rooms`](crate::Rooms), with the same answers and errors.
+//!
+//! They go to [`Rooms::addr`](crate::Rooms::addr). What two actors ask at once is carried out side by side, as if they had called.
+
+use actix::{Handler, Message, ResponseFuture};
+
+use crate::{
+    Close, Meta, Result,
+    name::{ChannelName, PresenceId, RoomName, UserId},
+};
+
+use super::{
+    Room, RoomsActor,
+    upkeep::{PrunePresences, PruneRooms},
+};
+
+/// Adds a channel to a room: asks for [`Rooms::add`](crate::Rooms::add).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Room>")]
+pub struct Add {
+    /// The room.
+    pub room: RoomName,
+    /// The channel.
+    pub channel: ChannelName,
+    /// As whom; `None` for an anonymous visitor.
+    pub user: Option<UserId>,
+}
+
+/// Replaces the meta of a channel's presence in a room: asks for [`Rooms::update`](crate::Rooms::update).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<()>")]
+pub struct Update {
+    /// The room.
+    pub room: RoomName,
+    /// The channel.
+    pub channel: ChannelName,
+    /// The new meta.
+    pub meta: Meta,
+}
+
+/// Removes a channel from a room, on whichever node it is: asks for [`Rooms::remove`](crate::Rooms::remove).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<()>")]
+pub struct Remove {
+    /// The room.
+    pub room: RoomName,
+    /// The channel.
+    pub channel: ChannelName,
+}
+
+/// Marks a channel as seen: asks for [`Rooms::touch`](crate::Rooms::touch).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Touch {
+    /// The channel.
+    pub channel: ChannelName,
+}
+
+/// Removes a channel from every room, on whichever node it is: asks for [`Rooms::leave_all`](crate::Rooms::leave_all).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<()>")]
+pub struct LeaveAll {
+    /// The channel.
+    pub channel: ChannelName,
+}
+
+/// Removes a user from every room, on every node: asks for [`Rooms::remove_user`](crate::Rooms::remove_user).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<usize>")]
+pub struct RemoveUser {
+    /// The user.
+    pub user: UserId,
+    /// How its sockets are closed; `None`: they stay open.
+    pub close: Option<Close>,
+}
+
+/// Removes a user from one room, on every node: asks for [`Rooms::remove_user_from`](crate::Rooms::remove_user_from).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<usize>")]
+pub struct RemoveUserFrom {
+    /// The room.
+    pub room: RoomName,
+    /// The user.
+    pub user: UserId,
+    /// How its sockets are closed; `None`: they stay open.
+    pub close: Option<Close>,
+}
+
+/// Removes a room with everyone in it, on every node: asks for [`Rooms::remove_room`](crate::Rooms::remove_room).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<usize>")]
+pub struct RemoveRoom {
+    /// The room.
+    pub room: RoomName,
+    /// How the sockets in it are closed; `None`: they stay open.
+    pub close: Option<Close>,
+}
+
+/// Removes one presence, on whichever node it is: asks for [`Rooms::remove_presence`](crate::Rooms::remove_presence).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<bool>")]
+pub struct RemovePresence {
+    /// The room.
+    pub room: RoomName,
+    /// The presence.
+    pub id: PresenceId,
+    /// How its socket is closed; `None`: it stays open.
+    pub close: Option<Close>,
+}
+
+impl Handler<Add> for RoomsActor {
+    type Result = ResponseFuture<Result<Room>>;
+
+    fn handle(&mut self, Add { room, channel, user }: Add, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.add(&room, &channel, user.as_ref()).await)
+    }
+}
+
+impl Handler<Update> for RoomsActor {
+    type Result = ResponseFuture<Result<()>>;
+
+    fn handle(&mut self, Update { room, channel, meta }: Update, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.update(&room, &channel, meta).await)
+    }
+}
+
+impl Handler<Remove> for RoomsActor {
+    type Result = ResponseFuture<Result<()>>;
+
+    fn handle(&mut self, Remove { room, channel }: Remove, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove(&room, &channel).await)
+    }
+}
+
+impl Handler<Touch> for RoomsActor {
+    type Result = ();
+
+    fn handle(&mut self, Touch { channel }: Touch, _: &mut Self::Context) {
+        if let Ok(rooms) = self.rooms() {
+            rooms.touch(&channel);
+        }
+    }
+}
+
+impl Handler<LeaveAll> for RoomsActor {
+    type Result = ResponseFuture<Result<()>>;
+
+    fn handle(&mut self, LeaveAll { channel }: LeaveAll, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.leave_all(&channel).await)
+    }
+}
+
+impl Handler<RemoveUser> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, RemoveUser { user, close }: RemoveUser, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove_user(&user, close).await)
+    }
+}
+
+impl Handler<RemoveUserFrom> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, RemoveUserFrom { room, user, close }: RemoveUserFrom, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove_user_from(&room, &user, close).await)
+    }
+}
+
+impl Handler<RemoveRoom> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, RemoveRoom { room, close }: RemoveRoom, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove_room(&room, close).await)
+    }
+}
+
+impl Handler<RemovePresence> for RoomsActor {
+    type Result = ResponseFuture<Result<bool>>;
+
+    fn handle(&mut self, RemovePresence { room, id, close }: RemovePresence, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.remove_presence(&room, id, close).await)
+    }
+}
+
+impl Handler<PrunePresences> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, PrunePresences(max_age): PrunePresences, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.prune_presences(max_age).await)
+    }
+}
+
+impl Handler<PruneRooms> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, PruneRooms: PruneRooms, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.prune_rooms().await)
+    }
+}

@@ -1,0 +1,208 @@
+//! The life of this node: from the moment the database knows of it to its shutdown.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tracing::{info, warn};
+
+use crate::{
+    CloseCode, Error, Rooms,
+    name::{NodeId, NodeName},
+    node::{
+        health::Outage,
+        threads::{pause, within},
+    },
+    room::message::{ToHub, ToRoom},
+    store::{NodeState, NodeStore},
+};
+
+use super::{SHARDS, upkeep};
+
+/// How long a shutdown may take in all.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+/// How long a shutdown waits at most for actors that subscribed to changes and have events waiting.
+const SUBSCRIBERS: Duration = Duration::from_secs(1);
+/// Over which time those sockets are closed that can come back, so that they do not all come back at once.
+const SPREAD: Duration = Duration::from_secs(3);
+
+/// Why a node cannot be expected to let anybody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotReady {
+    /// The database does not know of this node yet.
+    #[error("the node is starting")]
+    Starting,
+    /// The database did not answer when it was last asked. The log says why.
+    #[error("the database is away")]
+    StoreAway,
+    /// The database answers, but its user lacks a right that a node needs. The log says which.
+    #[error("the user of the database lacks a right")]
+    MissingRight,
+    /// A shutdown has begun.
+    #[error("shutting down")]
+    ShuttingDown,
+    /// Another process has taken the name of this node.
+    #[error("another process has the name of this node")]
+    Superseded,
+}
+
+impl Rooms {
+    /// Which life of this node it is; `None` until the database knows of it.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        *self.0.node.borrow()
+    }
+
+    /// Resolves once the database knows of this node, so that joins work.
+    pub async fn ready(&self) {
+        let _ = self.0.node.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Whether joins can be expected to work: the database knows of this node and answered when last asked, and no shutdown
+    /// has begun.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.not_ready().is_none()
+    }
+
+    /// Why joins cannot be expected to work; `None` if [they can](Self::is_ready).
+    #[must_use]
+    pub fn not_ready(&self) -> Option<NotReady> {
+        if self.is_superseded() {
+            return Some(NotReady::Superseded);
+        }
+        if self.is_shutting_down() {
+            return Some(NotReady::ShuttingDown);
+        }
+        match self.0.health.outage() {
+            Some(Outage::LacksRight) => Some(NotReady::MissingRight),
+            Some(Outage::Away | Outage::NeedsOperator) => Some(NotReady::StoreAway),
+            None if self.node().is_none() => Some(NotReady::Starting),
+            None => None,
+        }
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) has begun.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many rooms are in the memory of this node.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        (0..SHARDS).map(|shard| self.shard(shard).len()).sum()
+    }
+
+    /// How many sockets are open on this node.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        *self.0.sockets.borrow()
+    }
+
+    /// Whether another process took over the name of this node, so that this one serves nobody any more.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.0.lost_name.borrow().is_some()
+    }
+
+    /// Resolves when another process took over the name of this node, and has ended since. The process should end with an error
+    /// then, so that what looks after it starts it again.
+    ///
+    /// From the moment that the name is taken all sockets are closed with 1012 and nobody is let in. This waits until the other
+    /// is gone, since two processes of one name that are started again whenever they end would take the name from each other
+    /// for ever, and no visitor could stay with either. What tells them apart for a load balancer is [`is_ready`](Self::is_ready).
+    pub async fn superseded(&self) {
+        let mut lost_name = self.0.lost_name.subscribe();
+        let Some(name) = lost_name.wait_for(Option::is_some).await.ok().and_then(|name| name.clone()) else {
+            return std::future::pending().await;
+        };
+        while self.is_in_use(&name).await {
+            pause(self.0.config.lease()).await;
+        }
+    }
+
+    /// Whether another process lives under this name, as far as is known.
+    async fn is_in_use(&self, name: &NodeName) -> bool {
+        let lease = self.0.config.lease();
+        let Ok(nodes) = self.bounded(self.0.store.nodes()).await else { return true };
+        nodes.iter().filter(|node| node.name == *name).any(|node| match node.state {
+            NodeState::Live { .. } => true,
+            // It may be cut off from the database, as this process would have been.
+            NodeState::Expired { since } => since < lease,
+            NodeState::Fenced { .. } => false,
+        })
+    }
+
+    /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves or is
+    /// held, what waits for the database is written, and the node's row goes. Takes at most 8 s, also if the database is away:
+    /// then the log says how many changes were not written. Call it before stopping the server.
+    ///
+    /// A client that does not answer its Close is reset after 1 s. The graces that were running when this was called do not
+    /// run meanwhile.
+    pub async fn shutdown(&self) {
+        let begun = self.now();
+        self.0.draining.store(true, Ordering::Relaxed);
+        info!(sockets = self.sockets(), "shutting down");
+        self.names().iter().for_each(|room| self.tell_running(room, ToRoom::HoldAll));
+        let spread = SPREAD.min(self.0.config.grace() / 3);
+        self.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::Restart { within: spread }));
+        let drain = async {
+            let sockets = (spread + self.0.config.close_timeout()).min(SHUTDOWN * 5 / 8);
+            let mut open = self.0.sockets.subscribe();
+            let _ = within(sockets, open.wait_for(|open| *open == 0)).await;
+            // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
+            self.0.writer.hurry();
+            self.names().iter().for_each(|room| {
+                self.tell_running(room, ToRoom::LeaveSocketless);
+                self.tell_running(room, ToRoom::TellTouches);
+            });
+            let _ = within(SHUTDOWN / 4, self.settled()).await;
+            // From here on nothing may be refused to the node and make it begin another life.
+            self.stop_rounds().await;
+            let node = self.node();
+            self.set_node(None);
+            if let Some(node) = node {
+                upkeep::Bulk::new(self).add(self.bounded(self.0.store.retire(node, self.now().since(begun))).await?);
+            }
+            Ok::<_, Error>(())
+        };
+        if !matches!(within(SHUTDOWN, drain).await, Some(Ok(()))) {
+            warn!(
+                changes = self.0.writer.pending(),
+                "the end of this node could not be written: what it leaves is dealt with when it starts again, or by another"
+            );
+        }
+        self.stop_rounds().await;
+        // Actors that subscribed get their events from a thread that stops.
+        self.0.ending.send_replace(true);
+        let _ = within(SUBSCRIBERS, self.0.ending.closed()).await;
+        self.end();
+        self.0.threads.stop();
+    }
+
+    async fn stop_rounds(&self) {
+        if let Some(supervisor) = self.0.supervisor.get() {
+            let _ = supervisor.send(upkeep::Stop).await;
+        }
+        if let Some(actor) = self.0.node_actor.get() {
+            let _ = actor.send(upkeep::Stop).await;
+        }
+    }
+
+    pub(super) fn close_all(&self) {
+        for hub in self.hubs() {
+            hub.addr.do_send(ToHub::CloseAll { code: CloseCode::RESTARTING, reason: "the node is restarting" });
+        }
+    }
+
+    /// Resolves when no room has anything under way and the writer is idle.
+    async fn settled(&self) {
+        loop {
+            self.0.writer.idle().await;
+            if self.running() == 0 {
+                return;
+            }
+            pause(Duration::from_millis(5)).await;
+        }
+    }
+}

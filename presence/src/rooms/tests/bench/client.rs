@@ -1,0 +1,269 @@
+//! A socket as its hub sees it: an outbox, and an actor that is told things.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix::{Actor, Handler};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::task::noop_waker_ref;
+use serde_json::Value;
+
+use crate::{
+    CloseCode, Meta, Presence, Result, ResumeToken, Rooms,
+    delivery::{
+        hub::HubSocket,
+        outbox::{Bounds, Outbox, Owner},
+        touch::Touch,
+    },
+    name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
+    room::message::{Entrant, ToConnection},
+    rooms::{channel::Channel, hubs::LocalHub},
+    session::Session,
+};
+
+use super::Screen;
+
+pub(crate) struct Client {
+    pub(crate) rooms: Rooms,
+    pub(crate) channel: ChannelName,
+    /// What its node knows of the channel. What is asked of the room goes past it.
+    open: Arc<Channel>,
+    pub(crate) touch: Touch,
+    pub(crate) outbox: Rc<Outbox>,
+    user: Option<UserId>,
+    /// By what it can be resumed, and for how long it is held.
+    resume: Option<(ResumeToken, Duration)>,
+    hub: LocalHub,
+    joined: RefCell<HashMap<RoomName, PresenceId>>,
+    told: Rc<RefCell<Vec<ToConnection>>>,
+    is_blocked: Rc<Cell<bool>>,
+    /// Whether the kernel takes what is written to it.
+    pub(crate) takes: Rc<Cell<bool>>,
+    screen: RefCell<Screen>,
+    read: Cell<usize>,
+}
+
+/// Stands for the socket's connection.
+struct Told {
+    all: Rc<RefCell<Vec<ToConnection>>>,
+    is_blocked: Rc<Cell<bool>>,
+}
+
+impl Actor for Told {
+    type Context = actix::Context<Self>;
+}
+
+impl Handler<ToConnection> for Told {
+    type Result = ();
+
+    fn handle(&mut self, message: ToConnection, _: &mut Self::Context) {
+        match message {
+            ToConnection::AskSilent(asked) if !self.is_blocked.get() => asked.agree(),
+            message => self.all.borrow_mut().push(message),
+        }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(rooms: &Rooms, user: Option<UserId>) -> Self {
+        let hub = rooms.local_hub();
+        let channel = rooms.new_channel(&hub.hub);
+        let config = rooms.config();
+        let bounds = Bounds {
+            frames: config.outbox_frames(),
+            bytes: config.outbox_bytes(),
+            write_timeout: config.write_timeout(),
+            patience: config.send_patience(),
+            rate: config.steady_rate(),
+        };
+        let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
+        let told = Rc::<RefCell<Vec<_>>>::default();
+        let is_blocked = Rc::<Cell<bool>>::default();
+        let connection = Told { all: told.clone(), is_blocked: is_blocked.clone() }.start().recipient();
+        let takes = Rc::new(Cell::new(true));
+        let kernel = takes.clone();
+        outbox.belongs_to(Owner {
+            channel: channel.clone(),
+            connection: connection.clone(),
+            is_writable: Box::new(move || kernel.get()),
+        });
+        hub.sockets
+            .borrow_mut()
+            .enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection, user: user.clone() });
+        let touch = Touch::new(rooms.now());
+        let open = rooms.channels().open(channel.clone(), touch.clone(), hub.hub.clone());
+        Self {
+            touch,
+            rooms: rooms.clone(),
+            channel,
+            open,
+            outbox,
+            user,
+            resume: None,
+            hub,
+            joined: RefCell::default(),
+            told,
+            is_blocked,
+            takes,
+            screen: RefCell::default(),
+            read: Cell::default(),
+        }
+    }
+
+    /// With a resume token: `token-` and this, filled up.
+    pub(crate) fn with_token(self, token: &str, grace: Duration) -> Self {
+        let token = ResumeToken::new(format!("token-{token:->10}")).unwrap();
+        Self { resume: Some((token, grace)), ..self }
+    }
+
+    /// What it calls its presence in the room, which is made up when it is first asked for.
+    pub(crate) fn id(&self, room: &RoomName) -> PresenceId {
+        *self.joined.borrow_mut().entry(room.clone()).or_insert_with(PresenceId::random)
+    }
+
+    pub(crate) fn presence(&self, room: &RoomName) -> Arc<Presence> {
+        let node = self.rooms.node().unwrap_or_else(NodeId::random);
+        Arc::new(Presence::new(self.id(room), self.channel.clone(), self.user.clone(), node))
+    }
+
+    /// This socket, as it enters a room as this presence.
+    pub(crate) fn entrant(&self, presence: Arc<Presence>) -> Entrant {
+        let (hub, touch) = (Some(self.hub.hub.clone()), self.touch.clone());
+        Entrant { presence, session: None, limit: None, hub, touch }
+    }
+
+    pub(crate) async fn join(&self, room: &RoomName) -> Result<()> {
+        self.touch();
+        self.join_silently(room).await
+    }
+
+    /// Joins without a touch of its own.
+    pub(crate) async fn join_silently(&self, room: &RoomName) -> Result<()> {
+        self.join_on(room, None).await
+    }
+
+    /// Joins if the room has so few presences with it.
+    pub(crate) async fn join_within(&self, room: &RoomName, limit: usize) -> Result<()> {
+        self.touch();
+        self.join_on(room, Some(limit)).await
+    }
+
+    async fn join_on(&self, room: &RoomName, limit: Option<usize>) -> Result<()> {
+        let session = self
+            .resume
+            .as_ref()
+            .map(|(token, grace)| Session { hash: token.hash(room, self.user.as_ref()), grace: *grace });
+        self.open.considers_itself_in(room, self.id(room));
+        self.rooms.join(room, Entrant { session, limit, ..self.entrant(self.presence(room)) }, None).await
+    }
+
+    /// Its connection is gone.
+    pub(crate) fn lose(&self, room: &RoomName) {
+        self.vanish();
+        self.open.forget(room, self.id(room));
+        self.rooms.lose(room, self.id(room), &self.channel);
+    }
+
+    /// The id that the others know it by.
+    pub(crate) fn me(&self) -> String {
+        self.screen().me
+    }
+
+    /// Leaves; a later join is another presence.
+    pub(crate) async fn leave(&self, room: &RoomName) -> Result<()> {
+        let id = self.id(room);
+        self.joined.borrow_mut().remove(room);
+        self.open.forget(room, id);
+        self.rooms.leave(room, id, &self.channel).await
+    }
+
+    pub(crate) async fn update(&self, room: &RoomName, meta: &str) -> Result<()> {
+        self.rooms.update_presence(room, self.id(room), &self.channel, Meta::from_json(meta).unwrap()).await
+    }
+
+    pub(crate) fn touch(&self) {
+        self.touch.mark(self.rooms.now());
+    }
+
+    /// The socket is gone, as far as its hub knows.
+    pub(crate) fn vanish(&self) {
+        self.hub.sockets.borrow_mut().leave(&self.channel);
+    }
+
+    /// From now on its connection does not answer whether it is silent, as if a consumer had blocked its thread.
+    pub(crate) fn block(&self) {
+        self.is_blocked.set(true);
+    }
+
+    /// What its connection was told.
+    pub(crate) fn told(&self) -> Vec<ToConnection> {
+        std::mem::take(&mut *self.told.borrow_mut())
+    }
+
+    /// The close codes among what its connection was told.
+    pub(crate) fn closes(&self) -> Vec<CloseCode> {
+        let close = |told| match told {
+            ToConnection::Close { code, .. } => Some(code),
+            ToConnection::Removed { close: Some(close), .. } => Some(close.code),
+            ToConnection::Restart { .. } => Some(crate::CloseCode::RESTARTING),
+            _ => None,
+        };
+        self.told().into_iter().filter_map(close).collect()
+    }
+
+    /// The frames that came since it was last asked.
+    pub(crate) fn frames(&self) -> Vec<Value> {
+        let frames = read(&self.outbox);
+        self.read.set(self.read.get() + frames.len());
+        frames.iter().for_each(|frame| self.screen.borrow_mut().show(frame));
+        frames
+    }
+
+    /// What the client makes of all its frames, each of which must follow on the one before.
+    pub(crate) fn screen(&self) -> Screen {
+        self.frames();
+        self.screen.borrow().clone()
+    }
+
+    /// The users whom the client sees, a name for each presence.
+    pub(crate) fn sees(&self) -> Vec<String> {
+        self.screen().names()
+    }
+
+    /// How many frames it had.
+    pub(crate) fn count(&self) -> usize {
+        self.frames();
+        self.read.get()
+    }
+}
+
+fn read(outbox: &Outbox) -> Vec<Value> {
+    let mut bytes = BytesMut::new();
+    let cx = Context::from_waker(noop_waker_ref());
+    while let Poll::Ready(Some(Ok(more))) = outbox.poll(&cx) {
+        bytes.extend_from_slice(&more);
+    }
+    let mut bytes = bytes.freeze();
+    let mut frames = Vec::new();
+    while bytes.has_remaining() {
+        frames.push(serde_json::from_slice(&frame(&mut bytes)).unwrap());
+    }
+    frames
+}
+
+/// Takes the payload of one unmasked frame off.
+fn frame(bytes: &mut Bytes) -> Bytes {
+    bytes.advance(1);
+    let len = match bytes.get_u8() {
+        126 => usize::from(bytes.get_u16()),
+        127 => usize::try_from(bytes.get_u64()).unwrap(),
+        short => usize::from(short),
+    };
+    bytes.split_to(len)
+}

@@ -1,0 +1,349 @@
+//! What a bug would do, done on purpose: it stays where it happened.
+
+use std::{
+    cell::Cell,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use super::bench::{Client, Node, heard, lobby, ms, node, pass, secs, settle};
+use crate::{
+    CloseCode, Error, Rooms,
+    delivery::outbox::PIECE,
+    room::message::ToRoom,
+    testing::fault::{panic_hubs, panic_presence, panic_room},
+};
+
+/// Fifty sockets, of whom some come, change and go while messages are sent, and `fail` is called again and again. In the
+/// end everyone who stayed sees what is, and had every message exactly once and in order.
+async fn check_traffic(fail: impl Fn(&Rooms, &[Client])) {
+    let node = node().await;
+    let crowd = node.crowd(50).await;
+    let others: Vec<_> = (0..10).map(|n| node.client(&format!("x{n}"))).collect();
+    pass(secs(1)).await;
+    let mut changes = node.changes();
+    node.store.commits_take(ms(3));
+    let sent = Cell::new(0);
+    let messages = async {
+        for n in 0..150 {
+            node.send(lobby(), n.to_string()).await.unwrap();
+            sent.set(n + 1);
+            tokio::time::sleep(ms(2)).await;
+        }
+    };
+    let lives = others.iter().map(|client| async move {
+        for n in 0..4 {
+            client.join(lobby()).await.unwrap();
+            client.update(lobby(), &format!(r#"{{"n":{n}}}"#)).await.unwrap();
+            client.leave(lobby()).await.unwrap();
+        }
+        client.join(lobby()).await.unwrap();
+        client.update(lobby(), r#"{"at":"last"}"#).await.unwrap();
+    });
+    let faults = async {
+        for _ in 0..6 {
+            pass(ms(37)).await;
+            fail(&node.rooms, &crowd);
+        }
+    };
+    tokio::join!(messages, futures_util::future::join_all(lives), faults);
+    pass(secs(15)).await;
+    check_all(&node, &crowd, &others, sent.get());
+    let heard = heard(&mut changes);
+    for n in 0..10 {
+        let mine = heard.iter().filter(|event| event.ends_with(&format!("x{n}")));
+        let life = [format!("+x{n}"), format!("~x{n}"), format!("-x{n}")];
+        assert!(mine.eq(life.iter().cycle().take(14)), "{heard:?}");
+    }
+    assert_eq!(heard.len(), 140, "of those who stayed nothing is told");
+    assert_eq!((node.children(), node.rows(lobby()).await.len()), (60, 60));
+}
+
+fn check_all(node: &Node, crowd: &[Client], others: &[Client], sent: i32) {
+    let truth = crowd[0].screen();
+    assert_eq!(truth.names().len(), 60);
+    for client in crowd {
+        let screen = client.screen();
+        assert_eq!(screen.messages, (0..sent).map(serde_json::Value::from).collect::<Vec<_>>());
+        assert_eq!((screen.version, &screen.here), (truth.version, &truth.here));
+        assert!(client.closes().is_empty());
+    }
+    for client in others {
+        let screen = client.screen();
+        assert_eq!((screen.version, &screen.here), (truth.version, &truth.here));
+        assert_eq!(screen.here[&client.id(lobby()).to_string()].1["at"], "last");
+    }
+    assert_eq!(node.running(), 1);
+}
+
+#[actix::test]
+async fn a_room_that_fails_goes_on_and_nothing_is_lost_or_repeated() {
+    check_traffic(|rooms, _| panic_room(rooms, lobby())).await;
+}
+
+#[actix::test]
+async fn a_room_that_fails_in_the_middle_of_a_change_goes_on_and_nothing_is_lost_or_repeated() {
+    check_traffic(|rooms, _| rooms.tell_running(lobby(), ToRoom::PanicInModel)).await;
+}
+
+#[actix::test]
+async fn a_presence_that_fails_goes_on_and_nothing_is_lost_or_repeated() {
+    check_traffic(|rooms, crowd| panic_presence(rooms, lobby(), crowd[7].id(lobby()))).await;
+}
+
+#[actix::test]
+async fn a_hub_that_fails_goes_on_and_nothing_is_lost_or_repeated() {
+    check_traffic(|rooms, _| panic_hubs(rooms)).await;
+}
+
+/// Panics once, when it is woken.
+struct Trap;
+
+impl Wake for Trap {
+    fn wake(self: Arc<Self>) {
+        panic!("a socket's waker fails");
+    }
+}
+
+/// Makes the hub fail in the middle of the next delivery to this socket.
+fn set_trap(client: &Client) {
+    client.frames();
+    let waker = Waker::from(Arc::new(Trap));
+    assert!(matches!(client.outbox.poll(&Context::from_waker(&waker)), Poll::Pending));
+}
+
+#[actix::test]
+async fn a_hub_that_fails_in_the_middle_of_a_delivery_delivers_to_each_member_once() {
+    check_traffic(|_, crowd| crowd.iter().step_by(11).for_each(set_trap)).await;
+}
+
+#[actix::test]
+async fn a_hub_that_fails_while_it_lets_joiners_in_lets_all_of_them_in() {
+    // Those who came after the one at whom it failed had no first frame, and were in no group.
+    let node = node().await;
+    let _ann = node.member("ann").await;
+    node.client("stir").join(lobby()).await.unwrap();
+    let crowd: Vec<_> = (0..20).map(|n| node.client(&format!("u{n}"))).collect();
+    set_trap(&crowd[9]);
+    super::bench::join_all(&crowd, lobby()).await;
+    node.send(lobby(), "1").await.unwrap();
+    pass(secs(1)).await;
+    for one in &crowd {
+        assert_eq!((one.sees().len(), one.screen().states, one.screen().messages.len()), (22, 1, 1));
+    }
+}
+
+#[actix::test]
+async fn a_room_that_fails_again_and_again_closes_its_sockets_and_starts_anew() {
+    let node = node().await;
+    let crowd = node.crowd(50).await;
+    for _ in 0..8 {
+        panic_room(&node.rooms, lobby());
+        pass(ms(100)).await;
+        assert_eq!((node.running(), crowd[0].closes()), (1, vec![]));
+    }
+    panic_room(&node.rooms, lobby());
+    pass(ms(100)).await;
+    assert!(crowd.iter().all(|one| one.closes() == [CloseCode::INTERNAL_ERROR]));
+    futures_util::future::join_all(crowd.iter().map(|one| one.leave(lobby()))).await;
+    let ann = node.member("ann").await;
+    pass(secs(1)).await;
+    assert_eq!((ann.sees(), node.rows(lobby()).await), (vec!["ann".to_owned()], vec!["ann".to_owned()]));
+    assert_eq!(node.children(), 1);
+}
+
+#[actix::test]
+async fn faults_that_are_far_apart_are_not_held_against_a_room() {
+    let node = node().await;
+    let ann = node.member("ann").await;
+    for _ in 0..30 {
+        panic_room(&node.rooms, lobby());
+        pass(secs(2)).await;
+        ann.touch();
+    }
+    assert_eq!((ann.closes(), node.names(lobby()).await), (vec![], vec!["ann".to_owned()]));
+}
+
+#[actix::test]
+async fn a_fault_makes_nobody_stale_and_saves_nobody_who_is_silent() {
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let mut changes = node.changes();
+    for turn in 0..6 {
+        pass(secs(10)).await;
+        bob.touch();
+        if turn % 2 == 0 {
+            panic_room(&node.rooms, lobby());
+        } else {
+            panic_presence(&node.rooms, lobby(), ann.id(lobby()));
+        }
+    }
+    pass(secs(2)).await;
+    assert_eq!((heard(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
+    assert_eq!(node.children(), 1);
+}
+
+#[actix::test]
+async fn a_fault_leaves_no_child_behind() {
+    // The room adopted what it read, was then told by its hubs, and started a second child for each.
+    let node = node().await;
+    let _crowd = node.crowd(20).await;
+    for _ in 0..5 {
+        panic_room(&node.rooms, lobby());
+        pass(secs(3)).await;
+        assert_eq!(node.children(), 20);
+    }
+}
+
+#[actix::test]
+async fn a_room_that_fails_while_the_store_is_away_goes_on_when_it_is_back() {
+    let node = node().await;
+    let (ann, bob, cid) = (node.member("ann").await, node.member("bob").await, node.client("cid"));
+    pass(secs(1)).await;
+    node.store.faults.fail_next(usize::MAX);
+    let (left, joined, ()) = tokio::join!(bob.leave(lobby()), cid.join(lobby()), async {
+        pass(ms(500)).await;
+        panic_room(&node.rooms, lobby());
+        pass(secs(1)).await;
+        node.send(lobby(), "1").await.unwrap();
+        node.store.faults.fail_next(0);
+    });
+    assert!(left.is_ok() && joined.is_ok(), "{joined:?}");
+    pass(secs(3)).await;
+    assert_eq!((ann.sees(), cid.sees()), (vec!["ann".to_owned(), "cid".into()], ann.sees()));
+    assert_eq!((ann.screen().messages.len(), bob.screen().messages.len()), (1, 0));
+}
+
+#[actix::test]
+async fn one_who_joins_again_while_its_room_recovers_keeps_its_meta_and_its_place() {
+    // The join was written anew, with an empty meta, and its member counted twice.
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    pass(secs(1)).await;
+    for fault in [ToRoom::Panic, ToRoom::PanicInModel] {
+        let frames = bob.count();
+        node.rooms.tell_running(lobby(), fault);
+        bob.join(lobby()).await.unwrap();
+        pass(secs(1)).await;
+        assert_eq!(ann.screen().here[&bob.id(lobby()).to_string()].1["n"], 1);
+        assert!(bob.count() - frames <= 1);
+    }
+    ann.leave(lobby()).await.unwrap();
+    bob.leave(lobby()).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!((node.running(), node.children()), (0, 0));
+}
+
+#[actix::test]
+async fn a_presence_whose_socket_is_gone_from_the_hub_goes_stale_after_a_fault() {
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let mut changes = node.changes();
+    // Nobody will say that it left.
+    node.rooms.hubs()[0]
+        .addr
+        .do_send(crate::room::message::ToHub::Leave { room: lobby().clone(), channels: vec![ann.channel.clone()] });
+    panic_room(&node.rooms, lobby());
+    for _ in 0..7 {
+        pass(secs(10)).await;
+        bob.touch();
+    }
+    assert_eq!((heard(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
+}
+
+#[actix::test]
+async fn a_reader_of_a_room_that_fails_is_answered() {
+    let node = node().await;
+    let _ann = node.member("ann").await;
+    panic_room(&node.rooms, lobby());
+    assert_eq!(node.names(lobby()).await, ["ann"]);
+    node.rooms.tell_running(lobby(), ToRoom::PanicInModel);
+    assert_eq!(node.names(lobby()).await, ["ann"]);
+}
+
+#[actix::test]
+async fn a_socket_that_is_gone_before_its_first_frame_is_no_member() {
+    let node = node().await;
+    let ann = node.member("ann").await;
+    node.client("stir").join(lobby()).await.unwrap();
+    let bob = node.client("bob");
+    let (joined, ()) = tokio::join!(bob.join(lobby()), async {
+        settle().await;
+        bob.vanish();
+    });
+    assert!(joined.is_ok() || matches!(joined, Err(Error::LeftWhileJoining { .. })));
+    let _ = bob.leave(lobby()).await;
+    pass(secs(1)).await;
+    assert_eq!((bob.frames().len(), ann.sees()), (0, vec!["ann".to_owned(), "stir".into()]));
+}
+
+#[actix::test]
+async fn a_first_frame_whose_end_is_not_sent_yet_is_a_frame_half_sent() {
+    // A Close was put behind the piece that all joiners share, in the place of the joiner's own piece.
+    let node = node().await;
+    let ann = node.client("ann");
+    ann.outbox.push_first(lobby(), (vec![0; 2 * PIECE].into(), Some("the end".into()), None));
+    let cx = Context::from_waker(Waker::noop());
+    for _ in 0..2 {
+        assert!(matches!(ann.outbox.poll(&cx), Poll::Ready(Some(Ok(bytes))) if bytes.len() == PIECE));
+    }
+    assert!(!ann.outbox.clear());
+}
+
+#[actix::test]
+async fn a_presence_without_a_socket_that_is_touched_outlives_a_fault_of_its_room() {
+    // It was looked after by a touch that nobody marked.
+    let node = node().await;
+    let job = crate::name::ChannelName::new("job").unwrap();
+    let _room = node.rooms.add(lobby(), &job, Some(&super::bench::user("job"))).await.unwrap();
+    panic_room(&node.rooms, lobby());
+    for _ in 0..20 {
+        pass(secs(5)).await;
+        node.rooms.touch(&job);
+    }
+    assert_eq!(node.names(lobby()).await, ["job"]);
+    pass(secs(70)).await;
+    assert_eq!(node.names(lobby()).await, Vec::<String>::new());
+}
+
+#[actix::test]
+async fn an_update_that_is_under_way_when_the_room_fails_succeeds_and_is_told_once() {
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    pass(secs(1)).await;
+    node.store.faults.hang();
+    let breaking = async {
+        settle().await;
+        panic_room(&node.rooms, lobby());
+        settle().await;
+        node.store.faults.release();
+    };
+    let (updated, ()) = futures_util::future::join(ann.update(lobby(), r#"{"n":1}"#), breaking).await;
+    updated.unwrap();
+    pass(secs(3)).await;
+    let told = bob.screen().told;
+    assert_eq!(told.iter().filter(|event| *event == "~ann").count(), 1, "{told:?}");
+    ann.leave(lobby()).await.unwrap();
+    bob.leave(lobby()).await.unwrap();
+    pass(secs(10)).await;
+    assert_eq!(node.running(), 0, "nothing is owed");
+}
+
+#[actix::test]
+async fn one_who_came_and_left_while_the_database_was_away_after_a_fault_was_never_there() {
+    let node = node().await;
+    let ann = node.member("ann").await;
+    panic_room(&node.rooms, lobby());
+    pass(secs(3)).await;
+    let mut changes = node.changes();
+    let bob = node.client("bob");
+    node.store.faults.fail_next(1);
+    let (joined, left) = tokio::join!(bob.join(lobby()), async {
+        settle().await;
+        bob.leave(lobby()).await
+    });
+    assert!(joined.is_err() && left.is_ok());
+    assert_eq!(heard(&mut changes), Vec::<String>::new());
+    assert_eq!(ann.sees(), ["ann"]);
+}

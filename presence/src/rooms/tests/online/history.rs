@@ -1,0 +1,371 @@
+//! Who is online, event by event, while sockets come, are lost, return and leave, channels change hands, users and rooms are
+//! removed and pruned, the database is away, rooms fail and nodes die.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use proptest::{collection::vec, prelude::*};
+
+use crate::{
+    Rooms,
+    clock::Clock,
+    config::OnStale,
+    name::{ChannelName, RoomName, UserId},
+    room::message::ToRoom,
+    rooms::tests::bench::{Client, Node, config, ms, node_on, pass, room, secs, settle, user as user_named},
+    signal::Subscription,
+    store::{MemoryStore, RoomStore},
+};
+
+use super::fold::{Fold, events};
+
+const ROOMS: usize = 2;
+const USERS: usize = 3;
+/// Each user has two in each room.
+const TABS: usize = 12;
+const CHANNELS: usize = 4;
+const GRACE: u64 = 5;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A socket comes with its token, whatever became of the one before.
+    Come {
+        tab: usize,
+        node: usize,
+    },
+    Lose {
+        tab: usize,
+    },
+    Leave {
+        tab: usize,
+    },
+    /// A channel without a socket comes, or changes hands.
+    Add {
+        channel: usize,
+        user: Option<usize>,
+    },
+    Remove {
+        channel: usize,
+    },
+    RemoveUser {
+        user: usize,
+        node: usize,
+    },
+    RemoveRoom {
+        room: usize,
+        node: usize,
+    },
+    Prune {
+        node: usize,
+    },
+    Pass {
+        ms: u64,
+    },
+    /// The next calls of the database of a node fail.
+    Away {
+        node: usize,
+        calls: usize,
+    },
+    /// No call of it is answered for a moment.
+    Hang {
+        node: usize,
+        ms: u64,
+    },
+    /// The next commits of a node are done, but not answered.
+    LoseAnswers {
+        node: usize,
+        commits: usize,
+    },
+    /// No commit is answered for a moment, though it is done.
+    HangAfter {
+        node: usize,
+        ms: u64,
+    },
+    Fail {
+        node: usize,
+        room: usize,
+    },
+    /// A process is gone, and another of its name is there in its place.
+    Die {
+        node: usize,
+    },
+    /// All that is under way ends.
+    Calm,
+}
+
+fn step(nodes: usize) -> impl Strategy<Value = Step> {
+    let of_user = prop::option::weighted(0.8, 0..USERS);
+    prop_oneof![
+        10 => (0..TABS, 0..nodes).prop_map(|(tab, node)| Step::Come { tab, node }),
+        5 => (0..TABS).prop_map(|tab| Step::Lose { tab }),
+        4 => (0..TABS).prop_map(|tab| Step::Leave { tab }),
+        5 => (0..CHANNELS, of_user).prop_map(|(channel, user)| Step::Add { channel, user }),
+        3 => (0..CHANNELS).prop_map(|channel| Step::Remove { channel }),
+        1 => (0..USERS, 0..nodes).prop_map(|(user, node)| Step::RemoveUser { user, node }),
+        1 => (0..ROOMS, 0..nodes).prop_map(|(room, node)| Step::RemoveRoom { room, node }),
+        1 => (0..nodes).prop_map(|node| Step::Prune { node }),
+        6 => prop_oneof![0..20_u64, 0..3000_u64].prop_map(|ms| Step::Pass { ms }),
+        1 => (0..nodes, 1..6_usize).prop_map(|(node, calls)| Step::Away { node, calls }),
+        1 => (0..nodes, 0..7000_u64).prop_map(|(node, ms)| Step::Hang { node, ms }),
+        1 => (0..nodes, 1..4_usize).prop_map(|(node, commits)| Step::LoseAnswers { node, commits }),
+        1 => (0..nodes, 0..7000_u64).prop_map(|(node, ms)| Step::HangAfter { node, ms }),
+        1 => (0..nodes, 0..ROOMS).prop_map(|(node, room)| Step::Fail { node, room }),
+        1 => (0..nodes).prop_map(|node| Step::Die { node }),
+        1 => Just(Step::Calm),
+    ]
+}
+
+struct Life {
+    node: Node,
+    changes: Subscription,
+    /// Answers to commits were lost or late, so it learns late what it has done.
+    late: bool,
+}
+
+struct World {
+    database: MemoryStore,
+    nodes: Vec<Life>,
+    tabs: BTreeMap<usize, Rc<Client>>,
+    rooms: [RoomName; ROOMS],
+    /// If there is one node, all that happens is heard there, in order.
+    fold: Fold,
+    /// Of each user in a room, what each node told: whether it came online.
+    turns: BTreeMap<(RoomName, UserId), Vec<Vec<bool>>>,
+}
+
+fn name(user: usize) -> UserId {
+    user_named(&format!("u{user}"))
+}
+
+async fn life(database: &MemoryStore, node: usize) -> Life {
+    let config = config().lease(secs(10)).grace(secs(GRACE)).max_age(secs(20)).on_stale(OnStale::Keep);
+    let config = config.prune_interval(secs(3)).reconcile_interval(secs(2)).sweep_interval(secs(1));
+    let node = node_on(database, &format!("n{node}"), config).await;
+    Life { changes: node.changes(), node, late: false }
+}
+
+impl World {
+    async fn new(nodes: usize) -> Self {
+        let database = MemoryStore::new(Clock::system());
+        let mut lives = Vec::new();
+        for node in 0..nodes {
+            lives.push(life(&database, node).await);
+        }
+        let rooms = ["lobby", "attic"].map(room);
+        Self { database, nodes: lives, tabs: BTreeMap::new(), rooms, fold: Fold::default(), turns: BTreeMap::new() }
+    }
+
+    fn rooms_of(&self, node: usize) -> Rooms {
+        self.nodes[node].node.rooms.clone()
+    }
+
+    fn channel(&self, channel: usize) -> (Rooms, RoomName, ChannelName) {
+        let rooms = self.rooms_of(channel / ROOMS % self.nodes.len());
+        (rooms, self.rooms[channel % ROOMS].clone(), ChannelName::new(format!("c{channel}")).unwrap())
+    }
+
+    async fn go(&mut self, step: &Step) {
+        match *step {
+            Step::Come { tab, node } => {
+                let user = format!("u{}", tab % USERS);
+                let client = self.nodes[node].node.client(&user).with_token(&format!("{tab}"), secs(GRACE));
+                let (client, room) = (Rc::new(client), self.room_of(tab));
+                if let Some(former) = self.tabs.insert(tab, client.clone()) {
+                    former.vanish();
+                }
+                actix::spawn(async move { drop(client.join(&room).await) });
+            }
+            Step::Lose { tab } => {
+                if let Some(client) = self.tabs.remove(&tab) {
+                    client.lose(&self.room_of(tab));
+                }
+            }
+            Step::Leave { tab } => {
+                if let Some(client) = self.tabs.remove(&tab) {
+                    let room = self.room_of(tab);
+                    actix::spawn(async move { drop(client.leave(&room).await) });
+                }
+            }
+            Step::Add { channel, user } => {
+                let ((rooms, room, channel), user) = (self.channel(channel), user.map(name));
+                actix::spawn(async move { drop(rooms.add(&room, &channel, user.as_ref()).await) });
+            }
+            Step::Remove { channel } => {
+                let (rooms, room, channel) = self.channel(channel);
+                actix::spawn(async move { drop(rooms.remove(&room, &channel).await) });
+            }
+            Step::RemoveUser { user, node } => {
+                let rooms = self.rooms_of(node);
+                actix::spawn(async move { drop(rooms.remove_user(&name(user), None).await) });
+            }
+            Step::RemoveRoom { room, node } => {
+                let (rooms, room) = (self.rooms_of(node), self.rooms[room].clone());
+                actix::spawn(async move { drop(rooms.remove_room(&room, None).await) });
+            }
+            Step::Prune { node } => {
+                let rooms = self.rooms_of(node);
+                actix::spawn(async move { drop(rooms.prune_presences(Some(ms(500))).await) });
+            }
+            Step::Pass { ms: time } => {
+                self.tabs.values().step_by(2).for_each(|client| client.touch());
+                pass(ms(time)).await;
+            }
+            Step::Away { node, calls } => {
+                self.nodes[node].node.store.faults.fail_next(calls);
+            }
+            Step::Hang { node, ms: time } => {
+                self.hears_its_answers(node).await;
+                self.nodes[node].node.store.faults.hang();
+                pass(ms(time)).await;
+                self.nodes[node].node.store.faults.release();
+            }
+            Step::LoseAnswers { node, commits } => {
+                self.nodes[node].late = true;
+                self.nodes[node].node.store.lose_commits(commits);
+            }
+            Step::HangAfter { node, ms: time } => {
+                self.nodes[node].late = true;
+                self.nodes[node].node.store.hang_after_commit();
+                pass(ms(time)).await;
+                self.nodes[node].node.store.release_commits();
+            }
+            Step::Fail { node, room } => {
+                self.rooms_of(node).tell_running(&self.rooms[room], ToRoom::Panic);
+                pass(secs(2)).await;
+            }
+            Step::Die { node } => self.die(node).await,
+            Step::Calm => self.calm().await,
+        }
+        settle().await;
+        self.hear();
+    }
+
+    fn room_of(&self, tab: usize) -> RoomName {
+        self.rooms[tab / USERS % ROOMS].clone()
+    }
+
+    async fn die(&mut self, node: usize) {
+        settle().await;
+        self.hears_its_answers(node).await;
+        self.nodes[node].node.store.faults.hang();
+        // What it had done it still tells, when it waits no longer for the rest.
+        pass(secs(6)).await;
+        self.hear();
+        let rooms = self.rooms_of(node);
+        self.tabs.retain(|_, client| !std::sync::Arc::ptr_eq(&client.rooms.0, &rooms.0));
+        self.nodes[node] = life(&self.database, node).await;
+    }
+
+    /// A node is about to die, or to be taken for dead: what it does not know then that it has done, nobody tells.
+    async fn hears_its_answers(&self, node: usize) {
+        if self.nodes[node].late {
+            self.nodes[node].node.store.lose_commits(0);
+            pass(secs(2)).await;
+        }
+    }
+
+    async fn calm(&mut self) {
+        self.tabs.values().for_each(|client| client.touch());
+        self.nodes.iter().for_each(|life| life.node.store.lose_commits(0));
+        pass(secs(GRACE + 6)).await;
+        self.nodes.iter_mut().for_each(|life| life.late = false);
+        self.hear();
+        for room in &self.rooms {
+            let there =
+                self.database.load(room.clone()).await.unwrap().map(|snapshot| snapshot.presences).unwrap_or_default();
+            let users: BTreeSet<_> = there.iter().filter_map(|one| one.user.clone()).collect();
+            if self.nodes.len() == 1 {
+                assert_eq!(self.fold.online(room), users);
+            }
+            for user in (0..USERS).map(name) {
+                let told = self.turns.get(&(room.clone(), user.clone())).cloned().unwrap_or_default();
+                assert!(alternate(&told, users.contains(&user)), "{user} in {room}: {told:?}");
+            }
+        }
+    }
+
+    fn hear(&mut self) {
+        let count = self.nodes.len();
+        for (number, life) in self.nodes.iter_mut().enumerate() {
+            // Of several nodes each hears its own, and what they do is in no order.
+            let heard =
+                if count == 1 { self.fold.hear(&mut life.changes, life.late) } else { events(&mut life.changes) };
+            for event in heard {
+                let turns = event.user_offline().iter().map(|user| (user, false));
+                for (user, online) in turns.chain(event.user_online().iter().map(|user| (user, true))) {
+                    let told = self.turns.entry((event.room.clone(), user.clone()));
+                    told.or_insert_with(|| vec![Vec::new(); count])[number].push(online);
+                }
+            }
+        }
+    }
+}
+
+/// Whether what the nodes told of a user can have happened: it came online and went offline in turn, and it is as it is now.
+fn alternate(told: &[Vec<bool>], now: bool) -> bool {
+    let mut reached = BTreeSet::from([vec![0; told.len()]]);
+    for turn in 0..told.iter().map(Vec::len).sum() {
+        let next = |heard: &Vec<usize>| {
+            let after = |node: usize| {
+                let mut heard = heard.clone();
+                heard[node] += 1;
+                heard
+            };
+            let fits = |node: &usize| told[*node].get(heard[*node]) == Some(&(turn % 2 == 0));
+            (0..told.len()).filter(fits).map(after).collect::<Vec<_>>()
+        };
+        reached = reached.iter().flat_map(next).collect();
+    }
+    !reached.is_empty() && now == (told.iter().map(Vec::len).sum::<usize>() % 2 == 1)
+}
+
+async fn check(nodes: usize, steps: &[Step]) {
+    tokio::time::pause();
+    let mut world = World::new(nodes).await;
+    for step in steps {
+        world.go(step).await;
+    }
+    world.calm().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whoever_counts_users_by_the_events_of_a_node_is_right_at_each_of_them(steps in vec(step(1), 1..40)) {
+        actix::System::new().block_on(check(1, &steps));
+    }
+
+    #[test]
+    fn on_several_nodes_each_user_comes_online_and_goes_offline_in_turn(steps in vec(step(2), 1..40)) {
+        actix::System::new().block_on(check(2, &steps));
+    }
+}
+
+/// The sweep removed it, and its own leave, tried again, found it gone before the room had heard of that.
+#[test]
+fn one_whose_own_leave_finds_it_swept_before_the_room_hears_of_that_left_once() {
+    let mut steps = vec![Step::Come { tab: 1, node: 0 }, Step::Lose { tab: 1 }, Step::Fail { node: 0, room: 0 }];
+    for _ in 0..20 {
+        let more =
+            [Step::Away { node: 0, calls: 5 }, Step::Pass { ms: 1658 }, Step::Hang { node: 0, ms: 6871 }, Step::Calm];
+        steps.extend(more);
+        steps.extend([Step::Come { tab: 1, node: 0 }, Step::Lose { tab: 1 }]);
+    }
+    actix::System::new().block_on(check(1, &steps));
+}
+
+/// The end of its grace is tried again and again, and meanwhile a sweep removes it.
+#[test]
+fn one_lost_whose_leave_fails_and_whom_a_sweep_removes_is_told_to_have_left_once() {
+    let steps = [
+        Step::Come { tab: 11, node: 0 },
+        Step::Lose { tab: 11 },
+        Step::Hang { node: 0, ms: 4489 },
+        Step::Away { node: 0, calls: 4 },
+        Step::Calm,
+    ];
+    actix::System::new().block_on(check(1, &steps));
+}

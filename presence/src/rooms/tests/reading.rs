@@ -1,0 +1,175 @@
+//! Asking who is here: by handle, and by message from an ordinary actor.
+
+use std::sync::Arc;
+
+use actix::{Actor, ActorFutureExt, Context, Handler, Message, ResponseActFuture, WrapFuture};
+
+use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, user};
+use crate::{
+    Counts, Error, Rooms,
+    actor::{Count, IsHere, Members, RoomsOf, Users},
+    clock::Clock,
+    model::{Meta, Presence},
+    name::{ChannelName, NodeId, NodeName, PresenceId},
+    rooms::reading::LARGE,
+    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
+};
+
+/// Two tabs of ann, one of bob, and an anonymous socket.
+async fn full_lobby() -> (Node, Vec<super::bench::Client>) {
+    let node = node().await;
+    let mut clients = vec![node.member("bob").await, node.member("ann").await, node.member("ann").await];
+    clients.push(node.anonymous());
+    clients[3].join(lobby()).await.unwrap();
+    (node, clients)
+}
+
+fn counts(users: usize, anonymous: usize, presences: usize) -> Counts {
+    Counts { users, anonymous, presences }
+}
+
+#[actix::test]
+async fn every_question_is_answered_by_handle() {
+    let (node, clients) = full_lobby().await;
+    assert_eq!(node.count(lobby()).await.unwrap(), counts(2, 1, 4));
+    assert_eq!(node.users(lobby()).await.unwrap(), [user("ann"), user("bob")]);
+    assert_eq!(node.anonymous_count(lobby()).await.unwrap(), 1);
+    assert!(node.is_here(lobby(), &user("ann")).await.unwrap());
+    assert!(!node.is_here(lobby(), &user("cid")).await.unwrap());
+    let members = node.members(lobby()).await.unwrap();
+    let ids: Vec<Vec<_>> = members.iter().map(|member| member.presences().iter().map(|one| one.id).collect()).collect();
+    let id = |n: usize| clients[n].id(lobby());
+    assert_eq!(ids, [vec![id(1), id(2)], vec![id(0)], vec![id(3)]], "users by name, tabs by age, then anonymous ones");
+    clients[0].join(&room("attic")).await.unwrap();
+    assert_eq!(node.rooms_of(&user("bob")).await.unwrap(), [room("attic"), lobby().clone()]);
+    assert_eq!(node.rooms_of(&user("cid")).await.unwrap(), []);
+}
+
+/// An actor of an application, who knows the rooms by their address only.
+struct Desk(Rooms);
+
+impl Actor for Desk {
+    type Context = Context<Self>;
+}
+
+#[derive(Message)]
+#[rtype(result = "(Counts, Vec<crate::name::UserId>, usize, bool, usize)")]
+struct Ask;
+
+impl Handler<Ask> for Desk {
+    type Result = ResponseActFuture<Self, (Counts, Vec<crate::name::UserId>, usize, bool, usize)>;
+
+    fn handle(&mut self, _: Ask, _: &mut Self::Context) -> Self::Result {
+        let (rooms, room) = (self.0.addr(), lobby().clone());
+        let answers = async move {
+            let count = rooms.send(Count { room: room.clone() }).await.unwrap().unwrap();
+            let users = rooms.send(Users { room: room.clone() }).await.unwrap().unwrap();
+            let members = rooms.send(Members { room: room.clone() }).await.unwrap().unwrap();
+            let here = rooms.send(IsHere { room, user: user("ann") }).await.unwrap().unwrap();
+            let rooms_of = rooms.send(RoomsOf { user: user("ann") }).await.unwrap().unwrap();
+            (count, users, members.len(), here, rooms_of.len())
+        };
+        Box::pin(answers.into_actor(self).map(|answers, _, _| answers))
+    }
+}
+
+#[actix::test]
+async fn an_ordinary_actor_gets_the_same_answers_by_message() {
+    let (node, _clients) = full_lobby().await;
+    let (count, users, members, here, rooms_of) = Desk(node.rooms.clone()).start().send(Ask).await.unwrap();
+    assert_eq!((count, users), (counts(2, 1, 4), vec![user("ann"), user("bob")]));
+    assert_eq!((members, here, rooms_of), (3, true, 1));
+}
+
+#[actix::test]
+async fn a_room_that_nobody_is_in_answers_with_nobody_and_does_not_stay() {
+    let node = node().await;
+    assert_eq!(node.count(lobby()).await.unwrap(), Counts::default());
+    assert_eq!(node.members(lobby()).await.unwrap(), []);
+    pass(ms(10)).await;
+    assert_eq!((node.running(), node.children()), (0, 0));
+}
+
+#[actix::test]
+async fn those_who_read_a_room_at_once_share_one_reading_of_the_database() {
+    let node = node().await;
+    let reads = (0..100).map(|_| node.count(lobby()));
+    let counts = futures_util::future::join_all(reads).await;
+    assert!(counts.into_iter().all(|count| count.unwrap() == Counts::default()));
+    assert_eq!(node.store.loads(), 1);
+}
+
+#[actix::test]
+async fn a_room_that_is_in_memory_answers_while_the_database_is_away() {
+    let (node, _clients) = full_lobby().await;
+    node.store.faults.hang();
+    assert_eq!(node.count(lobby()).await.unwrap(), counts(2, 1, 4));
+    assert!(matches!(node.rooms_of(&user("ann")).await, Err(Error::StoreUnavailable(_))));
+}
+
+#[actix::test]
+async fn a_room_that_cannot_be_read_answers_after_the_time_out_and_again_when_the_database_is_back() {
+    let node = node().await;
+    node.store.faults.fail_next(usize::MAX);
+    let asked = node.rooms.now();
+    assert!(matches!(node.count(lobby()).await, Err(Error::StoreUnavailable(_))));
+    let waited = node.rooms.now().since(asked);
+    assert!(waited >= secs(5) && waited < secs(5) + ms(5), "{waited:?}");
+    node.store.faults.fail_next(0);
+    assert_eq!(node.count(lobby()).await.unwrap(), Counts::default());
+    pass(secs(1)).await;
+    assert_eq!(node.running(), 0);
+}
+
+#[actix::test]
+async fn counting_does_not_see_a_join_before_its_commit() {
+    let (node, _clients) = full_lobby().await;
+    node.store.commits_take(ms(100));
+    let cid = node.client("cid");
+    let (joined, ()) = tokio::join!(cid.join(lobby()), async {
+        pass(ms(50)).await;
+        assert_eq!(node.count(lobby()).await.unwrap(), counts(2, 1, 4));
+    });
+    joined.unwrap();
+    assert_eq!(node.count(lobby()).await.unwrap(), counts(3, 1, 5));
+}
+
+/// So many that a reading of them is made ready on a thread of its own.
+const MANY: usize = LARGE + 500;
+
+#[actix::test]
+async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothing_else() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let elsewhere = NodeId::random();
+    database.register(elsewhere, NodeName::new("elsewhere").unwrap(), secs(3600)).await.unwrap();
+    let write = async |writes: Vec<Write>| {
+        let writes = [RoomWrites { room: lobby().clone(), writes }];
+        database.commit(elsewhere, Attempt::next(), writes.clone().into()).await.unwrap();
+    };
+    let presence = |n: usize| {
+        let (name, channel) = (format!("u{n}"), ChannelName::new(format!("c{n}")).unwrap());
+        Arc::new(Presence::new(PresenceId::random(), channel, Some(user(&name)), elsewhere))
+    };
+    let crowd: Vec<_> = (0..MANY).map(presence).collect();
+    write(crowd.iter().cloned().map(Write::Join).collect()).await;
+
+    // Her first frame is not split.
+    let config = config().reconcile_interval(secs(2)).max_frame_sent(1_000_000);
+    let node = node_on(&database, "here", config).await;
+    assert_eq!(node.count(lobby()).await.unwrap(), counts(MANY, 0, MANY));
+    let ann = node.member("ann").await;
+    assert_eq!((ann.sees().len(), ann.count()), (MANY + 1, 1), "her first frame is all that she is told");
+
+    let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
+    let mut writes: Vec<_> = [&crowd[7], &crowd[1_400]].map(leave).into();
+    let meta = Some(Meta::from_json(r#"{"n":1}"#).unwrap());
+    let (id, channel) = (crowd[700].id, crowd[700].channel.clone());
+    writes.push(Write::Update { id, channel, user: None, meta });
+    writes.push(Write::Join(presence(MANY)));
+    write(writes).await;
+    pass(secs(3)).await;
+    assert_eq!((ann.screen().told, ann.count()), (["-u7", "-u1400", "+u1500", "~u700"].map(String::from).into(), 2));
+    assert_eq!((ann.sees().len(), node.count(lobby()).await.unwrap().presences), (MANY, MANY));
+    assert_eq!(node.store.loads(), 2);
+}

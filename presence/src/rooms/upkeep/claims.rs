@@ -1,0 +1,51 @@
+//! The names of the nodes of this process: no two of its `Rooms` have one name on one database.
+//!
+//! Between processes the later one takes the name, since the earlier may hang. Within a process that would only hide a mistake: rooms
+//! that are started once for each worker would take the name from one another without an end.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Weak, atomic::Ordering},
+};
+
+use actix::{Addr, System};
+use parking_lot::Mutex;
+
+use crate::{
+    name::NodeName,
+    rooms::{Inner, Rooms},
+    store::Store,
+};
+
+/// Who has a name.
+struct Holder {
+    rooms: Weak<Inner>,
+    /// Rooms whose system has ended do nothing any more, even if nobody shut them down.
+    system: Option<System>,
+}
+
+impl Holder {
+    fn is_running(&self) -> bool {
+        let Some(rooms) = self.rooms.upgrade() else { return false };
+        // The actor is not set yet while it is being started.
+        let is_kept = rooms.node_actor.get().is_none_or(Addr::connected);
+        let in_a_system = self.system.as_ref().is_none_or(|system| system.arbiter().spawn_fn(|| ()));
+        is_kept && in_a_system && !rooms.ended.load(Ordering::Acquire)
+    }
+}
+
+/// Takes `name` for these rooms. Returns whether they have it: not if other rooms of this process, that still run, have it on the same
+/// database.
+pub(crate) fn claim(rooms: &Rooms, name: &NodeName) -> bool {
+    static ALL: LazyLock<Mutex<HashMap<(u64, NodeName), Holder>>> = LazyLock::new(Mutex::default);
+    // Of a store that cannot tell its database nothing is known.
+    let Some(database) = rooms.store().database() else { return true };
+    let mut all = ALL.lock();
+    all.retain(|_, holder| holder.is_running());
+    let key = (database, name.clone());
+    let is_free = !all.contains_key(&key);
+    if is_free {
+        all.insert(key, Holder { rooms: Arc::downgrade(&rooms.0), system: System::try_current() });
+    }
+    is_free
+}

@@ -1,0 +1,204 @@
+//! The life of this node in the database: how it begins, is renewed, and is found to be over.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use actix::{AsyncContext, Handler, Message, WrapFuture};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use parking_lot::{Mutex, MutexGuard};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    Error, Result,
+    name::NodeId,
+    node::{threads::within, writer::report},
+    room::message::ToRoom,
+    store::{NodeState, NodeStore, NodeSummary, Store, StoreError},
+};
+
+use super::{CLI, NodeActor, Work};
+
+/// How long a node that was superseded takes to find out by whom.
+const NAMING: Duration = Duration::from_secs(1);
+
+/// The incarnations that this process has begun.
+fn incarnations() -> MutexGuard<'static, HashSet<NodeId>> {
+    static ALL: LazyLock<Mutex<HashSet<NodeId>>> = LazyLock::new(Mutex::default);
+    ALL.lock()
+}
+
+impl Work {
+    /// Nodes that share a database and no more learn of one another's changes late, and do not hear what is said.
+    async fn warn_of_others(&self, node: NodeId) {
+        let Ok(nodes) = self.rooms.bounded(self.store().nodes()).await else { return };
+        let others = nodes.iter().filter(|other| other.node != node && matches!(other.state, NodeState::Live { .. }));
+        let others: Vec<_> = others.map(|other| other.name.as_str()).filter(|name| !name.starts_with(CLI)).collect();
+        if !others.is_empty() {
+            warn!(
+                ?others,
+                every = ?self.rooms.config().reconcile_interval(),
+                "other nodes use this database: changes of theirs arrive when rooms are compared, and messages do not"
+            );
+        }
+    }
+
+    /// Begins a life of this node, however long the database takes to be there; unless another process has its name.
+    pub(super) async fn begin(&self) {
+        let mut backoff = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_secs(1))
+            .without_max_times()
+            .with_jitter()
+            .build();
+        let mut node = NodeId::random();
+        loop {
+            match self.register(node).await {
+                Ok(former) => {
+                    info!(name = %self.registration().name(), %node, "this node is known to the store");
+                    self.registration().former().extend(former);
+                    self.rooms.set_node(Some(node));
+                    self.rooms.health().renews();
+                    if let Err(error) = self.hold_former().await {
+                        debug!(error = %report(&error), "what a former life left is not held yet");
+                    }
+                    self.warn_of_others(node).await;
+                    return;
+                }
+                // The answer to an earlier attempt was lost, and the life that it began is over by now.
+                Err(Error::StoreUnavailable(Some(StoreError::Fenced { superseded, .. }))) => {
+                    if superseded {
+                        self.superseded().await;
+                        return;
+                    }
+                    node = NodeId::random();
+                }
+                Err(error) => self.away(&error),
+            }
+            tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn register(&self, node: NodeId) -> Result<Vec<NodeId>> {
+        let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
+        self.rooms.bounded(self.store().prepare()).await?;
+        let former = self.rooms.bounded(self.store().register(node, self.registration().name().clone(), lease)).await?;
+        self.registration().lease().renewed(asked);
+        incarnations().insert(node);
+        Ok(former)
+    }
+
+    pub(super) async fn renew(&self) {
+        let Ok(node) = self.node() else { return };
+        let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
+        let answer = tokio::time::timeout(lease / 3, self.store().renew(node, lease)).await;
+        match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
+            Ok(time) => {
+                let mut lease = self.registration().lease();
+                if lease.told_time(asked, self.rooms.now(), time) {
+                    warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
+                }
+                lease.renewed(asked);
+                self.rooms.health().renews();
+            }
+            Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
+            Err(error) if error.is_tables_missing() => {
+                self.registration().lease().failed();
+                self.away(&error);
+                self.begin_again(
+                    node,
+                    "the tables of the database are gone: the node makes them again, and its sockets join again",
+                )
+                .await;
+            }
+            Err(error) => {
+                self.registration().lease().failed();
+                self.away(&error);
+            }
+        }
+    }
+
+    fn away(&self, error: &(dyn std::error::Error + 'static)) {
+        self.rooms.health().cannot_renew(&(Arc::new(self.store().clone()) as Arc<dyn Store>), error);
+    }
+
+    /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by
+    /// which others would be judged, has jumped.
+    pub(super) async fn may_judge(&self) -> bool {
+        if !self.registration().lease().may_judge(self.rooms.now()) {
+            return false;
+        }
+        self.renew().await;
+        self.registration().lease().may_judge(self.rooms.now())
+    }
+
+    /// The database says that this life is over. Sockets that are alive are given to a new one.
+    async fn fenced(&self, node: NodeId, superseded: bool) {
+        if superseded {
+            if self.rooms.node() == Some(node) {
+                self.rooms.set_node(None);
+                self.registration().lease().failed();
+                self.superseded().await;
+            }
+            return;
+        }
+        self.begin_again(node, "this node was taken for dead; it begins a new life and its sockets join again").await;
+    }
+
+    /// Begins a new incarnation, if `node` is the one that is over, and gives it the sockets that are alive.
+    async fn begin_again(&self, node: NodeId, why: &'static str) {
+        if self.rooms.node() != Some(node) {
+            return;
+        }
+        self.rooms.set_node(None);
+        self.registration().lease().failed();
+        warn!(name = %self.registration().name(), "{why}");
+        self.begin().await;
+        for room in self.rooms.names() {
+            self.rooms.tell_running(&room, ToRoom::Rejoin);
+        }
+    }
+
+    /// A later incarnation has the name of this node. The log says which, since when, and what it comes from.
+    async fn superseded(&self) {
+        let nodes = within(NAMING, self.store().nodes()).await.and_then(Result::ok).unwrap_or_default();
+        let is_other = |other: &&NodeSummary| {
+            other.name == *self.registration().name() && matches!(other.state, NodeState::Live { .. })
+        };
+        let other = nodes.iter().find(is_other);
+        let (node, age) = (other.map(|other| other.node), other.map(|other| other.age));
+        let process = other.and_then(|other| other.process.as_deref()).unwrap_or("a process that is not known");
+        if node.is_some_and(|node| incarnations().contains(&node)) {
+            error!(
+                name = %self.registration().name(), other = node.map(display), since = age.map(debug),
+                "this process started its rooms twice under one name, and the later take the place of the earlier: start them once, before `HttpServer::new`, and clone the handle into its closure"
+            );
+        } else {
+            error!(
+                name = %self.registration().name(), other = process, life = node.map(display), since = age.map(debug),
+                "another process took over the name of this node, which serves nobody while that one runs: two processes of one node name on one database do this to one another; give each its own"
+            );
+        }
+        self.rooms.lose_name(self.registration().name().clone());
+    }
+}
+
+/// The writer was refused: this life is over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Fenced(pub(crate) NodeId);
+
+impl Handler<Fenced> for NodeActor {
+    type Result = ();
+
+    fn handle(&mut self, Fenced(dead): Fenced, ctx: &mut Self::Context) {
+        if self.work.rooms.node() != Some(dead) {
+            return;
+        }
+        // Renewing tells whether another took the name.
+        let work = self.work.clone();
+        ctx.spawn(async move { work.renew().await }.into_actor(self));
+    }
+}

@@ -1,0 +1,263 @@
+//! What nodes ask of one another through the store: to prune, or to remove a user, a room, a channel or a presence.
+//!
+//! Each removes its own presences by its rooms, so that none of them takes the removal for a mistake, sockets are told or
+//! closed where they are, and the events are fired where the change was made.
+
+use std::{
+    collections::HashSet,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use actix::{Addr, AsyncContext, Handler, Message, ResponseFuture, WrapFuture};
+use futures_util::{
+    FutureExt,
+    future::{AbortHandle, abortable, join_all},
+};
+use tokio::{sync::oneshot, time::Instant};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    Error, Result,
+    name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
+    node::{open_requests::ToDo, writer::report},
+    room::message::{ToRoom, Which},
+    store::{NodeState, NodeStore, Order, Removal, Request, RequestStore, RoomStore, Whom},
+};
+
+use super::{NodeActor, Work};
+
+/// Time between two looks at the answers.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Asks for [`Rooms::remove_room`](crate::Rooms::remove_room) or [`Rooms::remove_user`](crate::Rooms::remove_user).
+#[derive(Debug, Message)]
+#[rtype(result = "Result<usize>")]
+pub(crate) struct Remove(pub(crate) Removal);
+
+impl Handler<Remove> for NodeActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, Remove(removal): Remove, _: &mut Self::Context) -> Self::Result {
+        let work = self.work.clone();
+        Box::pin(async move { work.remove(removal).await })
+    }
+}
+
+/// Does what another node asks.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct CarryOut(Request);
+
+impl Handler<CarryOut> for NodeActor {
+    type Result = ();
+
+    fn handle(&mut self, CarryOut(Request { id, order }): CarryOut, ctx: &mut Self::Context) {
+        let work = self.work.clone();
+        let (done, under_way) = abortable(async move { work.carry_out_and_answer(id, &order).await });
+        if self.work.registration().open_requests().begin(id, under_way) {
+            ctx.spawn(done.map(drop).into_actor(self));
+        }
+    }
+}
+
+impl Work {
+    /// Looks what others ask of this node: the command line, say. Each request is carried out by itself, so that one that takes
+    /// long holds up no other, and as long as it stands.
+    pub(super) async fn answer_others(&self, actor: &Addr<NodeActor>) -> Result<()> {
+        let listed = self.rooms.bounded(self.store().asked(self.node()?)).await?;
+        let ToDo { abort, begin, answer } = self.registration().open_requests().look(listed);
+        abort.iter().for_each(AbortHandle::abort);
+        for request in begin {
+            actor.do_send(CarryOut(request));
+        }
+        join_all(answer.into_iter().map(|(id, count)| self.try_to_answer(id, count))).await;
+        Ok(())
+    }
+
+    async fn carry_out_and_answer(&self, id: RequestId, order: &Order) {
+        let Ok(count) = AssertUnwindSafe(self.carry_out(order)).catch_unwind().await else {
+            error!(?order, "what another node asks for panicked; it is tried again");
+            self.registration().open_requests().failed(id);
+            return;
+        };
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        info!(count, ?order, "done, as asked through the store");
+        self.registration().open_requests().done(id, count);
+        self.try_to_answer(id, count).await;
+    }
+
+    async fn try_to_answer(&self, id: RequestId, count: u64) {
+        match self.answer(id, count).await {
+            Ok(()) => self.registration().open_requests().answered(id),
+            Err(error) => debug!(error = %report(&error), "an answer is not given; it will be tried again"),
+        }
+    }
+
+    async fn answer(&self, id: RequestId, count: u64) -> Result<()> {
+        self.rooms.bounded(self.store().answer(self.node()?, id, count)).await
+    }
+
+    /// Resolves when it is durable, however long that takes: an answer says that it is.
+    async fn carry_out(&self, order: &Order) -> usize {
+        match order {
+            Order::Prune { max_age } => {
+                self.remove_in(self.rooms.names(), |reply| ToRoom::Prune { max_age: *max_age, reply }).await
+            }
+            Order::Remove(removal) => self.remove_own(removal).await,
+        }
+    }
+
+    async fn remove_own(&self, Removal { whom, close }: &Removal) -> usize {
+        let (rooms, user) = match whom {
+            Whom::Room(room) => (vec![room.clone()], None),
+            Whom::User(user) => (self.rooms.names(), Some(user)),
+            Whom::UserIn { user, room } => (vec![room.clone()], Some(user)),
+            Whom::Channel { channel, room } => {
+                return until_done(|| self.rooms.remove_here(room.as_ref(), channel, close.as_ref())).await;
+            }
+            Whom::Presence { room, id } => {
+                let (which, count) = (Which::Id(*id), Arc::default());
+                until_done(|| self.rooms.remove_one(room, &which, close.as_ref(), &count)).await;
+                // A room that failed in between was asked again, and may have found it twice.
+                return count.load(Ordering::Acquire).min(1);
+            }
+        };
+        let remove = |reply| ToRoom::Remove { user: user.cloned(), close: close.clone(), reply };
+        self.remove_in(rooms, remove).await
+    }
+
+    /// Has these rooms remove presences of this node, and counts them when they are gone.
+    pub(super) async fn remove_in(
+        &self,
+        rooms: Vec<RoomName>,
+        message: impl Fn(oneshot::Sender<usize>) -> ToRoom,
+    ) -> usize {
+        let answers = rooms.into_iter().map(|room| {
+            let (reply, answer) = oneshot::channel();
+            self.rooms.tell_running(&room, message(reply));
+            answer
+        });
+        // A room that does not run has no presence of this node.
+        let answers = join_all(answers.collect::<Vec<_>>()).await;
+        answers.into_iter().map(|answer| answer.unwrap_or(0)).sum()
+    }
+
+    /// Removes whom it is about, on all nodes.
+    async fn remove(&self, removal: Removal) -> Result<usize> {
+        let node = self.node()?;
+        if let Whom::Presence { room, id } = &removal.whom
+            && self.remove_own_in_time(&removal).await? > 0
+            && !self.is_there(room, *id).await?
+        {
+            // It was here, so it was nowhere else.
+            return Ok(1);
+        }
+        let request = Request { id: RequestId::random(), order: Order::Remove(removal.clone()) };
+        let removed = match self.rooms.bounded(self.store().ask(node, request.clone())).await {
+            Ok(()) => self.remove_everywhere(node, request.id, &removal).await,
+            // Others may have been asked all the same.
+            Err(error) => Err(error),
+        };
+        self.registration().over().insert(request.id);
+        if let Err(error) = self.withdraw().await {
+            debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
+        }
+        removed
+    }
+
+    /// Withdraws what this node asked and is over: who has not done it by now must not do it when it may not be wanted any
+    /// more.
+    pub(super) async fn withdraw(&self) -> Result<()> {
+        let over: Vec<_> = self.registration().over().iter().copied().collect();
+        for request in over {
+            self.rooms.bounded(self.store().withdraw(self.node()?, request)).await?;
+            self.registration().over().remove(&request);
+        }
+        Ok(())
+    }
+
+    async fn remove_everywhere(&self, node: NodeId, request: RequestId, removal: &Removal) -> Result<usize> {
+        let own = self.remove_own_in_time(removal).await?;
+        let answers = self.await_answers(request).await;
+        // Last: who is held on a node that lives was counted by that, and what the dead left is there by now.
+        let orphans = self.batches(|limit| self.store().remove(node, removal.whom.clone(), limit)).await?;
+        let Answers { removed: others, silent } = answers?;
+        let removed = own + others + orphans;
+        if silent.is_empty() { Ok(removed) } else { Err(Error::Unanswered { nodes: silent, removed }) }
+    }
+
+    async fn remove_own_in_time(&self, removal: &Removal) -> Result<usize> {
+        let timeout = self.rooms.config().store_timeout();
+        let own = tokio::time::timeout(timeout, self.remove_own(removal)).await;
+        own.map_err(|_| Error::StoreUnavailable(None))
+    }
+
+    /// Whether the database has the presence. One that this node took for its own may have been resumed on another.
+    async fn is_there(&self, room: &RoomName, id: PresenceId) -> Result<bool> {
+        let snapshot = self.rooms.bounded(self.store().load(room.clone())).await?;
+        Ok(snapshot.is_some_and(|snapshot| snapshot.presences.iter().any(|presence| presence.id == id)))
+    }
+
+    /// Waits for those who were asked, as long as a node has to show that it lives. The dead need not answer.
+    async fn await_answers(&self, request: RequestId) -> Result<Answers> {
+        let (lease, look) = (self.rooms.config().lease(), self.rooms.config().sweep_interval());
+        let (until, mut look_at) = (Instant::now() + lease + look, Instant::now() + look);
+        let mut alive: Option<HashSet<NodeId>> = None;
+        loop {
+            let now = Instant::now();
+            let over = now >= until;
+            // Before the answers are read: whoever is dead by now has given its own, or never will.
+            if over || now >= look_at {
+                alive = Some(self.alive(over).await?);
+                look_at = now + look;
+            }
+            let answers = self.rooms.bounded(self.store().answers(request)).await?;
+            let lives = |node| alive.as_ref().is_none_or(|alive| alive.contains(node));
+            let silent = answers.iter().filter(|answer| answer.removed.is_none() && lives(&answer.node));
+            let silent: Vec<_> = silent.map(|answer| answer.name.clone()).collect();
+            if over || silent.is_empty() {
+                let removed: u64 = answers.iter().filter_map(|answer| answer.removed).sum();
+                return Ok(Answers { removed: usize::try_from(removed).unwrap_or(usize::MAX), silent });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The nodes that are alive. One whose lease ran out may yet be, until the time for that is `over`.
+    async fn alive(&self, over: bool) -> Result<HashSet<NodeId>> {
+        let nodes = self.rooms.bounded(self.store().nodes()).await?;
+        let alive = nodes.into_iter().filter(|node| match node.state {
+            NodeState::Live { .. } => true,
+            NodeState::Expired { .. } => !over,
+            NodeState::Fenced { .. } => false,
+        });
+        Ok(alive.map(|node| node.node).collect())
+    }
+}
+
+/// Repeats a removal until it is done for good, however long the database takes.
+async fn until_done<T: Default, F: Future<Output = Result<T>>>(remove: impl Fn() -> F) -> T {
+    loop {
+        match remove().await {
+            Ok(removed) => return removed,
+            Err(error) if error.is_retryable() => {
+                debug!(error = %report(&error), "a presence could not be removed; it will be tried again");
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(error) => {
+                warn!(error = %report(&error), "a presence could not be removed");
+                return T::default();
+            }
+        }
+    }
+}
+
+/// What came of asking the other nodes.
+struct Answers {
+    /// How many presences they removed.
+    removed: usize,
+    /// Who lives and did not answer in time.
+    silent: Vec<NodeName>,
+}
