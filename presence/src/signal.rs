@@ -19,8 +19,6 @@ use together::{Gathered, Left};
 
 pub(crate) use together::{Together, Unfinished};
 
-/// How many events wait for one subscriber before it loses the oldest.
-pub(crate) const QUEUE: usize = 1024;
 /// How often it is looked whether an actor that hears nothing is still there.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -249,7 +247,7 @@ impl Drop for Subscription {
 
 impl Subscription {
     /// How many events wait for one subscriber; one that is slower loses the oldest.
-    pub const CAPACITY: usize = QUEUE;
+    pub const CAPACITY: usize = 1024;
 
     /// The next change, which says in `missed` how many were lost before it. `None` once the rooms are gone.
     pub async fn next(&mut self) -> Option<PresenceChanged> {

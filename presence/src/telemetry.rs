@@ -1,14 +1,20 @@
-//! Lines of the log that clients cause, limited in rate.
+//! Log lines: errors with their causes, and lines that clients cause, limited in rate.
 //!
-//! An operator must find out who was cut off and why, and a thousand clients that go at once must not fill the log. So the
-//! first line of each cause is written at once, and after it at most one line in [`LINE_INTERVAL`], which says how many were
-//! left out since. With the level `debug` nothing is left out.
+//! An operator must be able to see which clients were cut off and why, but a thousand clients that disconnect at once must not
+//! fill the log. So the first line of each cause is written at once, and after it at most one line per [`LINE_INTERVAL`],
+//! with the number of lines that were left out. With the level `debug` nothing is left out.
 
-use std::{fmt, time::Duration};
+use std::{error::Error, fmt, iter, time::Duration};
 
 use parking_lot::Mutex;
 
 use crate::clock::Tick;
+
+/// An error and its causes on one line. A cause that the text before it already ends with is not repeated.
+pub(crate) fn report(error: &dyn Error) -> String {
+    let causes = iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
+}
 
 /// The shortest time between two lines of one cause.
 pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,7 +30,7 @@ struct Lines {
 }
 
 impl LineLimit {
-    /// Whether a line may be written at `now`: if so, how many were left out since the one before.
+    /// Returns, if a line may be written at `now`, how many were left out since the last line.
     pub(crate) fn admit(&self, now: Tick) -> Option<LeftOut> {
         let mut lines = self.0.lock();
         if lines.last.is_some_and(|last| now.since(last) < LINE_INTERVAL) {
@@ -36,7 +42,7 @@ impl LineLimit {
     }
 }
 
-/// How many lines of the same cause were left out before this one.
+/// How many lines of the same cause were left out before this line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LeftOut(pub(crate) u64);
 

@@ -31,10 +31,10 @@ use crate::{
     },
     error::RETRY_AFTER,
     name::UserId,
-    node::writer::report,
     origin::{Origin, OriginError, Origins, RefusedOrigin},
     room::message::ToConnection,
     rooms::sending::as_consumer_of,
+    telemetry::report,
 };
 
 use super::{

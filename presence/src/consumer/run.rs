@@ -16,9 +16,9 @@ use tracing::{debug, error, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Result, Socket,
-    node::writer::report,
     room::message::{Decision, ToConnection},
     rooms::channel::End,
+    telemetry::report,
 };
 
 use super::{

@@ -1,9 +1,9 @@
-//! A store whose calls run on a thread of its own, whoever makes them.
+//! Runs the calls of a store on a thread of its own, whichever thread makes them.
 //!
-//! A database driver works while its future is polled, and gives a connection back when the future is dropped. On the
-//! thread of a caller that then blocks, neither happens: the connection is missing from the pool, the writer starves, and the
-//! node loses its lease. So each call is a task of the store's runtime, and its caller waits for no more than the answer.
-//! The runtime also ends what is under way when it ends itself: a driver's future must not outlive it.
+//! A database driver works while its future is polled, and returns the connection to the pool when the future is dropped. If
+//! the caller's thread blocks, neither happens: the connection is missing from the pool, which could starve the writer and
+//! the lease. So each call is a task on the store's runtime, and the caller only awaits the answer. When the runtime stops,
+//! it drops the calls in progress, because a driver's future must not outlive it.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::store::{
     forward::{Call, Forward},
 };
 
-/// Passes every call on to a store, on the thread of that store's runtime. One that nobody waits for any more is given up.
+/// Forwards each call to a store, on that store's runtime. A call is cancelled when its caller drops the future.
 #[derive(Debug, Clone)]
 pub(crate) struct Apart {
     store: Arc<dyn Store>,
@@ -45,7 +45,7 @@ impl Forward for Apart {
     ) -> Result<T, StoreError> {
         let store = self.store.clone();
         let call = AbortOnDropHandle::new(self.runtime.spawn(async move { make(&*store).await }));
-        // It panicked, or the runtime has ended.
+        // The call panicked, or the runtime has stopped.
         call.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
     }
 }

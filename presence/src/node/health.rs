@@ -1,101 +1,102 @@
-//! Whether the database takes what is written to it, as those see it who write.
+//! Whether the database accepts writes.
 //!
-//! The writer and the renewals of the lease each learn of an outage at a time of their own, and of its end; an outage is one
-//! nevertheless. It begins when either fails, and is over when neither has reason to think that it lasts. Each of the two
-//! moments is logged, once, the first with its reason.
+//! The writer and the lease renewal notice an outage, and its end, at different times. For the log and for `/readyz` it is
+//! one outage: it begins when either fails, and ends when the last failed write and the last failed renewal have succeeded.
+//! The log has one line for the beginning, with the reason, and one for the end.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
 use tracing::{error, info, warn};
 
-use crate::store::{Store, StoreError};
+use crate::{
+    store::{Store, StoreError},
+    telemetry::report,
+};
 
-use super::writer::report;
+/// How long the log line waits for the error of a new connection, which has the best reason.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the log waits for a new connection, to say why there is none.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Why nothing can be written.
+/// Why the node cannot write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outage {
     /// The database is away. It may come back by itself.
     Away,
-    /// The database is away, and stays so until somebody acts.
+    /// The database is away until an operator acts.
     NeedsOperator,
     /// The database answers, but its user lacks a right that a node needs.
     LacksRight,
 }
 
-/// Clones are one.
+/// Clones share one state.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Health(Arc<Mutex<State>>);
+pub(crate) struct Health(Arc<Mutex<HealthState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct HealthState {
     outage: Option<Outage>,
-    /// What the log has said of it.
+    /// The outage for which the log has a line.
     logged: Option<Outage>,
-    /// The writer has something that it could not write when it last tried.
-    stuck: bool,
+    /// The writer has changes that it could not write at the last attempt.
+    write_failed: bool,
 }
 
 impl Health {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HealthState> {
         self.0.lock()
     }
 
-    /// The outage that is known and not known to be over.
+    /// The current outage.
     pub(crate) fn outage(&self) -> Option<Outage> {
         self.state().outage
     }
 
-    /// The writer wrote, or was given an answer that only a database gives.
-    pub(crate) fn writes(&self) {
+    /// The writer received an answer from the database.
+    pub(crate) fn write_succeeded(&self) {
         let mut state = self.state();
-        state.stuck = false;
-        state.is_back();
+        state.write_failed = false;
+        state.end_outage();
     }
 
-    /// The writer could not write to the store.
-    pub(crate) fn cannot_write(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
-        self.state().stuck = true;
-        self.goes_away(store, error);
+    /// The writer received no answer from the database.
+    pub(crate) fn write_failed(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
+        self.state().write_failed = true;
+        self.begin_outage(store, error);
     }
 
-    /// The writer has nothing to write any more: what it could not write was taken back. Whether the database is there the
-    /// next renewal will tell.
-    pub(crate) fn has_nothing_to_write(&self) {
-        self.state().stuck = false;
+    /// The writer has nothing left to write, because the failed changes were taken back. The next renewal decides whether the
+    /// outage is over.
+    pub(crate) fn queue_is_empty(&self) {
+        self.state().write_failed = false;
     }
 
-    /// The lease of this node was renewed, or its life begun.
-    pub(crate) fn renews(&self) {
+    /// The node registered, or renewed its lease.
+    pub(crate) fn renewal_succeeded(&self) {
         let mut state = self.state();
-        if !state.stuck {
-            state.is_back();
+        if !state.write_failed {
+            state.end_outage();
         }
     }
 
-    /// The lease could not be renewed in the store, or the life not begun.
-    pub(crate) fn cannot_renew(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
-        self.goes_away(store, error);
+    /// The node could not register, or could not renew its lease.
+    pub(crate) fn renewal_failed(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
+        self.begin_outage(store, error);
     }
 
-    fn goes_away(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
+    fn begin_outage(&self, store: &Arc<dyn Store>, error: &(dyn Error + 'static)) {
         let (health, store, error) = (self.clone(), store.clone(), Reason::of(error));
         {
             let mut state = self.state();
-            // A right that turns out to be missing when the database is back is another outage.
+            // A missing right that shows when the database is back is another outage.
             if state.outage.is_some() && (error.outage != Outage::LacksRight || state.outage == Some(error.outage)) {
                 return;
             }
             state.outage = Some(error.outage);
         }
-        // Whoever found out goes on meanwhile.
+        // The caller does not wait for the reason.
         tokio::spawn(async move {
-            // That its time is up is all that many a call knows.
-            let why = match tokio::time::timeout(LOOK, store.reach()).await {
+            // Many errors only say that the time is up. A new connection shows the reason.
+            let why = match tokio::time::timeout(REASON_TIMEOUT, store.reach()).await {
                 Ok(Err(why)) => Reason::of(&why),
                 Ok(Ok(())) | Err(_) => error,
             };
@@ -105,7 +106,7 @@ impl Health {
 
     fn log(&self, Reason { text: error, outage }: &Reason) {
         let mut state = self.state();
-        // It may be back by now, and then the log says nothing of either.
+        // The database may be back by now. Then neither line is logged.
         if state.outage.is_none() || state.logged == Some(*outage) {
             return;
         }
@@ -123,7 +124,7 @@ impl Health {
     }
 }
 
-/// Why the database is away.
+/// The reason for an outage.
 struct Reason {
     text: String,
     outage: Outage,
@@ -141,8 +142,8 @@ impl Reason {
     }
 }
 
-impl State {
-    fn is_back(&mut self) {
+impl HealthState {
+    fn end_outage(&mut self) {
         self.outage = None;
         if self.logged.take().is_some() {
             info!("the presence store is back");
@@ -160,44 +161,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_outage_is_over_when_the_writer_writes() {
+    async fn an_outage_ends_when_a_write_succeeds() {
         let (health, store) = (Health::default(), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
         assert!(health.outage().is_none());
-        health.cannot_write(&store, &away());
+        health.write_failed(&store, &away());
         assert!(health.outage().is_some());
-        health.writes();
+        health.write_succeeded();
         assert!(health.outage().is_none());
-        health.cannot_renew(&store, &away());
-        health.writes();
+        health.renewal_failed(&store, &away());
+        health.write_succeeded();
         assert!(health.outage().is_none());
     }
 
     #[cfg(feature = "sql")]
     #[tokio::test]
-    async fn a_right_that_turns_out_to_be_missing_is_another_outage() {
+    async fn a_missing_right_is_another_outage() {
         let (health, store) = (Health::default(), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
-        health.cannot_renew(&store, &away());
+        health.renewal_failed(&store, &away());
         assert_eq!(health.outage(), Some(Outage::Away));
         let refused = StoreError::Unavailable(Arc::new(crate::store::NeedsOperator {
             what: "no INSERT ON nodes".into(),
             lacks_right: true,
             source: None,
         }));
-        health.cannot_renew(&store, &refused);
+        health.renewal_failed(&store, &refused);
         assert_eq!(health.outage(), Some(Outage::LacksRight));
-        health.renews();
+        health.renewal_succeeded();
         assert_eq!(health.outage(), None);
     }
 
     #[tokio::test]
-    async fn a_renewal_does_not_end_it_while_something_cannot_be_written() {
+    async fn a_renewal_does_not_end_an_outage_while_changes_cannot_be_written() {
         let (health, store) = (Health::default(), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
-        health.cannot_write(&store, &away());
-        health.renews();
+        health.write_failed(&store, &away());
+        health.renewal_succeeded();
         assert!(health.outage().is_some());
-        health.has_nothing_to_write();
-        assert!(health.outage().is_some(), "that proves nothing");
-        health.renews();
+        health.queue_is_empty();
+        assert!(health.outage().is_some(), "an empty queue proves nothing");
+        health.renewal_succeeded();
         assert!(health.outage().is_none());
     }
 }

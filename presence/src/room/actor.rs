@@ -308,7 +308,7 @@ impl RoomActor {
     /// No node sends its changes to another, and the writer commits in order. So a change that is missing before one of ours was
     /// made by another node, and only a reading brings it; unless this node removes presences right now, beside its writer.
     fn read_what_is_missing(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
-        let removes = self.rooms.writer().removes();
+        let removes = self.rooms.writer().is_removing();
         let hold = if removes { self.rooms.config().hold_window() } else { Duration::ZERO };
         self.readings.stands_at(self.state.replica.position());
         let due = self.readings.due(self.state.replica.reload_at(hold))?;
@@ -350,7 +350,7 @@ impl RoomActor {
     /// Until when the room waits for changes of this node if it learns that the database is ahead of it.
     fn wait_for_own(&self) -> Tick {
         let now = self.rooms.now();
-        let is_under_way = self.state.is_writing() || self.rooms.writer().removes();
+        let is_under_way = self.state.is_writing() || self.rooms.writer().is_removing();
         if is_under_way { now.after(self.rooms.config().hold_window()) } else { now }
     }
 

@@ -22,12 +22,12 @@ use crate::{
     delivery::touch::Touch,
     model::{Close, Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    node::writer::report,
     room::{
         leaving::Farewell,
         message::{Entrant, HubRef},
     },
     session::Session,
+    telemetry::report,
 };
 
 use super::{

@@ -151,7 +151,7 @@ impl Rooms {
             let mut open = self.0.sockets.subscribe();
             let _ = within(sockets, open.wait_for(|open| *open == 0)).await;
             // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
-            self.0.writer.hurry();
+            self.0.writer.stop_gathering_touches();
             self.names().iter().for_each(|room| {
                 self.tell_running(room, ToRoom::LeaveSocketless);
                 self.tell_running(room, ToRoom::TellTouches);

@@ -13,13 +13,10 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Error, Result,
     name::NodeId,
-    node::{
-        apart::Apart,
-        registration::Registration,
-        writer::{Turn, report},
-    },
+    node::{apart::Apart, registration::Registration, writer::RemovalPermit},
     room::message::ToRoom,
-    store::{Batch, NodeStore, Remains, RoomStore, StoreError, pace::Pace},
+    store::{Batch, NodeStore, Remains, RoomStore, StoreError, pace::RemovalPace},
+    telemetry::report,
 };
 
 use super::Rooms;
@@ -137,9 +134,9 @@ impl Work {
         self.rooms.store()
     }
 
-    /// Waits until nobody else of this node removes. However many stand before it, each takes no longer than the database may.
-    async fn turn(&self) -> Turn {
-        self.rooms.writer().turn().await
+    /// Waits until nothing else of this node removes presences. Each removal before this one takes one `store_timeout` at most.
+    async fn removal_permit(&self) -> RemovalPermit {
+        self.rooms.writer().removal_permit().await
     }
 
     /// Calls until there are no more, with how many may be removed at once, and tells what changed.
@@ -155,12 +152,12 @@ impl Work {
     where
         F: Future<Output = Result<Batch, StoreError>>,
     {
-        let (mut handled, mut pace) = (0, Pace::default());
+        let (mut handled, mut pace) = (0, RemovalPace::default());
         loop {
-            let turn = self.turn().await;
+            let permit = self.removal_permit().await;
             let (limit, begun) = (pace.size() as u64, Instant::now());
             let batch = self.rooms.bounded(call(limit)).await?;
-            drop(turn);
+            drop(permit);
             pace.took(begun.elapsed(), batch.commits.len());
             if self.rooms.writer().is_writing() {
                 pace.slow_down();
@@ -235,7 +232,7 @@ impl Work {
 
     async fn prune_rooms(&self) -> Result<usize> {
         let node = self.node()?;
-        let _turn = self.turn().await;
+        let _permit = self.removal_permit().await;
         let count = self.rooms.bounded(self.store().prune_rooms(node)).await?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::{PresenceChanged, QUEUE};
+use super::{PresenceChanged, Subscription};
 
 /// An empty queue keeps no more room than for so many.
 const KEPT: usize = 16;
@@ -35,7 +35,7 @@ impl Queue {
     /// Adds an event; the oldest is lost if there are too many.
     pub(super) fn push(&self, event: Arc<PresenceChanged>) {
         let mut waiting = self.waiting();
-        if waiting.events.len() >= QUEUE {
+        if waiting.events.len() >= Subscription::CAPACITY {
             waiting.events.pop_front();
             waiting.missed += 1;
             if waiting.missed == 1 {
@@ -92,7 +92,7 @@ mod tests {
         // Each subscription reserved 1,024 places.
         let queue = Queue::default();
         assert_eq!(queue.waiting().events.capacity(), 0);
-        for _ in 0..QUEUE {
+        for _ in 0..Subscription::CAPACITY {
             queue.push(event());
         }
         while queue.next().now_or_never().is_some() {}

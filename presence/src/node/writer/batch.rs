@@ -1,42 +1,44 @@
-//! What goes into one transaction, and whom to tell what became of it.
+//! What goes into one transaction, and which room actors receive the results.
 
 use actix::Recipient;
 
 use crate::store::{RoomCommit, RoomWrites, StoreError};
 
-use super::{Committed, Haste};
+use super::{Committed, Priority};
 
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct WriteBatch {
     pub(super) writes: Vec<RoomWrites>,
-    /// Where each of them came from.
-    pub(super) actors: Vec<Recipient<Committed>>,
+    /// The actor of each room in `writes`, in the same order.
+    pub(super) room_actors: Vec<Recipient<Committed>>,
     pub(super) number: u64,
-    /// Whether somebody waits for any of them.
-    pub(super) haste: Haste,
+    /// [`Priority::Requested`] if a caller requested at least one of the changes.
+    pub(super) priority: Priority,
 }
 
-impl Batch {
-    /// Takes the second half off: half of the rooms, or half of the changes of the only one. `None`: it is but one change.
+impl WriteBatch {
+    /// Splits the second half off: half of the rooms, or half of the changes if there is one room. `None` if the batch is a
+    /// single change.
     pub(super) fn split_off(&mut self) -> Option<Self> {
-        let (number, haste) = (self.number, self.haste);
+        let (number, priority) = (self.number, self.priority);
         if let [RoomWrites { room, writes }] = &mut self.writes[..] {
             if writes.len() < 2 {
                 return None;
             }
             let writes = writes.split_off(writes.len() / 2);
             let writes = vec![RoomWrites { room: room.clone(), writes }];
-            return Some(Self { writes, actors: self.actors.clone(), number, haste });
+            return Some(Self { writes, room_actors: self.room_actors.clone(), number, priority });
         }
         let half = self.writes.len() / 2;
-        Some(Self { writes: self.writes.split_off(half), actors: self.actors.split_off(half), number, haste })
+        let writes = self.writes.split_off(half);
+        Some(Self { writes, room_actors: self.room_actors.split_off(half), number, priority })
     }
 
-    /// Tells the rooms what became of it.
-    pub(super) fn answer(self, commits: impl IntoIterator<Item = Result<RoomCommit, StoreError>>) {
-        let rooms = self.writes.into_iter().zip(self.actors);
-        for ((RoomWrites { writes, .. }, actor), result) in rooms.zip(commits) {
-            actor.do_send(Committed { batch: self.number, writes, result });
+    /// Sends each room its result.
+    pub(super) fn send_results(self, results: impl IntoIterator<Item = Result<RoomCommit, StoreError>>) {
+        let rooms = self.writes.into_iter().zip(self.room_actors);
+        for ((RoomWrites { writes, .. }, room_actor), result) in rooms.zip(results) {
+            room_actor.do_send(Committed { batch: self.number, writes, result });
         }
     }
 }

@@ -1,46 +1,47 @@
-//! What two changes of one presence come to, if they wait together.
+//! Merges two changes of one presence that are queued together.
 
 use std::sync::Arc;
 
 use crate::{name::ChannelName, store::Write};
 
-/// A change, as it waits.
+/// A queued change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) write: Write,
     pub(super) tried: Tried,
 }
 
-/// Whether a write may have reached the database already.
+/// Whether a write may have reached the database already. If so, a leave does not cancel the join before it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tried {
+pub(crate) enum Tried {
     No,
     Yes,
 }
 
-/// What two changes come to.
+/// The result of a merge.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Merged {
-    /// One change that does what both do, one after the other.
+    /// One change with the effect of both.
     One(Change),
-    /// Nothing: they cancel out.
+    /// The two changes cancel out.
     Nothing,
-    /// No one change does what both do: the later waits until the earlier was written.
+    /// No single change has the effect of both. The later one waits until the earlier one is written.
     Both(Change, Change),
 }
 
-/// Puts a change after another of the same presence. A join with a limit is merged as the join that it is.
+/// Merges a change into an earlier one of the same presence. A join with a limit is merged like a join without one, and the
+/// result keeps the limit.
 pub(super) fn merge(earlier: Change, later: Change) -> Merged {
     let limits = (limit(&earlier.write), limit(&later.write));
     match merge_unlimited(without_limit(earlier), without_limit(later)) {
-        // One after the other, the one with more room would decide.
+        // If both were written, the higher limit would decide.
         Merged::One(change) => Merged::One(with_limit(change, limits.0.max(limits.1))),
         Merged::Nothing => Merged::Nothing,
         Merged::Both(earlier, later) => Merged::Both(with_limit(earlier, limits.0), with_limit(later, limits.1)),
     }
 }
 
-/// Up to how many presences one may join; `None` if nobody joins.
+/// The room size up to which a write joins. `None` if it is not a join.
 const fn limit(write: &Write) -> Option<usize> {
     match write {
         Write::JoinWithin { limit, .. } => Some(*limit),
@@ -72,15 +73,16 @@ fn merge_unlimited(earlier: Change, later: Change) -> Merged {
     let tried = if later.tried == Tried::Yes { Tried::Yes } else { earlier.tried };
     let merged = |write| Merged::One(Change { write, tried });
     let certain = |write| Merged::One(Change { write, tried: Tried::Yes });
-    // A socket that resumes has another channel than the one before it, and neither may do the other's work.
+    // A socket that resumes a presence has another channel than the socket before it. Changes of the one must not be made in
+    // the name of the other.
     let same = channel(&earlier.write) == channel(&later.write);
     match (earlier.write, later.write) {
-        // Whoever has it, held or not, the newer socket takes it over.
+        // The newer socket takes the presence over, whether it is held or another socket has it.
         (Write::Hold { .. } | Write::Resume { .. }, resume @ Write::Resume { .. }) => certain(resume),
         (earlier_write, write) if !same => {
             Merged::Both(Change { write: earlier_write, ..earlier }, Change { write, ..later })
         }
-        // It never came, so it need not go. What it may have resumed stays as it was.
+        // The database does not know of the join. A presence that it would have resumed stays as it was.
         (Write::Join(_) | Write::Resume { .. }, Write::Leave { .. }) if tried == Tried::No => Merged::Nothing,
         (Write::Join(presence), Write::Update { user, meta, .. }) => {
             merged(Write::Join(Arc::new(presence.changed(user, meta))))
@@ -88,27 +90,27 @@ fn merge_unlimited(earlier: Change, later: Change) -> Merged {
         (Write::Update { user, meta, .. }, Write::Update { id, channel, user: later_user, meta: later_meta }) => {
             merged(Write::Update { id, channel, user: later_user.or(user), meta: later_meta.or(meta) })
         }
-        // The same again; but the one that waits may have been updated since.
+        // A repeated join. The queued one may have been updated since.
         (Write::Join(presence), Write::Join(_)) => merged(Write::Join(presence)),
         (restore @ Write::Restore { .. }, Write::Restore { .. }) => merged(restore),
-        // What left, or was updated, is in the database: a leave to come must reach it.
+        // A presence that was updated or left is in the database, so a leave after this must be written.
         (Write::Update { user, meta, .. }, Write::Join(presence)) => {
             certain(Write::Join(Arc::new(presence.changed(user, meta))))
         }
         (Write::Leave { .. }, write @ (Write::Join(_) | Write::Restore { .. })) => certain(write),
-        // Who left cannot be changed, nor held.
+        // A presence that left can be neither updated nor held.
         (leave @ Write::Leave { .. }, Write::Update { .. } | Write::Hold { .. }) => merged(leave),
         (
             Write::Join(_) | Write::Restore { .. } | Write::Update { .. } | Write::Hold { .. } | Write::Leave { .. },
             leave @ Write::Leave { .. },
         )
         | (Write::Hold { .. }, leave @ Write::Hold { .. }) => merged(leave),
-        // What a resume comes to is known when it is written.
+        // The effect of a resume is known only when it is written.
         (earlier_write, write) => Merged::Both(Change { write: earlier_write, ..earlier }, Change { write, ..later }),
     }
 }
 
-/// The channel that a write is by.
+/// The channel in whose name a write is made.
 fn channel(write: &Write) -> &ChannelName {
     match write {
         Write::Join(presence)
@@ -143,7 +145,7 @@ mod tests {
         Change { write, tried: Tried::Yes }
     }
 
-    /// The one change that they come to.
+    /// The result of a merge that must be one change.
     fn one(earlier: Change, later: Change) -> Change {
         match merge(earlier, later) {
             Merged::One(change) => change,
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_and_its_leave_cancel_out_unless_the_database_may_know_of_the_join() {
+    fn a_join_and_its_leave_cancel_out_unless_the_join_may_be_in_the_database() {
         let ann = presence();
         assert_eq!(merge(fresh(Write::Join(ann.clone())), fresh(leave(&ann))), Merged::Nothing);
         let left = Change { write: leave(&ann), tried: Tried::Yes };
@@ -169,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn a_join_after_a_leave_is_not_taken_back_without_the_database() {
+    fn a_leave_after_a_join_after_a_leave_is_written() {
         let ann = presence();
         let joined = one(fresh(leave(&ann)), fresh(Write::Join(ann.clone())));
         assert_eq!(one(joined, fresh(leave(&ann))).write, leave(&ann));
     }
 
     #[test]
-    fn the_later_of_two_updates_holds_and_what_only_the_earlier_says_stays() {
+    fn of_two_updates_the_later_value_of_each_field_is_written() {
         let ann = presence();
         let anonymous = Write::Update { id: ann.id, channel: ann.channel.clone(), user: Some(None), meta: None };
         let first = one(fresh(update(&ann, r#"{"n":1}"#)), fresh(anonymous));
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_goes_with_the_join_before_it_and_not_with_the_leave() {
+    fn an_update_is_merged_into_a_join_before_it_and_dropped_after_a_leave() {
         let ann = presence();
         let changed = update(&ann, r#"{"n":1}"#);
         let joined = one(fresh(Write::Join(ann.clone())), fresh(changed.clone())).write;
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_lost_and_comes_back_at_once_is_not_lost() {
+    fn a_presence_that_is_resumed_at_once_is_not_held_first() {
         let ann = presence();
         let (_, back) = resume(&ann, "second");
         assert_eq!(one(fresh(hold(&ann)), tried(back.clone())), tried(back));
@@ -221,7 +223,7 @@ mod tests {
         let joined = one(fresh(limited(2)), fresh(update(&ann, r#"{"n":1}"#))).write;
         assert_eq!(joined, Write::JoinWithin { presence: changed, session: None, limit: 2 });
         assert_eq!(one(fresh(leave(&ann)), fresh(limited(2))), tried(limited(2)));
-        assert_eq!(one(fresh(limited(2)), fresh(limited(3))).write, limited(3), "the later would have got in");
+        assert_eq!(one(fresh(limited(2)), fresh(limited(3))).write, limited(3), "the later join would have succeeded");
         assert_eq!(one(tried(limited(2)), tried(Write::Join(ann.clone()))).write, Write::Join(ann.clone()));
         assert_eq!(merge(fresh(limited(2)), fresh(leave(&ann))), Merged::Nothing);
         assert_eq!(one(tried(limited(2)), fresh(leave(&ann))).write, leave(&ann));
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_former_socket_does_late_is_not_done_by_the_newer() {
+    fn late_changes_of_the_former_socket_are_not_merged_with_those_of_the_newer() {
         let ann = presence();
         let (now, back) = resume(&ann, "second");
         for late in [leave(&ann), hold(&ann), update(&ann, "{}")] {
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_resume_waits_until_it_is_known_what_that_came_to() {
+    fn changes_after_a_resume_wait_until_the_resume_is_written() {
         let (now, back) = resume(&presence(), "second");
         for then in [leave(&now), hold(&now), update(&now, "{}")] {
             let (back, then) = (tried(back.clone()), fresh(then));
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_lost_and_leaves_is_gone() {
+    fn of_a_hold_and_a_leave_only_the_leave_is_written() {
         let ann = presence();
         assert_eq!(one(fresh(hold(&ann)), fresh(leave(&ann))).write, leave(&ann));
         assert_eq!(one(fresh(leave(&ann)), fresh(hold(&ann))).write, leave(&ann));

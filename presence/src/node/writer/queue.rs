@@ -1,7 +1,7 @@
-//! What waits for the database, and what of it goes next.
+//! What waits for the database, and what is written next.
 //!
-//! Somebody waits for what was asked, and nobody for a prune. So a prune of many takes what the others leave of each
-//! transaction, and a quarter of it at least: a join never waits for more than what was asked before it. While nothing is asked,
+//! A caller waits for each requested change; nobody waits for a prune. So a large prune gets the rest of each transaction,
+//! and at least a quarter of it, and a join waits only for what was requested before it. While nothing is requested,
 //! transactions of a prune grow as long as they are quick.
 
 use std::{
@@ -14,295 +14,286 @@ use actix::Recipient;
 use crate::{
     clock::Tick,
     name::{PresenceId, RoomName},
-    store::pace::{MOST_ROOMS, Pace},
+    store::pace::{MAX_ROOMS_PER_REMOVAL, RemovalPace},
     store::{RoomWrites, Write},
 };
 
 use super::{
     Committed,
-    batch::Batch,
+    batch::WriteBatch,
+    leave_delay::MAX_DELAYED_LEAVES,
     merge::{Change, Tried},
+    room_queue::RoomQueue,
     touches::Touches,
-    waiting::Waiting,
 };
 
-/// How many changes go into one transaction at most: two full statements, where 1,000 would be six.
-pub(super) const BATCH: usize = 1024;
-/// How many go at least into one that took too long before: it may have been too large for its time-out.
-const LEAST: usize = 16;
+/// How many changes one transaction writes at most. They are two full statements; 1,000 would need six.
+pub(super) const MAX_CHANGES_PER_TRANSACTION: usize = 1024;
+/// The lowest limit after transactions that failed. They may have been too large for their time-out.
+const MIN_LIMIT_AFTER_FAILURES: usize = 16;
 
-/// How many leaves are few: a transaction of more is worth its cost without a join.
-const FEW_LEAVES: usize = 16;
-
-/// Whether somebody waits for a leave.
+/// Whether a caller waits for a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Haste {
-    /// It was asked for.
+pub(crate) enum Priority {
     #[default]
-    Asked,
-    /// It is one of many that are pruned.
+    Requested,
+    /// The change is one of many leaves that a prune makes.
     Pruned,
 }
 
-/// What became of a change that was handed in.
+/// What happened to a change that was submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Submitted {
-    /// It waits for the database; the room will be told. The batch that it goes into has a higher number than this.
-    Waits(u64),
-    /// It and the join that it takes back cancelled out; the database will hear of neither.
+    /// The change waits, and the room receives a [`Committed`]. Its batch will have a higher number than this.
+    Queued(u64),
+    /// The change undid a queued join. Neither is written.
     CancelledOut,
 }
 
-/// What the next transaction is for.
-pub(super) enum Work {
-    Changes(Batch),
+/// What the next transaction writes.
+pub(super) enum NextWrite {
+    Changes(WriteBatch),
     Touches(Vec<(PresenceId, Tick)>),
-    /// If touches are being gathered, they will be due after this time.
+    /// Nothing is due. Touches that are being gathered become due after `touches_in`.
     Nothing {
         touches_in: Option<Duration>,
     },
 }
 
-/// What is under way.
+/// The transaction in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Busy {
-    /// Somebody waits for it.
-    Asked,
-    /// Those of so many rooms are pruned.
-    Pruned {
-        rooms: usize,
-    },
+enum InProgress {
+    Requested,
+    Pruned { rooms: usize },
     Touches,
 }
 
-pub(super) struct Queue {
-    rooms: HashMap<RoomName, Waiting>,
-    /// The rooms of which something was asked, in the order in which it first was.
-    asked: VecDeque<RoomName>,
-    /// The rooms that prune, in the order in which they began.
+pub(super) struct WriteQueue {
+    rooms: HashMap<RoomName, RoomQueue>,
+    /// The rooms with requested changes, in the order of their first request.
+    requested: VecDeque<RoomName>,
+    /// The rooms with pruned presences, in the order in which their prunes began.
     pruned: VecDeque<RoomName>,
     pending: usize,
-    /// How many changes the next transaction takes at most.
+    /// How many changes the next transaction writes at most.
     limit: usize,
-    /// How many of those that are pruned it takes if there is nothing else.
-    pace: Pace,
+    /// How many pruned presences a transaction removes if nothing was requested.
+    pace: RemovalPace,
     touches: Touches,
-    busy: Option<Busy>,
+    in_progress: Option<InProgress>,
     /// The number of the last batch.
-    taken: u64,
+    last_batch: u64,
 }
 
-impl Default for Queue {
+impl Default for WriteQueue {
     fn default() -> Self {
         Self {
             rooms: HashMap::new(),
-            asked: VecDeque::new(),
+            requested: VecDeque::new(),
             pruned: VecDeque::new(),
             pending: 0,
-            limit: BATCH,
-            pace: Pace::default(),
+            limit: MAX_CHANGES_PER_TRANSACTION,
+            pace: RemovalPace::default(),
             touches: Touches::default(),
-            busy: None,
-            taken: 0,
+            in_progress: None,
+            last_batch: 0,
         }
     }
 }
 
-impl Queue {
-    /// How many changes wait.
+impl WriteQueue {
     pub(super) const fn pending(&self) -> usize {
         self.pending
     }
 
-    /// How many changes of a presence wait.
     pub(super) fn pending_of(&self, room: &RoomName, id: PresenceId) -> usize {
-        self.rooms.get(room).map_or(0, |waiting| waiting.of(id))
+        self.rooms.get(room).map_or(0, |queued| queued.pending_of(id))
     }
 
-    /// The number of the last batch.
-    pub(super) const fn begun(&self) -> u64 {
-        self.taken
+    pub(super) const fn last_batch(&self) -> u64 {
+        self.last_batch
     }
 
-    /// Nothing waits, and nothing is under way.
+    /// Whether nothing waits and nothing is in progress.
     pub(super) fn is_idle(&self) -> bool {
-        self.busy.is_none() && self.asked.is_empty() && self.pruned.is_empty() && self.touches.is_empty()
+        self.in_progress.is_none() && self.requested.is_empty() && self.pruned.is_empty() && self.touches.is_empty()
     }
 
-    /// Somebody waits for a change, or for one that is under way.
+    /// Whether a requested change waits or is being written.
     pub(super) fn is_writing(&self) -> bool {
-        !self.asked.is_empty() || self.busy == Some(Busy::Asked)
+        !self.requested.is_empty() || self.in_progress == Some(InProgress::Requested)
     }
 
-    /// Something is pruned.
+    /// Whether pruned presences wait.
     pub(super) fn prunes(&self) -> bool {
         !self.pruned.is_empty()
     }
 
-    /// Whether all that waits are a few leaves, which may wait a little longer for a join.
+    /// Whether all that waits are a few requested leaves.
     pub(super) fn has_only_few_leaves(&self) -> bool {
-        let asks_only_leaves = |room| self.rooms.get(room).is_some_and(Waiting::asks_only_leaves);
-        (1..=FEW_LEAVES).contains(&self.pending)
-            && self.asked.len() == self.rooms.len()
-            && self.asked.iter().all(asks_only_leaves)
+        let has_only_leaves = |room| self.rooms.get(room).is_some_and(RoomQueue::has_only_requested_leaves);
+        (1..=MAX_DELAYED_LEAVES).contains(&self.pending)
+            && self.requested.len() == self.rooms.len()
+            && self.requested.iter().all(has_only_leaves)
     }
 
-    /// What was taken last was written, and that took so long.
+    /// The transaction in progress was written in `time`.
     pub(super) fn written(&mut self, time: Duration) {
-        if let Some(Busy::Pruned { rooms }) = self.busy.take() {
+        if let Some(InProgress::Pruned { rooms }) = self.in_progress.take() {
             self.pace.took(time, rooms);
         }
-        self.limit = BATCH.min(self.limit * 2);
+        self.limit = MAX_CHANGES_PER_TRANSACTION.min(self.limit * 2);
     }
 
-    /// What was taken last was not written. It was put back, or is in doubt.
-    pub(super) fn not_written(&mut self, in_doubt: bool) {
-        if !in_doubt {
-            self.busy = None;
+    /// The transaction in progress failed. It was put back, or is `unconfirmed`: its answer was lost.
+    pub(super) fn not_written(&mut self, unconfirmed: bool) {
+        if !unconfirmed {
+            self.in_progress = None;
         }
         self.pace.slow_down();
-        self.limit = LEAST.max(self.limit / 2);
+        self.limit = MIN_LIMIT_AFTER_FAILURES.max(self.limit / 2);
     }
 
-    /// What was in doubt is so no more.
-    pub(super) const fn settled(&mut self) {
-        self.busy = None;
+    /// The database answered whether it wrote the unconfirmed transaction.
+    pub(super) const fn resolved(&mut self) {
+        self.in_progress = None;
     }
 
-    /// Changes go first, but touches do not wait for ever: once they are due, they have every other turn. Those that are pruned
-    /// wait unless it is the writer's turn to remove.
-    pub(super) fn next(&mut self, now: Tick, gather: Duration, may_prune: bool) -> Work {
-        let nothing_else = self.asked.is_empty() && !(may_prune && self.prunes());
-        if let Some(touches) = self.touches.take_due(now, gather, nothing_else) {
-            self.busy = Some(Busy::Touches);
-            return Work::Touches(touches);
+    /// Changes are written first. Touches that are due alternate with them, so that neither waits for ever. Pruned presences
+    /// wait until the writer has the removal permit.
+    pub(super) fn next(&mut self, now: Tick, gather: Duration, may_prune: bool) -> NextWrite {
+        let no_changes = self.requested.is_empty() && !(may_prune && self.prunes());
+        if let Some(touches) = self.touches.take_due(now, gather, no_changes) {
+            self.in_progress = Some(InProgress::Touches);
+            return NextWrite::Touches(touches);
         }
-        if nothing_else {
-            return Work::Nothing { touches_in: self.touches.due_in(now) };
+        if no_changes {
+            return NextWrite::Nothing { touches_in: self.touches.due_in(now) };
         }
-        Work::Changes(self.take(may_prune))
+        NextWrite::Changes(self.take(may_prune))
     }
 
     pub(super) fn add(
         &mut self,
         room: &RoomName,
-        actor: &Recipient<Committed>,
+        room_actor: &Recipient<Committed>,
         change: Change,
-        haste: Haste,
+        priority: Priority,
     ) -> Submitted {
         if let Write::Leave { id, .. } = &change.write {
             self.touches.forget(*id);
         }
-        let waiting = match self.rooms.entry(room.clone()) {
-            Entry::Occupied(waiting) => {
-                let waiting = waiting.into_mut();
-                waiting.actor = actor.clone();
-                waiting
+        let queued = match self.rooms.entry(room.clone()) {
+            Entry::Occupied(queued) => {
+                let queued = queued.into_mut();
+                queued.room_actor = room_actor.clone();
+                queued
             }
-            Entry::Vacant(waiting) => waiting.insert(Waiting::new(actor.clone())),
+            Entry::Vacant(queued) => queued.insert(RoomQueue::new(room_actor.clone())),
         };
-        self.pending -= waiting.len();
-        let waits = waiting.add(change, haste);
-        self.pending += waiting.len();
+        self.pending -= queued.len();
+        let is_queued = queued.add(change, priority);
+        self.pending += queued.len();
         self.list(room);
-        if waits { Submitted::Waits(self.taken) } else { Submitted::CancelledOut }
+        if is_queued { Submitted::Queued(self.last_batch) } else { Submitted::CancelledOut }
     }
 
     /// Puts the room on the lists that it belongs on.
     fn list(&mut self, room: &RoomName) {
-        let Some(waiting) = self.rooms.get_mut(room) else { return };
-        if !waiting.in_asked && waiting.asks() {
-            waiting.in_asked = true;
-            self.asked.push_back(room.clone());
+        let Some(queued) = self.rooms.get_mut(room) else { return };
+        if !queued.in_requested && queued.has_requested() {
+            queued.in_requested = true;
+            self.requested.push_back(room.clone());
         }
-        if !waiting.in_pruned && waiting.prunes() {
-            waiting.in_pruned = true;
+        if !queued.in_pruned && queued.has_pruned() {
+            queued.in_pruned = true;
             self.pruned.push_back(room.clone());
         }
     }
 
-    /// The next batch: as much as one transaction takes.
-    fn take(&mut self, may_prune: bool) -> Batch {
-        let mut taken = Taken::default();
+    /// The next batch, as large as one transaction may be.
+    fn take(&mut self, may_prune: bool) -> WriteBatch {
+        let mut next = BatchBuilder::default();
         let for_pruned = if may_prune && self.prunes() { self.limit / 4 } else { 0 };
-        while taken.count < self.limit - for_pruned {
-            let Some(room) = self.asked.front().cloned() else { break };
-            let Some(waiting) = self.rooms.get_mut(&room) else { break };
-            let changes = waiting.take_asked(self.limit - for_pruned - taken.count);
-            taken.add(&room, &waiting.actor, changes);
-            if !waiting.asks() {
-                waiting.in_asked = false;
-                self.asked.pop_front();
+        while next.count < self.limit - for_pruned {
+            let Some(room) = self.requested.front().cloned() else { break };
+            let Some(queued) = self.rooms.get_mut(&room) else { break };
+            let changes = queued.take_requested(self.limit - for_pruned - next.count);
+            next.add(&room, &queued.room_actor, changes);
+            if !queued.has_requested() {
+                queued.in_requested = false;
+                self.requested.pop_front();
                 self.forget_if_empty(&room);
             }
         }
-        let asked = taken.count > 0;
-        if asked {
+        let has_requested = next.count > 0;
+        if has_requested {
             self.pace.slow_down();
         }
-        // After a transaction that failed, and if others wait, no more than these may have.
-        let limit = if asked || self.limit < BATCH { self.limit } else { self.pace.size() };
-        while may_prune && taken.count < limit && taken.at.len() < MOST_ROOMS {
+        // A prune sets the size of a transaction only if nothing else is in it and the last one did not fail.
+        let limit =
+            if has_requested || self.limit < MAX_CHANGES_PER_TRANSACTION { self.limit } else { self.pace.size() };
+        while may_prune && next.count < limit && next.index.len() < MAX_ROOMS_PER_REMOVAL {
             let Some(room) = self.pruned.front().cloned() else { break };
-            let Some(waiting) = self.rooms.get_mut(&room) else { break };
-            let changes = waiting.take_pruned(limit - taken.count);
-            taken.add(&room, &waiting.actor, changes);
-            if !waiting.prunes() {
-                waiting.in_pruned = false;
+            let Some(queued) = self.rooms.get_mut(&room) else { break };
+            let changes = queued.take_pruned(limit - next.count);
+            next.add(&room, &queued.room_actor, changes);
+            if !queued.has_pruned() {
+                queued.in_pruned = false;
                 self.pruned.pop_front();
                 self.forget_if_empty(&room);
             }
         }
-        // A presence is in a batch once: what waits behind a change goes into a later one.
-        for (room, at) in &taken.at {
-            if let Some(waiting) = self.rooms.get_mut(room) {
-                waiting.advance(&taken.batch.writes[*at].writes);
+        // A batch has one change of a presence. The next change of the same presence goes into a later batch.
+        for (room, index) in &next.index {
+            if let Some(queued) = self.rooms.get_mut(room) {
+                queued.advance(&next.batch.writes[*index].writes);
                 self.list(room);
                 self.forget_if_empty(room);
             }
         }
-        self.pending -= taken.count;
-        self.taken += 1;
-        let haste = if asked { Haste::Asked } else { Haste::Pruned };
-        let batch = Batch { number: self.taken, haste, ..taken.batch };
-        self.busy = match batch.writes.len() {
+        self.pending -= next.count;
+        self.last_batch += 1;
+        let priority = if has_requested { Priority::Requested } else { Priority::Pruned };
+        let batch = WriteBatch { number: self.last_batch, priority, ..next.batch };
+        self.in_progress = match batch.writes.len() {
             0 => None,
-            _ if asked => Some(Busy::Asked),
-            rooms => Some(Busy::Pruned { rooms }),
+            _ if has_requested => Some(InProgress::Requested),
+            rooms => Some(InProgress::Pruned { rooms }),
         };
         batch
     }
 
     fn forget_if_empty(&mut self, room: &RoomName) {
-        let is_empty = |waiting: &Waiting| !waiting.in_asked && !waiting.in_pruned && waiting.len() == 0;
+        let is_empty = |queued: &RoomQueue| !queued.in_requested && !queued.in_pruned && queued.len() == 0;
         if self.rooms.get(room).is_some_and(is_empty) {
             self.rooms.remove(room);
         }
     }
 
-    /// What was not committed goes before what came since; but what was only pruned, after what is asked.
-    pub(super) fn put_back(&mut self, batch: Batch) {
-        let haste = batch.haste;
-        for (RoomWrites { room, writes }, actor) in batch.writes.into_iter().zip(batch.actors) {
-            let waiting = match self.rooms.entry(room.clone()) {
-                Entry::Occupied(waiting) => waiting.into_mut(),
-                Entry::Vacant(waiting) => waiting.insert(Waiting::new(actor)),
+    /// Puts a batch that was not written before the changes that came later. Pruned presences stay behind requested changes.
+    pub(super) fn put_back(&mut self, batch: WriteBatch) {
+        let priority = batch.priority;
+        for (RoomWrites { room, writes }, actor) in batch.writes.into_iter().zip(batch.room_actors) {
+            let queued = match self.rooms.entry(room.clone()) {
+                Entry::Occupied(queued) => queued.into_mut(),
+                Entry::Vacant(queued) => queued.insert(RoomQueue::new(actor)),
             };
-            self.pending -= waiting.len();
+            self.pending -= queued.len();
             for write in writes {
-                let since = waiting.remove(write.id());
-                waiting.add(Change { write, tried: Tried::Yes }, haste);
-                for (since, haste) in since {
-                    waiting.add(since, haste);
+                let later = queued.remove(write.id());
+                queued.add(Change { write, tried: Tried::Yes }, priority);
+                for (later, priority) in later {
+                    queued.add(later, priority);
                 }
             }
-            self.pending += waiting.len();
-            if haste == Haste::Asked && !waiting.in_asked {
-                waiting.in_asked = true;
-                self.asked.push_front(room.clone());
+            self.pending += queued.len();
+            if priority == Priority::Requested && !queued.in_requested {
+                queued.in_requested = true;
+                self.requested.push_front(room.clone());
             }
-            if haste == Haste::Pruned && !waiting.in_pruned && waiting.prunes() {
-                waiting.in_pruned = true;
+            if priority == Priority::Pruned && !queued.in_pruned && queued.has_pruned() {
+                queued.in_pruned = true;
                 self.pruned.push_front(room.clone());
             }
             self.list(&room);
@@ -314,27 +305,29 @@ impl Queue {
     }
 }
 
-/// A batch that is being put together. A room is in it once, also if it is on both lists.
+/// A batch that is being built. A room that is on both lists is in it once.
 #[derive(Default)]
-struct Taken {
-    batch: Batch,
-    at: HashMap<RoomName, usize>,
+struct BatchBuilder {
+    batch: WriteBatch,
+    /// Where each room is in the batch.
+    index: HashMap<RoomName, usize>,
+    /// How many changes are in the batch.
     count: usize,
 }
 
-impl Taken {
+impl BatchBuilder {
     fn add(&mut self, room: &RoomName, actor: &Recipient<Committed>, changes: Vec<Change>) {
-        // All that waited may have cancelled out.
+        // All changes of the room may have cancelled out.
         if changes.is_empty() {
             return;
         }
         self.count += changes.len();
-        let Batch { writes, actors, .. } = &mut self.batch;
-        let at = *self.at.entry(room.clone()).or_insert_with(|| {
+        let WriteBatch { writes, room_actors, .. } = &mut self.batch;
+        let index = *self.index.entry(room.clone()).or_insert_with(|| {
             writes.push(RoomWrites { room: room.clone(), writes: Vec::with_capacity(changes.len()) });
-            actors.push(actor.clone());
+            room_actors.push(actor.clone());
             writes.len() - 1
         });
-        writes[at].writes.extend(changes.into_iter().map(|change| change.write));
+        writes[index].writes.extend(changes.into_iter().map(|change| change.write));
     }
 }

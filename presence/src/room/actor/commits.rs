@@ -13,13 +13,14 @@ use crate::{
         replica::{Applied, Reading},
     },
     name::{ChannelName, Epoch, PresenceId, Version},
-    node::writer::{Committed, report},
+    node::writer::Committed,
     room::{
         leaving::{Cause, Leaving},
         message::ToRoom,
         state::Updating,
     },
     store::{RoomCommit, StoreError, Write},
+    telemetry::report,
 };
 
 use super::{RELOAD_PAUSE, RoomActor};
@@ -93,7 +94,7 @@ impl RoomActor {
     /// Notes how far the database is known to have come.
     pub(super) fn note_position(&mut self) {
         let now = self.rooms.now();
-        self.reached.note(now, self.state.replica.position(), || self.rooms.writer().begun());
+        self.reached.note(now, self.state.replica.position(), || self.rooms.writer().last_batch());
     }
 
     /// Fires the events of a commit, apart from all else that it leads to: a panic there loses none of them.

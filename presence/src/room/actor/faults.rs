@@ -9,6 +9,7 @@ use crate::{
     clock::Tick,
     model::Presence,
     name::PresenceId,
+    node::writer::Tried,
     room::{
         message::{Entrant, Joiner, Report, ToHub},
         state::{Joining, State},
@@ -94,7 +95,7 @@ impl RoomActor {
         }
         // A full queue refuses it: then it is asked again by its socket, or given up.
         let join = sockets::join(presence, session, limit);
-        let _ = self.rooms.writer().submit_again(&self.name, &ctx.address().recipient(), join);
+        let _ = self.rooms.writer().submit(&self.name, &ctx.address().recipient(), join, Tried::Yes);
     }
 
     /// A hub says who is on it.

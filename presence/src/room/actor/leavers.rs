@@ -20,7 +20,7 @@ use crate::{
     delivery::inquiry::{ANSWER_TIME, Inquiry, UNANSWERED},
     model::{Close, Presence, deadline::Deadline, sessions::Lost},
     name::{ChannelName, PresenceId, UserId},
-    node::writer::{Haste, Submitted},
+    node::writer::{Priority, Submitted},
     room::{
         leaving::{Cause, Leavers, Leaving},
         message::{HubRef, Reply, ToHub, Which},
@@ -337,8 +337,8 @@ impl RoomActor {
     /// Has the store remove presences; that they left is announced when it has.
     pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
         let write = |(id, leaving): &(PresenceId, Leaving)| {
-            let haste = if matches!(leaving.cause, Cause::Left) { Haste::Asked } else { Haste::Pruned };
-            (Write::Leave { id: *id, channel: leaving.channel.clone() }, haste)
+            let priority = if matches!(leaving.cause, Cause::Left) { Priority::Requested } else { Priority::Pruned };
+            (Write::Leave { id: *id, channel: leaving.channel.clone() }, priority)
         };
         let writes = leaves.iter().map(write).collect();
         let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address().recipient(), writes);
@@ -354,7 +354,7 @@ impl RoomActor {
                 }
             }
             match submitted {
-                Submitted::Waits(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
+                Submitted::Queued(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
                 Submitted::CancelledOut => leaving.replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
             }
         }

@@ -13,6 +13,7 @@ use crate::{
         own::{self, Care, Own},
     },
     name::{PresenceId, RoomName},
+    node::writer::Tried,
     room::{
         leaving::{Cause, Leaving},
         message::{Entrant, HubRef, Reply},
@@ -157,7 +158,11 @@ impl RoomActor {
         }
         let session = self.state.sessions.session(presence.id);
         self.state.sessions.claim_again(presence.id, presence.channel.clone());
-        self.rooms.writer().restore(&self.name, &ctx.address().recipient(), presence, session);
+        let restore = match session {
+            Some(session) => Write::Restore { presence, session },
+            None => Write::Join(presence),
+        };
+        self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), restore, Tried::Yes);
     }
 
     /// Sees to it that the presences of this node are the same here and in the database, once both are known.

@@ -13,6 +13,7 @@ use crate::{
     clock::Tick,
     model::{Close, Delta, Presence, sessions::Lost},
     name::{ChannelName, PresenceId},
+    node::writer::Tried,
     room::{
         leaving::{Cause, Leavers, Leaving},
         message::{Entrant, Reply},
@@ -58,7 +59,7 @@ impl RoomActor {
         }
         let (id, channel) = (entrant.presence.id, entrant.presence.channel.clone());
         let resume = sockets::join(entrant.presence.clone(), Some(session), entrant.limit);
-        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume) {
+        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume, Tried::No) {
             Ok(_) => {
                 self.state.sessions.claim(id, id, session, channel);
                 self.await_commit(id, entrant, reply);
@@ -117,7 +118,8 @@ impl RoomActor {
         self.rooms.channels().note_resumed(&socket.channel, &self.name, socket.id);
         self.hand_over(&now, ctx);
         self.supervise(now.clone(), entrant.touch.clone(), ctx);
-        self.rooms.writer().resume(&self.name, &ctx.address().recipient(), now, session);
+        let resume = Write::Resume { presence: now, session };
+        self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), resume, Tried::Yes);
         let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
         self.claim(id, entrant, replies, ctx);
     }
@@ -157,7 +159,7 @@ impl RoomActor {
             let until = held_until.unwrap_or_else(|| self.rooms.now().after(grace));
             if held_until.is_none() {
                 let hold = Write::Hold { id, channel, grace };
-                self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+                self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
             }
             let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
             self.state.replica.hand_over(&held);
@@ -178,7 +180,7 @@ impl RoomActor {
         self.state.replica.hand_over(&held);
         self.state.sessions.lose(held, self.rooms.now().after(grace), self.stood());
         let hold = Write::Hold { id, channel, grace };
-        self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+        self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
     }
 
     /// The node is about to end: the database holds those that can be resumed, so that they are held if it ends at once.
@@ -188,7 +190,7 @@ impl RoomActor {
             let grace = self.state.sessions.session(*id).map(|session| session.grace);
             let Some(grace) = grace.filter(|grace| !grace.is_zero()) else { continue };
             let hold = Write::Hold { id: *id, channel: local.presence.channel.clone(), grace };
-            self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+            self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
             self.state.sessions.hold_until(*id, now.after(grace));
         }
     }
@@ -214,7 +216,7 @@ impl RoomActor {
     fn leave_overdue(&mut self, now: Tick, ctx: &mut Context<Self>) {
         for (presence, grace) in self.state.sessions.extend_overdue(now, self.rooms.listening().stood(now)) {
             let hold = Write::Hold { id: presence.id, channel: presence.channel.clone(), grace };
-            self.rooms.writer().hold(&self.name, &ctx.address().recipient(), hold);
+            self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
         }
         let over = self.state.sessions.take_overdue(now);
         if over.is_empty() {

@@ -10,7 +10,7 @@ use crate::{
     clock::Tick,
     model::{Meta, Presence},
     name::{ChannelName, PresenceId, UserId},
-    node::writer::{Full, Submitted},
+    node::writer::{Full, Submitted, Tried},
     room::{
         leaving::{Cause, Leaving},
         message::{Entrant, Reply, ToHub},
@@ -75,12 +75,8 @@ impl RoomActor {
             let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
             let write = join(entrant.presence.clone(), None, entrant.limit);
             let (writer, room) = (self.rooms.writer(), ctx.address().recipient());
-            let submitted = if may_be_there {
-                writer.submit_again(&self.name, &room, write)
-            } else {
-                writer.submit(&self.name, &room, write)
-            };
-            match submitted {
+            let tried = if may_be_there { Tried::Yes } else { Tried::No };
+            match writer.submit(&self.name, &room, write, tried) {
                 Ok(_) => self.await_commit(id, entrant, reply),
                 Err(full) => drop(reply.send(Err(self.overloaded(full)))),
             }
@@ -263,12 +259,12 @@ impl RoomActor {
         let write = Write::Update { id, channel: channel.clone(), user: user.clone(), meta: meta.clone() };
         let (writer, actor) = (self.rooms.writer(), ctx.address().recipient());
         let submitted = if reply.is_some() {
-            writer.submit(&self.name, &actor, write)
+            writer.submit(&self.name, &actor, write, Tried::No)
         } else {
             writer.submit_last(&self.name, &actor, write)
         };
         match submitted {
-            Ok(Submitted::Waits(after)) => {
+            Ok(Submitted::Queued(after)) => {
                 let reply = reply.and_then(|reply| answer_now_if(self.is_relaxed(), reply));
                 self.state.updates(id, Updating { channel, after, user, meta, reply });
             }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::bench::{heard, lobby, ms, node, pass, room, secs, settle, short};
-use crate::{PresenceChange, PresenceChanged, actor::Subscribe, signal::QUEUE};
+use crate::{PresenceChange, PresenceChanged, actor::Subscribe, signal::Subscription};
 
 /// An actor of an application that writes down what it hears, and misbehaves if told to.
 #[derive(Default)]
@@ -113,7 +113,7 @@ async fn a_slow_subscriber_loses_its_own_oldest_events_and_is_told_how_many() {
     let node = node().await;
     let (mut slow, mut quick) = (node.changes(), node.changes());
     let ann = node.client("ann");
-    for _ in 0..QUEUE / 2 + 5 {
+    for _ in 0..Subscription::CAPACITY / 2 + 5 {
         ann.join(lobby()).await.unwrap();
         ann.leave(lobby()).await.unwrap();
         assert_eq!(heard(&mut quick), ["+ann", "-ann"]);
@@ -121,7 +121,7 @@ async fn a_slow_subscriber_loses_its_own_oldest_events_and_is_told_how_many() {
     }
     let first = slow.next().await.unwrap();
     assert_eq!((first.missed, first.added().is_some()), (10, true));
-    assert_eq!(heard(&mut slow).len(), QUEUE - 1);
+    assert_eq!(heard(&mut slow).len(), Subscription::CAPACITY - 1);
     ann.join(lobby()).await.unwrap();
     assert_eq!(slow.next().await.unwrap().missed, 0, "it is told once");
 }
@@ -225,7 +225,7 @@ async fn a_subscriber_that_hangs_costs_nobody_anything_and_is_told_what_it_misse
     let (missed, go_on) = (Rc::<RefCell<Vec<u64>>>::default(), Rc::<tokio::sync::Notify>::default());
     node.subscribe(Some(lobby()), Hangs(missed.clone(), go_on.clone()).start().recipient());
     let (mut quick, ann) = (node.changes(), node.client("ann"));
-    for _ in 0..QUEUE {
+    for _ in 0..Subscription::CAPACITY {
         ann.join(lobby()).await.unwrap();
         ann.leave(lobby()).await.unwrap();
         assert_eq!(heard(&mut quick), ["+ann", "-ann"]);
@@ -234,7 +234,7 @@ async fn a_subscriber_that_hangs_costs_nobody_anything_and_is_told_what_it_misse
     assert_eq!(*missed.borrow(), [0], "it is still at the first");
     go_on.notify_one();
     settle().await;
-    assert_eq!(*missed.borrow(), [0, 2 * QUEUE as u64 - 1 - QUEUE as u64]);
+    assert_eq!(*missed.borrow(), [0, 2 * Subscription::CAPACITY as u64 - 1 - Subscription::CAPACITY as u64]);
 }
 
 #[actix::test]

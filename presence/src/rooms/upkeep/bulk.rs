@@ -8,7 +8,7 @@ use crate::{
     room::message::ToRoom,
     signal::{Together, Unfinished},
     store::RoomCommit,
-    store::pace::MOST_ROOMS,
+    store::pace::MAX_ROOMS_PER_REMOVAL,
 };
 
 /// Tells what transactions changed: rooms that run hear of each at once, and subscribers, who left, when nobody else does.
@@ -25,7 +25,7 @@ impl Bulk {
     }
 
     pub(crate) fn add(&mut self, commits: Vec<RoomCommit>) {
-        if self.gathered.len() >= MOST_ROOMS {
+        if self.gathered.len() >= MAX_ROOMS_PER_REMOVAL {
             // Presences are taken room by room, so those rooms are done that do not appear again.
             let here: HashSet<&RoomName> = commits.iter().map(|commit| &commit.room).collect();
             self.gathered.retain(|room, _| here.contains(room));

@@ -7,16 +7,16 @@ use std::{
 };
 
 use actix::{AsyncContext, Handler, Message, WrapFuture};
-use backon::{BackoffBuilder, ExponentialBuilder};
 use parking_lot::{Mutex, MutexGuard};
 use tracing::{debug, error, info, warn};
 
 use crate::{
     Error, Result,
     name::NodeId,
-    node::{threads::within, writer::report},
+    node::{backoff::Backoff, threads::within},
     room::message::ToRoom,
     store::{NodeState, NodeStore, NodeSummary, Store, StoreError},
+    telemetry::report,
 };
 
 use super::{CLI, NodeActor, Work};
@@ -47,12 +47,7 @@ impl Work {
 
     /// Begins a life of this node, however long the database takes to be there; unless another process has its name.
     pub(super) async fn begin(&self) {
-        let mut backoff = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(1))
-            .without_max_times()
-            .with_jitter()
-            .build();
+        let mut backoff = Backoff::default();
         let mut node = NodeId::random();
         loop {
             match self.register(node).await {
@@ -60,7 +55,7 @@ impl Work {
                     info!(name = %self.registration().name(), %node, "this node is known to the store");
                     self.registration().former().extend(former);
                     self.rooms.set_node(Some(node));
-                    self.rooms.health().renews();
+                    self.rooms.health().renewal_succeeded();
                     if let Err(error) = self.hold_former().await {
                         debug!(error = %report(&error), "what a former life left is not held yet");
                     }
@@ -77,7 +72,7 @@ impl Work {
                 }
                 Err(error) => self.away(&error),
             }
-            tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))).await;
+            backoff.pause().await;
         }
     }
 
@@ -101,7 +96,7 @@ impl Work {
                     warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
                 }
                 lease.renewed(asked);
-                self.rooms.health().renews();
+                self.rooms.health().renewal_succeeded();
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
             Err(error) if error.is_tables_missing() => {
@@ -121,7 +116,7 @@ impl Work {
     }
 
     fn away(&self, error: &(dyn std::error::Error + 'static)) {
-        self.rooms.health().cannot_renew(&(Arc::new(self.store().clone()) as Arc<dyn Store>), error);
+        self.rooms.health().renewal_failed(&(Arc::new(self.store().clone()) as Arc<dyn Store>), error);
     }
 
     /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by

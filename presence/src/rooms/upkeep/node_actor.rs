@@ -6,7 +6,7 @@
 use actix::{Actor, AsyncContext, Context, WrapFuture};
 use tracing::{debug, error};
 
-use crate::{Error, Rooms, name::NodeName, node::writer::report};
+use crate::{Error, Rooms, name::NodeName, telemetry::report};
 
 use super::Work;
 

@@ -21,9 +21,10 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Error, Result,
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
-    node::{open_requests::ToDo, writer::report},
+    node::open_requests::ToDo,
     room::message::{ToRoom, Which},
     store::{NodeState, NodeStore, Order, Removal, Request, RequestStore, RoomStore, Whom},
+    telemetry::report,
 };
 
 use super::{NodeActor, Work};

@@ -13,7 +13,7 @@ use crate::{
 
 use super::super::{
     Attempt, Batch, Order, REMEMBERED, RoomCommit, RoomWrites, StoreError, Write, millis,
-    pace::MOST_ROOMS,
+    pace::MAX_ROOMS_PER_REMOVAL,
     plan::{self, Finds, Found, Plan, Senseless},
 };
 
@@ -259,7 +259,7 @@ impl Tables {
         let mut ids = Vec::new();
         for (id, row) in self.presences.iter().filter(|(_, row)| wanted(row)) {
             rooms.insert(&row.room);
-            if limit != u64::MAX && (ids.len() == most || rooms.len() > MOST_ROOMS) {
+            if limit != u64::MAX && (ids.len() == most || rooms.len() > MAX_ROOMS_PER_REMOVAL) {
                 return (ids, true);
             }
             ids.push(*id);

@@ -11,7 +11,7 @@ use sea_orm::{DbBackend, prelude::Uuid};
 use crate::{
     model::{Delta, Presence},
     name::{Epoch, NodeId, PresenceId, RoomName},
-    store::{Batch, RoomCommit, StoreError, pace::MOST_ROOMS, plan::Found, shifts::Shifts},
+    store::{Batch, RoomCommit, StoreError, pace::MAX_ROOMS_PER_REMOVAL, plan::Found, shifts::Shifts},
 };
 
 use super::{
@@ -176,7 +176,7 @@ fn keep<T>(limit: u64, doomed: &mut Vec<T>, room: impl Fn(&T) -> Uuid) -> bool {
     let mut rooms = HashSet::new();
     let is_beyond = |one: &T| {
         rooms.insert(room(one));
-        rooms.len() > MOST_ROOMS
+        rooms.len() > MAX_ROOMS_PER_REMOVAL
     };
     let Some(end) = doomed.iter().position(is_beyond) else { return is_full };
     doomed.truncate(end);
