@@ -314,6 +314,7 @@ impl fmt::Display for Version {
 mod tests {
     use super::*;
 
+    // behaviour: W18 names
     #[test]
     fn a_name_has_from_1_to_255_bytes() {
         assert_eq!(RoomName::new(""), Err(NameError::Empty { kind: "room name" }));
@@ -322,6 +323,7 @@ mod tests {
         assert_eq!(RoomName::new("é".repeat(128)), Err(long));
     }
 
+    // behaviour: W18 names; 7 names
     #[test]
     fn a_name_holds_no_c0_del_or_c1_control() {
         for control in ['\0', '\n', '\u{1f}', '\u{7f}', '\u{80}', '\u{9f}'] {

@@ -25,30 +25,6 @@ async fn join<'a>(server: &Server, user: impl Into<Option<&'a str>>, members: &[
     socket
 }
 
-#[tokio::test]
-async fn the_joiner_first_gets_the_list_and_the_others_the_event() {
-    let server = server().await;
-    let mut ann = join(&server, "ann", &["ann"], 0).await;
-    let mut bob = join(&server, "bob", &["ann", "bob"], 0).await;
-    ann.hears(event("join", "bob")).await;
-    // Neither heard of its own join besides: what comes next is news to both.
-    let _eve = join(&server, "eve", &["ann", "bob", "eve"], 0).await;
-    ann.hears(event("join", "eve")).await;
-    bob.hears(event("join", "eve")).await;
-}
-
-#[tokio::test]
-async fn a_leave_is_told_once_to_those_who_stay() {
-    let server = server().await;
-    let mut ann = join(&server, "ann", &["ann"], 0).await;
-    let bob = join(&server, "bob", &["ann", "bob"], 0).await;
-    ann.hears(event("join", "bob")).await;
-    bob.leave().await;
-    ann.hears(event("leave", "bob")).await;
-    let _eve = join(&server, "eve", &["ann", "eve"], 0).await;
-    ann.hears(event("join", "eve")).await;
-}
-
 // behaviour: W24 first-and-last
 #[tokio::test]
 async fn only_the_first_tab_joins_and_only_the_last_one_leaves() {

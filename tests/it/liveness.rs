@@ -1,14 +1,12 @@
 //! Who is still here: what touches a presence, what does not, and what happens to one that is not touched.
 
 use crate::support::frame::{Frame, Raw};
-use crate::support::member::{Member, path};
+use crate::support::member::Member;
 use crate::support::process::connection_gone;
 use crate::support::server::Server;
-use crate::support::socket::Upgrade;
 use crate::support::witness::Scene;
 use crate::support::{BOUND, Duration, SLACK, alone, millis, secs, within};
 use serde_json::json;
-use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 const MAX_AGE: Duration = secs(2);
@@ -85,20 +83,10 @@ async fn touches(frame: Raw) {
     }
 }
 
-#[tokio::test]
-async fn a_heartbeat_touches() {
-    touches(Raw::text("\"heartbeat\"")).await;
-}
-
 // behaviour: 4 binary-frames
 #[tokio::test]
 async fn a_binary_frame_touches() {
     touches(Raw::binary("")).await;
-}
-
-#[tokio::test]
-async fn a_message_touches() {
-    touches(Raw::text("hello")).await;
 }
 
 #[tokio::test]
@@ -125,15 +113,6 @@ async fn of_two_tabs_the_silent_one_goes_and_the_user_stays() {
 }
 
 #[tokio::test]
-async fn an_anonymous_member_goes_stale_like_any_other() {
-    let mut scene = scene().await;
-    let mut ghost = Member::join(&scene.server, "lobby", None).await;
-    scene.bob.sees_anonymous(1).await;
-    scene.bob.sees_anonymous(0).await;
-    assert_eq!(ghost.socket.closing().await, Some(4408));
-}
-
-#[tokio::test]
 async fn a_socket_outside_the_room_does_not_go_stale_and_its_return_starts_the_time_afresh() {
     let mut scene = scene().await;
     let mut ann = scene.ann().await;
@@ -157,43 +136,11 @@ async fn a_socket_outside_the_room_does_not_go_stale_and_its_return_starts_the_t
 }
 
 #[tokio::test]
-async fn many_who_fall_silent_together_leave_each_once() {
-    let mut scene = scene().await;
-    let mut joining = tokio::task::JoinSet::new();
-    for n in 0..30 {
-        let (address, path) = (scene.server.address(), path("lobby", &format!("user{n}")[..]));
-        joining.spawn(async move {
-            let mut socket = Upgrade::to(path).open(address).await.expect("a join is accepted");
-            socket.closing().await
-        });
-    }
-    let mut left = BTreeSet::new();
-    while left.len() < 30 {
-        for entry in scene.bob.diff().await.leaves {
-            assert!(left.insert(entry.user.clone()), "{} leaves once", entry.user);
-        }
-    }
-    assert_eq!(scene.bob.roster.names(), ["bob"]);
-    assert_eq!(within(BOUND, "each to be told", joining.join_all()).await, [Some(4408); 30]);
-    scene.bob.sees_nothing_before(&scene.server, "eve").await;
-}
-
-#[tokio::test]
 async fn a_stale_client_that_does_not_answer_the_close_is_cut_off() {
     let mut scene = scene().await;
     let ann = scene.ann().await;
     scene.bob.sees_leave("ann").await;
     connection_gone(&scene.server, ann.socket.local(), BOUND).await;
-}
-
-#[tokio::test]
-async fn who_went_stale_can_come_back_as_somebody_new() {
-    let mut scene = scene().await;
-    let mut ann = scene.ann().await;
-    scene.bob.sees_leave("ann").await;
-    assert_eq!(ann.socket.closing().await, Some(4408));
-    let again = scene.ann().await;
-    assert_ne!(again.roster.me, ann.roster.me);
 }
 
 /// The default periods: a ping every 20 s, and 10 s for the pong.

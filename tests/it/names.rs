@@ -43,6 +43,7 @@ async fn a_raw_slash_in_a_room_is_not_found() {
     }
 }
 
+// behaviour: 2.1 no-half-made-user
 #[tokio::test]
 async fn a_user_is_named_once_or_not_at_all() {
     let server = Server::start(&[]).await;
@@ -57,8 +58,7 @@ async fn a_user_is_named_once_or_not_at_all() {
     is(&server, "/ws/one?x=1&user=ann&y=2", "one", "ann").await;
 }
 
-// behaviour: W18 names
-// behaviour: 7 names
+// behaviour: W18 names; 7 names; W18 long-names
 #[tokio::test]
 async fn a_name_has_at_most_255_bytes() {
     let server = Server::start(&[]).await;

@@ -153,6 +153,7 @@ fn each_rule_holds_to_its_very_limit_and_tells_the_setting_its_value_and_itself(
     }
 }
 
+// behaviour: 2.9 wrong-type; W21 settings-checked-at-start
 #[test]
 fn each_setting_has_a_rule_and_refuses_what_is_none_of_its_kind() {
     for setting in SETTINGS {

@@ -1,5 +1,5 @@
 //! What rooms promise, in one process: everything lives on the test's own thread, and time stands still until a test
-//! waits for something that only time brings.
+//! waits for something that only time brings. `// behaviour:` names what `tests/conformance.txt` says about the ancestor.
 
 mod adding;
 mod alternating;

@@ -216,8 +216,7 @@ async fn nobody_who_closes_the_pipe_early_makes_it_panic() {
     }
 }
 
-// behaviour: 5 commands
-// behaviour: 5 spellings
+// behaviour: 5 commands; 5 spellings
 #[tokio::test]
 async fn rooms_that_nobody_is_in_are_pruned_under_either_name() {
     let database = Database::new().await;

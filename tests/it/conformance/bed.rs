@@ -1,8 +1,10 @@
-//! A node without a network, and consumers that tell what they are told.
+//! A node without a network, and consumers that report how they were called.
 
 use presence::{
-    ChannelName, Clock, CloseCode, Config, ConfigBuilder, Consumer, Error, Event, Frame, MemoryStore, NodeName, Notify,
-    Presence, PresenceChange, PruningSupervisor, Result, RoomName, Rooms, Socket, UserId, remove_presence,
+    ChannelName, Clock, CloseCode, Config, ConfigBuilder, Consumer, Error, Event, Frame, MemoryStore, NodeId, NodeName,
+    Notify, Presence, PresenceChange, PresenceId, PruningSupervisor, Result, RoomName, Rooms, Socket, UserId,
+    remove_presence,
+    store::{Attempt, NodeStore, RoomStore, RoomWrites, Write},
     testing::{ManualTime, Probe, TestSocket, store::FaultyStore},
     touch_presence,
 };
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// A leave that is all there is to write is written no later than this.
+/// A leave is written no later than this after it, also if nothing else is to be written.
 pub(super) const LONE_LEAVE: Duration = Duration::from_millis(6);
 
 pub(super) fn room(name: &str) -> RoomName {
@@ -29,9 +31,9 @@ pub(super) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What a consumer was told.
+/// A call of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Call {
     Frame(Frame),
     Event(String),
     Removed(String),
@@ -45,8 +47,8 @@ pub(super) struct Bed {
     pub(super) store: FaultyStore<MemoryStore>,
     pub(super) changes: Probe,
     pub(super) time: ManualTime,
-    pub(super) heard: mpsc::UnboundedReceiver<Heard>,
-    tell: mpsc::UnboundedSender<Heard>,
+    pub(super) calls: mpsc::UnboundedReceiver<Call>,
+    report: mpsc::UnboundedSender<Call>,
 }
 
 /// A client, and the name of its channel.
@@ -61,29 +63,20 @@ pub(super) async fn bed() -> Bed {
 
 pub(super) async fn bed_with(set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Bed {
     let time = ManualTime::pause();
-    bed_of(time, MemoryStore::new(Clock::system()), set).await
-}
-
-/// On a database of the test's own.
-pub(super) async fn bed_on(database: MemoryStore, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Bed {
-    bed_of(ManualTime::pause(), database, set).await
-}
-
-async fn bed_of(time: ManualTime, database: MemoryStore, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Bed {
     // A client without a network answers pings only while a test listens to it.
     let defaults = Config::builder().room_threads(0).notify(Notify::Silent).ping_interval(secs(86_400));
     let config = set(defaults).build().unwrap();
-    let store = FaultyStore::new(database);
+    let store = FaultyStore::new(MemoryStore::new(Clock::system()));
     let rooms = Rooms::start(config, store.clone(), NodeName::new("here").unwrap());
     PruningSupervisor::spawn(&rooms);
     rooms.ready().await;
     time.settle().await;
-    let (tell, heard) = mpsc::unbounded_channel();
-    Bed { changes: Probe::new(&rooms), rooms, store, time, heard, tell }
+    let (report, calls) = mpsc::unbounded_channel();
+    Bed { changes: Probe::new(&rooms), rooms, store, time, calls, report }
 }
 
 impl Bed {
-    /// Lets just so much time pass at once.
+    /// Lets exactly this time pass, at once.
     pub(super) async fn leap(&self, time: Duration) {
         self.time.advance(time).await;
     }
@@ -100,8 +93,8 @@ impl Bed {
 
     /// As `member`, within another consumer.
     pub(super) async fn wrapped<C: Consumer>(&self, name: &str, wrap: impl FnOnce(Member) -> C) -> Client {
-        let (told, channel) = tokio::sync::oneshot::channel();
-        let consumer = wrap(Member { channel: Some(told), tell: self.tell.clone() });
+        let (name_it, channel) = tokio::sync::oneshot::channel();
+        let consumer = wrap(Member { channel: Some(name_it), report: self.report.clone() });
         let upgrade = TestSocket::upgrade(&self.rooms).user(UserId::new(name).ok());
         let socket = TestSocket::connect(upgrade, consumer).await.expect("accepted");
         Client { socket, channel: channel.await.unwrap() }
@@ -116,23 +109,17 @@ impl Bed {
         self.rooms.count(&room("lobby")).await.unwrap().presences
     }
 
-    /// The rooms that the database knows.
-    pub(super) async fn rows(&self) -> Vec<String> {
-        let rooms = presence::store::RoomStore::rooms(self.store.inner(), None, u64::MAX).await.unwrap();
-        rooms.into_iter().map(|room| room.room.to_string()).collect()
-    }
-
     /// The next change, in short: `+ann`, `-ann`, `~ann`, `bulk ann,bob`, with the room if it is not the lobby.
-    pub(super) async fn told(&mut self) -> String {
+    pub(super) async fn change(&mut self) -> String {
         self.time.settle().await;
-        if let Some(told) = self.try_told() {
-            return told;
+        if let Some(change) = self.try_change() {
+            return change;
         }
         self.time.advance(LONE_LEAVE).await;
-        self.try_told().expect("a change")
+        self.try_change().expect("a change")
     }
 
-    pub(super) fn try_told(&mut self) -> Option<String> {
+    pub(super) fn try_change(&mut self) -> Option<String> {
         let changed = self.changes.try_next()?;
         let of = |presence: &Arc<Presence>| presence.user.as_ref().map_or("?".to_owned(), ToString::to_string);
         let what = match &changed.change {
@@ -149,53 +136,41 @@ impl Bed {
         Some(if changed.room.as_str() == "lobby" { what } else { format!("{what} in {}", changed.room) })
     }
 
-    /// Nothing changed that was not told yet.
+    /// There is no change that the test has not read.
     pub(super) async fn quiet(&mut self) {
         self.time.settle().await;
-        assert_eq!(self.try_told(), None);
+        assert_eq!(self.try_change(), None);
     }
 
-    pub(super) async fn hears(&mut self) -> Heard {
+    pub(super) async fn next_call(&mut self) -> Call {
         self.time.settle().await;
-        if let Ok(heard) = self.heard.try_recv() {
-            return heard;
+        if let Ok(call) = self.calls.try_recv() {
+            return call;
         }
         self.time.advance(LONE_LEAVE).await;
-        self.heard.try_recv().expect("a consumer was told something")
+        self.calls.try_recv().expect("a consumer was called")
     }
 }
 
-/// Joins the lobby, and does what it is told.
+/// Joins the lobby, echoes, and fails on request.
 pub(super) struct Member {
     channel: Option<tokio::sync::oneshot::Sender<ChannelName>>,
-    tell: mpsc::UnboundedSender<Heard>,
+    report: mpsc::UnboundedSender<Call>,
 }
 
 impl Consumer for Member {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-        if let Some(tell) = self.channel.take() {
-            drop(tell.send(socket.channel().clone()));
+        if let Some(name_it) = self.channel.take() {
+            drop(name_it.send(socket.channel().clone()));
         }
         socket.join(&room("lobby")).await
     }
 
     #[touch_presence]
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
-        drop(self.tell.send(Heard::Frame(frame.clone())));
+        drop(self.report.send(Call::Frame(frame.clone())));
         match std::str::from_utf8(frame.as_bytes()).unwrap_or("") {
-            "fail" => Err(Error::other("told to fail")),
-            "panic" => panic!("told to panic"),
-            "close" => socket.close(CloseCode(4444), "told to"),
-            "last words" => {
-                socket.send("good bye").await?;
-                socket.close(CloseCode(4444), "told to")
-            }
-            "group" => socket.join_group(&presence::GroupName::new("team").unwrap()),
-            "ungroup" => {
-                socket.leave_group(&presence::GroupName::new("team").unwrap());
-                Ok(())
-            }
-            "rejoin" => socket.join(&room("lobby")).await,
+            "fail" => Err(Error::other("the test asked for it")),
             text => match text.strip_prefix("echo ") {
                 Some(text) => socket.send(text).await,
                 None => Ok(()),
@@ -204,18 +179,27 @@ impl Consumer for Member {
     }
 
     async fn event(&mut self, _: &mut Socket, event: Event) -> Result<()> {
-        drop(self.tell.send(Heard::Event(event.name().to_string())));
+        drop(self.report.send(Call::Event(event.name().to_string())));
         Ok(())
     }
 
     async fn removed(&mut self, _: &mut Socket, room: RoomName) -> Result<()> {
-        drop(self.tell.send(Heard::Removed(room.to_string())));
+        drop(self.report.send(Call::Removed(room.to_string())));
         Ok(())
     }
 
     #[remove_presence]
     async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
-        drop(self.tell.send(Heard::Disconnected(code.0, socket.is_in(&room("lobby")))));
+        drop(self.report.send(Call::Disconnected(code.0, socket.is_in(&room("lobby")))));
         Ok(())
     }
+}
+
+/// A presence of another node, which does nothing and counts as alive until its lease expires.
+pub(super) async fn ghost(bed: &Bed, lease: Duration) {
+    let (node, name) = (NodeId::random(), NodeName::new("elsewhere").unwrap());
+    bed.store.register(node, name.clone(), lease).await.unwrap();
+    let presence = Presence::new(PresenceId::random(), channel("ghost"), None, node);
+    let writes = vec![Write::Join(Arc::new(presence))];
+    bed.store.commit(node, Attempt::next(), [RoomWrites { room: room("lobby"), writes }].into()).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! Pruning without Celery: a countdown for each socket.
 
-use super::bed::{Bed, Heard, LONE_LEAVE, bed, room, secs, user};
+use super::bed::{Bed, Call, LONE_LEAVE, bed, room, secs, user};
 use actix_web::http::StatusCode;
 use presence::testing::{Received, TestSocket};
 use presence::{CloseCode, Consumer, Countdown, Error, Frame, Result, Socket};
@@ -30,7 +30,7 @@ async fn a_silent_socket_is_closed_and_leaves() {
     let mut ann = counted(&bed).await;
     bed.leap(secs(11)).await;
     assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4408))));
-    assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
+    assert_eq!((bed.change().await, bed.change().await), ("+ann".into(), "-ann".into()));
 }
 
 // behaviour: 6 ping-pong
@@ -147,7 +147,7 @@ async fn a_handler_that_fails_under_a_countdown_ends_its_socket_and_leaves() {
     let mut ann = bed.wrapped("ann", |member| Countdown::new(secs(10), member)).await;
     ann.socket.send_text("fail");
     assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(1011))));
-    assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
+    assert_eq!((bed.change().await, bed.change().await), ("+ann".into(), "-ann".into()));
 }
 
 // behaviour: 6 disconnect
@@ -158,11 +158,11 @@ async fn a_socket_that_goes_by_itself_leaves_and_its_countdown_never_fires() {
     let ann = bed.wrapped("ann", |member| Countdown::new(secs(10), member)).await;
     bed.leap(secs(9)).await;
     ann.socket.disconnect(CloseCode(4123)).await;
-    assert_eq!((bed.told().await, bed.told().await), ("+ann".into(), "-ann".into()));
-    assert_eq!(bed.hears().await, Heard::Disconnected(4123, false));
+    assert_eq!((bed.change().await, bed.change().await), ("+ann".into(), "-ann".into()));
+    assert_eq!(bed.next_call().await, Call::Disconnected(4123, false));
     bed.leap(secs(20)).await;
     bed.quiet().await;
-    assert!(bed.heard.try_recv().is_err(), "it ended once");
+    assert!(bed.calls.try_recv().is_err(), "it ended once");
 }
 
 // behaviour: 6 pings-touch
@@ -208,5 +208,5 @@ async fn presences_of_silent_sockets_go_without_any_countdown() {
     let mut ann = bed.member("ann").await;
     bed.leap(secs(61)).await;
     assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(4408))));
-    assert_eq!([bed.told().await, bed.told().await], ["+ann", "bulk ann"]);
+    assert_eq!([bed.change().await, bed.change().await], ["+ann", "bulk ann"]);
 }

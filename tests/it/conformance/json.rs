@@ -1,63 +1,82 @@
-//! Consumers whose clients speak JSON.
+//! Consumers whose clients send JSON.
 
-use super::bed::{bed, room};
+use super::bed::{bed, room, secs, user};
 use presence::testing::TestSocket;
-use presence::{Event, JsonConsumer, JsonFrames, Outgoing, Result, Socket};
+use presence::{CloseCode, Event, EventName, GroupName, JsonConsumer, JsonFrames, Result, Socket};
 
-/// Knows one message.
-#[derive(serde::Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Said {
-    Hello { name: String },
+fn team() -> GroupName {
+    GroupName::new("team").unwrap()
 }
 
-struct Speaker;
+#[derive(serde::Serialize, serde::Deserialize)]
+enum News {
+    #[serde(rename = "chat.message")]
+    ChatMessage {
+        text: String,
+    },
+    Closing,
+}
 
-impl JsonConsumer for Speaker {
-    type Message = Said;
-    type Event = ();
+/// A member of the lobby and of the team, which has one message and two events.
+struct Forwards;
 
-    async fn receive(&mut self, socket: &mut Socket, Said::Hello { name }: Said) -> Result<()> {
-        socket.send(Outgoing::json(&serde_json::json!({ "hello": name }))?).await
+impl JsonConsumer for Forwards {
+    type Message = ();
+    type Event = News;
+
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.join(&room("lobby")).await?;
+        socket.join_group(&team())
+    }
+
+    async fn receive(&mut self, socket: &mut Socket, (): ()) -> Result<()> {
+        socket.send("received").await
+    }
+
+    async fn event(&mut self, socket: &mut Socket, news: News) -> Result<()> {
+        match news {
+            News::ChatMessage { text } => socket.send(text).await,
+            News::Closing => socket.send("closing").await,
+        }
+    }
+
+    async fn disconnect(&mut self, socket: &mut Socket, _: CloseCode) -> Result<()> {
+        socket.send("disconnected").await
     }
 }
 
-// behaviour: 7 json-consumer
+// behaviour: W10 any-frame
 #[actix_web::test]
-async fn a_json_consumer_gets_values_and_sends_values() {
+async fn texts_bytes_and_typed_messages_touch_alike_and_a_heartbeat_is_found_before_it_is_decoded() {
     let bed = bed().await;
-    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
-    socket.send_text(r#"{"type":"hello","name":"ann"}"#);
-    assert_eq!(socket.receive_text().await, r#"{"hello":"ann"}"#);
-}
-
-// behaviour: 7 json-heartbeat
-#[actix_web::test]
-async fn a_json_consumer_swallows_the_heartbeat_before_it_decodes() {
-    // Differs on purpose (W10): there the bare word reaches the handler.
-    let bed = bed().await;
-    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
-    socket.send_text("\"heartbeat\"");
-    assert!(socket.receive_nothing().await);
-}
-
-// behaviour: 7 bad-json
-#[actix_web::test]
-async fn what_does_not_decode_is_answered_and_the_socket_lives() {
-    // Differs on purpose (W12): there it kills the consumer.
-    let bed = bed().await;
-    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Speaker)).await.unwrap();
-    for _ in 0..2 {
-        socket.send_text("{");
-        assert_eq!(socket.receive_json::<serde_json::Value>().await["code"], "bad_message");
-        socket.send_binary(&b"{}"[..]);
-        assert_eq!(socket.receive_json::<serde_json::Value>().await["code"], "bad_message");
+    let mut ann = bed.member("ann").await;
+    let upgrade = TestSocket::upgrade(&bed.rooms).user(Some(user("bob")));
+    let mut bob = TestSocket::connect(upgrade, JsonFrames(Forwards)).await.unwrap();
+    // Of each pair the first frame keeps Ann in, the second Bob.
+    for round in 0..4 {
+        bed.leap(secs(40)).await;
+        match round {
+            0 => ann.socket.send_binary(&b"bytes"[..]),
+            1 => ann.socket.send_text(""),
+            _ => ann.socket.send_text("\"heartbeat\""),
+        }
+        match round {
+            0 => bob.send_text("\"heartbeat\""),
+            1 => bob.send_binary(&b"bytes"[..]),
+            2 => bob.send_text("{"),
+            _ => bob.send_text("null"),
+        }
+        bed.settle().await;
     }
+    assert_eq!(bed.here().await, 2);
+    assert_eq!(bob.receive_json::<serde_json::Value>().await["code"], "bad_message", "of the bytes");
+    assert_eq!(bob.receive_json::<serde_json::Value>().await["code"], "bad_message", "of the brace");
+    assert_eq!(bob.receive_text().await, "received", "of the message; the heartbeat was swallowed");
 }
 
 // behaviour: 7 json-codec
 #[actix_web::test]
-async fn how_a_message_is_spelt_is_up_to_its_type_and_what_is_too_much_is_ignored() {
+async fn the_type_of_a_message_says_how_it_is_decoded_and_unknown_fields_are_ignored() {
     // Differs on purpose (W12): there a method decodes, and whatever it lets through reaches the handler.
     #[derive(serde::Deserialize)]
     struct Point(#[serde(deserialize_with = "halves")] f64);
@@ -83,43 +102,21 @@ async fn how_a_message_is_spelt_is_up_to_its_type_and_what_is_too_much_is_ignore
     assert_eq!(socket.receive_text().await, "2.5");
 }
 
-// behaviour: 7 dispatch
+// behaviour: 7 dispatch; 7 unknown-event; W12 no-dead-sockets; W13 declared-only
 #[actix_web::test]
-async fn an_event_is_dispatched_by_its_name_to_the_variant_that_has_it_and_unknown_fields_are_ignored() {
-    #[derive(serde::Serialize, serde::Deserialize)]
-    enum Told {
-        #[serde(rename = "chat.message")]
-        ChatMessage {
-            text: String,
-        },
-        Closing,
-    }
-    struct Hears;
-    impl JsonConsumer for Hears {
-        type Message = ();
-        type Event = Told;
-        async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-            socket.join(&room("lobby")).await
-        }
-        async fn receive(&mut self, _: &mut Socket, (): ()) -> Result<()> {
-            Ok(())
-        }
-        async fn event(&mut self, socket: &mut Socket, told: Told) -> Result<()> {
-            match told {
-                Told::ChatMessage { text } => socket.send(text).await,
-                Told::Closing => socket.send("closing").await,
-            }
-        }
-    }
+async fn an_event_reaches_the_variant_of_its_name_and_one_of_another_name_or_shape_reaches_nothing() {
+    // Differs on purpose (W12, W13): there it kills every member's consumer, or runs any method of that name.
     let bed = bed().await;
-    let mut socket = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Hears)).await.unwrap();
-    let named =
-        |name: &str, payload: serde_json::Value| Event::new(presence::EventName::new(name).unwrap(), &payload).unwrap();
-    bed.rooms
-        .send_event(&room("lobby"), named("chat.message", serde_json::json!({"text": "hi", "from": "ann"})))
-        .unwrap();
-    bed.rooms.send_event(&room("lobby"), named("ChatMessage", serde_json::json!({"text": "not its name"}))).unwrap();
-    bed.rooms.send_event(&room("lobby"), Event::typed(&Told::Closing).unwrap()).unwrap();
-    assert_eq!([socket.receive_text().await, socket.receive_text().await], ["hi", "closing"]);
-    assert!(socket.receive_nothing().await);
+    let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), JsonFrames(Forwards)).await.unwrap();
+    bed.settle().await;
+    let named = |name: &str, payload: serde_json::Value| Event::new(EventName::new(name).unwrap(), &payload).unwrap();
+    for name in ["receive", "disconnect", "connect", "send", "close", "websocket.receive", "_private", "ChatMessage"] {
+        bed.rooms.send_event_to_group(&team(), named(name, serde_json::json!({"text": "not its name"}))).unwrap();
+    }
+    bed.rooms.send_event_to_group(&team(), named("chat.message", serde_json::json!(5))).unwrap();
+    let message = named("chat.message", serde_json::json!({"text": "hi", "from": "ann"}));
+    bed.rooms.send_event_to_group(&team(), message).unwrap();
+    bed.rooms.send_event(&room("lobby"), Event::typed(&News::Closing).unwrap()).unwrap();
+    assert_eq!([ann.receive_text().await, ann.receive_text().await], ["hi", "closing"]);
+    assert!(ann.receive_nothing().await);
 }

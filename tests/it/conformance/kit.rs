@@ -1,6 +1,6 @@
 //! The test kit: what a test of a consumer can do, and what it cannot trip over.
 
-use super::bed::{Heard, bed, room, secs, user};
+use super::bed::{Call, bed, room, secs, user};
 use presence::testing::{Probe, Received, TestSocket, upgrade_request};
 use presence::{CloseCode, Consumer, Frame, Result, Socket};
 
@@ -12,7 +12,7 @@ async fn a_consumer_is_tested_without_a_network() {
     let mut ann = bed.member("ann").await;
     assert_eq!(lobby.added().await.user, Some(user("ann")));
     ann.socket.send_json(&serde_json::json!({"a": 1}));
-    assert_eq!(bed.hears().await, Heard::Frame(Frame::Text(r#"{"a":1}"#.into())));
+    assert_eq!(bed.next_call().await, Call::Frame(Frame::Text(r#"{"a":1}"#.into())));
     ann.socket.send_text("echo [1, 2]");
     assert_eq!(ann.socket.receive_json::<Vec<u8>>().await, [1, 2]);
     assert!(ann.socket.receive_nothing().await && lobby.nothing().await);
@@ -26,7 +26,7 @@ async fn waiting_in_vain_cancels_nothing_and_what_came_meanwhile_is_kept() {
     // Differs on purpose (W19): there a receive that times out cancels the application.
     let mut bed = bed().await;
     let mut ann = bed.member("ann").await;
-    assert_eq!(bed.told().await, "+ann");
+    assert_eq!(bed.change().await, "+ann");
     for _ in 0..3 {
         assert!(ann.socket.receive_nothing().await);
     }
@@ -34,16 +34,6 @@ async fn waiting_in_vain_cancels_nothing_and_what_came_meanwhile_is_kept() {
     ann.socket.send_text("echo 1");
     assert!(!ann.socket.receive_nothing().await);
     assert_eq!(ann.socket.receive_text().await, "1");
-}
-
-// behaviour: 7 testing-failures
-#[actix_web::test]
-async fn a_consumer_that_fails_in_a_test_is_closed_with_1011_as_it_would_be_for_a_client() {
-    // Differs on purpose (W12): there the exception is raised again in the test.
-    let bed = bed().await;
-    let mut ann = bed.member("ann").await;
-    ann.socket.send_text("fail");
-    assert_eq!(ann.socket.receive().await, Received::Close(Some(CloseCode(1011))));
 }
 
 // behaviour: 7 communicator
@@ -81,7 +71,7 @@ async fn a_test_closes_with_any_code_and_with_none() {
     ] {
         let ann = bed.member("ann").await;
         assert_eq!(ann.socket.disconnect(code).await, [Received::Close(answer)], "{code}");
-        assert_eq!(bed.hears().await, Heard::Disconnected(told, false), "{code}");
+        assert_eq!(bed.next_call().await, Call::Disconnected(told, false), "{code}");
     }
 }
 

@@ -6,14 +6,13 @@
 mod clients;
 mod connecting;
 mod decorators;
-mod receiver;
 mod threads;
 
 use super::host::{Host, room};
 use crate::support::frame::Frame as Heard;
 use crate::support::socket::{Socket as Client, Upgrade};
 use actix_web::{HttpRequest, HttpResponse, web};
-use presence::{ChannelName, Consumer, Rooms, UserId};
+use presence::{Consumer, Rooms, UserId};
 
 /// A server whose `/chat` is served by consumers that `make` makes for each request.
 fn serving<C: Consumer>(make: fn(&HttpRequest) -> C) -> impl Fn(&mut web::ServiceConfig) + Send + Sync + 'static {
@@ -30,10 +29,6 @@ fn serving<C: Consumer>(make: fn(&HttpRequest) -> C) -> impl Fn(&mut web::Servic
 /// Opens a socket that must be accepted.
 async fn open(host: &Host, path: &str) -> Client {
     Upgrade::to(path).open(host.address).await.unwrap_or_else(|response| panic!("{path} was refused: {response:?}"))
-}
-
-fn channel(name: &str) -> ChannelName {
-    ChannelName::new(name).unwrap()
 }
 
 /// The next frame, which is a text.

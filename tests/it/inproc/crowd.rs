@@ -158,25 +158,3 @@ async fn hubs_that_fail_under_two_hundred_sockets_lose_and_repeat_no_frame() {
 async fn a_child_that_fails_under_two_hundred_sockets_costs_nobody_anything() {
     breaks("break child lobby").await;
 }
-
-#[tokio::test]
-async fn a_room_that_fails_again_and_again_closes_its_sockets_and_starts_anew() {
-    let _alone = alone().await;
-    let mut host = Host::start().await;
-    let mut ann = host.open("ann", "join lobby").await;
-    let mut bob = host.open("bob", "join other").await;
-    for _ in 0..10 {
-        presence::testing::fault::panic_room(&host.rooms, &room("lobby"));
-    }
-    assert_eq!(ann.closing().await, Some(1011));
-    ann.close(1011).await;
-    host.saw("ann", Did::Disconnected(1011)).await;
-    let mut cat = host.open("cat", "join lobby").await;
-    cat.text("say lobby anew").await;
-    assert_eq!(cat.next().await, Frame::Text("anew".into()));
-    bob.text("say other untouched").await;
-    assert_eq!(bob.next().await, Frame::Text("untouched".into()));
-    cat.leave().await;
-    bob.leave().await;
-    host.empty().await;
-}

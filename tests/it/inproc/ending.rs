@@ -115,56 +115,7 @@ async fn after_a_violation_a_client_that_does_not_go_is_reset() {
     host.empty().await;
 }
 
-/// The name of the channel of a puppet that is open.
-async fn channel_of(host: &mut Host, name: &str, socket: &mut Socket) -> presence::ChannelName {
-    socket.text("channel; reply named").await;
-    assert_eq!(socket.next().await, Frame::Text("named".into()));
-    let told = host.did(name).into_iter().find_map(|did| match did {
-        Did::Channel(channel) => Some(channel),
-        _ => None,
-    });
-    told.unwrap()
-}
-
-#[tokio::test]
-async fn a_socket_that_is_removed_by_its_channel_stays_open_and_its_consumer_learns_of_it() {
-    // It stayed, believing itself in the room, for ever.
-    let mut host = Host::plan().workers(2).start().await;
-    let mut changes = host.rooms.changes();
-    let mut ann = host.open("ann", "join lobby").await;
-    assert_eq!(told(&mut changes).await, "+ann");
-    let channel = channel_of(&mut host, "ann", &mut ann).await;
-    for all in [false, true] {
-        if all {
-            host.rooms.leave_all(&channel).await.unwrap();
-        } else {
-            host.rooms.remove(&room("lobby"), &channel).await.unwrap();
-        }
-        assert_eq!(told(&mut changes).await, "-ann");
-        host.saw("ann", Did::Pruned("lobby".into())).await;
-        ann.text("join lobby; reply back").await;
-        assert_eq!(told(&mut changes).await, "+ann");
-        assert_eq!(ann.next().await, Frame::Text("back".into()));
-    }
-    ann.text("leave lobby; reply out").await;
-    assert_eq!(ann.next().await, Frame::Text("out".into()));
-    ann.leave().await;
-    host.saw("ann", Did::Disconnected(1000)).await;
-    assert_eq!(host.count("ann", |did| matches!(did, Did::Pruned(_))), 0, "not of its own leaves");
-}
-
-#[tokio::test]
-async fn a_presence_that_is_removed_by_its_id_with_a_code() {
-    let end = async |host: &mut Host, _: &mut Socket| {
-        let members = host.rooms.members(&room("lobby")).await.unwrap();
-        let Some(member) = members.first() else { panic!("a user") };
-        let close = Some(presence::Close::new(CloseCode(4003), "enough"));
-        assert!(host.rooms.remove_presence(&room("lobby"), member.presences()[0].id, close).await.unwrap());
-    };
-    is_closed(Host::plan(), 4003, end).await;
-}
-
-// behaviour: 7 unhandled-exception
+// behaviour: 7 unhandled-exception; 4 passes-the-result-on; W12 no-dead-sockets
 #[tokio::test]
 async fn a_consumer_that_fails_or_panics_in_receive() {
     is_closed(Host::plan(), 1011, async |_, ann| ann.text("fail").await).await;
@@ -233,8 +184,7 @@ async fn a_shutdown() {
     assert_eq!(host.count("ann", |did| matches!(did, Did::Disconnecting(1012))), 1, "once");
 }
 
-// behaviour: 4 failing-body
-// behaviour: W11 removed-though-failing
+// behaviour: 4 failing-body; W11 removed-though-failing
 #[tokio::test]
 async fn rooms_are_left_even_if_disconnect_fails_panics_or_takes_too_long() {
     for fault in ["fail", "panic", "stall"] {
@@ -296,6 +246,7 @@ async fn what_a_client_sent_before_its_close_is_handled_before_disconnect() {
     assert_eq!(did, expected, "in order");
 }
 
+// behaviour: 7 send-then-close
 #[tokio::test]
 async fn nothing_follows_a_close() {
     let mut host = Host::start().await;

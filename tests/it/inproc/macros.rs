@@ -157,6 +157,7 @@ async fn the_heartbeat_is_swallowed_and_any_other_frame_runs_the_body() {
 
 const ANSWERED: &str = r#"{"type":"heartbeat"}"#;
 
+// behaviour: 4 no-answer
 #[tokio::test]
 async fn the_heartbeat_that_asks_for_an_answer_is_answered_to_its_sender_alone_also_after_a_leave() {
     both(async |host, witness, mut client| {

@@ -45,8 +45,7 @@ async fn talk_until_gone(host: &mut Host) -> std::time::Duration {
     slowest
 }
 
-// behaviour: W17 slow-client
-// behaviour: 7 capacity
+// behaviour: W17 slow-client; 7 capacity
 #[tokio::test]
 async fn who_does_not_read_is_cut_off_while_the_others_go_on() {
     let mut host = Host::plan().config(quick).start().await;

@@ -55,6 +55,7 @@ async fn nothing_happened(node: &Node, changes: &mut Subscription) {
     assert_eq!((node.rows(lobby()).await, heard(changes)), (Vec::<String>::new(), vec![]));
 }
 
+// behaviour: W6 no-ghosts
 #[actix::test]
 async fn a_socket_that_is_closed_is_not_added_as_a_presence_without_a_socket() {
     // It was, and stayed for `max_age`.
@@ -189,22 +190,6 @@ async fn names_of_ones_own_making_are_free() {
     }
     let given = channel(format!("ws.{hex}.0!1"));
     assert!(matches!(node.add(lobby(), &given, None).await, Err(Error::SocketElsewhere { .. })));
-}
-
-#[actix::test]
-async fn a_name_that_another_process_has_put_into_the_room_is_taken() {
-    // `StoreRefused` said that it would never help to ask again.
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
-    let job = channel("job 7");
-    there.add(lobby(), &job, Some(&user("job"))).await.unwrap();
-    let added = here.add(lobby(), &job, Some(&user("job"))).await;
-    assert!(matches!(&added, Err(Error::ChannelTaken { room, channel }) if room == lobby() && *channel == job));
-    assert!(added.unwrap_err().is_retryable());
-    here.add(&room("bar"), &job, None).await.unwrap();
-    there.remove(lobby(), &job).await.unwrap();
-    here.add(lobby(), &job, None).await.unwrap();
 }
 
 #[actix::test]

@@ -164,6 +164,7 @@ async fn an_update_from_outside_takes_the_place_of_those_of_the_socket_that_wait
     assert!(format!("{members:?}").contains("called"), "{members:?}");
 }
 
+// behaviour: 7 testing-failures
 #[actix::test]
 async fn a_mistake_of_a_client_is_answered_and_only_a_failure_of_the_consumer_closes_its_socket() {
     let node = node().await;

@@ -88,19 +88,25 @@ async fn a_room_that_was_only_read_stops_too() {
     check_nothing_is_left(&node, &[lobby().clone()]).await;
 }
 
+// behaviour: 2.1 add-to-deleted-room; 2.6 prune-rooms; 2.6 join-after-pruning
 #[actix::test]
 async fn a_room_begins_another_life_after_it_was_removed_from_the_database() {
     let node = node().await;
     let ann = node.member("ann").await;
+    let before = ann.screen().epoch;
+    node.client("cid").join(&room("attic")).await.unwrap();
     ann.leave(lobby()).await.unwrap();
     pass(secs(10)).await;
-    assert_eq!(node.prune_rooms().await.unwrap(), 1);
+    let mut changes = node.changes();
+    assert_eq!((node.prune_rooms().await.unwrap(), heard(&mut changes)), (1, vec![]));
+    assert_eq!(node.rows(&room("attic")).await, ["cid"]);
     let bob = node.member("bob").await;
     ann.join(lobby()).await.unwrap();
     pass(ms(500)).await;
     assert_eq!(ann.sees(), ["ann", "bob"]);
     assert_eq!(bob.sees(), ["ann", "bob"]);
     assert_eq!(ann.screen().epoch, bob.screen().epoch);
+    assert_ne!(ann.screen().epoch, before, "a version means nothing without its epoch");
 }
 
 proptest! {

@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use super::bench::{heard, lobby, ms, node, pass, room, settle};
 use crate::Error;
 
+// behaviour: 3 created
 #[actix::test]
 async fn a_join_makes_the_room_and_is_announced_once() {
     let node = node().await;
@@ -44,6 +45,7 @@ async fn a_member_that_joins_again_is_seen_and_nothing_is_announced_or_written()
     assert_eq!(ann.touch.seen(), now, "joining again is a touch");
 }
 
+// behaviour: 1 one-presence-per-socket
 #[actix::test]
 async fn a_second_tab_is_a_second_presence_of_the_same_user() {
     let node = node().await;
@@ -72,6 +74,7 @@ async fn anonymous_sockets_are_counted_and_not_listed() {
     assert_eq!((ann.screen().anonymous, node.anonymous_count(lobby()).await.unwrap()), (1, 1));
 }
 
+// behaviour: 3 leaver-hears-no-leave
 #[actix::test]
 async fn a_leave_is_announced_once_to_those_who_stay_and_the_leaver_gets_nothing_more() {
     let node = node().await;
@@ -116,6 +119,7 @@ async fn leaves_that_race_announce_one() {
     assert_eq!(heard(&mut changes), ["-bob"]);
 }
 
+// behaviour: W24 metadata
 #[actix::test]
 async fn an_update_is_told_to_all_and_one_that_changes_nothing_to_nobody() {
     let node = node().await;
@@ -179,6 +183,7 @@ async fn a_leave_and_a_join_again_are_another_presence_with_an_empty_meta() {
     assert_eq!(bob.screen().states, 2);
 }
 
+// behaviour: 7 order-of-messages
 #[actix::test]
 async fn messages_and_events_reach_members_only_and_in_order() {
     let node = node().await;

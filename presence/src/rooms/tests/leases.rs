@@ -210,6 +210,7 @@ async fn rooms_that_are_started_twice_in_one_process_under_one_name_fail_at_once
     own_node_on(&database, "here", often()).ready().await;
 }
 
+// behaviour: W20 own-rows-on-start
 #[actix::test]
 async fn after_a_restart_what_was_left_is_held_and_leaves_after_the_grace_as_one_bulk_event_per_room() {
     let database = database();

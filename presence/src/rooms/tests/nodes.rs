@@ -35,6 +35,7 @@ async fn alive(clients: &[&Client], time: std::time::Duration) {
     }
 }
 
+// behaviour: W17 resync
 #[actix::test]
 async fn changes_of_another_node_arrive_when_rooms_are_compared() {
     let (here, there) = two(quick).await;
@@ -219,6 +220,7 @@ async fn pruning_by_call_judges_no_other_node_before_this_one_may() {
     assert_eq!((heard(&mut changes), ann.sees()), (Vec::new(), vec!["ann".to_owned(), "bob".into()]));
 }
 
+// behaviour: W21 monotonic
 #[actix::test]
 async fn a_database_whose_clock_jumps_forward_makes_nobody_leave() {
     // Whoever swept or pruned first took every other node for dead.
@@ -270,6 +272,7 @@ async fn pruning_by_call_counts_our_own_and_those_that_are_held() {
     assert_eq!(told, ["-[ann bob]", "-[u0 u1 u2]"]);
 }
 
+// behaviour: 3 changed-elsewhere
 #[actix::test]
 async fn what_a_tool_removes_is_told_to_the_members_of_every_node_and_fires_no_event() {
     let (here, there) = two(quick).await;

@@ -9,6 +9,7 @@ use super::bench::{
 };
 use crate::{Consumer, Frame, Result, Socket, config::Notify, testing::TestSocket};
 
+// behaviour: W3 deltas
 #[actix::test]
 async fn the_first_change_of_a_quiet_room_is_told_at_once() {
     let node = node().await;
@@ -187,6 +188,7 @@ async fn in_the_mode_silent_nobody_is_told_and_messages_flow() {
     assert_eq!((ann.screen().messages.len(), ann.count(), bob.count()), (1, 1, 1));
 }
 
+// behaviour: 2.1 order-of-effects; 3 first-frame; 9 channels-1244
 #[actix::test]
 async fn a_busy_room_tells_a_joiner_what_was_said_since_it_was_announced_after_its_first_frame() {
     // It was announced, and got nothing of what was said until its first frame.

@@ -16,6 +16,7 @@ use crate::{
     store::MemoryStore,
 };
 
+// behaviour: W24 first-and-last
 #[actix::test]
 async fn only_the_first_tab_is_online_and_only_the_last_offline() {
     let node = node().await;

@@ -21,6 +21,7 @@ fn check_pairs(heard: &[String]) {
     assert!(came.iter().map(|event| &event[1..]).eq(went.iter().map(|event| &event[1..])), "{heard:?}");
 }
 
+// behaviour: 2.1 failed-add-leaves-nothing; W6 no-ghosts
 #[actix::test]
 async fn a_join_fails_after_the_time_out_and_leaves_nothing_when_the_database_is_back() {
     let node = node().await;

@@ -17,6 +17,7 @@ fn pruned_from(client: &Client) -> Vec<(String, Option<CloseCode>)> {
     client.told().into_iter().filter_map(pruned).collect()
 }
 
+// behaviour: 2.5 strictly-older; 2.9 max-age; W2 bulk-names
 #[actix::test]
 async fn a_presence_seen_exactly_max_age_ago_stays_and_a_moment_later_it_goes_once() {
     let node = node().await;
@@ -106,6 +107,7 @@ async fn a_stale_socket_is_told_that_it_is_closed_and_left_out_of_the_group() {
     check_stale(OnStale::Close).await;
 }
 
+// behaviour: 2.3 touch-revives-nobody; 2.5 prune-and-the-socket; W1 no-zombies
 #[actix::test]
 async fn a_stale_socket_that_is_kept_is_told_so_and_left_out_of_the_group() {
     check_stale(OnStale::Keep).await;
@@ -122,10 +124,13 @@ async fn check_stale(on_stale: OnStale) {
     assert_eq!(pruned_from(&ann), [("lobby".to_owned(), close)]);
     node.send(lobby(), r#""after""#).await.unwrap();
     bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    node.touch(&ann.channel);
     pass(secs(1)).await;
     assert_eq!((ann.frames().len(), bob.screen().messages.len()), (0, 1));
+    assert_eq!(node.names(lobby()).await, ["bob"], "a touch brings nobody back");
 }
 
+// behaviour: W1 no-zombies
 #[actix::test]
 async fn one_who_was_pruned_and_kept_may_join_again() {
     let node = node_with(config().on_stale(OnStale::Keep)).await;
@@ -136,22 +141,27 @@ async fn one_who_was_pruned_and_kept_may_join_again() {
     assert_eq!((ann.sees(), node.names(lobby()).await), (vec!["ann".to_owned()], vec!["ann".to_owned()]));
 }
 
+// behaviour: 2.5 strictly-older; 2.5 one-bulk-event-per-room; 2.5 prune-nothing; 2.5 room-form; 2.5 all-rooms
 #[actix::test]
 async fn pruning_by_call_counts_who_went_and_says_so_in_one_event_per_room() {
     let node = node().await;
     let (cid, _crowd) = (node.client("cid"), node.crowd(5).await);
     cid.join(&room("attic")).await.unwrap();
+    node.client("dan").join(&room("cellar")).await.unwrap();
     leap(secs(10)).await;
     let late = node.member("late").await;
     let mut changes = node.changes();
     assert_eq!(node.prune_presences(Some(secs(10))).await.unwrap(), 0, "seen just so long ago, or less");
     leap(ms(1)).await;
+    assert_eq!(node.room(&room("cellar")).prune_presences(Some(secs(10))).await.unwrap(), 1, "of that room alone");
+    assert_eq!(heard(&mut changes), ["-[dan]"]);
     assert_eq!(node.prune_presences(Some(secs(10))).await.unwrap(), 6);
-    let mut heard = heard(&mut changes);
-    heard.sort();
-    assert_eq!(heard, ["-[cid]", "-[u0 u1 u2 u3 u4]"]);
+    let mut told = heard(&mut changes);
+    told.sort();
+    assert_eq!(told, ["-[cid]", "-[u0 u1 u2 u3 u4]"]);
     assert_eq!(node.names(lobby()).await, ["late"]);
     assert_eq!(node.prune_presences(Some(secs(10))).await.unwrap(), 0, "pruning again changes nothing");
+    assert_eq!(heard(&mut changes), Vec::<String>::new());
     pass(ms(200)).await;
     assert_eq!(late.sees(), ["late"]);
 }
@@ -165,6 +175,7 @@ async fn pruning_by_call_counts_the_last_member_of_a_room_too() {
     assert_eq!(node.prune_presences(Some(secs(5))).await.unwrap(), 1);
 }
 
+// behaviour: 2.5 age-zero
 #[actix::test]
 async fn age_zero_prunes_everyone_who_was_seen_in_this_very_moment_too() {
     let node = node().await;
@@ -175,6 +186,7 @@ async fn age_zero_prunes_everyone_who_was_seen_in_this_very_moment_too() {
     assert!(node.names(lobby()).await.is_empty());
 }
 
+// behaviour: 2.5 rooms-stay; 5 messages
 #[actix::test]
 async fn the_supervisor_prunes_when_it_is_asked_by_message() {
     let node = node().await;
@@ -182,7 +194,7 @@ async fn the_supervisor_prunes_when_it_is_asked_by_message() {
     let ann = node.member("ann").await;
     pass(secs(2)).await;
     assert_eq!(supervisor.send(PrunePresences(Some(secs(1)))).await.unwrap().unwrap(), 1);
-    assert_eq!(supervisor.send(PruneRooms).await.unwrap().unwrap(), 1);
+    assert_eq!(supervisor.send(PruneRooms).await.unwrap().unwrap(), 1, "its room stayed until now");
     assert_eq!(pruned_from(&ann).len(), 1);
     assert!(format!("{:?}", node.store.database()).contains("nodes: 1, rooms: 0"), "there is one supervisor");
 }

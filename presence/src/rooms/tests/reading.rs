@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, ActorFutureExt, Context, Handler, Message, ResponseActFuture, WrapFuture};
-
 use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, user};
 use crate::{
-    Counts, Error, Rooms,
+    Counts, Error,
     actor::{Count, IsHere, Members, RoomsOf, Users},
     clock::Clock,
     model::{Meta, Presence},
@@ -28,6 +26,7 @@ fn counts(users: usize, anonymous: usize, presences: usize) -> Counts {
     Counts { users, anonymous, presences }
 }
 
+// behaviour: 1 case-sensitive-names; 1 one-presence-per-socket; 2.7 distinct-users; 7 who-is-there
 #[actix::test]
 async fn every_question_is_answered_by_handle() {
     let (node, clients) = full_lobby().await;
@@ -43,42 +42,18 @@ async fn every_question_is_answered_by_handle() {
     clients[0].join(&room("attic")).await.unwrap();
     assert_eq!(node.rooms_of(&user("bob")).await.unwrap(), [room("attic"), lobby().clone()]);
     assert_eq!(node.rooms_of(&user("cid")).await.unwrap(), []);
-}
-
-/// An actor of an application, who knows the rooms by their address only.
-struct Desk(Rooms);
-
-impl Actor for Desk {
-    type Context = Context<Self>;
-}
-
-#[derive(Message)]
-#[rtype(result = "(Counts, Vec<crate::name::UserId>, usize, bool, usize)")]
-struct Ask;
-
-impl Handler<Ask> for Desk {
-    type Result = ResponseActFuture<Self, (Counts, Vec<crate::name::UserId>, usize, bool, usize)>;
-
-    fn handle(&mut self, _: Ask, _: &mut Self::Context) -> Self::Result {
-        let (rooms, room) = (self.0.addr(), lobby().clone());
-        let answers = async move {
-            let count = rooms.send(Count { room: room.clone() }).await.unwrap().unwrap();
-            let users = rooms.send(Users { room: room.clone() }).await.unwrap().unwrap();
-            let members = rooms.send(Members { room: room.clone() }).await.unwrap().unwrap();
-            let here = rooms.send(IsHere { room, user: user("ann") }).await.unwrap().unwrap();
-            let rooms_of = rooms.send(RoomsOf { user: user("ann") }).await.unwrap().unwrap();
-            (count, users, members.len(), here, rooms_of.len())
-        };
-        Box::pin(answers.into_actor(self).map(|answers, _, _| answers))
-    }
+    assert_eq!(node.count(&room("Lobby")).await.unwrap(), Counts::default(), "another letter, another room");
 }
 
 #[actix::test]
-async fn an_ordinary_actor_gets_the_same_answers_by_message() {
+async fn the_same_questions_are_answered_by_message() {
     let (node, _clients) = full_lobby().await;
-    let (count, users, members, here, rooms_of) = Desk(node.rooms.clone()).start().send(Ask).await.unwrap();
-    assert_eq!((count, users), (counts(2, 1, 4), vec![user("ann"), user("bob")]));
-    assert_eq!((members, here, rooms_of), (3, true, 1));
+    let (rooms, room, ann) = (node.addr(), lobby().clone(), user("ann"));
+    assert_eq!(rooms.send(Count { room: room.clone() }).await.unwrap().unwrap(), counts(2, 1, 4));
+    assert_eq!(rooms.send(Users { room: room.clone() }).await.unwrap().unwrap(), [ann.clone(), user("bob")]);
+    assert_eq!(rooms.send(Members { room: room.clone() }).await.unwrap().unwrap().len(), 3);
+    assert!(rooms.send(IsHere { room: room.clone(), user: ann.clone() }).await.unwrap().unwrap());
+    assert_eq!(rooms.send(RoomsOf { user: ann }).await.unwrap().unwrap(), [room]);
 }
 
 #[actix::test]

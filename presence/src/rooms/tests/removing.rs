@@ -59,6 +59,7 @@ async fn one_who_is_removed_just_when_it_joined_is_told_so_and_is_not_there() {
     assert_eq!(node.count(lobby()).await.unwrap().presences, 1);
 }
 
+// behaviour: 2.8 user-deleted
 #[actix::test]
 async fn a_user_is_removed_on_every_node_and_joins_nowhere_again() {
     // The socket of another process took the removal for a mistake, and joined again.
@@ -86,6 +87,7 @@ async fn a_user_is_removed_on_every_node_and_joins_nowhere_again() {
     assert_eq!(bob.sees(), ["ann", "bob", "cid"], "it may come back");
 }
 
+// behaviour: W16 deletion-closes
 #[actix::test]
 async fn a_room_is_removed_on_every_node_and_its_sockets_are_closed_with_code_and_reason() {
     let [here, there, _] = three().await;
@@ -101,13 +103,15 @@ async fn a_room_is_removed_on_every_node_and_its_sockets_are_closed_with_code_an
     assert_eq!((here.rows(lobby()).await, here.rows(&room("bar")).await), (Vec::new(), vec!["u0".to_owned()]));
 }
 
+// behaviour: 3 deletions
 #[actix::test]
 async fn a_node_that_has_nobody_to_remove_answers_all_the_same() {
     let [here, there, _] = three().await;
     let (_ann, _bob) = (here.member("ann").await, there.member("bob").await);
+    let mut changes = here.changes();
     assert_eq!(here.remove_user(&user("zoe"), None).await.unwrap(), 0);
     assert_eq!(here.remove_room(&room("nowhere"), None).await.unwrap(), 0);
-    assert_eq!(here.rows(lobby()).await, ["ann", "bob"]);
+    assert_eq!((here.rows(lobby()).await, heard(&mut changes)), (vec!["ann".to_owned(), "bob".into()], vec![]));
 }
 
 #[actix::test]

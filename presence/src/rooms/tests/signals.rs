@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc};
 
 use actix::{Actor, ActorContext, Context, Handler};
 
-use super::bench::{heard, lobby, ms, node, pass, room, secs, settle, short};
+use super::bench::{heard, lobby, ms, node, pass, room, secs, settle, short, user};
 use crate::{PresenceChange, PresenceChanged, actor::Subscribe, signal::Subscription};
 
 /// An actor of an application that writes down what it hears, and misbehaves if told to.
@@ -55,11 +55,13 @@ async fn an_actor_hears_of_all_rooms_or_of_one() {
     assert_eq!((shorts(&heard[1]), shorts(&heard[2])), (vec!["+bob".to_owned(), "-bob".into()], shorts(&heard[1])));
 }
 
+// behaviour: 2.2 removed-object; 3 pruned; 3 keywords
 #[actix::test]
 async fn an_event_says_where_and_who_and_whether_it_is_a_bulk_change() {
     let node = node().await;
     let mut changes = node.changes();
     let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let bob_is = bob.id(lobby());
     ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
     bob.leave(lobby()).await.unwrap();
     let added = changes.next().await.unwrap();
@@ -69,7 +71,10 @@ async fn an_event_says_where_and_who_and_whether_it_is_a_bulk_change() {
     let _ = changes.next().await;
     let PresenceChange::Updated(updated) = changes.next().await.unwrap().change else { panic!("an update") };
     assert_eq!((updated.id, updated.meta.as_str()), (ann.id(lobby()), r#"{"n":1}"#));
-    assert_eq!(changes.next().await.unwrap().removed().unwrap().channel, bob.channel);
+    let left = changes.next().await.unwrap();
+    let gone = left.removed().unwrap();
+    assert_eq!((gone.id, &gone.channel, &gone.user), (bob_is, &bob.channel, &Some(user("bob"))));
+    assert!(left.added().is_none() && !left.bulk_change());
     pass(secs(61)).await;
     let pruned = changes.next().await.unwrap();
     assert!(pruned.bulk_change() && pruned.added().is_none() && pruned.removed().is_none());
@@ -77,6 +82,7 @@ async fn an_event_says_where_and_who_and_whether_it_is_a_bulk_change() {
     assert_eq!(left.iter().map(|one| one.id).collect::<Vec<_>>(), [ann.id(lobby())]);
 }
 
+// behaviour: W15 after-the-commit
 #[actix::test]
 async fn nothing_fires_before_the_commit() {
     let node = node().await;
@@ -98,6 +104,7 @@ async fn nothing_fires_before_the_commit() {
     assert_eq!(heard, ["+ann", "-bob"]);
 }
 
+// behaviour: 3 failed-add
 #[actix::test]
 async fn nothing_fires_for_what_the_store_refused() {
     let node = node().await;
@@ -126,6 +133,7 @@ async fn a_slow_subscriber_loses_its_own_oldest_events_and_is_told_how_many() {
     assert_eq!(slow.next().await.unwrap().missed, 0, "it is told once");
 }
 
+// behaviour: W14 isolated-subscribers
 #[actix::test]
 async fn a_subscriber_that_panics_or_stops_loses_only_its_own_events() {
     let node = node().await;
@@ -206,6 +214,7 @@ async fn a_room_that_nobody_wants_to_know_of_any_more_is_forgotten() {
     assert_eq!(node.rooms.signals().rooms_heard(), 0);
 }
 
+// behaviour: W14 hanging-subscriber
 #[actix::test]
 async fn a_subscriber_that_hangs_costs_nobody_anything_and_is_told_what_it_missed() {
     struct Hangs(Rc<RefCell<Vec<u64>>>, Rc<tokio::sync::Notify>);

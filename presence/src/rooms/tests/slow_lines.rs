@@ -2,7 +2,10 @@
 
 use std::task::{Context, Poll, Waker};
 
-use super::bench::{Client, Node, config, lobby, ms, node, node_with, pass, secs, settle};
+use super::{
+    bench::{Client, Node, config, lobby, ms, node, node_with, pass, secs, settle},
+    unread::take,
+};
 use crate::{
     CloseCode, Consumer, Frame, Result, Socket,
     config::ConfigBuilder,
@@ -10,14 +13,6 @@ use crate::{
     room::message::ToConnection,
     testing::{Received, TestSocket},
 };
-
-/// The server takes what there is for this client, once. Returns how many bytes, 0 if there are none.
-fn take(client: &Client) -> usize {
-    match client.outbox.poll(&Context::from_waker(Waker::noop())) {
-        Poll::Ready(Some(Ok(bytes))) => bytes.len(),
-        _ => 0,
-    }
-}
 
 fn is_cut_off(client: &Client) -> bool {
     client.told().iter().any(|told| matches!(told, ToConnection::TooSlow))

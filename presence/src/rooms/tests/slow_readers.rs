@@ -3,14 +3,16 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::bench::{Client, Node, config, lobby, ms, node_with, pass, secs, user};
+use super::{
+    bench::{Client, Node, config, lobby, ms, node_with, pass, secs, user},
+    unread::take,
+};
 use crate::{
     CloseCode, Consumer, Frame, Outgoing, Result, ResumeToken, Socket,
     config::ConfigBuilder,
@@ -22,14 +24,6 @@ use crate::{
 
 fn small() -> ConfigBuilder {
     config().outbox_frames(32).max_age(secs(3600)).write_timeout(secs(10))
-}
-
-/// The server takes what there is for this client, once. Returns how many bytes, 0 if there are none.
-fn take(client: &Client) -> usize {
-    match client.outbox.poll(&Context::from_waker(Waker::noop())) {
-        Poll::Ready(Some(Ok(bytes))) => bytes.len(),
-        _ => 0,
-    }
 }
 
 /// Reads in its own way, every 5 ms, which is given the time since the beginning. Says when it was cut off, and waits for nothing more

@@ -28,6 +28,7 @@ async fn after_a_standstill_nobody_is_stale_who_was_seen_less_than_max_age_of_ru
     assert_eq!(heard(&mut changes), ["-[bob]"]);
 }
 
+// behaviour: 2.7 stale-are-not-counted
 #[actix::test]
 async fn a_channel_without_a_socket_is_not_stale_by_a_standstill_either() {
     let node = node().await;

@@ -29,6 +29,7 @@ fn a_name_that_another_process_has_put_into_the_room_is_taken_until_it_leaves(ki
         let other = ChannelName::new("job 8").unwrap();
         let (taken, other) = futures_util::join!(here.add(lobby(), &job, None), here.add(lobby(), &other, None));
         assert!(matches!(&taken, Err(Error::ChannelTaken { channel, .. }) if *channel == job), "{taken:?}");
+        assert!(taken.unwrap_err().is_retryable());
         assert!(other.is_ok(), "{other:?}");
         there.remove(lobby(), &job).await.unwrap();
         here.add(lobby(), &job, None).await.unwrap();

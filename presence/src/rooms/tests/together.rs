@@ -47,6 +47,7 @@ async fn thousands_who_fall_silent_at_once_are_one_event() {
     assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
 }
 
+// behaviour: 2.8 room-deleted
 #[actix::test]
 async fn thousands_who_are_pruned_by_call_or_removed_are_one_event_which_the_caller_finds_fired() {
     let (node, crowd, mut changes) = crowded().await;

@@ -24,6 +24,7 @@ fn closest(touches: &[(Instant, PresenceId)]) -> Duration {
     gaps.min().expect("some row was written twice")
 }
 
+// behaviour: W8 cheap-touch
 #[actix::test]
 async fn a_touch_asks_nothing_of_the_database() {
     let node = node().await;

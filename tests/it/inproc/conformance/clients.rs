@@ -1,12 +1,10 @@
 //! What JSON consumers, countdowns and groups are to clients that speak over a network.
 
 use super::{Host, open, room, serving, text};
-use crate::support::frame::Frame as Heard;
 use crate::support::socket::Socket as Client;
-use crate::support::{BOUND, eventually, millis, secs};
+use crate::support::{BOUND, eventually, secs};
 use presence::{
-    ChannelName, CloseCode, Consumer, Countdown, Event, EventName, Frame, GroupName, JsonConsumer, JsonFrames,
-    Outgoing, Result, Socket,
+    ChannelName, CloseCode, Consumer, Countdown, Frame, GroupName, JsonConsumer, JsonFrames, Outgoing, Result, Socket,
 };
 
 #[derive(serde::Deserialize)]
@@ -15,16 +13,11 @@ enum Said {
     Hello { name: String },
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-enum Told {
-    Greeting { text: String },
-}
-
 struct Speaker;
 
 impl JsonConsumer for Speaker {
     type Message = Said;
-    type Event = Told;
+    type Event = ();
 
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(&room("lobby")).await
@@ -33,15 +26,9 @@ impl JsonConsumer for Speaker {
     async fn receive(&mut self, socket: &mut Socket, Said::Hello { name }: Said) -> Result<()> {
         socket.send(Outgoing::json(&serde_json::json!({ "hello": name }))?).await
     }
-
-    async fn event(&mut self, socket: &mut Socket, Told::Greeting { text }: Told) -> Result<()> {
-        socket.send(text).await
-    }
 }
 
-// behaviour: 7 json-consumer
-// behaviour: 7 json-heartbeat
-// behaviour: 7 bad-json
+// behaviour: 7 json-consumer; 7 json-heartbeat; 7 bad-json
 #[tokio::test]
 async fn a_client_that_sends_what_does_not_decode_is_answered_each_time_and_goes_on() {
     // Differs on purpose (W10, W12): there each of these kills the consumer, and the heartbeat reaches the handler.
@@ -65,55 +52,6 @@ async fn a_client_that_sends_what_does_not_decode_is_answered_each_time_and_goes
     ann.leave().await;
 }
 
-// behaviour: 7 dispatch
-// behaviour: 7 unknown-event
-#[tokio::test]
-async fn an_event_that_the_consumers_of_a_room_do_not_know_reaches_no_client_and_ends_none() {
-    // Differs on purpose (W12, W13): there it kills every member's consumer, or runs any method of that name.
-    let host = Host::plan().workers(2).route(serving(|_| JsonFrames(Speaker))).start().await;
-    let mut clients = [open(&host, "/chat/lobby").await, open(&host, "/chat/lobby").await];
-    for name in ["send", "close", "websocket.receive", "_hidden", "Greeting"] {
-        host.rooms.send_event(&room("lobby"), Event::new(EventName::new(name).unwrap(), &5).unwrap()).unwrap();
-    }
-    host.rooms.send_event(&room("lobby"), Event::typed(&Told::Greeting { text: "hi".into() }).unwrap()).unwrap();
-    for client in &mut clients {
-        assert_eq!(text(client).await, "hi");
-    }
-}
-
-struct Lobby;
-
-impl Consumer for Lobby {
-    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-        socket.join(&room("lobby")).await
-    }
-
-    async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.send("other").await
-    }
-}
-
-// behaviour: 6 ping-pong
-// behaviour: 6 close-command
-// behaviour: 6 other-texts
-#[tokio::test]
-async fn a_client_that_pings_is_answered_and_one_that_says_close_is_closed_once() {
-    // Differs on purpose (W23): there `{}` closes, and a close by command is sent twice.
-    let host = Host::plan().route(serving(|_| Countdown::new(secs(60), Lobby))).start().await;
-    let mut ann = open(&host, "/chat/lobby?user=ann").await;
-    ann.text(r#"{"type":"ping"}"#).await;
-    assert_eq!(text(&mut ann).await, r#"{"message":"pong"}"#);
-    for other in ["{}", "5", "\"heartbeat\"", "no json", r#"{"type":"pong"}"#] {
-        ann.text(other).await;
-        assert_eq!(text(&mut ann).await, "other");
-    }
-    ann.text(r#"{"type":"close"}"#).await;
-    assert_eq!(ann.next().await, Heard::Close(Some(1000), String::new()));
-    ann.close(1000).await;
-    ann.drained().await;
-    host.empty().await;
-}
-
 #[tokio::test]
 async fn a_heartbeat_that_asks_for_an_answer_gets_it_through_a_countdown() {
     let host = Host::plan().route(serving(|_| Countdown::new(secs(60), JsonFrames(Speaker)))).start().await;
@@ -121,18 +59,6 @@ async fn a_heartbeat_that_asks_for_an_answer_gets_it_through_a_countdown() {
     ann.text(r#"{"type":"heartbeat"}"#).await;
     assert_eq!(text(&mut ann).await, r#"{"type":"heartbeat"}"#);
     ann.leave().await;
-}
-
-// behaviour: 6 silent-socket
-#[tokio::test]
-async fn a_client_that_does_not_ping_is_told_why_it_is_closed_and_has_left() {
-    // Differs on purpose (W23): there the row stays until the disconnect, and an anonymous visitor is let in.
-    let host = Host::plan().route(serving(|_| Countdown::new(millis(300), Lobby))).start().await;
-    let mut ann = open(&host, "/chat/lobby?user=ann").await;
-    assert_eq!(ann.next().await, Heard::Close(Some(4408), "no ping".into()));
-    ann.close(4408).await;
-    ann.drained().await;
-    host.empty().await;
 }
 
 /// Is of the team, and does as it is told.
@@ -170,10 +96,7 @@ async fn player(host: &Host) -> (Client, ChannelName) {
     (client, ChannelName::new(channel).unwrap())
 }
 
-// behaviour: 7 groups
-// behaviour: 7 groups-attribute
-// behaviour: 7 send-to-channel
-// behaviour: 7 order-of-messages
+// behaviour: 7 groups; 7 groups-attribute; 7 send-to-channel; 7 order-of-messages
 #[tokio::test]
 async fn a_group_whose_members_are_on_four_threads_hears_each_message_once_and_in_order() {
     // Differs on purpose (W17): there a membership may end before its socket, and a full channel loses messages.

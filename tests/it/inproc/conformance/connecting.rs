@@ -23,9 +23,7 @@ impl Consumer for Knows {
     }
 }
 
-// behaviour: 7 route-params
-// behaviour: 7 scope
-// behaviour: 7 identity
+// behaviour: 7 route-params; 7 scope; 7 identity
 #[tokio::test]
 async fn path_query_route_headers_user_and_peer_are_those_of_the_request() {
     let host = Host::plan().route(serving(|_| Knows)).start().await;
@@ -60,8 +58,7 @@ impl Consumer for Greets {
     }
 }
 
-// behaviour: 7 accept-headers
-// behaviour: 7 subprotocol
+// behaviour: 7 accept-headers; 7 subprotocol
 #[tokio::test]
 async fn a_socket_is_accepted_with_a_subprotocol_and_headers_and_with_nothing_that_would_break_it() {
     let host = Host::plan().route(serving(|_| Greets)).start().await;

@@ -107,38 +107,3 @@ async fn a_consumer_without_the_attribute_touches_by_a_call_and_by_nothing_else(
     assert_eq!(stale, Some(4408), "Bob spoke, and nobody touched");
     assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().users, 1, "Ann stayed for thrice the age");
 }
-
-/// Says how it went.
-struct Fails;
-
-impl Consumer for Fails {
-    #[touch_presence]
-    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
-        if frame == Frame::Text("fail".into()) {
-            return Err(presence::Error::other("told to fail"));
-        }
-        socket.send("fine").await
-    }
-}
-
-// behaviour: 4 passes-the-result-on
-#[tokio::test]
-async fn what_the_method_returns_is_what_comes_of_it() {
-    let host = Host::plan().route(serving(|_| Fails)).start().await;
-    let mut ann = open(&host, "/chat/lobby").await;
-    ann.text("go on").await;
-    assert_eq!(text(&mut ann).await, "fine");
-    ann.text("fail").await;
-    assert_eq!(ann.closing().await, Some(1011));
-}
-
-// behaviour: 4 no-answer
-#[tokio::test]
-async fn a_heartbeat_is_not_answered() {
-    let host = Host::plan().route(serving(|_| Fails)).start().await;
-    let mut ann = open(&host, "/chat/lobby").await;
-    ann.heartbeat().await;
-    ann.text("go on").await;
-    assert_eq!(text(&mut ann).await, "fine", "the first frame there is");
-    ann.leave().await;
-}

@@ -148,6 +148,7 @@ async fn the_join_of_a_socket_that_is_removed_meanwhile_fails_and_it_is_not_in_t
     assert_eq!((node.rows(lobby()).await, told.borrow().len()), (vec![], 0));
 }
 
+// behaviour: 2.2 stale-object
 #[actix::test]
 async fn a_channel_of_another_node_is_removed_there_and_its_socket_learns_of_it() {
     // Nothing happened, and nobody said so.
@@ -205,14 +206,18 @@ async fn a_presence_without_a_socket_of_another_node_is_removed_and_its_name_is_
     assert_eq!(here.rows(lobby()).await.len(), 0);
 }
 
+// behaviour: 2.2 unknown-removals; 2.2 no-room-made
 #[actix::test]
 async fn a_channel_that_nobody_has_is_nothing() {
     let [here, there, _] = three().await;
     let _ann = there.member("ann").await;
+    let mut changes = here.changes();
     here.remove(lobby(), &channel("nobody")).await.unwrap();
+    here.remove(&room("nowhere"), &channel("nobody")).await.unwrap();
     here.leave_all(&channel("nobody")).await.unwrap();
     assert!(!here.remove_presence(lobby(), PresenceId::random(), None).await.unwrap());
-    assert_eq!(here.rows(lobby()).await, ["ann"]);
+    assert_eq!((here.rows(lobby()).await, heard(&mut changes)), (vec!["ann".to_owned()], vec![]));
+    assert!(format!("{:?}", here.store.database()).contains("rooms: 1,"), "it made no room");
     // A closed socket of this process can be nowhere else, so nobody is asked.
     let (closed, name, _) = guest(&here, &[]).await;
     closed.disconnect(CloseCode::NORMAL).await;
