@@ -2,7 +2,9 @@
 
 pub(crate) mod event;
 pub(crate) mod hub;
+pub(crate) mod hubs;
 pub(crate) mod inquiry;
+pub(crate) mod message;
 pub(crate) mod outbox;
 pub(crate) mod touch;
 pub(crate) mod wire;

@@ -4,11 +4,9 @@ pub(crate) mod channel;
 pub(crate) mod channels;
 pub(crate) mod command;
 mod handle;
-pub(crate) mod hubs;
 mod membership;
 pub(crate) mod query;
 mod reading;
-mod registry;
 mod removing;
 pub(crate) mod sending;
 mod shutdown;
@@ -18,54 +16,35 @@ mod updates;
 pub(crate) mod upkeep;
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
     fmt,
-    sync::{
-        Arc, Once, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
-    },
-    time::Duration,
+    sync::{Arc, Once, OnceLock},
 };
 
 use actix::{Actor, Addr, Context, Recipient};
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
-use tracing::info;
 
 use crate::{
-    Config, Error, Result,
-    clock::{Clock, Tick},
-    name::{NodeId, NodeName, RoomName},
-    node::{
-        apart::Apart,
-        health::Health,
-        listening::{Listening, PULSE},
-        registration::Registration,
-        threads::{Threads, within},
-        writer::Writer,
-    },
-    room::{actor::RoomActor, message::HubRef},
-    signal::{PresenceChanged, Signals, Subscription},
-    store::{Store, StoreError},
-    telemetry::{CutoffLimits, LineLimit},
+    Config, Result,
+    clock::Clock,
+    delivery::hubs::Hubs,
+    name::{NodeName, RoomName},
+    node::Node,
+    room::{actor::RoomActor, local_channels::LocalChannels, message::ToRoom, table::Table},
+    signal::{PresenceChanged, Subscription},
+    store::Store,
 };
 
-pub use handle::Room;
-pub use query::RoomsActor;
-pub use reading::Counts;
-pub use sending::Outgoing;
-pub use shutdown::NotReady;
-pub use upkeep::PruningSupervisor;
+pub use self::handle::Room;
+pub use self::query::RoomsActor;
+pub use self::reading::Counts;
+pub use self::sending::Outgoing;
+pub use self::shutdown::NotReady;
+pub use self::upkeep::PruningSupervisor;
 
-use channels::Channels;
-use upkeep::NodeActor;
+use self::{channels::Channels, upkeep::NodeActor};
 
-/// How many rooms of one process share a lock.
-const SHARDS: usize = 16;
 /// How often an operation that a failing room lost is asked again.
 const ATTEMPTS: usize = 4;
-/// How long touches are gathered at most before they are written.
-const MAX_GATHER: Duration = Duration::from_secs(4);
 
 /// Why rooms cannot be started here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -98,56 +77,17 @@ pub enum StartError {
 pub struct Rooms(Arc<Inner>);
 
 struct Inner {
-    config: Config,
-    clock: Clock,
-    store: Apart,
-    writer: Writer,
-    signals: Signals,
-    channels: Channels,
-    table: [Mutex<HashMap<RoomName, Entry>>; SHARDS],
-    hasher: RandomState,
-    threads: Threads,
-    hubs: RwLock<Vec<HubRef>>,
-    /// Tells the channel names of this process from those of others.
-    process: String,
-    /// How many connections there were: the number of each is the end of its channel name.
-    connections: AtomicU64,
-    node: watch::Sender<Option<NodeId>>,
-    health: Health,
-    draining: AtomicBool,
-    /// The shutdown is over: no room is started any more.
-    ended: AtomicBool,
-    /// The name that another process took from this node.
-    lost_name: watch::Sender<Option<NodeName>>,
+    node: Arc<Node>,
+    hubs: Arc<Hubs>,
+    channels: Arc<Channels>,
+    table: Arc<Table>,
     /// The shutdown is nearly over: nothing changes any more. Whoever forwards events has a receiver until it has none left.
     ending: watch::Sender<bool>,
-    sockets: watch::Sender<usize>,
-    cutoffs: CutoffLimits,
-    /// The limit of the lines about sockets beyond `max_sockets`.
-    full: LineLimit,
-    /// The limit of the lines about joins that are refused because first frames are not read.
-    unread: LineLimit,
-    /// The limit of the lines about changes that are refused because too many wait for the database.
-    overloaded: LineLimit,
-    /// How many bytes of first frames are held in all rooms.
-    first_frames: Arc<AtomicUsize>,
-    /// When those were last cut off who read first frames of any room too slowly.
-    made_room: Mutex<Option<Tick>>,
-    listening: Arc<Listening>,
-    registration: Registration,
     node_actor: OnceLock<Addr<NodeActor>>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
     /// The warning that no supervisor was spawned is logged once.
     no_supervisor: Once,
     front: Addr<RoomsActor>,
-    /// How many presences are looked after.
-    #[cfg(test)]
-    children: std::sync::atomic::AtomicIsize,
-}
-
-struct Entry {
-    actor: Addr<RoomActor>,
-    under_way: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Rooms {
@@ -210,65 +150,28 @@ impl Rooms {
         if actix::System::try_current().is_none() {
             return Err(StartError::NoSystem);
         }
-        let threads = Threads::start(config.room_threads());
-        let store: Arc<dyn Store> = Arc::new(store);
-        let health = Health::default();
-        let registration = Registration::new(name, config.lease());
         let rooms = Arc::new_cyclic(|rooms: &std::sync::Weak<Inner>| {
-            let fenced = {
-                let rooms = rooms.clone();
-                move |node| {
-                    if let Some(actor) = rooms.upgrade().and_then(|rooms| rooms.node_actor.get().cloned()) {
-                        actor.do_send(upkeep::Fenced(node));
-                    }
+            let weak = rooms.clone();
+            let fenced = move |node| {
+                if let Some(actor) = weak.upgrade().and_then(|rooms| rooms.node_actor.get().cloned()) {
+                    actor.do_send(upkeep::Fenced(node));
                 }
             };
-            let front = {
-                let rooms = rooms.clone();
-                RoomsActor::start_in_arbiter(threads.store(), move |_: &mut Context<RoomsActor>| RoomsActor::new(rooms))
-            };
+            let node = Node::start(config, store, name, clock, fenced);
+            let front = RoomsActor::new(rooms.clone());
             Inner {
-                writer: Writer::new(config.max_pending_writes(), health.clone(), fenced),
-                config,
-                clock,
-                store: Apart::new(store.clone(), threads.runtime().clone()),
-                signals: Signals::default(),
-                channels: Channels::default(),
-                table: Default::default(),
-                hasher: RandomState::new(),
-                threads,
-                hubs: RwLock::default(),
-                process: NodeId::random().as_uuid().simple().to_string(),
-                connections: AtomicU64::new(0),
-                node: watch::Sender::new(None),
-                health,
-                draining: AtomicBool::new(false),
-                ended: AtomicBool::new(false),
-                lost_name: watch::Sender::new(None),
+                hubs: Hubs::new(node.clock.clone()),
+                channels: Arc::default(),
+                table: Arc::default(),
                 ending: watch::Sender::new(false),
-                sockets: watch::Sender::new(0),
-                cutoffs: CutoffLimits::default(),
-                full: LineLimit::default(),
-                unread: LineLimit::default(),
-                overloaded: LineLimit::default(),
-                first_frames: Arc::default(),
-                made_room: Mutex::default(),
-                listening: Arc::default(),
-                registration,
                 node_actor: OnceLock::new(),
                 supervisor: OnceLock::new(),
                 no_supervisor: Once::new(),
-                front,
-                #[cfg(test)]
-                children: Default::default(),
+                front: RoomsActor::start_in_arbiter(node.threads.store(), move |_: &mut Context<RoomsActor>| front),
+                node,
             }
         });
         let rooms = Self(rooms);
-        let (writer, clock) = (rooms.0.writer.clone(), rooms.0.clock.clone());
-        let (node, timeout) = (rooms.0.node.subscribe(), rooms.0.config.store_timeout());
-        let gather = MAX_GATHER.min(rooms.0.config.touch_flush_interval() / 4);
-        rooms.0.threads.runtime().spawn(writer.run(store, clock, node, timeout, gather));
-        rooms.0.threads.time().spawn(rooms.pulse());
         rooms.register(may_have);
         Ok(rooms)
     }
@@ -276,7 +179,7 @@ impl Rooms {
     /// The settings.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.0.node.config
     }
 
     /// The address to which actors send the messages of [`actor`](crate::actor).
@@ -285,56 +188,32 @@ impl Rooms {
         self.0.front.clone()
     }
 
-    /// When this node was there to listen.
-    pub(crate) fn listening(&self) -> &Listening {
-        &self.0.listening
+    pub(crate) fn this_node(&self) -> &Arc<Node> {
+        &self.0.node
     }
 
-    /// Notes again and again that the node runs, as long as it does.
-    fn pulse(&self) -> impl Future<Output = ()> + use<> {
-        let (rooms, clock, listening) = (Arc::downgrade(&self.0), self.0.clock.clone(), self.0.listening.clone());
-        async move {
-            while rooms.strong_count() > 0 {
-                if let Some(stood) = listening.pulse(clock.now()) {
-                    info!(?stood, "this node stood still; that its clients were silent meanwhile does not count");
-                }
-                tokio::time::sleep(PULSE).await;
-            }
-        }
+    pub(crate) fn hubs(&self) -> &Arc<Hubs> {
+        &self.0.hubs
     }
 
-    pub(crate) fn full_line(&self) -> &LineLimit {
-        &self.0.full
+    pub(crate) fn channels(&self) -> &Channels {
+        &self.0.channels
     }
 
-    pub(crate) fn unread_line(&self) -> &LineLimit {
-        &self.0.unread
+    pub(crate) fn table(&self) -> &Arc<Table> {
+        &self.0.table
     }
 
-    pub(crate) fn overloaded_line(&self) -> &LineLimit {
-        &self.0.overloaded
-    }
-
-    /// How many bytes of first frames are held in all rooms.
-    pub(crate) fn first_frames(&self) -> &Arc<AtomicUsize> {
-        &self.0.first_frames
-    }
-
-    /// When those were last cut off who read first frames of any room too slowly.
-    pub(crate) fn made_room(&self) -> &Mutex<Option<Tick>> {
-        &self.0.made_room
-    }
-
-    /// The limits of the lines about sockets that were cut off.
-    pub(crate) fn cutoffs(&self) -> &CutoffLimits {
-        &self.0.cutoffs
-    }
-
-    async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T> {
-        match within(self.0.config.store_timeout(), call).await {
-            Some(answer) => Ok(answer?),
-            None => Err(Error::StoreUnavailable(None)),
-        }
+    /// Sends to a room, which is started if it does not run.
+    pub(crate) fn tell(&self, name: &RoomName, message: ToRoom) {
+        let Inner { node, hubs, channels, table, .. } = &*self.0;
+        table.send(name, message, |under_way| {
+            let (name, node, hubs, table) = (name.clone(), node.clone(), hubs.clone(), table.clone());
+            let channels: Arc<dyn LocalChannels> = channels.clone();
+            let thread = self.0.node.threads.of_room(table.thread_hash(&name));
+            let start = move |_: &mut Context<RoomActor>| RoomActor::new(name, node, hubs, channels, table, under_way);
+            RoomActor::start_in_arbiter(thread, start).recipient()
+        });
     }
 
     // ---- hearing of changes ----
@@ -355,11 +234,11 @@ impl Rooms {
     /// ends when the actor stops.
     pub fn subscribe(&self, room: Option<&RoomName>, subscriber: Recipient<PresenceChanged>) {
         let subscription = self.hear(room);
-        self.0.threads.store().spawn(subscription.forward(subscriber, self.0.ending.subscribe()));
+        self.0.node.threads.store().spawn(subscription.forward(subscriber, self.0.ending.subscribe()));
     }
 
     fn hear(&self, room: Option<&RoomName>) -> Subscription {
-        self.store().count_turns();
-        self.0.signals.subscribe(room.cloned())
+        self.0.node.store.count_turns();
+        self.0.node.signals.subscribe(room.cloned())
     }
 }

@@ -13,11 +13,14 @@ use bytes::Bytes;
 use crate::{
     CloseCode, Rooms,
     clock::Tick,
-    delivery::{inquiry::AskedSilent, outbox::Outbox},
+    delivery::{
+        hubs::LocalHub,
+        inquiry::AskedSilent,
+        message::{Decision, ToConnection},
+        outbox::Outbox,
+    },
     name::UserId,
-    room::message::{Decision, ToConnection},
     rooms::channel::{Channel, End},
-    rooms::hubs::LocalHub,
     telemetry::Cutoff,
 };
 
@@ -106,7 +109,7 @@ pub(crate) struct Parts {
 impl Connection {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { rooms, hub, channel, outbox, inbox, rates, kill, seen, inbound, client } = parts;
-        rooms.socket_opened();
+        rooms.hubs().sockets.send_modify(|open| *open += 1);
         Self {
             rooms,
             hub,
@@ -140,7 +143,7 @@ impl Actor for Connection {
             loop {
                 match inbound.next().await {
                     Incoming::Sent(Sent::Data(frame)) => {
-                        let arrived = rooms.now();
+                        let arrived = rooms.this_node().now();
                         rates.message(&inbox).await;
                         if !inbox.push(frame, arrived).await {
                             // Only the client's Close still matters.
@@ -174,7 +177,7 @@ impl Drop for Connection {
         self.kill.release();
         self.hub.sockets.borrow_mut().leave(self.channel.name());
         self.rooms.channels().close(self.channel.name());
-        self.rooms.socket_closed();
+        self.rooms.hubs().sockets.send_modify(|open| *open -= 1);
     }
 }
 
@@ -268,7 +271,7 @@ impl Connection {
             }
         }
         self.phase = Phase::Open;
-        self.seen.set(self.rooms.now());
+        self.seen.set(self.rooms.this_node().now());
         if let Some((code, reason)) = self.early_close.take()
             && self.begin_close(code, &reason, ctx)
         {
@@ -280,7 +283,7 @@ impl Connection {
                 connection.lost(ctx);
             }
         });
-        self.look(self.rooms.now(), ctx);
+        self.look(self.rooms.this_node().now(), ctx);
     }
 
     /// Pings a silent client, and gives up on one that does not answer. It should have been done at `due`.
@@ -288,7 +291,7 @@ impl Connection {
         if self.phase != Phase::Open {
             return;
         }
-        let (now, seen) = (self.rooms.now(), self.seen.get());
+        let (now, seen) = (self.rooms.this_node().now(), self.seen.get());
         // The thread was held up, so nothing was read.
         let blocked = now.since(due) > BLOCKED;
         let (interval, timeout) = (self.rooms.config().ping_interval(), self.rooms.config().pong_timeout());
@@ -302,8 +305,8 @@ impl Connection {
             Some(None) => now.after(timeout.min(UNBLOCKED)),
             Some(Some(sent)) if now < sent.after(timeout) => sent.after(timeout),
             // What came to a machine that stood still comes again only some time later.
-            Some(Some(sent)) if now < self.rooms.listening().silent_since(sent, now).after(timeout) => {
-                self.rooms.listening().silent_since(sent, now).after(timeout)
+            Some(Some(sent)) if now < self.rooms.this_node().listening.silent_since(sent, now).after(timeout) => {
+                self.rooms.this_node().listening.silent_since(sent, now).after(timeout)
             }
             // It is not read while its consumer is behind, so its pong cannot have come in.
             Some(_) if self.inbox.has_backlog() => now.after(timeout),

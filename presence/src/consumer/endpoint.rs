@@ -26,13 +26,13 @@ use crate::{
     CloseCode, Consumer, Error, Frame, Result, ResumeToken, Rooms, Socket,
     delivery::{
         hub::HubSocket,
+        message::ToConnection,
         outbox::{Bounds, Outbound, Outbox, Owner},
         touch::Touch,
     },
     error::RETRY_AFTER,
     name::UserId,
     origin::{Origin, OriginError, Origins, RefusedOrigin},
-    room::message::ToConnection,
     rooms::sending::as_consumer_of,
     telemetry::report,
 };
@@ -266,7 +266,7 @@ impl Upgrade {
     fn log_origin(&self, refused: &RefusedOrigin, req: &HttpRequest) {
         let RefusedOrigin { seen, expected, source } = refused;
         let (path, peer) = (req.path(), req.peer_addr().map(tracing::field::display));
-        let Some(left_out) = self.rooms.cutoffs().refused_origin.admit(self.rooms.now()) else {
+        let Some(left_out) = self.rooms.hubs().cutoffs.refused_origin.admit(self.rooms.this_node().now()) else {
             debug!(origin = ?seen, ?expected, source, path, peer, "a page of another origin was refused");
             return;
         };
@@ -322,11 +322,11 @@ impl Upgrade {
         let config = rooms.config();
         let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
         let kernel = kill.clone();
-        let hub = rooms.local_hub();
-        let touch = Touch::new(rooms.now());
-        let channel = rooms.channels().open(rooms.new_channel(&hub.hub), touch.clone(), hub.hub.clone());
+        let hub = rooms.hubs().here();
+        let touch = Touch::new(rooms.this_node().now());
+        let channel = rooms.channels().open(rooms.hubs().new_channel(&hub.hub), touch.clone(), hub.hub.clone());
         channel.set_resume_token(resume);
-        let seen = Rc::new(Cell::new(rooms.now()));
+        let seen = Rc::new(Cell::new(rooms.this_node().now()));
         let inbox = Rc::new(Inbox::new(config.inbox_frames(), touch));
         let bounds = Bounds {
             frames: config.outbox_frames(),
@@ -335,9 +335,9 @@ impl Upgrade {
             patience: config.send_patience(),
             rate: config.steady_rate(),
         };
-        let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
+        let outbox = Outbox::new(bounds, rooms.this_node().clock.clone(), hub.filling.clone(), hub.hub.clone());
         let limits = (config.max_frame_bytes(), config.max_message_bytes());
-        let inbound = Inbound::new(payload, limits, rooms.clock().clone(), Rc::clone(&seen));
+        let inbound = Inbound::new(payload, limits, rooms.this_node().clock.clone(), Rc::clone(&seen));
         let client = Client { user: user.clone(), peer: req.peer_addr() };
         let owner = user.clone();
         let mut socket = None;
@@ -405,7 +405,7 @@ impl Rooms {
         if self.sockets() < max_sockets {
             return None;
         }
-        if let Some(left_out) = self.full_line().admit(self.now()) {
+        if let Some(left_out) = self.hubs().full.admit(self.this_node().now()) {
             let left_out = left_out.field();
             warn!(max_sockets, left_out, "a socket is turned away with 503: there are `max_sockets` already");
         }

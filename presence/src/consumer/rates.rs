@@ -13,9 +13,8 @@ use tracing::debug;
 use crate::{
     Outgoing, Rooms,
     clock::Tick,
-    delivery::outbox::Outbox,
+    delivery::{message::ToConnection, outbox::Outbox},
     model::rate::{Pace, Rate, Slowed, Turn},
-    room::message::ToConnection,
 };
 
 use super::{connection::Connection, inbox::Inbox};
@@ -59,7 +58,7 @@ struct TooFast<'a> {
 
 impl Rates {
     pub(crate) fn new(rooms: Rooms, outbox: Rc<Outbox>, connection: Addr<Connection>) -> Self {
-        let (config, now) = (rooms.config(), rooms.now());
+        let (config, now) = (rooms.config(), rooms.this_node().now());
         Self {
             messages: Limit::new("messages", config.messages_per_second(), config.message_rate(), now),
             joins: Limit::new("joins", config.joins_per_second(), config.join_rate(), now),
@@ -95,7 +94,7 @@ impl Rates {
     /// A join of a busy room is answered with the next notice of the room, and that wait is not the consumer's. Those of several joins
     /// at once count once.
     fn count_notice(&self) {
-        let now = self.rooms.now();
+        let now = self.rooms.this_node().now();
         let until = now.after(self.rooms.config().notify_interval());
         let more = until.since(self.notices_until.get().max(now));
         self.notices_until.set(until);
@@ -110,9 +109,10 @@ impl Rates {
 
     /// Takes one, or says how long to wait for it.
     fn take(&self, limit: &Limit) -> Option<Slowed> {
-        let (now, patience, mut pace) = (self.rooms.now(), self.rooms.config().rate_patience(), limit.pace.get());
+        let (now, patience, mut pace) =
+            (self.rooms.this_node().now(), self.rooms.config().rate_patience(), limit.pace.get());
         if !pace.has_one(limit.rate, now)
-            && let Some((stood, from)) = self.rooms.listening().just_stood(limit.listened.get(), now)
+            && let Some((stood, from)) = self.rooms.this_node().listening.just_stood(limit.listened.get(), now)
         {
             limit.listened.set(from);
             pace.give_back(stood, now);

@@ -16,7 +16,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Result, Socket,
-    room::message::{Decision, ToConnection},
+    delivery::message::{Decision, ToConnection},
     rooms::channel::End,
     telemetry::report,
 };

@@ -15,10 +15,9 @@ use tracing::debug;
 use crate::{
     CloseCode, Error, Outgoing, Result, ResumeToken, Rooms,
     clock::Tick,
-    delivery::{hub::Sockets, outbox::Outbox},
+    delivery::{hub::Sockets, message::ToConnection, outbox::Outbox},
     model::Meta,
     name::{ChannelName, GroupName, RoomName, UserId},
-    room::message::ToConnection,
     rooms::channel::{Channel, JoinOptions},
 };
 
@@ -286,7 +285,7 @@ impl Socket {
     /// Marks the socket as seen, in all its rooms: when the frame that is being handled arrived, or now. As `touch` of
     /// django-channels-presence, but it costs a store to memory.
     pub fn touch(&self) {
-        self.channel.touch().mark(self.arrived.get().unwrap_or_else(|| self.rooms.now()));
+        self.channel.touch().mark(self.arrived.get().unwrap_or_else(|| self.rooms.this_node().now()));
     }
 
     /// Sends the client a frame. While more waits for the client than may, but it goes on reading, this waits, at most 1 s.

@@ -22,10 +22,10 @@ use crate::{
     clock::Clock,
     model::Presence,
     name::{ChannelName, Epoch, GroupName, RoomName, UserId, Version},
-    room::message::{HubRef, Joiner, Report, RoomFlush, Said, ToConnection, ToHub, ToRoom},
 };
 
 use super::{
+    message::{HubRef, Joiner, Report, RoomFlush, Said, ToConnection, ToHub},
     outbox::{Filling, Outbox, WATCH_INTERVAL},
     touch::Touch,
 };
@@ -319,11 +319,11 @@ impl HubActor {
             ToHub::Report { room, to } => {
                 let here = sockets.rooms.get(room);
                 let members = here.into_iter().flat_map(|room| room.members.values());
-                to.do_send(ToRoom::Report(Report {
-                    hub: HubRef::new(self.id, ctx.address()),
+                to.do_send(Report {
+                    hub: HubRef::new(self.id, ctx.address().recipient()),
                     announced: here.map(|room| room.announced),
                     members: members.map(|member| (member.presence.clone(), member.touch.clone())).collect(),
-                }));
+                });
             }
             ToHub::CutSlowest { room } => self.cut_slowest(room.as_ref()),
             ToHub::Watch => {

@@ -8,14 +8,11 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use actix::Addr;
+use actix::{Message, Recipient};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{
-    name::PresenceId,
-    room::{actor::RoomActor, message::ToRoom},
-};
+use crate::name::PresenceId;
 
 /// How long a room waits for the answers. A thread that does not answer is blocked, so that its sockets are not read.
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(1);
@@ -26,26 +23,28 @@ pub(crate) const UNANSWERED: u32 = 1;
 /// One question to several connections. When the last of them has answered, or is gone, the room is told who is silent.
 #[derive(Debug)]
 pub(crate) struct Inquiry {
-    room: Addr<RoomActor>,
-    open: Mutex<Option<Open>>,
+    room: Recipient<Silent>,
+    open: Mutex<Option<Silent>>,
 }
 
-#[derive(Debug)]
-struct Open {
-    silent: Vec<PresenceId>,
-    /// Those whose connections have not answered.
-    unanswered: HashSet<PresenceId>,
-    max_age: Duration,
-    reply: Option<oneshot::Sender<usize>>,
+/// What came of an inquiry: remove those of these that were last seen longer ago than `max_age`, or much longer if their connections have
+/// not answered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Silent {
+    pub(crate) ids: Vec<PresenceId>,
+    pub(crate) unanswered: HashSet<PresenceId>,
+    pub(crate) max_age: Duration,
+    pub(crate) reply: Option<oneshot::Sender<usize>>,
 }
 
 impl Inquiry {
-    pub(crate) fn new(room: Addr<RoomActor>, max_age: Duration, reply: Option<oneshot::Sender<usize>>) -> Arc<Self> {
-        let open = Open { silent: Vec::new(), unanswered: HashSet::new(), max_age, reply };
+    pub(crate) fn new(room: Recipient<Silent>, max_age: Duration, reply: Option<oneshot::Sender<usize>>) -> Arc<Self> {
+        let open = Silent { ids: Vec::new(), unanswered: HashSet::new(), max_age, reply };
         Arc::new(Self { room, open: Mutex::new(Some(open)) })
     }
 
-    fn note(&self, note: impl FnOnce(&mut Open)) {
+    fn note(&self, note: impl FnOnce(&mut Silent)) {
         if let Some(open) = &mut *self.open.lock() {
             note(open);
         }
@@ -61,14 +60,14 @@ impl Inquiry {
 
     /// Everything that had come from this one is read, and it was nothing.
     pub(crate) fn is_silent(&self, id: PresenceId) {
-        self.note(|open| open.silent.push(id));
+        self.note(|open| open.ids.push(id));
     }
 
     /// Tells the room who has answered so far. Later answers are of no use.
     pub(crate) fn end(&self) {
         let open = self.open.lock().take();
-        if let Some(Open { silent: ids, unanswered, max_age, reply }) = open {
-            self.room.do_send(ToRoom::Silent { ids, unanswered, max_age, reply });
+        if let Some(silent) = open {
+            self.room.do_send(silent);
         }
     }
 }

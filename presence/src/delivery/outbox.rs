@@ -17,14 +17,13 @@ use std::{
     time::Duration,
 };
 
-use actix::{Addr, Recipient};
+use actix::Recipient;
 use bytes::Bytes;
 use tracing::{debug, field::display};
 
 use crate::{
     clock::{Clock, Tick},
     name::{ChannelName, RoomName},
-    room::message::{Claim, Pressure, ToConnection},
 };
 
 use self::{
@@ -33,7 +32,10 @@ use self::{
     senders::{Senders, Terms},
 };
 
-use super::{hub::HubActor, wire::Frames};
+use super::{
+    message::{Claim, HubRef, Pressure, ToConnection},
+    wire::Frames,
+};
 
 mod body;
 mod first;
@@ -62,7 +64,7 @@ pub(crate) struct Outbox {
     terms: Terms,
     clock: Clock,
     filling: Rc<Filling>,
-    hub: Addr<HubActor>,
+    hub: HubRef,
     itself: Weak<Self>,
     owner: OnceCell<Owner>,
 }
@@ -131,7 +133,7 @@ pub(crate) struct Bounds {
 }
 
 impl Outbox {
-    pub(crate) fn new(bounds: Bounds, clock: Clock, filling: Rc<Filling>, hub: Addr<HubActor>) -> Rc<Self> {
+    pub(crate) fn new(bounds: Bounds, clock: Clock, filling: Rc<Filling>, hub: HubRef) -> Rc<Self> {
         Rc::new_cyclic(|itself| Self {
             state: RefCell::new(State {
                 queue: Queue::default(),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
 use crate::{
     model::lease::Lease,
@@ -17,6 +18,8 @@ pub(crate) struct Registration {
     name: NodeName,
     /// Other rooms of this process have the name.
     in_use: OnceLock<()>,
+    /// Whether another process has taken the name.
+    pub(crate) superseded: watch::Sender<bool>,
     lease: Mutex<Lease>,
     /// Former incarnations of this very node, whose presences are still to be held.
     former: Mutex<BTreeSet<NodeId>>,
@@ -31,6 +34,7 @@ impl Registration {
         Self {
             name,
             in_use: OnceLock::new(),
+            superseded: watch::Sender::new(false),
             lease: Mutex::new(Lease::new(lease)),
             former: Mutex::default(),
             open_requests: Mutex::default(),

@@ -21,18 +21,31 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle};
 
 use crate::{
-    clock::Tick, config::Durability, delivery::wire::Held, model::reached::Reached, name::RoomName,
-    node::writer::Committed, rooms::Rooms,
+    clock::Tick,
+    config::Durability,
+    delivery::{
+        hubs::Hubs,
+        inquiry::Silent,
+        message::{Reply, Report, Said, ToHub},
+        wire::Held,
+    },
+    model::reached::Reached,
+    name::RoomName,
+    node::{Node, writer::Committed},
 };
 
 use self::phase::{Phase, Readings};
 
+#[cfg(test)]
+use super::message::Point;
 use super::{
-    message::{Reply, Said, ToHub, ToRoom, Told},
+    local_channels::LocalChannels,
+    message::{ToRoom, Told},
     state::State,
+    table::Table,
 };
 
 /// How long a room stays in memory that nobody of this node is in or asks about.
@@ -46,10 +59,13 @@ const GAP_CHECK: Duration = Duration::from_millis(10);
 /// One room of this node.
 pub(crate) struct RoomActor {
     name: RoomName,
-    rooms: Rooms,
+    node: Arc<Node>,
+    hubs: Arc<Hubs>,
+    channels: Arc<dyn LocalChannels>,
+    table: Arc<Table>,
     under_way: Arc<AtomicUsize>,
     /// Its own address, if it has children: they have it.
-    address: Weak<Addr<Self>>,
+    address: Weak<Recipient<ToRoom>>,
     state: State,
     phase: Phase,
     readings: Readings,
@@ -74,12 +90,22 @@ impl std::fmt::Debug for RoomActor {
 }
 
 impl RoomActor {
-    pub(crate) fn new(name: RoomName, rooms: Rooms, under_way: Arc<AtomicUsize>) -> Self {
-        let state = State::new(rooms.config().notify_interval(), Held::of(rooms.first_frames().clone()));
-        let used = rooms.now();
+    pub(crate) fn new(
+        name: RoomName,
+        node: Arc<Node>,
+        hubs: Arc<Hubs>,
+        channels: Arc<dyn LocalChannels>,
+        table: Arc<Table>,
+        under_way: Arc<AtomicUsize>,
+    ) -> Self {
+        let state = State::new(node.config.notify_interval(), Held::of(hubs.first_frames.clone()));
+        let used = node.now();
         Self {
             name,
-            rooms,
+            node,
+            hubs,
+            channels,
+            table,
             under_way,
             address: Weak::new(),
             state,
@@ -127,6 +153,22 @@ impl Handler<ToRoom> for RoomActor {
     }
 }
 
+impl Handler<Report> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, report: Report, ctx: &mut Self::Context) {
+        self.handle(ToRoom::Report(report), ctx);
+    }
+}
+
+impl Handler<Silent> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, silent: Silent, ctx: &mut Self::Context) {
+        self.handle(ToRoom::Silent(silent), ctx);
+    }
+}
+
 impl Handler<Committed> for RoomActor {
     type Result = ();
 
@@ -134,14 +176,6 @@ impl Handler<Committed> for RoomActor {
         self.announce(&committed);
         self.guarded(ctx, |room, ctx| room.committed(committed, ctx));
     }
-}
-
-/// Where the handling of a commit can be made to fail.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Point {
-    Answer,
-    Apply,
 }
 
 impl RoomActor {
@@ -193,7 +227,7 @@ impl RoomActor {
                 self.to_hubs(|room| ToHub::Event { room, event: event.clone() });
             }
             ToRoom::Read(reader) => {
-                self.used = self.rooms.now();
+                self.used = self.node.now();
                 self.state.readers.push_back(reader);
                 if self.phase.is_cold() {
                     self.load(ctx);
@@ -209,9 +243,7 @@ impl RoomActor {
                 }
                 self.state.stale.insert(id);
             }
-            ToRoom::Silent { ids, unanswered, max_age, reply } => {
-                self.prune_silent(ids, unanswered, max_age, reply, ctx)
-            }
+            ToRoom::Silent(silent) => self.prune_silent(silent, ctx),
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
             ToRoom::Changed(commit) => {
                 self.apply(commit, ctx);
@@ -225,13 +257,13 @@ impl RoomActor {
             }
             ToRoom::Report(report) => self.reported(report, ctx),
             ToRoom::End => {
-                self.rooms.forget(&self.name, &ctx.address());
+                self.table.forget(&self.name, &self.under_way);
                 ctx.stop();
             }
             ToRoom::Tick => self.prune_stale(ctx),
             ToRoom::TellTouches => {
                 for (id, local) in &self.state.locals {
-                    self.rooms.writer().touch(*id, local.touch.seen());
+                    self.node.writer.touch(*id, local.touch.seen());
                 }
             }
             #[cfg(any(test, feature = "testing"))]
@@ -263,12 +295,12 @@ impl RoomActor {
     }
 
     fn is_relaxed(&self) -> bool {
-        self.rooms.config().durability() == Durability::Relaxed
+        self.node.config.durability() == Durability::Relaxed
     }
 
     /// Does what is due, and sets the timer for what will be. Each step does what it has to do by now, and returns when it next has to.
     fn settle(&mut self, ctx: &mut Context<Self>) {
-        let now = self.rooms.now();
+        let now = self.node.now();
         self.answer_readers();
         let recovery = self.end_recovery(now, ctx);
         self.resume_token_waiters(ctx);
@@ -296,9 +328,9 @@ impl RoomActor {
         }
         let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
         // As much as may wait for a client is kept for those who join, and no more.
-        let full = self.state.kept() >= self.rooms.config().outbox_frames();
+        let full = self.state.kept() >= self.node.config.outbox_frames();
         if renew || full || self.state.due().is_some_and(|due| due <= now) {
-            self.state.flush(now, &self.name, &self.rooms);
+            self.state.flush(now, &self.name, &self.node.config);
         }
         self.state.due()
     }
@@ -308,8 +340,8 @@ impl RoomActor {
     /// No node sends its changes to another, and the writer commits in order. So a change that is missing before one of ours was
     /// made by another node, and only a reading brings it; unless this node removes presences right now, beside its writer.
     fn read_what_is_missing(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
-        let removes = self.rooms.writer().is_removing();
-        let hold = if removes { self.rooms.config().hold_window() } else { Duration::ZERO };
+        let removes = self.node.writer.is_removing();
+        let hold = if removes { self.node.config.hold_window() } else { Duration::ZERO };
         self.readings.stands_at(self.state.replica.position());
         let due = self.readings.due(self.state.replica.reload_at(hold))?;
         if due <= now {
@@ -322,7 +354,7 @@ impl RoomActor {
 
     /// Stops the room if nothing is under way in it and it is empty, or nobody of this node has asked about it lately.
     fn retire_if_idle(&mut self, now: Tick, ctx: &mut Context<Self>) -> ControlFlow<(), Option<Tick>> {
-        let is_ending = self.rooms.is_shutting_down();
+        let is_ending = self.node.is_shutting_down();
         // What is held when the node ends, the database holds.
         let holds = !self.state.sessions.is_idle() && !is_ending;
         let is_waiting = self.readings.is_under_way() || self.phase.is_recovering();
@@ -330,9 +362,7 @@ impl RoomActor {
             return ControlFlow::Continue(None);
         }
         let lingers = now.since(self.used) < LINGER && !is_ending;
-        if (self.state.replica.roster().is_empty() || !lingers)
-            && self.rooms.retire(&self.name, &self.under_way, &ctx.address())
-        {
+        if (self.state.replica.roster().is_empty() || !lingers) && self.table.retire(&self.name, &self.under_way) {
             ctx.stop();
             return ControlFlow::Break(());
         }
@@ -349,9 +379,9 @@ impl RoomActor {
 
     /// Until when the room waits for changes of this node if it learns that the database is ahead of it.
     fn wait_for_own(&self) -> Tick {
-        let now = self.rooms.now();
-        let is_under_way = self.state.is_writing() || self.rooms.writer().is_removing();
-        if is_under_way { now.after(self.rooms.config().hold_window()) } else { now }
+        let now = self.node.now();
+        let is_under_way = self.state.is_writing() || self.node.writer.is_removing();
+        if is_under_way { now.after(self.node.config.hold_window()) } else { now }
     }
 
     fn arm(&mut self, at: Tick, ctx: &mut Context<Self>) {
@@ -362,7 +392,7 @@ impl RoomActor {
             }
             ctx.cancel_future(timer);
         }
-        let wait = at.since(self.rooms.now());
+        let wait = at.since(self.node.now());
         let timer = ctx.run_later(wait, |room, ctx| {
             room.timer = None;
             Handler::<ToRoom>::handle(room, ToRoom::Tick, ctx);
@@ -373,7 +403,7 @@ impl RoomActor {
     fn to_hubs(&self, message: impl Fn(RoomName) -> ToHub) {
         if self.phase.is_recovering() {
             // Who is where is just being found out, so all are asked; those without members pass it over.
-            self.rooms.hubs().iter().for_each(|hub| hub.addr.do_send(message(self.name.clone())));
+            self.hubs.all().iter().for_each(|hub| hub.addr.do_send(message(self.name.clone())));
         } else {
             self.state.hubs.values().for_each(|here| here.hub.addr.do_send(message(self.name.clone())));
         }

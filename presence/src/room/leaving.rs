@@ -8,12 +8,11 @@ use std::sync::{
 use tokio::sync::oneshot;
 
 use crate::{
+    delivery::message::{HubRef, Reply, ToHub},
     model::Close,
     name::{ChannelName, RoomName, UserId},
     signal::Together,
 };
-
-use super::message::{HubRef, Reply, ToHub};
 
 /// A leave whose commit is under way.
 pub(crate) struct Leaving {

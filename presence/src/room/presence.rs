@@ -3,11 +3,12 @@
 use std::{
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{self, Poll, ready},
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, ActorState, Addr};
+use actix::{Actor, ActorContext, ActorState, Recipient};
 use pin_project_lite::pin_project;
 use tokio::{
     task::JoinHandle,
@@ -19,10 +20,10 @@ use crate::{
     delivery::{inquiry::UNANSWERED, touch::Touch},
     model::deadline::Deadline,
     name::PresenceId,
-    rooms::Rooms,
+    node::Node,
 };
 
-use super::{actor::RoomActor, message::ToRoom};
+use super::message::ToRoom;
 
 /// Looks after one presence of this node: tells the room when it is stale, and the writer when it was seen.
 ///
@@ -34,7 +35,7 @@ use super::{actor::RoomActor, message::ToRoom};
 #[derive(Debug)]
 pub(crate) struct PresenceActor {
     touch: Touch,
-    rooms: Rooms,
+    node: Arc<Node>,
     /// The last touch that the writer was told of.
     told: Tick,
     guard: DeathGuard,
@@ -44,12 +45,12 @@ pub(crate) struct PresenceActor {
 #[derive(Debug)]
 pub(crate) struct DeathGuard {
     id: PresenceId,
-    /// Shared by all children of the room: each copy of an address takes two allocations.
-    room: Rc<Addr<RoomActor>>,
+    /// Shared by all children of the room: each copy of a recipient takes two allocations.
+    room: Rc<Recipient<ToRoom>>,
 }
 
 impl DeathGuard {
-    pub(crate) const fn new(id: PresenceId, room: Rc<Addr<RoomActor>>) -> Self {
+    pub(crate) const fn new(id: PresenceId, room: Rc<Recipient<ToRoom>>) -> Self {
         Self { id, room }
     }
 }
@@ -85,12 +86,12 @@ impl Actor for PresenceActor {
 
     #[cfg(test)]
     fn started(&mut self, _: &mut Life) {
-        self.rooms.count_children(1);
+        self.node.children.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     #[cfg(test)]
     fn stopped(&mut self, _: &mut Life) {
-        self.rooms.count_children(-1);
+        self.node.children.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
@@ -150,8 +151,8 @@ impl Future for Living {
 
 impl PresenceActor {
     /// Starts it on the thread of its room, which calls this.
-    pub(crate) fn start(touch: Touch, rooms: Rooms, guard: DeathGuard) -> Child {
-        let mut actor = Self { told: touch.seen(), touch, rooms, guard };
+    pub(crate) fn start(touch: Touch, node: Arc<Node>, guard: DeathGuard) -> Child {
+        let mut actor = Self { told: touch.seen(), touch, node, guard };
         let mut life = Life(ActorState::Started);
         actor.started(&mut life);
         Child(actix_rt::spawn(Living { actor, life, timer: sleep(Duration::ZERO) }))
@@ -161,15 +162,15 @@ impl PresenceActor {
     fn look(&mut self) -> Duration {
         #[cfg(any(test, feature = "testing"))]
         self.touch.fail_if_told();
-        let (now, seen) = (self.rooms.now(), self.touch.seen());
-        let (max_age, flush_interval) = (self.rooms.config().max_age(), self.rooms.config().touch_flush_interval());
-        let mut wait = match self.touch.deadline(self.rooms.listening(), now, max_age) {
+        let (now, seen) = (self.node.now(), self.touch.seen());
+        let (max_age, flush_interval) = (self.node.config.max_age(), self.node.config.touch_flush_interval());
+        let mut wait = match self.touch.deadline(&self.node.listening, now, max_age) {
             Deadline::Wait(left) => left,
             Deadline::Stale => {
                 // What it sent may have arrived but wait for its consumer: then it is not silent, and soon more is known; unless the
                 // consumer has blocked its thread for good.
                 let limit = max_age.saturating_add(max_age.saturating_mul(UNANSWERED));
-                let deadline = || self.touch.deadline(self.rooms.listening(), now, limit);
+                let deadline = || self.touch.deadline(&self.node.listening, now, limit);
                 if !self.touch.has_backlog() || deadline() == Deadline::Stale {
                     self.guard.room.do_send(ToRoom::Stale(self.guard.id));
                 }
@@ -178,7 +179,7 @@ impl PresenceActor {
         };
         if seen > self.told && now.since(self.told) >= flush_interval {
             self.told = seen;
-            self.rooms.writer().touch(self.guard.id, seen);
+            self.node.writer.touch(self.guard.id, seen);
         }
         if seen > self.told || wait > flush_interval {
             wait = wait.min(flush_interval);

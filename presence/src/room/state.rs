@@ -7,8 +7,10 @@ use std::{
 };
 
 use crate::{
+    Config,
     clock::Tick,
     delivery::{
+        message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub},
         touch::Touch,
         wire::{Held, Pages, View},
     },
@@ -21,12 +23,11 @@ use crate::{
         sessions::Sessions,
     },
     name::{ChannelName, Epoch, PresenceId, RoomName, UserId, Version},
-    rooms::Rooms,
 };
 
 use super::{
     leaving::Leaving,
-    message::{Entrant, HubRef, Joiner, Reply, RoomFlush, Said, ToHub, ToRoom},
+    message::{Entrant, ToRoom},
     presence::Child,
 };
 
@@ -254,7 +255,7 @@ impl State {
     }
 
     /// Tells the members what is due.
-    pub(crate) fn flush(&mut self, now: Tick, name: &RoomName, rooms: &Rooms) {
+    pub(crate) fn flush(&mut self, now: Tick, name: &RoomName, config: &Config) {
         let Some(position) = self.replica.position() else { return };
         if self.joining.is_empty() {
             // Else the room would keep for ever what its largest storm of joins took.
@@ -267,8 +268,8 @@ impl State {
             return;
         }
         let view = View {
-            notify: rooms.config().notify(),
-            max_frame: rooms.config().max_frame_sent(),
+            notify: config.notify(),
+            max_frame: config.max_frame_sent(),
             room: name,
             position: (flush.epoch, flush.version),
             roster: self.replica.roster(),

@@ -19,13 +19,10 @@ use uuid::Uuid;
 
 use crate::{
     Error, Result, ResumeToken, Rooms,
-    delivery::touch::Touch,
+    delivery::{message::HubRef, touch::Touch},
     model::{Close, Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    room::{
-        leaving::Farewell,
-        message::{Entrant, HubRef},
-    },
+    room::{leaving::Farewell, message::Entrant},
     session::Session,
     telemetry::report,
 };
@@ -278,12 +275,12 @@ impl Channel {
         user: Option<&UserId>,
         options: &JoinOptions,
     ) -> Result<Begun<impl Future<Output = Result<()>> + 'a, impl Future<Output = Result<()>> + 'a>> {
-        let max_rooms = rooms.config().max_rooms_per_socket();
+        let max_rooms = rooms.0.node.config.max_rooms_per_socket();
         let mut joined = self.joined();
         match joined.get(room) {
             Some(Membership { joining: Some(over), .. }) => return Ok(Begun::UnderWay(over.clone())),
             Some(Membership { id, joining: None, .. }) => {
-                self.touch.mark(rooms.now());
+                self.touch.mark(rooms.0.node.now());
                 return Ok(Begun::Again(*id, rooms.join_again(room, self.entrant(rooms, *id, user))));
             }
             None => {}
@@ -296,12 +293,12 @@ impl Channel {
             return Err(Error::TooManyRooms { limit: max_rooms });
         }
         let (id, over) = (PresenceId::random(), Arc::new(Notify::new()));
-        let grace = options.grace.unwrap_or(rooms.config().grace());
+        let grace = options.grace.unwrap_or(rooms.0.node.config.grace());
         let token = self.resume.lock().clone();
         let session = token.map(|token| Session { hash: token.hash(room, user), grace });
         let grace = session.map(|session| session.grace);
         joined.insert(room.clone(), Membership { id, grace, joining: Some(over.clone()), is_resumed: false });
-        self.touch.mark(rooms.now());
+        self.touch.mark(rooms.0.node.now());
         let entrant = self.entrant(rooms, id, user);
         let presence = Arc::new(entrant.presence.changed(None, Some(options.meta.clone())));
         let entrant = Entrant { presence, session, limit: options.limit, ..entrant };
@@ -416,7 +413,8 @@ impl Channel {
     pub(crate) async fn update(self: &Arc<Self>, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
         let id = self.joined().get(room).map(|membership| membership.id);
         let Some(id) = id else { return Err(Error::NotInRoom { room: room.clone() }) };
-        let offered = self.updates().offer((room.clone(), id, meta), rooms.config().update_rate(), rooms.now());
+        let offered =
+            self.updates().offer((room.clone(), id, meta), rooms.0.node.config.update_rate(), rooms.0.node.now());
         match offered {
             Offered::Now(meta) => rooms.update_presence(room, id, &self.name, meta).await,
             Offered::Waits => Ok(()),
@@ -438,9 +436,9 @@ impl Channel {
 
     /// Writes the updates that wait, as fast as the rate allows, until none waits.
     async fn write_updates(self: Arc<Self>, rooms: Rooms) {
-        let rate = rooms.config().update_rate();
+        let rate = rooms.0.node.config.update_rate();
         loop {
-            let next = self.updates().next(rate, rooms.now(), |room, id| self.has(room, id));
+            let next = self.updates().next(rate, rooms.0.node.now(), |room, id| self.has(room, id));
             match next {
                 Next::Nothing => return,
                 Next::In(wait) => tokio::time::sleep(wait).await,

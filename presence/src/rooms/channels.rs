@@ -12,17 +12,14 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     Error, Result, Rooms,
-    delivery::touch::Touch,
+    delivery::{hubs::SocketName, message::HubRef, touch::Touch},
     model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName, UserId},
-    room::message::{HubRef, Which},
+    room::{local_channels::LocalChannels, message::Which},
     store::Whom,
 };
 
-use super::{
-    channel::{Channel, JoinOptions},
-    hubs::SocketName,
-};
+use super::channel::{Channel, JoinOptions};
 
 /// The channels of this process, by name.
 #[derive(Debug, Default)]
@@ -57,11 +54,11 @@ impl Channels {
             return Ok(channel.clone());
         }
         match SocketName::parse(name) {
-            Some(socket) if rooms.gave(&socket) => return Err(Error::SocketClosed),
+            Some(socket) if rooms.0.hubs.gave(&socket) => return Err(Error::SocketClosed),
             Some(_) => return Err(Error::SocketElsewhere { channel: name.clone() }),
             None => {}
         }
-        let made = Arc::new(Channel::new(name.clone(), Touch::new(rooms.now()), None));
+        let made = Arc::new(Channel::new(name.clone(), Touch::new(rooms.0.node.now()), None));
         all.insert(name.clone(), made.clone());
         Ok(made)
     }
@@ -84,27 +81,28 @@ impl Channels {
     pub(crate) fn touch_in(&self, name: &ChannelName, room: &RoomName) -> Option<Touch> {
         self.get(name).filter(|channel| channel.is_in(room)).map(|channel| channel.touch().clone())
     }
+}
 
-    /// Whether the channel is in the room, or joining it, as this presence.
-    pub(crate) fn has(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
+impl LocalChannels for Channels {
+    fn touch_of(&self, name: &ChannelName) -> Option<Touch> {
+        self.get(name).map(|channel| channel.touch().clone())
+    }
+
+    fn has(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
         self.get(name).is_some_and(|channel| channel.has(room, id))
     }
 
-    /// The join by which the channel came into the room as this presence took over another.
-    pub(crate) fn note_resumed(&self, name: &ChannelName, room: &RoomName, id: PresenceId) {
+    fn note_resumed(&self, name: &ChannelName, room: &RoomName, id: PresenceId) {
         if let Some(channel) = self.get(name) {
             channel.note_resumed(room, id);
         }
     }
 
-    /// Takes the update that the channel has waiting for this presence of it.
-    pub(crate) fn take_update(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> Option<Meta> {
+    fn take_update(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> Option<Meta> {
         self.get(name)?.take_update(room, id)
     }
 
-    /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
-    /// user or room. Returns `false` if the channel had left by itself, or joined anew as another presence.
-    pub(crate) fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
+    fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
         // A channel that falls out of the map is dropped when others may look into it again.
         let (was_in, _dropped) = match self.all().entry(name.clone()) {
             Entry::Occupied(channel) => {
@@ -177,7 +175,7 @@ impl Rooms {
 
     async fn remove_channel(&self, room: Option<&RoomName>, channel: &ChannelName) -> Result<()> {
         let removed = self.remove_here(room, channel, None).await?;
-        let is_of_ours = SocketName::parse(channel).is_some_and(|socket| self.gave(&socket));
+        let is_of_ours = SocketName::parse(channel).is_some_and(|socket| self.0.hubs.gave(&socket));
         if removed > 0 || is_of_ours {
             return Ok(());
         }
@@ -203,7 +201,7 @@ impl Rooms {
             return Ok(removed);
         }
         // It may be held, its socket being gone, or be there since before this process was started again.
-        let rooms = room.map_or_else(|| self.names(), |room| vec![room.clone()]);
+        let rooms = room.map_or_else(|| self.0.table.names(), |room| vec![room.clone()]);
         let (which, count) = (Which::Of(channel.clone()), Arc::default());
         let removals = rooms.iter().map(|room| self.remove_one(room, &which, close, &count));
         join_all(removals).await.into_iter().collect::<Result<()>>()?;
@@ -214,7 +212,7 @@ impl Rooms {
     /// `Presence.objects.touch` of django-channels-presence, but it costs a store to memory.
     pub fn touch(&self, channel: &ChannelName) {
         if let Some(known) = self.channels().get(channel) {
-            known.touch().mark(self.now());
+            known.touch().mark(self.0.node.now());
         }
     }
 
@@ -239,7 +237,7 @@ impl Rooms {
     pub async fn update(&self, room: &RoomName, channel: &ChannelName, meta: Meta) -> Result<()> {
         match self.channels().get(channel) {
             Some(known) => known.update_for_another(self, room, meta).await,
-            None if SocketName::parse(channel).is_some_and(|socket| !self.gave(&socket)) => {
+            None if SocketName::parse(channel).is_some_and(|socket| !self.0.hubs.gave(&socket)) => {
                 Err(Error::SocketElsewhere { channel: channel.clone() })
             }
             None => Err(Error::NotInRoom { room: room.clone() }),

@@ -1,21 +1,19 @@
 //! What sockets ask of rooms. What a room that failed has lost is asked again.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use tokio::sync::{Notify, oneshot};
 use tracing::warn;
 
 use crate::{
     Error, Result,
+    delivery::message::Reply,
     model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName},
     node::threads::within,
     room::{
         leaving::Farewell,
-        message::{Entrant, Reply, ToRoom, Which},
+        message::{Entrant, ToRoom, Which},
     },
 };
 
@@ -31,17 +29,11 @@ impl Rooms {
                 );
             });
         }
-        self.check_name()?;
+        self.0.node.check_name()?;
         if self.is_shutting_down() {
             return Err(Error::ShuttingDown);
         }
         Ok(())
-    }
-
-    /// Whether these rooms have a name of their own.
-    pub(super) fn check_name(&self) -> Result<()> {
-        let registration = &self.0.registration;
-        if registration.is_name_in_use() { Err(Error::NameInUse { name: registration.name().clone() }) } else { Ok(()) }
     }
 
     /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again. The room is asked at
@@ -89,7 +81,7 @@ impl Rooms {
         entrant: Entrant,
         again: bool,
     ) -> impl Future<Output = Option<Result<()>>> + 'a {
-        let limit = self.0.config.store_timeout() + self.0.config.notify_interval();
+        let limit = self.0.node.config.store_timeout() + self.0.node.config.notify_interval();
         self.repeat(room, limit, move |reply| ToRoom::Join { entrant: entrant.clone(), again, reply })
     }
 
@@ -114,7 +106,7 @@ impl Rooms {
         channel: &'a ChannelName,
         farewell: Option<Farewell>,
     ) -> impl Future<Output = Result<()>> + 'a {
-        let answer = self.repeat(room, self.0.config.store_timeout(), move |reply| ToRoom::Leave {
+        let answer = self.repeat(room, self.0.node.config.store_timeout(), move |reply| ToRoom::Leave {
             id,
             channel: channel.clone(),
             farewell: farewell.clone(),
@@ -136,11 +128,11 @@ impl Rooms {
         close: Option<&Close>,
         count: &Arc<AtomicUsize>,
     ) -> Result<()> {
-        if !self.is_running(room) {
+        if !self.0.table.is_running(room) {
             // A room that does not run has no presence of this node.
             return Ok(());
         }
-        let answer = self.repeat(room, self.0.config.store_timeout(), |reply| ToRoom::RemoveOne {
+        let answer = self.repeat(room, self.0.node.config.store_timeout(), |reply| ToRoom::RemoveOne {
             which: which.clone(),
             close: close.cloned(),
             count: count.clone(),
@@ -166,7 +158,7 @@ impl Rooms {
         channel: &ChannelName,
         meta: Meta,
     ) -> Result<()> {
-        self.repeat(room, self.0.config.store_timeout(), |reply| ToRoom::Update {
+        self.repeat(room, self.0.node.config.store_timeout(), |reply| ToRoom::Update {
             id,
             channel: channel.clone(),
             meta: meta.clone(),
@@ -207,11 +199,7 @@ impl Rooms {
 
     /// Why a room did not answer.
     pub(super) fn gave_no_answer(&self, room: &RoomName) -> Error {
-        if self.0.ended.load(Ordering::Acquire) {
-            Error::ShuttingDown
-        } else {
-            Error::RoomFailed { room: room.clone() }
-        }
+        if self.0.table.has_ended() { Error::ShuttingDown } else { Error::RoomFailed { room: room.clone() } }
     }
 }
 

@@ -1,23 +1,20 @@
 //! Who is in a room, and in which rooms a user is.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use tokio::sync::oneshot;
 
 use crate::{
     Error, Result,
-    model::{Member, replica::Reading, roster::Roster},
+    model::{Member, roster::Roster},
     name::{PresenceId, RoomName, UserId},
     node::threads::within,
     room::message::ToRoom,
     signal::Subscription,
-    store::{RoomStore, RoomSummary, Store, StoreError},
+    store::{RoomStore, RoomSummary, Store},
 };
 
 use super::Rooms;
-
-/// From how many presences on a reading is made ready on a thread of its own. Fewer take some 0.1 ms, which is not worth it.
-pub(crate) const LARGE: usize = 1_000;
 
 /// How many are in a room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -85,7 +82,7 @@ impl Rooms {
     /// # Errors
     /// [`Error::StoreUnavailable`] if it does not answer in time.
     pub async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>> {
-        self.bounded(self.0.store.rooms_of(user.clone())).await
+        self.0.node.bounded(self.0.node.store.rooms_of(user.clone())).await
     }
 
     /// The first `limit` rooms after this name (`None`: from the first), with how many are in each, sorted by the bytes of their names. Rooms
@@ -110,7 +107,7 @@ impl Rooms {
     /// # Errors
     /// [`Error::StoreUnavailable`] if the database does not answer in time.
     pub async fn rooms(&self, after: Option<&RoomName>, limit: usize) -> Result<Vec<RoomSummary>> {
-        self.bounded(self.0.store.rooms(after.cloned(), limit.try_into().unwrap_or(u64::MAX))).await
+        self.0.node.bounded(self.0.node.store.rooms(after.cloned(), limit.try_into().unwrap_or(u64::MAX))).await
     }
 
     /// How long ago each presence of the room was last seen: of sockets of this node as of now, of all others as of the last write of
@@ -119,8 +116,9 @@ impl Rooms {
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read, or if the database does not answer in time.
     pub async fn last_seen(&self, room: &RoomName) -> Result<HashMap<PresenceId, Duration>> {
-        let mut seen: HashMap<_, _> = self.bounded(self.0.store.last_seen(room.clone())).await?.into_iter().collect();
-        let now = self.now();
+        let mut seen: HashMap<_, _> =
+            self.0.node.bounded(self.0.node.store.last_seen(room.clone())).await?.into_iter().collect();
+        let now = self.0.node.now();
         for presence in self.read(room, |roster| roster.iter().cloned().collect::<Vec<_>>()).await? {
             if let Some(touch) = self.channels().touch_in(&presence.channel, room) {
                 seen.insert(presence.id, now.since(touch.seen()));
@@ -152,22 +150,10 @@ impl Rooms {
     /// # Errors
     /// As [`members`](Self::members).
     pub async fn members_and_changes(&self, room: &RoomName) -> Result<(Vec<Member>, Subscription)> {
-        self.store().count_turns();
+        self.0.node.store.count_turns();
         let (rooms, name) = (self.clone(), room.clone());
         // Within the room, so that no change comes between the two.
-        self.read(room, move |roster| (roster.members(), rooms.signals().subscribe(Some(name)))).await
-    }
-
-    /// Reads a room from the database, and makes of that what its actor takes in at once.
-    pub(crate) async fn look_up(&self, room: &RoomName) -> Result<Option<Reading>, StoreError> {
-        let Some(snapshot) = self.0.store.load(room.clone()).await? else { return Ok(None) };
-        if snapshot.presences.len() < LARGE {
-            return Ok(Some(snapshot.into()));
-        }
-        // In a task of its own: if there is no thread to be had, that panics.
-        let made = async move { tokio::task::spawn_blocking(|| snapshot.into()).await };
-        let reading = self.0.threads.runtime().spawn(made).await.flatten();
-        reading.map(Some).map_err(|error| StoreError::Unavailable(Arc::new(error)))
+        self.read(room, move |roster| (roster.members(), rooms.0.node.signals.subscribe(Some(name)))).await
     }
 
     async fn read<T: Send + 'static>(
@@ -178,7 +164,7 @@ impl Rooms {
         let (reply, answer) = oneshot::channel();
         let reader = move |roster: &Roster| drop(reply.send(look(roster)));
         self.tell(room, ToRoom::Read(Box::new(reader)));
-        match within(self.0.config.store_timeout(), answer).await {
+        match within(self.0.node.config.store_timeout(), answer).await {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(_)) => Err(self.gave_no_answer(room)),
             None => Err(Error::StoreUnavailable(None)),

@@ -45,9 +45,9 @@ impl Rooms {
     /// As [`prune_presences`](Self::prune_presences), for the presences of this node in one room.
     pub(crate) async fn prune_room(&self, room: &RoomName, max_age: Option<Duration>) -> Result<usize> {
         let (reply, pruned) = oneshot::channel();
-        let max_age = max_age.unwrap_or(self.0.config.max_age());
-        self.tell_running(room, ToRoom::Prune { max_age, reply });
-        match within(self.0.config.store_timeout(), pruned).await {
+        let max_age = max_age.unwrap_or(self.0.node.config.max_age());
+        self.0.table.send_running(room, ToRoom::Prune { max_age, reply });
+        match within(self.0.node.config.store_timeout(), pruned).await {
             // A room that does not run has no presence of this node.
             Some(pruned) => Ok(pruned.unwrap_or(0)),
             None => Err(Error::StoreUnavailable(None)),
@@ -132,7 +132,7 @@ impl Rooms {
         M: actix::Message<Result = Result<usize>> + Send + 'static,
         NodeActor: actix::Handler<M>,
     {
-        self.check_name()?;
+        self.0.node.check_name()?;
         let actor = self.0.node_actor.get().ok_or(Error::ShuttingDown)?;
         actor.send(message).await.map_err(|_| Error::ShuttingDown)?
     }

@@ -1,15 +1,18 @@
 //! What is sent to the sockets of this node: frames for their clients, events for their consumers.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
     Error, Event, Frame, Result,
-    delivery::wire::{self, Frames},
+    delivery::{
+        message::{Claim, Pressure, ToHub},
+        wire::{self, Frames},
+    },
     name::{ChannelName, GroupName, RoomName, UserId},
-    room::message::{Claim, Pressure, ToHub, ToRoom},
+    room::message::ToRoom,
 };
 
 use super::Rooms;
@@ -129,7 +132,7 @@ impl Rooms {
     async fn send_in(&self, room: &RoomName, except: Option<ChannelName>, Outgoing(frames): Outgoing) -> Result<()> {
         self.check_sends()?;
         let (pressure, relieved) = pressure();
-        self.tell_running(room, ToRoom::Send { frames, except, pressure });
+        self.0.table.send_running(room, ToRoom::Send { frames, except, pressure });
         let _ = relieved.await;
         Ok(())
     }
@@ -143,7 +146,7 @@ impl Rooms {
         let Outgoing(frames) = message.into();
         let (pressure, relieved) = pressure();
         // Without a hub nobody else holds the pressure, and this would wait for itself.
-        let Some(hub) = self.hub_of(channel) else { return Ok(()) };
+        let Some(hub) = self.0.hubs.of(channel) else { return Ok(()) };
         hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
         let _ = relieved.await;
         Ok(())
@@ -172,7 +175,7 @@ impl Rooms {
     /// As [`send`](Self::send).
     pub fn send_event(&self, room: &RoomName, event: Event) -> Result<()> {
         self.check_sends()?;
-        self.tell_running(room, ToRoom::Event(Arc::new(event)));
+        self.0.table.send_running(room, ToRoom::Event(Arc::new(event)));
         Ok(())
     }
 
@@ -182,7 +185,7 @@ impl Rooms {
     /// As [`send`](Self::send).
     pub fn send_event_to(&self, channel: &ChannelName, event: Event) -> Result<()> {
         self.check_sends()?;
-        if let Some(hub) = self.hub_of(channel) {
+        if let Some(hub) = self.0.hubs.of(channel) {
             hub.addr.do_send(ToHub::EventTo { channel: channel.clone(), event: Arc::new(event) });
         }
         Ok(())
@@ -195,7 +198,7 @@ impl Rooms {
     pub fn send_event_to_user(&self, user: &UserId, event: Event) -> Result<()> {
         self.check_sends()?;
         let event = Arc::new(event);
-        for hub in self.hubs() {
+        for hub in self.0.hubs.all() {
             hub.addr.do_send(ToHub::EventToUser { user: user.clone(), event: event.clone(), done: 0 });
         }
         Ok(())
@@ -224,7 +227,7 @@ impl Rooms {
     pub fn send_event_to_group(&self, group: &GroupName, event: Event) -> Result<()> {
         self.check_sends()?;
         let event = Arc::new(event);
-        for hub in self.hubs() {
+        for hub in self.0.hubs.all() {
             hub.addr.do_send(ToHub::EventToGroup { group: group.clone(), event: event.clone() });
         }
         Ok(())
@@ -233,7 +236,7 @@ impl Rooms {
     async fn send_to_hubs(&self, message: impl Fn(&Pressure) -> ToHub) -> Result<()> {
         self.check_sends()?;
         let (pressure, relieved) = pressure();
-        self.hubs().iter().for_each(|hub| hub.addr.do_send(message(&pressure)));
+        self.0.hubs.all().iter().for_each(|hub| hub.addr.do_send(message(&pressure)));
         drop(pressure);
         let _ = relieved.await;
         Ok(())
@@ -241,7 +244,7 @@ impl Rooms {
 
     /// Whether there may be a socket to send to.
     fn check_sends(&self) -> Result<()> {
-        if self.0.ended.load(Ordering::Acquire) { Err(Error::ShuttingDown) } else { Ok(()) }
+        if self.0.table.has_ended() { Err(Error::ShuttingDown) } else { Ok(()) }
     }
 }
 

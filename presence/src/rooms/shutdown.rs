@@ -1,21 +1,22 @@
 //! The life of this node: from the moment the database knows of it to its shutdown.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
 use crate::{
-    CloseCode, Error, Rooms,
+    Error, Rooms,
+    delivery::message::ToHub,
     name::{NodeId, NodeName},
     node::{
         health::Outage,
         threads::{pause, within},
     },
-    room::message::{ToHub, ToRoom},
+    room::message::ToRoom,
     store::{NodeState, NodeStore},
 };
 
-use super::{SHARDS, upkeep};
+use super::upkeep;
 
 /// How long a shutdown may take in all.
 const SHUTDOWN: Duration = Duration::from_secs(8);
@@ -49,12 +50,12 @@ impl Rooms {
     /// Which life of this node it is; `None` until the database knows of it.
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {
-        *self.0.node.borrow()
+        self.0.node.id()
     }
 
     /// Resolves once the database knows of this node, so that joins work.
     pub async fn ready(&self) {
-        let _ = self.0.node.subscribe().wait_for(Option::is_some).await;
+        self.0.node.is_known().await;
     }
 
     /// Whether joins can be expected to work: the database knows of this node and answered when last asked, and no shutdown
@@ -73,7 +74,7 @@ impl Rooms {
         if self.is_shutting_down() {
             return Some(NotReady::ShuttingDown);
         }
-        match self.0.health.outage() {
+        match self.0.node.health.outage() {
             Some(Outage::LacksRight) => Some(NotReady::MissingRight),
             Some(Outage::Away | Outage::NeedsOperator) => Some(NotReady::StoreAway),
             None if self.node().is_none() => Some(NotReady::Starting),
@@ -84,25 +85,25 @@ impl Rooms {
     /// Whether [`shutdown`](Self::shutdown) has begun.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
-        self.0.draining.load(Ordering::Relaxed)
+        self.0.node.is_shutting_down()
     }
 
     /// How many rooms are in the memory of this node.
     #[must_use]
     pub fn running(&self) -> usize {
-        (0..SHARDS).map(|shard| self.shard(shard).len()).sum()
+        self.0.table.len()
     }
 
     /// How many sockets are open on this node.
     #[must_use]
     pub fn sockets(&self) -> usize {
-        *self.0.sockets.borrow()
+        *self.0.hubs.sockets.borrow()
     }
 
     /// Whether another process took over the name of this node, so that this one serves nobody any more.
     #[must_use]
     pub fn is_superseded(&self) -> bool {
-        self.0.lost_name.borrow().is_some()
+        *self.0.node.registration.superseded.borrow()
     }
 
     /// Resolves when another process took over the name of this node, and has ended since. The process should end with an error
@@ -112,19 +113,17 @@ impl Rooms {
     /// is gone, since two processes of one name that are started again whenever they end would take the name from each other
     /// for ever, and no visitor could stay with either. What tells them apart for a load balancer is [`is_ready`](Self::is_ready).
     pub async fn superseded(&self) {
-        let mut lost_name = self.0.lost_name.subscribe();
-        let Some(name) = lost_name.wait_for(Option::is_some).await.ok().and_then(|name| name.clone()) else {
-            return std::future::pending().await;
-        };
-        while self.is_in_use(&name).await {
-            pause(self.0.config.lease()).await;
+        let registration = &self.0.node.registration;
+        let _ = registration.superseded.subscribe().wait_for(|is_superseded| *is_superseded).await;
+        while self.is_in_use(registration.name()).await {
+            pause(self.0.node.config.lease()).await;
         }
     }
 
     /// Whether another process lives under this name, as far as is known.
     async fn is_in_use(&self, name: &NodeName) -> bool {
-        let lease = self.0.config.lease();
-        let Ok(nodes) = self.bounded(self.0.store.nodes()).await else { return true };
+        let lease = self.0.node.config.lease();
+        let Ok(nodes) = self.0.node.bounded(self.0.node.store.nodes()).await else { return true };
         nodes.iter().filter(|node| node.name == *name).any(|node| match node.state {
             NodeState::Live { .. } => true,
             // It may be cut off from the database, as this process would have been.
@@ -140,35 +139,36 @@ impl Rooms {
     /// A client that does not answer its Close is reset after 1 s. The graces that were running when this was called do not
     /// run meanwhile.
     pub async fn shutdown(&self) {
-        let begun = self.now();
-        self.0.draining.store(true, Ordering::Relaxed);
+        let begun = self.0.node.now();
+        self.0.node.shuts_down();
         info!(sockets = self.sockets(), "shutting down");
-        self.names().iter().for_each(|room| self.tell_running(room, ToRoom::HoldAll));
-        let spread = SPREAD.min(self.0.config.grace() / 3);
-        self.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::Restart { within: spread }));
+        self.0.table.names().iter().for_each(|room| self.0.table.send_running(room, ToRoom::HoldAll));
+        let spread = SPREAD.min(self.0.node.config.grace() / 3);
+        self.0.hubs.all().iter().for_each(|hub| hub.addr.do_send(ToHub::Restart { within: spread }));
         let drain = async {
-            let sockets = (spread + self.0.config.close_timeout()).min(SHUTDOWN * 5 / 8);
-            let mut open = self.0.sockets.subscribe();
+            let sockets = (spread + self.0.node.config.close_timeout()).min(SHUTDOWN * 5 / 8);
+            let mut open = self.0.hubs.sockets.subscribe();
             let _ = within(sockets, open.wait_for(|open| *open == 0)).await;
             // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
-            self.0.writer.stop_gathering_touches();
-            self.names().iter().for_each(|room| {
-                self.tell_running(room, ToRoom::LeaveSocketless);
-                self.tell_running(room, ToRoom::TellTouches);
+            self.0.node.writer.stop_gathering_touches();
+            self.0.table.names().iter().for_each(|room| {
+                self.0.table.send_running(room, ToRoom::LeaveSocketless);
+                self.0.table.send_running(room, ToRoom::TellTouches);
             });
             let _ = within(SHUTDOWN / 4, self.settled()).await;
             // From here on nothing may be refused to the node and make it begin another life.
             self.stop_rounds().await;
             let node = self.node();
-            self.set_node(None);
+            self.0.node.set_id(None);
             if let Some(node) = node {
-                upkeep::Bulk::new(self).add(self.bounded(self.0.store.retire(node, self.now().since(begun))).await?);
+                upkeep::Bulk::new(self)
+                    .add(self.0.node.bounded(self.0.node.store.retire(node, self.0.node.now().since(begun))).await?);
             }
             Ok::<_, Error>(())
         };
         if !matches!(within(SHUTDOWN, drain).await, Some(Ok(()))) {
             warn!(
-                changes = self.0.writer.pending(),
+                changes = self.0.node.writer.pending(),
                 "the end of this node could not be written: what it leaves is dealt with when it starts again, or by another"
             );
         }
@@ -176,8 +176,9 @@ impl Rooms {
         // Actors that subscribed get their events from a thread that stops.
         self.0.ending.send_replace(true);
         let _ = within(SUBSCRIBERS, self.0.ending.closed()).await;
-        self.end();
-        self.0.threads.stop();
+        self.0.table.end();
+        self.0.hubs.all().iter().for_each(|hub| hub.addr.do_send(ToHub::End));
+        self.0.node.threads.stop();
     }
 
     async fn stop_rounds(&self) {
@@ -189,16 +190,10 @@ impl Rooms {
         }
     }
 
-    pub(super) fn close_all(&self) {
-        for hub in self.hubs() {
-            hub.addr.do_send(ToHub::CloseAll { code: CloseCode::RESTARTING, reason: "the node is restarting" });
-        }
-    }
-
     /// Resolves when no room has anything under way and the writer is idle.
     async fn settled(&self) {
         loop {
-            self.0.writer.idle().await;
+            self.0.node.writer.idle().await;
             if self.running() == 0 {
                 return;
             }

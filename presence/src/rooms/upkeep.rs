@@ -3,7 +3,7 @@
 //! What sockets depend on, the node's lease above all, is the [`NodeActor`]'s, which runs without a supervisor. Both live on the
 //! store's thread, so that no consumer that blocks its own thread can cost the node its lease.
 
-use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use futures_util::FutureExt;
@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Error, Result,
     name::NodeId,
-    node::{apart::Apart, registration::Registration, writer::RemovalPermit},
+    node::{Node, writer::RemovalPermit},
     room::message::ToRoom,
     store::{Batch, NodeStore, Remains, RoomStore, StoreError, pace::RemovalPace},
     telemetry::report,
@@ -65,14 +65,15 @@ pub struct PruningSupervisor {
 #[derive(Debug, Clone)]
 struct Work {
     rooms: Rooms,
+    node: Arc<Node>,
 }
 
 impl PruningSupervisor {
     /// Starts the supervisor of these rooms. Called again, it returns the one that is running.
     pub fn spawn(rooms: &Rooms) -> Addr<Self> {
         let spawned = rooms.0.supervisor.get_or_init(|| {
-            let work = Work { rooms: rooms.clone() };
-            Self::start_in_arbiter(rooms.0.threads.store(), move |_: &mut Context<Self>| Self { work })
+            let work = Work::new(rooms);
+            Self::start_in_arbiter(rooms.0.node.threads.store(), move |_: &mut Context<Self>| Self { work })
         });
         spawned.clone()
     }
@@ -82,8 +83,8 @@ impl Actor for PruningSupervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (work, config) = (&self.work, self.work.rooms.config());
-        if work.rooms.check_name().is_err() {
+        let (work, config) = (&self.work, &self.work.node.config);
+        if work.node.check_name().is_err() {
             return;
         }
         work.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
@@ -103,6 +104,10 @@ fn log(what: &'static str, outcome: Result<usize>) {
 }
 
 impl Work {
+    fn new(rooms: &Rooms) -> Self {
+        Self { rooms: rooms.clone(), node: rooms.0.node.clone() }
+    }
+
     /// Has an actor do `round` again and again. One round that fails must not be the last.
     fn every<A, F>(&self, ctx: &mut Context<A>, interval: Duration, round: impl Fn(Self) -> F + 'static)
     where
@@ -121,22 +126,14 @@ impl Work {
         ctx.spawn(actix::fut::wrap_future(rounds));
     }
 
-    fn registration(&self) -> &Registration {
-        &self.rooms.0.registration
-    }
-
-    fn node(&self) -> Result<NodeId> {
-        self.rooms.check_name()?;
-        self.rooms.node().ok_or(Error::StoreUnavailable(None))
-    }
-
-    fn store(&self) -> &Apart {
-        self.rooms.store()
+    fn id(&self) -> Result<NodeId> {
+        self.node.check_name()?;
+        self.node.id().ok_or(Error::StoreUnavailable(None))
     }
 
     /// Waits until nothing else of this node removes presences. Each removal before this one takes one `store_timeout` at most.
     async fn removal_permit(&self) -> RemovalPermit {
-        self.rooms.writer().removal_permit().await
+        self.node.writer.removal_permit().await
     }
 
     /// Calls until there are no more, with how many may be removed at once, and tells what changed.
@@ -156,10 +153,10 @@ impl Work {
         loop {
             let permit = self.removal_permit().await;
             let (limit, begun) = (pace.size() as u64, Instant::now());
-            let batch = self.rooms.bounded(call(limit)).await?;
+            let batch = self.node.bounded(call(limit)).await?;
             drop(permit);
             pace.took(begun.elapsed(), batch.commits.len());
-            if self.rooms.writer().is_writing() {
+            if self.node.writer.is_writing() {
                 pace.slow_down();
             }
             handled += batch.handled;
@@ -172,80 +169,83 @@ impl Work {
 
     /// What former lives of this node left is held, since its clients are about to return.
     async fn hold_former(&self) -> Result<()> {
-        let former = self.registration().former().clone();
+        let former = self.node.registration.former().clone();
         for dead in former {
-            let (node, remains) = (self.node()?, Remains::HoldAll(self.rooms.config().grace()));
-            let held = self.batches(|limit| self.store().clear(node, dead, remains, limit)).await?;
+            let (node, remains) = (self.id()?, Remains::HoldAll(self.node.config.grace()));
+            let held = self.batches(|limit| self.node.store.clear(node, dead, remains, limit)).await?;
             info!(count = held, "presences of a former life of this node are held");
-            self.registration().former().remove(&dead);
+            self.node.registration.former().remove(&dead);
         }
         Ok(())
     }
 
     async fn sweep(&self) -> Result<usize> {
-        let node = self.node()?;
-        if self.rooms.is_shutting_down() {
+        let node = self.id()?;
+        if self.node.is_shutting_down() {
             // Its graces are about to be extended.
             return Ok(0);
         }
         self.hold_former().await?;
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if self.may_judge().await {
-            for dead in self.rooms.bounded(self.store().fence(node)).await? {
-                if !self.registration().former().contains(&dead) {
+            for dead in self.node.bounded(self.node.store.fence(node)).await? {
+                if !self.node.registration.former().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
-                    let remains = Remains::HoldResumable(self.rooms.config().grace());
-                    count += self.batches_of(&mut bulk, |limit| self.store().clear(node, dead, remains, limit)).await?;
+                    let remains = Remains::HoldResumable(self.node.config.grace());
+                    count +=
+                        self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, remains, limit)).await?;
                 }
             }
         }
         // Those who are held could not return while this node stood still, but in the database their graces went on. What a grace may
         // have lost is given back, and no more: on a machine that often stands still for a moment, nobody is held for ever.
-        if self.rooms.listening().has_just_resumed(self.rooms.now(), self.rooms.config().grace()) {
+        if self.node.listening.has_just_resumed(self.node.now(), self.node.config.grace()) {
             return Ok(count);
         }
-        Ok(count + self.batches_of(&mut bulk, |limit| self.store().sweep(node, limit)).await?)
+        Ok(count + self.batches_of(&mut bulk, |limit| self.node.store.sweep(node, limit)).await?)
     }
 
     /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first
     /// must give the others time, and until then prunes only its own, whoever asks.
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
-        let node = self.node()?;
-        let max_age = max_age.unwrap_or_else(|| self.rooms.config().max_age());
+        let node = self.id()?;
+        let max_age = max_age.unwrap_or_else(|| self.node.config.max_age());
         let own = self.prune_own(max_age).await?;
         if !self.may_judge().await {
             return Ok(own);
         }
-        Ok(own + self.batches(|limit| self.store().prune(node, max_age, limit)).await?)
+        Ok(own + self.batches(|limit| self.node.store.prune(node, max_age, limit)).await?)
     }
 
     /// Removes presences of this node, by its own clock.
     async fn prune_own(&self, max_age: Duration) -> Result<usize> {
         // Rooms of like names are often of like age: what they have lies together in tables and indexes, and a transaction changes
         // fewer pages.
-        let mut names = self.rooms.names();
+        let mut names = self.rooms.table().names();
         names.sort_unstable();
         let pruned = self.remove_in(names, |reply| ToRoom::Prune { max_age, reply });
-        let timeout = self.rooms.config().store_timeout();
+        let timeout = self.node.config.store_timeout();
         tokio::time::timeout(timeout, pruned).await.map_err(|_| Error::StoreUnavailable(None))
     }
 
     async fn prune_rooms(&self) -> Result<usize> {
-        let node = self.node()?;
+        let node = self.id()?;
         let _permit = self.removal_permit().await;
-        let count = self.rooms.bounded(self.store().prune_rooms(node)).await?;
+        let count = self.node.bounded(self.node.store.prune_rooms(node)).await?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     async fn reconcile(&self) -> Result<usize> {
-        let names = self.rooms.names();
+        let names = self.rooms.table().names();
         for names in names.chunks(COMPARE) {
-            let asked = self.rooms.now();
-            let positions = self.rooms.bounded(self.store().positions(names.into())).await?;
+            let asked = self.node.now();
+            let positions = self.node.bounded(self.node.store.positions(names.into())).await?;
             let positions: HashMap<_, _> =
                 positions.into_iter().map(|(name, epoch, version)| (name, (epoch, version))).collect();
             for name in names {
-                self.rooms.tell_running(name, ToRoom::Position { position: positions.get(name).copied(), asked });
+                self.rooms
+                    .table()
+                    .send_running(name, ToRoom::Position { position: positions.get(name).copied(), asked });
             }
         }
         Ok(names.len())

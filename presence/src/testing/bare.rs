@@ -75,12 +75,13 @@ impl BareRoom {
 /// # Errors
 /// As [`Socket::join`](crate::Socket::join).
 pub async fn join_without_socket(rooms: &Rooms, room: &RoomName, user: Option<UserId>) -> Result<PresenceId> {
-    let hub = rooms.local_hub().hub;
-    let channel: ChannelName = rooms.new_channel(&hub);
+    let hub = rooms.hubs().here().hub;
+    let channel: ChannelName = rooms.hubs().new_channel(&hub);
     let node = rooms.node().unwrap_or_else(NodeId::random);
     let presence = Arc::new(Presence::new(PresenceId::random(), channel, user, node));
     let id = presence.id;
-    let entrant = Entrant { presence, session: None, limit: None, hub: Some(hub), touch: Touch::new(rooms.now()) };
+    let entrant =
+        Entrant { presence, session: None, limit: None, hub: Some(hub), touch: Touch::new(rooms.this_node().now()) };
     rooms.join(room, entrant, None).await?;
     Ok(id)
 }

@@ -101,13 +101,13 @@ impl TestChannel {
     /// [`Error::TooManyRooms`] if it is in `max_rooms_per_socket` groups already.
     pub fn join_group(&self, group: &GroupName) -> Result<()> {
         let limit = self.rooms.config().max_rooms_per_socket();
-        let joined = self.rooms.local_hub().sockets.borrow_mut().join_group(group, &self.name, limit);
+        let joined = self.rooms.hubs().here().sockets.borrow_mut().join_group(group, &self.name, limit);
         if joined { Ok(()) } else { Err(Error::TooManyRooms { limit }) }
     }
 
     /// Leaves a group.
     pub fn leave_group(&self, group: &GroupName) {
-        self.rooms.local_hub().sockets.borrow_mut().leave_group(group, &self.name);
+        self.rooms.hubs().here().sockets.borrow_mut().leave_group(group, &self.name);
     }
 
     /// The next frame, or the end, within [`PATIENCE`].

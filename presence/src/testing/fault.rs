@@ -2,23 +2,24 @@
 
 use crate::{
     Rooms,
+    delivery::message::ToHub,
     name::{PresenceId, RoomName},
-    room::message::{ToHub, ToRoom},
+    room::message::ToRoom,
 };
 
 /// Makes the actor of a room panic, once it has dealt with what it was told before.
 pub fn panic_room(rooms: &Rooms, room: &RoomName) {
-    rooms.tell_running(room, ToRoom::Panic);
+    rooms.table().send_running(room, ToRoom::Panic);
 }
 
 /// Makes the actor that looks after a presence panic.
 pub fn panic_presence(rooms: &Rooms, room: &RoomName, presence: PresenceId) {
-    rooms.tell_running(room, ToRoom::PanicChild(presence));
+    rooms.table().send_running(room, ToRoom::PanicChild(presence));
 }
 
 /// Makes the hub of every worker thread panic, once it has dealt with what it was told before.
 pub fn panic_hubs(rooms: &Rooms) {
-    for hub in rooms.hubs() {
+    for hub in rooms.hubs().all() {
         hub.addr.do_send(ToHub::Panic);
     }
 }

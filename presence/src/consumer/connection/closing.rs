@@ -183,7 +183,7 @@ impl Connection {
     /// Logs who is cut off and why. `left` is a room that the socket has just been removed from.
     pub(super) fn log_cutoff(&self, cause: Cutoff, left: Option<&RoomName>) {
         let channel = self.channel.name();
-        let admitted = self.rooms.cutoffs().of(cause).admit(self.rooms.now());
+        let admitted = self.rooms.hubs().cutoffs.of(cause).admit(self.rooms.this_node().now());
         if admitted.is_none() && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }

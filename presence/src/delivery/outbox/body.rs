@@ -10,7 +10,7 @@ use actix::Recipient;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::room::message::ToConnection;
+use crate::delivery::message::ToConnection;
 
 use super::{Mark, Outbox, Phase};
 

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{clock::Tick, delivery::wire::Rest, name::RoomName, room::message::ToConnection};
+use crate::{
+    clock::Tick,
+    delivery::{message::ToConnection, wire::Rest},
+    name::RoomName,
+};
 
 use super::Outbox;
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::{clock::Tick, room::message::Pressure};
+use crate::{clock::Tick, delivery::message::Pressure};
 
 use super::PATIENCE;
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     clock::Tick,
-    room::message::{ToConnection, ToHub},
+    delivery::message::{ToConnection, ToHub},
 };
 
 use super::{Mark, Outbox, PATIENCE, Phase, State};
@@ -58,7 +58,7 @@ impl Outbox {
             let mut filling = self.filling.outboxes.borrow_mut();
             if filling.is_empty() {
                 self.filling.looks(self.clock.now(), true);
-                self.hub.do_send(ToHub::Watch);
+                self.hub.addr.do_send(ToHub::Watch);
             }
             filling.push(itself);
         }

@@ -16,12 +16,16 @@ use crate::{
     node::writer::Committed,
     room::{
         leaving::{Cause, Leaving},
+        loading,
         message::ToRoom,
         state::Updating,
     },
     store::{RoomCommit, StoreError, Write},
     telemetry::report,
 };
+
+#[cfg(test)]
+use crate::room::message::Point;
 
 use super::{RELOAD_PAUSE, RoomActor};
 
@@ -51,7 +55,7 @@ impl RoomActor {
     pub(super) fn committed(&mut self, committed: Committed, ctx: &mut Context<Self>) {
         let Committed { batch, mut writes, result } = committed;
         #[cfg(test)]
-        self.fail_if(super::Point::Answer);
+        self.fail_if(Point::Answer);
         match result {
             Ok(commit) => {
                 let is_new = !commit.delta.is_empty() || commit.taken.iter().any(|taken| taken.moved);
@@ -62,7 +66,7 @@ impl RoomActor {
                 self.resumed(&writes, &commit, ctx);
                 self.answer(batch, &writes, None);
                 #[cfg(test)]
-                self.fail_if(super::Point::Apply);
+                self.fail_if(Point::Apply);
                 let stayed = self.stayed(&writes, &commit.delta);
                 let at = (commit.epoch, commit.version);
                 writes.retain(|write| !commit.refused.contains(&write.id()));
@@ -87,14 +91,14 @@ impl RoomActor {
             room = %self.name,
             "the database has lost changes that it had confirmed; the room is read anew, and who is connected joins again"
         );
-        let now = self.rooms.now();
+        let now = self.node.now();
         self.change_model(|state| state.replica.distrust(now));
     }
 
     /// Notes how far the database is known to have come.
     pub(super) fn note_position(&mut self) {
-        let now = self.rooms.now();
-        self.reached.note(now, self.state.replica.position(), || self.rooms.writer().last_batch());
+        let now = self.node.now();
+        self.reached.note(now, self.state.replica.position(), || self.node.writer.last_batch());
     }
 
     /// Fires the events of a commit, apart from all else that it leads to: a panic there loses none of them.
@@ -105,7 +109,7 @@ impl RoomActor {
             Some(Leaving { cause: Cause::Removed(all), .. }) => Some(all.together()),
             _ => None,
         };
-        self.rooms.signals().announce(&self.name, &commit.delta, &commit.turns, together);
+        self.node.signals.announce(&self.name, &commit.delta, &commit.turns, together);
     }
 
     /// For these who joined the room has no place.
@@ -202,7 +206,7 @@ impl RoomActor {
 
     /// Takes in a change, our own or another's.
     pub(super) fn apply(&mut self, commit: RoomCommit, ctx: &mut Context<Self>) {
-        let now = self.rooms.now();
+        let now = self.node.now();
         let moved = commit.taken.iter().filter(|taken| taken.moved).map(|taken| taken.presence.clone());
         let moved: Vec<_> = moved.collect();
         let RoomCommit { epoch, version, mut delta, .. } = commit;
@@ -216,7 +220,7 @@ impl RoomActor {
             self.let_in(ctx);
             return;
         }
-        let node = self.rooms.node();
+        let node = self.node.id();
         let left: Vec<_> = delta.left.iter().filter(|left| Some(left.node) == node).cloned().collect();
         match self.change_model(|state| state.replica.apply(now, epoch, version, delta)) {
             Applied::Changed(changes) => {
@@ -233,13 +237,13 @@ impl RoomActor {
     }
 
     pub(super) fn load(&mut self, ctx: &mut Context<Self>) {
-        let Some(number) = self.readings.begin(self.rooms.now()) else { return };
+        let Some(number) = self.readings.begin(self.node.now()) else { return };
         self.phase.reading_begins();
         self.state.replica.reloading();
-        let (rooms, name) = (self.rooms.clone(), self.name.clone());
-        let (room, timeout) = (ctx.address(), self.rooms.config().store_timeout());
+        let (node, name) = (self.node.clone(), self.name.clone());
+        let (room, timeout) = (ctx.address(), self.node.config.store_timeout());
         let load = async move {
-            let loaded = tokio::time::timeout(timeout, rooms.look_up(&name)).await;
+            let loaded = tokio::time::timeout(timeout, loading::load(&node, &name)).await;
             let loaded = loaded.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed))));
             room.do_send(ToRoom::Loaded(number, loaded));
         };
@@ -253,8 +257,8 @@ impl RoomActor {
         }
         match result {
             Ok(found) => {
-                let now = self.rooms.now();
-                self.readings.came_in(now, self.rooms.config().hold_window());
+                let now = self.node.now();
+                self.readings.came_in(now, self.node.config.hold_window());
                 let changes = self.change_model(|state| {
                     let changes = state.reload(found);
                     if state.replica.take_gone_back() {

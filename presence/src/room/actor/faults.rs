@@ -7,11 +7,12 @@ use tracing::error;
 
 use crate::{
     clock::Tick,
+    delivery::message::{Joiner, Report, ToHub},
     model::Presence,
     name::PresenceId,
     node::writer::Tried,
     room::{
-        message::{Entrant, Joiner, Report, ToHub},
+        message::Entrant,
         state::{Joining, State},
     },
 };
@@ -40,10 +41,10 @@ impl RoomActor {
     pub(super) fn failed(&mut self, ctx: &mut Context<Self>) {
         error!(room = %self.name, "a room failed; it starts over");
         let held = self.state.pages.held().clone();
-        let mut old = std::mem::replace(&mut self.state, State::new(self.rooms.config().notify_interval(), held));
+        let mut old = std::mem::replace(&mut self.state, State::new(self.node.config.notify_interval(), held));
         old.locals.clear();
         let state = &mut self.state;
-        let hubs = self.rooms.hubs();
+        let hubs = self.hubs.all();
         for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
             let entrant = Entrant { presence, session: None, limit: None, hub: Some(hub), touch };
             state.joining.insert(entrant.presence.id, Joining::new(entrant, replies));
@@ -75,10 +76,10 @@ impl RoomActor {
         if let Some((_, timer)) = self.timer.take() {
             ctx.cancel_future(timer);
         }
-        let until = self.rooms.now().after(REPORT_TIMEOUT);
+        let until = self.node.now().after(REPORT_TIMEOUT);
         self.phase.fails(hubs.iter().map(|hub| hub.id).collect(), until);
         for hub in hubs {
-            hub.addr.do_send(ToHub::Report { room: self.name.clone(), to: ctx.address() });
+            hub.addr.do_send(ToHub::Report { room: self.name.clone(), to: ctx.address().recipient() });
         }
         self.load(ctx);
         self.arm(until, ctx);
@@ -95,7 +96,7 @@ impl RoomActor {
         }
         // A full queue refuses it: then it is asked again by its socket, or given up.
         let join = sockets::join(presence, session, limit);
-        let _ = self.rooms.writer().submit(&self.name, &ctx.address().recipient(), join, Tried::Yes);
+        let _ = self.node.writer.submit(&self.name, &ctx.address().recipient(), join, Tried::Yes);
     }
 
     /// A hub says who is on it.
@@ -152,7 +153,7 @@ impl RoomActor {
 
     /// Those who are joining and whose sockets are gone: the message that said so may be the one that was lost.
     fn lose_those_gone(&mut self, ctx: &mut Context<Self>) {
-        let (channels, sessions) = (self.rooms.channels(), &self.state.sessions);
+        let (channels, sessions) = (&self.channels, &self.state.sessions);
         let is_gone = |id: PresenceId, channel| !channels.has(channel, &self.name, sessions.called(id));
         let joining = self.state.joining.iter().map(|(id, joining)| (*id, &joining.channel));
         let gone: Vec<_> = joining.filter(|(id, channel)| is_gone(*id, channel)).collect();
@@ -161,15 +162,15 @@ impl RoomActor {
     }
 
     pub(super) fn count_fault(&mut self, ctx: &mut Context<Self>) {
-        let now = self.rooms.now();
+        let now = self.node.now();
         self.faults.push_back(now);
         self.faults.retain(|then| now.since(*then) <= FAULT_WINDOW);
         if self.faults.len() > MAX_FAULTS {
             error!(room = %self.name, "a room fails again and again; its sockets are closed");
-            for hub in self.rooms.hubs() {
+            for hub in self.hubs.all() {
                 hub.addr.do_send(ToHub::CloseRoom { room: self.name.clone() });
             }
-            self.rooms.forget(&self.name, &ctx.address());
+            self.table.forget(&self.name, &self.under_way);
             ctx.stop();
         }
     }

@@ -1,7 +1,7 @@
 //! How presences go: each by itself, or many together because they are stale or were removed on purpose.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,13 +17,16 @@ use crate::{
     CloseCode, Error,
     clock::Tick,
     config::OnStale,
-    delivery::inquiry::{ANSWER_TIME, Inquiry, UNANSWERED},
+    delivery::{
+        inquiry::{ANSWER_TIME, Inquiry, Silent, UNANSWERED},
+        message::{HubRef, Reply, ToHub},
+    },
     model::{Close, Presence, deadline::Deadline, sessions::Lost},
     name::{ChannelName, PresenceId, UserId},
     node::writer::{Priority, Submitted},
     room::{
         leaving::{Cause, Leavers, Leaving},
-        message::{HubRef, Reply, ToHub, Which},
+        message::Which,
         state::{Joining, Local, TokenWaiter},
     },
     store::Write,
@@ -34,7 +37,7 @@ use super::RoomActor;
 impl RoomActor {
     /// Those last seen longer ago than this, by our own clock.
     pub(super) fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
-        let now = self.rooms.now();
+        let now = self.node.now();
         let close = self.close_stale();
         if max_age.is_zero() {
             // Everybody's, also in the very millisecond of the last touch.
@@ -47,7 +50,7 @@ impl RoomActor {
 
     /// Those whose deadline passed, if they were not seen in the meantime.
     pub(super) fn prune_stale(&mut self, ctx: &mut Context<Self>) {
-        let (now, max_age) = (self.rooms.now(), self.rooms.config().max_age());
+        let (now, max_age) = (self.node.now(), self.node.config.max_age());
         let ids = std::mem::take(&mut self.state.stale);
         let stale = ids.into_iter().filter(|id| self.may_be_silent(*id, now, max_age)).collect();
         self.ask_silent(stale, max_age, None, ctx);
@@ -60,14 +63,14 @@ impl RoomActor {
 
     fn is_stale(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
         let local = self.state.locals.get(&id);
-        local.is_some_and(|local| local.touch.is_stale(self.rooms.listening(), now, max_age))
+        local.is_some_and(|local| local.touch.is_stale(&self.node.listening, now, max_age))
     }
 
     /// Whether it was silent for so much longer that its connection need not have answered, whatever waits for its consumer.
     fn is_overdue(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
-        let limit = max_age.saturating_add(self.rooms.config().max_age().saturating_mul(UNANSWERED));
+        let limit = max_age.saturating_add(self.node.config.max_age().saturating_mul(UNANSWERED));
         let local = self.state.locals.get(&id);
-        local.is_some_and(|local| local.touch.deadline(self.rooms.listening(), now, limit) == Deadline::Stale)
+        local.is_some_and(|local| local.touch.deadline(&self.node.listening, now, limit) == Deadline::Stale)
     }
 
     /// Asks the connections of these whether they are silent: what they sent may not have been read yet.
@@ -84,7 +87,7 @@ impl RoomActor {
             }
             return;
         }
-        let inquiry = Inquiry::new(ctx.address(), max_age, reply);
+        let inquiry = Inquiry::new(ctx.address().recipient(), max_age, reply);
         let mut by_hub: HashMap<usize, (HubRef, Vec<_>)> = HashMap::new();
         for id in ids {
             let Some(local) = self.state.locals.get(&id) else { continue };
@@ -115,15 +118,8 @@ impl RoomActor {
 
     /// These were asked and are silent, or their connections have not answered. Those of them who are still here, and were not seen
     /// meanwhile, go; without an answer only after [`UNANSWERED`].
-    pub(super) fn prune_silent(
-        &mut self,
-        ids: Vec<PresenceId>,
-        unanswered: HashSet<PresenceId>,
-        max_age: Duration,
-        reply: Option<oneshot::Sender<usize>>,
-        ctx: &mut Context<Self>,
-    ) {
-        let now = self.rooms.now();
+    pub(super) fn prune_silent(&mut self, Silent { ids, unanswered, max_age, reply }: Silent, ctx: &mut Context<Self>) {
+        let now = self.node.now();
         let silent = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age));
         let overdue = unanswered.into_iter().filter(|id| self.is_overdue(*id, now, max_age));
         let silent = silent.chain(overdue).collect();
@@ -131,7 +127,7 @@ impl RoomActor {
     }
 
     fn close_stale(&self) -> Option<Close> {
-        (self.rooms.config().on_stale() == OnStale::Close).then(|| Close::new(CloseCode::STALE, "stale"))
+        (self.node.config.on_stale() == OnStale::Close).then(|| Close::new(CloseCode::STALE, "stale"))
     }
 
     /// The presences leave that have no socket and that nothing could resume: those of jobs, and those that no socket claimed.
@@ -277,7 +273,7 @@ impl RoomActor {
         }
         debug!(room = %self.name, count, "removing presences");
         // What a leave cannot do now, it does later; so only a room that fails keeps the answer from being exact.
-        let all = Leavers::new(self.rooms.leave_together(&self.name), count, reply);
+        let all = Leavers::new(self.node.leave_together(&self.name), count, reply);
         // First: a join that is refused has its channel forget that it is in, and its socket is to be told all the same.
         self.tell_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
         let gone: Vec<_> = ids.into_iter().filter_map(|id| self.let_go(id)).collect();
@@ -305,7 +301,7 @@ impl RoomActor {
         for (presence, hub) in left {
             // One that has left by itself in the meantime, and may have joined again, need not be notified.
             let called = self.state.sessions.called(presence.id);
-            let was_in = self.rooms.channels().forget(&presence.channel, &self.name, called);
+            let was_in = self.channels.forget(&presence.channel, &self.name, called);
             self.state.sessions.forget(presence.id);
             let was_member = self.state.take_off_hub(presence.id);
             if let (Some(hub), true) = (hub, was_in || was_member) {
@@ -341,7 +337,7 @@ impl RoomActor {
             (Write::Leave { id: *id, channel: leaving.channel.clone() }, priority)
         };
         let writes = leaves.iter().map(write).collect();
-        let submitted = self.rooms.writer().submit_leaves(&self.name, &ctx.address().recipient(), writes);
+        let submitted = self.node.writer.submit_leaves(&self.name, &ctx.address().recipient(), writes);
         for ((id, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
             for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
                 let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));

@@ -2,25 +2,28 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use actix::{Addr, AsyncContext, Context};
+use actix::{AsyncContext, Context, Recipient};
 use tracing::{debug, warn};
 
 use crate::{
-    delivery::touch::Touch,
+    delivery::{
+        message::{HubRef, Reply},
+        touch::Touch,
+    },
     model::{
         Presence,
         delta::Change,
         own::{self, Care, Own},
     },
     name::{PresenceId, RoomName},
-    node::writer::Tried,
+    node::{Node, writer::Tried},
     room::{
         leaving::{Cause, Leaving},
-        message::{Entrant, HubRef, Reply},
+        local_channels::LocalChannels,
+        message::{Entrant, ToRoom},
         presence::{DeathGuard, PresenceActor},
         state::{Joining, Local, State},
     },
-    rooms::Rooms,
     store::Write,
 };
 
@@ -29,7 +32,7 @@ use super::RoomActor;
 impl RoomActor {
     /// The roster changed so.
     pub(super) fn changed(&mut self, changes: Vec<Change>, ctx: &mut Context<Self>) {
-        let now = self.rooms.now();
+        let now = self.node.now();
         for Change { was, now } in &changes {
             match now {
                 Some(presence) => {
@@ -99,23 +102,23 @@ impl RoomActor {
         if !local.touch.is(&touch) {
             self.supervise(presence.clone(), touch.clone(), ctx);
         }
-        self.state.joined(self.rooms.now(), hub, presence, touch, replies);
+        self.state.joined(self.node.now(), hub, presence, touch, replies);
     }
 
     /// Starts the child that looks after a presence; in the place of the one before, if there was one.
     pub(super) fn supervise(&mut self, presence: Arc<Presence>, touch: Touch, ctx: &mut Context<Self>) {
         let id = presence.id;
         let guard = DeathGuard::new(id, self.shared_address(ctx));
-        let child = PresenceActor::start(touch.clone(), self.rooms.clone(), guard);
+        let child = PresenceActor::start(touch.clone(), self.node.clone(), guard);
         let before = self.state.locals.remove(&id);
         let (hub, updated) = before.map_or((None, None), |before| (before.hub, before.updated));
         self.state.locals.insert(id, Local { presence, child, touch, hub, updated });
     }
 
     /// The address of this room that its children share. It is theirs alone, so that it keeps no room that they do not.
-    pub(super) fn shared_address(&mut self, ctx: &Context<Self>) -> Rc<Addr<Self>> {
+    pub(super) fn shared_address(&mut self, ctx: &Context<Self>) -> Rc<Recipient<ToRoom>> {
         self.address.upgrade().unwrap_or_else(|| {
-            let address = Rc::new(ctx.address());
+            let address = Rc::new(ctx.address().recipient());
             self.address = Rc::downgrade(&address);
             address
         })
@@ -162,17 +165,17 @@ impl RoomActor {
             Some(session) => Write::Restore { presence, session },
             None => Write::Join(presence),
         };
-        self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), restore, Tried::Yes);
+        self.node.writer.submit_always(&self.name, &ctx.address().recipient(), restore, Tried::Yes);
     }
 
     /// Sees to it that the presences of this node are the same here and in the database, once both are known.
     pub(super) fn look_after_all(&mut self, ctx: &mut Context<Self>) {
-        let cares = own::after_reading(&self.state.replica, self.rooms.node(), &self.ours());
+        let cares = own::after_reading(&self.state.replica, self.node.id(), &self.ours());
         self.care(cares, ctx);
     }
 
     fn ours(&self) -> Ours<'_> {
-        Ours { state: &self.state, rooms: &self.rooms, room: &self.name }
+        Ours { state: &self.state, node: &self.node, channels: &*self.channels, room: &self.name }
     }
 
     fn care(&mut self, cares: Vec<Care>, ctx: &mut Context<Self>) {
@@ -185,7 +188,7 @@ impl RoomActor {
                     self.drop_local(presence.id);
                     self.state.sessions.forget(presence.id);
                     // A node that has ended writes nothing any more.
-                    if self.rooms.node().is_some() {
+                    if self.node.id().is_some() {
                         self.leave_unasked(&presence, ctx);
                     }
                 }
@@ -199,7 +202,7 @@ impl RoomActor {
         for write in writes {
             let Write::Leave { id, channel } = write else { continue };
             let there = self.state.replica.roster().get(*id).filter(|there| there.channel == *channel && !there.held);
-            let there = there.filter(|there| Some(there.node) == self.rooms.node());
+            let there = there.filter(|there| Some(there.node) == self.node.id());
             let Some(there) = there.cloned() else { continue };
             let ours = self.ours();
             if ours.here(*id).is_none() && !ours.is_under_way(&there) {
@@ -212,9 +215,9 @@ impl RoomActor {
     /// same, on a thread that is blocked: then it is asked before that, and receives what members receive.
     fn adopt(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
         // What is known of the channel is what its owner touches.
-        let touch = self.rooms.channels().get(&presence.channel).map(|channel| channel.touch().clone());
+        let touch = self.channels.touch_of(&presence.channel);
         let (id, hub) = (presence.id, self.hub_of(&presence));
-        self.supervise(presence, touch.unwrap_or_else(|| Touch::new(self.rooms.now())), ctx);
+        self.supervise(presence, touch.unwrap_or_else(|| Touch::new(self.node.now())), ctx);
         if let Some(hub) = hub
             && let Some(local) = self.state.locals.get_mut(&id)
             && local.hub.is_none()
@@ -227,15 +230,16 @@ impl RoomActor {
     /// The hub of its socket, if that is in the room as this presence.
     pub(super) fn hub_of(&self, presence: &Presence) -> Option<HubRef> {
         let called = self.state.sessions.called(presence.id);
-        let is_in = self.rooms.channels().has(&presence.channel, &self.name, called);
-        is_in.then(|| self.rooms.hub_of(&presence.channel)).flatten()
+        let is_in = self.channels.has(&presence.channel, &self.name, called);
+        is_in.then(|| self.hubs.of(&presence.channel)).flatten()
     }
 }
 
 /// The room's presences of this node.
 struct Ours<'a> {
     state: &'a State,
-    rooms: &'a Rooms,
+    node: &'a Node,
+    channels: &'a dyn LocalChannels,
     room: &'a RoomName,
 }
 
@@ -260,8 +264,8 @@ impl Own for Ours<'_> {
 
     fn lives(&self, presence: &Presence) -> bool {
         // Once a node has ended, the database has removed what it left.
-        let has_ended = self.rooms.is_shutting_down() && self.rooms.node().is_none();
+        let has_ended = self.node.is_shutting_down() && self.node.id().is_none();
         let called = self.state.sessions.called(presence.id);
-        !has_ended && self.rooms.channels().has(&presence.channel, self.room, called)
+        !has_ended && self.channels.has(&presence.channel, self.room, called)
     }
 }

@@ -11,12 +11,13 @@ use tracing::{debug, warn};
 use crate::{
     CloseCode,
     clock::Tick,
+    delivery::message::Reply,
     model::{Close, Delta, Presence, sessions::Lost},
     name::{ChannelName, PresenceId},
     node::writer::Tried,
     room::{
         leaving::{Cause, Leavers, Leaving},
-        message::{Entrant, Reply},
+        message::Entrant,
         state::{Joining, TokenWaiter},
     },
     session::Session,
@@ -59,7 +60,7 @@ impl RoomActor {
         }
         let (id, channel) = (entrant.presence.id, entrant.presence.channel.clone());
         let resume = sockets::join(entrant.presence.clone(), Some(session), entrant.limit);
-        match self.rooms.writer().submit(&self.name, &ctx.address().recipient(), resume, Tried::No) {
+        match self.node.writer.submit(&self.name, &ctx.address().recipient(), resume, Tried::No) {
             Ok(_) => {
                 self.state.sessions.claim(id, id, session, channel);
                 self.await_commit(id, entrant, reply);
@@ -112,14 +113,14 @@ impl RoomActor {
         };
         let socket = &entrant.presence;
         debug!(room = %self.name, channel = %socket.channel, was = %was.channel, "a presence is resumed");
-        let node = self.rooms.node().unwrap_or(was.node);
+        let node = self.node.id().unwrap_or(was.node);
         let now = Arc::new(Presence { channel: socket.channel.clone(), node, held: false, ..Presence::clone(&was) });
         self.state.sessions.claim(id, socket.id, session, now.channel.clone());
-        self.rooms.channels().note_resumed(&socket.channel, &self.name, socket.id);
+        self.channels.note_resumed(&socket.channel, &self.name, socket.id);
         self.hand_over(&now, ctx);
         self.supervise(now.clone(), entrant.touch.clone(), ctx);
         let resume = Write::Resume { presence: now, session };
-        self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), resume, Tried::Yes);
+        self.node.writer.submit_always(&self.name, &ctx.address().recipient(), resume, Tried::Yes);
         let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
         self.claim(id, entrant, replies, ctx);
     }
@@ -129,7 +130,7 @@ impl RoomActor {
     fn write_what_waits(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get(&id) else { return };
         let channel = local.presence.channel.clone();
-        let waits = self.rooms.channels().take_update(&channel, &self.name, self.state.sessions.called(id));
+        let waits = self.channels.take_update(&channel, &self.name, self.state.sessions.called(id));
         if let Some(meta) = waits {
             self.update(id, channel, meta, None, ctx);
         }
@@ -156,10 +157,10 @@ impl RoomActor {
         if let Some(local) = self.drop_local(id) {
             let presence = local.presence;
             let held_until = self.state.sessions.held_until(id);
-            let until = held_until.unwrap_or_else(|| self.rooms.now().after(grace));
+            let until = held_until.unwrap_or_else(|| self.node.now().after(grace));
             if held_until.is_none() {
                 let hold = Write::Hold { id, channel, grace };
-                self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
+                self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
             }
             let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
             self.state.replica.hand_over(&held);
@@ -178,31 +179,31 @@ impl RoomActor {
         let (id, channel) = (presence.id, presence.channel.clone());
         let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
         self.state.replica.hand_over(&held);
-        self.state.sessions.lose(held, self.rooms.now().after(grace), self.stood());
+        self.state.sessions.lose(held, self.node.now().after(grace), self.stood());
         let hold = Write::Hold { id, channel, grace };
-        self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
+        self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
     }
 
     /// The node is about to end: the database holds those that can be resumed, so that they are held if it ends at once.
     pub(super) fn hold_all(&mut self, ctx: &mut Context<Self>) {
-        let now = self.rooms.now();
+        let now = self.node.now();
         for (id, local) in &self.state.locals {
             let grace = self.state.sessions.session(*id).map(|session| session.grace);
             let Some(grace) = grace.filter(|grace| !grace.is_zero()) else { continue };
             let hold = Write::Hold { id: *id, channel: local.presence.channel.clone(), grace };
-            self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
+            self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
             self.state.sessions.hold_until(*id, now.after(grace));
         }
     }
 
     /// For how long this node stood still in all.
     fn stood(&self) -> Duration {
-        self.rooms.listening().stood(self.rooms.now())
+        self.node.listening.stood(self.node.now())
     }
 
     /// Ends the graces that are over. Nobody can come back to a node that is about to end, so none ends there.
     pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
-        if self.rooms.is_shutting_down() {
+        if self.node.is_shutting_down() {
             return None;
         }
         if self.state.sessions.next()? <= now {
@@ -214,16 +215,16 @@ impl RoomActor {
     /// Those who did not return in time leave, together. Nobody could return while the node stood still, so such time extends a
     /// grace, also in the database.
     fn leave_overdue(&mut self, now: Tick, ctx: &mut Context<Self>) {
-        for (presence, grace) in self.state.sessions.extend_overdue(now, self.rooms.listening().stood(now)) {
+        for (presence, grace) in self.state.sessions.extend_overdue(now, self.node.listening.stood(now)) {
             let hold = Write::Hold { id: presence.id, channel: presence.channel.clone(), grace };
-            self.rooms.writer().submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
+            self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
         }
         let over = self.state.sessions.take_overdue(now);
         if over.is_empty() {
             return;
         }
         debug!(room = %self.name, count = over.len(), "lost presences did not return");
-        let all = Leavers::new(self.rooms.leave_together(&self.name), over.len(), None);
+        let all = Leavers::new(self.node.leave_together(&self.name), over.len(), None);
         let leave = |Lost { presence, .. }: Lost| (presence.id, Leaving::removed(presence.channel.clone(), &all));
         let leaves = over.into_iter().map(leave);
         self.take_out(leaves.collect(), ctx);
@@ -246,7 +247,7 @@ impl RoomActor {
             };
             if taken.presence.channel == asked.channel {
                 if matches!(write, Write::Resume { .. } | Write::JoinWithin { .. }) && taken.presence.id != asked.id {
-                    self.rooms.channels().note_resumed(&asked.channel, &self.name, asked.id);
+                    self.channels.note_resumed(&asked.channel, &self.name, asked.id);
                 }
                 self.took(asked, taken, write.session().copied(), ctx);
             } else if self.state.locals.get(&asked.id).is_some_and(|local| local.presence.channel == asked.channel) {
@@ -328,7 +329,7 @@ impl RoomActor {
     pub(super) fn was_resumed_and_left(&self, presence: &Presence) -> bool {
         self.state.sessions.session(presence.id).is_some()
             && self.state.sessions.believes(presence.id, u64::MAX)
-            && self.rooms.node() == Some(presence.node)
+            && self.node.id() == Some(presence.node)
     }
 
     /// A newer socket, on another node, has the presence of one of ours.

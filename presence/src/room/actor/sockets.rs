@@ -8,12 +8,13 @@ use tracing::warn;
 use crate::{
     Error,
     clock::Tick,
+    delivery::message::{Reply, ToHub},
     model::{Meta, Presence},
     name::{ChannelName, PresenceId, UserId},
     node::writer::{Full, Submitted, Tried},
     room::{
         leaving::{Cause, Leaving},
-        message::{Entrant, Reply, ToHub},
+        message::Entrant,
         state::{Joining, Updating},
     },
     session::Session,
@@ -74,7 +75,7 @@ impl RoomActor {
             // It is there already if it asks again after a fault.
             let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
             let write = join(entrant.presence.clone(), None, entrant.limit);
-            let (writer, room) = (self.rooms.writer(), ctx.address().recipient());
+            let (writer, room) = (&self.node.writer, ctx.address().recipient());
             let tried = if may_be_there { Tried::Yes } else { Tried::No };
             match writer.submit(&self.name, &room, write, tried) {
                 Ok(_) => self.await_commit(id, entrant, reply),
@@ -86,7 +87,7 @@ impl RoomActor {
     /// A channel that is in the room as this presence joins again.
     fn join_as_local(&mut self, id: PresenceId, entrant: Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get(&id) else { return };
-        entrant.touch.mark(self.rooms.now());
+        entrant.touch.mark(self.node.now());
         if entrant.hub.is_some() && local.hub.is_none() {
             self.claim(id, entrant, vec![reply], ctx);
         } else if local.presence.user == entrant.presence.user && !self.state.user_changes(id) {
@@ -130,7 +131,7 @@ impl RoomActor {
 
     /// The answer to a change that cannot be written, since too many wait for the database.
     pub(super) fn overloaded(&self, Full { limit }: Full) -> Error {
-        if let Some(left_out) = self.rooms.overloaded_line().admit(self.rooms.now()) {
+        if let Some(left_out) = self.node.overloaded.admit(self.node.now()) {
             let (room, left_out) = (&self.name, left_out.field());
             warn!(%room, limit, left_out, "a change is refused: too many wait for the database");
         }
@@ -146,7 +147,7 @@ impl RoomActor {
         if hub.is_none() || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
             return Ok(());
         }
-        let (pages, config) = (&self.state.pages, self.rooms.config());
+        let (pages, config) = (&self.state.pages, &self.node.config);
         let (here, size) = (pages.held().bytes(), pages.size());
         let bound = |bytes: usize, is_twice: bool| bytes.saturating_mul(if is_twice { 2 } else { 1 });
         // What one who joins is given now is shared by all who join, so it may always be there once.
@@ -159,16 +160,16 @@ impl RoomActor {
         else {
             return Ok(());
         };
-        let now = self.rooms.now();
+        let now = self.node.now();
         let may_cut = if room.is_some() {
             may_make_room(&mut self.state.made_room, now)
         } else {
-            may_make_room(&mut self.rooms.made_room().lock(), now)
+            may_make_room(&mut self.hubs.made_room.lock(), now)
         };
         if may_cut {
-            self.rooms.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
+            self.hubs.all().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
         }
-        if let Some(left_out) = self.rooms.unread_line().admit(self.rooms.now()) {
+        if let Some(left_out) = self.hubs.unread.admit(self.node.now()) {
             let (room, left_out) = (&self.name, left_out.field());
             warn!(%room, bytes, limit, left_out, "a join is refused: too many bytes of first frames wait for clients that do not read");
         }
@@ -180,7 +181,7 @@ impl RoomActor {
     pub(super) fn was_removed(&self, presence: &Presence) -> bool {
         let id = self.state.sessions.resolve(presence.id);
         let is_known = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
-        !is_known && !self.rooms.channels().has(&presence.channel, &self.name, presence.id)
+        !is_known && !self.channels.has(&presence.channel, &self.name, presence.id)
     }
 
     pub(super) fn leave(
@@ -257,7 +258,7 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         let write = Write::Update { id, channel: channel.clone(), user: user.clone(), meta: meta.clone() };
-        let (writer, actor) = (self.rooms.writer(), ctx.address().recipient());
+        let (writer, actor) = (&self.node.writer, ctx.address().recipient());
         let submitted = if reply.is_some() {
             writer.submit(&self.name, &actor, write, Tried::No)
         } else {

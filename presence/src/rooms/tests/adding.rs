@@ -216,7 +216,7 @@ async fn that_the_name_of_a_socket_is_taken_is_a_warning_since_it_is_nobody_else
     let database = MemoryStore::new(Clock::system());
     let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
     let (ann, mut eve) = (here.client("ann"), there.client("eve"));
-    here.channels().open(ann.channel.clone(), ann.touch.clone(), here.local_hub().hub);
+    here.channels().open(ann.channel.clone(), ann.touch.clone(), here.hubs().here().hub);
     eve.channel = ann.channel.clone();
     eve.join(lobby()).await.unwrap();
     let log = Log::of_warnings();

@@ -29,7 +29,7 @@ async fn crowded(count: usize) -> (Node, Addr<PruningSupervisor>, Vec<Client>) {
 
 /// Has everybody in the lobby pruned, as the deadlines do.
 fn prune(node: &Node) {
-    node.rooms.tell_running(lobby(), ToRoom::Prune { max_age: secs(0), reply: oneshot::channel().0 });
+    node.rooms.table().send_running(lobby(), ToRoom::Prune { max_age: secs(0), reply: oneshot::channel().0 });
 }
 
 /// What began, in its order, and how long after `from`.

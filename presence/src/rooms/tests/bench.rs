@@ -186,7 +186,8 @@ impl Node {
 
     /// How many presences are looked after.
     pub(crate) fn children(&self) -> usize {
-        self.rooms.children()
+        usize::try_from(self.rooms.this_node().children.load(std::sync::atomic::Ordering::Relaxed))
+            .expect("only those that started have stopped")
     }
 }
 

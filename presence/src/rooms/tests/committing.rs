@@ -11,14 +11,14 @@ async fn joins_that_come_while_a_commit_is_under_way_wait_and_share_the_next_one
     let first = node.client("first");
     let crowd: Vec<_> = (0..100).map(|n| node.client(&format!("u{n}"))).collect();
     node.store.commits_take(secs(1));
-    let began = node.rooms.now();
+    let began = node.rooms.this_node().now();
     let (joined, ()) = tokio::join!(first.join(lobby()), async {
         settle().await;
         all_join(&crowd, lobby()).await;
     });
     joined.unwrap();
     assert_eq!(node.store.sizes(), [1, 100]);
-    let took = node.rooms.now().since(began);
+    let took = node.rooms.this_node().now().since(began);
     assert!((secs(2)..secs(2) + ms(50)).contains(&took), "two commits, and no delay for batching: {took:?}");
 }
 
@@ -26,9 +26,9 @@ async fn joins_that_come_while_a_commit_is_under_way_wait_and_share_the_next_one
 async fn a_lone_join_is_written_at_once() {
     let node = node().await;
     pass(secs(5)).await;
-    let before = node.rooms.now();
+    let before = node.rooms.this_node().now();
     let _ann = node.member("ann").await;
-    assert_eq!(node.rooms.now(), before);
+    assert_eq!(node.rooms.this_node().now(), before);
 }
 
 #[actix::test]
@@ -56,9 +56,9 @@ async fn a_lone_leave_is_written_after_5_ms() {
     let node = node().await;
     let bob = node.member("bob").await;
     node.store.commits();
-    let before = node.rooms.now();
+    let before = node.rooms.this_node().now();
     bob.leave(lobby()).await.unwrap();
-    let took = node.rooms.now().since(before);
+    let took = node.rooms.this_node().now().since(before);
     assert!((ms(5)..=ms(6)).contains(&took), "{took:?}");
     assert_eq!(node.store.sizes(), [1]);
 }
@@ -69,9 +69,9 @@ async fn many_leaves_are_written_at_once() {
     let crowd: Vec<_> = (0..17).map(|n| node.client(&format!("u{n}"))).collect();
     all_join(&crowd, lobby()).await;
     node.store.commits();
-    let before = node.rooms.now();
+    let before = node.rooms.this_node().now();
     join_all(crowd.iter().map(|client| client.leave(lobby()))).await;
-    assert_eq!(node.rooms.now(), before);
+    assert_eq!(node.rooms.this_node().now(), before);
     assert_eq!(node.store.sizes(), [17]);
 }
 
@@ -274,10 +274,10 @@ async fn relaxed_changes_resolve_at_once_and_are_told_after_the_commit() {
     pass(secs(1)).await;
     let (bob, mut changes) = (node.client("bob"), node.changes());
     node.store.commits_take(secs(1));
-    let before = node.rooms.now();
+    let before = node.rooms.this_node().now();
     bob.join(lobby()).await.unwrap();
     ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
-    assert_eq!(node.rooms.now(), before);
+    assert_eq!(node.rooms.this_node().now(), before);
     settle().await;
     assert_eq!((heard(&mut changes), bob.frames().len(), ann.sees()), (Vec::new(), 0, vec!["ann".to_owned()]));
     pass(secs(3)).await;

@@ -23,7 +23,7 @@ impl Handler<PresenceChanged> for Listener {
 }
 
 fn what_is_left(node: &Node) -> (Weak<Inner>, RcWeak<std::cell::RefCell<Sockets>>) {
-    (Arc::downgrade(&node.rooms.0), Rc::downgrade(&node.local_hub().sockets))
+    (Arc::downgrade(&node.rooms.0), Rc::downgrade(&node.hubs().here().sockets))
 }
 
 #[actix::test]

@@ -83,7 +83,7 @@ async fn a_room_that_fails_goes_on_and_nothing_is_lost_or_repeated() {
 
 #[actix::test]
 async fn a_room_that_fails_in_the_middle_of_a_change_goes_on_and_nothing_is_lost_or_repeated() {
-    check_traffic(|rooms, _| rooms.tell_running(lobby(), ToRoom::PanicInModel)).await;
+    check_traffic(|rooms, _| rooms.table().send_running(lobby(), ToRoom::PanicInModel)).await;
 }
 
 #[actix::test]
@@ -223,7 +223,7 @@ async fn one_who_joins_again_while_its_room_recovers_keeps_its_meta_and_its_plac
     pass(secs(1)).await;
     for fault in [ToRoom::Panic, ToRoom::PanicInModel] {
         let frames = bob.count();
-        node.rooms.tell_running(lobby(), fault);
+        node.rooms.table().send_running(lobby(), fault);
         bob.join(lobby()).await.unwrap();
         pass(secs(1)).await;
         assert_eq!(ann.screen().here[&bob.id(lobby()).to_string()].1["n"], 1);
@@ -241,9 +241,9 @@ async fn a_presence_whose_socket_is_gone_from_the_hub_goes_stale_after_a_fault()
     let (ann, bob) = (node.member("ann").await, node.member("bob").await);
     let mut changes = node.changes();
     // Nobody will say that it left.
-    node.rooms.hubs()[0]
+    node.rooms.hubs().all()[0]
         .addr
-        .do_send(crate::room::message::ToHub::Leave { room: lobby().clone(), channels: vec![ann.channel.clone()] });
+        .do_send(crate::delivery::message::ToHub::Leave { room: lobby().clone(), channels: vec![ann.channel.clone()] });
     panic_room(&node.rooms, lobby());
     for _ in 0..7 {
         pass(secs(10)).await;
@@ -258,7 +258,7 @@ async fn a_reader_of_a_room_that_fails_is_answered() {
     let _ann = node.member("ann").await;
     panic_room(&node.rooms, lobby());
     assert_eq!(node.names(lobby()).await, ["ann"]);
-    node.rooms.tell_running(lobby(), ToRoom::PanicInModel);
+    node.rooms.table().send_running(lobby(), ToRoom::PanicInModel);
     assert_eq!(node.names(lobby()).await, ["ann"]);
 }
 

@@ -37,7 +37,7 @@ async fn a_member_that_joins_again_is_seen_and_nothing_is_announced_or_written()
     pass(ms(1000)).await;
     let mut changes = node.changes();
     let _ = (ann.frames(), bob.frames(), node.store.commits());
-    let now = node.rooms.now();
+    let now = node.rooms.this_node().now();
     ann.join_silently(lobby()).await.unwrap();
     pass(ms(1000)).await;
     assert_eq!(heard(&mut changes), Vec::<String>::new());

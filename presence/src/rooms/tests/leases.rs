@@ -238,7 +238,7 @@ async fn a_shutdown_takes_leave_of_everyone_and_leaves_no_row() {
     let node = node().await;
     let crowd = node.crowd(5).await;
     let mut changes = node.changes();
-    node.rooms.socket_opened();
+    node.rooms.hubs().sockets.send_modify(|open| *open += 1);
     let ((), ()) = tokio::join!(node.shutdown(), async {
         settle().await;
         assert!(node.is_shutting_down() && crowd.iter().all(|one| one.closes() == [CloseCode::RESTARTING]));
@@ -246,7 +246,7 @@ async fn a_shutdown_takes_leave_of_everyone_and_leaves_no_row() {
         for one in &crowd[..3] {
             one.leave(lobby()).await.unwrap();
         }
-        node.rooms.socket_closed();
+        node.rooms.hubs().sockets.send_modify(|open| *open -= 1);
     });
     let mut told = heard(&mut changes);
     told.sort();
@@ -282,9 +282,9 @@ async fn a_presence_without_a_socket_leaves_at_a_shutdown_at_once_and_every_subs
     node.add(lobby(), &bot, Some(&user("bot"))).await.unwrap();
     let (heard_by_actor, mut actors) = tokio::sync::mpsc::unbounded_channel();
     node.subscribe(None, Listener(heard_by_actor).start().recipient());
-    let (mut changes, began) = (node.changes(), node.rooms.now());
+    let (mut changes, began) = (node.changes(), node.rooms.this_node().now());
     node.shutdown().await;
-    assert!(node.rooms.now().since(began) < ms(500), "{:?}", node.rooms.now().since(began));
+    assert!(node.rooms.this_node().now().since(began) < ms(500), "{:?}", node.rooms.this_node().now().since(began));
     assert_eq!(heard(&mut changes), ["-bot"]);
     assert_eq!(actors.try_recv().as_deref(), Ok("-bot"), "before the shutdown is over");
     assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
@@ -295,9 +295,9 @@ async fn a_shutdown_ends_in_time_whatever_the_database_does() {
     let node = node().await;
     let _crowd = node.crowd(5).await;
     node.store.faults.hang();
-    let began = node.rooms.now();
+    let began = node.rooms.this_node().now();
     node.shutdown().await;
-    assert!(node.rooms.now().since(began) <= secs(8) + ms(50));
+    assert!(node.rooms.this_node().now().since(began) <= secs(8) + ms(50));
 }
 
 #[actix::test]
@@ -308,7 +308,7 @@ async fn a_node_that_is_shut_down_does_not_begin_another_life() {
     node.store.retire_takes(secs(4));
     node.shutdown().await;
     ann.leave(lobby()).now_or_never();
-    node.rooms.writer().touch(ann.id(lobby()), node.rooms.now());
+    node.rooms.this_node().writer.touch(ann.id(lobby()), node.rooms.this_node().now());
     pass(secs(60)).await;
     assert!(format!("{:?}", node.store.database()).contains("nodes: 0"), "{:?}", node.store.database());
 }
@@ -321,9 +321,9 @@ async fn rooms_with_members_on_other_nodes_do_not_keep_a_shutdown_waiting() {
     pass(secs(6)).await;
     assert_eq!(here.names(lobby()).await, ["ann", "bob"]);
     ann.leave(lobby()).await.unwrap();
-    let began = here.rooms.now();
+    let began = here.rooms.this_node().now();
     here.shutdown().await;
-    assert!(here.rooms.now().since(began) < secs(1), "{:?}", here.rooms.now().since(began));
+    assert!(here.rooms.this_node().now().since(began) < secs(1), "{:?}", here.rooms.this_node().now().since(began));
     pass(secs(6)).await;
     assert_eq!(other.names(lobby()).await, ["bob"]);
 }

@@ -9,9 +9,11 @@ use super::{
 use crate::{
     Close, CloseCode, Consumer, Error, Frame, Result, ResumeToken, Socket,
     config::ConfigBuilder,
-    delivery::outbox::PIECE,
+    delivery::{
+        message::{ToConnection, ToHub},
+        outbox::PIECE,
+    },
     name::RoomName,
-    room::message::{ToConnection, ToHub},
     testing::{Received, Refused, TestSocket},
 };
 
@@ -35,7 +37,7 @@ async fn visit(node: &Node, name: &str) -> std::result::Result<TestSocket, Refus
 
 /// Has each hub cut off who reads first frames of this room, or of any, slowest.
 async fn cut_slowest(node: &Node, room: Option<&RoomName>) {
-    node.hubs().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
+    node.hubs().all().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
     settle().await;
 }
 
@@ -237,7 +239,7 @@ async fn many_rooms_that_refuse_at_once_have_as_few_cut_off_as_one() {
         (0..2).for_each(|_| assert_eq!(take(&reader), PIECE));
     }
     // As if much were held for others.
-    node.rooms.first_frames().fetch_add(1 << 40, Ordering::Relaxed);
+    node.rooms.hubs().first_frames.fetch_add(1 << 40, Ordering::Relaxed);
     let refused = async || {
         for n in 0..20 {
             let joined = node.client("late").join(&room(&format!("room{n}"))).await;

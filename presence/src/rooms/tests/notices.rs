@@ -15,10 +15,13 @@ async fn the_first_change_of_a_quiet_room_is_told_at_once() {
     let node = node().await;
     let ann = node.member("ann").await;
     pass(secs(5)).await;
-    let before = node.rooms.now();
+    let before = node.rooms.this_node().now();
     let bob = node.member("bob").await;
     settle().await;
-    assert_eq!((node.rooms.now(), ann.sees(), bob.sees()), (before, vec!["ann".to_owned(), "bob".into()], ann.sees()));
+    assert_eq!(
+        (node.rooms.this_node().now(), ann.sees(), bob.sees()),
+        (before, vec!["ann".to_owned(), "bob".into()], ann.sees())
+    );
 }
 
 /// Joins that come one by one, a millisecond apart, without waiting for one another.
@@ -53,9 +56,9 @@ async fn the_interval_between_two_notices_never_exceeds_the_setting_and_a_joiner
     let node = node_with(config().notify_interval(ms(40))).await;
     let ann = node.member("ann").await;
     for n in 0..200 {
-        let began = node.rooms.now();
+        let began = node.rooms.this_node().now();
         let one = node.member(&format!("u{n}")).await;
-        let waited = node.rooms.now().since(began);
+        let waited = node.rooms.this_node().now().since(began);
         assert!(waited <= ms(42), "{waited:?}");
         one.leave(lobby()).await.unwrap();
     }
@@ -230,7 +233,7 @@ async fn no_more_is_kept_for_a_joiner_than_may_wait_for_a_client() {
         node.client(&format!("stir{n}")).join(lobby()).await.unwrap();
     }
     let bob = node.client("bob");
-    let began = node.rooms.now();
+    let began = node.rooms.this_node().now();
     let flood = async {
         settle().await;
         for _ in 0..5 {
@@ -240,7 +243,7 @@ async fn no_more_is_kept_for_a_joiner_than_may_wait_for_a_client() {
     };
     let (joined, ()) = futures_util::join!(bob.join(lobby()), flood);
     joined.unwrap();
-    assert!(node.rooms.now().since(began) < secs(1), "{:?}", node.rooms.now().since(began));
+    assert!(node.rooms.this_node().now().since(began) < secs(1), "{:?}", node.rooms.this_node().now().since(began));
     assert_eq!(bob.frames().len(), 1 + 5);
 }
 
@@ -267,8 +270,8 @@ async fn the_wait_for_a_notice_of_a_busy_room_does_not_count_as_time_of_the_hand
             node.client(&format!("stir{n}")).join(name).await.unwrap();
         }
     }
-    let began = node.rooms.now();
+    let began = node.rooms.this_node().now();
     let socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), InTwo).await;
-    let took = node.rooms.now().since(began);
+    let took = node.rooms.this_node().now().since(began);
     assert!(socket.is_ok() && took > secs(2), "{took:?}");
 }

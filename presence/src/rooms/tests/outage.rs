@@ -29,9 +29,9 @@ async fn a_join_fails_after_the_time_out_and_leaves_nothing_when_the_database_is
     pass(secs(1)).await;
     let mut changes = node.changes();
     node.store.faults.hang();
-    let asked = node.rooms.now();
+    let asked = node.rooms.this_node().now();
     assert!(is_away(&bob.join(lobby()).await));
-    let waited = node.rooms.now().since(asked);
+    let waited = node.rooms.this_node().now().since(asked);
     assert!((secs(5)..secs(5) + ms(200)).contains(&waited), "{waited:?}");
     pass(secs(20)).await;
     node.store.faults.release();
@@ -303,7 +303,7 @@ async fn joins_that_are_turned_away_leave_nothing_that_waits_and_no_room() {
         assert!(node.client("late").join(&super::bench::room(&format!("r{n}"))).await.is_err());
     }
     super::bench::settle().await;
-    assert!(node.rooms.writer().pending() <= 10, "{:?}", node.rooms.writer());
+    assert!(node.rooms.this_node().writer.pending() <= 10, "{:?}", node.rooms.this_node().writer);
     assert!(node.running() <= 11, "{} rooms", node.running());
     node.store.faults.release();
     pass(secs(10)).await;
@@ -357,15 +357,15 @@ async fn a_slow_database_makes_joins_slow_and_one_too_slow_makes_them_fail() {
     let node = node().await;
     let (ann, mut changes) = (node.member("ann").await, node.changes());
     node.store.faults.slow_down(secs(2));
-    let asked = node.rooms.now();
+    let asked = node.rooms.this_node().now();
     let (bob, cid) = (node.client("bob"), node.client("cid"));
     let (first, second) = tokio::join!(bob.join(lobby()), cid.join(lobby()));
-    assert!(first.is_ok() && second.is_ok() && node.rooms.now().since(asked) <= secs(4) + ms(50));
+    assert!(first.is_ok() && second.is_ok() && node.rooms.this_node().now().since(asked) <= secs(4) + ms(50));
     node.store.faults.slow_down(secs(6));
     let dan = node.client("dan");
-    let asked = node.rooms.now();
+    let asked = node.rooms.this_node().now();
     let joined = dan.join(lobby()).await;
-    let waited = node.rooms.now().since(asked);
+    let waited = node.rooms.this_node().now().since(asked);
     assert!(is_away(&joined) && waited <= secs(5) + ms(200), "{joined:?} after {waited:?}");
     assert!(is_away(&bob.leave(lobby()).await));
     pass(secs(10)).await;

@@ -5,7 +5,7 @@ use crate::{
     Error,
     clock::Clock,
     name::{NodeId, NodeName},
-    room::{actor::Point, message::ToRoom},
+    room::message::{Point, ToRoom},
     signal::Subscription,
     store::{Attempt, MemoryStore, NodeStore, Remains, RoomStore, RoomWrites, Write},
 };
@@ -18,7 +18,7 @@ async fn anew() -> Node {
 }
 
 fn fail_at(node: &Node, point: Point) {
-    node.tell_running(lobby(), ToRoom::PanicAt(point));
+    node.table().send_running(lobby(), ToRoom::PanicAt(point));
 }
 
 /// A node with these in the lobby, who joined together, whose room is about to fail there, and what is heard from then on.
@@ -38,9 +38,9 @@ async fn a_join_over_whose_answer_the_room_fails_succeeds_and_is_told_once() {
     tokio::time::pause();
     for point in POINTS {
         let (node, [bob], mut changes) = about_to_fail(point, ["bob"]).await;
-        let before = node.rooms.now();
+        let before = node.rooms.this_node().now();
         let ann = node.member("ann").await;
-        assert!(node.rooms.now().since(before) < secs(1), "{point:?}");
+        assert!(node.rooms.this_node().now().since(before) < secs(1), "{point:?}");
         pass(secs(3)).await;
         assert_eq!(heard(&mut changes), ["+ann"], "{point:?}");
         assert_eq!((ann.sees(), bob.screen().told), (vec!["ann".to_owned(), "bob".into()], vec!["+ann".to_owned()]));
@@ -93,10 +93,10 @@ async fn a_refusal_over_which_the_room_fails_is_given_again() {
     let bob = node.member("bob").await;
     node.store
         .refuse(|write| matches!(write, Write::Join(presence) if presence.user.as_ref().unwrap().as_str() == "ann"));
-    let before = node.rooms.now();
+    let before = node.rooms.this_node().now();
     fail_at(&node, Point::Answer);
     assert!(matches!(node.client("ann").join(lobby()).await, Err(Error::StoreRefused(_))));
-    assert!(node.rooms.now().since(before) < secs(1));
+    assert!(node.rooms.this_node().now().since(before) < secs(1));
     pass(secs(3)).await;
     assert_eq!(bob.sees(), ["bob"]);
     bob.leave(lobby()).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_member_removed_by_another_hand_is_restored_when_the_room_fails_before
     pass(secs(1)).await;
     remove_by_another_hand(&node, &ann).await;
     for fault in [ToRoom::Panic, ToRoom::PanicInModel] {
-        node.tell_running(lobby(), fault);
+        node.table().send_running(lobby(), fault);
         pass(secs(3)).await;
         assert_eq!((node.rows(lobby()).await, bob.sees()), (vec!["ann".to_owned(), "bob".into()], ann.sees()));
     }

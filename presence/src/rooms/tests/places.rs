@@ -7,7 +7,7 @@ use crate::{
     Error, Result,
     clock::Clock,
     config::Durability,
-    room::{actor::Point, message::ToRoom},
+    room::message::{Point, ToRoom},
     store::MemoryStore,
 };
 

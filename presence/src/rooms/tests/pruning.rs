@@ -5,7 +5,8 @@ use crate::{
     CloseCode, PruningSupervisor,
     actor::{PrunePresences, PruneRooms},
     config::OnStale,
-    room::message::{ToConnection, ToRoom},
+    delivery::message::ToConnection,
+    room::message::ToRoom,
 };
 
 /// The rooms that it was told it is not in any more, and the code with which it is closed.
@@ -23,16 +24,16 @@ async fn a_presence_seen_exactly_max_age_ago_stays_and_a_moment_later_it_goes_on
     let node = node().await;
     let (ann, bob) = (node.member("ann").await, node.member("bob").await);
     pass(secs(1)).await;
-    let (mut changes, seen) = (node.changes(), node.rooms.now());
+    let (mut changes, seen) = (node.changes(), node.rooms.this_node().now());
     ann.touch();
     for _ in 0..60 {
         leap(secs(1)).await;
         bob.touch();
     }
     // Even if it is looked at just now.
-    node.rooms.tell_running(lobby(), ToRoom::Stale(ann.id(lobby())));
+    node.rooms.table().send_running(lobby(), ToRoom::Stale(ann.id(lobby())));
     settle().await;
-    assert_eq!((node.rooms.now().since(seen), heard(&mut changes)), (secs(60), Vec::new()));
+    assert_eq!((node.rooms.this_node().now().since(seen), heard(&mut changes)), (secs(60), Vec::new()));
     assert_eq!(node.names(lobby()).await, ["ann", "bob"]);
     pass(ms(5)).await;
     assert_eq!(heard(&mut changes), ["-[ann]"]);
@@ -65,7 +66,7 @@ async fn one_who_is_seen_at_the_last_moment_stays() {
     for _ in 0..5 {
         advance(secs(60) + ms(1)).await;
         // The deadline has passed, and the room is told, but before it looks there is a sign of life.
-        node.rooms.tell_running(lobby(), ToRoom::Stale(ann.id(lobby())));
+        node.rooms.table().send_running(lobby(), ToRoom::Stale(ann.id(lobby())));
         ann.touch();
         settle().await;
     }
@@ -93,7 +94,7 @@ async fn one_whose_frame_comes_while_its_room_is_told_of_the_deadline_is_not_sta
     let ann = node.member("ann").await;
     let mut changes = node.changes();
     advance(secs(60) + ms(1)).await;
-    node.rooms.tell_running(lobby(), ToRoom::Stale(ann.id(lobby())));
+    node.rooms.table().send_running(lobby(), ToRoom::Stale(ann.id(lobby())));
     ann.touch.set_backlog(true);
     settle().await;
     assert_eq!(heard(&mut changes), Vec::<String>::new());

@@ -292,7 +292,7 @@ async fn rooms_that_fail_under_callers_on_other_threads_lose_and_repeat_nothing(
             for turn in 0..7 {
                 for (n, room) in at.iter().enumerate() {
                     let fault = if (turn + n) % 2 == 0 { ToRoom::Panic } else { ToRoom::PanicInModel };
-                    rooms.tell_running(room, fault);
+                    rooms.table().send_running(room, fault);
                 }
                 // Real threads race, so time is real: this is the pace of the faults, and nothing waits for it.
                 tokio::time::sleep(Duration::from_millis(15)).await;

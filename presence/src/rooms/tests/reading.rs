@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId},
-    rooms::reading::LARGE,
+    room::loading::LARGE,
     store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
 };
 
@@ -86,9 +86,9 @@ async fn a_room_that_is_in_memory_answers_while_the_database_is_away() {
 async fn a_room_that_cannot_be_read_answers_after_the_time_out_and_again_when_the_database_is_back() {
     let node = node().await;
     node.store.faults.fail_next(usize::MAX);
-    let asked = node.rooms.now();
+    let asked = node.rooms.this_node().now();
     assert!(matches!(node.count(lobby()).await, Err(Error::StoreUnavailable(_))));
-    let waited = node.rooms.now().since(asked);
+    let waited = node.rooms.this_node().now().since(asked);
     assert!(waited >= secs(5) && waited < secs(5) + ms(5), "{waited:?}");
     node.store.faults.fail_next(0);
     assert_eq!(node.count(lobby()).await.unwrap(), Counts::default());

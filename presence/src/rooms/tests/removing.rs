@@ -12,9 +12,9 @@ use crate::{
     CloseCode, Error,
     clock::Clock,
     config::ConfigBuilder,
+    delivery::message::ToConnection,
     model::Close,
     name::{ChannelName, NodeName},
-    room::message::ToConnection,
     store::{MemoryStore, NodeStore, RequestStore},
 };
 
@@ -132,7 +132,7 @@ async fn a_node_that_does_not_answer_is_named_and_does_nothing_later() {
     let [here, there, yonder] = three().await;
     let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
     let _bob = yonder.member("bob").await;
-    let before = here.rooms.now();
+    let before = here.rooms.this_node().now();
     // It renews its lease, but never looks for requests.
     let deaf = there.store.database().clone();
     there.store.faults.hang();
@@ -151,7 +151,7 @@ async fn a_node_that_does_not_answer_is_named_and_does_nothing_later() {
     let silent = vec![NodeName::new("there").unwrap()];
     assert!(matches!(&removed, Err(Error::Unanswered { nodes, removed: 1 }) if *nodes == silent), "{removed:?}");
     assert_eq!(removed.unwrap_err().to_string(), "node `there` did not answer in time");
-    assert!(here.rooms.now().since(before) < secs(5));
+    assert!(here.rooms.this_node().now().since(before) < secs(5));
     there.store.faults.release();
     pass(secs(10)).await;
     assert_eq!((removals(&ann2), here.rows(lobby()).await), (vec![], vec!["ann".to_owned(), "bob".into()]));
@@ -179,7 +179,7 @@ async fn a_node_that_ends_in_good_order_before_it_answers_need_not_answer() {
     let deaf = config().lease(secs(30)).grace(secs(40)).sweep_interval(secs(20));
     let there = node_on(&database, "there", deaf).await;
     let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
-    let before = here.rooms.now();
+    let before = here.rooms.this_node().now();
     let (name, removed) = (user("ann"), async {
         settle().await;
         ann2.vanish();
@@ -188,7 +188,7 @@ async fn a_node_that_ends_in_good_order_before_it_answers_need_not_answer() {
     let (removed, ()) = tokio::join!(here.remove_user(&name, None), removed);
     assert_eq!(removed.unwrap(), 1, "the other left with its node");
     assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
-    assert!(here.rooms.now().since(before) < secs(15));
+    assert!(here.rooms.this_node().now().since(before) < secs(15));
 }
 
 #[actix::test]
@@ -200,8 +200,8 @@ async fn a_request_that_takes_long_holds_up_no_other() {
     let (long, short) = (user("ann"), user("bob"));
     let (long, short) = tokio::join!(here.remove_user(&long, None), async {
         pass(ms(1100)).await;
-        let before = here.rooms.now();
-        (here.remove_user(&short, None).await, here.rooms.now().since(before))
+        let before = here.rooms.this_node().now();
+        (here.remove_user(&short, None).await, here.rooms.this_node().now().since(before))
     });
     assert_eq!(short.0.unwrap(), 1);
     assert!(short.1 < secs(2), "{:?}", short.1);
@@ -284,7 +284,7 @@ async fn many_who_are_removed_together_are_one_message_to_their_hub() {
         crowd.push(node.member("ann").await);
     }
     pass(secs(1)).await;
-    let sockets = node.rooms.local_hub().sockets;
+    let sockets = node.rooms.hubs().here().sockets;
     let before = sockets.borrow().messages;
     assert_eq!(node.remove_user(&user("ann"), None).await.unwrap(), 20);
     pass(secs(1)).await;

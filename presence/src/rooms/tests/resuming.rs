@@ -262,13 +262,13 @@ async fn a_room_that_fails_forgets_neither_who_is_held_nor_who_can_be_resumed() 
         first.lose(lobby());
         settle().await;
         let fail = if hard { ToRoom::PanicInModel } else { ToRoom::Panic };
-        node.rooms.tell_running(lobby(), fail);
+        node.rooms.table().send_running(lobby(), fail);
         pass(secs(3)).await;
         let (second, twin) = (ann(&node), node.client("dan").with_token("dan", GRACE));
         second.join(lobby()).await.unwrap();
         twin.join(lobby()).await.unwrap();
         assert_eq!((second.me(), twin.me(), dan.closes()), (first.me(), dan.me(), vec![CloseCode::SUPERSEDED]));
-        node.rooms.tell_running(lobby(), ToRoom::Panic);
+        node.rooms.table().send_running(lobby(), ToRoom::Panic);
         pass(secs(3)).await;
         second.leave(lobby()).await.unwrap();
         twin.lose(lobby());

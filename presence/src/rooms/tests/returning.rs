@@ -92,7 +92,7 @@ impl Crowd {
     }
 
     fn now(&self) -> u64 {
-        self.nodes[0].rooms.now().0
+        self.nodes[0].rooms.this_node().now().0
     }
 
     async fn go(&mut self, step: &Step) {
@@ -137,7 +137,7 @@ impl Crowd {
                 pass(secs(1)).await;
             }
             Step::Fail { node } => {
-                self.nodes[node].rooms.tell_running(lobby(), ToRoom::Panic);
+                self.nodes[node].rooms.table().send_running(lobby(), ToRoom::Panic);
                 pass(secs(3)).await;
             }
         }

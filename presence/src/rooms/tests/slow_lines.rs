@@ -9,8 +9,7 @@ use super::{
 use crate::{
     CloseCode, Consumer, Frame, Result, Socket,
     config::ConfigBuilder,
-    delivery::{outbox::PIECE, wire},
-    room::message::ToConnection,
+    delivery::{message::ToConnection, outbox::PIECE, wire},
     testing::{Received, TestSocket},
 };
 

@@ -16,8 +16,7 @@ use super::{
 use crate::{
     CloseCode, Consumer, Frame, Outgoing, Result, ResumeToken, Socket,
     config::ConfigBuilder,
-    delivery::outbox::PIECE,
-    room::message::ToConnection,
+    delivery::{message::ToConnection, outbox::PIECE},
     rooms::sending::as_consumer_of,
     testing::{Received, TestSocket},
 };

@@ -107,7 +107,7 @@ fn a_store_that_keeps_its_thread_busy_is_no_standstill_of_the_node() {
     let (config, name) = (Config::builder().room_threads(1).build().unwrap(), NodeName::new("here").unwrap());
     let rooms = actix::System::new().block_on(async { Rooms::with_clock(config, MemoryStore::default(), name, clock) });
     let ((tell, busy), (free, freed)) = (mpsc::channel(), mpsc::channel::<()>());
-    rooms.0.threads.runtime().spawn(async move {
+    rooms.0.node.threads.runtime().spawn(async move {
         let _ = tell.send(());
         // Until the test lets go of the other end.
         let _ = freed.recv();

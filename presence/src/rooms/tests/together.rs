@@ -208,7 +208,7 @@ async fn a_shutdown_tells_who_leaves_with_the_node_in_one_event() {
     let node = node().await;
     let _crowd = node.crowd(CROWD).await;
     let mut changes = node.changes();
-    node.rooms.socket_opened();
+    node.rooms.hubs().sockets.send_modify(|open| *open += 1);
     node.shutdown().await;
     assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
 }

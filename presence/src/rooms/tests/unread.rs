@@ -10,8 +10,10 @@ use futures_util::FutureExt;
 use super::bench::{Client, Node, config, lobby, node_with, pass, room, secs, settle};
 use crate::{
     Error,
-    delivery::wire,
-    room::message::{Claim, ToConnection},
+    delivery::{
+        message::{Claim, ToConnection},
+        wire,
+    },
 };
 
 /// How many members have a meta of 4,000 bytes.
@@ -85,7 +87,7 @@ async fn what_is_unread_in_all_rooms_is_bounded_too() {
 
 /// How much of first frames is held on this node.
 pub(super) fn held(node: &Node) -> usize {
-    node.rooms.first_frames().load(Ordering::Relaxed)
+    node.rooms.hubs().first_frames.load(Ordering::Relaxed)
 }
 
 /// The server takes one piece of what there is for this client. Returns how many bytes.

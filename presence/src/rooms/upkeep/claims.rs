@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Weak, atomic::Ordering},
+    sync::{Arc, LazyLock, Weak},
 };
 
 use actix::{Addr, System};
@@ -30,7 +30,7 @@ impl Holder {
         // The actor is not set yet while it is being started.
         let is_kept = rooms.node_actor.get().is_none_or(Addr::connected);
         let in_a_system = self.system.as_ref().is_none_or(|system| system.arbiter().spawn_fn(|| ()));
-        is_kept && in_a_system && !rooms.ended.load(Ordering::Acquire)
+        is_kept && in_a_system && !rooms.table.has_ended()
     }
 }
 
@@ -39,7 +39,7 @@ impl Holder {
 pub(crate) fn claim(rooms: &Rooms, name: &NodeName) -> bool {
     static ALL: LazyLock<Mutex<HashMap<(u64, NodeName), Holder>>> = LazyLock::new(Mutex::default);
     // Of a store that cannot tell its database nothing is known.
-    let Some(database) = rooms.store().database() else { return true };
+    let Some(database) = rooms.0.node.store.database() else { return true };
     let mut all = ALL.lock();
     all.retain(|_, holder| holder.is_running());
     let key = (database, name.clone());

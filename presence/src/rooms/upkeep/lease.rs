@@ -11,7 +11,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    Error, Result,
+    CloseCode, Error, Result,
+    delivery::message::ToHub,
     name::NodeId,
     node::{backoff::Backoff, threads::within},
     room::message::ToRoom,
@@ -33,13 +34,13 @@ fn incarnations() -> MutexGuard<'static, HashSet<NodeId>> {
 impl Work {
     /// Nodes that share a database and no more learn of one another's changes late, and do not hear what is said.
     async fn warn_of_others(&self, node: NodeId) {
-        let Ok(nodes) = self.rooms.bounded(self.store().nodes()).await else { return };
+        let Ok(nodes) = self.node.bounded(self.node.store.nodes()).await else { return };
         let others = nodes.iter().filter(|other| other.node != node && matches!(other.state, NodeState::Live { .. }));
         let others: Vec<_> = others.map(|other| other.name.as_str()).filter(|name| !name.starts_with(CLI)).collect();
         if !others.is_empty() {
             warn!(
                 ?others,
-                every = ?self.rooms.config().reconcile_interval(),
+                every = ?self.node.config.reconcile_interval(),
                 "other nodes use this database: changes of theirs arrive when rooms are compared, and messages do not"
             );
         }
@@ -52,10 +53,10 @@ impl Work {
         loop {
             match self.register(node).await {
                 Ok(former) => {
-                    info!(name = %self.registration().name(), %node, "this node is known to the store");
-                    self.registration().former().extend(former);
-                    self.rooms.set_node(Some(node));
-                    self.rooms.health().renewal_succeeded();
+                    info!(name = %self.node.registration.name(), %node, "this node is known to the store");
+                    self.node.registration.former().extend(former);
+                    self.node.set_id(Some(node));
+                    self.node.health.renewal_succeeded();
                     if let Err(error) = self.hold_former().await {
                         debug!(error = %report(&error), "what a former life left is not held yet");
                     }
@@ -77,30 +78,31 @@ impl Work {
     }
 
     async fn register(&self, node: NodeId) -> Result<Vec<NodeId>> {
-        let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
-        self.rooms.bounded(self.store().prepare()).await?;
-        let former = self.rooms.bounded(self.store().register(node, self.registration().name().clone(), lease)).await?;
-        self.registration().lease().renewed(asked);
+        let (asked, lease) = (self.node.now(), self.node.config.lease());
+        self.node.bounded(self.node.store.prepare()).await?;
+        let former =
+            self.node.bounded(self.node.store.register(node, self.node.registration.name().clone(), lease)).await?;
+        self.node.registration.lease().renewed(asked);
         incarnations().insert(node);
         Ok(former)
     }
 
     pub(super) async fn renew(&self) {
-        let Ok(node) = self.node() else { return };
-        let (asked, lease) = (self.rooms.now(), self.rooms.config().lease());
-        let answer = tokio::time::timeout(lease / 3, self.store().renew(node, lease)).await;
+        let Ok(node) = self.id() else { return };
+        let (asked, lease) = (self.node.now(), self.node.config.lease());
+        let answer = tokio::time::timeout(lease / 3, self.node.store.renew(node, lease)).await;
         match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
             Ok(time) => {
-                let mut lease = self.registration().lease();
-                if lease.told_time(asked, self.rooms.now(), time) {
+                let mut lease = self.node.registration.lease();
+                if lease.told_time(asked, self.node.now(), time) {
                     warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
                 }
                 lease.renewed(asked);
-                self.rooms.health().renewal_succeeded();
+                self.node.health.renewal_succeeded();
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,
             Err(error) if error.is_tables_missing() => {
-                self.registration().lease().failed();
+                self.node.registration.lease().failed();
                 self.away(&error);
                 self.begin_again(
                     node,
@@ -109,32 +111,32 @@ impl Work {
                 .await;
             }
             Err(error) => {
-                self.registration().lease().failed();
+                self.node.registration.lease().failed();
                 self.away(&error);
             }
         }
     }
 
     fn away(&self, error: &(dyn std::error::Error + 'static)) {
-        self.rooms.health().renewal_failed(&(Arc::new(self.store().clone()) as Arc<dyn Store>), error);
+        self.node.health.renewal_failed(&(Arc::new(self.node.store.clone()) as Arc<dyn Store>), error);
     }
 
     /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by
     /// which others would be judged, has jumped.
     pub(super) async fn may_judge(&self) -> bool {
-        if !self.registration().lease().may_judge(self.rooms.now()) {
+        if !self.node.registration.lease().may_judge(self.node.now()) {
             return false;
         }
         self.renew().await;
-        self.registration().lease().may_judge(self.rooms.now())
+        self.node.registration.lease().may_judge(self.node.now())
     }
 
     /// The database says that this life is over. Sockets that are alive are given to a new one.
     async fn fenced(&self, node: NodeId, superseded: bool) {
         if superseded {
-            if self.rooms.node() == Some(node) {
-                self.rooms.set_node(None);
-                self.registration().lease().failed();
+            if self.node.id() == Some(node) {
+                self.node.set_id(None);
+                self.node.registration.lease().failed();
                 self.superseded().await;
             }
             return;
@@ -144,39 +146,43 @@ impl Work {
 
     /// Begins a new incarnation, if `node` is the one that is over, and gives it the sockets that are alive.
     async fn begin_again(&self, node: NodeId, why: &'static str) {
-        if self.rooms.node() != Some(node) {
+        if self.node.id() != Some(node) {
             return;
         }
-        self.rooms.set_node(None);
-        self.registration().lease().failed();
-        warn!(name = %self.registration().name(), "{why}");
+        self.node.set_id(None);
+        self.node.registration.lease().failed();
+        warn!(name = %self.node.registration.name(), "{why}");
         self.begin().await;
-        for room in self.rooms.names() {
-            self.rooms.tell_running(&room, ToRoom::Rejoin);
+        for room in self.rooms.table().names() {
+            self.rooms.table().send_running(&room, ToRoom::Rejoin);
         }
     }
 
     /// A later incarnation has the name of this node. The log says which, since when, and what it comes from.
     async fn superseded(&self) {
-        let nodes = within(NAMING, self.store().nodes()).await.and_then(Result::ok).unwrap_or_default();
+        let nodes = within(NAMING, self.node.store.nodes()).await.and_then(Result::ok).unwrap_or_default();
         let is_other = |other: &&NodeSummary| {
-            other.name == *self.registration().name() && matches!(other.state, NodeState::Live { .. })
+            other.name == *self.node.registration.name() && matches!(other.state, NodeState::Live { .. })
         };
         let other = nodes.iter().find(is_other);
         let (node, age) = (other.map(|other| other.node), other.map(|other| other.age));
         let process = other.and_then(|other| other.process.as_deref()).unwrap_or("a process that is not known");
         if node.is_some_and(|node| incarnations().contains(&node)) {
             error!(
-                name = %self.registration().name(), other = node.map(display), since = age.map(debug),
+                name = %self.node.registration.name(), other = node.map(display), since = age.map(debug),
                 "this process started its rooms twice under one name, and the later take the place of the earlier: start them once, before `HttpServer::new`, and clone the handle into its closure"
             );
         } else {
             error!(
-                name = %self.registration().name(), other = process, life = node.map(display), since = age.map(debug),
+                name = %self.node.registration.name(), other = process, life = node.map(display), since = age.map(debug),
                 "another process took over the name of this node, which serves nobody while that one runs: two processes of one node name on one database do this to one another; give each its own"
             );
         }
-        self.rooms.lose_name(self.registration().name().clone());
+        self.node.shuts_down();
+        self.node.registration.superseded.send_replace(true);
+        for hub in self.rooms.hubs().all() {
+            hub.addr.do_send(ToHub::CloseAll { code: CloseCode::RESTARTING, reason: "the node is restarting" });
+        }
     }
 }
 
@@ -189,7 +195,7 @@ impl Handler<Fenced> for NodeActor {
     type Result = ();
 
     fn handle(&mut self, Fenced(dead): Fenced, ctx: &mut Self::Context) {
-        if self.work.rooms.node() != Some(dead) {
+        if self.work.node.id() != Some(dead) {
             return;
         }
         // Renewing tells whether another took the name.

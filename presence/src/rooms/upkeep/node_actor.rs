@@ -19,14 +19,16 @@ pub(crate) struct NodeActor {
 impl Rooms {
     /// Makes this node known, if it may have its name.
     pub(crate) fn register(&self, may_have: impl FnOnce(&Self, &NodeName) -> bool) {
-        let registration = &self.0.registration;
+        let registration = &self.0.node.registration;
         if !may_have(self, registration.name()) {
             error!("{}", Error::NameInUse { name: registration.name().clone() });
             registration.name_is_in_use();
         }
         self.0.node_actor.get_or_init(|| {
-            let work = Work { rooms: self.clone() };
-            NodeActor::start_in_arbiter(self.0.threads.store(), move |_: &mut Context<NodeActor>| NodeActor { work })
+            let work = Work::new(self);
+            NodeActor::start_in_arbiter(self.0.node.threads.store(), move |_: &mut Context<NodeActor>| NodeActor {
+                work,
+            })
         });
     }
 }
@@ -35,8 +37,8 @@ impl Actor for NodeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (work, config) = (&self.work, self.work.rooms.config());
-        if work.rooms.check_name().is_err() {
+        let (work, config) = (&self.work, &self.work.node.config);
+        if work.node.check_name().is_err() {
             return;
         }
         let beginning = work.clone();

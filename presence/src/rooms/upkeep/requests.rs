@@ -57,7 +57,7 @@ impl Handler<CarryOut> for NodeActor {
     fn handle(&mut self, CarryOut(Request { id, order }): CarryOut, ctx: &mut Self::Context) {
         let work = self.work.clone();
         let (done, under_way) = abortable(async move { work.carry_out_and_answer(id, &order).await });
-        if self.work.registration().open_requests().begin(id, under_way) {
+        if self.work.node.registration.open_requests().begin(id, under_way) {
             ctx.spawn(done.map(drop).into_actor(self));
         }
     }
@@ -67,8 +67,8 @@ impl Work {
     /// Looks what others ask of this node: the command line, say. Each request is carried out by itself, so that one that takes
     /// long holds up no other, and as long as it stands.
     pub(super) async fn answer_others(&self, actor: &Addr<NodeActor>) -> Result<()> {
-        let listed = self.rooms.bounded(self.store().asked(self.node()?)).await?;
-        let ToDo { abort, begin, answer } = self.registration().open_requests().look(listed);
+        let listed = self.node.bounded(self.node.store.asked(self.id()?)).await?;
+        let ToDo { abort, begin, answer } = self.node.registration.open_requests().look(listed);
         abort.iter().for_each(AbortHandle::abort);
         for request in begin {
             actor.do_send(CarryOut(request));
@@ -80,31 +80,31 @@ impl Work {
     async fn carry_out_and_answer(&self, id: RequestId, order: &Order) {
         let Ok(count) = AssertUnwindSafe(self.carry_out(order)).catch_unwind().await else {
             error!(?order, "what another node asks for panicked; it is tried again");
-            self.registration().open_requests().failed(id);
+            self.node.registration.open_requests().failed(id);
             return;
         };
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         info!(count, ?order, "done, as asked through the store");
-        self.registration().open_requests().done(id, count);
+        self.node.registration.open_requests().done(id, count);
         self.try_to_answer(id, count).await;
     }
 
     async fn try_to_answer(&self, id: RequestId, count: u64) {
         match self.answer(id, count).await {
-            Ok(()) => self.registration().open_requests().answered(id),
+            Ok(()) => self.node.registration.open_requests().answered(id),
             Err(error) => debug!(error = %report(&error), "an answer is not given; it will be tried again"),
         }
     }
 
     async fn answer(&self, id: RequestId, count: u64) -> Result<()> {
-        self.rooms.bounded(self.store().answer(self.node()?, id, count)).await
+        self.node.bounded(self.node.store.answer(self.id()?, id, count)).await
     }
 
     /// Resolves when it is durable, however long that takes: an answer says that it is.
     async fn carry_out(&self, order: &Order) -> usize {
         match order {
             Order::Prune { max_age } => {
-                self.remove_in(self.rooms.names(), |reply| ToRoom::Prune { max_age: *max_age, reply }).await
+                self.remove_in(self.rooms.table().names(), |reply| ToRoom::Prune { max_age: *max_age, reply }).await
             }
             Order::Remove(removal) => self.remove_own(removal).await,
         }
@@ -113,7 +113,7 @@ impl Work {
     async fn remove_own(&self, Removal { whom, close }: &Removal) -> usize {
         let (rooms, user) = match whom {
             Whom::Room(room) => (vec![room.clone()], None),
-            Whom::User(user) => (self.rooms.names(), Some(user)),
+            Whom::User(user) => (self.rooms.table().names(), Some(user)),
             Whom::UserIn { user, room } => (vec![room.clone()], Some(user)),
             Whom::Channel { channel, room } => {
                 return until_done(|| self.rooms.remove_here(room.as_ref(), channel, close.as_ref())).await;
@@ -137,7 +137,7 @@ impl Work {
     ) -> usize {
         let answers = rooms.into_iter().map(|room| {
             let (reply, answer) = oneshot::channel();
-            self.rooms.tell_running(&room, message(reply));
+            self.rooms.table().send_running(&room, message(reply));
             answer
         });
         // A room that does not run has no presence of this node.
@@ -147,7 +147,7 @@ impl Work {
 
     /// Removes whom it is about, on all nodes.
     async fn remove(&self, removal: Removal) -> Result<usize> {
-        let node = self.node()?;
+        let node = self.id()?;
         if let Whom::Presence { room, id } = &removal.whom
             && self.remove_own_in_time(&removal).await? > 0
             && !self.is_there(room, *id).await?
@@ -156,12 +156,12 @@ impl Work {
             return Ok(1);
         }
         let request = Request { id: RequestId::random(), order: Order::Remove(removal.clone()) };
-        let removed = match self.rooms.bounded(self.store().ask(node, request.clone())).await {
+        let removed = match self.node.bounded(self.node.store.ask(node, request.clone())).await {
             Ok(()) => self.remove_everywhere(node, request.id, &removal).await,
             // Others may have been asked all the same.
             Err(error) => Err(error),
         };
-        self.registration().over().insert(request.id);
+        self.node.registration.over().insert(request.id);
         if let Err(error) = self.withdraw().await {
             debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
         }
@@ -171,10 +171,10 @@ impl Work {
     /// Withdraws what this node asked and is over: who has not done it by now must not do it when it may not be wanted any
     /// more.
     pub(super) async fn withdraw(&self) -> Result<()> {
-        let over: Vec<_> = self.registration().over().iter().copied().collect();
+        let over: Vec<_> = self.node.registration.over().iter().copied().collect();
         for request in over {
-            self.rooms.bounded(self.store().withdraw(self.node()?, request)).await?;
-            self.registration().over().remove(&request);
+            self.node.bounded(self.node.store.withdraw(self.id()?, request)).await?;
+            self.node.registration.over().remove(&request);
         }
         Ok(())
     }
@@ -183,27 +183,27 @@ impl Work {
         let own = self.remove_own_in_time(removal).await?;
         let answers = self.await_answers(request).await;
         // Last: who is held on a node that lives was counted by that, and what the dead left is there by now.
-        let orphans = self.batches(|limit| self.store().remove(node, removal.whom.clone(), limit)).await?;
+        let orphans = self.batches(|limit| self.node.store.remove(node, removal.whom.clone(), limit)).await?;
         let Answers { removed: others, silent } = answers?;
         let removed = own + others + orphans;
         if silent.is_empty() { Ok(removed) } else { Err(Error::Unanswered { nodes: silent, removed }) }
     }
 
     async fn remove_own_in_time(&self, removal: &Removal) -> Result<usize> {
-        let timeout = self.rooms.config().store_timeout();
+        let timeout = self.node.config.store_timeout();
         let own = tokio::time::timeout(timeout, self.remove_own(removal)).await;
         own.map_err(|_| Error::StoreUnavailable(None))
     }
 
     /// Whether the database has the presence. One that this node took for its own may have been resumed on another.
     async fn is_there(&self, room: &RoomName, id: PresenceId) -> Result<bool> {
-        let snapshot = self.rooms.bounded(self.store().load(room.clone())).await?;
+        let snapshot = self.node.bounded(self.node.store.load(room.clone())).await?;
         Ok(snapshot.is_some_and(|snapshot| snapshot.presences.iter().any(|presence| presence.id == id)))
     }
 
     /// Waits for those who were asked, as long as a node has to show that it lives. The dead need not answer.
     async fn await_answers(&self, request: RequestId) -> Result<Answers> {
-        let (lease, look) = (self.rooms.config().lease(), self.rooms.config().sweep_interval());
+        let (lease, look) = (self.node.config.lease(), self.node.config.sweep_interval());
         let (until, mut look_at) = (Instant::now() + lease + look, Instant::now() + look);
         let mut alive: Option<HashSet<NodeId>> = None;
         loop {
@@ -214,7 +214,7 @@ impl Work {
                 alive = Some(self.alive(over).await?);
                 look_at = now + look;
             }
-            let answers = self.rooms.bounded(self.store().answers(request)).await?;
+            let answers = self.node.bounded(self.node.store.answers(request)).await?;
             let lives = |node| alive.as_ref().is_none_or(|alive| alive.contains(node));
             let silent = answers.iter().filter(|answer| answer.removed.is_none() && lives(&answer.node));
             let silent: Vec<_> = silent.map(|answer| answer.name.clone()).collect();
@@ -228,7 +228,7 @@ impl Work {
 
     /// The nodes that are alive. One whose lease ran out may yet be, until the time for that is `over`.
     async fn alive(&self, over: bool) -> Result<HashSet<NodeId>> {
-        let nodes = self.rooms.bounded(self.store().nodes()).await?;
+        let nodes = self.node.bounded(self.node.store.nodes()).await?;
         let alive = nodes.into_iter().filter(|node| match node.state {
             NodeState::Live { .. } => true,
             NodeState::Expired { .. } => !over,

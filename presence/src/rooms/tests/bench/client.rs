@@ -18,12 +18,14 @@ use crate::{
     CloseCode, Meta, Presence, Result, ResumeToken, Rooms,
     delivery::{
         hub::HubSocket,
+        hubs::LocalHub,
+        message::ToConnection,
         outbox::{Bounds, Outbox, Owner},
         touch::Touch,
     },
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    room::message::{Entrant, ToConnection},
-    rooms::{channel::Channel, hubs::LocalHub},
+    room::message::Entrant,
+    rooms::channel::Channel,
     session::Session,
 };
 
@@ -72,8 +74,8 @@ impl Handler<ToConnection> for Told {
 
 impl Client {
     pub(crate) fn new(rooms: &Rooms, user: Option<UserId>) -> Self {
-        let hub = rooms.local_hub();
-        let channel = rooms.new_channel(&hub.hub);
+        let hub = rooms.hubs().here();
+        let channel = rooms.hubs().new_channel(&hub.hub);
         let config = rooms.config();
         let bounds = Bounds {
             frames: config.outbox_frames(),
@@ -82,7 +84,7 @@ impl Client {
             patience: config.send_patience(),
             rate: config.steady_rate(),
         };
-        let outbox = Outbox::new(bounds, rooms.clock().clone(), hub.filling.clone(), hub.hub.addr.clone());
+        let outbox = Outbox::new(bounds, rooms.this_node().clock.clone(), hub.filling.clone(), hub.hub.clone());
         let told = Rc::<RefCell<Vec<_>>>::default();
         let is_blocked = Rc::<Cell<bool>>::default();
         let connection = Told { all: told.clone(), is_blocked: is_blocked.clone() }.start().recipient();
@@ -96,7 +98,7 @@ impl Client {
         hub.sockets
             .borrow_mut()
             .enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection, user: user.clone() });
-        let touch = Touch::new(rooms.now());
+        let touch = Touch::new(rooms.this_node().now());
         let open = rooms.channels().open(channel.clone(), touch.clone(), hub.hub.clone());
         Self {
             touch,
@@ -188,7 +190,7 @@ impl Client {
     }
 
     pub(crate) fn touch(&self) {
-        self.touch.mark(self.rooms.now());
+        self.touch.mark(self.rooms.this_node().now());
     }
 
     /// The socket is gone, as far as its hub knows.

@@ -232,7 +232,7 @@ impl World {
                 self.nodes[node].node.store.release_commits();
             }
             Step::Fail { node, room } => {
-                self.rooms_of(node).tell_running(&self.rooms[room], ToRoom::Panic);
+                self.rooms_of(node).table().send_running(&self.rooms[room], ToRoom::Panic);
                 pass(secs(2)).await;
             }
             Step::Die { node } => self.die(node).await,

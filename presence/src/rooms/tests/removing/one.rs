@@ -160,13 +160,13 @@ async fn a_channel_of_another_node_is_removed_there_and_its_socket_learns_of_it(
         let (ann, name, told) = guest(&there, &["lobby", "bar"]).await;
         pass(secs(3)).await;
         changes.iter_mut().for_each(|changes| drop(heard(changes)));
-        let before = here.rooms.now();
+        let before = here.rooms.this_node().now();
         if all {
             here.leave_all(&name).await.unwrap();
         } else {
             here.remove(lobby(), &name).await.unwrap();
         }
-        assert!(here.rooms.now().since(before) < secs(2), "as long as the other takes to look for it");
+        assert!(here.rooms.this_node().now().since(before) < secs(2), "as long as the other takes to look for it");
         let rows = if all { vec![] } else { vec!["ann".to_owned()] };
         assert_eq!((here.rows(lobby()).await, here.rows(&room("bar")).await), (vec!["bob".into(), "cid".into()], rows));
         told.borrow_mut().sort();
@@ -222,9 +222,9 @@ async fn a_channel_that_nobody_has_is_nothing() {
     let (closed, name, _) = guest(&here, &[]).await;
     closed.disconnect(CloseCode::NORMAL).await;
     there.store.faults.hang();
-    let before = here.rooms.now();
+    let before = here.rooms.this_node().now();
     here.leave_all(&name).await.unwrap();
-    assert_eq!(here.rooms.now(), before);
+    assert_eq!(here.rooms.this_node().now(), before);
     there.store.faults.release();
 }
 

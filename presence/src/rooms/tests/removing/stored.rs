@@ -47,9 +47,9 @@ fn channels_and_presences_of_another_node_are_removed_there(kind: Kind) {
         both.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(both, [("bar".to_owned(), None), ("lobby".to_owned(), None)]);
         assert_eq!((removals(&three), removals(&stays)), (vec![("lobby".to_owned(), close)], vec![]));
-        let in_lobby = here.store().load(lobby().clone()).await.unwrap().unwrap().presences;
+        let in_lobby = here.this_node().store.load(lobby().clone()).await.unwrap().unwrap().presences;
         assert_eq!(in_lobby.iter().map(|one| one.id).collect::<Vec<_>>(), [stays.id(lobby())]);
-        assert_eq!(here.store().load(bar.clone()).await.unwrap().unwrap().presences, []);
+        assert_eq!(here.this_node().store.load(bar.clone()).await.unwrap().unwrap().presences, []);
         here.shutdown().await;
         there.shutdown().await;
     });

@@ -102,7 +102,7 @@ async fn one_who_resumes_while_the_room_is_read_is_let_in_when_that_is_over() {
     pass(secs(1)).await;
     here.store.hang_after_load();
     let [first, second] = ["ann", "cid"].map(|name| here.client(name).with_token(name, GRACE));
-    let begun = here.rooms.now();
+    let begun = here.rooms.this_node().now();
     let later = async {
         pass(ms(10)).await;
         second.join(lobby()).await
@@ -114,7 +114,7 @@ async fn one_who_resumes_while_the_room_is_read_is_let_in_when_that_is_over() {
     let (one, other, ()) = futures_util::join!(first.join(lobby()), later, release);
     one.unwrap();
     other.unwrap();
-    assert!(here.rooms.now().since(begun) < secs(1));
+    assert!(here.rooms.this_node().now().since(begun) < secs(1));
     assert_eq!((first.me(), second.me()), (ann.id(lobby()).to_string(), cid.id(lobby()).to_string()));
     assert_eq!(second.sees(), ["ann", "bob", "cid"]);
 }
@@ -205,7 +205,7 @@ async fn a_shutdown_holds_from_its_beginning_and_the_next_start_has_them() {
     let old = node_on(&database, "here", quick()).await;
     let (bob, first) = two(&old).await;
     let mut changes = old.changes();
-    old.rooms.socket_opened();
+    old.rooms.hubs().sockets.send_modify(|open| *open += 1);
     let ((), ()) = tokio::join!(old.shutdown(), async {
         settle().await;
         assert!(rows(&old).await[0].2, "it is held while its socket is still open");
@@ -213,7 +213,7 @@ async fn a_shutdown_holds_from_its_beginning_and_the_next_start_has_them() {
         first.lose(lobby());
         bob.lose(lobby());
         settle().await;
-        old.rooms.socket_closed();
+        old.rooms.hubs().sockets.send_modify(|open| *open -= 1);
     });
     assert_eq!(heard(&mut changes), ["-bob"]);
     let new = node_on(&database, "here", quick()).await;
@@ -235,17 +235,17 @@ async fn no_grace_runs_while_its_node_shuts_down_nor_until_the_next_start() {
     let watcher = node_on(&database, "watcher", quick()).await;
     let cid = watcher.member("cid").await;
     let mut changes = watcher.changes();
-    old.rooms.socket_opened();
-    let began = old.rooms.now();
+    old.rooms.hubs().sockets.send_modify(|open| *open += 1);
+    let began = old.rooms.this_node().now();
     let ((), ()) = tokio::join!(old.shutdown(), async {
         settle().await;
         first.lose(lobby());
         bob.leave(lobby()).await.unwrap();
         // One socket keeps the shutdown waiting.
         alive(&[&cid], 5).await;
-        old.rooms.socket_closed();
+        old.rooms.hubs().sockets.send_modify(|open| *open -= 1);
     });
-    let took = old.rooms.now().since(began);
+    let took = old.rooms.this_node().now().since(began);
     assert!(took >= secs(4), "{took:?}");
     alive(&[&cid], GRACE.as_secs() - 1).await;
     let new = node_on(&database, "here", quick()).await;

@@ -1,0 +1,127 @@
+//! The rooms in memory, by name.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use actix::Recipient;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::name::RoomName;
+
+use super::message::{ToRoom, Told, UnderWay};
+
+/// How many rooms of one process share a lock.
+const SHARDS: usize = 16;
+
+/// The rooms in memory. Whoever sends to a room finds it here.
+#[derive(Default)]
+pub(crate) struct Table {
+    shards: [Mutex<HashMap<RoomName, Entry>>; SHARDS],
+    hasher: RandomState,
+    /// The shutdown is over: no room is started any more.
+    has_ended: AtomicBool,
+}
+
+struct Entry {
+    actor: Recipient<Told>,
+    under_way: Arc<AtomicUsize>,
+}
+
+impl Entry {
+    fn send(&self, message: ToRoom) {
+        self.actor.do_send(Told { message, under_way: UnderWay::new(&self.under_way) });
+    }
+}
+
+impl Table {
+    fn shard_of(&self, name: &RoomName) -> MutexGuard<'_, HashMap<RoomName, Entry>> {
+        let shard =
+            usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).expect("less than the number of shards");
+        self.shards[shard].lock()
+    }
+
+    /// Sends to a room. If it does not run, `start` starts it, with the counter of messages that are on their way to it.
+    pub(crate) fn send(
+        &self,
+        name: &RoomName,
+        message: ToRoom,
+        start: impl FnOnce(Arc<AtomicUsize>) -> Recipient<Told>,
+    ) {
+        let mut shard = self.shard_of(name);
+        // Read under the lock: each room that is in the table when the shutdown ends is sent its end.
+        if self.has_ended() {
+            return;
+        }
+        if shard.get(name).is_none_or(|entry| !entry.actor.connected()) {
+            let under_way = Arc::default();
+            shard.insert(name.clone(), Entry { actor: start(Arc::clone(&under_way)), under_way });
+        }
+        shard[name].send(message);
+    }
+
+    /// Sends to a room, unless it does not run.
+    pub(crate) fn send_running(&self, name: &RoomName, message: ToRoom) {
+        if let Some(entry) = self.shard_of(name).get(name) {
+            entry.send(message);
+        }
+    }
+
+    /// Whether a room is in memory.
+    pub(crate) fn is_running(&self, name: &RoomName) -> bool {
+        self.shard_of(name).contains_key(name)
+    }
+
+    /// By which number a room gets its thread.
+    pub(crate) fn thread_hash(&self, name: &RoomName) -> u64 {
+        self.hasher.hash_one((name, "thread"))
+    }
+
+    /// Removes a room that wants to stop, unless a message to it is on its way. Returns whether it may stop.
+    pub(crate) fn retire(&self, name: &RoomName, under_way: &Arc<AtomicUsize>) -> bool {
+        let mut shard = self.shard_of(name);
+        // Messages are counted under the lock, so none can come between this look and the removal.
+        let is_free = under_way.load(Ordering::Acquire) == 0;
+        if is_free {
+            Self::remove(&mut shard, name, under_way);
+        }
+        is_free
+    }
+
+    /// Removes a room that gave up.
+    pub(crate) fn forget(&self, name: &RoomName, under_way: &Arc<AtomicUsize>) {
+        Self::remove(&mut self.shard_of(name), name, under_way);
+    }
+
+    fn remove(shard: &mut HashMap<RoomName, Entry>, name: &RoomName, under_way: &Arc<AtomicUsize>) {
+        // Another room may have been started under this name meanwhile.
+        if shard.get(name).is_some_and(|entry| Arc::ptr_eq(&entry.under_way, under_way)) {
+            shard.remove(name);
+        }
+    }
+
+    /// The rooms in memory.
+    pub(crate) fn names(&self) -> Vec<RoomName> {
+        self.shards.iter().flat_map(|shard| shard.lock().keys().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// How many rooms are in memory.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Ends all rooms, and starts none any more.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.names().iter().for_each(|room| self.send_running(room, ToRoom::End));
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+}
