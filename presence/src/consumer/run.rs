@@ -3,7 +3,7 @@
 use std::{
     future::{pending, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     time::Duration,
 };
@@ -39,8 +39,9 @@ enum Outcome {
 }
 
 /// Runs a method, at most so long, apart from what its joins wait for their rate. Whatever the application's code does, the task
-/// goes on.
-async fn call(rates: &Rates, limit: Duration, method: impl Future<Output = Result<()>>) -> Outcome {
+/// goes on. The caller pins the method, since a future that is passed on by value takes its size at each step, and a socket keeps
+/// the sum for as long as it lives.
+async fn call(rates: &Rates, limit: Duration, method: Pin<&mut Option<impl Future<Output = Result<()>>>>) -> Outcome {
     call_unless(pending(), rates, limit, method).await
 }
 
@@ -49,9 +50,8 @@ async fn call_unless(
     given_up: impl Future<Output = Error>,
     rates: &Rates,
     limit: Duration,
-    method: impl Future<Output = Result<()>>,
+    mut method: Pin<&mut Option<impl Future<Output = Result<()>>>>,
 ) -> Outcome {
-    let mut method = pin!(Some(method));
     let polled = poll_fn(|cx| method.as_mut().as_pin_mut().expect("dropped only below").poll(cx));
     let outcome = tokio::select! {
         biased;
@@ -98,8 +98,8 @@ pub(crate) async fn run<C: Consumer>(
         socket.handshake.forget_headers();
         let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
         let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
-        let disconnect = async { consumer.disconnect(&mut socket, code).await };
-        tell(call(&rates, limit, disconnect).await, "disconnect", &socket);
+        let outcome = call(&rates, limit, pin!(Some(async { consumer.disconnect(&mut socket, code).await }))).await;
+        tell(outcome, "disconnect", &socket);
         depart(&socket).await;
     }
 }
@@ -129,7 +129,7 @@ async fn connect<C: Consumer>(
             _ => Error::SocketClosed,
         }
     };
-    let outcome = call_unless(given_up, &rates, limit, async { consumer.connect(socket).await }).await;
+    let outcome = call_unless(given_up, &rates, limit, pin!(Some(async { consumer.connect(socket).await }))).await;
     let (decision, error) = match outcome {
         Outcome::Done => (Decision::Accepted, None),
         Outcome::Failed(Error::Refused { code, reason }) if code.is_sendable() => {
@@ -178,17 +178,18 @@ async fn serve<C: Consumer>(
             Err(code) => return code,
             Ok(Job::Frame(frame, arrived)) => {
                 socket.arrived.set(Some(arrived));
-                let outcome = call(&rates, limit, async { consumer.receive(socket, frame).await }).await;
+                let outcome = call(&rates, limit, pin!(Some(async { consumer.receive(socket, frame).await }))).await;
                 socket.arrived.set(None);
                 (outcome, "receive")
             }
-            Ok(Job::Event(event)) => {
-                (call(&rates, limit, async { consumer.event(socket, (*event).clone()).await }).await, "event")
-            }
+            Ok(Job::Event(event)) => (
+                call(&rates, limit, pin!(Some(async { consumer.event(socket, (*event).clone()).await }))).await,
+                "event",
+            ),
             // It has joined again before it heard of this.
             Ok(Job::Removed(room)) if socket.is_in(&room) => continue,
             Ok(Job::Removed(room)) => {
-                (call(&rates, limit, async { consumer.removed(socket, room).await }).await, "removed")
+                (call(&rates, limit, pin!(Some(async { consumer.removed(socket, room).await }))).await, "removed")
             }
         };
         if !tell(outcome, method, socket) {

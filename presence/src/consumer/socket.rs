@@ -195,7 +195,8 @@ impl Socket {
         if !self.is_in(room) {
             self.rates.join().await;
         }
-        self.channel.join(&self.rooms, room, self.user.as_ref(), options).await
+        // In a box of its own, since each socket would keep room for the large future of a join for as long as it lives.
+        Box::pin(self.channel.join(&self.rooms, room, self.user.as_ref(), options)).await
     }
 
     /// Whether the socket's presence in the room was there before and was taken over with the
@@ -221,7 +222,7 @@ impl Socket {
     /// # Errors
     /// [`Error::StoreUnavailable`] if the database did not answer in time: the leave happens as soon as it does.
     pub async fn leave(&self, room: &RoomName) -> Result<()> {
-        self.channel.leave(&self.rooms, room).await
+        Box::pin(self.channel.leave(&self.rooms, room)).await
     }
 
     /// Leaves every room. As `leave_all` of django-channels-presence.
@@ -229,12 +230,12 @@ impl Socket {
     /// # Errors
     /// As [`leave`](Self::leave); every room is left all the same.
     pub async fn leave_all(&self) -> Result<()> {
-        self.channel.leave_all(&self.rooms).await
+        Box::pin(self.channel.leave_all(&self.rooms)).await
     }
 
     /// The socket is over: every presence leaves, or is held if the socket was lost.
     pub(crate) async fn depart(&self) -> Result<()> {
-        self.channel.depart(&self.rooms).await
+        Box::pin(self.channel.depart(&self.rooms)).await
     }
 
     /// Replaces the meta of the presence in a room. One that is equal changes nothing and tells nobody.
