@@ -1,11 +1,11 @@
-//! What a support desk needs: a first meta with the join, metas that are set from outside, and clients that make mistakes.
+//! What a support desk needs: a first meta with the join, updates from outside of the socket, and clients that make mistakes.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bench::{Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, user};
 use crate::{
-    CloseCode, Error, JsonConsumer, JsonFrames, Meta, Result, ResumeToken, Rooms, Socket,
+    CloseCode, Error, JsonConsumer, JsonFrames, Meta, Outgoing, Result, ResumeToken, Rooms, Socket,
     actor::Update,
     clock::Clock,
     name::ChannelName,
@@ -21,11 +21,12 @@ enum Said {
     Text { status: String },
     Join { room: String },
     Within { limit: usize },
+    Forward { text: String },
     Leave,
     Fail,
 }
 
-/// An agent, who is free when it comes, and says whether it is back.
+/// Joins as free, and sends its client whether it resumed a presence.
 struct Agent;
 
 impl JsonConsumer for Agent {
@@ -43,6 +44,7 @@ impl JsonConsumer for Agent {
             Said::Text { status } => socket.update(lobby(), Meta::new(&json!({ "status": status }))?).await,
             Said::Join { room } => socket.join(&room.parse()?).await,
             Said::Within { limit } => socket.join_within(&room("small"), limit).await,
+            Said::Forward { text } => socket.rooms().check_size(&Outgoing::text(text)),
             Said::Leave => socket.leave(lobby()).await,
             Said::Fail => Err(Error::other("the agent's own failure")),
         }
@@ -59,7 +61,7 @@ async fn agent(rooms: &Rooms) -> TestSocket {
     TestSocket::connect(upgrade, JsonFrames(Agent)).await.expect("accepted")
 }
 
-/// What its first frame says of ann, and what the agent says then.
+/// Ann's meta in the first frame, and the text of the agent after it.
 async fn first(agent: &mut TestSocket) -> (Value, String) {
     let state: Value = agent.receive_json().await;
     (state["members"][0]["presences"][0]["meta"].clone(), agent.receive_text().await)
@@ -72,7 +74,7 @@ async fn channel_of(node: &Node) -> ChannelName {
 }
 
 #[actix::test]
-async fn a_first_meta_comes_with_the_join_and_one_who_is_back_keeps_what_it_said_last() {
+async fn a_first_meta_comes_with_the_join_and_a_resumed_presence_keeps_its_last_one() {
     let node = node().await;
     let bob = node.member("bob").await;
     let mut changes = node.changes();
@@ -96,7 +98,7 @@ async fn a_first_meta_comes_with_the_join_and_one_who_is_back_keeps_what_it_said
 }
 
 #[actix::test]
-async fn one_who_is_back_on_another_node_knows_it_and_keeps_its_meta() {
+async fn a_presence_that_is_resumed_on_another_node_keeps_its_meta_and_its_socket_has_resumed() {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
     let here = node_on(&database, "here", config()).await;
@@ -112,7 +114,7 @@ async fn one_who_is_back_on_another_node_knows_it_and_keeps_its_meta() {
 }
 
 #[actix::test]
-async fn anybody_sets_the_meta_of_a_channel_of_this_process() {
+async fn the_meta_of_a_channel_of_this_process_is_set_by_call_by_message_and_by_handle() {
     let node = node().await;
     let mut ann = agent(&node.rooms).await;
     first(&mut ann).await;
@@ -124,9 +126,12 @@ async fn anybody_sets_the_meta_of_a_channel_of_this_process() {
     node.rooms.update(lobby(), &ann_is, meta("called")).await.unwrap();
     let update = Update { room: lobby().clone(), channel: job.clone(), meta: meta("busy") };
     node.addr().send(update).await.unwrap().unwrap();
-    node.room(lobby()).update(&job, meta("busy")).await.unwrap();
     pass(secs(1)).await;
-    assert_eq!(heard(&mut changes), ["~ann", "~bot"], "one that is equal changes nothing");
+    assert_eq!(heard(&mut changes), ["~ann", "~bot"]);
+    node.room(lobby()).update(&job, meta("away")).await.unwrap();
+    node.room(lobby()).update(&job, meta("away")).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!(heard(&mut changes), ["~bot"], "one that is equal changes nothing");
     let away = room("away");
     for (room, channel) in [(&away, &job), (lobby(), &ChannelName::new("unknown").unwrap())] {
         assert!(matches!(node.rooms.update(room, channel, meta("busy")).await, Err(Error::NotInRoom { .. })));
@@ -138,7 +143,7 @@ async fn anybody_sets_the_meta_of_a_channel_of_this_process() {
 }
 
 #[actix::test]
-async fn the_meta_of_a_socket_of_another_process_is_set_by_that_process_alone() {
+async fn the_meta_of_a_socket_of_another_process_is_not_set_here() {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
     let here = node_on(&database, "here", config()).await;
@@ -150,34 +155,38 @@ async fn the_meta_of_a_socket_of_another_process_is_set_by_that_process_alone() 
 }
 
 #[actix::test]
-async fn an_update_from_outside_takes_the_place_of_those_of_the_socket_that_wait() {
-    let node = node_with(config().updates_per_second(1)).await;
+async fn an_update_from_outside_replaces_those_of_the_socket_that_wait() {
+    let node = node_with(config().updates_per_second(1).max_rooms_per_socket(2)).await;
     let mut ann = agent(&node.rooms).await;
     first(&mut ann).await;
     for n in 0..8 {
         ann.send_json(&json!({ "type": "text", "status": n.to_string() }));
     }
     pass(ms(50)).await;
+    let now = async || node.members(lobby()).await.unwrap()[0].presences()[0].meta.clone();
+    assert_eq!(now().await, meta("4"), "five at once, and the others wait");
     node.rooms.update(lobby(), &channel_of(&node).await, meta("called")).await.unwrap();
     pass(secs(10)).await;
-    let members = node.members(lobby()).await.unwrap();
-    assert!(format!("{members:?}").contains("called"), "{members:?}");
+    assert_eq!(now().await, meta("called"));
 }
 
 // behaviour: 7 testing-failures
 #[actix::test]
 async fn a_mistake_of_a_client_is_answered_and_only_a_failure_of_the_consumer_closes_its_socket() {
-    let node = node().await;
+    let node = node_with(config().max_rooms_per_socket(1).max_frame_sent(6_000)).await;
     let mut ann = agent(&node.rooms).await;
     first(&mut ann).await;
     let large = "x".repeat(5000);
     let mistakes = [
         (json!({ "type": "status", "meta": { "status": large } }), "bad_message"),
         (json!({ "type": "text", "status": large }), "bad_meta"),
+        (json!({ "type": large }), "bad_message"),
         (json!({ "type": "join", "room": "" }), "bad_name"),
-        (json!({ "type": "within", "limit": 0 }), "room_full"),
+        (json!({ "type": "join", "room": "attic" }), "too_many_rooms"),
+        (json!({ "type": "forward", "text": large.repeat(2) }), "too_large"),
         (json!({ "type": "leave" }), ""),
         (json!({ "type": "text", "status": "busy" }), "not_joined"),
+        (json!({ "type": "within", "limit": 0 }), "room_full"),
     ];
     for (mistake, code) in mistakes {
         ann.send_json(&mistake);

@@ -1,10 +1,13 @@
 //! Callers on threads of their own, rooms on others: each change happens once, whoever asks, and whatever fails.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Barrier},
     time::Duration,
 };
 
+use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::runtime::Builder;
 
 use super::bench::{Watched, heard, lobby, room, turns, user};
@@ -277,6 +280,40 @@ async fn lives(rooms: &Rooms, at: &RoomName, name: &str, count: usize) {
         rooms.remove(at, &one).await.unwrap();
     }
     drop(rooms.add(at, &one, Some(&user(name))).await.unwrap());
+}
+
+#[actix::test]
+async fn the_members_with_the_changes_after_them_miss_and_repeat_no_change_of_callers_on_other_threads() {
+    let (rooms, _) = threaded().await;
+    let readings = Arc::<Mutex<Vec<_>>>::default();
+    let all = readings.clone();
+    race(&rooms, move |rooms, caller| {
+        let all = all.clone();
+        async move {
+            if caller > 0 {
+                return lives(&rooms, lobby(), &format!("u{caller}"), 30).await;
+            }
+            for _ in 0..300 {
+                let (members, changes) = rooms.members_and_changes(lobby()).await.unwrap();
+                let online: BTreeSet<_> = members.iter().filter_map(|member| member.user().cloned()).collect();
+                all.lock().push((online, changes));
+            }
+        }
+    })
+    .await;
+    let here: BTreeSet<_> = rooms.users(lobby()).await.unwrap().into_iter().collect();
+    for (mut online, mut changes) in std::mem::take(&mut *readings.lock()) {
+        while let Some(Some(changed)) = tokio::task::unconstrained(changes.next()).now_or_never() {
+            assert_eq!(changed.missed, 0);
+            for user in changed.user_offline() {
+                assert!(online.remove(user), "{changed:?} of {online:?}");
+            }
+            for user in changed.user_online() {
+                assert!(online.insert(user.clone()), "{changed:?} of {online:?}");
+            }
+        }
+        assert_eq!(online, here);
+    }
 }
 
 #[actix::test]
