@@ -32,11 +32,15 @@ pub use kill::{WRITE_BUFFER_BYTES, on_connect};
 pub use server::HttpServerExt;
 pub use socket::{Closer, Socket};
 
-/// Speaks for one WebSocket, as a consumer of django-channels does.
+/// Handles one WebSocket, as a consumer of django-channels does.
 ///
-/// Its methods run one at a time, on the thread of its socket, in the order in which things happened. One that is slow
-/// delays nobody else, nor its own socket's pings and outgoing frames. One that returns an error or panics ends its socket
-/// with 1011; `disconnect` still runs.
+/// Its methods run one at a time, on the thread of its socket, in the order in which things happened. A slow method
+/// delays neither other sockets nor the pings and outgoing frames of its own socket. When a method returns an error or panics, the socket
+/// is closed with 1011, and `disconnect` still runs.
+///
+/// Each method receives `&mut Socket`, because a consumer may change the socket itself: its [user](Socket::set_user), its
+/// [resume token](Socket::set_resume_token) and the response to its handshake. The other methods of [`Socket`] take `&self`, so that a
+/// consumer can wait for several of them at the same time, such as joins of several rooms.
 ///
 /// ```
 /// use presence::{CloseCode, Consumer, Frame, RoomName, Socket, remove_presence, touch_presence};
@@ -66,42 +70,41 @@ pub use socket::{Closer, Socket};
 /// ```
 ///
 /// The methods are native `async fn`s: an `impl Consumer` takes no `#[async_trait]`.
-#[expect(async_fn_in_trait, reason = "a socket lives on one thread, so its futures need not be `Send`")]
+#[expect(async_fn_in_trait, reason = "a socket stays on one thread, so its futures need not be `Send`")]
 pub trait Consumer: Sized + 'static {
-    /// Decides about a new socket, before its handshake is answered: `Ok` accepts it, an error turns it away
-    /// ([`Error::refuse`](crate::Error::refuse) with a close code, which a page can read; [`Error::deny`](crate::Error::deny) with a
-    /// status; the store away: 503; anything else: 500). Rooms that it joined before it was turned away are left first. Bounded by
-    /// `handshake_timeout`.
+    /// Decides about a new socket, before its handshake is answered. `Ok` accepts the socket, and an error refuses it:
+    /// [`Error::refuse`](crate::Error::refuse) with a close code, which a page can read, [`Error::deny`](crate::Error::deny) with a
+    /// status, an unavailable store with 503, and any other error with 500. A refused socket leaves the rooms that it joined before the
+    /// response is sent. Limited by `handshake_timeout`.
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         let _ = socket;
         Ok(())
     }
 
-    /// Handles a text or binary message of the client. Bounded by `handler_timeout`. A message touches the socket only if this
-    /// method says so: by [`#[touch_presence]`](macro@crate::touch_presence), or by [`Socket::touch`].
+    /// Handles a text or binary message of the client. Limited by `handler_timeout`. A message touches the socket only if this
+    /// method does it: by [`#[touch_presence]`](macro@crate::touch_presence), or by [`Socket::touch`].
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()>;
 
     /// Handles an event sent to a room that the socket is in ([`Rooms::send_event`](crate::Rooms::send_event)), or to its
-    /// channel. Bounded by `handler_timeout`. By default it is dropped.
+    /// channel. Limited by `handler_timeout`. By default the event is dropped.
     async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
         let _ = socket;
-        tracing::debug!(event = %event.name(), "an event is dropped: the consumer has no `event`");
+        tracing::debug!(event = %event.name(), "an event is dropped, because the consumer has no method `event`");
         Ok(())
     }
 
-    /// The presence in `room` was removed by somebody else, and the socket stays open: it went stale
-    /// ([`OnStale::Keep`](crate::config::OnStale::Keep)), or it was removed on purpose, by its channel
-    /// ([`Rooms::remove`](crate::Rooms::remove), [`leave_all`](crate::Rooms::leave_all)), by its id
-    /// ([`remove_presence`](crate::Rooms::remove_presence)), or with its user or room
-    /// ([`remove_user`](crate::Rooms::remove_user)). Not if the socket left by itself. It may join again, and if it has done so by
-    /// then this is not called. By default nothing is done.
+    /// Runs when the presence in `room` was removed and the socket stays open. Either the presence became stale
+    /// ([`OnStale::Keep`](crate::OnStale::Keep)), or it was removed by its channel ([`Rooms::remove`](crate::Rooms::remove),
+    /// [`leave_all`](crate::Rooms::leave_all)), by its id ([`remove_presence`](crate::Rooms::remove_presence)), or with its user or room
+    /// ([`remove_user`](crate::Rooms::remove_user)). It does not run when the socket left by itself, or when it has joined the room again
+    /// in the meantime. By default it does nothing.
     async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
         let _ = (socket, room);
         Ok(())
     }
 
-    /// Runs exactly once for every socket that was accepted, whatever ended it: with the code of the client's Close, or of
-    /// ours, 1005 if it had none, 1006 if the connection was lost. Afterwards every room is left. Bounded by
+    /// Runs exactly once for every socket that was accepted, whatever ended it. The code is that of the first Close, of the client or
+    /// of the server; 1005 if that has no code, and 1006 if the connection was lost. Afterwards the socket leaves every room. Limited by
     /// `handler_timeout`.
     async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
         let _ = (socket, code);
@@ -109,7 +112,7 @@ pub trait Consumer: Sized + 'static {
     }
 }
 
-/// A whole message of a client.
+/// A complete message of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// A text.
@@ -135,7 +138,7 @@ impl Frame {
     pub fn decode<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         match self {
             Self::Text(text) => serde_json::from_str(text),
-            Self::Binary(_) => Err(serde::de::Error::custom("a binary frame is no JSON text")),
+            Self::Binary(_) => Err(serde::de::Error::custom("a binary frame is not JSON")),
         }
     }
 }

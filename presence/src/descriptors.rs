@@ -1,17 +1,18 @@
-//! How many sockets the limit of open files can carry.
+//! How many sockets the limit of open files allows.
 //!
-//! A socket takes two descriptors: its own, and the second handle by which it is cut off. A server at its limit cannot even turn
-//! a client away: it does not accept the connection, and the client hangs. So sockets are counted, and those beyond the limit
-//! are answered while there is still a descriptor to do it with.
+//! A socket takes two descriptors: its own, and the second handle by which it is cut off. A server at its limit cannot even refuse
+//! a client: it does not accept the connection, and the client hangs. So sockets are counted, and those beyond `max_sockets`
+//! receive a response while there is still a descriptor for it.
 
 use std::io;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing::warn;
 
 /// How many descriptors each socket takes.
 const PER_SOCKET: u64 = 2;
-/// How many descriptors are kept for everything else: the database, listeners, and sockets that are turned away. Of a low limit it is
-/// a quarter.
+/// How many descriptors are kept for everything else: the database, listeners, and sockets that are refused. If the limit is low, a
+/// quarter of it is kept instead.
 const RESERVED: u64 = 128;
 
 /// Raises this process's soft limit of open files to the hard limit, as servers do at their start, and returns it; `None`: there is
@@ -38,11 +39,20 @@ pub fn raise_open_files() -> io::Result<Option<u64>> {
 
 /// The default of `max_sockets`.
 pub(crate) fn sockets_within_limit() -> usize {
-    carried_by(getrlimit(Resource::Nofile).current)
+    sockets_within(getrlimit(Resource::Nofile).current)
 }
 
-/// How many sockets a limit of open files carries.
-fn carried_by(limit: Option<u64>) -> usize {
+/// Logs a warning if the limit of open files is too low for `max_sockets`.
+pub(crate) fn warn_if_limit_is_too_low(max_sockets: usize) {
+    let limit = getrlimit(Resource::Nofile).current;
+    let allowed = sockets_within(limit);
+    if max_sockets > allowed {
+        warn!(max_sockets, open_files = limit, allowed, "the limit of open files is too low for `max_sockets`");
+    }
+}
+
+/// How many sockets a limit of open files allows.
+fn sockets_within(limit: Option<u64>) -> usize {
     let sockets = limit.map_or(u64::MAX, |limit| (limit - RESERVED.min(limit / 4)) / PER_SOCKET);
     usize::try_from(sockets).unwrap_or(usize::MAX).max(1)
 }
@@ -52,10 +62,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_carries_two_descriptors_for_each_socket_and_a_reserve() {
-        assert_eq!(carried_by(Some(1024)), 448);
-        assert_eq!(carried_by(Some(256)), 96);
-        assert_eq!(carried_by(Some(1 << 20)), 524_224);
-        assert_eq!((carried_by(Some(0)), carried_by(None)), (1, usize::MAX));
+    fn a_limit_allows_two_descriptors_for_each_socket_and_a_reserve() {
+        assert_eq!(sockets_within(Some(1024)), 448);
+        assert_eq!(sockets_within(Some(256)), 96);
+        assert_eq!(sockets_within(Some(1 << 20)), 524_224);
+        assert_eq!((sockets_within(Some(0)), sockets_within(None)), (1, usize::MAX));
     }
 }

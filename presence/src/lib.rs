@@ -129,7 +129,7 @@ pub mod __private {
     /// Leaves every room; what can be resumed is held if the socket was lost.
     pub async fn remove_presence(socket: &mut Socket) {
         if let Err(error) = socket.depart().await {
-            tracing::debug!(%error, "a leave waits for the store");
+            tracing::debug!(%error, "a leave is not durable yet");
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     Config, Result,
     clock::Clock,
     delivery::hubs::Hubs,
+    descriptors,
     name::{NodeName, RoomName},
     node::Node,
     room::{actor::RoomActor, local_channels::LocalChannels, message::ToRoom, table::Table},
@@ -150,6 +151,7 @@ impl Rooms {
         if actix::System::try_current().is_none() {
             return Err(StartError::NoSystem);
         }
+        descriptors::warn_if_limit_is_too_low(config.max_sockets());
         let rooms = Arc::new_cyclic(|rooms: &std::sync::Weak<Inner>| {
             let weak = rooms.clone();
             let fenced = move |node| {

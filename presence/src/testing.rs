@@ -1,4 +1,4 @@
-//! What tests of this crate, and of applications and stores built on it, need.
+//! For tests of this crate, and of the applications and stores that are built on it.
 
 pub mod bare;
 mod channel;

@@ -43,6 +43,16 @@ async fn sockets_beyond_what_the_limit_of_open_files_carries_are_answered_503_an
 }
 
 #[tokio::test]
+async fn a_limit_of_open_files_that_is_too_low_for_max_sockets_is_a_warning_at_the_start_with_both_numbers() {
+    let server = Server::start_with(&[], &[("ULIMIT", "-n 256"), ("PRESENCE_MAX_SOCKETS", "97")]).await;
+    let log = server.log();
+    let warning = log.lines().find(|line| line.contains("WARN") && line.contains("`max_sockets`")).expect(&log);
+    assert!(warning.contains("max_sockets=97 open_files=256 allowed=96"), "{warning}");
+    let server = Server::start_with(&[], &[("ULIMIT", "-n 256"), ("PRESENCE_MAX_SOCKETS", "96")]).await;
+    assert!(!server.log().contains("WARN"), "{}", server.log());
+}
+
+#[tokio::test]
 async fn how_many_sockets_there_may_be_is_a_setting() {
     let server = Server::start_with(&[], &[("PRESENCE_MAX_SOCKETS", "2")]).await;
     let _two = [Member::join(&server, "lobby", "ann").await, Member::join(&server, "lobby", "bob").await];

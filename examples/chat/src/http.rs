@@ -1,18 +1,22 @@
-//! The routes: the page, the socket, and what an operator asks.
+//! The routes: the page, the socket, and the checks for operators.
 
 use actix_web::{
     FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder,
-    http::header::{self, HeaderValue},
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
     middleware::DefaultHeaders,
     web,
 };
-use presence::{CLIENT_JS, Origin, ResumeToken, RoomName, Rooms, Upgrade, UserId};
+use percent_encoding::percent_decode_str;
+use presence::{CLIENT_JS, Error, Origin, ResumeToken, RoomName, Rooms, Upgrade, UserId};
+use serde::Deserialize;
 use serde_json::json;
-use tracing::debug;
 
 use crate::consumer::Chat;
 
-/// Nothing is loaded from another host, and nothing in a page is run that is not in our files.
+/// A page loads nothing from other hosts, and runs only scripts that are files of this server.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; worker-src blob: 'self'; connect-src 'self' ws: wss:; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -43,7 +47,7 @@ pub(crate) fn routes(app: &mut web::ServiceConfig) {
     }
 }
 
-/// What can be read by GET, and looked at by HEAD; other methods are answered 405.
+/// A route for GET and HEAD. The response to other methods is 405.
 fn readable<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,
@@ -57,7 +61,7 @@ fn asset(content_type: &'static str, body: &'static str) -> impl Responder {
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, HeaderValue::from_static(content_type))).body(body)
 }
 
-/// What the page needs to know of the server.
+/// The settings of the server that the page needs.
 async fn config(rooms: web::Data<Rooms>) -> impl Responder {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     HttpResponse::Ok().json(json!({
@@ -71,57 +75,39 @@ async fn no_room() -> impl Responder {
     HttpResponse::BadRequest().body("a room name must not be empty")
 }
 
-async fn socket(req: HttpRequest, upgrade: Upgrade, settings: web::Data<Settings>) -> HttpResponse {
-    let names = room(&req).and_then(|room| Ok((room, user(&req)?, session(&req)?)));
-    let (room, user, session) = match names {
-        Ok(names) => names,
-        Err(reason) => {
-            debug!(reason, "a handshake is refused");
-            return HttpResponse::BadRequest().body(reason);
-        }
-    };
+/// The parameters of a handshake.
+#[derive(Deserialize)]
+struct Parameters {
+    user: Option<String>,
+    /// The resume token.
+    session: Option<String>,
+}
+
+/// Answers 400 for a bad name, as [`Error`] does. `web::Path<RoomName>` would answer 404.
+async fn socket(
+    req: HttpRequest,
+    upgrade: Upgrade,
+    room: web::Path<String>,
+    parameters: web::Query<Parameters>,
+    settings: web::Data<Settings>,
+) -> presence::Result<HttpResponse> {
+    check_utf_8(&req)?;
+    let Parameters { user, session } = parameters.into_inner();
+    let room = RoomName::new(room.into_inner())?;
+    let user = user.map(UserId::new).transpose()?;
+    let session = session.map(ResumeToken::new).transpose()?;
     let upgrade = upgrade.user(user).resume_token(session);
     let upgrade = settings.allow_origin.iter().fold(upgrade, |upgrade, origin| upgrade.allow_origin(origin));
-    upgrade.start(Chat { room }).await
+    Ok(upgrade.start(Chat { room }).await)
 }
 
-/// The last segment of the path as it was sent, decoded once: an encoded slash is part of the name.
-fn room(req: &HttpRequest) -> Result<RoomName, String> {
-    let path = req.uri().path();
-    let raw = path.rsplit_once('/').map_or(path, |(_, last)| last);
-    RoomName::new(decode(raw.as_bytes())?).map_err(|error| error.to_string())
-}
-
-/// The parameter `user`, at most once.
-fn user(req: &HttpRequest) -> Result<Option<UserId>, String> {
-    let Some(user) = parameter(req, "user")? else { return Ok(None) };
-    UserId::new(user).map(Some).map_err(|error| error.to_string())
-}
-
-/// The parameter `session`, at most once: by it a client resumes its presence.
-fn session(req: &HttpRequest) -> Result<Option<ResumeToken>, String> {
-    let Some(token) = parameter(req, "session")? else { return Ok(None) };
-    ResumeToken::new(token).map(Some).map_err(|error| error.to_string())
-}
-
-/// A parameter of the query, decoded once.
-fn parameter(req: &HttpRequest, wanted: &str) -> Result<Option<String>, String> {
-    let mut values = req.query_string().split('&').filter_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (name == wanted).then_some(value)
-    });
-    let Some(raw) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(format!("`{wanted}` is given more than once"));
+/// The extractors replace each byte that is not UTF-8 by the same character, so that several names would become one.
+fn check_utf_8(req: &HttpRequest) -> presence::Result<()> {
+    let target = req.uri().path_and_query().map_or("", |target| target.as_str());
+    match percent_decode_str(target).decode_utf8() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::deny(StatusCode::BAD_REQUEST, "a name must be UTF-8")),
     }
-    // In a query a plus sign is a space.
-    let spaced: Vec<u8> = raw.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
-    decode(&spaced).map(Some)
-}
-
-fn decode(raw: &[u8]) -> Result<String, String> {
-    let decoded = percent_encoding::percent_decode(raw).decode_utf8();
-    decoded.map(Into::into).map_err(|_| "a name is UTF-8".into())
 }
 
 async fn healthz() -> impl Responder {

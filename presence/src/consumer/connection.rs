@@ -1,8 +1,8 @@
-//! One socket: reads it, keeps its deadlines, closes it.
+//! The actor of one socket: it reads from the client, watches the deadlines, and closes the connection.
 //!
-//! An ordinary actor on the thread that accepted the socket. The consumer runs in a task of its own, so that nothing it does
-//! delays pings, deadlines or outgoing frames. When the socket is over, from whatever cause, the actor makes sure of three
-//! things: the consumer hears of it once, every room is left, and the TCP connection is closed.
+//! It runs on the thread that accepted the socket. The consumer runs in its own task, so that it cannot delay pings, deadlines
+//! or outgoing frames. However the socket ends, the actor ensures three things: `disconnect` of the consumer runs once, the socket
+//! leaves every room, and the TCP connection is closed.
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -37,98 +37,62 @@ use super::{
 };
 
 mod closing;
+mod start;
 
-/// A timer that is later than this says that the thread was held up.
+pub(crate) use start::start;
+
+/// A timer that fires later than this shows that the thread was blocked.
 const BLOCKED: Duration = Duration::from_millis(100);
-/// How many sockets a thread learns of in one turn that have something to be read.
+/// How many sockets with something to read a thread learns of each time it polls the kernel.
 const SOCKETS_PER_TURN: usize = 1024;
 
-/// How long a client has to answer the Close of a node that is about to end. All the others wait for the slowest: the next
-/// process starts when this one has ended.
+/// How long a client may take to answer the Close of a node that restarts. It is short, because the next process starts only when this
+/// one has ended, so all clients wait for the slowest.
 const RESTART_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The consumer has not decided yet.
     Connecting,
-    /// As before, but the client gave up or broke the protocol: it still gets an answer.
-    TurnedAway,
+    /// The consumer has not decided, but the client gave up or broke the protocol. It still receives a response.
+    GaveUp,
     Open,
-    /// A Close of ours is out, and that of the client is awaited.
+    /// The server has sent a Close, and waits for that of the client.
     Closing,
-    /// The client's Close is answered, or the connection is lost: only the end of the response is awaited.
+    /// The client's Close is answered, or the connection is lost. The actor waits only for the end of the response.
     Over,
 }
 
 /// The actor of one socket.
 pub(crate) struct Connection {
-    pub(crate) rooms: Rooms,
-    pub(crate) hub: LocalHub,
-    pub(crate) outbox: Rc<Outbox>,
-    pub(crate) inbox: Rc<Inbox>,
-    pub(crate) rates: Rc<Rates>,
-    pub(crate) channel: Arc<Channel>,
-    pub(crate) kill: KillSwitch,
-    /// When anything last came in.
-    pub(crate) seen: Rc<Cell<Tick>>,
-    pub(crate) inbound: Option<Inbound>,
-    /// Whose it is, and where it comes from, for the log.
+    rooms: Rooms,
+    hub: LocalHub,
+    outbox: Rc<Outbox>,
+    inbox: Rc<Inbox>,
+    rates: Rc<Rates>,
+    channel: Arc<Channel>,
+    kill: KillSwitch,
+    /// When bytes last arrived.
+    seen: Rc<Cell<Tick>>,
+    inbound: Option<Inbound>,
+    /// For the log.
     client: Client,
     phase: Phase,
-    /// A Close that was asked for while the consumer connects: it follows the 101.
+    /// A Close that the consumer requested in `connect`. It follows the 101.
     early_close: Option<(CloseCode, String)>,
     ping: Option<Tick>,
     consumer_done: bool,
     body_gone: bool,
-    /// The TCP connection was reset, so the server drops it by itself.
+    /// The TCP connection was reset, so the HTTP server drops it by itself.
     is_reset: bool,
 }
 
-/// Who a socket was of at its handshake.
+/// The client, as the handshake shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) user: Option<UserId>,
-    /// The other end of the TCP connection: a proxy, if there is one.
+    /// The other end of the TCP connection. It may be a proxy.
     pub(crate) peer: Option<SocketAddr>,
-}
-
-/// What a connection is made of.
-pub(crate) struct Parts {
-    pub(crate) rooms: Rooms,
-    pub(crate) hub: LocalHub,
-    pub(crate) outbox: Rc<Outbox>,
-    pub(crate) inbox: Rc<Inbox>,
-    pub(crate) rates: Rc<Rates>,
-    pub(crate) channel: Arc<Channel>,
-    pub(crate) kill: KillSwitch,
-    pub(crate) seen: Rc<Cell<Tick>>,
-    pub(crate) inbound: Inbound,
-    pub(crate) client: Client,
-}
-
-impl Connection {
-    pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { rooms, hub, channel, outbox, inbox, rates, kill, seen, inbound, client } = parts;
-        rooms.hubs().sockets.send_modify(|open| *open += 1);
-        Self {
-            rooms,
-            hub,
-            channel,
-            outbox,
-            inbox,
-            rates,
-            kill,
-            seen,
-            inbound: Some(inbound),
-            client,
-            phase: Phase::Connecting,
-            early_close: None,
-            ping: None,
-            consumer_done: false,
-            body_gone: false,
-            is_reset: false,
-        }
-    }
 }
 
 impl Actor for Connection {
@@ -146,11 +110,11 @@ impl Actor for Connection {
                         let arrived = rooms.this_node().now();
                         rates.message(&inbox).await;
                         if !inbox.push(frame, arrived).await {
-                            // Only the client's Close still matters.
+                            // The socket has ended, so only the client's Close matters.
                             continue;
                         }
                     }
-                    // Nothing more is read of a client that pings while more waits for it than may.
+                    // While the outbox is full, this waits, and nothing more is read from a client that sends pings.
                     Incoming::Sent(Sent::Ping(payload)) => outbox.send_pong(&control(ws::Message::Pong(payload))).await,
                     Incoming::Sent(Sent::Pong) => {}
                     end => return (end, inbound),
@@ -159,19 +123,19 @@ impl Actor for Connection {
         };
         ctx.spawn(read.into_actor(self).map(|(end, inbound), connection, ctx| match end {
             Incoming::Violation(violation) => connection.violated(violation, inbound, ctx),
-            end => connection.read_to_its_end(end, ctx),
+            end => connection.read_to_the_end(end, ctx),
         }));
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Also if this actor panicked, or its thread ends.
+        // This must happen also when the actor panics, or when its thread ends.
         self.channel.ends(End::Lost);
         self.inbox.cut(CloseCode::LOST);
         self.leave_rooms();
         if !self.is_reset {
-            // The server logs an error for each body that fails.
+            // After a reset this is not needed, and the HTTP server would log an error for the body that fails.
             self.outbox.abort();
         }
         self.kill.release();
@@ -196,7 +160,7 @@ impl Handler<ToConnection> for Connection {
                 });
             }
             ToConnection::Removed { room, close } => match close {
-                // It has joined again before it heard of this.
+                // The socket has joined again before this message arrived.
                 _ if self.channel.is_in(&room) => {}
                 Some(close) => {
                     if close.code == CloseCode::STALE {
@@ -220,7 +184,7 @@ impl Handler<ToConnection> for Connection {
                 if self.phase == Phase::Connecting {
                     self.early_close.get_or_insert((code, reason));
                 } else if self.begin_close(code, &reason, ctx) {
-                    // What its client sent before is handled before `disconnect`.
+                    // The consumer handles what the client sent before, and then `disconnect` runs.
                     self.inbox.end(code);
                 }
             }
@@ -231,7 +195,7 @@ impl Handler<ToConnection> for Connection {
             }
             ToConnection::AskSilent(asked) => self.ask_silent(asked, ctx),
             ToConnection::Flushed => {
-                // Else the client would see the end only when the server's own patience ends.
+                // Otherwise the client would see the end only after the timeout of the HTTP server.
                 self.kill.limit_writes(self.rooms.config().write_timeout());
                 self.kill.finish();
                 if self.phase == Phase::Over {
@@ -252,7 +216,7 @@ impl Handler<ToConnection> for Connection {
 
 impl Connection {
     fn decided(&mut self, decision: Decision, ctx: &mut Context<Self>) {
-        if self.phase == Phase::TurnedAway {
+        if self.phase == Phase::GaveUp {
             self.phase = Phase::Over;
         }
         if self.phase != Phase::Connecting {
@@ -283,32 +247,32 @@ impl Connection {
                 connection.lost(ctx);
             }
         });
-        self.look(self.rooms.this_node().now(), ctx);
+        self.check_liveness(self.rooms.this_node().now(), ctx);
     }
 
-    /// Pings a silent client, and gives up on one that does not answer. It should have been done at `due`.
-    fn look(&mut self, due: Tick, ctx: &mut Context<Self>) {
+    /// Sends a ping to a silent client, and cuts off one that does not answer. `due` is the time for which this call was scheduled.
+    fn check_liveness(&mut self, due: Tick, ctx: &mut Context<Self>) {
         if self.phase != Phase::Open {
             return;
         }
         let (now, seen) = (self.rooms.this_node().now(), self.seen.get());
-        // The thread was held up, so nothing was read.
+        // While the thread was blocked, it could read nothing.
         let blocked = now.since(due) > BLOCKED;
         let (interval, timeout) = (self.rooms.config().ping_interval(), self.rooms.config().pong_timeout());
         if self.ping.is_some_and(|sent| seen >= sent) {
             self.ping = None;
         }
-        // A pong cannot come before the ping was written, which may wait behind what a slow line still takes.
+        // A pong cannot arrive before the ping is written, and on a slow line the ping waits for the frames before it.
         let ping = self.ping.map(|queued| self.outbox.written().map(|written| written.max(queued)));
         let next = match ping {
-            // It has a limit of its own: `write_timeout`.
+            // The ping is not written yet. `write_timeout` limits that.
             Some(None) => now.after(timeout.min(UNBLOCKED)),
             Some(Some(sent)) if now < sent.after(timeout) => sent.after(timeout),
-            // What came to a machine that stood still comes again only some time later.
+            // If the machine stood still, the client's packets are repeated only some time later.
             Some(Some(sent)) if now < self.rooms.this_node().listening.silent_since(sent, now).after(timeout) => {
                 self.rooms.this_node().listening.silent_since(sent, now).after(timeout)
             }
-            // It is not read while its consumer is behind, so its pong cannot have come in.
+            // While the inbox is full, nothing is read, so the pong cannot have arrived.
             Some(_) if self.inbox.has_backlog() => now.after(timeout),
             Some(_) if blocked || self.kill.has_unread() => now.after(timeout.min(UNBLOCKED)),
             Some(_) => {
@@ -323,16 +287,16 @@ impl Connection {
             }
             None => seen.after(interval),
         };
-        ctx.run_later(next.since(now), move |connection, ctx| connection.look(next, ctx));
+        ctx.run_later(next.since(now), move |connection, ctx| connection.check_liveness(next, ctx));
     }
 
-    /// Answers if nothing has come by now but what its consumer has handled, or is about to. What waits for the consumer the room
-    /// sees for itself.
+    /// Agrees that the socket is silent, if nothing has arrived that was not read. The room itself sees whether frames wait for the
+    /// consumer.
     fn ask_silent(&self, asked: AskedSilent, ctx: &mut Context<Self>) {
         if self.kill.has_unread() {
             return;
         }
-        // Without a handle on the socket, the thread has to learn of all its sockets first.
+        // Without a handle on the socket, the thread must first poll the kernel often enough to learn of all its sockets.
         let unknown = if self.kill.is_armed() { 0 } else { self.hub.sockets.borrow().count() / SOCKETS_PER_TURN };
         let answer = async move {
             turns(READING_TURNS + unknown).await;
@@ -341,40 +305,40 @@ impl Connection {
         ctx.spawn(answer.into_actor(self));
     }
 
-    /// The client broke the protocol or a limit. From here on it is not understood any more.
+    /// The client broke the protocol or a limit. What it sends from here on cannot be decoded.
     fn violated(&mut self, violation: Violation, mut inbound: Inbound, ctx: &mut Context<Self>) {
         use actix::ActorFutureExt;
         let Violation { code, reason, in_close } = violation;
         match self.phase {
-            Phase::Connecting => self.turn_away(CloseCode::PROTOCOL_ERROR, ctx),
+            Phase::Connecting => self.give_up(CloseCode::PROTOCOL_ERROR, ctx),
             Phase::Open => {
-                // In a Close its connection is ended, and often not by itself, as when a proxy closes it and does not know how: it
-                // may come back. Anything else it would do again.
+                // A Close ends the connection in any case, and often a proxy sent it and not the client, so the client may return.
+                // A client that broke the protocol otherwise would do it again.
                 self.channel.ends(if in_close { End::Lost } else { End::Left });
                 let is_limit = code == CloseCode::TOO_LARGE;
                 self.log_cutoff(if is_limit { Cutoff::TooLarge(reason) } else { Cutoff::Protocol(reason) }, None);
                 self.outbox.drop_first_frames();
                 if self.begin_close(code, reason, ctx) {
                     self.inbox.end(code);
-                    // Its answer would not be understood, so it is not waited for.
+                    // The client's answer could not be decoded, so the server does not wait for it.
                     self.outbox.finish();
                 }
             }
-            Phase::TurnedAway | Phase::Closing | Phase::Over => {}
+            Phase::GaveUp | Phase::Closing | Phase::Over => {}
         }
-        // Else its client, which may have much more to send, would not come to read why.
+        // Otherwise a client that has much more to send would not read the reason before the connection ends.
         let rest = async move { inbound.drain().await };
         ctx.spawn(rest.into_actor(self).map(|(), connection, ctx| connection.lost(ctx)));
     }
 
-    /// The client said something after which nothing more is read.
-    fn read_to_its_end(&mut self, end: Incoming, ctx: &mut Context<Self>) {
+    /// The client sent a Close, or the connection is lost. Nothing more is read.
+    fn read_to_the_end(&mut self, end: Incoming, ctx: &mut Context<Self>) {
         match end {
             Incoming::Sent(Sent::Close(_)) if self.phase == Phase::Closing => self.over(),
             Incoming::Sent(Sent::Close(sent)) => {
                 match self.phase {
-                    Phase::Connecting => return self.turn_away(CloseCode::PROTOCOL_ERROR, ctx),
-                    Phase::TurnedAway | Phase::Over => return self.lost(ctx),
+                    Phase::Connecting => return self.give_up(CloseCode::PROTOCOL_ERROR, ctx),
+                    Phase::GaveUp | Phase::Over => return self.lost(ctx),
                     Phase::Open | Phase::Closing => {}
                 }
                 let code = sent.unwrap_or(CloseCode::NONE);

@@ -1,4 +1,4 @@
-//! Control frames: pings, pongs and Closes as bytes.
+//! Encodes control frames: pings, pongs and Closes.
 
 use actix_http::ws::{self, Codec};
 use bytes::{Bytes, BytesMut};
@@ -7,14 +7,14 @@ use tracing::debug;
 
 use crate::{CloseCode, delivery::wire::Frames};
 
-/// A control frame holds 125 bytes, two of which are the code.
+/// A control frame has at most 125 bytes, and two of them are the code.
 const MAX_REASON_BYTES: usize = 123;
 
 pub(super) fn control(message: ws::Message) -> Frames {
     Frames { bytes: encode(message), count: 1 }
 }
 
-/// A Close; its reason is cut to fit.
+/// A Close. Its reason is cut to [`MAX_REASON_BYTES`].
 pub(super) fn close_frame(reason: Option<(CloseCode, String)>) -> Bytes {
     encode(ws::Message::Close(reason.map(|(code, reason)| ws::CloseReason {
         code: code.0.into(),
@@ -22,10 +22,9 @@ pub(super) fn close_frame(reason: Option<(CloseCode, String)>) -> Bytes {
     })))
 }
 
-/// Cuts the reason of a Close to what a frame can hold.
 fn cut_to_fit(mut reason: String) -> String {
     if reason.len() > MAX_REASON_BYTES {
-        debug!(bytes = reason.len(), "the reason of a Close is cut to what its frame can hold");
+        debug!(bytes = reason.len(), "the reason of a Close is too long for its frame, and is cut");
     }
     reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
     reason

@@ -1,4 +1,4 @@
-//! A countdown for one socket: the way of django-channels-presence to prune without a task queue.
+//! A countdown for one socket, as in "Pruning without Celery" of django-channels-presence.
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
@@ -13,19 +13,18 @@ use crate::{CloseCode, Consumer, Event, Frame, Outgoing, Result, Socket, name::R
 
 use super::patience::{READING_TURNS, again, turns};
 
-/// As long as no socket lasts. The clock does not reach to the end of all that a `Duration` can say.
+/// Longer than any socket stays open. An `Instant` cannot hold the largest `Duration`.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Closes a socket with 4408 that sends no `{"type":"ping"}` for so long. Wraps another consumer.
+/// Wraps a consumer, and closes its socket with 4408 if it sends no `{"type":"ping"}` for some time.
 ///
-/// As "Pruning without Celery" in the usage guide of django-channels-presence: a ping starts the countdown anew, touches, and
-/// is answered `{"message":"pong"}`; `{"type":"close"}` closes the socket. Unlike there, any other text goes to the wrapped
-/// consumer instead of closing the socket, closing leaves the rooms, and the countdown ends with its socket.
+/// As in "Pruning without Celery" of the usage guide of django-channels-presence, a ping restarts the countdown, touches the socket, and
+/// is answered `{"message":"pong"}`, and `{"type":"close"}` closes the socket. Unlike there, any other text is passed to the wrapped
+/// consumer, a closed socket leaves its rooms, and the countdown ends with its socket.
 ///
-/// Frames are handled one at a time, so pings wait while the wrapped consumer is at work. The countdown stands still meanwhile.
+/// Frames are handled one at a time, so a ping waits while the wrapped consumer handles a frame. The countdown stops for that time.
 ///
-/// The [`PruningSupervisor`](crate::PruningSupervisor) needs no such help: presences go stale by themselves. A countdown is
-/// for clients that ping, and for sockets that are in no room.
+/// Presences become stale without a countdown, too. It is for clients that send these pings, and for sockets that are in no room.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,23 +43,23 @@ pub struct Countdown<C> {
     running: Option<Running>,
 }
 
-/// The countdown of an accepted socket. Its timer ends with it.
+/// The countdown of an accepted socket. When it is dropped, its timer ends.
 #[derive(Debug)]
 struct Running {
     until: Rc<Cell<Instant>>,
-    /// Held while the wrapped consumer is at work.
-    work: Arc<Mutex<()>>,
+    /// Locked while the wrapped consumer handles a frame or an event.
+    handling: Arc<Mutex<()>>,
     timer: JoinHandle<()>,
 }
 
-/// The wrapped consumer is at work until this is dropped.
-struct AtWork {
+/// The wrapped consumer handles something until this is dropped.
+struct Handling {
     until: Rc<Cell<Instant>>,
     since: Instant,
-    _held: OwnedMutexGuard<()>,
+    _guard: OwnedMutexGuard<()>,
 }
 
-impl Drop for AtWork {
+impl Drop for Handling {
     fn drop(&mut self) {
         self.until.set(self.until.get() + self.since.elapsed());
     }
@@ -72,7 +71,7 @@ impl Drop for Running {
     }
 }
 
-/// What the countdown understands.
+/// The messages that the countdown handles itself.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Command {
@@ -81,20 +80,21 @@ enum Command {
 }
 
 impl<C> Countdown<C> {
-    /// Counts down from `limit`.
+    /// Wraps `consumer`. A socket may send no ping for `limit`.
     pub const fn new(limit: Duration, consumer: C) -> Self {
         Self { limit, consumer, running: None }
     }
 
-    /// When the countdown ends that starts now.
+    /// The end of a countdown that starts now.
     fn end(&self) -> Instant {
         Instant::now() + self.limit.min(FOREVER)
     }
 
-    async fn work(&self) -> Option<AtWork> {
-        let Running { until, work, .. } = self.running.as_ref()?;
-        let _held = work.clone().lock_owned().await;
-        Some(AtWork { until: until.clone(), since: Instant::now(), _held })
+    /// Stops the countdown until the returned value is dropped.
+    async fn stop(&self) -> Option<Handling> {
+        let Running { until, handling, .. } = self.running.as_ref()?;
+        let guard = handling.clone().lock_owned().await;
+        Some(Handling { until: until.clone(), since: Instant::now(), _guard: guard })
     }
 }
 
@@ -103,18 +103,20 @@ impl<C: Consumer> Consumer for Countdown<C> {
         self.consumer.connect(socket).await?;
         let until = Rc::new(Cell::new(self.end()));
         let closer = socket.closer();
-        let work = Arc::new(Mutex::new(()));
+        let handling = Arc::new(Mutex::new(()));
         let timer = actix_web::rt::spawn({
-            let (until, work, limit) = (until.clone(), work.clone(), self.limit.min(FOREVER));
+            let until = until.clone();
+            let handling = handling.clone();
+            let limit = self.limit.min(FOREVER);
             async move {
-                // A ping only moves the end, and so does work that is done; who wakes up too early sleeps on.
+                // Pings and handled frames only move the end, so the timer may wake up too early, and then sleeps again.
                 while until.get() > Instant::now() {
                     let end = until.get();
                     tokio::time::sleep_until(end).await;
                     let again = again(end, limit);
-                    drop(work.lock().await);
+                    drop(handling.lock().await);
                     match again {
-                        // Its pings may have come while nothing was read.
+                        // Pings may have arrived while the thread could not read them.
                         Some(again) if until.get() == end => until.set(again),
                         _ => turns(READING_TURNS).await,
                     }
@@ -122,7 +124,7 @@ impl<C: Consumer> Consumer for Countdown<C> {
                 closer.close(CloseCode::STALE, "no ping");
             }
         });
-        self.running = Some(Running { until, work, timer });
+        self.running = Some(Running { until, handling, timer });
         Ok(())
     }
 
@@ -137,19 +139,19 @@ impl<C: Consumer> Consumer for Countdown<C> {
             }
             Ok(Command::Close) => socket.close(CloseCode::NORMAL, ""),
             Err(_) => {
-                let _at_work = self.work().await;
+                let _handling = self.stop().await;
                 self.consumer.receive(socket, frame).await
             }
         }
     }
 
     async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
-        let _at_work = self.work().await;
+        let _handling = self.stop().await;
         self.consumer.event(socket, event).await
     }
 
     async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
-        let _at_work = self.work().await;
+        let _handling = self.stop().await;
         self.consumer.removed(socket, room).await
     }
 

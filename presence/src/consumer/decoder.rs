@@ -1,18 +1,20 @@
-//! From bytes, as they come, to what a client sent.
+//! Decodes the frames of one client from the bytes that arrive.
 //!
-//! A frame is decoded while it comes, and not only when it is whole: nothing is gathered but the message that it is a part of. A client
-//! may leave messages unfinished, and each of these takes little more than its size. What comes is copied out of the memory that the HTTP
-//! server read it into. But when much comes at once that memory is large, and stays until the server needs the next; then it is the
-//! message's own memory, and what is in it is copied and unmasked when the message is whole. If frames of other kinds come between those
-//! of such a message, it takes up to twice its size and two reads more.
-
-use std::ops::Range;
+//! A frame is decoded while it arrives, so only the message that it belongs to is kept. A client may leave a message unfinished, and such
+//! a message takes little more memory than its size. Its payload is copied out of the memory that the HTTP server read it into. Only when
+//! many bytes arrive at once, that memory is large, and it stays allocated until the server reads again; then the message keeps this
+//! memory, and its payload is copied and unmasked when the message is complete. If other frames arrive between the frames of such a
+//! message, it takes up to twice its size and the size of two reads.
 
 use actix_http::ws::OpCode;
 use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::{CloseCode, Frame};
+
+use self::pieces::{Pieces, append_unmasked};
+
+mod pieces;
 
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,13 +27,13 @@ pub(crate) enum Sent {
     Close(Option<CloseCode>),
 }
 
-/// What a client broke.
+/// How a client broke the protocol or a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Violation {
     /// The close code that answers it.
     pub(crate) code: CloseCode,
     pub(crate) reason: &'static str,
-    /// It was in a Close: the connection was to end in any case.
+    /// The violation is in a Close, so the client wanted to end the connection anyway.
     pub(crate) in_close: bool,
 }
 
@@ -51,62 +53,54 @@ const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
-/// What stands in the place of a length that takes 2 or 8 bytes of its own.
+/// These values of the length say that the length follows in 2 or 8 bytes.
 const IN_2_BYTES: u8 = 126;
 const IN_8_BYTES: u8 = 127;
-/// The longest header of a frame.
+/// The bytes of the longest header of a frame.
 const LONGEST_HEADER: usize = 2 + 8 + MASK;
+/// The bytes of the key that a payload is masked with.
 const MASK: usize = 4;
-/// The most that a control frame may hold.
+/// The most bytes that the payload of a control frame may have.
 const MOST_CONTROL: usize = 125;
 
-/// A buffer that is full grows by at least one part in so many of what it holds.
-const SLACK: usize = 16;
-/// What comes at once in so many bytes or more is kept as it came.
-const KEPT_CHUNK: usize = 64 * 1024;
-/// Smaller parts of it are copied all the same.
-const KEPT_PART: usize = 4 * 1024;
-/// What is kept as it came is at least one part in so many of all that came since; else it is copied, and that memory let go of.
-const MOST_BESIDES: usize = 2;
-
-/// Decodes what one client sends.
+/// Decodes the frames of one client.
 pub(crate) struct Decoder {
     max_frame: usize,
     max_message: usize,
-    /// What came last. It is let go of when more comes, and not when it is read: the HTTP server reads into what is left of the same
-    /// memory, and while this is alive its next buffer is a new, small one. Else a client that once sent much at a time would keep the
-    /// large one for the life of its socket.
+    /// The bytes that arrived last. They are released when the next ones arrive, although they are decoded earlier: as long as they
+    /// exist, the HTTP server reads into a new, small buffer. Otherwise it would reuse this memory, and a client that sent many bytes at
+    /// once would keep a large buffer until its socket closes.
     chunk: Bytes,
-    /// How much of it is read.
+    /// How many bytes of the chunk are decoded.
     read: usize,
     header: Header,
-    /// Whose payload comes now.
+    /// The frame of which the payload arrives now.
     frame: Option<Coming>,
-    /// The payload of a control frame, so far.
+    /// What has arrived of the payload of a control frame.
     control: Vec<u8>,
-    /// A message that is not whole yet.
+    /// The message that is not complete yet.
     message: Option<Message>,
 }
 
-/// The header of a frame, as far as it has come.
+/// What has arrived of the header of a frame.
 #[derive(Debug, Default)]
 struct Header {
     bytes: [u8; LONGEST_HEADER],
     len: usize,
 }
 
-/// A frame of which the header has come.
+/// A frame of which the header has arrived.
 #[derive(Debug)]
 struct Coming {
     last: bool,
     opcode: OpCode,
-    /// As it applies to the next byte.
+    /// Rotated so that it begins with the key of the next byte.
     mask: [u8; MASK],
-    /// How much of its payload has not come.
+    /// How many bytes of its payload have not arrived.
     left: usize,
 }
 
-/// A message of which not all has come.
+/// A message of which not all frames have arrived.
 #[derive(Debug)]
 struct Message {
     is_text: bool,
@@ -127,21 +121,22 @@ impl Decoder {
         }
     }
 
-    /// Takes what came, once all that came before it is decoded.
+    /// Gives the decoder the next bytes, after `next` has returned `None`.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
-        debug_assert_eq!(self.read, self.chunk.len(), "something was not decoded");
+        debug_assert_eq!(self.read, self.chunk.len(), "the bytes before were not decoded");
         if let Some(message) = &mut self.message {
-            message.payload.more_comes(chunk.len());
+            message.payload.more_arrives(chunk.len());
         }
-        (self.chunk, self.read) = (chunk, 0);
+        self.chunk = chunk;
+        self.read = 0;
     }
 
-    /// Lets go of all that it holds; what comes from here on is not decoded.
+    /// Releases everything that the decoder holds. What arrives from here on is not decoded.
     pub(crate) fn forget(&mut self) {
         *self = Self::new(self.max_frame, self.max_message);
     }
 
-    /// The next that a client sent; `None` if more has to come. After a violation there is nothing.
+    /// The next frame or message; `None` if more bytes are needed. Must not be called after a violation.
     pub(crate) fn next(&mut self) -> Result<Option<Sent>, Violation> {
         loop {
             if self.frame.is_none() {
@@ -161,7 +156,7 @@ impl Decoder {
         }
     }
 
-    /// Reads the header of a frame, and refuses what it says before anything is kept of its payload.
+    /// Reads the header of a frame. A frame that is not allowed is refused here, before anything of its payload is kept.
     fn begin(&mut self) -> Result<Option<Coming>, Violation> {
         let Some((opcode, length)) = self.read_header()? else { return Ok(None) };
         let header = &self.header;
@@ -182,7 +177,7 @@ impl Decoder {
         Ok(Some(Coming { last, opcode, mask: header.mask(), left: length }))
     }
 
-    /// What the next frame is, and how long; `None` if its header is not whole.
+    /// The opcode and the length of the next frame; `None` if its header is not complete.
     fn read_header(&mut self) -> Result<Option<(OpCode, usize)>, Violation> {
         if !self.read_header_to(2) {
             return Ok(None);
@@ -210,35 +205,35 @@ impl Decoder {
         Ok(self.read_header_to(ends + MASK).then_some((opcode, length)))
     }
 
-    /// Reads on until so much of the header has come, if it has.
+    /// Reads up to so many bytes of the header. Returns whether they have arrived.
     fn read_header_to(&mut self, len: usize) -> bool {
         let missing = len.saturating_sub(self.header.len);
-        let comes = &self.chunk[self.read..];
-        let comes = &comes[..missing.min(comes.len())];
-        self.header.bytes[self.header.len..][..comes.len()].copy_from_slice(comes);
-        self.header.len += comes.len();
-        self.read += comes.len();
-        comes.len() == missing
+        let arrived = &self.chunk[self.read..];
+        let arrived = &arrived[..missing.min(arrived.len())];
+        self.header.bytes[self.header.len..][..arrived.len()].copy_from_slice(arrived);
+        self.header.len += arrived.len();
+        self.read += arrived.len();
+        arrived.len() == missing
     }
 
-    /// Takes what has come of the frame's payload. Returns whether that is all of it.
+    /// Reads what has arrived of the frame's payload. Returns whether the payload is complete.
     fn take_payload(&mut self) -> bool {
         let Some(frame) = &mut self.frame else { return false };
-        let comes = frame.left.min(self.chunk.len() - self.read);
-        let part = self.read..self.read + comes;
+        let arrived = frame.left.min(self.chunk.len() - self.read);
+        let part = self.read..self.read + arrived;
         match (frame.opcode, &mut self.message) {
             (OpCode::Text | OpCode::Binary | OpCode::Continue, Some(message)) => {
                 message.payload.add(&self.chunk, part, frame.mask);
             }
             _ => append_unmasked(&mut self.control, &self.chunk[part], frame.mask),
         }
-        self.read += comes;
-        frame.left -= comes;
-        frame.mask.rotate_left(comes % MASK);
+        self.read += arrived;
+        frame.left -= arrived;
+        frame.mask.rotate_left(arrived % MASK);
         frame.left == 0
     }
 
-    /// What the frame was whose payload has come; `None` if it is a part of a message that goes on.
+    /// Ends the frame. Returns what it was, or `None` if it is a part of a message that is not complete.
     fn end(&mut self) -> Result<Option<Sent>, Violation> {
         let Some(frame) = self.frame.take() else { return Ok(None) };
         Ok(match frame.opcode {
@@ -255,7 +250,7 @@ impl Decoder {
 }
 
 impl Header {
-    /// How many bytes the length has of its own.
+    /// How many bytes follow that hold the length.
     const fn length_bytes(&self) -> usize {
         match self.bytes[1] & LENGTH {
             IN_2_BYTES => 2,
@@ -278,99 +273,13 @@ impl Header {
         mask
     }
 
+    /// Sets `in_close` if this is the header of a Close.
     fn marked(&self, violation: Violation) -> Violation {
         Violation { in_close: OpCode::from(self.bytes[0] & OPCODE) == OpCode::Close, ..violation }
     }
 }
 
-/// What has come of a message.
-#[derive(Debug, Default)]
-struct Pieces {
-    pieces: Vec<Piece>,
-    len: usize,
-    /// How much of it is kept as it came.
-    kept: usize,
-    /// How much came of the connection since the first of these, which may be in the same memory.
-    came: usize,
-}
-
-#[derive(Debug)]
-enum Piece {
-    /// Still masked, in the memory that it was read into.
-    Kept(Bytes, [u8; MASK]),
-    Copied(Vec<u8>),
-}
-
-impl Pieces {
-    /// Adds a part of `chunk`.
-    fn add(&mut self, chunk: &Bytes, part: Range<usize>, mask: [u8; MASK]) {
-        self.len += part.len();
-        if chunk.len() >= KEPT_CHUNK && part.len() >= KEPT_PART {
-            // Whether that is worth it is seen when more comes: until then `chunk` is there in any case.
-            if self.kept == 0 {
-                self.came = chunk.len();
-            }
-            self.kept += part.len();
-            self.pieces.push(Piece::Kept(chunk.slice(part), mask));
-            return;
-        }
-        if !matches!(self.pieces.last(), Some(Piece::Copied(_))) {
-            self.pieces.push(Piece::Copied(Vec::new()));
-        }
-        if let Some(Piece::Copied(copied)) = self.pieces.last_mut() {
-            append_unmasked(copied, &chunk[part], mask);
-        }
-    }
-
-    /// More comes of the connection. The memory that is kept may be large and not this message's, so it is let go of in time.
-    fn more_comes(&mut self, bytes: usize) {
-        if self.kept == 0 {
-            return;
-        }
-        if self.came <= MOST_BESIDES * self.kept {
-            self.came += bytes;
-            return;
-        }
-        let copied = std::mem::take(self).join();
-        self.len = copied.len();
-        self.pieces.push(Piece::Copied(copied));
-    }
-
-    /// The whole of it, unmasked.
-    fn join(mut self) -> Vec<u8> {
-        if let [Piece::Copied(copied)] = &mut self.pieces[..] {
-            return std::mem::take(copied);
-        }
-        let mut joined = Vec::with_capacity(self.len);
-        for piece in self.pieces {
-            match piece {
-                Piece::Kept(bytes, mask) => append_unmasked(&mut joined, &bytes, mask),
-                Piece::Copied(bytes) => joined.extend_from_slice(&bytes),
-            }
-        }
-        joined
-    }
-}
-
-/// Adds a part of a payload to those before it. Such a buffer takes what it holds and [`SLACK`] more, and not up to twice as much, as
-/// one that doubles.
-fn append_unmasked(buffer: &mut Vec<u8>, payload: &[u8], mask: [u8; MASK]) {
-    if buffer.capacity() - buffer.len() < payload.len() {
-        buffer.reserve_exact(payload.len().max(buffer.len() / SLACK));
-    }
-    let at = buffer.len();
-    buffer.extend_from_slice(payload);
-    let (words, rest) = buffer[at..].as_chunks_mut::<MASK>();
-    let in_words = u32::from_ne_bytes(mask);
-    for word in words {
-        *word = (u32::from_ne_bytes(*word) ^ in_words).to_ne_bytes();
-    }
-    for (byte, mask) in rest.iter_mut().zip(mask) {
-        *byte ^= mask;
-    }
-}
-
-/// What a client said in one frame or several.
+/// The frame that the consumer receives.
 fn whole(is_text: bool, message: Bytes) -> Result<Frame, Violation> {
     if !is_text {
         return Ok(Frame::Binary(message));
@@ -389,7 +298,7 @@ fn close(payload: &[u8]) -> Result<Option<CloseCode>, Violation> {
         return Err(protocol("close code of one byte"));
     };
     let code = CloseCode(u16::from_be_bytes(*code));
-    // RFC 6455, 7.4: what may stand in a frame.
+    // The codes that RFC 6455, 7.4, allows in a frame.
     if !code.is_sendable() {
         return Err(protocol("invalid close code"));
     }

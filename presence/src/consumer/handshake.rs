@@ -1,26 +1,25 @@
-//! What a socket's request said.
+//! The request of a handshake, as its consumer sees it.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use actix_web::{HttpRequest, http::header::HeaderMap};
 
-/// The request by which a socket came: what `scope` is to a consumer of django-channels. The identity is
-/// [`Socket::user`](crate::Socket::user).
+/// The request of a socket's handshake, as `scope` in django-channels. The user is [`Socket::user`](crate::Socket::user).
 ///
-/// Its `Debug` leaves out the query and the headers, which may hold secrets: a resume token, a cookie.
+/// Its `Debug` leaves out the query and the headers, because they may contain secrets, such as a resume token or a cookie.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Handshake {
-    /// The path as it was sent, not decoded.
+    /// The path as the client sent it, not decoded.
     pub path: String,
-    /// What stands behind the question mark, not decoded; empty if there is nothing.
+    /// The query without the question mark, not decoded; empty if there is none.
     pub query: String,
-    /// The dynamic parts of the route (`{room}`), decoded by actix-web.
+    /// The dynamic segments of the route (`{room}`), decoded by actix-web.
     pub params: BTreeMap<String, String>,
-    /// The headers. They are there in [`connect`](crate::Consumer::connect) only, and none afterwards: the socket keeps none. The HTTP
-    /// server keeps the memory that it read them into, which is why they have at most `max_header_bytes`.
+    /// The headers. They are available in [`connect`](crate::Consumer::connect) only, and empty afterwards. They have at most
+    /// `max_header_bytes`, because the HTTP server keeps the memory that it read them into.
     pub headers: HeaderMap,
-    /// The other end of the TCP connection: a proxy, if there is one.
+    /// The other end of the TCP connection. It may be a proxy.
     pub peer: Option<SocketAddr>,
 }
 
@@ -47,12 +46,12 @@ impl Handshake {
         }
     }
 
-    /// From here on the headers are gone.
+    /// Releases the headers.
     pub(crate) fn forget_headers(&mut self) {
         self.headers = HeaderMap::new();
     }
 
-    /// The header, if it is there once or more and its first value is text.
+    /// The first value of this header, if there is one and it is text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

@@ -1,7 +1,7 @@
-//! The texts by which a client says that it is still there.
+//! The heartbeats: texts that a client sends to show that it is still there.
 //!
-//! A page sees neither pings nor pongs, so it cannot notice by itself that its server is gone. One heartbeat is therefore
-//! answered: the JSON object. The plain text of django-channels-presence is not, as there.
+//! A page sees neither pings nor pongs, so it cannot notice by itself that its server does not answer any more. Therefore one heartbeat,
+//! the JSON object, is answered. The plain text is not answered, as in django-channels-presence.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -12,16 +12,14 @@ use crate::{
     delivery::wire::{self, Frames},
 };
 
-/// The text by which a client says that it is still there: a JSON string, quotes included. `#[touch_presence]` swallows it.
-/// As in django-channels-presence.
+/// The plain heartbeat: a JSON string, quotes included, as in django-channels-presence. `#[touch_presence]` swallows it.
 pub const HEARTBEAT: &str = "\"heartbeat\"";
 
-/// The text by which a client says that it is still there, and asks whether the server is. `#[touch_presence]` swallows it, and
-/// sends the same text back to this client alone. Any JSON object counts whose only key is `type`, with this value, if the text has
-/// at most 128 bytes.
+/// The heartbeat that is answered. `#[touch_presence]` swallows it, and sends the same text back to this client alone, so that a page
+/// knows that the server is there. Any JSON object is one if its only key is `type`, with this value, and the text has at most 128 bytes.
 pub const ANSWERED_HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 
-/// A longer text is not looked at. One in which each character is escaped has 98 bytes.
+/// A longer text is never parsed as a heartbeat. If each character is escaped, a heartbeat has 98 bytes.
 const MAX_BYTES: usize = 128;
 
 /// The answer, encoded once.
@@ -34,25 +32,25 @@ struct Beat<'a> {
     r#type: Cow<'a, str>,
 }
 
-/// Whether the text asks for an answer.
-fn asks(text: &str) -> bool {
+/// Whether the text is a heartbeat that is answered.
+fn is_answered(text: &str) -> bool {
     if text == ANSWERED_HEARTBEAT {
         return true;
     }
-    // An ordinary text costs no more than this. Without the brace, serde would also take the array `["heartbeat"]`.
+    // These checks keep ordinary texts cheap. Without the brace, serde would also accept the array `["heartbeat"]`.
     let may_be = (ANSWERED_HEARTBEAT.len()..=MAX_BYTES).contains(&text.len())
         && text.trim_ascii_start().starts_with('{')
         && (text.contains("heartbeat") || text.contains('\\'));
     may_be && serde_json::from_str::<Beat<'_>>(text).is_ok_and(|beat| beat.r#type == "heartbeat")
 }
 
-/// Answers a heartbeat that asks for it. Returns whether the frame is one, or is one of these texts: then it is swallowed.
+/// Returns whether the frame is a heartbeat, which the consumer does not receive: the one that is answered, or one of these texts.
 ///
-/// The answer waits as any other frame does while the client does not read, so answers do not pile up.
+/// The answer waits as any other frame while the client does not read, so answers do not pile up.
 pub(crate) async fn swallows(socket: &Socket, frame: &Frame, texts: &[&str]) -> bool {
     let Frame::Text(text) = frame else { return false };
-    if asks(text) {
-        // A socket that is closing takes nothing any more, and needs no answer.
+    if is_answered(text) {
+        // A closing socket sends nothing more, and needs no answer.
         socket.outbox.send(&ANSWER).await;
         return true;
     }
@@ -64,17 +62,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_object_that_holds_nothing_but_the_type_heartbeat_asks_for_an_answer() {
+    fn any_object_with_only_the_type_heartbeat_is_answered() {
         let escaped: String = "heartbeat".chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
         let key: String = "type".chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
         let all = format!(r#"{{"{key}":"{escaped}"}}"#);
         for text in [ANSWERED_HEARTBEAT, "\n{ \"type\" :\t\"heartbeat\"\r\n} ", &all] {
-            assert!(asks(text), "{text}");
+            assert!(is_answered(text), "{text}");
         }
     }
 
     #[test]
-    fn no_other_text_asks_for_an_answer() {
+    fn no_other_text_is_answered() {
         let long = format!("{ANSWERED_HEARTBEAT}{}", " ".repeat(MAX_BYTES));
         for text in [
             "",
@@ -92,7 +90,7 @@ mod tests {
             r#"{"text":"a heartbeat"}"#,
             &long,
         ] {
-            assert!(!asks(text), "{text}");
+            assert!(!is_answered(text), "{text}");
         }
     }
 }

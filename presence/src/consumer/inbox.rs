@@ -1,4 +1,4 @@
-//! What waits for a consumer: the frames of its client, in order, and what rooms say to it.
+//! The queue of one consumer: frames of its client, in order, and events.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,7 +11,7 @@ use tracing::{info, trace, warn};
 
 use crate::{CloseCode, Event, Frame, clock::Tick, delivery::touch::Touch, name::RoomName};
 
-/// How many events may wait for one consumer before the newest are dropped.
+/// How many events may be queued for one consumer. Further events are dropped.
 const MAX_EVENTS: usize = 1024;
 
 /// One call of a consumer's method.
@@ -29,13 +29,14 @@ pub(crate) struct Inbox {
     jobs: RefCell<VecDeque<Job>>,
     frames: Cell<usize>,
     events: Cell<usize>,
-    /// How many events were lost since the consumer last had handled all.
-    lost: Cell<u64>,
+    /// How many events were dropped since the queue last was without events.
+    dropped: Cell<u64>,
     capacity: usize,
-    /// How the socket ended: nothing more is handed out once the queue is empty.
+    /// The code with which the socket ended. The jobs that are queued still run, unless they were cut.
     ended: Cell<Option<CloseCode>>,
+    /// The consumer is handling a frame.
     working: Cell<bool>,
-    /// A frame that came is held back outside, since its client sends too many.
+    /// A frame has arrived and is not in the queue yet, because its client sends too many.
     held_back: Cell<bool>,
     touch: Touch,
     filled: Notify,
@@ -48,7 +49,7 @@ impl Inbox {
             jobs: RefCell::default(),
             frames: Cell::new(0),
             events: Cell::new(0),
-            lost: Cell::new(0),
+            dropped: Cell::new(0),
             capacity,
             ended: Cell::new(None),
             working: Cell::new(false),
@@ -59,11 +60,11 @@ impl Inbox {
         }
     }
 
-    /// Adds a frame, when there is room for it. Returns `false` if the socket has ended.
+    /// Adds a frame, as soon as there is space for it. Returns `false` if the socket has ended.
     pub(crate) async fn push(&self, frame: Frame, arrived: Tick) -> bool {
         let is_full = || self.frames.get() >= self.capacity && self.ended.get().is_none();
         if is_full() {
-            trace!("a client is not read until its consumer has handled a frame");
+            trace!("nothing is read from a client until its consumer has handled a frame");
         }
         while is_full() {
             self.emptied.notified().await;
@@ -78,14 +79,14 @@ impl Inbox {
         true
     }
 
-    /// Adds what a room says. A consumer that is too far behind loses it.
+    /// Adds an event or a removal. An event is dropped if too many are queued.
     pub(crate) fn push_event(&self, job: Job) {
         if self.ended.get().is_some() {
             return;
         }
         if self.events.get() >= MAX_EVENTS && matches!(job, Job::Event(_)) {
-            if self.lost.replace(self.lost.get() + 1) == 0 {
-                warn!("a consumer is too far behind and loses events");
+            if self.dropped.replace(self.dropped.get() + 1) == 0 {
+                warn!("a consumer is too slow, and events are dropped");
             }
             return;
         }
@@ -94,7 +95,7 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// The socket ended with this code. What waits is handed out first.
+    /// The socket ended with this code. The queued jobs still run.
     pub(crate) fn end(&self, code: CloseCode) {
         if self.ended.get().is_none() {
             self.ended.set(Some(code));
@@ -103,13 +104,13 @@ impl Inbox {
         }
     }
 
-    /// The socket ended with this code. What waits is dropped.
+    /// The socket ended with this code. The queued jobs are dropped.
     pub(crate) fn cut(&self, code: CloseCode) {
         self.jobs.borrow_mut().clear();
         self.end(code);
     }
 
-    /// Says whether a frame that came is held back, and not here yet.
+    /// Sets whether a frame has arrived and is not in the queue yet.
     pub(crate) fn hold_back(&self, held_back: bool) {
         self.held_back.set(held_back);
         if held_back {
@@ -117,7 +118,7 @@ impl Inbox {
         }
     }
 
-    /// Whether the socket has ended, so that nothing more is taken.
+    /// Whether the socket has ended, so that no more frames are added.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended.get().is_some()
     }
@@ -132,12 +133,12 @@ impl Inbox {
         }
     }
 
-    /// Whether something that arrived was not dealt with yet.
+    /// Whether a frame has arrived that the consumer has not handled completely.
     pub(crate) fn has_backlog(&self) -> bool {
         self.working.get() || self.held_back.get() || self.frames.get() > 0
     }
 
-    /// The next job; `Err` with the code once the socket has ended and nothing is left.
+    /// The next job; `Err` with the code when the socket has ended and the queue is empty.
     pub(crate) async fn next(&self) -> Result<Job, CloseCode> {
         self.working.set(false);
         loop {
@@ -150,9 +151,9 @@ impl Inbox {
                 } else {
                     self.events.set(self.events.get() - 1);
                     if self.events.get() == 0
-                        && let count @ 1.. = self.lost.take()
+                        && let count @ 1.. = self.dropped.take()
                     {
-                        info!(count, "a consumer that lost events has caught up");
+                        info!(count, "a consumer for which events were dropped has caught up");
                     }
                 }
                 return Ok(job);

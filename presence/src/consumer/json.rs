@@ -1,19 +1,19 @@
-//! Consumers whose clients speak JSON.
+//! Consumers for clients that send JSON.
 
 use serde::de::DeserializeOwned;
 use tracing::debug;
 
 use crate::{CloseCode, Consumer, Error, Event, Frame, Outgoing, Result, Socket, name::RoomName};
 
-/// How many characters of an error a client is told.
+/// How many characters of an error are sent to the client.
 const ANSWERED_CHARACTERS: usize = 500;
 
-/// A consumer that is handed values instead of frames, as `JsonWebsocketConsumer` of django-channels. Wrap it in [`JsonFrames`] to
+/// A consumer that receives values instead of frames, as `JsonWebsocketConsumer` of django-channels. Wrap it in [`JsonFrames`] to
 /// serve it.
 ///
-/// Every frame touches. A heartbeat is swallowed before anything is decoded, and answered if it is
-/// [the one that asks for it](crate::ANSWERED_HEARTBEAT). So neither needs [`#[touch_presence]`](macro@crate::touch_presence). A text
-/// that does not decode is answered with an error frame, as is a message that asks for what is not allowed, and neither ends the socket.
+/// Every frame touches the socket. Heartbeats are swallowed before anything is decoded, and one of them is
+/// [answered](crate::ANSWERED_HEARTBEAT), so `receive` does not need [`#[touch_presence]`](macro@crate::touch_presence). A text that
+/// cannot be decoded is answered with an error frame, and so is a message that the rules do not allow. Neither ends the socket.
 ///
 /// ```
 /// use presence::{JsonConsumer, JsonFrames, RoomName, Socket};
@@ -21,50 +21,49 @@ const ANSWERED_CHARACTERS: usize = 500;
 ///
 /// #[derive(Deserialize)]
 /// #[serde(tag = "type", rename_all = "snake_case")]
-/// enum Said {
+/// enum Request {
 ///     Hello { name: String },
 ///     Bye,
 /// }
 ///
-/// /// What rooms tell consumers.
 /// #[derive(Serialize, Deserialize)]
-/// enum Told {
+/// enum Update {
 ///     Renamed { name: String },
 /// }
 ///
 /// struct Lobby(RoomName);
 ///
 /// impl JsonConsumer for Lobby {
-///     type Message = Said;
-///     type Event = Told;
+///     type Message = Request;
+///     type Event = Update;
 ///
 ///     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
 ///         socket.join(&self.0).await
 ///     }
 ///
-///     async fn receive(&mut self, socket: &mut Socket, said: Said) -> presence::Result<()> {
-///         match said {
-///             Said::Hello { name } => socket.rooms().send_event(&self.0, presence::Event::typed(&Told::Renamed { name })?)?,
-///             Said::Bye => socket.leave(&self.0).await?,
+///     async fn receive(&mut self, socket: &mut Socket, request: Request) -> presence::Result<()> {
+///         match request {
+///             Request::Hello { name } => socket.rooms().send_event(&self.0, presence::Event::typed(&Update::Renamed { name })?)?,
+///             Request::Bye => socket.leave(&self.0).await?,
 ///         }
 ///         Ok(())
 ///     }
 ///
-///     async fn event(&mut self, socket: &mut Socket, Told::Renamed { name }: Told) -> presence::Result<()> {
-///         socket.send(format!("one is called {name} now")).await
+///     async fn event(&mut self, socket: &mut Socket, Update::Renamed { name }: Told) -> presence::Result<()> {
+///         socket.send(format!("someone is called {name} now")).await
 ///     }
 /// }
 /// # fn consumer(room: RoomName) -> impl presence::Consumer { JsonFrames(Lobby(room)) }
 /// ```
 #[expect(async_fn_in_trait, reason = "a socket lives on one thread, so its futures need not be `Send`")]
 pub trait JsonConsumer: Sized + 'static {
-    /// What clients send.
+    /// The messages of clients.
     type Message: DeserializeOwned;
-    /// What rooms and other parts of the application send to the consumer: an enum, made into an [`Event`] by
-    /// [`Event::typed`]. `()` if there is nothing.
+    /// The events that rooms and other parts of the application send to the consumer: an enum, from which [`Event::typed`] makes an
+    /// [`Event`]. `()` if there are none.
     type Event: DeserializeOwned;
 
-    /// The texts that are swallowed without an answer: they touch, and no more. The default is that of django-channels-presence.
+    /// The heartbeats that are swallowed without an answer. The default is that of django-channels-presence.
     const HEARTBEATS: &'static [&'static str] = &[crate::HEARTBEAT];
 
     /// As [`Consumer::connect`].
@@ -73,17 +72,17 @@ pub trait JsonConsumer: Sized + 'static {
         Ok(())
     }
 
-    /// As [`Consumer::receive`], with what the client sent.
+    /// As [`Consumer::receive`], with the decoded message.
     async fn receive(&mut self, socket: &mut Socket, message: Self::Message) -> Result<()>;
 
-    /// Handles a frame that is no `Message`: not JSON, of another shape, or binary. By default the client is answered
+    /// Handles a frame that is not a `Message`: not JSON, of another shape, or binary. By default the client receives
     /// `{"type":"error","code":"bad_message","message":…}`, where the message has at most 500 characters.
     async fn undecodable(&mut self, socket: &mut Socket, error: serde_json::Error) -> Result<()> {
         answer(socket, "bad_message", &error).await
     }
 
-    /// Handles an error of [`receive`](Self::receive) that is the client's mistake, so that it does not end the socket: what it asked for
-    /// broke a rule, and nothing happened. By default the client is answered `{"type":"error","code":…,"message":…}`, where the message
+    /// Handles an error of [`receive`](Self::receive) that is the client's mistake, so that it does not end the socket: its message broke a
+    /// rule, and nothing happened. By default the client receives `{"type":"error","code":…,"message":…}`, where the message
     /// has at most 500 characters, with the code
     ///
     /// | code | error |
@@ -95,7 +94,7 @@ pub trait JsonConsumer: Sized + 'static {
     /// | `room_full` | [`Error::RoomFull`] |
     /// | `too_large` | [`Error::TooLarge`] |
     ///
-    /// Every other error ends the socket, as in [`Consumer::receive`]. To end it for one of these as well, return the error from here.
+    /// Every other error ends the socket, as in [`Consumer::receive`]. Return the error from here to end the socket for one of these, too.
     async fn client_error(&mut self, socket: &mut Socket, error: Error) -> Result<()> {
         match error.client_code() {
             Some(code) => answer(socket, code, &error).await,
@@ -103,7 +102,7 @@ pub trait JsonConsumer: Sized + 'static {
         }
     }
 
-    /// As [`Consumer::event`], with the event decoded. One that is no `Event` is logged and dropped before it comes here.
+    /// As [`Consumer::event`], with the decoded event. An event that is not an `Event` is logged and dropped.
     async fn event(&mut self, socket: &mut Socket, event: Self::Event) -> Result<()> {
         let _ = (socket, event);
         Ok(())
@@ -124,14 +123,14 @@ pub trait JsonConsumer: Sized + 'static {
 
 /// Sends the client an error frame.
 async fn answer(socket: &Socket, code: &str, error: &impl ToString) -> Result<()> {
-    // It may repeat what the client sent.
+    // The error may repeat what the client sent, so it is cut.
     let message: String = error.to_string().chars().take(ANSWERED_CHARACTERS).collect();
-    debug!(channel = %socket.channel(), code, message, "a message of a client is answered with an error");
+    debug!(channel = %socket.channel(), code, message, "a client receives an error for its message");
     let answer = serde_json::json!({ "type": "error", "code": code, "message": message });
     socket.send(Outgoing::json(&answer)?).await
 }
 
-/// Makes a [`Consumer`] of a [`JsonConsumer`].
+/// Wraps a [`JsonConsumer`] as a [`Consumer`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JsonFrames<C>(pub C);
 
@@ -157,7 +156,7 @@ impl<C: JsonConsumer> Consumer for JsonFrames<C> {
         match event.decode_typed() {
             Ok(event) => self.0.event(socket, event).await,
             Err(error) => {
-                debug!(event = %event.name(), %error, "an event is dropped: the consumer does not know it");
+                debug!(event = %event.name(), %error, "an event is dropped, because it is not an `Event` of the consumer");
                 Ok(())
             }
         }

@@ -1,7 +1,7 @@
-//! How a connection is really closed whose client does not read.
+//! Closes the connection of a client that does not read.
 //!
-//! Ending the response does not close it: the server waits for what it has written to be taken, without limit. So the
-//! socket is duplicated when it is accepted, and the duplicate can reset it.
+//! The end of the response does not close it: the HTTP server waits without limit until the client has read what was written. So the
+//! TCP socket is duplicated when it is accepted, and the connection can be reset through the duplicate.
 
 use std::{
     any::Any,
@@ -18,12 +18,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tracing::debug;
 
-/// How much may be written to a socket that the kernel has not sent yet: what waits here cannot be dropped any more.
+/// How many bytes of a socket the kernel accepts before it has sent them. It is low, because such bytes cannot be dropped any more.
 const NOTSENT_LOWAT: u32 = 16 * 1024;
 
-/// For [`HttpServer::h1_write_buffer_size`](actix_web::HttpServer::h1_write_buffer_size): the server writes what it has before it asks a
-/// socket for more. What a socket gives it at once fits into the write buffer of 8 KiB that each connection has. By default it gathers
-/// 32 KiB first, so the buffer of each socket that was sent that much takes 64 KiB or 128, to the end of the connection.
+/// For [`HttpServer::h1_write_buffer_size`](actix_web::HttpServer::h1_write_buffer_size): with it, the server writes each piece of a
+/// response before it requests the next one. A piece fits into the write buffer of 8 KiB that each connection has. By default the server
+/// gathers 32 KiB first, so the buffer grows to 64 KiB or 128 KiB, and stays so until the end of the connection.
 ///
 /// ```no_run
 /// # use actix_web::{App, HttpServer};
@@ -35,8 +35,8 @@ const NOTSENT_LOWAT: u32 = 16 * 1024;
 /// ```
 pub const WRITE_BUFFER_BYTES: usize = 1;
 
-/// Prepares an accepted connection. Give it to [`HttpServer::on_connect`](actix_web::HttpServer::on_connect): without it,
-/// small frames wait for one another (no `TCP_NODELAY`), and a client that does not read keeps its TCP connection.
+/// Prepares an accepted connection. Pass it to [`HttpServer::on_connect`](actix_web::HttpServer::on_connect). Without it,
+/// small frames are delayed (no `TCP_NODELAY`), and the server cannot close the TCP connection of a client that does not read.
 ///
 /// ```no_run
 /// # use actix_web::{App, HttpServer};
@@ -47,7 +47,7 @@ pub const WRITE_BUFFER_BYTES: usize = 1;
 /// ```
 pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
     let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else {
-        // TLS, or a Unix socket. That this was asked is remembered all the same, or the log would say that it is missing.
+        // TLS, or a Unix socket. Without this mark the log would say that `on_connect` is missing.
         extensions.insert(KillSwitch::default());
         return;
     };
@@ -57,7 +57,7 @@ pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
             extensions.insert(KillSwitch(Arc::new(Mutex::new(Some(TcpStream::from(duplicate))))));
         }
         Err(error) => {
-            debug!(%error, "a connection could not be prepared; it is served all the same");
+            debug!(%error, "a connection could not be prepared; it is served without it");
             extensions.insert(KillSwitch::default());
         }
     }
@@ -70,14 +70,14 @@ fn prepare(socket: &SockRef<'_>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A second handle on a connection's socket. It is let go of at the end of the connection.
+/// A second handle on a connection's socket. It is released at the end of the connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KillSwitch(Arc<Mutex<Option<TcpStream>>>);
 
 impl KillSwitch {
-    /// Has the kernel give up on a client that does not take the end of what was sent for so long. Not before the end: the kernel
-    /// counts from when the client's window was last large enough for the next packet, so that it gives up on one with a small
-    /// window that goes on reading.
+    /// Makes the kernel end the connection if the client does not acknowledge the last bytes for so long. Must be called only when
+    /// everything is written: the kernel counts from when the client's window was last large enough for the next packet, so it would also
+    /// end the connection of a client that continues to read with a small window.
     pub(crate) fn limit_writes(&self, write_timeout: Duration) {
         self.with(|socket| {
             #[cfg(target_os = "linux")]
@@ -89,7 +89,7 @@ impl KillSwitch {
         });
     }
 
-    /// Says that nothing more will be sent, so that the client sees the end at once.
+    /// Ends the sending half of the connection, so that the client sees the end at once.
     pub(crate) fn finish(&self) {
         self.with(|socket| drop(socket.shutdown(Shutdown::Write)));
     }
@@ -97,7 +97,7 @@ impl KillSwitch {
     /// Resets the connection; what was not sent is dropped.
     pub(crate) fn reset(&self) {
         self.with(|socket| {
-            // Either fails only if the connection is gone.
+            // These calls fail only if the connection has ended already.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
             let _ = socket.shutdown(Shutdown::Both);
         });
@@ -109,27 +109,27 @@ impl KillSwitch {
         self.0.lock().is_some()
     }
 
-    /// Whether something has come that was not read: bytes, the end, or an error. Without a handle nobody knows.
+    /// Whether something has arrived that was not read: bytes, the end, or an error. Without a handle this is not known, and `false`.
     pub(crate) fn has_unread(&self) -> bool {
         let handle = self.0.lock();
-        // The socket does not block: nothing to be read is an error of its own.
+        // The socket is non-blocking: if there is nothing to read, the error is `WouldBlock`.
         handle.as_ref().is_some_and(|socket| match socket.peek(&mut [0]) {
             Err(error) => error.kind() != ErrorKind::WouldBlock,
             Ok(_) => true,
         })
     }
 
-    /// Whether the kernel takes anything to be sent. Without a handle nobody knows, and it is believed to.
+    /// Whether the kernel accepts bytes to send. Without a handle this is not known, and `true`.
     pub(crate) fn is_writable(&self) -> bool {
         let handle = self.0.lock();
         handle.as_ref().is_none_or(|socket| {
-            let mut asked = [PollFd::new(socket, PollFlags::OUT)];
-            // An error of the connection counts too: there is nothing left to wait for.
-            poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+            let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+            // An error of the connection counts too, because waiting would not help.
+            poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
         })
     }
 
-    /// Lets go of the socket.
+    /// Releases the handle.
     pub(crate) fn release(&self) {
         self.0.lock().take();
     }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_is_no_tcp_socket_of_our_own_is_marked_as_prepared() {
+    fn a_connection_without_a_tcp_socket_is_marked_as_prepared() {
         // Over TLS and over a Unix socket the log said that `on_connect` was missing.
         let mut extensions = Extensions::new();
         on_connect(&"no TCP stream", &mut extensions);

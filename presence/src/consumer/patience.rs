@@ -1,4 +1,4 @@
-//! Limits of time that do not run out merely because nothing ran.
+//! Time limits that a blocked thread does not use up.
 
 use std::{pin::pin, time::Duration};
 
@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 use crate::node::listening::LATE;
 
-/// How long a thread that was held up may take to read what has come in meanwhile.
+/// How long a thread that was blocked may take to read what has arrived in the meantime.
 pub(crate) const UNBLOCKED: Duration = Duration::from_secs(1);
-/// After so many turns of a thread, what it has taken from the kernel has reached the consumers.
+/// After so many turns of a thread, everything that it has read from the kernel has reached the consumers.
 pub(crate) const READING_TURNS: usize = 8;
 
-/// Runs `work`, but no longer than `limit`; `None` if it takes longer. If the thread stood still when the limit was reached, what
-/// `work` waits for may have come and not be read, so it has that time again, and at most `limit` once more.
+/// Runs `work` for at most `limit`; `None` if it takes longer. If the thread stood still when the limit was reached, the event that
+/// `work` waits for may have arrived and not been read. So `work` is given that time again, but at most `limit` once more.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     within_apart_from(|| Duration::ZERO, limit, work).await
 }
 
-/// As [`within`], but time for which `work` was made to wait does not count. `waited` says how much that was in all so far.
+/// As [`within`], but time in which `work` had to wait does not count. `waited` returns the sum of this time so far.
 pub(crate) async fn within_apart_from<T>(
     waited: impl Fn() -> Duration,
     limit: Duration,
@@ -37,13 +37,13 @@ pub(crate) async fn within_apart_from<T>(
     }
 }
 
-/// Until when something is waited for that was due at `due`; `None` if it was waited for long enough.
+/// The new end of a limit that ended at `due`, if the thread stood still then; otherwise `None`.
 pub(crate) fn again(due: Instant, limit: Duration) -> Option<Instant> {
     let (now, late) = (Instant::now(), due.elapsed());
     (late > LATE).then(|| now + late.min(limit))
 }
 
-/// Lets everything be handled that the thread has read.
+/// Lets other tasks of the thread run, so many times.
 pub(crate) async fn turns(count: usize) {
     for _ in 0..count {
         tokio::task::yield_now().await;
@@ -67,12 +67,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_for_which_work_was_made_to_wait_does_not_count() {
+    async fn time_in_which_work_had_to_wait_does_not_count() {
         let begun = Instant::now();
-        // For half of the first three minutes it is made to wait.
+        // It has to wait for half of the first three minutes.
         let waited = || (begun.elapsed() / 2).min(Duration::from_secs(90));
         assert_eq!(within_apart_from(waited, LIMIT, pending::<()>()).await, None);
-        assert_eq!(begun.elapsed().as_secs(), 60, "30 s of its own");
+        assert_eq!(begun.elapsed().as_secs(), 60, "30 s besides the wait");
         let begun = Instant::now();
         let longer = tokio::time::sleep(Duration::from_secs(100));
         let waited = || begun.elapsed().saturating_sub(Duration::from_secs(5)).min(Duration::from_secs(90));

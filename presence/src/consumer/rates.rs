@@ -1,12 +1,13 @@
-//! How fast one client may go: it is slowed down first, and closed only if it goes on.
+//! Limits the rates of one client. A client that exceeds them is slowed down first, and closed only if it continues.
 //!
-//! Who sends more than its rate is not read for a while, so that the kernel's buffers slow it down. When that begins, it is sent an
-//! error once; one that has been slowed for `rate_patience` in all, without a second of rest, is closed with 1008. What it had left
-//! unused before extends that, and what came while this node stood still is not slowed at all: see [`Pace`].
+//! For a while the server does not read from a client that exceeds its rate, so that the kernel's buffers slow it down. When this begins,
+//! the client receives one error. A client that has been slowed down for `rate_patience` in all, without a second of rest, is closed with
+//! 1008. The part of its rate that it left unused before extends this time, and messages that arrived while this node stood still are not
+//! slowed down: see [`Pace`].
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use actix::Addr;
+use actix::Recipient;
 use serde::Serialize;
 use tracing::debug;
 
@@ -17,28 +18,28 @@ use crate::{
     model::rate::{Pace, Rate, Slowed, Turn},
 };
 
-use super::{connection::Connection, inbox::Inbox};
+use super::inbox::Inbox;
 
 /// The rates of one socket.
 pub(crate) struct Rates {
     messages: Limit,
     joins: Limit,
-    /// For how long in all joins waited for their rate, and may have waited for a notice of their room.
+    /// For how long joins have waited in all, for their rate and for a notice of their room.
     joins_waited: Cell<Duration>,
-    /// When the rooms of all joins so far have given a notice.
+    /// When the rooms of all joins so far will have sent a notice.
     notices_until: Cell<Tick>,
     rooms: Rooms,
     outbox: Rc<Outbox>,
-    connection: Addr<Connection>,
+    connection: Recipient<ToConnection>,
 }
 
-/// A rate, and what one socket has left of it.
+/// A rate, and how much of it one socket has left.
 struct Limit {
     what: &'static str,
     per_second: usize,
     rate: Rate,
     pace: Cell<Pace>,
-    /// Standstills of the node that began later are not given back yet.
+    /// The time of standstills up to here is given back already.
     listened: Cell<Tick>,
 }
 
@@ -48,7 +49,7 @@ impl Limit {
     }
 }
 
-/// What a client is sent that is slowed down.
+/// The error that a client receives when it is slowed down.
 #[derive(Serialize)]
 struct TooFast<'a> {
     r#type: &'static str,
@@ -57,7 +58,7 @@ struct TooFast<'a> {
 }
 
 impl Rates {
-    pub(crate) fn new(rooms: Rooms, outbox: Rc<Outbox>, connection: Addr<Connection>) -> Self {
+    pub(crate) fn new(rooms: Rooms, outbox: Rc<Outbox>, connection: Recipient<ToConnection>) -> Self {
         let (config, now) = (rooms.config(), rooms.this_node().now());
         Self {
             messages: Limit::new("messages", config.messages_per_second(), config.message_rate(), now),
@@ -70,7 +71,7 @@ impl Rates {
         }
     }
 
-    /// Resolves when the client may send another message. Until then `inbox` knows that one is held back.
+    /// Resolves when the client may send another message. Until then `inbox` is marked as holding a frame back.
     pub(crate) async fn message(&self, inbox: &Inbox) {
         while !inbox.is_ended() {
             let Some(slowed) = self.take(&self.messages) else { break };
@@ -91,8 +92,8 @@ impl Rates {
         self.count_notice();
     }
 
-    /// A join of a busy room is answered with the next notice of the room, and that wait is not the consumer's. Those of several joins
-    /// at once count once.
+    /// A join of a busy room resolves with the next notice of the room. That wait must not count as time of the consumer, so it is added
+    /// here. Waits at the same time count once.
     fn count_notice(&self) {
         let now = self.rooms.this_node().now();
         let until = now.after(self.rooms.config().notify_interval());
@@ -101,13 +102,12 @@ impl Rates {
         self.joins_waited.set(self.joins_waited.get().saturating_add(more));
     }
 
-    /// For how long in all joins of this socket waited for their rate or a notice, or are about to. Those that wait together count
-    /// once.
+    /// For how long joins of this socket have waited in all, including the waits that have just begun. Waits at the same time count once.
     pub(crate) fn joins_waited(&self) -> Duration {
         self.joins_waited.get()
     }
 
-    /// Takes one, or says how long to wait for it.
+    /// Uses one unit of the rate, or returns how long to wait for it.
     fn take(&self, limit: &Limit) -> Option<Slowed> {
         let (now, patience, mut pace) =
             (self.rooms.this_node().now(), self.rooms.config().rate_patience(), limit.pace.get());
@@ -128,7 +128,7 @@ impl Rates {
         Some(slowed)
     }
 
-    /// Sends the client an error, so that whoever wrote it finds out why it is slow.
+    /// Sends the client an error, so that its developer can find out why it is slow.
     fn warn(&self, limit: &Limit) {
         let Limit { what, per_second, .. } = limit;
         debug!(what, per_second, "a client is slowed down");

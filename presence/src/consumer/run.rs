@@ -1,4 +1,4 @@
-//! The life of a consumer: connect, then one job after the other, then disconnect.
+//! Runs a consumer: `connect`, then one job after the other, then `disconnect`.
 
 use std::{
     future::{pending, poll_fn},
@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
-use actix_web::http::StatusCode;
+use actix::Recipient;
+use actix_web::http::{StatusCode, header::HeaderMap};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
@@ -22,13 +22,20 @@ use crate::{
 };
 
 use super::{
-    connection::Connection,
     control::close_frame,
-    endpoint::Accepted,
     inbox::{Inbox, Job},
     patience::within_apart_from,
     rates::Rates,
 };
+
+/// How the handshake of an accepted socket is answered.
+#[derive(Debug, Default)]
+pub(crate) struct Accepted {
+    /// The socket is refused with a code: only a Close follows.
+    pub(crate) refused: bool,
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) headers: HeaderMap,
+}
 
 /// How a method of a consumer ended.
 enum Outcome {
@@ -38,9 +45,9 @@ enum Outcome {
     TooLong,
 }
 
-/// Runs a method, at most so long, apart from what its joins wait for their rate. Whatever the application's code does, the task
-/// goes on. The caller pins the method, since a future that is passed on by value takes its size at each step, and a socket keeps
-/// the sum for as long as it lives.
+/// Runs a method, limited to a time in which the waits of its joins for their rate do not count. Panics of the application's code are
+/// caught. The caller pins the method, because a future takes its size again at each call that it is passed to by value, and a socket
+/// keeps the sum as long as it is open.
 async fn call(rates: &Rates, limit: Duration, method: Pin<&mut Option<impl Future<Output = Result<()>>>>) -> Outcome {
     call_unless(pending(), rates, limit, method).await
 }
@@ -63,15 +70,15 @@ async fn call_unless(
             None => Outcome::TooLong,
         },
     };
-    // What it holds is dropped here, which is the application's code as well.
+    // The application's values are dropped here, and this may panic too.
     match catch_unwind(AssertUnwindSafe(|| method.set(None))) {
         Ok(()) => outcome,
         Err(_) => Outcome::Panicked,
     }
 }
 
-/// Tells the connection that its consumer is done, even if that is because the task died.
-struct Done(Addr<Connection>);
+/// Notifies the connection that its consumer is done, also when the task panics.
+struct Done(Recipient<ToConnection>);
 
 impl Drop for Done {
     fn drop(&mut self) {
@@ -82,7 +89,7 @@ impl Drop for Done {
     }
 }
 
-/// Hosts a consumer from its socket's first moment to its last. `decided` hears whether the socket is accepted.
+/// Runs a consumer from the first moment of its socket to the last. `decided` receives whether the socket is accepted.
 pub(crate) async fn run<C: Consumer>(
     mut consumer: C,
     mut socket: Socket,
@@ -99,7 +106,7 @@ pub(crate) async fn run<C: Consumer>(
         let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
         let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
         let outcome = call(&rates, limit, pin!(Some(async { consumer.disconnect(&mut socket, code).await }))).await;
-        tell(outcome, "disconnect", &socket);
+        log_outcome(outcome, "disconnect", &socket);
         depart(&socket).await;
     }
 }
@@ -111,19 +118,19 @@ async fn connect<C: Consumer>(
     decided: oneshot::Sender<Result<Accepted>>,
 ) -> Decision {
     let (limit, rates) = (socket.rooms.config().handshake_timeout(), socket.rates.clone());
-    // The client is gone, or this node ends: nobody waits for what `connect` will say.
+    // The client has gone away, or this node is shutting down, so the result of `connect` is not needed.
     let given_up = async {
         match inbox.ended().await {
             CloseCode::RESTARTING => Error::ShuttingDown,
             CloseCode::TOO_SLOW => Error::deny(StatusCode::SERVICE_UNAVAILABLE, "too much waits for this socket"),
             CloseCode::PROTOCOL_ERROR => Error::deny(
                 StatusCode::BAD_REQUEST,
-                "a client waits for the answer before it closes or sends anything but frames",
+                "before the response, a client may send nothing but frames, and no Close",
             ),
             CloseCode::LOST => {
-                Error::deny(StatusCode::BAD_REQUEST, "the client ended the connection before the answer")
+                Error::deny(StatusCode::BAD_REQUEST, "the client ended the connection before the response")
             }
-            // A page could not see a status, and the code says whether it is to come back.
+            // A page cannot see a status, but it can read the code, which says whether it may come back.
             CloseCode::TOO_FAST => Error::refuse(CloseCode::TOO_FAST, "too many joins"),
             code if code.is_sendable() => Error::refuse(code, ""),
             _ => Error::SocketClosed,
@@ -144,12 +151,12 @@ async fn connect<C: Consumer>(
         }
     };
     if !matches!(decision, Decision::Accepted) {
-        // What it joined it leaves before anybody is told that it was turned away, and nobody adds it any more.
+        // It leaves its rooms before the client is notified, and from here on nothing can add it to a room.
         socket.channel.ends(End::Left);
         depart(socket).await;
     }
     if let Decision::Refused { code, reason } = &decision {
-        // Before the response is there to fetch it: the Close is all that its client gets, whatever the consumer or a room sent.
+        // Before the response begins: the client receives only the Close, and nothing that the consumer or a room has sent.
         socket.outbox.clear();
         socket.outbox.push_close(close_frame(Some((*code, reason.clone()))));
     }
@@ -161,7 +168,7 @@ async fn connect<C: Consumer>(
             refused: matches!(decision, Decision::Refused { .. }),
         }),
     };
-    // If nobody hears that it was accepted, it was all the same: its `disconnect` will run.
+    // The receiver may be gone. The socket is accepted all the same, and its `disconnect` will run.
     let _ = decided.send(answer);
     decision
 }
@@ -170,43 +177,43 @@ async fn serve<C: Consumer>(
     consumer: &mut C,
     socket: &mut Socket,
     inbox: &Inbox,
-    connection: &Addr<Connection>,
+    connection: &Recipient<ToConnection>,
 ) -> CloseCode {
     let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
     loop {
         let (outcome, method) = match inbox.next().await {
             Err(code) => return code,
             Ok(Job::Frame(frame, arrived)) => {
-                socket.arrived.set(Some(arrived));
+                socket.arrived = Some(arrived);
                 let outcome = call(&rates, limit, pin!(Some(async { consumer.receive(socket, frame).await }))).await;
-                socket.arrived.set(None);
+                socket.arrived = None;
                 (outcome, "receive")
             }
             Ok(Job::Event(event)) => (
                 call(&rates, limit, pin!(Some(async { consumer.event(socket, (*event).clone()).await }))).await,
                 "event",
             ),
-            // It has joined again before it heard of this.
+            // The socket has joined again in the meantime.
             Ok(Job::Removed(room)) if socket.is_in(&room) => continue,
             Ok(Job::Removed(room)) => {
                 (call(&rates, limit, pin!(Some(async { consumer.removed(socket, room).await }))).await, "removed")
             }
         };
-        if !tell(outcome, method, socket) {
+        if !log_outcome(outcome, method, socket) {
             connection.do_send(ToConnection::ConsumerFailed);
-            // Its code tells why it ended, if something else ended it first.
+            // If something else has ended the socket before, the code is of that.
             return inbox.ended().await;
         }
     }
 }
 
-/// Says in the log how a method ended, if not well. Returns whether it did well.
-fn tell(outcome: Outcome, method: &'static str, socket: &Socket) -> bool {
+/// Logs a method that did not end well. Returns whether it ended well.
+fn log_outcome(outcome: Outcome, method: &'static str, socket: &Socket) -> bool {
     let channel = socket.channel();
     match outcome {
         Outcome::Done => return true,
-        Outcome::Failed(error) if is_of_the_end(&error, socket) => {
-            debug!(%channel, method, error = %report(&error), "a consumer was at work when its socket ended");
+        Outcome::Failed(error) if is_caused_by_the_end(&error, socket) => {
+            debug!(%channel, method, error = %report(&error), "a method of a consumer failed because its socket ended");
         }
         Outcome::Failed(error) => warn!(%channel, method, error = %report(&error), "a consumer failed"),
         Outcome::Panicked => error!(%channel, method, "a consumer panicked"),
@@ -215,14 +222,15 @@ fn tell(outcome: Outcome, method: &'static str, socket: &Socket) -> bool {
     false
 }
 
-/// Whether a method failed only because its socket is over, as it often does when a client goes while it is answered.
-fn is_of_the_end(error: &Error, socket: &Socket) -> bool {
-    let is_of_the_end = matches!(error, Error::SocketClosed | Error::NotInRoom { .. } | Error::LeftWhileJoining { .. });
-    is_of_the_end && !socket.outbox.is_open()
+/// Whether a method failed only because its socket has ended, as often happens when a client closes while it is served.
+fn is_caused_by_the_end(error: &Error, socket: &Socket) -> bool {
+    let is_caused_by_the_end =
+        matches!(error, Error::SocketClosed | Error::NotInRoom { .. } | Error::LeftWhileJoining { .. });
+    is_caused_by_the_end && !socket.outbox.is_open()
 }
 
 async fn depart(socket: &Socket) {
     if let Err(error) = socket.depart().await {
-        debug!(channel = %socket.channel(), error = %report(&error), "a leave waits for the store");
+        debug!(channel = %socket.channel(), error = %report(&error), "a leave is not durable yet");
     }
 }

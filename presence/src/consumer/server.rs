@@ -12,17 +12,17 @@ use crate::Rooms;
 
 use super::kill::{WRITE_BUFFER_BYTES, on_connect};
 
-/// What [`HttpServer`] needs for WebSockets.
+/// Extends [`HttpServer`] for WebSockets.
 pub trait HttpServerExt: Sized {
-    /// Prepares the server for the sockets of these rooms. Call it before `bind`, since what it sets for connections is fixed there:
+    /// Prepares the server for the sockets of these rooms. Call it before `bind`, because `bind` fixes the settings of connections.
     ///
-    /// - [`on_connect`] for each connection, and [`WRITE_BUFFER_BYTES`];
-    /// - Ctrl-C and SIGTERM end the server in order: [`Rooms::shutdown`] closes all sockets and lets everyone leave, then the server
-    ///   stops as actix-web does (`shutdown_timeout`). They take the place of the signals that actix-web awaits by itself;
-    /// - so does [`Rooms::superseded`]: if [`Rooms::is_superseded`] when the server has ended, the process should end with an error, so
-    ///   that it is started again.
+    /// - It sets [`on_connect`] and [`WRITE_BUFFER_BYTES`] for each connection.
+    /// - Ctrl-C and SIGTERM end the server in order: [`Rooms::shutdown`] closes all sockets and ends their presences, and then the server
+    ///   stops as actix-web does (`shutdown_timeout`). The signal handling of actix-web itself is replaced.
+    /// - When a newer process has the name of this node, the server ends in the same way. Then [`Rooms::is_superseded`] is true, and the
+    ///   process should end with an error, so that it is started again.
     ///
-    /// A server that has an `on_connect` or signals of its own uses the parts instead of this.
+    /// A server with its own `on_connect` or its own signal handling uses these parts instead of this method.
     ///
     /// ```no_run
     /// use actix_web::{App, HttpServer};
@@ -67,7 +67,8 @@ where
 /// Resolves on Ctrl-C or SIGTERM.
 async fn stopped() {
     let received = async {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
@@ -75,7 +76,7 @@ async fn stopped() {
         Ok::<_, io::Error>(())
     };
     if let Err(error) = received.await {
-        error!(%error, "Ctrl-C and SIGTERM cannot be awaited: either ends the process at once");
+        error!(%error, "Ctrl-C and SIGTERM cannot be handled, and end the process at once");
         pending::<()>().await;
     }
 }

@@ -1,6 +1,6 @@
-//! WebSocket frames from a request's payload, and the handshake. The only file that names `actix-web-actors`.
+//! Checks the handshake, and reads WebSocket frames from the request's payload. The only file that uses `actix-web-actors`.
 //!
-//! The actor of `actix-web-actors` itself is not used: it is polled as the response's body, so a client that stops reading
+//! The actor of `actix-web-actors` itself is not used: it is polled as the body of the response, so a client that stops reading
 //! stops the whole actor.
 
 use std::{cell::Cell, rc::Rc};
@@ -22,16 +22,16 @@ use crate::clock::{Clock, Tick};
 
 use super::decoder::{Decoder, Sent, Violation};
 
-/// Checks the client's handshake, and begins the answer that accepts it. `Err`: the answer that refuses it.
+/// Checks the client's handshake, and begins the response that accepts it. `Err` has the response that refuses it.
 ///
-/// `actix_http` checks the method, the version, the key and `Connection`, more strictly than `actix-web-actors` does, which would
-/// accept the drafts 7 and 8 and any key. That crate makes the 101 with its proof. Neither checks the rest of RFC 6455, 4.2.1.
+/// `actix_http` checks the method, the version, the key and `Connection`. `actix-web-actors` would accept the drafts 7 and 8 and any key,
+/// but it computes the 101. Neither checks the rest of RFC 6455, 4.2.1.
 pub(crate) fn handshake(req: &HttpRequest) -> Result<HttpResponseBuilder, Box<HttpResponse>> {
     verify(req)?;
     ws::handshake(req).map_err(|error| Box::new(HttpResponse::from_error(error)))
 }
 
-/// Headers of a handshake that may come once only: of two, one part of a chain would go by the first and another by the second.
+/// Headers that a handshake must not repeat: a proxy might use the first one, and the server the second.
 const ONCE: [(HeaderName, &str); 3] = [
     (header::SEC_WEBSOCKET_KEY, "a handshake has one `Sec-WebSocket-Key`"),
     (header::SEC_WEBSOCKET_VERSION, "a handshake has one `Sec-WebSocket-Version`"),
@@ -49,7 +49,7 @@ fn verify(req: &HttpRequest) -> Result<(), Box<HttpResponse>> {
     if req.version() != Version::HTTP_11 {
         return Err(bad_handshake("a handshake needs HTTP/1.1"));
     }
-    // In a list with others, `actix_http` does not take it for an upgrade, and reads no frames.
+    // If the list has other protocols too, `actix_http` does not treat the request as an upgrade, and reads no frames.
     let upgrades = req.headers().get_all(header::UPGRADE);
     if !upgrades.filter_map(|value| value.to_str().ok()).any(|value| value.trim().eq_ignore_ascii_case("websocket")) {
         return Err(bad_handshake("`Upgrade` must be `websocket` and nothing else"));
@@ -66,18 +66,18 @@ fn bad_handshake(reason: &'static str) -> Box<HttpResponse> {
     Box::new(refused)
 }
 
-/// A client that speaks another version learns which one is spoken here (RFC 6455, 4.4).
+/// Names the supported version, for a client that uses another one (RFC 6455, 4.4).
 fn name_version(headers: &mut HeaderMap) {
     headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
 }
 
-/// What came of a client.
+/// What the client did next.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Sent(Sent),
-    /// It broke the protocol or a limit.
+    /// The client broke the protocol or a limit.
     Violation(Violation),
-    /// The connection is gone.
+    /// The connection has ended.
     Lost,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Inbound {
     payload: Payload,
     decoder: Decoder,
     clock: Clock,
-    /// When anything last came in.
+    /// When bytes last arrived.
     seen: Rc<Cell<Tick>>,
 }
 
@@ -100,7 +100,7 @@ impl Inbound {
         Self { payload, decoder: Decoder::new(max_frame, max_message), clock, seen }
     }
 
-    /// The next frame that means something. After a violation, a close or a loss there is none.
+    /// The next message or control frame. Must not be called again after a violation, a Close or a loss.
     pub(crate) async fn next(&mut self) -> Incoming {
         loop {
             match self.decoder.next() {
@@ -118,7 +118,7 @@ impl Inbound {
         }
     }
 
-    /// Takes what else there is, without a look at it, to the end of the connection.
+    /// Reads to the end of the connection, and drops everything.
     pub(crate) async fn drain(&mut self) {
         self.decoder.forget();
         while let Some(Ok(_)) = self.payload.next().await {}

@@ -1,4 +1,4 @@
-//! A room without its actor, and presences without their sockets: for measuring what each of them costs.
+//! A room without its actor, and presences without sockets, to measure what each of them costs.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     room::message::Entrant,
 };
 
-/// Who is in a room, and what its members would be told.
+/// The members of a room, and the notices that they would receive.
 #[derive(Debug)]
 pub struct BareRoom {
     name: RoomName,
@@ -37,7 +37,7 @@ impl BareRoom {
         Self { name, epoch: Epoch::random(), version: Version(0), replica: Replica::default(), notices }
     }
 
-    /// Takes in what a transaction changed, as the room's actor does. Returns how many presences changed.
+    /// Applies the changes of a transaction, as the room's actor does. Returns how many presences changed.
     pub fn apply(&mut self, delta: Delta) -> usize {
         self.version = self.version.next();
         let Applied::Changed(changes) = self.replica.apply(Tick(0), self.epoch, self.version, delta) else { return 0 };
@@ -46,15 +46,14 @@ impl BareRoom {
         changed
     }
 
-    /// The frames with which the members that are here already would be told of what changed since this was last called, as
-    /// they are on the wire. `None`: nothing to tell.
+    /// The encoded notice that members would receive for the changes since the last call. `None` if there are none.
     pub fn news(&mut self) -> Option<bytes::Bytes> {
         let flush = self.notices.flush(Tick(0), self.replica.position()?);
         let News::Delta(delta) = flush.news else { return None };
         self.view()?.news(flush.from, &delta).map(|frames| frames.bytes)
     }
 
-    /// Encodes what one who joins now gets first, and says how many bytes that is, but for the joiner's own id.
+    /// Encodes the first frame of a socket that joins now. Returns its size in bytes, without the id of the joining presence.
     #[must_use]
     pub fn first_frame(&self) -> Option<usize> {
         let mut pages = Pages::default();
@@ -69,8 +68,7 @@ impl BareRoom {
     }
 }
 
-/// Joins a room as a socket would, but without one: the room's actor and the child that looks after the presence are those
-/// of any other. It goes stale, since nobody touches it.
+/// Joins a room as a socket does, but without a socket. It becomes stale, because nothing touches it.
 ///
 /// # Errors
 /// As [`Socket::join`](crate::Socket::join).

@@ -10,11 +10,11 @@ use crate::{
 
 use super::{PATIENCE, Received, TestSocket};
 
-/// Hears what is sent to a channel, to a group or to a room, frames and events alike: what an HTTP handler or a job sends can
-/// be tested without a consumer.
+/// Receives what is sent to a channel, to a group or to a room, frames and events. It tests what an HTTP handler or a job sends,
+/// without a consumer.
 ///
-/// There is no layer to set up for it. The rooms and groups of one process are the in-memory layer, and this is a channel of
-/// it, as the name given to `group_add` in tests of django-channels.
+/// There is no channel layer to set up: the rooms and groups of one process are the in-memory layer, and this is one of its channels, as
+/// the name given to `group_add` in tests of django-channels.
 ///
 /// ```
 /// # use presence::{Config, GroupName, MemoryStore, NodeName, PruningSupervisor, Rooms, testing::TestChannel};
@@ -39,19 +39,20 @@ pub struct TestChannel {
     name: ChannelName,
     socket: TestSocket,
     events: mpsc::UnboundedReceiver<Event>,
+    /// An event that arrived while none was expected.
     kept: Option<Event>,
 }
 
-/// Tells its name once, and then every event.
-struct Ear {
+/// Sends the name of its channel once, and then every event.
+struct Forwarding {
     name: Option<tokio::sync::oneshot::Sender<ChannelName>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
-impl Consumer for Ear {
+impl Consumer for Forwarding {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         if let Some(name) = self.name.take() {
-            // The other end waits for it, or the test is over.
+            // If this fails, the test has ended.
             let _ = name.send(socket.channel().clone());
         }
         Ok(())
@@ -71,23 +72,23 @@ impl TestChannel {
     /// Opens an anonymous channel. Must be called on a thread of an actix system.
     ///
     /// # Panics
-    /// If these rooms are shutting down, or have no supervisor.
+    /// If these rooms are shutting down.
     pub async fn open(rooms: &Rooms) -> Self {
-        let (tell, name) = tokio::sync::oneshot::channel();
-        let (heard, events) = mpsc::unbounded_channel();
-        let ear = Ear { name: Some(tell), events: heard };
-        let socket = TestSocket::connect(TestSocket::upgrade(rooms), ear).await.expect("the channel is opened");
-        let name = name.await.expect("an open channel told its name");
+        let (send_name, name) = tokio::sync::oneshot::channel();
+        let (send_event, events) = mpsc::unbounded_channel();
+        let consumer = Forwarding { name: Some(send_name), events: send_event };
+        let socket = TestSocket::connect(TestSocket::upgrade(rooms), consumer).await.expect("the channel is opened");
+        let name = name.await.expect("an open channel has sent its name");
         Self { rooms: rooms.clone(), name, socket, events, kept: None }
     }
 
-    /// Its name: the one to [send to](Rooms::send_to).
+    /// The name, for [`Rooms::send_to`].
     #[must_use]
     pub const fn name(&self) -> &ChannelName {
         &self.name
     }
 
-    /// Joins a room, as an anonymous presence that others see.
+    /// Joins a room with an anonymous presence, which the others see.
     ///
     /// # Errors
     /// As [`Rooms::add`].
@@ -113,7 +114,7 @@ impl TestChannel {
     /// The next frame, or the end, within [`PATIENCE`].
     ///
     /// # Panics
-    /// If nothing comes.
+    /// If nothing arrives.
     pub async fn receive(&mut self) -> Received {
         self.socket.receive().await
     }
@@ -121,15 +122,15 @@ impl TestChannel {
     /// The next frame, which is a text.
     ///
     /// # Panics
-    /// If something else comes, or nothing.
+    /// If something else arrives, or nothing.
     pub async fn receive_text(&mut self) -> String {
         self.socket.receive_text().await
     }
 
-    /// The next event, within [`PATIENCE`]. Frames and events are apart: which came first is not told.
+    /// The next event, within [`PATIENCE`]. Frames and events are received separately, so their order is not known.
     ///
     /// # Panics
-    /// If none comes.
+    /// If none arrives.
     pub async fn receive_event(&mut self) -> Event {
         if let Some(event) = self.kept.take() {
             return event;
@@ -138,7 +139,7 @@ impl TestChannel {
         event.expect("the channel is open")
     }
 
-    /// Whether neither a frame nor an event comes within [`PATIENCE`]. What comes is kept for the next call.
+    /// Whether neither a frame nor an event arrives within [`PATIENCE`]. What arrives is kept for the next call.
     pub async fn receive_nothing(&mut self) -> bool {
         if self.kept.is_none() {
             self.kept = self.events.recv().now_or_never().flatten();

@@ -1,4 +1,4 @@
-//! Faults on purpose: what a bug in this crate would do, to see that it stays where it happened.
+//! Deliberate faults: they do what a bug in this crate would do, so that tests can check that its effects stay local.
 
 use crate::{
     Rooms,
@@ -7,17 +7,17 @@ use crate::{
     room::message::ToRoom,
 };
 
-/// Makes the actor of a room panic, once it has dealt with what it was told before.
+/// Makes the actor of a room panic, after the messages that it received before.
 pub fn panic_room(rooms: &Rooms, room: &RoomName) {
     rooms.table().send_running(room, ToRoom::Panic);
 }
 
-/// Makes the actor that looks after a presence panic.
+/// Makes the task that watches a presence panic.
 pub fn panic_presence(rooms: &Rooms, room: &RoomName, presence: PresenceId) {
     rooms.table().send_running(room, ToRoom::PanicChild(presence));
 }
 
-/// Makes the hub of every worker thread panic, once it has dealt with what it was told before.
+/// Makes the hub of every worker thread panic, after the messages that it received before.
 pub fn panic_hubs(rooms: &Rooms) {
     for hub in rooms.hubs().all() {
         hub.addr.do_send(ToHub::Panic);

@@ -1,4 +1,4 @@
-//! Hears of changes on behalf of a test.
+//! Collects the changes of rooms for a test.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{PresenceChange, PresenceChanged, Rooms, model::Presence, name::RoomN
 
 use super::PATIENCE;
 
-/// Collects every `presence_changed` from its making on, so that a test can ask for one after the other, or for none.
+/// Collects every `presence_changed` from when it is created. A test receives them one after the other, or checks that there is none.
 ///
 /// ```
 /// # use presence::{
@@ -30,87 +30,87 @@ use super::PATIENCE;
 #[derive(Debug)]
 pub struct Probe {
     changes: Subscription,
-    /// What came while nothing was expected.
+    /// A change that arrived while none was expected.
     kept: Option<PresenceChanged>,
 }
 
 impl Probe {
-    /// Hears of all rooms.
+    /// Collects the changes of all rooms.
     #[must_use]
     pub fn new(rooms: &Rooms) -> Self {
         Self { changes: rooms.changes(), kept: None }
     }
 
-    /// Hears of one room.
+    /// Collects the changes of one room.
     #[must_use]
     pub fn of(rooms: &Rooms, room: &RoomName) -> Self {
         Self { changes: rooms.changes_of(room), kept: None }
     }
 
-    /// What changed next, within [`PATIENCE`].
+    /// The next change that arrives within [`PATIENCE`].
     ///
     /// # Panics
-    /// If nothing does.
+    /// If none arrives.
     pub async fn next(&mut self) -> PresenceChanged {
         let next = async {
             match self.kept.take() {
                 Some(kept) => kept,
-                None => self.changes.next().await.expect("the rooms live as long as the test"),
+                None => self.changes.next().await.expect("the rooms exist as long as the test"),
             }
         };
         tokio::time::timeout(PATIENCE, next).await.expect("a change in time")
     }
 
-    /// What changed and was told already.
+    /// The next change, if it has arrived already.
     pub fn try_next(&mut self) -> Option<PresenceChanged> {
         self.kept.take().or_else(|| self.changes.next().now_or_never().flatten())
     }
 
-    /// The presence that joined next.
+    /// The presence of the next change, which is a join.
     ///
     /// # Panics
-    /// If something else changes next, or nothing.
+    /// If another change arrives, or none.
     pub async fn added(&mut self) -> Arc<Presence> {
         match self.next().await.change {
             PresenceChange::Added(presence) => presence,
-            other => panic!("somebody should have joined, and this came: {other:?}"),
+            other => panic!("a join was expected, but the change is {other:?}"),
         }
     }
 
-    /// The presence that left by itself next.
+    /// The presence of the next change, which is a leave of one presence.
     ///
     /// # Panics
-    /// If something else changes next, or nothing.
+    /// If another change arrives, or none.
     pub async fn removed(&mut self) -> Arc<Presence> {
         match self.next().await.change {
             PresenceChange::Removed(presence) => presence,
-            other => panic!("somebody should have left, and this came: {other:?}"),
+            other => panic!("a leave was expected, but the change is {other:?}"),
         }
     }
 
-    /// The presence that has another user or meta next, as it is now.
+    /// The presence of the next change, which is an update of its user or meta.
     ///
     /// # Panics
-    /// If something else changes next, or nothing.
+    /// If another change arrives, or none.
     pub async fn updated(&mut self) -> Arc<Presence> {
         match self.next().await.change {
             PresenceChange::Updated(presence) => presence,
-            other => panic!("a presence should have changed, and this came: {other:?}"),
+            other => panic!("an update was expected, but the change is {other:?}"),
         }
     }
 
-    /// The presences that were removed together next.
+    /// The presences of the next change, which is a removal of several at once.
     ///
     /// # Panics
-    /// If something else changes next, or nothing.
+    /// If another change arrives, or none.
     pub async fn bulk(&mut self) -> Vec<Arc<Presence>> {
         match self.next().await.change {
             PresenceChange::Bulk(presences) => presences,
-            other => panic!("presences should have been removed together, and this came: {other:?}"),
+            other => panic!("a bulk was expected, but the change is {other:?}"),
         }
     }
 
-    /// Whether nothing changes within [`PATIENCE`]. What does is kept for the next call.
+    /// Whether no change arrives within [`PATIENCE`]. A change that arrives is kept for the next call.
     pub async fn nothing(&mut self) -> bool {
         if self.kept.is_none() {
             self.kept = tokio::time::timeout(PATIENCE, self.changes.next()).await.ok().flatten();

@@ -1,6 +1,14 @@
-//! Drives a consumer without a network: everything but TCP and HTTP is what runs in production.
+//! Drives a consumer without a network. Everything but TCP and HTTP is the code that runs in production.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use actix_http::ws::{self, Codec};
 use actix_web::{
@@ -12,6 +20,7 @@ use actix_web::{
         StatusCode,
         header::{self, HeaderMap},
     },
+    rt::task::JoinHandle,
     test::TestRequest,
     web,
 };
@@ -19,39 +28,41 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::{CloseCode, Consumer, Frame, Rooms, Upgrade};
 
-/// How long [`receive`](TestSocket::receive) and the like wait. Under paused time this costs nothing.
+/// How long [`receive`](TestSocket::receive) and the like wait. Under paused time the wait takes no real time.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a client gets.
+/// What a client receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// A text or binary frame.
     Frame(Frame),
     /// A Close, with its code if it has one. Nothing follows.
     Close(Option<CloseCode>),
-    /// The connection ended without a Close.
+    /// The connection ended.
     End,
 }
 
-/// The socket was not accepted.
+/// Why a socket was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The answer's status.
+    /// The status of the response.
     pub status: StatusCode,
-    /// The answer's body.
+    /// The body of the response.
     pub reason: String,
 }
 
-/// The client's end of a socket whose server end is a [`Consumer`]. As `WebsocketCommunicator` of django-channels, but to wait
-/// in vain for a frame cancels nothing.
+/// The client's end of a socket whose server end is a [`Consumer`]. It is what `WebsocketCommunicator` is in django-channels, but
+/// when a wait for a frame times out, nothing is cancelled.
 ///
-/// It answers pings only while it is asked to receive: a test that lets much time pass meanwhile raises `ping_interval`.
+/// It reads all the time, as a browser does: pings and a Close are answered when they arrive, also while the test does something else
+/// or moves the time. The frames wait until the test receives them. After [`stop_reading`](Self::stop_reading) it is a client that
+/// does not read. It sends nothing by itself, so it goes stale when the test sends nothing for `max_age`.
 ///
 /// ```
 /// # use presence::{
@@ -80,20 +91,95 @@ pub struct Refused {
 /// ```
 #[derive(Debug)]
 pub struct TestSocket {
-    to_server: Option<mpsc::UnboundedSender<Result<Bytes, PayloadError>>>,
-    body: Body,
-    codec: Codec,
-    buffer: BytesMut,
-    ready: VecDeque<Received>,
+    connection: Rc<Connection>,
+    /// The task that reads. `None` after [`stop_reading`](Self::stop_reading).
+    reader: Option<JoinHandle<()>>,
     headers: HeaderMap,
-    reason: Option<String>,
 }
 
-struct Body(Pin<Box<BoxBody>>);
+/// The connection, which the test shares with the task that reads.
+#[derive(Debug)]
+struct Connection {
+    client: RefCell<Client>,
+    /// The Close that was received.
+    close: OnceCell<Option<ws::CloseReason>>,
+    /// Notified when something was read.
+    has_read: Notify,
+}
 
-impl std::fmt::Debug for Body {
+/// The client's side of the protocol.
+struct Client {
+    to_server: Option<mpsc::UnboundedSender<Result<Bytes, PayloadError>>>,
+    /// `None` once the response has ended.
+    body: Option<Pin<Box<BoxBody>>>,
+    codec: Codec,
+    buffer: BytesMut,
+    received: VecDeque<Received>,
+}
+
+impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Body")
+        f.debug_struct("Client").field("received", &self.received).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    fn write(&mut self, message: ws::Message) {
+        let mut bytes = BytesMut::new();
+        self.codec.encode(message, &mut bytes).expect("a client's frames encode");
+        if let Some(to_server) = &self.to_server {
+            // The server may have ended already. It does not receive what a client sends then.
+            let _ = to_server.send(Ok(bytes.freeze()));
+        }
+    }
+
+    /// Reads what the server wrote last. Resolves to how many bytes that are, or to `None` at the end of the response.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let read = ready!(body.as_mut().poll_next(cx)).and_then(Result::ok);
+        match &read {
+            Some(bytes) => self.buffer.extend_from_slice(bytes),
+            None => self.body = None,
+        }
+        Poll::Ready(read.map(|bytes| bytes.len()))
+    }
+}
+
+impl Connection {
+    /// Answers pings and a Close, and keeps every other frame for the test.
+    fn decode(&self) {
+        let client = &mut *self.client.borrow_mut();
+        while let Some(frame) = client.codec.decode(&mut client.buffer).expect("the server sends WebSocket frames") {
+            match frame {
+                ws::Frame::Text(text) => {
+                    let text = ByteString::try_from(text).expect("the server sends UTF-8");
+                    client.received.push_back(Received::Frame(Frame::Text(text)));
+                }
+                ws::Frame::Binary(bytes) => client.received.push_back(Received::Frame(Frame::Binary(bytes))),
+                ws::Frame::Close(reason) => {
+                    client.write(ws::Message::Close(reason.clone()));
+                    let code = reason.as_ref().map(|reason| CloseCode(reason.code.into()));
+                    client.received.push_back(Received::Close(code));
+                    self.close.get_or_init(|| reason);
+                }
+                ws::Frame::Ping(payload) => client.write(ws::Message::Pong(payload)),
+                ws::Frame::Pong(_) | ws::Frame::Continuation(_) => {}
+            }
+        }
+    }
+
+    /// Reads until there is something to decode. Returns whether the response goes on.
+    async fn read(&self) -> bool {
+        let read = poll_fn(|cx| self.client.borrow_mut().poll_bytes(cx)).await;
+        self.decode();
+        read.is_some()
+    }
+
+    async fn read_all(&self) {
+        while self.read().await {
+            self.has_read.notify_one();
+        }
+        self.has_read.notify_one();
     }
 }
 
@@ -108,7 +194,7 @@ pub fn upgrade_request() -> TestRequest {
 }
 
 impl TestSocket {
-    /// The upgrade that a handler gets, by an [`upgrade_request`].
+    /// The upgrade that a handler receives for an [`upgrade_request`].
     pub fn upgrade(rooms: &Rooms) -> Upgrade {
         let (req, mut payload) = upgrade_request().to_http_parts();
         let payload = web::Payload::from_request(&req, &mut payload).into_inner().expect("a payload is always there");
@@ -152,22 +238,30 @@ impl TestSocket {
             let reason = actix_web::body::to_bytes(body).await.unwrap_or_default();
             return Err(Refused { status, reason: String::from_utf8_lossy(&reason).into_owned() });
         }
-        let codec = Codec::new().client_mode().max_size(usize::MAX);
-        let (buffer, ready) = (BytesMut::new(), VecDeque::new());
-        let mut socket = Self {
+        let client = Client {
             to_server: Some(to_server),
-            body: Body(Box::pin(body)),
-            codec,
-            buffer,
-            ready,
-            headers,
-            reason: None,
+            body: Some(Box::pin(body)),
+            codec: Codec::new().client_mode().max_size(usize::MAX),
+            buffer: BytesMut::new(),
+            received: VecDeque::new(),
         };
-        // The answer is fetched, as by any client; one that does not would be given up after `handshake_timeout`.
-        if let Some(Some(Ok(bytes))) = socket.poll_body().now_or_never() {
-            socket.buffer.extend_from_slice(&bytes);
-        }
+        let connection =
+            Rc::new(Connection { client: RefCell::new(client), close: OnceCell::new(), has_read: Notify::new() });
+        let mut socket = Self { connection, reader: None, headers };
+        // Any client fetches the response to its handshake, also one that reads nothing afterwards. The server cuts off a client that
+        // does not, after `handshake_timeout`.
+        socket.read_once();
+        let reader = Rc::clone(&socket.connection);
+        socket.reader = Some(actix_web::rt::spawn(async move { reader.read_all().await }));
         Ok(socket)
+    }
+
+    /// Stops reading, as a client that hangs or that is slow. From here on the socket reads only while the test waits in a method such
+    /// as [`receive`](Self::receive): only then are pings answered, and only then is there space for more frames.
+    pub fn stop_reading(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.abort();
+        }
     }
 
     /// The subprotocol that the server chose.
@@ -176,25 +270,29 @@ impl TestSocket {
         self.header(header::SEC_WEBSOCKET_PROTOCOL.as_str())
     }
 
-    /// A header of the answer to the handshake; the first one of this name.
+    /// A header of the response to the handshake; the first one of this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The reason of the Close that was received, if there was one.
+    /// The code of the Close that arrived. [`CloseCode::NONE`] if the Close has no code, `None` if no Close arrived.
+    ///
+    /// A Close arrives before the test receives the frames that were sent before it.
+    #[must_use]
+    pub fn close_code(&self) -> Option<CloseCode> {
+        let close = self.connection.close.get()?.as_ref();
+        Some(close.map_or(CloseCode::NONE, |close| CloseCode(close.code.into())))
+    }
+
+    /// The reason of the Close that arrived, if it has one.
     #[must_use]
     pub fn close_reason(&self) -> Option<&str> {
-        self.reason.as_deref()
+        self.connection.close.get()?.as_ref()?.description.as_deref()
     }
 
     fn write(&mut self, message: ws::Message) {
-        let mut bytes = BytesMut::new();
-        self.codec.encode(message, &mut bytes).expect("a client's frames encode");
-        if let Some(to_server) = &self.to_server {
-            // The server may have ended already; what a client sends then is lost.
-            let _ = to_server.send(Ok(bytes.freeze()));
-        }
+        self.connection.client.borrow_mut().write(message);
     }
 
     /// Sends a text.
@@ -215,16 +313,10 @@ impl TestSocket {
         self.send_text(serde_json::to_string(value).expect("the value serializes"));
     }
 
-    async fn poll_body(&mut self) -> Option<Result<Bytes, Box<dyn std::error::Error>>> {
-        std::future::poll_fn(|cx| self.body.0.as_mut().poll_next(cx)).await
-    }
-
-    /// Takes one piece of what is written, as a client on a slow line. Returns how many bytes that were, 0 if there are none now.
-    #[cfg(test)]
-    pub(crate) fn take_a_piece(&mut self) -> usize {
-        let Some(Some(Ok(bytes))) = self.poll_body().now_or_never() else { return 0 };
-        self.buffer.extend_from_slice(&bytes);
-        bytes.len()
+    /// Reads one piece of what the server wrote, as a client on a slow line. Returns how many bytes that are, 0 if there are none now.
+    pub(crate) fn read_once(&mut self) -> usize {
+        let mut client = self.connection.client.borrow_mut();
+        poll_fn(|cx| client.poll_bytes(cx)).now_or_never().flatten().unwrap_or(0)
     }
 
     /// Closes the socket from the client's side, and does not wait for the answer.
@@ -234,52 +326,28 @@ impl TestSocket {
     }
 
     async fn next(&mut self) -> Received {
+        let connection = &*self.connection;
         loop {
-            if let Some(received) = self.ready.pop_front() {
+            // What `read_once` has read is not decoded yet.
+            connection.decode();
+            let received = connection.client.borrow_mut().received.pop_front();
+            if let Some(received) = received {
                 return received;
             }
-            match self.codec.decode(&mut self.buffer) {
-                Ok(Some(frame)) => {
-                    if let Some(received) = self.received(frame) {
-                        return received;
-                    }
-                    continue;
-                }
-                Ok(None) => {}
-                Err(error) => panic!("the server sent what is no WebSocket frame: {error}"),
+            if connection.client.borrow().body.is_none() {
+                return Received::End;
             }
-            match self.poll_body().await {
-                Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
-                Some(Err(_)) | None => return Received::End,
+            match self.reader {
+                Some(_) => connection.has_read.notified().await,
+                None => drop(connection.read().await),
             }
         }
     }
 
-    /// What a frame means to a test. Pings are answered.
-    fn received(&mut self, frame: ws::Frame) -> Option<Received> {
-        match frame {
-            ws::Frame::Text(text) => {
-                let text = ByteString::try_from(text).expect("the server sends UTF-8");
-                Some(Received::Frame(Frame::Text(text)))
-            }
-            ws::Frame::Binary(bytes) => Some(Received::Frame(Frame::Binary(bytes))),
-            ws::Frame::Close(reason) => {
-                self.write(ws::Message::Close(reason.clone()));
-                self.reason = reason.as_ref().and_then(|reason| reason.description.clone());
-                Some(Received::Close(reason.map(|reason| CloseCode(reason.code.into()))))
-            }
-            ws::Frame::Ping(payload) => {
-                self.write(ws::Message::Pong(payload));
-                None
-            }
-            ws::Frame::Pong(_) | ws::Frame::Continuation(_) => None,
-        }
-    }
-
-    /// What comes next, within [`PATIENCE`].
+    /// The next frame, Close or end that arrives within [`PATIENCE`].
     ///
     /// # Panics
-    /// If nothing comes.
+    /// If nothing arrives.
     pub async fn receive(&mut self) -> Received {
         tokio::time::timeout(PATIENCE, self.next()).await.expect("something is received in time")
     }
@@ -287,36 +355,36 @@ impl TestSocket {
     /// The next text.
     ///
     /// # Panics
-    /// If something else comes, or nothing.
+    /// If something else arrives, or nothing.
     pub async fn receive_text(&mut self) -> String {
         match self.receive().await {
             Received::Frame(Frame::Text(text)) => text.into(),
-            other => panic!("a text was expected, and this came: {other:?}"),
+            other => panic!("a text was expected, but the socket received {other:?}"),
         }
     }
 
     /// The next text as a value.
     ///
     /// # Panics
-    /// If something else comes, or nothing.
+    /// If something else arrives, or nothing.
     pub async fn receive_json<T: DeserializeOwned>(&mut self) -> T {
         let text = self.receive_text().await;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?} is not what was expected: {error}"))
     }
 
-    /// Whether nothing comes within [`PATIENCE`]. What comes is kept for the next call.
+    /// Whether nothing arrives within [`PATIENCE`]. What arrives is kept for the next call.
     pub async fn receive_nothing(&mut self) -> bool {
         match tokio::time::timeout(PATIENCE, self.next()).await {
             Ok(received) => {
-                self.ready.push_front(received);
+                self.connection.client.borrow_mut().received.push_front(received);
                 false
             }
             Err(_) => true,
         }
     }
 
-    /// Closes the socket with this code, or without one ([`CloseCode::NONE`]), and waits until the server has closed its end:
-    /// what came before that is returned. A code that nobody may send is a mistake of the client's, and answered with 1002.
+    /// Closes the socket with this code, or without one ([`CloseCode::NONE`]), and waits until the server has closed its end.
+    /// Returns what arrived before that. The server answers a code that no endpoint may send with 1002.
     pub async fn disconnect(mut self, code: CloseCode) -> Vec<Received> {
         let reason = ws::CloseReason { code: code.0.into(), description: None };
         self.write(ws::Message::Close((code != CloseCode::NONE).then_some(reason)));
@@ -326,8 +394,8 @@ impl TestSocket {
                 Received::End => return rest,
                 received => {
                     if let Received::Close(_) = received {
-                        // Both have said it: the connection is of no use any more.
-                        self.to_server = None;
+                        // Both sides have sent a Close, so the client ends the connection.
+                        self.connection.client.borrow_mut().to_server = None;
                     }
                     rest.push(received);
                 }
@@ -336,9 +404,22 @@ impl TestSocket {
     }
 
     /// Loses the connection, without a Close.
-    pub fn lose(mut self) {
-        if let Some(to_server) = self.to_server.take() {
+    pub fn lose(self) {
+        if let Some(to_server) = self.connection.client.borrow_mut().to_server.take() {
             let _ = to_server.send(Err(PayloadError::Incomplete(None)));
         }
     }
 }
+
+impl Drop for TestSocket {
+    fn drop(&mut self) {
+        self.stop_reading();
+        // The aborted task holds the connection a little longer.
+        let mut client = self.connection.client.borrow_mut();
+        client.body = None;
+        client.to_server = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,17 @@
-//! Time that a test moves, for a whole node.
+//! The clock of a test, for a whole node.
 
 use std::time::Duration;
 
-/// Time passes in steps of at most this.
-const STEP: Duration = Duration::from_secs(1);
+/// Time moves in steps of at most this. A node that notices longer steps assumes that its thread was blocked, and gives clients more
+/// time.
+const STEP: Duration = Duration::from_millis(10);
 
-/// The clock of a test: from its making on, time stands still, and passes when the test says so. Deadlines, leases, pruning
-/// rounds and every other timer of the test's thread follow it, and so does [`Clock::system`](crate::clock::Clock::system).
+/// A clock that stands still, and that the test moves. Deadlines, leases, pruning rounds and every other timer of the test's thread
+/// follow it, and so does [`Clock::system`](crate::Clock::system).
 ///
-/// It moves what lives on the thread of the test: start the rooms with `room_threads(0)`, and a store that needs no thread of
-/// its own, such as [`MemoryStore`](crate::store::MemoryStore). While a test waits and nothing else can happen, time jumps to
-/// the next timer, so that waiting costs nothing.
+/// It moves only what runs on the thread of the test: start the rooms with `room_threads(0)`, and with a store that needs no thread of
+/// its own, such as [`MemoryStore`](crate::MemoryStore). While a test waits and nothing else can happen, time jumps to
+/// the next timer, so that the wait takes no real time.
 ///
 /// ```
 /// # use presence::{
@@ -42,16 +43,17 @@ impl ManualTime {
     /// Stops the time of this thread.
     ///
     /// # Panics
-    /// If it stands still already, or this is no thread of an actix system.
+    /// If the time stands still already, or if this is not a thread of an actix system.
     #[must_use]
     pub fn pause() -> Self {
         tokio::time::pause();
         Self
     }
 
-    /// Lets so much time pass, and everything happen that is due by then: what is due every few seconds, such as the renewal of
-    /// a node's lease, happens as often as it would.
+    /// Moves the time, and runs everything that is due by then. What is due every few seconds, such as the renewal of a node's lease,
+    /// happens as often as it would in real time. Frames that the test sent before arrive before the time moves.
     pub async fn advance(&self, time: Duration) {
+        turns(20).await;
         let mut left = time;
         while !left.is_zero() {
             let step = left.min(STEP);
@@ -62,9 +64,9 @@ impl ManualTime {
         self.settle().await;
     }
 
-    /// Lets everything happen that needs no time. A leave that is all there is to write needs 5 ms.
+    /// Runs everything that needs no time. If a leave is the only change that waits to be written, its write begins 5 ms later.
     pub async fn settle(&self) {
-        // No chain of messages between actors of one thread is near as long.
+        // More turns than any chain of messages between the actors of one thread needs.
         turns(200).await;
     }
 }

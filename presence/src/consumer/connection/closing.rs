@@ -1,4 +1,4 @@
-//! How a socket is closed by either side, or cut off, and what of that is logged.
+//! Closes a socket, or cuts it off, and logs why.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::{
 
 use super::{Connection, Phase};
 
-/// How many rooms of a socket a line of the log names.
+/// How many rooms of a socket are named in a line of the log.
 const NAMED_ROOMS: usize = 3;
 
 impl Connection {
-    /// Closes the socket; what its client sent and was not handled yet is dropped, and what it was not sent yet of first frames. One that
-    /// still connects is turned away.
+    /// Closes the socket. Frames of the client that the consumer has not handled are dropped, and so are first frames that are not sent yet.
+    /// A socket that is still connecting is refused.
     pub(super) fn close(&mut self, code: CloseCode, reason: &str, ctx: &mut Context<Self>) {
         self.outbox.drop_first_frames();
         if self.begin_close(code, reason, ctx) {
@@ -35,8 +35,8 @@ impl Connection {
     /// Sends a Close, at once or after the 101, unless the socket is closing already.
     pub(super) fn begin_close(&mut self, code: CloseCode, reason: &str, ctx: &mut Context<Self>) -> bool {
         if matches!(self.phase, Phase::Connecting | Phase::Open) {
-            // A newer socket of its client has one of its presences, and is about to come for the others. One that is too slow does
-            // not mean to leave: its line may be better soon.
+            // After these codes the client is expected to return: a newer socket resumes the presences of a superseded one, and a
+            // client that is too slow did not decide to leave.
             let lost = matches!(code, CloseCode::RESTARTING | CloseCode::SUPERSEDED | CloseCode::TOO_SLOW);
             self.channel.ends(if lost { End::Lost } else { End::Left });
         }
@@ -44,7 +44,7 @@ impl Connection {
             Phase::Connecting => {
                 self.early_close.get_or_insert((code, reason.to_owned()));
             }
-            Phase::TurnedAway | Phase::Closing | Phase::Over => return false,
+            Phase::GaveUp | Phase::Closing | Phase::Over => return false,
             Phase::Open => {
                 debug!(channel = %self.channel.name(), %code, reason, "closing a socket");
                 self.phase = Phase::Closing;
@@ -55,8 +55,8 @@ impl Connection {
         true
     }
 
-    /// A closing handshake has its time from when the Close was written; then the connection is reset. What waits before the Close
-    /// may take the client longer, as long as it goes on taking of it. Its rooms are left within `close_timeout` in any case.
+    /// Resets the connection if the client does not answer the Close within `close_timeout` after it was written. The time in which the
+    /// client still reads the frames before the Close does not count, but the socket leaves its rooms after `close_timeout` in any case.
     pub(super) fn watch_close(&mut self, ctx: &mut Context<Self>) {
         later(ctx, self.rooms.config().close_timeout(), |connection, ctx| {
             connection.leave_rooms();
@@ -82,7 +82,7 @@ impl Connection {
         });
     }
 
-    /// Cuts off a client that has had its time to answer a Close, or to take it.
+    /// Resets the connection of a client that did not read or answer a Close in time.
     fn cut_unanswered(&mut self) {
         if !self.is_reset && !self.body_gone {
             debug!(channel = %self.channel.name(), "a Close is not answered in time; the connection is reset");
@@ -99,7 +99,7 @@ impl Connection {
                 if self.outbox.clear_but_begun() {
                     self.close(CloseCode::TOO_SLOW, "too slow", ctx);
                 } else {
-                    // No frame can follow one that is half sent.
+                    // A Close cannot follow a frame that is half sent.
                     self.channel.ends(End::Lost);
                     self.phase = Phase::Over;
                     self.cut();
@@ -108,29 +108,29 @@ impl Connection {
                 }
             }
             Phase::Connecting => self.close(CloseCode::TOO_SLOW, "too slow", ctx),
-            // It does not even take its Close. The timer of the closing handshake runs.
-            Phase::TurnedAway | Phase::Closing | Phase::Over => {}
+            // The timer of the closing handshake is running already.
+            Phase::GaveUp | Phase::Closing | Phase::Over => {}
         }
     }
 
-    /// What it holds keeps others out.
+    /// The first frames that wait for this socket keep other sockets from joining.
     pub(super) fn make_room(&mut self, ctx: &mut Context<Self>) {
         match self.phase {
             Phase::Connecting | Phase::Open => self.too_slow(ctx),
-            // Its Close waits behind what it takes too slowly, or is that itself.
-            Phase::TurnedAway | Phase::Closing | Phase::Over => {
-                debug!(channel = %self.channel.name(), "a socket that is closing holds what keeps others out; the connection is reset");
+            // A Close would not help: it waits after those frames.
+            Phase::GaveUp | Phase::Closing | Phase::Over => {
+                debug!(channel = %self.channel.name(), "a closing socket keeps others from joining; the connection is reset");
                 self.cut();
                 self.stop_when_over(ctx);
             }
         }
     }
 
-    /// Gives up on a client that was not answered yet. It gets a status, or, if its consumer has just accepted it, a Close.
-    pub(super) fn turn_away(&mut self, code: CloseCode, ctx: &mut Context<Self>) {
+    /// The client gave up before the response. It receives a status, or a Close if its consumer has just accepted it.
+    pub(super) fn give_up(&mut self, code: CloseCode, ctx: &mut Context<Self>) {
         debug!(channel = %self.channel.name(), %code, "a client gave up, or broke the protocol, before it was answered");
         self.channel.ends(End::Lost);
-        self.phase = Phase::TurnedAway;
+        self.phase = Phase::GaveUp;
         self.outbox.drop_first_frames();
         if code != CloseCode::LOST {
             self.outbox.push_close(close_frame(Some((code, String::new()))));
@@ -140,12 +140,12 @@ impl Connection {
         self.watch_close(ctx);
     }
 
-    /// The connection is gone, or must be treated as if it were.
+    /// The connection is lost, or must be treated as lost.
     pub(super) fn lost(&mut self, ctx: &mut Context<Self>) {
         match self.phase {
-            // Only its half may have ended, so that it still reads the answer.
-            Phase::Connecting => return self.turn_away(CloseCode::LOST, ctx),
-            Phase::TurnedAway => return self.stop_when_over(ctx),
+            // Perhaps the client ended only its half of the connection, and still reads the response.
+            Phase::Connecting => return self.give_up(CloseCode::LOST, ctx),
+            Phase::GaveUp => return self.stop_when_over(ctx),
             Phase::Open | Phase::Closing | Phase::Over => {}
         }
         let closing = matches!(self.phase, Phase::Closing | Phase::Over);
@@ -159,7 +159,7 @@ impl Connection {
         self.stop_when_over(ctx);
     }
 
-    /// Closes the TCP connection, without regard to what was not sent.
+    /// Closes the TCP connection. What was not sent is dropped.
     fn cut(&mut self) {
         self.phase = Phase::Over;
         self.outbox.clear();
@@ -168,19 +168,19 @@ impl Connection {
             self.kill.reset();
             self.is_reset = true;
         } else {
-            // Without a handle on the socket, only a body that fails makes the server drop it.
+            // Without a handle on the socket, the HTTP server drops the connection only when the body fails.
             self.outbox.abort();
         }
     }
 
-    /// The client has closed: the response ends when what it is still to get is written.
+    /// The client has closed. The response ends when the frames that still wait are written.
     pub(super) fn over(&mut self) {
         self.phase = Phase::Over;
         self.outbox.drop_first_frames();
         self.outbox.end();
     }
 
-    /// Logs who is cut off and why. `left` is a room that the socket has just been removed from.
+    /// Logs that this socket is cut off and why. `left` is a room that it was just removed from.
     pub(super) fn log_cutoff(&self, cause: Cutoff, left: Option<&RoomName>) {
         let channel = self.channel.name();
         let admitted = self.rooms.hubs().cutoffs.of(cause).admit(self.rooms.this_node().now());
@@ -213,8 +213,8 @@ impl Connection {
     }
 }
 
-/// Does something after `limit`, and a little later if the thread stood still at that moment: what would have prevented it may have
-/// come and not be read.
+/// Calls `act` after `limit`. If the thread stood still at that moment, it is called a little later, because the event that would have
+/// prevented it may have arrived and not been read.
 pub(super) fn later(
     ctx: &mut Context<Connection>,
     limit: Duration,
@@ -227,7 +227,7 @@ pub(super) fn later(
     });
 }
 
-/// The names of rooms, of many only the first.
+/// The names of the first rooms, and how many more there are.
 fn listed(mut rooms: Vec<RoomName>) -> String {
     rooms.sort_unstable();
     let more = rooms.len().saturating_sub(NAMED_ROOMS);

@@ -1,9 +1,12 @@
-//! Frames, however they are cut into what the server reads at a time.
+//! The result does not depend on how the bytes are divided into reads.
 
 use crate::CloseCode;
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    pieces::{KEPT_CHUNK, KEPT_PART, MOST_BESIDES, Piece},
+    *,
+};
 
 const LARGEST_FRAME: usize = 64 * 1024;
 const LARGEST_MESSAGE: usize = 256 * 1024;
@@ -35,15 +38,15 @@ fn decoder() -> Decoder {
     Decoder::new(LARGEST_FRAME, LARGEST_MESSAGE)
 }
 
-/// All that is decoded of these chunks, up to the first violation.
+/// Everything that is decoded from these chunks, up to the first violation.
 fn decoded(decoder: &mut Decoder, chunks: impl IntoIterator<Item = Bytes>) -> Vec<Result<Sent, Violation>> {
     let mut all = Vec::new();
     for chunk in chunks {
         decoder.feed(chunk);
         while let Some(next) = decoder.next().transpose() {
-            let is_over = next.is_err();
+            let is_violation = next.is_err();
             all.push(next);
-            if is_over {
+            if is_violation {
                 return all;
             }
         }
@@ -51,7 +54,7 @@ fn decoded(decoder: &mut Decoder, chunks: impl IntoIterator<Item = Bytes>) -> Ve
     all
 }
 
-/// The memory that is held for an unfinished message, if each chunk is in memory of its own.
+/// The memory that an unfinished message takes, if each chunk is in its own memory.
 fn held(decoder: &Decoder) -> usize {
     let of = |piece: &Piece| match piece {
         Piece::Kept(bytes, _) => bytes.len(),
@@ -61,7 +64,7 @@ fn held(decoder: &Decoder) -> usize {
 }
 
 #[test]
-fn an_unfinished_message_takes_little_more_than_its_size_however_it_comes() {
+fn an_unfinished_message_takes_little_more_memory_than_its_size() {
     for piece in [1, 100, 4096, 62_000] {
         for chunk in [100, 1448, 16_384, 65_536, 131_072] {
             let frames = frame(false, CONTINUE, &vec![b'x'; piece]).repeat(248_000 / piece - 1);
@@ -80,24 +83,24 @@ fn an_unfinished_message_takes_little_more_than_its_size_however_it_comes() {
 }
 
 #[test]
-fn what_is_kept_as_it_came_holds_no_memory_that_is_mostly_of_something_else() {
-    // Between the frames of one message pings come, eight times as many bytes.
+fn memory_that_holds_mostly_other_frames_is_released() {
+    // Between the frames of one message, pings arrive that have eight times as many bytes.
     let pings = frame(true, PING, &[b'x'; 100]).repeat(8 * KEPT_PART / 106);
     let part = frame(false, CONTINUE, &[b'x'; KEPT_PART]);
     let chunks =
         [&part, &pings, &pings, &part, &pings, &part, &part].map(|frames| frames.repeat(KEPT_CHUNK / frames.len() + 1));
     let mixed = [&pings[..], &pings, &part, &pings].concat();
-    let (mut decoder, mut came) = (decoder(), Vec::new());
+    let (mut decoder, mut received) = (decoder(), Vec::new());
     decoded(&mut decoder, [frame(false, TEXT, b"x").into()]);
     for chunk in
         [&mixed, &mixed, &mixed, &mixed, &chunks[0], &chunks[1], &chunks[2], &mixed, &mixed, &mixed, &chunks[5], &mixed]
     {
         let chunk = Bytes::from(chunk.clone());
-        came.push(chunk.clone());
+        received.push(chunk.clone());
         decoded(&mut decoder, [chunk.clone()]);
-        let held: usize = came.iter().filter(|chunk| !chunk.is_unique()).map(Bytes::len).sum();
+        let held: usize = received.iter().filter(|chunk| !chunk.is_unique()).map(Bytes::len).sum();
         let len = decoder.message.as_ref().unwrap().payload.len;
-        // What came last, and before it no more than twice the message and what came before that.
+        // The last chunk, and before it no more than twice the message and one more chunk.
         assert!(held <= MOST_BESIDES * len + 2 * chunks[1].len(), "{held} for {len}");
     }
     let len = decoder.message.as_ref().unwrap().payload.len;
@@ -106,23 +109,23 @@ fn what_is_kept_as_it_came_holds_no_memory_that_is_mostly_of_something_else() {
 }
 
 #[test]
-fn what_came_last_is_held_until_more_comes_though_it_is_read() {
+fn a_decoded_chunk_is_released_only_when_the_next_one_arrives() {
     let mut decoder = decoder();
     let chunk = Bytes::from(frame(true, TEXT, b"one"));
     decoded(&mut decoder, [chunk.clone()]);
-    // Only so does the HTTP server let go of it, and reads into a buffer of its usual size.
+    // So that the HTTP server does not reuse its memory, and reads into a buffer of the usual size.
     assert!(!chunk.is_unique());
     decoded(&mut decoder, [frame(true, TEXT, b"two").into()]);
     assert!(chunk.is_unique());
 }
 
 #[test]
-fn a_header_is_refused_before_its_payload_comes() {
+fn a_header_is_refused_before_its_payload_arrives() {
     let refused = |header: &[u8]| decoded(&mut decoder(), [Bytes::copy_from_slice(header)]);
     let protocol = |reason| [Err(protocol(reason))];
     assert_eq!(refused(&[LAST | TEXT | 0x40, MASKED]), protocol("malformed frame"));
     assert_eq!(refused(&[LAST | TEXT, 0]), protocol("malformed frame"), "not masked");
-    assert_eq!(refused(&[LAST | 0x3, MASKED]), protocol("malformed frame"), "an opcode that is none");
+    assert_eq!(refused(&[LAST | 0x3, MASKED]), protocol("malformed frame"), "an undefined opcode");
     assert_eq!(refused(&[LAST | PING, MASKED | IN_2_BYTES]), protocol("control frame over 125 bytes"));
     assert_eq!(refused(&[PING, MASKED, 0, 0, 0, 0]), protocol("fragmented control frame"));
     assert_eq!(refused(&[CONTINUE, MASKED, 0, 0, 0, 0]), protocol("continuation of nothing"));
@@ -157,7 +160,7 @@ fn message() -> impl Strategy<Value = Message> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn the_same_is_decoded_however_the_bytes_are_cut(
+    fn the_same_frames_are_decoded_however_the_bytes_are_divided(
         messages in proptest::collection::vec(message(), 1..6),
         cuts in proptest::collection::vec(prop_oneof![1_usize..40, 1000_usize..3000, 30_000_usize..140_000], 1..40),
     ) {

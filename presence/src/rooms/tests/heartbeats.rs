@@ -25,6 +25,7 @@ async fn the_answers_to_a_client_that_does_not_read_do_not_pile_up() {
     let answered = Rc::new(Cell::new(0));
     let consumer = Counting(answered.clone());
     let mut client = TestSocket::connect(TestSocket::upgrade(&node), consumer).await.expect("accepted");
+    client.stop_reading();
     for _ in 0..100 {
         client.send_text(ANSWERED_HEARTBEAT);
     }

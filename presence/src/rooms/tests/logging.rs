@@ -63,7 +63,7 @@ async fn a_client_that_is_not_read_since_its_inbox_is_full_is_a_line_for_whoever
     let node = node_with(config().inbox_frames(2)).await;
     let log = Log::down_to(Level::TRACE);
     let (mut ann, may_answer) = slow(&node).await;
-    let lines = || log.lines_with("a client is not read until its consumer has handled a frame");
+    let lines = || log.lines_with("nothing is read from a client until its consumer has handled a frame");
     ann.send_text("a question");
     settle().await;
     for _ in 0..2 {
@@ -95,7 +95,7 @@ async fn a_consumer_that_loses_events_is_one_warning_until_it_has_caught_up_and_
         }
         settle().await;
     };
-    let (lost, caught_up) = ("a consumer is too far behind and loses events", "lost events has caught up");
+    let (lost, caught_up) = ("a consumer is too slow, and events are dropped", "events were dropped has caught up");
     send(1).await;
     send(MAX).await;
     assert_eq!(log.lines_with(lost), Vec::<String>::new(), "one is handled, and the others may wait");

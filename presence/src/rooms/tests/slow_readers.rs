@@ -299,6 +299,7 @@ async fn a_slow_reader_is_told_1013_and_is_held_if_it_has_a_token() {
             TestSocket::connect(upgrade, Visitor(codes.clone()))
         };
         let mut ann = visit().await.expect("accepted");
+        ann.stop_reading();
         assert!(matches!(ann.receive().await, Received::Frame(_)), "the first frame");
         pass(secs(1)).await;
         let mut changes = node.changes();
@@ -310,7 +311,7 @@ async fn a_slow_reader_is_told_1013_and_is_held_if_it_has_a_token() {
         };
         let reading = async {
             while codes.borrow().is_empty() {
-                ann.take_a_piece();
+                ann.read_once();
                 tokio::time::sleep(ms(350)).await;
             }
         };
@@ -327,6 +328,7 @@ async fn a_slow_reader_is_told_1013_and_is_held_if_it_has_a_token() {
         drop(ann);
         pass(secs(5)).await;
         let mut ann = visit().await.expect("accepted");
+        ann.stop_reading();
         assert!(matches!(ann.receive().await, Received::Frame(_)));
         pass(secs(1)).await;
         assert!(super::bench::heard(&mut changes).is_empty(), "nobody sees anything of it");
