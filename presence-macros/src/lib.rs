@@ -1,8 +1,7 @@
 //! The attributes of the `presence` crate, which re-exports them: use them from there.
 //!
-//! [`#[touch_presence]`](macro@touch_presence) and [`#[remove_presence]`](macro@remove_presence) put one statement
-//! before the body of a consumer's method and leave the rest of it alone. They take their names, and what they do, from
-//! the decorators of django-channels-presence.
+//! [`#[touch_presence]`](macro@touch_presence) and [`#[remove_presence]`](macro@remove_presence) put one statement before the body of an
+//! `async fn`, usually a method of a consumer. Their names and their effects are those of the decorators of django-channels-presence.
 //!
 //! ```
 //! use presence::{CloseCode, Consumer, Frame, Result, Socket, remove_presence, touch_presence};
@@ -16,33 +15,23 @@
 //!
 //!     #[touch_presence]
 //!     async fn receive(&mut self, _: &mut Socket, frame: Frame) -> Result<()> {
-//!         println!("no heartbeat, so it is for us: {frame:?}");
+//!         println!("not a heartbeat: {frame:?}");
 //!         Ok(())
 //!     }
 //!
 //!     #[remove_presence]
 //!     async fn disconnect(&mut self, _: &mut Socket, code: CloseCode) -> Result<()> {
-//!         println!("already out of every room: {code:?}");
+//!         println!("the socket has left every room: {code:?}");
 //!         Ok(())
 //!     }
 //! }
 //! ```
 //!
-//! # Which methods
-//!
-//! An `async fn`, or a function that returns `Pin<Box<dyn Future>>` (also under its usual names `BoxFuture` and
-//! `LocalBoxFuture`), which is what `#[async_trait]` makes of the methods of your own object-safe traits. A boxed body
-//! is wrapped whole, at the cost of one more box. The two are told apart by the signature alone.
-//!
-//! `Consumer` itself is a native trait. `#[async_trait]` over an `impl Consumer` fails with error E0195, "lifetime
-//! parameters or bounds on method `connect` do not match the trait declaration", with or without these attributes:
-//! remove the `#[async_trait]`.
-//!
 //! # Which arguments
 //!
-//! The first argument whose type is written `&mut Socket` and, for `touch_presence`, the first that is written `Frame`
-//! or a reference to one: only the last part of the path counts. They may be called anything, `_` included. Where the
-//! type has another name, say which argument is meant:
+//! The first argument of the type `&mut Socket` and, for `touch_presence`, the first of the type `Frame` or a reference to it. Only the
+//! last part of the type's path counts. The arguments may have any name, also `_`. If a type has another name, the options `socket` and
+//! `frame` name the argument:
 //!
 //! ```
 //! use presence::{Frame, Result, Socket, touch_presence};
@@ -58,14 +47,13 @@
 //!
 //! # Order
 //!
-//! The presence attributes act before anything that another attribute, such as `#[tracing::instrument]`, adds to the
-//! method, whichever is written first; a swallowed heartbeat opens no span. Of two presence attributes the upper one
-//! acts first, as with decorators: beneath `#[touch_presence]`, `#[remove_presence]` does not see heartbeats. To that
-//! end an attribute that finds others below it first moves to the end of the list.
+//! These attributes act before the code of other attributes such as `#[tracing::instrument]`, wherever they are written, so a swallowed
+//! heartbeat opens no span. Of two of them the upper one acts first, as with decorators.
 //!
-//! # The name `presence`
+//! # Limits
 //!
-//! The attributes expand to paths that begin with `::presence`: the crate cannot be renamed where it is depended on.
+//! `Consumer` is a native trait: `#[async_trait]` over an `impl Consumer` fails with the error E0195, with or without these attributes.
+//! The attributes expand to paths that begin with `::presence`, so a dependency on the crate must not rename it.
 
 mod args;
 mod expand;
@@ -73,24 +61,21 @@ mod method;
 
 use proc_macro::TokenStream;
 
-use crate::{args::Attribute, expand::expand_with};
+use crate::{args::Attribute, expand::expand};
 
-/// Touches the presences of the socket, swallows the heartbeat, and runs the method for every other frame.
+/// Touches the socket, swallows heartbeats, and runs the method for every other frame.
 ///
-/// Every frame touches, text or binary. The heartbeat is the text frame that is exactly `"heartbeat"`, the 11 bytes
-/// with the double quotes, which a browser sends with `JSON.stringify("heartbeat")`; for it the method returns `Ok(())`
-/// and its body does not run. So it does for the JSON object `{"type":"heartbeat"}`, which is also answered: the same text goes
-/// back to this client alone, so that it knows that the server is there. Anything else reaches the body: the plain heartbeat with a
-/// blank more, other quotes, capitals or an escape, an object with another key, binary frames. This is `touch_presence` of
-/// django-channels-presence, but on async methods, and binary frames are touches like any other.
+/// Every frame touches, text or binary. A heartbeat is the text `"heartbeat"`, exactly these 11 bytes with the double quotes, which a
+/// browser sends with `JSON.stringify("heartbeat")`. For a heartbeat the method returns `Ok(())`, and its body does not run. The JSON object
+/// `{"type":"heartbeat"}` is a heartbeat, too, and is also answered: this client alone receives the same text, so that it knows that the
+/// server is there. This is `touch_presence` of django-channels-presence, but on async methods, and binary frames touch as well.
 ///
 /// # Options
 ///
-/// - `heartbeat = "…"`: another exact text in the place of `"heartbeat"`. The object is swallowed and answered all the same.
+/// - `heartbeat = "…"`: another exact text instead of `"heartbeat"`. The object stays a heartbeat.
 /// - `heartbeat = ["…", "…"]`: any of these exact texts, likewise.
-/// - `heartbeat = none`: touch only: nothing is swallowed, and nothing is answered. The method needs neither a frame nor a
-///   result then.
-/// - `socket = name`, `frame = name`: the arguments of these names, where their types are not written `Socket` and `Frame`.
+/// - `heartbeat = none`: touch only. Nothing is swallowed and nothing is answered, so the method needs neither a frame nor a result.
+/// - `socket = name`, `frame = name`: the arguments, if their types are not written `Socket` and `Frame`.
 ///
 /// ```
 /// use presence::{Frame, Result, Socket, touch_presence};
@@ -109,17 +94,13 @@ use crate::{args::Attribute, expand::expand_with};
 /// ```
 #[proc_macro_attribute]
 pub fn touch_presence(args: TokenStream, item: TokenStream) -> TokenStream {
-    expand_with(Attribute::Touch, args.into(), item.into()).into()
+    expand(Attribute::Touch, args.into(), item.into()).into()
 }
 
-/// Takes the socket out of every room it is in, and then runs the method.
+/// Removes the socket from all its rooms, and then runs the method.
 ///
-/// When the body runs, the others have been told already; whether it fails or panics changes nothing about that.
-/// This is `remove_presence` of django-channels-presence, but on async methods.
-///
-/// # Options
-///
-/// - `socket = name`: the argument of this name, where its type is not written `&mut Socket`.
+/// When the body runs, the others have been notified already, also if the body then fails or panics. This is `remove_presence` of
+/// django-channels-presence, but on async methods. It has the option `socket = name`, as [`macro@touch_presence`] has.
 ///
 /// ```
 /// use presence::{CloseCode, Result, Socket, remove_presence};
@@ -135,5 +116,5 @@ pub fn touch_presence(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn remove_presence(args: TokenStream, item: TokenStream) -> TokenStream {
-    expand_with(Attribute::Remove, args.into(), item.into()).into()
+    expand(Attribute::Remove, args.into(), item.into()).into()
 }

@@ -1,15 +1,11 @@
-//! The method under an attribute, as far as the attributes need to know it.
-//!
-//! The signature is parsed, the body stays the tokens that the user wrote. What kind of method it is, and which of its
-//! arguments are the socket and the frame, is read off the signature.
+//! The method that has an attribute. Its signature is parsed; its body stays the tokens that the user wrote.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, quote};
 use syn::{
-    Error, FnArg, GenericArgument, Pat, PatIdent, PathArguments, PathSegment, Result, ReturnType, Signature, Token,
-    Type, TypeParamBound, Visibility, braced,
+    Error, FnArg, Pat, Result, Signature, Token, Type, Visibility, braced,
     parse::{Parse, ParseStream},
-    spanned::Spanned,
+    parse_quote,
     token::Brace,
 };
 
@@ -19,20 +15,12 @@ pub(crate) struct Method {
     vis: Visibility,
     pub(crate) sig: Signature,
     brace: Brace,
-    /// Attributes written inside the braces, which have to stay in front of every statement.
+    /// The attributes inside the braces, which must stay before every statement.
     inner: Vec<syn::Attribute>,
-    body: TokenStream,
+    pub(crate) body: TokenStream,
 }
 
-/// How a method gives its caller a future.
-pub(crate) enum Shape {
-    /// `async fn`.
-    Async,
-    /// `fn` that returns a boxed `future` of an `output`.
-    Boxed { future: Box<Type>, output: Box<Type> },
-}
-
-/// What an argument is to the attributes.
+/// What an argument is for the attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Socket,
@@ -47,14 +35,12 @@ impl Role {
         }
     }
 
-    /// Whether a type is written as the type of this role is.
+    /// Whether a type is written as `&mut Socket`, or as `Frame` or a reference to it.
     fn is_type(self, ty: &Type) -> bool {
         match (self, bare(ty)) {
-            (Role::Socket, Type::Reference(reference)) => {
-                reference.mutability.is_some() && ends_in(&reference.elem, "Socket")
-            }
+            (Role::Socket, Type::Reference(to)) => to.mutability.is_some() && ends_in(&to.elem, "Socket"),
             (Role::Socket, _) => false,
-            (Role::Frame, Type::Reference(reference)) => ends_in(&reference.elem, "Frame"),
+            (Role::Frame, Type::Reference(to)) => ends_in(&to.elem, "Frame"),
             (Role::Frame, other) => ends_in(other, "Frame"),
         }
     }
@@ -70,24 +56,10 @@ impl Role {
 }
 
 impl Method {
-    /// Tells an `async fn` from a function that returns a boxed future, by the signature alone.
-    pub(crate) fn shape(&self) -> Result<Shape> {
-        if self.sig.asyncness.is_some() {
-            return Ok(Shape::Async);
-        }
-        if let ReturnType::Type(_, future) = &self.sig.output
-            && let Some(output) = output_of_boxed(future)
-        {
-            return Ok(Shape::Boxed { future: future.clone(), output: Box::new(output.clone()) });
-        }
-        Err(Error::new(self.sig.fn_token.span, "expected an `async fn` of an `impl Consumer` block"))
-    }
-
-    /// Finds an argument by its name if one is given, else by its type, and returns what it is bound to.
-    ///
-    /// An argument that is `_` gets a name, which the body of the method cannot see.
+    /// The name of an argument, which is found by the given name, or else by its type. An argument `_` is given a name that the body cannot
+    /// use.
     pub(crate) fn argument(&mut self, role: Role, name: Option<&Ident>) -> Result<Ident> {
-        let nowhere = self.sig.paren_token.span.join();
+        let parentheses = self.sig.paren_token.span.join();
         let mut arguments = self.sig.inputs.iter_mut().filter_map(|input| match input {
             FnArg::Typed(argument) => Some(argument),
             FnArg::Receiver(_) => None,
@@ -98,49 +70,20 @@ impl Method {
                 .ok_or_else(|| Error::new(name.span(), format!("no argument of this method is called `{name}`")))?,
             None => arguments
                 .find(|argument| role.is_type(&argument.ty))
-                .ok_or_else(|| Error::new(nowhere, role.missing()))?,
+                .ok_or_else(|| Error::new(parentheses, role.missing()))?,
         };
         match &*argument.pat {
             Pat::Ident(bound) => Ok(bound.ident.clone()),
             Pat::Wild(wild) => {
                 let ident = Ident::new(role.name(), hidden_at(wild.underscore_token.span));
-                *argument.pat = Pat::Ident(PatIdent {
-                    attrs: wild.attrs.clone(),
-                    by_ref: None,
-                    mutability: None,
-                    ident: ident.clone(),
-                    subpat: None,
-                });
+                *argument.pat = parse_quote!(#ident);
                 Ok(ident)
             }
-            taken_apart => Err(Error::new_spanned(
-                taken_apart,
+            pattern => Err(Error::new_spanned(
+                pattern,
                 format!("the {0} is needed whole: bind it to a name here and take it apart in the body", role.name()),
             )),
         }
-    }
-
-    /// Puts `statement` before the body. It may await, and may return what the method's future returns.
-    pub(crate) fn prepend(&mut self, shape: Shape, statement: &TokenStream) {
-        let body = std::mem::take(&mut self.body);
-        self.body = match shape {
-            Shape::Async => quote!(#statement #body),
-            Shape::Boxed { future, .. } => {
-                let brace = self.brace;
-                let mut block = TokenStream::new();
-                brace.surround(&mut block, |block| block.extend(body));
-                let span = hidden_at(future.span());
-                // The closure keeps a `return` of the body what it was. `unwrap_or_else` tells the compiler that it
-                // runs once, so that it may give away what it captured, as a function may its arguments; a closure
-                // called on the spot may not.
-                quote_spanned! {span=>
-                    ::std::boxed::Box::pin(async move {
-                        #statement
-                        ::core::option::Option::<#future>::None.unwrap_or_else(move || -> #future #block).await
-                    })
-                }
-            }
-        };
     }
 }
 
@@ -149,7 +92,7 @@ impl Parse for Method {
         let attrs = input.call(syn::Attribute::parse_outer)?;
         let vis = input.parse()?;
         let start = input.span();
-        // The compiler has parsed the item before us: what is no signature here is another kind of item.
+        // The compiler has parsed the item before, so anything that is not a signature is another kind of item.
         let sig = input.parse().map_err(|_| {
             Error::new(start, "expected a method: put the attribute on an `async fn` of an `impl Consumer` block")
         })?;
@@ -172,56 +115,21 @@ impl ToTokens for Method {
     }
 }
 
-/// A span for code that the user has not written but that errors should point to by what they have.
+/// A span for generated code. Errors in it point to what the user wrote at `span`.
 pub(crate) fn hidden_at(span: Span) -> Span {
     Span::mixed_site().located_at(span)
 }
 
-/// The type without the parentheses of the user and the invisible ones of `macro_rules!`.
-fn bare(mut ty: &Type) -> &Type {
-    loop {
-        ty = match ty {
-            Type::Group(group) => &group.elem,
-            Type::Paren(paren) => &paren.elem,
-            other => return other,
-        };
+/// The type without parentheses, also without the invisible ones of `macro_rules!`.
+fn bare(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => bare(&group.elem),
+        Type::Paren(paren) => bare(&paren.elem),
+        other => other,
     }
 }
 
-fn last_segment(ty: &Type) -> Option<&PathSegment> {
-    match bare(ty) {
-        Type::Path(path) => path.path.segments.last(),
-        _ => None,
-    }
-}
-
-fn ends_in(ty: &Type, name: &str) -> bool {
-    last_segment(ty).is_some_and(|segment| segment.ident == name)
-}
-
-/// The last type between the angle brackets of a path that ends in `name`.
-fn inside<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
-    let segment = last_segment(ty).filter(|segment| segment.ident == name)?;
-    let PathArguments::AngleBracketed(arguments) = &segment.arguments else { return None };
-    arguments.args.iter().rev().find_map(|argument| match argument {
-        GenericArgument::Type(ty) => Some(bare(ty)),
-        _ => None,
-    })
-}
-
-/// What a boxed future gives, if the type is written as one.
-fn output_of_boxed(ty: &Type) -> Option<&Type> {
-    let alias = || inside(ty, "BoxFuture").or_else(|| inside(ty, "LocalBoxFuture"));
-    let Some(Type::TraitObject(object)) = inside(ty, "Pin").and_then(|pinned| inside(pinned, "Box")) else {
-        return alias();
-    };
-    let future = object.bounds.iter().find_map(|bound| match bound {
-        TypeParamBound::Trait(bound) => bound.path.segments.last().filter(|segment| segment.ident == "Future"),
-        _ => None,
-    })?;
-    let PathArguments::AngleBracketed(arguments) = &future.arguments else { return None };
-    arguments.args.iter().find_map(|argument| match argument {
-        GenericArgument::AssocType(output) if output.ident == "Output" => Some(&output.ty),
-        _ => None,
-    })
+/// Whether the last part of the path is `name`.
+pub(crate) fn ends_in(ty: &Type, name: &str) -> bool {
+    matches!(bare(ty), Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name))
 }

@@ -1,7 +1,6 @@
-//! What the attributes say about methods that are wrong: one mistake a file, one error a mistake.
+//! The errors of the compiler for wrong methods: each mistake is one error that points at it.
 //!
-//! `TRYBUILD=overwrite cargo test -p presence-macros --test ui` writes the answers anew; read them before you commit
-//! them.
+//! `TRYBUILD=overwrite cargo test -p presence-macros --test ui` writes the expected errors anew; read them before you commit them.
 
 #[test]
 fn each_mistake_gets_one_error_that_points_at_it() {

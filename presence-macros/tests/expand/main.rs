@@ -1,20 +1,21 @@
-//! What the attributes make of methods that are right. Those that are wrong: `ui.rs`.
-
-mod boxed;
-mod stacked;
+//! What the attributes make of correct methods. `ui.rs` has the mistakes.
 
 use std::{
     convert::Infallible,
     fmt::Debug,
-    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
 use presence::{CloseCode, Consumer, Event, Frame, Result, Socket, remove_presence, touch_presence};
 
 const HEARTBEAT: &str = r#""heartbeat""#;
+const ANSWERED: &str = r#"{"type":"heartbeat"}"#;
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
@@ -36,7 +37,7 @@ fn text(text: &str) -> Frame {
     Frame::Text(text.to_owned())
 }
 
-/// The consumer of the documentation: native, both attributes.
+/// The consumer of the documentation.
 struct Chat;
 
 impl Consumer for Chat {
@@ -73,34 +74,18 @@ fn received(frame: Frame) -> Vec<&'static str> {
 }
 
 #[test]
-fn a_heartbeat_touches_and_is_swallowed() {
+fn a_heartbeat_touches_and_is_swallowed_and_the_object_is_answered() {
     assert_eq!(received(text(HEARTBEAT)), ["touch"]);
+    assert_eq!(received(text(ANSWERED)), ["touch", "answer"]);
 }
 
 #[test]
-fn a_text_touches_and_then_reaches_the_body() {
-    assert_eq!(received(text("hello")), ["touch", "text"]);
-    assert_eq!(received(text("")), ["touch", "text"]);
-}
-
-#[test]
-fn what_is_only_nearly_the_heartbeat_reaches_the_body() {
-    for near in [
-        " \"heartbeat\"",
-        "\"heartbeat\" ",
-        "\"heartbeat\"\n",
-        "heartbeat",
-        "'heartbeat'",
-        "\"Heartbeat\"",
-        r#""\u0068eartbeat""#,
-        r#"{"type":"heartbeats"}"#,
-    ] {
-        assert_eq!(received(text(near)), ["touch", "text"], "{near:?}");
+fn every_other_frame_touches_and_then_reaches_the_body() {
+    let near =
+        [" \"heartbeat\"", "\"heartbeat\"\n", "heartbeat", "'heartbeat'", "\"Heartbeat\"", r#""\u0068eartbeat""#];
+    for other in near.into_iter().chain(["hello", "", r#"{"type":"heartbeats"}"#]) {
+        assert_eq!(received(text(other)), ["touch", "text"], "{other:?}");
     }
-}
-
-#[test]
-fn a_binary_frame_touches_and_reaches_the_body_even_with_the_bytes_of_the_heartbeat() {
     assert_eq!(received(Frame::Binary(HEARTBEAT.into())), ["touch", "binary"]);
 }
 
@@ -115,94 +100,65 @@ fn a_method_without_a_frame_can_touch_only() {
     assert_eq!(log(async |socket| Chat.event(socket, Event).await), ["touch"]);
 }
 
-/// Every option.
-struct Options;
+#[test]
+fn nothing_happens_before_the_future_is_polled() {
+    let mut socket = Socket::default();
+    drop(Chat.receive(&mut socket, text(HEARTBEAT)));
+    assert_eq!(socket, Socket::default());
+}
 
-impl Options {
-    #[touch_presence()]
-    async fn none_given(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
+#[touch_presence()]
+async fn without_options(socket: &mut Socket, _: Frame) -> Result<()> {
+    socket.log.push("body");
+    Ok(())
+}
 
-    #[touch_presence(heartbeat = "ping")]
-    async fn another(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
+#[touch_presence(heartbeat = "ping")]
+async fn one_text(socket: &mut Socket, _: Frame) -> Result<()> {
+    socket.log.push("body");
+    Ok(())
+}
 
-    #[touch_presence(heartbeat = ["ping", r#"{"type":"ping"}"#])]
-    async fn several(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
+#[touch_presence(heartbeat = ["ping", r#"{"type":"ping"}"#])]
+async fn two_texts(socket: &mut Socket, _: Frame) -> Result<()> {
+    socket.log.push("body");
+    Ok(())
+}
 
-    #[touch_presence(heartbeat = none)]
-    async fn not_any(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
-        socket.log.push("body");
-        Ok(())
-    }
-
-    #[touch_presence(heartbeat = none)]
-    async fn no_result(&mut self, socket: &mut Socket, x: u16) -> u16 {
-        socket.log.push("body");
-        x
-    }
+#[touch_presence(heartbeat = none)]
+async fn no_texts(socket: &mut Socket, x: u16) -> u16 {
+    socket.log.push("body");
+    x
 }
 
 #[test]
-fn empty_parentheses_mean_the_same_as_none() {
-    assert_eq!(log(async |socket| Options.none_given(socket, text(HEARTBEAT)).await), ["touch"]);
-}
-
-#[test]
-fn another_heartbeat_takes_the_place_of_the_default() {
-    assert_eq!(log(async |socket| Options.another(socket, text("ping")).await), ["touch"]);
-    assert_eq!(log(async |socket| Options.another(socket, text(HEARTBEAT)).await), ["touch", "body"]);
-}
-
-#[test]
-fn any_of_several_heartbeats_is_swallowed() {
-    assert_eq!(log(async |socket| Options.several(socket, text("ping")).await), ["touch"]);
-    let second = log(async |socket| Options.several(socket, text(r#"{"type":"ping"}"#)).await);
-    assert!(!second.contains(&"body"), "{second:?}");
-    let other = log(async |socket| Options.several(socket, text(HEARTBEAT)).await);
-    assert_eq!(other.last(), Some(&"body"), "{other:?}");
-}
-
-const ANSWERED: &str = r#"{"type":"heartbeat"}"#;
-
-#[test]
-fn the_heartbeat_that_is_an_object_is_swallowed_and_answered_whichever_texts_are_given() {
-    assert_eq!(received(text(ANSWERED)), ["touch", "answer"]);
-    assert_eq!(log(async |socket| Options.none_given(socket, text(ANSWERED)).await), ["touch", "answer"]);
-    assert_eq!(log(async |socket| Options.another(socket, text(ANSWERED)).await), ["touch", "answer"]);
-    assert_eq!(log(async |socket| Options.several(socket, text(ANSWERED)).await), ["touch", "answer"]);
-}
-
-#[test]
-fn with_no_heartbeat_every_frame_reaches_the_body() {
-    for heartbeat in [HEARTBEAT, ANSWERED] {
-        assert_eq!(log(async |socket| Options.not_any(socket, text(heartbeat)).await), ["touch", "body"]);
+fn the_option_heartbeat_replaces_the_text_and_not_the_object() {
+    let cases: [(&str, [&[&str]; 3]); 4] = [
+        (HEARTBEAT, [&["touch"], &["touch", "body"], &["touch", "body"]]),
+        ("ping", [&["touch", "body"], &["touch"], &["touch"]]),
+        (r#"{"type":"ping"}"#, [&["touch", "body"], &["touch", "body"], &["touch"]]),
+        (ANSWERED, [&["touch", "answer"]; 3]),
+    ];
+    for (frame, expected) in cases {
+        assert_eq!(log(async |socket| without_options(socket, text(frame)).await), expected[0], "{frame}");
+        assert_eq!(log(async |socket| one_text(socket, text(frame)).await), expected[1], "{frame}");
+        assert_eq!(log(async |socket| two_texts(socket, text(frame)).await), expected[2], "{frame}");
     }
 }
 
 #[test]
 fn a_method_that_swallows_nothing_may_return_anything() {
     let mut socket = Socket::default();
-    assert_eq!(run(Options.no_result(&mut socket, 7)), 7);
+    assert_eq!(run(no_texts(&mut socket, 7)), 7);
     assert_eq!(socket.log, ["touch", "body"]);
 }
 
 type Wire = Socket;
 type Incoming<'a> = &'a Frame;
 
+/// A function with the name that an unnamed argument is given.
 fn socket() -> &'static str {
     "mine"
-}
-
-fn frame() -> &'static str {
-    "mine too"
 }
 
 /// Arguments in every form.
@@ -211,14 +167,7 @@ struct Arguments;
 impl Arguments {
     #[touch_presence]
     async fn unnamed(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
-        // Not what `_` was bound to: these are the functions below.
-        assert_eq!((socket(), frame()), ("mine", "mine too"));
-        Ok(())
-    }
-
-    #[touch_presence]
-    #[remove_presence]
-    async fn unnamed_for_both(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+        assert_eq!(socket(), "mine");
         Ok(())
     }
 
@@ -231,12 +180,6 @@ impl Arguments {
     async fn mutable(&mut self, socket: &mut Socket, mut frame: Frame) -> Result<()> {
         frame = if frame == text("a") { text("b") } else { frame };
         socket.log.push(if frame == text("b") { "b" } else { "other" });
-        Ok(())
-    }
-
-    #[touch_presence]
-    async fn borrowed(&mut self, socket: &mut Socket, frame: &Frame) -> Result<()> {
-        socket.log.push(if *frame == text("a") { "a" } else { "other" });
         Ok(())
     }
 
@@ -267,35 +210,20 @@ impl Arguments {
 }
 
 #[test]
-fn an_unnamed_argument_is_found_and_its_name_stays_hidden() {
+fn arguments_are_found_by_their_type_whatever_their_names_and_their_order() {
     assert_eq!(log(async |socket| Arguments.unnamed(socket, text("a")).await), ["touch"]);
-    assert_eq!(log(async |socket| Arguments.unnamed_for_both(socket, text("a")).await), ["touch", "leave"]);
     assert_eq!(log(async |socket| Arguments.underscored(socket, text("a")).await), ["touch"]);
-}
-
-#[test]
-fn a_frame_may_be_mutable_or_borrowed() {
     assert_eq!(log(async |socket| Arguments.mutable(socket, text("a")).await), ["touch", "b"]);
-    assert_eq!(log(async |socket| Arguments.borrowed(socket, &text("a")).await), ["touch", "a"]);
-    assert_eq!(log(async |socket| Arguments.borrowed(socket, &text(HEARTBEAT)).await), ["touch"]);
-}
-
-#[test]
-fn the_order_of_the_arguments_does_not_matter() {
     let mut frame = text("a");
     assert_eq!(log(async |socket| Arguments.in_another_order(1, &mut frame, "", socket).await), ["touch", "first"]);
     assert_eq!(frame, text("changed"));
 }
 
 #[test]
-fn an_argument_of_an_aliased_type_is_found_by_the_name_in_the_option() {
+fn an_option_names_an_argument_and_wins_over_the_type() {
     assert_eq!(log(async |socket| Arguments.aliased(socket, &text("a")).await), ["touch", "a"]);
     assert_eq!(log(async |socket| Arguments.aliased(socket, &text("ping")).await), ["touch"]);
     assert_eq!(log(async |socket| Box::new(Arguments).aliased_leave(socket).await), ["leave", "body"]);
-}
-
-#[test]
-fn the_name_in_the_option_wins_over_the_type() {
     let (beat, other) = (text(HEARTBEAT), text("a"));
     assert_eq!(log(async |socket| Arguments.named_although_typed(socket, &beat, &other).await), ["touch"]);
 }
@@ -309,52 +237,33 @@ impl From<Infallible> for Refused {
     }
 }
 
-/// Bodies that end early.
-struct Early;
-
-impl Early {
-    #[touch_presence]
-    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<(), Refused> {
-        #![allow(unused_mut)]
-        let mut frame = frame;
-        if frame == text("return") {
-            return Ok(());
-        }
-        Err(Refused)?;
-        socket.log.push("not reached");
-        Ok(())
+#[touch_presence]
+async fn receive_early(socket: &mut Socket, frame: Frame) -> Result<(), Refused> {
+    #![allow(unused_mut)]
+    let mut frame = frame;
+    if frame == text("return") {
+        return Ok(());
     }
+    Err(Refused)?;
+    socket.log.push("not reached");
+    Ok(())
+}
 
-    #[remove_presence]
-    async fn disconnect(&mut self, _: &mut Socket, code: CloseCode) -> Result<(), Refused> {
-        if code == CloseCode(1011) {
-            panic!("as told");
-        }
-        Err(Refused)
-    }
+#[remove_presence]
+async fn disconnect_early(_: &mut Socket, code: CloseCode) -> Result<(), Refused> {
+    assert!(code != CloseCode(1011), "a panic");
+    Err(Refused)
 }
 
 #[test]
-fn return_and_question_mark_leave_the_method_as_ever() {
-    assert_eq!(log(async |socket| Early.receive(socket, text("return")).await), ["touch"]);
+fn the_body_may_return_early_fail_or_panic() {
+    assert_eq!(log(async |socket| receive_early(socket, text("return")).await), ["touch"]);
     let mut socket = Socket::default();
-    assert_eq!(run(Early.receive(&mut socket, text("refuse me"))), Err(Refused));
-    assert_eq!(socket.log, ["touch"]);
-}
-
-#[test]
-fn a_body_that_fails_changes_nothing_about_the_leave() {
-    let mut socket = Socket::default();
-    assert_eq!(run(Early.disconnect(&mut socket, CloseCode(1000))), Err(Refused));
-    assert_eq!(socket.log, ["leave"]);
-}
-
-#[test]
-fn a_body_that_panics_changes_nothing_about_the_leave() {
-    let mut socket = Socket::default();
-    let panicked = catch_unwind(AssertUnwindSafe(|| run(Early.disconnect(&mut socket, CloseCode(1011)))));
+    assert_eq!(run(receive_early(&mut socket, text("refuse me"))), Err(Refused));
+    assert_eq!(run(disconnect_early(&mut socket, CloseCode(1000))), Err(Refused));
+    let panicked = catch_unwind(AssertUnwindSafe(|| run(disconnect_early(&mut socket, CloseCode(1011)))));
     assert!(panicked.is_err());
-    assert_eq!(socket.log, ["leave"]);
+    assert_eq!(socket.log, ["touch", "leave", "leave"]);
 }
 
 /// Generic in everything.
@@ -364,7 +273,7 @@ impl<S> Generic<S>
 where
     S: AsRef<str>,
 {
-    /// Kept, as is the attribute below.
+    /// Kept, as are the attributes below.
     #[touch_presence]
     #[must_use]
     #[expect(clippy::needless_lifetimes, reason = "the test keeps them")]
@@ -385,30 +294,95 @@ where
     }
 }
 
-#[test]
-fn generics_and_where_clauses_are_kept() {
-    let call = async |socket: &mut Socket| Generic("state").receive(socket, text("a"), [2_usize, 2], "more").await;
-    assert_eq!(log(call), ["touch", "a"]);
-}
-
 macro_rules! consumer {
     ($name:ident, $socket:ident: $socket_type:ty, $frame:ident: $frame_type:ty, $body:block) => {
-        struct $name;
-
-        impl $name {
-            #[touch_presence]
-            async fn receive(&mut self, $socket: &mut $socket_type, $frame: $frame_type) -> Result<()> $body
-        }
+        #[touch_presence]
+        async fn $name($socket: &mut $socket_type, $frame: $frame_type) -> Result<()> $body
     };
 }
 
-consumer!(ByMacro, socket: Socket, _frame: Frame, {
+consumer!(by_macro, socket: Socket, _frame: Frame, {
     socket.log.push("body");
     Ok(())
 });
 
 #[test]
-fn a_method_that_comes_from_macro_rules_is_understood() {
-    assert_eq!(log(async |socket| ByMacro.receive(socket, text(HEARTBEAT)).await), ["touch"]);
-    assert_eq!(log(async |socket| ByMacro.receive(socket, text("a")).await), ["touch", "body"]);
+fn generics_and_methods_from_macro_rules_are_kept() {
+    let call = async |socket: &mut Socket| Generic("state").receive(socket, text("a"), [2_usize, 2], "more").await;
+    assert_eq!(log(call), ["touch", "a"]);
+    assert_eq!(log(async |socket| by_macro(socket, text(HEARTBEAT)).await), ["touch"]);
+    assert_eq!(log(async |socket| by_macro(socket, text("a")).await), ["touch", "body"]);
+}
+
+/// Several attributes on one method.
+struct Stacked;
+
+impl Stacked {
+    #[touch_presence]
+    #[remove_presence]
+    async fn touch_above(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
+        socket.log.push("body");
+        Ok(())
+    }
+
+    /// Documented.
+    #[remove_presence]
+    #[touch_presence]
+    /// Further down, too.
+    async fn leave_above(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
+        socket.log.push("body");
+        Ok(())
+    }
+
+    #[touch_presence]
+    #[tracing::instrument(skip_all)]
+    #[remove_presence]
+    async fn instrumented_between(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
+
+    #[tracing::instrument(skip_all)]
+    #[touch_presence]
+    async fn instrumented_above(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn of_two_attributes_the_upper_one_acts_first() {
+    assert_eq!(log(async |socket| Stacked.touch_above(socket, text("a")).await), ["touch", "leave", "body"]);
+    assert_eq!(log(async |socket| Stacked.leave_above(socket, text("a")).await), ["leave", "touch", "body"]);
+    assert_eq!(log(async |socket| Stacked.touch_above(socket, text(HEARTBEAT)).await), ["touch"]);
+}
+
+#[test]
+fn a_heartbeat_opens_no_span_wherever_the_instrumentation_is_written() {
+    let spans = Spans::default();
+    tracing::subscriber::with_default(spans.clone(), || {
+        for (frame, opened) in [(HEARTBEAT, 0), ("a", 2)] {
+            log(async |socket| Stacked.instrumented_between(socket, text(frame)).await);
+            log(async |socket| Stacked.instrumented_above(socket, text(frame)).await);
+            assert_eq!(spans.0.load(Ordering::Relaxed), opened, "{frame}");
+        }
+    });
+}
+
+/// Counts the spans that are opened.
+#[derive(Debug, Clone, Default)]
+struct Spans(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Spans {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(self.0.fetch_add(1, Ordering::Relaxed) as u64 + 1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }

@@ -1,12 +1,10 @@
-//! The attributes on the real crate, in both shapes of method: in an `impl Consumer`, and in a trait of the user's own that
-//! is used as an object.
+//! The attributes on a consumer of the real crate.
 
 use super::host::{Host, room};
 use crate::support::frame::Frame as Heard;
 use crate::support::socket::{Socket as Client, Upgrade};
 use crate::support::{BOUND, eventually, millis, within};
 use actix_web::{HttpRequest, HttpResponse, web};
-use async_trait::async_trait;
 use presence::{CloseCode, Consumer, Frame, Result, Rooms, Socket, remove_presence, touch_presence};
 
 /// What the bodies saw.
@@ -41,51 +39,6 @@ impl Consumer for Plain {
     }
 }
 
-/// A trait of the user's own.
-#[async_trait(?Send)]
-trait Handler {
-    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()>;
-    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()>;
-}
-
-struct Boxed;
-
-#[async_trait(?Send)]
-impl Handler for Boxed {
-    #[touch_presence]
-    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
-        let Frame::Text(text) = frame else { return Ok(()) };
-        if &*text == "leave" {
-            socket.leave(&room("lobby")).await?;
-        }
-        note(socket, &text).await;
-        Ok(())
-    }
-
-    #[remove_presence]
-    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
-        note(socket, &format!("ended with {code}")).await;
-        Ok(())
-    }
-}
-
-/// Hosts any handler.
-struct Dyn(Box<dyn Handler>);
-
-impl Consumer for Dyn {
-    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-        socket.join(&room("lobby")).await
-    }
-
-    async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
-        self.0.receive(socket, frame).await
-    }
-
-    async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
-        self.0.disconnect(socket, code).await
-    }
-}
-
 /// The shortest consumer that there can be: everything but `receive` is left as it is.
 struct Silent;
 
@@ -99,19 +52,13 @@ async fn plain(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) ->
     presence::Upgrade::new(&rooms, &req, body).start(Plain).await
 }
 
-async fn boxed(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    presence::Upgrade::new(&rooms, &req, body).start(Dyn(Box::new(Boxed))).await
-}
-
 async fn silent(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
     presence::Upgrade::new(&rooms, &req, body).start(Silent).await
 }
 
 async fn host() -> Host {
     let routes = |services: &mut web::ServiceConfig| {
-        let plain = web::resource("/plain").route(web::get().to(plain));
-        let boxed = web::resource("/boxed").route(web::get().to(boxed));
-        services.service(plain).service(boxed).route("/silent", web::get().to(silent));
+        services.route("/plain", web::get().to(plain)).route("/silent", web::get().to(silent));
     };
     Host::plan().config(|config| config.max_age(millis(500))).route(routes).start().await
 }
@@ -123,36 +70,31 @@ async fn witness(host: &Host) -> Client {
     witness
 }
 
-async fn both(check: impl AsyncFn(&Host, &mut Client, Client)) {
-    for path in ["/plain", "/boxed"] {
-        let host = host().await;
-        let mut witness = witness(&host).await;
-        let client = Upgrade::to(path).open(host.address).await.unwrap();
-        check(&host, &mut witness, client).await;
-    }
+/// A host, the witness and a client of a [`Plain`].
+async fn client() -> (Host, Client, Client) {
+    let host = host().await;
+    let witness = witness(&host).await;
+    let client = Upgrade::to("/plain").open(host.address).await.unwrap();
+    (host, witness, client)
 }
 
 // behaviour: 4 removed-before-the-body
 #[tokio::test]
 async fn remove_presence_leaves_every_room_before_the_body_of_disconnect() {
-    both(async |_, witness, client| {
-        client.leave().await;
-        assert_eq!(witness.next().await, Heard::Text("ended with 1000: in false, 0 here".into()));
-    })
-    .await;
+    let (_host, mut witness, client) = client().await;
+    client.leave().await;
+    assert_eq!(witness.next().await, Heard::Text("ended with 1000: in false, 0 here".into()));
 }
 
 // behaviour: 4 heartbeat-literal
 #[tokio::test]
 async fn the_heartbeat_is_swallowed_and_any_other_frame_runs_the_body() {
-    both(async |_, witness, mut client| {
-        client.heartbeat().await;
-        client.text("heartbeat").await;
-        client.text("\"heartbeat\" ").await;
-        assert_eq!(witness.next().await, Heard::Text("heartbeat: in true, 1 here".into()));
-        assert_eq!(witness.next().await, Heard::Text("\"heartbeat\" : in true, 1 here".into()));
-    })
-    .await;
+    let (_host, mut witness, mut client) = client().await;
+    client.heartbeat().await;
+    client.text("heartbeat").await;
+    client.text("\"heartbeat\" ").await;
+    assert_eq!(witness.next().await, Heard::Text("heartbeat: in true, 1 here".into()));
+    assert_eq!(witness.next().await, Heard::Text("\"heartbeat\" : in true, 1 here".into()));
 }
 
 const ANSWERED: &str = r#"{"type":"heartbeat"}"#;
@@ -160,66 +102,60 @@ const ANSWERED: &str = r#"{"type":"heartbeat"}"#;
 // behaviour: 4 no-answer
 #[tokio::test]
 async fn the_heartbeat_that_asks_for_an_answer_is_answered_to_its_sender_alone_also_after_a_leave() {
-    both(async |host, witness, mut client| {
-        for heartbeat in [ANSWERED, "{ \"type\" : \"heartbeat\" }\n"] {
-            client.text(heartbeat).await;
-            assert_eq!(client.next().await, Heard::Text(ANSWERED.into()));
-        }
-        client.heartbeat().await;
-        client.text("leave").await;
-        assert_eq!(witness.next().await, Heard::Text("leave: in false, 0 here".into()), "and no heartbeat before it");
-        assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 0);
-        client.text(ANSWERED).await;
-        assert_eq!(client.next().await, Heard::Text(ANSWERED.into()), "and nothing for the plain one");
-        client.text(r#"{"type":"heartbeat","n":1}"#).await;
-        let ran = Heard::Text(r#"{"type":"heartbeat","n":1}: in false, 0 here"#.into());
-        assert_eq!(witness.next().await, ran);
-    })
-    .await;
+    let (host, mut witness, mut client) = client().await;
+    for heartbeat in [ANSWERED, "{ \"type\" : \"heartbeat\" }\n"] {
+        client.text(heartbeat).await;
+        assert_eq!(client.next().await, Heard::Text(ANSWERED.into()));
+    }
+    client.heartbeat().await;
+    client.text("leave").await;
+    assert_eq!(witness.next().await, Heard::Text("leave: in false, 0 here".into()), "and no heartbeat before it");
+    assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 0);
+    client.text(ANSWERED).await;
+    assert_eq!(client.next().await, Heard::Text(ANSWERED.into()), "and nothing for the plain one");
+    client.text(r#"{"type":"heartbeat","n":1}"#).await;
+    let ran = Heard::Text(r#"{"type":"heartbeat","n":1}: in false, 0 here"#.into());
+    assert_eq!(witness.next().await, ran);
 }
 
 #[tokio::test]
 async fn a_heartbeat_that_asks_for_an_answer_touches() {
-    both(async |host, _, mut client| {
-        let mut pace = tokio::time::interval(millis(100));
-        // As long as three deadlines.
-        for _ in 0..15 {
-            pace.tick().await;
-            client.text(ANSWERED).await;
-            assert_eq!(client.next().await, Heard::Text(ANSWERED.into()));
-        }
-        assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 1);
-    })
-    .await;
+    let (host, _witness, mut client) = client().await;
+    let mut pace = tokio::time::interval(millis(100));
+    // As long as three deadlines.
+    for _ in 0..15 {
+        pace.tick().await;
+        client.text(ANSWERED).await;
+        assert_eq!(client.next().await, Heard::Text(ANSWERED.into()));
+    }
+    assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 1);
 }
 
 // behaviour: 4 every-frame-touches
 #[tokio::test]
 async fn every_frame_touches_and_pings_do_not() {
-    both(async |host, _, mut client| {
-        let mut pace = tokio::time::interval(millis(100));
-        // As long as three deadlines.
-        for n in 0..15 {
-            pace.tick().await;
-            match n % 2 {
-                0 => client.binary(b"still here").await,
-                _ => client.heartbeat().await,
-            }
+    let (host, _witness, mut client) = client().await;
+    let mut pace = tokio::time::interval(millis(100));
+    // As long as three deadlines.
+    for n in 0..15 {
+        pace.tick().await;
+        match n % 2 {
+            0 => client.binary(b"still here").await,
+            _ => client.heartbeat().await,
         }
-        assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 1);
-        let stale = async {
-            while client.frame_within(millis(100)).await.is_none() {
-                client.ping(b"").await;
-                // The answer.
-                client.frame().await;
-            }
-        };
-        within(BOUND, "the socket to go stale", stale).await;
-        eventually(BOUND, "an empty lobby", async || match host.rooms.count(&room("lobby")).await.unwrap().presences {
-            0 => Ok(()),
-            n => Err(format!("{n} presences")),
-        })
-        .await;
+    }
+    assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 1);
+    let stale = async {
+        while client.frame_within(millis(100)).await.is_none() {
+            client.ping(b"").await;
+            // The answer.
+            client.frame().await;
+        }
+    };
+    within(BOUND, "the socket to go stale", stale).await;
+    eventually(BOUND, "an empty lobby", async || match host.rooms.count(&room("lobby")).await.unwrap().presences {
+        0 => Ok(()),
+        n => Err(format!("{n} presences")),
     })
     .await;
 }
