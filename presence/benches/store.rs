@@ -12,7 +12,7 @@ use std::{
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use presence::{
     ChannelName, NodeId, NodeName, Presence, PresenceId, RoomName, SqlStore, UserId,
-    store::{Attempt, NodeStore, Remains, RoomStore, RoomWrites, Store, Write},
+    store::{Attempt, ClearMode, NodeStore, RoomStore, RoomWrites, Store, Write},
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -126,7 +126,7 @@ fn clears(criterion: &mut Criterion) {
         assert_eq!(store.fence(node).await.expect("it may judge"), [dead]);
         let mut left = 0;
         loop {
-            let remains = Remains::HoldResumable(Duration::from_secs(10));
+            let remains = ClearMode::HoldResumable(Duration::from_secs(10));
             let batch = store.clear(node, dead, remains, 10_000).await.expect("it may clear");
             left += batch.commits.iter().map(|commit| commit.delta.left.len()).sum::<usize>();
             if batch.handled < 10_000 {

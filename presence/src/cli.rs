@@ -26,7 +26,7 @@ use clap::{
 };
 use serde::Serialize;
 
-use crate::store::{SqlStore, Store, StoreError, is_turned_away, said_by_database};
+use crate::store::{SqlStore, Store, StoreError, database_message, is_access_denied};
 
 use self::{
     args::{Args, Command},
@@ -99,7 +99,7 @@ impl Failure {
         match self {
             Self::Url(_) => USAGE,
             Self::Store(error @ StoreError::Unavailable(_))
-                if is_no_database(error) || is_turned_away(error) || error.needs_operator() =>
+                if is_no_database(error) || is_access_denied(error) || error.needs_operator() =>
             {
                 FAILED
             }
@@ -142,7 +142,7 @@ fn why(error: &StoreError) -> String {
     if let Some(remedy) = error.remedy() {
         return format!("{error}: {remedy}");
     }
-    said_by_database(error).map_or_else(|| reasons(error), |said| format!("{error}: {said}"))
+    database_message(error).map_or_else(|| reasons(error), |said| format!("{error}: {said}"))
 }
 
 /// An error and what it comes from, without the layers between.
@@ -166,13 +166,13 @@ async fn obey(args: &Args) -> Result<(), Failure> {
     let url = args.database_url();
     if let Command::Migrate = args.command {
         let store = SqlStore::connect(url).map_err(Failure::Url)?;
-        store.reach().await?;
+        store.check_connection().await?;
         return args.show(&migrate::migrate(&store).await?);
     }
     // Anything else has no business making a database.
     let store = SqlStore::open(url).map_err(Failure::Url)?;
     // A call would wait for a server that is not there, and not say why it waited.
-    store.reach().await?;
+    store.check_connection().await?;
     if !store.pending_migrations().await?.is_empty() {
         return Err(Failure::NotMigrated);
     }

@@ -3,29 +3,25 @@
 //! Every rule about who is present lives here: no actors, no I/O, no clock, no randomness. Time and ids come in as
 //! arguments, effects go out as return values, so the same code runs in production, in unit tests and in a simulation.
 
-#[cfg(test)]
-pub(crate) mod audience;
 pub(crate) mod close;
 pub(crate) mod deadline;
 pub(crate) mod delta;
 pub(crate) mod lease;
 pub(crate) mod meta;
 pub(crate) mod notice;
+pub(crate) mod online;
 pub(crate) mod own;
 pub(crate) mod presence;
-#[cfg(test)]
-mod properties;
 pub(crate) mod rate;
 pub(crate) mod reached;
 pub(crate) mod replica;
 pub(crate) mod roster;
 pub(crate) mod sessions;
 #[cfg(test)]
-pub(crate) mod truth;
-pub(crate) mod turns;
+pub(crate) mod tests;
 
 pub use close::{Close, CloseCode};
 pub use delta::{Delta, Snapshot};
 pub use meta::{MAX_META_BYTES, MAX_META_DEPTH, Meta, MetaError};
+pub use online::OnlineChanges;
 pub use presence::{Member, Presence};
-pub use turns::Turns;

@@ -240,7 +240,7 @@ impl Rooms {
     }
 
     fn hear(&self, room: Option<&RoomName>) -> Subscription {
-        self.0.node.store.count_turns();
+        self.0.node.store.track_online();
         self.0.node.signals.subscribe(room.cloned())
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    model::{Delta, Presence, Turns},
+    model::{Delta, OnlineChanges, Presence},
     name::{RoomName, UserId},
 };
 
@@ -176,7 +176,7 @@ impl Signals {
         &self,
         room: &RoomName,
         delta: &Delta,
-        Turns { online, offline }: &Turns,
+        OnlineChanges { online, offline }: &OnlineChanges,
         together: impl Fn(&Presence) -> Option<&'a Together>,
     ) {
         // Under the lock, so that all hear the events of a room in one order.

@@ -16,7 +16,7 @@ pub(super) async fn measure(database: &str, server: Option<&Server>) {
     for size in SIZES {
         let places = [Place::new(server).await, Place::new(server).await];
         let stores = [places[0].writer().await, places[1].writer().await];
-        stores[1].0.count_turns();
+        stores[1].0.track_online();
         let mut took = [const { [const { Vec::new() }; 2] }; 2];
         for _ in 0..ROUNDS {
             for ((store, node), took) in stores.iter().zip(&mut took) {

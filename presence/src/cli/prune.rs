@@ -106,7 +106,7 @@ async fn ask(
 ) -> Result<(Vec<Answer>, HashMap<NodeId, NodeState>), Failure> {
     let (request, since) = (Request { id: RequestId::random(), order: Order::Prune { max_age } }, Instant::now());
     loop {
-        store.ask(node, request.clone()).await?;
+        store.send_request(node, request.clone()).await?;
         let answers = store.answers(request.id).await?;
         let nodes = store.nodes().await?;
         let left = wait.saturating_sub(since.elapsed());

@@ -75,7 +75,7 @@ pub(super) async fn watch(
             Ok(()) => away = false,
             Err(error @ StoreError::Unavailable(_)) => {
                 if !away {
-                    let error = store.reach().await.err().unwrap_or(error);
+                    let error = store.check_connection().await.err().unwrap_or(error);
                     let _ = writeln!(io::stderr(), "watching goes on when the database is back: {}", why(&error));
                 }
                 away = true;

@@ -139,7 +139,7 @@ mod tests {
     use crate::{
         model::{
             roster::Roster,
-            truth::{Looks, Truth, looks, presence, with_meta, writes},
+            tests::truth::{Looks, Truth, looks, presence, with_meta, writes},
         },
         name::UserId,
     };

@@ -162,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::truth::{epoch, id, presence, with_meta};
+    use crate::model::tests::truth::{epoch, id, presence, with_meta};
 
     const LIMIT: Duration = Duration::from_millis(100);
 

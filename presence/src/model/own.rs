@@ -1,11 +1,8 @@
-//! What a node owes its own presences: which of them it looks after, brings back, or takes out of the room.
+//! Which of its own presences a node supervises, restores, or removes from the room.
 //!
-//! A roster is late, and a reading may be older than what this node has done since. So the absence of a presence, or its being
-//! there, is judged together with what the node knows itself: whether the socket lives, what is under way, and who
-//! [has departed](super::replica::Replica::departs). The room's actor carries out what is decided here.
-
-#[cfg(test)]
-mod properties;
+//! A roster may be late, and a load may be older than what this node has done since. So whether a presence should be in the room is
+//! decided together with what the node knows itself: whether the socket is alive, what is in progress, and which presences
+//! [have departed](super::replica::Replica::departs). The room's actor carries the decisions out.
 
 use std::sync::Arc;
 
@@ -14,55 +11,56 @@ use crate::name::{NodeId, PresenceId};
 use super::{Presence, delta::Change, replica::Replica};
 
 /// What a node knows of its own presences in a room.
-pub(crate) trait Own {
-    /// The presence of this id, if the node looks after it.
-    fn here(&self, id: PresenceId) -> Option<&Arc<Presence>>;
+pub(crate) trait OwnPresences {
+    /// The presence with this id, if the node supervises it.
+    fn supervised(&self, id: PresenceId) -> Option<&Arc<Presence>>;
 
-    /// All presences that the node looks after.
-    fn all_here(&self) -> impl Iterator<Item = &Arc<Presence>>;
+    /// All presences that the node supervises.
+    fn all_supervised(&self) -> impl Iterator<Item = &Arc<Presence>>;
 
-    /// Whether it joins or leaves, or is held: then it is known without being looked after. So is one that a socket resumes, as long
-    /// as the node only knows by which socket.
-    fn is_under_way(&self, presence: &Presence) -> bool;
+    /// Whether the presence joins, leaves or is held. Then the node knows it without supervising it. The same holds while a socket
+    /// resumes it and the node only knows the socket.
+    fn is_in_progress(&self, presence: &Presence) -> bool;
 
-    /// Whether its channel is open and still considers itself in the room as this presence. A presence without a socket lives
-    /// as long as nobody has removed its channel.
-    fn lives(&self, presence: &Presence) -> bool;
+    /// Whether its channel is open and still has this presence in the room. A presence without a socket is alive until its channel
+    /// is removed.
+    fn is_alive(&self, presence: &Presence) -> bool;
 }
 
-/// What is to be done for one presence of this node.
+/// What to do about one presence of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Care {
-    /// The room has it, its socket lives, and the node does not look after it: it does from now on.
-    Adopt(Arc<Presence>),
-    /// The room has it, but its socket is gone, and nothing is under way that would take it out.
-    TakeOut(Arc<Presence>),
-    /// Its socket lives, but somebody removed it from the room: it joins again.
-    BringBack(Arc<Presence>),
-    /// Its socket is gone, and so is it: it needs no looking after any more. It leaves all the same, since the node may have written
-    /// just now that it is there.
-    LetGo(Arc<Presence>),
+pub(crate) enum Repair {
+    /// It is in the room and its socket is alive, but the node does not supervise it. From now on it does.
+    Supervise(Arc<Presence>),
+    /// It is in the room, its socket is gone, and nothing in progress will remove it.
+    Remove(Arc<Presence>),
+    /// Its socket is alive, but it was removed from the room. It joins again.
+    Restore(Arc<Presence>),
+    /// It is neither in the room nor is its socket alive. The node stops supervising it. It leaves all the same, because the node may
+    /// have just written it to the database.
+    Forget(Arc<Presence>),
 }
 
-/// What the changes of a roster mean for those whom the node looks after.
-pub(crate) fn after_changes(changes: &[Change], own: &impl Own) -> Vec<Care> {
+/// What to do about supervised presences after these changes of the roster.
+pub(crate) fn after_changes(changes: &[Change], own: &impl OwnPresences) -> Vec<Repair> {
     let gone = changes.iter().filter(|change| change.now.is_none()).filter_map(|change| change.was.as_ref());
-    gone.filter_map(|gone| own.here(gone.id)).map(|presence| missing(presence, own)).collect()
+    gone.filter_map(|gone| own.supervised(gone.id)).map(|presence| missing(presence, own)).collect()
 }
 
-/// What is needed so that the presences of this node are the same here and in the database, once both are known.
-pub(crate) fn after_reading(replica: &Replica, node: Option<NodeId>, own: &impl Own) -> Vec<Care> {
+/// What to do after a load, so that the presences of this node are the same in the database and in its sockets.
+pub(crate) fn after_load(replica: &Replica, node: Option<NodeId>, own: &impl OwnPresences) -> Vec<Repair> {
     let roster = replica.roster();
-    let missing = own.all_here().filter(|one| roster.get(one.id).is_none()).map(|one| missing(one, own));
+    let missing = own.all_supervised().filter(|one| roster.get(one.id).is_none()).map(|one| missing(one, own));
     let ours = roster.iter().filter(|one| Some(one.node) == node && !one.held);
-    let unknown = ours.filter(|one| own.here(one.id).is_none() && !own.is_under_way(one));
-    // The roster is late: who has left is still in it.
+    let unknown = ours.filter(|one| own.supervised(one.id).is_none() && !own.is_in_progress(one));
+    // The roster may be late and still have presences that left.
     let unknown = unknown.filter(|one| !replica.has_departed(one));
-    let unknown = unknown.map(|one| if own.lives(one) { Care::Adopt(one.clone()) } else { Care::TakeOut(one.clone()) });
+    let unknown =
+        unknown.map(|one| if own.is_alive(one) { Repair::Supervise(one.clone()) } else { Repair::Remove(one.clone()) });
     missing.chain(unknown).collect()
 }
 
-fn missing(presence: &Arc<Presence>, own: &impl Own) -> Care {
-    if own.lives(presence) { Care::BringBack(presence.clone()) } else { Care::LetGo(presence.clone()) }
+fn missing(presence: &Arc<Presence>, own: &impl OwnPresences) -> Repair {
+    if own.is_alive(presence) { Repair::Restore(presence.clone()) } else { Repair::Forget(presence.clone()) }
 }

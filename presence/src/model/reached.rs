@@ -40,7 +40,7 @@ impl Reached {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::truth::epoch;
+    use crate::model::tests::truth::epoch;
 
     fn at(life: u8, version: u64) -> (Epoch, Version) {
         (epoch(life), Version(version))

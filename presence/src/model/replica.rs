@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use crate::model::{
         Presence,
-        truth::{Commit, Truth, channel, epoch, presence, writes},
+        tests::truth::{Commit, Truth, channel, epoch, presence, writes},
     };
 
     const HOLD: Duration = Duration::from_millis(200);

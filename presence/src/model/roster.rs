@@ -302,7 +302,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::truth::{Commit, Looks, Truth, channel, look, looks, presence, user, with_meta, writes};
+    use crate::model::tests::truth::{Commit, Looks, Truth, channel, look, looks, presence, user, with_meta, writes};
 
     /// What one who only hears of the changes believes.
     fn hear(mut believed: Looks, changes: &[Change]) -> Looks {

@@ -235,7 +235,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::truth;
+    use crate::model::tests::truth;
 
     fn session(n: u8) -> Session {
         Session { hash: SessionHash::from_bytes([n; 32]), grace: Duration::from_secs(10) }

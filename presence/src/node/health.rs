@@ -96,7 +96,7 @@ impl Health {
         // The caller does not wait for the reason.
         tokio::spawn(async move {
             // Many errors only say that the time is up. A new connection shows the reason.
-            let why = match tokio::time::timeout(REASON_TIMEOUT, store.reach()).await {
+            let why = match tokio::time::timeout(REASON_TIMEOUT, store.check_connection()).await {
                 Ok(Err(why)) => Reason::of(&why),
                 Ok(Ok(())) | Err(_) => error,
             };

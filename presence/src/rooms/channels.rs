@@ -16,7 +16,7 @@ use crate::{
     model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName, UserId},
     room::{local_channels::LocalChannels, message::Which},
-    store::Whom,
+    store::RemovalTarget,
 };
 
 use super::channel::{Channel, JoinOptions};
@@ -179,8 +179,8 @@ impl Rooms {
         if removed > 0 || is_of_ours {
             return Ok(());
         }
-        let whom = Whom::Channel { channel: channel.clone(), room: room.cloned() };
-        self.remove_everywhere(whom, None).await.map(drop)
+        let target = RemovalTarget::Channel { channel: channel.clone(), room: room.cloned() };
+        self.remove_everywhere(target, None).await.map(drop)
     }
 
     /// Removes a channel of this node from a room, or from all, for somebody else. Returns from how many.

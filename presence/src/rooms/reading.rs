@@ -150,7 +150,7 @@ impl Rooms {
     /// # Errors
     /// As [`members`](Self::members).
     pub async fn members_and_changes(&self, room: &RoomName) -> Result<(Vec<Member>, Subscription)> {
-        self.0.node.store.count_turns();
+        self.0.node.store.track_online();
         let (rooms, name) = (self.clone(), room.clone());
         // Within the room, so that no change comes between the two.
         self.read(room, move |roster| (roster.members(), rooms.0.node.signals.subscribe(Some(name)))).await

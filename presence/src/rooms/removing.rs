@@ -10,7 +10,7 @@ use crate::{
     name::{PresenceId, RoomName, UserId},
     node::threads::within,
     room::message::ToRoom,
-    store::{Removal, Whom},
+    store::{Removal, RemovalTarget},
 };
 
 use super::{
@@ -71,7 +71,7 @@ impl Rooms {
     /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
     /// [`Error::Unanswered`] if other nodes that live did not answer in time: it names them.
     pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
-        self.remove_everywhere(Whom::Room(room.clone()), close).await
+        self.remove_everywhere(RemovalTarget::Room(room.clone()), close).await
     }
 
     /// Removes a user from every room, on every node, with one event for each room and node. The rest is as for
@@ -80,7 +80,7 @@ impl Rooms {
     /// # Errors
     /// As [`remove_room`](Self::remove_room).
     pub async fn remove_user(&self, user: &UserId, close: Option<Close>) -> Result<usize> {
-        self.remove_everywhere(Whom::User(user.clone()), close).await
+        self.remove_everywhere(RemovalTarget::User(user.clone()), close).await
     }
 
     /// Removes a user from one room, on every node, with one event for each node: all its presences there, those that are held included.
@@ -89,7 +89,7 @@ impl Rooms {
     /// # Errors
     /// As [`remove_room`](Self::remove_room).
     pub async fn remove_user_from(&self, room: &RoomName, user: &UserId, close: Option<Close>) -> Result<usize> {
-        self.remove_everywhere(Whom::UserIn { user: user.clone(), room: room.clone() }, close).await
+        self.remove_everywhere(RemovalTarget::UserIn { user: user.clone(), room: room.clone() }, close).await
     }
 
     /// Removes one presence, on whichever node it is, also one that is held, and no resume token brings it back: one tab of a user,
@@ -119,12 +119,12 @@ impl Rooms {
     /// # Errors
     /// As [`remove_room`](Self::remove_room).
     pub async fn remove_presence(&self, room: &RoomName, id: PresenceId, close: Option<Close>) -> Result<bool> {
-        let whom = Whom::Presence { room: room.clone(), id };
-        self.remove_everywhere(whom, close).await.map(|count| count > 0)
+        let target = RemovalTarget::Presence { room: room.clone(), id };
+        self.remove_everywhere(target, close).await.map(|count| count > 0)
     }
 
-    pub(super) async fn remove_everywhere(&self, whom: Whom, close: Option<Close>) -> Result<usize> {
-        self.ask(upkeep::Remove(Removal { whom, close: sendable(close)? })).await
+    pub(super) async fn remove_everywhere(&self, target: RemovalTarget, close: Option<Close>) -> Result<usize> {
+        self.ask(upkeep::Remove(Removal { target, close: sendable(close)? })).await
     }
 
     async fn ask<M>(&self, message: M) -> Result<usize>

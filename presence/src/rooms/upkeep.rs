@@ -15,7 +15,7 @@ use crate::{
     name::NodeId,
     node::{Node, writer::RemovalPermit},
     room::message::ToRoom,
-    store::{Batch, NodeStore, Remains, RoomStore, StoreError, pace::RemovalPace},
+    store::{Batch, ClearMode, NodeStore, RoomStore, StoreError, pace::RemovalPace},
     telemetry::report,
 };
 
@@ -171,8 +171,8 @@ impl Work {
     async fn hold_former(&self) -> Result<()> {
         let former = self.node.registration.former().clone();
         for dead in former {
-            let (node, remains) = (self.id()?, Remains::HoldAll(self.node.config.grace()));
-            let held = self.batches(|limit| self.node.store.clear(node, dead, remains, limit)).await?;
+            let (node, mode) = (self.id()?, ClearMode::HoldAll(self.node.config.grace()));
+            let held = self.batches(|limit| self.node.store.clear(node, dead, mode, limit)).await?;
             info!(count = held, "presences of a former life of this node are held");
             self.node.registration.former().remove(&dead);
         }
@@ -191,9 +191,9 @@ impl Work {
             for dead in self.node.bounded(self.node.store.fence(node)).await? {
                 if !self.node.registration.former().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
-                    let remains = Remains::HoldResumable(self.node.config.grace());
+                    let mode = ClearMode::HoldResumable(self.node.config.grace());
                     count +=
-                        self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, remains, limit)).await?;
+                        self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, mode, limit)).await?;
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What is to change in rooms, and what a transaction changed.
+//! The changes that a commit makes, and what it changed.
 
 use std::{
     ops::Deref,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    model::{Delta, Meta, Presence, Turns},
+    model::{Delta, Meta, OnlineChanges, Presence},
     name::{ChannelName, Epoch, PresenceId, RoomName, UserId, Version},
 };
 
@@ -21,73 +21,72 @@ use super::{RoomStore, Store};
 /// One change of one presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// Adds the presence. If its id is there already under this channel, it becomes this node's and is no longer held; its
-    /// user and meta become those given here. Under another channel it was resumed by another socket: it stays as it is, and
-    /// [`RoomCommit::taken`] says so.
+    /// Adds the presence. If the presence exists under this channel, it becomes this node's, is no longer held, and gets the
+    /// user and meta given here. If it exists under another channel, another socket has resumed it: it stays as it is, and is
+    /// listed in [`RoomCommit::resumed`].
     Join(Arc<Presence>),
-    /// As `Join`, for a presence whose client can resume it. One that was resumed as another presence is not added.
+    /// As `Join`, for a presence that can be resumed. If its token already belongs to another presence, it is not added.
     Restore {
         /// The presence.
         presence: Arc<Presence>,
-        /// By what it can be resumed.
+        /// The token by which it can be resumed, and its grace.
         session: Session,
     },
-    /// A socket comes with a resume token. If a presence of the room has it, held or not and on whichever node, that becomes
-    /// this node's, under this channel, and is no longer held; its id, user and meta stay. [`RoomCommit::taken`] says which it
-    /// is. If there is none, the presence is added.
+    /// A socket joins with a resume token. If a presence of the room has this token, that presence becomes this node's under
+    /// this channel, whether it is held or not and on whichever node. It is no longer held; its id, user and meta stay, and
+    /// [`RoomCommit::resumed`] lists it. If no presence has the token, the given one is added.
     ///
-    /// In a commit this comes after the leaves, holds and updates of the room.
+    /// It takes effect after the leaves, holds and updates of the room in the same commit.
     Resume {
-        /// The presence as it is if there is none to take over.
+        /// The presence to add if there is none to resume.
         presence: Arc<Presence>,
-        /// By what it can be resumed, now and again.
+        /// The token of the client, and the grace of the presence.
         session: Session,
     },
-    /// As `Join`, or with a session as `Resume`; but one that would be added is refused if the room has `limit` presences by
-    /// then, those that are held included. Nothing is written of it then, and [`RoomCommit::refused`] names it.
+    /// As `Join`, or with a session as `Resume`. But the presence is not added if the room already has `limit` presences,
+    /// held ones included. Then [`RoomCommit::refused`] names it.
     ///
-    /// In a commit this comes after all other changes of the room, and several of these in the order of their ids.
+    /// It takes effect after all other changes of the room in the same commit, and several of them in the order of their ids.
     JoinWithin {
-        /// The presence as it is if there is none to take over.
+        /// The presence to add if there is none to resume.
         presence: Arc<Presence>,
-        /// By what it can be resumed.
+        /// The token by which it can be resumed, and its grace.
         session: Option<Session>,
         /// How many presences the room may have with it.
         limit: usize,
     },
-    /// The socket is lost: keeps the presence, if it is there under this channel, for its grace from now. It counts as seen
-    /// now.
+    /// Holds the presence of a lost socket for its grace from now, if it exists under this channel. It counts as seen now.
     Hold {
         /// Which presence.
         id: PresenceId,
-        /// The channel it must have. One that was resumed has another, and is not held.
+        /// The channel that the presence must have. A resumed presence has another one, and is not held.
         channel: ChannelName,
-        /// For how long.
+        /// How long it is held.
         grace: Duration,
     },
-    /// Removes the presence if it is there under this channel.
+    /// Removes the presence if it exists under this channel.
     Leave {
         /// Which presence.
         id: PresenceId,
-        /// The channel it must have. One that was resumed has another, and stays.
+        /// The channel that the presence must have. A resumed presence has another one, and stays.
         channel: ChannelName,
     },
-    /// Changes the presence if it is there under this channel.
+    /// Changes the presence if it exists under this channel.
     Update {
         /// Which presence.
         id: PresenceId,
-        /// The channel it must have.
+        /// The channel that the presence must have.
         channel: ChannelName,
-        /// Whose it is now, `Some(None)` for nobody's; `None` leaves it as it is. A presence that is given a user, also the one
-        /// that it has, can no longer be resumed.
+        /// The new user; `Some(None)` makes the presence anonymous, and `None` keeps the user. A presence whose user is set,
+        /// even to the same one, can no longer be resumed.
         user: Option<Option<UserId>>,
-        /// The new meta; `None` leaves it as it is.
+        /// The new meta. `None` keeps the meta.
         meta: Option<Meta>,
     },
 }
 
 impl Write {
-    /// Which presence it is about.
+    /// The id of the presence.
     #[must_use]
     pub fn id(&self) -> PresenceId {
         match self {
@@ -99,7 +98,7 @@ impl Write {
         }
     }
 
-    /// By what the presence can be resumed that it adds.
+    /// The session of the presence that this write adds.
     pub(crate) const fn session(&self) -> Option<&Session> {
         match self {
             Self::Restore { session, .. }
@@ -109,19 +108,19 @@ impl Write {
         }
     }
 
-    /// Whether it depends on how many are in the room.
+    /// Whether this write depends on the size of the room.
     #[cfg(feature = "sql")]
     pub(crate) const fn is_limited(&self) -> bool {
         matches!(self, Self::JoinWithin { .. })
     }
 }
 
-/// What one try of a [`commit`](RoomStore::commit) is known by, in case that its answer is lost.
+/// Identifies one attempt of a [`commit`](RoomStore::commit), in case its answer is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attempt(pub(super) i64);
 
 impl Attempt {
-    /// One that this process has not had before. A node is of one process, so it has none of its attempts twice.
+    /// A number that this process has not used before. Since a node is one process, all attempts of a node differ.
     #[must_use]
     pub fn next() -> Self {
         static LAST: AtomicI64 = AtomicI64::new(0);
@@ -129,21 +128,21 @@ impl Attempt {
     }
 }
 
-/// What is to change in one room. A commit names each room, and each presence, at most once.
+/// The changes of one room. A commit names each room and each presence at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomWrites {
     /// The room.
     pub room: RoomName,
-    /// The changes; their order does not matter, since no two are about the same presence.
+    /// The changes. Their order does not matter, since each is about another presence.
     pub writes: Vec<Write>,
 }
 
-/// The changes of one commit. Clones share them, so that a store hands them on without a copy.
+/// The changes of one commit. Clones share them, so that a store can pass them on without a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes(Arc<Vec<RoomWrites>>);
 
 impl Changes {
-    /// The changes themselves; a copy of them only if a clone is still there.
+    /// The changes. They are copied only if another clone exists.
     pub(crate) fn into_vec(self) -> Vec<RoomWrites> {
         Arc::unwrap_or_clone(self.0)
     }
@@ -175,71 +174,78 @@ impl FromIterator<RoomWrites> for Changes {
     }
 }
 
-/// Where a room stands after a transaction, and what that transaction changed in it.
+/// The position of a room after a transaction, and what the transaction changed in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomCommit {
     /// The room.
     pub room: RoomName,
-    /// Its life.
+    /// The epoch of the room.
     pub epoch: Epoch,
-    /// Its version now. One more than before if this [took a version](Self::is_new_version), else as before.
+    /// The version after the transaction: [a new one](Self::is_new_version), or the one before.
     pub version: Version,
-    /// What really changed.
+    /// What changed.
     pub delta: Delta,
-    /// The presences that were resumed, by these writes or before them. Others are told nothing of that.
-    pub taken: Vec<Taken>,
-    /// The presences that were not added, since the room had as many as their [joins](Write::JoinWithin) allow.
+    /// The presences that were resumed, by these writes or before them. Members are not notified of a resume.
+    pub resumed: Vec<Resumed>,
+    /// The presences that were not added, because the room had as many as their [joins](Write::JoinWithin) allow.
     pub refused: Vec<PresenceId>,
-    /// The users whose first presence came, or whose last one went, as of this very version. Empty before
-    /// [`count_turns`](Store::count_turns).
-    pub turns: Turns,
+    /// The users who went online or offline with this version. Empty before [`track_online`](Store::track_online).
+    pub online_changes: OnlineChanges,
 }
 
 impl RoomCommit {
-    /// What changed in a room, if nobody resumed, came online or went offline.
+    /// A commit in which no presence was resumed, and no user went online or offline.
     #[must_use]
     pub fn new(room: RoomName, epoch: Epoch, version: Version, delta: Delta) -> Self {
-        Self { room, epoch, version, delta, taken: Vec::new(), refused: Vec::new(), turns: Turns::default() }
+        Self {
+            room,
+            epoch,
+            version,
+            delta,
+            resumed: Vec::new(),
+            refused: Vec::new(),
+            online_changes: OnlineChanges::default(),
+        }
     }
 
-    /// Whether the room has another version than before: somebody came, went or changed, or a presence was taken from a live
-    /// socket of another node, which finds out by that.
+    /// Whether the transaction gave the room a new version: a presence joined, left or changed, or was taken from a live
+    /// socket of another node, which learns of that by the version.
     #[must_use]
     pub fn is_new_version(&self) -> bool {
-        !self.delta.is_empty() || self.taken.iter().any(|taken| taken.moved)
+        !self.delta.is_empty() || self.resumed.iter().any(|resumed| resumed.moved)
     }
 }
 
-/// A presence that belongs to who resumed it.
+/// A presence that a socket resumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub struct Resumed {
     /// The presence that the write named.
-    pub asked: PresenceId,
-    /// The presence that it came to, as it is now. If its channel is not that of the write, it is another's, and the write did
-    /// nothing.
+    pub requested: PresenceId,
+    /// The presence that the socket has, as it is now. If its channel is not the one of the write, another socket has it, and
+    /// the write had no effect.
     pub presence: Arc<Presence>,
     /// It was taken from a socket of another node that was not known to be lost.
     pub moved: bool,
 }
 
-/// What a call that works in batches did in this one.
+/// What one batch of a removal did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The rooms that changed.
     pub commits: Vec<RoomCommit>,
-    /// How many presences this batch handled, those included whose room did not change (they were held).
+    /// How many presences the batch removed or held.
     pub handled: u64,
-    /// Whether there may be more: the limit was reached, or the number of rooms that one transaction changes, 512.
+    /// Whether there may be more: the batch reached its limit, or 512 rooms, which is the most for one transaction.
     pub more: bool,
 }
 
-/// What becomes of the presences of a life that is over.
+/// What [`clear`](super::NodeStore::clear) does with the presences of a fenced incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remains {
-    /// All are held: the node itself has started again, and its clients are about to return. Those with a resume token for the
-    /// grace they joined with, the others for this one.
+pub enum ClearMode {
+    /// Holds all of them, because the node has restarted and its clients are about to return: presences with a resume token
+    /// for the grace that they joined with, the others for this time.
     HoldAll(Duration),
-    /// Those with a resume token are held for the grace they joined with, or for this one if that is not known; the others are
-    /// removed.
+    /// Holds presences with a resume token, for the grace that they joined with, or for this time if that is not known.
+    /// Removes the others.
     HoldResumable(Duration),
 }

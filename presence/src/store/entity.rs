@@ -1,4 +1,4 @@
-//! The tables of the schema as sea-orm sees them. What created them: [`migration`](super::migration).
+//! The tables as sea-orm entities. [`migration`](super::migration) creates them.
 
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod last_commit;

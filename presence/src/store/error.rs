@@ -1,4 +1,4 @@
-//! Why a store did not do what it was asked.
+//! Why a call to a store failed.
 
 use std::sync::Arc;
 
@@ -7,78 +7,76 @@ use crate::name::NodeId;
 #[cfg(doc)]
 use super::Store;
 
-/// Why a store did not do what it was asked.
+/// Why a call to a store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database is away, too slow, full, locked, read-only or damaged, or its tables are gone. Whether the change happened
-    /// is not known; asking again is safe and may work.
+    /// The database is away, too slow, full, locked, read-only or damaged, or its tables are gone. The change may or may not
+    /// have happened. It is safe to repeat the call, and that may work.
     #[error("the presence store is unavailable")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// This node's lease ran out and somebody declared it dead, or another process took its name. Nothing was written.
+    /// Another node fenced this one because its lease had expired, or another process took its name. Nothing was written.
     #[error("node `{node}` may not write any more")]
     Fenced {
-        /// The life that is over.
+        /// The fenced incarnation.
         node: NodeId,
-        /// A later life holds the same name, so this one must stop rather than register again.
+        /// A later incarnation has the name, so this one must stop and not register again.
         superseded: bool,
     },
-    /// The database refused the data itself, or its schema is not one that this version knows. Asking again gives the
-    /// same answer.
+    /// The database refused the data, or this version does not know its schema. Repeating the call does not help.
     #[error("the presence store refused the request")]
     Refused(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
-/// Why a change was refused: the channel speaks for another presence of the room.
+/// A change was refused because the channel has another presence in the room.
 #[derive(Debug, thiserror::Error)]
-#[error("the channel speaks for another presence of the room")]
+#[error("the channel has another presence in the room")]
 pub(crate) struct ChannelTaken(#[source] pub(crate) Box<dyn std::error::Error + Send + Sync>);
 
-/// Why the database does nothing that it is asked: the tables are not there, as in a database that was made anew.
+/// The tables do not exist, as in a new database.
 #[derive(Debug, thiserror::Error)]
-#[error("the tables of the store are not there")]
+#[error("the tables of the store do not exist")]
 struct TablesMissing(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// What lasts until somebody changes how the database is set up or reached.
+/// A failure that lasts until an operator changes how the database is set up or reached.
 #[cfg(feature = "sql")]
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub(crate) struct NeedsOperator {
     pub(crate) what: std::borrow::Cow<'static, str>,
-    /// The database answers, but does not let this user do what a node does.
+    /// The database answers, but its user lacks a right that a node needs.
     pub(crate) lacks_right: bool,
     #[source]
     pub(crate) source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl StoreError {
-    /// As [`Unavailable`](Self::Unavailable), because the tables are not there. A node then calls
-    /// [`prepare`](Store::prepare), which makes them again, and begins anew. `source` is what the database says of it.
+    /// [`Unavailable`](Self::Unavailable), because the tables do not exist. A node then calls [`prepare`](Store::prepare), which
+    /// creates them, and begins a new incarnation. `source` is the error of the database.
     #[must_use]
     pub fn tables_missing(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unavailable(Arc::new(TablesMissing(source.into())))
     }
 
-    /// Whether the tables are not there.
+    /// Whether the tables do not exist.
     #[must_use]
     pub fn is_tables_missing(&self) -> bool {
         matches!(self, Self::Unavailable(source) if source.is::<TablesMissing>())
     }
 
-    /// As [`Refused`](Self::Refused), because a channel speaks for another presence of the room. `source` is what the database
-    /// says of it.
+    /// [`Refused`](Self::Refused), because the channel has another presence in the room. `source` is the error of the database.
     #[must_use]
     pub fn channel_taken(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Refused(Arc::new(ChannelTaken(source.into())))
     }
 
-    /// Whether it was refused because a channel speaks for another presence of the room.
+    /// Whether a change was refused because the channel has another presence in the room.
     #[must_use]
     pub fn is_channel_taken(&self) -> bool {
         matches!(self, Self::Refused(source) if source.is::<ChannelTaken>())
     }
 
-    /// Whether it lasts until somebody changes how the database is set up or reached.
+    /// Whether the failure lasts until an operator changes how the database is set up or reached.
     pub(crate) fn needs_operator(&self) -> bool {
         self.remedy().is_some()
     }
@@ -94,7 +92,7 @@ impl StoreError {
         false
     }
 
-    /// What somebody has to change.
+    /// What an operator has to change.
     #[cfg(feature = "sql")]
     pub(crate) fn remedy(&self) -> Option<String> {
         self.operator_is_needed().map(ToString::to_string)

@@ -1,6 +1,6 @@
-//! Stores that pass their calls on to another one: on another thread, again and again, with faults, or watched.
+//! Stores that forward their calls to another store: on another thread, with retries, with faults, or to observe them.
 //!
-//! Each says in [`Forward::forward`] what it does about a call. What calls there are is written here once for all of them.
+//! Each of them implements [`Forward::forward`], and the methods of [`Store`] are forwarded here once for all of them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,15 +13,15 @@ use crate::{
 };
 
 use super::{
-    Answer, Attempt, Batch, Changes, NodeStore, NodeSummary, Remains, Request, RequestStore, RoomCommit, RoomStore,
-    RoomSummary, Store, StoreError, Whom,
+    Answer, Attempt, Batch, Changes, ClearMode, NodeStore, NodeSummary, RemovalTarget, Request, RequestStore,
+    RoomCommit, RoomStore, RoomSummary, Store, StoreError,
 };
 
-/// Which call is passed on, with what some forwarders must know of it.
+/// The call that is forwarded, with what some forwarders need to know about it.
 #[derive(Debug, Clone)]
 pub enum Call {
     Prepare,
-    Reach,
+    CheckConnection,
     Register,
     Renew,
     Commit {
@@ -32,29 +32,28 @@ pub enum Call {
     Outcome,
     Touch(Arc<[(PresenceId, Duration)]>),
     Load,
-    /// Another call that changes nothing.
+    /// Any other call that changes nothing.
     Read,
     Fence,
     Clear,
     /// A call that removes presences or rooms.
     Remove,
-    Ask,
-    /// What other nodes ask is read.
-    Asked,
+    SendRequest,
+    OpenRequests,
     Answer,
     Withdraw,
     Retire,
 }
 
-/// A store that passes its calls on to another one.
+/// A store that forwards its calls to another store.
 #[async_trait]
 pub trait Forward: std::fmt::Debug + Send + Sync + 'static {
-    /// The store to which they are passed on.
+    /// The store that receives the calls.
     type Inner: Store + ?Sized;
 
     fn inner(&self) -> &Self::Inner;
 
-    /// Makes one call. `make` makes it, each time that it is called, of the store it is given.
+    /// Forwards one call. `make` makes the call on the store that it is given; it may be called more than once.
     async fn forward<T: Send + 'static>(
         &self,
         call: Call,
@@ -64,20 +63,20 @@ pub trait Forward: std::fmt::Debug + Send + Sync + 'static {
 
 #[async_trait]
 impl<F: Forward> Store for F {
-    fn database(&self) -> Option<u64> {
-        self.inner().database()
+    fn database_id(&self) -> Option<u64> {
+        self.inner().database_id()
     }
 
-    fn count_turns(&self) {
-        self.inner().count_turns();
+    fn track_online(&self) {
+        self.inner().track_online();
     }
 
     async fn prepare(&self) -> Result<(), StoreError> {
         self.forward(Call::Prepare, |store| store.prepare()).await
     }
 
-    async fn reach(&self) -> Result<(), StoreError> {
-        self.forward(Call::Reach, |store| store.reach()).await
+    async fn check_connection(&self) -> Result<(), StoreError> {
+        self.forward(Call::CheckConnection, |store| store.check_connection()).await
     }
 }
 
@@ -132,8 +131,8 @@ impl<F: Forward> RoomStore for F {
         self.forward(Call::Remove, move |store| store.prune_rooms(node)).await
     }
 
-    async fn remove(&self, node: NodeId, whom: Whom, limit: u64) -> Result<Batch, StoreError> {
-        self.forward(Call::Remove, move |store| store.remove(node, whom.clone(), limit)).await
+    async fn remove(&self, node: NodeId, target: RemovalTarget, limit: u64) -> Result<Batch, StoreError> {
+        self.forward(Call::Remove, move |store| store.remove(node, target.clone(), limit)).await
     }
 }
 
@@ -155,8 +154,8 @@ impl<F: Forward> NodeStore for F {
         self.forward(Call::Fence, move |store| store.fence(node)).await
     }
 
-    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
-        self.forward(Call::Clear, move |store| store.clear(node, dead, remains, limit)).await
+    async fn clear(&self, node: NodeId, dead: NodeId, mode: ClearMode, limit: u64) -> Result<Batch, StoreError> {
+        self.forward(Call::Clear, move |store| store.clear(node, dead, mode, limit)).await
     }
 
     async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
@@ -166,12 +165,12 @@ impl<F: Forward> NodeStore for F {
 
 #[async_trait]
 impl<F: Forward> RequestStore for F {
-    async fn ask(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
-        self.forward(Call::Ask, move |store| store.ask(node, request.clone())).await
+    async fn send_request(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
+        self.forward(Call::SendRequest, move |store| store.send_request(node, request.clone())).await
     }
 
-    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
-        self.forward(Call::Asked, move |store| store.asked(node)).await
+    async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        self.forward(Call::OpenRequests, move |store| store.open_requests(node)).await
     }
 
     async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {

@@ -1,16 +1,16 @@
-//! What a store says of everything it holds, for those who look after it.
+//! Summaries of the content of a store, for operators.
 
 use std::{cmp::Ordering, process, sync::LazyLock, time::Duration};
 
 use crate::name::{Epoch, NodeId, NodeName, RoomName, Version};
 
-/// A room, and how many are in it.
+/// A room and its numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomSummary {
     /// The room.
     pub room: RoomName,
-    /// Its life.
+    /// Its epoch.
     pub epoch: Epoch,
     /// The position in its changes.
     pub version: Version,
@@ -20,25 +20,25 @@ pub struct RoomSummary {
     pub anonymous: u64,
     /// Presences of users and anonymous sockets together.
     pub presences: u64,
-    /// Those of the presences whose socket is lost, and which are kept for their grace.
+    /// Those of the presences that are held.
     pub held: u64,
 }
 
-/// One life of a node. Times are as of the listing, by the clock of the database.
+/// One incarnation of a node. Times are by the clock of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeSummary {
-    /// The life.
+    /// The incarnation.
     pub node: NodeId,
-    /// The name that it has, or had until a later life took it.
+    /// Its name, or the name that a later incarnation took from it.
     pub name: NodeName,
-    /// The process that began it, as `pid PID on HOST`. `None` if a version of this crate did that which did not say.
+    /// The process that began it, as `pid PID on HOST`. `None` if an early version of this crate began it.
     pub process: Option<String>,
     /// How long ago it began.
     pub age: Duration,
-    /// Whether it is believed.
+    /// Whether other nodes consider it alive.
     pub state: NodeState,
-    /// How many presences are its own, held ones included.
+    /// How many presences it has, held ones included.
     pub presences: u64,
     /// Those of the presences that are held.
     pub held: u64,
@@ -46,35 +46,35 @@ pub struct NodeSummary {
 
 impl NodeSummary {
     pub(super) fn in_order(&self, other: &Self) -> Ordering {
-        // Ids are made in the order of time.
+        // Later incarnations have larger ids.
         (&self.name, self.node).cmp(&(&other.name, other.node))
     }
 }
 
-/// Whether a life of a node is believed, as of the listing.
+/// Whether other nodes consider an incarnation alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodeState {
     /// It has a lease.
     Live {
-        /// For so long, unless it is renewed.
+        /// When the lease expires, unless it is renewed.
         left: Duration,
     },
-    /// Its lease ran out, but nobody fenced it yet: it may still renew it and keep everything.
+    /// Its lease has expired, but it is not fenced yet: it may still renew the lease and keep its presences.
     Expired {
-        /// So long ago.
+        /// How long ago the lease expired.
         since: Duration,
     },
-    /// It is over. It is listed until it is forgotten.
+    /// It is fenced. It is listed until it is forgotten.
     Fenced {
-        /// Since so long ago.
+        /// How long ago it was fenced.
         since: Duration,
-        /// Because a later life took its name.
+        /// Whether a later incarnation took its name.
         superseded: bool,
     },
 }
 
 impl NodeState {
-    /// By the moments of the database, in milliseconds.
+    /// All times are of the database, in milliseconds.
     pub(super) fn at(now: i64, lease_until: i64, fenced_at: Option<i64>, superseded: bool) -> Self {
         match fenced_at {
             Some(at) => Self::Fenced { since: between(at, now), superseded },
@@ -84,12 +84,12 @@ impl NodeState {
     }
 }
 
-/// The time from one moment of the database to another; zero if the database's clock was set back in between.
+/// The time between two moments of the database. Zero if its clock was set back in between.
 pub(super) fn between(from: i64, to: i64) -> Duration {
     Duration::from_millis(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
 }
 
-/// By which process number, on which machine, an operator finds this process.
+/// The process id and the machine, by which an operator finds this process.
 pub(super) fn this_process() -> &'static str {
     static THIS: LazyLock<String> =
         LazyLock::new(|| format!("pid {} on {}", process::id(), gethostname::gethostname().to_string_lossy()));

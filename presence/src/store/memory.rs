@@ -1,7 +1,6 @@
-//! A store that forgets everything with the process: for tests, and for a single node that need not remember.
+//! A store in the memory of the process, for tests, and for a single node that may forget everything.
 //!
-//! It keeps every promise of [`Store`], by the very suite that the databases run. What a call must find it finds by
-//! looking at everything, so keep it to some ten thousand presences.
+//! It passes the same suite as the databases. Calls search all presences, so it suits up to some ten thousand of them.
 
 mod tables;
 
@@ -22,13 +21,14 @@ use crate::{
 };
 
 use super::{
-    Answer, Attempt, Batch, Changes, NodeState, NodeStore, NodeSummary, Remains, Request, RequestStore, RoomCommit,
-    RoomStore, RoomSummary, Store, StoreError, Whom, listing, listing::this_process, millis, plan, time,
+    Answer, Attempt, Batch, Changes, ClearMode, NodeState, NodeStore, NodeSummary, RemovalTarget, Request,
+    RequestStore, RoomCommit, RoomStore, RoomSummary, Store, StoreError, listing, listing::this_process, millis, plan,
+    time,
 };
 
-use self::tables::{Asked, Node, Room, Row, Tables};
+use self::tables::{NodeEntry, PresenceEntry, RequestEntry, RoomEntry, Tables};
 
-/// A [`Store`] in this process's memory. Clones are one store.
+/// A [`Store`] in the memory of this process. Clones share one store.
 #[derive(Clone)]
 pub struct MemoryStore {
     clock: Clock,
@@ -36,15 +36,15 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store whose time is `clock`'s.
+    /// An empty store with the time of `clock`.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock, tables: Arc::default() }
     }
 
-    /// What is in it now. What came after that is lost when this is called.
+    /// Calling the result brings the store back to what it holds now, as a crash of a database may.
     #[cfg(test)]
-    pub(crate) fn loses_what_comes(&self) -> impl FnOnce() + use<> {
+    pub(crate) fn crash_to_now(&self) -> impl FnOnce() + use<> {
         let (tables, before) = (self.tables.clone(), self.tables().clone());
         move || *tables.lock() = before
     }
@@ -57,7 +57,7 @@ impl MemoryStore {
         self.tables.lock()
     }
 
-    /// The tables, for a node that may write.
+    /// The tables, if the node may write.
     fn tables_of(&self, node: NodeId) -> Result<MutexGuard<'_, Tables>, StoreError> {
         let tables = self.tables();
         tables.check(node)?;
@@ -85,8 +85,8 @@ impl fmt::Debug for MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
-    fn database(&self) -> Option<u64> {
-        // It stays where it is as long as anybody has it.
+    fn database_id(&self) -> Option<u64> {
+        // The address of the tables is unique as long as a clone exists.
         Some(Arc::as_ptr(&self.tables).addr() as u64)
     }
 
@@ -101,7 +101,7 @@ impl RoomStore for MemoryStore {
         plan::check(&rooms)?;
         let now = self.now();
         let mut tables = self.tables_of(node)?;
-        // All plans come before the first change: a commit is all or nothing.
+        // All plans are made before the first change, so that a commit that is refused changes nothing.
         let plans = rooms.iter().map(|room| tables.plan(node, room)).collect::<Result<Vec<_>, _>>()?;
         let commits: Vec<_> =
             rooms.iter().zip(plans).map(|(room, plan)| tables.carry_out(now, &room.room, plan)).collect();
@@ -128,7 +128,7 @@ impl RoomStore for MemoryStore {
 
     async fn load(&self, room: RoomName) -> Result<Option<Snapshot>, StoreError> {
         let tables = self.tables();
-        Ok(tables.rooms.get(&room).map(|Room { epoch, version, channels, .. }| Snapshot {
+        Ok(tables.rooms.get(&room).map(|RoomEntry { epoch, version, channels, .. }| Snapshot {
             epoch: *epoch,
             version: *version,
             presences: channels.values().map(|id| tables.presences[id].presence.clone()).collect(),
@@ -148,7 +148,7 @@ impl RoomStore for MemoryStore {
 
     async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {
         let tables = self.tables();
-        let summary = |(name, Room { epoch, version, channels, .. }): (&RoomName, &Room)| {
+        let summary = |(name, RoomEntry { epoch, version, channels, .. }): (&RoomName, &RoomEntry)| {
             let there: Vec<_> = channels.values().map(|id| &*tables.presences[id].presence).collect();
             let users: BTreeSet<_> = there.iter().filter_map(|presence| presence.user.as_ref()).collect();
             RoomSummary {
@@ -193,7 +193,7 @@ impl RoomStore for MemoryStore {
         let mut tables = self.tables_of(node)?;
         let cut = now.saturating_sub(millis(max_age));
         let mut alive = tables.alive(now);
-        // It asks, so it lives, whatever the clock of the database says.
+        // The calling node is alive, whatever the clock of the database says.
         alive.insert(node);
         let stale =
             tables.ids(limit, |row| row.last_seen < cut && (row.presence.held || !alive.contains(&row.presence.node)));
@@ -207,18 +207,18 @@ impl RoomStore for MemoryStore {
         Ok((before - tables.rooms.len()) as u64)
     }
 
-    async fn remove(&self, node: NodeId, whom: Whom, limit: u64) -> Result<Batch, StoreError> {
+    async fn remove(&self, node: NodeId, whom: RemovalTarget, limit: u64) -> Result<Batch, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let alive = tables.alive(now);
-        let concerned = |row: &Row| match &whom {
-            Whom::Room(room) => row.room == *room,
-            Whom::User(user) => row.presence.user.as_ref() == Some(user),
-            Whom::UserIn { user, room } => row.presence.user.as_ref() == Some(user) && row.room == *room,
-            Whom::Channel { channel, room } => {
+        let concerned = |row: &PresenceEntry| match &whom {
+            RemovalTarget::Room(room) => row.room == *room,
+            RemovalTarget::User(user) => row.presence.user.as_ref() == Some(user),
+            RemovalTarget::UserIn { user, room } => row.presence.user.as_ref() == Some(user) && row.room == *room,
+            RemovalTarget::Channel { channel, room } => {
                 row.presence.channel == *channel && room.as_ref().is_none_or(|room| row.room == *room)
             }
-            Whom::Presence { room, id } => row.presence.id == *id && row.room == *room,
+            RemovalTarget::Presence { room, id } => row.presence.id == *id && row.room == *room,
         };
         let there =
             tables.ids(limit, |row| concerned(row) && (row.presence.held || !alive.contains(&row.presence.node)));
@@ -234,7 +234,7 @@ impl NodeStore for MemoryStore {
         if tables.nodes.contains_key(&node) {
             tables.check(node)?;
         }
-        let former = |(id, other): &(&NodeId, &Node)| **id != node && other.name == name;
+        let former = |(id, other): &(&NodeId, &NodeEntry)| **id != node && other.name == name;
         let last = tables.nodes.iter().filter(former).map(|(_, other)| other).find(|other| !other.superseded);
         if let Some(last) = last {
             let end = last.fenced_at.unwrap_or_else(|| last.lease_until.saturating_sub(millis(lease)));
@@ -247,7 +247,7 @@ impl NodeStore for MemoryStore {
         }
         let started_at = tables.nodes.get(&node).map_or(now, |row| row.started_at);
         let lease_until = now.saturating_add(millis(lease));
-        let row = Node {
+        let row = NodeEntry {
             name: name.clone(),
             process: this_process(),
             started_at,
@@ -274,7 +274,7 @@ impl NodeStore for MemoryStore {
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
         let now = self.now();
         let tables = self.tables();
-        let summary = |(id, row): (&NodeId, &Node)| {
+        let summary = |(id, row): (&NodeId, &NodeEntry)| {
             let own = || tables.presences.values().filter(|row| row.presence.node == *id);
             NodeSummary {
                 node: *id,
@@ -306,16 +306,16 @@ impl NodeStore for MemoryStore {
         Ok(fenced)
     }
 
-    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
+    async fn clear(&self, node: NodeId, dead: NodeId, mode: ClearMode, limit: u64) -> Result<Batch, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         if tables.nodes.get(&dead).is_none_or(|dead| dead.fenced_at.is_none()) {
             return Ok(Batch::default());
         }
         let (ids, more) = tables.ids(limit, |row| row.presence.node == dead && !row.presence.held);
-        let (grace, held, gone) = match remains {
-            Remains::HoldAll(grace) => (grace, ids, Vec::new()),
-            Remains::HoldResumable(grace) => {
+        let (grace, held, gone) = match mode {
+            ClearMode::HoldAll(grace) => (grace, ids, Vec::new()),
+            ClearMode::HoldResumable(grace) => {
                 let (held, gone) = ids.into_iter().partition(|id| tables.presences[id].session.is_some());
                 (grace, held, gone)
             }
@@ -352,29 +352,29 @@ impl NodeStore for MemoryStore {
 
 #[async_trait]
 impl RequestStore for MemoryStore {
-    async fn ask(&self, node: NodeId, Request { id, order }: Request) -> Result<(), StoreError> {
+    async fn send_request(&self, node: NodeId, Request { id, order }: Request) -> Result<(), StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let busy: HashSet<NodeId> = tables.presences.values().map(|row| row.presence.node).collect();
-        let asked = tables
+        let receivers = tables
             .nodes
             .iter()
             .filter(|(other, _)| **other != node && tables.is_live(**other, now) && busy.contains(other));
-        let asked: Vec<_> = asked.map(|(other, row)| (*other, row.name.clone())).collect();
-        for (other, name) in asked {
-            let asked = Asked { name, asked_by: node, order: order.clone(), removed: None };
-            tables.requests.entry((id, other)).or_insert(asked);
+        let receivers: Vec<_> = receivers.map(|(other, row)| (*other, row.name.clone())).collect();
+        for (other, name) in receivers {
+            let request = RequestEntry { name, sender: node, order: order.clone(), removed: None };
+            tables.requests.entry((id, other)).or_insert(request);
         }
         Ok(())
     }
 
-    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+    async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
         let now = self.now();
         let tables = self.tables();
         let asked = tables
             .requests
             .iter()
-            .filter(|((_, of), asked)| *of == node && asked.removed.is_none() && tables.is_live(asked.asked_by, now));
+            .filter(|((_, of), asked)| *of == node && asked.removed.is_none() && tables.is_live(asked.sender, now));
         Ok(asked.map(|((id, _), asked)| Request { id: *id, order: asked.order.clone() }).collect())
     }
 
@@ -389,7 +389,7 @@ impl RequestStore for MemoryStore {
     async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
         let tables = self.tables();
         let asked = tables.requests.iter().filter(|((id, _), _)| *id == request);
-        let answer = |((_, node), asked): (&(RequestId, NodeId), &Asked)| Answer {
+        let answer = |((_, node), asked): (&(RequestId, NodeId), &RequestEntry)| Answer {
             node: *node,
             name: asked.name.clone(),
             removed: asked.removed,
@@ -401,7 +401,7 @@ impl RequestStore for MemoryStore {
 
     async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
         let mut tables = self.tables_of(node)?;
-        tables.requests.retain(|(id, _), asked| *id != request || asked.asked_by != node);
+        tables.requests.retain(|(id, _), asked| *id != request || asked.sender != node);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! How the schema came to be: one migration per file, in order, never changed once released.
+//! The migrations of the schema, one file for each, in order. A released migration never changes.
 
 mod m20261124_000001_rooms_presences_nodes;
 mod m20261124_000002_grace;
@@ -36,26 +36,26 @@ impl MigratorTrait for Migrator {
         ]
     }
 
-    /// Not sea-orm's default: the application may keep its own migrations in the same database.
+    /// Not the default name of sea-orm, because the application may have its own migrations in the same database.
     fn migration_table_name() -> DynIden {
         "presence_migrations".into_iden()
     }
 }
 
-/// The schema holds something that this version of the crate does not know.
+/// The schema has a migration that this version of the crate does not know.
 #[derive(Debug, thiserror::Error)]
 #[error("the schema is of a later version: it has migration `{migration}`")]
 struct FromTheFuture {
     migration: String,
 }
 
-/// Brings the schema up to date within `transaction`, which must exclude every other that does the same. Returns the names
-/// of the migrations that this took.
+/// Brings the schema up to date within `transaction`, which must exclude all other migrations. Returns the names of the
+/// migrations that it applied.
 pub(super) async fn run(
     transaction: &DatabaseTransaction,
     store_error: impl Fn(DbErr) -> StoreError,
 ) -> Result<Vec<String>, StoreError> {
-    // Looks first: whoever only runs a node need not have the right to make tables.
+    // Checked first, because the user of a node need not have the right to create tables.
     let missing = pending(transaction, &store_error).await?;
     if !missing.is_empty() {
         Migrator::up(transaction, None).await.map_err(&store_error)?;

@@ -1,4 +1,4 @@
-//! What nodes ask each other to do by way of the database, each with the presences that it answers for itself.
+//! Requests between nodes, which the database carries: each node applies them to its own presences.
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -12,76 +12,76 @@ use crate::{
 
 use super::StoreError;
 
-/// What a node asks the others to do, each with the presences that it answers for itself.
+/// A request to all other nodes. Each of them applies it to its own presences.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// Which request.
+    /// The id of the request.
     pub id: RequestId,
-    /// What is to be done.
+    /// What the nodes should do.
     pub order: Order,
 }
 
-/// What nodes may be asked to do.
+/// What a request is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
-    /// Remove the presences that it last saw longer ago than this, by its own clock.
+    /// Remove the presences that the node last saw longer ago than `max_age`, by its own clock.
     Prune {
-        /// The age that is too old.
+        /// The age above which a presence is stale.
         max_age: Duration,
     },
     /// Remove presences.
     Remove(Removal),
 }
 
-/// Who is to be removed, and what becomes of their sockets.
+/// Which presences to remove, and what happens to their sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Removal {
-    /// Who.
-    pub whom: Whom,
-    /// How their sockets are closed; `None`: they stay open, and their consumers are told.
+    /// Which presences to remove.
+    pub target: RemovalTarget,
+    /// How their sockets are closed. With `None` they stay open, and their consumers are called.
     pub close: Option<Close>,
 }
 
-/// Whom a [`Removal`] is about.
+/// The presences that a [`Removal`] is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Whom {
-    /// Everyone in this room.
+pub enum RemovalTarget {
+    /// All presences of this room.
     Room(RoomName),
-    /// This user, in whichever rooms.
+    /// All presences of this user.
     User(UserId),
-    /// This user, in one room.
+    /// The presences of this user in one room.
     UserIn {
         /// The user.
         user: UserId,
         /// The room.
         room: RoomName,
     },
-    /// This channel.
+    /// The presences of this channel.
     Channel {
         /// The channel.
         channel: ChannelName,
-        /// In this room; `None`: in whichever rooms.
+        /// Only in this room. `None` for all rooms.
         room: Option<RoomName>,
     },
     /// One presence.
     Presence {
         /// Its room.
         room: RoomName,
-        /// Which one.
+        /// Its id.
         id: PresenceId,
     },
 }
 
-/// One node that was asked to do something.
+/// The answer of one node to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Its life.
+    /// The incarnation of the node.
     pub node: NodeId,
-    /// Its name when it was asked.
+    /// Its name when the request was sent.
     pub name: NodeName,
-    /// How many presences it removed; `None`: it has not answered yet.
+    /// How many presences it removed. `None` if it has not answered yet.
     pub removed: Option<u64>,
 }
 
@@ -91,38 +91,38 @@ impl Answer {
     }
 }
 
-/// The part of a [`Store`](super::Store) by which nodes ask each other to do something.
+/// The part of a [`Store`](super::Store) that carries requests between nodes.
 #[async_trait]
 pub trait RequestStore {
-    /// Asks every other live node that has a presence to do something with its own. One that is held counts: by its token
-    /// it could be taken back on that node, which has to forget it. Asking again under the same id also asks those that came
-    /// to life in the meantime, and nobody twice.
+    /// Sends the request to every other live node that has a presence. Held presences count, since their clients could still
+    /// resume them on that node. Sending a request again under the same id sends it to nodes that were started in the meantime,
+    /// and to no node twice.
     ///
-    /// The request ends when it is [withdrawn](Self::withdraw), or with the life of the one who asks: its nodes are then no
-    /// longer asked, and their answers are forgotten with it. So one that is abandoned does no harm.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] if the life that asks is over.
-    async fn ask(&self, node: NodeId, request: Request) -> Result<(), StoreError>;
-
-    /// What `node` is asked and has not answered, the oldest request first. The requests of one whose lease ran out are left
-    /// out, and orders that this version does not know.
-    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError>;
-
-    /// Says how many presences `node` removed when it was asked. The first answer counts; one to a request that has ended, or
-    /// that did not ask this node, is nothing.
+    /// The request ends when it is [withdrawn](Self::withdraw), or with the incarnation that sent it. Then no node sees it any
+    /// more, and its answers are forgotten. So an abandoned request does no harm.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the life that answers is over.
+    /// [`StoreError::Fenced`] if the calling incarnation is fenced.
+    async fn send_request(&self, node: NodeId, request: Request) -> Result<(), StoreError>;
+
+    /// The requests to `node` that it has not answered, the oldest first. Requests of nodes without a lease are left out, and
+    /// so are orders that this version does not know.
+    async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError>;
+
+    /// Answers a request with the number of presences that `node` removed. The first answer counts. An answer to a request
+    /// that has ended, or that was not sent to this node, has no effect.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the calling incarnation is fenced.
     async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError>;
 
-    /// Whom the request asked, and what they answered, sorted by the bytes of their names. An answer stays when the node that
-    /// gave it ends.
+    /// All nodes to which the request was sent, with their answers, sorted by the bytes of their names. An answer stays when
+    /// its node ends.
     async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError>;
 
-    /// Ends a request of `node`: nobody is asked any more, and the answers are forgotten. One that has ended: nothing happens.
+    /// Ends a request of `node` and forgets its answers. It has no effect if the request has ended already.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the life that asks is over.
+    /// [`StoreError::Fenced`] if the calling incarnation is fenced.
     async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError>;
 }

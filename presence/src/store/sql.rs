@@ -1,40 +1,28 @@
-//! A store in a database, by sea-orm.
+//! A store in a database, with sea-orm.
 //!
-//! Each call is one transaction, of the steps in `transaction`, with the statements in `statement`; what differs between
-//! databases is in the file of each. Here a call is tried once, and in `patient` again while other transactions undo it; a
-//! database that is away is for who waits for the answer to deal with. A future that is dropped leaves nothing behind: its
-//! transaction is rolled back, or was committed already.
+//! Each call is one transaction, made of the steps in `transaction` and the statements in `statement`. What differs between
+//! databases is in one file for each. This file tries each call once. `retrying` repeats calls that other transactions undo. A
+//! database that is away is left to the caller. A future that is dropped rolls its transaction back, unless it was committed
+//! already.
 
 mod attempts;
 mod chunk;
 mod database;
 mod dialect;
-#[cfg(test)]
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod doubt;
 mod error;
-#[cfg(test)]
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod many;
 #[cfg(feature = "mysql")]
 mod mysql;
-mod patient;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod retrying;
 mod row;
-#[cfg(test)]
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-mod servers;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
 #[cfg(test)]
-#[cfg(feature = "sqlite")]
-mod tests;
-mod transaction;
-#[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub(crate) mod trial;
+pub(crate) mod tests;
+mod transaction;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -51,43 +39,43 @@ use crate::{
 };
 
 use super::{
-    Answer, Attempt, Batch, Changes, NodeStore, NodeSummary, Remains, Request, RequestStore, RoomCommit, RoomStore,
-    RoomSummary, RoomWrites, Store, StoreError, Whom, Write, migration, millis, plan, time,
+    Answer, Attempt, Batch, Changes, ClearMode, NodeStore, NodeSummary, RemovalTarget, Request, RequestStore,
+    RoomCommit, RoomStore, RoomSummary, RoomWrites, Store, StoreError, Write, migration, millis, plan, time,
 };
 
 use self::{
-    attempts::{Attempts, State, StillUnderWay},
+    attempts::{Attempts, Progress, StillInProgress},
     database::Database,
     error::store_error,
-    row::Place,
-    statement::{Doomed, Rows},
-    transaction::{Lock, Transaction, found_in},
+    row::RoomPosition,
+    statement::{RemovalFilter, Rows},
+    transaction::{Lock, Transaction, presences_in},
 };
 
 pub use self::{
     database::Synchronous,
-    patient::{MissingFeature, SeveralHosts, SqlStore},
+    retrying::{MissingFeature, SeveralHosts, SqlStore},
 };
 
 #[cfg(feature = "cli")]
-pub(crate) use self::error::{is_turned_away, said_by_database};
+pub(crate) use self::error::{database_message, is_access_denied};
 
-/// How many presences of a room are read at a time.
-const PAGE: u64 = 10_000;
+/// How many presences of a room one query loads.
+const PRESENCES_PER_PAGE: u64 = 10_000;
 
-/// How many touches one statement takes.
-const TOUCHES: usize = 10_000;
+/// How many touches one statement writes.
+const TOUCHES_PER_STATEMENT: usize = 10_000;
 
 /// A store that tries each call once.
 #[derive(Debug, Clone)]
-pub struct Once {
+pub struct SingleTryStore {
     database: Database,
     attempts: Attempts,
-    /// Differs from that of other databases of this process.
+    /// Identifies the database within this process.
     identity: u64,
 }
 
-impl Once {
+impl SingleTryStore {
     async fn migrate(&self) -> Result<Vec<String>, StoreError> {
         self.database.prepare().await?;
         self.database.examine().await?;
@@ -102,27 +90,27 @@ impl Once {
         migration::pending(self.database.readers(), store_error).await
     }
 
-    /// A transaction of a node that may write.
+    /// Begins a transaction of a node that may write.
     async fn write_as(&self, node: NodeId) -> Result<Transaction, StoreError> {
         Transaction::begin_as(&self.database, node, Lock::Shared).await
     }
 
-    /// Forgets what lives did last that are forgotten, by whomever. Former ones of this process are the only others that it has
-    /// any of, and most often there are none.
+    /// Forgets the last commits of incarnations that the database has forgotten. They can only be former incarnations of this
+    /// process, and there are rarely any.
     async fn forget_commits(&self, node: NodeId) {
         let commits = self.attempts.of_others(node);
         if commits.is_empty() {
             return;
         }
         let nodes: Vec<_> = commits.iter().map(|(_, node)| node.as_uuid()).collect();
-        // If it is not known, it will be asked again.
-        let Ok(remembered) = self.look(|| statement::remembered(nodes.clone()), Ok).await else { return };
+        // If this fails, the next fence tries it again.
+        let Ok(remembered) = self.query(|| statement::existing(nodes.clone()), Ok).await else { return };
         let over = commits.into_iter().filter(|(_, node)| !remembered.contains(&node.as_uuid()));
         self.attempts.forget(over.map(|(attempt, _)| attempt));
     }
 
-    /// Asks what stands alone.
-    async fn look<R, T>(
+    /// Runs a query without a transaction.
+    async fn query<R, T>(
         &self,
         query: impl Fn() -> Rows<R>,
         read: impl Fn(R) -> Result<T, StoreError>,
@@ -130,92 +118,97 @@ impl Once {
     where
         R: TryGetableMany,
     {
-        let rows = self.database.surely(|| query().all(self.database.readers())).await?;
+        let rows = self.database.on_live_connection(|| query().all(self.database.readers())).await?;
         rows.into_iter().map(read).collect()
     }
 }
 
 #[async_trait]
-impl Store for Once {
-    fn database(&self) -> Option<u64> {
+impl Store for SingleTryStore {
+    fn database_id(&self) -> Option<u64> {
         Some(self.identity)
     }
 
-    fn count_turns(&self) {
-        self.database.tells_turns.store(true, Ordering::Release);
+    fn track_online(&self) {
+        self.database.tracks_online.store(true, Ordering::Release);
     }
 
     async fn prepare(&self) -> Result<(), StoreError> {
         self.migrate().await.map(drop)
     }
 
-    async fn reach(&self) -> Result<(), StoreError> {
-        self.database.reach().await
+    async fn check_connection(&self) -> Result<(), StoreError> {
+        self.database.check_connection().await
     }
 }
 
 #[async_trait]
-impl RoomStore for Once {
+impl RoomStore for SingleTryStore {
     async fn commit(&self, node: NodeId, attempt: Attempt, rooms: Changes) -> Result<Vec<RoomCommit>, StoreError> {
         plan::check(&rooms)?;
         let transaction = self.write_as(node).await?;
         let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
-        let places = transaction.rooms(&names).await?;
-        // Before the first of them is deleted.
-        let limited = rooms.iter().zip(&places).filter(|(room, _)| room.writes.iter().any(Write::is_limited));
-        let sizes = transaction.sizes(&limited.map(|(_, place)| place.epoch).collect::<Vec<_>>()).await?;
-        let leaves = rooms.iter().zip(&places).flat_map(|(room, place)| {
+        let positions = transaction.rooms(&names).await?;
+        // Counted before the first presence is deleted.
+        let limited = rooms.iter().zip(&positions).filter(|(room, _)| room.writes.iter().any(Write::is_limited));
+        let sizes = transaction.sizes(&limited.map(|(_, position)| position.epoch).collect::<Vec<_>>()).await?;
+        let leaves = rooms.iter().zip(&positions).flat_map(|(room, position)| {
             room.writes.iter().filter_map(|write| match write {
-                Write::Leave { id, channel } => Some((*id, place.epoch, channel)),
+                Write::Leave { id, channel } => Some((*id, position.epoch, channel)),
                 _ => None,
             })
         });
-        let taken_out = transaction.take_out(&leaves.collect::<Vec<_>>()).await?;
-        let is_wanted = |write: &&Write| taken_out.is_none() || !matches!(write, Write::Leave { .. });
+        let deleted = transaction.delete_returning(&leaves.collect::<Vec<_>>()).await?;
+        let is_wanted = |write: &&Write| deleted.is_none() || !matches!(write, Write::Leave { .. });
         let wanted = rooms.iter().flat_map(|room| room.writes.iter().filter(is_wanted));
         let ids: Vec<PresenceId> = wanted.map(Write::id).collect();
         let sessions = rooms.iter().flat_map(|room| room.writes.iter().filter_map(Write::session));
         let sessions: Vec<SessionHash> = sessions.map(|session| session.hash).collect();
         let mut found = transaction.find(&ids, &sessions).await?;
         found.sizes = sizes;
-        let is_taken_out = taken_out.is_some();
-        found.presences.extend(taken_out.into_iter().flatten().map(|found| (found.presence.id, found)));
+        let is_deleted = deleted.is_some();
+        found.presences.extend(deleted.into_iter().flatten().map(|found| (found.presence.id, found)));
 
-        let (mut gone, mut held, mut taken) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut new, mut metas, mut bump) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut commits, mut shifts) = (Vec::with_capacity(rooms.len()), Vec::with_capacity(rooms.len()));
-        for (RoomWrites { room, writes }, Place { epoch, version, .. }) in rooms.iter().zip(places) {
+        let mut gone = Vec::new();
+        let mut held = Vec::new();
+        let mut taken = Vec::new();
+        let mut new = Vec::new();
+        let mut metas = Vec::new();
+        let mut changed = Vec::new();
+        let mut commits = Vec::with_capacity(rooms.len());
+        let mut count_changes = Vec::with_capacity(rooms.len());
+        for (RoomWrites { room, writes }, RoomPosition { epoch, version, .. }) in rooms.iter().zip(positions) {
             let plan = plan::plan(node, epoch, writes, &found)?;
-            shifts.push((epoch, plan.shifts()));
+            count_changes.push((epoch, plan.count_changes()));
             let version = if plan.is_new_version() {
-                bump.push(epoch);
+                changed.push(epoch);
                 version.next()
             } else {
                 version
             };
-            gone.extend(plan.gone);
-            held.extend(plan.held);
-            taken.extend(plan.taken.into_iter().map(|row| (epoch, row)));
-            new.extend(plan.new.into_iter().map(|row| (epoch, row)));
-            metas.extend(plan.changed.into_iter().map(|presence| (epoch, presence)));
+            gone.extend(plan.delete);
+            held.extend(plan.hold);
+            taken.extend(plan.take_over.into_iter().map(|row| (epoch, row)));
+            new.extend(plan.insert.into_iter().map(|row| (epoch, row)));
+            metas.extend(plan.set_meta.into_iter().map(|presence| (epoch, presence)));
             commits.push(RoomCommit {
-                taken: plan.resumed,
+                resumed: plan.resumed,
                 refused: plan.refused,
                 ..RoomCommit::new(room.clone(), epoch, version, plan.delta)
             });
         }
-        if !is_taken_out {
+        if !is_deleted {
             transaction.delete(&gone).await?;
         }
         transaction.hold(held).await?;
         transaction.take_over(&taken).await?;
-        transaction.put(&new).await?;
-        transaction.put_metas(&metas).await?;
-        transaction.bump(&bump).await?;
-        for (commit, turns) in commits.iter_mut().zip(transaction.turns(shifts).await?) {
-            commit.turns = turns;
+        transaction.insert(&new).await?;
+        transaction.update_metas(&metas).await?;
+        transaction.increment_versions(&changed).await?;
+        for (commit, online_changes) in commits.iter_mut().zip(transaction.online_changes(count_changes).await?) {
+            commit.online_changes = online_changes;
         }
-        transaction.note_commit(node, attempt).await?;
+        transaction.set_last_commit(node, attempt).await?;
         let unavailable = |given_up| StoreError::Unavailable(Arc::new(given_up));
         self.attempts.send(attempt, &commits).map_err(unavailable)?;
         transaction.commit().await?;
@@ -224,12 +217,12 @@ impl RoomStore for Once {
     }
 
     async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
-        match self.attempts.state(node, attempt) {
+        match self.attempts.progress(node, attempt) {
             None => Ok(None),
-            Some(State::Begun) => Err(StoreError::Unavailable(Arc::new(StillUnderWay))),
-            Some(State::Done(commits)) => Ok(Some(commits)),
-            Some(State::Sent(commits)) => {
-                // Waits for it, if it is still under way.
+            Some(Progress::Begun) => Err(StoreError::Unavailable(Arc::new(StillInProgress))),
+            Some(Progress::Done(commits)) => Ok(Some(commits)),
+            Some(Progress::Sent(commits)) => {
+                // Waits if the commit is still in progress.
                 let transaction = self.database.write().await?;
                 let last = statement::last_commit(node).one(&transaction).await.map_err(store_error)?;
                 Ok((last == Some(attempt.0)).then_some(commits))
@@ -239,10 +232,10 @@ impl RoomStore for Once {
 
     async fn touch(&self, node: NodeId, seen: Arc<[(PresenceId, Duration)]>) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
-        // In one order, as whoever removes presences locks them.
+        // In one order, in which removals lock presences, too.
         let mut seen = seen.to_vec();
         seen.sort_unstable_by_key(|(id, _)| *id);
-        for seen in seen.chunks(TOUCHES) {
+        for seen in seen.chunks(TOUCHES_PER_STATEMENT) {
             let touch = self.database.dialect().touch(node, transaction.now, seen);
             transaction.connection().execute_raw(touch).await.map_err(store_error)?;
         }
@@ -254,19 +247,19 @@ impl RoomStore for Once {
         let Some(row) = statement::room(room.as_str()).one(&transaction).await.map_err(store_error)? else {
             return Ok(None);
         };
-        let Place { epoch, version, .. } = row::place(row)?;
+        let RoomPosition { epoch, version, .. } = row::position(row)?;
         let mut presences = Vec::new();
         let mut last = String::new();
         loop {
-            let page = self.database.dialect().page(epoch, &last, PAGE);
+            let page = self.database.dialect().page(epoch, &last, PRESENCES_PER_PAGE);
             let rows = transaction.query_all_raw(page).await.map_err(store_error)?;
-            let complete = (rows.len() as u64) < PAGE;
-            presences.extend(found_in(&rows)?.into_iter().map(|found| found.presence));
+            let complete = (rows.len() as u64) < PRESENCES_PER_PAGE;
+            presences.extend(presences_in(&rows)?.into_iter().map(|found| found.presence));
             match presences.last() {
                 Some(presence) if !complete => last = presence.channel.to_string(),
                 _ => break,
             }
-            // Reading names and metas is work; others on this thread have theirs.
+            // Decoding names and metas takes time. This lets other tasks of the thread run.
             tokio::task::yield_now().await;
         }
         transaction.commit().await.map_err(store_error)?;
@@ -275,36 +268,36 @@ impl RoomStore for Once {
 
     async fn positions(&self, rooms: Arc<[RoomName]>) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
         let names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
-        let mut places = Vec::with_capacity(rooms.len());
+        let mut positions = Vec::with_capacity(rooms.len());
         for names in chunk::keys(self.database.dialect().backend(), &names) {
-            places.extend(self.look(|| statement::rooms_by_name(names.clone()), row::place).await?);
+            positions.extend(self.query(|| statement::rooms_by_name(names.clone()), row::position).await?);
         }
-        Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())
+        Ok(positions.into_iter().map(|RoomPosition { room, epoch, version }| (room, epoch, version)).collect())
     }
 
     async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
-        let places = self.look(statement::all_rooms, row::place).await?;
-        Ok(places.into_iter().map(|Place { room, epoch, version }| (room, epoch, version)).collect())
+        let positions = self.query(statement::all_rooms, row::position).await?;
+        Ok(positions.into_iter().map(|RoomPosition { room, epoch, version }| (room, epoch, version)).collect())
     }
 
     async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {
         let after = after.as_ref().map_or("", RoomName::as_str);
-        self.look(|| statement::room_summaries(after, limit), row::room_summary).await
+        self.query(|| statement::room_summaries(after, limit), row::room_summary).await
     }
 
     async fn last_seen(&self, room: RoomName) -> Result<Vec<(PresenceId, Duration)>, StoreError> {
-        self.look(|| statement::last_seen(room.as_str(), self.database.now()), row::last_seen).await
+        self.query(|| statement::last_seen(room.as_str(), self.database.now()), row::last_seen).await
     }
 
     async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError> {
-        let mut rooms = self.look(|| statement::rooms_of(&user), row::room_name).await?;
+        let mut rooms = self.query(|| statement::rooms_of(&user), row::room_name).await?;
         rooms.sort_unstable();
         Ok(rooms)
     }
 
     async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
-        let batch = transaction.remove_all(Doomed::PastGrace { now: transaction.now }, limit).await?;
+        let batch = transaction.remove_all(RemovalFilter::PastGrace { now: transaction.now }, limit).await?;
         transaction.commit().await?;
         Ok(batch)
     }
@@ -312,7 +305,7 @@ impl RoomStore for Once {
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
         let now = transaction.now;
-        let stale = Doomed::Stale { asks: node, now, cut: now.saturating_sub(millis(max_age)) };
+        let stale = RemovalFilter::Stale { caller: node, now, cut: now.saturating_sub(millis(max_age)) };
         let batch = transaction.remove_all(stale, limit).await?;
         transaction.commit().await?;
         Ok(batch)
@@ -325,23 +318,27 @@ impl RoomStore for Once {
         Ok(deleted)
     }
 
-    async fn remove(&self, node: NodeId, whom: Whom, limit: u64) -> Result<Batch, StoreError> {
+    async fn remove(&self, node: NodeId, target: RemovalTarget, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
         let now = transaction.now;
-        let orphans = match &whom {
-            Whom::Room(room) => transaction.epoch_of(room).await?.map(|room| Doomed::OrphansIn { room, now }),
-            Whom::User(user) => Some(Doomed::OrphansOf { user, room: None, now }),
-            Whom::UserIn { user, room } => {
-                let room = transaction.epoch_of(room).await?;
-                room.map(|room| Doomed::OrphansOf { user, room: Some(room), now })
+        let orphans = match &target {
+            RemovalTarget::Room(room) => {
+                transaction.epoch_of(room).await?.map(|room| RemovalFilter::OrphansIn { room, now })
             }
-            Whom::Channel { channel, room: None } => Some(Doomed::OrphansOn { channel, room: None, now }),
-            Whom::Channel { channel, room: Some(room) } => {
+            RemovalTarget::User(user) => Some(RemovalFilter::OrphansOf { user, room: None, now }),
+            RemovalTarget::UserIn { user, room } => {
                 let room = transaction.epoch_of(room).await?;
-                room.map(|room| Doomed::OrphansOn { channel, room: Some(room), now })
+                room.map(|room| RemovalFilter::OrphansOf { user, room: Some(room), now })
             }
-            Whom::Presence { room, id } => {
-                transaction.epoch_of(room).await?.map(|room| Doomed::Orphan { id: *id, room, now })
+            RemovalTarget::Channel { channel, room: None } => {
+                Some(RemovalFilter::OrphansOn { channel, room: None, now })
+            }
+            RemovalTarget::Channel { channel, room: Some(room) } => {
+                let room = transaction.epoch_of(room).await?;
+                room.map(|room| RemovalFilter::OrphansOn { channel, room: Some(room), now })
+            }
+            RemovalTarget::Presence { room, id } => {
+                transaction.epoch_of(room).await?.map(|room| RemovalFilter::Orphan { id: *id, room, now })
             }
         };
         let Some(orphans) = orphans else { return Ok(Batch::default()) };
@@ -352,9 +349,9 @@ impl RoomStore for Once {
 }
 
 #[async_trait]
-impl NodeStore for Once {
+impl NodeStore for SingleTryStore {
     async fn register(&self, node: NodeId, name: NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
+        let (transaction, status) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
         let (connection, now) = (transaction.connection(), transaction.now);
         let lease_until = now.saturating_add(millis(lease));
         let end = statement::end_of_former(node, &name).one(connection).await.map_err(store_error)?;
@@ -364,15 +361,15 @@ impl NodeStore for Once {
             let former = statement::former_with_held(&name).all(connection).await.map_err(store_error)?;
             transaction.extend_graces(&former, end).await?;
         }
-        match life {
-            Some(life) => {
-                life?;
+        match status {
+            Some(status) => {
+                status?;
                 statement::rename(node, &name, lease_until).exec(connection).await.map_err(store_error)?;
             }
             None => {
-                let insert = statement::begin_life(node, &name, now, lease_until);
+                let insert = statement::begin_incarnation(node, &name, now, lease_until);
                 connection.execute(&insert).await.map_err(store_error)?;
-                connection.execute(&statement::begin_commits(node)).await.map_err(store_error)?;
+                connection.execute(&statement::insert_last_commit(node)).await.map_err(store_error)?;
             }
         }
         let former = statement::uncleared_under(&name).all(connection).await.map_err(store_error)?;
@@ -381,7 +378,7 @@ impl NodeStore for Once {
     }
 
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        // Who would lock it for sharing first, and then to change it, would wait for others who do the same.
+        // With a shared lock first and an exclusive lock later, two transactions could wait for each other.
         let transaction = Transaction::begin_as(&self.database, node, Lock::Exclusive).await?;
         let now = transaction.now;
         let lease_until = now.saturating_add(millis(lease));
@@ -391,7 +388,7 @@ impl NodeStore for Once {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        let mut nodes = self.look(|| statement::nodes(self.database.now()), row::node_summary).await?;
+        let mut nodes = self.query(|| statement::nodes(self.database.now()), row::node_summary).await?;
         nodes.sort_unstable_by(NodeSummary::in_order);
         Ok(nodes)
     }
@@ -400,68 +397,69 @@ impl NodeStore for Once {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
         transaction.fence_expired(node).await?;
-        transaction.forget_lives().await?;
+        transaction.forget_incarnations().await?;
         let fenced = statement::uncleared_orphans().all(connection).await.map_err(store_error)?;
         transaction.commit().await?;
         self.forget_commits(node).await;
         Ok(fenced.into_iter().map(NodeId::from_uuid).collect())
     }
 
-    async fn clear(&self, node: NodeId, dead: NodeId, remains: Remains, limit: u64) -> Result<Batch, StoreError> {
+    async fn clear(&self, node: NodeId, dead: NodeId, mode: ClearMode, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
-        // One at a time clears a node: two would wait for each other when they forget it.
-        if !matches!(transaction.life(dead, Lock::Exclusive).await?, Some(Err(_))) {
+        // Only one transaction clears a node at a time. Two would wait for each other when they forget it.
+        if !matches!(transaction.status_of(dead, Lock::Exclusive).await?, Some(Err(_))) {
             return Ok(Batch::default());
         }
         let (connection, backend) = (transaction.connection(), self.database.dialect().backend());
-        let batch = match remains {
-            Remains::HoldAll(grace) => {
+        let batch = match mode {
+            ClearMode::HoldAll(grace) => {
                 let ids = statement::unheld_ids(backend, dead, limit).all(connection).await.map_err(store_error)?;
                 let ids: Vec<_> = ids.into_iter().map(|(id, ..)| PresenceId::from_uuid(id)).collect();
-                transaction.hold_remains(dead, &ids, grace).await?;
+                transaction.hold_presences_of(dead, &ids, grace).await?;
                 let handled = ids.len() as u64;
                 Batch { commits: Vec::new(), handled, more: handled == limit }
             }
-            Remains::HoldResumable(grace) => transaction.clear(dead, limit, grace).await?,
+            ClearMode::HoldResumable(grace) => transaction.clear(dead, limit, grace).await?,
         };
-        transaction.forget_lives().await?;
+        transaction.forget_incarnations().await?;
         transaction.commit().await?;
         Ok(batch)
     }
 
     async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
-        let (transaction, life) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
-        match life {
+        let (transaction, status) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
+        match status {
             None => return Ok(Vec::new()),
-            Some(life) => life?,
+            Some(status) => status?,
         }
-        let batch = transaction.remove_all(Doomed::UnheldOf(node), u64::MAX).await?;
+        let batch = transaction.remove_all(RemovalFilter::UnheldOf(node), u64::MAX).await?;
         let since = transaction.now.saturating_sub(millis(closed));
         transaction.extend_graces(&[node.as_uuid()], since).await?;
-        statement::end_life(node, transaction.now).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.forget_lives().await?;
+        statement::end_incarnation(node, transaction.now).exec(transaction.connection()).await.map_err(store_error)?;
+        transaction.forget_incarnations().await?;
         transaction.commit().await?;
         Ok(batch.commits)
     }
 }
 
 #[async_trait]
-impl RequestStore for Once {
-    async fn ask(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
+impl RequestStore for SingleTryStore {
+    async fn send_request(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
         let transaction = self.write_as(node).await?;
         let connection = transaction.connection();
         let others = statement::live_with_presences(node, transaction.now);
         let others = transaction::read(others.all(connection), row::node_name).await?;
         for others in chunk::rows(&others) {
-            let insert = statement::ask(node, &request, others)?;
+            let insert = statement::insert_requests(node, &request, others)?;
             connection.execute(&insert).await.map_err(store_error)?;
         }
         transaction.commit().await
     }
 
-    async fn asked(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
-        let asked = self.look(|| statement::asked(node, self.database.now()), |row| Ok(row::request(row))).await?;
-        Ok(asked.into_iter().flatten().collect())
+    async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
+        let requests =
+            self.query(|| statement::open_requests(node, self.database.now()), |row| Ok(row::request(row))).await?;
+        Ok(requests.into_iter().flatten().collect())
     }
 
     async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
@@ -472,7 +470,7 @@ impl RequestStore for Once {
     }
 
     async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
-        let mut answers = self.look(|| statement::answers(request), row::answer).await?;
+        let mut answers = self.query(|| statement::answers(request), row::answer).await?;
         answers.sort_unstable_by(Answer::in_order);
         Ok(answers)
     }

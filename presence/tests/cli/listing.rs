@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use presence::store::{NodeStore, Remains, Write};
+use presence::store::{ClearMode, NodeStore, Write};
 use serde_json::json;
 
 use super::database::{Database, LEASE, change, crowd, node, presence, with_meta};
@@ -125,7 +125,7 @@ async fn nodes_are_told_by_the_state_of_their_lease() {
     let former = node(&database.store, "web").await;
     crowd(&database.store, former, "bar", 2).await;
     let live = node(&database.store, "web").await;
-    let held = Remains::HoldAll(Duration::from_secs(600));
+    let held = ClearMode::HoldAll(Duration::from_secs(600));
     assert_eq!(database.store.clear(live, former, held, 1).await.unwrap().handled, 1);
 
     let table = database.run(&["nodes"]).done();

@@ -51,8 +51,8 @@ async fn a_node_whose_lease_ran_out_has_time_to_come_back() {
     until("the tool is a node", async || database.store.nodes().await.unwrap().len() == 2).await;
     // As after an outage of the database: nobody fenced it, and it renews its lease.
     database.store.renew(here, LEASE).await.unwrap();
-    until("it is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
-    let request = database.store.asked(here).await.unwrap().remove(0);
+    until("it is asked", async || !database.store.open_requests(here).await.unwrap().is_empty()).await;
+    let request = database.store.open_requests(here).await.unwrap().remove(0);
     assert_eq!(request.order, Order::Prune { max_age: SECOND });
     database.store.answer(here, request.id, 2).await.unwrap();
     let pruned = Ran::from(child.wait_with_output().unwrap()).json();
@@ -77,7 +77,7 @@ async fn a_live_node_that_does_not_answer_is_named_and_its_presences_stay() {
     assert_eq!((ran.code, &document["nodes"][0]["outcome"]), (Some(4), &json!("silent")));
     assert_eq!(document["nodes"][0]["pruned"], json!(null));
     assert_eq!(database.store.load(room("lobby")).await.unwrap().unwrap().presences.len(), 3);
-    assert_eq!(database.store.asked(here).await.unwrap(), [], "the request ended with the tool");
+    assert_eq!(database.store.open_requests(here).await.unwrap(), [], "the request ended with the tool");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_node_that_ends_while_it_is_asked_is_not_waited_for() {
     crowd(&database.store, here, "lobby", 3).await;
     let mut child = database.command(&["prune-presences", "--wait=60s"]);
     let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    until("it is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
+    until("it is asked", async || !database.store.open_requests(here).await.unwrap().is_empty()).await;
     database.store.retire(here, Duration::ZERO).await.unwrap();
     let told = Ran::from(child.wait_with_output().unwrap()).done();
     assert!(told.starts_with("node here: ended before it answered\n"), "{told}");
@@ -101,12 +101,12 @@ async fn one_that_is_stopped_retires_and_takes_its_request_back() {
     for (sent, code, name) in [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM")] {
         let mut child = database.command(&["prune-presences", "--wait=60s"]);
         let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        until("the node is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
+        until("the node is asked", async || !database.store.open_requests(here).await.unwrap().is_empty()).await;
         signal(child.id(), sent);
         let error = Ran::from(child.wait_with_output().unwrap()).failed(code);
         assert_eq!(error, format!("error: stopped by {name} before it was done\n"));
         assert_eq!(database.store.nodes().await.unwrap().len(), 1);
-        assert_eq!(database.store.asked(here).await.unwrap(), []);
+        assert_eq!(database.store.open_requests(here).await.unwrap(), []);
     }
 }
 
@@ -117,7 +117,7 @@ async fn one_that_is_killed_is_a_dead_node_without_presences() {
     crowd(&database.store, here, "lobby", 1).await;
     let mut child = database.command(&["prune-presences", "--wait=60s"]);
     let mut child = child.stdout(Stdio::null()).spawn().unwrap();
-    until("the node is asked", async || !database.store.asked(here).await.unwrap().is_empty()).await;
+    until("the node is asked", async || !database.store.open_requests(here).await.unwrap().is_empty()).await;
     child.kill().unwrap();
     child.wait().unwrap();
     let nodes = database.store.nodes().await.unwrap();
@@ -125,7 +125,7 @@ async fn one_that_is_killed_is_a_dead_node_without_presences() {
     assert!(left.name.as_str().starts_with("presence-cli:"), "{left:?}");
     assert!(matches!(left.state, NodeState::Live { .. }) && left.presences == 0, "{left:?}");
     let later = database.ahead(SECOND * 15);
-    assert_eq!(later.asked(here).await.unwrap(), [], "nobody waits for the answer");
+    assert_eq!(later.open_requests(here).await.unwrap(), [], "nobody waits for the answer");
     assert_eq!(later.fence(here).await.unwrap(), [], "there is nothing to clear");
     assert_eq!(later.nodes().await.unwrap().len(), 1, "it is forgotten");
 }

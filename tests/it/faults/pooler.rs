@@ -53,7 +53,7 @@ async fn transactions_that_are_pooled_without_regard_to_statements_are_refused_a
     let (_bouncer, url) = backend.behind(Pooling::Transaction, &[IGNORE]);
     let server = Server::start(&["--database-url", &url]).await;
     let line = one_line(&server).await;
-    assert!(line.contains("ERROR") && line.contains("a pooler is in between"), "{line}");
+    assert!(line.contains("ERROR") && line.contains("a pooler between the node and the database"), "{line}");
     assert!(line.contains("pool_mode = session") && line.contains("max_prepared_statements"), "{line}");
     is_healthy_but_not_ready(&server).await;
 }

@@ -12,7 +12,7 @@ use crate::{
     model::{
         Meta, Presence,
         delta::Net,
-        truth::{channel, epoch, id},
+        tests::truth::{channel, epoch, id},
     },
     name::NodeId,
 };

@@ -58,7 +58,7 @@ impl RoomActor {
         self.fail_if(Point::Answer);
         match result {
             Ok(commit) => {
-                let is_new = !commit.delta.is_empty() || commit.taken.iter().any(|taken| taken.moved);
+                let is_new = !commit.delta.is_empty() || commit.resumed.iter().any(|resumed| resumed.moved);
                 if self.reached.refutes_commit(batch, (commit.epoch, commit.version), is_new) {
                     self.has_gone_back();
                 }
@@ -109,7 +109,7 @@ impl RoomActor {
             Some(Leaving { cause: Cause::Removed(all), .. }) => Some(all.together()),
             _ => None,
         };
-        self.node.signals.announce(&self.name, &commit.delta, &commit.turns, together);
+        self.node.signals.announce(&self.name, &commit.delta, &commit.online_changes, together);
     }
 
     /// For these who joined the room has no place.
@@ -207,7 +207,7 @@ impl RoomActor {
     /// Takes in a change, our own or another's.
     pub(super) fn apply(&mut self, commit: RoomCommit, ctx: &mut Context<Self>) {
         let now = self.node.now();
-        let moved = commit.taken.iter().filter(|taken| taken.moved).map(|taken| taken.presence.clone());
+        let moved = commit.resumed.iter().filter(|resumed| resumed.moved).map(|resumed| resumed.presence.clone());
         let moved: Vec<_> = moved.collect();
         let RoomCommit { epoch, version, mut delta, .. } = commit;
         delta.updated.extend(moved);

@@ -13,7 +13,7 @@ use crate::{
     model::{
         Presence,
         delta::Change,
-        own::{self, Care, Own},
+        own::{self, OwnPresences, Repair},
     },
     name::{PresenceId, RoomName},
     node::{Node, writer::Tried},
@@ -170,7 +170,7 @@ impl RoomActor {
 
     /// Sees to it that the presences of this node are the same here and in the database, once both are known.
     pub(super) fn look_after_all(&mut self, ctx: &mut Context<Self>) {
-        let cares = own::after_reading(&self.state.replica, self.node.id(), &self.ours());
+        let cares = own::after_load(&self.state.replica, self.node.id(), &self.ours());
         self.care(cares, ctx);
     }
 
@@ -178,13 +178,13 @@ impl RoomActor {
         Ours { state: &self.state, node: &self.node, channels: &*self.channels, room: &self.name }
     }
 
-    fn care(&mut self, cares: Vec<Care>, ctx: &mut Context<Self>) {
+    fn care(&mut self, cares: Vec<Repair>, ctx: &mut Context<Self>) {
         for care in cares {
             match care {
-                Care::Adopt(presence) => self.adopt(presence, ctx),
-                Care::TakeOut(presence) => self.take_orphan_out(presence, ctx),
-                Care::BringBack(presence) => self.bring_back(presence, ctx),
-                Care::LetGo(presence) => {
+                Repair::Supervise(presence) => self.adopt(presence, ctx),
+                Repair::Remove(presence) => self.take_orphan_out(presence, ctx),
+                Repair::Restore(presence) => self.bring_back(presence, ctx),
+                Repair::Forget(presence) => {
                     self.drop_local(presence.id);
                     self.state.sessions.forget(presence.id);
                     // A node that has ended writes nothing any more.
@@ -205,7 +205,7 @@ impl RoomActor {
             let there = there.filter(|there| Some(there.node) == self.node.id());
             let Some(there) = there.cloned() else { continue };
             let ours = self.ours();
-            if ours.here(*id).is_none() && !ours.is_under_way(&there) {
+            if ours.supervised(*id).is_none() && !ours.is_in_progress(&there) {
                 self.adopt(there, ctx);
             }
         }
@@ -243,16 +243,16 @@ struct Ours<'a> {
     room: &'a RoomName,
 }
 
-impl Own for Ours<'_> {
-    fn here(&self, id: PresenceId) -> Option<&Arc<Presence>> {
+impl OwnPresences for Ours<'_> {
+    fn supervised(&self, id: PresenceId) -> Option<&Arc<Presence>> {
         self.state.locals.get(&id).map(|local| &local.presence)
     }
 
-    fn all_here(&self) -> impl Iterator<Item = &Arc<Presence>> {
+    fn all_supervised(&self) -> impl Iterator<Item = &Arc<Presence>> {
         self.state.locals.values().map(|local| &local.presence)
     }
 
-    fn is_under_way(&self, Presence { id, channel, .. }: &Presence) -> bool {
+    fn is_in_progress(&self, Presence { id, channel, .. }: &Presence) -> bool {
         let State { joining, leaving, sessions, .. } = self.state;
         joining.contains_key(id)
             || leaving.contains_key(id)
@@ -262,7 +262,7 @@ impl Own for Ours<'_> {
             || leaving.values().any(|leaving| leaving.channel == *channel)
     }
 
-    fn lives(&self, presence: &Presence) -> bool {
+    fn is_alive(&self, presence: &Presence) -> bool {
         // Once a node has ended, the database has removed what it left.
         let has_ended = self.node.is_shutting_down() && self.node.id().is_none();
         let called = self.state.sessions.called(presence.id);

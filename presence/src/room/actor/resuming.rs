@@ -21,7 +21,7 @@ use crate::{
         state::{Joining, TokenWaiter},
     },
     session::Session,
-    store::{RoomCommit, Taken, Write},
+    store::{Resumed, RoomCommit, Write},
 };
 
 use super::{RoomActor, answer_now_if, sockets};
@@ -241,7 +241,7 @@ impl RoomActor {
                 continue;
             };
             self.state.sessions.claimed(asked.id, &asked.channel, self.readings.last());
-            let Some(taken) = commit.taken.iter().find(|taken| taken.asked == asked.id) else {
+            let Some(taken) = commit.resumed.iter().find(|taken| taken.requested == asked.id) else {
                 self.is_of_this_life(asked);
                 continue;
             };
@@ -269,8 +269,8 @@ impl RoomActor {
     }
 
     /// A socket of ours has the presence that it came for.
-    fn took(&mut self, asked: &Presence, taken: &Taken, session: Option<Session>, ctx: &mut Context<Self>) {
-        let Taken { presence, moved, .. } = taken;
+    fn took(&mut self, asked: &Presence, taken: &Resumed, session: Option<Session>, ctx: &mut Context<Self>) {
+        let Resumed { presence, moved, .. } = taken;
         let (was, id) = (asked.id, presence.id);
         if let Some(leaving) = self.state.leaving.get(&was)
             && leaving.channel == asked.channel

@@ -370,7 +370,7 @@ async fn database_loses_changes(and_then: usize) {
     let (here, there) = two(quick).await;
     let (ann, bob, cid) = (here.member("ann").await, here.member("bob").await, there.member("cid").await);
     pass(secs(3)).await;
-    let crash = here.store.database().loses_what_comes();
+    let crash = here.store.database().crash_to_now();
     let dan = here.member("dan").await;
     bob.leave(lobby()).await.unwrap();
     let eve = there.member("eve").await;

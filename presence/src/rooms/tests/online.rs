@@ -10,7 +10,7 @@ use super::bench::{config, lobby, node, node_on, pass, room, secs, turns, user};
 use crate::{
     Presence,
     clock::Clock,
-    model::{Delta, Turns},
+    model::{Delta, OnlineChanges},
     name::{ChannelName, NodeId, PresenceId},
     signal::Signals,
     store::MemoryStore,
@@ -157,8 +157,10 @@ fn who_goes_by_many_presences_of_one_commit_is_offline_with_the_last_event() {
     };
     let (pruned, left, again) = (presence("1", "ann"), presence("2", "ann"), presence("3", "bob"));
     let rebound = presence("4", "cid");
-    let offline =
-        |by: &Presence, who: &str| Turns { offline: BTreeMap::from([(by.id, user(who))]), ..Turns::default() };
+    let offline = |by: &Presence, who: &str| OnlineChanges {
+        offline: BTreeMap::from([(by.id, user(who))]),
+        ..OnlineChanges::default()
+    };
     let delta = Delta {
         left: vec![pruned.clone(), left.clone(), again.clone()],
         updated: vec![rebound.clone()],
@@ -166,7 +168,7 @@ fn who_goes_by_many_presences_of_one_commit_is_offline_with_the_last_event() {
     };
     let signals = Signals::default();
     let mut changes = signals.subscribe(None);
-    let mut hear = |turns_of: &Turns, pruned: &[&Presence]| {
+    let mut hear = |turns_of: &OnlineChanges, pruned: &[&Presence]| {
         let bulk = signals.together(lobby());
         signals
             .announce(lobby(), &delta, turns_of, |one| pruned.iter().any(|other| other.id == one.id).then_some(&bulk));

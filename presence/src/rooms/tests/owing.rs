@@ -7,7 +7,7 @@ use crate::{
     name::{NodeId, NodeName},
     room::message::{Point, ToRoom},
     signal::Subscription,
-    store::{Attempt, MemoryStore, NodeStore, Remains, RoomStore, RoomWrites, Write},
+    store::{Attempt, ClearMode, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
 };
 
 const POINTS: [Point; 2] = [Point::Answer, Point::Apply];
@@ -155,7 +155,7 @@ async fn those_who_join_again_after_a_fencing_are_taken_by_a_full_queue() {
     pass(secs(15)).await;
     database.register(judge, NodeName::new("judge").unwrap(), secs(100)).await.unwrap();
     for dead in database.fence(judge).await.unwrap() {
-        let _ = database.clear(judge, dead, Remains::HoldResumable(secs(1)), 100).await.unwrap();
+        let _ = database.clear(judge, dead, ClearMode::HoldResumable(secs(1)), 100).await.unwrap();
     }
     assert_eq!(node.rows(lobby()).await.len(), 0);
     let full: Vec<_> = (0..4).map(|n| node.client(&format!("x{n}"))).collect();

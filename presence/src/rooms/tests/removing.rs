@@ -250,7 +250,7 @@ async fn given_up(meanwhile: impl AsyncFnOnce(&Node), asked: usize) {
     let (removed, ()) = tokio::join!(here.remove_user(&name, None), meanwhile(&here));
     assert!(matches!(removed, Err(Error::StoreUnavailable(_))), "{removed:?}");
     let life = there.node().unwrap();
-    assert_eq!(here.store.database().asked(life).await.unwrap().len(), asked);
+    assert_eq!(here.store.database().open_requests(life).await.unwrap().len(), asked);
     pass(ms(1100)).await;
     there.store.faults.release();
     pass(secs(3)).await;

@@ -41,7 +41,7 @@ impl Bulk {
                 begun.push(together.unfinished());
                 together
             });
-            self.node.signals.announce(&room, &commit.delta, &commit.turns, |_| Some(together));
+            self.node.signals.announce(&room, &commit.delta, &commit.online_changes, |_| Some(together));
             self.table.send_running(&room, ToRoom::Changed(commit));
         }
         if !begun.is_empty() {

@@ -39,7 +39,7 @@ impl Holder {
 pub(crate) fn claim(rooms: &Rooms, name: &NodeName) -> bool {
     static ALL: LazyLock<Mutex<HashMap<(u64, NodeName), Holder>>> = LazyLock::new(Mutex::default);
     // Of a store that cannot tell its database nothing is known.
-    let Some(database) = rooms.0.node.store.database() else { return true };
+    let Some(database) = rooms.0.node.store.database_id() else { return true };
     let mut all = ALL.lock();
     all.retain(|_, holder| holder.is_running());
     let key = (database, name.clone());

@@ -23,7 +23,7 @@ use crate::{
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
     node::open_requests::ToDo,
     room::message::{ToRoom, Which},
-    store::{NodeState, NodeStore, Order, Removal, Request, RequestStore, RoomStore, Whom},
+    store::{NodeState, NodeStore, Order, Removal, RemovalTarget, Request, RequestStore, RoomStore},
     telemetry::report,
 };
 
@@ -67,7 +67,7 @@ impl Work {
     /// Looks what others ask of this node: the command line, say. Each request is carried out by itself, so that one that takes
     /// long holds up no other, and as long as it stands.
     pub(super) async fn answer_others(&self, actor: &Addr<NodeActor>) -> Result<()> {
-        let listed = self.node.bounded(self.node.store.asked(self.id()?)).await?;
+        let listed = self.node.bounded(self.node.store.open_requests(self.id()?)).await?;
         let ToDo { abort, begin, answer } = self.node.registration.open_requests().look(listed);
         abort.iter().for_each(AbortHandle::abort);
         for request in begin {
@@ -110,15 +110,15 @@ impl Work {
         }
     }
 
-    async fn remove_own(&self, Removal { whom, close }: &Removal) -> usize {
-        let (rooms, user) = match whom {
-            Whom::Room(room) => (vec![room.clone()], None),
-            Whom::User(user) => (self.rooms.table().names(), Some(user)),
-            Whom::UserIn { user, room } => (vec![room.clone()], Some(user)),
-            Whom::Channel { channel, room } => {
+    async fn remove_own(&self, Removal { target, close }: &Removal) -> usize {
+        let (rooms, user) = match target {
+            RemovalTarget::Room(room) => (vec![room.clone()], None),
+            RemovalTarget::User(user) => (self.rooms.table().names(), Some(user)),
+            RemovalTarget::UserIn { user, room } => (vec![room.clone()], Some(user)),
+            RemovalTarget::Channel { channel, room } => {
                 return until_done(|| self.rooms.remove_here(room.as_ref(), channel, close.as_ref())).await;
             }
-            Whom::Presence { room, id } => {
+            RemovalTarget::Presence { room, id } => {
                 let (which, count) = (Which::Id(*id), Arc::default());
                 until_done(|| self.rooms.remove_one(room, &which, close.as_ref(), &count)).await;
                 // A room that failed in between was asked again, and may have found it twice.
@@ -145,10 +145,10 @@ impl Work {
         answers.into_iter().map(|answer| answer.unwrap_or(0)).sum()
     }
 
-    /// Removes whom it is about, on all nodes.
+    /// Removes target it is about, on all nodes.
     async fn remove(&self, removal: Removal) -> Result<usize> {
         let node = self.id()?;
-        if let Whom::Presence { room, id } = &removal.whom
+        if let RemovalTarget::Presence { room, id } = &removal.target
             && self.remove_own_in_time(&removal).await? > 0
             && !self.is_there(room, *id).await?
         {
@@ -156,7 +156,7 @@ impl Work {
             return Ok(1);
         }
         let request = Request { id: RequestId::random(), order: Order::Remove(removal.clone()) };
-        let removed = match self.node.bounded(self.node.store.ask(node, request.clone())).await {
+        let removed = match self.node.bounded(self.node.store.send_request(node, request.clone())).await {
             Ok(()) => self.remove_everywhere(node, request.id, &removal).await,
             // Others may have been asked all the same.
             Err(error) => Err(error),
@@ -183,7 +183,7 @@ impl Work {
         let own = self.remove_own_in_time(removal).await?;
         let answers = self.await_answers(request).await;
         // Last: who is held on a node that lives was counted by that, and what the dead left is there by now.
-        let orphans = self.batches(|limit| self.node.store.remove(node, removal.whom.clone(), limit)).await?;
+        let orphans = self.batches(|limit| self.node.store.remove(node, removal.target.clone(), limit)).await?;
         let Answers { removed: others, silent } = answers?;
         let removed = own + others + orphans;
         if silent.is_empty() { Ok(removed) } else { Err(Error::Unanswered { nodes: silent, removed }) }

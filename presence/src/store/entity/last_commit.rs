@@ -1,4 +1,4 @@
-//! One row for each node that has changed rooms: its last commit.
+//! The last commit of each node. The row is created with the incarnation.
 
 use sea_orm::entity::prelude::*;
 
@@ -7,7 +7,7 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub node_id: Uuid,
-    /// What the node knows it by.
+    /// The number by which the node identifies the commit.
     pub attempt: i64,
 }
 

@@ -1,4 +1,4 @@
-//! One row for each life of a node that is not forgotten yet.
+//! One row for each incarnation that is not forgotten.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,12 +8,12 @@ pub struct Model {
     /// The incarnation.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// `NULL` once a later life has taken the name.
+    /// `NULL` once a later incarnation has the name.
     #[sea_orm(unique)]
     pub name: Option<String>,
-    /// The name that a later life has taken, by which this one learns, should it wake up, that it must stop.
+    /// The name that a later incarnation took. A process that was suspended learns from it that it must stop.
     pub lost_name: Option<String>,
-    /// The process that began it. `NULL` if a version did that which did not say.
+    /// The process that began it. `NULL` if an early version of this crate began it.
     pub process: Option<String>,
     pub started_at: i64,
     pub lease_until: i64,

@@ -10,15 +10,15 @@ pub struct Model {
     pub room_id: Uuid,
     pub channel_name: String,
     pub user_id: Option<String>,
-    /// A JSON object, as the client spelt it.
+    /// A JSON object, as the text that the client sent.
     #[sea_orm(column_type = "Text")]
     pub meta: String,
     pub node_id: Uuid,
-    /// Of the room, the user or none, and the resume token.
+    /// The hash of the room, the user if there is one, and the resume token.
     pub session_hash: Option<Vec<u8>>,
-    /// How long the presence is kept once its socket is lost, if it can be resumed.
+    /// How long the presence is held when its socket is lost. `NULL` if it cannot be resumed.
     pub grace: Option<i64>,
-    /// Something: the socket is lost, and the presence is kept until then.
+    /// Until when the presence is held. `NULL` if it is not held.
     pub held_until: Option<i64>,
     pub joined_at: i64,
     pub last_seen: i64,

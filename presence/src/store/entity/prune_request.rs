@@ -1,4 +1,4 @@
-//! One row for each node that is asked to prune or to remove, and its answer.
+//! One row for each request and each node that receives it, with the answer.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,14 +9,14 @@ pub struct Model {
     pub request_id: Uuid,
     #[sea_orm(primary_key, auto_increment = false)]
     pub node_id: Uuid,
-    /// When it was asked.
+    /// The name of the node when the request was sent.
     pub node_name: String,
-    /// With whose life the request ends.
+    /// The incarnation that sent the request. The request ends with it.
     pub asked_by: Uuid,
     pub max_age: i64,
-    /// Whom to remove, as JSON; `NULL`: it is to prune.
+    /// What to remove, as JSON. `NULL` for a request to prune.
     pub removal: Option<String>,
-    /// How many it removed; `NULL` until it answers.
+    /// How many presences the node removed. `NULL` until it answers.
     pub pruned: Option<i64>,
 }
 

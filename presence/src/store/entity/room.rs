@@ -1,14 +1,14 @@
-//! One row for each life of a room.
+//! One row for each epoch of a room that is not pruned.
 
 use sea_orm::entity::prelude::*;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "rooms")]
 pub struct Model {
-    /// The epoch: a new life of a room is a new row.
+    /// The epoch. A room that is created again gets a new row.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The name, which is that of the group too.
+    /// The name of the room, and of its group.
     #[sea_orm(unique)]
     pub channel_name: String,
     pub version: i64,

@@ -1,4 +1,4 @@
-//! The tables of a store in memory, and the steps that its calls are made of.
+//! The tables of a store in memory, and the steps of its calls.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
@@ -12,58 +12,58 @@ use crate::{
 };
 
 use super::super::{
-    Attempt, Batch, Order, REMEMBERED, RoomCommit, RoomWrites, StoreError, Write, millis,
+    Attempt, Batch, KEEP_SUPERSEDED_FOR, Order, RoomCommit, RoomWrites, StoreError, Write, millis,
     pace::MAX_ROOMS_PER_REMOVAL,
-    plan::{self, Finds, Found, Plan, Senseless},
+    plan::{self, Existing, InvalidWrites, Plan, StoredPresence},
 };
 
 #[derive(Clone, Default)]
 pub(super) struct Tables {
-    pub(super) nodes: HashMap<NodeId, Node>,
-    pub(super) rooms: HashMap<RoomName, Room>,
-    /// Sorted, so that batches are the same in every run.
-    pub(super) presences: BTreeMap<PresenceId, Row>,
-    /// Who can be resumed by what.
+    pub(super) nodes: HashMap<NodeId, NodeEntry>,
+    pub(super) rooms: HashMap<RoomName, RoomEntry>,
+    /// Sorted, so that batches are the same in each run.
+    pub(super) presences: BTreeMap<PresenceId, PresenceEntry>,
+    /// The owner of each resume token.
     sessions: HashMap<SessionHash, PresenceId>,
-    /// What each node's last commit did, in case that the answer is lost.
+    /// The last commit of each node, in case its answer is lost.
     pub(super) commits: HashMap<NodeId, (Attempt, Vec<RoomCommit>)>,
-    /// What each node is asked, and answered.
-    pub(super) requests: BTreeMap<(RequestId, NodeId), Asked>,
+    /// The requests to each node, with its answer.
+    pub(super) requests: BTreeMap<(RequestId, NodeId), RequestEntry>,
 }
 
 #[derive(Clone)]
-pub(super) struct Node {
+pub(super) struct NodeEntry {
     pub(super) name: NodeName,
     pub(super) process: &'static str,
     pub(super) started_at: i64,
-    /// Whether a later life has the name now.
+    /// Whether a later incarnation has the name.
     pub(super) superseded: bool,
     pub(super) lease_until: i64,
     pub(super) fenced_at: Option<i64>,
 }
 
 #[derive(Clone)]
-pub(super) struct Room {
+pub(super) struct RoomEntry {
     pub(super) epoch: Epoch,
     pub(super) version: Version,
     pub(super) channels: HashMap<ChannelName, PresenceId>,
-    /// How many presences each user has.
+    /// The number of presences of each user.
     users: HashMap<UserId, i64>,
 }
 
-impl Room {
+impl RoomEntry {
     fn new() -> Self {
         Self { epoch: Epoch::random(), version: Version::default(), channels: HashMap::new(), users: HashMap::new() }
     }
 
-    fn enters(&mut self, presence: &Presence) {
+    fn add(&mut self, presence: &Presence) {
         self.channels.insert(presence.channel.clone(), presence.id);
         if let Some(user) = &presence.user {
             *self.users.entry(user.clone()).or_default() += 1;
         }
     }
 
-    fn goes(&mut self, presence: &Presence) {
+    fn remove(&mut self, presence: &Presence) {
         self.channels.remove(&presence.channel);
         if let Some(Entry::Occupied(mut count)) = presence.user.clone().map(|user| self.users.entry(user)) {
             *count.get_mut() -= 1;
@@ -75,18 +75,18 @@ impl Room {
 }
 
 #[derive(Clone)]
-pub(super) struct Row {
+pub(super) struct PresenceEntry {
     pub(super) room: RoomName,
-    /// Marked as held exactly if `held_until` is something.
+    /// Marked as held exactly if `held_until` is set.
     pub(super) presence: Arc<Presence>,
     pub(super) held_until: Option<i64>,
     pub(super) session: Option<Session>,
     pub(super) last_seen: i64,
 }
 
-impl Row {
-    fn found(&self, rooms: &HashMap<RoomName, Room>) -> Found {
-        Found { room: rooms[&self.room].epoch, presence: self.presence.clone() }
+impl PresenceEntry {
+    fn found(&self, rooms: &HashMap<RoomName, RoomEntry>) -> StoredPresence {
+        StoredPresence { room: rooms[&self.room].epoch, presence: self.presence.clone() }
     }
 
     pub(super) fn hold(&mut self, until: i64) {
@@ -95,11 +95,11 @@ impl Row {
     }
 }
 
-/// What one node is asked, and its answer.
+/// A request to one node, and its answer.
 #[derive(Clone)]
-pub(super) struct Asked {
+pub(super) struct RequestEntry {
     pub(super) name: NodeName,
-    pub(super) asked_by: NodeId,
+    pub(super) sender: NodeId,
     pub(super) order: Order,
     pub(super) removed: Option<u64>,
 }
@@ -115,8 +115,8 @@ impl Tables {
         }
     }
 
-    /// Whether a later life that is not over has this one's name.
-    pub(super) fn is_succeeded(&self, node: &Node) -> bool {
+    /// Whether a later incarnation that is not fenced has the name of this one.
+    pub(super) fn is_succeeded(&self, node: &NodeEntry) -> bool {
         node.superseded
             && self
                 .nodes
@@ -124,7 +124,7 @@ impl Tables {
                 .any(|other| other.name == node.name && !other.superseded && other.fenced_at.is_none())
     }
 
-    /// Extends the graces of these lives that were running at `since` by the time from then until now.
+    /// Extends the graces of these incarnations that had not expired at `since` by the time since then.
     pub(super) fn extend_graces(&mut self, of: &HashSet<NodeId>, since: i64, now: i64) {
         let by = now.saturating_sub(since).max(0);
         for row in self.presences.values_mut().filter(|row| of.contains(&row.presence.node)) {
@@ -137,19 +137,19 @@ impl Tables {
         self.presences.values().any(|row| row.presence.node == node && !row.presence.held)
     }
 
-    /// Forgets fenced lives without presences. One that lost its name is remembered for longer, since it may yet wake.
+    /// Forgets fenced incarnations without presences. One that lost its name is kept longer, since its process may be suspended.
     pub(super) fn forget(&mut self, now: i64) {
         let busy: HashSet<NodeId> = self.presences.values().map(|row| row.presence.node).collect();
         self.nodes.retain(|id, node| match node.fenced_at {
-            Some(at) => busy.contains(id) || (node.superseded && at >= now.saturating_sub(millis(REMEMBERED))),
+            Some(at) => busy.contains(id) || (node.superseded && at >= now.saturating_sub(millis(KEEP_SUPERSEDED_FOR))),
             None => true,
         });
         self.commits.retain(|node, _| self.nodes.contains_key(node));
-        self.requests.retain(|_, asked| self.nodes.contains_key(&asked.asked_by));
+        self.requests.retain(|_, request| self.nodes.contains_key(&request.sender));
     }
 
-    pub(super) fn plan(&self, node: NodeId, RoomWrites { room, writes }: &RoomWrites) -> Result<Plan, Senseless> {
-        let mut found = Finds::default();
+    pub(super) fn plan(&self, node: NodeId, RoomWrites { room, writes }: &RoomWrites) -> Result<Plan, InvalidWrites> {
+        let mut found = Existing::default();
         let named = writes.iter().map(Write::id);
         for session in writes.iter().filter_map(Write::session) {
             found.sessions.extend(self.sessions.get(&session.hash).map(|id| (session.hash, *id)));
@@ -157,7 +157,7 @@ impl Tables {
         for id in named.chain(found.sessions.values().copied()) {
             found.presences.extend(self.presences.get(&id).map(|row| (id, row.found(&self.rooms))));
         }
-        // A room that is not there yet has nobody, so any epoch does.
+        // A room that does not exist is empty, so any epoch is right.
         let epoch = self.rooms.get(room).map_or_else(Epoch::random, |room| room.epoch);
         found.sizes.extend(self.rooms.get(room).map(|room| (room.epoch, room.channels.len())));
         let plan = plan::plan(node, epoch, writes, &found)?;
@@ -165,57 +165,57 @@ impl Tables {
         Ok(plan)
     }
 
-    /// What a database's unique index on room and channel checks, row by row.
-    fn check_channels(&self, room: &RoomName, plan: &Plan) -> Result<(), Senseless> {
-        let Some(room) = self.rooms.get(room) else { return distinct(&plan.new) };
+    /// Checks what the unique index on room and channel checks in a database, row by row.
+    fn check_channels(&self, room: &RoomName, plan: &Plan) -> Result<(), InvalidWrites> {
+        let Some(room) = self.rooms.get(room) else { return distinct(&plan.insert) };
         let mut freed: HashSet<&ChannelName> =
-            plan.gone.iter().map(|id| &self.presences[id].presence.channel).collect();
+            plan.delete.iter().map(|id| &self.presences[id].presence.channel).collect();
         let mut claimed = HashSet::new();
-        for (presence, _) in plan.taken.iter().chain(&plan.new) {
+        for (presence, _) in plan.take_over.iter().chain(&plan.insert) {
             let was = self.presences.get(&presence.id).map(|row| &row.presence.channel);
             if was == Some(&presence.channel) {
                 continue;
             }
             let theirs = room.channels.contains_key(&presence.channel) && !freed.contains(&presence.channel);
             if theirs || !claimed.insert(&presence.channel) {
-                return Err(Senseless::OtherPresence(presence.channel.clone()));
+                return Err(InvalidWrites::OtherPresence(presence.channel.clone()));
             }
             freed.extend(was);
         }
         Ok(())
     }
 
-    /// Carries out a plan and gives the room its next version.
+    /// Carries out a plan, and gives the room a version if it needs one.
     pub(super) fn carry_out(&mut self, now: i64, name: &RoomName, plan: Plan) -> RoomCommit {
         let is_new_version = plan.is_new_version();
-        let shifts = plan.shifts();
-        let Plan { gone, held, taken, changed, new, delta, resumed, refused, .. } = plan;
-        let room = self.rooms.entry(name.clone()).or_insert_with(Room::new);
-        for id in gone {
+        let count_changes = plan.count_changes();
+        let Plan { delete, hold, take_over, set_meta, insert, delta, resumed, refused, .. } = plan;
+        let room = self.rooms.entry(name.clone()).or_insert_with(RoomEntry::new);
+        for id in delete {
             if let Some(row) = self.presences.remove(&id) {
-                room.goes(&row.presence);
+                room.remove(&row.presence);
                 row.session.map(|session| self.sessions.remove(&session.hash));
             }
         }
-        for (id, grace) in held {
+        for (id, grace) in hold {
             if let Some(row) = self.presences.get_mut(&id) {
                 row.hold(now.saturating_add(millis(grace)));
                 row.last_seen = now;
             }
         }
-        for (presence, _) in &taken {
+        for (presence, _) in &take_over {
             if let Some(row) = self.presences.get(&presence.id) {
-                room.goes(&row.presence);
+                room.remove(&row.presence);
                 row.session.map(|session| self.sessions.remove(&session.hash));
             }
         }
-        for (presence, session) in taken.into_iter().chain(new) {
-            room.enters(&presence);
+        for (presence, session) in take_over.into_iter().chain(insert) {
+            room.add(&presence);
             session.map(|session| self.sessions.insert(session.hash, presence.id));
-            let row = Row { room: name.clone(), presence, held_until: None, session, last_seen: now };
+            let row = PresenceEntry { room: name.clone(), presence, held_until: None, session, last_seen: now };
             self.presences.insert(row.presence.id, row);
         }
-        for presence in changed {
+        for presence in set_meta {
             if let Some(row) = self.presences.get_mut(&presence.id) {
                 row.presence = presence;
             }
@@ -223,18 +223,19 @@ impl Tables {
         if is_new_version {
             room.version = room.version.next();
         }
-        let turns = shifts.turns(|user, at_least| room.users.get(user).is_some_and(|count| *count > at_least));
+        let online_changes =
+            count_changes.online_changes(|user, at_least| room.users.get(user).is_some_and(|count| *count > at_least));
         let (epoch, version) = (room.epoch, room.version);
-        RoomCommit { room: name.clone(), epoch, version, delta, taken: resumed, refused, turns }
+        RoomCommit { room: name.clone(), epoch, version, delta, resumed, refused, online_changes }
     }
 
-    /// Removes these presences, one version for each room, the rooms sorted by id.
+    /// Removes these presences. Each room gets one version, in the order of the room ids.
     pub(super) fn remove(&mut self, now: i64, ids: &[PresenceId]) -> Vec<RoomCommit> {
         let mut plans: HashMap<RoomName, Plan> = HashMap::new();
         for id in ids {
-            let Row { room, presence, .. } = &self.presences[id];
+            let PresenceEntry { room, presence, .. } = &self.presences[id];
             let plan = plans.entry(room.clone()).or_default();
-            plan.gone.push(*id);
+            plan.delete.push(*id);
             plan.delta.left.push(presence.clone());
         }
         let mut commits: Vec<_> = plans.into_iter().map(|(room, plan)| self.carry_out(now, &room, plan)).collect();
@@ -242,22 +243,22 @@ impl Tables {
         commits
     }
 
-    /// Whether a node has a lease and nobody fenced it.
+    /// Whether a node has a lease and is not fenced.
     pub(super) fn is_live(&self, node: NodeId, now: i64) -> bool {
         self.nodes.get(&node).is_some_and(|node| node.fenced_at.is_none() && node.lease_until >= now)
     }
 
-    /// The nodes that answer for their presences.
+    /// All live nodes.
     pub(super) fn alive(&self, now: i64) -> HashSet<NodeId> {
         self.nodes.keys().copied().filter(|node| self.is_live(*node, now)).collect()
     }
 
-    /// Up to `limit` that are wanted, in as many rooms as one transaction changes, and whether there may be more. Without a limit
-    /// all of them.
-    pub(super) fn ids(&self, limit: u64, wanted: impl Fn(&Row) -> bool) -> (Vec<PresenceId>, bool) {
+    /// Up to `limit` presences that match, in as many rooms as one transaction may change, and whether there may be more. With
+    /// `u64::MAX` all of them.
+    pub(super) fn ids(&self, limit: u64, matches: impl Fn(&PresenceEntry) -> bool) -> (Vec<PresenceId>, bool) {
         let (most, mut rooms) = (usize::try_from(limit).unwrap_or(usize::MAX), HashSet::new());
         let mut ids = Vec::new();
-        for (id, row) in self.presences.iter().filter(|(_, row)| wanted(row)) {
+        for (id, row) in self.presences.iter().filter(|(_, row)| matches(row)) {
             rooms.insert(&row.room);
             if limit != u64::MAX && (ids.len() == most || rooms.len() > MAX_ROOMS_PER_REMOVAL) {
                 return (ids, true);
@@ -273,10 +274,10 @@ impl Tables {
     }
 }
 
-fn distinct(joined: &[plan::Row]) -> Result<(), Senseless> {
+fn distinct(joined: &[plan::NewRow]) -> Result<(), InvalidWrites> {
     let mut channels = HashSet::new();
     match joined.iter().find(|(presence, _)| !channels.insert(&presence.channel)) {
-        Some((twice, _)) => Err(Senseless::OtherPresence(twice.channel.clone())),
+        Some((twice, _)) => Err(InvalidWrites::OtherPresence(twice.channel.clone())),
         None => Ok(()),
     }
 }

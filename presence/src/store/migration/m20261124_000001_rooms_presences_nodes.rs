@@ -1,10 +1,10 @@
 //! The first schema.
 //!
 //! Ids are UUIDs as 16 bytes, times are milliseconds since 1970, names are compared as bytes. There is no index on
-//! `last_seen`: it would make every touch pay for what only a prune reads.
+//! `last_seen`: every touch would write to it, and only a prune would read it.
 //!
-//! MySQL ends a transaction at every statement that changes the schema, so there each table is made in one statement with all
-//! its indexes, and passed over if it is there: a migration that was interrupted is run again.
+//! On MySQL, every statement that changes the schema ends the transaction. So each table is created in one statement with all its
+//! indexes, and skipped if it exists: an interrupted migration is run again.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
@@ -68,7 +68,7 @@ fn id(backend: DbBackend, column: impl IntoIden) -> ColumnDef {
     definition.not_null().take()
 }
 
-/// A column whose texts are compared as bytes. SQLite does so by default, and on MySQL it is said of the whole table.
+/// A column whose texts are compared as bytes. This is the default of SQLite; on MySQL the whole table has this collation.
 fn name(backend: DbBackend, column: impl IntoIden) -> ColumnDef {
     let mut definition = ColumnDef::new(column);
     definition.string_len(255);
@@ -115,7 +115,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// The collation that compares bytes, and does not take a text for the same with blanks at its end. `utf8mb4_bin` does.
+/// The collation that compares bytes, and considers trailing blanks. `utf8mb4_bin` ignores them.
 async fn collation(connection: &SchemaManagerConnection<'_>) -> Result<&'static str, DbErr> {
     let version = Query::select().expr(Expr::cust("VERSION()")).take();
     let row = connection.query_one(&version).await?;
@@ -183,7 +183,7 @@ fn prune_requests(backend: DbBackend) -> TableCreateStatement {
     Table::create()
         .table(PruneRequests::Table)
         .col(id(backend, RequestId))
-        // Not a foreign key: an answer stays when the node that gave it ends.
+        // Not a foreign key, because an answer stays when its node ends.
         .col(id(backend, NodeId))
         .col(name(backend, NodeName).not_null())
         .col(id(backend, AskedBy))
@@ -200,7 +200,7 @@ fn indexes_of_presences(backend: DbBackend) -> Vec<IndexCreateStatement> {
         index("presences_room_channel", [RoomId, ChannelName]).unique().take(),
         sparse(backend, SessionHash, index("presences_room_session", [RoomId, SessionHash]).unique()),
         index("presences_channel", [ChannelName]),
-        // With `held_until`, so that those of a dead node that are not held yet are found without passing the others.
+        // With `held_until`, so that the presences of a dead node that are not held are found without reading the others.
         index("presences_node", [NodeId, HeldUntil]),
         sparse(backend, HeldUntil, &mut index("presences_held", [HeldUntil])),
         sparse(backend, UserId, &mut index("presences_user_room", [UserId, RoomId])),
@@ -222,8 +222,8 @@ fn index<const N: usize>(name: &str, columns: [Presences; N]) -> IndexCreateStat
     index
 }
 
-/// Leaves rows out of the index that have no value in `column`, where the database can: most have none, and each join
-/// would pay for them.
+/// Leaves rows without a value in `column` out of the index, if the database supports it. Most rows have none, and each join would
+/// write to the index.
 fn sparse(backend: DbBackend, column: Presences, index: &mut IndexCreateStatement) -> IndexCreateStatement {
     if backend != DbBackend::MySql {
         index.and_where(Expr::col(column).is_not_null());

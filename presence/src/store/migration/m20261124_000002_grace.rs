@@ -1,6 +1,6 @@
-//! How long each presence is held, and resume tokens that are found without a look at the room.
+//! Adds the grace of each presence, and an index on resume tokens.
 //!
-//! The hash of a token is of the room as well, so it stands alone: those of many rooms are looked up in one statement.
+//! The hash of a token includes the room, so that one statement finds the tokens of many rooms.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
@@ -19,7 +19,7 @@ enum Presences {
 impl MigrationTrait for Migration {
     #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Each step only if it is not done: MySQL does not undo the first if the second fails.
+        // Each step checks whether it was done: MySQL does not undo the first step if the second fails.
         if !manager.has_column("presences", "grace").await? {
             let grace = ColumnDef::new(Presences::Grace).big_integer().take();
             manager.alter_table(Table::alter().table(Presences::Table).add_column(grace).take()).await?;

@@ -1,4 +1,4 @@
-//! Nodes are asked for more than to prune: a request may name a user or a room to remove.
+//! Requests may remove a user or a room, too.
 
 use sea_orm_migration::prelude::*;
 
@@ -15,7 +15,7 @@ enum PruneRequests {
 impl MigrationTrait for Migration {
     #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // MySQL does not undo it if what follows fails.
+        // MySQL does not undo this if the next statement fails.
         if manager.has_column("prune_requests", "removal").await? {
             return Ok(());
         }

@@ -1,4 +1,5 @@
-//! What a dead node left is taken room by room, so that a transaction changes few rooms, and each room seldom twice.
+//! An index by which the presences of a dead node are removed room by room. So a transaction changes few rooms, and each room
+//! seldom changes twice.
 
 use sea_orm_migration::prelude::*;
 
@@ -17,8 +18,8 @@ enum Presences {
 impl MigrationTrait for Migration {
     #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Each step only if it is not done: MySQL does not undo the first if the second fails. There, too, the foreign key needs
-        // an index at all times.
+        // Each step checks whether it was done: MySQL does not undo the first step if the second fails. Its foreign key also needs an
+        // index at all times.
         if !manager.has_index("presences", "presences_node_room").await? {
             let new = Index::create()
                 .name("presences_node_room")

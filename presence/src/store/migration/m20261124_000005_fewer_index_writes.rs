@@ -1,5 +1,5 @@
-//! What made writes dearer and nothing cheaper: an index by channel that no statement asks, and PostgreSQL's full pages, on which
-//! no row has room for its next version, so that each touch wrote to every index.
+//! Removes what makes writes slow: an index by channel that no statement uses, and the full pages of PostgreSQL. A full page has no
+//! space for the next version of a row, so each touch wrote to every index.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;

@@ -1,4 +1,4 @@
-//! Each node's last commit: by it a node that heard no answer learns whether it was done.
+//! The last commit of each node. After a lost answer, a node finds here whether the commit was done.
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
@@ -35,7 +35,7 @@ impl MigrationTrait for Migration {
             .take();
         let mut table = Table::create()
             .table(LastCommits::Table)
-            // MySQL does not undo it if what follows fails.
+            // MySQL does not undo this if the next statement fails.
             .if_not_exists()
             .col(node.not_null().primary_key())
             .col(ColumnDef::new(LastCommits::Attempt).big_integer().not_null())
@@ -45,7 +45,7 @@ impl MigrationTrait for Migration {
             table.engine("InnoDB");
         }
         manager.create_table(table).await?;
-        // Lives that began before have a place for theirs, too.
+        // Rows for the incarnations that exist already.
         let noted = Query::select().column(LastCommits::NodeId).from(LastCommits::Table).take();
         let lives = Query::select()
             .column(Nodes::Id)

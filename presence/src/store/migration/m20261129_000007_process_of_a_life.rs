@@ -1,4 +1,4 @@
-//! Which process began each life of a node: by that the process whose name was taken can say by whom.
+//! The process that began each incarnation. A process whose name was taken over logs which process did it.
 
 use sea_orm_migration::prelude::*;
 
@@ -15,7 +15,7 @@ enum Nodes {
 impl MigrationTrait for Migration {
     #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it")]
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // MySQL does not undo it if the note that it was done is lost.
+        // MySQL does not undo this if the record of the migration is lost.
         if manager.has_column("nodes", "process").await? {
             return Ok(());
         }

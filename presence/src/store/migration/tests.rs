@@ -1,4 +1,4 @@
-//! A database of each schema there ever was is brought forward, with all that is in it.
+//! Databases of all former schemas are migrated, with all their rows.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-on_each_kind! { each_schema_is_brought_forward }
+on_each_kind! { each_former_schema_is_migrated }
 
 const ROOM: u8 = 1;
 const NODE: u8 = 2;
@@ -26,7 +26,7 @@ const BOB: u8 = 5;
 const REQUEST: u8 = 6;
 const TOKEN: SessionHash = SessionHash::from_bytes([7; 32]);
 
-/// An id that ends with this digit, as the database writes one.
+/// An id that ends with this digit, as a literal of the database.
 fn id(backend: DbBackend, digit: u8) -> String {
     let hex = format!("{digit:032x}");
     match backend {
@@ -35,7 +35,7 @@ fn id(backend: DbBackend, digit: u8) -> String {
     }
 }
 
-/// Rows of a schema that has had so many migrations, as conditions of which each holds for one row.
+/// Inserts rows into a schema after this many migrations. Returns a condition for each row.
 async fn fill(database: &DatabaseConnection, migrations: usize) -> Vec<String> {
     let backend = database.get_database_backend();
     let [room, node, asked] = [ROOM, NODE, ASKED].map(|digit| id(backend, digit));
@@ -71,12 +71,12 @@ async fn fill(database: &DatabaseConnection, migrations: usize) -> Vec<String> {
         ("max_age", "9"),
         ("pruned", "10"),
     ];
-    // What later schemas have besides.
+    // Columns of later schemas.
     if migrations >= 2 {
         with_token.push(("grace", "11"));
     }
     if migrations >= 3 {
-        request.push(("removal", r#"'{"whom":{"user":"bob"},"close":null}'"#));
+        request.push(("removal", r#"'{"target":{"user":"bob"},"close":null}'"#));
     }
     rows.extend([("presences", with_token), ("presences", held), ("prune_requests", request)]);
     let mut conditions = Vec::new();
@@ -98,7 +98,7 @@ async fn hold(database: &DatabaseConnection, conditions: &[String]) {
     }
 }
 
-fn each_schema_is_brought_forward(kind: Kind) {
+fn each_former_schema_is_migrated(kind: Kind) {
     for migrations in 1..=Migrator::migrations().len() {
         let trial = Trial::of(kind);
         let conditions = block_on(async {
@@ -111,7 +111,7 @@ fn each_schema_is_brought_forward(kind: Kind) {
             old.close().await.unwrap();
             conditions
         });
-        // By many nodes at once, as when all are replaced by newer ones.
+        // Many nodes migrate at once, as after an update of all nodes.
         at_once(4, async |_| SqlStore::connect(&trial.url).unwrap().prepare().await.unwrap());
         block_on(async {
             hold(&trial.connect().await, &conditions).await;
@@ -120,7 +120,7 @@ fn each_schema_is_brought_forward(kind: Kind) {
     }
 }
 
-/// What an older version wrote is what this one reads, and goes on with.
+/// Checks that this version reads and changes what an older version wrote.
 async fn is_used(store: &SqlStore) {
     assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
     let name = RoomName::new("lobby").unwrap();
@@ -130,7 +130,7 @@ async fn is_used(store: &SqlStore) {
     assert_eq!(store.rooms(None, u64::MAX).await.unwrap()[0].presences, 2);
     assert_eq!(store.nodes().await.unwrap().len(), 2);
 
-    // Ann returns to a later life of the node, with the token that she had.
+    // Ann returns to a later incarnation of the node, with her token.
     let node = NodeId::random();
     let lease = Duration::from_secs(10);
     let former = store.register(node, NodeName::new("here").unwrap(), lease).await.unwrap();
@@ -140,12 +140,12 @@ async fn is_used(store: &SqlStore) {
     let back = Write::Resume { presence: back.into(), session };
     let commits =
         store.commit(node, Attempt::next(), [RoomWrites { room: name, writes: vec![back] }].into()).await.unwrap();
-    let ann = &commits[0].taken[0].presence;
+    let ann = &commits[0].resumed[0].presence;
     assert_eq!((ann.id, ann.user.as_ref().unwrap().as_str()), (lobby.presences[0].id, "ann"));
     assert_eq!(ann.meta.as_str(), r#"{"n":1}"#);
 }
 
-/// MySQL cannot undo statements that change the schema: all of the last migration was done but to say so.
+/// MySQL cannot undo statements that change the schema: the last migration was done, but not recorded.
 #[cfg(feature = "mysql")]
 #[test]
 fn a_migration_that_was_interrupted_is_run_again() {

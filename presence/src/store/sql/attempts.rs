@@ -1,7 +1,7 @@
-//! What is known of commits whose answers nobody heard.
+//! What is known of commits whose answers were lost.
 //!
-//! A commit says what it changed before it is sent off, and notes in the database that it is the node's last. So whoever lost
-//! the answer finds in the database whether it was done, and here what it did.
+//! A commit records here what it changes before it is sent, and records in the database that it is the last commit of the
+//! node. So after a lost answer, the database shows whether the commit was done, and this shows what it did.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,79 +15,79 @@ use crate::{
     store::{Attempt, RoomCommit},
 };
 
-/// The commits that are under way, and of each node the last, until the node is forgotten.
+/// The commits in progress, and the last commit of each node until the node is forgotten.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Attempts(Arc<Mutex<HashMap<Attempt, Last>>>);
+pub(super) struct Attempts(Arc<Mutex<HashMap<Attempt, LastCommit>>>);
 
 #[derive(Debug)]
-struct Last {
+struct LastCommit {
     node: NodeId,
-    state: State,
-    /// Somebody waits for the answer.
-    waits: bool,
+    progress: Progress,
+    /// A caller waits for the answer.
+    is_awaited: bool,
 }
 
-/// A commit is asked for whose answer somebody still waits for.
+/// The outcome of a commit was requested while a caller still waits for its answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the commit is still under way")]
-pub(super) struct StillUnderWay;
+#[error("the commit is still in progress")]
+pub(super) struct StillInProgress;
 
-/// Nobody waits for a commit any more that was not sent yet.
+/// The caller dropped a commit before it was sent.
 #[derive(Debug, thiserror::Error)]
-#[error("the commit was given up before it was sent")]
-pub(super) struct GivenUp;
+#[error("the commit was abandoned before it was sent")]
+pub(super) struct Abandoned;
 
-/// How far a commit has come.
+/// The progress of a commit.
 #[derive(Debug, Clone)]
-pub(super) enum State {
-    /// The database has not been told to commit it.
+pub(super) enum Progress {
+    /// The COMMIT was not sent yet.
     Begun,
-    /// It has; whether it did is not known. This is what it did then.
+    /// The COMMIT was sent, and its answer has not arrived. If it was done, this is what it changed.
     Sent(Vec<RoomCommit>),
     Done(Vec<RoomCommit>),
 }
 
-/// A commit whose answer somebody waits for. If that ends before it is sent, it is not sent.
+/// A commit in progress. If this is dropped before the COMMIT is sent, it is not sent.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(super) struct CommitGuard {
     attempts: Attempts,
     attempt: Attempt,
 }
 
 impl Attempts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, Last>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, LastCommit>> {
         self.0.lock()
     }
 
-    /// Begins a commit. Nothing is known any more of those of the node that nobody waits for.
-    pub(super) fn begin(&self, node: NodeId, attempt: Attempt) -> UnderWay {
+    /// Begins a commit, and forgets those of the node for which no caller waits.
+    pub(super) fn begin(&self, node: NodeId, attempt: Attempt) -> CommitGuard {
         let mut attempts = self.lock();
-        attempts.retain(|_, last| last.node != node || last.waits);
-        attempts.insert(attempt, Last { node, state: State::Begun, waits: true });
-        UnderWay { attempts: self.clone(), attempt }
+        attempts.retain(|_, last| last.node != node || last.is_awaited);
+        attempts.insert(attempt, LastCommit { node, progress: Progress::Begun, is_awaited: true });
+        CommitGuard { attempts: self.clone(), attempt }
     }
 
-    /// From now on the database may do it, and this is what it does.
-    pub(super) fn send(&self, attempt: Attempt, commits: &[RoomCommit]) -> Result<(), GivenUp> {
+    /// The COMMIT is about to be sent, and `commits` is what it changes.
+    pub(super) fn send(&self, attempt: Attempt, commits: &[RoomCommit]) -> Result<(), Abandoned> {
         let mut attempts = self.lock();
-        let last = attempts.get_mut(&attempt).filter(|last| last.waits).ok_or(GivenUp)?;
-        last.state = State::Sent(commits.to_vec());
+        let last = attempts.get_mut(&attempt).filter(|last| last.is_awaited).ok_or(Abandoned)?;
+        last.progress = Progress::Sent(commits.to_vec());
         Ok(())
     }
 
-    /// The database has done it.
+    /// The database has committed.
     pub(super) fn done(&self, attempt: Attempt) {
         if let Some(last) = self.lock().get_mut(&attempt)
-            && let State::Sent(commits) = &mut last.state
+            && let Progress::Sent(commits) = &mut last.progress
         {
-            last.state = State::Done(std::mem::take(commits));
+            last.progress = Progress::Done(std::mem::take(commits));
         }
     }
 
-    /// The last commits of all nodes but this, as far as nobody waits for their answers.
+    /// The last commits of all other nodes for which no caller waits.
     pub(super) fn of_others(&self, node: NodeId) -> Vec<(Attempt, NodeId)> {
         let attempts = self.lock();
-        let others = attempts.iter().filter(|(_, last)| last.node != node && !last.waits);
+        let others = attempts.iter().filter(|(_, last)| last.node != node && !last.is_awaited);
         others.map(|(attempt, last)| (*attempt, last.node)).collect()
     }
 
@@ -96,20 +96,20 @@ impl Attempts {
         commits.for_each(|attempt| drop(attempts.remove(&attempt)));
     }
 
-    /// How far a commit of a node has come. `None`: it was not done, or is not known.
-    pub(super) fn state(&self, node: NodeId, attempt: Attempt) -> Option<State> {
+    /// The progress of a commit of a node. `None` if it was not done, or is not known.
+    pub(super) fn progress(&self, node: NodeId, attempt: Attempt) -> Option<Progress> {
         let attempts = self.lock();
-        attempts.get(&attempt).filter(|last| last.node == node).map(|last| last.state.clone())
+        attempts.get(&attempt).filter(|last| last.node == node).map(|last| last.progress.clone())
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for CommitGuard {
     fn drop(&mut self) {
         let mut attempts = self.attempts.lock();
         if let Entry::Occupied(mut last) = attempts.entry(self.attempt) {
-            match last.get().state {
-                State::Begun => drop(last.remove()),
-                State::Sent(_) | State::Done(_) => last.get_mut().waits = false,
+            match last.get().progress {
+                Progress::Begun => drop(last.remove()),
+                Progress::Sent(_) | Progress::Done(_) => last.get_mut().is_awaited = false,
             }
         }
     }
@@ -126,51 +126,51 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_given_up_before_it_was_sent_is_not_sent() {
+    fn a_commit_that_is_dropped_before_it_is_sent_is_not_sent() {
         let (attempts, node, attempt) = (Attempts::default(), NodeId::random(), Attempt::next());
-        let under_way = attempts.begin(node, attempt);
-        assert!(matches!(attempts.state(node, attempt), Some(State::Begun)));
-        drop(under_way);
-        assert!(attempts.state(node, attempt).is_none());
+        let in_progress = attempts.begin(node, attempt);
+        assert!(matches!(attempts.progress(node, attempt), Some(Progress::Begun)));
+        drop(in_progress);
+        assert!(attempts.progress(node, attempt).is_none());
         assert!(attempts.send(attempt, &commits()).is_err());
-        assert!(attempts.state(node, attempt).is_none());
+        assert!(attempts.progress(node, attempt).is_none());
     }
 
     #[test]
-    fn one_that_was_given_up_after_it_was_sent_is_in_doubt_until_it_is_known_to_be_done() {
+    fn a_commit_that_is_dropped_after_it_was_sent_is_unconfirmed_until_it_is_done() {
         let (attempts, node, attempt) = (Attempts::default(), NodeId::random(), Attempt::next());
-        let under_way = attempts.begin(node, attempt);
+        let in_progress = attempts.begin(node, attempt);
         attempts.send(attempt, &commits()).unwrap();
-        drop(under_way);
-        assert!(matches!(attempts.state(node, attempt), Some(State::Sent(commits)) if commits.len() == 1));
-        assert!(attempts.send(attempt, &commits()).is_err(), "it is not tried again");
+        drop(in_progress);
+        assert!(matches!(attempts.progress(node, attempt), Some(Progress::Sent(commits)) if commits.len() == 1));
+        assert!(attempts.send(attempt, &commits()).is_err(), "it is not sent again");
         attempts.done(attempt);
-        assert!(matches!(attempts.state(node, attempt), Some(State::Done(commits)) if commits.len() == 1));
+        assert!(matches!(attempts.progress(node, attempt), Some(Progress::Done(commits)) if commits.len() == 1));
     }
 
     #[test]
-    fn what_an_earlier_commit_does_late_says_nothing_of_the_last() {
+    fn a_late_answer_of_an_earlier_commit_says_nothing_about_the_last() {
         let (attempts, node) = (Attempts::default(), NodeId::random());
         let (first, second) = (Attempt::next(), Attempt::next());
-        let given_up = attempts.begin(node, first);
+        let abandoned = attempts.begin(node, first);
         attempts.send(first, &commits()).unwrap();
-        drop(given_up);
+        drop(abandoned);
         let _under_way = attempts.begin(node, second);
         attempts.done(first);
-        assert!(attempts.state(node, first).is_none());
-        assert!(matches!(attempts.state(node, second), Some(State::Begun)));
+        assert!(attempts.progress(node, first).is_none());
+        assert!(matches!(attempts.progress(node, second), Some(Progress::Begun)));
     }
 
     #[test]
-    fn nothing_is_kept_but_what_is_under_way_and_the_last_of_each_node() {
+    fn only_commits_in_progress_and_the_last_of_each_node_are_kept() {
         let (attempts, node) = (Attempts::default(), NodeId::random());
         let three = [Attempt::next(), Attempt::next(), Attempt::next()];
-        let under_way = three.map(|attempt| attempts.begin(node, attempt));
+        let in_progress = three.map(|attempt| attempts.begin(node, attempt));
         for attempt in three {
             attempts.send(attempt, &commits()).unwrap();
             attempts.done(attempt);
         }
-        drop(under_way);
+        drop(in_progress);
         let other = Attempt::next();
         drop(attempts.begin(NodeId::random(), other));
         assert_eq!(attempts.lock().len(), 3);

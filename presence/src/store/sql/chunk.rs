@@ -1,7 +1,7 @@
-//! How many rows a statement takes.
+//! Splits rows and keys over several statements.
 //!
-//! A statement with another number of rows is another text, which the database must prepare anew. So rows are cut into
-//! powers of two, of which there are few enough for all of them to stay prepared.
+//! Each number of rows is another statement text, which the database must prepare. So rows are split into powers of two,
+//! which are few enough for all statements to stay prepared.
 
 use sea_orm::{
     ColumnTrait, DbBackend, Value,
@@ -9,23 +9,23 @@ use sea_orm::{
     sea_query::{ExprTrait, Func, Query, SimpleExpr},
 };
 
-/// The most rows of one statement with values of its own for each row. With 11 parameters a row it stays within
-/// SQLite's limit of 32,766 parameters, and beyond a few hundred rows a statement gains nothing (measured).
+/// The most rows of one statement that has parameters for each row. With 11 parameters for each row it stays within SQLite's
+/// limit of 32,766 parameters. More than a few hundred rows make a statement no faster (measured).
 const ROWS: usize = 512;
 
-/// The most bytes of names and metas in such a statement. A server takes no more than a packet at once, which MySQL calls
-/// `max_allowed_packet`: 1 MiB at least, if nobody made it smaller.
+/// The most bytes of names and metas in such a statement. A server accepts statements up to the size of a packet, which is 1 MiB
+/// or more by default (`max_allowed_packet` of MySQL).
 const BYTES: usize = 512 * 1024;
 
 /// The most keys of one statement's `IN` list.
 pub(super) const KEYS: usize = 1024;
 
-/// Cuts rows that each must be there exactly once, and are small.
+/// Splits small rows, each of which goes into exactly one statement.
 pub(super) fn rows<T>(rest: &[T]) -> impl Iterator<Item = &[T]> {
     rows_of(rest, |_| 0)
 }
 
-/// Cuts rows that each must be there exactly once, of so many bytes.
+/// Splits rows with these sizes in bytes, each of which goes into exactly one statement.
 pub(super) fn rows_of<T>(mut rest: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let mut sum = 0;
@@ -33,7 +33,7 @@ pub(super) fn rows_of<T>(mut rest: &[T], bytes: impl Fn(&T) -> usize) -> impl It
             sum += bytes(row);
             sum <= BYTES
         };
-        // One goes in any case.
+        // A single row is taken whatever its size.
         let fitting = rest.iter().take(ROWS).take_while(fits).count().max(1);
         let take = 1 << rest.len().min(fitting).checked_ilog2()?;
         let (chunk, others) = rest.split_at(take);
@@ -42,7 +42,7 @@ pub(super) fn rows_of<T>(mut rest: &[T], bytes: impl Fn(&T) -> usize) -> impl It
     })
 }
 
-/// Cuts keys of an `IN` list, where one may stand again and again: the last one fills the list up.
+/// Splits the keys of an `IN` list. A key may occur more than once there, so the last one fills the list to a power of two.
 pub(super) fn lists<T: Copy>(keys: &[T]) -> impl Iterator<Item = Vec<T>> {
     keys.chunks(KEYS).map(|chunk| {
         let mut chunk = chunk.to_vec();
@@ -53,7 +53,7 @@ pub(super) fn lists<T: Copy>(keys: &[T]) -> impl Iterator<Item = Vec<T>> {
     })
 }
 
-/// Keys for one statement each.
+/// Splits keys over statements, in the form that the database needs.
 pub(super) fn keys<T: Key>(backend: DbBackend, keys: &[T]) -> Vec<Keys<T>> {
     match backend {
         DbBackend::Postgres => keys.chunks(KEYS).map(|chunk| Keys::Array(chunk.to_vec())).collect(),
@@ -61,10 +61,10 @@ pub(super) fn keys<T: Key>(backend: DbBackend, keys: &[T]) -> Vec<Keys<T>> {
     }
 }
 
-/// Which rows a statement is about.
+/// The keys of the rows that a statement changes or reads.
 ///
-/// PostgreSQL takes them as one parameter, and looks each of them up. A list of parameters it took for a filter, once it had
-/// planned the statement for any list: it looked at every presence of a node, and made an array of the list for each.
+/// PostgreSQL receives them as one array and looks each of them up. With a list of parameters, its generic plan used the list
+/// as a filter: it read every presence of a node, and built an array of the list for each.
 #[derive(Debug, Clone)]
 pub(super) enum Keys<T> {
     List(Vec<T>),
@@ -78,8 +78,8 @@ impl<T> From<Vec<T>> for Keys<T> {
 }
 
 impl<T: Key> Keys<T> {
-    /// Whether the column has one of them.
-    pub(super) fn hold(self, column: impl ColumnTrait) -> SimpleExpr {
+    /// Whether the column has one of the keys.
+    pub(super) fn contain(self, column: impl ColumnTrait) -> SimpleExpr {
         match self {
             Self::List(keys) => column.is_in(keys),
             Self::Array(keys) => {
@@ -90,9 +90,9 @@ impl<T: Key> Keys<T> {
     }
 }
 
-/// What rows are found by.
+/// A key of a row.
 pub(super) trait Key: Copy + Into<Value> {
-    /// All of them as one parameter.
+    /// All keys as one parameter.
     fn array(keys: Vec<Self>) -> Value;
 }
 
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_cut_into_powers_of_two_and_none_is_lost() {
+    fn rows_are_split_into_powers_of_two_and_none_is_lost() {
         let all: Vec<u32> = (0..1_543).collect();
         let sizes: Vec<_> = rows(&all).map(<[u32]>::len).collect();
         assert_eq!(sizes, [512, 512, 512, 4, 2, 1]);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn large_rows_are_fewer_to_a_statement_and_none_is_too_large() {
+    fn a_statement_has_fewer_large_rows_and_stays_within_its_size() {
         let all = [BYTES / 8, BYTES / 8, BYTES / 8, BYTES / 8, BYTES, BYTES + 1, 0, BYTES, 1];
         let sizes: Vec<_> = rows_of(&all, |bytes| *bytes).map(<[usize]>::len).collect();
         assert_eq!(sizes, [4, 1, 1, 2, 1]);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_filled_up_to_a_power_of_two() {
+    fn lists_of_keys_are_filled_to_a_power_of_two() {
         let all: Vec<u32> = (0..1_029).collect();
         let chunks: Vec<_> = lists(&all).collect();
         assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [1024, 8]);

@@ -18,30 +18,30 @@ use super::{
     error::{is_lost, store_error},
 };
 
-/// When a commit is safe.
+/// What a commit in SQLite survives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Synchronous {
-    /// It survives the end of the process at once, and a loss of power some moments later: the last transactions may be
-    /// lost then, but the file stays sound. Several times faster.
+    /// It survives the end of the process at once, and a loss of power a few moments later: the last transactions may be
+    /// lost, but the file is not damaged. This is several times faster.
     #[default]
     Normal,
     /// It survives a loss of power at once.
     Full,
 }
 
-/// How a store uses its database.
+/// The settings of the connections.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) synchronous: Synchronous,
-    /// How many connections write, and how many read, where a database has more than one writer.
+    /// How many connections write, and how many read. SQLite has one that writes.
     pub(super) connections: u32,
     /// How long a statement waits for a lock, and a caller for a connection.
-    pub(super) patience: Duration,
+    pub(super) wait_timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { synchronous: Synchronous::default(), connections: 4, patience: Duration::from_secs(5) }
+        Self { synchronous: Synchronous::default(), connections: 4, wait_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -51,10 +51,10 @@ pub(super) struct Database {
     settings: Settings,
     pub(super) writer: DatabaseConnection,
     readers: DatabaseConnection,
-    /// Tells the time instead of the database.
+    /// Replaces the clock of the database.
     wall_clock: Option<Arc<dyn Fn() -> i64 + Send + Sync>>,
-    /// Whether anybody wants to know who comes online and who goes offline. Counting them is a good part of a large commit.
-    pub(super) tells_turns: Arc<AtomicBool>,
+    /// Whether commits report the users who go online and offline. Counting them is a good part of a large commit.
+    pub(super) tracks_online: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Database {
@@ -67,7 +67,7 @@ impl Database {
     pub(super) fn new(dialect: Arc<dyn Dialect>) -> Self {
         let settings = Settings::default();
         let (writer, readers) = dialect.connect(&settings);
-        Self { dialect, settings, writer, readers, wall_clock: None, tells_turns: Arc::default() }
+        Self { dialect, settings, writer, readers, wall_clock: None, tracks_online: Arc::default() }
     }
 
     pub(super) fn with_settings(self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -85,17 +85,17 @@ impl Database {
         &self.dialect
     }
 
-    /// Begins a transaction that writes. Dropped without a commit, it has never been.
+    /// Begins a transaction that writes. If it is dropped without a commit, it changes nothing.
     pub(super) async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
-        self.surely(|| self.writer.begin_with_options(self.dialect.to_write())).await
+        self.on_live_connection(|| self.writer.begin_with_options(self.dialect.to_write())).await
     }
 
-    /// Begins a transaction that sees the database as it is at its first query.
+    /// Begins a transaction in which all queries see the database at the moment of the first one.
     pub(super) async fn read(&self) -> Result<DatabaseTransaction, StoreError> {
-        self.surely(|| self.readers.begin_with_options(self.dialect.to_read())).await
+        self.on_live_connection(|| self.readers.begin_with_options(self.dialect.to_read())).await
     }
 
-    /// For queries that stand alone.
+    /// The connections for queries without a transaction.
     pub(super) fn readers(&self) -> &DatabaseConnection {
         &self.readers
     }
@@ -109,7 +109,7 @@ impl Database {
         }
     }
 
-    /// Asks for the time, if it takes asking.
+    /// The time. Needs a query if the clock is that of the database.
     pub(super) async fn time(&self, connection: &impl ConnectionTrait) -> Result<i64, StoreError> {
         let now = match self.now() {
             SimpleExpr::Value(sea_orm::Value::BigInt(Some(now))) => return Ok(now),
@@ -120,34 +120,34 @@ impl Database {
         row.try_get_by_index(0).map_err(store_error)
     }
 
-    /// Puts the database into the state that migrations expect.
+    /// Prepares the database for migrations.
     pub(super) async fn prepare(&self) -> Result<(), StoreError> {
-        self.dialect.is_in_place()?;
+        self.dialect.check_in_place()?;
         self.dialect.prepare(&self.writer).await.map_err(store_error)
     }
 
-    /// Looks whether the database can be used.
+    /// Checks that the database can be used.
     pub(super) async fn examine(&self) -> Result<(), StoreError> {
         self.dialect.examine(&self.writer, &self.readers).await
     }
 
-    /// Makes a connection beside the pools, which, while a server is not there, try again for as long as a caller waits, and then
-    /// know no more than that time is up.
-    pub(super) async fn reach(&self) -> Result<(), StoreError> {
-        let patience = self.settings.patience;
-        match timeout(patience, self.dialect.reach(&self.settings)).await {
-            Ok(reached) => reached,
-            Err(_) => Err(StoreError::Unavailable(Arc::new(Silent { patience }))),
+    /// Opens a connection outside of the pools. While a server is away, the pools retry until their callers give up, and then
+    /// only report that the time is up.
+    pub(super) async fn check_connection(&self) -> Result<(), StoreError> {
+        let wait_timeout = self.settings.wait_timeout;
+        match timeout(wait_timeout, self.dialect.check_connection(&self.settings)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StoreError::Unavailable(Arc::new(NoAnswer { wait_timeout }))),
         }
     }
 
-    /// Runs what has changed nothing yet. A connection may have been lost while it lay in the pool, each of them when a
-    /// server was started anew; that is no reason to fail, since the next one is new.
-    pub(super) async fn surely<T, F>(&self, run: impl Fn() -> F) -> Result<T, StoreError>
+    /// Runs the first statement of a call, which has changed nothing yet. Connections may have been lost while they were in the
+    /// pool; all of them are when a server was restarted. So a lost connection is no reason to fail: the next one is new.
+    pub(super) async fn on_live_connection<T, F>(&self, run: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, DbErr>>,
     {
-        self.dialect.is_in_place()?;
+        self.dialect.check_in_place()?;
         for _ in 0..self.settings.connections {
             match run().await {
                 Err(error) if is_lost(&error) => {}
@@ -158,11 +158,11 @@ impl Database {
     }
 }
 
-/// Nobody answers, or somebody who does not speak as a database does.
+/// Nothing answers at the address, or something that is not a database.
 #[derive(Debug, thiserror::Error)]
-#[error("a new connection had no answer within {patience:?}")]
-struct Silent {
-    patience: Duration,
+#[error("a new connection had no answer within {wait_timeout:?}")]
+struct NoAnswer {
+    wait_timeout: Duration,
 }
 
 fn utc() -> i64 {

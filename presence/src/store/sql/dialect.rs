@@ -1,4 +1,4 @@
-//! What databases do not have in common.
+//! What differs between databases.
 
 use std::{fmt, time::Duration};
 
@@ -12,77 +12,78 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::{super::StoreError, database::Settings, statement};
 
-/// A kind of database, and where one of it is.
+/// One kind of database, with the address of the database.
 #[async_trait]
 pub(super) trait Dialect: fmt::Debug + Send + Sync {
     fn backend(&self) -> DbBackend;
 
-    /// Connections to write with and to read with. Nothing is opened before it is needed.
+    /// The connections for writing and for reading. They are opened when they are needed.
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection);
 
-    /// Makes a connection, looks whether its user has the rights of a node, and lets go of it. A file needs none: what stands in its
-    /// way, its pool says at once.
-    async fn reach(&self, _settings: &Settings) -> Result<(), StoreError> {
+    /// Opens a connection, checks that its user has the rights of a node, and closes it. A file needs no check, because its pool
+    /// reports errors at once.
+    async fn check_connection(&self, _settings: &Settings) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// How a transaction begins that writes.
+    /// The options of a transaction that writes.
     fn to_write(&self) -> TransactionOptions {
         TransactionOptions::default()
     }
 
-    /// How a transaction begins that sees the database as of one moment.
+    /// The options of a transaction that reads the database at one moment.
     fn to_read(&self) -> TransactionOptions {
         TransactionOptions::default()
     }
 
-    /// The time of the database, in milliseconds since 1970. `None` if it has no other clock than this process.
+    /// The time of the database, in milliseconds since 1970. `None` if it has no clock of its own.
     fn now(&self) -> Option<SimpleExpr>;
 
-    /// Gets a database ready in which migrations have not run yet.
+    /// Prepares the database for the first migration.
     async fn prepare(&self, _writer: &DatabaseConnection) -> Result<(), DbErr> {
         Ok(())
     }
 
-    /// Looks for what would make calls fail later, or do harm, once the database is in use. Changes nothing.
+    /// Checks for settings that would make calls fail later or do harm. Changes nothing.
     async fn examine(&self, _writer: &DatabaseConnection, _readers: &DatabaseConnection) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Whether the database is where it was when it was opened. Called before each transaction, so it must be quick.
-    fn is_in_place(&self) -> Result<(), StoreError> {
+    /// Checks that the database is still the one that was opened. It is called before each transaction, so it must be quick.
+    fn check_in_place(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Begins a transaction that excludes every other of this kind, in whatever process.
+    /// Begins a transaction that excludes other migrations, in all processes.
     async fn begin_migration(&self, writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr>;
 
-    /// Ends it.
+    /// Ends a transaction of [`begin_migration`](Self::begin_migration).
     async fn end_migration(&self, transaction: DatabaseTransaction) -> Result<(), DbErr> {
         transaction.commit().await
     }
 
-    /// One page of who is in a room, after a channel name, in the order of an index: the columns of a `PresenceRow`.
+    /// One page of the presences of a room, after a channel name, in the order of an index. The columns are those of a
+    /// `PresenceRow`.
     fn page(&self, room: Epoch, after: &str, limit: u64) -> Statement {
         statement::page(room.as_uuid(), after, limit).into_statement(self.backend())
     }
 
-    /// Notes when presences of `node` were seen last, each at a time of its own. The text is the same for any number of
-    /// them, so that the statement is prepared once.
+    /// Records when presences of `node` were last seen. The text is the same for any number of them, so that the statement is
+    /// prepared once.
     fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement;
 
-    /// Deletes those of the presences that are in this room under this channel, and tells all of each, where that is one
-    /// statement.
-    fn take_out(&self, _leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
+    /// Deletes those of the presences that are in this room under this channel, and returns their rows. `None` if the database
+    /// cannot do that in one statement.
+    fn delete_returning(&self, _leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
         None
     }
 
-    /// Which of these users have more presences in a room than so many: their places in the list, counted from 0. One text for
-    /// any number of them, too.
+    /// Which of these users have more presences in a room than this number: their indexes in the list. The text is the same for
+    /// any number of users.
     fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement;
 }
 
-/// The users as a list of lists, for a database that takes JSON: the room in hexadecimal, the user, and how many.
+/// The users as a JSON list of lists: the room in hexadecimal, the user, and the number.
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
 pub(super) fn users_as_json(users: &[(Epoch, &UserId, i64)]) -> String {
     let rows = users.iter().map(|(room, user, count)| (room.as_uuid().simple(), user, count));
@@ -90,31 +91,31 @@ pub(super) fn users_as_json(users: &[(Epoch, &UserId, i64)]) -> String {
         .to_string()
 }
 
-/// What an error of a database comes to.
+/// The kinds of database errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// It may work later: the database is away, full, read-only, or will not let us in.
+    /// It may work later: the database is away, full, read-only, or denies access.
     Away,
-    /// The tables are not there. It works when they are made.
-    Unprepared,
-    /// Another transaction was in the way, and this one is undone. It may work at once.
+    /// The tables do not exist. It works when they are created.
+    TablesMissing,
+    /// A conflict with another transaction undid this one. It may work at once.
     Conflict,
     #[cfg_attr(
         not(any(feature = "postgres", feature = "mysql")),
         expect(dead_code, reason = "SQLite has one writer at a time")
     )]
-    /// There is such a row already. If another transaction made it just now, the next try will find it.
+    /// The row exists already. If another transaction has just inserted it, the next attempt finds it.
     Duplicate,
-    /// Asking again gives the same answer.
-    Senseless,
+    /// Repeating it does not help.
+    Permanent,
 }
 
-/// How many statements each connection to a server keeps prepared, if the URL does not say. Lists of keys and of rows come in
-/// powers of two, each of which is a statement.
+/// How many prepared statements each connection to a server keeps, unless the URL sets it. Lists of keys and of rows come in
+/// powers of two, and each length is another statement.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(super) const STATEMENTS: usize = 400;
+pub(super) const CACHED_STATEMENTS: usize = 400;
 
-/// Whether a URL says how many statements are kept.
+/// Whether a URL sets how many statements are kept.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(super) fn names_cache_capacity(url: &str) -> bool {
     url.split_once('?').is_some_and(|(_, options)| {
@@ -122,16 +123,16 @@ pub(super) fn names_cache_capacity(url: &str) -> bool {
     })
 }
 
-/// The index by which a channel is in a room once.
+/// The unique index on room and channel.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(super) const CHANNEL_INDEX: &str = "presences_room_channel";
 
-/// A URL that this crate does not understand.
+/// The error for a URL that this crate does not understand.
 pub(super) fn bad_url(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(SqlxError::Configuration(why.into()).into()))
 }
 
-/// When a presence was seen, in the database's time.
+/// When a presence was seen, in the time of the database.
 pub(super) fn seen_at(now: i64, ago: Duration) -> i64 {
     now.saturating_sub(super::super::millis(ago))
 }

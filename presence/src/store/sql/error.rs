@@ -1,4 +1,4 @@
-//! What a failure of the database means to a caller.
+//! Maps database errors to store errors.
 
 use std::{borrow::Cow, fmt, io, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{
     transaction::Vanished,
 };
 
-/// Sorts an error into "ask again" and "asking again gives the same answer".
+/// Decides whether a call that failed with this error may be repeated.
 pub(super) fn store_error(error: DbErr) -> StoreError {
     if let Some(right) = missing_right(&error) {
         return lacks_right(right, Some(error));
@@ -19,20 +19,20 @@ pub(super) fn store_error(error: DbErr) -> StoreError {
         return needs_operator(remedy, Some(error));
     }
     match trouble(&error) {
-        Trouble::Unprepared => StoreError::tables_missing(error),
+        Trouble::TablesMissing => StoreError::tables_missing(error),
         Trouble::Away | Trouble::Conflict => StoreError::Unavailable(Arc::new(error)),
-        Trouble::Duplicate | Trouble::Senseless if is_channel_taken(&error) => StoreError::channel_taken(error),
-        Trouble::Duplicate | Trouble::Senseless => StoreError::Refused(Arc::new(error)),
+        Trouble::Duplicate | Trouble::Permanent if is_channel_taken(&error) => StoreError::channel_taken(error),
+        Trouble::Duplicate | Trouble::Permanent => StoreError::Refused(Arc::new(error)),
     }
 }
 
-/// What a new connection met.
+/// The error of a new connection.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(super) fn of_connection(error: SqlxError) -> StoreError {
     store_error(DbErr::Conn(RuntimeErr::SqlxError(error.into())))
 }
 
-/// The database may work again when somebody has done `what`.
+/// The database works again when an operator has done `what`.
 pub(super) fn needs_operator(what: impl Into<Cow<'static, str>>, source: Option<DbErr>) -> StoreError {
     StoreError::Unavailable(Arc::new(NeedsOperator {
         what: what.into(),
@@ -41,19 +41,19 @@ pub(super) fn needs_operator(what: impl Into<Cow<'static, str>>, source: Option<
     }))
 }
 
-/// The database does not let its user do what a node does, and says this of it.
-pub(super) fn lacks_right(said: impl fmt::Display, source: Option<DbErr>) -> StoreError {
-    let what = format!("{said}; the page on configuration lists the rights that a node needs").into();
+/// The database user lacks a right that a node needs. `message` names it.
+pub(super) fn lacks_right(message: impl fmt::Display, source: Option<DbErr>) -> StoreError {
+    let what = format!("{message}; the page on configuration lists the rights that a node needs").into();
     StoreError::Unavailable(Arc::new(NeedsOperator { what, lacks_right: true, source: source.map(Into::into) }))
 }
 
-/// The database is not one that can be used.
+/// The database cannot be used.
 #[cfg(feature = "postgres")]
 pub(super) fn refused(what: impl Into<Cow<'static, str>>) -> StoreError {
     StoreError::Refused(Arc::new(NeedsOperator { what: what.into(), lacks_right: false, source: None }))
 }
 
-/// What the database says of a right that its user lacks.
+/// The message of the database if its user lacks a right.
 fn missing_right(error: &DbErr) -> Option<String> {
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     if let Some(SqlxError::Database(error)) = source(error) {
@@ -70,7 +70,7 @@ fn missing_right(error: &DbErr) -> Option<String> {
     None
 }
 
-/// What has to be changed, where the database's own words do not say it.
+/// What an operator has to change, if the message of the database does not say it.
 fn remedy(error: &DbErr) -> Option<&'static str> {
     #[cfg(feature = "postgres")]
     if let Some(SqlxError::Database(error)) = source(error)
@@ -82,7 +82,7 @@ fn remedy(error: &DbErr) -> Option<&'static str> {
     None
 }
 
-/// What stood in the way of a call that changed nothing.
+/// The kind of a store error that came from the database.
 pub(super) fn trouble_of(error: &StoreError) -> Option<Trouble> {
     let (StoreError::Unavailable(source) | StoreError::Refused(source)) = error else { return None };
     if source.is::<Vanished>() {
@@ -107,7 +107,7 @@ pub(super) fn trouble(error: &DbErr) -> Trouble {
     match (source(error), error) {
         (Some(source), _) => of_driver(source),
         (None, DbErr::Conn(_) | DbErr::ConnectionAcquire(_)) => Trouble::Away,
-        (None, _) => Trouble::Senseless,
+        (None, _) => Trouble::Permanent,
     }
 }
 
@@ -121,7 +121,7 @@ fn of_driver(error: &SqlxError) -> Trouble {
         | SqlxError::ColumnNotFound(_)
         | SqlxError::ColumnDecode { .. }
         | SqlxError::Encode(_)
-        | SqlxError::Decode(_) => Trouble::Senseless,
+        | SqlxError::Decode(_) => Trouble::Permanent,
         _ => Trouble::Away,
     }
 }
@@ -143,7 +143,7 @@ fn of_database(error: &dyn sea_orm::sqlx::error::DatabaseError) -> Trouble {
     Trouble::Away
 }
 
-/// Whether the index refuses it by which a channel is in a room once.
+/// Whether the unique index on room and channel was violated.
 fn is_channel_taken(error: &DbErr) -> bool {
     let Some(SqlxError::Database(error)) = source(error) else { return false };
     #[cfg(feature = "sqlite")]
@@ -162,31 +162,31 @@ fn is_channel_taken(error: &DbErr) -> bool {
     false
 }
 
-/// What the database itself said in refusing, without the driver's additions.
+/// The message of the database, without the text that the driver adds.
 #[cfg(feature = "cli")]
-pub(crate) fn said_by_database(error: &StoreError) -> Option<&str> {
-    Some(of_database_itself(error)?.message())
+pub(crate) fn database_message(error: &StoreError) -> Option<&str> {
+    Some(database_error(error)?.message())
 }
 
-/// Whether the database does not let this user in, or do this. Nodes wait for an operator to mend it; a person who typed the URL
-/// wants to know.
+/// Whether the database denied this user the access or a right. Nodes wait until an operator mends it; a person who typed the URL
+/// needs to know.
 #[cfg(feature = "cli")]
-pub(crate) fn is_turned_away(error: &StoreError) -> bool {
-    let Some(error) = of_database_itself(error) else { return false };
+pub(crate) fn is_access_denied(error: &StoreError) -> bool {
+    let Some(error) = database_error(error) else { return false };
     #[cfg(feature = "postgres")]
     if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
-        return super::postgres::turns_away(error);
+        return super::postgres::is_access_denied(error);
     }
     #[cfg(feature = "mysql")]
     if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
-        return super::mysql::turns_away(error);
+        return super::mysql::is_access_denied(error);
     }
     let _ = error;
     false
 }
 
 #[cfg(feature = "cli")]
-fn of_database_itself(error: &StoreError) -> Option<&dyn sea_orm::sqlx::error::DatabaseError> {
+fn database_error(error: &StoreError) -> Option<&dyn sea_orm::sqlx::error::DatabaseError> {
     let (StoreError::Unavailable(cause) | StoreError::Refused(cause)) = error else { return None };
     let mut causes =
         std::iter::successors(Some(&**cause as &(dyn std::error::Error + 'static)), |cause| cause.source());
@@ -196,16 +196,16 @@ fn of_database_itself(error: &StoreError) -> Option<&dyn sea_orm::sqlx::error::D
     }
 }
 
-/// Whether the connection was gone.
+/// Whether the connection was lost.
 pub(super) fn is_lost(error: &DbErr) -> bool {
     match source(error) {
-        // A server that is not there is asked again by the pool, for as long as a caller waits.
+        // While the server is away, the pool itself retries until the caller gives up.
         Some(SqlxError::Io(error)) => error.kind() != io::ErrorKind::ConnectionRefused,
         Some(SqlxError::Protocol(_)) => true,
         #[cfg(feature = "postgres")]
         Some(SqlxError::Database(error)) => error
             .try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>()
-            .is_some_and(super::postgres::is_goodbye),
+            .is_some_and(super::postgres::closes_connection),
         _ => false,
     }
 }

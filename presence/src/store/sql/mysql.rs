@@ -1,7 +1,7 @@
-//! What MariaDB and MySQL have of their own.
+//! The dialect of MariaDB and MySQL.
 //!
-//! Transactions are READ COMMITTED, as on PostgreSQL: the default, REPEATABLE READ, would show a transaction the rooms as
-//! they were before it got their locks, and lock gaps between rows besides.
+//! Transactions are READ COMMITTED, as on PostgreSQL. The default, REPEATABLE READ, would show a transaction the rooms as they were
+//! before it got their locks, and it locks gaps between rows.
 
 use std::{
     fmt::{self, Write},
@@ -29,26 +29,28 @@ use crate::name::{Epoch, NodeId, PresenceId, UserId};
 use super::{
     super::StoreError,
     database::Settings,
-    dialect::{CHANNEL_INDEX, Dialect, STATEMENTS, Trouble, bad_url, names_cache_capacity, seen_at, users_as_json},
+    dialect::{
+        CACHED_STATEMENTS, CHANNEL_INDEX, Dialect, Trouble, bad_url, names_cache_capacity, seen_at, users_as_json,
+    },
     error::{of_connection, store_error},
 };
 
-/// Names are of the whole server, so the lock has that of the database in it. It has at most 64 characters.
-const MIGRATIONS: &str = "CONCAT('presence.', MD5(DATABASE()))";
+/// The name of the lock for migrations. Lock names are global in the server, so it contains the database. It may have 64 characters.
+const MIGRATION_LOCK: &str = "CONCAT('presence.', MD5(DATABASE()))";
 
-/// How long a node waits for others to migrate.
-const MIGRATION: Duration = Duration::from_secs(600);
+/// How long a node waits for the migration of another node.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A connection that lay idle for longer than this is tried before it is used.
-const IDLE: Duration = Duration::from_secs(30);
+/// A connection that was idle for longer than this is checked before it is used.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 
-/// How long a connection that comes back to the pool may take to answer. A statement that its caller gave up, and which the
-/// server still works on, takes longer; the connection is closed then.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long a connection may take to answer when it is returned to the pool. If the server still executes a statement that its
+/// caller dropped, it takes longer, and the connection is closed.
+const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct MySql {
     options: MySqlConnectOptions,
-    /// It has been logged that several servers take writes.
+    /// The warning about several servers that accept writes has been logged.
     has_warned: AtomicBool,
 }
 
@@ -68,7 +70,7 @@ impl MySql {
         }
         let options = match names_cache_capacity(url) {
             true => options,
-            false => options.statement_cache_capacity(STATEMENTS),
+            false => options.statement_cache_capacity(CACHED_STATEMENTS),
         };
         Ok(Self { options: options.disable_statement_logging(), has_warned: AtomicBool::new(false) })
     }
@@ -77,23 +79,25 @@ impl MySql {
         let session = session(settings);
         let options = MySqlPoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(settings.patience)
+            .acquire_timeout(settings.wait_timeout)
             .acquire_slow_threshold(Duration::MAX)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
-                    if meta.idle_for > IDLE {
+                    if meta.idle_for > PING_AFTER_IDLE {
                         connection.ping().await?;
                     }
                     Ok(true)
                 })
             })
-            // A call that is dropped while it awaits an answer leaves this answer in the connection, and the driver would take it
-            // for that to the next call: a commit would seem done before it is.
+            // A call that is dropped while it awaits an answer leaves this answer in the connection. The driver would take it for the
+            // answer to the next call, and a commit would seem done before it is.
             .after_release(|connection, _| {
-                Box::pin(async move { Ok(matches!(timeout(ANSWER, is_in_step(connection)).await, Ok(Ok(true)))) })
+                Box::pin(async move {
+                    Ok(matches!(timeout(RELEASE_CHECK_TIMEOUT, is_in_sync(connection)).await, Ok(Ok(true))))
+                })
             })
             .after_connect(move |connection, _| {
                 let session = session.clone();
@@ -103,30 +107,30 @@ impl MySql {
     }
 }
 
-/// How statements are understood, whatever the mode of the server: as the driver expects it, and strictly.
+/// The SQL mode, whatever the server's default is: strict, and as the driver expects it.
 const SQL_MODE: &str = "PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES";
 
-/// What is said first on each connection.
+/// The first statements of each connection.
 fn session(settings: &Settings) -> String {
-    // What the server is set to by default must not change what a statement means, nor cut its answer: a list of presences that
-    // ends early would be members who have gone. A text that is too long is an error and not cut. A node that sleeps in the
-    // middle of a transaction has its locks taken away, or nobody could fence it; only MariaDB does that.
-    let patience = settings.patience.as_secs().max(1);
+    // Defaults of the server must not change the meaning of a statement, or truncate its result: a truncated list of presences
+    // would look as if members had left. A text that is too long must be an error. A node that is suspended within a transaction
+    // loses its locks, since other nodes could not fence it otherwise. Only MariaDB supports that.
+    let wait_timeout = settings.wait_timeout.as_secs().max(1);
     format!(
         "SET SESSION sql_mode = '{SQL_MODE}', sql_select_limit = {}, sql_big_selects = 1; \
-         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = {patience}; \
+         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = {wait_timeout}; \
          /*M!100300 SET SESSION idle_transaction_timeout = {} */",
         u64::MAX,
-        6 * patience
+        6 * wait_timeout
     )
 }
 
-/// Whether the next answer is that to the next question.
-async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, SqlxError> {
-    static QUESTIONS: AtomicI64 = AtomicI64::new(1 << 40);
-    let question = QUESTIONS.fetch_add(1, Ordering::Relaxed);
-    let row = connection.fetch_one(AssertSqlSafe(format!("SELECT {question}"))).await?;
-    Ok(row.try_get::<i64, _>(0)? == question)
+/// Whether the next answer belongs to the next statement.
+async fn is_in_sync(connection: &mut MySqlConnection) -> Result<bool, SqlxError> {
+    static NUMBERS: AtomicI64 = AtomicI64::new(1 << 40);
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let row = connection.fetch_one(AssertSqlSafe(format!("SELECT {number}"))).await?;
+    Ok(row.try_get::<i64, _>(0)? == number)
 }
 
 #[async_trait]
@@ -140,7 +144,7 @@ impl Dialect for MySql {
         (pool(), pool())
     }
 
-    async fn reach(&self, settings: &Settings) -> Result<(), StoreError> {
+    async fn check_connection(&self, settings: &Settings) -> Result<(), StoreError> {
         let reach = async {
             let mut connection = self.options.connect().await?;
             connection.execute(AssertSqlSafe(session(settings))).await?;
@@ -157,7 +161,7 @@ impl Dialect for MySql {
         }
     }
 
-    /// Not by `UNIX_TIMESTAMP`, which depends on a time zone and ends in 2038 on some servers.
+    /// `UNIX_TIMESTAMP` depends on a time zone, and ends in 2038 on some servers.
     fn now(&self) -> Option<SimpleExpr> {
         Some(Expr::cust("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"))
     }
@@ -179,19 +183,19 @@ impl Dialect for MySql {
         {
             warn!(
                 cluster,
-                "several servers of this database take writes, and locks of one hold on no other: connect all nodes to one \
-                 and the same server, and change to another only when that one has failed"
+                "several servers of this database accept writes, and the locks of one have no effect on the others: connect all nodes to \
+                 the same server, and change to another one only when it has failed"
             );
         }
         Ok(())
     }
 
-    /// The statements that change the schema end a transaction, so it is a lock of the connection that excludes others. The
-    /// connection is one of its own: whatever becomes of this, the lock does not outlive it in a pool.
+    /// Statements that change the schema end a transaction, so the lock belongs to the connection. This connection is in a pool of
+    /// its own, so that the lock never stays in a pool, whatever happens.
     async fn begin_migration(&self, _writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
         let alone: DatabaseConnection = self.pool(&Settings::default(), 1).into();
         let transaction = alone.begin().await?;
-        let lock = format!("SELECT GET_LOCK({MIGRATIONS}, {})", MIGRATION.as_secs());
+        let lock = format!("SELECT GET_LOCK({MIGRATION_LOCK}, {})", MIGRATION_TIMEOUT.as_secs());
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::MySql, lock)).await?;
         let locked = row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?.flatten();
         match locked {
@@ -201,7 +205,7 @@ impl Dialect for MySql {
     }
 
     async fn end_migration(&self, transaction: DatabaseTransaction) -> Result<(), DbErr> {
-        transaction.execute_unprepared(&format!("DO RELEASE_LOCK({MIGRATIONS})")).await?;
+        transaction.execute_unprepared(&format!("DO RELEASE_LOCK({MIGRATION_LOCK})")).await?;
         transaction.commit().await
     }
 
@@ -221,13 +225,13 @@ impl Dialect for MySql {
     }
 }
 
-/// Galera, as MariaDB and Percona XtraDB Cluster have it: how many servers there are.
+/// The number of servers of Galera, which MariaDB and Percona XtraDB Cluster use.
 const CLUSTER: &str = "SHOW GLOBAL STATUS LIKE 'wsrep_cluster_size'";
 
-/// Group Replication of MySQL: whether one server takes all writes.
+/// Whether one server of MySQL Group Replication accepts all writes.
 const GROUP: &str = "SHOW GLOBAL VARIABLES LIKE 'group_replication_single_primary_mode'";
 
-/// By what name several servers take writes, each of them with locks of its own.
+/// The kind of cluster in which several servers accept writes, each with its own locks.
 fn several_writers(facts: &[(String, String)]) -> Option<&'static str> {
     facts.iter().find_map(|(name, value)| match name.to_ascii_lowercase().as_str() {
         "wsrep_cluster_size" => value.parse().is_ok_and(|size: u32| size > 1).then_some("Galera"),
@@ -238,7 +242,7 @@ fn several_writers(facts: &[(String, String)]) -> Option<&'static str> {
     })
 }
 
-/// Straight, or it may look for the node first, and compare all its presences with all touches.
+/// `STRAIGHT_JOIN` keeps MySQL from using the index on the node: it would compare all presences of the node with all touches.
 const TOUCH: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$[0]', seen BIGINT PATH '$[1]')) AS touch \
     STRAIGHT_JOIN presences ON presences.id = UNHEX(touch.id) SET presences.last_seen = touch.seen \
     WHERE presences.node_id = ? AND presences.last_seen < touch.seen";
@@ -248,13 +252,13 @@ const HAVE_MORE: &str = "SELECT CAST(place - 1 AS SIGNED) FROM JSON_TABLE(?, '$[
     WHERE wanted.count < (\
     SELECT COUNT(*) FROM presences WHERE user_id = wanted.user AND room_id = UNHEX(wanted.room))";
 
-/// By number, as <https://mariadb.com/kb/en/mariadb-error-code-reference/> lists them.
+/// Sorted by the numbers of <https://mariadb.com/kb/en/mariadb-error-code-reference/> lists them.
 pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {
     by_number(error.number(), error.code())
 }
 
-/// Whether a channel speaks for another presence of the room. The name of the index comes last, and MySQL puts that of the table
-/// before it; what comes before that may be anything, such as a channel of this very name.
+/// Whether the channel has another presence in the room. The message ends with the name of the index, on MySQL after the name of
+/// the table. Before that may be any text, for example a channel with the name of the index.
 pub(super) fn is_channel_taken(error: &MySqlDatabaseError) -> bool {
     names_channel_index(error.number(), error.message())
 }
@@ -264,9 +268,9 @@ fn names_channel_index(number: u16, message: &str) -> bool {
     matches!(number, 1062 | 1586) && key == Some(CHANNEL_INDEX)
 }
 
-/// Whether the user is not let in, or lacks a right.
+/// Whether the user is denied access, or lacks a right.
 #[cfg(feature = "cli")]
-pub(super) fn turns_away(error: &MySqlDatabaseError) -> bool {
+pub(super) fn is_access_denied(error: &MySqlDatabaseError) -> bool {
     matches!(error.number(), 1044 | 1045 | 1698) || lacks_right(error)
 }
 
@@ -280,13 +284,13 @@ fn by_number(number: u16, state: Option<&str>) -> Trouble {
         // Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
         1205 | 1213 | 1020 => Trouble::Conflict,
         1062 | 1586 => Trouble::Duplicate,
-        1146 => Trouble::Unprepared,
-        // The rights of the user and what it may use are for an operator to give back, and so are the database and columns.
+        1146 => Trouble::TablesMissing,
+        // An operator can grant missing rights and resources, and restore a missing database or column.
         1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1203 | 1226 | 1227 | 1370 | 1461 => Trouble::Away,
-        // Not a text of this character set; too large for `max_allowed_packet`.
-        1366 | 1153 => Trouble::Senseless,
+        // A text that is invalid in its character set, or a statement that is larger than `max_allowed_packet`.
+        1366 | 1153 => Trouble::Permanent,
         _ => match state {
-            Some(state) if ["22", "23", "42"].iter().any(|class| state.starts_with(class)) => Trouble::Senseless,
+            Some(state) if ["22", "23", "42"].iter().any(|class| state.starts_with(class)) => Trouble::Permanent,
             _ => Trouble::Away,
         },
     }
@@ -297,7 +301,7 @@ mod tests {
     use super::{Trouble::*, *};
 
     #[test]
-    fn a_channel_that_is_taken_is_told_by_the_index_that_says_so() {
+    fn a_taken_channel_is_recognized_by_the_name_of_the_index() {
         for (number, message, is_taken) in [
             (1062, "Duplicate entry '\\x01-job 7' for key 'presences_room_channel'", true),
             (1062, "Duplicate entry '\\x01-job 7' for key 'presences.presences_room_channel'", true),
@@ -311,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn several_servers_that_take_writes_are_found_out() {
+    fn clusters_in_which_several_servers_accept_writes_are_recognized() {
         for (name, value, found) in [
             ("wsrep_cluster_size", "0", None),
             ("wsrep_cluster_size", "1", None),
@@ -326,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn each_number_says_what_to_do() {
+    fn each_number_has_its_kind_of_trouble() {
         for (number, state, trouble, what) in [
             (1205, "HY000", Conflict, "lock wait timeout"),
             (1213, "40001", Conflict, "deadlock"),
@@ -341,19 +345,19 @@ mod tests {
             (1054, "42S22", Away, "no such column"),
             (1053, "08S01", Away, "shutting down"),
             (1142, "42000", Away, "no right to the table"),
-            (1146, "42S02", Unprepared, "no such table"),
+            (1146, "42S02", TablesMissing, "no such table"),
             (1461, "42000", Away, "too many prepared statements on the server"),
             (1290, "HY000", Away, "read-only server"),
             (1317, "70100", Away, "statement killed"),
             (1792, "25006", Away, "read-only transaction"),
             (1927, "70100", Away, "connection killed"),
             (4031, "HY000", Away, "idle for too long"),
-            (1048, "23000", Senseless, "null where none may be"),
-            (1064, "42000", Senseless, "syntax error"),
-            (1153, "08S01", Senseless, "larger than a packet may be"),
-            (1366, "22007", Senseless, "not a text"),
-            (1406, "22001", Senseless, "text too long"),
-            (1452, "23000", Senseless, "foreign key"),
+            (1048, "23000", Permanent, "null where none may be"),
+            (1064, "42000", Permanent, "syntax error"),
+            (1153, "08S01", Permanent, "larger than a packet may be"),
+            (1366, "22007", Permanent, "not a text"),
+            (1406, "22001", Permanent, "text too long"),
+            (1452, "23000", Permanent, "foreign key"),
         ] {
             assert_eq!(by_number(number, Some(state)), trouble, "{number}: {what}");
         }

@@ -1,7 +1,7 @@
-//! What PostgreSQL has of its own.
+//! The dialect of PostgreSQL.
 //!
-//! Transactions are READ COMMITTED: whatever one changes it has locked, in an order that all keep, and a statement after the
-//! lock sees what others did before.
+//! Transactions are READ COMMITTED: each locks what it changes, in the order that all transactions use, and a statement after the
+//! lock sees what others committed before.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -24,19 +24,19 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 use super::{
     super::StoreError,
     database::Settings,
-    dialect::{CHANNEL_INDEX, Dialect, STATEMENTS, Trouble, bad_url, names_cache_capacity, seen_at},
+    dialect::{CACHED_STATEMENTS, CHANNEL_INDEX, Dialect, Trouble, bad_url, names_cache_capacity, seen_at},
     error::{lacks_right as lacks_rights, needs_operator, of_connection, refused, store_error},
 };
 
-/// Which lock nodes take to migrate: `presence` in ASCII.
-const MIGRATIONS: i64 = 0x7072_6573_656e_6365;
+/// The key of the advisory lock for migrations: `presence` in ASCII.
+const MIGRATION_LOCK: i64 = 0x7072_6573_656e_6365;
 
-/// A connection that lay idle for longer than this is tried before it is used.
-const IDLE: Duration = Duration::from_secs(30);
+/// A connection that was idle for longer than this is checked before it is used.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 
-/// How long a connection that comes back to the pool may take to answer. A statement that its caller gave up, and which the
-/// server still works on, takes longer; the connection is closed then.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long a connection may take to answer when it is returned to the pool. If the server still executes a statement that its
+/// caller dropped, it takes longer, and the connection is closed.
+const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Postgres {
     options: PgConnectOptions,
@@ -55,7 +55,7 @@ impl Postgres {
         let options = PgConnectOptions::from_str(url).map_err(bad_url)?;
         let options = match names_cache_capacity(url) {
             true => options,
-            false => options.statement_cache_capacity(STATEMENTS),
+            false => options.statement_cache_capacity(CACHED_STATEMENTS),
         };
         let options = options.disable_statement_logging();
         let options = match options.get_application_name() {
@@ -69,25 +69,27 @@ impl Postgres {
         let session = session(settings);
         let options = PgPoolOptions::new()
             .max_connections(settings.connections)
-            .acquire_timeout(settings.patience)
+            .acquire_timeout(settings.wait_timeout)
             .acquire_slow_threshold(Duration::MAX)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
-                    if meta.idle_for > IDLE {
+                    if meta.idle_for > PING_AFTER_IDLE {
                         connection.ping().await?;
                     }
                     Ok(true)
                 })
             })
-            // The pool waits for a connection that comes back until it answers, which one to a host that vanished never does.
+            // The pool waits until a returned connection answers. A connection to a host that vanished never does.
             .after_release(move |connection, _| {
                 Box::pin(async move {
                     Ok(match purpose {
-                        Purpose::Write => matches!(timeout(ANSWER, may_write(connection)).await, Ok(Ok(true))),
-                        Purpose::Read => matches!(timeout(ANSWER, connection.ping()).await, Ok(Ok(()))),
+                        Purpose::Write => {
+                            matches!(timeout(RELEASE_CHECK_TIMEOUT, may_write(connection)).await, Ok(Ok(true)))
+                        }
+                        Purpose::Read => matches!(timeout(RELEASE_CHECK_TIMEOUT, connection.ping()).await, Ok(Ok(()))),
                     })
                 })
             })
@@ -99,26 +101,26 @@ impl Postgres {
     }
 }
 
-/// What is said first on each connection.
+/// The first statements of each connection.
 fn session(settings: &Settings) -> String {
-    // A node that sleeps in the middle of a transaction has its locks taken away, or nobody could fence it.
-    let patience = settings.patience.as_millis();
+    // A node that is suspended within a transaction loses its locks. Otherwise other nodes could not fence it.
+    let wait_timeout = settings.wait_timeout.as_millis();
     format!(
-        "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {patience}; \
+        "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {wait_timeout}; \
          SET idle_in_transaction_session_timeout = {}",
-        6 * patience
+        6 * wait_timeout
     )
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
     Write,
     Read,
 }
 
-/// Whether a connection that answers may write. One to a server that is a standby now, or that began while nobody might write,
-/// never will, and a new one may lead elsewhere.
+/// Whether a connection accepts writes. A connection to a server that has become a standby never will, but a new connection may
+/// lead to another server.
 async fn may_write(connection: &mut PgConnection) -> Result<bool, SqlxError> {
     let row = connection.fetch_one("SELECT current_setting('transaction_read_only') = 'off'").await?;
     row.try_get(0)
@@ -134,7 +136,7 @@ impl Dialect for Postgres {
         (self.pool(settings, Purpose::Write).into(), self.pool(settings, Purpose::Read).into())
     }
 
-    async fn reach(&self, settings: &Settings) -> Result<(), StoreError> {
+    async fn check_connection(&self, settings: &Settings) -> Result<(), StoreError> {
         let reach = async {
             let mut connection = self.options.connect().await?;
             connection.execute(AssertSqlSafe(session(settings))).await?;
@@ -163,17 +165,18 @@ impl Dialect for Postgres {
     }
 
     async fn examine(&self, writer: &DatabaseConnection, readers: &DatabaseConnection) -> Result<(), StoreError> {
-        let surely =
+        let required =
             |text: Option<String>| text.ok_or_else(|| store_error(DbErr::RecordNotFound("an answer".to_owned())));
-        // Each connection numbers its statements by itself, so these two have one name. A pooler that knows nothing of
-        // statements gives both connections one session of the server by turns.
+        // Each connection numbers its prepared statements, so these two have the same name. A pooler without support for prepared
+        // statements gives both connections the same session of the server in turn.
         for (connection, text) in [(writer, "of the writer"), (readers, "of the reader"), (writer, "of the writer")] {
-            let answer = ask(connection, &format!("SELECT '{text}'")).await.map_err(store_error)?;
-            if surely(answer)? != text {
+            let answer = query_text(connection, &format!("SELECT '{text}'")).await.map_err(store_error)?;
+            if required(answer)? != text {
                 return Err(needs_operator(NO_STATEMENTS, None));
             }
         }
-        let encoding = surely(ask(readers, "SELECT current_setting('server_encoding')").await.map_err(store_error)?)?;
+        let encoding =
+            required(query_text(readers, "SELECT current_setting('server_encoding')").await.map_err(store_error)?)?;
         match takes_every_text(&encoding) {
             true => Ok(()),
             false => Err(refused(format!(
@@ -185,9 +188,9 @@ impl Dialect for Postgres {
 
     async fn begin_migration(&self, writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
         let transaction = writer.begin().await?;
-        // Somebody else may migrate a large table.
+        // Another node may be migrating a large table.
         transaction.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
-        transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATIONS})")).await?;
+        transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
         Ok(transaction)
     }
 
@@ -203,12 +206,12 @@ impl Dialect for Postgres {
         Statement::from_sql_and_values(DbBackend::Postgres, TOUCH, values)
     }
 
-    fn take_out(&self, leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
+    fn delete_returning(&self, leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
         let ids: Vec<Uuid> = leaves.iter().map(|(id, ..)| id.as_uuid()).collect();
         let rooms: Vec<Uuid> = leaves.iter().map(|(_, room, _)| room.as_uuid()).collect();
         let channels: Vec<String> = leaves.iter().map(|(.., channel)| channel.as_str().to_owned()).collect();
         let values = [ids.into(), rooms.into(), channels.into()];
-        Some(Statement::from_sql_and_values(DbBackend::Postgres, TAKE_OUT, values))
+        Some(Statement::from_sql_and_values(DbBackend::Postgres, DELETE_RETURNING, values))
     }
 
     fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement {
@@ -219,31 +222,31 @@ impl Dialect for Postgres {
     }
 }
 
-/// The text that a query returns, by a statement that is prepared.
-async fn ask(connection: &DatabaseConnection, query: &str) -> Result<Option<String>, DbErr> {
+/// The text that a prepared query returns.
+async fn query_text(connection: &DatabaseConnection, query: &str) -> Result<Option<String>, DbErr> {
     let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await?;
     row.map(|row| row.try_get_by_index(0)).transpose()
 }
 
-/// SQL_ASCII takes all bytes as they are.
+/// SQL_ASCII stores all bytes unchanged.
 fn takes_every_text(server_encoding: &str) -> bool {
     matches!(server_encoding, "UTF8" | "SQL_ASCII")
 }
 
-/// The limit is hidden from PostgreSQL. Where it believes that all who are left in the room are fewer, as of each new room, it
-/// sorts these for each page, instead of going by the index.
+/// The subquery hides the limit from the planner. Otherwise, if it estimates that the room has fewer rows, as it does for each new
+/// room, it sorts the rows for each page instead of using the index.
 const PAGE: &str = "SELECT id, room_id, channel_name, user_id, meta, node_id, held_until FROM presences \
     WHERE room_id = $1 AND channel_name > $2 ORDER BY channel_name LIMIT (SELECT $3)";
 
-/// `coalesce` keeps PostgreSQL from looking for the node first.
+/// `coalesce` keeps PostgreSQL from using the index on the node.
 const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen FROM unnest($1, $2) AS touch (id, seen) \
     WHERE presences.id = touch.id AND coalesce(presences.node_id = $3, false) AND presences.last_seen < touch.seen";
 
-/// `IN`, since a join was done by reading the whole table; `||` keeps PostgreSQL from looking for room and channel instead.
-const TAKE_OUT: &str = "DELETE FROM presences WHERE (id, room_id, channel_name || '') IN (SELECT * FROM unnest($1, $2, $3)) \
+/// `IN`, because a join read the whole table. `||` keeps PostgreSQL from using the index on room and channel.
+const DELETE_RETURNING: &str = "DELETE FROM presences WHERE (id, room_id, channel_name || '') IN (SELECT * FROM unnest($1, $2, $3)) \
     RETURNING id, room_id, channel_name, user_id, meta, node_id, held_until";
 
-/// What PostgreSQL says of a right that is missing names the table, and not the right. A table that is not there has none.
+/// The error messages of PostgreSQL name the table, but not the missing right. A table that does not exist is left out.
 const MISSING_RIGHTS: &str = "SELECT string_agg(privilege || ' ON ' || name, ', ' ORDER BY name, privilege) \
     FROM unnest(ARRAY['rooms', 'presences', 'nodes', 'prune_requests', 'last_commits']) AS name, \
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege \
@@ -252,7 +255,7 @@ const MISSING_RIGHTS: &str = "SELECT string_agg(privilege || ' ON ' || name, ', 
 const HAVE_MORE: &str = "SELECT place - 1 FROM unnest($1, $2, $3) WITH ORDINALITY AS wanted (room, name, count, place) \
     WHERE wanted.count < (SELECT COUNT(*) FROM presences WHERE user_id = wanted.name AND room_id = wanted.room)";
 
-/// By the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+/// Sorted by the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 pub(super) fn trouble(error: &PgDatabaseError) -> Trouble {
     by_code(error.code())
 }
@@ -262,16 +265,16 @@ fn by_code(code: &str) -> Trouble {
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Trouble::Conflict,
         "23505" => Trouble::Duplicate,
-        "42P01" => Trouble::Unprepared,
-        // The rights of the user and columns that are not there are for an operator to give back. Prepared statements that are
-        // there already are those of another client.
+        "42P01" => Trouble::TablesMissing,
+        // An operator can grant missing rights and restore missing columns. A prepared statement that exists already belongs to
+        // another client.
         "42501" | "42703" | "42P05" => Trouble::Away,
-        code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Senseless,
+        code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Permanent,
         _ => Trouble::Away,
     }
 }
 
-const NO_STATEMENTS: &str = "a pooler is in between that does not keep the prepared statements of its clients apart: let it pool \
+const NO_STATEMENTS: &str = "a pooler between the node and the database mixes up the prepared statements of its clients: let it pool \
     sessions (PgBouncer: pool_mode = session), or transactions by PgBouncer 1.21 or later with max_prepared_statements above 0";
 
 const STARTUP_PARAMETER: &str =
@@ -279,16 +282,16 @@ const STARTUP_PARAMETER: &str =
 
 const NO_TRANSACTIONS: &str = "a pooler allows no transactions: let it pool sessions (PgBouncer: pool_mode = session)";
 
-/// What has to be changed in a pooler, whose own words do not say it.
+/// What an operator has to change in a pooler, since its messages do not say it.
 pub(super) fn remedy(error: &PgDatabaseError) -> Option<&'static str> {
     remedy_of(error.code(), error.message())
 }
 
 fn remedy_of(code: &str, message: &str) -> Option<&'static str> {
     match code {
-        // There is such a statement already, or there is none.
+        // The prepared statement exists already, or does not exist.
         "42P05" | "26000" => Some(NO_STATEMENTS),
-        // Protocol violation: what PgBouncer says has this code, and so has a statement of others that takes other parameters.
+        // Protocol violation. The messages of PgBouncer have this code, and so has a statement of another client with other parameters.
         "08P01" if message.contains("startup parameter") => Some(STARTUP_PARAMETER),
         "08P01" if message.contains("statement pooling") => Some(NO_TRANSACTIONS),
         "08P01" if message.contains("prepared statement") => Some(NO_STATEMENTS),
@@ -296,14 +299,14 @@ fn remedy_of(code: &str, message: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether a channel speaks for another presence of the room.
+/// Whether the channel has another presence in the room.
 pub(super) fn is_channel_taken(error: &PgDatabaseError) -> bool {
     error.constraint() == Some(CHANNEL_INDEX)
 }
 
-/// Whether the user is not let in, or lacks a right.
+/// Whether the user is denied access, or lacks a right.
 #[cfg(feature = "cli")]
-pub(super) fn turns_away(error: &PgDatabaseError) -> bool {
+pub(super) fn is_access_denied(error: &PgDatabaseError) -> bool {
     error.code().starts_with("28") || lacks_right(error)
 }
 
@@ -312,8 +315,8 @@ pub(super) fn lacks_right(error: &PgDatabaseError) -> bool {
     error.code() == "42501"
 }
 
-/// Whether this is the last that the connection said.
-pub(super) fn is_goodbye(error: &PgDatabaseError) -> bool {
+/// Whether the server has closed the connection with this error.
+pub(super) fn closes_connection(error: &PgDatabaseError) -> bool {
     // Idle in a transaction for too long, ended by an operator, crashed.
     matches!(error.code(), "25P03" | "57P01" | "57P02")
 }
@@ -323,7 +326,7 @@ mod tests {
     use super::{Trouble::*, *};
 
     #[test]
-    fn what_comes_of_a_pooler_says_what_to_change_in_it() {
+    fn errors_of_a_pooler_say_what_to_change_in_it() {
         for (code, message, remedy) in [
             ("42P05", "prepared statement \"sqlx_s_1\" already exists", Some(NO_STATEMENTS)),
             ("26000", "prepared statement \"sqlx_s_3\" does not exist", Some(NO_STATEMENTS)),
@@ -342,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn only_an_encoding_that_has_every_character_will_do() {
+    fn only_encodings_with_every_character_are_accepted() {
         for (encoding, will_do) in [("UTF8", true), ("SQL_ASCII", true), ("LATIN1", false), ("EUC_JP", false)] {
             assert_eq!(takes_every_text(encoding), will_do, "{encoding}");
         }
     }
 
     #[test]
-    fn each_code_says_what_to_do() {
+    fn each_code_has_its_kind_of_trouble() {
         for (code, trouble, what) in [
             ("40001", Conflict, "serialization failure"),
             ("40P01", Conflict, "deadlock"),
@@ -361,7 +364,7 @@ mod tests {
             ("28P01", Away, "wrong password"),
             ("3D000", Away, "no such database"),
             ("42501", Away, "no right"),
-            ("42P01", Unprepared, "no such table"),
+            ("42P01", TablesMissing, "no such table"),
             ("42P05", Away, "a prepared statement of another client"),
             ("26000", Away, "no such prepared statement"),
             ("42703", Away, "no such column"),
@@ -372,12 +375,12 @@ mod tests {
             ("57P03", Away, "starting up"),
             ("58030", Away, "input or output error"),
             ("XX000", Away, "internal error"),
-            ("0A000", Senseless, "not supported"),
-            ("22001", Senseless, "text too long"),
-            ("22021", Senseless, "not a text"),
-            ("23502", Senseless, "null where none may be"),
-            ("23503", Senseless, "foreign key"),
-            ("42601", Senseless, "syntax error"),
+            ("0A000", Permanent, "not supported"),
+            ("22001", Permanent, "text too long"),
+            ("22021", Permanent, "not a text"),
+            ("23502", Permanent, "null where none may be"),
+            ("23503", Permanent, "foreign key"),
+            ("42601", Permanent, "syntax error"),
         ] {
             assert_eq!(by_code(code), trouble, "{code}: {what}");
         }

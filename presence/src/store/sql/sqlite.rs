@@ -1,8 +1,8 @@
-//! What SQLite has of its own: connections, its one lock, time, errors, and statements that others spell otherwise.
+//! The dialect of SQLite: connections, the lock, time, errors and special statements.
 //!
-//! One connection writes, since SQLite has one writer anyway and waits for a lock by sleeping; some others read, and in
-//! WAL mode they never wait for the writer. A write transaction takes the lock when it begins (`BEGIN IMMEDIATE`): one
-//! that read first and wrote later would fail, whatever the busy timeout, if somebody else wrote in between.
+//! One connection writes, since SQLite has one writer anyway and waits for a lock by sleeping. The others read, and in WAL mode
+//! they never wait for the writer. A write transaction takes the lock when it begins (`BEGIN IMMEDIATE`). A transaction that
+//! reads first and writes later would fail if another one wrote in between, whatever the busy timeout is.
 
 use std::{
     fmt::{self, Write},
@@ -35,20 +35,20 @@ use super::{
     error::{self, needs_operator},
 };
 
-/// How long the switch to WAL mode waits for others who do the same.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the switch to WAL mode is repeated while another process does the same.
+const WAL_SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of the file the connection that writes keeps in memory at most, in KiB. Of SQLite's default of 2,000 the indexes of
-/// 100,000 presences need many times that, and each transaction read them anew.
+/// How much of the file the writing connection may cache, in KiB. SQLite's default is 2,000. The indexes of 100,000 presences
+/// are many times larger, and each transaction read them again.
 const CACHE_KIB: u32 = 65_536;
 
-/// The bytes of a page of a new file; one that is there keeps its own. A transaction writes each page that it changes, and a lone
-/// join changes seven. SQLite's default of 4,096 wrote four times as many bytes, and 512 makes loads and touches slow, since
-/// names and metas of usual length do not fit a page.
+/// The page size of a new file, in bytes; an existing file keeps its own. A transaction writes each page that it changes, and a
+/// lone join changes seven. SQLite's default of 4,096 wrote four times as many bytes. With 512, loads and touches are slow, since
+/// usual names and metas do not fit into a page.
 const PAGE_BYTES: u32 = 1_024;
 
-/// After how many pages of its log SQLite carries them into the file: 40 MiB. With its default of 1,000 each transaction of
-/// many joins did, and flushed both files for it; a page that many transactions change is carried over once now.
+/// After how many pages SQLite copies its log into the file: 40 MiB. With the default of 1,000, each transaction with many joins
+/// did that, and flushed both files. Now a page that many transactions change is copied once.
 const CHECKPOINT_PAGES: u32 = 40_000;
 
 pub(super) struct Sqlite {
@@ -64,19 +64,19 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Sqlite {
-    /// Checks the address of a database. It is opened when it is first needed, and made if it is missing.
+    /// Checks the URL. The database is opened when it is first needed, and created if it does not exist.
     pub(super) fn new(url: &str) -> Result<Self, DbErr> {
         let options = options(url)?;
-        // A file that is not there is made; a folder that is not there is a mistake.
+        // A missing file is created, but a missing folder is a mistake.
         let folder = options.get_filename().parent().filter(|folder| *folder != Path::new(""));
         if folder.is_some_and(|folder| !folder.is_dir()) && !url.contains("mode=memory") {
-            return Err(bad_url("the folder of the database file is not there"));
+            return Err(bad_url("the folder of the database file does not exist"));
         }
         let options = if url.contains("mode=") { options } else { options.create_if_missing(true) };
         Ok(Self::with(options, url))
     }
 
-    /// Checks the address of a database that is never made here, whatever the address says.
+    /// Checks the URL of a database that is never created, even if the URL says so.
     pub(super) fn existing(url: &str) -> Result<Self, DbErr> {
         Ok(Self::with(options(url)?.create_if_missing(false), url))
     }
@@ -85,7 +85,7 @@ impl Sqlite {
         if is_in_memory(url) {
             return Self { options, file: None };
         }
-        // Connections are opened when they are needed, and the process may be in another folder by then.
+        // A connection may be opened after the process has changed its working directory.
         let path = std::path::absolute(options.get_filename()).unwrap_or_else(|_| options.get_filename().to_owned());
         Self { options: options.filename(&path), file: Some(Arc::new(File::at(&path))) }
     }
@@ -94,28 +94,28 @@ impl Sqlite {
         let file = self.file.clone();
         PoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(settings.patience)
-            // An outage is logged once, by those who know that it is one.
+            .acquire_timeout(settings.wait_timeout)
+            // An outage is logged once, by `Health`.
             .acquire_slow_threshold(Duration::MAX)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            // SQLite may end a transaction by itself when a disk is full or fails. The driver does not notice, and begins
-            // every later one as if it were within that: without the lock. Such a connection is replaced.
+            // SQLite may roll a transaction back by itself when a disk is full or fails. The driver does not notice, and begins later
+            // transactions inside the old one, without the lock. Such a connection is replaced.
             .before_acquire(|connection: &mut SqliteConnection, _| {
                 Box::pin(async move { Ok(!connection.is_in_transaction()) })
             })
             .after_connect(move |_, _| {
-                let opened = file.as_deref().map_or(Ok(()), File::is_opened);
+                let opened = file.as_deref().map_or(Ok(()), File::check_opened);
                 Box::pin(async move { opened.map_err(|moved| SqlxError::Io(std::io::Error::other(moved))) })
             })
     }
 }
 
-/// The file of the database, as it was when its first connection was opened.
+/// The file of the database, as it was when the first connection was opened.
 ///
-/// A file that is removed, or replaced by another, stays open under no name: everything would go on, unseen by every other
-/// process, and be lost at the end of this one.
+/// A file that is removed or replaced stays open without a name. Writes would go on, but no other process would see them, and
+/// they would be lost when this process ends.
 #[derive(Debug)]
 struct File {
     path: PathBuf,
@@ -127,16 +127,16 @@ impl File {
         Self { path: path.to_owned(), opened: OnceLock::new() }
     }
 
-    /// Whether the file that a connection was opened to just now is that of all others.
-    fn is_opened(&self) -> Result<(), Moved> {
+    /// Checks that a new connection has opened the same file as the first one.
+    fn check_opened(&self) -> Result<(), Moved> {
         match file_id(&self.path) {
             Some(now) if *self.opened.get_or_init(|| now) == now => Ok(()),
             _ => Err(Moved(self.path.clone())),
         }
     }
 
-    /// Whether the path leads to the file that is open, if any is.
-    fn is_in_place(&self) -> Result<(), Moved> {
+    /// Checks that the path still leads to the open file, if one is open.
+    fn check_in_place(&self) -> Result<(), Moved> {
         match self.opened.get() {
             Some(opened) if file_id(&self.path) != Some(*opened) => Err(Moved(self.path.clone())),
             _ => Ok(()),
@@ -152,7 +152,7 @@ impl File {
 )]
 struct Moved(PathBuf);
 
-/// By which a file is known whatever its name: the device and the number there.
+/// Identifies a file independently of its name: the device and the inode.
 type FileId = (u64, u64);
 
 fn file_id(path: &Path) -> Option<FileId> {
@@ -166,16 +166,17 @@ impl Dialect for Sqlite {
     }
 
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
-        let options = self.options.clone().busy_timeout(settings.patience).synchronous(match settings.synchronous {
-            Synchronous::Normal => SqliteSynchronous::Normal,
-            Synchronous::Full => SqliteSynchronous::Full,
-        });
+        let options =
+            self.options.clone().busy_timeout(settings.wait_timeout).synchronous(match settings.synchronous {
+                Synchronous::Normal => SqliteSynchronous::Normal,
+                Synchronous::Full => SqliteSynchronous::Full,
+            });
         let writes = options
             .clone()
             .pragma("cache_size", format!("-{CACHE_KIB}"))
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
         let writer: DatabaseConnection = self.pool(settings, 1).connect_lazy_with(writes).into();
-        // A database in memory lives in its connection, and has no room for a reader beside the writer.
+        // A database in memory belongs to one connection, so the writer is also the reader.
         let readers = if self.file.is_none() {
             writer.clone()
         } else {
@@ -193,18 +194,18 @@ impl Dialect for Sqlite {
         None
     }
 
-    fn is_in_place(&self) -> Result<(), StoreError> {
+    fn check_in_place(&self) -> Result<(), StoreError> {
         let Some(file) = &self.file else { return Ok(()) };
-        file.is_in_place().map_err(|moved| needs_operator(moved.to_string(), None))
+        file.check_in_place().map_err(|moved| needs_operator(moved.to_string(), None))
     }
 
-    /// Puts the file into WAL mode, which it keeps.
+    /// Switches the file to WAL mode. The file keeps the mode.
     async fn prepare(&self, writer: &DatabaseConnection) -> Result<(), DbErr> {
         let since = tokio::time::Instant::now();
         loop {
             match writer.execute_unprepared("PRAGMA journal_mode = WAL").await {
-                // Alone of all statements this one does not wait for a lock, and four processes may start at once.
-                Err(error) if error::trouble(&error) == Trouble::Conflict && since.elapsed() < PATIENCE => {
+                // Unlike all other statements, this one does not wait for a lock. Several processes may start at once.
+                Err(error) if error::trouble(&error) == Trouble::Conflict && since.elapsed() < WAL_SWITCH_TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 other => return other.map(drop),
@@ -228,10 +229,10 @@ impl Dialect for Sqlite {
 fn options(url: &str) -> Result<SqliteConnectOptions, DbErr> {
     let options = SqliteConnectOptions::from_str(url).map_err(bad_url)?;
     if options.get_filename() == Path::new("") {
-        // SQLite would make a private file for each connection, and delete it afterwards.
+        // SQLite would create a temporary file for each connection.
         return Err(bad_url("the URL of the database names no file"));
     }
-    // Loads read some 10,000 rows in a row, and hand each from the thread of the connection to that of the caller.
+    // A load reads up to 10,000 rows, and each is passed from the thread of the connection to that of the caller.
     Ok(options.row_buffer_size(1024).page_size(PAGE_BYTES).disable_statement_logging())
 }
 
@@ -239,7 +240,7 @@ fn is_in_memory(url: &str) -> bool {
     url.contains(":memory:") || url.contains("mode=memory")
 }
 
-/// By primary result code, which <https://www.sqlite.org/rescode.html> lists.
+/// Sorted by the primary result codes of <https://www.sqlite.org/rescode.html>.
 pub(super) fn trouble(error: &SqliteError) -> Trouble {
     const ERROR: u32 = 1;
     const BUSY: u32 = 5;
@@ -252,30 +253,30 @@ pub(super) fn trouble(error: &SqliteError) -> Trouble {
     let extended: Option<u32> = error.code().and_then(|code| code.parse().ok());
     match extended.map(|code| code & 0xff) {
         Some(BUSY | LOCKED) => Trouble::Conflict,
-        // What is wrong with the database, its file or its schema may be mended. Of all that goes by this code, only the text
-        // tells a table that is not there.
+        // An operator may mend the database, its file or its schema. The code is the same for many errors, so only the text shows that
+        // a table does not exist.
         Some(ERROR) => {
             let says = |text| error.message().contains(text);
             if says("no such table") {
-                Trouble::Unprepared
+                Trouble::TablesMissing
             } else if says("no such column") || says("has no column named") {
                 Trouble::Away
             } else {
-                Trouble::Senseless
+                Trouble::Permanent
             }
         }
-        // There is one writer at a time, so nobody made such a row just now.
-        Some(TOO_BIG | CONSTRAINT | MISMATCH | MISUSE | RANGE) => Trouble::Senseless,
+        // There is one writer at a time, so no other transaction has just inserted such a row.
+        Some(TOO_BIG | CONSTRAINT | MISMATCH | MISUSE | RANGE) => Trouble::Permanent,
         _ => Trouble::Away,
     }
 }
 
-/// Whether a channel speaks for another presence of the room. SQLite names the columns, and not the index.
+/// Whether the channel has another presence in the room. SQLite names the columns, and not the index.
 pub(super) fn is_channel_taken(error: &SqliteError) -> bool {
     error.is_unique_violation() && error.message().contains("presences.room_id, presences.channel_name")
 }
 
-/// The `+` keeps SQLite from looking for the node first: it would compare all its presences with all touches.
+/// The `+` keeps SQLite from using the index on the node: it would compare all presences of the node with all touches.
 pub(super) const TOUCH: &str = "UPDATE presences SET last_seen = touch.seen \
     FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS seen FROM json_each(?)) AS touch \
     WHERE presences.id = touch.id AND +presences.node_id = ? AND presences.last_seen < touch.seen";

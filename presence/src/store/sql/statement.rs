@@ -1,13 +1,13 @@
-//! The text of every statement.
+//! All SQL statements that are common to the databases.
 //!
-//! They are built, not spelt, so that one text serves each database; what a database has of its own is in its file, behind
-//! [`Dialect`](super::dialect::Dialect). Locks on rows are asked for in the order node, rooms by id, presences by id; PostgreSQL
-//! deletes presences in an order of its own, once their rooms are locked, and a deadlock with who did not lock these (a touch, a
-//! hold) is tried again. SQLite knows none: it has one lock for everything, taken when the transaction begins.
+//! They are built with sea-query, so that one function serves all databases. Statements of one database are in its file, behind
+//! [`Dialect`](super::dialect::Dialect). Rows are locked in this order: node, rooms by id, presences by id. PostgreSQL deletes
+//! presences in any order once their rooms are locked; a deadlock with a transaction that does not lock rooms (a touch or a hold)
+//! is repeated. SQLite has no row locks, but one lock for the database, which a transaction takes when it begins.
 
-mod doomed;
 mod node;
 mod presence;
+mod removal;
 mod request;
 mod room;
 
@@ -20,21 +20,21 @@ use crate::name::Epoch;
 
 use super::chunk::Keys;
 
-pub(super) use self::{doomed::*, node::*, presence::*, request::*, room::*};
+pub(super) use self::{node::*, presence::*, removal::*, request::*, room::*};
 
-/// A query whose rows come as tuples: several times faster than as models.
+/// A query that returns tuples, which is several times faster than models.
 pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;
 
-/// Something of a room.
+/// A value with the room that it belongs to.
 pub(super) type In<T> = (Epoch, T);
 
-/// A limit that fits a database's largest number.
+/// A limit that fits the largest number of a database.
 fn at_most(limit: u64) -> u64 {
     Ord::min(limit, i64::MAX.unsigned_abs())
 }
 
-/// A condition that is checked of each row that was found, and leads to none: a database that knows little of its tables yet
-/// went by the node, found all its presences instead of a few, and compared each with all keys.
-fn looked_at(condition: Condition) -> SimpleExpr {
+/// Wraps the condition in CASE, so that no index is chosen for it. Databases with few statistics otherwise used the index on the
+/// node, read all its presences instead of a few, and compared each with all keys.
+fn unindexed(condition: Condition) -> SimpleExpr {
     CaseStatement::new().case(condition, 1).finally(0).eq(1)
 }

@@ -1,4 +1,4 @@
-//! The steps that transactions are made of.
+//! The steps of a transaction.
 
 mod removal;
 
@@ -16,36 +16,37 @@ use sea_orm::{
 };
 
 use crate::{
-    model::{Presence, Turns},
+    model::{OnlineChanges, Presence},
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName},
     session::SessionHash,
 };
 
 use super::{
     super::{
-        Attempt, StoreError, millis,
-        plan::{Finds, Found, Row},
-        shifts::Shifts,
+        Attempt, StoreError,
+        count_changes::CountChanges,
+        millis,
+        plan::{Existing, NewRow, StoredPresence},
     },
     chunk,
     database::Database,
     dialect::Dialect,
     error::store_error,
-    row::{self, Place, PresenceRow},
+    row::{self, PresenceRow, RoomPosition},
     statement::{self, In},
 };
 
 /// How many users one statement counts.
-const USERS: usize = 10_000;
-/// How many users must leave a room in a transaction for it to ask whether anybody is there at all.
-const MANY: usize = 16;
+const USERS_PER_STATEMENT: usize = 10_000;
+/// If at least this many users leave a room in one transaction, it first checks whether the room is empty.
+const MIN_LEAVERS_FOR_EMPTY_CHECK: usize = 16;
 
-/// How a row is locked that says whether a node may write.
+/// How the row of a node is locked, which says whether the node may write.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lock {
-    /// So that nobody changes it before the transaction is over.
+    /// No other transaction changes the row until this one ends.
     Shared,
-    /// To change it.
+    /// This transaction changes the row.
     Exclusive,
 }
 
@@ -58,34 +59,34 @@ impl From<Lock> for LockType {
     }
 }
 
-/// Whether a life may write; `None` if it is not known.
-pub(super) type Alive = Option<Result<(), StoreError>>;
+/// Whether an incarnation may write. `None` if it is not in the database.
+pub(super) type NodeStatus = Option<Result<(), StoreError>>;
 
-/// A transaction that writes, and the moment at which it does.
+/// A transaction that writes, and its time.
 pub(super) struct Transaction {
     inner: DatabaseTransaction,
     dialect: Arc<dyn Dialect>,
-    tells_turns: bool,
+    tracks_online: bool,
     pub(super) now: i64,
 }
 
 impl Transaction {
-    /// Begins a transaction for `node`, which may or may not be allowed to write.
-    pub(super) async fn begin(database: &Database, node: NodeId, lock: Lock) -> Result<(Self, Alive), StoreError> {
+    /// Begins a transaction for `node`, and checks whether the node may write.
+    pub(super) async fn begin(database: &Database, node: NodeId, lock: Lock) -> Result<(Self, NodeStatus), StoreError> {
         let inner = database.write().await?;
         let dialect = database.dialect().clone();
-        let tells_turns = database.tells_turns.load(Ordering::Acquire);
-        let life = statement::life(node, lock.into(), database.now()).one(&inner).await.map_err(store_error)?;
+        let tracks_online = database.tracks_online.load(Ordering::Acquire);
+        let life = statement::node_status(node, lock.into(), database.now()).one(&inner).await.map_err(store_error)?;
         let Some((fenced_at, lost_name, now)) = life else {
             let now = database.time(&inner).await?;
-            return Ok((Self { inner, dialect, now, tells_turns }, None));
+            return Ok((Self { inner, dialect, now, tracks_online }, None));
         };
-        let transaction = Self { inner, dialect, now, tells_turns };
-        let alive = transaction.judge(node, fenced_at, lost_name).await?;
+        let transaction = Self { inner, dialect, now, tracks_online };
+        let alive = transaction.status(node, fenced_at, lost_name).await?;
         Ok((transaction, Some(alive)))
     }
 
-    /// Begins a transaction of a node that may write, which nobody fences before it is over.
+    /// Begins a transaction of a node that may write. The node cannot be fenced before it ends.
     pub(super) async fn begin_as(database: &Database, node: NodeId, lock: Lock) -> Result<Self, StoreError> {
         match Self::begin(database, node, lock).await? {
             (transaction, Some(Ok(()))) => Ok(transaction),
@@ -99,20 +100,20 @@ impl Transaction {
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        // Whatever went wrong, it may be done.
+        // The commit may have been done, whatever the error is.
         self.inner.commit().await.map_err(|error| StoreError::Unavailable(Arc::new(error)))
     }
 
     /// Whether another node may write.
-    pub(super) async fn life(&self, node: NodeId, lock: Lock) -> Result<Alive, StoreError> {
+    pub(super) async fn status_of(&self, node: NodeId, lock: Lock) -> Result<NodeStatus, StoreError> {
         let now = Expr::val(self.now);
-        match statement::life(node, lock.into(), now).one(&self.inner).await.map_err(store_error)? {
-            Some((fenced_at, lost_name, _)) => self.judge(node, fenced_at, lost_name).await.map(Some),
+        match statement::node_status(node, lock.into(), now).one(&self.inner).await.map_err(store_error)? {
+            Some((fenced_at, lost_name, _)) => self.status(node, fenced_at, lost_name).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn judge(
+    async fn status(
         &self,
         node: NodeId,
         fenced_at: Option<i64>,
@@ -128,7 +129,7 @@ impl Transaction {
         Ok(Err(StoreError::Fenced { node, superseded }))
     }
 
-    /// Fences lives whose lease ran out.
+    /// Fences incarnations whose lease has expired.
     pub(super) async fn fence_expired(&self, all_but: NodeId) -> Result<(), StoreError> {
         let expired = statement::expired(all_but, self.now).all(&self.inner).await.map_err(store_error)?;
         for ids in chunk::keys(self.dialect.backend(), &expired) {
@@ -137,32 +138,32 @@ impl Transaction {
         Ok(())
     }
 
-    /// Locks rooms, making those that are not there, and tells where each stands.
-    pub(super) async fn rooms(&self, names: &[&RoomName]) -> Result<Vec<Place>, StoreError> {
-        let mut places = HashMap::with_capacity(names.len());
+    /// Locks rooms, creating those that do not exist, and returns their positions.
+    pub(super) async fn rooms(&self, names: &[&RoomName]) -> Result<Vec<RoomPosition>, StoreError> {
+        let mut positions = HashMap::with_capacity(names.len());
         let texts: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        self.lock_rooms_by_name(&texts, &mut places).await?;
-        let mut missing: Vec<&str> = texts.into_iter().filter(|name| !places.contains_key(*name)).collect();
-        // In one order, as locks are taken: two who make the same rooms wait for one another.
+        self.lock_rooms_by_name(&texts, &mut positions).await?;
+        let mut missing: Vec<&str> = texts.into_iter().filter(|name| !positions.contains_key(*name)).collect();
+        // In one order, like locks: transactions that create the same rooms wait for each other.
         missing.sort_unstable();
         for chunk in chunk::rows(&missing) {
-            self.inner.execute(&statement::make_rooms(chunk, self.now)).await.map_err(store_error)?;
+            self.inner.execute(&statement::insert_rooms(chunk, self.now)).await.map_err(store_error)?;
         }
-        self.lock_rooms_by_name(&missing, &mut places).await?;
-        let place = |name: &&RoomName| places.remove(*name).ok_or_else(|| vanished((*name).clone()));
-        names.iter().map(place).collect()
+        self.lock_rooms_by_name(&missing, &mut positions).await?;
+        let position = |name: &&RoomName| positions.remove(*name).ok_or_else(|| vanished((*name).clone()));
+        names.iter().map(position).collect()
     }
 
     async fn lock_rooms_by_name(
         &self,
         names: &[&str],
-        places: &mut HashMap<RoomName, Place>,
+        positions: &mut HashMap<RoomName, RoomPosition>,
     ) -> Result<(), StoreError> {
         let mut locked = Vec::new();
         let in_one_statement = names.len() <= chunk::KEYS && self.dialect.backend() != DbBackend::MySql;
         if in_one_statement || self.dialect.backend() == DbBackend::Sqlite {
             for names in chunk::keys(self.dialect.backend(), names) {
-                locked.extend(read(statement::lock_rooms_by_name(names).all(&self.inner), row::place).await?);
+                locked.extend(read(statement::lock_rooms_by_name(names).all(&self.inner), row::position).await?);
             }
         } else {
             let mut ids = Vec::with_capacity(names.len());
@@ -171,21 +172,21 @@ impl Transaction {
             }
             locked = self.lock_rooms(ids).await?;
         }
-        places.extend(locked.into_iter().map(|place| (place.room.clone(), place)));
+        positions.extend(locked.into_iter().map(|position| (position.room.clone(), position)));
         Ok(())
     }
 
-    /// Locks rooms, and tells where those that are there stand, sorted by id.
-    async fn lock_rooms(&self, mut ids: Vec<Uuid>) -> Result<Vec<Place>, StoreError> {
+    /// Locks rooms, and returns the positions of those that exist, sorted by id.
+    async fn lock_rooms(&self, mut ids: Vec<Uuid>) -> Result<Vec<RoomPosition>, StoreError> {
         ids.sort_unstable();
-        let mut places = Vec::with_capacity(ids.len());
+        let mut positions = Vec::with_capacity(ids.len());
         for ids in chunk::keys(self.dialect.backend(), &ids) {
-            places.extend(read(statement::lock_rooms(ids).all(&self.inner), row::place).await?);
+            positions.extend(read(statement::lock_rooms(ids).all(&self.inner), row::position).await?);
         }
-        Ok(places)
+        Ok(positions)
     }
 
-    /// How many presences these rooms have, which are locked. Rooms that nobody is in are left out.
+    /// The number of presences of these rooms, which are locked. Empty rooms are left out.
     pub(super) async fn sizes(&self, rooms: &[Epoch]) -> Result<HashMap<Epoch, usize>, StoreError> {
         let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
         let mut sizes = HashMap::with_capacity(rooms.len());
@@ -197,53 +198,53 @@ impl Transaction {
         Ok(sizes)
     }
 
-    /// Those of the presences that are there, and those that have one of the resume tokens, all locked.
-    pub(super) async fn find(&self, ids: &[PresenceId], sessions: &[SessionHash]) -> Result<Finds, StoreError> {
+    /// Those of the presences that exist, and the owners of the resume tokens. All are locked.
+    pub(super) async fn find(&self, ids: &[PresenceId], sessions: &[SessionHash]) -> Result<Existing, StoreError> {
         let mut ids = uuids(ids);
         for hashes in chunk::lists(sessions) {
             ids.extend(statement::ids_by_session(hashes).all(&self.inner).await.map_err(store_error)?);
         }
-        let mut finds = Finds::default();
+        let mut existing = Existing::default();
         for ids in chunk::keys(self.dialect.backend(), &distinct(ids)) {
             for row in statement::lock_presences(ids).all(&self.inner).await.map_err(store_error)? {
-                let (found, session) = row::found_with_session(row)?;
-                finds.sessions.extend(session.map(|session| (session, found.presence.id)));
-                finds.presences.insert(found.presence.id, found);
+                let (found, session) = row::presence_with_session(row)?;
+                existing.sessions.extend(session.map(|session| (session, found.presence.id)));
+                existing.presences.insert(found.presence.id, found);
             }
         }
-        Ok(finds)
+        Ok(existing)
     }
 
-    /// Deletes those of the presences that leave and are there, and returns them, where that is one statement. Elsewhere the rows
-    /// are found and locked first, as all others.
-    pub(super) async fn take_out(
+    /// Deletes the presences that leave and returns their rows, if the database can do that in one statement. Otherwise the
+    /// caller existing and locks the rows first, like all others.
+    pub(super) async fn delete_returning(
         &self,
         leaves: &[(PresenceId, Epoch, &ChannelName)],
-    ) -> Result<Option<Vec<Found>>, StoreError> {
-        // Whether a database can does not depend on whom it is about.
-        if self.dialect.take_out(&[]).is_none() {
+    ) -> Result<Option<Vec<StoredPresence>>, StoreError> {
+        // Whether the database can does not depend on the presences.
+        if self.dialect.delete_returning(&[]).is_none() {
             return Ok(None);
         }
-        let deletes = leaves.chunks(chunk::KEYS).filter_map(|leaves| self.dialect.take_out(leaves));
+        let deletes = leaves.chunks(chunk::KEYS).filter_map(|leaves| self.dialect.delete_returning(leaves));
         self.found_by(Box::new(deletes)).await.map(Some)
     }
 
-    /// The presences that statements return, which are carried out one after the other. While the database works on one, what
-    /// the one before it returned is read, and the next is written.
+    /// The presences that statements return, which are executed one after the other. While the database executes one, the rows
+    /// of the one before it are read, and the next one is built.
     async fn found_by(
         &self,
         mut statements: Box<dyn Iterator<Item = Statement> + Send + '_>,
-    ) -> Result<Vec<Found>, StoreError> {
+    ) -> Result<Vec<StoredPresence>, StoreError> {
         let (mut found, mut rows) = (Vec::new(), Vec::new());
         let mut next = statements.next();
         while let Some(statement) = next {
-            let meanwhile = async { (found_in(&rows), statements.next()) };
-            // In this order: the first is sent before the second begins.
+            let meanwhile = async { (presences_in(&rows), statements.next()) };
+            // In this order, so that the statement is sent before the other work begins.
             let (returned, (before, then)) = join(self.inner.query_all_raw(statement), meanwhile).await;
             found.extend(before?);
             (rows, next) = (returned.map_err(store_error)?, then);
         }
-        found.extend(found_in(&rows)?);
+        found.extend(presences_in(&rows)?);
         Ok(found)
     }
 
@@ -254,30 +255,30 @@ impl Transaction {
         Ok(())
     }
 
-    pub(super) async fn put(&self, rows: &[In<Row>]) -> Result<(), StoreError> {
+    pub(super) async fn insert(&self, rows: &[In<NewRow>]) -> Result<(), StoreError> {
         for rows in chunk::rows_of(rows, |(_, (presence, _))| bytes(presence)) {
-            self.inner.execute(&statement::put(rows, self.now)).await.map_err(store_error)?;
+            self.inner.execute(&statement::insert_presences(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    pub(super) async fn take_over(&self, rows: &[In<Row>]) -> Result<(), StoreError> {
+    pub(super) async fn take_over(&self, rows: &[In<NewRow>]) -> Result<(), StoreError> {
         for rows in chunk::rows_of(rows, |(_, (presence, _))| bytes(presence)) {
             self.inner.execute(&statement::take_over(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    pub(super) async fn put_metas(&self, rows: &[In<Arc<Presence>>]) -> Result<(), StoreError> {
+    pub(super) async fn update_metas(&self, rows: &[In<Arc<Presence>>]) -> Result<(), StoreError> {
         for rows in chunk::rows_of(rows, |(_, presence)| bytes(presence)) {
-            self.inner.execute(&statement::put_metas(rows, self.now)).await.map_err(store_error)?;
+            self.inner.execute(&statement::update_metas(rows, self.now)).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    /// Holds presences whose sockets were lost just now, each for its grace.
+    /// Holds presences whose sockets have just been lost, each for its grace.
     pub(super) async fn hold(&self, held: Vec<(PresenceId, Duration)>) -> Result<(), StoreError> {
-        // Nearly always one.
+        // Most rooms have one grace for all presences.
         let mut graces: BTreeMap<i64, Vec<Uuid>> = BTreeMap::new();
         for (id, grace) in held {
             graces.entry(millis(grace)).or_default().push(id.as_uuid());
@@ -290,21 +291,21 @@ impl Transaction {
         Ok(())
     }
 
-    /// Holds what a life that is over left and nobody took over, each for its own grace, or for `otherwise`.
-    pub(super) async fn hold_remains(
+    /// Holds presences of a fenced incarnation that were not resumed meanwhile, each for its own grace or for `default_grace`.
+    pub(super) async fn hold_presences_of(
         &self,
         of: NodeId,
         ids: &[PresenceId],
-        otherwise: Duration,
+        default_grace: Duration,
     ) -> Result<(), StoreError> {
         for ids in chunk::keys(self.dialect.backend(), &sorted(ids)) {
-            let hold = statement::hold_remains(of, ids, self.now, millis(otherwise));
+            let hold = statement::hold_presences_of(of, ids, self.now, millis(default_grace));
             hold.exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    /// Extends the graces of these lives that were running at `since` by the time from then until now.
+    /// Extends the graces of these incarnations that had not expired at `since` by the time since then.
     pub(super) async fn extend_graces(&self, of: &[Uuid], since: i64) -> Result<(), StoreError> {
         if since >= self.now {
             return Ok(());
@@ -316,78 +317,84 @@ impl Transaction {
         Ok(())
     }
 
-    /// Who came online in each of these rooms and who went offline, if just this changed. Nothing if nobody wants to know.
-    pub(super) async fn turns(&self, rooms: Vec<In<Shifts>>) -> Result<Vec<Turns>, StoreError> {
-        if !self.tells_turns {
+    /// The users who go online and offline in each of these rooms by these changes. Empty unless it is tracked.
+    pub(super) async fn online_changes(&self, rooms: Vec<In<CountChanges>>) -> Result<Vec<OnlineChanges>, StoreError> {
+        if !self.tracks_online {
             return Ok(Vec::new());
         }
-        let deserted = self.deserted(&rooms).await?;
-        let (mut users, mut places, mut count) = (Vec::new(), Vec::new(), 0);
-        for (room, shifts) in &rooms {
-            for (user, at_least) in shifts.at_least() {
-                if !deserted.contains(room) {
+        let emptied = self.emptied(&rooms).await?;
+        let (mut users, mut positions, mut count) = (Vec::new(), Vec::new(), 0);
+        for (room, count_changes) in &rooms {
+            for (user, at_least) in count_changes.at_least() {
+                if !emptied.contains(room) {
                     users.push((*room, user, at_least));
-                    places.push(count);
+                    positions.push(count);
                 }
                 count += 1;
             }
         }
         let mut more = vec![false; count];
-        for (users, places) in users.chunks(USERS).zip(places.chunks(USERS)) {
+        for (users, positions) in users.chunks(USERS_PER_STATEMENT).zip(positions.chunks(USERS_PER_STATEMENT)) {
             for row in self.inner.query_all_raw(self.dialect.have_more(users)).await.map_err(store_error)? {
-                let place: i64 = row.try_get_by_index(0).map_err(store_error)?;
-                if let Some(place) = usize::try_from(place).ok().and_then(|place| places.get(place)) {
-                    more[*place] = true;
+                let position: i64 = row.try_get_by_index(0).map_err(store_error)?;
+                if let Some(position) = usize::try_from(position).ok().and_then(|position| positions.get(position)) {
+                    more[*position] = true;
                 }
             }
         }
         let mut more = more.into_iter();
-        Ok(rooms.into_iter().map(|(_, shifts)| shifts.turns(|_, _| more.next().unwrap_or_default())).collect())
+        Ok(rooms
+            .into_iter()
+            .map(|(_, count_changes)| count_changes.online_changes(|_, _| more.next().unwrap_or_default()))
+            .collect())
     }
 
-    /// Of the rooms that many left, those that nobody is in any more: one look at such a room spares one for each of its users.
-    async fn deserted(&self, rooms: &[In<Shifts>]) -> Result<HashSet<Epoch>, StoreError> {
-        let left = rooms.iter().filter(|(_, shifts)| shifts.only_went() >= MANY).map(|(room, _)| *room);
+    /// The empty rooms among those that many users leave. One query for such a room saves one for each of its users.
+    async fn emptied(&self, rooms: &[In<CountChanges>]) -> Result<HashSet<Epoch>, StoreError> {
+        let left = rooms
+            .iter()
+            .filter(|(_, count_changes)| count_changes.users_if_all_decreased() >= MIN_LEAVERS_FOR_EMPTY_CHECK)
+            .map(|(room, _)| *room);
         let left: Vec<Epoch> = left.collect();
         let ids: Vec<Uuid> = left.iter().map(Epoch::as_uuid).collect();
-        let mut deserted: HashSet<Epoch> = left.into_iter().collect();
+        let mut emptied: HashSet<Epoch> = left.into_iter().collect();
         for ids in chunk::keys(self.dialect.backend(), &ids) {
             for room in statement::occupied(ids).all(&self.inner).await.map_err(store_error)? {
-                deserted.remove(&Epoch::from_uuid(room));
+                emptied.remove(&Epoch::from_uuid(room));
             }
         }
-        Ok(deserted)
+        Ok(emptied)
     }
 
-    /// Gives rooms their next version.
-    pub(super) async fn bump(&self, rooms: &[Epoch]) -> Result<(), StoreError> {
+    /// Gives rooms a new version.
+    pub(super) async fn increment_versions(&self, rooms: &[Epoch]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
         for ids in chunk::keys(self.dialect.backend(), &ids) {
-            statement::bump(ids).exec(&self.inner).await.map_err(store_error)?;
+            statement::increment_versions(ids).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    /// Notes that this is the last commit of the node. A life without a place for that begins anew.
-    pub(super) async fn note_commit(&self, node: NodeId, attempt: Attempt) -> Result<(), StoreError> {
-        let noted = statement::note_commit(node, attempt).exec(&self.inner).await.map_err(store_error)?;
+    /// Records the last commit of the node. An incarnation without a row for it has to begin anew.
+    pub(super) async fn set_last_commit(&self, node: NodeId, attempt: Attempt) -> Result<(), StoreError> {
+        let noted = statement::set_last_commit(node, attempt).exec(&self.inner).await.map_err(store_error)?;
         if noted.rows_affected == 0 {
             return Err(StoreError::Fenced { node, superseded: false });
         }
         Ok(())
     }
 
-    /// Forgets fenced lives that have nothing left.
-    pub(super) async fn forget_lives(&self) -> Result<(), StoreError> {
+    /// Forgets fenced incarnations that have no presences.
+    pub(super) async fn forget_incarnations(&self) -> Result<(), StoreError> {
         let over = statement::forgettable(self.now).all(&self.inner).await.map_err(store_error)?;
         for ids in chunk::keys(self.dialect.backend(), &over) {
-            statement::forget_lives(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
+            statement::forget_incarnations(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
     }
 }
 
-/// Somebody else made a room and removed it again between two statements of ours.
+/// Another node created a room and removed it between two statements of this transaction.
 #[derive(Debug, thiserror::Error)]
 #[error("room `{0}` was removed while it was being changed")]
 pub(super) struct Vanished(RoomName);
@@ -396,7 +403,7 @@ fn vanished(room: RoomName) -> StoreError {
     StoreError::Unavailable(Arc::new(Vanished(room)))
 }
 
-/// How many bytes a presence adds to a statement, but for what is of one size.
+/// The variable part of the bytes that a presence adds to a statement.
 fn bytes(presence: &Presence) -> usize {
     let user = presence.user.as_ref().map_or(0, |user| user.as_str().len());
     presence.channel.as_str().len() + user + presence.meta.as_str().len()
@@ -418,13 +425,14 @@ fn distinct(mut rooms: Vec<Uuid>) -> Vec<Uuid> {
     rooms
 }
 
-/// Reads rows that came without a type.
-pub(super) fn found_in(rows: &[QueryResult]) -> Result<Vec<Found>, StoreError> {
-    let found = |row| row::found(PresenceRow::try_get_many_by_index(row).map_err(|error| store_error(error.into()))?);
-    rows.iter().map(found).collect()
+/// The presences in untyped rows.
+pub(super) fn presences_in(rows: &[QueryResult]) -> Result<Vec<StoredPresence>, StoreError> {
+    let presence =
+        |row| row::presence(PresenceRow::try_get_many_by_index(row).map_err(|error| store_error(error.into()))?);
+    rows.iter().map(presence).collect()
 }
 
-/// Runs a query for rows, and reads each of them.
+/// Converts the rows of a query.
 pub(super) async fn read<R, T>(
     rows: impl Future<Output = Result<Vec<R>, DbErr>>,
     read: impl Fn(R) -> Result<T, StoreError>,

@@ -1,4 +1,4 @@
-//! Whatever is asked of them, in whatever order, the stores agree; and what they tell adds up to what they hold.
+//! For any sequence of calls, all stores return the same, and their commits add up to what they contain.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,20 +11,20 @@ use tempfile::TempDir;
 
 use crate::{
     ResumeToken,
-    model::{Meta, Presence, Turns},
+    model::{Meta, OnlineChanges, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
-        self, Attempt, Batch, MemoryStore, NodeSummary, Order, Remains, Removal, RoomCommit, RoomStore, RoomWrites,
-        Session, SqlStore, Store, StoreError, Whom, Write,
+        self, Attempt, Batch, ClearMode, MemoryStore, NodeSummary, Order, Removal, RemovalTarget, RoomCommit,
+        RoomStore, RoomWrites, Session, SqlStore, Store, StoreError, Write,
     },
     testing::store::ManualClock,
 };
 
 const LEASE: Duration = Duration::from_secs(10);
 
-/// Something that is asked of a store. Numbers are places in small tables of names and ids.
+/// A call to a store. Numbers are indexes of small tables of names and ids.
 #[derive(Debug, Clone)]
-enum Request {
+enum StoreCall {
     Commit {
         node: usize,
         writes: BTreeMap<u8, BTreeMap<usize, Change>>,
@@ -37,7 +37,7 @@ enum Request {
     Pass {
         seconds: u64,
     },
-    /// A new life under the name of this node.
+    /// A new incarnation under the name of this node.
     Restart {
         node: usize,
     },
@@ -123,31 +123,31 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn request() -> impl Strategy<Value = Request> {
+fn request() -> impl Strategy<Value = StoreCall> {
     let changes = proptest::collection::btree_map(0..PRESENCES, change(), 0..4);
     let writes = proptest::collection::btree_map(0..2_u8, changes, 0..3);
     let presences = proptest::collection::btree_set(0..PRESENCES, 0..PRESENCES);
     prop_oneof![
-        12 => (0..NODES, writes).prop_map(|(node, writes)| Request::Commit { node, writes }),
-        2 => (0..NODES, presences, 0..40_u64).prop_map(|(node, presences, ago)| Request::Touch { node, presences, ago }),
-        3 => (0..15_u64).prop_map(|seconds| Request::Pass { seconds }),
-        1 => (0..NODES).prop_map(|node| Request::Restart { node }),
-        2 => (0..NODES).prop_map(|node| Request::Renew { node }),
-        2 => (0..NODES).prop_map(|node| Request::Fence { node }),
-        3 => (0..NODES, 0..NODES * 2, any::<bool>()).prop_map(|(node, dead, all)| Request::Clear { node, dead, all }),
-        1 => (0..NODES).prop_map(|node| Request::Sweep { node }),
-        1 => (0..NODES, 0..60_u64).prop_map(|(node, age)| Request::Prune { node, age }),
-        1 => (0..NODES).prop_map(|node| Request::PruneRooms { node }),
-        1 => (0..NODES, 0..2_u8).prop_map(|(node, room)| Request::RemoveRoom { node, room }),
-        1 => (0..NODES, 0..2_u8).prop_map(|(node, user)| Request::RemoveUser { node, user }),
+        12 => (0..NODES, writes).prop_map(|(node, writes)| StoreCall::Commit { node, writes }),
+        2 => (0..NODES, presences, 0..40_u64).prop_map(|(node, presences, ago)| StoreCall::Touch { node, presences, ago }),
+        3 => (0..15_u64).prop_map(|seconds| StoreCall::Pass { seconds }),
+        1 => (0..NODES).prop_map(|node| StoreCall::Restart { node }),
+        2 => (0..NODES).prop_map(|node| StoreCall::Renew { node }),
+        2 => (0..NODES).prop_map(|node| StoreCall::Fence { node }),
+        3 => (0..NODES, 0..NODES * 2, any::<bool>()).prop_map(|(node, dead, all)| StoreCall::Clear { node, dead, all }),
+        1 => (0..NODES).prop_map(|node| StoreCall::Sweep { node }),
+        1 => (0..NODES, 0..60_u64).prop_map(|(node, age)| StoreCall::Prune { node, age }),
+        1 => (0..NODES).prop_map(|node| StoreCall::PruneRooms { node }),
+        1 => (0..NODES, 0..2_u8).prop_map(|(node, room)| StoreCall::RemoveRoom { node, room }),
+        1 => (0..NODES, 0..2_u8).prop_map(|(node, user)| StoreCall::RemoveUser { node, user }),
         2 => (0..NODES, 0..REQUESTS, proptest::option::of(0..60_u64)).prop_map(|(node, request, age)| {
-            Request::Ask { node, request, age }
+            StoreCall::Ask { node, request, age }
         }),
-        1 => (0..NODES, 0..REQUESTS).prop_map(|(node, request)| Request::Withdraw { node, request }),
+        1 => (0..NODES, 0..REQUESTS).prop_map(|(node, request)| StoreCall::Withdraw { node, request }),
         2 => (0..NODES, 0..REQUESTS, 0..9_u64).prop_map(|(node, request, pruned)| {
-            Request::Answer { node, request, pruned }
+            StoreCall::Answer { node, request, pruned }
         }),
-        1 => (0..NODES, 0..15_u64).prop_map(|(node, closed)| Request::Retire { node, closed }),
+        1 => (0..NODES, 0..15_u64).prop_map(|(node, closed)| StoreCall::Retire { node, closed }),
     ]
 }
 
@@ -156,7 +156,7 @@ type ById = BTreeMap<PresenceId, Arc<Presence>>;
 /// The version of a room, who joined, left, changed and was taken, who came online and went offline, and who was refused.
 type Outcome = (Version, [ById; 4], [Vec<UserId>; 2], Vec<PresenceId>);
 
-/// What may be told of an answer when two stores are compared: not the epochs, which are random, nor an order that
+/// What may be replayed of an answer when two stores are compared: not the epochs, which are random, nor an order that
 /// nobody promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
@@ -185,9 +185,9 @@ impl From<&[RoomCommit]> for Answer {
         let commits = commits.iter().map(|commit| {
             let delta = &commit.delta;
             let [joined, left, updated] = [&delta.joined, &delta.left, &delta.updated].map(|p| by_id(p));
-            let taken = commit.taken.iter().map(|taken| (taken.asked, taken.presence.clone())).collect();
+            let taken = commit.resumed.iter().map(|taken| (taken.requested, taken.presence.clone())).collect();
             let outcome =
-                (commit.version, [joined, left, updated, taken], users(&commit.turns), commit.refused.clone());
+                (commit.version, [joined, left, updated, taken], users(&commit.online_changes), commit.refused.clone());
             (commit.room.clone(), outcome)
         });
         Self::Commits(commits.collect())
@@ -259,16 +259,16 @@ impl World {
         }
     }
 
-    async fn ask(&self, store: &dyn Store, request: &Request) -> (Answer, Vec<RoomCommit>) {
+    async fn ask(&self, store: &dyn Store, request: &StoreCall) -> (Answer, Vec<RoomCommit>) {
         let lives = &self.lives;
-        let told = |commits: Result<Vec<RoomCommit>, StoreError>| match commits {
+        let replayed = |commits: Result<Vec<RoomCommit>, StoreError>| match commits {
             Ok(commits) => (Answer::from(&*commits), commits),
             Err(error) => (error.into(), Vec::new()),
         };
-        let batch = |batch: Result<Batch, StoreError>| told(batch.map(|batch| batch.commits));
+        let batch = |batch: Result<Batch, StoreError>| replayed(batch.map(|batch| batch.commits));
         let quiet = |answer: Result<Answer, StoreError>| (answer.unwrap_or_else(Answer::from), Vec::new());
         match request {
-            Request::Commit { node, writes } => {
+            StoreCall::Commit { node, writes } => {
                 let rooms = writes.iter().map(|(name, changes)| RoomWrites {
                     room: room(*name),
                     writes: changes
@@ -276,51 +276,56 @@ impl World {
                         .map(|(presence, change)| self.write(*node, *name, *presence, change))
                         .collect(),
                 });
-                told(store.commit(lives[*node], Attempt::next(), rooms.collect()).await)
+                replayed(store.commit(lives[*node], Attempt::next(), rooms.collect()).await)
             }
-            Request::Touch { node, presences, ago } => {
+            StoreCall::Touch { node, presences, ago } => {
                 let ago = Duration::from_secs(*ago);
                 let seen: Vec<_> = presences.iter().map(|presence| (self.presences[*presence], ago)).collect();
                 quiet(store.touch(lives[*node], seen.clone().into()).await.map(|()| Answer::Done))
             }
-            Request::Pass { .. } => (Answer::Done, Vec::new()),
-            Request::Restart { node } => {
+            StoreCall::Pass { .. } => (Answer::Done, Vec::new()),
+            StoreCall::Restart { node } => {
                 let name = NodeName::new(format!("node {node}")).unwrap();
                 quiet(store.register(lives[*node], name.clone(), LEASE).await.map(Answer::Nodes))
             }
-            Request::Renew { node } => quiet(store.renew(lives[*node], LEASE).await.map(|_| Answer::Done)),
-            Request::Fence { node } => quiet(store.fence(lives[*node]).await.map(Answer::Nodes)),
-            Request::Clear { node, dead, all } => {
+            StoreCall::Renew { node } => quiet(store.renew(lives[*node], LEASE).await.map(|_| Answer::Done)),
+            StoreCall::Fence { node } => quiet(store.fence(lives[*node]).await.map(Answer::Nodes)),
+            StoreCall::Clear { node, dead, all } => {
                 let grace = Duration::from_secs(20);
-                let remains = if *all { Remains::HoldAll(grace) } else { Remains::HoldResumable(grace) };
-                batch(store.clear(lives[*node], lives[*dead], remains, u64::MAX).await)
+                let mode = if *all { ClearMode::HoldAll(grace) } else { ClearMode::HoldResumable(grace) };
+                batch(store.clear(lives[*node], lives[*dead], mode, u64::MAX).await)
             }
-            Request::Sweep { node } => batch(store.sweep(lives[*node], u64::MAX).await),
-            Request::Prune { node, age } => batch(store.prune(lives[*node], Duration::from_secs(*age), u64::MAX).await),
-            Request::PruneRooms { node } => quiet(store.prune_rooms(lives[*node]).await.map(Answer::Count)),
-            Request::RemoveRoom { node, room: name } => {
-                batch(store.remove(lives[*node], Whom::Room(room(*name)), u64::MAX).await)
+            StoreCall::Sweep { node } => batch(store.sweep(lives[*node], u64::MAX).await),
+            StoreCall::Prune { node, age } => {
+                batch(store.prune(lives[*node], Duration::from_secs(*age), u64::MAX).await)
             }
-            Request::RemoveUser { node, user: name } => {
-                batch(store.remove(lives[*node], Whom::User(user(*name)), u64::MAX).await)
+            StoreCall::PruneRooms { node } => quiet(store.prune_rooms(lives[*node]).await.map(Answer::Count)),
+            StoreCall::RemoveRoom { node, room: name } => {
+                batch(store.remove(lives[*node], RemovalTarget::Room(room(*name)), u64::MAX).await)
             }
-            Request::Ask { node, request, age } => {
+            StoreCall::RemoveUser { node, user: name } => {
+                batch(store.remove(lives[*node], RemovalTarget::User(user(*name)), u64::MAX).await)
+            }
+            StoreCall::Ask { node, request, age } => {
                 let order = match age {
                     Some(age) => Order::Prune { max_age: Duration::from_secs(*age) },
-                    None => Order::Remove(Removal { whom: Whom::User(user(0)), close: None }),
+                    None => Order::Remove(Removal { target: RemovalTarget::User(user(0)), close: None }),
                 };
-                let asked = store.ask(lives[*node], store::Request { id: self.requests[*request], order }).await;
+                let asked =
+                    store.send_request(lives[*node], store::Request { id: self.requests[*request], order }).await;
                 quiet(asked.map(|()| Answer::Done))
             }
-            Request::Withdraw { node, request } => {
+            StoreCall::Withdraw { node, request } => {
                 let withdrawn = store.withdraw(lives[*node], self.requests[*request]).await;
                 quiet(withdrawn.map(|()| Answer::Done))
             }
-            Request::Answer { node, request, pruned } => {
+            StoreCall::Answer { node, request, pruned } => {
                 let answered = store.answer(lives[*node], self.requests[*request], *pruned).await;
                 quiet(answered.map(|()| Answer::Done))
             }
-            Request::Retire { node, closed } => told(store.retire(lives[*node], Duration::from_secs(*closed)).await),
+            StoreCall::Retire { node, closed } => {
+                replayed(store.retire(lives[*node], Duration::from_secs(*closed)).await)
+            }
         }
     }
 }
@@ -339,7 +344,7 @@ async fn list(world: &World, store: &dyn Store) -> Listed {
     let rooms = rooms.map(|room| (room.room, room.version, [room.users, room.anonymous, room.presences, room.held]));
     let (mut asked, mut answers) = (Vec::new(), Vec::new());
     for node in &world.lives {
-        asked.push(store.asked(*node).await.unwrap());
+        asked.push(store.open_requests(*node).await.unwrap());
     }
     for request in &world.requests {
         answers.push(store.answers(*request).await.unwrap());
@@ -349,70 +354,72 @@ async fn list(world: &World, store: &dyn Store) -> Listed {
 
 /// What is known of a room from deltas alone.
 #[derive(Default)]
-struct Told {
+struct ReplayedRoom {
     version: Version,
     members: BTreeMap<PresenceId, (Option<UserId>, Meta)>,
 }
 
-/// Who came online and who went offline. By which of those that left together is another order that nobody promised.
-fn users(turns: &Turns) -> [Vec<UserId>; 2] {
-    [&turns.online, &turns.offline].map(|users| users.values().cloned().collect::<BTreeSet<_>>().into_iter().collect())
+/// The users who went online and offline. Which presence made the difference is not checked: presences that leave together have no
+/// promised order.
+fn users(changes: &OnlineChanges) -> [Vec<UserId>; 2] {
+    [&changes.online, &changes.offline]
+        .map(|users| users.values().cloned().collect::<BTreeSet<_>>().into_iter().collect())
 }
 
-impl Told {
+impl ReplayedRoom {
     fn users(&self) -> BTreeSet<UserId> {
         self.members.values().filter_map(|(user, _)| user.clone()).collect()
     }
 }
 
-/// Adds what a store told, and checks that it says nothing twice or in vain.
-fn fold(rooms: &mut BTreeMap<RoomName, Told>, commits: &[RoomCommit]) {
+/// Applies commits, and checks that none repeats a change or reports one that did not happen.
+fn fold(rooms: &mut BTreeMap<RoomName, ReplayedRoom>, commits: &[RoomCommit]) {
     for commit in commits {
-        let RoomCommit { room, version, delta, taken, turns, .. } = commit;
-        let told = rooms.entry(room.clone()).or_default();
-        let before = told.users();
+        let RoomCommit { room, version, delta, resumed, online_changes, .. } = commit;
+        let replayed = rooms.entry(room.clone()).or_default();
+        let before = replayed.users();
         let step = u64::from(commit.is_new_version());
-        assert_eq!(version.0, told.version.0 + step, "exactly one version for each change of {room}");
-        told.version = *version;
-        let mut others = taken.iter().filter(|taken| delta.joined.iter().all(|one| one.id != taken.presence.id));
-        assert!(others.all(|taken| told.members.contains_key(&taken.presence.id)), "who is resumed was there");
+        assert_eq!(version.0, replayed.version.0 + step, "exactly one version for each change of {room}");
+        replayed.version = *version;
+        let mut others = resumed.iter().filter(|one| delta.joined.iter().all(|joined| joined.id != one.presence.id));
+        assert!(others.all(|one| replayed.members.contains_key(&one.presence.id)), "a resumed presence existed before");
         for presence in &delta.joined {
-            let was = told.members.insert(presence.id, (presence.user.clone(), presence.meta.clone()));
-            assert_eq!(was, None, "who is there does not join");
+            let was = replayed.members.insert(presence.id, (presence.user.clone(), presence.meta.clone()));
+            assert_eq!(was, None, "a presence that exists does not join");
         }
         for presence in &delta.updated {
             let now = (presence.user.clone(), presence.meta.clone());
-            let was = told.members.insert(presence.id, now.clone());
-            assert!(was.is_some_and(|was| was != now), "an update changes one who is there");
+            let was = replayed.members.insert(presence.id, now.clone());
+            assert!(was.is_some_and(|was| was != now), "an update changes an existing presence");
         }
         for presence in &delta.left {
-            let last = told.members.remove(&presence.id);
-            assert_eq!(last, Some((presence.user.clone(), presence.meta.clone())), "one leaves as one was last");
+            let last = replayed.members.remove(&presence.id);
+            assert_eq!(last, Some((presence.user.clone(), presence.meta.clone())), "a presence leaves as it was last");
         }
-        let (now, [online, offline]) = (told.users(), users(turns));
-        assert!(now.difference(&before).eq(&online), "who had none and has one is online: {commit:?}");
-        assert!(before.difference(&now).eq(&offline), "who had one and has none is offline: {commit:?}");
+        let (now, [online, offline]) = (replayed.users(), users(online_changes));
+        assert!(now.difference(&before).eq(&online), "users with a first presence are online: {commit:?}");
+        assert!(before.difference(&now).eq(&offline), "users without a presence left are offline: {commit:?}");
     }
 }
 
-async fn check(requests: Vec<Request>) {
+async fn check(requests: Vec<StoreCall>) {
     let mut world = World::new();
     let folder = TempDir::new().unwrap();
     let (memory, time) = (MemoryStore::new(world.time.clock()), world.time.clone());
     let sql = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();
     let sql = sql.with_wall_clock(move || time.millis());
     sql.prepare().await.unwrap();
-    sql.count_turns();
+    sql.track_online();
     for node in 0..NODES {
         for store in [&memory as &dyn Store, &sql] {
-            let _ = world.ask(store, &Request::Restart { node }).await;
+            let _ = world.ask(store, &StoreCall::Restart { node }).await;
         }
     }
     let mut rooms = BTreeMap::new();
     for request in requests {
         match request {
-            Request::Pass { seconds } => world.time.advance(Duration::from_secs(seconds)),
-            Request::Restart { node } => {
+            StoreCall::Pass { seconds } => world.time.advance(Duration::from_secs(seconds)),
+            StoreCall::Restart { node } => {
                 world.lives[NODES + node] = world.lives[node];
                 world.lives[node] = NodeId::random();
             }
@@ -433,10 +440,10 @@ async fn check(requests: Vec<Request>) {
             assert_eq!(memory, sql, "{request:?}");
             match sql {
                 Some((version, members)) => {
-                    let told = rooms.entry(name).or_default();
+                    let replayed = rooms.entry(name).or_default();
                     let members: BTreeMap<_, _> =
                         members.values().map(|p| (p.id, (p.user.clone(), p.meta.clone()))).collect();
-                    assert_eq!((version, &members), (told.version, &told.members), "snapshot = sum of deltas");
+                    assert_eq!((version, &members), (replayed.version, &replayed.members), "snapshot = sum of deltas");
                 }
                 None => {
                     let gone = rooms.remove(&name).unwrap_or_default();

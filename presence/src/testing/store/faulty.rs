@@ -134,7 +134,7 @@ impl<S: Store> Forward for FaultyStore<S> {
         make: impl for<'a> Fn(&'a S) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
         match call {
-            Call::Reach => make(&self.inner).await,
+            Call::CheckConnection => make(&self.inner).await,
             _ => self.call(make(&self.inner)).await,
         }
     }

@@ -298,7 +298,7 @@ impl<S: Store> Forward for Watched<S> {
                 let _ = self.late.subscribe().wait_for(|late| !late).await;
                 answer
             }
-            forward::Call::Asked => {
+            forward::Call::OpenRequests => {
                 let answer = make().await;
                 let _ = self.late_requests.subscribe().wait_for(|late| !late).await;
                 answer

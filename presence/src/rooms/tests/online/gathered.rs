@@ -152,7 +152,7 @@ impl World {
             };
             let group_of =
                 |one: &Presence| leave_with.get(&one.id).and_then(|group| self.groups[room][*group].as_ref());
-            self.signals.announce(&commit.room, &commit.delta, &commit.turns, group_of);
+            self.signals.announce(&commit.room, &commit.delta, &commit.online_changes, group_of);
         }
     }
 }

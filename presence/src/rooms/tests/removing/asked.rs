@@ -3,16 +3,16 @@
 use crate::{
     name::RequestId,
     rooms::tests::bench::{Node, lobby, ms, pass, secs, settle, user},
-    store::{Order, Removal, Request, RequestStore, Whom},
+    store::{Order, Removal, RemovalTarget, Request, RequestStore},
 };
 
 use super::{removals, three};
 
 /// A node asks the others to remove ann, and does not wait for their answers.
 async fn ask(asker: &Node) -> RequestId {
-    let order = Order::Remove(Removal { whom: Whom::User(user("ann")), close: None });
+    let order = Order::Remove(Removal { target: RemovalTarget::User(user("ann")), close: None });
     let request = Request { id: RequestId::random(), order };
-    asker.store.database().ask(asker.node().unwrap(), request.clone()).await.unwrap();
+    asker.store.database().send_request(asker.node().unwrap(), request.clone()).await.unwrap();
     request.id
 }
 

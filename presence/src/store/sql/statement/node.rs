@@ -1,4 +1,4 @@
-//! About nodes: each of their lives is a row.
+//! Statements about nodes. Each incarnation is a row.
 
 use sea_orm::{
     ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
@@ -9,17 +9,17 @@ use sea_orm::{
 use crate::{
     name::{NodeId, NodeName},
     store::{
-        Attempt, REMEMBERED,
+        Attempt, KEEP_SUPERSEDED_FOR,
         entity::{last_commit, node, presence},
         listing::this_process,
         millis,
-        sql::row::{Life, NodeSummaryRow},
+        sql::row::{NodeStatusRow, NodeSummaryRow},
     },
 };
 
 use super::{Keys, Rows};
 
-pub(in super::super) fn life(node: NodeId, lock: LockType, now: SimpleExpr) -> Rows<Life> {
+pub(in super::super) fn node_status(node: NodeId, lock: LockType, now: SimpleExpr) -> Rows<NodeStatusRow> {
     node::Entity::find_by_id(node.as_uuid())
         .select_only()
         .columns([node::Column::FencedAt, node::Column::LostName])
@@ -43,7 +43,12 @@ pub(in super::super) fn take_name(from_all_but: NodeId, name: &NodeName, now: i6
         .filter(node::Column::Id.ne(from_all_but.as_uuid()))
 }
 
-pub(in super::super) fn begin_life(node: NodeId, name: &NodeName, now: i64, lease_until: i64) -> InsertStatement {
+pub(in super::super) fn begin_incarnation(
+    node: NodeId,
+    name: &NodeName,
+    now: i64,
+    lease_until: i64,
+) -> InsertStatement {
     use node::Column::{Id, LeaseUntil, Name, Process, StartedAt};
     Query::insert()
         .into_table(node::Entity)
@@ -58,12 +63,12 @@ pub(in super::super) fn begin_life(node: NodeId, name: &NodeName, now: i64, leas
         .take()
 }
 
-/// Names a life that is there, and renews it.
+/// Sets the name of an existing incarnation, and renews its lease.
 pub(in super::super) fn rename(node: NodeId, name: &NodeName, lease_until: i64) -> UpdateMany<node::Entity> {
     renew(node, lease_until).col_expr(node::Column::Name, Expr::value(name.as_str()))
 }
 
-/// The life that has this name: when it was fenced, and until when it had a lease.
+/// When the incarnation with this name was fenced, and when its lease ended.
 pub(in super::super) fn end_of_former(all_but: NodeId, name: &NodeName) -> Rows<(Option<i64>, i64)> {
     node::Entity::find()
         .select_only()
@@ -73,9 +78,9 @@ pub(in super::super) fn end_of_former(all_but: NodeId, name: &NodeName) -> Rows<
         .into_tuple()
 }
 
-/// Lives that lost this name and have presences that are held.
+/// Incarnations that lost this name and have held presences.
 pub(in super::super) fn former_with_held(name: &NodeName) -> Rows<Uuid> {
-    // Any time at all: see `nobodys` of `doomed`.
+    // Every time is at least 0: see `is_orphaned_for`.
     let held = presences_of_node().and_where(presence::Column::HeldUntil.gte(0)).take();
     node::Entity::find()
         .select_only()
@@ -86,12 +91,12 @@ pub(in super::super) fn former_with_held(name: &NodeName) -> Rows<Uuid> {
         .into_tuple()
 }
 
-/// Lives that lost this name and have presences that are not held.
+/// Incarnations that lost this name and have presences that are not held.
 pub(in super::super) fn uncleared_under(name: &NodeName) -> Rows<Uuid> {
     uncleared().filter(node::Column::LostName.eq(name.as_str())).into_tuple()
 }
 
-/// Fenced lives that have presences that are not held, and no later life that has their name and is not over.
+/// Fenced incarnations with presences that are not held, unless a later incarnation has their name and is not fenced.
 pub(in super::super) fn uncleared_orphans() -> Rows<Uuid> {
     let later = Alias::new("later");
     let successor = Query::select()
@@ -113,7 +118,7 @@ fn uncleared() -> sea_orm::Select<node::Entity> {
         .order_by_asc(node::Column::Id)
 }
 
-/// Lives that have a lease and presences, save the one who asks.
+/// All other incarnations with a lease and presences.
 pub(in super::super) fn live_with_presences(all_but: NodeId, now: i64) -> Rows<(Uuid, String)> {
     node::Entity::find()
         .filter(Expr::exists(presences_of_node()))
@@ -138,7 +143,7 @@ pub(in super::super) fn nodes(now: SimpleExpr) -> Rows<NodeSummaryRow> {
         .into_tuple()
 }
 
-/// For a node at hand in the query around it.
+/// A subquery for the presences of the node in the outer query.
 fn presences_of_node() -> SelectStatement {
     Query::select()
         .expr(Expr::val(1))
@@ -154,7 +159,7 @@ pub(in super::super) fn renew(node: NodeId, lease_until: i64) -> UpdateMany<node
         .filter(node::Column::FencedAt.is_null())
 }
 
-/// Lives whose lease ran out, and that nobody fenced. Not locked: it looks at those of all nodes, who are writing.
+/// Incarnations whose lease has expired and that are not fenced. The rows are not locked, because all nodes that write lock theirs.
 pub(in super::super) fn expired(all_but: NodeId, now: i64) -> Rows<Uuid> {
     node::Entity::find()
         .select_only()
@@ -169,21 +174,21 @@ fn is_expired(now: i64) -> Condition {
     Condition::all().add(node::Column::FencedAt.is_null()).add(node::Column::LeaseUntil.lt(now))
 }
 
-/// Fences those of these lives that did not renew their leases meanwhile.
+/// Fences those of these incarnations that have not renewed their lease meanwhile.
 pub(in super::super) fn fence_expired(ids: impl Into<Keys<Uuid>>, now: i64) -> UpdateMany<node::Entity> {
     node::Entity::update_many()
         .col_expr(node::Column::FencedAt, Expr::value(now))
-        .filter(ids.into().hold(node::Column::Id))
+        .filter(ids.into().contain(node::Column::Id))
         .filter(is_expired(now))
 }
 
-pub(in super::super) fn end_life(node: NodeId, now: i64) -> UpdateMany<node::Entity> {
+pub(in super::super) fn end_incarnation(node: NodeId, now: i64) -> UpdateMany<node::Entity> {
     node::Entity::update_many()
         .col_expr(node::Column::FencedAt, Expr::value(now))
         .filter(node::Column::Id.eq(node.as_uuid()))
 }
 
-/// Fenced lives that have no presences; those that lost their name only after a while. Not locked: see [`expired`].
+/// Fenced incarnations without presences. Those that lost their name are kept longer. Not locked, for the reason at [`expired`].
 pub(in super::super) fn forgettable(now: i64) -> Rows<Uuid> {
     node::Entity::find()
         .select_only()
@@ -194,29 +199,29 @@ pub(in super::super) fn forgettable(now: i64) -> Rows<Uuid> {
 }
 
 fn is_forgettable(now: i64) -> Condition {
-    let old = node::Column::FencedAt.lt(now.saturating_sub(millis(REMEMBERED)));
+    let old = node::Column::FencedAt.lt(now.saturating_sub(millis(KEEP_SUPERSEDED_FOR)));
     Condition::all()
         .add(node::Column::FencedAt.is_not_null())
         .add(Condition::any().add(node::Column::LostName.is_null()).add(old))
         .add(Expr::not_exists(presences_of_node()))
 }
 
-pub(in super::super) fn forget_lives(ids: impl Into<Keys<Uuid>>, now: i64) -> DeleteMany<node::Entity> {
-    node::Entity::delete_many().filter(ids.into().hold(node::Column::Id)).filter(is_forgettable(now))
+pub(in super::super) fn forget_incarnations(ids: impl Into<Keys<Uuid>>, now: i64) -> DeleteMany<node::Entity> {
+    node::Entity::delete_many().filter(ids.into().contain(node::Column::Id)).filter(is_forgettable(now))
 }
 
-/// Which of these lives are not forgotten.
-pub(in super::super) fn remembered(ids: impl Into<Keys<Uuid>>) -> Rows<Uuid> {
+/// Those of these incarnations that are not forgotten.
+pub(in super::super) fn existing(ids: impl Into<Keys<Uuid>>) -> Rows<Uuid> {
     node::Entity::find()
         .select_only()
         .column(node::Column::Id)
-        .filter(ids.into().hold(node::Column::Id))
+        .filter(ids.into().contain(node::Column::Id))
         .order_by_asc(node::Column::Id)
         .into_tuple()
 }
 
-/// Makes a place for a life's last commit. It is there from the beginning, so that it can be locked.
-pub(in super::super) fn begin_commits(node: NodeId) -> InsertStatement {
+/// Inserts the row for the last commit of an incarnation. It exists from the beginning, so that it can be locked.
+pub(in super::super) fn insert_last_commit(node: NodeId) -> InsertStatement {
     use last_commit::Column::{Attempt, NodeId};
     Query::insert()
         .into_table(last_commit::Entity)
@@ -225,14 +230,14 @@ pub(in super::super) fn begin_commits(node: NodeId) -> InsertStatement {
         .take()
 }
 
-/// Notes that this is the last commit of a node.
-pub(in super::super) fn note_commit(node: NodeId, attempt: Attempt) -> UpdateMany<last_commit::Entity> {
+/// Records the last commit of a node.
+pub(in super::super) fn set_last_commit(node: NodeId, attempt: Attempt) -> UpdateMany<last_commit::Entity> {
     last_commit::Entity::update_many()
         .col_expr(last_commit::Column::Attempt, Expr::value(attempt.0))
         .filter(last_commit::Column::NodeId.eq(node.as_uuid()))
 }
 
-/// The last commit of a node. Waits for one that is under way.
+/// The last commit of a node. Waits for a commit in progress.
 pub(in super::super) fn last_commit(node: NodeId) -> Rows<i64> {
     last_commit::Entity::find_by_id(node.as_uuid())
         .select_only()

@@ -1,4 +1,4 @@
-//! About presences.
+//! Statements about presences.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::{
     store::{
         entity::{presence, room},
         millis,
-        plan::Row,
+        plan::NewRow,
         sql::row::{LastSeenRow, PresenceRow, SessionRow},
     },
 };
 
-use super::{In, Keys, Rows, at_most, looked_at};
+use super::{In, Keys, Rows, at_most, unindexed};
 
 /// The columns of a [`PresenceRow`].
 pub(super) const COLUMNS: [presence::Column; 7] = {
@@ -35,13 +35,13 @@ pub(super) fn presences() -> sea_orm::Select<presence::Entity> {
 pub(in super::super) fn lock_presences(ids: impl Into<Keys<Uuid>>) -> Rows<SessionRow> {
     presences()
         .column(presence::Column::SessionHash)
-        .filter(ids.into().hold(presence::Column::Id))
+        .filter(ids.into().contain(presence::Column::Id))
         .order_by_asc(presence::Column::Id)
         .lock_exclusive()
         .into_tuple()
 }
 
-/// One page of who is in a room, after a channel name, in the order of an index.
+/// One page of the presences of a room, after a channel name, in the order of an index.
 pub(in super::super) fn page(room: Uuid, after: &str, limit: u64) -> Rows<PresenceRow> {
     presences()
         .filter(presence::Column::RoomId.eq(room))
@@ -62,18 +62,18 @@ pub(in super::super) fn last_seen(room: &str, now: SimpleExpr) -> Rows<LastSeenR
         .into_tuple()
 }
 
-/// How many presences each of these rooms has; one that nobody is in is left out.
+/// The number of presences of each of these rooms. Empty rooms are left out.
 pub(in super::super) fn sizes(rooms: impl Into<Keys<Uuid>>) -> Rows<(Uuid, i64)> {
     presence::Entity::find()
         .select_only()
         .column(presence::Column::RoomId)
         .expr(presence::Column::RoomId.count())
-        .filter(rooms.into().hold(presence::Column::RoomId))
+        .filter(rooms.into().contain(presence::Column::RoomId))
         .group_by(presence::Column::RoomId)
         .into_tuple()
 }
 
-/// Those that have these resume tokens.
+/// The presences with these resume tokens.
 pub(in super::super) fn ids_by_session(hashes: Vec<SessionHash>) -> Rows<Uuid> {
     let hashes = hashes.iter().map(|hash| hash.as_bytes().to_vec());
     presence::Entity::find()
@@ -83,12 +83,12 @@ pub(in super::super) fn ids_by_session(hashes: Vec<SessionHash>) -> Rows<Uuid> {
         .into_tuple()
 }
 
-/// Of one node, those that are not held, room by room, and with each the hash of its resume token.
+/// The presences of a node that are not held, room by room, with the hashes of their resume tokens.
 pub(in super::super) fn unheld(backend: DbBackend, node: NodeId, limit: u64) -> Rows<SessionRow> {
     unheld_of(presences().column(presence::Column::SessionHash), backend, node, limit).into_tuple()
 }
 
-/// As [`unheld`], but ids, rooms and hashes alone.
+/// As [`unheld`], but only ids, rooms and hashes.
 pub(in super::super) fn unheld_ids(
     backend: DbBackend,
     node: NodeId,
@@ -99,8 +99,8 @@ pub(in super::super) fn unheld_ids(
     unheld_of(ids, backend, node, limit).into_tuple()
 }
 
-/// In the order of an index, so that nothing has to be sorted. That `held_until` is none in all of them MariaDB knows;
-/// PostgreSQL does not, and must be asked for the index's order by its name.
+/// In the order of an index, so that nothing is sorted. MariaDB concludes that `held_until` is NULL in all of these rows.
+/// PostgreSQL does not, so there the order must name this column, too.
 fn unheld_of(
     presences: sea_orm::Select<presence::Entity>,
     backend: DbBackend,
@@ -119,58 +119,57 @@ fn unheld_of(
 }
 
 pub(in super::super) fn delete_presences(ids: impl Into<Keys<Uuid>>) -> DeleteMany<presence::Entity> {
-    presence::Entity::delete_many().filter(ids.into().hold(presence::Column::Id))
+    presence::Entity::delete_many().filter(ids.into().contain(presence::Column::Id))
 }
 
-/// Holds presences of a life that is over, each for its own grace or else for `otherwise`. One that was resumed meanwhile is
-/// another node's, and not held.
-pub(in super::super) fn hold_remains(
+/// Holds presences of a fenced incarnation, each for its own grace or for `default_grace`. A presence that was resumed meanwhile
+/// belongs to another node, and is not held.
+pub(in super::super) fn hold_presences_of(
     of: NodeId,
     ids: impl Into<Keys<Uuid>>,
     now: i64,
-    otherwise: i64,
+    default_grace: i64,
 ) -> UpdateMany<presence::Entity> {
-    let until = Expr::col(presence::Column::Grace).if_null(otherwise).add(now);
+    let until = Expr::col(presence::Column::Grace).if_null(default_grace).add(now);
     let unheld_of =
         Condition::all().add(presence::Column::NodeId.eq(of.as_uuid())).add(presence::Column::HeldUntil.is_null());
     presence::Entity::update_many()
         .col_expr(presence::Column::HeldUntil, until)
-        .filter(ids.into().hold(presence::Column::Id))
-        .filter(looked_at(unheld_of))
+        .filter(ids.into().contain(presence::Column::Id))
+        .filter(unindexed(unheld_of))
 }
 
-/// Extends those graces of these lives that were running at `since`.
+/// Extends the graces of these incarnations that had not expired at `since`.
 pub(in super::super) fn extend_graces(of: impl Into<Keys<Uuid>>, since: i64, by: i64) -> UpdateMany<presence::Entity> {
     presence::Entity::update_many()
         .col_expr(presence::Column::HeldUntil, Expr::col(presence::Column::HeldUntil).add(by))
-        .filter(of.into().hold(presence::Column::NodeId))
+        .filter(of.into().contain(presence::Column::NodeId))
         .filter(presence::Column::HeldUntil.gte(since))
 }
 
-/// Holds presences whose sockets were lost just now.
+/// Holds presences whose sockets have just been lost.
 pub(in super::super) fn hold(ids: impl Into<Keys<Uuid>>, now: i64, grace: i64) -> UpdateMany<presence::Entity> {
     presence::Entity::update_many()
         .col_expr(presence::Column::HeldUntil, Expr::value(now.saturating_add(grace)))
         .col_expr(presence::Column::LastSeen, Expr::value(now))
-        .filter(ids.into().hold(presence::Column::Id))
+        .filter(ids.into().contain(presence::Column::Id))
 }
 
-/// Inserts presences.
-pub(in super::super) fn put(rows: &[In<Row>], now: i64) -> InsertStatement {
+pub(in super::super) fn insert_presences(rows: &[In<NewRow>], now: i64) -> InsertStatement {
     insert(rows.iter().map(|(room, (presence, session))| (room, presence, session.as_ref())), now)
 }
 
-/// Makes rows that are there the node's own: not held any more, and seen just now. It is spelt as an insert since no other
-/// statement takes many rows with a value each on every database; the conflict always occurs, since the rows are locked.
-pub(in super::super) fn take_over(rows: &[In<Row>], now: i64) -> InsertStatement {
+/// Overwrites existing rows for a new owner: not held, and seen now. It is an insert, because no other statement sets different
+/// values in many rows on every database. The conflict always occurs, since the rows exist and are locked.
+pub(in super::super) fn take_over(rows: &[In<NewRow>], now: i64) -> InsertStatement {
     use presence::Column::{ChannelName, Grace, HeldUntil, Id, LastSeen, Meta, NodeId, SessionHash, UserId};
     let columns = [ChannelName, UserId, Meta, NodeId, SessionHash, Grace, HeldUntil, LastSeen];
     let taken = OnConflict::column(Id).update_columns(columns).to_owned();
-    put(rows, now).on_conflict(taken).take()
+    insert_presences(rows, now).on_conflict(taken).take()
 }
 
-/// Replaces the metas of rows that are there; an insert for the same reason.
-pub(in super::super) fn put_metas(rows: &[In<Arc<Presence>>], now: i64) -> InsertStatement {
+/// Overwrites the metas of existing rows. It is an insert for the same reason.
+pub(in super::super) fn update_metas(rows: &[In<Arc<Presence>>], now: i64) -> InsertStatement {
     let changed = OnConflict::column(presence::Column::Id).update_column(presence::Column::Meta).to_owned();
     insert(rows.iter().map(|(room, presence)| (room, presence, None)), now).on_conflict(changed).take()
 }

@@ -1,4 +1,4 @@
-//! About what nodes ask of one another.
+//! Statements about requests between nodes.
 
 use std::sync::Arc;
 
@@ -20,16 +20,16 @@ use crate::{
 
 use super::Rows;
 
-/// Asks nodes, save those that this request has asked already.
-pub(in super::super) fn ask(
-    asker: NodeId,
+/// Adds a request for nodes, except for those that have it already.
+pub(in super::super) fn insert_requests(
+    sender: NodeId,
     Request { id, order }: &Request,
     nodes: &[(NodeId, NodeName)],
 ) -> Result<InsertStatement, StoreError> {
     use prune_request::Column::{AskedBy, MaxAge, NodeId, NodeName, Removal, RequestId};
     let (max_age, removal) = match order {
         Order::Prune { max_age } => (millis(*max_age), None),
-        // A version that does not know of removals takes it for a request to prune, which must then be of nothing.
+        // A version that does not know removals reads it as a request to prune, which must then match nothing.
         Order::Remove(removal) => {
             let removal = serde_json::to_string(removal).map_err(|error| StoreError::Refused(Arc::new(error)))?;
             (i64::MAX, Some(removal))
@@ -42,7 +42,7 @@ pub(in super::super) fn ask(
             id.as_uuid().into(),
             node.as_uuid().into(),
             name.as_str().into(),
-            asker.as_uuid().into(),
+            sender.as_uuid().into(),
             max_age.into(),
             removal.clone().into(),
         ]);
@@ -51,8 +51,8 @@ pub(in super::super) fn ask(
     Ok(insert.on_conflict(asked).take())
 }
 
-/// What a node has not answered, of those who have a lease.
-pub(in super::super) fn asked(node: NodeId, now: SimpleExpr) -> Rows<RequestRow> {
+/// The unanswered requests to a node, of senders with a lease.
+pub(in super::super) fn open_requests(node: NodeId, now: SimpleExpr) -> Rows<RequestRow> {
     prune_request::Entity::find()
         .inner_join(node::Entity)
         .select_only()
@@ -73,10 +73,10 @@ pub(in super::super) fn answer(node: NodeId, request: RequestId, removed: i64) -
         .filter(prune_request::Column::Pruned.is_null())
 }
 
-pub(in super::super) fn withdraw(asker: NodeId, request: RequestId) -> DeleteMany<prune_request::Entity> {
+pub(in super::super) fn withdraw(sender: NodeId, request: RequestId) -> DeleteMany<prune_request::Entity> {
     prune_request::Entity::delete_many()
         .filter(prune_request::Column::RequestId.eq(request.as_uuid()))
-        .filter(prune_request::Column::AskedBy.eq(asker.as_uuid()))
+        .filter(prune_request::Column::AskedBy.eq(sender.as_uuid()))
 }
 
 pub(in super::super) fn answers(request: RequestId) -> Rows<AnswerRow> {

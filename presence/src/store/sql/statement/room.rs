@@ -1,4 +1,4 @@
-//! About rooms.
+//! Statements about rooms.
 
 use sea_orm::{
     ColumnTrait, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, UpdateMany,
@@ -16,7 +16,7 @@ use crate::{
 
 use super::{Keys, Rows, at_most};
 
-/// Of rooms after this name, in the order of an index.
+/// Rooms after this name with their numbers, in the order of an index.
 pub(in super::super) fn room_summaries(after: &str, limit: u64) -> Rows<RoomSummaryRow> {
     let users = Func::count_distinct(Expr::col((presence::Entity, presence::Column::UserId)));
     room::Entity::find()
@@ -47,45 +47,45 @@ pub(in super::super) fn room(name: &str) -> Rows<RoomRow> {
 }
 
 pub(in super::super) fn rooms_by_name<'a>(names: impl Into<Keys<&'a str>>) -> Rows<RoomRow> {
-    rooms().filter(names.into().hold(room::Column::ChannelName)).into_tuple()
+    rooms().filter(names.into().contain(room::Column::ChannelName)).into_tuple()
 }
 
 pub(in super::super) fn lock_rooms_by_name<'a>(names: impl Into<Keys<&'a str>>) -> Rows<RoomRow> {
     rooms()
-        .filter(names.into().hold(room::Column::ChannelName))
+        .filter(names.into().contain(room::Column::ChannelName))
         .order_by_asc(room::Column::Id)
         .lock_exclusive()
         .into_tuple()
 }
 
-/// Not locked: an index that is looked up by name would lock rooms in the order of their names on MySQL.
+/// The rooms are not locked: with the index on the names, MySQL would lock them in the order of their names.
 pub(in super::super) fn room_ids<'a>(names: impl Into<Keys<&'a str>>) -> Rows<Uuid> {
     room::Entity::find()
         .select_only()
         .column(room::Column::Id)
-        .filter(names.into().hold(room::Column::ChannelName))
+        .filter(names.into().contain(room::Column::ChannelName))
         .into_tuple()
 }
 
 pub(in super::super) fn lock_rooms(ids: impl Into<Keys<Uuid>>) -> Rows<RoomRow> {
-    rooms().filter(ids.into().hold(room::Column::Id)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
+    rooms().filter(ids.into().contain(room::Column::Id)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
 }
 
-pub(in super::super) fn make_rooms(names: &[&str], now: i64) -> InsertStatement {
+pub(in super::super) fn insert_rooms(names: &[&str], now: i64) -> InsertStatement {
     use room::Column::{ChannelName, CreatedAt, Id, Version};
     let mut insert = Query::insert().into_table(room::Entity).columns([Id, ChannelName, Version, CreatedAt]).take();
     for name in names {
         insert.values_panic([Epoch::random().as_uuid().into(), (*name).into(), 0_i64.into(), now.into()]);
     }
-    // Somebody else may have made one of them just now.
+    // Another node may have just created one of them.
     insert.on_conflict(OnConflict::column(ChannelName).do_nothing_on([Id]).to_owned());
     insert
 }
 
-pub(in super::super) fn bump(ids: impl Into<Keys<Uuid>>) -> UpdateMany<room::Entity> {
+pub(in super::super) fn increment_versions(ids: impl Into<Keys<Uuid>>) -> UpdateMany<room::Entity> {
     room::Entity::update_many()
         .col_expr(room::Column::Version, Expr::col(room::Column::Version).add(1))
-        .filter(ids.into().hold(room::Column::Id))
+        .filter(ids.into().contain(room::Column::Id))
 }
 
 fn anybody() -> SelectStatement {
@@ -96,17 +96,17 @@ fn anybody() -> SelectStatement {
         .take()
 }
 
-/// Those of the rooms that somebody is in.
+/// Those of the rooms that are not empty.
 pub(in super::super) fn occupied(ids: impl Into<Keys<Uuid>>) -> Rows<Uuid> {
     room::Entity::find()
         .select_only()
         .column(room::Column::Id)
-        .filter(ids.into().hold(room::Column::Id))
+        .filter(ids.into().contain(room::Column::Id))
         .filter(Expr::exists(anybody()))
         .into_tuple()
 }
 
-/// Locks rooms that nobody is in, after this one in the order of their ids, save those that somebody is changing.
+/// Locks empty rooms after this one in the order of their ids, except for those that another transaction has locked.
 pub(in super::super) fn lock_empty_rooms(after: Uuid, limit: u64) -> Rows<Uuid> {
     room::Entity::find()
         .select_only()
@@ -119,10 +119,10 @@ pub(in super::super) fn lock_empty_rooms(after: Uuid, limit: u64) -> Rows<Uuid> 
         .into_tuple()
 }
 
-/// Deletes those of the rooms that nobody is in, as this statement sees it: one that looked before it had the lock may have
-/// missed who came meanwhile.
+/// Deletes those of the rooms that are empty now. The statement that locked them may have missed a presence that joined before
+/// it had the lock.
 pub(in super::super) fn delete_empty_rooms(ids: impl Into<Keys<Uuid>>) -> DeleteMany<room::Entity> {
-    room::Entity::delete_many().filter(ids.into().hold(room::Column::Id)).filter(Expr::not_exists(anybody()))
+    room::Entity::delete_many().filter(ids.into().contain(room::Column::Id)).filter(Expr::not_exists(anybody()))
 }
 
 pub(in super::super) fn rooms_of(user: &UserId) -> Rows<(Uuid, String)> {

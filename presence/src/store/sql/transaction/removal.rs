@@ -1,4 +1,4 @@
-//! How a transaction removes: presences by what dooms them, in as many rooms as one may change, and rooms that nobody is in.
+//! How a transaction removes presences, in as many rooms as it may change, and empty rooms.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,146 +11,156 @@ use sea_orm::{DbBackend, prelude::Uuid};
 use crate::{
     model::{Delta, Presence},
     name::{Epoch, NodeId, PresenceId, RoomName},
-    store::{Batch, RoomCommit, StoreError, pace::MAX_ROOMS_PER_REMOVAL, plan::Found, shifts::Shifts},
+    store::{
+        Batch, RoomCommit, StoreError, count_changes::CountChanges, pace::MAX_ROOMS_PER_REMOVAL, plan::StoredPresence,
+    },
 };
 
 use super::{
     super::{
         chunk,
         error::store_error,
-        row::{self, Place},
-        statement::{self, Doomed},
+        row::{self, RoomPosition},
+        statement::{self, RemovalFilter},
     },
     Transaction, distinct, read,
 };
 
 impl Transaction {
-    /// The room of this name, if there is one.
+    /// The epoch of the room with this name, if it exists.
     pub(in super::super) async fn epoch_of(&self, room: &RoomName) -> Result<Option<Epoch>, StoreError> {
         let row = statement::room(room.as_str()).one(&self.inner).await.map_err(store_error)?;
-        row.map(|row| row::place(row).map(|place| place.epoch)).transpose()
+        row.map(|row| row::position(row).map(|position| position.epoch)).transpose()
     }
 
-    /// Removes up to `limit` presences.
-    pub(in super::super) async fn remove_all(&self, doomed: Doomed<'_>, limit: u64) -> Result<Batch, StoreError> {
+    /// Removes up to `limit` presences that match.
+    pub(in super::super) async fn remove_all(
+        &self,
+        filter: RemovalFilter<'_>,
+        limit: u64,
+    ) -> Result<Batch, StoreError> {
         if self.dialect.backend() == DbBackend::Sqlite {
-            // Nobody else writes: they need not be read again.
-            let mut found = read(statement::doomed(doomed, limit).all(&self.inner), row::found).await?;
-            let more = keep(limit, &mut found, |found| found.room.as_uuid());
+            // No other transaction writes, so the rows need not be read again.
+            let mut found = read(statement::removable(filter, limit).all(&self.inner), row::presence).await?;
+            let more = truncate_to_max_rooms(limit, &mut found, |found| found.room.as_uuid());
             return Ok(Batch { more, ..self.remove_found(found).await? });
         }
-        let mut ids = self.doomed_ids(doomed, limit).await?;
-        // Those that another transaction takes meanwhile are no reason to believe that there are no more.
-        let more = keep(limit, &mut ids, |(_, room)| *room);
-        Ok(Batch { more, ..self.remove(ids, doomed).await? })
+        let mut ids = self.removable_ids(filter, limit).await?;
+        // Counted before the removal, because another transaction may remove some of them meanwhile.
+        let more = truncate_to_max_rooms(limit, &mut ids, |(_, room)| *room);
+        Ok(Batch { more, ..self.remove(ids, filter).await? })
     }
 
-    /// Ids and rooms of those to be removed.
-    async fn doomed_ids(&self, doomed: Doomed<'_>, limit: u64) -> Result<Vec<(Uuid, Uuid)>, StoreError> {
-        let Doomed::Stale { asks, now, cut } = doomed else {
-            return statement::doomed_ids(doomed, limit).all(&self.inner).await.map_err(store_error);
+    /// Ids and rooms of the presences that match.
+    async fn removable_ids(&self, filter: RemovalFilter<'_>, limit: u64) -> Result<Vec<(Uuid, Uuid)>, StoreError> {
+        let RemovalFilter::Stale { caller, now, cut } = filter else {
+            return statement::removable_ids(filter, limit).all(&self.inner).await.map_err(store_error);
         };
-        // One index leads to those that are held, and another to a node's. Of a query for both a server looked at every row.
-        let held = statement::doomed_ids(Doomed::StaleHeld { cut }, limit);
+        // Held presences and presences of a node have different indexes. A query for both read every row.
+        let held = statement::removable_ids(RemovalFilter::StaleHeld { cut }, limit);
         let mut ids = held.all(&self.inner).await.map_err(store_error)?;
-        for node in statement::dead(asks, now).all(&self.inner).await.map_err(store_error)? {
+        for node in statement::dead(caller, now).all(&self.inner).await.map_err(store_error)? {
             let rest = limit.saturating_sub(ids.len() as u64);
             if rest == 0 {
                 break;
             }
-            let of = statement::doomed_ids(Doomed::StaleOf { node: NodeId::from_uuid(node), cut }, rest);
+            let of = statement::removable_ids(RemovalFilter::StaleOf { node: NodeId::from_uuid(node), cut }, rest);
             ids.extend(of.all(&self.inner).await.map_err(store_error)?);
         }
         Ok(ids)
     }
 
-    /// Up to `limit` of those that a life that is over left and that are not held: removes whom nobody can resume, and holds
-    /// the others, each for its own grace or for `otherwise`.
+    /// Handles up to `limit` presences of a fenced incarnation that are not held: removes those without a resume token, and holds
+    /// the others, each for its own grace or for `default_grace`.
     pub(in super::super) async fn clear(
         &self,
         dead: NodeId,
         limit: u64,
-        otherwise: Duration,
+        default_grace: Duration,
     ) -> Result<Batch, StoreError> {
-        let (backend, doomed) = (self.dialect.backend(), Doomed::UnheldOf(dead));
+        let (backend, filter) = (self.dialect.backend(), RemovalFilter::UnheldOf(dead));
         // Rooms are locked before presences.
         let (more, held, mut batch) = if backend == DbBackend::Sqlite {
             let mut rows =
-                read(statement::unheld(backend, dead, limit).all(&self.inner), row::found_with_session).await?;
-            let more = keep(limit, &mut rows, |(found, _)| found.room.as_uuid());
+                read(statement::unheld(backend, dead, limit).all(&self.inner), row::presence_with_session).await?;
+            let more = truncate_to_max_rooms(limit, &mut rows, |(found, _)| found.room.as_uuid());
             let (resumable, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, session)| session.is_some());
             let held: Vec<_> = resumable.into_iter().map(|(found, _)| found.presence.id).collect();
             (more, held, self.remove_found(others.into_iter().map(|(found, _)| found).collect()).await?)
         } else {
             let mut rows = statement::unheld_ids(backend, dead, limit).all(&self.inner).await.map_err(store_error)?;
-            let more = keep(limit, &mut rows, |(_, room, _)| *room);
+            let more = truncate_to_max_rooms(limit, &mut rows, |(_, room, _)| *room);
             let (resumable, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(.., session)| session.is_some());
             let held: Vec<_> = resumable.into_iter().map(|(id, ..)| PresenceId::from_uuid(id)).collect();
-            (more, held, self.remove(others.into_iter().map(|(id, room, _)| (id, room)).collect(), doomed).await?)
+            (more, held, self.remove(others.into_iter().map(|(id, room, _)| (id, room)).collect(), filter).await?)
         };
-        self.hold_remains(dead, &held, otherwise).await?;
+        self.hold_presences_of(dead, &held, default_grace).await?;
         batch.handled += held.len() as u64;
         Ok(Batch { more, ..batch })
     }
 
-    /// Removes those of the presences that are to be removed still, once their rooms are locked. Each comes with its room.
+    /// Locks the rooms, and removes those of the presences that still match. Each id comes with its room.
     pub(in super::super) async fn remove(
         &self,
         ids: Vec<(Uuid, Uuid)>,
-        doomed: Doomed<'_>,
+        filter: RemovalFilter<'_>,
     ) -> Result<Batch, StoreError> {
         let (mut ids, rooms): (Vec<Uuid>, Vec<Uuid>) = ids.into_iter().unzip();
-        let places = self.lock_rooms(distinct(rooms)).await?;
+        let positions = self.lock_rooms(distinct(rooms)).await?;
         ids.sort_unstable();
         let backend = self.dialect.backend();
         let keys = chunk::keys(backend, &ids);
         if backend == DbBackend::Postgres {
-            // A lock on a row there is a write as large as its deletion.
-            let deletes = keys.into_iter().map(|keys| backend.build(&statement::delete_doomed(keys, doomed)));
+            // On PostgreSQL, locking a row is a write as large as its deletion.
+            let deletes = keys.into_iter().map(|keys| backend.build(&statement::delete_removable(keys, filter)));
             let mut found = self.found_by(Box::new(deletes)).await?;
             found.sort_unstable_by_key(|found| found.presence.id);
-            return self.removed_from(places, found).await;
+            return self.removed_from(positions, found).await;
         }
         let mut found = Vec::with_capacity(ids.len());
         for keys in keys {
-            found.extend(read(statement::lock_doomed(keys, doomed).all(&self.inner), row::found).await?);
+            found.extend(read(statement::lock_removable(keys, filter).all(&self.inner), row::presence).await?);
         }
         self.delete(&found.iter().map(|found| found.presence.id).collect::<Vec<_>>()).await?;
-        self.removed_from(places, found).await
+        self.removed_from(positions, found).await
     }
 
-    /// Removes presences that nobody else can change meanwhile.
-    async fn remove_found(&self, found: Vec<Found>) -> Result<Batch, StoreError> {
-        let places = self.lock_rooms(distinct(found.iter().map(|found| found.room.as_uuid()).collect())).await?;
+    /// Removes presences that no other transaction can change meanwhile.
+    async fn remove_found(&self, found: Vec<StoredPresence>) -> Result<Batch, StoreError> {
+        let positions = self.lock_rooms(distinct(found.iter().map(|found| found.room.as_uuid()).collect())).await?;
         self.delete(&found.iter().map(|found| found.presence.id).collect::<Vec<_>>()).await?;
-        self.removed_from(places, found).await
+        self.removed_from(positions, found).await
     }
 
-    /// Presences were removed from rooms, which are locked: gives each room one version.
-    async fn removed_from(&self, places: Vec<Place>, doomed: Vec<Found>) -> Result<Batch, StoreError> {
-        let handled = doomed.len() as u64;
+    /// Gives each of the locked rooms from which presences were removed one version.
+    async fn removed_from(
+        &self,
+        positions: Vec<RoomPosition>,
+        removed: Vec<StoredPresence>,
+    ) -> Result<Batch, StoreError> {
+        let handled = removed.len() as u64;
         let mut left: HashMap<Epoch, Vec<Arc<Presence>>> = HashMap::new();
-        for Found { room, presence } in doomed {
+        for StoredPresence { room, presence } in removed {
             left.entry(room).or_default().push(presence);
         }
         let mut commits = Vec::with_capacity(left.len());
-        let mut shifts = Vec::with_capacity(left.len());
-        for Place { room, epoch, version } in places {
+        let mut count_changes = Vec::with_capacity(left.len());
+        for RoomPosition { room, epoch, version } in positions {
             if let Some(left) = left.remove(&epoch) {
                 let delta = Delta { left, ..Delta::default() };
-                shifts.push((epoch, Shifts::of(&delta, &HashMap::new())));
+                count_changes.push((epoch, CountChanges::of(&delta, &HashMap::new())));
                 commits.push(RoomCommit::new(room, epoch, version.next(), delta));
             }
         }
         let epochs: Vec<Epoch> = commits.iter().map(|commit| commit.epoch).collect();
-        for (commit, turns) in commits.iter_mut().zip(self.turns(shifts).await?) {
-            commit.turns = turns;
+        for (commit, online_changes) in commits.iter_mut().zip(self.online_changes(count_changes).await?) {
+            commit.online_changes = online_changes;
         }
-        self.bump(&epochs).await?;
+        self.increment_versions(&epochs).await?;
         Ok(Batch { commits, handled, more: false })
     }
 
-    /// Removes rooms that nobody is in, and says how many.
+    /// Removes empty rooms, and returns their number.
     pub(in super::super) async fn delete_empty_rooms(&self) -> Result<u64, StoreError> {
         let (mut after, mut deleted) = (Uuid::nil(), 0);
         loop {
@@ -166,19 +176,19 @@ impl Transaction {
     }
 }
 
-/// Of up to `limit` that are to be removed, keeps the first, in as many rooms as one transaction changes, and says whether there
-/// may be more. Without a limit all are kept.
-fn keep<T>(limit: u64, doomed: &mut Vec<T>, room: impl Fn(&T) -> Uuid) -> bool {
+/// Truncates presences to as many rooms as one transaction may change. Returns whether there may be more to remove. With
+/// `u64::MAX` as the limit, all are kept.
+fn truncate_to_max_rooms<T>(limit: u64, presences: &mut Vec<T>, room: impl Fn(&T) -> Uuid) -> bool {
     if limit == u64::MAX {
         return false;
     }
-    let is_full = doomed.len() as u64 == limit;
+    let is_full = presences.len() as u64 == limit;
     let mut rooms = HashSet::new();
     let is_beyond = |one: &T| {
         rooms.insert(room(one));
         rooms.len() > MAX_ROOMS_PER_REMOVAL
     };
-    let Some(end) = doomed.iter().position(is_beyond) else { return is_full };
-    doomed.truncate(end);
+    let Some(end) = presences.iter().position(is_beyond) else { return is_full };
+    presences.truncate(end);
     true
 }

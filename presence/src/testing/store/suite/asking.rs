@@ -8,7 +8,7 @@ use crate::{
     CloseCode,
     model::Close,
     name::{ChannelName, NodeId, PresenceId, RequestId},
-    store::{Order, Remains, Removal, Request, Store, Whom, Write},
+    store::{ClearMode, Order, Removal, RemovalTarget, Request, Store, Write},
 };
 
 use super::{super::ManualClock, LEASE, SECOND, change, crowd, is_fenced, let_die, node, room, user};
@@ -31,12 +31,12 @@ fn to_prune(id: RequestId, max_age: Duration) -> Request {
 
 async fn ask(store: &dyn Store, asker: NodeId, max_age: Duration) -> RequestId {
     let id = RequestId::random();
-    store.ask(asker, to_prune(id, max_age)).await.expect("it may ask");
+    store.send_request(asker, to_prune(id, max_age)).await.expect("it may ask");
     id
 }
 
 async fn asked(store: &dyn Store, node: NodeId) -> Vec<Request> {
-    store.asked(node).await.expect("reading works")
+    store.open_requests(node).await.expect("reading works")
 }
 
 async fn answers(store: &dyn Store, request: RequestId) -> Vec<(String, Option<u64>)> {
@@ -80,7 +80,7 @@ pub async fn only_live_nodes_that_have_a_presence_are_asked(store: &dyn Store, t
     store.renew(judge, LEASE).await.expect("it lives");
     // The former life's presence is held and so nobody's, even while its node lives again.
     let later = node(store, "held").await;
-    let held = store.clear(later, former, Remains::HoldAll(AGE), 10).await.expect("it may clear");
+    let held = store.clear(later, former, ClearMode::HoldAll(AGE), 10).await.expect("it may clear");
     assert_eq!(held.handled, 1);
     let asker = node(store, "asker").await;
     let request = ask(store, asker, AGE).await;
@@ -106,7 +106,7 @@ pub async fn asking_again_asks_those_that_came_to_life_and_nobody_twice(store: &
     store.answer(here, request, 3).await.expect("it may answer");
     let late = node(store, "late").await;
     let _ = crowd(store, late, "late", 1).await;
-    store.ask(asker, to_prune(request, AGE)).await.expect("it may ask");
+    store.send_request(asker, to_prune(request, AGE)).await.expect("it may ask");
     assert_eq!(answers(store, request).await, [("here".into(), Some(3)), ("late".into(), None)]);
     assert_eq!(asked(store, here).await, []);
 }
@@ -137,7 +137,7 @@ pub async fn a_request_ends_with_the_life_that_asked(store: &dyn Store, time: &M
     store.answer(here, request, 1).await.expect("an answer that nobody waits for is nothing");
     store.answer(here, RequestId::random(), 1).await.expect("an answer that nobody waits for is nothing");
     assert_eq!(answers(store, request).await, []);
-    assert!(is_fenced(&store.ask(asker, to_prune(request, AGE)).await, asker, false));
+    assert!(is_fenced(&store.send_request(asker, to_prune(request, AGE)).await, asker, false));
 }
 
 pub async fn an_answer_outlives_the_node_that_gave_it(store: &dyn Store, _: &ManualClock) {
@@ -161,18 +161,18 @@ pub async fn a_fenced_life_does_not_answer(store: &dyn Store, time: &ManualClock
 pub async fn a_removal_is_passed_on_as_it_was_asked(store: &dyn Store, _: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
     let close = Some(Close::new(CloseCode(4003), "it's \"over\""));
-    let of_channel = |room| Whom::Channel { channel: ChannelName::new("job 7").expect("a name"), room };
+    let of_channel = |room| RemovalTarget::Channel { channel: ChannelName::new("job 7").expect("a name"), room };
     let removals = [
-        Removal { whom: Whom::User(user("ann")), close: close.clone() },
-        Removal { whom: Whom::Room(room("lobby")), close: None },
-        Removal { whom: Whom::UserIn { user: user("ann"), room: room("lobby") }, close: None },
-        Removal { whom: of_channel(None), close: None },
-        Removal { whom: of_channel(Some(room("lobby"))), close: close.clone() },
-        Removal { whom: Whom::Presence { room: room("lobby"), id: PresenceId::random() }, close },
+        Removal { target: RemovalTarget::User(user("ann")), close: close.clone() },
+        Removal { target: RemovalTarget::Room(room("lobby")), close: None },
+        Removal { target: RemovalTarget::UserIn { user: user("ann"), room: room("lobby") }, close: None },
+        Removal { target: of_channel(None), close: None },
+        Removal { target: of_channel(Some(room("lobby"))), close: close.clone() },
+        Removal { target: RemovalTarget::Presence { room: room("lobby"), id: PresenceId::random() }, close },
     ];
     for removal in removals {
         let request = Request { id: RequestId::random(), order: Order::Remove(removal) };
-        store.ask(asker, request.clone()).await.expect("it may ask");
+        store.send_request(asker, request.clone()).await.expect("it may ask");
         assert_eq!(asked(store, here).await, std::slice::from_ref(&request));
         store.answer(here, request.id, 4).await.expect("it may answer");
         assert_eq!(answers(store, request.id).await, [("here".into(), Some(4))]);

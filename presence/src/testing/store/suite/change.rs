@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::{
     model::{Delta, Presence},
     name::Version,
-    store::{Attempt, Remains, Store, StoreError, Taken, Write},
+    store::{Attempt, ClearMode, Resumed, Store, StoreError, Write},
 };
 
 use super::{
@@ -69,7 +69,7 @@ pub async fn a_join_of_a_held_presence_ends_its_hold(store: &dyn Store, time: &M
     let a = of_user(there, "a", "ann");
     let _ = change(store, there, "lobby", [join(&a)]).await;
     let_die(store, time, here).await;
-    let held = store.clear(here, there, Remains::HoldAll(LEASE), 10).await.expect("it may clear");
+    let held = store.clear(here, there, ClearMode::HoldAll(LEASE), 10).await.expect("it may clear");
     assert_eq!(held.handled, 1);
     assert!(members(store, "lobby").await.1[0].held);
 
@@ -87,8 +87,8 @@ pub async fn a_join_takes_nothing_from_another_channel(store: &dyn Store, _: &Ma
     let _ = change(store, node, "lobby", [join(&a)]).await;
     let other = Arc::new(Presence { channel: channel("b"), ..Presence::clone(&a) });
     let joined = change(store, node, "lobby", [join(&other)]).await;
-    let theirs = Taken { asked: a.id, presence: a.clone(), moved: false };
-    assert_eq!((joined.version, joined.delta.len(), joined.taken), (Version(1), 0, vec![theirs]));
+    let theirs = Resumed { requested: a.id, presence: a.clone(), moved: false };
+    assert_eq!((joined.version, joined.delta.len(), joined.resumed), (Version(1), 0, vec![theirs]));
     assert_eq!(members(store, "lobby").await, (1, vec![a]));
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::join;
 
 use crate::{
     name::{ChannelName, NodeId, PresenceId, Version},
-    store::{Attempt, Batch, Remains, Store, Whom},
+    store::{Attempt, Batch, ClearMode, RemovalTarget, Store},
 };
 
 use super::{
@@ -24,7 +24,7 @@ async fn held(store: &dyn Store, size: usize, grace: Duration) -> NodeId {
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", size).await;
     let later = node(store, "here").await;
-    let batch = store.clear(later, former, Remains::HoldAll(grace), u64::MAX).await.expect("it may clear");
+    let batch = store.clear(later, former, ClearMode::HoldAll(grace), u64::MAX).await.expect("it may clear");
     assert_eq!(batch.handled, size as u64);
     later
 }
@@ -61,7 +61,7 @@ pub async fn a_removal_changes_at_most_512_rooms_at_once_and_says_that_there_is_
     let rooms: Vec<_> = (0..ROOMS).map(|n| writes(&format!("room {n}"), [joins(&anonymous(former, "ann"))])).collect();
     let _ = store.commit(former, Attempt::next(), rooms.clone().into()).await.expect("the commit works");
     let later = node(store, "here").await;
-    while store.clear(later, former, Remains::HoldAll(SECOND), 10_000).await.expect("it may clear").more {}
+    while store.clear(later, former, ClearMode::HoldAll(SECOND), 10_000).await.expect("it may clear").more {}
     time.advance(SECOND * 2);
     let mut commits = Vec::new();
     for (handled, more) in [(512, true), (ROOMS as u64 - 512, false)] {
@@ -231,8 +231,8 @@ pub async fn a_removal_spares_presences_of_live_nodes(store: &dyn Store, time: &
     for (life, name) in [(here, "1"), (there, "2"), (dead, "3")] {
         let _ = change(store, life, "lobby", [joins(&of_user(life, name, "ann"))]).await;
     }
-    for whom in [Whom::User(user("ann")), Whom::Room(room("lobby"))] {
-        let batch = store.remove(here, whom.clone(), 10).await.expect("it may remove");
+    for target in [RemovalTarget::User(user("ann")), RemovalTarget::Room(room("lobby"))] {
+        let batch = store.remove(here, target.clone(), 10).await.expect("it may remove");
         assert!(batch.commits.iter().flat_map(|commit| &commit.delta.left).all(|left| left.node == dead));
     }
     let stay: Vec<_> = members(store, "lobby").await.1.iter().map(|presence| presence.node).collect();
@@ -250,7 +250,7 @@ pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, tim
     let judge = node(store, "judge").await;
     let _ = let_die(store, time, judge).await;
     for (handled, version) in [(3, Some(3)), (1, Some(4)), (0, None)] {
-        let batch = store.remove(judge, Whom::Room(room("lobby")), 3).await.expect("it may remove");
+        let batch = store.remove(judge, RemovalTarget::Room(room("lobby")), 3).await.expect("it may remove");
         let versions: Vec<_> = batch.commits.iter().map(|commit| commit.version.0).collect();
         assert_eq!((batch.handled, versions), (handled, Vec::from_iter(version)));
         left.extend(batch.commits.into_iter().flat_map(|commit| commit.delta.left));
@@ -261,7 +261,7 @@ pub async fn a_room_is_removed_in_batches_and_stays_empty(store: &dyn Store, tim
     assert_eq!(members(store, "lobby").await, (4, Vec::new()));
     assert!(store.load(room("lobby")).await.expect("loading works").is_some(), "the room is there to be joined");
     assert_eq!(members(store, "bar").await.1.len(), 2);
-    let nowhere = store.remove(judge, Whom::Room(room("nowhere")), 3).await.expect("it may remove");
+    let nowhere = store.remove(judge, RemovalTarget::Room(room("nowhere")), 3).await.expect("it may remove");
     assert_eq!(nowhere, Batch::default());
 }
 
@@ -272,7 +272,7 @@ pub async fn a_user_is_removed_from_every_room_with_one_version_each(store: &dyn
         let other = of_user(node, "3", "Ann");
         let _ = change(store, node, name, two.iter().chain([&other, &anonymous(node, "4")]).map(joins)).await;
     }
-    let (judge, ann) = (node(store, "judge").await, Whom::User(user("ann")));
+    let (judge, ann) = (node(store, "judge").await, RemovalTarget::User(user("ann")));
     let _ = let_die(store, time, judge).await;
     let mut batch = store.remove(judge, ann.clone(), 10).await.expect("it may remove");
     batch.commits.sort_unstable_by(|a, b| a.room.cmp(&b.room));
@@ -289,7 +289,7 @@ pub async fn a_user_is_removed_from_one_room_and_stays_in_the_others(store: &dyn
         let two = ["1", "2"].map(|channel| of_user(here, channel, "ann"));
         let _ = change(store, here, name, two.iter().chain([&of_user(here, "3", "Ann")]).map(joins)).await;
     }
-    let from = |name: &str| Whom::UserIn { user: user("ann"), room: room(name) };
+    let from = |name: &str| RemovalTarget::UserIn { user: user("ann"), room: room(name) };
     assert_eq!(
         store.remove(judge, from("lobby"), 10).await.expect("it may remove"),
         Batch::default(),
@@ -312,11 +312,12 @@ pub async fn one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_
     let _ = change(store, here, "lobby", [joins(&mine)]).await;
     let _ = change(store, there, "lobby", [joins(&theirs), joins(&of_user(there, "other", "bob"))]).await;
     let _ = change(store, there, "bar", [joins(&of_user(there, "theirs", "ann"))]).await;
-    let in_room = |name: &str, id| Whom::Presence { room: room(name), id };
-    let of_channel = |name: &str, room| Whom::Channel { channel: ChannelName::new(name).expect("a name"), room };
-    for whom in [in_room("lobby", theirs.id), of_channel("theirs", None), of_channel("theirs", Some(room("lobby")))] {
+    let in_room = |name: &str, id| RemovalTarget::Presence { room: room(name), id };
+    let of_channel =
+        |name: &str, room| RemovalTarget::Channel { channel: ChannelName::new(name).expect("a name"), room };
+    for target in [in_room("lobby", theirs.id), of_channel("theirs", None), of_channel("theirs", Some(room("lobby")))] {
         assert_eq!(
-            store.remove(here, whom.clone(), 10).await.expect("it may remove"),
+            store.remove(here, target.clone(), 10).await.expect("it may remove"),
             Batch::default(),
             "its node lives"
         );
@@ -354,10 +355,13 @@ pub async fn removing_a_user_works_in_batches_and_takes_what_is_held(store: &dyn
     let five: Vec<_> = (0..5).map(|n| of_user(former, &n.to_string(), "ann")).collect();
     let _ = change(store, former, "lobby", five.iter().map(joins)).await;
     let later = node(store, "here").await;
-    let held = store.clear(later, former, Remains::HoldAll(AGE), u64::MAX).await.expect("it may clear");
+    let held = store.clear(later, former, ClearMode::HoldAll(AGE), u64::MAX).await.expect("it may clear");
     assert_eq!(held.handled, 5);
     for handled in [2, 2, 1, 0] {
-        assert_eq!(store.remove(later, Whom::User(user("ann")), 2).await.expect("it may remove").handled, handled);
+        assert_eq!(
+            store.remove(later, RemovalTarget::User(user("ann")), 2).await.expect("it may remove").handled,
+            handled
+        );
     }
     time.advance(AGE * 2);
     assert_eq!(store.sweep(later, 10).await.expect("it may sweep"), Batch::default());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{
     name::{NodeId, NodeName},
-    store::{Remains, Store, Whom, Write},
+    store::{ClearMode, RemovalTarget, Store, Write},
 };
 
 use super::{
@@ -91,7 +91,7 @@ pub async fn registering_again_tells_of_the_former_life_again(store: &dyn Store,
         // The first answer may have been lost.
         assert_eq!(store.register(later, name.clone(), LEASE).await.expect("it lives"), [former]);
     }
-    store.clear(later, former, Remains::HoldAll(GRACE), 10).await.expect("it may clear");
+    store.clear(later, former, ClearMode::HoldAll(GRACE), 10).await.expect("it may clear");
     assert_eq!(store.register(later, name.clone(), LEASE).await.expect("it lives"), []);
 }
 
@@ -140,7 +140,7 @@ pub async fn a_fenced_life_can_not_write(store: &dyn Store, time: &ManualClock) 
     assert_eq!(let_die(store, time, judge).await, [dead]);
     for cleared in [false, true] {
         if cleared {
-            let _ = store.clear(judge, dead, Remains::HoldResumable(GRACE), 10).await.expect("it may clear");
+            let _ = store.clear(judge, dead, ClearMode::HoldResumable(GRACE), 10).await.expect("it may clear");
         }
         let before = members(store, "lobby").await;
         assert!(is_fenced(&store.renew(dead, LEASE).await, dead, false));
@@ -148,12 +148,12 @@ pub async fn a_fenced_life_can_not_write(store: &dyn Store, time: &ManualClock) 
         assert!(is_fenced(&commit(store, dead, "lobby", [leave(&there[0])]).await, dead, false));
         assert!(is_fenced(&store.touch(dead, [(there[0].id, Duration::ZERO)].into()).await, dead, false));
         assert!(is_fenced(&store.fence(dead).await, dead, false));
-        assert!(is_fenced(&store.clear(dead, dead, Remains::HoldAll(GRACE), 10).await, dead, false));
+        assert!(is_fenced(&store.clear(dead, dead, ClearMode::HoldAll(GRACE), 10).await, dead, false));
         assert!(is_fenced(&store.sweep(dead, 10).await, dead, false));
         assert!(is_fenced(&store.prune(dead, Duration::ZERO, 10).await, dead, false));
         assert!(is_fenced(&store.prune_rooms(dead).await, dead, false));
-        assert!(is_fenced(&store.remove(dead, Whom::Room(room("lobby")), 10).await, dead, false));
-        assert!(is_fenced(&store.remove(dead, Whom::User(user("ann")), 10).await, dead, false));
+        assert!(is_fenced(&store.remove(dead, RemovalTarget::Room(room("lobby")), 10).await, dead, false));
+        assert!(is_fenced(&store.remove(dead, RemovalTarget::User(user("ann")), 10).await, dead, false));
         assert_eq!(members(store, "lobby").await, before);
     }
 }
@@ -163,9 +163,9 @@ pub async fn a_fenced_life_is_told_of_until_it_is_cleared(store: &dyn Store, tim
     let _ = crowd(store, dead, "lobby", 3).await;
     assert_eq!(let_die(store, time, judge).await, [dead]);
     assert_eq!(store.fence(judge).await.expect("it may judge"), [dead]);
-    let _ = store.clear(judge, dead, Remains::HoldResumable(GRACE), 2).await.expect("it may clear");
+    let _ = store.clear(judge, dead, ClearMode::HoldResumable(GRACE), 2).await.expect("it may clear");
     assert_eq!(store.fence(judge).await.expect("it may judge"), [dead]);
-    let _ = store.clear(judge, dead, Remains::HoldResumable(GRACE), 2).await.expect("it may clear");
+    let _ = store.clear(judge, dead, ClearMode::HoldResumable(GRACE), 2).await.expect("it may clear");
     assert_eq!(store.fence(judge).await.expect("it may judge"), []);
 }
 
@@ -183,7 +183,7 @@ pub async fn nothing_of_a_live_life_is_cleared(store: &dyn Store, time: &ManualC
     let _ = crowd(store, here, "lobby", 1).await;
     time.advance(LEASE * 2);
     for whose in [here, NodeId::random()] {
-        let batch = store.clear(judge, whose, Remains::HoldResumable(GRACE), 10).await.expect("it may ask");
+        let batch = store.clear(judge, whose, ClearMode::HoldResumable(GRACE), 10).await.expect("it may ask");
         assert_eq!((batch.handled, batch.commits), (0, Vec::new()));
     }
     assert!(!members(store, "lobby").await.1[0].held);
@@ -195,7 +195,7 @@ pub async fn a_restart_holds_all_in_batches_and_changes_no_room(store: &dyn Stor
     let _ = crowd(store, former, "bar", 2).await;
     let later = node(store, "here").await;
     for handled in [3, 3, 1, 0] {
-        let batch = store.clear(later, former, Remains::HoldAll(GRACE), 3).await.expect("it may clear");
+        let batch = store.clear(later, former, ClearMode::HoldAll(GRACE), 3).await.expect("it may clear");
         assert_eq!((batch.handled, batch.commits), (handled, Vec::new()));
     }
     let (version, members) = members(store, "lobby").await;
@@ -211,7 +211,7 @@ pub async fn without_a_token_a_dead_nodes_presences_leave_in_batches(store: &dyn
     assert_eq!(let_die(store, time, judge).await, [dead]);
     let mut left = Vec::new();
     for (handled, version) in [(3, 3), (2, 4)] {
-        let batch = store.clear(judge, dead, Remains::HoldResumable(GRACE), 3).await.expect("it may clear");
+        let batch = store.clear(judge, dead, ClearMode::HoldResumable(GRACE), 3).await.expect("it may clear");
         assert_eq!((batch.handled, batch.commits.len()), (handled, 1));
         let commit = &batch.commits[0];
         assert_eq!((commit.room.as_str(), commit.version.0), ("lobby", version));
@@ -227,10 +227,10 @@ pub async fn held_presences_keep_their_grace_when_cleared_again(store: &dyn Stor
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 2).await;
     let (later, judge) = (node(store, "here").await, node(store, "judge").await);
-    assert_eq!(store.clear(later, former, Remains::HoldAll(GRACE), 10).await.expect("it may clear").handled, 2);
+    assert_eq!(store.clear(later, former, ClearMode::HoldAll(GRACE), 10).await.expect("it may clear").handled, 2);
     assert_eq!(let_die(store, time, judge).await, [], "what is held needs nobody's care");
     for whose in [former, later] {
-        let batch = store.clear(judge, whose, Remains::HoldResumable(GRACE), 10).await.expect("it may clear");
+        let batch = store.clear(judge, whose, ClearMode::HoldResumable(GRACE), 10).await.expect("it may clear");
         assert_eq!(batch.handled, 0);
     }
     time.advance(GRACE - LEASE - SECOND);
@@ -243,7 +243,7 @@ pub async fn a_cleared_life_is_forgotten(store: &dyn Store, time: &ManualClock) 
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let _ = crowd(store, dead, "lobby", 2).await;
     assert_eq!(let_die(store, time, judge).await, [dead]);
-    assert_eq!(store.clear(judge, dead, Remains::HoldResumable(GRACE), 10).await.expect("it may clear").handled, 2);
+    assert_eq!(store.clear(judge, dead, ClearMode::HoldResumable(GRACE), 10).await.expect("it may clear").handled, 2);
     assert_eq!(store.retire(dead, Duration::ZERO).await.expect("there is nothing to retire"), []);
     assert!(is_fenced(&store.renew(dead, LEASE).await, dead, false));
 }
@@ -273,7 +273,7 @@ pub async fn retiring_leaves_what_is_held(store: &dyn Store, time: &ManualClock)
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 1).await;
     let (later, judge) = (node(store, "here").await, node(store, "judge").await);
-    assert_eq!(store.clear(later, former, Remains::HoldAll(GRACE), 10).await.expect("it may clear").handled, 1);
+    assert_eq!(store.clear(later, former, ClearMode::HoldAll(GRACE), 10).await.expect("it may clear").handled, 1);
     assert_eq!(store.retire(later, Duration::ZERO).await.expect("it may retire"), []);
     assert_eq!(members(store, "lobby").await.1.len(), 1);
     time.advance(GRACE + SECOND);

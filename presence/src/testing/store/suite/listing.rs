@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use crate::store::{NodeState, NodeSummary, Remains, RoomSummary, Store};
+use crate::store::{ClearMode, NodeState, NodeSummary, RoomSummary, Store};
 
 use super::{
     super::ManualClock, LEASE, SECOND, anonymous, change, commit, crowd, join, leave, let_die, node, of_user, room,
@@ -26,7 +26,7 @@ pub async fn a_room_is_listed_with_who_is_in_it(store: &dyn Store, time: &Manual
     let three = [of_user(dead, "1", "ann"), of_user(dead, "2", "ann"), anonymous(dead, "3")];
     let _ = change(store, dead, "lobby", three.iter().map(join)).await;
     let _ = let_die(store, time, here).await;
-    let held = store.clear(here, dead, Remains::HoldAll(GRACE), 10).await.expect("it may clear");
+    let held = store.clear(here, dead, ClearMode::HoldAll(GRACE), 10).await.expect("it may clear");
     assert_eq!(held.handled, 3);
     let last = change(store, here, "lobby", [join(&of_user(here, "4", "Ann")), join(&anonymous(here, "5"))]).await;
     let listed = rooms(store).await;
@@ -122,7 +122,7 @@ pub async fn a_lease_that_ran_out_is_listed_and_then_that_it_was_fenced(store: &
     assert_eq!(store.fence(judge).await.expect("it may judge"), [dead]);
     time.advance(SECOND * 2);
     assert_eq!(nodes(store).await[0].state, NodeState::Fenced { since: SECOND * 2, superseded: false });
-    let batch = store.clear(judge, dead, Remains::HoldResumable(GRACE), 10).await.expect("it may clear");
+    let batch = store.clear(judge, dead, ClearMode::HoldResumable(GRACE), 10).await.expect("it may clear");
     assert_eq!(batch.handled, 1);
     let listed = nodes(store).await;
     assert_eq!(listed.iter().map(|node| node.node).collect::<Vec<_>>(), [judge], "it is forgotten");
@@ -132,7 +132,7 @@ pub async fn a_former_life_is_listed_under_the_name_that_it_lost(store: &dyn Sto
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 2).await;
     let later = node(store, "here").await;
-    let held = store.clear(later, former, Remains::HoldAll(GRACE), 1).await.expect("it may clear");
+    let held = store.clear(later, former, ClearMode::HoldAll(GRACE), 1).await.expect("it may clear");
     assert_eq!(held.handled, 1);
     time.advance(SECOND);
     let listed = nodes(store).await;

@@ -11,9 +11,9 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    model::{Presence, Turns},
+    model::{OnlineChanges, Presence},
     name::{NodeId, PresenceId, UserId},
-    store::{Attempt, Remains, RoomCommit, Session, SessionHash, Store, Whom, Write},
+    store::{Attempt, ClearMode, RemovalTarget, RoomCommit, Session, SessionHash, Store, Write},
 };
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
 
 /// A life that has just begun, and wants to know.
 async fn node(store: &dyn Store, name: &str) -> NodeId {
-    store.count_turns();
+    store.track_online();
     super::node(store, name).await
 }
 
@@ -36,12 +36,12 @@ fn nobody() -> BTreeMap<PresenceId, UserId> {
     BTreeMap::new()
 }
 
-fn online<const N: usize>(presences: [&Presence; N]) -> Turns {
-    Turns { online: by(presences), offline: nobody() }
+fn online<const N: usize>(presences: [&Presence; N]) -> OnlineChanges {
+    OnlineChanges { online: by(presences), offline: nobody() }
 }
 
-fn offline<const N: usize>(presences: [&Presence; N]) -> Turns {
-    Turns { online: nobody(), offline: by(presences) }
+fn offline<const N: usize>(presences: [&Presence; N]) -> OnlineChanges {
+    OnlineChanges { online: nobody(), offline: by(presences) }
 }
 
 /// A presence is given to another user.
@@ -53,20 +53,20 @@ fn given(presence: &Presence, to: &str) -> Arc<Presence> {
     Arc::new(Presence { user: Some(user(to)), ..presence.clone() })
 }
 
-async fn turns(store: &dyn Store, node: NodeId, changes: impl IntoIterator<Item = Write>) -> Turns {
-    change(store, node, "lobby", changes).await.turns
+async fn turns(store: &dyn Store, node: NodeId, changes: impl IntoIterator<Item = Write>) -> OnlineChanges {
+    change(store, node, "lobby", changes).await.online_changes
 }
 
-fn all(commits: &[RoomCommit]) -> Vec<(&str, Turns)> {
-    commits.iter().map(|commit| (commit.room.as_str(), commit.turns.clone())).collect()
+fn all(commits: &[RoomCommit]) -> Vec<(&str, OnlineChanges)> {
+    commits.iter().map(|commit| (commit.room.as_str(), commit.online_changes.clone())).collect()
 }
 
 pub async fn the_first_presence_of_a_user_comes_online_and_the_last_goes_offline(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let (first, second) = (of_user(here, "first", "ann"), of_user(there, "second", "ann"));
     assert_eq!(turns(store, here, [join(&first)]).await, online([&first]));
-    assert_eq!(turns(store, there, [join(&second)]).await, Turns::default());
-    assert_eq!(turns(store, here, [leave(&first)]).await, Turns::default());
+    assert_eq!(turns(store, there, [join(&second)]).await, OnlineChanges::default());
+    assert_eq!(turns(store, here, [leave(&first)]).await, OnlineChanges::default());
     assert_eq!(turns(store, there, [leave(&second)]).await, offline([&second]));
     assert_eq!(turns(store, here, [join(&first)]).await, online([&first]), "and so again");
 }
@@ -74,7 +74,7 @@ pub async fn the_first_presence_of_a_user_comes_online_and_the_last_goes_offline
 pub async fn other_rooms_other_users_and_the_anonymous_do_not_count(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let [attic, ann, large] = [("a", "ann"), ("b", "ann"), ("c", "Ann")].map(|(name, user)| of_user(here, name, user));
-    assert_eq!(change(store, here, "attic", [join(&attic)]).await.turns, online([&attic]));
+    assert_eq!(change(store, here, "attic", [join(&attic)]).await.online_changes, online([&attic]));
     let nobody = anonymous(here, "d");
     assert_eq!(turns(store, here, [join(&nobody), join(&ann)]).await, online([&ann]));
     assert_eq!(turns(store, here, [join(&large), leave(&nobody)]).await, online([&large]));
@@ -88,15 +88,15 @@ pub async fn of_many_presences_in_one_commit_the_first_told_and_the_last_told_co
     let here = node(store, "here").await;
     let tabs: [_; 3] = std::array::from_fn(|n| of_user(here, &n.to_string(), "ann"));
     let commit = change(store, here, "lobby", tabs.iter().map(join)).await;
-    assert_eq!(commit.turns, online([&commit.delta.joined[0]]));
+    assert_eq!(commit.online_changes, online([&commit.delta.joined[0]]));
     let new = of_user(here, "new", "ann");
     let swapped = tabs.iter().map(|tab| leave(tab)).chain([join(&new)]);
-    assert_eq!(turns(store, here, swapped).await, Turns::default(), "one goes on where others stop");
+    assert_eq!(turns(store, here, swapped).await, OnlineChanges::default(), "one goes on where others stop");
     let commit = change(store, here, "lobby", [leave(&new)]).await;
-    assert_eq!(commit.turns, offline([&new]));
+    assert_eq!(commit.online_changes, offline([&new]));
     let _ = change(store, here, "lobby", tabs.iter().map(join)).await;
     let commit = change(store, here, "lobby", tabs.iter().map(|tab| leave(tab))).await;
-    assert_eq!(commit.turns, offline([&commit.delta.left[2]]));
+    assert_eq!(commit.online_changes, offline([&commit.delta.left[2]]));
 }
 
 pub async fn a_presence_that_changes_hands_may_be_the_last_of_one_and_the_first_of_another(
@@ -107,17 +107,17 @@ pub async fn a_presence_that_changes_hands_may_be_the_last_of_one_and_the_first_
     let [one, two] = ["1", "2"].map(|name| of_user(here, name, "ann"));
     let _ = change(store, here, "lobby", [join(&one), join(&two)]).await;
     assert_eq!(turns(store, here, [rebind(&one, Some("bob"))]).await, online([&given(&one, "bob")]));
-    let both = Turns { online: nobody(), offline: by([&two]) };
+    let both = OnlineChanges { online: nobody(), offline: by([&two]) };
     assert_eq!(turns(store, here, [rebind(&two, Some("bob"))]).await, both);
     // A join that is made again under another user is the same.
     let cid = given(&one, "cid");
     assert_eq!(turns(store, here, [join(&cid)]).await, online([&cid]));
     assert_eq!(turns(store, here, [rebind(&two, None)]).await, offline([&given(&two, "bob")]));
-    let ann = Turns { online: by([&given(&one, "ann")]), offline: by([&cid]) };
+    let ann = OnlineChanges { online: by([&given(&one, "ann")]), offline: by([&cid]) };
     assert_eq!(turns(store, here, [rebind(&one, Some("ann")), join(&anonymous(here, "3"))]).await, ann);
     let left = of_user(here, "4", "ann");
     let _ = change(store, here, "lobby", [join(&left)]).await;
-    let last = Turns { online: by([&given(&one, "bob")]), offline: by([&given(&one, "ann")]) };
+    let last = OnlineChanges { online: by([&given(&one, "bob")]), offline: by([&given(&one, "ann")]) };
     assert_eq!(turns(store, here, [rebind(&one, Some("bob")), leave(&left)]).await, last, "who left is told before");
 }
 
@@ -128,12 +128,15 @@ pub async fn who_is_held_is_online_until_it_is_swept(store: &dyn Store, time: &M
     let resume = |presence: &Arc<Presence>| Write::Resume { presence: presence.clone(), session };
     let hold = |presence: &Presence| Write::Hold { id: presence.id, channel: presence.channel.clone(), grace: SECOND };
     assert_eq!(turns(store, here, [resume(&ann)]).await, online([&ann]));
-    assert_eq!(turns(store, here, [hold(&ann)]).await, Turns::default());
+    assert_eq!(turns(store, here, [hold(&ann)]).await, OnlineChanges::default());
     let tab = of_user(here, "tab", "ann");
-    assert_eq!(turns(store, here, [join(&tab)]).await, Turns::default(), "she was here all the time");
-    assert_eq!(turns(store, here, [resume(&of_user(here, "second", "ann")), leave(&tab)]).await, Turns::default());
+    assert_eq!(turns(store, here, [join(&tab)]).await, OnlineChanges::default(), "she was here all the time");
+    assert_eq!(
+        turns(store, here, [resume(&of_user(here, "second", "ann")), leave(&tab)]).await,
+        OnlineChanges::default()
+    );
     let now = Presence { channel: channel("second"), ..Presence::clone(&ann) };
-    assert_eq!(turns(store, here, [hold(&now)]).await, Turns::default());
+    assert_eq!(turns(store, here, [hold(&now)]).await, OnlineChanges::default());
     time.advance(SECOND * 2);
     let batch = store.sweep(here, 10).await.expect("it may sweep");
     assert_eq!(all(&batch.commits), [("lobby", offline([&ann]))]);
@@ -143,9 +146,9 @@ pub async fn what_is_done_again_is_told_once(store: &dyn Store, _: &ManualClock)
     let here = node(store, "here").await;
     let ann = of_user(here, "first", "ann");
     assert_eq!(turns(store, here, [join(&ann)]).await, online([&ann]));
-    assert_eq!(turns(store, here, [join(&ann)]).await, Turns::default());
+    assert_eq!(turns(store, here, [join(&ann)]).await, OnlineChanges::default());
     assert_eq!(turns(store, here, [leave(&ann)]).await, offline([&ann]));
-    assert_eq!(turns(store, here, [leave(&ann)]).await, Turns::default());
+    assert_eq!(turns(store, here, [leave(&ann)]).await, OnlineChanges::default());
 }
 
 pub async fn whoever_removes_presences_tells_who_went_offline(store: &dyn Store, time: &ManualClock) {
@@ -172,18 +175,18 @@ pub async fn whoever_removes_presences_tells_who_went_offline(store: &dyn Store,
             let batch = match what {
                 "clear" => {
                     assert_eq!(let_die(store, time, judge).await, [dying]);
-                    store.clear(judge, dying, Remains::HoldResumable(SECOND), 10).await
+                    store.clear(judge, dying, ClearMode::HoldResumable(SECOND), 10).await
                 }
                 "prune" => store.prune(judge, Duration::ZERO, 10).await,
-                "room" => store.remove(judge, Whom::Room(room("lobby")), 10).await,
-                _ => store.remove(judge, Whom::User(user("ann")), 10).await,
+                "room" => store.remove(judge, RemovalTarget::Room(room("lobby")), 10).await,
+                _ => store.remove(judge, RemovalTarget::User(user("ann")), 10).await,
             };
             batch.expect("it may").commits
         };
         commits.sort_unstable_by(|a, b| a.room.cmp(&b.room));
         let expected = match what {
             "room" => vec![("lobby", offline([&bob]))],
-            "user" => vec![("attic", offline([&attic])), ("lobby", Turns::default())],
+            "user" => vec![("attic", offline([&attic])), ("lobby", OnlineChanges::default())],
             _ => vec![("attic", offline([&attic])), ("lobby", offline([&bob]))],
         };
         assert_eq!(all(&commits), expected, "{what}");
@@ -200,7 +203,7 @@ pub async fn one_commit_counts_in_each_of_its_rooms(store: &dyn Store, _: &Manua
     let _ = change(store, here, "attic", [join(&tab)]).await;
     let both = [writes("lobby", [join(&lobby)]), writes("attic", [join(&attic)])];
     let commits = store.commit(here, Attempt::next(), both.clone().into()).await.expect("the commit works");
-    assert_eq!(all(&commits), [("lobby", online([&lobby])), ("attic", Turns::default())]);
+    assert_eq!(all(&commits), [("lobby", online([&lobby])), ("attic", OnlineChanges::default())]);
 }
 
 pub async fn a_thousand_users_come_online_in_one_commit(store: &dyn Store, _: &ManualClock) {
@@ -234,7 +237,7 @@ pub async fn of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebod
     let goes = rooms.iter().zip(&crowds).map(|(room, crowd)| writes(room, crowd.iter().map(|one| leave(one))));
     let commits = store.commit(here, Attempt::next(), goes.collect()).await.expect("the commit works");
     let gone: Vec<_> =
-        commits.iter().map(|commit| commit.turns.offline.values().cloned().collect::<Vec<_>>()).collect();
+        commits.iter().map(|commit| commit.online_changes.offline.values().cloned().collect::<Vec<_>>()).collect();
     let all: BTreeSet<_> = (0..20).map(|n| user(&format!("u{n}"))).collect();
     let all_but = |stays: &str| all.iter().filter(|one| one.as_str() != stays).cloned().collect::<BTreeSet<_>>();
     let expected = [all.clone(), all_but("u7"), all.clone(), all.clone()];

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     model::Presence,
     name::{NodeId, PresenceId, Version},
-    store::{Attempt, Session, SessionHash, Store, Taken, Write},
+    store::{Attempt, Resumed, Session, SessionHash, Store, Write},
 };
 
 use super::{super::ManualClock, SECOND, anonymous, change, channel, crowd, join, leave, members, node, writes};
@@ -95,7 +95,7 @@ pub async fn who_is_there_or_comes_back_gets_in_however_full_the_room_is(store: 
     let socket = anonymous(there, "ann's next");
     let back = change(store, there, "table", [within_or_back(&socket, 1)]).await;
     let now = Presence { node: there, channel: channel("ann's next"), ..Presence::clone(&ann) };
-    assert_eq!(back.taken, [Taken { asked: socket.id, presence: Arc::new(now), moved: false }]);
+    assert_eq!(back.resumed, [Resumed { requested: socket.id, presence: Arc::new(now), moved: false }]);
     assert!(back.refused.is_empty() && back.delta.is_empty());
 }
 

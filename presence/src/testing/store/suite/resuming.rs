@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::{
     model::{Delta, Presence},
     name::{NodeId, Version},
-    store::{Batch, Remains, RoomCommit, Session, SessionHash, Store, StoreError, Taken, Write},
+    store::{Batch, ClearMode, Resumed, RoomCommit, Session, SessionHash, Store, StoreError, Write},
 };
 
 use super::{
@@ -52,7 +52,7 @@ async fn sweep(store: &dyn Store, node: NodeId) -> Batch {
 /// The commit of one who takes a presence over, which is as it is now.
 fn takes(commit: &RoomCommit, asked: &Presence, now: &Arc<Presence>) {
     assert_eq!(commit.delta, Delta::default(), "nobody is told");
-    let taken: Vec<_> = commit.taken.iter().map(|taken| (taken.asked, taken.presence.clone())).collect();
+    let taken: Vec<_> = commit.resumed.iter().map(|taken| (taken.requested, taken.presence.clone())).collect();
     assert_eq!(taken, [(asked.id, now.clone())]);
 }
 
@@ -60,7 +60,7 @@ pub async fn a_lost_presence_is_held_for_its_grace_and_nobody_is_told(store: &dy
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     let lost = change(store, here, "lobby", [hold(&ann)]).await;
-    assert_eq!((lost.version, lost.delta, lost.taken), (Version(2), Delta::default(), Vec::new()));
+    assert_eq!((lost.version, lost.delta, lost.resumed), (Version(2), Delta::default(), Vec::new()));
     let held = Arc::new(Presence { held: true, ..Presence::clone(&ann) });
     assert_eq!(members(store, "lobby").await, (2, vec![held.clone()]));
     time.advance(GRACE);
@@ -128,7 +128,7 @@ pub async fn a_resume_done_twice_is_one(store: &dyn Store, _: &ManualClock) {
     }
     let new = of_user(here, "third", "ann");
     let joined = change(store, here, "lobby", [resume(&new, session(2))]).await;
-    assert_eq!((joined.delta.joined, joined.taken), (vec![new.clone()], Vec::new()));
+    assert_eq!((joined.delta.joined, joined.resumed), (vec![new.clone()], Vec::new()));
     let again = change(store, here, "lobby", [resume(&new, session(2))]).await;
     takes(&again, &new, &new);
     assert_eq!(again.version, joined.version);
@@ -139,7 +139,7 @@ pub async fn one_who_comes_with_a_token_that_nobody_has_joins(store: &dyn Store,
     let ann = ann(store, here).await;
     let other = of_user(here, "second", "ann");
     let joined = change(store, here, "lobby", [resume(&other, session(2))]).await;
-    assert_eq!((joined.delta.joined, joined.taken), (vec![other.clone()], Vec::new()));
+    assert_eq!((joined.delta.joined, joined.resumed), (vec![other.clone()], Vec::new()));
     assert_eq!(members(store, "lobby").await, (3, vec![ann, other]));
 }
 
@@ -149,7 +149,7 @@ pub async fn a_token_of_another_room_finds_nobody(store: &dyn Store, _: &ManualC
     let _ = ann(store, here).await;
     let other = of_user(here, "second", "ann");
     let joined = commit(store, here, "bar", [resume(&other, session(1))]).await;
-    assert!(joined.is_err() || joined.is_ok_and(|joined| joined.taken.is_empty()));
+    assert!(joined.is_err() || joined.is_ok_and(|joined| joined.resumed.is_empty()));
     assert_eq!(members(store, "lobby").await.1.len(), 1);
 }
 
@@ -243,10 +243,10 @@ pub async fn two_claimants_at_once_agree_on_who_has_it(store: &dyn Store, _: &Ma
         change(store, node, "lobby", [resume(&socket, session(1))]).await
     });
     let commits = join_all(claims).await;
-    assert!(commits.iter().all(|commit| commit.delta.is_empty() && commit.taken[0].presence.id == ann.id));
+    assert!(commits.iter().all(|commit| commit.delta.is_empty() && commit.resumed[0].presence.id == ann.id));
     let (_, now) = members(store, "lobby").await;
-    assert!(commits.iter().any(|commit| now == [commit.taken[0].presence.clone()]), "one of them has it");
-    assert_eq!(commits.iter().filter(|commit| commit.taken[0].moved).count(), 1, "and knows it of the other");
+    assert!(commits.iter().any(|commit| now == [commit.resumed[0].presence.clone()]), "one of them has it");
+    assert_eq!(commits.iter().filter(|commit| commit.resumed[0].moved).count(), 1, "and knows it of the other");
 }
 
 pub async fn a_restored_presence_keeps_its_token(store: &dyn Store, time: &ManualClock) {
@@ -275,13 +275,13 @@ pub async fn one_who_was_resumed_elsewhere_is_not_restored(store: &dyn Store, _:
     let _ = change(store, here, "lobby", [resume(&socket, session(1))]).await;
     let now = moved(&ann, here, "second");
     let restore = || Write::Restore { presence: ann.clone(), session: session(1) };
-    let theirs = |presence: &Arc<Presence>| Taken { asked: ann.id, presence: presence.clone(), moved: false };
-    assert_eq!(change(store, there, "lobby", [restore()]).await.taken, [theirs(&now)]);
+    let theirs = |presence: &Arc<Presence>| Resumed { requested: ann.id, presence: presence.clone(), moved: false };
+    assert_eq!(change(store, there, "lobby", [restore()]).await.resumed, [theirs(&now)]);
     // It left there, and came again: now it is another presence.
     let _ = change(store, here, "lobby", [leave(&now)]).await;
     let third = of_user(here, "third", "ann");
     let _ = change(store, here, "lobby", [resume(&third, session(1))]).await;
-    assert_eq!(change(store, there, "lobby", [restore()]).await.taken, [theirs(&third)]);
+    assert_eq!(change(store, there, "lobby", [restore()]).await.resumed, [theirs(&third)]);
     assert_eq!(members(store, "lobby").await.1, [third]);
 }
 
@@ -300,7 +300,7 @@ pub async fn one_who_lost_its_token_to_another_is_restored_without_it(store: &dy
     let second = of_user(there, "second", "ann");
     let _ = change(store, there, "lobby", [resume(&second, session(1))]).await;
     let restored = change(store, there, "lobby", [Write::Restore { presence: ann.clone(), session: session(1) }]).await;
-    assert_eq!((restored.delta, restored.taken), (Delta::default(), vec![]), "its socket is alive, so it stays");
+    assert_eq!((restored.delta, restored.resumed), (Delta::default(), vec![]), "its socket is alive, so it stays");
     let third = of_user(here, "third", "ann");
     takes(&change(store, here, "lobby", [resume(&third, session(1))]).await, &third, &moved(&second, here, "third"));
     let mut both = [moved(&ann, there, "first"), moved(&second, here, "third")];
@@ -325,7 +325,7 @@ pub async fn a_presence_that_changes_hands_loses_its_token(store: &dyn Store, _:
     let both = change(store, here, "lobby", [resume(&second, session(1)), rebind]).await;
     assert_eq!((both.delta.joined, both.delta.updated.len()), (vec![second.clone()], 1));
     let third = of_user(here, "third", "ann");
-    let taken = change(store, here, "lobby", [resume(&third, session(1))]).await.taken;
+    let taken = change(store, here, "lobby", [resume(&third, session(1))]).await.resumed;
     assert_eq!(taken[0].presence.id, second.id, "the token is that of the presence that came with it last");
 }
 
@@ -341,7 +341,7 @@ pub async fn a_presence_that_is_given_the_user_it_has_loses_its_token_and_nobody
     assert_eq!(change(store, here, "lobby", [back]).await.delta, Delta::default());
     let second = of_user(here, "second", "ann");
     let joined = change(store, here, "lobby", [resume(&second, session(1))]).await;
-    assert_eq!((joined.delta.joined, joined.taken), (vec![second], vec![]));
+    assert_eq!((joined.delta.joined, joined.resumed), (vec![second], vec![]));
 }
 
 pub async fn a_dead_nodes_resumable_presences_are_held_and_the_others_leave(store: &dyn Store, time: &ManualClock) {
@@ -350,7 +350,7 @@ pub async fn a_dead_nodes_resumable_presences_are_held_and_the_others_leave(stor
     let bob = of_user(dead, "b", "bob");
     let _ = change(store, dead, "lobby", [join(&bob)]).await;
     assert_eq!(let_die(store, time, judge).await, [dead]);
-    let cleared = store.clear(judge, dead, Remains::HoldResumable(SECOND), 10).await.expect("it may clear");
+    let cleared = store.clear(judge, dead, ClearMode::HoldResumable(SECOND), 10).await.expect("it may clear");
     assert_eq!((cleared.handled, &cleared.commits[0].delta.left), (2, &vec![bob]));
     assert_eq!(members(store, "lobby").await.1, [Arc::new(Presence { held: true, ..Presence::clone(&ann) })]);
     time.advance(GRACE);
@@ -367,7 +367,7 @@ pub async fn a_restart_holds_each_for_its_own_grace(store: &dyn Store, time: &Ma
     let cid = of_user(former, "c", "cid");
     let _ = change(store, former, "lobby", [join(&bob), resume(&cid, none)]).await;
     let later = node(store, "here").await;
-    let cleared = store.clear(later, former, Remains::HoldAll(SECOND), 10).await.expect("it may clear");
+    let cleared = store.clear(later, former, ClearMode::HoldAll(SECOND), 10).await.expect("it may clear");
     assert_eq!((cleared.handled, cleared.commits.len()), (3, 0));
     for (wait, gone) in [(MILLISECOND, cid), (SECOND, bob), (GRACE, ann)] {
         time.advance(wait);
@@ -380,7 +380,7 @@ pub async fn a_resume_ends_the_hold_of_a_restart(store: &dyn Store, time: &Manua
     let former = node(store, "here").await;
     let ann = ann(store, former).await;
     let later = node(store, "here").await;
-    let _ = store.clear(later, former, Remains::HoldAll(SECOND), 10).await.expect("it may clear");
+    let _ = store.clear(later, former, ClearMode::HoldAll(SECOND), 10).await.expect("it may clear");
     let socket = of_user(later, "second", "ann");
     let resumed = change(store, later, "lobby", [resume(&socket, session(1))]).await;
     takes(&resumed, &socket, &moved(&ann, later, "second"));
@@ -403,7 +403,7 @@ pub async fn a_thousand_return_in_one_commit(store: &dyn Store, _: &ManualClock)
     let second: Vec<_> = (0..1000).map(|n| anonymous(here, &format!("second {n}"))).collect();
     let back = second.iter().zip(0..).map(|(one, n)| resume(one, session(n)));
     let resumed = change(store, here, "lobby", back).await;
-    assert_eq!((resumed.version, resumed.delta.len(), resumed.taken.len()), (Version(1), 0, 1000));
+    assert_eq!((resumed.version, resumed.delta.len(), resumed.resumed.len()), (Version(1), 0, 1000));
     let (_, now) = members(store, "lobby").await;
     assert!(now.iter().zip(&first).all(|(now, first)| now.id == first.id && now.node == here && !now.held));
 }

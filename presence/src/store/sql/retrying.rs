@@ -1,4 +1,4 @@
-//! The store that callers see: each call is tried again while other transactions are in its way.
+//! The public SQL store. It repeats a call that other transactions undo.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{ExponentialBuilder, Retryable};
 use futures_util::future::BoxFuture;
 use sea_orm::DbBackend;
 use tokio::{sync::oneshot, time::Instant};
@@ -18,22 +18,23 @@ use super::{
         StoreError,
         forward::{Call, Forward},
     },
-    Once,
+    SingleTryStore,
     attempts::Attempts,
     database::{Database, Synchronous},
     dialect::{Dialect, Trouble},
     error::{store_error, trouble_of},
 };
 
-/// How often a call is tried while deadlocks and the like undo it, and for how long. Deadlocks are rare, since all take
-/// their locks in one order; who loses so often is better off telling its caller.
-const TRIES: usize = 20;
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a call is repeated after deadlocks and other conflicts. They are rare, since all transactions take their locks in
+/// one order. A call that fails more often is returned to its caller.
+const MAX_RETRIES: usize = 20;
+/// For how long a call is repeated.
+const RETRY_FOR: Duration = Duration::from_secs(5);
 
-/// For how long a call goes on whose caller has given it up.
-const UNHEARD: Duration = Duration::from_secs(2);
+/// How long a call to MySQL may continue when its caller has dropped it.
+const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A [`Store`](crate::store::Store) in a database. Clones share its connections.
+/// A [`Store`](crate::store::Store) in a database. Clones share the connections.
 ///
 /// ```
 /// # async fn run() -> Result<(), presence::store::StoreError> {
@@ -45,58 +46,57 @@ const UNHEARD: Duration = Duration::from_secs(2);
 /// ```
 #[derive(Debug, Clone)]
 pub struct SqlStore {
-    pub(super) once: Once,
+    pub(super) once: SingleTryStore,
 }
 
-/// A URL of a database for which this build has no driver.
+/// The URL of a database for which this build has no driver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a URL that begins with `{scheme}:` needs the feature `{feature}`, which this build is without")]
+#[error("a URL that begins with `{scheme}:` needs the feature `{feature}`, which this build does not have")]
 pub struct MissingFeature {
     /// How the URL begins.
     pub scheme: &'static str,
-    /// The cargo feature of this crate that knows such databases.
+    /// The cargo feature of this crate for such databases.
     pub feature: &'static str,
 }
 
-/// A URL that names several hosts. The driver connects to one, and would not know which of them may be written to.
+/// A URL that names several hosts. The driver would connect to any of them, and not only to the one that accepts writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the URL of the database names several hosts, and may name one: a DNS name or a proxy that leads to the server which may \
-     be written to"
+    "the URL of the database names several hosts, but it may name only one: a DNS name or a proxy that leads to the server \
+     which accepts writes"
 )]
 pub struct SeveralHosts;
 
-/// A URL that names no database that this crate knows.
+/// A URL with an unknown scheme.
 #[derive(Debug, thiserror::Error)]
 #[error("the URL of the database does not begin with `sqlite:`, `postgres:` or `mysql:`")]
 struct UnknownScheme;
 
 impl SqlStore {
-    /// The store in the database at `url`: `sqlite://presence.db` (a path; the file is made if it is missing),
-    /// `sqlite::memory:`, `postgres://user:password@host/database` or `mysql://user:password@host/database`, each if the
-    /// feature of that name is on.
+    /// The store in the database at `url`: `sqlite://presence.db` (a path; a missing file is created), `sqlite::memory:`,
+    /// `postgres://user:password@host/database` or `mysql://user:password@host/database`. Each needs the feature of its name.
     ///
-    /// This looks at the URL, and for SQLite whether its folder is there. The database is opened when it is first needed, and
-    /// again whenever it was lost, so one that is away makes calls fail while it is away, and no longer.
+    /// This only checks the URL, and for SQLite that the folder exists. A connection is opened when it is first needed, and
+    /// again after it was lost. So calls fail while the database is away, and work again when it is back.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] if the URL is not one that this build can use (its source is a [`MissingFeature`] if a feature
-    /// would help), names several hosts (its source is [`SeveralHosts`]), or names a folder that is not there.
+    /// [`StoreError::Refused`] if this build cannot use the URL (the source is [`MissingFeature`] if a feature would help), if it
+    /// names several hosts (the source is [`SeveralHosts`]), or if its folder does not exist.
     pub fn connect(url: &str) -> Result<Self, StoreError> {
-        Self::at(url, Missing::Make)
+        Self::at(url, Missing::Create)
     }
 
-    /// As [`connect`](Self::connect), but for a database that is there already: a SQLite file that is missing, or its folder,
-    /// is not made, and every call fails as [`StoreError::Unavailable`] until it is there.
+    /// As [`connect`](Self::connect), but for an existing database: a missing SQLite file is not created, and calls fail as
+    /// [`StoreError::Unavailable`] until the file exists.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] if the URL is not one that this build can use.
+    /// [`StoreError::Refused`] if this build cannot use the URL.
     pub fn open(url: &str) -> Result<Self, StoreError> {
         Self::at(url, Missing::Wait)
     }
 
     fn at(url: &str, missing: Missing) -> Result<Self, StoreError> {
-        // Only SQLite has files.
+        // Only SQLite uses it.
         #[cfg(not(feature = "sqlite"))]
         let _ = missing;
         let scheme = url.split(':').next().unwrap_or_default();
@@ -107,7 +107,7 @@ impl SqlStore {
             #[cfg(feature = "sqlite")]
             "sqlite" => Arc::new(
                 match missing {
-                    Missing::Make => super::sqlite::Sqlite::new(url),
+                    Missing::Create => super::sqlite::Sqlite::new(url),
                     Missing::Wait => super::sqlite::Sqlite::existing(url),
                 }
                 .map_err(store_error)?,
@@ -124,44 +124,45 @@ impl SqlStore {
             "mysql" | "mariadb" => return Err(without("mysql", "mysql")),
             _ => return Err(StoreError::Refused(Arc::new(UnknownScheme))),
         };
-        let once = Once { database: Database::new(dialect), attempts: Attempts::default(), identity: identity(url) };
+        let once =
+            SingleTryStore { database: Database::new(dialect), attempts: Attempts::default(), identity: identity(url) };
         Ok(Self { once })
     }
 
     fn with(self, change: impl FnOnce(Database) -> Database) -> Self {
-        Self { once: Once { database: change(self.once.database), ..self.once } }
+        Self { once: SingleTryStore { database: change(self.once.database), ..self.once } }
     }
 
-    /// Sets when a commit is safe, for SQLite; a server has a setting of its own. To be called before the store is used or
-    /// cloned.
+    /// Sets what a commit survives, for SQLite; a server has its own setting. Call it before the store is used or cloned.
     #[must_use]
     pub fn with_synchronous(self, synchronous: Synchronous) -> Self {
         self.with(|database| database.with_settings(|settings| settings.synchronous = synchronous))
     }
 
-    /// Sets how many connections are open at most to write with, and as many again to read with: 4 by default, at least 1.
-    /// SQLite has one that writes in any case. To be called before the store is used or cloned.
+    /// Sets how many connections may be open for writing, and as many for reading: 4 by default, at least 1. SQLite always has
+    /// one for writing. Call it before the store is used or cloned.
     #[must_use]
     pub fn with_connections(self, connections: u32) -> Self {
         self.with(|database| database.with_settings(|settings| settings.connections = connections.max(1)))
     }
 
-    /// Sets how long a call waits for a connection, and a statement for a lock: 5 s by default, at least a second. What waits
-    /// longer fails as [`StoreError::Unavailable`]. To be called before the store is used or cloned.
+    /// Sets how long a call waits for a connection, and a statement for a lock: 5 s by default, at least 1 s. Then the call fails
+    /// as [`StoreError::Unavailable`]. Call it before the store is used or cloned.
     #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        let patience = patience.max(Duration::from_secs(1));
-        self.with(|database| database.with_settings(|settings| settings.patience = patience))
+    pub fn with_wait_timeout(self, wait_timeout: Duration) -> Self {
+        let wait_timeout = wait_timeout.max(Duration::from_secs(1));
+        self.with(|database| database.with_settings(|settings| settings.wait_timeout = wait_timeout))
     }
 
-    /// Sets what tells the time, in milliseconds since 1970, instead of the database, or, for SQLite, which has no time of its
-    /// own, instead of the system's clock. For tests.
+    /// Sets the clock, in milliseconds since 1970, for tests. By default it is the clock of the database server, and for SQLite
+    /// the clock of the system.
     #[must_use]
     pub fn with_wall_clock(self, now: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
         self.with(|database| database.with_wall_clock(Arc::new(now)))
     }
 
-    /// Brings the schema up to date, as [`prepare`](crate::store::Store::prepare) does, and names the migrations that this took.
+    /// Brings the schema up to date, as [`prepare`](crate::store::Store::prepare) does. Returns the names of the migrations that
+    /// it applied.
     ///
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
@@ -169,7 +170,7 @@ impl SqlStore {
         self.call(|once| async move { once.migrate().await }).await
     }
 
-    /// Names the migrations that [`migrate`](Self::migrate) would apply: none, if the schema is that of this version. Changes
+    /// The names of the migrations that [`migrate`](Self::migrate) would apply: none if the schema is up to date. Changes
     /// nothing.
     ///
     /// # Errors
@@ -180,55 +181,55 @@ impl SqlStore {
 }
 
 impl SqlStore {
-    /// Makes a call, and again while other transactions undo it.
+    /// Makes a call, and repeats it while other transactions undo it.
     ///
-    /// The driver of MySQL does not stand it that a future is dropped which awaits an answer of the server: what remains of that
-    /// answer is then taken for the answer to the next question. So there the call goes on for a while if nobody waits, mostly to
-    /// its end. Not for ever: a connection to a host that vanished never answers, and there are only so many.
-    async fn call<T, F>(&self, call: impl Fn(Once) -> F + Send + 'static) -> Result<T, StoreError>
+    /// The MySQL driver does not support dropping a future that awaits an answer of the server: it would take the rest of that
+    /// answer for the answer to the next statement. So a call to MySQL continues for a while when its caller has dropped it,
+    /// nearly always to its end. The time is bounded, because a host that vanished never answers and connections are few.
+    async fn call<T, F>(&self, call: impl Fn(SingleTryStore) -> F + Send + 'static) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let once = self.once.clone();
         let is_mysql = once.database.dialect().backend() == DbBackend::MySql;
-        let call = patiently(move || call(once.clone()));
+        let call = with_retries(move || call(once.clone()));
         if is_mysql {
-            let (mut tell, told) = oneshot::channel();
+            let (mut sender, receiver) = oneshot::channel();
             tokio::spawn(async move {
                 let outcome = tokio::select! {
                     outcome = call => outcome,
-                    () = async { tell.closed().await; tokio::time::sleep(UNHEARD).await } => return,
+                    () = async { sender.closed().await; tokio::time::sleep(ABANDONED_CALL_TIMEOUT).await } => return,
                 };
-                let _ = tell.send(outcome);
+                let _ = sender.send(outcome);
             });
-            // It panicked, or the runtime has ended.
-            told.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
+            // The call panicked, or the runtime has stopped.
+            receiver.await.unwrap_or_else(|error| Err(StoreError::Unavailable(Arc::new(error))))
         } else {
             call.await
         }
     }
 }
 
-/// A number for the database at `url`.
+/// A number that identifies the database at `url` in this process.
 fn identity(url: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     url.hash(&mut hasher);
     if url.starts_with("sqlite") && (url.contains(":memory:") || url.contains("mode=memory")) {
-        // Each is a database of its own.
+        // Each store in memory is another database.
         Uuid::now_v7().hash(&mut hasher);
     }
     hasher.finish()
 }
 
-/// What to do about a file that is not there.
+/// What to do if the database file does not exist.
 #[derive(Clone, Copy)]
 enum Missing {
-    Make,
+    Create,
     Wait,
 }
 
-/// As libpq and some drivers take it: a list in the place of the host, or as the parameter `host`.
+/// Whether the URL has a list of hosts, in the place of the host or in the parameter `host`, as libpq accepts it.
 fn names_several_hosts(url: &str) -> bool {
     let Some((_, after_scheme)) = url.split_once("://") else { return false };
     let end = after_scheme.find(['/', '?', '#']).unwrap_or(after_scheme.len());
@@ -246,51 +247,44 @@ fn without(scheme: &'static str, feature: &'static str) -> StoreError {
     StoreError::Refused(Arc::new(MissingFeature { scheme, feature }))
 }
 
-/// Runs a call again while other transactions undo it.
-async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T, StoreError>
+/// Repeats a call while other transactions undo it.
+async fn with_retries<T, F>(call: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let since = Instant::now();
-    let mut pauses = ExponentialBuilder::new()
+    let pauses = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(2))
         .with_max_delay(Duration::from_millis(200))
-        .with_max_times(TRIES)
-        .with_jitter()
-        .build();
-    let mut duplicates = 0;
-    loop {
-        let error = match call().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
+        .with_max_times(MAX_RETRIES)
+        .with_jitter();
+    let mut had_duplicate = false;
+    let is_retryable = |error: &StoreError| {
+        let is_transient = match trouble_of(error) {
+            Some(Trouble::Conflict) => true,
+            Some(Trouble::Duplicate) => !std::mem::replace(&mut had_duplicate, true),
+            _ => false,
         };
-        match trouble_of(&error) {
-            Some(Trouble::Conflict) => {}
-            Some(Trouble::Duplicate) if duplicates == 0 => duplicates += 1,
-            _ => return Err(error),
-        }
-        match pauses.next() {
-            Some(pause) if since.elapsed() < PATIENCE => tokio::time::sleep(pause).await,
-            _ => return Err(error),
-        }
-    }
+        is_transient && since.elapsed() < RETRY_FOR
+    };
+    call.retry(pauses).sleep(tokio::time::sleep).when(is_retryable).await
 }
 
 #[async_trait]
 impl Forward for SqlStore {
-    type Inner = Once;
+    type Inner = SingleTryStore;
 
-    fn inner(&self) -> &Once {
+    fn inner(&self) -> &SingleTryStore {
         &self.once
     }
 
     async fn forward<T: Send + 'static>(
         &self,
         call: Call,
-        make: impl for<'a> Fn(&'a Once) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
+        make: impl for<'a> Fn(&'a SingleTryStore) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
-        // As long as the caller waits. The call may go on for longer.
-        let _under_way = match call {
+        // Dropped with this future, although the call may continue for longer.
+        let _in_progress = match call {
             Call::Commit { node, attempt, .. } => Some(self.once.attempts.begin(node, attempt)),
             _ => None,
         };

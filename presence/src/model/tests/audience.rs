@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::name::{Epoch, PresenceId, Version};
 
-use super::{
+use super::super::{
     notice::{Flush, News},
     roster::Roster,
-    truth::{Look, Looks, look, looks},
+    tests::truth::{Look, Looks, look, looks},
 };
 
 /// Everyone who had a first frame.

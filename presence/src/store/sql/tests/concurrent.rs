@@ -1,4 +1,4 @@
-//! What holds for many nodes at once on one database.
+//! Many nodes that use one database at once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
+    super::*,
     trial::{Kind, Trial, at_once, block_on, on_each_kind},
-    *,
 };
 use crate::{
     model::{Meta, Presence},
     name::ChannelName,
     session::Session,
-    store::{Remains, Taken},
+    store::{ClearMode, Resumed},
 };
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const NODES: usize = 4;
 on_each_kind! {
     nodes_prepare_an_empty_database_at_once,
     nodes_share_a_room_without_an_error,
-    writers_of_overlapping_rooms_never_hear_of_a_deadlock,
+    writers_of_overlapping_rooms_never_see_a_deadlock,
 }
 
 async fn joined(trial: &Trial) -> (SqlStore, NodeId) {
@@ -72,7 +72,7 @@ fn nodes_share_a_room_without_an_error(kind: Kind) {
             versions.lock().push(commits[0].version.0);
             let loaded = store.load(room(0)).await.unwrap().unwrap();
             assert!(loaded.version >= commits[0].version);
-            assert_eq!(loaded.presences.len() as u64, loaded.version.0, "a load is of one moment");
+            assert_eq!(loaded.presences.len() as u64, loaded.version.0, "a load shows one moment");
         }
     });
     let mut versions = versions.into_inner();
@@ -80,56 +80,56 @@ fn nodes_share_a_room_without_an_error(kind: Kind) {
     assert_eq!(versions, (1..=(NODES * COMMITS) as u64).collect::<Vec<_>>());
 }
 
-/// A minute in `tests/run`, a moment in every other.
+/// A minute in `tests/run`, otherwise three seconds.
 fn time() -> Duration {
     let given = std::env::var("PRESENCE_TEST_WRITERS").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(given.unwrap_or(3))
 }
 
-fn writers_of_overlapping_rooms_never_hear_of_a_deadlock(kind: Kind) {
+fn writers_of_overlapping_rooms_never_see_a_deadlock(kind: Kind) {
     let trial = Trial::of(kind);
     let history = History::default();
-    let turns = Mutex::new(Vec::new());
+    let rounds = Mutex::new(Vec::new());
     at_once(NODES, async |thread| {
         let (store, node) = joined(&trial).await;
-        let mut writer = Writer { thread, node, here: Default::default() };
+        let mut writer = NodeThread { thread, node, here: Default::default() };
         let until = Instant::now() + time();
-        let mut turn = 0;
+        let mut round = 0;
         while Instant::now() < until {
-            writer.turn(&store, turn, &history).await;
-            turn += 1;
+            writer.run_round(&store, round, &history).await;
+            round += 1;
         }
-        turns.lock().push(turn);
+        rounds.lock().push(round);
     });
-    println!("{kind:?}: turns {:?}", turns.into_inner());
+    println!("{kind:?}: rounds {:?}", rounds.into_inner());
     let store = SqlStore::connect(&trial.url).unwrap();
-    block_on(history.leads_to(&store));
+    block_on(history.check(&store));
 }
 
 const ROOMS: usize = 6;
-/// How many resume tokens there are for each room, which all writers use.
+/// How many resume tokens each room has. All writers use them.
 const TOKENS: u8 = 3;
 const SOON: Duration = Duration::from_millis(1);
 
-/// A node that does all that nodes do, in rooms that others are in.
-struct Writer {
+/// A node that makes all calls of a node, in rooms that other nodes use, too.
+struct NodeThread {
     thread: usize,
     node: NodeId,
-    /// Who is in each room by this node, as far as it knows.
+    /// The presences of this node in each room, as far as it knows.
     here: [VecDeque<Arc<Presence>>; ROOMS],
 }
 
-impl Writer {
-    async fn turn(&mut self, store: &SqlStore, turn: usize, history: &History) {
+impl NodeThread {
+    async fn run_round(&mut self, store: &SqlStore, round: usize, history: &History) {
         let node = self.node;
-        // Each in an order of its own.
-        let mut rooms: Vec<_> = (0..ROOMS).filter(|room| !(turn + room).is_multiple_of(3)).collect();
-        rooms.rotate_left((turn + self.thread) % 4);
-        let writes: Vec<_> = rooms.iter().map(|n| self.writes(*n, turn)).collect();
+        // Each node has another order.
+        let mut rooms: Vec<_> = (0..ROOMS).filter(|room| !(round + room).is_multiple_of(3)).collect();
+        rooms.rotate_left((round + self.thread) % 4);
+        let writes: Vec<_> = rooms.iter().map(|n| self.writes(*n, round)).collect();
         let commits = store.commit(node, Attempt::next(), writes.clone().into()).await.unwrap();
         for (n, commit) in rooms.iter().zip(&commits) {
             let here = &mut self.here[*n];
-            for Taken { presence, .. } in &commit.taken {
+            for Resumed { presence, .. } in &commit.resumed {
                 here.retain(|other| other.id != presence.id);
                 here.push_back(presence.clone());
             }
@@ -142,19 +142,19 @@ impl Writer {
         store.renew(node, LEASE).await.unwrap();
         history.add(store.sweep(node, 10).await.unwrap().commits);
         history.add(store.prune(node, SOON, 10).await.unwrap().commits);
-        history.add(store.remove(node, Whom::Room(room(turn % ROOMS)), 10).await.unwrap().commits);
+        history.add(store.remove(node, RemovalTarget::Room(room(round % ROOMS)), 10).await.unwrap().commits);
         assert_eq!(store.fence(node).await.unwrap(), []);
-        let nothing = store.clear(node, node, Remains::HoldAll(LEASE), 10).await.unwrap();
-        assert_eq!(nothing, Batch::default(), "it lives");
+        let nothing = store.clear(node, node, ClearMode::HoldAll(LEASE), 10).await.unwrap();
+        assert_eq!(nothing, Batch::default(), "it is alive");
         store.prune_rooms(node).await.unwrap();
-        store.load(room(turn % ROOMS)).await.unwrap();
+        store.load(room(round % ROOMS)).await.unwrap();
         store.rooms(None, u64::MAX).await.unwrap();
     }
 
-    /// Two come, one of them with a token that another may have, on whichever node; of those who are here one changes, one is
-    /// lost and two leave.
-    fn writes(&mut self, n: usize, turn: usize) -> RoomWrites {
-        let token = u8::try_from(turn % usize::from(TOKENS)).unwrap();
+    /// Two presences join, one of them with a token that another presence may have, on any node. Of the others, one changes, one is
+    /// held and two leave.
+    fn writes(&mut self, n: usize, round: usize) -> RoomWrites {
+        let token = u8::try_from(round % usize::from(TOKENS)).unwrap();
         let hash = SessionHash::from_bytes([u8::try_from(n).unwrap() * TOKENS + token; 32]);
         let session = Session { hash, grace: SOON };
         let mut writes =
@@ -166,7 +166,7 @@ impl Writer {
             writes.push(match what {
                 0 => {
                     here.push_back(presence);
-                    let meta = Some(Meta::from_json(&format!(r#"{{"turn":{turn}}}"#)).unwrap());
+                    let meta = Some(Meta::from_json(&format!(r#"{{"round":{round}}}"#)).unwrap());
                     Write::Update { id, channel, user: None, meta }
                 }
                 1 => Write::Hold { id, channel, grace: SOON },
@@ -177,7 +177,7 @@ impl Writer {
     }
 }
 
-/// All that the store told of each life of each room.
+/// All commits of each epoch of each room.
 #[derive(Default)]
 struct History(Mutex<BTreeMap<(RoomName, Epoch), Vec<RoomCommit>>>);
 
@@ -189,8 +189,8 @@ impl History {
         }
     }
 
-    /// No version was skipped or told twice, and what was told, one after the other, comes to what is there.
-    async fn leads_to(self, store: &SqlStore) {
+    /// Checks that no version is missing or occurs twice, and that the commits in their order lead to what the store has.
+    async fn check(self, store: &SqlStore) {
         let mut changes = 0;
         for ((room, epoch), mut commits) in self.0.into_inner() {
             commits.sort_unstable_by_key(|commit| commit.version);
@@ -203,7 +203,7 @@ impl History {
                 for presence in &commit.delta.joined {
                     assert!(
                         here.insert(presence.id, presence.meta.clone()).is_none(),
-                        "{room}: {presence:?} came twice"
+                        "{room}: {presence:?} joined twice"
                     );
                 }
                 for presence in &commit.delta.updated {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId, Version};
 
-use super::{Delta, Meta, Presence, Snapshot};
+use crate::model::{Delta, Meta, Presence, Snapshot};
 
 /// How a client sees a presence.
 pub(crate) type Look = (Option<UserId>, Meta);

@@ -7,12 +7,14 @@ use proptest::prelude::*;
 
 use crate::clock::Tick;
 
-use super::{
+use crate::model::{
     Snapshot,
-    audience::Audience,
     notice::Notices,
     replica::{Applied, Reading, Replica},
-    truth::{Commit, Truth, Write, looks, writes},
+    tests::{
+        audience::Audience,
+        truth::{Commit, Truth, Write, looks, writes},
+    },
 };
 
 const NODES: usize = 3;

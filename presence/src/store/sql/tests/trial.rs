@@ -1,10 +1,10 @@
-//! What tests of databases share: an empty one of each kind, and many nodes at once.
+//! Helpers for tests of databases: an empty database of each kind, and many nodes at once.
 
 use std::{sync::Barrier, thread};
 
 use sea_orm::DatabaseConnection;
 
-/// Which database.
+/// The kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     #[cfg(feature = "sqlite")]
@@ -15,7 +15,7 @@ pub(crate) enum Kind {
     MySql,
 }
 
-/// Makes a test of each of these functions on each kind of database.
+/// Defines a test for each of these functions on each kind of database.
 macro_rules! on_each_kind {
     ($($test:ident),+ $(,)?) => {
         #[cfg(feature = "sqlite")]
@@ -34,13 +34,13 @@ macro_rules! on_each_kind {
 }
 pub(crate) use on_each_kind;
 
-/// A database that was empty. It goes when this is dropped.
+/// A database that is empty at first. It is removed when this is dropped.
 pub(crate) struct Trial {
     pub(crate) url: String,
     _kept: Kept,
 }
 
-#[expect(dead_code, reason = "they are kept")]
+#[expect(dead_code, reason = "dropping them removes the database")]
 enum Kept {
     #[cfg(feature = "sqlite")]
     Folder(tempfile::TempDir),
@@ -68,7 +68,7 @@ impl Trial {
         }
     }
 
-    /// A connection past the store. A file is made if it is not there.
+    /// A connection without a store. A missing file is created.
     pub(crate) async fn connect(&self) -> DatabaseConnection {
         let made = if self.url.starts_with("sqlite") { "?mode=rwc" } else { "" };
         let mut options = sea_orm::ConnectOptions::new(format!("{}{made}", self.url));
@@ -81,7 +81,7 @@ pub(crate) fn block_on<T>(run: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run)
 }
 
-/// Runs something on so many threads at once, each with a runtime of its own, like so many processes.
+/// Runs something on many threads at once, each with its own runtime, like many processes.
 pub(crate) fn at_once<F: Future<Output = ()>>(threads: usize, run: impl Fn(usize) -> F + Sync) {
     let barrier = Barrier::new(threads);
     thread::scope(|scope| {

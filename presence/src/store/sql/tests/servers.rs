@@ -1,11 +1,11 @@
-//! What holds for PostgreSQL and MySQL beyond the suite: lost connections, the clock, plans, rights.
+//! PostgreSQL and MySQL: lost connections, the clock, query plans, rights.
 
 use std::{sync::Arc, time::Duration};
 
 use presence_test_servers::{Database, Kind, database};
 use sea_orm::ConnectionTrait;
 
-use super::*;
+use super::super::*;
 use crate::{model::Presence, name::ChannelName, store::NodeState};
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ fn join(node: NodeId) -> Write {
 }
 
 #[tokio::test]
-async fn a_schema_from_the_future_is_refused() {
+async fn a_schema_of_a_later_version_is_refused() {
     for &kind in KINDS {
         let database = database(kind).await;
         let (store, _) = joined(&database).await;
@@ -47,14 +47,14 @@ async fn a_schema_from_the_future_is_refused() {
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn a_postgres_must_have_every_character() {
+async fn an_encoding_without_every_character_is_refused() {
     let database = database(Kind::Postgres).await;
     database.make_anew("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'").await;
     let store = SqlStore::connect(&database.url()).unwrap();
     let refused = store.prepare().await.unwrap_err();
     assert!(matches!(&refused, StoreError::Refused(_)) && refused.needs_operator(), "{refused:?}");
     assert!(refused.remedy().unwrap().contains("LATIN1"), "{refused:?}");
-    assert!(!store.pending_migrations().await.unwrap().is_empty(), "nothing was made there");
+    assert!(!store.pending_migrations().await.unwrap().is_empty(), "no table was created");
     database.make_anew("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'").await;
     let (store, node) = joined(&database).await;
     let writes = RoomWrites { room: RoomName::new("сад 🌳").unwrap(), writes: vec![join(node)] };
@@ -76,8 +76,7 @@ async fn several_hosts_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_server_of_its_own_is_no_cluster() {
-    // Whatever a plain server says of itself, it can be used.
+async fn a_single_server_is_no_cluster() {
     for &kind in KINDS {
         joined(&database(kind).await).await.0.once.database.examine().await.unwrap();
     }
@@ -95,8 +94,8 @@ async fn a_late_transaction_of_a_dead_node_writes_nothing() {
         database.connect().await.execute_unprepared("UPDATE nodes SET lease_until = 0").await.unwrap();
         judge.0.renew(judge.1, LEASE).await.unwrap();
         assert_eq!(judge.0.fence(judge.1).await.unwrap(), [dead.1]);
-        let remains = Remains::HoldResumable(LEASE);
-        assert_eq!(judge.0.clear(judge.1, dead.1, remains, 10).await.unwrap().handled, 1);
+        let mode = ClearMode::HoldResumable(LEASE);
+        assert_eq!(judge.0.clear(judge.1, dead.1, mode, 10).await.unwrap().handled, 1);
         let late = dead
             .0
             .commit(dead.1, Attempt::next(), [RoomWrites { room: room(0), writes: vec![join(dead.1)] }].into())
@@ -107,7 +106,7 @@ async fn a_late_transaction_of_a_dead_node_writes_nothing() {
 }
 
 #[tokio::test]
-async fn the_time_is_the_databases_own() {
+async fn times_are_by_the_clock_of_the_database() {
     for &kind in KINDS {
         let database = database(kind).await;
         let (store, _) = joined(&database).await;
@@ -118,7 +117,7 @@ async fn the_time_is_the_databases_own() {
 }
 
 #[tokio::test]
-async fn connections_that_were_lost_in_the_pool_fail_nobody() {
+async fn connections_that_were_lost_in_the_pool_make_no_call_fail() {
     for &kind in KINDS {
         let database = database(kind).await;
         let (store, node) = joined(&database).await;
@@ -130,12 +129,12 @@ async fn connections_that_were_lost_in_the_pool_fail_nobody() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_unavailable_and_no_longer_than_it_is() {
+async fn calls_fail_while_a_server_is_away_and_work_when_it_is_back() {
     for &kind in KINDS {
         let server = presence_test_servers::Server::start(kind, presence_test_servers::Durability::None);
         let database = server.database().await;
         server.stop_hard();
-        let store = SqlStore::connect(&database.url()).unwrap().with_patience(Duration::from_secs(1));
+        let store = SqlStore::connect(&database.url()).unwrap().with_wait_timeout(Duration::from_secs(1));
         assert!(matches!(store.prepare().await, Err(StoreError::Unavailable(_))));
         server.start_again();
         store.prepare().await.unwrap();
@@ -143,11 +142,11 @@ async fn a_server_that_is_away_is_unavailable_and_no_longer_than_it_is() {
 }
 
 #[tokio::test]
-async fn what_a_dead_node_left_is_taken_room_by_room_in_the_order_of_an_index() {
+async fn presences_of_a_dead_node_are_read_room_by_room_in_the_order_of_an_index() {
     for &kind in KINDS {
         let database = database(kind).await;
         let (store, node) = joined(&database).await;
-        // Each room is joined bit by bit, so that those of one are scattered over the table.
+        // Rooms are joined in turn, so that the presences of a room are scattered over the table.
         for _ in 0..20 {
             let rooms = (0..50).map(|n| RoomWrites { room: room(n), writes: (0..5).map(|_| join(node)).collect() });
             store.commit(node, Attempt::next(), rooms.collect()).await.unwrap();
@@ -172,8 +171,8 @@ async fn what_a_dead_node_left_is_taken_room_by_room_in_the_order_of_an_index() 
 }
 
 #[tokio::test]
-async fn a_room_is_read_in_the_order_of_an_index_whatever_the_database_knows_of_its_tables() {
-    // PostgreSQL believed that a page takes all that is left of a room, and sorted that: of a new room of 100,000 for each page.
+async fn a_room_is_loaded_in_the_order_of_an_index_with_and_without_statistics() {
+    // PostgreSQL estimated that a page takes all that is left of a room, and sorted that for each page of a new room of 100,000.
     for &kind in KINDS {
         let database = database(kind).await;
         let (store, node) = joined(&database).await;
@@ -190,7 +189,7 @@ async fn a_room_is_read_in_the_order_of_an_index_whatever_the_database_knows_of_
         };
         for prepare in ["SELECT 1", analyze] {
             connection.execute_unprepared(prepare).await.unwrap();
-            let mut page = dialect.page(epoch, "", PAGE);
+            let mut page = dialect.page(epoch, "", PRESENCES_PER_PAGE);
             page.sql.insert_str(0, explain);
             let plan = connection.query_all_raw(page).await.unwrap();
             let plan: Vec<String> = plan.iter().map(|step| step.try_get_by_index(0).unwrap()).collect();
@@ -203,7 +202,7 @@ async fn a_room_is_read_in_the_order_of_an_index_whatever_the_database_knows_of_
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {
+async fn postgres_deletes_by_key_with_and_without_statistics() {
     let database = database(Kind::Postgres).await;
     let (store, node) = joined(&database).await;
     let mut there = Vec::new();
@@ -220,8 +219,8 @@ async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {
         let ids: Vec<_> = some.iter().map(|(presence, _)| presence.id.as_uuid()).collect();
         let leaves: Vec<_> = some.iter().map(|(presence, room)| (presence.id, *room, &presence.channel)).collect();
         let keys = chunk::keys(dialect.backend(), &ids).remove(0);
-        let doomed = statement::delete_doomed(keys, statement::Doomed::UnheldOf(node));
-        for mut statement in [dialect.backend().build(&doomed), dialect.take_out(&leaves).unwrap()] {
+        let delete = statement::delete_removable(keys, statement::RemovalFilter::UnheldOf(node));
+        for mut statement in [dialect.backend().build(&delete), dialect.delete_returning(&leaves).unwrap()] {
             statement.sql.insert_str(0, "EXPLAIN ");
             let plan = connection.query_all_raw(statement).await.unwrap();
             let plan: Vec<String> = plan.iter().map(|step| step.try_get_by_index(0).unwrap()).collect();
@@ -231,7 +230,7 @@ async fn postgres_deletes_by_key_whatever_it_knows_of_its_tables() {
     }
 }
 
-/// What `docs/configuration.md` says that a user needs to migrate, and to run a node.
+/// The rights to migrate and to run a node, from `docs/configuration.md`.
 fn rights(kind: Kind) -> [Vec<String>; 2] {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
     let page = std::fs::read_to_string(page).unwrap();
@@ -249,8 +248,8 @@ fn rights(kind: Kind) -> [Vec<String>; 2] {
 }
 
 #[tokio::test]
-async fn a_node_needs_no_right_but_to_read_and_write_rows() {
-    // It made sure of the table of migrations by making it.
+async fn a_node_needs_no_rights_but_to_read_and_write_rows() {
+    // It tried to create the table of migrations.
     for &kind in KINDS {
         let database = database(kind).await;
         let [migrates, runs] = rights(kind);
@@ -278,8 +277,8 @@ async fn a_node_needs_no_right_but_to_read_and_write_rows() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_named_with_its_table() {
-    // It was taken for a database that is away: nothing but the rights of the user was wrong, and the log did not say which.
+async fn a_missing_right_is_named_with_its_table() {
+    // It was logged as a database that is away, and the log did not say which right was missing.
     for &kind in KINDS {
         let database = database(kind).await;
         SqlStore::connect(&database.url()).unwrap().migrate().await.unwrap();
@@ -292,24 +291,24 @@ async fn a_right_that_is_missing_is_named_with_its_table() {
         let store = SqlStore::connect(&database.user(rights).await).unwrap();
         let refused = store.register(NodeId::random(), NodeName::new("here").unwrap(), LEASE).await.unwrap_err();
         assert!(matches!(&refused, StoreError::Unavailable(_)) && refused.lacks_right(), "{refused:?}");
-        let said = match kind {
-            // PostgreSQL names the table only; what a new connection may do names the rest.
-            Kind::Postgres => store.reach().await.unwrap_err(),
+        let error = match kind {
+            // The error of PostgreSQL names only the table. `check_connection` names the rights.
+            Kind::Postgres => store.check_connection().await.unwrap_err(),
             Kind::MySql => refused,
         };
-        let said = said.remedy().unwrap();
+        let remedy = error.remedy().unwrap();
         let (right, table) = match kind {
             Kind::Postgres => ("INSERT ON last_commits", "DELETE ON prune_requests"),
             Kind::MySql => ("INSERT command denied", "nodes"),
         };
-        assert!(said.contains(right) && said.contains(table), "{said}");
+        assert!(remedy.contains(right) && remedy.contains(table), "{remedy}");
     }
 }
 
 #[cfg(feature = "mysql")]
 #[tokio::test]
-async fn settings_of_the_server_neither_cut_an_answer_nor_change_what_a_statement_means() {
-    // With the limit, rooms and presences beyond the second did not exist; with the mode, the node did not start.
+async fn settings_of_the_server_neither_truncate_results_nor_change_statements() {
+    // With the limit, only two rooms and presences seemed to exist. With the mode, the node did not start.
     let server = presence_test_servers::Server::start(Kind::MySql, presence_test_servers::Durability::None);
     let database = server.database().await;
     let admin = database.connect().await;
@@ -335,7 +334,7 @@ async fn settings_of_the_server_neither_cut_an_answer_nor_change_what_a_statemen
 
 #[cfg(feature = "mysql")]
 #[tokio::test]
-async fn thousands_with_the_largest_metas_fit_into_packets_of_a_megabyte() {
+async fn thousands_of_the_largest_metas_fit_into_packets_of_a_megabyte() {
     let server = presence_test_servers::Server::start(Kind::MySql, presence_test_servers::Durability::None);
     let database = server.database().await;
     database.connect().await.execute_unprepared("SET GLOBAL max_allowed_packet = 1048576").await.unwrap();
@@ -357,7 +356,7 @@ async fn thousands_with_the_largest_metas_fit_into_packets_of_a_megabyte() {
         store.commit(node, Attempt::next(), [updates].clone().into()).await.unwrap()[0].delta.updated.len(),
         2_000
     );
-    // Rows as large that are inserted, and that are taken over.
+    // Large rows are inserted, and overwritten for another user.
     let other = |presence: &Arc<Presence>, change: &str| {
         Arc::new(Presence { user: Some(UserId::new(change).unwrap()), ..presence.changed(None, meta("b")) })
     };
@@ -372,7 +371,7 @@ async fn thousands_with_the_largest_metas_fit_into_packets_of_a_megabyte() {
     }
     let loaded = store.load(room(0)).await.unwrap().unwrap().presences;
     assert!(loaded.iter().all(|presence| presence.user.as_ref().is_some_and(|user| user.as_str() == "bob")));
-    // And everybody is touched at once.
+    // All presences are touched at once.
     let seen: Vec<_> = (0..30_000).map(|n| (all[n % 2_000].id, Duration::ZERO)).collect();
     store.touch(node, seen.clone().into()).await.unwrap();
     assert_eq!((loaded.len(), store.retire(node, Duration::ZERO).await.unwrap()[0].delta.left.len()), (2_000, 2_000));

@@ -1,0 +1,129 @@
+//! The database of the simulation.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    model::{Delta, Presence, Snapshot},
+    name::{Epoch, NodeId, PresenceId, Version},
+};
+
+#[derive(Debug, Clone)]
+pub(super) enum Write {
+    Join(Arc<Presence>),
+    Leave(Arc<Presence>),
+    Hold(Arc<Presence>),
+}
+
+impl Write {
+    pub(super) fn id(&self) -> PresenceId {
+        let (Self::Join(one) | Self::Leave(one) | Self::Hold(one)) = self;
+        one.id
+    }
+}
+
+/// What a transaction came to.
+#[derive(Debug, Clone)]
+pub(super) struct Commit {
+    pub(super) batch: u64,
+    pub(super) writes: Vec<Write>,
+    pub(super) at: (Epoch, Version),
+    pub(super) delta: Delta,
+}
+
+/// The room, as the database has it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Room {
+    pub(super) at: Option<(Epoch, Version)>,
+    pub(super) presences: BTreeMap<PresenceId, Arc<Presence>>,
+    /// Who left because its own node said so: it never comes again.
+    pub(super) left: BTreeSet<PresenceId>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Database {
+    pub(super) room: Room,
+    /// What it was before each change.
+    pub(super) history: Vec<Room>,
+    pub(super) lives: u128,
+    pub(super) nodes: u128,
+    pub(super) sockets: u128,
+}
+
+impl Database {
+    pub(super) fn commit(&mut self, node: NodeId, batch: u64, writes: Vec<Write>) -> Commit {
+        let before = self.room.clone();
+        let mut delta = Delta::default();
+        for write in &writes {
+            let there = self.room.presences.get(&write.id()).cloned();
+            match (write, there) {
+                (Write::Join(one), there) => {
+                    let now = Arc::new(Presence { node, held: false, ..Presence::clone(one) });
+                    if there.is_none() {
+                        assert!(!self.room.left.contains(&one.id), "one who has left is added again");
+                        delta.joined.push(now.clone());
+                    }
+                    self.room.presences.insert(one.id, now);
+                }
+                (Write::Leave(_), Some(there)) => {
+                    self.room.presences.remove(&there.id);
+                    self.room.left.insert(there.id);
+                    delta.left.push(there);
+                }
+                (Write::Hold(_), Some(there)) => {
+                    let held = Presence { held: true, ..Presence::clone(&there) };
+                    self.room.presences.insert(there.id, Arc::new(held));
+                }
+                (Write::Leave(_) | Write::Hold(_), None) => {}
+            }
+        }
+        let at = self.advance(&delta);
+        if !delta.is_empty() {
+            self.history.push(before);
+        }
+        Commit { batch, writes, at, delta }
+    }
+
+    pub(super) fn advance(&mut self, delta: &Delta) -> (Epoch, Version) {
+        let (epoch, version) = self.room.at.unwrap_or_else(|| {
+            self.lives += 1;
+            (Epoch::from_uuid(Uuid::from_u128(self.lives)), Version(0))
+        });
+        let at = (epoch, if delta.is_empty() { version } else { version.next() });
+        self.room.at = Some(at);
+        at
+    }
+
+    /// Removes those for whom `goes` holds, without the help of their node.
+    pub(super) fn remove(&mut self, goes: impl Fn(&Presence) -> bool) -> Commit {
+        let before = self.room.clone();
+        let left: Vec<_> = self.room.presences.extract_if(.., |_, one| goes(one)).map(|(_, one)| one).collect();
+        let delta = Delta { left, ..Delta::default() };
+        let at = self.advance(&delta);
+        if !delta.is_empty() {
+            self.history.push(before);
+        }
+        Commit { batch: 0, writes: Vec::new(), at, delta }
+    }
+
+    pub(super) fn crash(&mut self, changes: usize) {
+        let kept = self.history.len().saturating_sub(changes);
+        if let Some(room) = self.history.drain(kept..).next() {
+            self.room = room;
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        let (epoch, version) = self.room.at?;
+        Some(Snapshot { epoch, version, presences: self.room.presences.values().cloned().collect() })
+    }
+
+    pub(super) fn new_node(&mut self) -> NodeId {
+        self.nodes += 1;
+        NodeId::from_uuid(Uuid::from_u128(self.nodes))
+    }
+}

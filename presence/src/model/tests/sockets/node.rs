@@ -1,0 +1,339 @@
+//! A node of the simulation, and its room.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::database::{Commit, Database, Write};
+use crate::{
+    clock::Tick,
+    model::{
+        Delta, Presence, Snapshot,
+        delta::Change,
+        own::{OwnPresences, Repair, after_changes, after_load},
+        reached::Reached,
+        replica::{Applied, Reading, Replica},
+    },
+    name::{ChannelName, Epoch, NodeId, PresenceId, Version},
+};
+
+/// Said to a node's room.
+#[derive(Debug, Clone)]
+pub(super) enum Message {
+    Join(Arc<Presence>),
+    Leave(Arc<Presence>),
+    Lose(Arc<Presence>),
+    Committed(Commit),
+    /// Of the node's own removals.
+    Changed(Commit),
+    /// The node has another life.
+    Rejoin,
+}
+
+/// A reading that is under way: what the database answered, if it has.
+pub(super) type Answer = Option<Option<Snapshot>>;
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) node: NodeId,
+    /// The sockets that are open, by their presences.
+    pub(super) open: BTreeMap<PresenceId, Arc<Presence>>,
+    pub(super) mailbox: VecDeque<Message>,
+    /// What was given to the writer.
+    pub(super) pending: VecDeque<Write>,
+    pub(super) reading: Option<Answer>,
+    /// The number of the last batch that the writer has begun.
+    pub(super) begun: u64,
+    pub(super) now: Tick,
+    pub(super) reached: Reached,
+    pub(super) replica: Replica,
+    pub(super) here: BTreeMap<PresenceId, Arc<Presence>>,
+    pub(super) joining: BTreeMap<PresenceId, Arc<Presence>>,
+    /// Of those who join, where their commits led to, once that is known, and how many readings were begun by then.
+    pub(super) committed: BTreeMap<PresenceId, ((Epoch, Version), u64)>,
+    pub(super) readings: u64,
+    pub(super) leaving: BTreeMap<PresenceId, Arc<Presence>>,
+    pub(super) lost: BTreeMap<PresenceId, Arc<Presence>>,
+}
+
+impl OwnPresences for Node {
+    fn supervised(&self, id: PresenceId) -> Option<&Arc<Presence>> {
+        self.here.get(&id)
+    }
+
+    fn all_supervised(&self) -> impl Iterator<Item = &Arc<Presence>> {
+        self.here.values()
+    }
+
+    fn is_in_progress(&self, Presence { id, .. }: &Presence) -> bool {
+        self.joining.contains_key(id) || self.leaving.contains_key(id) || self.lost.contains_key(id)
+    }
+
+    fn is_alive(&self, presence: &Presence) -> bool {
+        self.open.get(&presence.id).is_some_and(|open| open.channel == presence.channel)
+    }
+}
+
+/// One of several, or `None` if there are none.
+fn choose<'a>(which: &prop::sample::Index, all: &'a BTreeMap<PresenceId, Arc<Presence>>) -> Option<&'a Arc<Presence>> {
+    (!all.is_empty()).then(|| all.values().nth(which.index(all.len()))).flatten()
+}
+
+impl Node {
+    pub(super) fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            open: BTreeMap::new(),
+            mailbox: VecDeque::new(),
+            pending: VecDeque::new(),
+            reading: None,
+            begun: 0,
+            now: Tick(0),
+            reached: Reached::default(),
+            replica: Replica::default(),
+            here: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            readings: 0,
+            leaving: BTreeMap::new(),
+            lost: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn come(&mut self, database: &mut Database) {
+        database.sockets += 1;
+        let (id, name) = (database.sockets, format!("socket {}", database.sockets));
+        let id = PresenceId::from_uuid(Uuid::from_u128(id));
+        let one = Arc::new(Presence::new(id, ChannelName::new(name).unwrap(), None, self.node));
+        self.open.insert(id, one.clone());
+        self.mailbox.push_back(Message::Join(one));
+    }
+
+    pub(super) fn go(&mut self, which: &prop::sample::Index, message: fn(Arc<Presence>) -> Message) {
+        if let Some(one) = choose(which, &self.open).cloned() {
+            self.open.remove(&one.id);
+            self.mailbox.push_back(message(one));
+        }
+    }
+
+    pub(super) fn take_out(&mut self, one: Arc<Presence>) {
+        self.pending.push_back(Write::Leave(one.clone()));
+        self.leaving.insert(one.id, one);
+    }
+
+    pub(super) fn hold(&mut self, one: &Presence) {
+        let held = Arc::new(Presence { held: true, ..one.clone() });
+        self.replica.hand_over(&held);
+        self.pending.push_back(Write::Hold(held.clone()));
+        self.lost.insert(held.id, held);
+    }
+
+    pub(super) fn grace_over(&mut self, which: &prop::sample::Index) {
+        if let Some(one) = choose(which, &self.lost).cloned() {
+            self.lost.remove(&one.id);
+            self.take_out(one);
+        }
+    }
+
+    /// As the writer: a presence is in a transaction once.
+    pub(super) fn commit(&mut self, database: &mut Database) {
+        let (mut ids, mut writes) = (BTreeSet::new(), Vec::new());
+        while let Some(write) = self.pending.pop_front_if(|write| ids.insert(write.id())) {
+            writes.push(write);
+        }
+        if !writes.is_empty() {
+            self.begun += 1;
+            let commit = database.commit(self.node, self.begun, writes);
+            self.mailbox.push_back(Message::Committed(commit));
+        }
+    }
+
+    pub(super) fn handle(&mut self) {
+        let Some(message) = self.mailbox.pop_front() else { return };
+        match message {
+            Message::Join(one) => {
+                self.pending.push_back(Write::Join(one.clone()));
+                self.joining.insert(one.id, one);
+            }
+            Message::Leave(one) => {
+                self.joining.remove(&one.id);
+                self.here.remove(&one.id);
+                if !self.leaving.contains_key(&one.id) {
+                    self.take_out(one);
+                }
+            }
+            Message::Lose(one) => {
+                if let Some(here) = self.here.remove(&one.id) {
+                    self.hold(&here);
+                } else if self.joining.remove(&one.id).is_some() {
+                    self.take_out(one);
+                }
+            }
+            Message::Committed(Commit { batch, writes, at, delta }) => {
+                if self.reached.refutes_commit(batch, at, !delta.is_empty()) {
+                    self.replica.distrust(self.now);
+                }
+                for write in &writes {
+                    if let Write::Leave(one) = write {
+                        self.leaving.remove(&one.id);
+                    }
+                }
+                self.apply(at, delta);
+                for write in writes {
+                    match write {
+                        Write::Leave(one) => self.replica.departs(one.id, one.channel.clone(), at),
+                        Write::Join(one) => {
+                            self.replica.returns(one.id);
+                            if self.joining.contains_key(&one.id) {
+                                self.committed.insert(one.id, (at, self.readings));
+                            }
+                        }
+                        Write::Hold(_) => {}
+                    }
+                }
+                self.join_those_removed(0);
+            }
+            Message::Changed(Commit { at, delta, .. }) => self.apply(at, delta),
+            Message::Rejoin => {
+                self.pending.extend(self.here.values().cloned().map(Write::Join));
+            }
+        }
+        self.note_position();
+        self.read_if_needed();
+    }
+
+    pub(super) fn apply(&mut self, at: (Epoch, Version), delta: Delta) {
+        let (epoch, version) = at;
+        if delta.is_empty() {
+            // Another's change led to that version.
+            if !self.replica.has_reached(at) {
+                self.begin();
+            }
+            self.let_in();
+            return;
+        }
+        let left: Vec<_> = delta.left.iter().filter(|left| left.node == self.node).cloned().collect();
+        match self.replica.apply(Tick(0), epoch, version, delta) {
+            Applied::Changed(changes) => self.changed(&changes),
+            Applied::Early | Applied::Reload => {
+                left.iter().for_each(|left| self.replica.departs(left.id, left.channel.clone(), at));
+            }
+        }
+    }
+
+    pub(super) fn changed(&mut self, changes: &[Change]) {
+        for gone in changes.iter().filter(|change| change.now.is_none()).filter_map(|change| change.was.as_ref()) {
+            self.lost.remove(&gone.id);
+        }
+        self.care(after_changes(changes, self));
+        self.let_in();
+    }
+
+    pub(super) fn let_in(&mut self) {
+        let roster = self.replica.roster();
+        let here = self.joining.extract_if(.., |id, _| roster.get(*id).is_some());
+        self.here.extend(here);
+    }
+
+    pub(super) fn care(&mut self, cares: Vec<Repair>) {
+        for care in cares {
+            match care {
+                Repair::Supervise(one) => drop(self.here.insert(one.id, one)),
+                Repair::Remove(one) => self.take_out(one),
+                Repair::Restore(one) => self.pending.push_back(Write::Join(one)),
+                Repair::Forget(one) => {
+                    self.here.remove(&one.id);
+                    self.take_out(one);
+                }
+            }
+        }
+    }
+
+    /// The room loses its memory over a message, which is lost, and what hubs and writer do not know.
+    pub(super) fn fail(&mut self) {
+        if self.mailbox.pop_front_if(|one| matches!(one, Message::Leave(_) | Message::Lose(_))).is_none() {
+            return;
+        }
+        // Hubs say who is on them, and channels whether they are still joining.
+        self.here.retain(|id, _| self.open.contains_key(id));
+        let gone: Vec<_> = self.joining.extract_if(.., |id, _| !self.open.contains_key(id)).collect();
+        gone.into_iter().for_each(|(_, one)| self.take_out(one));
+        self.pending.extend(self.joining.values().cloned().map(Write::Join));
+        self.pending.extend(self.leaving.values().cloned().map(Write::Leave));
+        self.begin();
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.reading = Some(None);
+        self.readings += 1;
+        self.replica.reloading();
+    }
+
+    pub(super) fn read(&mut self, database: &Database) {
+        if let Some(answer) = &mut self.reading {
+            answer.get_or_insert_with(|| database.snapshot());
+        }
+    }
+
+    pub(super) fn finish(&mut self, database: &Database) {
+        self.read(database);
+        if let Some(found) = self.reading.take().flatten() {
+            if let Some(before) = self.replica.reload(found.map(Reading::from)) {
+                let changes = self.replica.roster().changes_since(&before);
+                self.changed(&changes);
+            }
+            for lost in self.lost.values() {
+                self.replica.hand_over(lost);
+            }
+            self.care(after_load(&self.replica, Some(self.node), self));
+            self.join_those_removed(self.readings);
+            self.let_in();
+            self.note_position();
+            self.read_if_needed();
+        }
+    }
+
+    /// `read` is the number of the last reading that has come.
+    pub(super) fn join_those_removed(&mut self, read: u64) {
+        let replica = &self.replica;
+        let removed = |id: &PresenceId, (at, before): &mut ((Epoch, Version), u64)| {
+            replica.roster().get(*id).is_none() && (replica.has_reached(*at) || *before < read)
+        };
+        for (id, _) in self.committed.extract_if(.., removed) {
+            self.pending.extend(self.joining.get(&id).cloned().map(Write::Join));
+        }
+    }
+
+    pub(super) fn note_position(&mut self) {
+        self.reached.note(self.now, self.replica.position(), || self.begun);
+    }
+
+    pub(super) fn read_if_needed(&mut self) {
+        if self.reading.is_none() && self.replica.reload_at(Duration::ZERO).is_some() {
+            self.begin();
+        }
+    }
+
+    pub(super) fn compare(&mut self, database: &Database) {
+        if database.room.at.is_some_and(|at| self.reached.refutes(self.now, at)) {
+            self.replica.distrust(self.now);
+            self.note_position();
+        }
+        if self.reading.is_none() && self.replica.position() != database.room.at {
+            self.begin();
+        }
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.mailbox.is_empty() && self.pending.is_empty() && self.reading.is_none()
+    }
+
+    pub(super) fn ids(all: &BTreeMap<PresenceId, Arc<Presence>>) -> Vec<PresenceId> {
+        all.keys().copied().collect()
+    }
+}
