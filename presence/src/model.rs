@@ -1,11 +1,12 @@
-//! What a room *is*, as plain values.
+//! The rules of presence, as plain values.
 //!
-//! Every rule about who is present lives here: no actors, no I/O, no clock, no randomness. Time and ids come in as
-//! arguments, effects go out as return values, so the same code runs in production, in unit tests and in a simulation.
+//! There are no actors here, no I/O, no clock and no randomness. Times and ids are arguments, and effects are return values. So the same
+//! code runs in production, in unit tests and in a simulation.
 
 pub(crate) mod close;
 pub(crate) mod deadline;
 pub(crate) mod delta;
+pub(crate) mod high_water;
 pub(crate) mod lease;
 pub(crate) mod meta;
 pub(crate) mod notice;
@@ -13,7 +14,6 @@ pub(crate) mod online;
 pub(crate) mod own;
 pub(crate) mod presence;
 pub(crate) mod rate;
-pub(crate) mod reached;
 pub(crate) mod replica;
 pub(crate) mod roster;
 pub(crate) mod sessions;

@@ -25,7 +25,7 @@ use crate::{
     Config, Error, Result,
     clock::{Clock, Tick},
     name::{NodeId, NodeName, RoomName},
-    signal::{Signals, Together, Unfinished},
+    signal::{LeaveGroup, Signals, WeakLeaveGroup},
     store::{Store, StoreError},
     telemetry::LineLimit,
 };
@@ -169,18 +169,18 @@ impl Node {
     }
 
     /// Gathers those who leave a room together for one event, which is fired in any case when the store has had its time-out.
-    pub(crate) fn leave_together(&self, room: &RoomName) -> Together {
-        let together = self.signals.together(room);
-        self.tell_in_time(vec![together.unfinished()]);
+    pub(crate) fn leave_together(&self, room: &RoomName) -> LeaveGroup {
+        let together = self.signals.leave_group(room);
+        self.tell_in_time(vec![together.downgrade()]);
         together
     }
 
     /// Fires these events when the store has had its time-out, complete or not.
-    pub(crate) fn tell_in_time(&self, unfinished: Vec<Unfinished>) {
+    pub(crate) fn tell_in_time(&self, unfinished: Vec<WeakLeaveGroup>) {
         let patience = self.config.store_timeout();
         self.spawn(async move {
             tokio::time::sleep(patience).await;
-            unfinished.iter().for_each(Unfinished::tell);
+            unfinished.iter().for_each(WeakLeaveGroup::send);
         });
     }
 }

@@ -1,7 +1,7 @@
-//! `presence_changed`: what an application hears of every change of every room.
+//! `presence_changed`: the events that an application receives for each change of each room.
 
+mod leave_group;
 mod queue;
-mod together;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,39 +14,38 @@ use crate::{
     name::{RoomName, UserId},
 };
 
-use queue::Queue;
-use together::{Gathered, Left};
+use leave_group::{GroupMembers, OpenGroups};
+use queue::EventQueue;
 
-pub(crate) use together::{Together, Unfinished};
+pub(crate) use leave_group::{LeaveGroup, WeakLeaveGroup};
 
-/// How often it is looked whether an actor that hears nothing is still there.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often a subscription without events checks whether its actor has stopped.
+const STOPPED_ACTOR_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A room changed: what a subscriber gets, by [`Rooms::subscribe`](crate::Rooms::subscribe) or
+/// An event: a room changed. Subscribe with [`Rooms::subscribe`](crate::Rooms::subscribe) or
 /// [`Rooms::changes`](crate::Rooms::changes).
 ///
-/// It is fired on the node that made the change, after the commit, at most once; it is missing if the node dies in between or is
-/// taken for dead, or the answer is lost to a removal of presences that no live node answers for. Events about one presence, or one channel, come in order, and those of one room in the
-/// order of its versions. A [`Bulk`](PresenceChange::Bulk) comes when the last of those who leave together has left, in as many
-/// transactions as that takes, so it may come after later changes of others; of presences that no live node answers for it may
-/// also overtake others.
+/// It is sent on the node that made the change, after the commit, at most once. It is missing if the node dies before that or is fenced,
+/// or if the answer to a removal of orphaned presences is lost. Events about one presence or one channel come in order, and events
+/// of one room in the order of its versions. A [`Bulk`](PresenceChange::Bulk) is sent when the last of its presences has left, which may
+/// take several transactions. So it may come after later changes of other presences, and one with orphaned presences may also
+/// come before earlier changes.
 ///
-/// With the events comes which users came online in the room and which went offline. That a user is offline is told with the
-/// last event about its presences, and a `Bulk` that holds some of them is told, as far as it has come, before the user comes
-/// online again. So whoever keeps a set of the users who are online, event by event, has all whose presences were told; and
-/// nobody else, but who leaves and comes in one commit.
+/// The events also have the users who went online and offline in the room. A user is reported offline with the last event about the
+/// user's presences. If some of them are in a `Bulk` that is not complete, its first part is sent before the user is reported online
+/// again. So applying the events in order yields the set of online users, except for a user who leaves and joins in one commit.
 ///
-/// Every subscriber has a queue of its own of [`CAPACITY`](Subscription::CAPACITY) events; one that is too slow loses the oldest of its own events, and
-/// the next one it gets says how many. Nobody else is delayed.
+/// Each subscriber has a queue of [`CAPACITY`](Subscription::CAPACITY) events. A subscriber that is too slow loses its oldest events, and the
+/// next event has their number. Other subscribers are not delayed.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 #[non_exhaustive]
 pub struct PresenceChanged {
-    /// Where.
+    /// The room.
     pub room: RoomName,
     /// What happened.
     pub change: PresenceChange,
-    /// How many events this subscriber lost just before this one, because it was too slow.
+    /// How many events before this one the subscriber lost, because it was too slow.
     pub missed: u64,
     /// See [`user_online`](Self::user_online).
     pub(crate) online: Vec<UserId>,
@@ -54,32 +53,32 @@ pub struct PresenceChanged {
     pub(crate) offline: Vec<UserId>,
 }
 
-/// What happened in a room. As the signal `presence_changed` of django-channels-presence, but a bulk change says who left,
-/// and a changed meta or user is an event of its own.
+/// What happened in a room. It follows the signal `presence_changed` of django-channels-presence. But a bulk change lists the
+/// presences, and a changed meta or user is an event, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PresenceChange {
     /// A presence joined.
     Added(Arc<Presence>),
-    /// A presence left by itself.
+    /// A presence left on its own.
     Removed(Arc<Presence>),
-    /// A presence has another user or meta now; here as it is now.
+    /// The user or meta of a presence changed. This is the presence after the change.
     Updated(Arc<Presence>),
-    /// These presences were removed together: they were stale, their grace was over, their node was gone, or their user or
-    /// room was removed. One event for all that one prune, sweep, shutdown or removal takes out of the room; more than one only
-    /// if one of them or its user came back meanwhile, if it takes longer than `store_timeout`, or if those that no live node
-    /// answers for are in more than 512 rooms.
+    /// These presences were removed together: they were stale, their grace had expired, their node was dead, or their user or
+    /// room was removed. One prune, sweep, shutdown or removal sends one event for the room. It sends more than one only if one of the
+    /// presences or users joins again meanwhile, if it takes longer than `store_timeout`, or if orphaned presences are in more than 512
+    /// rooms.
     Bulk(Vec<Arc<Presence>>),
 }
 
 impl PresenceChanged {
-    /// The presence that joined, if this is about one.
+    /// The presence that joined, if one did.
     #[must_use]
     pub const fn added(&self) -> Option<&Arc<Presence>> {
         if let PresenceChange::Added(presence) = &self.change { Some(presence) } else { None }
     }
 
-    /// The presence that left by itself, if this is about one.
+    /// The presence that left on its own, if one did.
     #[must_use]
     pub const fn removed(&self) -> Option<&Arc<Presence>> {
         if let PresenceChange::Removed(presence) = &self.change { Some(presence) } else { None }
@@ -91,66 +90,65 @@ impl PresenceChanged {
         matches!(self.change, PresenceChange::Bulk(_))
     }
 
-    /// The user whose first presence in the room came with this change, on whichever node the others may be: at most one, by
-    /// an `Added` or an `Updated`.
+    /// The user who went online in the room with this change: whose first presence on all nodes this is. At most one, with an `Added`
+    /// or an `Updated`.
     ///
-    /// It is counted in the transaction that made the change, so of tabs that come at once one is the first, whatever their
-    /// nodes. One that is held is present: neither a hold nor a resume is a coming or a going. Each is told once, or never: not
-    /// if its event is missing, nor if the change was on its way to the database when the very first subscriber of the process
-    /// came.
+    /// Presences are counted in the transaction of the change, so of several tabs that join at once, exactly one is the first, even on
+    /// different nodes. A held presence counts, so a hold and a resume change nothing. Each user is reported once. It is not reported
+    /// if the event is missing, or if the change was on its way to the database when the process got its first subscriber.
     #[must_use]
     pub fn user_online(&self) -> &[UserId] {
         &self.online
     }
 
-    /// The users whose last presence in the room went with this change: at most one by a `Removed` or an `Updated`, any number
-    /// by a `Bulk`. Told like [`user_online`](Self::user_online), with the last event about the user's presences: if some of
-    /// them are to be told in a `Bulk`, with that.
+    /// The users who went offline in the room with this change: at most one with a `Removed` or an `Updated`, and any number with a
+    /// `Bulk`. They are reported like [`user_online`](Self::user_online), with the last event about the user's presences. If some of these
+    /// are in a `Bulk` that is not complete, the user is reported with the `Bulk`.
     #[must_use]
     pub fn user_offline(&self) -> &[UserId] {
         &self.offline
     }
 }
 
-/// Those who want to know of changes.
+/// Sends the events of a node to its subscribers.
 #[derive(Debug, Default)]
 pub(crate) struct Signals(Arc<Mutex<Subscribers>>);
 
 #[derive(Debug, Default)]
 struct Subscribers {
-    all: Vec<Arc<Queue>>,
-    /// Those of one room, as long as there are any.
-    rooms: HashMap<RoomName, Vec<Arc<Queue>>>,
-    gathered: Gathered,
+    all: Vec<Arc<EventQueue>>,
+    /// The subscribers of one room. A room without subscribers is removed.
+    rooms: HashMap<RoomName, Vec<Arc<EventQueue>>>,
+    groups: OpenGroups,
 }
 
 impl Subscribers {
-    fn of(&self, room: &RoomName) -> impl Iterator<Item = &Arc<Queue>> {
+    fn of(&self, room: &RoomName) -> impl Iterator<Item = &Arc<EventQueue>> {
         self.rooms.get(room).into_iter().flatten().chain(&self.all)
     }
 
-    fn tell(&self, room: &RoomName, change: PresenceChange, online: Vec<UserId>, offline: Vec<UserId>) {
+    fn send(&self, room: &RoomName, change: PresenceChange, online: Vec<UserId>, offline: Vec<UserId>) {
         let event = Arc::new(PresenceChanged { room: room.clone(), change, missed: 0, online, offline });
         self.of(room).for_each(|queue| queue.push(event.clone()));
     }
 
-    /// Tells who left with a group so far.
-    fn tell_group(&mut self, room: &RoomName, group: u64) {
-        if let Some((left, offline)) = self.gathered.take(room, group) {
-            self.tell(room, PresenceChange::Bulk(left), Vec::new(), offline);
+    /// Sends the presences of a group that have left so far.
+    fn send_group(&mut self, room: &RoomName, group: u64) {
+        if let Some((left, offline)) = self.groups.take(room, group) {
+            self.send(room, PresenceChange::Bulk(left), Vec::new(), offline);
         }
     }
 
-    /// Tells a change of one presence.
-    fn tell_one(&mut self, room: &RoomName, change: PresenceChange, online: Option<&UserId>, offline: Option<&UserId>) {
-        let offline = offline.and_then(|user| self.gathered.offline(room, user));
-        self.tell(room, change, online.into_iter().cloned().collect(), offline.into_iter().cloned().collect());
+    /// Sends a change of one presence.
+    fn send_one(&mut self, room: &RoomName, change: PresenceChange, online: Option<&UserId>, offline: Option<&UserId>) {
+        let offline = offline.and_then(|user| self.groups.offline(room, user));
+        self.send(room, change, online.into_iter().cloned().collect(), offline.into_iter().cloned().collect());
     }
 }
 
 impl Signals {
     pub(crate) fn subscribe(&self, room: Option<RoomName>) -> Subscription {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(EventQueue::default());
         let mut subscribers = self.0.lock();
         match &room {
             None => subscribers.all.push(queue.clone()),
@@ -159,74 +157,75 @@ impl Signals {
         Subscription { queue, room, subscribers: self.0.clone() }
     }
 
-    /// How many rooms somebody wants to know of.
+    /// How many rooms have subscribers.
     #[cfg(test)]
-    pub(crate) fn rooms_heard(&self) -> usize {
+    pub(crate) fn subscribed_rooms(&self) -> usize {
         self.0.lock().rooms.len()
     }
 
-    /// Makes those one event who leave this room together, in whichever transactions.
-    pub(crate) fn together(&self, room: &RoomName) -> Together {
-        Together::new(&self.0, room)
+    /// Begins a group of presences that leave this room together, in one or more transactions. They become one event.
+    pub(crate) fn leave_group(&self, room: &RoomName) -> LeaveGroup {
+        LeaveGroup::new(&self.0, room)
     }
 
-    /// Tells what a commit changed, and who came online or went offline by it. Those for whom there is a `together` are
-    /// gathered there; each other change is an event of its own.
+    /// Sends the changes of a commit, with the users who went online or offline. Presences with a `group` are collected there; each other
+    /// change is an event.
     pub(crate) fn announce<'a>(
         &self,
         room: &RoomName,
         delta: &Delta,
         OnlineChanges { online, offline }: &OnlineChanges,
-        together: impl Fn(&Presence) -> Option<&'a Together>,
+        group: impl Fn(&Presence) -> Option<&'a LeaveGroup>,
     ) {
-        // Under the lock, so that all hear the events of a room in one order.
+        // All events are sent under the lock, so that all subscribers receive them in the same order.
         let mut subscribers = self.0.lock();
-        let somebody_hears = subscribers.of(room).next().is_some();
-        let (mut alone, mut gathered) = (Vec::new(), Vec::new());
-        for presence in delta.left.iter().filter(|_| somebody_hears) {
-            match together(presence) {
+        let has_subscribers = subscribers.of(room).next().is_some();
+        let (mut alone, mut grouped) = (Vec::new(), Vec::new());
+        for presence in delta.left.iter().filter(|_| has_subscribers) {
+            match group(presence) {
                 None => alone.push(presence),
-                Some(together) => gathered.push((together.number(), presence)),
+                Some(group) => grouped.push((group.number(), presence)),
             }
         }
-        subscribers.gathered.add(room, &gathered, offline);
-        // A channel may leave and come anew in one commit: who keeps a list by channels must hear that last.
+        subscribers.groups.add(room, &grouped, offline);
+        // A channel may leave and join again in one commit. A subscriber with a list of channels must receive the join last.
         for presence in alone {
-            subscribers.tell_one(room, PresenceChange::Removed(presence.clone()), None, offline.get(&presence.id));
+            subscribers.send_one(room, PresenceChange::Removed(presence.clone()), None, offline.get(&presence.id));
         }
-        // Also if nobody hears it: who subscribes later must not be told that those left who are there.
+        // Even without subscribers: a later subscriber must not receive the leave of a presence that has joined again.
         let back = || delta.updated.iter().chain(&delta.joined);
-        let is_back =
-            |left: &mut Left| back().any(|one| left.holds(one)) || online.values().any(|user| left.is_of(user));
-        for group in subscribers.gathered.groups(room, is_back) {
-            subscribers.tell_group(room, group);
+        let is_back = |left: &mut GroupMembers| {
+            back().any(|one| left.contains(one)) || online.values().any(|user| left.has_user(user))
+        };
+        for group in subscribers.groups.matching(room, is_back) {
+            subscribers.send_group(room, group);
         }
-        if !somebody_hears {
+        if !has_subscribers {
             return;
         }
         for presence in &delta.updated {
-            let (come, gone) = (online.get(&presence.id), offline.get(&presence.id));
-            subscribers.tell_one(room, PresenceChange::Updated(presence.clone()), come, gone);
+            let (comes, goes) = (online.get(&presence.id), offline.get(&presence.id));
+            subscribers.send_one(room, PresenceChange::Updated(presence.clone()), comes, goes);
         }
         for presence in &delta.joined {
-            subscribers.tell_one(room, PresenceChange::Added(presence.clone()), online.get(&presence.id), None);
+            subscribers.send_one(room, PresenceChange::Added(presence.clone()), online.get(&presence.id), None);
         }
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // Whoever is told something later is told nothing.
+        // Groups that are dropped later must not send anything.
         let Subscribers { all, rooms, .. } = std::mem::take(&mut *self.0.lock());
         all.iter().chain(rooms.values().flatten()).for_each(|queue| queue.end());
     }
 }
 
-/// The changes of all rooms, or of one, from the moment of subscribing. What waits for it takes memory only while it waits.
+/// The changes of all rooms, or of one room, since the subscription began. An empty queue takes no memory.
 #[derive(Debug)]
 pub struct Subscription {
-    queue: Arc<Queue>,
-    /// `None`: of all.
+    queue: Arc<EventQueue>,
+    /// `None` for all rooms.
     room: Option<RoomName>,
     subscribers: Arc<Mutex<Subscribers>>,
 }
@@ -234,7 +233,7 @@ pub struct Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut subscribers = self.subscribers.lock();
-        let others = |queues: &mut Vec<Arc<Queue>>| queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+        let others = |queues: &mut Vec<Arc<EventQueue>>| queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
         let Some(room) = &self.room else { return others(&mut subscribers.all) };
         if let Some(here) = subscribers.rooms.get_mut(room) {
             others(here);
@@ -246,18 +245,18 @@ impl Drop for Subscription {
 }
 
 impl Subscription {
-    /// How many events wait for one subscriber; one that is slower loses the oldest.
+    /// How many events one subscriber can queue. Then the oldest are lost.
     pub const CAPACITY: usize = 1024;
 
-    /// The next change, which says in `missed` how many were lost before it. `None` once the rooms are gone.
+    /// The next change. Its `missed` is the number of events that were lost before it. `None` when the rooms are dropped.
     pub async fn next(&mut self) -> Option<PresenceChanged> {
         self.queue.next().await
     }
 
-    /// Gives each event to an actor, one after the other: the next one when it is done with the one before. Once it is the end
-    /// of the node, it stops when none waits any more.
+    /// Sends each event to an actor, one after the other: the next one when the actor has handled the one before. When the node is
+    /// ending, this returns after the last queued event.
     pub(crate) async fn forward(mut self, recipient: Recipient<PresenceChanged>, mut ending: watch::Receiver<bool>) {
-        // A handler that panicked has closed its mailbox: that ends its subscription, and only that.
+        // A handler that panicked has closed its mailbox. That ends only its own subscription.
         while recipient.connected() {
             tokio::select! {
                 biased;
@@ -265,10 +264,10 @@ impl Subscription {
                     None => return,
                     Some(event) => drop(recipient.send(event).await),
                 },
-                // Also if the rooms are gone.
+                // Resolves as well when the rooms are dropped.
                 () = async { drop(ending.wait_for(|ending| *ending).await) } => return,
-                // Nothing happens, so nobody would notice that the actor has stopped.
-                () = tokio::time::sleep(LOOK) => {}
+                // Without events, only this notices that the actor has stopped.
+                () = tokio::time::sleep(STOPPED_ACTOR_CHECK_INTERVAL) => {}
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    model::{Delta, Presence, delta::Net, roster::Roster},
+    model::{Delta, Presence, delta::NetChanges, roster::Roster},
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
     store::{RoomStore, SqlStore, Store, StoreError},
 };
@@ -151,9 +151,9 @@ impl Watched {
     ) -> Option<Change> {
         let room = self.rooms.entry(name.clone()).or_default();
         room.position = position;
-        let mut net = Net::default();
+        let mut net = NetChanges::default();
         let before = mem::replace(&mut room.roster, Roster::from(presences));
-        net.then(room.roster.changes_since(&before));
+        net.add(room.roster.changes_since(&before));
         let delta = net.take();
         if position.is_none() {
             self.rooms.remove(name);

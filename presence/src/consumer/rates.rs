@@ -3,7 +3,7 @@
 //! For a while the server does not read from a client that exceeds its rate, so that the kernel's buffers slow it down. When this begins,
 //! the client receives one error. A client that has been slowed down for `rate_patience` in all, without a second of rest, is closed with
 //! 1008. The part of its rate that it left unused before extends this time, and messages that arrived while this node stood still are not
-//! slowed down: see [`Pace`].
+//! slowed down: see [`RateLimiter`].
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     Outgoing, Rooms,
     clock::Tick,
     delivery::{message::ToConnection, outbox::Outbox},
-    model::rate::{Pace, Rate, Slowed, Turn},
+    model::rate::{Rate, RateLimiter, SlowStage, Slowed},
 };
 
 use super::inbox::Inbox;
@@ -38,14 +38,14 @@ struct Limit {
     what: &'static str,
     per_second: usize,
     rate: Rate,
-    pace: Cell<Pace>,
+    pace: Cell<RateLimiter>,
     /// The time of standstills up to here is given back already.
     listened: Cell<Tick>,
 }
 
 impl Limit {
     fn new(what: &'static str, per_second: usize, rate: Rate, now: Tick) -> Self {
-        Self { what, per_second, rate, pace: Cell::new(Pace::new(now)), listened: Cell::new(now) }
+        Self { what, per_second, rate, pace: Cell::new(RateLimiter::new(now)), listened: Cell::new(now) }
     }
 }
 
@@ -120,10 +120,10 @@ impl Rates {
         let taken = pace.take(limit.rate, patience, now);
         limit.pace.set(pace);
         let slowed = taken.err()?;
-        match slowed.turn {
-            Turn::Begins => self.warn(limit),
-            Turn::TooLong => self.connection.do_send(ToConnection::TooFast(limit.what)),
-            Turn::GoesOn => {}
+        match slowed.stage {
+            SlowStage::Begins => self.warn(limit),
+            SlowStage::TooLong => self.connection.do_send(ToConnection::TooFast(limit.what)),
+            SlowStage::GoesOn => {}
         }
         Some(slowed)
     }

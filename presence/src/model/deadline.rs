@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use crate::clock::Tick;
 
-/// What the deadline of a presence says at one moment.
+/// Whether a presence is stale at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deadline {
-    /// It was seen longer ago than it may be.
+    /// The presence was last seen longer than `max_age` ago.
     Stale,
-    /// It is fine for this long at least.
+    /// The presence is not stale for this long at least.
     Wait(Duration),
 }
 
-/// Judges one who was last seen at `seen`.
+/// Judges a presence that was last seen at `seen`.
 ///
-/// The limit is strict, as in django-channels-presence: one who was seen exactly `max_age` ago stays.
+/// The limit is strict, as in django-channels-presence: a presence that was seen exactly `max_age` ago stays.
 pub(crate) fn judge(now: Tick, seen: Tick, max_age: Duration) -> Deadline {
     let silent = now.since(seen);
     if silent > max_age {
         Deadline::Stale
     } else {
-        // One tick more than what is left, since at the very end it still stays.
+        // One tick more than the rest, since the presence is not stale yet at exactly `max_age`.
         Deadline::Wait((max_age - silent).saturating_add(Duration::from_millis(1)))
     }
 }
@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
 
-    /// Who stays, as a room that prunes would decide it.
+    /// The presences that stay when a room prunes.
     fn prune(seen: &[u64], now: u64, max_age: u64) -> Vec<u64> {
         let max_age = Duration::from_millis(max_age);
         seen.iter().copied().filter(|seen| judge(Tick(now), Tick(*seen), max_age) != Deadline::Stale).collect()
@@ -50,7 +50,7 @@ mod tests {
         }
 
         #[test]
-        fn one_who_stays_silent_is_stale_after_just_the_wait_and_not_a_tick_before(
+        fn a_silent_presence_is_stale_after_the_wait_and_not_a_tick_before(
             seen in 0..50u64, silent in 0..30u64, max_age in 0..30u64,
         ) {
             let (seen, now, max_age) = (Tick(seen), Tick(seen + silent), Duration::from_millis(max_age));
@@ -70,14 +70,14 @@ mod tests {
     }
 
     #[test]
-    fn age_zero_spares_only_who_is_seen_in_this_very_moment() {
+    fn with_age_zero_only_a_presence_seen_now_stays() {
         assert_eq!(judge(Tick(5), Tick(4), Duration::ZERO), Deadline::Stale);
         assert_eq!(judge(Tick(5), Tick(5), Duration::ZERO), Deadline::Wait(Duration::from_millis(1)));
     }
 
     #[test]
-    fn an_age_without_end_never_comes() {
-        // The sum of the longest age and the one tick more did not fit, and panicked.
+    fn the_longest_age_does_not_overflow() {
+        // The sum of the longest age and one tick overflowed, and panicked.
         assert_eq!(judge(Tick(5), Tick(5), Duration::MAX), Deadline::Wait(Duration::MAX));
     }
 

@@ -1,4 +1,4 @@
-//! What changed in a room, and what a room holds at one moment.
+//! The change of a room over time, and the members of a room at one moment.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -9,28 +9,28 @@ use crate::name::{Epoch, PresenceId, Version};
 
 use super::Presence;
 
-/// The change of a room over some time.
+/// The change of a room between two positions.
 ///
 /// Invariant: a [`Snapshot`] plus the deltas after it equals the next snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Delta {
-    /// Who came, in the order of their coming.
+    /// The presences that joined, in the order of their joins.
     pub joined: Vec<Arc<Presence>>,
-    /// Who went, each as it was last.
+    /// The presences that left, as they were last.
     pub left: Vec<Arc<Presence>>,
-    /// Whose user or meta is another now, each as it is now.
+    /// The presences whose user or meta changed, as they are now.
     pub updated: Vec<Arc<Presence>>,
 }
 
-/// Who is in a room at one position of its changes.
+/// The presences of a room at one position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Which life of the room.
+    /// The epoch of the room.
     pub epoch: Epoch,
     /// The position in its changes.
     pub version: Version,
-    /// Everyone, in no particular order.
+    /// All presences, in no particular order.
     pub presences: Vec<Arc<Presence>>,
 }
 
@@ -41,7 +41,7 @@ impl Delta {
         self.joined.is_empty() && self.left.is_empty() && self.updated.is_empty()
     }
 
-    /// Whether members can see it: anonymous sockets are no more than a count to them.
+    /// Whether members can see the change. Of anonymous sockets they see only the number.
     pub(crate) fn is_news(&self) -> bool {
         let anonymous = |presences: &[Arc<Presence>]| presences.iter().filter(|one| one.user.is_none()).count();
         let named = |presences: &[Arc<Presence>]| anonymous(presences) < presences.len();
@@ -51,24 +51,24 @@ impl Delta {
             || anonymous(&self.joined) != anonymous(&self.left)
     }
 
-    /// How many presences the delta is about.
+    /// How many presences changed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.joined.len() + self.left.len() + self.updated.len()
     }
 }
 
-/// What happened to one presence: how it was before, and how it is after. `None`: not there.
+/// A presence before and after a change. `None` if it is not in the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) was: Option<Arc<Presence>>,
     pub(crate) now: Option<Arc<Presence>>,
 }
 
-/// Changes put together one after the other, with net effect: who came and went in between is never mentioned, the
-/// updates of one presence merge, and one who went and came back under the same id merely changed, if at all.
+/// The net effect of successive changes. A presence that joined and left is not in it, updates of one presence are merged, and a
+/// presence that left and joined again under the same id has merely changed, if at all.
 #[derive(Debug, Default)]
-pub(crate) struct Net {
+pub(crate) struct NetChanges {
     changes: HashMap<PresenceId, NetChange>,
     order: u64,
 }
@@ -78,13 +78,13 @@ struct NetChange {
     order: u64,
     was: Option<Arc<Presence>>,
     here: bool,
-    /// As it is now, or as it was when it left.
+    /// The presence as it is now, or as it was when it left.
     last: Arc<Presence>,
 }
 
-impl Net {
-    /// Adds what happened next.
-    pub(crate) fn then(&mut self, changes: impl IntoIterator<Item = Change>) {
+impl NetChanges {
+    /// Adds the next changes.
+    pub(crate) fn add(&mut self, changes: impl IntoIterator<Item = Change>) {
         for Change { was, now } in changes {
             let here = now.is_some();
             let Some(last) = now.or_else(|| was.clone()) else { continue };
@@ -105,11 +105,10 @@ impl Net {
         }
     }
 
-    /// The net change so far, as members see it; from here on, nothing has happened. A presence that changed its user is
-    /// among both those who left and those who joined.
+    /// Takes the net change so far, as members see it. A presence whose user changed has both left and joined.
     pub(crate) fn take(&mut self) -> Delta {
         self.order = 0;
-        // Not drained: a room would keep for ever what its largest storm took.
+        // Not drained, because the map would keep the capacity of its largest content.
         let mut changes: Vec<NetChange> = std::mem::take(&mut self.changes).into_values().collect();
         changes.sort_unstable_by_key(|change| change.order);
         let mut delta = Delta::default();
@@ -120,7 +119,7 @@ impl Net {
                 (Some(was), false) => delta.left.push(if was.user == last.user { last } else { was }),
                 (Some(was), true) if was.looks_like(&last) => {}
                 (Some(was), true) if was.user == last.user => delta.updated.push(last),
-                // To members, one user's presence went and another's came.
+                // For members, a presence of one user left and one of another joined.
                 (Some(was), true) => {
                     delta.left.push(was);
                     delta.joined.push(last);
@@ -144,90 +143,93 @@ mod tests {
         name::UserId,
     };
 
-    fn came(presence: &Arc<Presence>) -> Change {
+    fn joins(presence: &Arc<Presence>) -> Change {
         Change { was: None, now: Some(presence.clone()) }
     }
 
-    fn became(was: &Arc<Presence>, now: &Arc<Presence>) -> Change {
+    fn changes(was: &Arc<Presence>, now: &Arc<Presence>) -> Change {
         Change { was: Some(was.clone()), now: Some(now.clone()) }
     }
 
-    fn went(presence: &Arc<Presence>) -> Change {
+    fn leaves(presence: &Arc<Presence>) -> Change {
         Change { was: Some(presence.clone()), now: None }
     }
 
-    /// The net effect of changes that follow one another.
+    /// The net effect of successive changes.
     fn net(changes: impl IntoIterator<Item = Change>) -> Delta {
-        let mut net = Net::default();
-        net.then(changes);
+        let mut net = NetChanges::default();
+        net.add(changes);
         net.take()
     }
 
     #[test]
-    fn one_who_comes_and_goes_is_never_mentioned() {
+    fn a_presence_that_joins_and_leaves_is_not_in_the_delta() {
         let (here, busy) = (presence(1), with_meta(&presence(1), 1));
-        assert_eq!(net([came(&here), became(&here, &busy), went(&busy)]), Delta::default());
+        assert_eq!(net([joins(&here), changes(&here, &busy), leaves(&busy)]), Delta::default());
     }
 
     #[test]
-    fn one_who_comes_and_goes_and_comes_again_comes_once_and_after_those_who_stayed() {
+    fn a_presence_that_joins_leaves_and_joins_again_joins_once_and_last() {
         let (one, two) = (presence(1), presence(2));
         let joined = vec![two.clone(), one.clone()];
-        assert_eq!(net([came(&one), came(&two), went(&one), came(&one)]), Delta { joined, ..Delta::default() });
+        assert_eq!(net([joins(&one), joins(&two), leaves(&one), joins(&one)]), Delta { joined, ..Delta::default() });
     }
 
     #[test]
-    fn one_who_goes_and_comes_back_under_the_same_id_merely_changed() {
+    fn a_presence_that_leaves_and_joins_under_the_same_id_has_changed() {
         let (here, busy) = (presence(1), with_meta(&presence(1), 1));
-        assert_eq!(net([went(&here), came(&busy)]), Delta { updated: vec![busy], ..Delta::default() });
-        assert_eq!(net([went(&here), came(&here)]), Delta::default());
+        assert_eq!(net([leaves(&here), joins(&busy)]), Delta { updated: vec![busy], ..Delta::default() });
+        assert_eq!(net([leaves(&here), joins(&here)]), Delta::default());
     }
 
     #[test]
-    fn updates_merge_and_one_that_is_taken_back_is_no_news() {
+    fn updates_are_merged_and_an_update_that_is_undone_is_no_change() {
         let (here, busy, away) = (presence(1), with_meta(&presence(1), 1), with_meta(&presence(1), 2));
         let updated = vec![away.clone()];
-        assert_eq!(net([became(&here, &busy), became(&busy, &away)]), Delta { updated, ..Delta::default() });
-        assert_eq!(net([became(&here, &busy), became(&busy, &here)]), Delta::default());
+        assert_eq!(net([changes(&here, &busy), changes(&busy, &away)]), Delta { updated, ..Delta::default() });
+        assert_eq!(net([changes(&here, &busy), changes(&busy, &here)]), Delta::default());
     }
 
     #[test]
-    fn one_who_comes_is_told_as_it_is_now_and_one_who_goes_as_it_was_last() {
+    fn joins_have_the_newest_meta_and_leaves_the_last_one() {
         let (here, busy) = (presence(1), with_meta(&presence(1), 1));
-        assert_eq!(net([came(&here), became(&here, &busy)]), Delta { joined: vec![busy.clone()], ..Delta::default() });
-        assert_eq!(net([became(&here, &busy), went(&busy)]), Delta { left: vec![busy], ..Delta::default() });
+        assert_eq!(
+            net([joins(&here), changes(&here, &busy)]),
+            Delta { joined: vec![busy.clone()], ..Delta::default() }
+        );
+        assert_eq!(net([changes(&here, &busy), leaves(&busy)]), Delta { left: vec![busy], ..Delta::default() });
     }
 
     #[test]
-    fn what_is_taken_has_happened() {
+    fn a_net_change_is_empty_after_it_was_taken() {
         let here = presence(1);
-        let mut net = Net::default();
-        net.then([came(&here)]);
+        let mut net = NetChanges::default();
+        net.add([joins(&here)]);
         assert_eq!(net.take().len(), 1);
-        net.then([went(&here)]);
+        net.add([leaves(&here)]);
         assert_eq!(net.take(), Delta { left: vec![here], ..Delta::default() });
         assert!(net.take().is_empty());
     }
 
     proptest! {
         #[test]
-        fn any_cut_of_the_changes_tells_the_difference_of_what_was_and_what_is_and_nothing_else(
+        fn each_net_change_is_exactly_the_difference_between_two_moments(
             history in prop::collection::vec((writes(), any::<bool>()), 1..30),
         ) {
             let mut truth = Truth::new();
             let mut roster = Roster::default();
-            let mut net = Net::default();
-            let mut told = Roster::default();
+            let mut net = NetChanges::default();
+            let mut known = Roster::default();
             for (writes, cut) in history {
                 if let Some(commit) = truth.commit(&writes) {
-                    net.then(roster.apply(&commit.delta));
+                    net.add(roster.apply(&commit.delta));
                 }
                 if !cut {
                     continue;
                 }
                 let delta = net.take();
-                let (was, is) = (looks(told.iter()), looks(roster.iter()));
-                // One that has another user now has left as the old one, and come as the new.
+                let (was, is) = (looks(known.iter()), looks(roster.iter()));
+                // A presence whose user changed has left with the old user, and joined with the new one.
                 let there = |looks: &Looks, id: &PresenceId, user: &Option<UserId>| {
                     looks.get(id).is_some_and(|(same, _)| same == user)
                 };
@@ -240,19 +242,19 @@ mod tests {
                     there(&was, id, &look.0) && was.get(id).is_some_and(|was| was != *look)
                 });
                 prop_assert_eq!(looks(&delta.updated), became.map(|(id, look)| (*id, look.clone())).collect());
-                let told_once = |presences: &[Arc<Presence>]| looks(presences).len() == presences.len();
-                prop_assert!(told_once(&delta.joined) && told_once(&delta.left) && told_once(&delta.updated));
-                told = Roster::from(roster.iter().cloned().collect::<Vec<_>>());
-                prop_assert_eq!(looks(told.iter()), is);
+                let occur_once = |presences: &[Arc<Presence>]| looks(presences).len() == presences.len();
+                prop_assert!(occur_once(&delta.joined) && occur_once(&delta.left) && occur_once(&delta.updated));
+                known = Roster::from(roster.iter().cloned().collect::<Vec<_>>());
+                prop_assert_eq!(looks(known.iter()), is);
             }
         }
     }
 
     #[test]
-    fn a_presence_with_another_user_has_left_as_one_and_come_as_the_other() {
+    fn a_presence_whose_user_changed_has_left_and_joined() {
         let (one, other) = (presence(1), presence(2));
         let renamed = Arc::new(Presence { user: other.user.clone(), ..(*one).clone() });
-        let delta = net([became(&one, &renamed)]);
+        let delta = net([changes(&one, &renamed)]);
         assert_eq!(delta, Delta { joined: vec![renamed], left: vec![one], ..Delta::default() });
     }
 }

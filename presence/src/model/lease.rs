@@ -1,4 +1,4 @@
-//! A node's right to be believed, and its right to judge others.
+//! The lease of a node, and its right to declare other nodes dead.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use crate::clock::Tick;
 
 /// The lease of this node, by its own monotonic clock.
 ///
-/// The database holds the lease that other nodes believe; this one decides only whether *we* may judge others. A node
-/// that was cut off sees everybody's lease run out at once when it returns: it must first prove, by renewing its own for
-/// one full lease without a break, that renewing works at all. If the clock of the database jumps forward, the others'
-/// leases run out at once as well, and the wait begins anew: within it whoever lives renews its own.
+/// Other nodes go by the lease in the database. This one only decides whether this node may declare others dead. A node that was cut off
+/// from the database sees all leases expired when it returns. So it must first renew its own lease for one full lease without a
+/// failure, which shows that renewals work. If the clock of the database jumps forward, all other leases expire at once, too, and this
+/// time begins anew. Live nodes renew their leases within it.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
     length: Duration,
-    /// Since when every renewal worked, and when the last one did.
+    /// The first and the last renewal since a renewal failed.
     unbroken: Option<(Tick, Tick)>,
-    /// When the request was sent in whose answer the database told the time, and that time.
+    /// When the last request was sent that returned the time of the database, and that time.
     clock: Option<(Tick, Duration)>,
 }
 
@@ -24,11 +24,11 @@ impl Lease {
         Self { length, unbroken: None, clock: None }
     }
 
-    /// The database says that it is `time`: the request was sent at `asked`, the answer came at `answered`. Returns whether its
-    /// clock jumped forward since it was last asked, by more than may be put down to the way there and back.
+    /// Records the `time` of the database: the request was sent at `asked`, and the answer arrived at `answered`. Returns whether its
+    /// clock has jumped forward since the last request, by more than the delays of the requests explain.
     ///
-    /// By less than a quarter of a lease nobody's runs out who renews it three times within.
-    pub(crate) fn told_time(&mut self, asked: Tick, answered: Tick, time: Duration) -> bool {
+    /// A jump of less than a quarter of a lease is harmless, since nodes renew their leases after each third.
+    pub(crate) fn observe_time(&mut self, asked: Tick, answered: Tick, time: Duration) -> bool {
         let Some((before, was)) = self.clock.filter(|(before, _)| *before <= asked) else {
             self.clock.get_or_insert((asked, time));
             return false;
@@ -41,7 +41,7 @@ impl Lease {
         jumped
     }
 
-    /// The database has renewed the lease; the request was sent at `asked`.
+    /// The database has renewed the lease. The request was sent at `asked`.
     pub(crate) fn renewed(&mut self, asked: Tick) {
         self.unbroken = match self.unbroken {
             Some((since, last)) if asked.since(last) <= self.length => Some((since, last.max(asked))),
@@ -49,7 +49,7 @@ impl Lease {
         };
     }
 
-    /// A renewal failed, or was not answered.
+    /// A renewal failed or was not answered.
     pub(crate) fn failed(&mut self) {
         self.unbroken = None;
     }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_was_frozen_judges_nobody_by_its_old_renewals() {
+    fn a_node_that_was_suspended_may_not_judge_after_its_old_renewals() {
         let mut lease = renewed_every_3s(0, 5);
         assert!(!lease.may_judge(Tick(60_000)));
         lease.renewed(Tick(60_000));
@@ -100,8 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_comes_late_takes_nothing_back() {
-        // The lease fell back to the older request, and with it the right to judge.
+    fn a_late_answer_changes_nothing() {
+        // The lease went back to the older request, and the right to judge was lost.
         let mut lease = renewed_every_3s(0, 5);
         lease.renewed(Tick(3_000));
         assert!(lease.may_judge(Tick(20_000)));
@@ -112,7 +112,7 @@ mod tests {
         let mut lease = Lease::new(LEASE);
         let hour = Duration::from_secs(3600);
         let mut renew = |at, time: Duration| {
-            let jumped = lease.told_time(Tick(at), Tick(at + 20), time + Duration::from_millis(at));
+            let jumped = lease.observe_time(Tick(at), Tick(at + 20), time + Duration::from_millis(at));
             lease.renewed(Tick(at));
             (jumped, lease.may_judge(Tick(at)))
         };
@@ -122,26 +122,26 @@ mod tests {
         assert_eq!(renew(15_000, hour * 2), (true, false));
         assert_eq!(renew(18_000, hour * 2), (false, false));
         assert_eq!(renew(25_000, hour * 2), (false, true));
-        // Back, and by no more than harms nobody.
+        // A jump back, and a small jump forward.
         assert_eq!(renew(28_000, hour), (false, true));
         assert_eq!(renew(31_000, hour + Duration::from_secs(2)), (false, true));
         assert_eq!(renew(34_000, hour + Duration::from_secs(5)), (true, false));
     }
 
     #[test]
-    fn an_answer_that_was_long_under_way_is_no_jump_of_the_clock() {
+    fn a_slow_answer_is_no_jump_of_the_clock() {
         let mut lease = renewed_every_3s(0, 5);
-        assert!(!lease.told_time(Tick(12_000), Tick(12_000), LEASE));
-        assert!(!lease.told_time(Tick(15_000), Tick(19_000), LEASE + Duration::from_secs(7)));
-        // The answer to an earlier request, which comes late, says nothing.
-        assert!(!lease.told_time(Tick(14_000), Tick(19_100), LEASE * 9));
-        assert!(!lease.told_time(Tick(20_000), Tick(20_000), LEASE + Duration::from_secs(8)));
+        assert!(!lease.observe_time(Tick(12_000), Tick(12_000), LEASE));
+        assert!(!lease.observe_time(Tick(15_000), Tick(19_000), LEASE + Duration::from_secs(7)));
+        // The late answer to an earlier request is ignored.
+        assert!(!lease.observe_time(Tick(14_000), Tick(19_100), LEASE * 9));
+        assert!(!lease.observe_time(Tick(20_000), Tick(20_000), LEASE + Duration::from_secs(8)));
         assert!(lease.may_judge(Tick(20_000)));
     }
 
     proptest! {
         #[test]
-        fn who_may_judge_has_renewed_for_a_whole_lease_without_a_break_and_not_too_long_ago(
+        fn a_node_may_judge_only_after_a_full_lease_of_renewals_that_is_not_too_long_ago(
             steps in prop::collection::vec((0..12u64, prop::bool::weighted(0.9)), 0..20), wait in 0..15u64,
         ) {
             let mut lease = Lease::new(LEASE);

@@ -1,4 +1,4 @@
-//! What a client says of itself.
+//! The meta of a presence.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -8,21 +8,20 @@ use serde_json::{Map, Value, value::RawValue};
 /// The largest meta, in bytes of JSON as given.
 pub const MAX_META_BYTES: usize = 4096;
 
-/// How many objects and arrays of a meta may be within one another, the object itself counted.
+/// How many objects and arrays of a meta may be nested, including the meta itself.
 ///
-/// A meta is one part of a frame that goes to everybody in the room, and JSON parsers have limits on the nesting of the whole: 64 in
-/// .NET, 100 in Ruby, 128 in `serde_json`. A frame has five levels around a meta.
+/// A meta is part of a frame that all members receive, and JSON parsers limit the nesting of the whole frame: 64 in .NET, 100 in Ruby,
+/// 128 in `serde_json`. A frame has five levels around a meta.
 pub const MAX_META_DEPTH: usize = 32;
 
-/// A JSON object that goes with a presence: a status, a typing mark, a cursor. It has at most [`MAX_META_BYTES`] bytes, and is nested
+/// A JSON object that belongs to a presence: a status, a typing mark, a cursor. It has at most [`MAX_META_BYTES`] bytes, and is nested
 /// at most [`MAX_META_DEPTH`] deep.
 ///
-/// It is passed on as the text that it was given as, and two are equal if these texts are: a client that reads numbers with more
-/// digits than a double has, or the order of the keys, sees every change of them. Space around the object is not part of it, and all
-/// spellings of the empty object are `{}`.
+/// Its text is sent unchanged, and two metas are equal if their texts are. So clients see each change, even of the digits of a number
+/// or the order of keys. Space around the object is not part of it, and the empty object is always `{}`.
 ///
-/// It is made [from a text](Self::from_json), from [any value that serializes](Self::new), or from a [`Value`] or [`Map`] of `serde_json`,
-/// and it is `Deserialize`, so that a message of a client can carry one:
+/// Create it [from a text](Self::from_json), from [any value that serializes](Self::new), or from a [`Value`] or [`Map`] of `serde_json`.
+/// It is `Deserialize`, so that messages of clients can contain one:
 ///
 /// ```
 /// use presence::Meta;
@@ -47,7 +46,7 @@ pub struct Meta(Option<Arc<RawValue>>);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetaError {
-    /// It is longer than [`MAX_META_BYTES`].
+    /// The text is longer than [`MAX_META_BYTES`].
     #[error("a meta has at most {MAX_META_BYTES} bytes of JSON, not {bytes}")]
     TooLarge {
         /// Its length in bytes.
@@ -59,19 +58,19 @@ pub enum MetaError {
         /// How deep they are nested.
         depth: usize,
     },
-    /// It is JSON, but not an object.
+    /// The text is JSON, but not an object.
     #[error("a meta is a JSON object")]
     NotAnObject,
-    /// It is not JSON, or the value given does not serialize.
+    /// The text is not JSON, or the value cannot be serialized.
     #[error("a meta is JSON")]
     Json(#[source] serde_json::Error),
 }
 
 impl Meta {
-    /// Takes a JSON object as it stands.
+    /// Creates a meta from the text of a JSON object.
     ///
     /// # Errors
-    /// [`MetaError`], which says the rule that `json` breaks.
+    /// [`MetaError`] with the rule that `json` violates.
     pub fn from_json(json: &str) -> Result<Self, MetaError> {
         let json = json.trim_ascii();
         if json.len() > MAX_META_BYTES {
@@ -91,10 +90,10 @@ impl Meta {
         }
     }
 
-    /// Serializes `value`, which must come out as a JSON object.
+    /// Creates a meta from a value that serializes as a JSON object.
     ///
     /// # Errors
-    /// [`MetaError`], which says the rule that the result breaks.
+    /// [`MetaError`] with the rule that the result violates.
     pub fn new(value: &impl Serialize) -> Result<Self, MetaError> {
         Self::from_json(&serde_json::to_string(value).map_err(MetaError::Json)?)
     }
@@ -111,10 +110,10 @@ impl Meta {
         self.0.is_none()
     }
 
-    /// The object, parsed. A number with more digits than a double has loses the rest here, but not in [`as_str`](Self::as_str).
+    /// The parsed object. Digits of a number beyond the precision of a double are lost here, but not in [`as_str`](Self::as_str).
     #[must_use]
     pub fn to_object(&self) -> Map<String, Value> {
-        serde_json::from_str(self.as_str()).expect("checked when it was made")
+        serde_json::from_str(self.as_str()).expect("checked when the meta was created")
     }
 }
 
@@ -146,15 +145,15 @@ impl TryFrom<Map<String, Value>> for Meta {
     }
 }
 
-/// Reads an object of any format. It is written anew as JSON: a number keeps the digits of a double, and only the last of several equal
-/// keys stays. To keep a text as it is, deserialize a `Box<RawValue>` and call [`Meta::from_json`].
+/// Reads an object of any format and serializes it again: numbers have the precision of a double, and only the last of several equal
+/// keys is kept. To keep the original text, deserialize a `Box<RawValue>` and call [`Meta::from_json`].
 impl<'de> Deserialize<'de> for Meta {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::try_from(Map::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 
-/// How deep objects and arrays are nested in a JSON text. Of a text that is not JSON the answer means nothing.
+/// How deep objects and arrays are nested in a JSON text. The result is meaningless if the text is not JSON.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -175,7 +174,7 @@ fn depth(json: &str) -> usize {
 }
 
 impl PartialEq for Meta {
-    /// Compares what is passed on. Parsed, two numbers would be equal that differ beyond the precision of a double.
+    /// Compares the texts. Parsed numbers would be equal if they differ only beyond the precision of a double.
     fn eq(&self, other: &Self) -> bool {
         self.as_str() == other.as_str()
     }
@@ -213,10 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn metas_are_equal_if_the_same_text_is_passed_on() {
+    fn metas_are_equal_if_their_texts_are() {
         let meta = |json: &str| Meta::from_json(json).unwrap();
         assert_eq!(serde_json::to_string(&meta(r#" { "b" : 1, "a" : 2 } "#)).unwrap(), r#"{ "b" : 1, "a" : 2 }"#);
-        assert_eq!(meta(r#" {"a":1} "#), meta(r#"{"a":1}"#), "space around the object is not passed on");
+        assert_eq!(meta(r#" {"a":1} "#), meta(r#"{"a":1}"#), "space around the object is not part of it");
         let differ = [
             (r#"{"n":0.1}"#, r#"{"n":0.10000000000000000001}"#),
             (r#"{"n":9007199254740993.0}"#, r#"{"n":9007199254740992.0}"#),
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meta_is_made_from_a_value_a_map_or_a_message_under_the_same_rules() {
+    fn the_same_rules_apply_to_a_meta_from_a_value_a_map_or_a_message() {
         #[derive(Debug, Deserialize)]
         #[serde(tag = "type", rename_all = "snake_case")]
         enum Message {
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_in_a_text_or_beside_one_another_are_no_nesting() {
+    fn brackets_in_texts_or_side_by_side_are_not_nested() {
         let in_text = format!(r#"{{"a\"":"{}\"[","b\\":[]}}"#, "[{".repeat(100));
         let beside = format!(r#"{{"a":[{}[]]}}"#, "[],".repeat(100));
         for json in [in_text, beside] {

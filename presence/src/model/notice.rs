@@ -1,9 +1,9 @@
-//! When the members of a room are told what, on one node.
+//! When the members of a room receive which notices, on one node.
 //!
-//! Changes that fall together are told together, with net effect. The first change of a quiet room goes out at once; while
-//! changes keep coming, they go out at most once per interval, which doubles with each flush up to a limit, and halves
-//! again for each limit's time of quiet. First frames are given out only at these flushes, so that all members on the node
-//! are always at the same version, and no cut of the changes into flushes can leave any of them with a wrong roster.
+//! Changes that come close together are sent together, with their net effect. The first change of a quiet room is sent at once. While
+//! more changes come, they are sent at most once per interval. The interval doubles with each flush up to a limit, and halves again for
+//! each quiet period of that length. First frames are only sent with a flush, so that all members on the node always have the same version.
+//! So however the changes are split into flushes, no member can get a wrong roster.
 //!
 //! Invariant: in any time there are at most `time / limit + log2(limit / 10 ms) + 2` flushes.
 
@@ -16,13 +16,13 @@ use crate::{
 
 use super::{
     Delta,
-    delta::{Change, Net},
+    delta::{Change, NetChanges},
 };
 
 /// The interval of a room that has just become busy.
 const FIRST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What waits to be told. `J` stands for one who waits for its first frame.
+/// The pending notices. `J` is a joiner that waits for its first frame.
 #[derive(Debug)]
 pub(crate) struct Notices<J> {
     limit: Duration,
@@ -30,84 +30,82 @@ pub(crate) struct Notices<J> {
     interval: Duration,
     flushed: Option<Tick>,
     due: Option<Tick>,
-    net: Net,
+    net: NetChanges,
     joiners: Vec<J>,
     announced: Option<(Epoch, Version)>,
-    /// What members know counts no more, though the room's life is the same.
-    anew: bool,
+    /// What members know is no longer valid, although the epoch is the same.
+    restart: bool,
 }
 
-/// What goes out at one moment.
+/// What is sent with one flush.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Flush<J> {
-    /// What members know already, and what they know afterwards: the same if there is no news.
+    /// The version that members have, and the one that they have afterwards. They are equal if there is no news.
     pub(crate) from: Version,
     pub(crate) version: Version,
     pub(crate) epoch: Epoch,
-    /// The news, for everyone who is not a joiner.
+    /// The news for all members except the joiners.
     pub(crate) news: News,
-    /// Who gets the whole state, at `version`.
+    /// The joiners, who get the whole state at `version`.
     pub(crate) joiners: Vec<J>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// Nothing.
     None,
-    /// What changed.
     Delta(Delta),
-    /// The room began another life: what members know no longer counts, and they need the whole state too.
-    NewLife,
+    /// The room has a new epoch. What members know is no longer valid, so they get the whole state, too.
+    NewEpoch,
 }
 
 impl<J> Notices<J> {
-    /// `limit` is the longest time between two flushes; zero flushes at once, always.
+    /// `limit` is the longest time between two flushes. With zero, each change is flushed at once.
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
             limit,
             interval: Duration::ZERO,
             flushed: None,
             due: None,
-            net: Net::default(),
+            net: NetChanges::default(),
             joiners: Vec::new(),
             announced: None,
-            anew: false,
+            restart: false,
         }
     }
 
-    /// The room is not what members were told, and its versions are used a second time: they are told everything anew.
-    pub(crate) fn begin_anew(&mut self, now: Tick) {
-        self.anew = true;
+    /// Members get the whole state again, because the room has lost changes that they know and its versions are used a second time.
+    pub(crate) fn restart(&mut self, now: Tick) {
+        self.restart = true;
         self.schedule(now);
     }
 
-    /// Something changed.
+    /// Adds changes.
     pub(crate) fn changed(&mut self, now: Tick, changes: impl IntoIterator<Item = Change>) {
         let mut changes = changes.into_iter().peekable();
         if changes.peek().is_some() {
-            self.net.then(changes);
+            self.net.add(changes);
             self.schedule(now);
         }
     }
 
-    /// One who is in the roster waits for its first frame.
+    /// Adds a joiner, which is in the roster and waits for its first frame.
     pub(crate) fn joined(&mut self, now: Tick, joiner: J) {
         self.joiners.push(joiner);
         self.schedule(now);
     }
 
-    /// Whether somebody waits for a first frame.
-    pub(crate) const fn somebody_waits(&self) -> bool {
+    /// Whether a joiner waits for its first frame.
+    pub(crate) const fn has_joiners(&self) -> bool {
         !self.joiners.is_empty()
     }
 
-    /// Those for whom `left` holds went before they had their first frame.
+    /// Removes joiners that left before they had their first frame.
     pub(crate) fn forget(&mut self, left: impl FnMut(&mut J) -> bool) -> Vec<J> {
         self.joiners.extract_if(.., left).collect()
     }
 
-    /// What members know: the position of the last frame that they were told.
+    /// The position that members have, from the last frame that was sent to them.
     pub(crate) const fn announced(&self) -> Option<(Epoch, Version)> {
         self.announced
     }
@@ -127,14 +125,14 @@ impl<J> Notices<J> {
     /// The interval after a flush at `now`.
     fn interval_after(&self, now: Tick) -> Duration {
         let quiet = self.flushed.map_or(Duration::ZERO, |flushed| now.since(flushed));
-        // No limit, no interval: then it does not matter how often none is halved.
+        // Without a limit there is no interval to halve.
         let halvings = quiet.as_millis().checked_div(self.limit.as_millis()).unwrap_or(0);
         let rested = self.interval / 2_u32.saturating_pow(u32::try_from(halvings).unwrap_or(u32::MAX));
         rested.saturating_mul(2).max(FIRST_INTERVAL).min(self.limit)
     }
 
-    /// Takes all that waits. `position` is where the roster stands. While the replica has none, there is no room that one
-    /// could tell of: the flush waits for the next life, even if it is due.
+    /// Takes all pending notices. `position` is the position of the roster. While the replica has none, there is no state to send, so a
+    /// due flush waits for the next epoch.
     pub(crate) fn flush(&mut self, now: Tick, position: (Epoch, Version)) -> Flush<J> {
         self.interval = self.interval_after(now);
         self.flushed = Some(now);
@@ -142,14 +140,14 @@ impl<J> Notices<J> {
         let delta = self.net.take();
         let joiners = std::mem::take(&mut self.joiners);
         let (epoch, version) = position;
-        let anew = std::mem::take(&mut self.anew);
+        let restart = std::mem::take(&mut self.restart);
         let (from, news) = match self.announced {
-            Some(_) if anew => (version, News::NewLife),
+            Some(_) if restart => (version, News::NewEpoch),
             Some((known, from)) if known == epoch && !delta.is_news() => {
                 return Flush { from, version: from, epoch, news: News::None, joiners };
             }
             Some((known, from)) if known == epoch => (from, News::Delta(delta)),
-            Some(_) => (version, News::NewLife),
+            Some(_) => (version, News::NewEpoch),
             None => (version, News::None),
         };
         self.announced = Some(position);
@@ -166,28 +164,28 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(100);
 
-    fn came(n: u8) -> Change {
+    fn joins(n: u8) -> Change {
         Change { was: None, now: Some(presence(n)) }
     }
 
-    fn went(n: u8) -> Change {
+    fn leaves(n: u8) -> Change {
         Change { was: Some(presence(n)), now: None }
     }
 
-    fn position(life: u8, version: u64) -> (Epoch, Version) {
-        (epoch(life), Version(version))
+    fn position(n: u8, version: u64) -> (Epoch, Version) {
+        (epoch(n), Version(version))
     }
 
-    /// Notices whose members know version 1 of life 1, told at tick 0.
+    /// Notices whose members got version 1 of epoch 1 at tick 0.
     fn notices(limit: Duration) -> Notices<u8> {
         let mut notices = Notices::new(limit);
-        notices.changed(Tick(0), [came(0)]);
+        notices.changed(Tick(0), [joins(0)]);
         notices.joined(Tick(0), 0);
         let _ = notices.flush(Tick(0), position(1, 1));
         notices
     }
 
-    /// When the flushes are, if something changes at each of these moments.
+    /// The times of the flushes if the room changes at these times.
     fn flushes(limit: Duration, changes: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let mut notices = Notices::<u8>::new(limit);
         let mut flushes = Vec::new();
@@ -199,7 +197,7 @@ mod tests {
             if let Some(due) = notices.due().filter(|due| due.0 < now) {
                 flush(&mut notices, due);
             }
-            notices.changed(Tick(now), [came(0)]);
+            notices.changed(Tick(now), [joins(0)]);
             if notices.due() == Some(Tick(now)) {
                 flush(&mut notices, Tick(now));
             }
@@ -211,54 +209,54 @@ mod tests {
     }
 
     #[test]
-    fn members_are_told_everything_anew_if_the_versions_of_a_life_are_used_twice() {
+    fn members_get_the_whole_state_if_versions_of_an_epoch_are_used_twice() {
         let mut notices = notices(LIMIT);
-        notices.changed(Tick(1000), [came(1), came(2)]);
+        notices.changed(Tick(1000), [joins(1), joins(2)]);
         let _ = notices.flush(Tick(1000), position(1, 3));
-        notices.begin_anew(Tick(2000));
+        notices.restart(Tick(2000));
         assert_eq!(notices.due(), Some(Tick(2000)));
         let flush = notices.flush(Tick(2000), position(1, 2));
-        assert_eq!((flush.from, flush.version, flush.news), (Version(2), Version(2), News::NewLife));
-        notices.changed(Tick(3000), [came(3)]);
+        assert_eq!((flush.from, flush.version, flush.news), (Version(2), Version(2), News::NewEpoch));
+        notices.changed(Tick(3000), [joins(3)]);
         let flush = notices.flush(Tick(3000), position(1, 3));
         assert_eq!((flush.from, flush.version), (Version(2), Version(3)));
     }
 
     #[test]
-    fn a_quiet_room_tells_at_once_and_a_busy_one_less_and_less_often() {
+    fn a_quiet_room_flushes_at_once_and_a_busy_one_less_and_less_often() {
         let each_ms = flushes(LIMIT, 0..400);
         assert_eq!(each_ms, [0, 10, 30, 70, 150, 250, 350, 450]);
         assert_eq!(flushes(LIMIT, [0, 1000, 2000]), [0, 1000, 2000]);
     }
 
     #[test]
-    fn a_room_is_busy_too_if_its_changes_come_a_little_slower_than_the_shortest_interval() {
-        // Each of them found the room quiet, and went out at once.
+    fn a_room_is_busy_if_its_changes_come_a_little_slower_than_the_shortest_interval() {
+        // Each change was flushed at once, as in a quiet room.
         let each_11_ms = flushes(LIMIT, (0..400).step_by(11));
         assert_eq!(each_11_ms, [0, 11, 31, 71, 151, 251, 351, 451]);
     }
 
     #[test]
-    fn a_room_that_was_busy_is_at_rest_again_after_some_quiet() {
+    fn a_busy_room_is_quiet_again_after_some_time() {
         let storm = 0..1000;
         let rest = flushes(LIMIT, storm.chain([2000, 2001]));
         assert!(rest.ends_with(&[2000, 2010]), "{rest:?}");
     }
 
     #[test]
-    fn limit_zero_tells_each_change_at_once() {
+    fn with_limit_zero_each_change_is_flushed_at_once() {
         assert_eq!(flushes(Duration::ZERO, [0, 0, 1, 1, 2]), [0, 0, 1, 1, 2]);
     }
 
     #[test]
-    fn a_limit_without_end_is_no_overflow() {
+    fn the_longest_limit_does_not_overflow() {
         assert_eq!(flushes(Duration::MAX, [0, 1, 11]), [0, 10, 30]);
     }
 
     #[test]
-    fn a_joiner_gets_its_first_frame_with_the_flush_that_tells_of_it() {
+    fn a_joiner_gets_its_first_frame_with_the_flush_of_its_join() {
         let mut notices = notices(LIMIT);
-        notices.changed(Tick(3), [came(1)]);
+        notices.changed(Tick(3), [joins(1)]);
         notices.joined(Tick(3), 1);
         assert_eq!(notices.due(), Some(Tick(10)));
         let news = News::Delta(Delta { joined: vec![presence(1)], ..Delta::default() });
@@ -268,40 +266,40 @@ mod tests {
     }
 
     #[test]
-    fn a_joiner_that_is_no_news_is_served_at_once_in_a_quiet_room() {
+    fn a_joiner_without_news_gets_its_first_frame_at_once_in_a_quiet_room() {
         let mut notices = notices(LIMIT);
         notices.joined(Tick(500), 1);
         assert_eq!(notices.due(), Some(Tick(500)));
     }
 
     #[test]
-    fn a_flush_that_is_due_is_not_put_off_by_what_happens_next() {
+    fn a_due_flush_is_not_postponed_by_later_changes() {
         let mut notices = notices(LIMIT);
-        notices.changed(Tick(500), [came(1)]);
-        notices.changed(Tick(505), [came(2)]);
+        notices.changed(Tick(500), [joins(1)]);
+        notices.changed(Tick(505), [joins(2)]);
         assert_eq!(notices.due(), Some(Tick(500)));
     }
 
     #[test]
-    fn a_window_without_net_news_announces_no_version() {
+    fn a_flush_without_net_changes_announces_no_version() {
         let mut notices = notices(LIMIT);
-        notices.changed(Tick(3), [came(1)]);
-        notices.changed(Tick(4), [went(1)]);
+        notices.changed(Tick(3), [joins(1)]);
+        notices.changed(Tick(4), [leaves(1)]);
         notices.joined(Tick(5), 2);
         let quiet =
             Flush { from: Version(1), version: Version(1), epoch: epoch(1), news: News::None, joiners: vec![2] };
         assert_eq!(notices.flush(Tick(10), position(1, 3)), quiet);
-        notices.changed(Tick(500), [went(0)]);
+        notices.changed(Tick(500), [leaves(0)]);
         let news = notices.flush(Tick(500), position(1, 4));
         assert_eq!((news.from, news.version), (Version(1), Version(4)));
     }
 
     #[test]
-    fn another_life_is_told_as_a_whole_even_if_all_look_the_same() {
+    fn another_epoch_sends_the_whole_state_even_if_nothing_changed() {
         let mut notices = notices(LIMIT);
-        notices.changed(Tick(500), [went(0), came(0)]);
+        notices.changed(Tick(500), [leaves(0), joins(0)]);
         let flush = notices.flush(Tick(500), position(2, 1));
-        assert_eq!((flush.epoch, flush.version, flush.news), (epoch(2), Version(1), News::NewLife));
+        assert_eq!((flush.epoch, flush.version, flush.news), (epoch(2), Version(1), News::NewEpoch));
     }
 
     #[test]
@@ -314,14 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn no_change_is_no_reason_to_flush() {
+    fn without_changes_there_is_no_flush() {
         let mut notices = notices(LIMIT);
         notices.changed(Tick(3), []);
         assert_eq!(notices.due(), None);
     }
 
     #[test]
-    fn what_went_out_is_not_told_again() {
+    fn changes_are_sent_once() {
         let mut notices = notices(LIMIT);
         notices.changed(Tick(500), [Change { was: Some(presence(0)), now: Some(with_meta(&presence(0), 1)) }]);
         let News::Delta(delta) = notices.flush(Tick(500), position(1, 2)).news else { panic!("no news") };
@@ -331,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn in_any_time_a_room_flushes_no_more_than_once_per_limit_and_a_few_times(
+        fn in_any_period_a_room_flushes_at_most_once_per_limit_and_a_few_times_more(
             pauses in prop::collection::vec(prop_oneof![0..3u64, 0..30u64, 0..150u64], 1..150),
             limit in prop_oneof![Just(5), Just(10), Just(40), Just(100), Just(1000)],
         ) {
@@ -346,16 +344,16 @@ mod tests {
         }
 
         #[test]
-        fn a_change_is_told_within_the_limit_and_at_once_if_nothing_was_told_for_that_long(
+        fn a_change_is_flushed_within_the_limit_and_at_once_after_a_quiet_period(
             pauses in prop::collection::vec(prop_oneof![0..3u64, 0..30u64, 0..150u64], 1..100),
         ) {
             let changes: Vec<u64> = pauses.iter().scan(0, |now, pause| { *now += pause; Some(*now) }).collect();
             let flushes = flushes(LIMIT, changes.iter().copied());
             for change in changes {
-                let told = *flushes.iter().find(|flush| **flush >= change).unwrap();
-                let before = flushes.iter().rev().find(|flush| **flush < told);
-                prop_assert!(told - change < 100);
-                prop_assert!(told == change || before.is_some_and(|before| told - before <= 100));
+                let flushed = *flushes.iter().find(|flush| **flush >= change).unwrap();
+                let before = flushes.iter().rev().find(|flush| **flush < flushed);
+                prop_assert!(flushed - change < 100);
+                prop_assert!(flushed == change || before.is_some_and(|before| flushed - before <= 100));
             }
         }
     }

@@ -13,17 +13,17 @@ use super::Meta;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presence {
-    /// Which presence it is. Public: clients see it.
+    /// The id. It is public: clients see it.
     pub id: PresenceId,
-    /// The connection it speaks for.
+    /// The channel of its socket.
     pub channel: ChannelName,
-    /// Whose it is; `None` for an anonymous socket.
+    /// The user. `None` for an anonymous socket.
     pub user: Option<UserId>,
-    /// What its client says of itself, a JSON object.
+    /// The meta that its client has set, a JSON object.
     pub meta: Meta,
-    /// The node that its socket is on.
+    /// The node of its socket.
     pub node: NodeId,
-    /// The socket is lost, and the presence is kept for its grace in case it returns.
+    /// Whether it is held: its socket was lost, and its client may still return.
     pub held: bool,
 }
 
@@ -34,32 +34,32 @@ impl Presence {
         Self { id, channel, user, meta: Meta::default(), node, held: false }
     }
 
-    /// When the presence joined, by the clock of its node, in milliseconds. It stays the same while the presence is held and when it is
-    /// resumed. `None` if its id was not made by this crate. When it was last seen, [`Rooms::last_seen`](crate::Rooms::last_seen) returns.
+    /// When the presence joined, by the clock of its node, in milliseconds. It stays the same when the presence is held and resumed.
+    /// `None` if this crate did not make its id. [`Rooms::last_seen`](crate::Rooms::last_seen) returns when it was last seen.
     #[must_use]
     pub fn joined_at(&self) -> Option<SystemTime> {
         let (secs, nanos) = self.id.as_uuid().get_timestamp()?.to_unix();
         UNIX_EPOCH.checked_add(Duration::new(secs, nanos))
     }
 
-    /// As this one, with another user or meta if they are given.
+    /// This presence with another user or meta, if they are given.
     pub(crate) fn changed(&self, user: Option<Option<UserId>>, meta: Option<Meta>) -> Self {
         let now = self.clone();
         Self { user: user.unwrap_or(now.user), meta: meta.unwrap_or(now.meta), ..now }
     }
 
-    /// As this one, but in the hands of who has `other`, the same presence, and held if that is.
-    pub(crate) fn in_hands_of(&self, other: &Self) -> Arc<Self> {
+    /// This presence with the channel, node and hold of `other`, which is the same presence.
+    pub(crate) fn with_owner_of(&self, other: &Self) -> Arc<Self> {
         Arc::new(Self { channel: other.channel.clone(), node: other.node, held: other.held, ..self.clone() })
     }
 
-    /// Whether a client could tell this from `other`, the same presence at another time.
+    /// Whether clients see the same as in `other`, which is the same presence at another time.
     pub(crate) fn looks_like(&self, other: &Self) -> bool {
         self.user == other.user && self.meta == other.meta
     }
 }
 
-/// What a roster lists: a user with all its presences, or one anonymous socket.
+/// A member of a room: a user with all its presences, or one anonymous socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     user: Option<UserId>,
@@ -75,14 +75,14 @@ impl Member {
         Self { user: None, presences: vec![presence] }
     }
 
-    /// The user; `None` for an anonymous socket.
+    /// The user. `None` for an anonymous socket.
     #[must_use]
     pub const fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
     }
 
-    /// The presences, at least one: all of the user in this room, or the one of the anonymous socket. They are in the order of their
-    /// ids, which is the order of their joins as far as the clocks of their nodes agree.
+    /// All presences of the user in this room, or the one of the anonymous socket. They are sorted by their ids, which is the order of
+    /// their joins as far as the clocks of their nodes agree.
     #[must_use]
     pub fn presences(&self) -> &[Arc<Presence>] {
         &self.presences

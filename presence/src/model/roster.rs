@@ -1,7 +1,7 @@
-//! One room's members as a value.
+//! The members of one room, as a value.
 //!
-//! `RoomActor` owns one, inside its replica, and turns its answers into messages.
-//! Invariant: a snapshot plus the deltas after it equals the next snapshot.
+//! A `RoomActor` owns one, inside its replica. Invariant: a snapshot plus the deltas after it equals the next snapshot. Half of this file
+//! is tests.
 
 use std::{
     borrow::Borrow,
@@ -20,18 +20,18 @@ use crate::name::{PresenceId, UserId};
 
 use super::{Delta, Member, Presence, delta::Change};
 
-/// Who is in a room.
+/// The presences of a room.
 ///
-/// Both sets hold presences alone and look at what these say of themselves: with keys of their own, and a list for each user,
-/// a place in the roster took 130 bytes instead of 32.
+/// Both sets contain only presences, and compare their fields. With separate keys, and a list for each user, a presence took 130 bytes
+/// in the roster instead of 32.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Roster {
-    /// In the order of their ids, so that the same history gives the same answers on every node and in every run.
+    /// Sorted by id, so that the same history gives the same results on every node and in every run.
     presences: BTreeSet<ById>,
-    /// Those that have a user, sorted by the bytes of the user id, and of each user in the order of their ids. A first frame
-    /// that looked each of 10,000 up would take twice as long.
+    /// The presences with a user, sorted by the bytes of the user id and then by id. Looking each of 10,000 presences up would make a
+    /// first frame twice as slow.
     named: BTreeSet<ByUser>,
-    /// How many distinct users there are.
+    /// The number of distinct users.
     users: usize,
 }
 
@@ -50,46 +50,46 @@ impl Ord for ById {
     }
 }
 
-/// A presence that has a user.
+/// A presence with a user.
 #[derive(Debug, Clone)]
 struct ByUser(Arc<Presence>);
 
-/// Where something stands in the order of users and their presences.
-trait Place {
-    fn place(&self) -> (Option<&UserId>, PresenceId);
+/// A key in the order of users and their presences.
+trait UserKey {
+    fn key(&self) -> (Option<&UserId>, PresenceId);
 }
 
-impl Place for ByUser {
-    fn place(&self) -> (Option<&UserId>, PresenceId) {
+impl UserKey for ByUser {
+    fn key(&self) -> (Option<&UserId>, PresenceId) {
         (self.0.user.as_ref(), self.0.id)
     }
 }
 
-impl Place for (&UserId, PresenceId) {
-    fn place(&self) -> (Option<&UserId>, PresenceId) {
+impl UserKey for (&UserId, PresenceId) {
+    fn key(&self) -> (Option<&UserId>, PresenceId) {
         (Some(self.0), self.1)
     }
 }
 
-impl<'a> Borrow<dyn Place + 'a> for ByUser {
-    fn borrow(&self) -> &(dyn Place + 'a) {
+impl<'a> Borrow<dyn UserKey + 'a> for ByUser {
+    fn borrow(&self) -> &(dyn UserKey + 'a) {
         self
     }
 }
 
-impl Ord for dyn Place + '_ {
+impl Ord for dyn UserKey + '_ {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.place().cmp(&other.place())
+        self.key().cmp(&other.key())
     }
 }
 
 impl Ord for ByUser {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.place().cmp(&other.place())
+        self.key().cmp(&other.key())
     }
 }
 
-/// What is in order is comparable, and equal if neither comes first.
+/// Derives the other comparisons from `Ord`.
 macro_rules! ordered {
     ($($type:ty),*) => {
         $(
@@ -110,21 +110,21 @@ macro_rules! ordered {
     };
 }
 
-ordered!(ById, ByUser, dyn Place + '_);
+ordered!(ById, ByUser, dyn UserKey + '_);
 
 /// The presences of one user.
-pub(crate) type Own<'a> = SmallVec<[&'a Arc<Presence>; 4]>;
+pub(crate) type UserPresences<'a> = SmallVec<[&'a Arc<Presence>; 4]>;
 
 /// Each user with its presences.
-struct Users<'a>(Peekable<btree_set::Iter<'a, ByUser>>);
+struct UserIter<'a>(Peekable<btree_set::Iter<'a, ByUser>>);
 
-impl<'a> Iterator for Users<'a> {
-    type Item = (&'a UserId, Own<'a>);
+impl<'a> Iterator for UserIter<'a> {
+    type Item = (&'a UserId, UserPresences<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let first = &self.0.next()?.0;
         let user = first.user.as_ref()?;
-        let mut own = Own::from_slice(&[first]);
+        let mut own = UserPresences::from_slice(&[first]);
         while let Some(next) = self.0.next_if(|next| next.0.user.as_ref() == Some(user)) {
             own.push(&next.0);
         }
@@ -133,10 +133,9 @@ impl<'a> Iterator for Users<'a> {
 }
 
 impl Roster {
-    /// Brings the roster to what `delta` says, and tells what that changed.
+    /// Applies a delta, and returns what it changed.
     ///
-    /// Doing it again changes nothing: a join of one who is there is at most an update, a leave of one who is not there
-    /// is nothing.
+    /// Applying it again changes nothing: a join of an existing presence is at most an update, and a leave of an unknown one has no effect.
     pub(crate) fn apply(&mut self, delta: &Delta) -> Vec<Change> {
         let mut changes = Vec::with_capacity(delta.len());
         for presence in delta.joined.iter().chain(&delta.updated) {
@@ -150,28 +149,28 @@ impl Roster {
         changes
     }
 
-    /// What made this of what was before, with net effect: who came or changed, then who went, each in the order of their ids.
+    /// The net changes since `before`: first the presences that joined or changed, then those that left, each sorted by id.
     pub(crate) fn changes_since(&self, before: &Self) -> Vec<Change> {
         let mut before = before.iter().peekable();
         let (mut changes, mut left) = (Vec::new(), Vec::new());
-        let went = |was: &Arc<Presence>| Change { was: Some(was.clone()), now: None };
+        let left_change = |was: &Arc<Presence>| Change { was: Some(was.clone()), now: None };
         for now in self.iter() {
             while let Some(was) = before.next_if(|was| was.id < now.id) {
-                left.push(went(was));
+                left.push(left_change(was));
             }
             let was = before.next_if(|was| was.id == now.id);
             changes.extend(change(was, now));
         }
-        left.extend(before.map(went));
+        left.extend(before.map(left_change));
         changes.append(&mut left);
         changes
     }
 
-    /// Notes in whose hands one is who is here, which nobody is told. Returns whether it is here.
+    /// Sets the channel, node and hold of a presence to those of `to`, which members do not see. Returns whether the presence exists.
     pub(crate) fn hand_over(&mut self, to: &Presence) -> bool {
-        let Some(now) = self.get(to.id).map(|here| here.in_hands_of(to)) else { return false };
-        let told = self.put(now);
-        debug_assert!(told.is_none());
+        let Some(now) = self.get(to.id).map(|here| here.with_owner_of(to)) else { return false };
+        let change = self.put(now);
+        debug_assert!(change.is_none());
         true
     }
 
@@ -194,8 +193,8 @@ impl Roster {
     fn remove(&mut self, id: PresenceId) -> Option<Arc<Presence>> {
         let ById(presence) = self.presences.take(&id)?;
         if let Some(user) = &presence.user {
-            let place: &dyn Place = &(user, id);
-            self.named.remove(place);
+            let key: &dyn UserKey = &(user, id);
+            self.named.remove(key);
             if !self.has(user) {
                 self.users -= 1;
             }
@@ -206,8 +205,8 @@ impl Roster {
     /// The presences of a user.
     fn of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Arc<Presence>> {
         let (first, last) = ((user, PresenceId::from_uuid(Uuid::nil())), (user, PresenceId::from_uuid(Uuid::max())));
-        let (first, last): (&dyn Place, &dyn Place) = (&first, &last);
-        self.named.range::<dyn Place, _>((Included(first), Included(last))).map(|one| &one.0)
+        let (first, last): (&dyn UserKey, &dyn UserKey) = (&first, &last);
+        self.named.range::<dyn UserKey, _>((Included(first), Included(last))).map(|one| &one.0)
     }
 
     /// Whether the user has a presence here.
@@ -223,7 +222,6 @@ impl Roster {
         self.presences.iter().map(|one| &one.0)
     }
 
-    /// How many presences there are.
     pub(crate) fn len(&self) -> usize {
         self.presences.len()
     }
@@ -232,27 +230,27 @@ impl Roster {
         self.presences.is_empty()
     }
 
-    /// How many distinct users there are.
+    /// The number of distinct users.
     pub(crate) const fn users(&self) -> usize {
         self.users
     }
 
     /// Each user with its presences, sorted by the bytes of the user id.
-    pub(crate) fn by_user(&self) -> impl Iterator<Item = (&UserId, Own<'_>)> {
-        Users(self.named.iter().peekable())
+    pub(crate) fn by_user(&self) -> impl Iterator<Item = (&UserId, UserPresences<'_>)> {
+        UserIter(self.named.iter().peekable())
     }
 
-    /// Those that have a user, in the order of their users.
+    /// The presences with a user, in the order of their users.
     pub(crate) fn named(&self) -> impl Iterator<Item = &Arc<Presence>> + Clone {
         self.named.iter().map(|one| &one.0)
     }
 
-    /// How many presences the user has here.
+    /// The number of presences of the user.
     pub(crate) fn presences_of(&self, user: &UserId) -> usize {
         self.of(user).count()
     }
 
-    /// How many anonymous sockets are here.
+    /// The number of anonymous sockets.
     pub(crate) fn anonymous(&self) -> usize {
         self.presences.len() - self.named.len()
     }
@@ -266,11 +264,11 @@ impl Roster {
 }
 
 impl From<Vec<Arc<Presence>>> for Roster {
-    /// The roster of these members. Of one that is named twice, the last counts.
+    /// The roster of these presences. If an id occurs twice, the last one counts.
     ///
-    /// Made at once it takes less memory than if they came one after the other: no part of the sets is half empty.
+    /// Built at once, the sets take less memory than after single inserts, since their nodes are full.
     fn from(mut presences: Vec<Arc<Presence>>) -> Self {
-        // By keys that lie side by side: presences lie all over the memory, and sorting looks at each many times.
+        // With cached keys, because presences are scattered over the memory and a sort reads each many times.
         presences.sort_by_cached_key(|presence| presence.id);
         presences.dedup_by(|later, earlier| {
             let twice = later.id == earlier.id;
@@ -281,7 +279,7 @@ impl From<Vec<Arc<Presence>>> for Roster {
         });
         let named = presences.iter().filter_map(|presence| Some((presence.user.as_ref()?.as_str(), presence)));
         let mut named: Vec<_> = named.collect();
-        // A user's presences keep the order of their ids.
+        // A stable sort, so that the presences of a user stay sorted by id.
         named.sort_by_key(|(user, _)| *user);
         let users = named.chunk_by(|(one, _), (next, _)| one == next).count();
         let named = named.into_iter().map(|(_, presence)| ByUser(presence.clone())).collect();
@@ -289,7 +287,7 @@ impl From<Vec<Arc<Presence>>> for Roster {
     }
 }
 
-/// What is told of one who is here now. Its channel, node or hold may be others, but nobody is told of those.
+/// The change of a presence, if members can see it. They do not see its channel, node and hold.
 fn change(was: Option<&Arc<Presence>>, now: &Arc<Presence>) -> Option<Change> {
     let same = was.is_some_and(|was| was.looks_like(now));
     (!same).then(|| Change { was: was.cloned(), now: Some(now.clone()) })
@@ -302,10 +300,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::tests::truth::{Commit, Looks, Truth, channel, look, looks, presence, user, with_meta, writes};
+    use crate::model::tests::truth::{
+        Looks, TestCommit, Truth, channel, look, looks, presence, user, with_meta, writes,
+    };
 
-    /// What one who only hears of the changes believes.
-    fn hear(mut believed: Looks, changes: &[Change]) -> Looks {
+    /// Applies changes to what a member believes.
+    fn apply_to(mut believed: Looks, changes: &[Change]) -> Looks {
         for Change { was, now } in changes {
             let id = was.as_ref().or(now.as_ref()).unwrap().id;
             let before = match now {
@@ -317,13 +317,13 @@ mod tests {
         believed
     }
 
-    /// Makes these the members, and tells what that changed.
+    /// Replaces the roster, and returns what that changed.
     fn replace(roster: &mut Roster, presences: Vec<Arc<Presence>>) -> Vec<Change> {
         let before = mem::replace(roster, Roster::from(presences));
         roster.changes_since(&before)
     }
 
-    /// Everything the roster answers, against what a list of its presences says.
+    /// Compares all methods of the roster with a list of its presences.
     fn check(roster: &Roster, truth: &BTreeMap<PresenceId, Arc<Presence>>) {
         assert!(roster.iter().eq(truth.values()));
         assert_eq!((roster.len(), roster.is_empty()), (truth.len(), truth.is_empty()));
@@ -365,9 +365,9 @@ mod tests {
             let start = &truth.moments[from];
             let mut roster = Roster::default();
             let changes = replace(&mut roster, start.presences.values().rev().cloned().collect());
-            let mut believed = hear(Looks::new(), &changes);
+            let mut believed = apply_to(Looks::new(), &changes);
             for (commit, then) in truth.commits[from..].iter().zip(&truth.moments[from + 1..]) {
-                believed = hear(believed, &roster.apply(&commit.delta));
+                believed = apply_to(believed, &roster.apply(&commit.delta));
                 check(&roster, &then.presences);
                 prop_assert_eq!(&believed, &looks(then.presences.values()));
                 prop_assert_eq!(roster.apply(&commit.delta), []);
@@ -376,13 +376,13 @@ mod tests {
         }
 
         #[test]
-        fn a_roster_that_is_replaced_tells_what_that_changed_and_nothing_else(
+        fn changes_since_are_exactly_the_difference_of_two_rosters(
             before in writes(), between in prop::collection::vec(writes(), 0..4),
         ) {
             let mut truth = Truth::new();
             let _ = truth.commit(&before);
             let mut roster = Roster::default();
-            let mut believed = hear(Looks::new(), &replace(&mut roster, truth.now().presences.values().cloned().collect()));
+            let mut believed = apply_to(Looks::new(), &replace(&mut roster, truth.now().presences.values().cloned().collect()));
             for writes in &between {
                 let _ = truth.commit(writes);
             }
@@ -391,7 +391,7 @@ mod tests {
             for Change { was, now } in &changes {
                 prop_assert_ne!(was.as_deref().map(look), now.as_deref().map(look));
             }
-            believed = hear(believed, &changes);
+            believed = apply_to(believed, &changes);
             check(&roster, &truth.now().presences);
             prop_assert_eq!(believed, looks(&presences));
             prop_assert_eq!(replace(&mut roster, presences), []);
@@ -400,8 +400,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_roster_that_is_made_at_once_is_the_one_whose_members_came_one_after_the_other(
-            // Few of each, so that presences are named twice, as of one user or another.
+        fn a_roster_that_is_built_at_once_equals_one_that_is_built_step_by_step(
+            // Few ids and users, so that ids occur twice, with the same user or another one.
             named in prop::collection::vec((0..20u8, prop::option::of(0..5u8), 0..3u8), 0..40),
             history in prop::collection::vec(writes(), 0..5),
         ) {
@@ -417,9 +417,9 @@ mod tests {
             let mut truth: BTreeMap<_, _> = named.into_iter().map(|presence| (presence.id, presence)).collect();
             check(&at_once, &truth);
             prop_assert_eq!(at_once.changes_since(&one_by_one), []);
-            // It is as good for what comes after.
+            // Later changes have the same effect on both.
             let mut room = Truth::new();
-            for Commit { delta, .. } in history.iter().filter_map(|writes| room.commit(writes)) {
+            for TestCommit { delta, .. } in history.iter().filter_map(|writes| room.commit(writes)) {
                 prop_assert_eq!(at_once.apply(&delta), one_by_one.apply(&delta));
                 for here in delta.joined.iter().chain(&delta.updated) {
                     truth.insert(here.id, here.clone());
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told_in_the_order_of_ids_and_who_went_comes_last() {
+    fn changes_are_sorted_by_id_and_leaves_come_last() {
         let before = Roster::from([1, 2, 3, 5].map(presence).to_vec());
         let (now, moved) =
             (with_meta(&presence(3), 1), Arc::new(Presence { channel: channel(9), ..(*presence(2)).clone() }));
@@ -443,8 +443,8 @@ mod tests {
     }
 
     #[test]
-    fn the_presences_of_a_user_keep_their_order_when_the_room_is_read_anew() {
-        // They took the order of the reading, which is none in particular.
+    fn the_presences_of_a_user_keep_their_order_after_a_reload() {
+        // They got the order of the load, which is arbitrary.
         let tabs: Vec<_> =
             (1..4).map(|n| Arc::new(Presence { user: Some(user(0)), ..(*presence(n)).clone() })).collect();
         let mut roster = Roster::default();
@@ -453,8 +453,8 @@ mod tests {
     }
 
     #[test]
-    fn one_who_is_read_twice_is_there_once() {
-        // A presence that the reading held twice was counted twice, and its leave counted it off once.
+    fn a_presence_that_is_loaded_twice_is_in_the_roster_once() {
+        // A presence that occurred twice in a load was counted twice, and its leave subtracted one.
         let nobody = Arc::new(Presence { user: None, ..(*presence(1)).clone() });
         let mut roster = Roster::default();
         let _ = replace(&mut roster, vec![nobody.clone(), presence(2), nobody, with_meta(&presence(2), 1)]);

@@ -1,8 +1,8 @@
-//! Who of a room, on this node, can be resumed by what, and who is held.
+//! The resume tokens of the presences of this node in one room, and its held presences.
 //!
-//! A presence that can be resumed is known by its token: while its socket lives, so that a newer socket takes it over, and
-//! after that is lost, until its grace is over. The newer socket has asked for a presence of its own, and goes on calling it
-//! by that name; here is what it is called by everyone else.
+//! A token leads to its presence while the socket is alive, so that a newer socket can resume it, and then until the grace expires. The
+//! newer socket has requested a presence with an id of its own, and keeps using this id. Here it is an alias of the id that everyone else
+//! uses.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,23 +22,23 @@ use super::Presence;
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     tokens: HashMap<SessionHash, PresenceId>,
-    own: HashMap<PresenceId, Own>,
-    /// What a socket calls a presence that it resumed, and what that is.
-    asked: HashMap<PresenceId, PresenceId>,
+    own: HashMap<PresenceId, SessionEntry>,
+    /// For each alias, the id of the resumed presence.
+    aliases: HashMap<PresenceId, PresenceId>,
     lost: HashMap<PresenceId, Lost>,
-    over: BTreeSet<(Tick, PresenceId)>,
+    expiries: BTreeSet<(Tick, PresenceId)>,
 }
 
 #[derive(Debug)]
-struct Own {
-    /// `None` once it cannot be resumed any more.
+struct SessionEntry {
+    /// `None` if it can no longer be resumed.
     session: Option<Session>,
     /// What its socket calls it, if it has resumed it.
-    asked: Option<PresenceId>,
+    alias: Option<PresenceId>,
     /// The socket for which the database is being told that the presence is its own.
     claiming: Option<ChannelName>,
-    /// No reading of the database up to this one shows the last claim for certain.
-    read: u64,
+    /// No load of the database up to this one shows the last claim for certain.
+    confirmed_after: u64,
     /// The database was told to hold it although its socket still lives.
     held_until: Option<Tick>,
 }
@@ -48,17 +48,17 @@ struct Own {
 pub(crate) struct Lost {
     pub(crate) presence: Arc<Presence>,
     until: Tick,
-    /// For how long in all the node had stood still when that was said: only what it stood still since then extends the grace.
+    /// The total standstill of the node when the grace began. Only a later standstill extends the grace.
     stood: Duration,
 }
 
 impl Sessions {
-    /// Whether nobody is held.
+    /// Whether no presence is held.
     pub(crate) fn is_idle(&self) -> bool {
         self.lost.is_empty()
     }
 
-    /// Who has this token.
+    /// The presence with this token.
     pub(crate) fn owner(&self, hash: &SessionHash) -> Option<PresenceId> {
         self.tokens.get(hash).copied()
     }
@@ -67,77 +67,86 @@ impl Sessions {
         self.own.get(&id)?.session
     }
 
-    /// Those with a token: who is here, who joins, and who is lost.
+    /// All presences with a token: supervised, joining and held ones.
     pub(crate) fn ids(&self) -> Vec<PresenceId> {
         self.own.keys().copied().collect()
     }
 
-    /// The presence that a socket calls so.
-    pub(crate) fn resolve(&self, id: PresenceId) -> PresenceId {
-        self.asked.get(&id).copied().unwrap_or(id)
+    /// The id of the presence that a socket means by `id`.
+    pub(crate) fn canonical_id(&self, id: PresenceId) -> PresenceId {
+        self.aliases.get(&id).copied().unwrap_or(id)
     }
 
-    /// What its socket calls the presence.
-    pub(crate) fn called(&self, id: PresenceId) -> PresenceId {
-        self.own.get(&id).and_then(|own| own.asked).unwrap_or(id)
+    /// The id that the socket of the presence uses.
+    pub(crate) fn alias_of(&self, id: PresenceId) -> PresenceId {
+        self.own.get(&id).and_then(|own| own.alias).unwrap_or(id)
     }
 
-    /// The socket of `channel` comes with a token, and calls the presence `asked`. The database is told that `id` is its own.
-    pub(crate) fn claim(&mut self, id: PresenceId, asked: PresenceId, session: Session, channel: ChannelName) {
+    /// The socket of `channel` claims the presence `id` with a token, and uses `alias` for it. The claim is being written.
+    pub(crate) fn claim(&mut self, id: PresenceId, alias: PresenceId, session: Session, channel: ChannelName) {
         self.forget(id);
         self.tokens.insert(session.hash, id);
-        let asked = (asked != id).then_some(asked);
-        asked.map(|asked| self.asked.insert(asked, id));
-        self.own.insert(id, Own { session: Some(session), asked, claiming: Some(channel), read: 0, held_until: None });
+        let alias = (alias != id).then_some(alias);
+        alias.map(|alias| self.aliases.insert(alias, id));
+        self.own.insert(
+            id,
+            SessionEntry {
+                session: Some(session),
+                alias,
+                claiming: Some(channel),
+                confirmed_after: 0,
+                held_until: None,
+            },
+        );
     }
 
-    /// The database is told once more that the presence belongs to the socket of `channel`.
+    /// The claim of the socket of `channel` is written again.
     pub(crate) fn claim_again(&mut self, id: PresenceId, channel: ChannelName) {
         if let Some(own) = self.own.get_mut(&id) {
             own.claiming = Some(channel);
         }
     }
 
-    /// The database was told that the presence belongs to the socket of `channel`. It was asked for `reading` by then.
-    pub(crate) fn claimed(&mut self, id: PresenceId, channel: &ChannelName, reading: u64) {
+    /// The claim of the socket of `channel` was written. By then, the loads up to number `load` had begun.
+    pub(crate) fn claimed(&mut self, id: PresenceId, channel: &ChannelName, load: u64) {
         if let Some(own) = self.own.get_mut(&id).filter(|own| own.claiming.as_ref() == Some(channel)) {
             own.claiming = None;
-            own.read = reading;
+            own.confirmed_after = load;
         }
     }
 
-    /// Whether a reading of the database tells who has the presence.
-    pub(crate) fn believes(&self, id: PresenceId, reading: u64) -> bool {
-        self.own.get(&id).is_none_or(|own| own.claiming.is_none() && reading > own.read)
+    /// Whether the owner of the presence in this load is current: the load began after the last claim was written.
+    pub(crate) fn is_confirmed_by(&self, id: PresenceId, load: u64) -> bool {
+        self.own.get(&id).is_none_or(|own| own.claiming.is_none() && load > own.confirmed_after)
     }
 
-    /// The presence that came with a token turned out to be another that was there.
+    /// The presence that was claimed turned out to be `other`, which existed already.
     pub(crate) fn became(&mut self, id: PresenceId, other: PresenceId) {
         let Some(own) = self.own.remove(&id) else { return };
         self.forget(other);
-        let asked = own.asked.unwrap_or(id);
-        self.asked.insert(asked, other);
+        let alias = own.alias.unwrap_or(id);
+        self.aliases.insert(alias, other);
         own.session.map(|session| self.tokens.insert(session.hash, other));
-        self.own.insert(other, Own { asked: Some(asked), ..own });
+        self.own.insert(other, SessionEntry { alias: Some(alias), ..own });
     }
 
-    /// The presence cannot be resumed any more; but its socket still calls it by its name.
+    /// The presence can no longer be resumed. Its alias stays.
     pub(crate) fn drop_token(&mut self, id: PresenceId) {
         if let Some(session) = self.own.get_mut(&id).and_then(|own| own.session.take()) {
             self.tokens.remove(&session.hash);
         }
     }
 
-    /// The presence is no longer this node's, or no more.
+    /// The presence belongs to another node, or has left.
     pub(crate) fn forget(&mut self, id: PresenceId) {
-        self.find(id);
+        self.end_hold(id);
         self.drop_token(id);
-        if let Some(asked) = self.own.remove(&id).and_then(|own| own.asked) {
-            self.asked.remove(&asked);
+        if let Some(alias) = self.own.remove(&id).and_then(|own| own.alias) {
+            self.aliases.remove(&alias);
         }
     }
 
-    /// The database was told to hold the presence until then, although its socket still lives.
+    /// The presence is held in the database until then, although its socket is still alive.
     pub(crate) fn hold_until(&mut self, id: PresenceId, until: Tick) {
         if let Some(own) = self.own.get_mut(&id) {
             own.held_until = Some(until);
@@ -148,25 +157,25 @@ impl Sessions {
         self.own.get(&id)?.held_until
     }
 
-    /// The socket of a presence with a token is lost. Until now the node has stood still for `stood` in all.
+    /// Holds a presence whose socket was lost. `stood` is the total standstill of the node so far.
     pub(crate) fn lose(&mut self, presence: Arc<Presence>, until: Tick, stood: Duration) {
         let id = presence.id;
-        self.find(id);
-        self.over.insert((until, id));
+        self.end_hold(id);
+        self.expiries.insert((until, id));
         self.lost.insert(id, Lost { presence, until, stood });
     }
 
-    /// Extends the graces that are over at `now` by the time for which the node stood still within them: until now it has stood
-    /// still for `stood` in all. Returns those who so are still held, and for how long.
+    /// Extends the graces that have expired at `now` by the standstill within them. `stood` is the total standstill of the node so far.
+    /// Returns the presences that are still held, and for how long.
     pub(crate) fn extend_overdue(&mut self, now: Tick, stood: Duration) -> Vec<(Arc<Presence>, Duration)> {
-        let over: Vec<_> = self.over.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| *id).collect();
+        let over: Vec<_> = self.expiries.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| *id).collect();
         let mut extended = Vec::new();
         for id in over {
             let Some(lost) = self.lost.get_mut(&id).filter(|lost| lost.stood < stood) else { continue };
-            self.over.remove(&(lost.until, id));
+            self.expiries.remove(&(lost.until, id));
             lost.until = lost.until.after(stood.saturating_sub(lost.stood));
             lost.stood = stood;
-            self.over.insert((lost.until, id));
+            self.expiries.insert((lost.until, id));
             if lost.until > now {
                 extended.push((lost.presence.clone(), lost.until.since(now)));
             }
@@ -174,54 +183,53 @@ impl Sessions {
         extended
     }
 
-    /// Takes in what a change says of one who is lost. Returns the presence as it is now: still held, and by the channel of its lost
-    /// socket.
+    /// Applies a change to a held presence. Returns the presence as it is now: held, and with the channel of its lost socket.
     pub(crate) fn update_lost(&mut self, now: &Presence) -> Option<Arc<Presence>> {
         let lost = self.lost.get_mut(&now.id)?;
-        lost.presence = now.in_hands_of(&lost.presence);
+        lost.presence = now.with_owner_of(&lost.presence);
         Some(lost.presence.clone())
     }
 
-    /// Those who are lost.
+    /// The held presence with this id.
     pub(crate) fn lost(&self, id: PresenceId) -> Option<&Lost> {
         self.lost.get(&id)
     }
 
-    /// All who are lost.
+    /// All held presences.
     pub(crate) fn all_lost(&self) -> impl Iterator<Item = &Lost> {
         self.lost.values()
     }
 
-    /// The presence is not lost any more.
-    pub(crate) fn find(&mut self, id: PresenceId) -> Option<Lost> {
+    /// Ends the hold of a presence.
+    pub(crate) fn end_hold(&mut self, id: PresenceId) -> Option<Lost> {
         let lost = self.lost.remove(&id)?;
-        self.over.remove(&(lost.until, id));
+        self.expiries.remove(&(lost.until, id));
         Some(lost)
     }
 
-    /// When the next grace is over.
-    pub(crate) fn next(&self) -> Option<Tick> {
-        self.over.first().map(|(until, _)| *until)
+    /// When the next grace expires.
+    pub(crate) fn next_expiry(&self) -> Option<Tick> {
+        self.expiries.first().map(|(until, _)| *until)
     }
 
-    /// Those of the lost who are `concerned`. They can no longer be resumed.
-    pub(crate) fn take_lost(&mut self, concerned: impl Fn(&Presence) -> bool) -> Vec<Lost> {
+    /// Takes the held presences that match. They can no longer be resumed.
+    pub(crate) fn take_lost(&mut self, matches: impl Fn(&Presence) -> bool) -> Vec<Lost> {
         let ids: Vec<_> =
-            self.lost.values().filter(|lost| concerned(&lost.presence)).map(|lost| lost.presence.id).collect();
+            self.lost.values().filter(|lost| matches(&lost.presence)).map(|lost| lost.presence.id).collect();
         ids.into_iter().filter_map(|id| self.take(id)).collect()
     }
 
-    /// One of the lost, who can no longer be resumed.
+    /// Takes a held presence. It can no longer be resumed.
     fn take(&mut self, id: PresenceId) -> Option<Lost> {
-        let lost = self.find(id);
+        let lost = self.end_hold(id);
         self.forget(id);
         lost
     }
 
-    /// Those whose grace is over at `now`. They can no longer be resumed.
+    /// Takes the presences whose grace has expired at `now`. They can no longer be resumed.
     pub(crate) fn take_overdue(&mut self, now: Tick) -> Vec<Lost> {
         let mut over = Vec::new();
-        while let Some((_, id)) = self.over.first().copied().filter(|(until, _)| *until <= now) {
+        while let Some((_, id)) = self.expiries.first().copied().filter(|(until, _)| *until <= now) {
             over.extend(self.take(id));
         }
         over
@@ -245,12 +253,12 @@ mod tests {
         ChannelName::new(format!("socket {n}")).unwrap()
     }
 
-    /// What happens to one of four presences with one of three tokens.
+    /// A step with one of four presences and one of three tokens.
     #[derive(Debug, Clone)]
     enum Step {
-        Claim { who: u8, asked: u8, token: u8 },
+        Claim { who: u8, alias: u8, token: u8 },
         Lose { who: u8, until: u64 },
-        Find { who: u8 },
+        EndHold { who: u8 },
         Forget { who: u8 },
         DropToken { who: u8 },
         Became { who: u8, other: u8 },
@@ -259,9 +267,9 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => (0..4_u8, 10..14_u8, 0..3_u8).prop_map(|(who, asked, token)| Step::Claim { who, asked, token }),
+            4 => (0..4_u8, 10..14_u8, 0..3_u8).prop_map(|(who, alias, token)| Step::Claim { who, alias, token }),
             4 => (0..4_u8, 0..40_u64).prop_map(|(who, until)| Step::Lose { who, until }),
-            2 => (0..4_u8).prop_map(|who| Step::Find { who }),
+            2 => (0..4_u8).prop_map(|who| Step::EndHold { who }),
             1 => (0..4_u8).prop_map(|who| Step::Forget { who }),
             1 => (0..4_u8).prop_map(|who| Step::DropToken { who }),
             1 => (0..4_u8, 0..4_u8).prop_map(|(who, other)| Step::Became { who, other }),
@@ -270,9 +278,9 @@ mod tests {
     }
 
     proptest! {
-        /// A room claims a token only for one who does not have it yet, or whom it takes over.
+        /// A room claims a token for a presence that is new to it, or that the socket resumes.
         #[test]
-        fn a_token_has_one_owner_and_who_is_lost_is_over_when_its_time_comes_and_not_before(
+        fn a_token_has_one_owner_and_holds_end_exactly_when_they_expire(
             steps in prop::collection::vec(step(), 1..60),
         ) {
             let mut sessions = Sessions::default();
@@ -281,23 +289,23 @@ mod tests {
             let id = |n: u8| truth::presence(n).id;
             for step in steps {
                 match step {
-                    Step::Claim { who, asked, token } => {
-                        // As rooms do: the owner of a token is taken over, and a name is that of one presence.
+                    Step::Claim { who, alias, token } => {
+                        // As in rooms: the owner of a token is resumed, and an alias belongs to one presence.
                         let who = own.iter().find(|(_, (known, _))| *known == Some(token)).map_or(who, |(who, _)| *who);
-                        if own.iter().any(|(other, (_, name))| *name == asked && *other != who) {
+                        if own.iter().any(|(other, (_, name))| *name == alias && *other != who) {
                             continue;
                         }
-                        sessions.claim(id(who), id(asked), session(token), channel(asked));
+                        sessions.claim(id(who), id(alias), session(token), channel(alias));
                         lost.remove(&who);
-                        own.insert(who, (Some(token), asked));
+                        own.insert(who, (Some(token), alias));
                     }
                     Step::Lose { who, until } if own.contains_key(&who) => {
                         sessions.lose(truth::presence(who), Tick(until), Duration::ZERO);
                         lost.insert(who, until);
                     }
                     Step::Lose { .. } => {}
-                    Step::Find { who } => {
-                        prop_assert_eq!(sessions.find(id(who)).is_some(), lost.remove(&who).is_some());
+                    Step::EndHold { who } => {
+                        prop_assert_eq!(sessions.end_hold(id(who)).is_some(), lost.remove(&who).is_some());
                     }
                     Step::Forget { who } => {
                         sessions.forget(id(who));
@@ -327,7 +335,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(sessions.is_idle(), lost.is_empty());
-                prop_assert_eq!(sessions.next(), lost.values().min().map(|until| Tick(*until)));
+                prop_assert_eq!(sessions.next_expiry(), lost.values().min().map(|until| Tick(*until)));
                 for token in 0..3 {
                     let owner = own.iter().find(|(_, (known, _))| *known == Some(token)).map(|(who, _)| id(*who));
                     prop_assert_eq!(sessions.owner(&session(token).hash), owner);
@@ -336,43 +344,46 @@ mod tests {
                     let known = own.get(&who);
                     prop_assert_eq!(sessions.session(id(who)), known.and_then(|(token, _)| token.map(session)));
                     prop_assert_eq!(sessions.lost(id(who)).is_some(), lost.contains_key(&who));
-                    prop_assert_eq!(sessions.called(id(who)), known.map_or(id(who), |(_, asked)| id(*asked)));
+                    prop_assert_eq!(sessions.alias_of(id(who)), known.map_or(id(who), |(_, alias)| id(*alias)));
                 }
-                for asked in 10..14 {
-                    let owner = own.iter().find(|(_, (_, name))| *name == asked).map(|(who, _)| id(*who));
-                    prop_assert_eq!(sessions.resolve(id(asked)), owner.unwrap_or(id(asked)));
+                for alias in 10..14 {
+                    let owner = own.iter().find(|(_, (_, name))| *name == alias).map(|(who, _)| id(*who));
+                    prop_assert_eq!(sessions.canonical_id(id(alias)), owner.unwrap_or(id(alias)));
                 }
-                // Nothing is kept of those who are gone.
-                prop_assert_eq!((sessions.own.len(), sessions.asked.len()), (own.len(), own.len()));
+                // Nothing is kept of presences that are gone.
+                prop_assert_eq!((sessions.own.len(), sessions.aliases.len()), (own.len(), own.len()));
             }
         }
     }
 
     #[test]
-    fn a_grace_is_extended_by_what_the_node_stood_still_within_it_and_by_no_more() {
+    fn a_grace_is_extended_by_the_standstill_within_it() {
         let (mut sessions, secs) = (Sessions::default(), Duration::from_secs);
-        // The first was lost after a standstill of 7 s, and then the node stands still for 4 s; the second is lost after that.
+        // The first is lost after a standstill of 7 s. Then the node stands still for 4 s, and the second is lost after that.
         sessions.lose(truth::presence(1), Tick(10_000), secs(7));
         sessions.lose(truth::presence(2), Tick(11_000), secs(11));
-        assert_eq!(sessions.extend_overdue(Tick(9_999), secs(11)), [], "nobody's is over yet");
+        assert_eq!(sessions.extend_overdue(Tick(9_999), secs(11)), [], "no grace has expired yet");
         assert_eq!(sessions.extend_overdue(Tick(11_000), secs(11)), [(truth::presence(1), secs(3))]);
         assert_eq!(sessions.extend_overdue(Tick(11_000), secs(11)), [], "once only");
-        assert_eq!(sessions.take_overdue(Tick(11_000)).len(), 1, "the second's is over");
-        assert_eq!((sessions.next(), sessions.extend_overdue(Tick(14_000), secs(11))), (Some(Tick(14_000)), vec![]));
+        assert_eq!(sessions.take_overdue(Tick(11_000)).len(), 1, "the second has expired");
+        assert_eq!(
+            (sessions.next_expiry(), sessions.extend_overdue(Tick(14_000), secs(11))),
+            (Some(Tick(14_000)), vec![])
+        );
         assert_eq!(sessions.take_overdue(Tick(14_000)).len(), 1);
     }
 
     #[test]
-    fn a_reading_from_before_a_claim_was_written_tells_nothing_of_it() {
+    fn a_load_from_before_a_claim_was_written_does_not_confirm_it() {
         let (mut sessions, id) = (Sessions::default(), truth::presence(1).id);
         sessions.claim(id, id, session(1), channel(1));
-        assert!(!sessions.believes(id, 7), "it is under way");
+        assert!(!sessions.is_confirmed_by(id, 7), "the claim is being written");
         sessions.claimed(id, &channel(0), 3);
-        assert!(!sessions.believes(id, 7), "that was the claim of a former socket");
+        assert!(!sessions.is_confirmed_by(id, 7), "that was the claim of a former socket");
         sessions.claimed(id, &channel(1), 7);
-        assert!(!sessions.believes(id, 7), "that reading may have begun before");
-        assert!(sessions.believes(id, 8));
+        assert!(!sessions.is_confirmed_by(id, 7), "that load may have begun before");
+        assert!(sessions.is_confirmed_by(id, 8));
         sessions.claim_again(id, channel(1));
-        assert!(!sessions.believes(id, 9));
+        assert!(!sessions.is_confirmed_by(id, 9));
     }
 }

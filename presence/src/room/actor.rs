@@ -32,7 +32,7 @@ use crate::{
         message::{Reply, Report, Said, ToHub},
         wire::Held,
     },
-    model::reached::Reached,
+    model::high_water::HighWaterMark,
     name::RoomName,
     node::{Node, writer::Committed},
 };
@@ -70,7 +70,7 @@ pub(crate) struct RoomActor {
     phase: Phase,
     readings: Readings,
     /// How far the database has come for certain.
-    reached: Reached,
+    reached: HighWaterMark,
     /// When somebody last asked about the room.
     used: Tick,
     timer: Option<(Tick, SpawnHandle)>,
@@ -111,7 +111,7 @@ impl RoomActor {
             state,
             phase: Phase::default(),
             readings: Readings::new(used),
-            reached: Reached::default(),
+            reached: HighWaterMark::default(),
             used,
             timer: None,
             faults: VecDeque::new(),
@@ -205,13 +205,13 @@ impl RoomActor {
                 if let Some(farewell) = farewell {
                     farewell.send(&self.name, &channel);
                 }
-                self.leave(self.state.sessions.resolve(id), channel, reply, ctx);
+                self.leave(self.state.sessions.canonical_id(id), channel, reply, ctx);
             }
-            ToRoom::Lose { id, channel } => self.lose(self.state.sessions.resolve(id), channel, ctx),
+            ToRoom::Lose { id, channel } => self.lose(self.state.sessions.canonical_id(id), channel, ctx),
             ToRoom::HoldAll => self.hold_all(ctx),
             ToRoom::LeaveSocketless => self.leave_socketless(ctx),
             ToRoom::Update { id, channel, meta, reply } => {
-                self.update(self.state.sessions.resolve(id), channel, meta, reply, ctx);
+                self.update(self.state.sessions.canonical_id(id), channel, meta, reply, ctx);
             }
             ToRoom::Send { frames, except, pressure } => {
                 self.state.said(|| Said::Frames(frames.clone(), except.clone()));

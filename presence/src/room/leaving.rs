@@ -11,7 +11,7 @@ use crate::{
     delivery::message::{HubRef, Reply, ToHub},
     model::Close,
     name::{ChannelName, RoomName, UserId},
-    signal::Together,
+    signal::LeaveGroup,
 };
 
 /// A leave whose commit is under way.
@@ -78,7 +78,7 @@ pub(crate) struct Leavers(Arc<AllLeft>);
 /// In this order: who hears the answer finds the event fired.
 #[derive(Debug)]
 struct AllLeft {
-    together: Together,
+    together: LeaveGroup,
     _answer: Answer,
 }
 
@@ -99,11 +99,11 @@ impl Drop for Answer {
 }
 
 impl Leavers {
-    pub(crate) fn new(together: Together, count: usize, reply: Option<oneshot::Sender<usize>>) -> Self {
+    pub(crate) fn new(together: LeaveGroup, count: usize, reply: Option<oneshot::Sender<usize>>) -> Self {
         Self(Arc::new(AllLeft { together, _answer: Answer { count, reply } }))
     }
 
-    pub(crate) fn together(&self) -> &Together {
+    pub(crate) fn together(&self) -> &LeaveGroup {
         &self.0.together
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    model::replica::Reading,
+    model::replica::LoadedRoom,
     name::RoomName,
     node::Node,
     store::{RoomStore, StoreError},
@@ -13,7 +13,7 @@ use crate::{
 pub(crate) const LARGE: usize = 1_000;
 
 /// Reads a room, and makes of that what its actor takes in at once.
-pub(crate) async fn load(node: &Node, room: &RoomName) -> Result<Option<Reading>, StoreError> {
+pub(crate) async fn load(node: &Node, room: &RoomName) -> Result<Option<LoadedRoom>, StoreError> {
     let Some(snapshot) = node.store.load(room.clone()).await? else { return Ok(None) };
     if snapshot.presences.len() < LARGE {
         return Ok(Some(snapshot.into()));

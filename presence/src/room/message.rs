@@ -17,7 +17,7 @@ use crate::{
         touch::Touch,
         wire::Frames,
     },
-    model::{Close, Meta, Presence, replica::Reading, roster::Roster},
+    model::{Close, Meta, Presence, replica::LoadedRoom, roster::Roster},
     name::{ChannelName, Epoch, PresenceId, UserId, Version},
     session::Session,
     store::{RoomCommit, StoreError},
@@ -115,7 +115,7 @@ pub(crate) enum ToRoom {
     /// The room changed by another hand: a sweep, or another node.
     Changed(RoomCommit),
     /// The database was read: in the reading with this number.
-    Loaded(u64, Result<Option<Reading>, StoreError>),
+    Loaded(u64, Result<Option<LoadedRoom>, StoreError>),
     /// Where the database says the room stood when it was asked, which was at `asked` or later; `None`: it had no such room.
     Position { position: Option<(Epoch, Version)>, asked: Tick },
     /// This node has a new life: its presences must be made its own again.

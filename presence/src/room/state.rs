@@ -18,7 +18,7 @@ use crate::{
         Meta, Presence,
         delta::Change,
         notice::{News, Notices},
-        replica::{Reading, Replica},
+        replica::{LoadedRoom, Replica},
         roster::Roster,
         sessions::Sessions,
     },
@@ -139,7 +139,7 @@ impl State {
 
     /// The room was read. Returns what changed, for who hears of it: of those who were here before this node knew the room, nobody
     /// does, however many they are.
-    pub(crate) fn reload(&mut self, found: Option<Reading>) -> Vec<Change> {
+    pub(crate) fn reload(&mut self, found: Option<LoadedRoom>) -> Vec<Change> {
         let Some(before) = self.replica.reload(found) else { return Vec::new() };
         if before.is_empty() && self.locals.is_empty() && self.notices.announced().is_none() {
             return Vec::new();
@@ -200,7 +200,7 @@ impl State {
 
     /// Something is said to those who are members. Those who are announced as such and wait for their first frame are too.
     pub(crate) fn said(&mut self, said: impl FnOnce() -> Said) {
-        if self.notices.somebody_waits() {
+        if self.notices.has_joiners() {
             self.meanwhile.push(said());
         }
     }
@@ -277,7 +277,7 @@ impl State {
         let (news, new_life) = match &flush.news {
             News::None => (None, false),
             News::Delta(delta) => (view.news(flush.from, delta), false),
-            News::NewLife => (None, true),
+            News::NewEpoch => (None, true),
         };
         let meanwhile: Arc<[Said]> = std::mem::take(&mut self.meanwhile).into();
         let mut joiners: HashMap<usize, Vec<Joiner>> = HashMap::new();

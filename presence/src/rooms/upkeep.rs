@@ -192,8 +192,7 @@ impl Work {
                 if !self.node.registration.former().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
                     let mode = ClearMode::HoldResumable(self.node.config.grace());
-                    count +=
-                        self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, mode, limit)).await?;
+                    count += self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, mode, limit)).await?;
                 }
             }
         }

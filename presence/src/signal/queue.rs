@@ -1,6 +1,6 @@
-//! What waits for one subscriber.
+//! The events that one subscriber has not received yet.
 //!
-//! It grows with what waits and shrinks again: most subscriptions are of one room in which nothing happens.
+//! The queue grows and shrinks with its events, since most subscriptions are for one room in which little happens.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -10,66 +10,66 @@ use tracing::debug;
 
 use super::{PresenceChanged, Subscription};
 
-/// An empty queue keeps no more room than for so many.
-const KEPT: usize = 16;
+/// The capacity that an empty queue keeps.
+const KEPT_CAPACITY: usize = 16;
 
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    come: Notify,
+pub(super) struct EventQueue {
+    state: Mutex<QueueState>,
+    added: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueueState {
     events: VecDeque<Arc<PresenceChanged>>,
-    /// How many were lost before the first of these.
+    /// How many events were lost before the first of these.
     missed: u64,
-    over: bool,
+    ended: bool,
 }
 
-impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
+impl EventQueue {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock()
     }
 
-    /// Adds an event; the oldest is lost if there are too many.
+    /// Adds an event. If the queue is full, the oldest is lost.
     pub(super) fn push(&self, event: Arc<PresenceChanged>) {
-        let mut waiting = self.waiting();
-        if waiting.events.len() >= Subscription::CAPACITY {
-            waiting.events.pop_front();
-            waiting.missed += 1;
-            if waiting.missed == 1 {
+        let mut state = self.state();
+        if state.events.len() >= Subscription::CAPACITY {
+            state.events.pop_front();
+            state.missed += 1;
+            if state.missed == 1 {
                 debug!(room = %event.room, "a subscriber is too slow and loses its oldest events");
             }
         }
-        waiting.events.push_back(event);
-        drop(waiting);
-        self.come.notify_one();
+        state.events.push_back(event);
+        drop(state);
+        self.added.notify_one();
     }
 
-    /// Nothing comes any more.
+    /// No more events will be added.
     pub(super) fn end(&self) {
-        self.waiting().over = true;
-        self.come.notify_one();
+        self.state().ended = true;
+        self.added.notify_one();
     }
 
-    /// The next event; `None` if all were taken and none comes any more. For one at a time.
+    /// The next event. `None` after the last event when the queue has ended. Only one task may wait at a time.
     pub(super) async fn next(&self) -> Option<PresenceChanged> {
         loop {
             {
-                let mut waiting = self.waiting();
-                if let Some(event) = waiting.events.pop_front() {
-                    if waiting.events.is_empty() {
-                        waiting.events.shrink_to(KEPT);
+                let mut state = self.state();
+                if let Some(event) = state.events.pop_front() {
+                    if state.events.is_empty() {
+                        state.events.shrink_to(KEPT_CAPACITY);
                     }
-                    let missed = std::mem::take(&mut waiting.missed);
+                    let missed = std::mem::take(&mut state.missed);
                     return Some(PresenceChanged { missed, ..Arc::unwrap_or_clone(event) });
                 }
-                if waiting.over {
+                if state.ended {
                     return None;
                 }
             }
-            self.come.notified().await;
+            self.added.notified().await;
         }
     }
 }
@@ -88,20 +88,20 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_in_which_nothing_waits_takes_no_memory() {
-        // Each subscription reserved 1,024 places.
-        let queue = Queue::default();
-        assert_eq!(queue.waiting().events.capacity(), 0);
+    fn an_empty_queue_takes_no_memory() {
+        // Each subscription reserved space for 1,024 events.
+        let queue = EventQueue::default();
+        assert_eq!(queue.state().events.capacity(), 0);
         for _ in 0..Subscription::CAPACITY {
             queue.push(event());
         }
         while queue.next().now_or_never().is_some() {}
-        assert!(queue.waiting().events.capacity() <= KEPT);
+        assert!(queue.state().events.capacity() <= KEPT_CAPACITY);
     }
 
     #[test]
-    fn what_waits_is_heard_before_the_end() {
-        let queue = Queue::default();
+    fn queued_events_are_received_before_the_end() {
+        let queue = EventQueue::default();
         queue.push(event());
         queue.end();
         assert!(queue.next().now_or_never().unwrap().is_some());

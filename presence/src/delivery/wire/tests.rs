@@ -11,7 +11,7 @@ use crate::{
     config::LEAST_FRAME_SENT,
     model::{
         Meta, Presence,
-        delta::Net,
+        delta::NetChanges,
         tests::truth::{channel, epoch, id},
     },
     name::NodeId,
@@ -199,8 +199,8 @@ proptest! {
         pages.iter().for_each(|page| client.gets(page));
         prop_assert_eq!(&client, &Client::knowing(&earlier));
 
-        let mut net = Net::default();
-        net.then(after.changes_since(&before));
+        let mut net = NetChanges::default();
+        net.add(after.changes_since(&before));
         let delta = net.take();
         let parts = values(&now.news(Version(7), &delta).unwrap().bytes, max);
         are_parts(&parts, 7, 9);

@@ -1,4 +1,4 @@
-//! The members of a room on one node, as strict as clients may be: what the tests of the model tell their flushes to.
+//! Members of a room that check each flush as strictly as a client may.
 
 use std::collections::BTreeMap;
 
@@ -10,69 +10,68 @@ use super::super::{
     tests::truth::{Look, Looks, look, looks},
 };
 
-/// Everyone who had a first frame.
+/// All members that had a first frame.
 #[derive(Debug, Default)]
 pub(crate) struct Audience {
-    members: BTreeMap<u8, Heard>,
+    members: BTreeMap<u8, Known>,
 }
 
-/// What one member made of its first frame and the deltas after it. Anonymous sockets are a number to it.
+/// What one member knows from its first frame and the deltas after it. It only knows the number of anonymous sockets.
 #[derive(Debug, Clone, PartialEq)]
-struct Heard {
+struct Known {
     position: (Epoch, Version),
     looks: Looks,
     anonymous: usize,
 }
 
-/// Those who have a name.
+/// The presences with a user.
 fn named(looks: impl IntoIterator<Item = (PresenceId, Look)>) -> Looks {
     looks.into_iter().filter(|(_, (user, _))| user.is_some()).collect()
 }
 
 impl Audience {
-    /// Tells the members what is news to them, who must find that it follows on what they know, and believe afterwards
-    /// what the roster says.
-    pub(crate) fn hear(&mut self, flush: Flush<u8>, roster: &Roster) {
+    /// Sends a flush to the members. It must follow on what they know, and afterwards they must know what is in the roster.
+    pub(crate) fn receive(&mut self, flush: Flush<u8>, roster: &Roster) {
         let Flush { from, version, epoch, news, joiners } = flush;
         let (looks, anonymous) = (named(looks(roster.iter())), roster.anonymous());
-        let whole = Heard { position: (epoch, version), looks, anonymous };
-        for heard in self.members.values_mut() {
+        let whole = Known { position: (epoch, version), looks, anonymous };
+        for known in self.members.values_mut() {
             match &news {
-                News::None => assert_eq!((from, heard.position), (version, (epoch, version))),
-                News::NewLife => {
-                    assert_ne!(heard.position.0, epoch);
-                    *heard = whole.clone();
+                News::None => assert_eq!((from, known.position), (version, (epoch, version))),
+                News::NewEpoch => {
+                    assert_ne!(known.position.0, epoch);
+                    *known = whole.clone();
                 }
                 News::Delta(delta) => {
-                    assert_eq!(heard.position, (epoch, from), "the frames chain");
+                    assert_eq!(known.position, (epoch, from), "the frames chain");
                     assert!(from < version && !delta.is_empty());
-                    heard.position = (epoch, version);
+                    known.position = (epoch, version);
                     for presence in delta.left.iter().filter(|one| one.user.is_some()) {
-                        let was = heard.looks.remove(&presence.id).expect("it was there");
-                        assert_eq!(was.0, presence.user, "and its user is the one who left");
+                        let was = known.looks.remove(&presence.id).expect("the presence was known");
+                        assert_eq!(was.0, presence.user, "it left with the known user");
                     }
                     for presence in delta.joined.iter().filter(|one| one.user.is_some()) {
-                        assert_eq!(heard.looks.insert(presence.id, look(presence)), None, "it was not there");
+                        assert_eq!(known.looks.insert(presence.id, look(presence)), None, "the presence was not known");
                     }
                     for presence in delta.updated.iter().filter(|one| one.user.is_some()) {
-                        let was = heard.looks.insert(presence.id, look(presence)).expect("it was there");
+                        let was = known.looks.insert(presence.id, look(presence)).expect("the presence was known");
                         assert!(
                             was.0 == presence.user && was.1 != presence.meta,
-                            "it is the same, and looked different"
+                            "its user is the same, and its meta is not"
                         );
                     }
-                    let told =
+                    let has_named =
                         delta.joined.iter().chain(&delta.left).chain(&delta.updated).any(|one| one.user.is_some());
-                    assert!(told || heard.anonymous != anonymous, "no frame is empty");
-                    heard.anonymous = anonymous;
+                    assert!(has_named || known.anonymous != anonymous, "no frame is empty");
+                    known.anonymous = anonymous;
                 }
             }
         }
         for joiner in joiners {
             assert_eq!(self.members.insert(joiner, whole.clone()), None, "a first frame is the first");
         }
-        for heard in self.members.values() {
-            assert_eq!(*heard, whole);
+        for known in self.members.values() {
+            assert_eq!(*known, whole);
         }
     }
 
@@ -84,10 +83,10 @@ impl Audience {
         self.members.contains_key(&member)
     }
 
-    /// Whether all believe that these are there.
-    pub(crate) fn all_believe(&self, looks: &Looks) -> bool {
+    /// Whether all members know exactly these presences.
+    pub(crate) fn all_know(&self, looks: &Looks) -> bool {
         let anonymous = looks.values().filter(|(user, _)| user.is_none()).count();
         let named = named(looks.clone());
-        self.members.values().all(|heard| (&heard.looks, heard.anonymous) == (&named, anonymous))
+        self.members.values().all(|known| (&known.looks, known.anonymous) == (&named, anonymous))
     }
 }

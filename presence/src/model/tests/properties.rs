@@ -1,5 +1,5 @@
-//! The model as a whole: several nodes, each with a replica and its members, one database that knows the truth, and
-//! between them a network that loses, repeats and reorders.
+//! The model as a whole: several nodes, each with a replica and its members, one database with the true history, and a network between
+//! them that loses, repeats and reorders deltas.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::clock::Tick;
 use crate::model::{
     Snapshot,
     notice::Notices,
-    replica::{Applied, Reading, Replica},
+    replica::{Applied, LoadedRoom, Replica},
     tests::{
         audience::Audience,
-        truth::{Commit, Truth, Write, looks, writes},
+        truth::{TestCommit, TestWrite, Truth, looks, writes},
     },
 };
 
@@ -21,17 +21,17 @@ const NODES: usize = 3;
 const HOLD: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone)]
-enum Step {
-    Commit(Vec<Write>),
+enum NetworkStep {
+    Commit(Vec<TestWrite>),
     /// The room is deleted.
     End,
-    /// A node hears of some change that ever was, perhaps again.
-    Hear(usize, prop::sample::Index),
-    /// A node hears of the newest change.
-    HearNewest(usize),
-    /// A node hears of the change that comes after what it knows.
-    HearNext(usize),
-    /// A node decides to read the room; the database answers it; the answer comes, or fails.
+    /// A node receives any former delta, perhaps again.
+    Receive(usize, prop::sample::Index),
+    /// A node receives the newest delta.
+    ReceiveNewest(usize),
+    /// A node receives the delta after its position.
+    ReceiveNext(usize),
+    /// A node begins to load the room; the database answers; the answer arrives, or the load fails.
     Begin(usize),
     Read(usize),
     Finish(usize),
@@ -41,21 +41,21 @@ enum Step {
     Wait(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = NetworkStep> {
     let node = || 0..NODES;
     prop_oneof![
-        8 => writes().prop_map(Step::Commit),
-        1 => Just(Step::End),
-        6 => (node(), any::<prop::sample::Index>()).prop_map(|(node, which)| Step::Hear(node, which)),
-        4 => node().prop_map(Step::HearNewest),
-        6 => node().prop_map(Step::HearNext),
-        2 => node().prop_map(Step::Begin),
-        1 => node().prop_map(Step::Read),
-        3 => node().prop_map(Step::Finish),
-        1 => node().prop_map(Step::Fail),
-        4 => (node(), 0..5u8).prop_map(|(node, who)| Step::Join(node, who)),
-        2 => (node(), 0..5u8).prop_map(|(node, who)| Step::Leave(node, who)),
-        5 => prop_oneof![0..5u64, 0..150u64].prop_map(Step::Wait),
+        8 => writes().prop_map(NetworkStep::Commit),
+        1 => Just(NetworkStep::End),
+        6 => (node(), any::<prop::sample::Index>()).prop_map(|(node, which)| NetworkStep::Receive(node, which)),
+        4 => node().prop_map(NetworkStep::ReceiveNewest),
+        6 => node().prop_map(NetworkStep::ReceiveNext),
+        2 => node().prop_map(NetworkStep::Begin),
+        1 => node().prop_map(NetworkStep::Read),
+        3 => node().prop_map(NetworkStep::Finish),
+        1 => node().prop_map(NetworkStep::Fail),
+        4 => (node(), 0..5u8).prop_map(|(node, who)| NetworkStep::Join(node, who)),
+        2 => (node(), 0..5u8).prop_map(|(node, who)| NetworkStep::Leave(node, who)),
+        5 => prop_oneof![0..5u64, 0..150u64].prop_map(NetworkStep::Wait),
     ]
 }
 
@@ -65,11 +65,11 @@ struct Node {
     notices: Notices<u8>,
     audience: Audience,
     waiting: BTreeSet<u8>,
-    /// A reading that is under way, with what the database answered, and at which moment.
-    reading: Option<Option<(Option<Snapshot>, usize)>>,
-    /// Which moment of the truth the replica is at, and which is the newest that it heard of.
+    /// A load in progress, with the answer of the database, and the moment of the answer.
+    load: Option<Option<(Option<Snapshot>, usize)>>,
+    /// The moment of the replica, and the newest moment of which it has received a delta.
     at: usize,
-    heard: usize,
+    received: usize,
 }
 
 impl Node {
@@ -79,15 +79,15 @@ impl Node {
             notices: Notices::new(Duration::from_millis(limit)),
             audience: Audience::default(),
             waiting: BTreeSet::new(),
-            reading: None,
+            load: None,
             at: 0,
-            heard: 0,
+            received: 0,
         }
     }
 
-    fn hear(&mut self, truth: &Truth, now: Tick, commit: Commit) {
-        let Commit { epoch, version, delta } = commit;
-        self.heard = self.heard.max(truth.moment_of((epoch, version)));
+    fn receive(&mut self, truth: &Truth, now: Tick, commit: TestCommit) {
+        let TestCommit { epoch, version, delta } = commit;
+        self.received = self.received.max(truth.moment_of((epoch, version)));
         match self.replica.apply(now, epoch, version, delta) {
             Applied::Changed(changes) => self.notices.changed(now, changes),
             Applied::Early => assert!(self.replica.reload_at(HOLD).is_some_and(|at| at <= now.after(HOLD))),
@@ -97,20 +97,20 @@ impl Node {
     }
 
     fn begin(&mut self) {
-        self.reading = Some(None);
+        self.load = Some(None);
         self.replica.reloading();
     }
 
     fn read(&mut self, truth: &Truth) {
-        if let Some(answer) = &mut self.reading {
+        if let Some(answer) = &mut self.load {
             answer.get_or_insert_with(|| (truth.snapshot(), truth.moments.len() - 1));
         }
     }
 
     fn finish(&mut self, truth: &Truth, now: Tick) {
         self.read(truth);
-        if let Some(Some((answer, moment))) = self.reading.take() {
-            let before = self.replica.reload(answer.map(Reading::from));
+        if let Some(Some((answer, moment))) = self.load.take() {
+            let before = self.replica.reload(answer.map(LoadedRoom::from));
             if self.replica.position().is_none() {
                 assert!(moment >= self.at, "it never goes back");
                 self.at = moment;
@@ -122,7 +122,7 @@ impl Node {
         }
     }
 
-    /// What must hold after each step.
+    /// Checks the invariants after each step.
     fn check(&mut self, truth: &Truth) {
         let at = self.replica.position().map_or(self.at, |position| truth.moment_of(position));
         assert!(at >= self.at, "it never goes back");
@@ -130,7 +130,7 @@ impl Node {
         let moment = &truth.moments[at];
         assert_eq!(moment.position, self.replica.position());
         assert!(self.replica.roster().iter().eq(moment.presences.values()), "it is what the room was then");
-        assert!(self.at >= self.heard || self.replica.reload_at(HOLD).is_some(), "it says that it is late");
+        assert!(self.at >= self.received || self.replica.reload_at(HOLD).is_some(), "a late replica needs a load");
     }
 
     fn join(&mut self, now: Tick, who: u8) {
@@ -145,27 +145,27 @@ impl Node {
         assert!(!self.audience.leave(who) || forgotten.is_empty());
     }
 
-    /// Does what is due until then.
+    /// Flushes what is due until then.
     fn flush(&mut self, until: Tick) {
         if let (Some(due), Some(position)) = (self.notices.due().filter(|due| *due <= until), self.replica.position()) {
             let flush = self.notices.flush(due, position);
             assert!(flush.joiners.iter().copied().collect::<BTreeSet<_>>() == self.waiting);
             self.waiting.clear();
-            self.audience.hear(flush, self.replica.roster());
+            self.audience.receive(flush, self.replica.roster());
             assert_eq!(self.notices.due(), None);
         }
-        assert!(self.waiting.is_empty() || self.notices.due().is_some(), "whoever waits is served at some time");
+        assert!(self.waiting.is_empty() || self.notices.due().is_some(), "each joiner gets its first frame");
     }
 
-    /// Ends the reading that is under way, and reads the room once more if the replica asks for it.
+    /// Ends the load in progress, and loads the room once more if the replica needs it.
     fn heal(&mut self, truth: &Truth, now: Tick) {
         self.finish(truth, now);
         if self.replica.reload_at(HOLD).is_some() {
             self.begin();
             self.finish(truth, now);
         }
-        assert_eq!(self.replica.reload_at(HOLD), None, "one reading into which nothing comes is enough");
-        assert!(self.at >= self.heard);
+        assert_eq!(self.replica.reload_at(HOLD), None, "one load without new deltas is enough");
+        assert!(self.at >= self.received);
     }
 }
 
@@ -173,7 +173,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn over_a_bad_network_a_roster_may_be_late_but_is_never_wrong_and_members_believe_what_it_says(
+    fn over_a_bad_network_rosters_may_be_late_but_never_wrong_and_members_agree_with_them(
         steps in prop::collection::vec(step(), 1..150),
         limit in prop_oneof![Just(0), Just(100)],
     ) {
@@ -182,19 +182,19 @@ proptest! {
         let mut now = Tick(0);
         for step in steps {
             match step {
-                Step::Commit(writes) => drop(truth.commit(&writes)),
-                Step::End => truth.end(),
-                Step::Hear(node, which) => {
+                NetworkStep::Commit(writes) => drop(truth.commit(&writes)),
+                NetworkStep::End => truth.end(),
+                NetworkStep::Receive(node, which) => {
                     if !truth.commits.is_empty() {
-                        nodes[node].hear(&truth, now, which.get(&truth.commits).clone());
+                        nodes[node].receive(&truth, now, which.get(&truth.commits).clone());
                     }
                 }
-                Step::HearNewest(node) => {
+                NetworkStep::ReceiveNewest(node) => {
                     if let Some(newest) = truth.commits.last() {
-                        nodes[node].hear(&truth, now, newest.clone());
+                        nodes[node].receive(&truth, now, newest.clone());
                     }
                 }
-                Step::HearNext(node) => {
+                NetworkStep::ReceiveNext(node) => {
                     let node = &mut nodes[node];
                     let known = node.replica.position();
                     let next = truth.commits.iter().find(|commit| match known {
@@ -202,16 +202,16 @@ proptest! {
                         None => true,
                     });
                     if let Some(next) = next {
-                        node.hear(&truth, now, next.clone());
+                        node.receive(&truth, now, next.clone());
                     }
                 }
-                Step::Begin(node) => nodes[node].begin(),
-                Step::Read(node) => nodes[node].read(&truth),
-                Step::Finish(node) => nodes[node].finish(&truth, now),
-                Step::Fail(node) => nodes[node].reading = None,
-                Step::Join(node, who) => nodes[node].join(now, who),
-                Step::Leave(node, who) => nodes[node].leave(who),
-                Step::Wait(time) => now = Tick(now.0 + time),
+                NetworkStep::Begin(node) => nodes[node].begin(),
+                NetworkStep::Read(node) => nodes[node].read(&truth),
+                NetworkStep::Finish(node) => nodes[node].finish(&truth, now),
+                NetworkStep::Fail(node) => nodes[node].load = None,
+                NetworkStep::Join(node, who) => nodes[node].join(now, who),
+                NetworkStep::Leave(node, who) => nodes[node].leave(who),
+                NetworkStep::Wait(time) => now = Tick(now.0 + time),
             }
             for node in &mut nodes {
                 node.flush(now);
@@ -219,7 +219,7 @@ proptest! {
         }
         for node in &mut nodes {
             node.heal(&truth, now);
-            // The last changes may all have been lost; then only a comparison with the database tells.
+            // The last deltas may all have been lost. Then only a comparison with the database shows it.
             if node.replica.position() != truth.now().position {
                 node.begin();
                 node.finish(&truth, now);
@@ -227,7 +227,7 @@ proptest! {
             prop_assert_eq!(node.replica.position(), truth.now().position);
             prop_assert!(node.replica.roster().iter().eq(truth.now().presences.values()));
             node.flush(Tick(u64::MAX));
-            prop_assert!(truth.now().position.is_none() || node.audience.all_believe(&looks(truth.now().presences.values())));
+            prop_assert!(truth.now().position.is_none() || node.audience.all_know(&looks(truth.now().presences.values())));
         }
     }
 }

@@ -16,72 +16,72 @@ use self::{
 use crate::{clock::Tick, model::Presence, name::PresenceId};
 
 const NODES: usize = 3;
-/// Far more rounds than it takes until nothing is under way any more.
+/// Far more rounds than it takes until nothing is in progress.
 const ROUNDS: usize = 30;
 
 #[derive(Debug, Clone)]
-enum Step {
-    /// A socket comes, one leaves, and one is lost that is held.
-    Come(usize),
+enum SocketStep {
+    /// A socket joins, one leaves, and one is lost and held.
+    Join(usize),
     Leave(usize, prop::sample::Index),
     Lose(usize, prop::sample::Index),
-    /// One who is held does not return in time.
+    /// A grace expires.
     GraceOver(usize, prop::sample::Index),
-    /// What waits on a node is committed. Its room does not know yet.
+    /// The pending writes of a node are committed. Its room does not know it yet.
     Commit(usize),
     /// The room of a node handles its next message.
     Handle(usize),
-    /// It fails over it, and starts over.
+    /// The room fails while it handles the message, and restarts.
     Fail(usize),
-    /// A node compares its room with the database, and reads it if that is ahead.
+    /// A node compares its room with the database, and loads it if the database is ahead.
     Compare(usize),
-    /// The database answers a reading; the answer comes, or the reading fails and is begun anew.
-    Read(usize),
+    /// The database answers a load; the answer arrives, or the load fails and begins again.
+    Answer(usize),
     Finish(usize),
-    ReadAgain(usize),
-    /// The second node finds the first dead and removes its presences; it lives, and begins another life.
+    LoadAgain(usize),
+    /// The second node fences the first and removes its presences. The first is alive, and begins a new incarnation.
     Fence(usize, usize),
-    /// The room is deleted, if nobody is in it.
+    /// The room is deleted if it is empty.
     Prune,
-    /// The database loses its last changes, so many or fewer. Connections break, so whatever waits for an answer asks again.
+    /// The database loses up to this many of its last changes. Connections break, so loads in progress begin again.
     Crash(usize),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = SocketStep> {
     let node = || 0..NODES;
     let which = any::<prop::sample::Index>;
     prop_oneof![
-        8 => node().prop_map(Step::Come),
-        6 => (node(), which()).prop_map(|(node, which)| Step::Leave(node, which)),
-        2 => (node(), which()).prop_map(|(node, which)| Step::Lose(node, which)),
-        1 => (node(), which()).prop_map(|(node, which)| Step::GraceOver(node, which)),
-        12 => node().prop_map(Step::Commit),
-        18 => node().prop_map(Step::Handle),
-        1 => node().prop_map(Step::Fail),
-        3 => node().prop_map(Step::Compare),
-        4 => node().prop_map(Step::Read),
-        6 => node().prop_map(Step::Finish),
-        1 => node().prop_map(Step::ReadAgain),
-        1 => (node(), node()).prop_map(|(dead, finder)| Step::Fence(dead, finder)),
-        1 => Just(Step::Prune),
-        1 => (1..4_usize).prop_map(Step::Crash),
+        8 => node().prop_map(SocketStep::Join),
+        6 => (node(), which()).prop_map(|(node, which)| SocketStep::Leave(node, which)),
+        2 => (node(), which()).prop_map(|(node, which)| SocketStep::Lose(node, which)),
+        1 => (node(), which()).prop_map(|(node, which)| SocketStep::GraceOver(node, which)),
+        12 => node().prop_map(SocketStep::Commit),
+        18 => node().prop_map(SocketStep::Handle),
+        1 => node().prop_map(SocketStep::Fail),
+        3 => node().prop_map(SocketStep::Compare),
+        4 => node().prop_map(SocketStep::Answer),
+        6 => node().prop_map(SocketStep::Finish),
+        1 => node().prop_map(SocketStep::LoadAgain),
+        1 => (node(), node()).prop_map(|(dead, finder)| SocketStep::Fence(dead, finder)),
+        1 => Just(SocketStep::Prune),
+        1 => (1..4_usize).prop_map(SocketStep::Crash),
     ]
 }
 
-/// Sweeps what a dead node left, and those whose grace is over though no node knows.
+/// Removes presences of dead nodes, and held presences that no node knows.
 fn sweep(nodes: &mut [Node], database: &mut Database) {
-    let forgotten = |one: &Presence| {
+    let is_abandoned = |one: &Presence| {
         let knows = |node: &Node| if one.held { node.lost.contains_key(&one.id) } else { node.node == one.node };
         !nodes.iter().any(knows)
     };
-    if database.room.presences.values().any(|one| forgotten(one)) {
-        let commit = database.remove(forgotten);
+    if database.room.presences.values().any(|one| is_abandoned(one)) {
+        let commit = database.remove(is_abandoned);
         nodes[0].mailbox.push_back(Message::Changed(commit));
     }
 }
 
-/// Lets everything happen that is under way, and what follows from it.
-fn rest(nodes: &mut [Node], database: &mut Database, now: &mut Tick) {
+/// Runs until nothing is in progress.
+fn run_until_quiet(nodes: &mut [Node], database: &mut Database, now: &mut Tick) {
     for _ in 0..ROUNDS {
         now.0 += 1;
         for node in &mut *nodes {
@@ -100,61 +100,61 @@ fn rest(nodes: &mut [Node], database: &mut Database, now: &mut Tick) {
             }
         }
     }
-    panic!("it does not come to rest");
+    panic!("it does not end");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn with_slow_readings_each_roster_is_in_the_end_the_sockets_that_are_open_and_nobody_is_added_who_has_left(
+    fn with_slow_loads_each_roster_ends_up_with_the_open_sockets_and_no_presence_is_added_after_it_left(
         steps in prop::collection::vec(step(), 1..150),
     ) {
         let mut database = Database::default();
         let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(database.new_node())).collect();
         let mut now = Tick(0);
-        let crashes = steps.iter().any(|step| matches!(step, Step::Crash(_)));
+        let crashes = steps.iter().any(|step| matches!(step, SocketStep::Crash(_)));
         for step in steps {
             now.0 += 1;
             nodes.iter_mut().for_each(|node| node.now = now);
             match step {
-                Step::Come(node) => nodes[node].come(&mut database),
-                Step::Leave(node, which) => nodes[node].go(&which, Message::Leave),
-                Step::Lose(node, which) => nodes[node].go(&which, Message::Lose),
-                Step::GraceOver(node, which) => nodes[node].grace_over(&which),
-                Step::Commit(node) => nodes[node].commit(&mut database),
-                Step::Handle(node) => nodes[node].handle(),
-                Step::Fail(node) => nodes[node].fail(),
-                Step::Compare(node) => nodes[node].compare(&database),
-                Step::Read(node) => nodes[node].read(&database),
-                Step::Finish(node) => nodes[node].finish(&database),
-                Step::ReadAgain(node) => {
-                    if nodes[node].reading.is_some() {
+                SocketStep::Join(node) => nodes[node].join(&mut database),
+                SocketStep::Leave(node, which) => nodes[node].go(&which, Message::Leave),
+                SocketStep::Lose(node, which) => nodes[node].go(&which, Message::Lose),
+                SocketStep::GraceOver(node, which) => nodes[node].grace_over(&which),
+                SocketStep::Commit(node) => nodes[node].commit(&mut database),
+                SocketStep::Handle(node) => nodes[node].handle(),
+                SocketStep::Fail(node) => nodes[node].fail(),
+                SocketStep::Compare(node) => nodes[node].compare(&database),
+                SocketStep::Answer(node) => nodes[node].answer(&database),
+                SocketStep::Finish(node) => nodes[node].finish(&database),
+                SocketStep::LoadAgain(node) => {
+                    if nodes[node].load.is_some() {
                         nodes[node].begin();
                     }
                 }
-                Step::Fence(dead, finder) => {
+                SocketStep::Fence(dead, finder) => {
                     if dead != finder && database.room.at.is_some() {
-                        let life = nodes[dead].node;
-                        let commit = database.remove(|one| one.node == life && !one.held);
+                        let incarnation = nodes[dead].node;
+                        let commit = database.remove(|one| one.node == incarnation && !one.held);
                         nodes[finder].mailbox.push_back(Message::Changed(commit));
                         nodes[dead].node = database.new_node();
                         nodes[dead].mailbox.push_back(Message::Rejoin);
                     }
                 }
-                Step::Prune => {
+                SocketStep::Prune => {
                     if database.room.presences.is_empty() {
                         database.room.at = None;
                         database.history.clear();
                     }
                 }
-                Step::Crash(changes) => {
+                SocketStep::Crash(changes) => {
                     for node in &mut nodes {
-                        // What was answered before has arrived.
+                        // Earlier answers have arrived.
                         while !node.mailbox.is_empty() {
                             node.handle();
                         }
-                        if node.reading.is_some() {
+                        if node.load.is_some() {
                             node.begin();
                         }
                     }
@@ -167,8 +167,8 @@ proptest! {
                 }
             }
         }
-        rest(&mut nodes, &mut database, &mut now);
-        // One who was held when the database lost it is not brought back, since it has no socket.
+        run_until_quiet(&mut nodes, &mut database, &mut now);
+        // A held presence that the database lost is not restored, since it has no socket.
         let held = |id: &PresenceId| !crashes || database.room.presences.contains_key(id);
         let held = nodes.iter().flat_map(|node| node.lost.keys()).filter(|id| held(id));
         let mut truth: Vec<_> = nodes.iter().flat_map(|node| node.open.keys()).chain(held).copied().collect();

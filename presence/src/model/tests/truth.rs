@@ -1,5 +1,4 @@
-//! One room as a database that knows everything would keep it, written as naively as can be: what the tests of the model
-//! compare it with.
+//! One room with its complete history, written as simply as possible. The tests compare the model with it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,10 +9,10 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId, Version};
 
 use crate::model::{Delta, Meta, Presence, Snapshot};
 
-/// How a client sees a presence.
+/// What a client sees of a presence.
 pub(crate) type Look = (Option<UserId>, Meta);
 
-/// Everyone, as clients see them.
+/// What a client sees of a room.
 pub(crate) type Looks = BTreeMap<PresenceId, Look>;
 
 pub(crate) fn id(n: u8) -> PresenceId {
@@ -57,10 +56,10 @@ pub(crate) fn looks<'a>(presences: impl IntoIterator<Item = &'a Arc<Presence>>) 
     presences.into_iter().map(|presence| (presence.id, look(presence))).collect()
 }
 
-/// What one transaction does to one presence.
+/// The change of one presence in a transaction.
 #[derive(Debug, Clone)]
-pub(crate) enum Write {
-    /// If the channel is another's, that one leaves; if the presence is there, it becomes this.
+pub(crate) enum TestWrite {
+    /// A presence with the same channel leaves. An existing presence with the same id is replaced.
     Join {
         who: u8,
         user: Option<u8>,
@@ -76,54 +75,54 @@ pub(crate) enum Write {
     },
 }
 
-/// Few of each, so that they meet.
-pub(crate) fn write() -> impl Strategy<Value = Write> {
+/// Few ids and channels, so that writes collide.
+pub(crate) fn write() -> impl Strategy<Value = TestWrite> {
     let join = (0..6u8, prop::option::of(0..3u8), 0..6u8, 0..2u8);
     prop_oneof![
-        4 => join.prop_map(|(who, user, channel, meta)| Write::Join { who, user, channel, meta }),
-        2 => (0..6u8, 0..3u8).prop_map(|(who, meta)| Write::Update { who, meta }),
-        3 => (0..6u8).prop_map(|who| Write::Leave { who }),
+        4 => join.prop_map(|(who, user, channel, meta)| TestWrite::Join { who, user, channel, meta }),
+        2 => (0..6u8, 0..3u8).prop_map(|(who, meta)| TestWrite::Update { who, meta }),
+        3 => (0..6u8).prop_map(|who| TestWrite::Leave { who }),
     ]
 }
 
-pub(crate) fn writes() -> impl Strategy<Value = Vec<Write>> {
+pub(crate) fn writes() -> impl Strategy<Value = Vec<TestWrite>> {
     prop::collection::vec(write(), 1..4)
 }
 
-/// What one transaction changed.
+/// The result of a transaction.
 #[derive(Debug, Clone)]
-pub(crate) struct Commit {
+pub(crate) struct TestCommit {
     pub(crate) epoch: Epoch,
     pub(crate) version: Version,
     pub(crate) delta: Delta,
 }
 
-/// What the room was at one moment. Moments have the order in which they were.
+/// The room at one moment. Moments are in the order of time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Moment {
     pub(crate) position: Option<(Epoch, Version)>,
     pub(crate) presences: BTreeMap<PresenceId, Arc<Presence>>,
 }
 
-/// The room, with all that it ever was.
+/// The room with its history.
 #[derive(Debug)]
 pub(crate) struct Truth {
-    lives: u8,
-    /// Never empty: at first there is no room.
+    epochs: u8,
+    /// Never empty: at first the room does not exist.
     pub(crate) moments: Vec<Moment>,
-    pub(crate) commits: Vec<Commit>,
+    pub(crate) commits: Vec<TestCommit>,
 }
 
 impl Truth {
     pub(crate) fn new() -> Self {
-        Self { lives: 0, moments: vec![Moment::default()], commits: Vec::new() }
+        Self { epochs: 0, moments: vec![Moment::default()], commits: Vec::new() }
     }
 
     pub(crate) fn now(&self) -> &Moment {
         self.moments.last().unwrap()
     }
 
-    /// Which moment that position was, by its place in time.
+    /// The index of the moment with this position.
     pub(crate) fn moment_of(&self, position: (Epoch, Version)) -> usize {
         self.moments.iter().position(|moment| moment.position == Some(position)).expect("a position that never was")
     }
@@ -131,27 +130,27 @@ impl Truth {
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let Moment { position, presences } = self.now();
         let (epoch, version) = (*position)?;
-        // No particular order: any but that of the ids.
+        // In no particular order, so not sorted by id.
         Some(Snapshot { epoch, version, presences: presences.values().rev().cloned().collect() })
     }
 
-    pub(crate) fn commit(&mut self, writes: &[Write]) -> Option<Commit> {
+    pub(crate) fn commit(&mut self, writes: &[TestWrite]) -> Option<TestCommit> {
         let Moment { position, presences: before } = self.now().clone();
         let mut after = before.clone();
         for write in writes {
             match *write {
-                Write::Join { who, user: owner, channel: at, meta: status } => {
+                TestWrite::Join { who, user: owner, channel: at, meta: status } => {
                     after.retain(|_, other| other.channel != channel(at));
                     let mut presence = Presence::new(id(who), channel(at), owner.map(user), node());
                     presence.meta = meta(status);
                     after.insert(presence.id, Arc::new(presence));
                 }
-                Write::Update { who, meta: status } => {
+                TestWrite::Update { who, meta: status } => {
                     if let Some(presence) = after.get_mut(&id(who)) {
                         *presence = with_meta(presence, status);
                     }
                 }
-                Write::Leave { who } => {
+                TestWrite::Leave { who } => {
                     after.remove(&id(who));
                 }
             }
@@ -169,16 +168,16 @@ impl Truth {
             return None;
         }
         let (epoch, version) = position.unwrap_or_else(|| {
-            self.lives += 1;
-            (epoch(self.lives), Version(0))
+            self.epochs += 1;
+            (epoch(self.epochs), Version(0))
         });
-        let commit = Commit { epoch, version: version.next(), delta };
+        let commit = TestCommit { epoch, version: version.next(), delta };
         self.moments.push(Moment { position: Some((epoch, commit.version)), presences: after });
         self.commits.push(commit.clone());
         Some(commit)
     }
 
-    /// The room is deleted, with everyone in it.
+    /// Deletes the room, with all presences.
     pub(crate) fn end(&mut self) {
         if self.now().position.is_some() {
             self.moments.push(Moment::default());

@@ -10,7 +10,7 @@ use crate::{
     clock::Tick,
     model::{
         Presence,
-        replica::{Applied, Reading},
+        replica::{Applied, LoadedRoom},
     },
     name::{ChannelName, Epoch, PresenceId, Version},
     node::writer::Committed,
@@ -59,7 +59,7 @@ impl RoomActor {
         match result {
             Ok(commit) => {
                 let is_new = !commit.delta.is_empty() || commit.resumed.iter().any(|resumed| resumed.moved);
-                if self.reached.refutes_commit(batch, (commit.epoch, commit.version), is_new) {
+                if self.reached.contradicts_commit(batch, (commit.epoch, commit.version), is_new) {
                     self.has_gone_back();
                 }
                 self.turn_away(&writes, &commit.refused);
@@ -250,7 +250,12 @@ impl RoomActor {
         ctx.spawn(load.into_actor(self));
     }
 
-    pub(super) fn loaded(&mut self, number: u64, result: Result<Option<Reading>, StoreError>, ctx: &mut Context<Self>) {
+    pub(super) fn loaded(
+        &mut self,
+        number: u64,
+        result: Result<Option<LoadedRoom>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
         if number != self.readings.last() {
             // Asked for before the room failed. Only the last reading holds all that was heard of before it.
             return;
@@ -261,8 +266,8 @@ impl RoomActor {
                 self.readings.came_in(now, self.node.config.hold_window());
                 let changes = self.change_model(|state| {
                     let changes = state.reload(found);
-                    if state.replica.take_gone_back() {
-                        state.notices.begin_anew(now);
+                    if state.replica.take_rolled_back() {
+                        state.notices.restart(now);
                     }
                     changes
                 });
@@ -306,7 +311,7 @@ impl RoomActor {
 
     /// The database says that the room stood at `position` when it was asked.
     pub(super) fn stands_at(&mut self, position: Option<(Epoch, Version)>, asked: Tick, ctx: &mut Context<Self>) {
-        if position.is_some_and(|position| self.reached.refutes(asked, position)) {
+        if position.is_some_and(|position| self.reached.contradicts(asked, position)) {
             self.has_gone_back();
             self.note_position();
             self.load(ctx);

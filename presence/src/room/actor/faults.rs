@@ -111,7 +111,7 @@ impl RoomActor {
             // The hub knows it as it was when it joined.
             let now = self.state.replica.roster().get(id).cloned();
             // The database may not know yet that it was resumed.
-            let now = now.map(|now| if now.channel == presence.channel { now } else { now.in_hands_of(&presence) });
+            let now = now.map(|now| if now.channel == presence.channel { now } else { now.with_owner_of(&presence) });
             // Until all have reported, leaves are held. Later, one who is not in the roster has left in the meantime.
             let has_left = !in_time && self.phase.is_known() && now.is_none();
             if self.state.leaving.contains_key(&id) || has_left {
@@ -154,7 +154,7 @@ impl RoomActor {
     /// Those who are joining and whose sockets are gone: the message that said so may be the one that was lost.
     fn lose_those_gone(&mut self, ctx: &mut Context<Self>) {
         let (channels, sessions) = (&self.channels, &self.state.sessions);
-        let is_gone = |id: PresenceId, channel| !channels.has(channel, &self.name, sessions.called(id));
+        let is_gone = |id: PresenceId, channel| !channels.has(channel, &self.name, sessions.alias_of(id));
         let joining = self.state.joining.iter().map(|(id, joining)| (*id, &joining.channel));
         let gone: Vec<_> = joining.filter(|(id, channel)| is_gone(*id, channel)).collect();
         let gone: Vec<_> = gone.into_iter().map(|(id, channel)| (id, channel.clone())).collect();

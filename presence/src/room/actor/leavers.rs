@@ -209,7 +209,7 @@ impl RoomActor {
             let of_channel =
                 |leaving: &&mut Leaving| matches!(&which, Which::Of(channel) if leaving.channel == *channel);
             let leaving = match &which {
-                Which::Id(id) => self.state.leaving.get_mut(&self.state.sessions.resolve(*id)),
+                Which::Id(id) => self.state.leaving.get_mut(&self.state.sessions.canonical_id(*id)),
                 Which::Of(_) => self.state.leaving.values_mut().find(of_channel),
             };
             match leaving {
@@ -235,7 +235,7 @@ impl RoomActor {
         let is_lost = |leaving: &Leaving| matches!(leaving.cause, Cause::Lost(_));
         match which {
             Which::Id(id) => {
-                let id = state.sessions.resolve(*id);
+                let id = state.sessions.canonical_id(*id);
                 let here = state.locals.get(&id).map(|local| &local.presence.channel);
                 let joining = state.joining.get(&id).map(|joining| &joining.channel);
                 let held = state.sessions.lost(id).map(|lost| &lost.presence.channel);
@@ -300,7 +300,7 @@ impl RoomActor {
         let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>, Vec<ChannelName>)> = HashMap::new();
         for (presence, hub) in left {
             // One that has left by itself in the meantime, and may have joined again, need not be notified.
-            let called = self.state.sessions.called(presence.id);
+            let called = self.state.sessions.alias_of(presence.id);
             let was_in = self.channels.forget(&presence.channel, &self.name, called);
             self.state.sessions.forget(presence.id);
             let was_member = self.state.take_off_hub(presence.id);

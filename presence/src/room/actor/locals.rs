@@ -47,7 +47,7 @@ impl RoomActor {
                         };
                         // A commit from before it was resumed tells of its former socket.
                         let resumed = local.presence.channel != presence.channel;
-                        local.presence = if resumed { presence.in_hands_of(&local.presence) } else { presence };
+                        local.presence = if resumed { presence.with_owner_of(&local.presence) } else { presence };
                         if resumed {
                             self.state.replica.hand_over(&local.presence);
                         }
@@ -229,7 +229,7 @@ impl RoomActor {
 
     /// The hub of its socket, if that is in the room as this presence.
     pub(super) fn hub_of(&self, presence: &Presence) -> Option<HubRef> {
-        let called = self.state.sessions.called(presence.id);
+        let called = self.state.sessions.alias_of(presence.id);
         let is_in = self.channels.has(&presence.channel, &self.name, called);
         is_in.then(|| self.hubs.of(&presence.channel)).flatten()
     }
@@ -265,7 +265,7 @@ impl OwnPresences for Ours<'_> {
     fn is_alive(&self, presence: &Presence) -> bool {
         // Once a node has ended, the database has removed what it left.
         let has_ended = self.node.is_shutting_down() && self.node.id().is_none();
-        let called = self.state.sessions.called(presence.id);
+        let called = self.state.sessions.alias_of(presence.id);
         !has_ended && self.channels.has(&presence.channel, self.room, called)
     }
 }

@@ -106,7 +106,7 @@ impl RoomActor {
             self.tell_removed(vec![(was.clone(), hub)], Some(&taken_over()));
             self.drop_local(id);
             was
-        } else if let Some(lost) = self.state.sessions.find(id) {
+        } else if let Some(lost) = self.state.sessions.end_hold(id) {
             lost.presence
         } else {
             return;
@@ -130,7 +130,7 @@ impl RoomActor {
     fn write_what_waits(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get(&id) else { return };
         let channel = local.presence.channel.clone();
-        let waits = self.channels.take_update(&channel, &self.name, self.state.sessions.called(id));
+        let waits = self.channels.take_update(&channel, &self.name, self.state.sessions.alias_of(id));
         if let Some(meta) = waits {
             self.update(id, channel, meta, None, ctx);
         }
@@ -206,10 +206,10 @@ impl RoomActor {
         if self.node.is_shutting_down() {
             return None;
         }
-        if self.state.sessions.next()? <= now {
+        if self.state.sessions.next_expiry()? <= now {
             self.leave_overdue(now, ctx);
         }
-        self.state.sessions.next()
+        self.state.sessions.next_expiry()
     }
 
     /// Those who did not return in time leave, together. Nobody could return while the node stood still, so such time extends a
@@ -263,7 +263,7 @@ impl RoomActor {
             && local.presence.channel == written.channel
             && local.presence.node != written.node
         {
-            local.presence = local.presence.in_hands_of(written);
+            local.presence = local.presence.with_owner_of(written);
             self.state.replica.hand_over(written);
         }
     }
@@ -328,7 +328,7 @@ impl RoomActor {
     /// removes one with a token: those of a node that is taken for dead are held, and the node begins another life.
     pub(super) fn was_resumed_and_left(&self, presence: &Presence) -> bool {
         self.state.sessions.session(presence.id).is_some()
-            && self.state.sessions.believes(presence.id, u64::MAX)
+            && self.state.sessions.is_confirmed_by(presence.id, u64::MAX)
             && self.node.id() == Some(presence.node)
     }
 
@@ -352,7 +352,7 @@ impl RoomActor {
             let ours = self.state.locals.get(&id).map(|local| local.presence.clone());
             let lost = self.state.sessions.lost(id).map(|lost| lost.presence.clone());
             let Some(ours) = ours.or(lost) else { continue };
-            if ours.channel != now.channel && self.state.sessions.believes(id, reading) {
+            if ours.channel != now.channel && self.state.sessions.is_confirmed_by(id, reading) {
                 self.superseded(id);
                 self.state.sessions.forget(id);
             } else if (&ours.channel, ours.held) != (&now.channel, now.held) {
@@ -365,7 +365,7 @@ impl RoomActor {
     /// no version, so only the order of reading and commit tells which of them is right.
     fn compare_owner_of_joining(&mut self, ours: Arc<Presence>, reading: u64) {
         let id = ours.id;
-        if !self.state.sessions.believes(id, reading) {
+        if !self.state.sessions.is_confirmed_by(id, reading) {
             // It was resumed while the room was read: no later reading would be asked for.
             self.state.replica.hand_over(&ours);
         } else if let Some(Joining { entrant, replies, .. }) = self.state.joining.remove(&id) {

@@ -64,7 +64,7 @@ impl RoomActor {
     }
 
     pub(super) fn join(&mut self, mut entrant: Entrant, reply: Reply<()>, ctx: &mut Context<Self>) {
-        let id = self.state.sessions.resolve(entrant.presence.id);
+        let id = self.state.sessions.canonical_id(entrant.presence.id);
         if self.state.locals.contains_key(&id) {
             self.join_as_local(id, entrant, reply, ctx);
         } else if self.state.joining.contains_key(&id) {
@@ -142,7 +142,7 @@ impl RoomActor {
     /// read slowest are cut off, so that it may soon. One without a socket needs none. For a client that comes back with the token of a
     /// presence that is here, twice as many may wait.
     fn check_unread(&mut self, Entrant { presence, session, hub, .. }: &Entrant) -> Result<(), Error> {
-        let id = self.state.sessions.resolve(presence.id);
+        let id = self.state.sessions.canonical_id(presence.id);
         let is_back = session.is_some_and(|session| self.state.sessions.owner(&session.hash).is_some());
         if hub.is_none() || self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id) {
             return Ok(());
@@ -179,7 +179,7 @@ impl RoomActor {
     /// Whether a presence that asks to join again was removed since: its channel is not in the room any more, or is so as
     /// another. To let it in would put it in the way of that one.
     pub(super) fn was_removed(&self, presence: &Presence) -> bool {
-        let id = self.state.sessions.resolve(presence.id);
+        let id = self.state.sessions.canonical_id(presence.id);
         let is_known = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
         !is_known && !self.channels.has(&presence.channel, &self.name, presence.id)
     }

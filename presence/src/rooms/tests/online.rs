@@ -169,7 +169,7 @@ fn who_goes_by_many_presences_of_one_commit_is_offline_with_the_last_event() {
     let signals = Signals::default();
     let mut changes = signals.subscribe(None);
     let mut hear = |turns_of: &OnlineChanges, pruned: &[&Presence]| {
-        let bulk = signals.together(lobby());
+        let bulk = signals.leave_group(lobby());
         signals
             .announce(lobby(), &delta, turns_of, |one| pruned.iter().any(|other| other.id == one.id).then_some(&bulk));
         drop(bulk);

@@ -208,10 +208,10 @@ async fn a_room_that_nobody_wants_to_know_of_any_more_is_forgotten() {
         let room = super::bench::room(&format!("r{n}"));
         let (one, two) = (node.changes_of(&room), node.changes_of(&room));
         drop(one);
-        assert_eq!(node.rooms.this_node().signals.rooms_heard(), 1);
+        assert_eq!(node.rooms.this_node().signals.subscribed_rooms(), 1);
         drop(two);
     }
-    assert_eq!(node.rooms.this_node().signals.rooms_heard(), 0);
+    assert_eq!(node.rooms.this_node().signals.subscribed_rooms(), 0);
 }
 
 // behaviour: W14 hanging-subscriber

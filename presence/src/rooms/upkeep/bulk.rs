@@ -10,7 +10,7 @@ use crate::{
     name::RoomName,
     node::Node,
     room::{message::ToRoom, table::Table},
-    signal::Together,
+    signal::LeaveGroup,
     store::{RoomCommit, pace::MAX_ROOMS_PER_REMOVAL},
 };
 
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Bulk {
     node: Arc<Node>,
     table: Arc<Table>,
-    gathered: HashMap<RoomName, Together>,
+    gathered: HashMap<RoomName, LeaveGroup>,
 }
 
 impl Bulk {
@@ -37,8 +37,8 @@ impl Bulk {
         for commit in commits {
             let room = commit.room.clone();
             let together = self.gathered.entry(room.clone()).or_insert_with(|| {
-                let together = self.node.signals.together(&room);
-                begun.push(together.unfinished());
+                let together = self.node.signals.leave_group(&room);
+                begun.push(together.downgrade());
                 together
             });
             self.node.signals.announce(&room, &commit.delta, &commit.online_changes, |_| Some(together));

@@ -94,7 +94,7 @@ impl Work {
         match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
             Ok(time) => {
                 let mut lease = self.node.registration.lease();
-                if lease.told_time(asked, self.node.now(), time) {
+                if lease.observe_time(asked, self.node.now(), time) {
                     warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
                 }
                 lease.renewed(asked);

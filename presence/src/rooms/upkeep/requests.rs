@@ -145,7 +145,7 @@ impl Work {
         answers.into_iter().map(|answer| answer.unwrap_or(0)).sum()
     }
 
-    /// Removes target it is about, on all nodes.
+    /// Removes the target on all nodes.
     async fn remove(&self, removal: Removal) -> Result<usize> {
         let node = self.id()?;
         if let RemovalTarget::Presence { room, id } = &removal.target

@@ -13,101 +13,101 @@ use crate::{
 };
 
 #[derive(Debug, Clone)]
-pub(super) enum Write {
+pub(super) enum SocketWrite {
     Join(Arc<Presence>),
     Leave(Arc<Presence>),
     Hold(Arc<Presence>),
 }
 
-impl Write {
+impl SocketWrite {
     pub(super) fn id(&self) -> PresenceId {
         let (Self::Join(one) | Self::Leave(one) | Self::Hold(one)) = self;
         one.id
     }
 }
 
-/// What a transaction came to.
+/// The result of a transaction.
 #[derive(Debug, Clone)]
-pub(super) struct Commit {
+pub(super) struct SocketCommit {
     pub(super) batch: u64,
-    pub(super) writes: Vec<Write>,
+    pub(super) writes: Vec<SocketWrite>,
     pub(super) at: (Epoch, Version),
     pub(super) delta: Delta,
 }
 
-/// The room, as the database has it.
+/// The room in the database.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Room {
+pub(super) struct SavedRoom {
     pub(super) at: Option<(Epoch, Version)>,
     pub(super) presences: BTreeMap<PresenceId, Arc<Presence>>,
-    /// Who left because its own node said so: it never comes again.
+    /// Presences that left through their own node. They must never be added again.
     pub(super) left: BTreeSet<PresenceId>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Database {
-    pub(super) room: Room,
-    /// What it was before each change.
-    pub(super) history: Vec<Room>,
-    pub(super) lives: u128,
+    pub(super) room: SavedRoom,
+    /// The room before each change.
+    pub(super) history: Vec<SavedRoom>,
+    pub(super) epochs: u128,
     pub(super) nodes: u128,
     pub(super) sockets: u128,
 }
 
 impl Database {
-    pub(super) fn commit(&mut self, node: NodeId, batch: u64, writes: Vec<Write>) -> Commit {
+    pub(super) fn commit(&mut self, node: NodeId, batch: u64, writes: Vec<SocketWrite>) -> SocketCommit {
         let before = self.room.clone();
         let mut delta = Delta::default();
         for write in &writes {
             let there = self.room.presences.get(&write.id()).cloned();
             match (write, there) {
-                (Write::Join(one), there) => {
+                (SocketWrite::Join(one), there) => {
                     let now = Arc::new(Presence { node, held: false, ..Presence::clone(one) });
                     if there.is_none() {
-                        assert!(!self.room.left.contains(&one.id), "one who has left is added again");
+                        assert!(!self.room.left.contains(&one.id), "a presence is added after it left");
                         delta.joined.push(now.clone());
                     }
                     self.room.presences.insert(one.id, now);
                 }
-                (Write::Leave(_), Some(there)) => {
+                (SocketWrite::Leave(_), Some(there)) => {
                     self.room.presences.remove(&there.id);
                     self.room.left.insert(there.id);
                     delta.left.push(there);
                 }
-                (Write::Hold(_), Some(there)) => {
+                (SocketWrite::Hold(_), Some(there)) => {
                     let held = Presence { held: true, ..Presence::clone(&there) };
                     self.room.presences.insert(there.id, Arc::new(held));
                 }
-                (Write::Leave(_) | Write::Hold(_), None) => {}
+                (SocketWrite::Leave(_) | SocketWrite::Hold(_), None) => {}
             }
         }
         let at = self.advance(&delta);
         if !delta.is_empty() {
             self.history.push(before);
         }
-        Commit { batch, writes, at, delta }
+        SocketCommit { batch, writes, at, delta }
     }
 
     pub(super) fn advance(&mut self, delta: &Delta) -> (Epoch, Version) {
         let (epoch, version) = self.room.at.unwrap_or_else(|| {
-            self.lives += 1;
-            (Epoch::from_uuid(Uuid::from_u128(self.lives)), Version(0))
+            self.epochs += 1;
+            (Epoch::from_uuid(Uuid::from_u128(self.epochs)), Version(0))
         });
         let at = (epoch, if delta.is_empty() { version } else { version.next() });
         self.room.at = Some(at);
         at
     }
 
-    /// Removes those for whom `goes` holds, without the help of their node.
-    pub(super) fn remove(&mut self, goes: impl Fn(&Presence) -> bool) -> Commit {
+    /// Removes presences without their node.
+    pub(super) fn remove(&mut self, matches: impl Fn(&Presence) -> bool) -> SocketCommit {
         let before = self.room.clone();
-        let left: Vec<_> = self.room.presences.extract_if(.., |_, one| goes(one)).map(|(_, one)| one).collect();
+        let left: Vec<_> = self.room.presences.extract_if(.., |_, one| matches(one)).map(|(_, one)| one).collect();
         let delta = Delta { left, ..Delta::default() };
         let at = self.advance(&delta);
         if !delta.is_empty() {
             self.history.push(before);
         }
-        Commit { batch: 0, writes: Vec::new(), at, delta }
+        SocketCommit { batch: 0, writes: Vec::new(), at, delta }
     }
 
     pub(super) fn crash(&mut self, changes: usize) {

@@ -9,54 +9,54 @@ use std::{
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::database::{Commit, Database, Write};
+use super::database::{Database, SocketCommit, SocketWrite};
 use crate::{
     clock::Tick,
     model::{
         Delta, Presence, Snapshot,
         delta::Change,
+        high_water::HighWaterMark,
         own::{OwnPresences, Repair, after_changes, after_load},
-        reached::Reached,
-        replica::{Applied, Reading, Replica},
+        replica::{Applied, LoadedRoom, Replica},
     },
     name::{ChannelName, Epoch, NodeId, PresenceId, Version},
 };
 
-/// Said to a node's room.
+/// A message to the room of a node.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
     Join(Arc<Presence>),
     Leave(Arc<Presence>),
     Lose(Arc<Presence>),
-    Committed(Commit),
-    /// Of the node's own removals.
-    Changed(Commit),
-    /// The node has another life.
+    Committed(SocketCommit),
+    /// A removal by this node.
+    Changed(SocketCommit),
+    /// The node has begun a new incarnation.
     Rejoin,
 }
 
-/// A reading that is under way: what the database answered, if it has.
-pub(super) type Answer = Option<Option<Snapshot>>;
+/// A load in progress, with the answer of the database if there is one.
+pub(super) type PendingLoad = Option<Option<Snapshot>>;
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) node: NodeId,
-    /// The sockets that are open, by their presences.
+    /// The presences of the open sockets.
     pub(super) open: BTreeMap<PresenceId, Arc<Presence>>,
     pub(super) mailbox: VecDeque<Message>,
-    /// What was given to the writer.
-    pub(super) pending: VecDeque<Write>,
-    pub(super) reading: Option<Answer>,
-    /// The number of the last batch that the writer has begun.
+    /// Writes that were submitted to the writer.
+    pub(super) pending: VecDeque<SocketWrite>,
+    pub(super) load: Option<PendingLoad>,
+    /// The number of the latest batch of the writer.
     pub(super) begun: u64,
     pub(super) now: Tick,
-    pub(super) reached: Reached,
+    pub(super) reached: HighWaterMark,
     pub(super) replica: Replica,
     pub(super) here: BTreeMap<PresenceId, Arc<Presence>>,
     pub(super) joining: BTreeMap<PresenceId, Arc<Presence>>,
-    /// Of those who join, where their commits led to, once that is known, and how many readings were begun by then.
+    /// For joining presences, the position after their commit, and how many loads had begun by then.
     pub(super) committed: BTreeMap<PresenceId, ((Epoch, Version), u64)>,
-    pub(super) readings: u64,
+    pub(super) loads: u64,
     pub(super) leaving: BTreeMap<PresenceId, Arc<Presence>>,
     pub(super) lost: BTreeMap<PresenceId, Arc<Presence>>,
 }
@@ -79,7 +79,7 @@ impl OwnPresences for Node {
     }
 }
 
-/// One of several, or `None` if there are none.
+/// Any of the presences, or `None` if there are none.
 fn choose<'a>(which: &prop::sample::Index, all: &'a BTreeMap<PresenceId, Arc<Presence>>) -> Option<&'a Arc<Presence>> {
     (!all.is_empty()).then(|| all.values().nth(which.index(all.len()))).flatten()
 }
@@ -91,21 +91,21 @@ impl Node {
             open: BTreeMap::new(),
             mailbox: VecDeque::new(),
             pending: VecDeque::new(),
-            reading: None,
+            load: None,
             begun: 0,
             now: Tick(0),
-            reached: Reached::default(),
+            reached: HighWaterMark::default(),
             replica: Replica::default(),
             here: BTreeMap::new(),
             joining: BTreeMap::new(),
             committed: BTreeMap::new(),
-            readings: 0,
+            loads: 0,
             leaving: BTreeMap::new(),
             lost: BTreeMap::new(),
         }
     }
 
-    pub(super) fn come(&mut self, database: &mut Database) {
+    pub(super) fn join(&mut self, database: &mut Database) {
         database.sockets += 1;
         let (id, name) = (database.sockets, format!("socket {}", database.sockets));
         let id = PresenceId::from_uuid(Uuid::from_u128(id));
@@ -122,14 +122,14 @@ impl Node {
     }
 
     pub(super) fn take_out(&mut self, one: Arc<Presence>) {
-        self.pending.push_back(Write::Leave(one.clone()));
+        self.pending.push_back(SocketWrite::Leave(one.clone()));
         self.leaving.insert(one.id, one);
     }
 
     pub(super) fn hold(&mut self, one: &Presence) {
         let held = Arc::new(Presence { held: true, ..one.clone() });
         self.replica.hand_over(&held);
-        self.pending.push_back(Write::Hold(held.clone()));
+        self.pending.push_back(SocketWrite::Hold(held.clone()));
         self.lost.insert(held.id, held);
     }
 
@@ -140,7 +140,7 @@ impl Node {
         }
     }
 
-    /// As the writer: a presence is in a transaction once.
+    /// Like the writer, commits each presence once in a transaction.
     pub(super) fn commit(&mut self, database: &mut Database) {
         let (mut ids, mut writes) = (BTreeSet::new(), Vec::new());
         while let Some(write) = self.pending.pop_front_if(|write| ids.insert(write.id())) {
@@ -157,7 +157,7 @@ impl Node {
         let Some(message) = self.mailbox.pop_front() else { return };
         match message {
             Message::Join(one) => {
-                self.pending.push_back(Write::Join(one.clone()));
+                self.pending.push_back(SocketWrite::Join(one.clone()));
                 self.joining.insert(one.id, one);
             }
             Message::Leave(one) => {
@@ -174,43 +174,43 @@ impl Node {
                     self.take_out(one);
                 }
             }
-            Message::Committed(Commit { batch, writes, at, delta }) => {
-                if self.reached.refutes_commit(batch, at, !delta.is_empty()) {
+            Message::Committed(SocketCommit { batch, writes, at, delta }) => {
+                if self.reached.contradicts_commit(batch, at, !delta.is_empty()) {
                     self.replica.distrust(self.now);
                 }
                 for write in &writes {
-                    if let Write::Leave(one) = write {
+                    if let SocketWrite::Leave(one) = write {
                         self.leaving.remove(&one.id);
                     }
                 }
                 self.apply(at, delta);
                 for write in writes {
                     match write {
-                        Write::Leave(one) => self.replica.departs(one.id, one.channel.clone(), at),
-                        Write::Join(one) => {
+                        SocketWrite::Leave(one) => self.replica.departs(one.id, one.channel.clone(), at),
+                        SocketWrite::Join(one) => {
                             self.replica.returns(one.id);
                             if self.joining.contains_key(&one.id) {
-                                self.committed.insert(one.id, (at, self.readings));
+                                self.committed.insert(one.id, (at, self.loads));
                             }
                         }
-                        Write::Hold(_) => {}
+                        SocketWrite::Hold(_) => {}
                     }
                 }
                 self.join_those_removed(0);
             }
-            Message::Changed(Commit { at, delta, .. }) => self.apply(at, delta),
+            Message::Changed(SocketCommit { at, delta, .. }) => self.apply(at, delta),
             Message::Rejoin => {
-                self.pending.extend(self.here.values().cloned().map(Write::Join));
+                self.pending.extend(self.here.values().cloned().map(SocketWrite::Join));
             }
         }
         self.note_position();
-        self.read_if_needed();
+        self.load_if_needed();
     }
 
     pub(super) fn apply(&mut self, at: (Epoch, Version), delta: Delta) {
         let (epoch, version) = at;
         if delta.is_empty() {
-            // Another's change led to that version.
+            // A change of another node led to that version.
             if !self.replica.has_reached(at) {
                 self.begin();
             }
@@ -245,7 +245,7 @@ impl Node {
             match care {
                 Repair::Supervise(one) => drop(self.here.insert(one.id, one)),
                 Repair::Remove(one) => self.take_out(one),
-                Repair::Restore(one) => self.pending.push_back(Write::Join(one)),
+                Repair::Restore(one) => self.pending.push_back(SocketWrite::Join(one)),
                 Repair::Forget(one) => {
                     self.here.remove(&one.id);
                     self.take_out(one);
@@ -254,36 +254,36 @@ impl Node {
         }
     }
 
-    /// The room loses its memory over a message, which is lost, and what hubs and writer do not know.
+    /// The room fails while it handles a message. The message is lost, and so is what hubs and writer do not know.
     pub(super) fn fail(&mut self) {
         if self.mailbox.pop_front_if(|one| matches!(one, Message::Leave(_) | Message::Lose(_))).is_none() {
             return;
         }
-        // Hubs say who is on them, and channels whether they are still joining.
+        // Hubs know their presences, and channels know whether they are joining.
         self.here.retain(|id, _| self.open.contains_key(id));
         let gone: Vec<_> = self.joining.extract_if(.., |id, _| !self.open.contains_key(id)).collect();
         gone.into_iter().for_each(|(_, one)| self.take_out(one));
-        self.pending.extend(self.joining.values().cloned().map(Write::Join));
-        self.pending.extend(self.leaving.values().cloned().map(Write::Leave));
+        self.pending.extend(self.joining.values().cloned().map(SocketWrite::Join));
+        self.pending.extend(self.leaving.values().cloned().map(SocketWrite::Leave));
         self.begin();
     }
 
     pub(super) fn begin(&mut self) {
-        self.reading = Some(None);
-        self.readings += 1;
+        self.load = Some(None);
+        self.loads += 1;
         self.replica.reloading();
     }
 
-    pub(super) fn read(&mut self, database: &Database) {
-        if let Some(answer) = &mut self.reading {
+    pub(super) fn answer(&mut self, database: &Database) {
+        if let Some(answer) = &mut self.load {
             answer.get_or_insert_with(|| database.snapshot());
         }
     }
 
     pub(super) fn finish(&mut self, database: &Database) {
-        self.read(database);
-        if let Some(found) = self.reading.take().flatten() {
-            if let Some(before) = self.replica.reload(found.map(Reading::from)) {
+        self.answer(database);
+        if let Some(found) = self.load.take().flatten() {
+            if let Some(before) = self.replica.reload(found.map(LoadedRoom::from)) {
                 let changes = self.replica.roster().changes_since(&before);
                 self.changed(&changes);
             }
@@ -291,21 +291,21 @@ impl Node {
                 self.replica.hand_over(lost);
             }
             self.care(after_load(&self.replica, Some(self.node), self));
-            self.join_those_removed(self.readings);
+            self.join_those_removed(self.loads);
             self.let_in();
             self.note_position();
-            self.read_if_needed();
+            self.load_if_needed();
         }
     }
 
-    /// `read` is the number of the last reading that has come.
-    pub(super) fn join_those_removed(&mut self, read: u64) {
+    /// `loaded` is the number of the last load that has ended.
+    pub(super) fn join_those_removed(&mut self, loaded: u64) {
         let replica = &self.replica;
         let removed = |id: &PresenceId, (at, before): &mut ((Epoch, Version), u64)| {
-            replica.roster().get(*id).is_none() && (replica.has_reached(*at) || *before < read)
+            replica.roster().get(*id).is_none() && (replica.has_reached(*at) || *before < loaded)
         };
         for (id, _) in self.committed.extract_if(.., removed) {
-            self.pending.extend(self.joining.get(&id).cloned().map(Write::Join));
+            self.pending.extend(self.joining.get(&id).cloned().map(SocketWrite::Join));
         }
     }
 
@@ -313,24 +313,24 @@ impl Node {
         self.reached.note(self.now, self.replica.position(), || self.begun);
     }
 
-    pub(super) fn read_if_needed(&mut self) {
-        if self.reading.is_none() && self.replica.reload_at(Duration::ZERO).is_some() {
+    pub(super) fn load_if_needed(&mut self) {
+        if self.load.is_none() && self.replica.reload_at(Duration::ZERO).is_some() {
             self.begin();
         }
     }
 
     pub(super) fn compare(&mut self, database: &Database) {
-        if database.room.at.is_some_and(|at| self.reached.refutes(self.now, at)) {
+        if database.room.at.is_some_and(|at| self.reached.contradicts(self.now, at)) {
             self.replica.distrust(self.now);
             self.note_position();
         }
-        if self.reading.is_none() && self.replica.position() != database.room.at {
+        if self.load.is_none() && self.replica.position() != database.room.at {
             self.begin();
         }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        self.mailbox.is_empty() && self.pending.is_empty() && self.reading.is_none()
+        self.mailbox.is_empty() && self.pending.is_empty() && self.load.is_none()
     }
 
     pub(super) fn ids(all: &BTreeMap<PresenceId, Arc<Presence>>) -> Vec<PresenceId> {

@@ -14,7 +14,7 @@ use crate::{
     Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
     rooms::tests::bench::{room, user},
-    signal::{Signals, Together},
+    signal::{LeaveGroup, Signals},
     store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
     testing::store::ManualClock,
 };
@@ -84,7 +84,7 @@ struct World {
     node: NodeId,
     signals: Signals,
     rooms: [RoomName; ROOMS],
-    groups: [[Option<Together>; GROUPS]; ROOMS],
+    groups: [[Option<LeaveGroup>; GROUPS]; ROOMS],
     ids: Cell<u64>,
 }
 
@@ -141,7 +141,7 @@ impl World {
             {
                 leave_with.insert(id, *group);
                 let (signals, name) = (&self.signals, &self.rooms[room]);
-                self.groups[room][*group].get_or_insert_with(|| signals.together(name));
+                self.groups[room][*group].get_or_insert_with(|| signals.leave_group(name));
             }
         }
         if !writes.is_empty() {
