@@ -1,7 +1,7 @@
-//! The messages by which actors of an application call [`Rooms`](crate::Rooms), with the same answers and errors.
+//! Messages with which actors of an application call [`Rooms`](crate::Rooms). They have the same results and errors as its methods.
 //!
-//! They are sent to [`Rooms::addr`](crate::Rooms::addr), where several are carried out at the same time. [`Sweep`] and
-//! [`Reconcile`] are sent to a [`PruningSupervisor`](crate::PruningSupervisor).
+//! Send them to [`Rooms::addr`](crate::Rooms::addr), which handles several at the same time. Send [`Sweep`] and [`Reconcile`] to a
+//! [`PruningSupervisor`](crate::PruningSupervisor).
 //!
 //! ```
 //! # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, actor::Users};

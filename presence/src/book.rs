@@ -1,4 +1,4 @@
-//! The Rust in the README and in `docs/`, each block a doctest: what is written there compiles and runs.
+//! Compiles and runs the Rust blocks of the README and of `docs/` as doctests.
 
 #[doc = include_str!("../../README.md")]
 struct Readme;

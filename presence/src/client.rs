@@ -1,11 +1,11 @@
-//! The JavaScript client, as it is served.
+//! The source text of the JavaScript client.
 
 macro_rules! modules {
     ($($name:literal),* $(,)?) => {
-        /// The JavaScript client: ES modules, each with the path at which the others look for it and its text. Pages import the
-        /// first, `presence.js`, whose first comment says how to use it.
+        /// The JavaScript client: ES modules, each with the path at which the others import it, and its text. Pages import the first,
+        /// `presence.js`. Its first comment explains how to use it.
         ///
-        /// Serve them side by side from your own host, as `text/javascript`:
+        /// Serve all of them from your own host, as `text/javascript`:
         ///
         /// ```
         /// use actix_web::{App, HttpResponse, web};
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn every_module_that_is_imported_is_served_and_no_other() {
+    fn exactly_the_imported_modules_are_served() {
         let served: BTreeSet<_> = CLIENT_JS.iter().map(|(path, _)| (*path).to_owned()).collect();
         let mut wanted = BTreeSet::from(["presence.js".to_owned()]);
         for (path, text) in CLIENT_JS {

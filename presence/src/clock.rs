@@ -1,42 +1,40 @@
-//! Monotonic time, passed in wherever it is needed.
+//! Monotonic time, which is passed to all code that needs it.
 //!
-//! Presence is judged by a clock that never jumps. Wall-clock time exists only at the store's edge, where a `Tick`
-//! becomes milliseconds of the database.
+//! Deadlines use a clock that never jumps. Wall-clock time only exists in the stores, where a `Tick` becomes milliseconds of the database.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-/// A moment of this process's monotonic clock, in milliseconds since its [`Clock`] was made.
+/// A moment of the monotonic clock of this process, in milliseconds since its [`Clock`] was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tick(pub u64);
 
 impl Tick {
-    /// The time from `earlier` to this moment; zero if `earlier` is later.
+    /// The time from `earlier` to this moment. Zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// This moment and `time` more.
+    /// The moment that is `time` after this one.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
-/// Tells the time of one node.
+/// The clock of a node.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Tick + Send + Sync>);
 
 impl Clock {
-    /// The system's monotonic clock, as `tokio` sees it: under `tokio::time::pause` it stands still and is advanced
-    /// together with every timer.
+    /// The monotonic clock of `tokio`: after `tokio::time::pause` it stands still, and is advanced together with all timers.
     #[must_use]
     pub fn system() -> Self {
         let start = tokio::time::Instant::now();
         Self::new(move || Tick(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// A clock that asks `now`, whose answers must never go back.
+    /// A clock that calls `now`. Its results must never go back.
     #[must_use]
     pub fn new(now: impl Fn() -> Tick + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))

@@ -1,4 +1,4 @@
-//! What can be tuned, with its defaults and its bounds.
+//! The settings, with their defaults and limits. The list of settings makes this file long.
 
 use std::time::Duration;
 
@@ -7,27 +7,27 @@ use tracing::warn;
 
 use crate::{descriptors::sockets_within_limit, model::rate::Rate};
 
-use self::written::{Written, read};
+use self::raw::{RawSetting, read};
 
-mod written;
+mod raw;
 
-/// How the names begin of variables that are settings.
+/// The prefix of environment variables that are settings.
 const PREFIX: &str = "PRESENCE_";
 
-/// The least value of `max_frame_sent`, in bytes: one presence with the longest user id and the largest meta fits, in the room
-/// with the longest name.
+/// The lowest value of `max_frame_sent`, in bytes. A frame of this size has space for one presence with the longest user id and the largest
+/// meta, in a room with the longest name.
 pub const LEAST_FRAME_SENT: usize = 6_000;
 
-/// What may be done at once that is limited in rate: what may be done in so many seconds.
-const BURST: usize = 5;
+/// The burst of a rate limit, in seconds of the rate.
+const BURST_SECONDS: usize = 5;
 
-/// The highest rate of one socket; more is no limit, for which there is 0.
+/// The highest rate of one socket. A higher one would be no limit, for which the value is 0.
 const MAX_PER_SECOND: usize = 1_000_000;
 
-/// How large a head of a request actix-web reads at most; it answers a larger one by itself.
-const HEAD_BYTES_OF_ACTIX: usize = 131_072;
+/// The largest request head that actix-web reads, in bytes. It refuses a larger one by itself.
+const ACTIX_MAX_HEAD_BYTES: usize = 131_072;
 
-/// A setting that does not hold.
+/// A setting with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting `{field}` is {value}, but {rule}")]
 #[non_exhaustive]
@@ -36,33 +36,33 @@ pub struct ConfigError {
     pub field: &'static str,
     /// Its value.
     pub value: String,
-    /// The rule that it breaks.
+    /// The rule that the value violates.
     pub rule: &'static str,
 }
 
-/// What members are told of changes in their room, as JSON in text frames. The shapes are in `docs/wire.md`.
+/// Which notices the members of a room receive, as JSON in text frames. `docs/wire.md` has the formats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Notify {
-    /// The whole list of users on every change, as the receiver in the documentation of django-channels-presence does.
+    /// The whole list of users with every change, as in the documentation of django-channels-presence.
     List,
-    /// One frame when a user's first presence arrives and one when its last goes.
+    /// One frame when a user goes online, and one when the user goes offline.
     Events,
-    /// The whole state to the one who joins, and from then on what changed, by version.
+    /// The whole state for a new member, and then the changes, with versions.
     #[default]
     Diff,
-    /// Nothing.
+    /// No notices.
     Silent,
 }
 
-/// What happens to a socket whose presence went stale.
+/// What happens to a socket whose presence is stale.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnStale {
-    /// It is closed with 4408.
+    /// The socket is closed with 4408.
     #[default]
     Close,
-    /// It stays open, outside of the room, and [`Consumer::removed`](crate::Consumer::removed) is called; it may join again.
+    /// The socket stays open and leaves the room. [`Consumer::removed`](crate::Consumer::removed) is called, and it may join again.
     Keep,
 }
 
@@ -73,18 +73,18 @@ pub enum Durability {
     /// When the database has committed the change.
     #[default]
     Committed,
-    /// At once. The change follows; notices still wait for the commit. A crash in between loses it, and a change that the
-    /// database refuses is not reported to the caller.
+    /// At once. The change is written later, and notices still wait for the commit. A crash before it loses the change, and if the database
+    /// refuses the change, the caller receives no error.
     Relaxed,
 }
 
 macro_rules! config {
     ($($(#[$doc:meta])* $field:ident: $type:ty = $default:expr;)*) => {
-        /// The settings of one node. All are checked against one another, whichever door they come in by: a
-        /// [`builder`](Self::builder), a file by `serde`, or [the environment](Self::from_env).
+        /// The settings of one node. They come from a [`builder`](Self::builder), from a file through `serde`, or from
+        /// [the environment](Self::from_env), and are always validated together.
         ///
-        /// In files and in the environment, times are texts with their units (`30s`), choices their names in lower case, and
-        /// what is not there has its default.
+        /// In files and in the environment, times are texts with a unit (`30s`), and choices are names in lower case. A setting that is
+        /// missing has its default.
         ///
         /// ```
         /// use std::time::Duration;
@@ -106,7 +106,7 @@ macro_rules! config {
             $($(#[$doc])* #[must_use] pub const fn $field(&self) -> $type { self.$field })*
         }
 
-        /// Makes a [`Config`].
+        /// Builds a [`Config`].
         #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
         #[serde(try_from = "Draft")]
         #[must_use]
@@ -114,14 +114,14 @@ macro_rules! config {
 
         #[derive(Debug, Default, Deserialize)]
         #[serde(default, deny_unknown_fields)]
-        struct Draft { $($field: Option<Written>,)* }
+        struct Draft { $($field: Option<RawSetting>,)* }
 
         impl TryFrom<Draft> for ConfigBuilder {
             type Error = ConfigError;
 
             fn try_from(draft: Draft) -> Result<Self, ConfigError> {
                 let mut builder = Self::default();
-                $(if let Some(Written(text)) = draft.$field {
+                $(if let Some(RawSetting(text)) = draft.$field {
                     builder.$field = Some(read(stringify!($field), &text)?);
                 })*
                 Ok(builder)
@@ -131,10 +131,11 @@ macro_rules! config {
         impl ConfigBuilder {
             $($(#[$doc])* pub const fn $field(mut self, $field: $type) -> Self { self.$field = Some($field); self })*
 
-            /// Takes what `lookup` knows under `PRESENCE_MAX_AGE` and the like: `PRESENCE_` and the setting in capitals.
+            /// Sets each setting for which `lookup` returns a value. The names are like `PRESENCE_MAX_AGE`: `PRESENCE_` and the setting in
+            /// capitals.
             ///
             /// # Errors
-            /// [`ConfigError`] names the first setting that cannot be read, its value and the rule.
+            /// [`ConfigError`] with the first setting that cannot be parsed.
             pub fn overlay(mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
                 $({
                     let name = format!("{PREFIX}{}", stringify!($field).to_ascii_uppercase());
@@ -145,24 +146,24 @@ macro_rules! config {
                 Ok(self)
             }
 
-            /// Takes what the environment says. A variable that begins with `PRESENCE_` and names no setting is a line in the log,
-            /// and no error: it may be another's.
+            /// Sets each setting that the environment has. A variable that begins with `PRESENCE_` and names no setting is logged, and is no
+            /// error, since it may belong to another program.
             ///
             /// # Errors
             /// As [`overlay`](Self::overlay).
             pub fn overlay_env(self) -> Result<Self, ConfigError> {
-                // One that is no text is looked at too, and refused by its name.
+                // A variable that is not UTF-8 is included, so that the error names it.
                 let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
                 for variable in unknown(names) {
-                    warn!(variable, "no setting has this name; it is passed over");
+                    warn!(variable, "no setting has this name; the variable is ignored");
                 }
                 self.overlay(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
             }
 
-            /// Fills in the defaults and checks the settings against one another.
+            /// Fills in the defaults and validates the settings.
             ///
             /// # Errors
-            /// [`ConfigError`] names the first setting that does not hold, its value and the rule.
+            /// [`ConfigError`] with the first invalid setting.
             pub fn build(self) -> Result<Config, ConfigError> {
                 let max_age = self.max_age.unwrap_or(Duration::from_secs(60));
                 $(let $field = { let default: fn(Duration) -> $type = $default; self.$field.unwrap_or_else(|| default(max_age)) };)*
@@ -174,7 +175,7 @@ macro_rules! config {
     };
 }
 
-/// Those of these variables that look like settings, and are none.
+/// The variables with the prefix of settings that name no setting.
 fn unknown(names: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
     let is_setting = |name: &str| SETTINGS.iter().any(|setting| setting.to_ascii_uppercase() == name);
     names.filter(move |name| name.strip_prefix(PREFIX).is_some_and(|rest| !is_setting(rest)))
@@ -193,110 +194,109 @@ const fn secs(n: u64) -> Duration {
 }
 
 config! {
-    /// A presence that was not touched for longer than this is stale: it leaves. Default 60 s, at least 100 ms, at most 365 days.
+    /// A presence that was not touched for longer than this is stale, and leaves. Default 60 s, at least 100 ms, at most 365 days.
     max_age: Duration = |max_age| max_age;
-    /// How often at most a presence's row learns when it was last seen. Default a quarter of `max_age`, and at most that
-    /// much.
+    /// How often the row of a presence is updated with the time of the last touch. Default a quarter of `max_age`, which is also the most.
     touch_flush_interval: Duration = |max_age| max_age / 4;
-    /// How long a presence whose socket, or node, was lost is kept in case its client returns. Default 10 s, or `max_age` if that is
-    /// shorter; 0 for none; at most `max_age`.
+    /// How long a presence is held after its socket or node was lost, in case its client returns. Default 10 s, or `max_age` if that is
+    /// shorter; 0 for no time; at most `max_age`.
     grace: Duration = |max_age| max_age.min(secs(10));
-    /// The longest time between two notices to the members of a busy room. Default 100 ms; 0 tells each change at once;
-    /// at most 10 s.
+    /// The longest time between two notices to the members of a busy room. Default 100 ms; with 0 each change is sent at
+    /// once; at most 10 s.
     notify_interval: Duration = |_| Duration::from_millis(100);
-    /// What members are told. Default [`Notify::Diff`].
+    /// Which notices members receive. Default [`Notify::Diff`].
     notify: Notify = |_| Notify::Diff;
     /// What happens to a stale socket. Default [`OnStale::Close`].
     on_stale: OnStale = |_| OnStale::Close;
     /// When `join`, `leave` and `update` resolve. Default [`Durability::Committed`].
     durability: Durability = |_| Durability::Committed;
-    /// For how long a node is believed to live after it last said so. Default 10 s, at least 300 ms, at most a day; renewed three
-    /// times within it.
+    /// How long other nodes consider a node alive after it renewed its lease. Default 10 s, at least 300 ms, at most a day. It is renewed
+    /// after each third.
     lease: Duration = |_| secs(10);
-    /// Time between sweeps for presences whose grace is over and for dead nodes. Default 2 s.
+    /// Time between sweeps, which remove held presences whose grace has expired and presences of dead nodes. Default 2 s.
     sweep_interval: Duration = |_| secs(2);
-    /// Time between rounds of [`prune_presences`](crate::Rooms::prune_presences), the safety net under the ancestor's name.
-    /// Default 60 s.
+    /// Time between rounds of [`prune_presences`](crate::Rooms::prune_presences), which is a safety net; the name is that of
+    /// django-channels-presence. Default 60 s.
     prune_interval: Duration = |_| secs(60);
     /// Time between rounds of [`prune_rooms`](crate::Rooms::prune_rooms). Default 600 s.
     prune_rooms_interval: Duration = |_| secs(600);
     /// Time between comparisons of the rooms in memory with the database. Default 5 s.
     reconcile_interval: Duration = |_| secs(5);
-    /// How long a change that arrived before its predecessor waits for it, until the room is read anew. Default 200 ms.
+    /// How long a change that arrives before its predecessor waits for it. Then the room is loaded again. Default 200 ms.
     hold_window: Duration = |_| Duration::from_millis(200);
-    /// How long a join or update waits for the database. Default 5 s. It should be shorter than `handshake_timeout`: else a
-    /// socket that cannot join is answered 500 instead of 503.
+    /// How long a join or update waits for the database. Default 5 s. It should be shorter than `handshake_timeout`: otherwise a socket that
+    /// cannot join is answered 500 instead of 503.
     store_timeout: Duration = |_| secs(5);
     /// Time between pings to a silent client. Default 20 s.
     ping_interval: Duration = |_| secs(20);
-    /// How long a ping may go without any byte from the client, from when it was written to the socket. Default 10 s.
+    /// How long after a ping was written to the socket the client may send nothing. Default 10 s.
     pong_timeout: Duration = |_| secs(10);
-    /// How long a client may take nothing of what waits for it. Default 10 s. However long a whole frame takes, a client that takes
-    /// 8 KiB in each such time, and answers pings in time, gets all of it; one that takes less than half as much on average is cut off.
+    /// How long a client may read nothing of what waits for it. Default 10 s. A client that reads 8 KiB in each such time and answers pings
+    /// in time receives everything, however long a frame takes. A client that reads less than half as much on average is cut off.
     write_timeout: Duration = |_| secs(10);
-    /// How long a client may take to answer a Close, from when it was written to the socket, or may take nothing of what waits before
-    /// it. Default 5 s. Rooms are left within it in any case.
+    /// How long a client may take to answer a Close after it was written to the socket, or may read nothing of what waits before the Close.
+    /// Default 5 s. The socket leaves its rooms within this time in any case.
     close_timeout: Duration = |_| secs(5);
-    /// How long a consumer's `connect` may take, and then the client to fetch the answer. Default 10 s.
+    /// How long the consumer's `connect` may take, and then how long the client may take to read the answer. Default 10 s.
     handshake_timeout: Duration = |_| secs(10);
     /// How long any other method of a consumer may take. Default 30 s.
     handler_timeout: Duration = |_| secs(30);
-    /// How many bytes the headers of a handshake may have, names and values and four for each; more are answered 431. Default 16 KiB.
-    /// The HTTP server keeps the memory that it read them into for as long as the socket is open.
+    /// How many bytes the headers of a handshake may have: names, values and four bytes for each. Larger ones are answered 431. Default
+    /// 16 KiB. The HTTP server keeps the memory for these headers as long as the socket is open.
     max_header_bytes: usize = |_| 16 * 1024;
     /// The largest frame a client may send, in bytes of payload. Default 64 KiB.
     max_frame_bytes: usize = |_| 64 * 1024;
     /// The largest message a client may send in several frames, in bytes. Default 256 KiB; at least `max_frame_bytes`.
     max_message_bytes: usize = |_| 256 * 1024;
-    /// The largest frame that presence composes for a client, in bytes of payload: a state or a diff that is larger is sent in
-    /// parts. Messages of an application are sent as they are; [`Rooms::check_size`](crate::Rooms::check_size) compares them with it.
-    /// Default 32,000, which every client's default takes; at least [`LEAST_FRAME_SENT`].
+    /// The largest notice that is sent in one frame, in bytes of payload. A larger state or diff is sent in parts. Messages of an
+    /// application are not split; [`Rooms::check_size`](crate::Rooms::check_size) checks them against this limit. Default 32,000, which all
+    /// clients accept by default; at least [`LEAST_FRAME_SENT`].
     max_frame_sent: usize = |_| 32_000;
-    /// How many bytes of first frames may wait unread in one room, besides those that one who joins would get now; what several wait
-    /// for counts once. Beyond it joins are refused with [`FirstFramesUnread`](crate::Error::FirstFramesUnread), those of who comes back
-    /// with the token of a presence that is here beyond twice as many. Default 32 MiB.
+    /// How many bytes of first frames may wait unread in one room, besides those of a new member. A page that several members wait for counts
+    /// once. Beyond this limit, joins are refused with [`FirstFramesUnread`](crate::Error::FirstFramesUnread); joins that resume a presence
+    /// of this node are refused beyond twice the limit. Default 32 MiB.
     first_frames_room_bytes: usize = |_| 32 * 1024 * 1024;
-    /// How many bytes of first frames may wait unread in all rooms of the process. Beyond it only small rooms are open, in which no more
-    /// than a 1,024th part of it would wait, and all rooms to who comes back, until they have made it twice as much. Default 128 MiB.
+    /// How many bytes of first frames may wait unread in all rooms of the process. Beyond this limit, only small rooms accept joins, in which
+    /// at most 1/1,024 of it would wait, and all rooms accept joins that resume a presence, up to twice the limit. Default 128 MiB.
     first_frames_bytes: usize = |_| 128 * 1024 * 1024;
-    /// How many frames may wait for one client before it counts as slow. Default 256.
+    /// How many frames may wait for one client before it is slow. Default 256.
     outbox_frames: usize = |_| 256;
-    /// How many bytes may wait for one client before it counts as slow; first frames do not count. Default 1 MiB.
+    /// How many bytes may wait for one client before it is slow, without first frames. Default 1 MiB.
     outbox_bytes: usize = |_| 1024 * 1024;
-    /// How long those who send, all of them together, may wait for one client longer than for one that takes `steady_rate`: so long at
-    /// once, and so long again in each minute. Then it is closed with 1013, and held if it can be resumed. Default 1 s.
+    /// How much longer all senders together wait for one client than for a steady reader: this long at once, and this long again in each
+    /// minute. Then the client is closed with 1013, and held if it can be resumed. Default 1 s.
     send_patience: Duration = |_| secs(1);
-    /// How many bytes a second a client takes that is no slow reader, whatever its rooms say: who sends more than that is slowed to
-    /// what it takes. Default 256 KiB.
+    /// A client that reads this many bytes a second is a steady reader, whatever its rooms send. Senders that exceed what steady readers read
+    /// are slowed down. Default 256 KiB.
     steady_rate: usize = |_| 256 * 1024;
     /// How many frames of one client may wait for its consumer before its connection is no longer read. Default 16.
     inbox_frames: usize = |_| 16;
-    /// How many messages a second one client may send, texts and binary ones, heartbeats too. Default 100, after five times as many at
-    /// once; 0 for no limit. Beyond it the client is not read for a while, and beyond `rate_patience` it is closed with 1008.
+    /// How many messages a second one client may send, including heartbeats. Default 100, and five times as many in a burst; 0 for no limit.
+    /// Beyond it the client is slowed down, and after `rate_patience` it is closed with 1008.
     messages_per_second: usize = |_| 100;
-    /// How many updates of its presences one socket may have written a second, in all its rooms. Default 5, after five times as many at
-    /// once, or `max_rooms_per_socket` if that is more; 0 for no limit. Those of one presence that come faster are merged to the last.
+    /// How many updates a second are written for one socket, in all its rooms. Default 5, and five times as many in a burst, or
+    /// `max_rooms_per_socket` if that is more; 0 for no limit. Faster updates of one presence are merged into the last.
     updates_per_second: usize = |_| 5;
-    /// How many joins a second one socket may ask for. Default 10, after five times as many at once, or `max_rooms_per_socket` if that
-    /// is more; 0 for no limit. Beyond it a join waits, and beyond `rate_patience` the client is closed with 1008.
+    /// How many joins a second one socket may request. Default 10, and five times as many in a burst, or `max_rooms_per_socket` if that is
+    /// more; 0 for no limit. Beyond it a join waits, and after `rate_patience` the client is closed with 1008.
     joins_per_second: usize = |_| 10;
-    /// How long in all a client may be slowed down, without a second of rest, before it is closed with 1008. For each second of its rate
-    /// that it had left unused before, ten more, at most twenty times this. Default 30 s.
+    /// How long a client may be slowed down in total, without leaving one second of its rate unused, before it is closed with 1008. Each
+    /// second of its rate that it left unused before adds 10 s, up to twenty times this setting. Default 30 s.
     rate_patience: Duration = |_| secs(30);
     /// How many rooms one socket may be in at a time. Default 100.
     max_rooms_per_socket: usize = |_| 100;
-    /// How many sockets this node serves at a time; more are answered 503. Default: what the limit of open files carries when the
-    /// settings are made, two for each socket ([`raise_open_files`](crate::raise_open_files)).
+    /// How many sockets this node serves at a time. Further ones are answered 503. The default depends on the limit of open files when the
+    /// settings are built: each socket takes two ([`raise_open_files`](crate::raise_open_files)).
     max_sockets: usize = |_| sockets_within_limit();
     /// How many changes may wait for the database before joins and updates are refused. Default 100,000.
     max_pending_writes: usize = |_| 100_000;
-    /// On how many threads rooms live. Default 1; 0 puts them on the thread that starts them, for tests.
+    /// How many threads run rooms. Default 1. With 0 they run on the thread that starts them, for tests.
     room_threads: usize = |_| 1;
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self::builder().build().expect("the defaults hold")
+        Self::builder().build().expect("the defaults are valid")
     }
 }
 
@@ -306,46 +306,46 @@ impl Config {
         ConfigBuilder::default()
     }
 
-    /// The defaults, and what the environment says otherwise: `PRESENCE_MAX_AGE=30s`, `PRESENCE_NOTIFY=list`, and so on for
-    /// every setting. As [`ConfigBuilder::overlay_env`].
+    /// The defaults with the settings of the environment, such as `PRESENCE_MAX_AGE=30s` or `PRESENCE_NOTIFY=list`. See
+    /// [`ConfigBuilder::overlay_env`].
     ///
     /// # Errors
-    /// [`ConfigError`] names the first setting that cannot be read or does not hold, its value and the rule.
+    /// [`ConfigError`] with the first setting that cannot be parsed or is invalid.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::builder().overlay_env()?.build()
     }
 
-    /// How many messages one client may send.
+    /// The rate of messages of one client.
     pub(crate) fn message_rate(&self) -> Rate {
-        Rate::new(self.messages_per_second, self.messages_per_second.saturating_mul(BURST))
+        Rate::new(self.messages_per_second, self.messages_per_second.saturating_mul(BURST_SECONDS))
     }
 
-    /// How many updates of one socket are written.
+    /// The rate of updates of one socket.
     pub(crate) fn update_rate(&self) -> Rate {
         self.rate_of_rooms(self.updates_per_second)
     }
 
-    /// How many joins one socket may ask for.
+    /// The rate of joins of one socket.
     pub(crate) fn join_rate(&self) -> Rate {
         self.rate_of_rooms(self.joins_per_second)
     }
 
-    /// A client that comes back to all its rooms, or updates its presence in all of them, does so at once.
+    /// The burst is at least the number of rooms, since a client may join or update all its rooms at once.
     fn rate_of_rooms(&self, per_second: usize) -> Rate {
-        Rate::new(per_second, per_second.saturating_mul(BURST).max(self.max_rooms_per_socket))
+        Rate::new(per_second, per_second.saturating_mul(BURST_SECONDS).max(self.max_rooms_per_socket))
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        let time = |field, value: Duration, holds: bool, rule| {
+        let time = |field, value: Duration, is_valid: bool, rule| {
             let value = humantime::format_duration(value).to_string();
-            if holds { Ok(()) } else { Err(ConfigError { field, value, rule }) }
+            if is_valid { Ok(()) } else { Err(ConfigError { field, value, rule }) }
         };
-        let count = |field, value: usize, holds: bool, rule| {
-            if holds { Ok(()) } else { Err(ConfigError { field, value: value.to_string(), rule }) }
+        let count = |field, value: usize, is_valid: bool, rule| {
+            if is_valid { Ok(()) } else { Err(ConfigError { field, value: value.to_string(), rule }) }
         };
         let ms = Duration::from_millis;
         time("max_age", self.max_age, self.max_age >= ms(100), "it must be at least 100 ms")?;
-        // Longer ones, added to a time of the database, would be no times of its.
+        // A longer age, added to a time of the database, could overflow.
         time("max_age", self.max_age, self.max_age <= secs(365 * 24 * 3600), "it must be at most 365 days")?;
         let flush = self.touch_flush_interval;
         time("touch_flush_interval", flush, flush >= ms(10), "it must be at least 10 ms")?;
@@ -404,7 +404,7 @@ impl Config {
         count(
             "max_header_bytes",
             headers,
-            headers <= HEAD_BYTES_OF_ACTIX,
+            headers <= ACTIX_MAX_HEAD_BYTES,
             "it must be at most 131,072, which the HTTP server reads",
         )?;
         count("room_threads", self.room_threads, self.room_threads <= 64, "it must be at most 64")

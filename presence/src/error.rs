@@ -1,4 +1,4 @@
-//! What the public API answers when it does not do what it was asked.
+//! The errors of the public API.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -15,18 +15,18 @@ use crate::{
 /// The result of most calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// How long a client should wait before it comes again when presence is unavailable, in seconds.
+/// How long a client should wait before it repeats a request when presence is unavailable, in seconds.
 pub(crate) const RETRY_AFTER: &str = "5";
 
 /// Why a call failed.
 ///
-/// An HTTP handler may return it: it is a [`ResponseError`], answered as a handshake is, with the statuses of `docs/wire.md`. What is
-/// the server's own fault is answered 500 and a text that says no more.
+/// An HTTP handler may return it: it is a [`ResponseError`] with the statuses that `docs/wire.md` lists for handshakes. Internal errors are
+/// answered 500 without details.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Other rooms of this process have this node name on the same database, and still run, so these do not serve: most often they were
-    /// started once for each worker. Nothing happened.
+    /// Other rooms of this process are running under this node name on the same database, so these rooms serve nothing. Most often, the
+    /// rooms were started once for each worker. Nothing happened.
     #[error(
         "the node name `{name}` is in use by other rooms of this process: call `Rooms::start` once, before `HttpServer::new`, \
          and clone the handle into its closure"
@@ -35,18 +35,18 @@ pub enum Error {
         /// The name.
         name: NodeName,
     },
-    /// The database did not answer within `store_timeout`. A join did not happen, or is taken back; an update may or may not
-    /// have happened; a leave will happen as soon as the database is back. It is safe to repeat.
+    /// The database did not answer within `store_timeout`. A join did not happen or is undone. An update may or may not have happened. A
+    /// leave will happen when the database is back. It is safe to repeat the call.
     #[error("the presence store is unavailable")]
     StoreUnavailable(#[source] Option<StoreError>),
-    /// More changes wait for the database than may, because it is away or too slow for what is asked of it. Nothing happened,
-    /// and it is safe to repeat, later. Leaves are never refused so.
+    /// Too many changes wait for the database, because it is away or too slow. Nothing happened, and it is safe to repeat the call later.
+    /// Leaves never fail with this error.
     #[error("more than {limit} changes wait for the presence store")]
     Overloaded {
         /// The setting `max_pending_writes`.
         limit: usize,
     },
-    /// The database refuses this very request. Nothing happened, and repeating it will not help.
+    /// The database refused this request. Nothing happened, and repeating the call does not help.
     #[error("the presence store refused the request")]
     StoreRefused(#[source] StoreError),
     /// The socket is not in that room. Nothing happened.
@@ -55,27 +55,27 @@ pub enum Error {
         /// The room.
         room: RoomName,
     },
-    /// The socket left the room, or was pruned from it, while it was joining. It is not in the room.
+    /// The socket left the room, or was removed from it, while it was joining. It is not in the room.
     #[error("the socket left room `{room}` before it was in")]
     LeftWhileJoining {
         /// The room.
         room: RoomName,
     },
-    /// The room's actor failed again and again and gave up. It starts anew when it is next asked.
+    /// The room's actor failed repeatedly and stopped. The next call starts it again.
     #[error("room `{room}` failed")]
     RoomFailed {
         /// The room.
         room: RoomName,
     },
-    /// The socket is in as many rooms, or groups, as it may be. Nothing happened.
+    /// The socket is in the maximum number of rooms or groups. Nothing happened.
     #[error("a socket may be in at most {limit} rooms, and as many groups")]
     TooManyRooms {
         /// The setting `max_rooms_per_socket`.
         limit: usize,
     },
-    /// The room has as many presences as this join allowed ([`Socket::join_within`](crate::Socket::join_within)), those that are
-    /// held included. Nothing happened. It may be repeated when somebody has left. From `connect` it turns the socket away
-    /// with 403, unless the consumer makes a [`refuse`](Self::refuse) of it.
+    /// The room already has as many presences as this join allows ([`Socket::join_within`](crate::Socket::join_within)), including held ones.
+    /// Nothing happened. The call may be repeated when a presence has left. If `connect` returns it, the handshake is answered 403;
+    /// [`refuse`](Self::refuse) answers with a close code instead.
     #[error("room `{room}` is full: it has {limit} places")]
     RoomFull {
         /// The room.
@@ -83,9 +83,9 @@ pub enum Error {
         /// How many presences the join allowed.
         limit: usize,
     },
-    /// Too many bytes of first frames wait for clients that do not read, in the room or in all rooms of this process. Nothing
-    /// happened; it is safe to repeat, later. From `connect` it turns the socket away with 503 and `Retry-After`. One that is in the
-    /// room already is never refused so.
+    /// Too many bytes of first frames wait for clients that do not read, in the room or in all rooms of this process. Nothing happened, and
+    /// it is safe to repeat the call later. If `connect` returns it, the handshake is answered 503 with `Retry-After`. A socket that is
+    /// already in the room never gets this error.
     #[error(
         "{bytes} bytes of first frames wait for clients that do not read, in or beside room `{room}`; {limit} is the most"
     )]
@@ -94,11 +94,11 @@ pub enum Error {
         room: RoomName,
         /// How many bytes wait: in the room, or in all.
         bytes: usize,
-        /// `first_frames_room_bytes` and the size of one first frame of the room, or `first_frames_bytes`; twice either for who comes
-        /// back with the token of a presence that is here, and twice the latter for small rooms.
+        /// `first_frames_room_bytes` and the size of one first frame of the room, or `first_frames_bytes`. Twice either for a join that
+        /// resumes a presence of this node, and twice the latter for small rooms.
         limit: usize,
     },
-    /// A message is larger, as it would be sent, than the largest frame that clients are promised. Nothing happened.
+    /// The frame of a message would be larger than `max_frame_sent`. Nothing happened.
     #[error("a frame of {bytes} bytes is larger than {limit}")]
     TooLarge {
         /// The size of the message as a frame, in bytes of payload.
@@ -109,16 +109,14 @@ pub enum Error {
     /// The socket is closed or closing. Nothing happened.
     #[error("the socket is closed")]
     SocketClosed,
-    /// The channel is that of a socket which this process does not have: another process has it, or had it. Nothing happened;
-    /// only the process that holds a socket can put it into a room.
-    #[error("channel `{channel}` is that of a socket of another process")]
+    /// The channel belongs to a socket of another process. Nothing happened. Only the process of a socket can add it to a room.
+    #[error("channel `{channel}` belongs to a socket of another process")]
     SocketElsewhere {
         /// The channel.
         channel: ChannelName,
     },
-    /// A channel without a socket is in the room already: another process put it there, or this one did before it was
-    /// started again. Nothing happened. It can be added when it has left: a live process removes it, or its deadline or its
-    /// grace does.
+    /// A channel without a socket is already in the room: another process added it, or this one did before a restart. Nothing happened. The
+    /// channel can be added when it has left: when its process removes it, or when it becomes stale or its grace expires.
     #[error("channel `{channel}` is in room `{room}` already, by another process")]
     ChannelTaken {
         /// The room.
@@ -126,56 +124,56 @@ pub enum Error {
         /// The channel.
         channel: ChannelName,
     },
-    /// This is no header, or not one that an application may add to the answer to a handshake. Nothing happened.
+    /// The header is invalid, or an application may not add it to the answer to a handshake. Nothing happened.
     #[error("`{name}` cannot be added to the headers of a handshake's answer")]
     Header {
         /// The header.
         name: String,
     },
-    /// No endpoint may send a Close with this code. Nothing happened.
+    /// A Close with this code may not be sent. Nothing happened.
     #[error("{code} is not a close code that may be sent")]
     CloseCode {
         /// The code.
         code: CloseCode,
     },
-    /// Other nodes were asked to remove what is theirs, and these, which live, did not answer in time: they may have done it,
-    /// or be at it, and will not begin it any more. All others have. Repeat it.
+    /// These live nodes did not answer a request to remove their presences in time. They may have removed them, or may be doing it, but will
+    /// not begin it any more. All other nodes have removed theirs. Repeat the call.
     #[error("{} did not answer in time", names(.nodes))]
     Unanswered {
-        /// Who did not answer, by name.
+        /// The names of the nodes that did not answer.
         nodes: Vec<NodeName>,
-        /// How many presences were removed by all others.
+        /// How many presences the other nodes removed.
         removed: usize,
     },
-    /// This node is shutting down. Nothing happened; another node, or this one when it is back, will serve.
+    /// This node is shutting down. Nothing happened. Another node will serve, or this one after its restart.
     #[error("this node is shutting down")]
     ShuttingDown,
-    /// The consumer turns the socket away: the client gets this HTTP status instead of a WebSocket.
+    /// The consumer denied the socket: the client receives this HTTP status instead of a WebSocket.
     #[error("denied with status {status}: {reason}")]
     Denied {
-        /// The answer's status, 4xx or 5xx.
+        /// The status of the answer, 4xx or 5xx.
         status: StatusCode,
-        /// The answer's body, plain text.
+        /// The body of the answer, plain text.
         reason: String,
     },
-    /// The consumer refuses the socket: it is accepted, and then closed with this code and reason, which a page can read, unlike the
-    /// status of [`Denied`](Self::Denied).
+    /// The consumer refused the socket: it is accepted, and then closed with this code and reason. A page can read them, unlike the status
+    /// of [`Denied`](Self::Denied).
     #[error("refused with {code}: {reason}")]
     Refused {
-        /// The code of the Close, which says whether the client is to come back: see [`CloseCode`].
+        /// The code of the Close. It says whether the client should reconnect: see [`CloseCode`].
         code: CloseCode,
         /// The reason of the Close, cut to 123 bytes.
         reason: String,
     },
-    /// A presence is not held for longer than `max_age`. Nothing happened.
+    /// The grace is longer than `max_age`. Nothing happened.
     #[error("a grace of {grace:?} is longer than `max_age`, which is {max_age:?}")]
     GraceTooLong {
-        /// The grace that was asked for.
+        /// The requested grace.
         grace: Duration,
         /// The setting `max_age`.
         max_age: Duration,
     },
-    /// A text is not a resume token. From `connect` it turns the socket away with 400.
+    /// A text is not a resume token. If `connect` returns it, the handshake is answered 400.
     #[error(transparent)]
     ResumeToken(#[from] TokenError),
     /// A text is not a name.
@@ -184,31 +182,32 @@ pub enum Error {
     /// A text is not a meta.
     #[error(transparent)]
     Meta(#[from] MetaError),
-    /// What an upgrade was to allow is no origin.
+    /// An origin that an upgrade should allow is invalid.
     #[error(transparent)]
     Origin(#[from] OriginError),
-    /// A consumer's own failure.
+    /// A failure of the consumer.
     #[error("the consumer failed")]
     Consumer(#[source] Box<dyn StdError + Send + Sync>),
 }
 
 impl Error {
-    /// A failure of the consumer's own.
+    /// A failure of the consumer.
     pub fn other(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Consumer(error.into())
     }
 
-    /// Turns a socket away with an HTTP status: return it from [`Consumer::connect`](crate::Consumer::connect). A page cannot see the
-    /// status, so its client comes again; [`refuse`](Self::refuse) tells it not to.
+    /// Denies a socket with an HTTP status: return it from [`Consumer::connect`](crate::Consumer::connect). A page cannot see the status, so
+    /// its client tries again. With [`refuse`](Self::refuse) it does not.
     pub fn deny(status: StatusCode, reason: impl Into<String>) -> Self {
         Self::Denied { status, reason: reason.into() }
     }
 
-    /// Refuses a socket with a close code, by which its client knows whether to come back: return it from
-    /// [`Consumer::connect`](crate::Consumer::connect), or from what [`Upgrade::authenticate`](crate::Upgrade::authenticate) is given. The
-    /// handshake is answered 101, and the next and only frame is a Close with this code and reason. Rooms that the socket joined are
-    /// left before that, what it was sent is dropped, and `disconnect` does not run. A code that no endpoint may send is answered with
-    /// the status 500 instead.
+    /// Refuses a socket with a close code, from which its client knows whether to reconnect. Return it from
+    /// [`Consumer::connect`](crate::Consumer::connect), or from the future for [`Upgrade::authenticate`](crate::Upgrade::authenticate).
+    ///
+    /// The handshake is answered 101, and the only frame is a Close with this code and reason. Before it, the socket leaves the rooms that
+    /// it joined, and frames that were sent to it are dropped. `disconnect` does not run. With a code that may not be sent, the handshake is
+    /// answered 500 instead.
     ///
     /// ```
     /// use presence::{CloseCode, Consumer, Error, Frame, Socket};
@@ -250,7 +249,7 @@ impl Error {
 }
 
 impl Error {
-    /// The code by which a client learns that this is its mistake, if it is one.
+    /// The code of the error frame, if the error is a mistake of the client.
     pub(crate) const fn client_code(&self) -> Option<&'static str> {
         match self {
             Self::Meta(_) => Some("bad_meta"),
@@ -285,7 +284,7 @@ impl ResponseError for Error {
         let mut response = HttpResponse::build(status);
         match self {
             Self::Denied { status: denied, reason } if *denied == status => response.body(reason.clone()),
-            // Nobody waits for this answer.
+            // The client does not wait for this answer.
             Self::SocketClosed => response.body("the client has gone"),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => response
                 .insert_header((header::RETRY_AFTER, RETRY_AFTER))
@@ -320,7 +319,7 @@ mod tests {
     use super::*;
 
     #[actix_web::test]
-    async fn an_error_that_a_handler_returns_is_answered_as_a_handshake_is() {
+    async fn errors_of_handlers_are_answered_like_those_of_handshakes() {
         let (bad, full) = (RoomName::new("").unwrap_err(), RoomName::new("lobby").unwrap());
         for (error, status, retry, text) in [
             (Error::deny(StatusCode::UNAUTHORIZED, "log in"), 401, None, "log in"),

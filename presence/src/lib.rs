@@ -1,11 +1,11 @@
-//! Who is in which room, right now, on one node or many.
+//! Presence for WebSocket servers with actix-web: which users are in which room now, on one node or many.
 //!
-//! A [`Consumer`] speaks for one WebSocket. It joins a room, is [touched](macro@touch_presence) by the frames it receives,
-//! and leaves when it closes, is lost or falls silent; everyone in the room hears of it, and every part of the application
-//! that subscribed to [`PresenceChanged`].
+//! A [`Consumer`] handles one WebSocket. It joins a room, is [touched](macro@touch_presence) by the frames that it receives, and leaves
+//! when the socket closes, is lost or falls silent. All members of the room are notified, and so is every part of the application that
+//! subscribes to [`PresenceChanged`].
 //!
-//! A user is listed once, however many sockets it has; sockets without a user are counted. What members are told, and in
-//! which form, is the setting [`notify`](config::Notify).
+//! A user is listed once, however many sockets it has. Sockets without a user are counted. The setting [`notify`](config::Notify) selects
+//! the notices that members receive.
 //!
 //! ```no_run
 //! use actix_web::{App, HttpResponse, HttpServer, web};
@@ -28,7 +28,7 @@
 //! }
 //!
 //! async fn ws(upgrade: Upgrade) -> HttpResponse {
-//!     let user = None; // anonymous; or the `UserId` that your login made sure of
+//!     let user = None; // anonymous; or the `UserId` from your login
 //!     upgrade.user(user).start(Visitor).await
 //! }
 //!
@@ -47,20 +47,19 @@
 //! ```
 //!
 //! # Map
-//! - You write a [`Consumer`], which acts through its [`Socket`]; [`Upgrade`], an extractor, turns a request into one.
-//! - You call [`Rooms`] from anywhere, or send the messages of [`actor`] to its [address](Rooms::addr).
-//! - [`PruningSupervisor`] cleans up after crashes, and [`HttpServerExt`] prepares the server and ends it in order.
-//! - [`Config`] is what you tune. A [`SqlStore`] keeps rooms and presences, a [`MemoryStore`] forgets them with
-//!   the process; implement [`store::Store`] to bring your own database.
+//! - Write a [`Consumer`], which acts through its [`Socket`]. The extractor [`Upgrade`] turns a request into one.
+//! - Call [`Rooms`] from anywhere, or send the messages of [`actor`] to its [address](Rooms::addr).
+//! - [`PruningSupervisor`] cleans up after crashes. [`HttpServerExt`] prepares the server and shuts it down in order.
+//! - [`Config`] has the settings. A [`SqlStore`] keeps rooms and presences in a database, and a [`MemoryStore`] in the memory of the process.
+//!   Implement [`store::Store`] for another database.
 //!
-//! What is promised and what is not, the wire format, the failures and the architecture are described in `docs/` of the
-//! repository.
+//! The `docs/` of the repository describe the guarantees, the wire format, the failures and the architecture.
 //!
 //! # Features
 //! - `sqlite` (default), `postgres`, `mysql`: [`SqlStore`] on that database.
-//! - `tls`: connections to PostgreSQL and MySQL by TLS.
-//! - `cli`: the command-line tool `presence`, and [`cli::run`], which is all of it.
-//! - `testing`: the module `testing`, with a store that fails on demand and the suite that every store must pass.
+//! - `tls`: connections to PostgreSQL and MySQL with TLS.
+//! - `cli`: the command-line tool `presence`, and [`cli::run`], which runs it.
+//! - `testing`: the module `testing`, with a store that fails on demand, and the suite that every store must pass.
 
 pub mod actor;
 #[cfg(all(doctest, feature = "sqlite"))]
@@ -110,23 +109,24 @@ pub use store::MemoryStore;
 #[cfg(feature = "sql")]
 pub use store::SqlStore;
 
-/// What the macros expand to; no promises.
+/// Used by the code that the macros generate. It may change at any time.
 #[doc(hidden)]
 pub mod __private {
     use crate::{Frame, Socket, consumer::heartbeat};
 
-    /// Touches, and answers a heartbeat that asks for it. Returns whether the frame is a heartbeat, which is swallowed.
+    /// Touches the socket, and answers a heartbeat that wants an answer. Returns whether the frame is a heartbeat, which the consumer does not
+    /// receive.
     pub async fn touch_presence(socket: &mut Socket, frame: &Frame, heartbeats: &[&str]) -> bool {
         socket.touch();
         heartbeat::swallows(socket, frame, heartbeats).await
     }
 
-    /// Touches.
+    /// Touches the socket.
     pub fn touch_only(socket: &mut Socket) {
         socket.touch();
     }
 
-    /// Leaves every room; what can be resumed is held if the socket was lost.
+    /// Leaves every room. Presences that can be resumed are held if the socket was lost.
     pub async fn remove_presence(socket: &mut Socket) {
         if let Err(error) = socket.depart().await {
             tracing::debug!(%error, "a leave is not durable yet");

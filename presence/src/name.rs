@@ -1,7 +1,6 @@
-//! The names that things in this crate go by, each checked once, where it enters.
+//! The names and ids of this crate. Each name is checked once, when it is created.
 //!
-//! A name that exists is a good name: no other code looks at its length or its characters again. Names are compared
-//! as bytes, here and in every database.
+//! So a value of these types is always valid, and no other code checks it again. Names are compared as bytes, here and in every database.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
@@ -18,50 +17,48 @@ pub enum NameError {
     /// The text is empty.
     #[error("a {kind} must not be empty")]
     Empty {
-        /// What the text was to name: `room name`, `user id`, …
+        /// The kind of name: `room name`, `user id`, …
         kind: &'static str,
     },
     /// The text has more than [`MAX_NAME_BYTES`] bytes.
     #[error("a {kind} has at most {MAX_NAME_BYTES} bytes, not {bytes}")]
     TooLong {
-        /// What the text was to name.
+        /// The kind of name.
         kind: &'static str,
         /// Its length in bytes.
         bytes: usize,
     },
-    /// The text holds a control character: C0, DEL or C1.
-    #[error("a {kind} must not hold control characters (byte {at})")]
+    /// The text has a control character: C0, DEL or C1.
+    #[error("a {kind} must not have control characters (byte {at})")]
     Control {
-        /// What the text was to name.
+        /// The kind of name.
         kind: &'static str,
         /// The offset of the first one, in bytes.
         at: usize,
     },
-    /// The text has nothing that can be seen: it consists of white space and of characters that are not shown, such as
-    /// U+200B (zero width space) or U+FEFF. It would look like nobody.
-    #[error("a {kind} must hold something that can be seen")]
+    /// The text has no visible character: it consists of white space and invisible characters, such as U+200B (zero width space) or U+FEFF.
+    #[error("a {kind} must have a visible character")]
     Blank {
-        /// What the text was to name.
+        /// The kind of name.
         kind: &'static str,
     },
-    /// The text holds a character that changes the direction in which text is shown: U+061C, U+200E, U+200F, U+202A to U+202E,
-    /// U+2066 to U+2069. It could look like another name, and garble what stands beside it.
-    #[error("a {kind} must not hold characters that change the direction of text (byte {at})")]
+    /// The text has a character that changes the direction in which text is shown: U+061C, U+200E, U+200F, U+202A to U+202E,
+    /// U+2066 to U+2069. It could look like another name, and change the order of the text beside it.
+    #[error("a {kind} must not have characters that change the direction of text (byte {at})")]
     Direction {
-        /// What the text was to name.
+        /// The kind of name.
         kind: &'static str,
         /// The offset of the first one, in bytes.
         at: usize,
     },
 }
 
-/// Whether it changes the direction in which text is shown (`Bidi_Control` of Unicode).
+/// Whether a character changes the direction of text (`Bidi_Control` of Unicode).
 const fn changes_direction(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Whether nothing is seen of it: white space, what a font need not show (`Default_Ignorable_Code_Point` of Unicode), and the
-/// blank of Braille.
+/// Whether a character is invisible: white space, `Default_Ignorable_Code_Point` of Unicode, and the blank of Braille.
 fn is_invisible(c: char) -> bool {
     c.is_whitespace()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}')
@@ -70,7 +67,7 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Checks a name that comes in.
+/// Checks a new name.
 fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
     check_stored(kind, text)?;
     if let Some((at, _)) = text.char_indices().find(|(_, c)| changes_direction(*c)) {
@@ -82,7 +79,7 @@ fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Checks a name that a database has. Earlier versions took names that [`check`] refuses, and who goes by one is still there.
+/// Checks a name from a database. Earlier versions accepted names that [`check`] refuses, and these may still be in use.
 fn check_stored(kind: &'static str, text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty { kind });
@@ -100,17 +97,17 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
         ///
-        /// From 1 to 255 bytes of UTF-8 without control characters (C0, DEL, C1) and characters that change the direction of
-        /// text, and with something that can be seen; compared as bytes. Cloning costs a reference count.
+        /// It has 1 to 255 bytes of UTF-8, at least one visible character, no control characters (C0, DEL, C1) and no characters that
+        /// change the direction of text. Names are compared as bytes. A clone only increments a reference count.
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
         #[serde(try_from = "String")]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks `text` and makes it a name.
+            /// Creates a name from `text`.
             ///
             /// # Errors
-            /// [`NameError`], which says the rule that `text` breaks.
+            /// [`NameError`] with the rule that `text` violates.
             pub fn new(text: impl AsRef<str>) -> Result<Self, NameError> {
                 let text = text.as_ref();
                 check($kind, text)?;
@@ -125,7 +122,7 @@ macro_rules! name {
         }
 
         impl Serialize for $name {
-            // `#[serde(into)]` would make a `String` of each name in each frame.
+            // `#[serde(into)]` would allocate a `String` for each name in each frame.
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(&self.0)
             }
@@ -185,28 +182,28 @@ macro_rules! name {
 }
 
 name! {
-    /// The name of a room: a place one can be in.
+    /// The name of a room.
     RoomName, "room name"
 }
 name! {
-    /// Who a presence belongs to. A user may have any number of presences in a room, one for each socket.
+    /// The id of a user. A user may have any number of presences in a room, one for each socket.
     UserId, "user id"
 }
 name! {
-    /// The address of one connection, unique among all nodes. A socket that resumes gets a new one.
+    /// The address of one socket, unique over all nodes. A socket that resumes a presence has a new one.
     ChannelName, "channel name"
 }
 name! {
-    /// The name of a group of sockets that is no room: its members get what is sent to it, and nobody is told who they are.
-    /// Every room has a group of its own, which goes by the room's name and is apart from these.
+    /// The name of a group: sockets that receive what is sent to the group, without a presence. Every room has a group with the room's name,
+    /// which is separate from these.
     GroupName, "group name"
 }
 name! {
-    /// What an operator calls a node; by default the address it listens on. It outlives restarts, unlike a [`NodeId`].
+    /// The name of a node, by default the address that it listens on. It stays the same after a restart, unlike the [`NodeId`].
     NodeName, "node name"
 }
 name! {
-    /// The kind of an [`Event`](crate::Event) that is sent to the consumers of a room or of one channel.
+    /// The name of an [`Event`](crate::Event) that is sent to consumers.
     EventName, "event name"
 }
 
@@ -215,7 +212,7 @@ macro_rules! stored {
     ($($name:ident: $kind:literal),*) => {
         $(
             impl $name {
-                /// A name that a database has, which may be one that an earlier version took.
+                /// A name from a database. An earlier version may have accepted it.
                 pub(crate) fn stored(text: String) -> Result<Self, NameError> {
                     check_stored($kind, &text)?;
                     Ok(Self(text.into()))
@@ -232,7 +229,7 @@ impl NodeName {
     /// The name of a process that listens on `port` of this machine: `HOST:PORT`.
     ///
     /// # Errors
-    /// [`NameError`], if the machine's name is not one that a node can have.
+    /// [`NameError`] if the name of the machine is not a valid node name.
     pub fn of_host(port: u16) -> Result<Self, NameError> {
         Self::new(format!("{}:{port}", gethostname::gethostname().to_string_lossy()))
     }
@@ -246,19 +243,19 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Makes a new one (`UUIDv7`: later ones sort later, which keeps database indexes dense).
+            /// Creates a new id. It is a `UUIDv7`: later ids sort later, which keeps database indexes dense.
             #[must_use]
             pub fn random() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// The one with this number.
+            /// The id with this UUID.
             #[must_use]
             pub const fn from_uuid(id: Uuid) -> Self {
                 Self(id)
             }
 
-            /// The number.
+            /// The UUID.
             #[must_use]
             pub const fn as_uuid(&self) -> Uuid {
                 self.0
@@ -274,24 +271,24 @@ macro_rules! id {
 }
 
 id! {
-    /// Which presence: one socket in one room. It stays the same while the presence is held and resumed.
+    /// The id of a presence. It stays the same when the presence is held and resumed.
     PresenceId
 }
 id! {
-    /// Which life of a node: its incarnation. A process that starts again under the same [`NodeName`] has another.
+    /// The incarnation of a node. A process that restarts under the same [`NodeName`] has another one.
     NodeId
 }
 id! {
-    /// Which life of a room. A [`Version`] means nothing without it, and two epochs have no order.
+    /// The incarnation of a room. A [`Version`] has no meaning without it, and two epochs have no order.
     Epoch
 }
 
 id! {
-    /// Which request of one node to the others: each of them answers it for itself.
+    /// The id of a request to all nodes. Each of them answers it.
     RequestId
 }
 
-/// The position of a room in its changes: 0 before the first, then one more for each transaction that changes it.
+/// The position in the changes of a room: 0 at first, and one more for each transaction that changes the room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
@@ -336,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_something_that_can_be_seen() {
+    fn a_name_has_a_visible_character() {
         for blank in [
             " ",
             "\u{a0}",
@@ -350,7 +347,7 @@ mod tests {
         ] {
             assert_eq!(UserId::new(blank), Err(NameError::Blank { kind: "user id" }), "{blank:?}");
         }
-        // Within a name they have a meaning: they make families of people, and part words in Persian.
+        // Within a name they have a meaning: they join emoji, and separate letters in Persian.
         for fine in ["a ", "👩\u{200d}👧", "نمی\u{200c}شود", "❤\u{fe0f}", "x\u{feff}"] {
             assert!(UserId::new(fine).is_ok(), "{fine:?}");
         }
@@ -362,12 +359,12 @@ mod tests {
             let error = NameError::Direction { kind: "room name", at: 2 };
             assert_eq!(RoomName::new(format!("an{c}n")), Err(error), "{c:?}");
         }
-        assert!(RoomName::new("\u{5e9}\u{5dc}\u{5d5}\u{5dd}").is_ok(), "what is written from right to left is fine");
+        assert!(RoomName::new("\u{5e9}\u{5dc}\u{5d5}\u{5dd}").is_ok(), "scripts from right to left are valid");
     }
 
     #[cfg(feature = "sql")]
     #[test]
-    fn a_name_that_an_earlier_version_took_is_read_from_a_database() {
+    fn a_name_that_an_earlier_version_accepted_is_read_from_a_database() {
         for old in [" ", "\u{200b}", "a\u{202e}b"] {
             assert_eq!(UserId::stored(old.to_owned()).unwrap().as_str(), old);
         }
@@ -375,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_read_from_json_is_checked_too() {
+    fn a_name_from_json_is_checked() {
         assert!(serde_json::from_str::<RoomName>(r#""a\u0000""#).is_err());
         assert_eq!(serde_json::from_str::<RoomName>(r#""a""#).unwrap().as_str(), "a");
     }

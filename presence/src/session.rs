@@ -1,7 +1,7 @@
-//! Resume tokens: by which a client that lost its socket proves that a presence is its own.
+//! Resume tokens: a client that lost its socket proves with its token that a presence is its own.
 //!
-//! A token is a secret of its client's. Nothing here shows it, and nothing outside of this process's memory holds it: the
-//! database has a hash of the room, the user and the token, which tells nobody the token and fits no other room or user.
+//! A token is a secret of the client. It is never shown, and only kept in the memory of this process. The database has a hash of the room,
+//! the user and the token. The hash does not reveal the token, and is not valid for another room or user.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ pub const MIN_TOKEN_CHARS: usize = 16;
 /// The most characters of a [`ResumeToken`].
 pub const MAX_TOKEN_CHARS: usize = 128;
 
-/// Why a text is not a resume token. It does not hold the text.
+/// Why a text is not a resume token. The error does not contain the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
@@ -24,16 +24,16 @@ pub enum TokenError {
         /// How many it has.
         chars: usize,
     },
-    /// It holds another character than `A–Z a–z 0–9 _ -`.
-    #[error("a resume token holds none but the characters `A-Z a-z 0-9 _ -` (character {at})")]
+    /// It has a character other than `A–Z a–z 0–9 _ -`.
+    #[error("a resume token may only have the characters `A-Z a-z 0-9 _ -` (character {at})")]
     Character {
-        /// Which one, counted from 0.
+        /// Its index, counted from 0.
         at: usize,
     },
 }
 
-/// The secret by which a client takes its presence over after it lost its socket: 16 to 128 of the characters
-/// `A–Z a–z 0–9 _ -`, made at random by the client. One who knows the token and acts as its user is taken for its client.
+/// The secret with which a client resumes its presence after it lost its socket: 16 to 128 of the characters `A–Z a–z 0–9 _ -`, which the
+/// client chooses at random. Whoever knows the token and has the same user can resume the presence.
 ///
 /// ```
 /// use presence::ResumeToken;
@@ -47,10 +47,10 @@ pub enum TokenError {
 pub struct ResumeToken(Arc<str>);
 
 impl ResumeToken {
-    /// Checks `text` and makes it a token.
+    /// Creates a token from `text`.
     ///
     /// # Errors
-    /// [`TokenError`], which says the rule that `text` breaks.
+    /// [`TokenError`] with the rule that `text` violates.
     pub fn new(text: impl AsRef<str>) -> Result<Self, TokenError> {
         let text = text.as_ref();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
@@ -63,11 +63,11 @@ impl ResumeToken {
         Ok(Self(text.into()))
     }
 
-    /// What is kept of the token for a presence of `user`, or of nobody, in `room`.
+    /// The hash for a presence of `user`, or an anonymous one, in `room`.
     pub(crate) fn hash(&self, room: &RoomName, user: Option<&UserId>) -> SessionHash {
         let mut hash = Sha256::new();
         hash.update(b"presence session\0");
-        // Names hold no control characters, so no two triples look alike.
+        // Names have no control characters, so different triples have different bytes.
         hash.update(room.as_str());
         hash.update(if user.is_some() { b"\0u" } else { b"\0a" });
         hash.update(user.map_or("", UserId::as_str));
@@ -104,7 +104,7 @@ impl TryFrom<&str> for ResumeToken {
     }
 }
 
-/// What is kept of a resume token: a SHA-256 of the room, the user or nobody, and the token.
+/// The SHA-256 hash of a room, a user if there is one, and a resume token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionHash([u8; 32]);
 
@@ -115,7 +115,7 @@ impl SessionHash {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The bytes of the hash.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -128,10 +128,10 @@ impl fmt::Debug for SessionHash {
     }
 }
 
-/// By what a presence can be resumed, and how long it is held once its socket is lost.
+/// The hash by which a presence can be resumed, and how long it is held when its socket is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
-    /// Of its room, its user and the token of its client.
+    /// The hash of its room, its user and the token of its client.
     pub hash: SessionHash,
     /// How long the presence is held.
     pub grace: Duration,
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_holds_letters_digits_underscores_and_hyphens_alone() {
+    fn a_token_has_only_letters_digits_underscores_and_hyphens() {
         assert!(ResumeToken::new("AZaz09_-AZaz09_-").is_ok());
         for bad in ['.', ' ', '+', '/', '=', '~', 'é', '\0', '%'] {
             let made = ResumeToken::new(format!("{TOKEN}{bad}"));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_token_nor_its_hash_is_shown() {
+    fn neither_a_token_nor_its_hash_is_printed() {
         let token = ResumeToken::new(TOKEN).unwrap();
         let hash = token.hash(&RoomName::new("a").unwrap(), None);
         assert_eq!(format!("{token:?} {hash:?}"), "ResumeToken(..) SessionHash(..)");

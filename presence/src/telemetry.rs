@@ -19,7 +19,7 @@ pub(crate) fn report(error: &dyn Error) -> String {
 /// The shortest time between two lines of one cause.
 pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Lets one line pass in each [`LINE_INTERVAL`], and counts the others.
+/// Allows one line per [`LINE_INTERVAL`], and counts the others.
 #[derive(Debug, Default)]
 pub(crate) struct LineLimit(Mutex<Lines>);
 
@@ -47,7 +47,7 @@ impl LineLimit {
 pub(crate) struct LeftOut(pub(crate) u64);
 
 impl LeftOut {
-    /// The number as a field of the line; none if nothing was left out.
+    /// The number as a field of the line. `None` if no line was left out.
     pub(crate) fn field(self) -> Option<u64> {
         Some(self.0).filter(|count| *count > 0)
     }
@@ -56,24 +56,24 @@ impl LeftOut {
 /// Why a socket was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cutoff {
-    /// It did not read what was sent to it.
+    /// The client did not read what was sent to it.
     TooSlow,
-    /// It did not answer a ping.
+    /// The client did not answer a ping.
     NoPong,
-    /// It sent nothing for longer than `max_age`.
+    /// The client sent nothing for longer than `max_age`.
     Stale,
-    /// It never fetched the answer to its handshake.
+    /// The client did not read the answer to its handshake.
     NotFetched,
-    /// It sent more than its rate for longer than `rate_patience`.
+    /// The client exceeded a rate for longer than `rate_patience`.
     TooFast(&'static str),
     /// A frame or message was larger than allowed.
     TooLarge(&'static str),
-    /// It broke the WebSocket protocol.
+    /// The client violated the WebSocket protocol.
     Protocol(&'static str),
 }
 
 impl Cutoff {
-    /// Whether the client or the application does something wrong, unlike a client or a network that went away.
+    /// Whether the client or the application is at fault, and not the network.
     pub(crate) const fn is_fault(self) -> bool {
         matches!(self, Self::TooSlow | Self::TooFast(_) | Self::TooLarge(_) | Self::Protocol(_))
     }
@@ -95,7 +95,7 @@ impl fmt::Display for Cutoff {
     }
 }
 
-/// The limits of the lines about sockets that were cut off, one for each cause, and about those that were not let in.
+/// The limits of the lines about sockets that were cut off, one for each cause, and about denied sockets.
 #[derive(Debug, Default)]
 pub(crate) struct CutoffLimits {
     /// A page of another origin was refused.
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_line_is_written_at_once_and_the_next_says_how_many_were_left_out() {
+    fn the_first_line_is_written_at_once_and_the_next_has_the_number_of_lines_left_out() {
         let limit = LineLimit::default();
         let at = |ms| limit.admit(Tick(ms)).map(|LeftOut(count)| count);
         assert_eq!(at(5), Some(0));

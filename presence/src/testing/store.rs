@@ -1,4 +1,4 @@
-//! A store that fails on demand, time that stands still, and the suite that every store must pass.
+//! A store that fails on demand, a clock that stands still, and the tests that every store must pass.
 
 mod faulty;
 mod manual_clock;

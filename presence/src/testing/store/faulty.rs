@@ -1,4 +1,4 @@
-//! A store whose database goes away when a test says so.
+//! A store that fails on demand, for tests.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use crate::store::{
     forward::{Call, Forward},
 };
 
-/// Passes every call to the store within, unless told to misbehave. Clones are one store.
+/// Forwards each call to another store, unless a test makes it fail. Clones share one store.
 #[derive(Debug, Clone)]
 pub struct FaultyStore<S> {
     inner: S,
@@ -33,13 +33,13 @@ struct Faults {
     slowness: AtomicU64,
 }
 
-/// What a call that was made to fail reports as its cause.
+/// The cause of a failure on demand.
 #[derive(Debug, thiserror::Error)]
 #[error("the test took the database away")]
 struct Away;
 
 impl<S: Store> FaultyStore<S> {
-    /// A store that behaves, so far.
+    /// A store that does not fail yet.
     #[must_use]
     pub fn new(inner: S) -> Self {
         let faults = Faults {
@@ -52,40 +52,39 @@ impl<S: Store> FaultyStore<S> {
         Self { inner, faults: Arc::new(faults) }
     }
 
-    /// The store within.
+    /// The other store.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// Makes the next `calls` calls fail as [`StoreError::Unavailable`], without any effect. `usize::MAX` is for ever, 0
-    /// ends it.
+    /// Makes the next `calls` calls fail as [`StoreError::Unavailable`], without any effect. `usize::MAX` makes all calls fail, and 0 ends
+    /// it.
     pub fn fail_next(&self, calls: usize) {
         self.faults.failures.store(calls, Ordering::SeqCst);
     }
 
-    /// Makes the next `calls` calls do their work and then report [`StoreError::Unavailable`], as when the connection is
-    /// lost after the commit.
+    /// Makes the next `calls` calls succeed and then return [`StoreError::Unavailable`], as if the connection was lost after the commit.
     pub fn lose_answers(&self, calls: usize) {
         self.faults.lost_answers.store(calls, Ordering::SeqCst);
     }
 
-    /// Makes every call from now on wait, before it does anything, until [`release`](Self::release).
+    /// Makes all further calls wait for [`release`](Self::release) before they do anything.
     pub fn hang(&self) {
         self.faults.hanging.send_replace(true);
     }
 
-    /// Lets all calls that wait go on.
+    /// Lets all waiting calls continue.
     pub fn release(&self) {
         self.faults.hanging.send_replace(false);
     }
 
-    /// Makes every call from now on take this much longer, in whole milliseconds, before it does anything. Zero ends it.
+    /// Delays all further calls by this time, in whole milliseconds, before they do anything. Zero ends it.
     pub fn slow_down(&self, by: Duration) {
         self.faults.slowness.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// How many calls there were, those included that failed or wait.
+    /// The number of calls, including those that failed or wait.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.faults.calls.load(Ordering::SeqCst)
@@ -94,7 +93,7 @@ impl<S: Store> FaultyStore<S> {
     async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
         self.faults.calls.fetch_add(1, Ordering::SeqCst);
         let mut hanging = self.faults.hanging.subscribe();
-        // The sender is here, so the only way on is that it says `false`.
+        // The sender is alive, so this resolves only when the value is `false`.
         let _ = hanging.wait_for(|hanging| !hanging).await;
         let slowness = Duration::from_millis(self.faults.slowness.load(Ordering::SeqCst));
         if !slowness.is_zero() {

@@ -1,4 +1,4 @@
-//! Time that a test moves.
+//! A clock that a test advances.
 
 use std::{
     sync::{
@@ -10,31 +10,31 @@ use std::{
 
 use crate::clock::{Clock, Tick};
 
-/// A clock that stands still until it is advanced. Clones are one clock.
+/// A clock that stands still until it is advanced. Clones share one clock.
 ///
-/// It starts at a day rather than at zero, so that moments before the beginning of a test exist.
+/// It starts at one day and not at zero, so that times before the beginning of a test exist.
 #[derive(Debug, Clone)]
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// A clock of its own.
+    /// A new clock.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(AtomicU64::new(24 * 60 * 60 * 1000)))
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub fn advance(&self, time: Duration) {
         self.0.fetch_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// The time in milliseconds, for a store's wall clock.
+    /// The time in milliseconds, for the wall clock of a store.
     #[must_use]
     pub fn millis(&self) -> i64 {
         i64::try_from(self.0.load(Ordering::SeqCst)).unwrap_or(i64::MAX)
     }
 
-    /// This clock as the framework sees it.
+    /// This clock as a [`Clock`].
     #[must_use]
     pub fn clock(&self) -> Clock {
         let now = self.0.clone();

@@ -1,7 +1,7 @@
-//! What every [`Store`] must do, one statement per test.
+//! The tests that every [`Store`] must pass.
 //!
-//! `store_suite!` makes the tests. It takes a function that is given a [`ManualClock`] and returns a store which is
-//! empty, prepared and on that clock's time, together with whatever must outlive the store:
+//! `store_suite!` defines the tests. Its argument is a function that takes a [`ManualClock`]. It returns an empty, prepared store that uses
+//! this clock, and a value that must outlive the store:
 //!
 //! ```
 //! # mod tests {
@@ -15,15 +15,15 @@
 //! # }
 //! ```
 
-pub mod asking;
 pub mod change;
 pub mod cleaning;
-pub mod life;
+pub mod incarnations;
+pub mod limits;
 pub mod listing;
 pub mod online;
 pub mod outcome;
-pub mod places;
 pub mod reading;
+pub mod requests;
 pub mod resuming;
 
 use std::{sync::Arc, time::Duration};
@@ -36,166 +36,166 @@ use crate::{
 
 use super::ManualClock;
 
-/// Makes one test of each statement of the [suite](crate::testing::store::suite). Needs `tokio` with `rt` and `macros`.
+/// Defines the tests of the [suite](crate::testing::store::suite). Needs `tokio` with `rt` and `macros`.
 #[macro_export]
 macro_rules! store_suite {
     ($make:expr) => {
         $crate::store_suite! { $make;
             change {
-                the_first_change_of_a_room_makes_it_and_gives_version_1,
+                the_first_change_of_a_room_creates_it_with_version_1,
                 versions_never_skip_or_repeat,
                 a_change_of_many_presences_is_one_version,
-                a_change_of_nothing_gives_no_version,
-                a_join_done_twice_is_one,
+                a_commit_without_changes_gives_no_version,
+                a_repeated_join_changes_nothing,
                 a_join_of_a_held_presence_ends_its_hold,
-                a_join_takes_nothing_from_another_channel,
+                a_join_does_not_take_a_presence_from_another_channel,
                 a_join_that_moves_a_presence_to_another_room_is_refused,
-                a_channel_speaks_for_one_presence_of_a_room,
-                a_channel_may_leave_and_join_anew_in_one_commit,
+                a_channel_has_one_presence_in_a_room,
+                a_channel_may_leave_and_join_again_in_one_commit,
                 a_channel_may_be_in_many_rooms,
                 naming_a_room_or_a_presence_twice_is_refused,
                 a_refused_commit_writes_nothing_at_all,
-                leaving_takes_the_right_presence_and_channel,
-                updating_takes_the_right_presence_and_channel,
-                an_update_to_an_equal_meta_is_nothing,
-                an_update_beyond_the_precision_of_a_double_is_one,
-                a_leave_tells_the_last_user_and_meta,
-                one_commit_changes_many_rooms_and_answers_in_order,
-                a_thousand_changes_ride_in_one_commit,
+                a_leave_needs_the_right_presence_and_channel,
+                an_update_needs_the_right_presence_and_channel,
+                an_update_to_an_equal_meta_changes_nothing,
+                an_update_beyond_the_precision_of_a_double_is_a_change,
+                a_leave_has_the_last_user_and_meta,
+                one_commit_changes_many_rooms_and_returns_them_in_order,
+                one_commit_may_have_a_thousand_changes,
                 concurrent_commits_each_get_a_version,
                 a_dropped_call_leaves_the_store_usable,
             }
             outcome {
-                of_a_commit_that_was_given_up_it_is_known_what_it_did,
-                a_commit_that_failed_or_never_was_did_nothing,
-                of_a_life_that_is_over_the_last_commit_is_known_as_long_as_the_life_is,
+                the_outcome_of_a_dropped_commit_is_known,
+                a_commit_that_failed_or_was_never_made_has_no_outcome,
+                the_last_commit_of_a_fenced_incarnation_is_known_until_it_is_forgotten,
             }
-            life {
-                a_life_that_was_never_registered_writes_nothing,
+            incarnations {
+                an_unregistered_incarnation_may_not_write,
                 registering_again_renews_the_lease,
-                a_later_life_takes_the_name_and_fences_the_former,
-                a_life_that_lost_its_name_is_told_so,
-                a_life_that_lost_its_name_is_remembered_for_a_day,
-                a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_next,
-                registering_again_tells_of_the_former_life_again,
-                a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept,
-                a_renewal_tells_the_time_by_the_clock_of_the_database,
-                a_live_life_is_not_fenced,
-                a_lease_is_live_to_its_very_end,
-                a_fenced_life_can_not_write,
-                a_fenced_life_is_told_of_until_it_is_cleared,
-                a_former_life_is_left_to_its_successor_while_that_lives,
-                nothing_of_a_live_life_is_cleared,
-                a_restart_holds_all_in_batches_and_changes_no_room,
-                without_a_token_a_dead_nodes_presences_leave_in_batches,
+                a_later_incarnation_takes_the_name_and_fences_the_former,
+                an_incarnation_that_lost_its_name_is_superseded,
+                an_incarnation_that_lost_its_name_is_kept_for_a_day,
+                an_incarnation_that_ends_before_it_cleared_the_former_leaves_both_to_the_next,
+                registering_again_returns_the_former_incarnation_again,
+                an_expired_lease_can_be_renewed_before_the_node_is_fenced,
+                a_renewal_returns_the_time_of_the_database,
+                a_live_incarnation_is_not_fenced,
+                a_lease_is_valid_to_its_very_end,
+                a_fenced_incarnation_may_not_write,
+                a_fenced_incarnation_is_returned_until_it_is_cleared,
+                a_former_incarnation_is_left_to_its_live_successor,
+                a_live_incarnation_is_not_cleared,
+                a_restart_holds_all_presences_in_batches_and_changes_no_room,
+                presences_of_a_dead_node_without_a_token_leave_in_batches,
                 held_presences_keep_their_grace_when_cleared_again,
-                a_cleared_life_is_forgotten,
-                retiring_takes_ones_own_presences_along,
-                retiring_twice_is_retiring_once,
-                retiring_leaves_what_is_held,
-                a_grace_does_not_run_while_a_node_is_closed_or_gone,
-                a_grace_that_was_over_before_its_node_closed_is_over,
-                a_grace_does_not_run_between_a_kill_and_the_next_start,
-                a_grace_of_another_node_runs_on_over_a_restart,
-                registering_again_extends_no_grace_again,
+                a_cleared_incarnation_is_forgotten,
+                retiring_removes_the_presences_of_the_node,
+                retiring_again_changes_nothing,
+                retiring_keeps_held_presences,
+                a_grace_is_extended_by_the_time_its_node_is_closed_or_gone,
+                a_grace_that_expired_before_its_node_closed_is_not_extended,
+                a_grace_is_extended_by_the_time_between_a_kill_and_the_next_start,
+                a_grace_of_another_node_is_not_extended_by_a_restart,
+                registering_again_does_not_extend_graces_again,
             }
             cleaning {
-                a_held_presence_stays_for_its_grace_and_not_longer,
+                a_held_presence_stays_for_its_grace_and_no_longer,
                 a_sweep_works_in_batches,
-                a_removal_changes_at_most_512_rooms_at_once_and_says_that_there_is_more,
+                a_removal_changes_at_most_512_rooms_at_once_and_reports_that_there_are_more,
                 pruning_spares_presences_of_live_nodes,
-                pruning_spares_presences_of_the_node_that_asks_though_its_lease_ran_out,
-                pruning_takes_the_held_and_those_of_dead_nodes,
+                pruning_spares_presences_of_the_calling_node_after_its_lease_expired,
+                pruning_removes_held_presences_and_those_of_dead_nodes,
                 a_presence_seen_exactly_max_age_ago_stays,
-                a_presence_that_is_taken_over_counts_as_seen,
+                a_resumed_presence_counts_as_seen,
                 pruning_works_in_batches,
                 a_touch_keeps_a_presence_from_being_pruned,
                 a_touch_never_goes_back,
                 a_touch_gives_no_version,
-                a_touch_of_what_is_gone_or_another_nodes_is_passed_over,
+                a_touch_of_a_missing_or_foreign_presence_is_skipped,
                 only_empty_rooms_are_pruned,
-                a_new_life_of_a_room_has_another_epoch_and_starts_over,
+                a_room_that_is_created_again_has_another_epoch_and_version_1,
                 a_room_that_is_being_joined_stays,
                 a_removal_spares_presences_of_live_nodes,
                 a_room_is_removed_in_batches_and_stays_empty,
                 a_user_is_removed_from_every_room_with_one_version_each,
                 a_user_is_removed_from_one_room_and_stays_in_the_others,
-                one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_its_channel,
-                removing_a_user_works_in_batches_and_takes_what_is_held,
+                an_orphaned_presence_is_removed_by_its_id_or_its_channel,
+                removing_a_user_works_in_batches_and_removes_held_presences,
             }
             resuming {
-                a_lost_presence_is_held_for_its_grace_and_nobody_is_told,
-                a_hold_takes_the_right_presence_and_channel,
-                a_hold_done_again_is_one_hold,
-                who_is_held_is_not_pruned_before_its_grace_is_over,
-                who_returns_with_the_token_has_its_presence_again,
-                a_resume_done_twice_is_one,
-                one_who_comes_with_a_token_that_nobody_has_joins,
-                a_token_of_another_room_finds_nobody,
-                after_the_grace_the_token_is_that_of_a_new_presence,
-                after_a_leave_the_token_is_that_of_a_new_presence,
-                a_token_in_use_is_taken_over,
-                what_is_taken_from_a_live_socket_of_another_node_takes_a_version,
-                what_the_former_owner_does_late_is_nothing,
-                of_two_claimants_the_later_has_it,
-                two_claimants_at_once_agree_on_who_has_it,
+                a_lost_presence_is_held_for_its_grace_without_a_version,
+                a_hold_needs_the_right_presence_and_channel,
+                a_repeated_hold_changes_nothing,
+                a_held_presence_is_not_pruned_before_its_grace_expires,
+                a_token_resumes_its_presence,
+                a_repeated_resume_changes_nothing,
+                a_resume_with_an_unknown_token_is_a_join,
+                a_token_of_another_room_resumes_nothing,
+                after_the_grace_a_token_makes_a_new_presence,
+                after_a_leave_a_token_makes_a_new_presence,
+                a_presence_with_a_live_socket_can_be_resumed,
+                a_resume_from_a_live_socket_of_another_node_gives_a_version,
+                late_changes_of_the_former_owner_have_no_effect,
+                of_two_resumes_the_later_counts,
+                two_resumes_at_once_agree_on_the_owner,
                 a_restored_presence_keeps_its_token,
-                one_who_was_resumed_elsewhere_is_not_restored,
-                one_who_lost_its_token_to_another_is_restored_without_it,
-                two_who_come_with_one_token_in_one_commit_are_refused,
-                a_presence_that_changes_hands_loses_its_token,
-                a_presence_that_is_given_the_user_it_has_loses_its_token_and_nobody_is_told,
-                a_dead_nodes_resumable_presences_are_held_and_the_others_leave,
-                a_restart_holds_each_for_its_own_grace,
+                a_presence_that_was_resumed_elsewhere_is_not_restored,
+                a_presence_that_lost_its_token_is_restored_without_it,
+                two_joins_with_one_token_in_one_commit_are_refused,
+                a_presence_whose_user_changes_loses_its_token,
+                a_presence_whose_user_is_set_to_the_same_user_loses_its_token_without_a_version,
+                resumable_presences_of_a_dead_node_are_held_and_the_others_leave,
+                a_restart_holds_each_presence_for_its_own_grace,
                 a_resume_ends_the_hold_of_a_restart,
-                a_thousand_return_in_one_commit,
+                one_commit_may_have_a_thousand_resumes,
             }
-            places {
-                of_many_who_join_at_once_as_many_get_in_as_there_are_places,
-                the_places_of_one_room_are_not_those_of_another,
-                who_leaves_makes_room_and_who_joins_without_a_limit_takes_it,
-                who_is_there_or_comes_back_gets_in_however_full_the_room_is,
+            limits {
+                of_many_joins_at_once_as_many_succeed_as_there_are_places,
+                the_limit_counts_the_presences_of_its_own_room,
+                a_leave_frees_a_place_and_a_join_without_a_limit_takes_one,
+                repeated_joins_and_resumes_succeed_in_a_full_room,
                 of_two_nodes_that_join_at_once_one_gets_the_last_place,
             }
             reading {
-                a_room_that_is_not_there_has_no_snapshot,
+                a_missing_room_has_no_snapshot,
                 a_snapshot_holds_what_was_joined,
                 a_large_room_is_loaded_whole,
-                positions_tell_of_the_rooms_that_are_there,
-                the_rooms_of_a_user_are_sorted_and_told_once,
-                names_are_bytes,
+                positions_are_those_of_existing_rooms,
+                the_rooms_of_a_user_are_sorted_and_unique,
+                names_are_compared_as_bytes,
             }
             online {
-                the_first_presence_of_a_user_comes_online_and_the_last_goes_offline,
+                a_user_goes_online_with_the_first_presence_and_offline_with_the_last,
                 other_rooms_other_users_and_the_anonymous_do_not_count,
-                of_many_presences_in_one_commit_the_first_told_and_the_last_told_count,
-                a_presence_that_changes_hands_may_be_the_last_of_one_and_the_first_of_another,
-                who_is_held_is_online_until_it_is_swept,
-                what_is_done_again_is_told_once,
-                whoever_removes_presences_tells_who_went_offline,
+                of_many_presences_in_one_commit_the_first_and_the_last_announced_count,
+                a_presence_whose_user_changes_may_be_the_last_of_one_and_the_first_of_another,
+                a_user_with_a_held_presence_is_online_until_the_sweep,
+                repeated_changes_are_reported_once,
+                every_removal_reports_the_users_who_went_offline,
                 one_commit_counts_in_each_of_its_rooms,
-                a_thousand_users_come_online_in_one_commit,
-                of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebody_stays,
-                of_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last,
+                a_thousand_users_go_online_in_one_commit,
+                users_are_counted_in_rooms_that_do_not_become_empty,
+                of_tabs_that_join_or_leave_at_once_one_is_the_first_and_one_the_last,
             }
-            asking {
-                a_node_that_is_asked_to_prune_answers_once,
-                an_age_is_passed_on_to_the_millisecond,
-                only_live_nodes_that_have_a_presence_are_asked,
-                a_node_all_of_whose_presences_are_held_is_asked,
-                asking_again_asks_those_that_came_to_life_and_nobody_twice,
-                two_who_ask_at_once_get_answers_of_their_own,
-                a_request_ends_with_the_life_that_asked,
-                an_answer_outlives_the_node_that_gave_it,
-                a_fenced_life_does_not_answer,
-                a_removal_is_passed_on_as_it_was_asked,
-                one_who_asks_is_not_asked,
-                a_withdrawn_request_asks_nobody,
+            requests {
+                a_node_answers_a_request_once,
+                an_age_is_kept_to_the_millisecond,
+                only_live_nodes_with_a_presence_receive_a_request,
+                a_node_with_only_held_presences_receives_a_request,
+                a_request_that_is_sent_again_reaches_new_nodes_and_no_node_twice,
+                two_requests_at_once_have_separate_answers,
+                a_request_ends_with_the_incarnation_that_sent_it,
+                an_answer_stays_when_its_node_ends,
+                a_fenced_incarnation_may_not_answer,
+                a_removal_arrives_unchanged,
+                a_node_does_not_receive_its_own_request,
+                a_withdrawn_request_reaches_no_node,
             }
             listing {
-                a_room_is_listed_with_who_is_in_it,
+                a_room_is_listed_with_its_numbers,
                 rooms_are_listed_page_by_page,
-                when_presences_were_last_seen_is_listed,
+                the_last_seen_times_of_a_room_are_listed,
                 rooms_are_listed_in_the_order_of_their_bytes_empty_ones_too,
                 all_positions_are_those_of_every_room,
                 a_node_is_listed_with_its_age_its_lease_and_its_presences,
@@ -308,16 +308,16 @@ async fn members(store: &dyn Store, name: &str) -> (u64, Vec<Arc<Presence>>) {
     }
 }
 
-/// Lets a node die: its lease runs out, and `judge`, which renews its own, fences it.
+/// Lets the lease of a node expire. `judge` renews its own lease and fences the node.
 async fn let_die(store: &dyn Store, time: &ManualClock, judge: NodeId) -> Vec<NodeId> {
     time.advance(LEASE + SECOND);
-    store.renew(judge, LEASE).await.expect("nobody fenced it");
+    store.renew(judge, LEASE).await.expect("it is not fenced");
     store.fence(judge).await.expect("it may judge")
 }
 
-fn is_fenced<T>(answer: &Result<T, StoreError>, whose: NodeId, by_a_later_life: bool) -> bool {
+fn is_fenced<T>(answer: &Result<T, StoreError>, whose: NodeId, is_superseded: bool) -> bool {
     let Err(StoreError::Fenced { node, superseded }) = answer else { return false };
-    (*node, *superseded) == (whose, by_a_later_life)
+    (*node, *superseded) == (whose, is_superseded)
 }
 
 #[cfg(test)]
@@ -326,14 +326,14 @@ mod tests {
     fn every_statement_is_in_the_list() {
         let this = include_str!("suite.rs");
         let modules = [
-            include_str!("suite/asking.rs"),
+            include_str!("suite/requests.rs"),
             include_str!("suite/change.rs"),
             include_str!("suite/cleaning.rs"),
-            include_str!("suite/life.rs"),
+            include_str!("suite/incarnations.rs"),
             include_str!("suite/listing.rs"),
             include_str!("suite/online.rs"),
             include_str!("suite/outcome.rs"),
-            include_str!("suite/places.rs"),
+            include_str!("suite/limits.rs"),
             include_str!("suite/reading.rs"),
             include_str!("suite/resuming.rs"),
         ];

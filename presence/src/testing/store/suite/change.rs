@@ -1,4 +1,4 @@
-//! Commits: joins, leaves, updates, and the versions they give.
+//! Commits: joins, leaves, updates, and their versions.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -17,7 +17,7 @@ use super::{
     of_user, update, writes,
 };
 
-pub async fn the_first_change_of_a_room_makes_it_and_gives_version_1(store: &dyn Store, _: &ManualClock) {
+pub async fn the_first_change_of_a_room_creates_it_with_version_1(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = anonymous(node, "a");
     let commit = change(store, node, "lobby", [join(&a)]).await;
@@ -43,7 +43,7 @@ pub async fn a_change_of_many_presences_is_one_version(store: &dyn Store, _: &Ma
     assert_eq!((commit.version, commit.delta.len()), (Version(2), 3));
 }
 
-pub async fn a_change_of_nothing_gives_no_version(store: &dyn Store, _: &ManualClock) {
+pub async fn a_commit_without_changes_gives_no_version(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let commit = change(store, node, "lobby", []).await;
     assert_eq!((commit.version, commit.delta), (Version(0), Delta::default()));
@@ -55,7 +55,7 @@ pub async fn a_change_of_nothing_gives_no_version(store: &dyn Store, _: &ManualC
     assert_eq!(store.commit(node, Attempt::next(), [].into()).await.expect("nothing is fine"), []);
 }
 
-pub async fn a_join_done_twice_is_one(store: &dyn Store, _: &ManualClock) {
+pub async fn a_repeated_join_changes_nothing(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = of_user(node, "a", "ann");
     let _ = change(store, node, "lobby", [join(&a)]).await;
@@ -81,7 +81,7 @@ pub async fn a_join_of_a_held_presence_ends_its_hold(store: &dyn Store, time: &M
     assert_eq!(members(store, "lobby").await, (1, vec![back]));
 }
 
-pub async fn a_join_takes_nothing_from_another_channel(store: &dyn Store, _: &ManualClock) {
+pub async fn a_join_does_not_take_a_presence_from_another_channel(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = anonymous(node, "a");
     let _ = change(store, node, "lobby", [join(&a)]).await;
@@ -100,7 +100,7 @@ pub async fn a_join_that_moves_a_presence_to_another_room_is_refused(store: &dyn
     assert!(matches!(&moved, Err(error @ StoreError::Refused(_)) if !error.is_channel_taken()), "{moved:?}");
 }
 
-pub async fn a_channel_speaks_for_one_presence_of_a_room(store: &dyn Store, _: &ManualClock) {
+pub async fn a_channel_has_one_presence_in_a_room(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = anonymous(node, "a");
     let twice = commit(store, node, "lobby", [join(&anonymous(node, "b")), join(&anonymous(node, "b"))]).await;
@@ -111,7 +111,7 @@ pub async fn a_channel_speaks_for_one_presence_of_a_room(store: &dyn Store, _: &
     assert_eq!(members(store, "lobby").await, (1, vec![a]));
 }
 
-pub async fn a_channel_may_leave_and_join_anew_in_one_commit(store: &dyn Store, _: &ManualClock) {
+pub async fn a_channel_may_leave_and_join_again_in_one_commit(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let (old, new) = (anonymous(node, "a"), anonymous(node, "a"));
     let _ = change(store, node, "lobby", [join(&old)]).await;
@@ -149,7 +149,7 @@ pub async fn a_refused_commit_writes_nothing_at_all(store: &dyn Store, _: &Manua
     assert_eq!(members(store, "lobby").await, (1, vec![a]));
 }
 
-pub async fn leaving_takes_the_right_presence_and_channel(store: &dyn Store, _: &ManualClock) {
+pub async fn a_leave_needs_the_right_presence_and_channel(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = anonymous(node, "a");
     let _ = change(store, node, "lobby", [join(&a)]).await;
@@ -162,7 +162,7 @@ pub async fn leaving_takes_the_right_presence_and_channel(store: &dyn Store, _: 
     assert_eq!(members(store, "lobby").await, (2, Vec::new()));
 }
 
-pub async fn updating_takes_the_right_presence_and_channel(store: &dyn Store, _: &ManualClock) {
+pub async fn an_update_needs_the_right_presence_and_channel(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = of_user(node, "a", "ann");
     let _ = change(store, node, "lobby", [join(&a)]).await;
@@ -177,7 +177,7 @@ pub async fn updating_takes_the_right_presence_and_channel(store: &dyn Store, _:
     assert_eq!(members(store, "lobby").await, (2, vec![busy]));
 }
 
-pub async fn an_update_to_an_equal_meta_is_nothing(store: &dyn Store, _: &ManualClock) {
+pub async fn an_update_to_an_equal_meta_changes_nothing(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = anonymous(node, "a");
     let _ = change(store, node, "lobby", [join(&a)]).await;
@@ -186,7 +186,7 @@ pub async fn an_update_to_an_equal_meta_is_nothing(store: &dyn Store, _: &Manual
     assert_eq!((same.version, same.delta), (Version(2), Delta::default()));
 }
 
-pub async fn an_update_beyond_the_precision_of_a_double_is_one(store: &dyn Store, _: &ManualClock) {
+pub async fn an_update_beyond_the_precision_of_a_double_is_a_change(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = anonymous(node, "a");
     let _ = change(store, node, "lobby", [join(&a)]).await;
@@ -199,7 +199,7 @@ pub async fn an_update_beyond_the_precision_of_a_double_is_one(store: &dyn Store
     }
 }
 
-pub async fn a_leave_tells_the_last_user_and_meta(store: &dyn Store, _: &ManualClock) {
+pub async fn a_leave_has_the_last_user_and_meta(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let a = of_user(node, "a", "ann");
     let _ = change(store, node, "lobby", [join(&a)]).await;
@@ -208,7 +208,7 @@ pub async fn a_leave_tells_the_last_user_and_meta(store: &dyn Store, _: &ManualC
     assert_eq!(change(store, node, "lobby", [leave(&a)]).await.delta.left, [last]);
 }
 
-pub async fn one_commit_changes_many_rooms_and_answers_in_order(store: &dyn Store, _: &ManualClock) {
+pub async fn one_commit_changes_many_rooms_and_returns_them_in_order(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let names: Vec<_> = (0..40).rev().map(|n| format!("room {n}")).collect();
     let a = anonymous(node, "a");
@@ -230,7 +230,7 @@ pub async fn one_commit_changes_many_rooms_and_answers_in_order(store: &dyn Stor
     }
 }
 
-pub async fn a_thousand_changes_ride_in_one_commit(store: &dyn Store, _: &ManualClock) {
+pub async fn one_commit_may_have_a_thousand_changes(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let stay = crowd(store, node, "lobby", 1_501).await;
     let come: Vec<_> = (0..1_203).map(|n| of_user(node, &format!("new/{n}"), "ann")).collect();
@@ -264,7 +264,7 @@ pub async fn a_dropped_call_leaves_the_store_usable(store: &dyn Store, _: &Manua
         let changes = [writes("lobby", [join(&presence)])];
         let done = polled(store.commit(node, Attempt::next(), changes.clone().into()), polls).await;
         let (version, members) = members(store, "lobby").await;
-        // A server may learn of a commit, and do it, after whoever asked for it has gone.
+        // A server may receive and execute a COMMIT after its caller has dropped the call.
         assert!((there..=polls as u64 + 1).contains(&version), "each commit is done once at most, and stays");
         assert_eq!(members.len() as u64, version, "a commit is all or nothing");
         there = version;
@@ -276,7 +276,7 @@ pub async fn a_dropped_call_leaves_the_store_usable(store: &dyn Store, _: &Manua
     }
 }
 
-/// Polls a future at most so many times, then drops it.
+/// Polls a future at most this many times, and then drops it.
 pub(super) async fn polled<T>(future: impl Future<Output = T>, times: u32) -> Option<T> {
     let mut future = pin!(future);
     let mut left = times;

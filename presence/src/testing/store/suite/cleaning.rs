@@ -1,4 +1,4 @@
-//! Sweeping, pruning, touches, and rooms that nobody is in.
+//! Sweeps, prunes, touches, and empty rooms.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -19,7 +19,7 @@ use super::{
 const AGE: Duration = Duration::from_secs(60);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A room `lobby` in which so many presences are held for `grace` from now, and who may write.
+/// A room `lobby` with this many presences that are held for `grace` from now, and a node that may write.
 async fn held(store: &dyn Store, size: usize, grace: Duration) -> NodeId {
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", size).await;
@@ -29,7 +29,7 @@ async fn held(store: &dyn Store, size: usize, grace: Duration) -> NodeId {
     later
 }
 
-pub async fn a_held_presence_stays_for_its_grace_and_not_longer(store: &dyn Store, time: &ManualClock) {
+pub async fn a_held_presence_stays_for_its_grace_and_no_longer(store: &dyn Store, time: &ManualClock) {
     let here = held(store, 1, AGE).await;
     time.advance(AGE);
     assert_eq!(store.sweep(here, 10).await.expect("it may sweep").handled, 0);
@@ -52,7 +52,7 @@ pub async fn a_sweep_works_in_batches(store: &dyn Store, time: &ManualClock) {
     assert_eq!(members(store, "bar").await.1.len(), 3);
 }
 
-pub async fn a_removal_changes_at_most_512_rooms_at_once_and_says_that_there_is_more(
+pub async fn a_removal_changes_at_most_512_rooms_at_once_and_reports_that_there_are_more(
     store: &dyn Store,
     time: &ManualClock,
 ) {
@@ -83,11 +83,11 @@ pub async fn pruning_spares_presences_of_live_nodes(store: &dyn Store, time: &Ma
     assert_eq!(members(store, "lobby").await.1.len(), 3);
 }
 
-pub async fn pruning_spares_presences_of_the_node_that_asks_though_its_lease_ran_out(
+pub async fn pruning_spares_presences_of_the_calling_node_after_its_lease_expired(
     store: &dyn Store,
     time: &ManualClock,
 ) {
-    // A jump of the clock, or an outage, made a node prune its own members, who were just there.
+    // After a jump of the clock or an outage, a node pruned its own live presences.
     let here = node(store, "here").await;
     let _ = crowd(store, here, "lobby", 3).await;
     time.advance(AGE * 10);
@@ -95,7 +95,7 @@ pub async fn pruning_spares_presences_of_the_node_that_asks_though_its_lease_ran
     assert_eq!(members(store, "lobby").await.1.len(), 3);
 }
 
-pub async fn pruning_takes_the_held_and_those_of_dead_nodes(store: &dyn Store, time: &ManualClock) {
+pub async fn pruning_removes_held_presences_and_those_of_dead_nodes(store: &dyn Store, time: &ManualClock) {
     let judge = held(store, 2, AGE * 100).await;
     let dead = node(store, "dead").await;
     let _ = crowd(store, dead, "bar", 3).await;
@@ -116,7 +116,7 @@ pub async fn a_presence_seen_exactly_max_age_ago_stays(store: &dyn Store, time: 
     assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
 }
 
-pub async fn a_presence_that_is_taken_over_counts_as_seen(store: &dyn Store, time: &ManualClock) {
+pub async fn a_resumed_presence_counts_as_seen(store: &dyn Store, time: &ManualClock) {
     let here = held(store, 1, AGE * 100).await;
     let judge = node(store, "judge").await;
     let (_, there) = members(store, "lobby").await;
@@ -136,7 +136,7 @@ pub async fn pruning_works_in_batches(store: &dyn Store, time: &ManualClock) {
     }
 }
 
-/// Joins two in a room of a node that is to die, touches the first, and tells who is left after a prune.
+/// Two presences of a node join, the first is touched, and the node dies. Returns the presences that a prune leaves.
 async fn spared_by(store: &dyn Store, time: &ManualClock, ago: Duration) -> usize {
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let there = crowd(store, dead, "lobby", 2).await;
@@ -173,7 +173,7 @@ pub async fn a_touch_gives_no_version(store: &dyn Store, time: &ManualClock) {
     assert_eq!(members(store, "lobby").await, before);
 }
 
-pub async fn a_touch_of_what_is_gone_or_another_nodes_is_passed_over(store: &dyn Store, time: &ManualClock) {
+pub async fn a_touch_of_a_missing_or_foreign_presence_is_skipped(store: &dyn Store, time: &ManualClock) {
     let (dead, here) = (node(store, "dead").await, node(store, "here").await);
     let theirs = crowd(store, dead, "lobby", 1).await;
     time.advance(AGE * 2);
@@ -196,7 +196,7 @@ pub async fn only_empty_rooms_are_pruned(store: &dyn Store, _: &ManualClock) {
     assert_eq!(store.prune_rooms(here).await.expect("it may prune"), 0);
 }
 
-pub async fn a_new_life_of_a_room_has_another_epoch_and_starts_over(store: &dyn Store, _: &ManualClock) {
+pub async fn a_room_that_is_created_again_has_another_epoch_and_version_1(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let a = anonymous(here, "a");
     let first = change(store, here, "lobby", [joins(&a)]).await;
@@ -303,10 +303,7 @@ pub async fn a_user_is_removed_from_one_room_and_stays_in_the_others(store: &dyn
     assert_eq!(store.remove(judge, from("nowhere"), 10).await.expect("it may remove"), Batch::default());
 }
 
-pub async fn one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_its_channel(
-    store: &dyn Store,
-    time: &ManualClock,
-) {
+pub async fn an_orphaned_presence_is_removed_by_its_id_or_its_channel(store: &dyn Store, time: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let (mine, theirs) = (of_user(here, "mine", "ann"), of_user(there, "theirs", "ann"));
     let _ = change(store, here, "lobby", [joins(&mine)]).await;
@@ -350,7 +347,7 @@ pub async fn one_presence_that_no_live_node_answers_for_is_removed_by_its_id_or_
     assert_eq!((rest.handled, members(store, "bar").await.1.len()), (1, 0));
 }
 
-pub async fn removing_a_user_works_in_batches_and_takes_what_is_held(store: &dyn Store, time: &ManualClock) {
+pub async fn removing_a_user_works_in_batches_and_removes_held_presences(store: &dyn Store, time: &ManualClock) {
     let former = node(store, "here").await;
     let five: Vec<_> = (0..5).map(|n| of_user(former, &n.to_string(), "ann")).collect();
     let _ = change(store, former, "lobby", five.iter().map(joins)).await;

@@ -1,4 +1,4 @@
-//! Listing: every room and every node, as an operator sees them.
+//! Lists of all rooms and nodes, for operators.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -20,7 +20,7 @@ async fn nodes(store: &dyn Store) -> Vec<NodeSummary> {
     store.nodes().await.expect("listing works")
 }
 
-pub async fn a_room_is_listed_with_who_is_in_it(store: &dyn Store, time: &ManualClock) {
+pub async fn a_room_is_listed_with_its_numbers(store: &dyn Store, time: &ManualClock) {
     assert_eq!(rooms(store).await, []);
     let (dead, here) = (node(store, "here").await, node(store, "judge").await);
     let three = [of_user(dead, "1", "ann"), of_user(dead, "2", "ann"), anonymous(dead, "3")];
@@ -62,7 +62,7 @@ pub async fn rooms_are_listed_page_by_page(store: &dyn Store, _: &ManualClock) {
     assert_eq!(store.rooms(Some(room("c")), 1).await.expect("listing works")[0].room, room("nobody"));
 }
 
-pub async fn when_presences_were_last_seen_is_listed(store: &dyn Store, time: &ManualClock) {
+pub async fn the_last_seen_times_of_a_room_are_listed(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     let two = crowd(store, here, "lobby", 2).await;
     let _ = crowd(store, here, "bar", 1).await;

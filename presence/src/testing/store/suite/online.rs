@@ -1,4 +1,4 @@
-//! Whose first presence in a room came, and whose last one went.
+//! The users who go online and offline in a room.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -21,13 +21,13 @@ use super::{
     writes,
 };
 
-/// A life that has just begun, and wants to know.
+/// A new incarnation, with online tracking.
 async fn node(store: &dyn Store, name: &str) -> NodeId {
     store.track_online();
     super::node(store, name).await
 }
 
-/// The users of these presences, each by its own.
+/// The users of these presences, by presence.
 fn by<const N: usize>(presences: [&Presence; N]) -> BTreeMap<PresenceId, UserId> {
     presences.into_iter().map(|one| (one.id, one.user.clone().expect("it has a user"))).collect()
 }
@@ -44,7 +44,7 @@ fn offline<const N: usize>(presences: [&Presence; N]) -> OnlineChanges {
     OnlineChanges { online: nobody(), offline: by(presences) }
 }
 
-/// A presence is given to another user.
+/// The user of a presence changes.
 fn rebind(presence: &Presence, to: Option<&str>) -> Write {
     Write::Update { id: presence.id, channel: presence.channel.clone(), user: Some(to.map(user)), meta: None }
 }
@@ -61,7 +61,7 @@ fn all(commits: &[RoomCommit]) -> Vec<(&str, OnlineChanges)> {
     commits.iter().map(|commit| (commit.room.as_str(), commit.online_changes.clone())).collect()
 }
 
-pub async fn the_first_presence_of_a_user_comes_online_and_the_last_goes_offline(store: &dyn Store, _: &ManualClock) {
+pub async fn a_user_goes_online_with_the_first_presence_and_offline_with_the_last(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let (first, second) = (of_user(here, "first", "ann"), of_user(there, "second", "ann"));
     assert_eq!(turns(store, here, [join(&first)]).await, online([&first]));
@@ -81,7 +81,7 @@ pub async fn other_rooms_other_users_and_the_anonymous_do_not_count(store: &dyn 
     assert_eq!(turns(store, here, [leave(&ann), update(&large, r#"{"n":1}"#)]).await, offline([&ann]));
 }
 
-pub async fn of_many_presences_in_one_commit_the_first_told_and_the_last_told_count(
+pub async fn of_many_presences_in_one_commit_the_first_and_the_last_announced_count(
     store: &dyn Store,
     _: &ManualClock,
 ) {
@@ -99,7 +99,7 @@ pub async fn of_many_presences_in_one_commit_the_first_told_and_the_last_told_co
     assert_eq!(commit.online_changes, offline([&commit.delta.left[2]]));
 }
 
-pub async fn a_presence_that_changes_hands_may_be_the_last_of_one_and_the_first_of_another(
+pub async fn a_presence_whose_user_changes_may_be_the_last_of_one_and_the_first_of_another(
     store: &dyn Store,
     _: &ManualClock,
 ) {
@@ -109,7 +109,7 @@ pub async fn a_presence_that_changes_hands_may_be_the_last_of_one_and_the_first_
     assert_eq!(turns(store, here, [rebind(&one, Some("bob"))]).await, online([&given(&one, "bob")]));
     let both = OnlineChanges { online: nobody(), offline: by([&two]) };
     assert_eq!(turns(store, here, [rebind(&two, Some("bob"))]).await, both);
-    // A join that is made again under another user is the same.
+    // A repeated join with another user has the same effect.
     let cid = given(&one, "cid");
     assert_eq!(turns(store, here, [join(&cid)]).await, online([&cid]));
     assert_eq!(turns(store, here, [rebind(&two, None)]).await, offline([&given(&two, "bob")]));
@@ -121,7 +121,7 @@ pub async fn a_presence_that_changes_hands_may_be_the_last_of_one_and_the_first_
     assert_eq!(turns(store, here, [rebind(&one, Some("bob")), leave(&left)]).await, last, "who left is told before");
 }
 
-pub async fn who_is_held_is_online_until_it_is_swept(store: &dyn Store, time: &ManualClock) {
+pub async fn a_user_with_a_held_presence_is_online_until_the_sweep(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     let ann = of_user(here, "first", "ann");
     let session = Session { hash: SessionHash::from_bytes([1; 32]), grace: SECOND };
@@ -142,7 +142,7 @@ pub async fn who_is_held_is_online_until_it_is_swept(store: &dyn Store, time: &M
     assert_eq!(all(&batch.commits), [("lobby", offline([&ann]))]);
 }
 
-pub async fn what_is_done_again_is_told_once(store: &dyn Store, _: &ManualClock) {
+pub async fn repeated_changes_are_reported_once(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let ann = of_user(here, "first", "ann");
     assert_eq!(turns(store, here, [join(&ann)]).await, online([&ann]));
@@ -151,8 +151,8 @@ pub async fn what_is_done_again_is_told_once(store: &dyn Store, _: &ManualClock)
     assert_eq!(turns(store, here, [leave(&ann)]).await, OnlineChanges::default());
 }
 
-pub async fn whoever_removes_presences_tells_who_went_offline(store: &dyn Store, time: &ManualClock) {
-    /// Ann has two presences on a node, one of them in each room, and bob one; ann has another on a node that stays.
+pub async fn every_removal_reports_the_users_who_went_offline(store: &dyn Store, time: &ManualClock) {
+    /// Ann has one presence in each of two rooms on a node, and bob has one. Ann has another one on a node that stays.
     async fn fill(store: &dyn Store, dying: NodeId, stays: NodeId, n: u8) -> [Arc<Presence>; 4] {
         let name = |what: &str| format!("{what}{n}");
         let [ann, attic, bob] =
@@ -191,7 +191,7 @@ pub async fn whoever_removes_presences_tells_who_went_offline(store: &dyn Store,
         };
         assert_eq!(all(&commits), expected, "{what}");
         assert_eq!(turns(store, judge, [leave(&other)]).await, offline([&other]), "{what}");
-        // What the removal left is not of the next round.
+        // The next round begins with empty rooms.
         let _ = store.prune(judge, Duration::ZERO, 10).await.expect("it may prune");
         let _ = store.prune_rooms(judge).await.expect("it may prune");
     }
@@ -206,9 +206,9 @@ pub async fn one_commit_counts_in_each_of_its_rooms(store: &dyn Store, _: &Manua
     assert_eq!(all(&commits), [("lobby", online([&lobby])), ("attic", OnlineChanges::default())]);
 }
 
-pub async fn a_thousand_users_come_online_in_one_commit(store: &dyn Store, _: &ManualClock) {
+pub async fn a_thousand_users_go_online_in_one_commit(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
-    // Names of all kinds find themselves again.
+    // With all kinds of names.
     let names = |n: usize| [format!("u{n}"), format!("{n}"), format!("\"{n}'\\"), format!("ü {n} 𝄞 ")][n % 4].clone();
     let all: Vec<_> = (0..1000).map(|n| of_user(here, &n.to_string(), &names(n))).collect();
     let there: Vec<_> = (0..1000).step_by(10).map(|n| of_user(here, &format!("tab {n}"), &names(n))).collect();
@@ -220,10 +220,7 @@ pub async fn a_thousand_users_come_online_in_one_commit(store: &dyn Store, _: &M
     assert_eq!((went.online, went.offline), (nobody(), came.online));
 }
 
-pub async fn of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebody_stays(
-    store: &dyn Store,
-    _: &ManualClock,
-) {
+pub async fn users_are_counted_in_rooms_that_do_not_become_empty(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let crowd =
         |of: &str| (0..40).map(|n| of_user(here, &format!("{of} {n}"), &format!("u{}", n / 2))).collect::<Vec<_>>();
@@ -245,7 +242,7 @@ pub async fn of_rooms_that_many_leave_at_once_each_user_is_counted_where_somebod
     assert!(gone.iter().zip(&expected).all(|(gone, expected)| gone.len() == expected.len()), "nobody twice");
 }
 
-pub async fn of_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last(store: &dyn Store, _: &ManualClock) {
+pub async fn of_tabs_that_join_or_leave_at_once_one_is_the_first_and_one_the_last(store: &dyn Store, _: &ManualClock) {
     const TABS: usize = 8;
     let nodes = [node(store, "here").await, node(store, "there").await];
     for round in 0..10 {

@@ -1,4 +1,4 @@
-//! What is known of a commit whose answer nobody heard.
+//! The outcome of commits whose answers were lost.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -9,7 +9,7 @@ use crate::{
 
 use super::{super::ManualClock, anonymous, change::polled, join, let_die, members, node, writes};
 
-pub async fn of_a_commit_that_was_given_up_it_is_known_what_it_did(store: &dyn Store, _: &ManualClock) {
+pub async fn the_outcome_of_a_dropped_commit_is_known(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     for polls in 0.. {
         let presence = anonymous(node, &polls.to_string());
@@ -28,7 +28,7 @@ pub async fn of_a_commit_that_was_given_up_it_is_known_what_it_did(store: &dyn S
     }
 }
 
-/// The outcome of a commit, once it is known.
+/// Waits for the outcome of a commit.
 async fn settled(store: &dyn Store, node: NodeId, attempt: Attempt) -> Option<Vec<RoomCommit>> {
     loop {
         match store.outcome(node, attempt).await {
@@ -40,7 +40,7 @@ async fn settled(store: &dyn Store, node: NodeId, attempt: Attempt) -> Option<Ve
     }
 }
 
-pub async fn a_commit_that_failed_or_never_was_did_nothing(store: &dyn Store, _: &ManualClock) {
+pub async fn a_commit_that_failed_or_was_never_made_has_no_outcome(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let ann = anonymous(node, "ann");
     let (never, refused, done) = (Attempt::next(), Attempt::next(), Attempt::next());
@@ -56,7 +56,7 @@ pub async fn a_commit_that_failed_or_never_was_did_nothing(store: &dyn Store, _:
     assert_eq!(settled(store, NodeId::random(), done).await, None, "it was not that node's");
 }
 
-pub async fn of_a_life_that_is_over_the_last_commit_is_known_as_long_as_the_life_is(
+pub async fn the_last_commit_of_a_fenced_incarnation_is_known_until_it_is_forgotten(
     store: &dyn Store,
     time: &ManualClock,
 ) {

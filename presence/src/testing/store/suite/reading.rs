@@ -1,4 +1,4 @@
-//! Reading: rooms, positions, a user's rooms, and names of every kind.
+//! Loads, positions, the rooms of a user, and all kinds of names.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -8,7 +8,7 @@ use crate::{model::Presence, store::Store};
 
 use super::{super::ManualClock, change, crowd, join, members, meta, node, of_user, room, user};
 
-pub async fn a_room_that_is_not_there_has_no_snapshot(store: &dyn Store, _: &ManualClock) {
+pub async fn a_missing_room_has_no_snapshot(store: &dyn Store, _: &ManualClock) {
     assert_eq!(store.load(room("lobby")).await.expect("loading works"), None);
 }
 
@@ -30,7 +30,7 @@ pub async fn a_large_room_is_loaded_whole(store: &dyn Store, _: &ManualClock) {
     assert_eq!(members(store, "lobby").await, (1, all));
 }
 
-pub async fn positions_tell_of_the_rooms_that_are_there(store: &dyn Store, _: &ManualClock) {
+pub async fn positions_are_those_of_existing_rooms(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     let mut expected = HashSet::new();
     for n in 0..30 {
@@ -46,7 +46,7 @@ pub async fn positions_tell_of_the_rooms_that_are_there(store: &dyn Store, _: &M
     assert_eq!(store.positions([].into()).await.expect("reading works"), []);
 }
 
-pub async fn the_rooms_of_a_user_are_sorted_and_told_once(store: &dyn Store, _: &ManualClock) {
+pub async fn the_rooms_of_a_user_are_sorted_and_unique(store: &dyn Store, _: &ManualClock) {
     let node = node(store, "here").await;
     for (name, channel) in [("b", "1"), ("Z", "1"), ("é", "1"), ("a", "1"), ("b", "2")] {
         let _ = change(store, node, name, [join(&of_user(node, channel, "ann"))]).await;
@@ -57,7 +57,7 @@ pub async fn the_rooms_of_a_user_are_sorted_and_told_once(store: &dyn Store, _: 
     assert_eq!(store.rooms_of(user("nobody")).await.expect("reading works"), []);
 }
 
-pub async fn names_are_bytes(store: &dyn Store, _: &ManualClock) {
+pub async fn names_are_compared_as_bytes(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let names = [
         "lobby",
@@ -116,11 +116,11 @@ pub async fn names_are_bytes(store: &dyn Store, _: &ManualClock) {
         assert_eq!(members[0].channel.as_str(), name);
         assert_eq!(store.rooms_of(user(name)).await.expect("reading works"), [room(name)]);
     }
-    // All in one room: no two channels or users are the same.
+    // All in one room, with different channels and users.
     let others = names.map(|name| of_user(here, name, name));
     let commit = change(store, here, "everybody", others.iter().map(join)).await;
     assert_eq!(commit.delta.joined.len(), names.len());
-    // And each may be a node.
+    // Each is a valid node name.
     for name in names {
         let _ = node(store, name).await;
     }

@@ -1,4 +1,4 @@
-//! Presences that outlive their sockets: held for a grace, and resumed by who has the token.
+//! Presences that are held for a grace, and resumed with a token. The many cases make this file long.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -32,7 +32,7 @@ fn hold(presence: &Presence) -> Write {
     Write::Hold { id: presence.id, channel: presence.channel.clone(), grace: GRACE }
 }
 
-/// One of ann's who can be resumed by session 1, and says that she is busy.
+/// A presence of ann with session 1 and a meta.
 async fn ann(store: &dyn Store, node: NodeId) -> Arc<Presence> {
     let joined = of_user(node, "first", "ann");
     let _ = change(store, node, "lobby", [resume(&joined, session(1))]).await;
@@ -40,7 +40,7 @@ async fn ann(store: &dyn Store, node: NodeId) -> Arc<Presence> {
     Arc::new(Presence { meta: meta(r#"{"busy":true}"#), ..Presence::clone(&joined) })
 }
 
-/// A presence as another socket of a node has it.
+/// The presence after a resume by another socket of a node.
 fn moved(presence: &Presence, node: NodeId, name: &str) -> Arc<Presence> {
     Arc::new(Presence { node, channel: channel(name), held: false, ..presence.clone() })
 }
@@ -49,14 +49,14 @@ async fn sweep(store: &dyn Store, node: NodeId) -> Batch {
     store.sweep(node, 10).await.expect("it may sweep")
 }
 
-/// The commit of one who takes a presence over, which is as it is now.
+/// Commits a resume, and checks the resumed presence.
 fn takes(commit: &RoomCommit, asked: &Presence, now: &Arc<Presence>) {
     assert_eq!(commit.delta, Delta::default(), "nobody is told");
     let taken: Vec<_> = commit.resumed.iter().map(|taken| (taken.requested, taken.presence.clone())).collect();
     assert_eq!(taken, [(asked.id, now.clone())]);
 }
 
-pub async fn a_lost_presence_is_held_for_its_grace_and_nobody_is_told(store: &dyn Store, time: &ManualClock) {
+pub async fn a_lost_presence_is_held_for_its_grace_without_a_version(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     let lost = change(store, here, "lobby", [hold(&ann)]).await;
@@ -70,7 +70,7 @@ pub async fn a_lost_presence_is_held_for_its_grace_and_nobody_is_told(store: &dy
     assert_eq!(members(store, "lobby").await, (3, Vec::new()));
 }
 
-pub async fn a_hold_takes_the_right_presence_and_channel(store: &dyn Store, _: &ManualClock) {
+pub async fn a_hold_needs_the_right_presence_and_channel(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     for wrong in [moved(&ann, here, "other"), anonymous(here, "first")] {
@@ -80,7 +80,7 @@ pub async fn a_hold_takes_the_right_presence_and_channel(store: &dyn Store, _: &
     }
 }
 
-pub async fn a_hold_done_again_is_one_hold(store: &dyn Store, time: &ManualClock) {
+pub async fn a_repeated_hold_changes_nothing(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     for _ in 0..2 {
@@ -92,7 +92,7 @@ pub async fn a_hold_done_again_is_one_hold(store: &dyn Store, time: &ManualClock
     assert_eq!(sweep(store, here).await.handled, 1);
 }
 
-pub async fn who_is_held_is_not_pruned_before_its_grace_is_over(store: &dyn Store, time: &ManualClock) {
+pub async fn a_held_presence_is_not_pruned_before_its_grace_expires(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     time.advance(GRACE);
@@ -102,7 +102,7 @@ pub async fn who_is_held_is_not_pruned_before_its_grace_is_over(store: &dyn Stor
     assert_eq!(store.prune(here, GRACE, 10).await.expect("it may prune").handled, 0);
 }
 
-pub async fn who_returns_with_the_token_has_its_presence_again(store: &dyn Store, time: &ManualClock) {
+pub async fn a_token_resumes_its_presence(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     let _ = change(store, here, "lobby", [hold(&ann)]).await;
@@ -117,7 +117,7 @@ pub async fn who_returns_with_the_token_has_its_presence_again(store: &dyn Store
     assert_eq!(sweep(store, here).await.handled, 0, "it is not held any more");
 }
 
-pub async fn a_resume_done_twice_is_one(store: &dyn Store, _: &ManualClock) {
+pub async fn a_repeated_resume_changes_nothing(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     let socket = of_user(here, "second", "ann");
@@ -134,7 +134,7 @@ pub async fn a_resume_done_twice_is_one(store: &dyn Store, _: &ManualClock) {
     assert_eq!(again.version, joined.version);
 }
 
-pub async fn one_who_comes_with_a_token_that_nobody_has_joins(store: &dyn Store, _: &ManualClock) {
+pub async fn a_resume_with_an_unknown_token_is_a_join(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     let other = of_user(here, "second", "ann");
@@ -143,8 +143,8 @@ pub async fn one_who_comes_with_a_token_that_nobody_has_joins(store: &dyn Store,
     assert_eq!(members(store, "lobby").await, (3, vec![ann, other]));
 }
 
-pub async fn a_token_of_another_room_finds_nobody(store: &dyn Store, _: &ManualClock) {
-    // The hash is of the room as well; but a store need not believe that.
+pub async fn a_token_of_another_room_resumes_nothing(store: &dyn Store, _: &ManualClock) {
+    // The hash includes the room, but a store must not rely on that.
     let here = node(store, "here").await;
     let _ = ann(store, here).await;
     let other = of_user(here, "second", "ann");
@@ -153,7 +153,7 @@ pub async fn a_token_of_another_room_finds_nobody(store: &dyn Store, _: &ManualC
     assert_eq!(members(store, "lobby").await.1.len(), 1);
 }
 
-pub async fn after_the_grace_the_token_is_that_of_a_new_presence(store: &dyn Store, time: &ManualClock) {
+pub async fn after_the_grace_a_token_makes_a_new_presence(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     let _ = change(store, here, "lobby", [hold(&ann)]).await;
@@ -164,7 +164,7 @@ pub async fn after_the_grace_the_token_is_that_of_a_new_presence(store: &dyn Sto
     assert_eq!((joined.delta.joined, joined.version), (vec![socket], Version(4)));
 }
 
-pub async fn after_a_leave_the_token_is_that_of_a_new_presence(store: &dyn Store, _: &ManualClock) {
+pub async fn after_a_leave_a_token_makes_a_new_presence(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let gone = ann(store, here).await;
     let socket = of_user(here, "second", "ann");
@@ -176,7 +176,7 @@ pub async fn after_a_leave_the_token_is_that_of_a_new_presence(store: &dyn Store
     assert_eq!(joined.delta.joined, [third]);
 }
 
-pub async fn a_token_in_use_is_taken_over(store: &dyn Store, _: &ManualClock) {
+pub async fn a_presence_with_a_live_socket_can_be_resumed(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     let socket = of_user(here, "second", "ann");
@@ -186,7 +186,7 @@ pub async fn a_token_in_use_is_taken_over(store: &dyn Store, _: &ManualClock) {
     assert_eq!(members(store, "lobby").await, (2, vec![now]));
 }
 
-pub async fn what_is_taken_from_a_live_socket_of_another_node_takes_a_version(store: &dyn Store, _: &ManualClock) {
+pub async fn a_resume_from_a_live_socket_of_another_node_gives_a_version(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let ann = ann(store, there).await;
     let socket = of_user(here, "second", "ann");
@@ -202,7 +202,7 @@ pub async fn what_is_taken_from_a_live_socket_of_another_node_takes_a_version(st
     assert_eq!(back.version, Version(3), "its node knows that it was lost");
 }
 
-pub async fn what_the_former_owner_does_late_is_nothing(store: &dyn Store, time: &ManualClock) {
+pub async fn late_changes_of_the_former_owner_have_no_effect(store: &dyn Store, time: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let ann = ann(store, there).await;
     let socket = of_user(here, "second", "ann");
@@ -218,7 +218,7 @@ pub async fn what_the_former_owner_does_late_is_nothing(store: &dyn Store, time:
     assert_eq!(store.prune(there, LEASE, 10).await.expect("it may prune").handled, 1, "it was not touched");
 }
 
-pub async fn of_two_claimants_the_later_has_it(store: &dyn Store, time: &ManualClock) {
+pub async fn of_two_resumes_the_later_counts(store: &dyn Store, time: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let ann = ann(store, there).await;
     let _ = change(store, there, "lobby", [hold(&ann)]).await;
@@ -234,7 +234,7 @@ pub async fn of_two_claimants_the_later_has_it(store: &dyn Store, time: &ManualC
     assert_eq!(members(store, "lobby").await.1, [now]);
 }
 
-pub async fn two_claimants_at_once_agree_on_who_has_it(store: &dyn Store, _: &ManualClock) {
+pub async fn two_resumes_at_once_agree_on_the_owner(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let ann = ann(store, there).await;
     let _ = change(store, there, "lobby", [hold(&ann)]).await;
@@ -268,7 +268,7 @@ pub async fn a_restored_presence_keeps_its_token(store: &dyn Store, time: &Manua
     }
 }
 
-pub async fn one_who_was_resumed_elsewhere_is_not_restored(store: &dyn Store, _: &ManualClock) {
+pub async fn a_presence_that_was_resumed_elsewhere_is_not_restored(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let ann = ann(store, there).await;
     let socket = of_user(here, "second", "ann");
@@ -277,7 +277,7 @@ pub async fn one_who_was_resumed_elsewhere_is_not_restored(store: &dyn Store, _:
     let restore = || Write::Restore { presence: ann.clone(), session: session(1) };
     let theirs = |presence: &Arc<Presence>| Resumed { requested: ann.id, presence: presence.clone(), moved: false };
     assert_eq!(change(store, there, "lobby", [restore()]).await.resumed, [theirs(&now)]);
-    // It left there, and came again: now it is another presence.
+    // It left there and joined again, as another presence.
     let _ = change(store, here, "lobby", [leave(&now)]).await;
     let third = of_user(here, "third", "ann");
     let _ = change(store, here, "lobby", [resume(&third, session(1))]).await;
@@ -285,7 +285,7 @@ pub async fn one_who_was_resumed_elsewhere_is_not_restored(store: &dyn Store, _:
     assert_eq!(members(store, "lobby").await.1, [third]);
 }
 
-pub async fn one_who_lost_its_token_to_another_is_restored_without_it(store: &dyn Store, _: &ManualClock) {
+pub async fn a_presence_that_lost_its_token_is_restored_without_it(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let ann = ann(store, here).await;
     let hands = ["bob", "ann"].map(|name| Write::Update {
@@ -308,19 +308,19 @@ pub async fn one_who_lost_its_token_to_another_is_restored_without_it(store: &dy
     assert_eq!(members(store, "lobby").await.1, both);
 }
 
-pub async fn two_who_come_with_one_token_in_one_commit_are_refused(store: &dyn Store, _: &ManualClock) {
+pub async fn two_joins_with_one_token_in_one_commit_are_refused(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let both = [of_user(here, "a", "ann"), of_user(here, "b", "ann")].map(|one| resume(&one, session(1)));
     assert!(matches!(commit(store, here, "lobby", both).await, Err(StoreError::Refused(_))));
     assert_eq!(members(store, "lobby").await.1, []);
 }
 
-pub async fn a_presence_that_changes_hands_loses_its_token(store: &dyn Store, _: &ManualClock) {
+pub async fn a_presence_whose_user_changes_loses_its_token(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
     let user = Some(Some(user("bob")));
     let rebind = Write::Update { id: ann.id, channel: ann.channel.clone(), user, meta: None };
-    // At once, too: what is bob's now is not ann's to resume.
+    // In the same commit, too: ann cannot resume a presence that is now bob's.
     let second = of_user(here, "second", "ann");
     let both = change(store, here, "lobby", [resume(&second, session(1)), rebind]).await;
     assert_eq!((both.delta.joined, both.delta.updated.len()), (vec![second.clone()], 1));
@@ -329,13 +329,13 @@ pub async fn a_presence_that_changes_hands_loses_its_token(store: &dyn Store, _:
     assert_eq!(taken[0].presence.id, second.id, "the token is that of the presence that came with it last");
 }
 
-pub async fn a_presence_that_is_given_the_user_it_has_loses_its_token_and_nobody_is_told(
+pub async fn a_presence_whose_user_is_set_to_the_same_user_loses_its_token_without_a_version(
     store: &dyn Store,
     _: &ManualClock,
 ) {
     let here = node(store, "here").await;
     let ann = ann(store, here).await;
-    // It was to be another's, and ann's again, before either was written.
+    // Its user changed and changed back before either was written.
     let user = Some(Some(user("ann")));
     let back = Write::Update { id: ann.id, channel: ann.channel.clone(), user, meta: None };
     assert_eq!(change(store, here, "lobby", [back]).await.delta, Delta::default());
@@ -344,7 +344,7 @@ pub async fn a_presence_that_is_given_the_user_it_has_loses_its_token_and_nobody
     assert_eq!((joined.delta.joined, joined.resumed), (vec![second], vec![]));
 }
 
-pub async fn a_dead_nodes_resumable_presences_are_held_and_the_others_leave(store: &dyn Store, time: &ManualClock) {
+pub async fn resumable_presences_of_a_dead_node_are_held_and_the_others_leave(store: &dyn Store, time: &ManualClock) {
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let ann = ann(store, dead).await;
     let bob = of_user(dead, "b", "bob");
@@ -359,7 +359,7 @@ pub async fn a_dead_nodes_resumable_presences_are_held_and_the_others_leave(stor
     assert_eq!(sweep(store, judge).await.handled, 1);
 }
 
-pub async fn a_restart_holds_each_for_its_own_grace(store: &dyn Store, time: &ManualClock) {
+pub async fn a_restart_holds_each_presence_for_its_own_grace(store: &dyn Store, time: &ManualClock) {
     let former = node(store, "here").await;
     let ann = ann(store, former).await;
     let bob = of_user(former, "b", "bob");
@@ -389,7 +389,7 @@ pub async fn a_resume_ends_the_hold_of_a_restart(store: &dyn Store, time: &Manua
     assert_eq!(sweep(store, later).await.handled, 0);
 }
 
-pub async fn a_thousand_return_in_one_commit(store: &dyn Store, _: &ManualClock) {
+pub async fn one_commit_may_have_a_thousand_resumes(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let session = |n: u16| {
         let mut hash = [0; 32];

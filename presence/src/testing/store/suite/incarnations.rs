@@ -1,4 +1,4 @@
-//! Lives of nodes: leases, names, fencing, and what becomes of the presences of a life that is over.
+//! Incarnations of nodes: leases, names, fencing, and the presences of fenced incarnations.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -16,7 +16,7 @@ use super::{
 
 const GRACE: Duration = Duration::from_secs(30);
 
-pub async fn a_life_that_was_never_registered_writes_nothing(store: &dyn Store, _: &ManualClock) {
+pub async fn an_unregistered_incarnation_may_not_write(store: &dyn Store, _: &ManualClock) {
     let stranger = NodeId::random();
     assert!(is_fenced(&store.renew(stranger, LEASE).await, stranger, false));
     let joins = join(&anonymous(stranger, "a"));
@@ -36,7 +36,7 @@ pub async fn registering_again_renews_the_lease(store: &dyn Store, time: &Manual
     store.renew(here, LEASE).await.expect("nobody fenced it");
 }
 
-pub async fn a_later_life_takes_the_name_and_fences_the_former(store: &dyn Store, _: &ManualClock) {
+pub async fn a_later_incarnation_takes_the_name_and_fences_the_former(store: &dyn Store, _: &ManualClock) {
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 1).await;
     let (later, name) = (NodeId::random(), NodeName::new("here").expect("a good name"));
@@ -45,7 +45,7 @@ pub async fn a_later_life_takes_the_name_and_fences_the_former(store: &dyn Store
     store.renew(later, LEASE).await.expect("it lives");
 }
 
-pub async fn a_life_that_lost_its_name_is_told_so(store: &dyn Store, time: &ManualClock) {
+pub async fn an_incarnation_that_lost_its_name_is_superseded(store: &dyn Store, time: &ManualClock) {
     let former = node(store, "here").await;
     let later = node(store, "here").await;
     let name = NodeName::new("here").expect("a good name");
@@ -60,7 +60,7 @@ pub async fn a_life_that_lost_its_name_is_told_so(store: &dyn Store, time: &Manu
     assert!(is_fenced(&store.renew(former, LEASE).await, former, false), "the name is free again");
 }
 
-pub async fn a_life_that_lost_its_name_is_remembered_for_a_day(store: &dyn Store, time: &ManualClock) {
+pub async fn an_incarnation_that_lost_its_name_is_kept_for_a_day(store: &dyn Store, time: &ManualClock) {
     const HOUR: Duration = Duration::from_secs(60 * 60);
     let former = node(store, "here").await;
     let later = node(store, "here").await;
@@ -72,7 +72,10 @@ pub async fn a_life_that_lost_its_name_is_remembered_for_a_day(store: &dyn Store
     }
 }
 
-pub async fn a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_next(store: &dyn Store, _: &ManualClock) {
+pub async fn an_incarnation_that_ends_before_it_cleared_the_former_leaves_both_to_the_next(
+    store: &dyn Store,
+    _: &ManualClock,
+) {
     let first = node(store, "here").await;
     let _ = crowd(store, first, "lobby", 2).await;
     let second = node(store, "here").await;
@@ -83,7 +86,7 @@ pub async fn a_life_over_before_it_had_cleared_the_former_leaves_both_to_the_nex
     assert_eq!(store.register(NodeId::random(), name.clone(), LEASE).await.expect("it is new"), former);
 }
 
-pub async fn registering_again_tells_of_the_former_life_again(store: &dyn Store, _: &ManualClock) {
+pub async fn registering_again_returns_the_former_incarnation_again(store: &dyn Store, _: &ManualClock) {
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 2).await;
     let (later, name) = (NodeId::random(), NodeName::new("here").expect("a good name"));
@@ -95,7 +98,7 @@ pub async fn registering_again_tells_of_the_former_life_again(store: &dyn Store,
     assert_eq!(store.register(later, name.clone(), LEASE).await.expect("it lives"), []);
 }
 
-pub async fn a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept(store: &dyn Store, time: &ManualClock) {
+pub async fn an_expired_lease_can_be_renewed_before_the_node_is_fenced(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     let members_before = crowd(store, here, "lobby", 3).await;
     time.advance(LEASE * 100);
@@ -105,7 +108,7 @@ pub async fn a_lease_that_ran_out_unfenced_is_renewed_and_all_is_kept(store: &dy
     assert_eq!(members(store, "lobby").await.1.len(), 2);
 }
 
-pub async fn a_renewal_tells_the_time_by_the_clock_of_the_database(store: &dyn Store, time: &ManualClock) {
+pub async fn a_renewal_returns_the_time_of_the_database(store: &dyn Store, time: &ManualClock) {
     let here = node(store, "here").await;
     for hour in 0..3 {
         let now = store.renew(here, LEASE).await.expect("it lives");
@@ -114,7 +117,7 @@ pub async fn a_renewal_tells_the_time_by_the_clock_of_the_database(store: &dyn S
     }
 }
 
-pub async fn a_live_life_is_not_fenced(store: &dyn Store, time: &ManualClock) {
+pub async fn a_live_incarnation_is_not_fenced(store: &dyn Store, time: &ManualClock) {
     let (here, judge) = (node(store, "here").await, node(store, "judge").await);
     let _ = crowd(store, here, "lobby", 1).await;
     for _ in 0..5 {
@@ -125,7 +128,7 @@ pub async fn a_live_life_is_not_fenced(store: &dyn Store, time: &ManualClock) {
     }
 }
 
-pub async fn a_lease_is_live_to_its_very_end(store: &dyn Store, time: &ManualClock) {
+pub async fn a_lease_is_valid_to_its_very_end(store: &dyn Store, time: &ManualClock) {
     let (here, judge) = (node(store, "here").await, node(store, "judge").await);
     let _ = crowd(store, here, "lobby", 1).await;
     time.advance(LEASE);
@@ -134,7 +137,7 @@ pub async fn a_lease_is_live_to_its_very_end(store: &dyn Store, time: &ManualClo
     assert_eq!(store.fence(judge).await.expect("its own lease does not matter"), [here]);
 }
 
-pub async fn a_fenced_life_can_not_write(store: &dyn Store, time: &ManualClock) {
+pub async fn a_fenced_incarnation_may_not_write(store: &dyn Store, time: &ManualClock) {
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let there = crowd(store, dead, "lobby", 2).await;
     assert_eq!(let_die(store, time, judge).await, [dead]);
@@ -158,7 +161,7 @@ pub async fn a_fenced_life_can_not_write(store: &dyn Store, time: &ManualClock) 
     }
 }
 
-pub async fn a_fenced_life_is_told_of_until_it_is_cleared(store: &dyn Store, time: &ManualClock) {
+pub async fn a_fenced_incarnation_is_returned_until_it_is_cleared(store: &dyn Store, time: &ManualClock) {
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let _ = crowd(store, dead, "lobby", 3).await;
     assert_eq!(let_die(store, time, judge).await, [dead]);
@@ -169,7 +172,7 @@ pub async fn a_fenced_life_is_told_of_until_it_is_cleared(store: &dyn Store, tim
     assert_eq!(store.fence(judge).await.expect("it may judge"), []);
 }
 
-pub async fn a_former_life_is_left_to_its_successor_while_that_lives(store: &dyn Store, time: &ManualClock) {
+pub async fn a_former_incarnation_is_left_to_its_live_successor(store: &dyn Store, time: &ManualClock) {
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 1).await;
     let _later = node(store, "here").await;
@@ -178,7 +181,7 @@ pub async fn a_former_life_is_left_to_its_successor_while_that_lives(store: &dyn
     assert_eq!(let_die(store, time, judge).await, [former], "the successor died before it had cleared it");
 }
 
-pub async fn nothing_of_a_live_life_is_cleared(store: &dyn Store, time: &ManualClock) {
+pub async fn a_live_incarnation_is_not_cleared(store: &dyn Store, time: &ManualClock) {
     let (here, judge) = (node(store, "here").await, node(store, "judge").await);
     let _ = crowd(store, here, "lobby", 1).await;
     time.advance(LEASE * 2);
@@ -189,7 +192,7 @@ pub async fn nothing_of_a_live_life_is_cleared(store: &dyn Store, time: &ManualC
     assert!(!members(store, "lobby").await.1[0].held);
 }
 
-pub async fn a_restart_holds_all_in_batches_and_changes_no_room(store: &dyn Store, _: &ManualClock) {
+pub async fn a_restart_holds_all_presences_in_batches_and_changes_no_room(store: &dyn Store, _: &ManualClock) {
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 5).await;
     let _ = crowd(store, former, "bar", 2).await;
@@ -203,7 +206,7 @@ pub async fn a_restart_holds_all_in_batches_and_changes_no_room(store: &dyn Stor
     assert!(members.iter().all(|presence| presence.held));
 }
 
-pub async fn without_a_token_a_dead_nodes_presences_leave_in_batches(store: &dyn Store, time: &ManualClock) {
+pub async fn presences_of_a_dead_node_without_a_token_leave_in_batches(store: &dyn Store, time: &ManualClock) {
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let mut there = crowd(store, dead, "lobby", 5).await;
     let stays = anonymous(judge, "stays");
@@ -239,7 +242,7 @@ pub async fn held_presences_keep_their_grace_when_cleared_again(store: &dyn Stor
     assert_eq!(store.sweep(judge, 10).await.expect("it may sweep").handled, 2);
 }
 
-pub async fn a_cleared_life_is_forgotten(store: &dyn Store, time: &ManualClock) {
+pub async fn a_cleared_incarnation_is_forgotten(store: &dyn Store, time: &ManualClock) {
     let (dead, judge) = (node(store, "dead").await, node(store, "judge").await);
     let _ = crowd(store, dead, "lobby", 2).await;
     assert_eq!(let_die(store, time, judge).await, [dead]);
@@ -248,7 +251,7 @@ pub async fn a_cleared_life_is_forgotten(store: &dyn Store, time: &ManualClock) 
     assert!(is_fenced(&store.renew(dead, LEASE).await, dead, false));
 }
 
-pub async fn retiring_takes_ones_own_presences_along(store: &dyn Store, _: &ManualClock) {
+pub async fn retiring_removes_the_presences_of_the_node(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let _ = crowd(store, here, "lobby", 3).await;
     let _ = crowd(store, here, "bar", 1).await;
@@ -262,14 +265,14 @@ pub async fn retiring_takes_ones_own_presences_along(store: &dyn Store, _: &Manu
     assert!(is_fenced(&store.renew(here, LEASE).await, here, false));
 }
 
-pub async fn retiring_twice_is_retiring_once(store: &dyn Store, _: &ManualClock) {
+pub async fn retiring_again_changes_nothing(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let _ = crowd(store, here, "lobby", 1).await;
     assert_eq!(store.retire(here, Duration::ZERO).await.expect("it may retire").len(), 1);
     assert_eq!(store.retire(here, Duration::ZERO).await.expect("the first answer may have been lost"), []);
 }
 
-pub async fn retiring_leaves_what_is_held(store: &dyn Store, time: &ManualClock) {
+pub async fn retiring_keeps_held_presences(store: &dyn Store, time: &ManualClock) {
     let former = node(store, "here").await;
     let _ = crowd(store, former, "lobby", 1).await;
     let (later, judge) = (node(store, "here").await, node(store, "judge").await);
@@ -280,7 +283,7 @@ pub async fn retiring_leaves_what_is_held(store: &dyn Store, time: &ManualClock)
     assert_eq!(store.sweep(judge, 10).await.expect("it may sweep").handled, 1);
 }
 
-/// Presences of `node` in the lobby that are held from now on.
+/// Held presences of `node` in the lobby.
 async fn hold(store: &dyn Store, node: NodeId, names: [&str; 2], grace: Duration) {
     let presences = names.map(|name| anonymous(node, name));
     let _ = change(store, node, "lobby", presences.each_ref().map(join)).await;
@@ -289,14 +292,14 @@ async fn hold(store: &dyn Store, node: NodeId, names: [&str; 2], grace: Duration
     let _ = change(store, node, "lobby", holds).await;
 }
 
-/// How many a sweep removes.
+/// How many presences a sweep removes.
 async fn swept(store: &dyn Store, judge: NodeId) -> u64 {
     store.sweep(judge, 10).await.expect("it may sweep").handled
 }
 
-/// At a restart in order of a busy server up to two thirds of the visitors were seen leaving: their graces ran while there was
-/// nothing to come back to.
-pub async fn a_grace_does_not_run_while_a_node_is_closed_or_gone(store: &dyn Store, time: &ManualClock) {
+/// At a regular restart of a busy server, up to two thirds of the users were seen leaving: their graces expired while there was no server
+/// to return to.
+pub async fn a_grace_is_extended_by_the_time_its_node_is_closed_or_gone(store: &dyn Store, time: &ManualClock) {
     let (here, judge) = (node(store, "here").await, node(store, "judge").await);
     hold(store, here, ["early", "too"], GRACE - SECOND * 5).await;
     time.advance(SECOND * 5);
@@ -316,7 +319,7 @@ pub async fn a_grace_does_not_run_while_a_node_is_closed_or_gone(store: &dyn Sto
     assert_eq!(swept(store, judge).await, 2, "a whole grace after the start");
 }
 
-pub async fn a_grace_that_was_over_before_its_node_closed_is_over(store: &dyn Store, time: &ManualClock) {
+pub async fn a_grace_that_expired_before_its_node_closed_is_not_extended(store: &dyn Store, time: &ManualClock) {
     let (here, judge) = (node(store, "here").await, node(store, "judge").await);
     hold(store, here, ["a", "b"], SECOND).await;
     time.advance(SECOND * 2);
@@ -327,15 +330,15 @@ pub async fn a_grace_that_was_over_before_its_node_closed_is_over(store: &dyn St
     assert_eq!(swept(store, judge).await, 2);
 }
 
-pub async fn a_grace_does_not_run_between_a_kill_and_the_next_start(store: &dyn Store, time: &ManualClock) {
+pub async fn a_grace_is_extended_by_the_time_between_a_kill_and_the_next_start(store: &dyn Store, time: &ManualClock) {
     let (here, judge) = (node(store, "here").await, node(store, "judge").await);
     hold(store, here, ["a", "b"], GRACE).await;
     time.advance(SECOND * 3);
     store.renew(here, LEASE).await.expect("it lives");
-    // It is killed at once, and nobody fences it.
+    // It is killed, and no other node fences it.
     time.advance(GRACE * 10);
     let _next = node(store, "here").await;
-    // And so is the next, which never had any of them.
+    // So is the next incarnation, which had none of the presences.
     time.advance(SECOND);
     let _later = node(store, "here").await;
     time.advance(GRACE - SECOND * 3);
@@ -344,7 +347,7 @@ pub async fn a_grace_does_not_run_between_a_kill_and_the_next_start(store: &dyn 
     assert_eq!(swept(store, judge).await, 2);
 }
 
-pub async fn a_grace_of_another_node_runs_on_over_a_restart(store: &dyn Store, time: &ManualClock) {
+pub async fn a_grace_of_another_node_is_not_extended_by_a_restart(store: &dyn Store, time: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     hold(store, there, ["a", "b"], GRACE).await;
     time.advance(SECOND * 4);
@@ -357,7 +360,7 @@ pub async fn a_grace_of_another_node_runs_on_over_a_restart(store: &dyn Store, t
     assert_eq!(swept(store, there).await, 2);
 }
 
-pub async fn registering_again_extends_no_grace_again(store: &dyn Store, time: &ManualClock) {
+pub async fn registering_again_does_not_extend_graces_again(store: &dyn Store, time: &ManualClock) {
     let (here, judge) = (node(store, "here").await, node(store, "judge").await);
     hold(store, here, ["a", "b"], GRACE).await;
     store.retire(here, Duration::ZERO).await.expect("it may retire");

@@ -1,4 +1,4 @@
-//! Rooms with a limit of places.
+//! Joins with a limit.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -34,7 +34,7 @@ fn ids(presences: &[Arc<Presence>]) -> Vec<PresenceId> {
     presences.iter().map(|presence| presence.id).collect()
 }
 
-pub async fn of_many_who_join_at_once_as_many_get_in_as_there_are_places(store: &dyn Store, _: &ManualClock) {
+pub async fn of_many_joins_at_once_as_many_succeed_as_there_are_places(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let twelve = several(here, 12);
     let attempt = Attempt::next();
@@ -56,7 +56,7 @@ pub async fn of_many_who_join_at_once_as_many_get_in_as_there_are_places(store: 
     );
 }
 
-pub async fn the_places_of_one_room_are_not_those_of_another(store: &dyn Store, _: &ManualClock) {
+pub async fn the_limit_counts_the_presences_of_its_own_room(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let _ = crowd(store, here, "full", 2).await;
     let (one, other, third) = (anonymous(here, "one"), anonymous(here, "other"), anonymous(here, "third"));
@@ -67,7 +67,7 @@ pub async fn the_places_of_one_room_are_not_those_of_another(store: &dyn Store, 
     assert_eq!([0, 1, 2].map(|n| commits[n].delta.joined.len()), [0, 1, 1]);
 }
 
-pub async fn who_leaves_makes_room_and_who_joins_without_a_limit_takes_it(store: &dyn Store, _: &ManualClock) {
+pub async fn a_leave_frees_a_place_and_a_join_without_a_limit_takes_one(store: &dyn Store, _: &ManualClock) {
     let here = node(store, "here").await;
     let table = crowd(store, here, "table", 2).await;
     let (guest, next) = (anonymous(here, "guest"), anonymous(here, "next"));
@@ -79,7 +79,7 @@ pub async fn who_leaves_makes_room_and_who_joins_without_a_limit_takes_it(store:
     assert_eq!(change(store, here, "table", [within(&next, 2)]).await.delta.joined, [next]);
 }
 
-pub async fn who_is_there_or_comes_back_gets_in_however_full_the_room_is(store: &dyn Store, time: &ManualClock) {
+pub async fn repeated_joins_and_resumes_succeed_in_a_full_room(store: &dyn Store, time: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
     let (ann, bob) = (anonymous(here, "ann"), anonymous(here, "bob"));
     let joined = change(store, here, "table", [within_or_back(&ann, 2), within(&bob, 2)]).await;

@@ -1,4 +1,4 @@
-//! Settings as they are written in a file or in the environment: as texts.
+//! Settings as texts, as in a file or in the environment.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -9,12 +9,12 @@ use serde::{
 
 use super::{ConfigError, Durability, Notify, OnStale};
 
-/// How many characters of a text an error repeats that cannot be read.
-const TOLD: usize = 60;
+/// How many characters of an invalid text an error quotes.
+const MAX_QUOTED_CHARS: usize = 60;
 
-/// A type that settings have.
+/// The type of a setting.
 pub(super) trait Setting: Sized {
-    /// What its texts look like, to end the sentence "setting … is …, but".
+    /// The rule for its texts. It ends the sentence "setting … is …, but".
     const RULE: &'static str;
 
     fn parse(text: &str) -> Option<Self>;
@@ -36,7 +36,7 @@ impl Setting for usize {
     }
 }
 
-/// A choice is written as its name in lower case: in files, in flags and in the environment alike.
+/// The text of a choice is its name in lower case, in files, in flags and in the environment.
 macro_rules! choice {
     ($type:ident, $field:literal: $($name:literal => $variant:ident),*; $rule:literal) => {
         impl Setting for $type {
@@ -72,68 +72,68 @@ choice! { OnStale, "on_stale": "close" => Close, "keep" => Keep; "it must be `cl
 choice! { Durability, "durability": "committed" => Committed, "relaxed" => Relaxed;
 "it must be `committed` or `relaxed`" }
 
-/// A setting as it stands in a file or in the environment. It takes any value, so that the error for a wrong one names the setting.
+/// The text of a setting in a file or in the environment. It accepts any value, so that the error for an invalid one names the setting.
 #[derive(Debug)]
-pub(super) struct Written(pub(super) String);
+pub(super) struct RawSetting(pub(super) String);
 
-impl<'de> Deserialize<'de> for Written {
+impl<'de> Deserialize<'de> for RawSetting {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyWritten)
+        deserializer.deserialize_any(RawSettingVisitor)
     }
 }
 
-struct AnyWritten;
+struct RawSettingVisitor;
 
-impl<'de> Visitor<'de> for AnyWritten {
-    type Value = Written;
+impl<'de> Visitor<'de> for RawSettingVisitor {
+    type Value = RawSetting;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a setting")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Written, E> {
-        Ok(Written(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<RawSetting, E> {
+        Ok(RawSetting(text.to_owned()))
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Written, E> {
-        Ok(Written(value.to_string()))
+    fn visit_bool<E>(self, value: bool) -> Result<RawSetting, E> {
+        Ok(RawSetting(value.to_string()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Written, E> {
-        Ok(Written(value.to_string()))
+    fn visit_i64<E>(self, value: i64) -> Result<RawSetting, E> {
+        Ok(RawSetting(value.to_string()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Written, E> {
-        Ok(Written(value.to_string()))
+    fn visit_u64<E>(self, value: u64) -> Result<RawSetting, E> {
+        Ok(RawSetting(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Written, E> {
-        Ok(Written(value.to_string()))
+    fn visit_f64<E>(self, value: f64) -> Result<RawSetting, E> {
+        Ok(RawSetting(value.to_string()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Written, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawSetting, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Written("[…]".to_owned()))
+        Ok(RawSetting("[…]".to_owned()))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Written, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<RawSetting, A::Error> {
         while table.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Written("{…}".to_owned()))
+        Ok(RawSetting("{…}".to_owned()))
     }
 }
 
-pub(super) fn read<T: Setting>(field: &'static str, written: &str) -> Result<T, ConfigError> {
-    T::parse(written.trim()).ok_or_else(|| ConfigError { field, value: quoted(written), rule: T::RULE })
+pub(super) fn read<T: Setting>(field: &'static str, text: &str) -> Result<T, ConfigError> {
+    T::parse(text.trim()).ok_or_else(|| ConfigError { field, value: quoted(text), rule: T::RULE })
 }
 
-/// A text in a form that fits one line of a log, whatever it holds.
-fn quoted(written: &str) -> String {
-    let mut characters = written.chars();
-    let mut told: String = characters.by_ref().take(TOLD).flat_map(visible).collect();
+/// Quotes a text so that it fits on one line of the log, whatever it contains.
+fn quoted(text: &str) -> String {
+    let mut characters = text.chars();
+    let mut quoted: String = characters.by_ref().take(MAX_QUOTED_CHARS).flat_map(visible).collect();
     if characters.next().is_some() {
-        told.push('…');
+        quoted.push('…');
     }
-    format!("`{told}`")
+    format!("`{quoted}`")
 }
 
 fn visible(character: char) -> impl Iterator<Item = char> {

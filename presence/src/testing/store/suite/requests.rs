@@ -1,4 +1,4 @@
-//! Asking nodes to prune or to remove, and what they answer.
+//! Requests between nodes, and their answers.
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
@@ -15,7 +15,7 @@ use super::{super::ManualClock, LEASE, SECOND, change, crowd, is_fenced, let_die
 
 const AGE: Duration = Duration::from_secs(60);
 
-/// Nodes with one presence each, and one without that is to ask.
+/// Nodes with one presence each, and a node without presences that sends the requests.
 async fn nodes<const N: usize>(store: &dyn Store, names: [&str; N]) -> (NodeId, [NodeId; N]) {
     let mut nodes = [NodeId::random(); N];
     for (at, name) in names.into_iter().enumerate() {
@@ -31,7 +31,7 @@ fn to_prune(id: RequestId, max_age: Duration) -> Request {
 
 async fn ask(store: &dyn Store, asker: NodeId, max_age: Duration) -> RequestId {
     let id = RequestId::random();
-    store.send_request(asker, to_prune(id, max_age)).await.expect("it may ask");
+    store.send_request(asker, to_prune(id, max_age)).await.expect("it may send a request");
     id
 }
 
@@ -44,7 +44,7 @@ async fn answers(store: &dyn Store, request: RequestId) -> Vec<(String, Option<u
     answers.into_iter().map(|answer| (answer.name.into(), answer.removed)).collect()
 }
 
-pub async fn a_node_that_is_asked_to_prune_answers_once(store: &dyn Store, _: &ManualClock) {
+pub async fn a_node_answers_a_request_once(store: &dyn Store, _: &ManualClock) {
     let (asker, [here, there]) = nodes(store, ["here", "there"]).await;
     assert_eq!(asked(store, here).await, []);
     let request = ask(store, asker, AGE).await;
@@ -59,7 +59,7 @@ pub async fn a_node_that_is_asked_to_prune_answers_once(store: &dyn Store, _: &M
     assert_eq!(nodes, [here, there]);
 }
 
-pub async fn an_age_is_passed_on_to_the_millisecond(store: &dyn Store, _: &ManualClock) {
+pub async fn an_age_is_kept_to_the_millisecond(store: &dyn Store, _: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
     for millis in [0, 1, 1_500, u64::from(u32::MAX)] {
         let request = ask(store, asker, Duration::from_millis(millis)).await;
@@ -68,7 +68,7 @@ pub async fn an_age_is_passed_on_to_the_millisecond(store: &dyn Store, _: &Manua
     }
 }
 
-pub async fn only_live_nodes_that_have_a_presence_are_asked(store: &dyn Store, time: &ManualClock) {
+pub async fn only_live_nodes_with_a_presence_receive_a_request(store: &dyn Store, time: &ManualClock) {
     let former = node(store, "held").await;
     let _ = crowd(store, former, "lobby", 1).await;
     let judge = node(store, "judge").await;
@@ -78,7 +78,7 @@ pub async fn only_live_nodes_that_have_a_presence_are_asked(store: &dyn Store, t
         store.renew(live, LEASE).await.expect("it lives");
     }
     store.renew(judge, LEASE).await.expect("it lives");
-    // The former life's presence is held and so nobody's, even while its node lives again.
+    // The presence of the former incarnation is held, even while its node runs again.
     let later = node(store, "held").await;
     let held = store.clear(later, former, ClearMode::HoldAll(AGE), 10).await.expect("it may clear");
     assert_eq!(held.handled, 1);
@@ -90,7 +90,7 @@ pub async fn only_live_nodes_that_have_a_presence_are_asked(store: &dyn Store, t
     assert_eq!(answers(store, request).await, [("here".into(), None)]);
 }
 
-pub async fn a_node_all_of_whose_presences_are_held_is_asked(store: &dyn Store, _: &ManualClock) {
+pub async fn a_node_with_only_held_presences_receives_a_request(store: &dyn Store, _: &ManualClock) {
     let (asker, here) = (node(store, "asker").await, node(store, "here").await);
     let held = crowd(store, here, "lobby", 1).await.remove(0);
     let hold = Write::Hold { id: held.id, channel: held.channel.clone(), grace: AGE };
@@ -100,18 +100,18 @@ pub async fn a_node_all_of_whose_presences_are_held_is_asked(store: &dyn Store, 
     assert_eq!(asked(store, here).await.len(), 1);
 }
 
-pub async fn asking_again_asks_those_that_came_to_life_and_nobody_twice(store: &dyn Store, _: &ManualClock) {
+pub async fn a_request_that_is_sent_again_reaches_new_nodes_and_no_node_twice(store: &dyn Store, _: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
     let request = ask(store, asker, AGE).await;
     store.answer(here, request, 3).await.expect("it may answer");
     let late = node(store, "late").await;
     let _ = crowd(store, late, "late", 1).await;
-    store.send_request(asker, to_prune(request, AGE)).await.expect("it may ask");
+    store.send_request(asker, to_prune(request, AGE)).await.expect("it may send a request");
     assert_eq!(answers(store, request).await, [("here".into(), Some(3)), ("late".into(), None)]);
     assert_eq!(asked(store, here).await, []);
 }
 
-pub async fn two_who_ask_at_once_get_answers_of_their_own(store: &dyn Store, _: &ManualClock) {
+pub async fn two_requests_at_once_have_separate_answers(store: &dyn Store, _: &ManualClock) {
     let (one, [here]) = nodes(store, ["here"]).await;
     let other = node(store, "other asker").await;
     let first = ask(store, one, AGE).await;
@@ -126,7 +126,7 @@ pub async fn two_who_ask_at_once_get_answers_of_their_own(store: &dyn Store, _: 
     assert_eq!(asked(store, here).await, requests[..1]);
 }
 
-pub async fn a_request_ends_with_the_life_that_asked(store: &dyn Store, time: &ManualClock) {
+pub async fn a_request_ends_with_the_incarnation_that_sent_it(store: &dyn Store, time: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
     let request = ask(store, asker, AGE).await;
     time.advance(LEASE + SECOND);
@@ -140,7 +140,7 @@ pub async fn a_request_ends_with_the_life_that_asked(store: &dyn Store, time: &M
     assert!(is_fenced(&store.send_request(asker, to_prune(request, AGE)).await, asker, false));
 }
 
-pub async fn an_answer_outlives_the_node_that_gave_it(store: &dyn Store, _: &ManualClock) {
+pub async fn an_answer_stays_when_its_node_ends(store: &dyn Store, _: &ManualClock) {
     let (asker, [here, there]) = nodes(store, ["here", "there"]).await;
     let request = ask(store, asker, AGE).await;
     store.answer(here, request, 5).await.expect("it may answer");
@@ -150,7 +150,7 @@ pub async fn an_answer_outlives_the_node_that_gave_it(store: &dyn Store, _: &Man
     assert_eq!(answers(store, request).await, [("here".into(), Some(5)), ("there".into(), None)]);
 }
 
-pub async fn a_fenced_life_does_not_answer(store: &dyn Store, time: &ManualClock) {
+pub async fn a_fenced_incarnation_may_not_answer(store: &dyn Store, time: &ManualClock) {
     let (asker, [dead]) = nodes(store, ["dead"]).await;
     let request = ask(store, asker, AGE).await;
     assert_eq!(let_die(store, time, asker).await, [dead]);
@@ -158,7 +158,7 @@ pub async fn a_fenced_life_does_not_answer(store: &dyn Store, time: &ManualClock
     assert_eq!(answers(store, request).await, [("dead".into(), None)]);
 }
 
-pub async fn a_removal_is_passed_on_as_it_was_asked(store: &dyn Store, _: &ManualClock) {
+pub async fn a_removal_arrives_unchanged(store: &dyn Store, _: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
     let close = Some(Close::new(CloseCode(4003), "it's \"over\""));
     let of_channel = |room| RemovalTarget::Channel { channel: ChannelName::new("job 7").expect("a name"), room };
@@ -172,14 +172,14 @@ pub async fn a_removal_is_passed_on_as_it_was_asked(store: &dyn Store, _: &Manua
     ];
     for removal in removals {
         let request = Request { id: RequestId::random(), order: Order::Remove(removal) };
-        store.send_request(asker, request.clone()).await.expect("it may ask");
+        store.send_request(asker, request.clone()).await.expect("it may send a request");
         assert_eq!(asked(store, here).await, std::slice::from_ref(&request));
         store.answer(here, request.id, 4).await.expect("it may answer");
         assert_eq!(answers(store, request.id).await, [("here".into(), Some(4))]);
     }
 }
 
-pub async fn one_who_asks_is_not_asked(store: &dyn Store, _: &ManualClock) {
+pub async fn a_node_does_not_receive_its_own_request(store: &dyn Store, _: &ManualClock) {
     let (_, [here, there]) = nodes(store, ["here", "there"]).await;
     let request = ask(store, here, AGE).await;
     assert_eq!(asked(store, here).await, []);
@@ -187,7 +187,7 @@ pub async fn one_who_asks_is_not_asked(store: &dyn Store, _: &ManualClock) {
     assert_eq!(asked(store, there).await.len(), 1);
 }
 
-pub async fn a_withdrawn_request_asks_nobody(store: &dyn Store, _: &ManualClock) {
+pub async fn a_withdrawn_request_reaches_no_node(store: &dyn Store, _: &ManualClock) {
     let (asker, [here]) = nodes(store, ["here"]).await;
     let (request, other) = (ask(store, asker, AGE).await, ask(store, asker, SECOND).await);
     store.withdraw(here, request).await.expect("it is another's, so nothing happens");
