@@ -1,4 +1,4 @@
-//! Rooms: the handle that applications hold, and the actors behind it.
+//! [`Rooms`], the handle that applications hold, and the actors that carry out its calls.
 
 pub(crate) mod channel;
 pub(crate) mod channels;
@@ -44,22 +44,22 @@ pub use self::upkeep::PruningSupervisor;
 
 use self::{channels::Channels, upkeep::NodeActor};
 
-/// How often an operation that a failing room lost is asked again.
+/// How many times an operation is sent to a room in all, if the room fails before it answers.
 const ATTEMPTS: usize = 4;
 
-/// Why rooms cannot be started here.
+/// Why [`Rooms::try_start`] cannot start rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Rooms are actors of actix, and there is no actix system on this thread: tokio alone is not enough.
+    /// No actix system runs on this thread. Rooms are actors of actix, so a tokio runtime alone is not enough.
     #[error("no actix system runs on this thread: use `#[actix_web::main]` instead of `#[tokio::main]`")]
     NoSystem,
 }
 
-/// The rooms of this node: the cheap handle that applications hold and clone.
+/// The rooms of this node. Applications hold and clone this handle; a clone is cheap, and all clones are the same rooms.
 ///
-/// Sockets join through [`Socket::join`](crate::Socket::join); everything else, an HTTP handler, a job, an actor, asks
-/// here. Rooms come into being with the first join and stop when they are empty.
+/// A socket joins a room by [`Socket::join`](crate::Socket::join). HTTP handlers, jobs and actors read and change rooms by the methods of
+/// this handle. A room need not be created: it begins with the first join, and its actor stops when the room is empty.
 ///
 /// ```
 /// # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms};
@@ -82,11 +82,12 @@ struct Inner {
     hubs: Arc<Hubs>,
     channels: Arc<Channels>,
     table: Arc<Table>,
-    /// The shutdown is nearly over: nothing changes any more. Whoever forwards events has a receiver until it has none left.
+    /// Becomes true at the end of a shutdown, when nothing changes any more. Each task that forwards events to an actor keeps a receiver
+    /// until it has forwarded all events, so the shutdown can wait for these tasks.
     ending: watch::Sender<bool>,
     node_actor: OnceLock<Addr<NodeActor>>,
     supervisor: OnceLock<Addr<PruningSupervisor>>,
-    /// The warning that no supervisor was spawned is logged once.
+    /// Makes the warning that no supervisor was spawned appear once.
     no_supervisor: Once,
     front: Addr<RoomsActor>,
 }
@@ -98,42 +99,47 @@ impl fmt::Debug for Rooms {
 }
 
 impl Rooms {
-    /// Starts the rooms of this node, makes the process known to the database as `name`, and keeps it known until
+    /// Starts the rooms of this node, registers the process in the database as `name`, and renews its lease until
     /// [`shutdown`](Self::shutdown). Call it once in a process, on a thread of an actix system, before `HttpServer::new`, and clone the
-    /// handle into its closure: that runs once for each worker. [`PruningSupervisor::spawn`] then cleans up.
+    /// handle into the closure of the server, since that closure runs once for each worker. Then call [`PruningSupervisor::spawn`], which
+    /// removes what dead nodes leave.
     ///
-    /// A process that starts under the name of one that still runs takes its place. Within one process a name is not taken over. If other
-    /// rooms of this process have it on the same database, and were not [shut down](Self::shutdown), these rooms never register: an error
-    /// is logged at once, every socket is answered with 500, and a join fails with [`Error::NameInUse`].
+    /// It returns at once and does not wait for the database: see [`ready`](Self::ready).
+    ///
+    /// If another process runs under this name, the new process takes the name over, and the other one is
+    /// [superseded](Self::superseded). Within one process a name is not taken over. If other rooms of this process have the name on the same
+    /// database, and were not [shut down](Self::shutdown), these rooms never register: an error is logged at once, every socket is answered
+    /// with the status 500, and every join fails with [`Error::NameInUse`].
     ///
     /// # Panics
-    /// Without a running actix system, as under `#[tokio::main]`: see [`try_start`](Self::try_start).
+    /// If no actix system runs on this thread, as under `#[tokio::main]`. [`try_start`](Self::try_start) returns an error instead.
     #[must_use]
     pub fn start(config: Config, store: impl Store, name: NodeName) -> Self {
         Self::with_clock(config, store, name, Clock::system())
     }
 
-    /// As [`start`](Self::start), but without an actix system this is an error.
+    /// As [`start`](Self::start), but returns an error where `start` panics.
     ///
     /// # Errors
-    /// [`StartError::NoSystem`] if there is none on this thread.
+    /// [`StartError::NoSystem`] if no actix system runs on this thread. Nothing was started.
     pub fn try_start(config: Config, store: impl Store, name: NodeName) -> Result<Self, StartError> {
         Self::start_if(config, store, name, Clock::system(), upkeep::claim)
     }
 
-    /// As [`start`](Self::start), with another clock.
+    /// As [`start`](Self::start), with a clock of the caller, so that a test can move time.
     ///
     /// # Panics
-    /// Without a running actix system.
+    /// If no actix system runs on this thread.
     #[must_use]
     pub fn with_clock(config: Config, store: impl Store, name: NodeName, clock: Clock) -> Self {
         Self::start_if(config, store, name, clock, upkeep::claim).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// As [`start`](Self::start), for rooms that play another process than this one, so that they take a name over. For tests.
+    /// As [`start`](Self::start), but these rooms take over a name that other rooms of this process have, as rooms of another process do.
+    /// It is for tests.
     ///
     /// # Panics
-    /// Without a running actix system.
+    /// If no actix system runs on this thread.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn start_as_another_process(config: Config, store: impl Store, name: NodeName) -> Self {
@@ -178,7 +184,7 @@ impl Rooms {
         Ok(rooms)
     }
 
-    /// The settings.
+    /// The settings with which the rooms were started.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.node.config
@@ -206,8 +212,8 @@ impl Rooms {
         &self.0.table
     }
 
-    /// Sends to a room, which is started if it does not run.
-    pub(crate) fn tell(&self, name: &RoomName, message: ToRoom) {
+    /// Sends a message to a room, and starts the room if it does not run.
+    pub(crate) fn send_to_room(&self, name: &RoomName, message: ToRoom) {
         let Inner { node, hubs, channels, table, .. } = &*self.0;
         table.send(name, message, |under_way| {
             let (name, node, hubs, table) = (name.clone(), node.clone(), hubs.clone(), table.clone());
@@ -218,28 +224,26 @@ impl Rooms {
         });
     }
 
-    // ---- hearing of changes ----
-
-    /// The changes of all rooms from now on, as a stream. See [`PresenceChanged`].
+    /// The changes of all rooms from now on, as a stream of [`PresenceChanged`] events. Only changes that this node makes are in it.
     #[must_use]
     pub fn changes(&self) -> Subscription {
-        self.hear(None)
+        self.subscription(None)
     }
 
-    /// The changes of one room from now on, as a stream.
+    /// The changes of one room from now on, as [`changes`](Self::changes).
     #[must_use]
     pub fn changes_of(&self, room: &RoomName) -> Subscription {
-        self.hear(Some(room))
+        self.subscription(Some(room))
     }
 
-    /// Sends an actor the changes of all rooms, or of one, from now on: each when the actor is done with the one before. It
-    /// ends when the actor stops.
+    /// Sends the changes of all rooms, or of `room`, to an actor from now on. Each event is sent when the actor has handled the one before.
+    /// The subscription ends when the actor stops.
     pub fn subscribe(&self, room: Option<&RoomName>, subscriber: Recipient<PresenceChanged>) {
-        let subscription = self.hear(room);
+        let subscription = self.subscription(room);
         self.0.node.threads.store().spawn(subscription.forward(subscriber, self.0.ending.subscribe()));
     }
 
-    fn hear(&self, room: Option<&RoomName>) -> Subscription {
+    fn subscription(&self, room: Option<&RoomName>) -> Subscription {
         self.0.node.store.track_online();
         self.0.node.signals.subscribe(room.cloned())
     }

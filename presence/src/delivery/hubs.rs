@@ -129,13 +129,13 @@ impl Hubs {
     }
 
     /// Whether it is this process that gives such names.
-    pub(crate) fn gave(&self, socket: &SocketName<'_>) -> bool {
+    pub(crate) fn issued(&self, socket: &SocketName<'_>) -> bool {
         socket.process == self.process
     }
 
     /// The hub that a connection of this process is on.
     pub(crate) fn of(&self, channel: &ChannelName) -> Option<HubRef> {
-        let socket = SocketName::parse(channel).filter(|socket| self.gave(socket))?;
+        let socket = SocketName::parse(channel).filter(|socket| self.issued(socket))?;
         let hub: usize = socket.hub.parse().ok()?;
         self.all.read().get(hub).cloned()
     }

@@ -54,7 +54,7 @@ impl Channels {
             return Ok(channel.clone());
         }
         match SocketName::parse(name) {
-            Some(socket) if rooms.0.hubs.gave(&socket) => return Err(Error::SocketClosed),
+            Some(socket) if rooms.0.hubs.issued(&socket) => return Err(Error::SocketClosed),
             Some(_) => return Err(Error::SocketElsewhere { channel: name.clone() }),
             None => {}
         }
@@ -175,7 +175,7 @@ impl Rooms {
 
     async fn remove_channel(&self, room: Option<&RoomName>, channel: &ChannelName) -> Result<()> {
         let removed = self.remove_here(room, channel, None).await?;
-        let is_of_ours = SocketName::parse(channel).is_some_and(|socket| self.0.hubs.gave(&socket));
+        let is_of_ours = SocketName::parse(channel).is_some_and(|socket| self.0.hubs.issued(&socket));
         if removed > 0 || is_of_ours {
             return Ok(());
         }
@@ -237,7 +237,7 @@ impl Rooms {
     pub async fn update(&self, room: &RoomName, channel: &ChannelName, meta: Meta) -> Result<()> {
         match self.channels().get(channel) {
             Some(known) => known.update_for_another(self, room, meta).await,
-            None if SocketName::parse(channel).is_some_and(|socket| !self.0.hubs.gave(&socket)) => {
+            None if SocketName::parse(channel).is_some_and(|socket| !self.0.hubs.issued(&socket)) => {
                 Err(Error::SocketElsewhere { channel: channel.clone() })
             }
             None => Err(Error::NotInRoom { room: room.clone() }),

@@ -1,6 +1,7 @@
-//! Messages by which any actor of the application changes rooms: the calls of [`Rooms`](crate::Rooms), with the same answers and errors.
+//! Messages with which any actor of the application changes rooms. Each is a call of [`Rooms`](crate::Rooms), with the same result and
+//! the same errors.
 //!
-//! They go to [`Rooms::addr`](crate::Rooms::addr). What two actors ask at once is carried out side by side, as if they had called.
+//! They are sent to [`Rooms::addr`](crate::Rooms::addr). Messages of two actors are carried out concurrently, as two calls are.
 
 use actix::{Handler, Message, ResponseFuture};
 
@@ -14,7 +15,7 @@ use super::{
     upkeep::{PrunePresences, PruneRooms},
 };
 
-/// Adds a channel to a room: asks for [`Rooms::add`](crate::Rooms::add).
+/// Adds a channel to a room, as [`Rooms::add`](crate::Rooms::add).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Room>")]
 pub struct Add {
@@ -22,11 +23,11 @@ pub struct Add {
     pub room: RoomName,
     /// The channel.
     pub channel: ChannelName,
-    /// As whom; `None` for an anonymous visitor.
+    /// The user of its presence; `None` for an anonymous presence.
     pub user: Option<UserId>,
 }
 
-/// Replaces the meta of a channel's presence in a room: asks for [`Rooms::update`](crate::Rooms::update).
+/// Replaces the meta of a channel's presence in a room, as [`Rooms::update`](crate::Rooms::update).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<()>")]
 pub struct Update {
@@ -38,7 +39,7 @@ pub struct Update {
     pub meta: Meta,
 }
 
-/// Removes a channel from a room, on whichever node it is: asks for [`Rooms::remove`](crate::Rooms::remove).
+/// Removes a channel from a room, on whichever node it is, as [`Rooms::remove`](crate::Rooms::remove).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<()>")]
 pub struct Remove {
@@ -48,7 +49,7 @@ pub struct Remove {
     pub channel: ChannelName,
 }
 
-/// Marks a channel as seen: asks for [`Rooms::touch`](crate::Rooms::touch).
+/// Records that a channel was seen now, as [`Rooms::touch`](crate::Rooms::touch).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Touch {
@@ -56,7 +57,7 @@ pub struct Touch {
     pub channel: ChannelName,
 }
 
-/// Removes a channel from every room, on whichever node it is: asks for [`Rooms::leave_all`](crate::Rooms::leave_all).
+/// Removes a channel from every room, on whichever node it is, as [`Rooms::leave_all`](crate::Rooms::leave_all).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<()>")]
 pub struct LeaveAll {
@@ -64,17 +65,17 @@ pub struct LeaveAll {
     pub channel: ChannelName,
 }
 
-/// Removes a user from every room, on every node: asks for [`Rooms::remove_user`](crate::Rooms::remove_user).
+/// Removes a user from every room, on every node, as [`Rooms::remove_user`](crate::Rooms::remove_user).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<usize>")]
 pub struct RemoveUser {
     /// The user.
     pub user: UserId,
-    /// How its sockets are closed; `None`: they stay open.
+    /// The code and reason with which its sockets are closed; with `None` they stay open.
     pub close: Option<Close>,
 }
 
-/// Removes a user from one room, on every node: asks for [`Rooms::remove_user_from`](crate::Rooms::remove_user_from).
+/// Removes a user from one room, on every node, as [`Rooms::remove_user_from`](crate::Rooms::remove_user_from).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<usize>")]
 pub struct RemoveUserFrom {
@@ -82,21 +83,21 @@ pub struct RemoveUserFrom {
     pub room: RoomName,
     /// The user.
     pub user: UserId,
-    /// How its sockets are closed; `None`: they stay open.
+    /// The code and reason with which its sockets are closed; with `None` they stay open.
     pub close: Option<Close>,
 }
 
-/// Removes a room with everyone in it, on every node: asks for [`Rooms::remove_room`](crate::Rooms::remove_room).
+/// Removes all presences of a room, on every node, as [`Rooms::remove_room`](crate::Rooms::remove_room).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<usize>")]
 pub struct RemoveRoom {
     /// The room.
     pub room: RoomName,
-    /// How the sockets in it are closed; `None`: they stay open.
+    /// The code and reason with which the sockets of the room are closed; with `None` they stay open.
     pub close: Option<Close>,
 }
 
-/// Removes one presence, on whichever node it is: asks for [`Rooms::remove_presence`](crate::Rooms::remove_presence).
+/// Removes one presence, on whichever node it is, as [`Rooms::remove_presence`](crate::Rooms::remove_presence).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<bool>")]
 pub struct RemovePresence {
@@ -104,7 +105,7 @@ pub struct RemovePresence {
     pub room: RoomName,
     /// The presence.
     pub id: PresenceId,
-    /// How its socket is closed; `None`: it stays open.
+    /// The code and reason with which its socket is closed; with `None` it stays open.
     pub close: Option<Close>,
 }
 

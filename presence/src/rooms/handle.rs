@@ -1,4 +1,4 @@
-//! One room, as a handle.
+//! [`Room`], a handle on one room.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use crate::{
     name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
-/// A room, by name: [`Rooms`] with the name filled in. It need not exist, and is not kept alive by this.
+/// A handle on one room. Its methods are those of [`Rooms`] without the name. The room need not exist, and the handle does not keep it
+/// in memory.
 #[derive(Debug, Clone)]
 pub struct Room {
     rooms: Rooms,
@@ -15,7 +16,7 @@ pub struct Room {
 }
 
 impl Rooms {
-    /// The room of this name.
+    /// A handle on the room with this name.
     #[must_use]
     pub fn room(&self, name: &RoomName) -> Room {
         Room { rooms: self.clone(), name: name.clone() }
@@ -23,13 +24,14 @@ impl Rooms {
 }
 
 impl Room {
-    /// The name.
+    /// The name of the room.
     #[must_use]
     pub const fn name(&self) -> &RoomName {
         &self.name
     }
 
-    /// Adds a channel. As `room.add_presence` of django-channels-presence; see [`Rooms::add`].
+    /// Adds a channel to the room, as `user`, or as an anonymous socket if that is `None`; see [`Rooms::add`]. It corresponds to
+    /// `room.add_presence` of django-channels-presence.
     ///
     /// # Errors
     /// As [`Rooms::add`].
@@ -37,7 +39,7 @@ impl Room {
         self.rooms.add(&self.name, channel, user).await.map(drop)
     }
 
-    /// Replaces the meta of a channel's presence; see [`Rooms::update`].
+    /// Replaces the meta of a channel's presence in the room; see [`Rooms::update`].
     ///
     /// # Errors
     /// As [`Rooms::update`].
@@ -45,7 +47,7 @@ impl Room {
         self.rooms.update(&self.name, channel, meta).await
     }
 
-    /// Removes a channel. As `room.remove_presence` of django-channels-presence; see [`Rooms::remove`].
+    /// Removes a channel from the room; see [`Rooms::remove`]. It corresponds to `room.remove_presence` of django-channels-presence.
     ///
     /// # Errors
     /// As [`Rooms::remove`].
@@ -53,8 +55,8 @@ impl Room {
         self.rooms.remove(&self.name, channel).await
     }
 
-    /// Removes one presence; see [`Rooms::remove_presence`]. Unlike `room.remove_presence` of django-channels-presence it takes an id,
-    /// works on every node, and its socket learns of it.
+    /// Removes one presence from the room, and returns whether it was there; see [`Rooms::remove_presence`]. Unlike `room.remove_presence`
+    /// of django-channels-presence it takes an id, works on every node, and notifies the socket.
     ///
     /// # Errors
     /// As [`Rooms::remove_presence`].
@@ -62,7 +64,7 @@ impl Room {
         self.rooms.remove_presence(&self.name, id, close).await
     }
 
-    /// Removes a user from the room; see [`Rooms::remove_user_from`].
+    /// Removes a user from the room, and returns how many presences that were; see [`Rooms::remove_user_from`].
     ///
     /// # Errors
     /// As [`Rooms::remove_user_from`].
@@ -70,7 +72,7 @@ impl Room {
         self.rooms.remove_user_from(&self.name, user, close).await
     }
 
-    /// Everyone in the room; see [`Rooms::members`].
+    /// All members of the room; see [`Rooms::members`].
     ///
     /// # Errors
     /// As [`Rooms::members`].
@@ -78,7 +80,7 @@ impl Room {
         self.rooms.members(&self.name).await
     }
 
-    /// The distinct users. As `room.get_users` of django-channels-presence; see [`Rooms::users`].
+    /// The users in the room, each once; see [`Rooms::users`]. It corresponds to `room.get_users` of django-channels-presence.
     ///
     /// # Errors
     /// As [`Rooms::users`].
@@ -86,7 +88,8 @@ impl Room {
         self.rooms.users(&self.name).await
     }
 
-    /// How many anonymous sockets. As `room.get_anonymous_count` of django-channels-presence.
+    /// How many anonymous sockets are in the room; see [`Rooms::anonymous_count`]. It corresponds to `room.get_anonymous_count` of
+    /// django-channels-presence.
     ///
     /// # Errors
     /// As [`Rooms::anonymous_count`].
@@ -94,7 +97,7 @@ impl Room {
         self.rooms.anonymous_count(&self.name).await
     }
 
-    /// How many are here; see [`Rooms::count`].
+    /// How many users, anonymous sockets and presences are in the room; see [`Rooms::count`].
     ///
     /// # Errors
     /// As [`Rooms::count`].
@@ -102,7 +105,7 @@ impl Room {
         self.rooms.count(&self.name).await
     }
 
-    /// Sends a frame to every socket in the room; see [`Rooms::send`].
+    /// Sends a frame to every socket of this node in the room; see [`Rooms::send`].
     ///
     /// # Errors
     /// As [`Rooms::send`].
@@ -110,7 +113,7 @@ impl Room {
         self.rooms.send(&self.name, message).await
     }
 
-    /// Hands an event to every consumer in the room; see [`Rooms::send_event`].
+    /// Sends an event to the consumer of every socket of this node in the room; see [`Rooms::send_event`].
     ///
     /// # Errors
     /// As [`Rooms::send_event`].
@@ -118,12 +121,12 @@ impl Room {
         self.rooms.send_event(&self.name, event)
     }
 
-    /// Removes the presences of this node that were last seen in this room more than `max_age` ago (`None`: the setting), and
-    /// returns how many. As `room.prune_presences` of django-channels-presence.
+    /// Removes the presences of this node in this room that were last seen more than `max_age` ago, and returns how many they were. For
+    /// `None` the setting `max_age` counts. It corresponds to `room.prune_presences` of django-channels-presence.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`](crate::Error::StoreUnavailable) if the database does not answer in time: they leave as soon
-    /// as it does.
+    /// [`Error::StoreUnavailable`](crate::Error::StoreUnavailable) if the database does not answer in time. The presences leave when it
+    /// answers again.
     pub async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         self.rooms.prune_room(&self.name, max_age).await
     }

@@ -48,7 +48,7 @@ impl Rooms {
         let mut guard = JoinGuard { rooms: self, room, id, channel, pending, outcome: Outcome::NotIn };
         let asked = self.check_open().map(|()| {
             guard.outcome = Outcome::Unknown;
-            self.ask_to_join(room, entrant, false)
+            self.send_join(room, entrant, false)
         });
         async move {
             // The whole of it, and not a copy of the field.
@@ -70,12 +70,12 @@ impl Rooms {
         room: &'a RoomName,
         entrant: Entrant,
     ) -> impl Future<Output = Result<()>> + 'a {
-        let answer = self.ask_to_join(room, entrant, true);
+        let answer = self.send_join(room, entrant, true);
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
     /// What the room answers; `None` if it does not in time.
-    fn ask_to_join<'a>(
+    fn send_join<'a>(
         &'a self,
         room: &'a RoomName,
         entrant: Entrant,
@@ -117,7 +117,7 @@ impl Rooms {
 
     /// Leaves, without waiting for it.
     pub(crate) fn leave_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
-        self.tell(room, ToRoom::Leave { id, channel: channel.clone(), farewell: None, reply: None });
+        self.send_to_room(room, ToRoom::Leave { id, channel: channel.clone(), farewell: None, reply: None });
     }
 
     /// Has a room remove one presence of this node, and count it if it is there. Resolves when it is gone for good.
@@ -143,12 +143,12 @@ impl Rooms {
 
     /// The socket is lost: the presence is held if it can be resumed, and leaves if not.
     pub(crate) fn lose(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
-        self.tell(room, ToRoom::Lose { id, channel: channel.clone() });
+        self.send_to_room(room, ToRoom::Lose { id, channel: channel.clone() });
     }
 
     /// As [`update_presence`](Self::update_presence), without waiting for it.
     pub(crate) fn update_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) {
-        self.tell(room, ToRoom::Update { id, channel: channel.clone(), meta, reply: None });
+        self.send_to_room(room, ToRoom::Update { id, channel: channel.clone(), meta, reply: None });
     }
 
     pub(crate) async fn update_presence(
@@ -179,7 +179,7 @@ impl Rooms {
         // The first message is on its way before anything is awaited.
         let ask = move || {
             let (reply, answer) = oneshot::channel();
-            self.tell(room, message(reply));
+            self.send_to_room(room, message(reply));
             answer
         };
         let mut answer = ask();
@@ -191,14 +191,14 @@ impl Rooms {
                         Err(_) => answer = ask(),
                     }
                 }
-                answer.await.unwrap_or_else(|_| Err(self.gave_no_answer(room)))
+                answer.await.unwrap_or_else(|_| Err(self.no_answer_error(room)))
             };
             within(limit, answers).await
         }
     }
 
     /// Why a room did not answer.
-    pub(super) fn gave_no_answer(&self, room: &RoomName) -> Error {
+    pub(super) fn no_answer_error(&self, room: &RoomName) -> Error {
         if self.0.table.has_ended() { Error::ShuttingDown } else { Error::RoomFailed { room: room.clone() } }
     }
 }

@@ -1,4 +1,4 @@
-//! Messages by which any actor of the application reads rooms and subscribes to their changes. Those that change rooms are in
+//! Messages with which any actor of the application reads rooms and subscribes to their changes. The messages that change rooms are in
 //! [`command`](super::command).
 
 use std::sync::Weak;
@@ -14,7 +14,8 @@ use crate::{
 
 use super::{Counts, Inner, Rooms};
 
-/// Answers messages about rooms and carries out those that change them. Its address is [`Rooms::addr`]; it lives as long as the rooms.
+/// Answers messages that read rooms, and carries out messages that change them. [`Rooms::addr`] returns its address. After the last
+/// handle of the rooms is dropped, it answers [`Error::ShuttingDown`].
 #[derive(Debug)]
 pub struct RoomsActor {
     rooms: Weak<Inner>,
@@ -29,7 +30,7 @@ impl RoomsActor {
         self.rooms.upgrade().map(Rooms).ok_or(Error::ShuttingDown)
     }
 
-    /// Runs a call of [`Rooms`] beside what else is asked.
+    /// Runs a call of [`Rooms`] concurrently with the calls of other messages.
     pub(super) fn carry_out<T>(
         &self,
         call: impl AsyncFnOnce(Rooms) -> Result<T> + 'static,
@@ -43,7 +44,7 @@ impl Actor for RoomsActor {
     type Context = Context<Self>;
 }
 
-/// Asks for [`Rooms::members`].
+/// Requests [`Rooms::members`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<Member>>")]
 pub struct Members {
@@ -59,7 +60,7 @@ impl Handler<Members> for RoomsActor {
     }
 }
 
-/// Asks for [`Rooms::users`].
+/// Requests [`Rooms::users`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<UserId>>")]
 pub struct Users {
@@ -75,7 +76,7 @@ impl Handler<Users> for RoomsActor {
     }
 }
 
-/// Asks for [`Rooms::count`].
+/// Requests [`Rooms::count`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Counts>")]
 pub struct Count {
@@ -91,7 +92,7 @@ impl Handler<Count> for RoomsActor {
     }
 }
 
-/// Asks for [`Rooms::anonymous_count`].
+/// Requests [`Rooms::anonymous_count`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<usize>")]
 pub struct AnonymousCount {
@@ -107,7 +108,7 @@ impl Handler<AnonymousCount> for RoomsActor {
     }
 }
 
-/// Asks for [`Rooms::is_here`].
+/// Requests [`Rooms::is_here`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<bool>")]
 pub struct IsHere {
@@ -125,7 +126,7 @@ impl Handler<IsHere> for RoomsActor {
     }
 }
 
-/// Asks for [`Rooms::rooms_of`].
+/// Requests [`Rooms::rooms_of`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<RoomName>>")]
 pub struct RoomsOf {
@@ -141,13 +142,13 @@ impl Handler<RoomsOf> for RoomsActor {
     }
 }
 
-/// Asks for [`Rooms::subscribe`].
+/// Requests [`Rooms::subscribe`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Subscribe {
-    /// The room whose changes are wanted; `None` for all.
+    /// The room whose changes are sent; `None` for all rooms.
     pub room: Option<RoomName>,
-    /// Who wants to hear of them.
+    /// The actor that receives them.
     pub subscriber: Recipient<PresenceChanged>,
 }
 

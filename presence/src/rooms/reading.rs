@@ -1,4 +1,4 @@
-//! Who is in a room, and in which rooms a user is.
+//! Reading rooms: their members and counts, and the rooms of a user.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,49 +16,50 @@ use crate::{
 
 use super::Rooms;
 
-/// How many are in a room.
+/// The sizes of a room, over all nodes. Held presences are counted. A user with three sockets in the room is one user and three presences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Distinct users.
+    /// The number of users, each counted once.
     pub users: usize,
-    /// Anonymous sockets.
+    /// The number of anonymous sockets.
     pub anonymous: usize,
-    /// Presences of users and anonymous sockets together.
+    /// The number of presences: those of users, and one for each anonymous socket.
     pub presences: usize,
 }
 
 impl Rooms {
-    /// Everyone in the room: users sorted by the bytes of their ids, each once with all its presences, then anonymous
-    /// sockets. Members on other nodes are included.
+    /// All members of the room, over all nodes: first the users, sorted by the bytes of their ids, each once with all its presences, then
+    /// the anonymous sockets.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be loaded within `store_timeout`.
     pub async fn members(&self, room: &RoomName) -> Result<Vec<Member>> {
         self.read(room, Roster::members).await
     }
 
-    /// The distinct users in the room, each once however many tabs it has, sorted by bytes; anonymous sockets left out. As
-    /// `get_users` of django-channels-presence.
+    /// The users in the room, each once, however many sockets it has, sorted by the bytes of their ids. Anonymous sockets are not in the
+    /// list. It corresponds to `get_users` of django-channels-presence.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    /// As [`members`](Self::members).
     pub async fn users(&self, room: &RoomName) -> Result<Vec<UserId>> {
         self.read(room, |roster| roster.by_user().map(|(user, _)| user.clone()).collect()).await
     }
 
-    /// How many anonymous sockets (not visitors) are in the room. As `get_anonymous_count` of django-channels-presence.
+    /// How many anonymous sockets are in the room. A visitor with two tabs has two sockets. It corresponds to `get_anonymous_count` of
+    /// django-channels-presence.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    /// As [`members`](Self::members).
     pub async fn anonymous_count(&self, room: &RoomName) -> Result<usize> {
         self.read(room, Roster::anonymous).await
     }
 
-    /// How many are in the room. Costs the same however many that are.
+    /// How many users, anonymous sockets and presences are in the room. Its cost does not depend on the size of a room that is in memory.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    /// As [`members`](Self::members).
     pub async fn count(&self, room: &RoomName) -> Result<Counts> {
         self.read(room, |roster| Counts {
             users: roster.users(),
@@ -68,26 +69,27 @@ impl Rooms {
         .await
     }
 
-    /// Whether the user has a presence in the room.
+    /// Whether the user has a presence in the room, on any node.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    /// As [`members`](Self::members).
     pub async fn is_here(&self, room: &RoomName, user: &UserId) -> Result<bool> {
         let user = user.clone();
         self.read(room, move |roster| roster.has(&user)).await
     }
 
-    /// The rooms that the user is in, on any node, sorted by bytes. Asks the database.
+    /// The rooms in which the user has a presence, on any node, sorted by the bytes of their names. It queries the database.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] if it does not answer in time.
+    /// [`Error::StoreUnavailable`] if the database does not answer within `store_timeout`.
     pub async fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomName>> {
         self.0.node.bounded(self.0.node.store.rooms_of(user.clone())).await
     }
 
-    /// The first `limit` rooms after this name (`None`: from the first), with how many are in each, sorted by the bytes of their names. Rooms
-    /// of all nodes are included, and empty ones until they are pruned. For the next page, give the last name of this one; a page that is
-    /// not full is the last. Queries the database, which counts every presence of the rooms of the page.
+    /// One page of all rooms with their counts: the first `limit` rooms after the name `after`, or the first of all if that is `None`, sorted
+    /// by the bytes of their names. Rooms of all nodes are included, and empty rooms until they are pruned. For the next page, pass the last
+    /// name of this one. A page with fewer than `limit` rooms is the last. It queries the database, which counts every presence of these
+    /// rooms.
     ///
     /// ```
     /// # use presence::{RoomName, Rooms};
@@ -110,8 +112,9 @@ impl Rooms {
         self.0.node.bounded(self.0.node.store.rooms(after.cloned(), limit.try_into().unwrap_or(u64::MAX))).await
     }
 
-    /// How long ago each presence of the room was last seen: of sockets of this node as of now, of all others as of the last write of
-    /// their nodes, every `touch_flush_interval`. When a presence joined, [`Presence::joined_at`](crate::Presence::joined_at) returns.
+    /// How long ago each presence of the room was last seen. For sockets of this node this is exact. Other nodes write the times of their
+    /// sockets every `touch_flush_interval`, so theirs may be too long by that. [`Presence::joined_at`](crate::Presence::joined_at) returns
+    /// when a presence joined.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read, or if the database does not answer in time.
@@ -127,8 +130,9 @@ impl Rooms {
         Ok(seen)
     }
 
-    /// Everyone in the room, and the room's changes from that moment on, as a stream: whoever applies them to the members has the room as
-    /// it is, from the start of the process on. Only changes that this node makes come, as in [`changes_of`](Self::changes_of).
+    /// All members of the room, and the changes of the room from that moment on, as a stream. An application that applies the changes to
+    /// the members, in order, follows the room, also right after the start of the process. Only changes that this node makes are in the
+    /// stream, as in [`changes_of`](Self::changes_of).
     ///
     /// ```
     /// # use presence::{RoomName, Rooms, UserId};
@@ -152,7 +156,7 @@ impl Rooms {
     pub async fn members_and_changes(&self, room: &RoomName) -> Result<(Vec<Member>, Subscription)> {
         self.0.node.store.track_online();
         let (rooms, name) = (self.clone(), room.clone());
-        // Within the room, so that no change comes between the two.
+        // The room itself subscribes, so that no change is between the members and the first event.
         self.read(room, move |roster| (roster.members(), rooms.0.node.signals.subscribe(Some(name)))).await
     }
 
@@ -163,10 +167,10 @@ impl Rooms {
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let reader = move |roster: &Roster| drop(reply.send(look(roster)));
-        self.tell(room, ToRoom::Read(Box::new(reader)));
+        self.send_to_room(room, ToRoom::Read(Box::new(reader)));
         match within(self.0.node.config.store_timeout(), answer).await {
             Some(Ok(answer)) => Ok(answer),
-            Some(Err(_)) => Err(self.gave_no_answer(room)),
+            Some(Err(_)) => Err(self.no_answer_error(room)),
             None => Err(Error::StoreUnavailable(None)),
         }
     }

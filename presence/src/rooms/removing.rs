@@ -1,4 +1,4 @@
-//! Removing presences: those that were silent for too long, those of a user or a room, and a single one.
+//! Removing presences: stale ones, those of a user or a room, and a single one.
 
 use std::time::Duration;
 
@@ -19,22 +19,24 @@ use super::{
 };
 
 impl Rooms {
-    /// Removes the presences that were last seen more than `max_age` ago (`None`: the setting), those of this node by its
-    /// own clock, those that nobody answers for by the database's; an age of zero: all of them, and who is just joining this
-    /// node is refused. Returns how many. As
-    /// `prune_presences` of django-channels-presence, but they also leave their group, are told or closed, and the event says who left.
+    /// Removes the presences that were last seen more than `max_age` ago, and returns how many they were. For `None` the setting `max_age`
+    /// counts. The clock of this node decides about presences of this node, and the clock of the database about those for which no node is
+    /// responsible any more. An age of zero removes all of them, and refuses joins to this node that are under way.
     ///
-    /// Those that nobody answers for are left alone as long as this node has not renewed its lease for one full lease without
-    /// a break: after an outage of the database all others seem dead at first.
+    /// It corresponds to `prune_presences` of django-channels-presence, but the sockets also leave the group of the room, they are notified
+    /// or closed, and the event names the presences that left.
+    ///
+    /// Until this node has renewed its lease for one full lease without a break, it prunes its own presences only: after an outage of the
+    /// database all other nodes seem dead at first.
     ///
     /// # Errors
-    /// [`Error::StoreUnavailable`] if the database does not answer; what was pruned by then stays pruned.
+    /// [`Error::StoreUnavailable`] if the database does not answer. Presences that were removed before stay removed.
     pub async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         self.ask(upkeep::PrunePresences(max_age)).await
     }
 
-    /// Removes every room that nobody is in from the database. Returns how many. As `prune_rooms` of
-    /// django-channels-presence, but a room that is being joined stays.
+    /// Removes every empty room from the database, and returns how many they were. It corresponds to `prune_rooms` of
+    /// django-channels-presence, but a room with a join under way stays.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the database does not answer.
@@ -54,27 +56,27 @@ impl Rooms {
         }
     }
 
-    /// Removes a room with everyone in it, on every node: members and subscribers are told, one event on each node says who
-    /// left there. With `close` their sockets are closed so, else they stay open and their consumers are told
-    /// ([`Consumer::removed`](crate::Consumer::removed)). Returns how many left. The empty room itself goes with the next
-    /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it by then.
+    /// Removes all presences of a room, on every node, and returns how many they were. Each node publishes one event with the presences that
+    /// left there. With `close` their sockets are closed with its code and reason. Without it they stay open, and
+    /// [`Consumer::removed`](crate::Consumer::removed) runs for each. The empty room itself is removed by the next
+    /// [`prune_rooms`](Self::prune_rooms), if nobody has joined it before.
     ///
-    /// Whoever joined before this was called is removed, also one that is held. Who is just joining is refused
-    /// ([`Error::LeftWhileJoining`]), and its socket told or closed with the rest. Who joins while this waits for other nodes may
-    /// be removed; who joins after it returned stays.
+    /// Every presence that joined before this call is removed, also a held one. A join that is under way fails with
+    /// [`Error::LeftWhileJoining`], and its socket is notified or closed as the others. A presence that joins while this waits for other
+    /// nodes may be removed. A presence that joins after this has returned stays.
     ///
-    /// Other nodes on the same database look for such requests every `sweep_interval`. This waits for them, at most for
-    /// `lease` and `sweep_interval` together.
+    /// Other nodes on the same database look for such requests every `sweep_interval`. This waits for their answers, for at most `lease`
+    /// and `sweep_interval` together.
     ///
     /// # Errors
-    /// [`Error::CloseCode`] if `close` may not be sent: nothing happened.
-    /// [`Error::StoreUnavailable`] if the database does not answer; who was removed by then stays removed.
-    /// [`Error::Unanswered`] if other nodes that live did not answer in time: it names them.
+    /// - [`Error::CloseCode`] if the code of `close` may not be sent. Nothing happened.
+    /// - [`Error::StoreUnavailable`] if the database does not answer. Presences that were removed before stay removed.
+    /// - [`Error::Unanswered`] if other live nodes did not answer in time. It names them, and has the number of presences that were removed.
     pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
         self.remove_everywhere(RemovalTarget::Room(room.clone()), close).await
     }
 
-    /// Removes a user from every room, on every node, with one event for each room and node. The rest is as for
+    /// Removes all presences of a user from every room, on every node, with one event for each room and node. The rest is as for
     /// [`remove_room`](Self::remove_room).
     ///
     /// # Errors
@@ -83,8 +85,8 @@ impl Rooms {
         self.remove_everywhere(RemovalTarget::User(user.clone()), close).await
     }
 
-    /// Removes a user from one room, on every node, with one event for each node: all its presences there, those that are held included.
-    /// In its other rooms it stays. The rest is as for [`remove_room`](Self::remove_room).
+    /// Removes all presences of a user from one room, on every node, also held ones, with one event for each node. The user stays in its
+    /// other rooms. The rest is as for [`remove_room`](Self::remove_room).
     ///
     /// # Errors
     /// As [`remove_room`](Self::remove_room).
@@ -92,13 +94,13 @@ impl Rooms {
         self.remove_everywhere(RemovalTarget::UserIn { user: user.clone(), room: room.clone() }, close).await
     }
 
-    /// Removes one presence, on whichever node it is, also one that is held, and no resume token brings it back: one tab of a user,
-    /// say. The others see it leave. With `close` its socket is closed so, else that stays open and its consumer learns of it
-    /// ([`Consumer::removed`](crate::Consumer::removed)). Returns whether it was there. The id is that which members see, and
-    /// [`members`](Self::members) returns.
+    /// Removes one presence, on whichever node it is: for example, one tab of a user. Returns whether it was there. The other members see
+    /// it leave. A held presence is removed, too, and no resume token can resume it. With `close` its socket is closed with that code and
+    /// reason. Without it the socket stays open, and [`Consumer::removed`](crate::Consumer::removed) runs. The id is the one that clients
+    /// receive and that [`members`](Self::members) returns.
     ///
-    /// A presence of this node is removed at once, any other when its node looks for requests, every `sweep_interval`; the rest is
-    /// as for [`remove_room`](Self::remove_room).
+    /// A presence of this node is removed at once. A presence of another node is removed when that node looks for requests, every
+    /// `sweep_interval`. The rest is as for [`remove_room`](Self::remove_room).
     ///
     /// ```
     /// # use presence::{Close, CloseCode, Member, RoomName, Rooms, UserId};
@@ -138,7 +140,7 @@ impl Rooms {
     }
 }
 
-/// A code that may be sent.
+/// Fails if a Close frame may not have this code.
 fn sendable(close: Option<Close>) -> Result<Option<Close>> {
     match close {
         Some(Close { code, .. }) if !code.is_sendable() => Err(Error::CloseCode { code }),

@@ -1,4 +1,4 @@
-//! What is sent to the sockets of this node: frames for their clients, events for their consumers.
+//! Sending to the sockets of this node: frames for their clients, and events for their consumers.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
 
 use super::Rooms;
 
-/// What is sent to clients: one WebSocket frame, encoded once for all who get it.
+/// One WebSocket frame for clients. It is encoded once, however many sockets receive it, and a clone shares the bytes.
 #[derive(Debug, Clone)]
 pub struct Outgoing(Frames);
 
@@ -34,15 +34,16 @@ impl Outgoing {
         Self(wire::binary(bytes.as_ref()))
     }
 
-    /// A text frame that holds `value` as JSON.
+    /// A text frame with `value` as JSON.
     ///
     /// # Errors
-    /// [`Error::Consumer`](crate::Error::Consumer) if `value` does not serialize.
+    /// [`Error::Consumer`](crate::Error::Consumer) if `value` cannot be serialized.
     pub fn json(value: &impl serde::Serialize) -> Result<Self> {
         Ok(Self::text(serde_json::to_string(value)?))
     }
 
-    /// How large the frame is, in bytes of payload: of [`json`](Self::json), after escaping.
+    /// The size of the payload in bytes, without the header of the frame. In a frame of [`json`](Self::json) each escaped character counts
+    /// with the length of its escape.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         wire::payload_len(&self.0)
@@ -81,42 +82,45 @@ impl From<String> for Outgoing {
 }
 
 impl Rooms {
-    /// Checks that a message is no larger than `max_frame_sent`, which clients with small limits rely on. Sending does not check it,
-    /// since an application may know its clients better: call this before a text of one client is passed on to others.
+    /// Checks that the payload of a message is not larger than the setting `max_frame_sent`. Clients may rely on that limit. The methods
+    /// that send do not check it, since an application may know that its clients accept larger frames. Call this before a text of one
+    /// client is passed on to others.
     ///
     /// ```
     /// # async fn said(rooms: &presence::Rooms, room: &presence::RoomName, text: &str) -> presence::Result<()> {
     /// let said = presence::Outgoing::json(&serde_json::json!({ "text": text }))?;
-    /// rooms.check_size(&said)?; // JSON makes up to six bytes of one
+    /// rooms.check_size(&said)?; // JSON may escape one byte as six.
     /// rooms.send(room, said).await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`Error::TooLarge`] if it is larger.
+    /// [`Error::TooLarge`] if it is larger; the error has both sizes in bytes.
     pub fn check_size(&self, message: &Outgoing) -> Result<()> {
         let (bytes, limit) = (message.payload_bytes(), self.config().max_frame_sent());
         if bytes <= limit { Ok(()) } else { Err(Error::TooLarge { bytes, limit }) }
     }
 
-    /// Sends a frame to every socket in the room, on this node, the sender's own included. Nobody is there: nothing happens.
-    /// It is sent at most once and not stored.
+    /// Sends a frame to every socket of this node in the room, the sender's own socket included. If no socket is in the room, nothing
+    /// happens. The frame is delivered at most once and is not stored.
     ///
-    /// Frames and notices reach each socket in the order in which the room got them. While a socket of the room has more
-    /// waiting for it than it may but goes on reading, this waits for it, at most 1 s: a flood slows itself. For a socket that
-    /// takes less than `steady_rate` all who send to it together wait at most `send_patience` longer than for one that takes that, at
-    /// once and again in each minute; then it is closed with 1013.
-    /// What a consumer waits for its own socket does not count, if it sends in its own methods and not in another task.
+    /// Frames and notices reach each socket in the order in which the room received them. If the outbox of a socket is over its bound and
+    /// its client still reads, this waits for that socket, for at most 1 s, so that a flood slows its sender. If a client reads less than
+    /// `steady_rate`, its senders together wait for it at most `send_patience` longer than for a steady reader, and this time is granted
+    /// anew within each minute. After that its socket is closed with 1013.
+    ///
+    /// The time for which a consumer waits for its own socket does not count, if the consumer sends in its own methods and not in another
+    /// task.
     ///
     /// # Errors
-    /// [`Error::ShuttingDown`] once [`shutdown`](Self::shutdown) has closed all sockets: nothing was delivered.
+    /// [`Error::ShuttingDown`] after [`shutdown`](Self::shutdown) has closed all sockets. Nothing was delivered.
     pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) -> Result<()> {
         self.send_in(room, None, message.into()).await
     }
 
-    /// Sends a frame to every socket in the room but one, on this node: what a client said, to all others. The rest is as for
-    /// [`send`](Self::send).
+    /// Sends a frame to every socket of this node in the room except `channel`: for example, a message of one client to all others. The
+    /// rest is as for [`send`](Self::send).
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -137,7 +141,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// Sends a frame to one socket of this node. No such socket: nothing happens.
+    /// Sends a frame to one socket of this node. If there is no such socket, nothing happens. It waits as [`send`](Self::send) does.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -145,16 +149,16 @@ impl Rooms {
         self.check_sends()?;
         let Outgoing(frames) = message.into();
         let (pressure, relieved) = pressure();
-        // Without a hub nobody else holds the pressure, and this would wait for itself.
+        // This returns before it waits if there is no hub: nobody would ever drop the pressure, and this would wait for itself.
         let Some(hub) = self.0.hubs.of(channel) else { return Ok(()) };
         hub.addr.do_send(ToHub::SendTo { channel: channel.clone(), frames, pressure });
         let _ = relieved.await;
         Ok(())
     }
 
-    /// Sends a frame to every socket of a user, on this node, in whichever rooms it is, also in none. No such socket: nothing happens. Waits
-    /// as [`send`](Self::send) does. A socket is the user's that [`Upgrade`](crate::Upgrade) or
-    /// [`Socket::set_user`](crate::Socket::set_user) gave it.
+    /// Sends a frame to every socket of a user on this node, also to a socket that is in no room. If there is no such socket, nothing
+    /// happens. It waits as [`send`](Self::send) does. The user of a socket is the one that [`Upgrade`](crate::Upgrade) or
+    /// [`Socket::set_user`](crate::Socket::set_user) set.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -169,7 +173,7 @@ impl Rooms {
         .await
     }
 
-    /// Hands an event to the consumer of every socket in the room, on this node.
+    /// Sends an event to the consumer of every socket of this node in the room. It does not wait for slow readers.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -179,7 +183,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// Hands an event to the consumer of one socket of this node. No such socket: nothing happens.
+    /// Sends an event to the consumer of one socket of this node. If there is no such socket, nothing happens.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -191,7 +195,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// Hands an event to the consumer of every socket of a user, on this node. No such socket: nothing happens.
+    /// Sends an event to the consumer of every socket of a user on this node. If there is no such socket, nothing happens.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -204,9 +208,9 @@ impl Rooms {
         Ok(())
     }
 
-    /// Sends a frame to every member of a group, on this node, the sender included if it is one. A group without members:
-    /// nothing happens. Frames of one sender reach each member in order. Waits as [`send`](Self::send) does. As `group_send` of
-    /// django-channels.
+    /// Sends a frame to every socket of this node in a group, the sender's own socket included if it is in the group. If the group is
+    /// empty, nothing happens. Frames of one sender reach each socket in order. It waits as [`send`](Self::send) does. It corresponds to
+    /// `group_send` of django-channels.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -220,7 +224,7 @@ impl Rooms {
         .await
     }
 
-    /// Hands an event to the consumer of every member of a group, on this node.
+    /// Sends an event to the consumer of every socket of this node in a group.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -242,23 +246,23 @@ impl Rooms {
         Ok(())
     }
 
-    /// Whether there may be a socket to send to.
+    /// Fails when the shutdown has closed all sockets.
     fn check_sends(&self) -> Result<()> {
         if self.0.table.has_ended() { Err(Error::ShuttingDown) } else { Ok(()) }
     }
 }
 
 tokio::task_local! {
-    /// The socket whose consumer this task is.
+    /// The socket whose consumer runs in this task.
     static SENDER: ChannelName;
 }
 
-/// Does this as the consumer of a socket: what it sends is that socket's.
+/// Runs `work` as the consumer of a socket, so that this socket counts as the sender of all that `work` sends.
 pub(crate) fn as_consumer_of<F: Future>(channel: ChannelName, work: F) -> impl Future<Output = F::Output> {
     SENDER.scope(channel, work)
 }
 
-/// A frame's claim on its sender's patience, and what resolves when all who delivered it have let go.
+/// The claim of a frame on its sender, and a receiver that resolves when every part that delivers the frame has dropped the claim.
 fn pressure() -> (Pressure, oneshot::Receiver<()>) {
     Claim::new(SENDER.try_with(Clone::clone).ok())
 }
