@@ -1,6 +1,6 @@
 //! How many sockets the limit of open files allows.
 //!
-//! A socket takes two descriptors: its own, and the second handle by which it is cut off. A server at its limit cannot even refuse
+//! A socket takes two descriptors: its own, and a second handle with which it can be cut off. A server at its limit cannot even refuse
 //! a client: it does not accept the connection, and the client hangs. So sockets are counted, and those beyond `max_sockets`
 //! receive a response while there is still a descriptor for it.
 
@@ -10,15 +10,15 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
 /// How many descriptors each socket takes.
-const PER_SOCKET: u64 = 2;
+const DESCRIPTORS_PER_SOCKET: u64 = 2;
 /// How many descriptors are kept for everything else: the database, listeners, and sockets that are refused. If the limit is low, a
 /// quarter of it is kept instead.
 const RESERVED: u64 = 128;
 
-/// Raises this process's soft limit of open files to the hard limit, as servers do at their start, and returns it; `None`: there is
-/// no limit. The usual soft limit of 1,024 carries some 450 sockets.
+/// Raises the soft limit of open files of this process to the hard limit, and returns it. `None` if there is no limit. The usual soft limit
+/// of 1,024 allows about 450 sockets.
 ///
-/// Call it before [`Config`](crate::Config) is made: the default of `max_sockets` follows from it.
+/// Call it before [`Config`](crate::Config) is built: the default of `max_sockets` depends on it.
 ///
 /// ```
 /// let limit = presence::raise_open_files()?;
@@ -27,7 +27,7 @@ const RESERVED: u64 = 128;
 /// ```
 ///
 /// # Errors
-/// If the system refuses it; the limit stays as it was.
+/// If the system refuses it. The limit stays as it was.
 pub fn raise_open_files() -> io::Result<Option<u64>> {
     let mut limits = getrlimit(Resource::Nofile);
     if limits.current != limits.maximum {
@@ -53,7 +53,7 @@ pub(crate) fn warn_if_limit_is_too_low(max_sockets: usize) {
 
 /// How many sockets a limit of open files allows.
 fn sockets_within(limit: Option<u64>) -> usize {
-    let sockets = limit.map_or(u64::MAX, |limit| (limit - RESERVED.min(limit / 4)) / PER_SOCKET);
+    let sockets = limit.map_or(u64::MAX, |limit| (limit - RESERVED.min(limit / 4)) / DESCRIPTORS_PER_SOCKET);
     usize::try_from(sockets).unwrap_or(usize::MAX).max(1)
 }
 

@@ -84,7 +84,7 @@ fn refusal(setting: &str, value: &str) -> Option<ConfigError> {
     from_pairs(&[(&format!("PRESENCE_{}", setting.to_ascii_uppercase()), value)]).err()
 }
 
-/// For each rule: the setting, the last value that holds, the next one, how that is told, and the rule.
+/// For each rule: the setting, the last valid value, the next value, its text in the error, and the rule.
 const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("max_age", "100ms", "99ms", "99ms", "it must be at least 100 ms"),
     ("max_age", "365days", "31536001s", "11months 30days 3h 50m 25s", "it must be at most 365 days"),

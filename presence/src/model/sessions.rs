@@ -35,11 +35,11 @@ struct SessionEntry {
     session: Option<Session>,
     /// What its socket calls it, if it has resumed it.
     alias: Option<PresenceId>,
-    /// The socket for which the database is being told that the presence is its own.
+    /// The socket whose claim is being written to the database.
     claiming: Option<ChannelName>,
     /// No load of the database up to this one shows the last claim for certain.
     confirmed_after: u64,
-    /// The database was told to hold it although its socket still lives.
+    /// Until when the database holds the presence, although its socket is still alive.
     held_until: Option<Tick>,
 }
 

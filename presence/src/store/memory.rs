@@ -207,11 +207,11 @@ impl RoomStore for MemoryStore {
         Ok((before - tables.rooms.len()) as u64)
     }
 
-    async fn remove(&self, node: NodeId, whom: RemovalTarget, limit: u64) -> Result<Batch, StoreError> {
+    async fn remove(&self, node: NodeId, target: RemovalTarget, limit: u64) -> Result<Batch, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let alive = tables.alive(now);
-        let concerned = |row: &PresenceEntry| match &whom {
+        let concerned = |row: &PresenceEntry| match &target {
             RemovalTarget::Room(room) => row.room == *room,
             RemovalTarget::User(user) => row.presence.user.as_ref() == Some(user),
             RemovalTarget::UserIn { user, room } => row.presence.user.as_ref() == Some(user) && row.room == *room,

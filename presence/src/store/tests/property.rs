@@ -153,11 +153,11 @@ fn request() -> impl Strategy<Value = StoreCall> {
 
 type ById = BTreeMap<PresenceId, Arc<Presence>>;
 
-/// The version of a room, who joined, left, changed and was taken, who came online and went offline, and who was refused.
+/// The version of a room, the presences that joined, left, changed, were resumed and were refused, and the users who went online and
+/// offline.
 type Outcome = (Version, [ById; 4], [Vec<UserId>; 2], Vec<PresenceId>);
 
-/// What may be replayed of an answer when two stores are compared: not the epochs, which are random, nor an order that
-/// nobody promised.
+/// The parts of a result that are equal in all stores. Epochs are random, and some orders are not promised.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Commits(BTreeMap<RoomName, Outcome>),
@@ -197,7 +197,7 @@ impl From<&[RoomCommit]> for Answer {
 /// The names and ids of one run.
 struct World {
     presences: Vec<PresenceId>,
-    /// The current life of each node, and the one before.
+    /// The current incarnation of each node, and the one before.
     lives: Vec<NodeId>,
     requests: Vec<RequestId>,
     time: ManualClock,
@@ -330,7 +330,7 @@ impl World {
     }
 }
 
-/// What stores list, but for the epochs, which are random.
+/// All lists of a store, without the epochs, which are random.
 #[derive(Debug, PartialEq, Eq)]
 struct Listed {
     rooms: Vec<(RoomName, Version, [u64; 4])>,
@@ -352,7 +352,7 @@ async fn list(world: &World, store: &dyn Store) -> Listed {
     Listed { rooms: rooms.collect(), nodes: store.nodes().await.unwrap(), asked, answers }
 }
 
-/// What is known of a room from deltas alone.
+/// A room, built only from deltas.
 #[derive(Default)]
 struct ReplayedRoom {
     version: Version,

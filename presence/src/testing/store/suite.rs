@@ -225,7 +225,7 @@ macro_rules! store_suite {
 const SECOND: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(10);
 
-/// A life that has just begun.
+/// A new incarnation.
 async fn node(store: &dyn Store, name: &str) -> NodeId {
     let node = NodeId::random();
     let name = NodeName::new(name).expect("a test's name is good");
@@ -315,9 +315,9 @@ async fn let_die(store: &dyn Store, time: &ManualClock, judge: NodeId) -> Vec<No
     store.fence(judge).await.expect("it may judge")
 }
 
-fn is_fenced<T>(answer: &Result<T, StoreError>, whose: NodeId, is_superseded: bool) -> bool {
+fn is_fenced<T>(answer: &Result<T, StoreError>, expected: NodeId, is_superseded: bool) -> bool {
     let Err(StoreError::Fenced { node, superseded }) = answer else { return false };
-    (*node, *superseded) == (whose, is_superseded)
+    (*node, *superseded) == (expected, is_superseded)
 }
 
 #[cfg(test)]

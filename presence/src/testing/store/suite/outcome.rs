@@ -33,7 +33,7 @@ async fn settled(store: &dyn Store, node: NodeId, attempt: Attempt) -> Option<Ve
     loop {
         match store.outcome(node, attempt).await {
             Ok(outcome) => return outcome,
-            // It goes on although nobody waits for it.
+            // The call continues after its caller has dropped it.
             Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
             Err(error) => panic!("the outcome will be known: {error}"),
         }
