@@ -1,4 +1,4 @@
-//! A process as one of those that share a database: what every actor of it needs, and no more.
+//! One node, that is, one of the processes that share a database: the values that every actor of it needs, and no others.
 
 pub(crate) mod apart;
 pub(crate) mod backoff;
@@ -39,27 +39,27 @@ use self::{
     writer::Writer,
 };
 
-/// How long touches are gathered at most before they are written.
+/// The longest time for which touches are gathered before they are written together.
 const MAX_GATHER: Duration = Duration::from_secs(4);
 
-/// What every actor of this process needs. Each holds it.
+/// The values that every actor of this process needs. Each actor has an `Arc` of it.
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
-    /// Its calls may be made on any thread, and run on its own.
+    /// Every thread may call it. The calls run on the store's own thread.
     pub(crate) store: Apart,
     pub(crate) writer: Writer,
     pub(crate) signals: Signals,
     pub(crate) health: Health,
     pub(crate) registration: Registration,
-    /// When this node was there to receive what clients sent.
+    /// The times at which this node could not receive what clients sent.
     pub(crate) listening: Arc<Listening>,
     pub(crate) threads: Threads,
     /// The limit of the log lines about changes that are refused because too many wait for the database.
     pub(crate) overloaded: LineLimit,
     id: watch::Sender<Option<NodeId>>,
     is_shutting_down: AtomicBool,
-    /// How many presences are looked after.
+    /// How many tasks watch a presence of this node.
     #[cfg(test)]
     pub(crate) children: std::sync::atomic::AtomicIsize,
 }
@@ -71,7 +71,7 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
-    /// Starts the threads and the writer. `fenced` is called when the database refuses a write because the lease of this node is over.
+    /// Starts the threads and the writer. `fenced` is called when the database refuses a write because the lease of this node has expired.
     ///
     /// # Panics
     /// Without a running actix system.
@@ -109,13 +109,13 @@ impl Node {
         node
     }
 
-    /// Notes again and again that the node runs, as long as it does.
+    /// A task that notes at each [`PULSE`] that the node runs, until the node is dropped.
     fn pulse(self: &Arc<Self>) -> impl Future<Output = ()> + use<> {
         let (node, clock, listening) = (Arc::downgrade(self), self.clock.clone(), self.listening.clone());
         async move {
             while node.strong_count() > 0 {
                 if let Some(stood) = listening.pulse(clock.now()) {
-                    info!(?stood, "this node stood still; that its clients were silent meanwhile does not count");
+                    info!(?stood, "this node stood still; the silence of its clients during that time does not count");
                 }
                 tokio::time::sleep(PULSE).await;
             }
@@ -126,7 +126,7 @@ impl Node {
         self.clock.now()
     }
 
-    /// Its current incarnation; `None` until the database knows of it.
+    /// The current incarnation of this node; `None` while the database has no row of it.
     pub(crate) fn id(&self) -> Option<NodeId> {
         *self.id.borrow()
     }
@@ -135,8 +135,8 @@ impl Node {
         self.id.send_replace(id);
     }
 
-    /// Resolves once the database knows of this node.
-    pub(crate) async fn is_known(&self) {
+    /// Waits until this node is registered in the database.
+    pub(crate) async fn until_registered(&self) {
         let _ = self.id.subscribe().wait_for(Option::is_some).await;
     }
 
@@ -144,23 +144,23 @@ impl Node {
         self.is_shutting_down.load(Ordering::Relaxed)
     }
 
-    /// From now on no socket is let in.
+    /// From now on, new sockets are refused.
     pub(crate) fn shuts_down(&self) {
         self.is_shutting_down.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this node has a name that no other rooms of this process have.
+    /// Fails if another `Rooms` of this process has the same node name.
     pub(crate) fn check_name(&self) -> Result<()> {
         let registration = &self.registration;
         if registration.is_name_in_use() { Err(Error::NameInUse { name: registration.name().clone() }) } else { Ok(()) }
     }
 
-    /// Runs something on the thread of the store.
+    /// Runs a task on the thread of the store.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.threads.runtime().spawn(task);
     }
 
-    /// What the store answers within its time-out.
+    /// Awaits a call of the store, but no longer than `store_timeout`.
     pub(crate) async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T> {
         match within(self.config.store_timeout(), call).await {
             Some(answer) => Ok(answer?),
@@ -168,15 +168,15 @@ impl Node {
         }
     }
 
-    /// Gathers those who leave a room together for one event, which is fired in any case when the store has had its time-out.
+    /// Gathers presences that leave a room together for one event. After `store_timeout`, the event is fired even if it is not complete.
     pub(crate) fn leave_together(&self, room: &RoomName) -> LeaveGroup {
-        let together = self.signals.leave_group(room);
-        self.tell_in_time(vec![together.downgrade()]);
-        together
+        let group = self.signals.leave_group(room);
+        self.fire_after_timeout(vec![group.downgrade()]);
+        group
     }
 
-    /// Fires these events when the store has had its time-out, complete or not.
-    pub(crate) fn tell_in_time(&self, unfinished: Vec<WeakLeaveGroup>) {
+    /// Fires these events after `store_timeout`, even if they are not complete.
+    pub(crate) fn fire_after_timeout(&self, unfinished: Vec<WeakLeaveGroup>) {
         let patience = self.config.store_timeout();
         self.spawn(async move {
             tokio::time::sleep(patience).await;

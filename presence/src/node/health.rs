@@ -64,7 +64,7 @@ impl Health {
         self.begin_outage(store, error);
     }
 
-    /// The writer has nothing left to write, because the failed changes were taken back. The next renewal decides whether the
+    /// The writer has nothing left to write, because the failed changes were cancelled. The next renewal decides whether the
     /// outage is over.
     pub(crate) fn queue_is_empty(&self) {
         self.state().write_failed = false;
@@ -87,7 +87,7 @@ impl Health {
         let (health, store, error) = (self.clone(), store.clone(), Reason::of(error));
         {
             let mut state = self.state();
-            // A missing right that shows when the database is back is another outage.
+            // If a right turns out to be missing when the database is back, that is another outage.
             if state.outage.is_some() && (error.outage != Outage::LacksRight || state.outage == Some(error.outage)) {
                 return;
             }
@@ -95,7 +95,7 @@ impl Health {
         }
         // The caller does not wait for the reason.
         tokio::spawn(async move {
-            // Many errors only say that the time is up. A new connection shows the reason.
+            // Many errors only report a time-out. A new connection shows the reason.
             let why = match tokio::time::timeout(REASON_TIMEOUT, store.check_connection()).await {
                 Ok(Err(why)) => Reason::of(&why),
                 Ok(Ok(())) | Err(_) => error,

@@ -1,11 +1,12 @@
-//! When this node was there to listen.
+//! The times at which this node stood still.
 //!
-//! A process that stands still (a stopped process, a paused machine, a laptop that sleeps) reads nothing of what its clients
-//! send, and what they send to a machine that stands still comes again only some time later. Such time is nobody's silence.
+//! A process stands still when it is stopped, when its machine is paused, or when a laptop sleeps. It then reads nothing of what its
+//! clients send, and TCP sends the lost packets again only some time after the machine is back. So a client is not considered silent
+//! for that time.
 //!
-//! A pulse notes each second that the node runs. A pulse that comes too late shows a standstill, and so does one that is overdue
-//! when somebody asks: it makes no difference which thread goes on first. The pulse has a thread on which nothing else happens, so
-//! that a thread which is busy for long, such as the store's with a large removal, is not taken for a standstill of all.
+//! A pulse notes each second that the node runs. A pulse that comes too late shows a standstill, and so does a pulse that is overdue
+//! when a method is called. So the result does not depend on which thread continues first. The pulse has a thread on which nothing
+//! else runs: otherwise a thread that is busy for long, such as the store's during a large removal, would look like a standstill.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -29,7 +30,7 @@ struct Pulse {
     /// When the next pulse is due.
     due: Option<Tick>,
     standstills: VecDeque<Standstill>,
-    /// For how long it stood still in all.
+    /// The length of all standstills together, including those that are no longer in the list.
     stood: Duration,
 }
 
@@ -56,7 +57,7 @@ impl Listening {
         self.0.lock()
     }
 
-    /// Notes that the node runs. Returns for how long it stood still before, if it did.
+    /// Notes that the node runs. If it stood still just before, returns for how long.
     pub(crate) fn pulse(&self, now: Tick) -> Option<Duration> {
         let mut pulse = self.lock();
         let stood = pulse.overdue(now);
@@ -71,14 +72,14 @@ impl Listening {
         stood.map(Standstill::length)
     }
 
-    /// For how long the node stood still in all until `now`.
+    /// The length of all standstills until `now` together.
     pub(crate) fn stood(&self, now: Tick) -> Duration {
         let pulse = self.lock();
         pulse.stood.saturating_add(pulse.overdue(now).map_or(Duration::ZERO, Standstill::length))
     }
 
-    /// Since when one who was last seen at `seen` would be silent if the node had always run: later by all the time in which it
-    /// stood still.
+    /// The moment from which a client that was last seen at `seen` counts as silent: `seen`, and later by the time for which the node
+    /// stood still since then.
     pub(crate) fn silent_since(&self, seen: Tick, now: Tick) -> Tick {
         let pulse = self.lock();
         let standstills = pulse.standstills.iter().copied().chain(pulse.overdue(now));
@@ -86,7 +87,7 @@ impl Listening {
         seen.after(stood)
     }
 
-    /// For how long the node stood still in standstills that began after `seen` and ended less time ago than they lasted, and when
+    /// Selects the standstills that began after `seen` and ended less time ago than they lasted. Returns their length together, and when
     /// the last of them began.
     pub(crate) fn just_stood(&self, seen: Tick, now: Tick) -> Option<(Duration, Tick)> {
         let pulse = self.lock();
@@ -95,7 +96,7 @@ impl Listening {
         just.fold(None, |sum, one| Some((sum.map_or(Duration::ZERO, |(stood, _)| stood) + one.length(), one.from)))
     }
 
-    /// Whether the node went on less time ago than it had stood still before, and less than `limit` ago.
+    /// Whether the last standstill ended less time ago than it lasted, and less than `limit` ago.
     pub(crate) fn has_just_resumed(&self, now: Tick, limit: Duration) -> bool {
         let pulse = self.lock();
         let last = pulse.overdue(now).or(pulse.standstills.back().copied());
@@ -125,7 +126,11 @@ mod tests {
         let listening = stopped_for_a_minute();
         assert_eq!(listening.silent_since(s(5), s(80)), s(65), "60 s of the 75 s do not count");
         assert_eq!(listening.silent_since(s(75), s(80)), s(75));
-        assert_eq!(listening.silent_since(s(41), s(80)), s(71), "of what began within it, only the rest");
+        assert_eq!(
+            listening.silent_since(s(41), s(80)),
+            s(71),
+            "a silence that began within the standstill is extended by the rest of it"
+        );
         assert_eq!(listening.stood(s(80)), Duration::from_secs(60));
     }
 
@@ -133,14 +138,14 @@ mod tests {
     fn a_standstill_is_just_over_for_as_long_as_it_lasted() {
         let listening = stopped_for_a_minute();
         assert_eq!(listening.just_stood(s(5), s(80)), Some((Duration::from_secs(60), s(11))));
-        assert_eq!(listening.just_stood(s(11), s(80)), None, "seen before");
+        assert_eq!(listening.just_stood(s(11), s(80)), None, "the client was not seen before it");
         assert_eq!(listening.just_stood(s(5), s(81)), Some((Duration::from_secs(60), s(11))));
         let listening = Listening::default();
         listening.pulse(s(0));
         assert_eq!(
             listening.just_stood(s(0), s(61)),
             Some((Duration::from_secs(60), s(1))),
-            "also before the pulse saw it"
+            "also before the pulse has noticed it"
         );
         for n in 61..=121 {
             listening.pulse(s(n));
@@ -157,7 +162,7 @@ mod tests {
         assert_eq!((listening.silent_since(s(0), s(61)), listening.stood(s(61))), (s(60), minute));
         assert!(listening.has_just_resumed(s(61), minute));
         assert_eq!(listening.pulse(s(61)), Some(minute));
-        assert_eq!((listening.silent_since(s(0), s(61)), listening.stood(s(61))), (s(60), minute), "and once only");
+        assert_eq!((listening.silent_since(s(0), s(61)), listening.stood(s(61))), (s(60), minute), "it counts once");
     }
 
     #[test]
@@ -167,7 +172,7 @@ mod tests {
         for n in 81..=100 {
             listening.pulse(s(n));
         }
-        // It is due at 101 s.
+        // The next pulse was due at 101 s.
         listening.pulse(s(103));
         assert!(listening.has_just_resumed(Tick(104_999), limit) && !listening.has_just_resumed(s(105), limit));
     }
@@ -180,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn of_many_standstills_the_last_are_remembered() {
+    fn only_the_latest_standstills_are_remembered_one_by_one() {
         let listening = Listening::default();
         for n in 0..100 {
             listening.pulse(s(n * 10));
         }
         assert_eq!(listening.silent_since(s(0), s(990)), s(16 * 9));
-        assert_eq!(listening.stood(s(990)), Duration::from_secs(99 * 9), "the sum is of all");
+        assert_eq!(listening.stood(s(990)), Duration::from_secs(99 * 9), "the sum includes those that were forgotten");
     }
 }

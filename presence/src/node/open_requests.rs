@@ -1,7 +1,7 @@
-//! What other nodes ask of this one, and how far each request is.
+//! Requests from other nodes, and the progress of each.
 //!
-//! A plain value without an actor, a database or a clock: it is given what the database lists, and says what is to be done. The one rule
-//! is that a request is carried out once. A second time would remove those who came since.
+//! A plain value without an actor, a database or a clock: it receives the list of requests in the database, and returns what has to be
+//! done. Its one rule is that a request is carried out once. A second time would remove presences that joined since.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,35 +9,36 @@ use futures_util::future::AbortHandle;
 
 use crate::{name::RequestId, store::Request};
 
-/// The requests that this node has not finished with.
+/// The requests that this node has not finished.
 #[derive(Debug, Default)]
 pub(crate) struct OpenRequests(HashMap<RequestId, Progress>);
 
 #[derive(Debug)]
 enum Progress {
-    /// The supervisor has a message to carry it out, and has not begun.
+    /// The supervisor was sent a message to carry it out, and has not begun.
     Sent,
     UnderWay(AbortHandle),
-    /// So many presences were removed.
+    /// The request was carried out, and removed `count` presences.
     Done {
         count: u64,
         is_answered: bool,
     },
 }
 
-/// What is to be done after a look at the database.
+/// What has to be done after the requests were read from the database.
 #[derive(Debug, Default)]
 pub(crate) struct ToDo {
-    /// The supervisor is to be asked to carry these out.
+    /// The supervisor has to be sent these, to carry them out.
     pub(crate) begin: Vec<Request>,
-    /// These are done, and the database does not have their answers.
+    /// These are done, and their answers are not in the database yet.
     pub(crate) answer: Vec<(RequestId, u64)>,
     /// These were withdrawn while they were carried out.
     pub(crate) abort: Vec<AbortHandle>,
 }
 
 impl OpenRequests {
-    /// The database lists these requests as not answered. The list may be older than what was done and answered meanwhile.
+    /// Compares the requests with those that the database lists as not answered. The list may have been read before this node did and
+    /// answered some of them.
     pub(crate) fn look(&mut self, listed: Vec<Request>) -> ToDo {
         let mut to_do = ToDo::default();
         let ids: HashSet<_> = listed.iter().map(|request| request.id).collect();
@@ -51,8 +52,8 @@ impl OpenRequests {
                     false
                 }
                 Progress::Done { is_answered: true, .. } if !is_listed => false,
-                // Also if it is not listed: the lease of the node that asks may have run out for a moment, and then the request is
-                // listed again.
+                // It is kept even if it is not listed: the lease of the requesting node may have expired for a moment, and then the
+                // request is listed again.
                 Progress::Done { count, .. } => {
                     to_do.answer.push((*id, *count));
                     true
@@ -68,8 +69,8 @@ impl OpenRequests {
         to_do
     }
 
-    /// Whether the supervisor is to begin with this request: not if it was withdrawn since the message was sent, nor if a second
-    /// message, sent when it was listed again, finds it begun.
+    /// Notes that the supervisor begins with this request, and returns whether it may. It may not if the request was withdrawn after
+    /// the message was sent, or if an earlier message has begun it already.
     pub(crate) fn begin(&mut self, id: RequestId, work: AbortHandle) -> bool {
         let progress = self.0.get_mut(&id).filter(|progress| matches!(progress, Progress::Sent));
         progress.map(|progress| *progress = Progress::UnderWay(work)).is_some()
@@ -80,13 +81,13 @@ impl OpenRequests {
         self.0.remove(&id);
     }
 
-    /// So many presences were removed.
+    /// The request was carried out, and removed `count` presences.
     pub(crate) fn done(&mut self, id: RequestId, count: u64) {
         self.0.insert(id, Progress::Done { count, is_answered: false });
     }
 
-    /// The database has the answer. The request is kept until it is not listed any more, since a list that is on its way may still
-    /// have it.
+    /// The answer is in the database. The request is kept until it is no longer listed, since a list that was read earlier may still
+    /// contain it.
     pub(crate) fn answered(&mut self, id: RequestId) {
         if let Some(Progress::Done { is_answered, .. }) = self.0.get_mut(&id) {
             *is_answered = true;
@@ -105,7 +106,7 @@ mod tests {
         Request { id: RequestId::random(), order: Order::Prune { max_age: Duration::ZERO } }
     }
 
-    /// What a look at this list says is to be begun and to be answered, and of how many the work ends.
+    /// The requests to begin, the answers to write, and the number of requests to abort, after this list was read.
     fn look(open: &mut OpenRequests, listed: &[&Request]) -> (Vec<RequestId>, Vec<(RequestId, u64)>, usize) {
         let ToDo { begin, answer, abort } = open.look(listed.iter().copied().cloned().collect());
         (begin.into_iter().map(|request| request.id).collect(), answer, abort.len())
@@ -119,7 +120,7 @@ mod tests {
         (Vec::new(), Vec::new(), 0)
     }
 
-    /// One request that was carried out and removed seven.
+    /// One request that was carried out and removed seven presences.
     fn with_one_done() -> (OpenRequests, Request) {
         let (mut open, one) = (OpenRequests::default(), request());
         look(&mut open, &[&one]);
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_withdrawn_while_it_is_under_way_is_aborted_and_its_like_go_on() {
+    fn a_request_that_is_withdrawn_while_it_is_under_way_is_aborted_and_others_continue() {
         let (mut open, one, other) = (OpenRequests::default(), request(), request());
         look(&mut open, &[&one, &other]);
         let (ones, others) = (AbortHandle::new_pair().0, AbortHandle::new_pair().0);
@@ -155,7 +156,7 @@ mod tests {
         let to_do = open.look(vec![other.clone()]);
         to_do.abort.iter().for_each(AbortHandle::abort);
         assert_eq!((ones.is_aborted(), others.is_aborted()), (true, false));
-        assert_eq!(look(&mut open, &[&one, &other]), (vec![one.id], Vec::new(), 0), "it is asked for again");
+        assert_eq!(look(&mut open, &[&one, &other]), (vec![one.id], Vec::new(), 0), "it is requested again");
     }
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
             look(&mut open, listed);
         }
         assert_eq!([begin(&mut open, one.id), begin(&mut open, one.id)], [true, false], "there are two messages");
-        assert_eq!(look(&mut open, &[]).2, 1, "and one piece of work to end");
+        assert_eq!(look(&mut open, &[]).2, 1, "and one of them to abort");
     }
 
     #[test]

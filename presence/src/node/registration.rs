@@ -1,4 +1,4 @@
-//! What a node knows of itself as one of those that share the database.
+//! The registration of this node in the database that it shares with others.
 
 use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
@@ -12,21 +12,21 @@ use crate::{
 
 use super::open_requests::OpenRequests;
 
-/// The name of a node, its lease, and what is under way between it and other nodes.
+/// The name of a node, its lease, and the requests between it and other nodes.
 #[derive(Debug)]
 pub(crate) struct Registration {
     name: NodeName,
-    /// Other rooms of this process have the name.
+    /// Set if another `Rooms` of this process has the name.
     in_use: OnceLock<()>,
-    /// Whether another process has taken the name.
+    /// Whether another process has registered the name.
     pub(crate) superseded: watch::Sender<bool>,
     lease: Mutex<Lease>,
-    /// Former incarnations of this very node, whose presences are still to be held.
+    /// Former incarnations of this node. Their presences still have to be marked as held.
     former: Mutex<BTreeSet<NodeId>>,
-    /// What other nodes request of this one, until they have the answer.
+    /// Requests from other nodes, each until its answer is in the database.
     open_requests: Mutex<OpenRequests>,
-    /// Requests of this node that are over, but that the database may still have.
-    over: Mutex<BTreeSet<RequestId>>,
+    /// Requests that this node has finished, but that may still be in the database.
+    finished_requests: Mutex<BTreeSet<RequestId>>,
 }
 
 impl Registration {
@@ -38,7 +38,7 @@ impl Registration {
             lease: Mutex::new(Lease::new(lease)),
             former: Mutex::default(),
             open_requests: Mutex::default(),
-            over: Mutex::default(),
+            finished_requests: Mutex::default(),
         }
     }
 
@@ -50,7 +50,7 @@ impl Registration {
         self.in_use.get().is_some()
     }
 
-    pub(crate) fn name_is_in_use(&self) {
+    pub(crate) fn mark_name_in_use(&self) {
         let _ = self.in_use.set(());
     }
 
@@ -66,7 +66,7 @@ impl Registration {
         self.open_requests.lock()
     }
 
-    pub(crate) fn over(&self) -> MutexGuard<'_, BTreeSet<RequestId>> {
-        self.over.lock()
+    pub(crate) fn finished_requests(&self) -> MutexGuard<'_, BTreeSet<RequestId>> {
+        self.finished_requests.lock()
     }
 }

@@ -11,20 +11,20 @@ use actix::{Arbiter, ArbiterHandle};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 
-/// Where rooms live, and where the store is at work.
+/// The threads on which rooms run, and the thread on which the store runs.
 #[derive(Debug)]
 pub(crate) struct Threads {
     rooms: Vec<ArbiterHandle>,
     store: ArbiterHandle,
     runtime: Handle,
     time: Handle,
-    /// Those that are ours to stop.
+    /// The threads that this node started, and that it stops at its end.
     own: Mutex<Vec<Arbiter>>,
 }
 
 impl Threads {
-    /// So many threads for rooms, and one more for the store: a consumer that blocks its own thread must not cost the node its
-    /// lease. With 0 everything is on this thread.
+    /// Starts `rooms` threads for rooms, and one for the store, so that a consumer which blocks its own thread does not keep the node
+    /// from renewing its lease. With 0, everything runs on the current thread.
     ///
     /// # Panics
     /// Without a running actix system.
@@ -40,13 +40,13 @@ impl Threads {
                 own: Mutex::default(),
             };
         }
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let store = Arbiter::with_tokio_rt(move || {
             let runtime = Builder::new_current_thread().enable_all().build().expect("a thread can have a runtime");
-            let _ = tell.send(runtime.handle().clone());
+            let _ = sender.send(runtime.handle().clone());
             runtime
         });
-        let runtime = told.recv().expect("the thread of the store has started");
+        let runtime = receiver.recv().expect("the thread of the store has started");
         let mut own: Vec<_> = (0..rooms).map(|_| Arbiter::new()).collect();
         let rooms = own.iter().map(Arbiter::handle).collect();
         let handle = store.handle();
@@ -60,18 +60,18 @@ impl Threads {
         &self.rooms[thread]
     }
 
-    /// The store's.
+    /// The thread of the store.
     pub(crate) const fn store(&self) -> &ArbiterHandle {
         &self.store
     }
 
-    /// What runs the tasks of the store's thread. Those that it still has when it ends are dropped while it is there, unlike
-    /// those of the arbiter: a database driver panics without a runtime.
+    /// The runtime of the store's thread. When it ends, it drops the remaining tasks while it still exists. The arbiter would drop its
+    /// tasks later, and a database driver panics if it is dropped without a runtime.
     pub(crate) const fn runtime(&self) -> &Handle {
         &self.runtime
     }
 
-    /// What runs tasks on a thread on which nothing takes long; it outlasts all others.
+    /// A runtime on a thread on which nothing takes long. It runs until the process ends.
     pub(crate) const fn time(&self) -> &Handle {
         &self.time
     }
@@ -83,8 +83,8 @@ impl Threads {
     }
 }
 
-/// What tells the time to threads without a runtime, and whether the node runs. Not the store's: that ends with the rooms, and a
-/// timer of its would panic; and it may be busy for long.
+/// The runtime of timers that are started on a thread without a runtime, and of the pulse. The store's runtime cannot be used for that:
+/// it ends with the rooms, after which its timers panic, and it may be busy for long.
 static TIME: LazyLock<Handle> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_time().build().expect("time needs nothing of the system");
     let handle = runtime.handle().clone();
@@ -93,17 +93,16 @@ static TIME: LazyLock<Handle> = LazyLock::new(|| {
     handle
 });
 
-/// What `work` ends with; `None` if it takes longer than `limit`. May be asked for on any thread, one of a job without a
-/// runtime too.
+/// Awaits `work`; `None` if it takes longer than `limit`. This also works on a thread without a runtime.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let bounded = {
-        let _there = Handle::try_current().is_err().then(|| TIME.enter());
+        let _entered = Handle::try_current().is_err().then(|| TIME.enter());
         tokio::time::timeout(limit, work)
     };
     bounded.await.ok()
 }
 
-/// Waits for so long, on any thread.
+/// Waits for this time, on any thread.
 pub(crate) async fn pause(time: Duration) {
     let _ = within(time, pending::<()>()).await;
 }

@@ -1,8 +1,8 @@
-//! One room: owns who is in it, supervises its presences, tells its members.
+//! One room: it keeps the list of its members, supervises the tasks that watch its presences, and notifies its members.
 //!
-//! The rules are in `model`; the actor feeds them and carries out what they say. It never waits: what takes time (the
-//! database) answers with a message. A panic is caught where messages come in, so that no other message is lost: the room
-//! then reads itself anew from the store, asks the hubs who is on them, and tells its members the net difference.
+//! The rules are in `model`; the actor gives them their input and carries out their results. It never waits: the database, which takes
+//! time, answers with a message. A panic is caught around each message, so that no other message is lost. After a panic, the room is
+//! read again from the store, its hubs report their members, and the members receive the net difference.
 
 mod commits;
 mod faults;
@@ -48,12 +48,13 @@ use super::{
     table::Table,
 };
 
-/// How long a room stays in memory that nobody of this node is in or asks about.
+/// How long a room stays in memory while no presence of this node is in it and nobody queries it.
 const LINGER: Duration = Duration::from_secs(5);
-/// The pause before the store is asked again for a room that it did not give.
+/// The pause before a room is read again when a reading has failed.
 const RELOAD_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often a room that misses a change looks whether a removal of its node is over, which may have made it.
+/// A room that misses a change waits while its node removes presences, since the removal may have made the change. This is how often it
+/// checks whether the removal is over.
 const GAP_CHECK: Duration = Duration::from_millis(10);
 
 /// One room of this node.
@@ -64,20 +65,20 @@ pub(crate) struct RoomActor {
     channels: Arc<dyn LocalChannels>,
     table: Arc<Table>,
     under_way: Arc<AtomicUsize>,
-    /// Its own address, if it has children: they have it.
+    /// Its own address, while there are tasks that watch its presences: they share it.
     address: Weak<Recipient<ToRoom>>,
     state: State,
     phase: Phase,
     readings: Readings,
-    /// How far the database has come for certain.
+    /// The position that the database has certainly reached.
     reached: HighWaterMark,
-    /// When somebody last asked about the room.
+    /// When the room was last queried.
     used: Tick,
     timer: Option<(Tick, SpawnHandle)>,
     faults: VecDeque<Tick>,
-    /// Set while the model changes: if a panic finds it set, the model is not to be trusted.
+    /// Set while the model changes. If it is set after a panic, the model cannot be trusted.
     model_changes: bool,
-    /// It has lost its memory at least once, so that one who joins may be in the database already.
+    /// The room has failed at least once. Since then, a presence that joins may be in the database already.
     has_failed: bool,
     #[cfg(test)]
     fails_at: Option<Point>,
@@ -127,7 +128,7 @@ impl Actor for RoomActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // The message that the room was started for may never have been sent.
+        // The message for which the room was started may never arrive. Then this makes the room stop again.
         self.settle(ctx);
     }
 
@@ -179,7 +180,7 @@ impl Handler<Committed> for RoomActor {
 }
 
 impl RoomActor {
-    /// Handles a message. A panic costs that message and no other.
+    /// Handles a message. If this panics, only that message is lost.
     fn guarded(&mut self, ctx: &mut Context<Self>, handle: impl FnOnce(&mut Self, &mut Context<Self>)) {
         let handled = catch_unwind(AssertUnwindSafe(|| {
             handle(self, ctx);
@@ -191,7 +192,7 @@ impl RoomActor {
     }
 
     fn act(&mut self, message: ToRoom, ctx: &mut Context<Self>) {
-        if self.phase.is_recovering() && message.is_about_ours() {
+        if self.phase.is_recovering() && message.concerns_own_presences() {
             self.state.deferred.push_back(message);
             return;
         }
@@ -214,7 +215,7 @@ impl RoomActor {
                 self.update(self.state.sessions.canonical_id(id), channel, meta, reply, ctx);
             }
             ToRoom::Send { frames, except, pressure } => {
-                self.state.said(|| Said::Frames(frames.clone(), except.clone()));
+                self.state.keep_for_joiners(|| Said::Frames(frames.clone(), except.clone()));
                 self.to_hubs(|room| ToHub::Send {
                     room,
                     frames: frames.clone(),
@@ -223,7 +224,7 @@ impl RoomActor {
                 });
             }
             ToRoom::Event(event) => {
-                self.state.said(|| Said::Event(event.clone()));
+                self.state.keep_for_joiners(|| Said::Event(event.clone()));
                 self.to_hubs(|room| ToHub::Event { room, event: event.clone() });
             }
             ToRoom::Read(reader) => {
@@ -238,7 +239,8 @@ impl RoomActor {
             ToRoom::RemoveOne { which, close, count, reply } => self.remove_one(which, close, &count, reply, ctx),
             ToRoom::Stale(id) => {
                 if self.state.stale.is_empty() {
-                    // Handled after everything that has come in by now: what is due in one turn is one event.
+                    // This is handled after all messages that have arrived by now, so presences that are stale together leave with
+                    // one event.
                     ctx.notify(ToRoom::Tick);
                 }
                 self.state.stale.insert(id);
@@ -250,10 +252,10 @@ impl RoomActor {
                 self.note_position();
             }
             ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
-            ToRoom::Position { position, asked } => self.stands_at(position, asked, ctx),
+            ToRoom::Position { position, asked } => self.position_read(position, asked, ctx),
             ToRoom::Rejoin => {
                 let mine: Vec<_> = self.state.locals.values().map(|local| local.presence.clone()).collect();
-                mine.into_iter().for_each(|presence| self.make_own(presence, ctx));
+                mine.into_iter().for_each(|presence| self.write_as_own(presence, ctx));
             }
             ToRoom::Report(report) => self.reported(report, ctx),
             ToRoom::End => {
@@ -261,17 +263,17 @@ impl RoomActor {
                 ctx.stop();
             }
             ToRoom::Tick => self.prune_stale(ctx),
-            ToRoom::TellTouches => {
+            ToRoom::WriteTouches => {
                 for (id, local) in &self.state.locals {
                     self.node.writer.touch(*id, local.touch.seen());
                 }
             }
             #[cfg(any(test, feature = "testing"))]
-            ToRoom::Panic => panic!("a room was told to fail"),
+            ToRoom::Panic => panic!("a test made this room panic"),
             #[cfg(test)]
             ToRoom::PanicInModel => {
                 self.model_changes = true;
-                panic!("a room was told to fail in its model");
+                panic!("a test made this room panic in its model");
             }
             #[cfg(test)]
             ToRoom::PanicAt(point) => self.fails_at = Some(point),
@@ -286,11 +288,11 @@ impl RoomActor {
         }
     }
 
-    /// Fails if a test wants it so, once.
+    /// Panics once, if a test has requested that for this point.
     #[cfg(test)]
     fn fail_if(&mut self, point: Point) {
         if self.fails_at.take_if(|at| *at == point).is_some() {
-            panic!("a room was told to fail over a commit");
+            panic!("a test made this room panic over a commit");
         }
     }
 
@@ -298,7 +300,7 @@ impl RoomActor {
         self.node.config.durability() == Durability::Relaxed
     }
 
-    /// Does what is due, and sets the timer for what will be. Each step does what it has to do by now, and returns when it next has to.
+    /// Does what is due, and sets the timer for what comes next. Each step does what is due now, and returns its own next deadline.
     fn settle(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.now();
         self.answer_readers();
@@ -321,24 +323,25 @@ impl RoomActor {
         }
     }
 
-    /// Sends members what is due, once it is known who is there, and who is where.
+    /// Sends the notices that are due, once the roster and the hubs of the members are known.
     fn send_notices(&mut self, now: Tick) -> Option<Tick> {
         if !self.phase.is_live() {
             return None;
         }
         let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
-        // As much as may wait for a client is kept for those who join, and no more.
-        let full = self.state.kept() >= self.node.config.outbox_frames();
+        // No more is kept for members that wait for their first frame than may be queued for a client.
+        let full = self.state.kept_for_joiners() >= self.node.config.outbox_frames();
         if renew || full || self.state.due().is_some_and(|due| due <= now) {
             self.state.flush(now, &self.name, &self.node.config);
         }
         self.state.due()
     }
 
-    /// Reads the room anew if it misses something, unless that may still come in by itself.
+    /// Reads the room again if it misses a change, unless that change may still arrive by itself.
     ///
-    /// No node sends its changes to another, and the writer commits in order. So a change that is missing before one of ours was
-    /// made by another node, and only a reading brings it; unless this node removes presences right now, beside its writer.
+    /// Nodes do not send their changes to each other, and the writer commits in order. So a change that is missing before one of this
+    /// node was made by another node, and only a reading shows it. The exception is a removal by this node, which is not made by the
+    /// writer.
     fn read_what_is_missing(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
         let removes = self.node.writer.is_removing();
         let hold = if removes { self.node.config.hold_window() } else { Duration::ZERO };
@@ -348,14 +351,14 @@ impl RoomActor {
             self.load(ctx);
             return None;
         }
-        // The removal may be over before.
+        // The removal may be over earlier.
         Some(if removes { due.min(now.after(GAP_CHECK)) } else { due })
     }
 
     /// Stops the room if nothing is under way in it and it is empty, or nobody of this node has asked about it lately.
     fn retire_if_idle(&mut self, now: Tick, ctx: &mut Context<Self>) -> ControlFlow<(), Option<Tick>> {
         let is_ending = self.node.is_shutting_down();
-        // What is held when the node ends, the database holds.
+        // Presences that are held when the node ends are held by the database.
         let holds = !self.state.sessions.is_idle() && !is_ending;
         let is_waiting = self.readings.is_under_way() || self.phase.is_recovering();
         if !self.state.is_idle() || holds || is_waiting {
@@ -369,7 +372,7 @@ impl RoomActor {
         ControlFlow::Continue(Some(self.used.after(LINGER).max(now.after(RELOAD_PAUSE))))
     }
 
-    /// Changes what is known of the room. If this panics, that is not to be trusted any more.
+    /// Changes the model of the room. If this panics, the model cannot be trusted any more.
     fn change_model<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> T {
         self.model_changes = true;
         let changed = change(&mut self.state);
@@ -402,7 +405,7 @@ impl RoomActor {
 
     fn to_hubs(&self, message: impl Fn(RoomName) -> ToHub) {
         if self.phase.is_recovering() {
-            // Who is where is just being found out, so all are asked; those without members pass it over.
+            // The hubs of the members are not known yet, so the message goes to all hubs. A hub without members ignores it.
             self.hubs.all().iter().for_each(|hub| hub.addr.do_send(message(self.name.clone())));
         } else {
             self.state.hubs.values().for_each(|here| here.hub.addr.do_send(message(self.name.clone())));
@@ -410,7 +413,7 @@ impl RoomActor {
     }
 }
 
-/// Answers at once if `now`; else gives the reply back.
+/// Answers at once if `now`; otherwise returns the reply.
 fn answer_now_if(now: bool, reply: Reply<()>) -> Option<Reply<()>> {
     if now {
         let _ = reply.send(Ok(()));

@@ -1,4 +1,4 @@
-//! Presences on their way out.
+//! Presences that are about to leave.
 
 use std::sync::{
     Arc,
@@ -14,7 +14,7 @@ use crate::{
     signal::LeaveGroup,
 };
 
-/// A leave whose commit is under way.
+/// A leave whose commit is pending.
 pub(crate) struct Leaving {
     pub(crate) channel: ChannelName,
     pub(crate) cause: Cause,
@@ -23,75 +23,75 @@ pub(crate) struct Leaving {
     pub(crate) replies: Vec<Reply<()>>,
 }
 
-/// Why a presence is on its way out.
+/// Why a presence leaves.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Left,
-    /// With others: they were stale, their grace was over, or they were removed on purpose.
+    /// It leaves together with others: they were stale, their grace was over, or they were removed on purpose.
     Removed(Leavers),
-    /// The socket of this user was lost while it joined with a resume token. It leaves if it is new, and is held if it was
-    /// resumed.
+    /// The socket of this user was lost while it joined with a resume token. If the presence is new, it leaves; if it was resumed, it
+    /// is held.
     Lost(Option<UserId>),
 }
 
 impl Leaving {
-    /// One that leaves with others.
+    /// A leave together with others.
     pub(crate) fn removed(channel: ChannelName, with: &Leavers) -> Self {
         Self { channel, cause: Cause::Removed(with.clone()), after: 0, replies: Vec::new() }
     }
 }
 
-/// By what a socket learns that somebody else has removed it from a room. The room sends it when the removal has its turn, so that the
-/// socket gets nothing of the room after that; clones are one, and sent once, however often the room is asked.
+/// Notifies a socket that somebody else has removed it from a room. The room sends it when it handles the removal, so that the socket
+/// receives nothing of the room after it. It is sent once, even if the room handles several clones of it.
 #[derive(Debug, Clone)]
-pub(crate) struct Farewell(Arc<Notice>);
+pub(crate) struct Farewell(Arc<FarewellState>);
 
 #[derive(Debug)]
-struct Notice {
+struct FarewellState {
     hub: HubRef,
     close: Option<Close>,
     is_sent: AtomicBool,
 }
 
 impl Farewell {
-    /// For a socket on this hub, which is closed so, or stays open and learns it by its consumer.
+    /// For a socket on this hub. With `close` the socket is closed; without, its consumer is notified.
     pub(crate) fn new(hub: HubRef, close: Option<Close>) -> Self {
-        Self(Arc::new(Notice { hub, close, is_sent: AtomicBool::new(false) }))
+        Self(Arc::new(FarewellState { hub, close, is_sent: AtomicBool::new(false) }))
     }
 
     /// Sends it to the socket of `channel`.
     pub(crate) fn send(&self, room: &RoomName, channel: &ChannelName) {
-        let Notice { hub, close, is_sent } = &*self.0;
+        let FarewellState { hub, close, is_sent } = &*self.0;
         if !is_sent.swap(true, Ordering::AcqRel) {
             let (room, channels) = (room.clone(), vec![channel.clone()]);
-            // It stays a member until the room has taken it out.
+            // The hub keeps it as a member until the room has removed it.
             hub.addr.do_send(ToHub::Removed { room, channels, members: Vec::new(), close: close.clone() });
         }
     }
 }
 
-/// Those who leave a room together: when the last of them lets go of this, there is one event, and then one answer. Clones
-/// are one.
+/// Presences that leave a room together. Each of them has a clone: when the last clone is dropped, one event is fired, and then one
+/// reply is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Leavers(Arc<AllLeft>);
 
-/// In this order: who hears the answer finds the event fired.
+/// The fields are dropped in this order, so the event is fired before the reply is sent.
 #[derive(Debug)]
 struct AllLeft {
     together: LeaveGroup,
-    _answer: Answer,
+    _reply: CountReply,
 }
 
-/// Says how many they are, when it is dropped.
+/// Replies with the number of presences when it is dropped.
 #[derive(Debug)]
-struct Answer {
+struct CountReply {
     count: usize,
     reply: Option<oneshot::Sender<usize>>,
 }
 
-impl Drop for Answer {
+impl Drop for CountReply {
     fn drop(&mut self) {
-        // A room that fails in the middle does not know how many it is going to remove.
+        // A room that panics before it has submitted all leaves does not know how many presences it is going to remove.
         if let Some(reply) = self.reply.take().filter(|_| !std::thread::panicking()) {
             let _ = reply.send(self.count);
         }
@@ -100,7 +100,7 @@ impl Drop for Answer {
 
 impl Leavers {
     pub(crate) fn new(together: LeaveGroup, count: usize, reply: Option<oneshot::Sender<usize>>) -> Self {
-        Self(Arc::new(AllLeft { together, _answer: Answer { count, reply } }))
+        Self(Arc::new(AllLeft { together, _reply: CountReply { count, reply } }))
     }
 
     pub(crate) fn together(&self) -> &LeaveGroup {

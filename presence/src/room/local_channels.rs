@@ -1,4 +1,4 @@
-//! What a room has to know of the channels of its node.
+//! What a room has to know about the channels of its node.
 
 use crate::{
     delivery::touch::Touch,
@@ -14,13 +14,13 @@ pub(crate) trait LocalChannels: Send + Sync {
     /// Whether the channel is in the room, or joining it, as this presence.
     fn has(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool;
 
-    /// The join by which the channel came into the room as this presence took over another.
+    /// The join of the channel as this presence has resumed another presence.
     fn note_resumed(&self, name: &ChannelName, room: &RoomName, id: PresenceId);
 
-    /// Takes the update that the channel has waiting for this presence of it.
+    /// Removes the update that waits in the channel for this presence, and returns it.
     fn take_update(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> Option<Meta>;
 
-    /// The channel is not in the room any more as this presence, without having left it: it was pruned, or removed with its
-    /// user or room. Returns `false` if the channel had left by itself, or joined anew as another presence.
+    /// This presence of the channel was removed from the room: it was pruned, or removed with its user or room. Returns `false` if the
+    /// channel had left by itself before, or has joined again as another presence.
     fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool;
 }

@@ -1,4 +1,4 @@
-//! What is said to a room.
+//! The messages that a room receives.
 
 use std::sync::{
     Arc,
@@ -25,7 +25,7 @@ use crate::{
 
 use super::leaving::Farewell;
 
-/// Said to a room by one who found it in the table: it does not stop before it has heard.
+/// A message to a room that was found in the table. The room does not stop before this has arrived.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Told {
@@ -33,7 +33,7 @@ pub(crate) struct Told {
     pub(crate) under_way: UnderWay,
 }
 
-/// Counts the messages that are on their way to a room.
+/// Counts one message that was sent to a room, until this is dropped.
 pub(crate) struct UnderWay(Arc<AtomicUsize>);
 
 impl UnderWay {
@@ -49,54 +49,52 @@ impl Drop for UnderWay {
     }
 }
 
-/// A channel that enters a room, with all that a join needs. It is passed on as one value, from the channel to the room's list of
-/// joins under way.
+/// A channel that joins a room, with all that the join needs. It is passed on as one value, from the channel to the room's list of
+/// pending joins.
 #[derive(Debug, Clone)]
 pub(crate) struct Entrant {
-    /// As what it enters.
+    /// The presence as which it joins.
     pub(crate) presence: Arc<Presence>,
-    /// By what its presence can be resumed. If a presence has this already, the channel takes that one over.
+    /// The token with which its presence can be resumed. If a presence has this token already, the channel resumes that one.
     pub(crate) session: Option<Session>,
-    /// How many presences the room may have with it, unless it takes one over.
+    /// How many presences the room may have, this one included. A join that resumes a presence is not limited.
     pub(crate) limit: Option<usize>,
-    /// Where its socket is; `None` for a presence without a socket.
+    /// The hub of its socket; `None` for a presence without a socket.
     pub(crate) hub: Option<HubRef>,
     pub(crate) touch: Touch,
 }
 
-/// One presence of a room.
+/// What identifies one presence of a room.
 #[derive(Debug, Clone)]
 pub(crate) enum Which {
-    /// That with this id.
     Id(PresenceId),
-    /// That of this channel.
     Of(ChannelName),
 }
 
-/// Said to a room.
+/// A message to a room.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) enum ToRoom {
-    /// A socket joins. Answered when its first frame is on its way, or at once if it is in already.
+    /// A socket joins. Answered when its first frame is sent, or at once if it is in the room already.
     Join {
         entrant: Entrant,
-        /// Its channel is in the room already, or was when it asked.
+        /// Its channel was in the room already when this was sent.
         again: bool,
         reply: Reply<()>,
     },
-    /// A socket leaves, by itself or, with a farewell, because somebody else wants it to. Answered when that is durable.
+    /// A socket leaves. With a farewell, somebody else has removed it. Answered when the leave is durable.
     Leave { id: PresenceId, channel: ChannelName, farewell: Option<Farewell>, reply: Option<Reply<()>> },
     /// A socket is lost: its presence is held for its grace if it can be resumed, and leaves if not.
     Lose { id: PresenceId, channel: ChannelName },
-    /// The node is about to end: have the database hold all that can be resumed, from now on.
+    /// The node is about to end: write that each presence that can be resumed is held from now on.
     HoldAll,
-    /// The node is about to end and its sockets are closed: the presences leave that have none.
+    /// The node is about to end and its sockets are closed: presences without a socket leave.
     LeaveSocketless,
     /// A socket says something else of itself. Without a reply nobody would try it again, so it is taken on though many wait.
     Update { id: PresenceId, channel: ChannelName, meta: Meta, reply: Option<Reply<()>> },
     /// A frame for everyone in the room, or for all but one.
     Send { frames: Frames, except: Option<ChannelName>, pressure: Pressure },
-    /// An event for the consumer of everyone in the room.
+    /// An event for the consumers of all members.
     Event(Arc<Event>),
     /// Look at the roster, once it is known.
     Read(Box<dyn FnOnce(&Roster) + Send>),
@@ -104,54 +102,54 @@ pub(crate) enum ToRoom {
     Prune { max_age: std::time::Duration, reply: oneshot::Sender<usize> },
     /// Remove the presences of this node: those of this user, or all.
     Remove { user: Option<UserId>, close: Option<Close>, reply: oneshot::Sender<usize> },
-    /// Remove one presence of this node, and count it if it is there. Answered when it is gone for good.
+    /// Remove one presence of this node, and count it if it is there. Answered when its leave is durable.
     RemoveOne { which: Which, close: Option<Close>, count: Arc<AtomicUsize>, reply: Reply<()> },
-    /// A deadline passed.
+    /// The deadline of this presence has passed.
     Stale(PresenceId),
-    /// These were asked whether they are silent: remove those of them that are.
+    /// Connections have reported which of their presences are silent: remove those.
     Silent(Silent),
-    /// A child is gone that should not be.
+    /// The task that watches this presence has panicked.
     ChildDied(PresenceId),
-    /// The room changed by another hand: a sweep, or another node.
+    /// A sweep, or another node, has changed the room.
     Changed(RoomCommit),
-    /// The database was read: in the reading with this number.
+    /// The reading with this number has ended, with this result.
     Loaded(u64, Result<Option<LoadedRoom>, StoreError>),
-    /// Where the database says the room stood when it was asked, which was at `asked` or later; `None`: it had no such room.
+    /// The position of the room in the database, from a query that was sent at `asked` or later; `None`: there was no such room.
     Position { position: Option<(Epoch, Version)>, asked: Tick },
-    /// This node has a new life: its presences must be made its own again.
+    /// This node has begun a new incarnation: write its presences as those of this incarnation.
     Rejoin,
-    /// A hub says who of this room is on it, after the room lost its memory.
+    /// A hub reports its members of this room, which has failed.
     Report(Report),
     /// The shutdown of the node is over: stop.
     End,
-    /// Look at what is due.
+    /// Do what is due.
     Tick,
-    /// Tell the writer when each presence of this node was last seen: the node is about to end. Then look at what is due.
-    TellTouches,
-    /// Fail, to show that it does no harm.
+    /// The node is about to end: have the writer write when each presence of this node was last seen. Then do what is due.
+    WriteTouches,
+    /// Panic, to show that this does no harm.
     #[cfg(any(test, feature = "testing"))]
     Panic,
-    /// Fail while the model changes, so that it cannot be trusted.
+    /// Panic while the model changes, so that the model cannot be trusted.
     #[cfg(test)]
     PanicInModel,
-    /// Fail over the next commit, there.
+    /// Panic at this point of the next commit.
     #[cfg(test)]
     PanicAt(Point),
-    /// Make the child of this presence fail.
+    /// Make the task that watches this presence panic.
     #[cfg(any(test, feature = "testing"))]
     PanicChild(PresenceId),
 }
 
 impl ToRoom {
-    /// Whether it is about presences of this node, so that it has to wait while those are being found out.
-    pub(crate) const fn is_about_ours(&self) -> bool {
+    /// Whether it concerns presences of this node, so that it has to wait while a room that has failed finds them again.
+    pub(crate) const fn concerns_own_presences(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Lose { .. } | Self::Update { .. })
             || matches!(self, Self::Prune { .. } | Self::Silent(_) | Self::Remove { .. } | Self::RemoveOne { .. })
             || matches!(self, Self::HoldAll | Self::LeaveSocketless | Self::Rejoin)
     }
 }
 
-/// Where the handling of a commit can be made to fail.
+/// The points at which a test can make the handling of a commit panic.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {

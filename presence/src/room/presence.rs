@@ -1,4 +1,4 @@
-//! One presence's deadline.
+//! The deadline of one presence.
 
 use std::{
     pin::Pin,
@@ -25,27 +25,27 @@ use crate::{
 
 use super::message::ToRoom;
 
-/// Looks after one presence of this node: tells the room when it is stale, and the writer when it was seen.
+/// Watches one presence of this node: notifies the room when it is stale, and has the writer write when it was seen.
 ///
-/// It owns no interval. Its one timer fires when there may be something to do, looks at the last touch, and is set again
-/// for what is left. A `RoomActor` starts it, and starts it anew should it die.
+/// It owns no interval. Its one timer fires when there may be something to do. Then the last touch is read, and the timer is set again
+/// for the remaining time. A `RoomActor` starts this, and starts it again if it panics.
 ///
-/// It is kept small: there is one for each presence. So it runs in a [`Life`] of its own instead of actix's `Context`, whose
-/// mailbox and lists of futures would take twice as much as all the rest.
+/// It has to be small, because there is one for each presence. So it runs in a [`PresenceContext`] instead of actix's `Context`, of
+/// which the mailbox and the lists of futures would take twice as much as all the rest.
 #[derive(Debug)]
 pub(crate) struct PresenceActor {
     touch: Touch,
     node: Arc<Node>,
-    /// The last touch that the writer was told of.
-    told: Tick,
+    /// The last touch that was given to the writer.
+    written: Tick,
     guard: DeathGuard,
 }
 
-/// The child's way to its room. Tells it that the child died, if it did: one that is merely stopped was told so by its room.
+/// Notifies the room if the task that watches a presence panics. If the task is only stopped, it was the room that stopped it.
 #[derive(Debug)]
 pub(crate) struct DeathGuard {
     id: PresenceId,
-    /// Shared by all children of the room: each copy of a recipient takes two allocations.
+    /// All these tasks of a room share it, because each copy of a recipient takes two allocations.
     room: Rc<Recipient<ToRoom>>,
 }
 
@@ -63,11 +63,11 @@ impl Drop for DeathGuard {
     }
 }
 
-/// What surrounds a presence: no mailbox, since nobody tells it anything. Its room ends it by letting go of the [`Child`].
+/// The context of a presence. It has no mailbox, since nobody sends messages to it. Its room ends it by dropping the [`Child`].
 #[derive(Debug)]
-pub(crate) struct Life(ActorState);
+pub(crate) struct PresenceContext(ActorState);
 
-impl ActorContext for Life {
+impl ActorContext for PresenceContext {
     fn stop(&mut self) {
         self.0 = ActorState::Stopped;
     }
@@ -82,26 +82,25 @@ impl ActorContext for Life {
 }
 
 impl Actor for PresenceActor {
-    type Context = Life;
+    type Context = PresenceContext;
 
     #[cfg(test)]
-    fn started(&mut self, _: &mut Life) {
+    fn started(&mut self, _: &mut PresenceContext) {
         self.node.children.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     #[cfg(test)]
-    fn stopped(&mut self, _: &mut Life) {
+    fn stopped(&mut self, _: &mut PresenceContext) {
         self.node.children.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
-/// A presence that is looked after, in a task of its own, until this is dropped.
+/// The task that watches a presence. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child(JoinHandle<()>);
 
 impl Child {
-    /// Whether it lives.
-    pub(crate) fn is_alive(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         !self.0.is_finished()
     }
 }
@@ -113,36 +112,36 @@ impl Drop for Child {
 }
 
 pin_project! {
-    /// An actor that has started, and stops with this: also when its room ends it, and when it fails.
+    /// An actor that has started. It stops when this is dropped: when it ends by itself, when its room ends it, and when it panics.
     ///
-    /// Written out, since an `async` block takes 8 bytes more. As it is, a task takes 256 bytes, and the next size is 384.
-    struct Living {
+    /// This is not an `async` block, since that takes 8 bytes more. So the whole task takes 256 bytes; the next size is 384.
+    struct PresenceTask {
         actor: PresenceActor,
-        life: Life,
+        context: PresenceContext,
         #[pin]
         timer: Sleep,
     }
 
-    impl PinnedDrop for Living {
+    impl PinnedDrop for PresenceTask {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            this.life.terminate();
-            this.actor.stopped(this.life);
+            this.context.terminate();
+            this.actor.stopped(this.context);
         }
     }
 }
 
-impl Future for Living {
+impl Future for PresenceTask {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        while this.life.state().alive() {
-            if this.life.0 == ActorState::Running {
+        while this.context.state().alive() {
+            if this.context.0 == ActorState::Running {
                 ready!(this.timer.as_mut().poll(cx));
             }
-            this.life.0 = ActorState::Running;
-            let wait = this.actor.look();
+            this.context.0 = ActorState::Running;
+            let wait = this.actor.check();
             this.timer.as_mut().reset(Instant::now() + wait);
         }
         Poll::Ready(())
@@ -150,16 +149,16 @@ impl Future for Living {
 }
 
 impl PresenceActor {
-    /// Starts it on the thread of its room, which calls this.
+    /// Starts it on the current thread, which has to be that of its room.
     pub(crate) fn start(touch: Touch, node: Arc<Node>, guard: DeathGuard) -> Child {
-        let mut actor = Self { told: touch.seen(), touch, node, guard };
-        let mut life = Life(ActorState::Started);
-        actor.started(&mut life);
-        Child(actix_rt::spawn(Living { actor, life, timer: sleep(Duration::ZERO) }))
+        let mut actor = Self { written: touch.seen(), touch, node, guard };
+        let mut context = PresenceContext(ActorState::Started);
+        actor.started(&mut context);
+        Child(actix_rt::spawn(PresenceTask { actor, context, timer: sleep(Duration::ZERO) }))
     }
 
-    /// Does what is due, and says when to look again.
-    fn look(&mut self) -> Duration {
+    /// Does what is due, and returns the time until the next check.
+    fn check(&mut self) -> Duration {
         #[cfg(any(test, feature = "testing"))]
         self.touch.fail_if_told();
         let (now, seen) = (self.node.now(), self.touch.seen());
@@ -167,8 +166,8 @@ impl PresenceActor {
         let mut wait = match self.touch.deadline(&self.node.listening, now, max_age) {
             Deadline::Wait(left) => left,
             Deadline::Stale => {
-                // What it sent may have arrived but wait for its consumer: then it is not silent, and soon more is known; unless the
-                // consumer has blocked its thread for good.
+                // What the client sent may have arrived and wait for its consumer. Then the client is not silent, and is touched soon,
+                // unless the consumer has blocked its thread for good.
                 let limit = max_age.saturating_add(max_age.saturating_mul(UNANSWERED));
                 let deadline = || self.touch.deadline(&self.node.listening, now, limit);
                 if !self.touch.has_backlog() || deadline() == Deadline::Stale {
@@ -177,11 +176,11 @@ impl PresenceActor {
                 max_age / 4
             }
         };
-        if seen > self.told && now.since(self.told) >= flush_interval {
-            self.told = seen;
+        if seen > self.written && now.since(self.written) >= flush_interval {
+            self.written = seen;
             self.node.writer.touch(self.guard.id, seen);
         }
-        if seen > self.told || wait > flush_interval {
+        if seen > self.written || wait > flush_interval {
             wait = wait.min(flush_interval);
         }
         wait.max(Duration::from_millis(1))
@@ -194,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_presence_takes_the_smallest_task_that_has_a_timer() {
-        // What tokio puts before and after it makes 256 bytes of that.
-        assert_eq!(size_of::<Living>(), 152);
+        // With what tokio adds before and after it, a task takes 256 bytes.
+        assert_eq!(size_of::<PresenceTask>(), 152);
     }
 }

@@ -1,4 +1,4 @@
-//! What a room knows, and how it is told to others: the part of `RoomActor` that has no mailbox and no timer.
+//! What a room knows, and how its members are notified of it: the part of `RoomActor` that has no mailbox and no timer.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -36,9 +36,9 @@ pub(crate) struct Local {
     pub(crate) presence: Arc<Presence>,
     pub(crate) child: Child,
     pub(crate) touch: Touch,
-    /// `None` if it has no socket, or as long as none has claimed it after the room lost its memory.
+    /// `None` if it has no socket, or if no socket has claimed it since the room failed.
     pub(crate) hub: Option<HubRef>,
-    /// The version of its last update by this node, which the roster may not have reached.
+    /// The version of its last update by this node, which the roster may not have reached yet.
     pub(crate) updated: Option<(Epoch, Version)>,
 }
 
@@ -47,15 +47,15 @@ pub(crate) struct HubMembers {
     pub(crate) members: usize,
 }
 
-/// A join whose commit is under way.
+/// A join whose commit is pending.
 pub(crate) struct Joining {
-    /// Who joins, as it asked to. [`Sessions`] has its token.
+    /// The join as it was requested, without its token, which is in [`Sessions`].
     pub(crate) entrant: Entrant,
-    /// The channel that joins. The presence may turn out to be that of another, which was quicker.
+    /// The channel that joins. The presence may turn out to belong to another channel, which was quicker.
     pub(crate) channel: ChannelName,
     pub(crate) replies: Vec<Reply<()>>,
-    /// Where its commit led to, once that is known, and the number of the last reading that was begun by then. A roster that has
-    /// come so far, and a later reading, show the presence if it is still there.
+    /// After its commit: the position that this led to, and the number of the last reading that had begun by then. A roster that has
+    /// reached this position, and a later reading, contain the presence unless it was removed since.
     pub(crate) committed: Option<((Epoch, Version), u64)>,
 }
 
@@ -69,13 +69,13 @@ impl Joining {
     }
 }
 
-/// A join with a token of one who is joining: it takes over from that one when it has joined.
+/// A join with the token of a presence that is still joining. It resumes that presence when it has joined.
 pub(crate) struct TokenWaiter {
     pub(crate) entrant: Entrant,
     pub(crate) reply: Reply<()>,
 }
 
-/// An update whose commit is under way.
+/// An update whose commit is pending.
 pub(crate) struct Updating {
     pub(crate) channel: ChannelName,
     /// The commit has a higher batch number than this.
@@ -89,7 +89,7 @@ pub(crate) struct Updating {
 /// One who waits for a look at the roster.
 pub(crate) type Reader = Box<dyn FnOnce(&Roster) + Send>;
 
-/// What the room knows. All of it can be had again from the store and the hubs.
+/// What the room knows. After a failure, all of it can be restored from the store and the hubs.
 pub(crate) struct State {
     pub(crate) replica: Replica,
     pub(crate) notices: Notices<Joiner>,
@@ -102,16 +102,16 @@ pub(crate) struct State {
     pub(crate) readers: VecDeque<Reader>,
     /// What waits until it is known again who of this node is here.
     pub(crate) deferred: VecDeque<ToRoom>,
-    /// Who can be resumed, and who is.
+    /// Which presences can be resumed, with which tokens.
     pub(crate) sessions: Sessions,
     pub(crate) token_waiters: Vec<TokenWaiter>,
-    /// The hubs whose members must be told everything anew.
+    /// The hubs whose members must be sent the whole list again.
     pub(crate) renew: HashSet<usize>,
-    /// What was said since the first of those who wait for their first frame joined: they get it after that.
+    /// What was sent to the room since the first of those joined that wait for their first frame. They receive it after that frame.
     meanwhile: Vec<Said>,
-    /// What joiners wait for that have not read it.
+    /// The first frames that joiners have not read yet.
     pub(crate) pages: Pages,
-    /// When those were last cut off who read this room's first frames too slowly.
+    /// When clients were last cut off because they read this room's first frames too slowly.
     pub(crate) made_room: Option<Tick>,
 }
 
@@ -137,8 +137,8 @@ impl State {
         }
     }
 
-    /// The room was read. Returns what changed, for who hears of it: of those who were here before this node knew the room, nobody
-    /// does, however many they are.
+    /// The room was read. Returns the changes of which members have to be notified. The list is empty if nobody has been sent this room
+    /// yet, however many are in it.
     pub(crate) fn reload(&mut self, found: Option<LoadedRoom>) -> Vec<Change> {
         let Some(before) = self.replica.reload(found) else { return Vec::new() };
         if before.is_empty() && self.locals.is_empty() && self.notices.announced().is_none() {
@@ -147,7 +147,7 @@ impl State {
         self.replica.roster().changes_since(&before)
     }
 
-    /// A presence is here, and its socket is owed its first frame, and what is said until then.
+    /// A presence has joined. Its socket has to receive its first frame, and then what is sent to the room until that frame.
     pub(crate) fn joined(
         &mut self,
         now: Tick,
@@ -162,7 +162,7 @@ impl State {
     }
 
     /// An update was handed in.
-    pub(crate) fn updates(&mut self, id: PresenceId, update: Updating) {
+    pub(crate) fn add_update(&mut self, id: PresenceId, update: Updating) {
         let updating = self.updating.entry(id).or_default();
         match updating.last_mut() {
             // Nobody waits for either, and they go into one write.
@@ -178,18 +178,18 @@ impl State {
         }
     }
 
-    /// Whether an update that says whose presence it is to be is under way.
+    /// Whether a pending update changes the user of the presence.
     pub(crate) fn user_changes(&self, id: PresenceId) -> bool {
         self.updating.get(&id).into_iter().flatten().any(|one| one.user.is_some())
     }
 
-    /// Whose presence it is to be: an update that gives it to another may be under way.
+    /// The user that the presence has after its pending updates.
     pub(crate) fn user_of<'a>(&'a self, presence: &'a Presence) -> Option<&'a UserId> {
         let updating = self.updating.get(&presence.id).into_iter().flatten();
         updating.filter_map(|one| one.user.as_ref()).next_back().unwrap_or(&presence.user).as_ref()
     }
 
-    /// Who is here or joins under this id, and where its socket is.
+    /// The presence that is here or joins under this id, and the hub of its socket.
     pub(crate) fn socket_of(&self, id: PresenceId) -> Option<(Arc<Presence>, Option<HubRef>)> {
         let here = self.locals.get(&id).map(|local| (local.presence.clone(), local.hub.clone()));
         here.or_else(|| {
@@ -198,19 +198,19 @@ impl State {
         })
     }
 
-    /// Something is said to those who are members. Those who are announced as such and wait for their first frame are too.
-    pub(crate) fn said(&mut self, said: impl FnOnce() -> Said) {
+    /// Keeps what is sent to members for those that wait for their first frame: they are announced as members already.
+    pub(crate) fn keep_for_joiners(&mut self, said: impl FnOnce() -> Said) {
         if self.notices.has_joiners() {
             self.meanwhile.push(said());
         }
     }
 
-    /// How much is kept for those who wait for their first frame.
-    pub(crate) const fn kept(&self) -> usize {
+    /// How many messages are kept for members that wait for their first frame.
+    pub(crate) const fn kept_for_joiners(&self) -> usize {
         self.meanwhile.len()
     }
 
-    /// Whether nothing is under way and nobody of this node is in the room.
+    /// Whether nothing is pending and no presence of this node is in the room.
     pub(crate) fn is_idle(&self) -> bool {
         self.locals.is_empty()
             && self.joining.is_empty()
@@ -227,18 +227,18 @@ impl State {
         !(self.joining.is_empty() && self.leaving.is_empty() && self.updating.is_empty())
     }
 
-    /// When members must be told something. As long as there is no room in the database, there is nothing to tell: it waits
-    /// for the room's next life.
+    /// When notices must be sent. While the database has no such room, there is no version that a notice could have: they wait until
+    /// the room exists again.
     pub(crate) fn due(&self) -> Option<Tick> {
         self.notices.due().filter(|_| self.replica.position().is_some())
     }
 
-    /// Counts a member on a hub.
+    /// Counts one member more on a hub.
     pub(crate) fn enter_hub(&mut self, hub: &HubRef) {
         self.hubs.entry(hub.id).or_insert_with(|| HubMembers { hub: hub.clone(), members: 0 }).members += 1;
     }
 
-    /// Counts it off again.
+    /// Counts one member less on a hub.
     pub(crate) fn leave_hub(&mut self, hub: &HubRef) {
         if let Some(here) = self.hubs.get_mut(&hub.id) {
             here.members -= 1;
@@ -254,16 +254,16 @@ impl State {
         hub.inspect(|hub| self.leave_hub(hub)).is_some()
     }
 
-    /// Tells the members what is due.
+    /// Sends the notices that are due.
     pub(crate) fn flush(&mut self, now: Tick, name: &RoomName, config: &Config) {
         let Some(position) = self.replica.position() else { return };
         if self.joining.is_empty() {
-            // Else the room would keep for ever what its largest storm of joins took.
+            // Otherwise the room would keep the memory of its largest storm of joins for ever.
             self.joining = HashMap::new();
         }
         let flush = self.notices.flush(now, position);
         if self.hubs.is_empty() {
-            // Nobody of this node is in the room: what there is to tell need not be written.
+            // No socket of this node is in the room, so nothing has to be encoded.
             (self.meanwhile, self.renew) = (Vec::new(), HashSet::new());
             return;
         }
@@ -324,12 +324,12 @@ mod tests {
     }
 
     #[test]
-    fn updates_that_nobody_waits_for_and_that_wait_together_are_one() {
-        // Relaxed updates of one presence piled up as long as the database was away.
+    fn updates_without_replies_that_go_into_one_write_are_merged() {
+        // Otherwise relaxed updates of one presence pile up as long as the database is away.
         let (mut state, id) = (State::new(Duration::ZERO, Arc::default()), PresenceId::random());
-        state.updates(id, update(1, Some("ann"), None));
+        state.add_update(id, update(1, Some("ann"), None));
         for n in 0..1000 {
-            state.updates(id, update(1, None, Some(&format!(r#"{{"n":{n}}}"#))));
+            state.add_update(id, update(1, None, Some(&format!(r#"{{"n":{n}}}"#))));
         }
         let [one] = &state.updating[&id][..] else { panic!("{} updates", state.updating[&id].len()) };
         assert_eq!(one.user, Some(Some(UserId::new("ann").unwrap())));
@@ -337,13 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn an_update_that_somebody_waits_for_or_of_a_later_batch_stands_alone() {
+    fn an_update_with_a_reply_or_of_a_later_batch_is_not_merged() {
         let (mut state, id) = (State::new(Duration::ZERO, Arc::default()), PresenceId::random());
-        state.updates(id, update(1, None, Some("{}")));
-        state.updates(id, update(2, None, Some("{}")));
+        state.add_update(id, update(1, None, Some("{}")));
+        state.add_update(id, update(2, None, Some("{}")));
         let (reply, _answer) = oneshot::channel();
-        state.updates(id, Updating { reply: Some(reply), ..update(2, None, Some("{}")) });
-        state.updates(id, update(2, None, Some("{}")));
+        state.add_update(id, Updating { reply: Some(reply), ..update(2, None, Some("{}")) });
+        state.add_update(id, update(2, None, Some("{}")));
         assert_eq!(state.updating[&id].len(), 4);
     }
 }

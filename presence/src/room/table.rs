@@ -16,10 +16,10 @@ use crate::name::RoomName;
 
 use super::message::{ToRoom, Told, UnderWay};
 
-/// How many rooms of one process share a lock.
+/// The number of locks. Each of them protects its share of the rooms.
 const SHARDS: usize = 16;
 
-/// The rooms in memory. Whoever sends to a room finds it here.
+/// The rooms in memory. Every message to a room is sent by this table.
 #[derive(Default)]
 pub(crate) struct Table {
     shards: [Mutex<HashMap<RoomName, Entry>>; SHARDS],
@@ -54,7 +54,7 @@ impl Table {
         start: impl FnOnce(Arc<AtomicUsize>) -> Recipient<Told>,
     ) {
         let mut shard = self.shard_of(name);
-        // Read under the lock: each room that is in the table when the shutdown ends is sent its end.
+        // This is read under the lock, so that no room is added after `end` has sent `ToRoom::End` to all.
         if self.has_ended() {
             return;
         }
@@ -77,7 +77,7 @@ impl Table {
         self.shard_of(name).contains_key(name)
     }
 
-    /// By which number a room gets its thread.
+    /// The number that selects the thread of a room.
     pub(crate) fn thread_hash(&self, name: &RoomName) -> u64 {
         self.hasher.hash_one((name, "thread"))
     }
@@ -85,7 +85,7 @@ impl Table {
     /// Removes a room that wants to stop, unless a message to it is on its way. Returns whether it may stop.
     pub(crate) fn retire(&self, name: &RoomName, under_way: &Arc<AtomicUsize>) -> bool {
         let mut shard = self.shard_of(name);
-        // Messages are counted under the lock, so none can come between this look and the removal.
+        // Messages are counted under the lock, so none can be sent between this check and the removal.
         let is_free = under_way.load(Ordering::Acquire) == 0;
         if is_free {
             Self::remove(&mut shard, name, under_way);

@@ -55,7 +55,7 @@ impl Rooms {
 
     /// Resolves once the database knows of this node, so that joins work.
     pub async fn ready(&self) {
-        self.0.node.is_known().await;
+        self.0.node.until_registered().await;
     }
 
     /// Whether joins can be expected to work: the database knows of this node and answered when last asked, and no shutdown
@@ -153,7 +153,7 @@ impl Rooms {
             self.0.node.writer.stop_gathering_touches();
             self.0.table.names().iter().for_each(|room| {
                 self.0.table.send_running(room, ToRoom::LeaveSocketless);
-                self.0.table.send_running(room, ToRoom::TellTouches);
+                self.0.table.send_running(room, ToRoom::WriteTouches);
             });
             let _ = within(SHUTDOWN / 4, self.settled()).await;
             // From here on nothing may be refused to the node and make it begin another life.

@@ -1,4 +1,4 @@
-//! What the store says: commits of our own, changes by other hands, and readings of the room.
+//! What the store sends: commits of this node, changes by others, and readings of the room.
 
 use std::{collections::hash_map::Entry, sync::Arc};
 
@@ -39,8 +39,8 @@ macro_rules! join {
     };
 }
 
-/// Whether the write is the last of what the socket of `channel` asked for by then: what it asked may have been merged into
-/// its join or its leave. A hold or a resume is always followed by what comes after it.
+/// Whether the write completes what the socket of the channel `of` has requested so far. An update may have been merged into the join or
+/// the leave of its socket, but not into a hold or a resume.
 fn ends(write: &Write, of: &ChannelName) -> bool {
     match write {
         Write::Join(presence) | Write::Restore { presence, .. } | Write::JoinWithin { presence, session: None, .. } => {
@@ -60,9 +60,9 @@ impl RoomActor {
             Ok(commit) => {
                 let is_new = !commit.delta.is_empty() || commit.resumed.iter().any(|resumed| resumed.moved);
                 if self.reached.contradicts_commit(batch, (commit.epoch, commit.version), is_new) {
-                    self.has_gone_back();
+                    self.database_went_back();
                 }
-                self.turn_away(&writes, &commit.refused);
+                self.refuse_joins(&writes, &commit.refused);
                 self.resumed(&writes, &commit, ctx);
                 self.answer(batch, &writes, None);
                 #[cfg(test)]
@@ -71,8 +71,8 @@ impl RoomActor {
                 let at = (commit.epoch, commit.version);
                 writes.retain(|write| !commit.refused.contains(&write.id()));
                 self.apply(commit, ctx);
-                self.remember(writes, at);
-                self.join_those_removed(None, ctx);
+                self.note_results(writes, at);
+                self.repeat_removed_joins(None, ctx);
                 if stayed {
                     self.load(ctx);
                 }
@@ -85,23 +85,23 @@ impl RoomActor {
         }
     }
 
-    /// The database has lost changes that this room knows of. It is read anew, and members are told everything.
-    fn has_gone_back(&mut self) {
+    /// The database has lost changes that this room knows. The room is read again, and members are sent the whole list.
+    fn database_went_back(&mut self) {
         warn!(
             room = %self.name,
-            "the database has lost changes that it had confirmed; the room is read anew, and who is connected joins again"
+            "the database has lost changes that it had confirmed; the room is read again, and connected presences join again"
         );
         let now = self.node.now();
         self.change_model(|state| state.replica.distrust(now));
     }
 
-    /// Notes how far the database is known to have come.
+    /// Notes the position that the database is known to have reached.
     pub(super) fn note_position(&mut self) {
         let now = self.node.now();
         self.reached.note(now, self.state.replica.position(), || self.node.writer.last_batch());
     }
 
-    /// Fires the events of a commit, apart from all else that it leads to: a panic there loses none of them.
+    /// Fires the events of a commit before anything else is done with it, so that a panic does not lose them.
     pub(super) fn announce(&self, Committed { result, .. }: &Committed) {
         let Ok(commit) = result else { return };
         let leaving = &self.state.leaving;
@@ -112,8 +112,8 @@ impl RoomActor {
         self.node.signals.announce(&self.name, &commit.delta, &commit.online_changes, together);
     }
 
-    /// For these who joined the room has no place.
-    fn turn_away(&mut self, writes: &[Write], refused: &[PresenceId]) {
+    /// Refuses the joins for which the room has no place.
+    fn refuse_joins(&mut self, writes: &[Write], refused: &[PresenceId]) {
         for write in writes {
             let Write::JoinWithin { presence, limit, .. } = write else { continue };
             if !refused.contains(&presence.id) {
@@ -126,7 +126,7 @@ impl RoomActor {
                 let full = || Error::RoomFull { room: self.name.clone(), limit: *limit };
                 joining.remove().replies.into_iter().for_each(|reply| drop(reply.send(Err(full()))));
             }
-            // What they said of themselves meanwhile is said of nobody.
+            // There is no presence that their updates could change.
             if let Entry::Occupied(mut updating) = self.state.updating.entry(presence.id) {
                 let not_in = || Error::NotInRoom { room: self.name.clone() };
                 let theirs = updating.get_mut().extract_if(.., |one| one.channel == presence.channel);
@@ -138,7 +138,7 @@ impl RoomActor {
         }
     }
 
-    /// Tells those who wait for these changes what became of them.
+    /// Answers the callers that wait for these changes.
     fn answer(&mut self, batch: u64, writes: &[Write], failure: Option<&StoreError>) {
         let outcome = || failure.map_or(Ok(()), |failure| Err(failure.clone().into()));
         for write in writes {
@@ -156,14 +156,14 @@ impl RoomActor {
                 && ends(write, &leaving.get().channel)
             {
                 let Leaving { cause, replies, .. } = leaving.remove();
-                // Who waits for the last of many finds the event fired.
+                // This fires the event if the presence is the last of several, and has to be before the reply.
                 drop(cause);
                 replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
             }
             if let (Write::Update { user, meta, .. }, None, Some(local)) =
                 (write, failure, self.state.locals.get_mut(&id))
             {
-                // Also if it was not there to be updated: then it joins again, as it is now.
+                // This is done even if the database had no such presence to update: then it joins again, with these values.
                 let now = local.presence.changed(user.clone(), meta.clone());
                 if !local.presence.looks_like(&now) {
                     local.presence = Arc::new(now);
@@ -180,9 +180,9 @@ impl RoomActor {
         }
     }
 
-    /// Whoever left by these writes has left, whatever a roster or a reading from before says: also if this transaction changed
-    /// nothing, since it had left before. And who joined by them is there, or was removed since.
-    fn remember(&mut self, writes: Vec<Write>, at: (Epoch, Version)) {
+    /// Notes the results of these writes, so that an older roster or reading does not undo them. A leave is noted even if it changed
+    /// nothing because the presence had left before. A presence that joined is there, or was removed since.
+    fn note_results(&mut self, writes: Vec<Write>, at: (Epoch, Version)) {
         for write in writes {
             match write {
                 Write::Leave { id, channel } => self.state.replica.departs(id, channel, at),
@@ -204,7 +204,7 @@ impl RoomActor {
         }
     }
 
-    /// Takes in a change, our own or another's.
+    /// Applies a change, by this node or by another.
     pub(super) fn apply(&mut self, commit: RoomCommit, ctx: &mut Context<Self>) {
         let now = self.node.now();
         let moved = commit.resumed.iter().filter(|resumed| resumed.moved).map(|resumed| resumed.presence.clone());
@@ -212,12 +212,12 @@ impl RoomActor {
         let RoomCommit { epoch, version, mut delta, .. } = commit;
         delta.updated.extend(moved);
         if delta.is_empty() {
-            // Not the change that led to this version, which was another's.
+            // This commit changed nothing, so another change led to this version.
             let at_rest = self.state.joining.is_empty() && !self.phase.is_known();
             if !at_rest {
                 self.compare(Some((epoch, version)), now);
             }
-            self.let_in(ctx);
+            self.complete_joins(ctx);
             return;
         }
         let node = self.node.id();
@@ -257,7 +257,7 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         if number != self.readings.last() {
-            // Asked for before the room failed. Only the last reading holds all that was heard of before it.
+            // This reading began before the room failed. Only the last one contains all changes that the room knew when it began.
             return;
         }
         match result {
@@ -276,8 +276,8 @@ impl RoomActor {
                 self.compare_owners(number);
                 self.changed(changes, ctx);
                 if !self.phase.is_recovering() {
-                    self.look_after_all(ctx);
-                    self.join_those_removed(Some(number), ctx);
+                    self.reconcile_own(ctx);
+                    self.repeat_removed_joins(Some(number), ctx);
                 }
             }
             Err(error) => {
@@ -292,10 +292,10 @@ impl RoomActor {
         }
     }
 
-    /// Those who are still joining, though the roster has come as far as their commit, were removed before the room had them: with
-    /// a life of this node that was taken for dead, or by a database that lost their commit. `read` is the number of the reading that
-    /// has just come.
-    fn join_those_removed(&mut self, read: Option<u64>, ctx: &mut Context<Self>) {
+    /// Repeats joins whose presences were removed before the room had them. Their commit is in the past of the roster, and they are not
+    /// in it: another node considered an incarnation of this node dead, or the database has lost the commit. `read` is the number of the
+    /// reading that has just arrived.
+    fn repeat_removed_joins(&mut self, read: Option<u64>, ctx: &mut Context<Self>) {
         let replica = &self.state.replica;
         let mut removed = Vec::new();
         for (id, joining) in &mut self.state.joining {
@@ -309,10 +309,10 @@ impl RoomActor {
         removed.into_iter().for_each(|presence| self.join_again(presence, ctx));
     }
 
-    /// The database says that the room stood at `position` when it was asked.
-    pub(super) fn stands_at(&mut self, position: Option<(Epoch, Version)>, asked: Tick, ctx: &mut Context<Self>) {
+    /// The database had the room at `position`, by a query that was sent at `asked` or later.
+    pub(super) fn position_read(&mut self, position: Option<(Epoch, Version)>, asked: Tick, ctx: &mut Context<Self>) {
         if position.is_some_and(|position| self.reached.contradicts(asked, position)) {
-            self.has_gone_back();
+            self.database_went_back();
             self.note_position();
             self.load(ctx);
             return;
@@ -321,8 +321,8 @@ impl RoomActor {
         self.compare(position, until);
     }
 
-    /// The database says that the room stands at `position`. If that is ahead of us, what is missing may be on its way;
-    /// `until` then we wait for it.
+    /// The database has the room at `position`. If this room is not that far, what is missing may still arrive by itself, and the room
+    /// waits for it until `until`.
     pub(super) fn compare(&mut self, position: Option<(Epoch, Version)>, until: Tick) {
         let is_ahead = match (position, self.state.replica.position()) {
             (Some((epoch, version)), Some((known, at))) => epoch != known || version > at,

@@ -1,4 +1,4 @@
-//! What a room does when it, or a child of it, has panicked.
+//! What a room does when it, or a task that watches a presence, has panicked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,16 +19,16 @@ use crate::{
 
 use super::{RoomActor, sockets};
 
-/// How often a room and its children may fail within [`FAULT_WINDOW`] before the room is given up.
+/// How often a room and the tasks that watch its presences may panic within [`FAULT_WINDOW`] before the room is given up.
 const MAX_FAULTS: usize = 8;
 const FAULT_WINDOW: Duration = Duration::from_secs(10);
-/// How long hubs may take to say who is on them.
+/// How long a room that has failed waits for its hubs to report their members.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl RoomActor {
     pub(super) fn child_died(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get(&id) else { return };
-        if local.child.is_alive() {
+        if local.child.is_running() {
             return;
         }
         let (presence, touch) = (local.presence.clone(), local.touch.clone());
@@ -37,7 +37,7 @@ impl RoomActor {
         self.count_fault(ctx);
     }
 
-    /// Starts over after a panic: keeps what is under way, and learns everything else anew.
+    /// Starts over after a panic: keeps what is pending, and reads everything else again.
     pub(super) fn failed(&mut self, ctx: &mut Context<Self>) {
         error!(room = %self.name, "a room failed; it starts over");
         let held = self.state.pages.held().clone();
@@ -52,7 +52,7 @@ impl RoomActor {
         if self.model_changes {
             state.renew = hubs.iter().map(|hub| hub.id).collect();
         } else {
-            // What members were told still stands, so they need no more than the difference.
+            // What members were sent is still valid, so they need no more than the difference.
             (state.replica, state.notices) = (old.replica, old.notices);
         }
         let owed: Vec<_> = old.joining.values().map(|joining| joining.presence().clone()).collect();
@@ -62,8 +62,9 @@ impl RoomActor {
         state.deferred = old.deferred;
         (state.sessions, state.token_waiters) = (old.sessions, old.token_waiters);
         state.renew.extend(old.renew);
-        // The room may have failed over the very answer, and nobody would give it again. What may be repeated is asked again.
-        self.take_out(old.leaving.into_iter().collect(), ctx);
+        // The room may have failed while it answered these, and no other answer would follow. They may be repeated, so they are
+        // submitted again.
+        self.submit_leaves(old.leaving.into_iter().collect(), ctx);
         for mut presence in owed {
             for one in old.updating.get(&presence.id).into_iter().flatten() {
                 presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
@@ -86,20 +87,20 @@ impl RoomActor {
         self.count_fault(ctx);
     }
 
-    /// Asks for a join once more that is under way: what became of it may have been lost.
+    /// Submits a pending join again, since its result may have been lost.
     pub(super) fn join_again(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
         let session = self.state.sessions.session(presence.id);
         let limit = self.state.joining.get(&presence.id).and_then(|joining| joining.entrant.limit);
         if session.is_none() && limit.is_none() {
-            self.make_own(presence, ctx);
+            self.write_as_own(presence, ctx);
             return;
         }
-        // A full queue refuses it: then it is asked again by its socket, or given up.
+        // If the queue is full, it is refused. Then its socket repeats it, or gives up.
         let join = sockets::join(presence, session, limit);
         let _ = self.node.writer.submit(&self.name, &ctx.address().recipient(), join, Tried::Yes);
     }
 
-    /// A hub says who is on it.
+    /// A hub reports its members.
     pub(super) fn reported(&mut self, Report { hub, announced, members }: Report, ctx: &mut Context<Self>) {
         let in_time = self.phase.hub_reported(hub.id);
         if !members.is_empty() && announced != self.state.notices.announced() {
@@ -108,11 +109,11 @@ impl RoomActor {
         let mut gone = Vec::new();
         for (presence, touch) in members {
             let id = presence.id;
-            // The hub knows it as it was when it joined.
+            // The hub has the presence as it was when it joined.
             let now = self.state.replica.roster().get(id).cloned();
-            // The database may not know yet that it was resumed.
+            // The database may not have the resume yet.
             let now = now.map(|now| if now.channel == presence.channel { now } else { now.with_owner_of(&presence) });
-            // Until all have reported, leaves are held. Later, one who is not in the roster has left in the meantime.
+            // Leaves are deferred until all hubs have reported. After that, a presence that is not in the roster has left meanwhile.
             let has_left = !in_time && self.phase.is_known() && now.is_none();
             if self.state.leaving.contains_key(&id) || has_left {
                 gone.push(presence.channel.clone());
@@ -136,14 +137,14 @@ impl RoomActor {
         }
     }
 
-    /// If all hubs have reported, or have had their time, does what had to wait for that.
+    /// If all hubs have reported, or if their time is over, does what had to wait for that.
     pub(super) fn end_recovery(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
         if !self.phase.recovers(now) {
             return self.phase.deadline();
         }
         self.lose_those_gone(ctx);
         if self.phase.is_known() {
-            self.look_after_all(ctx);
+            self.reconcile_own(ctx);
         }
         while let Some(message) = self.state.deferred.pop_front() {
             self.act(message, ctx);
@@ -151,7 +152,7 @@ impl RoomActor {
         None
     }
 
-    /// Those who are joining and whose sockets are gone: the message that said so may be the one that was lost.
+    /// Handles the loss of sockets whose joins are pending: the message of such a loss may be the one over which the room failed.
     fn lose_those_gone(&mut self, ctx: &mut Context<Self>) {
         let (channels, sessions) = (&self.channels, &self.state.sessions);
         let is_gone = |id: PresenceId, channel| !channels.has(channel, &self.name, sessions.alias_of(id));

@@ -1,4 +1,4 @@
-//! How presences go: each by itself, or many together because they are stale or were removed on purpose.
+//! How presences leave: one by one, or many together because they are stale or were removed on purpose.
 
 use std::{
     collections::HashMap,
@@ -35,28 +35,29 @@ use crate::{
 use super::RoomActor;
 
 impl RoomActor {
-    /// Those last seen longer ago than this, by our own clock.
+    /// Removes the presences that were last seen longer ago than `max_age`, by the clock of this node.
     pub(super) fn prune_older(&mut self, max_age: Duration, reply: oneshot::Sender<usize>, ctx: &mut Context<Self>) {
         let now = self.node.now();
         let close = self.close_stale();
         if max_age.is_zero() {
-            // Everybody's, also in the very millisecond of the last touch.
+            // All presences are removed, even those that were touched in this millisecond.
             self.remove_all(|_| true, close, reply, ctx);
             return;
         }
         let stale = self.state.locals.keys().copied().filter(|id| self.may_be_silent(*id, now, max_age)).collect();
-        self.ask_silent(stale, max_age, Some(reply), ctx);
+        self.query_silence(stale, max_age, Some(reply), ctx);
     }
 
-    /// Those whose deadline passed, if they were not seen in the meantime.
+    /// Removes the presences whose deadline has passed, unless they were seen meanwhile.
     pub(super) fn prune_stale(&mut self, ctx: &mut Context<Self>) {
         let (now, max_age) = (self.node.now(), self.node.config.max_age());
         let ids = std::mem::take(&mut self.state.stale);
         let stale = ids.into_iter().filter(|id| self.may_be_silent(*id, now, max_age)).collect();
-        self.ask_silent(stale, max_age, None, ctx);
+        self.query_silence(stale, max_age, None, ctx);
     }
 
-    /// Whether its connection is to be asked. What waits for a consumer that has blocked its thread for good waits for ever.
+    /// Whether its connection has to be queried. If its consumer has blocked its thread for good, what its client sent waits for ever, so
+    /// that alone does not keep the presence.
     fn may_be_silent(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
         self.is_stale(id, now, max_age) || self.is_overdue(id, now, max_age)
     }
@@ -66,15 +67,15 @@ impl RoomActor {
         local.is_some_and(|local| local.touch.is_stale(&self.node.listening, now, max_age))
     }
 
-    /// Whether it was silent for so much longer that its connection need not have answered, whatever waits for its consumer.
+    /// Whether it was silent for so long that it is removed even if its connection has not answered, or if messages wait for its consumer.
     fn is_overdue(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
         let limit = max_age.saturating_add(self.node.config.max_age().saturating_mul(UNANSWERED));
         let local = self.state.locals.get(&id);
         local.is_some_and(|local| local.touch.deadline(&self.node.listening, now, limit) == Deadline::Stale)
     }
 
-    /// Asks the connections of these whether they are silent: what they sent may not have been read yet.
-    fn ask_silent(
+    /// Queries the connections of these presences whether they are silent, since what a client sent may not have been read yet.
+    fn query_silence(
         &self,
         ids: Vec<PresenceId>,
         max_age: Duration,
@@ -116,8 +117,8 @@ impl RoomActor {
         });
     }
 
-    /// These were asked and are silent, or their connections have not answered. Those of them who are still here, and were not seen
-    /// meanwhile, go; without an answer only after [`UNANSWERED`].
+    /// Removes the presences whose connections have reported that they are silent, if they were not seen meanwhile. A presence whose
+    /// connection has not answered is removed only after [`UNANSWERED`].
     pub(super) fn prune_silent(&mut self, Silent { ids, unanswered, max_age, reply }: Silent, ctx: &mut Context<Self>) {
         let now = self.node.now();
         let silent = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age));
@@ -130,14 +131,14 @@ impl RoomActor {
         (self.node.config.on_stale() == OnStale::Close).then(|| Close::new(CloseCode::STALE, "stale"))
     }
 
-    /// The presences leave that have no socket and that nothing could resume: those of jobs, and those that no socket claimed.
+    /// Presences leave that have no socket and cannot be resumed: those of jobs, and those that no socket has claimed.
     pub(super) fn leave_socketless(&mut self, ctx: &mut Context<Self>) {
         let state = &self.state;
         let alone =
             state.locals.iter().filter(|(id, local)| local.hub.is_none() && state.sessions.session(**id).is_none());
         let alone: Vec<_> = alone.map(|(_, local)| local.presence.clone()).collect();
         for presence in alone {
-            self.tell_removed(vec![(presence.clone(), None)], None);
+            self.notify_removed(vec![(presence.clone(), None)], None);
             self.leave(presence.id, presence.channel.clone(), None, ctx);
         }
     }
@@ -153,8 +154,8 @@ impl RoomActor {
         self.remove_all(|whose| user.is_none() || whose == user, close, reply, ctx);
     }
 
-    /// Removes the presences of this node whose users are `concerned`, and whatever is about to be one: who is here, who is
-    /// joining, and who is held or would be.
+    /// Removes the presences of this node whose users are `concerned`, whether they are here, are joining, are held, or are about to be
+    /// held.
     fn remove_all(
         &mut self,
         concerned: impl Fn(Option<&UserId>) -> bool,
@@ -170,24 +171,24 @@ impl RoomActor {
             _ => None,
         });
         let ids = here.chain(joining).chain(lost).filter(|(_, user)| concerned(*user)).map(|(id, _)| id).collect();
-        // The database may not know yet that these are held, and would spare them.
+        // The database may not have these as held yet, and would not remove them.
         let held = state.sessions.take_lost(|presence| concerned(presence.user.as_ref()));
         self.refuse_token_waiters(|presence| concerned(presence.user.as_ref()), close.as_ref());
         self.remove_together(ids, held, close, Some(reply), ctx);
     }
 
-    /// Refuses those of the joins that wait for a token's owner who are `concerned`. Returns whether there were any.
+    /// Refuses the joins that wait for the owner of their token and are `concerned`. Returns whether there were any.
     fn refuse_token_waiters(&mut self, concerned: impl Fn(&Presence) -> bool, close: Option<&Close>) -> bool {
         let refused = self.state.token_waiters.extract_if(.., |waiter| concerned(&waiter.entrant.presence));
         let (sockets, replies): (Vec<_>, Vec<_>) =
             refused.map(|TokenWaiter { entrant, reply }| ((entrant.presence, entrant.hub), reply)).unzip();
         let is_any = !replies.is_empty();
-        self.tell_removed(sockets, close);
+        self.notify_removed(sockets, close);
         self.left_while_joining(replies);
         is_any
     }
 
-    /// Removes one presence of this node, by whatever it is known: it is here, joins, or is held or would be.
+    /// Removes one presence of this node, whether it is here, is joining, is held, or is about to be held.
     pub(super) fn remove_one(
         &mut self,
         which: Which,
@@ -205,7 +206,7 @@ impl RoomActor {
             count.fetch_add(1, Ordering::AcqRel);
         }
         let Some((id, channel)) = found else {
-            // If it is on its way out already, that is waited for.
+            // If it is about to leave already, the caller waits for that.
             let of_channel =
                 |leaving: &&mut Leaving| matches!(&which, Which::Of(channel) if leaving.channel == *channel);
             let leaving = match &which {
@@ -219,17 +220,17 @@ impl RoomActor {
             return;
         };
         debug!(room = %self.name, %channel, "removing a presence");
-        self.tell_removed(self.state.socket_of(id).into_iter().collect(), close.as_ref());
+        self.notify_removed(self.state.socket_of(id).into_iter().collect(), close.as_ref());
         if let Some(leaving) = self.state.leaving.get_mut(&id)
             && matches!(leaving.cause, Cause::Lost(_))
         {
-            // It would be held if it turns out to be one that was resumed.
+            // Otherwise it would be held if its join turns out to have resumed a presence.
             leaving.cause = Cause::Left;
         }
         self.leave_for_good(id, channel, Some(reply), ctx);
     }
 
-    /// A presence of this node that is not on its way out, and its channel.
+    /// A presence of this node that is not about to leave, and its channel.
     fn find(&self, which: &Which) -> Option<(PresenceId, ChannelName)> {
         let state = &self.state;
         let is_lost = |leaving: &Leaving| matches!(leaving.cause, Cause::Lost(_));
@@ -254,8 +255,8 @@ impl RoomActor {
         }
     }
 
-    /// Removes presences of this node together, as one event, and says how many when the store has. Those that are joining are
-    /// refused.
+    /// Removes presences of this node together, with one event, and replies with their number when the store has removed them. Pending
+    /// joins are refused.
     fn remove_together(
         &mut self,
         ids: Vec<PresenceId>,
@@ -272,19 +273,18 @@ impl RoomActor {
             return;
         }
         debug!(room = %self.name, count, "removing presences");
-        // What a leave cannot do now, it does later; so only a room that fails keeps the answer from being exact.
+        // A leave that cannot be written now is written later, so the number is exact unless the room fails.
         let all = Leavers::new(self.node.leave_together(&self.name), count, reply);
-        // First: a join that is refused has its channel forget that it is in, and its socket is to be told all the same.
-        self.tell_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
-        let gone: Vec<_> = ids.into_iter().filter_map(|id| self.let_go(id)).collect();
+        // This comes before the joins are refused: then their channels forget the room, but their sockets have to be notified too.
+        self.notify_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
+        let gone: Vec<_> = ids.into_iter().filter_map(|id| self.release(id)).collect();
         let held = held.into_iter().map(|Lost { presence, .. }| (presence.id, presence.channel.clone()));
         let leaves = gone.into_iter().chain(held).map(|(id, channel)| (id, Leaving::removed(channel, &all)));
-        self.take_out(leaves.collect(), ctx);
+        self.submit_leaves(leaves.collect(), ctx);
     }
 
-    /// Ends what this node does for a presence that is here, joins, or was lost while it did. Returns by which socket it is
-    /// there.
-    fn let_go(&mut self, id: PresenceId) -> Option<(PresenceId, ChannelName)> {
+    /// Stops watching a presence that is here, is joining, or was lost while it joined. Returns its channel.
+    fn release(&mut self, id: PresenceId) -> Option<(PresenceId, ChannelName)> {
         if let Some(Joining { channel, replies, .. }) = self.state.joining.remove(&id) {
             self.left_while_joining(replies);
             return Some((id, channel));
@@ -295,8 +295,8 @@ impl RoomActor {
         self.state.leaving.get(&id).map(|leaving| (id, leaving.channel.clone()))
     }
 
-    /// Takes presences that leave off their hubs, and notifies their sockets: by one message to each hub.
-    pub(super) fn tell_removed(&mut self, left: Vec<(Arc<Presence>, Option<HubRef>)>, close: Option<&Close>) {
+    /// Removes presences that leave from their hubs, and notifies their sockets, by one message to each hub.
+    pub(super) fn notify_removed(&mut self, left: Vec<(Arc<Presence>, Option<HubRef>)>, close: Option<&Close>) {
         let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>, Vec<ChannelName>)> = HashMap::new();
         for (presence, hub) in left {
             // One that has left by itself in the meantime, and may have joined again, need not be notified.
@@ -315,7 +315,7 @@ impl RoomActor {
         }
     }
 
-    /// Ends what this node does for the presence: its child, its place in the group, its wait for a first frame.
+    /// Stops watching a presence, removes it from its hub, and refuses its join if it still waits for its first frame.
     pub(super) fn drop_local(&mut self, id: PresenceId) -> Option<Local> {
         self.state.stale.remove(&id);
         let local = self.state.locals.remove(&id)?;
@@ -330,8 +330,8 @@ impl RoomActor {
         Some(local)
     }
 
-    /// Has the store remove presences; that they left is announced when it has.
-    pub(super) fn take_out(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
+    /// Submits the leaves of presences to the writer. They are announced when they are committed.
+    pub(super) fn submit_leaves(&mut self, leaves: Vec<(PresenceId, Leaving)>, ctx: &mut Context<Self>) {
         let write = |(id, leaving): &(PresenceId, Leaving)| {
             let priority = if matches!(leaving.cause, Cause::Left) { Priority::Requested } else { Priority::Pruned };
             (Write::Leave { id: *id, channel: leaving.channel.clone() }, priority)
@@ -344,7 +344,7 @@ impl RoomActor {
             }
             if let Some(before) = self.state.leaving.remove(&id) {
                 leaving.replies.extend(before.replies);
-                // Those with whom it is removed wait for it, whoever else wants it gone.
+                // The presences that are removed together with it wait for it, even if something else removes it, too.
                 if matches!(before.cause, Cause::Removed(_)) {
                     leaving.cause = before.cause;
                 }

@@ -1,4 +1,4 @@
-//! The presences that this node answers for: each has a child that looks after it, and a hub that its socket is on.
+//! The presences of this node. Each has a task that watches it, and the hub of its socket.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -30,14 +30,14 @@ use crate::{
 use super::RoomActor;
 
 impl RoomActor {
-    /// The roster changed so.
+    /// The roster has changed.
     pub(super) fn changed(&mut self, changes: Vec<Change>, ctx: &mut Context<Self>) {
         let now = self.node.now();
         for Change { was, now } in &changes {
             match now {
                 Some(presence) => {
                     if let Some(local) = self.state.locals.get_mut(&presence.id) {
-                        // A reading from before its last update tells what it said of itself before.
+                        // A reading from before its last update has the former user and meta.
                         let late = local.updated.is_some_and(|at| self.state.replica.is_before(at));
                         let presence = if late {
                             let (user, meta) = (local.presence.user.clone(), local.presence.meta.clone());
@@ -45,14 +45,14 @@ impl RoomActor {
                         } else {
                             presence.clone()
                         };
-                        // A commit from before it was resumed tells of its former socket.
+                        // A commit from before it was resumed has its former socket.
                         let resumed = local.presence.channel != presence.channel;
                         local.presence = if resumed { presence.with_owner_of(&local.presence) } else { presence };
                         if resumed {
                             self.state.replica.hand_over(&local.presence);
                         }
                     } else if let Some(held) = self.state.sessions.update_lost(presence) {
-                        // A commit from before its socket was lost shows it as one that is not held.
+                        // A commit from before its socket was lost does not show it as held.
                         self.state.replica.hand_over(&held);
                     }
                 }
@@ -67,21 +67,21 @@ impl RoomActor {
         let cares = own::after_changes(&changes, &self.ours());
         self.care(cares, ctx);
         self.change_model(|state| state.notices.changed(now, changes));
-        self.let_in(ctx);
+        self.complete_joins(ctx);
     }
 
-    /// Lets all in who joined and are in the roster by now: by a change, or because they joined again, or came with a reading.
-    pub(super) fn let_in(&mut self, ctx: &mut Context<Self>) {
+    /// Completes each pending join whose presence is in the roster by now: by a change, by a repeated join, or by a reading.
+    pub(super) fn complete_joins(&mut self, ctx: &mut Context<Self>) {
         let roster = self.state.replica.roster();
         let here: Vec<_> = self.state.joining.keys().filter(|id| roster.get(**id).is_some()).copied().collect();
-        here.into_iter().for_each(|id| self.activate(id, ctx));
+        here.into_iter().for_each(|id| self.complete_join(id, ctx));
     }
 
-    /// Lets one who joined in, once the roster has it.
-    pub(super) fn activate(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
+    /// Completes a join if its presence is in the roster.
+    pub(super) fn complete_join(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
         let waits = self.state.joining.get(&id);
-        // If it is there as another's, that it becomes this user's is still under way.
+        // If the roster has it with another channel or user, its change to this one is still pending.
         if waits.is_none_or(|one| one.channel != presence.channel || one.presence().user != presence.user) {
             return;
         }
@@ -90,7 +90,7 @@ impl RoomActor {
         self.claim(id, entrant, replies, ctx);
     }
 
-    /// Gives a socket its presence: its place in the group comes with its first frame. Without a socket, the join is over.
+    /// Gives a socket its presence. The socket becomes a member with its first frame. Without a socket, the join is complete.
     pub(super) fn claim(&mut self, id: PresenceId, entrant: Entrant, replies: Vec<Reply<()>>, ctx: &mut Context<Self>) {
         let Entrant { touch, hub: Some(hub), .. } = entrant else {
             replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
@@ -105,7 +105,7 @@ impl RoomActor {
         self.state.joined(self.node.now(), hub, presence, touch, replies);
     }
 
-    /// Starts the child that looks after a presence; in the place of the one before, if there was one.
+    /// Starts the task that watches a presence, in place of an earlier one.
     pub(super) fn supervise(&mut self, presence: Arc<Presence>, touch: Touch, ctx: &mut Context<Self>) {
         let id = presence.id;
         let guard = DeathGuard::new(id, self.shared_address(ctx));
@@ -115,7 +115,8 @@ impl RoomActor {
         self.state.locals.insert(id, Local { presence, child, touch, hub, updated });
     }
 
-    /// The address of this room that its children share. It is theirs alone, so that it keeps no room that they do not.
+    /// The address of this room, for the tasks that watch its presences. Only they hold it, so that it does not keep a room alive that
+    /// has no such task.
     pub(super) fn shared_address(&mut self, ctx: &Context<Self>) -> Rc<Recipient<ToRoom>> {
         self.address.upgrade().unwrap_or_else(|| {
             let address = Rc::new(ctx.address().recipient());
@@ -124,38 +125,38 @@ impl RoomActor {
         })
     }
 
-    /// A live presence of ours is not in the database any more.
+    /// A presence of this node has a socket, and is not in the database any more.
     fn bring_back(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
         if self.was_resumed_and_left(&presence) {
             self.superseded(presence.id);
             return;
         }
-        // Somebody took us for dead. The socket is alive, so it belongs here.
+        // Another node considered this node dead. The socket is open, so its presence belongs in the room.
         warn!(room = %self.name, channel = %presence.channel, "a live presence was removed; it joins again");
-        self.make_own(presence, ctx);
+        self.write_as_own(presence, ctx);
     }
 
-    /// A presence of ours is in the database, and its socket is gone: what its socket said last was lost when the room failed,
-    /// or the database lost the end of it. As its socket would have it, it is held, or it leaves.
-    fn take_orphan_out(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
-        debug!(room = %self.name, channel = %presence.channel, "a presence has no socket any more; it is taken out");
+    /// A presence of this node is in the database, and its socket is gone. Either the message of that was lost when the room failed, or
+    /// the database has lost the commit. The presence is held if it can be resumed, and otherwise leaves.
+    fn remove_orphan(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        debug!(room = %self.name, channel = %presence.channel, "a presence has no socket any more; it is held, or leaves");
         let id = presence.id;
         match self.state.sessions.session(id).filter(|session| !session.grace.is_zero()) {
             Some(session) => self.hold(presence, session.grace, ctx),
-            None => self.leave_unasked(&presence, ctx),
+            None => self.leave_without_request(&presence, ctx),
         }
     }
 
-    /// Takes a presence out of the room that nobody asked to leave, and that has no socket.
-    fn leave_unasked(&mut self, presence: &Presence, ctx: &mut Context<Self>) {
+    /// Removes a presence without a socket, though nobody has requested that it leaves.
+    fn leave_without_request(&mut self, presence: &Presence, ctx: &mut Context<Self>) {
         let channel = presence.channel.clone();
         let leaving = Leaving { channel, cause: Cause::Left, after: 0, replies: Vec::new() };
-        self.take_out(vec![(presence.id, leaving)], ctx);
+        self.submit_leaves(vec![(presence.id, leaving)], ctx);
     }
 
-    /// Has the store note that a presence of ours is ours.
-    pub(super) fn make_own(&mut self, mut presence: Arc<Presence>, ctx: &mut Context<Self>) {
-        // An update is under way, which may not find it there.
+    /// Writes a presence as one of the current incarnation of this node.
+    pub(super) fn write_as_own(&mut self, mut presence: Arc<Presence>, ctx: &mut Context<Self>) {
+        // If the database does not have the presence, a pending update changes nothing there. So the join contains its values.
         for one in self.state.updating.get(&presence.id).into_iter().flatten() {
             presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
         }
@@ -168,8 +169,8 @@ impl RoomActor {
         self.node.writer.submit_always(&self.name, &ctx.address().recipient(), restore, Tried::Yes);
     }
 
-    /// Sees to it that the presences of this node are the same here and in the database, once both are known.
-    pub(super) fn look_after_all(&mut self, ctx: &mut Context<Self>) {
+    /// Makes the presences of this node the same here and in the database, once both are known.
+    pub(super) fn reconcile_own(&mut self, ctx: &mut Context<Self>) {
         let cares = own::after_load(&self.state.replica, self.node.id(), &self.ours());
         self.care(cares, ctx);
     }
@@ -182,21 +183,21 @@ impl RoomActor {
         for care in cares {
             match care {
                 Repair::Supervise(presence) => self.adopt(presence, ctx),
-                Repair::Remove(presence) => self.take_orphan_out(presence, ctx),
+                Repair::Remove(presence) => self.remove_orphan(presence, ctx),
                 Repair::Restore(presence) => self.bring_back(presence, ctx),
                 Repair::Forget(presence) => {
                     self.drop_local(presence.id);
                     self.state.sessions.forget(presence.id);
                     // A node that has ended writes nothing any more.
                     if self.node.id().is_some() {
-                        self.leave_unasked(&presence, ctx);
+                        self.leave_without_request(&presence, ctx);
                     }
                 }
             }
         }
     }
 
-    /// The store refuses to let these leave: they are still there, and have to be looked after. When they are stale, they are
+    /// The store has refused these leaves, so the presences are still there and have to be watched. When they are stale, they are
     /// removed again.
     pub(super) fn keep_refused(&mut self, writes: &[Write], ctx: &mut Context<Self>) {
         for write in writes {
@@ -211,10 +212,11 @@ impl RoomActor {
         }
     }
 
-    /// A presence of this node that no socket has claimed. If none does in time, it goes stale. Its socket may be there all the
-    /// same, on a thread that is blocked: then it is asked before that, and receives what members receive.
+    /// Watches a presence of this node that no socket has claimed. If none claims it in time, it becomes stale. Its socket may exist all
+    /// the same, on a blocked thread. So the hub is noted: the socket receives what members receive, and is queried before the presence is
+    /// removed.
     fn adopt(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
-        // What is known of the channel is what its owner touches.
+        // If this node has the channel, its socket updates this touch.
         let touch = self.channels.touch_of(&presence.channel);
         let (id, hub) = (presence.id, self.hub_of(&presence));
         self.supervise(presence, touch.unwrap_or_else(|| Touch::new(self.node.now())), ctx);
@@ -227,7 +229,7 @@ impl RoomActor {
         }
     }
 
-    /// The hub of its socket, if that is in the room as this presence.
+    /// The hub of the presence's socket, if that socket is in the room as this presence.
     pub(super) fn hub_of(&self, presence: &Presence) -> Option<HubRef> {
         let called = self.state.sessions.alias_of(presence.id);
         let is_in = self.channels.has(&presence.channel, &self.name, called);

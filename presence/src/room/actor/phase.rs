@@ -7,7 +7,7 @@ use crate::{
     name::{Epoch, Version},
 };
 
-/// What a room knows, and so what it may do.
+/// What a room knows. This decides what it may do.
 ///
 /// ```text
 /// Cold ---- a reading begins ----> Loading ---- the roster is known ----> Live
@@ -16,15 +16,15 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Nothing is known of the roster, and nobody has asked for it.
+    /// Nothing is known of the roster, and nobody has queried it.
     #[default]
     Cold,
     /// The roster is being read for the first time. Readers wait for it, and members are sent nothing.
     Loading,
-    /// The roster is known. It may be read once more meanwhile.
+    /// The roster is known. A further reading may be under way.
     Live,
-    /// The room has failed: it is read anew, and the hubs are asked which of its members they have. Members are sent nothing, and messages
-    /// about presences of this node are deferred.
+    /// The room has failed: it is read again, and its hubs have to report their members. Members are sent nothing, and messages about
+    /// presences of this node are deferred.
     Recovering(Recovery),
 }
 
@@ -48,7 +48,7 @@ impl Phase {
         matches!(self, Self::Live | Self::Recovering(Recovery { is_known: true, .. }))
     }
 
-    /// Whether members may be sent something: it is known who is there, and who is where.
+    /// Whether members may be sent something, because the roster and the hubs of the members are known.
     pub(super) fn is_live(&self) -> bool {
         *self == Self::Live
     }
@@ -64,7 +64,7 @@ impl Phase {
         }
     }
 
-    /// A reading, or a change without one before it, says who is in the room.
+    /// The roster is known, by a reading or by a change before the first reading.
     pub(super) fn roster_is_known(&mut self) {
         match self {
             Self::Recovering(recovery) => recovery.is_known = true,
@@ -72,7 +72,7 @@ impl Phase {
         }
     }
 
-    /// The room has failed. Until `until` it waits for these hubs.
+    /// The room has failed. It waits for these hubs until `until`.
     pub(super) fn fails(&mut self, hubs: HashSet<usize>, until: Tick) {
         *self = Self::Recovering(Recovery { hubs, until, is_known: false });
     }
@@ -93,7 +93,7 @@ impl Phase {
         }
     }
 
-    /// Ends the recovery if all hubs have reported, or have had their time. Returns whether it has ended.
+    /// Ends the recovery if all hubs have reported, or if their time is over. Returns whether it has ended.
     pub(super) fn recovers(&mut self, now: Tick) -> bool {
         let Self::Recovering(Recovery { hubs, until, is_known }) = self else { return false };
         if !hubs.is_empty() && *until > now {
@@ -105,21 +105,21 @@ impl Phase {
     }
 }
 
-/// Where a room stands in its changes; `None`: there is no such room.
+/// The position of a room in its changes; `None`: there is no such room.
 type Position = Option<(Epoch, Version)>;
 
 /// The readings of the database by one room.
 #[derive(Debug)]
 pub(super) struct Readings {
     last: u64,
-    /// The last has not come in yet, or failed and is repeated soon.
+    /// The last reading has not ended yet, or it failed and is repeated soon.
     is_under_way: bool,
     begun: Tick,
     rests_until: Tick,
     catch_up: Option<CatchUp>,
 }
 
-/// The database is ahead of the room: what the room has to reach, and until when it may do so without a reading.
+/// The database is ahead of the room: the position that the room has to reach, and until when it waits to reach that without a reading.
 #[derive(Debug, Clone, Copy)]
 struct CatchUp {
     to: Position,
@@ -131,7 +131,7 @@ impl Readings {
         Self { last: 0, is_under_way: false, begun: now, rests_until: now, catch_up: None }
     }
 
-    /// The number of the last one.
+    /// The number of the last reading.
     pub(super) const fn last(&self) -> u64 {
         self.last
     }
@@ -140,7 +140,7 @@ impl Readings {
         self.is_under_way
     }
 
-    /// Begins one, and returns its number; `None` if one is under way.
+    /// Begins a reading, and returns its number; `None` if one is under way.
     pub(super) fn begin(&mut self, now: Tick) -> Option<u64> {
         if self.is_under_way {
             return None;
@@ -150,31 +150,31 @@ impl Readings {
         Some(self.last)
     }
 
-    /// The last has come in. So that a large room that changes all the time on several nodes is not read all the time, the next one
-    /// begins only after as long as this took, or `most`.
+    /// The last reading has arrived. The next one begins after a pause of the same length, but of `most` at most. Otherwise a large room
+    /// that changes all the time on several nodes would be read all the time.
     pub(super) fn came_in(&mut self, now: Tick, most: Duration) {
         self.is_under_way = false;
         self.rests_until = now.after(now.since(self.begun).min(most));
     }
 
-    /// The last is over without a result: another may begin.
+    /// The last reading has ended without a result: another may begin.
     pub(super) const fn abandon(&mut self) {
         self.is_under_way = false;
     }
 
-    /// The room has failed: the last is not waited for, and what was missing will be in the next.
+    /// The room has failed. It does not wait for the last reading any more, and the next one contains what was missing.
     pub(super) const fn start_over(&mut self) {
         self.is_under_way = false;
         self.catch_up = None;
     }
 
-    /// The database is ahead. `until` then what is missing may come in by itself.
+    /// The database is ahead. What is missing may arrive by itself until `until`.
     pub(super) fn is_ahead(&mut self, to: Position, until: Tick) {
         let until = self.catch_up.map_or(until, |before| before.until.min(until));
         self.catch_up = Some(CatchUp { to, until });
     }
 
-    /// The room stands at `position`: what was missing may have come in.
+    /// The room is at `position`, so what was missing may have arrived.
     pub(super) fn stands_at(&mut self, position: Position) {
         if let (Some(CatchUp { to: Some((epoch, version)), .. }), Some((known, at))) = (self.catch_up, position)
             && epoch == known
@@ -184,7 +184,8 @@ impl Readings {
         }
     }
 
-    /// When the next is due, if the room also misses something since `missing`. As long as one is under way, none is.
+    /// When the next reading is due. `missing` is when one is due because of a gap in the changes. While a reading is under way, none
+    /// is due.
     pub(super) fn due(&self, missing: Option<Tick>) -> Option<Tick> {
         let at = missing.into_iter().chain(self.catch_up.map(|catch_up| catch_up.until)).min()?;
         (!self.is_under_way).then(|| at.max(self.rests_until))

@@ -1,7 +1,7 @@
-//! Presences that outlive their sockets: how they are held, and how a newer socket takes them over.
+//! Presences that outlive their sockets: how they are held, and how newer sockets resume them.
 //!
-//! A presence of this node is taken over at once, without the database: it is ours, and the database follows. One that is not
-//! known here may be another node's, or of a former life of this one: the database finds it by its token.
+//! A presence of this node is resumed at once, without the database, which is written afterwards. A presence that is not known here may
+//! belong to another node, or to a former incarnation of this one. The database finds it by its token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,15 +31,15 @@ fn taken_over() -> Close {
 }
 
 impl RoomActor {
-    /// Whether the presence is here, but in the hands of another socket than this one.
-    pub(super) fn is_anothers(&self, id: PresenceId, channel: &ChannelName) -> bool {
+    /// Whether the presence is here, and belongs to another socket than that of `channel`.
+    pub(super) fn has_other_socket(&self, id: PresenceId, channel: &ChannelName) -> bool {
         let here = self.state.locals.get(&id).map(|local| &local.presence.channel);
         let joining = self.state.joining.get(&id).map(|joining| &joining.channel);
         let lost = self.state.sessions.lost(id).map(|lost| &lost.presence.channel);
         here.or(joining).or(lost).is_some_and(|other| other != channel)
     }
 
-    /// A socket comes with a resume token.
+    /// A socket joins with a resume token.
     pub(super) fn join_with_token(
         &mut self,
         entrant: Entrant,
@@ -69,25 +69,25 @@ impl RoomActor {
         }
     }
 
-    /// A socket that waited to take over from one who was joining is gone.
+    /// A socket is gone whose join waited for the owner of its token.
     pub(super) fn forget_token_waiter(&mut self, id: PresenceId) {
         let gone = self.state.token_waiters.extract_if(.., |waiter| waiter.entrant.presence.id == id);
         let replies = gone.map(|waiter| waiter.reply).collect();
         self.left_while_joining(replies);
     }
 
-    /// Joins that came with the token of one who was joining.
+    /// Tries the joins again that wait for the owner of their token.
     pub(super) fn resume_token_waiters(&mut self, ctx: &mut Context<Self>) {
         if self.phase.is_recovering() {
             return;
         }
-        // Those that still have to wait go to the end again, in their order.
+        // Those that still have to wait are added to the list again, in the same order.
         for TokenWaiter { entrant, reply } in std::mem::take(&mut self.state.token_waiters) {
             self.join_if_read(entrant, reply, ctx);
         }
     }
 
-    /// A socket takes over a presence of this node: a lost one, or one whose socket is closed for it.
+    /// A socket resumes a presence of this node: one that is held, or one whose former socket is closed for this.
     fn resume_here(
         &mut self,
         id: PresenceId,
@@ -96,14 +96,14 @@ impl RoomActor {
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
-        self.write_what_waits(id, ctx);
-        // Who still waits for its first frame had joined, and is told so before it is closed.
+        self.submit_waiting_update(id, ctx);
+        // A former socket that still waits for its first frame has joined. Its join is answered before it is closed.
         for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
             joiner.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
         }
         let was = if let Some(local) = self.state.locals.get(&id) {
             let (was, hub) = (local.presence.clone(), local.hub.clone());
-            self.tell_removed(vec![(was.clone(), hub)], Some(&taken_over()));
+            self.notify_removed(vec![(was.clone(), hub)], Some(&taken_over()));
             self.drop_local(id);
             was
         } else if let Some(lost) = self.state.sessions.end_hold(id) {
@@ -125,9 +125,9 @@ impl RoomActor {
         self.claim(id, entrant, replies, ctx);
     }
 
-    /// An update of its former socket may wait until that socket may have one written. When the socket does not have the presence any
-    /// more, nobody would take it from it.
-    fn write_what_waits(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
+    /// The channel of the former socket may keep an update back, because of its rate. It is submitted now, since that channel does not
+    /// submit it once another socket has the presence.
+    fn submit_waiting_update(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get(&id) else { return };
         let channel = local.presence.channel.clone();
         let waits = self.channels.take_update(&channel, &self.name, self.state.sessions.alias_of(id));
@@ -136,17 +136,17 @@ impl RoomActor {
         }
     }
 
-    /// Notes who has a presence now, and whether it is held.
+    /// Notes which socket has a presence now, and whether it is held.
     fn hand_over(&mut self, to: &Presence, ctx: &mut Context<Self>) {
         if !self.state.replica.hand_over(to) && self.phase.is_known() {
-            // It is in the database, so what we know of the room is old.
+            // The presence is in the database and not in the roster, so the roster is outdated.
             self.load(ctx);
         }
     }
 
     /// A socket is lost.
     pub(super) fn lose(&mut self, id: PresenceId, channel: ChannelName, ctx: &mut Context<Self>) {
-        if self.is_anothers(id, &channel) {
+        if self.has_other_socket(id, &channel) {
             return;
         }
         let grace = self.state.sessions.session(id).map(|session| session.grace).filter(|grace| !grace.is_zero());
@@ -170,7 +170,7 @@ impl RoomActor {
             self.left_while_joining(joining.replies);
             self.state.sessions.forget(id);
             let leaving = Leaving { channel, cause, after: 0, replies: Vec::new() };
-            self.take_out(vec![(id, leaving)], ctx);
+            self.submit_leaves(vec![(id, leaving)], ctx);
         }
     }
 
@@ -184,7 +184,8 @@ impl RoomActor {
         self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
     }
 
-    /// The node is about to end: the database holds those that can be resumed, so that they are held if it ends at once.
+    /// The node is about to end: presences that can be resumed are written as held, so that they are held even if the process ends at
+    /// once.
     pub(super) fn hold_all(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.now();
         for (id, local) in &self.state.locals {
@@ -196,12 +197,12 @@ impl RoomActor {
         }
     }
 
-    /// For how long this node stood still in all.
+    /// The length of all standstills of this node together.
     fn stood(&self) -> Duration {
         self.node.listening.stood(self.node.now())
     }
 
-    /// Ends the graces that are over. Nobody can come back to a node that is about to end, so none ends there.
+    /// Ends the graces that are over. No client can return to a node that is about to end, so no grace ends there.
     pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
         if self.node.is_shutting_down() {
             return None;
@@ -212,8 +213,8 @@ impl RoomActor {
         self.state.sessions.next_expiry()
     }
 
-    /// Those who did not return in time leave, together. Nobody could return while the node stood still, so such time extends a
-    /// grace, also in the database.
+    /// Presences whose clients did not return in time leave together. No client could return while the node stood still, so that time
+    /// extends a grace, also in the database.
     fn leave_overdue(&mut self, now: Tick, ctx: &mut Context<Self>) {
         for (presence, grace) in self.state.sessions.extend_overdue(now, self.node.listening.stood(now)) {
             let hold = Write::Hold { id: presence.id, channel: presence.channel.clone(), grace };
@@ -227,10 +228,10 @@ impl RoomActor {
         let all = Leavers::new(self.node.leave_together(&self.name), over.len(), None);
         let leave = |Lost { presence, .. }: Lost| (presence.id, Leaving::removed(presence.channel.clone(), &all));
         let leaves = over.into_iter().map(leave);
-        self.take_out(leaves.collect(), ctx);
+        self.submit_leaves(leaves.collect(), ctx);
     }
 
-    /// What the store says of those who came with a token, or came back.
+    /// Applies the results of joins with a token, and of repeated joins.
     pub(super) fn resumed(&mut self, writes: &[Write], commit: &RoomCommit, ctx: &mut Context<Self>) {
         for write in writes {
             let (Write::Join(asked)
@@ -242,14 +243,14 @@ impl RoomActor {
             };
             self.state.sessions.claimed(asked.id, &asked.channel, self.readings.last());
             let Some(taken) = commit.resumed.iter().find(|taken| taken.requested == asked.id) else {
-                self.is_of_this_life(asked);
+                self.note_incarnation(asked);
                 continue;
             };
             if taken.presence.channel == asked.channel {
                 if matches!(write, Write::Resume { .. } | Write::JoinWithin { .. }) && taken.presence.id != asked.id {
                     self.channels.note_resumed(&asked.channel, &self.name, asked.id);
                 }
-                self.took(asked, taken, write.session().copied(), ctx);
+                self.note_resumed_by(asked, taken, write.session().copied(), ctx);
             } else if self.state.locals.get(&asked.id).is_some_and(|local| local.presence.channel == asked.channel) {
                 self.superseded(asked.id);
                 self.hand_over(&taken.presence, ctx);
@@ -257,8 +258,8 @@ impl RoomActor {
         }
     }
 
-    /// The database has a presence of ours as that of the life in which it was written.
-    fn is_of_this_life(&mut self, written: &Presence) {
+    /// Notes the incarnation of this node under which the database has a presence.
+    fn note_incarnation(&mut self, written: &Presence) {
         if let Some(local) = self.state.locals.get_mut(&written.id)
             && local.presence.channel == written.channel
             && local.presence.node != written.node
@@ -268,8 +269,14 @@ impl RoomActor {
         }
     }
 
-    /// A socket of ours has the presence that it came for.
-    fn took(&mut self, asked: &Presence, taken: &Resumed, session: Option<Session>, ctx: &mut Context<Self>) {
+    /// A socket of this node has received the presence that belongs to its token.
+    fn note_resumed_by(
+        &mut self,
+        asked: &Presence,
+        taken: &Resumed,
+        session: Option<Session>,
+        ctx: &mut Context<Self>,
+    ) {
         let Resumed { presence, moved, .. } = taken;
         let (was, id) = (asked.id, presence.id);
         if let Some(leaving) = self.state.leaving.get(&was)
@@ -279,7 +286,7 @@ impl RoomActor {
             self.left_before_it_took(was, presence, session, ctx);
         } else if was != id {
             let joining = self.state.joining.remove(&was).or_else(|| {
-                // What it took over here is gone, and it has another that it left elsewhere.
+                // The presence that it resumed here is gone. It has received another one, which it had left on another node.
                 let local = self.state.locals.get(&was).filter(|local| local.presence.channel == asked.channel)?;
                 let (hub, touch, presence) = (local.hub.clone(), local.touch.clone(), local.presence.clone());
                 self.drop_local(was);
@@ -299,7 +306,7 @@ impl RoomActor {
                 local.presence = presence.clone();
             }
             self.hand_over(presence, ctx);
-            self.activate(id, ctx);
+            self.complete_join(id, ctx);
         }
     }
 
@@ -320,28 +327,29 @@ impl RoomActor {
                 self.state.sessions.claimed(id, &channel, self.readings.last());
                 self.hold(presence.clone(), session.grace, ctx);
             }
-            _ => self.take_out(vec![(id, leaving)], ctx),
+            _ => self.submit_leaves(vec![(id, leaving)], ctx),
         }
     }
 
-    /// Whether a live presence that is not in the database any more was resumed on another node and left there. Nobody else
-    /// removes one with a token: those of a node that is taken for dead are held, and the node begins another life.
+    /// Whether a presence with a socket here, which is not in the database any more, was resumed on another node and left there. Nothing
+    /// else removes a presence with a token: those of a node that is considered dead are held, and the node begins a new incarnation.
     pub(super) fn was_resumed_and_left(&self, presence: &Presence) -> bool {
         self.state.sessions.session(presence.id).is_some()
             && self.state.sessions.is_confirmed_by(presence.id, u64::MAX)
             && self.node.id() == Some(presence.node)
     }
 
-    /// A newer socket, on another node, has the presence of one of ours.
+    /// A newer socket on another node has resumed a presence that has its socket here.
     pub(super) fn superseded(&mut self, id: PresenceId) {
         let Some(local) = self.state.locals.get(&id) else { return };
         let (presence, hub) = (local.presence.clone(), local.hub.clone());
         warn!(room = %self.name, channel = %presence.channel, "a presence was resumed on another node; its socket here is closed");
-        self.tell_removed(vec![(presence, hub)], Some(&taken_over()));
+        self.notify_removed(vec![(presence, hub)], Some(&taken_over()));
         self.drop_local(id);
     }
 
-    /// The database was read: who of ours was resumed on another node, and who only seems so, since the database is behind.
+    /// The database was read. This decides which presences of this node were resumed on another node, and which only seem so because a
+    /// resume on this node is not written yet.
     pub(super) fn compare_owners(&mut self, reading: u64) {
         for id in self.state.sessions.ids() {
             let Some(now) = self.state.replica.roster().get(id).cloned() else { continue };
@@ -361,21 +369,21 @@ impl RoomActor {
         }
     }
 
-    /// A socket of ours joins with a token, and the reading shows its presence as another socket's. That a presence is resumed has
-    /// no version, so only the order of reading and commit tells which of them is right.
+    /// A socket of this node joins with a token, and the reading shows its presence with another socket. A resume has no version, so only
+    /// the order of the reading and the commit decides which of them is right.
     fn compare_owner_of_joining(&mut self, ours: Arc<Presence>, reading: u64) {
         let id = ours.id;
         if !self.state.sessions.is_confirmed_by(id, reading) {
-            // It was resumed while the room was read: no later reading would be asked for.
+            // It was resumed while the room was read. No later reading would correct the roster.
             self.state.replica.hand_over(&ours);
         } else if let Some(Joining { entrant, replies, .. }) = self.state.joining.remove(&id) {
-            self.tell_removed(vec![(ours, entrant.hub)], Some(&taken_over()));
+            self.notify_removed(vec![(ours, entrant.hub)], Some(&taken_over()));
             self.left_while_joining(replies);
             self.state.sessions.forget(id);
         }
     }
 
-    /// Whether one that was to leave is here all the same: it was resumed on another node, which is not in the roster yet.
+    /// Whether a presence that was to leave is still here: it was resumed on another node, and the roster does not show that yet.
     pub(super) fn stayed(&self, writes: &[Write], done: &Delta) -> bool {
         writes.iter().any(|write| {
             let Write::Leave { id, channel } = write else { return false };

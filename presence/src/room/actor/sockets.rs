@@ -1,4 +1,4 @@
-//! What sockets ask of a room.
+//! What sockets request from a room.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ use crate::{
 
 use super::{RoomActor, answer_now_if};
 
-/// While all rooms together hold `first_frames_bytes`, a room may still hold one part of so many of it. All such rooms together may
-/// hold as much again.
+/// A room is small while its unread first frames are at most this fraction of `first_frames_bytes`. When all rooms together have reached
+/// that limit, small rooms may still add first frames, up to the same amount again.
 const SMALL_ROOM: usize = 1024;
 
-/// How long those who are cut off, since they keep others out, have to let go of what they hold before more are.
+/// The pause between two times at which slow readers are cut off to make room for others. Within it, the memory of the first ones is freed.
 const MADE_ROOM: Duration = Duration::from_millis(250);
 
-/// The write by which one joins who is not here.
+/// The write of a join, for a presence that is not here yet.
 pub(super) fn join(presence: Arc<Presence>, session: Option<Session>, limit: Option<usize>) -> Write {
     match (session, limit) {
         (session, Some(limit)) => Write::JoinWithin { presence, session, limit },
@@ -45,7 +45,7 @@ fn answer(reply: Option<Reply<()>>, result: Result<(), Error>) {
     }
 }
 
-/// Whether those may be cut off who keep others out: not so soon after the last time.
+/// Whether slow readers may be cut off now: not within [`MADE_ROOM`] after the last time.
 fn may_make_room(made_room: &mut Option<Tick>, now: Tick) -> bool {
     let may = made_room.is_none_or(|last| now.since(last) >= MADE_ROOM);
     if may {
@@ -72,7 +72,7 @@ impl RoomActor {
         } else if let Some(session) = entrant.session.take() {
             self.join_with_token(entrant, session, reply, ctx);
         } else {
-            // It is there already if it asks again after a fault.
+            // It is in the database already if it repeats its join after a failure of the room.
             let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
             let write = join(entrant.presence.clone(), None, entrant.limit);
             let (writer, room) = (&self.node.writer, ctx.address().recipient());
@@ -93,7 +93,7 @@ impl RoomActor {
         } else if local.presence.user == entrant.presence.user && !self.state.user_changes(id) {
             let _ = reply.send(Ok(()));
         } else {
-            // If it is about to be another's, this is the later.
+            // If a pending update changes the user, this join is the later change.
             self.change_user(id, &entrant.presence, reply, ctx);
         }
     }
@@ -111,19 +111,19 @@ impl RoomActor {
         }
     }
 
-    /// The presence becomes that of another user. The hash of its client's token includes the user, so it can no longer be resumed by
-    /// that.
+    /// The presence becomes that of another user. The hash of its client's token includes the user, so it can no longer be resumed with
+    /// that token.
     fn change_user(&mut self, id: PresenceId, to: &Presence, reply: Reply<()>, ctx: &mut Context<Self>) {
         self.state.sessions.drop_token(id);
         self.submit_update(id, to.channel.clone(), (Some(to.user.clone()), None), Some(reply), ctx);
     }
 
-    /// Whether a join is answered before it is written. Whether there is a place for it is known only then.
+    /// Whether a join is answered before it is written. With a limit it is not, because only the commit shows whether there is a place.
     fn answers_before_commit(&self, entrant: &Entrant) -> bool {
         self.is_relaxed() && entrant.limit.is_none()
     }
 
-    /// A join was handed to the writer.
+    /// A join was submitted to the writer.
     pub(super) fn await_commit(&mut self, id: PresenceId, entrant: Entrant, reply: Reply<()>) {
         let replies = answer_now_if(self.answers_before_commit(&entrant), reply).into_iter().collect();
         self.state.joining.insert(id, Joining::new(entrant, replies));
@@ -138,9 +138,9 @@ impl RoomActor {
         Error::Overloaded { limit }
     }
 
-    /// Whether one more may be given a first frame: not if too many bytes of them wait for clients that do not read. Then those who
-    /// read slowest are cut off, so that it may soon. One without a socket needs none. For a client that comes back with the token of a
-    /// presence that is here, twice as many may wait.
+    /// Fails if too many bytes of first frames wait for clients that do not read. Then the slowest readers are cut off, so that a later
+    /// join succeeds. A presence without a socket needs no first frame. If a client returns with the token of a presence that is here, twice
+    /// as many bytes may wait.
     fn check_unread(&mut self, Entrant { presence, session, hub, .. }: &Entrant) -> Result<(), Error> {
         let id = self.state.sessions.canonical_id(presence.id);
         let is_back = session.is_some_and(|session| self.state.sessions.owner(&session.hash).is_some());
@@ -150,10 +150,10 @@ impl RoomActor {
         let (pages, config) = (&self.state.pages, &self.node.config);
         let (here, size) = (pages.held().bytes(), pages.size());
         let bound = |bytes: usize, is_twice: bool| bytes.saturating_mul(if is_twice { 2 } else { 1 });
-        // What one who joins is given now is shared by all who join, so it may always be there once.
+        // All who join now share one first frame, so one copy of it is always allowed.
         let limit = bound(config.first_frames_room_bytes(), is_back).saturating_add(size);
         let in_room = (here, limit, Some(&self.name));
-        // Else those who do not read in a few large rooms would close all the small ones.
+        // Otherwise clients that do not read in a few large rooms would prevent joins in all the small ones.
         let is_small = here.saturating_add(size) <= config.first_frames_bytes() / SMALL_ROOM;
         let everywhere = (pages.held().everywhere(), bound(config.first_frames_bytes(), is_small || is_back), None);
         let Some((bytes, limit, room)) = [in_room, everywhere].into_iter().find(|(bytes, limit, _)| bytes >= limit)
@@ -176,8 +176,8 @@ impl RoomActor {
         Err(Error::FirstFramesUnread { room: self.name.clone(), bytes, limit })
     }
 
-    /// Whether a presence that asks to join again was removed since: its channel is not in the room any more, or is so as
-    /// another. To let it in would put it in the way of that one.
+    /// Whether a presence that joins again was removed since: its channel is not in the room any more, or is in it as another presence.
+    /// That other presence would be in conflict with this one.
     pub(super) fn was_removed(&self, presence: &Presence) -> bool {
         let id = self.state.sessions.canonical_id(presence.id);
         let is_known = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
@@ -196,7 +196,7 @@ impl RoomActor {
         self.leave_for_good(id, channel, reply, ctx);
     }
 
-    /// As [`leave`](Self::leave), but always answered when the leave is durable.
+    /// Like [`leave`](Self::leave), but always answered when the leave is durable.
     pub(super) fn leave_for_good(
         &mut self,
         id: PresenceId,
@@ -204,13 +204,13 @@ impl RoomActor {
         reply: Option<Reply<()>>,
         ctx: &mut Context<Self>,
     ) {
-        if self.is_anothers(id, &channel) {
-            // It was resumed: what its former socket says late is nothing.
+        if self.has_other_socket(id, &channel) {
+            // It was resumed, so a late request of its former socket changes nothing.
             reply.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
             return;
         }
         self.forget_token_waiter(id);
-        // One may have joined again under the same id, if nobody waited for its first join any more.
+        // The channel may have joined again under the same id, if nobody waited for its first join any more.
         let joined_again = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
         if let Some(leaving) = self.state.leaving.get_mut(&id)
             && !joined_again
@@ -224,7 +224,7 @@ impl RoomActor {
         self.drop_local(id);
         self.state.sessions.forget(id);
         let replies = reply.into_iter().collect();
-        self.take_out(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies })], ctx);
+        self.submit_leaves(vec![(id, Leaving { channel, cause: Cause::Left, after: 0, replies })], ctx);
     }
 
     pub(super) fn update(
@@ -236,7 +236,7 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         match self.state.locals.get(&id) {
-            _ if self.is_anothers(id, &channel) => {
+            _ if self.has_other_socket(id, &channel) => {
                 answer(reply, Err(Error::NotInRoom { room: self.name.clone() }));
             }
             Some(local) if local.presence.meta == meta && !self.state.updating.contains_key(&id) => {
@@ -267,7 +267,7 @@ impl RoomActor {
         match submitted {
             Ok(Submitted::Queued(after)) => {
                 let reply = reply.and_then(|reply| answer_now_if(self.is_relaxed(), reply));
-                self.state.updates(id, Updating { channel, after, user, meta, reply });
+                self.state.add_update(id, Updating { channel, after, user, meta, reply });
             }
             Ok(Submitted::CancelledOut) => answer(reply, Ok(())),
             Err(full) => answer(reply, Err(self.overloaded(full))),

@@ -45,7 +45,7 @@ impl Bulk {
             self.table.send_running(&room, ToRoom::Changed(commit));
         }
         if !begun.is_empty() {
-            self.node.tell_in_time(begun);
+            self.node.fire_after_timeout(begun);
         }
     }
 }

@@ -22,7 +22,7 @@ impl Rooms {
         let registration = &self.0.node.registration;
         if !may_have(self, registration.name()) {
             error!("{}", Error::NameInUse { name: registration.name().clone() });
-            registration.name_is_in_use();
+            registration.mark_name_in_use();
         }
         self.0.node_actor.get_or_init(|| {
             let work = Work::new(self);

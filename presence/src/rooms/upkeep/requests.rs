@@ -161,7 +161,7 @@ impl Work {
             // Others may have been asked all the same.
             Err(error) => Err(error),
         };
-        self.node.registration.over().insert(request.id);
+        self.node.registration.finished_requests().insert(request.id);
         if let Err(error) = self.withdraw().await {
             debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
         }
@@ -171,10 +171,10 @@ impl Work {
     /// Withdraws what this node asked and is over: who has not done it by now must not do it when it may not be wanted any
     /// more.
     pub(super) async fn withdraw(&self) -> Result<()> {
-        let over: Vec<_> = self.node.registration.over().iter().copied().collect();
+        let over: Vec<_> = self.node.registration.finished_requests().iter().copied().collect();
         for request in over {
             self.node.bounded(self.node.store.withdraw(self.id()?, request)).await?;
-            self.node.registration.over().remove(&request);
+            self.node.registration.finished_requests().remove(&request);
         }
         Ok(())
     }
