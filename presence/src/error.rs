@@ -249,7 +249,7 @@ impl Error {
 }
 
 impl Error {
-    /// The code of the error frame, if the error is a mistake of the client.
+    /// The code of the error frame, if the socket can go on: the client made a mistake, was removed meanwhile, or can ask again later.
     pub(crate) const fn client_code(&self) -> Option<&'static str> {
         match self {
             Self::Meta(_) => Some("bad_meta"),
@@ -258,6 +258,8 @@ impl Error {
             Self::TooManyRooms { .. } => Some("too_many_rooms"),
             Self::RoomFull { .. } => Some("room_full"),
             Self::TooLarge { .. } => Some("too_large"),
+            Self::LeftWhileJoining { .. } => Some("removed"),
+            error if error.is_retryable() => Some("unavailable"),
             _ => None,
         }
     }

@@ -81,9 +81,9 @@ pub trait JsonConsumer: Sized + 'static {
         answer(socket, "bad_message", &error).await
     }
 
-    /// Handles an error of [`receive`](Self::receive) that is the client's mistake, so that it does not end the socket: its message broke a
-    /// rule, and nothing happened. By default the client receives `{"type":"error","code":…,"message":…}`, where the message
-    /// has at most 500 characters, with the code
+    /// Handles an error of [`receive`](Self::receive) that need not end the socket: the client asked for something that breaks a rule, or
+    /// that cannot be done at the moment. By default the client receives `{"type":"error","code":…,"message":…}`, where the message has at
+    /// most 500 characters, with the code
     ///
     /// | code | error |
     /// | --- | --- |
@@ -93,6 +93,11 @@ pub trait JsonConsumer: Sized + 'static {
     /// | `too_many_rooms` | [`Error::TooManyRooms`] |
     /// | `room_full` | [`Error::RoomFull`] |
     /// | `too_large` | [`Error::TooLarge`] |
+    /// | `removed` | [`Error::LeftWhileJoining`] |
+    /// | `unavailable` | every other [retryable](Error::is_retryable) error, such as [`Error::StoreUnavailable`] |
+    ///
+    /// A [`Meta`](crate::Meta) or a name inside a [`Message`](Self::Message) that breaks its rule makes the whole text
+    /// [undecodable](Self::undecodable): `bad_message`. `bad_meta` and `bad_name` are for those that `receive` makes itself.
     ///
     /// Every other error ends the socket, as in [`Consumer::receive`]. Return the error from here to end the socket for one of these, too.
     async fn client_error(&mut self, socket: &mut Socket, error: Error) -> Result<()> {

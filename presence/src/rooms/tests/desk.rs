@@ -200,3 +200,52 @@ async fn a_mistake_of_a_client_is_answered_and_only_a_failure_of_the_consumer_cl
     ann.send_json(&json!({ "type": "fail" }));
     assert!(matches!(ann.receive().await, crate::testing::Received::Close(Some(CloseCode(1011)))));
 }
+
+/// The code of the error frame with which the agent's client is answered.
+async fn code_of_answer(agent: &mut TestSocket) -> Value {
+    let answer: Value = agent.receive_json().await;
+    assert_eq!(answer["type"], "error", "{answer}");
+    answer["code"].clone()
+}
+
+#[actix::test]
+async fn what_the_database_does_not_answer_is_answered_to_the_client_and_its_socket_stays() {
+    // The socket was closed with 1011, and its presence left though it had a token.
+    let node = node().await;
+    let mut ann = agent(&node.rooms).await;
+    first(&mut ann).await;
+    pass(secs(1)).await;
+    let mut changes = node.changes();
+    node.store.faults.hang();
+    for message in [json!({ "type": "text", "status": "busy" }), json!({ "type": "join", "room": "attic" })] {
+        ann.send_json(&message);
+        pass(secs(6)).await;
+        assert_eq!(code_of_answer(&mut ann).await, "unavailable", "{message}");
+    }
+    node.store.faults.release();
+    pass(secs(5)).await;
+    assert_eq!(ann.receive_json::<Value>().await["type"], "presence.diff");
+    assert_eq!((heard(&mut changes), node.rows(lobby()).await), (vec!["~ann".to_owned()], vec!["ann".to_owned()]));
+    node.store.faults.hang();
+    ann.send_json(&json!({ "type": "leave" }));
+    pass(secs(6)).await;
+    assert_eq!(code_of_answer(&mut ann).await, "unavailable");
+    node.store.faults.release();
+    pass(secs(5)).await;
+    assert_eq!(heard(&mut changes), ["-ann"], "a leave happens all the same");
+    ann.send_json(&json!({ "type": "join", "room": "lobby" }));
+    assert_eq!(ann.receive_json::<Value>().await["type"], "presence.state", "the socket is open");
+}
+
+#[actix::test]
+async fn one_who_is_removed_while_it_joins_is_answered_that_it_was_removed() {
+    let node = node().await;
+    let mut ann = agent(&node.rooms).await;
+    first(&mut ann).await;
+    node.store.commits_take(ms(500));
+    ann.send_json(&json!({ "type": "join", "room": "attic" }));
+    pass(ms(100)).await;
+    assert_eq!(node.remove_user_from(&room("attic"), &user("ann"), None).await.unwrap(), 1);
+    assert_eq!(code_of_answer(&mut ann).await, "removed");
+    assert!(ann.receive_nothing().await);
+}
