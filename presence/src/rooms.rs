@@ -42,7 +42,7 @@ pub use self::sending::Outgoing;
 pub use self::shutdown::NotReady;
 pub use self::upkeep::PruningSupervisor;
 
-use self::{channels::Channels, upkeep::NodeActor};
+use self::{channels::Channels, shutdown::Shutdown, upkeep::NodeActor};
 
 /// How many times an operation is sent to a room in all, if the room fails before it answers.
 const ATTEMPTS: usize = 4;
@@ -82,6 +82,7 @@ struct Inner {
     hubs: Arc<Hubs>,
     channels: Arc<Channels>,
     table: Arc<Table>,
+    shutdown: OnceLock<Shutdown>,
     /// Becomes true at the end of a shutdown, when nothing changes any more. Each task that forwards events to an actor keeps a receiver
     /// until it has forwarded all events, so the shutdown can wait for these tasks.
     ending: watch::Sender<bool>,
@@ -171,6 +172,7 @@ impl Rooms {
                 hubs: Hubs::new(node.clock.clone()),
                 channels: Arc::default(),
                 table: Arc::default(),
+                shutdown: OnceLock::new(),
                 ending: watch::Sender::new(false),
                 node_actor: OnceLock::new(),
                 supervisor: OnceLock::new(),

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -24,6 +28,9 @@ const SHUTDOWN: Duration = Duration::from_secs(8);
 const SUBSCRIBERS: Duration = Duration::from_secs(1);
 /// Over which time those sockets are closed that can come back, so that they do not all come back at once.
 const SPREAD: Duration = Duration::from_secs(3);
+
+/// The shutdown of a node, for which any number of callers can wait.
+pub(super) type Shutdown = Shared<BoxFuture<'static, ()>>;
 
 /// Why a node cannot be expected to let anybody in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -133,14 +140,26 @@ impl Rooms {
     }
 
     /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves or is
-    /// held, what waits for the database is written, and the node's row goes. Takes at most 8 s, also if the database is away:
+    /// held, what waits for the database is written, and the node's row is removed. Takes at most 9 s, also if the database is away:
     /// then the log says how many changes were not written. Call it before stopping the server.
     ///
     /// A client that does not answer its Close is reset after 1 s. The graces that were running when this was called do not
     /// run meanwhile.
+    ///
+    /// There is one shutdown, however often this is called: each caller waits for its end. It continues when a caller stops waiting.
     pub async fn shutdown(&self) {
+        let shutdown = self.0.shutdown.get_or_init(|| {
+            self.0.node.shuts_down();
+            let rooms = self.clone();
+            // The only thread that neither a consumer nor the database can block.
+            let task = self.0.node.threads.time().spawn(async move { rooms.shut_down().await });
+            task.map(drop).boxed().shared()
+        });
+        shutdown.clone().await;
+    }
+
+    async fn shut_down(&self) {
         let begun = self.0.node.now();
-        self.0.node.shuts_down();
         info!(sockets = self.sockets(), "shutting down");
         self.0.table.names().iter().for_each(|room| self.0.table.send_running(room, ToRoom::HoldAll));
         let spread = SPREAD.min(self.0.node.config.grace() / 3);

@@ -301,6 +301,26 @@ async fn a_shutdown_ends_in_time_whatever_the_database_does() {
 }
 
 #[actix::test]
+async fn shutdowns_that_meet_are_one_and_each_caller_waits_for_its_end() {
+    // The second one stopped the threads while the first still removed the row of the node. A caller that gave up stopped it, too.
+    let node = node().await;
+    let _ann = node.member("ann").await;
+    node.store.retire_takes(secs(4));
+    let (log, began) = (Log::of_warnings(), tokio::time::Instant::now());
+    let given_up = timeout(ms(500), node.shutdown()).await;
+    assert!(given_up.is_err());
+    let both = [node.shutdown(), node.shutdown()].map(|shutdown| async {
+        shutdown.await;
+        began.elapsed()
+    });
+    for waited in futures_util::future::join_all(both).await {
+        assert!((secs(4)..secs(9)).contains(&waited), "{waited:?}");
+    }
+    assert_eq!(log.lines(), Vec::<String>::new());
+    assert!(format!("{:?}", node.store.database()).contains("nodes: 0"), "{:?}", node.store.database());
+}
+
+#[actix::test]
 async fn a_node_that_is_shut_down_does_not_begin_another_life() {
     // A touch, a late leave or a renewal was refused, and so the node registered again.
     let node = node().await;
