@@ -36,7 +36,8 @@ pub enum Error {
         name: NodeName,
     },
     /// The database did not answer within `store_timeout`. A join did not happen or is undone. An update may or may not have happened. A
-    /// leave will happen when the database is back. It is safe to repeat the call.
+    /// leave will happen when the database is back. If others are removed, the sockets of this node are notified or closed already, and their presences leave when the database is back; other nodes may
+    /// not have received the request. It is safe to repeat the call.
     #[error("the presence store is unavailable")]
     StoreUnavailable(#[source] Option<StoreError>),
     /// Too many changes wait for the database, because it is away or too slow. Nothing happened, and it is safe to repeat the call later.
@@ -62,6 +63,7 @@ pub enum Error {
         room: RoomName,
     },
     /// The room's actor failed repeatedly and stopped. The next call starts it again.
+    /// A join did not happen or is undone. An update may or may not have happened. A leave will happen. It is safe to repeat the call.
     #[error("room `{room}` failed")]
     RoomFailed {
         /// The room.
@@ -73,7 +75,7 @@ pub enum Error {
         /// The setting `max_rooms_per_socket`.
         limit: usize,
     },
-    /// The room already has as many presences as this join allows ([`Socket::join_within`](crate::Socket::join_within)), including held ones.
+    /// The room already has as many presences as this join allows ([`JoinOptions::limit`](crate::JoinOptions::limit)), including held ones.
     /// Nothing happened. The call may be repeated when a presence has left. If `connect` returns it, the handshake is answered 403;
     /// [`refuse`](Self::refuse) answers with a close code instead.
     #[error("room `{room}` is full: it has {limit} places")]
@@ -145,7 +147,8 @@ pub enum Error {
         /// How many presences the other nodes removed.
         removed: usize,
     },
-    /// This node is shutting down. Nothing happened. Another node will serve, or this one after its restart.
+    /// This node is shutting down or has shut down. Another node will serve, or this one after its restart. A join did not happen. An update,
+    /// a leave or a removal that was called during the shutdown may have happened.
     #[error("this node is shutting down")]
     ShuttingDown,
     /// The consumer denied the socket: the client receives this HTTP status instead of a WebSocket.
@@ -269,14 +272,22 @@ impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Denied { status, .. } if status.is_client_error() || status.is_server_error() => *status,
+            Self::Refused { code, .. } if code.is_sendable() => StatusCode::FORBIDDEN,
             Self::StoreUnavailable(_)
             | Self::Overloaded { .. }
             | Self::FirstFramesUnread { .. }
             | Self::RoomFailed { .. }
-            | Self::ShuttingDown
-            | Self::SocketClosed => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Name(_) | Self::ResumeToken(_) => StatusCode::BAD_REQUEST,
+            | Self::Unanswered { .. }
+            | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Name(_) | Self::Meta(_) | Self::ResumeToken(_) | Self::GraceTooLong { .. } => StatusCode::BAD_REQUEST,
             Self::RoomFull { .. } => StatusCode::FORBIDDEN,
+            Self::NotInRoom { .. } => StatusCode::NOT_FOUND,
+            Self::TooManyRooms { .. }
+            | Self::SocketClosed
+            | Self::SocketElsewhere { .. }
+            | Self::ChannelTaken { .. }
+            | Self::LeftWhileJoining { .. } => StatusCode::CONFLICT,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -286,8 +297,7 @@ impl ResponseError for Error {
         let mut response = HttpResponse::build(status);
         match self {
             Self::Denied { status: denied, reason } if *denied == status => response.body(reason.clone()),
-            // The client does not wait for this answer.
-            Self::SocketClosed => response.body("the client has gone"),
+            Self::Refused { reason, .. } if status.is_client_error() => response.body(reason.clone()),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => response
                 .insert_header((header::RETRY_AFTER, RETRY_AFTER))
                 .body("presence is unavailable; come back later"),
@@ -322,15 +332,46 @@ mod tests {
 
     #[actix_web::test]
     async fn errors_of_handlers_are_answered_like_those_of_handshakes() {
-        let (bad, full) = (RoomName::new("").unwrap_err(), RoomName::new("lobby").unwrap());
+        let bad = RoomName::new("").unwrap_err();
+        let lobby = || RoomName::new("lobby").unwrap();
+        let channel = || ChannelName::new("bot").unwrap();
+        let second = Duration::from_secs(1);
+        let later = "presence is unavailable; come back later";
+        let meta = MetaError::TooLarge { bytes: 5000 };
         for (error, status, retry, text) in [
             (Error::deny(StatusCode::UNAUTHORIZED, "log in"), 401, None, "log in"),
             (Error::deny(StatusCode::BAD_GATEWAY, "no login"), 502, None, "no login"),
             (Error::deny(StatusCode::OK, "a secret"), 500, None, "the server failed"),
-            (Error::StoreUnavailable(None), 503, Some("5"), "presence is unavailable; come back later"),
-            (Error::ShuttingDown, 503, Some("5"), "presence is unavailable; come back later"),
-            (Error::SocketClosed, 503, None, "the client has gone"),
-            (Error::RoomFull { room: full, limit: 2 }, 403, None, "room `lobby` is full: it has 2 places"),
+            (Error::refuse(CloseCode(4003), "banned"), 403, None, "banned"),
+            (Error::refuse(CloseCode(1005), "a secret"), 500, None, "the server failed"),
+            (Error::StoreUnavailable(None), 503, Some("5"), later),
+            (Error::ShuttingDown, 503, Some("5"), later),
+            (Error::Unanswered { nodes: Vec::new(), removed: 0 }, 503, Some("5"), later),
+            (Error::RoomFull { room: lobby(), limit: 2 }, 403, None, "room `lobby` is full: it has 2 places"),
+            (Error::NotInRoom { room: lobby() }, 404, None, "the socket is not in room `lobby`"),
+            (Error::SocketClosed, 409, None, "the socket is closed"),
+            (
+                Error::SocketElsewhere { channel: channel() },
+                409,
+                None,
+                "channel `bot` belongs to a socket of another process",
+            ),
+            (
+                Error::ChannelTaken { room: lobby(), channel: channel() },
+                409,
+                None,
+                "channel `bot` is in room `lobby` already, by another process",
+            ),
+            (Error::LeftWhileJoining { room: lobby() }, 409, None, "the socket left room `lobby` before it was in"),
+            (Error::TooManyRooms { limit: 3 }, 409, None, "a socket may be in at most 3 rooms, and as many groups"),
+            (Error::TooLarge { bytes: 5, limit: 4 }, 413, None, "a frame of 5 bytes is larger than 4"),
+            (
+                Error::GraceTooLong { grace: second * 2, max_age: second },
+                400,
+                None,
+                "a grace of 2s is longer than `max_age`, which is 1s",
+            ),
+            (Error::from(meta), 400, None, "a meta has at most 4096 bytes of JSON, not 5000"),
             (Error::other("a secret"), 500, None, "the server failed"),
             (Error::from(bad.clone()), 400, None, &bad.to_string()),
         ] {

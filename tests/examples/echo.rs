@@ -35,5 +35,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bind(("127.0.0.1", 0))?;
     let address = *server.addrs().first().ok_or("there is no address to listen on")?;
     writeln!(std::io::stdout(), "listening on ws://{address}/")?;
-    Ok(server.run().await?)
+    server.run().await?;
+    Ok(rooms.check_not_superseded()?)
 }

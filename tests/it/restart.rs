@@ -6,7 +6,7 @@ use crate::support::member::{Member, Told, path};
 use crate::support::roster::{Diff, Roster};
 use crate::support::server::Server;
 use crate::support::socket::Upgrade;
-use crate::support::{BOUND, Duration, SLACK, millis, secs, within};
+use crate::support::{BOUND, Duration, SLACK, eventually, millis, secs, within};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -423,4 +423,25 @@ async fn a_server_without_sockets_stops_at_once() {
     Member::join(&server, "lobby", "ann").await.leave().await;
     server.signal("TERM").await;
     assert_eq!(server.exit(secs(10)).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_server_at_once_whatever_its_clients_do() {
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let mut server = Server::start(&["--grace", "10s"]).await;
+        // None of them answers its Close, and each is closed within 3 s.
+        let mut silent = Vec::new();
+        for n in 0..8 {
+            silent.push(Member::join(&server, "lobby", &format!("user{n}")[..]).await);
+        }
+        server.signal(signal).await;
+        eventually(BOUND, "the shutdown", async || {
+            let log = server.log();
+            if log.contains("shutting down") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        server.signal(signal).await;
+        assert_eq!(server.exit(secs(1)).await.code(), Some(status));
+        assert!(server.log().contains("a second signal"), "{}", server.log());
+    }
 }

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match actix_web::rt::System::new().block_on(serve(args)) {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A filter of the log must not hide why there is no server.
             if tracing::enabled!(tracing::Level::ERROR) {
@@ -79,7 +79,7 @@ async fn listen(host: &str, port: u16) -> std::io::Result<Vec<std::net::TcpListe
 }
 
 /// Serves until it is told to stop.
-async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
+async fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     // Before the settings are made, since the default of `max_sockets` follows from it.
     let open_files = presence::raise_open_files();
     let config = args.config()?;
@@ -117,5 +117,6 @@ async fn serve(args: Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
 
     server.run().await?;
     info!("stopped");
-    Ok(if rooms.is_superseded() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    rooms.check_not_superseded()?;
+    Ok(())
 }

@@ -1,12 +1,12 @@
 //! Prepares an actix-web server for WebSockets, in one line.
 
-use std::{fmt::Debug, future::pending, io};
+use std::{fmt::Debug, future::pending, process};
 
 use actix_http::{Request, Response};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory};
 use actix_web::{Error, HttpServer, body::MessageBody, dev::AppConfig};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, warn};
 
 use crate::Rooms;
 
@@ -14,13 +14,15 @@ use super::kill::{WRITE_BUFFER_BYTES, on_connect};
 
 /// Extends [`HttpServer`] for WebSockets.
 pub trait HttpServerExt: Sized {
-    /// Prepares the server for the sockets of these rooms. Call it before `bind`, because `bind` fixes the settings of connections.
+    /// Prepares the server for the sockets of these rooms. Call it before `bind`, because `bind` fixes the settings of connections: after
+    /// `bind` it has no effect on them.
     ///
-    /// - It sets [`on_connect`] and [`WRITE_BUFFER_BYTES`] for each connection.
-    /// - Ctrl-C and SIGTERM end the server in order: [`Rooms::shutdown`] closes all sockets and ends their presences, and then the server
-    ///   stops as actix-web does (`shutdown_timeout`). The signal handling of actix-web itself is replaced.
-    /// - When a newer process has the name of this node, the server ends in the same way. Then [`Rooms::is_superseded`] is true, and the
-    ///   process should end with an error, so that it is started again.
+    /// - It sets [`on_connect`] and [`WRITE_BUFFER_BYTES`] for each connection. An `on_connect` that was set before is replaced.
+    /// - It sets [`Rooms::shutdown_on_signal`] as the `shutdown_signal` of the server: on Ctrl-C or SIGTERM all sockets are closed and their
+    ///   presences end, and then the server stops as actix-web does (`shutdown_timeout`). The signal handling of actix-web itself is
+    ///   replaced.
+    /// - When a newer process has the name of this node, the server ends in the same way. Then [`Rooms::check_not_superseded`] returns
+    ///   an error for `main` to return, so that the process is started again.
     ///
     /// A server with its own `on_connect` or its own signal handling uses these parts instead of this method.
     ///
@@ -33,7 +35,7 @@ pub trait HttpServerExt: Sized {
     ///     let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::of_host(8080)?);
     ///     PruningSupervisor::spawn(&rooms);
     ///     HttpServer::new(App::new).with_presence(&rooms).bind(("127.0.0.1", 8080))?.run().await?;
-    ///     Ok(())
+    ///     Ok(rooms.check_not_superseded()?)
     /// }
     /// ```
     #[must_use]
@@ -53,30 +55,79 @@ where
     B: MessageBody + 'static,
 {
     fn with_presence(self, rooms: &Rooms) -> Self {
-        let rooms = rooms.clone();
-        self.on_connect(on_connect).h1_write_buffer_size(WRITE_BUFFER_BYTES).shutdown_signal(async move {
-            tokio::select! {
-                () = stopped() => {}
-                () = rooms.superseded() => {}
-            }
-            rooms.shutdown().await;
-        })
+        let server = self.on_connect(on_connect).h1_write_buffer_size(WRITE_BUFFER_BYTES);
+        server.shutdown_signal(rooms.shutdown_on_signal())
     }
 }
 
-/// Resolves on Ctrl-C or SIGTERM.
-async fn stopped() {
-    let received = async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+impl Rooms {
+    /// Waits for Ctrl-C, for SIGTERM, or until this node [was superseded](Self::superseded), and then [shuts down](Self::shutdown).
+    /// [`with_presence`](HttpServerExt::with_presence) gives it to `HttpServer::shutdown_signal`; a server that has an `on_connect` of its
+    /// own does the same.
+    ///
+    /// After the first signal a shutdown takes up to 9 s, and the server then waits up to `shutdown_timeout` (30 s) for requests in
+    /// progress. A second signal ends the process at once, with the status 130 (Ctrl-C) or 143 (SIGTERM): what it leaves counts as
+    /// crashed.
+    ///
+    /// ```no_run
+    /// # use actix_web::{App, HttpServer};
+    /// # async fn serve(rooms: presence::Rooms) -> std::io::Result<()> {
+    /// HttpServer::new(App::new).shutdown_signal(rooms.shutdown_on_signal()).bind(("127.0.0.1", 8080))?.run().await
+    /// # }
+    /// ```
+    pub fn shutdown_on_signal(&self) -> impl Future<Output = ()> + Send + use<> {
+        let rooms = self.clone();
+        async move {
+            let mut stop = StopSignals::listen();
+            tokio::select! {
+                _ = stop.received() => {}
+                () = rooms.superseded() => {}
+            }
+            // A signal that was once listened to does not end the process by itself any more.
+            tokio::spawn(async move {
+                let kind = stop.received().await;
+                warn!(
+                    "a second signal ends this process at once; what it leaves is dealt with when it starts again, or by another"
+                );
+                process::exit(128 + kind.as_raw_value());
+            });
+            rooms.shutdown().await;
         }
-        Ok::<_, io::Error>(())
+    }
+}
+
+/// The signals that stop a server. `None` where one cannot be listened to.
+struct StopSignals {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+}
+
+impl StopSignals {
+    fn listen() -> Self {
+        Self {
+            interrupt: listen(SignalKind::interrupt(), "Ctrl-C"),
+            terminate: listen(SignalKind::terminate(), "SIGTERM"),
+        }
+    }
+
+    async fn received(&mut self) -> SignalKind {
+        tokio::select! {
+            () = next(&mut self.interrupt) => SignalKind::interrupt(),
+            () = next(&mut self.terminate) => SignalKind::terminate(),
+        }
+    }
+}
+
+fn listen(kind: SignalKind, name: &str) -> Option<Signal> {
+    signal(kind).inspect_err(|error| error!(%error, "{name} cannot be handled, and ends the process at once")).ok()
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    let received = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
     };
-    if let Err(error) = received.await {
-        error!(%error, "Ctrl-C and SIGTERM cannot be handled, and end the process at once");
+    if received.is_none() {
         pending::<()>().await;
     }
 }

@@ -70,7 +70,8 @@ impl Rooms {
     ///
     /// # Errors
     /// - [`Error::CloseCode`] if the code of `close` may not be sent. Nothing happened.
-    /// - [`Error::StoreUnavailable`] if the database does not answer. Presences that were removed before stay removed.
+    /// - [`Error::StoreUnavailable`] if the database does not answer. On this node the sockets are notified or
+    ///   closed already, and their presences leave when the database is back. Other nodes may not have received the request.
     /// - [`Error::Unanswered`] if other live nodes did not answer in time. It names them, and has the number of presences that were removed.
     pub async fn remove_room(&self, room: &RoomName, close: Option<Close>) -> Result<usize> {
         self.remove_everywhere(RemovalTarget::Room(room.clone()), close).await

@@ -114,7 +114,8 @@ impl Rooms {
     /// task.
     ///
     /// # Errors
-    /// [`Error::ShuttingDown`] after [`shutdown`](Self::shutdown) has closed all sockets. Nothing was delivered.
+    /// [`Error::ShuttingDown`] after [`shutdown`](Self::shutdown) is over. Nothing was delivered. During the shutdown there is no error, and
+    /// only sockets that are still open receive the frame.
     pub async fn send(&self, room: &RoomName, message: impl Into<Outgoing>) -> Result<()> {
         self.send_in(room, None, message.into()).await
     }

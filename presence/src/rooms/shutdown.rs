@@ -48,6 +48,9 @@ pub enum NotReady {
     /// A shutdown has begun.
     #[error("shutting down")]
     ShuttingDown,
+    /// Other rooms of this process have the name of this node, and still run. They were started first, and these never serve.
+    #[error("other rooms of this process have the name of this node")]
+    NameInUse,
     /// Another process has taken the name of this node.
     #[error("another process has the name of this node")]
     Superseded,
@@ -60,7 +63,8 @@ impl Rooms {
         self.0.node.id()
     }
 
-    /// Resolves once the database knows of this node, so that joins work.
+    /// Resolves once the database knows of this node, so that joins work. It does not resolve as long as [`not_ready`](Self::not_ready)
+    /// returns a reason, and never after a shutdown, or if other rooms of this process have the name of this node.
     pub async fn ready(&self) {
         self.0.node.until_registered().await;
     }
@@ -80,6 +84,9 @@ impl Rooms {
         }
         if self.is_shutting_down() {
             return Some(NotReady::ShuttingDown);
+        }
+        if self.0.node.registration.is_name_in_use() {
+            return Some(NotReady::NameInUse);
         }
         match self.0.node.health.outage() {
             Some(Outage::LacksRight) => Some(NotReady::MissingRight),
@@ -113,8 +120,17 @@ impl Rooms {
         *self.0.node.registration.superseded.borrow()
     }
 
-    /// Resolves when another process took over the name of this node, and has ended since. The process should end with an error
-    /// then, so that what looks after it starts it again.
+    /// An error if another process took over the name of this node: `main` returns it when the server has ended, so that the
+    /// process ends with an error and is started again.
+    ///
+    /// # Errors
+    /// [`NotReady::Superseded`].
+    pub fn check_not_superseded(&self) -> Result<(), NotReady> {
+        if self.is_superseded() { Err(NotReady::Superseded) } else { Ok(()) }
+    }
+
+    /// Resolves when another process took over the name of this node, and has ended since. The process should then end with an
+    /// error ([`check_not_superseded`](Self::check_not_superseded)), so that it is started again.
     ///
     /// From the moment that the name is taken all sockets are closed with 1012 and nobody is let in. This waits until the other
     /// is gone, since two processes of one name that are started again whenever they end would take the name from each other

@@ -195,6 +195,8 @@ async fn rooms_that_are_started_twice_in_one_process_under_one_name_fail_at_once
     assert!(matches!(supervisor.send(crate::actor::Sweep).await.unwrap(), Err(Error::NameInUse { .. })));
     let called = second.add(lobby(), &ChannelName::new("job").unwrap(), None).await;
     assert!(matches!(called, Err(Error::NameInUse { .. })));
+    let why = second.not_ready().unwrap().to_string();
+    assert_eq!(why, "other rooms of this process have the name of this node", "and not that it is starting");
     assert!(!second.is_ready() && second.node().is_none() && second.store.faults.calls() == 0);
     ann.touch();
     assert!(first.is_ready() && first.names(lobby()).await == ["ann"] && ann.closes().is_empty());
