@@ -36,8 +36,8 @@ pub enum Error {
         name: NodeName,
     },
     /// The database did not answer within `store_timeout`. A join did not happen or is undone. An update may or may not have happened. A
-    /// leave will happen when the database is back. If others are removed, the sockets of this node are notified or closed already, and their presences leave when the database is back; other nodes may
-    /// not have received the request. It is safe to repeat the call.
+    /// leave will happen when the database is back. After a removal of others, the sockets of
+    /// this node are notified or closed already, and other nodes may not have received the request. It is safe to repeat the call.
     #[error("the presence store is unavailable")]
     StoreUnavailable(#[source] Option<StoreError>),
     /// Too many changes wait for the database, because it is away or too slow. Nothing happened, and it is safe to repeat the call later.
@@ -62,8 +62,8 @@ pub enum Error {
         /// The room.
         room: RoomName,
     },
-    /// The room's actor failed repeatedly and stopped. The next call starts it again.
-    /// A join did not happen or is undone. An update may or may not have happened. A leave will happen. It is safe to repeat the call.
+    /// The room's actor failed repeatedly and stopped. The next call starts it again. A join did not happen or is undone. An update may or
+    /// may not have happened. A leave will happen. It is safe to repeat the call.
     #[error("room `{room}` failed")]
     RoomFailed {
         /// The room.

@@ -42,7 +42,7 @@
 //!         .bind(("127.0.0.1", 8080))?
 //!         .run()
 //!         .await?;
-//!     Ok(())
+//!     Ok(rooms.check_not_superseded()?)
 //! }
 //! ```
 //!
@@ -102,7 +102,7 @@ pub use name::{
 };
 pub use origin::{Origin, OriginError};
 pub use presence_macros::{remove_presence, touch_presence};
-pub use rooms::{Counts, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError};
+pub use rooms::{Counts, JoinOptions, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError};
 pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
 pub use signal::{PresenceChange, PresenceChanged, Subscription};
 pub use store::MemoryStore;

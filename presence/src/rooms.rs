@@ -35,6 +35,7 @@ use crate::{
     store::Store,
 };
 
+pub use self::channel::JoinOptions;
 pub use self::handle::Room;
 pub use self::query::RoomsActor;
 pub use self::reading::Counts;

@@ -1,6 +1,6 @@
 //! The socket as its consumer uses it.
 
-use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, fmt, rc::Rc, sync::Arc};
 
 use actix::Recipient;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -12,7 +12,7 @@ use crate::{
     delivery::{hub::Sockets, message::ToConnection, outbox::Outbox},
     model::Meta,
     name::{ChannelName, GroupName, RoomName, UserId},
-    rooms::channel::{Channel, JoinOptions},
+    rooms::{JoinOptions, channel::Channel},
 };
 
 use super::{control::close_frame, handshake::Handshake, rates::Rates};
@@ -43,7 +43,7 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    /// The rooms of this node.
+    /// The rooms of this node, of all sockets: the manager. Those that this socket is in are [`joined_rooms`](Self::joined_rooms).
     #[must_use]
     pub const fn rooms(&self) -> &Rooms {
         &self.rooms
@@ -115,53 +115,21 @@ impl Socket {
     /// [`Error::ShuttingDown`], [`Error::RoomFailed`], [`Error::LeftWhileJoining`],
     /// [`Error::FirstFramesUnread`] (it is not in the room; repeat later), [`Error::SocketClosed`].
     pub async fn join(&self, room: &RoomName) -> Result<()> {
-        self.join_as(room, JoinOptions::default()).await
+        self.join_with(room, JoinOptions::new()).await
     }
 
-    /// Joins as [`join`](Self::join) does, with another grace than the setting. It is the time for which the presence in this room is
-    /// held if the socket has a [resume token](Self::set_resume_token) and is lost; with a grace of 0 it leaves at once. A socket that is
-    /// in the room already keeps its grace.
-    ///
-    /// # Errors
-    /// As `join`; [`Error::GraceTooLong`] if `grace` is longer than `max_age`: nothing happened.
-    pub async fn join_with_grace(&self, room: &RoomName, grace: Duration) -> Result<()> {
-        if !self.outbox.is_open() {
-            return Err(Error::SocketClosed);
-        }
-        let max_age = self.rooms.config().max_age();
-        if grace > max_age {
-            return Err(Error::GraceTooLong { grace, max_age });
-        }
-        self.join_as(room, JoinOptions { grace: Some(grace), ..JoinOptions::default() }).await
-    }
-
-    /// Joins as [`join`](Self::join) does, but only if the room then has at most `limit` presences. Each socket counts, so a user with two
-    /// tabs counts twice. A [held](Self::set_resume_token) presence counts during its grace, and a socket that resumes it joins
-    /// although the room is full. So does a socket that is in the room already.
-    ///
-    /// The database decides, so the limit is exact over all nodes, also when many sockets join at the same time. It is a limit of this call
-    /// alone: a plain `join` and [`Rooms::add`](crate::Rooms::add) have no limit, but their presences count.
-    /// Resolves when the presence is durable, also with [`Durability::Relaxed`](crate::Durability::Relaxed).
-    ///
-    /// # Errors
-    /// As `join`; [`Error::RoomFull`]: the socket is not in the room, and nobody was notified.
-    pub async fn join_within(&self, room: &RoomName, limit: usize) -> Result<()> {
-        self.join_as(room, JoinOptions { limit: Some(limit), ..JoinOptions::default() }).await
-    }
-
-    /// Joins as [`join`](Self::join) does, with a first meta, which the others receive with the join. A presence that the socket resumes
-    /// with its [resume token](Self::set_resume_token) keeps its own meta, because that is the last one of its client. So does a presence
-    /// that is in the room already.
+    /// Joins as [`join`](Self::join) does, with a first meta, a grace or a limit of places.
     ///
     /// ```
-    /// use presence::{Consumer, Frame, Meta, RoomName, Socket};
+    /// use presence::{Consumer, Frame, JoinOptions, Meta, RoomName, Socket};
     /// use serde_json::json;
     ///
     /// struct Agent(RoomName);
     ///
     /// impl Consumer for Agent {
     ///     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
-    ///         socket.join_with_meta(&self.0, Meta::new(&json!({ "status": "free" }))?).await?;
+    ///         let free = Meta::new(&json!({ "status": "free" }))?;
+    ///         socket.join_with(&self.0, JoinOptions::new().meta(free)).await?;
     ///         if socket.has_resumed(&self.0) {
     ///             socket.send("welcome back").await?; // it has the status that it had before
     ///         }
@@ -175,12 +143,9 @@ impl Socket {
     /// ```
     ///
     /// # Errors
-    /// As `join`.
-    pub async fn join_with_meta(&self, room: &RoomName, meta: Meta) -> Result<()> {
-        self.join_as(room, JoinOptions { meta, ..JoinOptions::default() }).await
-    }
-
-    async fn join_as(&self, room: &RoomName, options: JoinOptions) -> Result<()> {
+    /// As `join`; [`Error::GraceTooLong`] if the grace is longer than `max_age`; [`Error::RoomFull`] if there is no place: it is not in
+    /// the room, and nobody was notified.
+    pub async fn join_with(&self, room: &RoomName, options: JoinOptions) -> Result<()> {
         if !self.outbox.is_open() {
             return Err(Error::SocketClosed);
         }
@@ -244,6 +209,12 @@ impl Socket {
     /// update may or may not happen. Errors of an update that is written later are logged.
     pub async fn update(&self, room: &RoomName, meta: Meta) -> Result<()> {
         self.channel.update(&self.rooms, room, meta).await
+    }
+
+    /// The rooms that the socket is in or is joining, in no order.
+    #[must_use]
+    pub fn joined_rooms(&self) -> Vec<RoomName> {
+        self.channel.rooms()
     }
 
     /// Whether the socket is in the room.

@@ -68,15 +68,58 @@ struct Membership {
     is_resumed: bool,
 }
 
-/// What a join asks for besides the room.
-#[derive(Debug, Default)]
-pub(crate) struct JoinOptions {
-    /// How long the presence is held, if it has a resume token; `None`: the setting.
-    pub(crate) grace: Option<Duration>,
-    /// How many presences the room may have then, unless it takes one over.
-    pub(crate) limit: Option<usize>,
-    /// Its first meta, unless it takes a presence over.
-    pub(crate) meta: Meta,
+/// What a join asks for besides the room and the user. Each option is for this join only.
+///
+/// ```
+/// use std::time::Duration;
+/// use presence::{JoinOptions, Meta, RoomName, Socket};
+/// use serde_json::json;
+///
+/// async fn sit_down(socket: &Socket, table: &RoomName) -> presence::Result<()> {
+///     let status = Meta::new(&json!({ "status": "free" }))?;
+///     let options = JoinOptions::new().meta(status).grace(Duration::from_secs(30)).limit(4);
+///     socket.join_with(table, options).await
+/// }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct JoinOptions {
+    meta: Meta,
+    grace: Option<Duration>,
+    limit: Option<usize>,
+}
+
+impl JoinOptions {
+    /// An empty meta, the setting `grace`, and no limit.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The first meta: the others see it with the join. A presence that is resumed keeps the meta that it has, which is the last one
+    /// that its client sent, and so does one that is in the room already.
+    pub fn meta(mut self, meta: Meta) -> Self {
+        self.meta = meta;
+        self
+    }
+
+    /// How long the presence is held, if it has a [resume token](crate::Socket::set_resume_token) and its socket is lost, instead of the
+    /// setting. With zero it leaves at once. It is at most `max_age`. One that is in the room already keeps the grace that it has.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Joins only if the room then has at most this number of presences. Each socket takes a place, so a user with two tabs has two.
+    /// One that is held keeps its place for its grace. A socket that returns with the resume token gets in, however full the room is;
+    /// so does one that is in the room already.
+    ///
+    /// The database decides, so it is exact for all nodes together: if many come at once, as many get in as there are places. It
+    /// limits this call only: a plain join does not check for a place, but takes one. The join resolves when the presence is durable,
+    /// also with [`Durability::Relaxed`](crate::Durability::Relaxed).
+    pub const fn limit(mut self, limit: usize) -> Self {
+        self.limit = Some(limit);
+        self
+    }
 }
 
 /// How a join begins.
@@ -181,6 +224,10 @@ impl Channel {
         user: Option<&UserId>,
         options: JoinOptions,
     ) -> Result<()> {
+        let max_age = rooms.config().max_age();
+        if let Some(grace) = options.grace.filter(|grace| *grace > max_age) {
+            return Err(Error::GraceTooLong { grace, max_age });
+        }
         // Two joins of one room at a time are one join: the second waits for what becomes of the first.
         let (id, answer) = loop {
             match self.begin_join(rooms, room, user, &options)? {

@@ -147,10 +147,24 @@ impl Rooms {
     /// another process's. [`Error::ChannelTaken`] if another process has a channel of this name in the room. The channel is not
     /// in the room then, and nothing is left of it.
     pub async fn add(&self, room: &RoomName, channel: &ChannelName, user: Option<&UserId>) -> Result<super::Room> {
+        self.add_with(room, channel, user, JoinOptions::new()).await
+    }
+
+    /// As [`add`](Self::add), with a first meta, a limit of places, or, for a socket, a grace.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), and as [`Socket::join_with`](crate::Socket::join_with).
+    pub async fn add_with(
+        &self,
+        room: &RoomName,
+        channel: &ChannelName,
+        user: Option<&UserId>,
+        options: JoinOptions,
+    ) -> Result<super::Room> {
         self.check_open()?;
         let _in_use = self.channels().in_use(channel.clone());
         let known = self.channels().get_or_make(channel, self)?;
-        match known.join(self, room, user, JoinOptions::default()).await {
+        match known.join(self, room, user, options).await {
             Ok(()) => Ok(self.room(room)),
             Err(Error::StoreRefused(error)) if error.is_channel_taken() => {
                 Err(Error::ChannelTaken { room: room.clone(), channel: channel.clone() })

@@ -6,7 +6,7 @@
 use actix::{Handler, Message, ResponseFuture};
 
 use crate::{
-    Close, Meta, Result,
+    Close, JoinOptions, Meta, Result,
     name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
@@ -15,7 +15,7 @@ use super::{
     upkeep::{PrunePresences, PruneRooms},
 };
 
-/// Adds a channel to a room, as [`Rooms::add`](crate::Rooms::add).
+/// Adds a channel to a room, as [`Rooms::add_with`](crate::Rooms::add_with).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Room>")]
 pub struct Add {
@@ -25,6 +25,8 @@ pub struct Add {
     pub channel: ChannelName,
     /// The user of its presence; `None` for an anonymous presence.
     pub user: Option<UserId>,
+    /// The first meta, a limit of places, or a grace; `JoinOptions::new()` for a plain join.
+    pub options: JoinOptions,
 }
 
 /// Replaces the meta of a channel's presence in a room, as [`Rooms::update`](crate::Rooms::update).
@@ -112,8 +114,8 @@ pub struct RemovePresence {
 impl Handler<Add> for RoomsActor {
     type Result = ResponseFuture<Result<Room>>;
 
-    fn handle(&mut self, Add { room, channel, user }: Add, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.add(&room, &channel, user.as_ref()).await)
+    fn handle(&mut self, Add { room, channel, user, options }: Add, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.add_with(&room, &channel, user.as_ref(), options).await)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Close, Counts, Event, Member, Meta, Outgoing, Result, Rooms,
+    Close, Counts, Event, JoinOptions, Member, Meta, Outgoing, Result, Rooms,
     name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
@@ -37,6 +37,14 @@ impl Room {
     /// As [`Rooms::add`].
     pub async fn add(&self, channel: &ChannelName, user: Option<&UserId>) -> Result<()> {
         self.rooms.add(&self.name, channel, user).await.map(drop)
+    }
+
+    /// Adds a channel with a first meta, a limit of places, or a grace; see [`Rooms::add_with`].
+    ///
+    /// # Errors
+    /// As [`Rooms::add_with`].
+    pub async fn add_with(&self, channel: &ChannelName, user: Option<&UserId>, options: JoinOptions) -> Result<()> {
+        self.rooms.add_with(&self.name, channel, user, options).await.map(drop)
     }
 
     /// Replaces the meta of a channel's presence in the room; see [`Rooms::update`].

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::bench::{Log, Node, config, heard, leap, lobby, ms, node, node_on, pass, room, secs, settle, user};
 use crate::{
-    CloseCode, Consumer, Error, Frame, Result, Rooms, Socket,
+    CloseCode, Consumer, Error, Frame, JoinOptions, Result, Rooms, Socket,
     actor::{Add, LeaveAll},
     clock::Clock,
     name::ChannelName,
@@ -65,7 +65,7 @@ async fn a_socket_that_is_closed_is_not_added_as_a_presence_without_a_socket() {
     closed.disconnect(CloseCode::NORMAL).await;
     settle().await;
     assert!(matches!(node.add(lobby(), &one, Some(&user("ann"))).await, Err(Error::SocketClosed)));
-    let add = Add { room: lobby().clone(), channel: one.clone(), user: None };
+    let add = Add { room: lobby().clone(), channel: one.clone(), user: None, options: JoinOptions::new() };
     assert!(matches!(node.addr().send(add).await.unwrap(), Err(Error::SocketClosed)));
     let (lost, two) = socket(&node).await;
     lost.lose();

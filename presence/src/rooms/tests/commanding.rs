@@ -2,7 +2,7 @@
 
 use super::bench::{config, heard, leap, lobby, node, own_node_on, pass, room, secs, user};
 use crate::{
-    Close, CloseCode, Error, Member,
+    Close, CloseCode, Error, JoinOptions, Member,
     actor::{Add, AnonymousCount, LeaveAll, PrunePresences, PruneRooms, Remove, RemoveRoom, RemoveUser, Touch, Users},
     clock::Clock,
     name::ChannelName,
@@ -14,7 +14,7 @@ fn channel(name: &str) -> ChannelName {
 }
 
 fn add(channel: &ChannelName, name: Option<&str>) -> Add {
-    Add { room: lobby().clone(), channel: channel.clone(), user: name.map(user) }
+    Add { room: lobby().clone(), channel: channel.clone(), user: name.map(user), options: JoinOptions::new() }
 }
 
 // behaviour: 2.1 add-returns-room; 2.1 anonymous-user; 2.1 idempotent-re-add; 2.1 re-add-as-another-user
@@ -48,7 +48,7 @@ async fn an_actor_has_a_channel_leave_every_room() {
     let (rooms, one) = (node.addr(), channel("1"));
     rooms.send(add(&one, Some("ann"))).await.unwrap().unwrap();
     rooms.send(add(&channel("2"), Some("ann"))).await.unwrap().unwrap();
-    rooms.send(Add { room: room("bar"), channel: one.clone(), user: Some(user("ann")) }).await.unwrap().unwrap();
+    rooms.send(Add { room: room("bar"), ..add(&one, Some("ann")) }).await.unwrap().unwrap();
     let mut changes = node.changes();
     for channel in [channel("unknown"), one.clone(), one] {
         rooms.send(LeaveAll { channel }).await.unwrap().unwrap();
@@ -65,7 +65,7 @@ async fn a_touch_and_another_add_keep_a_channel_alive_in_all_its_rooms_and_a_pru
     for (channel, name) in [(&one, "ann"), (&two, "bob"), (&three, "cid")] {
         rooms.send(add(channel, Some(name))).await.unwrap().unwrap();
     }
-    rooms.send(Add { room: room("bar"), channel: one.clone(), user: Some(user("ann")) }).await.unwrap().unwrap();
+    rooms.send(Add { room: room("bar"), ..add(&one, Some("ann")) }).await.unwrap().unwrap();
     let mut changes = node.changes();
     leap(secs(30)).await;
     rooms.send(Touch { channel: one }).await.unwrap();

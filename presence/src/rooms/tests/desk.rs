@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::bench::{Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, user};
 use crate::{
-    CloseCode, Error, JsonConsumer, JsonFrames, Meta, Outgoing, Result, ResumeToken, Rooms, Socket,
+    CloseCode, Error, JoinOptions, JsonConsumer, JsonFrames, Meta, Outgoing, Result, ResumeToken, Rooms, Socket,
     actor::Update,
     clock::Clock,
-    name::ChannelName,
+    name::{ChannelName, RoomName},
     store::{MemoryStore, RoomStore},
     testing::TestSocket,
 };
@@ -34,7 +34,7 @@ impl JsonConsumer for Agent {
     type Event = ();
 
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-        socket.join_with_meta(lobby(), meta("free")).await?;
+        socket.join_with(lobby(), JoinOptions::new().meta(meta("free"))).await?;
         socket.send(if socket.has_resumed(lobby()) { "\"back\"" } else { "\"new\"" }).await
     }
 
@@ -43,7 +43,13 @@ impl JsonConsumer for Agent {
             Said::Status { meta } => socket.update(lobby(), meta).await,
             Said::Text { status } => socket.update(lobby(), Meta::new(&json!({ "status": status }))?).await,
             Said::Join { room } => socket.join(&room.parse()?).await,
-            Said::Within { limit } => socket.join_within(&room("small"), limit).await,
+            Said::Within { limit } => {
+                let options = JoinOptions::new().meta(meta("seated")).grace(secs(30)).limit(limit);
+                socket.join_with(&room("small"), options).await?;
+                let mut rooms = socket.joined_rooms();
+                rooms.sort();
+                socket.send(Outgoing::json(&rooms)?).await
+            }
             Said::Forward { text } => socket.rooms().check_size(&Outgoing::text(text)),
             Said::Leave => socket.leave(lobby()).await,
             Said::Fail => Err(Error::other("the agent's own failure")),
@@ -248,4 +254,49 @@ async fn one_who_is_removed_while_it_joins_is_answered_that_it_was_removed() {
     assert_eq!(node.remove_user_from(&room("attic"), &user("ann"), None).await.unwrap(), 1);
     assert_eq!(code_of_answer(&mut ann).await, "removed");
     assert!(ann.receive_nothing().await);
+}
+
+/// The metas in a room, by user.
+async fn metas(node: &Node, room: &RoomName) -> Vec<(String, Value)> {
+    let members = node.members(room).await.unwrap();
+    let presences = members.iter().flat_map(|member| member.presences().to_vec());
+    presences.map(|one| (one.user.as_ref().unwrap().to_string(), json!(one.meta.to_object()))).collect()
+}
+
+#[actix::test]
+async fn one_join_can_have_a_first_meta_a_grace_and_a_limit() {
+    let node = node().await;
+    let mut ann = agent(&node.rooms).await;
+    first(&mut ann).await;
+    ann.send_json(&json!({ "type": "within", "limit": 1 }));
+    pass(secs(1)).await;
+    let state: Value = ann.receive_json().await;
+    assert_eq!(state["room"], "small");
+    assert_eq!(ann.receive_json::<Value>().await, json!(["lobby", "small"]), "the rooms of this socket");
+    let seated = vec![("ann".to_owned(), json!({ "status": "seated" }))];
+    assert_eq!(metas(&node, &room("small")).await, seated);
+    let bot = ChannelName::new("bot").unwrap();
+    let options = JoinOptions::new().limit(1);
+    let full = node.add_with(&room("small"), &bot, Some(&user("bot")), options).await;
+    assert!(matches!(full, Err(Error::RoomFull { limit: 1, .. })), "{full:?}");
+    let too_long = node.add_with(lobby(), &bot, None, JoinOptions::new().grace(secs(61))).await;
+    assert!(matches!(too_long, Err(Error::GraceTooLong { .. })), "{too_long:?}");
+    ann.lose();
+    pass(secs(20)).await;
+    assert_eq!(node.names(lobby()).await, Vec::<String>::new(), "after the grace of the settings");
+    assert_eq!(metas(&node, &room("small")).await, seated);
+    pass(secs(15)).await;
+    assert_eq!(node.names(&room("small")).await, Vec::<String>::new());
+}
+
+#[actix::test]
+async fn a_channel_is_added_with_its_first_meta_in_one_event() {
+    let node = node().await;
+    let mut changes = node.changes();
+    let (bot, options) = (ChannelName::new("bot").unwrap(), JoinOptions::new().meta(meta("busy")));
+    node.add_with(lobby(), &bot, Some(&user("bot")), options.clone()).await.unwrap();
+    node.room(lobby()).add_with(&bot, Some(&user("bot")), options).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!(heard(&mut changes), ["+bot"]);
+    assert_eq!(metas(&node, lobby()).await, [("bot".to_owned(), json!({ "status": "busy" }))]);
 }
