@@ -1,6 +1,6 @@
 //! One channel: which rooms it is in, and how it joins and leaves them.
 //!
-//! What is asked of a channel, by its consumer or from outside, goes through here, so that both see the same.
+//! Calls of its consumer and calls from outside both go through this file, so that both see the same memberships.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -40,10 +40,10 @@ pub(crate) struct Channel {
     /// `None` if no socket of this process belongs to it.
     hub: Option<HubRef>,
     joined: Mutex<HashMap<RoomName, Membership>>,
-    /// `joined` may be locked within it, and it never within `joined`.
+    /// Lock order: `joined` may be locked while this is locked, but not the other way around.
     updates: Mutex<Updates>,
     closed: AtomicBool,
-    /// By what its client can resume its presences.
+    /// The token with which its client can resume the presences that join from now on.
     resume: Mutex<Option<ResumeToken>>,
     end: OnceLock<End>,
 }
@@ -51,24 +51,24 @@ pub(crate) struct Channel {
 /// What the end of a socket means for its presences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// They leave.
+    /// The presences leave.
     Left,
-    /// Those that can be resumed are held.
+    /// The presences that can be resumed are held, and the others leave.
     Lost,
 }
 
 #[derive(Debug, Clone)]
 struct Membership {
     id: PresenceId,
-    /// How long it is held, if it can be resumed.
+    /// For how long the presence is held if its socket is lost; `None` if it cannot be resumed.
     grace: Option<Duration>,
-    /// Told when the join is over, if it is still under way.
+    /// Notified when the join is over; `None` if it is over already.
     joining: Option<Arc<Notify>>,
-    /// It was taken over with the resume token.
+    /// Whether the presence was resumed with the token.
     is_resumed: bool,
 }
 
-/// What a join asks for besides the room and the user. Each option is for this join only.
+/// The options of a join. Each option is for this join only.
 ///
 /// ```
 /// use std::time::Duration;
@@ -95,39 +95,40 @@ impl JoinOptions {
         Self::default()
     }
 
-    /// The first meta: the others see it with the join. A presence that is resumed keeps the meta that it has, which is the last one
-    /// that its client sent, and so does one that is in the room already.
+    /// The first meta: the other members see it with the join. A presence that is resumed, or is in the room already, keeps the meta that
+    /// it has.
     pub fn meta(mut self, meta: Meta) -> Self {
         self.meta = meta;
         self
     }
 
-    /// How long the presence is held, if it has a [resume token](crate::Socket::set_resume_token) and its socket is lost, instead of the
-    /// setting. With zero it leaves at once. It is at most `max_age`. One that is in the room already keeps the grace that it has.
+    /// For how long the presence is held if it has a [resume token](crate::Socket::set_resume_token) and its socket is lost, instead of the
+    /// setting `grace`. With zero it leaves at once. It may be at most `max_age`. A presence that is in the room already keeps the grace
+    /// that it has.
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
     }
 
-    /// Joins only if the room then has at most this number of presences. Each socket takes a place, so a user with two tabs has two.
-    /// One that is held keeps its place for its grace. A socket that returns with the resume token gets in, however full the room is;
-    /// so does one that is in the room already.
+    /// Joins only if the room then has at most this number of presences. Each socket counts, so a user with two tabs counts twice. A held
+    /// presence counts until its grace is over. A socket that returns with the resume token always succeeds, and so does one that is in
+    /// the room already.
     ///
-    /// The database decides, so it is exact for all nodes together: if many come at once, as many get in as there are places. It
-    /// limits this call only: a plain join does not check for a place, but takes one. The join resolves when the presence is durable,
-    /// also with [`Durability::Relaxed`](crate::Durability::Relaxed).
+    /// The database decides, so the limit is exact for all nodes together, also if many sockets join at once. It limits this call only: a
+    /// join without a limit does not check the number, but is counted. The join resolves when the presence is durable, also with
+    /// [`Durability::Relaxed`](crate::Durability::Relaxed).
     pub const fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
     }
 }
 
-/// How a join begins.
+/// The three ways in which a join begins.
 enum Begun<F, G> {
     Joining(PresenceId, F),
-    /// It is in already, as this presence, and is touched, and becomes this user's.
-    Again(PresenceId, G),
-    /// It is joining, and this is told when that is over.
+    /// The channel is in the room already, as this presence. It is touched, and its user is set.
+    AlreadyIn(PresenceId, G),
+    /// Another join of the channel to the room is under way. This is notified when that join is over.
     UnderWay(Arc<Notify>),
 }
 
@@ -165,40 +166,40 @@ impl Channel {
         self.joined().contains_key(room)
     }
 
-    /// The rooms that it is in or joins.
+    /// The rooms that the channel is in or is joining.
     pub(crate) fn rooms(&self) -> Vec<RoomName> {
         self.joined().keys().cloned().collect()
     }
 
-    /// Whether it is in the room as a presence that it took over with the resume token.
+    /// Whether the channel is in the room as a presence that was resumed with the token.
     pub(crate) fn has_resumed(&self, room: &RoomName) -> bool {
         self.joined().get(room).is_some_and(|now| now.is_resumed)
     }
 
-    /// The join that asked as this presence took one over.
+    /// Records that the join with this presence id resumed a presence.
     pub(super) fn note_resumed(&self, room: &RoomName, id: PresenceId) {
         if let Some(now) = self.joined().get_mut(room).filter(|now| now.id == id) {
             now.is_resumed = true;
         }
     }
 
-    /// Whether it is in the room, or joining it, as this presence.
+    /// Whether the channel is in the room, or is joining it, as this presence.
     pub(super) fn has(&self, room: &RoomName, id: PresenceId) -> bool {
         self.joined().get(room).is_some_and(|now| now.id == id)
     }
 
-    /// Whether it is in no room, and without a socket.
+    /// Whether the channel is in no room and has no socket.
     pub(super) fn is_unused(&self) -> bool {
         self.hub.is_none() && self.joined().is_empty()
     }
 
-    /// From here on it considers itself in the room as this presence, though it has not asked for that.
+    /// Records a membership without a join, so that a test can make the channel and the room disagree.
     #[cfg(test)]
     pub(super) fn considers_itself_in(&self, room: &RoomName, id: PresenceId) {
         self.joined().insert(room.clone(), Membership { id, grace: None, joining: None, is_resumed: false });
     }
 
-    /// It is not in the room any more as this presence. Returns whether it was.
+    /// Removes the membership of this presence, and returns whether there was one.
     pub(super) fn forget(&self, room: &RoomName, id: PresenceId) -> bool {
         let was_in = match self.joined().entry(room.clone()) {
             Entry::Occupied(membership) if membership.get().id == id => {
@@ -211,12 +212,12 @@ impl Channel {
         was_in
     }
 
-    /// Takes the update of this presence that waits, or is just being written.
+    /// Takes the update of this presence that is pending or is being written.
     pub(super) fn take_update(&self, room: &RoomName, id: PresenceId) -> Option<Meta> {
         self.updates().take(room, id)
     }
 
-    /// Joins the room as `user`. One that is in already is touched, and becomes `user`'s if it was another's.
+    /// Joins the room as `user`. If the channel is in the room already, it is touched and its user is set.
     pub(crate) async fn join(
         &self,
         rooms: &Rooms,
@@ -228,13 +229,13 @@ impl Channel {
         if let Some(grace) = options.grace.filter(|grace| *grace > max_age) {
             return Err(Error::GraceTooLong { grace, max_age });
         }
-        // Two joins of one room at a time are one join: the second waits for what becomes of the first.
+        // Two joins of one room at a time become one join: the second waits until the first is over, and then looks again.
         let (id, answer) = loop {
             match self.begin_join(rooms, room, user, &options)? {
                 Begun::Joining(id, answer) => break (id, answer),
-                Begun::Again(id, answer) => {
+                Begun::AlreadyIn(id, answer) => {
                     match answer.await {
-                        // It was removed while it was to become another user's.
+                        // The presence was removed while its user was being set.
                         Err(Error::NotInRoom { room }) => return Err(Error::LeftWhileJoining { room }),
                         answer => answer?,
                     }
@@ -244,7 +245,7 @@ impl Channel {
                     let notified = over.notified();
                     tokio::pin!(notified);
                     notified.as_mut().enable();
-                    // This one, and not the next that began since: of that, another is told.
+                    // Only this join counts: a join that began after it has a `Notify` of its own.
                     let this = |now: &Membership| now.joining.as_ref().is_some_and(|now| Arc::ptr_eq(now, &over));
                     let under_way = self.joined().get(room).is_some_and(this);
                     if under_way {
@@ -257,7 +258,7 @@ impl Channel {
         self.check_stayed(rooms, room, id)
     }
 
-    /// A join is over that was under way. The channel may have left in the meantime, and be joining anew.
+    /// Records that a join is over. It changes nothing if the channel has left meanwhile, also if it is joining again.
     pub(super) fn join_ended(&self, room: &RoomName, id: PresenceId, is_in: bool) {
         if let Entry::Occupied(mut membership) = self.joined().entry(room.clone())
             && membership.get().id == id
@@ -270,7 +271,7 @@ impl Channel {
         }
     }
 
-    /// A socket's name is its own, so nobody else can have it in the room.
+    /// Logs a warning if the database already has the name of a socket in the room: each socket has a new name, so that should not happen.
     fn warn_if_strange(&self, room: &RoomName, error: &Error) {
         if let Error::StoreRefused(error) = error
             && self.hub.is_some()
@@ -280,15 +281,15 @@ impl Channel {
         }
     }
 
-    /// Makes the presences of this channel `user`'s, in every room that it is in. Rooms that it leaves meanwhile stay left.
+    /// Sets the user of the presences of this channel, in every room that it is in. It does not join again a room that it leaves meanwhile.
     pub(crate) async fn set_user(&self, rooms: &Rooms, user: Option<&UserId>) -> Result<()> {
         let memberships: Vec<_>;
         let answers: Vec<_> = {
             let joined = self.joined();
-            // A join under way is for the user that it was asked for.
+            // A join that is under way keeps the user with which it was requested.
             let there = joined.iter().filter(|(_, one)| one.joining.is_none());
             memberships = there.map(|(room, one)| (room.clone(), one.id)).collect();
-            // The rooms are asked within the lock, so that they learn of it before a leave to come.
+            // The messages are sent under the lock, so that a room receives them before a later leave.
             let asked = memberships.iter().map(|(room, id)| rooms.join_again(room, self.entrant(rooms, *id, user)));
             asked.collect()
         };
@@ -296,15 +297,15 @@ impl Channel {
         join_all(answers).await.into_iter().filter(|answer| !answer.as_ref().is_err_and(was_removed)).collect()
     }
 
-    /// This channel, as it enters a room: as this presence, without a token or a limit.
+    /// The join request of this channel with this presence id, without a resume token and without a limit.
     fn entrant(&self, rooms: &Rooms, id: PresenceId, user: Option<&UserId>) -> Entrant {
-        // The writer puts in the life of this node that is current when the join is written.
+        // This is a placeholder: the writer sets the incarnation of the node that is current when the join is written.
         let node = rooms.node().unwrap_or(NodeId::from_uuid(Uuid::nil()));
         let presence = Arc::new(Presence::new(id, self.name.clone(), user.cloned(), node));
         Entrant { presence, session: None, limit: None, hub: self.hub.clone(), touch: self.touch.clone() }
     }
 
-    /// It may have been removed just when it joined: then that was the later of the two.
+    /// Fails if the channel was removed from the room while it joined, and makes the presence leave: the removal counts as the later one.
     fn check_stayed(&self, rooms: &Rooms, room: &RoomName, id: PresenceId) -> Result<()> {
         if self.joined().get(room).is_none_or(|now| now.id != id) {
             rooms.leave_at_once(room, id, &self.name);
@@ -313,8 +314,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Looks whether the channel is in, and makes it join if it is not: at one moment, since others may do the same. The room
-    /// is asked within it, too, so that it hears in the order in which the channel came and went.
+    /// Begins a join if the channel is not in the room. The check and the message to the room happen under one lock, so that two callers
+    /// cannot both begin a join, and the room receives joins and leaves in the order in which the channel made them.
     fn begin_join<'a>(
         &'a self,
         rooms: &'a Rooms,
@@ -328,7 +329,7 @@ impl Channel {
             Some(Membership { joining: Some(over), .. }) => return Ok(Begun::UnderWay(over.clone())),
             Some(Membership { id, joining: None, .. }) => {
                 self.touch.mark(rooms.0.node.now());
-                return Ok(Begun::Again(*id, rooms.join_again(room, self.entrant(rooms, *id, user))));
+                return Ok(Begun::AlreadyIn(*id, rooms.join_again(room, self.entrant(rooms, *id, user))));
             }
             None => {}
         }
@@ -354,17 +355,18 @@ impl Channel {
         Ok(Begun::Joining(id, answer))
     }
 
-    /// Leaves the room, as it asked itself. Not in it: nothing happens.
+    /// Leaves the room at the request of its own consumer. If it is not in the room, nothing happens.
     pub(crate) async fn leave(&self, rooms: &Rooms, room: &RoomName) -> Result<()> {
         self.leave_with(rooms, room, || None).await.map(drop)
     }
 
-    /// Leaves every room, as it asked itself.
+    /// Leaves every room at the request of its own consumer.
     pub(crate) async fn leave_all(&self, rooms: &Rooms) -> Result<()> {
         self.leave_all_with(rooms, || None).await.map(drop)
     }
 
-    /// Is removed from the room, or from all, by somebody else: its socket is told, and closed with `close`. Returns from how many.
+    /// Removes the channel from the room, or from all rooms, at the request of another part of the application. Its socket is notified, or
+    /// closed if there is a `close`. Returns the number of rooms that it was in.
     pub(super) async fn remove(&self, rooms: &Rooms, room: Option<&RoomName>, close: Option<&Close>) -> Result<usize> {
         let farewell = || self.hub.as_ref().map(|hub| Farewell::new(hub.clone(), close.cloned()));
         match room {
@@ -389,7 +391,7 @@ impl Channel {
         left.await.map(|()| true)
     }
 
-    /// Returns in how many rooms it was.
+    /// Returns the number of rooms that it was in.
     async fn leave_all_with(&self, rooms: &Rooms, farewell: impl Fn() -> Option<Farewell>) -> Result<usize> {
         let memberships: HashMap<_, _>;
         let left: Vec<_> = {
@@ -402,7 +404,7 @@ impl Channel {
         Ok(memberships.len())
     }
 
-    /// Sets by what presences can be resumed that join from here on.
+    /// Sets the token with which presences that join from now on can be resumed.
     pub(crate) fn set_resume_token(&self, token: Option<ResumeToken>) {
         *self.resume.lock() = token;
     }
@@ -412,7 +414,7 @@ impl Channel {
         self.joined().values().filter_map(|membership| membership.grace).min()
     }
 
-    /// Says what the end of the socket means. What was said first holds, and from here on nobody puts it into a room.
+    /// Records how the socket ends. Only the first call counts. After it, every join of the channel fails.
     pub(crate) fn ends(&self, end: End) {
         let _ = self.end.set(end);
     }
@@ -421,7 +423,7 @@ impl Channel {
         self.end.get() == Some(&End::Lost)
     }
 
-    /// The socket is over: its presences leave, or are held.
+    /// Makes the presences of a socket that has ended leave, or lose their socket so that they are held.
     pub(crate) async fn depart(&self, rooms: &Rooms) -> Result<()> {
         self.write_last(rooms);
         if !self.is_lost() {
@@ -431,7 +433,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Writes the waiting updates of presences that are about to be held. A presence that leaves is announced without them.
+    /// Writes the pending updates of presences that are about to be held. The updates of presences that leave are dropped.
     fn write_last(&self, rooms: &Rooms) {
         let last = self.updates().take_all();
         for (room, id, meta) in last.into_iter().filter(|_| self.is_lost()) {
@@ -445,7 +447,7 @@ impl Channel {
     pub(crate) fn depart_at_once(&self, rooms: &Rooms) {
         self.write_last(rooms);
         let mut joined = self.joined();
-        // Nobody who holds on to the channel can put it into a room from here on.
+        // Another part of the program may still have this channel. From here on its joins fail.
         self.closed.store(true, Ordering::Release);
         for (room, membership) in joined.drain() {
             if self.is_lost() {
@@ -456,7 +458,7 @@ impl Channel {
         }
     }
 
-    /// Updates the presence in the room: now, or, if the socket has had as many written as it may, later.
+    /// Updates the presence in the room: at once, or later if the socket has used up its rate of updates.
     pub(crate) async fn update(self: &Arc<Self>, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
         let id = self.joined().get(room).map(|membership| membership.id);
         let Some(id) = id else { return Err(Error::NotInRoom { room: room.clone() }) };
@@ -473,7 +475,8 @@ impl Channel {
         }
     }
 
-    /// Updates the presence in the room now, as somebody else wants it. An update of its own that waits is older, and not written.
+    /// Updates the presence in the room at once, at the request of another part of the application. A pending update of the socket itself
+    /// is older, and is dropped.
     pub(super) async fn update_for_another(&self, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
         let id = self.joined().get(room).map(|membership| membership.id);
         let Some(id) = id else { return Err(Error::NotInRoom { room: room.clone() }) };
@@ -481,7 +484,7 @@ impl Channel {
         rooms.update_presence(room, id, &self.name, meta).await
     }
 
-    /// Writes the updates that wait, as fast as the rate allows, until none waits.
+    /// Writes the pending updates, as fast as the rate allows, until there are none.
     async fn write_updates(self: Arc<Self>, rooms: Rooms) {
         let rate = rooms.0.node.config.update_rate();
         loop {
@@ -493,7 +496,7 @@ impl Channel {
                     let result = rooms.update_presence(&room, id, &self.name, meta).await;
                     let mut updates = self.updates();
                     if let Err(Error::Overloaded { .. }) = result {
-                        // Nothing happened, and nobody else would try it again.
+                        // Nothing was written, and no other task would try this update again.
                         updates.put_back();
                     } else if updates.done()
                         && let Err(error) = result

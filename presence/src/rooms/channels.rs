@@ -1,6 +1,6 @@
-//! The channels of this process by name, and what any part of the application does by that name.
+//! The channels of this process by name, and the methods of [`Rooms`] that take the name of a channel.
 //!
-//! A channel is most often a socket, but need not be: a job may add a name of its own to a room, touch it, and remove it.
+//! Most channels are sockets. An application may also add a name of its own to a room, touch it and remove it: for example, a bot.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -30,14 +30,14 @@ impl Channels {
         self.0.lock()
     }
 
-    /// Makes the channel of a socket known.
+    /// Adds the channel of a new socket.
     pub(crate) fn open(&self, name: ChannelName, touch: Touch, hub: HubRef) -> Arc<Channel> {
         let channel = Arc::new(Channel::new(name.clone(), touch, Some(hub)));
         self.all().insert(name, channel.clone());
         channel
     }
 
-    /// The channel is no more.
+    /// Forgets the channel of a socket that has ended.
     pub(crate) fn close(&self, name: &ChannelName) {
         self.all().remove(name);
     }
@@ -46,8 +46,8 @@ impl Channels {
         self.all().get(name).cloned()
     }
 
-    /// The channel; if there is none of this name, one without a socket. A name that was given to a socket is never that of
-    /// anything else: what it would put into a room, no disconnect would take out again.
+    /// The channel of this name. If there is none, a new channel without a socket is made. That fails for names that are issued to sockets:
+    /// no disconnect would ever remove the presences of such a channel.
     fn get_or_make(&self, name: &ChannelName, rooms: &Rooms) -> Result<Arc<Channel>> {
         let mut all = self.all();
         if let Some(channel) = all.get(name) {
@@ -63,12 +63,13 @@ impl Channels {
         Ok(made)
     }
 
-    /// Somebody does something with the channel, until this is dropped: after whatever else holds the channel.
+    /// A guard for a caller that uses the channel. The caller drops it last, after its own reference to the channel, and the drop removes
+    /// the channel if it is no longer needed.
     const fn in_use(&self, name: ChannelName) -> InUse<'_> {
         InUse { channels: self, name }
     }
 
-    /// A channel without a socket is kept as long as it is in a room, or somebody is about to put it into one.
+    /// Removes a channel without a socket, unless it is in a room or another caller still uses it.
     fn drop_if_unused(&self, name: &ChannelName) {
         if let Entry::Occupied(channel) = self.all().entry(name.clone())
             && is_dropped(channel.get())
@@ -77,7 +78,7 @@ impl Channels {
         }
     }
 
-    /// When the channel was last seen, if it is in the room.
+    /// The touch of the channel, if the channel is in the room.
     pub(crate) fn touch_in(&self, name: &ChannelName, room: &RoomName) -> Option<Touch> {
         self.get(name).filter(|channel| channel.is_in(room)).map(|channel| channel.touch().clone())
     }
@@ -103,7 +104,7 @@ impl LocalChannels for Channels {
     }
 
     fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
-        // A channel that falls out of the map is dropped when others may look into it again.
+        // A removed channel is dropped after the lock of the map is released.
         let (was_in, _dropped) = match self.all().entry(name.clone()) {
             Entry::Occupied(channel) => {
                 let was_in = channel.get().forget(room, id);
@@ -115,8 +116,8 @@ impl LocalChannels for Channels {
     }
 }
 
-/// Whether a channel is in no room and nobody has it. Whoever is about to put it into one got it under the lock of all channels,
-/// and looks here when it has it no more.
+/// Whether a channel can be dropped: it is in no room, and only the map refers to it. A caller that is about to join gets its reference
+/// under the lock of the map, which the caller of this function holds, and its [`InUse`] looks again when it is done.
 fn is_dropped(channel: &Arc<Channel>) -> bool {
     Arc::strong_count(channel) == 1 && channel.is_unused()
 }
@@ -133,19 +134,22 @@ impl Drop for InUse<'_> {
     }
 }
 
-/// The manager of rooms, as in django-channels-presence: what consumers do by their sockets, any part of the application does
-/// by the name of a channel.
+/// The calls of the manager of rooms in django-channels-presence: any part of the application does by the name of a channel what a
+/// consumer does by its socket.
 impl Rooms {
-    /// Adds a channel to a room, as `user` or as an anonymous visitor: for a socket of this process as if it had joined, for
-    /// a name of the application's own making as a presence without a socket, which must be [touched](Self::touch) to stay. As
-    /// `Room.objects.add` of django-channels-presence; but a channel that is there is touched and stays in its group, one that
-    /// was another user's becomes this one's, which is one event, and a socket that is closed is not added.
+    /// Adds a channel to a room, as `user`, or as an anonymous presence if that is `None`. A socket of this process joins as by
+    /// [`Socket::join`](crate::Socket::join). Any other name that the application chose becomes a presence without a socket, which must be
+    /// [touched](Self::touch) to stay. A channel that is in the room already is touched. If it had another user, its user is replaced, which
+    /// is one event.
+    ///
+    /// It corresponds to `Room.objects.add` of django-channels-presence, but a socket that is closed is not added.
     ///
     /// # Errors
-    /// As [`Socket::join`](crate::Socket::join): [`Error::SocketClosed`] if the channel is that of a socket of this process which
-    /// is closed or closing, [`Error::LeftWhileJoining`] if it closed meanwhile. [`Error::SocketElsewhere`] if it is that of
-    /// another process's. [`Error::ChannelTaken`] if another process has a channel of this name in the room. The channel is not
-    /// in the room then, and nothing is left of it.
+    /// Those of [`Socket::join`](crate::Socket::join), and after each of these the channel is not in the room:
+    /// - [`Error::SocketClosed`] if the channel is a socket of this process that is closed or closing.
+    /// - [`Error::LeftWhileJoining`] if the socket closed during the call.
+    /// - [`Error::SocketElsewhere`] if the channel is a socket of another process.
+    /// - [`Error::ChannelTaken`] if another process has a channel of this name in the room.
     pub async fn add(&self, room: &RoomName, channel: &ChannelName, user: Option<&UserId>) -> Result<super::Room> {
         self.add_with(room, channel, user, JoinOptions::new()).await
     }
@@ -173,16 +177,16 @@ impl Rooms {
         }
     }
 
-    /// Removes a channel from a room, on whichever node it is, also if it is held. The others see it leave, and the consumer of its
-    /// socket learns of it by [`Consumer::removed`](crate::Consumer::removed); the socket stays open. One that is not in the room:
-    /// nothing happens. Of several callers at once one removes it, and there is one event. As `Room.objects.remove` of
-    /// django-channels-presence, which tells nobody but the others, and only on one node.
+    /// Removes a channel from a room, on whichever node it is, also if its presence is held. The other members see it leave. Its socket
+    /// stays open, and [`Consumer::removed`](crate::Consumer::removed) runs. If the channel is not in the room, nothing happens. If several
+    /// callers remove it at once, there is one event. It corresponds to `Room.objects.remove` of django-channels-presence, which notifies
+    /// the other members only, and on one node only.
     ///
-    /// A channel of this process is removed at once. Of one that this process does not know, all other nodes are asked, which look
-    /// for such requests every `sweep_interval`: see [`remove_room`](Self::remove_room).
+    /// A channel of this process is removed at once. For a channel that this process does not know, a request is written for all other
+    /// nodes, which look for requests every `sweep_interval`: see [`remove_room`](Self::remove_room).
     ///
     /// # Errors
-    /// As [`Socket::leave`](crate::Socket::leave); of a channel that this process does not know, as [`remove_room`](Self::remove_room).
+    /// As [`Socket::leave`](crate::Socket::leave) for a channel of this process, and as [`remove_room`](Self::remove_room) for any other.
     pub async fn remove(&self, room: &RoomName, channel: &ChannelName) -> Result<()> {
         self.remove_channel(Some(room), channel).await
     }
@@ -197,7 +201,7 @@ impl Rooms {
         self.remove_everywhere(target, None).await.map(drop)
     }
 
-    /// Removes a channel of this node from a room, or from all, for somebody else. Returns from how many.
+    /// Removes a channel of this node from a room, or from all rooms, and notifies its socket. Returns the number of rooms that it was in.
     pub(crate) async fn remove_here(
         &self,
         room: Option<&RoomName>,
@@ -214,7 +218,7 @@ impl Rooms {
         if removed > 0 {
             return Ok(removed);
         }
-        // It may be held, its socket being gone, or be there since before this process was started again.
+        // The presence may be held without a socket, or be left from an earlier incarnation of this node.
         let rooms = room.map_or_else(|| self.0.table.names(), |room| vec![room.clone()]);
         let (which, count) = (Which::Of(channel.clone()), Arc::default());
         let removals = rooms.iter().map(|room| self.remove_one(room, &which, close, &count));
@@ -222,19 +226,19 @@ impl Rooms {
         Ok(count.load(Ordering::Acquire))
     }
 
-    /// Marks a channel as seen now, in all its rooms. One that is not known to this process: nothing happens. As
-    /// `Presence.objects.touch` of django-channels-presence, but it costs a store to memory.
+    /// Records that a channel was seen now, in all its rooms. If this process does not know the channel, nothing happens. It corresponds to
+    /// `Presence.objects.touch` of django-channels-presence, but it only stores a number in memory.
     pub fn touch(&self, channel: &ChannelName) {
         if let Some(known) = self.channels().get(channel) {
             known.touch().mark(self.0.node.now());
         }
     }
 
-    /// Replaces the meta of a channel's presence in a room, as [`Socket::update`](crate::Socket::update) does, from anywhere: an HTTP
-    /// handler, a job, a bot. The channel must be one of this process: a socket, or a name of the application's own that was
-    /// [added](Self::add). That of any presence is in [`members`](Self::members). One that is equal changes nothing.
+    /// Replaces the meta of a channel's presence in a room, as [`Socket::update`](crate::Socket::update) does, from an HTTP handler, a job
+    /// or a bot. The channel must be one of this process: a socket, or a name that this process [added](Self::add).
+    /// [`members`](Self::members) returns the channel of each presence. A meta that is equal to the present one changes nothing.
     ///
-    /// It is written at once, without regard to `updates_per_second`, and takes the place of an update of the socket's own that waits.
+    /// It is written at once, whatever `updates_per_second` is, and replaces a pending update of the socket itself.
     ///
     /// ```
     /// # use presence::{ChannelName, Meta, RoomName, Rooms};
@@ -245,9 +249,10 @@ impl Rooms {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotInRoom`] if the channel is not in the room, also if it is held; [`Error::SocketElsewhere`] if it is that of a socket
-    /// of another process; [`Error::Overloaded`]: nothing happened. [`Error::StoreUnavailable`] if the database did not answer in time:
-    /// it may or may not happen.
+    /// - [`Error::NotInRoom`] if the channel is not in the room, or its presence is held. Nothing happened.
+    /// - [`Error::SocketElsewhere`] if the channel is a socket of another process. Nothing happened.
+    /// - [`Error::Overloaded`] if too many changes are pending. Nothing happened.
+    /// - [`Error::StoreUnavailable`] if the database does not answer in time. The update may still happen.
     pub async fn update(&self, room: &RoomName, channel: &ChannelName, meta: Meta) -> Result<()> {
         match self.channels().get(channel) {
             Some(known) => known.update_for_another(self, room, meta).await,
@@ -258,14 +263,14 @@ impl Rooms {
         }
     }
 
-    /// Removes a channel from every room, with one event for each, on whichever node it is. The consumer of its socket learns of each
-    /// by [`Consumer::removed`](crate::Consumer::removed). One that is in no room: nothing happens. A name of the application's own that
-    /// is in a room by this process is removed from the rooms where this process has it, and the others are not asked. As
-    /// `Presence.objects.leave_all` of django-channels-presence, which tells nobody but the others. The rest is as for
+    /// Removes a channel from every room, on whichever node it is, with one event for each room.
+    /// [`Consumer::removed`](crate::Consumer::removed) runs for each. If the channel is in no room, nothing happens. If this process has
+    /// the channel in a room, it is removed from the rooms where this process has it, and no request is written for the other nodes. It
+    /// corresponds to `Presence.objects.leave_all` of django-channels-presence, which notifies the other members only. The rest is as for
     /// [`remove`](Self::remove).
     ///
     /// # Errors
-    /// As [`remove`](Self::remove); every room is left all the same.
+    /// As [`remove`](Self::remove). The channel leaves every room also if this fails.
     pub async fn leave_all(&self, channel: &ChannelName) -> Result<()> {
         self.remove_channel(None, channel).await
     }

@@ -1,4 +1,4 @@
-//! What sockets ask of rooms. What a room that failed has lost is asked again.
+//! The requests of channels to rooms: join, leave, update. A request is sent again if the room fails before it answers.
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
@@ -20,12 +20,12 @@ use crate::{
 use super::{ATTEMPTS, Rooms, channel::Channel};
 
 impl Rooms {
-    /// Whether sockets may come in.
+    /// Fails if this node accepts no sockets and no joins.
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.0.supervisor.get().is_none() {
             self.0.no_supervisor.call_once(|| {
                 warn!(
-                    "`PruningSupervisor::spawn` was not called: unless another node does it, the presences that nodes that died left and empty rooms are not removed"
+                    "`PruningSupervisor::spawn` was not called: unless another node does it, the presences of dead nodes and empty rooms are not removed"
                 );
             });
         }
@@ -36,8 +36,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// Joins; whatever ends this but success, the presence leaves again. What it resumed is held again. The room is asked at
-    /// once, not when this is awaited. `pending` is the channel that counts itself in the room until then.
+    /// Joins a room. The message is sent at once, not when the future is awaited. If the join fails, or the future is dropped, the presence
+    /// leaves again, and a presence that it resumed is held again. `pending` is the channel that counts itself in the room meanwhile.
     pub(crate) fn join<'a>(
         &'a self,
         room: &'a RoomName,
@@ -45,26 +45,26 @@ impl Rooms {
         pending: Option<Pending<'a>>,
     ) -> impl Future<Output = Result<()>> + 'a {
         let (id, channel) = (entrant.presence.id, entrant.presence.channel.clone());
-        let mut guard = JoinGuard { rooms: self, room, id, channel, pending, outcome: Outcome::NotIn };
+        let mut guard = JoinGuard { rooms: self, room, id, channel, pending, outcome: JoinOutcome::NotIn };
         let asked = self.check_open().map(|()| {
-            guard.outcome = Outcome::Unknown;
+            guard.outcome = JoinOutcome::Unknown;
             self.send_join(room, entrant, false)
         });
         async move {
-            // The whole of it, and not a copy of the field.
+            // A closure captures single fields. This moves the whole guard into the future, so that its `Drop` runs there.
             let guard = &mut guard;
             let answer = asked?.await;
             guard.outcome = match &answer {
-                Some(Ok(())) => Outcome::Joined,
-                None | Some(Err(Error::RoomFailed { .. })) => Outcome::Unknown,
-                Some(Err(_)) => Outcome::NotIn,
+                Some(Ok(())) => JoinOutcome::Joined,
+                None | Some(Err(Error::RoomFailed { .. })) => JoinOutcome::Unknown,
+                Some(Err(_)) => JoinOutcome::NotIn,
             };
             answer.unwrap_or(Err(Error::StoreUnavailable(None)))
         }
     }
 
-    /// Joins as one who is in the room already: that it stays so does not hang on this call. The room is asked at once, not
-    /// when this is awaited.
+    /// Sends the join of a presence that is in the room already: it is touched, and its user is set. The message is sent at once, not when
+    /// the future is awaited. Dropping the future does not make the presence leave.
     pub(crate) fn join_again<'a>(
         &'a self,
         room: &'a RoomName,
@@ -74,7 +74,7 @@ impl Rooms {
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
-    /// What the room answers; `None` if it does not in time.
+    /// Sends a join at once, and resolves to the answer of the room; `None` if there is none in time.
     fn send_join<'a>(
         &'a self,
         room: &'a RoomName,
@@ -85,8 +85,7 @@ impl Rooms {
         self.repeat(room, limit, move |reply| ToRoom::Join { entrant: entrant.clone(), again, reply })
     }
 
-    /// Leaves. It happens even if this returns an error, or is not awaited to its end.
-    /// The room is asked at once, not when this is awaited.
+    /// As [`leave_with`](Self::leave_with), without a farewell.
     #[cfg(test)]
     pub(crate) fn leave<'a>(
         &'a self,
@@ -97,8 +96,8 @@ impl Rooms {
         self.leave_with(room, id, channel, None)
     }
 
-    /// Leaves, and has the socket learn of it that did not ask for it, if there is a farewell. It happens even if this returns an error,
-    /// or is not awaited to its end. The room is asked at once, not when this is awaited.
+    /// Leaves a room. The message is sent at once, not when the future is awaited, and the presence leaves even if this fails or the future
+    /// is dropped. With a farewell, the socket is notified, since it did not request to leave.
     pub(crate) fn leave_with<'a>(
         &'a self,
         room: &'a RoomName,
@@ -115,12 +114,12 @@ impl Rooms {
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
-    /// Leaves, without waiting for it.
+    /// Leaves a room, without an answer.
     pub(crate) fn leave_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
         self.send_to_room(room, ToRoom::Leave { id, channel: channel.clone(), farewell: None, reply: None });
     }
 
-    /// Has a room remove one presence of this node, and count it if it is there. Resolves when it is gone for good.
+    /// Removes one presence of this node from a room, and adds 1 to `count` if it was there. Resolves when the removal is written.
     pub(crate) async fn remove_one(
         &self,
         room: &RoomName,
@@ -141,12 +140,12 @@ impl Rooms {
         answer.await.unwrap_or(Err(Error::StoreUnavailable(None)))
     }
 
-    /// The socket is lost: the presence is held if it can be resumed, and leaves if not.
+    /// Reports that the socket of a presence is lost. The presence is held if it can be resumed, and leaves if not.
     pub(crate) fn lose(&self, room: &RoomName, id: PresenceId, channel: &ChannelName) {
         self.send_to_room(room, ToRoom::Lose { id, channel: channel.clone() });
     }
 
-    /// As [`update_presence`](Self::update_presence), without waiting for it.
+    /// As [`update_presence`](Self::update_presence), without an answer.
     pub(crate) fn update_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) {
         self.send_to_room(room, ToRoom::Update { id, channel: channel.clone(), meta, reply: None });
     }
@@ -168,15 +167,15 @@ impl Rooms {
         .unwrap_or(Err(Error::StoreUnavailable(None)))
     }
 
-    /// Asks, and asks again if the room failed before it answered. All that is asked so may be repeated.
-    /// `None` if there is no answer in time.
+    /// Sends a message at once, and again if the room fails before it answers: repeating any of these messages does no harm. Resolves to
+    /// `None` if there is no answer within `limit`.
     fn repeat<'a>(
         &'a self,
         room: &'a RoomName,
         limit: std::time::Duration,
         message: impl Fn(Reply<()>) -> ToRoom + 'a,
     ) -> impl Future<Output = Option<Result<()>>> + 'a {
-        // The first message is on its way before anything is awaited.
+        // The first message is sent now, before the future is awaited.
         let ask = move || {
             let (reply, answer) = oneshot::channel();
             self.send_to_room(room, message(reply));
@@ -197,7 +196,7 @@ impl Rooms {
         }
     }
 
-    /// Why a room did not answer.
+    /// The error for a room that dropped a request without an answer.
     pub(super) fn no_answer_error(&self, room: &RoomName) -> Error {
         if self.0.table.has_ended() { Error::ShuttingDown } else { Error::RoomFailed { room: room.clone() } }
     }
@@ -210,34 +209,33 @@ pub(crate) struct Pending<'a> {
     pub(crate) over: Arc<Notify>,
 }
 
-/// What is known of a join.
+/// What the caller of a join knows about it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// The room was asked, and has not answered: the presence may be in it.
+enum JoinOutcome {
+    /// The message was sent, and there is no answer: the presence may be in the room.
     Unknown,
     Joined,
-    /// The room was not asked, or has refused: there is nothing to take back.
+    /// No message was sent, or the room refused the join: there is nothing to undo.
     NotIn,
 }
 
-/// A join under way. Unless it succeeds, it is taken back when this is dropped: it failed, took too long, or its caller does not wait
-/// for it any more.
+/// A join under way. The drop undoes the join unless it succeeded: it failed, took too long, or its caller does not wait any more.
 struct JoinGuard<'a> {
     rooms: &'a Rooms,
     room: &'a RoomName,
     id: PresenceId,
     channel: ChannelName,
     pending: Option<Pending<'a>>,
-    outcome: Outcome,
+    outcome: JoinOutcome,
 }
 
 impl Drop for JoinGuard<'_> {
     fn drop(&mut self) {
-        if self.outcome == Outcome::Unknown {
+        if self.outcome == JoinOutcome::Unknown {
             self.rooms.lose(self.room, self.id, &self.channel);
         }
         if let Some(Pending { channel, over }) = &self.pending {
-            channel.join_ended(self.room, self.id, self.outcome == Outcome::Joined);
+            channel.join_ended(self.room, self.id, self.outcome == JoinOutcome::Joined);
             over.notify_waiters();
         }
     }

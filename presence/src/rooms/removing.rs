@@ -127,7 +127,7 @@ impl Rooms {
     }
 
     pub(super) async fn remove_everywhere(&self, target: RemovalTarget, close: Option<Close>) -> Result<usize> {
-        self.ask(upkeep::Remove(Removal { target, close: sendable(close)? })).await
+        self.ask(upkeep::RemoveEverywhere(Removal { target, close: sendable(close)? })).await
     }
 
     async fn ask<M>(&self, message: M) -> Result<usize>

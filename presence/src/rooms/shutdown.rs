@@ -1,4 +1,4 @@
-//! The life of this node: from the moment the database knows of it to its shutdown.
+//! The state of this node as an application and a load balancer see it, and its shutdown.
 
 use std::time::Duration;
 
@@ -24,59 +24,59 @@ use super::upkeep;
 
 /// How long a shutdown may take in all.
 const SHUTDOWN: Duration = Duration::from_secs(8);
-/// How long a shutdown waits at most for actors that subscribed to changes and have events waiting.
+/// How long a shutdown waits at most for actors that have subscribed to changes and have not received all events yet.
 const SUBSCRIBERS: Duration = Duration::from_secs(1);
-/// Over which time those sockets are closed that can come back, so that they do not all come back at once.
+/// The time over which sockets with a resume token are closed, so that their clients do not all return at once.
 const SPREAD: Duration = Duration::from_secs(3);
 
 /// The shutdown of a node, for which any number of callers can wait.
 pub(super) type Shutdown = Shared<BoxFuture<'static, ()>>;
 
-/// Why a node cannot be expected to let anybody in.
+/// Why joins on this node are not expected to work. Returned by [`Rooms::not_ready`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotReady {
-    /// The database does not know of this node yet.
+    /// The node is not registered in the database yet.
     #[error("the node is starting")]
     Starting,
-    /// The database did not answer when it was last asked. The log says why.
+    /// The database did not answer the last query. The log has the reason.
     #[error("the database is away")]
     StoreAway,
-    /// The database answers, but its user lacks a right that a node needs. The log says which.
+    /// The database answers, but its user lacks a right that a node needs. The log names the right.
     #[error("the user of the database lacks a right")]
     MissingRight,
-    /// A shutdown has begun.
+    /// [`Rooms::shutdown`] was called.
     #[error("shutting down")]
     ShuttingDown,
-    /// Other rooms of this process have the name of this node, and still run. They were started first, and these never serve.
+    /// Other rooms of this process were started first, have the name of this node, and still run. These rooms never serve.
     #[error("other rooms of this process have the name of this node")]
     NameInUse,
-    /// Another process has taken the name of this node.
+    /// Another process took over the name of this node.
     #[error("another process has the name of this node")]
     Superseded,
 }
 
 impl Rooms {
-    /// Which life of this node it is; `None` until the database knows of it.
+    /// The id of the current incarnation of this node; `None` while the node is not registered in the database.
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {
         self.0.node.id()
     }
 
-    /// Resolves once the database knows of this node, so that joins work. It does not resolve as long as [`not_ready`](Self::not_ready)
-    /// returns a reason, and never after a shutdown, or if other rooms of this process have the name of this node.
+    /// Resolves when the node is registered in the database, so that joins work. It does not resolve while
+    /// [`not_ready`](Self::not_ready) returns a reason: it waits as long as the database is away, and for ever after a shutdown or if other
+    /// rooms of this process have the name of this node.
     pub async fn ready(&self) {
         self.0.node.until_registered().await;
     }
 
-    /// Whether joins can be expected to work: the database knows of this node and answered when last asked, and no shutdown
-    /// has begun.
+    /// Whether joins are expected to work: the node is registered in the database, the last query was answered, and no shutdown has begun.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.not_ready().is_none()
     }
 
-    /// Why joins cannot be expected to work; `None` if [they can](Self::is_ready).
+    /// Why joins are not expected to work; `None` if the node [is ready](Self::is_ready).
     #[must_use]
     pub fn not_ready(&self) -> Option<NotReady> {
         if self.is_superseded() {
@@ -114,14 +114,14 @@ impl Rooms {
         *self.0.hubs.sockets.borrow()
     }
 
-    /// Whether another process took over the name of this node, so that this one serves nobody any more.
+    /// Whether another process took over the name of this node. This process then closes its sockets and accepts none.
     #[must_use]
     pub fn is_superseded(&self) -> bool {
         *self.0.node.registration.superseded.borrow()
     }
 
-    /// An error if another process took over the name of this node: `main` returns it when the server has ended, so that the
-    /// process ends with an error and is started again.
+    /// Fails if another process took over the name of this node. An application returns this error from `main` when the server has ended,
+    /// so that the process ends with an error and its service manager starts it again.
     ///
     /// # Errors
     /// [`NotReady::Superseded`].
@@ -129,12 +129,12 @@ impl Rooms {
         if self.is_superseded() { Err(NotReady::Superseded) } else { Ok(()) }
     }
 
-    /// Resolves when another process took over the name of this node, and has ended since. The process should then end with an
-    /// error ([`check_not_superseded`](Self::check_not_superseded)), so that it is started again.
+    /// Resolves when another process took over the name of this node and has ended since. The application should then end this process
+    /// with an error ([`check_not_superseded`](Self::check_not_superseded)), so that its service manager starts it again.
     ///
-    /// From the moment that the name is taken all sockets are closed with 1012 and nobody is let in. This waits until the other
-    /// is gone, since two processes of one name that are started again whenever they end would take the name from each other
-    /// for ever, and no visitor could stay with either. What tells them apart for a load balancer is [`is_ready`](Self::is_ready).
+    /// When the name is taken over, all sockets of this process are closed with 1012 and no socket is accepted. This waits until the other
+    /// process has ended: if two processes with one name were started again whenever they end, they would take the name from each other for
+    /// ever. A load balancer can tell the two processes apart by [`is_ready`](Self::is_ready).
     pub async fn superseded(&self) {
         let registration = &self.0.node.registration;
         let _ = registration.superseded.subscribe().wait_for(|is_superseded| *is_superseded).await;
@@ -143,26 +143,26 @@ impl Rooms {
         }
     }
 
-    /// Whether another process lives under this name, as far as is known.
+    /// Whether another process may be running under this name. If the database does not answer, this is assumed.
     async fn is_in_use(&self, name: &NodeName) -> bool {
         let lease = self.0.node.config.lease();
         let Ok(nodes) = self.0.node.bounded(self.0.node.store.nodes()).await else { return true };
         nodes.iter().filter(|node| node.name == *name).any(|node| match node.state {
             NodeState::Live { .. } => true,
-            // It may be cut off from the database, as this process would have been.
+            // That process may still run and not reach the database.
             NodeState::Expired { since } => since < lease,
             NodeState::Fenced { .. } => false,
         })
     }
 
-    /// Ends this node: no socket is let in any more, those that are open are closed with 1012, every presence leaves or is
-    /// held, what waits for the database is written, and the node's row is removed. Takes at most 9 s, also if the database is away:
-    /// then the log says how many changes were not written. Call it before stopping the server.
+    /// Ends this node. New sockets and joins are refused, open sockets are closed with 1012, their presences leave or are held, pending
+    /// changes are written to the database, and the row of the node is deleted. It takes at most 9 s. If the database is away, the log says
+    /// how many changes were not written. Call it before the server is stopped.
     ///
-    /// A client that does not answer its Close is reset after 1 s. The graces that were running when this was called do not
-    /// run meanwhile.
+    /// The connection of a client that does not answer its Close within 1 s is reset. The time that the shutdown takes is added to the graces
+    /// of presences that are held already.
     ///
-    /// There is one shutdown, however often this is called: each caller waits for its end. It continues when a caller stops waiting.
+    /// There is one shutdown, however often this is called. Each caller waits for its end, and it continues when a caller stops waiting.
     pub async fn shutdown(&self) {
         let shutdown = self.0.shutdown.get_or_init(|| {
             self.0.node.shuts_down();
@@ -184,14 +184,14 @@ impl Rooms {
             let sockets = (spread + self.0.node.config.close_timeout()).min(SHUTDOWN * 5 / 8);
             let mut open = self.0.hubs.sockets.subscribe();
             let _ = within(sockets, open.wait_for(|open| *open == 0)).await;
-            // Leaves are on their way from connections to rooms to the writer. A room that lingers sees that it need not.
+            // Leaves are on their way from connections to rooms and on to the writer. These messages also stop rooms that are idle.
             self.0.node.writer.stop_gathering_touches();
             self.0.table.names().iter().for_each(|room| {
                 self.0.table.send_running(room, ToRoom::LeaveSocketless);
                 self.0.table.send_running(room, ToRoom::WriteTouches);
             });
             let _ = within(SHUTDOWN / 4, self.settled()).await;
-            // From here on nothing may be refused to the node and make it begin another life.
+            // The rounds stop first: a renewal that fails because the row is gone would make the node begin another incarnation.
             self.stop_rounds().await;
             let node = self.node();
             self.0.node.set_id(None);
@@ -204,11 +204,11 @@ impl Rooms {
         if !matches!(within(SHUTDOWN, drain).await, Some(Ok(()))) {
             warn!(
                 changes = self.0.node.writer.pending(),
-                "the end of this node could not be written: what it leaves is dealt with when it starts again, or by another"
+                "the end of this node could not be written: what it left is cleaned up when it starts again, or by another node"
             );
         }
         self.stop_rounds().await;
-        // Actors that subscribed get their events from a thread that stops.
+        // The thread that sends events to subscribed actors is about to stop, so their last events are awaited.
         self.0.ending.send_replace(true);
         let _ = within(SUBSCRIBERS, self.0.ending.closed()).await;
         self.0.table.end();
@@ -225,7 +225,7 @@ impl Rooms {
         }
     }
 
-    /// Resolves when no room has anything under way and the writer is idle.
+    /// Resolves when all rooms have stopped and the writer is idle.
     async fn settled(&self) {
         loop {
             self.0.node.writer.idle().await;

@@ -1,11 +1,11 @@
-//! Updates of one socket that come faster than they may be written.
+//! The pending updates of one socket that sends updates faster than its rate.
 //!
-//! An update is a commit of its own if its socket waits for it, so a client that sends nothing else would write to the disk many times
-//! what it sends. So a socket has a rate; beyond it, updates wait, at most one for each room: the last. A socket has one presence in a
-//! room at a time; what waits of one that has left is dropped.
+//! An update is a commit of its own if its socket waits for it, so a client that sends only updates would make the database write many
+//! times what it sends. Therefore a socket has a rate. Updates beyond the rate are pending, and for each room only the last one is kept.
+//! A socket has one presence in a room at a time, and the pending update of a presence that has left is dropped.
 //!
-//! One that waited can still be taken while it is being written. If a newer socket takes the presence over at that moment, its room
-//! may refuse the update as the former socket's, and nobody would try it again.
+//! An update can also be taken while it is being written. If a newer socket resumes the presence at that moment, the room may refuse the
+//! update, since it is one of the former socket, and no other task would try it again.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,42 +19,42 @@ use crate::{
 };
 
 /// A presence in a room, and its new meta.
-pub(super) type Update = (RoomName, PresenceId, Meta);
+pub(super) type PendingUpdate = (RoomName, PresenceId, Meta);
 
-/// What one socket has left of its rate, and what waits.
+/// What one socket has left of its rate, and its pending updates.
 #[derive(Debug, Default)]
 pub(super) struct Updates {
     bucket: Bucket,
-    waiting: VecDeque<Update>,
-    /// One of those that waited, which is being written.
-    under_way: Option<Update>,
-    /// Somebody writes what waits.
+    waiting: VecDeque<PendingUpdate>,
+    /// The update that is being written, if it was pending before.
+    under_way: Option<PendingUpdate>,
+    /// Whether a task is writing the pending updates.
     is_written: bool,
 }
 
-/// What becomes of an update.
+/// What the caller has to do with a new update.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Offered {
-    /// It is to be written now.
+    /// Write it now.
     Now(Meta),
-    /// It waits, and is written with the others.
+    /// Nothing: it is pending, and the task that writes pending updates will write it.
     Waits,
-    /// It waits, and nobody writes what waits yet.
+    /// Start a task that writes the pending updates: this is the first one.
     WaitsAlone,
 }
 
-/// What is to be done for those that wait.
+/// What the task that writes pending updates has to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    Write(Update),
+    Write(PendingUpdate),
     In(Duration),
-    /// None waits. Who asked is not the one any more who writes what waits.
+    /// End: no update is pending.
     Nothing,
 }
 
 impl Updates {
-    pub(super) fn offer(&mut self, update: Update, rate: Rate, now: Tick) -> Offered {
-        // None overtakes one that waits: it may be of the same presence, and have been taken to be written just now.
+    pub(super) fn offer(&mut self, update: PendingUpdate, rate: Rate, now: Tick) -> Offered {
+        // A new update must not overtake a pending one: that may be of the same presence, and be in the middle of being written.
         if self.waiting.is_empty() && !self.is_written && self.bucket.take(rate, now).is_ok() {
             return Offered::Now(update.2);
         }
@@ -62,18 +62,18 @@ impl Updates {
         if std::mem::replace(&mut self.is_written, true) { Offered::Waits } else { Offered::WaitsAlone }
     }
 
-    fn of(&mut self, room: &RoomName) -> Option<&mut Update> {
+    fn of(&mut self, room: &RoomName) -> Option<&mut PendingUpdate> {
         self.waiting.iter_mut().find(|(waits, ..)| waits == room)
     }
 
-    fn put(&mut self, update: Update) {
+    fn put(&mut self, update: PendingUpdate) {
         match self.of(&update.0) {
             Some(waits) => *waits = update,
             None => self.waiting.push_back(update),
         }
     }
 
-    /// The one that is under way could not be written. It waits again, unless a later one of the same room does, or it was taken.
+    /// Makes the update that could not be written pending again, unless a later one of the same room is pending or it was taken.
     pub(super) fn put_back(&mut self) {
         if let Some(update) = self.under_way.take()
             && self.of(&update.0).is_none()
@@ -82,13 +82,13 @@ impl Updates {
         }
     }
 
-    /// The one that is under way was written, or cannot be. Returns whether it was not taken meanwhile.
+    /// Ends the update that was being written, with or without success. Returns false if it was taken meanwhile.
     pub(super) fn done(&mut self) -> bool {
         self.under_way.take().is_some()
     }
 
-    /// The next one of those whose presence `is_there`. The others cost nothing, and are dropped. It is under way until it is
-    /// [`done`](Self::done) or [put back](Self::put_back).
+    /// The next pending update of a presence that `is_there`. Updates of other presences are dropped, and do not use up the rate. The
+    /// update is under way until [`done`](Self::done) or [`put_back`](Self::put_back) is called.
     pub(super) fn next(&mut self, rate: Rate, now: Tick, is_there: impl Fn(&RoomName, PresenceId) -> bool) -> Next {
         while let Some(update) = self.waiting.pop_front() {
             if !is_there(&update.0, update.1) {
@@ -109,16 +109,16 @@ impl Updates {
         Next::Nothing
     }
 
-    /// Takes what waits of this presence, or else what is under way.
+    /// Takes the pending update of this presence, or else the one that is being written.
     pub(super) fn take(&mut self, room: &RoomName, id: PresenceId) -> Option<Meta> {
-        let is_this = |(waits, of, _): &Update| (waits, *of) == (room, id);
+        let is_this = |(waits, of, _): &PendingUpdate| (waits, *of) == (room, id);
         let under_way = self.under_way.take_if(|update| is_this(update));
         let waits = self.waiting.iter().position(is_this).and_then(|at| self.waiting.remove(at));
         waits.or(under_way).map(|(.., meta)| meta)
     }
 
-    /// Takes all that wait, and what is under way unless a later one of the same room waits.
-    pub(super) fn take_all(&mut self) -> VecDeque<Update> {
+    /// Takes all pending updates, and the one that is being written unless a later one of the same room is pending.
+    pub(super) fn take_all(&mut self) -> VecDeque<PendingUpdate> {
         self.put_back();
         std::mem::take(&mut self.waiting)
     }
@@ -132,7 +132,7 @@ mod tests {
         true
     }
 
-    fn update(room: &str, id: u128, n: usize) -> Update {
+    fn update(room: &str, id: u128, n: usize) -> PendingUpdate {
         let meta = Meta::from_json(&format!(r#"{{"n":{n}}}"#)).unwrap();
         (RoomName::new(room).unwrap(), PresenceId::from_uuid(uuid::Uuid::from_u128(id)), meta)
     }
@@ -172,8 +172,8 @@ mod tests {
         }
     }
 
-    /// Updates of which this one is under way.
-    fn under_way(update: Update) -> Updates {
+    /// A value in which this update is being written.
+    fn under_way(update: PendingUpdate) -> Updates {
         let mut updates = Updates::default();
         updates.put(update.clone());
         assert_eq!(updates.next(Rate::new(0, 1), Tick(0), is_there), Next::Write(update));

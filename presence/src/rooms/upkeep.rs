@@ -1,7 +1,7 @@
-//! The pruning supervisor: everything that is removed because time passed.
+//! The pruning supervisor, which removes what has become too old.
 //!
-//! What sockets depend on, the node's lease above all, is the [`NodeActor`]'s, which runs without a supervisor. Both live on the
-//! store's thread, so that no consumer that blocks its own thread can cost the node its lease.
+//! The work on which sockets depend, above all the renewal of the lease, is done by the [`NodeActor`], which also runs without a
+//! supervisor. Both actors run on the thread of the store, so that a consumer that blocks its own thread cannot delay a renewal.
 
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -31,14 +31,14 @@ pub(crate) use bulk::Bulk;
 pub(crate) use claims::claim;
 pub(crate) use lease::Fenced;
 pub(crate) use node_actor::NodeActor;
-pub(crate) use requests::Remove;
+pub(crate) use requests::RemoveEverywhere;
 
-/// How the names begin under which the command line registers itself for a moment.
+/// The prefix of the node names under which the command line registers itself while it runs.
 pub(crate) const CLI: &str = "presence-cli:";
 /// How many rooms are compared in one query.
 const COMPARE: usize = 500;
 
-/// Cleans up. Spawned once by the application, in one line:
+/// Removes presences and rooms that nobody else removes. An application spawns it once:
 ///
 /// ```
 /// # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, Rooms};
@@ -50,29 +50,32 @@ const COMPARE: usize = 500;
 /// # }
 /// ```
 ///
-/// On the schedules of [`Config`](crate::Config) it removes the presences of nodes that died, and of former runs of this one when
-/// their grace is over; prunes stale presences that no node answers for; and prunes empty rooms. [`Sweep`], [`PrunePresences`], [`PruneRooms`] and [`Reconcile`]
-/// request a round at once.
+/// It does three kinds of rounds, at the intervals of [`Config`](crate::Config):
+/// - It removes the presences of dead nodes and of earlier incarnations of this node, after their grace (`sweep_interval`).
+/// - It prunes stale presences (`prune_interval`).
+/// - It prunes empty rooms (`prune_rooms_interval`).
 ///
-/// Without it sockets work, and those that fall silent or are lost leave, but none of this is removed, and the first socket logs a
-/// warning. It may run on only some of the nodes of a database.
+/// The messages [`Sweep`], [`PrunePresences`], [`PruneRooms`] and [`Reconcile`] request a round at once. Each is answered with a count.
+///
+/// Without a supervisor sockets work, and presences of this node that are stale or lost leave. But what dead nodes leave and empty rooms
+/// are not removed, and the first socket logs a warning. Of the nodes on one database, one with a supervisor is enough.
 #[derive(Debug)]
 pub struct PruningSupervisor {
-    work: Work,
+    work: Upkeep,
 }
 
-/// What is done for a node in rounds, and when it is requested.
+/// The work that both actors do for a node, in rounds and on request.
 #[derive(Debug, Clone)]
-struct Work {
+struct Upkeep {
     rooms: Rooms,
     node: Arc<Node>,
 }
 
 impl PruningSupervisor {
-    /// Starts the supervisor of these rooms. Called again, it returns the one that is running.
+    /// Starts the supervisor of these rooms and returns its address. Later calls return the address of the same supervisor.
     pub fn spawn(rooms: &Rooms) -> Addr<Self> {
         let spawned = rooms.0.supervisor.get_or_init(|| {
-            let work = Work::new(rooms);
+            let work = Upkeep::new(rooms);
             Self::start_in_arbiter(rooms.0.node.threads.store(), move |_: &mut Context<Self>| Self { work })
         });
         spawned.clone()
@@ -103,12 +106,12 @@ fn log(what: &'static str, outcome: Result<usize>) {
     }
 }
 
-impl Work {
+impl Upkeep {
     fn new(rooms: &Rooms) -> Self {
         Self { rooms: rooms.clone(), node: rooms.0.node.clone() }
     }
 
-    /// Has an actor do `round` again and again. One round that fails must not be the last.
+    /// Runs `round` in an actor once in each `interval`. After a panic in one round the next one still runs.
     fn every<A, F>(&self, ctx: &mut Context<A>, interval: Duration, round: impl Fn(Self) -> F + 'static)
     where
         A: Actor<Context = Context<A>>,
@@ -131,12 +134,13 @@ impl Work {
         self.node.id().ok_or(Error::StoreUnavailable(None))
     }
 
-    /// Waits until nothing else of this node removes presences. Each removal before this one takes one `store_timeout` at most.
+    /// Waits until no other task of this node removes presences. Each removal before this one takes at most one `store_timeout`.
     async fn removal_permit(&self) -> RemovalPermit {
         self.node.writer.removal_permit().await
     }
 
-    /// Calls until there are no more, with how many may be removed at once, and tells what changed.
+    /// Calls `call` with the largest number of presences to remove at once, until there are no more, and publishes the changes. Returns the
+    /// number of presences.
     async fn batches<F>(&self, call: impl Fn(u64) -> F) -> Result<usize>
     where
         F: Future<Output = Result<Batch, StoreError>>,
@@ -144,7 +148,7 @@ impl Work {
         self.batches_of(&mut Bulk::new(&self.rooms), call).await
     }
 
-    /// As [`batches`](Self::batches), as a part of what is removed together.
+    /// As [`batches`](Self::batches), as a part of a larger removal.
     async fn batches_of<F>(&self, bulk: &mut Bulk, call: impl Fn(u64) -> F) -> Result<usize>
     where
         F: Future<Output = Result<Batch, StoreError>>,
@@ -167,13 +171,13 @@ impl Work {
         }
     }
 
-    /// What former lives of this node left is held, since its clients are about to return.
+    /// Holds the presences that earlier incarnations of this node left, since their clients are about to return.
     async fn hold_former(&self) -> Result<()> {
         let former = self.node.registration.former().clone();
         for dead in former {
             let (node, mode) = (self.id()?, ClearMode::HoldAll(self.node.config.grace()));
             let held = self.batches(|limit| self.node.store.clear(node, dead, mode, limit)).await?;
-            info!(count = held, "presences of a former life of this node are held");
+            info!(count = held, "presences of an earlier incarnation of this node are held");
             self.node.registration.former().remove(&dead);
         }
         Ok(())
@@ -182,7 +186,7 @@ impl Work {
     async fn sweep(&self) -> Result<usize> {
         let node = self.id()?;
         if self.node.is_shutting_down() {
-            // Its graces are about to be extended.
+            // The shutdown is about to extend the graces of held presences.
             return Ok(0);
         }
         self.hold_former().await?;
@@ -196,16 +200,16 @@ impl Work {
                 }
             }
         }
-        // Those who are held could not return while this node stood still, but in the database their graces went on. What a grace may
-        // have lost is given back, and no more: on a machine that often stands still for a moment, nobody is held for ever.
+        // Clients could not return while this node stood still, but their graces went on in the database. So no presence is swept for one
+        // grace after a standstill. The wait is not longer, or presences would be held for ever on a machine that often stands still.
         if self.node.listening.has_just_resumed(self.node.now(), self.node.config.grace()) {
             return Ok(count);
         }
         Ok(count + self.batches_of(&mut bulk, |limit| self.node.store.sweep(node, limit)).await?)
     }
 
-    /// After an outage the leases of all nodes have run out, and the rows of their presences are old: whoever is back first
-    /// must give the others time, and until then prunes only its own, whoever asks.
+    /// After an outage of the database the leases of all nodes have expired, and the rows of their presences are old. The first node that
+    /// returns must give the others time, so until then it prunes its own presences only, also on request.
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         let node = self.id()?;
         let max_age = max_age.unwrap_or_else(|| self.node.config.max_age());
@@ -216,10 +220,10 @@ impl Work {
         Ok(own + self.batches(|limit| self.node.store.prune(node, max_age, limit)).await?)
     }
 
-    /// Removes presences of this node, by its own clock.
+    /// Removes stale presences of this node, as measured by its own clock.
     async fn prune_own(&self, max_age: Duration) -> Result<usize> {
-        // Rooms of like names are often of like age: what they have lies together in tables and indexes, and a transaction changes
-        // fewer pages.
+        // Rooms with similar names often have a similar age, so their rows are near each other in tables and indexes. In this order a
+        // transaction changes fewer pages.
         let mut names = self.rooms.table().names();
         names.sort_unstable();
         let pruned = self.remove_in(names, |reply| ToRoom::Prune { max_age, reply });
@@ -272,7 +276,7 @@ macro_rules! handle {
                 let work = self.work.clone();
                 Box::pin(async move {
                     let count = work.$method($($arg)?).await?;
-                    debug!(count, concat!("asked for: ", stringify!($method)));
+                    debug!(count, concat!("on request: ", stringify!($method)));
                     Ok(count)
                 })
             }
@@ -281,27 +285,28 @@ macro_rules! handle {
 }
 
 round! {
-    /// Removes presences whose grace is over, and those of dead nodes. Answers how many.
+    /// Requests a sweep: held presences whose grace is over are removed, and presences of dead nodes are removed or held. The answer is their
+    /// number.
     Sweep: sweep
 }
 round! {
-    /// Asks for [`Rooms::prune_presences`].
+    /// Requests [`Rooms::prune_presences`].
     PrunePresences(
-        /// The age that is too old; `None` for the setting `max_age`.
+        /// The age from which a presence is removed; for `None` the setting `max_age` counts.
         max_age: Option<Duration>
     ): prune_presences
 }
 round! {
-    /// Asks for [`Rooms::prune_rooms`].
+    /// Requests [`Rooms::prune_rooms`].
     PruneRooms: prune_rooms
 }
 round! {
-    /// Compares the rooms in memory with the database, and has those read anew that are behind. Answers how many were
+    /// Compares the rooms in memory with the database, and reloads those that are stale. The answer is the number of rooms that were
     /// compared.
     Reconcile: reconcile
 }
 
-/// The node is shutting down: no more rounds.
+/// Stops all rounds, since the node is shutting down.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Stop;

@@ -1,4 +1,4 @@
-//! Those who are removed by other hands than their rooms', in as many transactions as that takes: one event in each room.
+//! Removals in the database that a room does not make itself. They may take many transactions, and make one event for each room.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,8 +14,8 @@ use crate::{
     store::{RoomCommit, pace::MAX_ROOMS_PER_REMOVAL},
 };
 
-/// Tells what transactions changed: rooms that run hear of each at once, and subscribers, who left, when nobody else does.
-/// That is when this is dropped, also because the rest could not be removed.
+/// Publishes what several transactions removed. Rooms that run are notified of each transaction at once. Subscribers receive one event for
+/// each room with all presences that left. It is published when this is dropped, also after an error.
 pub(crate) struct Bulk {
     node: Arc<Node>,
     table: Arc<Table>,
@@ -29,7 +29,7 @@ impl Bulk {
 
     pub(crate) fn add(&mut self, commits: Vec<RoomCommit>) {
         if self.gathered.len() >= MAX_ROOMS_PER_REMOVAL {
-            // Presences are taken room by room, so those rooms are done that do not appear again.
+            // The database removes presences room by room, so a room that does not appear in this batch is complete.
             let here: HashSet<&RoomName> = commits.iter().map(|commit| &commit.room).collect();
             self.gathered.retain(|room, _| here.contains(room));
         }

@@ -1,7 +1,7 @@
-//! The names of the nodes of this process: no two of its `Rooms` have one name on one database.
+//! The node names that this process uses: no two of its `Rooms` have the same name on one database.
 //!
-//! Between processes the later one takes the name, since the earlier may hang. Within a process that would only hide a mistake: rooms
-//! that are started once for each worker would take the name from one another without an end.
+//! Between processes the later one takes the name over, since the earlier one may hang. Within a process that would only hide a mistake:
+//! rooms that are started once for each worker would take the name from each other for ever.
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,10 @@ use crate::{
     store::Store,
 };
 
-/// Who has a name.
+/// The rooms that have a name.
 struct Holder {
     rooms: Weak<Inner>,
-    /// Rooms whose system has ended do nothing any more, even if nobody shut them down.
+    /// The actix system of the rooms. When it has ended, the rooms no longer run, even if they were not shut down.
     system: Option<System>,
 }
 
@@ -34,11 +34,10 @@ impl Holder {
     }
 }
 
-/// Takes `name` for these rooms. Returns whether they have it: not if other rooms of this process, that still run, have it on the same
-/// database.
+/// Claims `name` for these rooms. Returns false if other rooms of this process have it on the same database and still run.
 pub(crate) fn claim(rooms: &Rooms, name: &NodeName) -> bool {
     static ALL: LazyLock<Mutex<HashMap<(u64, NodeName), Holder>>> = LazyLock::new(Mutex::default);
-    // Of a store that cannot tell its database nothing is known.
+    // Two stores can only be compared if they know which database they use.
     let Some(database) = rooms.0.node.store.database_id() else { return true };
     let mut all = ALL.lock();
     all.retain(|_, holder| holder.is_running());

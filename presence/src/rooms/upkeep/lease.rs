@@ -1,4 +1,4 @@
-//! The life of this node in the database: how it begins, is renewed, and is found to be over.
+//! The incarnation of this node in the database: how it begins, how its lease is renewed, and what happens when it is over.
 
 use std::{
     collections::HashSet,
@@ -20,9 +20,9 @@ use crate::{
     telemetry::report,
 };
 
-use super::{CLI, NodeActor, Work};
+use super::{CLI, NodeActor, Upkeep};
 
-/// How long a node that was superseded takes to find out by whom.
+/// How long a superseded node waits for the database to name the process that took over.
 const NAMING: Duration = Duration::from_secs(1);
 
 /// The incarnations that this process has begun.
@@ -31,8 +31,8 @@ fn incarnations() -> MutexGuard<'static, HashSet<NodeId>> {
     ALL.lock()
 }
 
-impl Work {
-    /// Nodes that share a database and no more learn of one another's changes late, and do not hear what is said.
+impl Upkeep {
+    /// Warns if other nodes use this database: nodes see each other's changes late, and do not receive each other's messages.
     async fn warn_of_others(&self, node: NodeId) {
         let Ok(nodes) = self.node.bounded(self.node.store.nodes()).await else { return };
         let others = nodes.iter().filter(|other| other.node != node && matches!(other.state, NodeState::Live { .. }));
@@ -41,29 +41,29 @@ impl Work {
             warn!(
                 ?others,
                 every = ?self.node.config.reconcile_interval(),
-                "other nodes use this database: changes of theirs arrive when rooms are compared, and messages do not"
+                "other nodes use this database: their changes arrive when rooms are compared with it, and their messages do not arrive"
             );
         }
     }
 
-    /// Begins a life of this node, however long the database takes to be there; unless another process has its name.
+    /// Begins an incarnation of this node. It tries until the database answers, and ends early if another process took over the name.
     pub(super) async fn begin(&self) {
         let mut backoff = Backoff::default();
         let mut node = NodeId::random();
         loop {
             match self.register(node).await {
                 Ok(former) => {
-                    info!(name = %self.node.registration.name(), %node, "this node is known to the store");
+                    info!(name = %self.node.registration.name(), %node, "this node is registered in the store");
                     self.node.registration.former().extend(former);
                     self.node.set_id(Some(node));
                     self.node.health.renewal_succeeded();
                     if let Err(error) = self.hold_former().await {
-                        debug!(error = %report(&error), "what a former life left is not held yet");
+                        debug!(error = %report(&error), "the presences of an earlier incarnation are not held yet");
                     }
                     self.warn_of_others(node).await;
                     return;
                 }
-                // The answer to an earlier attempt was lost, and the life that it began is over by now.
+                // An earlier attempt succeeded without an answer, and the incarnation that it began is over by now.
                 Err(Error::StoreUnavailable(Some(StoreError::Fenced { superseded, .. }))) => {
                     if superseded {
                         self.superseded().await;
@@ -95,7 +95,7 @@ impl Work {
             Ok(time) => {
                 let mut lease = self.node.registration.lease();
                 if lease.observe_time(asked, self.node.now(), time) {
-                    warn!("the clock of the database jumped forward: for one lease no other node is taken for dead");
+                    warn!("the clock of the database jumped forward: for one lease no other node is considered dead");
                 }
                 lease.renewed(asked);
                 self.node.health.renewal_succeeded();
@@ -106,7 +106,7 @@ impl Work {
                 self.away(&error);
                 self.begin_again(
                     node,
-                    "the tables of the database are gone: the node makes them again, and its sockets join again",
+                    "the tables of the database are gone: the node creates them again, and its sockets join again",
                 )
                 .await;
             }
@@ -121,8 +121,8 @@ impl Work {
         self.node.health.renewal_failed(&(Arc::new(self.node.store.clone()) as Arc<dyn Store>), error);
     }
 
-    /// Whether this node may judge others now. The lease is renewed first: that tells whether the clock of the database, by
-    /// which others would be judged, has jumped.
+    /// Whether this node may decide now that other nodes are dead. The lease is renewed first, since the renewal shows whether the clock of
+    /// the database, by which other nodes are judged, has jumped.
     pub(super) async fn may_judge(&self) -> bool {
         if !self.node.registration.lease().may_judge(self.node.now()) {
             return false;
@@ -131,7 +131,7 @@ impl Work {
         self.node.registration.lease().may_judge(self.node.now())
     }
 
-    /// The database says that this life is over. Sockets that are alive are given to a new one.
+    /// Handles the answer of the database that this incarnation is over: a new one begins, unless another process took over the name.
     async fn fenced(&self, node: NodeId, superseded: bool) {
         if superseded {
             if self.node.id() == Some(node) {
@@ -141,10 +141,14 @@ impl Work {
             }
             return;
         }
-        self.begin_again(node, "this node was taken for dead; it begins a new life and its sockets join again").await;
+        self.begin_again(
+            node,
+            "other nodes considered this node dead; it begins a new incarnation and its sockets join again",
+        )
+        .await;
     }
 
-    /// Begins a new incarnation, if `node` is the one that is over, and gives it the sockets that are alive.
+    /// Begins a new incarnation, and makes the presences of open sockets join again. It does nothing if `node` is not the current one.
     async fn begin_again(&self, node: NodeId, why: &'static str) {
         if self.node.id() != Some(node) {
             return;
@@ -158,7 +162,7 @@ impl Work {
         }
     }
 
-    /// A later incarnation has the name of this node. The log says which, since when, and what it comes from.
+    /// Logs which process took over the name of this node, and since when, and closes all sockets.
     async fn superseded(&self) {
         let nodes = within(NAMING, self.node.store.nodes()).await.and_then(Result::ok).unwrap_or_default();
         let is_other = |other: &&NodeSummary| {
@@ -186,7 +190,7 @@ impl Work {
     }
 }
 
-/// The writer was refused: this life is over.
+/// Reports that the database refused a write since this incarnation is over.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Fenced(pub(crate) NodeId);
@@ -198,7 +202,7 @@ impl Handler<Fenced> for NodeActor {
         if self.work.node.id() != Some(dead) {
             return;
         }
-        // Renewing tells whether another took the name.
+        // The renewal shows whether another process took over the name.
         let work = self.work.clone();
         ctx.spawn(async move { work.renew().await }.into_actor(self));
     }

@@ -1,23 +1,23 @@
-//! What a node does for its sockets as time passes: without any of it, they would be cut off or see a list that is wrong.
+//! The rounds that a node does for its sockets. Without them sockets would be cut off, or see a wrong list of members.
 //!
-//! It makes the process known to the database and renews its lease, begins again when the database says that the lease is over, carries
-//! out what other nodes request, and compares rooms with the database, by which changes of other nodes arrive.
+//! It registers the process in the database and renews its lease, registers again when the lease has expired, carries out requests of
+//! other nodes, and compares rooms with the database, which is how changes of other nodes arrive.
 
 use actix::{Actor, AsyncContext, Context, WrapFuture};
 use tracing::{debug, error};
 
 use crate::{Error, Rooms, name::NodeName, telemetry::report};
 
-use super::Work;
+use super::Upkeep;
 
-/// Keeps a node known to the database. Runs from the start of the rooms to their shutdown.
+/// Keeps a node registered in the database, from the start of the rooms to their shutdown.
 #[derive(Debug)]
 pub(crate) struct NodeActor {
-    pub(super) work: Work,
+    pub(super) work: Upkeep,
 }
 
 impl Rooms {
-    /// Makes this node known, if it may have its name.
+    /// Starts the actor that registers this node, unless other rooms of this process have its name.
     pub(crate) fn register(&self, may_have: impl FnOnce(&Self, &NodeName) -> bool) {
         let registration = &self.0.node.registration;
         if !may_have(self, registration.name()) {
@@ -25,7 +25,7 @@ impl Rooms {
             registration.mark_name_in_use();
         }
         self.0.node_actor.get_or_init(|| {
-            let work = Work::new(self);
+            let work = Upkeep::new(self);
             NodeActor::start_in_arbiter(self.0.node.threads.store(), move |_: &mut Context<NodeActor>| NodeActor {
                 work,
             })
@@ -49,18 +49,18 @@ impl Actor for NodeActor {
             let actor = actor.clone();
             async move {
                 if let Err(error) = work.answer_others(&actor).await {
-                    debug!(error = %report(&error), "not known what other nodes ask of this one, or not answered");
+                    debug!(error = %report(&error), "requests of other nodes could not be read; it will be tried again");
                 }
             }
         });
         work.every(ctx, config.sweep_interval(), |work| async move {
             if let Err(error) = work.withdraw().await {
-                debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
+                debug!(error = %report(&error), "a request could not be withdrawn; it will be tried again");
             }
         });
         work.every(ctx, config.sweep_interval(), |work| async move {
             if let Err(error) = work.hold_former().await {
-                debug!(error = %report(&error), "what a former incarnation left is not held yet");
+                debug!(error = %report(&error), "the presences of an earlier incarnation are not held yet");
             }
         });
         work.every(ctx, config.reconcile_interval(), |work| async move {

@@ -1,7 +1,7 @@
-//! What nodes ask of one another through the store: to prune, or to remove a user, a room, a channel or a presence.
+//! Requests between nodes, through the store: to prune, or to remove a user, a room, a channel or a presence.
 //!
-//! Each removes its own presences by its rooms, so that none of them takes the removal for a mistake, sockets are told or
-//! closed where they are, and the events are fired where the change was made.
+//! Each node removes its own presences, by messages to its rooms. So a room does not mistake the removal for an error, sockets are
+//! notified or closed on their own node, and events are published on the node that made the change.
 
 use std::{
     collections::HashSet,
@@ -27,26 +27,26 @@ use crate::{
     telemetry::report,
 };
 
-use super::{NodeActor, Work};
+use super::{NodeActor, Upkeep};
 
-/// Time between two looks at the answers.
+/// The time between two queries for the answers of other nodes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Asks for [`Rooms::remove_room`](crate::Rooms::remove_room) or [`Rooms::remove_user`](crate::Rooms::remove_user).
+/// Requests a removal on all nodes, as [`Rooms::remove_room`](crate::Rooms::remove_room) does.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<usize>")]
-pub(crate) struct Remove(pub(crate) Removal);
+pub(crate) struct RemoveEverywhere(pub(crate) Removal);
 
-impl Handler<Remove> for NodeActor {
+impl Handler<RemoveEverywhere> for NodeActor {
     type Result = ResponseFuture<Result<usize>>;
 
-    fn handle(&mut self, Remove(removal): Remove, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, RemoveEverywhere(removal): RemoveEverywhere, _: &mut Self::Context) -> Self::Result {
         let work = self.work.clone();
         Box::pin(async move { work.remove(removal).await })
     }
 }
 
-/// Does what another node asks.
+/// Carries out a request of another node.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct CarryOut(Request);
@@ -63,9 +63,9 @@ impl Handler<CarryOut> for NodeActor {
     }
 }
 
-impl Work {
-    /// Looks what others ask of this node: the command line, say. Each request is carried out by itself, so that one that takes
-    /// long holds up no other, and as long as it stands.
+impl Upkeep {
+    /// Reads the requests of other nodes and of the command line. Each is carried out in a task of its own, so that a slow one does not delay
+    /// the others, and is aborted when it is withdrawn.
     pub(super) async fn answer_others(&self, actor: &Addr<NodeActor>) -> Result<()> {
         let listed = self.node.bounded(self.node.store.open_requests(self.id()?)).await?;
         let ToDo { abort, begin, answer } = self.node.registration.open_requests().look(listed);
@@ -79,12 +79,12 @@ impl Work {
 
     async fn carry_out_and_answer(&self, id: RequestId, order: &Order) {
         let Ok(count) = AssertUnwindSafe(self.carry_out(order)).catch_unwind().await else {
-            error!(?order, "what another node asks for panicked; it is tried again");
+            error!(?order, "a request of another node panicked; it is tried again");
             self.node.registration.open_requests().failed(id);
             return;
         };
         let count = u64::try_from(count).unwrap_or(u64::MAX);
-        info!(count, ?order, "done, as asked through the store");
+        info!(count, ?order, "a request of another node was carried out");
         self.node.registration.open_requests().done(id, count);
         self.try_to_answer(id, count).await;
     }
@@ -92,7 +92,7 @@ impl Work {
     async fn try_to_answer(&self, id: RequestId, count: u64) {
         match self.answer(id, count).await {
             Ok(()) => self.node.registration.open_requests().answered(id),
-            Err(error) => debug!(error = %report(&error), "an answer is not given; it will be tried again"),
+            Err(error) => debug!(error = %report(&error), "an answer could not be written; it will be tried again"),
         }
     }
 
@@ -100,7 +100,7 @@ impl Work {
         self.node.bounded(self.node.store.answer(self.id()?, id, count)).await
     }
 
-    /// Resolves when it is durable, however long that takes: an answer says that it is.
+    /// Carries out a request, and resolves when the change is durable, however long that takes: only then may it be answered.
     async fn carry_out(&self, order: &Order) -> usize {
         match order {
             Order::Prune { max_age } => {
@@ -121,7 +121,7 @@ impl Work {
             RemovalTarget::Presence { room, id } => {
                 let (which, count) = (Which::Id(*id), Arc::default());
                 until_done(|| self.rooms.remove_one(room, &which, close.as_ref(), &count)).await;
-                // A room that failed in between was asked again, and may have found it twice.
+                // The message is repeated if the room failed, so the presence may have been counted twice.
                 return count.load(Ordering::Acquire).min(1);
             }
         };
@@ -129,7 +129,7 @@ impl Work {
         self.remove_in(rooms, remove).await
     }
 
-    /// Has these rooms remove presences of this node, and counts them when they are gone.
+    /// Sends a message to each of these rooms to remove presences of this node, and resolves to their number when all are removed.
     pub(super) async fn remove_in(
         &self,
         rooms: Vec<RoomName>,
@@ -152,24 +152,23 @@ impl Work {
             && self.remove_own_in_time(&removal).await? > 0
             && !self.is_there(room, *id).await?
         {
-            // It was here, so it was nowhere else.
+            // A presence is on one node only, and it was on this one.
             return Ok(1);
         }
         let request = Request { id: RequestId::random(), order: Order::Remove(removal.clone()) };
         let removed = match self.node.bounded(self.node.store.send_request(node, request.clone())).await {
             Ok(()) => self.remove_everywhere(node, request.id, &removal).await,
-            // Others may have been asked all the same.
+            // The request may be in the database although there was no answer, so it is withdrawn below.
             Err(error) => Err(error),
         };
         self.node.registration.finished_requests().insert(request.id);
         if let Err(error) = self.withdraw().await {
-            debug!(error = %report(&error), "a request is not withdrawn; it will be tried again");
+            debug!(error = %report(&error), "a request could not be withdrawn; it will be tried again");
         }
         removed
     }
 
-    /// Withdraws what this node asked and is over: who has not done it by now must not do it when it may not be wanted any
-    /// more.
+    /// Withdraws the requests of this node that are over, so that no node carries them out later.
     pub(super) async fn withdraw(&self) -> Result<()> {
         let over: Vec<_> = self.node.registration.finished_requests().iter().copied().collect();
         for request in over {
@@ -182,7 +181,7 @@ impl Work {
     async fn remove_everywhere(&self, node: NodeId, request: RequestId, removal: &Removal) -> Result<usize> {
         let own = self.remove_own_in_time(removal).await?;
         let answers = self.await_answers(request).await;
-        // Last: who is held on a node that lives was counted by that, and what the dead left is there by now.
+        // This comes last: live nodes have removed and counted their held presences by now, and only those of dead nodes are left.
         let orphans = self.batches(|limit| self.node.store.remove(node, removal.target.clone(), limit)).await?;
         let Answers { removed: others, silent } = answers?;
         let removed = own + others + orphans;
@@ -195,13 +194,13 @@ impl Work {
         own.map_err(|_| Error::StoreUnavailable(None))
     }
 
-    /// Whether the database has the presence. One that this node took for its own may have been resumed on another.
+    /// Whether the database still has the presence: another node may have resumed one that this node considered its own.
     async fn is_there(&self, room: &RoomName, id: PresenceId) -> Result<bool> {
         let snapshot = self.node.bounded(self.node.store.load(room.clone())).await?;
         Ok(snapshot.is_some_and(|snapshot| snapshot.presences.iter().any(|presence| presence.id == id)))
     }
 
-    /// Waits for those who were asked, as long as a node has to show that it lives. The dead need not answer.
+    /// Waits for the answers of other nodes, for at most `lease` and `sweep_interval` together. Dead nodes need not answer.
     async fn await_answers(&self, request: RequestId) -> Result<Answers> {
         let (lease, look) = (self.node.config.lease(), self.node.config.sweep_interval());
         let (until, mut look_at) = (Instant::now() + lease + look, Instant::now() + look);
@@ -209,7 +208,7 @@ impl Work {
         loop {
             let now = Instant::now();
             let over = now >= until;
-            // Before the answers are read: whoever is dead by now has given its own, or never will.
+            // This must come before the answers are read: a node that is dead by now has written its answer, or never will.
             if over || now >= look_at {
                 alive = Some(self.alive(over).await?);
                 look_at = now + look;
@@ -226,7 +225,7 @@ impl Work {
         }
     }
 
-    /// The nodes that are alive. One whose lease ran out may yet be, until the time for that is `over`.
+    /// The nodes that are alive. A node whose lease has expired counts as alive until the time to wait is `over`.
     async fn alive(&self, over: bool) -> Result<HashSet<NodeId>> {
         let nodes = self.node.bounded(self.node.store.nodes()).await?;
         let alive = nodes.into_iter().filter(|node| match node.state {
@@ -238,7 +237,7 @@ impl Work {
     }
 }
 
-/// Repeats a removal until it is done for good, however long the database takes.
+/// Repeats a removal until it is durable, however long the database takes.
 async fn until_done<T: Default, F: Future<Output = Result<T>>>(remove: impl Fn() -> F) -> T {
     loop {
         match remove().await {
@@ -255,10 +254,10 @@ async fn until_done<T: Default, F: Future<Output = Result<T>>>(remove: impl Fn()
     }
 }
 
-/// What came of asking the other nodes.
+/// The answers of the other nodes to a request.
 struct Answers {
-    /// How many presences they removed.
+    /// The number of presences that they removed.
     removed: usize,
-    /// Who lives and did not answer in time.
+    /// The live nodes that did not answer in time.
     silent: Vec<NodeName>,
 }
