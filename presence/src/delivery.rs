@@ -1,4 +1,4 @@
-//! The way from a room to the clients of its members: hubs, outboxes, and the frames in them. It knows no room.
+//! The way of frames from a room to the clients of its members: hubs, outboxes, and the encoding. Nothing here depends on `room`.
 
 pub(crate) mod event;
 pub(crate) mod hub;

@@ -1,4 +1,4 @@
-//! What is sent to consumers rather than to their clients.
+//! Events, which are sent to consumers and not to their clients.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use crate::name::EventName;
 
-/// A message to the consumers of a room or of one channel: each gets it in [`Consumer::event`](crate::Consumer::event), and
-/// decides what its client hears of it.
+/// A message to the consumers of a room, a group, a user or one socket. Each receives it in [`Consumer::event`](crate::Consumer::event),
+/// and decides what it sends to its client. A clone shares the payload.
 ///
-/// As a channel-layer message of django-channels, with its name as the `type`.
+/// It corresponds to a channel-layer message of django-channels with the name as its `type`.
 #[derive(Debug, Clone)]
 pub struct Event {
     name: EventName,
@@ -18,15 +18,15 @@ pub struct Event {
 }
 
 impl Event {
-    /// Makes an event of `payload`, which is serialized once for all who get it.
+    /// Makes an event. The payload is serialized once, however many consumers receive it.
     ///
     /// # Errors
-    /// That of `serde_json`, if `payload` does not serialize.
+    /// The error of `serde_json` if `payload` cannot be serialized.
     pub fn new(name: EventName, payload: &impl Serialize) -> serde_json::Result<Self> {
         Ok(Self { name, payload: Arc::from(serde_json::value::to_raw_value(payload)?) })
     }
 
-    /// What kind of event it is.
+    /// The name, by which consumers distinguish events.
     #[must_use]
     pub const fn name(&self) -> &EventName {
         &self.name
@@ -38,19 +38,19 @@ impl Event {
         self.payload.get()
     }
 
-    /// The payload as a value.
+    /// The payload as a `T`.
     ///
     /// # Errors
-    /// That of `serde_json`, if the payload is not a `T`.
+    /// The error of `serde_json` if the payload does not have the form of a `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         serde_json::from_str(self.payload.get())
     }
 
-    /// Makes an event of a variant of an enum: the variant's name becomes the event's, its fields the payload.
+    /// Makes an event from a variant of an enum. The name of the variant becomes the name of the event, and its fields become the payload.
     ///
     /// # Errors
-    /// That of `serde_json`, if `event` does not serialize as an externally tagged enum (`serde`'s default form), or the
-    /// variant's name is no [`EventName`].
+    /// An error of `serde_json` if `event` is not serialized as an externally tagged enum (the default form of `serde`), or if the name of the
+    /// variant is not a valid [`EventName`].
     pub fn typed(event: &impl Serialize) -> serde_json::Result<Self> {
         use serde::ser::Error;
         let (name, payload) = match serde_json::to_value(event)? {
@@ -61,10 +61,10 @@ impl Event {
         Self::new(EventName::new(name).map_err(serde_json::Error::custom)?, &payload)
     }
 
-    /// The event as a variant of an enum, as made by [`typed`](Self::typed).
+    /// The event as a variant of an enum: the reverse of [`typed`](Self::typed).
     ///
     /// # Errors
-    /// That of `serde_json`, if the enum has no such variant, or it has other fields.
+    /// The error of `serde_json` if the enum has no variant of this name, or the variant has other fields.
     pub fn decode_typed<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         let name = serde_json::to_string(&self.name)?;
         serde_json::from_str(&format!("{{{name}:{}}}", self.payload.get()))

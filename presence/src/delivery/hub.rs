@@ -1,10 +1,9 @@
-//! The sockets of one worker thread.
+//! The hub of one worker thread, which delivers to the sockets of that thread.
 //!
-//! A room sends one message to each hub that has members of it; the hub pushes the frame into the outboxes of its own
-//! thread, where that costs a reference count. What a room tells a hub arrives in order: first frames, notices and
-//! broadcasts never overtake one another.
+//! A room sends one message to each hub that has members of it. The hub pushes the frame into the outboxes of its own thread, which costs a
+//! reference count each. Messages of a room to a hub arrive in order, so first frames, notices and broadcasts never overtake one another.
 //!
-//! A message during which the hub panics is delivered to those who have not had it yet, as long as there are any.
+//! If the hub panics during a message, it delivers the message again to the sockets that have not received it.
 
 use std::{
     cell::RefCell,
@@ -30,7 +29,7 @@ use super::{
     touch::Touch,
 };
 
-/// Who takes first frames more slowly than this, in bytes a second, makes room for others first.
+/// A client that reads first frames more slowly than this, in bytes a second, is cut off first when their memory is needed.
 const LEAST_RATE: f64 = 8.0 * 1024.0;
 
 /// One socket of this thread.
@@ -40,7 +39,7 @@ pub(crate) struct HubSocket {
     pub(crate) user: Option<UserId>,
 }
 
-/// What is known of a socket here and in each of its rooms. Another copy of its address would take three allocations.
+/// The outbox and the connection of a socket. The address of the connection is shared, since a clone of it takes three allocations.
 #[derive(Clone)]
 struct Known {
     outbox: Rc<Outbox>,
@@ -51,17 +50,17 @@ struct Member {
     socket: Known,
     presence: Arc<Presence>,
     touch: Touch,
-    /// The number of the last message that it had.
+    /// The number of the last message that was delivered to it.
     had: u64,
 }
 
 struct Room {
-    /// What its members here know.
+    /// The position of the room that its members on this hub know.
     announced: (Epoch, Version),
     members: HashMap<ChannelName, Member>,
 }
 
-/// The sockets of this thread, which register themselves directly, and the rooms they are in.
+/// The sockets of this thread, with their users, rooms and groups. A socket enters directly, without a message to the hub.
 #[derive(Default)]
 pub(crate) struct Sockets {
     sockets: HashMap<ChannelName, Known>,
@@ -72,16 +71,16 @@ pub(crate) struct Sockets {
     groups: HashMap<GroupName, HashMap<ChannelName, GroupMember>>,
     /// The groups of each socket that is in one.
     grouped: HashMap<ChannelName, HashSet<GroupName>>,
-    /// How often any socket was served. Grows before it is, so that one at which the hub panics is not served again.
+    /// The number of deliveries to sockets. It is increased before a delivery, so that a socket at which the hub panics is skipped afterwards.
     served: u64,
-    /// How many messages there were for sockets of this thread.
+    /// The number of messages to this hub.
     #[cfg(test)]
     pub(crate) messages: u64,
 }
 
 struct GroupMember {
     socket: Known,
-    /// The number of the last message that it had.
+    /// The number of the last message that was delivered to it.
     had: u64,
 }
 
@@ -91,7 +90,7 @@ impl Sockets {
         self.set_user(&channel, user.as_ref());
     }
 
-    /// Notes whose socket this is from now on.
+    /// Sets the user of a socket.
     pub(crate) fn set_user(&mut self, channel: &ChannelName, user: Option<&UserId>) {
         if let Some(former) = self.named.remove(channel)
             && let Entry::Occupied(mut sockets) = self.users.entry(former)
@@ -107,7 +106,7 @@ impl Sockets {
         }
     }
 
-    /// The next socket of a user, after so many.
+    /// The next socket of a user after the first `done`, and counts it as done.
     fn next_of(&mut self, user: &UserId, done: &mut usize) -> Option<&Known> {
         let channel = self.users.get(user)?.get(*done)?;
         *done += 1;
@@ -128,7 +127,7 @@ impl Sockets {
         }
     }
 
-    /// Makes a socket a member of a group; at most `limit` groups each. Returns whether it is one.
+    /// Adds a socket to a group. Returns false if the socket is gone, or is in `limit` other groups already.
     pub(crate) fn join_group(&mut self, group: &GroupName, channel: &ChannelName, limit: usize) -> bool {
         let Some(socket) = self.sockets.get(channel) else { return false };
         let groups = self.grouped.entry(channel.clone()).or_default();
@@ -160,7 +159,7 @@ impl Sockets {
         }
     }
 
-    /// The members of a group that have not had the message with this number. They have it from here on.
+    /// The members of a group to which the message with this number was not delivered. Each counts as delivered when the iterator returns it.
     fn group(&mut self, group: &GroupName, number: u64) -> impl Iterator<Item = &Known> {
         let members = self.groups.get_mut(group).into_iter().flat_map(HashMap::values_mut);
         let served = &mut self.served;
@@ -172,7 +171,7 @@ impl Sockets {
     }
 }
 
-/// Delivers to the sockets of one worker thread.
+/// The actor of a hub.
 pub(crate) struct HubActor {
     id: usize,
     sockets: Rc<RefCell<Sockets>>,
@@ -180,7 +179,7 @@ pub(crate) struct HubActor {
     /// The number of the message being delivered.
     number: u64,
     filling: Rc<Filling>,
-    /// The outboxes are looked at soon, since some hold something.
+    /// Whether a look at the outboxes is scheduled, since some are not empty.
     is_watching: bool,
 }
 
@@ -212,8 +211,8 @@ impl Handler<ToHub> for HubActor {
             if delivered.is_ok() {
                 return;
             }
-            error!(hub = self.id, "a hub failed; it goes on with those who have not had the message");
-            // It ends in any case: nobody is served twice.
+            error!(hub = self.id, "a hub panicked; it goes on with the sockets that have not received the message");
+            // This ends after at most one round for each socket, since no socket is served twice.
             again = self.sockets.borrow().served > before;
         }
     }
@@ -263,7 +262,7 @@ impl HubActor {
                     sockets.served += 1;
                     match sockets.sockets.get(&channel) {
                         Some(socket) => socket.connection.do_send(ToConnection::AskSilent(asked)),
-                        // Its socket is gone, so nothing will come from it.
+                        // Its socket is gone, so no frame can arrive any more.
                         None => asked.agree(),
                     }
                 }
@@ -336,8 +335,8 @@ impl HubActor {
         }
     }
 
-    /// Cuts off those who take first frames of this room, or of any, so slowly that they keep others out: all below [`LEAST_RATE`], or, if
-    /// there are none, the slowest. Also those whose sockets are closing already.
+    /// Cuts off clients that read first frames of this room, or of any room, slowly: all below [`LEAST_RATE`], or the slowest one if there are
+    /// none. Sockets that are closing already are included, since they hold first frames, too.
     fn cut_slowest(&self, room: Option<&RoomName>) {
         let filling = self.filling.outboxes.borrow();
         let rate = |outbox: &Rc<Outbox>| outbox.first_frame_rate(room);
@@ -347,7 +346,7 @@ impl HubActor {
         taking.iter().take(too_slow).for_each(|(_, outbox)| outbox.make_room());
     }
 
-    /// Looks at the outboxes that hold something, as long as there are any.
+    /// Looks at the outboxes that are not empty, and schedules the next look if there are any.
     fn watch(&mut self, ctx: &mut Context<Self>) {
         self.filling.looks(self.clock.now(), false);
         let filling = std::mem::take(&mut *self.filling.outboxes.borrow_mut());
@@ -366,7 +365,7 @@ fn watch_later(filling: &Filling, clock: &Clock, ctx: &mut Context<HubActor>) {
 }
 
 impl Sockets {
-    /// News for those who are members, then first frames for those who join.
+    /// Sends a notice to the members, and then first frames to the sockets that join.
     fn flush(&mut self, flush: &mut RoomFlush, number: u64) {
         let RoomFlush { room: name, announced, news, first, renew, joiners, meanwhile } = flush;
         let room =
@@ -383,7 +382,7 @@ impl Sockets {
         room.announced = *announced;
         while let Some(Joiner { presence, touch, replies, before, .. }) = joiners.pop() {
             self.served += 1;
-            // A socket that is gone has left, or is about to; its leave is on its way to the room.
+            // The leave of a socket that is gone is on its way to the room.
             if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
                 let (outbox, connection) = (Rc::clone(&socket.outbox), Rc::clone(&socket.connection));
                 let member = Member { socket, touch, had: number, presence: presence.clone() };

@@ -1,4 +1,4 @@
-//! Where hubs are found: that of a thread, and that of a channel.
+//! The hubs of this process, found by thread or by channel name.
 
 use std::{
     cell::RefCell,
@@ -31,13 +31,13 @@ pub(crate) struct Hubs {
     clock: Clock,
     /// Distinguishes the channel names of this process from those of others.
     process: String,
-    /// How many connections there were: the number of each is the end of its channel name.
+    /// The number of connections so far. The number of a connection is the end of its channel name.
     connections: AtomicU64,
     /// How many sockets are open.
     pub(crate) sockets: watch::Sender<usize>,
     /// How many bytes of first frames are held in all rooms.
     pub(crate) first_frames: Arc<AtomicUsize>,
-    /// When those were last cut off who read first frames of any room too slowly.
+    /// When clients that read first frames of any room too slowly were last cut off.
     pub(crate) made_room: Mutex<Option<Tick>>,
     pub(crate) cutoffs: CutoffLimits,
     /// The limit of the log lines about sockets beyond `max_sockets`.
@@ -46,7 +46,7 @@ pub(crate) struct Hubs {
     pub(crate) unread: LineLimit,
 }
 
-/// The hub of the thread that asks, and what it shares with the sockets of that thread.
+/// The hub of the current thread, and what it shares with the sockets of that thread.
 #[derive(Clone)]
 pub(crate) struct LocalHub {
     pub(crate) hub: HubRef,
@@ -54,7 +54,7 @@ pub(crate) struct LocalHub {
     pub(crate) filling: Rc<Filling>,
 }
 
-/// A hub of this thread, as long as there is anything of its rooms.
+/// A hub of this thread. It does not keep the hub running.
 struct Remembered {
     hubs: Weak<Hubs>,
     hub: WeakHub,
@@ -70,7 +70,7 @@ impl Remembered {
 }
 
 thread_local! {
-    /// One hub for each [`Hubs`] whose sockets live on this thread.
+    /// One hub for each [`Hubs`] that has sockets on this thread.
     static HUBS: RefCell<Vec<Remembered>> = RefCell::default();
 }
 
@@ -94,7 +94,7 @@ impl Hubs {
         self.all.read().clone()
     }
 
-    /// The hub of this thread, started at its first socket.
+    /// The hub of this thread. It is started at the first socket of the thread.
     pub(crate) fn here(self: &Arc<Self>) -> LocalHub {
         let hubs = Arc::downgrade(self);
         HUBS.with_borrow_mut(|local| {
@@ -122,18 +122,18 @@ impl Hubs {
 
     /// A name for a new connection on this hub.
     pub(crate) fn new_channel(&self, hub: &HubRef) -> ChannelName {
-        // Short, since each presence keeps one, in memory, in its row and in an index.
+        // The name is short, since each presence keeps it in memory, in its row and in an index.
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         let name = format!("ws.{}.{}!{number}", self.process, hub.id);
         ChannelName::new(name).expect("short, and without control characters")
     }
 
-    /// Whether it is this process that gives such names.
+    /// Whether this process issued the name.
     pub(crate) fn issued(&self, socket: &SocketName<'_>) -> bool {
         socket.process == self.process
     }
 
-    /// The hub that a connection of this process is on.
+    /// The hub of a connection of this process; `None` for any other channel.
     pub(crate) fn of(&self, channel: &ChannelName) -> Option<HubRef> {
         let socket = SocketName::parse(channel).filter(|socket| self.issued(socket))?;
         let hub: usize = socket.hub.parse().ok()?;
@@ -141,14 +141,14 @@ impl Hubs {
     }
 }
 
-/// What the name of a connection says, whichever process gave it.
+/// The parts of the channel name of a connection, of this process or of another.
 pub(crate) struct SocketName<'a> {
     process: &'a str,
     hub: &'a str,
 }
 
 impl<'a> SocketName<'a> {
-    /// `None` if no process gives such names to its connections: it is of the application's own making.
+    /// Parses a channel name; `None` if it has another form, since the application chose it.
     pub(crate) fn parse(channel: &'a ChannelName) -> Option<Self> {
         let (process, place) = channel.as_str().strip_prefix("ws.")?.split_once('.')?;
         let (hub, number) = place.split_once('!')?;

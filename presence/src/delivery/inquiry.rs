@@ -1,10 +1,10 @@
-//! Before anybody is removed for silence, the thread of its socket is asked.
+//! The check of connections before their presences are removed as stale.
 //!
-//! A room lives on another thread than the sockets of its members. What a client has sent may still be in the kernel, or
-//! between the kernel and the consumer, because the thread of its socket was blocked or the whole process stood still. So a
-//! room removes nobody by its own clock alone: each connection answers when it has read what had come by then, and the room
-//! looks once more at who is left. A thread that is blocked for good never answers, and never learns either that a client has
-//! gone; so a missing answer keeps nobody for longer than [`UNANSWERED`].
+//! A room runs on another thread than the sockets of its members. What a client has sent may still be in the kernel, or between the kernel
+//! and the consumer, because the thread of its socket was blocked or the whole process stood still. So a room does not decide by its own
+//! clock alone. Each connection answers when it has read what had arrived before the question, and then the room looks at the times again.
+//! A thread that is blocked for ever never answers, and never notices that a client is gone. So a missing answer keeps a presence for at
+//! most [`UNANSWERED`].
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -14,21 +14,20 @@ use tokio::sync::oneshot;
 
 use crate::name::PresenceId;
 
-/// How long a room waits for the answers. A thread that does not answer is blocked, so that its sockets are not read.
+/// How long a room waits for the answers. A thread that does not answer within this time is blocked, and does not read its sockets.
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(1);
-/// For how many times the setting `max_age` a presence is kept beyond its deadline if its connection does not answer. After that it
-/// counts as silent.
+/// For how many times `max_age` a presence is kept beyond its deadline if its connection does not answer. After that it counts as silent.
 pub(crate) const UNANSWERED: u32 = 1;
 
-/// One question to several connections. When the last of them has answered, or is gone, the room is told who is silent.
+/// One question to several connections. When the last of them has answered, or is gone, the room receives [`Silent`].
 #[derive(Debug)]
 pub(crate) struct Inquiry {
     room: Recipient<Silent>,
     open: Mutex<Option<Silent>>,
 }
 
-/// What came of an inquiry: remove those of these that were last seen longer ago than `max_age`, or much longer if their connections have
-/// not answered.
+/// The result of an inquiry. The room removes the presences of `ids` that were last seen longer ago than `max_age`. It keeps those of
+/// `unanswered` longer, since their connections have not answered.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Silent {
@@ -50,7 +49,7 @@ impl Inquiry {
         }
     }
 
-    /// The question about this one, for its connection.
+    /// The question about this presence, for its connection.
     pub(crate) fn ask(self: &Arc<Self>, id: PresenceId) -> AskedSilent {
         self.note(|open| {
             open.unanswered.insert(id);
@@ -58,12 +57,12 @@ impl Inquiry {
         AskedSilent { id, inquiry: self.clone() }
     }
 
-    /// Everything that had come from this one is read, and it was nothing.
+    /// Records that the connection of this presence has read all that had arrived, and nothing touched the presence.
     pub(crate) fn is_silent(&self, id: PresenceId) {
         self.note(|open| open.ids.push(id));
     }
 
-    /// Tells the room who has answered so far. Later answers are of no use.
+    /// Sends the answers so far to the room. Later answers are ignored.
     pub(crate) fn end(&self) {
         let open = self.open.lock().take();
         if let Some(silent) = open {
@@ -78,7 +77,7 @@ impl Drop for Inquiry {
     }
 }
 
-/// The question whether one presence is silent. If it is dropped, the answer is that it is not.
+/// The question whether one presence is silent. If it is dropped without an answer, the presence is not silent.
 #[derive(Debug)]
 pub(crate) struct AskedSilent {
     id: PresenceId,
@@ -86,7 +85,7 @@ pub(crate) struct AskedSilent {
 }
 
 impl AskedSilent {
-    /// Answers that it is silent.
+    /// Answers that the presence is silent.
     pub(crate) fn agree(self) {
         self.inquiry.is_silent(self.id);
     }

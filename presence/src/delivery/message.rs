@@ -1,4 +1,4 @@
-//! What is said to a hub and to a connection, and what they answer.
+//! The messages to hubs and to connections, and their answers.
 
 use std::{
     ops::Deref,
@@ -21,30 +21,31 @@ use super::{
     wire::{FirstFrame, Frames},
 };
 
-/// Where an answer goes. Nobody needs to wait for it.
+/// The sender of an answer. The receiver may be dropped before the answer comes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-/// Held by everyone who has still to deliver a frame in good time; its sender waits until the last of them lets go.
+/// A shared claim. Each part that still has to deliver a frame holds a clone, and the sender of the frame waits until the last clone is
+/// dropped. So a slow reader slows its senders.
 pub(crate) type Pressure = Arc<Claim>;
 
-/// A frame's claim on its sender's patience.
+/// The claim of a frame on its sender: as long as the claim exists, the sender waits.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    /// The socket whose consumer sends, if one does.
+    /// The socket whose consumer sent the frame; `None` if it was sent from elsewhere.
     pub(crate) sender: Option<ChannelName>,
-    /// Its sender waits as long as this is there.
+    /// The sender of the frame waits until this is dropped.
     _relieved: oneshot::Sender<()>,
 }
 
 impl Claim {
-    /// A claim of this socket's consumer, or of whoever else sends; and what resolves when everyone has let go of it.
+    /// A new claim, and a receiver that resolves when all clones of the claim are dropped.
     pub(crate) fn new(sender: Option<ChannelName>) -> (Pressure, oneshot::Receiver<()>) {
         let (relieved, is_relieved) = oneshot::channel();
         (Arc::new(Self { sender, _relieved: relieved }), is_relieved)
     }
 }
 
-/// The hub that a socket is on. Every presence keeps one, so it is shared: another copy of an address takes two allocations.
+/// The hub of a socket. Every presence keeps one. It is shared, since a clone of an actor's address takes two allocations.
 #[derive(Debug, Clone)]
 pub(crate) struct HubRef(Arc<Hub>);
 
@@ -64,7 +65,7 @@ impl HubRef {
     }
 }
 
-/// A [`HubRef`] that keeps no hub alive.
+/// A weak [`HubRef`]: it does not keep the hub running.
 #[derive(Debug)]
 pub(crate) struct WeakHub(Weak<Hub>);
 
@@ -82,7 +83,7 @@ impl Deref for HubRef {
     }
 }
 
-/// Who of a room is on one hub.
+/// The members of a room on one hub, as an answer to [`ToHub::Report`].
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Report {
@@ -91,130 +92,131 @@ pub(crate) struct Report {
     pub(crate) members: Vec<(Arc<Presence>, Touch)>,
 }
 
-/// Said to a hub.
+/// A message to a hub.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) enum ToHub {
-    /// News for the members of a room, then first frames for those who join it.
+    /// A notice for the members of a room, and then first frames for the sockets that join it.
     Flush(Box<RoomFlush>),
     /// A frame for the members of a room, or for all but one.
     Send { room: RoomName, frames: Frames, except: Option<ChannelName>, pressure: Pressure },
     /// An event for the consumers of the members of a room.
     Event { room: RoomName, event: Arc<Event> },
-    /// These are no longer members.
+    /// Removes these sockets from the members of a room, without a notification.
     Leave { room: RoomName, channels: Vec<ChannelName> },
-    /// `members` are no longer members. The sockets of `channels` were removed from the room: they are notified, or closed with a code
-    /// if there is one.
+    /// Removes `members` from the members of a room. The sockets of `channels` were removed by the application or pruned: they are notified,
+    /// or closed if there is a `close`.
     Removed { room: RoomName, channels: Vec<ChannelName>, members: Vec<ChannelName>, close: Option<Close> },
-    /// Find out which of these are silent.
+    /// Checks which of these connections are silent.
     AskSilent(Vec<(ChannelName, AskedSilent)>),
-    /// The room has failed for good: its members are to be closed.
+    /// Closes the sockets of all members, since the room failed and cannot recover.
     CloseRoom { room: RoomName },
     /// A frame for the members of a group.
     SendToGroup { group: GroupName, frames: Frames, pressure: Pressure },
     /// An event for the consumers of the members of a group.
     EventToGroup { group: GroupName, event: Arc<Event> },
-    /// A frame for the sockets of a user. So many of them have had it.
+    /// A frame for the sockets of a user. The first `done` of them have it already.
     SendToUser { user: UserId, frames: Frames, pressure: Pressure, done: usize },
-    /// An event for the consumers of a user's sockets. So many of them have had it.
+    /// An event for the consumers of a user's sockets. The first `done` of them have it already.
     EventToUser { user: UserId, event: Arc<Event>, done: usize },
     /// A frame for one socket.
     SendTo { channel: ChannelName, frames: Frames, pressure: Pressure },
     /// An event for the consumer of one socket.
     EventTo { channel: ChannelName, event: Arc<Event> },
-    /// Close every socket.
+    /// Closes every socket.
     CloseAll { code: CloseCode, reason: &'static str },
-    /// The node ends: close every socket with 1012, those that can resume spread over this time.
+    /// Closes every socket with 1012, since the node shuts down. Sockets that can resume are closed one after another within this time.
     Restart { within: std::time::Duration },
-    /// The shutdown of the node is over: forget all sockets.
+    /// Forgets all sockets, since the shutdown of the node is over.
     End,
-    /// Say who of this room is here.
+    /// Requests the members of this room on this hub.
     Report { room: RoomName, to: Recipient<Report> },
-    /// First frames of this room, or of all rooms, take so much memory that nobody can join. Cut off those who read them slowest.
+    /// Cuts off the clients that read first frames slowest, of this room or of all rooms: the first frames take so much memory that joins are
+    /// refused.
     CutSlowest { room: Option<RoomName> },
-    /// Outboxes are filling: look after them.
+    /// Starts to watch the outboxes that are not empty.
     Watch,
-    /// Fail, to show that it does no harm.
+    /// Panics, so that a test can show that this does no harm.
     #[cfg(any(test, feature = "testing"))]
     Panic,
 }
 
-/// What goes out to the members of a room on one hub at one moment.
+/// What one flush of a room sends to its members on one hub.
 pub(crate) struct RoomFlush {
     pub(crate) room: RoomName,
-    /// What members know afterwards.
+    /// The position of the room that members know after this flush.
     pub(crate) announced: (Epoch, Version),
     pub(crate) news: Option<Frames>,
-    /// The whole state: for joiners, and for everyone if `renew`.
+    /// The first frame for joiners; with `renew` it replaces the notice for all members.
     pub(crate) first: Option<FirstFrame>,
     pub(crate) renew: bool,
     pub(crate) joiners: Vec<Joiner>,
-    /// What was said in the room while they waited.
+    /// What was sent to the room while the joiners waited for their first frame.
     pub(crate) meanwhile: Arc<[Said]>,
 }
 
-/// What was said in a room: to the clients of its members, or to their consumers.
+/// A broadcast to a room: a frame for the clients of its members, or an event for their consumers.
 #[derive(Debug, Clone)]
 pub(crate) enum Said {
-    /// To all, or to all but one.
+    /// Frames for all members, or for all but one.
     Frames(Frames, Option<ChannelName>),
     Event(Arc<Event>),
 }
 
-/// One who waits for its first frame.
+/// A new member that waits for its first frame.
 #[derive(Debug)]
 pub(crate) struct Joiner {
     pub(crate) hub: HubRef,
     pub(crate) presence: Arc<Presence>,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
-    /// How much of what is said meanwhile was said before it joined.
+    /// How many of the broadcasts of `meanwhile` were sent before it joined, so that it does not receive them.
     pub(crate) before: usize,
 }
 
-/// What a consumer decided about a new socket.
+/// The decision of a consumer about a new socket.
 #[derive(Debug)]
 pub(crate) enum Decision {
     Accepted,
-    /// The handshake is answered all the same, so that the client can read this code and reason.
+    /// The socket is closed with this code and reason. The handshake succeeds first, since a page can only read them from a Close.
     Refused {
         code: CloseCode,
         reason: String,
     },
-    /// The handshake is answered with a status.
+    /// The handshake is answered with an HTTP status.
     Denied,
 }
 
-/// Said to a connection.
+/// A message to a connection.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) enum ToConnection {
-    /// Close the socket with this code.
+    /// Closes the socket with this code.
     Close { code: CloseCode, reason: &'static str },
-    /// The node ends: close the socket, if it can resume after this part (0 to 1) of the time that this may be spread over.
+    /// Closes the socket with 1012, since the node shuts down. A socket that can resume is closed after `part` (0 to 1) of the time `within`.
     Restart { within: std::time::Duration, part: f64 },
     /// The presence of the socket was removed from this room. With a code, the socket is closed.
     Removed { room: RoomName, close: Option<Close> },
-    /// Answer if nothing has come from the client that was not handled.
+    /// Checks whether the client is silent: whether all its frames that have arrived are handled.
     AskSilent(AskedSilent),
-    /// The client does not read.
+    /// Cuts the socket off, since its client reads too slowly.
     TooSlow,
-    /// The first frames that the client reads too slowly keep others out.
+    /// Cuts the socket off, since joins are refused because of the first frames that its client reads too slowly.
     MakeRoom,
-    /// The client was slowed down for as long as may be, and goes on: what there is too much of.
+    /// Cuts the socket off, since its client was slowed down for longer than `rate_patience`. The value names what it sends too much of.
     TooFast(&'static str),
-    /// Hand this to the consumer.
+    /// An event for the consumer.
     Event(Arc<Event>),
-    /// The consumer accepted the socket, or turned it away.
+    /// The consumer accepted or refused the socket.
     Decided(Decision),
-    /// The consumer asks for a close.
+    /// The consumer closes the socket.
     CloseByConsumer { code: CloseCode, reason: String },
     /// The consumer failed.
     ConsumerFailed,
-    /// The consumer's work is over.
+    /// The consumer has ended.
     ConsumerDone,
-    /// All that was to be written is.
+    /// All frames in the outbox, a Close last, are written.
     Flushed,
-    /// The response is gone.
+    /// The server dropped the body of the response.
     BodyGone,
 }

@@ -1,14 +1,16 @@
-//! What waits to be written to one client: bounded, and watched.
+//! The outbox: the bounded queue of frames for one client, and the rules by which a slow client is cut off.
 //!
-//! Frames are shared: pushing one costs a reference count. The response streams them, several in one write. A client that
-//! takes nothing is cut off: its outbox is over its bound and made no progress for [`PATIENCE`], or it holds something and made
-//! none for `write_timeout`. How long a whole transfer takes does not matter, so that a slow line gets all that it goes on reading.
-//! While an outbox over its bound still makes progress, those who send to it wait. A client that takes less than `steady_rate` pays for
-//! that: when others have waited for it for `send_patience`, of which it regains all in a minute, it is cut off. What they wait counts
-//! only as far as the client is behind one of that rate, so that whoever sends without end is slowed and cuts nobody off.
+//! Frames are shared: pushing one costs a reference count. The response streams them, several in one write. A client that reads nothing
+//! is cut off: when its outbox is over its bound and makes no progress for [`PATIENCE`], or is not empty and makes no progress for
+//! `write_timeout`. The total time of a transfer does not matter, so that a slow line receives everything.
 //!
-//! Progress is counted in steps of one piece (8 KiB), or all that waits if that is less. Two steps together are larger than one piece, so a
-//! client that goes on for ever must take at least half a piece in each `write_timeout` on average: 410 bytes a second by default.
+//! While an outbox over its bound still makes progress, its senders wait. If a client reads less than `steady_rate`, the time for which
+//! others wait is charged to it. When the charge exceeds `send_patience`, the client is cut off. The whole patience is regained in a
+//! minute. The charge is never more than the time by which the client is behind a steady reader, so a sender that never stops is slowed,
+//! and cannot make others be cut off.
+//!
+//! Progress is counted in steps of one piece (8 KiB), or of all that is queued if that is less. Two steps together are larger than one
+//! piece, so a client that is never cut off reads at least half a piece in each `write_timeout` on average: 410 bytes a second by default.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -50,9 +52,9 @@ pub(crate) use self::{
     watch::{Filling, WATCH_INTERVAL},
 };
 
-/// How long an outbox over its bound may stand still, and how long a sender waits for one that does not.
+/// How long an outbox over its bound may make no progress, and how long a sender waits at most for one that makes progress.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// How much of a frame that is half sent is still sent to a client that is cut off but reads, so that a Close can follow it.
+/// The most bytes of a partly sent frame that are still sent to a client that is cut off but reads, so that a Close can follow them.
 const REST: usize = 64 * 1024;
 
 /// The outbox of one socket.
@@ -69,11 +71,11 @@ pub(crate) struct Outbox {
     owner: OnceCell<Owner>,
 }
 
-/// Whose an outbox is.
+/// The socket of an outbox.
 pub(crate) struct Owner {
     pub(crate) channel: ChannelName,
     pub(crate) connection: Recipient<ToConnection>,
-    /// Whether the kernel takes anything for this client. Without a handle on the socket it is believed to.
+    /// Whether the kernel accepts bytes for this client. True if the server has no handle on the TCP socket.
     pub(crate) is_writable: Box<dyn Fn() -> bool>,
 }
 
@@ -82,40 +84,40 @@ struct State {
     phase: Phase,
     waker: Option<Waker>,
     senders: Senders,
-    /// The first frames of which the client has not taken all.
+    /// Measures how fast the client reads first frames, while part of one is queued.
     first: Option<First>,
-    /// When the client last took something.
+    /// When the server last took a piece, or when the queue was last filled.
     progress: Tick,
-    /// When the response was first asked for something; nothing can be taken before.
+    /// When the server first polled the response. Before that the client can receive nothing.
     attached: Option<Tick>,
     watched: bool,
-    /// How often the server flushed in a row, since the queue is empty, while the kernel took something. `None`: the kernel takes
-    /// nothing at the moment.
+    /// The number of flushes of the server in a row with an empty queue while the kernel accepted bytes. `None` if the kernel accepts nothing
+    /// at the moment.
     flushes: Option<usize>,
-    /// The response is gone.
+    /// The server dropped the response.
     gone: bool,
     mark: Mark,
 }
 
-/// Where the last frame is whose answer is waited for: a ping or a Close.
+/// Where the last frame is that the client must answer: a ping or a Close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
-    /// There is none, or it is in the queue.
+    /// There is no such frame, or it is in the queue.
     Unsent,
-    /// The server has it since then.
+    /// The server took it at this time.
     Taken(Tick),
-    /// The kernel has it since then.
+    /// The kernel accepted it by this time.
     Written(Tick),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// A Close is in the queue: nothing may follow.
+    /// A Close is in the queue, and no frame may follow it.
     Closing,
-    /// As `Closing`, and when the queue is empty, the connection is told.
+    /// As `Closing`, and the connection is notified when the queue is empty.
     Finishing,
-    /// When the queue is empty, the response ends.
+    /// The response ends when the queue is empty.
     Ending,
     /// The response fails.
     Broken,
@@ -127,7 +129,7 @@ pub(crate) struct Bounds {
     pub(crate) frames: usize,
     pub(crate) bytes: usize,
     pub(crate) write_timeout: Duration,
-    /// How long others wait in all for a client that takes less than `rate` bytes a second.
+    /// How long others wait in all for a client that reads less than `rate` bytes a second.
     pub(crate) patience: Duration,
     pub(crate) rate: usize,
 }
@@ -160,7 +162,7 @@ impl Outbox {
         })
     }
 
-    /// Whose outbox it is.
+    /// Sets the socket of this outbox.
     pub(crate) fn belongs_to(&self, owner: Owner) {
         let _ = self.owner.set(owner);
     }
@@ -175,7 +177,7 @@ impl Outbox {
         self.owner.get().is_none_or(|owner| (owner.is_writable)())
     }
 
-    /// Adds frames. If there are more now than may be, their sender's patience is kept until there are fewer.
+    /// Adds frames. If the outbox is over its bound then, it keeps the claim, so that the sender waits.
     pub(crate) fn push(&self, frames: &Frames, pressure: Option<&Pressure>) {
         self.add(frames.bytes.clone(), frames.count, frames.bytes.len());
         if let Some(pressure) = pressure {
@@ -184,7 +186,7 @@ impl Outbox {
         }
     }
 
-    /// Keeps the patience of a sender if there is more now than may be.
+    /// Keeps the claim of a frame if the outbox is over its bound.
     fn wait(&self, pressure: &Pressure, is_other: bool) {
         let state = &mut *self.state.borrow_mut();
         if state.phase != Phase::Open || state.is_early() || !self.is_over(state) {
@@ -197,7 +199,7 @@ impl Outbox {
         }
     }
 
-    /// Adds frames. If there are more now than may be, this waits until there are fewer, but not beyond [`PATIENCE`].
+    /// Adds frames. If the outbox is over its bound then, this waits until it is not, for at most [`PATIENCE`].
     pub(crate) async fn send(&self, frames: &Frames) {
         let (pressure, relieved) = Claim::new(None);
         self.push(frames, None);
@@ -206,8 +208,8 @@ impl Outbox {
         let _ = relieved.await;
     }
 
-    /// Adds the news of a room. As a first frame it does not count against the bound if it is large, so that a change of many members
-    /// makes nobody wait for those who still take it.
+    /// Adds a notice of a room. A large notice does not count against the bound, like a first frame, so that a change of many members makes
+    /// no sender wait.
     pub(crate) fn push_news(&self, room: &RoomName, news: &Frames) {
         self.enqueue(|state, _| {
             let counts = news.bytes.len() <= self.max_bytes / 2 || state.queue.holds_first();
@@ -216,7 +218,7 @@ impl Outbox {
         });
     }
 
-    /// Adds a ping. It does not wait for frames of which nothing was taken.
+    /// Adds a ping. It goes before all frames of which nothing is sent yet.
     pub(crate) fn push_ping(&self, ping: &Frames) {
         self.enqueue(|state, _| {
             state.queue.push_ping(ping.bytes.clone());
@@ -224,8 +226,8 @@ impl Outbox {
         });
     }
 
-    /// As [`send`](Self::send), for a pong, which does not wait for frames of which nothing was taken either. Of many that wait only the
-    /// first and the last are sent.
+    /// As [`send`](Self::send), for a pong, which goes before all frames of which nothing is sent yet. Of many queued pongs only the first
+    /// ones and the last are sent.
     pub(crate) async fn send_pong(&self, pong: &Frames) {
         let (pressure, relieved) = Claim::new(None);
         self.enqueue(|state, _| state.queue.push_pong(pong.bytes.clone()));
@@ -234,7 +236,7 @@ impl Outbox {
         let _ = relieved.await;
     }
 
-    /// Since when the last ping or Close is written, if it is.
+    /// When the last ping or Close was written; `None` if it is not written yet.
     pub(crate) fn written(&self) -> Option<Tick> {
         match self.state.borrow().mark {
             Mark::Written(at) => Some(at),
@@ -242,13 +244,13 @@ impl Outbox {
         }
     }
 
-    /// For how long the client has taken nothing, and none of the frames whose answer is waited for was written.
+    /// How long ago the client last made progress. A ping or Close that was written counts as progress.
     pub(crate) fn still_for(&self) -> Duration {
         let state = self.state.borrow();
         self.now().since(state.progress.max(state.attached.unwrap_or_default()))
     }
 
-    /// Has it noticed when the frame that was added last is written.
+    /// Marks the last frame, so that its writing is recorded.
     fn mark(&self) {
         let state = &mut *self.state.borrow_mut();
         if state.phase == Phase::Open && state.queue.mark_last() {
@@ -256,7 +258,7 @@ impl Outbox {
         }
     }
 
-    /// Adds a Close; nothing can follow it.
+    /// Adds a Close. No frame can follow it.
     pub(crate) fn push_close(&self, frame: Bytes) {
         self.add(frame, 0, 0);
         self.mark();
@@ -280,7 +282,7 @@ impl Outbox {
         }
     }
 
-    /// Adds to the queue, if anything still may be, and has the server ask for it.
+    /// Adds to the queue, unless a Close is in it, and wakes the server.
     fn enqueue(&self, add: impl FnOnce(&mut State, Tick)) {
         let state = &mut *self.state.borrow_mut();
         if state.phase == Phase::Open {
@@ -290,7 +292,7 @@ impl Outbox {
         state.wake();
     }
 
-    /// Something is about to be added.
+    /// Prepares the outbox for a frame that is about to be added.
     fn begin(&self, state: &mut State) {
         if state.queue.is_empty() {
             state.progress = self.now();
@@ -312,12 +314,12 @@ impl Outbox {
         state.queue.frames() > self.max_frames || state.queue.bytes() > self.max_bytes
     }
 
-    /// Whether the socket still takes frames.
+    /// Whether frames can be added.
     pub(crate) fn is_open(&self) -> bool {
         self.state.borrow().phase == Phase::Open
     }
 
-    /// Has the connection told when all that is in the queue was written, a Close last.
+    /// Makes the outbox notify the connection when the queue, with a Close at its end, is written.
     pub(crate) fn finish(&self) {
         let mut state = self.state.borrow_mut();
         if state.phase == Phase::Closing {
@@ -326,7 +328,7 @@ impl Outbox {
         state.wake();
     }
 
-    /// Ends the response when all that is in the queue was taken.
+    /// Ends the response when the queue is written.
     pub(crate) fn end(&self) {
         let mut state = self.state.borrow_mut();
         if state.phase != Phase::Broken {
@@ -336,7 +338,7 @@ impl Outbox {
         state.wake();
     }
 
-    /// Drops what waits, a Close too. Returns whether that left no frame half sent, so that another may follow.
+    /// Drops all that is queued, also a Close. Returns whether another frame may follow: not if a frame is partly sent.
     pub(crate) fn clear(&self) -> bool {
         let mut state = self.state.borrow_mut();
         let whole = state.queue.is_whole();
@@ -345,8 +347,8 @@ impl Outbox {
         whole
     }
 
-    /// Drops what waits, so that a Close may follow, but for the end of a frame that is half sent. Returns whether one may: not if
-    /// that frame is far from its end, or the client does not read it.
+    /// Drops all that is queued, except the end of a partly sent frame, so that a Close may follow. Returns whether a Close may follow: not
+    /// if more than [`REST`] of that frame is left, or the client does not read it.
     pub(crate) fn clear_but_begun(&self) -> bool {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
@@ -356,12 +358,12 @@ impl Outbox {
         }
         state.queue.keep_begun();
         state.was_cleared();
-        // The time in which it takes the end of that frame is new.
+        // The rate for the end of that frame is measured anew.
         state.first = state.first.take().map(|_| First::new(now));
         true
     }
 
-    /// Drops what waits, and fails the response.
+    /// Drops all that is queued, and makes the response fail.
     pub(crate) fn abort(&self) {
         self.clear();
         let mut state = self.state.borrow_mut();
@@ -369,13 +371,12 @@ impl Outbox {
         state.wake();
     }
 
-    /// Whether the response was ever asked for anything.
+    /// Whether the server has polled the response.
     pub(crate) fn is_attached(&self) -> bool {
         self.state.borrow().attached.is_some()
     }
 
-    /// The clock, less the time for which this thread was blocked, so that a thread that stood still does not make its clients look
-    /// slow.
+    /// The time of the clock minus the time for which this thread was blocked, so that a blocked thread does not make its clients look slow.
     fn now(&self) -> Tick {
         let now = self.clock.now();
         Tick(0).after(now.since(Tick(0)).saturating_sub(self.filling.blocked(now)))
@@ -383,12 +384,12 @@ impl Outbox {
 }
 
 impl State {
-    /// Whether the client could not take what waits, however fast it reads.
+    /// Whether the queue may be long although the client reads fast: the handshake is not answered yet, or a first frame is in the queue.
     const fn is_early(&self) -> bool {
         self.attached.is_none() || self.queue.holds_first()
     }
 
-    /// What waited was dropped, and with it a Close: another may follow, and nobody waits for room any more.
+    /// Updates the state after the queue was dropped: frames may follow if a Close was dropped, and no sender waits any more.
     fn was_cleared(&mut self) {
         self.senders.clear();
         if matches!(self.phase, Phase::Closing | Phase::Finishing) {
@@ -396,14 +397,14 @@ impl State {
         }
     }
 
-    /// Has the server ask for more.
+    /// Wakes the server, so that it polls the response.
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// Whether somebody waits for the end of what is in the queue.
+    /// Whether something happens when the queue is empty.
     const fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Finishing)
     }

@@ -1,4 +1,4 @@
-//! When a connection was last seen, shared by its actor and by all its presences.
+//! The time at which a channel was last seen, shared by its connection and all its presences.
 
 use std::{
     sync::{
@@ -14,9 +14,10 @@ use crate::{
     node::listening::Listening,
 };
 
-/// A touch is local: it stores a number. The database hears of it later and in bulk, and nobody waits for that.
+/// The time at which a channel was last seen. To touch is to store a number in memory. It is written to the database later, together with
+/// many others, and no caller waits for that.
 ///
-/// It outlives the actors on both of its ends, so a restart of either makes nobody stale.
+/// It is shared by reference count, so a restart of the room or of the connection does not lose the time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Touch(Arc<Cell>);
 
@@ -25,7 +26,7 @@ struct Cell {
     seen: AtomicU64,
     /// Whether a frame that arrived still waits for the consumer.
     backlog: AtomicBool,
-    /// Whether the next child that looks at it fails, to show that this does no harm.
+    /// Whether the next presence that reads this panics, so that a test can show that this does no harm.
     #[cfg(any(test, feature = "testing"))]
     fails: AtomicBool,
 }
@@ -37,12 +38,12 @@ impl Touch {
         touch
     }
 
-    /// It was seen at `now`. Never goes back.
+    /// Records that the channel was seen at `now`. The time never goes back.
     pub(crate) fn mark(&self, now: Tick) {
         self.0.seen.fetch_max(now.0, Ordering::Relaxed);
     }
 
-    /// Whether both are of the same connection.
+    /// Whether both are of the same channel.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -51,8 +52,7 @@ impl Touch {
         Tick(self.0.seen.load(Ordering::Relaxed))
     }
 
-    /// Whether a frame that arrived still waits for the consumer. What it will say is not known yet, so its sender is not
-    /// stale.
+    /// Records whether a frame that has arrived still waits for the consumer. The frame may be a heartbeat, so its sender is not stale.
     pub(crate) fn set_backlog(&self, backlog: bool) {
         self.0.backlog.store(backlog, Ordering::Relaxed);
     }
@@ -61,7 +61,7 @@ impl Touch {
         self.0.backlog.load(Ordering::Relaxed)
     }
 
-    /// When it goes stale, if nothing from it waits. Only time in which the node listened counts.
+    /// When the channel becomes stale, if no frame of it waits. Only time in which this node read its sockets counts.
     pub(crate) fn deadline(&self, listening: &Listening, now: Tick, max_age: Duration) -> Deadline {
         let seen = self.seen();
         match judge(now, seen, max_age) {
@@ -70,7 +70,7 @@ impl Touch {
         }
     }
 
-    /// Whether it was last seen more than `max_age` before `now`, and nothing from it waits.
+    /// Whether the channel was last seen more than `max_age` before `now`, and no frame of it waits.
     pub(crate) fn is_stale(&self, listening: &Listening, now: Tick, max_age: Duration) -> bool {
         !self.has_backlog() && self.deadline(listening, now, max_age) == Deadline::Stale
     }

@@ -1,8 +1,9 @@
-//! What the members of a room are told, as bytes. One encoding serves every socket of a node, and no frame is larger than
+//! The encoding of first frames and notices. They are encoded once for all sockets of a node, and no frame is larger than
 //! `max_frame_sent`.
 //!
-//! The shapes are described in `docs/wire.md`. The names `presence`, `channel_name`, `members` and `lurkers` are those of
-//! the receiver documented by django-channels-presence.
+//! Frames are encoded here, and not by the encoder of actix, because encoded bytes can be shared by all sockets. Their form is described in
+//! `docs/wire.md`. The names `presence`, `channel_name`, `members` and `lurkers` are those that the documentation of
+//! django-channels-presence uses.
 
 mod held;
 mod pages;
@@ -27,33 +28,33 @@ use self::{held::Counted, pages::Page};
 pub(crate) use held::Held;
 pub(crate) use pages::{Pages, Rest};
 
-/// One or more complete WebSocket frames, shared by all who get them.
+/// One or more complete WebSocket frames. A clone shares the bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Frames {
     pub(crate) bytes: Bytes,
     pub(crate) count: usize,
 }
 
-/// What a joiner gets first: the frame that holds the joiner's own id, and those that continue it.
+/// The first frame of a new member, with the id of its own presence, and the parts that follow it.
 #[derive(Debug, Clone)]
 pub(crate) struct FirstFrame {
-    /// The first frame, but for the joiner's own id.
+    /// The first frame without the end that has the member's own id. It is shared.
     shared: Bytes,
-    /// Whether that id follows.
+    /// Whether that end follows.
     names_joiner: bool,
-    /// The frames after it.
+    /// The parts after the first frame.
     rest: Option<Rest>,
 }
 
 impl FirstFrame {
-    /// A frame that is the same for all who join.
+    /// A first frame that is the same for all new members.
     fn of(shared: Bytes, pages: &mut Pages) -> Self {
         pages.is_sized(shared.len());
         let shared = Bytes::from_owner(Counted::new(shared, pages.held()));
         Self { shared, names_joiner: false, rest: None }
     }
 
-    /// The pieces of the first frame for the joiner with this presence, and the frames that follow it.
+    /// The bytes of the first frame for the member with this presence id: the shared part, the end with the id, and the parts that follow.
     pub(crate) fn pieces(&self, me: PresenceId) -> (Bytes, Option<Bytes>, Option<Rest>) {
         (self.shared.clone(), self.names_joiner.then(|| Bytes::from(me_tail(me))), self.rest.clone())
     }
@@ -68,7 +69,7 @@ fn frame(opcode: u8, payload: &[u8], more: usize) -> Bytes {
     bytes.freeze()
 }
 
-/// Writes an unmasked, final frame of `payload`, of which `more` bytes follow separately.
+/// Writes an unmasked, final frame whose payload is `payload` and `more` further bytes, which the caller adds.
 fn put_frame(bytes: &mut impl BufMut, opcode: u8, payload: &[u8], more: usize) {
     bytes.put_u8(0x80 | opcode);
     match payload.len() + more {
@@ -107,11 +108,11 @@ fn me_tail(me: PresenceId) -> String {
     format!(r#","me":"{me}"}}"#)
 }
 
-/// A room at one moment, and what its members are told of it.
+/// A room at one moment, from which its first frames and notices are made.
 #[derive(Debug)]
 pub(crate) struct View<'a> {
     pub(crate) notify: Notify,
-    /// The most bytes of payload that a frame may have.
+    /// The setting `max_frame_sent`: the most bytes of payload in one frame.
     pub(crate) max_frame: usize,
     pub(crate) room: &'a RoomName,
     pub(crate) position: (Epoch, Version),
@@ -119,11 +120,12 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// What a joiner gets first. `news`: what the members get at the same moment. `pages`: what others wait for already.
+    /// The first frame for new members. `news` is the notice that members receive at the same moment, and `pages` are the pages for which
+    /// other sockets wait already.
     pub(crate) fn first(&self, news: Option<&Frames>, pages: &mut Pages) -> Option<FirstFrame> {
         match (self.notify, news) {
             (Notify::Silent, _) => None,
-            // The very list that the members get.
+            // The notice is the same list.
             (Notify::List, Some(news)) => Some(FirstFrame::of(news.bytes.clone(), pages)),
             (Notify::List, None) => Some(FirstFrame::of(self.list().bytes, pages)),
             (Notify::Events, _) => Some(self.list_and_events(pages)),
@@ -131,7 +133,7 @@ impl View<'_> {
         }
     }
 
-    /// What members get for `delta`, which led from version `from` to here. `None`: nothing that they would see.
+    /// The notice for `delta`, which leads from version `from` to the present one; `None` if members see no difference.
     pub(crate) fn news(&self, from: Version, delta: &Delta) -> Option<Frames> {
         match self.notify {
             Notify::Silent => None,
@@ -141,7 +143,7 @@ impl View<'_> {
         }
     }
 
-    /// As many users as fit, and how many more there are.
+    /// The list of as many users as fit into a frame, and the number of the others.
     fn list(&self) -> Frames {
         let (members, listed) = self.users();
         let omitted = match self.roster.users() - listed {
@@ -166,7 +168,7 @@ impl View<'_> {
             return list;
         }
         pages.is_sized(list.shared.len() + events.len());
-        // They are whole frames already, so there is no head.
+        // The events are whole frames already, so they need no head.
         let events = Page::alone(events, pages.held());
         FirstFrame { rest: Rest::new(Vec::new(), Vec::new(), vec![events]), ..list }
     }
@@ -178,9 +180,9 @@ impl View<'_> {
         )
     }
 
-    /// The users that fit into a list, as its elements, and how many they are.
+    /// The users that fit into a list, as JSON elements, and their number.
     fn users(&self) -> (String, usize) {
-        // As long as the number gets: every user is omitted.
+        // This is as long as `omitted` can be: every user is omitted.
         let omitted = format!(r#","omitted":{}"#, self.roster.users());
         let space = self.max_frame.saturating_sub(self.list_of("", &omitted).len());
         let (mut members, mut listed) = (String::new(), 0);
@@ -197,7 +199,7 @@ impl View<'_> {
     }
 }
 
-/// Members of such a room do not see everybody, and whoever set the mode may not know.
+/// Warns that clients do not receive all users. A developer who chose the mode `list` may not know that.
 fn warn_once_of_a_cut_list(room: &RoomName, omitted: usize) {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
@@ -208,7 +210,7 @@ fn warn_once_of_a_cut_list(room: &RoomName, omitted: usize) {
     }
 }
 
-/// A user's first presence and a user's last, and each anonymous socket.
+/// The frames for users that went online or offline, and one for each anonymous socket that joined or left.
 fn events(delta: &Delta, roster: &Roster) -> Option<Frames> {
     let mut net: BTreeMap<&UserId, isize> = BTreeMap::new();
     let mut frames = Frames { bytes: Bytes::new(), count: 0 };
@@ -237,7 +239,7 @@ fn events(delta: &Delta, roster: &Roster) -> Option<Frames> {
     (frames.count > 0).then_some(frames)
 }
 
-/// How many bytes of payload the one frame of `frames` has.
+/// The size of the payload of `frames`, which must be one frame, in bytes.
 pub(crate) fn payload_len(frames: &Frames) -> usize {
     let header = match frames.bytes.get(1) {
         None => 0,

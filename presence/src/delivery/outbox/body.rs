@@ -1,4 +1,4 @@
-//! The body of the response: what is in the outbox, for as long as the server asks for more.
+//! The body of the response, which streams the outbox.
 
 use std::{
     pin::Pin,
@@ -14,8 +14,8 @@ use crate::delivery::message::ToConnection;
 
 use super::{Mark, Outbox, Phase};
 
-/// The server holds at most its write buffer, 32 KiB by default, and one piece. Each time it flushes while the kernel takes anything, that
-/// takes at least a quarter of the 16 KiB that `on_connect` lets wait there. After so many times nothing is left.
+/// After so many flushes with an empty queue all is written. The server holds at most its write buffer, 32 KiB by default, and one piece.
+/// Each flush while the kernel accepts bytes writes at least a quarter of the 16 KiB that `on_connect` allows to be unsent there.
 const FLUSHES: usize = 16;
 
 /// The client was cut off.
@@ -23,7 +23,7 @@ const FLUSHES: usize = 16;
 #[error("the client did not read; the connection is cut")]
 pub(crate) struct Stalled;
 
-/// What a response streams. Tells the connection when it is gone, for whatever reason.
+/// The body of a response. The connection is notified when the server drops it, for whatever reason.
 pub(crate) struct Outbound {
     pub(crate) outbox: Rc<Outbox>,
     pub(crate) connection: Recipient<ToConnection>,
@@ -75,7 +75,7 @@ impl Outbox {
             return Poll::Ready(Some(Ok(bytes)));
         }
         if state.is_ending() {
-            // The server flushes once after each time that it gets nothing here.
+            // The server flushes once after each poll that returns nothing.
             state.flushes = state.flushes.filter(|_| self.is_writable()).map(|flushes| flushes + 1);
             match state.flushes {
                 Some(flushes) if flushes > FLUSHES => {
@@ -86,7 +86,7 @@ impl Outbox {
                     state.phase = Phase::Closing;
                 }
                 Some(_) => cx.waker().wake_by_ref(),
-                // The kernel takes nothing now: asked again when it does.
+                // The kernel accepts nothing now. The watch polls again when it does.
                 None => self.have_watched(state),
             }
         }

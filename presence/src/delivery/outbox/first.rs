@@ -1,4 +1,4 @@
-//! First frames of rooms, and how fast a client takes them.
+//! First frames of rooms, and how fast a client reads them.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::{
 
 use super::Outbox;
 
-/// For how long the rate is measured at which a client takes first frames. Before it has had them for so long, it need not make room.
+/// The time over which the rate of a client is measured while it reads first frames. A client is not cut off for them before that.
 const FIRST_FRAME_TIME: Duration = Duration::from_secs(5);
 
-/// First frames that a client takes.
+/// The measurement of a client that reads first frames.
 pub(super) struct First {
-    /// Since when `taken` counts.
+    /// The time from which `taken` counts.
     since: Tick,
-    /// How many bytes of whatever it took since.
+    /// How many bytes the client took since then, of all frames.
     taken: usize,
-    /// How many bytes a second it took in the last whole [`FIRST_FRAME_TIME`].
+    /// The rate in the last whole [`FIRST_FRAME_TIME`], in bytes a second.
     rate: Option<f64>,
 }
 
@@ -34,7 +34,7 @@ impl First {
         self.taken += bytes;
     }
 
-    /// Time has passed. Before `attached` nothing could be taken.
+    /// Updates the rate when enough time has passed. Before `attached` the client could take nothing.
     pub(super) fn look(&mut self, now: Tick, attached: Tick) {
         let had = now.since(self.since.max(attached));
         if had >= FIRST_FRAME_TIME {
@@ -46,8 +46,8 @@ impl First {
 }
 
 impl Outbox {
-    /// Adds the first frame of a room and what continues it, which do not count against the bound. What waits of an earlier one of the
-    /// room is dropped: the client has left the room since, or is sent all anew.
+    /// Adds the first frame of a room and its parts, which do not count against the bound. What is queued of an earlier first frame of the
+    /// room is dropped: the client has left the room since, or receives the whole state again.
     pub(crate) fn push_first(&self, room: &RoomName, (shared, tail, rest): (Bytes, Option<Bytes>, Option<Rest>)) {
         self.enqueue(|state, now| {
             state.queue.push_first(room, shared, tail, rest);
@@ -55,19 +55,19 @@ impl Outbox {
         });
     }
 
-    /// Drops what waits of first frames, but for a frame that is half sent: a client that is about to be closed needs no more of them.
+    /// Drops queued first frames, except the rest of a partly sent frame, since a client that is about to be closed does not need them.
     pub(crate) fn drop_first_frames(&self) {
         self.state.borrow_mut().queue.drop_first(None);
     }
 
-    /// How many bytes a second the client took in the last whole [`FIRST_FRAME_TIME`] in which it had the first frame of this room, or of
-    /// any, of which it has not taken all; `None` if there is none, or it has not had it for so long.
+    /// The rate of the client in the last whole [`FIRST_FRAME_TIME`], in bytes a second; `None` if no first frame of this room (or of any
+    /// room, for `None`) is queued, or not for that long.
     pub(crate) fn first_frame_rate(&self, room: Option<&RoomName>) -> Option<f64> {
         let state = self.state.borrow();
         state.first.as_ref()?.rate.filter(|_| state.queue.holds_first_of(room))
     }
 
-    /// Has the connection let go of the first frames that it holds, since others are kept out by them.
+    /// Requests that the connection frees the memory of its first frames, since joins are refused because of them.
     pub(crate) fn make_room(&self) {
         self.tell(ToConnection::MakeRoom);
     }

@@ -1,7 +1,7 @@
-//! What waits for one client, as a value: pieces of frames in their order, and how much of them counts.
+//! The queue of an outbox, as a value: pieces of frames in their order, and how many bytes and frames count against the bound.
 //!
-//! A frame lies here whole until part of it is written. A large state lies here as one piece that stands for all its pages, which
-//! those share who wait for them, and is unfolded page by page.
+//! A frame is one piece until part of it is written. A large state is one piece that stands for all its pages. The pages are shared by all
+//! clients that wait for them, and each page becomes a piece of its own when it is next.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -9,48 +9,48 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{delivery::wire::Rest, name::RoomName};
 
-/// How much goes out in one piece, and the least that is progress. The write buffer that the server makes for each connection is as
-/// large; one that has grown becomes smaller again only if it is above 128 KiB.
+/// The most bytes that are written in one piece, and one step of progress. The server's write buffer begins at this size, and a buffer
+/// that has grown shrinks again only if it is above 128 KiB.
 pub(crate) const PIECE: usize = 8 * 1024;
-/// How many pongs wait at most. The last one also answers the pings since (RFC 6455, 5.5.3).
+/// How many pongs are queued at most. A new pong then replaces the last one, and answers all pings since (RFC 6455, 5.5.3).
 const MOST_PONGS: usize = 16;
-/// For how many pieces an empty queue keeps the memory.
+/// The number of pieces for which an empty queue keeps its memory.
 const KEPT_PIECES: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Queue {
     pieces: VecDeque<Piece>,
-    /// What counts against the bound.
+    /// The frames and bytes that count against the bound.
     frames: usize,
     bytes: usize,
-    /// The pieces that do not count against it: of first frames, and a Close.
+    /// The number of pieces that do not count against it: those of first frames, and a Close.
     firsts: usize,
-    /// How many frames whose writing is waited for are here.
+    /// The number of marked pieces.
     marked: usize,
 }
 
-/// What a piece is part of.
+/// The kind of frame that a piece belongs to.
 enum Kind {
-    /// May go between any two frames, as a pong.
+    /// A control frame, which like a pong may go between any two frames.
     Ping,
     Pong,
-    /// The first frame of a room, or one that continues it.
+    /// The first frame of a room, or a part of it.
     First(RoomName),
-    /// What changed in a room.
+    /// A notice of a room.
     News(RoomName),
     Other,
 }
 
 struct Piece {
     bytes: Bytes,
-    /// Part of its frame was taken already.
+    /// Part of its frame is written already.
     begun: bool,
-    /// Its writing is waited for.
+    /// The outbox records when it is written.
     marked: bool,
     frames: usize,
     counted: usize,
     kind: Kind,
-    /// It has no bytes of its own, but stands for frames that all who wait for them share.
+    /// The shared pages for which this piece stands; its own `bytes` are empty then.
     rest: Option<Rest>,
 }
 
@@ -81,12 +81,12 @@ impl Queue {
         self.bytes
     }
 
-    /// Whether part of a first frame is in it, or a Close, which do not count against the bound.
+    /// Whether part of a first frame or a Close is queued, which do not count against the bound.
     pub(super) const fn holds_first(&self) -> bool {
         self.firsts > 0
     }
 
-    /// Whether a frame is in it whose writing is waited for.
+    /// Whether a marked frame is queued.
     pub(super) const fn holds_marked(&self) -> bool {
         self.marked > 0
     }
@@ -99,7 +99,7 @@ impl Queue {
         self.firsts += usize::from(frames == 0);
     }
 
-    /// Adds what changed in a room, of which `counted` bytes count against the bound.
+    /// Adds a notice of a room, of which `counted` bytes count against the bound.
     pub(super) fn push_news(&mut self, room: &RoomName, bytes: Bytes, frames: usize, counted: usize) {
         self.push(bytes, frames, counted);
         if let Some(last) = self.pieces.back_mut() {
@@ -107,13 +107,13 @@ impl Queue {
         }
     }
 
-    /// Adds a ping, whose writing is waited for.
+    /// Adds a ping, and marks it.
     pub(super) fn push_ping(&mut self, bytes: Bytes) {
         self.insert(self.behind_controls(), Piece { marked: true, kind: Kind::Ping, ..Piece::of(bytes) });
         self.marked += 1;
     }
 
-    /// Adds a pong, or replaces the last one if there are as many as may be.
+    /// Adds a pong, or replaces the last one if [`MOST_PONGS`] are queued.
     pub(super) fn push_pong(&mut self, bytes: Bytes) {
         let end = self.behind_controls();
         let is_pong = |piece: &Piece| matches!(piece.kind, Kind::Pong);
@@ -125,7 +125,7 @@ impl Queue {
         }
     }
 
-    /// Where a ping or a pong goes: behind the frame that is half taken and others of its kind, before all else.
+    /// The index for a ping or a pong: after the partly written frame and other pings and pongs, and before all other frames.
     fn behind_controls(&self) -> usize {
         let goes_first = |piece: &&Piece| piece.begun || matches!(piece.kind, Kind::Ping | Kind::Pong);
         self.pieces.iter().take_while(goes_first).count()
@@ -139,8 +139,8 @@ impl Queue {
         self.bytes += counted;
     }
 
-    /// Adds the first frame of a room, in one piece or two, and what continues it. What is still here of an earlier one is dropped,
-    /// but for a frame that is half taken.
+    /// Adds the first frame of a room, in one piece or two, and its pages. What is queued of an earlier first frame of the room is dropped,
+    /// except the rest of a partly written frame.
     pub(super) fn push_first(&mut self, room: &RoomName, shared: Bytes, tail: Option<Bytes>, rest: Option<Rest>) {
         self.drop_first(Some(room));
         let tail = tail.map(|tail| Piece { begun: true, ..Piece::first(room, tail) });
@@ -151,8 +151,8 @@ impl Queue {
         }
     }
 
-    /// Drops what is left of the first frame of this room, or of any, but for a frame that is half taken, and with it the news that
-    /// build on that.
+    /// Drops what is queued of the first frame of this room (or of any room, for `None`), and the notices that follow it, since they continue
+    /// it. The rest of a partly written frame stays.
     pub(super) fn drop_first(&mut self, room: Option<&RoomName>) {
         let (mut keeps_frame, mut dropped) = (true, HashSet::new());
         for piece in std::mem::take(&mut self.pieces) {
@@ -180,7 +180,7 @@ impl Queue {
         self.marked -= usize::from(piece.marked);
     }
 
-    /// Whether part of the first frame of this room is here, or of any room.
+    /// Whether part of the first frame of this room (or of any room, for `None`) is queued.
     pub(super) fn holds_first_of(&self, room: Option<&RoomName>) -> bool {
         self.pieces.iter().any(|piece| match &piece.kind {
             Kind::First(first_of) => room.is_none_or(|room| room == first_of),
@@ -188,7 +188,7 @@ impl Queue {
         })
     }
 
-    /// Has the last piece count as one whose writing is waited for. Returns whether there is one.
+    /// Marks the last piece. Returns false if the queue is empty.
     pub(super) fn mark_last(&mut self) -> bool {
         let Some(last) = self.pieces.back_mut() else { return false };
         last.marked = true;
@@ -196,17 +196,17 @@ impl Queue {
         true
     }
 
-    /// Whether no frame is half taken, so that another may follow what was taken.
+    /// Whether no frame is partly written, so that any frame may come next.
     pub(super) fn is_whole(&self) -> bool {
         self.pieces.front().is_none_or(|piece| !piece.begun)
     }
 
-    /// How many bytes are left of the frame that is half taken.
+    /// How many bytes are left of the partly written frame.
     pub(super) fn begun_bytes(&self) -> usize {
         self.pieces.iter().take_while(|piece| piece.begun).map(|piece| piece.bytes.len()).sum()
     }
 
-    /// Drops all but what is left of the frame that is half taken.
+    /// Drops everything except the rest of the partly written frame.
     pub(super) fn keep_begun(&mut self) {
         let begun = self.pieces.iter().take_while(|piece| piece.begun).count();
         for piece in self.pieces.split_off(begun) {
@@ -218,7 +218,7 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// A piece to write: several small ones together, or part of a large one.
+    /// Takes the next bytes to write: several small pieces together, or part of a large one.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         self.unfold();
         let first = self.pieces.front_mut()?;
@@ -249,19 +249,19 @@ impl Queue {
         let piece = self.pieces.pop_front()?;
         self.count_out(&piece);
         if self.pieces.is_empty() && self.pieces.capacity() > KEPT_PIECES {
-            // Else a socket that once was far behind would keep that for the rest of its life.
+            // Otherwise a socket that once had a long queue would keep that memory until it closes.
             self.pieces = VecDeque::new();
         }
         Some(piece.bytes)
     }
 
-    /// How long the piece is that comes next.
+    /// The length of the next piece in bytes.
     fn next_len(&mut self) -> Option<usize> {
         self.unfold();
         self.pieces.front().map(|next| next.bytes.len())
     }
 
-    /// Puts the next page in front if it is what comes next.
+    /// If the first piece stands for shared pages, puts the next page in front of it.
     fn unfold(&mut self) {
         let Some(mut rest) = self.pieces.front_mut().and_then(|front| front.rest.take()) else { return };
         let front = self.pieces.pop_front();
@@ -283,7 +283,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    /// All that is in the queue.
+    /// All bytes of the queue.
     fn take_all(queue: &mut Queue) -> Vec<u8> {
         std::iter::from_fn(|| queue.take()).flatten().collect()
     }

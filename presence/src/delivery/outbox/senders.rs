@@ -1,8 +1,8 @@
-//! Those who wait until less is queued for one client, and what the client has cost them.
+//! The senders that wait for one client, and the time that is charged to the client for that.
 //!
-//! A sender waits at most [`PATIENCE`] with each frame. The time in which others wait is charged to the client, but never more than the
-//! time by which it is behind a client of a steady rate. So a flood is slowed and cuts nobody off, and neither do the pauses of a client
-//! that takes more than that rate in the end, whether somebody waits just then or not.
+//! A sender waits at most [`PATIENCE`] with each frame. The time for which others wait is charged to the client, but never more than the
+//! time by which the client is behind a steady reader. So a flood is slowed, and cannot make its receivers be cut off. A client that
+//! pauses, but on average reads more than the steady rate, is not cut off either.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::{clock::Tick, delivery::message::Pressure};
 
 use super::PATIENCE;
 
-/// After this time a client has regained all of the patience of those who send to it, and what it took or did not is forgotten.
+/// The time in which a client regains the whole patience. What it read before that time does not count.
 const REGAINED: Duration = Duration::from_secs(60);
 
-/// How long others wait in all for a client that takes less than `rate` bytes a second.
+/// The settings: others wait `patience` in all for a client that reads less than `rate` bytes a second.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     pub(super) patience: Duration,
@@ -26,31 +26,31 @@ pub(super) struct Senders {
     account: Account,
 }
 
-/// A sender that waits until less is in the queue.
+/// A sender that waits until the outbox is below its bound.
 struct Waiting {
     since: Tick,
-    /// It is not this socket's own consumer or connection.
+    /// Whether it is another sender than this socket's own consumer or connection.
     is_other: bool,
     _pressure: Pressure,
 }
 
-/// What a client has cost others, up to a moment.
+/// What is charged to a client up to the time `at`.
 #[derive(Debug, Default)]
 struct Account {
     at: Tick,
-    /// Something is in the queue.
+    /// Whether frames are queued.
     is_filled: bool,
-    /// Others wait.
+    /// Whether other senders wait.
     is_awaited: bool,
-    /// How long others have waited, less what the client has regained since. At most `behind`.
+    /// How long other senders have waited, minus what the client has regained. At most `behind`.
     cost: Duration,
-    /// By how much the client is behind one of the steady rate. It counts from when something came into an empty queue, and further
-    /// while others have waited: a client that empties its queue now and then may still be slower than that.
+    /// The time by which the client is behind a steady reader. It starts when a frame is added to an empty queue. It does not restart while
+    /// there is a cost, since a client that empties its queue now and then may still be slow.
     behind: Duration,
 }
 
 impl Account {
-    /// Time has passed.
+    /// Brings the account up to `now`.
     fn advance(&mut self, now: Tick, terms: Terms) {
         let time = now.since(self.at);
         self.at = now;
@@ -63,7 +63,7 @@ impl Account {
         self.behind = if counts { (self.behind + time).min(REGAINED) } else { Duration::ZERO };
     }
 
-    /// The client took this much, now.
+    /// Records that the client took this many bytes.
     fn taken(&mut self, bytes: usize, terms: Terms) {
         #[expect(clippy::cast_precision_loss, reason = "nobody takes so many bytes")]
         let worth = bytes as f64 / terms.rate as f64;
@@ -73,7 +73,7 @@ impl Account {
 }
 
 impl Senders {
-    /// Has a sender wait. It goes on when its pressure is dropped here. Returns whether it is the first of others that waits.
+    /// Keeps the claim of a sender, which goes on when the claim is dropped here. Returns whether it is the first other sender that waits.
     pub(super) fn wait(&mut self, pressure: Pressure, is_other: bool, now: Tick, terms: Terms) -> bool {
         self.waiting.push(Waiting { since: now, is_other, _pressure: pressure });
         let is_first = is_other && !self.account.is_awaited;
@@ -84,40 +84,39 @@ impl Senders {
         is_first
     }
 
-    /// Something is in the queue that the client can take, where there was nothing.
+    /// Records that a frame was added to an empty queue.
     pub(super) fn filled(&mut self, now: Tick, terms: Terms) {
         self.account.advance(now, terms);
         self.account.is_filled = true;
     }
 
-    /// The client took this much, and left something or nothing.
+    /// Records that the client took this many bytes, and whether frames are left.
     pub(super) fn taken(&mut self, bytes: usize, left_any: bool, now: Tick, terms: Terms) {
         self.account.advance(now, terms);
         self.account.taken(bytes, terms);
         self.account.is_filled = left_any;
     }
 
-    /// There is room again: nobody has to wait any longer.
+    /// Lets all senders go on, since the outbox is below its bound.
     pub(super) fn relieve(&mut self, now: Tick, terms: Terms) {
         self.account.advance(now, terms);
         self.clear();
     }
 
-    /// Lets those go on who have waited long enough, and charges the client.
+    /// Lets senders go on that have waited for [`PATIENCE`], and charges the client.
     pub(super) fn look(&mut self, now: Tick, terms: Terms) {
         self.account.advance(now, terms);
         self.waiting.retain(|waiting| now.since(waiting.since) < PATIENCE);
         self.account.is_awaited = self.waiting.iter().any(|waiting| waiting.is_other);
     }
 
-    /// Nobody waits any longer.
+    /// Lets all senders go on.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.account.is_awaited = false;
     }
 
-    /// How long others had waited for this client when it was last looked at, less what it has regained, but no longer than it is
-    /// behind one that is no slow reader.
+    /// The time that is charged to the client, as of the last update.
     pub(super) const fn cost(&self) -> Duration {
         self.account.cost
     }

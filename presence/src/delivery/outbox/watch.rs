@@ -1,4 +1,4 @@
-//! Looking whether clients take what waits for them, and what is done about one that does not.
+//! The watch over outboxes that are not empty, which finds clients that read too slowly.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,42 +13,42 @@ use crate::{
 
 use super::{Mark, Outbox, PATIENCE, Phase, State};
 
-/// Before the handshake is answered nothing can be taken, and behind a first frame nothing else, so nobody waits for that; but no
-/// more than so many times the bound may be left waiting.
+/// How many times the bound an outbox may hold before the handshake is answered, or while a first frame is queued. The client cannot read
+/// the other frames then, so no sender waits for it.
 const EARLY: usize = 8;
 
-/// How often outboxes that hold something are looked at.
+/// The time between two looks at the outboxes that are not empty.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(100);
-/// A timer may be so late though the thread was not held up.
+/// How late a timer may be on a thread that is not blocked.
 const LATE: Duration = Duration::from_millis(10);
 
 /// What the outboxes of one thread share with its hub.
 #[derive(Default)]
 pub(crate) struct Filling {
-    /// Those that hold something, or did when last looked at.
+    /// The outboxes that are not empty, or were not at the last look.
     pub(crate) outboxes: RefCell<Vec<Rc<Outbox>>>,
-    /// When they are looked at next, if any hold something.
+    /// When the next look is due, if there are any.
     due: Cell<Option<Tick>>,
-    /// For how long the thread was held up before the last look.
+    /// For how long the thread was blocked up to the last look.
     blocked: Cell<Duration>,
 }
 
 impl Filling {
-    /// The outboxes are looked at now, and if `again`, once more after [`WATCH_INTERVAL`].
+    /// Records a look at the outboxes, and with `again` that the next is due after [`WATCH_INTERVAL`].
     pub(crate) fn looks(&self, now: Tick, again: bool) {
         self.blocked.set(self.blocked(now));
         self.due.set(again.then(|| now.after(WATCH_INTERVAL)));
     }
 
-    /// For how long the thread was held up in all: from when a look was due until it happened, or until now. Nobody's frames were
-    /// written then, which is not their clients' fault. When the thread goes on, the server may ask for frames before the look comes.
+    /// For how long the thread was blocked in all: from the time at which a look was due until it happened, or until now. No frames were
+    /// written meanwhile, and that is not the fault of the clients. After a block the server may poll before the look happens.
     pub(super) fn blocked(&self, now: Tick) -> Duration {
         self.blocked.get() + self.due.get().map_or(Duration::ZERO, |due| now.since(due).saturating_sub(LATE))
     }
 }
 
 impl Outbox {
-    /// Has the hub look at this outbox from now on, until [`watch`](Self::watch) finds nothing to look at.
+    /// Registers this outbox for the looks of the hub, until [`watch`](Self::watch) returns false.
     pub(super) fn have_watched(&self, state: &mut State) {
         if state.watched {
             return;
@@ -64,7 +64,7 @@ impl Outbox {
         }
     }
 
-    /// Looks whether the client takes what there is. Returns whether there is still something to look at.
+    /// Checks whether the client reads fast enough. Returns whether the outbox must be watched further.
     pub(crate) fn watch(&self) -> bool {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
@@ -81,7 +81,7 @@ impl Outbox {
         }
         let is_writable = (is_taken || is_ending) && self.is_writable();
         if let Mark::Taken(at) = state.mark
-            // Also if the kernel never says so, because more has come since.
+            // After a time-out this holds also if the kernel never accepts all, because more frames were added.
             && (is_writable || now.since(at) > self.write_timeout)
         {
             state.mark = Mark::Written(self.clock.now());
@@ -97,13 +97,13 @@ impl Outbox {
         true
     }
 
-    /// Has the connection closed, since the client reads too slowly.
+    /// Requests that the connection is closed, since the client reads too slowly.
     pub(crate) fn cut_off(&self) {
         self.tell(ToConnection::TooSlow);
     }
 
     fn is_too_slow(&self, state: &State, now: Tick) -> bool {
-        // Before the handshake is answered the client can take nothing; that time has a limit of its own.
+        // Before the handshake is answered the client can read nothing. The handshake has a time limit of its own.
         let still = state.attached.map(|attached| now.since(state.progress.max(attached)));
         let is_still_for = |limit| still.is_some_and(|still| still > limit);
         let too_much = if state.is_early() {

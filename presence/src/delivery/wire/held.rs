@@ -1,17 +1,17 @@
-//! How many bytes of first frames are held for clients that have not read them yet.
+//! The number of bytes of first frames that are in memory for clients which have not read them yet.
 //!
-//! What several clients wait for is held once and counts once. It counts for as long as it is in memory, whoever keeps it.
+//! Bytes that several clients share count once. They count until they are freed.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What is held for the joiners of one room.
+/// The unread bytes of first frames of one room.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     bytes: AtomicUsize,
-    /// What is held for the joiners of all rooms of the process.
+    /// The unread bytes of first frames of all rooms of this process.
     everywhere: Arc<AtomicUsize>,
 }
 
@@ -20,18 +20,18 @@ impl Held {
         Arc::new(Self { bytes: AtomicUsize::new(0), everywhere })
     }
 
-    /// For this room.
+    /// The unread bytes of this room.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// For all rooms.
+    /// The unread bytes of all rooms.
     pub(crate) fn everywhere(&self) -> usize {
         self.everywhere.load(Ordering::Relaxed)
     }
 }
 
-/// Bytes that count as held until they are dropped.
+/// Bytes that count as unread until they are dropped.
 #[derive(Debug)]
 pub(super) struct Counted<B: AsRef<[u8]>> {
     bytes: B,

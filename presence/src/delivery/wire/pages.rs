@@ -1,8 +1,8 @@
-//! The pages of a state after its first frame, shared by all who have not read them yet, whenever they joined.
+//! The pages of a state after its first frame. All clients that have not read a page share it, whenever they joined.
 //!
-//! Each join changes the room, so joiners that come one after the other get states that differ a little. Where a page ends is
-//! decided by the presences next to its end alone, so a change reaches the page that it falls into and, now and then, the next
-//! one; all others are those of before, if somebody still waits for them. Nobody waits, and nothing is kept.
+//! Each join changes the room, so the states of clients that join one after another differ a little. The end of a page depends only on the
+//! presences next to it, so a change affects the page that contains it, and sometimes the next one. All other pages are used again while
+//! any client waits for them. A page for which no client waits is freed.
 
 use std::{
     collections::HashMap,
@@ -21,29 +21,29 @@ use super::{
     put_frame,
 };
 
-/// What each page ends with, after the last of its members.
+/// The end of each page, after its last member.
 pub(super) const END: &[u8] = b"]}";
-/// A page that is less than one part of so many full does not end before it is full, or the members are.
+/// A page does not end, unless there are no more members, before it is filled to one part in so many.
 const FULL_ENOUGH: usize = 4;
-/// On average a page could end so often while it fills.
+/// How many possible ends a full page has on average.
 const ENDS: usize = 2;
 
-/// What one page has after its head.
+/// One page without its head.
 #[derive(Debug)]
 pub(super) struct Page {
     body: Counted<Vec<u8>>,
-    /// Who is on it, and who comes after that: with them the same, the page is.
+    /// The presences on the page, and the one after them. If these are the same, the page can be used again.
     presences: Vec<Arc<Presence>>,
     next: Option<Arc<Presence>>,
 }
 
 impl Page {
-    /// A page that is the same for those who get it at one moment.
+    /// A page that is not used again for later states.
     pub(super) fn alone(body: Vec<u8>, held: &Arc<Held>) -> Arc<Self> {
         Arc::new(Self { body: Counted::new(body, held), presences: Vec::new(), next: None })
     }
 
-    /// Whether these are the presences that come now. Where they are, `named` is behind them afterwards.
+    /// Whether the next presences of `named` are those of this page. If so, `named` is advanced past them.
     fn fits<'a, I>(&self, named: &mut Peekable<I>) -> bool
     where
         I: Iterator<Item = &'a Arc<Presence>> + Clone,
@@ -60,7 +60,7 @@ impl Page {
         are_here && next
     }
 
-    /// Takes as many as belong on one page, one at least.
+    /// Takes the presences of one page, at least one.
     fn take<'a>(named: &mut Peekable<impl Iterator<Item = &'a Arc<Presence>>>, space: usize, held: &Arc<Held>) -> Self {
         let (mut joins, mut presences) = (Vec::new(), Vec::new());
         while let Some(presence) = named.peek() {
@@ -82,24 +82,24 @@ impl Page {
     }
 }
 
-/// Whether a client could not tell one from the other. A room that was read anew has other values of the same presences.
+/// Whether the two are equal for a client. A room that was reloaded has new values of the same presences.
 fn is_same(one: &Arc<Presence>, other: &Arc<Presence>) -> bool {
     Arc::ptr_eq(one, other) || one.id == other.id && one.looks_like(other)
 }
 
-/// Whether a page may end before this presence, which takes so many bytes: on average `ENDS` times in a full page.
+/// Whether a page may end before this presence, whose element has this many bytes. On average that is so [`ENDS`] times in a full page.
 fn begins_page(id: PresenceId, bytes: usize, space: usize) -> bool {
-    // The lowest bits of an id are random; the factor, 2^64 divided by the golden ratio, spreads those of small numbers.
+    // The lowest bits of an id are random. The factor is 2^64 divided by the golden ratio, and also spreads small numbers.
     #[expect(clippy::cast_possible_truncation, reason = "the lowest bits are what is wanted")]
     let random = (id.as_uuid().as_u128() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     u128::from(random) * (space as u128) < ((bytes * ENDS) as u128) << 32
 }
 
-/// The pages that somebody still waits for.
+/// The pages of a room for which clients still wait.
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
     held: Arc<Held>,
-    /// By the first presence on each.
+    /// The pages by the first presence on each.
     known: HashMap<PresenceId, Weak<Page>>,
     /// How many bytes the last first frame had, with all its pages.
     size: usize,
@@ -110,7 +110,7 @@ impl Pages {
         Self { held, ..Self::default() }
     }
 
-    /// What is held for joiners of the room.
+    /// The count of unread bytes of the room.
     pub(crate) const fn held(&self) -> &Arc<Held> {
         &self.held
     }
@@ -124,7 +124,7 @@ impl Pages {
         self.size = size;
     }
 
-    /// The pages of those who are left, in `space` bytes each at most.
+    /// The pages of the presences that are left in `named`, with at most `space` bytes each.
     pub(super) fn of<'a, I>(&mut self, named: &mut Peekable<I>, space: usize) -> Vec<Arc<Page>>
     where
         I: Iterator<Item = &'a Arc<Presence>> + Clone,
@@ -141,21 +141,21 @@ impl Pages {
     }
 }
 
-/// The frames that continue a first frame, from one on. A page that was taken out is not kept by what is left.
+/// The pages of a state that are not taken out yet. A page that was taken out is not kept in memory by the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Rest {
     heads: Arc<Heads>,
     next: Option<Arc<Link>>,
 }
 
-/// What is before the members on each page, and on the last.
+/// The text before the members, on the last page and on all others.
 #[derive(Debug)]
 struct Heads {
     more: Vec<u8>,
     last: Vec<u8>,
 }
 
-/// A page, and those after it.
+/// A page, and the pages after it.
 #[derive(Debug)]
 struct Link {
     page: Arc<Page>,
@@ -169,7 +169,7 @@ impl Rest {
         Some(Self { heads: Arc::new(Heads { more, last }), next: Some(first) })
     }
 
-    /// How many bytes there are but for the headers.
+    /// How many bytes there are without the headers of the frames.
     pub(super) fn bytes(&self) -> usize {
         let heads = |link: &Link| if link.next.is_some() { self.heads.more.len() } else { self.heads.last.len() };
         self.links().map(|link| link.page.body.as_ref().len() + heads(link)).sum()
@@ -179,7 +179,7 @@ impl Rest {
         std::iter::successors(self.next.as_deref(), |link| link.next.as_deref())
     }
 
-    /// Takes out the next page: its head, and its body, which is shared. Without a head the body is whole frames.
+    /// Takes out the next page: its head, and its shared body. If there is no head, the body consists of whole frames.
     pub(crate) fn take(&mut self) -> Option<(Option<Bytes>, Bytes)> {
         let link = self.next.take()?;
         self.next.clone_from(&link.next);
@@ -205,7 +205,7 @@ impl Rest {
 }
 
 impl Drop for Link {
-    /// One after the other: a chain that ended itself link within link would need as much of the stack as it is long.
+    /// Drops the links in a loop: a recursive drop of a long chain would overflow the stack.
     fn drop(&mut self) {
         let mut next = self.next.take();
         while let Some(mut link) = next.and_then(Arc::into_inner) {

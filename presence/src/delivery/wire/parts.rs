@@ -1,9 +1,9 @@
-//! A state, and a diff, in frames of a bounded size.
+//! States and diffs in frames of a bounded size.
 //!
-//! What fits goes into one frame. A larger state is a `presence.state` with the first members, followed by diffs with joins
-//! alone that lead from its version to the same version. A larger diff is parts that lead from the old version to the old
-//! version, and a last part that leads to the new one. All but the last frame say `"more":true`; a client that knows nothing of
-//! that key is right in the end, since each frame continues the one before.
+//! A state or diff that fits is one frame. A larger state is a `presence.state` with the first members, followed by diffs that contain joins
+//! only, and whose `from` and `version` are both the version of the state. A larger diff is parts whose `version` is the old one, and a last
+//! part whose `version` is the new one. All frames but the last have `"more":true`. A client that ignores that key is right after the last
+//! frame, since each frame continues the one before.
 
 use std::{iter::Peekable, sync::Arc};
 
@@ -23,7 +23,7 @@ use super::{
     put_frame,
 };
 
-/// What a frame says beside its members: it goes before and after them.
+/// The fields of a frame besides its members, which go before and after them.
 struct Envelope<'a> {
     room: &'a RoomName,
     epoch: Epoch,
@@ -39,7 +39,7 @@ impl<'a> Envelope<'a> {
         Self { room: view.room, epoch, from, to, anonymous: view.roster.anonymous(), more }
     }
 
-    /// One whose numbers are as long as numbers get, so that what fits into it fits into every other of the same room.
+    /// An envelope with the longest possible numbers, so that members that fit into it fit into every other envelope of the room.
     fn longest(view: &View<'a>) -> Self {
         let longest = Version(u64::MAX);
         Self { anonymous: usize::MAX, ..Self::new(view, longest, longest, true) }
@@ -49,7 +49,7 @@ impl<'a> Envelope<'a> {
         format!(r#","anonymous":{}{}"#, self.anonymous, if self.more { r#","more":true"# } else { "" })
     }
 
-    /// A state without its last part, [`me_tail`].
+    /// A state without its end, which is [`me_tail`].
     fn state(&self, members: &[u8]) -> Vec<u8> {
         let Self { epoch, to, .. } = self;
         let room = super::json(self.room);
@@ -57,7 +57,7 @@ impl<'a> Envelope<'a> {
         [head.as_bytes(), members, b"]", self.end().as_bytes()].concat()
     }
 
-    /// What is before the members on a page of a state.
+    /// The text before the members of a page.
     fn page(&self) -> Vec<u8> {
         let Self { epoch, from, to, .. } = self;
         let (room, end) = (super::json(self.room), self.end());
@@ -78,7 +78,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The lists of a diff, each without its brackets.
+/// The three lists of a diff as JSON, each without its brackets.
 #[derive(Default)]
 struct Changes {
     joins: Vec<u8>,
@@ -86,7 +86,7 @@ struct Changes {
     updates: Vec<u8>,
 }
 
-/// One of the lists.
+/// Selects one of the lists.
 type List = fn(&mut Changes) -> &mut Vec<u8>;
 
 impl Changes {
@@ -112,7 +112,7 @@ fn write(json: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(json, value).expect("names, ids and metas serialize");
 }
 
-/// A presence as an element of a list of changes; `None` if it has no name, since anonymous sockets appear in the count only.
+/// A presence as a JSON element of a diff; `None` if it has no user, since anonymous sockets are only counted.
 pub(super) fn changed(presence: &Presence) -> Option<Vec<u8>> {
     let user = presence.user.as_ref()?;
     let mut json = Vec::new();
@@ -127,8 +127,8 @@ pub(super) fn push(list: &mut Vec<u8>, element: &[u8]) {
     list.extend_from_slice(element);
 }
 
-/// Takes as many of those who have a name as fit into `room` bytes, one at least, as the members of a state. They come in the order
-/// of the names, so that the presences of a user stand together.
+/// Takes as many presences of users as fit into `room` bytes, but at least one, and returns them as the members of a state. The iterator
+/// is sorted by user, so the presences of a user are next to each other.
 fn members<'a>(named: &mut Peekable<impl Iterator<Item = &'a Arc<Presence>>>, room: usize) -> Vec<u8> {
     const CLOSING: &[u8] = b"]}";
     let mut members = Vec::new();
@@ -164,7 +164,7 @@ fn members<'a>(named: &mut Peekable<impl Iterator<Item = &'a Arc<Presence>>>, ro
     members
 }
 
-/// The whole state.
+/// The first frame with the whole state.
 pub(super) fn state(view: &View<'_>, pages: &mut Pages) -> FirstFrame {
     let (_, version) = view.position;
     let tail = me_tail(PresenceId::from_uuid(uuid::Uuid::nil())).len();
@@ -182,8 +182,8 @@ pub(super) fn state(view: &View<'_>, pages: &mut Pages) -> FirstFrame {
     FirstFrame { shared, names_joiner: true, rest }
 }
 
-/// What changed from version `from` on. Leaves come first: a presence that changed its user leaves and joins under the same
-/// id, and whoever applies the parts one after the other must not end with the leave.
+/// The diff from version `from`. Leaves come first: a presence that changed its user leaves and joins under the same id, and a client that
+/// applies the parts in order must not apply the leave last.
 pub(super) fn diff(view: &View<'_>, from: Version, delta: &Delta) -> Frames {
     let (_, to) = view.position;
     let space = view.max_frame.saturating_sub(Envelope::longest(view).diff(&Changes::default()).len());
@@ -204,6 +204,6 @@ pub(super) fn diff(view: &View<'_>, from: Version, delta: &Delta) -> Frames {
         }
     }
     put_frame(&mut bytes, TEXT, &Envelope::new(view, from, to, false).diff(&part), 0);
-    // They are one notice, however many parts it has.
+    // All parts together count as one notice.
     Frames { bytes: bytes.freeze(), count: 1 }
 }
