@@ -15,7 +15,7 @@ use crate::{
     clock::Tick,
     delivery::{
         hubs::LocalHub,
-        inquiry::AskedSilent,
+        inquiry::SilenceQuestion,
         message::{Decision, ToConnection},
         outbox::Outbox,
     },
@@ -193,7 +193,7 @@ impl Handler<ToConnection> for Connection {
                 self.consumer_done = true;
                 self.stop_when_over(ctx);
             }
-            ToConnection::AskSilent(asked) => self.ask_silent(asked, ctx),
+            ToConnection::CheckSilence(asked) => self.ask_silent(asked, ctx),
             ToConnection::Flushed => {
                 // Otherwise the client would see the end only after the timeout of the HTTP server.
                 self.kill.limit_writes(self.rooms.config().write_timeout());
@@ -292,7 +292,7 @@ impl Connection {
 
     /// Agrees that the socket is silent, if nothing has arrived that was not read. The room itself sees whether frames wait for the
     /// consumer.
-    fn ask_silent(&self, asked: AskedSilent, ctx: &mut Context<Self>) {
+    fn ask_silent(&self, asked: SilenceQuestion, ctx: &mut Context<Self>) {
         if self.kill.has_unread() {
             return;
         }

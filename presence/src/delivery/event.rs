@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    enum Told {
+    enum TestEvent {
         Quiet,
         #[serde(rename = "chat.said")]
         Said {
@@ -89,17 +89,17 @@ mod tests {
 
     #[test]
     fn a_typed_event_comes_back_as_the_variant_that_it_was() {
-        for told in [Told::Quiet, Told::Said { text: "\"hi\"".into() }, Told::Count(5)] {
-            assert_eq!(Event::typed(&told).unwrap().decode_typed::<Told>().unwrap(), told);
+        for event in [TestEvent::Quiet, TestEvent::Said { text: "\"hi\"".into() }, TestEvent::Count(5)] {
+            assert_eq!(Event::typed(&event).unwrap().decode_typed::<TestEvent>().unwrap(), event);
         }
-        assert_eq!(Event::typed(&Told::Said { text: String::new() }).unwrap().name().as_str(), "chat.said");
+        assert_eq!(Event::typed(&TestEvent::Said { text: String::new() }).unwrap().name().as_str(), "chat.said");
     }
 
     #[test]
     fn an_unknown_event_and_one_of_another_shape_do_not_decode() {
         let event = |name, payload: &serde_json::Value| Event::new(EventName::new(name).unwrap(), payload).unwrap();
-        assert!(event("Loud", &serde_json::Value::Null).decode_typed::<Told>().is_err());
-        assert!(event("Count", &serde_json::json!("five")).decode_typed::<Told>().is_err());
+        assert!(event("Loud", &serde_json::Value::Null).decode_typed::<TestEvent>().is_err());
+        assert!(event("Count", &serde_json::json!("five")).decode_typed::<TestEvent>().is_err());
     }
 
     #[test]

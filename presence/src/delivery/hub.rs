@@ -24,7 +24,7 @@ use crate::{
 };
 
 use super::{
-    message::{HubRef, Joiner, Report, RoomFlush, Said, ToConnection, ToHub},
+    message::{Broadcast, HubMembers, HubRef, Joiner, RoomFlush, ToConnection, ToHub},
     outbox::{Filling, Outbox, WATCH_INTERVAL},
     touch::Touch,
 };
@@ -41,33 +41,33 @@ pub(crate) struct HubSocket {
 
 /// The outbox and the connection of a socket. The address of the connection is shared, since a clone of it takes three allocations.
 #[derive(Clone)]
-struct Known {
+struct SocketHandle {
     outbox: Rc<Outbox>,
     connection: Rc<Recipient<ToConnection>>,
 }
 
-struct Member {
-    socket: Known,
+struct HubMember {
+    socket: SocketHandle,
     presence: Arc<Presence>,
     touch: Touch,
     /// The number of the last message that was delivered to it.
-    had: u64,
+    last_message: u64,
 }
 
-struct Room {
+struct HubRoom {
     /// The position of the room that its members on this hub know.
     announced: (Epoch, Version),
-    members: HashMap<ChannelName, Member>,
+    members: HashMap<ChannelName, HubMember>,
 }
 
 /// The sockets of this thread, with their users, rooms and groups. A socket enters directly, without a message to the hub.
 #[derive(Default)]
 pub(crate) struct Sockets {
-    sockets: HashMap<ChannelName, Known>,
+    sockets: HashMap<ChannelName, SocketHandle>,
     /// The sockets of each user, and the user of each socket that has one.
     users: HashMap<UserId, Vec<ChannelName>>,
     named: HashMap<ChannelName, UserId>,
-    rooms: HashMap<RoomName, Room>,
+    rooms: HashMap<RoomName, HubRoom>,
     groups: HashMap<GroupName, HashMap<ChannelName, GroupMember>>,
     /// The groups of each socket that is in one.
     grouped: HashMap<ChannelName, HashSet<GroupName>>,
@@ -79,14 +79,14 @@ pub(crate) struct Sockets {
 }
 
 struct GroupMember {
-    socket: Known,
+    socket: SocketHandle,
     /// The number of the last message that was delivered to it.
-    had: u64,
+    last_message: u64,
 }
 
 impl Sockets {
     pub(crate) fn enter(&mut self, channel: ChannelName, HubSocket { outbox, connection, user }: HubSocket) {
-        self.sockets.insert(channel.clone(), Known { outbox, connection: Rc::new(connection) });
+        self.sockets.insert(channel.clone(), SocketHandle { outbox, connection: Rc::new(connection) });
         self.set_user(&channel, user.as_ref());
     }
 
@@ -107,7 +107,7 @@ impl Sockets {
     }
 
     /// The next socket of a user after the first `done`, and counts it as done.
-    fn next_of(&mut self, user: &UserId, done: &mut usize) -> Option<&Known> {
+    fn next_of(&mut self, user: &UserId, done: &mut usize) -> Option<&SocketHandle> {
         let channel = self.users.get(user)?.get(*done)?;
         *done += 1;
         self.served += 1;
@@ -136,7 +136,7 @@ impl Sockets {
         }
         groups.insert(group.clone());
         let members = self.groups.entry(group.clone()).or_default();
-        members.entry(channel.clone()).or_insert_with(|| GroupMember { socket: socket.clone(), had: 0 });
+        members.entry(channel.clone()).or_insert_with(|| GroupMember { socket: socket.clone(), last_message: 0 });
         true
     }
 
@@ -160,11 +160,11 @@ impl Sockets {
     }
 
     /// The members of a group to which the message with this number was not delivered. Each counts as delivered when the iterator returns it.
-    fn group(&mut self, group: &GroupName, number: u64) -> impl Iterator<Item = &Known> {
+    fn group(&mut self, group: &GroupName, number: u64) -> impl Iterator<Item = &SocketHandle> {
         let members = self.groups.get_mut(group).into_iter().flat_map(HashMap::values_mut);
         let served = &mut self.served;
-        members.filter(move |member| member.had < number).map(move |member| {
-            member.had = number;
+        members.filter(move |member| member.last_message < number).map(move |member| {
+            member.last_message = number;
             *served += 1;
             &member.socket
         })
@@ -231,8 +231,8 @@ impl HubActor {
             ToHub::Send { room, frames, except, pressure } => {
                 let Some(room) = sockets.rooms.get_mut(room) else { return };
                 let except = except.as_ref();
-                for member in room.members.values_mut().filter(|member| member.had < number) {
-                    member.had = number;
+                for member in room.members.values_mut().filter(|member| member.last_message < number) {
+                    member.last_message = number;
                     if except == Some(&member.presence.channel) {
                         continue;
                     }
@@ -242,8 +242,8 @@ impl HubActor {
             }
             ToHub::Event { room, event } => {
                 let Some(room) = sockets.rooms.get_mut(room) else { return };
-                for member in room.members.values_mut().filter(|member| member.had < number) {
-                    member.had = number;
+                for member in room.members.values_mut().filter(|member| member.last_message < number) {
+                    member.last_message = number;
                     sockets.served += 1;
                     member.socket.connection.do_send(ToConnection::Event(event.clone()));
                 }
@@ -257,11 +257,11 @@ impl HubActor {
                     }
                 }
             }
-            ToHub::AskSilent(asked) => {
+            ToHub::CheckSilence(asked) => {
                 while let Some((channel, asked)) = asked.pop() {
                     sockets.served += 1;
                     match sockets.sockets.get(&channel) {
-                        Some(socket) => socket.connection.do_send(ToConnection::AskSilent(asked)),
+                        Some(socket) => socket.connection.do_send(ToConnection::CheckSilence(asked)),
                         // Its socket is gone, so no frame can arrive any more.
                         None => asked.agree(),
                     }
@@ -318,7 +318,7 @@ impl HubActor {
             ToHub::Report { room, to } => {
                 let here = sockets.rooms.get(room);
                 let members = here.into_iter().flat_map(|room| room.members.values());
-                to.do_send(Report {
+                to.do_send(HubMembers {
                     hub: HubRef::new(self.id, ctx.address().recipient()),
                     announced: here.map(|room| room.announced),
                     members: members.map(|member| (member.presence.clone(), member.touch.clone())).collect(),
@@ -331,7 +331,7 @@ impl HubActor {
                 }
             }
             #[cfg(any(test, feature = "testing"))]
-            ToHub::Panic => panic!("a hub was told to fail"),
+            ToHub::Panic => panic!("a hub was made to panic"),
         }
     }
 
@@ -368,10 +368,12 @@ impl Sockets {
     /// Sends a notice to the members, and then first frames to the sockets that join.
     fn flush(&mut self, flush: &mut RoomFlush, number: u64) {
         let RoomFlush { room: name, announced, news, first, renew, joiners, meanwhile } = flush;
-        let room =
-            self.rooms.entry(name.clone()).or_insert_with(|| Room { announced: *announced, members: HashMap::new() });
-        for member in room.members.values_mut().filter(|member| member.had < number) {
-            member.had = number;
+        let room = self
+            .rooms
+            .entry(name.clone())
+            .or_insert_with(|| HubRoom { announced: *announced, members: HashMap::new() });
+        for member in room.members.values_mut().filter(|member| member.last_message < number) {
+            member.last_message = number;
             self.served += 1;
             if let (true, Some(first)) = (*renew, &*first) {
                 member.socket.outbox.push_first(name, first.pieces(member.presence.id));
@@ -385,16 +387,16 @@ impl Sockets {
             // The leave of a socket that is gone is on its way to the room.
             if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
                 let (outbox, connection) = (Rc::clone(&socket.outbox), Rc::clone(&socket.connection));
-                let member = Member { socket, touch, had: number, presence: presence.clone() };
+                let member = HubMember { socket, touch, last_message: number, presence: presence.clone() };
                 room.members.insert(presence.channel.clone(), member);
                 if let Some(first) = &*first {
                     outbox.push_first(name, first.pieces(presence.id));
                 }
-                for said in meanwhile.iter().skip(before) {
-                    match said {
-                        Said::Frames(_, Some(except)) if *except == presence.channel => {}
-                        Said::Frames(frames, _) => outbox.push(frames, None),
-                        Said::Event(event) => connection.do_send(ToConnection::Event(event.clone())),
+                for broadcast in meanwhile.iter().skip(before) {
+                    match broadcast {
+                        Broadcast::Frames(_, Some(except)) if *except == presence.channel => {}
+                        Broadcast::Frames(frames, _) => outbox.push(frames, None),
+                        Broadcast::Event(event) => connection.do_send(ToConnection::Event(event.clone())),
                     }
                 }
             }

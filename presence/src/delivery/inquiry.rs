@@ -19,18 +19,18 @@ pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// For how many times `max_age` a presence is kept beyond its deadline if its connection does not answer. After that it counts as silent.
 pub(crate) const UNANSWERED: u32 = 1;
 
-/// One question to several connections. When the last of them has answered, or is gone, the room receives [`Silent`].
+/// One question to several connections. When the last of them has answered, or is gone, the room receives [`SilenceResult`].
 #[derive(Debug)]
 pub(crate) struct Inquiry {
-    room: Recipient<Silent>,
-    open: Mutex<Option<Silent>>,
+    room: Recipient<SilenceResult>,
+    open: Mutex<Option<SilenceResult>>,
 }
 
 /// The result of an inquiry. The room removes the presences of `ids` that were last seen longer ago than `max_age`. It keeps those of
 /// `unanswered` longer, since their connections have not answered.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Silent {
+pub(crate) struct SilenceResult {
     pub(crate) ids: Vec<PresenceId>,
     pub(crate) unanswered: HashSet<PresenceId>,
     pub(crate) max_age: Duration,
@@ -38,23 +38,27 @@ pub(crate) struct Silent {
 }
 
 impl Inquiry {
-    pub(crate) fn new(room: Recipient<Silent>, max_age: Duration, reply: Option<oneshot::Sender<usize>>) -> Arc<Self> {
-        let open = Silent { ids: Vec::new(), unanswered: HashSet::new(), max_age, reply };
+    pub(crate) fn new(
+        room: Recipient<SilenceResult>,
+        max_age: Duration,
+        reply: Option<oneshot::Sender<usize>>,
+    ) -> Arc<Self> {
+        let open = SilenceResult { ids: Vec::new(), unanswered: HashSet::new(), max_age, reply };
         Arc::new(Self { room, open: Mutex::new(Some(open)) })
     }
 
-    fn note(&self, note: impl FnOnce(&mut Silent)) {
+    fn note(&self, note: impl FnOnce(&mut SilenceResult)) {
         if let Some(open) = &mut *self.open.lock() {
             note(open);
         }
     }
 
     /// The question about this presence, for its connection.
-    pub(crate) fn ask(self: &Arc<Self>, id: PresenceId) -> AskedSilent {
+    pub(crate) fn ask(self: &Arc<Self>, id: PresenceId) -> SilenceQuestion {
         self.note(|open| {
             open.unanswered.insert(id);
         });
-        AskedSilent { id, inquiry: self.clone() }
+        SilenceQuestion { id, inquiry: self.clone() }
     }
 
     /// Records that the connection of this presence has read all that had arrived, and nothing touched the presence.
@@ -79,19 +83,19 @@ impl Drop for Inquiry {
 
 /// The question whether one presence is silent. If it is dropped without an answer, the presence is not silent.
 #[derive(Debug)]
-pub(crate) struct AskedSilent {
+pub(crate) struct SilenceQuestion {
     id: PresenceId,
     inquiry: Arc<Inquiry>,
 }
 
-impl AskedSilent {
+impl SilenceQuestion {
     /// Answers that the presence is silent.
     pub(crate) fn agree(self) {
         self.inquiry.is_silent(self.id);
     }
 }
 
-impl Drop for AskedSilent {
+impl Drop for SilenceQuestion {
     fn drop(&mut self) {
         self.inquiry.note(|open| {
             open.unanswered.remove(&self.id);

@@ -16,7 +16,7 @@ use crate::{
 
 use super::{
     event::Event,
-    inquiry::AskedSilent,
+    inquiry::SilenceQuestion,
     touch::Touch,
     wire::{FirstFrame, Frames},
 };
@@ -86,7 +86,7 @@ impl Deref for HubRef {
 /// The members of a room on one hub, as an answer to [`ToHub::Report`].
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Report {
+pub(crate) struct HubMembers {
     pub(crate) hub: HubRef,
     pub(crate) announced: Option<(Epoch, Version)>,
     pub(crate) members: Vec<(Arc<Presence>, Touch)>,
@@ -108,7 +108,7 @@ pub(crate) enum ToHub {
     /// or closed if there is a `close`.
     Removed { room: RoomName, channels: Vec<ChannelName>, members: Vec<ChannelName>, close: Option<Close> },
     /// Checks which of these connections are silent.
-    AskSilent(Vec<(ChannelName, AskedSilent)>),
+    CheckSilence(Vec<(ChannelName, SilenceQuestion)>),
     /// Closes the sockets of all members, since the room failed and cannot recover.
     CloseRoom { room: RoomName },
     /// A frame for the members of a group.
@@ -130,7 +130,7 @@ pub(crate) enum ToHub {
     /// Forgets all sockets, since the shutdown of the node is over.
     End,
     /// Requests the members of this room on this hub.
-    Report { room: RoomName, to: Recipient<Report> },
+    Report { room: RoomName, to: Recipient<HubMembers> },
     /// Cuts off the clients that read first frames slowest, of this room or of all rooms: the first frames take so much memory that joins are
     /// refused.
     CutSlowest { room: Option<RoomName> },
@@ -152,12 +152,12 @@ pub(crate) struct RoomFlush {
     pub(crate) renew: bool,
     pub(crate) joiners: Vec<Joiner>,
     /// What was sent to the room while the joiners waited for their first frame.
-    pub(crate) meanwhile: Arc<[Said]>,
+    pub(crate) meanwhile: Arc<[Broadcast]>,
 }
 
 /// A broadcast to a room: a frame for the clients of its members, or an event for their consumers.
 #[derive(Debug, Clone)]
-pub(crate) enum Said {
+pub(crate) enum Broadcast {
     /// Frames for all members, or for all but one.
     Frames(Frames, Option<ChannelName>),
     Event(Arc<Event>),
@@ -198,7 +198,7 @@ pub(crate) enum ToConnection {
     /// The presence of the socket was removed from this room. With a code, the socket is closed.
     Removed { room: RoomName, close: Option<Close> },
     /// Checks whether the client is silent: whether all its frames that have arrived are handled.
-    AskSilent(AskedSilent),
+    CheckSilence(SilenceQuestion),
     /// Cuts the socket off, since its client reads too slowly.
     TooSlow,
     /// Cuts the socket off, since joins are refused because of the first frames that its client reads too slowly.

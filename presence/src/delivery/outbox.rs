@@ -29,8 +29,8 @@ use crate::{
 };
 
 use self::{
-    first::First,
-    queue::Queue,
+    first::FirstFrameRate,
+    queue::OutboxQueue,
     senders::{Senders, Terms},
 };
 
@@ -59,7 +59,7 @@ const REST: usize = 64 * 1024;
 
 /// The outbox of one socket.
 pub(crate) struct Outbox {
-    state: RefCell<State>,
+    state: RefCell<OutboxState>,
     max_frames: usize,
     max_bytes: usize,
     write_timeout: Duration,
@@ -79,13 +79,13 @@ pub(crate) struct Owner {
     pub(crate) is_writable: Box<dyn Fn() -> bool>,
 }
 
-struct State {
-    queue: Queue,
-    phase: Phase,
+struct OutboxState {
+    queue: OutboxQueue,
+    phase: OutboxPhase,
     waker: Option<Waker>,
     senders: Senders,
     /// Measures how fast the client reads first frames, while part of one is queued.
-    first: Option<First>,
+    first: Option<FirstFrameRate>,
     /// When the server last took a piece, or when the queue was last filled.
     progress: Tick,
     /// When the server first polled the response. Before that the client can receive nothing.
@@ -111,7 +111,7 @@ enum Mark {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum OutboxPhase {
     Open,
     /// A Close is in the queue, and no frame may follow it.
     Closing,
@@ -137,9 +137,9 @@ pub(crate) struct Bounds {
 impl Outbox {
     pub(crate) fn new(bounds: Bounds, clock: Clock, filling: Rc<Filling>, hub: HubRef) -> Rc<Self> {
         Rc::new_cyclic(|itself| Self {
-            state: RefCell::new(State {
-                queue: Queue::default(),
-                phase: Phase::Open,
+            state: RefCell::new(OutboxState {
+                queue: OutboxQueue::default(),
+                phase: OutboxPhase::Open,
                 waker: None,
                 senders: Senders::default(),
                 first: None,
@@ -163,11 +163,11 @@ impl Outbox {
     }
 
     /// Sets the socket of this outbox.
-    pub(crate) fn belongs_to(&self, owner: Owner) {
+    pub(crate) fn set_owner(&self, owner: Owner) {
         let _ = self.owner.set(owner);
     }
 
-    fn tell(&self, message: ToConnection) {
+    fn notify_connection(&self, message: ToConnection) {
         if let Some(owner) = self.owner.get() {
             owner.connection.do_send(message);
         }
@@ -189,7 +189,7 @@ impl Outbox {
     /// Keeps the claim of a frame if the outbox is over its bound.
     fn wait(&self, pressure: &Pressure, is_other: bool) {
         let state = &mut *self.state.borrow_mut();
-        if state.phase != Phase::Open || state.is_early() || !self.is_over(state) {
+        if state.phase != OutboxPhase::Open || state.is_early() || !self.is_over(state) {
             return;
         }
         if state.senders.wait(pressure.clone(), is_other, self.now(), self.terms) {
@@ -253,7 +253,7 @@ impl Outbox {
     /// Marks the last frame, so that its writing is recorded.
     fn mark(&self) {
         let state = &mut *self.state.borrow_mut();
-        if state.phase == Phase::Open && state.queue.mark_last() {
+        if state.phase == OutboxPhase::Open && state.queue.mark_last() {
             state.mark = Mark::Unsent;
         }
     }
@@ -263,8 +263,8 @@ impl Outbox {
         self.add(frame, 0, 0);
         self.mark();
         let mut state = self.state.borrow_mut();
-        if state.phase == Phase::Open {
-            state.phase = Phase::Closing;
+        if state.phase == OutboxPhase::Open {
+            state.phase = OutboxPhase::Closing;
         }
         state.senders.clear();
     }
@@ -276,16 +276,16 @@ impl Outbox {
 
     fn queue(&self, bytes: Bytes, frames: usize, counted: usize) {
         let state = &mut *self.state.borrow_mut();
-        if state.phase == Phase::Open && !bytes.is_empty() {
+        if state.phase == OutboxPhase::Open && !bytes.is_empty() {
             self.begin(state);
             state.queue.push(bytes, frames, counted);
         }
     }
 
     /// Adds to the queue, unless a Close is in it, and wakes the server.
-    fn enqueue(&self, add: impl FnOnce(&mut State, Tick)) {
+    fn enqueue(&self, add: impl FnOnce(&mut OutboxState, Tick)) {
         let state = &mut *self.state.borrow_mut();
-        if state.phase == Phase::Open {
+        if state.phase == OutboxPhase::Open {
             self.begin(state);
             add(state, self.now());
         }
@@ -293,7 +293,7 @@ impl Outbox {
     }
 
     /// Prepares the outbox for a frame that is about to be added.
-    fn begin(&self, state: &mut State) {
+    fn begin(&self, state: &mut OutboxState) {
         if state.queue.is_empty() {
             state.progress = self.now();
             if state.attached.is_some() {
@@ -310,20 +310,20 @@ impl Outbox {
         }
     }
 
-    const fn is_over(&self, state: &State) -> bool {
+    const fn is_over(&self, state: &OutboxState) -> bool {
         state.queue.frames() > self.max_frames || state.queue.bytes() > self.max_bytes
     }
 
     /// Whether frames can be added.
     pub(crate) fn is_open(&self) -> bool {
-        self.state.borrow().phase == Phase::Open
+        self.state.borrow().phase == OutboxPhase::Open
     }
 
     /// Makes the outbox notify the connection when the queue, with a Close at its end, is written.
     pub(crate) fn finish(&self) {
         let mut state = self.state.borrow_mut();
-        if state.phase == Phase::Closing {
-            state.phase = Phase::Finishing;
+        if state.phase == OutboxPhase::Closing {
+            state.phase = OutboxPhase::Finishing;
         }
         state.wake();
     }
@@ -331,8 +331,8 @@ impl Outbox {
     /// Ends the response when the queue is written.
     pub(crate) fn end(&self) {
         let mut state = self.state.borrow_mut();
-        if state.phase != Phase::Broken {
-            state.phase = Phase::Ending;
+        if state.phase != OutboxPhase::Broken {
+            state.phase = OutboxPhase::Ending;
         }
         state.senders.clear();
         state.wake();
@@ -359,7 +359,7 @@ impl Outbox {
         state.queue.keep_begun();
         state.was_cleared();
         // The rate for the end of that frame is measured anew.
-        state.first = state.first.take().map(|_| First::new(now));
+        state.first = state.first.take().map(|_| FirstFrameRate::new(now));
         true
     }
 
@@ -367,7 +367,7 @@ impl Outbox {
     pub(crate) fn abort(&self) {
         self.clear();
         let mut state = self.state.borrow_mut();
-        state.phase = Phase::Broken;
+        state.phase = OutboxPhase::Broken;
         state.wake();
     }
 
@@ -383,7 +383,7 @@ impl Outbox {
     }
 }
 
-impl State {
+impl OutboxState {
     /// Whether the queue may be long although the client reads fast: the handshake is not answered yet, or a first frame is in the queue.
     const fn is_early(&self) -> bool {
         self.attached.is_none() || self.queue.holds_first()
@@ -392,8 +392,8 @@ impl State {
     /// Updates the state after the queue was dropped: frames may follow if a Close was dropped, and no sender waits any more.
     fn was_cleared(&mut self) {
         self.senders.clear();
-        if matches!(self.phase, Phase::Closing | Phase::Finishing) {
-            self.phase = Phase::Open;
+        if matches!(self.phase, OutboxPhase::Closing | OutboxPhase::Finishing) {
+            self.phase = OutboxPhase::Open;
         }
     }
 
@@ -406,6 +406,6 @@ impl State {
 
     /// Whether something happens when the queue is empty.
     const fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Ending | Phase::Finishing)
+        matches!(self.phase, OutboxPhase::Ending | OutboxPhase::Finishing)
     }
 }

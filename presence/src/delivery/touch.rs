@@ -81,9 +81,9 @@ impl Touch {
     }
 
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn fail_if_told(&self) {
+    pub(crate) fn panic_if_requested(&self) {
         if self.0.fails.swap(false, Ordering::Relaxed) {
-            panic!("a presence was told to fail");
+            panic!("a presence was made to panic");
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct FirstFrame {
 impl FirstFrame {
     /// A first frame that is the same for all new members.
     fn of(shared: Bytes, pages: &mut Pages) -> Self {
-        pages.is_sized(shared.len());
+        pages.set_size(shared.len());
         let shared = Bytes::from_owner(Counted::new(shared, pages.held()));
         Self { shared, names_joiner: false, rest: None }
     }
@@ -99,7 +99,7 @@ fn json(value: &impl Serialize) -> String {
 }
 
 #[derive(Serialize)]
-struct Came<'a> {
+struct JoinOrLeave<'a> {
     r#type: &'static str,
     user: Option<&'a UserId>,
 }
@@ -161,13 +161,13 @@ impl View<'_> {
         let (members, listed) = self.users();
         let mut events = Vec::new();
         for (user, _) in self.roster.by_user().skip(listed) {
-            put_frame(&mut events, TEXT, json(&Came { r#type: "join", user: Some(user) }).as_bytes(), 0);
+            put_frame(&mut events, TEXT, json(&JoinOrLeave { r#type: "join", user: Some(user) }).as_bytes(), 0);
         }
         let list = FirstFrame::of(text(&self.list_of(&members, "")).bytes, pages);
         if events.is_empty() {
             return list;
         }
-        pages.is_sized(list.shared.len() + events.len());
+        pages.set_size(list.shared.len() + events.len());
         // The events are whole frames already, so they need no head.
         let events = Page::alone(events, pages.held());
         FirstFrame { rest: Rest::new(Vec::new(), Vec::new(), vec![events]), ..list }
@@ -215,23 +215,23 @@ fn events(delta: &Delta, roster: &Roster) -> Option<Frames> {
     let mut net: BTreeMap<&UserId, isize> = BTreeMap::new();
     let mut frames = Frames { bytes: Bytes::new(), count: 0 };
     let mut bytes = BytesMut::new();
-    let mut tell = |r#type, user| {
-        put_frame(&mut bytes, TEXT, json(&Came { r#type, user }).as_bytes(), 0);
+    let mut put_event = |r#type, user| {
+        put_frame(&mut bytes, TEXT, json(&JoinOrLeave { r#type, user }).as_bytes(), 0);
         frames.count += 1;
     };
     for (presences, step) in [(&delta.joined, 1), (&delta.left, -1)] {
         for presence in presences {
             match &presence.user {
                 Some(user) => *net.entry(user).or_default() += step,
-                None => tell(if step > 0 { "join" } else { "leave" }, None),
+                None => put_event(if step > 0 { "join" } else { "leave" }, None),
             }
         }
     }
     for (user, change) in net {
         let now = isize::try_from(roster.presences_of(user)).expect("fewer presences than bytes");
         match (now - change, now) {
-            (0, 1..) => tell("join", Some(user)),
-            (1.., 0) => tell("leave", Some(user)),
+            (0, 1..) => put_event("join", Some(user)),
+            (1.., 0) => put_event("leave", Some(user)),
             _ => {}
         }
     }

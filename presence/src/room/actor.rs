@@ -28,8 +28,8 @@ use crate::{
     config::Durability,
     delivery::{
         hubs::Hubs,
-        inquiry::Silent,
-        message::{Reply, Report, Said, ToHub},
+        inquiry::SilenceResult,
+        message::{Broadcast, HubMembers, Reply, ToHub},
         wire::Held,
     },
     model::high_water::HighWaterMark,
@@ -154,19 +154,19 @@ impl Handler<ToRoom> for RoomActor {
     }
 }
 
-impl Handler<Report> for RoomActor {
+impl Handler<HubMembers> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, report: Report, ctx: &mut Self::Context) {
+    fn handle(&mut self, report: HubMembers, ctx: &mut Self::Context) {
         self.handle(ToRoom::Report(report), ctx);
     }
 }
 
-impl Handler<Silent> for RoomActor {
+impl Handler<SilenceResult> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, silent: Silent, ctx: &mut Self::Context) {
-        self.handle(ToRoom::Silent(silent), ctx);
+    fn handle(&mut self, silent: SilenceResult, ctx: &mut Self::Context) {
+        self.handle(ToRoom::SilenceResult(silent), ctx);
     }
 }
 
@@ -215,7 +215,7 @@ impl RoomActor {
                 self.update(self.state.sessions.canonical_id(id), channel, meta, reply, ctx);
             }
             ToRoom::Send { frames, except, pressure } => {
-                self.state.keep_for_joiners(|| Said::Frames(frames.clone(), except.clone()));
+                self.state.keep_for_joiners(|| Broadcast::Frames(frames.clone(), except.clone()));
                 self.to_hubs(|room| ToHub::Send {
                     room,
                     frames: frames.clone(),
@@ -224,7 +224,7 @@ impl RoomActor {
                 });
             }
             ToRoom::Event(event) => {
-                self.state.keep_for_joiners(|| Said::Event(event.clone()));
+                self.state.keep_for_joiners(|| Broadcast::Event(event.clone()));
                 self.to_hubs(|room| ToHub::Event { room, event: event.clone() });
             }
             ToRoom::Read(reader) => {
@@ -245,7 +245,7 @@ impl RoomActor {
                 }
                 self.state.stale.insert(id);
             }
-            ToRoom::Silent(silent) => self.prune_silent(silent, ctx),
+            ToRoom::SilenceResult(silent) => self.prune_silent(silent, ctx),
             ToRoom::ChildDied(id) => self.child_died(id, ctx),
             ToRoom::Changed(commit) => {
                 self.apply(commit, ctx);

@@ -12,8 +12,8 @@ use crate::{
     clock::Tick,
     delivery::{
         event::Event,
-        inquiry::Silent,
-        message::{HubRef, Pressure, Reply, Report},
+        inquiry::SilenceResult,
+        message::{HubMembers, HubRef, Pressure, Reply},
         touch::Touch,
         wire::Frames,
     },
@@ -107,7 +107,7 @@ pub(crate) enum ToRoom {
     /// The deadline of this presence has passed.
     Stale(PresenceId),
     /// Connections have reported which of their presences are silent: remove those.
-    Silent(Silent),
+    SilenceResult(SilenceResult),
     /// The task that watches this presence has panicked.
     ChildDied(PresenceId),
     /// A sweep, or another node, has changed the room.
@@ -119,7 +119,7 @@ pub(crate) enum ToRoom {
     /// This node has begun a new incarnation: write its presences as those of this incarnation.
     Rejoin,
     /// A hub reports its members of this room, which has failed.
-    Report(Report),
+    Report(HubMembers),
     /// The shutdown of the node is over: stop.
     End,
     /// Do what is due.
@@ -144,7 +144,10 @@ impl ToRoom {
     /// Whether it concerns presences of this node, so that it has to wait while a room that has failed finds them again.
     pub(crate) const fn concerns_own_presences(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Lose { .. } | Self::Update { .. })
-            || matches!(self, Self::Prune { .. } | Self::Silent(_) | Self::Remove { .. } | Self::RemoveOne { .. })
+            || matches!(
+                self,
+                Self::Prune { .. } | Self::SilenceResult(_) | Self::Remove { .. } | Self::RemoveOne { .. }
+            )
             || matches!(self, Self::HoldAll | Self::LeaveSocketless | Self::Rejoin)
     }
 }

@@ -160,7 +160,7 @@ impl PresenceActor {
     /// Does what is due, and returns the time until the next check.
     fn check(&mut self) -> Duration {
         #[cfg(any(test, feature = "testing"))]
-        self.touch.fail_if_told();
+        self.touch.panic_if_requested();
         let (now, seen) = (self.node.now(), self.touch.seen());
         let (max_age, flush_interval) = (self.node.config.max_age(), self.node.config.touch_flush_interval());
         let mut wait = match self.touch.deadline(&self.node.listening, now, max_age) {

@@ -10,7 +10,7 @@ use crate::{
     Config,
     clock::Tick,
     delivery::{
-        message::{HubRef, Joiner, Reply, RoomFlush, Said, ToHub},
+        message::{Broadcast, HubRef, Joiner, Reply, RoomFlush, ToHub},
         touch::Touch,
         wire::{Held, Pages, View},
     },
@@ -108,7 +108,7 @@ pub(crate) struct State {
     /// The hubs whose members must be sent the whole list again.
     pub(crate) renew: HashSet<usize>,
     /// What was sent to the room since the first of those joined that wait for their first frame. They receive it after that frame.
-    meanwhile: Vec<Said>,
+    meanwhile: Vec<Broadcast>,
     /// The first frames that joiners have not read yet.
     pub(crate) pages: Pages,
     /// When clients were last cut off because they read this room's first frames too slowly.
@@ -199,9 +199,9 @@ impl State {
     }
 
     /// Keeps what is sent to members for those that wait for their first frame: they are announced as members already.
-    pub(crate) fn keep_for_joiners(&mut self, said: impl FnOnce() -> Said) {
+    pub(crate) fn keep_for_joiners(&mut self, broadcast: impl FnOnce() -> Broadcast) {
         if self.notices.has_joiners() {
-            self.meanwhile.push(said());
+            self.meanwhile.push(broadcast());
         }
     }
 
@@ -279,7 +279,7 @@ impl State {
             News::Delta(delta) => (view.news(flush.from, delta), false),
             News::NewEpoch => (None, true),
         };
-        let meanwhile: Arc<[Said]> = std::mem::take(&mut self.meanwhile).into();
+        let meanwhile: Arc<[Broadcast]> = std::mem::take(&mut self.meanwhile).into();
         let mut joiners: HashMap<usize, Vec<Joiner>> = HashMap::new();
         for joiner in flush.joiners {
             joiners.entry(joiner.hub.id).or_default().push(joiner);

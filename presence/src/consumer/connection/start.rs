@@ -98,7 +98,7 @@ pub(crate) fn start<C: Consumer>(
         is_reset: false,
     });
     let is_writable = Box::new(move || kernel.is_writable());
-    outbox.belongs_to(Owner { channel: channel.name().clone(), connection: connection.clone(), is_writable });
+    outbox.set_owner(Owner { channel: channel.name().clone(), connection: connection.clone(), is_writable });
     let hub_socket = HubSocket { outbox: outbox.clone(), connection: connection.clone(), user };
     hub.sockets.borrow_mut().enter(channel.name().clone(), hub_socket);
     if rooms.is_shutting_down() {

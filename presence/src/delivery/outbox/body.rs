@@ -12,7 +12,7 @@ use futures_util::Stream;
 
 use crate::delivery::message::ToConnection;
 
-use super::{Mark, Outbox, Phase};
+use super::{Mark, Outbox, OutboxPhase};
 
 /// After so many flushes with an empty queue all is written. The server holds at most its write buffer, 32 KiB by default, and one piece.
 /// Each flush while the kernel accepts bytes writes at least a quarter of the 16 KiB that `on_connect` allows to be unsent there.
@@ -54,7 +54,7 @@ impl Outbox {
                 state.senders.filled(now, self.terms);
             }
         }
-        if state.phase == Phase::Broken {
+        if state.phase == OutboxPhase::Broken {
             return Poll::Ready(Some(Err(Stalled)));
         }
         let was_marked = state.queue.holds_marked();
@@ -79,11 +79,11 @@ impl Outbox {
             state.flushes = state.flushes.filter(|_| self.is_writable()).map(|flushes| flushes + 1);
             match state.flushes {
                 Some(flushes) if flushes > FLUSHES => {
-                    self.tell(ToConnection::Flushed);
-                    if state.phase == Phase::Ending {
+                    self.notify_connection(ToConnection::Flushed);
+                    if state.phase == OutboxPhase::Ending {
                         return Poll::Ready(None);
                     }
-                    state.phase = Phase::Closing;
+                    state.phase = OutboxPhase::Closing;
                 }
                 Some(_) => cx.waker().wake_by_ref(),
                 // The kernel accepts nothing now. The watch polls again when it does.

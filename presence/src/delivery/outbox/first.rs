@@ -1,4 +1,4 @@
-//! First frames of rooms, and how fast a client reads them.
+//! FirstFrameRate frames of rooms, and how fast a client reads them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::Outbox;
 const FIRST_FRAME_TIME: Duration = Duration::from_secs(5);
 
 /// The measurement of a client that reads first frames.
-pub(super) struct First {
+pub(super) struct FirstFrameRate {
     /// The time from which `taken` counts.
     since: Tick,
     /// How many bytes the client took since then, of all frames.
@@ -25,7 +25,7 @@ pub(super) struct First {
     rate: Option<f64>,
 }
 
-impl First {
+impl FirstFrameRate {
     pub(super) const fn new(now: Tick) -> Self {
         Self { since: now, taken: 0, rate: None }
     }
@@ -51,7 +51,7 @@ impl Outbox {
     pub(crate) fn push_first(&self, room: &RoomName, (shared, tail, rest): (Bytes, Option<Bytes>, Option<Rest>)) {
         self.enqueue(|state, now| {
             state.queue.push_first(room, shared, tail, rest);
-            state.first.get_or_insert(First::new(now));
+            state.first.get_or_insert(FirstFrameRate::new(now));
         });
     }
 
@@ -69,6 +69,6 @@ impl Outbox {
 
     /// Requests that the connection frees the memory of its first frames, since joins are refused because of them.
     pub(crate) fn make_room(&self) {
-        self.tell(ToConnection::MakeRoom);
+        self.notify_connection(ToConnection::MakeRoom);
     }
 }

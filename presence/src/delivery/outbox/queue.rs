@@ -18,7 +18,7 @@ const MOST_PONGS: usize = 16;
 const KEPT_PIECES: usize = 32;
 
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct OutboxQueue {
     pieces: VecDeque<Piece>,
     /// The frames and bytes that count against the bound.
     frames: usize,
@@ -30,7 +30,7 @@ pub(super) struct Queue {
 }
 
 /// The kind of frame that a piece belongs to.
-enum Kind {
+enum PieceKind {
     /// A control frame, which like a pong may go between any two frames.
     Ping,
     Pong,
@@ -49,18 +49,18 @@ struct Piece {
     marked: bool,
     frames: usize,
     counted: usize,
-    kind: Kind,
+    kind: PieceKind,
     /// The shared pages for which this piece stands; its own `bytes` are empty then.
     rest: Option<Rest>,
 }
 
 impl Piece {
     const fn of(bytes: Bytes) -> Self {
-        Self { bytes, begun: false, marked: false, frames: 0, counted: 0, kind: Kind::Other, rest: None }
+        Self { bytes, begun: false, marked: false, frames: 0, counted: 0, kind: PieceKind::Other, rest: None }
     }
 
     fn first(room: &RoomName, bytes: Bytes) -> Self {
-        Self { kind: Kind::First(room.clone()), ..Self::of(bytes) }
+        Self { kind: PieceKind::First(room.clone()), ..Self::of(bytes) }
     }
 
     fn rest(room: &RoomName, rest: Rest) -> Self {
@@ -68,7 +68,7 @@ impl Piece {
     }
 }
 
-impl Queue {
+impl OutboxQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -103,22 +103,22 @@ impl Queue {
     pub(super) fn push_news(&mut self, room: &RoomName, bytes: Bytes, frames: usize, counted: usize) {
         self.push(bytes, frames, counted);
         if let Some(last) = self.pieces.back_mut() {
-            last.kind = Kind::News(room.clone());
+            last.kind = PieceKind::News(room.clone());
         }
     }
 
     /// Adds a ping, and marks it.
     pub(super) fn push_ping(&mut self, bytes: Bytes) {
-        self.insert(self.behind_controls(), Piece { marked: true, kind: Kind::Ping, ..Piece::of(bytes) });
+        self.insert(self.after_controls(), Piece { marked: true, kind: PieceKind::Ping, ..Piece::of(bytes) });
         self.marked += 1;
     }
 
     /// Adds a pong, or replaces the last one if [`MOST_PONGS`] are queued.
     pub(super) fn push_pong(&mut self, bytes: Bytes) {
-        let end = self.behind_controls();
-        let is_pong = |piece: &Piece| matches!(piece.kind, Kind::Pong);
+        let end = self.after_controls();
+        let is_pong = |piece: &Piece| matches!(piece.kind, PieceKind::Pong);
         if self.pieces.range(..end).filter(|piece| is_pong(piece)).count() < MOST_PONGS {
-            self.insert(end, Piece { kind: Kind::Pong, ..Piece::of(bytes) });
+            self.insert(end, Piece { kind: PieceKind::Pong, ..Piece::of(bytes) });
         } else if let Some(last) = self.pieces.range_mut(..end).rfind(|piece| is_pong(piece)) {
             self.bytes = self.bytes - last.counted + bytes.len();
             (last.counted, last.bytes) = (bytes.len(), bytes);
@@ -126,8 +126,8 @@ impl Queue {
     }
 
     /// The index for a ping or a pong: after the partly written frame and other pings and pongs, and before all other frames.
-    fn behind_controls(&self) -> usize {
-        let goes_first = |piece: &&Piece| piece.begun || matches!(piece.kind, Kind::Ping | Kind::Pong);
+    fn after_controls(&self) -> usize {
+        let goes_first = |piece: &&Piece| piece.begun || matches!(piece.kind, PieceKind::Ping | PieceKind::Pong);
         self.pieces.iter().take_while(goes_first).count()
     }
 
@@ -157,16 +157,16 @@ impl Queue {
         let (mut keeps_frame, mut dropped) = (true, HashSet::new());
         for piece in std::mem::take(&mut self.pieces) {
             keeps_frame = match &piece.kind {
-                Kind::First(_) | Kind::News(_) if piece.begun => keeps_frame,
-                Kind::First(of) => room.is_some_and(|room| room != of),
-                Kind::News(of) => !dropped.contains(of),
-                Kind::Ping | Kind::Pong | Kind::Other => true,
+                PieceKind::First(_) | PieceKind::News(_) if piece.begun => keeps_frame,
+                PieceKind::First(of) => room.is_some_and(|room| room != of),
+                PieceKind::News(of) => !dropped.contains(of),
+                PieceKind::Ping | PieceKind::Pong | PieceKind::Other => true,
             };
             if keeps_frame {
                 self.pieces.push_back(piece);
             } else {
                 self.count_out(&piece);
-                if let Kind::First(of) = piece.kind {
+                if let PieceKind::First(of) = piece.kind {
                     dropped.insert(of);
                 }
             }
@@ -183,7 +183,7 @@ impl Queue {
     /// Whether part of the first frame of this room (or of any room, for `None`) is queued.
     pub(super) fn holds_first_of(&self, room: Option<&RoomName>) -> bool {
         self.pieces.iter().any(|piece| match &piece.kind {
-            Kind::First(first_of) => room.is_none_or(|room| room == first_of),
+            PieceKind::First(first_of) => room.is_none_or(|room| room == first_of),
             _ => false,
         })
     }
@@ -266,7 +266,7 @@ impl Queue {
         let Some(mut rest) = self.pieces.front_mut().and_then(|front| front.rest.take()) else { return };
         let front = self.pieces.pop_front();
         self.firsts -= 1;
-        let (Some(Kind::First(room)), Some((head, body))) = (front.map(|front| front.kind), rest.take()) else {
+        let (Some(PieceKind::First(room)), Some((head, body))) = (front.map(|front| front.kind), rest.take()) else {
             return;
         };
         let others = (!rest.is_empty()).then(|| Piece::rest(&room, rest));
@@ -284,13 +284,13 @@ mod tests {
     use super::*;
 
     /// All bytes of the queue.
-    fn take_all(queue: &mut Queue) -> Vec<u8> {
+    fn take_all(queue: &mut OutboxQueue) -> Vec<u8> {
         std::iter::from_fn(|| queue.take()).flatten().collect()
     }
 
     #[test]
     fn of_many_pongs_that_wait_the_first_and_the_last_are_sent_before_the_state_that_they_wait_for() {
-        let (mut queue, room) = (Queue::default(), RoomName::new("lobby").unwrap());
+        let (mut queue, room) = (OutboxQueue::default(), RoomName::new("lobby").unwrap());
         queue.push_first(&room, vec![b'x'; 3 * PIECE].into(), None, None);
         assert_eq!(queue.take().unwrap().len(), PIECE, "its client has begun to take it");
         queue.push_ping("ping".into());
@@ -307,14 +307,14 @@ mod tests {
 
     #[test]
     fn a_queue_that_is_empty_again_does_not_keep_the_memory_of_all_that_was_in_it() {
-        let mut queue = Queue::default();
-        let mut fill = |count: usize, empty: fn(&mut Queue)| {
+        let mut queue = OutboxQueue::default();
+        let mut fill = |count: usize, empty: fn(&mut OutboxQueue)| {
             (0..count).for_each(|_| queue.push(b"text".as_slice().into(), 1, 4));
             empty(&mut queue);
             queue.pieces.capacity()
         };
         assert_eq!(fill(2048, |queue| drop(take_all(queue))), 0);
-        assert_eq!(fill(2048, Queue::clear), 0);
+        assert_eq!(fill(2048, OutboxQueue::clear), 0);
         assert!(fill(KEPT_PIECES, |queue| drop(take_all(queue))) > 0, "it is not made anew each time");
     }
 }

@@ -22,12 +22,12 @@ pub(super) struct Terms {
 
 #[derive(Default)]
 pub(super) struct Senders {
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingSender>,
     account: Account,
 }
 
 /// A sender that waits until the outbox is below its bound.
-struct Waiting {
+struct WaitingSender {
     since: Tick,
     /// Whether it is another sender than this socket's own consumer or connection.
     is_other: bool,
@@ -75,7 +75,7 @@ impl Account {
 impl Senders {
     /// Keeps the claim of a sender, which goes on when the claim is dropped here. Returns whether it is the first other sender that waits.
     pub(super) fn wait(&mut self, pressure: Pressure, is_other: bool, now: Tick, terms: Terms) -> bool {
-        self.waiting.push(Waiting { since: now, is_other, _pressure: pressure });
+        self.waiting.push(WaitingSender { since: now, is_other, _pressure: pressure });
         let is_first = is_other && !self.account.is_awaited;
         if is_first {
             self.account.advance(now, terms);

@@ -11,7 +11,7 @@ use crate::{
     delivery::message::{ToConnection, ToHub},
 };
 
-use super::{Mark, Outbox, PATIENCE, Phase, State};
+use super::{Mark, Outbox, OutboxPhase, OutboxState, PATIENCE};
 
 /// How many times the bound an outbox may hold before the handshake is answered, or while a first frame is queued. The client cannot read
 /// the other frames then, so no sender waits for it.
@@ -49,7 +49,7 @@ impl Filling {
 
 impl Outbox {
     /// Registers this outbox for the looks of the hub, until [`watch`](Self::watch) returns false.
-    pub(super) fn have_watched(&self, state: &mut State) {
+    pub(super) fn have_watched(&self, state: &mut OutboxState) {
         if state.watched {
             return;
         }
@@ -74,7 +74,7 @@ impl Outbox {
         }
         let is_ending = state.is_ending() && state.attached.is_some();
         let is_taken = matches!(state.mark, Mark::Taken(_));
-        let is_over = state.gone || state.phase == Phase::Broken;
+        let is_over = state.gone || state.phase == OutboxPhase::Broken;
         if is_over || state.queue.is_empty() && !is_taken && !is_ending {
             state.watched = false;
             return false;
@@ -99,10 +99,10 @@ impl Outbox {
 
     /// Requests that the connection is closed, since the client reads too slowly.
     pub(crate) fn cut_off(&self) {
-        self.tell(ToConnection::TooSlow);
+        self.notify_connection(ToConnection::TooSlow);
     }
 
-    fn is_too_slow(&self, state: &State, now: Tick) -> bool {
+    fn is_too_slow(&self, state: &OutboxState, now: Tick) -> bool {
         // Before the handshake is answered the client can read nothing. The handshake has a time limit of its own.
         let still = state.attached.map(|attached| now.since(state.progress.max(attached)));
         let is_still_for = |limit| still.is_some_and(|still| still > limit);

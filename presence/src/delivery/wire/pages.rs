@@ -120,7 +120,7 @@ impl Pages {
         self.size
     }
 
-    pub(super) const fn is_sized(&mut self, size: usize) {
+    pub(super) const fn set_size(&mut self, size: usize) {
         self.size = size;
     }
 
@@ -184,7 +184,7 @@ impl Rest {
         let link = self.next.take()?;
         self.next.clone_from(&link.next);
         let head = if self.is_empty() { &self.heads.last } else { &self.heads.more };
-        let body = Bytes::from_owner(Body(link.page.clone()));
+        let body = Bytes::from_owner(PageBytes(link.page.clone()));
         let head = (!head.is_empty()).then(|| {
             let mut bytes = BytesMut::with_capacity(head.len() + 10);
             put_frame(&mut bytes, TEXT, head, body.len());
@@ -214,9 +214,9 @@ impl Drop for Link {
     }
 }
 
-struct Body(Arc<Page>);
+struct PageBytes(Arc<Page>);
 
-impl AsRef<[u8]> for Body {
+impl AsRef<[u8]> for PageBytes {
     fn as_ref(&self) -> &[u8] {
         self.0.body.as_ref()
     }

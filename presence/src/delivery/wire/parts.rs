@@ -67,7 +67,7 @@ impl<'a> Envelope<'a> {
         .into_bytes()
     }
 
-    fn diff(&self, Changes { joins, leaves, updates }: &Changes) -> Vec<u8> {
+    fn diff(&self, DiffLists { joins, leaves, updates }: &DiffLists) -> Vec<u8> {
         let Self { epoch, from, to, .. } = self;
         let room = super::json(self.room);
         let head = format!(
@@ -80,23 +80,23 @@ impl<'a> Envelope<'a> {
 
 /// The three lists of a diff as JSON, each without its brackets.
 #[derive(Default)]
-struct Changes {
+struct DiffLists {
     joins: Vec<u8>,
     leaves: Vec<u8>,
     updates: Vec<u8>,
 }
 
 /// Selects one of the lists.
-type List = fn(&mut Changes) -> &mut Vec<u8>;
+type List = fn(&mut DiffLists) -> &mut Vec<u8>;
 
-impl Changes {
+impl DiffLists {
     const fn len(&self) -> usize {
         self.joins.len() + self.leaves.len() + self.updates.len()
     }
 }
 
 #[derive(Serialize)]
-struct Changed<'a> {
+struct ChangeElement<'a> {
     user: &'a UserId,
     id: PresenceId,
     meta: &'a Meta,
@@ -116,7 +116,7 @@ fn write(json: &mut Vec<u8>, value: &impl Serialize) {
 pub(super) fn changed(presence: &Presence) -> Option<Vec<u8>> {
     let user = presence.user.as_ref()?;
     let mut json = Vec::new();
-    write(&mut json, &Changed { user, id: presence.id, meta: &presence.meta });
+    write(&mut json, &ChangeElement { user, id: presence.id, meta: &presence.meta });
     Some(json)
 }
 
@@ -178,7 +178,7 @@ pub(super) fn state(view: &View<'_>, pages: &mut Pages) -> FirstFrame {
     let shared = Bytes::from_owner(Counted::new(shared, pages.held()));
     let all = pages.of(&mut named, view.max_frame.saturating_sub(longest.page().len()));
     let rest = Rest::new(envelope(true).page(), envelope(false).page(), all);
-    pages.is_sized(shared.len() + rest.as_ref().map_or(0, |rest| rest.bytes()));
+    pages.set_size(shared.len() + rest.as_ref().map_or(0, |rest| rest.bytes()));
     FirstFrame { shared, names_joiner: true, rest }
 }
 
@@ -186,9 +186,9 @@ pub(super) fn state(view: &View<'_>, pages: &mut Pages) -> FirstFrame {
 /// applies the parts in order must not apply the leave last.
 pub(super) fn diff(view: &View<'_>, from: Version, delta: &Delta) -> Frames {
     let (_, to) = view.position;
-    let space = view.max_frame.saturating_sub(Envelope::longest(view).diff(&Changes::default()).len());
+    let space = view.max_frame.saturating_sub(Envelope::longest(view).diff(&DiffLists::default()).len());
     let mut bytes = BytesMut::new();
-    let mut part = Changes::default();
+    let mut part = DiffLists::default();
     let lists: [(_, List); 3] = [
         (&delta.left, |part| &mut part.leaves),
         (&delta.joined, |part| &mut part.joins),

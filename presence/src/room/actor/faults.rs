@@ -7,7 +7,7 @@ use tracing::error;
 
 use crate::{
     clock::Tick,
-    delivery::message::{Joiner, Report, ToHub},
+    delivery::message::{HubMembers, Joiner, ToHub},
     model::Presence,
     name::PresenceId,
     node::writer::Tried,
@@ -101,7 +101,7 @@ impl RoomActor {
     }
 
     /// A hub reports its members.
-    pub(super) fn reported(&mut self, Report { hub, announced, members }: Report, ctx: &mut Context<Self>) {
+    pub(super) fn reported(&mut self, HubMembers { hub, announced, members }: HubMembers, ctx: &mut Context<Self>) {
         let in_time = self.phase.hub_reported(hub.id);
         if !members.is_empty() && announced != self.state.notices.announced() {
             self.state.renew.insert(hub.id);

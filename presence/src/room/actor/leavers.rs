@@ -18,7 +18,7 @@ use crate::{
     clock::Tick,
     config::OnStale,
     delivery::{
-        inquiry::{ANSWER_TIME, Inquiry, Silent, UNANSWERED},
+        inquiry::{ANSWER_TIME, Inquiry, SilenceResult, UNANSWERED},
         message::{HubRef, Reply, ToHub},
     },
     model::{Close, Presence, deadline::Deadline, sessions::Lost},
@@ -107,7 +107,7 @@ impl RoomActor {
             return;
         }
         for (hub, asked) in by_hub.into_values() {
-            hub.addr.do_send(ToHub::AskSilent(asked));
+            hub.addr.do_send(ToHub::CheckSilence(asked));
         }
         let inquiry = Arc::downgrade(&inquiry);
         ctx.run_later(ANSWER_TIME, move |_, _| {
@@ -119,7 +119,11 @@ impl RoomActor {
 
     /// Removes the presences whose connections have reported that they are silent, if they were not seen meanwhile. A presence whose
     /// connection has not answered is removed only after [`UNANSWERED`].
-    pub(super) fn prune_silent(&mut self, Silent { ids, unanswered, max_age, reply }: Silent, ctx: &mut Context<Self>) {
+    pub(super) fn prune_silent(
+        &mut self,
+        SilenceResult { ids, unanswered, max_age, reply }: SilenceResult,
+        ctx: &mut Context<Self>,
+    ) {
         let now = self.node.now();
         let silent = ids.into_iter().filter(|id| self.is_stale(*id, now, max_age));
         let overdue = unanswered.into_iter().filter(|id| self.is_overdue(*id, now, max_age));

@@ -66,7 +66,7 @@ impl Handler<ToConnection> for Told {
 
     fn handle(&mut self, message: ToConnection, _: &mut Self::Context) {
         match message {
-            ToConnection::AskSilent(asked) if !self.is_blocked.get() => asked.agree(),
+            ToConnection::CheckSilence(asked) if !self.is_blocked.get() => asked.agree(),
             message => self.all.borrow_mut().push(message),
         }
     }
@@ -90,7 +90,7 @@ impl Client {
         let connection = Told { all: told.clone(), is_blocked: is_blocked.clone() }.start().recipient();
         let takes = Rc::new(Cell::new(true));
         let kernel = takes.clone();
-        outbox.belongs_to(Owner {
+        outbox.set_owner(Owner {
             channel: channel.clone(),
             connection: connection.clone(),
             is_writable: Box::new(move || kernel.get()),
