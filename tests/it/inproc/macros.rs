@@ -3,7 +3,7 @@
 use super::host::{Host, room};
 use crate::support::frame::Frame as Heard;
 use crate::support::socket::{Socket as Client, Upgrade};
-use crate::support::{BOUND, eventually, millis, within};
+use crate::support::{BOUND, Duration, eventually, millis, within};
 use actix_web::{HttpRequest, HttpResponse, web};
 use presence::{CloseCode, Consumer, Frame, Result, Rooms, Socket, remove_presence, touch_presence};
 
@@ -56,17 +56,21 @@ async fn silent(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -
     presence::Upgrade::new(&rooms, &req, body).start(Silent).await
 }
 
+/// Five beats, so that a busy machine does not miss all of them.
+const MAX_AGE: Duration = millis(1500);
+const BEAT: Duration = millis(300);
+
 async fn host() -> Host {
     let routes = |services: &mut web::ServiceConfig| {
         services.route("/plain", web::get().to(plain)).route("/silent", web::get().to(silent));
     };
-    Host::plan().config(|config| config.max_age(millis(500))).route(routes).start().await
+    Host::plan().config(|config| config.max_age(MAX_AGE)).route(routes).start().await
 }
 
 /// A member of the room `witness`, who is kept from going stale.
 async fn witness(host: &Host) -> Client {
     let mut witness = host.open("witness", "join witness").await;
-    witness.beats_every(millis(100));
+    witness.beats_every(BEAT);
     witness
 }
 
@@ -121,7 +125,7 @@ async fn the_heartbeat_that_asks_for_an_answer_is_answered_to_its_sender_alone_a
 #[tokio::test]
 async fn a_heartbeat_that_asks_for_an_answer_touches() {
     let (host, _witness, mut client) = client().await;
-    let mut pace = tokio::time::interval(millis(100));
+    let mut pace = tokio::time::interval(BEAT);
     // As long as three deadlines.
     for _ in 0..15 {
         pace.tick().await;
@@ -135,7 +139,7 @@ async fn a_heartbeat_that_asks_for_an_answer_touches() {
 #[tokio::test]
 async fn every_frame_touches_and_pings_do_not() {
     let (host, _witness, mut client) = client().await;
-    let mut pace = tokio::time::interval(millis(100));
+    let mut pace = tokio::time::interval(BEAT);
     // As long as three deadlines.
     for n in 0..15 {
         pace.tick().await;

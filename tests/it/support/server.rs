@@ -187,7 +187,7 @@ pub(crate) fn command(folder: &Path) -> Command {
 }
 
 /// The chat binary: the one that `CHAT_BIN` names, else built, which is quick when it is fresh.
-fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = std::env::var_os("CHAT_BIN") {

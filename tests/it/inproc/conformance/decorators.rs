@@ -81,13 +81,13 @@ impl Consumer for ByHand {
 // behaviour: 4 by-hand
 #[tokio::test]
 async fn a_consumer_without_the_attribute_touches_by_a_call_and_by_nothing_else() {
-    let plan = Host::plan().config(|config| config.max_age(millis(600))).route(serving(|_| ByHand));
+    let plan = Host::plan().config(|config| config.max_age(millis(1500))).route(serving(|_| ByHand));
     let host = plan.start().await;
     let mut ann = open(&host, "/chat/lobby?user=ann").await;
     let mut bob = open(&host, "/chat/lobby?user=bob").await;
-    let mut pace = tokio::time::interval(millis(150));
+    let mut pace = tokio::time::interval(millis(300));
     let mut stale = None;
-    for _ in 0..12 {
+    for _ in 0..15 {
         pace.tick().await;
         ann.heartbeat().await;
         if stale.is_none() {
