@@ -89,7 +89,7 @@ impl Listening {
 
     /// Selects the standstills that began after `seen` and ended less time ago than they lasted. Returns their length together, and when
     /// the last of them began.
-    pub(crate) fn just_stood(&self, seen: Tick, now: Tick) -> Option<(Duration, Tick)> {
+    pub(crate) fn just_ended_since(&self, seen: Tick, now: Tick) -> Option<(Duration, Tick)> {
         let pulse = self.lock();
         let standstills = pulse.standstills.iter().copied().chain(pulse.overdue(now));
         let just = standstills.filter(|one| one.from > seen && now.since(one.until) < one.length());
@@ -137,20 +137,20 @@ mod tests {
     #[test]
     fn a_standstill_is_just_over_for_as_long_as_it_lasted() {
         let listening = stopped_for_a_minute();
-        assert_eq!(listening.just_stood(s(5), s(80)), Some((Duration::from_secs(60), s(11))));
-        assert_eq!(listening.just_stood(s(11), s(80)), None, "the client was not seen before it");
-        assert_eq!(listening.just_stood(s(5), s(81)), Some((Duration::from_secs(60), s(11))));
+        assert_eq!(listening.just_ended_since(s(5), s(80)), Some((Duration::from_secs(60), s(11))));
+        assert_eq!(listening.just_ended_since(s(11), s(80)), None, "the client was not seen before it");
+        assert_eq!(listening.just_ended_since(s(5), s(81)), Some((Duration::from_secs(60), s(11))));
         let listening = Listening::default();
         listening.pulse(s(0));
         assert_eq!(
-            listening.just_stood(s(0), s(61)),
+            listening.just_ended_since(s(0), s(61)),
             Some((Duration::from_secs(60), s(1))),
             "also before the pulse has noticed it"
         );
         for n in 61..=121 {
             listening.pulse(s(n));
         }
-        assert_eq!(listening.just_stood(s(0), s(121)), None);
+        assert_eq!(listening.just_ended_since(s(0), s(121)), None);
     }
 
     #[test]

@@ -37,13 +37,13 @@ use crate::{
     node::{Node, writer::Committed},
 };
 
-use self::phase::{Phase, Readings};
+use self::phase::{Readings, RoomPhase};
 
 #[cfg(test)]
 use super::message::Point;
 use super::{
     local_channels::LocalChannels,
-    message::{ToRoom, Told},
+    message::{Envelope, ToRoom},
     state::State,
     table::Table,
 };
@@ -64,11 +64,11 @@ pub(crate) struct RoomActor {
     hubs: Arc<Hubs>,
     channels: Arc<dyn LocalChannels>,
     table: Arc<Table>,
-    under_way: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
     /// Its own address, while there are tasks that watch its presences: they share it.
     address: Weak<Recipient<ToRoom>>,
     state: State,
-    phase: Phase,
+    phase: RoomPhase,
     readings: Readings,
     /// The position that the database has certainly reached.
     reached: HighWaterMark,
@@ -97,7 +97,7 @@ impl RoomActor {
         hubs: Arc<Hubs>,
         channels: Arc<dyn LocalChannels>,
         table: Arc<Table>,
-        under_way: Arc<AtomicUsize>,
+        in_flight: Arc<AtomicUsize>,
     ) -> Self {
         let state = State::new(node.config.notify_interval(), Held::of(hubs.first_frames.clone()));
         let used = node.now();
@@ -107,10 +107,10 @@ impl RoomActor {
             hubs,
             channels,
             table,
-            under_way,
+            in_flight,
             address: Weak::new(),
             state,
-            phase: Phase::default(),
+            phase: RoomPhase::default(),
             readings: Readings::new(used),
             reached: HighWaterMark::default(),
             used,
@@ -137,11 +137,11 @@ impl Actor for RoomActor {
     }
 }
 
-impl Handler<Told> for RoomActor {
+impl Handler<Envelope> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, Told { message, under_way }: Told, ctx: &mut Self::Context) {
-        drop(under_way);
+    fn handle(&mut self, Envelope { message, in_flight }: Envelope, ctx: &mut Self::Context) {
+        drop(in_flight);
         self.handle(message, ctx);
     }
 }
@@ -259,7 +259,7 @@ impl RoomActor {
             }
             ToRoom::Report(report) => self.reported(report, ctx),
             ToRoom::End => {
-                self.table.forget(&self.name, &self.under_way);
+                self.table.forget(&self.name, &self.in_flight);
                 ctx.stop();
             }
             ToRoom::Tick => self.prune_stale(ctx),
@@ -365,7 +365,7 @@ impl RoomActor {
             return ControlFlow::Continue(None);
         }
         let lingers = now.since(self.used) < LINGER && !is_ending;
-        if (self.state.replica.roster().is_empty() || !lingers) && self.table.retire(&self.name, &self.under_way) {
+        if (self.state.replica.roster().is_empty() || !lingers) && self.table.retire(&self.name, &self.in_flight) {
             ctx.stop();
             return ControlFlow::Break(());
         }

@@ -28,22 +28,22 @@ use super::leaving::Farewell;
 /// A message to a room that was found in the table. The room does not stop before this has arrived.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Told {
+pub(crate) struct Envelope {
     pub(crate) message: ToRoom,
-    pub(crate) under_way: UnderWay,
+    pub(crate) in_flight: InFlight,
 }
 
 /// Counts one message that was sent to a room, until this is dropped.
-pub(crate) struct UnderWay(Arc<AtomicUsize>);
+pub(crate) struct InFlight(Arc<AtomicUsize>);
 
-impl UnderWay {
+impl InFlight {
     pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(count.clone())
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

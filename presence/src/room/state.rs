@@ -42,7 +42,7 @@ pub(crate) struct Local {
     pub(crate) updated: Option<(Epoch, Version)>,
 }
 
-pub(crate) struct HubMembers {
+pub(crate) struct MembersOfHub {
     pub(crate) hub: HubRef,
     pub(crate) members: usize,
 }
@@ -94,7 +94,7 @@ pub(crate) struct State {
     pub(crate) replica: Replica,
     pub(crate) notices: Notices<Joiner>,
     pub(crate) locals: HashMap<PresenceId, Local>,
-    pub(crate) hubs: HashMap<usize, HubMembers>,
+    pub(crate) hubs: HashMap<usize, MembersOfHub>,
     pub(crate) joining: HashMap<PresenceId, Joining>,
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
     pub(crate) updating: HashMap<PresenceId, Vec<Updating>>,
@@ -112,7 +112,7 @@ pub(crate) struct State {
     /// The first frames that joiners have not read yet.
     pub(crate) pages: Pages,
     /// When clients were last cut off because they read this room's first frames too slowly.
-    pub(crate) made_room: Option<Tick>,
+    pub(crate) last_cut_off: Option<Tick>,
 }
 
 impl State {
@@ -133,7 +133,7 @@ impl State {
             renew: HashSet::new(),
             meanwhile: Vec::new(),
             pages: Pages::new(held),
-            made_room: None,
+            last_cut_off: None,
         }
     }
 
@@ -235,7 +235,7 @@ impl State {
 
     /// Counts one member more on a hub.
     pub(crate) fn enter_hub(&mut self, hub: &HubRef) {
-        self.hubs.entry(hub.id).or_insert_with(|| HubMembers { hub: hub.clone(), members: 0 }).members += 1;
+        self.hubs.entry(hub.id).or_insert_with(|| MembersOfHub { hub: hub.clone(), members: 0 }).members += 1;
     }
 
     /// Counts one member less on a hub.
@@ -274,7 +274,7 @@ impl State {
             position: (flush.epoch, flush.version),
             roster: self.replica.roster(),
         };
-        let (news, new_life) = match &flush.news {
+        let (news, is_new_epoch) = match &flush.news {
             News::None => (None, false),
             News::Delta(delta) => (view.news(flush.from, delta), false),
             News::NewEpoch => (None, true),
@@ -285,12 +285,12 @@ impl State {
             joiners.entry(joiner.hub.id).or_default().push(joiner);
         }
         let renew = std::mem::take(&mut self.renew);
-        let first = (!joiners.is_empty() || new_life || !renew.is_empty())
+        let first = (!joiners.is_empty() || is_new_epoch || !renew.is_empty())
             .then(|| view.first(news.as_ref(), &mut self.pages))
             .flatten();
-        for (id, HubMembers { hub, .. }) in &self.hubs {
+        for (id, MembersOfHub { hub, .. }) in &self.hubs {
             let joiners = joiners.remove(id).unwrap_or_default();
-            let renew = new_life || renew.contains(id);
+            let renew = is_new_epoch || renew.contains(id);
             if news.is_none() && joiners.is_empty() && !renew {
                 continue;
             }

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::name::RoomName;
 
-use super::message::{ToRoom, Told, UnderWay};
+use super::message::{Envelope, InFlight, ToRoom};
 
 /// The number of locks. Each of them protects its share of the rooms.
 const SHARDS: usize = 16;
@@ -29,13 +29,13 @@ pub(crate) struct Table {
 }
 
 struct Entry {
-    actor: Recipient<Told>,
-    under_way: Arc<AtomicUsize>,
+    actor: Recipient<Envelope>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl Entry {
     fn send(&self, message: ToRoom) {
-        self.actor.do_send(Told { message, under_way: UnderWay::new(&self.under_way) });
+        self.actor.do_send(Envelope { message, in_flight: InFlight::new(&self.in_flight) });
     }
 }
 
@@ -51,7 +51,7 @@ impl Table {
         &self,
         name: &RoomName,
         message: ToRoom,
-        start: impl FnOnce(Arc<AtomicUsize>) -> Recipient<Told>,
+        start: impl FnOnce(Arc<AtomicUsize>) -> Recipient<Envelope>,
     ) {
         let mut shard = self.shard_of(name);
         // This is read under the lock, so that no room is added after `end` has sent `ToRoom::End` to all.
@@ -59,8 +59,8 @@ impl Table {
             return;
         }
         if shard.get(name).is_none_or(|entry| !entry.actor.connected()) {
-            let under_way = Arc::default();
-            shard.insert(name.clone(), Entry { actor: start(Arc::clone(&under_way)), under_way });
+            let in_flight = Arc::default();
+            shard.insert(name.clone(), Entry { actor: start(Arc::clone(&in_flight)), in_flight });
         }
         shard[name].send(message);
     }
@@ -83,24 +83,24 @@ impl Table {
     }
 
     /// Removes a room that wants to stop, unless a message to it is on its way. Returns whether it may stop.
-    pub(crate) fn retire(&self, name: &RoomName, under_way: &Arc<AtomicUsize>) -> bool {
+    pub(crate) fn retire(&self, name: &RoomName, in_flight: &Arc<AtomicUsize>) -> bool {
         let mut shard = self.shard_of(name);
         // Messages are counted under the lock, so none can be sent between this check and the removal.
-        let is_free = under_way.load(Ordering::Acquire) == 0;
+        let is_free = in_flight.load(Ordering::Acquire) == 0;
         if is_free {
-            Self::remove(&mut shard, name, under_way);
+            Self::remove(&mut shard, name, in_flight);
         }
         is_free
     }
 
     /// Removes a room that gave up.
-    pub(crate) fn forget(&self, name: &RoomName, under_way: &Arc<AtomicUsize>) {
-        Self::remove(&mut self.shard_of(name), name, under_way);
+    pub(crate) fn forget(&self, name: &RoomName, in_flight: &Arc<AtomicUsize>) {
+        Self::remove(&mut self.shard_of(name), name, in_flight);
     }
 
-    fn remove(shard: &mut HashMap<RoomName, Entry>, name: &RoomName, under_way: &Arc<AtomicUsize>) {
+    fn remove(shard: &mut HashMap<RoomName, Entry>, name: &RoomName, in_flight: &Arc<AtomicUsize>) {
         // Another room may have been started under this name meanwhile.
-        if shard.get(name).is_some_and(|entry| Arc::ptr_eq(&entry.under_way, under_way)) {
+        if shard.get(name).is_some_and(|entry| Arc::ptr_eq(&entry.in_flight, in_flight)) {
             shard.remove(name);
         }
     }

@@ -171,7 +171,7 @@ impl RoomActor {
             for hub in self.hubs.all() {
                 hub.addr.do_send(ToHub::CloseRoom { room: self.name.clone() });
             }
-            self.table.forget(&self.name, &self.under_way);
+            self.table.forget(&self.name, &self.in_flight);
             ctx.stop();
         }
     }

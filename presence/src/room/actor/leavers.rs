@@ -155,7 +155,7 @@ impl RoomActor {
         reply: oneshot::Sender<usize>,
         ctx: &mut Context<Self>,
     ) {
-        self.remove_all(|whose| user.is_none() || whose == user, close, reply, ctx);
+        self.remove_all(|of| user.is_none() || of == user, close, reply, ctx);
     }
 
     /// Removes the presences of this node whose users are `concerned`, whether they are here, are joining, are held, or are about to be

@@ -15,7 +15,7 @@ use crate::{
 /// any ---- the room fails ----> Recovering ---- its hubs have reported ----> Live, or Loading
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum RoomPhase {
     /// Nothing is known of the roster, and nobody has queried it.
     #[default]
     Cold,
@@ -38,7 +38,7 @@ pub(super) struct Recovery {
     is_known: bool,
 }
 
-impl Phase {
+impl RoomPhase {
     pub(super) fn is_cold(&self) -> bool {
         *self == Self::Cold
     }
@@ -196,28 +196,28 @@ impl Readings {
 mod tests {
     use super::*;
 
-    fn recovering(hubs: &[usize], is_known: bool) -> Phase {
-        Phase::Recovering(Recovery { hubs: hubs.iter().copied().collect(), until: Tick(100), is_known })
+    fn recovering(hubs: &[usize], is_known: bool) -> RoomPhase {
+        RoomPhase::Recovering(Recovery { hubs: hubs.iter().copied().collect(), until: Tick(100), is_known })
     }
 
     #[test]
     fn each_event_leads_from_each_phase_to_the_phase_that_it_should() {
-        use Phase::{Cold, Live, Loading};
+        use RoomPhase::{Cold, Live, Loading};
         let all = [Cold, Loading, Live, recovering(&[1], false), recovering(&[1], true)];
-        let after = |event: fn(&mut Phase)| {
+        let after = |event: fn(&mut RoomPhase)| {
             all.clone().map(|mut phase| {
                 event(&mut phase);
                 phase
             })
         };
         let [waiting, known] = [recovering(&[1], false), recovering(&[1], true)];
-        assert_eq!(after(Phase::reading_begins), [Loading, Loading, Live, waiting.clone(), known.clone()]);
-        assert_eq!(after(Phase::roster_is_known), [Live, Live, Live, known.clone(), known.clone()]);
+        assert_eq!(after(RoomPhase::reading_begins), [Loading, Loading, Live, waiting.clone(), known.clone()]);
+        assert_eq!(after(RoomPhase::roster_is_known), [Live, Live, Live, known.clone(), known.clone()]);
         let anew = || recovering(&[2, 3], false);
         assert_eq!(after(|phase| phase.fails([2, 3].into(), Tick(100))), [anew(), anew(), anew(), anew(), anew()]);
         assert_eq!(after(|phase| _ = phase.recovers(Tick(99))), all, "the hub has until 100");
         assert_eq!(after(|phase| _ = phase.recovers(Tick(100))), [Cold, Loading, Live, Loading, Live]);
-        let reported = |phase: &mut Phase| {
+        let reported = |phase: &mut RoomPhase| {
             phase.hub_reported(1);
             phase.recovers(Tick(0));
         };

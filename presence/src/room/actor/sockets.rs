@@ -28,7 +28,7 @@ use super::{RoomActor, answer_now_if};
 const SMALL_ROOM: usize = 1024;
 
 /// The pause between two times at which slow readers are cut off to make room for others. Within it, the memory of the first ones is freed.
-const MADE_ROOM: Duration = Duration::from_millis(250);
+const CUT_OFF_PAUSE: Duration = Duration::from_millis(250);
 
 /// The write of a join, for a presence that is not here yet.
 pub(super) fn join(presence: Arc<Presence>, session: Option<Session>, limit: Option<usize>) -> Write {
@@ -45,11 +45,11 @@ fn answer(reply: Option<Reply<()>>, result: Result<(), Error>) {
     }
 }
 
-/// Whether slow readers may be cut off now: not within [`MADE_ROOM`] after the last time.
-fn may_make_room(made_room: &mut Option<Tick>, now: Tick) -> bool {
-    let may = made_room.is_none_or(|last| now.since(last) >= MADE_ROOM);
+/// Whether slow readers may be cut off now: not within [`CUT_OFF_PAUSE`] after the last time.
+fn may_cut_off(last_cut_off: &mut Option<Tick>, now: Tick) -> bool {
+    let may = last_cut_off.is_none_or(|last| now.since(last) >= CUT_OFF_PAUSE);
     if may {
-        *made_room = Some(now);
+        *last_cut_off = Some(now);
     }
     may
 }
@@ -162,9 +162,9 @@ impl RoomActor {
         };
         let now = self.node.now();
         let may_cut = if room.is_some() {
-            may_make_room(&mut self.state.made_room, now)
+            may_cut_off(&mut self.state.last_cut_off, now)
         } else {
-            may_make_room(&mut self.hubs.made_room.lock(), now)
+            may_cut_off(&mut self.hubs.made_room.lock(), now)
         };
         if may_cut {
             self.hubs.all().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
