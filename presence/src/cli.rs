@@ -1,13 +1,12 @@
-//! The command-line tool `presence`: what is in the database, and the cleaning of it, beside running nodes.
+//! The command-line tool `presence`: it shows what is in the database, and cleans it, while nodes are running.
 //!
-//! It speaks to the database alone, never to a node: what it changes, running nodes notice when they next compare their
-//! rooms with the database, and what only a node can judge it asks of the node through the database. Where it changes
-//! anything, it is a node itself for that long, with a name and a lease of its own. Results go to standard output when the
-//! work is done, complaints to standard error, and the exit code says which of the two matters.
+//! It connects to the database only, never to a node. Running nodes notice its changes when they next compare their rooms with the
+//! database, and it sends requests to nodes through the database. While it changes anything, it is a node itself, with its own name and
+//! lease. Results go to standard output when the work is done, errors to standard error, and the exit code shows whether it succeeded.
 
 mod args;
+mod as_node;
 mod json;
-mod life;
 mod list;
 mod migrate;
 mod prune;
@@ -34,33 +33,33 @@ use self::{
     table::{Medium, shortened, visible},
 };
 
-/// Runs the tool with the arguments and the environment of this process, and says how it went. `presence --help` explains
-/// the rest.
+/// Runs the tool with the arguments and the environment of this process, and returns its exit code. `presence --help` describes
+/// the commands.
 #[must_use]
 pub fn run() -> ExitCode {
     let args = match Args::try_parse().and_then(Args::checked) {
         Ok(args) => args,
         Err(error) => {
             let error = presentable(error);
-            // Help goes to standard output, and a reader that closed it has seen enough.
+            // Printing fails only if the reader has closed the pipe.
             let _ = error.print();
             return code(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&Failure::Io(error)),
+        Err(error) => return report_failure(&Failure::Io(error)),
     };
-    match runtime.block_on(obey(&args)) {
+    match runtime.block_on(execute(&args)) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever closed the pipe has seen enough.
+        // The reader has closed the pipe, and needs nothing more.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(failure) => complain(&failure),
+        Err(failure) => report_failure(&failure),
     }
 }
 
-/// How many columns of an argument that was not understood are repeated.
-const TOLD: usize = 60;
+/// How many columns of an argument that was not understood are printed.
+const ARGUMENT_COLUMNS: usize = 60;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -71,7 +70,7 @@ fn code(code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Why a command did not do all that it was asked.
+/// Why a command did not do everything.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("the database cannot be used by this URL")]
@@ -111,7 +110,7 @@ impl Failure {
     }
 }
 
-/// What was not understood is repeated in one short line, and of a URL no more than its kind: there may be a password in it.
+/// Prints an argument that was not understood as one short line. Of a URL it prints only the scheme, because it may contain a password.
 fn presentable(mut error: clap::Error) -> clap::Error {
     for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
         if let Some(ContextValue::String(text)) = error.get(kind) {
@@ -119,14 +118,14 @@ fn presentable(mut error: clap::Error) -> clap::Error {
                 Some((before, _)) => format!("{before}://…"),
                 None => text.replace(char::is_control, "\u{fffd}"),
             };
-            let text = shortened(&visible(&text), TOLD).into_owned();
+            let text = shortened(&visible(&text), ARGUMENT_COLUMNS).into_owned();
             error.insert(kind, ContextValue::String(text));
         }
     }
     error
 }
 
-fn complain(failure: &Failure) -> ExitCode {
+fn report_failure(failure: &Failure) -> ExitCode {
     let absent = root(failure).to_string().contains("unable to open database file");
     let hint = if absent { "; is the path right? `presence migrate` makes a database" } else { "" };
     let reasons = match failure {
@@ -137,7 +136,7 @@ fn complain(failure: &Failure) -> ExitCode {
     code(failure.code())
 }
 
-/// A failure of the store and what it comes from, in the database's own words if it had any.
+/// An error of the store and its cause, as the database words it if it does.
 fn why(error: &StoreError) -> String {
     if let Some(remedy) = error.remedy() {
         return format!("{error}: {remedy}");
@@ -145,10 +144,10 @@ fn why(error: &StoreError) -> String {
     database_message(error).map_or_else(|| reasons(error), |said| format!("{error}: {said}"))
 }
 
-/// An error and what it comes from, without the layers between.
+/// An error and its first cause, without the errors between them.
 fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
     let (text, cause) = (error.to_string(), root(error).to_string());
-    // The driver and sea-orm each say this much of a URL.
+    // The driver and sea-orm both add these words for a wrong URL.
     let cause = cause.replace("error with configuration: ", "");
     if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
 }
@@ -157,36 +156,36 @@ fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error
     std::iter::successors(Some(error), |error| (*error).source()).last().unwrap_or(error)
 }
 
-/// Whether the file is something else. A node waits for it to be mended; one who typed its name wants to know.
+/// Whether the file is not a database. A node waits until it is repaired, but this tool fails, because the path may be mistyped.
 fn is_no_database(error: &StoreError) -> bool {
     root(error).to_string().contains("file is not a database")
 }
 
-async fn obey(args: &Args) -> Result<(), Failure> {
+async fn execute(args: &Args) -> Result<(), Failure> {
     let url = args.database_url();
     if let Command::Migrate = args.command {
         let store = SqlStore::connect(url).map_err(Failure::Url)?;
         store.check_connection().await?;
         return args.show(&migrate::migrate(&store).await?);
     }
-    // Anything else has no business making a database.
+    // No other command may create a database.
     let store = SqlStore::open(url).map_err(Failure::Url)?;
-    // A call would wait for a server that is not there, and not say why it waited.
+    // Without this, a call would wait for an unreachable server without an error.
     store.check_connection().await?;
     if !store.pending_migrations().await?.is_empty() {
         return Err(Failure::NotMigrated);
     }
     match &args.command {
-        Command::Migrate => unreachable!("done above"),
+        Command::Migrate => unreachable!("returned above"),
         Command::Rooms => args.show(&list::rooms(&store).await?),
         Command::Members { room } => args.show(&list::members(&store, room).await?),
         Command::Users { room } => args.show(&list::users(&store, room).await?),
         Command::Nodes => args.show(&list::nodes(&store).await?),
-        Command::PruneRooms => args.show(&life::with_life(&store, |node| prune::rooms(&store, node)).await?),
+        Command::PruneRooms => args.show(&as_node::as_node(&store, |node| prune::rooms(&store, node)).await?),
         Command::PrunePresences { age, wait } => {
-            let pruned = life::with_life(&store, |node| prune::presences(&store, node, *age, *wait)).await?;
+            let pruned = as_node::as_node(&store, |node| prune::presences(&store, node, *age, *wait)).await?;
             args.show(&pruned)?;
-            pruned.complaint()
+            pruned.check_answers()
         }
         Command::Watch { room, interval } => {
             let mut stop = Signals::listen()?;
@@ -198,13 +197,13 @@ async fn obey(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// What a command found or did: a document for programs, text for people.
+/// The result of a command, as JSON for programs and as text for people.
 trait Report: Serialize {
     fn text(&self, medium: Medium) -> String;
 }
 
 impl Args {
-    /// Prints what a command found.
+    /// Prints the result of a command.
     fn show(&self, report: &impl Report) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         let text = if self.json {

@@ -1,4 +1,4 @@
-//! The command line, and what it sets.
+//! The command line.
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
@@ -26,11 +26,11 @@ pub(crate) struct Args {
     /// What members are sent of changes: `list`, `events`, `diff` or `silent` [default: diff].
     #[arg(long, env = "NOTIFY")]
     notify: Option<Notify>,
-    /// A socket that says nothing for longer than this is closed and leaves.
+    /// A socket that sends nothing for longer than this is closed and leaves.
     #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = humantime::parse_duration, default_value = "60s")]
     pub(crate) max_age: Duration,
-    /// How long a presence is kept for its client to come back with its resume token; 0 for none [default: 10s, or max-age if
-    /// shorter].
+    /// How long the presence of a lost socket is held until its client returns with the resume token; 0 for none [default: 10s, or
+    /// max-age if shorter].
     #[arg(long, env = "PRESENCE_GRACE", value_parser = duration)]
     pub(crate) grace: Option<Duration>,
     /// The largest frame that a client is sent, in bytes, at least 6000; a larger state or change is sent in parts, and a text that
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Threads that serve sockets [default: one per core].
     #[arg(long, env = "WORKERS")]
     pub(crate) workers: Option<NonZeroUsize>,
-    /// What this server is called among those that share its database [default: HOST:PORT].
+    /// The name of this server among those that share its database [default: HOST:PORT].
     #[arg(long, env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
     /// Other origins whose pages may connect, separated by commas; `*` for all.
@@ -53,7 +53,7 @@ fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) }
 }
 
-/// One of a list; nothing between two commas is nobody's.
+/// One origin of the list; `None` if there is nothing between two commas.
 fn origin(text: &str) -> Result<Option<Origin>, OriginError> {
     let text = text.trim();
     if text.is_empty() { Ok(None) } else { Origin::new(text).map(Some) }
@@ -61,7 +61,7 @@ fn origin(text: &str) -> Result<Option<Origin>, OriginError> {
 
 impl Args {
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
-        // What has no flag can be set by the environment: `PRESENCE_PING_INTERVAL=5s` and so on.
+        // Settings without a flag are read from the environment, such as `PRESENCE_PING_INTERVAL=5s`.
         let mut config = Config::builder().overlay_env()?.max_age(self.max_age);
         if let Some(notify) = self.notify {
             config = config.notify(notify);

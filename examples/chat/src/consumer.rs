@@ -1,4 +1,6 @@
-//! What the chat does with a socket.
+//! The consumer of the chat.
+//!
+//! It is not a `JsonConsumer`, because a text of a visitor need not be JSON: each text that is not a command is for the room.
 
 use presence::{CloseCode, Consumer, Error, Frame, Meta, Outgoing, RoomName, Socket, remove_presence, touch_presence};
 use serde::Serialize;
@@ -21,16 +23,16 @@ impl Consumer for Chat {
         let Frame::Text(text) = frame else { return Ok(()) };
         let done = match Command::parse(&text) {
             Err(reason) => Err(Refusal::BadCommand(reason)),
-            Ok(command) => self.obey(command, socket, &text).await,
+            Ok(command) => self.execute(command, socket, &text).await,
         };
         match done {
             Ok(()) => Ok(()),
-            Err(refusal) => refusal.tell(socket).await,
+            Err(refusal) => refusal.answer(socket).await,
         }
     }
 
     async fn removed(&mut self, socket: &mut Socket, _: RoomName) -> presence::Result<()> {
-        tell(socket, "removed", "you were removed from the room").await
+        send_error(socket, "removed", "you were removed from the room").await
     }
 
     #[remove_presence]
@@ -40,7 +42,7 @@ impl Consumer for Chat {
 }
 
 impl Chat {
-    async fn obey(&self, command: Command, socket: &Socket, text: &str) -> Result<(), Refusal> {
+    async fn execute(&self, command: Command, socket: &Socket, text: &str) -> Result<(), Refusal> {
         let is_here = socket.is_in(&self.room);
         match command {
             Command::Join if is_here => {}
@@ -50,22 +52,22 @@ impl Chat {
             Command::Update(meta) => socket.update(&self.room, meta).await?,
             Command::Say => {
                 let from = socket.user().map(|user| user.as_str());
-                let said = Outgoing::json(&Said { r#type: "message", from, text })?;
-                socket.rooms().check_size(&said)?;
-                socket.rooms().send(&self.room, said).await?;
+                let message = Outgoing::json(&Message { r#type: "message", from, text })?;
+                socket.rooms().check_size(&message)?;
+                socket.rooms().send(&self.room, message).await?;
             }
         }
         Ok(())
     }
 }
 
-/// What a client's text asks for.
+/// What a client's text means.
 #[derive(Debug)]
 enum Command {
     Join,
     Leave,
     Update(Meta),
-    /// It is meant for the room.
+    /// The text is for the room.
     Say,
 }
 
@@ -78,7 +80,7 @@ struct Parts<'a> {
 }
 
 impl Command {
-    /// A text that is not a JSON object with a known type is for the room.
+    /// Parses a text. One that is not a JSON object with a known type is for the room.
     fn parse(text: &str) -> Result<Self, String> {
         if !text.trim_ascii_start().starts_with('{') {
             return Ok(Self::Say);
@@ -97,13 +99,13 @@ impl Command {
 }
 
 #[derive(Serialize)]
-struct Said<'a> {
+struct Message<'a> {
     r#type: &'static str,
     from: Option<&'a str>,
     text: &'a str,
 }
 
-/// Why a command was not carried out; its sender alone is told.
+/// Why a command was not executed. Only its sender receives this.
 #[derive(Debug)]
 enum Refusal {
     BadCommand(String),
@@ -113,7 +115,7 @@ enum Refusal {
         limit: usize,
     },
     Unavailable,
-    /// The socket cannot go on.
+    /// The socket must be closed.
     Failed(Error),
 }
 
@@ -129,23 +131,23 @@ impl From<Error> for Refusal {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct ErrorFrame<'a> {
     r#type: &'static str,
     code: &'static str,
     message: &'a str,
 }
 
 /// Sends an error to this socket alone.
-async fn tell(socket: &Socket, code: &'static str, message: &str) -> presence::Result<()> {
-    match socket.send(Outgoing::json(&Told { r#type: "error", code, message })?).await {
-        // It is closing: nobody is left to be told.
+async fn send_error(socket: &Socket, code: &'static str, message: &str) -> presence::Result<()> {
+    match socket.send(Outgoing::json(&ErrorFrame { r#type: "error", code, message })?).await {
+        // A closing socket does not need the error.
         Err(Error::SocketClosed) => Ok(()),
-        told => told,
+        result => result,
     }
 }
 
 impl Refusal {
-    async fn tell(self, socket: &Socket) -> presence::Result<()> {
+    async fn answer(self, socket: &Socket) -> presence::Result<()> {
         let (code, message) = match self {
             Self::BadCommand(reason) => ("bad_command", reason),
             Self::NotJoined => ("not_joined", "you are not in the room".to_owned()),
@@ -156,7 +158,7 @@ impl Refusal {
             Self::Failed(error) => return Err(error),
         };
         debug!(channel = %socket.channel(), code, message, "a command is refused");
-        tell(socket, code, &message).await
+        send_error(socket, code, &message).await
     }
 }
 

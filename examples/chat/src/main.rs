@@ -15,19 +15,19 @@ use tracing::{error, info, warn};
 
 use args::Args;
 
-/// What a socket allocates on one thread is freed on another: with the system's allocator a removal of many takes up to half as
-/// much processor time again. Without huge pages (the feature `no_thp`): in them the buffers of idle sockets, most of which nobody ever
-/// wrote to, would be resident as a whole.
+/// What a socket allocates on one thread is freed on another. With the system's allocator, the removal of many presences takes up to 50 %
+/// more processor time. The feature `no_thp` switches huge pages off, because they would make the mostly empty buffers of idle sockets
+/// resident.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// What is logged. Of a database that goes away the driver tells for each connection, and the store tells once.
+/// The default log filter. When the database is unavailable, the driver would log each connection, and the store logs it once.
 const LOG: &str = "info,sqlx=warn,sqlx::postgres::notice=off,sqlx_core::pool=error,actix_server=warn";
 
 /// How many connections may wait to be accepted, as by actix-web's default.
 const BACKLOG: u32 = 1024;
 
-/// How long the start waits for the database, before it goes on without.
+/// How long the start waits for the database before it continues without it.
 const STARTUP: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     match actix_web::rt::System::new().block_on(serve(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A filter of the log must not hide why there is no server.
+            // The reason must be printed also if the filter hides errors.
             if tracing::enabled!(tracing::Level::ERROR) {
                 error!("{}", reasons(&*error));
             } else {
@@ -53,14 +53,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error and what caused it, on one line. Some errors tell their causes themselves, which are not told again.
+/// An error and its causes on one line. A cause that the text of its error ends with is not repeated.
 fn reasons(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string);
     causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
-/// Listens on the addresses of the host, at least one of them. The name of the node has the port, so that must be known before the
-/// rooms are started.
+/// Listens on the addresses of the host, at least on one. This happens before the rooms are started, because the name of the node contains
+/// the port.
 async fn listen(host: &str, port: u16) -> std::io::Result<Vec<std::net::TcpListener>> {
     let open = |address: SocketAddr| {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -78,9 +78,9 @@ async fn listen(host: &str, port: u16) -> std::io::Result<Vec<std::net::TcpListe
     failure.filter(|_| listeners.is_empty()).map_or(Ok(listeners), Err)
 }
 
-/// Serves until it is told to stop.
+/// Serves until the process is stopped or superseded.
 async fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    // Before the settings are made, since the default of `max_sockets` follows from it.
+    // Before the settings are built, because the default of `max_sockets` depends on it.
     let open_files = presence::raise_open_files();
     let config = args.config()?;
     match open_files {
@@ -88,7 +88,7 @@ async fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         Err(error) => warn!(%error, max_sockets = config.max_sockets(), "the limit of open files could not be raised"),
     }
     let store = SqlStore::connect(&args.database_url)
-        // Not the URL itself, which may hold a password.
+        // The URL is not printed, because it may contain a password.
         .map_err(|error| format!("--database-url: {}", reasons(&error)))?;
     let listeners = listen(&args.bind, args.port)
         .await
@@ -108,7 +108,7 @@ async fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         server = server.workers(workers.get());
     }
     let server = listeners.into_iter().try_fold(server, HttpServer::listen)?;
-    // A database that is away keeps nobody from being served; but where it is there, the first visitor finds it ready.
+    // The server also starts without its database. If the database is available, the first visitor finds the rooms ready.
     let _ = tokio::time::timeout(STARTUP, rooms.ready()).await;
 
     let mut out = std::io::stdout();

@@ -1,24 +1,25 @@
-// The page of the chat: draws what `presence.js` knows, and nothing else. Every text from outside goes through
-// `textContent` or `dataset`, so a name or a message is never markup.
+// The page of the chat: it draws the state of a room of `presence.js`. Every text from outside goes through `textContent` or
+// `dataset`, so a name or a message is never markup. It is one file, because all its parts draw the same room, and a reader of the
+// example finds them in one place.
 
 import { joinRoom } from '/presence.js';
 import { $, avatar, element, first, flag, list, time } from '/tools.js';
 
 const MARKS = { available: 'Available', away: 'Away', busy: 'Busy' };
-const TYPING_PAUSE = 3000; // without a key for this long, one is not typing any more
+const TYPING_PAUSE = 3000; // after this long without a key, the user is not typing any more
 const DRAW_INTERVAL = 100;
 const UPDATE_INTERVAL = 400; // at most one `update` in this time
-const SAME_BREATH = 120000; // messages and comings this close together share one heading or line
+const SAME_BREATH = 120000; // messages, joins and leaves within this time share one heading or line
 const LOG_LENGTH = 500;
 const ROSTER_LENGTH = 500;
 
 let room = null;
 let here = { room: '', user: null };
-let standing = { mark: 'available', note: '', since: 0 }; // this person's status, carried by each of their tabs
+let standing = { mark: 'available', note: '', since: 0 }; // the user's status, which each of the user's tabs has
 let typing = false;
 const config = fetch('/config.json').then((answer) => answer.json()).catch(() => ({}));
 
-// The entrance, and the address as the one place that says where we are.
+// The entrance. The address of the page decides which room is shown.
 
 function fromAddress() {
   const query = new URLSearchParams(location.search);
@@ -51,7 +52,7 @@ function showEntrance({ room: name, user }) {
 async function enter({ room: name, user }) {
   const asked = location.href;
   const { max_age_ms: maxAge, grace_ms: grace } = await config;
-  if (location.href !== asked) return undefined; // gone elsewhere meanwhile
+  if (location.href !== asked) return undefined; // the address has changed in the meantime
   room?.close();
   try {
     room = joinRoom({ room: name, user: user ?? undefined }, { maxAge, grace });
@@ -76,7 +77,7 @@ async function enter({ room: name, user }) {
   return undefined;
 }
 
-/** Nothing of an earlier room may be seen, or said, in the next. */
+/** Removes everything that belongs to the earlier room. */
 function startAfresh() {
   standing = { mark: 'available', note: '', since: 0 };
   $('mark').value = standing.mark;
@@ -135,13 +136,13 @@ $('retry').addEventListener('click', () => room.join());
 
 const isAway = ({ state }) => state === 'left' || state === 'closed';
 
-// The connection's state. The countdown stands apart from the live region, which would read out every second.
+// The connection's state. The countdown is outside the live region, because a screen reader would read every second.
 
 const STATES = {
   connecting: 'Connecting', live: 'Live', reconnecting: 'Reconnecting', left: 'Left', closed: 'Disconnected',
 };
 let countdown = null;
-let wasLive = false; // in this room, since it was entered
+let wasLive = false; // whether this room was live since it was entered
 
 function drawStatus(status) {
   const { state, why } = status;
@@ -159,7 +160,7 @@ function drawStatus(status) {
   $('mark').disabled = $('note').disabled = isAway(status);
   drawNotice(status);
   hint('');
-  ownWords.length = 0; // what was on its way may be lost
+  ownWords.length = 0; // messages that were being sent may be lost
 }
 
 function drawNotice({ state, delay, why, code, reason }) {
@@ -176,7 +177,7 @@ function drawNotice({ state, delay, why, code, reason }) {
   if (state === 'closed') return notice(closedBecause(code, reason));
   if (state === 'live') lostBy = '';
   if (state !== 'reconnecting') return notice('');
-  if (why === 'lost') lostBy ||= wordsFor(code); // the first code says more than those of the tries after it
+  if (why === 'lost') lostBy ||= wordsFor(code); // the codes of later attempts say less
   const lost = why === 'lost' ? lostBy : LOST[why];
   const until = performance.now() + delay;
   const draw = () => {
@@ -189,7 +190,7 @@ function drawNotice({ state, delay, why, code, reason }) {
   return undefined;
 }
 
-let lostBy = ''; // why the connection was lost that the page is trying to have again
+let lostBy = ''; // why the connection was lost that the page tries to restore
 
 function wordsFor(code) {
   if (!wasLive) return 'There is no connection to the server yet.';
@@ -217,7 +218,7 @@ function closedBecause(code, reason) {
   return `Disconnected${because}`;
 }
 
-// The people. A member is a value: the same object means nothing to draw.
+// The members. A member is a value: if the object is the same, nothing has changed.
 
 const rows = new Map();
 const collator = new Intl.Collator();
@@ -225,7 +226,7 @@ const collator = new Intl.Collator();
 let drawing = null;
 let overdue = false;
 
-/** Draws at once, in a rush at most once in a while; a hidden page always at once, since its timers are slow. */
+/** Draws at once, but at most once in `DRAW_INTERVAL`. A hidden page always draws at once, because its timers are slow. */
 function drawSoon() {
   if (document.hidden) return drawMembers();
   if (drawing !== null) return void (overdue = true);
@@ -304,7 +305,7 @@ function drawTyping(members) {
   else $('typing').replaceChildren(...list(names), ` ${names.length > 1 ? 'are' : 'is'} typing`);
 }
 
-/** A status is a person's, not a tab's: of all their tabs the one that changed it last counts. */
+/** The status of a user is that of the tab that changed it last. */
 function latest({ presences }) {
   let found = { mark: 'available', note: '', since: 0 };
   for (const { mark, note, since } of presences.values()) {
@@ -316,20 +317,20 @@ function latest({ presences }) {
 
 const isTyping = ({ presences }) => [...presences.values()].some((meta) => meta.typing === true);
 
-// Our own status: changed here, or in another tab of ours, which this one then carries too.
+// The user's own status. When another tab of the user changes it, this one adopts it.
 
 let update = null;
 let stale = false;
 
-/** Tells the room, at most once in a while; the last word always gets through. */
-function tell() {
+/** Sends the status to the room, at most once in `UPDATE_INTERVAL`. The last one is always sent. */
+function sendStatus() {
   stale = true;
   if (update !== null) return;
-  const told = room;
+  const joined = room;
   const next = () => {
-    if (!stale || room !== told) return void (update = null);
+    if (!stale || room !== joined) return void (update = null);
     stale = false;
-    told.update({ ...standing, typing });
+    joined.update({ ...standing, typing });
     update = setTimeout(next, UPDATE_INTERVAL);
   };
   next();
@@ -342,13 +343,13 @@ function adopt() {
   standing = status;
   $('mark').value = status.mark;
   if (document.activeElement !== $('note')) $('note').value = status.note;
-  tell();
+  sendStatus();
 }
 
 function changeStatus() {
-  const since = Math.max(Date.now(), standing.since + 1); // another device's clock may be ahead
+  const since = Math.max(Date.now(), standing.since + 1); // the clock of another device may be ahead
   standing = { mark: $('mark').value, note: $('note').value.trim(), since };
-  tell();
+  sendStatus();
 }
 
 $('mark').addEventListener('change', changeStatus);
@@ -365,14 +366,14 @@ function startTyping() {
   pause = setTimeout(stopTyping, TYPING_PAUSE);
   if (typing || here.user === null) return;
   typing = true;
-  tell();
+  sendStatus();
 }
 
 function stopTyping() {
   clearTimeout(pause);
   if (!typing) return;
   typing = false;
-  tell();
+  sendStatus();
 }
 
 $('text').addEventListener('input', () => {
@@ -383,7 +384,7 @@ $('text').addEventListener('input', () => {
 
 // The log.
 
-const ownWords = []; // said anonymously and not yet heard: nothing else tells them from another visitor's
+const ownWords = []; // sent anonymously and not received yet: nothing else distinguishes them from those of other visitors
 let unread = 0;
 
 $('composer').addEventListener('submit', (event) => {
@@ -427,7 +428,7 @@ function logMessage({ from, text }) {
   drawTitle();
 }
 
-/** Comings and goings between two messages share a line each, however many they are. */
+/** All joins between two messages share one line, and all leaves another. */
 function logPassage(kind, user) {
   const entry = openLine(kind) ?? element('li', {}, element('span', { className: 'text' }), time());
   const users = passed.get(entry) ?? new Set();
@@ -439,7 +440,7 @@ function logPassage(kind, user) {
   if (!entry.parentNode) append(entry);
 }
 
-const passed = new WeakMap(); // line of the log -> the users that it names
+const passed = new WeakMap(); // from a line of the log to the users that it names
 const NAMES_KEPT = 100; // in `data-users`
 
 function openLine(kind) {
@@ -450,7 +451,7 @@ function openLine(kind) {
   return null;
 }
 
-let following = true; // the end of the log is in sight, and stays so
+let following = true; // the end of the log is visible, and the log scrolls with new entries
 const fresh = document.createDocumentFragment(); // entries that are not in the page yet
 let logDrawing = null;
 let logDrawn = 0;
@@ -458,8 +459,8 @@ let logDrawn = 0;
 function lastEntry() { return fresh.lastElementChild ?? $('log').lastElementChild; }
 
 /**
- * Each look at the height of the log makes the browser lay all of it out anew. So entries are gathered, and go into the page
- * together: with the next frame, in a rush at most once in a while. A hidden page has no frames and lays out nothing.
+ * When a script reads the height of the log, the browser computes its whole layout. So entries are gathered and added to the page
+ * together: with the next frame, and at most once in `DRAW_INTERVAL`. A hidden page has no frames and no layout.
  */
 function append(entry) {
   entry.dataset.at = Date.now();
@@ -509,7 +510,7 @@ function drawTitle() {
   if (document.title !== title) document.title = title;
 }
 
-// A link for others: to the room, not to our name.
+// A link for others: to the room, without the user's name.
 
 $('share').addEventListener('click', async () => {
   const link = new URL(`/?${new URLSearchParams({ room: here.room })}`, location.href).href;

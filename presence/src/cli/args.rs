@@ -1,4 +1,4 @@
-//! What can be asked of the tool.
+//! The arguments of the tool.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use crate::name::RoomName;
 
 const AFTER_HELP: &str = "\
-Works beside running nodes, from cron too: it asks nothing and paints nothing where nobody looks.
+Works while nodes are running, also from cron: it asks no questions and prints no colors.
 
 Exit codes:
   0    done
-  1    failed, and the message says why: the tables, the rights, the password
+  1    failed; the message has the reason, such as the tables, the rights, the password
   2    not understood: the command, an option or the URL
   3    the database is unavailable; the same command may work later
   4    done, but a live node did not answer in time (prune-presences)
   130  stopped by Ctrl-C before it was done; 143: by SIGTERM
-  A `watch` that is stopped is done.
+  `watch` exits with 0 when it is stopped.
 
 Results go to standard output, messages to standard error.";
 
-/// Who is in which room: looks at the database of a presence application and cleans it, beside its running nodes.
+/// Shows who is in which room, and cleans the database of a presence application while its nodes are running.
 #[derive(Debug, Parser)]
 #[command(name = "presence", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(super) struct Args {
@@ -54,14 +54,14 @@ pub(super) enum Command {
     Nodes,
     /// Removes presences that were not seen for some time
     ///
-    /// Every live node is asked to prune its own, which it judges by its own clock, and is waited for; presences that no live
-    /// node answers for are removed by this command, by the database's clock.
+    /// Every live node receives a request to prune its own presences by its own clock, and this command waits for the answers. It
+    /// removes the presences that belong to no live node itself, by the database's clock.
     #[command(visible_alias = "prune-presence", aliases = ["prune_presences", "prune_presence"])]
     PrunePresences {
-        /// The age that is too old
+        /// Presences that were not seen for longer are removed
         #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = duration, default_value = "60s", allow_hyphen_values = true)]
         age: Duration,
-        /// How long to wait for live nodes to answer, and for those whose lease ran out to return. Nodes look for requests
+        /// How long to wait for the answers of live nodes, and for nodes with an expired lease to return. Nodes read requests
         /// once in a sweep interval, which is 2s unless set otherwise
         #[arg(long, value_parser = duration, default_value = "10s")]
         wait: Duration,
@@ -71,18 +71,18 @@ pub(super) enum Command {
     PruneRooms,
     /// Follows who joins, leaves and changes, until it is stopped
     ///
-    /// What happens to one presence between two looks is told with its net effect.
+    /// Changes of one presence between two queries are printed as one, with their net effect.
     Watch {
-        /// Only this room, which need not be there yet; without it, all rooms
+        /// Only this room, which need not exist yet; without it, all rooms
         room: Option<RoomName>,
-        /// Time between two looks at the database
+        /// Time between two queries of the database
         #[arg(long, value_parser = interval, default_value = "1s")]
         interval: Duration,
     },
 }
 
 impl Args {
-    /// Makes sure that there is a database to work on.
+    /// Checks that a database is given.
     pub(super) fn checked(self) -> Result<Self, clap::Error> {
         if self.database_url().is_empty() {
             let missing = "no database: give --database-url URL, or set DATABASE_URL";
@@ -91,7 +91,7 @@ impl Args {
         Ok(self)
     }
 
-    /// Empty if it was not given.
+    /// The URL; empty if it was not given.
     pub(super) fn database_url(&self) -> &str {
         self.database_url.as_deref().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! JSON that stays on its line.
+//! JSON documents on one line.
 
 use std::fmt::{self, Write};
 
@@ -14,7 +14,7 @@ pub(super) fn line(value: &impl Serialize) -> String {
     json
 }
 
-/// A meta without the space between its parts and without control characters, but else as its client spelt it.
+/// A meta as its client wrote it, but without space between its parts, and with control characters escaped.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OneLine<'a>(pub(super) &'a Meta);
 
@@ -30,7 +30,7 @@ impl fmt::Display for OneLine<'_> {
             } else {
                 in_string = c == '"';
             }
-            // JSON lets DEL and C1 controls stand in a string, and a terminal obeys some of them.
+            // JSON allows DEL and the C1 controls in a string, but a terminal would execute some of them.
             if c.is_control() {
                 write!(f, "\\u{:04x}", u32::from(c))?;
             } else {
@@ -52,12 +52,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_meta_is_told_on_one_line_without_controls_and_without_loss() {
-        let spelt = "{ \"a b\" :\n[1e2,\t\"\\\" x\\\\\" , \"\u{9b}31m\u{7f}\" ] }";
-        let meta = Meta::from_json(spelt).unwrap();
-        let told = OneLine(&meta).to_string();
-        assert_eq!(told, r#"{"a b":[1e2,"\" x\\","\u009b31m\u007f"]}"#);
-        assert_eq!(Meta::from_json(&told).unwrap().to_object(), meta.to_object());
+    fn a_meta_is_printed_on_one_line_without_controls_and_without_loss() {
+        let written = "{ \"a b\" :\n[1e2,\t\"\\\" x\\\\\" , \"\u{9b}31m\u{7f}\" ] }";
+        let meta = Meta::from_json(written).unwrap();
+        let printed = OneLine(&meta).to_string();
+        assert_eq!(printed, r#"{"a b":[1e2,"\" x\\","\u009b31m\u007f"]}"#);
+        assert_eq!(Meta::from_json(&printed).unwrap().to_object(), meta.to_object());
         assert_eq!(OneLine(&Meta::default()).to_string(), "{}");
     }
 }

@@ -19,7 +19,7 @@ use super::{
     },
 };
 
-/// How much of a meta, or of a name, a table shows.
+/// How many columns of a meta or of a name a table shows.
 const COLUMNS: usize = 60;
 
 #[derive(Debug, Serialize)]
@@ -79,7 +79,7 @@ pub(super) struct Members {
 
 #[derive(Debug, Serialize)]
 struct MemberOf {
-    /// `None`: one anonymous socket.
+    /// `None` for an anonymous socket.
     user: Option<UserId>,
     presences: Vec<PresenceOf>,
 }
@@ -88,7 +88,7 @@ struct MemberOf {
 struct PresenceOf {
     id: PresenceId,
     channel: ChannelName,
-    /// `None` if the node was forgotten while we looked.
+    /// `None` if the node was removed between the two queries.
     node: Option<NodeName>,
     node_id: NodeId,
     held: bool,
@@ -105,7 +105,7 @@ fn name(text: &str) -> String {
     shortened(text, COLUMNS).into_owned()
 }
 
-/// The roster of a room as of one moment, and where the room stood. Nobody is in a room that is not there.
+/// The epoch and version of a room, and its roster at that version. A room that does not exist has an empty roster.
 async fn roster(store: &SqlStore, room: &RoomName) -> Result<(Option<(Epoch, Version)>, Roster), Failure> {
     let Some(Snapshot { epoch, version, presences }) = store.load(room.clone()).await? else {
         return Ok((None, Roster::default()));
@@ -192,13 +192,13 @@ pub(super) struct Nodes {
 struct Node {
     node: NodeName,
     node_id: NodeId,
-    /// Not known of a life that an earlier version began.
+    /// `None` for a node that an earlier version of this crate started.
     process: Option<String>,
     age_ms: u128,
     /// `live`, `expired` or `fenced`.
     state: &'static str,
     superseded: bool,
-    /// Less than nothing: it ran out so long ago. `None`: the life is over.
+    /// Negative if the lease has expired, by so much. `None` if the node is fenced.
     lease_left_ms: Option<i128>,
     fenced_ms_ago: Option<u128>,
     presences: u64,
@@ -273,7 +273,7 @@ impl Node {
     }
 }
 
-/// As people tell time: to the second, and of a long time no more than two units.
+/// A time for people: to the second, and in at most two units.
 fn seconds(millis: u128) -> String {
     let seconds = u64::try_from(millis / 1000).unwrap_or(u64::MAX);
     let exact = humantime::format_duration(Duration::from_secs(seconds)).to_string();
@@ -285,8 +285,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_told_in_at_most_two_units() {
-        let told = [0, 999, 61_000, 7_384_000, 90_061_000].map(seconds);
-        assert_eq!(told, ["0s", "0s", "1m 1s", "2h 3m", "1day 1h"]);
+    fn a_time_is_printed_in_at_most_two_units() {
+        let printed = [0, 999, 61_000, 7_384_000, 90_061_000].map(seconds);
+        assert_eq!(printed, ["0s", "0s", "1m 1s", "2h 3m", "1day 1h"]);
     }
 }

@@ -15,10 +15,10 @@ use super::{
     table::{Medium, visible},
 };
 
-/// How many presences are removed in one transaction, so that joins never wait for more than that.
+/// How many presences are removed in one transaction. Joins wait for one transaction at most.
 const BATCH: u64 = 1000;
-/// Time between two looks at the answers.
-const LOOK: Duration = Duration::from_millis(200);
+/// The time between two queries of the answers.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Serialize)]
 pub(super) struct PrunedRooms {
@@ -38,11 +38,11 @@ impl Report for PrunedRooms {
 #[derive(Debug, Serialize)]
 pub(super) struct Pruned {
     max_age_ms: u128,
-    /// In all.
+    /// The number of presences that were removed, by nodes and by this command.
     pruned: u64,
-    /// Whom we asked.
+    /// The nodes that received the request.
     nodes: Vec<Asked>,
-    /// Presences that no live node answers for, held ones among them, which we removed.
+    /// The number of presences that this command removed: held ones, and those of no live node.
     orphaned: u64,
     #[serde(skip)]
     wait: Duration,
@@ -60,9 +60,9 @@ struct Asked {
 #[serde(rename_all = "lowercase")]
 enum Outcome {
     Answered,
-    /// It lives, but did not answer in time. It still may have pruned, or be about to.
+    /// The node is live, but did not answer in time. It may have pruned, or may still prune.
     Silent,
-    /// Its life was over before it answered; what it left behind was ours or another node's to judge.
+    /// The node ended before it answered. Its presences are removed by this command or by other nodes.
     Ended,
 }
 
@@ -96,8 +96,8 @@ pub(super) async fn presences(
     Ok(Pruned { max_age_ms: max_age.as_millis(), pruned, nodes, orphaned, wait })
 }
 
-/// Asks live nodes and waits until all have answered, or `wait` is over. A node whose lease ran out may have been kept from
-/// renewing it by the database alone, so it has as long to come back, and is asked then.
+/// Sends the request to live nodes, and waits until all have answered, but for at most `wait`. A node with an expired lease may only have
+/// failed to reach the database, so it has the same time to return, and then receives the request.
 async fn ask(
     store: &SqlStore,
     node: NodeId,
@@ -113,7 +113,7 @@ async fn ask(
         if left.is_zero() || !nodes.iter().any(|node| may_yet_answer(node, &answers)) {
             return Ok((answers, nodes.into_iter().map(|node| (node.node, node.state)).collect()));
         }
-        tokio::time::sleep(LOOK.min(left)).await;
+        tokio::time::sleep(ANSWER_INTERVAL.min(left)).await;
     }
 }
 
@@ -121,15 +121,15 @@ fn may_yet_answer(node: &NodeSummary, answers: &[Answer]) -> bool {
     let answer = answers.iter().find(|answer| answer.node == node.node);
     match (node.state, answer) {
         (NodeState::Live { .. }, Some(answer)) => answer.removed.is_none(),
-        // One that has just come to life is asked next time.
+        // A node that has just become live receives the request in the next round.
         (NodeState::Live { .. } | NodeState::Expired { .. }, _) => node.presences > node.held,
         (NodeState::Fenced { .. }, _) => false,
     }
 }
 
 impl Pruned {
-    /// What is to be complained of, although all that could be done was.
-    pub(super) fn complaint(&self) -> Result<(), Failure> {
+    /// An error if a live node did not answer, although everything else is done.
+    pub(super) fn check_answers(&self) -> Result<(), Failure> {
         let silent = self.nodes.iter().filter(|asked| asked.outcome == Outcome::Silent);
         let nodes: Vec<String> = silent.map(|asked| visible(asked.node.as_str()).into_owned()).collect();
         if nodes.is_empty() {

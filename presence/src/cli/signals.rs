@@ -1,16 +1,16 @@
-//! Being asked to stop.
+//! The signals that stop a command.
 
 use std::{fmt, io};
 
 use tokio::signal::unix::{self, SignalKind};
 
-/// Hears of Ctrl-C and SIGTERM from when it is made; until then, and without it, either ends the process at once.
+/// Receives Ctrl-C and SIGTERM. Before it is created, either signal ends the process at once.
 pub(super) struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
 }
 
-/// What asked.
+/// A signal that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     Interrupt,
@@ -32,7 +32,7 @@ impl Signals {
 }
 
 impl Signal {
-    /// What a shell says of a process that it ended.
+    /// The exit code that a shell uses for a process that was ended by this signal.
     pub(super) const fn code(self) -> u8 {
         match self {
             Self::Interrupt => 128 + 2,

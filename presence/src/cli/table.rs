@@ -1,19 +1,19 @@
-//! Tables of text, aligned by what a terminal shows.
+//! Tables of text, aligned by the widths that a terminal uses.
 
 use std::borrow::Cow;
 
 use unicode_width::UnicodeWidthStr;
 
-/// Where a table goes.
+/// Where a table is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Medium {
-    /// The eyes of a person, who may read from right to left.
+    /// A terminal, which may reorder text that is written from right to left.
     Terminal,
-    /// A pipe or a file: names stand there as they are.
+    /// A pipe or a file: names are written unchanged.
     Bytes,
 }
 
-/// How the cells of a column are set.
+/// A column with its title. Text is aligned to the left, and numbers to the right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
     Text(&'static str),
@@ -56,23 +56,22 @@ pub(super) fn table<const N: usize>(
     text
 }
 
-/// The text without the characters that cannot be seen but move what can: those that end a line, and those that turn the
-/// direction of what follows. Each stands there as `�`.
+/// Replaces invisible characters that would move other text by `�`: those that end a line, and those that change the direction of text.
 pub(super) fn visible(text: &str) -> Cow<'_, str> {
-    const MOVES: [char; 12] = [
+    const MOVING: [char; 12] = [
         '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}',
         '\u{2068}', '\u{2069}', '\u{61c}',
     ];
-    if text.contains(MOVES) { Cow::Owned(text.replace(MOVES, "\u{fffd}")) } else { Cow::Borrowed(text) }
+    if text.contains(MOVING) { Cow::Owned(text.replace(MOVING, "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// On a terminal, a mark of no width that keeps the columns after right-to-left text in their order.
+/// A mark without width that keeps the order of the columns after right-to-left text. Only a terminal needs it.
 fn mark(medium: Medium, cell: &str) -> &'static str {
     let right_to_left = |c| matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}' | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}');
     if medium == Medium::Terminal && cell.contains(right_to_left) { "\u{200e}" } else { "" }
 }
 
-/// At most so many columns of the text.
+/// The text, cut to so many columns.
 pub(super) fn shortened(text: &str, columns: usize) -> Cow<'_, str> {
     if text.width() <= columns {
         return Cow::Borrowed(text);
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_by_what_is_seen_and_lines_end_where_the_text_does() {
+    fn columns_are_aligned_by_their_visible_width_and_lines_have_no_space_at_the_end() {
         let lines = two(Medium::Bytes, &["a", "名前", "👩‍👩‍👧", "e\u{301}", ""]);
         assert_eq!(lines, ["NAME    N", "a       0", "名前   50", "👩‍👩‍👧    100", "e\u{301}     150", "      200"]);
         let text = table(Medium::Bytes, [Column::Number("N"), Column::Text("NAME")], [["1".into(), "a".into()]]);
@@ -108,13 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_moves_nothing() {
+    fn invisible_characters_move_nothing() {
         let lines = two(Medium::Bytes, &["\u{202e}evil", "a\u{2028}b"]);
         assert_eq!(lines, ["NAME    N", "�evil   0", "a�b    50"]);
     }
 
     #[test]
-    fn right_to_left_names_keep_the_order_of_the_columns_on_a_terminal_and_their_bytes_elsewhere() {
+    fn right_to_left_names_keep_the_order_of_columns_on_a_terminal_and_are_unchanged_elsewhere() {
         assert_eq!(two(Medium::Terminal, &["שלום"])[1], "שלום\u{200e}  0");
         assert_eq!(two(Medium::Bytes, &["שלום"])[1], "שלום  0");
     }

@@ -1,4 +1,4 @@
-//! `presence watch`: who joins, leaves and changes, as the database learns of it.
+//! `presence watch`: prints joins, leaves and updates when they are in the database.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,24 +24,24 @@ use super::{
     why,
 };
 
-/// What is printed: one object, or one line of text.
+/// One line of the output, as text or as a JSON object.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Line<'a> {
-    /// Everything from here on is told.
+    /// The first line: all later changes are printed.
     Watching {
         rooms: usize,
         presences: usize,
     },
-    Joined(Told<'a>),
-    Left(Told<'a>),
-    Updated(Told<'a>),
+    Joined(ChangedPresence<'a>),
+    Left(ChangedPresence<'a>),
+    Updated(ChangedPresence<'a>),
 }
 
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct ChangedPresence<'a> {
     room: &'a RoomName,
-    /// Where the room stood when it was looked at; `None`: it was pruned by then.
+    /// The epoch of the room when it was loaded; `None` if the room does not exist any more.
     epoch: Option<Epoch>,
     version: Option<Version>,
     user: Option<&'a UserId>,
@@ -51,7 +51,7 @@ struct Told<'a> {
     meta: OneLine<'a>,
 }
 
-/// Follows the database until an error that asking again would not mend.
+/// Follows the database until an error that a repetition cannot solve.
 pub(super) async fn watch(
     store: &SqlStore,
     only: Option<&RoomName>,
@@ -59,26 +59,26 @@ pub(super) async fn watch(
     args: &Args,
 ) -> Result<(), Failure> {
     let mut watched = Watched::default();
-    watched.look(store, only, &mut Vec::new()).await?;
+    watched.update(store, only, &mut Vec::new()).await?;
     let presences = watched.rooms.values().map(|room| room.roster.len()).sum();
     print(args, [Line::Watching { rooms: watched.rooms.len(), presences }])?;
-    let mut away = false;
+    let mut is_away = false;
     loop {
         tokio::time::sleep(interval).await;
         let mut changes = Vec::new();
-        let looked = watched.look(store, only, &mut changes).await;
-        // What was seen before an error will not be seen again.
+        let updated = watched.update(store, only, &mut changes).await;
+        // Changes that were found before an error would not be found again.
         for change in &changes {
             print(args, change.lines())?;
         }
-        match looked {
-            Ok(()) => away = false,
+        match updated {
+            Ok(()) => is_away = false,
             Err(error @ StoreError::Unavailable(_)) => {
-                if !away {
+                if !is_away {
                     let error = store.check_connection().await.err().unwrap_or(error);
                     let _ = writeln!(io::stderr(), "watching goes on when the database is back: {}", why(&error));
                 }
-                away = true;
+                is_away = true;
             }
             Err(error) => return Err(error.into()),
         }
@@ -94,33 +94,33 @@ fn print<'a>(args: &Args, lines: impl IntoIterator<Item = Line<'a>>) -> io::Resu
     out.flush()
 }
 
-/// The rooms as they were last seen.
+/// The rooms as they were last loaded.
 #[derive(Debug, Default)]
 struct Watched {
-    rooms: HashMap<RoomName, Room>,
+    rooms: HashMap<RoomName, WatchedRoom>,
 }
 
 #[derive(Debug, Default)]
-struct Room {
+struct WatchedRoom {
     position: Option<(Epoch, Version)>,
     roster: Roster,
 }
 
-/// What happened in a room between two looks.
+/// What happened in a room between two queries.
 #[derive(Debug)]
-struct Change {
+struct RoomChange {
     room: RoomName,
     position: Option<(Epoch, Version)>,
     delta: Delta,
 }
 
 impl Watched {
-    /// Looks where rooms stand, and reads those anew that moved.
-    async fn look(
+    /// Queries the versions of the rooms, and loads those that have changed.
+    async fn update(
         &mut self,
         store: &SqlStore,
         only: Option<&RoomName>,
-        changes: &mut Vec<Change>,
+        changes: &mut Vec<RoomChange>,
     ) -> Result<(), StoreError> {
         let positions = match only {
             Some(room) => store.positions(std::slice::from_ref(room).into()).await?,
@@ -133,22 +133,23 @@ impl Watched {
                 continue;
             }
             match store.load(name.clone()).await? {
-                Some(now) => changes.extend(self.now(&name, Some((now.epoch, now.version)), now.presences)),
-                None => changes.extend(self.now(&name, None, Vec::new())),
+                Some(now) => changes.extend(self.replace(&name, Some((now.epoch, now.version)), now.presences)),
+                None => changes.extend(self.replace(&name, None, Vec::new())),
             }
         }
         for name in gone {
-            changes.extend(self.now(&name, None, Vec::new()));
+            changes.extend(self.replace(&name, None, Vec::new()));
         }
         Ok(())
     }
 
-    fn now(
+    /// Replaces what is known of a room. Returns the difference.
+    fn replace(
         &mut self,
         name: &RoomName,
         position: Option<(Epoch, Version)>,
         presences: Vec<Arc<Presence>>,
-    ) -> Option<Change> {
+    ) -> Option<RoomChange> {
         let room = self.rooms.entry(name.clone()).or_default();
         room.position = position;
         let mut net = NetChanges::default();
@@ -158,21 +159,21 @@ impl Watched {
         if position.is_none() {
             self.rooms.remove(name);
         }
-        (!delta.is_empty()).then(|| Change { room: name.clone(), position, delta })
+        (!delta.is_empty()).then(|| RoomChange { room: name.clone(), position, delta })
     }
 }
 
-impl Change {
+impl RoomChange {
     fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        let left = self.delta.left.iter().map(move |presence| Line::Left(self.told(presence)));
-        let joined = self.delta.joined.iter().map(move |presence| Line::Joined(self.told(presence)));
-        let updated = self.delta.updated.iter().map(move |presence| Line::Updated(self.told(presence)));
+        let left = self.delta.left.iter().map(move |presence| Line::Left(self.changed(presence)));
+        let joined = self.delta.joined.iter().map(move |presence| Line::Joined(self.changed(presence)));
+        let updated = self.delta.updated.iter().map(move |presence| Line::Updated(self.changed(presence)));
         left.chain(joined).chain(updated)
     }
 
-    fn told<'a>(&'a self, presence: &'a Presence) -> Told<'a> {
+    fn changed<'a>(&'a self, presence: &'a Presence) -> ChangedPresence<'a> {
         let (epoch, version) = self.position.unzip();
-        Told {
+        ChangedPresence {
             room: &self.room,
             epoch,
             version,
@@ -187,15 +188,15 @@ impl Change {
 
 impl Line<'_> {
     fn text(&self) -> String {
-        let (event, told) = match self {
+        let (event, changed) = match self {
             Self::Watching { rooms, presences } => return format!("watching: rooms {rooms}, presences {presences}\n"),
-            Self::Joined(told) => ("joined ", told),
-            Self::Left(told) => ("left   ", told),
-            Self::Updated(told) => ("updated", told),
+            Self::Joined(changed) => ("joined ", changed),
+            Self::Left(changed) => ("left   ", changed),
+            Self::Updated(changed) => ("updated", changed),
         };
-        let user = told.user.map_or("(anonymous)", UserId::as_str);
-        let text = format!("{event}  {}  {user}", told.room);
-        let meta = if told.meta.0.is_empty() { String::new() } else { format!("  {}", told.meta) };
+        let user = changed.user.map_or("(anonymous)", UserId::as_str);
+        let text = format!("{event}  {}  {user}", changed.room);
+        let meta = if changed.meta.0.is_empty() { String::new() } else { format!("  {}", changed.meta) };
         format!("{}{}\n", visible(&text), visible(&meta))
     }
 }
@@ -211,18 +212,18 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_vanishes_or_begins_anew_is_told_as_those_who_left_and_came() {
+    fn a_room_that_is_removed_or_begins_a_new_epoch_is_printed_as_leaves_and_joins() {
         let (mut watched, room) = (Watched::default(), RoomName::new("lobby").unwrap());
         let [first, second] = [0, 1].map(|_| Some((Epoch::random(), Version(1))));
         let (ann, bob) = (presence(Some("ann")), presence(None));
-        let texts = |change: Option<Change>| -> Vec<String> {
-            change.iter().flat_map(Change::lines).map(|line| line.text()).collect()
+        let texts = |change: Option<RoomChange>| -> Vec<String> {
+            change.iter().flat_map(RoomChange::lines).map(|line| line.text()).collect()
         };
-        assert_eq!(texts(watched.now(&room, first, vec![ann.clone()])), ["joined   lobby  ann\n"]);
-        let anew = texts(watched.now(&room, second, vec![bob]));
+        assert_eq!(texts(watched.replace(&room, first, vec![ann.clone()])), ["joined   lobby  ann\n"]);
+        let anew = texts(watched.replace(&room, second, vec![bob]));
         assert_eq!(anew, ["left     lobby  ann\n", "joined   lobby  (anonymous)\n"]);
-        assert_eq!(texts(watched.now(&room, None, Vec::new())), ["left     lobby  (anonymous)\n"]);
+        assert_eq!(texts(watched.replace(&room, None, Vec::new())), ["left     lobby  (anonymous)\n"]);
         assert!(watched.rooms.is_empty());
-        assert_eq!(texts(watched.now(&room, None, Vec::new())), Vec::<String>::new());
+        assert_eq!(texts(watched.replace(&room, None, Vec::new())), Vec::<String>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! Being a node for as long as a command takes.
+//! Runs a command as a node of its own.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::{
 
 use super::{Failure, signals::Signals};
 
-/// For how long a command that was killed looks alive.
+/// How long the node of a killed command looks alive.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// Runs `work` as a node of its own: a store is written to by none but live nodes. The life is retired when the work is done,
-/// fails or is stopped. Of a process that is killed, a dead node without presences remains, which running nodes forget.
-pub(super) async fn with_life<T>(
+/// Runs `work` as a node of its own, because only live nodes may write to a store. The node is retired when the work is done, fails or is
+/// stopped. If the process is killed, a dead node without presences remains, and running nodes remove it.
+pub(super) async fn as_node<T>(
     store: &SqlStore,
     work: impl AsyncFnOnce(NodeId) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let node = NodeId::random();
-    // From here on, a signal waits until there is something to stop.
+    // From here on, a signal does not end the process before the node can be retired.
     let mut stop = Signals::listen()?;
     store.register(node, name(node), LEASE).await?;
     let outcome = tokio::select! {
@@ -28,12 +28,12 @@ pub(super) async fn with_life<T>(
         failure = keep_alive(store, node) => Err(failure.into()),
         signal = stop.next() => Err(Failure::Stopped(signal)),
     };
-    // A life that cannot be retired ends with its lease.
+    // A node that cannot be retired ends with its lease.
     let _ = store.retire(node, Duration::ZERO).await;
     outcome
 }
 
-/// Renews the lease until somebody else ended the life, as may happen to a process that was suspended.
+/// Renews the lease until another node has fenced this one, as may happen when the process was suspended.
 async fn keep_alive(store: &SqlStore, node: NodeId) -> StoreError {
     loop {
         tokio::time::sleep(LEASE / 3).await;
@@ -43,7 +43,7 @@ async fn keep_alive(store: &SqlStore, node: NodeId) -> StoreError {
     }
 }
 
-/// Nobody else's, so that two commands at once never take each other's place.
+/// A unique name, so that two commands at the same time do not supersede each other.
 fn name(node: NodeId) -> NodeName {
     let host = gethostname::gethostname();
     let named = |host: &str| NodeName::new(format!("{CLI}{host}:{}", node.as_uuid().simple()));
