@@ -111,7 +111,7 @@ impl Rooms {
     /// If another process runs under this name, the new process takes the name over, and the other one is
     /// [superseded](Self::superseded). Within one process a name is not taken over. If other rooms of this process have the name on the same
     /// database, and were not [shut down](Self::shutdown), these rooms never register: an error is logged at once, every socket is answered
-    /// with the status 500, and every join fails with [`Error::NameInUse`].
+    /// with the status 500, and every join fails with [`Error::NameInUse`](crate::Error::NameInUse).
     ///
     /// # Panics
     /// If no actix system runs on this thread, as under `#[tokio::main]`. [`try_start`](Self::try_start) returns an error instead.

@@ -358,7 +358,7 @@ impl Outbox {
         }
         state.queue.keep_begun();
         state.was_cleared();
-        // The rate for the end of that frame is measured anew.
+        // The measurement starts again for the end of that frame.
         state.first = state.first.take().map(|_| FirstFrameRate::new(now));
         true
     }

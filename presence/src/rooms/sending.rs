@@ -87,10 +87,10 @@ impl Rooms {
     /// client is passed on to others.
     ///
     /// ```
-    /// # async fn said(rooms: &presence::Rooms, room: &presence::RoomName, text: &str) -> presence::Result<()> {
-    /// let said = presence::Outgoing::json(&serde_json::json!({ "text": text }))?;
-    /// rooms.check_size(&said)?; // JSON may escape one byte as six.
-    /// rooms.send(room, said).await?;
+    /// # async fn forward(rooms: &presence::Rooms, room: &presence::RoomName, text: &str) -> presence::Result<()> {
+    /// let message = presence::Outgoing::json(&serde_json::json!({ "text": text }))?;
+    /// rooms.check_size(&message)?; // JSON may escape one byte as six.
+    /// rooms.send(room, message).await?;
     /// # Ok(())
     /// # }
     /// ```
