@@ -22,6 +22,7 @@ mod faults;
 mod frames_sent;
 mod handshake;
 mod inproc;
+mod layers;
 mod limits;
 mod list;
 mod liveness;
