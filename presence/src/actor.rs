@@ -16,8 +16,7 @@
 //! ```
 
 pub use crate::rooms::{
-    RoomsActor,
+    PrunePresences, PruneRooms, Reconcile, RoomsActor, Sweep,
     command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, RemoveUserFrom, Touch, Update},
     query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},
-    upkeep::{PrunePresences, PruneRooms, Reconcile, Sweep},
 };

@@ -93,7 +93,7 @@ pub use consumer::{
     ANSWERED_HEARTBEAT, Closer, Consumer, Countdown, Frame, HEARTBEAT, Handshake, HttpServerExt, JsonConsumer,
     JsonFrames, Socket, Upgrade, WRITE_BUFFER_BYTES, on_connect,
 };
-pub use delivery::event::Event;
+pub use delivery::Event;
 pub use descriptors::raise_open_files;
 pub use error::{Error, Result};
 pub use model::{Close, CloseCode, MAX_META_BYTES, MAX_META_DEPTH, Member, Meta, MetaError, Presence};

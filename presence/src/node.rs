@@ -1,13 +1,20 @@
 //! One node, that is, one of the processes that share a database: the values that every actor of it needs, and no others.
 
-pub(crate) mod apart;
-pub(crate) mod backoff;
-pub(crate) mod health;
-pub(crate) mod listening;
-pub(crate) mod open_requests;
-pub(crate) mod registration;
-pub(crate) mod threads;
-pub(crate) mod writer;
+mod apart;
+mod backoff;
+mod health;
+mod listening;
+mod open_requests;
+mod registration;
+mod threads;
+mod writer;
+
+pub(crate) use backoff::Backoff;
+pub(crate) use health::Outage;
+pub(crate) use listening::{LATE, Listening};
+pub(crate) use open_requests::ToDo;
+pub(crate) use threads::{pause, within};
+pub(crate) use writer::{Committed, Full, Priority, RemovalPermit, Submitted, Tried};
 
 use std::{
     fmt,
@@ -31,12 +38,7 @@ use crate::{
 };
 
 use self::{
-    apart::Apart,
-    health::Health,
-    listening::{Listening, PULSE},
-    registration::Registration,
-    threads::{Threads, within},
-    writer::Writer,
+    apart::Apart, health::Health, listening::PULSE, registration::Registration, threads::Threads, writer::Writer,
 };
 
 /// The longest time for which touches are gathered before they are written together.

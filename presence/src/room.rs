@@ -1,10 +1,20 @@
 //! One room of a node.
 
-pub(crate) mod actor;
-pub(crate) mod leaving;
-pub(crate) mod loading;
-pub(crate) mod local_channels;
-pub(crate) mod message;
-pub(crate) mod presence;
-pub(crate) mod state;
-pub(crate) mod table;
+mod actor;
+mod leaving;
+mod loading;
+mod local_channels;
+mod message;
+mod presence;
+mod state;
+mod table;
+
+pub(crate) use actor::RoomActor;
+pub(crate) use leaving::Farewell;
+#[cfg(test)]
+pub(crate) use loading::LARGE;
+pub(crate) use local_channels::LocalChannels;
+#[cfg(test)]
+pub(crate) use message::Point;
+pub(crate) use message::{Entrant, ToRoom, Which};
+pub(crate) use table::Table;

@@ -1,19 +1,19 @@
 //! [`Rooms`], the handle that applications hold, and the actors that carry out its calls.
 
-pub(crate) mod channel;
-pub(crate) mod channels;
+mod channel;
+mod channels;
 pub(crate) mod command;
 mod handle;
 mod membership;
 pub(crate) mod query;
 mod reading;
 mod removing;
-pub(crate) mod sending;
+mod sending;
 mod shutdown;
 #[cfg(test)]
 mod tests;
 mod updates;
-pub(crate) mod upkeep;
+mod upkeep;
 
 use std::{
     fmt,
@@ -26,22 +26,29 @@ use tokio::sync::watch;
 use crate::{
     Config, Result,
     clock::Clock,
-    delivery::hubs::Hubs,
+    delivery::Hubs,
     descriptors,
     name::{NodeName, RoomName},
     node::Node,
-    room::{actor::RoomActor, local_channels::LocalChannels, message::ToRoom, table::Table},
+    room::{LocalChannels, RoomActor, Table, ToRoom},
     signal::{PresenceChanged, Subscription},
     store::Store,
 };
 
-pub use self::channel::JoinOptions;
-pub use self::handle::Room;
-pub use self::query::RoomsActor;
-pub use self::reading::Counts;
-pub use self::sending::Outgoing;
-pub use self::shutdown::NotReady;
-pub use self::upkeep::PruningSupervisor;
+pub use channel::JoinOptions;
+pub use handle::Room;
+pub use query::RoomsActor;
+pub use reading::Counts;
+pub use sending::Outgoing;
+pub use shutdown::NotReady;
+pub use upkeep::{PrunePresences, PruneRooms, PruningSupervisor, Reconcile, Sweep};
+
+#[cfg(feature = "cli")]
+pub(crate) use upkeep::CLI;
+pub(crate) use {
+    channel::{Channel, End},
+    sending::as_consumer_of,
+};
 
 use self::{channels::Channels, shutdown::Shutdown, upkeep::NodeActor};
 

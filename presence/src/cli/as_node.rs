@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     name::{NodeId, NodeName},
-    rooms::upkeep::CLI,
+    rooms::CLI,
     store::{NodeStore, SqlStore, StoreError},
 };
 

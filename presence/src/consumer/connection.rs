@@ -13,14 +13,9 @@ use bytes::Bytes;
 use crate::{
     CloseCode, Rooms,
     clock::Tick,
-    delivery::{
-        hubs::LocalHub,
-        inquiry::SilenceQuestion,
-        message::{Decision, ToConnection},
-        outbox::Outbox,
-    },
+    delivery::{Decision, LocalHub, Outbox, SilenceQuestion, ToConnection},
     name::UserId,
-    rooms::channel::{Channel, End},
+    rooms::{Channel, End},
     telemetry::Cutoff,
 };
 
@@ -39,7 +34,7 @@ use super::{
 mod closing;
 mod start;
 
-pub(crate) use start::start;
+pub(crate) use self::start::start;
 
 /// A timer that fires later than this shows that the thread was blocked.
 const BLOCKED: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Notify;
 use tracing::{info, trace, warn};
 
-use crate::{CloseCode, Event, Frame, clock::Tick, delivery::touch::Touch, name::RoomName};
+use crate::{CloseCode, Event, Frame, clock::Tick, delivery::Touch, name::RoomName};
 
 /// How many events may be queued for one consumer. Further events are dropped.
 const MAX_EVENTS: usize = 1024;

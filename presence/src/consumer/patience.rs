@@ -4,7 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::node::listening::LATE;
+use crate::node::LATE;
 
 /// How long a thread that was blocked may take to read what has arrived in the meantime.
 pub(crate) const UNBLOCKED: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::{
     Outgoing, Rooms,
     clock::Tick,
-    delivery::{message::ToConnection, outbox::Outbox},
+    delivery::{Outbox, ToConnection},
     model::rate::{Rate, RateLimiter, SlowStage, Slowed},
 };
 

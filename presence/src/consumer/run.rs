@@ -16,8 +16,8 @@ use tracing::{debug, error, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Result, Socket,
-    delivery::message::{Decision, ToConnection},
-    rooms::channel::End,
+    delivery::{Decision, ToConnection},
+    rooms::End,
     telemetry::report,
 };
 

@@ -9,10 +9,10 @@ use tracing::debug;
 use crate::{
     CloseCode, Error, Outgoing, Result, ResumeToken, Rooms,
     clock::Tick,
-    delivery::{hub::Sockets, message::ToConnection, outbox::Outbox},
+    delivery::{Outbox, Sockets, ToConnection},
     model::Meta,
     name::{ChannelName, GroupName, RoomName, UserId},
-    rooms::{JoinOptions, channel::Channel},
+    rooms::{Channel, JoinOptions},
 };
 
 use super::{control::close_frame, handshake::Handshake, rates::Rates};

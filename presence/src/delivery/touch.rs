@@ -11,7 +11,7 @@ use std::{
 use crate::{
     clock::Tick,
     model::deadline::{Deadline, judge},
-    node::listening::Listening,
+    node::Listening,
 };
 
 /// The time at which a channel was last seen. To touch is to store a number in memory. It is written to the database later, together with

@@ -26,15 +26,10 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Spaw
 use crate::{
     clock::Tick,
     config::Durability,
-    delivery::{
-        hubs::Hubs,
-        inquiry::SilenceResult,
-        message::{Broadcast, HubMembers, Reply, ToHub},
-        wire::Held,
-    },
+    delivery::{Broadcast, HubMembers, Hubs, Reply, SilenceResult, ToHub, wire::Held},
     model::high_water::HighWaterMark,
     name::RoomName,
-    node::{Node, writer::Committed},
+    node::{Committed, Node},
 };
 
 use self::phase::{Readings, RoomPhase};

@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::sync::oneshot;
 
 use crate::{
-    delivery::message::{HubRef, Reply, ToHub},
+    delivery::{HubRef, Reply, ToHub},
     model::Close,
     name::{ChannelName, RoomName, UserId},
     signal::LeaveGroup,

@@ -1,7 +1,7 @@
 //! What a room has to know about the channels of its node.
 
 use crate::{
-    delivery::touch::Touch,
+    delivery::Touch,
     model::Meta,
     name::{ChannelName, PresenceId, RoomName},
 };

@@ -10,13 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     clock::Tick,
-    delivery::{
-        event::Event,
-        inquiry::SilenceResult,
-        message::{HubMembers, HubRef, Pressure, Reply},
-        touch::Touch,
-        wire::Frames,
-    },
+    delivery::{Event, HubMembers, HubRef, Pressure, Reply, SilenceResult, Touch, wire::Frames},
     model::{Close, Meta, Presence, replica::LoadedRoom, roster::Roster},
     name::{ChannelName, Epoch, PresenceId, UserId, Version},
     session::Session,

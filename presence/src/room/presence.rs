@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     clock::Tick,
-    delivery::{inquiry::UNANSWERED, touch::Touch},
+    delivery::{Touch, UNANSWERED},
     model::deadline::Deadline,
     name::PresenceId,
     node::Node,

@@ -10,8 +10,7 @@ use crate::{
     Config,
     clock::Tick,
     delivery::{
-        message::{Broadcast, HubRef, Joiner, Reply, RoomFlush, ToHub},
-        touch::Touch,
+        Broadcast, HubRef, Joiner, Reply, RoomFlush, ToHub, Touch,
         wire::{Held, Pages, View},
     },
     model::{

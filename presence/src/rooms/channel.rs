@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::{
     Error, Result, ResumeToken, Rooms,
-    delivery::{message::HubRef, touch::Touch},
+    delivery::{HubRef, Touch},
     model::{Close, Meta, Presence},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    room::{leaving::Farewell, message::Entrant},
+    room::{Entrant, Farewell},
     session::Session,
     telemetry::report,
 };

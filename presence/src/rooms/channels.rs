@@ -12,10 +12,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     Error, Result, Rooms,
-    delivery::{hubs::SocketName, message::HubRef, touch::Touch},
+    delivery::{HubRef, SocketName, Touch},
     model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName, UserId},
-    room::{local_channels::LocalChannels, message::Which},
+    room::{LocalChannels, Which},
     store::RemovalTarget,
 };
 

@@ -7,14 +7,11 @@ use tracing::warn;
 
 use crate::{
     Error, Result,
-    delivery::message::Reply,
+    delivery::Reply,
     model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName},
-    node::threads::within,
-    room::{
-        leaving::Farewell,
-        message::{Entrant, ToRoom, Which},
-    },
+    node::within,
+    room::{Entrant, Farewell, ToRoom, Which},
 };
 
 use super::{ATTEMPTS, Rooms, channel::Channel};

@@ -8,8 +8,8 @@ use crate::{
     Error, Result,
     model::{Member, roster::Roster},
     name::{PresenceId, RoomName, UserId},
-    node::threads::within,
-    room::message::ToRoom,
+    node::within,
+    room::ToRoom,
     signal::Subscription,
     store::{RoomStore, RoomSummary, Store},
 };

@@ -8,8 +8,8 @@ use crate::{
     Error, Result,
     model::Close,
     name::{PresenceId, RoomName, UserId},
-    node::threads::within,
-    room::message::ToRoom,
+    node::within,
+    room::ToRoom,
     store::{Removal, RemovalTarget},
 };
 

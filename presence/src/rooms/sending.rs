@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 use crate::{
     Error, Event, Frame, Result,
     delivery::{
-        message::{Claim, Pressure, ToHub},
+        Claim, Pressure, ToHub,
         wire::{self, Frames},
     },
     name::{ChannelName, GroupName, RoomName, UserId},
-    room::message::ToRoom,
+    room::ToRoom,
 };
 
 use super::Rooms;

@@ -10,13 +10,10 @@ use tracing::{info, warn};
 
 use crate::{
     Error, Rooms,
-    delivery::message::ToHub,
+    delivery::ToHub,
     name::{NodeId, NodeName},
-    node::{
-        health::Outage,
-        threads::{pause, within},
-    },
-    room::message::ToRoom,
+    node::{Outage, pause, within},
+    room::ToRoom,
     store::{NodeState, NodeStore},
 };
 

@@ -13,8 +13,8 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Error, Result,
     name::NodeId,
-    node::{Node, writer::RemovalPermit},
-    room::message::ToRoom,
+    node::{Node, RemovalPermit},
+    room::ToRoom,
     store::{Batch, ClearMode, NodeStore, RoomStore, StoreError, pace::RemovalPace},
     telemetry::report,
 };
@@ -27,11 +27,11 @@ mod lease;
 mod node_actor;
 mod requests;
 
-pub(crate) use bulk::Bulk;
-pub(crate) use claims::claim;
-pub(crate) use lease::Fenced;
-pub(crate) use node_actor::NodeActor;
-pub(crate) use requests::RemoveEverywhere;
+pub(crate) use self::bulk::Bulk;
+pub(crate) use self::claims::claim;
+pub(crate) use self::lease::Fenced;
+pub(crate) use self::node_actor::NodeActor;
+pub(crate) use self::requests::RemoveEverywhere;
 
 /// The prefix of the node names under which the command line registers itself while it runs.
 pub(crate) const CLI: &str = "presence-cli:";

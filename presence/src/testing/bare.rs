@@ -7,7 +7,7 @@ use crate::{
     clock::Tick,
     config::{Config, Notify},
     delivery::{
-        touch::Touch,
+        Touch,
         wire::{Pages, View},
     },
     model::{
@@ -16,7 +16,7 @@ use crate::{
         replica::{Applied, Replica},
     },
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
-    room::message::Entrant,
+    room::Entrant,
 };
 
 /// The members of a room, and the notices that they would receive.

@@ -2,9 +2,9 @@
 
 use crate::{
     Rooms,
-    delivery::message::ToHub,
+    delivery::ToHub,
     name::{PresenceId, RoomName},
-    room::message::ToRoom,
+    room::ToRoom,
 };
 
 /// Makes the actor of a room panic, after the messages that it received before.

@@ -13,7 +13,7 @@ use crate::{
         patience::{UNBLOCKED, again},
     },
     name::RoomName,
-    rooms::channel::End,
+    rooms::End,
     telemetry::Cutoff,
 };
 

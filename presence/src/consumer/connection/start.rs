@@ -21,14 +21,9 @@ use crate::{
         run::{Accepted, run},
         transport::Inbound,
     },
-    delivery::{
-        hub::HubSocket,
-        message::ToConnection,
-        outbox::{Bounds, Outbound, Outbox, Owner},
-        touch::Touch,
-    },
+    delivery::{Bounds, HubSocket, Outbound, Outbox, Owner, ToConnection, Touch},
     name::UserId,
-    rooms::sending::as_consumer_of,
+    rooms::as_consumer_of,
 };
 
 use super::{Client, Connection, Phase};

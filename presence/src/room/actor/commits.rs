@@ -13,7 +13,7 @@ use crate::{
         replica::{Applied, LoadedRoom},
     },
     name::{ChannelName, Epoch, PresenceId, Version},
-    node::writer::Committed,
+    node::Committed,
     room::{
         leaving::{Cause, Leaving},
         loading,

@@ -7,10 +7,10 @@ use tracing::error;
 
 use crate::{
     clock::Tick,
-    delivery::message::{HubMembers, Joiner, ToHub},
+    delivery::{HubMembers, Joiner, ToHub},
     model::Presence,
     name::PresenceId,
-    node::writer::Tried,
+    node::Tried,
     room::{
         message::Entrant,
         state::{Joining, State},

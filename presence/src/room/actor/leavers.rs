@@ -17,13 +17,10 @@ use crate::{
     CloseCode, Error,
     clock::Tick,
     config::OnStale,
-    delivery::{
-        inquiry::{ANSWER_TIME, Inquiry, SilenceResult, UNANSWERED},
-        message::{HubRef, Reply, ToHub},
-    },
+    delivery::{ANSWER_TIME, HubRef, Inquiry, Reply, SilenceResult, ToHub, UNANSWERED},
     model::{Close, Presence, deadline::Deadline, sessions::Lost},
     name::{ChannelName, PresenceId, UserId},
-    node::writer::{Priority, Submitted},
+    node::{Priority, Submitted},
     room::{
         leaving::{Cause, Leavers, Leaving},
         message::Which,

@@ -6,17 +6,14 @@ use actix::{AsyncContext, Context, Recipient};
 use tracing::{debug, warn};
 
 use crate::{
-    delivery::{
-        message::{HubRef, Reply},
-        touch::Touch,
-    },
+    delivery::{HubRef, Reply, Touch},
     model::{
         Presence,
         delta::Change,
         own::{self, OwnPresences, Repair},
     },
     name::{PresenceId, RoomName},
-    node::{Node, writer::Tried},
+    node::{Node, Tried},
     room::{
         leaving::{Cause, Leaving},
         local_channels::LocalChannels,

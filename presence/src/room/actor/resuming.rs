@@ -11,10 +11,10 @@ use tracing::{debug, warn};
 use crate::{
     CloseCode,
     clock::Tick,
-    delivery::message::Reply,
+    delivery::Reply,
     model::{Close, Delta, Presence, sessions::Lost},
     name::{ChannelName, PresenceId},
-    node::writer::Tried,
+    node::Tried,
     room::{
         leaving::{Cause, Leavers, Leaving},
         message::Entrant,

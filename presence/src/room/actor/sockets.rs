@@ -8,10 +8,10 @@ use tracing::warn;
 use crate::{
     Error,
     clock::Tick,
-    delivery::message::{Reply, ToHub},
+    delivery::{Reply, ToHub},
     model::{Meta, Presence},
     name::{ChannelName, PresenceId, UserId},
-    node::writer::{Full, Submitted, Tried},
+    node::{Full, Submitted, Tried},
     room::{
         leaving::{Cause, Leaving},
         message::Entrant,

@@ -10,7 +10,7 @@ use crate::{
     actor::{PruneRooms, Sweep},
     config::OnStale,
     name::UserId,
-    room::message::ToRoom,
+    room::ToRoom,
 };
 
 /// How many leaves go into the first transaction that has nothing else to do.

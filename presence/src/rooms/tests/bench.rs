@@ -14,16 +14,16 @@ use crate::{
     clock::Clock,
     config::ConfigBuilder,
     name::{NodeName, RoomName, UserId},
-    node::listening::LATE,
+    node::LATE,
     signal::{PresenceChange, Subscription},
     store::{MemoryStore, RoomStore},
     testing::store::FaultyStore,
 };
 
-pub(crate) use client::Client;
-pub(crate) use log::Log;
-pub(crate) use screen::Screen;
-pub(crate) use store::{Call, Kind, Span, Watched};
+pub(crate) use self::client::Client;
+pub(crate) use self::log::Log;
+pub(crate) use self::screen::Screen;
+pub(crate) use self::store::{Call, Kind, Span, Watched};
 
 pub(crate) fn lobby() -> &'static RoomName {
     static LOBBY: LazyLock<RoomName> = LazyLock::new(|| room("lobby"));

@@ -8,7 +8,7 @@ use std::{
 use actix::{Actor, Context, Handler};
 
 use super::bench::{Node, lobby, node, pass, room, secs};
-use crate::{Error, PresenceChanged, delivery::hub::Sockets, name::ChannelName, rooms::Inner};
+use crate::{Error, PresenceChanged, delivery::Sockets, name::ChannelName, rooms::Inner};
 
 struct Listener;
 

@@ -9,8 +9,8 @@ use std::{
 use super::bench::{Client, Node, heard, lobby, ms, node, pass, secs, settle};
 use crate::{
     CloseCode, Error, Rooms,
-    delivery::outbox::PIECE,
-    room::message::ToRoom,
+    delivery::PIECE,
+    room::ToRoom,
     testing::fault::{panic_hubs, panic_presence, panic_room},
 };
 
@@ -243,7 +243,7 @@ async fn a_presence_whose_socket_is_gone_from_the_hub_goes_stale_after_a_fault()
     // Nobody will say that it left.
     node.rooms.hubs().all()[0]
         .addr
-        .do_send(crate::delivery::message::ToHub::Leave { room: lobby().clone(), channels: vec![ann.channel.clone()] });
+        .do_send(crate::delivery::ToHub::Leave { room: lobby().clone(), channels: vec![ann.channel.clone()] });
     panic_room(&node.rooms, lobby());
     for _ in 0..7 {
         pass(secs(10)).await;

@@ -9,10 +9,7 @@ use super::{
 use crate::{
     Close, CloseCode, Consumer, Error, Frame, Result, ResumeToken, Socket,
     config::ConfigBuilder,
-    delivery::{
-        message::{ToConnection, ToHub},
-        outbox::PIECE,
-    },
+    delivery::{PIECE, ToConnection, ToHub},
     name::RoomName,
     testing::{Received, Refused, TestSocket},
 };

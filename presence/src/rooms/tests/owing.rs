@@ -5,7 +5,7 @@ use crate::{
     Error,
     clock::Clock,
     name::{NodeId, NodeName},
-    room::message::{Point, ToRoom},
+    room::{Point, ToRoom},
     signal::Subscription,
     store::{Attempt, ClearMode, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
 };

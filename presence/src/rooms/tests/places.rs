@@ -7,7 +7,7 @@ use crate::{
     Error, Result,
     clock::Clock,
     config::Durability,
-    room::message::{Point, ToRoom},
+    room::{Point, ToRoom},
     store::MemoryStore,
 };
 

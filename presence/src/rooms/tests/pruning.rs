@@ -5,8 +5,8 @@ use crate::{
     CloseCode, PruningSupervisor,
     actor::{PrunePresences, PruneRooms},
     config::OnStale,
-    delivery::message::ToConnection,
-    room::message::ToRoom,
+    delivery::ToConnection,
+    room::ToRoom,
 };
 
 /// The rooms that it was told it is not in any more, and the code with which it is closed.

@@ -15,7 +15,7 @@ use crate::{
     Config, Error, PruningSupervisor, Rooms,
     clock::Clock,
     name::{ChannelName, NodeName, RoomName},
-    room::message::ToRoom,
+    room::ToRoom,
     store::{MemoryStore, RoomStore},
     testing::store::FaultyStore,
 };

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId},
-    room::loading::LARGE,
+    room::LARGE,
     store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
 };
 

@@ -12,7 +12,7 @@ use crate::{
     CloseCode, Error,
     clock::Clock,
     config::ConfigBuilder,
-    delivery::message::ToConnection,
+    delivery::ToConnection,
     model::Close,
     name::{ChannelName, NodeName},
     store::{MemoryStore, NodeStore, RequestStore},

@@ -9,7 +9,7 @@ use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, node_w
 use crate::{
     CloseCode, Error, Member,
     clock::Clock,
-    room::message::ToRoom,
+    room::ToRoom,
     store::{MemoryStore, RoomStore, Write},
 };
 

@@ -12,7 +12,7 @@ use proptest::{
 use super::bench::{Client, Node, config, lobby, ms, node_on, pass, secs, settle};
 use crate::{
     clock::Clock,
-    room::message::ToRoom,
+    room::ToRoom,
     store::{MemoryStore, RoomStore},
 };
 

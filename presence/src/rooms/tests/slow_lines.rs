@@ -9,7 +9,7 @@ use super::{
 use crate::{
     CloseCode, Consumer, Frame, Result, Socket,
     config::ConfigBuilder,
-    delivery::{message::ToConnection, outbox::PIECE, wire},
+    delivery::{PIECE, ToConnection, wire},
     testing::{Received, TestSocket},
 };
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     CloseCode, Consumer, Frame, Outgoing, Result, ResumeToken, Socket,
     config::ConfigBuilder,
-    delivery::{message::ToConnection, outbox::PIECE},
+    delivery::{PIECE, ToConnection},
     rooms::sending::as_consumer_of,
     testing::{Received, TestSocket},
 };

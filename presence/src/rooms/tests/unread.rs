@@ -10,10 +10,7 @@ use futures_util::FutureExt;
 use super::bench::{Client, Node, config, lobby, node_with, pass, room, secs, settle};
 use crate::{
     Error,
-    delivery::{
-        message::{Claim, ToConnection},
-        wire,
-    },
+    delivery::{Claim, ToConnection, wire},
 };
 
 /// How many members have a meta of 4,000 bytes.

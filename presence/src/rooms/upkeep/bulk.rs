@@ -9,7 +9,7 @@ use crate::{
     Rooms,
     name::RoomName,
     node::Node,
-    room::{message::ToRoom, table::Table},
+    room::{Table, ToRoom},
     signal::LeaveGroup,
     store::{RoomCommit, pace::MAX_ROOMS_PER_REMOVAL},
 };

@@ -12,10 +12,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     CloseCode, Error, Result,
-    delivery::message::ToHub,
+    delivery::ToHub,
     name::NodeId,
-    node::{backoff::Backoff, threads::within},
-    room::message::ToRoom,
+    node::{Backoff, within},
+    room::ToRoom,
     store::{NodeState, NodeStore, NodeSummary, Store, StoreError},
     telemetry::report,
 };

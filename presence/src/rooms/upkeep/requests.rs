@@ -21,8 +21,8 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Error, Result,
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
-    node::open_requests::ToDo,
-    room::message::{ToRoom, Which},
+    node::ToDo,
+    room::{ToRoom, Which},
     store::{NodeState, NodeStore, Order, Removal, RemovalTarget, Request, RequestStore, RoomStore},
     telemetry::report,
 };

@@ -16,15 +16,9 @@ use serde_json::Value;
 
 use crate::{
     CloseCode, Meta, Presence, Result, ResumeToken, Rooms,
-    delivery::{
-        hub::HubSocket,
-        hubs::LocalHub,
-        message::ToConnection,
-        outbox::{Bounds, Outbox, Owner},
-        touch::Touch,
-    },
+    delivery::{Bounds, HubSocket, LocalHub, Outbox, Owner, ToConnection, Touch},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
-    room::message::Entrant,
+    room::Entrant,
     rooms::channel::Channel,
     session::Session,
 };

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     config::OnStale,
     name::{ChannelName, RoomName, UserId},
-    room::message::ToRoom,
+    room::ToRoom,
     rooms::tests::bench::{Client, Node, config, ms, node_on, pass, room, secs, settle, user as user_named},
     signal::Subscription,
     store::{MemoryStore, RoomStore},
