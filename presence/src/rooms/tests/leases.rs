@@ -36,7 +36,7 @@ async fn without_a_supervisor_sockets_work_and_one_warning_says_what_is_not_clea
     }
     let (incarnation, lines) = (node.node(), log.lines());
     assert!(incarnation.is_some() && lines.len() == 1, "{lines:?}");
-    for part in ["PruningSupervisor::spawn", "nodes that died", "empty rooms"] {
+    for part in ["PruningSupervisor::spawn", "dead nodes", "empty rooms"] {
         assert!(lines[0].contains(part), "{part}: {lines:?}");
     }
     bob.lose(lobby());
