@@ -155,8 +155,9 @@ impl Handler<ToConnection> for Connection {
                 });
             }
             ToConnection::Removed { room, close } => match close {
-                // The socket has joined again before this message arrived.
-                _ if self.channel.is_in(&room) => {}
+                // The socket has joined again before this message arrived. That does not keep a client from being closed.
+                None if self.channel.is_in(&room) => {}
+                Some(close) if !close.is_for_client() && self.channel.is_in(&room) => {}
                 Some(close) => {
                     if close.code == CloseCode::STALE {
                         self.log_cutoff(Cutoff::Stale, Some(&room));

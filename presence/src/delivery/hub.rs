@@ -7,7 +7,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
@@ -64,9 +64,12 @@ struct HubRoom {
 #[derive(Default)]
 pub(crate) struct Sockets {
     sockets: HashMap<ChannelName, SocketHandle>,
-    /// The sockets of each user, and the user of each socket that has one.
-    users: HashMap<UserId, Vec<ChannelName>>,
-    named: HashMap<ChannelName, UserId>,
+    /// The sockets of each user, by numbers, so that each is found at once however many there are.
+    users: HashMap<UserId, BTreeMap<u64, ChannelName>>,
+    /// The user of each socket that has one, and its number there.
+    named: HashMap<ChannelName, (UserId, u64)>,
+    /// How many sockets were given to a user so far.
+    numbers: u64,
     rooms: HashMap<RoomName, HubRoom>,
     groups: HashMap<GroupName, HashMap<ChannelName, GroupMember>>,
     /// The groups of each socket that is in one.
@@ -92,24 +95,25 @@ impl Sockets {
 
     /// Sets the user of a socket.
     pub(crate) fn set_user(&mut self, channel: &ChannelName, user: Option<&UserId>) {
-        if let Some(former) = self.named.remove(channel)
+        if let Some((former, number)) = self.named.remove(channel)
             && let Entry::Occupied(mut sockets) = self.users.entry(former)
         {
-            sockets.get_mut().retain(|socket| socket != channel);
+            sockets.get_mut().remove(&number);
             if sockets.get().is_empty() {
                 sockets.remove();
             }
         }
         if let Some(user) = user.filter(|_| self.sockets.contains_key(channel)) {
-            self.named.insert(channel.clone(), user.clone());
-            self.users.entry(user.clone()).or_default().push(channel.clone());
+            self.numbers += 1;
+            self.named.insert(channel.clone(), (user.clone(), self.numbers));
+            self.users.entry(user.clone()).or_default().insert(self.numbers, channel.clone());
         }
     }
 
-    /// The next socket of a user after the first `done`, and counts it as done.
-    fn next_of(&mut self, user: &UserId, done: &mut usize) -> Option<&SocketHandle> {
-        let channel = self.users.get(user)?.get(*done)?;
-        *done += 1;
+    /// The next socket of a user, after that of this number.
+    fn next_of(&mut self, user: &UserId, done: &mut u64) -> Option<&SocketHandle> {
+        let (number, channel) = self.users.get(user)?.range(*done + 1..).next()?;
+        *done = *number;
         self.served += 1;
         self.sockets.get(channel)
     }

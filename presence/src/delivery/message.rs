@@ -115,10 +115,10 @@ pub(crate) enum ToHub {
     SendToGroup { group: GroupName, frames: Frames, pressure: Pressure },
     /// An event for the consumers of the members of a group.
     EventToGroup { group: GroupName, event: Arc<Event> },
-    /// A frame for the sockets of a user. The first `done` of them have it already.
-    SendToUser { user: UserId, frames: Frames, pressure: Pressure, done: usize },
-    /// An event for the consumers of a user's sockets. The first `done` of them have it already.
-    EventToUser { user: UserId, event: Arc<Event>, done: usize },
+    /// A frame for the sockets of a user. `done` is the number of the last socket that has had it.
+    SendToUser { user: UserId, frames: Frames, pressure: Pressure, done: u64 },
+    /// An event for the consumers of a user's sockets. `done` is the number of the last socket that has had it.
+    EventToUser { user: UserId, event: Arc<Event>, done: u64 },
     /// A frame for one socket.
     SendTo { channel: ChannelName, frames: Frames, pressure: Pressure },
     /// An event for the consumer of one socket.

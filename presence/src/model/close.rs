@@ -88,4 +88,10 @@ impl Close {
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
+
+    /// Whether it is meant for the client, and not only for what one of its presences did or became. One that joins again meanwhile is
+    /// closed all the same.
+    pub(crate) fn is_for_client(&self) -> bool {
+        !matches!(self.code, CloseCode::STALE | CloseCode::SUPERSEDED)
+    }
 }

@@ -247,9 +247,10 @@ impl State {
         }
     }
 
-    /// Counts a presence that is about to leave off its hub. Returns whether it was on one.
-    pub(crate) fn take_off_hub(&mut self, id: PresenceId) -> bool {
-        let hub = self.locals.get_mut(&id).and_then(|local| local.hub.take());
+    /// Counts a presence that is about to leave off its hub, unless another socket has it. Returns whether it was on one.
+    pub(crate) fn take_off_hub(&mut self, Presence { id, channel, .. }: &Presence) -> bool {
+        let local = self.locals.get_mut(id).filter(|local| local.presence.channel == *channel);
+        let hub = local.and_then(|local| local.hub.take());
         hub.inspect(|hub| self.leave_hub(hub)).is_some()
     }
 

@@ -89,6 +89,10 @@ impl LocalChannels for Channels {
         self.get(name).map(|channel| channel.touch().clone())
     }
 
+    fn is_in(&self, name: &ChannelName, room: &RoomName) -> bool {
+        self.get(name).is_some_and(|channel| channel.is_in(room))
+    }
+
     fn has(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool {
         self.get(name).is_some_and(|channel| channel.has(room, id))
     }

@@ -303,11 +303,14 @@ impl RoomActor {
             // One that has left by itself in the meantime, and may have joined again, need not be notified.
             let called = self.state.sessions.alias_of(presence.id);
             let was_in = self.channels.forget(&presence.channel, &self.name, called);
+            // Otherwise a client could dodge the close by leaving and joining again.
+            let is_back = || self.channels.is_in(&presence.channel, &self.name);
+            let is_closed = was_in || close.is_some_and(Close::is_for_client) && is_back();
             self.state.sessions.forget(presence.id);
-            let was_member = self.state.take_off_hub(presence.id);
-            if let (Some(hub), true) = (hub, was_in || was_member) {
+            let was_member = self.state.take_off_hub(&presence);
+            if let (Some(hub), true) = (hub, is_closed || was_member) {
                 let (_, channels, members) = by_hub.entry(hub.id).or_insert((hub, Vec::new(), Vec::new()));
-                channels.extend(was_in.then(|| presence.channel.clone()));
+                channels.extend(is_closed.then(|| presence.channel.clone()));
                 members.extend(was_member.then(|| presence.channel.clone()));
             }
         }

@@ -9,8 +9,10 @@ use crate::{
     CloseCode, Consumer, Error, Frame, Result, Rooms, Socket,
     actor::{LeaveAll, Remove, RemovePresence},
     clock::Clock,
+    delivery::message::ToHub,
     model::{Close, Member},
     name::{ChannelName, PresenceId, RoomName},
+    room::message::ToRoom,
     rooms::tests::bench::{Node, config, heard, lobby, ms, node, node_on, pass, room, secs, settle, user},
     store::{MemoryStore, RoomStore},
     testing::{Received, TestSocket},
@@ -347,4 +349,64 @@ async fn one_that_is_lost_while_it_joins_is_ended_and_not_held() {
     assert!(joins.await.is_err());
     assert!(others.remove_presence(lobby(), second.id(lobby()), None).await.unwrap());
     assert_eq!(others.rows(lobby()).await, Vec::<String>::new(), "it resumed the first, and is not held");
+}
+
+/// Everything that ann receives until she is closed. Returns the reason.
+async fn closed(mut ann: TestSocket) -> String {
+    while let Received::Frame(_) = ann.receive().await {}
+    ann.close_reason().unwrap_or_default().to_owned()
+}
+
+#[actix::test]
+async fn a_client_that_joins_again_at_once_cannot_dodge_the_close_of_its_removal() {
+    // Its socket ignored a removal from a room that it was in again, whatever the close code.
+    let node = node().await;
+    let (ann, name, _) = guest(&node, &["lobby"]).await;
+    let (rooms, channel) = (node.rooms.clone(), name.clone());
+    let joins = actix::spawn(async move {
+        loop {
+            let _ = rooms.add(lobby(), &channel, Some(&user("ann"))).await;
+            tokio::task::yield_now().await;
+        }
+    });
+    settle().await;
+    node.remove_user(&user("ann"), Some(Close::new(CloseCode(4003), "banned"))).await.unwrap();
+    assert_eq!(closed(ann).await, "banned");
+    joins.abort();
+    pass(secs(1)).await;
+    assert_eq!(node.rows(lobby()).await, [""; 0]);
+}
+
+#[actix::test]
+async fn a_client_that_leaves_and_joins_again_at_once_cannot_dodge_it_either() {
+    // The room took it for one that had left by itself.
+    let node = node().await;
+    let (ann, name, _) = guest(&node, &["lobby"]).await;
+    let (reply, _answer) = oneshot::channel();
+    let close = Some(Close::new(CloseCode(4003), "banned"));
+    node.table().send_running(lobby(), ToRoom::Remove { user: Some(user("ann")), close, reply });
+    let ann_again = user("ann");
+    let (left, _) = futures_util::join!(node.leave_all(&name), node.add(lobby(), &name, Some(&ann_again)));
+    left.unwrap();
+    assert_eq!(closed(ann).await, "banned");
+    pass(secs(1)).await;
+    assert_eq!(node.rows(lobby()).await, [""; 0]);
+}
+
+#[actix::test]
+async fn only_a_close_for_what_the_former_presence_did_is_ignored_after_a_new_join() {
+    let node = node().await;
+    for (code, is_closed) in [(CloseCode(4003), true), (CloseCode::STALE, false), (CloseCode::SUPERSEDED, false)] {
+        let (mut ann, name, _) = guest(&node, &["lobby"]).await;
+        let close = Some(Close::new(code, "removed"));
+        let (room, channels) = (lobby().clone(), vec![name.clone()]);
+        // It has joined again before this comes.
+        node.hubs().of(&name).unwrap().addr.do_send(ToHub::Removed { room, channels, members: Vec::new(), close });
+        settle().await;
+        if is_closed {
+            assert_eq!(closed(ann).await, "removed");
+        } else {
+            assert!(ann.receive_nothing().await, "{code}");
+        }
+    }
 }
