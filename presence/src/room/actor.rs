@@ -206,8 +206,8 @@ impl RoomActor {
             ToRoom::Lose { id, channel } => self.lose(self.state.sessions.canonical_id(id), channel, ctx),
             ToRoom::HoldAll => self.hold_all(ctx),
             ToRoom::LeaveSocketless => self.leave_socketless(ctx),
-            ToRoom::Update { id, channel, meta, reply } => {
-                self.update(self.state.sessions.canonical_id(id), channel, meta, reply, ctx);
+            ToRoom::Update { id, channel, meta, otherwise, reply } => {
+                self.update(self.state.sessions.canonical_id(id), channel, (meta, otherwise), reply, ctx);
             }
             ToRoom::Send { frames, except, pressure } => {
                 self.state.keep_for_joiners(|| Broadcast::Frames(frames.clone(), except.clone()));

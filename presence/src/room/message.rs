@@ -85,7 +85,8 @@ pub(crate) enum ToRoom {
     /// The node is about to end and its sockets are closed: presences without a socket leave.
     LeaveSocketless,
     /// A socket says something else of itself. Without a reply nobody would try it again, so it is taken on though many wait.
-    Update { id: PresenceId, channel: ChannelName, meta: Meta, reply: Option<Reply<()>> },
+    /// `otherwise` is the meta that it gets if too many wait for this one: an update that its socket was promised.
+    Update { id: PresenceId, channel: ChannelName, meta: Meta, otherwise: Option<Meta>, reply: Option<Reply<()>> },
     /// A frame for everyone in the room, or for all but one.
     Send { frames: Frames, except: Option<ChannelName>, pressure: Pressure },
     /// An event for the consumers of all members.

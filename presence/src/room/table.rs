@@ -110,6 +110,12 @@ impl Table {
         self.shards.iter().flat_map(|shard| shard.lock().keys().cloned().collect::<Vec<_>>()).collect()
     }
 
+    /// Nobody sends to a room before this is dropped.
+    #[cfg(test)]
+    pub(crate) fn lock(&self) -> Vec<impl Drop + '_> {
+        self.shards.iter().map(Mutex::lock).collect()
+    }
+
     /// How many rooms are in memory.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()

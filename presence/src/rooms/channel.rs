@@ -462,38 +462,60 @@ impl Channel {
     pub(crate) async fn update(self: &Arc<Self>, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
         let id = self.joined().get(room).map(|membership| membership.id);
         let Some(id) = id else { return Err(Error::NotInRoom { room: room.clone() }) };
-        let offered =
-            self.updates().offer((room.clone(), id, meta), rooms.0.node.config.update_rate(), rooms.0.node.now());
-        match offered {
-            Offered::Now(meta) => rooms.update_presence(room, id, &self.name, meta).await,
-            Offered::Waits => Ok(()),
-            Offered::WaitsAlone => {
-                debug!(%room, channel = %self.name, "updates come faster than they may be written; the last one waits");
-                actix::spawn(Arc::clone(self).write_updates(rooms.clone()));
-                Ok(())
+        let (rate, now) = (rooms.0.node.config.update_rate(), rooms.0.node.now());
+        let answer = {
+            let mut updates = self.updates();
+            match updates.offer((room.clone(), id, meta), rate, now) {
+                Offered::Now(meta) => Some(rooms.update_presence(room, id, &self.name, meta, None)),
+                Offered::Waits => None,
+                Offered::WaitsAlone => {
+                    debug!(%room, channel = %self.name, "updates come faster than they may be written; the last one waits");
+                    actix::spawn(Arc::clone(self).write_updates(rooms.clone()));
+                    None
+                }
             }
+        };
+        match answer {
+            Some(answer) => answer.await,
+            None => Ok(()),
         }
     }
 
     /// Updates the presence in the room at once, at the request of another part of the application. A pending update of the socket itself
-    /// is older, and is dropped.
+    /// is older: it is written only if this one is refused.
     pub(super) async fn update_for_another(&self, rooms: &Rooms, room: &RoomName, meta: Meta) -> Result<()> {
         let id = self.joined().get(room).map(|membership| membership.id);
         let Some(id) = id else { return Err(Error::NotInRoom { room: room.clone() }) };
-        self.take_update(room, id);
-        rooms.update_presence(room, id, &self.name, meta).await
+        let answer = {
+            // The room is asked within the lock, so that it receives updates in the order in which they were made.
+            let mut updates = self.updates();
+            let own = updates.take(room, id);
+            rooms.update_presence(room, id, &self.name, meta, own)
+        };
+        answer.await
     }
 
     /// Writes the pending updates, as fast as the rate allows, until there are none.
-    async fn write_updates(self: Arc<Self>, rooms: Rooms) {
+    pub(super) async fn write_updates(self: Arc<Self>, rooms: Rooms) {
         let rate = rooms.0.node.config.update_rate();
         loop {
-            let next = self.updates().next(rate, rooms.0.node.now(), |room, id| self.has(room, id));
+            let asked: RoomName;
+            let next = {
+                let mut updates = self.updates();
+                match updates.next(rate, rooms.0.node.now(), |room, id| self.has(room, id)) {
+                    Next::Nothing => return,
+                    Next::In(wait) => Err(wait),
+                    Next::Write((room, id, meta)) => {
+                        asked = room.clone();
+                        // Within the lock: otherwise it could follow a later one of somebody else, and overwrite it.
+                        Ok((room, rooms.update_presence(&asked, id, &self.name, meta, None)))
+                    }
+                }
+            };
             match next {
-                Next::Nothing => return,
-                Next::In(wait) => tokio::time::sleep(wait).await,
-                Next::Write((room, id, meta)) => {
-                    let result = rooms.update_presence(&room, id, &self.name, meta).await;
+                Err(wait) => tokio::time::sleep(wait).await,
+                Ok((room, answer)) => {
+                    let result = answer.await;
                     let mut updates = self.updates();
                     if let Err(Error::Overloaded { .. }) = result {
                         // Nothing was written, and no other task would try this update again.
@@ -506,5 +528,18 @@ impl Channel {
                 }
             }
         }
+    }
+
+    /// An update of the presence in this room is pending.
+    #[cfg(test)]
+    pub(super) fn put_update(&self, room: &RoomName, meta: Meta) {
+        let id = self.joined()[room].id;
+        self.updates().put((room.clone(), id, meta));
+    }
+
+    /// Whether the updates are locked.
+    #[cfg(test)]
+    pub(super) fn is_updating(&self) -> bool {
+        self.updates.try_lock().is_none()
     }
 }

@@ -242,7 +242,8 @@ impl Rooms {
     /// or a bot. The channel must be one of this process: a socket, or a name that this process [added](Self::add).
     /// [`members`](Self::members) returns the channel of each presence. A meta that is equal to the present one changes nothing.
     ///
-    /// It is written at once, whatever `updates_per_second` is, and replaces a pending update of the socket itself.
+    /// It is written at once, whatever `updates_per_second` is, and replaces a pending update of the socket itself, unless this call returns
+    /// [`Error::Overloaded`].
     ///
     /// ```
     /// # use presence::{ChannelName, Meta, RoomName, Rooms};

@@ -144,24 +144,27 @@ impl Rooms {
 
     /// As [`update_presence`](Self::update_presence), without an answer.
     pub(crate) fn update_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) {
-        self.send_to_room(room, ToRoom::Update { id, channel: channel.clone(), meta, reply: None });
+        self.send_to_room(room, ToRoom::Update { id, channel: channel.clone(), meta, otherwise: None, reply: None });
     }
 
-    pub(crate) async fn update_presence(
-        &self,
-        room: &RoomName,
+    /// Updates a presence. If too many changes wait for the database, it gets the meta `otherwise`, if there is one. The room is asked at
+    /// once, not when this is awaited.
+    pub(crate) fn update_presence<'a>(
+        &'a self,
+        room: &'a RoomName,
         id: PresenceId,
-        channel: &ChannelName,
+        channel: &'a ChannelName,
         meta: Meta,
-    ) -> Result<()> {
-        self.repeat(room, self.0.node.config.store_timeout(), |reply| ToRoom::Update {
+        otherwise: Option<Meta>,
+    ) -> impl Future<Output = Result<()>> + 'a {
+        let answer = self.repeat(room, self.0.node.config.store_timeout(), move |reply| ToRoom::Update {
             id,
             channel: channel.clone(),
             meta: meta.clone(),
+            otherwise: otherwise.clone(),
             reply: Some(reply),
-        })
-        .await
-        .unwrap_or(Err(Error::StoreUnavailable(None)))
+        });
+        async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
     /// Sends a message at once, and again if the room fails before it answers: repeating any of these messages does no harm. Resolves to

@@ -66,7 +66,7 @@ impl Updates {
         self.waiting.iter_mut().find(|(waits, ..)| waits == room)
     }
 
-    fn put(&mut self, update: PendingUpdate) {
+    pub(super) fn put(&mut self, update: PendingUpdate) {
         match self.of(&update.0) {
             Some(waits) => *waits = update,
             None => self.waiting.push_back(update),

@@ -13,7 +13,7 @@ use crate::{
     node::Tried,
     room::{
         message::Entrant,
-        state::{Joining, State},
+        state::{Joining, Local, State},
     },
 };
 
@@ -42,8 +42,14 @@ impl RoomActor {
         error!(room = %self.name, "a room failed; it starts over");
         let held = self.state.pages.held().clone();
         let mut old = std::mem::replace(&mut self.state, State::new(self.node.config.notify_interval(), held));
-        old.locals.clear();
+        let (channels, name, sessions) = (&self.channels, &self.name, &old.sessions);
+        // No hub reports a presence without a socket.
+        let has_no_socket = |id: &PresenceId, local: &mut Local| {
+            local.hub.is_none() && channels.has(&local.presence.channel, name, sessions.alias_of(*id))
+        };
         let state = &mut self.state;
+        state.locals = old.locals.extract_if(has_no_socket).collect();
+        old.locals.clear();
         let hubs = self.hubs.all();
         for Joiner { hub, presence, touch, replies, .. } in old.notices.forget(|_| true) {
             let entrant = Entrant { presence, session: None, limit: None, hub: Some(hub), touch };

@@ -3,7 +3,7 @@
 //! A presence of this node is resumed at once, without the database, which is written afterwards. A presence that is not known here may
 //! belong to another node, or to a former incarnation of this one. The database finds it by its token.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context};
 use tracing::{debug, warn};
@@ -18,7 +18,7 @@ use crate::{
     room::{
         leaving::{Cause, Leavers, Leaving},
         message::Entrant,
-        state::{Joining, TokenWaiter},
+        state::{Joining, TokenWaiter, Updating},
     },
     session::Session,
     store::{Resumed, RoomCommit, Write},
@@ -132,7 +132,7 @@ impl RoomActor {
         let channel = local.presence.channel.clone();
         let waits = self.channels.take_update(&channel, &self.name, self.state.sessions.alias_of(id));
         if let Some(meta) = waits {
-            self.update(id, channel, meta, None, ctx);
+            self.update(id, channel, (meta, None), None, ctx);
         }
     }
 
@@ -279,6 +279,9 @@ impl RoomActor {
     ) {
         let Resumed { presence, moved, .. } = taken;
         let (was, id) = (asked.id, presence.id);
+        if was != id {
+            self.update_resumed(was, id, &asked.channel, ctx);
+        }
         if let Some(leaving) = self.state.leaving.get(&was)
             && leaving.channel == asked.channel
             && was != id
@@ -307,6 +310,19 @@ impl RoomActor {
             }
             self.hand_over(presence, ctx);
             self.complete_join(id, ctx);
+        }
+    }
+
+    /// Updates that a socket made before it was known that its join resumes a presence. They were queued for the id that the join had
+    /// asked for, which no row has.
+    fn update_resumed(&mut self, was: PresenceId, id: PresenceId, of: &ChannelName, ctx: &mut Context<Self>) {
+        let Entry::Occupied(mut updating) = self.state.updating.entry(was) else { return };
+        let queued: Vec<_> = updating.get_mut().extract_if(.., |one| one.channel == *of).collect();
+        if updating.get().is_empty() {
+            updating.remove();
+        }
+        for Updating { channel, user, meta, reply, .. } in queued {
+            self.submit_update(id, channel, (user, meta), reply, ctx);
         }
     }
 

@@ -231,7 +231,7 @@ impl RoomActor {
         &mut self,
         id: PresenceId,
         channel: ChannelName,
-        meta: Meta,
+        (meta, otherwise): (Meta, Option<Meta>),
         reply: Option<Reply<()>>,
         ctx: &mut Context<Self>,
     ) {
@@ -245,18 +245,25 @@ impl RoomActor {
             None if !self.state.joining.contains_key(&id) => {
                 answer(reply, Err(Error::NotInRoom { room: self.name.clone() }));
             }
-            _ => self.submit_update(id, channel, (None, Some(meta)), reply, ctx),
+            _ => {
+                let former = channel.clone();
+                let is_refused = !self.submit_update(id, channel, (None, Some(meta)), reply, ctx);
+                if let Some(otherwise) = otherwise.filter(|_| is_refused) {
+                    self.update(id, former, (otherwise, None), None, ctx);
+                }
+            }
         }
     }
 
-    fn submit_update(
+    /// Returns whether it is taken on: not if it has a reply and too many wait.
+    pub(super) fn submit_update(
         &mut self,
         id: PresenceId,
         channel: ChannelName,
         (user, meta): (Option<Option<UserId>>, Option<Meta>),
         reply: Option<Reply<()>>,
         ctx: &mut Context<Self>,
-    ) {
+    ) -> bool {
         let write = Write::Update { id, channel: channel.clone(), user: user.clone(), meta: meta.clone() };
         let (writer, actor) = (&self.node.writer, ctx.address().recipient());
         let submitted = if reply.is_some() {
@@ -270,8 +277,12 @@ impl RoomActor {
                 self.state.add_update(id, Updating { channel, after, user, meta, reply });
             }
             Ok(Submitted::CancelledOut) => answer(reply, Ok(())),
-            Err(full) => answer(reply, Err(self.overloaded(full))),
+            Err(full) => {
+                answer(reply, Err(self.overloaded(full)));
+                return false;
+            }
         }
+        true
     }
 
     pub(super) fn left_while_joining(&self, replies: Vec<Reply<()>>) {

@@ -6,10 +6,11 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use super::bench::{Client, Node, heard, lobby, ms, node, pass, secs, settle};
+use super::bench::{Client, Node, heard, lobby, ms, node, pass, secs, settle, user};
 use crate::{
-    CloseCode, Error, Rooms,
+    CloseCode, Error, Meta, Rooms,
     delivery::PIECE,
+    name::ChannelName,
     room::ToRoom,
     testing::fault::{panic_hubs, panic_presence, panic_room},
 };
@@ -346,4 +347,36 @@ async fn one_who_came_and_left_while_the_database_was_away_after_a_fault_was_nev
     assert!(joined.is_err() && left.is_ok());
     assert_eq!(heard(&mut changes), Vec::<String>::new());
     assert_eq!(ann.sees(), ["ann"]);
+}
+
+#[actix::test]
+async fn a_presence_without_a_socket_keeps_its_meta_when_its_room_fails() {
+    // No hub reports it, so its next `add` was a join with an empty meta, and until the room was read it was in nobody's list.
+    let node = node().await;
+    let bot = ChannelName::new("job 7").unwrap();
+    let busy = |n: u8| Meta::from_json(&format!(r#"{{"n":{n}}}"#)).unwrap();
+    node.add(lobby(), &bot, Some(&user("bot"))).await.unwrap();
+    node.update(lobby(), &bot, busy(1)).await.unwrap();
+    let mut changes = node.changes();
+    for again in [false, true] {
+        node.store.hang_after_load();
+        panic_room(&node.rooms, lobby());
+        settle().await;
+        node.add(lobby(), &bot, Some(&user("bot"))).await.unwrap();
+        if again {
+            node.update(lobby(), &bot, busy(2)).await.unwrap();
+        }
+        node.store.release_loads();
+        pass(secs(1)).await;
+        let members = node.members(lobby()).await.unwrap();
+        assert_eq!(members[0].presences()[0].meta, busy(if again { 2 } else { 1 }));
+        assert_eq!((members.len(), members[0].presences().len()), (1, 1));
+    }
+    node.store.hang_after_load();
+    panic_room(&node.rooms, lobby());
+    settle().await;
+    assert_eq!(node.remove_user_from(lobby(), &user("bot"), None).await.unwrap(), 1);
+    node.store.release_loads();
+    pass(secs(1)).await;
+    assert_eq!((heard(&mut changes), node.rows(lobby()).await.len()), (vec!["~bot".into(), "-[bot]".into()], 0));
 }

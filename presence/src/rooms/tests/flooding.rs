@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::bench::{Node, config, lobby, ms, node_with, pass, room, secs, settle, user};
 use crate::{
-    Close, CloseCode, Consumer, Frame, Meta, Result, ResumeToken, Socket,
+    Close, CloseCode, Consumer, Error, Frame, Meta, Result, ResumeToken, Socket,
     config::ConfigBuilder,
     store::RoomStore,
     testing::{Received, TestSocket, upgrade_request},
@@ -484,4 +484,23 @@ async fn a_path_that_would_be_kept_is_bounded() {
         let connected = TestSocket::connect_with(TestSocket::upgrade(&node.rooms), Busy::default(), req).await;
         assert_eq!(connected.err().map(|refused| refused.status.as_u16()), status);
     }
+}
+
+#[actix::test]
+async fn an_update_that_waits_is_written_though_that_of_somebody_else_in_its_place_was_refused() {
+    // It was dropped, and its socket had been answered that it would be written.
+    let settings = config().updates_per_second(1).max_rooms_per_socket(2).max_pending_writes(1);
+    let (node, mut socket, _) = busy(settings).await;
+    socket.send_text("+lobby");
+    send(&mut socket, 9, |n| format!("lobby={n}"));
+    settle_all().await;
+    assert_eq!(meta(&node).await, r#"{"n":4}"#);
+    let channel = node.members(lobby()).await.unwrap()[0].presences()[0].channel.clone();
+    let others = fill_the_writer(&node).await;
+    let refused = node.update(lobby(), &channel, Meta::from_json(r#"{"n":"other"}"#).unwrap()).await;
+    assert!(matches!(refused, Err(Error::Overloaded { limit: 1 })), "{refused:?}");
+    node.store.faults.release();
+    pass(secs(5)).await;
+    assert_eq!(meta(&node).await, r#"{"n":8}"#);
+    others.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -12,10 +12,11 @@ use tokio::runtime::Builder;
 
 use super::bench::{Watched, heard, lobby, room, turns, user};
 use crate::{
-    Config, Error, PruningSupervisor, Rooms,
+    Config, Error, Meta, PruningSupervisor, Rooms,
     clock::Clock,
     name::{ChannelName, NodeName, RoomName},
     room::ToRoom,
+    rooms::channel::Channel,
     store::{MemoryStore, RoomStore},
     testing::store::FaultyStore,
 };
@@ -355,4 +356,48 @@ async fn rooms_that_fail_under_callers_on_other_threads_lose_and_repeat_nothing(
         let anonymous = events.iter().filter(|event| *event == "+-").count();
         assert_eq!(anonymous, 15 * (CALLERS - 1), "{room}: {events:?}");
     }
+
+/// Polls this once on a thread of its own, while no room can be asked. The updates of the channel must be locked meanwhile.
+fn check_locked<F: Future<Output = ()>>(
+    rooms: &Rooms,
+    channel: &Arc<Channel>,
+    update: impl FnOnce() -> F + Send + 'static,
+) {
+    let tables = rooms.table().lock();
+    let runtime = tokio::runtime::Handle::current();
+    let (begins, has_begun) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _context = runtime.enter();
+        begins.send(()).unwrap();
+        let _ = std::pin::pin!(update()).poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    });
+    has_begun.recv().unwrap();
+    while !channel.is_updating() {
+        assert!(!thread.is_finished());
+        std::thread::yield_now();
+    }
+    for _ in 0..10_000 {
+        assert!(channel.is_updating(), "another update may come first now");
+        std::thread::yield_now();
+    }
+    drop(tables);
+    thread.join().unwrap();
+}
+
+#[actix::test]
+async fn updates_of_a_socket_and_of_others_reach_its_room_in_the_order_in_which_they_were_made() {
+    // One that waited was taken to be written, and before the room was asked, a later one of somebody else was written first.
+    let (node, _store) = threaded().await;
+    let bot = ChannelName::new("job 7").unwrap();
+    node.add(lobby(), &bot, None).await.unwrap();
+    let channel = node.channels().get(&bot).unwrap();
+    let meta = || Meta::from_json(r#"{"n":1}"#).unwrap();
+    let (rooms, own) = (node.clone(), channel.clone());
+    channel.put_update(lobby(), meta());
+    check_locked(&node, &channel, move || own.write_updates(rooms));
+    let (rooms, own) = (node.clone(), channel.clone());
+    check_locked(&node, &channel, move || async move { drop(own.update_for_another(&rooms, lobby(), meta()).await) });
+    let (rooms, own) = (node.clone(), channel.clone());
+    check_locked(&node, &channel, move || async move { drop(own.update(&rooms, lobby(), meta()).await) });
+}
 }

@@ -180,7 +180,7 @@ impl Client {
     }
 
     pub(crate) async fn update(&self, room: &RoomName, meta: &str) -> Result<()> {
-        self.rooms.update_presence(room, self.id(room), &self.channel, Meta::from_json(meta).unwrap()).await
+        self.rooms.update_presence(room, self.id(room), &self.channel, Meta::from_json(meta).unwrap(), None).await
     }
 
     pub(crate) fn touch(&self) {

@@ -4,9 +4,9 @@ use super::{GRACE, ann, rows, two};
 use crate::{
     CloseCode,
     clock::Clock,
-    config::ConfigBuilder,
+    config::{ConfigBuilder, Durability},
     rooms::tests::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, secs, settle},
-    store::MemoryStore,
+    store::{MemoryStore, RoomStore},
 };
 
 fn quick() -> ConfigBuilder {
@@ -273,4 +273,44 @@ async fn a_presence_with_a_token_belongs_to_the_life_that_its_node_began_anew() 
     let lives = members.iter().map(|member| Some(member.presences()[0].node));
     assert_eq!(lives.collect::<Vec<_>>(), [here.node()]);
     drop(there);
+}
+
+/// A socket resumes a presence of another node, and makes an update before its join is written.
+async fn check_early_update(durability: Durability) {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let settings = || quick().durability(durability);
+    let here = node_on(&database, "here", settings()).await;
+    let there = node_on(&database, "there", settings()).await;
+    let (bob, first) = (there.member("bob").await, ann(&here));
+    first.join(lobby()).await.unwrap();
+    alive(&[&bob, &first], 1).await;
+    first.lose(lobby());
+    alive(&[&bob], 3).await;
+    there.store.commits_take(ms(100));
+    let second = ann(&there);
+    let update = async {
+        pass(ms(50)).await;
+        second.update(lobby(), r#"{"n":1}"#).await
+    };
+    let (joined, updated) = futures_util::join!(second.join(lobby()), update);
+    joined.unwrap();
+    updated.unwrap();
+    alive(&[&bob, &second], 3).await;
+    assert_eq!(second.me(), first.id(lobby()).to_string());
+    assert_eq!(bob.screen().here[&second.me()].1, serde_json::json!({"n": 1}));
+    let snapshot = database.load(lobby().clone()).await.unwrap().unwrap();
+    let stored = snapshot.presences.iter().find(|one| one.id == first.id(lobby()));
+    assert_eq!(stored.unwrap().meta.as_str(), r#"{"n":1}"#);
+}
+
+#[actix::test]
+async fn an_update_before_the_commit_of_its_join_changes_the_presence_that_the_join_resumes() {
+    // It was queued for the id that the join had asked for, which was in no row.
+    check_early_update(Durability::Committed).await;
+}
+
+#[actix::test]
+async fn an_update_after_a_relaxed_join_changes_the_presence_that_the_join_resumes() {
+    check_early_update(Durability::Relaxed).await;
 }
