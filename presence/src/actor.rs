@@ -18,5 +18,8 @@
 pub use crate::rooms::{
     PrunePresences, PruneRooms, Reconcile, RoomsActor, Sweep,
     command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, RemoveUserFrom, Touch, Update},
-    query::{AnonymousCount, Count, IsHere, Members, RoomsOf, Subscribe, Users},
+    query::{
+        AnonymousCount, Count, IsHere, LastSeen, ListRooms, Members, MembersAndChanges, PresencesOf, RoomsOf,
+        Subscribe, Users,
+    },
 };

@@ -102,7 +102,9 @@ pub use name::{
 };
 pub use origin::{Origin, OriginError};
 pub use presence_macros::{remove_presence, touch_presence};
-pub use rooms::{Counts, JoinOptions, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError};
+pub use rooms::{
+    Counts, JoinOptions, MemberChanges, MembersChanged, NotReady, Outgoing, PruningSupervisor, Room, Rooms, StartError,
+};
 pub use session::{MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, ResumeToken, TokenError};
 pub use signal::{PresenceChange, PresenceChanged, Subscription};
 pub use store::MemoryStore;

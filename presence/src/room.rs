@@ -1,15 +1,18 @@
 //! One room of a node.
 
 mod actor;
+mod following;
 mod leaving;
 mod loading;
 mod local_channels;
 mod message;
 mod presence;
+mod reader;
 mod state;
 mod table;
 
 pub(crate) use actor::RoomActor;
+pub(crate) use following::{Feed, Follower, Unread};
 pub(crate) use leaving::Farewell;
 #[cfg(test)]
 pub(crate) use loading::LARGE;
@@ -17,4 +20,5 @@ pub(crate) use local_channels::LocalChannels;
 #[cfg(test)]
 pub(crate) use message::Point;
 pub(crate) use message::{Entrant, ToRoom, Which};
+pub(crate) use reader::Look;
 pub(crate) use table::Table;

@@ -3,6 +3,7 @@
 mod channel;
 mod channels;
 pub(crate) mod command;
+mod following;
 mod handle;
 mod membership;
 pub(crate) mod query;
@@ -36,6 +37,7 @@ use crate::{
 };
 
 pub use channel::JoinOptions;
+pub use following::{MemberChanges, MembersChanged};
 pub use handle::Room;
 pub use query::RoomsActor;
 pub use reading::Counts;

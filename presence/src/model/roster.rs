@@ -203,7 +203,7 @@ impl Roster {
     }
 
     /// The presences of a user.
-    fn of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Arc<Presence>> {
+    pub(crate) fn of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Arc<Presence>> {
         let (first, last) = ((user, PresenceId::from_uuid(Uuid::nil())), (user, PresenceId::from_uuid(Uuid::max())));
         let (first, last): (&dyn UserKey, &dyn UserKey) = (&first, &last);
         self.named.range::<dyn UserKey, _>((Included(first), Included(last))).map(|one| &one.0)

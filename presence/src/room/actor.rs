@@ -37,6 +37,7 @@ use self::phase::{Readings, RoomPhase};
 #[cfg(test)]
 use super::message::Point;
 use super::{
+    following::Follower,
     local_channels::LocalChannels,
     message::{Envelope, ToRoom},
     state::State,
@@ -224,7 +225,15 @@ impl RoomActor {
             }
             ToRoom::Read(reader) => {
                 self.used = self.node.now();
-                self.state.readers.push_back(reader);
+                self.state.add_reader(reader);
+                if self.phase.is_cold() {
+                    self.load(ctx);
+                }
+            }
+            ToRoom::Follow(follower) => {
+                self.used = self.node.now();
+                self.state.followers.retain(Follower::is_there);
+                self.state.followers.push(follower);
                 if self.phase.is_cold() {
                     self.load(ctx);
                 }
@@ -313,8 +322,10 @@ impl RoomActor {
     fn answer_readers(&mut self) {
         if self.phase.is_known() {
             for reader in std::mem::take(&mut self.state.readers) {
-                reader(self.state.replica.roster());
+                reader.read(self.state.replica.roster());
             }
+            let State { followers, replica, .. } = &mut self.state;
+            followers.iter_mut().for_each(|follower| follower.show(replica.roster()));
         }
     }
 
@@ -351,12 +362,13 @@ impl RoomActor {
     }
 
     /// Stops the room if nothing is under way in it and it is empty, or nobody of this node has asked about it lately.
-    fn retire_if_idle(&mut self, now: Tick, ctx: &mut Context<Self>) -> ControlFlow<(), Option<Tick>> {
+    pub(super) fn retire_if_idle(&mut self, now: Tick, ctx: &mut Context<Self>) -> ControlFlow<(), Option<Tick>> {
         let is_ending = self.node.is_shutting_down();
         // Presences that are held when the node ends are held by the database.
         let holds = !self.state.sessions.is_idle() && !is_ending;
         let is_waiting = self.readings.is_under_way() || self.phase.is_recovering();
-        if !self.state.is_idle() || holds || is_waiting {
+        let is_followed = self.state.is_followed() && !is_ending;
+        if !self.state.is_idle() || holds || is_waiting || is_followed {
             return ControlFlow::Continue(None);
         }
         let lingers = now.since(self.used) < LINGER && !is_ending;

@@ -11,13 +11,13 @@ use tokio::sync::oneshot;
 use crate::{
     clock::Tick,
     delivery::{Event, HubMembers, HubRef, Pressure, Reply, SilenceResult, Touch, wire::Frames},
-    model::{Close, Meta, Presence, replica::LoadedRoom, roster::Roster},
+    model::{Close, Meta, Presence, replica::LoadedRoom},
     name::{ChannelName, Epoch, PresenceId, UserId, Version},
     session::Session,
     store::{RoomCommit, StoreError},
 };
 
-use super::leaving::Farewell;
+use super::{following::Follower, leaving::Farewell, reader::Reader};
 
 /// A message to a room that was found in the table. The room does not stop before this has arrived.
 #[derive(Message)]
@@ -92,7 +92,9 @@ pub(crate) enum ToRoom {
     /// An event for the consumers of all members.
     Event(Arc<Event>),
     /// Look at the roster, once it is known.
-    Read(Box<dyn FnOnce(&Roster) + Send>),
+    Read(Box<dyn Reader>),
+    /// Show the roster, once it is known, and all changes after that.
+    Follow(Follower),
     /// Remove the presences of this node that were last seen longer ago than this.
     Prune { max_age: std::time::Duration, reply: oneshot::Sender<usize> },
     /// Remove the presences of this node: those of this user, or all.

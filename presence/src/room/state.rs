@@ -18,16 +18,17 @@ use crate::{
         delta::Change,
         notice::{News, Notices},
         replica::{LoadedRoom, Replica},
-        roster::Roster,
         sessions::Sessions,
     },
     name::{ChannelName, Epoch, PresenceId, RoomName, UserId, Version},
 };
 
 use super::{
+    following::Follower,
     leaving::Leaving,
     message::{Entrant, ToRoom},
     presence::Child,
+    reader::Reader,
 };
 
 /// A presence of this node.
@@ -85,9 +86,6 @@ pub(crate) struct Updating {
     pub(crate) reply: Option<Reply<()>>,
 }
 
-/// One who waits for a look at the roster.
-pub(crate) type Reader = Box<dyn FnOnce(&Roster) + Send>;
-
 /// What the room knows. After a failure, all of it can be restored from the store and the hubs.
 pub(crate) struct State {
     pub(crate) replica: Replica,
@@ -98,7 +96,8 @@ pub(crate) struct State {
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
     pub(crate) updating: HashMap<PresenceId, Vec<Updating>>,
     pub(crate) stale: HashSet<PresenceId>,
-    pub(crate) readers: VecDeque<Reader>,
+    pub(crate) readers: VecDeque<Box<dyn Reader>>,
+    pub(crate) followers: Vec<Follower>,
     /// What waits until it is known again who of this node is here.
     pub(crate) deferred: VecDeque<ToRoom>,
     /// Which presences can be resumed, with which tokens.
@@ -126,6 +125,7 @@ impl State {
             updating: HashMap::new(),
             stale: HashSet::new(),
             readers: VecDeque::new(),
+            followers: Vec::new(),
             deferred: VecDeque::new(),
             sessions: Sessions::default(),
             token_waiters: Vec::new(),
@@ -219,6 +219,17 @@ impl State {
             && self.deferred.is_empty()
             && self.token_waiters.is_empty()
             && self.due().is_none()
+    }
+
+    /// Adds one who waits for a look at the roster. Those that have given up go: all callers are equally patient, so they are first.
+    pub(crate) fn add_reader(&mut self, reader: Box<dyn Reader>) {
+        while self.readers.pop_front_if(|first| !first.waits()).is_some() {}
+        self.readers.push_back(reader);
+    }
+
+    /// Whether a part of the application follows the room.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.followers.iter().any(Follower::is_there)
     }
 
     /// Whether a change of ours is under way.

@@ -1,9 +1,9 @@
 //! [`Room`], a handle on one room.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
-    Close, Counts, Event, JoinOptions, Member, Meta, Outgoing, Result, Rooms,
+    Close, Counts, Event, JoinOptions, Member, MemberChanges, Meta, Outgoing, Presence, Result, Rooms, Subscription,
     name::{ChannelName, PresenceId, RoomName, UserId},
 };
 
@@ -80,6 +80,14 @@ impl Room {
         self.rooms.remove_user_from(&self.name, user, close).await
     }
 
+    /// Removes everyone from the room, and the room with them; see [`Rooms::remove_room`].
+    ///
+    /// # Errors
+    /// As [`Rooms::remove_room`].
+    pub async fn remove_room(&self, close: Option<Close>) -> Result<usize> {
+        self.rooms.remove_room(&self.name, close).await
+    }
+
     /// All members of the room; see [`Rooms::members`].
     ///
     /// # Errors
@@ -113,12 +121,58 @@ impl Room {
         self.rooms.count(&self.name).await
     }
 
+    /// Whether the user is here; see [`Rooms::is_here`].
+    ///
+    /// # Errors
+    /// As [`Rooms::is_here`].
+    pub async fn is_here(&self, user: &UserId) -> Result<bool> {
+        self.rooms.is_here(&self.name, user).await
+    }
+
+    /// The presences of one user; see [`Rooms::presences_of`].
+    ///
+    /// # Errors
+    /// As [`Rooms::presences_of`].
+    pub async fn presences_of(&self, user: &UserId) -> Result<Vec<Arc<Presence>>> {
+        self.rooms.presences_of(&self.name, user).await
+    }
+
+    /// How long ago each presence was last seen; see [`Rooms::last_seen`].
+    ///
+    /// # Errors
+    /// As [`Rooms::last_seen`].
+    pub async fn last_seen(&self) -> Result<HashMap<PresenceId, Duration>> {
+        self.rooms.last_seen(&self.name).await
+    }
+
+    /// Everyone in the room, and all later changes; see [`Rooms::members_and_changes`].
+    ///
+    /// # Errors
+    /// As [`Rooms::members_and_changes`].
+    pub async fn members_and_changes(&self) -> Result<(Vec<Member>, MemberChanges)> {
+        self.rooms.members_and_changes(&self.name).await
+    }
+
+    /// The events of this room from now on; see [`Rooms::changes_of`].
+    #[must_use]
+    pub fn changes(&self) -> Subscription {
+        self.rooms.changes_of(&self.name)
+    }
+
     /// Sends a frame to every socket of this node in the room; see [`Rooms::send`].
     ///
     /// # Errors
     /// As [`Rooms::send`].
     pub async fn send(&self, message: impl Into<Outgoing>) -> Result<()> {
         self.rooms.send(&self.name, message).await
+    }
+
+    /// Sends a frame to every socket in the room but one; see [`Rooms::send_except`].
+    ///
+    /// # Errors
+    /// As [`Rooms::send_except`].
+    pub async fn send_except(&self, channel: &ChannelName, message: impl Into<Outgoing>) -> Result<()> {
+        self.rooms.send_except(&self.name, channel, message).await
     }
 
     /// Sends an event to the consumer of every socket of this node in the room; see [`Rooms::send_event`].

@@ -1,18 +1,23 @@
 //! Messages with which any actor of the application reads rooms and subscribes to their changes. The messages that change rooms are in
 //! [`command`](super::command).
 
-use std::sync::Weak;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
 
 use crate::{
     Error, Result,
-    model::Member,
-    name::{RoomName, UserId},
+    model::{Member, Presence},
+    name::{PresenceId, RoomName, UserId},
     signal::PresenceChanged,
+    store::RoomSummary,
 };
 
-use super::{Counts, Inner, Rooms};
+use super::{Counts, Inner, MemberChanges, Rooms};
 
 /// Answers messages that read rooms, and carries out messages that change them. [`Rooms::addr`] returns its address. After the last
 /// handle of the rooms is dropped, it answers [`Error::ShuttingDown`].
@@ -123,6 +128,74 @@ impl Handler<IsHere> for RoomsActor {
 
     fn handle(&mut self, IsHere { room, user }: IsHere, _: &mut Self::Context) -> Self::Result {
         self.carry_out(async move |rooms| rooms.is_here(&room, &user).await)
+    }
+}
+
+/// Requests [`Rooms::presences_of`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<Arc<Presence>>>")]
+pub struct PresencesOf {
+    /// The room.
+    pub room: RoomName,
+    /// The user.
+    pub user: UserId,
+}
+
+impl Handler<PresencesOf> for RoomsActor {
+    type Result = ResponseFuture<Result<Vec<Arc<Presence>>>>;
+
+    fn handle(&mut self, PresencesOf { room, user }: PresencesOf, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.presences_of(&room, &user).await)
+    }
+}
+
+/// Requests [`Rooms::last_seen`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<HashMap<PresenceId, Duration>>")]
+pub struct LastSeen {
+    /// The room.
+    pub room: RoomName,
+}
+
+impl Handler<LastSeen> for RoomsActor {
+    type Result = ResponseFuture<Result<HashMap<PresenceId, Duration>>>;
+
+    fn handle(&mut self, LastSeen { room }: LastSeen, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.last_seen(&room).await)
+    }
+}
+
+/// Requests [`Rooms::members_and_changes`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(Vec<Member>, MemberChanges)>")]
+pub struct MembersAndChanges {
+    /// The room.
+    pub room: RoomName,
+}
+
+impl Handler<MembersAndChanges> for RoomsActor {
+    type Result = ResponseFuture<Result<(Vec<Member>, MemberChanges)>>;
+
+    fn handle(&mut self, MembersAndChanges { room }: MembersAndChanges, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.members_and_changes(&room).await)
+    }
+}
+
+/// Requests [`Rooms::rooms`]: one page.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<RoomSummary>>")]
+pub struct ListRooms {
+    /// The page begins after this name; `None` for the first page.
+    pub after: Option<RoomName>,
+    /// How many rooms the page has at most.
+    pub limit: usize,
+}
+
+impl Handler<ListRooms> for RoomsActor {
+    type Result = ResponseFuture<Result<Vec<RoomSummary>>>;
+
+    fn handle(&mut self, ListRooms { after, limit }: ListRooms, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.rooms(after.as_ref(), limit).await)
     }
 }
 

@@ -1,17 +1,16 @@
 //! Reading rooms: their members and counts, and the rooms of a user.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
 use crate::{
     Error, Result,
-    model::{Member, roster::Roster},
+    model::{Member, Presence, roster::Roster},
     name::{PresenceId, RoomName, UserId},
     node::within,
-    room::ToRoom,
-    signal::Subscription,
-    store::{RoomStore, RoomSummary, Store},
+    room::{Look, ToRoom},
+    store::{RoomStore, RoomSummary},
 };
 
 use super::Rooms;
@@ -78,6 +77,16 @@ impl Rooms {
         self.read(room, move |roster| roster.has(&user)).await
     }
 
+    /// The presences of one user in the room, on any node, in the order of their ids: one for each tab, each with its meta. None if the user is
+    /// not there. As `get_by_key` of Phoenix.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
+    pub async fn presences_of(&self, room: &RoomName, user: &UserId) -> Result<Vec<Arc<Presence>>> {
+        let user = user.clone();
+        self.read(room, move |roster| roster.of(&user).cloned().collect()).await
+    }
+
     /// The rooms in which the user has a presence, on any node, sorted by the bytes of their names. It queries the database.
     ///
     /// # Errors
@@ -112,52 +121,22 @@ impl Rooms {
         self.0.node.bounded(self.0.node.store.rooms(after.cloned(), limit.try_into().unwrap_or(u64::MAX))).await
     }
 
-    /// How long ago each presence of the room was last seen. For sockets of this node this is exact. Other nodes write the times of their
+    /// How long ago each presence of the [`members`](Self::members) was last seen. For sockets of this node this is exact. Other nodes write the times of their
     /// sockets every `touch_flush_interval`, so theirs may be too long by that. [`Presence::joined_at`](crate::Presence::joined_at) returns
     /// when a presence joined.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read, or if the database does not answer in time.
     pub async fn last_seen(&self, room: &RoomName) -> Result<HashMap<PresenceId, Duration>> {
-        let mut seen: HashMap<_, _> =
+        let stored: HashMap<_, _> =
             self.0.node.bounded(self.0.node.store.last_seen(room.clone())).await?.into_iter().collect();
         let now = self.0.node.now();
-        for presence in self.read(room, |roster| roster.iter().cloned().collect::<Vec<_>>()).await? {
-            if let Some(touch) = self.channels().touch_in(&presence.channel, room) {
-                seen.insert(presence.id, now.since(touch.seen()));
-            }
-        }
-        Ok(seen)
-    }
-
-    /// All members of the room, and the changes of the room from that moment on, as a stream. An application that applies the changes to
-    /// the members, in order, follows the room, also right after the start of the process. Only changes that this node makes are in the
-    /// stream, as in [`changes_of`](Self::changes_of).
-    ///
-    /// ```
-    /// # use presence::{RoomName, Rooms, UserId};
-    /// # use std::collections::HashSet;
-    /// /// The users who are online, kept up to date.
-    /// async fn online(rooms: &Rooms, room: &RoomName, mut show: impl FnMut(&HashSet<UserId>)) -> presence::Result<()> {
-    ///     let (members, mut changes) = rooms.members_and_changes(room).await?;
-    ///     let mut online: HashSet<UserId> = members.iter().filter_map(|member| member.user().cloned()).collect();
-    ///     show(&online);
-    ///     while let Some(changed) = changes.next().await {
-    ///         online.extend(changed.user_online().iter().cloned());
-    ///         online.retain(|user| !changed.user_offline().contains(user));
-    ///         show(&online);
-    ///     }
-    ///     Ok(())
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`members`](Self::members).
-    pub async fn members_and_changes(&self, room: &RoomName) -> Result<(Vec<Member>, Subscription)> {
-        self.0.node.store.track_online();
-        let (rooms, name) = (self.clone(), room.clone());
-        // The room itself subscribes, so that no change is between the members and the first event.
-        self.read(room, move |roster| (roster.members(), rooms.0.node.signals.subscribe(Some(name)))).await
+        let presences = self.read(room, |roster| roster.iter().cloned().collect::<Vec<_>>()).await?;
+        let seen = presences.into_iter().filter_map(|presence| {
+            let here = self.channels().touch_in(&presence.channel, room).map(|touch| now.since(touch.seen()));
+            Some((presence.id, here.or_else(|| stored.get(&presence.id).copied())?))
+        });
+        Ok(seen.collect())
     }
 
     async fn read<T: Send + 'static>(
@@ -166,8 +145,7 @@ impl Rooms {
         look: impl FnOnce(&Roster) -> T + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let reader = move |roster: &Roster| drop(reply.send(look(roster)));
-        self.send_to_room(room, ToRoom::Read(Box::new(reader)));
+        self.send_to_room(room, ToRoom::Read(Box::new(Look { reply, look })));
         match within(self.0.node.config.store_timeout(), answer).await {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(_)) => Err(self.no_answer_error(room)),

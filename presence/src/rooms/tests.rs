@@ -11,6 +11,7 @@ mod emptying;
 mod ending;
 mod faults;
 mod flooding;
+mod following;
 mod heartbeats;
 mod joining;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

@@ -15,6 +15,7 @@ use crate::{
     name::{ChannelName, Epoch, PresenceId, Version},
     node::Committed,
     room::{
+        following::Follower,
         leaving::{Cause, Leaving},
         loading,
         message::ToRoom,
@@ -271,6 +272,7 @@ impl RoomActor {
                     }
                     changes
                 });
+                self.state.followers.iter_mut().for_each(Follower::is_outdated);
                 self.note_position();
                 self.phase.roster_is_known();
                 self.compare_owners(number);
@@ -285,7 +287,11 @@ impl RoomActor {
                 ctx.run_later(RELOAD_PAUSE, move |room, ctx| {
                     if number == room.readings.last() {
                         room.readings.abandon();
-                        room.load(ctx);
+                        room.state.readers.retain(|reader| reader.waits());
+                        // Nobody may need it any more.
+                        if room.retire_if_idle(room.node.now(), ctx).is_continue() {
+                            room.load(ctx);
+                        }
                     }
                 });
             }

@@ -64,7 +64,7 @@ impl RoomActor {
         let owed: Vec<_> = old.joining.values().map(|joining| joining.presence().clone()).collect();
         state.joining.extend(old.joining);
         // Updates are not kept: who waits for one asks again, since the room may have failed over the very answer.
-        state.readers = old.readers;
+        (state.readers, state.followers) = (old.readers, old.followers);
         state.deferred = old.deferred;
         (state.sessions, state.token_waiters) = (old.sessions, old.token_waiters);
         state.renew.extend(old.renew);

@@ -61,6 +61,7 @@ impl RoomActor {
                 }
             }
         }
+        self.state.followers.iter().for_each(|follower| follower.add(&changes));
         let cares = own::after_changes(&changes, &self.ours());
         self.care(cares, ctx);
         self.change_model(|state| state.notices.changed(now, changes));

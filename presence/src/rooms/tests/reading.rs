@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, user};
 use crate::{
     Counts, Error,
-    actor::{Count, IsHere, Members, RoomsOf, Users},
+    actor::{Count, IsHere, LastSeen, ListRooms, Members, MembersAndChanges, PresencesOf, RoomsOf, Users},
     clock::Clock,
     model::{Meta, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId},
@@ -147,4 +147,62 @@ async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothi
     assert_eq!((ann.screen().told, ann.count()), (["-u7", "-u1400", "+u1500", "~u700"].map(String::from).into(), 2));
     assert_eq!((ann.sees().len(), node.count(lobby()).await.unwrap().presences), (MANY, MANY));
     assert_eq!(node.store.loads(), 2);
+}
+
+#[actix::test]
+async fn those_who_gave_up_on_a_room_that_cannot_be_read_are_forgotten_and_so_is_the_room() {
+    // Each name that was asked for kept a room that queried the database for ever, and everyone who had asked.
+    let node = node().await;
+    for fails_at_once in [false, true] {
+        if fails_at_once {
+            node.store.faults.fail_next(usize::MAX);
+        } else {
+            node.store.faults.hang();
+        }
+        let names: Vec<_> = (0..20).map(|n| room(&format!("room {n}"))).collect();
+        let reads = (0..1_000).map(|n| node.count(&names[n % names.len()]));
+        let counts = futures_util::future::join_all(reads).await;
+        assert!(counts.iter().all(|count| matches!(count, Err(Error::StoreUnavailable(_)))));
+        assert!(node.members_and_changes(lobby()).await.is_err());
+        pass(secs(6)).await;
+        let loads = node.store.loads();
+        pass(secs(20)).await;
+        assert_eq!((node.running(), node.store.loads()), (0, loads));
+        node.store.faults.fail_next(0);
+        node.store.faults.release();
+        assert_eq!(node.count(&names[0]).await.unwrap(), Counts::default());
+        pass(secs(1)).await;
+    }
+}
+
+#[actix::test]
+async fn the_presences_of_one_user_are_read_with_their_metas_by_handle_by_room_and_by_message() {
+    let (node, clients) = full_lobby().await;
+    clients[1].update(lobby(), r#"{"n":1}"#).await.unwrap();
+    let there = node.presences_of(lobby(), &user("ann")).await.unwrap();
+    let ids: Vec<_> = there.iter().map(|one| (one.id, one.meta.as_str())).collect();
+    assert_eq!(ids, [(clients[1].id(lobby()), r#"{"n":1}"#), (clients[2].id(lobby()), "{}")]);
+    assert_eq!(node.presences_of(lobby(), &user("cid")).await.unwrap(), []);
+    assert_eq!(node.room(lobby()).presences_of(&user("ann")).await.unwrap(), there);
+    let asked = PresencesOf { room: lobby().clone(), user: user("ann") };
+    assert_eq!(node.addr().send(asked).await.unwrap().unwrap(), there);
+}
+
+#[actix::test]
+async fn what_actors_read_by_message_is_what_the_handles_return() {
+    let (node, _clients) = full_lobby().await;
+    let (room, addr) = (node.room(lobby()), node.addr());
+    let page = addr.send(ListRooms { after: None, limit: 10 }).await.unwrap().unwrap();
+    assert_eq!(page, node.rooms(None, 10).await.unwrap());
+    let seen = addr.send(LastSeen { room: lobby().clone() }).await.unwrap().unwrap();
+    assert_eq!((seen.len(), seen), (4, room.last_seen().await.unwrap()));
+    let (members, mut changes) = addr.send(MembersAndChanges { room: lobby().clone() }).await.unwrap().unwrap();
+    assert_eq!(members, node.members(lobby()).await.unwrap());
+    let _cid = node.member("cid").await;
+    assert_eq!(changes.next().await.unwrap().user_online(), [user("cid")]);
+    assert!(room.is_here(&user("cid")).await.unwrap());
+    let (mut own, mut events) = (room.members_and_changes().await.unwrap().1, room.changes());
+    assert_eq!(room.remove_room(None).await.unwrap(), 5);
+    assert_eq!(own.next().await.unwrap().left.len(), 5);
+    assert!(events.next().await.unwrap().bulk_change());
 }

@@ -1,0 +1,189 @@
+//! The members of a room and their changes, as a part of the application follows them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures_util::FutureExt;
+
+use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, settle, user};
+use crate::{Error, clock::Clock, name::UserId, room::ToRoom, store::MemoryStore, testing::fault::panic_room};
+
+/// Who is online, as the example in the documentation keeps it.
+struct Online {
+    users: BTreeSet<UserId>,
+    changes: crate::MemberChanges,
+}
+
+impl Online {
+    async fn of(node: &Node) -> Self {
+        let (members, changes) = node.members_and_changes(lobby()).await.unwrap();
+        Self { users: members.iter().filter_map(|member| member.user().cloned()).collect(), changes }
+    }
+
+    /// Who is online after all changes so far.
+    fn now(&mut self) -> Vec<String> {
+        while let Some(Some(changed)) = tokio::task::unconstrained(self.changes.next()).now_or_never() {
+            self.users.extend(changed.user_online().iter().cloned());
+            self.users.retain(|user| !changed.user_offline().contains(user));
+        }
+        self.users.iter().map(|user| user.as_str().to_owned()).collect()
+    }
+}
+
+/// Two nodes that compare their rooms with the database every two seconds.
+async fn two_nodes() -> (Node, Node) {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let quick = || config().reconcile_interval(secs(2));
+    (node_on(&database, "here", quick()).await, node_on(&database, "there", quick()).await)
+}
+
+#[actix::test]
+async fn members_and_the_changes_after_them_are_who_is_online_whenever_one_begins() {
+    let node = node().await;
+    let _bob = node.member("bob").await;
+    let joins = async {
+        for n in 0..20 {
+            let client = node.member(&format!("u{n}")).await;
+            if n % 2 == 0 {
+                client.leave(lobby()).await.unwrap();
+            }
+            std::mem::forget(client);
+        }
+    };
+    let reads = async {
+        let mut all = Vec::new();
+        for _ in 0..10 {
+            all.push(Online::of(&node).await);
+            pass(Duration::from_millis(3)).await;
+        }
+        all
+    };
+    let ((), all) = futures_util::future::join(joins, reads).await;
+    pass(secs(1)).await;
+    let here = node.names(lobby()).await;
+    assert_eq!(here.len(), 11);
+    for mut online in all {
+        assert_eq!(online.now(), here);
+    }
+}
+
+#[actix::test]
+async fn a_user_with_tabs_on_two_nodes_is_online_until_the_last_of_them_has_left() {
+    // The last tab left on the other node, which alone announced it.
+    let (here, there) = two_nodes().await;
+    let (ours, theirs) = (here.member("ann").await, there.member("ann").await);
+    pass(secs(3)).await;
+    let mut online = Online::of(&here).await;
+    ours.leave(lobby()).await.unwrap();
+    pass(secs(3)).await;
+    assert_eq!(online.now(), ["ann"]);
+    theirs.leave(lobby()).await.unwrap();
+    pass(secs(3)).await;
+    assert_eq!(online.now(), [""; 0]);
+    let _bob = there.member("bob").await;
+    pass(secs(3)).await;
+    assert_eq!(online.now(), ["bob"]);
+}
+
+#[actix::test]
+async fn a_change_of_this_node_that_waits_for_one_of_another_is_not_missed() {
+    // Its event was fired before the room knew of it: who began in between had neither.
+    let (here, there) = two_nodes().await;
+    let _ann = here.member("ann").await;
+    let bob = here.member("bob").await;
+    let _cid = there.member("cid").await;
+    bob.leave(lobby()).await.unwrap();
+    let mut online = Online::of(&here).await;
+    pass(secs(3)).await;
+    assert_eq!(online.now(), ["ann", "cid"]);
+}
+
+#[actix::test]
+async fn one_who_does_not_read_for_a_long_time_misses_nothing() {
+    // The oldest events were lost, and the examples did not look whether any were.
+    let node = node().await;
+    let _ann = node.member("ann").await;
+    let mut online = Online::of(&node).await;
+    let _bob = node.member("bob").await;
+    let cid = node.member("cid").await;
+    for n in 0..=crate::Subscription::CAPACITY {
+        cid.update(lobby(), &format!(r#"{{"n":{n}}}"#)).await.unwrap();
+    }
+    assert_eq!(online.now(), ["ann", "bob", "cid"]);
+}
+
+/// Bob leaves and cid joins while the room fails so.
+async fn check_failure(fail: impl Fn(&Node)) {
+    let node = node().await;
+    let (_ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let mut online = Online::of(&node).await;
+    node.store.commits_take(ms(20));
+    let fails = async {
+        pass(ms(10)).await;
+        fail(&node);
+    };
+    let cid = node.client("cid");
+    let (left, joined, ()) = futures_util::join!(bob.leave(lobby()), cid.join(lobby()), fails);
+    left.unwrap();
+    joined.unwrap();
+    pass(secs(5)).await;
+    assert_eq!(online.now(), ["ann", "cid"]);
+}
+
+#[actix::test]
+async fn a_room_that_fails_loses_no_change_for_those_who_follow_it() {
+    check_failure(|node| panic_room(&node.rooms, lobby())).await;
+}
+
+#[actix::test]
+async fn a_room_that_fails_in_the_middle_of_a_change_loses_none_for_those_who_follow_it() {
+    check_failure(|node| node.table().send_running(lobby(), ToRoom::PanicInModel)).await;
+}
+
+#[actix::test]
+async fn a_room_that_is_given_up_is_followed_when_it_is_started_anew() {
+    let node = node().await;
+    let _ann = node.member("ann").await;
+    let mut online = Online::of(&node).await;
+    for _ in 0..9 {
+        panic_room(&node.rooms, lobby());
+        settle().await;
+    }
+    assert_eq!(online.now(), ["ann"]);
+    let _bob = node.member("bob").await;
+    pass(secs(1)).await;
+    assert_eq!(online.now(), node.names(lobby()).await);
+}
+
+#[actix::test]
+async fn a_room_stays_in_memory_as_long_as_it_is_followed_and_no_shutdown_waits_for_that() {
+    let (here, there) = two_nodes().await;
+    let online = Online::of(&here).await;
+    pass(secs(10)).await;
+    assert_eq!(here.running(), 1);
+    drop(online);
+    pass(secs(10)).await;
+    assert_eq!(here.running(), 0);
+    let mut online = Online::of(&here).await;
+    let _bob = there.member("bob").await;
+    pass(secs(3)).await;
+    let begun = here.this_node().now();
+    here.shutdown().await;
+    assert!(here.this_node().now().since(begun) < secs(1));
+    assert_eq!((online.now(), online.changes.next().await), (vec!["bob".to_owned()], None));
+    assert!(matches!(here.members_and_changes(lobby()).await, Err(Error::ShuttingDown)));
+}
+
+#[cfg(feature = "sqlite")]
+#[actix::test]
+async fn the_changes_after_the_members_are_those_of_this_room_alone_on_a_database_too() {
+    let store = crate::store::SqlStore::connect("sqlite::memory:").unwrap();
+    let rooms = crate::Rooms::start(config().build().unwrap(), store, crate::NodeName::new("here").unwrap());
+    rooms.ready().await;
+    let (_, mut changes) = rooms.members_and_changes(lobby()).await.unwrap();
+    let job = crate::ChannelName::new("job").unwrap();
+    rooms.add(&room("attic"), &job, Some(&user("other"))).await.unwrap();
+    rooms.add(lobby(), &job, Some(&user("job"))).await.unwrap();
+    assert_eq!(changes.next().await.unwrap().user_online(), [user("job")]);
+    rooms.shutdown().await;
+}
