@@ -185,9 +185,27 @@ fn constants() -> BTreeSet<String> {
     });
     let names: BTreeSet<_> = names.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect();
     assert!(names.len() > 5, "{names:?}");
-    // These limit nothing that a user notices: what one line of a log shows, how many changes of another node wait for one that is
-    // missing, the upper bound of three settings, what counts as a heartbeat, and how much one transaction writes.
-    let others = ["MAX_SHOWN", "MAX_EARLY", "MAX_PER_SECOND", "MAX_BYTES", "MAX_FAULTS", "MAX_CHANGES_PER_TRANSACTION"];
+    // These limit nothing that a user notices: what a log line or an error shows, how many changes of another node wait for one that is
+    // missing, the upper bound of three settings, what counts as a heartbeat, the sizes of transactions, how often one is repeated, and
+    // when the last update of a socket that is gone counts for `max_pending_writes`.
+    let others = [
+        "MAX_BYTES",
+        "MAX_CHANGES_PER_TRANSACTION",
+        "MAX_DELAYED_LEAVES",
+        "MAX_EARLY",
+        "MAX_FAULTS",
+        "MAX_PENDING_OF_PRESENCE",
+        "MAX_PER_SECOND",
+        "MAX_QUOTED_CHARS",
+        "MAX_REMOVALS",
+        "MAX_RETRIES",
+        "MAX_ROOMS_PER_REMOVAL",
+        "MAX_SHOWN",
+        "MAX_TOUCHES_PER_TRANSACTION",
+        "MIN_LEAVERS_FOR_EMPTY_CHECK",
+        "MIN_LIMIT_AFTER_FAILURES",
+        "MIN_REMOVALS",
+    ];
     names.into_iter().filter(|name| !others.contains(&&**name)).collect()
 }
 

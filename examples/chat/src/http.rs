@@ -13,6 +13,7 @@ use percent_encoding::percent_decode_str;
 use presence::{CLIENT_JS, Error, Origin, ResumeToken, RoomName, Rooms, Upgrade, UserId};
 use serde::Deserialize;
 use serde_json::json;
+use tracing::debug;
 
 use crate::consumer::Chat;
 
@@ -91,14 +92,23 @@ async fn socket(
     parameters: web::Query<Parameters>,
     settings: web::Data<Settings>,
 ) -> presence::Result<HttpResponse> {
-    check_utf_8(&req)?;
-    let Parameters { user, session } = parameters.into_inner();
-    let room = RoomName::new(room.into_inner())?;
-    let user = user.map(UserId::new).transpose()?;
-    let session = session.map(ResumeToken::new).transpose()?;
+    let (room, user, session) = check(&req, room.into_inner(), parameters.into_inner())
+        .inspect_err(|error| debug!(%error, "a handshake is refused"))?;
     let upgrade = upgrade.user(user).resume_token(session);
     let upgrade = settings.allow_origin.iter().fold(upgrade, |upgrade, origin| upgrade.allow_origin(origin));
     Ok(upgrade.start(Chat { room }).await)
+}
+
+/// The room, the user and the resume token of a handshake.
+fn check(
+    req: &HttpRequest,
+    room: String,
+    Parameters { user, session }: Parameters,
+) -> presence::Result<(RoomName, Option<UserId>, Option<ResumeToken>)> {
+    check_utf_8(req)?;
+    let user = user.map(UserId::new).transpose()?;
+    let session = session.map(ResumeToken::new).transpose()?;
+    Ok((RoomName::new(room)?, user, session))
 }
 
 /// The extractors replace each byte that is not UTF-8 by the same character, so that several names would become one.

@@ -49,7 +49,7 @@ const ANSWERED_CHARACTERS: usize = 500;
 ///         Ok(())
 ///     }
 ///
-///     async fn event(&mut self, socket: &mut Socket, Update::Renamed { name }: Told) -> presence::Result<()> {
+///     async fn event(&mut self, socket: &mut Socket, Update::Renamed { name }: Update) -> presence::Result<()> {
 ///         socket.send(format!("someone is called {name} now")).await
 ///     }
 /// }
