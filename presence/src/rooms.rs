@@ -236,7 +236,7 @@ impl Rooms {
         });
     }
 
-    /// The changes of all rooms from now on, as a stream of [`PresenceChanged`] events. Only changes that this node makes are in it.
+    /// The changes of all rooms from now on, as [`PresenceChanged`] events, one at a time. Only changes that this node makes are in it.
     #[must_use]
     pub fn changes(&self) -> Subscription {
         self.subscription(None)

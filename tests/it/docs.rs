@@ -93,6 +93,33 @@ fn each_page_that_shows_rust_is_a_doctest() {
     }
 }
 
+/// The lines of the Rust of a page that the built book shows.
+fn visible_rust(page: &str) -> Vec<String> {
+    let blocks = page.split("```rust").skip(1).filter_map(|block| block.split("```").next());
+    let lines = blocks.map(|block| block.lines().skip(1).filter(|line| !line.starts_with("# ")));
+    lines.map(|lines| lines.collect::<Vec<_>>().join("\n")).collect()
+}
+
+#[test]
+fn the_program_of_the_quick_start_is_the_example_that_is_compiled() {
+    let without_space = |text: &str| text.split_whitespace().collect::<String>();
+    let page = read("docs/quick-start.md");
+    let steps = page.split_once("## 2. ").unwrap().1.split_once("A server that has an `on_connect`").unwrap().0;
+    let example = read("tests/examples/quick_start.rs");
+    let program = example.split_once("\n\n").unwrap().1;
+    assert_eq!(without_space(&visible_rust(steps).join("\n")), without_space(program));
+}
+
+#[test]
+fn no_document_has_the_marks_of_a_merge() {
+    for document in
+        pages().into_iter().map(|page| format!("docs/{page}")).chain(["README.md", "CHANGELOG.md"].map(Into::into))
+    {
+        let marks = |line: &str| ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| line.starts_with(mark));
+        assert!(!read(&document).lines().any(marks), "{document}");
+    }
+}
+
 #[test]
 fn the_server_of_the_readme_has_at_most_35_lines() {
     let readme = read("README.md");

@@ -160,7 +160,7 @@ impl MemberChanges {
 }
 
 impl Rooms {
-    /// Everyone in the room, and the changes of its members from that moment on, as a stream. Members on other nodes are included, and so
+    /// Everyone in the room, and the changes of its members from that moment on. Members on other nodes are included, and so
     /// are changes that other nodes make: they arrive within `reconcile_interval`, while those of this node arrive at once. So a list that
     /// is kept by these changes is right on each node, and no change is missed, however late it is read.
     ///
