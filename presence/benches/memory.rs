@@ -106,7 +106,7 @@ async fn once(presences_in_all: usize) {
     let bare = all.iter().enumerate().map(|(n, joined)| {
         let mut bare = BareRoom::new(room(n));
         bare.apply(Delta { joined: joined.clone(), ..Delta::default() });
-        bare.news();
+        bare.notice();
         bare
     });
     let bare: Vec<_> = bare.collect();

@@ -266,7 +266,7 @@ fn model(criterion: &mut Criterion) {
     let bare = |size| {
         let mut bare = BareRoom::new(room("lobby"));
         bare.apply(joined(presences(node, size)));
-        bare.news();
+        bare.notice();
         bare
     };
     let mut group = criterion.benchmark_group("room");
@@ -286,9 +286,9 @@ fn model(criterion: &mut Criterion) {
     group.bench_function("one comes and goes among 1,000: two diffs", |bencher| {
         bencher.iter(|| {
             thousand.apply(joined(one.clone()));
-            let came = thousand.news().expect("it came").len();
+            let came = thousand.notice().expect("it came").len();
             thousand.apply(Delta { left: one.clone(), ..Delta::default() });
-            came + thousand.news().expect("it went").len()
+            came + thousand.notice().expect("it went").len()
         });
     });
     group.finish();

@@ -32,7 +32,7 @@ use crate::{
     Config, Error, Result,
     clock::{Clock, Tick},
     name::{NodeId, NodeName, RoomName},
-    signal::{LeaveGroup, Signals, WeakLeaveGroup},
+    signal::{EventPublisher, LeaveGroup, WeakLeaveGroup},
     store::{Store, StoreError},
     telemetry::LineLimit,
 };
@@ -51,7 +51,7 @@ pub(crate) struct Node {
     /// Every thread may call it. The calls run on the store's own thread.
     pub(crate) store: Apart,
     pub(crate) writer: Writer,
-    pub(crate) signals: Signals,
+    pub(crate) signals: EventPublisher,
     pub(crate) health: Health,
     pub(crate) registration: Registration,
     /// The times at which this node could not receive what clients sent.
@@ -93,7 +93,7 @@ impl Node {
             config,
             clock,
             store: Apart::new(store.clone(), threads.runtime().clone()),
-            signals: Signals::default(),
+            signals: EventPublisher::default(),
             health,
             listening: Arc::default(),
             threads,
@@ -147,7 +147,7 @@ impl Node {
     }
 
     /// From now on, new sockets are refused.
-    pub(crate) fn shuts_down(&self) {
+    pub(crate) fn begin_shutdown(&self) {
         self.is_shutting_down.store(true, Ordering::Relaxed);
     }
 

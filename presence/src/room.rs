@@ -18,7 +18,7 @@ pub(crate) use leaving::Farewell;
 pub(crate) use loading::LARGE;
 pub(crate) use local_channels::LocalChannels;
 #[cfg(test)]
-pub(crate) use message::Point;
-pub(crate) use message::{Entrant, ToRoom, Which};
-pub(crate) use reader::Look;
-pub(crate) use table::Table;
+pub(crate) use message::FaultPoint;
+pub(crate) use message::{Entrant, PresenceKey, ToRoom};
+pub(crate) use reader::RosterQuery;
+pub(crate) use table::RoomTable;

@@ -31,7 +31,7 @@ use crate::{
     descriptors,
     name::{NodeName, RoomName},
     node::Node,
-    room::{LocalChannels, RoomActor, Table, ToRoom},
+    room::{LocalChannels, RoomActor, RoomTable, ToRoom},
     signal::{PresenceChanged, Subscription},
     store::Store,
 };
@@ -91,7 +91,7 @@ struct Inner {
     node: Arc<Node>,
     hubs: Arc<Hubs>,
     channels: Arc<Channels>,
-    table: Arc<Table>,
+    table: Arc<RoomTable>,
     shutdown: OnceLock<Shutdown>,
     /// Becomes true at the end of a shutdown, when nothing changes any more. Each task that forwards events to an actor keeps a receiver
     /// until it has forwarded all events, so the shutdown can wait for these tasks.
@@ -220,7 +220,7 @@ impl Rooms {
         &self.0.channels
     }
 
-    pub(crate) fn table(&self) -> &Arc<Table> {
+    pub(crate) fn table(&self) -> &Arc<RoomTable> {
         &self.0.table
     }
 

@@ -112,7 +112,7 @@ impl PresenceChanged {
 
 /// Sends the events of a node to its subscribers.
 #[derive(Debug, Default)]
-pub(crate) struct Signals(Arc<Mutex<Subscribers>>);
+pub(crate) struct EventPublisher(Arc<Mutex<Subscribers>>);
 
 #[derive(Debug, Default)]
 struct Subscribers {
@@ -146,7 +146,7 @@ impl Subscribers {
     }
 }
 
-impl Signals {
+impl EventPublisher {
     pub(crate) fn subscribe(&self, room: Option<RoomName>) -> Subscription {
         let queue = Arc::new(EventQueue::default());
         let mut subscribers = self.0.lock();
@@ -213,7 +213,7 @@ impl Signals {
     }
 }
 
-impl Drop for Signals {
+impl Drop for EventPublisher {
     fn drop(&mut self) {
         // Groups that are dropped later must not send anything.
         let Subscribers { all, rooms, .. } = std::mem::take(&mut *self.0.lock());

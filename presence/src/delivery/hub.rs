@@ -371,7 +371,7 @@ fn watch_later(filling: &Filling, clock: &Clock, ctx: &mut Context<HubActor>) {
 impl Sockets {
     /// Sends a notice to the members, and then first frames to the sockets that join.
     fn flush(&mut self, flush: &mut RoomFlush, number: u64) {
-        let RoomFlush { room: name, announced, news, first, renew, joiners, meanwhile } = flush;
+        let RoomFlush { room: name, announced, notice, first, resend, joiners, broadcasts } = flush;
         let room = self
             .rooms
             .entry(name.clone())
@@ -379,14 +379,14 @@ impl Sockets {
         for member in room.members.values_mut().filter(|member| member.last_message < number) {
             member.last_message = number;
             self.served += 1;
-            if let (true, Some(first)) = (*renew, &*first) {
+            if let (true, Some(first)) = (*resend, &*first) {
                 member.socket.outbox.push_first(name, first.pieces(member.presence.id));
-            } else if let Some(news) = news {
-                member.socket.outbox.push_news(name, news);
+            } else if let Some(notice) = notice {
+                member.socket.outbox.push_notice(name, notice);
             }
         }
         room.announced = *announced;
-        while let Some(Joiner { presence, touch, replies, before, .. }) = joiners.pop() {
+        while let Some(Joiner { presence, touch, replies, skipped, .. }) = joiners.pop() {
             self.served += 1;
             // The leave of a socket that is gone is on its way to the room.
             if let Some(socket) = self.sockets.get(&presence.channel).cloned() {
@@ -396,7 +396,7 @@ impl Sockets {
                 if let Some(first) = &*first {
                     outbox.push_first(name, first.pieces(presence.id));
                 }
-                for broadcast in meanwhile.iter().skip(before) {
+                for broadcast in broadcasts.iter().skip(skipped) {
                     match broadcast {
                         Broadcast::Frames(_, Some(except)) if *except == presence.channel => {}
                         Broadcast::Frames(frames, _) => outbox.push(frames, None),

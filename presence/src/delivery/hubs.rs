@@ -38,7 +38,7 @@ pub(crate) struct Hubs {
     /// How many bytes of first frames are held in all rooms.
     pub(crate) first_frames: Arc<AtomicUsize>,
     /// When clients that read first frames of any room too slowly were last cut off.
-    pub(crate) made_room: Mutex<Option<Tick>>,
+    pub(crate) last_cut_off: Mutex<Option<Tick>>,
     pub(crate) cutoffs: CutoffLimits,
     /// The limit of the log lines about sockets beyond `max_sockets`.
     pub(crate) full: LineLimit,
@@ -83,7 +83,7 @@ impl Hubs {
             connections: AtomicU64::new(0),
             sockets: watch::Sender::new(0),
             first_frames: Arc::default(),
-            made_room: Mutex::default(),
+            last_cut_off: Mutex::default(),
             cutoffs: CutoffLimits::default(),
             full: LineLimit::default(),
             unread: LineLimit::default(),

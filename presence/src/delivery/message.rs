@@ -146,13 +146,13 @@ pub(crate) struct RoomFlush {
     pub(crate) room: RoomName,
     /// The position of the room that members know after this flush.
     pub(crate) announced: (Epoch, Version),
-    pub(crate) news: Option<Frames>,
-    /// The first frame for joiners; with `renew` it replaces the notice for all members.
+    pub(crate) notice: Option<Frames>,
+    /// The first frame for joiners; with `resend` it replaces the notice for all members.
     pub(crate) first: Option<FirstFrame>,
-    pub(crate) renew: bool,
+    pub(crate) resend: bool,
     pub(crate) joiners: Vec<Joiner>,
     /// What was sent to the room while the joiners waited for their first frame.
-    pub(crate) meanwhile: Arc<[Broadcast]>,
+    pub(crate) broadcasts: Arc<[Broadcast]>,
 }
 
 /// A broadcast to a room: a frame for the clients of its members, or an event for their consumers.
@@ -170,8 +170,8 @@ pub(crate) struct Joiner {
     pub(crate) presence: Arc<Presence>,
     pub(crate) touch: Touch,
     pub(crate) replies: Vec<Reply<()>>,
-    /// How many of the broadcasts of `meanwhile` were sent before it joined, so that it does not receive them.
-    pub(crate) before: usize,
+    /// How many of the broadcasts were sent before it joined, so that it does not receive them.
+    pub(crate) skipped: usize,
 }
 
 /// The decision of a consumer about a new socket.

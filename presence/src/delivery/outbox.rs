@@ -210,11 +210,11 @@ impl Outbox {
 
     /// Adds a notice of a room. A large notice does not count against the bound, like a first frame, so that a change of many members makes
     /// no sender wait.
-    pub(crate) fn push_news(&self, room: &RoomName, news: &Frames) {
+    pub(crate) fn push_notice(&self, room: &RoomName, notice: &Frames) {
         self.enqueue(|state, _| {
-            let counts = news.bytes.len() <= self.max_bytes / 2 || state.queue.holds_first();
-            let (frames, counted) = if counts { (news.count, news.bytes.len()) } else { (0, 0) };
-            state.queue.push_news(room, news.bytes.clone(), frames, counted);
+            let counts = notice.bytes.len() <= self.max_bytes / 2 || state.queue.holds_first();
+            let (frames, counted) = if counts { (notice.count, notice.bytes.len()) } else { (0, 0) };
+            state.queue.push_notice(room, notice.bytes.clone(), frames, counted);
         });
     }
 

@@ -120,13 +120,13 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The first frame for new members. `news` is the notice that members receive at the same moment, and `pages` are the pages for which
+    /// The first frame for new members. `notice` is the notice that members receive at the same moment, and `pages` are the pages for which
     /// other sockets wait already.
-    pub(crate) fn first(&self, news: Option<&Frames>, pages: &mut Pages) -> Option<FirstFrame> {
-        match (self.notify, news) {
+    pub(crate) fn first(&self, notice: Option<&Frames>, pages: &mut Pages) -> Option<FirstFrame> {
+        match (self.notify, notice) {
             (Notify::Silent, _) => None,
             // The notice is the same list.
-            (Notify::List, Some(news)) => Some(FirstFrame::of(news.bytes.clone(), pages)),
+            (Notify::List, Some(notice)) => Some(FirstFrame::of(notice.bytes.clone(), pages)),
             (Notify::List, None) => Some(FirstFrame::of(self.list().bytes, pages)),
             (Notify::Events, _) => Some(self.list_and_events(pages)),
             (Notify::Diff, _) => Some(parts::state(self, pages)),
@@ -134,7 +134,7 @@ impl View<'_> {
     }
 
     /// The notice for `delta`, which leads from version `from` to the present one; `None` if members see no difference.
-    pub(crate) fn news(&self, from: Version, delta: &Delta) -> Option<Frames> {
+    pub(crate) fn notice(&self, from: Version, delta: &Delta) -> Option<Frames> {
         match self.notify {
             Notify::Silent => None,
             Notify::List => (!delta.joined.is_empty() || !delta.left.is_empty()).then(|| self.list()),

@@ -42,7 +42,7 @@ impl Delta {
     }
 
     /// Whether members can see the change. Of anonymous sockets they see only the number.
-    pub(crate) fn is_news(&self) -> bool {
+    pub(crate) fn is_visible(&self) -> bool {
         let anonymous = |presences: &[Arc<Presence>]| presences.iter().filter(|one| one.user.is_none()).count();
         let named = |presences: &[Arc<Presence>]| anonymous(presences) < presences.len();
         named(&self.joined)
@@ -60,7 +60,7 @@ impl Delta {
 
 /// A presence before and after a change. `None` if it is not in the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct RosterChange {
     pub(crate) was: Option<Arc<Presence>>,
     pub(crate) now: Option<Arc<Presence>>,
 }
@@ -84,8 +84,8 @@ struct NetChange {
 
 impl NetChanges {
     /// Adds the next changes.
-    pub(crate) fn add(&mut self, changes: impl IntoIterator<Item = Change>) {
-        for Change { was, now } in changes {
+    pub(crate) fn add(&mut self, changes: impl IntoIterator<Item = RosterChange>) {
+        for RosterChange { was, now } in changes {
             let here = now.is_some();
             let Some(last) = now.or_else(|| was.clone()) else { continue };
             self.order += 1;
@@ -138,25 +138,25 @@ mod tests {
     use crate::{
         model::{
             roster::Roster,
-            tests::truth::{Looks, Truth, looks, presence, with_meta, writes},
+            tests::truth::{AllVisible, Truth, all_visible, presence, with_meta, writes},
         },
         name::UserId,
     };
 
-    fn joins(presence: &Arc<Presence>) -> Change {
-        Change { was: None, now: Some(presence.clone()) }
+    fn joins(presence: &Arc<Presence>) -> RosterChange {
+        RosterChange { was: None, now: Some(presence.clone()) }
     }
 
-    fn changes(was: &Arc<Presence>, now: &Arc<Presence>) -> Change {
-        Change { was: Some(was.clone()), now: Some(now.clone()) }
+    fn changes(was: &Arc<Presence>, now: &Arc<Presence>) -> RosterChange {
+        RosterChange { was: Some(was.clone()), now: Some(now.clone()) }
     }
 
-    fn leaves(presence: &Arc<Presence>) -> Change {
-        Change { was: Some(presence.clone()), now: None }
+    fn leaves(presence: &Arc<Presence>) -> RosterChange {
+        RosterChange { was: Some(presence.clone()), now: None }
     }
 
     /// The net effect of successive changes.
-    fn net(changes: impl IntoIterator<Item = Change>) -> Delta {
+    fn net(changes: impl IntoIterator<Item = RosterChange>) -> Delta {
         let mut net = NetChanges::default();
         net.add(changes);
         net.take()
@@ -228,24 +228,24 @@ mod tests {
                     continue;
                 }
                 let delta = net.take();
-                let (was, is) = (looks(known.iter()), looks(roster.iter()));
+                let (was, is) = (all_visible(known.iter()), all_visible(roster.iter()));
                 // A presence whose user changed has left with the old user, and joined with the new one.
-                let there = |looks: &Looks, id: &PresenceId, user: &Option<UserId>| {
-                    looks.get(id).is_some_and(|(same, _)| same == user)
+                let there = |all_visible: &AllVisible, id: &PresenceId, user: &Option<UserId>| {
+                    all_visible.get(id).is_some_and(|(same, _)| same == user)
                 };
                 let came = is.iter().filter(|(id, (user, _))| !there(&was, id, user));
-                prop_assert_eq!(looks(&delta.joined), came.map(|(id, look)| (*id, look.clone())).collect());
+                prop_assert_eq!(all_visible(&delta.joined), came.map(|(id, visible)| (*id, visible.clone())).collect());
                 let went = was.iter().filter(|(id, (user, _))| !there(&is, id, user));
-                let users = |looks: Looks| looks.into_iter().map(|(id, (user, _))| (id, user)).collect::<Vec<_>>();
-                prop_assert_eq!(users(looks(&delta.left)), users(went.map(|(id, look)| (*id, look.clone())).collect()));
-                let became = is.iter().filter(|(id, look)| {
-                    there(&was, id, &look.0) && was.get(id).is_some_and(|was| was != *look)
+                let users = |all_visible: AllVisible| all_visible.into_iter().map(|(id, (user, _))| (id, user)).collect::<Vec<_>>();
+                prop_assert_eq!(users(all_visible(&delta.left)), users(went.map(|(id, visible)| (*id, visible.clone())).collect()));
+                let became = is.iter().filter(|(id, visible)| {
+                    there(&was, id, &visible.0) && was.get(id).is_some_and(|was| was != *visible)
                 });
-                prop_assert_eq!(looks(&delta.updated), became.map(|(id, look)| (*id, look.clone())).collect());
-                let occur_once = |presences: &[Arc<Presence>]| looks(presences).len() == presences.len();
+                prop_assert_eq!(all_visible(&delta.updated), became.map(|(id, visible)| (*id, visible.clone())).collect());
+                let occur_once = |presences: &[Arc<Presence>]| all_visible(presences).len() == presences.len();
                 prop_assert!(occur_once(&delta.joined) && occur_once(&delta.left) && occur_once(&delta.updated));
                 known = Roster::from(roster.iter().cloned().collect::<Vec<_>>());
-                prop_assert_eq!(looks(known.iter()), is);
+                prop_assert_eq!(all_visible(known.iter()), is);
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::{
 
 use super::{
     Delta,
-    delta::{Change, NetChanges},
+    delta::{NetChanges, RosterChange},
 };
 
 /// The interval of a room that has just become busy.
@@ -41,18 +41,18 @@ pub(crate) struct Notices<J> {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Flush<J> {
-    /// The version that members have, and the one that they have afterwards. They are equal if there is no news.
+    /// The version that members have, and the one that they have afterwards. They are equal if members see no change.
     pub(crate) from: Version,
     pub(crate) version: Version,
     pub(crate) epoch: Epoch,
-    /// The news for all members except the joiners.
-    pub(crate) news: News,
+    /// What the notice for all members except the joiners contains.
+    pub(crate) content: NoticeContent,
     /// The joiners, who get the whole state at `version`.
     pub(crate) joiners: Vec<J>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum NoticeContent {
     None,
     Delta(Delta),
     /// The room has a new epoch. What members know is no longer valid, so they get the whole state, too.
@@ -81,7 +81,7 @@ impl<J> Notices<J> {
     }
 
     /// Adds changes.
-    pub(crate) fn changed(&mut self, now: Tick, changes: impl IntoIterator<Item = Change>) {
+    pub(crate) fn changed(&mut self, now: Tick, changes: impl IntoIterator<Item = RosterChange>) {
         let mut changes = changes.into_iter().peekable();
         if changes.peek().is_some() {
             self.net.add(changes);
@@ -141,17 +141,17 @@ impl<J> Notices<J> {
         let joiners = std::mem::take(&mut self.joiners);
         let (epoch, version) = position;
         let restart = std::mem::take(&mut self.restart);
-        let (from, news) = match self.announced {
-            Some(_) if restart => (version, News::NewEpoch),
-            Some((known, from)) if known == epoch && !delta.is_news() => {
-                return Flush { from, version: from, epoch, news: News::None, joiners };
+        let (from, content) = match self.announced {
+            Some(_) if restart => (version, NoticeContent::NewEpoch),
+            Some((known, from)) if known == epoch && !delta.is_visible() => {
+                return Flush { from, version: from, epoch, content: NoticeContent::None, joiners };
             }
-            Some((known, from)) if known == epoch => (from, News::Delta(delta)),
-            Some(_) => (version, News::NewEpoch),
-            None => (version, News::None),
+            Some((known, from)) if known == epoch => (from, NoticeContent::Delta(delta)),
+            Some(_) => (version, NoticeContent::NewEpoch),
+            None => (version, NoticeContent::None),
         };
         self.announced = Some(position);
-        Flush { from, version, epoch, news, joiners }
+        Flush { from, version, epoch, content, joiners }
     }
 }
 
@@ -164,12 +164,12 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(100);
 
-    fn joins(n: u8) -> Change {
-        Change { was: None, now: Some(presence(n)) }
+    fn joins(n: u8) -> RosterChange {
+        RosterChange { was: None, now: Some(presence(n)) }
     }
 
-    fn leaves(n: u8) -> Change {
-        Change { was: Some(presence(n)), now: None }
+    fn leaves(n: u8) -> RosterChange {
+        RosterChange { was: Some(presence(n)), now: None }
     }
 
     fn position(n: u8, version: u64) -> (Epoch, Version) {
@@ -216,7 +216,7 @@ mod tests {
         notices.restart(Tick(2000));
         assert_eq!(notices.due(), Some(Tick(2000)));
         let flush = notices.flush(Tick(2000), position(1, 2));
-        assert_eq!((flush.from, flush.version, flush.news), (Version(2), Version(2), News::NewEpoch));
+        assert_eq!((flush.from, flush.version, flush.content), (Version(2), Version(2), NoticeContent::NewEpoch));
         notices.changed(Tick(3000), [joins(3)]);
         let flush = notices.flush(Tick(3000), position(1, 3));
         assert_eq!((flush.from, flush.version), (Version(2), Version(3)));
@@ -259,8 +259,8 @@ mod tests {
         notices.changed(Tick(3), [joins(1)]);
         notices.joined(Tick(3), 1);
         assert_eq!(notices.due(), Some(Tick(10)));
-        let news = News::Delta(Delta { joined: vec![presence(1)], ..Delta::default() });
-        let flush = Flush { from: Version(1), version: Version(2), epoch: epoch(1), news, joiners: vec![1] };
+        let content = NoticeContent::Delta(Delta { joined: vec![presence(1)], ..Delta::default() });
+        let flush = Flush { from: Version(1), version: Version(2), epoch: epoch(1), content, joiners: vec![1] };
         assert_eq!(notices.flush(Tick(10), position(1, 2)), flush);
         assert_eq!(notices.due(), None);
     }
@@ -286,12 +286,17 @@ mod tests {
         notices.changed(Tick(3), [joins(1)]);
         notices.changed(Tick(4), [leaves(1)]);
         notices.joined(Tick(5), 2);
-        let quiet =
-            Flush { from: Version(1), version: Version(1), epoch: epoch(1), news: News::None, joiners: vec![2] };
+        let quiet = Flush {
+            from: Version(1),
+            version: Version(1),
+            epoch: epoch(1),
+            content: NoticeContent::None,
+            joiners: vec![2],
+        };
         assert_eq!(notices.flush(Tick(10), position(1, 3)), quiet);
         notices.changed(Tick(500), [leaves(0)]);
-        let news = notices.flush(Tick(500), position(1, 4));
-        assert_eq!((news.from, news.version), (Version(1), Version(4)));
+        let flush = notices.flush(Tick(500), position(1, 4));
+        assert_eq!((flush.from, flush.version), (Version(1), Version(4)));
     }
 
     #[test]
@@ -299,7 +304,7 @@ mod tests {
         let mut notices = notices(LIMIT);
         notices.changed(Tick(500), [leaves(0), joins(0)]);
         let flush = notices.flush(Tick(500), position(2, 1));
-        assert_eq!((flush.epoch, flush.version, flush.news), (epoch(2), Version(1), News::NewEpoch));
+        assert_eq!((flush.epoch, flush.version, flush.content), (epoch(2), Version(1), NoticeContent::NewEpoch));
     }
 
     #[test]
@@ -321,10 +326,12 @@ mod tests {
     #[test]
     fn changes_are_sent_once() {
         let mut notices = notices(LIMIT);
-        notices.changed(Tick(500), [Change { was: Some(presence(0)), now: Some(with_meta(&presence(0), 1)) }]);
-        let News::Delta(delta) = notices.flush(Tick(500), position(1, 2)).news else { panic!("no news") };
+        notices.changed(Tick(500), [RosterChange { was: Some(presence(0)), now: Some(with_meta(&presence(0), 1)) }]);
+        let NoticeContent::Delta(delta) = notices.flush(Tick(500), position(1, 2)).content else {
+            panic!("nothing changed")
+        };
         assert_eq!(delta.updated[0].id, id(0));
-        assert_eq!(notices.flush(Tick(600), position(1, 2)).news, News::None);
+        assert_eq!(notices.flush(Tick(600), position(1, 2)).content, NoticeContent::None);
     }
 
     proptest! {

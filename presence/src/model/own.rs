@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::name::{NodeId, PresenceId};
 
-use super::{Presence, delta::Change, replica::Replica};
+use super::{Presence, delta::RosterChange, replica::Replica};
 
 /// What a node knows of its own presences in a room.
 pub(crate) trait OwnPresences {
@@ -43,7 +43,7 @@ pub(crate) enum Repair {
 }
 
 /// What to do about supervised presences after these changes of the roster.
-pub(crate) fn after_changes(changes: &[Change], own: &impl OwnPresences) -> Vec<Repair> {
+pub(crate) fn after_changes(changes: &[RosterChange], own: &impl OwnPresences) -> Vec<Repair> {
     let gone = changes.iter().filter(|change| change.now.is_none()).filter_map(|change| change.was.as_ref());
     gone.filter_map(|gone| own.supervised(gone.id)).map(|presence| missing(presence, own)).collect()
 }

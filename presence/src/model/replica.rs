@@ -18,7 +18,7 @@ use crate::{
     name::{ChannelName, Epoch, PresenceId, Version},
 };
 
-use super::{Delta, Presence, Snapshot, delta::Change, roster::Roster};
+use super::{Delta, Presence, Snapshot, delta::RosterChange, roster::Roster};
 
 /// How many early deltas wait for those before them. Only a long load of a very busy room exceeds it.
 const MAX_EARLY: usize = 1024;
@@ -28,7 +28,7 @@ const MAX_EARLY: usize = 1024;
 #[must_use]
 pub(crate) enum Applied {
     /// The changes that members can see. Empty if the delta was known.
-    Changed(Vec<Change>),
+    Changed(Vec<RosterChange>),
     /// The delta waits for those before it, until [`Replica::reload_at`].
     Early,
     /// The room must be loaded at once, or, if a load is in progress, once more after it.
@@ -227,7 +227,7 @@ impl Replica {
     }
 
     /// The roster has reached `at`. Applies the early deltas that follow.
-    fn take_early(&mut self, epoch: Epoch, mut at: Version) -> Vec<Change> {
+    fn take_early(&mut self, epoch: Epoch, mut at: Version) -> Vec<RosterChange> {
         let mut changes = Vec::new();
         while let Some(Early { delta, .. }) = self.early.remove(&(epoch, at.next())) {
             changes.extend(self.roster.apply(&delta));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     /// The changes by a load.
-    fn reload(replica: &mut Replica, found: Option<Snapshot>) -> Vec<Change> {
+    fn reload(replica: &mut Replica, found: Option<Snapshot>) -> Vec<RosterChange> {
         let before = replica.reload(found.map(LoadedRoom::from));
         before.map_or_else(Vec::new, |before| replica.roster().changes_since(&before))
     }
@@ -315,7 +315,7 @@ mod tests {
     fn the_first_change_of_a_room_needs_no_load() {
         let mut replica = Replica::default();
         let Applied::Changed(changes) = receive(&mut replica, 0, 1, 1) else { panic!("not applied") };
-        assert_eq!(changes, [Change { was: None, now: Some(presence(1)) }]);
+        assert_eq!(changes, [RosterChange { was: None, now: Some(presence(1)) }]);
         check(&replica, 1, 1);
         assert_eq!(replica.reload_at(HOLD), None);
     }

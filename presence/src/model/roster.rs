@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::name::{PresenceId, UserId};
 
-use super::{Delta, Member, Presence, delta::Change};
+use super::{Delta, Member, Presence, delta::RosterChange};
 
 /// The presences of a room.
 ///
@@ -27,7 +27,7 @@ use super::{Delta, Member, Presence, delta::Change};
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Roster {
     /// Sorted by id, so that the same history gives the same results on every node and in every run.
-    presences: BTreeSet<ById>,
+    presences: BTreeSet<PresenceById>,
     /// The presences with a user, sorted by the bytes of the user id and then by id. Looking each of 10,000 presences up would make a
     /// first frame twice as slow.
     named: BTreeSet<ByUser>,
@@ -36,15 +36,15 @@ pub(crate) struct Roster {
 }
 
 #[derive(Debug, Clone)]
-struct ById(Arc<Presence>);
+struct PresenceById(Arc<Presence>);
 
-impl Borrow<PresenceId> for ById {
+impl Borrow<PresenceId> for PresenceById {
     fn borrow(&self) -> &PresenceId {
         &self.0.id
     }
 }
 
-impl Ord for ById {
+impl Ord for PresenceById {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.id.cmp(&other.0.id)
     }
@@ -110,7 +110,7 @@ macro_rules! ordered {
     };
 }
 
-ordered!(ById, ByUser, dyn UserKey + '_);
+ordered!(PresenceById, ByUser, dyn UserKey + '_);
 
 /// The presences of one user.
 pub(crate) type UserPresences<'a> = SmallVec<[&'a Arc<Presence>; 4]>;
@@ -136,24 +136,24 @@ impl Roster {
     /// Applies a delta, and returns what it changed.
     ///
     /// Applying it again changes nothing: a join of an existing presence is at most an update, and a leave of an unknown one has no effect.
-    pub(crate) fn apply(&mut self, delta: &Delta) -> Vec<Change> {
+    pub(crate) fn apply(&mut self, delta: &Delta) -> Vec<RosterChange> {
         let mut changes = Vec::with_capacity(delta.len());
         for presence in delta.joined.iter().chain(&delta.updated) {
             changes.extend(self.put(presence.clone()));
         }
         for presence in &delta.left {
             if let Some(was) = self.remove(presence.id) {
-                changes.push(Change { was: Some(was), now: None });
+                changes.push(RosterChange { was: Some(was), now: None });
             }
         }
         changes
     }
 
     /// The net changes since `before`: first the presences that joined or changed, then those that left, each sorted by id.
-    pub(crate) fn changes_since(&self, before: &Self) -> Vec<Change> {
+    pub(crate) fn changes_since(&self, before: &Self) -> Vec<RosterChange> {
         let mut before = before.iter().peekable();
         let (mut changes, mut left) = (Vec::new(), Vec::new());
-        let left_change = |was: &Arc<Presence>| Change { was: Some(was.clone()), now: None };
+        let left_change = |was: &Arc<Presence>| RosterChange { was: Some(was.clone()), now: None };
         for now in self.iter() {
             while let Some(was) = before.next_if(|was| was.id < now.id) {
                 left.push(left_change(was));
@@ -174,7 +174,7 @@ impl Roster {
         true
     }
 
-    fn put(&mut self, now: Arc<Presence>) -> Option<Change> {
+    fn put(&mut self, now: Arc<Presence>) -> Option<RosterChange> {
         let was = self.remove(now.id);
         self.insert(now.clone());
         change(was.as_ref(), &now)
@@ -187,11 +187,11 @@ impl Roster {
             }
             self.named.insert(ByUser(presence.clone()));
         }
-        self.presences.insert(ById(presence));
+        self.presences.insert(PresenceById(presence));
     }
 
     fn remove(&mut self, id: PresenceId) -> Option<Arc<Presence>> {
-        let ById(presence) = self.presences.take(&id)?;
+        let PresenceById(presence) = self.presences.take(&id)?;
         if let Some(user) = &presence.user {
             let key: &dyn UserKey = &(user, id);
             self.named.remove(key);
@@ -283,14 +283,14 @@ impl From<Vec<Arc<Presence>>> for Roster {
         named.sort_by_key(|(user, _)| *user);
         let users = named.chunk_by(|(one, _), (next, _)| one == next).count();
         let named = named.into_iter().map(|(_, presence)| ByUser(presence.clone())).collect();
-        Self { named, users, presences: presences.into_iter().map(ById).collect() }
+        Self { named, users, presences: presences.into_iter().map(PresenceById).collect() }
     }
 }
 
 /// The change of a presence, if members can see it. They do not see its channel, node and hold.
-fn change(was: Option<&Arc<Presence>>, now: &Arc<Presence>) -> Option<Change> {
+fn change(was: Option<&Arc<Presence>>, now: &Arc<Presence>) -> Option<RosterChange> {
     let same = was.is_some_and(|was| was.looks_like(now));
-    (!same).then(|| Change { was: was.cloned(), now: Some(now.clone()) })
+    (!same).then(|| RosterChange { was: was.cloned(), now: Some(now.clone()) })
 }
 
 #[cfg(test)]
@@ -301,24 +301,24 @@ mod tests {
 
     use super::*;
     use crate::model::tests::truth::{
-        Looks, TestCommit, Truth, channel, look, looks, presence, user, with_meta, writes,
+        AllVisible, TestCommit, Truth, all_visible, channel, presence, user, visible, with_meta, writes,
     };
 
     /// Applies changes to what a member believes.
-    fn apply_to(mut believed: Looks, changes: &[Change]) -> Looks {
-        for Change { was, now } in changes {
+    fn apply_to(mut believed: AllVisible, changes: &[RosterChange]) -> AllVisible {
+        for RosterChange { was, now } in changes {
             let id = was.as_ref().or(now.as_ref()).unwrap().id;
             let before = match now {
-                Some(now) => believed.insert(id, look(now)),
+                Some(now) => believed.insert(id, visible(now)),
                 None => believed.remove(&id),
             };
-            assert_eq!(before, was.as_deref().map(look), "the change begins where the last one ended");
+            assert_eq!(before, was.as_deref().map(visible), "the change begins where the last one ended");
         }
         believed
     }
 
     /// Replaces the roster, and returns what that changed.
-    fn replace(roster: &mut Roster, presences: Vec<Arc<Presence>>) -> Vec<Change> {
+    fn replace(roster: &mut Roster, presences: Vec<Arc<Presence>>) -> Vec<RosterChange> {
         let before = mem::replace(roster, Roster::from(presences));
         roster.changes_since(&before)
     }
@@ -365,11 +365,11 @@ mod tests {
             let start = &truth.moments[from];
             let mut roster = Roster::default();
             let changes = replace(&mut roster, start.presences.values().rev().cloned().collect());
-            let mut believed = apply_to(Looks::new(), &changes);
+            let mut believed = apply_to(AllVisible::new(), &changes);
             for (commit, then) in truth.commits[from..].iter().zip(&truth.moments[from + 1..]) {
                 believed = apply_to(believed, &roster.apply(&commit.delta));
                 check(&roster, &then.presences);
-                prop_assert_eq!(&believed, &looks(then.presences.values()));
+                prop_assert_eq!(&believed, &all_visible(then.presences.values()));
                 prop_assert_eq!(roster.apply(&commit.delta), []);
                 check(&roster, &then.presences);
             }
@@ -382,18 +382,18 @@ mod tests {
             let mut truth = Truth::new();
             let _ = truth.commit(&before);
             let mut roster = Roster::default();
-            let mut believed = apply_to(Looks::new(), &replace(&mut roster, truth.now().presences.values().cloned().collect()));
+            let mut believed = apply_to(AllVisible::new(), &replace(&mut roster, truth.now().presences.values().cloned().collect()));
             for writes in &between {
                 let _ = truth.commit(writes);
             }
             let presences: Vec<_> = truth.now().presences.values().rev().cloned().collect();
             let changes = replace(&mut roster, presences.clone());
-            for Change { was, now } in &changes {
-                prop_assert_ne!(was.as_deref().map(look), now.as_deref().map(look));
+            for RosterChange { was, now } in &changes {
+                prop_assert_ne!(was.as_deref().map(visible), now.as_deref().map(visible));
             }
             believed = apply_to(believed, &changes);
             check(&roster, &truth.now().presences);
-            prop_assert_eq!(believed, looks(&presences));
+            prop_assert_eq!(believed, all_visible(&presences));
             prop_assert_eq!(replace(&mut roster, presences), []);
         }
     }
@@ -436,9 +436,9 @@ mod tests {
         let (now, moved) =
             (with_meta(&presence(3), 1), Arc::new(Presence { channel: channel(9), ..(*presence(2)).clone() }));
         let roster = Roster::from(vec![presence(6), now.clone(), moved, presence(4)]);
-        let went = |n| Change { was: Some(presence(n)), now: None };
-        let came = |n| Change { was: None, now: Some(presence(n)) };
-        let became = Change { was: Some(presence(3)), now: Some(now) };
+        let went = |n| RosterChange { was: Some(presence(n)), now: None };
+        let came = |n| RosterChange { was: None, now: Some(presence(n)) };
+        let became = RosterChange { was: Some(presence(3)), now: Some(now) };
         assert_eq!(roster.changes_since(&before), [became, came(4), came(6), went(1), went(5)]);
     }
 

@@ -255,7 +255,7 @@ mod tests {
 
     /// A step with one of four presences and one of three tokens.
     #[derive(Debug, Clone)]
-    enum Step {
+    enum SessionStep {
         Claim { who: u8, alias: u8, token: u8 },
         Lose { who: u8, until: u64 },
         EndHold { who: u8 },
@@ -265,15 +265,15 @@ mod tests {
         Pass { now: u64 },
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = SessionStep> {
         prop_oneof![
-            4 => (0..4_u8, 10..14_u8, 0..3_u8).prop_map(|(who, alias, token)| Step::Claim { who, alias, token }),
-            4 => (0..4_u8, 0..40_u64).prop_map(|(who, until)| Step::Lose { who, until }),
-            2 => (0..4_u8).prop_map(|who| Step::EndHold { who }),
-            1 => (0..4_u8).prop_map(|who| Step::Forget { who }),
-            1 => (0..4_u8).prop_map(|who| Step::DropToken { who }),
-            1 => (0..4_u8, 0..4_u8).prop_map(|(who, other)| Step::Became { who, other }),
-            3 => (0..40_u64).prop_map(|now| Step::Pass { now }),
+            4 => (0..4_u8, 10..14_u8, 0..3_u8).prop_map(|(who, alias, token)| SessionStep::Claim { who, alias, token }),
+            4 => (0..4_u8, 0..40_u64).prop_map(|(who, until)| SessionStep::Lose { who, until }),
+            2 => (0..4_u8).prop_map(|who| SessionStep::EndHold { who }),
+            1 => (0..4_u8).prop_map(|who| SessionStep::Forget { who }),
+            1 => (0..4_u8).prop_map(|who| SessionStep::DropToken { who }),
+            1 => (0..4_u8, 0..4_u8).prop_map(|(who, other)| SessionStep::Became { who, other }),
+            3 => (0..40_u64).prop_map(|now| SessionStep::Pass { now }),
         ]
     }
 
@@ -289,7 +289,7 @@ mod tests {
             let id = |n: u8| truth::presence(n).id;
             for step in steps {
                 match step {
-                    Step::Claim { who, alias, token } => {
+                    SessionStep::Claim { who, alias, token } => {
                         // As in rooms: the owner of a token is resumed, and an alias belongs to one presence.
                         let who = own.iter().find(|(_, (known, _))| *known == Some(token)).map_or(who, |(who, _)| *who);
                         if own.iter().any(|(other, (_, name))| *name == alias && *other != who) {
@@ -299,32 +299,32 @@ mod tests {
                         lost.remove(&who);
                         own.insert(who, (Some(token), alias));
                     }
-                    Step::Lose { who, until } if own.contains_key(&who) => {
+                    SessionStep::Lose { who, until } if own.contains_key(&who) => {
                         sessions.lose(truth::presence(who), Tick(until), Duration::ZERO);
                         lost.insert(who, until);
                     }
-                    Step::Lose { .. } => {}
-                    Step::EndHold { who } => {
+                    SessionStep::Lose { .. } => {}
+                    SessionStep::EndHold { who } => {
                         prop_assert_eq!(sessions.end_hold(id(who)).is_some(), lost.remove(&who).is_some());
                     }
-                    Step::Forget { who } => {
+                    SessionStep::Forget { who } => {
                         sessions.forget(id(who));
                         own.remove(&who);
                         lost.remove(&who);
                     }
-                    Step::DropToken { who } => {
+                    SessionStep::DropToken { who } => {
                         sessions.drop_token(id(who));
                         own.entry(who).and_modify(|(token, _)| *token = None);
                     }
-                    Step::Became { who, other } if who != other && !lost.contains_key(&who) => {
+                    SessionStep::Became { who, other } if who != other && !lost.contains_key(&who) => {
                         sessions.became(id(who), id(other));
                         if let Some(was) = own.remove(&who) {
                             lost.remove(&other);
                             own.insert(other, was);
                         }
                     }
-                    Step::Became { .. } => {}
-                    Step::Pass { now } => {
+                    SessionStep::Became { .. } => {}
+                    SessionStep::Pass { now } => {
                         let mut over: Vec<_> = sessions.take_overdue(Tick(now)).iter().map(|lost| lost.presence.id).collect();
                         over.sort_unstable();
                         let mut due: Vec<_> = lost.iter().filter(|(_, until)| **until <= now).map(|(who, _)| *who).collect();

@@ -22,7 +22,7 @@ pub(crate) struct Registration {
     pub(crate) superseded: watch::Sender<bool>,
     lease: Mutex<Lease>,
     /// Former incarnations of this node. Their presences still have to be marked as held.
-    former: Mutex<BTreeSet<NodeId>>,
+    uncleared: Mutex<BTreeSet<NodeId>>,
     /// Requests from other nodes, each until its answer is in the database.
     open_requests: Mutex<OpenRequests>,
     /// Requests that this node has finished, but that may still be in the database.
@@ -36,7 +36,7 @@ impl Registration {
             in_use: OnceLock::new(),
             superseded: watch::Sender::new(false),
             lease: Mutex::new(Lease::new(lease)),
-            former: Mutex::default(),
+            uncleared: Mutex::default(),
             open_requests: Mutex::default(),
             finished_requests: Mutex::default(),
         }
@@ -58,8 +58,8 @@ impl Registration {
         self.lease.lock()
     }
 
-    pub(crate) fn former(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
-        self.former.lock()
+    pub(crate) fn uncleared(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.uncleared.lock()
     }
 
     pub(crate) fn open_requests(&self) -> MutexGuard<'_, OpenRequests> {

@@ -35,13 +35,13 @@ use crate::{
 use self::phase::{Readings, RoomPhase};
 
 #[cfg(test)]
-use super::message::Point;
+use super::message::FaultPoint;
 use super::{
     following::Follower,
     local_channels::LocalChannels,
-    message::{Envelope, ToRoom},
-    state::State,
-    table::Table,
+    message::{RoomEnvelope, ToRoom},
+    state::RoomState,
+    table::RoomTable,
 };
 
 /// How long a room stays in memory while no presence of this node is in it and nobody queries it.
@@ -59,11 +59,11 @@ pub(crate) struct RoomActor {
     node: Arc<Node>,
     hubs: Arc<Hubs>,
     channels: Arc<dyn LocalChannels>,
-    table: Arc<Table>,
+    table: Arc<RoomTable>,
     in_flight: Arc<AtomicUsize>,
     /// Its own address, while there are tasks that watch its presences: they share it.
     address: Weak<Recipient<ToRoom>>,
-    state: State,
+    state: RoomState,
     phase: RoomPhase,
     readings: Readings,
     /// The position that the database has certainly reached.
@@ -77,7 +77,7 @@ pub(crate) struct RoomActor {
     /// The room has failed at least once. Since then, a presence that joins may be in the database already.
     has_failed: bool,
     #[cfg(test)]
-    fails_at: Option<Point>,
+    fault_at: Option<FaultPoint>,
 }
 
 impl std::fmt::Debug for RoomActor {
@@ -92,10 +92,10 @@ impl RoomActor {
         node: Arc<Node>,
         hubs: Arc<Hubs>,
         channels: Arc<dyn LocalChannels>,
-        table: Arc<Table>,
+        table: Arc<RoomTable>,
         in_flight: Arc<AtomicUsize>,
     ) -> Self {
-        let state = State::new(node.config.notify_interval(), Held::of(hubs.first_frames.clone()));
+        let state = RoomState::new(node.config.notify_interval(), Held::of(hubs.first_frames.clone()));
         let used = node.now();
         Self {
             name,
@@ -115,7 +115,7 @@ impl RoomActor {
             model_changes: false,
             has_failed: false,
             #[cfg(test)]
-            fails_at: None,
+            fault_at: None,
         }
     }
 }
@@ -133,10 +133,10 @@ impl Actor for RoomActor {
     }
 }
 
-impl Handler<Envelope> for RoomActor {
+impl Handler<RoomEnvelope> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, Envelope { message, in_flight }: Envelope, ctx: &mut Self::Context) {
+    fn handle(&mut self, RoomEnvelope { message, in_flight }: RoomEnvelope, ctx: &mut Self::Context) {
         drop(in_flight);
         self.handle(message, ctx);
     }
@@ -193,11 +193,11 @@ impl RoomActor {
             return;
         }
         match message {
-            ToRoom::Join { entrant, again: true, reply } if self.was_removed(&entrant.presence) => {
+            ToRoom::Join { entrant, was_in_room: true, reply } if self.was_removed(&entrant.presence) => {
                 self.left_while_joining(vec![reply]);
             }
-            ToRoom::Join { entrant, again: true, reply } => self.join(entrant, reply, ctx),
-            ToRoom::Join { entrant, again: false, reply } => self.join_if_read(entrant, reply, ctx),
+            ToRoom::Join { entrant, was_in_room: true, reply } => self.join(entrant, reply, ctx),
+            ToRoom::Join { entrant, was_in_room: false, reply } => self.join_if_read(entrant, reply, ctx),
             ToRoom::Leave { id, channel, farewell, reply } => {
                 if let Some(farewell) = farewell {
                     farewell.send(&self.name, &channel);
@@ -207,8 +207,8 @@ impl RoomActor {
             ToRoom::Lose { id, channel } => self.lose(self.state.sessions.canonical_id(id), channel, ctx),
             ToRoom::HoldAll => self.hold_all(ctx),
             ToRoom::LeaveSocketless => self.leave_socketless(ctx),
-            ToRoom::Update { id, channel, meta, otherwise, reply } => {
-                self.update(self.state.sessions.canonical_id(id), channel, (meta, otherwise), reply, ctx);
+            ToRoom::Update { id, channel, meta, fallback, reply } => {
+                self.update(self.state.sessions.canonical_id(id), channel, (meta, fallback), reply, ctx);
             }
             ToRoom::Send { frames, except, pressure } => {
                 self.state.keep_for_joiners(|| Broadcast::Frames(frames.clone(), except.clone()));
@@ -240,7 +240,7 @@ impl RoomActor {
             }
             ToRoom::Prune { max_age, reply } => self.prune_older(max_age, reply, ctx),
             ToRoom::Remove { user, close, reply } => self.remove_ours(user.as_ref(), close, reply, ctx),
-            ToRoom::RemoveOne { which, close, count, reply } => self.remove_one(which, close, &count, reply, ctx),
+            ToRoom::RemoveOne { key, close, count, reply } => self.remove_one(key, close, &count, reply, ctx),
             ToRoom::Stale(id) => {
                 if self.state.stale.is_empty() {
                     // This is handled after all messages that have arrived by now, so presences that are stale together leave with
@@ -280,7 +280,7 @@ impl RoomActor {
                 panic!("a test made this room panic in its model");
             }
             #[cfg(test)]
-            ToRoom::PanicAt(point) => self.fails_at = Some(point),
+            ToRoom::PanicAt(point) => self.fault_at = Some(point),
             #[cfg(any(test, feature = "testing"))]
             ToRoom::PanicChild(id) => {
                 if let Some(local) = self.state.locals.get(&id) {
@@ -294,8 +294,8 @@ impl RoomActor {
 
     /// Panics once, if a test has requested that for this point.
     #[cfg(test)]
-    fn fail_if(&mut self, point: Point) {
-        if self.fails_at.take_if(|at| *at == point).is_some() {
+    fn fail_if(&mut self, point: FaultPoint) {
+        if self.fault_at.take_if(|at| *at == point).is_some() {
             panic!("a test made this room panic over a commit");
         }
     }
@@ -324,7 +324,7 @@ impl RoomActor {
             for reader in std::mem::take(&mut self.state.readers) {
                 reader.read(self.state.replica.roster());
             }
-            let State { followers, replica, .. } = &mut self.state;
+            let RoomState { followers, replica, .. } = &mut self.state;
             followers.iter_mut().for_each(|follower| follower.show(replica.roster()));
         }
     }
@@ -334,10 +334,10 @@ impl RoomActor {
         if !self.phase.is_live() {
             return None;
         }
-        let renew = !self.state.renew.is_empty() && self.state.replica.position().is_some();
+        let resend = !self.state.outdated_hubs.is_empty() && self.state.replica.position().is_some();
         // No more is kept for members that wait for their first frame than may be queued for a client.
         let full = self.state.kept_for_joiners() >= self.node.config.outbox_frames();
-        if renew || full || self.state.due().is_some_and(|due| due <= now) {
+        if resend || full || self.state.due().is_some_and(|due| due <= now) {
             self.state.flush(now, &self.name, &self.node.config);
         }
         self.state.due()
@@ -380,7 +380,7 @@ impl RoomActor {
     }
 
     /// Changes the model of the room. If this panics, the model cannot be trusted any more.
-    fn change_model<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change_model<T>(&mut self, change: impl FnOnce(&mut RoomState) -> T) -> T {
         self.model_changes = true;
         let changed = change(&mut self.state);
         self.model_changes = false;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
-    model::{Presence, delta::Change, roster::Roster},
+    model::{Presence, delta::RosterChange, roster::Roster},
     name::PresenceId,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Feed {
     waiting: Mutex<(Unread, bool)>,
-    pub(crate) has_news: Notify,
+    pub(crate) changed: Notify,
 }
 
 /// What has not been read yet.
@@ -73,18 +73,18 @@ impl Follower {
         let Some(feed) = self.feed.upgrade() else { return };
         let presences = roster.iter().map(|presence| (presence.id, Some(presence.clone()))).collect();
         feed.waiting.lock().0 = Unread { presences, is_whole: true };
-        feed.has_news.notify_one();
+        feed.changed.notify_one();
     }
 
     /// The roster changed so.
-    pub(crate) fn add(&self, changes: &[Change]) {
+    pub(crate) fn add(&self, changes: &[RosterChange]) {
         let Some(feed) = self.feed.upgrade().filter(|_| self.is_current) else { return };
-        let changes = changes.iter().filter_map(|Change { was, now }| {
+        let changes = changes.iter().filter_map(|RosterChange { was, now }| {
             let id = now.as_ref().or(was.as_ref())?.id;
             Some((id, now.clone()))
         });
         feed.waiting.lock().0.presences.extend(changes);
-        feed.has_news.notify_one();
+        feed.changed.notify_one();
     }
 }
 
@@ -92,7 +92,7 @@ impl Drop for Follower {
     fn drop(&mut self) {
         if let Some(feed) = self.feed.upgrade() {
             feed.waiting.lock().1 = true;
-            feed.has_news.notify_one();
+            feed.changed.notify_one();
         }
     }
 }

@@ -17,12 +17,12 @@ use crate::{
     store::{RoomCommit, StoreError},
 };
 
-use super::{following::Follower, leaving::Farewell, reader::Reader};
+use super::{following::Follower, leaving::Farewell, reader::RosterReader};
 
 /// A message to a room that was found in the table. The room does not stop before this has arrived.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Envelope {
+pub(crate) struct RoomEnvelope {
     pub(crate) message: ToRoom,
     pub(crate) in_flight: InFlight,
 }
@@ -60,9 +60,9 @@ pub(crate) struct Entrant {
 
 /// What identifies one presence of a room.
 #[derive(Debug, Clone)]
-pub(crate) enum Which {
+pub(crate) enum PresenceKey {
     Id(PresenceId),
-    Of(ChannelName),
+    Channel(ChannelName),
 }
 
 /// A message to a room.
@@ -73,7 +73,7 @@ pub(crate) enum ToRoom {
     Join {
         entrant: Entrant,
         /// Its channel was in the room already when this was sent.
-        again: bool,
+        was_in_room: bool,
         reply: Reply<()>,
     },
     /// A socket leaves. With a farewell, somebody else has removed it. Answered when the leave is durable.
@@ -86,13 +86,13 @@ pub(crate) enum ToRoom {
     LeaveSocketless,
     /// A socket says something else of itself. Without a reply nobody would try it again, so it is taken on though many wait.
     /// `otherwise` is the meta that it gets if too many wait for this one: an update that its socket was promised.
-    Update { id: PresenceId, channel: ChannelName, meta: Meta, otherwise: Option<Meta>, reply: Option<Reply<()>> },
+    Update { id: PresenceId, channel: ChannelName, meta: Meta, fallback: Option<Meta>, reply: Option<Reply<()>> },
     /// A frame for everyone in the room, or for all but one.
     Send { frames: Frames, except: Option<ChannelName>, pressure: Pressure },
     /// An event for the consumers of all members.
     Event(Arc<Event>),
-    /// Look at the roster, once it is known.
-    Read(Box<dyn Reader>),
+    /// Read the roster, once it is known.
+    Read(Box<dyn RosterReader>),
     /// Show the roster, once it is known, and all changes after that.
     Follow(Follower),
     /// Remove the presences of this node that were last seen longer ago than this.
@@ -100,7 +100,7 @@ pub(crate) enum ToRoom {
     /// Remove the presences of this node: those of this user, or all.
     Remove { user: Option<UserId>, close: Option<Close>, reply: oneshot::Sender<usize> },
     /// Remove one presence of this node, and count it if it is there. Answered when its leave is durable.
-    RemoveOne { which: Which, close: Option<Close>, count: Arc<AtomicUsize>, reply: Reply<()> },
+    RemoveOne { key: PresenceKey, close: Option<Close>, count: Arc<AtomicUsize>, reply: Reply<()> },
     /// The deadline of this presence has passed.
     Stale(PresenceId),
     /// Connections have reported which of their presences are silent: remove those.
@@ -131,7 +131,7 @@ pub(crate) enum ToRoom {
     PanicInModel,
     /// Panic at this point of the next commit.
     #[cfg(test)]
-    PanicAt(Point),
+    PanicAt(FaultPoint),
     /// Make the task that watches this presence panic.
     #[cfg(any(test, feature = "testing"))]
     PanicChild(PresenceId),
@@ -152,7 +152,7 @@ impl ToRoom {
 /// The points at which a test can make the handling of a commit panic.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Point {
+pub(crate) enum FaultPoint {
     Answer,
     Apply,
 }

@@ -15,8 +15,8 @@ use crate::{
     },
     model::{
         Meta, Presence,
-        delta::Change,
-        notice::{News, Notices},
+        delta::RosterChange,
+        notice::{NoticeContent, Notices},
         replica::{LoadedRoom, Replica},
         sessions::Sessions,
     },
@@ -28,7 +28,7 @@ use super::{
     leaving::Leaving,
     message::{Entrant, ToRoom},
     presence::Child,
-    reader::Reader,
+    reader::RosterReader,
 };
 
 /// A presence of this node.
@@ -87,7 +87,7 @@ pub(crate) struct Updating {
 }
 
 /// What the room knows. After a failure, all of it can be restored from the store and the hubs.
-pub(crate) struct State {
+pub(crate) struct RoomState {
     pub(crate) replica: Replica,
     pub(crate) notices: Notices<Joiner>,
     pub(crate) locals: HashMap<PresenceId, Local>,
@@ -96,7 +96,7 @@ pub(crate) struct State {
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
     pub(crate) updating: HashMap<PresenceId, Vec<Updating>>,
     pub(crate) stale: HashSet<PresenceId>,
-    pub(crate) readers: VecDeque<Box<dyn Reader>>,
+    pub(crate) readers: VecDeque<Box<dyn RosterReader>>,
     pub(crate) followers: Vec<Follower>,
     /// What waits until it is known again who of this node is here.
     pub(crate) deferred: VecDeque<ToRoom>,
@@ -104,16 +104,16 @@ pub(crate) struct State {
     pub(crate) sessions: Sessions,
     pub(crate) token_waiters: Vec<TokenWaiter>,
     /// The hubs whose members must be sent the whole list again.
-    pub(crate) renew: HashSet<usize>,
+    pub(crate) outdated_hubs: HashSet<usize>,
     /// What was sent to the room since the first of those joined that wait for their first frame. They receive it after that frame.
-    meanwhile: Vec<Broadcast>,
+    broadcasts: Vec<Broadcast>,
     /// The first frames that joiners have not read yet.
     pub(crate) pages: Pages,
     /// When clients were last cut off because they read this room's first frames too slowly.
     pub(crate) last_cut_off: Option<Tick>,
 }
 
-impl State {
+impl RoomState {
     pub(crate) fn new(notify_interval: Duration, held: Arc<Held>) -> Self {
         Self {
             replica: Replica::default(),
@@ -129,8 +129,8 @@ impl State {
             deferred: VecDeque::new(),
             sessions: Sessions::default(),
             token_waiters: Vec::new(),
-            renew: HashSet::new(),
-            meanwhile: Vec::new(),
+            outdated_hubs: HashSet::new(),
+            broadcasts: Vec::new(),
             pages: Pages::new(held),
             last_cut_off: None,
         }
@@ -138,7 +138,7 @@ impl State {
 
     /// The room was read. Returns the changes of which members have to be notified. The list is empty if nobody has been sent this room
     /// yet, however many are in it.
-    pub(crate) fn reload(&mut self, found: Option<LoadedRoom>) -> Vec<Change> {
+    pub(crate) fn reload(&mut self, found: Option<LoadedRoom>) -> Vec<RosterChange> {
         let Some(before) = self.replica.reload(found) else { return Vec::new() };
         if before.is_empty() && self.locals.is_empty() && self.notices.announced().is_none() {
             return Vec::new();
@@ -156,8 +156,8 @@ impl State {
         replies: Vec<Reply<()>>,
     ) {
         self.enter_hub(&hub);
-        let before = self.meanwhile.len();
-        self.notices.joined(now, Joiner { hub, presence, touch, replies, before });
+        let skipped = self.broadcasts.len();
+        self.notices.joined(now, Joiner { hub, presence, touch, replies, skipped });
     }
 
     /// An update was handed in.
@@ -200,13 +200,13 @@ impl State {
     /// Keeps what is sent to members for those that wait for their first frame: they are announced as members already.
     pub(crate) fn keep_for_joiners(&mut self, broadcast: impl FnOnce() -> Broadcast) {
         if self.notices.has_joiners() {
-            self.meanwhile.push(broadcast());
+            self.broadcasts.push(broadcast());
         }
     }
 
     /// How many messages are kept for members that wait for their first frame.
     pub(crate) const fn kept_for_joiners(&self) -> usize {
-        self.meanwhile.len()
+        self.broadcasts.len()
     }
 
     /// Whether nothing is pending and no presence of this node is in the room.
@@ -222,8 +222,8 @@ impl State {
     }
 
     /// Adds one who waits for a look at the roster. Those that have given up go: all callers are equally patient, so they are first.
-    pub(crate) fn add_reader(&mut self, reader: Box<dyn Reader>) {
-        while self.readers.pop_front_if(|first| !first.waits()).is_some() {}
+    pub(crate) fn add_reader(&mut self, reader: Box<dyn RosterReader>) {
+        while self.readers.pop_front_if(|first| !first.is_waiting()).is_some() {}
         self.readers.push_back(reader);
     }
 
@@ -275,7 +275,7 @@ impl State {
         let flush = self.notices.flush(now, position);
         if self.hubs.is_empty() {
             // No socket of this node is in the room, so nothing has to be encoded.
-            (self.meanwhile, self.renew) = (Vec::new(), HashSet::new());
+            (self.broadcasts, self.outdated_hubs) = (Vec::new(), HashSet::new());
             return;
         }
         let view = View {
@@ -285,34 +285,34 @@ impl State {
             position: (flush.epoch, flush.version),
             roster: self.replica.roster(),
         };
-        let (news, is_new_epoch) = match &flush.news {
-            News::None => (None, false),
-            News::Delta(delta) => (view.news(flush.from, delta), false),
-            News::NewEpoch => (None, true),
+        let (notice, is_new_epoch) = match &flush.content {
+            NoticeContent::None => (None, false),
+            NoticeContent::Delta(delta) => (view.notice(flush.from, delta), false),
+            NoticeContent::NewEpoch => (None, true),
         };
-        let meanwhile: Arc<[Broadcast]> = std::mem::take(&mut self.meanwhile).into();
+        let broadcasts: Arc<[Broadcast]> = std::mem::take(&mut self.broadcasts).into();
         let mut joiners: HashMap<usize, Vec<Joiner>> = HashMap::new();
         for joiner in flush.joiners {
             joiners.entry(joiner.hub.id).or_default().push(joiner);
         }
-        let renew = std::mem::take(&mut self.renew);
-        let first = (!joiners.is_empty() || is_new_epoch || !renew.is_empty())
-            .then(|| view.first(news.as_ref(), &mut self.pages))
+        let outdated_hubs = std::mem::take(&mut self.outdated_hubs);
+        let first = (!joiners.is_empty() || is_new_epoch || !outdated_hubs.is_empty())
+            .then(|| view.first(notice.as_ref(), &mut self.pages))
             .flatten();
         for (id, MembersOfHub { hub, .. }) in &self.hubs {
             let joiners = joiners.remove(id).unwrap_or_default();
-            let renew = is_new_epoch || renew.contains(id);
-            if news.is_none() && joiners.is_empty() && !renew {
+            let resend = is_new_epoch || outdated_hubs.contains(id);
+            if notice.is_none() && joiners.is_empty() && !resend {
                 continue;
             }
             hub.addr.do_send(ToHub::Flush(Box::new(RoomFlush {
                 room: name.clone(),
                 announced: (flush.epoch, flush.version),
-                news: news.clone(),
+                notice: notice.clone(),
                 first: first.clone(),
-                renew,
+                resend,
                 joiners,
-                meanwhile: meanwhile.clone(),
+                broadcasts: broadcasts.clone(),
             })));
         }
     }
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn updates_without_replies_that_go_into_one_write_are_merged() {
         // Otherwise relaxed updates of one presence pile up as long as the database is away.
-        let (mut state, id) = (State::new(Duration::ZERO, Arc::default()), PresenceId::random());
+        let (mut state, id) = (RoomState::new(Duration::ZERO, Arc::default()), PresenceId::random());
         state.add_update(id, update(1, Some("ann"), None));
         for n in 0..1000 {
             state.add_update(id, update(1, None, Some(&format!(r#"{{"n":{n}}}"#))));
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn an_update_with_a_reply_or_of_a_later_batch_is_not_merged() {
-        let (mut state, id) = (State::new(Duration::ZERO, Arc::default()), PresenceId::random());
+        let (mut state, id) = (RoomState::new(Duration::ZERO, Arc::default()), PresenceId::random());
         state.add_update(id, update(1, None, Some("{}")));
         state.add_update(id, update(2, None, Some("{}")));
         let (reply, _answer) = oneshot::channel();

@@ -14,33 +14,33 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::name::RoomName;
 
-use super::message::{Envelope, InFlight, ToRoom};
+use super::message::{InFlight, RoomEnvelope, ToRoom};
 
 /// The number of locks. Each of them protects its share of the rooms.
 const SHARDS: usize = 16;
 
 /// The rooms in memory. Every message to a room is sent by this table.
 #[derive(Default)]
-pub(crate) struct Table {
-    shards: [Mutex<HashMap<RoomName, Entry>>; SHARDS],
+pub(crate) struct RoomTable {
+    shards: [Mutex<HashMap<RoomName, RunningRoom>>; SHARDS],
     hasher: RandomState,
     /// The shutdown is over: no room is started any more.
     has_ended: AtomicBool,
 }
 
-struct Entry {
-    actor: Recipient<Envelope>,
+struct RunningRoom {
+    actor: Recipient<RoomEnvelope>,
     in_flight: Arc<AtomicUsize>,
 }
 
-impl Entry {
+impl RunningRoom {
     fn send(&self, message: ToRoom) {
-        self.actor.do_send(Envelope { message, in_flight: InFlight::new(&self.in_flight) });
+        self.actor.do_send(RoomEnvelope { message, in_flight: InFlight::new(&self.in_flight) });
     }
 }
 
-impl Table {
-    fn shard_of(&self, name: &RoomName) -> MutexGuard<'_, HashMap<RoomName, Entry>> {
+impl RoomTable {
+    fn shard_of(&self, name: &RoomName) -> MutexGuard<'_, HashMap<RoomName, RunningRoom>> {
         let shard =
             usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).expect("less than the number of shards");
         self.shards[shard].lock()
@@ -51,7 +51,7 @@ impl Table {
         &self,
         name: &RoomName,
         message: ToRoom,
-        start: impl FnOnce(Arc<AtomicUsize>) -> Recipient<Envelope>,
+        start: impl FnOnce(Arc<AtomicUsize>) -> Recipient<RoomEnvelope>,
     ) {
         let mut shard = self.shard_of(name);
         // This is read under the lock, so that no room is added after `end` has sent `ToRoom::End` to all.
@@ -60,7 +60,7 @@ impl Table {
         }
         if shard.get(name).is_none_or(|entry| !entry.actor.connected()) {
             let in_flight = Arc::default();
-            shard.insert(name.clone(), Entry { actor: start(Arc::clone(&in_flight)), in_flight });
+            shard.insert(name.clone(), RunningRoom { actor: start(Arc::clone(&in_flight)), in_flight });
         }
         shard[name].send(message);
     }
@@ -98,7 +98,7 @@ impl Table {
         Self::remove(&mut self.shard_of(name), name, in_flight);
     }
 
-    fn remove(shard: &mut HashMap<RoomName, Entry>, name: &RoomName, in_flight: &Arc<AtomicUsize>) {
+    fn remove(shard: &mut HashMap<RoomName, RunningRoom>, name: &RoomName, in_flight: &Arc<AtomicUsize>) {
         // Another room may have been started under this name meanwhile.
         if shard.get(name).is_some_and(|entry| Arc::ptr_eq(&entry.in_flight, in_flight)) {
             shard.remove(name);

@@ -15,7 +15,7 @@ use crate::{
     delivery::{HubRef, SocketName, Touch},
     model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName, UserId},
-    room::{LocalChannels, Which},
+    room::{LocalChannels, PresenceKey},
     store::RemovalTarget,
 };
 
@@ -224,8 +224,8 @@ impl Rooms {
         }
         // The presence may be held without a socket, or be left from an earlier incarnation of this node.
         let rooms = room.map_or_else(|| self.0.table.names(), |room| vec![room.clone()]);
-        let (which, count) = (Which::Of(channel.clone()), Arc::default());
-        let removals = rooms.iter().map(|room| self.remove_one(room, &which, close, &count));
+        let (key, count) = (PresenceKey::Channel(channel.clone()), Arc::default());
+        let removals = rooms.iter().map(|room| self.remove_one(room, &key, close, &count));
         join_all(removals).await.into_iter().collect::<Result<()>>()?;
         Ok(count.load(Ordering::Acquire))
     }

@@ -72,7 +72,7 @@ impl MemberChanges {
                 // The room failed again and again, and was started anew.
                 self.follow()?;
             }
-            self.feed.has_news.notified().await;
+            self.feed.changed.notified().await;
         }
     }
 
@@ -98,7 +98,7 @@ impl MemberChanges {
             if has_ended {
                 return Err(self.rooms.no_answer_error(&self.room));
             }
-            self.feed.has_news.notified().await;
+            self.feed.changed.notified().await;
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName},
     node::within,
-    room::{Entrant, Farewell, ToRoom, Which},
+    room::{Entrant, Farewell, PresenceKey, ToRoom},
 };
 
 use super::{ATTEMPTS, Rooms, channel::Channel};
@@ -76,10 +76,10 @@ impl Rooms {
         &'a self,
         room: &'a RoomName,
         entrant: Entrant,
-        again: bool,
+        was_in_room: bool,
     ) -> impl Future<Output = Option<Result<()>>> + 'a {
         let limit = self.0.node.config.store_timeout() + self.0.node.config.notify_interval();
-        self.repeat(room, limit, move |reply| ToRoom::Join { entrant: entrant.clone(), again, reply })
+        self.repeat(room, limit, move |reply| ToRoom::Join { entrant: entrant.clone(), was_in_room, reply })
     }
 
     /// As [`leave_with`](Self::leave_with), without a farewell.
@@ -120,7 +120,7 @@ impl Rooms {
     pub(crate) async fn remove_one(
         &self,
         room: &RoomName,
-        which: &Which,
+        key: &PresenceKey,
         close: Option<&Close>,
         count: &Arc<AtomicUsize>,
     ) -> Result<()> {
@@ -129,7 +129,7 @@ impl Rooms {
             return Ok(());
         }
         let answer = self.repeat(room, self.0.node.config.store_timeout(), |reply| ToRoom::RemoveOne {
-            which: which.clone(),
+            key: key.clone(),
             close: close.cloned(),
             count: count.clone(),
             reply,
@@ -144,7 +144,7 @@ impl Rooms {
 
     /// As [`update_presence`](Self::update_presence), without an answer.
     pub(crate) fn update_at_once(&self, room: &RoomName, id: PresenceId, channel: &ChannelName, meta: Meta) {
-        self.send_to_room(room, ToRoom::Update { id, channel: channel.clone(), meta, otherwise: None, reply: None });
+        self.send_to_room(room, ToRoom::Update { id, channel: channel.clone(), meta, fallback: None, reply: None });
     }
 
     /// Updates a presence. If too many changes wait for the database, it gets the meta `otherwise`, if there is one. The room is asked at
@@ -155,13 +155,13 @@ impl Rooms {
         id: PresenceId,
         channel: &'a ChannelName,
         meta: Meta,
-        otherwise: Option<Meta>,
+        fallback: Option<Meta>,
     ) -> impl Future<Output = Result<()>> + 'a {
         let answer = self.repeat(room, self.0.node.config.store_timeout(), move |reply| ToRoom::Update {
             id,
             channel: channel.clone(),
             meta: meta.clone(),
-            otherwise: otherwise.clone(),
+            fallback: fallback.clone(),
             reply: Some(reply),
         });
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }

@@ -9,7 +9,7 @@ use crate::{
     model::{Member, Presence, roster::Roster},
     name::{PresenceId, RoomName, UserId},
     node::within,
-    room::{Look, ToRoom},
+    room::{RosterQuery, ToRoom},
     store::{RoomStore, RoomSummary},
 };
 
@@ -142,10 +142,10 @@ impl Rooms {
     async fn read<T: Send + 'static>(
         &self,
         room: &RoomName,
-        look: impl FnOnce(&Roster) -> T + Send + 'static,
+        read: impl FnOnce(&Roster) -> T + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.send_to_room(room, ToRoom::Read(Box::new(Look { reply, look })));
+        self.send_to_room(room, ToRoom::Read(Box::new(RosterQuery { reply, read })));
         match within(self.0.node.config.store_timeout(), answer).await {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(_)) => Err(self.no_answer_error(room)),

@@ -162,7 +162,7 @@ impl Rooms {
     /// There is one shutdown, however often this is called. Each caller waits for its end, and it continues when a caller stops waiting.
     pub async fn shutdown(&self) {
         let shutdown = self.0.shutdown.get_or_init(|| {
-            self.0.node.shuts_down();
+            self.0.node.begin_shutdown();
             let rooms = self.clone();
             // The only thread that neither a consumer nor the database can block.
             let task = self.0.node.threads.time().spawn(async move { rooms.shut_down().await });

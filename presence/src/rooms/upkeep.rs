@@ -173,12 +173,12 @@ impl Upkeep {
 
     /// Holds the presences that earlier incarnations of this node left, since their clients are about to return.
     async fn hold_former(&self) -> Result<()> {
-        let former = self.node.registration.former().clone();
+        let former = self.node.registration.uncleared().clone();
         for dead in former {
             let (node, mode) = (self.id()?, ClearMode::HoldAll(self.node.config.grace()));
             let held = self.batches(|limit| self.node.store.clear(node, dead, mode, limit)).await?;
             info!(count = held, "presences of an earlier incarnation of this node are held");
-            self.node.registration.former().remove(&dead);
+            self.node.registration.uncleared().remove(&dead);
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Upkeep {
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if self.may_judge().await {
             for dead in self.node.bounded(self.node.store.fence(node)).await? {
-                if !self.node.registration.former().contains(&dead) {
+                if !self.node.registration.uncleared().contains(&dead) {
                     warn!(node = %dead, "a node is dead; its presences are removed");
                     let mode = ClearMode::HoldResumable(self.node.config.grace());
                     count += self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, mode, limit)).await?;

@@ -12,7 +12,7 @@ use crate::{
     },
     model::{
         Delta, Presence,
-        notice::{News, Notices},
+        notice::{NoticeContent, Notices},
         replica::{Applied, Replica},
     },
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName, UserId, Version},
@@ -47,10 +47,10 @@ impl BareRoom {
     }
 
     /// The encoded notice that members would receive for the changes since the last call. `None` if there are none.
-    pub fn news(&mut self) -> Option<bytes::Bytes> {
+    pub fn notice(&mut self) -> Option<bytes::Bytes> {
         let flush = self.notices.flush(Tick(0), self.replica.position()?);
-        let News::Delta(delta) = flush.news else { return None };
-        self.view()?.news(flush.from, &delta).map(|frames| frames.bytes)
+        let NoticeContent::Delta(delta) = flush.content else { return None };
+        self.view()?.notice(flush.from, &delta).map(|frames| frames.bytes)
     }
 
     /// Encodes the first frame of a socket that joins now. Returns its size in bytes, without the id of the joining presence.

@@ -37,7 +37,7 @@ enum PieceKind {
     /// The first frame of a room, or a part of it.
     First(RoomName),
     /// A notice of a room.
-    News(RoomName),
+    Notice(RoomName),
     Other,
 }
 
@@ -100,10 +100,10 @@ impl OutboxQueue {
     }
 
     /// Adds a notice of a room, of which `counted` bytes count against the bound.
-    pub(super) fn push_news(&mut self, room: &RoomName, bytes: Bytes, frames: usize, counted: usize) {
+    pub(super) fn push_notice(&mut self, room: &RoomName, bytes: Bytes, frames: usize, counted: usize) {
         self.push(bytes, frames, counted);
         if let Some(last) = self.pieces.back_mut() {
-            last.kind = PieceKind::News(room.clone());
+            last.kind = PieceKind::Notice(room.clone());
         }
     }
 
@@ -157,9 +157,9 @@ impl OutboxQueue {
         let (mut keeps_frame, mut dropped) = (true, HashSet::new());
         for piece in std::mem::take(&mut self.pieces) {
             keeps_frame = match &piece.kind {
-                PieceKind::First(_) | PieceKind::News(_) if piece.begun => keeps_frame,
+                PieceKind::First(_) | PieceKind::Notice(_) if piece.begun => keeps_frame,
                 PieceKind::First(of) => room.is_some_and(|room| room != of),
-                PieceKind::News(of) => !dropped.contains(of),
+                PieceKind::Notice(of) => !dropped.contains(of),
                 PieceKind::Ping | PieceKind::Pong | PieceKind::Other => true,
             };
             if keeps_frame {

@@ -202,7 +202,7 @@ proptest! {
         let mut net = NetChanges::default();
         net.add(after.changes_since(&before));
         let delta = net.take();
-        let parts = values(&now.news(Version(7), &delta).unwrap().bytes, max);
+        let parts = values(&now.notice(Version(7), &delta).unwrap().bytes, max);
         are_parts(&parts, 7, 9);
         parts.iter().for_each(|part| client.gets(part));
         prop_assert_eq!(&client, &Client::knowing(&now));
@@ -272,7 +272,7 @@ fn a_presence_with_the_longest_name_and_the_largest_meta_fits_into_the_smallest_
     let pages = values(&first_bytes(&view.first(None, &mut Pages::default()).unwrap(), id(1)), LEAST_FRAME_SENT);
     assert_eq!(pages.len(), 2, "one for each");
     let delta = Delta { updated: roster.named().cloned().collect(), ..Delta::default() };
-    assert_eq!(values(&view.news(Version(u64::MAX), &delta).unwrap().bytes, LEAST_FRAME_SENT).len(), 2);
+    assert_eq!(values(&view.notice(Version(u64::MAX), &delta).unwrap().bytes, LEAST_FRAME_SENT).len(), 2);
 }
 
 /// A presence with a name of its own, `n`th in the order of names.
@@ -319,7 +319,7 @@ fn what_fits_into_one_frame_is_as_it_was_before_there_were_parts() {
         )
     );
     let delta = Delta { joined: roster.named().take(1).cloned().collect(), ..Delta::default() };
-    let diff = view.news(Version(3), &delta).unwrap().bytes;
+    let diff = view.notice(Version(3), &delta).unwrap().bytes;
     let [diff] = payloads(&diff)[..] else { panic!("one frame") };
     assert_eq!(
         std::str::from_utf8(diff).unwrap(),
@@ -333,10 +333,10 @@ fn what_fits_into_one_frame_is_as_it_was_before_there_were_parts() {
 fn a_list_is_encoded_once_for_the_members_and_for_those_who_join_with_it() {
     let (room, roster) = (RoomName::new("lobby").unwrap(), Roster::default());
     let view = view(Notify::List, LEAST_FRAME_SENT, &room, 0, &roster);
-    let first = |news| view.first(news, &mut Pages::default()).unwrap().shared;
-    let news = view.list();
-    assert_eq!(first(Some(&news)).as_ptr(), news.bytes.as_ptr());
-    assert_eq!(first(None), news.bytes, "also if there is no news");
+    let first = |notice| view.first(notice, &mut Pages::default()).unwrap().shared;
+    let notice = view.list();
+    assert_eq!(first(Some(&notice)).as_ptr(), notice.bytes.as_ptr());
+    assert_eq!(first(None), notice.bytes, "also if there is no notice");
 }
 
 #[test]

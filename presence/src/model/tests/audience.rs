@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::name::{Epoch, PresenceId, Version};
 
 use super::super::{
-    notice::{Flush, News},
+    notice::{Flush, NoticeContent},
     roster::Roster,
-    tests::truth::{Look, Looks, look, looks},
+    tests::truth::{AllVisible, Visible, all_visible, visible},
 };
 
 /// All members that had a first frame.
@@ -20,41 +20,46 @@ pub(crate) struct Audience {
 #[derive(Debug, Clone, PartialEq)]
 struct Known {
     position: (Epoch, Version),
-    looks: Looks,
+    all_visible: AllVisible,
     anonymous: usize,
 }
 
 /// The presences with a user.
-fn named(looks: impl IntoIterator<Item = (PresenceId, Look)>) -> Looks {
-    looks.into_iter().filter(|(_, (user, _))| user.is_some()).collect()
+fn named(all_visible: impl IntoIterator<Item = (PresenceId, Visible)>) -> AllVisible {
+    all_visible.into_iter().filter(|(_, (user, _))| user.is_some()).collect()
 }
 
 impl Audience {
     /// Sends a flush to the members. It must follow on what they know, and afterwards they must know what is in the roster.
     pub(crate) fn receive(&mut self, flush: Flush<u8>, roster: &Roster) {
-        let Flush { from, version, epoch, news, joiners } = flush;
-        let (looks, anonymous) = (named(looks(roster.iter())), roster.anonymous());
-        let whole = Known { position: (epoch, version), looks, anonymous };
+        let Flush { from, version, epoch, content, joiners } = flush;
+        let (all_visible, anonymous) = (named(all_visible(roster.iter())), roster.anonymous());
+        let whole = Known { position: (epoch, version), all_visible, anonymous };
         for known in self.members.values_mut() {
-            match &news {
-                News::None => assert_eq!((from, known.position), (version, (epoch, version))),
-                News::NewEpoch => {
+            match &content {
+                NoticeContent::None => assert_eq!((from, known.position), (version, (epoch, version))),
+                NoticeContent::NewEpoch => {
                     assert_ne!(known.position.0, epoch);
                     *known = whole.clone();
                 }
-                News::Delta(delta) => {
+                NoticeContent::Delta(delta) => {
                     assert_eq!(known.position, (epoch, from), "the frames chain");
                     assert!(from < version && !delta.is_empty());
                     known.position = (epoch, version);
                     for presence in delta.left.iter().filter(|one| one.user.is_some()) {
-                        let was = known.looks.remove(&presence.id).expect("the presence was known");
+                        let was = known.all_visible.remove(&presence.id).expect("the presence was known");
                         assert_eq!(was.0, presence.user, "it left with the known user");
                     }
                     for presence in delta.joined.iter().filter(|one| one.user.is_some()) {
-                        assert_eq!(known.looks.insert(presence.id, look(presence)), None, "the presence was not known");
+                        assert_eq!(
+                            known.all_visible.insert(presence.id, visible(presence)),
+                            None,
+                            "the presence was not known"
+                        );
                     }
                     for presence in delta.updated.iter().filter(|one| one.user.is_some()) {
-                        let was = known.looks.insert(presence.id, look(presence)).expect("the presence was known");
+                        let was =
+                            known.all_visible.insert(presence.id, visible(presence)).expect("the presence was known");
                         assert!(
                             was.0 == presence.user && was.1 != presence.meta,
                             "its user is the same, and its meta is not"
@@ -84,9 +89,9 @@ impl Audience {
     }
 
     /// Whether all members know exactly these presences.
-    pub(crate) fn all_know(&self, looks: &Looks) -> bool {
-        let anonymous = looks.values().filter(|(user, _)| user.is_none()).count();
-        let named = named(looks.clone());
-        self.members.values().all(|known| (&known.looks, known.anonymous) == (&named, anonymous))
+    pub(crate) fn all_know(&self, all_visible: &AllVisible) -> bool {
+        let anonymous = all_visible.values().filter(|(user, _)| user.is_none()).count();
+        let named = named(all_visible.clone());
+        self.members.values().all(|known| (&known.all_visible, known.anonymous) == (&named, anonymous))
     }
 }

@@ -13,7 +13,7 @@ use crate::model::{
     replica::{Applied, LoadedRoom, Replica},
     tests::{
         audience::Audience,
-        truth::{TestCommit, TestWrite, Truth, looks, writes},
+        truth::{TestCommit, TestWrite, Truth, all_visible, writes},
     },
 };
 
@@ -60,7 +60,7 @@ fn step() -> impl Strategy<Value = NetworkStep> {
 }
 
 #[derive(Debug)]
-struct Node {
+struct ReplicaNode {
     replica: Replica,
     notices: Notices<u8>,
     audience: Audience,
@@ -72,7 +72,7 @@ struct Node {
     received: usize,
 }
 
-impl Node {
+impl ReplicaNode {
     fn new(limit: u64) -> Self {
         Self {
             replica: Replica::default(),
@@ -178,7 +178,7 @@ proptest! {
         limit in prop_oneof![Just(0), Just(100)],
     ) {
         let mut truth = Truth::new();
-        let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(limit)).collect();
+        let mut nodes: Vec<ReplicaNode> = (0..NODES).map(|_| ReplicaNode::new(limit)).collect();
         let mut now = Tick(0);
         for step in steps {
             match step {
@@ -227,7 +227,7 @@ proptest! {
             prop_assert_eq!(node.replica.position(), truth.now().position);
             prop_assert!(node.replica.roster().iter().eq(truth.now().presences.values()));
             node.flush(Tick(u64::MAX));
-            prop_assert!(truth.now().position.is_none() || node.audience.all_know(&looks(truth.now().presences.values())));
+            prop_assert!(truth.now().position.is_none() || node.audience.all_know(&all_visible(truth.now().presences.values())));
         }
     }
 }

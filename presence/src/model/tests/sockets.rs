@@ -10,8 +10,8 @@ mod node;
 use proptest::prelude::*;
 
 use self::{
-    database::Database,
-    node::{Message, Node},
+    database::ModelDatabase,
+    node::{Message, ModelNode},
 };
 use crate::{clock::Tick, model::Presence, name::PresenceId};
 
@@ -69,9 +69,9 @@ fn step() -> impl Strategy<Value = SocketStep> {
 }
 
 /// Removes presences of dead nodes, and held presences that no node knows.
-fn sweep(nodes: &mut [Node], database: &mut Database) {
+fn sweep(nodes: &mut [ModelNode], database: &mut ModelDatabase) {
     let is_abandoned = |one: &Presence| {
-        let knows = |node: &Node| if one.held { node.lost.contains_key(&one.id) } else { node.node == one.node };
+        let knows = |node: &ModelNode| if one.held { node.lost.contains_key(&one.id) } else { node.node == one.node };
         !nodes.iter().any(knows)
     };
     if database.room.presences.values().any(|one| is_abandoned(one)) {
@@ -81,7 +81,7 @@ fn sweep(nodes: &mut [Node], database: &mut Database) {
 }
 
 /// Runs until nothing is in progress.
-fn run_until_quiet(nodes: &mut [Node], database: &mut Database, now: &mut Tick) {
+fn run_until_quiet(nodes: &mut [ModelNode], database: &mut ModelDatabase, now: &mut Tick) {
     for _ in 0..ROUNDS {
         now.0 += 1;
         for node in &mut *nodes {
@@ -92,10 +92,10 @@ fn run_until_quiet(nodes: &mut [Node], database: &mut Database, now: &mut Tick) 
             }
             node.finish(database);
         }
-        if nodes.iter().all(Node::is_quiet) {
+        if nodes.iter().all(ModelNode::is_quiet) {
             sweep(nodes, database);
             nodes.iter_mut().for_each(|node| node.compare(database));
-            if nodes.iter().all(Node::is_quiet) {
+            if nodes.iter().all(ModelNode::is_quiet) {
                 return;
             }
         }
@@ -110,8 +110,8 @@ proptest! {
     fn with_slow_loads_each_roster_ends_up_with_the_open_sockets_and_no_presence_is_added_after_it_left(
         steps in prop::collection::vec(step(), 1..150),
     ) {
-        let mut database = Database::default();
-        let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(database.new_node())).collect();
+        let mut database = ModelDatabase::default();
+        let mut nodes: Vec<ModelNode> = (0..NODES).map(|_| ModelNode::new(database.new_node())).collect();
         let mut now = Tick(0);
         let crashes = steps.iter().any(|step| matches!(step, SocketStep::Crash(_)));
         for step in steps {
@@ -173,11 +173,11 @@ proptest! {
         let held = nodes.iter().flat_map(|node| node.lost.keys()).filter(|id| held(id));
         let mut truth: Vec<_> = nodes.iter().flat_map(|node| node.open.keys()).chain(held).copied().collect();
         truth.sort_unstable();
-        prop_assert_eq!(&Node::ids(&database.room.presences), &truth);
+        prop_assert_eq!(&ModelNode::ids(&database.room.presences), &truth);
         for node in &nodes {
             let roster: Vec<_> = node.replica.roster().iter().map(|one| one.id).collect();
             prop_assert_eq!(&roster, &truth);
-            prop_assert_eq!(Node::ids(&node.here), Node::ids(&node.open));
+            prop_assert_eq!(ModelNode::ids(&node.here), ModelNode::ids(&node.open));
         }
     }
 }

@@ -10,10 +10,10 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId, Version};
 use crate::model::{Delta, Meta, Presence, Snapshot};
 
 /// What a client sees of a presence.
-pub(crate) type Look = (Option<UserId>, Meta);
+pub(crate) type Visible = (Option<UserId>, Meta);
 
 /// What a client sees of a room.
-pub(crate) type Looks = BTreeMap<PresenceId, Look>;
+pub(crate) type AllVisible = BTreeMap<PresenceId, Visible>;
 
 pub(crate) fn id(n: u8) -> PresenceId {
     PresenceId::from_uuid(Uuid::from_u128(n.into()))
@@ -48,12 +48,12 @@ fn node() -> NodeId {
     NodeId::from_uuid(Uuid::nil())
 }
 
-pub(crate) fn look(presence: &Presence) -> Look {
+pub(crate) fn visible(presence: &Presence) -> Visible {
     (presence.user.clone(), presence.meta.clone())
 }
 
-pub(crate) fn looks<'a>(presences: impl IntoIterator<Item = &'a Arc<Presence>>) -> Looks {
-    presences.into_iter().map(|presence| (presence.id, look(presence))).collect()
+pub(crate) fn all_visible<'a>(presences: impl IntoIterator<Item = &'a Arc<Presence>>) -> AllVisible {
+    presences.into_iter().map(|presence| (presence.id, visible(presence))).collect()
 }
 
 /// The change of one presence in a transaction.

@@ -26,7 +26,7 @@ use crate::{
 };
 
 #[cfg(test)]
-use crate::room::message::Point;
+use crate::room::message::FaultPoint;
 
 use super::{RELOAD_PAUSE, RoomActor};
 
@@ -56,7 +56,7 @@ impl RoomActor {
     pub(super) fn committed(&mut self, committed: Committed, ctx: &mut Context<Self>) {
         let Committed { batch, mut writes, result } = committed;
         #[cfg(test)]
-        self.fail_if(Point::Answer);
+        self.fail_if(FaultPoint::Answer);
         match result {
             Ok(commit) => {
                 let is_new = !commit.delta.is_empty() || commit.resumed.iter().any(|resumed| resumed.moved);
@@ -67,7 +67,7 @@ impl RoomActor {
                 self.resumed(&writes, &commit, ctx);
                 self.answer(batch, &writes, None);
                 #[cfg(test)]
-                self.fail_if(Point::Apply);
+                self.fail_if(FaultPoint::Apply);
                 let stayed = self.stayed(&writes, &commit.delta);
                 let at = (commit.epoch, commit.version);
                 writes.retain(|write| !commit.refused.contains(&write.id()));
@@ -287,7 +287,7 @@ impl RoomActor {
                 ctx.run_later(RELOAD_PAUSE, move |room, ctx| {
                     if number == room.readings.last() {
                         room.readings.abandon();
-                        room.state.readers.retain(|reader| reader.waits());
+                        room.state.readers.retain(|reader| reader.is_waiting());
                         // Nobody may need it any more.
                         if room.retire_if_idle(room.node.now(), ctx).is_continue() {
                             room.load(ctx);

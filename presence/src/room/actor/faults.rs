@@ -13,7 +13,7 @@ use crate::{
     node::Tried,
     room::{
         message::Entrant,
-        state::{Joining, Local, State},
+        state::{Joining, Local, RoomState},
     },
 };
 
@@ -41,7 +41,7 @@ impl RoomActor {
     pub(super) fn failed(&mut self, ctx: &mut Context<Self>) {
         error!(room = %self.name, "a room failed; it starts over");
         let held = self.state.pages.held().clone();
-        let mut old = std::mem::replace(&mut self.state, State::new(self.node.config.notify_interval(), held));
+        let mut old = std::mem::replace(&mut self.state, RoomState::new(self.node.config.notify_interval(), held));
         let (channels, name, sessions) = (&self.channels, &self.name, &old.sessions);
         // No hub reports a presence without a socket.
         let has_no_socket = |id: &PresenceId, local: &mut Local| {
@@ -56,7 +56,7 @@ impl RoomActor {
             state.joining.insert(entrant.presence.id, Joining::new(entrant, replies));
         }
         if self.model_changes {
-            state.renew = hubs.iter().map(|hub| hub.id).collect();
+            state.outdated_hubs = hubs.iter().map(|hub| hub.id).collect();
         } else {
             // What members were sent is still valid, so they need no more than the difference.
             (state.replica, state.notices) = (old.replica, old.notices);
@@ -67,7 +67,7 @@ impl RoomActor {
         (state.readers, state.followers) = (old.readers, old.followers);
         state.deferred = old.deferred;
         (state.sessions, state.token_waiters) = (old.sessions, old.token_waiters);
-        state.renew.extend(old.renew);
+        state.outdated_hubs.extend(old.outdated_hubs);
         // The room may have failed while it answered these, and no other answer would follow. They may be repeated, so they are
         // submitted again.
         self.submit_leaves(old.leaving.into_iter().collect(), ctx);
@@ -110,7 +110,7 @@ impl RoomActor {
     pub(super) fn reported(&mut self, HubMembers { hub, announced, members }: HubMembers, ctx: &mut Context<Self>) {
         let in_time = self.phase.hub_reported(hub.id);
         if !members.is_empty() && announced != self.state.notices.announced() {
-            self.state.renew.insert(hub.id);
+            self.state.outdated_hubs.insert(hub.id);
         }
         let mut gone = Vec::new();
         for (presence, touch) in members {

@@ -23,7 +23,7 @@ use crate::{
     node::{Priority, Submitted},
     room::{
         leaving::{Cause, Leavers, Leaving},
-        message::Which,
+        message::PresenceKey,
         state::{Joining, Local, TokenWaiter},
     },
     store::Write,
@@ -192,27 +192,27 @@ impl RoomActor {
     /// Removes one presence of this node, whether it is here, is joining, is held, or is about to be held.
     pub(super) fn remove_one(
         &mut self,
-        which: Which,
+        key: PresenceKey,
         close: Option<Close>,
         count: &AtomicUsize,
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
-        let is_meant = |presence: &Presence| match &which {
-            Which::Id(id) => presence.id == *id,
-            Which::Of(channel) => presence.channel == *channel,
+        let is_meant = |presence: &Presence| match &key {
+            PresenceKey::Id(id) => presence.id == *id,
+            PresenceKey::Channel(channel) => presence.channel == *channel,
         };
-        let found = self.find(&which);
+        let found = self.find(&key);
         if self.refuse_token_waiters(is_meant, close.as_ref()) || found.is_some() {
             count.fetch_add(1, Ordering::AcqRel);
         }
         let Some((id, channel)) = found else {
             // If it is about to leave already, the caller waits for that.
             let of_channel =
-                |leaving: &&mut Leaving| matches!(&which, Which::Of(channel) if leaving.channel == *channel);
-            let leaving = match &which {
-                Which::Id(id) => self.state.leaving.get_mut(&self.state.sessions.canonical_id(*id)),
-                Which::Of(_) => self.state.leaving.values_mut().find(of_channel),
+                |leaving: &&mut Leaving| matches!(&key, PresenceKey::Channel(channel) if leaving.channel == *channel);
+            let leaving = match &key {
+                PresenceKey::Id(id) => self.state.leaving.get_mut(&self.state.sessions.canonical_id(*id)),
+                PresenceKey::Channel(_) => self.state.leaving.values_mut().find(of_channel),
             };
             match leaving {
                 Some(leaving) => leaving.replies.push(reply),
@@ -232,11 +232,11 @@ impl RoomActor {
     }
 
     /// A presence of this node that is not about to leave, and its channel.
-    fn find(&self, which: &Which) -> Option<(PresenceId, ChannelName)> {
+    fn find(&self, key: &PresenceKey) -> Option<(PresenceId, ChannelName)> {
         let state = &self.state;
         let is_lost = |leaving: &Leaving| matches!(leaving.cause, Cause::Lost(_));
-        match which {
-            Which::Id(id) => {
+        match key {
+            PresenceKey::Id(id) => {
                 let id = state.sessions.canonical_id(*id);
                 let here = state.locals.get(&id).map(|local| &local.presence.channel);
                 let joining = state.joining.get(&id).map(|joining| &joining.channel);
@@ -244,7 +244,7 @@ impl RoomActor {
                 let lost = state.leaving.get(&id).filter(|leaving| is_lost(leaving)).map(|leaving| &leaving.channel);
                 here.or(joining).or(held).or(lost).map(|channel| (id, channel.clone()))
             }
-            Which::Of(channel) => {
+            PresenceKey::Channel(channel) => {
                 let here = state.locals.iter().map(|(id, local)| (*id, &local.presence.channel));
                 let joining = state.joining.iter().map(|(id, joining)| (*id, &joining.channel));
                 let held = state.sessions.all_lost().map(|lost| (lost.presence.id, &lost.presence.channel));

@@ -9,7 +9,7 @@ use crate::{
     delivery::{HubRef, Reply, Touch},
     model::{
         Presence,
-        delta::Change,
+        delta::RosterChange,
         own::{self, OwnPresences, Repair},
     },
     name::{PresenceId, RoomName},
@@ -19,7 +19,7 @@ use crate::{
         local_channels::LocalChannels,
         message::{Entrant, ToRoom},
         presence::{DeathGuard, PresenceActor},
-        state::{Joining, Local, State},
+        state::{Joining, Local, RoomState},
     },
     store::Write,
 };
@@ -28,9 +28,9 @@ use super::RoomActor;
 
 impl RoomActor {
     /// The roster has changed.
-    pub(super) fn changed(&mut self, changes: Vec<Change>, ctx: &mut Context<Self>) {
+    pub(super) fn changed(&mut self, changes: Vec<RosterChange>, ctx: &mut Context<Self>) {
         let now = self.node.now();
-        for Change { was, now } in &changes {
+        for RosterChange { was, now } in &changes {
             match now {
                 Some(presence) => {
                     if let Some(local) = self.state.locals.get_mut(&presence.id) {
@@ -237,7 +237,7 @@ impl RoomActor {
 
 /// The room's presences of this node.
 struct Ours<'a> {
-    state: &'a State,
+    state: &'a RoomState,
     node: &'a Node,
     channels: &'a dyn LocalChannels,
     room: &'a RoomName,
@@ -253,7 +253,7 @@ impl OwnPresences for Ours<'_> {
     }
 
     fn is_in_progress(&self, Presence { id, channel, .. }: &Presence) -> bool {
-        let State { joining, leaving, sessions, .. } = self.state;
+        let RoomState { joining, leaving, sessions, .. } = self.state;
         joining.contains_key(id)
             || leaving.contains_key(id)
             || sessions.lost(*id).is_some()

@@ -164,7 +164,7 @@ impl RoomActor {
         let may_cut = if room.is_some() {
             may_cut_off(&mut self.state.last_cut_off, now)
         } else {
-            may_cut_off(&mut self.hubs.made_room.lock(), now)
+            may_cut_off(&mut self.hubs.last_cut_off.lock(), now)
         };
         if may_cut {
             self.hubs.all().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
@@ -231,7 +231,7 @@ impl RoomActor {
         &mut self,
         id: PresenceId,
         channel: ChannelName,
-        (meta, otherwise): (Meta, Option<Meta>),
+        (meta, fallback): (Meta, Option<Meta>),
         reply: Option<Reply<()>>,
         ctx: &mut Context<Self>,
     ) {
@@ -248,8 +248,8 @@ impl RoomActor {
             _ => {
                 let former = channel.clone();
                 let is_refused = !self.submit_update(id, channel, (None, Some(meta)), reply, ctx);
-                if let Some(otherwise) = otherwise.filter(|_| is_refused) {
-                    self.update(id, former, (otherwise, None), None, ctx);
+                if let Some(fallback) = fallback.filter(|_| is_refused) {
+                    self.update(id, former, (fallback, None), None, ctx);
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     model::{Delta, OnlineChanges},
     name::{ChannelName, NodeId, PresenceId},
-    signal::Signals,
+    signal::EventPublisher,
     store::MemoryStore,
 };
 
@@ -166,7 +166,7 @@ fn who_goes_by_many_presences_of_one_commit_is_offline_with_the_last_event() {
         updated: vec![rebound.clone()],
         ..Delta::default()
     };
-    let signals = Signals::default();
+    let signals = EventPublisher::default();
     let mut changes = signals.subscribe(None);
     let mut hear = |turns_of: &OnlineChanges, pruned: &[&Presence]| {
         let bulk = signals.leave_group(lobby());

@@ -5,24 +5,24 @@ use crate::{
     Error,
     clock::Clock,
     name::{NodeId, NodeName},
-    room::{Point, ToRoom},
+    room::{FaultPoint, ToRoom},
     signal::Subscription,
     store::{Attempt, ClearMode, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
 };
 
-const POINTS: [Point; 2] = [Point::Answer, Point::Apply];
+const POINTS: [FaultPoint; 2] = [FaultPoint::Answer, FaultPoint::Apply];
 
 /// A node of its own, as often as a test wants one.
 async fn anew() -> Node {
     node_on(&MemoryStore::new(Clock::system()), "here", config()).await
 }
 
-fn fail_at(node: &Node, point: Point) {
+fn fail_at(node: &Node, point: FaultPoint) {
     node.table().send_running(lobby(), ToRoom::PanicAt(point));
 }
 
 /// A node with these in the lobby, who joined together, whose room is about to fail there, and what is heard from then on.
-async fn about_to_fail<const N: usize>(point: Point, names: [&str; N]) -> (Node, [Client; N], Subscription) {
+async fn about_to_fail<const N: usize>(point: FaultPoint, names: [&str; N]) -> (Node, [Client; N], Subscription) {
     let node = anew().await;
     let members = names.map(|name| node.client(name));
     join_all(&members, lobby()).await;
@@ -94,7 +94,7 @@ async fn a_refusal_over_which_the_room_fails_is_given_again() {
     node.store
         .refuse(|write| matches!(write, Write::Join(presence) if presence.user.as_ref().unwrap().as_str() == "ann"));
     let before = node.rooms.this_node().now();
-    fail_at(&node, Point::Answer);
+    fail_at(&node, FaultPoint::Answer);
     assert!(matches!(node.client("ann").join(lobby()).await, Err(Error::StoreRefused(_))));
     assert!(node.rooms.this_node().now().since(before) < secs(1));
     pass(secs(3)).await;

@@ -7,7 +7,7 @@ use crate::{
     Error, Result,
     clock::Clock,
     config::Durability,
-    room::{Point, ToRoom},
+    room::{FaultPoint, ToRoom},
     store::MemoryStore,
 };
 
@@ -149,7 +149,7 @@ async fn a_refusal_over_which_the_room_fails_is_given_all_the_same() {
     for token in [false, true] {
         let node = node().await;
         let _both = full(&node).await;
-        node.rooms.send_to_room(lobby(), ToRoom::PanicAt(Point::Answer));
+        node.rooms.send_to_room(lobby(), ToRoom::PanicAt(FaultPoint::Answer));
         let cid = node.client("cid");
         let cid = if token { cid.with_token("cid", GRACE) } else { cid };
         assert!(is_full(&cid.join_within(lobby(), 2).await), "with a token: {token}");

@@ -205,7 +205,7 @@ async fn nobody_waits_for_those_who_still_take_a_large_change_of_the_room() {
     let ann = node.member("ann").await;
     ann.frames();
     let change = wire::text(&"x".repeat(2 * 1024 * 1024));
-    ann.outbox.push_news(lobby(), &change);
+    ann.outbox.push_notice(lobby(), &change);
     let (pressure, relieved) = Claim::new(None);
     ann.outbox.push(&wire::text("hello"), Some(&pressure));
     drop(pressure);

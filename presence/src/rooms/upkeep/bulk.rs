@@ -9,7 +9,7 @@ use crate::{
     Rooms,
     name::RoomName,
     node::Node,
-    room::{Table, ToRoom},
+    room::{RoomTable, ToRoom},
     signal::LeaveGroup,
     store::{RoomCommit, pace::MAX_ROOMS_PER_REMOVAL},
 };
@@ -18,7 +18,7 @@ use crate::{
 /// each room with all presences that left. It is published when this is dropped, also after an error.
 pub(crate) struct Bulk {
     node: Arc<Node>,
-    table: Arc<Table>,
+    table: Arc<RoomTable>,
     gathered: HashMap<RoomName, LeaveGroup>,
 }
 

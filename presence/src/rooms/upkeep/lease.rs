@@ -54,7 +54,7 @@ impl Upkeep {
             match self.register(node).await {
                 Ok(former) => {
                     info!(name = %self.node.registration.name(), %node, "this node is registered in the store");
-                    self.node.registration.former().extend(former);
+                    self.node.registration.uncleared().extend(former);
                     self.node.set_id(Some(node));
                     self.node.health.renewal_succeeded();
                     if let Err(error) = self.hold_former().await {
@@ -182,7 +182,7 @@ impl Upkeep {
                 "another process took over the name of this node, which serves nobody while that one runs: two processes of one node name on one database do this to one another; give each its own"
             );
         }
-        self.node.shuts_down();
+        self.node.begin_shutdown();
         self.node.registration.superseded.send_replace(true);
         for hub in self.rooms.hubs().all() {
             hub.addr.do_send(ToHub::CloseAll { code: CloseCode::RESTARTING, reason: "the node is restarting" });

@@ -22,7 +22,7 @@ use crate::{
     Error, Result,
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
     node::ToDo,
-    room::{ToRoom, Which},
+    room::{PresenceKey, ToRoom},
     store::{NodeState, NodeStore, Order, Removal, RemovalTarget, Request, RequestStore, RoomStore},
     telemetry::report,
 };
@@ -119,8 +119,8 @@ impl Upkeep {
                 return until_done(|| self.rooms.remove_here(room.as_ref(), channel, close.as_ref())).await;
             }
             RemovalTarget::Presence { room, id } => {
-                let (which, count) = (Which::Id(*id), Arc::default());
-                until_done(|| self.rooms.remove_one(room, &which, close.as_ref(), &count)).await;
+                let (key, count) = (PresenceKey::Id(*id), Arc::default());
+                until_done(|| self.rooms.remove_one(room, &key, close.as_ref(), &count)).await;
                 // The message is repeated if the room failed, so the presence may have been counted twice.
                 return count.load(Ordering::Acquire).min(1);
             }

@@ -45,7 +45,7 @@ pub(super) struct SavedRoom {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Database {
+pub(super) struct ModelDatabase {
     pub(super) room: SavedRoom,
     /// The room before each change.
     pub(super) history: Vec<SavedRoom>,
@@ -54,7 +54,7 @@ pub(super) struct Database {
     pub(super) sockets: u128,
 }
 
-impl Database {
+impl ModelDatabase {
     pub(super) fn commit(&mut self, node: NodeId, batch: u64, writes: Vec<SocketWrite>) -> SocketCommit {
         let before = self.room.clone();
         let mut delta = Delta::default();

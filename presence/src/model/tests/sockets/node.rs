@@ -9,12 +9,12 @@ use std::{
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::database::{Database, SocketCommit, SocketWrite};
+use super::database::{ModelDatabase, SocketCommit, SocketWrite};
 use crate::{
     clock::Tick,
     model::{
         Delta, Presence, Snapshot,
-        delta::Change,
+        delta::RosterChange,
         high_water::HighWaterMark,
         own::{OwnPresences, Repair, after_changes, after_load},
         replica::{Applied, LoadedRoom, Replica},
@@ -39,7 +39,7 @@ pub(super) enum Message {
 pub(super) type PendingLoad = Option<Option<Snapshot>>;
 
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct ModelNode {
     pub(super) node: NodeId,
     /// The presences of the open sockets.
     pub(super) open: BTreeMap<PresenceId, Arc<Presence>>,
@@ -61,7 +61,7 @@ pub(super) struct Node {
     pub(super) lost: BTreeMap<PresenceId, Arc<Presence>>,
 }
 
-impl OwnPresences for Node {
+impl OwnPresences for ModelNode {
     fn supervised(&self, id: PresenceId) -> Option<&Arc<Presence>> {
         self.here.get(&id)
     }
@@ -84,7 +84,7 @@ fn choose<'a>(which: &prop::sample::Index, all: &'a BTreeMap<PresenceId, Arc<Pre
     (!all.is_empty()).then(|| all.values().nth(which.index(all.len()))).flatten()
 }
 
-impl Node {
+impl ModelNode {
     pub(super) fn new(node: NodeId) -> Self {
         Self {
             node,
@@ -105,7 +105,7 @@ impl Node {
         }
     }
 
-    pub(super) fn join(&mut self, database: &mut Database) {
+    pub(super) fn join(&mut self, database: &mut ModelDatabase) {
         database.sockets += 1;
         let (id, name) = (database.sockets, format!("socket {}", database.sockets));
         let id = PresenceId::from_uuid(Uuid::from_u128(id));
@@ -141,7 +141,7 @@ impl Node {
     }
 
     /// Like the writer, commits each presence once in a transaction.
-    pub(super) fn commit(&mut self, database: &mut Database) {
+    pub(super) fn commit(&mut self, database: &mut ModelDatabase) {
         let (mut ids, mut writes) = (BTreeSet::new(), Vec::new());
         while let Some(write) = self.pending.pop_front_if(|write| ids.insert(write.id())) {
             writes.push(write);
@@ -226,7 +226,7 @@ impl Node {
         }
     }
 
-    pub(super) fn changed(&mut self, changes: &[Change]) {
+    pub(super) fn changed(&mut self, changes: &[RosterChange]) {
         for gone in changes.iter().filter(|change| change.now.is_none()).filter_map(|change| change.was.as_ref()) {
             self.lost.remove(&gone.id);
         }
@@ -274,13 +274,13 @@ impl Node {
         self.replica.reloading();
     }
 
-    pub(super) fn answer(&mut self, database: &Database) {
+    pub(super) fn answer(&mut self, database: &ModelDatabase) {
         if let Some(answer) = &mut self.load {
             answer.get_or_insert_with(|| database.snapshot());
         }
     }
 
-    pub(super) fn finish(&mut self, database: &Database) {
+    pub(super) fn finish(&mut self, database: &ModelDatabase) {
         self.answer(database);
         if let Some(found) = self.load.take().flatten() {
             if let Some(before) = self.replica.reload(found.map(LoadedRoom::from)) {
@@ -319,7 +319,7 @@ impl Node {
         }
     }
 
-    pub(super) fn compare(&mut self, database: &Database) {
+    pub(super) fn compare(&mut self, database: &ModelDatabase) {
         if database.room.at.is_some_and(|at| self.reached.contradicts(self.now, at)) {
             self.replica.distrust(self.now);
             self.note_position();

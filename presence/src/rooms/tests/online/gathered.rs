@@ -14,7 +14,7 @@ use crate::{
     Presence,
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
     rooms::tests::bench::{room, user},
-    signal::{LeaveGroup, Signals},
+    signal::{EventPublisher, LeaveGroup},
     store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
     testing::store::ManualClock,
 };
@@ -82,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     store: MemoryStore,
     node: NodeId,
-    signals: Signals,
+    signals: EventPublisher,
     rooms: [RoomName; ROOMS],
     groups: [[Option<LeaveGroup>; GROUPS]; ROOMS],
     ids: Cell<u64>,
@@ -92,7 +92,7 @@ impl World {
     async fn new() -> Self {
         let (store, node) = (MemoryStore::new(ManualClock::new().clock()), NodeId::random());
         store.register(node, NodeName::new("here").unwrap(), Duration::from_secs(60)).await.unwrap();
-        let (signals, rooms) = (Signals::default(), ["lobby", "attic"].map(room));
+        let (signals, rooms) = (EventPublisher::default(), ["lobby", "attic"].map(room));
         Self { store, node, signals, rooms, groups: Default::default(), ids: Cell::default() }
     }
 
