@@ -17,7 +17,9 @@
 
 pub use crate::rooms::{
     PrunePresences, PruneRooms, Reconcile, RoomsActor, Sweep,
-    command::{Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, RemoveUserFrom, Touch, Update},
+    command::{
+        Add, LeaveAll, Remove, RemovePresence, RemoveRoom, RemoveUser, RemoveUserFrom, Touch, Update, UpdateUser,
+    },
     query::{
         AnonymousCount, Count, IsHere, LastSeen, ListRooms, Members, MembersAndChanges, PresencesOf, RoomsOf,
         Subscribe, Users,

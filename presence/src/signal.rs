@@ -3,9 +3,17 @@
 mod leave_group;
 mod queue;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use actix::{Message, Recipient};
+use futures_util::Stream;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -222,6 +230,8 @@ impl Drop for EventPublisher {
 }
 
 /// The changes of all rooms, or of one room, since the subscription began. An empty queue takes no memory.
+///
+/// It is a [`Stream`], too, of the same events.
 #[derive(Debug)]
 pub struct Subscription {
     queue: Arc<EventQueue>,
@@ -244,13 +254,21 @@ impl Drop for Subscription {
     }
 }
 
+impl Stream for Subscription {
+    type Item = PresenceChanged;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PresenceChanged>> {
+        self.queue.poll_next(cx)
+    }
+}
+
 impl Subscription {
     /// How many events one subscriber can queue. Then the oldest are lost.
     pub const CAPACITY: usize = 1024;
 
     /// The next change. Its `missed` is the number of events that were lost before it. `None` when the rooms are dropped.
     pub async fn next(&mut self) -> Option<PresenceChanged> {
-        self.queue.next().await
+        poll_fn(|cx| self.queue.poll_next(cx)).await
     }
 
     /// Sends each event to an actor, one after the other: the next one when the actor has handled the one before. When the node is

@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::{
     model::{Presence, delta::RosterChange, roster::Roster},
@@ -20,7 +20,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Feed {
     waiting: Mutex<(Unread, bool)>,
-    pub(crate) changed: Notify,
+    /// The task that waits for more.
+    pub(crate) waker: AtomicWaker,
 }
 
 /// What has not been read yet.
@@ -73,7 +74,7 @@ impl Follower {
         let Some(feed) = self.feed.upgrade() else { return };
         let presences = roster.iter().map(|presence| (presence.id, Some(presence.clone()))).collect();
         feed.waiting.lock().0 = Unread { presences, is_whole: true };
-        feed.changed.notify_one();
+        feed.waker.wake();
     }
 
     /// The roster changed so.
@@ -84,7 +85,7 @@ impl Follower {
             Some((id, now.clone()))
         });
         feed.waiting.lock().0.presences.extend(changes);
-        feed.changed.notify_one();
+        feed.waker.wake();
     }
 }
 
@@ -92,7 +93,7 @@ impl Drop for Follower {
     fn drop(&mut self) {
         if let Some(feed) = self.feed.upgrade() {
             feed.waiting.lock().1 = true;
-            feed.changed.notify_one();
+            feed.waker.wake();
         }
     }
 }

@@ -268,6 +268,36 @@ impl Rooms {
         }
     }
 
+    /// Replaces the meta of all presences of a user in a room: the status of the user, in each tab. Returns how many presences have the
+    /// meta now. These are the presences of this process that are in the room now. Held presences and presences of other processes keep
+    /// their meta and are not counted. Tabs that open later join with a meta of their own.
+    ///
+    /// Each is written at once, whatever `updates_per_second` is, and each that changes is an event of its own.
+    ///
+    /// ```
+    /// # use presence::{Meta, RoomName, Rooms, UserId};
+    /// # use serde_json::json;
+    /// async fn set_status(rooms: &Rooms, room: &RoomName, user: &UserId, status: &str) -> presence::Result<usize> {
+    ///     rooms.update_user(room, user, Meta::new(&json!({ "status": status }))?).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Error::StoreUnavailable`] if the database does not answer in time. Some of the updates may still happen.
+    /// - [`Error::Overloaded`] if too many changes are pending. Some of the updates may have happened.
+    pub async fn update_user(&self, room: &RoomName, user: &UserId, meta: Meta) -> Result<usize> {
+        let presences = self.presences_of(room, user).await?;
+        let updates = presences.iter().map(async |presence| {
+            match self.update(room, &presence.channel, meta.clone()).await {
+                Ok(()) => Ok(1),
+                // It is held, it has left since it was read, or it is on another node.
+                Err(Error::NotInRoom { .. } | Error::SocketElsewhere { .. }) => Ok(0),
+                Err(error) => Err(error),
+            }
+        });
+        join_all(updates).await.into_iter().sum()
+    }
+
     /// Removes a channel from every room, on whichever node it is, with one event for each room.
     /// [`Consumer::removed`](crate::Consumer::removed) runs for each. If the channel is in no room, nothing happens. If this process has
     /// the channel in a room, it is removed from the rooms where this process has it, and no request is written for the other nodes. It

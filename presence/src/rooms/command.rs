@@ -41,6 +41,18 @@ pub struct Update {
     pub meta: Meta,
 }
 
+/// Replaces the meta of all presences of a user in a room, as [`Rooms::update_user`](crate::Rooms::update_user).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<usize>")]
+pub struct UpdateUser {
+    /// The room.
+    pub room: RoomName,
+    /// The user.
+    pub user: UserId,
+    /// The new meta.
+    pub meta: Meta,
+}
+
 /// Removes a channel from a room, on whichever node it is, as [`Rooms::remove`](crate::Rooms::remove).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<()>")]
@@ -124,6 +136,14 @@ impl Handler<Update> for RoomsActor {
 
     fn handle(&mut self, Update { room, channel, meta }: Update, _: &mut Self::Context) -> Self::Result {
         self.carry_out(async move |rooms| rooms.update(&room, &channel, meta).await)
+    }
+}
+
+impl Handler<UpdateUser> for RoomsActor {
+    type Result = ResponseFuture<Result<usize>>;
+
+    fn handle(&mut self, UpdateUser { room, user, meta }: UpdateUser, _: &mut Self::Context) -> Self::Result {
+        self.carry_out(async move |rooms| rooms.update_user(&room, &user, meta).await)
     }
 }
 

@@ -2,8 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
+    future::poll_fn,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
+
+use futures_util::Stream;
 
 use crate::{
     Error, Result,
@@ -49,6 +54,8 @@ impl MembersChanged {
 }
 
 /// The changes of the members of one room, made by [`Rooms::members_and_changes`]. The room stays in memory as long as this exists.
+///
+/// It is a [`Stream`], too, for an actor that handles the changes with `StreamHandler`. Only one task may wait for changes at a time.
 #[derive(Debug)]
 pub struct MemberChanges {
     rooms: Rooms,
@@ -62,18 +69,7 @@ pub struct MemberChanges {
 impl MemberChanges {
     /// Waits for the next change. Changes that come while nobody waits for them are returned together. `None` once the node shuts down.
     pub async fn next(&mut self) -> Option<MembersChanged> {
-        loop {
-            let (unread, has_ended) = self.feed.take();
-            let changed = self.apply(unread);
-            if !changed.is_empty() {
-                return Some(changed);
-            }
-            if has_ended {
-                // The room failed again and again, and was started anew.
-                self.follow()?;
-            }
-            self.feed.changed.notified().await;
-        }
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
     /// Has the room fill the feed from now on. `None` if the node shuts down.
@@ -89,17 +85,19 @@ impl MemberChanges {
     /// Waits until the room has said who is there.
     async fn begin(&mut self) -> Result<Vec<Member>> {
         self.follow().ok_or(Error::ShuttingDown)?;
-        loop {
+        poll_fn(|cx| {
+            self.feed.waker.register(cx.waker());
             let (unread, has_ended) = self.feed.take();
             if unread.is_whole {
                 let _ = self.apply(unread);
-                return Ok(Roster::from(self.here.values().cloned().collect::<Vec<_>>()).members());
+                return Poll::Ready(Ok(Roster::from(self.here.values().cloned().collect::<Vec<_>>()).members()));
             }
             if has_ended {
-                return Err(self.rooms.no_answer_error(&self.room));
+                return Poll::Ready(Err(self.rooms.no_answer_error(&self.room)));
             }
-            self.feed.changed.notified().await;
-        }
+            Poll::Pending
+        })
+        .await
     }
 
     fn apply(&mut self, Unread { mut presences, is_whole }: Unread) -> MembersChanged {
@@ -156,6 +154,24 @@ impl MemberChanges {
                 before
             }
         }
+    }
+}
+
+impl Stream for MemberChanges {
+    type Item = MembersChanged;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<MembersChanged>> {
+        self.feed.waker.register(cx.waker());
+        let (unread, has_ended) = self.feed.take();
+        let changed = self.apply(unread);
+        if !changed.is_empty() {
+            return Poll::Ready(Some(changed));
+        }
+        // The feed ends if the room failed again and again, and was started anew, and if the node shuts down.
+        if has_ended && self.follow().is_none() {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
     }
 }
 

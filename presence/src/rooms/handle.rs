@@ -55,6 +55,14 @@ impl Room {
         self.rooms.update(&self.name, channel, meta).await
     }
 
+    /// Replaces the meta of all presences of a user in the room; see [`Rooms::update_user`].
+    ///
+    /// # Errors
+    /// As [`Rooms::update_user`].
+    pub async fn update_user(&self, user: &UserId, meta: Meta) -> Result<usize> {
+        self.rooms.update_user(&self.name, user, meta).await
+    }
+
     /// Removes a channel from the room; see [`Rooms::remove`]. It corresponds to `room.remove_presence` of django-channels-presence.
     ///
     /// # Errors

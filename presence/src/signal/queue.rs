@@ -2,10 +2,14 @@
 //!
 //! The queue grows and shrinks with its events, since most subscriptions are for one room in which little happens.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
 use tracing::debug;
 
 use super::{PresenceChanged, Subscription};
@@ -16,7 +20,8 @@ const KEPT_CAPACITY: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
     state: Mutex<QueueState>,
-    added: Notify,
+    /// The task that waits for an event.
+    waker: AtomicWaker,
 }
 
 #[derive(Debug, Default)]
@@ -44,40 +49,32 @@ impl EventQueue {
         }
         state.events.push_back(event);
         drop(state);
-        self.added.notify_one();
+        self.waker.wake();
     }
 
     /// No more events will be added.
     pub(super) fn end(&self) {
         self.state().ended = true;
-        self.added.notify_one();
+        self.waker.wake();
     }
 
     /// The next event. `None` after the last event when the queue has ended. Only one task may wait at a time.
-    pub(super) async fn next(&self) -> Option<PresenceChanged> {
-        loop {
-            {
-                let mut state = self.state();
-                if let Some(event) = state.events.pop_front() {
-                    if state.events.is_empty() {
-                        state.events.shrink_to(KEPT_CAPACITY);
-                    }
-                    let missed = std::mem::take(&mut state.missed);
-                    return Some(PresenceChanged { missed, ..Arc::unwrap_or_clone(event) });
-                }
-                if state.ended {
-                    return None;
-                }
+    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<PresenceChanged>> {
+        self.waker.register(cx.waker());
+        let mut state = self.state();
+        if let Some(event) = state.events.pop_front() {
+            if state.events.is_empty() {
+                state.events.shrink_to(KEPT_CAPACITY);
             }
-            self.added.notified().await;
+            let missed = std::mem::take(&mut state.missed);
+            return Poll::Ready(Some(PresenceChanged { missed, ..Arc::unwrap_or_clone(event) }));
         }
+        if state.ended { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
     use crate::{PresenceChange, name::RoomName};
 
@@ -85,6 +82,10 @@ mod tests {
         let room = RoomName::new("lobby").unwrap();
         let (online, offline) = (Vec::new(), Vec::new());
         Arc::new(PresenceChanged { room, change: PresenceChange::Bulk(Vec::new()), missed: 0, online, offline })
+    }
+
+    fn next(queue: &EventQueue) -> Poll<Option<PresenceChanged>> {
+        queue.poll_next(&Context::from_waker(std::task::Waker::noop()))
     }
 
     #[test]
@@ -95,7 +96,7 @@ mod tests {
         for _ in 0..Subscription::CAPACITY {
             queue.push(event());
         }
-        while queue.next().now_or_never().is_some() {}
+        while next(&queue).is_ready() {}
         assert!(queue.state().events.capacity() <= KEPT_CAPACITY);
     }
 
@@ -104,8 +105,8 @@ mod tests {
         let queue = EventQueue::default();
         queue.push(event());
         queue.end();
-        assert!(queue.next().now_or_never().unwrap().is_some());
-        assert!(queue.next().now_or_never().unwrap().is_none());
-        assert!(queue.next().now_or_never().unwrap().is_none());
+        assert!(matches!(next(&queue), Poll::Ready(Some(_))));
+        assert!(matches!(next(&queue), Poll::Ready(None)));
+        assert!(matches!(next(&queue), Poll::Ready(None)));
     }
 }

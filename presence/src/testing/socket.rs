@@ -326,20 +326,45 @@ impl TestSocket {
     }
 
     async fn next(&mut self) -> Received {
-        let connection = &*self.connection;
         loop {
             // What `read_once` has read is not decoded yet.
-            connection.decode();
-            let received = connection.client.borrow_mut().received.pop_front();
+            self.connection.decode();
+            let received = self.connection.client.borrow_mut().received.pop_front();
             if let Some(received) = received {
                 return received;
             }
-            if connection.client.borrow().body.is_none() {
+            if !self.read_more().await {
                 return Received::End;
             }
-            match self.reader {
-                Some(_) => connection.has_read.notified().await,
-                None => drop(connection.read().await),
+        }
+    }
+
+    /// Waits until more was read. Returns false if the response has ended, and nothing more can be read.
+    async fn read_more(&self) -> bool {
+        let connection = &*self.connection;
+        if connection.client.borrow().body.is_none() {
+            return false;
+        }
+        match self.reader {
+            Some(_) => connection.has_read.notified().await,
+            None => drop(connection.read().await),
+        }
+        true
+    }
+
+    /// Waits until a Close arrives, and returns its code and its reason. Without a code it is [`CloseCode::NONE`], and if the connection
+    /// ends without a Close, [`CloseCode::LOST`], as in a browser. The reason is empty if there is none. The frames that were sent before
+    /// the Close stay for [`receive`](Self::receive).
+    ///
+    /// It waits without a limit of its own. Under paused time the clock moves on meanwhile, so a silent socket is closed as stale.
+    pub async fn closed(&mut self) -> (CloseCode, String) {
+        loop {
+            self.connection.decode();
+            if let Some(code) = self.close_code() {
+                return (code, self.close_reason().unwrap_or_default().to_owned());
+            }
+            if !self.read_more().await {
+                return (CloseCode::LOST, String::new());
             }
         }
     }

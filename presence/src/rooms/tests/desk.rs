@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::bench::{Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, user};
 use crate::{
     CloseCode, Error, JoinOptions, JsonConsumer, JsonFrames, Meta, Outgoing, Result, ResumeToken, Rooms, Socket,
-    actor::Update,
+    actor::{Update, UpdateUser},
     clock::Clock,
     name::{ChannelName, RoomName},
     store::{MemoryStore, RoomStore},
@@ -158,6 +158,40 @@ async fn the_meta_of_a_socket_of_another_process_is_not_set_here() {
     let channel = channel_of(&here).await;
     let refused = there.rooms.update(lobby(), &channel, meta("busy")).await;
     assert!(matches!(&refused, Err(Error::SocketElsewhere { channel: named }) if *named == channel), "{refused:?}");
+}
+
+#[actix::test]
+async fn the_meta_of_all_tabs_of_a_user_is_set_but_for_held_ones_and_those_on_other_nodes() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let here = node_on(&database, "here", config().reconcile_interval(secs(1)).updates_per_second(1)).await;
+    let there = node_on(&database, "there", config()).await;
+    let tab = async |node: &Node, name: &str| {
+        node.add(lobby(), &ChannelName::new(name).unwrap(), Some(&user("ann"))).await.unwrap();
+    };
+    let lost = agent(&here.rooms).await;
+    tab(&here, "phone").await;
+    tab(&here, "laptop").await;
+    tab(&there, "desk").await;
+    here.add(lobby(), &ChannelName::new("bob").unwrap(), Some(&user("bob"))).await.unwrap();
+    lost.lose();
+    pass(secs(3)).await;
+    let mut changes = here.changes();
+    assert_eq!(here.rooms.update_user(lobby(), &user("ann"), meta("away")).await.unwrap(), 2);
+    assert_eq!(heard(&mut changes), ["~ann", "~ann"], "at once");
+    assert_eq!(here.room(lobby()).update_user(&user("ann"), meta("busy")).await.unwrap(), 2);
+    let metas = here.presences_of(lobby(), &user("ann")).await.unwrap();
+    let metas: Vec<_> = metas.iter().map(|presence| (presence.channel.as_str(), presence.meta.clone())).collect();
+    for (channel, now) in metas {
+        let expected = match channel {
+            "phone" | "laptop" => meta("busy"),
+            "desk" => Meta::default(),
+            _ => meta("free"),
+        };
+        assert_eq!(now, expected, "{channel}");
+    }
+    let update = UpdateUser { room: lobby().clone(), user: user("cid"), meta: meta("busy") };
+    assert_eq!(here.addr().send(update).await.unwrap().unwrap(), 0, "nobody of this name is there");
 }
 
 #[actix::test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 
 use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, settle, user};
 use crate::{Error, clock::Clock, name::UserId, room::ToRoom, store::MemoryStore, testing::fault::panic_room};
@@ -153,6 +153,26 @@ async fn a_room_that_is_given_up_is_followed_when_it_is_started_anew() {
     let _bob = node.member("bob").await;
     pass(secs(1)).await;
     assert_eq!(online.now(), node.names(lobby()).await);
+}
+
+#[actix::test]
+async fn changes_and_events_are_streams_that_wake_and_that_end() {
+    let node = node().await;
+    let (_, changes) = node.members_and_changes(lobby()).await.unwrap();
+    let events = node.changes_of(lobby());
+    let online = changes.map(|changed| changed.user_online().to_vec()).collect::<Vec<_>>();
+    let online = actix::spawn(online);
+    let came = actix::spawn(events.filter_map(async |changed| changed.added()?.user.clone()).collect::<Vec<_>>());
+    settle().await;
+    let ann = node.member("ann").await;
+    pass(secs(1)).await;
+    let bob = node.member("bob").await;
+    pass(secs(1)).await;
+    drop((ann, bob));
+    node.shutdown().await;
+    drop(node);
+    assert_eq!(online.await.unwrap()[..2], [[user("ann")], [user("bob")]]);
+    assert_eq!(came.await.unwrap(), [user("ann"), user("bob")]);
 }
 
 #[actix::test]

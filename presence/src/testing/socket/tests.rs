@@ -85,6 +85,29 @@ async fn the_code_and_the_reason_of_a_close_can_be_read() {
     ann.send_text("enough");
     time.settle().await;
     assert_eq!((ann.close_code(), ann.close_reason()), (Some(CloseCode(4001)), Some("enough")));
+    assert_eq!(ann.closed().await, (CloseCode(4001), "enough".to_owned()));
+}
+
+async fn check_waiting_for_the_close(is_reading: bool) {
+    let (_time, rooms, mut ann) = ann_in_the_lobby().await;
+    if !is_reading {
+        ann.stop_reading();
+    }
+    rooms.send(&RoomName::new("lobby").unwrap(), "news").await.unwrap();
+    ann.send_text("enough");
+    assert_eq!(ann.closed().await, (CloseCode(4001), "enough".to_owned()));
+    assert_eq!(ann.receive_text().await, "news");
+    assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4001))));
+}
+
+#[actix::test]
+async fn a_test_can_wait_for_the_close_and_receives_the_frames_before_it_afterwards() {
+    check_waiting_for_the_close(true).await;
+}
+
+#[actix::test]
+async fn a_socket_that_reads_only_while_the_test_waits_receives_the_close() {
+    check_waiting_for_the_close(false).await;
 }
 
 #[actix::test]
@@ -95,4 +118,5 @@ async fn a_socket_that_stops_reading_answers_no_pings_and_is_cut_off() {
     time.advance(secs(50)).await;
     assert_eq!(changes.removed().await.user, Some(UserId::new("ann").unwrap()));
     assert_eq!((ann.receive().await, ann.close_code()), (Received::End, None));
+    assert_eq!(ann.closed().await, (CloseCode::LOST, String::new()));
 }
