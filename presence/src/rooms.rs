@@ -1,11 +1,14 @@
 //! [`Rooms`], the handle that applications hold, and the actors that carry out its calls.
 
+mod by_channel;
 mod channel;
 mod channels;
 pub(crate) mod command;
 mod following;
 mod handle;
+mod join_options;
 mod membership;
+mod node_names;
 pub(crate) mod query;
 mod reading;
 mod removing;
@@ -13,15 +16,15 @@ mod sending;
 mod shutdown;
 #[cfg(test)]
 mod tests;
-mod updates;
 mod upkeep;
 
 use std::{
     fmt,
-    sync::{Arc, Once, OnceLock},
+    sync::{Arc, Once, OnceLock, Weak},
 };
 
 use actix::{Actor, Addr, Context, Recipient};
+use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::watch;
 
 use crate::{
@@ -36,9 +39,9 @@ use crate::{
     store::Store,
 };
 
-pub use channel::JoinOptions;
 pub use following::{MemberChanges, MembersChanged};
 pub use handle::Room;
+pub use join_options::JoinOptions;
 pub use query::RoomsActor;
 pub use reading::Counts;
 pub use sending::Outgoing;
@@ -48,11 +51,14 @@ pub use upkeep::{PrunePresences, PruneRooms, PruningSupervisor, Reconcile, Sweep
 #[cfg(feature = "cli")]
 pub(crate) use upkeep::CLI;
 pub(crate) use {
-    channel::{Channel, End},
+    channel::{Channel, SocketEnd},
     sending::as_consumer_of,
 };
 
-use self::{channels::Channels, shutdown::Shutdown, upkeep::NodeActor};
+use self::{channels::Channels, node_names::NameHolder, upkeep::NodeActor};
+
+/// The shutdown of a node, for which any number of callers can wait.
+type Shutdown = Shared<BoxFuture<'static, ()>>;
 
 /// How many times an operation is sent to a room in all, if the room fails before it answers.
 const ATTEMPTS: usize = 4;
@@ -85,9 +91,9 @@ pub enum StartError {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Rooms(Arc<Inner>);
+pub struct Rooms(Arc<RoomsInner>);
 
-struct Inner {
+struct RoomsInner {
     node: Arc<Node>,
     hubs: Arc<Hubs>,
     channels: Arc<Channels>,
@@ -101,6 +107,13 @@ struct Inner {
     /// Makes the warning that no supervisor was spawned appear once.
     no_supervisor: Once,
     front: Addr<RoomsActor>,
+}
+
+impl NameHolder for RoomsInner {
+    fn is_running(&self) -> bool {
+        // The actor is not set yet while it is being started.
+        self.node_actor.get().is_none_or(Addr::connected) && !self.table.has_ended()
+    }
 }
 
 impl fmt::Debug for Rooms {
@@ -134,7 +147,7 @@ impl Rooms {
     /// # Errors
     /// [`StartError::NoSystem`] if no actix system runs on this thread. Nothing was started.
     pub fn try_start(config: Config, store: impl Store, name: NodeName) -> Result<Self, StartError> {
-        Self::start_if(config, store, name, Clock::system(), upkeep::claim)
+        Self::start_if(config, store, name, Clock::system(), Self::claim_name)
     }
 
     /// As [`start`](Self::start), with a clock of the caller, so that a test can move time.
@@ -143,7 +156,7 @@ impl Rooms {
     /// If no actix system runs on this thread.
     #[must_use]
     pub fn with_clock(config: Config, store: impl Store, name: NodeName, clock: Clock) -> Self {
-        Self::start_if(config, store, name, clock, upkeep::claim).unwrap_or_else(|error| panic!("{error}"))
+        Self::start_if(config, store, name, clock, Self::claim_name).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// As [`start`](Self::start), but these rooms take over a name that other rooms of this process have, as rooms of another process do.
@@ -169,16 +182,16 @@ impl Rooms {
             return Err(StartError::NoSystem);
         }
         descriptors::warn_if_limit_is_too_low(config.max_sockets());
-        let rooms = Arc::new_cyclic(|rooms: &std::sync::Weak<Inner>| {
+        let rooms = Arc::new_cyclic(|rooms: &Weak<RoomsInner>| {
             let weak = rooms.clone();
             let fenced = move |node| {
-                if let Some(actor) = weak.upgrade().and_then(|rooms| rooms.node_actor.get().cloned()) {
-                    actor.do_send(upkeep::Fenced(node));
+                if let Some(rooms) = weak.upgrade() {
+                    Self(rooms).report_fenced(node);
                 }
             };
             let node = Node::start(config, store, name, clock, fenced);
             let front = RoomsActor::new(rooms.clone());
-            Inner {
+            RoomsInner {
                 hubs: Hubs::new(node.clock.clone()),
                 channels: Arc::default(),
                 table: Arc::default(),
@@ -194,6 +207,13 @@ impl Rooms {
         let rooms = Self(rooms);
         rooms.register(may_have);
         Ok(rooms)
+    }
+
+    /// Claims `name` for these rooms. Returns false if other rooms of this process have it on the same database and still run.
+    fn claim_name(&self, name: &NodeName) -> bool {
+        let holder: Weak<RoomsInner> = Arc::downgrade(&self.0);
+        // Two stores can only be compared if they know which database they use.
+        self.0.node.store.database_id().is_none_or(|database| node_names::claim(database, name, holder))
     }
 
     /// The settings with which the rooms were started.
@@ -226,7 +246,7 @@ impl Rooms {
 
     /// Sends a message to a room, and starts the room if it does not run.
     pub(crate) fn send_to_room(&self, name: &RoomName, message: ToRoom) {
-        let Inner { node, hubs, channels, table, .. } = &*self.0;
+        let RoomsInner { node, hubs, channels, table, .. } = &*self.0;
         table.send(name, message, |under_way| {
             let (name, node, hubs, table) = (name.clone(), node.clone(), hubs.clone(), table.clone());
             let channels: Arc<dyn LocalChannels> = channels.clone();

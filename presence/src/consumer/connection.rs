@@ -15,7 +15,7 @@ use crate::{
     clock::Tick,
     delivery::{Decision, LocalHub, Outbox, SilenceQuestion, ToConnection},
     name::UserId,
-    rooms::{Channel, End},
+    rooms::{Channel, SocketEnd},
     telemetry::Cutoff,
 };
 
@@ -126,7 +126,7 @@ impl Actor for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         // This must happen also when the actor panics, or when its thread ends.
-        self.channel.ends(End::Lost);
+        self.channel.set_end(SocketEnd::Lost);
         self.inbox.cut(CloseCode::LOST);
         self.leave_rooms();
         if !self.is_reset {
@@ -310,7 +310,7 @@ impl Connection {
             Phase::Open => {
                 // A Close ends the connection in any case, and often a proxy sent it and not the client, so the client may return.
                 // A client that broke the protocol otherwise would do it again.
-                self.channel.ends(if in_close { End::Lost } else { End::Left });
+                self.channel.set_end(if in_close { SocketEnd::Lost } else { SocketEnd::Left });
                 let is_limit = code == CloseCode::TOO_LARGE;
                 self.log_cutoff(if is_limit { Cutoff::TooLarge(reason) } else { Cutoff::Protocol(reason) }, None);
                 self.outbox.drop_first_frames();
@@ -338,7 +338,7 @@ impl Connection {
                     Phase::Open | Phase::Closing => {}
                 }
                 let code = sent.unwrap_or(CloseCode::NONE);
-                self.channel.ends(if code.is_about_to_return() { End::Lost } else { End::Left });
+                self.channel.set_end(if code.is_about_to_return() { SocketEnd::Lost } else { SocketEnd::Left });
                 self.outbox.push_close(close_frame(sent.map(|code| (code, String::new()))));
                 self.over();
                 self.inbox.end(code);

@@ -17,7 +17,7 @@ use tracing::{debug, error, warn};
 use crate::{
     CloseCode, Consumer, Error, Result, Socket,
     delivery::{Decision, ToConnection},
-    rooms::End,
+    rooms::SocketEnd,
     telemetry::report,
 };
 
@@ -152,7 +152,7 @@ async fn connect<C: Consumer>(
     };
     if !matches!(decision, Decision::Accepted) {
         // It leaves its rooms before the client is notified, and from here on nothing can add it to a room.
-        socket.channel.ends(End::Left);
+        socket.channel.set_end(SocketEnd::Left);
         depart(socket).await;
     }
     if let Decision::Refused { code, reason } = &decision {

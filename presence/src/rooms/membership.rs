@@ -34,15 +34,15 @@ impl Rooms {
     }
 
     /// Joins a room. The message is sent at once, not when the future is awaited. If the join fails, or the future is dropped, the presence
-    /// leaves again, and a presence that it resumed is held again. `pending` is the channel that counts itself in the room meanwhile.
+    /// leaves again, and a presence that it resumed is held again. `in_progress` is the channel that counts itself in the room meanwhile.
     pub(crate) fn join<'a>(
         &'a self,
         room: &'a RoomName,
         entrant: Entrant,
-        pending: Option<Pending<'a>>,
+        in_progress: Option<JoinInProgress<'a>>,
     ) -> impl Future<Output = Result<()>> + 'a {
         let (id, channel) = (entrant.presence.id, entrant.presence.channel.clone());
-        let mut guard = JoinGuard { rooms: self, room, id, channel, pending, outcome: JoinOutcome::NotIn };
+        let mut guard = JoinGuard { rooms: self, room, id, channel, in_progress, outcome: JoinOutcome::NotIn };
         let asked = self.check_open().map(|()| {
             guard.outcome = JoinOutcome::Unknown;
             self.send_join(room, entrant, false)
@@ -147,8 +147,8 @@ impl Rooms {
         self.send_to_room(room, ToRoom::Update { id, channel: channel.clone(), meta, fallback: None, reply: None });
     }
 
-    /// Updates a presence. If too many changes wait for the database, it gets the meta `otherwise`, if there is one. The room is asked at
-    /// once, not when this is awaited.
+    /// Updates a presence. If too many changes wait for the database, it gets the meta `otherwise`, if there is one. The message is
+    /// sent at once, not when the future is awaited.
     pub(crate) fn update_presence<'a>(
         &'a self,
         room: &'a RoomName,
@@ -202,11 +202,11 @@ impl Rooms {
     }
 }
 
-/// A channel that counts itself in a room while its join is under way.
-pub(crate) struct Pending<'a> {
+/// A channel that counts itself in a room while its join is in progress.
+pub(crate) struct JoinInProgress<'a> {
     pub(crate) channel: &'a Channel,
-    /// Notified when the join is over.
-    pub(crate) over: Arc<Notify>,
+    /// Notified when the join ends.
+    pub(crate) ended: Arc<Notify>,
 }
 
 /// What the caller of a join knows about it.
@@ -219,13 +219,13 @@ enum JoinOutcome {
     NotIn,
 }
 
-/// A join under way. The drop undoes the join unless it succeeded: it failed, took too long, or its caller does not wait any more.
+/// A join in progress. The drop undoes the join unless it succeeded: it failed, took too long, or its caller does not wait any more.
 struct JoinGuard<'a> {
     rooms: &'a Rooms,
     room: &'a RoomName,
     id: PresenceId,
     channel: ChannelName,
-    pending: Option<Pending<'a>>,
+    in_progress: Option<JoinInProgress<'a>>,
     outcome: JoinOutcome,
 }
 
@@ -234,9 +234,9 @@ impl Drop for JoinGuard<'_> {
         if self.outcome == JoinOutcome::Unknown {
             self.rooms.lose(self.room, self.id, &self.channel);
         }
-        if let Some(Pending { channel, over }) = &self.pending {
+        if let Some(JoinInProgress { channel, ended }) = &self.in_progress {
             channel.join_ended(self.room, self.id, self.outcome == JoinOutcome::Joined);
-            over.notify_waiters();
+            ended.notify_waiters();
         }
     }
 }

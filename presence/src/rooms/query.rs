@@ -17,17 +17,17 @@ use crate::{
     store::RoomSummary,
 };
 
-use super::{Counts, Inner, MemberChanges, Rooms};
+use super::{Counts, MemberChanges, Rooms, RoomsInner};
 
 /// Answers messages that read rooms, and carries out messages that change them. [`Rooms::addr`] returns its address. After the last
 /// handle of the rooms is dropped, it answers [`Error::ShuttingDown`].
 #[derive(Debug)]
 pub struct RoomsActor {
-    rooms: Weak<Inner>,
+    rooms: Weak<RoomsInner>,
 }
 
 impl RoomsActor {
-    pub(super) const fn new(rooms: Weak<Inner>) -> Self {
+    pub(super) const fn new(rooms: Weak<RoomsInner>) -> Self {
         Self { rooms }
     }
 

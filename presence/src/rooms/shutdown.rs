@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
+use futures_util::FutureExt;
 use tracing::{info, warn};
 
 use crate::{
@@ -25,9 +22,6 @@ const SHUTDOWN: Duration = Duration::from_secs(8);
 const SUBSCRIBERS: Duration = Duration::from_secs(1);
 /// The time over which sockets with a resume token are closed, so that their clients do not all return at once.
 const SPREAD: Duration = Duration::from_secs(3);
-
-/// The shutdown of a node, for which any number of callers can wait.
-pub(super) type Shutdown = Shared<BoxFuture<'static, ()>>;
 
 /// Why joins on this node are not expected to work. Returned by [`Rooms::not_ready`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -22,14 +22,11 @@ use crate::{
 use super::Rooms;
 
 mod bulk;
-mod claims;
 mod lease;
 mod node_actor;
 mod requests;
 
 pub(crate) use self::bulk::Bulk;
-pub(crate) use self::claims::claim;
-pub(crate) use self::lease::Fenced;
 pub(crate) use self::node_actor::NodeActor;
 pub(crate) use self::requests::RemoveEverywhere;
 

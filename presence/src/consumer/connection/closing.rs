@@ -13,7 +13,7 @@ use crate::{
         patience::{UNBLOCKED, again},
     },
     name::RoomName,
-    rooms::End,
+    rooms::SocketEnd,
     telemetry::Cutoff,
 };
 
@@ -38,7 +38,7 @@ impl Connection {
             // After these codes the client is expected to return: a newer socket resumes the presences of a superseded one, and a
             // client that is too slow did not decide to leave.
             let lost = matches!(code, CloseCode::RESTARTING | CloseCode::SUPERSEDED | CloseCode::TOO_SLOW);
-            self.channel.ends(if lost { End::Lost } else { End::Left });
+            self.channel.set_end(if lost { SocketEnd::Lost } else { SocketEnd::Left });
         }
         match self.phase {
             Phase::Connecting => {
@@ -100,7 +100,7 @@ impl Connection {
                     self.close(CloseCode::TOO_SLOW, "too slow", ctx);
                 } else {
                     // A Close cannot follow a frame that is half sent.
-                    self.channel.ends(End::Lost);
+                    self.channel.set_end(SocketEnd::Lost);
                     self.phase = Phase::Over;
                     self.cut();
                     self.inbox.cut(CloseCode::TOO_SLOW);
@@ -129,7 +129,7 @@ impl Connection {
     /// The client gave up before the response. It receives a status, or a Close if its consumer has just accepted it.
     pub(super) fn give_up(&mut self, code: CloseCode, ctx: &mut Context<Self>) {
         debug!(channel = %self.channel.name(), %code, "a client gave up, or broke the protocol, before it was answered");
-        self.channel.ends(End::Lost);
+        self.channel.set_end(SocketEnd::Lost);
         self.phase = Phase::GaveUp;
         self.outbox.drop_first_frames();
         if code != CloseCode::LOST {
@@ -149,7 +149,7 @@ impl Connection {
             Phase::Open | Phase::Closing | Phase::Over => {}
         }
         let closing = matches!(self.phase, Phase::Closing | Phase::Over);
-        self.channel.ends(End::Lost);
+        self.channel.set_end(SocketEnd::Lost);
         self.phase = Phase::Over;
         self.cut();
         self.inbox.cut(CloseCode::LOST);

@@ -8,7 +8,7 @@ use std::{
 use actix::{Actor, Context, Handler};
 
 use super::bench::{Node, lobby, node, pass, room, secs};
-use crate::{Error, PresenceChanged, delivery::Sockets, name::ChannelName, rooms::Inner};
+use crate::{Error, PresenceChanged, delivery::Sockets, name::ChannelName, rooms::RoomsInner};
 
 struct Listener;
 
@@ -22,7 +22,7 @@ impl Handler<PresenceChanged> for Listener {
     fn handle(&mut self, _: PresenceChanged, _: &mut Self::Context) {}
 }
 
-fn what_is_left(node: &Node) -> (Weak<Inner>, RcWeak<std::cell::RefCell<Sockets>>) {
+fn what_is_left(node: &Node) -> (Weak<RoomsInner>, RcWeak<std::cell::RefCell<Sockets>>) {
     (Arc::downgrade(&node.rooms.0), Rc::downgrade(&node.hubs().here().sockets))
 }
 

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    CloseCode, Error, Result,
+    CloseCode, Error, Result, Rooms,
     delivery::ToHub,
     name::NodeId,
     node::{Backoff, within},
@@ -193,7 +193,16 @@ impl Upkeep {
 /// Reports that the database refused a write since this incarnation is over.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Fenced(pub(crate) NodeId);
+struct Fenced(NodeId);
+
+impl Rooms {
+    /// The database refused a write because `dead`, an incarnation of this node, is fenced.
+    pub(in crate::rooms) fn report_fenced(&self, dead: NodeId) {
+        if let Some(actor) = self.0.node_actor.get() {
+            actor.do_send(Fenced(dead));
+        }
+    }
+}
 
 impl Handler<Fenced> for NodeActor {
     type Result = ();
