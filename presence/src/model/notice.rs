@@ -160,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::tests::truth::{epoch, id, presence, with_meta};
+    use crate::model::tests::truth::{epoch, presence};
 
     const LIMIT: Duration = Duration::from_millis(100);
 
@@ -273,14 +273,6 @@ mod tests {
     }
 
     #[test]
-    fn a_due_flush_is_not_postponed_by_later_changes() {
-        let mut notices = notices(LIMIT);
-        notices.changed(Tick(500), [joins(1)]);
-        notices.changed(Tick(505), [joins(2)]);
-        assert_eq!(notices.due(), Some(Tick(500)));
-    }
-
-    #[test]
     fn a_flush_without_net_changes_announces_no_version() {
         let mut notices = notices(LIMIT);
         notices.changed(Tick(3), [joins(1)]);
@@ -300,38 +292,10 @@ mod tests {
     }
 
     #[test]
-    fn another_epoch_sends_the_whole_state_even_if_nothing_changed() {
-        let mut notices = notices(LIMIT);
-        notices.changed(Tick(500), [leaves(0), joins(0)]);
-        let flush = notices.flush(Tick(500), position(2, 1));
-        assert_eq!((flush.epoch, flush.version, flush.content), (epoch(2), Version(1), NoticeContent::NewEpoch));
-    }
-
-    #[test]
-    fn a_joiner_that_leaves_before_its_first_frame_gets_none() {
-        let mut notices = notices(LIMIT);
-        notices.joined(Tick(3), 1);
-        notices.joined(Tick(3), 2);
-        assert_eq!(notices.forget(|joiner| *joiner == 1), [1]);
-        assert_eq!(notices.flush(Tick(10), position(1, 1)).joiners, [2]);
-    }
-
-    #[test]
     fn without_changes_there_is_no_flush() {
         let mut notices = notices(LIMIT);
         notices.changed(Tick(3), []);
         assert_eq!(notices.due(), None);
-    }
-
-    #[test]
-    fn changes_are_sent_once() {
-        let mut notices = notices(LIMIT);
-        notices.changed(Tick(500), [RosterChange { was: Some(presence(0)), now: Some(with_meta(&presence(0), 1)) }]);
-        let NoticeContent::Delta(delta) = notices.flush(Tick(500), position(1, 2)).content else {
-            panic!("nothing changed")
-        };
-        assert_eq!(delta.updated[0].id, id(0));
-        assert_eq!(notices.flush(Tick(600), position(1, 2)).content, NoticeContent::None);
     }
 
     proptest! {
