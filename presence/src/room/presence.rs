@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, ActorState, Recipient};
+use actix::Recipient;
 use pin_project_lite::pin_project;
 use tokio::{
     task::JoinHandle,
@@ -30,8 +30,9 @@ use super::message::ToRoom;
 /// It owns no interval. Its one timer fires when there may be something to do. Then the last touch is read, and the timer is set again
 /// for the remaining time. A `RoomActor` starts this, and starts it again if it panics.
 ///
-/// It has to be small, because there is one for each presence. So it runs in a [`PresenceContext`] instead of actix's `Context`, of
-/// which the mailbox and the lists of futures would take twice as much as all the rest.
+/// It runs in a task of its own, so that its panic affects no other presence. It is no actor of actix: nobody sends messages to it, and
+/// because there is one for each presence, it has to be small. The mailbox and the lists of futures of an actix `Context` would take
+/// twice as much memory as all the rest.
 #[derive(Debug)]
 pub(crate) struct PresenceActor {
     touch: Touch,
@@ -63,71 +64,37 @@ impl Drop for DeathGuard {
     }
 }
 
-/// The context of a presence. It has no mailbox, since nobody sends messages to it. Its room ends it by dropping the [`Child`].
-#[derive(Debug)]
-pub(crate) struct PresenceContext(ActorState);
-
-impl ActorContext for PresenceContext {
-    fn stop(&mut self) {
-        self.0 = ActorState::Stopped;
-    }
-
-    fn terminate(&mut self) {
-        self.0 = ActorState::Stopped;
-    }
-
-    fn state(&self) -> ActorState {
-        self.0
-    }
-}
-
-impl Actor for PresenceActor {
-    type Context = PresenceContext;
-
-    #[cfg(test)]
-    fn started(&mut self, _: &mut PresenceContext) {
-        self.node.children.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    #[cfg(test)]
-    fn stopped(&mut self, _: &mut PresenceContext) {
-        self.node.children.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
 /// The task that watches a presence. It ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Child(JoinHandle<()>);
+pub(crate) struct Child {
+    task: JoinHandle<()>,
+    #[cfg(test)]
+    node: Arc<Node>,
+}
 
 impl Child {
     pub(crate) fn is_running(&self) -> bool {
-        !self.0.is_finished()
+        !self.task.is_finished()
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        #[cfg(test)]
+        self.node.children.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
 pin_project! {
-    /// An actor that has started. It stops when this is dropped: when it ends by itself, when its room ends it, and when it panics.
+    /// A presence that is watched until this is dropped: when its room ends it, and when it panics.
     ///
     /// This is not an `async` block, since that takes 8 bytes more. So the whole task takes 256 bytes; the next size is 384.
     struct PresenceTask {
         actor: PresenceActor,
-        context: PresenceContext,
+        has_started: bool,
         #[pin]
         timer: Sleep,
-    }
-
-    impl PinnedDrop for PresenceTask {
-        fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            this.context.terminate();
-            this.actor.stopped(this.context);
-        }
     }
 }
 
@@ -136,25 +103,28 @@ impl Future for PresenceTask {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        while this.context.state().alive() {
-            if this.context.0 == ActorState::Running {
+        loop {
+            if std::mem::replace(this.has_started, true) {
                 ready!(this.timer.as_mut().poll(cx));
             }
-            this.context.0 = ActorState::Running;
             let wait = this.actor.check();
             this.timer.as_mut().reset(Instant::now() + wait);
         }
-        Poll::Ready(())
     }
 }
 
 impl PresenceActor {
     /// Starts it on the current thread, which has to be that of its room.
     pub(crate) fn start(touch: Touch, node: Arc<Node>, guard: DeathGuard) -> Child {
-        let mut actor = Self { written: touch.seen(), touch, node, guard };
-        let mut context = PresenceContext(ActorState::Started);
-        actor.started(&mut context);
-        Child(actix_rt::spawn(PresenceTask { actor, context, timer: sleep(Duration::ZERO) }))
+        #[cfg(test)]
+        node.children.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let actor = Self { written: touch.seen(), touch, node: node.clone(), guard };
+        let task = actix_rt::spawn(PresenceTask { actor, has_started: false, timer: sleep(Duration::ZERO) });
+        Child {
+            task,
+            #[cfg(test)]
+            node,
+        }
     }
 
     /// Does what is due, and returns the time until the next check.
