@@ -53,6 +53,11 @@ impl Presence {
         Arc::new(Self { channel: other.channel.clone(), node: other.node, held: other.held, ..self.clone() })
     }
 
+    /// This presence while it is held.
+    pub(crate) fn as_held(&self) -> Arc<Self> {
+        Arc::new(Self { held: true, ..self.clone() })
+    }
+
     /// Whether clients see the same as in `other`, which is the same presence at another time.
     pub(crate) fn looks_like(&self, other: &Self) -> bool {
         self.user == other.user && self.meta == other.meta

@@ -5,7 +5,9 @@
 //! read again from the store, its hubs report their members, and the members receive the net difference.
 
 mod commits;
+mod due;
 mod faults;
+mod holding;
 mod leavers;
 mod locals;
 mod phase;
@@ -14,7 +16,6 @@ mod sockets;
 
 use std::{
     collections::VecDeque,
-    ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Weak,
     sync::{Arc, atomic::AtomicUsize},
@@ -24,12 +25,14 @@ use std::{
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle};
 
 use crate::{
+    Result,
     clock::Tick,
     config::Durability,
     delivery::{Broadcast, HubMembers, Hubs, Reply, SilenceResult, ToHub, wire::Held},
     model::high_water::HighWaterMark,
     name::RoomName,
-    node::{Committed, Node},
+    node::{Committed, Node, Tried},
+    store::Write,
 };
 
 use self::phase::{Readings, RoomPhase};
@@ -44,14 +47,8 @@ use super::{
     table::RoomTable,
 };
 
-/// How long a room stays in memory while no presence of this node is in it and nobody queries it.
-const LINGER: Duration = Duration::from_secs(5);
 /// The pause before a room is read again when a reading has failed.
 const RELOAD_PAUSE: Duration = Duration::from_millis(200);
-
-/// A room that misses a change waits while its node removes presences, since the removal may have made the change. This is how often it
-/// checks whether the removal is over.
-const GAP_CHECK: Duration = Duration::from_millis(10);
 
 /// One room of this node.
 pub(crate) struct RoomActor {
@@ -67,9 +64,8 @@ pub(crate) struct RoomActor {
     phase: RoomPhase,
     readings: Readings,
     /// The position that the database has certainly reached.
-    reached: HighWaterMark,
-    /// When the room was last queried.
-    used: Tick,
+    high_water: HighWaterMark,
+    last_queried: Tick,
     timer: Option<(Tick, SpawnHandle)>,
     faults: VecDeque<Tick>,
     /// Set while the model changes. If it is set after a panic, the model cannot be trusted.
@@ -96,7 +92,7 @@ impl RoomActor {
         in_flight: Arc<AtomicUsize>,
     ) -> Self {
         let state = RoomState::new(node.config.notify_interval(), Held::of(hubs.first_frames.clone()));
-        let used = node.now();
+        let now = node.now();
         Self {
             name,
             node,
@@ -107,9 +103,9 @@ impl RoomActor {
             address: Weak::new(),
             state,
             phase: RoomPhase::default(),
-            readings: Readings::new(used),
-            reached: HighWaterMark::default(),
-            used,
+            readings: Readings::new(now),
+            high_water: HighWaterMark::default(),
+            last_queried: now,
             timer: None,
             faults: VecDeque::new(),
             model_changes: false,
@@ -224,19 +220,13 @@ impl RoomActor {
                 self.to_hubs(|room| ToHub::Event { room, event: event.clone() });
             }
             ToRoom::Read(reader) => {
-                self.used = self.node.now();
                 self.state.add_reader(reader);
-                if self.phase.is_cold() {
-                    self.load(ctx);
-                }
+                self.queried(ctx);
             }
             ToRoom::Follow(follower) => {
-                self.used = self.node.now();
                 self.state.followers.retain(Follower::is_there);
                 self.state.followers.push(follower);
-                if self.phase.is_cold() {
-                    self.load(ctx);
-                }
+                self.queried(ctx);
             }
             ToRoom::Prune { max_age, reply } => self.prune_older(max_age, reply, ctx),
             ToRoom::Remove { user, close, reply } => self.remove_ours(user.as_ref(), close, reply, ctx),
@@ -292,6 +282,19 @@ impl RoomActor {
         }
     }
 
+    /// A part of the application wants to know the roster.
+    fn queried(&mut self, ctx: &mut Context<Self>) {
+        self.last_queried = self.node.now();
+        if self.phase.is_cold() {
+            self.load(ctx);
+        }
+    }
+
+    /// Submits a write that nobody waits for. It is queued even if too many changes wait for the database.
+    fn write_always(&self, write: Write, tried: Tried, ctx: &Context<Self>) {
+        self.node.writer.submit_always(&self.name, &ctx.address().recipient(), write, tried);
+    }
+
     /// Panics once, if a test has requested that for this point.
     #[cfg(test)]
     fn fail_if(&mut self, point: FaultPoint) {
@@ -302,81 +305,6 @@ impl RoomActor {
 
     fn is_relaxed(&self) -> bool {
         self.node.config.durability() == Durability::Relaxed
-    }
-
-    /// Does what is due, and sets the timer for what comes next. Each step does what is due now, and returns its own next deadline.
-    fn settle(&mut self, ctx: &mut Context<Self>) {
-        let now = self.node.now();
-        self.answer_readers();
-        let recovery = self.end_recovery(now, ctx);
-        self.resume_token_waiters(ctx);
-        let grace = self.end_graces(now, ctx);
-        let notices = self.send_notices(now);
-        let reading = self.read_what_is_missing(now, ctx);
-        let ControlFlow::Continue(idle) = self.retire_if_idle(now, ctx) else { return };
-        if let Some(next) = [recovery, grace, notices, reading, idle].into_iter().flatten().min() {
-            self.arm(next, ctx);
-        }
-    }
-
-    fn answer_readers(&mut self) {
-        if self.phase.is_known() {
-            for reader in std::mem::take(&mut self.state.readers) {
-                reader.read(self.state.replica.roster());
-            }
-            let RoomState { followers, replica, .. } = &mut self.state;
-            followers.iter_mut().for_each(|follower| follower.show(replica.roster()));
-        }
-    }
-
-    /// Sends the notices that are due, once the roster and the hubs of the members are known.
-    fn send_notices(&mut self, now: Tick) -> Option<Tick> {
-        if !self.phase.is_live() {
-            return None;
-        }
-        let resend = !self.state.outdated_hubs.is_empty() && self.state.replica.position().is_some();
-        // No more is kept for members that wait for their first frame than may be queued for a client.
-        let full = self.state.kept_for_joiners() >= self.node.config.outbox_frames();
-        if resend || full || self.state.due().is_some_and(|due| due <= now) {
-            self.state.flush(now, &self.name, &self.node.config);
-        }
-        self.state.due()
-    }
-
-    /// Reads the room again if it misses a change, unless that change may still arrive by itself.
-    ///
-    /// Nodes do not send their changes to each other, and the writer commits in order. So a change that is missing before one of this
-    /// node was made by another node, and only a reading shows it. The exception is a removal by this node, which is not made by the
-    /// writer.
-    fn read_what_is_missing(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
-        let removes = self.node.writer.is_removing();
-        let hold = if removes { self.node.config.hold_window() } else { Duration::ZERO };
-        self.readings.stands_at(self.state.replica.position());
-        let due = self.readings.due(self.state.replica.reload_at(hold))?;
-        if due <= now {
-            self.load(ctx);
-            return None;
-        }
-        // The removal may be over earlier.
-        Some(if removes { due.min(now.after(GAP_CHECK)) } else { due })
-    }
-
-    /// Stops the room if nothing is under way in it and it is empty, or nobody of this node has asked about it lately.
-    pub(super) fn retire_if_idle(&mut self, now: Tick, ctx: &mut Context<Self>) -> ControlFlow<(), Option<Tick>> {
-        let is_ending = self.node.is_shutting_down();
-        // Presences that are held when the node ends are held by the database.
-        let holds = !self.state.sessions.is_idle() && !is_ending;
-        let is_waiting = self.readings.is_under_way() || self.phase.is_recovering();
-        let is_followed = self.state.is_followed() && !is_ending;
-        if !self.state.is_idle() || holds || is_waiting || is_followed {
-            return ControlFlow::Continue(None);
-        }
-        let lingers = now.since(self.used) < LINGER && !is_ending;
-        if (self.state.replica.roster().is_empty() || !lingers) && self.table.retire(&self.name, &self.in_flight) {
-            ctx.stop();
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(Some(self.used.after(LINGER).max(now.after(RELOAD_PAUSE))))
     }
 
     /// Changes the model of the room. If this panics, the model cannot be trusted any more.
@@ -394,22 +322,6 @@ impl RoomActor {
         if is_under_way { now.after(self.node.config.hold_window()) } else { now }
     }
 
-    fn arm(&mut self, at: Tick, ctx: &mut Context<Self>) {
-        if let Some((set, timer)) = self.timer.take() {
-            if set <= at {
-                self.timer = Some((set, timer));
-                return;
-            }
-            ctx.cancel_future(timer);
-        }
-        let wait = at.since(self.node.now());
-        let timer = ctx.run_later(wait, |room, ctx| {
-            room.timer = None;
-            Handler::<ToRoom>::handle(room, ToRoom::Tick, ctx);
-        });
-        self.timer = Some((at, timer));
-    }
-
     fn to_hubs(&self, message: impl Fn(RoomName) -> ToHub) {
         if self.phase.is_recovering() {
             // The hubs of the members are not known yet, so the message goes to all hubs. A hub without members ignores it.
@@ -417,6 +329,13 @@ impl RoomActor {
         } else {
             self.state.hubs.values().for_each(|here| here.hub.addr.do_send(message(self.name.clone())));
         }
+    }
+}
+
+/// Answers callers that wait for the same result.
+fn answer_all(replies: impl IntoIterator<Item = Reply<()>>, result: impl Fn() -> Result<()>) {
+    for reply in replies {
+        let _ = reply.send(result());
     }
 }
 

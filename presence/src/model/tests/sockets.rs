@@ -119,8 +119,8 @@ proptest! {
             nodes.iter_mut().for_each(|node| node.now = now);
             match step {
                 SocketStep::Join(node) => nodes[node].join(&mut database),
-                SocketStep::Leave(node, which) => nodes[node].go(&which, Message::Leave),
-                SocketStep::Lose(node, which) => nodes[node].go(&which, Message::Lose),
+                SocketStep::Leave(node, which) => nodes[node].close_any(&which, Message::Leave),
+                SocketStep::Lose(node, which) => nodes[node].close_any(&which, Message::Lose),
                 SocketStep::GraceOver(node, which) => nodes[node].grace_over(&which),
                 SocketStep::Commit(node) => nodes[node].commit(&mut database),
                 SocketStep::Handle(node) => nodes[node].handle(),

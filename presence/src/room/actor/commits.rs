@@ -28,7 +28,7 @@ use crate::{
 #[cfg(test)]
 use crate::room::message::FaultPoint;
 
-use super::{RELOAD_PAUSE, RoomActor};
+use super::{RELOAD_PAUSE, RoomActor, answer_all};
 
 /// A write that adds a presence, with or without a token.
 macro_rules! join {
@@ -60,7 +60,7 @@ impl RoomActor {
         match result {
             Ok(commit) => {
                 let is_new = !commit.delta.is_empty() || commit.resumed.iter().any(|resumed| resumed.moved);
-                if self.reached.contradicts_commit(batch, (commit.epoch, commit.version), is_new) {
+                if self.high_water.contradicts_commit(batch, (commit.epoch, commit.version), is_new) {
                     self.database_went_back();
                 }
                 self.refuse_joins(&writes, &commit.refused);
@@ -99,7 +99,7 @@ impl RoomActor {
     /// Notes the position that the database is known to have reached.
     pub(super) fn note_position(&mut self) {
         let now = self.node.now();
-        self.reached.note(now, self.state.replica.position(), || self.node.writer.last_batch());
+        self.high_water.note(now, self.state.replica.position(), || self.node.writer.last_batch());
     }
 
     /// Fires the events of a commit before anything else is done with it, so that a panic does not lose them.
@@ -124,14 +124,13 @@ impl RoomActor {
                 && joining.get().channel == presence.channel
             {
                 self.state.sessions.forget(presence.id);
-                let full = || Error::RoomFull { room: self.name.clone(), limit: *limit };
-                joining.remove().replies.into_iter().for_each(|reply| drop(reply.send(Err(full()))));
+                let full = || Err(Error::RoomFull { room: self.name.clone(), limit: *limit });
+                answer_all(joining.remove().replies, full);
             }
             // There is no presence that their updates could change.
             if let Entry::Occupied(mut updating) = self.state.updating.entry(presence.id) {
-                let not_in = || Error::NotInRoom { room: self.name.clone() };
                 let theirs = updating.get_mut().extract_if(.., |one| one.channel == presence.channel);
-                theirs.filter_map(|one| one.reply).for_each(|reply| drop(reply.send(Err(not_in()))));
+                answer_all(theirs.filter_map(|one| one.reply), || Err(Error::NotInRoom { room: self.name.clone() }));
                 if updating.get().is_empty() {
                     updating.remove();
                 }
@@ -149,8 +148,7 @@ impl RoomActor {
                 && joining.get().channel == presence.channel
             {
                 self.state.sessions.forget(id);
-                let joining = joining.remove();
-                joining.replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
+                answer_all(joining.remove().replies, outcome);
             }
             if let Entry::Occupied(leaving) = self.state.leaving.entry(id)
                 && leaving.get().after < batch
@@ -159,7 +157,7 @@ impl RoomActor {
                 let Leaving { cause, replies, .. } = leaving.remove();
                 // This fires the event if the presence is the last of several, and has to be before the reply.
                 drop(cause);
-                replies.into_iter().for_each(|reply| drop(reply.send(outcome())));
+                answer_all(replies, outcome);
             }
             if let (Write::Update { user, meta, .. }, None, Some(local)) =
                 (write, failure, self.state.locals.get_mut(&id))
@@ -173,7 +171,7 @@ impl RoomActor {
             if let Entry::Occupied(mut updating) = self.state.updating.entry(id) {
                 let done = |updating: &mut Updating| updating.after < batch && ends(write, &updating.channel);
                 let done = updating.get_mut().extract_if(.., done);
-                done.filter_map(|one| one.reply).for_each(|reply| drop(reply.send(outcome())));
+                answer_all(done.filter_map(|one| one.reply), outcome);
                 if updating.get().is_empty() {
                     updating.remove();
                 }
@@ -317,7 +315,7 @@ impl RoomActor {
 
     /// The database had the room at `position`, by a query that was sent at `asked` or later.
     pub(super) fn position_read(&mut self, position: Option<(Epoch, Version)>, asked: Tick, ctx: &mut Context<Self>) {
-        if position.is_some_and(|position| self.reached.contradicts(asked, position)) {
+        if position.is_some_and(|position| self.high_water.contradicts(asked, position)) {
             self.database_went_back();
             self.note_position();
             self.load(ctx);

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-use super::{RoomActor, sockets};
+use super::{RoomActor, answer_all, sockets};
 
 /// How often a room and the tasks that watch its presences may panic within [`FAULT_WINDOW`] before the room is given up.
 const MAX_FAULTS: usize = 8;
@@ -126,7 +126,7 @@ impl RoomActor {
                 continue;
             }
             if let Some(joining) = self.state.joining.remove(&id) {
-                joining.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+                answer_all(joining.replies, || Ok(()));
             }
             if self.state.locals.get(&id).is_none_or(|local| !local.touch.is(&touch)) {
                 self.supervise(now.unwrap_or(presence), touch, ctx);

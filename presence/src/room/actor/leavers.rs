@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::{
-    CloseCode, Error,
+    CloseCode,
     clock::Tick,
     config::OnStale,
     delivery::{ANSWER_TIME, HubRef, Inquiry, Reply, SilenceResult, ToHub, UNANSWERED},
@@ -29,7 +29,7 @@ use crate::{
     store::Write,
 };
 
-use super::RoomActor;
+use super::{RoomActor, answer_all};
 
 impl RoomActor {
     /// Removes the presences that were last seen longer ago than `max_age`, by the clock of this node.
@@ -301,8 +301,8 @@ impl RoomActor {
         let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>, Vec<ChannelName>)> = HashMap::new();
         for (presence, hub) in left {
             // One that has left by itself in the meantime, and may have joined again, need not be notified.
-            let called = self.state.sessions.alias_of(presence.id);
-            let was_in = self.channels.forget(&presence.channel, &self.name, called);
+            let alias = self.state.sessions.alias_of(presence.id);
+            let was_in = self.channels.forget(&presence.channel, &self.name, alias);
             // Otherwise a client could dodge the close by leaving and joining again.
             let is_back = || self.channels.is_in(&presence.channel, &self.name);
             let is_closed = was_in || close.is_some_and(Close::is_for_client) && is_back();
@@ -343,9 +343,8 @@ impl RoomActor {
         let writes = leaves.iter().map(write).collect();
         let submitted = self.node.writer.submit_leaves(&self.name, &ctx.address().recipient(), writes);
         for ((id, mut leaving), submitted) in leaves.into_iter().zip(submitted) {
-            for reply in self.state.updating.remove(&id).into_iter().flatten().filter_map(|one| one.reply) {
-                let _ = reply.send(Err(Error::NotInRoom { room: self.name.clone() }));
-            }
+            let updates = self.state.updating.remove(&id).into_iter().flatten();
+            answer_all(updates.filter_map(|one| one.reply), || Err(self.not_in_room()));
             if let Some(before) = self.state.leaving.remove(&id) {
                 leaving.replies.extend(before.replies);
                 // The presences that are removed together with it wait for it, even if something else removes it, too.
@@ -355,7 +354,7 @@ impl RoomActor {
             }
             match submitted {
                 Submitted::Queued(after) => drop(self.state.leaving.insert(id, Leaving { after, ..leaving })),
-                Submitted::CancelledOut => leaving.replies.into_iter().for_each(|reply| drop(reply.send(Ok(())))),
+                Submitted::CancelledOut => answer_all(leaving.replies, || Ok(())),
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     store::Write,
 };
 
-use super::RoomActor;
+use super::{RoomActor, answer_all};
 
 impl RoomActor {
     /// The roster has changed.
@@ -62,8 +62,8 @@ impl RoomActor {
             }
         }
         self.state.followers.iter().for_each(|follower| follower.add(&changes));
-        let cares = own::after_changes(&changes, &self.ours());
-        self.care(cares, ctx);
+        let repairs = own::after_changes(&changes, &self.ours());
+        self.repair(repairs, ctx);
         self.change_model(|state| state.notices.changed(now, changes));
         self.complete_joins(ctx);
     }
@@ -91,7 +91,7 @@ impl RoomActor {
     /// Gives a socket its presence. The socket becomes a member with its first frame. Without a socket, the join is complete.
     pub(super) fn claim(&mut self, id: PresenceId, entrant: Entrant, replies: Vec<Reply<()>>, ctx: &mut Context<Self>) {
         let Entrant { touch, hub: Some(hub), .. } = entrant else {
-            replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+            answer_all(replies, || Ok(()));
             return;
         };
         let Some(local) = self.state.locals.get_mut(&id) else { return };
@@ -136,12 +136,11 @@ impl RoomActor {
 
     /// A presence of this node is in the database, and its socket is gone. Either the message of that was lost when the room failed, or
     /// the database has lost the commit. The presence is held if it can be resumed, and otherwise leaves.
-    fn remove_orphan(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
+    fn remove_orphan(&mut self, presence: &Presence, ctx: &mut Context<Self>) {
         debug!(room = %self.name, channel = %presence.channel, "a presence has no socket any more; it is held, or leaves");
-        let id = presence.id;
-        match self.state.sessions.session(id).filter(|session| !session.grace.is_zero()) {
-            Some(session) => self.hold(presence, session.grace, ctx),
-            None => self.leave_without_request(&presence, ctx),
+        match self.grace_of(presence.id) {
+            Some(grace) => self.hold(presence, grace, ctx),
+            None => self.leave_without_request(presence, ctx),
         }
     }
 
@@ -160,28 +159,28 @@ impl RoomActor {
         }
         let session = self.state.sessions.session(presence.id);
         self.state.sessions.claim_again(presence.id, presence.channel.clone());
-        let restore = match session {
+        let write = match session {
             Some(session) => Write::Restore { presence, session },
             None => Write::Join(presence),
         };
-        self.node.writer.submit_always(&self.name, &ctx.address().recipient(), restore, Tried::Yes);
+        self.write_always(write, Tried::Yes, ctx);
     }
 
     /// Makes the presences of this node the same here and in the database, once both are known.
     pub(super) fn reconcile_own(&mut self, ctx: &mut Context<Self>) {
-        let cares = own::after_load(&self.state.replica, self.node.id(), &self.ours());
-        self.care(cares, ctx);
+        let repairs = own::after_load(&self.state.replica, self.node.id(), &self.ours());
+        self.repair(repairs, ctx);
     }
 
     fn ours(&self) -> Ours<'_> {
         Ours { state: &self.state, node: &self.node, channels: &*self.channels, room: &self.name }
     }
 
-    fn care(&mut self, cares: Vec<Repair>, ctx: &mut Context<Self>) {
-        for care in cares {
-            match care {
+    fn repair(&mut self, repairs: Vec<Repair>, ctx: &mut Context<Self>) {
+        for repair in repairs {
+            match repair {
                 Repair::Supervise(presence) => self.adopt(presence, ctx),
-                Repair::Remove(presence) => self.remove_orphan(presence, ctx),
+                Repair::Remove(presence) => self.remove_orphan(&presence, ctx),
                 Repair::Restore(presence) => self.bring_back(presence, ctx),
                 Repair::Forget(presence) => {
                     self.drop_local(presence.id);
@@ -229,8 +228,8 @@ impl RoomActor {
 
     /// The hub of the presence's socket, if that socket is in the room as this presence.
     pub(super) fn hub_of(&self, presence: &Presence) -> Option<HubRef> {
-        let called = self.state.sessions.alias_of(presence.id);
-        let is_in = self.channels.has(&presence.channel, &self.name, called);
+        let alias = self.state.sessions.alias_of(presence.id);
+        let is_in = self.channels.has(&presence.channel, &self.name, alias);
         is_in.then(|| self.hubs.of(&presence.channel)).flatten()
     }
 }
@@ -265,7 +264,7 @@ impl OwnPresences for Ours<'_> {
     fn is_alive(&self, presence: &Presence) -> bool {
         // Once a node has ended, the database has removed what it left.
         let has_ended = self.node.is_shutting_down() && self.node.id().is_none();
-        let called = self.state.sessions.alias_of(presence.id);
-        !has_ended && self.channels.has(&presence.channel, self.room, called)
+        let alias = self.state.sessions.alias_of(presence.id);
+        !has_ended && self.channels.has(&presence.channel, self.room, alias)
     }
 }

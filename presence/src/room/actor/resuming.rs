@@ -1,22 +1,21 @@
-//! Presences that outlive their sockets: how they are held, and how newer sockets resume them.
+//! How a newer socket resumes the presence of another socket, by its token.
 //!
 //! A presence of this node is resumed at once, without the database, which is written afterwards. A presence that is not known here may
 //! belong to another node, or to a former incarnation of this one. The database finds it by its token.
 
-use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
+use std::{collections::hash_map::Entry, sync::Arc};
 
 use actix::{AsyncContext, Context};
 use tracing::{debug, warn};
 
 use crate::{
     CloseCode,
-    clock::Tick,
     delivery::Reply,
-    model::{Close, Delta, Presence, sessions::Lost},
+    model::{Close, Delta, Presence},
     name::{ChannelName, PresenceId},
     node::Tried,
     room::{
-        leaving::{Cause, Leavers, Leaving},
+        leaving::Cause,
         message::Entrant,
         state::{Joining, TokenWaiter, Updating},
     },
@@ -24,9 +23,10 @@ use crate::{
     store::{Resumed, RoomCommit, Write},
 };
 
-use super::{RoomActor, answer_now_if, sockets};
+use super::{RoomActor, answer_all, answer_now_if, sockets};
 
-fn taken_over() -> Close {
+/// How the socket is closed whose presence a newer socket has resumed.
+fn superseded_close() -> Close {
     Close::new(CloseCode::SUPERSEDED, "taken over")
 }
 
@@ -99,11 +99,11 @@ impl RoomActor {
         self.submit_waiting_update(id, ctx);
         // A former socket that still waits for its first frame has joined. Its join is answered before it is closed.
         for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
-            joiner.replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+            answer_all(joiner.replies, || Ok(()));
         }
         let was = if let Some(local) = self.state.locals.get(&id) {
             let (was, hub) = (local.presence.clone(), local.hub.clone());
-            self.notify_removed(vec![(was.clone(), hub)], Some(&taken_over()));
+            self.notify_removed(vec![(was.clone(), hub)], Some(&superseded_close()));
             self.drop_local(id);
             was
         } else if let Some(lost) = self.state.sessions.end_hold(id) {
@@ -119,8 +119,7 @@ impl RoomActor {
         self.channels.note_resumed(&socket.channel, &self.name, socket.id);
         self.hand_over(&now, ctx);
         self.supervise(now.clone(), entrant.touch.clone(), ctx);
-        let resume = Write::Resume { presence: now, session };
-        self.node.writer.submit_always(&self.name, &ctx.address().recipient(), resume, Tried::Yes);
+        self.write_always(Write::Resume { presence: now, session }, Tried::Yes, ctx);
         let replies = answer_now_if(self.is_relaxed(), reply).into_iter().collect();
         self.claim(id, entrant, replies, ctx);
     }
@@ -144,116 +143,36 @@ impl RoomActor {
         }
     }
 
-    /// A socket is lost.
-    pub(super) fn lose(&mut self, id: PresenceId, channel: ChannelName, ctx: &mut Context<Self>) {
-        if self.has_other_socket(id, &channel) {
-            return;
-        }
-        let grace = self.state.sessions.session(id).map(|session| session.grace).filter(|grace| !grace.is_zero());
-        let Some(grace) = grace else {
-            self.leave(id, channel, None, ctx);
-            return;
-        };
-        if let Some(local) = self.drop_local(id) {
-            let presence = local.presence;
-            let held_until = self.state.sessions.held_until(id);
-            let until = held_until.unwrap_or_else(|| self.node.now().after(grace));
-            if held_until.is_none() {
-                let hold = Write::Hold { id, channel, grace };
-                self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
-            }
-            let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
-            self.state.replica.hand_over(&held);
-            self.state.sessions.lose(held, until, self.stood());
-        } else if let Some(joining) = self.state.joining.remove(&id) {
-            let cause = Cause::Lost(joining.presence().user.clone());
-            self.left_while_joining(joining.replies);
-            self.state.sessions.forget(id);
-            let leaving = Leaving { channel, cause, after: 0, replies: Vec::new() };
-            self.submit_leaves(vec![(id, leaving)], ctx);
-        }
-    }
-
-    /// Keeps a presence whose socket is gone for its grace.
-    pub(super) fn hold(&mut self, presence: Arc<Presence>, grace: Duration, ctx: &mut Context<Self>) {
-        let (id, channel) = (presence.id, presence.channel.clone());
-        let held = Arc::new(Presence { held: true, ..Presence::clone(&presence) });
-        self.state.replica.hand_over(&held);
-        self.state.sessions.lose(held, self.node.now().after(grace), self.stood());
-        let hold = Write::Hold { id, channel, grace };
-        self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
-    }
-
-    /// The node is about to end: presences that can be resumed are written as held, so that they are held even if the process ends at
-    /// once.
-    pub(super) fn hold_all(&mut self, ctx: &mut Context<Self>) {
-        let now = self.node.now();
-        for (id, local) in &self.state.locals {
-            let grace = self.state.sessions.session(*id).map(|session| session.grace);
-            let Some(grace) = grace.filter(|grace| !grace.is_zero()) else { continue };
-            let hold = Write::Hold { id: *id, channel: local.presence.channel.clone(), grace };
-            self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
-            self.state.sessions.hold_until(*id, now.after(grace));
-        }
-    }
-
-    /// The length of all standstills of this node together.
-    fn stood(&self) -> Duration {
-        self.node.listening.stood(self.node.now())
-    }
-
-    /// Ends the graces that are over. No client can return to a node that is about to end, so no grace ends there.
-    pub(super) fn end_graces(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
-        if self.node.is_shutting_down() {
-            return None;
-        }
-        if self.state.sessions.next_expiry()? <= now {
-            self.leave_overdue(now, ctx);
-        }
-        self.state.sessions.next_expiry()
-    }
-
-    /// Presences whose clients did not return in time leave together. No client could return while the node stood still, so that time
-    /// extends a grace, also in the database.
-    fn leave_overdue(&mut self, now: Tick, ctx: &mut Context<Self>) {
-        for (presence, grace) in self.state.sessions.extend_overdue(now, self.node.listening.stood(now)) {
-            let hold = Write::Hold { id: presence.id, channel: presence.channel.clone(), grace };
-            self.node.writer.submit_always(&self.name, &ctx.address().recipient(), hold, Tried::No);
-        }
-        let over = self.state.sessions.take_overdue(now);
-        if over.is_empty() {
-            return;
-        }
-        debug!(room = %self.name, count = over.len(), "lost presences did not return");
-        let all = Leavers::new(self.node.leave_together(&self.name), over.len(), None);
-        let leave = |Lost { presence, .. }: Lost| (presence.id, Leaving::removed(presence.channel.clone(), &all));
-        let leaves = over.into_iter().map(leave);
-        self.submit_leaves(leaves.collect(), ctx);
-    }
-
     /// Applies the results of joins with a token, and of repeated joins.
     pub(super) fn resumed(&mut self, writes: &[Write], commit: &RoomCommit, ctx: &mut Context<Self>) {
         for write in writes {
-            let (Write::Join(asked)
-            | Write::Restore { presence: asked, .. }
-            | Write::Resume { presence: asked, .. }
-            | Write::JoinWithin { presence: asked, .. }) = write
+            let (Write::Join(requested)
+            | Write::Restore { presence: requested, .. }
+            | Write::Resume { presence: requested, .. }
+            | Write::JoinWithin { presence: requested, .. }) = write
             else {
                 continue;
             };
-            self.state.sessions.claimed(asked.id, &asked.channel, self.readings.last());
-            let Some(taken) = commit.resumed.iter().find(|taken| taken.requested == asked.id) else {
-                self.note_incarnation(asked);
+            self.state.sessions.claimed(requested.id, &requested.channel, self.readings.last());
+            let Some(resumed) = commit.resumed.iter().find(|resumed| resumed.requested == requested.id) else {
+                self.note_incarnation(requested);
                 continue;
             };
-            if taken.presence.channel == asked.channel {
-                if matches!(write, Write::Resume { .. } | Write::JoinWithin { .. }) && taken.presence.id != asked.id {
-                    self.channels.note_resumed(&asked.channel, &self.name, asked.id);
+            if resumed.presence.channel == requested.channel {
+                if matches!(write, Write::Resume { .. } | Write::JoinWithin { .. })
+                    && resumed.presence.id != requested.id
+                {
+                    self.channels.note_resumed(&requested.channel, &self.name, requested.id);
                 }
-                self.note_resumed_by(asked, taken, write.session().copied(), ctx);
-            } else if self.state.locals.get(&asked.id).is_some_and(|local| local.presence.channel == asked.channel) {
-                self.superseded(asked.id);
-                self.hand_over(&taken.presence, ctx);
+                self.note_resumed_by(requested, resumed, write.session().copied(), ctx);
+            } else if self
+                .state
+                .locals
+                .get(&requested.id)
+                .is_some_and(|local| local.presence.channel == requested.channel)
+            {
+                self.superseded(requested.id);
+                self.hand_over(&resumed.presence, ctx);
             }
         }
     }
@@ -272,39 +191,40 @@ impl RoomActor {
     /// A socket of this node has received the presence that belongs to its token.
     fn note_resumed_by(
         &mut self,
-        asked: &Presence,
-        taken: &Resumed,
+        requested: &Presence,
+        resumed: &Resumed,
         session: Option<Session>,
         ctx: &mut Context<Self>,
     ) {
-        let Resumed { presence, moved, .. } = taken;
-        let (was, id) = (asked.id, presence.id);
+        let Resumed { presence, moved, .. } = resumed;
+        let (was, id) = (requested.id, presence.id);
         if was != id {
-            self.update_resumed(was, id, &asked.channel, ctx);
+            self.move_updates(was, id, &requested.channel, ctx);
         }
         if let Some(leaving) = self.state.leaving.get(&was)
-            && leaving.channel == asked.channel
+            && leaving.channel == requested.channel
             && was != id
         {
-            self.left_before_it_took(was, presence, session, ctx);
+            self.left_before_resuming(was, presence, session, ctx);
         } else if was != id {
             let joining = self.state.joining.remove(&was).or_else(|| {
                 // The presence that it resumed here is gone. It has received another one, which it had left on another node.
-                let local = self.state.locals.get(&was).filter(|local| local.presence.channel == asked.channel)?;
+                let local = self.state.locals.get(&was).filter(|local| local.presence.channel == requested.channel)?;
                 let (hub, touch, presence) = (local.hub.clone(), local.touch.clone(), local.presence.clone());
                 self.drop_local(was);
                 Some(Joining::new(Entrant { presence, session: None, limit: None, hub, touch }, Vec::new()))
             });
-            if let Some(mut joining) = joining.filter(|joining| joining.channel == asked.channel) {
+            if let Some(mut joining) = joining.filter(|joining| joining.channel == requested.channel) {
                 self.state.sessions.became(was, id);
                 joining.entrant.presence = presence.clone();
                 self.state.joining.insert(id, joining);
             }
         }
-        let ours = self.state.locals.get(&id).is_some_and(|local| local.presence.channel == asked.channel)
-            || self.state.joining.get(&id).is_some_and(|joining| joining.channel == asked.channel);
+        let ours = self.state.locals.get(&id).is_some_and(|local| local.presence.channel == requested.channel)
+            || self.state.joining.get(&id).is_some_and(|joining| joining.channel == requested.channel);
         if ours && !moved {
-            if let Some(local) = self.state.locals.get_mut(&id).filter(|local| local.presence.channel == asked.channel)
+            if let Some(local) =
+                self.state.locals.get_mut(&id).filter(|local| local.presence.channel == requested.channel)
             {
                 local.presence = presence.clone();
             }
@@ -315,7 +235,7 @@ impl RoomActor {
 
     /// Updates that a socket made before it was known that its join resumes a presence. They were queued for the id that the join had
     /// asked for, which no row has.
-    fn update_resumed(&mut self, was: PresenceId, id: PresenceId, of: &ChannelName, ctx: &mut Context<Self>) {
+    fn move_updates(&mut self, was: PresenceId, id: PresenceId, of: &ChannelName, ctx: &mut Context<Self>) {
         let Entry::Occupied(mut updating) = self.state.updating.entry(was) else { return };
         let queued: Vec<_> = updating.get_mut().extract_if(.., |one| one.channel == *of).collect();
         if updating.get().is_empty() {
@@ -327,7 +247,7 @@ impl RoomActor {
     }
 
     /// A socket was lost, or left, before it was known whose presence it has.
-    fn left_before_it_took(
+    fn left_before_resuming(
         &mut self,
         was: PresenceId,
         presence: &Arc<Presence>,
@@ -341,7 +261,7 @@ impl RoomActor {
                 let channel = leaving.channel;
                 self.state.sessions.claim(id, id, session, channel.clone());
                 self.state.sessions.claimed(id, &channel, self.readings.last());
-                self.hold(presence.clone(), session.grace, ctx);
+                self.hold(presence, session.grace, ctx);
             }
             _ => self.submit_leaves(vec![(id, leaving)], ctx),
         }
@@ -360,7 +280,7 @@ impl RoomActor {
         let Some(local) = self.state.locals.get(&id) else { return };
         let (presence, hub) = (local.presence.clone(), local.hub.clone());
         warn!(room = %self.name, channel = %presence.channel, "a presence was resumed on another node; its socket here is closed");
-        self.notify_removed(vec![(presence, hub)], Some(&taken_over()));
+        self.notify_removed(vec![(presence, hub)], Some(&superseded_close()));
         self.drop_local(id);
     }
 
@@ -393,7 +313,7 @@ impl RoomActor {
             // It was resumed while the room was read. No later reading would correct the roster.
             self.state.replica.hand_over(&ours);
         } else if let Some(Joining { entrant, replies, .. }) = self.state.joining.remove(&id) {
-            self.notify_removed(vec![(ours, entrant.hub)], Some(&taken_over()));
+            self.notify_removed(vec![(ours, entrant.hub)], Some(&superseded_close()));
             self.left_while_joining(replies);
             self.state.sessions.forget(id);
         }

@@ -21,7 +21,7 @@ use crate::{
     store::Write,
 };
 
-use super::{RoomActor, answer_now_if};
+use super::{RoomActor, answer_all, answer_now_if};
 
 /// A room is small while its unread first frames are at most this fraction of `first_frames_bytes`. When all rooms together have reached
 /// that limit, small rooms may still add first frames, up to the same amount again.
@@ -36,12 +36,6 @@ pub(super) fn join(presence: Arc<Presence>, session: Option<Session>, limit: Opt
         (session, Some(limit)) => Write::JoinWithin { presence, session, limit },
         (Some(session), None) => Write::Resume { presence, session },
         (None, None) => Write::Join(presence),
-    }
-}
-
-fn answer(reply: Option<Reply<()>>, result: Result<(), Error>) {
-    if let Some(reply) = reply {
-        let _ = reply.send(result);
     }
 }
 
@@ -206,7 +200,7 @@ impl RoomActor {
     ) {
         if self.has_other_socket(id, &channel) {
             // It was resumed, so a late request of its former socket changes nothing.
-            reply.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+            answer_all(reply, || Ok(()));
             return;
         }
         self.forget_token_waiter(id);
@@ -237,13 +231,13 @@ impl RoomActor {
     ) {
         match self.state.locals.get(&id) {
             _ if self.has_other_socket(id, &channel) => {
-                answer(reply, Err(Error::NotInRoom { room: self.name.clone() }));
+                answer_all(reply, || Err(self.not_in_room()));
             }
             Some(local) if local.presence.meta == meta && !self.state.updating.contains_key(&id) => {
-                answer(reply, Ok(()));
+                answer_all(reply, || Ok(()));
             }
             None if !self.state.joining.contains_key(&id) => {
-                answer(reply, Err(Error::NotInRoom { room: self.name.clone() }));
+                answer_all(reply, || Err(self.not_in_room()));
             }
             _ => {
                 let former = channel.clone();
@@ -276,18 +270,22 @@ impl RoomActor {
                 let reply = reply.and_then(|reply| answer_now_if(self.is_relaxed(), reply));
                 self.state.add_update(id, Updating { channel, after, user, meta, reply });
             }
-            Ok(Submitted::CancelledOut) => answer(reply, Ok(())),
+            Ok(Submitted::CancelledOut) => answer_all(reply, || Ok(())),
             Err(full) => {
-                answer(reply, Err(self.overloaded(full)));
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(self.overloaded(full)));
+                }
                 return false;
             }
         }
         true
     }
 
+    pub(super) fn not_in_room(&self) -> Error {
+        Error::NotInRoom { room: self.name.clone() }
+    }
+
     pub(super) fn left_while_joining(&self, replies: Vec<Reply<()>>) {
-        for reply in replies {
-            let _ = reply.send(Err(Error::LeftWhileJoining { room: self.name.clone() }));
-        }
+        answer_all(replies, || Err(Error::LeftWhileJoining { room: self.name.clone() }));
     }
 }

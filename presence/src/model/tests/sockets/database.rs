@@ -75,8 +75,7 @@ impl ModelDatabase {
                     delta.left.push(there);
                 }
                 (SocketWrite::Hold(_), Some(there)) => {
-                    let held = Presence { held: true, ..Presence::clone(&there) };
-                    self.room.presences.insert(there.id, Arc::new(held));
+                    self.room.presences.insert(there.id, there.as_held());
                 }
                 (SocketWrite::Leave(_) | SocketWrite::Hold(_), None) => {}
             }

@@ -114,20 +114,20 @@ impl ModelNode {
         self.mailbox.push_back(Message::Join(one));
     }
 
-    pub(super) fn go(&mut self, which: &prop::sample::Index, message: fn(Arc<Presence>) -> Message) {
+    pub(super) fn close_any(&mut self, which: &prop::sample::Index, message: fn(Arc<Presence>) -> Message) {
         if let Some(one) = choose(which, &self.open).cloned() {
             self.open.remove(&one.id);
             self.mailbox.push_back(message(one));
         }
     }
 
-    pub(super) fn take_out(&mut self, one: Arc<Presence>) {
+    pub(super) fn submit_leave(&mut self, one: Arc<Presence>) {
         self.pending.push_back(SocketWrite::Leave(one.clone()));
         self.leaving.insert(one.id, one);
     }
 
     pub(super) fn hold(&mut self, one: &Presence) {
-        let held = Arc::new(Presence { held: true, ..one.clone() });
+        let held = one.as_held();
         self.replica.hand_over(&held);
         self.pending.push_back(SocketWrite::Hold(held.clone()));
         self.lost.insert(held.id, held);
@@ -136,7 +136,7 @@ impl ModelNode {
     pub(super) fn grace_over(&mut self, which: &prop::sample::Index) {
         if let Some(one) = choose(which, &self.lost).cloned() {
             self.lost.remove(&one.id);
-            self.take_out(one);
+            self.submit_leave(one);
         }
     }
 
@@ -164,14 +164,14 @@ impl ModelNode {
                 self.joining.remove(&one.id);
                 self.here.remove(&one.id);
                 if !self.leaving.contains_key(&one.id) {
-                    self.take_out(one);
+                    self.submit_leave(one);
                 }
             }
             Message::Lose(one) => {
                 if let Some(here) = self.here.remove(&one.id) {
                     self.hold(&here);
                 } else if self.joining.remove(&one.id).is_some() {
-                    self.take_out(one);
+                    self.submit_leave(one);
                 }
             }
             Message::Committed(SocketCommit { batch, writes, at, delta }) => {
@@ -196,7 +196,7 @@ impl ModelNode {
                         SocketWrite::Hold(_) => {}
                     }
                 }
-                self.join_those_removed(0);
+                self.repeat_removed_joins(0);
             }
             Message::Changed(SocketCommit { at, delta, .. }) => self.apply(at, delta),
             Message::Rejoin => {
@@ -214,7 +214,7 @@ impl ModelNode {
             if !self.replica.has_reached(at) {
                 self.begin();
             }
-            self.let_in();
+            self.complete_joins();
             return;
         }
         let left: Vec<_> = delta.left.iter().filter(|left| left.node == self.node).cloned().collect();
@@ -230,25 +230,25 @@ impl ModelNode {
         for gone in changes.iter().filter(|change| change.now.is_none()).filter_map(|change| change.was.as_ref()) {
             self.lost.remove(&gone.id);
         }
-        self.care(after_changes(changes, self));
-        self.let_in();
+        self.repair(after_changes(changes, self));
+        self.complete_joins();
     }
 
-    pub(super) fn let_in(&mut self) {
+    pub(super) fn complete_joins(&mut self) {
         let roster = self.replica.roster();
         let here = self.joining.extract_if(.., |id, _| roster.get(*id).is_some());
         self.here.extend(here);
     }
 
-    pub(super) fn care(&mut self, cares: Vec<Repair>) {
-        for care in cares {
-            match care {
+    pub(super) fn repair(&mut self, repairs: Vec<Repair>) {
+        for repair in repairs {
+            match repair {
                 Repair::Supervise(one) => drop(self.here.insert(one.id, one)),
-                Repair::Remove(one) => self.take_out(one),
+                Repair::Remove(one) => self.submit_leave(one),
                 Repair::Restore(one) => self.pending.push_back(SocketWrite::Join(one)),
                 Repair::Forget(one) => {
                     self.here.remove(&one.id);
-                    self.take_out(one);
+                    self.submit_leave(one);
                 }
             }
         }
@@ -262,7 +262,7 @@ impl ModelNode {
         // Hubs know their presences, and channels know whether they are joining.
         self.here.retain(|id, _| self.open.contains_key(id));
         let gone: Vec<_> = self.joining.extract_if(.., |id, _| !self.open.contains_key(id)).collect();
-        gone.into_iter().for_each(|(_, one)| self.take_out(one));
+        gone.into_iter().for_each(|(_, one)| self.submit_leave(one));
         self.pending.extend(self.joining.values().cloned().map(SocketWrite::Join));
         self.pending.extend(self.leaving.values().cloned().map(SocketWrite::Leave));
         self.begin();
@@ -290,16 +290,16 @@ impl ModelNode {
             for lost in self.lost.values() {
                 self.replica.hand_over(lost);
             }
-            self.care(after_load(&self.replica, Some(self.node), self));
-            self.join_those_removed(self.loads);
-            self.let_in();
+            self.repair(after_load(&self.replica, Some(self.node), self));
+            self.repeat_removed_joins(self.loads);
+            self.complete_joins();
             self.note_position();
             self.load_if_needed();
         }
     }
 
     /// `loaded` is the number of the last load that has ended.
-    pub(super) fn join_those_removed(&mut self, loaded: u64) {
+    pub(super) fn repeat_removed_joins(&mut self, loaded: u64) {
         let replica = &self.replica;
         let removed = |id: &PresenceId, (at, before): &mut ((Epoch, Version), u64)| {
             replica.roster().get(*id).is_none() && (replica.has_reached(*at) || *before < loaded)
