@@ -163,7 +163,7 @@ pub enum Error {
     /// of [`Denied`](Self::Denied).
     #[error("refused with {code}: {reason}")]
     Refused {
-        /// The code of the Close. It says whether the client should reconnect: see [`CloseCode`].
+        /// The code of the Close. Whether the client should reconnect depends on it: see [`CloseCode`].
         code: CloseCode,
         /// The reason of the Close, cut to 123 bytes.
         reason: String,
@@ -252,7 +252,7 @@ impl Error {
 }
 
 impl Error {
-    /// The code of the error frame, if the socket can go on: the client made a mistake, was removed meanwhile, or can ask again later.
+    /// The code of the error frame, if the socket can go on: the client made a mistake, was removed, or can repeat the request later.
     pub(crate) const fn client_code(&self) -> Option<&'static str> {
         match self {
             Self::Meta(_) => Some("bad_meta"),

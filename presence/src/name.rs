@@ -2,7 +2,7 @@
 //!
 //! So a value of these types is always valid, and no other code checks it again. Names are compared as bytes, here and in every database.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
@@ -93,6 +93,33 @@ fn check_stored(kind: &'static str, text: &str) -> Result<(), NameError> {
     }
 }
 
+/// Implements the conversions from a text, by the function `new` of the type.
+macro_rules! from_text {
+    ($type:ident, $error:ident) => {
+        impl std::str::FromStr for $type {
+            type Err = $error;
+            fn from_str(text: &str) -> Result<Self, $error> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = $error;
+            fn try_from(text: String) -> Result<Self, $error> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = $error;
+            fn try_from(text: &str) -> Result<Self, $error> {
+                Self::new(text)
+            }
+        }
+    };
+}
+pub(crate) use from_text;
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
@@ -140,26 +167,7 @@ macro_rules! name {
             }
         }
 
-        impl FromStr for $name {
-            type Err = NameError;
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                Self::new(text)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-            fn try_from(text: String) -> Result<Self, NameError> {
-                Self::new(text)
-            }
-        }
-
-        impl TryFrom<&str> for $name {
-            type Error = NameError;
-            fn try_from(text: &str) -> Result<Self, NameError> {
-                Self::new(text)
-            }
-        }
+        from_text!($name, NameError);
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {

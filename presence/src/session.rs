@@ -3,11 +3,11 @@
 //! A token is a secret of the client. It is never shown, and only kept in the memory of this process. The database has a hash of the room,
 //! the user and the token. The hash does not reveal the token, and is not valid for another room or user.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use crate::name::{RoomName, UserId};
+use crate::name::{RoomName, UserId, from_text};
 
 /// The fewest characters of a [`ResumeToken`].
 pub const MIN_TOKEN_CHARS: usize = 16;
@@ -83,26 +83,7 @@ impl fmt::Debug for ResumeToken {
     }
 }
 
-impl FromStr for ResumeToken {
-    type Err = TokenError;
-    fn from_str(text: &str) -> Result<Self, TokenError> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<String> for ResumeToken {
-    type Error = TokenError;
-    fn try_from(text: String) -> Result<Self, TokenError> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<&str> for ResumeToken {
-    type Error = TokenError;
-    fn try_from(text: &str) -> Result<Self, TokenError> {
-        Self::new(text)
-    }
-}
+from_text!(ResumeToken, TokenError);
 
 /// The SHA-256 hash of a room, a user if there is one, and a resume token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

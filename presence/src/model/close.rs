@@ -89,8 +89,8 @@ impl Close {
         Self { code, reason: reason.into() }
     }
 
-    /// Whether it is meant for the client, and not only for what one of its presences did or became. One that joins again meanwhile is
-    /// closed all the same.
+    /// Whether it is about the client, and not about the state of one presence, such as stale. Then a client that leaves and joins again
+    /// before it is closed, is closed all the same.
     pub(crate) fn is_for_client(&self) -> bool {
         !matches!(self.code, CloseCode::STALE | CloseCode::SUPERSEDED)
     }

@@ -53,7 +53,8 @@ mod tests {
         fn a_silent_presence_is_stale_after_the_wait_and_not_a_tick_before(
             seen in 0..50u64, silent in 0..30u64, max_age in 0..30u64,
         ) {
-            let (seen, now, max_age) = (Tick(seen), Tick(seen + silent), Duration::from_millis(max_age));
+            let (seen, now) = (Tick(seen), Tick(seen + silent));
+            let max_age = Duration::from_millis(max_age);
             if let Deadline::Wait(wait) = judge(now, seen, max_age) {
                 prop_assert_eq!(judge(now.after(wait), seen, max_age), Deadline::Stale);
                 let before = now.after(wait - Duration::from_millis(1));

@@ -9,7 +9,7 @@ use crate::clock::Tick;
 /// Other nodes go by the lease in the database. This one only decides whether this node may declare others dead. A node that was cut off
 /// from the database sees all leases expired when it returns. So it must first renew its own lease for one full lease without a
 /// failure, which shows that renewals work. If the clock of the database jumps forward, all other leases expire at once, too, and this
-/// time begins anew. Live nodes renew their leases within it.
+/// time begins again. Live nodes renew their leases within it.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
     length: Duration,
@@ -24,16 +24,16 @@ impl Lease {
         Self { length, unbroken: None, clock: None }
     }
 
-    /// Records the `time` of the database: the request was sent at `asked`, and the answer arrived at `answered`. Returns whether its
+    /// Records the `time` of the database: the request was sent at `sent`, and the answer arrived at `answered`. Returns whether its
     /// clock has jumped forward since the last request, by more than the delays of the requests explain.
     ///
     /// A jump of less than a quarter of a lease is harmless, since nodes renew their leases after each third.
-    pub(crate) fn observe_time(&mut self, asked: Tick, answered: Tick, time: Duration) -> bool {
-        let Some((before, was)) = self.clock.filter(|(before, _)| *before <= asked) else {
-            self.clock.get_or_insert((asked, time));
+    pub(crate) fn observe_time(&mut self, sent: Tick, answered: Tick, time: Duration) -> bool {
+        let Some((before, was)) = self.clock.filter(|(before, _)| *before <= sent) else {
+            self.clock.get_or_insert((sent, time));
             return false;
         };
-        self.clock = Some((asked, time));
+        self.clock = Some((sent, time));
         let jumped = time.saturating_sub(was) > answered.since(before) + self.length / 4;
         if jumped {
             self.unbroken = None;
@@ -41,11 +41,11 @@ impl Lease {
         jumped
     }
 
-    /// The database has renewed the lease. The request was sent at `asked`.
-    pub(crate) fn renewed(&mut self, asked: Tick) {
+    /// The database has renewed the lease. The request was sent at `sent`.
+    pub(crate) fn renewed(&mut self, sent: Tick) {
         self.unbroken = match self.unbroken {
-            Some((since, last)) if asked.since(last) <= self.length => Some((since, last.max(asked))),
-            _ => Some((asked, asked)),
+            Some((since, last)) if sent.since(last) <= self.length => Some((since, last.max(sent))),
+            _ => Some((sent, sent)),
         };
     }
 

@@ -74,7 +74,7 @@ impl<J> Notices<J> {
         }
     }
 
-    /// Members get the whole state again, because the room has lost changes that they know and its versions are used a second time.
+    /// Members receive the whole state again, because the room has lost changes that they know, and uses the versions of these again.
     pub(crate) fn restart(&mut self, now: Tick) {
         self.restart = true;
         self.schedule(now);

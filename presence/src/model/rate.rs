@@ -177,7 +177,9 @@ mod tests {
     /// client was slowed down; the error is the second in which it was too long.
     fn run_client(per_second: u64, pause: std::ops::Range<u64>, stands_still: bool) -> Result<u64, u64> {
         let (rate, mut limiter) = (Rate::new(100, 500), RateLimiter::new(Tick(0)));
-        let (mut sent, mut taken, mut slowed) = (0, 0, 0);
+        let mut sent = 0;
+        let mut taken = 0;
+        let mut slowed = 0;
         for second in 0..10_000 {
             sent += per_second;
             if pause.contains(&second) {
@@ -291,8 +293,8 @@ mod tests {
     fn a_client_that_never_rests_is_slowed_for_too_long_even_at_one_event_a_second() {
         // One event was a second of the rate, so the client counted as rested after each event, and was warned again each time.
         for per_second in [1, 2, 3, 10] {
-            let (rate, mut limiter, mut now, mut warned) =
-                (Rate::new(per_second, 5 * per_second), RateLimiter::new(Tick(0)), 0, 0);
+            let (rate, mut limiter) = (Rate::new(per_second, 5 * per_second), RateLimiter::new(Tick(0)));
+            let (mut now, mut warned) = (0, 0);
             let closed = loop {
                 match limiter.take(rate, PATIENCE, Tick(now)) {
                     Ok(()) => {}
@@ -316,7 +318,8 @@ mod tests {
             burst in 1_usize..100,
             waits in proptest::collection::vec(0_u64..300, 1..300),
         ) {
-            let (rate, mut bucket, mut now, mut count) = (Rate::new(per_second, burst), Bucket::default(), 0, 0);
+            let (rate, mut bucket) = (Rate::new(per_second, burst), Bucket::default());
+            let (mut now, mut count) = (0, 0);
             for wait in waits {
                 now += wait;
                 count += taken(&mut bucket, rate, now);

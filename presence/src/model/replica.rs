@@ -5,7 +5,7 @@
 //! shows which one is current: it includes everything that this node had received before it began.
 //!
 //! Invariant: the roster is the room at `position`, and [`Replica::reload_at`] returns a time while this node knows of later changes. So
-//! a roster may be late, but never wrong without notice. More than half of this file is tests.
+//! a roster may be late, but never wrong without notice.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,7 +31,7 @@ pub(crate) enum Applied {
     Changed(Vec<RosterChange>),
     /// The delta waits for those before it, until [`Replica::reload_at`].
     Early,
-    /// The room must be loaded at once, or, if a load is in progress, once more after it.
+    /// The room must be loaded at once. If a load is in progress, one more is needed after it.
     Reload,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Replica {
     early: BTreeMap<(Epoch, Version), Early>,
     /// Since when deltas were dropped, because too many waited.
     dropped_since: Option<Tick>,
-    /// Since when the load in progress was needed.
+    /// When the load in progress became necessary.
     needed_since: Option<Tick>,
     /// How many loads have begun.
     loads: u64,
@@ -55,12 +55,12 @@ pub(crate) struct Replica {
     departed: HashMap<PresenceId, Departed>,
 }
 
-/// A presence that left.
+/// A presence that left, and may still be in the roster.
 #[derive(Debug)]
 struct Departed {
     channel: ChannelName,
     at: (Epoch, Version),
-    /// How many loads had begun by then. A later load does not have the presence any more.
+    /// How many loads had begun when it left. A later load does not contain the presence.
     loads: u64,
 }
 
@@ -104,13 +104,13 @@ impl Replica {
     pub(crate) fn apply(&mut self, now: Tick, epoch: Epoch, version: Version, delta: Delta) -> Applied {
         match self.position {
             Some((known, at)) if known == epoch && version <= at => return Applied::Changed(Vec::new()),
-            // A change of another node led to this version, and it is not known.
+            // A commit that changes nothing returns the position of the room. A change of another node led to it, which is missing here.
             _ if delta.is_empty() => {
                 self.dropped_since.get_or_insert(now);
                 return Applied::Reload;
             }
-            // The first change of the room, and nothing is known of the room: there is nothing to load. After a load it may also be a late
-            // delta of a former epoch.
+            // This is the first change of the room, and nothing was loaded: it is applied to the empty roster. After a load, it may also
+            // be a late delta of a former epoch.
             None if version == Version(1) && self.loads == 0 => {}
             Some((known, at)) if known == epoch && version == at.next() => {}
             position => {
@@ -170,8 +170,8 @@ impl Replica {
         waiting.chain(self.dropped_since).chain(self.needed_since).min()
     }
 
-    /// Must be called just before each load, also when a failed load is repeated. Deltas that wait now are in the database, so the load
-    /// includes them. Only later ones are applied on top of it.
+    /// Must be called just before each load, also when a failed load is repeated. The load includes all early deltas, because they are in
+    /// the database by now. Only deltas that arrive later are applied on top of it.
     pub(crate) fn reloading(&mut self) {
         self.needed_since = self.reload_at(Duration::ZERO);
         self.early.clear();
@@ -180,10 +180,10 @@ impl Replica {
         self.loaded_from = self.position;
     }
 
-    /// Takes the result of the last load. `None` if the room does not exist. Returns the former roster, from which
+    /// Takes the result of the last load; `found` is `None` if the room does not exist. Returns the former roster, from which
     /// [the changes](Roster::changes_since) follow, or `None` if the roster stays as it was.
     ///
-    /// Deltas that arrived meanwhile may need another load; see [`reload_at`](Self::reload_at).
+    /// Deltas that arrived during the load may need another load; see [`reload_at`](Self::reload_at).
     pub(crate) fn reload(&mut self, found: Option<LoadedRoom>) -> Option<Roster> {
         self.needed_since = None;
         // The load includes everything that was done before it began.
@@ -195,10 +195,10 @@ impl Replica {
         };
         if self.position.is_some_and(|(known, at)| known == epoch && at > version) {
             if self.loaded_from.is_none_or(|(known, from)| known != epoch || from <= version) {
-                // The load is older than a change that arrived meanwhile.
+                // The load is older than a change that arrived during it.
                 return None;
             }
-            // The database has lost changes. Deltas that arrived meanwhile may be from before, so one more load follows.
+            // The database has lost changes. Deltas that arrived during the load may be among these, so one more load follows.
             self.rolled_back = true;
             self.early.clear();
             self.needed_since = Some(Tick::default());
@@ -209,15 +209,15 @@ impl Replica {
         Some(before)
     }
 
-    /// The database has lost changes that this node knows, so new changes reuse versions. Until the next load nothing is known of the room.
-    /// The roster stays as it was until then.
+    /// The database has lost changes that this node knows, so new changes use their versions again. The position is unknown until the
+    /// next load, and the roster stays as it was until then.
     pub(crate) fn distrust(&mut self, now: Tick) {
         self.position = None;
         self.early.clear();
         self.departed.clear();
         self.dropped_since.get_or_insert(now);
         self.rolled_back = true;
-        // The next change is not the first change of the room, even if its version is 1.
+        // So that a change with version 1 is not considered the first change of the room.
         self.loads = self.loads.max(1);
     }
 

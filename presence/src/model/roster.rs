@@ -1,7 +1,6 @@
 //! The members of one room, as a value.
 //!
-//! A `RoomActor` owns one, inside its replica. Invariant: a snapshot plus the deltas after it equals the next snapshot. Half of this file
-//! is tests.
+//! A `RoomActor` owns one, inside its replica. Invariant: a snapshot plus the deltas after it equals the next snapshot.
 
 use std::{
     borrow::Borrow,

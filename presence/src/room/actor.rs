@@ -58,8 +58,8 @@ pub(crate) struct RoomActor {
     channels: Arc<dyn LocalChannels>,
     table: Arc<RoomTable>,
     in_flight: Arc<AtomicUsize>,
-    /// Its own address, while there are tasks that watch its presences: they share it.
-    address: Weak<Recipient<ToRoom>>,
+    /// Its own address, which the tasks that watch its presences share.
+    shared_address: Weak<Recipient<ToRoom>>,
     state: RoomState,
     phase: RoomPhase,
     readings: Readings,
@@ -68,8 +68,8 @@ pub(crate) struct RoomActor {
     last_queried: Tick,
     timer: Option<(Tick, SpawnHandle)>,
     faults: VecDeque<Tick>,
-    /// Set while the model changes. If it is set after a panic, the model cannot be trusted.
-    model_changes: bool,
+    /// Set while the model is being changed. If it is set after a panic, the model cannot be trusted.
+    is_changing_model: bool,
     /// The room has failed at least once. Since then, a presence that joins may be in the database already.
     has_failed: bool,
     #[cfg(test)]
@@ -100,7 +100,7 @@ impl RoomActor {
             channels,
             table,
             in_flight,
-            address: Weak::new(),
+            shared_address: Weak::new(),
             state,
             phase: RoomPhase::default(),
             readings: Readings::new(now),
@@ -108,7 +108,7 @@ impl RoomActor {
             last_queried: now,
             timer: None,
             faults: VecDeque::new(),
-            model_changes: false,
+            is_changing_model: false,
             has_failed: false,
             #[cfg(test)]
             fault_at: None,
@@ -224,7 +224,7 @@ impl RoomActor {
                 self.queried(ctx);
             }
             ToRoom::Follow(follower) => {
-                self.state.followers.retain(Follower::is_there);
+                self.state.followers.retain(Follower::is_connected);
                 self.state.followers.push(follower);
                 self.queried(ctx);
             }
@@ -246,7 +246,7 @@ impl RoomActor {
                 self.note_position();
             }
             ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
-            ToRoom::Position { position, asked } => self.position_read(position, asked, ctx),
+            ToRoom::Position { position, queried } => self.position_read(position, queried, ctx),
             ToRoom::Rejoin => {
                 let mine: Vec<_> = self.state.locals.values().map(|local| local.presence.clone()).collect();
                 mine.into_iter().for_each(|presence| self.write_as_own(presence, ctx));
@@ -266,7 +266,7 @@ impl RoomActor {
             ToRoom::Panic => panic!("a test made this room panic"),
             #[cfg(test)]
             ToRoom::PanicInModel => {
-                self.model_changes = true;
+                self.is_changing_model = true;
                 panic!("a test made this room panic in its model");
             }
             #[cfg(test)]
@@ -309,9 +309,9 @@ impl RoomActor {
 
     /// Changes the model of the room. If this panics, the model cannot be trusted any more.
     fn change_model<T>(&mut self, change: impl FnOnce(&mut RoomState) -> T) -> T {
-        self.model_changes = true;
+        self.is_changing_model = true;
         let changed = change(&mut self.state);
-        self.model_changes = false;
+        self.is_changing_model = false;
         changed
     }
 

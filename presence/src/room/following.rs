@@ -1,7 +1,7 @@
-//! Who follows the members of a room.
+//! Parts of the application that follow the members of a room.
 //!
-//! The room gives each follower how presences are now, not what happened to them. So it does no harm if a follower receives
-//! something twice, and what waits for a follower that does not read is no more than one entry for each presence.
+//! A follower receives the present state of each presence, not the events that led to it. So it does no harm if a follower receives a
+//! state twice, and for a follower that does not read, no more than one state of each presence is kept.
 
 use std::{
     collections::BTreeMap,
@@ -16,75 +16,82 @@ use crate::{
     name::PresenceId,
 };
 
-/// What a room gives to one follower.
+/// The changes from a room to one follower.
 #[derive(Debug, Default)]
 pub(crate) struct Feed {
-    waiting: Mutex<(Unread, bool)>,
-    /// The task that waits for more.
+    state: Mutex<FeedState>,
+    /// The task that waits until there is something to read, or the room has stopped.
     pub(crate) waker: AtomicWaker,
 }
 
-/// What has not been read yet.
+#[derive(Debug, Default)]
+struct FeedState {
+    unread: Unread,
+    /// The room has stopped, so nothing will be added.
+    has_ended: bool,
+}
+
+/// The changes that the follower has not read yet.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
-    /// How each of these presences is now; `None`: it has left.
+    /// The present state of each of these presences; `None` if it has left.
     pub(crate) presences: BTreeMap<PresenceId, Option<Arc<Presence>>>,
-    /// All others have left.
+    /// All presences of the room are listed, so all others have left.
     pub(crate) is_whole: bool,
 }
 
 impl Feed {
-    /// Takes what waits. Returns also whether the room has stopped.
+    /// Takes the unread changes, and whether the room has stopped.
     pub(crate) fn take(&self) -> (Unread, bool) {
-        let (unread, has_ended) = &mut *self.waiting.lock();
+        let FeedState { unread, has_ended } = &mut *self.state.lock();
         (std::mem::take(unread), *has_ended)
     }
 }
 
-/// One follower, as its room knows it. The feed ends when this is dropped.
+/// The room's end of a feed. The feed ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
     feed: Weak<Feed>,
-    /// It knows the roster, and needs no more than the changes.
+    /// The follower was sent the roster, so it needs only the changes.
     is_current: bool,
 }
 
 impl Follower {
-    /// Fills the feed from now on.
+    /// The feed receives changes from now on.
     pub(crate) fn new(feed: &Arc<Feed>) -> Self {
-        feed.waiting.lock().1 = false;
+        feed.state.lock().has_ended = false;
         Self { feed: Arc::downgrade(feed), is_current: false }
     }
 
-    /// Whether somebody still follows the room.
-    pub(crate) fn is_there(&self) -> bool {
+    /// Whether the application still has the other end of the feed.
+    pub(crate) fn is_connected(&self) -> bool {
         self.feed.strong_count() > 0
     }
 
-    /// The roster may have changed in other ways than by the changes that it was given.
-    pub(crate) const fn is_outdated(&mut self) {
+    /// The room was loaded, so the follower must be sent the whole roster again.
+    pub(crate) const fn invalidate(&mut self) {
         self.is_current = false;
     }
 
-    /// This is the roster now.
-    pub(crate) fn show(&mut self, roster: &Roster) {
+    /// Sends the whole roster, unless the follower has it already.
+    pub(crate) fn send_roster(&mut self, roster: &Roster) {
         if std::mem::replace(&mut self.is_current, true) {
             return;
         }
         let Some(feed) = self.feed.upgrade() else { return };
         let presences = roster.iter().map(|presence| (presence.id, Some(presence.clone()))).collect();
-        feed.waiting.lock().0 = Unread { presences, is_whole: true };
+        feed.state.lock().unread = Unread { presences, is_whole: true };
         feed.waker.wake();
     }
 
-    /// The roster changed so.
-    pub(crate) fn add(&self, changes: &[RosterChange]) {
+    /// Sends changes to a follower that has the roster.
+    pub(crate) fn send_changes(&self, changes: &[RosterChange]) {
         let Some(feed) = self.feed.upgrade().filter(|_| self.is_current) else { return };
         let changes = changes.iter().filter_map(|RosterChange { was, now }| {
             let id = now.as_ref().or(was.as_ref())?.id;
             Some((id, now.clone()))
         });
-        feed.waiting.lock().0.presences.extend(changes);
+        feed.state.lock().unread.presences.extend(changes);
         feed.waker.wake();
     }
 }
@@ -92,7 +99,7 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         if let Some(feed) = self.feed.upgrade() {
-            feed.waiting.lock().1 = true;
+            feed.state.lock().has_ended = true;
             feed.waker.wake();
         }
     }

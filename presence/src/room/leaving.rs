@@ -41,8 +41,8 @@ impl Leaving {
     }
 }
 
-/// Notifies a socket that somebody else has removed it from a room. The room sends it when it handles the removal, so that the socket
-/// receives nothing of the room after it. It is sent once, even if the room handles several clones of it.
+/// Notifies a socket that the application has removed it from a room. The room sends it when it handles the removal, so that the socket
+/// receives nothing from the room after it. It is sent once, even if the room handles several clones of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Farewell(Arc<FarewellState>);
 

@@ -11,7 +11,7 @@ pub(crate) trait LocalChannels: Send + Sync {
     /// When a channel was last seen; `None` if this node does not have it.
     fn touch_of(&self, channel: &ChannelName) -> Option<Touch>;
 
-    /// Whether the channel is in the room, or joining it, as whichever presence.
+    /// Whether the channel is in the room, or joining it, as any presence.
     fn is_in(&self, name: &ChannelName, room: &RoomName) -> bool;
 
     /// Whether the channel is in the room, or joining it, as this presence.

@@ -76,7 +76,7 @@ pub(crate) enum ToRoom {
         was_in_room: bool,
         reply: Reply<()>,
     },
-    /// A socket leaves. With a farewell, somebody else has removed it. Answered when the leave is durable.
+    /// A socket leaves. With a farewell, it was removed by the application. Answered when the leave is durable.
     Leave { id: PresenceId, channel: ChannelName, farewell: Option<Farewell>, reply: Option<Reply<()>> },
     /// A socket is lost: its presence is held for its grace if it can be resumed, and leaves if not.
     Lose { id: PresenceId, channel: ChannelName },
@@ -84,8 +84,8 @@ pub(crate) enum ToRoom {
     HoldAll,
     /// The node is about to end and its sockets are closed: presences without a socket leave.
     LeaveSocketless,
-    /// A socket says something else of itself. Without a reply nobody would try it again, so it is taken on though many wait.
-    /// `otherwise` is the meta that it gets if too many wait for this one: an update that its socket was promised.
+    /// Changes the meta of a presence. Without a reply the caller cannot repeat it, so it is queued even if too many changes wait.
+    /// `fallback` is an earlier meta whose update was answered with success: it is written if this one is refused.
     Update { id: PresenceId, channel: ChannelName, meta: Meta, fallback: Option<Meta>, reply: Option<Reply<()>> },
     /// A frame for everyone in the room, or for all but one.
     Send { frames: Frames, except: Option<ChannelName>, pressure: Pressure },
@@ -93,7 +93,7 @@ pub(crate) enum ToRoom {
     Event(Arc<Event>),
     /// Read the roster, once it is known.
     Read(Box<dyn RosterReader>),
-    /// Show the roster, once it is known, and all changes after that.
+    /// Send the follower the roster, once it is known, and all changes after that.
     Follow(Follower),
     /// Remove the presences of this node that were last seen longer ago than this.
     Prune { max_age: std::time::Duration, reply: oneshot::Sender<usize> },
@@ -111,19 +111,19 @@ pub(crate) enum ToRoom {
     Changed(RoomCommit),
     /// The reading with this number has ended, with this result.
     Loaded(u64, Result<Option<LoadedRoom>, StoreError>),
-    /// The position of the room in the database, from a query that was sent at `asked` or later; `None`: there was no such room.
-    Position { position: Option<(Epoch, Version)>, asked: Tick },
+    /// The position of the room in the database, from a query that was sent at `queried` or later; `None`: there was no such room.
+    Position { position: Option<(Epoch, Version)>, queried: Tick },
     /// This node has begun a new incarnation: write its presences as those of this incarnation.
     Rejoin,
     /// A hub reports its members of this room, which has failed.
     Report(HubMembers),
     /// The shutdown of the node is over: stop.
     End,
-    /// Do what is due.
+    /// The timer has fired: do what is due.
     Tick,
     /// The node is about to end: have the writer write when each presence of this node was last seen. Then do what is due.
     WriteTouches,
-    /// Panic, to show that this does no harm.
+    /// Panic, so that a test can show that no other message is lost.
     #[cfg(any(test, feature = "testing"))]
     Panic,
     /// Panic while the model changes, so that the model cannot be trusted.
@@ -138,7 +138,7 @@ pub(crate) enum ToRoom {
 }
 
 impl ToRoom {
-    /// Whether it concerns presences of this node, so that it has to wait while a room that has failed finds them again.
+    /// Whether it is about presences of this node. While a room that has failed does not know them yet, such a message is deferred.
     pub(crate) const fn concerns_own_presences(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Lose { .. } | Self::Update { .. })
             || matches!(

@@ -1,18 +1,18 @@
-//! Who waits for a look at the roster of a room.
+//! Parts of the application that read the roster of a room.
 
 use tokio::sync::oneshot;
 
 use crate::model::roster::Roster;
 
-/// A part of the application that waits for a look at the roster.
+/// A part of the application that waits until the room knows its roster, and then reads it.
 pub(crate) trait RosterReader: Send {
-    /// Whether it still waits.
+    /// Whether the application still waits for the result.
     fn is_waiting(&self) -> bool;
 
     fn read(self: Box<Self>, roster: &Roster);
 }
 
-/// Sends what a look at the roster finds.
+/// Reads something from a roster, and sends it.
 pub(crate) struct RosterQuery<T, F> {
     pub(crate) reply: oneshot::Sender<T>,
     pub(crate) read: F,

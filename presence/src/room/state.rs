@@ -54,8 +54,8 @@ pub(crate) struct Joining {
     /// The channel that joins. The presence may turn out to belong to another channel, which was quicker.
     pub(crate) channel: ChannelName,
     pub(crate) replies: Vec<Reply<()>>,
-    /// After its commit: the position that this led to, and the number of the last reading that had begun by then. A roster that has
-    /// reached this position, and a later reading, contain the presence unless it was removed since.
+    /// Set by its commit: the position to which that led, and the number of the last reading that had begun by then. A roster that has
+    /// reached this position contains the presence unless it was removed since, and so does a later reading.
     pub(crate) committed: Option<((Epoch, Version), u64)>,
 }
 
@@ -98,14 +98,14 @@ pub(crate) struct RoomState {
     pub(crate) stale: HashSet<PresenceId>,
     pub(crate) readers: VecDeque<Box<dyn RosterReader>>,
     pub(crate) followers: Vec<Follower>,
-    /// What waits until it is known again who of this node is here.
+    /// Messages about presences of this node that arrived after the room failed. They are handled when its hubs have reported.
     pub(crate) deferred: VecDeque<ToRoom>,
     /// Which presences can be resumed, with which tokens.
     pub(crate) sessions: Sessions,
     pub(crate) token_waiters: Vec<TokenWaiter>,
     /// The hubs whose members must be sent the whole list again.
     pub(crate) outdated_hubs: HashSet<usize>,
-    /// What was sent to the room since the first of those joined that wait for their first frame. They receive it after that frame.
+    /// What was sent to the room while members wait for their first frame. They receive it after that frame.
     broadcasts: Vec<Broadcast>,
     /// The first frames that joiners have not read yet.
     pub(crate) pages: Pages,
@@ -136,8 +136,8 @@ impl RoomState {
         }
     }
 
-    /// The room was read. Returns the changes of which members have to be notified. The list is empty if nobody has been sent this room
-    /// yet, however many are in it.
+    /// The room was read. Returns the changes of which members have to be notified. There are none if no member has received anything of
+    /// this room yet, even if many are in it.
     pub(crate) fn reload(&mut self, found: Option<LoadedRoom>) -> Vec<RosterChange> {
         let Some(before) = self.replica.reload(found) else { return Vec::new() };
         if before.is_empty() && self.locals.is_empty() && self.notices.announced().is_none() {
@@ -146,7 +146,7 @@ impl RoomState {
         self.replica.roster().changes_since(&before)
     }
 
-    /// A presence has joined. Its socket has to receive its first frame, and then what is sent to the room until that frame.
+    /// A presence has joined. Its socket receives its first frame, and after it what is sent to the room before that frame.
     pub(crate) fn joined(
         &mut self,
         now: Tick,
@@ -164,7 +164,7 @@ impl RoomState {
     pub(crate) fn add_update(&mut self, id: PresenceId, update: Updating) {
         let updating = self.updating.entry(id).or_default();
         match updating.last_mut() {
-            // Nobody waits for either, and they go into one write.
+            // No caller waits for either of them, and the writer merges them, so one entry is enough.
             Some(last)
                 if (last.after, &last.channel) == (update.after, &update.channel)
                     && last.reply.is_none()
@@ -188,6 +188,11 @@ impl RoomState {
         updating.filter_map(|one| one.user.as_ref()).next_back().unwrap_or(&presence.user).as_ref()
     }
 
+    /// The presence with this id, if its socket is that of `channel`.
+    pub(crate) fn local_of(&mut self, id: PresenceId, channel: &ChannelName) -> Option<&mut Local> {
+        self.locals.get_mut(&id).filter(|local| local.presence.channel == *channel)
+    }
+
     /// The presence that is here or joins under this id, and the hub of its socket.
     pub(crate) fn socket_of(&self, id: PresenceId) -> Option<(Arc<Presence>, Option<HubRef>)> {
         let here = self.locals.get(&id).map(|local| (local.presence.clone(), local.hub.clone()));
@@ -197,7 +202,7 @@ impl RoomState {
         })
     }
 
-    /// Keeps what is sent to members for those that wait for their first frame: they are announced as members already.
+    /// Keeps a broadcast for members that wait for their first frame, since the others see them as members already.
     pub(crate) fn keep_for_joiners(&mut self, broadcast: impl FnOnce() -> Broadcast) {
         if self.notices.has_joiners() {
             self.broadcasts.push(broadcast());
@@ -221,7 +226,7 @@ impl RoomState {
             && self.due().is_none()
     }
 
-    /// Adds one who waits for a look at the roster. Those that have given up go: all callers are equally patient, so they are first.
+    /// Adds a reader, and removes those whose callers have given up. All callers wait equally long, so these are the first ones.
     pub(crate) fn add_reader(&mut self, reader: Box<dyn RosterReader>) {
         while self.readers.pop_front_if(|first| !first.is_waiting()).is_some() {}
         self.readers.push_back(reader);
@@ -229,10 +234,10 @@ impl RoomState {
 
     /// Whether a part of the application follows the room.
     pub(crate) fn is_followed(&self) -> bool {
-        self.followers.iter().any(Follower::is_there)
+        self.followers.iter().any(Follower::is_connected)
     }
 
-    /// Whether a change of ours is under way.
+    /// Whether a change by this node is pending.
     pub(crate) fn is_writing(&self) -> bool {
         !(self.joining.is_empty() && self.leaving.is_empty() && self.updating.is_empty())
     }
@@ -258,10 +263,9 @@ impl RoomState {
         }
     }
 
-    /// Counts a presence that is about to leave off its hub, unless another socket has it. Returns whether it was on one.
+    /// Removes a presence that is about to leave from its hub, unless another socket has resumed it. Returns whether it was on one.
     pub(crate) fn take_off_hub(&mut self, Presence { id, channel, .. }: &Presence) -> bool {
-        let local = self.locals.get_mut(id).filter(|local| local.presence.channel == *channel);
-        let hub = local.and_then(|local| local.hub.take());
+        let hub = self.local_of(*id, channel).and_then(|local| local.hub.take());
         hub.inspect(|hub| self.leave_hub(hub)).is_some()
     }
 
@@ -269,7 +273,7 @@ impl RoomState {
     pub(crate) fn flush(&mut self, now: Tick, name: &RoomName, config: &Config) {
         let Some(position) = self.replica.position() else { return };
         if self.joining.is_empty() {
-            // Otherwise the room would keep the memory of its largest storm of joins for ever.
+            // An empty map keeps its capacity, so the room would keep the memory of its largest storm of joins for ever.
             self.joining = HashMap::new();
         }
         let flush = self.notices.flush(now, position);

@@ -238,14 +238,14 @@ impl Upkeep {
     async fn reconcile(&self) -> Result<usize> {
         let names = self.rooms.table().names();
         for names in names.chunks(COMPARE) {
-            let asked = self.node.now();
+            let queried = self.node.now();
             let positions = self.node.bounded(self.node.store.positions(names.into())).await?;
             let positions: HashMap<_, _> =
                 positions.into_iter().map(|(name, epoch, version)| (name, (epoch, version))).collect();
             for name in names {
                 self.rooms
                     .table()
-                    .send_running(name, ToRoom::Position { position: positions.get(name).copied(), asked });
+                    .send_running(name, ToRoom::Position { position: positions.get(name).copied(), queried });
             }
         }
         Ok(names.len())

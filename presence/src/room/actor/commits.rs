@@ -40,8 +40,8 @@ macro_rules! join {
     };
 }
 
-/// Whether the write completes what the socket of the channel `of` has requested so far. An update may have been merged into the join or
-/// the leave of its socket, but not into a hold or a resume.
+/// Whether the write completes the requests that the socket of the channel `of` has made so far. An update may have been merged into the
+/// join or the leave of its socket, but not into a hold or a resume.
 fn ends(write: &Write, of: &ChannelName) -> bool {
     match write {
         Write::Join(presence) | Write::Restore { presence, .. } | Write::JoinWithin { presence, session: None, .. } => {
@@ -155,7 +155,7 @@ impl RoomActor {
                 && ends(write, &leaving.get().channel)
             {
                 let Leaving { cause, replies, .. } = leaving.remove();
-                // This fires the event if the presence is the last of several, and has to be before the reply.
+                // If the presence is the last of several that leave together, this fires their event, which has to precede the reply.
                 drop(cause);
                 answer_all(replies, outcome);
             }
@@ -193,8 +193,7 @@ impl RoomActor {
                     }
                 }
                 Write::Update { id, channel, .. } => {
-                    let local = self.state.locals.get_mut(&id);
-                    if let Some(local) = local.filter(|local| local.presence.channel == channel) {
+                    if let Some(local) = self.state.local_of(id, &channel) {
                         local.updated = Some(at);
                     }
                 }
@@ -256,13 +255,13 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         if number != self.readings.last() {
-            // This reading began before the room failed. Only the last one contains all changes that the room knew when it began.
+            // This reading began before the room failed, so it may lack changes that the room knew. The last one does not.
             return;
         }
         match result {
             Ok(found) => {
                 let now = self.node.now();
-                self.readings.came_in(now, self.node.config.hold_window());
+                self.readings.succeed(now, self.node.config.hold_window());
                 let changes = self.change_model(|state| {
                     let changes = state.reload(found);
                     if state.replica.take_rolled_back() {
@@ -270,7 +269,7 @@ impl RoomActor {
                     }
                     changes
                 });
-                self.state.followers.iter_mut().for_each(Follower::is_outdated);
+                self.state.followers.iter_mut().for_each(Follower::invalidate);
                 self.note_position();
                 self.phase.roster_is_known();
                 self.compare_owners(number);
@@ -284,9 +283,9 @@ impl RoomActor {
                 debug!(room = %self.name, error = %report(&error), "a room could not be read; it will be tried again");
                 ctx.run_later(RELOAD_PAUSE, move |room, ctx| {
                     if number == room.readings.last() {
-                        room.readings.abandon();
+                        room.readings.give_up();
                         room.state.readers.retain(|reader| reader.is_waiting());
-                        // Nobody may need it any more.
+                        // By now the room may be empty, with no reader that waits.
                         if room.retire_if_idle(room.node.now(), ctx).is_continue() {
                             room.load(ctx);
                         }
@@ -296,9 +295,9 @@ impl RoomActor {
         }
     }
 
-    /// Repeats joins whose presences were removed before the room had them. Their commit is in the past of the roster, and they are not
-    /// in it: another node considered an incarnation of this node dead, or the database has lost the commit. `read` is the number of the
-    /// reading that has just arrived.
+    /// Repeats joins that were committed, and whose presences are not in a roster that has reached their commit. Such a presence was
+    /// removed because another node considered an incarnation of this node dead, or because the database has lost the commit. `read` is
+    /// the number of the reading that has just arrived.
     fn repeat_removed_joins(&mut self, read: Option<u64>, ctx: &mut Context<Self>) {
         let replica = &self.state.replica;
         let mut removed = Vec::new();
@@ -313,9 +312,9 @@ impl RoomActor {
         removed.into_iter().for_each(|presence| self.join_again(presence, ctx));
     }
 
-    /// The database had the room at `position`, by a query that was sent at `asked` or later.
-    pub(super) fn position_read(&mut self, position: Option<(Epoch, Version)>, asked: Tick, ctx: &mut Context<Self>) {
-        if position.is_some_and(|position| self.high_water.contradicts(asked, position)) {
+    /// The database had the room at `position`, by a query that was sent at `queried` or later.
+    pub(super) fn position_read(&mut self, position: Option<(Epoch, Version)>, queried: Tick, ctx: &mut Context<Self>) {
+        if position.is_some_and(|position| self.high_water.contradicts(queried, position)) {
             self.database_went_back();
             self.note_position();
             self.load(ctx);
@@ -335,7 +334,7 @@ impl RoomActor {
             (None, None) => false,
         };
         if is_ahead {
-            self.readings.is_ahead(position, until);
+            self.readings.wait_for(position, until);
         }
     }
 }

@@ -40,7 +40,7 @@ impl RoomActor {
                 reader.read(self.state.replica.roster());
             }
             let RoomState { followers, replica, .. } = &mut self.state;
-            followers.iter_mut().for_each(|follower| follower.show(replica.roster()));
+            followers.iter_mut().for_each(|follower| follower.send_roster(replica.roster()));
         }
     }
 
@@ -66,7 +66,7 @@ impl RoomActor {
     fn read_what_is_missing(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
         let removes = self.node.writer.is_removing();
         let hold = if removes { self.node.config.hold_window() } else { Duration::ZERO };
-        self.readings.stands_at(self.state.replica.position());
+        self.readings.note_position(self.state.replica.position());
         let due = self.readings.due(self.state.replica.reload_at(hold))?;
         if due <= now {
             self.load(ctx);
@@ -76,10 +76,10 @@ impl RoomActor {
         Some(if removes { due.min(now.after(GAP_CHECK)) } else { due })
     }
 
-    /// Stops the room if nothing is under way in it and it is empty, or nobody of this node has asked about it lately.
+    /// Stops the room if nothing is pending in it, and if it is empty or was not queried for a while.
     pub(super) fn retire_if_idle(&mut self, now: Tick, ctx: &mut Context<Self>) -> ControlFlow<(), Option<Tick>> {
         let is_ending = self.node.is_shutting_down();
-        // Presences that are held when the node ends are held by the database.
+        // When the node ends, other nodes end the graces of its held presences, which are in the database.
         let holds = !self.state.sessions.is_idle() && !is_ending;
         let is_waiting = self.readings.is_under_way() || self.phase.is_recovering();
         let is_followed = self.state.is_followed() && !is_ending;

@@ -9,7 +9,7 @@ use crate::{
     clock::Tick,
     delivery::{HubMembers, Joiner, ToHub},
     model::Presence,
-    name::PresenceId,
+    name::{ChannelName, PresenceId},
     node::Tried,
     room::{
         message::Entrant,
@@ -42,10 +42,11 @@ impl RoomActor {
         error!(room = %self.name, "a room failed; it starts over");
         let held = self.state.pages.held().clone();
         let mut old = std::mem::replace(&mut self.state, RoomState::new(self.node.config.notify_interval(), held));
-        let (channels, name, sessions) = (&self.channels, &self.name, &old.sessions);
-        // No hub reports a presence without a socket.
+        let channels = &self.channels;
+        let sessions = &old.sessions;
+        // Hubs report sockets, so presences without a socket have to be kept here.
         let has_no_socket = |id: &PresenceId, local: &mut Local| {
-            local.hub.is_none() && channels.has(&local.presence.channel, name, sessions.alias_of(*id))
+            local.hub.is_none() && channels.has(&local.presence.channel, &self.name, sessions.alias_of(*id))
         };
         let state = &mut self.state;
         state.locals = old.locals.extract_if(has_no_socket).collect();
@@ -55,29 +56,30 @@ impl RoomActor {
             let entrant = Entrant { presence, session: None, limit: None, hub: Some(hub), touch };
             state.joining.insert(entrant.presence.id, Joining::new(entrant, replies));
         }
-        if self.model_changes {
+        if self.is_changing_model {
             state.outdated_hubs = hubs.iter().map(|hub| hub.id).collect();
         } else {
-            // What members were sent is still valid, so they need no more than the difference.
+            // What members have received is still valid, so they need only the difference.
             (state.replica, state.notices) = (old.replica, old.notices);
         }
-        let owed: Vec<_> = old.joining.values().map(|joining| joining.presence().clone()).collect();
+        let pending_joins: Vec<_> = old.joining.values().map(|joining| joining.presence().clone()).collect();
         state.joining.extend(old.joining);
-        // Updates are not kept: who waits for one asks again, since the room may have failed over the very answer.
+        // Pending updates are not kept. A caller that waits for one repeats it, because the answer may have been sent to this room before
+        // it failed, and would not come again.
         (state.readers, state.followers) = (old.readers, old.followers);
         state.deferred = old.deferred;
         (state.sessions, state.token_waiters) = (old.sessions, old.token_waiters);
         state.outdated_hubs.extend(old.outdated_hubs);
-        // The room may have failed while it answered these, and no other answer would follow. They may be repeated, so they are
-        // submitted again.
+        // The room may have failed while it handled the commits of these leaves and joins, which are not sent again. It does no harm to
+        // write them twice, so they are submitted again.
         self.submit_leaves(old.leaving.into_iter().collect(), ctx);
-        for mut presence in owed {
+        for mut presence in pending_joins {
             for one in old.updating.get(&presence.id).into_iter().flatten() {
                 presence = Arc::new(presence.changed(one.user.clone(), one.meta.clone()));
             }
             self.join_again(presence, ctx);
         }
-        (self.model_changes, self.has_failed) = (false, true);
+        (self.is_changing_model, self.has_failed) = (false, true);
         self.readings.start_over();
         self.note_position();
         if let Some((_, timer)) = self.timer.take() {
@@ -101,7 +103,7 @@ impl RoomActor {
             self.write_as_own(presence, ctx);
             return;
         }
-        // If the queue is full, it is refused. Then its socket repeats it, or gives up.
+        // If the queue is full, the join is refused. Then its socket repeats it, or gives up.
         let join = sockets::join(presence, session, limit);
         let _ = self.node.writer.submit(&self.name, &ctx.address().recipient(), join, Tried::Yes);
     }
@@ -112,17 +114,17 @@ impl RoomActor {
         if !members.is_empty() && announced != self.state.notices.announced() {
             self.state.outdated_hubs.insert(hub.id);
         }
-        let mut gone = Vec::new();
+        let mut have_left = Vec::new();
         for (presence, touch) in members {
             let id = presence.id;
             // The hub has the presence as it was when it joined.
             let now = self.state.replica.roster().get(id).cloned();
-            // The database may not have the resume yet.
+            // If a resume is not in the database yet, the roster still has the former socket.
             let now = now.map(|now| if now.channel == presence.channel { now } else { now.with_owner_of(&presence) });
             // Leaves are deferred until all hubs have reported. After that, a presence that is not in the roster has left meanwhile.
             let has_left = !in_time && self.phase.is_known() && now.is_none();
             if self.state.leaving.contains_key(&id) || has_left {
-                gone.push(presence.channel.clone());
+                have_left.push(presence.channel.clone());
                 continue;
             }
             if let Some(joining) = self.state.joining.remove(&id) {
@@ -138,17 +140,17 @@ impl RoomActor {
                 self.state.enter_hub(&hub);
             }
         }
-        if !gone.is_empty() {
-            hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels: gone });
+        if !have_left.is_empty() {
+            hub.addr.do_send(ToHub::Leave { room: self.name.clone(), channels: have_left });
         }
     }
 
-    /// If all hubs have reported, or if their time is over, does what had to wait for that.
+    /// If all hubs have reported, or if their time is over, handles the messages that were deferred until then.
     pub(super) fn end_recovery(&mut self, now: Tick, ctx: &mut Context<Self>) -> Option<Tick> {
         if !self.phase.recovers(now) {
             return self.phase.deadline();
         }
-        self.lose_those_gone(ctx);
+        self.lose_closed_joiners(ctx);
         if self.phase.is_known() {
             self.reconcile_own(ctx);
         }
@@ -158,14 +160,14 @@ impl RoomActor {
         None
     }
 
-    /// Handles the loss of sockets whose joins are pending: the message of such a loss may be the one over which the room failed.
-    fn lose_those_gone(&mut self, ctx: &mut Context<Self>) {
+    /// Loses the sockets that have closed while their joins are pending: if the room failed while it handled the message about that, the
+    /// message does not come again.
+    fn lose_closed_joiners(&mut self, ctx: &mut Context<Self>) {
         let (channels, sessions) = (&self.channels, &self.state.sessions);
-        let is_gone = |id: PresenceId, channel| !channels.has(channel, &self.name, sessions.alias_of(id));
-        let joining = self.state.joining.iter().map(|(id, joining)| (*id, &joining.channel));
-        let gone: Vec<_> = joining.filter(|(id, channel)| is_gone(*id, channel)).collect();
-        let gone: Vec<_> = gone.into_iter().map(|(id, channel)| (id, channel.clone())).collect();
-        gone.into_iter().for_each(|(id, channel)| self.lose(id, channel, ctx));
+        let is_open = |id: PresenceId, channel: &ChannelName| channels.has(channel, &self.name, sessions.alias_of(id));
+        let joining = self.state.joining.iter().map(|(id, joining)| (*id, joining.channel.clone()));
+        let closed: Vec<_> = joining.filter(|(id, channel)| !is_open(*id, channel)).collect();
+        closed.into_iter().for_each(|(id, channel)| self.lose(id, channel, ctx));
     }
 
     pub(super) fn count_fault(&mut self, ctx: &mut Context<Self>) {

@@ -91,9 +91,9 @@ impl RoomActor {
             let Some(local) = self.state.locals.get(&id) else { continue };
             match local.hub.clone().or_else(|| self.hub_of(&local.presence)) {
                 Some(hub) => {
-                    let asked = inquiry.ask(id);
+                    let question = inquiry.ask(id);
                     let (_, all) = by_hub.entry(hub.id).or_insert_with(|| (hub, Vec::new()));
-                    all.push((local.presence.channel.clone(), asked));
+                    all.push((local.presence.channel.clone(), question));
                 }
                 // Without a socket there is nothing to be read.
                 None => inquiry.is_silent(id),
@@ -103,8 +103,8 @@ impl RoomActor {
             inquiry.end();
             return;
         }
-        for (hub, asked) in by_hub.into_values() {
-            hub.addr.do_send(ToHub::CheckSilence(asked));
+        for (hub, questions) in by_hub.into_values() {
+            hub.addr.do_send(ToHub::CheckSilence(questions));
         }
         let inquiry = Arc::downgrade(&inquiry);
         ctx.run_later(ANSWER_TIME, move |_, _| {
@@ -276,7 +276,7 @@ impl RoomActor {
         debug!(room = %self.name, count, "removing presences");
         // A leave that cannot be written now is written later, so the number is exact unless the room fails.
         let all = Leavers::new(self.node.leave_together(&self.name), count, reply);
-        // This comes before the joins are refused: then their channels forget the room, but their sockets have to be notified too.
+        // This precedes the refusal of the joins, after which their channels forget the room: their sockets have to be notified, too.
         self.notify_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
         let gone: Vec<_> = ids.into_iter().filter_map(|id| self.release(id)).collect();
         let held = held.into_iter().map(|Lost { presence, .. }| (presence.id, presence.channel.clone()));
@@ -300,7 +300,7 @@ impl RoomActor {
     pub(super) fn notify_removed(&mut self, left: Vec<(Arc<Presence>, Option<HubRef>)>, close: Option<&Close>) {
         let mut by_hub: HashMap<usize, (HubRef, Vec<ChannelName>, Vec<ChannelName>)> = HashMap::new();
         for (presence, hub) in left {
-            // One that has left by itself in the meantime, and may have joined again, need not be notified.
+            // A socket that has left by itself since, and may have joined again, need not be notified.
             let alias = self.state.sessions.alias_of(presence.id);
             let was_in = self.channels.forget(&presence.channel, &self.name, alias);
             // Otherwise a client could dodge the close by leaving and joining again.

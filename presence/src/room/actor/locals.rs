@@ -34,7 +34,7 @@ impl RoomActor {
             match now {
                 Some(presence) => {
                     if let Some(local) = self.state.locals.get_mut(&presence.id) {
-                        // A reading from before its last update has the former user and meta.
+                        // A reading that began before its last update has the former user and meta.
                         let late = local.updated.is_some_and(|at| self.state.replica.is_before(at));
                         let presence = if late {
                             let (user, meta) = (local.presence.user.clone(), local.presence.meta.clone());
@@ -42,14 +42,14 @@ impl RoomActor {
                         } else {
                             presence.clone()
                         };
-                        // A commit from before it was resumed has its former socket.
+                        // A commit that was made before it was resumed has its former socket.
                         let resumed = local.presence.channel != presence.channel;
                         local.presence = if resumed { presence.with_owner_of(&local.presence) } else { presence };
                         if resumed {
                             self.state.replica.hand_over(&local.presence);
                         }
                     } else if let Some(held) = self.state.sessions.update_lost(presence) {
-                        // A commit from before its socket was lost does not show it as held.
+                        // A commit that was made before its socket was lost does not show it as held.
                         self.state.replica.hand_over(&held);
                     }
                 }
@@ -61,7 +61,7 @@ impl RoomActor {
                 }
             }
         }
-        self.state.followers.iter().for_each(|follower| follower.add(&changes));
+        self.state.followers.iter().for_each(|follower| follower.send_changes(&changes));
         let repairs = own::after_changes(&changes, &self.ours());
         self.repair(repairs, ctx);
         self.change_model(|state| state.notices.changed(now, changes));
@@ -116,9 +116,9 @@ impl RoomActor {
     /// The address of this room, for the tasks that watch its presences. Only they hold it, so that it does not keep a room alive that
     /// has no such task.
     pub(super) fn shared_address(&mut self, ctx: &Context<Self>) -> Rc<Recipient<ToRoom>> {
-        self.address.upgrade().unwrap_or_else(|| {
+        self.shared_address.upgrade().unwrap_or_else(|| {
             let address = Rc::new(ctx.address().recipient());
-            self.address = Rc::downgrade(&address);
+            self.shared_address = Rc::downgrade(&address);
             address
         })
     }
@@ -134,8 +134,8 @@ impl RoomActor {
         self.write_as_own(presence, ctx);
     }
 
-    /// A presence of this node is in the database, and its socket is gone. Either the message of that was lost when the room failed, or
-    /// the database has lost the commit. The presence is held if it can be resumed, and otherwise leaves.
+    /// A presence of this node is in the database, and its socket is closed. Either the room failed while it handled the message about
+    /// that, or the database has lost the commit. The presence is held if it can be resumed, and leaves otherwise.
     fn remove_orphan(&mut self, presence: &Presence, ctx: &mut Context<Self>) {
         debug!(room = %self.name, channel = %presence.channel, "a presence has no socket any more; it is held, or leaves");
         match self.grace_of(presence.id) {
@@ -144,7 +144,7 @@ impl RoomActor {
         }
     }
 
-    /// Removes a presence without a socket, though nobody has requested that it leaves.
+    /// Removes a presence whose socket did not request to leave.
     fn leave_without_request(&mut self, presence: &Presence, ctx: &mut Context<Self>) {
         let channel = presence.channel.clone();
         let leaving = Leaving { channel, cause: Cause::Left, after: 0, replies: Vec::new() };
@@ -234,7 +234,7 @@ impl RoomActor {
     }
 }
 
-/// The room's presences of this node.
+/// The presences of this node, as [`own`] sees them.
 struct Ours<'a> {
     state: &'a RoomState,
     node: &'a Node,

@@ -28,13 +28,13 @@ pub(super) enum RoomPhase {
     Recovering(Recovery),
 }
 
-/// What a room that has failed still waits for.
+/// The state of a room that has failed and is not live again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recovery {
     /// The hubs that have not reported yet, and until when the room waits for them.
     hubs: HashSet<usize>,
     until: Tick,
-    /// The roster has become known since.
+    /// The roster has become known since the failure.
     is_known: bool,
 }
 
@@ -150,15 +150,15 @@ impl Readings {
         Some(self.last)
     }
 
-    /// The last reading has arrived. The next one begins after a pause of the same length, but of `most` at most. Otherwise a large room
+    /// The last reading has succeeded. The next one begins after a pause of the same length, but of `most` at most. Otherwise a large room
     /// that changes all the time on several nodes would be read all the time.
-    pub(super) fn came_in(&mut self, now: Tick, most: Duration) {
+    pub(super) fn succeed(&mut self, now: Tick, most: Duration) {
         self.is_under_way = false;
         self.rests_until = now.after(now.since(self.begun).min(most));
     }
 
     /// The last reading has ended without a result: another may begin.
-    pub(super) const fn abandon(&mut self) {
+    pub(super) const fn give_up(&mut self) {
         self.is_under_way = false;
     }
 
@@ -168,14 +168,14 @@ impl Readings {
         self.catch_up = None;
     }
 
-    /// The database is ahead. What is missing may arrive by itself until `until`.
-    pub(super) fn is_ahead(&mut self, to: Position, until: Tick) {
+    /// The database is ahead of the room. The missing changes may arrive without a reading until `until`.
+    pub(super) fn wait_for(&mut self, to: Position, until: Tick) {
         let until = self.catch_up.map_or(until, |before| before.until.min(until));
         self.catch_up = Some(CatchUp { to, until });
     }
 
-    /// The room is at `position`, so what was missing may have arrived.
-    pub(super) fn stands_at(&mut self, position: Position) {
+    /// The room is at `position`, so the missing changes may have arrived.
+    pub(super) fn note_position(&mut self, position: Position) {
         if let (Some(CatchUp { to: Some((epoch, version)), .. }), Some((known, at))) = (self.catch_up, position)
             && epoch == known
             && version <= at
@@ -213,8 +213,9 @@ mod tests {
         let [waiting, known] = [recovering(&[1], false), recovering(&[1], true)];
         assert_eq!(after(RoomPhase::reading_begins), [Loading, Loading, Live, waiting.clone(), known.clone()]);
         assert_eq!(after(RoomPhase::roster_is_known), [Live, Live, Live, known.clone(), known.clone()]);
-        let anew = || recovering(&[2, 3], false);
-        assert_eq!(after(|phase| phase.fails([2, 3].into(), Tick(100))), [anew(), anew(), anew(), anew(), anew()]);
+        let failed = || recovering(&[2, 3], false);
+        let all_failed = [failed(), failed(), failed(), failed(), failed()];
+        assert_eq!(after(|phase| phase.fails([2, 3].into(), Tick(100))), all_failed);
         assert_eq!(after(|phase| _ = phase.recovers(Tick(99))), all, "the hub has until 100");
         assert_eq!(after(|phase| _ = phase.recovers(Tick(100))), [Cold, Loading, Live, Loading, Live]);
         let reported = |phase: &mut RoomPhase| {
@@ -239,10 +240,10 @@ mod tests {
         let mut readings = Readings::new(Tick(0));
         assert_eq!((readings.begin(Tick(10)), readings.begin(Tick(11))), (Some(1), None));
         assert_eq!(readings.due(Some(Tick(5))), None, "one is under way");
-        readings.came_in(Tick(40), Duration::from_millis(50));
+        readings.succeed(Tick(40), Duration::from_millis(50));
         assert_eq!((readings.due(None), readings.due(Some(Tick(5)))), (None, Some(Tick(70))));
         assert_eq!(readings.begin(Tick(70)), Some(2));
-        readings.came_in(Tick(170), Duration::from_millis(50));
+        readings.succeed(Tick(170), Duration::from_millis(50));
         assert_eq!((readings.due(Some(Tick(5))), readings.due(Some(Tick(500)))), (Some(Tick(220)), Some(Tick(500))));
         readings.begin(Tick(220));
         readings.start_over();
@@ -253,16 +254,20 @@ mod tests {
     fn a_room_that_the_database_is_ahead_of_is_read_at_the_earliest_time_unless_it_catches_up() {
         let (mut readings, epoch) = (Readings::new(Tick(0)), Epoch::random());
         let at = |version| Some((epoch, Version(version)));
-        readings.is_ahead(at(7), Tick(50));
-        readings.is_ahead(at(8), Tick(90));
-        readings.stands_at(at(7));
+        readings.wait_for(at(7), Tick(50));
+        readings.wait_for(at(8), Tick(90));
+        readings.note_position(at(7));
         assert_eq!(readings.due(None), Some(Tick(50)));
-        readings.stands_at(Some((Epoch::random(), Version(9))));
+        readings.note_position(Some((Epoch::random(), Version(9))));
         assert_eq!(readings.due(Some(Tick(30))), Some(Tick(30)), "that is another room by this name");
-        readings.stands_at(at(8));
+        readings.note_position(at(8));
         assert_eq!(readings.due(None), None);
-        readings.is_ahead(None, Tick(60));
-        readings.stands_at(at(9));
-        assert_eq!(readings.due(None), Some(Tick(60)), "the room is gone, and only a reading shows that");
+        readings.wait_for(None, Tick(60));
+        readings.note_position(at(9));
+        assert_eq!(
+            readings.due(None),
+            Some(Tick(60)),
+            "the room does not exist any more, and only a reading shows that"
+        );
     }
 }

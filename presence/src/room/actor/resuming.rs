@@ -69,10 +69,10 @@ impl RoomActor {
         }
     }
 
-    /// A socket is gone whose join waited for the owner of its token.
+    /// A socket has left while its join waited for the owner of its token.
     pub(super) fn forget_token_waiter(&mut self, id: PresenceId) {
-        let gone = self.state.token_waiters.extract_if(.., |waiter| waiter.entrant.presence.id == id);
-        let replies = gone.map(|waiter| waiter.reply).collect();
+        let left = self.state.token_waiters.extract_if(.., |waiter| waiter.entrant.presence.id == id);
+        let replies = left.map(|waiter| waiter.reply).collect();
         self.left_while_joining(replies);
     }
 
@@ -87,7 +87,7 @@ impl RoomActor {
         }
     }
 
-    /// A socket resumes a presence of this node: one that is held, or one whose former socket is closed for this.
+    /// A socket resumes a presence of this node. The presence is held, or its former socket is still open and is closed now.
     fn resume_here(
         &mut self,
         id: PresenceId,
@@ -129,13 +129,13 @@ impl RoomActor {
     fn submit_waiting_update(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
         let Some(local) = self.state.locals.get(&id) else { return };
         let channel = local.presence.channel.clone();
-        let waits = self.channels.take_update(&channel, &self.name, self.state.sessions.alias_of(id));
-        if let Some(meta) = waits {
+        let waiting = self.channels.take_update(&channel, &self.name, self.state.sessions.alias_of(id));
+        if let Some(meta) = waiting {
             self.update(id, channel, (meta, None), None, ctx);
         }
     }
 
-    /// Notes which socket has a presence now, and whether it is held.
+    /// Changes the owner of a presence in the roster, which no version of the room shows.
     fn hand_over(&mut self, to: &Presence, ctx: &mut Context<Self>) {
         if !self.state.replica.hand_over(to) && self.phase.is_known() {
             // The presence is in the database and not in the roster, so the roster is outdated.
@@ -165,12 +165,7 @@ impl RoomActor {
                     self.channels.note_resumed(&requested.channel, &self.name, requested.id);
                 }
                 self.note_resumed_by(requested, resumed, write.session().copied(), ctx);
-            } else if self
-                .state
-                .locals
-                .get(&requested.id)
-                .is_some_and(|local| local.presence.channel == requested.channel)
-            {
+            } else if self.state.local_of(requested.id, &requested.channel).is_some() {
                 self.superseded(requested.id);
                 self.hand_over(&resumed.presence, ctx);
             }
@@ -179,8 +174,7 @@ impl RoomActor {
 
     /// Notes the incarnation of this node under which the database has a presence.
     fn note_incarnation(&mut self, written: &Presence) {
-        if let Some(local) = self.state.locals.get_mut(&written.id)
-            && local.presence.channel == written.channel
+        if let Some(local) = self.state.local_of(written.id, &written.channel)
             && local.presence.node != written.node
         {
             local.presence = local.presence.with_owner_of(written);
@@ -208,9 +202,12 @@ impl RoomActor {
             self.left_before_resuming(was, presence, session, ctx);
         } else if was != id {
             let joining = self.state.joining.remove(&was).or_else(|| {
-                // The presence that it resumed here is gone. It has received another one, which it had left on another node.
-                let local = self.state.locals.get(&was).filter(|local| local.presence.channel == requested.channel)?;
-                let (hub, touch, presence) = (local.hub.clone(), local.touch.clone(), local.presence.clone());
+                // The presence that the socket resumed here has left since. The database gave it another one, which its client had on
+                // another node.
+                let local = self.state.local_of(was, &requested.channel)?;
+                let presence = local.presence.clone();
+                let touch = local.touch.clone();
+                let hub = local.hub.clone();
                 self.drop_local(was);
                 Some(Joining::new(Entrant { presence, session: None, limit: None, hub, touch }, Vec::new()))
             });
@@ -220,12 +217,10 @@ impl RoomActor {
                 self.state.joining.insert(id, joining);
             }
         }
-        let ours = self.state.locals.get(&id).is_some_and(|local| local.presence.channel == requested.channel)
+        let ours = self.state.local_of(id, &requested.channel).is_some()
             || self.state.joining.get(&id).is_some_and(|joining| joining.channel == requested.channel);
         if ours && !moved {
-            if let Some(local) =
-                self.state.locals.get_mut(&id).filter(|local| local.presence.channel == requested.channel)
-            {
+            if let Some(local) = self.state.local_of(id, &requested.channel) {
                 local.presence = presence.clone();
             }
             self.hand_over(presence, ctx);
@@ -233,8 +228,8 @@ impl RoomActor {
         }
     }
 
-    /// Updates that a socket made before it was known that its join resumes a presence. They were queued for the id that the join had
-    /// asked for, which no row has.
+    /// A socket made updates before it was known that its join resumes a presence. They were queued for the id of the join, which no row
+    /// of the database has, and are queued for the id of the presence now.
     fn move_updates(&mut self, was: PresenceId, id: PresenceId, of: &ChannelName, ctx: &mut Context<Self>) {
         let Entry::Occupied(mut updating) = self.state.updating.entry(was) else { return };
         let queued: Vec<_> = updating.get_mut().extract_if(.., |one| one.channel == *of).collect();
@@ -246,7 +241,7 @@ impl RoomActor {
         }
     }
 
-    /// A socket was lost, or left, before it was known whose presence it has.
+    /// A socket was lost or left before it was known that its join resumes this presence.
     fn left_before_resuming(
         &mut self,
         was: PresenceId,
@@ -284,8 +279,8 @@ impl RoomActor {
         self.drop_local(id);
     }
 
-    /// The database was read. This decides which presences of this node were resumed on another node, and which only seem so because a
-    /// resume on this node is not written yet.
+    /// The database was read. If it shows a presence of this node with another socket, the presence was resumed on another node, or a
+    /// resume on this node was not written yet.
     pub(super) fn compare_owners(&mut self, reading: u64) {
         for id in self.state.sessions.ids() {
             let Some(now) = self.state.replica.roster().get(id).cloned() else { continue };
@@ -305,8 +300,8 @@ impl RoomActor {
         }
     }
 
-    /// A socket of this node joins with a token, and the reading shows its presence with another socket. A resume has no version, so only
-    /// the order of the reading and the commit decides which of them is right.
+    /// A socket of this node joins with a token, and the reading shows its presence with another socket. A resume has no version, so the
+    /// reading is right only if it began after the commit of the join.
     fn compare_owner_of_joining(&mut self, ours: Arc<Presence>, reading: u64) {
         let id = ours.id;
         if !self.state.sessions.is_confirmed_by(id, reading) {

@@ -66,7 +66,7 @@ impl RoomActor {
         } else if let Some(session) = entrant.session.take() {
             self.join_with_token(entrant, session, reply, ctx);
         } else {
-            // It is in the database already if it repeats its join after a failure of the room.
+            // A socket repeats its join after the room has failed. Then the presence may be in the database already.
             let may_be_there = self.has_failed || self.state.replica.roster().get(id).is_some();
             let write = join(entrant.presence.clone(), None, entrant.limit);
             let (writer, room) = (&self.node.writer, ctx.address().recipient());
@@ -199,12 +199,12 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) {
         if self.has_other_socket(id, &channel) {
-            // It was resumed, so a late request of its former socket changes nothing.
+            // The presence was resumed, so a late request of its former socket has no effect.
             answer_all(reply, || Ok(()));
             return;
         }
         self.forget_token_waiter(id);
-        // The channel may have joined again under the same id, if nobody waited for its first join any more.
+        // The channel may have joined again under the same id, if it had given up its first join.
         let joined_again = self.state.locals.contains_key(&id) || self.state.joining.contains_key(&id);
         if let Some(leaving) = self.state.leaving.get_mut(&id)
             && !joined_again
@@ -249,7 +249,7 @@ impl RoomActor {
         }
     }
 
-    /// Returns whether it is taken on: not if it has a reply and too many wait.
+    /// Returns whether the update is queued. If it has a reply and too many changes wait, it is refused.
     pub(super) fn submit_update(
         &mut self,
         id: PresenceId,
