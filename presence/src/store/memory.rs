@@ -2,14 +2,10 @@
 //!
 //! It passes the same suite as the databases. Calls search all presences, so it suits up to some ten thousand of them.
 
+mod nodes;
 mod tables;
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
@@ -17,16 +13,15 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::{
     clock::Clock,
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, PresenceId, RoomName, UserId, Version},
 };
 
 use super::{
-    Answer, Attempt, Batch, Changes, ClearMode, NodeState, NodeStore, NodeSummary, RemovalTarget, Request,
-    RequestStore, RoomCommit, RoomStore, RoomSummary, Store, StoreError, listing, listing::this_process, millis, plan,
-    time,
+    Attempt, Batch, Changes, RemovalTarget, RoomCommit, RoomStore, RoomSummary, Store, StoreError, listing, millis,
+    plan,
 };
 
-use self::tables::{NodeEntry, PresenceEntry, RequestEntry, RoomEntry, Tables};
+use self::tables::{PresenceEntry, RoomEntry, Tables};
 
 /// A [`Store`] in the memory of this process. Clones share one store.
 #[derive(Clone)]
@@ -223,185 +218,5 @@ impl RoomStore for MemoryStore {
         let there =
             tables.ids(limit, |row| concerned(row) && (row.presence.held || !alive.contains(&row.presence.node)));
         Ok(tables.batch(now, &there))
-    }
-}
-
-#[async_trait]
-impl NodeStore for MemoryStore {
-    async fn register(&self, node: NodeId, name: NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables();
-        if tables.nodes.contains_key(&node) {
-            tables.check(node)?;
-        }
-        let former = |(id, other): &(&NodeId, &NodeEntry)| **id != node && other.name == name;
-        let last = tables.nodes.iter().filter(former).map(|(_, other)| other).find(|other| !other.superseded);
-        if let Some(last) = last {
-            let end = last.fenced_at.unwrap_or_else(|| last.lease_until.saturating_sub(millis(lease)));
-            let former: HashSet<NodeId> = tables.nodes.iter().filter(former).map(|(id, _)| *id).collect();
-            tables.extend_graces(&former, end, now);
-        }
-        for (_, other) in tables.nodes.iter_mut().filter(|(id, other)| **id != node && other.name == name) {
-            other.superseded = true;
-            other.fenced_at.get_or_insert(now);
-        }
-        let started_at = tables.nodes.get(&node).map_or(now, |row| row.started_at);
-        let lease_until = now.saturating_add(millis(lease));
-        let row = NodeEntry {
-            name: name.clone(),
-            process: this_process(),
-            started_at,
-            superseded: false,
-            lease_until,
-            fenced_at: None,
-        };
-        tables.nodes.insert(node, row);
-        let former = tables.nodes.iter().filter(|(_, other)| other.superseded && other.name == name);
-        let mut former: Vec<_> = former.map(|(id, _)| *id).filter(|id| tables.is_uncleared(*id)).collect();
-        former.sort_unstable();
-        Ok(former)
-    }
-
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        if let Some(row) = tables.nodes.get_mut(&node) {
-            row.lease_until = now.saturating_add(millis(lease));
-        }
-        Ok(time(now))
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        let now = self.now();
-        let tables = self.tables();
-        let summary = |(id, row): (&NodeId, &NodeEntry)| {
-            let own = || tables.presences.values().filter(|row| row.presence.node == *id);
-            NodeSummary {
-                node: *id,
-                name: row.name.clone(),
-                process: Some(row.process.to_owned()),
-                age: listing::between(row.started_at, now),
-                state: NodeState::at(now, row.lease_until, row.fenced_at, row.superseded),
-                presences: own().count() as u64,
-                held: own().filter(|row| row.presence.held).count() as u64,
-            }
-        };
-        let mut nodes: Vec<_> = tables.nodes.iter().map(summary).collect();
-        nodes.sort_unstable_by(NodeSummary::in_order);
-        Ok(nodes)
-    }
-
-    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        for (_, other) in tables.nodes.iter_mut().filter(|(id, other)| **id != node && other.lease_until < now) {
-            other.fenced_at.get_or_insert(now);
-        }
-        tables.forget(now);
-        let fenced = tables.nodes.iter().filter(|(id, other)| {
-            other.fenced_at.is_some() && !tables.is_succeeded(other) && tables.is_uncleared(**id)
-        });
-        let mut fenced: Vec<_> = fenced.map(|(id, _)| *id).collect();
-        fenced.sort_unstable();
-        Ok(fenced)
-    }
-
-    async fn clear(&self, node: NodeId, dead: NodeId, mode: ClearMode, limit: u64) -> Result<Batch, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        if tables.nodes.get(&dead).is_none_or(|dead| dead.fenced_at.is_none()) {
-            return Ok(Batch::default());
-        }
-        let (ids, more) = tables.ids(limit, |row| row.presence.node == dead && !row.presence.held);
-        let (grace, held, gone) = match mode {
-            ClearMode::HoldAll(grace) => (grace, ids, Vec::new()),
-            ClearMode::HoldResumable(grace) => {
-                let (held, gone) = ids.into_iter().partition(|id| tables.presences[id].session.is_some());
-                (grace, held, gone)
-            }
-        };
-        for id in &held {
-            if let Some(row) = tables.presences.get_mut(id) {
-                let grace = row.session.map_or(grace, |session| session.grace);
-                row.hold(now.saturating_add(millis(grace)));
-            }
-        }
-        let mut batch = tables.batch(now, &(gone, more));
-        batch.handled += held.len() as u64;
-        tables.forget(now);
-        Ok(batch)
-    }
-
-    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
-        let now = self.now();
-        let mut tables = self.tables();
-        if !tables.nodes.contains_key(&node) {
-            return Ok(Vec::new());
-        }
-        tables.check(node)?;
-        let (ids, _) = tables.ids(u64::MAX, |row| row.presence.node == node && !row.presence.held);
-        let commits = tables.remove(now, &ids);
-        tables.extend_graces(&HashSet::from([node]), now.saturating_sub(millis(closed)), now);
-        if let Some(row) = tables.nodes.get_mut(&node) {
-            row.fenced_at = Some(now);
-        }
-        tables.forget(now);
-        Ok(commits)
-    }
-}
-
-#[async_trait]
-impl RequestStore for MemoryStore {
-    async fn send_request(&self, node: NodeId, Request { id, order }: Request) -> Result<(), StoreError> {
-        let now = self.now();
-        let mut tables = self.tables_of(node)?;
-        let busy: HashSet<NodeId> = tables.presences.values().map(|row| row.presence.node).collect();
-        let receivers = tables
-            .nodes
-            .iter()
-            .filter(|(other, _)| **other != node && tables.is_live(**other, now) && busy.contains(other));
-        let receivers: Vec<_> = receivers.map(|(other, row)| (*other, row.name.clone())).collect();
-        for (other, name) in receivers {
-            let request = RequestEntry { name, sender: node, order: order.clone(), removed: None };
-            tables.requests.entry((id, other)).or_insert(request);
-        }
-        Ok(())
-    }
-
-    async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
-        let now = self.now();
-        let tables = self.tables();
-        let asked = tables
-            .requests
-            .iter()
-            .filter(|((_, of), asked)| *of == node && asked.removed.is_none() && tables.is_live(asked.sender, now));
-        Ok(asked.map(|((id, _), asked)| Request { id: *id, order: asked.order.clone() }).collect())
-    }
-
-    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
-        let mut tables = self.tables_of(node)?;
-        if let Some(asked) = tables.requests.get_mut(&(request, node)) {
-            asked.removed.get_or_insert(removed);
-        }
-        Ok(())
-    }
-
-    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
-        let tables = self.tables();
-        let asked = tables.requests.iter().filter(|((id, _), _)| *id == request);
-        let answer = |((_, node), asked): (&(RequestId, NodeId), &RequestEntry)| Answer {
-            node: *node,
-            name: asked.name.clone(),
-            removed: asked.removed,
-        };
-        let mut answers: Vec<_> = asked.map(answer).collect();
-        answers.sort_unstable_by(Answer::in_order);
-        Ok(answers)
-    }
-
-    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
-        let mut tables = self.tables_of(node)?;
-        tables.requests.retain(|(id, _), asked| *id != request || asked.sender != node);
-        Ok(())
     }
 }

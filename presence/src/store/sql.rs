@@ -12,10 +12,12 @@ mod dialect;
 mod error;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod nodes;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod retrying;
 mod row;
+mod settings;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
@@ -34,13 +36,13 @@ use sea_orm::{ConnectionTrait, TryGetableMany};
 
 use crate::{
     model::Snapshot,
-    name::{Epoch, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
+    name::{Epoch, NodeId, PresenceId, RoomName, UserId, Version},
     session::SessionHash,
 };
 
 use super::{
-    Answer, Attempt, Batch, Changes, ClearMode, NodeStore, NodeSummary, RemovalTarget, Request, RequestStore,
-    RoomCommit, RoomStore, RoomSummary, RoomWrites, Store, StoreError, Write, migration, millis, plan, time,
+    Attempt, Batch, Changes, RemovalTarget, RoomCommit, RoomStore, RoomSummary, RoomWrites, Store, StoreError, Write,
+    migration, millis, plan,
 };
 
 use self::{
@@ -53,8 +55,8 @@ use self::{
 };
 
 pub use self::{
-    database::Synchronous,
     retrying::{MissingFeature, SeveralHosts, SqlStore},
+    settings::Synchronous,
 };
 
 #[cfg(feature = "cli")]
@@ -345,139 +347,5 @@ impl RoomStore for SingleTryStore {
         let batch = transaction.remove_all(orphans, limit).await?;
         transaction.commit().await?;
         Ok(batch)
-    }
-}
-
-#[async_trait]
-impl NodeStore for SingleTryStore {
-    async fn register(&self, node: NodeId, name: NodeName, lease: Duration) -> Result<Vec<NodeId>, StoreError> {
-        let (transaction, status) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
-        let (connection, now) = (transaction.connection(), transaction.now);
-        let lease_until = now.saturating_add(millis(lease));
-        let end = statement::end_of_former(node, &name).one(connection).await.map_err(store_error)?;
-        statement::take_name(node, &name, now).exec(connection).await.map_err(store_error)?;
-        if let Some((fenced_at, lease_until)) = end {
-            let end = fenced_at.unwrap_or_else(|| lease_until.saturating_sub(millis(lease)));
-            let former = statement::former_with_held(&name).all(connection).await.map_err(store_error)?;
-            transaction.extend_graces(&former, end).await?;
-        }
-        match status {
-            Some(status) => {
-                status?;
-                statement::rename(node, &name, lease_until).exec(connection).await.map_err(store_error)?;
-            }
-            None => {
-                let insert = statement::begin_incarnation(node, &name, now, lease_until);
-                connection.execute(&insert).await.map_err(store_error)?;
-                connection.execute(&statement::insert_last_commit(node)).await.map_err(store_error)?;
-            }
-        }
-        let former = statement::uncleared_under(&name).all(connection).await.map_err(store_error)?;
-        transaction.commit().await?;
-        Ok(former.into_iter().map(NodeId::from_uuid).collect())
-    }
-
-    async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        // With a shared lock first and an exclusive lock later, two transactions could wait for each other.
-        let transaction = Transaction::begin_as(&self.database, node, Lock::Exclusive).await?;
-        let now = transaction.now;
-        let lease_until = now.saturating_add(millis(lease));
-        statement::renew(node, lease_until).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.commit().await?;
-        Ok(time(now))
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
-        let mut nodes = self.query(|| statement::nodes(self.database.now()), row::node_summary).await?;
-        nodes.sort_unstable_by(NodeSummary::in_order);
-        Ok(nodes)
-    }
-
-    async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
-        let transaction = self.write_as(node).await?;
-        let connection = transaction.connection();
-        transaction.fence_expired(node).await?;
-        transaction.forget_incarnations().await?;
-        let fenced = statement::uncleared_orphans().all(connection).await.map_err(store_error)?;
-        transaction.commit().await?;
-        self.forget_commits(node).await;
-        Ok(fenced.into_iter().map(NodeId::from_uuid).collect())
-    }
-
-    async fn clear(&self, node: NodeId, dead: NodeId, mode: ClearMode, limit: u64) -> Result<Batch, StoreError> {
-        let transaction = self.write_as(node).await?;
-        // Only one transaction clears a node at a time. Two would wait for each other when they forget it.
-        if !matches!(transaction.status_of(dead, Lock::Exclusive).await?, Some(Err(_))) {
-            return Ok(Batch::default());
-        }
-        let (connection, backend) = (transaction.connection(), self.database.dialect().backend());
-        let batch = match mode {
-            ClearMode::HoldAll(grace) => {
-                let ids = statement::unheld_ids(backend, dead, limit).all(connection).await.map_err(store_error)?;
-                let ids: Vec<_> = ids.into_iter().map(|(id, ..)| PresenceId::from_uuid(id)).collect();
-                transaction.hold_presences_of(dead, &ids, grace).await?;
-                let handled = ids.len() as u64;
-                Batch { commits: Vec::new(), handled, more: handled == limit }
-            }
-            ClearMode::HoldResumable(grace) => transaction.clear(dead, limit, grace).await?,
-        };
-        transaction.forget_incarnations().await?;
-        transaction.commit().await?;
-        Ok(batch)
-    }
-
-    async fn retire(&self, node: NodeId, closed: Duration) -> Result<Vec<RoomCommit>, StoreError> {
-        let (transaction, status) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
-        match status {
-            None => return Ok(Vec::new()),
-            Some(status) => status?,
-        }
-        let batch = transaction.remove_all(RemovalFilter::UnheldOf(node), u64::MAX).await?;
-        let since = transaction.now.saturating_sub(millis(closed));
-        transaction.extend_graces(&[node.as_uuid()], since).await?;
-        statement::end_incarnation(node, transaction.now).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.forget_incarnations().await?;
-        transaction.commit().await?;
-        Ok(batch.commits)
-    }
-}
-
-#[async_trait]
-impl RequestStore for SingleTryStore {
-    async fn send_request(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
-        let transaction = self.write_as(node).await?;
-        let connection = transaction.connection();
-        let others = statement::live_with_presences(node, transaction.now);
-        let others = transaction::read(others.all(connection), row::node_name).await?;
-        for others in chunk::rows(&others) {
-            let insert = statement::insert_requests(node, &request, others)?;
-            connection.execute(&insert).await.map_err(store_error)?;
-        }
-        transaction.commit().await
-    }
-
-    async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {
-        let requests =
-            self.query(|| statement::open_requests(node, self.database.now()), |row| Ok(row::request(row))).await?;
-        Ok(requests.into_iter().flatten().collect())
-    }
-
-    async fn answer(&self, node: NodeId, request: RequestId, removed: u64) -> Result<(), StoreError> {
-        let transaction = self.write_as(node).await?;
-        let answer = statement::answer(node, request, i64::try_from(removed).unwrap_or(i64::MAX));
-        answer.exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.commit().await
-    }
-
-    async fn answers(&self, request: RequestId) -> Result<Vec<Answer>, StoreError> {
-        let mut answers = self.query(|| statement::answers(request), row::answer).await?;
-        answers.sort_unstable_by(Answer::in_order);
-        Ok(answers)
-    }
-
-    async fn withdraw(&self, node: NodeId, request: RequestId) -> Result<(), StoreError> {
-        let transaction = self.write_as(node).await?;
-        statement::withdraw(node, request).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.commit().await
     }
 }

@@ -16,34 +16,8 @@ use super::{
     super::StoreError,
     dialect::Dialect,
     error::{is_lost, store_error},
+    settings::Settings,
 };
-
-/// What a commit in SQLite survives.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Synchronous {
-    /// It survives the end of the process at once, and a loss of power a few moments later: the last transactions may be
-    /// lost, but the file is not damaged. This is several times faster.
-    #[default]
-    Normal,
-    /// It survives a loss of power at once.
-    Full,
-}
-
-/// The settings of the connections.
-#[derive(Debug, Clone)]
-pub(super) struct Settings {
-    pub(super) synchronous: Synchronous,
-    /// How many connections write, and how many read. SQLite has one that writes.
-    pub(super) connections: u32,
-    /// How long a statement waits for a lock, and a caller for a connection.
-    pub(super) wait_timeout: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { synchronous: Synchronous::default(), connections: 4, wait_timeout: Duration::from_secs(5) }
-    }
-}
 
 #[derive(Clone)]
 pub(super) struct Database {

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
-use super::{super::StoreError, database::Settings, statement};
+use super::{super::StoreError, settings::Settings, statement};
 
 /// One kind of database, with the address of the database.
 #[async_trait]
@@ -91,25 +91,6 @@ pub(super) fn users_as_json(users: &[(Epoch, &UserId, i64)]) -> String {
         .to_string()
 }
 
-/// The kinds of database errors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// It may work later: the database is away, full, read-only, or denies access.
-    Away,
-    /// The tables do not exist. It works when they are created.
-    TablesMissing,
-    /// A conflict with another transaction undid this one. It may work at once.
-    Conflict,
-    #[cfg_attr(
-        not(any(feature = "postgres", feature = "mysql")),
-        expect(dead_code, reason = "SQLite has one writer at a time")
-    )]
-    /// The row exists already. If another transaction has just inserted it, the next attempt finds it.
-    Duplicate,
-    /// Repeating it does not help.
-    Permanent,
-}
-
 /// How many prepared statements each connection to a server keeps, unless the URL sets it. Lists of keys and of rows come in
 /// powers of two, and each length is another statement.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -122,10 +103,6 @@ pub(super) fn names_cache_capacity(url: &str) -> bool {
         options.split('&').any(|option| option.split('=').next() == Some("statement-cache-capacity"))
     })
 }
-
-/// The unique index on room and channel.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(super) const CHANNEL_INDEX: &str = "presences_room_channel";
 
 /// The error for a URL that this crate does not understand.
 pub(super) fn bad_url(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DbErr {

@@ -1,27 +1,119 @@
 //! Maps database errors to store errors.
 
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
 use std::{borrow::Cow, fmt, io, sync::Arc};
 
-use sea_orm::{DbErr, RuntimeErr, SqlxError};
+use sea_orm::{DbErr, RuntimeErr, SqlxError, sqlx::error::DatabaseError};
 
-use super::{
-    super::{ChannelTaken, NeedsOperator, StoreError},
-    dialect::Trouble,
-    transaction::Vanished,
-};
+use crate::name::RoomName;
+
+use super::super::{ChannelTaken, NeedsOperator, StoreError};
+
+#[cfg(feature = "postgres")]
+pub(super) use self::postgres::NO_STATEMENTS;
+
+/// The unique index on room and channel.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+const CHANNEL_INDEX: &str = "presences_room_channel";
+
+/// The kinds of database errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It may work later: the database is away, full, read-only, or denies access.
+    Away,
+    /// The tables do not exist. It works when they are created.
+    TablesMissing,
+    /// A conflict with another transaction undid this one. It may work at once.
+    Conflict,
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mysql")),
+        expect(dead_code, reason = "SQLite has one writer at a time")
+    )]
+    /// The row exists already. If another transaction has just inserted it, the next attempt finds it.
+    Duplicate,
+    /// Repeating it does not help.
+    Permanent,
+}
+
+/// Another node created a room and removed it between two statements of a transaction.
+#[derive(Debug, thiserror::Error)]
+#[error("room `{0}` was removed while it was being changed")]
+struct Vanished(RoomName);
+
+pub(super) fn vanished(room: RoomName) -> StoreError {
+    StoreError::Unavailable(Arc::new(Vanished(room)))
+}
+
+/// What an error of a database means. Each driver has its own type of errors.
+trait Classify {
+    fn trouble(&self) -> Trouble;
+
+    /// Whether the unique index on room and channel was violated: the channel has another presence in the room.
+    fn is_channel_taken(&self) -> bool;
+
+    /// Whether the user lacks a right. The message names it.
+    fn lacks_right(&self) -> bool {
+        false
+    }
+
+    /// Whether the user is denied access, or lacks a right.
+    #[cfg(feature = "cli")]
+    fn is_access_denied(&self) -> bool {
+        false
+    }
+
+    /// What an operator has to change, if the message of the database does not say it.
+    fn remedy(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether the server has closed the connection with this error.
+    fn closes_connection(&self) -> bool {
+        false
+    }
+}
+
+fn classified(error: &dyn DatabaseError) -> Option<&dyn Classify> {
+    #[cfg(feature = "sqlite")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::sqlite::SqliteError>() {
+        return Some(error);
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
+        return Some(error);
+    }
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
+        return Some(error);
+    }
+    let _ = error;
+    None
+}
 
 /// Decides whether a call that failed with this error may be repeated.
 pub(super) fn store_error(error: DbErr) -> StoreError {
-    if let Some(right) = missing_right(&error) {
-        return lacks_right(right, Some(error));
-    }
-    if let Some(remedy) = remedy(&error) {
-        return needs_operator(remedy, Some(error));
+    let mut is_channel_taken = false;
+    if let Some(SqlxError::Database(of_database)) = source(&error)
+        && let Some(classified) = classified(&**of_database)
+    {
+        if classified.lacks_right() {
+            return lacks_right(of_database.message().to_owned(), Some(error));
+        }
+        if let Some(remedy) = classified.remedy() {
+            return needs_operator(remedy, Some(error));
+        }
+        is_channel_taken = classified.is_channel_taken();
     }
     match trouble(&error) {
         Trouble::TablesMissing => StoreError::tables_missing(error),
         Trouble::Away | Trouble::Conflict => StoreError::Unavailable(Arc::new(error)),
-        Trouble::Duplicate | Trouble::Permanent if is_channel_taken(&error) => StoreError::channel_taken(error),
+        Trouble::Duplicate | Trouble::Permanent if is_channel_taken => StoreError::channel_taken(error),
         Trouble::Duplicate | Trouble::Permanent => StoreError::Refused(Arc::new(error)),
     }
 }
@@ -51,35 +143,6 @@ pub(super) fn lacks_right(message: impl fmt::Display, source: Option<DbErr>) -> 
 #[cfg(feature = "postgres")]
 pub(super) fn refused(what: impl Into<Cow<'static, str>>) -> StoreError {
     StoreError::Refused(Arc::new(NeedsOperator { what: what.into(), lacks_right: false, source: None }))
-}
-
-/// The message of the database if its user lacks a right.
-fn missing_right(error: &DbErr) -> Option<String> {
-    #[cfg(any(feature = "postgres", feature = "mysql"))]
-    if let Some(SqlxError::Database(error)) = source(error) {
-        #[cfg(feature = "postgres")]
-        if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
-            return super::postgres::lacks_right(error).then(|| error.message().to_owned());
-        }
-        #[cfg(feature = "mysql")]
-        if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
-            return super::mysql::lacks_right(error).then(|| error.message().to_owned());
-        }
-    }
-    let _ = error;
-    None
-}
-
-/// What an operator has to change, if the message of the database does not say it.
-fn remedy(error: &DbErr) -> Option<&'static str> {
-    #[cfg(feature = "postgres")]
-    if let Some(SqlxError::Database(error)) = source(error)
-        && let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>()
-    {
-        return super::postgres::remedy(error);
-    }
-    let _ = error;
-    None
 }
 
 /// The kind of a store error that came from the database.
@@ -113,7 +176,7 @@ pub(super) fn trouble(error: &DbErr) -> Trouble {
 
 fn of_driver(error: &SqlxError) -> Trouble {
     match error {
-        SqlxError::Database(error) => of_database(&**error),
+        SqlxError::Database(error) => classified(&**error).map_or(Trouble::Away, Classify::trouble),
         SqlxError::Configuration(_)
         | SqlxError::InvalidArgument(_)
         | SqlxError::TypeNotFound { .. }
@@ -126,42 +189,6 @@ fn of_driver(error: &SqlxError) -> Trouble {
     }
 }
 
-fn of_database(error: &dyn sea_orm::sqlx::error::DatabaseError) -> Trouble {
-    #[cfg(feature = "sqlite")]
-    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::sqlite::SqliteError>() {
-        return super::sqlite::trouble(error);
-    }
-    #[cfg(feature = "postgres")]
-    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
-        return super::postgres::trouble(error);
-    }
-    #[cfg(feature = "mysql")]
-    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
-        return super::mysql::trouble(error);
-    }
-    let _ = error;
-    Trouble::Away
-}
-
-/// Whether the unique index on room and channel was violated.
-fn is_channel_taken(error: &DbErr) -> bool {
-    let Some(SqlxError::Database(error)) = source(error) else { return false };
-    #[cfg(feature = "sqlite")]
-    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::sqlite::SqliteError>() {
-        return super::sqlite::is_channel_taken(error);
-    }
-    #[cfg(feature = "postgres")]
-    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
-        return super::postgres::is_channel_taken(error);
-    }
-    #[cfg(feature = "mysql")]
-    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
-        return super::mysql::is_channel_taken(error);
-    }
-    let _ = error;
-    false
-}
-
 /// The message of the database, without the text that the driver adds.
 #[cfg(feature = "cli")]
 pub(crate) fn database_message(error: &StoreError) -> Option<&str> {
@@ -172,21 +199,11 @@ pub(crate) fn database_message(error: &StoreError) -> Option<&str> {
 /// needs to know.
 #[cfg(feature = "cli")]
 pub(crate) fn is_access_denied(error: &StoreError) -> bool {
-    let Some(error) = database_error(error) else { return false };
-    #[cfg(feature = "postgres")]
-    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>() {
-        return super::postgres::is_access_denied(error);
-    }
-    #[cfg(feature = "mysql")]
-    if let Some(error) = error.try_downcast_ref::<sea_orm::sqlx::mysql::MySqlDatabaseError>() {
-        return super::mysql::is_access_denied(error);
-    }
-    let _ = error;
-    false
+    database_error(error).and_then(classified).is_some_and(Classify::is_access_denied)
 }
 
 #[cfg(feature = "cli")]
-fn database_error(error: &StoreError) -> Option<&dyn sea_orm::sqlx::error::DatabaseError> {
+fn database_error(error: &StoreError) -> Option<&dyn DatabaseError> {
     let (StoreError::Unavailable(cause) | StoreError::Refused(cause)) = error else { return None };
     let mut causes =
         std::iter::successors(Some(&**cause as &(dyn std::error::Error + 'static)), |cause| cause.source());
@@ -202,10 +219,7 @@ pub(super) fn is_lost(error: &DbErr) -> bool {
         // While the server is away, the pool itself retries until the caller gives up.
         Some(SqlxError::Io(error)) => error.kind() != io::ErrorKind::ConnectionRefused,
         Some(SqlxError::Protocol(_)) => true,
-        #[cfg(feature = "postgres")]
-        Some(SqlxError::Database(error)) => error
-            .try_downcast_ref::<sea_orm::sqlx::postgres::PgDatabaseError>()
-            .is_some_and(super::postgres::closes_connection),
+        Some(SqlxError::Database(error)) => classified(&**error).is_some_and(Classify::closes_connection),
         _ => false,
     }
 }

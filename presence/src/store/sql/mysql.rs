@@ -17,7 +17,7 @@ use sea_orm::{
     sea_query::{Expr, SimpleExpr},
     sqlx::{
         AssertSqlSafe, ConnectOptions, Connection, Executor, Row,
-        mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlPool, MySqlPoolOptions},
+        mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions},
     },
 };
 
@@ -28,11 +28,9 @@ use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     super::StoreError,
-    database::Settings,
-    dialect::{
-        CACHED_STATEMENTS, CHANNEL_INDEX, Dialect, Trouble, bad_url, names_cache_capacity, seen_at, users_as_json,
-    },
+    dialect::{CACHED_STATEMENTS, Dialect, bad_url, names_cache_capacity, seen_at, users_as_json},
     error::{of_connection, store_error},
+    settings::Settings,
 };
 
 /// The name of the lock for migrations. Lock names are global in the server, so it contains the database. It may have 64 characters.
@@ -252,67 +250,9 @@ const HAVE_MORE: &str = "SELECT CAST(place - 1 AS SIGNED) FROM JSON_TABLE(?, '$[
     WHERE wanted.count < (\
     SELECT COUNT(*) FROM presences WHERE user_id = wanted.user AND room_id = UNHEX(wanted.room))";
 
-/// Sorted by the numbers of <https://mariadb.com/kb/en/mariadb-error-code-reference/> lists them.
-pub(super) fn trouble(error: &MySqlDatabaseError) -> Trouble {
-    by_number(error.number(), error.code())
-}
-
-/// Whether the channel has another presence in the room. The message ends with the name of the index, on MySQL after the name of
-/// the table. Before that may be any text, for example a channel with the name of the index.
-pub(super) fn is_channel_taken(error: &MySqlDatabaseError) -> bool {
-    names_channel_index(error.number(), error.message())
-}
-
-fn names_channel_index(number: u16, message: &str) -> bool {
-    let key = message.strip_suffix('\'').and_then(|message| message.rsplit(['\'', '.']).next());
-    matches!(number, 1062 | 1586) && key == Some(CHANNEL_INDEX)
-}
-
-/// Whether the user is denied access, or lacks a right.
-#[cfg(feature = "cli")]
-pub(super) fn is_access_denied(error: &MySqlDatabaseError) -> bool {
-    matches!(error.number(), 1044 | 1045 | 1698) || lacks_right(error)
-}
-
-/// Whether the user lacks a right.
-pub(super) fn lacks_right(error: &MySqlDatabaseError) -> bool {
-    matches!(error.number(), 1142 | 1143 | 1227 | 1370)
-}
-
-fn by_number(number: u16, state: Option<&str>) -> Trouble {
-    match number {
-        // Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
-        1205 | 1213 | 1020 => Trouble::Conflict,
-        1062 | 1586 => Trouble::Duplicate,
-        1146 => Trouble::TablesMissing,
-        // An operator can grant missing rights and resources, and restore a missing database or column.
-        1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1203 | 1226 | 1227 | 1370 | 1461 => Trouble::Away,
-        // A text that is invalid in its character set, or a statement that is larger than `max_allowed_packet`.
-        1366 | 1153 => Trouble::Permanent,
-        _ => match state {
-            Some(state) if ["22", "23", "42"].iter().any(|class| state.starts_with(class)) => Trouble::Permanent,
-            _ => Trouble::Away,
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Trouble::*, *};
-
-    #[test]
-    fn a_taken_channel_is_recognized_by_the_name_of_the_index() {
-        for (number, message, is_taken) in [
-            (1062, "Duplicate entry '\\x01-job 7' for key 'presences_room_channel'", true),
-            (1062, "Duplicate entry '\\x01-job 7' for key 'presences.presences_room_channel'", true),
-            (1586, "Duplicate entry '\\x01-job 7' for key 'presences_room_channel'", true),
-            (1062, "Duplicate entry '\\x01-presences_room_channel' for key 'PRIMARY'", false),
-            (1062, "Duplicate entry '\\x01-\\x02' for key 'presences_room_session'", false),
-            (1213, "presences_room_channel'", false),
-        ] {
-            assert_eq!(names_channel_index(number, message), is_taken, "{message}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn clusters_in_which_several_servers_accept_writes_are_recognized() {
@@ -327,39 +267,5 @@ mod tests {
             assert_eq!(several_writers(&[(name.to_owned(), value.to_owned())]), found, "{name} {value}");
         }
         assert_eq!(several_writers(&[]), None);
-    }
-
-    #[test]
-    fn each_number_has_its_kind_of_trouble() {
-        for (number, state, trouble, what) in [
-            (1205, "HY000", Conflict, "lock wait timeout"),
-            (1213, "40001", Conflict, "deadlock"),
-            (1020, "HY000", Conflict, "record has changed"),
-            (1062, "23000", Duplicate, "duplicate key"),
-            (1586, "23000", Duplicate, "duplicate key, by name"),
-            (1021, "HY000", Away, "disk full"),
-            (1040, "08004", Away, "too many connections"),
-            (1044, "42000", Away, "no right to the database"),
-            (1045, "28000", Away, "wrong password"),
-            (1049, "42000", Away, "no such database"),
-            (1054, "42S22", Away, "no such column"),
-            (1053, "08S01", Away, "shutting down"),
-            (1142, "42000", Away, "no right to the table"),
-            (1146, "42S02", TablesMissing, "no such table"),
-            (1461, "42000", Away, "too many prepared statements on the server"),
-            (1290, "HY000", Away, "read-only server"),
-            (1317, "70100", Away, "statement killed"),
-            (1792, "25006", Away, "read-only transaction"),
-            (1927, "70100", Away, "connection killed"),
-            (4031, "HY000", Away, "idle for too long"),
-            (1048, "23000", Permanent, "null where none may be"),
-            (1064, "42000", Permanent, "syntax error"),
-            (1153, "08S01", Permanent, "larger than a packet may be"),
-            (1366, "22007", Permanent, "not a text"),
-            (1406, "22001", Permanent, "text too long"),
-            (1452, "23000", Permanent, "foreign key"),
-        ] {
-            assert_eq!(by_number(number, Some(state)), trouble, "{number}: {what}");
-        }
     }
 }

@@ -13,7 +13,7 @@ use sea_orm::{
     sea_query::{Expr, SimpleExpr},
     sqlx::{
         AssertSqlSafe, ConnectOptions, Connection, Executor, Row,
-        postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions},
+        postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions},
     },
 };
 
@@ -23,9 +23,9 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     super::StoreError,
-    database::Settings,
-    dialect::{CACHED_STATEMENTS, CHANNEL_INDEX, Dialect, Trouble, bad_url, names_cache_capacity, seen_at},
-    error::{lacks_right as lacks_rights, needs_operator, of_connection, refused, store_error},
+    dialect::{CACHED_STATEMENTS, Dialect, bad_url, names_cache_capacity, seen_at},
+    error::{NO_STATEMENTS, lacks_right, needs_operator, of_connection, refused, store_error},
+    settings::Settings,
 };
 
 /// The key of the advisory lock for migrations: `presence` in ASCII.
@@ -146,7 +146,7 @@ impl Dialect for Postgres {
         };
         match reach.await.map_err(of_connection)? {
             Some(missing) => {
-                Err(lacks_rights(format_args!("the user of the database lacks the rights {missing}"), None))
+                Err(lacks_right(format_args!("the user of the database lacks the rights {missing}"), None))
             }
             None => Ok(()),
         }
@@ -255,134 +255,14 @@ const MISSING_RIGHTS: &str = "SELECT string_agg(privilege || ' ON ' || name, ', 
 const HAVE_MORE: &str = "SELECT place - 1 FROM unnest($1, $2, $3) WITH ORDINALITY AS wanted (room, name, count, place) \
     WHERE wanted.count < (SELECT COUNT(*) FROM presences WHERE user_id = wanted.name AND room_id = wanted.room)";
 
-/// Sorted by the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-pub(super) fn trouble(error: &PgDatabaseError) -> Trouble {
-    by_code(error.code())
-}
-
-fn by_code(code: &str) -> Trouble {
-    match code {
-        // Serialization failure, deadlock, lock not available.
-        "40001" | "40P01" | "55P03" => Trouble::Conflict,
-        "23505" => Trouble::Duplicate,
-        "42P01" => Trouble::TablesMissing,
-        // An operator can grant missing rights and restore missing columns. A prepared statement that exists already belongs to
-        // another client.
-        "42501" | "42703" | "42P05" => Trouble::Away,
-        code if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => Trouble::Permanent,
-        _ => Trouble::Away,
-    }
-}
-
-const NO_STATEMENTS: &str = "a pooler between the node and the database mixes up the prepared statements of its clients: let it pool \
-    sessions (PgBouncer: pool_mode = session), or transactions by PgBouncer 1.21 or later with max_prepared_statements above 0";
-
-const STARTUP_PARAMETER: &str =
-    "a pooler refuses a parameter of the connection: set ignore_startup_parameters = extra_float_digits in PgBouncer";
-
-const NO_TRANSACTIONS: &str = "a pooler allows no transactions: let it pool sessions (PgBouncer: pool_mode = session)";
-
-/// What an operator has to change in a pooler, since its messages do not say it.
-pub(super) fn remedy(error: &PgDatabaseError) -> Option<&'static str> {
-    remedy_of(error.code(), error.message())
-}
-
-fn remedy_of(code: &str, message: &str) -> Option<&'static str> {
-    match code {
-        // The prepared statement exists already, or does not exist.
-        "42P05" | "26000" => Some(NO_STATEMENTS),
-        // Protocol violation. The messages of PgBouncer have this code, and so has a statement of another client with other parameters.
-        "08P01" if message.contains("startup parameter") => Some(STARTUP_PARAMETER),
-        "08P01" if message.contains("statement pooling") => Some(NO_TRANSACTIONS),
-        "08P01" if message.contains("prepared statement") => Some(NO_STATEMENTS),
-        _ => None,
-    }
-}
-
-/// Whether the channel has another presence in the room.
-pub(super) fn is_channel_taken(error: &PgDatabaseError) -> bool {
-    error.constraint() == Some(CHANNEL_INDEX)
-}
-
-/// Whether the user is denied access, or lacks a right.
-#[cfg(feature = "cli")]
-pub(super) fn is_access_denied(error: &PgDatabaseError) -> bool {
-    error.code().starts_with("28") || lacks_right(error)
-}
-
-/// Whether the user lacks a right.
-pub(super) fn lacks_right(error: &PgDatabaseError) -> bool {
-    error.code() == "42501"
-}
-
-/// Whether the server has closed the connection with this error.
-pub(super) fn closes_connection(error: &PgDatabaseError) -> bool {
-    // Idle in a transaction for too long, ended by an operator, crashed.
-    matches!(error.code(), "25P03" | "57P01" | "57P02")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Trouble::*, *};
-
-    #[test]
-    fn errors_of_a_pooler_say_what_to_change_in_it() {
-        for (code, message, remedy) in [
-            ("42P05", "prepared statement \"sqlx_s_1\" already exists", Some(NO_STATEMENTS)),
-            ("26000", "prepared statement \"sqlx_s_3\" does not exist", Some(NO_STATEMENTS)),
-            (
-                "08P01",
-                "bind message supplies 2 parameters, but prepared statement \"sqlx_s_3\" requires 1",
-                Some(NO_STATEMENTS),
-            ),
-            ("08P01", "unsupported startup parameter: extra_float_digits", Some(STARTUP_PARAMETER)),
-            ("08P01", "transaction blocks not allowed in statement pooling mode", Some(NO_TRANSACTIONS)),
-            ("08P01", "server conn crashed?", None),
-            ("42P01", "relation \"nodes\" does not exist", None),
-        ] {
-            assert_eq!(remedy_of(code, message), remedy, "{code}: {message}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn only_encodings_with_every_character_are_accepted() {
         for (encoding, will_do) in [("UTF8", true), ("SQL_ASCII", true), ("LATIN1", false), ("EUC_JP", false)] {
             assert_eq!(takes_every_text(encoding), will_do, "{encoding}");
-        }
-    }
-
-    #[test]
-    fn each_code_has_its_kind_of_trouble() {
-        for (code, trouble, what) in [
-            ("40001", Conflict, "serialization failure"),
-            ("40P01", Conflict, "deadlock"),
-            ("55P03", Conflict, "lock timeout"),
-            ("23505", Duplicate, "unique violation"),
-            ("25006", Away, "read-only transaction"),
-            ("25P03", Away, "idle in a transaction for too long"),
-            ("08006", Away, "connection failure"),
-            ("28P01", Away, "wrong password"),
-            ("3D000", Away, "no such database"),
-            ("42501", Away, "no right"),
-            ("42P01", TablesMissing, "no such table"),
-            ("42P05", Away, "a prepared statement of another client"),
-            ("26000", Away, "no such prepared statement"),
-            ("42703", Away, "no such column"),
-            ("53100", Away, "disk full"),
-            ("53300", Away, "too many connections"),
-            ("57014", Away, "statement cancelled"),
-            ("57P01", Away, "ended by an operator"),
-            ("57P03", Away, "starting up"),
-            ("58030", Away, "input or output error"),
-            ("XX000", Away, "internal error"),
-            ("0A000", Permanent, "not supported"),
-            ("22001", Permanent, "text too long"),
-            ("22021", Permanent, "not a text"),
-            ("23502", Permanent, "null where none may be"),
-            ("23503", Permanent, "foreign key"),
-            ("42601", Permanent, "syntax error"),
-        ] {
-            assert_eq!(by_code(code), trouble, "{code}: {what}");
         }
     }
 }

@@ -20,9 +20,10 @@ use super::{
     },
     SingleTryStore,
     attempts::Attempts,
-    database::{Database, Synchronous},
-    dialect::{Dialect, Trouble},
-    error::{store_error, trouble_of},
+    database::Database,
+    dialect::Dialect,
+    error::{Trouble, store_error, trouble_of},
+    settings::Synchronous,
 };
 
 /// How often a call is repeated after deadlocks and other conflicts. They are rare, since all transactions take their locks in

@@ -20,9 +20,8 @@ use sea_orm::{
     sea_query::SimpleExpr,
     sqlx::{
         ConnectOptions, Connection,
-        error::DatabaseError,
         pool::PoolOptions,
-        sqlite::{SqliteConnectOptions, SqliteConnection, SqliteError, SqlitePoolOptions, SqliteSynchronous},
+        sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous},
     },
 };
 
@@ -30,9 +29,9 @@ use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     super::StoreError,
-    database::{Settings, Synchronous},
-    dialect::{Dialect, Trouble, bad_url, seen_at, users_as_json},
-    error::{self, needs_operator},
+    dialect::{Dialect, bad_url, seen_at, users_as_json},
+    error::{Trouble, needs_operator, trouble},
+    settings::{Settings, Synchronous},
 };
 
 /// How long the switch to WAL mode is repeated while another process does the same.
@@ -205,7 +204,7 @@ impl Dialect for Sqlite {
         loop {
             match writer.execute_unprepared("PRAGMA journal_mode = WAL").await {
                 // Unlike all other statements, this one does not wait for a lock. Several processes may start at once.
-                Err(error) if error::trouble(&error) == Trouble::Conflict && since.elapsed() < WAL_SWITCH_TIMEOUT => {
+                Err(error) if trouble(&error) == Trouble::Conflict && since.elapsed() < WAL_SWITCH_TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 other => return other.map(drop),
@@ -238,42 +237,6 @@ fn options(url: &str) -> Result<SqliteConnectOptions, DbErr> {
 
 fn is_in_memory(url: &str) -> bool {
     url.contains(":memory:") || url.contains("mode=memory")
-}
-
-/// Sorted by the primary result codes of <https://www.sqlite.org/rescode.html>.
-pub(super) fn trouble(error: &SqliteError) -> Trouble {
-    const ERROR: u32 = 1;
-    const BUSY: u32 = 5;
-    const LOCKED: u32 = 6;
-    const TOO_BIG: u32 = 18;
-    const CONSTRAINT: u32 = 19;
-    const MISMATCH: u32 = 20;
-    const MISUSE: u32 = 21;
-    const RANGE: u32 = 25;
-    let extended: Option<u32> = error.code().and_then(|code| code.parse().ok());
-    match extended.map(|code| code & 0xff) {
-        Some(BUSY | LOCKED) => Trouble::Conflict,
-        // An operator may mend the database, its file or its schema. The code is the same for many errors, so only the text shows that
-        // a table does not exist.
-        Some(ERROR) => {
-            let says = |text| error.message().contains(text);
-            if says("no such table") {
-                Trouble::TablesMissing
-            } else if says("no such column") || says("has no column named") {
-                Trouble::Away
-            } else {
-                Trouble::Permanent
-            }
-        }
-        // There is one writer at a time, so no other transaction has just inserted such a row.
-        Some(TOO_BIG | CONSTRAINT | MISMATCH | MISUSE | RANGE) => Trouble::Permanent,
-        _ => Trouble::Away,
-    }
-}
-
-/// Whether the channel has another presence in the room. SQLite names the columns, and not the index.
-pub(super) fn is_channel_taken(error: &SqliteError) -> bool {
-    error.is_unique_violation() && error.message().contains("presences.room_id, presences.channel_name")
 }
 
 /// The `+` keeps SQLite from using the index on the node: it would compare all presences of the node with all touches.

@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     model::{Meta, Presence},
-    name::ChannelName,
+    name::{ChannelName, NodeName},
     session::Session,
-    store::{ClearMode, Resumed},
+    store::{ClearMode, NodeStore, Resumed},
 };
 
 const LEASE: Duration = Duration::from_secs(60);

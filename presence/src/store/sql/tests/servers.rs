@@ -6,7 +6,11 @@ use presence_test_servers::{Database, Kind, database};
 use sea_orm::ConnectionTrait;
 
 use super::super::*;
-use crate::{model::Presence, name::ChannelName, store::NodeState};
+use crate::{
+    model::Presence,
+    name::{ChannelName, NodeName},
+    store::{ClearMode, NodeState, NodeStore},
+};
 
 const LEASE: Duration = Duration::from_secs(60);
 

@@ -7,7 +7,12 @@ use sea_orm::{ConnectionTrait, DbBackend, QueryTrait, Statement, TryGetable, sea
 use tempfile::TempDir;
 
 use super::super::*;
-use crate::{model::Presence, name::ChannelName, testing::store::ManualClock};
+use crate::{
+    model::Presence,
+    name::{ChannelName, NodeName},
+    store::{ClearMode, NodeStore},
+    testing::store::ManualClock,
+};
 
 const LEASE: Duration = Duration::from_secs(10);
 

@@ -6,7 +6,7 @@ use super::{
     super::*,
     trial::{Kind, Trial, block_on, on_each_kind},
 };
-use crate::model::Delta;
+use crate::{model::Delta, name::NodeName, store::NodeStore};
 
 const LEASE: Duration = Duration::from_secs(60);
 
