@@ -15,7 +15,6 @@
 use std::{
     cell::{OnceCell, RefCell},
     rc::{Rc, Weak},
-    task::Waker,
     time::Duration,
 };
 
@@ -32,6 +31,7 @@ use self::{
     first::FirstFrameRate,
     queue::OutboxQueue,
     senders::{Senders, Terms},
+    state::{Mark, OutboxPhase, OutboxState},
 };
 
 use super::{
@@ -43,6 +43,7 @@ mod body;
 mod first;
 mod queue;
 mod senders;
+mod state;
 mod watch;
 
 #[cfg(test)]
@@ -77,50 +78,6 @@ pub(crate) struct Owner {
     pub(crate) connection: Recipient<ToConnection>,
     /// Whether the kernel accepts bytes for this client. True if the server has no handle on the TCP socket.
     pub(crate) is_writable: Box<dyn Fn() -> bool>,
-}
-
-struct OutboxState {
-    queue: OutboxQueue,
-    phase: OutboxPhase,
-    waker: Option<Waker>,
-    senders: Senders,
-    /// Measures how fast the client reads first frames, while part of one is queued.
-    first: Option<FirstFrameRate>,
-    /// When the server last took a piece, or when the queue was last filled.
-    progress: Tick,
-    /// When the server first polled the response. Before that the client can receive nothing.
-    attached: Option<Tick>,
-    watched: bool,
-    /// The number of flushes of the server in a row with an empty queue while the kernel accepted bytes. `None` if the kernel accepts nothing
-    /// at the moment.
-    flushes: Option<usize>,
-    /// The server dropped the response.
-    gone: bool,
-    mark: Mark,
-}
-
-/// Where the last frame is that the client must answer: a ping or a Close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    /// There is no such frame, or it is in the queue.
-    Unsent,
-    /// The server took it at this time.
-    Taken(Tick),
-    /// The kernel accepted it by this time.
-    Written(Tick),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OutboxPhase {
-    Open,
-    /// A Close is in the queue, and no frame may follow it.
-    Closing,
-    /// As `Closing`, and the connection is notified when the queue is empty.
-    Finishing,
-    /// The response ends when the queue is empty.
-    Ending,
-    /// The response fails.
-    Broken,
 }
 
 /// The bounds of an outbox.
@@ -380,32 +337,5 @@ impl Outbox {
     fn now(&self) -> Tick {
         let now = self.clock.now();
         Tick(0).after(now.since(Tick(0)).saturating_sub(self.filling.blocked(now)))
-    }
-}
-
-impl OutboxState {
-    /// Whether the queue may be long although the client reads fast: the handshake is not answered yet, or a first frame is in the queue.
-    const fn is_early(&self) -> bool {
-        self.attached.is_none() || self.queue.holds_first()
-    }
-
-    /// Updates the state after the queue was dropped: frames may follow if a Close was dropped, and no sender waits any more.
-    fn was_cleared(&mut self) {
-        self.senders.clear();
-        if matches!(self.phase, OutboxPhase::Closing | OutboxPhase::Finishing) {
-            self.phase = OutboxPhase::Open;
-        }
-    }
-
-    /// Wakes the server, so that it polls the response.
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// Whether something happens when the queue is empty.
-    const fn is_ending(&self) -> bool {
-        matches!(self.phase, OutboxPhase::Ending | OutboxPhase::Finishing)
     }
 }

@@ -1,19 +1,20 @@
 //! Drives a consumer without a network. Everything but TCP and HTTP is the code that runs in production.
 
+mod client;
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::{OnceCell, RefCell},
     collections::VecDeque,
     future::poll_fn,
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use actix_http::ws::{self, Codec};
 use actix_web::{
     FromRequest, HttpResponse,
-    body::{BoxBody, MessageBody},
     dev::Payload,
     error::PayloadError,
     http::{
@@ -30,9 +31,10 @@ use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tokio_util::codec::{Decoder, Encoder};
 
 use crate::{CloseCode, Consumer, Frame, Rooms, Upgrade};
+
+use self::client::{Client, Connection};
 
 /// How long [`receive`](TestSocket::receive) and the like wait. Under paused time the wait takes no real time.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -95,92 +97,6 @@ pub struct TestSocket {
     /// The task that reads. `None` after [`stop_reading`](Self::stop_reading).
     reader: Option<JoinHandle<()>>,
     headers: HeaderMap,
-}
-
-/// The connection, which the test shares with the task that reads.
-#[derive(Debug)]
-struct Connection {
-    client: RefCell<Client>,
-    /// The Close that was received.
-    close: OnceCell<Option<ws::CloseReason>>,
-    /// Notified when something was read.
-    has_read: Notify,
-}
-
-/// The client's side of the protocol.
-struct Client {
-    to_server: Option<mpsc::UnboundedSender<Result<Bytes, PayloadError>>>,
-    /// `None` once the response has ended.
-    body: Option<Pin<Box<BoxBody>>>,
-    codec: Codec,
-    buffer: BytesMut,
-    received: VecDeque<Received>,
-}
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("received", &self.received).finish_non_exhaustive()
-    }
-}
-
-impl Client {
-    fn write(&mut self, message: ws::Message) {
-        let mut bytes = BytesMut::new();
-        self.codec.encode(message, &mut bytes).expect("a client's frames encode");
-        if let Some(to_server) = &self.to_server {
-            // The server may have ended already. It does not receive what a client sends then.
-            let _ = to_server.send(Ok(bytes.freeze()));
-        }
-    }
-
-    /// Reads what the server wrote last. Resolves to how many bytes that are, or to `None` at the end of the response.
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let read = ready!(body.as_mut().poll_next(cx)).and_then(Result::ok);
-        match &read {
-            Some(bytes) => self.buffer.extend_from_slice(bytes),
-            None => self.body = None,
-        }
-        Poll::Ready(read.map(|bytes| bytes.len()))
-    }
-}
-
-impl Connection {
-    /// Answers pings and a Close, and keeps every other frame for the test.
-    fn decode(&self) {
-        let client = &mut *self.client.borrow_mut();
-        while let Some(frame) = client.codec.decode(&mut client.buffer).expect("the server sends WebSocket frames") {
-            match frame {
-                ws::Frame::Text(text) => {
-                    let text = ByteString::try_from(text).expect("the server sends UTF-8");
-                    client.received.push_back(Received::Frame(Frame::Text(text)));
-                }
-                ws::Frame::Binary(bytes) => client.received.push_back(Received::Frame(Frame::Binary(bytes))),
-                ws::Frame::Close(reason) => {
-                    client.write(ws::Message::Close(reason.clone()));
-                    let code = reason.as_ref().map(|reason| CloseCode(reason.code.into()));
-                    client.received.push_back(Received::Close(code));
-                    self.close.get_or_init(|| reason);
-                }
-                ws::Frame::Ping(payload) => client.write(ws::Message::Pong(payload)),
-                ws::Frame::Pong(_) | ws::Frame::Continuation(_) => {}
-            }
-        }
-    }
-
-    /// Reads until there is something to decode. Returns whether the response goes on.
-    async fn read(&self) -> bool {
-        let read = poll_fn(|cx| self.client.borrow_mut().poll_bytes(cx)).await;
-        self.decode();
-        read.is_some()
-    }
-
-    async fn read_all(&self) {
-        while self.read().await {
-            self.has_read.notify_one();
-        }
-        self.has_read.notify_one();
-    }
 }
 
 /// A request that asks for a WebSocket, to which path, query, headers and cookies can be added.
@@ -445,6 +361,3 @@ impl Drop for TestSocket {
         client.to_server = None;
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,12 +11,12 @@ use crate::{
     name::{ChannelName, NodeId, NodeName, PresenceId, RoomName},
     session::{Session, SessionHash},
     store::{
-        Attempt, NodeStore, RoomStore, RoomWrites, SqlStore, Store, Write,
+        Attempt, NodeStore, RoomStore, RoomWrites, SqlStore, Store, StoreError, Write,
         trial::{Kind, Trial, at_once, block_on, on_each_kind},
     },
 };
 
-on_each_kind! { each_former_schema_is_migrated }
+on_each_kind! { each_former_schema_is_migrated, a_schema_of_a_later_version_is_refused }
 
 const ROOM: u8 = 1;
 const NODE: u8 = 2;
@@ -118,6 +118,20 @@ fn each_former_schema_is_migrated(kind: Kind) {
             is_used(&SqlStore::connect(&trial.url).unwrap()).await;
         });
     }
+}
+
+fn a_schema_of_a_later_version_is_refused(kind: Kind) {
+    let trial = Trial::of(kind);
+    block_on(async {
+        let store = SqlStore::connect(&trial.url).unwrap();
+        store.prepare().await.unwrap();
+        let later = "INSERT INTO presence_migrations (version, applied_at) VALUES ('m20991231_235959_telepathy', 0)";
+        trial.connect().await.execute_unprepared(later).await.unwrap();
+        for refused in [store.prepare().await, store.pending_migrations().await.map(drop)] {
+            let Err(StoreError::Refused(source)) = refused else { panic!("{refused:?}") };
+            assert!(source.to_string().contains("m20991231_235959_telepathy"));
+        }
+    });
 }
 
 /// Checks that this version reads and changes what an older version wrote.

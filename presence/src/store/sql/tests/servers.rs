@@ -38,17 +38,6 @@ fn join(node: NodeId) -> Write {
     Write::Join(Arc::new(Presence::new(id, ChannelName::new(id.to_string()).unwrap(), None, node)))
 }
 
-#[tokio::test]
-async fn a_schema_of_a_later_version_is_refused() {
-    for &kind in KINDS {
-        let database = database(kind).await;
-        let (store, _) = joined(&database).await;
-        let later = "INSERT INTO presence_migrations (version, applied_at) VALUES ('m20991231_235959_telepathy', 0)";
-        database.connect().await.execute_unprepared(later).await.unwrap();
-        assert!(matches!(store.prepare().await, Err(StoreError::Refused(_))));
-    }
-}
-
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn an_encoding_without_every_character_is_refused() {

@@ -1,5 +1,7 @@
 //! SQLite: files, locks, faults and query plans.
 
+mod statements;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
@@ -10,8 +12,7 @@ use super::super::*;
 use crate::{
     model::Presence,
     name::{ChannelName, NodeName},
-    store::{ClearMode, NodeStore},
-    testing::store::ManualClock,
+    store::NodeStore,
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -55,17 +56,6 @@ async fn everything_is_kept_after_the_process_has_ended() {
     store.prepare().await.unwrap();
     assert_eq!(store.load(room("lobby")).await.unwrap().unwrap(), before);
     store.renew(node, LEASE).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_schema_of_a_later_version_is_refused() {
-    let folder = TempDir::new().unwrap();
-    let (store, _) = prepared(folder.path()).await;
-    let later = "INSERT INTO presence_migrations VALUES ('m20991231_235959_telepathy', 0)";
-    store.once.database.writer.execute_unprepared(later).await.unwrap();
-    let refused = connect(folder.path()).prepare().await;
-    let Err(StoreError::Refused(source)) = refused else { panic!("{refused:?}") };
-    assert!(source.to_string().contains("m20991231_235959_telepathy"));
 }
 
 #[tokio::test]
@@ -170,9 +160,6 @@ async fn a_migration_is_pending_until_it_is_applied() {
     assert_eq!(store.migrate().await.unwrap(), pending);
     assert_eq!(store.pending_migrations().await.unwrap(), Vec::<String>::new());
     assert_eq!(store.migrate().await.unwrap(), Vec::<String>::new());
-    let later = "INSERT INTO presence_migrations VALUES ('m20991231_235959_telepathy', 0)";
-    store.once.database.writer.execute_unprepared(later).await.unwrap();
-    assert!(matches!(store.pending_migrations().await, Err(StoreError::Refused(_))));
 }
 
 #[tokio::test]
@@ -286,39 +273,6 @@ async fn a_batch_of_any_size_is_committed_whole() {
 }
 
 #[tokio::test]
-async fn presences_with_a_resume_token_are_held_and_others_leave() {
-    let folder = TempDir::new().unwrap();
-    let time = ManualClock::new();
-    let (store, dead) = prepared(folder.path()).await;
-    let store = {
-        let time = time.clone();
-        store.with_wall_clock(move || time.millis())
-    };
-    store.renew(dead, LEASE).await.unwrap();
-    store.commit(dead, Attempt::next(), joins("lobby", &crowd(dead, 4)).into()).await.unwrap();
-    let token = "UPDATE presences SET session_hash = randomblob(32) WHERE channel_name < '2'";
-    store.once.database.writer.execute_unprepared(token).await.unwrap();
-    time.advance(LEASE * 2);
-    let judge = NodeId::random();
-    store.register(judge, NodeName::new("judge").unwrap(), LEASE).await.unwrap();
-    assert_eq!(store.fence(judge).await.unwrap(), [dead]);
-    let batch = store.clear(judge, dead, ClearMode::HoldResumable(LEASE), 10).await.unwrap();
-    assert_eq!((batch.handled, batch.commits[0].delta.left.len()), (4, 2));
-    let held = store.load(room("lobby")).await.unwrap().unwrap().presences;
-    assert_eq!(held.iter().filter(|presence| presence.held).count(), 2);
-}
-
-#[tokio::test]
-async fn held_presences_are_pruned_even_if_their_node_is_alive() {
-    let folder = TempDir::new().unwrap();
-    let (store, node) = prepared(folder.path()).await;
-    store.commit(node, Attempt::next(), joins("lobby", &crowd(node, 4)).into()).await.unwrap();
-    let held = "UPDATE presences SET last_seen = 0, held_until = iif(channel_name < '2', 9e15, NULL)";
-    store.once.database.writer.execute_unprepared(held).await.unwrap();
-    assert_eq!(store.prune(node, LEASE, 10).await.unwrap().handled, 2);
-}
-
-#[tokio::test]
 async fn a_row_that_this_crate_cannot_have_written_is_refused() {
     let folder = TempDir::new().unwrap();
     let (store, node) = prepared(folder.path()).await;
@@ -355,105 +309,6 @@ async fn a_new_file_has_pages_of_1_kib_and_an_existing_file_keeps_its_own() {
     made_before.execute_unprepared("PRAGMA page_size = 8192; CREATE TABLE another (id INTEGER)").await.unwrap();
     made_before.close().await.unwrap();
     assert_eq!(pragma::<i64>(&prepared(folder.path()).await.0, "page_size").await, 8_192);
-}
-
-#[tokio::test]
-async fn no_statement_scans_all_presences() {
-    let folder = TempDir::new().unwrap();
-    let (store, node) = prepared(folder.path()).await;
-    let sqlite = DbBackend::Sqlite;
-    let by_key = "SEARCH presences USING INDEX sqlite_autoindex_presences_1 (id=?)";
-    let (id, hash) = (node.as_uuid(), SessionHash::from_bytes([0; 32]));
-    let ann = UserId::new("ann").unwrap();
-    let filters = [
-        RemovalFilter::OrphansIn { room: Epoch::from_uuid(id), now: 1 },
-        RemovalFilter::OrphansOf { user: &ann, room: None, now: 1 },
-        RemovalFilter::UnheldOf(node),
-        RemovalFilter::PastGrace { now: 1 },
-        RemovalFilter::Stale { caller: NodeId::random(), now: 1, cut: 1 },
-        RemovalFilter::StaleHeld { cut: 1 },
-        RemovalFilter::StaleOf { node, cut: 1 },
-    ];
-    let mut statements = vec![
-        statement::lock_presences(vec![id, id]).into_statement(sqlite),
-        statement::page(id, "a", 10).into_statement(sqlite),
-        statement::unheld(sqlite, node, 10).into_statement(sqlite),
-        statement::unheld_ids(sqlite, node, 10).into_statement(sqlite),
-        statement::live_with_presences(node, 1).into_statement(sqlite),
-        statement::nodes(Expr::val(1)).into_statement(sqlite),
-        statement::room_summaries("", 10).into_statement(sqlite),
-        statement::rooms_of(&ann).into_statement(sqlite),
-        statement::uncleared_orphans().into_statement(sqlite),
-        statement::forgettable(1).into_statement(sqlite),
-        statement::forget_incarnations(vec![id], 1).build(sqlite),
-        statement::existing(vec![id, id]).into_statement(sqlite),
-        statement::lock_empty_rooms(id, 10).into_statement(sqlite),
-        statement::delete_empty_rooms(vec![id]).build(sqlite),
-        statement::delete_presences(vec![id, id]).build(sqlite),
-        statement::hold(vec![id, id], 1, 1).build(sqlite),
-        statement::hold_presences_of(node, vec![id, id], 1, 1).build(sqlite),
-        statement::ids_by_session(vec![hash, hash]).into_statement(sqlite),
-        store.once.database.dialect().touch(node, 1, &[]),
-        store.once.database.dialect().have_more(&[]),
-    ];
-    for filter in filters {
-        statements.push(statement::removable(filter, 10).into_statement(sqlite));
-        statements.push(statement::removable_ids(filter, 10).into_statement(sqlite));
-        statements.push(statement::lock_removable(vec![id, id], filter).into_statement(sqlite));
-        statements.push(sqlite.build(&statement::delete_removable(vec![id, id], filter)));
-    }
-    let mut ordered = 0;
-    for mut statement in statements {
-        statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
-        let sql = statement.sql.clone();
-        let plan = store.once.database.readers().query_all_raw(statement).await.unwrap();
-        let plan: Vec<String> = plan.iter().map(|step| step.try_get("", "detail").unwrap()).collect();
-        assert!(!plan.iter().any(|step| step.starts_with("SCAN presences")), "{sql}: {plan:?}");
-        if sql.contains("ORDER BY \"presences\".\"room_id\"") {
-            assert!(plan.iter().any(|step| step.contains("presences_node_room")), "{sql}: {plan:?}");
-            assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{sql}: {plan:?}");
-            ordered += 1;
-        }
-        if sql.contains("touch") || sql.contains("grace") {
-            // With the index on the node, each presence was compared with every touch, and 2,000 touches took seconds.
-            assert!(plan.iter().any(|step| step == by_key), "{sql}: {plan:?}");
-        }
-    }
-    assert_eq!(ordered, 2, "presences of a dead node are read room by room, without sorting");
-}
-
-#[tokio::test]
-async fn tracking_online_users_is_one_statement_more_and_none_without_subscribers() {
-    let folder = TempDir::new().unwrap();
-    let (mut store, node) = prepared(folder.path()).await;
-    let statements = Arc::new(Mutex::new(Vec::new()));
-    let seen = statements.clone();
-    store.once.database.writer.set_metric_callback(move |info| seen.lock().push(info.statement.sql.clone()));
-    let user = |n: usize| Some(UserId::new(format!("u{}", n / 2)).unwrap());
-    let two_of_each = crowd(node, 100).into_iter().enumerate();
-    let two_of_each: Vec<_> =
-        two_of_each.map(|(n, one)| Arc::new(Presence { user: user(n), ..Presence::clone(&one) })).collect();
-    let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
-    let leaves = vec![RoomWrites { room: room("lobby"), writes: two_of_each.iter().map(leave).collect() }];
-    let anonymous = || joins("lobby", &[presence(node, PresenceId::random().to_string())]);
-    store.commit(node, Attempt::next(), anonymous().into()).await.unwrap();
-    let mut commits = Vec::new();
-    for tracks in [false, true] {
-        for writes in [joins("lobby", &two_of_each), leaves.clone(), anonymous()] {
-            statements.lock().clear();
-            let changes = &store.commit(node, Attempt::next(), writes.clone().into()).await.unwrap()[0].online_changes;
-            let count = changes.online.len() + changes.offline.len();
-            assert_eq!(count, if tracks && writes[0].writes.len() > 1 { 50 } else { 0 });
-            commits.push(std::mem::take(&mut *statements.lock()));
-        }
-        store.track_online();
-    }
-    let counts = |sql: &String| sql.contains("COUNT(*)");
-    assert!(commits[..3].iter().all(|commit| !commit.is_empty() && !commit.iter().any(counts)), "{commits:?}");
-    // When many leave, one more statement checks whether the room is empty.
-    for ((before, after), (more, counted)) in commits[..3].iter().zip(&commits[3..]).zip([(1, 1), (2, 1), (0, 0)]) {
-        assert_eq!((after.len(), after.iter().filter(|sql| counts(sql)).count()), (before.len() + more, counted));
-    }
 }
 
 #[tokio::test]
