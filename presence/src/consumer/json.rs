@@ -81,8 +81,9 @@ pub trait JsonConsumer: Sized + 'static {
         answer(socket, "bad_message", &error).await
     }
 
-    /// Handles an error of [`receive`](Self::receive) that need not end the socket: the client asked for something that breaks a rule, or
-    /// that cannot be done at the moment. By default the client receives `{"type":"error","code":…,"message":…}`, where the message has at
+    /// Handles an error of [`receive`](Self::receive) that need not end the socket: the client requested something that breaks a rule, or
+    /// that cannot be done at the moment. After [`event`](Self::event) and [`removed`](Self::removed) it handles `not_joined`, `room_full`,
+    /// `removed` and `unavailable`: the client has requested nothing there, so the other errors are the application's. By default the client receives `{"type":"error","code":…,"message":…}`, where the message has at
     /// most 500 characters, with the code
     ///
     /// | code | error |
@@ -139,6 +140,21 @@ async fn answer(socket: &Socket, code: &str, error: &impl ToString) -> Result<()
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JsonFrames<C>(pub C);
 
+impl<C: JsonConsumer> JsonFrames<C> {
+    /// Passes on how `event` or `removed` ended. An outage of the database, or a leave in the meantime, is no reason to close the socket.
+    async fn ended(&mut self, socket: &mut Socket, result: Result<()>) -> Result<()> {
+        match result {
+            Err(error)
+                if error.is_retryable()
+                    || matches!(error, Error::NotInRoom { .. } | Error::LeftWhileJoining { .. }) =>
+            {
+                self.0.client_error(socket, error).await
+            }
+            result => result,
+        }
+    }
+}
+
 impl<C: JsonConsumer> Consumer for JsonFrames<C> {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         self.0.connect(socket).await
@@ -159,7 +175,10 @@ impl<C: JsonConsumer> Consumer for JsonFrames<C> {
 
     async fn event(&mut self, socket: &mut Socket, event: Event) -> Result<()> {
         match event.decode_typed() {
-            Ok(event) => self.0.event(socket, event).await,
+            Ok(event) => {
+                let result = self.0.event(socket, event).await;
+                self.ended(socket, result).await
+            }
             Err(error) => {
                 debug!(event = %event.name(), %error, "an event is dropped, because it is not an `Event` of the consumer");
                 Ok(())
@@ -168,7 +187,8 @@ impl<C: JsonConsumer> Consumer for JsonFrames<C> {
     }
 
     async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
-        self.0.removed(socket, room).await
+        let result = self.0.removed(socket, room).await;
+        self.ended(socket, result).await
     }
 
     async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {

@@ -109,6 +109,12 @@ impl Sockets {
         self.sockets.len()
     }
 
+    /// How many entries there are for users. It is 0 if no socket has a user.
+    #[cfg(test)]
+    pub(crate) fn user_entries(&self) -> usize {
+        self.users.len() + self.named.len()
+    }
+
     pub(crate) fn leave(&mut self, channel: &ChannelName) {
         self.set_user(channel, None);
         self.sockets.remove(channel);

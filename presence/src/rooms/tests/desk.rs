@@ -1,11 +1,12 @@
 //! What a support desk needs: a first meta with the join, updates from outside of the socket, and clients that make mistakes.
 
-use serde::Deserialize;
+use futures_util::future::join;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::bench::{Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, user};
 use crate::{
-    CloseCode, Error, JoinOptions, JsonConsumer, JsonFrames, Meta, Outgoing, Result, ResumeToken, Rooms, Socket,
+    CloseCode, Error, Event, JoinOptions, JsonConsumer, JsonFrames, Meta, Outgoing, Result, ResumeToken, Rooms, Socket,
     actor::{Update, UpdateUser},
     clock::Clock,
     name::{ChannelName, RoomName},
@@ -275,6 +276,77 @@ async fn what_the_database_does_not_answer_is_answered_to_the_client_and_its_soc
     assert_eq!(heard(&mut changes), ["-ann"], "a leave happens all the same");
     ann.send_json(&json!({ "type": "join", "room": "lobby" }));
     assert_eq!(ann.receive_json::<Value>().await["type"], "presence.state", "the socket is open");
+}
+
+/// Sets its meta to each event, and joins again when it is removed.
+struct Follower;
+
+#[derive(Serialize, Deserialize)]
+enum Shown {
+    Status { status: String },
+}
+
+impl JsonConsumer for Follower {
+    type Message = ();
+    type Event = Shown;
+
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.join(lobby()).await
+    }
+
+    async fn receive(&mut self, socket: &mut Socket, (): ()) -> Result<()> {
+        socket.send("\"open\"").await
+    }
+
+    async fn event(&mut self, socket: &mut Socket, Shown::Status { status }: Shown) -> Result<()> {
+        socket.update(lobby(), Meta::new(&json!({ "status": status }))?).await
+    }
+
+    async fn removed(&mut self, socket: &mut Socket, room: RoomName) -> Result<()> {
+        socket.join(&room).await
+    }
+}
+
+/// The code of the next error frame.
+async fn next_error(socket: &mut TestSocket) -> Value {
+    loop {
+        let frame: Value = socket.receive_json().await;
+        if frame["type"] == "error" {
+            return frame["code"].clone();
+        }
+    }
+}
+
+#[actix::test]
+async fn an_outage_during_an_event_or_a_removal_is_answered_and_the_socket_stays() {
+    // The socket was closed with 1011, and its presence left.
+    let node = node().await;
+    let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann")));
+    let mut ann = TestSocket::connect(upgrade, JsonFrames(Follower)).await.expect("accepted");
+    pass(secs(1)).await;
+    let show = |status: &str| Event::typed(&Shown::Status { status: status.to_owned() }).unwrap();
+    node.store.faults.hang();
+    node.send_event(lobby(), show("busy")).unwrap();
+    pass(secs(6)).await;
+    assert_eq!(next_error(&mut ann).await, "unavailable");
+    let (removed, ()) = join(node.remove_user_from(lobby(), &user("ann"), None), pass(secs(12))).await;
+    assert!(removed.is_err(), "{removed:?}");
+    assert_eq!(next_error(&mut ann).await, "unavailable");
+    node.store.faults.release();
+    pass(secs(5)).await;
+    ann.send_text("null");
+    while ann.receive_text().await != "\"open\"" {}
+}
+
+#[actix::test]
+async fn a_mistake_of_the_application_in_an_event_closes_the_socket() {
+    let node = node().await;
+    let upgrade = TestSocket::upgrade(&node.rooms);
+    let mut ann = TestSocket::connect(upgrade, JsonFrames(Follower)).await.expect("accepted");
+    let status = "x".repeat(5000);
+    node.send_event(lobby(), Event::typed(&Shown::Status { status }).unwrap()).unwrap();
+    pass(secs(1)).await;
+    assert_eq!(ann.close_code(), Some(CloseCode::INTERNAL_ERROR));
 }
 
 #[actix::test]

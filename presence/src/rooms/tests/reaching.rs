@@ -111,6 +111,51 @@ async fn a_text_to_a_user_reaches_all_its_sockets_in_whichever_rooms_and_nobody_
 }
 
 #[actix::test]
+async fn sockets_of_one_user_are_found_by_their_present_user_and_nothing_is_kept_of_those_that_closed() {
+    let node = node().await;
+    let mut all = Vec::new();
+    for _ in 0..6 {
+        all.push(visitor(&node.rooms, "ann", &[]).await);
+    }
+    for socket in all.iter_mut().step_by(2) {
+        socket.send_text("I am bob");
+    }
+    pass(secs(1)).await;
+    all.remove(5).lose();
+    pass(secs(1)).await;
+    for name in ["ann", "bob"] {
+        node.send_to_user(&user(name), format!("for {name}")).await.unwrap();
+    }
+    for (n, socket) in all.iter_mut().enumerate() {
+        assert_eq!(texts(socket).await, [if n % 2 == 0 { "for bob" } else { "for ann" }], "socket {n}");
+    }
+    for socket in all {
+        socket.lose();
+    }
+    pass(secs(1)).await;
+    let sockets = node.rooms.hubs().here().sockets;
+    assert_eq!((sockets.borrow().count(), sockets.borrow().user_entries()), (0, 0));
+}
+
+#[actix::test]
+async fn a_removed_member_receives_nothing_more_of_the_room_and_its_hub_nothing_after_the_last_one() {
+    let node = node().await;
+    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    pass(secs(1)).await;
+    assert_eq!(node.remove_user_from(lobby(), &user("ann"), None).await.unwrap(), 1);
+    node.send(lobby(), "\"after ann\"").await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!((ann.screen().messages.len(), bob.screen().messages.clone()), (0, vec!["after ann".to_owned()]));
+    assert_eq!(node.remove_user_from(lobby(), &user("bob"), None).await.unwrap(), 1);
+    pass(secs(1)).await;
+    let sockets = node.rooms.hubs().here().sockets;
+    let before = sockets.borrow().messages;
+    node.add(lobby(), &"job".parse().unwrap(), None).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!(sockets.borrow().messages, before, "no socket of this thread is in the room");
+}
+
+#[actix::test]
 async fn after_the_end_of_the_node_each_way_to_send_is_an_error() {
     let node = node().await;
     let ann = node.member("ann").await;
