@@ -6,10 +6,12 @@
 
 mod args;
 mod as_node;
+mod failure;
 mod json;
 mod list;
 mod migrate;
 mod prune;
+mod report;
 mod signals;
 mod table;
 mod watch;
@@ -19,17 +21,17 @@ use std::{
     process::ExitCode,
 };
 
+use crate::store::{SqlStore, Store};
 use clap::{
     Parser,
     error::{ContextKind, ContextValue},
 };
-use serde::Serialize;
-
-use crate::store::{SqlStore, Store, StoreError, database_message, is_access_denied};
 
 use self::{
     args::{Args, Command},
-    signals::{Signal, Signals},
+    failure::{Failure, USAGE, code, report_failure},
+    report::Report,
+    signals::Signals,
     table::{Medium, shortened, visible},
 };
 
@@ -61,55 +63,6 @@ pub fn run() -> ExitCode {
 /// How many columns of an argument that was not understood are printed.
 const ARGUMENT_COLUMNS: usize = 60;
 
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const UNAVAILABLE: u8 = 3;
-const SILENT: u8 = 4;
-
-fn code(code: u8) -> ExitCode {
-    ExitCode::from(code)
-}
-
-/// Why a command did not do everything.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("the database cannot be used by this URL")]
-    Url(#[source] StoreError),
-    #[error("the database has no tables of this version yet: run `presence migrate`")]
-    NotMigrated,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("{}", silent(.nodes, .wait))]
-    Silent { nodes: Vec<String>, wait: String },
-    #[error("stopped by {0} before it was done")]
-    Stopped(Signal),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-fn silent(nodes: &[String], wait: &str) -> String {
-    let names: Vec<_> = nodes.iter().map(|name| format!("`{name}`")).collect();
-    let node = if names.len() == 1 { "node" } else { "nodes" };
-    format!("{node} {} did not answer within {wait}", names.join(", "))
-}
-
-impl Failure {
-    fn code(&self) -> u8 {
-        match self {
-            Self::Url(_) => USAGE,
-            Self::Store(error @ StoreError::Unavailable(_))
-                if is_no_database(error) || is_access_denied(error) || error.needs_operator() =>
-            {
-                FAILED
-            }
-            Self::Store(StoreError::Unavailable(_)) => UNAVAILABLE,
-            Self::Store(_) | Self::NotMigrated | Self::Io(_) => FAILED,
-            Self::Silent { .. } => SILENT,
-            Self::Stopped(signal) => signal.code(),
-        }
-    }
-}
-
 /// Prints an argument that was not understood as one short line. Of a URL it prints only the scheme, because it may contain a password.
 fn presentable(mut error: clap::Error) -> clap::Error {
     for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
@@ -123,42 +76,6 @@ fn presentable(mut error: clap::Error) -> clap::Error {
         }
     }
     error
-}
-
-fn report_failure(failure: &Failure) -> ExitCode {
-    let absent = root(failure).to_string().contains("unable to open database file");
-    let hint = if absent { "; is the path right? `presence migrate` makes a database" } else { "" };
-    let reasons = match failure {
-        Failure::Store(error) => why(error),
-        other => reasons(other),
-    };
-    let _ = writeln!(io::stderr(), "error: {reasons}{hint}");
-    code(failure.code())
-}
-
-/// An error of the store and its cause, as the database words it if it does.
-fn why(error: &StoreError) -> String {
-    if let Some(remedy) = error.remedy() {
-        return format!("{error}: {remedy}");
-    }
-    database_message(error).map_or_else(|| reasons(error), |said| format!("{error}: {said}"))
-}
-
-/// An error and its first cause, without the errors between them.
-fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
-    let (text, cause) = (error.to_string(), root(error).to_string());
-    // The driver and sea-orm both add these words for a wrong URL.
-    let cause = cause.replace("error with configuration: ", "");
-    if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
-}
-
-fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
-    std::iter::successors(Some(error), |error| (*error).source()).last().unwrap_or(error)
-}
-
-/// Whether the file is not a database. A node waits until it is repaired, but this tool fails, because the path may be mistyped.
-fn is_no_database(error: &StoreError) -> bool {
-    root(error).to_string().contains("file is not a database")
 }
 
 async fn execute(args: &Args) -> Result<(), Failure> {
@@ -195,11 +112,6 @@ async fn execute(args: &Args) -> Result<(), Failure> {
             }
         }
     }
-}
-
-/// The result of a command, as JSON for programs and as text for people.
-trait Report: Serialize {
-    fn text(&self, medium: Medium) -> String;
 }
 
 impl Args {

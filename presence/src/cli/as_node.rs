@@ -8,7 +8,7 @@ use crate::{
     store::{NodeStore, SqlStore, StoreError},
 };
 
-use super::{Failure, signals::Signals};
+use super::{failure::Failure, signals::Signals};
 
 /// How long the node of a killed command looks alive.
 const LEASE: Duration = Duration::from_secs(10);

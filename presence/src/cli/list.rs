@@ -11,8 +11,9 @@ use crate::{
 };
 
 use super::{
-    Failure, Report,
+    failure::Failure,
     json::OneLine,
+    report::Report,
     table::{
         Column::{Number, Text},
         Medium, shortened, table,
@@ -23,12 +24,12 @@ use super::{
 const COLUMNS: usize = 60;
 
 #[derive(Debug, Serialize)]
-pub(super) struct Rooms {
-    rooms: Vec<Room>,
+pub(super) struct RoomList {
+    rooms: Vec<ListedRoom>,
 }
 
 #[derive(Debug, Serialize)]
-struct Room {
+struct ListedRoom {
     room: RoomName,
     epoch: Epoch,
     version: Version,
@@ -38,15 +39,15 @@ struct Room {
     held: u64,
 }
 
-pub(super) async fn rooms(store: &SqlStore) -> Result<Rooms, Failure> {
+pub(super) async fn rooms(store: &SqlStore) -> Result<RoomList, Failure> {
     let room = |summary| {
         let RoomSummary { room, epoch, version, users, anonymous, presences, held } = summary;
-        Room { room, epoch, version, users, anonymous, presences, held }
+        ListedRoom { room, epoch, version, users, anonymous, presences, held }
     };
-    Ok(Rooms { rooms: store.rooms(None, u64::MAX).await?.into_iter().map(room).collect() })
+    Ok(RoomList { rooms: store.rooms(None, u64::MAX).await?.into_iter().map(room).collect() })
 }
 
-impl Report for Rooms {
+impl Report for RoomList {
     fn text(&self, medium: Medium) -> String {
         if self.rooms.is_empty() {
             return "no rooms\n".to_owned();
@@ -59,8 +60,8 @@ impl Report for Rooms {
             Number("HELD"),
             Number("VERSION"),
         ];
-        let row = |room: &Room| {
-            let Room { room, version, users, anonymous, presences, held, .. } = room;
+        let row = |room: &ListedRoom| {
+            let ListedRoom { room, version, users, anonymous, presences, held, .. } = room;
             let numbers = [*users, *anonymous, *presences, *held, version.0].map(|number| number.to_string());
             let [users, anonymous, presences, held, version] = numbers;
             [name(room.as_str()), users, anonymous, presences, held, version]
@@ -70,22 +71,22 @@ impl Report for Rooms {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Members {
+pub(super) struct MemberList {
     room: RoomName,
     epoch: Option<Epoch>,
     version: Option<Version>,
-    members: Vec<MemberOf>,
+    members: Vec<ListedMember>,
 }
 
 #[derive(Debug, Serialize)]
-struct MemberOf {
+struct ListedMember {
     /// `None` for an anonymous socket.
     user: Option<UserId>,
-    presences: Vec<PresenceOf>,
+    presences: Vec<ListedPresence>,
 }
 
 #[derive(Debug, Serialize)]
-struct PresenceOf {
+struct ListedPresence {
     id: PresenceId,
     channel: ChannelName,
     /// `None` if the node was removed between the two queries.
@@ -113,10 +114,10 @@ async fn roster(store: &SqlStore, room: &RoomName) -> Result<(Option<(Epoch, Ver
     Ok((Some((epoch, version)), Roster::from(presences)))
 }
 
-pub(super) async fn members(store: &SqlStore, room: &RoomName) -> Result<Members, Failure> {
+pub(super) async fn members(store: &SqlStore, room: &RoomName) -> Result<MemberList, Failure> {
     let (position, roster) = roster(store, room).await?;
     let nodes: HashMap<NodeId, NodeName> = store.nodes().await?.into_iter().map(|row| (row.node, row.name)).collect();
-    let presence = |presence: &Presence| PresenceOf {
+    let presence = |presence: &Presence| ListedPresence {
         id: presence.id,
         channel: presence.channel.clone(),
         node: nodes.get(&presence.node).cloned(),
@@ -124,22 +125,22 @@ pub(super) async fn members(store: &SqlStore, room: &RoomName) -> Result<Members
         held: presence.held,
         meta: presence.meta.clone(),
     };
-    let member = |member: Member| MemberOf {
+    let member = |member: Member| ListedMember {
         user: member.user().cloned(),
         presences: member.presences().iter().map(|one| presence(one)).collect(),
     };
     let (epoch, version) = position.unzip();
-    Ok(Members { room: room.clone(), epoch, version, members: roster.members().into_iter().map(member).collect() })
+    Ok(MemberList { room: room.clone(), epoch, version, members: roster.members().into_iter().map(member).collect() })
 }
 
-impl Report for Members {
+impl Report for MemberList {
     fn text(&self, medium: Medium) -> String {
         if self.members.is_empty() {
             return "nobody is in this room\n".to_owned();
         }
         let columns = [Text("USER"), Text("NODE"), Text("STATE"), Text("ID"), Text("CHANNEL"), Text("META")];
-        let rows = self.members.iter().flat_map(|MemberOf { user, presences }| {
-            presences.iter().map(move |PresenceOf { id, channel, node, node_id, held, meta }| {
+        let rows = self.members.iter().flat_map(|ListedMember { user, presences }| {
+            presences.iter().map(move |ListedPresence { id, channel, node, node_id, held, meta }| {
                 [
                     user.as_ref().map_or_else(|| "(anonymous)".to_owned(), |user| name(user.as_str())),
                     node.as_ref().map_or_else(|| node_id.to_string(), |node| name(node.as_str())),
@@ -155,41 +156,41 @@ impl Report for Members {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Users {
+pub(super) struct UserList {
     room: RoomName,
-    users: Vec<UserOf>,
+    users: Vec<ListedUser>,
     anonymous: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct UserOf {
+struct ListedUser {
     user: UserId,
     presences: usize,
 }
 
-pub(super) async fn users(store: &SqlStore, room: &RoomName) -> Result<Users, Failure> {
+pub(super) async fn users(store: &SqlStore, room: &RoomName) -> Result<UserList, Failure> {
     let (_, roster) = roster(store, room).await?;
-    let users = roster.by_user().map(|(user, own)| UserOf { user: user.clone(), presences: own.len() });
-    Ok(Users { room: room.clone(), users: users.collect(), anonymous: roster.anonymous() })
+    let users = roster.by_user().map(|(user, own)| ListedUser { user: user.clone(), presences: own.len() });
+    Ok(UserList { room: room.clone(), users: users.collect(), anonymous: roster.anonymous() })
 }
 
-impl Report for Users {
+impl Report for UserList {
     fn text(&self, medium: Medium) -> String {
         if self.users.is_empty() {
             return "no users\n".to_owned();
         }
-        let row = |UserOf { user, presences }: &UserOf| [name(user.as_str()), presences.to_string()];
+        let row = |ListedUser { user, presences }: &ListedUser| [name(user.as_str()), presences.to_string()];
         table(medium, [Text("USER"), Number("PRESENCES")], self.users.iter().map(row))
     }
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Nodes {
-    nodes: Vec<Node>,
+pub(super) struct NodeList {
+    nodes: Vec<ListedNode>,
 }
 
 #[derive(Debug, Serialize)]
-struct Node {
+struct ListedNode {
     node: NodeName,
     node_id: NodeId,
     /// `None` for a node that an earlier version of this crate started.
@@ -205,11 +206,11 @@ struct Node {
     held: u64,
 }
 
-pub(super) async fn nodes(store: &SqlStore) -> Result<Nodes, Failure> {
-    Ok(Nodes { nodes: store.nodes().await?.into_iter().map(Node::from).collect() })
+pub(super) async fn nodes(store: &SqlStore) -> Result<NodeList, Failure> {
+    Ok(NodeList { nodes: store.nodes().await?.into_iter().map(ListedNode::from).collect() })
 }
 
-impl From<NodeSummary> for Node {
+impl From<NodeSummary> for ListedNode {
     fn from(NodeSummary { node, name, process, age, state, presences, held }: NodeSummary) -> Self {
         let signed = |time: Duration| i128::try_from(time.as_millis()).unwrap_or(i128::MAX);
         let (word, superseded, lease_left_ms, fenced_ms_ago) = match state {
@@ -233,7 +234,7 @@ impl From<NodeSummary> for Node {
     }
 }
 
-impl Report for Nodes {
+impl Report for NodeList {
     fn text(&self, medium: Medium) -> String {
         if self.nodes.is_empty() {
             return "no nodes\n".to_owned();
@@ -248,11 +249,11 @@ impl Report for Nodes {
             Text("PROCESS"),
             Text("ID"),
         ];
-        table(medium, columns, self.nodes.iter().map(Node::row))
+        table(medium, columns, self.nodes.iter().map(ListedNode::row))
     }
 }
 
-impl Node {
+impl ListedNode {
     fn row(&self) -> [String; 8] {
         let state = if self.superseded { "superseded" } else { self.state };
         let lease = match self.lease_left_ms {

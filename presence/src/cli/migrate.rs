@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::store::SqlStore;
 
-use super::{Failure, Report, table::Medium};
+use super::{failure::Failure, report::Report, table::Medium};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Migrated {

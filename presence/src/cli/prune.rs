@@ -11,7 +11,8 @@ use crate::{
 };
 
 use super::{
-    Failure, Report,
+    failure::Failure,
+    report::Report,
     table::{Medium, visible},
 };
 
@@ -41,7 +42,7 @@ pub(super) struct Pruned {
     /// The number of presences that were removed, by nodes and by this command.
     pruned: u64,
     /// The nodes that received the request.
-    nodes: Vec<Asked>,
+    nodes: Vec<RequestedNode>,
     /// The number of presences that this command removed: held ones, and those of no live node.
     orphaned: u64,
     #[serde(skip)]
@@ -49,16 +50,16 @@ pub(super) struct Pruned {
 }
 
 #[derive(Debug, Serialize)]
-struct Asked {
+struct RequestedNode {
     node: NodeName,
     node_id: NodeId,
-    outcome: Outcome,
+    outcome: NodeOutcome,
     pruned: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Outcome {
+enum NodeOutcome {
     Answered,
     /// The node is live, but did not answer in time. It may have pruned, or may still prune.
     Silent,
@@ -73,15 +74,15 @@ pub(super) async fn presences(
     wait: Duration,
 ) -> Result<Pruned, Failure> {
     let (answers, states) = ask(store, node, max_age, wait).await?;
-    let nodes: Vec<Asked> = answers
+    let nodes: Vec<RequestedNode> = answers
         .into_iter()
         .map(|Answer { node, name, removed: pruned }| {
             let outcome = match (pruned, states.get(&node)) {
-                (Some(_), _) => Outcome::Answered,
-                (None, Some(NodeState::Live { .. })) => Outcome::Silent,
-                (None, _) => Outcome::Ended,
+                (Some(_), _) => NodeOutcome::Answered,
+                (None, Some(NodeState::Live { .. })) => NodeOutcome::Silent,
+                (None, _) => NodeOutcome::Ended,
             };
-            Asked { node: name, node_id: node, outcome, pruned }
+            RequestedNode { node: name, node_id: node, outcome, pruned }
         })
         .collect();
     let mut orphaned = 0;
@@ -130,7 +131,7 @@ fn may_yet_answer(node: &NodeSummary, answers: &[Answer]) -> bool {
 impl Pruned {
     /// An error if a live node did not answer, although everything else is done.
     pub(super) fn check_answers(&self) -> Result<(), Failure> {
-        let silent = self.nodes.iter().filter(|asked| asked.outcome == Outcome::Silent);
+        let silent = self.nodes.iter().filter(|asked| asked.outcome == NodeOutcome::Silent);
         let nodes: Vec<String> = silent.map(|asked| visible(asked.node.as_str()).into_owned()).collect();
         if nodes.is_empty() {
             return Ok(());
@@ -145,9 +146,9 @@ impl Report for Pruned {
         for asked in &self.nodes {
             let node = visible(asked.node.as_str());
             text.push_str(&match (asked.outcome, asked.pruned) {
-                (Outcome::Answered, pruned) => format!("node {node}: pruned {}\n", pruned.unwrap_or(0)),
-                (Outcome::Silent, _) => format!("node {node}: no answer\n"),
-                (Outcome::Ended, _) => format!("node {node}: ended before it answered\n"),
+                (NodeOutcome::Answered, pruned) => format!("node {node}: pruned {}\n", pruned.unwrap_or(0)),
+                (NodeOutcome::Silent, _) => format!("node {node}: no answer\n"),
+                (NodeOutcome::Ended, _) => format!("node {node}: ended before it answered\n"),
             });
         }
         text.push_str(&format!("held or of no live node: pruned {}\n", self.orphaned));

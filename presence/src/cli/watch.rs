@@ -17,11 +17,10 @@ use crate::{
 };
 
 use super::{
-    Failure,
     args::Args,
+    failure::{Failure, why},
     json::{self, OneLine},
     table::visible,
-    why,
 };
 
 /// One line of the output, as text or as a JSON object.

@@ -74,7 +74,7 @@ impl Drop for Running {
 /// The messages that the countdown handles itself.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Command {
+enum CountdownCommand {
     Ping,
     Close,
 }
@@ -130,14 +130,14 @@ impl<C: Consumer> Consumer for Countdown<C> {
 
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
         match frame.decode() {
-            Ok(Command::Ping) => {
+            Ok(CountdownCommand::Ping) => {
                 socket.touch();
                 if let Some(running) = &self.running {
                     running.until.set(self.end());
                 }
                 socket.send(Outgoing::json(&serde_json::json!({ "message": "pong" }))?).await
             }
-            Ok(Command::Close) => socket.close(CloseCode::NORMAL, ""),
+            Ok(CountdownCommand::Close) => socket.close(CloseCode::NORMAL, ""),
             Err(_) => {
                 let _handling = self.stop().await;
                 self.consumer.receive(socket, frame).await

@@ -79,7 +79,7 @@ pub(crate) struct Decoder {
     /// What has arrived of the payload of a control frame.
     control: Vec<u8>,
     /// The message that is not complete yet.
-    message: Option<Message>,
+    message: Option<IncompleteMessage>,
 }
 
 /// What has arrived of the header of a frame.
@@ -102,7 +102,7 @@ struct Coming {
 
 /// A message of which not all frames have arrived.
 #[derive(Debug)]
-struct Message {
+struct IncompleteMessage {
     is_text: bool,
     payload: Pieces,
 }
@@ -163,7 +163,7 @@ impl Decoder {
         let last = header.bytes[0] & LAST != 0;
         match (opcode, &self.message) {
             (OpCode::Text | OpCode::Binary, None) => {
-                self.message = Some(Message { is_text: opcode == OpCode::Text, payload: Pieces::default() });
+                self.message = Some(IncompleteMessage { is_text: opcode == OpCode::Text, payload: Pieces::default() });
             }
             (OpCode::Continue, Some(message)) if message.payload.len + length > self.max_message => {
                 return Err(Violation::new(CloseCode::TOO_LARGE, "message too large"));
@@ -242,7 +242,9 @@ impl Decoder {
             OpCode::Close => Some(Sent::Close(close(&self.control)?)),
             _ if !frame.last => None,
             _ => match self.message.take() {
-                Some(Message { is_text, payload }) => Some(Sent::Data(whole(is_text, payload.join().into())?)),
+                Some(IncompleteMessage { is_text, payload }) => {
+                    Some(Sent::Data(whole(is_text, payload.join().into())?))
+                }
                 None => None,
             },
         })

@@ -38,7 +38,7 @@ pub(crate) struct Accepted {
 }
 
 /// How a method of a consumer ended.
-enum Outcome {
+enum MethodOutcome {
     Done,
     Failed(Error),
     Panicked,
@@ -48,7 +48,11 @@ enum Outcome {
 /// Runs a method, limited to a time in which the waits of its joins for their rate do not count. Panics of the application's code are
 /// caught. The caller pins the method, because a future takes its size again at each call that it is passed to by value, and a socket
 /// keeps the sum as long as it is open.
-async fn call(rates: &Rates, limit: Duration, method: Pin<&mut Option<impl Future<Output = Result<()>>>>) -> Outcome {
+async fn call(
+    rates: &Rates,
+    limit: Duration,
+    method: Pin<&mut Option<impl Future<Output = Result<()>>>>,
+) -> MethodOutcome {
     call_unless(pending(), rates, limit, method).await
 }
 
@@ -58,22 +62,22 @@ async fn call_unless(
     rates: &Rates,
     limit: Duration,
     mut method: Pin<&mut Option<impl Future<Output = Result<()>>>>,
-) -> Outcome {
+) -> MethodOutcome {
     let polled = poll_fn(|cx| method.as_mut().as_pin_mut().expect("dropped only below").poll(cx));
     let outcome = tokio::select! {
         biased;
-        error = given_up => Outcome::Failed(error),
+        error = given_up => MethodOutcome::Failed(error),
         ended = within_apart_from(|| rates.joins_waited(), limit, AssertUnwindSafe(polled).catch_unwind()) => match ended {
-            Some(Ok(Ok(()))) => Outcome::Done,
-            Some(Ok(Err(error))) => Outcome::Failed(error),
-            Some(Err(_)) => Outcome::Panicked,
-            None => Outcome::TooLong,
+            Some(Ok(Ok(()))) => MethodOutcome::Done,
+            Some(Ok(Err(error))) => MethodOutcome::Failed(error),
+            Some(Err(_)) => MethodOutcome::Panicked,
+            None => MethodOutcome::TooLong,
         },
     };
     // The application's values are dropped here, and this may panic too.
     match catch_unwind(AssertUnwindSafe(|| method.set(None))) {
         Ok(()) => outcome,
-        Err(_) => Outcome::Panicked,
+        Err(_) => MethodOutcome::Panicked,
     }
 }
 
@@ -138,14 +142,14 @@ async fn connect<C: Consumer>(
     };
     let outcome = call_unless(given_up, &rates, limit, pin!(Some(async { consumer.connect(socket).await }))).await;
     let (decision, error) = match outcome {
-        Outcome::Done => (Decision::Accepted, None),
-        Outcome::Failed(Error::Refused { code, reason }) if code.is_sendable() => {
+        MethodOutcome::Done => (Decision::Accepted, None),
+        MethodOutcome::Failed(Error::Refused { code, reason }) if code.is_sendable() => {
             debug!(channel = %socket.channel(), %code, reason, "a socket is refused");
             (Decision::Refused { code, reason }, None)
         }
-        Outcome::Failed(error) => (Decision::Denied, Some(error)),
-        Outcome::Panicked => (Decision::Denied, Some(Error::other("the consumer panicked in `connect`"))),
-        Outcome::TooLong => {
+        MethodOutcome::Failed(error) => (Decision::Denied, Some(error)),
+        MethodOutcome::Panicked => (Decision::Denied, Some(Error::other("the consumer panicked in `connect`"))),
+        MethodOutcome::TooLong => {
             let error = Error::other("the consumer took longer than `handshake_timeout` to connect");
             (Decision::Denied, Some(error))
         }
@@ -208,16 +212,16 @@ async fn serve<C: Consumer>(
 }
 
 /// Logs a method that did not end well. Returns whether it ended well.
-fn log_outcome(outcome: Outcome, method: &'static str, socket: &Socket) -> bool {
+fn log_outcome(outcome: MethodOutcome, method: &'static str, socket: &Socket) -> bool {
     let channel = socket.channel();
     match outcome {
-        Outcome::Done => return true,
-        Outcome::Failed(error) if is_caused_by_the_end(&error, socket) => {
+        MethodOutcome::Done => return true,
+        MethodOutcome::Failed(error) if is_caused_by_the_end(&error, socket) => {
             debug!(%channel, method, error = %report(&error), "a method of a consumer failed because its socket ended");
         }
-        Outcome::Failed(error) => warn!(%channel, method, error = %report(&error), "a consumer failed"),
-        Outcome::Panicked => error!(%channel, method, "a consumer panicked"),
-        Outcome::TooLong => warn!(%channel, method, "a consumer took longer than `handler_timeout`"),
+        MethodOutcome::Failed(error) => warn!(%channel, method, error = %report(&error), "a consumer failed"),
+        MethodOutcome::Panicked => error!(%channel, method, "a consumer panicked"),
+        MethodOutcome::TooLong => warn!(%channel, method, "a consumer took longer than `handler_timeout`"),
     }
     false
 }

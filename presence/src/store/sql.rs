@@ -46,7 +46,7 @@ use super::{
 };
 
 use self::{
-    attempts::{Attempts, Progress, StillInProgress},
+    attempts::{Attempts, CommitProgress, StillInProgress},
     database::Database,
     error::store_error,
     row::RoomPosition,
@@ -221,9 +221,9 @@ impl RoomStore for SingleTryStore {
     async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
         match self.attempts.progress(node, attempt) {
             None => Ok(None),
-            Some(Progress::Begun) => Err(StoreError::Unavailable(Arc::new(StillInProgress))),
-            Some(Progress::Done(commits)) => Ok(Some(commits)),
-            Some(Progress::Sent(commits)) => {
+            Some(CommitProgress::Begun) => Err(StoreError::Unavailable(Arc::new(StillInProgress))),
+            Some(CommitProgress::Done(commits)) => Ok(Some(commits)),
+            Some(CommitProgress::Sent(commits)) => {
                 // Waits if the commit is still in progress.
                 let transaction = self.database.write().await?;
                 let last = statement::last_commit(node).one(&transaction).await.map_err(store_error)?;

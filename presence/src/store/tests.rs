@@ -33,43 +33,33 @@ mod sqlite {
     crate::store_suite!(make);
 }
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+macro_rules! suite_on_server {
+    ($module:ident, $kind:ident) => {
+        mod $module {
+            use presence_test_servers::{Database, Kind, database};
+
+            use crate::{
+                store::{SqlStore, Store},
+                testing::store::ManualClock,
+            };
+
+            async fn make(time: ManualClock) -> (SqlStore, Database) {
+                let database = database(Kind::$kind).await;
+                let store = SqlStore::connect(&database.url()).unwrap().with_wall_clock(move || time.millis());
+                store.prepare().await.unwrap();
+                (store, database)
+            }
+
+            crate::store_suite!(make);
+        }
+    };
+}
+
 #[cfg(feature = "postgres")]
-mod postgres {
-    use presence_test_servers::{Database, Kind, database};
-
-    use crate::{
-        store::{SqlStore, Store},
-        testing::store::ManualClock,
-    };
-
-    async fn make(time: ManualClock) -> (SqlStore, Database) {
-        let database = database(Kind::Postgres).await;
-        let store = SqlStore::connect(&database.url()).unwrap().with_wall_clock(move || time.millis());
-        store.prepare().await.unwrap();
-        (store, database)
-    }
-
-    crate::store_suite!(make);
-}
-
+suite_on_server!(postgres, Postgres);
 #[cfg(feature = "mysql")]
-mod mysql {
-    use presence_test_servers::{Database, Kind, database};
-
-    use crate::{
-        store::{SqlStore, Store},
-        testing::store::ManualClock,
-    };
-
-    async fn make(time: ManualClock) -> (SqlStore, Database) {
-        let database = database(Kind::MySql).await;
-        let store = SqlStore::connect(&database.url()).unwrap().with_wall_clock(move || time.millis());
-        store.prepare().await.unwrap();
-        (store, database)
-    }
-
-    crate::store_suite!(make);
-}
+suite_on_server!(mysql, MySql);
 
 #[cfg(feature = "sqlite")]
 mod sqlite_in_memory {

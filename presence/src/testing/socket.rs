@@ -34,7 +34,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::{CloseCode, Consumer, Frame, Rooms, Upgrade};
 
-use self::client::{Client, Connection};
+use self::client::{TestClient, TestConnection};
 
 /// How long [`receive`](TestSocket::receive) and the like wait. Under paused time the wait takes no real time.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ pub struct Refused {
 /// ```
 #[derive(Debug)]
 pub struct TestSocket {
-    connection: Rc<Connection>,
+    connection: Rc<TestConnection>,
     /// The task that reads. `None` after [`stop_reading`](Self::stop_reading).
     reader: Option<JoinHandle<()>>,
     headers: HeaderMap,
@@ -154,7 +154,7 @@ impl TestSocket {
             let reason = actix_web::body::to_bytes(body).await.unwrap_or_default();
             return Err(Refused { status, reason: String::from_utf8_lossy(&reason).into_owned() });
         }
-        let client = Client {
+        let client = TestClient {
             to_server: Some(to_server),
             body: Some(Box::pin(body)),
             codec: Codec::new().client_mode().max_size(usize::MAX),
@@ -162,7 +162,7 @@ impl TestSocket {
             received: VecDeque::new(),
         };
         let connection =
-            Rc::new(Connection { client: RefCell::new(client), close: OnceCell::new(), has_read: Notify::new() });
+            Rc::new(TestConnection { client: RefCell::new(client), close: OnceCell::new(), has_read: Notify::new() });
         let mut socket = Self { connection, reader: None, headers };
         // Any client fetches the response to its handshake, also one that reads nothing afterwards. The server cuts off a client that
         // does not, after `handshake_timeout`.

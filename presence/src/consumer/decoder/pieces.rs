@@ -22,7 +22,7 @@ pub(super) const MOST_BESIDES: usize = 2;
 /// The parts that have arrived.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<PayloadPiece>,
     /// The number of their bytes.
     pub(super) len: usize,
     /// How many of these bytes are kept as they arrived.
@@ -32,7 +32,7 @@ pub(super) struct Pieces {
 }
 
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(super) enum PayloadPiece {
     /// Still masked, in the memory that it was read into.
     Kept(Bytes, [u8; MASK]),
     Copied(Vec<u8>),
@@ -48,13 +48,13 @@ impl Pieces {
                 self.received = chunk.len();
             }
             self.kept += part.len();
-            self.pieces.push(Piece::Kept(chunk.slice(part), mask));
+            self.pieces.push(PayloadPiece::Kept(chunk.slice(part), mask));
             return;
         }
-        if !matches!(self.pieces.last(), Some(Piece::Copied(_))) {
-            self.pieces.push(Piece::Copied(Vec::new()));
+        if !matches!(self.pieces.last(), Some(PayloadPiece::Copied(_))) {
+            self.pieces.push(PayloadPiece::Copied(Vec::new()));
         }
-        if let Some(Piece::Copied(copied)) = self.pieces.last_mut() {
+        if let Some(PayloadPiece::Copied(copied)) = self.pieces.last_mut() {
             append_unmasked(copied, &chunk[part], mask);
         }
     }
@@ -70,19 +70,19 @@ impl Pieces {
         }
         let copied = std::mem::take(self).join();
         self.len = copied.len();
-        self.pieces.push(Piece::Copied(copied));
+        self.pieces.push(PayloadPiece::Copied(copied));
     }
 
     /// All bytes, unmasked.
     pub(super) fn join(mut self) -> Vec<u8> {
-        if let [Piece::Copied(copied)] = &mut self.pieces[..] {
+        if let [PayloadPiece::Copied(copied)] = &mut self.pieces[..] {
             return std::mem::take(copied);
         }
         let mut joined = Vec::with_capacity(self.len);
         for piece in self.pieces {
             match piece {
-                Piece::Kept(bytes, mask) => append_unmasked(&mut joined, &bytes, mask),
-                Piece::Copied(bytes) => joined.extend_from_slice(&bytes),
+                PayloadPiece::Kept(bytes, mask) => append_unmasked(&mut joined, &bytes, mask),
+                PayloadPiece::Copied(bytes) => joined.extend_from_slice(&bytes),
             }
         }
         joined

@@ -4,7 +4,7 @@ use crate::CloseCode;
 use proptest::prelude::*;
 
 use super::{
-    pieces::{KEPT_CHUNK, KEPT_PART, MOST_BESIDES, Piece},
+    pieces::{KEPT_CHUNK, KEPT_PART, MOST_BESIDES, PayloadPiece},
     *,
 };
 
@@ -56,9 +56,9 @@ fn decoded(decoder: &mut Decoder, chunks: impl IntoIterator<Item = Bytes>) -> Ve
 
 /// The memory that an unfinished message takes, if each chunk is in its own memory.
 fn held(decoder: &Decoder) -> usize {
-    let of = |piece: &Piece| match piece {
-        Piece::Kept(bytes, _) => bytes.len(),
-        Piece::Copied(bytes) => bytes.capacity(),
+    let of = |piece: &PayloadPiece| match piece {
+        PayloadPiece::Kept(bytes, _) => bytes.len(),
+        PayloadPiece::Copied(bytes) => bytes.capacity(),
     };
     decoder.message.as_ref().unwrap().payload.pieces.iter().map(of).sum()
 }

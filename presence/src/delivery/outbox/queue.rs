@@ -19,7 +19,7 @@ const KEPT_PIECES: usize = 32;
 
 #[derive(Default)]
 pub(super) struct OutboxQueue {
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<QueuedPiece>,
     /// The frames and bytes that count against the bound.
     frames: usize,
     bytes: usize,
@@ -41,7 +41,7 @@ enum PieceKind {
     Other,
 }
 
-struct Piece {
+struct QueuedPiece {
     bytes: Bytes,
     /// Part of its frame is written already.
     begun: bool,
@@ -54,7 +54,7 @@ struct Piece {
     rest: Option<Rest>,
 }
 
-impl Piece {
+impl QueuedPiece {
     const fn of(bytes: Bytes) -> Self {
         Self { bytes, begun: false, marked: false, frames: 0, counted: 0, kind: PieceKind::Other, rest: None }
     }
@@ -93,7 +93,7 @@ impl OutboxQueue {
 
     /// Adds frames, of which `counted` bytes count against the bound.
     pub(super) fn push(&mut self, bytes: Bytes, frames: usize, counted: usize) {
-        self.pieces.push_back(Piece { frames, counted, ..Piece::of(bytes) });
+        self.pieces.push_back(QueuedPiece { frames, counted, ..QueuedPiece::of(bytes) });
         self.frames += frames;
         self.bytes += counted;
         self.firsts += usize::from(frames == 0);
@@ -109,16 +109,19 @@ impl OutboxQueue {
 
     /// Adds a ping, and marks it.
     pub(super) fn push_ping(&mut self, bytes: Bytes) {
-        self.insert(self.after_controls(), Piece { marked: true, kind: PieceKind::Ping, ..Piece::of(bytes) });
+        self.insert(
+            self.after_controls(),
+            QueuedPiece { marked: true, kind: PieceKind::Ping, ..QueuedPiece::of(bytes) },
+        );
         self.marked += 1;
     }
 
     /// Adds a pong, or replaces the last one if [`MOST_PONGS`] are queued.
     pub(super) fn push_pong(&mut self, bytes: Bytes) {
         let end = self.after_controls();
-        let is_pong = |piece: &Piece| matches!(piece.kind, PieceKind::Pong);
+        let is_pong = |piece: &QueuedPiece| matches!(piece.kind, PieceKind::Pong);
         if self.pieces.range(..end).filter(|piece| is_pong(piece)).count() < MOST_PONGS {
-            self.insert(end, Piece { kind: PieceKind::Pong, ..Piece::of(bytes) });
+            self.insert(end, QueuedPiece { kind: PieceKind::Pong, ..QueuedPiece::of(bytes) });
         } else if let Some(last) = self.pieces.range_mut(..end).rfind(|piece| is_pong(piece)) {
             self.bytes = self.bytes - last.counted + bytes.len();
             (last.counted, last.bytes) = (bytes.len(), bytes);
@@ -127,14 +130,14 @@ impl OutboxQueue {
 
     /// The index for a ping or a pong: after the partly written frame and other pings and pongs, and before all other frames.
     fn after_controls(&self) -> usize {
-        let goes_first = |piece: &&Piece| piece.begun || matches!(piece.kind, PieceKind::Ping | PieceKind::Pong);
+        let goes_first = |piece: &&QueuedPiece| piece.begun || matches!(piece.kind, PieceKind::Ping | PieceKind::Pong);
         self.pieces.iter().take_while(goes_first).count()
     }
 
     /// Adds a frame that counts against the bound.
-    fn insert(&mut self, at: usize, piece: Piece) {
+    fn insert(&mut self, at: usize, piece: QueuedPiece) {
         let counted = piece.bytes.len();
-        self.pieces.insert(at, Piece { frames: 1, counted, ..piece });
+        self.pieces.insert(at, QueuedPiece { frames: 1, counted, ..piece });
         self.frames += 1;
         self.bytes += counted;
     }
@@ -143,9 +146,9 @@ impl OutboxQueue {
     /// except the rest of a partly written frame.
     pub(super) fn push_first(&mut self, room: &RoomName, shared: Bytes, tail: Option<Bytes>, rest: Option<Rest>) {
         self.drop_first(Some(room));
-        let tail = tail.map(|tail| Piece { begun: true, ..Piece::first(room, tail) });
-        let rest = rest.map(|rest| Piece::rest(room, rest));
-        for piece in [Some(Piece::first(room, shared)), tail, rest].into_iter().flatten() {
+        let tail = tail.map(|tail| QueuedPiece { begun: true, ..QueuedPiece::first(room, tail) });
+        let rest = rest.map(|rest| QueuedPiece::rest(room, rest));
+        for piece in [Some(QueuedPiece::first(room, shared)), tail, rest].into_iter().flatten() {
             self.pieces.push_back(piece);
             self.firsts += 1;
         }
@@ -173,7 +176,7 @@ impl OutboxQueue {
         }
     }
 
-    fn count_out(&mut self, piece: &Piece) {
+    fn count_out(&mut self, piece: &QueuedPiece) {
         self.frames -= piece.frames;
         self.bytes -= piece.counted;
         self.firsts -= usize::from(piece.frames == 0);
@@ -269,9 +272,9 @@ impl OutboxQueue {
         let (Some(PieceKind::First(room)), Some((head, body))) = (front.map(|front| front.kind), rest.take()) else {
             return;
         };
-        let others = (!rest.is_empty()).then(|| Piece::rest(&room, rest));
-        let body = Piece { begun: head.is_some(), ..Piece::first(&room, body) };
-        let head = head.map(|head| Piece::first(&room, head));
+        let others = (!rest.is_empty()).then(|| QueuedPiece::rest(&room, rest));
+        let body = QueuedPiece { begun: head.is_some(), ..QueuedPiece::first(&room, body) };
+        let head = head.map(|head| QueuedPiece::first(&room, head));
         for piece in [others, Some(body), head].into_iter().flatten() {
             self.pieces.push_front(piece);
             self.firsts += 1;

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// The fields of a frame besides its members, which go before and after them.
-struct Envelope<'a> {
+struct FrameFields<'a> {
     room: &'a RoomName,
     epoch: Epoch,
     from: Version,
@@ -33,13 +33,13 @@ struct Envelope<'a> {
     more: bool,
 }
 
-impl<'a> Envelope<'a> {
+impl<'a> FrameFields<'a> {
     fn new(view: &View<'a>, from: Version, to: Version, more: bool) -> Self {
         let (epoch, _) = view.position;
         Self { room: view.room, epoch, from, to, anonymous: view.roster.anonymous(), more }
     }
 
-    /// An envelope with the longest possible numbers, so that members that fit into it fit into every other envelope of the room.
+    /// Fields with the longest possible numbers, so that members that fit into it fit into every other frame of the room.
     fn longest(view: &View<'a>) -> Self {
         let longest = Version(u64::MAX);
         Self { anonymous: usize::MAX, ..Self::new(view, longest, longest, true) }
@@ -168,16 +168,16 @@ fn members<'a>(named: &mut Peekable<impl Iterator<Item = &'a Arc<Presence>>>, ro
 pub(super) fn state(view: &View<'_>, pages: &mut Pages) -> FirstFrame {
     let (_, version) = view.position;
     let tail = me_tail(PresenceId::from_uuid(uuid::Uuid::nil())).len();
-    let longest = Envelope::longest(view);
+    let longest = FrameFields::longest(view);
     let mut named = view.roster.named().peekable();
     let first = members(&mut named, view.max_frame.saturating_sub(longest.state(&[]).len() + tail));
-    let envelope = |more| Envelope::new(view, version, version, more);
-    let state = envelope(named.peek().is_some()).state(&first);
+    let fields = |more| FrameFields::new(view, version, version, more);
+    let state = fields(named.peek().is_some()).state(&first);
     let mut shared = Vec::with_capacity(state.len() + 10);
     put_frame(&mut shared, TEXT, &state, tail);
     let shared = Bytes::from_owner(Counted::new(shared, pages.held()));
     let all = pages.of(&mut named, view.max_frame.saturating_sub(longest.page().len()));
-    let rest = Rest::new(envelope(true).page(), envelope(false).page(), all);
+    let rest = Rest::new(fields(true).page(), fields(false).page(), all);
     pages.set_size(shared.len() + rest.as_ref().map_or(0, |rest| rest.bytes()));
     FirstFrame { shared, names_joiner: true, rest }
 }
@@ -186,7 +186,7 @@ pub(super) fn state(view: &View<'_>, pages: &mut Pages) -> FirstFrame {
 /// applies the parts in order must not apply the leave last.
 pub(super) fn diff(view: &View<'_>, from: Version, delta: &Delta) -> Frames {
     let (_, to) = view.position;
-    let space = view.max_frame.saturating_sub(Envelope::longest(view).diff(&DiffLists::default()).len());
+    let space = view.max_frame.saturating_sub(FrameFields::longest(view).diff(&DiffLists::default()).len());
     let mut bytes = BytesMut::new();
     let mut part = DiffLists::default();
     let lists: [(_, List); 3] = [
@@ -198,12 +198,12 @@ pub(super) fn diff(view: &View<'_>, from: Version, delta: &Delta) -> Frames {
         for element in presences.iter().filter_map(|presence| changed(presence)) {
             if part.len() > 0 && part.len() + 1 + element.len() > space {
                 let full = std::mem::take(&mut part);
-                put_frame(&mut bytes, TEXT, &Envelope::new(view, from, from, true).diff(&full), 0);
+                put_frame(&mut bytes, TEXT, &FrameFields::new(view, from, from, true).diff(&full), 0);
             }
             push(list(&mut part), &element);
         }
     }
-    put_frame(&mut bytes, TEXT, &Envelope::new(view, from, to, false).diff(&part), 0);
+    put_frame(&mut bytes, TEXT, &FrameFields::new(view, from, to, false).diff(&part), 0);
     // All parts together count as one notice.
     Frames { bytes: bytes.freeze(), count: 1 }
 }

@@ -55,7 +55,7 @@ fn first_bytes(first: &FirstFrame, me: PresenceId) -> Vec<u8> {
 
 /// A client that was written before there were parts.
 #[derive(Debug, Default, PartialEq)]
-struct Client {
+struct WholeFrameClient {
     version: u64,
     anonymous: u64,
     members: BTreeMap<String, (String, Value)>,
@@ -65,7 +65,7 @@ fn text_of(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_else(|| panic!("`{key}` in {value}")).to_owned()
 }
 
-impl Client {
+impl WholeFrameClient {
     fn gets(&mut self, frame: &Value) {
         let list = |key: &str| frame[key].as_array().unwrap().iter();
         if frame["type"] == "presence.state" {
@@ -131,7 +131,7 @@ fn meta(length: usize) -> Meta {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct MemberLook {
     /// The alphabet, and the length; `None` for an anonymous socket.
     user: Option<(u8, usize)>,
     meta: usize,
@@ -141,21 +141,21 @@ fn length(most: usize) -> impl Strategy<Value = usize> {
     prop_oneof![4 => 1..20_usize, 2 => 1..=most, 1 => Just(most)]
 }
 
-fn looks() -> impl Strategy<Value = BTreeMap<u8, Look>> {
+fn looks() -> impl Strategy<Value = BTreeMap<u8, MemberLook>> {
     // Few names, so that some users have several presences.
     let user = prop::option::weighted(0.9, (0..5_u8, length(255)));
-    let look = (user, length(4096)).prop_map(|(user, meta)| Look { user, meta });
+    let look = (user, length(4096)).prop_map(|(user, meta)| MemberLook { user, meta });
     prop::collection::btree_map(any::<u8>(), look, 0..60)
 }
 
 /// Users with long names and nothing else, so that a list of them is often larger than a small frame.
-fn crowds() -> impl Strategy<Value = BTreeMap<u8, Look>> {
-    let look = (0..5_u8, 150..=255_usize).prop_map(|user| Look { user: Some(user), meta: 0 });
+fn crowds() -> impl Strategy<Value = BTreeMap<u8, MemberLook>> {
+    let look = (0..5_u8, 150..=255_usize).prop_map(|user| MemberLook { user: Some(user), meta: 0 });
     prop::collection::btree_map(any::<u8>(), look, 0..100)
 }
 
-fn roster(looks: &BTreeMap<u8, Look>) -> Roster {
-    let presence = |(n, look): (&u8, &Look)| {
+fn roster(looks: &BTreeMap<u8, MemberLook>) -> Roster {
+    let presence = |(n, look): (&u8, &MemberLook)| {
         let user = look.user.map(|(alphabet, length)| UserId::new(name(alphabet, length)).unwrap());
         let presence = Presence::new(id(*n), channel(*n), user, NodeId::from_uuid(Uuid::nil()));
         Arc::new(Presence { meta: meta(look.meta), ..presence })
@@ -183,7 +183,7 @@ proptest! {
         let room = RoomName::new(name(alphabet, room)).unwrap();
         let (before, after) = (roster(&before), roster(&after));
         let (earlier, now) = (view(Notify::Diff, max, &room, 7, &before), view(Notify::Diff, max, &room, 9, &after));
-        let mut client = Client::default();
+        let mut client = WholeFrameClient::default();
 
         let (me, mut waiting) = (id(0), Pages::default());
         let first = earlier.first(None, &mut waiting).unwrap();
@@ -197,7 +197,7 @@ proptest! {
             prop_assert!(page["leaves"].as_array().unwrap().is_empty() && page["updates"].as_array().unwrap().is_empty());
         }
         pages.iter().for_each(|page| client.gets(page));
-        prop_assert_eq!(&client, &Client::knowing(&earlier));
+        prop_assert_eq!(&client, &WholeFrameClient::knowing(&earlier));
 
         let mut net = NetChanges::default();
         net.add(after.changes_since(&before));
@@ -205,7 +205,7 @@ proptest! {
         let parts = values(&now.notice(Version(7), &delta).unwrap().bytes, max);
         are_parts(&parts, 7, 9);
         parts.iter().for_each(|part| client.gets(part));
-        prop_assert_eq!(&client, &Client::knowing(&now));
+        prop_assert_eq!(&client, &WholeFrameClient::knowing(&now));
 
         // One who joins then shares pages with the one who still waits.
         let mut grown = before.clone();
@@ -213,7 +213,7 @@ proptest! {
         let _ = grown.apply(&Delta { left: gone.cloned().collect(), ..delta.clone() });
         let now = view(Notify::Diff, max, &room, 9, &grown);
         let next = now.first(None, &mut waiting).unwrap();
-        let mut newcomer = Client::default();
+        let mut newcomer = WholeFrameClient::default();
         let pages = values(&first_bytes(&next, me), max);
         are_parts(&pages, 9, 9);
         pages.iter().for_each(|page| newcomer.gets(page));
@@ -266,7 +266,7 @@ proptest! {
 #[test]
 fn a_presence_with_the_longest_name_and_the_largest_meta_fits_into_the_smallest_frame() {
     let room = RoomName::new("\"".repeat(255)).unwrap();
-    let look = Look { user: Some((1, 255)), meta: crate::model::meta::MAX_META_BYTES };
+    let look = MemberLook { user: Some((1, 255)), meta: crate::model::meta::MAX_META_BYTES };
     let roster = roster(&[(1, look), (2, look)].into());
     let view = view(Notify::Diff, LEAST_FRAME_SENT, &room, u64::MAX, &roster);
     let pages = values(&first_bytes(&view.first(None, &mut Pages::default()).unwrap(), id(1)), LEAST_FRAME_SENT);
@@ -306,7 +306,7 @@ fn joiners_who_come_one_after_the_other_and_do_not_read_share_what_did_not_chang
 
 #[test]
 fn what_fits_into_one_frame_is_as_it_was_before_there_were_parts() {
-    let look = Look { user: Some((0, 1)), meta: 0 };
+    let look = MemberLook { user: Some((0, 1)), meta: 0 };
     let (room, roster) = (RoomName::new("lobby").unwrap(), roster(&[(1, look), (2, look)].into()));
     let view = view(Notify::Diff, LEAST_FRAME_SENT, &room, 4, &roster);
     let state = first_bytes(&view.first(None, &mut Pages::default()).unwrap(), id(1));

@@ -342,7 +342,7 @@ async fn an_outage_during_an_event_or_a_removal_is_answered_and_the_socket_stays
 async fn a_mistake_of_the_application_in_an_event_closes_the_socket() {
     let node = node().await;
     let upgrade = TestSocket::upgrade(&node.rooms);
-    let mut ann = TestSocket::connect(upgrade, JsonFrames(Follower)).await.expect("accepted");
+    let ann = TestSocket::connect(upgrade, JsonFrames(Follower)).await.expect("accepted");
     let status = "x".repeat(5000);
     node.send_event(lobby(), Event::typed(&Shown::Status { status }).unwrap()).unwrap();
     pass(secs(1)).await;

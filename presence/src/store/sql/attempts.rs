@@ -22,7 +22,7 @@ pub(super) struct Attempts(Arc<Mutex<HashMap<Attempt, LastCommit>>>);
 #[derive(Debug)]
 struct LastCommit {
     node: NodeId,
-    progress: Progress,
+    progress: CommitProgress,
     /// A caller waits for the answer.
     is_awaited: bool,
 }
@@ -39,7 +39,7 @@ pub(super) struct Abandoned;
 
 /// The progress of a commit.
 #[derive(Debug, Clone)]
-pub(super) enum Progress {
+pub(super) enum CommitProgress {
     /// The COMMIT was not sent yet.
     Begun,
     /// The COMMIT was sent, and its answer has not arrived. If it was done, this is what it changed.
@@ -63,7 +63,7 @@ impl Attempts {
     pub(super) fn begin(&self, node: NodeId, attempt: Attempt) -> CommitGuard {
         let mut attempts = self.lock();
         attempts.retain(|_, last| last.node != node || last.is_awaited);
-        attempts.insert(attempt, LastCommit { node, progress: Progress::Begun, is_awaited: true });
+        attempts.insert(attempt, LastCommit { node, progress: CommitProgress::Begun, is_awaited: true });
         CommitGuard { attempts: self.clone(), attempt }
     }
 
@@ -71,16 +71,16 @@ impl Attempts {
     pub(super) fn send(&self, attempt: Attempt, commits: &[RoomCommit]) -> Result<(), Abandoned> {
         let mut attempts = self.lock();
         let last = attempts.get_mut(&attempt).filter(|last| last.is_awaited).ok_or(Abandoned)?;
-        last.progress = Progress::Sent(commits.to_vec());
+        last.progress = CommitProgress::Sent(commits.to_vec());
         Ok(())
     }
 
     /// The database has committed.
     pub(super) fn done(&self, attempt: Attempt) {
         if let Some(last) = self.lock().get_mut(&attempt)
-            && let Progress::Sent(commits) = &mut last.progress
+            && let CommitProgress::Sent(commits) = &mut last.progress
         {
-            last.progress = Progress::Done(std::mem::take(commits));
+            last.progress = CommitProgress::Done(std::mem::take(commits));
         }
     }
 
@@ -97,7 +97,7 @@ impl Attempts {
     }
 
     /// The progress of a commit of a node. `None` if it was not done, or is not known.
-    pub(super) fn progress(&self, node: NodeId, attempt: Attempt) -> Option<Progress> {
+    pub(super) fn progress(&self, node: NodeId, attempt: Attempt) -> Option<CommitProgress> {
         let attempts = self.lock();
         attempts.get(&attempt).filter(|last| last.node == node).map(|last| last.progress.clone())
     }
@@ -108,8 +108,8 @@ impl Drop for CommitGuard {
         let mut attempts = self.attempts.lock();
         if let Entry::Occupied(mut last) = attempts.entry(self.attempt) {
             match last.get().progress {
-                Progress::Begun => drop(last.remove()),
-                Progress::Sent(_) | Progress::Done(_) => last.get_mut().is_awaited = false,
+                CommitProgress::Begun => drop(last.remove()),
+                CommitProgress::Sent(_) | CommitProgress::Done(_) => last.get_mut().is_awaited = false,
             }
         }
     }
@@ -129,7 +129,7 @@ mod tests {
     fn a_commit_that_is_dropped_before_it_is_sent_is_not_sent() {
         let (attempts, node, attempt) = (Attempts::default(), NodeId::random(), Attempt::next());
         let in_progress = attempts.begin(node, attempt);
-        assert!(matches!(attempts.progress(node, attempt), Some(Progress::Begun)));
+        assert!(matches!(attempts.progress(node, attempt), Some(CommitProgress::Begun)));
         drop(in_progress);
         assert!(attempts.progress(node, attempt).is_none());
         assert!(attempts.send(attempt, &commits()).is_err());
@@ -142,10 +142,10 @@ mod tests {
         let in_progress = attempts.begin(node, attempt);
         attempts.send(attempt, &commits()).unwrap();
         drop(in_progress);
-        assert!(matches!(attempts.progress(node, attempt), Some(Progress::Sent(commits)) if commits.len() == 1));
+        assert!(matches!(attempts.progress(node, attempt), Some(CommitProgress::Sent(commits)) if commits.len() == 1));
         assert!(attempts.send(attempt, &commits()).is_err(), "it is not sent again");
         attempts.done(attempt);
-        assert!(matches!(attempts.progress(node, attempt), Some(Progress::Done(commits)) if commits.len() == 1));
+        assert!(matches!(attempts.progress(node, attempt), Some(CommitProgress::Done(commits)) if commits.len() == 1));
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         let _under_way = attempts.begin(node, second);
         attempts.done(first);
         assert!(attempts.progress(node, first).is_none());
-        assert!(matches!(attempts.progress(node, second), Some(Progress::Begun)));
+        assert!(matches!(attempts.progress(node, second), Some(CommitProgress::Begun)));
     }
 
     #[test]

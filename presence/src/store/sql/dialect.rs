@@ -3,9 +3,12 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use sea_orm::sqlx::{AssertSqlSafe, Connection, Executor};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqlxError, Statement, TransactionOptions,
     sea_query::SimpleExpr,
+    sqlx::{self, pool::PoolOptions},
 };
 
 use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
@@ -89,6 +92,48 @@ pub(super) fn users_as_json(users: &[(Epoch, &UserId, i64)]) -> String {
     let rows = users.iter().map(|(room, user, count)| (room.as_uuid().simple(), user, count));
     serde_json::Value::from_iter(rows.map(|(room, user, count)| serde_json::json!([room.to_string(), user, count])))
         .to_string()
+}
+
+/// A pool that keeps its connections open.
+pub(super) fn pool<DB: sqlx::Database>(settings: &Settings, connections: u32) -> PoolOptions<DB> {
+    PoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(settings.wait_timeout)
+        // An outage is logged once, by `Health`.
+        .acquire_slow_threshold(Duration::MAX)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+/// A connection that was idle for longer than this is checked before it is used.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
+
+/// How long a connection may take to answer when it is returned to the pool. If the server still executes a statement that its
+/// caller dropped, it takes longer, and the connection is closed.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// As [`pool`], for a server. `session` has the first statements of each connection.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) fn server_pool<DB: sqlx::Database>(settings: &Settings, connections: u32, session: String) -> PoolOptions<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    pool(settings, connections)
+        .before_acquire(|connection: &mut DB::Connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > PING_AFTER_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(move |connection: &mut DB::Connection, _| {
+            let session = session.clone();
+            Box::pin(async move { connection.execute(AssertSqlSafe(session)).await.map(drop) })
+        })
 }
 
 /// How many prepared statements each connection to a server keeps, unless the URL sets it. Lists of keys and of rows come in

@@ -17,7 +17,7 @@ use sea_orm::{
     sea_query::{Expr, SimpleExpr},
     sqlx::{
         AssertSqlSafe, ConnectOptions, Connection, Executor, Row,
-        mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions},
+        mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool},
     },
 };
 
@@ -28,7 +28,10 @@ use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     super::StoreError,
-    dialect::{CACHED_STATEMENTS, Dialect, bad_url, names_cache_capacity, seen_at, users_as_json},
+    dialect::{
+        CACHED_STATEMENTS, Dialect, RELEASE_CHECK_TIMEOUT, bad_url, names_cache_capacity, seen_at, server_pool,
+        users_as_json,
+    },
     error::{of_connection, store_error},
     settings::Settings,
 };
@@ -38,13 +41,6 @@ const MIGRATION_LOCK: &str = "CONCAT('presence.', MD5(DATABASE()))";
 
 /// How long a node waits for the migration of another node.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// A connection that was idle for longer than this is checked before it is used.
-const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
-
-/// How long a connection may take to answer when it is returned to the pool. If the server still executes a statement that its
-/// caller dropped, it takes longer, and the connection is closed.
-const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct MySql {
     options: MySqlConnectOptions,
@@ -74,34 +70,15 @@ impl MySql {
     }
 
     fn pool(&self, settings: &Settings, connections: u32) -> MySqlPool {
-        let session = session(settings);
-        let options = MySqlPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(settings.wait_timeout)
-            .acquire_slow_threshold(Duration::MAX)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > PING_AFTER_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
+        server_pool(settings, connections, session(settings))
             // A call that is dropped while it awaits an answer leaves this answer in the connection. The driver would take it for the
             // answer to the next call, and a commit would seem done before it is.
-            .after_release(|connection, _| {
+            .after_release(|connection: &mut MySqlConnection, _| {
                 Box::pin(async move {
                     Ok(matches!(timeout(RELEASE_CHECK_TIMEOUT, is_in_sync(connection)).await, Ok(Ok(true))))
                 })
             })
-            .after_connect(move |connection, _| {
-                let session = session.clone();
-                Box::pin(async move { connection.execute(AssertSqlSafe(session)).await.map(drop) })
-            });
-        options.connect_lazy_with(self.options.clone())
+            .connect_lazy_with(self.options.clone())
     }
 }
 

@@ -13,7 +13,7 @@ use sea_orm::{
     sea_query::{Expr, SimpleExpr},
     sqlx::{
         AssertSqlSafe, ConnectOptions, Connection, Executor, Row,
-        postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions},
+        postgres::{PgConnectOptions, PgConnection, PgPool},
     },
 };
 
@@ -23,20 +23,13 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     super::StoreError,
-    dialect::{CACHED_STATEMENTS, Dialect, bad_url, names_cache_capacity, seen_at},
+    dialect::{CACHED_STATEMENTS, Dialect, RELEASE_CHECK_TIMEOUT, bad_url, names_cache_capacity, seen_at, server_pool},
     error::{NO_STATEMENTS, lacks_right, needs_operator, of_connection, refused, store_error},
     settings::Settings,
 };
 
 /// The key of the advisory lock for migrations: `presence` in ASCII.
 const MIGRATION_LOCK: i64 = 0x7072_6573_656e_6365;
-
-/// A connection that was idle for longer than this is checked before it is used.
-const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
-
-/// How long a connection may take to answer when it is returned to the pool. If the server still executes a statement that its
-/// caller dropped, it takes longer, and the connection is closed.
-const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Postgres {
     options: PgConnectOptions,
@@ -66,24 +59,9 @@ impl Postgres {
     }
 
     fn pool(&self, settings: &Settings, purpose: Purpose) -> PgPool {
-        let session = session(settings);
-        let options = PgPoolOptions::new()
-            .max_connections(settings.connections)
-            .acquire_timeout(settings.wait_timeout)
-            .acquire_slow_threshold(Duration::MAX)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > PING_AFTER_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
+        server_pool(settings, settings.connections, session(settings))
             // The pool waits until a returned connection answers. A connection to a host that vanished never does.
-            .after_release(move |connection, _| {
+            .after_release(move |connection: &mut PgConnection, _| {
                 Box::pin(async move {
                     Ok(match purpose {
                         Purpose::Write => {
@@ -93,11 +71,7 @@ impl Postgres {
                     })
                 })
             })
-            .after_connect(move |connection, _| {
-                let session = session.clone();
-                Box::pin(async move { connection.execute(AssertSqlSafe(session)).await.map(drop) })
-            });
-        options.connect_lazy_with(self.options.clone())
+            .connect_lazy_with(self.options.clone())
     }
 }
 

@@ -20,7 +20,6 @@ use sea_orm::{
     sea_query::SimpleExpr,
     sqlx::{
         ConnectOptions, Connection,
-        pool::PoolOptions,
         sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous},
     },
 };
@@ -29,7 +28,7 @@ use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     super::StoreError,
-    dialect::{Dialect, bad_url, seen_at, users_as_json},
+    dialect::{Dialect, bad_url, pool, seen_at, users_as_json},
     error::{Trouble, needs_operator, trouble},
     settings::{Settings, Synchronous},
 };
@@ -91,14 +90,7 @@ impl Sqlite {
 
     fn pool(&self, settings: &Settings, connections: u32) -> SqlitePoolOptions {
         let file = self.file.clone();
-        PoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(settings.wait_timeout)
-            // An outage is logged once, by `Health`.
-            .acquire_slow_threshold(Duration::MAX)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
+        pool(settings, connections)
             // SQLite may roll a transaction back by itself when a disk is full or fails. The driver does not notice, and begins later
             // transactions inside the old one, without the lock. Such a connection is replaced.
             .before_acquire(|connection: &mut SqliteConnection, _| {

@@ -22,7 +22,7 @@ use crate::{
     testing::store::ManualClock,
 };
 
-use self::calls::{Change, StoreCall, request};
+use self::calls::{PresenceChange, StoreCall, request};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -30,16 +30,16 @@ const NODES: usize = 3;
 const PRESENCES: usize = 6;
 const REQUESTS: usize = 2;
 
-type ById = BTreeMap<PresenceId, Arc<Presence>>;
+type PresencesById = BTreeMap<PresenceId, Arc<Presence>>;
 
 /// The version of a room, the presences that joined, left, changed, were resumed and were refused, and the users who went online and
 /// offline.
-type Outcome = (Version, [ById; 4], [Vec<UserId>; 2], Vec<PresenceId>);
+type CommitOutcome = (Version, [PresencesById; 4], [Vec<UserId>; 2], Vec<PresenceId>);
 
 /// The parts of a result that are equal in all stores. Epochs are random, and some orders are not promised.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    Commits(BTreeMap<RoomName, Outcome>),
+enum Returned {
+    Commits(BTreeMap<RoomName, CommitOutcome>),
     Nodes(Vec<NodeId>),
     Count(u64),
     Done,
@@ -48,7 +48,7 @@ enum Answer {
     Unavailable,
 }
 
-impl From<StoreError> for Answer {
+impl From<StoreError> for Returned {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Fenced { node, superseded } => Self::Fenced(node, superseded),
@@ -58,7 +58,7 @@ impl From<StoreError> for Answer {
     }
 }
 
-impl From<&[RoomCommit]> for Answer {
+impl From<&[RoomCommit]> for Returned {
     fn from(commits: &[RoomCommit]) -> Self {
         let by_id = |presences: &[Arc<Presence>]| presences.iter().map(|p| (p.id, p.clone())).collect();
         let commits = commits.iter().map(|commit| {
@@ -74,10 +74,10 @@ impl From<&[RoomCommit]> for Answer {
 }
 
 /// The names and ids of one run.
-struct World {
+struct Names {
     presences: Vec<PresenceId>,
     /// The current incarnation of each node, and the one before.
-    lives: Vec<NodeId>,
+    incarnations: Vec<NodeId>,
     requests: Vec<RequestId>,
     time: ManualClock,
 }
@@ -90,62 +90,63 @@ fn user(n: u8) -> UserId {
     UserId::new(format!("user {n}")).unwrap()
 }
 
-impl World {
+impl Names {
     fn new() -> Self {
         Self {
             presences: (0..PRESENCES).map(|_| PresenceId::random()).collect(),
-            lives: (0..NODES * 2).map(|_| NodeId::random()).collect(),
+            incarnations: (0..NODES * 2).map(|_| NodeId::random()).collect(),
             requests: (0..REQUESTS).map(|_| RequestId::random()).collect(),
             time: ManualClock::new(),
         }
     }
 
-    fn write(&self, node: usize, in_room: u8, presence: usize, change: &Change) -> Write {
+    fn write(&self, node: usize, in_room: u8, presence: usize, change: &PresenceChange) -> Write {
         let id = self.presences[presence];
         let channel = |n: u8| ChannelName::new(format!("channel {n}")).unwrap();
         let meta = |n: u8| Meta::from_json(["{}", r#"{"n":1}"#, r#"{"n":"it's"}"#][usize::from(n)]).unwrap();
         match *change {
-            Change::Join { channel: at, user, meta: says } => {
+            PresenceChange::Join { channel: at, user, meta: says } => {
                 let user = user.map(self::user);
-                let presence = Presence::new(id, channel(at), user, self.lives[node]);
+                let presence = Presence::new(id, channel(at), user, self.incarnations[node]);
                 Write::Join(Arc::new(Presence { meta: meta(says), ..presence }))
             }
-            Change::Restore { channel: at, user, token } | Change::Resume { channel: at, user, token } => {
+            PresenceChange::Restore { channel: at, user, token }
+            | PresenceChange::Resume { channel: at, user, token } => {
                 let user = user.map(self::user);
                 let token = ResumeToken::new(format!("{token:016}")).unwrap();
                 let hash = token.hash(&room(in_room), user.as_ref());
                 let session = Session { hash, grace: Duration::from_secs(10 * u64::from(at)) };
-                let presence = Arc::new(Presence::new(id, channel(at), user, self.lives[node]));
+                let presence = Arc::new(Presence::new(id, channel(at), user, self.incarnations[node]));
                 match change {
-                    Change::Restore { .. } => Write::Restore { presence, session },
+                    PresenceChange::Restore { .. } => Write::Restore { presence, session },
                     _ => Write::Resume { presence, session },
                 }
             }
-            Change::JoinWithin { channel: at, token, limit } => {
+            PresenceChange::JoinWithin { channel: at, token, limit } => {
                 let hash = |token| ResumeToken::new(format!("{token:016}")).unwrap().hash(&room(in_room), None);
                 let session = token.map(|token| Session { hash: hash(token), grace: Duration::from_secs(10) });
-                let presence = Arc::new(Presence::new(id, channel(at), None, self.lives[node]));
+                let presence = Arc::new(Presence::new(id, channel(at), None, self.incarnations[node]));
                 Write::JoinWithin { presence, session, limit }
             }
-            Change::Hold { channel: at, grace } => {
+            PresenceChange::Hold { channel: at, grace } => {
                 Write::Hold { id, channel: channel(at), grace: Duration::from_secs(grace) }
             }
-            Change::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
-            Change::Update { channel: at, user, meta: says } => {
+            PresenceChange::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
+            PresenceChange::Update { channel: at, user, meta: says } => {
                 let user = user.map(|user| user.map(self::user));
                 Write::Update { id, channel: channel(at), user, meta: Some(meta(says)) }
             }
         }
     }
 
-    async fn ask(&self, store: &dyn Store, request: &StoreCall) -> (Answer, Vec<RoomCommit>) {
-        let lives = &self.lives;
+    async fn call(&self, store: &dyn Store, request: &StoreCall) -> (Returned, Vec<RoomCommit>) {
+        let incarnations = &self.incarnations;
         let replayed = |commits: Result<Vec<RoomCommit>, StoreError>| match commits {
-            Ok(commits) => (Answer::from(&*commits), commits),
+            Ok(commits) => (Returned::from(&*commits), commits),
             Err(error) => (error.into(), Vec::new()),
         };
         let batch = |batch: Result<Batch, StoreError>| replayed(batch.map(|batch| batch.commits));
-        let quiet = |answer: Result<Answer, StoreError>| (answer.unwrap_or_else(Answer::from), Vec::new());
+        let quiet = |answer: Result<Returned, StoreError>| (answer.unwrap_or_else(Returned::from), Vec::new());
         match request {
             StoreCall::Commit { node, writes } => {
                 let rooms = writes.iter().map(|(name, changes)| RoomWrites {
@@ -155,55 +156,56 @@ impl World {
                         .map(|(presence, change)| self.write(*node, *name, *presence, change))
                         .collect(),
                 });
-                replayed(store.commit(lives[*node], Attempt::next(), rooms.collect()).await)
+                replayed(store.commit(incarnations[*node], Attempt::next(), rooms.collect()).await)
             }
             StoreCall::Touch { node, presences, ago } => {
                 let ago = Duration::from_secs(*ago);
                 let seen: Vec<_> = presences.iter().map(|presence| (self.presences[*presence], ago)).collect();
-                quiet(store.touch(lives[*node], seen.clone().into()).await.map(|()| Answer::Done))
+                quiet(store.touch(incarnations[*node], seen.clone().into()).await.map(|()| Returned::Done))
             }
-            StoreCall::Pass { .. } => (Answer::Done, Vec::new()),
+            StoreCall::Pass { .. } => (Returned::Done, Vec::new()),
             StoreCall::Restart { node } => {
                 let name = NodeName::new(format!("node {node}")).unwrap();
-                quiet(store.register(lives[*node], name.clone(), LEASE).await.map(Answer::Nodes))
+                quiet(store.register(incarnations[*node], name.clone(), LEASE).await.map(Returned::Nodes))
             }
-            StoreCall::Renew { node } => quiet(store.renew(lives[*node], LEASE).await.map(|_| Answer::Done)),
-            StoreCall::Fence { node } => quiet(store.fence(lives[*node]).await.map(Answer::Nodes)),
+            StoreCall::Renew { node } => quiet(store.renew(incarnations[*node], LEASE).await.map(|_| Returned::Done)),
+            StoreCall::Fence { node } => quiet(store.fence(incarnations[*node]).await.map(Returned::Nodes)),
             StoreCall::Clear { node, dead, all } => {
                 let grace = Duration::from_secs(20);
                 let mode = if *all { ClearMode::HoldAll(grace) } else { ClearMode::HoldResumable(grace) };
-                batch(store.clear(lives[*node], lives[*dead], mode, u64::MAX).await)
+                batch(store.clear(incarnations[*node], incarnations[*dead], mode, u64::MAX).await)
             }
-            StoreCall::Sweep { node } => batch(store.sweep(lives[*node], u64::MAX).await),
+            StoreCall::Sweep { node } => batch(store.sweep(incarnations[*node], u64::MAX).await),
             StoreCall::Prune { node, age } => {
-                batch(store.prune(lives[*node], Duration::from_secs(*age), u64::MAX).await)
+                batch(store.prune(incarnations[*node], Duration::from_secs(*age), u64::MAX).await)
             }
-            StoreCall::PruneRooms { node } => quiet(store.prune_rooms(lives[*node]).await.map(Answer::Count)),
+            StoreCall::PruneRooms { node } => quiet(store.prune_rooms(incarnations[*node]).await.map(Returned::Count)),
             StoreCall::RemoveRoom { node, room: name } => {
-                batch(store.remove(lives[*node], RemovalTarget::Room(room(*name)), u64::MAX).await)
+                batch(store.remove(incarnations[*node], RemovalTarget::Room(room(*name)), u64::MAX).await)
             }
             StoreCall::RemoveUser { node, user: name } => {
-                batch(store.remove(lives[*node], RemovalTarget::User(user(*name)), u64::MAX).await)
+                batch(store.remove(incarnations[*node], RemovalTarget::User(user(*name)), u64::MAX).await)
             }
             StoreCall::Ask { node, request, age } => {
                 let order = match age {
                     Some(age) => Order::Prune { max_age: Duration::from_secs(*age) },
                     None => Order::Remove(Removal { target: RemovalTarget::User(user(0)), close: None }),
                 };
-                let asked =
-                    store.send_request(lives[*node], store::Request { id: self.requests[*request], order }).await;
-                quiet(asked.map(|()| Answer::Done))
+                let asked = store
+                    .send_request(incarnations[*node], store::Request { id: self.requests[*request], order })
+                    .await;
+                quiet(asked.map(|()| Returned::Done))
             }
             StoreCall::Withdraw { node, request } => {
-                let withdrawn = store.withdraw(lives[*node], self.requests[*request]).await;
-                quiet(withdrawn.map(|()| Answer::Done))
+                let withdrawn = store.withdraw(incarnations[*node], self.requests[*request]).await;
+                quiet(withdrawn.map(|()| Returned::Done))
             }
             StoreCall::Answer { node, request, pruned } => {
-                let answered = store.answer(lives[*node], self.requests[*request], *pruned).await;
-                quiet(answered.map(|()| Answer::Done))
+                let answered = store.answer(incarnations[*node], self.requests[*request], *pruned).await;
+                quiet(answered.map(|()| Returned::Done))
             }
             StoreCall::Retire { node, closed } => {
-                replayed(store.retire(lives[*node], Duration::from_secs(*closed)).await)
+                replayed(store.retire(incarnations[*node], Duration::from_secs(*closed)).await)
             }
         }
     }
@@ -218,14 +220,14 @@ struct Listed {
     answers: Vec<Vec<store::Answer>>,
 }
 
-async fn list(world: &World, store: &dyn Store) -> Listed {
+async fn list(names: &Names, store: &dyn Store) -> Listed {
     let rooms = store.rooms(None, u64::MAX).await.unwrap().into_iter();
     let rooms = rooms.map(|room| (room.room, room.version, [room.users, room.anonymous, room.presences, room.held]));
     let (mut asked, mut answers) = (Vec::new(), Vec::new());
-    for node in &world.lives {
+    for node in &names.incarnations {
         asked.push(store.open_requests(*node).await.unwrap());
     }
-    for request in &world.requests {
+    for request in &names.requests {
         answers.push(store.answers(*request).await.unwrap());
     }
     Listed { rooms: rooms.collect(), nodes: store.nodes().await.unwrap(), asked, answers }
@@ -282,32 +284,32 @@ fn fold(rooms: &mut BTreeMap<RoomName, ReplayedRoom>, commits: &[RoomCommit]) {
 }
 
 async fn check(requests: Vec<StoreCall>) {
-    let mut world = World::new();
+    let mut names = Names::new();
     let folder = TempDir::new().unwrap();
-    let (memory, time) = (MemoryStore::new(world.time.clock()), world.time.clone());
+    let (memory, time) = (MemoryStore::new(names.time.clock()), names.time.clone());
     let sql = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();
     let sql = sql.with_wall_clock(move || time.millis());
     sql.prepare().await.unwrap();
     sql.track_online();
     for node in 0..NODES {
         for store in [&memory as &dyn Store, &sql] {
-            let _ = world.ask(store, &StoreCall::Restart { node }).await;
+            let _ = names.call(store, &StoreCall::Restart { node }).await;
         }
     }
     let mut rooms = BTreeMap::new();
     for request in requests {
         match request {
-            StoreCall::Pass { seconds } => world.time.advance(Duration::from_secs(seconds)),
+            StoreCall::Pass { seconds } => names.time.advance(Duration::from_secs(seconds)),
             StoreCall::Restart { node } => {
-                world.lives[NODES + node] = world.lives[node];
-                world.lives[node] = NodeId::random();
+                names.incarnations[NODES + node] = names.incarnations[node];
+                names.incarnations[node] = NodeId::random();
             }
             _ => {}
         }
-        let (of_memory, _) = world.ask(&memory, &request).await;
-        let (of_sql, commits) = world.ask(&sql, &request).await;
+        let (of_memory, _) = names.call(&memory, &request).await;
+        let (of_sql, commits) = names.call(&sql, &request).await;
         assert_eq!(of_memory, of_sql, "{request:?}");
-        assert_eq!(list(&world, &memory).await, list(&world, &sql).await, "{request:?}");
+        assert_eq!(list(&names, &memory).await, list(&names, &sql).await, "{request:?}");
         fold(&mut rooms, &commits);
         for name in [0, 1].map(room) {
             let snapshots = [memory.load(name.clone()).await.unwrap(), sql.load(name.clone()).await.unwrap()];

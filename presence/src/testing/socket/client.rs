@@ -24,8 +24,8 @@ use super::Received;
 
 /// The connection, which the test shares with the task that reads.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) client: RefCell<Client>,
+pub(super) struct TestConnection {
+    pub(super) client: RefCell<TestClient>,
     /// The Close that was received.
     pub(super) close: OnceCell<Option<ws::CloseReason>>,
     /// Notified when something was read.
@@ -33,7 +33,7 @@ pub(super) struct Connection {
 }
 
 /// The client's side of the protocol.
-pub(super) struct Client {
+pub(super) struct TestClient {
     pub(super) to_server: Option<mpsc::UnboundedSender<Result<Bytes, PayloadError>>>,
     /// `None` once the response has ended.
     pub(super) body: Option<Pin<Box<BoxBody>>>,
@@ -42,13 +42,13 @@ pub(super) struct Client {
     pub(super) received: VecDeque<Received>,
 }
 
-impl std::fmt::Debug for Client {
+impl std::fmt::Debug for TestClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("received", &self.received).finish_non_exhaustive()
+        f.debug_struct("TestClient").field("received", &self.received).finish_non_exhaustive()
     }
 }
 
-impl Client {
+impl TestClient {
     pub(super) fn write(&mut self, message: ws::Message) {
         let mut bytes = BytesMut::new();
         self.codec.encode(message, &mut bytes).expect("a client's frames encode");
@@ -70,7 +70,7 @@ impl Client {
     }
 }
 
-impl Connection {
+impl TestConnection {
     /// Answers pings and a Close, and keeps every other frame for the test.
     pub(super) fn decode(&self) {
         let client = &mut *self.client.borrow_mut();
