@@ -1,6 +1,7 @@
 //! The program of the page *Quick start*; a test compares the two.
 
-use presence::{CloseCode, Consumer, Frame, Outgoing, RoomName, Socket, remove_presence, touch_presence};
+use presence::{CloseCode, Consumer, Frame, Outgoing, RoomName, Socket};
+use presence::{remove_presence, touch_presence};
 use serde_json::json;
 
 struct Chat {
@@ -15,10 +16,10 @@ impl Consumer for Chat {
     #[touch_presence]
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
         if let Frame::Text(text) = frame {
-            // Inside an object of the server: a text that is forwarded unchanged could look like a frame of the server.
+            // A text that is forwarded unchanged could look like a frame of the server.
             let from = socket.user().map(|user| user.as_str());
-            let said = json!({"type": "message", "from": from, "text": &*text});
-            socket.rooms().send(&self.room, Outgoing::json(&said)?).await?;
+            let message = json!({"type": "message", "from": from, "text": &*text});
+            socket.rooms().send(&self.room, Outgoing::json(&message)?).await?;
         }
         Ok(())
     }
@@ -57,10 +58,12 @@ const PAGE: &str = r#"<!doctype html>
 </script>"#;
 
 fn pages(app: &mut web::ServiceConfig) {
-    let page = || async { HttpResponse::Ok().content_type("text/html; charset=utf-8").body(PAGE) };
+    let html = "text/html; charset=utf-8";
+    let page = move || async move { HttpResponse::Ok().content_type(html).body(PAGE) };
     app.route("/", web::get().to(page));
+    let js = "text/javascript";
     for &(path, text) in presence::CLIENT_JS {
-        let module = move || async move { HttpResponse::Ok().content_type("text/javascript").body(text) };
+        let module = move || async move { HttpResponse::Ok().content_type(js).body(text) };
         app.route(&format!("/{path}"), web::get().to(module));
     }
 }
@@ -75,7 +78,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     PruningSupervisor::spawn(&rooms);
 
     let data = web::Data::new(rooms.clone());
-    let app = move || App::new().app_data(data.clone()).route("/ws/{room}", web::get().to(ws)).configure(pages);
+    let routes = |app: &mut web::ServiceConfig| {
+        pages(app);
+        app.route("/ws/{room}", web::get().to(ws));
+    };
+    let app = move || App::new().app_data(data.clone()).configure(routes);
     HttpServer::new(app).with_presence(&rooms).bind(("127.0.0.1", 8080))?.run().await?;
     Ok(rooms.check_not_superseded()?)
 }
