@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Where rooms and presences are kept: `sqlite:`, or `postgres:` and `mysql:` if built with the feature.
     #[arg(long, env = "DATABASE_URL", default_value = "sqlite://presence.db?mode=rwc")]
     pub(crate) database_url: String,
-    /// What members are sent of changes: `list`, `events`, `diff` or `silent` [default: diff].
+    /// Which notices members receive: `list`, `events`, `diff` or `silent` [default: diff].
     #[arg(long, env = "NOTIFY")]
     notify: Option<Notify>,
     /// A socket that sends nothing for longer than this is closed and leaves.
@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// max-age if shorter].
     #[arg(long, env = "PRESENCE_GRACE", value_parser = duration)]
     pub(crate) grace: Option<Duration>,
-    /// The largest frame that a client is sent, in bytes, at least 6000; a larger state or change is sent in parts, and a text that
-    /// becomes larger is refused [env: PRESENCE_MAX_FRAME_SENT=] [default: 32000].
+    /// The largest frame that the server sends, in bytes, at least 6000; larger states and diffs come in parts, and a text whose
+    /// message would be larger is refused [env: PRESENCE_MAX_FRAME_SENT=] [default: 32000].
     #[arg(long)]
     pub(crate) max_frame_sent: Option<usize>,
     /// Threads that serve sockets [default: one per core].
