@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, http::StatusCode};
 use presence::{CloseCode, Consumer, Error, Frame, RoomName, Socket, UserId, touch_presence};
 
-pub struct Chat(pub RoomName);
+struct Chat(RoomName);
 
 impl Consumer for Chat {
     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
@@ -21,7 +21,7 @@ impl Consumer for Chat {
 }
 
 /// The user of the cookie `login`.
-pub async fn login(req: HttpRequest) -> presence::Result<Option<UserId>> {
+async fn login(req: HttpRequest) -> presence::Result<Option<UserId>> {
     match req.cookie("login") {
         None => Ok(None),
         Some(cookie) if cookie.value() == "4f1d" => Ok(Some(UserId::new("ann")?)),
