@@ -65,6 +65,15 @@ pub(crate) enum PresenceKey {
     Channel(ChannelName),
 }
 
+impl PresenceKey {
+    pub(crate) fn matches(&self, id: PresenceId, channel: &ChannelName) -> bool {
+        match self {
+            Self::Id(this) => *this == id,
+            Self::Channel(this) => this == channel,
+        }
+    }
+}
+
 /// A message to a room.
 #[derive(Message)]
 #[rtype(result = "()")]

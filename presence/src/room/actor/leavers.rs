@@ -24,7 +24,7 @@ use crate::{
     room::{
         leaving::{Cause, Leavers, Leaving},
         message::PresenceKey,
-        state::{Joining, Local, TokenWaiter},
+        state::{Joining, Local, RoomState, TokenWaiter},
     },
     store::Write,
 };
@@ -198,24 +198,21 @@ impl RoomActor {
         reply: Reply<()>,
         ctx: &mut Context<Self>,
     ) {
-        let is_meant = |presence: &Presence| match &key {
-            PresenceKey::Id(id) => presence.id == *id,
-            PresenceKey::Channel(channel) => presence.channel == *channel,
+        // A socket that waits has no alias yet, so it is found by the id with which it joins.
+        let is_meant = |presence: &Presence| key.matches(presence.id, &presence.channel);
+        let key = match &key {
+            PresenceKey::Id(id) => &PresenceKey::Id(self.state.sessions.canonical_id(*id)),
+            PresenceKey::Channel(_) => &key,
         };
-        let found = self.find(&key);
+        let found = self.find(key);
         if self.refuse_token_waiters(is_meant, close.as_ref()) || found.is_some() {
             count.fetch_add(1, Ordering::AcqRel);
         }
         let Some((id, channel)) = found else {
             // If it is about to leave already, the caller waits for that.
-            let of_channel =
-                |leaving: &&mut Leaving| matches!(&key, PresenceKey::Channel(channel) if leaving.channel == *channel);
-            let leaving = match &key {
-                PresenceKey::Id(id) => self.state.leaving.get_mut(&self.state.sessions.canonical_id(*id)),
-                PresenceKey::Channel(_) => self.state.leaving.values_mut().find(of_channel),
-            };
-            match leaving {
-                Some(leaving) => leaving.replies.push(reply),
+            let mut leaving = self.state.leaving.iter_mut();
+            match leaving.find(|(id, leaving)| key.matches(**id, &leaving.channel)) {
+                Some((_, leaving)) => leaving.replies.push(reply),
                 None => drop(reply.send(Ok(()))),
             }
             return;
@@ -233,27 +230,14 @@ impl RoomActor {
 
     /// A presence of this node that is not about to leave, and its channel.
     fn find(&self, key: &PresenceKey) -> Option<(PresenceId, ChannelName)> {
-        let state = &self.state;
-        let is_lost = |leaving: &Leaving| matches!(leaving.cause, Cause::Lost(_));
-        match key {
-            PresenceKey::Id(id) => {
-                let id = state.sessions.canonical_id(*id);
-                let here = state.locals.get(&id).map(|local| &local.presence.channel);
-                let joining = state.joining.get(&id).map(|joining| &joining.channel);
-                let held = state.sessions.lost(id).map(|lost| &lost.presence.channel);
-                let lost = state.leaving.get(&id).filter(|leaving| is_lost(leaving)).map(|leaving| &leaving.channel);
-                here.or(joining).or(held).or(lost).map(|channel| (id, channel.clone()))
-            }
-            PresenceKey::Channel(channel) => {
-                let here = state.locals.iter().map(|(id, local)| (*id, &local.presence.channel));
-                let joining = state.joining.iter().map(|(id, joining)| (*id, &joining.channel));
-                let held = state.sessions.all_lost().map(|lost| (lost.presence.id, &lost.presence.channel));
-                let lost = state.leaving.iter().filter(|(_, leaving)| is_lost(leaving));
-                let lost = lost.map(|(id, leaving)| (*id, &leaving.channel));
-                let all = here.chain(joining).chain(held).chain(lost);
-                all.filter(|(_, of)| *of == channel).map(|(id, _)| (id, channel.clone())).next()
-            }
-        }
+        let RoomState { locals, joining, leaving, sessions, .. } = &self.state;
+        let here = locals.iter().map(|(id, local)| (*id, &local.presence.channel));
+        let joining = joining.iter().map(|(id, joining)| (*id, &joining.channel));
+        let held = sessions.all_lost().map(|lost| (lost.presence.id, &lost.presence.channel));
+        let lost = leaving.iter().filter(|(_, leaving)| matches!(leaving.cause, Cause::Lost(_)));
+        let lost = lost.map(|(id, leaving)| (*id, &leaving.channel));
+        let mut all = here.chain(joining).chain(held).chain(lost);
+        all.find(|(id, channel)| key.matches(*id, channel)).map(|(id, channel)| (id, channel.clone()))
     }
 
     /// Removes presences of this node together, with one event, and replies with their number when the store has removed them. Pending
