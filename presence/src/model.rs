@@ -10,6 +10,7 @@ pub(crate) mod high_water;
 pub(crate) mod lease;
 pub(crate) mod meta;
 pub(crate) mod notice;
+pub(crate) mod notice_budget;
 pub(crate) mod online;
 pub(crate) mod own;
 pub(crate) mod presence;

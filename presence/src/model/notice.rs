@@ -1,11 +1,8 @@
 //! When the members of a room receive which notices, on one node.
 //!
-//! Changes that come close together are sent together, with their net effect. The first change of a quiet room is sent at once. While
-//! more changes come, they are sent at most once per interval. The interval doubles with each flush up to a limit, and halves again for
-//! each quiet period of that length. First frames are only sent with a flush, so that all members on the node always have the same version.
-//! So however the changes are split into flushes, no member can get a wrong roster.
-//!
-//! Invariant: in any time there are at most `time / limit + log2(limit / 10 ms) + 2` flushes.
+//! A change is sent at once as long as the room's notices cost little ([`NoticeBudget`]). Beyond that, changes that come close together
+//! are sent together, with their net effect, after a limit at the latest. First frames are only sent with a flush, so that all members on
+//! the node always have the same version. So however the changes are split into flushes, no member can get a wrong roster.
 
 use std::time::Duration;
 
@@ -17,17 +14,14 @@ use crate::{
 use super::{
     Delta,
     delta::{NetChanges, RosterChange},
+    notice_budget::{FlushSize, NoticeBudget},
 };
-
-/// The interval of a room that has just become busy.
-const FIRST_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The pending notices. `J` is a joiner that waits for its first frame.
 #[derive(Debug)]
 pub(crate) struct Notices<J> {
     limit: Duration,
-    /// The least time between the last flush and the next.
-    interval: Duration,
+    budget: NoticeBudget,
     flushed: Option<Tick>,
     due: Option<Tick>,
     net: NetChanges,
@@ -64,7 +58,7 @@ impl<J> Notices<J> {
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
             limit,
-            interval: Duration::ZERO,
+            budget: NoticeBudget::new(limit),
             flushed: None,
             due: None,
             net: NetChanges::default(),
@@ -117,30 +111,35 @@ impl<J> Notices<J> {
 
     fn schedule(&mut self, now: Tick) {
         if self.due.is_none() {
-            let earliest = self.flushed.map_or(now, |flushed| flushed.after(self.interval));
-            self.due = Some(earliest.max(now));
+            let latest = self.flushed.map_or(now, |flushed| flushed.after(self.limit));
+            self.due = Some(self.budget.allows_at().min(latest).max(now));
         }
     }
 
-    /// The interval after a flush at `now`.
-    fn interval_after(&self, now: Tick) -> Duration {
-        let quiet = self.flushed.map_or(Duration::ZERO, |flushed| now.since(flushed));
-        // Without a limit there is no interval to halve.
-        let halvings = quiet.as_millis().checked_div(self.limit.as_millis()).unwrap_or(0);
-        let rested = self.interval / 2_u32.saturating_pow(u32::try_from(halvings).unwrap_or(u32::MAX));
-        rested.saturating_mul(2).max(FIRST_INTERVAL).min(self.limit)
-    }
-
-    /// Takes all pending notices. `position` is the position of the roster. While the replica has none, there is no state to send, so a
-    /// due flush waits for the next epoch.
-    pub(crate) fn flush(&mut self, now: Tick, position: (Epoch, Version)) -> Flush<J> {
-        self.interval = self.interval_after(now);
+    /// Takes all pending notices. `position` is the position of the roster, which has `listed` presences, and `members` are on this node.
+    /// While the replica has no position, there is no state to send, so a due flush waits for the next epoch.
+    pub(crate) fn flush(&mut self, now: Tick, position: (Epoch, Version), members: usize, listed: usize) -> Flush<J> {
         self.flushed = Some(now);
         self.due = None;
         let delta = self.net.take();
         let joiners = std::mem::take(&mut self.joiners);
-        let (epoch, version) = position;
         let restart = std::mem::take(&mut self.restart);
+        let growth = difference(delta.joined.len(), delta.left.len());
+        let flush = self.flush_of(position, delta, restart, joiners);
+        let sends_state = !flush.joiners.is_empty() || flush.content == NoticeContent::NewEpoch;
+        self.budget.spend(
+            now,
+            FlushSize {
+                receivers: if flush.content == NoticeContent::None { flush.joiners.len() } else { members },
+                listed: if sends_state { listed } else { 0 },
+                growth,
+            },
+        );
+        flush
+    }
+
+    fn flush_of(&mut self, position: (Epoch, Version), delta: Delta, restart: bool, joiners: Vec<J>) -> Flush<J> {
+        let (epoch, version) = position;
         let (from, content) = match self.announced {
             Some(_) if restart => (version, NoticeContent::NewEpoch),
             Some((known, from)) if known == epoch && !delta.is_visible() => {
@@ -155,14 +154,31 @@ impl<J> Notices<J> {
     }
 }
 
+/// How many more `now` are than `before`.
+fn difference(now: usize, before: usize) -> i64 {
+    let signed = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    signed(now) - signed(before)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::sync::Arc;
+
     use super::*;
-    use crate::model::tests::truth::{epoch, presence};
+    use crate::{
+        model::{
+            Presence,
+            tests::truth::{epoch, presence, with_meta},
+        },
+        name::PresenceId,
+    };
 
     const LIMIT: Duration = Duration::from_millis(100);
+
+    /// So many members that each flush uses up the budget of the room.
+    const HUGE: usize = 100_000;
 
     fn joins(n: u8) -> RosterChange {
         RosterChange { was: None, now: Some(presence(n)) }
@@ -176,34 +192,48 @@ mod tests {
         (epoch(n), Version(version))
     }
 
-    /// Notices whose members got version 1 of epoch 1 at tick 0.
+    /// Notices of a huge room whose members got version 1 of epoch 1 at tick 0.
     fn notices(limit: Duration) -> Notices<u8> {
         let mut notices = Notices::new(limit);
         notices.changed(Tick(0), [joins(0)]);
         notices.joined(Tick(0), 0);
-        let _ = notices.flush(Tick(0), position(1, 1));
+        let _ = notices.flush(Tick(0), position(1, 1), HUGE, HUGE);
         notices
     }
 
-    /// The times of the flushes if the room changes at these times.
-    fn flushes(limit: Duration, changes: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    /// The times of the flushes if one member of a room of this size changes its meta at these times.
+    fn flushes(limit: Duration, members: usize, changes: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let update = |_| RosterChange { was: Some(presence(0)), now: Some(with_meta(&presence(0), 1)) };
+        flushes_of(limit, changes, update, |_| members)
+    }
+
+    /// The times of the flushes if these changes come at these times, and so many members are in the room after the n-th.
+    fn flushes_of(
+        limit: Duration,
+        changes: impl IntoIterator<Item = u64>,
+        change: impl Fn(usize) -> RosterChange,
+        members: impl Fn(usize) -> usize,
+    ) -> Vec<u64> {
         let mut notices = Notices::<u8>::new(limit);
+        notices.announced = Some(position(1, 1));
         let mut flushes = Vec::new();
-        let mut flush = |notices: &mut Notices<u8>, at: Tick| {
+        let mut flush = |notices: &mut Notices<u8>, at: Tick, members: usize| {
             flushes.push(at.0);
-            let _ = notices.flush(at, position(1, 1));
+            let _ = notices.flush(at, position(1, 1), members, members);
         };
+        let mut count = 0;
         for now in changes {
             if let Some(due) = notices.due().filter(|due| due.0 < now) {
-                flush(&mut notices, due);
+                flush(&mut notices, due, members(count));
             }
-            notices.changed(Tick(now), [joins(0)]);
+            notices.changed(Tick(now), [change(count)]);
+            count += 1;
             if notices.due() == Some(Tick(now)) {
-                flush(&mut notices, Tick(now));
+                flush(&mut notices, Tick(now), members(count));
             }
         }
         if let Some(due) = notices.due() {
-            flush(&mut notices, due);
+            flush(&mut notices, due, members(count));
         }
         flushes
     }
@@ -212,45 +242,63 @@ mod tests {
     fn members_get_the_whole_state_if_versions_of_an_epoch_are_used_twice() {
         let mut notices = notices(LIMIT);
         notices.changed(Tick(1000), [joins(1), joins(2)]);
-        let _ = notices.flush(Tick(1000), position(1, 3));
+        let _ = notices.flush(Tick(1000), position(1, 3), HUGE, HUGE);
         notices.restart(Tick(2000));
         assert_eq!(notices.due(), Some(Tick(2000)));
-        let flush = notices.flush(Tick(2000), position(1, 2));
+        let flush = notices.flush(Tick(2000), position(1, 2), HUGE, HUGE);
         assert_eq!((flush.from, flush.version, flush.content), (Version(2), Version(2), NoticeContent::NewEpoch));
         notices.changed(Tick(3000), [joins(3)]);
-        let flush = notices.flush(Tick(3000), position(1, 3));
+        let flush = notices.flush(Tick(3000), position(1, 3), HUGE, HUGE);
         assert_eq!((flush.from, flush.version), (Version(2), Version(3)));
     }
 
     #[test]
-    fn a_quiet_room_flushes_at_once_and_a_busy_one_less_and_less_often() {
-        let each_ms = flushes(LIMIT, 0..400);
-        assert_eq!(each_ms, [0, 10, 30, 70, 150, 250, 350, 450]);
-        assert_eq!(flushes(LIMIT, [0, 1000, 2000]), [0, 1000, 2000]);
+    fn a_small_room_sends_each_change_at_once_however_many_come() {
+        let each_ms: Vec<u64> = (0..1000).collect();
+        assert_eq!(flushes(LIMIT, 10, 0..1000), each_ms);
     }
 
     #[test]
-    fn a_room_is_busy_if_its_changes_come_a_little_slower_than_the_shortest_interval() {
-        // Each change was flushed at once, as in a quiet room.
-        let each_11_ms = flushes(LIMIT, (0..400).step_by(11));
-        assert_eq!(each_11_ms, [0, 11, 31, 71, 151, 251, 351, 451]);
+    fn a_large_room_that_is_busy_spends_a_tenth_of_a_thread_on_notices() {
+        // A notice to 1,000 members costs 5 ms. The budget has saved enough for the first five.
+        let flushes = flushes(LIMIT, 1000, 0..1000);
+        assert_eq!(flushes[..6], [0, 1, 2, 3, 4, 52]);
+        assert!(flushes[5..].windows(2).all(|two| two[1] - two[0] >= 50), "{flushes:?}");
     }
 
     #[test]
-    fn a_busy_room_is_quiet_again_after_some_time() {
+    fn a_huge_room_sends_its_changes_once_per_limit_and_the_first_after_a_rest_at_once() {
         let storm = 0..1000;
-        let rest = flushes(LIMIT, storm.chain([2000, 2001]));
-        assert!(rest.ends_with(&[2000, 2010]), "{rest:?}");
+        let flushes = flushes(LIMIT, HUGE, storm.chain([5000, 5001]));
+        assert_eq!(flushes, [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 5000, 5100]);
+    }
+
+    #[test]
+    fn a_storm_of_joins_into_one_room_costs_its_first_members_few_frames() {
+        // 2,000 join in 5 s. With a frame for each, the first would receive 2,000.
+        let joins_each = (0..2000).map(|n| n * 5 / 2);
+        let joins = |n| {
+            let id = PresenceId::from_uuid(uuid::Uuid::from_u128(n as u128));
+            RosterChange { was: None, now: Some(Arc::new(Presence { id, ..(*presence(1)).clone() })) }
+        };
+        assert!(flushes_of(LIMIT, joins_each, joins, |count| count).len() <= 65);
+    }
+
+    #[test]
+    fn members_that_come_while_others_go_are_sent_at_once() {
+        let changes = |n| if n % 2 == 0 { leaves(1) } else { joins(1) };
+        let each_ms: Vec<u64> = (0..1000).collect();
+        assert_eq!(flushes_of(LIMIT, 0..1000, changes, |_| 10), each_ms);
     }
 
     #[test]
     fn with_limit_zero_each_change_is_flushed_at_once() {
-        assert_eq!(flushes(Duration::ZERO, [0, 0, 1, 1, 2]), [0, 0, 1, 1, 2]);
+        assert_eq!(flushes(Duration::ZERO, HUGE, [0, 0, 1, 1, 2]), [0, 0, 1, 1, 2]);
     }
 
     #[test]
     fn the_longest_limit_does_not_overflow() {
-        assert_eq!(flushes(Duration::MAX, [0, 1, 11]), [0, 10, 30]);
+        assert_eq!(flushes(Duration::MAX, usize::MAX, [0, 1])[0], 0);
     }
 
     #[test]
@@ -258,10 +306,10 @@ mod tests {
         let mut notices = notices(LIMIT);
         notices.changed(Tick(3), [joins(1)]);
         notices.joined(Tick(3), 1);
-        assert_eq!(notices.due(), Some(Tick(10)));
+        assert_eq!(notices.due(), Some(Tick(100)));
         let content = NoticeContent::Delta(Delta { joined: vec![presence(1)], ..Delta::default() });
         let flush = Flush { from: Version(1), version: Version(2), epoch: epoch(1), content, joiners: vec![1] };
-        assert_eq!(notices.flush(Tick(10), position(1, 2)), flush);
+        assert_eq!(notices.flush(Tick(100), position(1, 2), HUGE, HUGE), flush);
         assert_eq!(notices.due(), None);
     }
 
@@ -285,9 +333,9 @@ mod tests {
             content: NoticeContent::None,
             joiners: vec![2],
         };
-        assert_eq!(notices.flush(Tick(10), position(1, 3)), quiet);
+        assert_eq!(notices.flush(Tick(100), position(1, 3), HUGE, HUGE), quiet);
         notices.changed(Tick(500), [leaves(0)]);
-        let flush = notices.flush(Tick(500), position(1, 4));
+        let flush = notices.flush(Tick(500), position(1, 4), HUGE, HUGE);
         assert_eq!((flush.from, flush.version), (Version(1), Version(4)));
     }
 
@@ -300,16 +348,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn in_any_period_a_room_flushes_at_most_once_per_limit_and_a_few_times_more(
+        fn in_any_period_a_room_flushes_once_per_limit_and_as_often_as_its_budget_pays_for(
             pauses in prop::collection::vec(prop_oneof![0..3u64, 0..30u64, 0..150u64], 1..150),
             limit in prop_oneof![Just(5), Just(10), Just(40), Just(100), Just(1000)],
+            members in prop_oneof![Just(20), Just(500), Just(5_000), Just(HUGE)],
         ) {
             let changes = pauses.iter().scan(0, |now, pause| { *now += pause; Some(*now) });
-            let flushes = flushes(Duration::from_millis(limit), changes);
-            let few = (0..).find(|doublings| 10 << doublings >= limit).unwrap() + 2;
+            let flushes = flushes(Duration::from_millis(limit), members, changes);
             for (n, first) in flushes.iter().enumerate() {
                 for (m, last) in flushes.iter().enumerate().skip(n) {
-                    prop_assert!((m - n + 1) as u64 <= (last - first) / limit + few, "{:?}", &flushes[n..=m]);
+                    // A notice costs 5 µs for each member. 20 ms are saved, and a tenth of the time is added.
+                    let paid = (20_000 + (last - first) * 100) / (5 * members as u64);
+                    prop_assert!((m - n + 1) as u64 <= (last - first) / limit + paid + 2, "{:?}", &flushes[n..=m]);
                 }
             }
         }
@@ -317,9 +367,10 @@ mod tests {
         #[test]
         fn a_change_is_flushed_within_the_limit_and_at_once_after_a_quiet_period(
             pauses in prop::collection::vec(prop_oneof![0..3u64, 0..30u64, 0..150u64], 1..100),
+            members in prop_oneof![Just(20), Just(500), Just(5_000), Just(HUGE)],
         ) {
             let changes: Vec<u64> = pauses.iter().scan(0, |now, pause| { *now += pause; Some(*now) }).collect();
-            let flushes = flushes(LIMIT, changes.iter().copied());
+            let flushes = flushes(LIMIT, members, changes.iter().copied());
             for change in changes {
                 let flushed = *flushes.iter().find(|flush| **flush >= change).unwrap();
                 let before = flushes.iter().rev().find(|flush| **flush < flushed);

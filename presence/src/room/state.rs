@@ -276,7 +276,8 @@ impl RoomState {
             // An empty map keeps its capacity, so the room would keep the memory of its largest storm of joins for ever.
             self.joining = HashMap::new();
         }
-        let flush = self.notices.flush(now, position);
+        let members = self.hubs.values().map(|here| here.members).sum();
+        let flush = self.notices.flush(now, position, members, self.replica.roster().len());
         if self.hubs.is_empty() {
             // No socket of this node is in the room, so nothing has to be encoded.
             (self.broadcasts, self.outdated_hubs) = (Vec::new(), HashSet::new());

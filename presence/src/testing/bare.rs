@@ -48,7 +48,7 @@ impl BareRoom {
 
     /// The encoded notice that members would receive for the changes since the last call. `None` if there are none.
     pub fn notice(&mut self) -> Option<bytes::Bytes> {
-        let flush = self.notices.flush(Tick(0), self.replica.position()?);
+        let flush = self.notices.flush(Tick(0), self.replica.position()?, 0, 0);
         let NoticeContent::Delta(delta) = flush.content else { return None };
         self.view()?.notice(flush.from, &delta).map(|frames| frames.bytes)
     }

@@ -148,7 +148,7 @@ impl ReplicaNode {
     /// Flushes what is due until then.
     fn flush(&mut self, until: Tick) {
         if let (Some(due), Some(position)) = (self.notices.due().filter(|due| *due <= until), self.replica.position()) {
-            let flush = self.notices.flush(due, position);
+            let flush = self.notices.flush(due, position, 500, 500);
             assert!(flush.joiners.iter().copied().collect::<BTreeSet<_>>() == self.waiting);
             self.waiting.clear();
             self.audience.receive(flush, self.replica.roster());

@@ -169,6 +169,14 @@ impl Node {
         clients
     }
 
+    /// Makes a room busy: so many anonymous sockets join together that its next notice waits for as long as the settings allow.
+    pub(crate) async fn stir(&self, room: &RoomName) {
+        let interval = usize::try_from(self.rooms.config().notify_interval().as_millis()).expect("a short time");
+        // A room saves enough for ten joins at once, and spends in advance what it may spend in one interval: a join in 20 ms.
+        let clients: Vec<_> = (0..12 + interval / 20).map(|_| self.anonymous()).collect();
+        join_all(&clients, room).await;
+    }
+
     /// The users of the rows of a room, sorted; anonymous ones are `-`.
     pub(crate) async fn rows(&self, room: &RoomName) -> Vec<String> {
         let snapshot = self.store.database().load(room.clone()).await.unwrap();

@@ -67,8 +67,8 @@ async fn a_text_to_all_others_does_not_come_back_to_its_sender() {
 async fn a_text_to_all_others_does_not_reach_its_sender_either_that_waits_for_its_first_frame() {
     let node = node().await;
     let ann = node.member("ann").await;
-    // A room in which something has just changed sends the first frame a little later.
-    node.client("stir").join(lobby()).await.unwrap();
+    // A busy room sends the first frame a little later.
+    node.stir(lobby()).await;
     let (bob, mut changes) = (node.client("bob"), node.changes());
     let sending = async {
         assert!(changes.next().await.unwrap().added().is_some());

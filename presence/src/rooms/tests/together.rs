@@ -113,7 +113,7 @@ async fn a_sweep_that_fails_in_the_middle_tells_who_was_removed_and_the_next_one
 async fn if_the_database_goes_away_in_the_middle_those_who_left_are_told_in_time_and_the_others_later() {
     let (node, _crowd, mut changes) = crowded().await;
     node.store.commits_take(ms(100));
-    pass(secs(59)).await;
+    pass(secs(58)).await;
     while node.store.commits().is_empty() {
         pass(ms(10)).await;
     }
