@@ -1,10 +1,10 @@
 //! Parts of the application that follow the members of a room.
 //!
 //! A follower receives the present state of each presence, not the events that led to it. So it does no harm if a follower receives a
-//! state twice, and for a follower that does not read, no more than one state of each presence is kept.
+//! state twice. For a follower that does not read, one state is kept of each presence that it has received or that is in the room.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
 };
 
@@ -38,6 +38,30 @@ pub(crate) struct Unread {
     pub(crate) presences: BTreeMap<PresenceId, Option<Arc<Presence>>>,
     /// All presences of the room are listed, so all others have left.
     pub(crate) is_whole: bool,
+    /// Those of them that the follower has not received yet. If they leave before that, it need not know of them.
+    new: BTreeSet<PresenceId>,
+}
+
+impl Unread {
+    fn add(&mut self, changes: &[RosterChange]) {
+        for RosterChange { was, now } in changes {
+            match (was, now) {
+                (None, None) => {}
+                (was, Some(now)) => {
+                    if self.presences.insert(now.id, Some(now.clone())).is_none() && was.is_none() {
+                        self.new.insert(now.id);
+                    }
+                }
+                (Some(was), None) => {
+                    if self.new.remove(&was.id) || self.is_whole {
+                        self.presences.remove(&was.id);
+                    } else {
+                        self.presences.insert(was.id, None);
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Feed {
@@ -80,18 +104,14 @@ impl Follower {
         }
         let Some(feed) = self.feed.upgrade() else { return };
         let presences = roster.iter().map(|presence| (presence.id, Some(presence.clone()))).collect();
-        feed.state.lock().unread = Unread { presences, is_whole: true };
+        feed.state.lock().unread = Unread { presences, is_whole: true, ..Unread::default() };
         feed.waker.wake();
     }
 
     /// Sends changes to a follower that has the roster.
     pub(crate) fn send_changes(&self, changes: &[RosterChange]) {
         let Some(feed) = self.feed.upgrade().filter(|_| self.is_current) else { return };
-        let changes = changes.iter().filter_map(|RosterChange { was, now }| {
-            let id = now.as_ref().or(was.as_ref())?.id;
-            Some((id, now.clone()))
-        });
-        feed.state.lock().unread.presences.extend(changes);
+        feed.state.lock().unread.add(changes);
         feed.waker.wake();
     }
 }
@@ -102,5 +122,38 @@ impl Drop for Follower {
             feed.state.lock().has_ended = true;
             feed.waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::{ChannelName, NodeId};
+
+    fn presence() -> Arc<Presence> {
+        Arc::new(Presence::new(PresenceId::random(), ChannelName::new("c").unwrap(), None, NodeId::random()))
+    }
+
+    #[test]
+    fn what_waits_does_not_grow_with_the_presences_that_come_and_go() {
+        let (feed, stays) = (Arc::new(Feed::default()), presence());
+        let mut follower = Follower::new(&feed);
+        follower.send_roster(&Roster::from(vec![stays.clone()]));
+        for has_read in [false, true] {
+            for _ in 0..1000 {
+                let comes = presence();
+                follower.send_changes(&[RosterChange { was: None, now: Some(comes.clone()) }]);
+                follower.send_changes(&[RosterChange { was: Some(comes), now: None }]);
+            }
+            let (Unread { presences, is_whole, .. }, _) = feed.take();
+            assert_eq!((presences.len(), is_whole), (usize::from(!has_read), !has_read));
+        }
+        // One that it knows leaves, comes back, and leaves again.
+        let (left, back) = (
+            RosterChange { was: Some(stays.clone()), now: None },
+            RosterChange { was: None, now: Some(stays.clone()) },
+        );
+        follower.send_changes(&[left.clone(), back, left]);
+        assert_eq!(feed.take().0.presences, BTreeMap::from([(stays.id, None)]));
     }
 }

@@ -100,7 +100,7 @@ impl MemberChanges {
         .await
     }
 
-    fn apply(&mut self, Unread { mut presences, is_whole }: Unread) -> MembersChanged {
+    fn apply(&mut self, Unread { mut presences, is_whole, .. }: Unread) -> MembersChanged {
         let mut changed = MembersChanged::default();
         if is_whole {
             let gone: Vec<_> = self.here.keys().filter(|id| !presences.contains_key(id)).copied().collect();
