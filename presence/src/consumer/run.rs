@@ -213,9 +213,20 @@ async fn serve<C: Consumer>(
 
 /// Logs a method that did not end well. Returns whether it ended well.
 fn log_outcome(outcome: MethodOutcome, method: &'static str, socket: &Socket) -> bool {
+    if matches!(outcome, MethodOutcome::Done) {
+        return true;
+    }
+    // The application's error is formatted and dropped here, and this may panic too.
+    if catch_unwind(AssertUnwindSafe(|| log_failure(outcome, method, socket))).is_err() {
+        error!(channel = %socket.channel(), method, "a consumer panicked");
+    }
+    false
+}
+
+fn log_failure(outcome: MethodOutcome, method: &'static str, socket: &Socket) {
     let channel = socket.channel();
     match outcome {
-        MethodOutcome::Done => return true,
+        MethodOutcome::Done => {}
         MethodOutcome::Failed(error) if is_caused_by_the_end(&error, socket) => {
             debug!(%channel, method, error = %report(&error), "a method of a consumer failed because its socket ended");
         }
@@ -223,7 +234,6 @@ fn log_outcome(outcome: MethodOutcome, method: &'static str, socket: &Socket) ->
         MethodOutcome::Panicked => error!(%channel, method, "a consumer panicked"),
         MethodOutcome::TooLong => warn!(%channel, method, "a consumer took longer than `handler_timeout`"),
     }
-    false
 }
 
 /// Whether a method failed only because its socket has ended, as often happens when a client closes while it is served.

@@ -10,7 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Panics when dropped, unless that is during a panic.
+#[derive(Debug)]
 struct Bomb;
+
+impl std::fmt::Display for Bomb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl std::error::Error for Bomb {}
 
 impl Drop for Bomb {
     fn drop(&mut self) {
@@ -27,6 +36,8 @@ enum Wrong {
     InTheFuturesDrop,
     /// The future of `connect` does.
     InConnectsDrop,
+    /// `receive` fails with an error that panics when it is dropped.
+    InTheErrorsDrop,
     /// The consumer itself panics when it is dropped.
     InItsOwnDrop,
 }
@@ -55,7 +66,7 @@ impl Consumer for Faulty {
                 let _bomb = Bomb;
                 std::future::pending::<()>().await;
             }
-            Ok(())
+            if wrong == Wrong::InTheErrorsDrop { Err(presence::Error::other(Bomb)) } else { Ok(()) }
         }
     }
 
@@ -137,6 +148,12 @@ async fn a_method_that_panics_before_its_future_exists_is_a_consumer_that_panics
 async fn a_method_that_panics_when_it_is_given_up_is_a_consumer_that_panics() {
     // As above.
     goes_wrong(Wrong::InTheFuturesDrop).await;
+}
+
+#[tokio::test]
+async fn an_error_that_panics_when_it_is_dropped_is_a_consumer_that_panics() {
+    // As above.
+    goes_wrong(Wrong::InTheErrorsDrop).await;
 }
 
 #[tokio::test]
