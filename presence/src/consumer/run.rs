@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
 use crate::{
-    CloseCode, Consumer, Error, Result, Socket,
+    Close, CloseCode, Consumer, Error, Result, Socket,
     delivery::{Decision, ToConnection},
-    rooms::SocketEnd,
+    rooms::{Channel, SocketEnd},
     telemetry::report,
 };
 
@@ -122,6 +122,7 @@ async fn connect<C: Consumer>(
     decided: oneshot::Sender<Result<Accepted>>,
 ) -> Decision {
     let (limit, rates) = (socket.rooms.config().handshake_timeout(), socket.rates.clone());
+    let channel = socket.channel.clone();
     // The client has gone away, or this node is shutting down, so the result of `connect` is not needed.
     let given_up = async {
         match inbox.ended().await {
@@ -136,12 +137,15 @@ async fn connect<C: Consumer>(
             }
             // A page cannot see a status, but it can read the code, which says whether it may come back.
             CloseCode::TOO_FAST => Error::refuse(CloseCode::TOO_FAST, "too many joins"),
-            code if code.is_sendable() => Error::refuse(code, ""),
+            code if code.is_sendable() => {
+                let noted = channel.noted_close().filter(|close| close.code == code);
+                Error::refuse(code, noted.map_or_else(String::new, |close| close.reason))
+            }
             _ => Error::SocketClosed,
         }
     };
     let outcome = call_unless(given_up, &rates, limit, pin!(Some(async { consumer.connect(socket).await }))).await;
-    let (decision, error) = match outcome {
+    let (decision, error) = match prefer_close(outcome, &channel) {
         MethodOutcome::Done => (Decision::Accepted, None),
         MethodOutcome::Failed(Error::Refused { code, reason }) if code.is_sendable() => {
             debug!(channel = %socket.channel(), %code, reason, "a socket is refused");
@@ -175,6 +179,18 @@ async fn connect<C: Consumer>(
     // The receiver may be gone. The socket is accepted all the same, and its `disconnect` will run.
     let _ = decided.send(answer);
     decision
+}
+
+/// If `connect` failed because the socket was removed from a room with a Close, the client receives that Close. Its message may arrive
+/// later than the error, which has no code that a page can see.
+fn prefer_close(outcome: MethodOutcome, channel: &Channel) -> MethodOutcome {
+    match (outcome, channel.noted_close()) {
+        (
+            MethodOutcome::Failed(Error::LeftWhileJoining { .. } | Error::NotInRoom { .. }),
+            Some(Close { code, reason }),
+        ) => MethodOutcome::Failed(Error::refuse(code, reason)),
+        (outcome, _) => outcome,
+    }
 }
 
 async fn serve<C: Consumer>(

@@ -2,7 +2,7 @@
 
 use crate::{
     delivery::Touch,
-    model::Meta,
+    model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName},
 };
 
@@ -26,4 +26,7 @@ pub(crate) trait LocalChannels: Send + Sync {
     /// This presence of the channel was removed from the room: it was pruned, or removed with its user or room. Returns `false` if the
     /// channel had left by itself before, or has joined again as another presence.
     fn forget(&self, name: &ChannelName, room: &RoomName, id: PresenceId) -> bool;
+
+    /// The socket of the channel is about to be closed so, because its presence was removed from a room.
+    fn note_close(&self, name: &ChannelName, close: &Close);
 }

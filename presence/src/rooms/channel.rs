@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use crate::{
     ResumeToken,
     delivery::{HubRef, Touch},
-    model::Meta,
+    model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName},
 };
 
@@ -41,6 +41,9 @@ pub(crate) struct Channel {
     /// The token with which its client can resume the presences that join from now on.
     resume: Mutex<Option<ResumeToken>>,
     end: OnceLock<SocketEnd>,
+    /// How its socket is about to be closed, since it was removed from a room. The message of that reaches the socket later than the answer
+    /// to a join that the removal refused.
+    close: Mutex<Option<Close>>,
 }
 
 /// What the end of a socket means for its presences.
@@ -74,6 +77,7 @@ impl Channel {
             closed: AtomicBool::new(false),
             resume: Mutex::default(),
             end: OnceLock::new(),
+            close: Mutex::default(),
         }
     }
 
@@ -117,6 +121,15 @@ impl Channel {
     /// Whether the channel is in the room, or is joining it, as this presence.
     pub(super) fn has(&self, room: &RoomName, id: PresenceId) -> bool {
         self.memberships().get(room).is_some_and(|now| now.id == id)
+    }
+
+    pub(super) fn note_close(&self, close: &Close) {
+        *self.close.lock() = Some(close.clone());
+    }
+
+    /// How the socket is about to be closed, since it was removed from a room.
+    pub(crate) fn noted_close(&self) -> Option<Close> {
+        self.close.lock().clone()
     }
 
     /// Whether the channel is in no room and has no socket.

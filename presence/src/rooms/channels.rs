@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     clock::Tick,
     delivery::{HubRef, Hubs, SocketName, Touch},
-    model::Meta,
+    model::{Close, Meta},
     name::{ChannelName, PresenceId, RoomName},
     room::LocalChannels,
 };
@@ -114,6 +114,12 @@ impl LocalChannels for Channels {
             Entry::Vacant(_) => (true, None),
         };
         was_in
+    }
+
+    fn note_close(&self, name: &ChannelName, close: &Close) {
+        if let Some(channel) = self.get(name) {
+            channel.note_close(close);
+        }
     }
 }
 

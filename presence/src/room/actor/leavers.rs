@@ -290,6 +290,9 @@ impl RoomActor {
             // Otherwise a client could dodge the close by leaving and joining again.
             let is_back = || self.channels.is_in(&presence.channel, &self.name);
             let is_closed = was_in || close.is_some_and(Close::is_for_client) && is_back();
+            if let Some(close) = close.filter(|_| is_closed) {
+                self.channels.note_close(&presence.channel, close);
+            }
             self.state.sessions.forget(presence.id);
             let was_member = self.state.take_off_hub(&presence);
             if let (Some(hub), true) = (hub, is_closed || was_member) {

@@ -27,6 +27,9 @@ impl Channel {
         room: Option<&RoomName>,
         close: Option<&Close>,
     ) -> Result<usize> {
+        if let Some(close) = close {
+            self.note_close(close);
+        }
         let farewell = || self.hub.as_ref().map(|hub| Farewell::new(hub.clone(), close.cloned()));
         match room {
             Some(room) => self.leave_with(rooms, room, farewell).await.map(usize::from),

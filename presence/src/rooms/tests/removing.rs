@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 
 mod asked;
+mod connecting;
 mod one;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod stored;
