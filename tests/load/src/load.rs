@@ -1,0 +1,591 @@
+//! The clients: one loop on one thread, without a task or a timer for each, so that the server is the limit and not the load.
+//!
+//! Each client keeps its view of its room by the notices that it receives. A notice that does not fit to the view is a fault.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::{ErrorKind, Read as _, Write as _},
+    mem::MaybeUninit,
+    net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, epoll, poll},
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt},
+};
+
+use crate::{
+    stop,
+    wire::{self, Message, Text, User},
+};
+
+/// Bytes that are read at once.
+const READ: usize = 256 * 1024;
+/// Sockets that are handled at once.
+const BATCH: usize = 256;
+/// The longest wait before a signal or the deadline is seen.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// How long the last notices may take at the end.
+const SETTLE: Duration = Duration::from_secs(20);
+/// How long the views must stay right at the end, so that a notice that comes twice is seen.
+const QUIET: Duration = Duration::from_millis(150);
+/// The receive buffer of a client that does not read.
+const FROZEN_BUFFER: usize = 16 * 1024;
+
+/// The number of a client.
+pub(crate) type Index = usize;
+
+/// What a scenario reacts to.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A client has received its own first frame, this long after it began to connect.
+    Joined { client: Index, room: u32, took: Duration },
+    /// A client that left has received the answer.
+    Left { room: u32 },
+    /// A sender has received its own message.
+    Returned { sender: usize },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    /// The request is sent, and the response is not complete.
+    Upgrading,
+    /// The response is there, and the first frame is not.
+    Entering,
+    Joined,
+    Leaving,
+    /// It has joined, and is not read from.
+    Frozen,
+}
+
+#[derive(Debug)]
+struct Client {
+    index: Index,
+    stream: TcpStream,
+    room: u32,
+    user: User,
+    phase: Phase,
+    began: Instant,
+    /// An incomplete frame.
+    unread: Vec<u8>,
+    unsent: Vec<u8>,
+    /// Whether the loop waits until the socket can be written to.
+    is_waiting: bool,
+    /// The users of the room in order. New ones have higher numbers than all others, so most are appended.
+    view: Vec<User>,
+    /// How many messages were received of each sender.
+    messages: Vec<u32>,
+    frames: u64,
+    bytes: u64,
+}
+
+/// A client that sends messages.
+#[derive(Debug)]
+struct Sender {
+    client: Index,
+    room: u32,
+    /// How many messages it has sent.
+    sent: u32,
+}
+
+/// All that clients share while frames are read.
+#[derive(Debug, Default)]
+struct Books {
+    events: VecDeque<Event>,
+    senders: Vec<Sender>,
+    deliveries: u64,
+    /// When each user began to connect, by its number.
+    began: Vec<Instant>,
+    /// How long others took to receive a join, if that is measured.
+    notices: Option<Vec<Duration>>,
+}
+
+/// All clients of one server.
+#[derive(Debug)]
+pub(crate) struct Load {
+    epoll: OwnedFd,
+    server: SocketAddr,
+    clients: Vec<Option<Client>>,
+    free: Vec<Index>,
+    books: Books,
+    buffer: Vec<u8>,
+    deadline: Instant,
+    mask: u32,
+}
+
+fn system(what: &str) -> impl Fn(Errno) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+impl Load {
+    /// Fails in `turn` after `bound`, whatever it waits for.
+    pub(crate) fn new(server: SocketAddr, bound: Duration) -> Result<Self, String> {
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("epoll_create"))?,
+            server,
+            clients: Vec::new(),
+            free: Vec::new(),
+            books: Books::default(),
+            buffer: vec![0; READ],
+            deadline: Instant::now() + bound,
+            mask: 1,
+        })
+    }
+
+    /// Begins to connect a new user to a room.
+    pub(crate) fn open(&mut self, room: u32) -> Result<Index, String> {
+        self.open_with(room, None)
+    }
+
+    fn open_with(&mut self, room: u32, receive_buffer: Option<usize>) -> Result<Index, String> {
+        let began = Instant::now();
+        let user = User::try_from(self.books.began.len()).map_err(|_| "too many users")?;
+        self.books.began.push(began);
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).map_err(system("socket"))?;
+        sockopt::set_tcp_nodelay(&socket, true).map_err(system("TCP_NODELAY"))?;
+        // The end of a connection leaves nothing in the kernel. The client closes after the Close of the server.
+        sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(system("SO_LINGER"))?;
+        if let Some(bytes) = receive_buffer {
+            sockopt::set_socket_recv_buffer_size(&socket, bytes).map_err(system("SO_RCVBUF"))?;
+        }
+        match connect(&socket, &self.server) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(format!("cannot connect to {}: {error}", self.server)),
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.clients.push(None);
+            self.clients.len() - 1
+        });
+        let data = epoll::EventData::new_u64(index as u64);
+        epoll::add(&self.epoll, &socket, data, epoll::EventFlags::OUT).map_err(system("epoll_ctl"))?;
+        self.clients[index] = Some(Client {
+            index,
+            stream: TcpStream::from(socket),
+            room,
+            user,
+            phase: Phase::Connecting,
+            began,
+            unread: Vec::new(),
+            unsent: Vec::new(),
+            is_waiting: true,
+            view: Vec::new(),
+            messages: Vec::new(),
+            frames: 0,
+            bytes: 0,
+        });
+        Ok(index)
+    }
+
+    fn client(&mut self, index: Index) -> Result<&mut Client, String> {
+        self.clients.get_mut(index).and_then(Option::as_mut).ok_or_else(|| format!("client {index} has ended"))
+    }
+
+    /// Sends a Close. The client is forgotten when the answer comes.
+    pub(crate) fn leave(&mut self, index: Index) -> Result<(), String> {
+        self.send(index, wire::CLOSE, wire::CLOSE_NORMAL)?;
+        self.client(index)?.phase = Phase::Leaving;
+        Ok(())
+    }
+
+    /// Makes a client a sender of messages.
+    pub(crate) fn add_sender(&mut self, client: Index) -> Result<usize, String> {
+        let room = self.client(client)?.room;
+        self.books.senders.push(Sender { client, room, sent: 0 });
+        Ok(self.books.senders.len() - 1)
+    }
+
+    /// Sends the next message of a sender, after other frames in the same write.
+    pub(crate) fn say(&mut self, sender: usize, size: usize, frames_before: &[u8]) -> Result<(), String> {
+        let mask = self.next_mask();
+        let state = self.books.senders.get_mut(sender).ok_or("there is no such sender")?;
+        state.sent += 1;
+        let (client, text) = (state.client, Message { sender, number: state.sent }.text(size));
+        let mut bytes = frames_before.to_vec();
+        wire::encode(&mut bytes, wire::TEXT, text.as_bytes(), mask);
+        self.send_bytes(client, &bytes)
+    }
+
+    pub(crate) fn send(&mut self, index: Index, opcode: u8, payload: &[u8]) -> Result<(), String> {
+        let mut bytes = Vec::with_capacity(payload.len() + 14);
+        wire::encode(&mut bytes, opcode, payload, self.next_mask());
+        self.send_bytes(index, &bytes)
+    }
+
+    /// Frames of heartbeats, for `send_bytes`.
+    pub(crate) fn heartbeats(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        (0..count).for_each(|_| wire::encode(&mut bytes, wire::TEXT, wire::HEARTBEAT, self.next_mask()));
+        bytes
+    }
+
+    /// Masks need not be secret here, only different.
+    fn next_mask(&mut self) -> u32 {
+        self.mask = self.mask.wrapping_mul(0x9e37_79b1).wrapping_add(0x7f4a_7c15);
+        self.mask
+    }
+
+    /// Sends frames by one write, if nothing waits before them.
+    pub(crate) fn send_bytes(&mut self, index: Index, bytes: &[u8]) -> Result<(), String> {
+        let client = self.client(index)?;
+        let waits = !client.unsent.is_empty();
+        client.unsent.extend_from_slice(bytes);
+        if waits { Ok(()) } else { self.write(index) }
+    }
+
+    fn write(&mut self, index: Index) -> Result<(), String> {
+        let client = self.client(index)?;
+        while !client.unsent.is_empty() {
+            match (&client.stream).write(&client.unsent) {
+                Ok(count) => drop(client.unsent.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(client.failure(&format!("the connection ended: {error}"))),
+            }
+        }
+        let waits = !client.unsent.is_empty();
+        if std::mem::replace(&mut client.is_waiting, waits) != waits {
+            let flags = if waits { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
+            let data = epoll::EventData::new_u64(index as u64);
+            let client = self.clients[index].as_ref().ok_or("a client has ended")?;
+            epoll::modify(&self.epoll, &client.stream, data, flags).map_err(system("epoll_ctl"))?;
+        }
+        Ok(())
+    }
+
+    /// Handles what comes until then, or returns earlier when something came.
+    pub(crate) fn turn(&mut self, until: Instant) -> Result<(), String> {
+        stop::check()?;
+        let now = Instant::now();
+        if now > self.deadline {
+            return Err(self.late());
+        }
+        let wait = until.saturating_duration_since(now).min(LONGEST_WAIT);
+        let millis = Duration::from_millis(wait.as_millis() as u64);
+        // epoll_wait counts in milliseconds; a shorter wait is exact by ppoll.
+        if millis.is_zero() && !wait.is_zero() {
+            let timeout = Timespec::try_from(wait).map_err(|error| error.to_string())?;
+            match poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(format!("ppoll: {error}")),
+            }
+        }
+        let timeout = Timespec::try_from(millis).map_err(|error| error.to_string())?;
+        let mut ready = [const { MaybeUninit::uninit() }; BATCH];
+        let ready = match epoll::wait(&self.epoll, &mut ready, Some(&timeout)) {
+            Ok((ready, _)) => ready,
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(format!("epoll_wait: {error}")),
+        };
+        for event in ready.iter() {
+            let flags = event.flags;
+            let index = event.data.u64() as Index;
+            if flags.contains(epoll::EventFlags::OUT) {
+                self.writable(index)?;
+            }
+            if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+                self.readable(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What came. The rest of the events comes with the next `turn`.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        self.books.events.pop_front()
+    }
+
+    fn writable(&mut self, index: Index) -> Result<(), String> {
+        let server = self.server;
+        let client = self.client(index)?;
+        if client.phase == Phase::Connecting {
+            client.phase = Phase::Upgrading;
+            let (room, user) = (client.room, wire::user_name(client.user));
+            let request = format!(
+                "GET /ws/r{room}?user={user} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            );
+            client.unsent.extend_from_slice(request.as_bytes());
+        }
+        self.write(index)
+    }
+
+    fn readable(&mut self, index: Index) -> Result<(), String> {
+        let Some(client) = self.clients.get_mut(index).and_then(Option::as_mut) else { return Ok(()) };
+        let mut pongs = Vec::new();
+        let mut ended = false;
+        loop {
+            let count = match (&client.stream).read(&mut self.buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) if client.phase == Phase::Leaving => 0,
+                Err(error) => return Err(client.failure(&format!("the connection ended: {error}"))),
+            };
+            if count == 0 {
+                if client.phase != Phase::Leaving {
+                    return Err(client.failure("the server ended the connection"));
+                }
+                ended = true;
+                break;
+            }
+            let bytes = &self.buffer[..count];
+            if client.unread.is_empty() {
+                let used = client.take(bytes, &mut self.books, &mut pongs, &mut ended)?;
+                client.unread.extend_from_slice(&bytes[used..]);
+            } else {
+                let mut unread = std::mem::take(&mut client.unread);
+                unread.extend_from_slice(bytes);
+                let used = client.take(&unread, &mut self.books, &mut pongs, &mut ended)?;
+                unread.drain(..used);
+                client.unread = unread;
+            }
+            if ended || count < READ {
+                break;
+            }
+        }
+        if ended {
+            self.books.events.push_back(Event::Left { room: client.room });
+            self.clients[index] = None;
+            self.free.push(index);
+        } else {
+            for payload in pongs {
+                self.send(index, wire::PONG, &payload)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a client that reads its first frame and then nothing.
+    pub(crate) fn open_frozen(&mut self, room: u32) -> Result<Index, String> {
+        let index = self.open_with(room, Some(FROZEN_BUFFER))?;
+        while self.client(index)?.phase != Phase::Joined {
+            self.turn(Instant::now() + LONGEST_WAIT)?;
+        }
+        while self.next_event().is_some() {}
+        let client = self.client(index)?;
+        client.phase = Phase::Frozen;
+        let client = self.clients[index].as_ref().ok_or("a client has ended")?;
+        epoll::delete(&self.epoll, &client.stream).map_err(system("epoll_ctl"))?;
+        Ok(index)
+    }
+
+    /// Waits until each client's view of its room is the truth and all messages have come, and that it stays so.
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
+        self.settle_within(SETTLE)
+    }
+
+    fn settle_within(&mut self, bound: Duration) -> Result<(), String> {
+        let end = Instant::now() + bound;
+        self.deadline = end + Duration::from_secs(1);
+        loop {
+            self.turns(LONGEST_WAIT)?;
+            match self.wrong() {
+                None => break,
+                Some(wrong) if Instant::now() > end => return Err(wrong),
+                Some(_) => {}
+            }
+        }
+        self.turns(QUIET)?;
+        self.wrong().map_or(Ok(()), Err)
+    }
+
+    /// Handles what comes within a time.
+    pub(crate) fn turns(&mut self, time: Duration) -> Result<(), String> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.turn(end)?;
+        }
+        Ok(())
+    }
+
+    /// The first view that differs from the truth, or the first client that misses a message.
+    fn wrong(&self) -> Option<String> {
+        let mut truth = BTreeMap::<u32, Vec<User>>::new();
+        for client in self.clients.iter().flatten().filter(|client| client.phase != Phase::Leaving) {
+            truth.entry(client.room).or_default().push(client.user);
+        }
+        truth.values_mut().for_each(|users| users.sort_unstable());
+        let joined = self.clients.iter().flatten().filter(|client| client.phase == Phase::Joined);
+        joined
+            .filter_map(|client| {
+                client.difference(truth.get(&client.room)?).or_else(|| client.loss(&self.books.senders))
+            })
+            .next()
+    }
+
+    fn late(&self) -> String {
+        let mut phases = BTreeMap::<String, usize>::new();
+        for client in self.clients.iter().flatten() {
+            *phases.entry(format!("{:?}", client.phase).to_lowercase()).or_default() += 1;
+        }
+        let wrong = self.wrong().unwrap_or_else(|| "nothing is wrong with what they have received".to_owned());
+        format!("the scenario does not end: its clients are {phases:?}; {wrong}")
+    }
+
+    /// Measures from now on how long others take to receive a join.
+    pub(crate) fn measure_notices(&mut self) {
+        self.books.notices = Some(Vec::new());
+    }
+
+    pub(crate) fn take_notices(&mut self) -> Vec<Duration> {
+        self.books.notices.take().unwrap_or_default()
+    }
+
+    pub(crate) fn deliveries(&self) -> u64 {
+        self.books.deliveries
+    }
+
+    /// How many texts a client has received, and their bytes.
+    pub(crate) fn received(&mut self, index: Index) -> Result<(u64, u64), String> {
+        let client = self.client(index)?;
+        Ok((client.frames, client.bytes))
+    }
+}
+
+impl Client {
+    fn failure(&self, what: &str) -> String {
+        let phase = format!("{:?}", self.phase).to_lowercase();
+        format!("{} in room r{} ({phase}): {what}", wire::user_name(self.user), self.room)
+    }
+
+    /// Handles the complete parts of `bytes` and returns their length.
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        books: &mut Books,
+        pongs: &mut Vec<Vec<u8>>,
+        ended: &mut bool,
+    ) -> Result<usize, String> {
+        let mut used = 0;
+        if self.phase == Phase::Upgrading {
+            let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(0) };
+            if !bytes.starts_with(b"HTTP/1.1 101 ") {
+                let response = String::from_utf8_lossy(bytes);
+                return Err(self.failure(&format!("refused with {:?}", response.lines().next().unwrap_or_default())));
+            }
+            self.phase = Phase::Entering;
+            used = end + 4;
+        }
+        while let Some(frame) = wire::decode(&bytes[used..]).map_err(|error| self.failure(&error))? {
+            let end = used + frame.payload.end;
+            let payload = &bytes[used..][frame.payload];
+            match frame.opcode {
+                wire::TEXT => self.text(payload, books)?,
+                wire::PING => pongs.push(payload.to_vec()),
+                wire::PONG => {}
+                wire::CLOSE if self.phase == Phase::Leaving => *ended = true,
+                wire::CLOSE => {
+                    let code = payload.first_chunk().map(|&code| u16::from_be_bytes(code));
+                    return Err(self.failure(&format!("the server closed the socket with {code:?}")));
+                }
+                opcode => return Err(self.failure(&format!("a frame with opcode {opcode}"))),
+            }
+            used = end;
+        }
+        Ok(used)
+    }
+
+    fn text(&mut self, bytes: &[u8], books: &mut Books) -> Result<(), String> {
+        self.frames += 1;
+        self.bytes += bytes.len() as u64;
+        match Text::parse(bytes).map_err(|error| self.failure(&error))? {
+            Text::All(users) => {
+                self.view = users;
+                if self.phase == Phase::Entering {
+                    self.phase = Phase::Joined;
+                    let (client, room, took) = (self.index, self.room, self.began.elapsed());
+                    books.events.push_back(Event::Joined { client, room, took });
+                }
+            }
+            Text::Join(user) => self.join(user, books)?,
+            Text::Leave(user) => self.left(user)?,
+            Text::Diff { leaves, joins } => {
+                leaves.into_iter().try_for_each(|user| self.left(user))?;
+                joins.into_iter().try_for_each(|user| self.join(user, books))?;
+            }
+            Text::Message(message) => self.message(&message, books)?,
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, user: User, books: &mut Books) -> Result<(), String> {
+        if let (Some(notices), Some(began)) = (&mut books.notices, books.began.get(user as usize)) {
+            notices.push(began.elapsed());
+        }
+        if self.view.last().is_none_or(|&last| last < user) {
+            self.view.push(user);
+            return Ok(());
+        }
+        match self.view.binary_search(&user) {
+            Ok(_) => Err(self.failure(&format!("{} joined a second time", wire::user_name(user)))),
+            Err(place) => {
+                self.view.insert(place, user);
+                Ok(())
+            }
+        }
+    }
+
+    fn left(&mut self, user: User) -> Result<(), String> {
+        match self.view.binary_search(&user) {
+            Ok(place) => {
+                self.view.remove(place);
+                Ok(())
+            }
+            Err(_) => Err(self.failure(&format!("{} left and was not there", wire::user_name(user)))),
+        }
+    }
+
+    fn message(&mut self, message: &Message, books: &mut Books) -> Result<(), String> {
+        let sender = message.sender;
+        if self.messages.len() <= sender {
+            self.messages.resize(sender + 1, 0);
+        }
+        let last = &mut self.messages[sender];
+        if message.number != *last + 1 {
+            let (received, next) = (message.number, *last + 1);
+            return Err(self.failure(&format!("message {received} of sender {sender} came, and {next} was the next")));
+        }
+        *last = message.number;
+        books.deliveries += 1;
+        let state = books.senders.get(sender).filter(|state| state.room == self.room && message.number <= state.sent);
+        let state =
+            state.ok_or_else(|| self.failure(&format!("nobody sent message {} of {sender}", message.number)))?;
+        if state.client == self.index {
+            books.events.push_back(Event::Returned { sender });
+        }
+        Ok(())
+    }
+
+    /// The first message that is missing.
+    fn loss(&self, senders: &[Sender]) -> Option<String> {
+        let mut numbers = senders.iter().enumerate().filter(|(_, state)| state.room == self.room);
+        numbers.find_map(|(sender, state)| {
+            let received = self.messages.get(sender).copied().unwrap_or_default();
+            let sent = state.sent;
+            (received != sent)
+                .then(|| self.failure(&format!("it received {received} of {sent} messages of sender {sender}")))
+        })
+    }
+
+    /// How the view differs from the truth.
+    fn difference(&self, truth: &[User]) -> Option<String> {
+        if self.view == truth {
+            return None;
+        }
+        let names = |users: &[User], others: &[User]| {
+            let names = users.iter().filter(|user| !others.contains(user)).map(|&user| wire::user_name(user));
+            names.take(5).collect::<Vec<_>>().join(", ")
+        };
+        let (missing, extra) = (names(truth, &self.view), names(&self.view, truth));
+        let counts = format!("has {} users instead of {}", self.view.len(), truth.len());
+        Some(self.failure(&format!("its view of the room {counts}; missing: {missing}; too many: {extra}")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

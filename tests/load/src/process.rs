@@ -1,0 +1,221 @@
+//! Servers as processes: started, measured, ended.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    str::FromStr,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tempfile::TempDir;
+
+use crate::stop;
+
+/// How long a server may take until it listens.
+const START: Duration = Duration::from_secs(30);
+
+/// Variables without the prefix `PRESENCE_` that the example chat reads. They are removed, so that a shell changes no measurement.
+const VARIABLES: [&str; 8] =
+    ["PORT", "BIND", "DATABASE_URL", "NOTIFY", "WORKERS", "NODE_NAME", "ALLOW_ORIGIN", "RUST_LOG"];
+
+/// What kind of server a program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Chat,
+    Floor,
+}
+
+/// A server to measure.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// `None` for the program beside this one.
+    path: Option<PathBuf>,
+}
+
+impl FromStr for Program {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, path) = match text.split_once('=') {
+            Some((name, path)) => (name, Some(PathBuf::from(path))),
+            None => (text, None),
+        };
+        let kind = match (name, &path) {
+            ("floor", _) => Kind::Floor,
+            ("chat", _) | (_, Some(_)) => Kind::Chat,
+            _ => return Err("neither `floor`, `chat` nor `NAME=PATH` of another build of the example chat".to_owned()),
+        };
+        Ok(Self { name: name.to_owned(), kind, path })
+    }
+}
+
+impl Program {
+    /// The package of the program, if it is not given by its path.
+    pub(crate) fn package(&self) -> Option<&'static str> {
+        self.path.is_none().then_some(match self.kind {
+            Kind::Chat => "chat",
+            Kind::Floor => "presence-floor",
+        })
+    }
+
+    fn path(&self) -> Result<PathBuf, String> {
+        let path = match (&self.path, self.package()) {
+            (Some(path), _) => path.clone(),
+            (None, package) => folder()?.join(package.unwrap_or_default()),
+        };
+        let path = path.canonicalize();
+        path.map_err(|error| format!("there is no server {:?}: {error}; build it first, or give its path", self.name))
+    }
+}
+
+/// The folder of this program, in which cargo puts the servers too.
+pub(crate) fn folder() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
+    Ok(program.parent().unwrap_or(Path::new(".")).to_owned())
+}
+
+/// On which cores the server and this program run; `None` for no pinning.
+pub(crate) type Cores = Option<(usize, usize)>;
+
+fn pin(core: usize) -> Result<(), String> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).map_err(|error| format!("cannot run on core {core}: {error}; see --no-pin"))
+}
+
+/// A running server, which is ended when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    core: Option<usize>,
+    pub(crate) address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either fails only if the process has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// Starts a server with an empty folder, and so an empty database.
+    pub(crate) fn start(
+        program: &Program,
+        notify: &str,
+        variables: &[(String, String)],
+        cores: Cores,
+    ) -> Result<Self, String> {
+        let io = |error: std::io::Error| format!("{:?} cannot be started: {error}", program.name);
+        let folder = tempfile::tempdir().map_err(io)?;
+        let mut command = Command::new(program.path()?);
+        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(File::create(folder.path().join("log")).map_err(io)?);
+        command.args(["--port", "0"]);
+        if program.kind == Kind::Chat {
+            command.args(["--workers", "1", "--notify", notify]);
+            for variable in VARIABLES {
+                command.env_remove(variable);
+            }
+            for (variable, _) in std::env::vars_os() {
+                if variable.to_string_lossy().starts_with("PRESENCE_") {
+                    command.env_remove(variable);
+                }
+            }
+            // A client of this program stands for many.
+            command.env("PRESENCE_MESSAGES_PER_SECOND", "0");
+            command.envs(variables.iter().map(|(name, value)| (name, value)));
+        }
+        // A child runs where its parent ran when it was started.
+        if let Some((server, _)) = cores {
+            pin(server)?;
+        }
+        let child = command.spawn();
+        if let Some((_, load)) = cores {
+            pin(load)?;
+        }
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let core = cores.map(|(server, _)| server);
+        let mut server = Self { child: child.map_err(io)?, core, address: any_port, folder };
+        server.address = server.first_line().map_err(|error| server.explain(error))?;
+        Ok(server)
+    }
+
+    /// The address on the first line that the server writes.
+    fn first_line(&mut self) -> Result<SocketAddr, String> {
+        let output = self.child.stdout.take().ok_or("the server has no output")?;
+        let (sender, receiver) = mpsc::channel();
+        // The thread ends with the server. What the server writes later is read, or the pipe would become full.
+        std::thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+        });
+        let end = Instant::now() + START;
+        let line = loop {
+            match receiver.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) => break line,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err("the server ended at once".to_owned()),
+                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() > end => {
+                    return Err(format!("the server does not listen after {START:?}"));
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => stop::check()?,
+            }
+        };
+        let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+        address.ok_or_else(|| format!("the server wrote {line:?} and not its address"))
+    }
+
+    /// A failure with the end of the server's log.
+    pub(crate) fn explain(&self, failure: String) -> String {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(10)..];
+        if last.is_empty() { failure } else { format!("{failure}\nthe server's log ends with\n{}", last.join("\n")) }
+    }
+
+    /// The processor time that the server has used.
+    pub(crate) fn processor_time(&self) -> Result<Duration, String> {
+        processor_time(&self.child.id().to_string())
+    }
+
+    /// For how long the core of the server was busy with anything, or was taken away by a host; `None` without pinning.
+    pub(crate) fn core_time(&self) -> Option<Duration> {
+        const TICK: Duration = Duration::from_millis(10);
+        let name = format!("cpu{} ", self.core?);
+        let text = std::fs::read_to_string("/proc/stat").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&name))?;
+        let ticks: Vec<u32> = line.split_whitespace().map_while(|count| count.parse().ok()).collect();
+        // The times are user, nice, system, idle, iowait, irq, softirq and steal.
+        let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|&place| ticks.get(place)).sum::<u32>();
+        Some(TICK * busy)
+    }
+
+    /// The resident memory of the server in bytes.
+    pub(crate) fn resident(&self) -> Result<u64, String> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(kilobytes.ok_or_else(|| format!("{path} has no line VmRSS"))? * 1024)
+    }
+}
+
+/// The processor time of all threads that a process has, in nanoseconds and not in ticks. A thread that has ended is missing.
+pub(crate) fn processor_time(process: &str) -> Result<Duration, String> {
+    let path = format!("/proc/{process}/task");
+    let threads = std::fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
+    let times = threads.flatten().filter_map(|thread| {
+        // A thread may end meanwhile.
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Ok(Duration::from_nanos(times.sum()))
+}

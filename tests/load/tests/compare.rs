@@ -1,0 +1,98 @@
+//! Every scenario for a moment, with few clients, so that the program works when somebody needs it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The program that is tested. The servers are in the same folder, unless `CHAT_BIN` names another chat.
+const LOAD: &str = env!("CARGO_BIN_EXE_presence-load");
+
+/// A server in the folder of the program, which is built if it is missing.
+fn server(package: &str) -> PathBuf {
+    let folder = Path::new(LOAD).parent().expect("a folder");
+    let path = folder.join(package);
+    if !path.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+            "build",
+            "--quiet",
+            "--all-features",
+            "--package",
+            package,
+        ]);
+        build.arg("--target-dir").arg(folder.parent().expect("a target folder"));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().is_ok_and(|status| status.success()), "{package} can be built");
+    }
+    path
+}
+
+/// Runs all scenarios and returns the table.
+fn compare(name: &str, server: &Path) -> String {
+    let mut load = Command::new(LOAD);
+    load.args(["compare", "--tiny", "--no-pin", "--rounds", "1", "--seconds", "0.2", "--server"]);
+    load.arg(format!("{name}={}", server.display()));
+    let output = load.output().expect("the program was built for this test");
+    let (table, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{table}\n{log}");
+    table.into_owned()
+}
+
+const SCENARIOS: [&str; 11] =
+    ["join", "churn", "light", "latency", "heartbeat", "paced", "fanout", "fanout-large", "idle", "slow", "storm"];
+
+fn check(table: &str) {
+    for scenario in SCENARIOS {
+        assert!(table.contains(&format!("\n| {scenario} | ")), "{scenario} is missing:\n{table}");
+    }
+    assert!(!table.contains("NaN") && !table.contains("inf"), "a figure has no value:\n{table}");
+}
+
+#[test]
+fn every_scenario_works_with_the_example_chat() {
+    let chat = std::env::var_os("CHAT_BIN").map_or_else(|| server("chat"), PathBuf::from);
+    check(&compare("chat", &chat));
+}
+
+#[test]
+fn every_scenario_works_with_the_server_without_presence() {
+    check(&compare("floor", &server("presence-floor")));
+}
+
+#[test]
+fn a_signal_ends_the_program_and_its_server() {
+    use std::io::{BufRead as _, BufReader};
+    let mut load = Command::new(LOAD);
+    load.args([
+        "compare",
+        "--tiny",
+        "--no-pin",
+        "--rounds",
+        "1000",
+        "--scenario",
+        "join",
+        "--seconds",
+        "0.1",
+        "--server",
+    ]);
+    load.arg(format!("floor={}", server("presence-floor").display()));
+    let mut load =
+        load.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().expect("built");
+    let mut log = BufReader::new(load.stderr.take().expect("piped")).lines();
+    let first = log.next().expect("a line for each run").expect("text");
+    assert!(first.starts_with("join, round 1, floor: "), "{first}");
+    let pid = load.id().to_string();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("a Linux with /proc");
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().is_ok_and(|status| status.success()));
+    assert!(!load.wait().expect("a child").success());
+    let last = log.last().expect("a reason").expect("text");
+    assert_eq!(last, "stopped by a signal");
+    for child in children.split_whitespace() {
+        let program = std::fs::read_link(format!("/proc/{child}/exe"));
+        assert!(program.is_err(), "the server still runs: {program:?}");
+    }
+}
