@@ -126,6 +126,20 @@ impl Plan {
         self.insert.push((now, session));
     }
 
+    /// Overwrites the row of a presence. `requested` is the presence that the write names: two writes of one commit may come to the same
+    /// row, since a token leads to the presence that has it. They have no order, so they do not belong into one commit.
+    fn take_over(&mut self, requested: PresenceId, row: NewRow) -> Result<(), InvalidWrites> {
+        if self.is_taken_over(row.0.id) {
+            return Err(InvalidWrites::SessionTwice(requested));
+        }
+        self.take_over.push(row);
+        Ok(())
+    }
+
+    fn is_taken_over(&self, id: PresenceId) -> bool {
+        self.take_over.iter().any(|(presence, _)| presence.id == id)
+    }
+
     /// Whether the presence loses its token because it leaves or its user is set.
     fn ends_token(&self, id: PresenceId) -> bool {
         self.delete.contains(&id)
@@ -163,7 +177,7 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Existing
                     if !was.looks_like(&now) {
                         plan.delta.updated.push(now.clone());
                     }
-                    plan.take_over.push((now, None));
+                    plan.take_over(id, (now, None))?;
                 } else if was.meta != now.meta {
                     let now = Arc::new(now);
                     plan.delta.updated.push(now.clone());
@@ -246,7 +260,7 @@ fn plan_join(
             if !was.looks_like(&now) {
                 plan.delta.updated.push(now.clone());
             }
-            plan.take_over.push((now, session));
+            plan.take_over(now.id, (now, session))?;
         }
     }
     Ok(())
@@ -260,7 +274,7 @@ fn plan_resume(
     socket: &Presence,
     session: Session,
 ) -> Result<(), InvalidWrites> {
-    if plan.take_over.iter().any(|(presence, _)| presence.id == was.id) {
+    if plan.is_taken_over(was.id) {
         return Err(InvalidWrites::SessionTwice(requested));
     }
     let updated = plan.set_meta.extract_if(.., |presence| presence.id == was.id).next();
@@ -272,7 +286,7 @@ fn plan_resume(
         ..Presence::clone(updated.as_ref().unwrap_or(was))
     });
     if held || now != *was {
-        plan.take_over.push((now.clone(), Some(session)));
+        plan.take_over(requested, (now.clone(), Some(session)))?;
     }
     plan.resumed.push(Resumed { requested, presence: now, moved: !held && was.node != socket.node });
     Ok(())

@@ -130,6 +130,19 @@ fn a_commit_may_have_each_token_once() {
 }
 
 #[test]
+fn a_commit_may_not_resume_a_presence_by_its_token_and_restore_it_with_another_token() {
+    // Which of the two had the presence afterwards depended on the store.
+    let (there, room) = (presence("there"), Epoch::random());
+    let resume = Write::Resume { presence: Arc::new(presence("back")), session: session(1) };
+    let moved = Arc::new(Presence { user: Some(UserId::new("other").unwrap()), ..there.clone() });
+    let restore = Write::Restore { presence: moved, session: session(2) };
+    for writes in [[resume.clone(), restore.clone()], [restore, resume]] {
+        let planned = plan(there.node, room, &writes, &find(room, &there));
+        assert!(matches!(planned, Err(InvalidWrites::SessionTwice(_))), "{planned:?}");
+    }
+}
+
+#[test]
 fn a_restored_socket_does_not_take_its_presence_back_from_the_socket_that_resumed_it() {
     let there = presence("new");
     let late = Arc::new(Presence { channel: ChannelName::new("old").unwrap(), ..there.clone() });
