@@ -1,46 +1,44 @@
-//! What rooms promise, in one process: everything lives on the test's own thread, and time stands still until a test
-//! waits for something that only time brings. `// behaviour:` names what `tests/conformance.txt` says about the ancestor.
+//! What rooms guarantee within one process. Everything runs on the thread of the test, and time stands still until a test waits for
+//! something that only time brings. Each `// behaviour:` names a statement of `tests/conformance.txt` about django-channels-presence.
 
 mod adding;
-mod alternating;
-mod bench;
+mod bulk_events;
 mod commanding;
 mod committing;
-mod desk;
-mod emptying;
-mod ending;
-mod faults;
-mod flooding;
-mod following;
-mod heartbeats;
-mod joining;
+mod concurrent_callers;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod large;
+mod databases;
+mod dead_nodes;
+mod emptying;
+mod failing_on_commits;
+mod faults;
+mod first_frames;
+mod following;
+mod handshakes;
+mod heartbeats;
+mod join_limits;
+mod joining;
 mod leases;
 mod logging;
-mod making_room;
+mod metas;
 mod nodes;
 mod notices;
 mod online;
 mod outage;
-mod owing;
-mod places;
+mod prelude;
 mod pruning;
-mod racing;
-mod reaching;
+mod rates;
 mod reading;
+mod removal_order;
 mod removing;
 mod resuming;
-mod returning;
+mod sending;
+mod shutdown;
 mod signals;
 mod signing_in;
 mod slow_lines;
 mod slow_readers;
-mod standing_still;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod taken;
-mod threads;
-mod together;
+mod standstills;
+mod store_threads;
+mod support;
 mod touching;
-mod under_way;
-mod unread;

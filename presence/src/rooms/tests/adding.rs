@@ -1,20 +1,12 @@
-//! What is added by name: a socket of this process while it is open, and names of the application's own making.
+//! Channels that are added by name: sockets of this process while they are open, and names that the application chose.
 
 use actix_web::http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::bench::{Log, Node, config, heard, leap, lobby, ms, node, node_on, pass, room, secs, settle, user};
-use crate::{
-    CloseCode, Consumer, Error, Frame, JoinOptions, Result, Rooms, Socket,
-    actor::{Add, LeaveAll},
-    clock::Clock,
-    name::ChannelName,
-    signal::Subscription,
-    store::MemoryStore,
-    testing::{Received, TestSocket},
-};
+use super::prelude::*;
+use crate::actor::{Add, LeaveAll};
 
-/// Tells the name of its channel, and is let in, or turned away when this is told.
+/// Sends the name of its channel. It is accepted, or denied when `denied` resolves.
 struct Guest {
     tell: Option<oneshot::Sender<ChannelName>>,
     turned_away: Option<oneshot::Receiver<()>>,
@@ -30,13 +22,13 @@ impl Consumer for Guest {
 
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
         match frame.as_bytes() {
-            b"close" => socket.close(CloseCode(4000), "told to"),
+            b"close" => socket.close(CloseCode(4000), "events to"),
             _ => socket.join(lobby()).await,
         }
     }
 }
 
-/// A socket in no room, and its name.
+/// A socket in no room, and its channel name.
 async fn socket(rooms: &Rooms) -> (TestSocket, ChannelName) {
     let (tell, name) = oneshot::channel();
     let guest = Guest { tell: Some(tell), turned_away: None };
@@ -45,20 +37,16 @@ async fn socket(rooms: &Rooms) -> (TestSocket, ChannelName) {
     (socket, name.await.unwrap())
 }
 
-fn channel(name: impl AsRef<str>) -> ChannelName {
-    ChannelName::new(name).unwrap()
-}
-
-/// Nothing of it was written, and nobody was told anything.
+/// Checks that nothing was written and no event was published.
 async fn nothing_happened(node: &Node, changes: &mut Subscription) {
     pass(secs(1)).await;
-    assert_eq!((node.rows(lobby()).await, heard(changes)), (Vec::<String>::new(), vec![]));
+    assert_eq!((node.rows(lobby()).await, published(changes)), (Vec::<String>::new(), vec![]));
 }
 
 // behaviour: W6 no-ghosts
 #[actix::test]
 async fn a_socket_that_is_closed_is_not_added_as_a_presence_without_a_socket() {
-    // It was, and stayed for `max_age`.
+    // It was added, and stayed for `max_age`.
     let node = node().await;
     let mut changes = node.changes();
     let (closed, one) = socket(&node).await;
@@ -72,14 +60,14 @@ async fn a_socket_that_is_closed_is_not_added_as_a_presence_without_a_socket() {
     settle().await;
     assert!(matches!(node.room(lobby()).add(&two, None).await, Err(Error::SocketClosed)));
     nothing_happened(&node, &mut changes).await;
-    // All else that is asked by such a name is nothing, as of any that is not known.
+    // Other calls with such a name do nothing, as for any unknown name.
     node.touch(&one);
     node.remove(lobby(), &one).await.unwrap();
     node.addr().send(LeaveAll { channel: one }).await.unwrap().unwrap();
 }
 
 #[actix::test]
-async fn a_name_that_this_process_never_gave_is_that_of_no_socket() {
+async fn a_socket_name_that_was_never_issued_is_refused_as_a_closed_socket() {
     let node = node().await;
     let mut changes = node.changes();
     let (_socket, one) = socket(&node).await;
@@ -92,7 +80,7 @@ async fn a_name_that_this_process_never_gave_is_that_of_no_socket() {
 }
 
 #[actix::test]
-async fn a_socket_whose_close_is_out_is_not_added_any_more() {
+async fn a_socket_that_is_closing_is_not_added() {
     // Its consumer cannot join, but others could make it join.
     let node = node().await;
     let mut changes = node.changes();
@@ -105,7 +93,7 @@ async fn a_socket_whose_close_is_out_is_not_added_any_more() {
 }
 
 #[actix::test]
-async fn a_socket_that_is_turned_away_is_not_added_any_more() {
+async fn a_socket_whose_handshake_is_denied_is_not_added() {
     let node = node().await;
     let ((tell, name), (turn_away, turned_away)) = (oneshot::channel(), oneshot::channel());
     let guest = Guest { tell: Some(tell), turned_away: Some(turned_away) };
@@ -113,14 +101,14 @@ async fn a_socket_that_is_turned_away_is_not_added_any_more() {
     let one = name.await.unwrap();
     node.add(lobby(), &one, None).await.unwrap();
     let mut changes = node.changes();
-    // Its leave takes a while, and the client's answer waits for it.
+    // Its leave takes a while, and the answer to the client waits for it.
     node.store.commits_take(secs(1));
     turn_away.send(()).unwrap();
     pass(ms(500)).await;
     assert!(matches!(node.add(lobby(), &one, None).await, Err(Error::SocketClosed)));
     assert_eq!(refused.await.unwrap().unwrap_err().status, StatusCode::FORBIDDEN);
     settle().await;
-    assert_eq!((node.rows(lobby()).await, heard(&mut changes)), (vec![], vec!["--".to_owned()]));
+    assert_eq!((node.rows(lobby()).await, published(&mut changes)), (vec![], vec!["--".to_owned()]));
 }
 
 #[actix::test]
@@ -141,20 +129,18 @@ async fn a_socket_that_closes_while_it_is_added_is_not_in_the_room() {
         let added = adds.await.unwrap();
         assert!(matches!(added, Err(Error::LeftWhileJoining { .. })), "{added:?}");
         pass(secs(5)).await;
-        // Whoever was told that it came is told that it went.
-        let told = heard(&mut changes);
-        assert!(told.is_empty() || told == ["+-", "--"], "{told:?}");
-        assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+        // If its join was published, its leave is published, too.
+        let events = published(&mut changes);
+        assert!(events.is_empty() || events == ["+-", "--"], "{events:?}");
+        assert_eq!(node.rows(lobby()).await, NONE);
         assert_eq!((node.children(), node.count(lobby()).await.unwrap().presences), (0, 0));
     }
 }
 
 #[actix::test]
 async fn a_socket_of_another_process_is_not_added_here() {
-    // Outside of the room it became a ghost, and within `StoreRefused` said nothing of why.
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
+    // If it was not in the room, it became a presence that nobody removed. If it was, the error `StoreRefused` did not say why.
+    let [here, there] = nodes(config).await;
     let (mut theirs, name) = socket(&there).await;
     for in_the_room in [false, true] {
         if in_the_room {
@@ -166,18 +152,18 @@ async fn a_socket_of_another_process_is_not_added_here() {
         assert!(matches!(&added, Err(Error::SocketElsewhere { channel }) if *channel == name), "{added:?}");
         pass(secs(1)).await;
         assert_eq!(here.rows(lobby()).await.len(), usize::from(in_the_room));
-        assert_eq!(heard(&mut changes), Vec::<String>::new());
+        assert_eq!(published(&mut changes), NONE);
     }
-    // Nor is it touched from here. But it is removed.
+    // It cannot be touched from here, but it can be removed.
     here.touch(&name);
     assert_eq!(here.rows(lobby()).await, ["ann"]);
     here.remove(lobby(), &name).await.unwrap();
-    assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
+    assert_eq!(here.rows(lobby()).await, NONE);
     there.add(&room("bar"), &name, Some(&user("ann"))).await.unwrap();
 }
 
 #[actix::test]
-async fn names_of_ones_own_making_are_free() {
+async fn names_that_the_application_chooses_are_free() {
     let node = node().await;
     let hex = "0123456789abcdef".repeat(2);
     let names = ["job 7", "ws.", "ws.7", "ws.elsewhere.0!1", "!", "ws..!"].map(str::to_owned);
@@ -193,10 +179,8 @@ async fn names_of_ones_own_making_are_free() {
 }
 
 #[actix::test]
-async fn a_name_that_is_taken_costs_no_reading_of_the_room_and_no_warning_however_often_it_is_tried() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
+async fn a_channel_name_that_is_in_use_costs_no_load_and_no_warning() {
+    let [here, there] = nodes(config).await;
     let job = channel("job 7");
     there.add(lobby(), &job, None).await.unwrap();
     let (log, loads) = (Log::of_warnings(), here.store.loads());
@@ -211,10 +195,8 @@ async fn a_name_that_is_taken_costs_no_reading_of_the_room_and_no_warning_howeve
 }
 
 #[actix::test]
-async fn that_the_name_of_a_socket_is_taken_is_a_warning_since_it_is_nobody_elses() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
+async fn a_name_of_a_socket_that_is_in_use_logs_a_warning() {
+    let [here, there] = nodes(config).await;
     let (ann, mut eve) = (here.client("ann"), there.client("eve"));
     here.channels().open(ann.channel.clone(), ann.touch.clone(), here.hubs().here().hub);
     eve.channel = ann.channel.clone();
@@ -226,7 +208,7 @@ async fn that_the_name_of_a_socket_is_taken_is_a_warning_since_it_is_nobody_else
 }
 
 #[actix::test]
-async fn a_name_that_the_process_had_before_it_was_killed_is_taken_for_the_grace() {
+async fn a_channel_name_of_a_killed_process_is_in_use_until_the_grace_is_over() {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
     let job = channel("job 7");
@@ -241,8 +223,8 @@ async fn a_name_that_the_process_had_before_it_was_killed_is_taken_for_the_grace
 }
 
 #[actix::test]
-async fn of_a_name_whose_add_was_given_up_nothing_is_kept() {
-    // A gateway's requests are dropped with their connections, each with a name of its own.
+async fn a_dropped_add_leaves_no_channel() {
+    // A gateway drops its requests with their connections, and each has a channel name of its own.
     let node = node().await;
     node.store.faults.hang();
     {
@@ -252,6 +234,6 @@ async fn of_a_name_whose_add_was_given_up_nothing_is_kept() {
     }
     node.store.faults.release();
     pass(secs(30)).await;
-    assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+    assert_eq!(node.rows(lobby()).await, NONE);
     assert!(node.rooms.channels().get(&channel("job 1")).is_none());
 }

@@ -1,12 +1,9 @@
-//! Group commit: what rides together, in which order, and what one refusal costs others.
+//! Group commit: which changes share a transaction, in which order they are written, and that a refusal affects no other change.
 
-use futures_util::{FutureExt, future::join_all};
-
-use super::bench::{config, heard, join_all as all_join, lobby, ms, node, node_with, pass, room, secs, settle};
-use crate::{Error, config::Durability, name::ChannelName, store::Write};
+use super::prelude::*;
 
 #[actix::test]
-async fn joins_that_come_while_a_commit_is_under_way_wait_and_share_the_next_one() {
+async fn joins_during_a_transaction_share_the_next_one() {
     let node = node().await;
     let first = node.client("first");
     let crowd: Vec<_> = (0..100).map(|n| node.client(&format!("u{n}"))).collect();
@@ -23,18 +20,10 @@ async fn joins_that_come_while_a_commit_is_under_way_wait_and_share_the_next_one
 }
 
 #[actix::test]
-async fn a_lone_join_is_written_at_once() {
+async fn a_leave_shares_the_transaction_of_a_join_that_follows_at_once() {
     let node = node().await;
-    pass(secs(5)).await;
-    let before = node.rooms.this_node().now();
-    let _ann = node.member("ann").await;
-    assert_eq!(node.rooms.this_node().now(), before);
-}
-
-#[actix::test]
-async fn a_leave_shares_the_commit_of_a_join_that_comes_just_after_it() {
-    let node = node().await;
-    let (ann, bob, carl) = (node.member("ann").await, node.member("bob").await, node.client("carl"));
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
+    let carl = node.client("carl");
     let mut changes = node.changes();
     node.store.commits();
     let (left, joined) = tokio::join!(bob.leave(lobby()), async {
@@ -45,10 +34,8 @@ async fn a_leave_shares_the_commit_of_a_join_that_comes_just_after_it() {
     joined.unwrap();
     assert_eq!(node.store.sizes(), [2]);
     pass(secs(1)).await;
-    assert_eq!(
-        (heard(&mut changes), ann.sees()),
-        (vec!["-bob".to_owned(), "+carl".to_owned()], vec!["ann".to_owned()])
-    );
+    assert_eq!(published(&mut changes), ["-bob", "+carl"]);
+    assert_eq!(ann.sees(), ["ann"]);
 }
 
 #[actix::test]
@@ -88,8 +75,8 @@ async fn changes_of_many_rooms_share_a_commit_and_a_room_has_one_version_for_eac
     });
     joined.unwrap();
     assert_eq!(node.store.sizes(), [1, 30]);
-    assert_eq!(crowd[0].screen().version, 2, "the thirty were one change of each room");
-    assert_eq!(crowd[1].screen().version, 1);
+    assert_eq!(crowd[0].view().version, 2, "the thirty were one change of each room");
+    assert_eq!(crowd[1].view().version, 1);
 }
 
 #[actix::test]
@@ -115,7 +102,7 @@ async fn a_join_and_a_leave_that_wait_together_cancel_out() {
     pass(secs(1)).await;
     let writes: Vec<_> = node.store.commits().into_iter().flatten().flat_map(|room| room.writes).collect();
     assert!(writes.iter().all(|write| write.id() != bob.id(lobby()) && !matches!(write, Write::Join(_))));
-    assert_eq!((heard(&mut changes), ann.sees()), (vec!["~ann".to_owned()], vec!["ann".to_owned()]));
+    assert_eq!((published(&mut changes), ann.sees()), (vec!["~ann".to_owned()], vec!["ann".to_owned()]));
 }
 
 #[actix::test]
@@ -131,14 +118,14 @@ async fn a_leave_while_its_join_is_being_committed_follows_it() {
     });
     assert!(matches!(joined, Err(Error::LeftWhileJoining { .. })) && left.is_ok());
     pass(secs(1)).await;
-    assert_eq!((heard(&mut changes), ann.sees()), (vec!["+bob".to_owned(), "-bob".into()], vec!["ann".to_owned()]));
+    assert_eq!((published(&mut changes), ann.sees()), (vec!["+bob".to_owned(), "-bob".into()], vec!["ann".to_owned()]));
     assert_eq!((node.rows(lobby()).await, bob.frames().len()), (vec!["ann".to_owned()], 0));
 }
 
 #[actix::test]
-async fn an_update_and_a_leave_that_wait_together_leave() {
+async fn a_leave_replaces_a_pending_update() {
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     pass(secs(1)).await;
     let mut changes = node.changes();
     node.store.commits_take(ms(100));
@@ -155,11 +142,11 @@ async fn an_update_and_a_leave_that_wait_together_leave() {
     );
     assert!(first.is_ok() && left.is_ok() && matches!(second, Err(Error::NotInRoom { .. })));
     pass(secs(1)).await;
-    assert_eq!((heard(&mut changes), ann.sees()), (vec!["~ann".to_owned(), "-bob".into()], vec!["ann".to_owned()]));
+    assert_eq!((published(&mut changes), ann.sees()), (vec!["~ann".to_owned(), "-bob".into()], vec!["ann".to_owned()]));
 }
 
 #[actix::test]
-async fn an_update_of_one_who_is_joining_comes_with_the_join_or_after_it() {
+async fn an_update_during_its_join_is_written() {
     let node = node().await;
     let (ann, bob) = (node.member("ann").await, node.client("bob"));
     node.store.commits_take(ms(100));
@@ -170,16 +157,18 @@ async fn an_update_of_one_who_is_joining_comes_with_the_join_or_after_it() {
     assert!(joined.is_ok() && updated.is_ok());
     pass(secs(1)).await;
     for client in [&ann, &bob] {
-        assert_eq!(client.screen().here[&bob.id(lobby()).to_string()].1["n"], 1);
+        assert_eq!(client.view().here[&bob.id(lobby()).to_string()].1["n"], 1);
     }
 }
 
+// behaviour: 3 failed-add
 #[actix::test]
-async fn a_refused_join_fails_alone_and_by_name() {
+async fn a_refused_join_fails_alone_and_fires_no_event() {
     let node = node().await;
     let ann = node.member("ann").await;
     let crowd: Vec<_> = (0..20).map(|n| node.client(&format!("u{n}"))).collect();
     let rooms: Vec<_> = (0..10).map(|n| room(&format!("r{n}"))).collect();
+    let mut changes = node.changes();
     node.store.refuse(
         |write| matches!(write, Write::Join(one) if one.user.as_ref().is_some_and(|user| user.as_str() == "u7")),
     );
@@ -195,14 +184,17 @@ async fn a_refused_join_fails_alone_and_by_name() {
     }
     pass(secs(1)).await;
     assert_eq!(node.names(&rooms[7]).await, ["u17"]);
+    let published = published(&mut changes);
+    assert!(published.len() == 1 + 19 && !published.contains(&"+u7".to_owned()), "{published:?}");
     assert_eq!(node.children(), 20);
 }
 
 #[actix::test]
-async fn a_leave_that_waits_beside_a_refused_join_is_done() {
-    // All that waited for a room was dropped with what was refused: one who left stayed for ever.
+async fn a_leave_in_the_transaction_of_a_refused_join_is_written() {
+    // All pending changes of the room were dropped with the refused one, so a presence that left stayed for ever.
     let node = node().await;
-    let (ann, bob, cid) = (node.member("ann").await, node.member("bob").await, node.client("cid"));
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
+    let cid = node.client("cid");
     pass(secs(1)).await;
     let mut changes = node.changes();
     node.store.refuse(|write| matches!(write, Write::Join(_)));
@@ -220,26 +212,13 @@ async fn a_leave_that_waits_beside_a_refused_join_is_done() {
     );
     assert!(updated.is_ok() && left.is_ok() && matches!(joined, Err(Error::StoreRefused(_))));
     pass(secs(1)).await;
-    assert_eq!(
-        (heard(&mut changes), node.rows(lobby()).await),
-        (vec!["~ann".to_owned(), "-bob".into()], vec!["ann".to_owned()])
-    );
+    assert_eq!(published(&mut changes), ["~ann", "-bob"]);
+    assert_eq!(node.rows(lobby()).await, ["ann"]);
     assert_eq!(ann.sees(), ["ann"]);
 }
 
 #[actix::test]
-async fn a_channel_has_one_presence_in_a_room() {
-    let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
-    let mut double = node.client("bob");
-    double.channel = ChannelName::new(ann.channel.as_str()).unwrap();
-    assert!(matches!(double.join(lobby()).await, Err(Error::StoreRefused(_))));
-    pass(secs(1)).await;
-    assert_eq!(bob.sees(), ["ann", "bob"]);
-}
-
-#[actix::test]
-async fn more_changes_than_may_wait_are_turned_away_but_leaves_never_are() {
+async fn changes_over_the_limit_of_pending_ones_are_refused_but_leaves_are_not() {
     let node = node_with(config().max_pending_writes(10)).await;
     let members = node.crowd(5).await;
     let crowd: Vec<_> = (0..20).map(|n| node.client(&format!("x{n}"))).collect();
@@ -268,7 +247,7 @@ async fn more_changes_than_may_wait_are_turned_away_but_leaves_never_are() {
 }
 
 #[actix::test]
-async fn relaxed_changes_resolve_at_once_and_are_told_after_the_commit() {
+async fn relaxed_changes_resolve_at_once_and_are_sent_after_the_commit() {
     let node = node_with(config().durability(Durability::Relaxed)).await;
     let ann = node.member("ann").await;
     pass(secs(1)).await;
@@ -279,20 +258,20 @@ async fn relaxed_changes_resolve_at_once_and_are_told_after_the_commit() {
     ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
     assert_eq!(node.rooms.this_node().now(), before);
     settle().await;
-    assert_eq!((heard(&mut changes), bob.frames().len(), ann.sees()), (Vec::new(), 0, vec!["ann".to_owned()]));
+    assert_eq!((published(&mut changes), bob.frames().len(), ann.sees()), (Vec::new(), 0, vec!["ann".to_owned()]));
     pass(secs(3)).await;
-    let mut told = heard(&mut changes);
-    told.sort();
-    assert_eq!((told, bob.screen().states), (vec!["+bob".to_owned(), "~ann".into()], 1));
+    let mut events = published(&mut changes);
+    events.sort();
+    assert_eq!((events, bob.view().states), (vec!["+bob".to_owned(), "~ann".into()], 1));
     bob.leave(lobby()).await.unwrap();
-    assert_eq!(heard(&mut changes), Vec::<String>::new());
+    assert_eq!(published(&mut changes), NONE);
     pass(secs(3)).await;
-    assert_eq!((heard(&mut changes), ann.sees()), (vec!["-bob".to_owned()], vec!["ann".to_owned()]));
+    assert_eq!((published(&mut changes), ann.sees()), (vec!["-bob".to_owned()], vec!["ann".to_owned()]));
 }
 
 #[actix::test]
-async fn a_relaxed_update_that_is_taken_back_while_it_waits_ends_as_it_was() {
-    // The second one was compared with what was committed, found equal, and passed over; the first one came true.
+async fn a_relaxed_update_that_is_reverted_while_it_is_pending_has_no_effect() {
+    // The second update was equal to the committed meta and was dropped, and the first one was written.
     let node = node_with(config().durability(Durability::Relaxed)).await;
     let ann = node.member("ann").await;
     pass(secs(1)).await;
@@ -301,14 +280,5 @@ async fn a_relaxed_update_that_is_taken_back_while_it_waits_ends_as_it_was() {
     pass(ms(50)).await;
     ann.update(lobby(), "{}").await.unwrap();
     pass(secs(1)).await;
-    assert_eq!(ann.screen().here[&ann.id(lobby()).to_string()].1, serde_json::json!({}));
-}
-
-#[actix::test]
-async fn what_is_asked_without_waiting_happens_all_the_same() {
-    let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
-    assert!(bob.leave(lobby()).now_or_never().is_none());
-    pass(secs(1)).await;
-    assert_eq!((ann.sees(), node.rows(lobby()).await), (vec!["ann".to_owned()], vec!["ann".to_owned()]));
+    assert_eq!(ann.view().here[&ann.id(lobby()).to_string()].1, serde_json::json!({}));
 }

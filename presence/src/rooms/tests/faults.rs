@@ -1,19 +1,9 @@
-//! What a bug would do, done on purpose: it stays where it happened.
+//! Failures of rooms, presences and hubs that are caused on purpose: they affect nothing else.
 
-use std::{
-    cell::Cell,
-    sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-};
+use std::task::{Context, Poll, Wake, Waker};
 
-use super::bench::{Client, Node, heard, lobby, ms, node, pass, secs, settle, user};
-use crate::{
-    CloseCode, Error, Meta, Rooms,
-    delivery::PIECE,
-    name::ChannelName,
-    room::ToRoom,
-    testing::fault::{panic_hubs, panic_presence, panic_room},
-};
+use super::prelude::*;
+use crate::testing::fault::{panic_hubs, panic_presence};
 
 /// Fifty sockets, of whom some come, change and go while messages are sent, and `fail` is called again and again. In the
 /// end everyone who stayed sees what is, and had every message exactly once and in order.
@@ -50,27 +40,27 @@ async fn check_traffic(fail: impl Fn(&Rooms, &[Client])) {
     tokio::join!(messages, futures_util::future::join_all(lives), faults);
     pass(secs(15)).await;
     check_all(&node, &crowd, &others, sent.get());
-    let heard = heard(&mut changes);
+    let published = published(&mut changes);
     for n in 0..10 {
-        let mine = heard.iter().filter(|event| event.ends_with(&format!("x{n}")));
+        let mine = published.iter().filter(|event| event.ends_with(&format!("x{n}")));
         let life = [format!("+x{n}"), format!("~x{n}"), format!("-x{n}")];
-        assert!(mine.eq(life.iter().cycle().take(14)), "{heard:?}");
+        assert!(mine.eq(life.iter().cycle().take(14)), "{published:?}");
     }
-    assert_eq!(heard.len(), 140, "of those who stayed nothing is told");
+    assert_eq!(published.len(), 140, "of those who stayed nothing is events");
     assert_eq!((node.children(), node.rows(lobby()).await.len()), (60, 60));
 }
 
 fn check_all(node: &Node, crowd: &[Client], others: &[Client], sent: i32) {
-    let truth = crowd[0].screen();
+    let truth = crowd[0].view();
     assert_eq!(truth.names().len(), 60);
     for client in crowd {
-        let screen = client.screen();
+        let screen = client.view();
         assert_eq!(screen.messages, (0..sent).map(serde_json::Value::from).collect::<Vec<_>>());
         assert_eq!((screen.version, &screen.here), (truth.version, &truth.here));
-        assert!(client.closes().is_empty());
+        assert!(client.close_codes().is_empty());
     }
     for client in others {
-        let screen = client.screen();
+        let screen = client.view();
         assert_eq!((screen.version, &screen.here), (truth.version, &truth.here));
         assert_eq!(screen.here[&client.id(lobby()).to_string()].1["at"], "last");
     }
@@ -78,26 +68,26 @@ fn check_all(node: &Node, crowd: &[Client], others: &[Client], sent: i32) {
 }
 
 #[actix::test]
-async fn a_room_that_fails_goes_on_and_nothing_is_lost_or_repeated() {
+async fn after_a_failure_of_the_room_nothing_is_lost_or_repeated() {
     check_traffic(|rooms, _| panic_room(rooms, lobby())).await;
 }
 
 #[actix::test]
-async fn a_room_that_fails_in_the_middle_of_a_change_goes_on_and_nothing_is_lost_or_repeated() {
+async fn after_a_failure_in_the_middle_of_a_change_nothing_is_lost_or_repeated() {
     check_traffic(|rooms, _| rooms.table().send_running(lobby(), ToRoom::PanicInModel)).await;
 }
 
 #[actix::test]
-async fn a_presence_that_fails_goes_on_and_nothing_is_lost_or_repeated() {
+async fn after_a_failure_of_a_presence_nothing_is_lost_or_repeated() {
     check_traffic(|rooms, crowd| panic_presence(rooms, lobby(), crowd[7].id(lobby()))).await;
 }
 
 #[actix::test]
-async fn a_hub_that_fails_goes_on_and_nothing_is_lost_or_repeated() {
+async fn after_a_failure_of_the_hub_nothing_is_lost_or_repeated() {
     check_traffic(|rooms, _| panic_hubs(rooms)).await;
 }
 
-/// Panics once, when it is woken.
+/// Panics when it is woken.
 struct Trap;
 
 impl Wake for Trap {
@@ -119,33 +109,33 @@ async fn a_hub_that_fails_in_the_middle_of_a_delivery_delivers_to_each_member_on
 }
 
 #[actix::test]
-async fn a_hub_that_fails_while_it_lets_joiners_in_lets_all_of_them_in() {
-    // Those who came after the one at whom it failed had no first frame, and were in no group.
+async fn a_hub_that_fails_while_it_adds_joiners_adds_all_of_them() {
+    // The joiners after the one at which the hub failed received no first frame, and were in no group.
     let node = node().await;
     let _ann = node.member("ann").await;
     node.stir(lobby()).await;
     let crowd: Vec<_> = (0..20).map(|n| node.client(&format!("u{n}"))).collect();
     set_trap(&crowd[9]);
-    super::bench::join_all(&crowd, lobby()).await;
+    all_join(&crowd, lobby()).await;
     node.send(lobby(), "1").await.unwrap();
     pass(secs(1)).await;
     for one in &crowd {
-        assert_eq!((one.sees().len(), one.screen().states, one.screen().messages.len()), (21, 1, 1));
+        assert_eq!((one.sees().len(), one.view().states, one.view().messages.len()), (21, 1, 1));
     }
 }
 
 #[actix::test]
-async fn a_room_that_fails_again_and_again_closes_its_sockets_and_starts_anew() {
+async fn a_room_that_fails_repeatedly_closes_its_sockets_and_starts_again() {
     let node = node().await;
     let crowd = node.crowd(50).await;
     for _ in 0..8 {
         panic_room(&node.rooms, lobby());
         pass(ms(100)).await;
-        assert_eq!((node.running(), crowd[0].closes()), (1, vec![]));
+        assert_eq!((node.running(), crowd[0].close_codes()), (1, vec![]));
     }
     panic_room(&node.rooms, lobby());
     pass(ms(100)).await;
-    assert!(crowd.iter().all(|one| one.closes() == [CloseCode::INTERNAL_ERROR]));
+    assert!(crowd.iter().all(|one| one.close_codes() == [CloseCode::INTERNAL_ERROR]));
     futures_util::future::join_all(crowd.iter().map(|one| one.leave(lobby()))).await;
     let ann = node.member("ann").await;
     pass(secs(1)).await;
@@ -154,7 +144,7 @@ async fn a_room_that_fails_again_and_again_closes_its_sockets_and_starts_anew() 
 }
 
 #[actix::test]
-async fn faults_that_are_far_apart_are_not_held_against_a_room() {
+async fn a_room_does_not_give_up_after_rare_failures() {
     let node = node().await;
     let ann = node.member("ann").await;
     for _ in 0..30 {
@@ -162,13 +152,13 @@ async fn faults_that_are_far_apart_are_not_held_against_a_room() {
         pass(secs(2)).await;
         ann.touch();
     }
-    assert_eq!((ann.closes(), node.names(lobby()).await), (vec![], vec!["ann".to_owned()]));
+    assert_eq!((ann.close_codes(), node.names(lobby()).await), (vec![], vec!["ann".to_owned()]));
 }
 
 #[actix::test]
-async fn a_fault_makes_nobody_stale_and_saves_nobody_who_is_silent() {
+async fn a_failure_of_the_room_neither_makes_a_presence_stale_nor_keeps_a_silent_one() {
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     let mut changes = node.changes();
     for turn in 0..6 {
         pass(secs(10)).await;
@@ -180,26 +170,15 @@ async fn a_fault_makes_nobody_stale_and_saves_nobody_who_is_silent() {
         }
     }
     pass(secs(2)).await;
-    assert_eq!((heard(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
+    assert_eq!((published(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
     assert_eq!(node.children(), 1);
 }
 
 #[actix::test]
-async fn a_fault_leaves_no_child_behind() {
-    // The room adopted what it read, was then told by its hubs, and started a second child for each.
+async fn a_room_that_fails_during_an_outage_recovers_when_the_database_is_back() {
     let node = node().await;
-    let _crowd = node.crowd(20).await;
-    for _ in 0..5 {
-        panic_room(&node.rooms, lobby());
-        pass(secs(3)).await;
-        assert_eq!(node.children(), 20);
-    }
-}
-
-#[actix::test]
-async fn a_room_that_fails_while_the_store_is_away_goes_on_when_it_is_back() {
-    let node = node().await;
-    let (ann, bob, cid) = (node.member("ann").await, node.member("bob").await, node.client("cid"));
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
+    let cid = node.client("cid");
     pass(secs(1)).await;
     node.store.faults.fail_next(usize::MAX);
     let (left, joined, ()) = tokio::join!(bob.leave(lobby()), cid.join(lobby()), async {
@@ -212,14 +191,14 @@ async fn a_room_that_fails_while_the_store_is_away_goes_on_when_it_is_back() {
     assert!(left.is_ok() && joined.is_ok(), "{joined:?}");
     pass(secs(3)).await;
     assert_eq!((ann.sees(), cid.sees()), (vec!["ann".to_owned(), "cid".into()], ann.sees()));
-    assert_eq!((ann.screen().messages.len(), bob.screen().messages.len()), (1, 0));
+    assert_eq!((ann.view().messages.len(), bob.view().messages.len()), (1, 0));
 }
 
 #[actix::test]
-async fn one_who_joins_again_while_its_room_recovers_keeps_its_meta_and_its_place() {
-    // The join was written anew, with an empty meta, and its member counted twice.
+async fn a_member_that_joins_again_while_its_room_recovers_keeps_its_meta() {
+    // The join was written again with an empty meta, and the member counted twice.
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
     pass(secs(1)).await;
     for fault in [ToRoom::Panic, ToRoom::PanicInModel] {
@@ -227,7 +206,7 @@ async fn one_who_joins_again_while_its_room_recovers_keeps_its_meta_and_its_plac
         node.rooms.table().send_running(lobby(), fault);
         bob.join(lobby()).await.unwrap();
         pass(secs(1)).await;
-        assert_eq!(ann.screen().here[&bob.id(lobby()).to_string()].1["n"], 1);
+        assert_eq!(ann.view().here[&bob.id(lobby()).to_string()].1["n"], 1);
         assert!(bob.count() - frames <= 1);
     }
     ann.leave(lobby()).await.unwrap();
@@ -237,11 +216,11 @@ async fn one_who_joins_again_while_its_room_recovers_keeps_its_meta_and_its_plac
 }
 
 #[actix::test]
-async fn a_presence_whose_socket_is_gone_from_the_hub_goes_stale_after_a_fault() {
+async fn a_presence_whose_socket_has_left_the_hub_becomes_stale_after_a_failure() {
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     let mut changes = node.changes();
-    // Nobody will say that it left.
+    // Nobody reports that it left.
     node.rooms.hubs().all()[0]
         .addr
         .do_send(crate::delivery::ToHub::Leave { room: lobby().clone(), channels: vec![ann.channel.clone()] });
@@ -250,7 +229,7 @@ async fn a_presence_whose_socket_is_gone_from_the_hub_goes_stale_after_a_fault()
         pass(secs(10)).await;
         bob.touch();
     }
-    assert_eq!((heard(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
+    assert_eq!((published(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
 }
 
 #[actix::test]
@@ -264,7 +243,7 @@ async fn a_reader_of_a_room_that_fails_is_answered() {
 }
 
 #[actix::test]
-async fn a_socket_that_is_gone_before_its_first_frame_is_no_member() {
+async fn a_socket_that_disconnects_before_its_first_frame_is_no_member() {
     let node = node().await;
     let ann = node.member("ann").await;
     node.stir(lobby()).await;
@@ -280,8 +259,8 @@ async fn a_socket_that_is_gone_before_its_first_frame_is_no_member() {
 }
 
 #[actix::test]
-async fn a_first_frame_whose_end_is_not_sent_yet_is_a_frame_half_sent() {
-    // A Close was put behind the piece that all joiners share, in the place of the joiner's own piece.
+async fn a_first_frame_counts_as_partly_sent_until_its_last_piece_is_sent() {
+    // A Close was queued after the piece that all joiners share, instead of the joiner's own piece.
     let node = node().await;
     let ann = node.client("ann");
     ann.outbox.push_first(lobby(), (vec![0; 2 * PIECE].into(), Some("the end".into()), None));
@@ -294,10 +273,10 @@ async fn a_first_frame_whose_end_is_not_sent_yet_is_a_frame_half_sent() {
 
 #[actix::test]
 async fn a_presence_without_a_socket_that_is_touched_outlives_a_fault_of_its_room() {
-    // It was looked after by a touch that nobody marked.
+    // The restarted room watched a touch that was not the one of the channel.
     let node = node().await;
-    let job = crate::name::ChannelName::new("job").unwrap();
-    let _room = node.rooms.add(lobby(), &job, Some(&super::bench::user("job"))).await.unwrap();
+    let job = channel("job");
+    let _room = node.rooms.add(lobby(), &job, Some(&user("job"))).await.unwrap();
     panic_room(&node.rooms, lobby());
     for _ in 0..20 {
         pass(secs(5)).await;
@@ -305,13 +284,13 @@ async fn a_presence_without_a_socket_that_is_touched_outlives_a_fault_of_its_roo
     }
     assert_eq!(node.names(lobby()).await, ["job"]);
     pass(secs(70)).await;
-    assert_eq!(node.names(lobby()).await, Vec::<String>::new());
+    assert_eq!(node.names(lobby()).await, NONE);
 }
 
 #[actix::test]
-async fn an_update_that_is_under_way_when_the_room_fails_succeeds_and_is_told_once() {
+async fn an_update_in_progress_succeeds_and_is_sent_once_although_the_room_fails() {
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     pass(secs(1)).await;
     node.store.faults.hang();
     let breaking = async {
@@ -323,8 +302,8 @@ async fn an_update_that_is_under_way_when_the_room_fails_succeeds_and_is_told_on
     let (updated, ()) = futures_util::future::join(ann.update(lobby(), r#"{"n":1}"#), breaking).await;
     updated.unwrap();
     pass(secs(3)).await;
-    let told = bob.screen().told;
-    assert_eq!(told.iter().filter(|event| *event == "~ann").count(), 1, "{told:?}");
+    let events = bob.view().changes;
+    assert_eq!(events.iter().filter(|event| *event == "~ann").count(), 1, "{events:?}");
     ann.leave(lobby()).await.unwrap();
     bob.leave(lobby()).await.unwrap();
     pass(secs(10)).await;
@@ -332,28 +311,10 @@ async fn an_update_that_is_under_way_when_the_room_fails_succeeds_and_is_told_on
 }
 
 #[actix::test]
-async fn one_who_came_and_left_while_the_database_was_away_after_a_fault_was_never_there() {
-    let node = node().await;
-    let ann = node.member("ann").await;
-    panic_room(&node.rooms, lobby());
-    pass(secs(3)).await;
-    let mut changes = node.changes();
-    let bob = node.client("bob");
-    node.store.faults.fail_next(1);
-    let (joined, left) = tokio::join!(bob.join(lobby()), async {
-        settle().await;
-        bob.leave(lobby()).await
-    });
-    assert!(joined.is_err() && left.is_ok());
-    assert_eq!(heard(&mut changes), Vec::<String>::new());
-    assert_eq!(ann.sees(), ["ann"]);
-}
-
-#[actix::test]
 async fn a_presence_without_a_socket_keeps_its_meta_when_its_room_fails() {
-    // No hub reports it, so its next `add` was a join with an empty meta, and until the room was read it was in nobody's list.
+    // No hub reports it, so its next `add` was a join with an empty meta, and it was in no list until the room was loaded.
     let node = node().await;
-    let bot = ChannelName::new("job 7").unwrap();
+    let bot = channel("job 7");
     let busy = |n: u8| Meta::from_json(&format!(r#"{{"n":{n}}}"#)).unwrap();
     node.add(lobby(), &bot, Some(&user("bot"))).await.unwrap();
     node.update(lobby(), &bot, busy(1)).await.unwrap();
@@ -378,5 +339,5 @@ async fn a_presence_without_a_socket_keeps_its_meta_when_its_room_fails() {
     assert_eq!(node.remove_user_from(lobby(), &user("bot"), None).await.unwrap(), 1);
     node.store.release_loads();
     pass(secs(1)).await;
-    assert_eq!((heard(&mut changes), node.rows(lobby()).await.len()), (vec!["~bot".into(), "-[bot]".into()], 0));
+    assert_eq!((published(&mut changes), node.rows(lobby()).await.len()), (vec!["~bot".into(), "-[bot]".into()], 0));
 }

@@ -1,13 +1,10 @@
-//! The members of a room and their changes, as a part of the application follows them.
+//! The members of a room and their changes, for a part of the application that follows them.
 
-use std::{collections::BTreeSet, time::Duration};
+use futures_util::StreamExt;
 
-use futures_util::{FutureExt, StreamExt};
+use super::prelude::*;
 
-use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, settle, user};
-use crate::{Error, clock::Clock, name::UserId, room::ToRoom, store::MemoryStore, testing::fault::panic_room};
-
-/// Who is online, as the example in the documentation keeps it.
+/// The online users, kept as in the example of the documentation.
 struct Online {
     users: BTreeSet<UserId>,
     changes: crate::MemberChanges,
@@ -29,16 +26,8 @@ impl Online {
     }
 }
 
-/// Two nodes that compare their rooms with the database every two seconds.
-async fn two_nodes() -> (Node, Node) {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let quick = || config().reconcile_interval(secs(2));
-    (node_on(&database, "here", quick()).await, node_on(&database, "there", quick()).await)
-}
-
 #[actix::test]
-async fn members_and_the_changes_after_them_are_who_is_online_whenever_one_begins() {
+async fn the_members_with_the_changes_after_them_are_right_whenever_a_follower_begins() {
     let node = node().await;
     let _bob = node.member("bob").await;
     let joins = async {
@@ -69,8 +58,8 @@ async fn members_and_the_changes_after_them_are_who_is_online_whenever_one_begin
 
 #[actix::test]
 async fn a_user_with_tabs_on_two_nodes_is_online_until_the_last_of_them_has_left() {
-    // The last tab left on the other node, which alone announced it.
-    let (here, there) = two_nodes().await;
+    // The last tab left on the other node, and only that node published the event.
+    let [here, there] = nodes(quick).await;
     let (ours, theirs) = (here.member("ann").await, there.member("ann").await);
     pass(secs(3)).await;
     let mut online = Online::of(&here).await;
@@ -79,16 +68,16 @@ async fn a_user_with_tabs_on_two_nodes_is_online_until_the_last_of_them_has_left
     assert_eq!(online.now(), ["ann"]);
     theirs.leave(lobby()).await.unwrap();
     pass(secs(3)).await;
-    assert_eq!(online.now(), [""; 0]);
+    assert_eq!(online.now(), NONE);
     let _bob = there.member("bob").await;
     pass(secs(3)).await;
     assert_eq!(online.now(), ["bob"]);
 }
 
 #[actix::test]
-async fn a_change_of_this_node_that_waits_for_one_of_another_is_not_missed() {
-    // Its event was fired before the room knew of it: who began in between had neither.
-    let (here, there) = two_nodes().await;
+async fn a_follower_receives_a_change_that_waits_for_a_change_of_another_node() {
+    // Its event was published before the roster contained it, so a follower that began in between received neither.
+    let [here, there] = nodes(quick).await;
     let _ann = here.member("ann").await;
     let bob = here.member("bob").await;
     let _cid = there.member("cid").await;
@@ -99,8 +88,8 @@ async fn a_change_of_this_node_that_waits_for_one_of_another_is_not_missed() {
 }
 
 #[actix::test]
-async fn one_who_does_not_read_for_a_long_time_misses_nothing() {
-    // The oldest events were lost, and the examples did not look whether any were.
+async fn a_follower_that_reads_late_misses_nothing() {
+    // The oldest events were lost, and the examples did not check `missed`.
     let node = node().await;
     let _ann = node.member("ann").await;
     let mut online = Online::of(&node).await;
@@ -112,15 +101,22 @@ async fn one_who_does_not_read_for_a_long_time_misses_nothing() {
     assert_eq!(online.now(), ["ann", "bob", "cid"]);
 }
 
-/// Bob leaves and cid joins while the room fails so.
-async fn check_failure(fail: impl Fn(&Node)) {
-    let node = node().await;
-    let (_ann, bob) = (node.member("ann").await, node.member("bob").await);
+#[actix::test]
+async fn a_follower_misses_no_change_of_a_room_that_fails_at_any_moment() {
+    tokio::time::pause();
+    check_failure(|| ToRoom::Panic).await;
+    check_failure(|| ToRoom::PanicInModel).await;
+}
+
+/// Bob leaves and cid joins while the room receives this message.
+async fn check_failure(fault: fn() -> ToRoom) {
+    let node = new_node(config()).await;
+    let [_ann, bob] = node.members_named(["ann", "bob"]).await;
     let mut online = Online::of(&node).await;
     node.store.commits_take(ms(20));
     let fails = async {
         pass(ms(10)).await;
-        fail(&node);
+        node.table().send_running(lobby(), fault());
     };
     let cid = node.client("cid");
     let (left, joined, ()) = futures_util::join!(bob.leave(lobby()), cid.join(lobby()), fails);
@@ -131,17 +127,7 @@ async fn check_failure(fail: impl Fn(&Node)) {
 }
 
 #[actix::test]
-async fn a_room_that_fails_loses_no_change_for_those_who_follow_it() {
-    check_failure(|node| panic_room(&node.rooms, lobby())).await;
-}
-
-#[actix::test]
-async fn a_room_that_fails_in_the_middle_of_a_change_loses_none_for_those_who_follow_it() {
-    check_failure(|node| node.table().send_running(lobby(), ToRoom::PanicInModel)).await;
-}
-
-#[actix::test]
-async fn a_room_that_is_given_up_is_followed_when_it_is_started_anew() {
+async fn a_follower_continues_when_a_room_that_gave_up_starts_again() {
     let node = node().await;
     let _ann = node.member("ann").await;
     let mut online = Online::of(&node).await;
@@ -176,8 +162,8 @@ async fn changes_and_events_are_streams_that_wake_and_that_end() {
 }
 
 #[actix::test]
-async fn a_room_stays_in_memory_as_long_as_it_is_followed_and_no_shutdown_waits_for_that() {
-    let (here, there) = two_nodes().await;
+async fn a_room_stays_in_memory_while_it_is_followed_and_no_shutdown_waits_for_its_followers() {
+    let [here, there] = nodes(quick).await;
     let online = Online::of(&here).await;
     pass(secs(10)).await;
     assert_eq!(here.running(), 1);
@@ -196,12 +182,12 @@ async fn a_room_stays_in_memory_as_long_as_it_is_followed_and_no_shutdown_waits_
 
 #[cfg(feature = "sqlite")]
 #[actix::test]
-async fn the_changes_after_the_members_are_those_of_this_room_alone_on_a_database_too() {
+async fn a_follower_of_a_room_on_a_database_receives_the_changes_of_this_room_only() {
     let store = crate::store::SqlStore::connect("sqlite::memory:").unwrap();
     let rooms = crate::Rooms::start(config().build().unwrap(), store, crate::NodeName::new("here").unwrap());
     rooms.ready().await;
     let (_, mut changes) = rooms.members_and_changes(lobby()).await.unwrap();
-    let job = crate::ChannelName::new("job").unwrap();
+    let job = channel("job");
     rooms.add(&room("attic"), &job, Some(&user("other"))).await.unwrap();
     rooms.add(lobby(), &job, Some(&user("job"))).await.unwrap();
     assert_eq!(changes.next().await.unwrap().user_online(), [user("job")]);

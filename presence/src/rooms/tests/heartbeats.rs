@@ -1,14 +1,9 @@
-//! Heartbeats that ask for an answer, from a client that does not read.
+//! Heartbeats that request an answer, from a client that does not read.
 
-use std::{cell::Cell, rc::Rc};
+use super::prelude::*;
+use crate::ANSWERED_HEARTBEAT;
 
-use super::bench::{config, node_with, settle};
-use crate::{
-    ANSWERED_HEARTBEAT, Consumer, Frame, Result, Socket,
-    testing::{Received, TestSocket},
-};
-
-/// Counts the heartbeats that it is done with.
+/// Counts the heartbeats that it has handled.
 struct Counting(Rc<Cell<usize>>);
 
 impl Consumer for Counting {
@@ -20,7 +15,7 @@ impl Consumer for Counting {
 }
 
 #[actix::test]
-async fn the_answers_to_a_client_that_does_not_read_do_not_pile_up() {
+async fn answers_to_a_client_that_does_not_read_are_bounded() {
     let node = node_with(config().outbox_frames(4)).await;
     let answered = Rc::new(Cell::new(0));
     let consumer = Counting(answered.clone());

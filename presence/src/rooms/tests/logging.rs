@@ -1,18 +1,12 @@
-//! What is worth a warning, and what is not.
+//! What is logged, and at which level.
 
-use futures_util::FutureExt;
 use tokio::sync::watch;
 use tracing::Level;
 
-use super::bench::{Log, Node, config, lobby, node, node_with, pass, secs, settle, user};
-use crate::{
-    Consumer, Error, Event, Frame, Result, Socket,
-    name::EventName,
-    telemetry::LINE_INTERVAL,
-    testing::{Received, TestSocket},
-};
+use super::prelude::*;
+use crate::telemetry::LINE_INTERVAL;
 
-/// Answers a frame, and is done with an event, when it may.
+/// Waits before it answers a frame and before it has handled an event.
 struct Slow(watch::Receiver<bool>);
 
 impl Consumer for Slow {
@@ -31,7 +25,7 @@ impl Consumer for Slow {
     }
 }
 
-/// A member whose consumer is slow until it may go on.
+/// A member whose consumer waits until the sender allows it to continue.
 async fn slow(node: &Node) -> (TestSocket, watch::Sender<bool>) {
     let (may_go_on, may) = watch::channel(false);
     let mut socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), Slow(may)).await.unwrap();
@@ -40,7 +34,7 @@ async fn slow(node: &Node) -> (TestSocket, watch::Sender<bool>) {
 }
 
 #[actix::test]
-async fn a_client_that_goes_while_it_is_answered_is_no_warning() {
+async fn a_client_that_disconnects_while_it_is_answered_logs_no_warning() {
     let node = node().await;
     let log = Log::of_warnings();
     let (mut ann, may_answer) = slow(&node).await;
@@ -50,7 +44,7 @@ async fn a_client_that_goes_while_it_is_answered_is_no_warning() {
     settle().await;
     may_answer.send_replace(true);
     settle().await;
-    assert_eq!(node.names(lobby()).await, Vec::<String>::new());
+    assert_eq!(node.names(lobby()).await, NONE);
     let about_on_connect = |line: &String| line.contains("on_connect");
     assert_eq!(
         log.lines().into_iter().filter(|line| !about_on_connect(line)).collect::<Vec<_>>(),
@@ -59,7 +53,7 @@ async fn a_client_that_goes_while_it_is_answered_is_no_warning() {
 }
 
 #[actix::test]
-async fn a_client_that_is_not_read_since_its_inbox_is_full_is_a_line_for_whoever_looks_closely() {
+async fn a_full_inbox_is_logged_at_the_level_trace() {
     let node = node_with(config().inbox_frames(2)).await;
     let log = Log::down_to(Level::TRACE);
     let (mut ann, may_answer) = slow(&node).await;
@@ -70,7 +64,7 @@ async fn a_client_that_is_not_read_since_its_inbox_is_full_is_a_line_for_whoever
         ann.send_text("a question");
     }
     settle().await;
-    assert_eq!(lines(), Vec::<String>::new(), "one is handled, and two may wait");
+    assert_eq!(lines(), NONE, "one is handled, and two may wait");
     ann.send_text("a question");
     settle().await;
     assert!(lines().len() == 1 && lines()[0].contains("TRACE"), "{:?}", lines());
@@ -82,8 +76,8 @@ async fn a_client_that_is_not_read_since_its_inbox_is_full_is_a_line_for_whoever
 }
 
 #[actix::test]
-async fn a_consumer_that_loses_events_is_one_warning_until_it_has_caught_up_and_one_line_then() {
-    /// As many as may wait.
+async fn a_consumer_that_loses_events_logs_one_warning_and_one_line_when_it_has_caught_up() {
+    /// How many events may be queued.
     const MAX: usize = 1024;
     let node = node().await;
     let log = Log::down_to(Level::INFO);
@@ -98,12 +92,12 @@ async fn a_consumer_that_loses_events_is_one_warning_until_it_has_caught_up_and_
     let (lost, caught_up) = ("a consumer is too slow, and events are dropped", "events were dropped has caught up");
     send(1).await;
     send(MAX).await;
-    assert_eq!(log.lines_with(lost), Vec::<String>::new(), "one is handled, and the others may wait");
+    assert_eq!(log.lines_with(lost), NONE, "one is handled, and the others may wait");
     send(1).await;
     send(9).await;
     let lines = log.lines_with(lost);
     assert!(lines.len() == 1 && lines[0].contains("WARN"), "{lines:?}");
-    assert_eq!(log.lines_with(caught_up), Vec::<String>::new());
+    assert_eq!(log.lines_with(caught_up), NONE);
     may_go_on.send_replace(true);
     pass(secs(1)).await;
     let lines = log.lines_with(caught_up);
@@ -115,7 +109,7 @@ async fn a_consumer_that_loses_events_is_one_warning_until_it_has_caught_up_and_
 }
 
 #[actix::test]
-async fn changes_that_are_refused_since_too_many_wait_are_a_warning_now_and_then_that_counts_them() {
+async fn changes_that_are_refused_as_too_many_are_pending_log_a_warning_with_their_number() {
     let node = node_with(config().max_pending_writes(1)).await;
     let bob = node.member("bob").await;
     let log = Log::of_warnings();
@@ -148,8 +142,8 @@ async fn changes_that_are_refused_since_too_many_wait_are_a_warning_now_and_then
 }
 
 #[actix::test]
-async fn of_many_that_are_cut_off_for_one_cause_those_after_the_first_are_as_full_lines_at_the_level_debug() {
-    // They had the channel and the cause, and nobody could say whose they were.
+async fn after_the_first_line_of_a_cause_the_others_are_logged_in_full_at_the_level_debug() {
+    // The lines had only the channel and the cause, so they did not show the user.
     let node = node().await;
     let log = Log::down_to(Level::DEBUG);
     let mut sockets = Vec::new();
@@ -158,7 +152,7 @@ async fn of_many_that_are_cut_off_for_one_cause_those_after_the_first_are_as_ful
         let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user(name)));
         sockets.push(TestSocket::connect(upgrade, Slow(may)).await.unwrap());
     }
-    // They read nothing.
+    // The clients read nothing.
     pass(secs(70)).await;
     let lines = log.lines_with("a socket is cut off");
     assert_eq!(lines.len(), 4, "{lines:?}");

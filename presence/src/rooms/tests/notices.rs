@@ -1,30 +1,23 @@
-//! When members are told what: at once if it is quiet, seldom if it is not, and all of them alike.
+//! When members receive notices: at once in a quiet room, at intervals in a busy one, and all members the same.
 
-use std::cell::Cell;
-
-use futures_util::future::join_all;
-
-use super::bench::{
-    Client, Screen, config, join_all as all_join, lobby, ms, node, node_with, pass, room, secs, settle,
-};
-use crate::{Consumer, Frame, Result, Socket, config::Notify, testing::TestSocket};
+use super::prelude::*;
+use crate::config::Notify;
 
 // behaviour: W3 deltas
 #[actix::test]
-async fn the_first_change_of_a_quiet_room_is_told_at_once() {
+async fn the_first_change_of_a_quiet_room_is_sent_at_once() {
     let node = node().await;
     let ann = node.member("ann").await;
     pass(secs(5)).await;
     let before = node.rooms.this_node().now();
     let bob = node.member("bob").await;
     settle().await;
-    assert_eq!(
-        (node.rooms.this_node().now(), ann.sees(), bob.sees()),
-        (before, vec!["ann".to_owned(), "bob".into()], ann.sees())
-    );
+    assert_eq!(node.rooms.this_node().now(), before);
+    assert_eq!(ann.sees(), ["ann", "bob"]);
+    assert_eq!(bob.sees(), ann.sees());
 }
 
-/// Joins that come one by one, a millisecond apart, without waiting for one another.
+/// Joins that begin a millisecond apart, without waiting for one another.
 async fn storm(clients: &[Client]) {
     let joins = (0_u64..).zip(clients).map(|(n, client)| async move {
         tokio::time::sleep(ms(n)).await;
@@ -46,7 +39,7 @@ async fn a_storm_of_joins_costs_each_member_a_bounded_number_of_frames() {
     assert!((5..=500 / 100 + 12).contains(&frames), "half a second of five hundred joins in {frames} frames");
     assert_eq!(ann.sees().len(), 501);
     for one in crowd.iter().step_by(25) {
-        assert!(one.count() <= 1 + frames && one.screen().states == 1);
+        assert!(one.count() <= 1 + frames && one.view().states == 1);
         assert_eq!(one.sees(), ann.sees());
     }
 }
@@ -67,7 +60,7 @@ async fn the_interval_between_two_notices_never_exceeds_the_setting_and_a_joiner
 }
 
 #[actix::test]
-async fn without_an_interval_each_change_is_told() {
+async fn without_an_interval_each_change_is_sent() {
     let node = node_with(config().notify_interval(ms(0))).await;
     let ann = node.member("ann").await;
     for n in 0..20 {
@@ -75,11 +68,11 @@ async fn without_an_interval_each_change_is_told() {
         one.leave(lobby()).await.unwrap();
     }
     settle().await;
-    assert_eq!((ann.screen().diffs, ann.screen().told.len()), (40, 40));
+    assert_eq!((ann.view().diffs, ann.view().changes.len()), (40, 40));
 }
 
 #[actix::test]
-async fn all_members_of_the_node_are_always_at_the_same_version_and_no_cut_shows_anyone_a_wrong_roster() {
+async fn all_members_of_a_node_have_the_same_version_and_roster_at_any_time() {
     let node = node().await;
     let crowd: Vec<_> = (0..30).map(|n| node.client(&format!("u{n}"))).collect();
     let inside: Vec<_> = (0..30).map(|_| Cell::new(false)).collect();
@@ -98,28 +91,28 @@ async fn all_members_of_the_node_are_always_at_the_same_version_and_no_cut_shows
         }
     });
     let look = async {
-        // At any moment, those who are in see the same.
+        // At any moment all members see the same.
         for _ in 0..80 {
             pass(ms(5)).await;
             let here = crowd.iter().zip(&inside).filter(|(_, inside)| inside.get());
-            let screens: Vec<_> = here.map(|(client, _)| client.screen()).collect();
-            let same = |one: &Screen| (one.version, &one.here) == (screens[0].version, &screens[0].here);
+            let screens: Vec<_> = here.map(|(client, _)| client.view()).collect();
+            let same = |one: &ClientView| (one.version, &one.here) == (screens[0].version, &screens[0].here);
             assert!(screens.iter().all(same));
         }
     };
     tokio::join!(join_all(lives), look);
     pass(secs(1)).await;
     let stayed: Vec<_> = crowd.iter().skip(1).step_by(2).collect();
-    let truth = stayed[0].screen();
+    let truth = stayed[0].view();
     assert_eq!(truth.names().len(), 15);
     for one in stayed {
-        let screen = one.screen();
+        let screen = one.view();
         assert_eq!((screen.version, screen.here), (truth.version, truth.here.clone()));
     }
 }
 
 #[actix::test]
-async fn the_joiners_of_a_window_share_a_version_and_the_next_diff_begins_there() {
+async fn joiners_between_two_flushes_share_a_version_and_the_next_diff_begins_there() {
     let node = node().await;
     let ann = node.member("ann").await;
     let (one, two) = (node.client("one"), node.client("two"));
@@ -129,7 +122,7 @@ async fn the_joiners_of_a_window_share_a_version_and_the_next_diff_begins_there(
     settle().await;
     let firsts: Vec<_> = pair.iter().map(|client| client.frames()[0]["version"].as_u64().unwrap()).collect();
     assert_eq!(firsts[0], firsts[1]);
-    assert_eq!(ann.screen().version, firsts[0]);
+    assert_eq!(ann.view().version, firsts[0]);
     pass(secs(1)).await;
     ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
     settle().await;
@@ -138,14 +131,14 @@ async fn the_joiners_of_a_window_share_a_version_and_the_next_diff_begins_there(
 }
 
 #[actix::test]
-async fn one_who_comes_and_goes_within_a_window_is_never_mentioned() {
+async fn a_presence_that_joins_and_leaves_between_two_flushes_is_never_sent() {
     let node = node().await;
     let ann = node.member("ann").await;
     node.stir(lobby()).await;
     let _ = ann.frames();
     let bob = node.client("bob");
     {
-        // Committed, but its first frame waits for the end of the window.
+        // The join is committed, but the first frame waits for the next flush.
         let join = bob.join(lobby());
         tokio::pin!(join);
         assert!(tokio::time::timeout(ms(1), &mut join).await.is_err());
@@ -155,9 +148,9 @@ async fn one_who_comes_and_goes_within_a_window_is_never_mentioned() {
 }
 
 #[actix::test]
-async fn in_the_mode_list_everyone_gets_the_list_and_in_events_only_first_and_last_are_told() {
+async fn in_the_mode_list_every_member_receives_the_list() {
     let node = node_with(config().notify(Notify::List).notify_interval(ms(0))).await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     settle().await;
     let members =
         |client: &Client| client.frames().iter().map(|frame| frame["payload"]["members"].clone()).collect::<Vec<_>>();
@@ -165,11 +158,11 @@ async fn in_the_mode_list_everyone_gets_the_list_and_in_events_only_first_and_la
     assert_eq!(members(&bob), [serde_json::json!(["ann", "bob"])]);
     ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
     settle().await;
-    assert_eq!(members(&bob).len(), 0, "updates are told in `diff` only");
+    assert_eq!(members(&bob).len(), 0, "updates are events in `diff` only");
 }
 
 #[actix::test]
-async fn in_the_mode_events_the_first_and_the_last_presence_of_a_user_are_told() {
+async fn in_the_mode_events_the_first_and_the_last_presence_of_a_user_are_sent() {
     let node = node_with(config().notify(Notify::Events).notify_interval(ms(0))).await;
     let ann = node.member("ann").await;
     let tabs = [node.member("bob").await, node.member("bob").await];
@@ -177,24 +170,24 @@ async fn in_the_mode_events_the_first_and_the_last_presence_of_a_user_are_told()
         tab.leave(lobby()).await.unwrap();
     }
     settle().await;
-    let told: Vec<_> = ann.frames()[1..].iter().map(|frame| format!("{} {}", frame["type"], frame["user"])).collect();
-    assert_eq!(told, [r#""join" "bob""#, r#""leave" "bob""#]);
+    let events: Vec<_> = ann.frames()[1..].iter().map(|frame| format!("{} {}", frame["type"], frame["user"])).collect();
+    assert_eq!(events, [r#""join" "bob""#, r#""leave" "bob""#]);
     assert_eq!(tabs[1].frames().len(), 1, "the tab's own list, and nothing of the other tab");
 }
 
 #[actix::test]
-async fn in_the_mode_silent_nobody_is_told_and_messages_flow() {
+async fn in_the_mode_silent_no_notices_are_sent_but_messages_are() {
     let node = node_with(config().notify(Notify::Silent)).await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     node.send(lobby(), "1").await.unwrap();
     pass(secs(1)).await;
-    assert_eq!((ann.screen().messages.len(), ann.count(), bob.count()), (1, 1, 1));
+    assert_eq!((ann.view().messages.len(), ann.count(), bob.count()), (1, 1, 1));
 }
 
 // behaviour: 2.1 order-of-effects; 3 first-frame; 9 channels-1244
 #[actix::test]
-async fn a_busy_room_tells_a_joiner_what_was_said_since_it_was_announced_after_its_first_frame() {
-    // It was announced, and got nothing of what was said until its first frame.
+async fn a_joiner_of_a_busy_room_receives_the_messages_since_its_event_after_its_first_frame() {
+    // The event of its join was published, but it received none of the messages until its first frame.
     let node = node().await;
     let ann = node.member("ann").await;
     node.stir(lobby()).await;
@@ -204,7 +197,7 @@ async fn a_busy_room_tells_a_joiner_what_was_said_since_it_was_announced_after_i
     say("before").await;
     let speaking = async {
         for name in ["bob", "cat"] {
-            assert_eq!(changes.next().await.unwrap().added().unwrap().user, Some(super::bench::user(name)));
+            assert_eq!(changes.next().await.unwrap().added().unwrap().user, Some(user(name)));
             say(name).await;
         }
     };
@@ -215,17 +208,20 @@ async fn a_busy_room_tells_a_joiner_what_was_said_since_it_was_announced_after_i
     let (bob_joins, (), ()) = futures_util::join!(bob.join(lobby()), cat_joins, speaking);
     bob_joins.unwrap();
     settle().await;
-    let heard = |client: &Client| {
+    let published = |client: &Client| {
         let frames = client.frames().into_iter().map(|frame| frame.as_str().unwrap_or("notice").to_owned());
         frames.collect::<Vec<_>>()
     };
-    assert_eq!(heard(&bob), ["notice", "bob", "cat"]);
-    assert_eq!(heard(&cat), ["notice", "cat"]);
-    assert_eq!(heard(&ann).into_iter().filter(|text| text != "notice").collect::<Vec<_>>(), ["before", "bob", "cat"]);
+    assert_eq!(published(&bob), ["notice", "bob", "cat"]);
+    assert_eq!(published(&cat), ["notice", "cat"]);
+    assert_eq!(
+        published(&ann).into_iter().filter(|text| text != "notice").collect::<Vec<_>>(),
+        ["before", "bob", "cat"]
+    );
 }
 
 #[actix::test]
-async fn no_more_is_kept_for_a_joiner_than_may_wait_for_a_client() {
+async fn no_more_is_queued_for_a_joiner_than_its_outbox_may_hold() {
     let node = node_with(config().notify_interval(secs(10)).outbox_frames(5)).await;
     let _ann = node.member("ann").await;
     node.stir(lobby()).await;
@@ -242,31 +238,4 @@ async fn no_more_is_kept_for_a_joiner_than_may_wait_for_a_client() {
     joined.unwrap();
     assert!(node.rooms.this_node().now().since(began) < secs(1), "{:?}", node.rooms.this_node().now().since(began));
     assert_eq!(bob.frames().len(), 1 + 5);
-}
-
-/// Joins two rooms when it connects.
-struct InTwo;
-
-impl Consumer for InTwo {
-    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
-        socket.join(lobby()).await?;
-        socket.join(&room("attic")).await
-    }
-
-    async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[actix::test]
-async fn the_wait_for_a_notice_of_a_busy_room_does_not_count_as_time_of_the_handshake() {
-    // It was answered 500, and the log blamed the consumer.
-    let node = node_with(config().notify_interval(secs(4)).handshake_timeout(secs(1))).await;
-    for name in [lobby(), &room("attic")] {
-        node.stir(name).await;
-    }
-    let began = node.rooms.this_node().now();
-    let socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), InTwo).await;
-    let took = node.rooms.this_node().now().since(began);
-    assert!(socket.is_ok() && took > secs(2), "{took:?}");
 }

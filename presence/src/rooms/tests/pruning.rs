@@ -1,28 +1,22 @@
-//! Those who fall silent: when they go, how it is told, and who stays.
+//! Silent presences: when they leave, how this is sent, and which presences stay.
 
-use super::bench::{Client, advance, config, heard, leap, lobby, ms, node, node_with, pass, room, secs, settle};
-use crate::{
-    CloseCode, PruningSupervisor,
-    actor::{PrunePresences, PruneRooms},
-    config::OnStale,
-    delivery::ToConnection,
-    room::ToRoom,
-};
+use super::prelude::*;
+use crate::actor::{PrunePresences, PruneRooms};
 
-/// The rooms that it was told it is not in any more, and the code with which it is closed.
+/// The rooms of which the connection was notified that its presence was removed, with the code of its Close.
 fn pruned_from(client: &Client) -> Vec<(String, Option<CloseCode>)> {
-    let pruned = |told| match told {
+    let pruned = |message| match message {
         ToConnection::Removed { room, close } => Some((room.as_str().to_owned(), close.map(|close| close.code))),
         _ => None,
     };
-    client.told().into_iter().filter_map(pruned).collect()
+    client.connection_messages().into_iter().filter_map(pruned).collect()
 }
 
 // behaviour: 2.5 strictly-older; 2.9 max-age; W2 bulk-names
 #[actix::test]
-async fn a_presence_seen_exactly_max_age_ago_stays_and_a_moment_later_it_goes_once() {
+async fn a_presence_seen_exactly_max_age_ago_stays_and_a_moment_later_it_leaves_once() {
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     pass(secs(1)).await;
     let (mut changes, seen) = (node.changes(), node.rooms.this_node().now());
     ann.touch();
@@ -30,21 +24,21 @@ async fn a_presence_seen_exactly_max_age_ago_stays_and_a_moment_later_it_goes_on
         leap(secs(1)).await;
         bob.touch();
     }
-    // Even if it is looked at just now.
+    // Also if the room checks it at this moment.
     node.rooms.table().send_running(lobby(), ToRoom::Stale(ann.id(lobby())));
     settle().await;
-    assert_eq!((node.rooms.this_node().now().since(seen), heard(&mut changes)), (secs(60), Vec::new()));
+    assert_eq!((node.rooms.this_node().now().since(seen), published(&mut changes)), (secs(60), Vec::new()));
     assert_eq!(node.names(lobby()).await, ["ann", "bob"]);
     pass(ms(5)).await;
-    assert_eq!(heard(&mut changes), ["-[ann]"]);
+    assert_eq!(published(&mut changes), ["-[ann]"]);
     bob.touch();
     pass(secs(50)).await;
-    assert_eq!((heard(&mut changes), bob.screen().told), (Vec::new(), vec!["-ann".to_owned()]));
+    assert_eq!((published(&mut changes), bob.view().changes), (Vec::new(), vec!["-ann".to_owned()]));
     assert_eq!((node.rows(lobby()).await, node.children()), (vec!["bob".to_owned()], 1));
 }
 
 #[actix::test]
-async fn those_who_are_due_in_one_turn_are_one_event_and_one_frame() {
+async fn presences_that_become_stale_together_are_one_event_and_one_frame() {
     let node = node().await;
     let crowd = node.crowd(50).await;
     let bob = node.member("bob").await;
@@ -52,44 +46,44 @@ async fn those_who_are_due_in_one_turn_are_one_event_and_one_frame() {
     bob.touch();
     let (mut changes, before) = (node.changes(), bob.count());
     pass(secs(31)).await;
-    let heard = heard(&mut changes);
-    assert_eq!((heard.len(), heard[0].split(' ').count()), (1, 50), "{heard:?}");
+    let published = published(&mut changes);
+    assert_eq!((published.len(), published[0].split(' ').count()), (1, 50), "{published:?}");
     assert_eq!((bob.count() - before, bob.sees()), (1, vec!["bob".to_owned()]));
     assert!(crowd.iter().all(|one| pruned_from(one).len() == 1));
 }
 
 #[actix::test]
-async fn one_who_is_seen_at_the_last_moment_stays() {
+async fn a_touch_after_the_deadline_and_before_the_check_keeps_the_presence() {
     let node = node().await;
     let ann = node.member("ann").await;
     let mut changes = node.changes();
     for _ in 0..5 {
         advance(secs(60) + ms(1)).await;
-        // The deadline has passed, and the room is told, but before it looks there is a sign of life.
+        // The deadline has passed and the room is notified, but a touch comes before it checks.
         node.rooms.table().send_running(lobby(), ToRoom::Stale(ann.id(lobby())));
         ann.touch();
         settle().await;
     }
-    assert_eq!((heard(&mut changes), node.names(lobby()).await), (Vec::new(), vec!["ann".to_owned()]));
+    assert_eq!((published(&mut changes), node.names(lobby()).await), (Vec::new(), vec!["ann".to_owned()]));
 }
 
 #[actix::test]
-async fn one_whose_frame_waits_for_its_consumer_is_not_stale_until_it_was_handled() {
+async fn a_presence_is_not_stale_while_a_frame_waits_for_its_consumer() {
     let node = node().await;
     let ann = node.member("ann").await;
     let mut changes = node.changes();
     pass(secs(50)).await;
     ann.touch.set_backlog(true);
     pass(secs(100)).await;
-    assert_eq!((heard(&mut changes), node.prune_presences(None).await.unwrap()), (Vec::new(), 0));
+    assert_eq!((published(&mut changes), node.prune_presences(None).await.unwrap()), (Vec::new(), 0));
     ann.touch.set_backlog(false);
     pass(secs(20)).await;
-    assert_eq!(heard(&mut changes), ["-[ann]"], "and then soon, if what it sent was no touch");
+    assert_eq!(published(&mut changes), ["-[ann]"], "and then soon, if what it sent was no touch");
 }
 
 #[actix::test]
-async fn one_whose_frame_comes_while_its_room_is_told_of_the_deadline_is_not_stale() {
-    // The child found it stale, and by the time the room looked, a frame had come in and waited for the consumer.
+async fn a_frame_that_arrives_while_the_room_checks_the_deadline_keeps_the_presence() {
+    // The task of the presence reported it as stale, and before the room checked it, a frame had arrived and waited for the consumer.
     let node = node().await;
     let ann = node.member("ann").await;
     let mut changes = node.changes();
@@ -97,26 +91,23 @@ async fn one_whose_frame_comes_while_its_room_is_told_of_the_deadline_is_not_sta
     node.rooms.table().send_running(lobby(), ToRoom::Stale(ann.id(lobby())));
     ann.touch.set_backlog(true);
     settle().await;
-    assert_eq!(heard(&mut changes), Vec::<String>::new());
+    assert_eq!(published(&mut changes), NONE);
     ann.touch.set_backlog(false);
     pass(secs(20)).await;
-    assert_eq!(heard(&mut changes), ["-[ann]"], "its deadline is not put off by a whole `max_age`");
-}
-
-#[actix::test]
-async fn a_stale_socket_is_told_that_it_is_closed_and_left_out_of_the_group() {
-    check_stale(OnStale::Close).await;
+    assert_eq!(published(&mut changes), ["-[ann]"], "its deadline is not put off by a whole `max_age`");
 }
 
 // behaviour: 2.3 touch-revives-nobody; 2.5 prune-and-the-socket; W1 no-zombies
 #[actix::test]
-async fn a_stale_socket_that_is_kept_is_told_so_and_left_out_of_the_group() {
+async fn a_stale_socket_is_closed_or_notified_as_the_settings_say_and_receives_nothing_more_of_the_room() {
+    tokio::time::pause();
+    check_stale(OnStale::Close).await;
     check_stale(OnStale::Keep).await;
 }
 
 async fn check_stale(on_stale: OnStale) {
-    let node = node_with(config().on_stale(on_stale)).await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let node = new_node(config().on_stale(on_stale)).await;
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     pass(secs(30)).await;
     bob.touch();
     pass(secs(31)).await;
@@ -127,13 +118,13 @@ async fn check_stale(on_stale: OnStale) {
     bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
     node.touch(&ann.channel);
     pass(secs(1)).await;
-    assert_eq!((ann.frames().len(), bob.screen().messages.len()), (0, 1));
+    assert_eq!((ann.frames().len(), bob.view().messages.len()), (0, 1));
     assert_eq!(node.names(lobby()).await, ["bob"], "a touch brings nobody back");
 }
 
 // behaviour: W1 no-zombies
 #[actix::test]
-async fn one_who_was_pruned_and_kept_may_join_again() {
+async fn a_socket_whose_presence_was_pruned_may_join_again() {
     let node = node_with(config().on_stale(OnStale::Keep)).await;
     let ann = node.member("ann").await;
     pass(secs(61)).await;
@@ -144,7 +135,7 @@ async fn one_who_was_pruned_and_kept_may_join_again() {
 
 // behaviour: 2.5 strictly-older; 2.5 one-bulk-event-per-room; 2.5 prune-nothing; 2.5 room-form; 2.5 all-rooms
 #[actix::test]
-async fn pruning_by_call_counts_who_went_and_says_so_in_one_event_per_room() {
+async fn pruning_by_call_counts_the_presences_and_fires_one_event_per_room() {
     let node = node().await;
     let (cid, _crowd) = (node.client("cid"), node.crowd(5).await);
     cid.join(&room("attic")).await.unwrap();
@@ -155,32 +146,23 @@ async fn pruning_by_call_counts_who_went_and_says_so_in_one_event_per_room() {
     assert_eq!(node.prune_presences(Some(secs(10))).await.unwrap(), 0, "seen just so long ago, or less");
     leap(ms(1)).await;
     assert_eq!(node.room(&room("cellar")).prune_presences(Some(secs(10))).await.unwrap(), 1, "of that room alone");
-    assert_eq!(heard(&mut changes), ["-[dan]"]);
+    assert_eq!(published(&mut changes), ["-[dan]"]);
     assert_eq!(node.prune_presences(Some(secs(10))).await.unwrap(), 6);
-    let mut told = heard(&mut changes);
-    told.sort();
-    assert_eq!(told, ["-[cid]", "-[u0 u1 u2 u3 u4]"]);
+    let mut events = published(&mut changes);
+    events.sort();
+    assert_eq!(events, ["-[cid]", "-[u0 u1 u2 u3 u4]"]);
     assert_eq!(node.names(lobby()).await, ["late"]);
     assert_eq!(node.prune_presences(Some(secs(10))).await.unwrap(), 0, "pruning again changes nothing");
-    assert_eq!(heard(&mut changes), Vec::<String>::new());
+    assert_eq!(published(&mut changes), NONE);
     pass(ms(200)).await;
     assert_eq!(late.sees(), ["late"]);
 }
 
-#[actix::test]
-async fn pruning_by_call_counts_the_last_member_of_a_room_too() {
-    // The room stopped with its last member, before it had answered.
-    let node = node().await;
-    let _ann = node.member("ann").await;
-    pass(secs(10)).await;
-    assert_eq!(node.prune_presences(Some(secs(5))).await.unwrap(), 1);
-}
-
 // behaviour: 2.5 age-zero
 #[actix::test]
-async fn age_zero_prunes_everyone_who_was_seen_in_this_very_moment_too() {
+async fn age_zero_prunes_also_presences_that_were_seen_now() {
     let node = node().await;
-    let (ann, _bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, _bob] = node.members_named(["ann", "bob"]).await;
     pass(ms(10)).await;
     ann.touch();
     assert_eq!(node.prune_presences(Some(secs(0))).await.unwrap(), 2);
@@ -189,7 +171,7 @@ async fn age_zero_prunes_everyone_who_was_seen_in_this_very_moment_too() {
 
 // behaviour: 2.5 rooms-stay; 5 messages
 #[actix::test]
-async fn the_supervisor_prunes_when_it_is_asked_by_message() {
+async fn the_supervisor_prunes_on_request_by_message() {
     let node = node().await;
     let supervisor = PruningSupervisor::spawn(&node.rooms);
     let ann = node.member("ann").await;
@@ -201,16 +183,16 @@ async fn the_supervisor_prunes_when_it_is_asked_by_message() {
 }
 
 #[actix::test]
-async fn a_prune_while_the_store_is_away_is_announced_on_its_return_and_once() {
+async fn a_prune_during_an_outage_fires_one_event_when_the_database_is_back() {
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     pass(secs(55)).await;
     bob.touch();
     node.store.faults.fail_next(usize::MAX);
     let mut changes = node.changes();
     pass(secs(20)).await;
-    assert_eq!((pruned_from(&ann).len(), heard(&mut changes)), (1, Vec::new()));
+    assert_eq!((pruned_from(&ann).len(), published(&mut changes)), (1, Vec::new()));
     node.store.faults.fail_next(0);
     pass(secs(2)).await;
-    assert_eq!((heard(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
+    assert_eq!((published(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
 }

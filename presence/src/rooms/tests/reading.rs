@@ -1,20 +1,15 @@
-//! Asking who is here: by handle, and by message from an ordinary actor.
+//! Reading rooms: by handle, and by message from an actor.
 
-use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::bench::{Node, config, lobby, ms, node, node_on, pass, room, secs, user};
+use super::prelude::*;
 use crate::{
-    Counts, Error,
     actor::{Count, IsHere, LastSeen, ListRooms, Members, MembersAndChanges, PresencesOf, RoomsOf, Users},
-    clock::Clock,
-    model::{Meta, Presence},
-    name::{ChannelName, NodeId, NodeName, PresenceId},
     room::LARGE,
-    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
 };
 
 /// Two tabs of ann, one of bob, and an anonymous socket.
-async fn full_lobby() -> (Node, Vec<super::bench::Client>) {
+async fn full_lobby() -> (Node, Vec<Client>) {
     let node = node().await;
     let mut clients = vec![node.member("bob").await, node.member("ann").await, node.member("ann").await];
     clients.push(node.anonymous());
@@ -28,7 +23,7 @@ fn counts(users: usize, anonymous: usize, presences: usize) -> Counts {
 
 // behaviour: 1 case-sensitive-names; 1 one-presence-per-socket; 2.7 distinct-users; 7 who-is-there
 #[actix::test]
-async fn every_question_is_answered_by_handle() {
+async fn a_handle_returns_counts_users_members_and_rooms() {
     let (node, clients) = full_lobby().await;
     assert_eq!(node.count(lobby()).await.unwrap(), counts(2, 1, 4));
     assert_eq!(node.users(lobby()).await.unwrap(), [user("ann"), user("bob")]);
@@ -46,18 +41,7 @@ async fn every_question_is_answered_by_handle() {
 }
 
 #[actix::test]
-async fn the_same_questions_are_answered_by_message() {
-    let (node, _clients) = full_lobby().await;
-    let (rooms, room, ann) = (node.addr(), lobby().clone(), user("ann"));
-    assert_eq!(rooms.send(Count { room: room.clone() }).await.unwrap().unwrap(), counts(2, 1, 4));
-    assert_eq!(rooms.send(Users { room: room.clone() }).await.unwrap().unwrap(), [ann.clone(), user("bob")]);
-    assert_eq!(rooms.send(Members { room: room.clone() }).await.unwrap().unwrap().len(), 3);
-    assert!(rooms.send(IsHere { room: room.clone(), user: ann.clone() }).await.unwrap().unwrap());
-    assert_eq!(rooms.send(RoomsOf { user: ann }).await.unwrap().unwrap(), [room]);
-}
-
-#[actix::test]
-async fn a_room_that_nobody_is_in_answers_with_nobody_and_does_not_stay() {
+async fn an_empty_room_answers_and_does_not_stay_in_memory() {
     let node = node().await;
     assert_eq!(node.count(lobby()).await.unwrap(), Counts::default());
     assert_eq!(node.members(lobby()).await.unwrap(), []);
@@ -66,7 +50,7 @@ async fn a_room_that_nobody_is_in_answers_with_nobody_and_does_not_stay() {
 }
 
 #[actix::test]
-async fn those_who_read_a_room_at_once_share_one_reading_of_the_database() {
+async fn callers_that_read_a_room_at_once_share_one_load() {
     let node = node().await;
     let reads = (0..100).map(|_| node.count(lobby()));
     let counts = futures_util::future::join_all(reads).await;
@@ -83,7 +67,7 @@ async fn a_room_that_is_in_memory_answers_while_the_database_is_away() {
 }
 
 #[actix::test]
-async fn a_room_that_cannot_be_read_answers_after_the_time_out_and_again_when_the_database_is_back() {
+async fn a_room_that_cannot_be_loaded_fails_after_the_time_out_and_answers_when_the_database_is_back() {
     let node = node().await;
     node.store.faults.fail_next(usize::MAX);
     let asked = node.rooms.this_node().now();
@@ -109,11 +93,11 @@ async fn counting_does_not_see_a_join_before_its_commit() {
     assert_eq!(node.count(lobby()).await.unwrap(), counts(3, 1, 5));
 }
 
-/// So many that a reading of them is made ready on a thread of its own.
+/// So many presences that a load of them is prepared on a thread of its own.
 const MANY: usize = LARGE + 500;
 
 #[actix::test]
-async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothing_else() {
+async fn a_reload_of_a_large_room_sends_its_members_what_they_missed_and_nothing_else() {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
     let elsewhere = NodeId::random();
@@ -123,7 +107,7 @@ async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothi
         database.commit(elsewhere, Attempt::next(), writes.clone().into()).await.unwrap();
     };
     let presence = |n: usize| {
-        let (name, channel) = (format!("u{n}"), ChannelName::new(format!("c{n}")).unwrap());
+        let (name, channel) = (format!("u{n}"), channel(format!("c{n}")));
         Arc::new(Presence::new(PresenceId::random(), channel, Some(user(&name)), elsewhere))
     };
     let crowd: Vec<_> = (0..MANY).map(presence).collect();
@@ -134,7 +118,7 @@ async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothi
     let node = node_on(&database, "here", config).await;
     assert_eq!(node.count(lobby()).await.unwrap(), counts(MANY, 0, MANY));
     let ann = node.member("ann").await;
-    assert_eq!((ann.sees().len(), ann.count()), (MANY + 1, 1), "her first frame is all that she is told");
+    assert_eq!((ann.sees().len(), ann.count()), (MANY + 1, 1), "her first frame is all that she is events");
 
     let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
     let mut writes: Vec<_> = [&crowd[7], &crowd[1_400]].map(leave).into();
@@ -144,14 +128,14 @@ async fn a_large_room_that_is_read_anew_tells_members_what_they_missed_and_nothi
     writes.push(Write::Join(presence(MANY)));
     write(writes).await;
     pass(secs(3)).await;
-    assert_eq!((ann.screen().told, ann.count()), (["-u7", "-u1400", "+u1500", "~u700"].map(String::from).into(), 2));
+    assert_eq!((ann.view().changes, ann.count()), (["-u7", "-u1400", "+u1500", "~u700"].map(String::from).into(), 2));
     assert_eq!((ann.sees().len(), node.count(lobby()).await.unwrap().presences), (MANY, MANY));
     assert_eq!(node.store.loads(), 2);
 }
 
 #[actix::test]
-async fn those_who_gave_up_on_a_room_that_cannot_be_read_are_forgotten_and_so_is_the_room() {
-    // Each name that was asked for kept a room that queried the database for ever, and everyone who had asked.
+async fn a_room_that_cannot_be_loaded_is_dropped_with_its_readers_after_the_time_out() {
+    // Each name that was read kept a room in memory that queried the database for ever, with all its readers.
     let node = node().await;
     for fails_at_once in [false, true] {
         if fails_at_once {
@@ -176,7 +160,7 @@ async fn those_who_gave_up_on_a_room_that_cannot_be_read_are_forgotten_and_so_is
 }
 
 #[actix::test]
-async fn the_presences_of_one_user_are_read_with_their_metas_by_handle_by_room_and_by_message() {
+async fn the_presences_of_one_user_are_read_with_their_metas_by_handle() {
     let (node, clients) = full_lobby().await;
     clients[1].update(lobby(), r#"{"n":1}"#).await.unwrap();
     let there = node.presences_of(lobby(), &user("ann")).await.unwrap();
@@ -184,25 +168,76 @@ async fn the_presences_of_one_user_are_read_with_their_metas_by_handle_by_room_a
     assert_eq!(ids, [(clients[1].id(lobby()), r#"{"n":1}"#), (clients[2].id(lobby()), "{}")]);
     assert_eq!(node.presences_of(lobby(), &user("cid")).await.unwrap(), []);
     assert_eq!(node.room(lobby()).presences_of(&user("ann")).await.unwrap(), there);
-    let asked = PresencesOf { room: lobby().clone(), user: user("ann") };
-    assert_eq!(node.addr().send(asked).await.unwrap().unwrap(), there);
 }
 
 #[actix::test]
 async fn what_actors_read_by_message_is_what_the_handles_return() {
     let (node, _clients) = full_lobby().await;
-    let (room, addr) = (node.room(lobby()), node.addr());
-    let page = addr.send(ListRooms { after: None, limit: 10 }).await.unwrap().unwrap();
+    let (handle, rooms) = (node.room(lobby()), node.addr());
+    let (room, ann) = (lobby().clone(), user("ann"));
+    assert_eq!(rooms.send(Count { room: room.clone() }).await.unwrap().unwrap(), handle.count().await.unwrap());
+    assert_eq!(rooms.send(Users { room: room.clone() }).await.unwrap().unwrap(), handle.users().await.unwrap());
+    assert_eq!(rooms.send(Members { room: room.clone() }).await.unwrap().unwrap(), handle.members().await.unwrap());
+    assert!(rooms.send(IsHere { room: room.clone(), user: ann.clone() }).await.unwrap().unwrap());
+    let presences = rooms.send(PresencesOf { room: room.clone(), user: ann.clone() }).await.unwrap().unwrap();
+    assert_eq!(presences, handle.presences_of(&ann).await.unwrap());
+    assert_eq!(rooms.send(RoomsOf { user: ann }).await.unwrap().unwrap(), std::slice::from_ref(&room));
+    let page = rooms.send(ListRooms { after: None, limit: 10 }).await.unwrap().unwrap();
     assert_eq!(page, node.rooms(None, 10).await.unwrap());
-    let seen = addr.send(LastSeen { room: lobby().clone() }).await.unwrap().unwrap();
-    assert_eq!((seen.len(), seen), (4, room.last_seen().await.unwrap()));
-    let (members, mut changes) = addr.send(MembersAndChanges { room: lobby().clone() }).await.unwrap().unwrap();
+    let seen = rooms.send(LastSeen { room: room.clone() }).await.unwrap().unwrap();
+    assert_eq!((seen.len(), seen), (4, handle.last_seen().await.unwrap()));
+    let (members, mut changes) = rooms.send(MembersAndChanges { room }).await.unwrap().unwrap();
     assert_eq!(members, node.members(lobby()).await.unwrap());
     let _cid = node.member("cid").await;
     assert_eq!(changes.next().await.unwrap().user_online(), [user("cid")]);
-    assert!(room.is_here(&user("cid")).await.unwrap());
-    let (mut own, mut events) = (room.members_and_changes().await.unwrap().1, room.changes());
-    assert_eq!(room.remove_room(None).await.unwrap(), 5);
+    assert!(handle.is_here(&user("cid")).await.unwrap());
+    let (mut own, mut events) = (handle.members_and_changes().await.unwrap().1, handle.changes());
+    assert_eq!(handle.remove_room(None).await.unwrap(), 5);
     assert_eq!(own.next().await.unwrap().left.len(), 5);
     assert!(events.next().await.unwrap().bulk_change());
+}
+
+#[actix::test]
+async fn all_rooms_are_listed_page_by_page() {
+    let node = node().await;
+    let [ann, _tab] = node.members_named(["ann", "ann"]).await;
+    for name in ["attic", "cellar"] {
+        ann.join(&room(name)).await.unwrap();
+    }
+    let page = async |after: Option<&RoomName>, limit| -> Vec<String> {
+        let page = node.rooms.rooms(after, limit).await.unwrap();
+        page.iter().map(|listed| format!("{} {} {}", listed.room, listed.users, listed.presences)).collect()
+    };
+    assert_eq!(page(None, 2).await, ["attic 1 1", "cellar 1 1"]);
+    assert_eq!(page(Some(&room("cellar")), 2).await, ["lobby 1 2"]);
+    assert_eq!(page(Some(lobby()), 2).await, NONE);
+}
+
+#[actix::test]
+async fn each_presence_has_the_time_of_its_join_and_of_its_last_touch_on_whichever_node() {
+    // Ids contain the time in milliseconds.
+    let begun = SystemTime::now() - Duration::from_millis(1);
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let here = node_on(&database, "here", config()).await;
+    let there = node_on(&database, "there", config().touch_flush_interval(secs(5))).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    pass(secs(20)).await;
+    ann.touch();
+    bob.touch();
+    pass(secs(12)).await;
+    let seen = here.last_seen(lobby()).await.unwrap();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[&ann.id(lobby())].as_secs(), 12);
+    assert_eq!(seen[&bob.id(lobby())].as_secs(), 12, "its node has written that");
+    ann.touch();
+    assert_eq!(here.last_seen(lobby()).await.unwrap()[&ann.id(lobby())], Duration::ZERO);
+    for member in here.members(lobby()).await.unwrap() {
+        let joined_at = member.presences()[0].joined_at().unwrap();
+        assert!(joined_at >= begun && joined_at <= SystemTime::now(), "{joined_at:?}");
+    }
+    assert!(here.last_seen(&room("nowhere")).await.unwrap().is_empty());
+    // It also returned presences that this node did not list yet, or no longer.
+    let _cid = there.member("cid").await;
+    assert_eq!(here.last_seen(lobby()).await.unwrap().len(), here.count(lobby()).await.unwrap().presences);
 }

@@ -1,49 +1,28 @@
-//! Removing a user or a room on purpose, on every node that uses the database.
+//! Removing a user or a room, on every node that uses the database.
 
-use futures_util::FutureExt;
-
-mod asked;
+mod closing;
 mod connecting;
-mod one;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod stored;
+mod in_progress;
+mod requests;
+mod single;
 
-use super::bench::{Client, Node, config, heard, lobby, ms, node_on, pass, room, secs, settle, user};
-use crate::{
-    CloseCode, Error,
-    clock::Clock,
-    config::ConfigBuilder,
-    delivery::ToConnection,
-    model::Close,
-    name::{ChannelName, NodeName},
-    store::{MemoryStore, NodeStore, RequestStore},
-};
+use super::prelude::*;
+use crate::actor::RemoveUserFrom;
 
-fn quick() -> ConfigBuilder {
-    config().lease(secs(3)).sweep_interval(secs(1)).reconcile_interval(secs(2))
-}
-
-async fn three() -> [Node; 3] {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let start = async |name| node_on(&database, name, quick()).await;
-    [start("here").await, start("there").await, start("yonder").await]
-}
-
-/// Of which rooms the consumer was told that its presence was removed, and how its socket was to be closed.
-fn removals(client: &Client) -> Vec<(String, Option<Close>)> {
+/// The rooms of which the connection was notified that its presence was removed, and how its socket is to be closed.
+pub(super) fn removals(client: &Client) -> Vec<(String, Option<Close>)> {
     let removal = |message| match message {
         ToConnection::Removed { room, close } => Some((room.as_str().to_owned(), close)),
         _ => None,
     };
-    client.told().into_iter().filter_map(removal).collect()
+    client.connection_messages().into_iter().filter_map(removal).collect()
 }
 
 #[actix::test]
-async fn one_who_is_removed_just_when_it_joined_is_told_so_and_is_not_there() {
-    // The join had its answer, and before it heard it the room was removed: it was told that it is in.
-    let node = super::bench::node().await;
-    let channel = ChannelName::new("job").unwrap();
+async fn a_join_that_is_removed_before_its_answer_arrives_fails() {
+    // The room was removed after the join was answered and before its caller received the answer. The call returned success.
+    let node = node().await;
+    let channel = channel("job");
     for again in [false, true] {
         if again {
             node.add(lobby(), &channel, None).await.unwrap();
@@ -62,27 +41,29 @@ async fn one_who_is_removed_just_when_it_joined_is_told_so_and_is_not_there() {
 
 // behaviour: 2.8 user-deleted
 #[actix::test]
-async fn a_user_is_removed_on_every_node_and_joins_nowhere_again() {
-    // The socket of another process took the removal for a mistake, and joined again.
-    let [here, there, yonder] = three().await;
-    let (mut changes, mut others, mut last) = (here.changes(), there.changes(), yonder.changes());
-    let (ann, bob) = (here.member("ann").await, here.member("bob").await);
+async fn a_user_is_removed_on_every_node_and_no_node_rejoins_it() {
+    // The node of the socket considered the removal an error, and restored the presence.
+    let [here, there, yonder] = nodes::<3>(quick).await;
+    let mut changes = here.changes();
+    let mut others = there.changes();
+    let mut last = yonder.changes();
+    let [ann, bob] = here.members_named(["ann", "bob"]).await;
     let (ann2, ann3) = (there.member("ann").await, there.client("ann"));
     ann3.join(&room("bar")).await.unwrap();
     let cid = yonder.member("cid").await;
     pass(secs(3)).await;
     for changes in [&mut changes, &mut others, &mut last] {
-        heard(changes);
+        published(changes);
     }
     assert_eq!(here.remove_user(&user("ann"), None).await.unwrap(), 3);
     pass(secs(10)).await;
     assert_eq!((bob.sees(), cid.sees()), (vec!["bob".to_owned(), "cid".into()], bob.sees()));
     assert_eq!((here.rows(lobby()).await, here.rows(&room("bar")).await), (bob.sees(), Vec::new()));
-    assert_eq!(heard(&mut changes), ["-[ann]"]);
-    assert_eq!(heard(&mut others), ["-[ann]", "-[ann]"]);
-    assert_eq!(heard(&mut last), Vec::<String>::new(), "each event fires where the change was made");
-    let told = |room: &str| vec![(room.to_owned(), None)];
-    assert_eq!([removals(&ann), removals(&ann2), removals(&ann3)], [told("lobby"), told("lobby"), told("bar")]);
+    assert_eq!(published(&mut changes), ["-[ann]"]);
+    assert_eq!(published(&mut others), ["-[ann]", "-[ann]"]);
+    assert_eq!(published(&mut last), NONE, "each event fires where the change was made");
+    let events = |room: &str| vec![(room.to_owned(), None)];
+    assert_eq!([removals(&ann), removals(&ann2), removals(&ann3)], [events("lobby"), events("lobby"), events("bar")]);
     ann2.join(lobby()).await.unwrap();
     pass(secs(5)).await;
     assert_eq!(bob.sees(), ["ann", "bob", "cid"], "it may come back");
@@ -91,7 +72,7 @@ async fn a_user_is_removed_on_every_node_and_joins_nowhere_again() {
 // behaviour: W16 deletion-closes
 #[actix::test]
 async fn a_room_is_removed_on_every_node_and_its_sockets_are_closed_with_code_and_reason() {
-    let [here, there, _] = three().await;
+    let [here, there, _] = nodes::<3>(quick).await;
     let (ann, crowd) = (here.member("ann").await, there.crowd(20).await);
     crowd[0].join(&room("bar")).await.unwrap();
     let close = Close::new(CloseCode(4003), "it is late");
@@ -106,31 +87,31 @@ async fn a_room_is_removed_on_every_node_and_its_sockets_are_closed_with_code_an
 
 // behaviour: 3 deletions
 #[actix::test]
-async fn a_node_that_has_nobody_to_remove_answers_all_the_same() {
-    let [here, there, _] = three().await;
+async fn a_removal_without_a_match_succeeds_with_zero() {
+    let [here, there, _] = nodes::<3>(quick).await;
     let (_ann, _bob) = (here.member("ann").await, there.member("bob").await);
     let mut changes = here.changes();
     assert_eq!(here.remove_user(&user("zoe"), None).await.unwrap(), 0);
     assert_eq!(here.remove_room(&room("nowhere"), None).await.unwrap(), 0);
-    assert_eq!((here.rows(lobby()).await, heard(&mut changes)), (vec!["ann".to_owned(), "bob".into()], vec![]));
+    assert_eq!((here.rows(lobby()).await, published(&mut changes)), (vec!["ann".to_owned(), "bob".into()], vec![]));
 }
 
 #[actix::test]
-async fn presences_that_nobody_answers_for_are_removed_by_the_one_who_asks() {
-    let [here, there, _] = three().await;
+async fn presences_without_a_live_node_are_removed_by_the_requesting_node() {
+    let [here, there, _] = nodes::<3>(quick).await;
     let _crowd = there.crowd(3).await;
-    // Its next life holds what it left.
+    // Its next incarnation holds its presences.
     let later = node_on(here.store.database(), "there", quick()).await;
     settle().await;
     let mut changes = here.changes();
     assert_eq!(here.remove_room(lobby(), None).await.unwrap(), 3);
-    assert_eq!((heard(&mut changes), here.rows(lobby()).await), (vec!["-[u0 u1 u2]".to_owned()], Vec::new()));
+    assert_eq!((published(&mut changes), here.rows(lobby()).await), (vec!["-[u0 u1 u2]".to_owned()], Vec::new()));
     drop(later);
 }
 
 #[actix::test]
-async fn a_node_that_does_not_answer_is_named_and_does_nothing_later() {
-    let [here, there, yonder] = three().await;
+async fn a_node_that_does_not_answer_is_named_and_removes_nothing_later() {
+    let [here, there, yonder] = nodes::<3>(quick).await;
     let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
     let _bob = yonder.member("bob").await;
     let before = here.rooms.this_node().now();
@@ -160,20 +141,20 @@ async fn a_node_that_does_not_answer_is_named_and_does_nothing_later() {
 
 #[actix::test]
 async fn a_node_that_is_dead_before_it_answers_need_not_answer() {
-    // It was named, though its presences were removed, and nobody could have made it answer.
-    let [here, there, _] = three().await;
+    // The error named this node, although its presences were removed and it could never answer.
+    let [here, there, _] = nodes::<3>(quick).await;
     let (_ann, ann2) = (here.member("ann").await, there.member("ann").await);
     there.store.faults.hang();
     assert_eq!(here.remove_user(&user("ann"), None).await.unwrap(), 1, "the other was removed with its node");
-    assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
+    assert_eq!(here.rows(lobby()).await, NONE);
     there.store.faults.release();
     pass(secs(10)).await;
     assert_eq!((removals(&ann2), here.rows(lobby()).await), (vec![], vec!["ann".to_owned()]), "it lives all the same");
 }
 
 #[actix::test]
-async fn a_node_that_ends_in_good_order_before_it_answers_need_not_answer() {
-    // Who asked waited for it as long as for one that lives, and was told that it did not answer.
+async fn a_node_that_shuts_down_before_it_answers_need_not_answer() {
+    // The requesting node waited for it as long as for a live one, and the call failed with its name.
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
     let here = node_on(&database, "here", quick().lease(secs(30))).await;
@@ -188,14 +169,14 @@ async fn a_node_that_ends_in_good_order_before_it_answers_need_not_answer() {
     });
     let (removed, ()) = tokio::join!(here.remove_user(&name, None), removed);
     assert_eq!(removed.unwrap(), 1, "the other left with its node");
-    assert_eq!(here.rows(lobby()).await, Vec::<String>::new());
+    assert_eq!(here.rows(lobby()).await, NONE);
     assert!(here.rooms.this_node().now().since(before) < secs(15));
 }
 
 #[actix::test]
-async fn a_request_that_takes_long_holds_up_no_other() {
-    // They were carried out one after another, however long each took.
-    let [here, there, _] = three().await;
+async fn a_request_that_takes_long_delays_no_other_request() {
+    // Requests were carried out one after the other, however long each took.
+    let [here, there, _] = nodes::<3>(quick).await;
     let (_ann, _bob) = (there.member("ann").await, here.member("bob").await);
     there.store.commits_take(secs(60));
     let (long, short) = (user("ann"), user("bob"));
@@ -211,7 +192,7 @@ async fn a_request_that_takes_long_holds_up_no_other() {
 
 #[actix::test]
 async fn a_code_that_may_not_be_sent_removes_nobody() {
-    let [here, ..] = three().await;
+    let [here, ..] = nodes::<3>(quick).await;
     let _ann = here.member("ann").await;
     let removed = here.remove_user(&user("ann"), Some(Close::new(CloseCode(1005), ""))).await;
     assert!(matches!(removed, Err(Error::CloseCode { code: CloseCode(1005) })));
@@ -219,9 +200,9 @@ async fn a_code_that_may_not_be_sent_removes_nobody() {
 }
 
 #[actix::test]
-async fn one_who_was_lost_just_now_is_removed_and_can_not_return() {
-    // That it is held was not in the database yet, and so nobody removed it.
-    let [here, there, _] = three().await;
+async fn a_presence_that_is_not_held_in_the_database_yet_is_removed_and_not_resumed() {
+    // The database did not have it as held yet, so nobody removed it.
+    let [here, there, _] = nodes::<3>(quick).await;
     for node in [&here, &there] {
         let ann = |node: &Node| node.client("ann").with_token("ann", secs(10));
         let (bob, first) = (node.member("bob").await, ann(node));
@@ -241,9 +222,9 @@ async fn one_who_was_lost_just_now_is_removed_and_can_not_return() {
     }
 }
 
-/// Ann's node is deaf when she is to be removed, and hears again after who asked has given up and has its database back.
+/// The node of ann does not reach the database when she is to be removed. It reaches it again after the caller has failed.
 async fn given_up(meanwhile: impl AsyncFnOnce(&Node), asked: usize) {
-    let [here, there, _] = three().await;
+    let [here, there, _] = nodes::<3>(quick).await;
     let ann = there.member("ann").await;
     pass(ms(100)).await;
     there.store.faults.hang();
@@ -260,7 +241,7 @@ async fn given_up(meanwhile: impl AsyncFnOnce(&Node), asked: usize) {
 
 #[actix::test]
 async fn a_request_that_could_not_be_withdrawn_is_withdrawn_when_the_database_is_back() {
-    // It stood for as long as the node lived, and whoever woke up late carried it out.
+    // The request stayed as long as the node ran, and a node that continued late carried it out.
     let away = async |here: &Node| {
         pass(ms(300)).await;
         here.store.faults.fail_next(usize::MAX);
@@ -271,14 +252,14 @@ async fn a_request_that_could_not_be_withdrawn_is_withdrawn_when_the_database_is
 }
 
 #[actix::test]
-async fn a_request_that_was_made_although_its_answer_was_lost_is_withdrawn() {
-    // Nobody withdrew it.
+async fn a_request_whose_confirmation_was_lost_is_withdrawn() {
+    // It was not withdrawn.
     given_up(async |here: &Node| here.store.faults.lose_answers(1), 0).await;
 }
 
 #[actix::test]
-async fn many_who_are_removed_together_are_one_message_to_their_hub() {
-    let node = super::bench::node().await;
+async fn many_removals_together_are_one_message_to_their_hub() {
+    let node = node().await;
     let bob = node.member("bob").await;
     let mut crowd = Vec::new();
     for _ in 0..20 {
@@ -296,4 +277,28 @@ async fn many_who_are_removed_together_are_one_message_to_their_hub() {
     );
     assert_eq!(bob.sees(), ["bob"]);
     assert!(crowd.iter().all(|client| removals(client).len() == 1));
+}
+
+#[actix::test]
+async fn a_user_is_removed_from_one_room_on_every_node_and_stays_in_the_others() {
+    let quick = || config().sweep_interval(secs(1));
+    let [here, there] = nodes(quick).await;
+    let (first, second) = (here.member("ann").await, there.member("ann").await);
+    let [bob, cid] = [here.member("bob").await, here.member("cid").await];
+    for member in [&first, &bob, &cid] {
+        member.join(&room("attic")).await.unwrap();
+    }
+    pass(secs(1)).await;
+    let mut changes = here.changes();
+    let close = Some(Close::new(CloseCode(4003), "enough"));
+    assert_eq!(here.remove_user_from(lobby(), &user("ann"), close).await.unwrap(), 2);
+    assert_eq!(published(&mut changes), ["-[ann]"]);
+    assert_eq!((first.close_codes(), second.close_codes()), (vec![CloseCode(4003)], vec![CloseCode(4003)]));
+    assert_eq!(here.rows(lobby()).await, ["bob", "cid"]);
+    let message = RemoveUserFrom { room: lobby().clone(), user: user("cid"), close: None };
+    assert_eq!(here.addr().send(message.clone()).await.unwrap().unwrap(), 1);
+    assert_eq!(here.addr().send(message).await.unwrap().unwrap(), 0);
+    assert_eq!(here.room(lobby()).remove_user(&user("bob"), None).await.unwrap(), 1);
+    assert_eq!((here.rows(lobby()).await.len(), here.rows(&room("attic")).await.len()), (0, 3));
+    assert_eq!((bob.close_codes(), cid.close_codes()), (vec![], vec![]));
 }

@@ -1,17 +1,10 @@
 //! Presences that outlive their sockets.
 
 mod nodes;
+mod property;
 mod tokens;
 
-use futures_util::FutureExt;
-
-use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, node_with, pass, secs, settle, user};
-use crate::{
-    CloseCode, Error, Member,
-    clock::Clock,
-    room::ToRoom,
-    store::{MemoryStore, RoomStore, Write},
-};
+use super::prelude::*;
 
 const GRACE: std::time::Duration = secs(10);
 
@@ -20,7 +13,7 @@ fn ann(node: &Node) -> Client {
     node.client("ann").with_token("ann", GRACE)
 }
 
-/// Bob, who looks on, and ann with her token, who says that she is busy.
+/// Bob, who watches, and ann with her token and the meta that she is busy.
 async fn two(node: &Node) -> (Client, Client) {
     let (bob, first) = (node.member("bob").await, ann(node));
     first.join(lobby()).await.unwrap();
@@ -32,8 +25,8 @@ async fn two(node: &Node) -> (Client, Client) {
     (bob, first)
 }
 
-/// How many frames bob gets while this happens.
-async fn told(bob: &Client, happens: impl Future<Output = ()>) -> usize {
+/// How many frames bob receives while this runs.
+async fn frames_during(bob: &Client, happens: impl Future<Output = ()>) -> usize {
     let before = bob.count();
     happens.await;
     pass(secs(1)).await;
@@ -53,72 +46,75 @@ async fn rows(node: &Node) -> Vec<(String, String, bool)> {
 }
 
 #[actix::test]
-async fn who_returns_in_time_has_its_presence_again_and_others_are_told_nothing() {
+async fn a_presence_that_is_resumed_in_time_causes_no_notice() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     let mut changes = node.changes();
     let id = first.me();
     first.lose(lobby());
-    assert_eq!(told(&bob, pass(secs(8))).await, 0);
+    assert_eq!(frames_during(&bob, pass(secs(8))).await, 0);
     let held = node.members(lobby()).await.unwrap();
     assert!(format!("{held:?}").contains("held: true"), "{held:?}");
     assert_eq!(node.count(lobby()).await.unwrap().presences, 2, "who is held counts");
 
     let second = ann(&node);
-    assert_eq!(told(&bob, async { second.join(lobby()).await.unwrap() }).await, 0);
-    let screen = second.screen();
+    assert_eq!(frames_during(&bob, async { second.join(lobby()).await.unwrap() }).await, 0);
+    let screen = second.view();
     assert_eq!((screen.states, screen.diffs, screen.me == id), (1, 0, true));
     assert_eq!(screen.here[&id].1["busy"], true);
-    assert_eq!((screen.version, &screen.here), (bob.screen().version, &bob.screen().here));
-    assert_eq!(told(&bob, pass(secs(20))).await, 0, "nothing is due any more");
-    assert_eq!(heard(&mut changes), Vec::<String>::new());
+    assert_eq!((screen.version, &screen.here), (bob.view().version, &bob.view().here));
+    assert_eq!(frames_during(&bob, pass(secs(20))).await, 0, "nothing is due any more");
+    assert_eq!(published(&mut changes), NONE);
     let members = node.members(lobby()).await.unwrap();
     assert!(!format!("{members:?}").contains("held: true"), "{members:?}");
 
     second.update(lobby(), r#"{"busy":false}"#).await.unwrap();
     second.leave(lobby()).await.unwrap();
     pass(secs(1)).await;
-    assert_eq!((bob.sees(), heard(&mut changes)), (vec!["bob".to_owned()], vec!["~ann".to_owned(), "-ann".to_owned()]));
+    assert_eq!(
+        (bob.sees(), published(&mut changes)),
+        (vec!["bob".to_owned()], vec!["~ann".to_owned(), "-ann".to_owned()])
+    );
     assert_eq!(rows(&node).await.len(), 1);
 }
 
 #[actix::test]
-async fn who_does_not_return_leaves_once_when_its_grace_is_over() {
+async fn a_held_presence_leaves_once_when_its_grace_is_over() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     let mut changes = node.changes();
     first.lose(lobby());
-    assert_eq!(told(&bob, pass(GRACE - secs(1) - ms(100))).await, 0);
-    assert_eq!(told(&bob, pass(secs(1))).await, 1);
-    assert_eq!((bob.sees(), heard(&mut changes)), (vec!["bob".to_owned()], vec!["-[ann]".to_owned()]));
+    assert_eq!(frames_during(&bob, pass(GRACE - secs(1) - ms(100))).await, 0);
+    assert_eq!(frames_during(&bob, pass(secs(1))).await, 1);
+    assert_eq!((bob.sees(), published(&mut changes)), (vec!["bob".to_owned()], vec!["-[ann]".to_owned()]));
     let second = ann(&node);
-    assert_eq!(told(&bob, async { second.join(lobby()).await.unwrap() }).await, 1);
+    assert_eq!(frames_during(&bob, async { second.join(lobby()).await.unwrap() }).await, 1);
     assert_ne!(second.me(), first.me(), "it is another presence");
-    assert_eq!((heard(&mut changes), node.children()), (vec!["+ann".to_owned()], 2));
+    assert_eq!((published(&mut changes), node.children()), (vec!["+ann".to_owned()], 2));
 }
 
 #[actix::test]
-async fn many_whose_grace_is_over_leave_in_one_event_and_many_return_in_silence() {
+async fn many_presences_whose_grace_is_over_leave_in_one_event_and_many_that_are_resumed_cause_none() {
     let node = node().await;
     let bob = node.member("bob").await;
     let crowd = |node: &Node| -> Vec<_> {
         (0..50).map(|n| node.client(&format!("u{n}")).with_token(&n.to_string(), GRACE)).collect()
     };
     let first = crowd(&node);
-    super::bench::join_all(&first, lobby()).await;
+    all_join(&first, lobby()).await;
     pass(secs(1)).await;
     let (mut changes, frames) = (node.changes(), bob.count());
     first.iter().for_each(|one| one.lose(lobby()));
     pass(secs(5)).await;
     let second = crowd(&node);
-    super::bench::join_all(&second, lobby()).await;
+    all_join(&second, lobby()).await;
     pass(secs(20)).await;
-    assert_eq!((heard(&mut changes), bob.count()), (vec![], frames));
+    assert_eq!((published(&mut changes), bob.count()), (vec![], frames));
     assert!(second.iter().zip(&first).all(|(second, first)| second.me() == first.me()));
     second.iter().for_each(|one| one.lose(lobby()));
     pass(secs(20)).await;
-    let told = heard(&mut changes);
-    assert_eq!((told.len(), told[0].matches('u').count(), bob.count() - frames), (1, 50, 1));
+    let events = published(&mut changes);
+    assert_eq!((events.len(), events[0].matches('u').count(), bob.count() - frames), (1, 50, 1));
 }
 
 #[actix::test]
@@ -129,20 +125,20 @@ async fn without_a_token_or_a_grace_a_lost_socket_leaves_at_once() {
     dan.join(lobby()).await.unwrap();
     pass(secs(1)).await;
     for lost in [cid, dan] {
-        assert_eq!(told(&bob, async { lost.lose(lobby()) }).await, 1);
+        assert_eq!(frames_during(&bob, async { lost.lose(lobby()) }).await, 1);
     }
     assert_eq!(bob.sees(), ["ann", "bob"]);
 }
 
 #[actix::test]
-async fn an_explicit_leave_is_immediate_and_the_token_comes_anew() {
+async fn a_leave_is_immediate_and_ends_what_the_token_resumes() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     let id = first.me();
-    assert_eq!(told(&bob, async { first.leave(lobby()).await.unwrap() }).await, 1);
+    assert_eq!(frames_during(&bob, async { first.leave(lobby()).await.unwrap() }).await, 1);
     first.join(lobby()).await.unwrap();
     assert_ne!(first.me(), id);
-    assert_eq!(first.screen().here[&first.me()].1, serde_json::json!({}));
+    assert_eq!(first.view().here[&first.me()].1, serde_json::json!({}));
     first.lose(lobby());
     let second = ann(&node);
     second.join(lobby()).await.unwrap();
@@ -151,14 +147,14 @@ async fn an_explicit_leave_is_immediate_and_the_token_comes_anew() {
 }
 
 #[actix::test]
-async fn a_return_needs_no_database_and_what_it_missed_is_written_later() {
+async fn a_resume_on_the_same_node_needs_no_database() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     node.store.faults.hang();
     first.lose(lobby());
     let second = ann(&node);
     let back = async { second.join(lobby()).now_or_never().map_or_else(|| (), |joined| joined.unwrap()) };
-    assert_eq!(told(&bob, back).await, 0);
+    assert_eq!(frames_during(&bob, back).await, 0);
     second.join(lobby()).await.unwrap();
     assert_eq!((second.me(), second.sees()), (first.me(), vec!["ann".to_owned(), "bob".into()]));
     pass(secs(15)).await;
@@ -166,24 +162,11 @@ async fn a_return_needs_no_database_and_what_it_missed_is_written_later() {
     pass(secs(5)).await;
     let [row, _] = &rows(&node).await[..] else { panic!("two rows") };
     assert_eq!((row.1.as_str(), row.2), (second.channel.as_str(), false));
-    assert_eq!(bob.screen().told, ["+ann", "~ann"]);
+    assert_eq!(bob.view().changes, ["+ann", "~ann"]);
 }
 
 #[actix::test]
-async fn who_does_not_return_while_the_database_is_away_leaves_when_it_is_back() {
-    let node = node().await;
-    let (bob, first) = two(&node).await;
-    node.store.faults.hang();
-    first.lose(lobby());
-    assert_eq!(told(&bob, pass(secs(20))).await, 0);
-    node.store.faults.release();
-    pass(secs(5)).await;
-    assert_eq!((bob.sees(), bob.screen().told.last().unwrap().as_str()), (vec!["bob".to_owned()], "-ann"));
-    assert_eq!(rows(&node).await.len(), 1);
-}
-
-#[actix::test]
-async fn an_update_under_way_is_not_lost_by_a_return() {
+async fn an_update_in_progress_is_not_lost_by_a_resume() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     node.store.hang_after_commit();
@@ -197,7 +180,7 @@ async fn an_update_under_way_is_not_lost_by_a_return() {
     node.store.release_commits();
     update.await.unwrap();
     pass(secs(1)).await;
-    assert_eq!(bob.screen().here[&second.me()].1["n"], 2);
+    assert_eq!(bob.view().here[&second.me()].1["n"], 2);
     second.leave(lobby()).await.unwrap();
     pass(secs(1)).await;
     assert_eq!(bob.sees(), ["bob"], "it leaves as the socket that it is");
@@ -206,7 +189,7 @@ async fn an_update_under_way_is_not_lost_by_a_return() {
 /// The commit of the update showed the presence as it was before its socket was lost, so that it was listed as not held until the room
 /// was next read; and who resumed it had its former meta, which a node that began anew wrote back.
 #[actix::test]
-async fn one_that_is_lost_while_its_update_is_under_way_is_held_and_has_the_updated_meta() {
+async fn a_presence_that_is_lost_during_an_update_is_held_with_the_updated_meta() {
     let node = node().await;
     let (_bob, first) = two(&node).await;
     node.store.commits_take(ms(300));
@@ -250,10 +233,10 @@ async fn a_socket_that_is_lost_while_it_joins_leaves_if_it_is_new() {
 }
 
 #[actix::test]
-async fn a_room_that_fails_forgets_neither_who_is_held_nor_who_can_be_resumed() {
+async fn a_room_that_fails_keeps_its_held_and_resumable_presences() {
     tokio::time::pause();
     for hard in [false, true] {
-        let node = node_on(&MemoryStore::new(Clock::system()), "here", config()).await;
+        let node = new_node(config()).await;
         let (bob, first) = two(&node).await;
         let dan = node.client("dan").with_token("dan", GRACE);
         dan.join(lobby()).await.unwrap();
@@ -267,21 +250,19 @@ async fn a_room_that_fails_forgets_neither_who_is_held_nor_who_can_be_resumed() 
         let (second, twin) = (ann(&node), node.client("dan").with_token("dan", GRACE));
         second.join(lobby()).await.unwrap();
         twin.join(lobby()).await.unwrap();
-        assert_eq!((second.me(), twin.me(), dan.closes()), (first.me(), dan.me(), vec![CloseCode::SUPERSEDED]));
+        assert_eq!((second.me(), twin.me(), dan.close_codes()), (first.me(), dan.me(), vec![CloseCode::SUPERSEDED]));
         node.rooms.table().send_running(lobby(), ToRoom::Panic);
         pass(secs(3)).await;
         second.leave(lobby()).await.unwrap();
         twin.lose(lobby());
         pass(secs(20)).await;
-        assert_eq!(
-            (bob.sees(), heard(&mut changes)),
-            (vec!["bob".to_owned()], vec!["-ann".to_owned(), "-[dan]".into()])
-        );
+        assert_eq!(bob.sees(), ["bob"]);
+        assert_eq!(published(&mut changes), ["-ann", "-[dan]"]);
     }
 }
 
 #[actix::test]
-async fn who_is_held_is_spared_by_its_deadline_and_pruned_when_asked() {
+async fn a_held_presence_is_not_stale_but_is_pruned_by_call() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     let cid = node.client("cid").with_token("cid", secs(60));
@@ -291,7 +272,7 @@ async fn who_is_held_is_spared_by_its_deadline_and_pruned_when_asked() {
         bob.touch();
         first.touch();
     }
-    // It was silent for nearly as long as it may; but now it is lost, and has its grace.
+    // It was silent for nearly `max_age`. Now its socket is lost, and its grace begins.
     cid.lose(lobby());
     for _ in 0..10 {
         pass(secs(5)).await;
@@ -319,8 +300,8 @@ async fn nobody_resumes_while_the_node_shuts_down() {
 }
 
 #[actix::test]
-async fn one_with_a_token_is_turned_away_as_any_other_when_too_many_changes_wait() {
-    // It was told that the database is away.
+async fn a_join_with_a_token_is_refused_as_any_other_when_too_many_changes_are_pending() {
+    // It failed with the error that the database is away.
     let node = node_with(config().max_pending_writes(1)).await;
     let bob = node.member("bob").await;
     node.store.hang_after_commit();

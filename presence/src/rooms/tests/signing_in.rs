@@ -1,14 +1,6 @@
-//! A visitor who signs in on the connection that it has.
+//! A guest that signs in, and so gets a user, on an open connection.
 
-use futures_util::future::join;
-
-use super::bench::{Node, config, heard, lobby, ms, node, node_with, pass, room, secs, settle, user};
-use crate::{
-    Consumer, Frame, Result, ResumeToken, Socket,
-    config::Durability,
-    name::{RoomName, UserId},
-    testing::TestSocket,
-};
+use super::prelude::*;
 
 /// Joins the room that a frame names, becomes a user by `sign in as NAME`, and a guest by `sign out`.
 struct Visitor;
@@ -33,7 +25,7 @@ async fn visitor(node: &Node, who: Option<UserId>) -> TestSocket {
     TestSocket::connect(upgrade, Visitor).await.expect("accepted")
 }
 
-/// Sends these, each when the one before is done.
+/// Sends these texts, each when the one before is handled.
 async fn say(socket: &mut TestSocket, texts: &[&str]) {
     for text in texts {
         socket.send_text(*text);
@@ -46,66 +38,70 @@ fn attic() -> RoomName {
 }
 
 #[actix::test]
-async fn a_guest_who_signs_in_is_that_user_in_all_its_rooms_by_one_event_each_and_not_beside_itself() {
+async fn a_guest_that_signs_in_becomes_the_user_in_all_its_rooms_with_one_event_each() {
     let node = node().await;
     let bob = node.member("bob").await;
     let mut guest = visitor(&node, None).await;
     say(&mut guest, &["lobby", "attic"]).await;
-    assert_eq!((bob.sees(), bob.screen().anonymous), (vec!["bob".to_owned()], 1));
+    assert_eq!((bob.sees(), bob.view().anonymous), (vec!["bob".to_owned()], 1));
     let mut changes = node.changes();
     say(&mut guest, &["sign in as ann"]).await;
-    assert_eq!(heard(&mut changes), ["~ann", "~ann"]);
-    assert_eq!(
-        (node.rows(lobby()).await, node.rows(&attic()).await),
-        (vec!["ann".to_owned(), "bob".to_owned()], vec!["ann".to_owned()])
-    );
-    assert_eq!((bob.sees(), bob.screen().anonymous), (vec!["ann".to_owned(), "bob".to_owned()], 0));
+    assert_eq!(published(&mut changes), ["~ann", "~ann"]);
+    assert_eq!(node.rows(lobby()).await, ["ann", "bob"]);
+    assert_eq!(node.rows(&attic()).await, ["ann"]);
+    assert_eq!((bob.sees(), bob.view().anonymous), (vec!["ann".to_owned(), "bob".to_owned()], 0));
     say(&mut guest, &["cellar", "sign in as ann"]).await;
-    assert_eq!(heard(&mut changes), ["+ann"], "what it joins later is hers, and who she is already changes nothing");
+    assert_eq!(
+        published(&mut changes),
+        ["+ann"],
+        "what it joins later is hers, and who she is already changes nothing"
+    );
 }
 
 #[actix::test]
-async fn what_a_guest_who_signed_in_had_joined_before_is_not_resumed_and_what_it_joined_after_is_by_the_same_user_alone()
- {
+async fn after_a_sign_in_only_later_joins_can_be_resumed_and_only_by_this_user() {
     let node = node().await;
     let mut guest = visitor(&node, None).await;
     say(&mut guest, &["lobby", "sign in as ann", "attic"]).await;
     let mut changes = node.changes();
     guest.lose();
     settle().await;
-    assert_eq!(heard(&mut changes), ["-ann"], "from the lobby; in the attic she is held");
+    assert_eq!(published(&mut changes), ["-ann"], "from the lobby; in the attic she is held");
     assert_eq!(node.rows(&attic()).await, ["ann"]);
-    // The same token in the hands of others.
+    // Other users come with the same token.
     for (other, name) in [(None, "-"), (Some(user("eve")), "eve")] {
         let mut other = visitor(&node, other).await;
         say(&mut other, &["attic", "lobby"]).await;
-        assert_eq!(heard(&mut changes), [format!("+{name}"), format!("+{name}")]);
+        assert_eq!(published(&mut changes), [format!("+{name}"), format!("+{name}")]);
     }
     let mut ann = visitor(&node, Some(user("ann"))).await;
     say(&mut ann, &["attic"]).await;
-    assert_eq!((heard(&mut changes), node.rows(&attic()).await.len()), (vec![], 3), "she has it again");
+    assert_eq!((published(&mut changes), node.rows(&attic()).await.len()), (vec![], 3), "she has it again");
 }
 
 #[actix::test]
-async fn one_who_signs_in_as_another_takes_nothing_that_the_other_has() {
-    // The guest reads nothing, and is not to be cut off for that while a grace passes.
+async fn a_guest_that_signs_in_does_not_resume_a_held_presence_of_the_user() {
+    // The guest reads nothing, and must not be cut off for that within a grace.
     let node = node_with(config().write_timeout(secs(60))).await;
     let mut ann = visitor(&node, Some(user("ann"))).await;
     say(&mut ann, &["lobby"]).await;
     ann.lose();
     settle().await;
     let mut changes = node.changes();
-    // Also the same tab, with the same token.
+    // The guest is the same tab with the same token.
     let mut guest = visitor(&node, None).await;
     say(&mut guest, &["lobby", "sign in as ann"]).await;
-    assert_eq!(heard(&mut changes), ["+-", "~ann"]);
+    assert_eq!(published(&mut changes), ["+-", "~ann"]);
     assert_eq!(node.rows(lobby()).await, ["ann", "ann"], "a presence that is held is resumed by a join alone");
     pass(secs(12)).await;
-    assert_eq!((heard(&mut changes), node.rows(lobby()).await), (vec!["-[ann]".to_owned()], vec!["ann".to_owned()]));
+    assert_eq!(
+        (published(&mut changes), node.rows(lobby()).await),
+        (vec!["-[ann]".to_owned()], vec!["ann".to_owned()])
+    );
 }
 
 #[actix::test]
-async fn one_who_signs_in_and_out_while_the_database_is_away_is_the_guest_that_it_was() {
+async fn a_guest_that_signs_in_and_out_during_an_outage_is_a_guest_again() {
     let node = node_with(config().durability(Durability::Relaxed)).await;
     let mut guest = visitor(&node, None).await;
     say(&mut guest, &["lobby"]).await;
@@ -114,14 +110,12 @@ async fn one_who_signs_in_and_out_while_the_database_is_away_is_the_guest_that_i
     say(&mut guest, &["sign in as ann", "sign out"]).await;
     node.store.faults.release();
     pass(secs(3)).await;
-    assert_eq!(
-        (heard(&mut changes), node.rows(lobby()).await),
-        (["~ann", "~-"].map(str::to_owned).to_vec(), vec!["-".to_owned()])
-    );
+    assert_eq!(published(&mut changes), ["~ann", "~-"].map(str::to_owned).to_vec());
+    assert_eq!(node.rows(lobby()).await, ["-"]);
 }
 
 #[actix::test]
-async fn of_two_who_a_channel_is_to_become_at_once_it_becomes_the_later() {
+async fn of_two_users_that_a_channel_is_given_at_once_the_later_counts() {
     let node = node().await;
     let guest = node.member("ann").await;
     pass(secs(1)).await;
@@ -135,22 +129,22 @@ async fn of_two_who_a_channel_is_to_become_at_once_it_becomes_the_later() {
 }
 
 #[actix::test]
-async fn a_token_that_ended_with_a_sign_in_is_not_that_of_the_guest_again_who_signed_out_before_it_was_written() {
+async fn a_sign_in_ends_the_token_also_if_the_guest_signs_out_before_it_is_written() {
     let node = node_with(config().durability(Durability::Relaxed)).await;
     let mut guest = visitor(&node, None).await;
     say(&mut guest, &["lobby"]).await;
     node.store.faults.hang();
-    // What is under way meanwhile is another's, so that both wait, and are one.
+    // The transaction in progress is that of another socket, so that both updates are pending and are merged.
     node.client("bob").join(&attic()).await.unwrap();
     let mut changes = node.changes();
     say(&mut guest, &["sign in as ann", "sign out"]).await;
     node.store.faults.release();
     pass(secs(3)).await;
-    assert_eq!(heard(&mut changes), ["+bob"]);
+    assert_eq!(published(&mut changes), ["+bob"]);
     let mut next = visitor(&node, None).await;
     say(&mut next, &["lobby"]).await;
-    assert_eq!((heard(&mut changes), node.rows(lobby()).await.len()), (vec!["+-".to_owned()], 2));
+    assert_eq!((published(&mut changes), node.rows(lobby()).await.len()), (vec!["+-".to_owned()], 2));
     guest.lose();
     pass(ms(6)).await;
-    assert_eq!((heard(&mut changes), node.rows(lobby()).await.len()), (vec!["--".to_owned()], 1));
+    assert_eq!((published(&mut changes), node.rows(lobby()).await.len()), (vec!["--".to_owned()], 1));
 }

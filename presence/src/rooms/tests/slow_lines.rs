@@ -1,23 +1,16 @@
-//! Clients on slow lines: what they go on taking they get, however long that takes; who takes nothing is cut off.
+//! Clients on slow lines: they receive everything as long as they read, and are cut off when they read nothing.
 
 use std::task::{Context, Poll, Waker};
 
-use super::{
-    bench::{Client, Node, config, lobby, ms, node, node_with, pass, secs, settle},
-    unread::take,
-};
-use crate::{
-    CloseCode, Consumer, Frame, Result, Socket,
-    config::ConfigBuilder,
-    delivery::{PIECE, ToConnection, wire},
-    testing::{Received, TestSocket},
-};
+use super::first_frames::take;
+use super::prelude::*;
+use crate::delivery::wire;
 
 fn is_cut_off(client: &Client) -> bool {
-    client.told().iter().any(|told| matches!(told, ToConnection::TooSlow))
+    client.connection_messages().iter().any(|message| matches!(message, ToConnection::TooSlow))
 }
 
-/// A client that has fetched the answer to its handshake, and for which a frame of so many pieces waits.
+/// A client that has read the answer to its handshake, with a frame of so many pieces in its outbox.
 fn waited_for(node: &Node, pieces: usize) -> Client {
     let ann = node.client("ann");
     assert_eq!(take(&ann), 0);
@@ -26,7 +19,7 @@ fn waited_for(node: &Node, pieces: usize) -> Client {
 }
 
 #[actix::test]
-async fn who_goes_on_taking_a_large_frame_gets_it_however_long_that_takes() {
+async fn a_client_that_continues_to_read_receives_a_large_frame_however_long_it_takes() {
     let node = node().await;
     let ann = waited_for(&node, 20);
     for _ in 0..20 {
@@ -38,7 +31,7 @@ async fn who_goes_on_taking_a_large_frame_gets_it_however_long_that_takes() {
 }
 
 #[actix::test]
-async fn who_takes_nothing_for_the_write_timeout_is_cut_off_then_whatever_was_taken_before() {
+async fn a_client_that_reads_nothing_for_write_timeout_is_cut_off() {
     let node = node().await;
     let ann = waited_for(&node, 20);
     for taken in 0..3 {
@@ -50,7 +43,7 @@ async fn who_takes_nothing_for_the_write_timeout_is_cut_off_then_whatever_was_ta
     }
 }
 
-/// Whether a client that takes so many bytes a second gets all of 250 kB in frames of this size.
+/// Whether a client that reads this number of bytes a second receives all of 250 kB in frames of this size.
 async fn gets_all(node: &Node, size: usize, rate: usize) -> bool {
     let ann = node.client("ann");
     assert_eq!(take(&ann), 0);
@@ -71,8 +64,8 @@ async fn gets_all(node: &Node, size: usize, rate: usize) -> bool {
 }
 
 #[actix::test]
-async fn whoever_takes_a_piece_in_each_write_timeout_gets_all_and_who_takes_less_than_half_of_one_is_cut_off() {
-    // A client that reads a byte now and then must not hold for ever what waits for it.
+async fn a_client_that_reads_one_piece_in_each_write_timeout_receives_all_and_a_slower_one_is_cut_off() {
+    // A client that reads one byte now and then must not hold its queued frames for ever.
     let node = node().await;
     for size in [1000, 9000, 17_000, 100_000] {
         assert!(gets_all(&node, size, PIECE.div_ceil(9)).await, "frames of {size} bytes");
@@ -81,7 +74,7 @@ async fn whoever_takes_a_piece_in_each_write_timeout_gets_all_and_who_takes_less
     }
 }
 
-/// Says what it is asked to.
+/// Sends its client a text of the size that a frame names, or closes.
 struct Sender;
 
 impl Consumer for Sender {
@@ -101,13 +94,13 @@ impl Consumer for Sender {
     }
 }
 
-/// As many seconds as a test wants before anybody is stale.
+/// Nobody becomes stale within a test.
 fn patient() -> ConfigBuilder {
     config().max_age(secs(3600))
 }
 
 async fn socket(node: &Node) -> TestSocket {
-    let upgrade = TestSocket::upgrade(&node.rooms).user(Some(super::bench::user("ann")));
+    let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann")));
     let mut socket = TestSocket::connect(upgrade, Sender).await.expect("accepted");
     socket.stop_reading();
     assert!(matches!(socket.receive().await, Received::Frame(_)), "the first frame");
@@ -115,7 +108,7 @@ async fn socket(node: &Node) -> TestSocket {
 }
 
 #[actix::test]
-async fn a_ping_behind_a_large_frame_counts_from_when_it_is_written() {
+async fn the_time_of_a_ping_behind_a_large_frame_begins_when_it_is_written() {
     let node = node_with(patient()).await;
     let mut ann = socket(&node).await;
     ann.send_text((60 * PIECE).to_string());
@@ -127,7 +120,7 @@ async fn a_ping_behind_a_large_frame_counts_from_when_it_is_written() {
     }
     pass(secs(9)).await;
     assert_eq!(node.names(lobby()).await, ["ann"]);
-    // Reads the text, and answers the ping behind it.
+    // The client reads the text, and answers the ping after it.
     assert!(matches!(ann.receive().await, Received::Frame(Frame::Text(text)) if text.len() == 60 * PIECE));
     assert!(ann.receive_nothing().await);
     pass(secs(9)).await;
@@ -135,12 +128,12 @@ async fn a_ping_behind_a_large_frame_counts_from_when_it_is_written() {
 }
 
 #[actix::test]
-async fn who_takes_a_ping_and_does_not_answer_is_lost_a_pong_timeout_after_it_was_written() {
+async fn a_client_that_reads_a_ping_and_does_not_answer_is_lost_after_pong_timeout() {
     let node = node_with(patient()).await;
     let mut ann = socket(&node).await;
     ann.send_text((10 * PIECE).to_string());
     settle().await;
-    // The ping is due after 20 s, and taken after 33.
+    // The ping is due after 20 s, and is read after 33 s.
     for _ in 0..11 {
         pass(secs(3)).await;
         ann.read_once();
@@ -148,11 +141,11 @@ async fn who_takes_a_ping_and_does_not_answer_is_lost_a_pong_timeout_after_it_wa
     pass(ms(9_500)).await;
     assert_eq!(node.names(lobby()).await, ["ann"]);
     pass(ms(2_000)).await;
-    assert_eq!(node.names(lobby()).await, Vec::<String>::new());
+    assert_eq!(node.names(lobby()).await, NONE);
 }
 
 #[actix::test]
-async fn a_ping_that_the_kernel_does_not_take_is_not_written_and_a_kernel_that_never_does_is_not_waited_for_in_vain() {
+async fn a_ping_counts_as_written_when_the_kernel_accepts_it_or_at_the_latest_after_write_timeout() {
     let node = node().await;
     let ann = node.client("ann");
     let ping = wire::text("ping");
@@ -173,7 +166,7 @@ async fn a_ping_that_the_kernel_does_not_take_is_not_written_and_a_kernel_that_n
 }
 
 #[actix::test]
-async fn a_close_behind_much_that_is_still_taken_reaches_its_client() {
+async fn a_close_behind_many_frames_reaches_a_client_that_still_reads() {
     let node = node_with(patient()).await;
     let mut ann = socket(&node).await;
     ann.send_text((20 * PIECE).to_string());
@@ -182,7 +175,7 @@ async fn a_close_behind_much_that_is_still_taken_reaches_its_client() {
     for piece in 0..20 {
         pass(secs(4)).await;
         assert_eq!(ann.read_once(), PIECE, "piece {piece}");
-        assert_eq!(node.names(lobby()).await, Vec::<String>::new(), "she left at once");
+        assert_eq!(node.names(lobby()).await, NONE, "she left at once");
     }
     assert!(matches!(ann.receive().await, Received::Frame(Frame::Text(_))));
     assert_eq!(ann.receive().await, Received::Close(Some(CloseCode(4001))));
@@ -190,7 +183,7 @@ async fn a_close_behind_much_that_is_still_taken_reaches_its_client() {
 }
 
 #[actix::test]
-async fn who_takes_nothing_of_what_is_before_its_close_is_cut_off_when_the_close_timeout_is_over() {
+async fn a_client_that_reads_nothing_before_its_close_is_cut_off_after_close_timeout() {
     let node = node_with(patient()).await;
     let mut ann = socket(&node).await;
     ann.send_text((20 * PIECE).to_string());
@@ -205,7 +198,7 @@ async fn who_takes_nothing_of_what_is_before_its_close_is_cut_off_when_the_close
 }
 
 #[actix::test]
-async fn a_response_whose_end_the_kernel_does_not_take_is_not_at_its_end() {
+async fn a_response_ends_only_when_the_kernel_has_accepted_its_last_bytes() {
     // The connection was shut down for writing before the server had given all of it to the kernel.
     let node = node().await;
     let ann = node.client("ann");
@@ -223,5 +216,5 @@ async fn a_response_whose_end_the_kernel_does_not_take_is_not_at_its_end() {
     pass(secs(1)).await;
     assert!(end(&ann));
     settle().await;
-    assert!(ann.told().iter().any(|told| matches!(told, ToConnection::Flushed)));
+    assert!(ann.connection_messages().iter().any(|message| matches!(message, ToConnection::Flushed)));
 }

@@ -1,25 +1,8 @@
-//! What one slow reader may cost those who send to it, and that it pays for that and nobody else.
+//! How long senders wait for a slow reader, and when it is cut off.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    time::Duration,
-};
-
-use futures_util::FutureExt;
-use tokio::time::Instant;
-
-use super::{
-    bench::{Client, Node, config, lobby, ms, node_with, pass, secs, user},
-    unread::take,
-};
-use crate::{
-    CloseCode, Consumer, Frame, Outgoing, Result, ResumeToken, Socket,
-    config::ConfigBuilder,
-    delivery::{PIECE, ToConnection},
-    rooms::sending::as_consumer_of,
-    testing::{Received, TestSocket},
-};
+use super::first_frames::take;
+use super::prelude::*;
+use crate::rooms::sending::as_consumer_of;
 
 fn small() -> ConfigBuilder {
     config().outbox_frames(32).max_age(secs(3600)).write_timeout(secs(10))
@@ -29,12 +12,12 @@ fn small() -> ConfigBuilder {
 /// then.
 fn reads_as(client: Rc<Client>, mut way: impl FnMut(&Client, Duration) + 'static) -> Rc<Cell<Option<Instant>>> {
     let cut = Rc::<Cell<_>>::default();
-    let told = cut.clone();
+    let cut_at = cut.clone();
     actix::spawn(async move {
         let begun = Instant::now();
         loop {
-            if client.told().iter().any(|told| matches!(told, ToConnection::TooSlow)) {
-                told.set(Some(Instant::now()));
+            if client.connection_messages().iter().any(|message| matches!(message, ToConnection::TooSlow)) {
+                cut_at.set(Some(Instant::now()));
                 client.vanish();
                 client.outbox.abort();
                 return;
@@ -46,7 +29,7 @@ fn reads_as(client: Rc<Client>, mut way: impl FnMut(&Client, Duration) + 'static
     cut
 }
 
-/// Reads so many bytes a second, in whole pieces, from now on.
+/// Reads this number of bytes a second, in whole pieces, from now on.
 fn reads(client: Rc<Client>, rate: usize) -> Rc<Cell<Option<Instant>>> {
     let (mut taken, mut begun) = (0, Instant::now());
     reads_as(client, move |client, _| {
@@ -59,7 +42,7 @@ fn reads(client: Rc<Client>, rate: usize) -> Rc<Cell<Option<Instant>>> {
     })
 }
 
-/// Members who read all at once, and one who reads slowly.
+/// A member that reads so many bytes a second, and when it was cut off.
 async fn room_with(node: &Node, rate: usize) -> (Rc<Client>, Rc<Cell<Option<Instant>>>) {
     let ann = Rc::new(node.member("ann").await);
     while take(&ann) > 0 {}
@@ -75,15 +58,15 @@ fn text_of(bytes: usize) -> Outgoing {
     Outgoing::text("x".repeat(bytes))
 }
 
-/// No reader here takes so many texts while a test lasts. Without a wait no time passes, and a sender would never end.
+/// No reader here receives so many texts during a test. If no sender waits, no time passes, and this ends the loop.
 const MANY: usize = 100_000;
 
-/// Says a text every `every`, or as fast as it is let if that is not soon enough, for so long. Gives how long it waited in all.
+/// Sends a text every `every`, or later if the calls take longer, during `time`. Returns how long the calls took in all.
 async fn says(node: &Node, every: Duration, time: Duration) -> Duration {
     waits(node, &text(), every, time).await.into_iter().map(|(_, waited)| waited).sum()
 }
 
-/// As `says`. Gives when each text was said, and how long that waited.
+/// As `says`. Returns when each text was sent, and how long the call waited.
 async fn waits(node: &Node, text: &Outgoing, every: Duration, time: Duration) -> Vec<(Instant, Duration)> {
     let (begun, mut waits) = (Instant::now(), Vec::new());
     while begun.elapsed() < time {
@@ -97,7 +80,7 @@ async fn waits(node: &Node, text: &Outgoing, every: Duration, time: Duration) ->
 }
 
 #[actix::test]
-async fn a_reader_at_a_third_of_its_rooms_rate_costs_each_sender_its_patience_in_all_and_is_cut_off() {
+async fn a_reader_at_a_third_of_the_rate_of_its_room_costs_each_sender_its_patience_and_is_cut_off() {
     let node = node_with(small()).await;
     let (_ann, cut) = room_with(&node, 53_000).await;
     let begun = Instant::now();
@@ -109,7 +92,7 @@ async fn a_reader_at_a_third_of_its_rooms_rate_costs_each_sender_its_patience_in
 }
 
 #[actix::test]
-async fn with_default_bounds_nobody_waits_for_a_slow_reader_any_more_when_it_has_cost_its_patience() {
+async fn with_default_bounds_senders_wait_for_a_slow_reader_no_longer_than_its_patience() {
     let node = node_with(config().max_age(secs(3600))).await;
     let (_ann, cut) = room_with(&node, 45_000).await;
     let begun = Instant::now();
@@ -126,9 +109,17 @@ async fn with_default_bounds_nobody_waits_for_a_slow_reader_any_more_when_it_has
     }
 }
 
-/// Some 700 kB/s are said in texts of so many bytes, to a reader that takes all at once but for 0.7 s of each 10 s.
+#[actix::test]
+async fn a_reader_that_takes_more_than_the_steady_rate_may_pause_now_and_then() {
+    tokio::time::pause();
+    reads_all_but_pauses(1000, 7).await;
+    // What waits after a pause is worth less time than the pause took.
+    reads_all_but_pauses(300, 23).await;
+}
+
+/// Some 700 kB/s are sent in texts of so many bytes, to a reader that takes all at once but for 0.7 s of each 10 s.
 async fn reads_all_but_pauses(size: usize, speakers: usize) {
-    let node = node_with(config().max_age(secs(3600))).await;
+    let node = new_node(config().max_age(secs(3600))).await;
     let ann = Rc::new(node.member("ann").await);
     let cut = reads_as(ann.clone(), |client, time| {
         if time.as_millis() % 10_000 >= 700 {
@@ -143,19 +134,9 @@ async fn reads_all_but_pauses(size: usize, speakers: usize) {
 }
 
 #[actix::test]
-async fn a_reader_that_takes_more_than_the_steady_rate_may_pause_now_and_then() {
-    reads_all_but_pauses(1000, 7).await;
-}
-
-#[actix::test]
-async fn it_may_also_if_what_waits_after_a_pause_is_worth_less_time_than_the_pause_took() {
-    reads_all_but_pauses(300, 23).await;
-}
-
-#[actix::test]
 async fn a_reader_in_bursts_that_takes_less_than_the_steady_rate_is_cut_off() {
     // She reads next to nothing until others have waited for 0.6 s, and then all at once, which is worth 1 s. The room says
-    // 160 kB/s, so she takes no more than that in the end.
+    // 160 kB/s, so she reads no more than that in the end.
     let node = node_with(config().max_age(secs(3600))).await;
     let ann = Rc::new(node.member("ann").await);
     while take(&ann) > 0 {}
@@ -177,7 +158,7 @@ async fn a_reader_in_bursts_that_takes_less_than_the_steady_rate_is_cut_off() {
 }
 
 #[actix::test]
-async fn one_sender_is_no_less_protected_than_four() {
+async fn one_sender_waits_no_longer_than_four() {
     let node = node_with(small()).await;
     let (_ann, cut) = room_with(&node, 53_000).await;
     let waited = says(&node, ms(6), secs(30)).await;
@@ -185,7 +166,7 @@ async fn one_sender_is_no_less_protected_than_four() {
 }
 
 #[actix::test]
-async fn a_flood_is_slowed_to_what_a_steady_reader_takes_and_cuts_it_off_never() {
+async fn a_flood_is_slowed_to_the_pace_of_a_steady_reader_which_is_not_cut_off() {
     let node = node_with(small()).await;
     let (_ann, cut) = room_with(&node, 300 * 1024).await;
     let waited = says(&node, ms(0), secs(60)).await;
@@ -193,7 +174,7 @@ async fn a_flood_is_slowed_to_what_a_steady_reader_takes_and_cuts_it_off_never()
     assert!(waited > secs(55), "{waited:?}");
 }
 
-/// How long a reader of 300 kB/s takes for one piece.
+/// How long a reader of 300 kB/s needs for one piece.
 const STEADY: Duration = ms(26);
 
 #[actix::test]
@@ -219,10 +200,10 @@ async fn a_thread_that_stands_still_in_a_flood_cuts_off_no_steady_reader() {
 }
 
 #[actix::test]
-async fn the_patience_is_regained_within_a_minute() {
+async fn the_patience_is_granted_anew_within_a_minute() {
     let node = node_with(small()).await;
     let (_ann, cut) = room_with(&node, 53_000).await;
-    // Each of them costs some 0.6 s, and what she takes meanwhile is worth 0.3 s.
+    // Each of them costs some 0.6 s, of which she regains 0.3 s by what she reads meanwhile.
     for _ in 0..10 {
         let begun = Instant::now();
         futures_util::future::try_join_all((0..70).map(|_| node.send(lobby(), text()))).await.unwrap();
@@ -238,8 +219,8 @@ async fn the_patience_is_regained_within_a_minute() {
 }
 
 #[actix::test]
-async fn whoever_waits_for_its_own_socket_pays_nothing() {
-    // It sends faster than it reads, and is slowed by that, and nobody else.
+async fn the_wait_for_the_own_socket_uses_up_no_patience() {
+    // It sends faster than it reads. That slows only itself.
     let node = node_with(small()).await;
     let (ann, cut) = room_with(&node, 20_000).await;
     let waited = as_consumer_of(ann.channel.clone(), says(&node, ms(0), secs(60))).await;
@@ -253,13 +234,13 @@ async fn whoever_waits_for_its_own_socket_pays_nothing() {
 }
 
 #[actix::test]
-async fn nobody_waits_for_one_who_has_not_taken_its_first_frame_yet_and_far_too_much_behind_it_is_too_much() {
+async fn senders_do_not_wait_for_a_client_that_reads_its_first_frame_until_far_too_much_is_queued() {
     let node = node_with(small()).await;
     let ann = Rc::new(node.member("ann").await);
     while take(&ann) > 0 {}
     ann.outbox.push_first(lobby(), (vec![0; 200 * PIECE].into(), None, None));
     let cut = reads(ann.clone(), 30_000);
-    // 55 s, in which some 170 texts wait behind it: more than its 32, less than eight times as many.
+    // 55 s, in which some 170 texts are queued behind it: more than its 32, and less than eight times as many.
     let waited = says(&node, ms(300), secs(50)).await;
     assert_eq!((waited, cut.get()), (Duration::ZERO, None));
     pass(secs(30)).await;
@@ -270,7 +251,7 @@ async fn nobody_waits_for_one_who_has_not_taken_its_first_frame_yet_and_far_too_
     assert!(cut.get().is_some_and(|cut| cut - begun < secs(16)), "{:?}", cut.get().map(|cut| cut - begun));
 }
 
-/// Joins the lobby, and keeps the code that ended it.
+/// Joins the lobby, and records the code of its end.
 struct Visitor(Rc<RefCell<Vec<CloseCode>>>);
 
 impl Consumer for Visitor {
@@ -289,7 +270,7 @@ impl Consumer for Visitor {
 }
 
 #[actix::test]
-async fn a_slow_reader_is_told_1013_and_is_held_if_it_has_a_token() {
+async fn a_slow_reader_is_closed_with_1013_and_held_if_it_has_a_token() {
     let node = node_with(small()).await;
     for size in [1000, 40_000] {
         let codes = Rc::<RefCell<Vec<_>>>::default();
@@ -316,7 +297,7 @@ async fn a_slow_reader_is_told_1013_and_is_held_if_it_has_a_token() {
             }
         };
         futures_util::future::join(texts, reading).await;
-        // What was half sent is sent to its end, so that the Close can follow.
+        // The frame that is partly sent is completed, so that the Close can follow.
         let closed = loop {
             match ann.receive().await {
                 Received::Frame(_) => {}
@@ -331,7 +312,7 @@ async fn a_slow_reader_is_told_1013_and_is_held_if_it_has_a_token() {
         ann.stop_reading();
         assert!(matches!(ann.receive().await, Received::Frame(_)));
         pass(secs(1)).await;
-        assert!(super::bench::heard(&mut changes).is_empty(), "nobody sees anything of it");
+        assert!(published(&mut changes).is_empty(), "nobody sees anything of it");
         drop(ann);
     }
 }

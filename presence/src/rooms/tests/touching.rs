@@ -1,11 +1,6 @@
-//! A touch costs a store to memory; the database hears of it later, in bulk, and not too often.
+//! Touches cost one write to memory. They are written to the database later, together and not too often.
 
-use std::{collections::HashMap, time::Duration};
-
-use tokio::time::Instant;
-
-use super::bench::{Call, Client, config, lobby, ms, node, node_with, pass, secs, settle};
-use crate::name::PresenceId;
+use super::prelude::*;
 
 async fn beat(clients: &[Client], every: Duration, times: u32) {
     for _ in 0..times {
@@ -26,7 +21,7 @@ fn closest(touches: &[(Instant, PresenceId)]) -> Duration {
 
 // behaviour: W8 cheap-touch
 #[actix::test]
-async fn a_touch_asks_nothing_of_the_database() {
+async fn a_touch_makes_no_call_to_the_database() {
     let node = node().await;
     let ann = node.member("ann").await;
     node.store.commits();
@@ -65,7 +60,7 @@ async fn rows_are_written_in_bulk() {
 }
 
 #[actix::test]
-async fn the_row_of_one_who_is_silent_is_not_written() {
+async fn the_row_of_a_silent_presence_is_not_written() {
     let node = node().await;
     let _ann = node.member("ann").await;
     pass(secs(60)).await;
@@ -73,8 +68,8 @@ async fn the_row_of_one_who_is_silent_is_not_written() {
 }
 
 #[actix::test]
-async fn touches_are_written_also_while_changes_never_stop() {
-    // They were written only when nothing else was to be done.
+async fn touches_are_written_also_during_an_endless_flow_of_changes() {
+    // They were written only when no changes were pending.
     let node = node_with(config().max_age(secs(20))).await;
     let crowd = node.crowd(10).await;
     let busy = std::rc::Rc::new(node.member("busy").await);
@@ -107,7 +102,7 @@ async fn touches_wait_for_a_database_that_is_away_and_are_written_on_its_return(
 }
 
 #[actix::test]
-async fn one_who_left_is_not_touched() {
+async fn a_presence_that_left_is_not_touched() {
     let node = node().await;
     let ann = node.member("ann").await;
     pass(secs(14)).await;
@@ -137,16 +132,16 @@ async fn a_join_waits_for_no_more_than_one_transaction_of_touches_however_many_t
     crowd.iter().for_each(Client::touch);
     node.store.touches_take(ms(10));
     node.store.calls();
-    // The first is written at once, and what comes then is gathered.
+    // The first touches are written at once, and later ones are gathered.
     while node.store.touches().len() < 1_000 {
         pass(ms(1)).await;
     }
     late.join(lobby()).await.unwrap();
     pass(secs(1)).await;
     let calls = node.store.calls();
-    let under_way = calls.iter().position(|call| *call == Call::Touch(1_000)).unwrap();
-    assert_eq!(calls[under_way + 1], Call::Commit(1), "right after the one that was under way");
-    let touches = calls.iter().filter_map(|call| if let Call::Touch(rows) = call { Some(*rows) } else { None });
+    let under_way = calls.iter().position(|call| *call == WriterCall::Touch(1_000)).unwrap();
+    assert_eq!(calls[under_way + 1], WriterCall::Commit(1), "right after the one that was under way");
+    let touches = calls.iter().filter_map(|call| if let WriterCall::Touch(rows) = call { Some(*rows) } else { None });
     let sizes: Vec<_> = touches.collect();
     assert!(sizes.iter().sum::<usize>() == 3_500 && sizes.iter().all(|rows| *rows <= 1_000), "{sizes:?}");
 }

@@ -1,25 +1,11 @@
 //! Who is online, event by event, while sockets come, are lost, return and leave, channels change hands, users and rooms are
 //! removed and pruned, the database is away, rooms fail and nodes die.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
-
 use proptest::{collection::vec, prelude::*};
 
-use crate::{
-    Rooms,
-    clock::Clock,
-    config::OnStale,
-    name::{ChannelName, RoomName, UserId},
-    room::ToRoom,
-    rooms::tests::bench::{Client, Node, config, ms, node_on, pass, room, secs, settle, user as user_named},
-    signal::Subscription,
-    store::{MemoryStore, RoomStore},
-};
+use crate::rooms::tests::{prelude::*, support::user as user_named};
 
-use super::fold::{Fold, events};
+use super::subscriber_view::{Fold, events};
 
 const ROOMS: usize = 2;
 const USERS: usize = 3;
@@ -30,7 +16,7 @@ const GRACE: u64 = 5;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A socket comes with its token, whatever became of the one before.
+    /// A socket joins with the token of the tab, also if the former one is still open.
     Come {
         tab: usize,
         node: usize,
@@ -41,7 +27,7 @@ enum Step {
     Leave {
         tab: usize,
     },
-    /// A channel without a socket comes, or changes hands.
+    /// A channel without a socket is added, or gets another user.
     Add {
         channel: usize,
         user: Option<usize>,
@@ -68,17 +54,17 @@ enum Step {
         node: usize,
         calls: usize,
     },
-    /// No call of it is answered for a moment.
+    /// No call of the database is answered for a while.
     Hang {
         node: usize,
         ms: u64,
     },
-    /// The next commits of a node are done, but not answered.
+    /// The next commits of a node are written, but not answered.
     LoseAnswers {
         node: usize,
         commits: usize,
     },
-    /// No commit is answered for a moment, though it is done.
+    /// No commit is answered for a while, although it is written.
     HangAfter {
         node: usize,
         ms: u64,
@@ -87,11 +73,11 @@ enum Step {
         node: usize,
         room: usize,
     },
-    /// A process is gone, and another of its name is there in its place.
+    /// A process ends without a shutdown, and another one starts under its name.
     Die {
         node: usize,
     },
-    /// All that is under way ends.
+    /// Waits until nothing is in progress, and checks who is online.
     Calm,
 }
 
@@ -120,7 +106,7 @@ fn step(nodes: usize) -> impl Strategy<Value = Step> {
 struct Life {
     node: Node,
     changes: Subscription,
-    /// Answers to commits were lost or late, so it learns late what it has done.
+    /// Answers to commits were lost or late, so the node publishes these changes late.
     late: bool,
 }
 
@@ -129,9 +115,9 @@ struct World {
     nodes: Vec<Life>,
     tabs: BTreeMap<usize, Rc<Client>>,
     rooms: [RoomName; ROOMS],
-    /// If there is one node, all that happens is heard there, in order.
+    /// If there is one node, it publishes all changes, in order.
     fold: Fold,
-    /// Of each user in a room, what each node told: whether it came online.
+    /// For each user in a room, the events of each node: whether the user went online.
     turns: BTreeMap<(RoomName, UserId), Vec<Vec<bool>>>,
 }
 
@@ -250,7 +236,7 @@ impl World {
         settle().await;
         self.hears_its_answers(node).await;
         self.nodes[node].node.store.faults.hang();
-        // What it had done it still tells, when it waits no longer for the rest.
+        // It still publishes what it has committed, after its other calls have timed out.
         pass(secs(6)).await;
         self.hear();
         let rooms = self.rooms_of(node);
@@ -258,7 +244,7 @@ impl World {
         self.nodes[node] = life(&self.database, node).await;
     }
 
-    /// A node is about to die, or to be taken for dead: what it does not know then that it has done, nobody tells.
+    /// A node is about to die, or to be considered dead. Nobody publishes the commits whose answers it has not received by then.
     async fn hears_its_answers(&self, node: usize) {
         if self.nodes[node].late {
             self.nodes[node].node.store.lose_commits(0);
@@ -280,8 +266,8 @@ impl World {
                 assert_eq!(self.fold.online(room), users);
             }
             for user in (0..USERS).map(name) {
-                let told = self.turns.get(&(room.clone(), user.clone())).cloned().unwrap_or_default();
-                assert!(alternate(&told, users.contains(&user)), "{user} in {room}: {told:?}");
+                let transitions = self.turns.get(&(room.clone(), user.clone())).cloned().unwrap_or_default();
+                assert!(alternate(&transitions, users.contains(&user)), "{user} in {room}: {transitions:?}");
             }
         }
     }
@@ -289,36 +275,36 @@ impl World {
     fn hear(&mut self) {
         let count = self.nodes.len();
         for (number, life) in self.nodes.iter_mut().enumerate() {
-            // Of several nodes each hears its own, and what they do is in no order.
-            let heard =
+            // Each of several nodes publishes its own changes, and there is no order between nodes.
+            let published =
                 if count == 1 { self.fold.hear(&mut life.changes, life.late) } else { events(&mut life.changes) };
-            for event in heard {
+            for event in published {
                 let turns = event.user_offline().iter().map(|user| (user, false));
                 for (user, online) in turns.chain(event.user_online().iter().map(|user| (user, true))) {
-                    let told = self.turns.entry((event.room.clone(), user.clone()));
-                    told.or_insert_with(|| vec![Vec::new(); count])[number].push(online);
+                    let transitions = self.turns.entry((event.room.clone(), user.clone()));
+                    transitions.or_insert_with(|| vec![Vec::new(); count])[number].push(online);
                 }
             }
         }
     }
 }
 
-/// Whether what the nodes told of a user can have happened: it came online and went offline in turn, and it is as it is now.
-fn alternate(told: &[Vec<bool>], now: bool) -> bool {
-    let mut reached = BTreeSet::from([vec![0; told.len()]]);
-    for turn in 0..told.iter().map(Vec::len).sum() {
-        let next = |heard: &Vec<usize>| {
+/// Whether the events of all nodes about a user fit together: the user went online and offline alternately, and is online now or not.
+fn alternate(transitions: &[Vec<bool>], now: bool) -> bool {
+    let mut reached = BTreeSet::from([vec![0; transitions.len()]]);
+    for turn in 0..transitions.iter().map(Vec::len).sum() {
+        let next = |published: &Vec<usize>| {
             let after = |node: usize| {
-                let mut heard = heard.clone();
-                heard[node] += 1;
-                heard
+                let mut published = published.clone();
+                published[node] += 1;
+                published
             };
-            let fits = |node: &usize| told[*node].get(heard[*node]) == Some(&(turn % 2 == 0));
-            (0..told.len()).filter(fits).map(after).collect::<Vec<_>>()
+            let fits = |node: &usize| transitions[*node].get(published[*node]) == Some(&(turn % 2 == 0));
+            (0..transitions.len()).filter(fits).map(after).collect::<Vec<_>>()
         };
         reached = reached.iter().flat_map(next).collect();
     }
-    !reached.is_empty() && now == (told.iter().map(Vec::len).sum::<usize>() % 2 == 1)
+    !reached.is_empty() && now == (transitions.iter().map(Vec::len).sum::<usize>() % 2 == 1)
 }
 
 async fn check(nodes: usize, steps: &[Step]) {
@@ -334,19 +320,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whoever_counts_users_by_the_events_of_a_node_is_right_at_each_of_them(steps in vec(step(1), 1..40)) {
+    fn a_subscriber_that_counts_users_by_the_events_of_a_node_is_right_after_each_event(steps in vec(step(1), 1..40)) {
         actix::System::new().block_on(check(1, &steps));
     }
 
     #[test]
-    fn on_several_nodes_each_user_comes_online_and_goes_offline_in_turn(steps in vec(step(2), 1..40)) {
+    fn on_several_nodes_each_user_goes_online_and_offline_alternately(steps in vec(step(2), 1..40)) {
         actix::System::new().block_on(check(2, &steps));
     }
 }
 
-/// The sweep removed it, and its own leave, tried again, found it gone before the room had heard of that.
+/// The sweep removed it, and its own leave, which was repeated, found it gone before the room was notified of that.
 #[test]
-fn one_whose_own_leave_finds_it_swept_before_the_room_hears_of_that_left_once() {
+fn a_leave_of_a_presence_that_was_swept_meanwhile_is_one_event() {
     let mut steps = vec![Step::Come { tab: 1, node: 0 }, Step::Lose { tab: 1 }, Step::Fail { node: 0, room: 0 }];
     for _ in 0..20 {
         let more =
@@ -357,9 +343,9 @@ fn one_whose_own_leave_finds_it_swept_before_the_room_hears_of_that_left_once() 
     actix::System::new().block_on(check(1, &steps));
 }
 
-/// The end of its grace is tried again and again, and meanwhile a sweep removes it.
+/// The leave at the end of its grace is tried again and again, and meanwhile a sweep removes the presence.
 #[test]
-fn one_lost_whose_leave_fails_and_whom_a_sweep_removes_is_told_to_have_left_once() {
+fn a_lost_presence_that_a_sweep_removes_while_its_leave_fails_leaves_once() {
     let steps = [
         Step::Come { tab: 11, node: 0 },
         Step::Lose { tab: 11 },

@@ -1,16 +1,9 @@
 //! Sockets that are removed with a Close before their `connect` has returned: the client reads the code and the reason.
 
-use std::{cell::Cell, rc::Rc};
-
-use futures_util::future::join;
 use tokio::sync::oneshot;
 
-use crate::{
-    CloseCode, Consumer, Frame, Result, ResumeToken, Socket,
-    model::Close,
-    rooms::tests::bench::{Node, lobby, ms, node, pass, secs, user},
-    testing::{Received, Refused, TestSocket},
-};
+use crate::rooms::tests::prelude::*;
+use crate::testing::Refused;
 
 /// Joins, and has connected when it receives this.
 struct Guest {

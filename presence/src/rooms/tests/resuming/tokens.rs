@@ -1,22 +1,11 @@
-//! Whose presence a token is, and who has it when several come.
+//! Which presence a token resumes, and which socket has it when several come.
 
-use std::sync::Arc;
+use crate::rooms::tests::prelude::*;
 
-use futures_util::{FutureExt, future::join};
-
-use super::{GRACE, ann, rows, told, two};
-use crate::{
-    CloseCode, Presence,
-    clock::Clock,
-    config::Durability,
-    rooms::tests::bench::{
-        Client, Node, config, heard, lobby, node, node_on, node_with, pass, room, secs, settle, user,
-    },
-    store::MemoryStore,
-};
+use super::{GRACE, ann, frames_during, rows, two};
 
 #[actix::test]
-async fn a_token_with_another_user_or_in_another_room_is_another_presence() {
+async fn a_token_resumes_nothing_for_another_user_or_in_another_room() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     first.lose(lobby());
@@ -33,64 +22,45 @@ async fn a_token_with_another_user_or_in_another_room_is_another_presence() {
 }
 
 #[actix::test]
-async fn a_socket_with_a_token_in_use_takes_over_and_the_former_is_closed() {
+async fn a_socket_with_a_token_in_use_resumes_the_presence_and_supersedes_the_former_socket() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     let mut changes = node.changes();
     let second = ann(&node);
-    assert_eq!(told(&bob, async { second.join(lobby()).await.unwrap() }).await, 0);
-    assert_eq!((first.closes(), second.me()), (vec![CloseCode::SUPERSEDED], first.me()));
+    assert_eq!(frames_during(&bob, async { second.join(lobby()).await.unwrap() }).await, 0);
+    assert_eq!((first.close_codes(), second.me()), (vec![CloseCode::SUPERSEDED], first.me()));
     let late = async {
-        // What the former does before it has heard.
+        // These are calls of the former socket before it knows that it is superseded.
         first.update(lobby(), r#"{"late":true}"#).await.unwrap_err();
         first.leave(lobby()).await.unwrap();
         first.lose(lobby());
         pass(secs(20)).await;
     };
-    assert_eq!((told(&bob, late).await, heard(&mut changes)), (0, vec![]));
+    assert_eq!((frames_during(&bob, late).await, published(&mut changes)), (0, vec![]));
     assert_eq!(second.sees(), ["ann", "bob"]);
     let [row, _] = &rows(&node).await[..] else { panic!("two rows") };
     assert_eq!((row.1.as_str(), row.2), (second.channel.as_str(), false));
 }
 
 #[actix::test]
-async fn one_socket_after_the_other_takes_over() {
-    let node = node().await;
-    let (bob, first) = two(&node).await;
-    let id = first.me();
-    let again = async {
-        for _ in 0..20 {
-            let next = ann(&node);
-            next.join(lobby()).await.unwrap();
-            assert_eq!(next.me(), id);
-            next.lose(lobby());
-        }
-    };
-    assert_eq!(told(&bob, again).await, 0);
-    assert_eq!((node.children(), rows(&node).await.len()), (1, 2));
-    pass(GRACE).await;
-    assert_eq!((bob.sees(), rows(&node).await.len(), node.children()), (vec!["bob".to_owned()], 1, 1));
-}
-
-#[actix::test]
-async fn of_two_who_come_with_one_token_at_once_the_later_has_the_presence() {
+async fn of_two_sockets_that_come_with_one_token_at_once_the_later_has_the_presence() {
     tokio::time::pause();
     for durability in [Durability::Committed, Durability::Relaxed] {
-        let node = node_on(&MemoryStore::new(Clock::system()), "here", config().durability(durability)).await;
+        let node = new_node(config().durability(durability)).await;
         let bob = node.member("bob").await;
         let (first, second) = (ann(&node), ann(&node));
         let (one, two) = join(first.join(lobby()), second.join(lobby())).await;
         one.unwrap();
         two.unwrap();
         pass(secs(1)).await;
-        assert_eq!(first.closes(), [CloseCode::SUPERSEDED]);
+        assert_eq!(first.close_codes(), [CloseCode::SUPERSEDED]);
         assert_eq!(second.sees(), ["ann", "bob"]);
-        assert_eq!((bob.screen().told, node.children()), (vec!["+ann".to_owned()], 2));
+        assert_eq!((bob.view().changes, node.children()), (vec!["+ann".to_owned()], 2));
     }
 }
 
 #[actix::test]
-async fn a_socket_that_waited_to_take_over_and_is_gone_takes_nothing() {
+async fn a_join_that_waits_to_resume_a_presence_and_is_dropped_supersedes_nobody() {
     let node = node().await;
     let bob = node.member("bob").await;
     let (first, second) = (ann(&node), ann(&node));
@@ -106,7 +76,7 @@ async fn a_socket_that_waited_to_take_over_and_is_gone_takes_nothing() {
     node.store.release_commits();
     joining.await.unwrap();
     pass(secs(1)).await;
-    assert_eq!((first.closes(), bob.sees()), (vec![], vec!["ann".to_owned(), "bob".into()]));
+    assert_eq!((first.close_codes(), bob.sees()), (vec![], vec!["ann".to_owned(), "bob".into()]));
 }
 
 /// Gives the presence of a socket to eve, as `Rooms::add` does.
@@ -116,7 +86,7 @@ async fn give_to_eve(node: &Node, socket: &Client) {
 }
 
 #[actix::test]
-async fn a_presence_that_changes_hands_can_not_be_resumed_by_its_former_user() {
+async fn a_presence_with_another_user_cannot_be_resumed_by_its_former_user() {
     let node = node().await;
     let (bob, first) = two(&node).await;
     give_to_eve(&node, &first).await;
@@ -124,12 +94,12 @@ async fn a_presence_that_changes_hands_can_not_be_resumed_by_its_former_user() {
     second.join(lobby()).await.unwrap();
     assert_ne!(second.me(), first.me());
     pass(secs(1)).await;
-    assert_eq!((bob.sees(), first.closes()), (vec!["ann".to_owned(), "bob".into(), "eve".into()], vec![]));
+    assert_eq!((bob.sees(), first.close_codes()), (vec!["ann".to_owned(), "bob".into(), "eve".into()], vec![]));
 }
 
 #[actix::test]
-async fn a_presence_that_changes_hands_while_it_joins_can_not_be_resumed_by_its_former_user() {
-    // Ann's next socket came in as eve.
+async fn a_presence_that_gets_another_user_while_it_joins_cannot_be_resumed_by_its_former_user() {
+    // The next socket of ann joined as eve.
     let node = node_with(config().durability(Durability::Relaxed)).await;
     let (bob, first) = (node.member("bob").await, ann(&node));
     pass(secs(1)).await;
@@ -143,12 +113,12 @@ async fn a_presence_that_changes_hands_while_it_joins_can_not_be_resumed_by_its_
     let second = ann(&node);
     second.join(lobby()).await.unwrap();
     pass(secs(1)).await;
-    assert_eq!((bob.sees(), first.closes()), (vec!["ann".to_owned(), "bob".into(), "eve".into()], vec![]));
+    assert_eq!((bob.sees(), first.close_codes()), (vec!["ann".to_owned(), "bob".into(), "eve".into()], vec![]));
 }
 
 #[actix::test]
-async fn a_presence_that_changes_hands_as_its_former_user_returns_is_not_given_back() {
-    // Both were in one transaction, and the token was still in the row.
+async fn a_presence_that_gets_another_user_while_the_former_user_returns_is_not_resumed() {
+    // Both changes were in one transaction, and the row still had the token.
     let node = node().await;
     let (bob, first) = two(&node).await;
     node.store.hang_after_commit();
@@ -162,6 +132,6 @@ async fn a_presence_that_changes_hands_as_its_former_user_returns_is_not_given_b
     });
     joined.unwrap();
     pass(secs(1)).await;
-    assert_eq!((bob.sees(), first.closes()), (vec!["ann".to_owned(), "bob".into(), "eve".into()], vec![]));
+    assert_eq!((bob.sees(), first.close_codes()), (vec!["ann".to_owned(), "bob".into(), "eve".into()], vec![]));
     assert_eq!(node.store.sizes(), [2], "it takes no second attempt");
 }

@@ -1,24 +1,17 @@
-//! Whoever keeps a set of the users who are online, event by event.
+//! A subscriber that keeps a set of the online users, event by event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::rooms::tests::prelude::*;
 
-use futures_util::FutureExt;
-
-use crate::{
-    name::{PresenceId, RoomName, UserId},
-    signal::{PresenceChange, PresenceChanged, Subscription},
-};
-
-/// What came so far.
+/// The events so far.
 pub(super) fn events(changes: &mut Subscription) -> Vec<PresenceChanged> {
-    let mut heard = Vec::new();
+    let mut published = Vec::new();
     while let Some(Some(event)) = tokio::task::unconstrained(changes.next()).now_or_never() {
-        heard.push(event);
+        published.push(event);
     }
-    heard
+    published
 }
 
-/// What a subscriber makes of all that it hears: of each room who is there, and who is online.
+/// The presences and the online users of each room, after all events so far.
 #[derive(Debug, Default)]
 pub(super) struct Fold {
     rooms: BTreeMap<RoomName, Room>,
@@ -39,14 +32,14 @@ impl Room {
 impl Fold {
     /// Takes in what came. Nobody comes or goes twice, and nobody turns twice. After each event those are online whose presences
     /// were told, and in the end nobody else is: before that, one who left and comes in one commit has none and is online. If
-    /// answers are `late`, a `Bulk` may overtake what its node has not heard yet that it has done.
+    /// answers are `late`, a `Bulk` may overtake what its node has not published yet that it has done.
     pub(super) fn hear(&mut self, changes: &mut Subscription, late: bool) -> Vec<PresenceChanged> {
-        let heard = events(changes);
-        heard.iter().for_each(|event| self.take_in(event, late));
+        let published = events(changes);
+        published.iter().for_each(|event| self.take_in(event, late));
         for room in self.rooms.values().filter(|_| !late) {
-            assert_eq!(room.online, room.there(), "{heard:?}");
+            assert_eq!(room.online, room.there(), "{published:?}");
         }
-        heard
+        published
     }
 
     fn take_in(&mut self, event: &PresenceChanged, late: bool) {

@@ -1,12 +1,6 @@
-//! Sending to some members and not to others, removing a user from one room, and reading more than the members of a room.
+//! Sending to some sockets and not to others.
 
-use std::time::{Duration, SystemTime};
-
-use super::bench::{config, heard, lobby, node, node_on, pass, room, secs, user};
-use crate::{
-    Close, CloseCode, Consumer, Error, Event, EventName, Frame, GroupName, Result, RoomName, Rooms, Socket,
-    actor::RemoveUserFrom, clock::Clock, store::MemoryStore, testing::TestSocket,
-};
+use super::prelude::*;
 
 /// Joins its rooms, sends each text of its client to the others in the first room, and each event to its client.
 struct Visitor(Vec<RoomName>);
@@ -53,18 +47,18 @@ async fn texts(socket: &mut TestSocket) -> Vec<String> {
 }
 
 #[actix::test]
-async fn a_text_to_all_others_does_not_come_back_to_its_sender() {
+async fn a_text_to_all_others_does_not_reach_its_sender() {
     let node = node().await;
     let mut ann = visitor(&node.rooms, "ann", &["lobby"]).await;
     let mut tab = visitor(&node.rooms, "ann", &["lobby"]).await;
     let mut bob = visitor(&node.rooms, "bob", &["lobby"]).await;
     ann.send_text("hello");
-    assert_eq!(texts(&mut ann).await, Vec::<String>::new());
+    assert_eq!(texts(&mut ann).await, NONE);
     assert_eq!((texts(&mut tab).await, texts(&mut bob).await), (vec!["hello".to_owned()], vec!["hello".to_owned()]));
 }
 
 #[actix::test]
-async fn a_text_to_all_others_does_not_reach_its_sender_either_that_waits_for_its_first_frame() {
+async fn a_text_to_all_others_does_not_reach_a_sender_that_waits_for_its_first_frame() {
     let node = node().await;
     let ann = node.member("ann").await;
     // A busy room sends the first frame a little later.
@@ -78,12 +72,12 @@ async fn a_text_to_all_others_does_not_reach_its_sender_either_that_waits_for_it
     let (joined, ()) = futures_util::future::join(bob.join(lobby()), sending).await;
     joined.unwrap();
     pass(secs(1)).await;
-    assert_eq!(bob.screen().messages, ["to all but ann"]);
-    assert_eq!(ann.screen().messages, ["to all but bob"]);
+    assert_eq!(bob.view().messages, ["to all but ann"]);
+    assert_eq!(ann.view().messages, ["to all but bob"]);
 }
 
 #[actix::test]
-async fn a_text_to_a_user_reaches_all_its_sockets_in_whichever_rooms_and_nobody_else() {
+async fn a_text_to_a_user_reaches_all_its_sockets_and_no_others() {
     let node = node().await;
     let mut here = visitor(&node.rooms, "ann", &["lobby", "attic"]).await;
     let mut nowhere = visitor(&node.rooms, "ann", &[]).await;
@@ -96,7 +90,7 @@ async fn a_text_to_a_user_reaches_all_its_sockets_in_whichever_rooms_and_nobody_
         assert_eq!(texts(socket).await, ["for ann", "event call"]);
     }
     for socket in [&mut guest, &mut bob] {
-        assert_eq!(texts(socket).await, Vec::<String>::new());
+        assert_eq!(texts(socket).await, NONE);
     }
     guest.send_text("I am ann");
     pass(secs(1)).await;
@@ -140,13 +134,13 @@ async fn sockets_of_one_user_are_found_by_their_present_user_and_nothing_is_kept
 #[actix::test]
 async fn a_removed_member_receives_nothing_more_of_the_room_and_its_hub_nothing_after_the_last_one() {
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     pass(secs(1)).await;
     assert_eq!(node.remove_user_from(lobby(), &user("ann"), None).await.unwrap(), 1);
     node.send(lobby(), "\"after ann\"").await.unwrap();
     pass(secs(1)).await;
-    assert_eq!(ann.screen().messages.len(), 0);
-    assert_eq!(bob.screen().messages, ["after ann"]);
+    assert_eq!(ann.view().messages.len(), 0);
+    assert_eq!(bob.view().messages, ["after ann"]);
     assert_eq!(node.remove_user_from(lobby(), &user("bob"), None).await.unwrap(), 1);
     pass(secs(1)).await;
     let sockets = node.rooms.hubs().here().sockets;
@@ -157,7 +151,7 @@ async fn a_removed_member_receives_nothing_more_of_the_room_and_its_hub_nothing_
 }
 
 #[actix::test]
-async fn after_the_end_of_the_node_each_way_to_send_is_an_error() {
+async fn after_a_shutdown_each_method_that_sends_fails() {
     let node = node().await;
     let ann = node.member("ann").await;
     node.send(lobby(), "hello").await.unwrap();
@@ -178,75 +172,4 @@ async fn after_the_end_of_the_node_each_way_to_send_is_an_error() {
     for answer in answers {
         assert!(matches!(answer, Err(Error::ShuttingDown)), "{answer:?}");
     }
-}
-
-#[actix::test]
-async fn a_user_is_removed_from_one_room_on_every_node_and_stays_in_the_others() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let quick = || config().sweep_interval(secs(1));
-    let (here, there) = (node_on(&database, "here", quick()).await, node_on(&database, "there", quick()).await);
-    let (first, second) = (here.member("ann").await, there.member("ann").await);
-    let [bob, cid] = [here.member("bob").await, here.member("cid").await];
-    for member in [&first, &bob, &cid] {
-        member.join(&room("attic")).await.unwrap();
-    }
-    pass(secs(1)).await;
-    let mut changes = here.changes();
-    let close = Some(Close::new(CloseCode(4003), "enough"));
-    assert_eq!(here.remove_user_from(lobby(), &user("ann"), close).await.unwrap(), 2);
-    assert_eq!(heard(&mut changes), ["-[ann]"]);
-    assert_eq!((first.closes(), second.closes()), (vec![CloseCode(4003)], vec![CloseCode(4003)]));
-    assert_eq!(here.rows(lobby()).await, ["bob", "cid"]);
-    let message = RemoveUserFrom { room: lobby().clone(), user: user("cid"), close: None };
-    assert_eq!(here.addr().send(message.clone()).await.unwrap().unwrap(), 1);
-    assert_eq!(here.addr().send(message).await.unwrap().unwrap(), 0);
-    assert_eq!(here.room(lobby()).remove_user(&user("bob"), None).await.unwrap(), 1);
-    assert_eq!((here.rows(lobby()).await.len(), here.rows(&room("attic")).await.len()), (0, 3));
-    assert_eq!((bob.closes(), cid.closes()), (vec![], vec![]));
-}
-
-#[actix::test]
-async fn all_rooms_are_listed_page_by_page() {
-    let node = node().await;
-    let (ann, _tab) = (node.member("ann").await, node.member("ann").await);
-    for name in ["attic", "cellar"] {
-        ann.join(&room(name)).await.unwrap();
-    }
-    let page = async |after: Option<&RoomName>, limit| -> Vec<String> {
-        let page = node.rooms.rooms(after, limit).await.unwrap();
-        page.iter().map(|listed| format!("{} {} {}", listed.room, listed.users, listed.presences)).collect()
-    };
-    assert_eq!(page(None, 2).await, ["attic 1 1", "cellar 1 1"]);
-    assert_eq!(page(Some(&room("cellar")), 2).await, ["lobby 1 2"]);
-    assert_eq!(page(Some(lobby()), 2).await, Vec::<String>::new());
-}
-
-#[actix::test]
-async fn each_presence_has_the_time_of_its_join_and_of_its_last_touch_on_whichever_node() {
-    // Ids have the time in milliseconds.
-    let begun = SystemTime::now() - Duration::from_millis(1);
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let here = node_on(&database, "here", config()).await;
-    let there = node_on(&database, "there", config().touch_flush_interval(secs(5))).await;
-    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
-    pass(secs(20)).await;
-    ann.touch();
-    bob.touch();
-    pass(secs(12)).await;
-    let seen = here.last_seen(lobby()).await.unwrap();
-    assert_eq!(seen.len(), 2);
-    assert_eq!(seen[&ann.id(lobby())].as_secs(), 12);
-    assert_eq!(seen[&bob.id(lobby())].as_secs(), 12, "its node has written that");
-    ann.touch();
-    assert_eq!(here.last_seen(lobby()).await.unwrap()[&ann.id(lobby())], Duration::ZERO);
-    for member in here.members(lobby()).await.unwrap() {
-        let joined_at = member.presences()[0].joined_at().unwrap();
-        assert!(joined_at >= begun && joined_at <= SystemTime::now(), "{joined_at:?}");
-    }
-    assert!(here.last_seen(&room("nowhere")).await.unwrap().is_empty());
-    // It named also those whom this node did not list yet, or no more.
-    let _cid = there.member("cid").await;
-    assert_eq!(here.last_seen(lobby()).await.unwrap().len(), here.count(lobby()).await.unwrap().presences);
 }

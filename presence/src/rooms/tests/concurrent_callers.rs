@@ -1,35 +1,18 @@
-//! Callers on threads of their own, rooms on others: each change happens once, whoever asks, and whatever fails.
+//! Callers on threads of their own, with rooms on other threads: each change happens once, however many callers request it.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Barrier},
-    time::Duration,
-};
+use std::sync::Barrier;
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Builder;
 
-use super::bench::{Watched, heard, lobby, room, turns, user};
-use crate::{
-    Config, Error, Meta, PruningSupervisor, Rooms,
-    clock::Clock,
-    name::{ChannelName, NodeName, RoomName},
-    room::ToRoom,
-    rooms::channel::Channel,
-    store::{MemoryStore, RoomStore},
-    testing::store::FaultyStore,
-};
+use super::prelude::*;
+use crate::rooms::channel::Channel;
 
 const CALLERS: usize = 8;
 
-fn channel(name: &str) -> ChannelName {
-    ChannelName::new(name).unwrap()
-}
-
 /// A node whose rooms and store have threads of their own, in real time.
-async fn threaded() -> (Rooms, Watched) {
-    let store = Watched::new(FaultyStore::new(MemoryStore::new(Clock::system())));
+async fn threaded() -> (Rooms, RecordingStore) {
+    let store = RecordingStore::new(FaultyStore::new(MemoryStore::new(Clock::system())));
     let rooms =
         Rooms::start(Config::builder().room_threads(2).build().unwrap(), store.clone(), NodeName::new("here").unwrap());
     PruningSupervisor::spawn(&rooms);
@@ -37,14 +20,16 @@ async fn threaded() -> (Rooms, Watched) {
     (rooms, store)
 }
 
-/// Calls at the same moment from as many threads, and waits for all.
+/// Makes the call at the same moment on each of `CALLERS` threads, and waits for all.
 async fn race<F>(rooms: &Rooms, call: impl Fn(Rooms, usize) -> F + Clone + Send + 'static)
 where
     F: Future<Output = ()>,
 {
     let barrier = Arc::new(Barrier::new(CALLERS));
     let callers = (0..CALLERS).map(|caller| {
-        let (rooms, call, barrier) = (rooms.clone(), call.clone(), barrier.clone());
+        let rooms = rooms.clone();
+        let call = call.clone();
+        let barrier = barrier.clone();
         tokio::task::spawn_blocking(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             barrier.wait();
@@ -57,7 +42,7 @@ where
 }
 
 #[actix::test]
-async fn a_thread_without_a_runtime_may_ask_whatever_another_may() {
+async fn a_thread_without_a_runtime_can_make_every_call() {
     let (rooms, _) = threaded().await;
     std::thread::spawn(move || {
         futures_executor::block_on(async {
@@ -74,7 +59,7 @@ async fn a_thread_without_a_runtime_may_ask_whatever_another_may() {
             assert_eq!(rooms.prune_rooms().await.unwrap(), 1);
             rooms.shutdown().await;
             assert!(rooms.add(lobby(), &one, None).await.is_err());
-            // The threads of the node end meanwhile, and with them those who could answer: no more than an error.
+            // The threads of the node end meanwhile, so these calls may fail, but must not hang or panic.
             drop(rooms.users(lobby()).await);
             drop(rooms.rooms_of(&ann).await);
         });
@@ -83,33 +68,22 @@ async fn a_thread_without_a_runtime_may_ask_whatever_another_may() {
     .unwrap();
 }
 
-// behaviour: W7 exactly-once
+// behaviour: 2.2 concurrent-removal; W7 exactly-once; W7 threads
 #[actix::test]
-async fn eight_callers_who_add_the_same_channel_add_it_once() {
+async fn eight_callers_who_add_rebind_or_remove_a_channel_at_once_fire_one_event_in_each_room() {
     let (rooms, store) = threaded().await;
     let mut changes = rooms.changes();
     for round in 0..20 {
-        let name = format!("c{round}");
-        race(&rooms, move |rooms, _| {
-            let name = channel(&name);
-            async move { drop(rooms.add(lobby(), &name, Some(&user("ann"))).await.unwrap()) }
-        })
-        .await;
-        assert_eq!(heard(&mut changes), ["+ann"]);
-    }
-    assert_eq!(store.database().load(lobby().clone()).await.unwrap().unwrap().presences.len(), 20);
-}
-
-// behaviour: 2.2 concurrent-removal; W7 threads
-#[actix::test]
-async fn eight_callers_who_remove_a_channel_or_have_it_leave_all_fire_one_event_a_room() {
-    let (rooms, store) = threaded().await;
-    let one = channel("1");
-    for round in 0..20 {
-        for at in [lobby(), &room("attic")] {
-            rooms.add(at, &one, Some(&user("ann"))).await.unwrap();
+        for name in ["ann", "bob"] {
+            race(&rooms, move |rooms, _| async move {
+                drop(rooms.add(lobby(), &channel("1"), Some(&user(name))).await.unwrap());
+            })
+            .await;
+            assert_eq!(published(&mut changes), [if name == "ann" { "+ann" } else { "~bob" }]);
+            assert_eq!(rooms.users(lobby()).await.unwrap(), [user(name)]);
         }
-        let mut changes = rooms.changes();
+        rooms.add(&room("attic"), &channel("1"), Some(&user("bob"))).await.unwrap();
+        assert_eq!(published(&mut changes), ["+bob"]);
         race(&rooms, move |rooms, caller| async move {
             let one = channel("1");
             if round % 2 == 0 || caller % 2 == 0 {
@@ -120,14 +94,14 @@ async fn eight_callers_who_remove_a_channel_or_have_it_leave_all_fire_one_event_
             }
         })
         .await;
-        assert_eq!(heard(&mut changes), ["-ann", "-ann"]);
+        assert_eq!(published(&mut changes), ["-bob", "-bob"]);
     }
     assert_eq!(store.database().load(lobby().clone()).await.unwrap().unwrap().presences, []);
 }
 
 #[actix::test]
 async fn a_channel_that_is_added_and_removed_at_once_is_never_in_a_room_unknown_to_its_node() {
-    // One caller forgot the channel while another was adding it: then nobody could remove it.
+    // One caller dropped the channel while another was adding it. Then nobody could remove it.
     let (rooms, store) = threaded().await;
     let mut changes = rooms.changes();
     race(&rooms, |rooms, caller| async move {
@@ -146,30 +120,14 @@ async fn a_channel_that_is_added_and_removed_at_once_is_never_in_a_room_unknown_
     .await;
     rooms.remove(lobby(), &channel("1")).await.unwrap();
     assert_eq!(store.database().load(lobby().clone()).await.unwrap().unwrap().presences, []);
-    let heard = heard(&mut changes);
-    assert!(!heard.is_empty() && heard.chunks(2).all(|pair| pair == ["+ann", "-ann"]), "{heard:?}");
+    let published = published(&mut changes);
+    assert!(!published.is_empty() && published.chunks(2).all(|pair| pair == ["+ann", "-ann"]), "{published:?}");
     assert!(rooms.channels().get(&channel("1")).is_none());
 }
 
 #[actix::test]
-async fn eight_callers_who_rebind_a_channel_to_one_user_fire_one_event() {
-    let (rooms, _) = threaded().await;
-    let one = channel("1");
-    rooms.add(lobby(), &one, None).await.unwrap();
-    let mut changes = rooms.changes();
-    for round in 0..20 {
-        race(&rooms, move |rooms, _| async move {
-            drop(rooms.add(lobby(), &channel("1"), Some(&user(&format!("u{round}")))).await.unwrap());
-        })
-        .await;
-        assert_eq!(heard(&mut changes), [format!("~u{round}")]);
-        assert_eq!(rooms.users(lobby()).await.unwrap(), [user(&format!("u{round}"))]);
-    }
-}
-
-#[actix::test]
-async fn of_eight_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last() {
-    // On two nodes, which know of each other by their database alone.
+async fn of_eight_tabs_that_join_or_leave_at_once_one_is_the_first_and_one_the_last() {
+    // The tabs are on two nodes, which share only their database.
     let (here, store) = threaded().await;
     let there = Rooms::start(
         Config::builder().room_threads(2).build().unwrap(),
@@ -184,7 +142,7 @@ async fn of_eight_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last
             let there = there.clone();
             race(&here, move |here, caller| {
                 let (rooms, tab) =
-                    (if caller % 2 == 0 { here } else { there.clone() }, channel(&format!("{round}/{caller}")));
+                    (if caller % 2 == 0 { here } else { there.clone() }, channel(format!("{round}/{caller}")));
                 async move {
                     if came {
                         drop(rooms.add(lobby(), &tab, Some(&user("ann"))).await.unwrap());
@@ -194,7 +152,7 @@ async fn of_eight_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last
                 }
             })
             .await;
-            let all: Vec<_> = changes.iter_mut().flat_map(turns).collect();
+            let all: Vec<_> = changes.iter_mut().flat_map(online_events).collect();
             assert_eq!(all.len(), CALLERS);
             assert_eq!(all.iter().filter(|turn| turn.ends_with(once)).count(), 1, "{all:?}");
             assert_eq!(all.iter().filter(|turn| turn.ends_with(':')).count(), CALLERS - 1, "{all:?}");
@@ -203,7 +161,7 @@ async fn of_eight_tabs_that_come_or_go_at_once_one_is_the_first_and_one_the_last
 }
 
 #[actix::test]
-async fn one_who_is_added_again_while_it_is_removed_never_stands_in_its_own_way() {
+async fn a_channel_that_is_added_again_while_it_is_removed_does_not_block_its_next_join() {
     // The second add of a presence that was just pruned brought it back behind the back of its channel, whose next join the
     // database then refused.
     let (rooms, store) = threaded().await;
@@ -226,10 +184,10 @@ async fn one_who_is_added_again_while_it_is_removed_never_stands_in_its_own_way(
         .await;
         rooms.leave_all(&channel("1")).await.unwrap();
         rooms.users(lobby()).await.unwrap();
-        let heard = heard(&mut changes);
-        let moves: Vec<_> = heard.iter().filter(|event| !event.starts_with('~')).collect();
+        let published = published(&mut changes);
+        let moves: Vec<_> = published.iter().filter(|event| !event.starts_with('~')).collect();
         for pair in moves.chunks(2) {
-            assert!(pair.len() == 2 && pair[0].starts_with('+') && !pair[1].starts_with('+'), "{heard:?}");
+            assert!(pair.len() == 2 && pair[0].starts_with('+') && !pair[1].starts_with('+'), "{published:?}");
         }
         assert_eq!(store.database().load(lobby().clone()).await.unwrap().unwrap().presences, []);
     }
@@ -237,7 +195,7 @@ async fn one_who_is_added_again_while_it_is_removed_never_stands_in_its_own_way(
 
 // behaviour: 2.6 race-with-add; W7 threads
 #[actix::test]
-async fn adding_never_fails_against_pruning_and_each_event_is_one_of_a_pair() {
+async fn adding_during_prunes_never_fails_and_each_join_event_has_a_leave_event() {
     let (rooms, _) = threaded().await;
     let mut changes = rooms.changes();
     race(&rooms, |rooms, caller| async move {
@@ -246,9 +204,9 @@ async fn adding_never_fails_against_pruning_and_each_event_is_one_of_a_pair() {
                 rooms.prune_rooms().await.unwrap();
                 rooms.prune_presences(Some(Duration::ZERO)).await.unwrap();
             } else {
-                let (one, who) = (channel(&format!("c{caller}")), user(&format!("u{caller}")));
+                let (one, who) = (channel(format!("c{caller}")), user(&format!("u{caller}")));
                 match rooms.add(lobby(), &one, Some(&who)).await {
-                    // It was pruned before it had its answer.
+                    // It was pruned before the answer arrived.
                     Ok(_) | Err(Error::LeftWhileJoining { .. }) => {}
                     Err(error) => panic!("{error:?}"),
                 }
@@ -257,22 +215,22 @@ async fn adding_never_fails_against_pruning_and_each_event_is_one_of_a_pair() {
         }
     })
     .await;
-    let heard = heard(&mut changes);
+    let published = published(&mut changes);
     for caller in 2..CALLERS {
         let name = format!("u{caller}");
         let mut here = false;
-        for event in heard.iter().filter(|event| event.contains(&name)) {
-            assert_eq!(event.starts_with('+'), !here, "{heard:?}");
+        for event in published.iter().filter(|event| event.contains(&name)) {
+            assert_eq!(event.starts_with('+'), !here, "{published:?}");
             here = !here;
         }
-        assert!(!here, "{heard:?}");
+        assert!(!here, "{published:?}");
     }
     assert_eq!(rooms.users(lobby()).await.unwrap(), []);
 }
 
-/// Comes, changes hands, and goes, again and again.
+/// Adds a channel, gives it a user and removes it, again and again.
 async fn lives(rooms: &Rooms, at: &RoomName, name: &str, count: usize) {
-    let one = channel(&format!("{name} in {at}"));
+    let one = channel(format!("{name} in {at}"));
     for _ in 0..count {
         drop(rooms.add(at, &one, None).await.unwrap());
         drop(rooms.add(at, &one, Some(&user(name))).await.unwrap());
@@ -317,7 +275,7 @@ async fn the_members_with_the_changes_after_them_miss_and_repeat_no_change_of_ca
 }
 
 #[actix::test]
-async fn rooms_that_fail_under_callers_on_other_threads_lose_and_repeat_nothing() {
+async fn rooms_that_fail_during_calls_of_other_threads_lose_and_repeat_nothing() {
     let (rooms, store) = threaded().await;
     store.commits_take(Duration::from_millis(1));
     let at = [room("a"), room("b"), room("c")];
@@ -325,13 +283,13 @@ async fn rooms_that_fail_under_callers_on_other_threads_lose_and_repeat_nothing(
     race(&rooms, |rooms, caller| async move {
         let at = [room("a"), room("b"), room("c")];
         if caller == 0 {
-            // A room that fails more often in so short a time is given up.
+            // A room that fails more often in such a short time gives up.
             for turn in 0..7 {
                 for (n, room) in at.iter().enumerate() {
                     let fault = if (turn + n) % 2 == 0 { ToRoom::Panic } else { ToRoom::PanicInModel };
                     rooms.table().send_running(room, fault);
                 }
-                // Real threads race, so time is real: this is the pace of the faults, and nothing waits for it.
+                // Real threads race, so time is real. This is the pace of the failures, and no assertion depends on it.
                 tokio::time::sleep(Duration::from_millis(15)).await;
             }
         } else {
@@ -342,7 +300,7 @@ async fn rooms_that_fail_under_callers_on_other_threads_lose_and_repeat_nothing(
     })
     .await;
     for (room, changes) in at.iter().zip(&mut changes) {
-        let events = heard(changes);
+        let events = published(changes);
         let users: Vec<_> = (1..CALLERS).map(|caller| user(&format!("u{caller}"))).collect();
         assert_eq!(rooms.users(room).await.unwrap(), users);
         let rows = store.database().load(room.clone()).await.unwrap().unwrap().presences;
@@ -357,7 +315,7 @@ async fn rooms_that_fail_under_callers_on_other_threads_lose_and_repeat_nothing(
     }
 }
 
-/// Polls this once on a thread of its own, while no room can be asked. The updates of the channel must be locked meanwhile.
+/// Polls the update once on a thread of its own, while no message can be sent to a room. The updates of the channel must be locked meanwhile.
 fn check_locked<F: Future<Output = ()>>(
     rooms: &Rooms,
     channel: &Arc<Channel>,
@@ -386,9 +344,9 @@ fn check_locked<F: Future<Output = ()>>(
 
 #[actix::test]
 async fn updates_of_a_socket_and_of_others_reach_its_room_in_the_order_in_which_they_were_made() {
-    // One that waited was taken to be written, and before the room was asked, a later one of somebody else was written first.
+    // A pending update was taken from the queue, and a later update of another caller reached the room before it.
     let (node, _store) = threaded().await;
-    let bot = ChannelName::new("job 7").unwrap();
+    let bot = channel("job 7");
     node.add(lobby(), &bot, None).await.unwrap();
     let channel = node.channels().get(&bot).unwrap();
     let meta = || Meta::from_json(r#"{"n":1}"#).unwrap();

@@ -1,22 +1,15 @@
-//! A node removes in one transaction at a time: the writer's, of those it prunes, and the supervisor's have turns.
+//! A node has one removal in progress at a time: a transaction of the writer with pruned presences, or one of the supervisor.
 
 use actix::Addr;
-use futures_util::future::join_all;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
-use super::bench::{Client, Kind, Node, Span, config, lobby, ms, node_with, pass, room, secs, settle};
-use crate::{
-    PruningSupervisor,
-    actor::{PruneRooms, Sweep},
-    config::OnStale,
-    name::UserId,
-    room::ToRoom,
-};
+use super::prelude::*;
+use crate::actor::{PruneRooms, Sweep};
 
-/// How many leaves go into the first transaction that has nothing else to do.
+/// How many leaves a first transaction with leaves only contains.
 const BATCH: usize = 1024;
 
-/// A node with so many in the lobby, whose supervisor does what it is asked and nothing by itself.
+/// A node with so many members in the lobby, whose supervisor works on request only.
 async fn crowded(count: usize) -> (Node, Addr<PruningSupervisor>, Vec<Client>) {
     let seldom = config().on_stale(OnStale::Keep).sweep_interval(secs(3600)).prune_interval(secs(3600));
     let node = node_with(seldom.prune_rooms_interval(secs(3600))).await;
@@ -27,24 +20,24 @@ async fn crowded(count: usize) -> (Node, Addr<PruningSupervisor>, Vec<Client>) {
     (node, supervisor, crowd)
 }
 
-/// Has everybody in the lobby pruned, as the deadlines do.
+/// Prunes all members of the lobby.
 fn prune(node: &Node) {
     node.rooms.table().send_running(lobby(), ToRoom::Prune { max_age: secs(0), reply: oneshot::channel().0 });
 }
 
-/// What began, in its order, and how long after `from`.
-fn begun(spans: &[Span], from: Instant) -> Vec<(Kind, u128)> {
-    spans.iter().map(|span| (span.kind, span.begun.duration_since(from).as_millis())).collect()
+/// The transactions in the order of their beginnings, and how many milliseconds after `from` each began.
+fn begun(spans: &[Span], from: Instant) -> Vec<(Transaction, u128)> {
+    spans.iter().map(|span| (span.transaction, span.begun.duration_since(from).as_millis())).collect()
 }
 
-/// No two of these were under way at once.
+/// Checks that no two of these were in progress at once.
 fn check_one_at_a_time(spans: &[Span]) {
     let all_over = spans.windows(2).all(|two| two[0].ended.is_some_and(|ended| ended <= two[1].begun));
     assert!(all_over, "{spans:#?}");
 }
 
 #[actix::test]
-async fn while_the_supervisor_removes_a_prune_waits_and_a_join_does_not_wait_for_the_prune() {
+async fn during_a_removal_of_the_supervisor_a_prune_waits_and_a_join_does_not_wait_for_the_prune() {
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.removals_take(secs(1));
     node.store.commits_take(ms(300));
@@ -64,14 +57,14 @@ async fn while_the_supervisor_removes_a_prune_waits_and_a_join_does_not_wait_for
     assert!(joined < ms(450), "{joined:?}");
     assert_eq!((swept.unwrap().unwrap(), pruned.unwrap()), (0, 20));
     let spans = node.store.spans();
-    let kinds: Vec<_> = spans.iter().map(|span| span.kind).collect();
-    assert_eq!(kinds, [Kind::Removal, Kind::Commit(1), Kind::Commit(20)]);
-    let removals: Vec<_> = spans.into_iter().filter(|span| span.kind != Kind::Commit(1)).collect();
+    let kinds: Vec<_> = spans.iter().map(|span| span.transaction).collect();
+    assert_eq!(kinds, [Transaction::Removal, Transaction::Commit(1), Transaction::Commit(20)]);
+    let removals: Vec<_> = spans.into_iter().filter(|span| span.transaction != Transaction::Commit(1)).collect();
     check_one_at_a_time(&removals);
 }
 
 #[actix::test]
-async fn who_begins_to_remove_while_many_are_pruned_has_the_turn_after_the_transaction_that_is_under_way() {
+async fn a_removal_during_a_large_prune_runs_after_the_transaction_in_progress() {
     let (node, supervisor, _crowd) = crowded(2 * BATCH + BATCH / 2).await;
     node.store.removals_take(secs(1));
     node.store.commits_take(ms(300));
@@ -81,14 +74,14 @@ async fn who_begins_to_remove_while_many_are_pruned_has_the_turn_after_the_trans
     });
     assert_eq!((pruned.unwrap(), swept.unwrap().unwrap()), (2 * BATCH + BATCH / 2, 0));
     let spans = node.store.spans();
-    let kinds: Vec<_> = spans.iter().map(|span| span.kind).collect();
-    let [full, rest] = [Kind::Commit(BATCH), Kind::Commit(BATCH / 2)];
-    assert_eq!(kinds, [full, Kind::Removal, full, rest]);
+    let kinds: Vec<_> = spans.iter().map(|span| span.transaction).collect();
+    let [full, rest] = [Transaction::Commit(BATCH), Transaction::Commit(BATCH / 2)];
+    assert_eq!(kinds, [full, Transaction::Removal, full, rest]);
     check_one_at_a_time(&spans);
 }
 
 #[actix::test]
-async fn a_join_that_comes_while_some_are_pruned_goes_before_who_waits_to_remove() {
+async fn a_join_during_a_prune_is_written_before_a_removal_that_waits() {
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.removals_take(secs(1));
     node.store.commits_take(ms(300));
@@ -100,12 +93,12 @@ async fn a_join_that_comes_while_some_are_pruned_goes_before_who_waits_to_remove
         bob.join(&room("attic")).await
     });
     assert!(joined.is_ok() && swept.unwrap().is_ok());
-    let kinds: Vec<_> = node.store.spans().iter().map(|span| span.kind).collect();
-    assert_eq!(kinds, [Kind::Commit(20), Kind::Commit(1), Kind::Removal]);
+    let kinds: Vec<_> = node.store.spans().iter().map(|span| span.transaction).collect();
+    assert_eq!(kinds, [Transaction::Commit(20), Transaction::Commit(1), Transaction::Removal]);
 }
 
 #[actix::test]
-async fn rounds_of_the_supervisor_and_a_prune_have_turns() {
+async fn rounds_of_the_supervisor_and_a_prune_run_one_after_the_other() {
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.removals_take(secs(1));
     node.store.commits_take(ms(300));
@@ -119,17 +112,17 @@ async fn rounds_of_the_supervisor_and_a_prune_have_turns() {
     assert_eq!((first.unwrap().unwrap(), second.unwrap().unwrap()), (0, 0));
     let spans = node.store.spans();
     check_one_at_a_time(&spans);
-    let kinds: Vec<_> = spans.iter().map(|span| span.kind).collect();
+    let kinds: Vec<_> = spans.iter().map(|span| span.transaction).collect();
     assert_eq!(
         kinds,
-        [Kind::Removal, Kind::Removal, Kind::Commit(20), Kind::Removal],
+        [Transaction::Removal, Transaction::Removal, Transaction::Commit(20), Transaction::Removal],
         "in the order in which they came"
     );
     assert!(begin.elapsed() < ms(3400));
 }
 
 #[actix::test]
-async fn a_call_of_the_supervisor_that_hangs_keeps_a_prune_no_longer_than_the_database_may_take() {
+async fn a_removal_of_the_supervisor_that_hangs_delays_a_prune_for_at_most_store_timeout() {
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.removals_take(secs(3600));
     let begin = Instant::now();
@@ -138,13 +131,13 @@ async fn a_call_of_the_supervisor_that_hangs_keeps_a_prune_no_longer_than_the_da
     prune(&node);
     pass(secs(6)).await;
     let spans = begun(&node.store.spans(), begin);
-    assert_eq!(spans[0], (Kind::Removal, 0));
-    assert!(spans[1].0 == Kind::Commit(20) && (5000..5100).contains(&spans[1].1), "{spans:?}");
-    assert_eq!(node.rows(lobby()).await, Vec::<String>::new());
+    assert_eq!(spans[0], (Transaction::Removal, 0));
+    assert!(spans[1].0 == Transaction::Commit(20) && (5000..5100).contains(&spans[1].1), "{spans:?}");
+    assert_eq!(node.rows(lobby()).await, NONE);
 }
 
 #[actix::test]
-async fn a_prune_that_hangs_keeps_the_supervisor_no_longer_than_the_database_may_take() {
+async fn a_prune_that_hangs_delays_the_supervisor_for_at_most_store_timeout() {
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.commits_take(secs(3600));
     let begin = Instant::now();
@@ -153,14 +146,14 @@ async fn a_prune_that_hangs_keeps_the_supervisor_no_longer_than_the_database_may
     let swept = supervisor.send(Sweep).await.unwrap();
     assert_eq!(swept.unwrap(), 0);
     let spans = begun(&node.store.spans(), begin);
-    assert!(matches!(spans[..], [(Kind::Commit(20), 0), (Kind::Removal, 5000..5100), ..]), "{spans:?}");
+    assert!(matches!(spans[..], [(Transaction::Commit(20), 0), (Transaction::Removal, 5000..5100), ..]), "{spans:?}");
     node.store.commits_take(secs(0));
     pass(secs(10)).await;
     assert_eq!((node.rows(lobby()).await, node.running()), (Vec::<String>::new(), 0));
 }
 
 #[actix::test]
-async fn while_the_database_is_away_both_find_out_and_both_go_on_when_it_is_back() {
+async fn during_an_outage_the_supervisor_fails_at_once_and_both_continue_afterwards() {
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.faults.fail_next(usize::MAX);
     prune(&node);
@@ -176,7 +169,7 @@ async fn while_the_database_is_away_both_find_out_and_both_go_on_when_it_is_back
 }
 
 #[actix::test]
-async fn however_many_removals_wait_for_a_slow_database_each_has_its_turn() {
+async fn many_removals_that_wait_for_a_slow_database_all_succeed() {
     let (node, _supervisor, _crowd) = crowded(1).await;
     node.store.removals_take(secs(3));
     let ghosts: Vec<UserId> = (0..6).map(|n| UserId::new(format!("ghost {n}")).unwrap()).collect();
@@ -186,7 +179,7 @@ async fn however_many_removals_wait_for_a_slow_database_each_has_its_turn() {
 }
 
 #[actix::test]
-async fn a_shutdown_waits_for_a_turn_no_longer_than_for_its_writer() {
+async fn a_shutdown_waits_for_a_removal_no_longer_than_for_its_writer() {
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.removals_take(secs(3600));
     supervisor.do_send(Sweep);

@@ -1,18 +1,17 @@
-//! A node that stood still: what did not come meanwhile is nobody's silence.
+//! A node that stood still: the time of the standstill counts as silence of no client.
 
-use super::bench::{config, heard, lobby, ms, node, node_on, pass, secs, settle};
-use crate::{CloseCode, clock::Clock, store::MemoryStore};
+use super::prelude::*;
 
-/// The node stands still for so long: its clock goes on, and nothing of it runs.
+/// The node stands still for this time: its clock continues, and nothing of it runs.
 async fn stand_still(time: std::time::Duration) {
     tokio::time::advance(time).await;
     settle().await;
 }
 
 #[actix::test]
-async fn after_a_standstill_nobody_is_stale_who_was_seen_less_than_max_age_of_running_ago() {
+async fn a_standstill_does_not_count_as_silence() {
     let node = node().await;
-    let (ann, bob) = (node.member("ann").await, node.member("bob").await);
+    let [ann, bob] = node.members_named(["ann", "bob"]).await;
     let mut changes = node.changes();
     pass(secs(30)).await;
     bob.touch();
@@ -21,18 +20,18 @@ async fn after_a_standstill_nobody_is_stale_who_was_seen_less_than_max_age_of_ru
     }
     assert_eq!(node.prune_presences(None).await.unwrap(), 0);
     pass(secs(25)).await;
-    assert_eq!((heard(&mut changes), ann.closes(), bob.closes()), (Vec::new(), vec![], vec![]));
+    assert_eq!((published(&mut changes), ann.close_codes(), bob.close_codes()), (Vec::new(), vec![], vec![]));
     pass(secs(10)).await;
-    assert_eq!(heard(&mut changes), ["-[ann]"], "after 60 s in which the node ran");
+    assert_eq!(published(&mut changes), ["-[ann]"], "after 60 s in which the node ran");
     pass(secs(30)).await;
-    assert_eq!(heard(&mut changes), ["-[bob]"]);
+    assert_eq!(published(&mut changes), ["-[bob]"]);
 }
 
 // behaviour: 2.7 stale-are-not-counted
 #[actix::test]
-async fn a_channel_without_a_socket_is_not_stale_by_a_standstill_either() {
+async fn a_standstill_makes_no_channel_without_a_socket_stale() {
     let node = node().await;
-    let job = crate::name::ChannelName::new("job").unwrap();
+    let job = channel("job");
     node.add(lobby(), &job, None).await.unwrap();
     stand_still(secs(3600)).await;
     pass(secs(50)).await;
@@ -42,11 +41,11 @@ async fn a_channel_without_a_socket_is_not_stale_by_a_standstill_either() {
 }
 
 #[actix::test]
-async fn one_who_is_held_has_the_rest_of_its_grace_after_a_standstill() {
-    // As long as a standstill is found within a pulse, a second of it may be missing.
+async fn a_held_presence_has_the_rest_of_its_grace_after_a_standstill() {
+    // A standstill is noticed by the next pulse, so up to a second of it may not count.
     tokio::time::pause();
     for standstill in [secs(5), secs(3600)] {
-        let node = node_on(&MemoryStore::new(Clock::system()), "here", config().grace(secs(10))).await;
+        let node = new_node(config().grace(secs(10))).await;
         let (bob, ann) = (node.member("bob").await, node.client("ann").with_token("ann", secs(10)));
         ann.join(lobby()).await.unwrap();
         pass(secs(1)).await;
@@ -62,12 +61,10 @@ async fn one_who_is_held_has_the_rest_of_its_grace_after_a_standstill() {
 }
 
 #[actix::test]
-async fn a_machine_that_stands_still_for_a_moment_again_and_again_keeps_no_ghosts() {
-    // Each standstill gave everybody who was held a new grace, and none was swept nor any dead node found for one grace after it.
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
+async fn repeated_short_standstills_keep_no_presence_for_ever() {
+    // Each standstill gave all held presences a new grace, and for one grace after it nothing was swept and no dead node was fenced.
     let config = || config().grace(secs(30));
-    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
+    let [here, there] = nodes(config).await;
     let (bob, ann) = (here.member("bob").await, here.client("ann").with_token("ann", secs(30)));
     ann.join(lobby()).await.unwrap();
     let _cid = there.member("cid").await;
@@ -83,14 +80,14 @@ async fn a_machine_that_stands_still_for_a_moment_again_and_again_keeps_no_ghost
 }
 
 #[actix::test]
-async fn one_whose_connection_never_answers_is_kept_for_max_age_more_and_no_longer() {
-    // Those on a thread that is blocked for good were asked for ever, also if their clients had gone long ago.
+async fn a_presence_whose_connection_never_answers_is_kept_for_at_most_max_age_more() {
+    // The connections on a thread that is blocked for ever were asked for ever, even if their clients had gone long ago.
     let node = node().await;
-    let (ann, bob, cid) = (node.member("ann").await, node.member("bob").await, node.member("cid").await);
+    let [ann, bob, cid] = node.members_named(["ann", "bob", "cid"]).await;
     let mut changes = node.changes();
     ann.block();
     cid.block();
-    // What waits for a consumer is not handled on such a thread either.
+    // On such a thread, frames that wait for a consumer are not handled either.
     cid.touch.set_backlog(true);
     for _ in 0..11 {
         pass(secs(10)).await;
@@ -102,8 +99,11 @@ async fn one_whose_connection_never_answers_is_kept_for_max_age_more_and_no_long
         bob.touch();
     }
     assert_eq!(node.names(lobby()).await, ["bob"]);
-    let mut left: Vec<_> = heard(&mut changes).concat().chars().filter(|c| c.is_alphabetic()).collect();
+    let mut left: Vec<_> = published(&mut changes).concat().chars().filter(|c| c.is_alphabetic()).collect();
     left.sort_unstable();
     assert_eq!(String::from_iter(left), "acdinn", "each once");
-    assert_eq!((ann.closes(), cid.closes(), bob.closes()), (vec![CloseCode::STALE], vec![CloseCode::STALE], vec![]));
+    assert_eq!(
+        (ann.close_codes(), cid.close_codes(), bob.close_codes()),
+        (vec![CloseCode::STALE], vec![CloseCode::STALE], vec![])
+    );
 }

@@ -1,20 +1,13 @@
-//! Clients whose unread first frames keep others out: who of them makes room, when, and what a closing socket still holds.
+//! Clients whose unread first frames keep joiners out: which of them are cut off, when, and what a closing socket still holds.
 
 use std::sync::atomic::Ordering;
 
-use super::{
-    bench::{Client, Node, config, lobby, ms, node, node_with, pass, room, secs, settle, user},
-    unread::{MEMBERS, STATE, fill, held, take},
-};
-use crate::{
-    Close, CloseCode, Consumer, Error, Frame, Result, ResumeToken, Socket,
-    config::ConfigBuilder,
-    delivery::{PIECE, ToConnection, ToHub},
-    name::RoomName,
-    testing::{Received, Refused, TestSocket},
-};
+use crate::rooms::tests::prelude::*;
+use crate::testing::Refused;
 
-/// Joins the lobby, and closes when it is told to.
+use super::{MEMBERS, STATE, fill, held, take};
+
+/// Joins the lobby, and closes with the first frame.
 struct Visitor;
 
 impl Consumer for Visitor {
@@ -35,13 +28,13 @@ async fn visit(node: &Node, name: &str) -> std::result::Result<TestSocket, Refus
     Ok(socket)
 }
 
-/// Has each hub cut off who reads first frames of this room, or of any, slowest.
+/// Makes each hub cut off the clients that read first frames of this room, or of any room, slowest.
 async fn cut_slowest(node: &Node, room: Option<&RoomName>) {
     node.hubs().all().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
     settle().await;
 }
 
-/// Changes all metas, so that no page is as before.
+/// Changes all metas, so that no page is shared with the one before.
 async fn change(members: &[Client], n: usize) {
     for member in members {
         let other = format!(r#"{{"a":"{}","n":{n}}}"#, "x".repeat(4_000 - 20));
@@ -52,7 +45,7 @@ async fn change(members: &[Client], n: usize) {
 }
 
 #[actix::test]
-async fn a_close_follows_the_frame_that_is_half_sent_and_not_all_the_pages_after_it() {
+async fn a_close_follows_the_frame_that_is_partly_sent_and_replaces_the_pages_after_it() {
     let node = node_with(config().max_age(secs(3600))).await;
     let _members = fill(&node).await;
     let mut leaver = visit(&node, "leaver").await.unwrap();
@@ -69,7 +62,7 @@ async fn a_close_follows_the_frame_that_is_half_sent_and_not_all_the_pages_after
 }
 
 #[actix::test]
-async fn what_a_consumer_had_its_client_sent_before_it_closes_is_sent_all_the_same() {
+async fn frames_that_a_consumer_sent_before_its_close_reach_the_client() {
     let node = node_with(config().max_age(secs(3600))).await;
     let _members = fill(&node).await;
     let mut socket = visit(&node, "ann").await.unwrap();
@@ -85,9 +78,18 @@ async fn what_a_consumer_had_its_client_sent_before_it_closes_is_sent_all_the_sa
     assert!(bytes > STATE * 9 / 10, "{bytes} bytes");
 }
 
-/// Sockets that are closed like this hold what may be held, and take a little in each 5 s: one who is refused has them let go of it.
-async fn those_that_are_closing_make_room(close: fn(&mut TestSocket)) {
-    let node = node_with(config().first_frames_bytes(STATE / 3).max_age(secs(3600))).await;
+#[actix::test]
+async fn sockets_that_are_closing_are_cut_off_as_all_others() {
+    // They could not be cut off any more, and held what they had not read as long as they took a little now and then.
+    tokio::time::pause();
+    check_closing_sockets(TestSocket::send_close).await;
+    check_closing_sockets(|socket| socket.send_text("close")).await;
+}
+
+/// Sockets that are closed in this way hold all bytes that may be held, and take a little in each 5 s. A joiner that is refused makes them
+/// release these bytes.
+async fn check_closing_sockets(close: fn(&mut TestSocket)) {
+    let node = new_node(config().first_frames_bytes(STATE / 3).max_age(secs(3600))).await;
     let _members = fill(&node).await;
     let mut closing = Vec::new();
     while let Ok(mut socket) = visit(&node, "closing").await {
@@ -111,18 +113,7 @@ async fn those_that_are_closing_make_room(close: fn(&mut TestSocket)) {
 }
 
 #[actix::test]
-async fn a_socket_that_its_client_closes_makes_room_as_any_other() {
-    // It could not be cut off any more, and held what it had not read as long as it took a little now and then.
-    those_that_are_closing_make_room(TestSocket::send_close).await;
-}
-
-#[actix::test]
-async fn a_socket_that_its_consumer_closes_makes_room_as_any_other() {
-    those_that_are_closing_make_room(|socket| socket.send_text("close")).await;
-}
-
-#[actix::test]
-async fn who_is_closed_to_make_room_has_five_seconds_for_the_frame_that_is_half_sent() {
+async fn a_client_that_is_cut_off_for_others_has_five_seconds_for_the_frame_that_is_partly_sent() {
     let node = node_with(config().max_age(secs(3600))).await;
     let _members = fill(&node).await;
     let mut socket = visit(&node, "slow").await.unwrap();
@@ -141,7 +132,7 @@ async fn who_is_closed_to_make_room_has_five_seconds_for_the_frame_that_is_half_
 }
 
 #[actix::test]
-async fn a_close_for_being_too_slow_takes_the_place_of_one_that_waits_behind_the_frame_that_is_half_sent() {
+async fn a_close_for_a_slow_reader_replaces_a_close_that_is_still_queued() {
     // The consumer puts its Close into the queue at once, and its connection learns of it some time later.
     let node = node().await;
     let ann = waited_for(&node, "ann");
@@ -158,7 +149,7 @@ async fn a_close_for_being_too_slow_takes_the_place_of_one_that_waits_behind_the
     assert_eq!(take(&ann), 0);
 }
 
-/// A client for which a first frame of 4 MB waits.
+/// A client with a first frame of 4 MB in its outbox.
 fn waited_for(node: &Node, name: &str) -> Client {
     let client = node.client(name);
     assert_eq!(take(&client), 0);
@@ -166,13 +157,15 @@ fn waited_for(node: &Node, name: &str) -> Client {
     client
 }
 
-/// How often each was told to make room.
-fn told<const N: usize>(clients: [&Client; N]) -> [usize; N] {
-    clients.map(|client| client.told().iter().filter(|told| matches!(told, ToConnection::MakeRoom)).count())
+/// How often each connection was requested to close since its client reads first frames slowest.
+fn cut_off_requests<const N: usize>(clients: [&Client; N]) -> [usize; N] {
+    clients.map(|client| {
+        client.connection_messages().iter().filter(|message| matches!(message, ToConnection::MakeRoom)).count()
+    })
 }
 
 #[actix::test]
-async fn of_those_who_all_read_fast_enough_the_slowest_makes_room() {
+async fn of_clients_that_all_read_fast_enough_the_slowest_is_cut_off() {
     let node = node().await;
     let [ann, bob, eve] = ["ann", "bob", "eve"].map(|name| waited_for(&node, name));
     for _ in 0..6 {
@@ -182,13 +175,13 @@ async fn of_those_who_all_read_fast_enough_the_slowest_makes_room() {
         }
     }
     cut_slowest(&node, Some(lobby())).await;
-    assert_eq!(told([&ann, &bob, &eve]), [0, 1, 0]);
+    assert_eq!(cut_off_requests([&ann, &bob, &eve]), [0, 1, 0]);
     cut_slowest(&node, Some(&room("elsewhere"))).await;
-    assert_eq!(told([&ann, &bob, &eve]), [0, 0, 0], "none of them has a first frame of that room");
+    assert_eq!(cut_off_requests([&ann, &bob, &eve]), [0, 0, 0], "none of them has a first frame of that room");
 }
 
 #[actix::test]
-async fn all_who_read_too_slowly_make_room_at_once_and_who_reads_fast_enough_does_not() {
+async fn all_clients_that_read_too_slowly_are_cut_off_at_once_and_faster_ones_are_not() {
     let node = node().await;
     let [ann, bob, eve] = ["ann", "bob", "eve"].map(|name| waited_for(&node, name));
     for second in 0..6 {
@@ -199,24 +192,24 @@ async fn all_who_read_too_slowly_make_room_at_once_and_who_reads_fast_enough_doe
         }
     }
     cut_slowest(&node, None).await;
-    assert_eq!(told([&ann, &bob, &eve]), [0, 1, 1]);
+    assert_eq!(cut_off_requests([&ann, &bob, &eve]), [0, 1, 1]);
 }
 
 #[actix::test]
-async fn nobody_makes_room_before_having_had_five_seconds() {
+async fn nobody_is_cut_off_for_a_first_frame_within_five_seconds() {
     let node = node().await;
     let ann = waited_for(&node, "ann");
     pass(ms(4_800)).await;
     cut_slowest(&node, None).await;
-    assert_eq!(told([&ann]), [0]);
+    assert_eq!(cut_off_requests([&ann]), [0]);
     pass(ms(400)).await;
     cut_slowest(&node, None).await;
-    assert_eq!(told([&ann]), [1]);
+    assert_eq!(cut_off_requests([&ann]), [1]);
 }
 
 #[actix::test]
-async fn who_reads_much_at_first_and_then_nothing_makes_room_and_not_a_slow_line() {
-    // On average since its beginning it was the faster one for half a minute.
+async fn a_client_that_stopped_reading_is_cut_off_before_a_slow_line() {
+    // Its average since the beginning was higher for half a minute.
     let node = node().await;
     let [hoarder, slow] = ["hoarder", "slow"].map(|name| waited_for(&node, name));
     (0..120).for_each(|_| assert_eq!(take(&hoarder), PIECE));
@@ -227,18 +220,18 @@ async fn who_reads_much_at_first_and_then_nothing_makes_room_and_not_a_slow_line
             cut_slowest(&node, None).await;
         }
     }
-    assert_eq!(told([&hoarder, &slow]), [1, 0]);
+    assert_eq!(cut_off_requests([&hoarder, &slow]), [1, 0]);
 }
 
 #[actix::test]
-async fn many_rooms_that_refuse_at_once_have_as_few_cut_off_as_one() {
+async fn rooms_that_refuse_at_the_same_time_cut_off_as_few_clients_as_one_room() {
     let node = node().await;
     let reader = waited_for(&node, "reader");
     for _ in 0..6 {
         pass(secs(1)).await;
         (0..2).for_each(|_| assert_eq!(take(&reader), PIECE));
     }
-    // As if much were held for others.
+    // As if many bytes were held for other clients.
     node.rooms.hubs().first_frames.fetch_add(1 << 40, Ordering::Relaxed);
     let refused = async || {
         for n in 0..20 {
@@ -248,16 +241,16 @@ async fn many_rooms_that_refuse_at_once_have_as_few_cut_off_as_one() {
         settle().await;
     };
     refused().await;
-    assert_eq!(told([&reader]), [1]);
+    assert_eq!(cut_off_requests([&reader]), [1]);
     pass(ms(300)).await;
     refused().await;
-    assert_eq!(told([&reader]), [1], "those who were cut off had their time to let go");
+    assert_eq!(cut_off_requests([&reader]), [1], "those who were cut off had their time to let go");
 }
 
 const TOKEN: &str = "the-token-of-this-tab";
 
 #[actix::test]
-async fn a_token_with_which_one_socket_after_the_other_comes_holds_one_first_frame() {
+async fn sockets_that_come_with_the_same_token_hold_one_first_frame_in_all() {
     let node = node_with(config().max_age(secs(3600))).await;
     let members = fill(&node).await;
     let mut sockets = Vec::new();
@@ -269,13 +262,22 @@ async fn a_token_with_which_one_socket_after_the_other_comes_holds_one_first_fra
         sockets.push(socket);
         change(&members, n).await;
     }
-    // The last one has a state; those before it that are not reset yet have the frame that is half sent.
+    // The last one has a state. The sockets before it that are not reset yet have the frame that is partly sent.
     assert!(held(&node) < STATE * 5 / 2, "{} bytes are held, and a state has {STATE}", held(&node));
 }
 
-/// Comes with one token again and again, and reads nothing, until it is refused. Gives the limit that was reached.
+#[actix::test]
+async fn a_socket_that_returns_with_its_token_is_refused_when_twice_the_limit_is_held() {
+    tokio::time::pause();
+    // The limit of the room allows one state more, as for every joiner.
+    let limit = refused_with_its_token(config().first_frames_room_bytes(STATE)).await;
+    assert!((3 * STATE..3 * STATE + STATE / 2).contains(&limit), "{limit} bytes, where a state has {STATE}");
+    assert_eq!(refused_with_its_token(config().first_frames_bytes(STATE)).await, 2 * STATE);
+}
+
+/// Joins with the same token again and again, and reads nothing, until it is refused. Returns the limit that was reached.
 async fn refused_with_its_token(bounds: ConfigBuilder) -> usize {
-    let node = node_with(bounds.max_age(secs(3600))).await;
+    let node = new_node(bounds.max_age(secs(3600))).await;
     let members = fill(&node).await;
     let mut sockets = Vec::new();
     loop {
@@ -288,16 +290,4 @@ async fn refused_with_its_token(bounds: ConfigBuilder) -> usize {
         assert!(sockets.len() < 20, "it is let in whatever is held");
         change(&members, sockets.len()).await;
     }
-}
-
-#[actix::test]
-async fn who_comes_back_with_its_token_is_refused_when_twice_as_much_is_held_as_may_be_in_the_room() {
-    let limit = refused_with_its_token(config().first_frames_room_bytes(STATE)).await;
-    // And one state, as for anybody.
-    assert!((3 * STATE..3 * STATE + STATE / 2).contains(&limit), "{limit} bytes, where a state has {STATE}");
-}
-
-#[actix::test]
-async fn who_comes_back_with_its_token_is_refused_when_twice_as_much_is_held_as_may_be_in_all_rooms() {
-    assert_eq!(refused_with_its_token(config().first_frames_bytes(STATE)).await, 2 * STATE);
 }

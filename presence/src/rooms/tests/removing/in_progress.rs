@@ -1,15 +1,8 @@
-//! Removing those who are just coming, going, or becoming another: whatever was acknowledged by then is removed.
+//! Removals during a join, a leave or a change of the user: all that was acknowledged before is removed.
 
-use std::time::Duration;
+use crate::rooms::tests::prelude::*;
 
-use futures_util::FutureExt;
-
-use super::bench::{Client, Node, config, lobby, node_on, pass, secs, settle, user};
-use crate::{
-    CloseCode, Error, Rooms, clock::Clock, config::Durability, model::Close, name::ChannelName, store::MemoryStore,
-};
-
-/// What removes ann, and all that is removed with her.
+/// By which call ann is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     User,
@@ -31,21 +24,11 @@ fn close() -> Close {
     Close::new(CloseCode(4003), "it is late")
 }
 
-async fn node(durability: Durability) -> Node {
-    node_on(&MemoryStore::new(Clock::system()), "here", config().durability(durability)).await
-}
-
-/// Two nodes on one database.
-async fn two() -> [Node; 2] {
-    let database = MemoryStore::new(Clock::system());
-    [node_on(&database, "here", config()).await, node_on(&database, "there", config()).await]
-}
-
 fn with_token(client: Client) -> Client {
     client.with_token("ann", secs(20))
 }
 
-/// Nobody is there, and nobody can come back by ann's token.
+/// Checks that nobody is in the room, and that the token of ann resumes nothing.
 async fn check_gone(node: &Node, first: &Client) {
     pass(secs(5)).await;
     assert_eq!((node.rows(lobby()).await.len(), node.children()), (0, 0));
@@ -57,11 +40,11 @@ async fn check_gone(node: &Node, first: &Client) {
 }
 
 #[actix::test]
-async fn a_join_that_was_acknowledged_before_it_is_written_is_removed() {
-    // It was not there yet, and so it stayed.
+async fn a_relaxed_join_that_is_not_written_yet_is_removed() {
+    // The roster did not contain it yet, so it was not removed.
     tokio::time::pause();
     for by in ALL {
-        let node = node(Durability::Relaxed).await;
+        let node = new_node(config().durability(Durability::Relaxed)).await;
         node.store.commits_take(secs(2));
         let other = node.client("bob");
         other.join(lobby()).await.unwrap();
@@ -70,7 +53,7 @@ async fn a_join_that_was_acknowledged_before_it_is_written_is_removed() {
         ann.join(lobby()).await.unwrap();
         let count = if by == By::User { 1 } else { 2 };
         assert_eq!(remove(&node, by).await.unwrap(), count, "{by:?}");
-        assert_eq!(ann.closes().len(), 1, "{by:?}");
+        assert_eq!(ann.close_codes().len(), 1, "{by:?}");
         other.leave(lobby()).await.unwrap();
         pass(secs(5)).await;
         node.store.commits_take(secs(0));
@@ -79,10 +62,10 @@ async fn a_join_that_was_acknowledged_before_it_is_written_is_removed() {
 }
 
 #[actix::test]
-async fn a_join_under_way_is_refused_and_its_socket_closed() {
+async fn a_join_in_progress_is_refused_and_its_socket_closed() {
     tokio::time::pause();
     for by in ALL {
-        let node = node(Durability::Committed).await;
+        let node = new_node(config()).await;
         node.store.commits_take(secs(2));
         let ann = with_token(node.client("ann"));
         let mut joins = Box::pin(ann.join(lobby()));
@@ -90,16 +73,16 @@ async fn a_join_under_way_is_refused_and_its_socket_closed() {
         settle().await;
         let (removed, joined) = tokio::join!(remove(&node, by), joins);
         assert!(matches!(joined, Err(Error::LeftWhileJoining { .. })), "{by:?}: {joined:?}");
-        assert_eq!((removed.unwrap(), ann.closes().len()), (1, 1), "{by:?}");
+        assert_eq!((removed.unwrap(), ann.close_codes().len()), (1, 1), "{by:?}");
         node.store.commits_take(secs(0));
         check_gone(&node, &ann).await;
     }
 }
 
 #[actix::test]
-async fn one_who_waits_behind_the_join_that_it_resumes_is_refused_as_well() {
+async fn a_join_that_waits_to_resume_a_join_in_progress_is_refused_with_it() {
     tokio::time::pause();
-    let node = node(Durability::Committed).await;
+    let node = new_node(config()).await;
     node.store.commits_take(secs(2));
     let (first, second) = (with_token(node.client("ann")), with_token(node.client("ann")));
     let mut joins = Box::pin(async { tokio::join!(first.join(lobby()), second.join(lobby())) });
@@ -108,16 +91,16 @@ async fn one_who_waits_behind_the_join_that_it_resumes_is_refused_as_well() {
     let (removed, joined) = tokio::join!(remove(&node, By::User), joins);
     assert_eq!(removed.unwrap(), 1);
     assert!(matches!(joined, (Err(Error::LeftWhileJoining { .. }), Err(Error::LeftWhileJoining { .. }))), "{joined:?}");
-    assert_eq!((first.closes().len(), second.closes().len()), (1, 1));
+    assert_eq!((first.close_codes().len(), second.close_codes().len()), (1, 1));
     node.store.commits_take(secs(0));
     check_gone(&node, &first).await;
 }
 
 #[actix::test]
-async fn one_who_has_become_another_is_removed_as_that_one_and_not_as_who_it_was() {
+async fn a_presence_with_a_new_user_is_removed_with_that_user_and_not_with_the_former() {
     tokio::time::pause();
-    let node = node(Durability::Relaxed).await;
-    let channel = ChannelName::new("job").unwrap();
+    let node = new_node(config().durability(Durability::Relaxed)).await;
+    let channel = channel("job");
     node.add(lobby(), &channel, Some(&user("bob"))).await.unwrap();
     pass(secs(1)).await;
     for (was, is) in [("bob", "ann"), ("ann", "bob")] {
@@ -134,11 +117,11 @@ async fn one_who_has_become_another_is_removed_as_that_one_and_not_as_who_it_was
 }
 
 #[actix::test]
-async fn one_that_is_lost_just_now_is_removed_and_can_not_return() {
-    // That it is held was not in the database yet, and an age of zero spared it.
+async fn a_presence_whose_socket_was_just_lost_is_removed_and_not_resumed() {
+    // The database did not have it as held yet, and a prune with age zero did not remove it.
     tokio::time::pause();
     for by in ALL {
-        let node = node(Durability::Committed).await;
+        let node = new_node(config()).await;
         let (bob, ann) = (node.member("bob").await, with_token(node.client("ann")));
         ann.join(lobby()).await.unwrap();
         pass(secs(1)).await;
@@ -155,11 +138,12 @@ async fn one_that_is_lost_just_now_is_removed_and_can_not_return() {
 }
 
 #[actix::test]
-async fn one_that_is_lost_while_it_resumes_is_removed_and_can_not_return() {
-    // It turned out to be held when the database answered, and was.
+async fn a_presence_that_is_lost_while_it_is_resumed_is_removed_and_not_resumed_again() {
+    // The answer of the database showed that the presence has a grace, so it was held.
     tokio::time::pause();
     for by in ALL {
-        let [here, there] = two().await;
+        let database = MemoryStore::new(Clock::system());
+        let [here, there] = [node_on(&database, "here", config()).await, node_on(&database, "there", config()).await];
         let first = with_token(there.client("ann"));
         first.join(lobby()).await.unwrap();
         first.lose(lobby());
@@ -181,11 +165,12 @@ async fn one_that_is_lost_while_it_resumes_is_removed_and_can_not_return() {
 }
 
 #[actix::test]
-async fn one_who_is_held_on_a_node_that_has_nobody_else_can_not_return_there() {
-    // That node was not asked, since the database could do without it, and took it back by its token.
+async fn a_held_presence_on_a_node_without_others_is_removed_and_not_resumed() {
+    // That node received no request, since the database could remove the row alone. Then it resumed the presence by its token.
     tokio::time::pause();
     for by in [By::User, By::Room] {
-        let [here, there] = two().await;
+        let database = MemoryStore::new(Clock::system());
+        let [here, there] = [node_on(&database, "here", config()).await, node_on(&database, "there", config()).await];
         let ann = with_token(there.client("ann"));
         ann.join(lobby()).await.unwrap();
         ann.lose(lobby());

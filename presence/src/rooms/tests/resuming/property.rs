@@ -1,6 +1,4 @@
-//! Crowds that come, are lost, return here or there and leave, in any order, while the database and rooms fail.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! Sockets that join, are lost, return on either node and leave, in any order, while the database and rooms fail.
 
 use proptest::{
     collection::vec,
@@ -9,19 +7,14 @@ use proptest::{
     test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner},
 };
 
-use super::bench::{Client, Node, config, lobby, ms, node_on, pass, secs, settle};
-use crate::{
-    clock::Clock,
-    room::ToRoom,
-    store::{MemoryStore, RoomStore},
-};
+use crate::rooms::tests::prelude::*;
 
 const GRACE: u64 = 10;
 const USERS: u8 = 4;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A socket of this user comes with its token, whatever became of the one before.
+    /// A socket joins with the token of the user, also if the former one is still open.
     Come {
         user: u8,
         node: usize,
@@ -64,12 +57,12 @@ fn step() -> impl Strategy<Value = Step> {
 struct Crowd {
     nodes: [Node; 2],
     bobs: [Client; 2],
-    /// The socket of each user, and what it says of itself.
+    /// The socket of each user, and its meta.
     here: BTreeMap<u8, Client>,
     meta: BTreeMap<u8, u8>,
-    /// Since when each has been away who was lost.
+    /// Since when each lost user has been away.
     lost: BTreeMap<u8, u64>,
-    /// Who left, or was away for too long: these may be told of.
+    /// The users that left, or were away for too long. Notices about them are allowed.
     gone: BTreeSet<u8>,
 }
 
@@ -101,12 +94,12 @@ impl Crowd {
                 let name = format!("u{user}");
                 let client = self.nodes[node].client(&name).with_token(&name, secs(GRACE));
                 client.join(lobby()).await.unwrap();
-                // Near the end of the grace either may come first.
+                // Near the end of the grace, the return or the leave may be first.
                 if self.lost.remove(&user).is_some_and(|since| self.now() > since + GRACE * 1000 - 500) {
                     self.gone.insert(user);
                 }
                 if let Some(former) = self.here.insert(user, client) {
-                    // It was taken over: its connection is closed, now or by reconcile, or breaks first.
+                    // It is superseded: its connection is closed, now or by reconcile, or breaks before.
                     former.vanish();
                 }
             }
@@ -153,13 +146,15 @@ impl Crowd {
         let mut expected: Vec<_> = self.here.keys().map(|user| format!("u{user}")).collect();
         expected.extend(["bob 0".to_owned(), "bob 1".into()]);
         expected.sort();
+        let children: usize = self.nodes.iter().map(Node::children).sum();
+        assert_eq!(children, expected.len(), "each presence is looked after by one task: {steps:?}");
         for (node, bob) in self.nodes.iter().zip(&self.bobs) {
             assert_eq!((bob.sees(), node.rows(lobby()).await), (expected.clone(), expected.clone()), "{steps:?}");
             assert_eq!(node.names(lobby()).await, expected, "{steps:?}");
             let snapshot = node.store.database().load(lobby().clone()).await.unwrap().unwrap();
             assert!(snapshot.presences.iter().all(|presence| !presence.held), "{steps:?}");
             for (user, client) in &self.here {
-                let shown = bob.screen().here.get(&client.me()).cloned();
+                let shown = bob.view().here.get(&client.me()).cloned();
                 let (name, meta) = shown.unwrap_or_else(|| panic!("u{user} has another presence: {steps:?}"));
                 assert_eq!(name, format!("u{user}"));
                 if !self.gone.contains(user) {
@@ -168,17 +163,17 @@ impl Crowd {
                 }
             }
             for user in (0..USERS).filter(|user| !self.gone.contains(user)) {
-                let told = bob.screen().told;
-                let count = |what: String| told.iter().filter(|one| **one == what).count();
-                assert_eq!(count(format!("-u{user}")), 0, "u{user} was never gone: {told:?}, {steps:?}");
-                assert!(count(format!("+u{user}")) <= 1, "u{user} came once: {told:?}, {steps:?}");
+                let events = bob.view().changes;
+                let count = |what: String| events.iter().filter(|one| **one == what).count();
+                assert_eq!(count(format!("-u{user}")), 0, "u{user} was never gone: {events:?}, {steps:?}");
+                assert!(count(format!("+u{user}")) <= 1, "u{user} came once: {events:?}, {steps:?}");
             }
         }
     }
 }
 
 #[actix::test]
-async fn whoever_returns_in_time_was_never_gone_and_in_the_end_all_agree_on_who_is_here() {
+async fn a_presence_that_is_resumed_in_time_never_left_and_all_nodes_agree_in_the_end() {
     tokio::time::pause();
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Cases::default(), rng);

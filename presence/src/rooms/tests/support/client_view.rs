@@ -1,4 +1,4 @@
-//! What a client makes of its frames, as strict as one may be.
+//! What a client shows after its frames. It accepts no frame that does not follow on the one before.
 
 use std::collections::BTreeMap;
 
@@ -6,25 +6,25 @@ use serde_json::Value;
 
 /// One room as a client shows it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Screen {
-    /// The position: what the next diff must begin at.
+pub(crate) struct ClientView {
+    /// The position at which the next diff must begin.
     pub(crate) epoch: String,
     pub(crate) version: u64,
     /// Its own presence.
     pub(crate) me: String,
-    /// By presence: the user and the meta.
+    /// The user and the meta of each presence.
     pub(crate) here: BTreeMap<String, (String, Value)>,
     pub(crate) anonymous: u64,
-    /// How many whole states it was given.
+    /// How many states it received.
     pub(crate) states: usize,
     pub(crate) diffs: usize,
-    /// Who came and who went, as told by diffs, in order: `+a`, `-a`, `~a`.
-    pub(crate) told: Vec<String>,
-    /// Everything that is not a notice.
+    /// The changes in diffs, in order: `+a`, `-a`, `~a`.
+    pub(crate) changes: Vec<String>,
+    /// All frames that are no notices.
     pub(crate) messages: Vec<Value>,
 }
 
-impl Screen {
+impl ClientView {
     pub(crate) fn show(&mut self, frame: &Value) {
         match frame["type"].as_str() {
             Some("presence.state") => self.state(frame),
@@ -65,17 +65,17 @@ impl Screen {
         for one in left {
             let (user, _) = self.here.remove(&text(&one["id"])).expect("who leaves was there");
             assert_eq!(user, text(&one["user"]));
-            self.told.push(format!("-{user}"));
+            self.changes.push(format!("-{user}"));
         }
         for one in joined {
             let user = text(&one["user"]);
-            self.told.push(format!("+{user}"));
+            self.changes.push(format!("+{user}"));
             let was = self.here.insert(text(&one["id"]), (user, one["meta"].clone()));
             assert_eq!(was, None, "who joins was not there");
         }
         for one in updated {
             let (user, meta) = self.here.get_mut(&text(&one["id"])).expect("who changes is there");
-            self.told.push(format!("~{user}"));
+            self.changes.push(format!("~{user}"));
             *meta = one["meta"].clone();
         }
     }

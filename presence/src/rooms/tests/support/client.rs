@@ -1,4 +1,4 @@
-//! A socket as its hub sees it: an outbox, and an actor that is told things.
+//! A socket as its hub sees it: an outbox, and an actor that receives the messages to its connection.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,45 +23,45 @@ use crate::{
     session::Session,
 };
 
-use super::Screen;
+use super::ClientView;
 
 pub(crate) struct Client {
     pub(crate) rooms: Rooms,
     pub(crate) channel: ChannelName,
-    /// What its node knows of the channel. What is asked of the room goes past it.
+    /// Its channel in the map of the node. The requests to rooms do not use it.
     open: Arc<Channel>,
     pub(crate) touch: Touch,
     pub(crate) outbox: Rc<Outbox>,
     user: Option<UserId>,
-    /// By what it can be resumed, and for how long it is held.
+    /// The token by which it can be resumed, and for how long it is held.
     resume: Option<(ResumeToken, Duration)>,
     hub: LocalHub,
     joined: RefCell<HashMap<RoomName, PresenceId>>,
-    told: Rc<RefCell<Vec<ToConnection>>>,
+    messages: Rc<RefCell<Vec<ToConnection>>>,
     is_blocked: Rc<Cell<bool>>,
-    /// Whether the kernel takes what is written to it.
+    /// Whether the kernel accepts the bytes that are written.
     pub(crate) takes: Rc<Cell<bool>>,
-    screen: RefCell<Screen>,
+    screen: RefCell<ClientView>,
     read: Cell<usize>,
 }
 
-/// Stands for the socket's connection.
-struct Told {
-    all: Rc<RefCell<Vec<ToConnection>>>,
+/// Stands for the connection of the socket. It records the messages that it receives.
+struct FakeConnection {
+    messages: Rc<RefCell<Vec<ToConnection>>>,
     is_blocked: Rc<Cell<bool>>,
 }
 
-impl Actor for Told {
+impl Actor for FakeConnection {
     type Context = actix::Context<Self>;
 }
 
-impl Handler<ToConnection> for Told {
+impl Handler<ToConnection> for FakeConnection {
     type Result = ();
 
     fn handle(&mut self, message: ToConnection, _: &mut Self::Context) {
         match message {
             ToConnection::CheckSilence(asked) if !self.is_blocked.get() => asked.agree(),
-            message => self.all.borrow_mut().push(message),
+            message => self.messages.borrow_mut().push(message),
         }
     }
 }
@@ -79,9 +79,10 @@ impl Client {
             rate: config.steady_rate(),
         };
         let outbox = Outbox::new(bounds, rooms.this_node().clock.clone(), hub.filling.clone(), hub.hub.clone());
-        let told = Rc::<RefCell<Vec<_>>>::default();
+        let messages = Rc::<RefCell<Vec<_>>>::default();
         let is_blocked = Rc::<Cell<bool>>::default();
-        let connection = Told { all: told.clone(), is_blocked: is_blocked.clone() }.start().recipient();
+        let connection =
+            FakeConnection { messages: messages.clone(), is_blocked: is_blocked.clone() }.start().recipient();
         let takes = Rc::new(Cell::new(true));
         let kernel = takes.clone();
         outbox.set_owner(Owner {
@@ -104,7 +105,7 @@ impl Client {
             resume: None,
             hub,
             joined: RefCell::default(),
-            told,
+            messages,
             is_blocked,
             takes,
             screen: RefCell::default(),
@@ -112,13 +113,13 @@ impl Client {
         }
     }
 
-    /// With a resume token: `token-` and this, filled up.
+    /// With a resume token that contains this text.
     pub(crate) fn with_token(self, token: &str, grace: Duration) -> Self {
         let token = ResumeToken::new(format!("token-{token:->10}")).unwrap();
         Self { resume: Some((token, grace)), ..self }
     }
 
-    /// What it calls its presence in the room, which is made up when it is first asked for.
+    /// The id with which it joins the room. It is created when it is first used.
     pub(crate) fn id(&self, room: &RoomName) -> PresenceId {
         *self.joined.borrow_mut().entry(room.clone()).or_insert_with(PresenceId::random)
     }
@@ -128,7 +129,7 @@ impl Client {
         Arc::new(Presence::new(self.id(room), self.channel.clone(), self.user.clone(), node))
     }
 
-    /// This socket, as it enters a room as this presence.
+    /// The join request of this socket with this presence.
     pub(crate) fn entrant(&self, presence: Arc<Presence>) -> Entrant {
         let (hub, touch) = (Some(self.hub.hub.clone()), self.touch.clone());
         Entrant { presence, session: None, limit: None, hub, touch }
@@ -144,7 +145,7 @@ impl Client {
         self.join_on(room, None).await
     }
 
-    /// Joins if the room has so few presences with it.
+    /// Joins with this limit.
     pub(crate) async fn join_within(&self, room: &RoomName, limit: usize) -> Result<()> {
         self.touch();
         self.join_on(room, Some(limit)).await
@@ -159,16 +160,16 @@ impl Client {
         self.rooms.join(room, Entrant { session, limit, ..self.entrant(self.presence(room)) }, None).await
     }
 
-    /// Its connection is gone.
+    /// Its connection is lost.
     pub(crate) fn lose(&self, room: &RoomName) {
         self.vanish();
         self.open.forget(room, self.id(room));
         self.rooms.lose(room, self.id(room), &self.channel);
     }
 
-    /// The id that the others know it by.
+    /// The id of its presence, as in its first frame.
     pub(crate) fn me(&self) -> String {
-        self.screen().me
+        self.view().me
     }
 
     /// Leaves; a later join is another presence.
@@ -187,7 +188,7 @@ impl Client {
         self.touch.mark(self.rooms.this_node().now());
     }
 
-    /// The socket is gone, as far as its hub knows.
+    /// Removes the socket from its hub.
     pub(crate) fn vanish(&self) {
         self.hub.sockets.borrow_mut().leave(&self.channel);
     }
@@ -197,23 +198,23 @@ impl Client {
         self.is_blocked.set(true);
     }
 
-    /// What its connection was told.
-    pub(crate) fn told(&self) -> Vec<ToConnection> {
-        std::mem::take(&mut *self.told.borrow_mut())
+    /// The messages to its connection since this was last called.
+    pub(crate) fn connection_messages(&self) -> Vec<ToConnection> {
+        std::mem::take(&mut *self.messages.borrow_mut())
     }
 
-    /// The close codes among what its connection was told.
-    pub(crate) fn closes(&self) -> Vec<CloseCode> {
-        let close = |told| match told {
+    /// The close codes among the messages to its connection.
+    pub(crate) fn close_codes(&self) -> Vec<CloseCode> {
+        let close = |message| match message {
             ToConnection::Close { code, .. } => Some(code),
             ToConnection::Removed { close: Some(close), .. } => Some(close.code),
             ToConnection::Restart { .. } => Some(crate::CloseCode::RESTARTING),
             _ => None,
         };
-        self.told().into_iter().filter_map(close).collect()
+        self.connection_messages().into_iter().filter_map(close).collect()
     }
 
-    /// The frames that came since it was last asked.
+    /// The frames since this was last called.
     pub(crate) fn frames(&self) -> Vec<Value> {
         let frames = read(&self.outbox);
         self.read.set(self.read.get() + frames.len());
@@ -221,18 +222,18 @@ impl Client {
         frames
     }
 
-    /// What the client makes of all its frames, each of which must follow on the one before.
-    pub(crate) fn screen(&self) -> Screen {
+    /// What the client shows after all frames so far.
+    pub(crate) fn view(&self) -> ClientView {
         self.frames();
         self.screen.borrow().clone()
     }
 
-    /// The users whom the client sees, a name for each presence.
+    /// The users that the client shows, a name for each presence.
     pub(crate) fn sees(&self) -> Vec<String> {
-        self.screen().names()
+        self.view().names()
     }
 
-    /// How many frames it had.
+    /// How many frames the client has received.
     pub(crate) fn count(&self) -> usize {
         self.frames();
         self.read.get()
@@ -253,7 +254,7 @@ fn read(outbox: &Outbox) -> Vec<Value> {
     frames
 }
 
-/// Takes the payload of one unmasked frame off.
+/// Removes one unmasked frame from the bytes, and returns its payload.
 fn frame(bytes: &mut Bytes) -> Bytes {
     bytes.advance(1);
     let len = match bytes.get_u8() {

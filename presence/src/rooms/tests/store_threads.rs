@@ -1,26 +1,18 @@
-//! Whose thread a call of the store runs on: never its caller's.
+//! The calls of the store run on a thread of their own, and never on that of their caller.
 
 use std::{
     panic,
     sync::{
-        Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
     thread,
-    time::Duration,
 };
 
-use futures_util::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 
-use super::bench::{lobby, user};
-use crate::{
-    Config, PruningSupervisor, Rooms,
-    clock::{Clock, Tick},
-    name::{ChannelName, NodeName},
-    store::{MemoryStore, SqlStore},
-};
+use super::prelude::*;
+use crate::{clock::Tick, store::SqlStore};
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -36,7 +28,7 @@ async fn node(store: SqlStore, room_threads: usize) -> Rooms {
 
 #[test]
 fn a_caller_that_blocks_its_thread_keeps_no_connection_from_the_writer() {
-    // It kept the connection with which it had begun to read, until it was polled again.
+    // It kept the connection of its unfinished query until it was polled again.
     let system = actix::System::new();
     let rooms = system.block_on(node(SqlStore::connect("sqlite::memory:").unwrap(), 1));
     runtime().block_on(async {
@@ -44,21 +36,21 @@ fn a_caller_that_blocks_its_thread_keeps_no_connection_from_the_writer() {
         let mut asked = std::pin::pin!(rooms.rooms_of(&ann));
         // On a busy machine the answer may be there before this thread looks for it.
         let begun = asked.as_mut().now_or_never();
-        let (tell, told) = mpsc::channel();
+        let (sender, joined_receiver) = mpsc::channel();
         let others = rooms.clone();
         let joins = thread::spawn(move || {
-            let channel = ChannelName::new("job").unwrap();
+            let channel = channel("job");
             let joined = runtime().block_on(others.add(lobby(), &channel, None)).map(drop);
-            tell.send(joined).unwrap();
+            sender.send(joined).unwrap();
         });
-        told.recv_timeout(Duration::from_secs(30)).unwrap().unwrap();
+        joined_receiver.recv_timeout(Duration::from_secs(30)).unwrap().unwrap();
         joins.join().unwrap();
         let answer = if let Some(answer) = begun { answer } else { asked.await };
         assert_eq!(answer.unwrap(), []);
     });
 }
 
-/// Tells how often this thread panics meanwhile, also where the panic is caught.
+/// How often this thread panics during `work`, also where the panic is caught.
 fn panics(work: impl FnOnce()) -> usize {
     let here = thread::current().id();
     let count = Arc::new(AtomicUsize::new(0));
@@ -74,7 +66,7 @@ fn panics(work: impl FnOnce()) -> usize {
 }
 
 #[test]
-fn a_system_that_ends_while_the_store_is_at_work_ends_in_peace() {
+fn a_system_that_ends_while_the_store_works_does_not_panic() {
     // The driver gave its connection back when the runtime was gone, and panicked.
     let folder = tempfile::TempDir::new().unwrap();
     let store = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();
@@ -84,7 +76,7 @@ fn a_system_that_ends_while_the_store_is_at_work_ends_in_peace() {
             system.block_on(async {
                 let rooms = node(store.clone(), 0).await;
                 for n in 0..50 {
-                    let (rooms, channel) = (rooms.clone(), ChannelName::new(format!("job {n}")).unwrap());
+                    let (rooms, channel) = (rooms.clone(), channel(format!("job {n}")));
                     actix::spawn(async move { rooms.add(lobby(), &channel, None).await.map(drop) });
                 }
                 for _ in 0..steps {
@@ -97,34 +89,34 @@ fn a_system_that_ends_while_the_store_is_at_work_ends_in_peace() {
 }
 
 #[test]
-fn a_store_that_keeps_its_thread_busy_is_no_standstill_of_the_node() {
-    // The pulse waited for the store, and a large removal gave everybody who was held a new grace.
-    let (tell, asked) = mpsc::channel();
+fn a_busy_thread_of_the_store_is_no_standstill_of_the_node() {
+    // The pulse waited for the store, so a large removal gave all held presences a new grace.
+    let (sender, calls) = mpsc::channel();
     let clock = Clock::new(move || {
-        let _ = tell.send(());
+        let _ = sender.send(());
         Tick(0)
     });
     let (config, name) = (Config::builder().room_threads(1).build().unwrap(), NodeName::new("here").unwrap());
     let rooms = actix::System::new().block_on(async { Rooms::with_clock(config, MemoryStore::default(), name, clock) });
-    let ((tell, busy), (free, freed)) = (mpsc::channel(), mpsc::channel::<()>());
+    let ((begin, begun), (free, freed)) = (mpsc::channel(), mpsc::channel::<()>());
     rooms.0.node.threads.runtime().spawn(async move {
-        let _ = tell.send(());
-        // Until the test lets go of the other end.
+        let _ = begin.send(());
+        // This blocks until the test drops the sender.
         let _ = freed.recv();
     });
     let bound = Duration::from_secs(30);
-    busy.recv_timeout(bound).unwrap();
-    asked.try_iter().for_each(drop);
+    begun.recv_timeout(bound).unwrap();
+    calls.try_iter().for_each(drop);
     // Nobody joins and the store's thread is busy, so only the pulse looks at the clock.
     for _ in 0..2 {
-        asked.recv_timeout(bound).expect("the pulse goes on");
+        calls.recv_timeout(bound).expect("the pulse goes on");
     }
     drop(free);
 }
 
 #[test]
 fn rooms_without_an_actix_system_are_an_error_that_says_what_is_missing() {
-    // As under `#[tokio::main]`. It panicked inside actix.
+    // This happens under `#[tokio::main]`. It panicked inside actix.
     let tokio = runtime();
     let (_tokio, name) = (tokio.enter(), NodeName::new("here").unwrap());
     let error = Rooms::try_start(Config::default(), MemoryStore::default(), name).unwrap_err();

@@ -1,15 +1,6 @@
-//! Rooms with a limit of places.
+//! Joins with a limit.
 
-use futures_util::future::{join, join_all};
-
-use super::bench::{Client, Node, config, heard, lobby, node, node_on, node_with, pass, secs, settle};
-use crate::{
-    Error, Result,
-    clock::Clock,
-    config::Durability,
-    room::{FaultPoint, ToRoom},
-    store::MemoryStore,
-};
+use super::prelude::*;
 
 const GRACE: std::time::Duration = secs(10);
 
@@ -17,7 +8,7 @@ fn is_full(joined: &Result<()>) -> bool {
     matches!(joined, Err(Error::RoomFull { room, limit: 2 }) if room == lobby())
 }
 
-/// How many got in, and that all others found the room full.
+/// How many joined. Checks that all others were refused since the room is full.
 fn got_in(joined: &[Result<()>]) -> usize {
     let in_it = joined.iter().filter(|joined| joined.is_ok()).count();
     let full = joined.iter().filter(|joined| is_full(joined)).count();
@@ -29,7 +20,7 @@ async fn all_within(clients: &[Client]) -> Vec<Result<()>> {
     join_all(clients.iter().map(|client| client.join_within(lobby(), 2))).await
 }
 
-/// Ann, who can come back, and bob: the room is full.
+/// Ann, who has a token, and bob. The room is full.
 async fn full(node: &Node) -> (Client, Client) {
     let ann = node.client("ann").with_token("ann", GRACE);
     ann.join_within(lobby(), 2).await.unwrap();
@@ -40,24 +31,22 @@ async fn full(node: &Node) -> (Client, Client) {
 }
 
 #[actix::test]
-async fn of_twelve_who_come_at_once_two_get_in() {
+async fn a_limit_of_two_is_exact_for_twelve_joins_at_once() {
     for durability in [Durability::Committed, Durability::Relaxed] {
         let node = node_with(config().durability(durability)).await;
         let mut changes = node.changes();
         let crowd: Vec<_> = (0..12).map(|n| node.client(&format!("u{n}"))).collect();
         assert_eq!(got_in(&all_within(&crowd).await), 2);
         pass(secs(1)).await;
-        assert_eq!((heard(&mut changes).len(), node.rows(lobby()).await.len(), node.children()), (2, 2, 2));
-        assert_eq!(crowd.iter().filter(|client| client.count() > 0).count(), 2, "the others are told nothing");
+        assert_eq!((published(&mut changes).len(), node.rows(lobby()).await.len(), node.children()), (2, 2, 2));
+        assert_eq!(crowd.iter().filter(|client| client.count() > 0).count(), 2, "the others are events nothing");
         tokio::time::resume();
     }
 }
 
 #[actix::test]
-async fn of_those_who_come_to_two_nodes_at_once_as_many_get_in_as_there_are_places() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
+async fn a_limit_is_exact_for_joins_on_two_nodes_at_once() {
+    let [here, there] = nodes(config).await;
     let [ours, theirs] = [&here, &there].map(|node| (0..6).map(|n| node.client(&format!("u{n}"))).collect::<Vec<_>>());
     let (ours, theirs) = join(all_within(&ours), all_within(&theirs)).await;
     assert_eq!(got_in(&ours) + got_in(&theirs), 2);
@@ -65,7 +54,7 @@ async fn of_those_who_come_to_two_nodes_at_once_as_many_get_in_as_there_are_plac
 }
 
 #[actix::test]
-async fn one_who_leaves_frees_its_place() {
+async fn a_leave_makes_a_place_free() {
     let node = node().await;
     let (_ann, bob) = full(&node).await;
     let cid = node.client("cid");
@@ -76,10 +65,8 @@ async fn one_who_leaves_frees_its_place() {
 }
 
 #[actix::test]
-async fn a_member_that_was_cut_off_keeps_its_place_for_its_grace_and_returns_with_its_token() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let (here, there) = (node_on(&database, "here", config()).await, node_on(&database, "there", config()).await);
+async fn a_held_presence_counts_until_its_grace_is_over_and_its_socket_returns_with_its_token() {
+    let [here, there] = nodes(config).await;
     let (first, bob) = full(&here).await;
     let id = first.me();
     first.lose(lobby());
@@ -101,14 +88,14 @@ async fn a_member_that_was_cut_off_keeps_its_place_for_its_grace_and_returns_wit
 }
 
 #[actix::test]
-async fn one_who_comes_with_a_token_that_nobody_has_needs_a_place() {
+async fn a_token_without_a_presence_does_not_bypass_the_limit() {
     let node = node().await;
     let (_ann, bob) = full(&node).await;
     let cid = node.client("cid").with_token("cid", GRACE);
     assert!(is_full(&cid.join_within(lobby(), 2).await));
     bob.leave(lobby()).await.unwrap();
     cid.join_within(lobby(), 2).await.unwrap();
-    // The refusal left nothing of its token behind.
+    // The refusal left nothing of its token.
     cid.lose(lobby());
     let next = node.client("cid").with_token("cid", GRACE);
     next.join_within(lobby(), 2).await.unwrap();
@@ -116,7 +103,7 @@ async fn one_who_comes_with_a_token_that_nobody_has_needs_a_place() {
 }
 
 #[actix::test]
-async fn one_who_is_in_joins_again_though_the_room_is_full() {
+async fn a_member_joins_again_although_the_room_is_full() {
     let node = node().await;
     let (ann, bob) = full(&node).await;
     for member in [&ann, &bob] {
@@ -125,7 +112,7 @@ async fn one_who_is_in_joins_again_though_the_room_is_full() {
 }
 
 #[actix::test]
-async fn a_join_without_a_limit_asks_for_no_place_but_takes_one() {
+async fn a_join_without_a_limit_is_not_limited_but_counts() {
     let node = node().await;
     let _both = full(&node).await;
     let cid = node.member("cid").await;
@@ -135,7 +122,7 @@ async fn a_join_without_a_limit_asks_for_no_place_but_takes_one() {
 }
 
 #[actix::test]
-async fn a_refusal_whose_answer_was_lost_is_given_once_it_is_known() {
+async fn a_refusal_is_sent_although_the_answer_of_the_database_was_lost() {
     let node = node().await;
     let _both = full(&node).await;
     pass(secs(1)).await;
@@ -145,7 +132,7 @@ async fn a_refusal_whose_answer_was_lost_is_given_once_it_is_known() {
 }
 
 #[actix::test]
-async fn a_refusal_over_which_the_room_fails_is_given_all_the_same() {
+async fn a_full_room_refuses_although_the_room_fails_while_it_handles_the_refusal() {
     for token in [false, true] {
         let node = node().await;
         let _both = full(&node).await;
@@ -160,7 +147,7 @@ async fn a_refusal_over_which_the_room_fails_is_given_all_the_same() {
 }
 
 #[actix::test]
-async fn what_one_says_of_itself_who_finds_no_place_is_said_of_nobody() {
+async fn an_update_during_a_join_that_is_refused_is_dropped() {
     for token in [false, true] {
         let node = node().await;
         let _both = full(&node).await;

@@ -1,4 +1,4 @@
-//! A store that remembers what it was asked, and whose commits can be made to misbehave alone.
+//! A store that records its calls, and in which single kinds of calls can be made to fail or to take long.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,30 +18,30 @@ use crate::{
 
 type Refuse = Box<dyn Fn(&Write) -> bool + Send>;
 
-/// What the writer asked, and of how many presences.
+/// A call of the writer, with the number of presences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Call {
+pub(crate) enum WriterCall {
     Commit(usize),
     Touch(usize),
 }
 
-/// A transaction that the node began: a commit, with of how many presences, or a removal that is none of the writer's.
+/// A transaction of transaction: a commit or touches of the writer with their number, or a removal of the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Transaction {
     Commit(usize),
     Removal,
 }
 
-/// From when to when a transaction was under way, or a call that was given up.
+/// One transaction, also one whose caller stopped waiting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
-    pub(crate) kind: Kind,
+    pub(crate) transaction: Transaction,
     pub(crate) begun: Instant,
     pub(crate) ended: Option<Instant>,
 }
 
 #[derive(Clone)]
-pub(crate) struct Watched<S = MemoryStore> {
+pub(crate) struct RecordingStore<S = MemoryStore> {
     pub(crate) faults: FaultyStore<S>,
     seen: Arc<Mutex<Seen>>,
     hanging: Arc<watch::Sender<bool>>,
@@ -52,7 +52,7 @@ pub(crate) struct Watched<S = MemoryStore> {
 #[derive(Default)]
 struct Seen {
     commits: Vec<Vec<RoomWrites>>,
-    calls: Vec<Call>,
+    calls: Vec<WriterCall>,
     touch_time: Duration,
     touches: Vec<(Instant, PresenceId)>,
     loads: usize,
@@ -65,25 +65,25 @@ struct Seen {
     lose_registrations: usize,
     lose_answers: usize,
     retire_time: Duration,
-    /// How many more times what a dead node left is cleared.
+    /// How many more times the presences of a dead node are cleared.
     clears: Option<usize>,
     cleared: usize,
 }
 
-impl<S: fmt::Debug> fmt::Debug for Watched<S> {
+impl<S: fmt::Debug> fmt::Debug for RecordingStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.faults.fmt(f)
     }
 }
 
-impl Watched {
-    /// The database itself, which never misbehaves.
+impl RecordingStore {
+    /// The database itself, which never fails.
     pub(crate) fn database(&self) -> &MemoryStore {
         self.faults.inner()
     }
 }
 
-impl<S> Watched<S> {
+impl<S> RecordingStore<S> {
     pub(crate) fn new(faults: FaultyStore<S>) -> Self {
         Self {
             faults,
@@ -98,18 +98,18 @@ impl<S> Watched<S> {
         self.seen.lock()
     }
 
-    /// What was asked to be committed since this was last called, in order.
+    /// The commits since this was last called, in order.
     pub(crate) fn commits(&self) -> Vec<Vec<RoomWrites>> {
         std::mem::take(&mut self.seen().commits)
     }
 
-    /// How many changes each commit since then held.
+    /// The number of changes in each commit since this or `commits` was last called.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         self.commits().iter().map(|rooms| rooms.iter().map(|room| room.writes.len()).sum()).collect()
     }
 
-    /// What the writer asked since this was last called, in order.
-    pub(crate) fn calls(&self) -> Vec<Call> {
+    /// The transactions of the writer since this was last called.
+    pub(crate) fn calls(&self) -> Vec<WriterCall> {
         std::mem::take(&mut self.seen().calls)
     }
 
@@ -118,7 +118,7 @@ impl<S> Watched<S> {
         self.seen().touch_time = time;
     }
 
-    /// When which row was told that it was seen.
+    /// Which rows were touched, and when.
     pub(crate) fn touches(&self) -> Vec<(Instant, PresenceId)> {
         std::mem::take(&mut self.seen().touches)
     }
@@ -127,7 +127,7 @@ impl<S> Watched<S> {
         self.seen().loads
     }
 
-    /// Refuses every commit that holds such a change.
+    /// Refuses every commit that contains such a change.
     pub(crate) fn refuse(&self, refuse: impl Fn(&Write) -> bool + Send + 'static) {
         self.seen().refuse = Some(Box::new(refuse));
     }
@@ -142,29 +142,29 @@ impl<S> Watched<S> {
         self.seen().commit_time = time;
     }
 
-    /// Every removal that is none of the writer's takes this long.
+    /// Every removal of the supervisor takes this long.
     pub(crate) fn removals_take(&self, time: Duration) {
         self.seen().removal_time = time;
     }
 
-    /// What was under way so far, in the order in which it began.
+    /// The commits and removals so far, in the order of their beginnings.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.seen().spans.clone()
     }
 
-    /// Forgets what was under way.
+    /// Forgets the transactions so far.
     pub(crate) fn forget_spans(&self) {
         self.seen().spans.clear();
     }
 
-    async fn span<T>(&self, kind: Kind, call: impl Future<Output = T>) -> T {
+    async fn span<T>(&self, transaction: Transaction, call: impl Future<Output = T>) -> T {
         let begun = Instant::now();
         let at = {
             let mut seen = self.seen();
-            seen.spans.push(Span { kind, begun, ended: None });
+            seen.spans.push(Span { transaction, begun, ended: None });
             seen.spans.len() - 1
         };
-        // Given up, it ends as well.
+        // A call whose caller stops waiting ends, too.
         let _end = End { seen: self.seen.clone(), at };
         call.await
     }
@@ -177,55 +177,55 @@ impl<S> Watched<S> {
             }
             call.await
         };
-        self.span(Kind::Removal, call).await
+        self.span(Transaction::Removal, call).await
     }
 
-    /// The next `count` commits are done, but say that the database is away.
+    /// The next `count` commits are written, but fail as if the database were away.
     pub(crate) fn lose_commits(&self, count: usize) {
         self.seen().lose = count;
     }
 
-    /// The next `count` registrations are done, but say that the database is away.
+    /// The next `count` registrations are written, but fail as if the database were away.
     pub(crate) fn lose_registrations(&self, count: usize) {
         self.seen().lose_registrations = count;
     }
 
-    /// The next `count` answers to what other nodes ask do not arrive.
+    /// The next `count` answers to requests of other nodes fail.
     pub(crate) fn lose_answers_to_requests(&self, count: usize) {
         self.seen().lose_answers = count;
     }
 
-    /// Nothing that a dead node left is cleared.
+    /// The presences of dead nodes are not cleared.
     pub(crate) fn clear_nobody(&self) {
         self.clear_so_often(0);
     }
 
-    /// What a dead node left is cleared in so many transactions, and no more.
+    /// The presences of dead nodes are cleared in at most this number of transactions.
     pub(crate) fn clear_so_often(&self, times: usize) {
         self.seen().clears = Some(times);
     }
 
-    /// How many transactions that clear what a dead node left were begun so far.
+    /// How many transactions that clear presences of dead nodes were begun so far.
     pub(crate) fn cleared(&self) -> usize {
         self.seen().cleared
     }
 
-    /// A retirement is done at once, but takes this long to answer.
+    /// The row of a node is deleted at once, but the answer takes this long.
     pub(crate) fn retire_takes(&self, time: Duration) {
         self.seen().retire_time = time;
     }
 
-    /// Commits are done, but do not answer until they are released.
+    /// Commits are written, but are not answered until they are released.
     pub(crate) fn hang_after_commit(&self) {
         self.hanging.send_replace(true);
     }
 
-    /// Readings of a room are of the moment at which they are asked for, but do not come before they are released.
+    /// Rooms are loaded at once, but the snapshot is not returned before it is released.
     pub(crate) fn hang_after_load(&self) {
         self.late.send_replace(true);
     }
 
-    /// Lists of what other nodes ask are of the moment at which they are read, but do not come before they are released.
+    /// Requests of other nodes are read at once, but their list is not returned before it is released.
     pub(crate) fn hang_after_reading_requests(&self) {
         self.late_requests.send_replace(true);
     }
@@ -243,7 +243,7 @@ impl<S> Watched<S> {
     }
 }
 
-/// When this is dropped, a span ends.
+/// Ends a span when it is dropped.
 struct End {
     seen: Arc<Mutex<Seen>>,
     at: usize,
@@ -272,7 +272,7 @@ fn refused() -> StoreError {
 }
 
 #[async_trait]
-impl<S: Store> Forward for Watched<S> {
+impl<S: Store> Forward for RecordingStore<S> {
     type Inner = FaultyStore<S>;
 
     fn inner(&self) -> &FaultyStore<S> {
@@ -323,7 +323,7 @@ impl<S: Store> Forward for Watched<S> {
     }
 }
 
-impl<S: Store> Watched<S> {
+impl<S: Store> RecordingStore<S> {
     async fn commit<T>(
         &self,
         rooms: &[RoomWrites],
@@ -334,7 +334,7 @@ impl<S: Store> Watched<S> {
         let (time, refuse) = {
             let mut seen = self.seen();
             seen.commits.push(rooms.to_vec());
-            seen.calls.push(Call::Commit(count));
+            seen.calls.push(WriterCall::Commit(count));
             (seen.commit_time, seen.refuse.as_ref().is_some_and(|refuse| writes().any(refuse)))
         };
         let call = async {
@@ -348,7 +348,7 @@ impl<S: Store> Watched<S> {
             let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
             if take_one(&mut self.seen().lose) { Err(away()) } else { answer }
         };
-        self.span(Kind::Commit(count), call).await
+        self.span(Transaction::Commit(count), call).await
     }
 
     async fn touch<T>(
@@ -360,7 +360,7 @@ impl<S: Store> Watched<S> {
             let now = Instant::now();
             let mut watched = self.seen();
             watched.touches.extend(seen.iter().map(|(id, _)| (now, *id)));
-            watched.calls.push(Call::Touch(seen.len()));
+            watched.calls.push(WriterCall::Touch(seen.len()));
             if watched.refuses_touches {
                 return Err(refused());
             }

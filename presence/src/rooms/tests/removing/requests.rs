@@ -1,14 +1,14 @@
-//! What another node asks is done once, so that those stay who come after it.
+//! A request of another node is carried out once, so that presences which join later stay.
 
+use crate::rooms::tests::prelude::*;
 use crate::{
     name::RequestId,
-    rooms::tests::bench::{Node, lobby, ms, pass, secs, settle, user},
-    store::{Order, Removal, RemovalTarget, Request, RequestStore},
+    store::{Order, Removal, RemovalTarget, Request},
 };
 
-use super::{removals, three};
+use super::removals;
 
-/// A node asks the others to remove ann, and does not wait for their answers.
+/// Writes a request to remove ann to the other nodes, and does not wait for their answers.
 async fn ask(asker: &Node) -> RequestId {
     let order = Order::Remove(Removal { target: RemovalTarget::User(user("ann")), close: None });
     let request = Request { id: RequestId::random(), order };
@@ -16,15 +16,15 @@ async fn ask(asker: &Node) -> RequestId {
     request.id
 }
 
-/// How many the others removed, so far as they have answered.
+/// How many presences each of the other nodes removed; `None` while it has not answered.
 async fn answers(asker: &Node, request: RequestId) -> Vec<Option<u64>> {
     let answers = asker.store.database().answers(request).await.unwrap();
     answers.iter().map(|answer| answer.removed).collect()
 }
 
 #[actix::test]
-async fn an_answer_that_is_lost_is_given_again_and_who_came_since_stays() {
-    let [here, there, _] = three().await;
+async fn a_lost_answer_is_sent_again_and_a_presence_that_joined_since_stays() {
+    let [here, there, _] = nodes::<3>(quick).await;
     let ann = there.member("ann").await;
     let request = ask(&here).await;
     there.store.lose_answers_to_requests(1);
@@ -37,9 +37,9 @@ async fn an_answer_that_is_lost_is_given_again_and_who_came_since_stays() {
 }
 
 #[actix::test]
-async fn a_list_of_requests_that_is_older_than_an_answer_removes_nobody_again() {
-    // The request was forgotten with its answer, and the list that came late had it carried out again.
-    let [here, there, _] = three().await;
+async fn a_list_of_requests_that_is_older_than_an_answer_removes_nothing_again() {
+    // The request was forgotten when it was answered, and the late list caused it to be carried out again.
+    let [here, there, _] = nodes::<3>(quick).await;
     let ann = there.member("ann").await;
     there.store.commits_take(ms(1500));
     let request = ask(&here).await;

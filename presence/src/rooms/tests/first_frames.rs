@@ -1,17 +1,14 @@
-//! Joiners that do not read what they get first: how much is held for them, and what others get.
+//! Joiners that do not read their first frames: how much is held for them, and what other clients receive.
+
+mod slowest;
 
 use std::{
     sync::atomic::Ordering,
     task::{Context, Poll, Waker},
 };
 
-use futures_util::FutureExt;
-
-use super::bench::{Client, Node, config, lobby, node_with, pass, room, secs, settle};
-use crate::{
-    Error,
-    delivery::{Claim, ToConnection, wire},
-};
+use super::prelude::*;
+use crate::delivery::{Claim, wire};
 
 /// How many members have a meta of 4,000 bytes.
 pub(super) const MEMBERS: usize = 60;
@@ -34,7 +31,7 @@ pub(super) async fn fill(node: &Node) -> Vec<Client> {
     members
 }
 
-/// Has one after the other join until one is refused; returns those who are in, and why that one is not.
+/// Clients join one after the other until one is refused. Returns those that joined, and the error of the refused one.
 async fn crowd(node: &Node) -> (Vec<Client>, Error) {
     let mut unread = Vec::new();
     for n in 0..50 {
@@ -56,10 +53,10 @@ async fn a_room_refuses_joiners_while_too_much_of_its_first_frames_is_unread_and
     assert!(bytes >= limit && (2 * STATE..3 * STATE).contains(&limit), "{bytes} bytes, of {limit}");
     assert!(error.is_retryable());
     assert!(unread.len() > 3, "they share pages: {} are in", unread.len());
-    // One who is in the room is not refused, and what it held is let go.
+    // A member is not refused, and the bytes that were held for it are released.
     unread[0].join(lobby()).await.unwrap();
     for client in &unread {
-        assert_eq!(client.screen().names().len(), MEMBERS + unread.len());
+        assert_eq!(client.view().names().len(), MEMBERS + unread.len());
     }
     settle().await;
     let late = node.client("late");
@@ -68,7 +65,7 @@ async fn a_room_refuses_joiners_while_too_much_of_its_first_frames_is_unread_and
 }
 
 #[actix::test]
-async fn what_is_unread_in_all_rooms_is_bounded_too() {
+async fn unread_first_frames_of_all_rooms_together_are_bounded() {
     let node = node_with(config().first_frames_bytes(STATE / 3)).await;
     let _members = fill(&node).await;
     let (unread, error) = crowd(&node).await;
@@ -77,17 +74,17 @@ async fn what_is_unread_in_all_rooms_is_bounded_too() {
     let elsewhere = room("elsewhere");
     let ann = node.client("ann");
     assert!(matches!(ann.join(&elsewhere).await, Err(Error::FirstFramesUnread { .. })));
-    // What a client that is cut off did not read is let go.
+    // The unread bytes of a client that is cut off are released.
     unread[0].outbox.abort();
     ann.join(&elsewhere).await.unwrap();
 }
 
-/// How much of first frames is held on this node.
+/// How many bytes of first frames are held on this node.
 pub(super) fn held(node: &Node) -> usize {
     node.rooms.hubs().first_frames.load(Ordering::Relaxed)
 }
 
-/// The server takes one piece of what there is for this client. Returns how many bytes.
+/// Reads one piece of the outbox, as the server does. Returns the number of bytes.
 pub(super) fn take(client: &Client) -> usize {
     match client.outbox.poll(&Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(bytes))) => bytes.len(),
@@ -96,7 +93,7 @@ pub(super) fn take(client: &Client) -> usize {
 }
 
 #[actix::test]
-async fn what_a_client_has_read_of_a_first_frame_is_held_no_longer() {
+async fn the_read_part_of_a_first_frame_is_released() {
     let node = node_with(config()).await;
     let _members = fill(&node).await;
     let slow = node.client("slow");
@@ -116,7 +113,7 @@ async fn a_socket_that_leaves_and_joins_again_has_one_first_frame_of_the_room_to
     let slow = node.client("slow");
     for n in 0..20 {
         slow.join(lobby()).await.unwrap();
-        // So that no page is as before.
+        // The metas change, so that no page is shared with the one before.
         for member in &members {
             let other = format!(r#"{{"a":"{}","n":{n}}}"#, "x".repeat(4_000 - 20));
             member.update(lobby(), &other).await.unwrap();
@@ -131,13 +128,13 @@ async fn a_socket_that_leaves_and_joins_again_has_one_first_frame_of_the_room_to
 }
 
 #[actix::test]
-async fn those_who_read_a_first_frame_slowest_make_room_for_the_others() {
-    // They kept everybody out for as long as they took a little now and then.
+async fn clients_that_read_a_first_frame_slowest_are_cut_off_for_the_others() {
+    // They kept all joiners out as long as they read a little now and then.
     let node = node_with(config().first_frames_room_bytes(STATE).max_age(secs(3600))).await;
     let members = fill(&node).await;
     let (mut unread, _) = crowd(&node).await;
     let late = node.client("late");
-    // A state has some thirty pieces, of which they take one in each 8 s. Whatever that frees, others of their kind take.
+    // A state has some thirty pieces, and they read one in each 8 s. Other slow clients use the space that this frees.
     for _ in 0..4 {
         pass(secs(8)).await;
         for client in &unread {
@@ -145,7 +142,9 @@ async fn those_who_read_a_first_frame_slowest_make_room_for_the_others() {
         }
         unread.extend(crowd(&node).await.0);
         settle().await;
-        let is_cut = |client: &&Client| client.told().iter().any(|told| matches!(told, ToConnection::MakeRoom));
+        let is_cut = |client: &&Client| {
+            client.connection_messages().iter().any(|events| matches!(events, ToConnection::MakeRoom))
+        };
         for client in unread.iter().filter(is_cut) {
             client.vanish();
             client.outbox.abort();
@@ -153,7 +152,7 @@ async fn those_who_read_a_first_frame_slowest_make_room_for_the_others() {
         members.iter().for_each(|member| drop(member.frames()));
         if late.join(lobby()).await.is_ok() {
             assert!(late.sees().contains(&"late".to_owned()));
-            assert!(members.iter().all(|member| member.told().is_empty()), "who reads is not cut off");
+            assert!(members.iter().all(|member| member.connection_messages().is_empty()), "who reads is not cut off");
             return;
         }
     }
@@ -161,7 +160,7 @@ async fn those_who_read_a_first_frame_slowest_make_room_for_the_others() {
 }
 
 #[actix::test]
-async fn one_who_comes_back_with_its_token_is_let_in_whatever_is_held_for_others() {
+async fn a_socket_that_returns_with_its_token_joins_although_the_limit_is_held_for_others() {
     let node = node_with(config().first_frames_room_bytes(STATE)).await;
     let _members = fill(&node).await;
     let token = "a-token-that-is-long-enough-to-be-one";
@@ -178,7 +177,7 @@ async fn one_who_comes_back_with_its_token_is_let_in_whatever_is_held_for_others
 
 #[actix::test]
 async fn a_ping_does_not_wait_for_the_pages_of_a_state() {
-    // Its client ended the connection, since it had pinged in vain while it took a large state.
+    // Its client ended the connection, since its pings were not answered while it read a large state.
     let node = node_with(config()).await;
     let _members = fill(&node).await;
     let slow = node.client("slow");
@@ -200,7 +199,7 @@ async fn a_ping_does_not_wait_for_the_pages_of_a_state() {
 }
 
 #[actix::test]
-async fn nobody_waits_for_those_who_still_take_a_large_change_of_the_room() {
+async fn senders_do_not_wait_for_a_client_that_reads_a_large_notice() {
     let node = node_with(config()).await;
     let ann = node.member("ann").await;
     ann.frames();
@@ -213,7 +212,7 @@ async fn nobody_waits_for_those_who_still_take_a_large_change_of_the_room() {
 }
 
 #[actix::test]
-async fn a_small_room_is_open_while_large_ones_hold_all_that_may_be_held() {
+async fn a_small_room_accepts_joiners_while_large_rooms_hold_the_limit() {
     const LIMIT: usize = 1024 * 1024;
     let node = node_with(config().first_frames_bytes(LIMIT)).await;
     let _members = fill(&node).await;
@@ -224,7 +223,7 @@ async fn a_small_room_is_open_while_large_ones_hold_all_that_may_be_held() {
         client.join(&room("elsewhere")).await.unwrap();
         assert!(client.sees().contains(&name.to_owned()));
     }
-    // But not one in which more waits than that.
+    // A room in which more is unread than that refuses joiners, too.
     let mut unread = Vec::new();
     let mut elsewhere = async || {
         let late = node.client("late");
@@ -237,7 +236,7 @@ async fn a_small_room_is_open_while_large_ones_hold_all_that_may_be_held() {
 }
 
 #[actix::test]
-async fn a_crowd_that_comes_at_once_gets_in_with_slow_lines_among_it_and_what_is_held_is_a_few_states() {
+async fn a_crowd_with_slow_lines_joins_at_once_and_a_few_states_are_held_for_it() {
     const CROWD: usize = 500;
     let node = node_with(config()).await;
     let crowd: Vec<_> = (0..CROWD).map(|n| node.client(&format!("{n:03}-{}", "x".repeat(200)))).collect();
@@ -245,7 +244,7 @@ async fn a_crowd_that_comes_at_once_gets_in_with_slow_lines_among_it_and_what_is
     for some in crowd.chunks(CROWD / 20) {
         let joined = futures_util::future::join_all(some.iter().map(|client| client.join(lobby()))).await;
         joined.into_iter().for_each(|joined| joined.unwrap());
-        // Two of each 25 are on slow lines, and read nothing yet.
+        // Two of each 25 are on slow lines and read nothing yet.
         some.iter().skip(2).for_each(|client| drop(client.frames()));
         most = most.max(held(&node));
     }

@@ -1,19 +1,10 @@
-//! Those who leave together, in more than one transaction: one event for all of them.
+//! Presences that leave together in more than one transaction are one event.
 
-use std::collections::BTreeSet;
+use super::prelude::*;
 
-use super::bench::{Client, Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, settle};
-use crate::{
-    clock::Clock,
-    config::OnStale,
-    signal::{PresenceChange, Subscription},
-    store::MemoryStore,
-    testing::fault::panic_room,
-};
-
-/// More than two transactions take.
+/// More than two transactions can remove.
 const CROWD: usize = 2500;
-/// How many leaves go into the first transaction that has nothing else to do.
+/// How many leaves a first transaction with leaves only contains.
 const BATCH: usize = 1024;
 
 /// The names in each event; only bulk events are expected.
@@ -22,14 +13,14 @@ fn bulks(changes: &mut Subscription) -> Vec<BTreeSet<String>> {
         let names = event.strip_prefix("-[").and_then(|names| names.strip_suffix(']')).expect("a bulk event");
         names.split(' ').map(str::to_owned).collect()
     };
-    heard(changes).into_iter().map(names).collect()
+    published(changes).into_iter().map(names).collect()
 }
 
 fn sizes(bulks: &[BTreeSet<String>]) -> Vec<usize> {
     bulks.iter().map(BTreeSet::len).collect()
 }
 
-/// A room that many are in, of whom those are gone who will be pruned.
+/// A node with many members in the lobby.
 async fn crowded() -> (Node, Vec<Client>, Subscription) {
     let node = node_with(config().on_stale(OnStale::Keep)).await;
     let crowd = node.crowd(CROWD).await;
@@ -40,7 +31,7 @@ async fn crowded() -> (Node, Vec<Client>, Subscription) {
 }
 
 #[actix::test]
-async fn thousands_who_fall_silent_at_once_are_one_event() {
+async fn thousands_that_become_stale_at_once_are_one_event() {
     let (node, _crowd, mut changes) = crowded().await;
     pass(secs(60)).await;
     assert_eq!(node.store.sizes(), [BATCH, CROWD - BATCH]);
@@ -49,25 +40,22 @@ async fn thousands_who_fall_silent_at_once_are_one_event() {
 
 // behaviour: 2.8 room-deleted
 #[actix::test]
-async fn thousands_who_are_pruned_by_call_or_removed_are_one_event_which_the_caller_finds_fired() {
+async fn thousands_that_are_pruned_by_call_or_removed_are_one_event_before_the_call_returns() {
     let (node, crowd, mut changes) = crowded().await;
     assert_eq!(node.prune_presences(Some(secs(0))).await.unwrap(), CROWD);
     assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
-    super::bench::join_all(&crowd, &room("attic")).await;
-    let _ = heard(&mut changes);
+    all_join(&crowd, &room("attic")).await;
+    let _ = published(&mut changes);
     assert_eq!(node.remove_room(&room("attic"), None).await.unwrap(), CROWD);
     assert_eq!(sizes(&bulks(&mut changes)), [CROWD]);
 }
 
 #[actix::test]
-async fn thousands_of_a_dead_node_are_one_event_in_each_room() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
+async fn thousands_of_presences_of_a_dead_node_are_one_event_in_each_room() {
     let quick = || config().lease(secs(3)).sweep_interval(secs(1));
-    let here = node_on(&database, "here", quick()).await;
-    let there = node_on(&database, "there", quick()).await;
+    let [here, there] = nodes(quick).await;
     let crowd = there.crowd(CROWD).await;
-    super::bench::join_all(&crowd[..CROWD / 2], &room("attic")).await;
+    all_join(&crowd[..CROWD / 2], &room("attic")).await;
     let mut changes = here.changes();
     there.store.faults.hang();
     pass(secs(10)).await;
@@ -77,7 +65,7 @@ async fn thousands_of_a_dead_node_are_one_event_in_each_room() {
 }
 
 #[actix::test]
-async fn thousands_whose_grace_is_over_are_one_event() {
+async fn thousands_of_presences_whose_grace_is_over_are_one_event() {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
     let old = node_on(&database, "here", config()).await;
@@ -90,12 +78,9 @@ async fn thousands_whose_grace_is_over_are_one_event() {
 }
 
 #[actix::test]
-async fn a_sweep_that_fails_in_the_middle_tells_who_was_removed_and_the_next_one_the_others() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
+async fn a_sweep_that_fails_halfway_fires_its_event_and_the_next_sweep_removes_the_others() {
     let quick = || config().lease(secs(3)).sweep_interval(secs(1));
-    let here = node_on(&database, "here", quick()).await;
-    let there = node_on(&database, "there", quick()).await;
+    let [here, there] = nodes(quick).await;
     let _crowd = there.crowd(CROWD).await;
     let mut changes = here.changes();
     here.store.clear_so_often(1);
@@ -110,7 +95,7 @@ async fn a_sweep_that_fails_in_the_middle_tells_who_was_removed_and_the_next_one
 }
 
 #[actix::test]
-async fn if_the_database_goes_away_in_the_middle_those_who_left_are_told_in_time_and_the_others_later() {
+async fn an_outage_during_a_removal_splits_its_event() {
     let (node, _crowd, mut changes) = crowded().await;
     node.store.commits_take(ms(100));
     pass(secs(58)).await;
@@ -131,7 +116,7 @@ async fn if_the_database_goes_away_in_the_middle_those_who_left_are_told_in_time
 }
 
 #[actix::test]
-async fn a_room_that_fails_in_the_middle_goes_on_with_the_same_event() {
+async fn a_room_that_fails_during_a_removal_continues_the_same_event() {
     let (node, _crowd, mut changes) = crowded().await;
     node.store.commits_take(ms(100));
     let (pruned, ()) = tokio::join!(node.prune_presences(Some(secs(0))), async {
@@ -145,7 +130,7 @@ async fn a_room_that_fails_in_the_middle_goes_on_with_the_same_event() {
 }
 
 #[actix::test]
-async fn a_room_that_is_given_up_in_the_middle_tells_who_has_left() {
+async fn a_room_that_gives_up_during_a_removal_fires_the_event_with_those_that_left() {
     let (node, _crowd, mut changes) = crowded().await;
     node.store.commits_take(ms(100));
     let (pruned, ()) = tokio::join!(node.prune_presences(Some(secs(0))), async {
@@ -160,7 +145,7 @@ async fn a_room_that_is_given_up_in_the_middle_tells_who_has_left() {
 }
 
 #[actix::test]
-async fn others_who_come_and_go_meanwhile_do_not_part_those_who_leave_together() {
+async fn joins_and_leaves_during_a_removal_do_not_split_its_event() {
     let (node, _crowd, mut changes) = crowded().await;
     node.store.commits_take(ms(100));
     let (pruned, ()) = tokio::join!(node.prune_presences(Some(secs(0))), async {
@@ -169,13 +154,13 @@ async fn others_who_come_and_go_meanwhile_do_not_part_those_who_leave_together()
         ann.leave(lobby()).await.unwrap();
     });
     assert_eq!(pruned.unwrap(), CROWD);
-    let mut told = heard(&mut changes);
-    told.sort_by_key(String::len);
-    assert_eq!((told.len(), &told[..2]), (3, &["+ann".to_owned(), "-ann".to_owned()][..]));
+    let mut events = published(&mut changes);
+    events.sort_by_key(String::len);
+    assert_eq!((events.len(), &events[..2]), (3, &["+ann".to_owned(), "-ann".to_owned()][..]));
 }
 
 #[actix::test]
-async fn one_who_is_back_before_the_others_have_left_is_told_to_be_back_after_it_left() {
+async fn a_member_that_joins_again_during_a_removal_has_its_leave_event_before_its_join_event() {
     let (node, crowd, mut changes) = crowded().await;
     node.store.commits_take(ms(100));
     let first = crowd.iter().min_by_key(|client| client.id(lobby())).unwrap();
@@ -204,7 +189,7 @@ async fn one_who_is_back_before_the_others_have_left_is_told_to_be_back_after_it
 }
 
 #[actix::test]
-async fn a_shutdown_tells_who_leaves_with_the_node_in_one_event() {
+async fn a_shutdown_removes_thousands_with_one_event() {
     let node = node().await;
     let _crowd = node.crowd(CROWD).await;
     let mut changes = node.changes();

@@ -1,32 +1,22 @@
-//! Who is online, event by event, while some who leave are gathered to leave together.
-
-use std::{
-    cell::Cell,
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+//! The online users after each event, while presences are gathered to leave in one event.
 
 use proptest::{collection::vec, prelude::*};
 use uuid::Uuid;
 
+use crate::rooms::tests::prelude::*;
 use crate::{
-    Presence,
-    name::{ChannelName, NodeId, NodeName, PresenceId, RoomName, UserId},
-    rooms::tests::bench::{room, user},
     signal::{EventPublisher, LeaveGroup},
-    store::{Attempt, MemoryStore, NodeStore, RoomStore, RoomWrites, Write},
     testing::store::ManualClock,
 };
 
-use super::fold::Fold;
+use super::subscriber_view::Fold;
 
 const ROOMS: usize = 2;
 const USERS: u8 = 3;
 const CHANNELS: u8 = 6;
 const GROUPS: usize = 2;
 
-/// What becomes of one channel in a transaction. A presence that leaves may leave with one of the groups.
+/// The change of one channel in a transaction. A presence that leaves may leave with one of the groups.
 #[derive(Debug, Clone)]
 enum Change {
     Come {
@@ -36,7 +26,7 @@ enum Change {
     Leave {
         with: Option<usize>,
     },
-    /// It leaves and comes as another.
+    /// It leaves, and joins as another presence.
     Anew {
         order: u64,
         user: Option<u8>,
@@ -53,7 +43,7 @@ enum Step {
         room: usize,
         changes: BTreeMap<u8, Change>,
     },
-    /// Nobody else leaves with this group.
+    /// No more presences are added to this group.
     End {
         room: usize,
         group: usize,
@@ -104,7 +94,7 @@ impl World {
         self.there(room).await.iter().filter_map(|one| one.user.clone()).collect()
     }
 
-    /// An id that nobody had, of which it is open where it comes in the order of all.
+    /// A new id. `order` decides its place among the others.
     fn fresh(&self, order: u64) -> PresenceId {
         self.ids.set(self.ids.get() + 1);
         PresenceId::from_uuid(Uuid::from_u64_pair(order, self.ids.get()))
@@ -114,7 +104,7 @@ impl World {
         let there = self.there(room).await;
         let (mut writes, mut leave_with) = (Vec::new(), BTreeMap::new());
         for (number, change) in changes {
-            let channel = ChannelName::new(format!("c{number}")).unwrap();
+            let channel = channel(format!("c{number}"));
             let here = there.iter().find(|one| one.channel == channel).map(|one| one.id);
             let name = |user: &Option<u8>| user.map(|user| self::user(&format!("u{user}")));
             let join =
@@ -170,7 +160,7 @@ async fn check(steps: &[Step]) {
             fold.hear(changes, false);
         }
         for room in 0..ROOMS {
-            // Who is gathered is gone, but nobody has heard it yet.
+            // The presences of a group have left, but their event is not published yet.
             let (now, online) = (world.users(room).await, subscribers[0].1.online(&world.rooms[room]));
             assert!(online.is_superset(&now));
             assert!(online == now || world.groups[room].iter().any(Option::is_some));
@@ -189,7 +179,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whoever_counts_users_by_the_events_is_right_at_each_of_them_whoever_leaves_together(steps in vec(step(), 1..40)) {
+    fn a_subscriber_that_counts_users_by_the_events_is_right_after_each_event_whichever_presences_leave_together(steps in vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(check(&steps));
     }

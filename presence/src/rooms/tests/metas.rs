@@ -1,19 +1,14 @@
-//! What a support desk needs: a first meta with the join, updates from outside of the socket, and clients that make mistakes.
+//! Metas: with the join, by updates of the socket and of other callers, and answers to clients that make mistakes.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::bench::{Node, config, heard, lobby, ms, node, node_on, node_with, pass, room, secs, user};
+use super::prelude::*;
 use crate::{
-    CloseCode, Error, Event, JoinOptions, JsonConsumer, JsonFrames, Meta, Outgoing, Result, ResumeToken, Rooms, Socket,
+    JsonConsumer, JsonFrames,
     actor::{Update, UpdateUser},
-    clock::Clock,
-    name::{ChannelName, RoomName},
-    store::{MemoryStore, RoomStore},
-    testing::TestSocket,
 };
 
-/// What an agent at the desk sends.
+/// What the client of an agent sends.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Said {
@@ -87,16 +82,16 @@ async fn a_first_meta_comes_with_the_join_and_a_resumed_presence_keeps_its_last_
     let mut ann = agent(&node.rooms).await;
     assert_eq!(first(&mut ann).await, (json!({ "status": "free" }), "\"new\"".to_owned()));
     pass(secs(1)).await;
-    assert_eq!(heard(&mut changes), ["+ann"], "there is no update");
-    assert!(bob.screen().here.values().any(|(_, meta)| meta["status"] == "free"));
+    assert_eq!(published(&mut changes), ["+ann"], "there is no update");
+    assert!(bob.view().here.values().any(|(_, meta)| meta["status"] == "free"));
     ann.send_json(&json!({ "type": "status", "meta": { "status": "busy" } }));
     pass(secs(1)).await;
-    assert_eq!(heard(&mut changes), ["~ann"]);
+    assert_eq!(published(&mut changes), ["~ann"]);
     ann.lose();
     pass(secs(2)).await;
     let mut ann = agent(&node.rooms).await;
     assert_eq!(first(&mut ann).await, (json!({ "status": "busy" }), "\"back\"".to_owned()));
-    assert_eq!(heard(&mut changes), Vec::<String>::new());
+    assert_eq!(published(&mut changes), NONE);
     ann.disconnect(CloseCode::NORMAL).await;
     pass(secs(1)).await;
     let mut ann = agent(&node.rooms).await;
@@ -105,10 +100,7 @@ async fn a_first_meta_comes_with_the_join_and_a_resumed_presence_keeps_its_last_
 
 #[actix::test]
 async fn a_presence_that_is_resumed_on_another_node_keeps_its_meta_and_its_socket_has_resumed() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let here = node_on(&database, "here", config()).await;
-    let there = node_on(&database, "there", config()).await;
+    let [here, there] = nodes(config).await;
     let mut ann = agent(&here.rooms).await;
     assert_eq!(first(&mut ann).await.1, "\"new\"");
     ann.send_json(&json!({ "type": "text", "status": "busy" }));
@@ -124,7 +116,7 @@ async fn the_meta_of_a_channel_of_this_process_is_set_by_call_by_message_and_by_
     let node = node().await;
     let mut ann = agent(&node.rooms).await;
     first(&mut ann).await;
-    let job = ChannelName::new("job 7").unwrap();
+    let job = channel("job 7");
     node.add(lobby(), &job, Some(&user("bot"))).await.unwrap();
     pass(secs(1)).await;
     let mut changes = node.changes();
@@ -133,13 +125,13 @@ async fn the_meta_of_a_channel_of_this_process_is_set_by_call_by_message_and_by_
     let update = Update { room: lobby().clone(), channel: job.clone(), meta: meta("busy") };
     node.addr().send(update).await.unwrap().unwrap();
     pass(secs(1)).await;
-    assert_eq!(heard(&mut changes), ["~ann", "~bot"]);
+    assert_eq!(published(&mut changes), ["~ann", "~bot"]);
     node.room(lobby()).update(&job, meta("away")).await.unwrap();
     node.room(lobby()).update(&job, meta("away")).await.unwrap();
     pass(secs(1)).await;
-    assert_eq!(heard(&mut changes), ["~bot"], "one that is equal changes nothing");
+    assert_eq!(published(&mut changes), ["~bot"], "one that is equal changes nothing");
     let away = room("away");
-    for (room, channel) in [(&away, &job), (lobby(), &ChannelName::new("unknown").unwrap())] {
+    for (room, channel) in [(&away, &job), (lobby(), &channel("unknown"))] {
         assert!(matches!(node.rooms.update(room, channel, meta("busy")).await, Err(Error::NotInRoom { .. })));
     }
     ann.lose();
@@ -150,10 +142,7 @@ async fn the_meta_of_a_channel_of_this_process_is_set_by_call_by_message_and_by_
 
 #[actix::test]
 async fn the_meta_of_a_socket_of_another_process_is_not_set_here() {
-    tokio::time::pause();
-    let database = MemoryStore::new(Clock::system());
-    let here = node_on(&database, "here", config()).await;
-    let there = node_on(&database, "there", config()).await;
+    let [here, there] = nodes(config).await;
     let _ann = agent(&here.rooms).await;
     let channel = channel_of(&here).await;
     let refused = there.rooms.update(lobby(), &channel, meta("busy")).await;
@@ -167,18 +156,18 @@ async fn the_meta_of_all_tabs_of_a_user_is_set_but_for_held_ones_and_those_on_ot
     let here = node_on(&database, "here", config().reconcile_interval(secs(1)).updates_per_second(1)).await;
     let there = node_on(&database, "there", config()).await;
     let tab = async |node: &Node, name: &str| {
-        node.add(lobby(), &ChannelName::new(name).unwrap(), Some(&user("ann"))).await.unwrap();
+        node.add(lobby(), &channel(name), Some(&user("ann"))).await.unwrap();
     };
     let lost = agent(&here.rooms).await;
     tab(&here, "phone").await;
     tab(&here, "laptop").await;
     tab(&there, "desk").await;
-    here.add(lobby(), &ChannelName::new("bob").unwrap(), Some(&user("bob"))).await.unwrap();
+    here.add(lobby(), &channel("bob"), Some(&user("bob"))).await.unwrap();
     lost.lose();
     pass(secs(3)).await;
     let mut changes = here.changes();
     assert_eq!(here.rooms.update_user(lobby(), &user("ann"), meta("away")).await.unwrap(), 2);
-    assert_eq!(heard(&mut changes), ["~ann", "~ann"], "at once");
+    assert_eq!(published(&mut changes), ["~ann", "~ann"], "at once");
     assert_eq!(here.room(lobby()).update_user(&user("ann"), meta("busy")).await.unwrap(), 2);
     let metas = here.presences_of(lobby(), &user("ann")).await.unwrap();
     let metas: Vec<_> = metas.iter().map(|presence| (presence.channel.as_str(), presence.meta.clone())).collect();
@@ -195,7 +184,7 @@ async fn the_meta_of_all_tabs_of_a_user_is_set_but_for_held_ones_and_those_on_ot
 }
 
 #[actix::test]
-async fn an_update_from_outside_replaces_those_of_the_socket_that_wait() {
+async fn an_update_by_another_caller_replaces_pending_updates_of_the_socket() {
     let node = node_with(config().updates_per_second(1).max_rooms_per_socket(2)).await;
     let mut ann = agent(&node.rooms).await;
     first(&mut ann).await;
@@ -241,7 +230,7 @@ async fn a_mistake_of_a_client_is_answered_and_only_a_failure_of_the_consumer_cl
     assert!(matches!(ann.receive().await, crate::testing::Received::Close(Some(CloseCode(1011)))));
 }
 
-/// The code of the error frame with which the agent's client is answered.
+/// The code of the error frame that the client of the agent receives.
 async fn code_of_answer(agent: &mut TestSocket) -> Value {
     let answer: Value = agent.receive_json().await;
     assert_eq!(answer["type"], "error", "{answer}");
@@ -249,8 +238,8 @@ async fn code_of_answer(agent: &mut TestSocket) -> Value {
 }
 
 #[actix::test]
-async fn what_the_database_does_not_answer_is_answered_to_the_client_and_its_socket_stays() {
-    // The socket was closed with 1011, and its presence left though it had a token.
+async fn during_an_outage_a_client_receives_an_error_and_its_socket_stays_open() {
+    // The socket was closed with 1011, and its presence left although it had a token.
     let node = node().await;
     let mut ann = agent(&node.rooms).await;
     first(&mut ann).await;
@@ -265,19 +254,19 @@ async fn what_the_database_does_not_answer_is_answered_to_the_client_and_its_soc
     node.store.faults.release();
     pass(secs(5)).await;
     assert_eq!(ann.receive_json::<Value>().await["type"], "presence.diff");
-    assert_eq!((heard(&mut changes), node.rows(lobby()).await), (vec!["~ann".to_owned()], vec!["ann".to_owned()]));
+    assert_eq!((published(&mut changes), node.rows(lobby()).await), (vec!["~ann".to_owned()], vec!["ann".to_owned()]));
     node.store.faults.hang();
     ann.send_json(&json!({ "type": "leave" }));
     pass(secs(6)).await;
     assert_eq!(code_of_answer(&mut ann).await, "unavailable");
     node.store.faults.release();
     pass(secs(5)).await;
-    assert_eq!(heard(&mut changes), ["-ann"], "a leave happens all the same");
+    assert_eq!(published(&mut changes), ["-ann"], "a leave happens all the same");
     ann.send_json(&json!({ "type": "join", "room": "lobby" }));
     assert_eq!(ann.receive_json::<Value>().await["type"], "presence.state", "the socket is open");
 }
 
-/// Sets its meta to each event, and joins again when it is removed, though there is no place for it.
+/// Sets its meta to each event. When it is removed, it joins again with a limit that no room satisfies.
 struct Follower;
 
 #[derive(Serialize, Deserialize)]
@@ -349,7 +338,7 @@ async fn a_mistake_of_the_application_in_an_event_closes_the_socket() {
 }
 
 #[actix::test]
-async fn one_who_is_removed_while_it_joins_is_answered_that_it_was_removed() {
+async fn a_client_that_is_removed_while_it_joins_receives_the_error_removed() {
     let node = node().await;
     let mut ann = agent(&node.rooms).await;
     first(&mut ann).await;
@@ -380,7 +369,7 @@ async fn one_join_can_have_a_first_meta_a_grace_and_a_limit() {
     assert_eq!(ann.receive_json::<Value>().await, json!(["lobby", "small"]), "the rooms of this socket");
     let seated = vec![("ann".to_owned(), json!({ "status": "seated" }))];
     assert_eq!(metas(&node, &room("small")).await, seated);
-    let bot = ChannelName::new("bot").unwrap();
+    let bot = channel("bot");
     let options = JoinOptions::new().limit(1);
     let full = node.add_with(&room("small"), &bot, Some(&user("bot")), options).await;
     assert!(matches!(full, Err(Error::RoomFull { limit: 1, .. })), "{full:?}");
@@ -388,20 +377,20 @@ async fn one_join_can_have_a_first_meta_a_grace_and_a_limit() {
     assert!(matches!(too_long, Err(Error::GraceTooLong { .. })), "{too_long:?}");
     ann.lose();
     pass(secs(20)).await;
-    assert_eq!(node.names(lobby()).await, Vec::<String>::new(), "after the grace of the settings");
+    assert_eq!(node.names(lobby()).await, NONE, "after the grace of the settings");
     assert_eq!(metas(&node, &room("small")).await, seated);
     pass(secs(15)).await;
-    assert_eq!(node.names(&room("small")).await, Vec::<String>::new());
+    assert_eq!(node.names(&room("small")).await, NONE);
 }
 
 #[actix::test]
 async fn a_channel_is_added_with_its_first_meta_in_one_event() {
     let node = node().await;
     let mut changes = node.changes();
-    let (bot, options) = (ChannelName::new("bot").unwrap(), JoinOptions::new().meta(meta("busy")));
+    let (bot, options) = (channel("bot"), JoinOptions::new().meta(meta("busy")));
     node.add_with(lobby(), &bot, Some(&user("bot")), options.clone()).await.unwrap();
     node.room(lobby()).add_with(&bot, Some(&user("bot")), options).await.unwrap();
     pass(secs(1)).await;
-    assert_eq!(heard(&mut changes), ["+bot"]);
+    assert_eq!(published(&mut changes), ["+bot"]);
     assert_eq!(metas(&node, lobby()).await, [("bot".to_owned(), json!({ "status": "busy" }))]);
 }
