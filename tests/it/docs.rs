@@ -2,6 +2,7 @@
 //! doctest, and each command runs.
 
 mod commands;
+mod readme;
 mod testing;
 
 use std::collections::BTreeSet;
@@ -119,6 +120,15 @@ fn the_program_of_the_quick_start_is_the_example_that_is_compiled() {
 #[test]
 fn the_tests_of_the_page_on_testing_are_those_that_run() {
     assert_is_compiled(&read("docs/testing.md"), "tests/it/docs/testing.rs");
+}
+
+#[test]
+fn the_server_of_the_readme_is_the_example_that_is_compiled() {
+    let readme = read("README.md");
+    let servers = visible_rust(&readme).into_iter().filter(|block| block.contains("HttpServer::new"));
+    let example = read("tests/examples/readme.rs");
+    let (program, _) = example.split_once("\n\n").unwrap().1.split_once("\n\nfn port()").unwrap();
+    assert_eq!(servers.collect::<Vec<_>>(), [program.replace("port()", "8080")]);
 }
 
 #[test]
