@@ -59,6 +59,20 @@ fn packages() -> BTreeMap<String, Value> {
     packages.map(|package| (package["name"].as_str().unwrap().to_owned(), package.clone())).collect()
 }
 
+/// The program of a package has the command, and the flags, with which a page starts it.
+fn check_arguments(package: &Value, words: &[&str]) {
+    let program = binary().with_file_name(package["name"].as_str().unwrap());
+    let output = Command::new(&program).args([words[0], "--help"]).output();
+    let output = output.unwrap_or_else(|error| {
+        panic!("{}: {error}; `cargo build --workspace --all-features --bins`", program.display())
+    });
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    let help = String::from_utf8_lossy(&output.stdout);
+    let known: BTreeSet<_> = help.split_whitespace().map(|word| word.trim_end_matches(',')).collect();
+    let mut flags = words.iter().filter(|word| word.starts_with("--"));
+    assert!(flags.all(|flag| known.contains(flag)), "a flag of {words:?} is not in the help:\n{help}");
+}
+
 /// The package, the features and the target that a command of cargo names exist, and it has only flags that are known.
 fn check_cargo(Line { words, comment }: &Line, packages: &BTreeMap<String, Value>) {
     let is_known = |command: &str| ["build", "run", "bench", "doc", "test", "nextest"].contains(&command);
@@ -73,6 +87,9 @@ fn check_cargo(Line { words, comment }: &Line, packages: &BTreeMap<String, Value
             "--bench" => target = Some(("bench", value())),
             "--release" | "--workspace" | "--all-features" | "--bins" | "--open" => {}
             "run" if words[1] == "nextest" => {}
+            "--" => {
+                check_arguments(package.expect("a package"), &rest.by_ref().collect::<Vec<_>>());
+            }
             word => panic!("no test knows {word} of {words:?}"),
         }
     }
