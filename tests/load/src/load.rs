@@ -1,9 +1,9 @@
 //! The clients: one loop on one thread, without a task or a timer for each, so that the server is the limit and not the load.
-//!
-//! Each client keeps its view of its room by the notices that it receives. A notice that does not fit to the view is a fault.
+
+mod client;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io::{ErrorKind, Read as _, Write as _},
     mem::MaybeUninit,
     net::{SocketAddr, TcpStream},
@@ -19,8 +19,10 @@ use rustix::{
 
 use crate::{
     stop,
-    wire::{self, Message, Text, User},
+    wire::{self, Message, User},
 };
+
+use self::client::{Books, Client, Phase, Sender};
 
 /// Bytes that are read at once.
 const READ: usize = 256 * 1024;
@@ -47,61 +49,6 @@ pub(crate) enum Event {
     Left { room: u32 },
     /// A sender has received its own message.
     Returned { sender: usize },
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Phase {
-    Connecting,
-    /// The request is sent, and the response is not complete.
-    Upgrading,
-    /// The response is there, and the first frame is not.
-    Entering,
-    Joined,
-    Leaving,
-    /// It has joined, and is not read from.
-    Frozen,
-}
-
-#[derive(Debug)]
-struct Client {
-    index: Index,
-    stream: TcpStream,
-    room: u32,
-    user: User,
-    phase: Phase,
-    began: Instant,
-    /// An incomplete frame.
-    unread: Vec<u8>,
-    unsent: Vec<u8>,
-    /// Whether the loop waits until the socket can be written to.
-    is_waiting: bool,
-    /// The users of the room in order. New ones have higher numbers than all others, so most are appended.
-    view: Vec<User>,
-    /// How many messages were received of each sender.
-    messages: Vec<u32>,
-    frames: u64,
-    bytes: u64,
-}
-
-/// A client that sends messages.
-#[derive(Debug)]
-struct Sender {
-    client: Index,
-    room: u32,
-    /// How many messages it has sent.
-    sent: u32,
-}
-
-/// All that clients share while frames are read.
-#[derive(Debug, Default)]
-struct Books {
-    events: VecDeque<Event>,
-    senders: Vec<Sender>,
-    deliveries: u64,
-    /// When each user began to connect, by its number.
-    began: Vec<Instant>,
-    /// How long others took to receive a join, if that is measured.
-    notices: Option<Vec<Duration>>,
 }
 
 /// All clients of one server.
@@ -444,146 +391,6 @@ impl Load {
     pub(crate) fn received(&mut self, index: Index) -> Result<(u64, u64), String> {
         let client = self.client(index)?;
         Ok((client.frames, client.bytes))
-    }
-}
-
-impl Client {
-    fn failure(&self, what: &str) -> String {
-        let phase = format!("{:?}", self.phase).to_lowercase();
-        format!("{} in room r{} ({phase}): {what}", wire::user_name(self.user), self.room)
-    }
-
-    /// Handles the complete parts of `bytes` and returns their length.
-    fn take(
-        &mut self,
-        bytes: &[u8],
-        books: &mut Books,
-        pongs: &mut Vec<Vec<u8>>,
-        ended: &mut bool,
-    ) -> Result<usize, String> {
-        let mut used = 0;
-        if self.phase == Phase::Upgrading {
-            let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(0) };
-            if !bytes.starts_with(b"HTTP/1.1 101 ") {
-                let response = String::from_utf8_lossy(bytes);
-                return Err(self.failure(&format!("refused with {:?}", response.lines().next().unwrap_or_default())));
-            }
-            self.phase = Phase::Entering;
-            used = end + 4;
-        }
-        while let Some(frame) = wire::decode(&bytes[used..]).map_err(|error| self.failure(&error))? {
-            let end = used + frame.payload.end;
-            let payload = &bytes[used..][frame.payload];
-            match frame.opcode {
-                wire::TEXT => self.text(payload, books)?,
-                wire::PING => pongs.push(payload.to_vec()),
-                wire::PONG => {}
-                wire::CLOSE if self.phase == Phase::Leaving => *ended = true,
-                wire::CLOSE => {
-                    let code = payload.first_chunk().map(|&code| u16::from_be_bytes(code));
-                    return Err(self.failure(&format!("the server closed the socket with {code:?}")));
-                }
-                opcode => return Err(self.failure(&format!("a frame with opcode {opcode}"))),
-            }
-            used = end;
-        }
-        Ok(used)
-    }
-
-    fn text(&mut self, bytes: &[u8], books: &mut Books) -> Result<(), String> {
-        self.frames += 1;
-        self.bytes += bytes.len() as u64;
-        match Text::parse(bytes).map_err(|error| self.failure(&error))? {
-            Text::All(users) => {
-                self.view = users;
-                if self.phase == Phase::Entering {
-                    self.phase = Phase::Joined;
-                    let (client, room, took) = (self.index, self.room, self.began.elapsed());
-                    books.events.push_back(Event::Joined { client, room, took });
-                }
-            }
-            Text::Join(user) => self.join(user, books)?,
-            Text::Leave(user) => self.left(user)?,
-            Text::Diff { leaves, joins } => {
-                leaves.into_iter().try_for_each(|user| self.left(user))?;
-                joins.into_iter().try_for_each(|user| self.join(user, books))?;
-            }
-            Text::Message(message) => self.message(&message, books)?,
-        }
-        Ok(())
-    }
-
-    fn join(&mut self, user: User, books: &mut Books) -> Result<(), String> {
-        if let (Some(notices), Some(began)) = (&mut books.notices, books.began.get(user as usize)) {
-            notices.push(began.elapsed());
-        }
-        if self.view.last().is_none_or(|&last| last < user) {
-            self.view.push(user);
-            return Ok(());
-        }
-        match self.view.binary_search(&user) {
-            Ok(_) => Err(self.failure(&format!("{} joined a second time", wire::user_name(user)))),
-            Err(place) => {
-                self.view.insert(place, user);
-                Ok(())
-            }
-        }
-    }
-
-    fn left(&mut self, user: User) -> Result<(), String> {
-        match self.view.binary_search(&user) {
-            Ok(place) => {
-                self.view.remove(place);
-                Ok(())
-            }
-            Err(_) => Err(self.failure(&format!("{} left and was not there", wire::user_name(user)))),
-        }
-    }
-
-    fn message(&mut self, message: &Message, books: &mut Books) -> Result<(), String> {
-        let sender = message.sender;
-        if self.messages.len() <= sender {
-            self.messages.resize(sender + 1, 0);
-        }
-        let last = &mut self.messages[sender];
-        if message.number != *last + 1 {
-            let (received, next) = (message.number, *last + 1);
-            return Err(self.failure(&format!("message {received} of sender {sender} came, and {next} was the next")));
-        }
-        *last = message.number;
-        books.deliveries += 1;
-        let state = books.senders.get(sender).filter(|state| state.room == self.room && message.number <= state.sent);
-        let state =
-            state.ok_or_else(|| self.failure(&format!("nobody sent message {} of {sender}", message.number)))?;
-        if state.client == self.index {
-            books.events.push_back(Event::Returned { sender });
-        }
-        Ok(())
-    }
-
-    /// The first message that is missing.
-    fn loss(&self, senders: &[Sender]) -> Option<String> {
-        let mut numbers = senders.iter().enumerate().filter(|(_, state)| state.room == self.room);
-        numbers.find_map(|(sender, state)| {
-            let received = self.messages.get(sender).copied().unwrap_or_default();
-            let sent = state.sent;
-            (received != sent)
-                .then(|| self.failure(&format!("it received {received} of {sent} messages of sender {sender}")))
-        })
-    }
-
-    /// How the view differs from the truth.
-    fn difference(&self, truth: &[User]) -> Option<String> {
-        if self.view == truth {
-            return None;
-        }
-        let names = |users: &[User], others: &[User]| {
-            let names = users.iter().filter(|user| !others.contains(user)).map(|&user| wire::user_name(user));
-            names.take(5).collect::<Vec<_>>().join(", ")
-        };
-        let (missing, extra) = (names(truth, &self.view), names(&self.view, truth));
-        let counts = format!("has {} users instead of {}", self.view.len(), truth.len());
-        Some(self.failure(&format!("its view of the room {counts}; missing: {missing}; too many: {extra}")))
     }
 }
 
