@@ -1,18 +1,18 @@
 //! One node, that is, one of the processes that share a database: the values that every actor of it needs, and no others.
 
-mod apart;
 mod backoff;
 mod health;
-mod listening;
 mod open_requests;
 mod registration;
+mod standstills;
+mod threaded_store;
 mod threads;
 mod writer;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use health::Outage;
-pub(crate) use listening::{LATE, Listening};
 pub(crate) use open_requests::ToDo;
+pub(crate) use standstills::{LATE, Standstills};
 pub(crate) use threads::{pause, within};
 pub(crate) use writer::{Committed, Full, Priority, RemovalPermit, Submitted, Tried};
 
@@ -38,7 +38,8 @@ use crate::{
 };
 
 use self::{
-    apart::Apart, health::Health, listening::PULSE, registration::Registration, threads::Threads, writer::Writer,
+    health::Health, registration::Registration, standstills::PULSE, threaded_store::ThreadedStore, threads::Threads,
+    writer::Writer,
 };
 
 /// The longest time for which touches are gathered before they are written together.
@@ -49,13 +50,13 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
     /// Every thread may call it. The calls run on the store's own thread.
-    pub(crate) store: Apart,
+    pub(crate) store: ThreadedStore,
     pub(crate) writer: Writer,
     pub(crate) signals: EventPublisher,
     pub(crate) health: Health,
     pub(crate) registration: Registration,
     /// The times at which this node could not receive what clients sent.
-    pub(crate) listening: Arc<Listening>,
+    pub(crate) standstills: Arc<Standstills>,
     pub(crate) threads: Threads,
     /// The limit of the log lines about changes that are refused because too many wait for the database.
     pub(crate) overloaded: LineLimit,
@@ -92,10 +93,10 @@ impl Node {
             registration: Registration::new(name, config.lease()),
             config,
             clock,
-            store: Apart::new(store.clone(), threads.runtime().clone()),
+            store: ThreadedStore::new(store.clone(), threads.runtime().clone()),
             signals: EventPublisher::default(),
             health,
-            listening: Arc::default(),
+            standstills: Arc::default(),
             threads,
             overloaded: LineLimit::default(),
             id: watch::Sender::new(None),
@@ -113,10 +114,10 @@ impl Node {
 
     /// A task that notes at each [`PULSE`] that the node runs, until the node is dropped.
     fn pulse(self: &Arc<Self>) -> impl Future<Output = ()> + use<> {
-        let (node, clock, listening) = (Arc::downgrade(self), self.clock.clone(), self.listening.clone());
+        let (node, clock, standstills) = (Arc::downgrade(self), self.clock.clone(), self.standstills.clone());
         async move {
             while node.strong_count() > 0 {
-                if let Some(stood) = listening.pulse(clock.now()) {
+                if let Some(stood) = standstills.pulse(clock.now()) {
                     info!(?stood, "this node stood still; the silence of its clients during that time does not count");
                 }
                 tokio::time::sleep(PULSE).await;

@@ -265,8 +265,8 @@ impl Connection {
             Some(None) => now.after(timeout.min(UNBLOCKED)),
             Some(Some(sent)) if now < sent.after(timeout) => sent.after(timeout),
             // If the machine stood still, the client's packets are repeated only some time later.
-            Some(Some(sent)) if now < self.rooms.this_node().listening.silent_since(sent, now).after(timeout) => {
-                self.rooms.this_node().listening.silent_since(sent, now).after(timeout)
+            Some(Some(sent)) if now < self.rooms.this_node().standstills.silent_since(sent, now).after(timeout) => {
+                self.rooms.this_node().standstills.silent_since(sent, now).after(timeout)
             }
             // While the inbox is full, nothing is read, so the pong cannot have arrived.
             Some(_) if self.inbox.has_backlog() => now.after(timeout),

@@ -112,7 +112,7 @@ impl Rates {
         let (now, patience, mut pace) =
             (self.rooms.this_node().now(), self.rooms.config().rate_patience(), limit.pace.get());
         if !pace.has_one(limit.rate, now)
-            && let Some((stood, from)) = self.rooms.this_node().listening.just_ended_since(limit.listened.get(), now)
+            && let Some((stood, from)) = self.rooms.this_node().standstills.just_ended_since(limit.listened.get(), now)
         {
             limit.listened.set(from);
             pace.give_back(stood, now);

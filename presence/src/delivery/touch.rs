@@ -11,7 +11,7 @@ use std::{
 use crate::{
     clock::Tick,
     model::deadline::{Deadline, judge},
-    node::Listening,
+    node::Standstills,
 };
 
 /// The time at which a channel was last seen. To touch is to store a number in memory. It is written to the database later, together with
@@ -62,17 +62,17 @@ impl Touch {
     }
 
     /// When the channel becomes stale, if no frame of it waits. Only time in which this node read its sockets counts.
-    pub(crate) fn deadline(&self, listening: &Listening, now: Tick, max_age: Duration) -> Deadline {
+    pub(crate) fn deadline(&self, standstills: &Standstills, now: Tick, max_age: Duration) -> Deadline {
         let seen = self.seen();
         match judge(now, seen, max_age) {
             Deadline::Wait(left) => Deadline::Wait(left),
-            Deadline::Stale => judge(now, listening.silent_since(seen, now), max_age),
+            Deadline::Stale => judge(now, standstills.silent_since(seen, now), max_age),
         }
     }
 
     /// Whether the channel was last seen more than `max_age` before `now`, and no frame of it waits.
-    pub(crate) fn is_stale(&self, listening: &Listening, now: Tick, max_age: Duration) -> bool {
-        !self.has_backlog() && self.deadline(listening, now, max_age) == Deadline::Stale
+    pub(crate) fn is_stale(&self, standstills: &Standstills, now: Tick, max_age: Duration) -> bool {
+        !self.has_backlog() && self.deadline(standstills, now, max_age) == Deadline::Stale
     }
 
     #[cfg(any(test, feature = "testing"))]

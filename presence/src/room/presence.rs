@@ -133,13 +133,13 @@ impl PresenceActor {
         self.touch.panic_if_requested();
         let (now, seen) = (self.node.now(), self.touch.seen());
         let (max_age, flush_interval) = (self.node.config.max_age(), self.node.config.touch_flush_interval());
-        let mut wait = match self.touch.deadline(&self.node.listening, now, max_age) {
+        let mut wait = match self.touch.deadline(&self.node.standstills, now, max_age) {
             Deadline::Wait(left) => left,
             Deadline::Stale => {
                 // What the client sent may have arrived and wait for its consumer. Then the client is not silent, and is touched soon,
                 // unless the consumer has blocked its thread for good.
                 let limit = max_age.saturating_add(max_age.saturating_mul(UNANSWERED));
-                let deadline = || self.touch.deadline(&self.node.listening, now, limit);
+                let deadline = || self.touch.deadline(&self.node.standstills, now, limit);
                 if !self.touch.has_backlog() || deadline() == Deadline::Stale {
                     self.guard.room.do_send(ToRoom::Stale(self.guard.id));
                 }

@@ -199,7 +199,7 @@ impl Upkeep {
         }
         // Clients could not return while this node stood still, but their graces went on in the database. So no presence is swept for one
         // grace after a standstill. The wait is not longer, or presences would be held for ever on a machine that often stands still.
-        if self.node.listening.has_just_resumed(self.node.now(), self.node.config.grace()) {
+        if self.node.standstills.has_just_resumed(self.node.now(), self.node.config.grace()) {
             return Ok(count);
         }
         Ok(count + self.batches_of(&mut bulk, |limit| self.node.store.sweep(node, limit)).await?)

@@ -51,7 +51,7 @@ impl RoomActor {
         });
         let held = presence.as_held();
         self.state.replica.hand_over(&held);
-        self.state.sessions.lose(held, until, self.node.listening.stood(now));
+        self.state.sessions.lose(held, until, self.node.standstills.stood(now));
     }
 
     fn write_hold(&self, presence: &Presence, grace: Duration, ctx: &Context<Self>) {
@@ -86,7 +86,7 @@ impl RoomActor {
     /// Presences whose clients did not return in time leave together. No client could return while the node stood still, so that time
     /// extends a grace, also in the database.
     fn leave_overdue(&mut self, now: Tick, ctx: &mut Context<Self>) {
-        for (presence, grace) in self.state.sessions.extend_overdue(now, self.node.listening.stood(now)) {
+        for (presence, grace) in self.state.sessions.extend_overdue(now, self.node.standstills.stood(now)) {
             self.write_hold(&presence, grace, ctx);
         }
         let overdue = self.state.sessions.take_overdue(now);

@@ -61,14 +61,14 @@ impl RoomActor {
 
     fn is_stale(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
         let local = self.state.locals.get(&id);
-        local.is_some_and(|local| local.touch.is_stale(&self.node.listening, now, max_age))
+        local.is_some_and(|local| local.touch.is_stale(&self.node.standstills, now, max_age))
     }
 
     /// Whether it was silent for so long that it is removed even if its connection has not answered, or if messages wait for its consumer.
     fn is_overdue(&self, id: PresenceId, now: Tick, max_age: Duration) -> bool {
         let limit = max_age.saturating_add(self.node.config.max_age().saturating_mul(UNANSWERED));
         let local = self.state.locals.get(&id);
-        local.is_some_and(|local| local.touch.deadline(&self.node.listening, now, limit) == Deadline::Stale)
+        local.is_some_and(|local| local.touch.deadline(&self.node.standstills, now, limit) == Deadline::Stale)
     }
 
     /// Queries the connections of these presences whether they are silent, since what a client sent may not have been read yet.

@@ -178,7 +178,7 @@ impl Upkeep {
             );
         } else {
             error!(
-                name = %self.node.registration.name(), other = process, life = node.map(display), since = age.map(debug),
+                name = %self.node.registration.name(), other = process, node = node.map(display), since = age.map(debug),
                 "another process took over the name of this node, which serves nobody while that one runs: two processes of one node name on one database do this to one another; give each its own"
             );
         }

@@ -210,7 +210,7 @@ impl Transaction {
     }
 
     /// Deletes the presences that leave and returns their rows, if the database can do that in one statement. Otherwise the
-    /// caller existing and locks the rows first, like all others.
+    /// caller reads and locks the rows first, like all others.
     pub(super) async fn delete_returning(
         &self,
         leaves: &[(PresenceId, Epoch, &ChannelName)],

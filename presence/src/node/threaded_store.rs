@@ -19,19 +19,19 @@ use crate::store::{
 
 /// Forwards each call to a store, on that store's runtime. A call is cancelled when its caller drops the future.
 #[derive(Debug, Clone)]
-pub(crate) struct Apart {
+pub(crate) struct ThreadedStore {
     store: Arc<dyn Store>,
     runtime: Handle,
 }
 
-impl Apart {
+impl ThreadedStore {
     pub(crate) fn new(store: Arc<dyn Store>, runtime: Handle) -> Self {
         Self { store, runtime }
     }
 }
 
 #[async_trait]
-impl Forward for Apart {
+impl Forward for ThreadedStore {
     type Inner = dyn Store;
 
     fn inner(&self) -> &dyn Store {

@@ -23,7 +23,7 @@ const REMEMBERED: usize = 16;
 
 /// The times at which a node stood still.
 #[derive(Debug, Default)]
-pub(crate) struct Listening(Mutex<Pulse>);
+pub(crate) struct Standstills(Mutex<Pulse>);
 
 #[derive(Debug, Default)]
 struct Pulse {
@@ -52,7 +52,7 @@ impl Pulse {
     }
 }
 
-impl Listening {
+impl Standstills {
     fn lock(&self) -> MutexGuard<'_, Pulse> {
         self.0.lock()
     }
@@ -113,84 +113,92 @@ mod tests {
     }
 
     /// A node that ran for 10 s, stood still until 70 s, and ran for 10 s again.
-    fn stopped_for_a_minute() -> Listening {
-        let listening = Listening::default();
+    fn stopped_for_a_minute() -> Standstills {
+        let standstills = Standstills::default();
         for n in (0..=10).chain(71..=80) {
-            listening.pulse(s(n));
+            standstills.pulse(s(n));
         }
-        listening
+        standstills
     }
 
     #[test]
     fn time_in_which_the_node_stood_still_is_not_silence() {
-        let listening = stopped_for_a_minute();
-        assert_eq!(listening.silent_since(s(5), s(80)), s(65), "60 s of the 75 s do not count");
-        assert_eq!(listening.silent_since(s(75), s(80)), s(75));
+        let standstills = stopped_for_a_minute();
+        assert_eq!(standstills.silent_since(s(5), s(80)), s(65), "60 s of the 75 s do not count");
+        assert_eq!(standstills.silent_since(s(75), s(80)), s(75));
         assert_eq!(
-            listening.silent_since(s(41), s(80)),
+            standstills.silent_since(s(41), s(80)),
             s(71),
             "a silence that began within the standstill is extended by the rest of it"
         );
-        assert_eq!(listening.stood(s(80)), Duration::from_secs(60));
+        assert_eq!(standstills.stood(s(80)), Duration::from_secs(60));
     }
 
     #[test]
     fn a_standstill_is_just_over_for_as_long_as_it_lasted() {
-        let listening = stopped_for_a_minute();
-        assert_eq!(listening.just_ended_since(s(5), s(80)), Some((Duration::from_secs(60), s(11))));
-        assert_eq!(listening.just_ended_since(s(11), s(80)), None, "the client was not seen before it");
-        assert_eq!(listening.just_ended_since(s(5), s(81)), Some((Duration::from_secs(60), s(11))));
-        let listening = Listening::default();
-        listening.pulse(s(0));
+        let standstills = stopped_for_a_minute();
+        assert_eq!(standstills.just_ended_since(s(5), s(80)), Some((Duration::from_secs(60), s(11))));
+        assert_eq!(standstills.just_ended_since(s(11), s(80)), None, "the client was not seen before it");
+        assert_eq!(standstills.just_ended_since(s(5), s(81)), Some((Duration::from_secs(60), s(11))));
+        let standstills = Standstills::default();
+        standstills.pulse(s(0));
         assert_eq!(
-            listening.just_ended_since(s(0), s(61)),
+            standstills.just_ended_since(s(0), s(61)),
             Some((Duration::from_secs(60), s(1))),
             "also before the pulse has noticed it"
         );
         for n in 61..=121 {
-            listening.pulse(s(n));
+            standstills.pulse(s(n));
         }
-        assert_eq!(listening.just_ended_since(s(0), s(121)), None);
+        assert_eq!(standstills.just_ended_since(s(0), s(121)), None);
     }
 
     #[test]
     fn a_standstill_counts_before_the_pulse_has_noticed_it() {
-        let listening = Listening::default();
+        let standstills = Standstills::default();
         let minute = Duration::from_secs(60);
-        assert_eq!((listening.pulse(s(0)), listening.stood(s(1))), (None, Duration::ZERO));
-        assert!(!listening.has_just_resumed(s(1), minute));
-        assert_eq!((listening.silent_since(s(0), s(61)), listening.stood(s(61))), (s(60), minute));
-        assert!(listening.has_just_resumed(s(61), minute));
-        assert_eq!(listening.pulse(s(61)), Some(minute));
-        assert_eq!((listening.silent_since(s(0), s(61)), listening.stood(s(61))), (s(60), minute), "it counts once");
+        assert_eq!((standstills.pulse(s(0)), standstills.stood(s(1))), (None, Duration::ZERO));
+        assert!(!standstills.has_just_resumed(s(1), minute));
+        assert_eq!((standstills.silent_since(s(0), s(61)), standstills.stood(s(61))), (s(60), minute));
+        assert!(standstills.has_just_resumed(s(61), minute));
+        assert_eq!(standstills.pulse(s(61)), Some(minute));
+        assert_eq!(
+            (standstills.silent_since(s(0), s(61)), standstills.stood(s(61))),
+            (s(60), minute),
+            "it counts once"
+        );
     }
 
     #[test]
     fn a_node_has_just_resumed_for_as_long_as_it_stood_still_and_not_beyond_the_limit() {
-        let (listening, limit) = (stopped_for_a_minute(), Duration::from_secs(5));
-        assert!(listening.has_just_resumed(Tick(75_999), limit) && !listening.has_just_resumed(s(76), limit));
+        let (standstills, limit) = (stopped_for_a_minute(), Duration::from_secs(5));
+        assert!(standstills.has_just_resumed(Tick(75_999), limit) && !standstills.has_just_resumed(s(76), limit));
         for n in 81..=100 {
-            listening.pulse(s(n));
+            standstills.pulse(s(n));
         }
         // The next pulse was due at 101 s.
-        listening.pulse(s(103));
-        assert!(listening.has_just_resumed(Tick(104_999), limit) && !listening.has_just_resumed(s(105), limit));
+        standstills.pulse(s(103));
+        assert!(standstills.has_just_resumed(Tick(104_999), limit) && !standstills.has_just_resumed(s(105), limit));
     }
 
     #[test]
     fn a_pulse_that_is_a_little_late_is_no_standstill() {
-        let listening = Listening::default();
-        (0..100).for_each(|n| assert_eq!(listening.pulse(Tick(n * 2000)), None));
-        assert_eq!(listening.silent_since(s(1), s(199)), s(1));
+        let standstills = Standstills::default();
+        (0..100).for_each(|n| assert_eq!(standstills.pulse(Tick(n * 2000)), None));
+        assert_eq!(standstills.silent_since(s(1), s(199)), s(1));
     }
 
     #[test]
     fn only_the_latest_standstills_are_remembered_one_by_one() {
-        let listening = Listening::default();
+        let standstills = Standstills::default();
         for n in 0..100 {
-            listening.pulse(s(n * 10));
+            standstills.pulse(s(n * 10));
         }
-        assert_eq!(listening.silent_since(s(0), s(990)), s(16 * 9));
-        assert_eq!(listening.stood(s(990)), Duration::from_secs(99 * 9), "the sum includes those that were forgotten");
+        assert_eq!(standstills.silent_since(s(0), s(990)), s(16 * 9));
+        assert_eq!(
+            standstills.stood(s(990)),
+            Duration::from_secs(99 * 9),
+            "the sum includes those that were forgotten"
+        );
     }
 }
