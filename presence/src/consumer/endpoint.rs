@@ -181,12 +181,13 @@ impl Upgrade {
     /// | status | reason |
     /// | --- | --- |
     /// | 101 | the socket is accepted; or [`Error::Refused`](crate::Error::Refused), or another close while it connects, and then a Close with the code follows |
-    /// | 400 | [`Error::Name`](crate::Error::Name) or [`Error::ResumeToken`](crate::Error::ResumeToken) |
+    /// | 400 | [`Error::Name`](crate::Error::Name), [`Error::Meta`](crate::Error::Meta), [`Error::GraceTooLong`](crate::Error::GraceTooLong) or [`Error::ResumeToken`](crate::Error::ResumeToken) |
     /// | 400, 405, 426 | it is not a handshake of RFC 6455, or the client sent something else than frames before the response |
-    /// | 403 | a page of another origin |
+    /// | 403 | a page of another origin, or [`Error::RoomFull`](crate::Error::RoomFull) |
+    /// | 404, 409, 413 | another error that is answered so in any handler of actix-web, such as [`Error::TooManyRooms`](crate::Error::TooManyRooms) |
     /// | 414 | the path, its query included, has more than 8 KiB |
     /// | 431 | the headers have more than `max_header_bytes` |
-    /// | 503 with `Retry-After` | the database is unavailable, the room failed, there are `max_sockets` already, or the node is shutting down |
+    /// | 503 with `Retry-After` | the database is unavailable, too much is pending or unread, the room failed, there are `max_sockets` already, or the node is shutting down |
     /// | 4xx, 5xx | the status of [`Error::Denied`](crate::Error::Denied) |
     /// | 500 | any other error, a panic, or more than `handshake_timeout` |
     pub async fn start<C: Consumer>(mut self, consumer: C) -> HttpResponse {
