@@ -73,6 +73,8 @@ use presence::{Config, HttpServerExt as _, NodeName, PruningSupervisor, Rooms, S
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Before the rooms: if the server already runs, a second start by mistake ends here, and does not take its node name.
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 8080))?;
     let store = SqlStore::connect("sqlite://presence.db")?;
     let rooms = Rooms::start(Config::default(), store, NodeName::of_host(8080)?);
     PruningSupervisor::spawn(&rooms);
@@ -83,6 +85,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         app.route("/ws/{room}", web::get().to(ws));
     };
     let app = move || App::new().app_data(data.clone()).configure(routes);
-    HttpServer::new(app).with_presence(&rooms).bind(("127.0.0.1", 8080))?.run().await?;
+    HttpServer::new(app).with_presence(&rooms).listen(listener)?.run().await?;
     Ok(rooms.check_not_superseded()?)
 }

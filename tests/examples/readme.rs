@@ -22,17 +22,17 @@ impl Consumer for Chat {
 
 async fn ws(upgrade: Upgrade, room: web::Path<String>) -> presence::Result<HttpResponse> {
     let room = RoomName::new(room.into_inner())?; // a bad name: 400
-    let user = None; // anonymous; or the `UserId` that your login has verified
-    Ok(upgrade.user(user).start(Chat(room)).await)
+    Ok(upgrade.user(None).start(Chat(room)).await) // anonymous; or the `UserId` that your login has verified
 }
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port()))?; // first: a second start by mistake ends here
     let rooms = Rooms::start(Config::default(), SqlStore::connect("sqlite://presence.db")?, NodeName::of_host(port())?);
     PruningSupervisor::spawn(&rooms); // removes what crashed processes left
     let data = web::Data::new(rooms.clone());
     let app = move || App::new().app_data(data.clone()).route("/ws/{room}", web::get().to(ws));
-    HttpServer::new(app).with_presence(&rooms).bind(("127.0.0.1", port()))?.run().await?;
+    HttpServer::new(app).with_presence(&rooms).listen(listener)?.run().await?;
     Ok(rooms.check_not_superseded()?) // an error if another process took the node name
 }
 
