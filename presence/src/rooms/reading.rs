@@ -77,7 +77,7 @@ impl Rooms {
         self.read(room, move |roster| roster.has(&user)).await
     }
 
-    /// The presences of one user in the room, on any node, in the order of their ids: one for each tab, each with its meta. None if the user is
+    /// The presences of one user in the room, on any node, in the order of their ids: one for each tab, each with its meta. Empty if the user is
     /// not there. As `get_by_key` of Phoenix.
     ///
     /// # Errors
