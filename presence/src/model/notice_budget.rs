@@ -15,8 +15,9 @@ const SHARE: i64 = 100;
 /// The most that is saved for a burst, in microseconds.
 const MAX_SAVED: i64 = 20_000;
 
-/// What a flush costs in any case, in microseconds: it is encoded, and given to the threads of the members.
-const FLUSH: i64 = 40;
+/// What a flush costs in any case, in microseconds: it is encoded, and given to the threads of the members. This also bounds what one
+/// client that joins and leaves as fast as it can costs the others in a small room: 250 notices a second.
+const FLUSH: i64 = 400;
 
 /// What a notice costs for each member that receives it, in microseconds: it is queued and written to a socket.
 const RECEIVER: i64 = 5;
@@ -25,7 +26,7 @@ const RECEIVER: i64 = 5;
 const LISTED: i64 = 1;
 
 /// What it costs that the room grows by one member, in microseconds: all later notices have one receiver more. With this, a room that
-/// grows by more than 50 members a second is merged from its first members on, so that a storm of joins
+/// grows by more than 40 members a second is merged from its first members on, so that a storm of joins
 /// costs them a bounded number of frames. A member that leaves gives it back.
 const GROWTH: i64 = 2_000;
 
