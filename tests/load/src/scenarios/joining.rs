@@ -231,7 +231,7 @@ pub(super) fn storm(bed: &mut Bed<'_>) -> Result<Vec<Figure>, String> {
     let clients = bed.size.of(2000, 40);
     let mut storm = Pace::per_second(clients as f64 / if bed.size.tiny { 0.2 } else { 5.0 });
     let mut pace = Pace::per_second(OTHERS);
-    let (mut opened, mut times) = (0, Vec::new());
+    let (mut opened, mut times, mut joined) = (0, Vec::new(), early.clone());
     let window = bed.begin()?;
     while times.len() < clients {
         while pace.is_due() {
@@ -245,7 +245,10 @@ pub(super) fn storm(bed: &mut Bed<'_>) -> Result<Vec<Figure>, String> {
         bed.load.turn(due)?;
         while let Some(event) = bed.load.next_event() {
             match event {
-                Event::Joined { room: STORM, took, .. } => times.push(took),
+                Event::Joined { client, room: STORM, took } => {
+                    times.push(took);
+                    joined.push(client);
+                }
                 event => cycle.handle(&event, &mut bed.load)?,
             }
         }
@@ -261,8 +264,13 @@ pub(super) fn storm(bed: &mut Bed<'_>) -> Result<Vec<Figure>, String> {
         bytes += (after.1 - before.1) as f64 / early.len() as f64;
         most = most.max(received);
     }
+    let mut all = 0.0;
+    for &client in &joined {
+        all += bed.load.received(client)?.0 as f64 / joined.len() as f64;
+    }
     let others = percentile(&mut cycle.joins, 0.99);
     let mut figures = vec![
+        less("frames to a member of the storm, mean of all", all),
         less("frames to an early member, mean", frames),
         less("frames to an early member, most", most),
         less("bytes to an early member, mean", bytes),
