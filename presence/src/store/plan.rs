@@ -78,6 +78,12 @@ pub(super) struct Existing {
 }
 
 impl Existing {
+    /// Adds a presence, and the hash of its resume token if it has one.
+    pub(super) fn add(&mut self, (found, session): (StoredPresence, Option<SessionHash>)) {
+        self.sessions.extend(session.map(|session| (session, found.presence.id)));
+        self.presences.insert(found.presence.id, found);
+    }
+
     /// The presence, if it is in this room.
     fn here(&self, room: Epoch, id: PresenceId) -> Option<&Arc<Presence>> {
         self.presences.get(&id).filter(|found| found.room == room).map(|found| &found.presence)

@@ -37,11 +37,10 @@ use sea_orm::{ConnectionTrait, TryGetableMany};
 use crate::{
     model::Snapshot,
     name::{Epoch, NodeId, PresenceId, RoomName, UserId, Version},
-    session::SessionHash,
 };
 
 use super::{
-    Attempt, Batch, Changes, RemovalTarget, RoomCommit, RoomStore, RoomSummary, RoomWrites, Store, StoreError, Write,
+    Attempt, Batch, Changes, RemovalTarget, RoomCommit, RoomStore, RoomSummary, RoomWrites, Store, StoreError,
     migration, millis, plan,
 };
 
@@ -51,7 +50,7 @@ use self::{
     error::store_error,
     row::RoomPosition,
     statement::{RemovalFilter, Rows},
-    transaction::{Lock, Transaction, presences_in},
+    transaction::{CommitChanges, CommitReading, Lock, Transaction, presences_in},
 };
 
 pub use self::{
@@ -148,69 +147,37 @@ impl Store for SingleTryStore {
 impl RoomStore for SingleTryStore {
     async fn commit(&self, node: NodeId, attempt: Attempt, rooms: Changes) -> Result<Vec<RoomCommit>, StoreError> {
         plan::check(&rooms)?;
-        let transaction = self.write_as(node).await?;
-        let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
-        let positions = transaction.rooms(&names).await?;
-        // Counted before the first presence is deleted.
-        let limited = rooms.iter().zip(&positions).filter(|(room, _)| room.writes.iter().any(Write::is_limited));
-        let sizes = transaction.sizes(&limited.map(|(_, position)| position.epoch).collect::<Vec<_>>()).await?;
-        let leaves = rooms.iter().zip(&positions).flat_map(|(room, position)| {
-            room.writes.iter().filter_map(|write| match write {
-                Write::Leave { id, channel } => Some((*id, position.epoch, channel)),
-                _ => None,
-            })
-        });
-        let deleted = transaction.delete_returning(&leaves.collect::<Vec<_>>()).await?;
-        let is_wanted = |write: &&Write| deleted.is_none() || !matches!(write, Write::Leave { .. });
-        let wanted = rooms.iter().flat_map(|room| room.writes.iter().filter(is_wanted));
-        let ids: Vec<PresenceId> = wanted.map(Write::id).collect();
-        let sessions = rooms.iter().flat_map(|room| room.writes.iter().filter_map(Write::session));
-        let sessions: Vec<SessionHash> = sessions.map(|session| session.hash).collect();
-        let mut found = transaction.find(&ids, &sessions).await?;
-        found.sizes = sizes;
-        let is_deleted = deleted.is_some();
-        found.presences.extend(deleted.into_iter().flatten().map(|found| (found.presence.id, found)));
-
-        let mut gone = Vec::new();
-        let mut held = Vec::new();
-        let mut taken = Vec::new();
-        let mut new = Vec::new();
-        let mut metas = Vec::new();
-        let mut changed = Vec::new();
+        let (transaction, CommitReading { positions, existing, is_deleted }) =
+            Transaction::begin_commit(&self.database, node, &rooms).await?;
+        let mut changes = CommitChanges::default();
         let mut commits = Vec::with_capacity(rooms.len());
         let mut count_changes = Vec::with_capacity(rooms.len());
         for (RoomWrites { room, writes }, RoomPosition { epoch, version, .. }) in rooms.iter().zip(positions) {
-            let plan = plan::plan(node, epoch, writes, &found)?;
+            let plan = plan::plan(node, epoch, writes, &existing)?;
             count_changes.push((epoch, plan.count_changes()));
             let version = if plan.is_new_version() {
-                changed.push(epoch);
+                changes.changed.push(epoch);
                 version.next()
             } else {
                 version
             };
-            gone.extend(plan.delete);
-            held.extend(plan.hold);
-            taken.extend(plan.take_over.into_iter().map(|row| (epoch, row)));
-            new.extend(plan.insert.into_iter().map(|row| (epoch, row)));
-            metas.extend(plan.set_meta.into_iter().map(|presence| (epoch, presence)));
+            if !is_deleted {
+                changes.gone.extend(plan.delete);
+            }
+            changes.held.extend(plan.hold);
+            changes.taken.extend(plan.take_over.into_iter().map(|row| (epoch, row)));
+            changes.new.extend(plan.insert.into_iter().map(|row| (epoch, row)));
+            changes.metas.extend(plan.set_meta.into_iter().map(|presence| (epoch, presence)));
             commits.push(RoomCommit {
                 resumed: plan.resumed,
                 refused: plan.refused,
                 ..RoomCommit::new(room.clone(), epoch, version, plan.delta)
             });
         }
-        if !is_deleted {
-            transaction.delete(&gone).await?;
-        }
-        transaction.hold(held).await?;
-        transaction.take_over(&taken).await?;
-        transaction.insert(&new).await?;
-        transaction.update_metas(&metas).await?;
-        transaction.increment_versions(&changed).await?;
+        transaction.write(node, attempt, changes).await?;
         for (commit, online_changes) in commits.iter_mut().zip(transaction.online_changes(count_changes).await?) {
             commit.online_changes = online_changes;
         }
-        transaction.set_last_commit(node, attempt).await?;
         let unavailable = |given_up| StoreError::Unavailable(Arc::new(given_up));
         self.attempts.send(attempt, &commits).map_err(unavailable)?;
         transaction.commit().await?;

@@ -13,7 +13,12 @@ use sea_orm::{
 
 use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
-use super::{super::StoreError, settings::Settings, statement};
+use super::{
+    super::StoreError,
+    settings::Settings,
+    statement,
+    transaction::{CommitKeys, CommitWrite},
+};
 
 /// One kind of database, with the address of the database.
 #[async_trait]
@@ -78,6 +83,19 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// Deletes those of the presences that are in this room under this channel, and returns their rows. `None` if the database
     /// cannot do that in one statement.
     fn delete_returning(&self, _leaves: &[(PresenceId, Epoch, &ChannelName)]) -> Option<Statement> {
+        None
+    }
+
+    /// Reads what a commit has to know, by one message to the database. `None` if the database has row locks, which are taken step by step.
+    ///
+    /// The first column of each row is a number. 0: the node may be written for, with the time at which it was fenced and the name that it
+    /// lost. 1: a `RoomRow`. 2: a `SessionRow`.
+    fn read_commit(&self, _keys: &CommitKeys<'_>) -> Option<Statement> {
+        None
+    }
+
+    /// Writes what nearly every commit changes, by one message to the database. `None` if the database needs a message for each statement.
+    fn write_commit(&self, _write: &CommitWrite<'_>) -> Option<Statement> {
         None
     }
 

@@ -26,11 +26,14 @@ use sea_orm::{
 
 use crate::name::{Epoch, NodeId, PresenceId, UserId};
 
+mod commit;
+
 use super::{
     super::StoreError,
     dialect::{Dialect, bad_url, pool, seen_at, users_as_json},
     error::{Trouble, needs_operator, trouble},
     settings::{Settings, Synchronous},
+    transaction::{CommitKeys, CommitWrite},
 };
 
 /// How long the switch to WAL mode is repeated while another process does the same.
@@ -210,6 +213,14 @@ impl Dialect for Sqlite {
 
     fn touch(&self, node: NodeId, now: i64, seen: &[(PresenceId, Duration)]) -> Statement {
         Statement::from_sql_and_values(DbBackend::Sqlite, TOUCH, [touches(now, seen).into(), node.as_uuid().into()])
+    }
+
+    fn read_commit(&self, keys: &CommitKeys<'_>) -> Option<Statement> {
+        Some(commit::read(keys))
+    }
+
+    fn write_commit(&self, write: &CommitWrite<'_>) -> Option<Statement> {
+        Some(commit::write(write))
     }
 
     fn have_more(&self, users: &[(Epoch, &UserId, i64)]) -> Statement {

@@ -1,5 +1,6 @@
 //! The steps of a transaction.
 
+mod commit;
 mod online;
 mod removal;
 
@@ -21,6 +22,8 @@ use crate::{
     name::{ChannelName, Epoch, NodeId, PresenceId, RoomName},
     session::SessionHash,
 };
+
+pub(super) use self::commit::{CommitChanges, CommitKeys, CommitReading, CommitWrite};
 
 use super::{
     super::{
@@ -137,7 +140,17 @@ impl Transaction {
         let mut positions = HashMap::with_capacity(names.len());
         let texts: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
         self.lock_rooms_by_name(&texts, &mut positions).await?;
-        let mut missing: Vec<&str> = texts.into_iter().filter(|name| !positions.contains_key(*name)).collect();
+        self.create_missing(names, positions).await
+    }
+
+    /// Creates the rooms that are not among these positions, and returns the positions of all.
+    async fn create_missing(
+        &self,
+        names: &[&RoomName],
+        mut positions: HashMap<RoomName, RoomPosition>,
+    ) -> Result<Vec<RoomPosition>, StoreError> {
+        let missing = names.iter().filter(|name| !positions.contains_key(**name));
+        let mut missing: Vec<&str> = missing.map(|name| name.as_str()).collect();
         // In one order, like locks: transactions that create the same rooms wait for each other.
         missing.sort_unstable();
         for chunk in chunk::rows(&missing) {
@@ -201,9 +214,7 @@ impl Transaction {
         let mut existing = Existing::default();
         for ids in chunk::keys(self.dialect.backend(), &distinct(ids)) {
             for row in statement::lock_presences(ids).all(&self.inner).await.map_err(store_error)? {
-                let (found, session) = row::presence_with_session(row)?;
-                existing.sessions.extend(session.map(|session| (session, found.presence.id)));
-                existing.presences.insert(found.presence.id, found);
+                existing.add(row::presence_with_session(row)?);
             }
         }
         Ok(existing)

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     model::{Meta, Presence},
     name::{ChannelName, NodeName},
-    session::Session,
-    store::{ClearMode, NodeStore, Resumed},
+    session::{Session, SessionHash},
+    store::{ClearMode, NodeStore, Resumed, Write},
 };
 
 const LEASE: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use super::super::*;
 use crate::{
     model::Presence,
     name::{ChannelName, NodeName},
-    store::{ClearMode, NodeState, NodeStore},
+    store::{ClearMode, NodeState, NodeStore, Write},
 };
 
 const LEASE: Duration = Duration::from_secs(60);

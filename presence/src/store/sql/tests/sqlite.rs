@@ -1,5 +1,6 @@
 //! SQLite: files, locks, faults and query plans.
 
+mod commits;
 mod statements;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -10,9 +11,10 @@ use tempfile::TempDir;
 
 use super::super::*;
 use crate::{
-    model::Presence,
+    model::{Meta, Presence},
     name::{ChannelName, NodeName},
-    store::NodeStore,
+    session::SessionHash,
+    store::{NodeStore, Write},
 };
 
 const LEASE: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! Which statements SQLite executes, and with which indexes.
 
 use super::*;
+use crate::store::sql::transaction::{CommitKeys, CommitWrite};
 
 #[tokio::test]
 async fn no_statement_scans_all_presences() {
@@ -47,6 +48,13 @@ async fn no_statement_scans_all_presences() {
         statements.push(statement::lock_removable(vec![id, id], filter).into_statement(sqlite));
         statements.push(sqlite.build(&statement::delete_removable(vec![id, id], filter)));
     }
+    let keys = CommitKeys { node, rooms: &[], presences: &[], sessions: &[] };
+    let write = CommitWrite { node, attempt: Attempt::next(), now: 1, gone: &[], new: &[], changed: &[] };
+    let dialect = store.once.database.dialect();
+    for text in [dialect.read_commit(&keys).unwrap().sql, dialect.write_commit(&write).unwrap().sql] {
+        // The values do not matter, since no plan depends on them.
+        statements.extend(text.split("; ").map(|one| Statement::from_string(sqlite, one)));
+    }
     let mut ordered = 0;
     for mut statement in statements {
         statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
@@ -59,7 +67,7 @@ async fn no_statement_scans_all_presences() {
             assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{sql}: {plan:?}");
             ordered += 1;
         }
-        if sql.contains("touch") || sql.contains("grace") {
+        if sql.contains("touch") || sql.contains("grace") && !sql.contains("INSERT") {
             // With the index on the node, each presence was compared with every touch, and 2,000 touches took seconds.
             assert!(plan.iter().any(|step| step == by_key), "{sql}: {plan:?}");
         }

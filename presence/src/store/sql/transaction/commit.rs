@@ -1,0 +1,204 @@
+//! What a commit reads before it decides, and what it writes afterwards.
+//!
+//! A server takes its row locks step by step, a statement for each step. SQLite has one lock, which the transaction has already. There
+//! each message to the database costs more than the statement in it, since it wakes two threads: so all is read by one message, and
+//! nearly all is written by another.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use sea_orm::{ConnectionTrait, QueryResult, Statement, TryGetableMany, prelude::Uuid};
+
+use crate::{
+    model::Presence,
+    name::{Epoch, NodeId, PresenceId, RoomName},
+    session::SessionHash,
+    store::{
+        Attempt, RoomWrites, StoreError, Write,
+        plan::{Existing, NewRow},
+    },
+};
+
+use super::{
+    super::{
+        database::Database,
+        error::store_error,
+        row::{self, RoomPosition},
+        statement::In,
+    },
+    Lock, Transaction,
+};
+
+/// What a commit is about.
+pub(in super::super) struct CommitKeys<'a> {
+    pub(in super::super) node: NodeId,
+    pub(in super::super) rooms: &'a [&'a RoomName],
+    pub(in super::super) presences: &'a [PresenceId],
+    pub(in super::super) sessions: &'a [SessionHash],
+}
+
+/// What a commit knows before it decides.
+pub(in super::super) struct CommitReading {
+    /// The position of each room, in the order of the writes.
+    pub(in super::super) positions: Vec<RoomPosition>,
+    pub(in super::super) existing: Existing,
+    /// The presences that leave are deleted already.
+    pub(in super::super) is_deleted: bool,
+}
+
+/// What a commit changes, in all of its rooms.
+#[derive(Default)]
+pub(in super::super) struct CommitChanges {
+    pub(in super::super) gone: Vec<PresenceId>,
+    pub(in super::super) held: Vec<(PresenceId, Duration)>,
+    pub(in super::super) taken: Vec<In<NewRow>>,
+    pub(in super::super) new: Vec<In<NewRow>>,
+    pub(in super::super) metas: Vec<In<Arc<Presence>>>,
+    /// The rooms that get a new version.
+    pub(in super::super) changed: Vec<Epoch>,
+}
+
+/// The changes that nearly every commit makes.
+pub(in super::super) struct CommitWrite<'a> {
+    pub(in super::super) node: NodeId,
+    pub(in super::super) attempt: Attempt,
+    pub(in super::super) now: i64,
+    pub(in super::super) gone: &'a [PresenceId],
+    pub(in super::super) new: &'a [In<NewRow>],
+    pub(in super::super) changed: &'a [Epoch],
+}
+
+/// The rows of [`Dialect::read_commit`](super::super::dialect::Dialect::read_commit).
+type NodeRow = (i64, Option<i64>, Option<String>);
+type RoomRow = (i64, Uuid, String, i64);
+type PresenceRow = (i64, Uuid, Uuid, String, Option<String>, String, Uuid, Option<i64>, Option<Vec<u8>>);
+
+impl Transaction {
+    /// Begins the transaction of a commit by a node that may write, and reads what these writes are about. Rooms that do not exist are
+    /// created.
+    pub(in super::super) async fn begin_commit(
+        database: &Database,
+        node: NodeId,
+        rooms: &[RoomWrites],
+    ) -> Result<(Self, CommitReading), StoreError> {
+        let writes = || rooms.iter().flat_map(|room| &room.writes);
+        let names: Vec<&RoomName> = rooms.iter().map(|room| &room.room).collect();
+        let ids: Vec<PresenceId> = writes().map(Write::id).collect();
+        let sessions: Vec<SessionHash> = writes().filter_map(Write::session).map(|session| session.hash).collect();
+        let keys = CommitKeys { node, rooms: &names, presences: &ids, sessions: &sessions };
+        let (transaction, positions, existing) = match database.dialect().read_commit(&keys) {
+            Some(reading) => {
+                let (transaction, known, existing) = Self::begin_by(database, node, reading).await?;
+                let positions = transaction.create_missing(&names, known).await?;
+                (transaction, positions, Some(existing))
+            }
+            None => {
+                let transaction = Self::begin_as(database, node, Lock::Shared).await?;
+                let positions = transaction.rooms(&names).await?;
+                (transaction, positions, None)
+            }
+        };
+        // Counted before the first presence is deleted.
+        let limited = rooms.iter().zip(&positions).filter(|(room, _)| room.writes.iter().any(Write::is_limited));
+        let sizes = transaction.sizes(&limited.map(|(_, position)| position.epoch).collect::<Vec<_>>()).await?;
+        let (mut existing, is_deleted) = match existing {
+            Some(existing) => (existing, false),
+            None => transaction.find_or_delete(rooms, &positions, &sessions).await?,
+        };
+        existing.sizes = sizes;
+        Ok((transaction, CommitReading { positions, existing, is_deleted }))
+    }
+
+    /// Begins a transaction by the statement of [`Dialect::read_commit`](super::super::dialect::Dialect::read_commit).
+    async fn begin_by(
+        database: &Database,
+        node: NodeId,
+        reading: Statement,
+    ) -> Result<(Self, HashMap<RoomName, RoomPosition>, Existing), StoreError> {
+        let inner = database.write().await?;
+        let now = database.time(&inner).await?;
+        let tracks_online = database.tracks_online.load(Ordering::Acquire);
+        let transaction = Self { inner, dialect: database.dialect().clone(), tracks_online, now };
+        let rows = transaction.inner.query_all_raw(reading).await.map_err(store_error)?;
+        let (mut status, mut positions, mut existing) = (None, HashMap::new(), Existing::default());
+        for row in &rows {
+            match row.try_get_by_index::<i64>(0).map_err(store_error)? {
+                0 => status = Some(tuple::<NodeRow>(row)?),
+                1 => {
+                    let (_, id, name, version) = tuple::<RoomRow>(row)?;
+                    let position = row::position((id, name, version))?;
+                    positions.insert(position.room.clone(), position);
+                }
+                _ => {
+                    let (_, id, room, channel, user, meta, node, held_until, session) = tuple::<PresenceRow>(row)?;
+                    let row = (id, room, channel, user, meta, node, held_until, session);
+                    existing.add(row::presence_with_session(row)?);
+                }
+            }
+        }
+        let Some((_, fenced_at, lost_name)) = status else {
+            return Err(StoreError::Fenced { node, superseded: false });
+        };
+        transaction.status(node, fenced_at, lost_name).await??;
+        Ok((transaction, positions, existing))
+    }
+
+    /// What exists of the presences and tokens, and whether those that leave are deleted already: if the database can do both in one
+    /// statement.
+    async fn find_or_delete(
+        &self,
+        rooms: &[RoomWrites],
+        positions: &[RoomPosition],
+        sessions: &[SessionHash],
+    ) -> Result<(Existing, bool), StoreError> {
+        let leaves = rooms.iter().zip(positions).flat_map(|(room, position)| {
+            room.writes.iter().filter_map(|write| match write {
+                Write::Leave { id, channel } => Some((*id, position.epoch, channel)),
+                _ => None,
+            })
+        });
+        let deleted = self.delete_returning(&leaves.collect::<Vec<_>>()).await?;
+        let is_wanted = |write: &&Write| deleted.is_none() || !matches!(write, Write::Leave { .. });
+        let wanted = rooms.iter().flat_map(|room| room.writes.iter().filter(is_wanted));
+        let ids: Vec<PresenceId> = wanted.map(Write::id).collect();
+        let mut found = self.find(&ids, sessions).await?;
+        let is_deleted = deleted.is_some();
+        let deleted = deleted.into_iter().flatten();
+        found.presences.extend(deleted.map(|found| (found.presence.id, found)));
+        Ok((found, is_deleted))
+    }
+
+    /// Writes what a commit changes. A presence is deleted before its channel is given to another one.
+    pub(in super::super) async fn write(
+        &self,
+        node: NodeId,
+        attempt: Attempt,
+        CommitChanges { gone, held, taken, new, metas, changed }: CommitChanges,
+    ) -> Result<(), StoreError> {
+        let write = CommitWrite { node, attempt, now: self.now, gone: &gone, new: &new, changed: &changed };
+        if let Some(write) = self.dialect.write_commit(&write) {
+            if !taken.is_empty() {
+                self.delete(&gone).await?;
+            }
+            self.hold(held).await?;
+            self.take_over(&taken).await?;
+            self.update_metas(&metas).await?;
+            self.inner.execute_raw(write).await.map_err(store_error)?;
+            return Ok(());
+        }
+        self.delete(&gone).await?;
+        self.hold(held).await?;
+        self.take_over(&taken).await?;
+        self.insert(&new).await?;
+        self.update_metas(&metas).await?;
+        self.increment_versions(&changed).await?;
+        self.set_last_commit(node, attempt).await
+    }
+}
+
+fn tuple<T: TryGetableMany>(row: &QueryResult) -> Result<T, StoreError> {
+    T::try_get_many_by_index(row).map_err(|error| store_error(error.into()))
+}
