@@ -12,9 +12,11 @@ pub(crate) mod json;
 pub(crate) mod kill;
 pub(crate) mod patience;
 pub(crate) mod rates;
+pub(crate) mod reading;
 pub(crate) mod run;
 mod server;
 pub(crate) mod socket;
+pub(crate) mod task;
 pub(crate) mod transport;
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
-//! The actor of one socket: it reads from the client, watches the deadlines, and closes the connection.
+//! The actor of one socket: it watches the deadlines, and closes the connection.
 //!
-//! It runs on the thread that accepted the socket. The consumer runs in its own task, so that it cannot delay pings, deadlines
-//! or outgoing frames. However the socket ends, the actor ensures three things: `disconnect` of the consumer runs once, the socket
+//! It runs on the thread that accepted the socket. The client is read and the consumer runs in another task, so that it cannot delay
+//! pings, deadlines or outgoing frames. However the socket ends, the actor ensures three things: `disconnect` of the consumer runs once, the socket
 //! leaves every room, and the TCP connection is closed.
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ use super::{
     inbox::{Inbox, Job},
     kill::KillSwitch,
     patience::{READING_TURNS, UNBLOCKED, turns},
-    rates::Rates,
+    reading::ReadingEnd,
     transport::{Inbound, Incoming},
 };
 
@@ -64,12 +64,11 @@ pub(crate) struct Connection {
     hub: LocalHub,
     outbox: Rc<Outbox>,
     inbox: Rc<Inbox>,
-    rates: Rc<Rates>,
     channel: Arc<Channel>,
     kill: KillSwitch,
     /// When bytes last arrived.
     seen: Rc<Cell<Tick>>,
-    inbound: Option<Inbound>,
+    reading_end: ReadingEnd,
     /// For the log.
     client: Client,
     phase: Phase,
@@ -92,35 +91,6 @@ pub(crate) struct Client {
 
 impl Actor for Connection {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        use actix::ActorFutureExt;
-        let Some(mut inbound) = self.inbound.take() else { return };
-        let (inbox, outbox, rooms) = (self.inbox.clone(), self.outbox.clone(), self.rooms.clone());
-        let rates = self.rates.clone();
-        let read = async move {
-            loop {
-                match inbound.next().await {
-                    Incoming::Sent(Sent::Data(frame)) => {
-                        let arrived = rooms.this_node().now();
-                        rates.message(&inbox).await;
-                        if !inbox.push(frame, arrived).await {
-                            // The socket has ended, so only the client's Close matters.
-                            continue;
-                        }
-                    }
-                    // While the outbox is full, this waits, and nothing more is read from a client that sends pings.
-                    Incoming::Sent(Sent::Ping(payload)) => outbox.send_pong(&control(ws::Message::Pong(payload))).await,
-                    Incoming::Sent(Sent::Pong) => {}
-                    end => return (end, inbound),
-                }
-            }
-        };
-        ctx.spawn(read.into_actor(self).map(|(end, inbound), connection, ctx| match end {
-            Incoming::Violation(violation) => connection.violated(violation, inbound, ctx),
-            end => connection.read_to_the_end(end, ctx),
-        }));
-    }
 }
 
 impl Drop for Connection {
@@ -128,6 +98,7 @@ impl Drop for Connection {
         // This must happen also when the actor panics, or when its thread ends.
         self.channel.set_end(SocketEnd::Lost);
         self.inbox.cut(CloseCode::LOST);
+        self.inbox.abandon();
         self.leave_rooms();
         if !self.is_reset {
             // After a reset this is not needed, and the HTTP server would log an error for the body that fails.
@@ -184,6 +155,11 @@ impl Handler<ToConnection> for Connection {
                     self.inbox.end(code);
                 }
             }
+            ToConnection::ReadingEnded => match self.reading_end.take().map(|end| *end) {
+                Some((Incoming::Violation(violation), inbound)) => self.violated(violation, inbound, ctx),
+                Some((end, _)) => self.read_to_the_end(end, ctx),
+                None => self.lost(ctx),
+            },
             ToConnection::ConsumerFailed => self.close(CloseCode::INTERNAL_ERROR, "the consumer failed", ctx),
             ToConnection::ConsumerDone => {
                 self.consumer_done = true;

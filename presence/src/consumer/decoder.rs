@@ -12,6 +12,8 @@ use bytestring::ByteString;
 
 use crate::{CloseCode, Frame};
 
+use super::heartbeat::{ANSWERED_HEARTBEAT, HEARTBEAT};
+
 use self::pieces::{Pieces, append_unmasked};
 
 mod pieces;
@@ -60,6 +62,10 @@ const IN_8_BYTES: u8 = 127;
 const LONGEST_HEADER: usize = 2 + 8 + MASK;
 /// The bytes of the key that a payload is masked with.
 const MASK: usize = 4;
+/// The first byte of a text in one frame.
+const LAST_TEXT: u8 = LAST | 1;
+/// Texts that clients send all the time.
+const KNOWN_TEXTS: [&str; 2] = [HEARTBEAT, ANSWERED_HEARTBEAT];
 /// The most bytes that the payload of a control frame may have.
 const MOST_CONTROL: usize = 125;
 
@@ -138,6 +144,9 @@ impl Decoder {
 
     /// The next frame or message; `None` if more bytes are needed. Must not be called after a violation.
     pub(crate) fn next(&mut self) -> Result<Option<Sent>, Violation> {
+        if let Some(text) = self.known_text() {
+            return Ok(Some(Sent::Data(Frame::Text(ByteString::from_static(text)))));
+        }
         loop {
             if self.frame.is_none() {
                 let Some(frame) = self.begin().map_err(|violation| self.header.marked(violation))? else {
@@ -154,6 +163,23 @@ impl Decoder {
                 return Ok(ended);
             }
         }
+    }
+
+    /// Reads the next message, if it is one frame with one of the [`KNOWN_TEXTS`] and has arrived completely. It is compared where it is,
+    /// and not copied.
+    fn known_text(&mut self) -> Option<&'static str> {
+        let (frame, is_between_messages) =
+            (&self.chunk[self.read..], self.header.len == 0 && self.frame.is_none() && self.message.is_none());
+        let ([LAST_TEXT, length, rest @ ..], true) = (frame, is_between_messages) else { return None };
+        let (mask, rest) = rest.split_first_chunk::<MASK>()?;
+        let is_here = |text: &str| {
+            usize::from(*length ^ MASKED) == text.len()
+                && text.len() <= self.max_frame
+                && rest.get(..text.len()).is_some_and(|payload| is_masked(payload, *mask, text.as_bytes()))
+        };
+        let text = KNOWN_TEXTS.into_iter().find(|text| is_here(text))?;
+        self.read += 2 + MASK + text.len();
+        Some(text)
     }
 
     /// Reads the header of a frame. A frame that is not allowed is refused here, before anything of its payload is kept.
@@ -279,6 +305,16 @@ impl Header {
     fn marked(&self, violation: Violation) -> Violation {
         Violation { in_close: OpCode::from(self.bytes[0] & OPCODE) == OpCode::Close, ..violation }
     }
+}
+
+/// Whether the payload is this text, masked with this key.
+fn is_masked(payload: &[u8], mask: [u8; MASK], text: &[u8]) -> bool {
+    let ((words, rest), (of_text, rest_of_text)) = (payload.as_chunks::<MASK>(), text.as_chunks::<MASK>());
+    let in_words = u32::from_ne_bytes(mask);
+    let is_same =
+        |(word, text): (&[u8; MASK], &[u8; MASK])| u32::from_ne_bytes(*word) ^ in_words == u32::from_ne_bytes(*text);
+    words.iter().zip(of_text).all(is_same)
+        && rest.iter().zip(mask).map(|(byte, mask)| byte ^ mask).eq(rest_of_text.iter().copied())
 }
 
 /// The frame that the consumer receives.

@@ -3,10 +3,11 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    future::poll_fn,
     sync::Arc,
+    task::{Poll, Waker},
 };
 
-use tokio::sync::Notify;
 use tracing::{info, trace, warn};
 
 use crate::{CloseCode, Event, Frame, clock::Tick, delivery::Touch, name::RoomName};
@@ -24,6 +25,8 @@ pub(crate) enum Job {
 }
 
 /// Bounded: when it is full, the client's connection is no longer read.
+///
+/// The client is read and its consumer runs in one task (`consumer/task.rs`), and whatever changes here polls that task again.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     jobs: RefCell<VecDeque<Job>>,
@@ -38,9 +41,12 @@ pub(crate) struct Inbox {
     working: Cell<bool>,
     /// A frame has arrived and is not in the queue yet, because its client sends too many.
     held_back: Cell<bool>,
+    /// The consumer has taken a frame while there was no space for another.
+    made_space: Cell<bool>,
+    /// The connection is gone, so the client is no longer read.
+    abandoned: Cell<bool>,
     touch: Touch,
-    filled: Notify,
-    emptied: Notify,
+    task: RefCell<Option<Waker>>,
 }
 
 impl Inbox {
@@ -54,29 +60,73 @@ impl Inbox {
             ended: Cell::new(None),
             working: Cell::new(false),
             held_back: Cell::new(false),
+            made_space: Cell::new(false),
+            abandoned: Cell::new(false),
             touch,
-            filled: Notify::new(),
-            emptied: Notify::new(),
+            task: RefCell::default(),
         }
     }
 
-    /// Adds a frame, as soon as there is space for it. Returns `false` if the socket has ended.
-    pub(crate) async fn push(&self, frame: Frame, arrived: Tick) -> bool {
-        let is_full = || self.frames.get() >= self.capacity && self.ended.get().is_none();
-        if is_full() {
-            trace!("nothing is read from a client until its consumer has handled a frame");
+    /// Whether there is no space for a frame.
+    pub(crate) fn is_full(&self) -> bool {
+        self.frames.get() >= self.capacity && self.ended.get().is_none()
+    }
+
+    /// Resolves when there is space for a frame, or when the socket has ended.
+    pub(crate) async fn space(&self) {
+        trace!("nothing is read from a client until its consumer has handled a frame");
+        while self.is_full() {
+            self.next_poll().await;
         }
-        while is_full() {
-            self.emptied.notified().await;
-        }
+    }
+
+    /// Adds a frame, unless the socket has ended.
+    pub(crate) fn push(&self, frame: Frame, arrived: Tick) {
         if self.ended.get().is_some() {
-            return false;
+            return;
         }
         self.frames.set(self.frames.get() + 1);
         self.jobs.borrow_mut().push_back(Job::Frame(frame, arrived));
         self.touch.set_backlog(true);
-        self.filled.notify_one();
-        true
+    }
+
+    /// Whether the consumer has made space for a frame since the last call.
+    pub(crate) fn take_made_space(&self) -> bool {
+        self.made_space.take()
+    }
+
+    /// The connection is gone: ends the reading of the client.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.set(true);
+        self.wake();
+    }
+
+    /// Whether the connection is gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.get()
+    }
+
+    /// Resolves when the task of the socket is polled the next time.
+    async fn next_poll(&self) {
+        let mut is_next = false;
+        poll_fn(|cx| {
+            if is_next {
+                return Poll::Ready(());
+            }
+            is_next = true;
+            let task = &mut *self.task.borrow_mut();
+            if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                *task = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
     }
 
     /// Adds an event or a removal. An event is dropped if too many are queued.
@@ -92,15 +142,14 @@ impl Inbox {
         }
         self.events.set(self.events.get() + 1);
         self.jobs.borrow_mut().push_back(job);
-        self.filled.notify_one();
+        self.wake();
     }
 
     /// The socket ended with this code. The queued jobs still run.
     pub(crate) fn end(&self, code: CloseCode) {
         if self.ended.get().is_none() {
             self.ended.set(Some(code));
-            self.filled.notify_one();
-            self.emptied.notify_one();
+            self.wake();
         }
     }
 
@@ -129,7 +178,7 @@ impl Inbox {
             if let Some(code) = self.ended.get() {
                 return code;
             }
-            self.filled.notified().await;
+            self.next_poll().await;
         }
     }
 
@@ -145,9 +194,9 @@ impl Inbox {
             let next = self.jobs.borrow_mut().pop_front();
             if let Some(job) = next {
                 if matches!(job, Job::Frame(..)) {
+                    self.made_space.set(self.made_space.get() || self.is_full());
                     self.frames.set(self.frames.get() - 1);
                     self.working.set(true);
-                    self.emptied.notify_one();
                 } else {
                     self.events.set(self.events.get() - 1);
                     if self.events.get() == 0
@@ -162,7 +211,7 @@ impl Inbox {
             if let Some(code) = self.ended.get() {
                 return Err(code);
             }
-            self.filled.notified().await;
+            self.next_poll().await;
         }
     }
 }

@@ -71,20 +71,26 @@ impl Rates {
         }
     }
 
-    /// Resolves when the client may send another message. Until then `inbox` is marked as holding a frame back.
-    pub(crate) async fn message(&self, inbox: &Inbox) {
-        while !inbox.is_ended() {
-            let Some(slowed) = self.take(&self.messages) else { break };
+    /// Resolves when the client may send another message, with whether it had to wait. While it waits, `inbox` is marked as holding a frame
+    /// back. The message arrived at `now`.
+    pub(crate) async fn message(&self, inbox: &Inbox, mut now: Tick) -> bool {
+        let mut waited = false;
+        while !inbox.is_ended()
+            && let Some(slowed) = self.take(&self.messages, now)
+        {
+            waited = true;
             inbox.hold_back(true);
             tokio::time::sleep(slowed.wait).await;
+            now = self.rooms.this_node().now();
         }
         inbox.hold_back(false);
+        waited
     }
 
     /// Resolves when the socket may join another room.
     pub(crate) async fn join(&self) {
         while self.outbox.is_open()
-            && let Some(slowed) = self.take(&self.joins)
+            && let Some(slowed) = self.take(&self.joins, self.rooms.this_node().now())
         {
             self.joins_waited.set(self.joins_waited.get().saturating_add(slowed.more));
             tokio::time::sleep(slowed.wait).await;
@@ -108,9 +114,11 @@ impl Rates {
     }
 
     /// Uses one unit of the rate, or returns how long to wait for it.
-    fn take(&self, limit: &Limit) -> Option<Slowed> {
-        let (now, patience, mut pace) =
-            (self.rooms.this_node().now(), self.rooms.config().rate_patience(), limit.pace.get());
+    fn take(&self, limit: &Limit, now: Tick) -> Option<Slowed> {
+        if limit.per_second == 0 {
+            return None;
+        }
+        let (patience, mut pace) = (self.rooms.config().rate_patience(), limit.pace.get());
         if !pace.has_one(limit.rate, now)
             && let Some((stood, from)) = self.rooms.this_node().standstills.just_ended_since(limit.listened.get(), now)
         {

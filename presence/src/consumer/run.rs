@@ -1,7 +1,7 @@
 //! Runs a consumer: `connect`, then one job after the other, then `disconnect`.
 
 use std::{
-    future::{pending, poll_fn},
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
@@ -45,15 +45,19 @@ enum MethodOutcome {
     TooLong,
 }
 
+/// A method of a consumer. Whoever calls it pins it, because a future takes its size again at each call that it is passed to by value, and
+/// a socket keeps the sum as long as it is open.
+type Method<'a, F> = Pin<&'a mut Option<F>>;
+
 /// Runs a method, limited to a time in which the waits of its joins for their rate do not count. Panics of the application's code are
-/// caught. The caller pins the method, because a future takes its size again at each call that it is passed to by value, and a socket
-/// keeps the sum as long as it is open.
+/// caught.
 async fn call(
     rates: &Rates,
     limit: Duration,
-    method: Pin<&mut Option<impl Future<Output = Result<()>>>>,
+    mut method: Method<'_, impl Future<Output = Result<()>>>,
 ) -> MethodOutcome {
-    call_unless(pending(), rates, limit, method).await
+    let outcome = run_to_its_end(rates, limit, method.as_mut()).await;
+    drop_method(outcome, method)
 }
 
 /// As [`call`], unless `given_up` resolves first.
@@ -61,20 +65,33 @@ async fn call_unless(
     given_up: impl Future<Output = Error>,
     rates: &Rates,
     limit: Duration,
-    mut method: Pin<&mut Option<impl Future<Output = Result<()>>>>,
+    mut method: Method<'_, impl Future<Output = Result<()>>>,
 ) -> MethodOutcome {
-    let polled = poll_fn(|cx| method.as_mut().as_pin_mut().expect("dropped only below").poll(cx));
     let outcome = tokio::select! {
         biased;
         error = given_up => MethodOutcome::Failed(error),
-        ended = within_apart_from(|| rates.joins_waited(), limit, AssertUnwindSafe(polled).catch_unwind()) => match ended {
-            Some(Ok(Ok(()))) => MethodOutcome::Done,
-            Some(Ok(Err(error))) => MethodOutcome::Failed(error),
-            Some(Err(_)) => MethodOutcome::Panicked,
-            None => MethodOutcome::TooLong,
-        },
+        outcome = run_to_its_end(rates, limit, method.as_mut()) => outcome,
     };
-    // The application's values are dropped here, and this may panic too.
+    drop_method(outcome, method)
+}
+
+async fn run_to_its_end(
+    rates: &Rates,
+    limit: Duration,
+    mut method: Method<'_, impl Future<Output = Result<()>>>,
+) -> MethodOutcome {
+    let polled = poll_fn(|cx| method.as_mut().as_pin_mut().expect("dropped only later").poll(cx));
+    let ended = within_apart_from(|| rates.joins_waited(), limit, AssertUnwindSafe(polled).catch_unwind()).await;
+    match ended {
+        Some(Ok(Ok(()))) => MethodOutcome::Done,
+        Some(Ok(Err(error))) => MethodOutcome::Failed(error),
+        Some(Err(_)) => MethodOutcome::Panicked,
+        None => MethodOutcome::TooLong,
+    }
+}
+
+/// Drops the application's values. This may panic too.
+fn drop_method(outcome: MethodOutcome, mut method: Method<'_, impl Future>) -> MethodOutcome {
     match catch_unwind(AssertUnwindSafe(|| method.set(None))) {
         Ok(()) => outcome,
         Err(_) => MethodOutcome::Panicked,

@@ -88,6 +88,8 @@ pub(crate) struct Inbound {
     clock: Clock,
     /// When bytes last arrived.
     seen: Rc<Cell<Tick>>,
+    /// Whether the reader has waited since then.
+    waited: bool,
 }
 
 impl Inbound {
@@ -97,7 +99,7 @@ impl Inbound {
         clock: Clock,
         seen: Rc<Cell<Tick>>,
     ) -> Self {
-        Self { payload, decoder: Decoder::new(max_frame, max_message), clock, seen }
+        Self { payload, decoder: Decoder::new(max_frame, max_message), clock, seen, waited: false }
     }
 
     /// The next message or control frame. Must not be called again after a violation, a Close or a loss.
@@ -111,11 +113,22 @@ impl Inbound {
             match self.payload.next().await {
                 Some(Ok(bytes)) => {
                     self.seen.set(self.clock.now());
+                    self.waited = false;
                     self.decoder.feed(bytes);
                 }
                 Some(Err(_)) | None => return Incoming::Lost,
             }
         }
+    }
+
+    /// The time now. The clock is not read again for each of many frames that arrived together.
+    pub(crate) fn now(&self) -> Tick {
+        if self.waited { self.clock.now() } else { self.seen.get() }
+    }
+
+    /// The reader has waited for something else than bytes, so time has passed since they arrived.
+    pub(crate) fn has_waited(&mut self) {
+        self.waited = true;
     }
 
     /// Reads to the end of the connection, and drops everything.

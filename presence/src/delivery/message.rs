@@ -211,6 +211,8 @@ pub(crate) enum ToConnection {
     Decided(Decision),
     /// The consumer closes the socket.
     CloseByConsumer { code: CloseCode, reason: String },
+    /// The client is no longer read, because it closed, broke the protocol, or is lost.
+    ReadingEnded,
     /// The consumer failed.
     ConsumerFailed,
     /// The consumer has ended.

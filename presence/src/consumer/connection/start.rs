@@ -18,7 +18,9 @@ use crate::{
         inbox::Inbox,
         kill::KillSwitch,
         rates::Rates,
+        reading::{Reading, ReadingEnd},
         run::{Accepted, run},
+        task::SocketTask,
         transport::Inbound,
     },
     delivery::{Bounds, HubSocket, Outbound, Outbox, Owner, ToConnection, Touch},
@@ -56,6 +58,7 @@ pub(crate) fn start<C: Consumer>(
     };
     let outbox = Outbox::new(bounds, rooms.this_node().clock.clone(), hub.filling.clone(), hub.hub.clone());
     let limits = (config.max_frame_bytes(), config.max_message_bytes());
+    let reading_end = ReadingEnd::default();
     let inbound = Inbound::new(payload, limits, rooms.this_node().clock.clone(), Rc::clone(&seen));
     let context = Context::new();
     let connection = context.address().recipient();
@@ -79,11 +82,10 @@ pub(crate) fn start<C: Consumer>(
         hub: hub.clone(),
         outbox: outbox.clone(),
         inbox: inbox.clone(),
-        rates,
         channel: channel.clone(),
         kill,
         seen,
-        inbound: Some(inbound),
+        reading_end: reading_end.clone(),
         client: Client { user: user.clone(), peer: req.peer_addr() },
         phase: Phase::Connecting,
         early_close: None,
@@ -100,8 +102,16 @@ pub(crate) fn start<C: Consumer>(
         // The shutdown may have closed all sockets of the hub before this one was among them.
         connection.do_send(ToConnection::Close { code: CloseCode::RESTARTING, reason: "the node is restarting" });
     }
-    let name = channel.name().clone();
-    actix_web::rt::spawn(as_consumer_of(name, run(consumer, socket, inbox, decided)));
+    let reading = Reading {
+        inbound,
+        inbox: inbox.clone(),
+        outbox: outbox.clone(),
+        rates,
+        connection: connection.clone(),
+        end: reading_end,
+    };
+    let consumer = as_consumer_of(channel.name().clone(), run(consumer, socket, inbox.clone(), decided));
+    actix_web::rt::spawn(SocketTask::new(reading.run(), consumer, inbox));
     Outbound { outbox, connection }
 }
 

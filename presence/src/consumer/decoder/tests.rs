@@ -64,6 +64,33 @@ fn held(decoder: &Decoder) -> usize {
 }
 
 #[test]
+fn a_text_that_is_compared_where_it_arrived_is_the_same_as_in_pieces() {
+    let changed = |text: &str, at: usize| {
+        let mut text = text.as_bytes().to_vec();
+        text[at] ^= 1;
+        text
+    };
+    let known = KNOWN_TEXTS.map(|text| text.as_bytes().to_vec());
+    let similar = KNOWN_TEXTS.iter().flat_map(|text| (0..text.len()).map(|at| changed(text, at)));
+    let mut texts: Vec<_> = known.into_iter().chain(similar).collect();
+    texts.extend([HEARTBEAT.as_bytes()[1..].to_vec(), format!("{HEARTBEAT} ").into_bytes()]);
+    let of_frames = texts.iter().flat_map(|text| {
+        let of_two = [frame(false, TEXT, &text[..3]), frame(true, CONTINUE, text)].concat();
+        [frame(true, TEXT, text), frame(true, BINARY, text), frame(true, PING, text), of_two]
+    });
+    let bytes = Bytes::from(of_frames.collect::<Vec<_>>().concat());
+    let whole = decoded(&mut decoder(), [bytes.clone()]);
+    let in_pieces = decoded(&mut decoder(), bytes.chunks(1).map(Bytes::copy_from_slice));
+    assert_eq!(whole, in_pieces);
+    assert_eq!(whole.len(), 4 * texts.len());
+    assert_eq!(whole[0], Ok(Sent::Data(Frame::Text(HEARTBEAT.into()))));
+    assert!(Decoder::new(4, 4).known_text().is_none(), "nothing has arrived");
+    let mut small = Decoder::new(4, 4);
+    let too_large = decoded(&mut small, [Bytes::from(frame(true, TEXT, HEARTBEAT.as_bytes()))]);
+    assert_eq!(too_large, [Err(Violation::new(CloseCode::TOO_LARGE, "frame too large"))]);
+}
+
+#[test]
 fn an_unfinished_message_takes_little_more_memory_than_its_size() {
     for piece in [1, 100, 4096, 62_000] {
         for chunk in [100, 1448, 16_384, 65_536, 131_072] {
