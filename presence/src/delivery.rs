@@ -18,5 +18,5 @@ pub(crate) use message::{
 };
 #[cfg(test)]
 pub(crate) use outbox::PIECE;
-pub(crate) use outbox::{Bounds, Outbound, Outbox, Owner};
+pub(crate) use outbox::{Bounds, KernelSocket, Outbound, Outbox, Owner};
 pub(crate) use touch::Touch;

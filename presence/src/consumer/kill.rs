@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    io::ErrorKind,
+    io::{ErrorKind, IoSlice, Write},
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
     sync::Arc,
@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tracing::debug;
+
+use crate::delivery::KernelSocket;
 
 /// How many bytes of a socket the kernel accepts before it has sent them. It is low, because such bytes cannot be dropped any more.
 const NOTSENT_LOWAT: u32 = 16 * 1024;
@@ -46,6 +48,15 @@ pub const WRITE_BUFFER_BYTES: usize = 1;
 /// # }
 /// ```
 pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
+    accept(connection, extensions, false);
+}
+
+/// As [`on_connect`], for a server that certainly has [`WRITE_BUFFER_BYTES`].
+pub(super) fn on_connect_unbuffered(connection: &dyn Any, extensions: &mut Extensions) {
+    accept(connection, extensions, true);
+}
+
+fn accept(connection: &dyn Any, extensions: &mut Extensions, is_unbuffered: bool) {
     let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else {
         // TLS, or a Unix socket. Without this mark the log would say that `on_connect` is missing.
         extensions.insert(KillSwitch::default());
@@ -54,7 +65,8 @@ pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
     let duplicate = prepare(&SockRef::from(stream)).and_then(|()| stream.as_fd().try_clone_to_owned());
     match duplicate {
         Ok(duplicate) => {
-            extensions.insert(KillSwitch(Arc::new(Mutex::new(Some(TcpStream::from(duplicate))))));
+            let socket = Arc::new(Mutex::new(Some(TcpStream::from(duplicate))));
+            extensions.insert(KillSwitch { socket, is_unbuffered });
         }
         Err(error) => {
             debug!(%error, "a connection could not be prepared; it is served without it");
@@ -72,7 +84,11 @@ fn prepare(socket: &SockRef<'_>) -> std::io::Result<()> {
 
 /// A second handle on a connection's socket. It is released at the end of the connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct KillSwitch(Arc<Mutex<Option<TcpStream>>>);
+pub(crate) struct KillSwitch {
+    socket: Arc<Mutex<Option<TcpStream>>>,
+    /// The HTTP server polls a response only when it has written everything before.
+    is_unbuffered: bool,
+}
 
 impl KillSwitch {
     /// Makes the kernel end the connection if the client does not acknowledge the last bytes for so long. Must be called only when
@@ -106,12 +122,12 @@ impl KillSwitch {
 
     /// Whether there is a handle.
     pub(crate) fn is_armed(&self) -> bool {
-        self.0.lock().is_some()
+        self.socket.lock().is_some()
     }
 
     /// Whether something has arrived that was not read: bytes, the end, or an error. Without a handle this is not known, and `false`.
     pub(crate) fn has_unread(&self) -> bool {
-        let handle = self.0.lock();
+        let handle = self.socket.lock();
         // The socket is non-blocking: if there is nothing to read, the error is `WouldBlock`.
         handle.as_ref().is_some_and(|socket| match socket.peek(&mut [0]) {
             Err(error) => error.kind() != ErrorKind::WouldBlock,
@@ -119,9 +135,21 @@ impl KillSwitch {
         })
     }
 
-    /// Whether the kernel accepts bytes to send. Without a handle this is not known, and `true`.
-    pub(crate) fn is_writable(&self) -> bool {
-        let handle = self.0.lock();
+    /// Releases the handle.
+    pub(crate) fn release(&self) {
+        self.socket.lock().take();
+    }
+
+    fn with(&self, act: impl FnOnce(&TcpStream)) {
+        if let Some(socket) = &*self.socket.lock() {
+            act(socket);
+        }
+    }
+}
+
+impl KernelSocket for KillSwitch {
+    fn is_writable(&self) -> bool {
+        let handle = self.socket.lock();
         handle.as_ref().is_none_or(|socket| {
             let mut polled = [PollFd::new(socket, PollFlags::OUT)];
             // An error of the connection counts too, because waiting would not help.
@@ -129,15 +157,20 @@ impl KillSwitch {
         })
     }
 
-    /// Releases the handle.
-    pub(crate) fn release(&self) {
-        self.0.lock().take();
+    fn can_write(&self) -> bool {
+        self.is_unbuffered && self.is_armed()
     }
 
-    fn with(&self, act: impl FnOnce(&TcpStream)) {
-        if let Some(socket) = &*self.0.lock() {
-            act(socket);
-        }
+    fn write(&self, slices: &[IoSlice<'_>]) -> usize {
+        let handle = self.socket.lock();
+        // The socket is non-blocking: if the kernel accepts nothing, the error is `WouldBlock`.
+        handle.as_ref().map_or(0, |mut socket| {
+            match slices {
+                [only] => socket.write(only),
+                _ => socket.write_vectored(slices),
+            }
+            .unwrap_or(0)
+        })
     }
 }
 

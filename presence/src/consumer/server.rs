@@ -10,14 +10,16 @@ use tracing::{error, warn};
 
 use crate::Rooms;
 
-use super::kill::{WRITE_BUFFER_BYTES, on_connect};
+use super::kill::{WRITE_BUFFER_BYTES, on_connect_unbuffered};
 
 /// Extends [`HttpServer`] for WebSockets.
 pub trait HttpServerExt: Sized {
     /// Prepares the server for the sockets of these rooms. Call it before `bind`, because `bind` fixes the settings of connections: after
     /// `bind` it has no effect on them.
     ///
-    /// - It sets [`on_connect`] and [`WRITE_BUFFER_BYTES`] for each connection. An `on_connect` that was set before is replaced.
+    /// - It sets [`on_connect`](crate::on_connect) and [`WRITE_BUFFER_BYTES`] for each connection. An `on_connect` that was set before is
+    ///   replaced. The size of the write buffer must not be changed afterwards: because of it the server holds nothing back, and frames
+    ///   can be written to the TCP socket without it, several in one call.
     /// - It sets [`Rooms::shutdown_on_signal`] as the `shutdown_signal` of the server: on Ctrl-C or SIGTERM all sockets are closed and their
     ///   presences end, and then the server stops as actix-web does (`shutdown_timeout`). The signal handling of actix-web itself is
     ///   replaced.
@@ -55,7 +57,7 @@ where
     B: MessageBody + 'static,
 {
     fn with_presence(self, rooms: &Rooms) -> Self {
-        let server = self.on_connect(on_connect).h1_write_buffer_size(WRITE_BUFFER_BYTES);
+        let server = self.on_connect(on_connect_unbuffered).h1_write_buffer_size(WRITE_BUFFER_BYTES);
         server.shutdown_signal(rooms.shutdown_on_signal())
     }
 }

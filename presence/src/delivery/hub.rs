@@ -28,6 +28,9 @@ pub(crate) use self::sockets::{HubSocket, Sockets};
 /// A client that reads first frames more slowly than this, in bytes a second, is cut off first when their memory is needed.
 const LEAST_RATE: f64 = 8.0 * 1024.0;
 
+/// After so many sockets, a hub that writes lets the other tasks of its thread run.
+const WRITES_PER_TURN: usize = 64;
+
 /// The actor of a hub.
 pub(crate) struct HubActor {
     id: usize,
@@ -174,6 +177,18 @@ impl HubActor {
                 if !std::mem::replace(&mut self.is_watching, true) {
                     watch_later(&self.filling, &self.clock, ctx);
                 }
+            }
+            ToHub::Write => {
+                for _ in 0..WRITES_PER_TURN {
+                    let Some(outbox) = self.filling.unwritten.borrow_mut().pop_front() else { return };
+                    sockets.served += 1;
+                    outbox.write();
+                }
+                let hub = ctx.address();
+                actix::spawn(async move {
+                    tokio::task::yield_now().await;
+                    hub.do_send(ToHub::Write);
+                });
             }
             #[cfg(any(test, feature = "testing"))]
             ToHub::Panic => panic!("a hub was made to panic"),

@@ -1,7 +1,7 @@
 //! The outbox: the bounded queue of frames for one client, and the rules by which a slow client is cut off.
 //!
-//! Frames are shared: pushing one costs a reference count. The response streams them, several in one write. A client that reads nothing
-//! is cut off: when its outbox is over its bound and makes no progress for [`PATIENCE`], or is not empty and makes no progress for
+//! Frames are shared: pushing one costs a reference count. The hub writes them, several in one write, and the response streams what the
+//! kernel does not accept at once. A client that reads nothing is cut off: when its outbox is over its bound and makes no progress for [`PATIENCE`], or is not empty and makes no progress for
 //! `write_timeout`. The total time of a transfer does not matter, so that a slow line receives everything.
 //!
 //! While an outbox over its bound still makes progress, its senders wait. If a client reads less than `steady_rate`, the time for which
@@ -9,7 +9,7 @@
 //! minute. The charge is never more than the time by which the client is behind a steady reader, so a sender that never stops is slowed,
 //! and cannot make others be cut off.
 //!
-//! Progress is counted in steps of one piece (8 KiB), or of all that is queued if that is less. Two steps together are larger than one
+//! While frames are left, progress is counted in steps of one piece (8 KiB), or of all that is queued if that is less. Two steps together are larger than one
 //! piece, so a client that is never cut off reads at least half a piece in each `write_timeout` on average: 410 bytes a second by default.
 
 use std::{
@@ -40,6 +40,7 @@ use super::{
 };
 
 mod body;
+mod direct;
 mod first;
 mod queue;
 mod senders;
@@ -50,6 +51,7 @@ mod watch;
 pub(crate) use self::queue::PIECE;
 pub(crate) use self::{
     body::Outbound,
+    direct::KernelSocket,
     watch::{Filling, WATCH_INTERVAL},
 };
 
@@ -76,8 +78,7 @@ pub(crate) struct Outbox {
 pub(crate) struct Owner {
     pub(crate) channel: ChannelName,
     pub(crate) connection: Recipient<ToConnection>,
-    /// Whether the kernel accepts bytes for this client. True if the server has no handle on the TCP socket.
-    pub(crate) is_writable: Box<dyn Fn() -> bool>,
+    pub(crate) kernel: Box<dyn KernelSocket>,
 }
 
 /// The bounds of an outbox.
@@ -102,6 +103,8 @@ impl Outbox {
                 first: None,
                 progress: Tick::default(),
                 attached: None,
+                is_direct: false,
+                is_unwritten: false,
                 watched: false,
                 flushes: Some(0),
                 gone: false,
@@ -131,7 +134,7 @@ impl Outbox {
     }
 
     fn is_writable(&self) -> bool {
-        self.owner.get().is_none_or(|owner| (owner.is_writable)())
+        self.owner.get().is_none_or(|owner| owner.kernel.is_writable())
     }
 
     /// Adds frames. If the outbox is over its bound then, it keeps the claim, so that the sender waits.
@@ -227,26 +230,19 @@ impl Outbox {
     }
 
     fn add(&self, bytes: Bytes, frames: usize, counted: usize) {
-        self.queue(bytes, frames, counted);
-        self.wake();
-    }
-
-    fn queue(&self, bytes: Bytes, frames: usize, counted: usize) {
-        let state = &mut *self.state.borrow_mut();
-        if state.phase == OutboxPhase::Open && !bytes.is_empty() {
-            self.begin(state);
-            state.queue.push(bytes, frames, counted);
+        if !bytes.is_empty() {
+            self.enqueue(|state, _| state.queue.push(bytes, frames, counted));
         }
     }
 
-    /// Adds to the queue, unless a Close is in it, and wakes the server.
+    /// Adds to the queue, unless a Close is in it, and has it written.
     fn enqueue(&self, add: impl FnOnce(&mut OutboxState, Tick)) {
         let state = &mut *self.state.borrow_mut();
         if state.phase == OutboxPhase::Open {
             self.begin(state);
             add(state, self.now());
         }
-        state.wake();
+        self.have_written(state);
     }
 
     /// Prepares the outbox for a frame that is about to be added.
@@ -258,13 +254,6 @@ impl Outbox {
             }
         }
         self.have_watched(state);
-    }
-
-    fn wake(&self) {
-        let waker = self.state.borrow_mut().waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 
     const fn is_over(&self, state: &OutboxState) -> bool {

@@ -42,3 +42,4 @@ mod standstills;
 mod store_threads;
 mod support;
 mod touching;
+mod writing;

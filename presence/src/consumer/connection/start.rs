@@ -94,8 +94,8 @@ pub(crate) fn start<C: Consumer>(
         body_gone: false,
         is_reset: false,
     });
-    let is_writable = Box::new(move || kernel.is_writable());
-    outbox.set_owner(Owner { channel: channel.name().clone(), connection: connection.clone(), is_writable });
+    let kernel = Box::new(kernel);
+    outbox.set_owner(Owner { channel: channel.name().clone(), connection: connection.clone(), kernel });
     let hub_socket = HubSocket { outbox: outbox.clone(), connection: connection.clone(), user };
     hub.sockets.borrow_mut().enter(channel.name().clone(), hub_socket);
     if rooms.is_shutting_down() {

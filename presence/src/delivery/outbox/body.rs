@@ -10,9 +10,9 @@ use actix::Recipient;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::delivery::message::ToConnection;
+use crate::{clock::Tick, delivery::message::ToConnection};
 
-use super::{Mark, Outbox, OutboxPhase};
+use super::{Mark, Outbox, OutboxPhase, OutboxState};
 
 /// After so many flushes with an empty queue all is written. The server holds at most its write buffer, 32 KiB by default, and one piece.
 /// Each flush while the kernel accepts bytes writes at least a quarter of the 16 KiB that `on_connect` allows to be unsent there.
@@ -57,21 +57,10 @@ impl Outbox {
         if state.phase == OutboxPhase::Broken {
             return Poll::Ready(Some(Err(Stalled)));
         }
+        state.is_direct = false;
         let was_marked = state.queue.holds_marked();
         if let Some(bytes) = state.queue.take() {
-            state.progress = now;
-            state.flushes = Some(0);
-            if was_marked && !state.queue.holds_marked() {
-                state.mark = Mark::Taken(now);
-            }
-            state.senders.taken(bytes.len(), !state.queue.is_empty(), now, self.terms);
-            state.first = state.first.take().filter(|_| state.queue.holds_first());
-            if let Some(first) = &mut state.first {
-                first.took(bytes.len());
-            }
-            if !self.is_over(state) {
-                state.senders.relieve(now, self.terms);
-            }
+            self.took(state, bytes.len(), was_marked, now);
             return Poll::Ready(Some(Ok(bytes)));
         }
         if state.is_ending() {
@@ -90,7 +79,25 @@ impl Outbox {
                 None => self.have_watched(state),
             }
         }
+        state.is_direct = self.owner.get().is_some_and(|owner| owner.kernel.can_write());
         state.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Records that the server or the kernel took so many bytes.
+    pub(super) fn took(&self, state: &mut OutboxState, bytes: usize, was_marked: bool, now: Tick) {
+        state.progress = now;
+        state.flushes = Some(0);
+        if was_marked && !state.queue.holds_marked() {
+            state.mark = Mark::Taken(now);
+        }
+        state.senders.taken(bytes, !state.queue.is_empty(), now, self.terms);
+        state.first = state.first.take().filter(|_| state.queue.holds_first());
+        if let Some(first) = &mut state.first {
+            first.took(bytes);
+        }
+        if !self.is_over(state) {
+            state.senders.relieve(now, self.terms);
+        }
     }
 }

@@ -3,15 +3,20 @@
 //! A frame is one piece until part of it is written. A large state is one piece that stands for all its pages. The pages are shared by all
 //! clients that wait for them, and each page becomes a piece of its own when it is next.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    io::IoSlice,
+};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{delivery::wire::Rest, name::RoomName};
 
 /// The most bytes that are written in one piece, and one step of progress. The server's write buffer begins at this size, and a buffer
 /// that has grown shrinks again only if it is above 128 KiB.
 pub(crate) const PIECE: usize = 8 * 1024;
+/// The most bytes of further pieces that one call writes together with the first.
+const WRITE: usize = 64 * 1024;
 /// How many pongs are queued at most. A new pong then replaces the last one, and answers all pings since (RFC 6455, 5.5.3).
 const MOST_PONGS: usize = 16;
 /// The number of pieces for which an empty queue keeps its memory.
@@ -61,6 +66,14 @@ impl QueuedPiece {
 
     fn first(room: &RoomName, bytes: Bytes) -> Self {
         Self { kind: PieceKind::First(room.clone()), ..Self::of(bytes) }
+    }
+
+    /// Records that so many of its bytes are written. Returns how many of them counted against the bound.
+    fn begin(&mut self, written: usize) -> usize {
+        self.begun = true;
+        let counted = self.counted.min(written);
+        self.counted -= counted;
+        counted
     }
 
     fn rest(room: &RoomName, rest: Rest) -> Self {
@@ -226,10 +239,7 @@ impl OutboxQueue {
         self.unfold();
         let first = self.pieces.front_mut()?;
         if first.bytes.len() > PIECE {
-            first.begun = true;
-            let counted = first.counted.min(PIECE);
-            first.counted -= counted;
-            self.bytes -= counted;
+            self.bytes -= first.begin(PIECE);
             return Some(first.bytes.split_to(PIECE));
         }
         let first = self.take_first()?;
@@ -246,6 +256,33 @@ impl OutboxQueue {
             together.extend_from_slice(&next);
         }
         Some(together.freeze())
+    }
+
+    /// The next bytes to write, and their number, as many as fit into `slices` and are written at once.
+    pub(super) fn gather<'a>(&'a mut self, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
+        self.unfold();
+        let (mut count, mut bytes) = (0, 0);
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            if piece.rest.is_some() || count > 0 && bytes + piece.bytes.len() > WRITE {
+                break;
+            }
+            *slice = IoSlice::new(&piece.bytes);
+            count += 1;
+            bytes += piece.bytes.len();
+        }
+        (count, bytes)
+    }
+
+    /// Drops so many bytes, which are written.
+    pub(super) fn advance(&mut self, mut written: usize) {
+        while let Some(first) = self.pieces.front_mut().filter(|_| written > 0) {
+            if written < first.bytes.len() {
+                self.bytes -= first.begin(written);
+                first.bytes.advance(written);
+                return;
+            }
+            written -= self.take_first().map_or(written, |bytes| bytes.len());
+        }
     }
 
     fn take_first(&mut self) -> Option<Bytes> {

@@ -17,6 +17,10 @@ pub(super) struct OutboxState {
     pub(super) progress: Tick,
     /// When the server first polled the response. Before that the client can receive nothing.
     pub(super) attached: Option<Tick>,
+    /// The response was polled, and the server has nothing more to write for it. So the hub may write to the kernel.
+    pub(super) is_direct: bool,
+    /// It is in the list of those to which the hub writes next.
+    pub(super) is_unwritten: bool,
     pub(super) watched: bool,
     /// The number of flushes of the server in a row with an empty queue while the kernel accepted bytes. `None` if the kernel accepts nothing
     /// at the moment.

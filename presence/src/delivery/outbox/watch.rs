@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     rc::Rc,
     time::Duration,
 };
@@ -27,6 +28,8 @@ const LATE: Duration = Duration::from_millis(10);
 pub(crate) struct Filling {
     /// The outboxes that are not empty, or were not at the last look.
     pub(crate) outboxes: RefCell<Vec<Rc<Outbox>>>,
+    /// The outboxes to which the hub writes next. If there are any, the hub has received [`ToHub::Write`].
+    pub(crate) unwritten: RefCell<VecDeque<Rc<Outbox>>>,
     /// When the next look is due, if there are any.
     due: Cell<Option<Tick>>,
     /// For how long the thread was blocked up to the last look.

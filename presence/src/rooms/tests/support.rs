@@ -2,6 +2,7 @@
 
 mod client;
 mod client_view;
+mod kernel;
 mod log;
 
 mod store;
@@ -23,6 +24,7 @@ use crate::{
 
 pub(crate) use self::client::Client;
 pub(crate) use self::client_view::ClientView;
+pub(crate) use self::kernel::FakeKernel;
 pub(crate) use self::log::Log;
 pub(crate) use self::store::{RecordingStore, Span, Transaction, WriterCall};
 

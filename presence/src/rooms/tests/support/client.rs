@@ -23,7 +23,7 @@ use crate::{
     session::Session,
 };
 
-use super::ClientView;
+use super::{ClientView, FakeKernel};
 
 pub(crate) struct Client {
     pub(crate) rooms: Rooms,
@@ -41,6 +41,7 @@ pub(crate) struct Client {
     is_blocked: Rc<Cell<bool>>,
     /// Whether the kernel accepts the bytes that are written.
     pub(crate) takes: Rc<Cell<bool>>,
+    pub(crate) kernel: Rc<FakeKernel>,
     screen: RefCell<ClientView>,
     read: Cell<usize>,
 }
@@ -84,11 +85,11 @@ impl Client {
         let connection =
             FakeConnection { messages: messages.clone(), is_blocked: is_blocked.clone() }.start().recipient();
         let takes = Rc::new(Cell::new(true));
-        let kernel = takes.clone();
+        let kernel = Rc::new(FakeKernel::new(takes.clone()));
         outbox.set_owner(Owner {
             channel: channel.clone(),
             connection: connection.clone(),
-            is_writable: Box::new(move || kernel.get()),
+            kernel: Box::new(kernel.clone()),
         });
         hub.sockets
             .borrow_mut()
@@ -108,6 +109,7 @@ impl Client {
             messages,
             is_blocked,
             takes,
+            kernel,
             screen: RefCell::default(),
             read: Cell::default(),
         }
@@ -214,6 +216,11 @@ impl Client {
         self.connection_messages().into_iter().filter_map(close).collect()
     }
 
+    /// What the response has streamed since this was last called.
+    pub(crate) fn bytes(&self) -> Bytes {
+        read_bytes(&self.outbox)
+    }
+
     /// The frames since this was last called.
     pub(crate) fn frames(&self) -> Vec<Value> {
         let frames = read(&self.outbox);
@@ -240,13 +247,17 @@ impl Client {
     }
 }
 
-fn read(outbox: &Outbox) -> Vec<Value> {
+fn read_bytes(outbox: &Outbox) -> Bytes {
     let mut bytes = BytesMut::new();
     let cx = Context::from_waker(noop_waker_ref());
     while let Poll::Ready(Some(Ok(more))) = outbox.poll(&cx) {
         bytes.extend_from_slice(&more);
     }
-    let mut bytes = bytes.freeze();
+    bytes.freeze()
+}
+
+fn read(outbox: &Outbox) -> Vec<Value> {
+    let mut bytes = read_bytes(outbox);
     let mut frames = Vec::new();
     while bytes.has_remaining() {
         frames.push(serde_json::from_slice(&frame(&mut bytes)).unwrap());
