@@ -52,6 +52,10 @@ const PAGE_BYTES: u32 = 1_024;
 /// did that, and flushed both files. Now a page that many transactions change is copied once.
 const CHECKPOINT_PAGES: u32 = 40_000;
 
+/// How many prepared statements each connection keeps. The driver's default is 100. Commits have some hundred texts at most, since they
+/// differ in the numbers of rows.
+const CACHED_STATEMENTS: usize = 200;
+
 pub(super) struct Sqlite {
     options: SqliteConnectOptions,
     /// `None` for a database in memory.
@@ -235,7 +239,8 @@ fn options(url: &str) -> Result<SqliteConnectOptions, DbErr> {
         return Err(bad_url("the URL of the database names no file"));
     }
     // A load reads up to 10,000 rows, and each is passed from the thread of the connection to that of the caller.
-    Ok(options.row_buffer_size(1024).page_size(PAGE_BYTES).disable_statement_logging())
+    let options = options.row_buffer_size(1024).statement_cache_capacity(CACHED_STATEMENTS);
+    Ok(options.page_size(PAGE_BYTES).disable_statement_logging())
 }
 
 fn is_in_memory(url: &str) -> bool {

@@ -1,11 +1,10 @@
-//! The two statements of a commit in SQLite. Each is several statements in one text, so that the thread of the connection is woken once.
+//! The two messages of a commit to SQLite. Each has several statements in one text, so that the thread of the connection is woken once.
 //!
-//! Lists are passed as JSON. So the texts are the same for any number of rows, and stay prepared. Parameters have no numbers, because the
-//! driver counts them over all statements of a text.
+//! Parameters have no numbers, because the driver counts them over all statements of a text.
 
 use std::fmt::{self, Write as _};
 
-use sea_orm::{DbBackend, Statement, prelude::Uuid};
+use sea_orm::{DbBackend, Statement, Value, prelude::Uuid};
 
 use crate::{
     name::{Epoch, PresenceId},
@@ -14,84 +13,49 @@ use crate::{
 };
 
 use super::super::{
-    statement::In,
+    chunk,
     transaction::{CommitKeys, CommitWrite},
 };
 
+/// The keys are passed as JSON, so that the text is the same for any number of them. They are joined, because for `IN` with a subquery
+/// SQLite would build a table and a filter of 10,000 bytes.
 const READ: &str = "\
     SELECT 0, fenced_at, lost_name FROM nodes INNER JOIN last_commits ON last_commits.node_id = nodes.id WHERE nodes.id = ?; \
-    SELECT 1, id, channel_name, version FROM rooms WHERE channel_name IN (SELECT value FROM json_each(?)); \
-    SELECT 2, id, room_id, channel_name, user_id, meta, node_id, held_until, session_hash FROM presences \
-    WHERE id IN (SELECT unhex(value) FROM json_each(?)); \
-    SELECT 2, id, room_id, channel_name, user_id, meta, node_id, held_until, session_hash FROM presences \
-    WHERE session_hash IN (SELECT unhex(value) FROM json_each(?))";
+    SELECT 1, rooms.id, rooms.channel_name, rooms.version \
+    FROM json_each(?) AS named CROSS JOIN rooms ON rooms.channel_name = named.value; \
+    SELECT 2, presences.id, room_id, channel_name, user_id, meta, node_id, held_until, session_hash \
+    FROM json_each(?) AS named CROSS JOIN presences ON presences.id = unhex(named.value)";
 
-const WRITE: &str = "\
-    DELETE FROM presences WHERE id IN (SELECT unhex(value) FROM json_each(?)); \
-    INSERT INTO presences (id, room_id, channel_name, user_id, meta, session_hash, grace, node_id, joined_at, last_seen) \
-    SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5), value ->> 6, ?, ?, ? \
-    FROM json_each(?); \
-    UPDATE rooms SET version = version + 1 WHERE id IN (SELECT unhex(value) FROM json_each(?)); \
-    UPDATE last_commits SET attempt = ? WHERE node_id = ?";
+const READ_SESSIONS: &str = "; \
+    SELECT 2, presences.id, room_id, channel_name, user_id, meta, node_id, held_until, session_hash \
+    FROM json_each(?) AS named CROSS JOIN presences ON presences.session_hash = unhex(named.value)";
 
 pub(super) fn read(CommitKeys { node, rooms, presences, sessions }: &CommitKeys<'_>) -> Statement {
-    let rooms = json(*rooms, |json, room| text(json, room.as_str()));
-    let presences = json(*presences, |json, id: &PresenceId| uuid(json, id.as_uuid()));
-    let sessions = json(*sessions, hash);
-    let values = [node.as_uuid().into(), rooms.into(), presences.into(), sessions.into()];
-    Statement::from_sql_and_values(DbBackend::Sqlite, READ, values)
-}
-
-pub(super) fn write(CommitWrite { node, attempt, now, gone, new, changed }: &CommitWrite<'_>) -> Statement {
-    let gone = json(*gone, |json, id: &PresenceId| uuid(json, id.as_uuid()));
-    let new = json(*new, |json, (room, (presence, session)): &In<_>| {
-        let session: &Option<Session> = session;
-        json.push('[');
-        uuid(json, presence.id.as_uuid())?;
-        json.push(',');
-        uuid(json, room.as_uuid())?;
-        json.push(',');
-        text(json, presence.channel.as_str())?;
-        json.push(',');
-        or_null(json, presence.user.as_ref(), |json, user| text(json, user.as_str()))?;
-        json.push(',');
-        text(json, presence.meta.as_str())?;
-        json.push(',');
-        or_null(json, session.as_ref(), |json, session| hash(json, &session.hash))?;
-        json.push(',');
-        or_null(json, session.as_ref(), |json, session| write!(json, "{}", millis(session.grace)))?;
-        json.push(']');
+    let rooms = json(*rooms, |json, room| {
+        json.push_str(&serde_json::to_string(room.as_str()).map_err(|_| fmt::Error)?);
         Ok(())
     });
-    let changed = json(*changed, |json, room: &Epoch| uuid(json, room.as_uuid()));
-    let (node, now) = (node.as_uuid(), *now);
-    let inserted = [node.into(), now.into(), now.into(), new.into()];
-    let values = [gone.into()].into_iter().chain(inserted).chain([changed.into(), attempt.0.into(), node.into()]);
-    Statement::from_sql_and_values(DbBackend::Sqlite, WRITE, values)
+    let presences = json(*presences, |json, id: &PresenceId| write!(json, "\"{}\"", id.as_uuid().simple()));
+    let mut values: Vec<Value> = vec![node.as_uuid().into(), rooms.into(), presences.into()];
+    let mut sql = READ.to_owned();
+    if !sessions.is_empty() {
+        sql.push_str(READ_SESSIONS);
+        values.push(json(*sessions, hash).into());
+    }
+    Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)
 }
 
 /// A JSON list.
-fn json<T>(rows: impl IntoIterator<Item = T>, mut add: impl FnMut(&mut String, T) -> fmt::Result) -> String {
+fn json<T>(keys: impl IntoIterator<Item = T>, mut add: impl FnMut(&mut String, T) -> fmt::Result) -> String {
     let mut json = String::from("[");
-    for row in rows {
+    for key in keys {
         if json.len() > 1 {
             json.push(',');
         }
-        add(&mut json, row).expect("a string takes every text");
+        add(&mut json, key).expect("a string takes every text");
     }
     json.push(']');
     json
-}
-
-fn or_null<T>(json: &mut String, value: Option<T>, add: impl FnOnce(&mut String, T) -> fmt::Result) -> fmt::Result {
-    match value {
-        Some(value) => add(json, value),
-        None => json.write_str("null"),
-    }
-}
-
-fn uuid(json: &mut String, uuid: Uuid) -> fmt::Result {
-    write!(json, "\"{}\"", uuid.simple())
 }
 
 fn hash(json: &mut String, hash: &SessionHash) -> fmt::Result {
@@ -101,7 +65,46 @@ fn hash(json: &mut String, hash: &SessionHash) -> fmt::Result {
     Ok(())
 }
 
-fn text(json: &mut String, text: &str) -> fmt::Result {
-    json.push_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?);
-    Ok(())
+pub(super) fn write(CommitWrite { node, attempt, now, gone, new, changed }: &CommitWrite<'_>) -> Statement {
+    let (mut sql, mut values) = (String::with_capacity(512), Vec::new());
+    let gone: Vec<_> = gone.iter().map(PresenceId::as_uuid).collect();
+    add_keyed(&mut sql, &mut values, "DELETE FROM presences WHERE id IN (", &gone);
+    let mut separator = "INSERT INTO presences \
+        (id, room_id, channel_name, user_id, meta, session_hash, grace, node_id, joined_at, last_seen) VALUES ";
+    for (room, (presence, session)) in *new {
+        sql.push_str(separator);
+        sql.push_str("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        separator = ", ";
+        let session = session.as_ref();
+        values.extend([
+            presence.id.as_uuid().into(),
+            room.as_uuid().into(),
+            presence.channel.as_str().into(),
+            presence.user.as_ref().map(|user| user.as_str()).into(),
+            presence.meta.as_str().into(),
+            session.map(|session: &Session| session.hash.as_bytes().to_vec()).into(),
+            session.map(|session| millis(session.grace)).into(),
+            presence.node.as_uuid().into(),
+            (*now).into(),
+            (*now).into(),
+        ]);
+    }
+    if !new.is_empty() {
+        sql.push_str("; ");
+    }
+    let changed: Vec<_> = changed.iter().map(Epoch::as_uuid).collect();
+    add_keyed(&mut sql, &mut values, "UPDATE rooms SET version = version + 1 WHERE id IN (", &changed);
+    sql.push_str("UPDATE last_commits SET attempt = ? WHERE node_id = ?");
+    values.extend([attempt.0.into(), node.as_uuid().into()]);
+    Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)
+}
+
+/// Adds a statement for these keys, which begins so. Without keys, there is none.
+fn add_keyed(sql: &mut String, values: &mut Vec<Value>, begin: &str, keys: &[Uuid]) {
+    for keys in chunk::lists(keys) {
+        sql.push_str(begin);
+        sql.push_str(&vec!["?"; keys.len()].join(", "));
+        sql.push_str("); ");
+        values.extend(keys.into_iter().map(Value::from));
+    }
 }

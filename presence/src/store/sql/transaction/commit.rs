@@ -32,6 +32,10 @@ use super::{
     Lock, Transaction,
 };
 
+/// How many rows of a kind are written at once with others. Each number is another text, and the texts of many rows would be too many to
+/// stay prepared.
+const AT_ONCE: usize = 16;
+
 /// What a commit is about.
 pub(in super::super) struct CommitKeys<'a> {
     pub(in super::super) node: NodeId,
@@ -176,17 +180,28 @@ impl Transaction {
         &self,
         node: NodeId,
         attempt: Attempt,
-        CommitChanges { gone, held, taken, new, metas, changed }: CommitChanges,
+        changes: CommitChanges,
     ) -> Result<(), StoreError> {
-        let write = CommitWrite { node, attempt, now: self.now, gone: &gone, new: &new, changed: &changed };
-        if let Some(write) = self.dialect.write_commit(&write) {
-            if !taken.is_empty() {
-                self.delete(&gone).await?;
+        let CommitChanges { mut gone, held, taken, mut new, metas, mut changed } = changes;
+        let write = |gone: &[_], new: &[_], changed: &[_]| {
+            self.dialect.write_commit(&CommitWrite { node, attempt, now: self.now, gone, new, changed })
+        };
+        if write(&[], &[], &[]).is_some() {
+            if !taken.is_empty() || gone.len().max(new.len()) > AT_ONCE {
+                self.delete(&std::mem::take(&mut gone)).await?;
             }
             self.hold(held).await?;
             self.take_over(&taken).await?;
             self.update_metas(&metas).await?;
-            self.inner.execute_raw(write).await.map_err(store_error)?;
+            if new.len() > AT_ONCE {
+                self.insert(&std::mem::take(&mut new)).await?;
+            }
+            if changed.len() > AT_ONCE {
+                self.increment_versions(&std::mem::take(&mut changed)).await?;
+            }
+            if let Some(write) = write(&gone, &new, &changed) {
+                self.inner.execute_raw(write).await.map_err(store_error)?;
+            }
             return Ok(());
         }
         self.delete(&gone).await?;

@@ -48,12 +48,17 @@ async fn no_statement_scans_all_presences() {
         statements.push(statement::lock_removable(vec![id, id], filter).into_statement(sqlite));
         statements.push(sqlite.build(&statement::delete_removable(vec![id, id], filter)));
     }
-    let keys = CommitKeys { node, rooms: &[], presences: &[], sessions: &[] };
-    let write = CommitWrite { node, attempt: Attempt::next(), now: 1, gone: &[], new: &[], changed: &[] };
+    let (key, room) = (PresenceId::from_uuid(id), Epoch::from_uuid(id));
+    let keys = CommitKeys { node, rooms: &[], presences: &[key], sessions: &[hash] };
+    let new = [(room, (presence(node, "a"), None))];
+    let write =
+        CommitWrite { node, attempt: Attempt::next(), now: 1, gone: &[key, key], new: &new, changed: &[room, room] };
     let dialect = store.once.database.dialect();
     for text in [dialect.read_commit(&keys).unwrap().sql, dialect.write_commit(&write).unwrap().sql] {
         // The values do not matter, since no plan depends on them.
-        statements.extend(text.split("; ").map(|one| Statement::from_string(sqlite, one)));
+        let texts: Vec<_> = text.split("; ").collect();
+        assert_eq!(texts.len(), 4, "{text}");
+        statements.extend(texts.into_iter().map(|one| Statement::from_string(sqlite, one)));
     }
     let mut ordered = 0;
     for mut statement in statements {
