@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix_web::{
-    FromRequest, HttpRequest, HttpResponse, ResponseError, dev,
+    FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, dev,
     http::{
         StatusCode,
         header::{self, HeaderMap},
@@ -192,9 +192,10 @@ impl Upgrade {
     /// | 500 | any other error, a panic, or more than `handshake_timeout` |
     pub async fn start<C: Consumer>(mut self, consumer: C) -> HttpResponse {
         let req = &self.req.clone();
-        if let Err(refused) = handshake(req) {
-            return *refused;
-        }
+        let response = match handshake(req) {
+            Ok(response) => response,
+            Err(refused) => return *refused,
+        };
         let bytes = req.uri().path_and_query().map_or(0, |target| target.as_str().len());
         if bytes > MAX_TARGET_BYTES {
             debug!(bytes, limit = MAX_TARGET_BYTES, "a handshake is refused: its path is too long");
@@ -227,14 +228,14 @@ impl Upgrade {
             match within(limit, authenticated).await {
                 Some(Ok(Ok(user))) => self.user = user,
                 Some(Ok(Err(Error::Refused { code, reason }))) => {
-                    return self.answer(Refusing { code, reason }).await;
+                    return self.answer(Refusing { code, reason }, response).await;
                 }
                 Some(Ok(Err(error))) => return refuse(&error),
                 Some(Err(_)) => return refuse(&Error::other("`authenticate` panicked")),
                 None => return refuse(&Error::other("`authenticate` took longer than `handshake_timeout`")),
             }
         }
-        self.answer(consumer).await
+        self.answer(consumer, response).await
     }
 
     /// Logs a refused origin, because a page cannot see the reason. Behind a proxy that hides the host, every page is refused.
@@ -251,8 +252,8 @@ impl Upgrade {
         );
     }
 
-    /// Calls `connect` of the consumer, and returns the response to the handshake.
-    async fn answer<C: Consumer>(self, consumer: C) -> HttpResponse {
+    /// Calls `connect` of the consumer, and returns the response to the handshake. `response` is the one that accepts it.
+    async fn answer<C: Consumer>(self, consumer: C, mut response: HttpResponseBuilder) -> HttpResponse {
         let req = &self.req.clone();
         if let Some(full) = self.rooms.response_if_full() {
             return full;
@@ -266,25 +267,20 @@ impl Upgrade {
             Ok(accepted) => accepted,
             Err(error) => return refuse(&error),
         };
-        match handshake(req) {
-            Ok(mut response) => {
-                for header in headers {
-                    response.append_header(header);
-                }
-                // If a browser offers subprotocols and the server chooses none, the handshake fails, and the page cannot read the code.
-                let subprotocol = subprotocol.or_else(|| offers(req).next().filter(|_| refused).map(str::to_owned));
-                if let Some(subprotocol) = subprotocol {
-                    if offers(req).any(|offer| offer == subprotocol) {
-                        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
-                    } else {
-                        // The client would have to fail the handshake (RFC 6455, 4.1).
-                        warn!(%subprotocol, "a consumer chose a subprotocol that its client did not offer");
-                    }
-                }
-                response.streaming(body)
-            }
-            Err(refused) => *refused,
+        for header in headers {
+            response.append_header(header);
         }
+        // If a browser offers subprotocols and the server chooses none, the handshake fails, and the page cannot read the code.
+        let subprotocol = subprotocol.or_else(|| offers(req).next().filter(|_| refused).map(str::to_owned));
+        if let Some(subprotocol) = subprotocol {
+            if offers(req).any(|offer| offer == subprotocol) {
+                response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
+            } else {
+                // The client would have to fail the handshake (RFC 6455, 4.1).
+                warn!(%subprotocol, "a consumer chose a subprotocol that its client did not offer");
+            }
+        }
+        response.streaming(body)
     }
 }
 
