@@ -34,6 +34,8 @@ enum Args {
 #[derive(Debug, clap::Args)]
 struct Compare {
     /// `floor`, `chat`, or NAME=PATH of another build of the example chat. The ratios are to the first [default: floor, chat].
+    /// The example chat has one worker; a colon and a number after its name give it more, as in `chat:2` and NAME:2=PATH.
+    /// Several workers need several cores, and so `--no-pin`.
     #[arg(long = "server", value_name = "SERVER")]
     servers: Vec<Program>,
     /// What is measured [default: all].

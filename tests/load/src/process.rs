@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     str::FromStr,
@@ -35,6 +36,8 @@ pub(crate) enum Kind {
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// Threads that serve sockets. The server without presence always has one.
+    workers: NonZeroUsize,
     /// `None` for the program beside this one.
     path: Option<PathBuf>,
 }
@@ -47,12 +50,20 @@ impl FromStr for Program {
             Some((name, path)) => (name, Some(PathBuf::from(path))),
             None => (text, None),
         };
-        let kind = match (name, &path) {
+        let (build, workers) = match name.split_once(':') {
+            Some((build, workers)) => {
+                let workers = workers.parse();
+                (build, workers.map_err(|error| format!("the number of workers after the colon: {error}"))?)
+            }
+            None => (name, NonZeroUsize::MIN),
+        };
+        let kind = match (build, &path) {
+            ("floor", _) if workers > NonZeroUsize::MIN => return Err("`floor` has one worker".to_owned()),
             ("floor", _) => Kind::Floor,
             ("chat", _) | (_, Some(_)) => Kind::Chat,
             _ => return Err("neither `floor`, `chat` nor `NAME=PATH` of another build of the example chat".to_owned()),
         };
-        Ok(Self { name: name.to_owned(), kind, path })
+        Ok(Self { name: name.to_owned(), kind, workers, path })
     }
 }
 
@@ -122,7 +133,7 @@ impl Server {
         command.stderr(File::create(folder.path().join("log")).map_err(io)?);
         command.args(["--port", "0"]);
         if program.kind == Kind::Chat {
-            command.args(["--workers", "1", "--notify", notify]);
+            command.args(["--workers", &program.workers.to_string(), "--notify", notify]);
             for variable in VARIABLES {
                 command.env_remove(variable);
             }
@@ -218,4 +229,20 @@ pub(crate) fn processor_time(process: &str) -> Result<Duration, String> {
         text.split_whitespace().next()?.parse::<u64>().ok()
     });
     Ok(Duration::from_nanos(times.sum()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_name_with_workers_and_a_path() {
+        let parse = |text: &str| text.parse::<Program>().map(|it| (it.name, it.kind, it.workers.get(), it.path));
+        assert_eq!(parse("floor"), Ok(("floor".to_owned(), Kind::Floor, 1, None)));
+        assert_eq!(parse("chat:2"), Ok(("chat:2".to_owned(), Kind::Chat, 2, None)));
+        assert_eq!(parse("now:3=a:b"), Ok(("now:3".to_owned(), Kind::Chat, 3, Some(PathBuf::from("a:b")))));
+        for wrong in ["other", "other:2", "floor:2", "chat:0", "chat:"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }
