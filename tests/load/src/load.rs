@@ -1,12 +1,13 @@
 //! The clients: one loop on one thread, without a task or a timer for each, so that the server is the limit and not the load.
 
+mod checks;
 mod client;
+mod dismissal;
 
 use std::{
-    collections::BTreeMap,
     io::{ErrorKind, Read as _, Write as _},
     mem::MaybeUninit,
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, epoll, poll},
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt},
+    net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt},
 };
 
 use crate::{
@@ -30,10 +31,6 @@ const READ: usize = 256 * 1024;
 const BATCH: usize = 256;
 /// The longest wait before a signal or the deadline is seen.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
-/// How long the last notices may take at the end.
-const SETTLE: Duration = Duration::from_secs(20);
-/// How long the views must stay right at the end, so that a notice that comes twice is seen.
-const QUIET: Duration = Duration::from_millis(150);
 /// The receive buffer of a client that does not read.
 const FROZEN_BUFFER: usize = 16 * 1024;
 
@@ -55,7 +52,11 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Load {
     epoll: OwnedFd,
-    server: SocketAddr,
+    /// The server of the clients that are opened next.
+    pub(crate) server: SocketAddr,
+    /// The address of the clients.
+    source: Option<IpAddr>,
+    first_user: User,
     clients: Vec<Option<Client>>,
     free: Vec<Index>,
     books: Books,
@@ -74,6 +75,8 @@ impl Load {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("epoll_create"))?,
             server,
+            source: None,
+            first_user: 0,
             clients: Vec::new(),
             free: Vec::new(),
             books: Books::default(),
@@ -83,6 +86,13 @@ impl Load {
         })
     }
 
+    /// Gives the clients an address, and users that no other process of clients has.
+    pub(crate) fn apart(mut self, source: IpAddr, first_user: User) -> Self {
+        self.source = Some(source);
+        (self.first_user, self.books.first_user) = (first_user, first_user);
+        self
+    }
+
     /// Begins to connect a new user to a room.
     pub(crate) fn open(&mut self, room: u32) -> Result<Index, String> {
         self.open_with(room, None)
@@ -90,7 +100,7 @@ impl Load {
 
     fn open_with(&mut self, room: u32, receive_buffer: Option<usize>) -> Result<Index, String> {
         let began = Instant::now();
-        let user = User::try_from(self.books.began.len()).map_err(|_| "too many users")?;
+        let user = self.first_user + User::try_from(self.books.began.len()).map_err(|_| "too many users")?;
         self.books.began.push(began);
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).map_err(system("socket"))?;
@@ -99,6 +109,10 @@ impl Load {
         sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(system("SO_LINGER"))?;
         if let Some(bytes) = receive_buffer {
             sockopt::set_socket_recv_buffer_size(&socket, bytes).map_err(system("SO_RCVBUF"))?;
+        }
+        if let Some(source) = self.source {
+            let failed = |error| format!("the address {source} of the clients cannot be used: {error}");
+            bind(&socket, &SocketAddr::new(source, 0)).map_err(failed)?;
         }
         match connect(&socket, &self.server) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
@@ -112,6 +126,7 @@ impl Load {
         epoll::add(&self.epoll, &socket, data, epoll::EventFlags::OUT).map_err(system("epoll_ctl"))?;
         self.clients[index] = Some(Client {
             index,
+            server: self.server,
             stream: TcpStream::from(socket),
             room,
             user,
@@ -191,6 +206,8 @@ impl Load {
                 Ok(count) => drop(client.unsent.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The end is seen when it is read.
+                Err(_) if client.is_ending() => client.unsent.clear(),
                 Err(error) => return Err(client.failure(&format!("the connection ended: {error}"))),
             }
         }
@@ -247,11 +264,10 @@ impl Load {
     }
 
     fn writable(&mut self, index: Index) -> Result<(), String> {
-        let server = self.server;
         let client = self.client(index)?;
         if client.phase == Phase::Connecting {
             client.phase = Phase::Upgrading;
-            let (room, user) = (client.room, wire::user_name(client.user));
+            let (server, room, user) = (client.server, client.room, wire::user_name(client.user));
             let request = format!(
                 "GET /ws/r{room}?user={user} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
@@ -263,18 +279,18 @@ impl Load {
 
     fn readable(&mut self, index: Index) -> Result<(), String> {
         let Some(client) = self.clients.get_mut(index).and_then(Option::as_mut) else { return Ok(()) };
-        let mut pongs = Vec::new();
+        let mut replies = Vec::new();
         let mut ended = false;
         loop {
             let count = match (&client.stream).read(&mut self.buffer) {
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) if client.phase == Phase::Leaving => 0,
+                Err(_) if client.is_ending() => 0,
                 Err(error) => return Err(client.failure(&format!("the connection ended: {error}"))),
             };
             if count == 0 {
-                if client.phase != Phase::Leaving {
+                if !client.is_ending() {
                     return Err(client.failure("the server ended the connection"));
                 }
                 ended = true;
@@ -282,12 +298,12 @@ impl Load {
             }
             let bytes = &self.buffer[..count];
             if client.unread.is_empty() {
-                let used = client.take(bytes, &mut self.books, &mut pongs, &mut ended)?;
+                let used = client.take(bytes, &mut self.books, &mut replies, &mut ended)?;
                 client.unread.extend_from_slice(&bytes[used..]);
             } else {
                 let mut unread = std::mem::take(&mut client.unread);
                 unread.extend_from_slice(bytes);
-                let used = client.take(&unread, &mut self.books, &mut pongs, &mut ended)?;
+                let used = client.take(&unread, &mut self.books, &mut replies, &mut ended)?;
                 unread.drain(..used);
                 client.unread = unread;
             }
@@ -296,12 +312,15 @@ impl Load {
             }
         }
         if ended {
+            if client.phase == Phase::Dismissed {
+                *self.books.closes.entry(None).or_default() += 1;
+            }
             self.books.events.push_back(Event::Left { room: client.room });
             self.clients[index] = None;
             self.free.push(index);
         } else {
-            for payload in pongs {
-                self.send(index, wire::PONG, &payload)?;
+            for (opcode, payload) in replies {
+                self.send(index, opcode, &payload)?;
             }
         }
         Ok(())
@@ -321,26 +340,6 @@ impl Load {
         Ok(index)
     }
 
-    /// Waits until each client's view of its room is the truth and all messages have come, and that it stays so.
-    pub(crate) fn settle(&mut self) -> Result<(), String> {
-        self.settle_within(SETTLE)
-    }
-
-    fn settle_within(&mut self, bound: Duration) -> Result<(), String> {
-        let end = Instant::now() + bound;
-        self.deadline = end + Duration::from_secs(1);
-        loop {
-            self.turns(LONGEST_WAIT)?;
-            match self.wrong() {
-                None => break,
-                Some(wrong) if Instant::now() > end => return Err(wrong),
-                Some(_) => {}
-            }
-        }
-        self.turns(QUIET)?;
-        self.wrong().map_or(Ok(()), Err)
-    }
-
     /// Handles what comes within a time.
     pub(crate) fn turns(&mut self, time: Duration) -> Result<(), String> {
         let end = Instant::now() + time;
@@ -348,30 +347,6 @@ impl Load {
             self.turn(end)?;
         }
         Ok(())
-    }
-
-    /// The first view that differs from the truth, or the first client that misses a message.
-    fn wrong(&self) -> Option<String> {
-        let mut truth = BTreeMap::<u32, Vec<User>>::new();
-        for client in self.clients.iter().flatten().filter(|client| client.phase != Phase::Leaving) {
-            truth.entry(client.room).or_default().push(client.user);
-        }
-        truth.values_mut().for_each(|users| users.sort_unstable());
-        let joined = self.clients.iter().flatten().filter(|client| client.phase == Phase::Joined);
-        joined
-            .filter_map(|client| {
-                client.difference(truth.get(&client.room)?).or_else(|| client.loss(&self.books.senders))
-            })
-            .next()
-    }
-
-    fn late(&self) -> String {
-        let mut phases = BTreeMap::<String, usize>::new();
-        for client in self.clients.iter().flatten() {
-            *phases.entry(format!("{:?}", client.phase).to_lowercase()).or_default() += 1;
-        }
-        let wrong = self.wrong().unwrap_or_else(|| "nothing is wrong with what they have received".to_owned());
-        format!("the scenario does not end: its clients are {phases:?}; {wrong}")
     }
 
     /// Measures from now on how long others take to receive a join.

@@ -1,77 +1,40 @@
-//! Measures the example chat against a server without presence, from outside: `compare` starts each server itself, lets clients
-//! work, checks that each client's view of its room is right at the end, and prints a table.
+//! Measures the example chat from outside. It starts each server itself, lets clients work, checks that each client's view of its room
+//! is right at the end, and prints a table. `compare` measures it against a server without presence, and `scale` many sockets.
 
+mod compare;
 mod load;
+mod pace;
 mod process;
+mod scale;
 mod scenarios;
 mod stop;
 mod table;
 mod wire;
 
-use std::{
-    process::{Command, ExitCode},
-    time::{Duration, Instant},
-};
+use std::process::{Command, ExitCode};
 
-use clap::{Parser, ValueEnum as _};
+use clap::Parser;
 
-use process::{Cores, Program, Server};
-use scenarios::{Figure, LOAD_SHARE, OTHERS_SHARE, Scenario, Size};
-use table::Table;
+use compare::Compare;
+use process::Program;
+use scale::{Crowd, Scale};
 
-/// The share of their core, in percent, above which the clients may be slower than the server.
-const BUSY: f64 = 90.0;
-/// The share of the server's core, in percent, above which other programs make a run worth little.
-const DISTURBED: f64 = 10.0;
-
-/// Measures the example chat against a server without presence.
+/// Measures the example chat from outside.
 #[derive(Debug, Parser)]
 enum Args {
     /// Starts each server in turn, and prints a table of what they reach.
     Compare(Compare),
-}
-
-#[derive(Debug, clap::Args)]
-struct Compare {
-    /// `floor`, `chat`, or NAME=PATH of another build of the example chat. The ratios are to the first [default: floor, chat].
-    /// The example chat has one worker; a colon and a number after its name give it more, as in `chat:2` and NAME:2=PATH.
-    /// Several workers need several cores, and so `--no-pin`.
-    #[arg(long = "server", value_name = "SERVER")]
-    servers: Vec<Program>,
-    /// What is measured [default: all].
-    #[arg(long = "scenario", value_enum, value_name = "SCENARIO")]
-    scenarios: Vec<Scenario>,
-    /// How often each server is measured. The servers take turns; the table has the medians.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// How long each part of a scenario measures.
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
-    /// A setting of the example chat, such as PRESENCE_NOTIFY_INTERVAL=0.
-    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
-    settings: Vec<(String, String)>,
-    /// The mode of the example chat in all scenarios, instead of the one of the scenario.
-    #[arg(long)]
-    notify: Option<String>,
-    /// The core of the server and the core of the clients.
-    #[arg(long, value_name = "SERVER,CLIENTS", default_value = "0,1", value_parser = cores)]
-    cores: (usize, usize),
-    /// Do not choose cores.
-    #[arg(long)]
-    no_pin: bool,
-    /// Few clients, to see that all works. The figures mean nothing.
-    #[arg(long)]
-    tiny: bool,
+    /// Opens many sockets over several nodes of the example chat on one database, and prints a table of what they cost while they do
+    /// nothing, while they send heartbeats, and while a node stops and starts again.
+    Scale(Scale),
+    /// Holds clients for `scale`, which starts this by itself.
+    #[command(hide = true)]
+    Crowd(Crowd),
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
-}
-
-fn cores(text: &str) -> Result<(usize, usize), String> {
-    let cores = text.split_once(',').and_then(|(server, load)| Some((server.parse().ok()?, load.parse().ok()?)));
-    cores.ok_or_else(|| "not two numbers with a comma between".to_owned())
 }
 
 /// Builds the servers that were not given by their paths, if this program was started by cargo. An old server would be measured
@@ -95,82 +58,23 @@ fn build(programs: &[Program]) -> Result<(), String> {
     }
 }
 
-fn compare(args: &Compare) -> Result<(), String> {
-    let mut programs = args.servers.clone();
-    if programs.is_empty() {
-        programs = vec!["floor".parse()?, "chat".parse()?];
-    }
-    if programs.iter().any(|program| program.package().is_some()) {
-        build(&programs)?;
-    }
-    raise_open_files()?;
-    stop::watch().map_err(|error| format!("signals cannot be watched: {error}"))?;
-
-    let mut table = Table::new(programs.iter().map(|program| program.name.clone()).collect());
-    let measured = args.measure(&programs, &mut table);
-    // Also after a failure or a signal.
-    println!("{table}");
-    measured
-}
-
-impl Compare {
-    /// Fails at the end if a run fails, and at once after a signal.
-    fn measure(&self, programs: &[Program], table: &mut Table) -> Result<(), String> {
-        let seconds = Duration::try_from_secs_f64(self.seconds).map_err(|error| format!("--seconds: {error}"))?;
-        let size = Size { seconds, tiny: self.tiny };
-        let chosen = if self.scenarios.is_empty() { Scenario::value_variants() } else { &self.scenarios };
-        let mut failures = Vec::new();
-        for &scenario in chosen {
-            let name = scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-            for round in 1..=self.rounds {
-                for (column, program) in programs.iter().enumerate() {
-                    let began = Instant::now();
-                    let figures = self.run(scenario, program, size);
-                    stop::check()?;
-                    let run = format!("{name}, round {round}, {}", program.name);
-                    match figures {
-                        Ok(figures) => {
-                            eprintln!("{run}: {:.1} s", began.elapsed().as_secs_f64());
-                            figures.into_iter().for_each(|figure| table.add(&name, column, figure));
-                        }
-                        Err(failure) => {
-                            eprintln!("{run}: FAILED: {failure}");
-                            failures.push(run);
-                        }
-                    }
-                }
-            }
-        }
-        let shares = table.values(LOAD_SHARE).filter(|share| *share > BUSY && !self.tiny);
-        if let Some(most) = shares.max_by(f64::total_cmp) {
-            eprintln!("warning: the clients took {most:.0} % of their core in a run, and may have been the limit");
-        }
-        let shares = table.values(OTHERS_SHARE).filter(|share| *share > DISTURBED && !self.tiny);
-        if let Some(most) = shares.max_by(f64::total_cmp) {
-            eprintln!("warning: other programs took {most:.0} % of the server's core in a run: see the spread");
-        }
-        if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join("; "))) }
-    }
-
-    fn run(&self, scenario: Scenario, program: &Program, size: Size) -> Result<Vec<Figure>, String> {
-        let notify = self.notify.as_deref().unwrap_or(scenario.notify());
-        let cores: Cores = (!self.no_pin).then_some(self.cores);
-        let server = Server::start(program, notify, &self.settings, cores)?;
-        scenario.run(&server, size).map_err(|failure| server.explain(failure))
-    }
-}
-
-/// Both sides of all connections need files; a server inherits the limit.
-fn raise_open_files() -> Result<(), String> {
+/// Both sides of all connections need files; a server inherits the limit, which is returned.
+fn raise_open_files() -> Result<u64, String> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    setrlimit(Resource::Nofile, raised).map_err(|error| format!("the limit of open files cannot be raised: {error}"))
+    setrlimit(Resource::Nofile, raised)
+        .map_err(|error| format!("the limit of open files cannot be raised: {error}"))?;
+    Ok(raised.current.unwrap_or(u64::MAX))
 }
 
 fn main() -> ExitCode {
-    let Args::Compare(args) = Args::parse();
-    match compare(&args) {
+    let done = match Args::parse() {
+        Args::Compare(args) => compare::compare(&args),
+        Args::Scale(args) => scale::scale(&args),
+        Args::Crowd(args) => scale::crowd(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");

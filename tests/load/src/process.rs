@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    process::{Pid, Signal},
+    thread::{CpuSet, sched_setaffinity},
+};
 use tempfile::TempDir;
 
 use crate::stop;
@@ -37,7 +40,7 @@ pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     /// Threads that serve sockets. The server without presence always has one.
-    workers: NonZeroUsize,
+    pub(crate) workers: NonZeroUsize,
     /// `None` for the program beside this one.
     path: Option<PathBuf>,
 }
@@ -101,13 +104,28 @@ fn pin(core: usize) -> Result<(), String> {
     sched_setaffinity(None, &cores).map_err(|error| format!("cannot run on core {core}: {error}; see --no-pin"))
 }
 
+/// How a server is started.
+#[derive(Debug, Default)]
+pub(crate) struct Setup<'a> {
+    /// Arguments of the example chat.
+    pub(crate) arguments: Vec<String>,
+    /// Variables of the example chat.
+    pub(crate) variables: Vec<(String, String)>,
+    pub(crate) cores: Cores,
+    /// Where several servers have their database; `None` for a folder of its own.
+    pub(crate) folder: Option<&'a Path>,
+    /// 0 for any.
+    pub(crate) port: u16,
+}
+
 /// A running server, which is ended when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
     core: Option<usize>,
     pub(crate) address: SocketAddr,
-    folder: TempDir,
+    log: PathBuf,
+    _folder: Option<TempDir>,
 }
 
 impl Drop for Server {
@@ -119,21 +137,19 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts a server with an empty folder, and so an empty database.
-    pub(crate) fn start(
-        program: &Program,
-        notify: &str,
-        variables: &[(String, String)],
-        cores: Cores,
-    ) -> Result<Self, String> {
+    /// Starts a server, and returns when it listens.
+    pub(crate) fn start(program: &Program, setup: &Setup<'_>) -> Result<Self, String> {
         let io = |error: std::io::Error| format!("{:?} cannot be started: {error}", program.name);
-        let folder = tempfile::tempdir().map_err(io)?;
+        let own = setup.folder.is_none().then(tempfile::tempdir).transpose().map_err(io)?;
+        let folder = own.as_ref().map(TempDir::path).or(setup.folder).unwrap_or(Path::new("."));
+        let mut logs = (1..).map(|number| folder.join(format!("log{number}")));
+        let log = logs.find(|log| !log.exists()).unwrap_or_default();
         let mut command = Command::new(program.path()?);
-        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::piped());
-        command.stderr(File::create(folder.path().join("log")).map_err(io)?);
-        command.args(["--port", "0"]);
+        command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(File::create(&log).map_err(io)?);
+        command.args(["--port", &setup.port.to_string()]);
         if program.kind == Kind::Chat {
-            command.args(["--workers", &program.workers.to_string(), "--notify", notify]);
+            command.args(&setup.arguments);
             for variable in VARIABLES {
                 command.env_remove(variable);
             }
@@ -142,21 +158,19 @@ impl Server {
                     command.env_remove(variable);
                 }
             }
-            // A client of this program stands for many.
-            command.env("PRESENCE_MESSAGES_PER_SECOND", "0");
-            command.envs(variables.iter().map(|(name, value)| (name, value)));
+            command.envs(setup.variables.iter().map(|(name, value)| (name, value)));
         }
         // A child runs where its parent ran when it was started.
-        if let Some((server, _)) = cores {
+        if let Some((server, _)) = setup.cores {
             pin(server)?;
         }
         let child = command.spawn();
-        if let Some((_, load)) = cores {
+        if let Some((_, load)) = setup.cores {
             pin(load)?;
         }
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let core = cores.map(|(server, _)| server);
-        let mut server = Self { child: child.map_err(io)?, core, address: any_port, folder };
+        let core = setup.cores.map(|(server, _)| server);
+        let mut server = Self { child: child.map_err(io)?, core, address: any_port, log, _folder: own };
         server.address = server.first_line().map_err(|error| server.explain(error))?;
         Ok(server)
     }
@@ -186,7 +200,7 @@ impl Server {
 
     /// A failure with the end of the server's log.
     pub(crate) fn explain(&self, failure: String) -> String {
-        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(10)..];
         if last.is_empty() { failure } else { format!("{failure}\nthe server's log ends with\n{}", last.join("\n")) }
@@ -207,6 +221,35 @@ impl Server {
         // The times are user, nice, system, idle, iowait, irq, softirq and steal.
         let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|&place| ticks.get(place)).sum::<u32>();
         Some(TICK * busy)
+    }
+
+    /// Sends SIGTERM, as an operator does.
+    pub(crate) fn terminate(&self) -> Result<(), String> {
+        let sent = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
+        sent.map_err(|error| format!("SIGTERM cannot be sent: {error}"))
+    }
+
+    /// Waits for the end of the process after `terminate`.
+    pub(crate) fn wait(&mut self, bound: Duration) -> Result<(), String> {
+        let end = Instant::now() + bound;
+        loop {
+            stop::check()?;
+            match self.child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => return Err(self.explain(format!("the server ended with {status}"))),
+                Ok(None) if Instant::now() > end => {
+                    return Err(self.explain(format!("the server runs after {bound:?}")));
+                }
+                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) => return Err(format!("the server cannot be waited for: {error}")),
+            }
+        }
+    }
+
+    /// How many files the server has open.
+    pub(crate) fn descriptors(&self) -> Result<usize, String> {
+        let path = format!("/proc/{}/fd", self.child.id());
+        Ok(std::fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?.count())
     }
 
     /// The resident memory of the server in bytes.

@@ -52,7 +52,7 @@ fn spread(values: &[f64]) -> Option<(f64, f64, f64)> {
 }
 
 /// Three significant digits are more than a noisy machine gives.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 99.5 => format!("{value:.0}"),
         size if size >= 9.95 => format!("{value:.1}"),

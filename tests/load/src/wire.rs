@@ -10,6 +10,11 @@ pub(crate) const PONG: u8 = 10;
 /// A Close with 1000.
 pub(crate) const CLOSE_NORMAL: &[u8] = &1000_u16.to_be_bytes();
 
+/// The code of a Close.
+pub(crate) fn close_code(payload: &[u8]) -> Option<u16> {
+    payload.first_chunk().map(|&code| u16::from_be_bytes(code))
+}
+
 /// The text that the servers receive without an answer.
 pub(crate) const HEARTBEAT: &[u8] = b"\"heartbeat\"";
 

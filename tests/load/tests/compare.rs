@@ -64,6 +64,26 @@ fn every_scenario_works_with_the_server_without_presence() {
 }
 
 #[test]
+fn two_nodes_with_one_room_over_both_are_measured_with_their_restart() {
+    let chat = std::env::var_os("CHAT_BIN").map_or_else(|| server("chat"), PathBuf::from);
+    let mut load = Command::new(LOAD);
+    load.args(["scale", "--sockets", "60", "--large-room", "20", "--nodes", "2", "--seconds", "0.2", "--server"]);
+    load.arg(format!("chat={}", chat.display()));
+    let output = load.output().expect("the program was built for this test");
+    let (table, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{table}\n{log}");
+    for row in [
+        "| sockets | 0 | 20 | 40 | 60 |",
+        "| sockets of a node that stops | | | | 30 |",
+        "| how its sockets were closed | | | | 30 with 1012 |",
+        "| how all sockets were closed | | | | 60 with 1012 |",
+    ] {
+        assert!(table.contains(row), "{row} is missing:\n{table}");
+    }
+    assert!(!table.contains("NaN") && !table.contains("inf"), "a figure has no value:\n{table}");
+}
+
+#[test]
 fn a_signal_ends_the_program_and_its_server() {
     use std::io::{BufRead as _, BufReader};
     let mut load = Command::new(LOAD);

@@ -3,8 +3,8 @@
 //! A notice that does not fit to the view is a fault, and so is a message that comes twice or not in its order.
 
 use std::{
-    collections::VecDeque,
-    net::TcpStream,
+    collections::{BTreeMap, VecDeque},
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,8 @@ pub(super) enum Phase {
     Entering,
     Joined,
     Leaving,
+    /// The server is expected to close the socket.
+    Dismissed,
     /// It has joined, and is not read from.
     Frozen,
 }
@@ -28,6 +30,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) index: Index,
+    pub(super) server: SocketAddr,
     pub(super) stream: TcpStream,
     pub(super) room: u32,
     pub(super) user: User,
@@ -61,8 +64,11 @@ pub(super) struct Books {
     pub(super) events: VecDeque<Event>,
     pub(super) senders: Vec<Sender>,
     pub(super) deliveries: u64,
-    /// When each user began to connect, by its number.
+    /// When each user began to connect, by its number after the first.
     pub(super) began: Vec<Instant>,
+    pub(super) first_user: User,
+    /// How many dismissed clients were closed with each code.
+    pub(super) closes: BTreeMap<Option<u16>, usize>,
     /// How long others took to receive a join, if that is measured.
     pub(super) notices: Option<Vec<Duration>>,
 }
@@ -73,12 +79,17 @@ impl Client {
         format!("{} in room r{} ({phase}): {what}", wire::user_name(self.user), self.room)
     }
 
+    /// Whether the end of the connection is expected.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Leaving | Phase::Dismissed)
+    }
+
     /// Handles the complete parts of `bytes` and returns their length.
     pub(super) fn take(
         &mut self,
         bytes: &[u8],
         books: &mut Books,
-        pongs: &mut Vec<Vec<u8>>,
+        replies: &mut Vec<(u8, Vec<u8>)>,
         ended: &mut bool,
     ) -> Result<usize, String> {
         let mut used = 0;
@@ -96,11 +107,17 @@ impl Client {
             let payload = &bytes[used..][frame.payload];
             match frame.opcode {
                 wire::TEXT => self.text(payload, books)?,
-                wire::PING => pongs.push(payload.to_vec()),
+                wire::PING => replies.push((wire::PONG, payload.to_vec())),
                 wire::PONG => {}
                 wire::CLOSE if self.phase == Phase::Leaving => *ended = true,
+                wire::CLOSE if self.phase == Phase::Dismissed => {
+                    *books.closes.entry(wire::close_code(payload)).or_default() += 1;
+                    replies.push((wire::CLOSE, payload.to_vec()));
+                    // The server ends the connection after the answer.
+                    self.phase = Phase::Leaving;
+                }
                 wire::CLOSE => {
-                    let code = payload.first_chunk().map(|&code| u16::from_be_bytes(code));
+                    let code = wire::close_code(payload);
                     return Err(self.failure(&format!("the server closed the socket with {code:?}")));
                 }
                 opcode => return Err(self.failure(&format!("a frame with opcode {opcode}"))),
@@ -125,7 +142,7 @@ impl Client {
             Text::Join(user) => self.join(user, books)?,
             Text::Leave(user) => self.left(user)?,
             Text::Diff { leaves, joins } => {
-                leaves.into_iter().try_for_each(|user| self.left(user))?;
+                self.leave_together(leaves)?;
                 joins.into_iter().try_for_each(|user| self.join(user, books))?;
             }
             Text::Message(message) => self.message(&message, books)?,
@@ -134,7 +151,9 @@ impl Client {
     }
 
     fn join(&mut self, user: User, books: &mut Books) -> Result<(), String> {
-        if let (Some(notices), Some(began)) = (&mut books.notices, books.began.get(user as usize)) {
+        if let (Some(notices), Some(began)) =
+            (&mut books.notices, books.began.get(user.wrapping_sub(books.first_user) as usize))
+        {
             notices.push(began.elapsed());
         }
         if self.view.last().is_none_or(|&last| last < user) {
@@ -158,6 +177,19 @@ impl Client {
             }
             Err(_) => Err(self.failure(&format!("{} left and was not there", wire::user_name(user)))),
         }
+    }
+
+    /// The leaves of a diff. A large room is walked once, and not for each of them.
+    fn leave_together(&mut self, mut leaves: Vec<User>) -> Result<(), String> {
+        if leaves.len() < 2 {
+            return leaves.into_iter().try_for_each(|user| self.left(user));
+        }
+        leaves.sort_unstable();
+        let before = self.view.len();
+        self.view.retain(|user| leaves.binary_search(user).is_err());
+        let gone = before - self.view.len();
+        let failure = || self.failure(&format!("{} left at once, and {gone} of them were there", leaves.len()));
+        if gone == leaves.len() { Ok(()) } else { Err(failure()) }
     }
 
     fn message(&mut self, message: &Message, books: &mut Books) -> Result<(), String> {

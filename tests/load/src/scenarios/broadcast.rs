@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bed, Figure, joining::Pace, less, more, neither, percentile};
-use crate::load::{Event, Index};
+use super::{Bed, Figure, less, more, neither, percentile};
+use crate::{
+    load::{Event, Index},
+    pace::Pace,
+};
 
 /// Handshakes under way while rooms are filled.
 const AT_ONCE: usize = 64;

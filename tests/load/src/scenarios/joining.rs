@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Bed, Figure, less, more, neither, percentile};
-use crate::load::{Event, Index, Load};
+use crate::{
+    load::{Event, Index, Load},
+    pace::Pace,
+};
 
 /// How many handshakes are under way while rooms are filled.
 const AT_ONCE: usize = 32;
@@ -117,28 +120,6 @@ impl Cycle {
             }
         }
         self.finish(load)
-    }
-}
-
-/// Even steps in time.
-#[derive(Debug)]
-pub(super) struct Pace {
-    pub(super) due: Instant,
-    step: Duration,
-}
-
-impl Pace {
-    pub(super) fn per_second(rate: f64) -> Self {
-        Self { due: Instant::now(), step: Duration::from_secs_f64(1.0 / rate) }
-    }
-
-    /// Whether a step is due, which is then taken.
-    pub(super) fn is_due(&mut self) -> bool {
-        let is_due = Instant::now() >= self.due;
-        if is_due {
-            self.due += self.step;
-        }
-        is_due
     }
 }
 
