@@ -65,6 +65,9 @@ pub(crate) struct Node {
     /// How many tasks watch a presence of this node.
     #[cfg(test)]
     pub(crate) children: std::sync::atomic::AtomicIsize,
+    /// How often a room looked whether a pending join is complete.
+    #[cfg(test)]
+    pub(crate) joins_looked_at: std::sync::atomic::AtomicUsize,
 }
 
 impl fmt::Debug for Node {
@@ -103,6 +106,8 @@ impl Node {
             is_shutting_down: AtomicBool::new(false),
             #[cfg(test)]
             children: Default::default(),
+            #[cfg(test)]
+            joins_looked_at: Default::default(),
         });
         let gather = MAX_GATHER.min(node.config.touch_flush_interval() / 4);
         let timeout = node.config.store_timeout();

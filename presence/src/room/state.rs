@@ -93,6 +93,8 @@ pub(crate) struct RoomState {
     pub(crate) locals: HashMap<PresenceId, Local>,
     pub(crate) hubs: HashMap<usize, MembersOfHub>,
     pub(crate) joining: HashMap<PresenceId, Joining>,
+    /// The joins that may have [`committed`](Joining::committed), so that a commit need not look at all others.
+    pub(crate) committed: HashSet<PresenceId>,
     pub(crate) leaving: HashMap<PresenceId, Leaving>,
     pub(crate) updating: HashMap<PresenceId, Vec<Updating>>,
     pub(crate) stale: HashSet<PresenceId>,
@@ -121,6 +123,7 @@ impl RoomState {
             locals: HashMap::new(),
             hubs: HashMap::new(),
             joining: HashMap::new(),
+            committed: HashSet::new(),
             leaving: HashMap::new(),
             updating: HashMap::new(),
             stale: HashSet::new(),

@@ -19,7 +19,7 @@ use crate::{
         leaving::{Cause, Leaving},
         loading,
         message::ToRoom,
-        state::Updating,
+        state::{RoomState, Updating},
     },
     store::{RoomCommit, StoreError, Write},
     telemetry::report,
@@ -71,7 +71,10 @@ impl RoomActor {
                 let stayed = self.stayed(&writes, &commit.delta);
                 let at = (commit.epoch, commit.version);
                 writes.retain(|write| !commit.refused.contains(&write.id()));
+                let resumed = commit.resumed.iter().map(|resumed| resumed.presence.id);
+                let ids: Vec<_> = writes.iter().map(Write::id).chain(resumed).collect();
                 self.apply(commit, ctx);
+                self.complete_joins(ids, ctx);
                 self.note_results(writes, at);
                 self.repeat_removed_joins(None, ctx);
                 if stayed {
@@ -190,6 +193,7 @@ impl RoomActor {
                     let joining = self.state.joining.get_mut(&presence.id);
                     if let Some(joining) = joining.filter(|joining| joining.channel == presence.channel) {
                         joining.committed = Some((at, self.readings.last()));
+                        self.state.committed.insert(presence.id);
                     }
                 }
                 Write::Update { id, channel, .. } => {
@@ -215,7 +219,6 @@ impl RoomActor {
             if !at_rest {
                 self.compare(Some((epoch, version)), now);
             }
-            self.complete_joins(ctx);
             return;
         }
         let node = self.node.id();
@@ -274,6 +277,8 @@ impl RoomActor {
                 self.phase.roster_is_known();
                 self.compare_owners(number);
                 self.changed(changes, ctx);
+                // No change shows those who were in the roster while nobody had been sent it.
+                self.complete_joins(self.state.joining.keys().copied().collect(), ctx);
                 if !self.phase.is_recovering() {
                     self.reconcile_own(ctx);
                     self.repeat_removed_joins(Some(number), ctx);
@@ -299,16 +304,18 @@ impl RoomActor {
     /// removed because another node considered an incarnation of this node dead, or because the database has lost the commit. `read` is
     /// the number of the reading that has just arrived.
     fn repeat_removed_joins(&mut self, read: Option<u64>, ctx: &mut Context<Self>) {
-        let replica = &self.state.replica;
+        let RoomState { replica, joining, committed, .. } = &mut self.state;
         let mut removed = Vec::new();
-        for (id, joining) in &mut self.state.joining {
+        committed.retain(|id| {
+            let Some(joining) = joining.get_mut(id) else { return false };
             let is_gone = |(at, before): &mut ((Epoch, Version), u64)| {
                 replica.has_reached(*at) || read.is_some_and(|read| *before < read)
             };
             if replica.roster().get(*id).is_none() && joining.committed.take_if(is_gone).is_some() {
                 removed.push(joining.presence().clone());
             }
-        }
+            joining.committed.is_some()
+        });
         removed.into_iter().for_each(|presence| self.join_again(presence, ctx));
     }
 

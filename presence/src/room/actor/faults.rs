@@ -64,6 +64,7 @@ impl RoomActor {
         }
         let pending_joins: Vec<_> = old.joining.values().map(|joining| joining.presence().clone()).collect();
         state.joining.extend(old.joining);
+        state.committed = old.committed;
         // Pending updates are not kept. A caller that waits for one repeats it, because the answer may have been sent to this room before
         // it failed, and would not come again.
         (state.readers, state.followers) = (old.readers, old.followers);

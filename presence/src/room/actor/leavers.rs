@@ -1,7 +1,7 @@
 //! How presences leave: one by one, or many together because they are stale or were removed on purpose.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -262,6 +262,8 @@ impl RoomActor {
         let all = Leavers::new(self.node.leave_together(&self.name), count, reply);
         // This precedes the refusal of the joins, after which their channels forget the room: their sockets have to be notified, too.
         self.notify_removed(ids.iter().filter_map(|id| self.state.socket_of(*id)).collect(), close.as_ref());
+        let leaving: HashSet<_> = ids.iter().copied().collect();
+        self.refuse_joiners(|id| leaving.contains(&id));
         let gone: Vec<_> = ids.into_iter().filter_map(|id| self.release(id)).collect();
         let held = held.into_iter().map(|Lost { presence, .. }| (presence.id, presence.channel.clone()));
         let leaves = gone.into_iter().chain(held).map(|(id, channel)| (id, Leaving::removed(channel, &all)));
@@ -274,7 +276,7 @@ impl RoomActor {
             self.left_while_joining(replies);
             return Some((id, channel));
         }
-        if let Some(Local { presence, .. }) = self.drop_local(id) {
+        if let Some(Local { presence, .. }) = self.stop_watching(id) {
             return Some((id, presence.channel.clone()));
         }
         self.state.leaving.get(&id).map(|leaving| (id, leaving.channel.clone()))
@@ -308,11 +310,23 @@ impl RoomActor {
 
     /// Stops watching a presence, removes it from its hub, and refuses its join if it still waits for its first frame.
     pub(super) fn drop_local(&mut self, id: PresenceId) -> Option<Local> {
-        self.state.stale.remove(&id);
-        let local = self.state.locals.remove(&id)?;
-        for joiner in self.state.notices.forget(|joiner| joiner.presence.id == id) {
+        if self.state.locals.contains_key(&id) {
+            self.refuse_joiners(|joiner| joiner == id);
+        }
+        self.stop_watching(id)
+    }
+
+    /// Refuses the joins of those that leave before their first frame was sent.
+    fn refuse_joiners(&mut self, leaves: impl Fn(PresenceId) -> bool) {
+        for joiner in self.state.notices.forget(|joiner| leaves(joiner.presence.id)) {
             self.left_while_joining(joiner.replies);
         }
+    }
+
+    /// As [`drop_local`](Self::drop_local), for a presence whose join was refused already.
+    fn stop_watching(&mut self, id: PresenceId) -> Option<Local> {
+        self.state.stale.remove(&id);
+        let local = self.state.locals.remove(&id)?;
         if let Some(hub) = &local.hub {
             self.state.leave_hub(hub);
             let channels = vec![local.presence.channel.clone()];

@@ -64,19 +64,24 @@ impl RoomActor {
         self.state.followers.iter().for_each(|follower| follower.send_changes(&changes));
         let repairs = own::after_changes(&changes, &self.ours());
         self.repair(repairs, ctx);
+        let here = changes.iter().filter_map(|change| change.now.as_ref()).map(|presence| presence.id).collect();
         self.change_model(|state| state.notices.changed(now, changes));
-        self.complete_joins(ctx);
+        self.complete_joins(here, ctx);
     }
 
-    /// Completes each pending join whose presence is in the roster by now: by a change, by a repeated join, or by a reading.
-    pub(super) fn complete_joins(&mut self, ctx: &mut Context<Self>) {
-        let roster = self.state.replica.roster();
-        let here: Vec<_> = self.state.joining.keys().filter(|id| roster.get(**id).is_some()).copied().collect();
-        here.into_iter().for_each(|id| self.complete_join(id, ctx));
+    /// Completes the pending joins of these presences, if they are in the roster by now: by a change, by a repeated join, or by a reading.
+    pub(super) fn complete_joins(&mut self, ids: Vec<PresenceId>, ctx: &mut Context<Self>) {
+        for id in ids {
+            if self.state.joining.contains_key(&id) {
+                self.complete_join(id, ctx);
+            }
+        }
     }
 
     /// Completes a join if its presence is in the roster.
     pub(super) fn complete_join(&mut self, id: PresenceId, ctx: &mut Context<Self>) {
+        #[cfg(test)]
+        self.node.joins_looked_at.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let Some(presence) = self.state.replica.roster().get(id).cloned() else { return };
         let waits = self.state.joining.get(&id);
         // If the roster has it with another channel or user, its change to this one is still pending.

@@ -214,6 +214,7 @@ impl RoomActor {
             if let Some(mut joining) = joining.filter(|joining| joining.channel == requested.channel) {
                 self.state.sessions.became(was, id);
                 joining.entrant.presence = presence.clone();
+                self.state.committed.extend(joining.committed.map(|_| id));
                 self.state.joining.insert(id, joining);
             }
         }

@@ -20,6 +20,18 @@ async fn joins_during_a_transaction_share_the_next_one() {
 }
 
 #[actix::test]
+async fn a_commit_looks_at_the_joins_that_it_made_and_not_at_all_that_are_pending() {
+    let node = node().await;
+    node.store.commits_take(secs(1));
+    let channels: Vec<_> = (0..5_000).map(|n| channel(format!("job {n}"))).collect();
+    let added = join_all(channels.iter().map(|channel| node.rooms.add(lobby(), channel, None))).await;
+    assert!(added.iter().all(Result::is_ok));
+    assert!(node.store.sizes().len() > 4, "{:?}", node.store.sizes());
+    let looks = node.rooms.this_node().joins_looked_at.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(looks, 5_000);
+}
+
+#[actix::test]
 async fn a_leave_shares_the_transaction_of_a_join_that_follows_at_once() {
     let node = node().await;
     let [ann, bob] = node.members_named(["ann", "bob"]).await;
