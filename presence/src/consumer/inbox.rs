@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use tracing::{info, trace, warn};
@@ -75,9 +75,7 @@ impl Inbox {
     /// Resolves when there is space for a frame, or when the socket has ended.
     pub(crate) async fn space(&self) {
         trace!("nothing is read from a client until its consumer has handled a frame");
-        while self.is_full() {
-            self.next_poll().await;
-        }
+        poll_fn(|cx| if self.is_full() { self.wait(cx) } else { Poll::Ready(()) }).await;
     }
 
     /// Adds a frame, unless the socket has ended.
@@ -106,21 +104,13 @@ impl Inbox {
         self.abandoned.get()
     }
 
-    /// Resolves when the task of the socket is polled the next time.
-    async fn next_poll(&self) {
-        let mut is_next = false;
-        poll_fn(|cx| {
-            if is_next {
-                return Poll::Ready(());
-            }
-            is_next = true;
-            let task = &mut *self.task.borrow_mut();
-            if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-                *task = Some(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    /// Has the task of the socket polled when something changes.
+    fn wait<T>(&self, cx: &Context<'_>) -> Poll<T> {
+        let task = &mut *self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     fn wake(&self) {
@@ -173,13 +163,8 @@ impl Inbox {
     }
 
     /// Resolves when the socket has ended.
-    pub(crate) async fn ended(&self) -> CloseCode {
-        loop {
-            if let Some(code) = self.ended.get() {
-                return code;
-            }
-            self.next_poll().await;
-        }
+    pub(crate) fn ended(&self) -> impl Future<Output = CloseCode> {
+        poll_fn(|cx| self.ended.get().map_or_else(|| self.wait(cx), Poll::Ready))
     }
 
     /// Whether a frame has arrived that the consumer has not handled completely.
@@ -188,30 +173,33 @@ impl Inbox {
     }
 
     /// The next job; `Err` with the code when the socket has ended and the queue is empty.
-    pub(crate) async fn next(&self) -> Result<Job, CloseCode> {
-        self.working.set(false);
-        loop {
-            let next = self.jobs.borrow_mut().pop_front();
-            if let Some(job) = next {
-                if matches!(job, Job::Frame(..)) {
-                    self.made_space.set(self.made_space.get() || self.is_full());
-                    self.frames.set(self.frames.get() - 1);
-                    self.working.set(true);
-                } else {
-                    self.events.set(self.events.get() - 1);
-                    if self.events.get() == 0
-                        && let count @ 1.. = self.dropped.take()
-                    {
-                        info!(count, "a consumer for which events were dropped has caught up");
-                    }
-                }
-                return Ok(job);
+    pub(crate) fn next(&self) -> impl Future<Output = Result<Job, CloseCode>> {
+        poll_fn(|cx| {
+            self.working.set(false);
+            if let Some(job) = self.take() {
+                return Poll::Ready(Ok(job));
             }
             self.touch.set_backlog(self.held_back.get());
-            if let Some(code) = self.ended.get() {
-                return Err(code);
+            self.ended.get().map_or_else(|| self.wait(cx), |code| Poll::Ready(Err(code)))
+        })
+    }
+
+    fn take(&self) -> Option<Job> {
+        let job = self.jobs.borrow_mut().pop_front()?;
+        if matches!(job, Job::Frame(..)) {
+            if self.is_full() {
+                self.made_space.set(true);
             }
-            self.next_poll().await;
+            self.frames.set(self.frames.get() - 1);
+            self.working.set(true);
+        } else {
+            self.events.set(self.events.get() - 1);
+            if self.events.get() == 0
+                && let count @ 1.. = self.dropped.take()
+            {
+                info!(count, "a consumer for which events were dropped has caught up");
+            }
         }
+        Some(job)
     }
 }

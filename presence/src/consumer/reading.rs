@@ -39,32 +39,34 @@ impl Drop for Ended {
 
 impl Reading {
     /// Reads until the client closes, breaks the protocol, or is lost.
-    pub(crate) async fn run(mut self) {
-        let _ended = Ended(self.connection.clone());
-        let Self { inbound, inbox, outbox, rates, .. } = &mut self;
-        let end = loop {
-            match inbound.next().await {
-                Incoming::Sent(Sent::Data(frame)) => {
-                    let arrived = inbound.now();
-                    if rates.message(inbox, arrived).await {
-                        inbound.has_waited();
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its argument twice, as long as the socket is open")]
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let _ended = Ended(self.connection);
+            let end = loop {
+                match self.inbound.next().await {
+                    Incoming::Sent(Sent::Data(frame)) => {
+                        let arrived = self.inbound.now();
+                        if self.rates.message(&self.inbox, arrived).await {
+                            self.inbound.has_waited();
+                        }
+                        if self.inbox.is_full() {
+                            self.inbox.space().await;
+                            self.inbound.has_waited();
+                        }
+                        // After the end of the socket only the client's Close matters.
+                        self.inbox.push(frame, arrived);
                     }
-                    if inbox.is_full() {
-                        inbox.space().await;
-                        inbound.has_waited();
+                    // While the outbox is full, this waits, and nothing more is read from a client that sends pings.
+                    Incoming::Sent(Sent::Ping(payload)) => {
+                        self.outbox.send_pong(&control(ws::Message::Pong(payload))).await;
+                        self.inbound.has_waited();
                     }
-                    // After the end of the socket only the client's Close matters.
-                    inbox.push(frame, arrived);
+                    Incoming::Sent(Sent::Pong) => {}
+                    end => break end,
                 }
-                // While the outbox is full, this waits, and nothing more is read from a client that sends pings.
-                Incoming::Sent(Sent::Ping(payload)) => {
-                    outbox.send_pong(&control(ws::Message::Pong(payload))).await;
-                    inbound.has_waited();
-                }
-                Incoming::Sent(Sent::Pong) => {}
-                end => break end,
-            }
-        };
-        self.end.set(Some(Box::new((end, self.inbound))));
+            };
+            self.end.set(Some(Box::new((end, self.inbound))));
+        }
     }
 }

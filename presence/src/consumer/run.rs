@@ -111,24 +111,27 @@ impl Drop for Done {
 }
 
 /// Runs a consumer from the first moment of its socket to the last. `decided` receives whether the socket is accepted.
-pub(crate) async fn run<C: Consumer>(
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice, as long as the socket is open")]
+pub(crate) fn run<C: Consumer>(
     mut consumer: C,
     mut socket: Socket,
     inbox: Rc<Inbox>,
     decided: oneshot::Sender<Result<Accepted>>,
-) {
-    let connection = socket.connection.clone();
-    let _done = Done(connection.clone());
-    let decision = connect(&mut consumer, &mut socket, &inbox, decided).await;
-    let accepted = matches!(decision, Decision::Accepted);
-    connection.do_send(ToConnection::Decided(decision));
-    if accepted {
-        socket.handshake.forget_headers();
-        let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
-        let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
-        let outcome = call(&rates, limit, pin!(Some(async { consumer.disconnect(&mut socket, code).await }))).await;
-        log_outcome(outcome, "disconnect", &socket);
-        depart(&socket).await;
+) -> impl Future<Output = ()> {
+    async move {
+        let connection = socket.connection.clone();
+        let _done = Done(connection.clone());
+        let decision = connect(&mut consumer, &mut socket, &inbox, decided).await;
+        let accepted = matches!(decision, Decision::Accepted);
+        connection.do_send(ToConnection::Decided(decision));
+        if accepted {
+            socket.handshake.forget_headers();
+            let code = serve(&mut consumer, &mut socket, &inbox, &connection).await;
+            let (limit, rates) = (socket.rooms.config().handler_timeout(), socket.rates.clone());
+            let outcome = call(&rates, limit, pin!(Some(async { consumer.disconnect(&mut socket, code).await }))).await;
+            log_outcome(outcome, "disconnect", &socket);
+            depart(&socket).await;
+        }
     }
 }
 

@@ -208,7 +208,7 @@ impl Socket {
     /// [`Error::NotInRoom`]; [`Error::Overloaded`] (nothing happened); [`Error::StoreUnavailable`] if the database did not answer in time: the
     /// update may or may not happen. Errors of an update that is written later are logged.
     pub async fn update(&self, room: &RoomName, meta: Meta) -> Result<()> {
-        self.channel.update(&self.rooms, room, meta).await
+        Box::pin(self.channel.update(&self.rooms, room, meta)).await
     }
 
     /// The rooms that the socket is in or is joining, in no order.
