@@ -31,6 +31,9 @@ const LEAST_RATE: f64 = 8.0 * 1024.0;
 /// After so many sockets, a hub that writes lets the other tasks of its thread run.
 const WRITES_PER_TURN: usize = 64;
 
+/// After so many turns of a thread, what clients sent when they had read a broadcast has reached the outboxes.
+const ANSWER_TURNS: usize = 4;
+
 /// The actor of a hub.
 pub(crate) struct HubActor {
     id: usize,
@@ -179,20 +182,35 @@ impl HubActor {
                 }
             }
             ToHub::Write => {
-                for _ in 0..WRITES_PER_TURN {
-                    let Some(outbox) = self.filling.unwritten.borrow_mut().pop_front() else { return };
+                let (mut count, mut now) = (0, None);
+                while count < WRITES_PER_TURN {
+                    let Some(outbox) = self.filling.unwritten.borrow_mut().pop_front() else { break };
                     sockets.served += 1;
-                    outbox.write();
+                    count += 1;
+                    outbox.write(*now.get_or_insert_with(|| outbox.now()));
                 }
-                let hub = ctx.address();
-                actix::spawn(async move {
-                    tokio::task::yield_now().await;
-                    hub.do_send(ToHub::Write);
-                });
+                self.write_again(count, ctx);
             }
             #[cfg(any(test, feature = "testing"))]
             ToHub::Panic => panic!("a hub was made to panic"),
         }
+    }
+
+    /// Has the hub write again after so many writes, when the other tasks of the thread have run. After the last write to several sockets it
+    /// waits for the turns in which their answers arrive, so that these are written together.
+    fn write_again(&self, count: usize, ctx: &Context<Self>) {
+        let is_over = self.filling.unwritten.borrow().is_empty();
+        if is_over && count < 2 {
+            self.filling.is_writing.set(false);
+            return;
+        }
+        let (hub, turns) = (ctx.address(), if is_over { ANSWER_TURNS } else { 1 });
+        actix::spawn(async move {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            hub.do_send(ToHub::Write);
+        });
     }
 
     /// Cuts off clients that read first frames of this room, or of any room, slowly: all below [`LEAST_RATE`], or the slowest one if there are

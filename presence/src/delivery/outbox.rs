@@ -323,7 +323,7 @@ impl Outbox {
     }
 
     /// The time of the clock minus the time for which this thread was blocked, so that a blocked thread does not make its clients look slow.
-    fn now(&self) -> Tick {
+    pub(crate) fn now(&self) -> Tick {
         let now = self.clock.now();
         Tick(0).after(now.since(Tick(0)).saturating_sub(self.filling.blocked(now)))
     }

@@ -6,7 +6,7 @@
 
 use std::io::IoSlice;
 
-use crate::delivery::message::ToHub;
+use crate::{clock::Tick, delivery::message::ToHub};
 
 use super::{Outbox, OutboxPhase, OutboxState};
 
@@ -32,16 +32,15 @@ impl Outbox {
         let is_direct = state.is_direct && state.phase == OutboxPhase::Open;
         let Some(itself) = is_direct.then(|| self.itself.upgrade()).flatten() else { return state.wake() };
         if !std::mem::replace(&mut state.is_unwritten, true) {
-            let mut unwritten = self.filling.unwritten.borrow_mut();
-            if unwritten.is_empty() {
+            self.filling.unwritten.borrow_mut().push_back(itself);
+            if !self.filling.is_writing.replace(true) {
                 self.hub.addr.do_send(ToHub::Write);
             }
-            unwritten.push_back(itself);
         }
     }
 
     /// Writes what is queued to the kernel.
-    pub(crate) fn write(&self) {
+    pub(crate) fn write(&self, now: Tick) {
         let state = &mut *self.state.borrow_mut();
         state.is_unwritten = false;
         let is_direct = state.is_direct && state.phase == OutboxPhase::Open && !state.gone;
@@ -55,7 +54,7 @@ impl Outbox {
         let written = owner.kernel.write(&slices[..count]).min(bytes);
         if written > 0 {
             state.queue.advance(written);
-            self.took(state, written, was_marked, self.now());
+            self.took(state, written, was_marked, now);
         }
         if written < bytes {
             state.is_direct = false;

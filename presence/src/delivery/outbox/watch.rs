@@ -28,7 +28,9 @@ const LATE: Duration = Duration::from_millis(10);
 pub(crate) struct Filling {
     /// The outboxes that are not empty, or were not at the last look.
     pub(crate) outboxes: RefCell<Vec<Rc<Outbox>>>,
-    /// The outboxes to which the hub writes next. If there are any, the hub has received [`ToHub::Write`].
+    /// The hub has received [`ToHub::Write`], or will receive it.
+    pub(crate) is_writing: Cell<bool>,
+    /// The outboxes to which the hub writes next.
     pub(crate) unwritten: RefCell<VecDeque<Rc<Outbox>>>,
     /// When the next look is due, if there are any.
     due: Cell<Option<Tick>>,

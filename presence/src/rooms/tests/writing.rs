@@ -55,6 +55,30 @@ async fn messages_that_wait_together_are_written_in_one_call_to_each_member() {
 }
 
 #[actix::test]
+async fn the_answers_to_a_broadcast_are_written_together_also_if_they_come_one_turn_apart() {
+    tokio::time::pause();
+    let node = silent(config()).await;
+    let members = members(&node, 2, usize::MAX).await;
+    let (texts, kernel) = (texts(3, 64), &members[0].kernel);
+    let answers = texts[1..].iter().enumerate().map(async |(turns, text)| {
+        while kernel.writes.borrow().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        node.send(lobby(), text.clone()).await.unwrap();
+    });
+    let begun = Instant::now();
+    join(node.send(lobby(), texts[0].clone()), join_all(answers)).await.0.unwrap();
+    settle().await;
+    assert!(begun.elapsed().is_zero(), "no time passes meanwhile");
+    for member in &members {
+        assert_eq!(member.kernel.writes.take(), [bytes_of(&texts[..1]), bytes_of(&texts[1..])]);
+    }
+}
+
+#[actix::test]
 async fn more_than_64_kib_are_written_in_several_calls() {
     tokio::time::pause();
     let node = silent(config()).await;
