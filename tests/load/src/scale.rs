@@ -128,6 +128,14 @@ impl Plan {
     }
 }
 
+/// The processor times at the beginning of a measurement.
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    nodes: Duration,
+    clients: Duration,
+}
+
 /// Running nodes and clients.
 #[derive(Debug)]
 struct Run<'a> {
@@ -205,6 +213,7 @@ impl<'a> Run<'a> {
     /// Opens clients in new rooms of ten, or in the large room.
     fn open(&mut self, count: usize, large: bool, sheet: &mut Sheet) -> Result<(), String> {
         let servers = self.nodes.iter().map(|node| node.address.to_string()).collect::<Vec<_>>().join(" ");
+        let window = self.begin()?;
         let (crowds, room) = if large { (&mut self.large, count) } else { (&mut self.small, ROOM) };
         let (processes, at_once) = (crowds.len(), self.args.at_once);
         let began = Instant::now();
@@ -215,6 +224,9 @@ impl<'a> Run<'a> {
         })?;
         let answers = crowds.answers()?;
         self.joined("", answers, began, sheet);
+        let shares = self.end(&window)?;
+        sheet.add("processor of all nodes, while clients join, % of a core", shares.0);
+        sheet.add("processor of all clients, while they join, % of a core", shares.1);
         self.sockets += count;
         let settled = self.settle()?;
         sheet.add("from the last join until all views are right, s", settled.iter().copied().fold(0.0, f64::max));
@@ -265,15 +277,22 @@ impl<'a> Run<'a> {
     /// The shares of a core that nodes and clients take.
     fn shares(&mut self, beats: bool) -> Result<(f64, f64), String> {
         self.ask_all(&format!("beat {beats}"))?;
-        let times = |run: &Self| -> Result<_, String> {
-            let nodes: Duration = run.nodes.iter().map(Server::processor_time).sum::<Result<_, _>>()?;
-            Ok((nodes, run.small.processor_time()? + run.large.processor_time()?))
-        };
-        let (before, began) = (times(self)?, Instant::now());
+        let window = self.begin()?;
         pause(self.args.seconds)?;
-        let (after, seconds) = (times(self)?, began.elapsed().as_secs_f64());
+        self.end(&window)
+    }
+
+    fn begin(&self) -> Result<Window, String> {
+        let nodes = self.nodes.iter().map(Server::processor_time).sum::<Result<_, _>>()?;
+        let clients = self.small.processor_time()? + self.large.processor_time()?;
+        Ok(Window { began: Instant::now(), nodes, clients })
+    }
+
+    /// The shares of a core that nodes and clients took since the beginning of a window.
+    fn end(&self, window: &Window) -> Result<(f64, f64), String> {
+        let (now, seconds) = (self.begin()?, window.began.elapsed().as_secs_f64());
         let share = |after: Duration, before| 100.0 * after.saturating_sub(before).as_secs_f64() / seconds;
-        Ok((share(after.0, before.0), share(after.1, before.1)))
+        Ok((share(now.nodes, window.nodes), share(now.clients, window.clients)))
     }
 }
 

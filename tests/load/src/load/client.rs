@@ -12,6 +12,9 @@ use crate::wire::{self, Message, Text, User};
 
 use super::{Event, Index};
 
+/// From how many joins of one diff on they are added together.
+const MANY: usize = 16;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Connecting,
@@ -143,7 +146,7 @@ impl Client {
             Text::Leave(user) => self.left(user)?,
             Text::Diff { leaves, joins } => {
                 self.leave_together(leaves)?;
-                joins.into_iter().try_for_each(|user| self.join(user, books))?;
+                self.join_together(joins, books)?;
             }
             Text::Message(message) => self.message(&message, books)?,
         }
@@ -166,6 +169,19 @@ impl Client {
                 self.view.insert(place, user);
                 Ok(())
             }
+        }
+    }
+
+    /// The joins of a diff. A large room is sorted once, which is fast because it was sorted before.
+    fn join_together(&mut self, joins: Vec<User>, books: &mut Books) -> Result<(), String> {
+        if joins.len() < MANY || books.notices.is_some() {
+            return joins.into_iter().try_for_each(|user| self.join(user, books));
+        }
+        self.view.extend(joins);
+        self.view.sort();
+        match self.view.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(self.failure(&format!("{} joined a second time", wire::user_name(pair[0])))),
+            None => Ok(()),
         }
     }
 

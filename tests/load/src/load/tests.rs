@@ -85,3 +85,34 @@ fn a_wrong_view_is_a_failure() {
         "u0000000 in room r1 (joined): its view of the room has 1 users instead of 1; missing: u0000000; too many: u0000005"
     );
 }
+
+#[test]
+fn many_joins_of_one_diff_are_added_in_order_and_none_of_them_twice() {
+    let member = |user: &u32| format!(r#"{{"user":"u{user:07}","id":"i","meta":{{}}}}"#);
+    let diff = |users: &[u32]| {
+        let joins: Vec<_> = users.iter().map(member).collect();
+        let joins = joins.join(",");
+        format!(
+            r#"{{"type":"presence.diff","room":"r","epoch":"e","from":1,"version":2,"joins":[{joins}],"leaves":[],"updates":[],"anonymous":0}}"#
+        )
+    };
+    let mut load = Load::new(server(&[LIST]), Duration::from_secs(10)).unwrap();
+    let index = load.open(1).unwrap();
+    while !matches!(load.next_event(), Some(Event::Joined { .. })) {
+        load.turn(Instant::now() + LONGEST_WAIT).unwrap();
+    }
+    let client = load.clients[index].as_mut().unwrap();
+    let mut take = |text: String| {
+        let mut bytes = vec![0x81, 126];
+        bytes.extend((text.len() as u16).to_be_bytes());
+        bytes.extend(text.as_bytes());
+        client.take(&bytes, &mut load.books, &mut Vec::new(), &mut false)?;
+        Ok::<_, String>(client.view.clone())
+    };
+    let odd: Vec<u32> = (0..20).map(|place| 2 * place + 1).collect();
+    let even: Vec<u32> = (1..20).map(|place| 2 * place).collect();
+    take(diff(&odd)).unwrap();
+    assert_eq!(take(diff(&even)).unwrap(), (0..40).collect::<Vec<_>>());
+    let failure = take(diff(&even)).unwrap_err();
+    assert!(failure.contains("joined a second time"), "{failure}");
+}
