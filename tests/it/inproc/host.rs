@@ -9,8 +9,8 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpServer};
 use presence::{
-    ChannelName, Config, ConfigBuilder, MemoryStore, NodeName, Notify, PruningSupervisor, RoomName, Rooms,
-    Subscription, store::RoomStore, testing::store::FaultyStore,
+    ChannelName, Config, ConfigBuilder, HttpServerExt as _, MemoryStore, NodeName, Notify, PruningSupervisor, RoomName,
+    Rooms, Subscription, store::RoomStore, testing::store::FaultyStore,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Plan {
         self
     }
 
-    /// Forgets `HttpServer::on_connect(presence::on_connect)`.
+    /// Forgets `HttpServerExt::with_presence`.
     pub(super) fn unprepared(mut self) -> Self {
         self.prepared = false;
         self
@@ -89,7 +89,8 @@ impl Plan {
             routes.iter().fold(app, |app, route| app.configure(|services| route(services)))
         });
         let server = if prepared {
-            server.on_connect(presence::on_connect).h1_write_buffer_size(presence::WRITE_BUFFER_BYTES)
+            // The signals are those of all tests.
+            server.with_presence(&rooms).shutdown_signal(std::future::pending())
         } else {
             server
         };
