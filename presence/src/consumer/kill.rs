@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    io::{ErrorKind, IoSlice, Write},
+    io::{ErrorKind, IoSlice},
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
     sync::Arc,
@@ -14,7 +14,10 @@ use std::{
 
 use actix_web::dev::Extensions;
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{SendAncillaryBuffer, SendFlags, sendmsg},
+};
 use socket2::SockRef;
 use tracing::debug;
 
@@ -22,6 +25,13 @@ use crate::delivery::KernelSocket;
 
 /// How many bytes of a socket the kernel accepts before it has sent them. It is low, because such bytes cannot be dropped any more.
 const NOTSENT_LOWAT: u32 = 16 * 1024;
+
+/// A write to a connection that the client has reset must not raise SIGPIPE: it would end a process that does not ignore the signal.
+/// `write_vectored` of the standard library would raise it.
+#[cfg(target_os = "linux")]
+const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(not(target_os = "linux"))]
+const SEND_FLAGS: SendFlags = SendFlags::empty();
 
 /// For [`HttpServer::h1_write_buffer_size`](actix_web::HttpServer::h1_write_buffer_size): with it, the server writes each piece of a
 /// response before it requests the next one. A piece fits into the write buffer of 8 KiB that each connection has. By default the server
@@ -164,13 +174,9 @@ impl KernelSocket for KillSwitch {
     fn write(&self, slices: &[IoSlice<'_>]) -> usize {
         let handle = self.socket.lock();
         // The socket is non-blocking: if the kernel accepts nothing, the error is `WouldBlock`.
-        handle.as_ref().map_or(0, |mut socket| {
-            match slices {
-                [only] => socket.write(only),
-                _ => socket.write_vectored(slices),
-            }
-            .unwrap_or(0)
-        })
+        handle
+            .as_ref()
+            .map_or(0, |socket| sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), SEND_FLAGS).unwrap_or(0))
     }
 }
 
