@@ -7,6 +7,7 @@
 
 mod attempts;
 mod chunk;
+mod commit;
 mod database;
 mod dialect;
 mod error;

@@ -15,9 +15,9 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 
 use super::{
     super::StoreError,
+    commit::{CommitKeys, CommitWrite},
     settings::Settings,
     statement,
-    transaction::{CommitKeys, CommitWrite},
 };
 
 /// One kind of database, with the address of the database.

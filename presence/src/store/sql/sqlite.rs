@@ -30,10 +30,10 @@ mod commit;
 
 use super::{
     super::StoreError,
+    commit::{CommitKeys, CommitWrite},
     dialect::{Dialect, bad_url, pool, seen_at, users_as_json},
     error::{Trouble, needs_operator, trouble},
     settings::{Settings, Synchronous},
-    transaction::{CommitKeys, CommitWrite},
 };
 
 /// How long the switch to WAL mode is repeated while another process does the same.

@@ -23,7 +23,7 @@ use crate::{
     session::SessionHash,
 };
 
-pub(super) use self::commit::{CommitChanges, CommitKeys, CommitReading, CommitWrite};
+pub(super) use self::commit::{CommitChanges, CommitReading};
 
 use super::{
     super::{

@@ -14,7 +14,7 @@ use crate::{
 
 use super::super::{
     chunk,
-    transaction::{CommitKeys, CommitWrite},
+    commit::{CommitKeys, CommitWrite},
 };
 
 /// The keys are passed as JSON, so that the text is the same for any number of them. They are joined, because for `IN` with a subquery

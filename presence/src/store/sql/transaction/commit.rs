@@ -24,6 +24,7 @@ use crate::{
 
 use super::{
     super::{
+        commit::{CommitKeys, CommitWrite},
         database::Database,
         error::store_error,
         row::{self, RoomPosition},
@@ -35,14 +36,6 @@ use super::{
 /// How many rows of a kind are written at once with others. Each number is another text, and the texts of many rows would be too many to
 /// stay prepared.
 const AT_ONCE: usize = 16;
-
-/// What a commit is about.
-pub(in super::super) struct CommitKeys<'a> {
-    pub(in super::super) node: NodeId,
-    pub(in super::super) rooms: &'a [&'a RoomName],
-    pub(in super::super) presences: &'a [PresenceId],
-    pub(in super::super) sessions: &'a [SessionHash],
-}
 
 /// What a commit knows before it decides.
 pub(in super::super) struct CommitReading {
@@ -63,16 +56,6 @@ pub(in super::super) struct CommitChanges {
     pub(in super::super) metas: Vec<In<Arc<Presence>>>,
     /// The rooms that get a new version.
     pub(in super::super) changed: Vec<Epoch>,
-}
-
-/// The changes that nearly every commit makes.
-pub(in super::super) struct CommitWrite<'a> {
-    pub(in super::super) node: NodeId,
-    pub(in super::super) attempt: Attempt,
-    pub(in super::super) now: i64,
-    pub(in super::super) gone: &'a [PresenceId],
-    pub(in super::super) new: &'a [In<NewRow>],
-    pub(in super::super) changed: &'a [Epoch],
 }
 
 /// The rows of [`Dialect::read_commit`](super::super::dialect::Dialect::read_commit).

@@ -1,7 +1,7 @@
 //! Which statements SQLite executes, and with which indexes.
 
 use super::*;
-use crate::store::sql::transaction::{CommitKeys, CommitWrite};
+use crate::store::sql::commit::{CommitKeys, CommitWrite};
 
 #[tokio::test]
 async fn no_statement_scans_all_presences() {
