@@ -79,6 +79,7 @@ pub(super) struct Existing {
 
 impl Existing {
     /// Adds a presence, and the hash of its resume token if it has one.
+    #[cfg(feature = "sql")]
     pub(super) fn add(&mut self, (found, session): (StoredPresence, Option<SessionHash>)) {
         self.sessions.extend(session.map(|session| (session, found.presence.id)));
         self.presences.insert(found.presence.id, found);

@@ -9,6 +9,7 @@ use crate::{
 use super::statement::In;
 
 /// What a commit is about.
+#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only SQLite commits by two messages"))]
 pub(super) struct CommitKeys<'a> {
     pub(super) node: NodeId,
     pub(super) rooms: &'a [&'a RoomName],
@@ -17,6 +18,7 @@ pub(super) struct CommitKeys<'a> {
 }
 
 /// The changes that nearly every commit makes.
+#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only SQLite commits by two messages"))]
 pub(super) struct CommitWrite<'a> {
     pub(super) node: NodeId,
     pub(super) attempt: Attempt,
