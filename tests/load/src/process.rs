@@ -213,7 +213,6 @@ impl Server {
 
     /// For how long the core of the server was busy with anything, or was taken away by a host; `None` without pinning.
     pub(crate) fn core_time(&self) -> Option<Duration> {
-        const TICK: Duration = Duration::from_millis(10);
         let name = format!("cpu{} ", self.core?);
         let text = std::fs::read_to_string("/proc/stat").ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(&name))?;
@@ -262,8 +261,25 @@ impl Server {
     }
 }
 
-/// The processor time of all threads that a process has, in nanoseconds and not in ticks. A thread that has ended is missing.
+/// A tick of the times in `/proc`.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The processor time that a process has used. That of the threads which it has is exact; that of threads which have ended is known only in
+/// ticks, rounded down, as a part of the whole.
 pub(crate) fn processor_time(process: &str) -> Result<Duration, String> {
+    Ok(of_threads(process)?.max(in_ticks(process)?))
+}
+
+fn in_ticks(process: &str) -> Result<Duration, String> {
+    let path = format!("/proc/{process}/stat");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    // The name of the program, in parentheses, may have spaces. The fields after it begin with the third.
+    let fields = text.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
+    let times = fields.map(|fields| fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u32>().ok()));
+    Ok(TICK * times.ok_or_else(|| format!("{path} has no times"))?.sum::<u32>())
+}
+
+fn of_threads(process: &str) -> Result<Duration, String> {
     let path = format!("/proc/{process}/task");
     let threads = std::fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
     let times = threads.flatten().filter_map(|thread| {
@@ -277,6 +293,22 @@ pub(crate) fn processor_time(process: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_processor_time_of_a_thread_that_has_ended_counts() {
+        const WORK: Duration = Duration::from_millis(200);
+        let before = processor_time("self").unwrap();
+        let work = || while own_time() < WORK {};
+        std::thread::spawn(work).join().unwrap();
+        let used = processor_time("self").unwrap() - before;
+        assert!(used + 3 * TICK >= WORK, "{used:?}");
+    }
+
+    /// The processor time of this thread.
+    fn own_time() -> Duration {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+    }
 
     #[test]
     fn a_server_is_a_name_with_workers_and_a_path() {
