@@ -12,7 +12,8 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, rt, web};
 use actix_ws::{Message, MessageStream, Session};
 use bytestring::ByteString;
 use clap::Parser;
-use serde::{Deserialize, Serialize};
+use presence_floor::{List, Text};
+use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A chat without presence, to compare with.
@@ -40,26 +41,8 @@ struct Rooms {
     next_id: Cell<u64>,
 }
 
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Text<'a> {
-    Presence { payload: List<'a> },
-    Join { user: &'a str },
-    Leave { user: &'a str },
-    Message { from: &'a str, text: &'a str },
-}
-
-#[derive(Serialize)]
-struct List<'a> {
-    channel_name: &'a str,
-    members: Vec<&'a str>,
-    lurkers: usize,
-}
-
-impl Text<'_> {
-    fn encode(&self) -> ByteString {
-        serde_json::to_string(self).expect("names and texts are JSON strings").into()
-    }
+fn encode(text: &Text<'_>) -> ByteString {
+    serde_json::to_string(text).expect("names and texts are JSON strings").into()
 }
 
 /// A member whose socket has ended is still there until its task removes it.
@@ -75,12 +58,12 @@ impl Rooms {
         let mut rooms = self.rooms.borrow_mut();
         let room = rooms.entry(name.to_owned()).or_default();
         if !room.contains_key(user) {
-            send_to(room, &Text::Join { user }.encode());
+            send_to(room, &encode(&Text::Join { user }));
         }
         room.entry(user.to_owned()).or_default().push(Member { id, outbox: outbox.clone() });
         let members = room.keys().map(String::as_str).collect();
         let list = Text::Presence { payload: List { channel_name: name, members, lurkers: 0 } };
-        let _ = outbox.send(list.encode());
+        let _ = outbox.send(encode(&list));
         id
     }
 
@@ -91,7 +74,7 @@ impl Rooms {
         members.retain(|member| member.id != id);
         if members.is_empty() {
             room.remove(user);
-            send_to(room, &Text::Leave { user }.encode());
+            send_to(room, &encode(&Text::Leave { user }));
         }
         if room.is_empty() {
             rooms.remove(name);
@@ -100,7 +83,7 @@ impl Rooms {
 
     fn send(&self, name: &str, from: &str, text: &str) {
         if let Some(room) = self.rooms.borrow().get(name) {
-            send_to(room, &Text::Message { from, text }.encode());
+            send_to(room, &encode(&Text::Message { from, text }));
         }
     }
 }

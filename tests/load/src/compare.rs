@@ -20,7 +20,8 @@ const DISTURBED: f64 = 10.0;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Compare {
-    /// `floor`, `chat`, or NAME=PATH of another build of the example chat. The ratios are to the first [default: floor, chat].
+    /// `floor`, `chat`, `socketioxide`, or NAME=PATH of another build of the example chat; `no-touch` and `touch` are a consumer that
+    /// does nothing, without and with `#[touch_presence]`. The ratios are to the first [default: floor, chat].
     /// The example chat has one worker; a colon and a number after its name give it more, as in `chat:2` and NAME:2=PATH.
     /// Several workers need several cores, and so `--no-pin`.
     #[arg(long = "server", value_name = "SERVER")]

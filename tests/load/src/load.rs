@@ -20,7 +20,7 @@ use rustix::{
 
 use crate::{
     stop,
-    wire::{self, Message, User},
+    wire::{self, Dialect, Message, User},
 };
 
 use self::client::{Books, Client, Phase, Sender};
@@ -54,6 +54,7 @@ pub(crate) struct Load {
     epoll: OwnedFd,
     /// The server of the clients that are opened next.
     pub(crate) server: SocketAddr,
+    dialect: Dialect,
     /// The address of the clients.
     source: Option<IpAddr>,
     first_user: User,
@@ -75,6 +76,7 @@ impl Load {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("epoll_create"))?,
             server,
+            dialect: Dialect::default(),
             source: None,
             first_user: 0,
             clients: Vec::new(),
@@ -84,6 +86,11 @@ impl Load {
             deadline: Instant::now() + bound,
             mask: 1,
         })
+    }
+
+    /// Speaks to the server in another way.
+    pub(crate) fn speaking(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
     }
 
     /// Gives the clients an address, and users that no other process of clients has.
@@ -127,6 +134,7 @@ impl Load {
         self.clients[index] = Some(Client {
             index,
             server: self.server,
+            dialect: self.dialect,
             stream: TcpStream::from(socket),
             room,
             user,
@@ -166,7 +174,7 @@ impl Load {
         let mask = self.next_mask();
         let state = self.books.senders.get_mut(sender).ok_or("there is no such sender")?;
         state.sent += 1;
-        let (client, text) = (state.client, Message { sender, number: state.sent }.text(size));
+        let (client, text) = (state.client, self.dialect.say(Message { sender, number: state.sent }.text(size)));
         let mut bytes = frames_before.to_vec();
         wire::encode(&mut bytes, wire::TEXT, text.as_bytes(), mask);
         self.send_bytes(client, &bytes)
@@ -181,7 +189,8 @@ impl Load {
     /// Frames of heartbeats, for `send_bytes`.
     pub(crate) fn heartbeats(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        (0..count).for_each(|_| wire::encode(&mut bytes, wire::TEXT, wire::HEARTBEAT, self.next_mask()));
+        let heartbeat = self.dialect.heartbeat();
+        (0..count).for_each(|_| wire::encode(&mut bytes, wire::TEXT, heartbeat, self.next_mask()));
         bytes
     }
 
@@ -267,9 +276,9 @@ impl Load {
         let client = self.client(index)?;
         if client.phase == Phase::Connecting {
             client.phase = Phase::Upgrading;
-            let (server, room, user) = (client.server, client.room, wire::user_name(client.user));
+            let (server, target) = (client.server, client.dialect.target(client.room, client.user));
             let request = format!(
-                "GET /ws/r{room}?user={user} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                "GET {target} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             );
             client.unsent.extend_from_slice(request.as_bytes());

@@ -18,7 +18,7 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-use crate::stop;
+use crate::{stop, wire::Dialect};
 
 /// How long a server may take until it listens.
 const START: Duration = Duration::from_secs(30);
@@ -32,6 +32,35 @@ const VARIABLES: [&str; 8] =
 pub(crate) enum Kind {
     Chat,
     Floor,
+    SocketIo,
+    /// A consumer that does nothing with `#[touch_presence]`.
+    Touch,
+    /// The same without the attribute.
+    NoTouch,
+}
+
+impl Kind {
+    /// The servers that are known by their names.
+    const ALL: [(&str, Self); 5] = [
+        ("chat", Self::Chat),
+        ("floor", Self::Floor),
+        ("socketioxide", Self::SocketIo),
+        ("touch", Self::Touch),
+        ("no-touch", Self::NoTouch),
+    ];
+
+    fn package(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Floor => "presence-floor",
+            Self::SocketIo => "presence-socketioxide",
+            Self::Touch | Self::NoTouch => "presence-touch",
+        }
+    }
+
+    fn dialect(self) -> Dialect {
+        if self == Self::SocketIo { Dialect::SocketIo } else { Dialect::Plain }
+    }
 }
 
 /// A server to measure.
@@ -39,7 +68,7 @@ pub(crate) enum Kind {
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// Threads that serve sockets. The server without presence always has one.
+    /// Threads that serve sockets. Only the example chat can have more than one.
     pub(crate) workers: NonZeroUsize,
     /// `None` for the program beside this one.
     path: Option<PathBuf>,
@@ -60,12 +89,14 @@ impl FromStr for Program {
             }
             None => (name, NonZeroUsize::MIN),
         };
-        let kind = match (build, &path) {
-            ("floor", _) if workers > NonZeroUsize::MIN => return Err("`floor` has one worker".to_owned()),
-            ("floor", _) => Kind::Floor,
-            ("chat", _) | (_, Some(_)) => Kind::Chat,
-            _ => return Err("neither `floor`, `chat` nor `NAME=PATH` of another build of the example chat".to_owned()),
-        };
+        let known = Kind::ALL.iter().find(|known| known.0 == build).map(|known| known.1);
+        let kind = known.or(path.is_some().then_some(Kind::Chat)).ok_or_else(|| {
+            let names = Kind::ALL.map(|known| format!("`{}`", known.0)).join(", ");
+            format!("neither {names} nor `NAME=PATH` of another build of the example chat")
+        })?;
+        if kind != Kind::Chat && workers > NonZeroUsize::MIN {
+            return Err(format!("`{build}` has one worker"));
+        }
         Ok(Self { name: name.to_owned(), kind, workers, path })
     }
 }
@@ -73,10 +104,7 @@ impl FromStr for Program {
 impl Program {
     /// The package of the program, if it is not given by its path.
     pub(crate) fn package(&self) -> Option<&'static str> {
-        self.path.is_none().then_some(match self.kind {
-            Kind::Chat => "chat",
-            Kind::Floor => "presence-floor",
-        })
+        self.path.is_none().then_some(self.kind.package())
     }
 
     fn path(&self) -> Result<PathBuf, String> {
@@ -123,6 +151,7 @@ pub(crate) struct Setup<'a> {
 pub(crate) struct Server {
     child: Child,
     core: Option<usize>,
+    pub(crate) dialect: Dialect,
     pub(crate) address: SocketAddr,
     log: PathBuf,
     _folder: Option<TempDir>,
@@ -148,8 +177,12 @@ impl Server {
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(&log).map_err(io)?);
         command.args(["--port", &setup.port.to_string()]);
-        if program.kind == Kind::Chat {
-            command.args(&setup.arguments);
+        match program.kind {
+            Kind::Chat => drop(command.args(&setup.arguments)),
+            Kind::NoTouch => drop(command.arg("--without")),
+            _ => {}
+        }
+        if matches!(program.kind, Kind::Chat | Kind::Touch | Kind::NoTouch) {
             for variable in VARIABLES {
                 command.env_remove(variable);
             }
@@ -170,7 +203,8 @@ impl Server {
         }
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let core = setup.cores.map(|(server, _)| server);
-        let mut server = Self { child: child.map_err(io)?, core, address: any_port, log, _folder: own };
+        let dialect = program.kind.dialect();
+        let mut server = Self { child: child.map_err(io)?, core, dialect, address: any_port, log, _folder: own };
         server.address = server.first_line().map_err(|error| server.explain(error))?;
         Ok(server)
     }
@@ -316,7 +350,8 @@ mod tests {
         assert_eq!(parse("floor"), Ok(("floor".to_owned(), Kind::Floor, 1, None)));
         assert_eq!(parse("chat:2"), Ok(("chat:2".to_owned(), Kind::Chat, 2, None)));
         assert_eq!(parse("now:3=a:b"), Ok(("now:3".to_owned(), Kind::Chat, 3, Some(PathBuf::from("a:b")))));
-        for wrong in ["other", "other:2", "floor:2", "chat:0", "chat:"] {
+        assert_eq!(parse("socketioxide"), Ok(("socketioxide".to_owned(), Kind::SocketIo, 1, None)));
+        for wrong in ["other", "other:2", "floor:2", "socketioxide:2", "chat:0", "chat:"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -102,7 +102,8 @@ impl Scenario {
 
     pub(crate) fn run(self, server: &Server, size: Size) -> Result<Vec<Figure>, String> {
         let empty = server.resident()?;
-        let mut bed = Bed { server, load: Load::new(server.address, Self::bound(size))?, size };
+        let load = Load::new(server.address, Self::bound(size))?;
+        let mut bed = Bed { server, load: load.speaking(server.dialect), size };
         match self {
             Self::Join => joining::join(&mut bed),
             Self::Churn => joining::churn(&mut bed),

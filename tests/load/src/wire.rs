@@ -1,6 +1,10 @@
 //! Frames and texts: only what a load needs of RFC 6455 and of `docs/wire.md`.
 
+mod dialect;
+
 use std::ops::Range;
+
+pub(crate) use self::dialect::{Dialect, Incoming};
 
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const CLOSE: u8 = 8;
@@ -16,7 +20,7 @@ pub(crate) fn close_code(payload: &[u8]) -> Option<u16> {
 }
 
 /// The text that the servers receive without an answer.
-pub(crate) const HEARTBEAT: &[u8] = b"\"heartbeat\"";
+const HEARTBEAT: &[u8] = b"\"heartbeat\"";
 
 /// Appends a frame of a client, which must be masked.
 pub(crate) fn encode(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: u32) {

@@ -31,15 +31,20 @@ fn server(package: &str) -> PathBuf {
     path
 }
 
+/// Runs the program to its end and returns the table.
+fn table(load: &mut Command) -> String {
+    let output = load.output().expect("the program was built for this test");
+    let (table, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{table}\n{log}");
+    table.into_owned()
+}
+
 /// Runs all scenarios and returns the table.
 fn compare(name: &str, server: &Path) -> String {
     let mut load = Command::new(LOAD);
     load.args(["compare", "--tiny", "--no-pin", "--rounds", "1", "--seconds", "0.2", "--server"]);
     load.arg(format!("{name}={}", server.display()));
-    let output = load.output().expect("the program was built for this test");
-    let (table, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{table}\n{log}");
-    table.into_owned()
+    table(&mut load)
 }
 
 const SCENARIOS: [&str; 11] =
@@ -64,14 +69,31 @@ fn every_scenario_works_with_the_server_without_presence() {
 }
 
 #[test]
+fn every_scenario_works_with_socketioxide() {
+    check(&compare("socketioxide", &server("presence-socketioxide")));
+}
+
+#[test]
+fn the_cost_of_touch_presence_is_measured() {
+    let touch = server("presence-touch");
+    let mut load = Command::new(LOAD);
+    load.args(["compare", "--tiny", "--no-pin", "--rounds", "1", "--seconds", "0.2"]);
+    load.args(["--scenario", "heartbeat", "--scenario", "paced"]);
+    for name in ["no-touch", "touch"] {
+        load.args(["--server", &format!("{name}={}", touch.display())]);
+    }
+    let table = table(&mut load);
+    assert!(table.contains("| no-touch | touch | touch / no-touch |"), "{table}");
+    assert!(table.contains("\n| heartbeat | heartbeats/s") && table.contains("\n| paced | server CPU"), "{table}");
+}
+
+#[test]
 fn two_nodes_with_one_room_over_both_are_measured_with_their_restart() {
     let chat = std::env::var_os("CHAT_BIN").map_or_else(|| server("chat"), PathBuf::from);
     let mut load = Command::new(LOAD);
     load.args(["scale", "--sockets", "60", "--large-room", "20", "--nodes", "2", "--seconds", "0.2", "--server"]);
     load.arg(format!("chat={}", chat.display()));
-    let output = load.output().expect("the program was built for this test");
-    let (table, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{table}\n{log}");
+    let table = table(&mut load);
     for row in [
         "| sockets | 0 | 20 | 40 | 60 |",
         "| sockets of a node that stops | | | | 30 |",

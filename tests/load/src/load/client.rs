@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::wire::{self, Message, Text, User};
+use crate::wire::{self, Dialect, Incoming, Message, Text, User};
 
 use super::{Event, Index};
 
@@ -34,6 +34,7 @@ pub(super) enum Phase {
 pub(super) struct Client {
     pub(super) index: Index,
     pub(super) server: SocketAddr,
+    pub(super) dialect: Dialect,
     pub(super) stream: TcpStream,
     pub(super) room: u32,
     pub(super) user: User,
@@ -109,7 +110,11 @@ impl Client {
             let end = used + frame.payload.end;
             let payload = &bytes[used..][frame.payload];
             match frame.opcode {
-                wire::TEXT => self.text(payload, books)?,
+                wire::TEXT => match self.dialect.receive(payload, self.room, self.user) {
+                    Incoming::Text(text) => self.text(text, books)?,
+                    Incoming::Answer(text) => replies.push((wire::TEXT, text)),
+                    Incoming::Nothing => {}
+                },
                 wire::PING => replies.push((wire::PONG, payload.to_vec())),
                 wire::PONG => {}
                 wire::CLOSE if self.phase == Phase::Leaving => *ended = true,
