@@ -1,5 +1,5 @@
-//! What the main paths cost, counted in allocations and in bytes, which do not depend on how busy the machine is. Each bound is 15 % above
-//! what was measured when it was last set. A change that needs more either has a reason, and sets a new bound, or is a mistake.
+//! What the main paths cost, counted in allocations and in bytes, which depend little on how busy the machine is. Each bound is 15 % above
+//! the most that was measured when it was last set, also while other programs kept the cores busy. A change that needs more either has a reason, and sets a new bound, or is a mistake.
 //!
 //! The server runs in this process, with its own threads for sockets, rooms and the store. The clients run here too: a new one allocates
 //! some 70 kB, which are part of the cost of a join, and after that nothing.
@@ -135,7 +135,7 @@ fn a_heartbeat_allocates_no_more_than_before() {
     send(5_000);
     let (times, bytes) = allocated(before, 5_000);
     assert_at_most("allocations for a heartbeat", times, 0.05);
-    assert_at_most("bytes allocated for a heartbeat", bytes, 29.0);
+    assert_at_most("bytes allocated for a heartbeat", bytes, 30.0);
 }
 
 #[test]
@@ -157,8 +157,8 @@ fn the_delivery_of_a_message_allocates_no_more_than_before() {
     let before = ALLOCATOR.stats();
     send(500);
     let (times, bytes) = allocated(before, 500 * MEMBERS);
-    assert_at_most("allocations for a delivery", times, 0.7);
-    assert_at_most("bytes allocated for a delivery", bytes, 58.0);
+    assert_at_most("allocations for a delivery", times, 0.75);
+    assert_at_most("bytes allocated for a delivery", bytes, 65.0);
 }
 
 #[test]
