@@ -12,7 +12,7 @@ mod state;
 mod table;
 
 pub(crate) use actor::RoomActor;
-pub(crate) use following::{Feed, Follower, Unread};
+pub(crate) use following::{Feed, Follower, LastState, Unread};
 pub(crate) use leaving::Farewell;
 #[cfg(test)]
 pub(crate) use loading::LARGE;

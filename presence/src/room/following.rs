@@ -1,7 +1,8 @@
 //! Parts of the application that follow the members of a room.
 //!
-//! A follower receives the present state of each presence, not the events that led to it. So it does no harm if a follower receives a
-//! state twice. For a follower that does not read, one state is kept of each presence that it has received or that is in the room.
+//! A follower receives the last state of each presence, not the events that led to it. So it does no harm if a follower receives a
+//! state twice. For a follower that does not read, one state is kept of each presence that it has received, that is in the room, or that
+//! was in the room when the whole roster was sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,12 +35,26 @@ struct FeedState {
 /// The changes that the follower has not read yet.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
-    /// The present state of each of these presences; `None` if it has left.
-    pub(crate) presences: BTreeMap<PresenceId, Option<Arc<Presence>>>,
+    /// The last state of each of these presences.
+    pub(crate) presences: BTreeMap<PresenceId, LastState>,
     /// All presences of the room are listed, so all others have left.
     pub(crate) is_whole: bool,
     /// Those of them that the follower has not received yet. If they leave before that, it need not know of them.
     new: BTreeSet<PresenceId>,
+}
+
+/// A presence as the room has seen it last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LastState {
+    Here(Arc<Presence>),
+    Left(Arc<Presence>),
+}
+
+impl LastState {
+    fn left(self) -> Self {
+        let (Self::Here(presence) | Self::Left(presence)) = self;
+        Self::Left(presence)
+    }
 }
 
 impl Unread {
@@ -48,17 +63,35 @@ impl Unread {
             match (was, now) {
                 (None, None) => {}
                 (was, Some(now)) => {
-                    if self.presences.insert(now.id, Some(now.clone())).is_none() && was.is_none() {
+                    if self.presences.insert(now.id, LastState::Here(now.clone())).is_none() && was.is_none() {
                         self.new.insert(now.id);
                     }
                 }
                 (Some(was), None) => {
-                    if self.new.remove(&was.id) || self.is_whole {
+                    if self.new.remove(&was.id) {
                         self.presences.remove(&was.id);
                     } else {
-                        self.presences.insert(was.id, None);
+                        self.presences.insert(was.id, LastState::Left(was.clone()));
                     }
                 }
+            }
+        }
+    }
+
+    /// Replaces the changes by the whole roster. A presence that has left in the meantime keeps its last state.
+    fn set_roster(&mut self, roster: &Roster) {
+        let mut former = std::mem::take(&mut self.presences);
+        let was_whole = std::mem::replace(&mut self.is_whole, true);
+        for presence in roster.iter() {
+            // The follower may have received any presence that it need not have been sent again.
+            if former.remove(&presence.id).is_none() && was_whole {
+                self.new.insert(presence.id);
+            }
+            self.presences.insert(presence.id, LastState::Here(presence.clone()));
+        }
+        for (id, last) in former {
+            if !self.new.remove(&id) {
+                self.presences.insert(id, last.left());
             }
         }
     }
@@ -103,8 +136,7 @@ impl Follower {
             return;
         }
         let Some(feed) = self.feed.upgrade() else { return };
-        let presences = roster.iter().map(|presence| (presence.id, Some(presence.clone()))).collect();
-        feed.state.lock().unread = Unread { presences, is_whole: true, ..Unread::default() };
+        feed.state.lock().unread.set_roster(roster);
         feed.waker.wake();
     }
 
@@ -128,10 +160,21 @@ impl Drop for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::{ChannelName, NodeId};
+    use crate::{
+        model::Meta,
+        name::{ChannelName, NodeId},
+    };
 
     fn presence() -> Arc<Presence> {
         Arc::new(Presence::new(PresenceId::random(), ChannelName::new("c").unwrap(), None, NodeId::random()))
+    }
+
+    fn joins(presence: &Arc<Presence>) -> RosterChange {
+        RosterChange { was: None, now: Some(presence.clone()) }
+    }
+
+    fn leaves(presence: &Arc<Presence>) -> RosterChange {
+        RosterChange { was: Some(presence.clone()), now: None }
     }
 
     #[test]
@@ -142,18 +185,46 @@ mod tests {
         for has_read in [false, true] {
             for _ in 0..1000 {
                 let comes = presence();
-                follower.send_changes(&[RosterChange { was: None, now: Some(comes.clone()) }]);
-                follower.send_changes(&[RosterChange { was: Some(comes), now: None }]);
+                follower.send_changes(&[joins(&comes)]);
+                follower.send_changes(&[leaves(&comes)]);
             }
             let (Unread { presences, is_whole, .. }, _) = feed.take();
             assert_eq!((presences.len(), is_whole), (usize::from(!has_read), !has_read));
         }
         // One that it knows leaves, comes back, and leaves again.
-        let (left, back) = (
-            RosterChange { was: Some(stays.clone()), now: None },
-            RosterChange { was: None, now: Some(stays.clone()) },
-        );
-        follower.send_changes(&[left.clone(), back, left]);
-        assert_eq!(feed.take().0.presences, BTreeMap::from([(stays.id, None)]));
+        follower.send_changes(&[leaves(&stays), joins(&stays), leaves(&stays)]);
+        assert_eq!(feed.take().0.presences, BTreeMap::from([(stays.id, LastState::Left(stays))]));
+    }
+
+    #[test]
+    fn what_waits_does_not_grow_with_the_rosters_that_are_sent() {
+        let (feed, stays) = (Arc::new(Feed::default()), presence());
+        let mut follower = Follower::new(&feed);
+        for _ in 0..1000 {
+            let comes = presence();
+            follower.invalidate();
+            follower.send_roster(&Roster::from(vec![stays.clone(), comes]));
+        }
+        // The first of them may have been received, and the last is in the room.
+        assert_eq!(feed.take().0.presences.len(), 3);
+    }
+
+    #[test]
+    fn a_presence_leaves_with_its_last_meta_whether_the_room_is_read_again_or_not() {
+        for is_read_again in [false, true] {
+            let (feed, old) = (Arc::new(Feed::default()), presence());
+            let mut follower = Follower::new(&feed);
+            follower.send_roster(&Roster::from(vec![old.clone()]));
+            let _ = feed.take();
+            let new = Arc::new(old.changed(None, Some(Meta::from_json(r#"{"n":1}"#).unwrap())));
+            follower.send_changes(&[RosterChange { was: Some(old), now: Some(new.clone()) }]);
+            if is_read_again {
+                follower.invalidate();
+                follower.send_roster(&Roster::default());
+            } else {
+                follower.send_changes(&[leaves(&new)]);
+            }
+            assert_eq!(feed.take().0.presences, BTreeMap::from([(new.id, LastState::Left(new))]));
+        }
     }
 }

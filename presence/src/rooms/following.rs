@@ -15,7 +15,7 @@ use crate::{
     model::{Member, Presence, roster::Roster},
     name::{PresenceId, RoomName, UserId},
     node::within,
-    room::{Feed, Follower, ToRoom, Unread},
+    room::{Feed, Follower, LastState, ToRoom, Unread},
 };
 
 use super::Rooms;
@@ -27,7 +27,8 @@ use super::Rooms;
 pub struct MembersChanged {
     /// The presences that joined, in the order of their ids.
     pub joined: Vec<Arc<Presence>>,
-    /// The presences that left, each as it was last.
+    /// The presences that left, each with the last meta that this node knows of. If the user of a presence changed before it left, and
+    /// that change was not received either, it is listed as it was before.
     pub left: Vec<Arc<Presence>>,
     /// The presences that have another user or meta now, each as it is now.
     pub updated: Vec<Arc<Presence>>,
@@ -72,7 +73,7 @@ impl MemberChanges {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// Has the room fill the feed from now on. `None` if the node shuts down.
+    /// Makes the room send its changes to the feed from now on. `None` if the node shuts down.
     fn follow(&self) -> Option<()> {
         if self.rooms.this_node().is_shutting_down() {
             return None;
@@ -82,7 +83,7 @@ impl MemberChanges {
         (!self.rooms.table().has_ended()).then_some(())
     }
 
-    /// Waits until the room has said who is there.
+    /// Waits for the whole roster of the room.
     async fn begin(&mut self) -> Result<Vec<Member>> {
         self.follow().ok_or(Error::ShuttingDown)?;
         poll_fn(|cx| {
@@ -103,25 +104,26 @@ impl MemberChanges {
     fn apply(&mut self, Unread { mut presences, is_whole, .. }: Unread) -> MembersChanged {
         let mut changed = MembersChanged::default();
         if is_whole {
-            let gone: Vec<_> = self.here.keys().filter(|id| !presences.contains_key(id)).copied().collect();
-            presences.extend(gone.into_iter().map(|id| (id, None)));
+            let gone: Vec<_> = self.here.values().filter(|was| !presences.contains_key(&was.id)).cloned().collect();
+            presences.extend(gone.into_iter().map(|was| (was.id, LastState::Left(was))));
         }
         // Whether each user that is concerned was online before.
         let mut was_online = BTreeMap::new();
-        for (id, now) in presences {
-            let was = match &now {
-                Some(now) => self.here.insert(id, now.clone()),
-                None => self.here.remove(&id),
+        for (id, last) in presences {
+            let (was, now) = match &last {
+                LastState::Here(now) => (self.here.insert(id, now.clone()), Some(now)),
+                LastState::Left(_) => (self.here.remove(&id), None),
             };
-            for (presence, is_here) in was.iter().map(|was| (was, false)).chain(now.iter().map(|now| (now, true))) {
+            for (presence, is_here) in was.iter().map(|was| (was, false)).chain(now.map(|now| (now, true))) {
                 let Some(user) = &presence.user else { continue };
                 let before = self.count(user, is_here);
                 was_online.entry(user.clone()).or_insert(before > 0);
             }
-            match (was, now) {
-                (None, Some(now)) => changed.joined.push(now),
-                (Some(was), None) => changed.left.push(was),
-                (Some(was), Some(now)) if !was.looks_like(&now) => changed.updated.push(now),
+            match (was, last) {
+                (None, LastState::Here(now)) => changed.joined.push(now),
+                // The follower knows the presence under its former user, as in a diff.
+                (Some(was), LastState::Left(last)) => changed.left.push(if was.user == last.user { last } else { was }),
+                (Some(was), LastState::Here(now)) if !was.looks_like(&now) => changed.updated.push(now),
                 _ => {}
             }
         }

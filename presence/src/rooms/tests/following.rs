@@ -102,6 +102,19 @@ async fn a_follower_that_reads_late_misses_nothing() {
 }
 
 #[actix::test]
+async fn a_presence_that_leaves_has_the_update_that_was_not_received_before() {
+    let node = node().await;
+    let _ann = node.member("ann").await;
+    let bob = node.member("bob").await;
+    let mut online = Online::of(&node).await;
+    bob.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    bob.leave(lobby()).await.unwrap();
+    let changed = online.changes.next().await.unwrap();
+    let metas: Vec<_> = changed.left.iter().map(|left| left.meta.as_str()).collect();
+    assert_eq!((metas, changed.updated.len(), changed.user_offline()), (vec![r#"{"n":1}"#], 0, &[user("bob")][..]));
+}
+
+#[actix::test]
 async fn a_follower_misses_no_change_of_a_room_that_fails_at_any_moment() {
     tokio::time::pause();
     check_failure(|| ToRoom::Panic).await;
