@@ -2,7 +2,7 @@
 
 use std::{
     future::{Ready, ready},
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
 };
 
@@ -16,7 +16,7 @@ use actix_web::{
 };
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     CloseCode, Consumer, Error, Frame, Result, ResumeToken, Rooms, Socket,
@@ -213,14 +213,14 @@ impl Upgrade {
             return HttpResponse::BadRequest().body("a handshake has no body");
         }
         if let Some(mistake) = self.mistake.take() {
-            return refuse(&mistake.into());
+            return refuse(mistake.into());
         }
         if let Err(refused) = self.origins.admit(req) {
             self.log_origin(&refused, req);
             return HttpResponse::Forbidden().body("this origin is not allowed");
         }
         if let Err(error) = self.rooms.check_open() {
-            return refuse(&error);
+            return refuse(error);
         }
         if let Some(authenticate) = self.authenticate.take() {
             let limit = self.rooms.config().handshake_timeout();
@@ -230,9 +230,9 @@ impl Upgrade {
                 Some(Ok(Err(Error::Refused { code, reason }))) => {
                     return self.answer(Refusing { code, reason }, response).await;
                 }
-                Some(Ok(Err(error))) => return refuse(&error),
-                Some(Err(_)) => return refuse(&Error::other("`authenticate` panicked")),
-                None => return refuse(&Error::other("`authenticate` took longer than `handshake_timeout`")),
+                Some(Ok(Err(error))) => return refuse(error),
+                Some(Err(_)) => return refuse(Error::other("`authenticate` panicked")),
+                None => return refuse(Error::other("`authenticate` took longer than `handshake_timeout`")),
             }
         }
         self.answer(consumer, response).await
@@ -265,7 +265,7 @@ impl Upgrade {
         let accepted = decision.await.unwrap_or_else(|_| Err(Error::other("the task of the consumer has ended")));
         let Accepted { refused, subprotocol, headers } = match accepted {
             Ok(accepted) => accepted,
-            Err(error) => return refuse(&error),
+            Err(error) => return refuse(error),
         };
         for header in headers {
             response.append_header(header);
@@ -333,8 +333,17 @@ impl Consumer for Refusing {
     }
 }
 
-/// The response to a refused socket.
-fn refuse(error: &Error) -> HttpResponse {
+/// The response to a refused socket. An error of the application may panic when it is formatted or dropped.
+fn refuse(error: Error) -> HttpResponse {
+    let response = catch_unwind(AssertUnwindSafe(|| log_and_answer(&error)));
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(error)));
+    if response.is_err() || dropped.is_err() {
+        error!("the error with which a socket was refused panicked");
+    }
+    response.unwrap_or_else(|_| Error::other("").error_response())
+}
+
+fn log_and_answer(error: &Error) -> HttpResponse {
     debug!(error = %report(error), "a handshake is refused");
     let response = error.error_response();
     if response.status() == StatusCode::INTERNAL_SERVER_ERROR

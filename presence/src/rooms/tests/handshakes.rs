@@ -85,3 +85,52 @@ async fn the_wait_for_a_notice_of_a_busy_room_does_not_count_as_time_of_the_hand
     let took = node.rooms.this_node().now().since(began);
     assert!(socket.is_ok() && took > secs(2), "{took:?}");
 }
+
+/// An error that panics when it is formatted, or when it is dropped.
+#[derive(Debug)]
+enum Panicking {
+    Formatted,
+    Dropped,
+}
+
+impl std::error::Error for Panicking {}
+
+impl std::fmt::Display for Panicking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        assert!(matches!(self, Self::Dropped), "a test made this error panic");
+        f.write_str("no")
+    }
+}
+
+impl Drop for Panicking {
+    fn drop(&mut self) {
+        assert!(matches!(self, Self::Formatted), "a test made this error panic");
+    }
+}
+
+/// Fails in `connect`, when it is in the lobby.
+struct FailsInLobby(Option<Panicking>);
+
+impl Consumer for FailsInLobby {
+    async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
+        socket.join(lobby()).await?;
+        self.0.take().map_or(Ok(()), |error| Err(Error::other(error)))
+    }
+
+    async fn receive(&mut self, _: &mut Socket, _: Frame) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[actix::test]
+async fn a_handshake_that_fails_with_an_error_that_panics_is_answered_with_500() {
+    // The panic ended the connection without an answer.
+    let node = node_with(config()).await;
+    for error in [Panicking::Formatted, Panicking::Dropped] {
+        let consumer = FailsInLobby(Some(error));
+        let refused = TestSocket::connect(TestSocket::upgrade(&node.rooms), consumer).await.err();
+        assert_eq!(refused.map(|refused| refused.status.as_u16()), Some(500));
+        settle().await;
+        assert_eq!(node.names(lobby()).await, NONE);
+    }
+}
