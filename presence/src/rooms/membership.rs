@@ -147,7 +147,7 @@ impl Rooms {
         self.send_to_room(room, ToRoom::Update { id, channel: channel.clone(), meta, fallback: None, reply: None });
     }
 
-    /// Updates a presence. If too many changes wait for the database, it gets the meta `otherwise`, if there is one. The message is
+    /// Updates a presence. If too many changes wait for the database, it gets the meta `fallback`, if there is one. The message is
     /// sent at once, not when the future is awaited.
     pub(crate) fn update_presence<'a>(
         &'a self,
@@ -167,8 +167,28 @@ impl Rooms {
         async move { answer.await.unwrap_or(Err(Error::StoreUnavailable(None))) }
     }
 
-    /// Sends a message at once, and again if the room fails before it answers: repeating any of these messages does no harm. Resolves to
-    /// `None` if there is no answer within `limit`.
+    /// As [`update_presence`](Self::update_presence), but the message is not sent again: if the room fails, so does the update.
+    pub(crate) fn update_presence_once<'a>(
+        &'a self,
+        room: &'a RoomName,
+        id: PresenceId,
+        channel: &ChannelName,
+        meta: Meta,
+    ) -> impl Future<Output = Result<()>> + 'a {
+        let (reply, answer) = oneshot::channel();
+        let (channel, reply) = (channel.clone(), Some(reply));
+        self.send_to_room(room, ToRoom::Update { id, channel, meta, fallback: None, reply });
+        async move {
+            match within(self.0.node.config.store_timeout(), answer).await {
+                Some(answer) => answer.unwrap_or_else(|_| Err(self.no_answer_error(room))),
+                None => Err(Error::StoreUnavailable(None)),
+            }
+        }
+    }
+
+    /// Sends a message at once, and again if the room fails before it answers: repeating any of these messages does no harm. Of two updates
+    /// whose callers both still wait, either may then be the later one, as of any two calls at the same time. Resolves to `None` if there
+    /// is no answer within `limit`.
     fn repeat<'a>(
         &'a self,
         room: &'a RoomName,

@@ -63,7 +63,8 @@ impl Channel {
                     NextUpdate::Write((room, id, meta)) => {
                         name = room.clone();
                         // The message is sent under the lock. Otherwise it could follow a later update of another caller, and overwrite it.
-                        Ok((room, rooms.update_presence(&name, id, &self.name, meta, None)))
+                        // For the same reason it is not sent again without the lock if the room fails.
+                        Ok((room, rooms.update_presence_once(&name, id, &self.name, meta)))
                     }
                 }
             };
@@ -72,8 +73,8 @@ impl Channel {
                 Ok((room, answer)) => {
                     let result = answer.await;
                     let mut updates = self.updates();
-                    if let Err(Error::Overloaded { .. }) = result {
-                        // Nothing was written, and no other task would try this update again.
+                    if let Err(Error::Overloaded { .. } | Error::RoomFailed { .. }) = result {
+                        // No other task would try this update again.
                         updates.put_back();
                     } else if updates.finish()
                         && let Err(error) = result

@@ -174,3 +174,24 @@ async fn a_pending_update_is_written_although_a_newer_one_of_another_caller_was_
     assert_eq!(meta(&node).await, r#"{"n":8}"#);
     others.iter().for_each(tokio::task::JoinHandle::abort);
 }
+
+#[actix::test]
+async fn a_pending_update_does_not_overwrite_a_newer_one_of_another_caller_when_the_room_fails_between_them() {
+    // It was sent again after the newer one, although its socket had been answered before that one was made.
+    let (node, mut socket, _) = busy(config().updates_per_second(1).max_rooms_per_socket(2)).await;
+    socket.send_text("+lobby");
+    send(&mut socket, 9, |n| format!("lobby={n}"));
+    settle_all().await;
+    assert_eq!(meta(&node).await, r#"{"n":4}"#);
+    let channel = node.members(lobby()).await.unwrap()[0].presences()[0].channel.clone();
+    node.store.commits_take(ms(50));
+    node.store.commits();
+    while node.store.commits().is_empty() {
+        pass(ms(10)).await;
+    }
+    // The pending update is being written now.
+    node.table().send_running(lobby(), ToRoom::Panic);
+    node.update(lobby(), &channel, Meta::from_json(r#"{"n":"newer"}"#).unwrap()).await.unwrap();
+    pass(secs(5)).await;
+    assert_eq!(meta(&node).await, r#"{"n":"newer"}"#);
+}
