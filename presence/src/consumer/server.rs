@@ -6,7 +6,7 @@ use actix_http::{Request, Response};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory};
 use actix_web::{Error, HttpServer, body::MessageBody, dev::AppConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::Rooms;
 
@@ -69,9 +69,9 @@ impl Rooms {
     /// [`with_presence`](HttpServerExt::with_presence) gives it to `HttpServer::shutdown_signal`; a server that has an `on_connect` of its
     /// own does the same.
     ///
-    /// After the first signal a shutdown takes up to 9 s, and the server then waits up to `shutdown_timeout` (30 s) for requests in
-    /// progress. A second signal ends the process at once, with the status 130 (Ctrl-C) or 143 (SIGTERM): what it leaves counts as
-    /// crashed.
+    /// A shutdown takes up to 9 s, and the server then waits up to `shutdown_timeout` (30 s) for requests in progress. A second signal ends
+    /// the process at once, with the status 130 (Ctrl-C) or 143 (SIGTERM): what it leaves counts as crashed. Also while a superseded node
+    /// shuts down, the first signal changes nothing, and the second ends the process.
     ///
     /// ```no_run
     /// # use actix_web::{App, HttpServer};
@@ -83,13 +83,13 @@ impl Rooms {
         let rooms = self.clone();
         async move {
             let mut stop = StopSignals::listen();
-            tokio::select! {
-                _ = stop.received() => {}
-                () = rooms.superseded() => {}
-            }
+            let first = tokio::select! {
+                signal = stop.received() => Some(signal),
+                () = rooms.superseded() => None,
+            };
             // A signal that was once listened to does not end the process by itself any more.
             tokio::spawn(async move {
-                let kind = stop.received().await;
+                let kind = stop.second_received(first).await;
                 warn!(
                     "a second signal ends this process at once; what it leaves is dealt with when it starts again, or by another"
                 );
@@ -120,6 +120,15 @@ impl StopSignals {
             () = next(&mut self.terminate) => SignalKind::terminate(),
         }
     }
+
+    /// Waits for the second signal. `first` is the one that was received already.
+    async fn second_received(&mut self, first: Option<SignalKind>) -> SignalKind {
+        if first.is_none() {
+            self.received().await;
+            info!("this process is shutting down already; a second signal ends it at once");
+        }
+        self.received().await
+    }
 }
 
 fn listen(kind: SignalKind, name: &str) -> Option<Signal> {
@@ -133,5 +142,40 @@ async fn next(signal: &mut Option<Signal>) {
     };
     if received.is_none() {
         pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use rustix::process::{Signal as Raised, getpid, kill_process};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// Sends itself a signal, and waits until tokio has received it.
+    async fn raise(raised: Raised, kind: SignalKind) {
+        let mut received = signal(kind).unwrap();
+        kill_process(getpid(), raised).unwrap();
+        received.recv().await;
+        yield_now().await;
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_not_signalled_before_ends_with_the_second_signal() {
+        // A superseded node shut down, and the first Ctrl-C ended it at once.
+        for first in [None, Some(SignalKind::interrupt())] {
+            let mut stop = StopSignals {
+                interrupt: Some(signal(SignalKind::user_defined1()).unwrap()),
+                terminate: Some(signal(SignalKind::user_defined2()).unwrap()),
+            };
+            let mut second = Box::pin(stop.second_received(first));
+            if first.is_none() {
+                raise(Raised::USR1, SignalKind::user_defined1()).await;
+                assert_eq!(second.as_mut().now_or_never(), None);
+            }
+            raise(Raised::USR2, SignalKind::user_defined2()).await;
+            assert_eq!(second.await, SignalKind::terminate());
+        }
     }
 }
