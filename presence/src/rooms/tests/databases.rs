@@ -8,6 +8,7 @@ use crate::{
         SqlStore, Store,
         trial::{Kind, Trial, on_each_kind},
     },
+    testing::store::ManualClock,
 };
 
 on_each_kind! {
@@ -105,6 +106,15 @@ async fn remains(store: &SqlStore) -> BTreeMap<String, BTreeSet<PresenceId>> {
     all
 }
 
+/// Makes the node renew its lease, and waits until it may declare others dead.
+async fn renewed(rooms: &Rooms) {
+    let node = rooms.this_node();
+    rooms.report_fenced(node.id().unwrap());
+    while !node.registration.lease().may_judge(node.now()) {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The presences that left each room. Checks that there is one event for each.
 async fn left_by_room(changes: &mut Subscription) -> BTreeMap<String, BTreeSet<PresenceId>> {
     let mut left = BTreeMap::new();
@@ -127,11 +137,13 @@ fn a_join_waits_for_one_batch_of_a_large_removal_and_each_room_has_one_event(kin
         let left = remains(&database).await;
         let store = RecordingStore::new(FaultyStore::new(database));
         let config = Config::builder().lease(LEASE).sweep_interval(secs(3600)).prune_interval(secs(3600));
-        let rooms = Rooms::start(config.build().unwrap(), store.clone(), NodeName::new("here").unwrap());
+        let (name, clock) = (NodeName::new("here").unwrap(), ManualClock::new());
+        let rooms = Rooms::with_clock(config.build().unwrap(), store.clone(), name, clock.clock());
         let supervisor = PruningSupervisor::spawn(&rooms);
         rooms.ready().await;
-        // A node does not fence others before it has run for one lease, by the clock of the database.
-        tokio::time::sleep(LEASE + LEASE / 2).await;
+        // A node does not declare others dead before it has renewed its own lease for one full lease.
+        clock.advance(LEASE);
+        renewed(&rooms).await;
 
         let mut changes = rooms.changes();
         let mut swept = std::pin::pin!(supervisor.send(Sweep));
