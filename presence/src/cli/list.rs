@@ -258,7 +258,7 @@ impl ListedNode {
         let state = if self.superseded { "superseded" } else { self.state };
         let lease = match self.lease_left_ms {
             Some(left) if left >= 0 => format!("{} left", seconds(left.unsigned_abs())),
-            Some(over) => format!("ran out {} ago", seconds(over.unsigned_abs())),
+            Some(over) => format!("expired {} ago", seconds(over.unsigned_abs())),
             None => "-".to_owned(),
         };
         [

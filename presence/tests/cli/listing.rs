@@ -133,7 +133,7 @@ async fn nodes_are_told_by_the_state_of_their_lease() {
     let cells = |row: usize| lines[row].iter().filter(|cell| !cell.is_empty()).copied().collect::<Vec<_>>();
     assert_eq!(cells(0), ["NODE", "STATE", "LEASE", "STARTED", "PRESENCES", "HELD", "PROCESS", "ID"]);
     assert_eq!(cells(1)[..2], ["dead", "expired"]);
-    assert!(cells(1)[2].starts_with("ran out 3") && cells(1)[2].ends_with("s ago"), "{table}");
+    assert!(cells(1)[2].starts_with("expired 3") && cells(1)[2].ends_with("s ago"), "{table}");
     assert!(cells(1)[3].starts_with("1m 3"), "{table}");
     assert_eq!(cells(2)[..3], ["web", "superseded", "-"]);
     assert_eq!(cells(2)[4..6], ["2", "1"]);
