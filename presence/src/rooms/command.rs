@@ -12,6 +12,7 @@ use crate::{
 
 use super::{
     Room, RoomsActor,
+    query::carried_out,
     upkeep::{PrunePresences, PruneRooms},
 };
 
@@ -123,36 +124,18 @@ pub struct RemovePresence {
     pub close: Option<Close>,
 }
 
-impl Handler<Add> for RoomsActor {
-    type Result = ResponseFuture<Result<Room>>;
-
-    fn handle(&mut self, Add { room, channel, user, options }: Add, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.add_with(&room, &channel, user.as_ref(), options).await)
-    }
-}
-
-impl Handler<Update> for RoomsActor {
-    type Result = ResponseFuture<Result<()>>;
-
-    fn handle(&mut self, Update { room, channel, meta }: Update, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.update(&room, &channel, meta).await)
-    }
-}
-
-impl Handler<UpdateUser> for RoomsActor {
-    type Result = ResponseFuture<Result<usize>>;
-
-    fn handle(&mut self, UpdateUser { room, user, meta }: UpdateUser, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.update_user(&room, &user, meta).await)
-    }
-}
-
-impl Handler<Remove> for RoomsActor {
-    type Result = ResponseFuture<Result<()>>;
-
-    fn handle(&mut self, Remove { room, channel }: Remove, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.remove(&room, &channel).await)
-    }
+carried_out! {
+    Add { room, channel, user, options } -> Room: |rooms| rooms.add_with(&room, &channel, user.as_ref(), options);
+    Update { room, channel, meta } -> (): |rooms| rooms.update(&room, &channel, meta);
+    UpdateUser { room, user, meta } -> usize: |rooms| rooms.update_user(&room, &user, meta);
+    Remove { room, channel } -> (): |rooms| rooms.remove(&room, &channel);
+    LeaveAll { channel } -> (): |rooms| rooms.leave_all(&channel);
+    RemoveUser { user, close } -> usize: |rooms| rooms.remove_user(&user, close);
+    RemoveUserFrom { room, user, close } -> usize: |rooms| rooms.remove_user_from(&room, &user, close);
+    RemoveRoom { room, close } -> usize: |rooms| rooms.remove_room(&room, close);
+    RemovePresence { room, id, close } -> bool: |rooms| rooms.remove_presence(&room, id, close);
+    PrunePresences (max_age) -> usize: |rooms| rooms.prune_presences(max_age);
+    PruneRooms -> usize: |rooms| rooms.prune_rooms();
 }
 
 impl Handler<Touch> for RoomsActor {
@@ -162,61 +145,5 @@ impl Handler<Touch> for RoomsActor {
         if let Ok(rooms) = self.rooms() {
             rooms.touch(&channel);
         }
-    }
-}
-
-impl Handler<LeaveAll> for RoomsActor {
-    type Result = ResponseFuture<Result<()>>;
-
-    fn handle(&mut self, LeaveAll { channel }: LeaveAll, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.leave_all(&channel).await)
-    }
-}
-
-impl Handler<RemoveUser> for RoomsActor {
-    type Result = ResponseFuture<Result<usize>>;
-
-    fn handle(&mut self, RemoveUser { user, close }: RemoveUser, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.remove_user(&user, close).await)
-    }
-}
-
-impl Handler<RemoveUserFrom> for RoomsActor {
-    type Result = ResponseFuture<Result<usize>>;
-
-    fn handle(&mut self, RemoveUserFrom { room, user, close }: RemoveUserFrom, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.remove_user_from(&room, &user, close).await)
-    }
-}
-
-impl Handler<RemoveRoom> for RoomsActor {
-    type Result = ResponseFuture<Result<usize>>;
-
-    fn handle(&mut self, RemoveRoom { room, close }: RemoveRoom, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.remove_room(&room, close).await)
-    }
-}
-
-impl Handler<RemovePresence> for RoomsActor {
-    type Result = ResponseFuture<Result<bool>>;
-
-    fn handle(&mut self, RemovePresence { room, id, close }: RemovePresence, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.remove_presence(&room, id, close).await)
-    }
-}
-
-impl Handler<PrunePresences> for RoomsActor {
-    type Result = ResponseFuture<Result<usize>>;
-
-    fn handle(&mut self, PrunePresences(max_age): PrunePresences, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.prune_presences(max_age).await)
-    }
-}
-
-impl Handler<PruneRooms> for RoomsActor {
-    type Result = ResponseFuture<Result<usize>>;
-
-    fn handle(&mut self, PruneRooms: PruneRooms, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.prune_rooms().await)
     }
 }

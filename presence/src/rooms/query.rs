@@ -49,20 +49,27 @@ impl Actor for RoomsActor {
     type Context = Context<Self>;
 }
 
+/// Handles each of these messages by a call of [`Rooms`].
+macro_rules! carried_out {
+    ($($message:ident $({ $($field:ident),* })? $(($value:ident))? -> $result:ty: |$rooms:ident| $call:expr;)*) => {
+        $(impl Handler<$message> for RoomsActor {
+            type Result = ResponseFuture<Result<$result>>;
+
+            fn handle(&mut self, message: $message, _: &mut Self::Context) -> Self::Result {
+                let $message $({ $($field),* })? $(($value))? = message;
+                self.carry_out(async move |$rooms| $call.await)
+            }
+        })*
+    };
+}
+pub(super) use carried_out;
+
 /// Requests [`Rooms::members`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<Member>>")]
 pub struct Members {
     /// The room.
     pub room: RoomName,
-}
-
-impl Handler<Members> for RoomsActor {
-    type Result = ResponseFuture<Result<Vec<Member>>>;
-
-    fn handle(&mut self, Members { room }: Members, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.members(&room).await)
-    }
 }
 
 /// Requests [`Rooms::users`].
@@ -73,14 +80,6 @@ pub struct Users {
     pub room: RoomName,
 }
 
-impl Handler<Users> for RoomsActor {
-    type Result = ResponseFuture<Result<Vec<UserId>>>;
-
-    fn handle(&mut self, Users { room }: Users, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.users(&room).await)
-    }
-}
-
 /// Requests [`Rooms::count`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Counts>")]
@@ -89,28 +88,12 @@ pub struct Count {
     pub room: RoomName,
 }
 
-impl Handler<Count> for RoomsActor {
-    type Result = ResponseFuture<Result<Counts>>;
-
-    fn handle(&mut self, Count { room }: Count, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.count(&room).await)
-    }
-}
-
 /// Requests [`Rooms::anonymous_count`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<usize>")]
 pub struct AnonymousCount {
     /// The room.
     pub room: RoomName,
-}
-
-impl Handler<AnonymousCount> for RoomsActor {
-    type Result = ResponseFuture<Result<usize>>;
-
-    fn handle(&mut self, AnonymousCount { room }: AnonymousCount, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.anonymous_count(&room).await)
-    }
 }
 
 /// Requests [`Rooms::is_here`].
@@ -123,14 +106,6 @@ pub struct IsHere {
     pub user: UserId,
 }
 
-impl Handler<IsHere> for RoomsActor {
-    type Result = ResponseFuture<Result<bool>>;
-
-    fn handle(&mut self, IsHere { room, user }: IsHere, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.is_here(&room, &user).await)
-    }
-}
-
 /// Requests [`Rooms::presences_of`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<Arc<Presence>>>")]
@@ -141,14 +116,6 @@ pub struct PresencesOf {
     pub user: UserId,
 }
 
-impl Handler<PresencesOf> for RoomsActor {
-    type Result = ResponseFuture<Result<Vec<Arc<Presence>>>>;
-
-    fn handle(&mut self, PresencesOf { room, user }: PresencesOf, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.presences_of(&room, &user).await)
-    }
-}
-
 /// Requests [`Rooms::last_seen`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<HashMap<PresenceId, Duration>>")]
@@ -157,28 +124,12 @@ pub struct LastSeen {
     pub room: RoomName,
 }
 
-impl Handler<LastSeen> for RoomsActor {
-    type Result = ResponseFuture<Result<HashMap<PresenceId, Duration>>>;
-
-    fn handle(&mut self, LastSeen { room }: LastSeen, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.last_seen(&room).await)
-    }
-}
-
 /// Requests [`Rooms::members_and_changes`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(Vec<Member>, MemberChanges)>")]
 pub struct MembersAndChanges {
     /// The room.
     pub room: RoomName,
-}
-
-impl Handler<MembersAndChanges> for RoomsActor {
-    type Result = ResponseFuture<Result<(Vec<Member>, MemberChanges)>>;
-
-    fn handle(&mut self, MembersAndChanges { room }: MembersAndChanges, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.members_and_changes(&room).await)
-    }
 }
 
 /// Requests [`Rooms::rooms`]: one page.
@@ -191,28 +142,12 @@ pub struct ListRooms {
     pub limit: usize,
 }
 
-impl Handler<ListRooms> for RoomsActor {
-    type Result = ResponseFuture<Result<Vec<RoomSummary>>>;
-
-    fn handle(&mut self, ListRooms { after, limit }: ListRooms, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.rooms(after.as_ref(), limit).await)
-    }
-}
-
 /// Requests [`Rooms::rooms_of`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<RoomName>>")]
 pub struct RoomsOf {
     /// The user.
     pub user: UserId,
-}
-
-impl Handler<RoomsOf> for RoomsActor {
-    type Result = ResponseFuture<Result<Vec<RoomName>>>;
-
-    fn handle(&mut self, RoomsOf { user }: RoomsOf, _: &mut Self::Context) -> Self::Result {
-        self.carry_out(async move |rooms| rooms.rooms_of(&user).await)
-    }
 }
 
 /// Requests [`Rooms::subscribe`].
@@ -223,6 +158,19 @@ pub struct Subscribe {
     pub room: Option<RoomName>,
     /// The actor that receives them.
     pub subscriber: Recipient<PresenceChanged>,
+}
+
+carried_out! {
+    Members { room } -> Vec<Member>: |rooms| rooms.members(&room);
+    Users { room } -> Vec<UserId>: |rooms| rooms.users(&room);
+    Count { room } -> Counts: |rooms| rooms.count(&room);
+    AnonymousCount { room } -> usize: |rooms| rooms.anonymous_count(&room);
+    IsHere { room, user } -> bool: |rooms| rooms.is_here(&room, &user);
+    PresencesOf { room, user } -> Vec<Arc<Presence>>: |rooms| rooms.presences_of(&room, &user);
+    LastSeen { room } -> HashMap<PresenceId, Duration>: |rooms| rooms.last_seen(&room);
+    MembersAndChanges { room } -> (Vec<Member>, MemberChanges): |rooms| rooms.members_and_changes(&room);
+    ListRooms { after, limit } -> Vec<RoomSummary>: |rooms| rooms.rooms(after.as_ref(), limit);
+    RoomsOf { user } -> Vec<RoomName>: |rooms| rooms.rooms_of(&user);
 }
 
 impl Handler<Subscribe> for RoomsActor {
