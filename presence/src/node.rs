@@ -65,7 +65,7 @@ pub(crate) struct Node {
     /// How many tasks watch a presence of this node.
     #[cfg(test)]
     pub(crate) children: std::sync::atomic::AtomicIsize,
-    /// How often a room looked whether a pending join is complete.
+    /// How often a room checked whether a pending join is complete.
     #[cfg(test)]
     pub(crate) joins_looked_at: std::sync::atomic::AtomicUsize,
 }

@@ -23,7 +23,7 @@ const LOG: &str = "
     const entries = [...document.querySelectorAll(`#log [data-kind=\"${arguments[0]}\"]`)];
     return entries.map(entry => entry.textContent);";
 
-/// A browser and the server that its pages speak to.
+/// A browser, and the server that its pages connect to.
 struct Stage {
     browser: Browser,
     server: Server,
@@ -199,7 +199,7 @@ async fn links_between_pages_of_a_room_and_the_steps_back_flicker_for_nobody() {
     fence.leave().await;
 }
 
-/// The way to the server carries nothing any more, and no end of the connection is told: a page cannot see that by itself.
+/// Nothing reaches the server any more, and the connection does not end: a page cannot notice that by itself.
 #[tokio::test]
 async fn a_page_notices_within_30_s_that_its_server_is_silent_and_comes_back_without_a_flicker() {
     let _alone = alone().await;
@@ -305,7 +305,7 @@ async fn a_page_whose_heartbeat_stops_leaves_at_max_age_and_comes_back_when_it_w
     stage.all_show(&[&first, &second, &bob], &[("ann", 2), ("bob", 1)], 0).await;
 }
 
-/// Longer than the server waits for the pong of a client that it has not heard of, and less than `max_age`.
+/// Longer than the server waits for the pong of a silent client, and less than `max_age`.
 const FROZEN: Duration = secs(20);
 
 /// A browser closes the socket of a frozen page when the page thaws, even if it was well.

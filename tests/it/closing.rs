@@ -1,4 +1,4 @@
-//! The closing handshake: whose code, how often, and what is still heard after it.
+//! The closing handshake: which code, how often, and which frames still count after it.
 
 use crate::support::frame::{CLOSE, Frame, Raw};
 use crate::support::process::connection_gone;

@@ -1,4 +1,4 @@
-//! What a client may say: commands, messages, and what is neither.
+//! What a client may send: commands, messages, and texts that are neither.
 
 use crate::support::frame::Frame;
 use crate::support::member::Member;
@@ -15,7 +15,7 @@ async fn ann_and_bob() -> (Server, Member, Member) {
     (server, ann, bob)
 }
 
-/// Both must hear this said by Ann, and nothing before it.
+/// Both must receive this message of Ann, and nothing before it.
 async fn fence(ann: &mut Member, bob: &mut Member, text: &str) {
     ann.says(text).await;
     ann.hears("ann", text).await;
@@ -254,7 +254,7 @@ async fn after_leave_each_command_gets_its_answer() {
     ann.socket.refused("not_joined").await;
     ann.says("hello?").await;
     ann.socket.refused("not_joined").await;
-    // A wrong shape is told before the absence, and what is swallowed stays swallowed.
+    // A wrong shape is reported before the absence, and a heartbeat is swallowed all the same.
     ann.updates(json!(5)).await;
     ann.socket.refused("bad_command").await;
     ann.says(&update_of(4097, 0)).await;

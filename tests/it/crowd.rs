@@ -40,7 +40,7 @@ impl Truth {
     }
 }
 
-/// What the driver tells a guest to do.
+/// What the driver orders a guest to do.
 #[derive(Debug)]
 enum Order {
     /// Change the meta.
@@ -51,7 +51,7 @@ enum Order {
     Say(String),
     /// Answer when the roster is so.
     Settle(Arc<Truth>, oneshot::Sender<()>),
-    /// Answer once this has been heard, and the roster is still so.
+    /// Answer when this was received, and the roster is still so.
     Hear(String, Arc<Truth>, oneshot::Sender<()>),
 }
 

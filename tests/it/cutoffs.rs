@@ -1,4 +1,4 @@
-//! What the log says, at its default level, of sockets that are cut off.
+//! What the log contains, at its default level, about sockets that are cut off.
 
 use crate::support::frame::Raw;
 use crate::support::member::{Member, path};

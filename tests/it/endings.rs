@@ -50,7 +50,7 @@ async fn ends(mut ann: Member, bytes: &[u8], end: End) {
     }
 }
 
-/// Bytes that end Ann's connection hold her presence, however the connection ends then, and whatever she said before.
+/// Bytes that end Ann's connection hold her presence, however the connection ends then, and whatever she sent before.
 async fn are_a_loss(bytes: &[&[u8]]) {
     let (server, mut bob) = scene().await;
     let mut before = ann(&server).await;
@@ -81,7 +81,7 @@ async fn are_a_leave(bytes: &[&[u8]]) {
 
 #[tokio::test]
 async fn a_close_1001_without_a_mask_is_a_loss_every_time() {
-    // As some proxies say goodbye to their backends when they are loaded anew.
+    // As some proxies end their connections to backends when they load their configuration again.
     let unmasked = Raw::close(1001, b"").unmasked().encode();
     let tries = vec![&unmasked[..]; 10];
     are_a_loss(&tries).await;

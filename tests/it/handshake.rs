@@ -111,7 +111,7 @@ async fn what_comes_before_the_answer_and_is_no_frame_is_answered_and_leaves_nob
         let response = refusal(&server, bob().followed_by(early.clone())).await;
         assert_eq!((response.status, response.body.is_empty()), (400, false), "{early:?}");
     }
-    // A client that ends its own half, as one does that has nothing more to say.
+    // A client that ends its half of the connection, as a client does that sends nothing more.
     let mut socket = bob().send(server.address()).await.unwrap();
     socket.end_writing().await;
     let response = socket.answered().await.expect_err("a status");

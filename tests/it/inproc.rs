@@ -1,7 +1,7 @@
 //! The library in this very process, with consumers of the tests' own: what the chat cannot show.
 //!
-//! The server is a real one, on a real port, with real sockets; only the consumer behind it does what a test tells it to,
-//! and tells the test what it did. So these tests know where things are, and wait for nothing else.
+//! The server is a real one, on a real port, with real sockets; only the consumer behind it does what a test requests,
+//! and reports to the test what it did. So these tests know what has happened, and wait for nothing else.
 
 mod clients;
 mod conformance;

@@ -193,7 +193,7 @@ async fn a_missing_pong_is_a_lost_connection_and_any_byte_excuses_it() {
             }
         }
     });
-    // The one outside lives by its pongs as well.
+    // The socket outside of rooms also stays because of its pongs.
     let lives = tokio::spawn(async move {
         let frame = outside.socket.next_frame().await;
         panic!("outside the room there is only silence: {frame:?}");

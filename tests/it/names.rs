@@ -13,7 +13,7 @@ async fn refused(server: &Server, path: &str) -> (u16, String) {
     }
 }
 
-/// The path is a bad request, and the answer says why.
+/// The path is a bad request, and the answer has the reason.
 async fn bad(server: &Server, path: &str) {
     let (status, body) = refused(server, path).await;
     assert_eq!(status, 400, "{path}: {body}");

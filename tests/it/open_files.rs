@@ -1,4 +1,4 @@
-//! The limit of open files: raised, told, and kept to.
+//! The limit of open files is raised, logged and observed.
 
 use crate::support::member::{Member, path};
 use crate::support::server::Server;

@@ -1,4 +1,4 @@
-//! The database away for a while: what goes on without it, what is refused, and what is told when it is back.
+//! The database is away for a while: what works without it, what is refused, and which notices are sent when it is back.
 
 use crate::support::database::Lock;
 use crate::support::http::{becomes, get};

@@ -109,7 +109,7 @@ async fn after_a_kill_in_the_middle_of_joins_and_leaves_no_ghost_stays() {
     for n in 0..40 {
         churn.spawn(async move {
             let path = path("lobby", &format!("user{}", n % 10)[..]);
-            // Until the connection is refused: join, perhaps say something, and go in one way or another.
+            // Until the connection is refused: join, perhaps send a message, and leave in one way or another.
             for turn in n.. {
                 let Ok(socket) = Upgrade::to(&path).send(address).await else { return };
                 let Ok(Ok(mut socket)) = tokio::spawn(socket.answered()).await else { return };
@@ -251,10 +251,10 @@ async fn a_shutdown_does_not_wait_for_clients_that_do_not_answer() {
 }
 
 const VISITORS: usize = 40;
-/// The setting `grace`, unless it is said otherwise.
+/// The setting `grace` of most tests.
 const DEFAULT_GRACE: Duration = secs(10);
 
-/// A page: comes back with its token whenever it loses its socket, after 2 s at most, and says what it sees.
+/// A page: it returns with its token whenever it loses its socket, after 2 s at most, and reports what it sees.
 async fn visit(address: SocketAddr, user: String, says: UnboundedSender<(String, Seen)>, pause: Duration) {
     let path = format!("{}&session=token-of-{user}-0123456789", path("lobby", &user[..]));
     let mut tries = tokio::time::interval(pause);

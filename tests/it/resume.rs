@@ -27,7 +27,7 @@ async fn ann(server: &Server) -> Member {
     Member::begin(Socket::open(server, &resumable("lobby", Some("ann"), TOKEN)).await).await
 }
 
-/// Bob, who looks on, and ann, who says that she is busy.
+/// Bob, who watches, and ann, whose meta says that she is busy.
 async fn two(server: &Server) -> (Member, Member) {
     let mut bob = Member::join(server, "lobby", "bob").await;
     let mut ann = ann(server).await;
@@ -110,7 +110,7 @@ async fn a_close_of_the_servers_for_a_broken_rule_is_a_leave_at_once() {
     let mut silent = ann(&server).await;
     bob.sees_join("ann").await;
     let seen = Instant::now();
-    // Bob is heard of while he waits.
+    // Bob is seen while he waits.
     let (code, ()) = tokio::join!(silent.socket.closing(), bob.sees_leave("ann"));
     assert_eq!(code, Some(4408));
     assert!(seen.elapsed() < secs(10), "without a grace besides: {:?}", seen.elapsed());
@@ -307,7 +307,7 @@ async fn after_a_kill_and_a_restart_each_observer_that_returns_gets_its_first_fr
     for (_, state) in &second {
         assert_eq!(Roster::first(state).users, before.users);
     }
-    // Nothing was told to anyone: what comes next is the fence.
+    // Nobody received a notice: the next frame is the fence.
     let mut fence = Socket::open(&server, "/ws/lobby?user=fence").await;
     assert_eq!(ann.diff().await.joined(), ["fence"]);
     assert_eq!(back.diff().await.joined(), ["fence"]);

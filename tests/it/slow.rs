@@ -84,7 +84,7 @@ async fn a_client_that_reads_slowly_gets_everything_in_order() {
     let mut slow = Member::begin(upgrade.open(scene.server.address()).await.unwrap()).await;
     speaker.sees_join("slow").await;
     scene.bob.sees_join("slow").await;
-    // Half of what the outbox holds, all of it said before the slow one reads any.
+    // Half of what the outbox holds, all of it sent before the slow client reads any.
     let text = |n: usize| format!("{n:03}{}", "x".repeat(16 * 1024));
     for n in 0..32 {
         speaker.says(&text(n)).await;

@@ -17,7 +17,7 @@ fn with_token(n: usize) -> String {
     format!("{}&session=token-of-user-{n:05}", path("lobby", &format!("user{n}")[..]))
 }
 
-/// Sends heartbeats, whether the server reads them or not, until it is asked for its socket again or hears of a close.
+/// Sends heartbeats, whether the server reads them or not, until its socket is requested or a Close arrives.
 fn beats(socket: Socket) -> JoinHandle<Option<u16>> {
     beats_every(BEAT, socket)
 }
@@ -34,7 +34,7 @@ fn beats_every(period: std::time::Duration, mut socket: Socket) -> JoinHandle<Op
     })
 }
 
-/// Bob beats for so long, and is told nothing.
+/// Bob sends heartbeats for this time, and receives nothing.
 async fn hears_nothing(bob: &mut Member, time: std::time::Duration) {
     let heard = tokio::time::timeout(time, bob.socket.next_frame()).await;
     assert!(heard.is_err(), "{heard:?}");

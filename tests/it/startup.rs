@@ -13,7 +13,7 @@ async fn run(arguments: &[&str]) -> Output {
     within(BOUND, &format!("the end of a server with {arguments:?}"), output).await.unwrap()
 }
 
-/// The server refuses to start and says which field is wrong.
+/// The server refuses to start and names the wrong field.
 async fn refuses(arguments: &[&str], names: &str) {
     let output = run(arguments).await;
     // `--max-age` is the flag's name and `max_age` the setting's: either tells the reader where to look.

@@ -1,6 +1,6 @@
 //! The harness: the real server as a process, and clients that may misbehave.
 //!
-//! Nothing here knows the library. A test speaks to the chat server as a stranger would: over TCP, by its command
+//! Nothing here knows the library. A test uses the chat server as a stranger would: over TCP, by its command
 //! line, by signals, and by looking at what the operating system and the database hold afterwards.
 //! Every wait has a bound and awaits an event or a condition; nothing sleeps for a time and hopes.
 
@@ -66,7 +66,7 @@ where
     }
 }
 
-/// A temporary folder whose name says whose it is.
+/// A temporary folder whose name shows that it is of these tests.
 pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("presence-it-").tempdir().expect("a temporary folder")
 }

@@ -15,7 +15,7 @@ pub(crate) struct OpenRequests(HashMap<RequestId, Progress>);
 
 #[derive(Debug)]
 enum Progress {
-    /// The supervisor was sent a message to carry it out, and has not begun.
+    /// The actor of the node was sent a message to carry it out, and has not begun.
     Sent,
     UnderWay(AbortHandle),
     /// The request was carried out, and removed `count` presences.
@@ -28,7 +28,7 @@ enum Progress {
 /// What has to be done after the requests were read from the database.
 #[derive(Debug, Default)]
 pub(crate) struct ToDo {
-    /// The supervisor has to be sent these, to carry them out.
+    /// The actor of the node has to be sent these, to carry them out.
     pub(crate) begin: Vec<Request>,
     /// These are done, and their answers are not in the database yet.
     pub(crate) answer: Vec<(RequestId, u64)>,
@@ -69,7 +69,7 @@ impl OpenRequests {
         to_do
     }
 
-    /// Notes that the supervisor begins with this request, and returns whether it may. It may not if the request was withdrawn after
+    /// Notes that the actor begins with this request, and returns whether it may. It may not if the request was withdrawn after
     /// the message was sent, or if an earlier message has begun it already.
     pub(crate) fn begin(&mut self, id: RequestId, work: AbortHandle) -> bool {
         let progress = self.0.get_mut(&id).filter(|progress| matches!(progress, Progress::Sent));

@@ -124,7 +124,7 @@ impl LocalChannels for Channels {
 }
 
 /// Whether a channel can be dropped: it is in no room, and only the map refers to it. A caller that is about to join gets its reference
-/// under the lock of the map, which the caller of this function holds, and its [`InUse`] looks again when it is done.
+/// under the lock of the map, which the caller of this function holds, and its [`InUse`] checks again when it is done.
 fn is_dropped(channel: &Arc<Channel>) -> bool {
     Arc::strong_count(channel) == 1 && channel.is_unused()
 }

@@ -169,7 +169,7 @@ impl Stream for MemberChanges {
         if !changed.is_empty() {
             return Poll::Ready(Some(changed));
         }
-        // The feed ends if the room failed again and again, and was started anew, and if the node shuts down.
+        // The feed ends if the room failed too often and stopped, and if the node shuts down. In the first case it is started again.
         if has_ended && self.follow().is_none() {
             return Poll::Ready(None);
         }

@@ -222,7 +222,7 @@ impl Rooms {
     }
 }
 
-/// A channel that counts itself in a room while its join is in progress.
+/// A channel and its join of a room, which is in progress.
 pub(crate) struct JoinInProgress<'a> {
     pub(crate) channel: &'a Channel,
     /// Notified when the join ends.

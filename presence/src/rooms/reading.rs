@@ -77,8 +77,8 @@ impl Rooms {
         self.read(room, move |roster| roster.has(&user)).await
     }
 
-    /// The presences of one user in the room, on any node, in the order of their ids: one for each tab, each with its meta. Empty if the user is
-    /// not there. As `get_by_key` of Phoenix.
+    /// The presences of one user in the room, on any node, in the order of their ids: one for each tab, each with its meta. Empty if the user
+    /// is not there. It corresponds to `get_by_key` of Phoenix.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
@@ -121,9 +121,9 @@ impl Rooms {
         self.0.node.bounded(self.0.node.store.rooms(after.cloned(), limit.try_into().unwrap_or(u64::MAX))).await
     }
 
-    /// How long ago each presence of the [`members`](Self::members) was last seen. For sockets of this node this is exact. Other nodes write the times of their
-    /// sockets every `touch_flush_interval`, so theirs may be too long by that. [`Presence::joined_at`](crate::Presence::joined_at) returns
-    /// when a presence joined.
+    /// How long ago each presence of the [`members`](Self::members) was last seen. For sockets of this node this is exact. Other nodes write
+    /// the times of their sockets every `touch_flush_interval`, so theirs may be too long by that.
+    /// [`Presence::joined_at`](crate::Presence::joined_at) returns when a presence joined.
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read, or if the database does not answer in time.

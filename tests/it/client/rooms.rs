@@ -177,7 +177,7 @@ async fn the_room_of_join_room_stays_as_it_is_while_its_socket_joins_another() {
     let ann = stage.page(ann).await;
     stage.becomes(&ann, SHOWN, json!([["live", ["ann"]]])).await;
     stage.browser.run(&ann, "rooms[0].send('enter the attic')", vec![]).await;
-    // Bob comes and goes in the attic, which Ann's socket is told as well.
+    // Bob comes and goes in the attic, which Ann's socket receives as well.
     let bob = "window.connection = connect('/ws?user=bob'); window.rooms = [connection.room('attic')]; rooms[0].join()";
     let bob = stage.page(bob).await;
     stage.becomes(&bob, SHOWN, json!([["live", ["ann", "bob"]]])).await;
@@ -205,7 +205,7 @@ async fn a_text_that_a_server_relays_as_it_came_reaches_the_page_as_a_text() {
     stage.end().await;
 }
 
-/// A browser tells a page nothing of the status, so that is all that it can say.
+/// A browser hides the status from the page, so the page cannot know more.
 #[actix_web::test]
 async fn a_page_whose_handshakes_are_refused_says_so_after_a_few_and_goes_on_trying() {
     let Some(stage) = Stage::set().await else { return };

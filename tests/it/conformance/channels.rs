@@ -76,7 +76,7 @@ async fn the_user_is_known_from_the_handshake_on_and_stays() {
     assert_eq!(nobody.receive_text().await, "anonymous");
 }
 
-/// Says who it speaks for.
+/// Sends the name of its user.
 struct Named;
 
 impl Consumer for Named {

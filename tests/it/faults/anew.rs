@@ -1,4 +1,4 @@
-//! The database is dropped and made anew, empty, while nodes run on it.
+//! The database is dropped and created again, empty, while nodes use it.
 
 use super::{BEAT, NOTICED, serve};
 use crate::support::BOUND;
@@ -30,7 +30,7 @@ pub(super) async fn made_anew(kind: Kind) {
     }
     assert_eq!(eve.seen().roster.names(), everybody);
     let told = ann.seen().told.split_off(before);
-    // The room has begun anew, and so may the frames: with a roster that has everybody who has joined again by then.
+    // The room has a new epoch, so there may be a new first frame, with everybody who has joined again by then.
     assert!(!told.iter().any(|told| told == "-cid"), "nobody of this node leaves: {told:?}");
     // Whoever comes second finds the tables, and not itself in them.
     let gone = |server: &Server| server.log().matches("the tables of the database are gone").count();

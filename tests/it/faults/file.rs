@@ -16,7 +16,7 @@ fn moves(from: &Path, to: &Path) {
     }
 }
 
-/// The log says once, as an error, which file it is.
+/// The log has one error line, which names the file.
 async fn is_logged(server: &Server, log: &Log, file: &Path) {
     let file = file.display().to_string();
     let about = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains(&file)).collect::<Vec<_>>();
@@ -71,7 +71,7 @@ pub(super) async fn replaced(kind: Kind) {
     is_refused(&server, "bob").await;
     assert_eq!(backend.rows("presences").await, 0, "what is in the other file is not touched");
     another.kill().await;
-    // As the log says.
+    // As the log recommends.
     server.kill().await;
     server.start_again().await;
     becomes(&server, "/readyz", 200, BOUND).await;

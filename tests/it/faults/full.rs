@@ -70,7 +70,7 @@ pub(super) async fn full(kind: Kind) {
     log.tells_one_outage(&server).await;
 }
 
-/// A file that this process may only read: what is in it is not touched.
+/// A file that this process may only read: its content is not changed.
 pub(super) async fn read_only(kind: Kind) {
     let backend = Backend::shared(kind).await;
     let mut writer = serve(&backend, &[]).await;

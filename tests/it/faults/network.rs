@@ -23,7 +23,7 @@ pub(super) async fn dead(kind: Kind) {
     suffers(&backend, async || network.die(), async || network.open()).await;
 }
 
-/// As when another machine takes over the address of the server: nobody says of the old connections that they are over.
+/// As when another machine takes over the address of the server: nothing shows that the old connections are over.
 pub(super) async fn lost(kind: Kind) {
     let backend = Backend::shared(kind).await;
     let server = serve(&backend, &[]).await;

@@ -49,7 +49,7 @@ pub(super) async fn two_nodes(kind: Kind) {
     }
 }
 
-/// What cannot be written is said, and the process ends in time nevertheless; what it left is dealt with by its next life.
+/// The log says what could not be written, and the process ends in time nevertheless. Its next incarnation cleans up what it left.
 pub(super) async fn told_to_stop(kind: Kind) {
     let mut backend = Backend::own(kind).await;
     let mut server = serve(&backend, &[]).await;

@@ -194,7 +194,7 @@ fn url(address: SocketAddr, name: &str) -> String {
     format!("ws://{address}/puppet?name={name}&connect={}", encoded("join lobby"))
 }
 
-/// All clients enter a room with these members, stay while others come and go and a large text is sent, and know who is here.
+/// All clients enter a room with these members, stay while others come and go and a large text is sent, and list the members correctly.
 async fn all_clients_enter(members: impl Iterator<Item = (String, Meta)>) {
     let _alone = alone().await;
     let mut host = host().await;
@@ -222,7 +222,7 @@ async fn all_clients_enter(members: impl Iterator<Item = (String, Meta)>) {
     assert!(expected.contains_key("last"));
     for (library, Seen { users, left, largest }) in seen {
         assert!(largest <= MAX_FRAME_SENT, "{library} got {largest} bytes");
-        // One who comes and goes within one notice is not told of.
+        // A presence that joins and leaves within one notice is not in it.
         assert!((1..=PASSERS_BY).contains(&left), "{library} saw {left} leave");
         let wrong: Vec<_> =
             expected.iter().filter(|&(user, ids)| users.get(user) != Some(ids)).map(|(user, _)| user).collect();

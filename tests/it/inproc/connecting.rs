@@ -1,4 +1,4 @@
-//! Life before the 101: whatever becomes of a socket that is not accepted, it leaves no trace, and each join that was told
+//! Before the 101: a socket that is not accepted leaves no trace, however it ends, and each join that was published
 //! is followed by its leave.
 
 use super::host::{Host, told};
@@ -58,7 +58,7 @@ async fn a_reset_while_the_database_has_yet_to_answer_the_join_leaves_no_row() {
     host.saw("ann", Did::ConnectDropped).await;
     host.store.release();
     host.empty().await;
-    // What was told, if anything, is told to the end.
+    // If a join was published, its leave was published, too.
     let _bob = host.open("bob", "join lobby").await;
     let mut heard = Vec::new();
     while heard.last().is_none_or(|last| last != "+bob") {

@@ -1,4 +1,4 @@
-//! `disconnect` runs exactly once for every accepted socket, whatever ended it, with the code that says what; and then, or
+//! `disconnect` runs exactly once for every accepted socket, whatever ended it, with the code of the reason; and then, or
 //! before, every room is left.
 
 use super::host::{Host, Plan, room, told};
@@ -9,7 +9,7 @@ use crate::support::{BOUND, millis, secs, within};
 use presence::CloseCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Ann has joined; `end` ends her socket; her consumer hears of it once, with `code`, and her leave is told.
+/// Ann has joined; `end` ends her socket; her consumer is notified once, with `code`, and her leave is published.
 async fn ends(plan: Plan, code: u16, end: impl AsyncFnOnce(&mut Host, Socket) -> Option<Socket>) {
     let mut host = plan.start().await;
     let mut changes = host.rooms.changes();
@@ -93,7 +93,7 @@ async fn a_violation_of_the_protocol() {
 
 #[tokio::test]
 async fn after_a_violation_the_client_sees_the_end_at_once() {
-    // It was kept for the whole `close_timeout`, though nothing that the client said was read any more.
+    // It was kept for the whole `close_timeout`, although nothing that the client sent was read any more.
     let host = Host::plan().config(|config| config.close_timeout(secs(60)).max_frame_bytes(10)).start().await;
     let mut ann = host.open("ann", "join lobby").await;
     // Much more than fits on the way.

@@ -173,7 +173,7 @@ impl Host {
         }
     }
 
-    /// The channel of this puppet, which was told to tell it.
+    /// The channel of this puppet, which it was ordered to report.
     pub(super) async fn channel(&mut self, name: &str) -> ChannelName {
         self.saw(name, Did::Done("channel".into())).await;
         let did = self.did(name);

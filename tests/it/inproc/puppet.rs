@@ -1,4 +1,4 @@
-//! A consumer on strings: it does what its client, its path or an event says, and tells the test what it did.
+//! A puppet is a consumer that does what its client, its path or an event requests, and reports to the test what it did.
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
-/// What a puppet tells of itself.
+/// What a puppet reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Did {
     /// `connect` was entered, came to its end, or was dropped on the way.

@@ -1,4 +1,4 @@
-//! What consumers and applications say to sockets and to one another: events, frames to one channel, closes, rooms.
+//! What consumers and applications send to sockets and to one another: events, frames to one channel, closes, rooms.
 
 use super::host::{Host, room, told};
 use super::puppet::Did;
@@ -228,7 +228,7 @@ async fn a_socket_that_joined_again_is_not_told_that_it_was_pruned_before() {
     let mut changes = host.rooms.changes();
     let mut ann = host.open("ann", "join lobby; channel").await;
     let channel = host.channel("ann").await;
-    // Its thread hears of the prune only when it has joined again.
+    // Its thread learns of the prune only when it has joined again.
     let steps = json!("block 3000; brief-leave lobby; join lobby; inside lobby; say lobby again");
     host.rooms.send_event_to(&channel, event("do", &steps)).unwrap();
     assert_eq!(ann.next().await, Frame::Text("again".into()));

@@ -1,7 +1,7 @@
-//! What clients were told, and so what a server that was killed must still know.
+//! What clients have received, and so what a server that was killed must still know.
 //!
-//! A join is acknowledged when some client was told of it: the joiner by its first frame, or another by a notice. A leave
-//! is acknowledged when another was told of it, or when the one who asked for it is told that it is not in the room.
+//! A join is acknowledged when some client has received it: the joiner by its first frame, or another by a notice. A leave
+//! is acknowledged when another has received it, or when the client that requested it learns that it is not in the room.
 
 use crate::support::roster::{Diff, Roster};
 use serde_json::Value;
@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-/// One presence. Each visitor has a name of its own and joins once, so its name tells which.
+/// One presence. Each visitor has a name of its own and joins once, so its name identifies it.
 #[derive(Debug, Clone, Default)]
 struct Fate {
     room: String,
     anonymous: bool,
     id: Option<String>,
-    /// Somebody was told that it is there.
+    /// Some client has received that it is there.
     came: bool,
     /// It has asked to leave, or was given up.
     going: bool,
-    /// Somebody was told that it left.
+    /// Some client has received that it left.
     gone: bool,
-    /// The last number that its meta was asked to hold, and the highest that somebody was told of.
+    /// The last number that was requested for its meta, and the highest that some client has received.
     asked: u64,
     told: u64,
 }
@@ -36,7 +36,7 @@ impl Fate {
 #[derive(Debug)]
 pub(super) struct Ledger {
     fates: Mutex<BTreeMap<String, Fate>>,
-    /// How many joins, leaves and updates were acknowledged, each as often as somebody was told of it.
+    /// How many joins, leaves and updates were acknowledged, each as often as some client has received it.
     told: watch::Sender<u64>,
 }
 
@@ -75,7 +75,7 @@ impl Ledger {
         self.change(name, |fate| fate.asked = number);
     }
 
-    /// It was told by itself that it is out.
+    /// It has received itself that it is not in the room.
     pub(super) fn is_out(&self, name: &str) {
         self.change(name, |fate| fate.gone = true);
         self.told.send_modify(|told| *told += 1);

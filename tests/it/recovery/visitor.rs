@@ -74,7 +74,7 @@ impl Visit {
         }
     }
 
-    /// Changes again and again; an anonymous one, of whom nobody hears, only listens.
+    /// Changes again and again. An anonymous visitor, whose changes nobody sees, only reads.
     async fn stay(&self, member: &mut Member) -> Option<()> {
         for number in 4.. {
             match self.anonymous {
@@ -85,7 +85,7 @@ impl Visit {
         None
     }
 
-    /// Changes its meta, and waits until it is told of that, unless nobody is told who it is.
+    /// Changes its meta, and waits for the notice of that, unless it is anonymous.
     async fn update(&self, member: &mut Member, number: u64) -> Option<()> {
         self.ledger.asks_to_update(&self.name, number);
         let update = json!({"type": "update", "meta": {"n": number}}).to_string();
@@ -110,7 +110,7 @@ impl Visit {
         }
     }
 
-    /// Reads a frame, and notes what it tells. Gives the frame if it is an error; `None`: the connection has ended.
+    /// Reads a frame, and records its content. Returns the frame if it is an error; `None`: the connection has ended.
     async fn hear(&self, member: &mut Member) -> Option<Option<Value>> {
         let Frame::Text(text) = ended(member.socket.next_frame().await)? else { panic!("a text") };
         let frame: Value = serde_json::from_str(&text).unwrap();

@@ -1,4 +1,4 @@
-//! A member that lives by itself: it reads all the time, beats, and notes what it is told.
+//! A member with a task of its own: it reads all the time, sends heartbeats, and records what it receives.
 
 use super::frame::{Frame, Raw};
 use super::member::{Member, Told};
@@ -14,7 +14,7 @@ pub(crate) struct Seen {
     pub(crate) roster: Roster,
     /// Who came and went, as `+ann`, `-ann`; who changed, as `~ann`.
     pub(crate) told: Vec<String>,
-    /// What was said.
+    /// The messages.
     pub(crate) heard: Vec<String>,
     /// The codes of refusals.
     pub(crate) refused: Vec<String>,

@@ -6,7 +6,7 @@ use super::socket::Socket;
 use super::{BOUND, Duration, within};
 use serde_json::{Value, json};
 
-/// What a frame after the first told.
+/// The content of a frame after the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     Diff(Diff),
@@ -191,7 +191,7 @@ impl Member {
         }
     }
 
-    /// The next frame must be this text, said by `from`.
+    /// The next frame must be this text, sent by `from`.
     pub(crate) async fn hears<'a>(&mut self, from: impl Into<Option<&'a str>>, text: &str) {
         assert_eq!(self.message().await, (from.into().map(str::to_owned), text.to_owned()));
     }

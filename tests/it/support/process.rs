@@ -1,4 +1,4 @@
-//! What the operating system says of a process: its descriptors, its connections, its limits.
+//! What the operating system knows of a process: its descriptors, its connections, its limits.
 
 use super::server::Server;
 use super::{Duration, eventually};

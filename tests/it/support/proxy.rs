@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// What a connection says of a transaction in which a room is read.
+/// What a connection sends at the beginning of a transaction in which a room is read.
 const READ_ONLY: &[u8] = b"READ ONLY";
 
 /// What happens to what passes.
@@ -21,7 +21,7 @@ enum Line {
     Slow(Duration),
     /// Each packet from the server is this late on connections by which rooms are read.
     SlowReadings(Duration),
-    /// Nothing passes, and nobody is told: the network is gone. Connections stay open.
+    /// Nothing passes, and no end is reported: the network is gone. Connections stay open.
     Dead,
 }
 
@@ -86,7 +86,7 @@ impl Proxy {
         self.wires.line.send_replace(Line::SlowReadings(by));
     }
 
-    /// Lets nothing through, and tells nobody.
+    /// Lets nothing through, and reports no end.
     pub(crate) fn die(&self) {
         self.wires.line.send_replace(Line::Dead);
     }
@@ -128,7 +128,7 @@ enum Way {
     FromServer,
 }
 
-/// `reads` says whether the connection ever began a transaction that only reads, as readings of rooms are.
+/// `reads` shows whether the connection ever began a transaction that only reads, as readings of rooms are.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

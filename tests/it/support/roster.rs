@@ -22,7 +22,7 @@ impl Entry {
     }
 }
 
-/// What one `presence.diff` told.
+/// The content of one `presence.diff`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Diff {
     pub(crate) joins: Vec<Entry>,
@@ -86,7 +86,7 @@ impl Roster {
         }
     }
 
-    /// Applies a diff, which must continue what is known, and says what it told.
+    /// Applies a diff, which must continue what is known, and returns its content.
     pub(crate) fn apply(&mut self, frame: &Value) -> Diff {
         assert_eq!(frame["type"], "presence.diff", "a diff: {frame}");
         assert_eq!(frame["room"], self.room.as_str(), "a diff of this room: {frame}");

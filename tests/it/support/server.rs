@@ -93,7 +93,7 @@ impl Server {
         );
     }
 
-    /// Starts again after an end, on the same port, folder and database, and so as the next life of the same node.
+    /// Starts again after an end, on the same port, folder and database, as the next incarnation of the same node.
     pub(crate) async fn start_again(&mut self) {
         let port = self.address.port();
         let end = Instant::now() + BOUND;

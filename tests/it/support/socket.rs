@@ -17,7 +17,7 @@ use tokio::time::Interval;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A request for an upgrade, right unless told otherwise.
+/// A request for an upgrade, which is correct unless a test changes it.
 #[derive(Debug, Clone)]
 pub(crate) struct Upgrade {
     method: &'static str,
@@ -321,7 +321,7 @@ impl Socket {
         .await
     }
 
-    /// The connection ends, in order or cut, and nothing more is heard.
+    /// The connection ends, in order or cut, and nothing more arrives.
     pub(crate) async fn ended(&mut self) {
         let frame = self.next().await;
         assert!(matches!(frame, Frame::End | Frame::Reset), "{}: the end, not {frame:?}", self.path);

@@ -37,7 +37,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts a browser; `None`, said loudly, where there is none. In CI and under `tests/run` that is a failure.
+    /// Starts a browser; `None`, with a warning, where there is none. In CI and under `tests/run` that is a failure.
     pub(crate) async fn start(timers: Timers) -> Option<Self> {
         let folder = super::folder();
         let driver = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());

@@ -26,7 +26,7 @@ impl Scene {
         ann
     }
 
-    /// Ann sends these frames, is told the code and cut off, and Bob sees her leave, and nothing else.
+    /// Ann sends these frames, receives the code and is cut off, and Bob sees her leave, and nothing else.
     pub(crate) async fn closes_with(&mut self, code: u16, frames: &[Raw]) {
         let bytes: Vec<_> = frames.iter().flat_map(Raw::encode).collect();
         self.bytes_close_with(code, &bytes).await;

@@ -1,4 +1,4 @@
-//! What JSON consumers, countdowns and groups are to clients that speak over a network.
+//! JSON consumers, countdowns and groups, with clients on a network.
 
 use super::{Host, open, room, serving, text};
 use crate::support::socket::Socket as Client;
@@ -61,7 +61,7 @@ async fn a_heartbeat_that_asks_for_an_answer_gets_it_through_a_countdown() {
     ann.leave().await;
 }
 
-/// Is of the team, and does as it is told.
+/// Is in the team, and does what its client requests.
 struct Player;
 
 fn team() -> GroupName {

@@ -103,7 +103,7 @@ fn step(nodes: usize) -> impl Strategy<Value = Step> {
     ]
 }
 
-struct Life {
+struct RunningNode {
     node: Node,
     changes: Subscription,
     /// Answers to commits were lost or late, so the node publishes these changes late.
@@ -112,35 +112,42 @@ struct Life {
 
 struct World {
     database: MemoryStore,
-    nodes: Vec<Life>,
+    nodes: Vec<RunningNode>,
     tabs: BTreeMap<usize, Rc<Client>>,
     rooms: [RoomName; ROOMS],
     /// If there is one node, it publishes all changes, in order.
     fold: Fold,
     /// For each user in a room, the events of each node: whether the user went online.
-    turns: BTreeMap<(RoomName, UserId), Vec<Vec<bool>>>,
+    transitions: BTreeMap<(RoomName, UserId), Vec<Vec<bool>>>,
 }
 
 fn name(user: usize) -> UserId {
     user_named(&format!("u{user}"))
 }
 
-async fn life(database: &MemoryStore, node: usize) -> Life {
+async fn start(database: &MemoryStore, node: usize) -> RunningNode {
     let config = config().lease(secs(10)).grace(secs(GRACE)).max_age(secs(20)).on_stale(OnStale::Keep);
     let config = config.prune_interval(secs(3)).reconcile_interval(secs(2)).sweep_interval(secs(1));
     let node = node_on(database, &format!("n{node}"), config).await;
-    Life { changes: node.changes(), node, late: false }
+    RunningNode { changes: node.changes(), node, late: false }
 }
 
 impl World {
     async fn new(nodes: usize) -> Self {
         let database = MemoryStore::new(Clock::system());
-        let mut lives = Vec::new();
+        let mut running = Vec::new();
         for node in 0..nodes {
-            lives.push(life(&database, node).await);
+            running.push(start(&database, node).await);
         }
         let rooms = ["lobby", "attic"].map(room);
-        Self { database, nodes: lives, tabs: BTreeMap::new(), rooms, fold: Fold::default(), turns: BTreeMap::new() }
+        Self {
+            database,
+            nodes: running,
+            tabs: BTreeMap::new(),
+            rooms,
+            fold: Fold::default(),
+            transitions: BTreeMap::new(),
+        }
     }
 
     fn rooms_of(&self, node: usize) -> Rooms {
@@ -202,7 +209,7 @@ impl World {
                 self.nodes[node].node.store.faults.fail_next(calls);
             }
             Step::Hang { node, ms: time } => {
-                self.hears_its_answers(node).await;
+                self.until_answered(node).await;
                 self.nodes[node].node.store.faults.hang();
                 pass(ms(time)).await;
                 self.nodes[node].node.store.faults.release();
@@ -225,7 +232,7 @@ impl World {
             Step::Calm => self.calm().await,
         }
         settle().await;
-        self.hear();
+        self.receive();
     }
 
     fn room_of(&self, tab: usize) -> RoomName {
@@ -234,18 +241,18 @@ impl World {
 
     async fn die(&mut self, node: usize) {
         settle().await;
-        self.hears_its_answers(node).await;
+        self.until_answered(node).await;
         self.nodes[node].node.store.faults.hang();
         // It still publishes what it has committed, after its other calls have timed out.
         pass(secs(6)).await;
-        self.hear();
+        self.receive();
         let rooms = self.rooms_of(node);
         self.tabs.retain(|_, client| !std::sync::Arc::ptr_eq(&client.rooms.0, &rooms.0));
-        self.nodes[node] = life(&self.database, node).await;
+        self.nodes[node] = start(&self.database, node).await;
     }
 
     /// A node is about to die, or to be considered dead. Nobody publishes the commits whose answers it has not received by then.
-    async fn hears_its_answers(&self, node: usize) {
+    async fn until_answered(&self, node: usize) {
         if self.nodes[node].late {
             self.nodes[node].node.store.lose_commits(0);
             pass(secs(2)).await;
@@ -254,10 +261,10 @@ impl World {
 
     async fn calm(&mut self) {
         self.tabs.values().for_each(|client| client.touch());
-        self.nodes.iter().for_each(|life| life.node.store.lose_commits(0));
+        self.nodes.iter().for_each(|running| running.node.store.lose_commits(0));
         pass(secs(GRACE + 6)).await;
-        self.nodes.iter_mut().for_each(|life| life.late = false);
-        self.hear();
+        self.nodes.iter_mut().for_each(|running| running.late = false);
+        self.receive();
         for room in &self.rooms {
             let there =
                 self.database.load(room.clone()).await.unwrap().map(|snapshot| snapshot.presences).unwrap_or_default();
@@ -266,22 +273,25 @@ impl World {
                 assert_eq!(self.fold.online(room), users);
             }
             for user in (0..USERS).map(name) {
-                let transitions = self.turns.get(&(room.clone(), user.clone())).cloned().unwrap_or_default();
+                let transitions = self.transitions.get(&(room.clone(), user.clone())).cloned().unwrap_or_default();
                 assert!(alternate(&transitions, users.contains(&user)), "{user} in {room}: {transitions:?}");
             }
         }
     }
 
-    fn hear(&mut self) {
+    fn receive(&mut self) {
         let count = self.nodes.len();
-        for (number, life) in self.nodes.iter_mut().enumerate() {
+        for (number, running) in self.nodes.iter_mut().enumerate() {
             // Each of several nodes publishes its own changes, and there is no order between nodes.
-            let published =
-                if count == 1 { self.fold.hear(&mut life.changes, life.late) } else { events(&mut life.changes) };
+            let published = if count == 1 {
+                self.fold.receive(&mut running.changes, running.late)
+            } else {
+                events(&mut running.changes)
+            };
             for event in published {
-                let turns = event.user_offline().iter().map(|user| (user, false));
-                for (user, online) in turns.chain(event.user_online().iter().map(|user| (user, true))) {
-                    let transitions = self.turns.entry((event.room.clone(), user.clone()));
+                let changed = event.user_offline().iter().map(|user| (user, false));
+                for (user, online) in changed.chain(event.user_online().iter().map(|user| (user, true))) {
+                    let transitions = self.transitions.entry((event.room.clone(), user.clone()));
                     transitions.or_insert_with(|| vec![Vec::new(); count])[number].push(online);
                 }
             }

@@ -157,7 +157,7 @@ async fn check(steps: &[Step]) {
             Step::End { room, group } => world.groups[*room][*group] = None,
         }
         for (changes, fold) in &mut subscribers {
-            fold.hear(changes, false);
+            fold.receive(changes, false);
         }
         for room in 0..ROOMS {
             // The presences of a group have left, but their event is not published yet.
@@ -168,7 +168,7 @@ async fn check(steps: &[Step]) {
     }
     world.groups = Default::default();
     for (changes, fold) in &mut subscribers {
-        fold.hear(changes, false);
+        fold.receive(changes, false);
     }
     assert_eq!(subscribers[0].1.online(&world.rooms[0]), world.users(0).await);
     assert_eq!(subscribers[0].1.online(&world.rooms[1]), world.users(1).await);

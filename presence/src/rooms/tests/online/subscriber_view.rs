@@ -30,19 +30,19 @@ impl Room {
 }
 
 impl Fold {
-    /// Takes in what came. Nobody comes or goes twice, and nobody turns twice. After each event those are online whose presences
-    /// were told, and in the end nobody else is: before that, one who left and comes in one commit has none and is online. If
-    /// answers are `late`, a `Bulk` may overtake what its node has not published yet that it has done.
-    pub(super) fn hear(&mut self, changes: &mut Subscription, late: bool) -> Vec<PresenceChanged> {
+    /// Applies the events that have arrived. No presence joins or leaves twice, and no user goes online or offline twice. After each event
+    /// the users of all presences so far are online, and after the last one no others are. In between, a user who leaves and joins in one
+    /// commit is online without a presence. If answers are `late`, a `Bulk` may overtake changes that its node has not published yet.
+    pub(super) fn receive(&mut self, changes: &mut Subscription, late: bool) -> Vec<PresenceChanged> {
         let published = events(changes);
-        published.iter().for_each(|event| self.take_in(event, late));
+        published.iter().for_each(|event| self.apply(event, late));
         for room in self.rooms.values().filter(|_| !late) {
             assert_eq!(room.online, room.there(), "{published:?}");
         }
         published
     }
 
-    fn take_in(&mut self, event: &PresenceChanged, late: bool) {
+    fn apply(&mut self, event: &PresenceChanged, late: bool) {
         assert_eq!(event.missed, 0);
         let room = self.rooms.entry(event.room.clone()).or_default();
         match &event.change {

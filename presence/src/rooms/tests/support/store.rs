@@ -25,7 +25,7 @@ pub(crate) enum WriterCall {
     Touch(usize),
 }
 
-/// A transaction of transaction: a commit or touches of the writer with their number, or a removal of the supervisor.
+/// What a transaction did: a commit of the writer, with the number of changes, or a removal of the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transaction {
     Commit(usize),

@@ -297,6 +297,14 @@ async fn swept(store: &dyn Store, judge: NodeId) -> u64 {
     store.sweep(judge, 10).await.expect("it may sweep").handled
 }
 
+/// Two presences are swept when more than this time has passed, and none before.
+async fn two_are_swept_after(store: &dyn Store, judge: NodeId, time: &ManualClock, wait: Duration) {
+    time.advance(wait);
+    assert_eq!(swept(store, judge).await, 0);
+    time.advance(Duration::from_millis(1));
+    assert_eq!(swept(store, judge).await, 2);
+}
+
 /// At a regular restart of a busy server, up to two thirds of the users were seen leaving: their graces expired while there was no server
 /// to return to.
 pub async fn a_grace_is_extended_by_the_time_its_node_is_closed_or_gone(store: &dyn Store, time: &ManualClock) {
@@ -309,14 +317,10 @@ pub async fn a_grace_is_extended_by_the_time_its_node_is_closed_or_gone(store: &
     assert_eq!(store.retire(here, SECOND * 4).await.expect("it may retire"), []);
     time.advance(SECOND * 6);
     let _later = node(store, "here").await;
-    time.advance(GRACE - SECOND * 10);
-    assert_eq!(swept(store, judge).await, 0);
-    time.advance(Duration::from_millis(1));
-    assert_eq!(swept(store, judge).await, 2, "what was left of their grace when the shutdown began");
-    time.advance(SECOND * 10 - Duration::from_millis(1));
-    assert_eq!(swept(store, judge).await, 0);
-    time.advance(Duration::from_millis(1));
-    assert_eq!(swept(store, judge).await, 2, "a whole grace after the start");
+    // What was left of their grace when the shutdown began.
+    two_are_swept_after(store, judge, time, GRACE - SECOND * 10).await;
+    // A whole grace after the start.
+    two_are_swept_after(store, judge, time, SECOND * 10 - Duration::from_millis(1)).await;
 }
 
 pub async fn a_grace_that_expired_before_its_node_closed_is_not_extended(store: &dyn Store, time: &ManualClock) {
@@ -341,10 +345,7 @@ pub async fn a_grace_is_extended_by_the_time_between_a_kill_and_the_next_start(s
     // So is the next incarnation, which had none of the presences.
     time.advance(SECOND);
     let _later = node(store, "here").await;
-    time.advance(GRACE - SECOND * 3);
-    assert_eq!(swept(store, judge).await, 0);
-    time.advance(Duration::from_millis(1));
-    assert_eq!(swept(store, judge).await, 2);
+    two_are_swept_after(store, judge, time, GRACE - SECOND * 3).await;
 }
 
 pub async fn a_grace_of_another_node_is_not_extended_by_a_restart(store: &dyn Store, time: &ManualClock) {
@@ -354,10 +355,7 @@ pub async fn a_grace_of_another_node_is_not_extended_by_a_restart(store: &dyn St
     store.retire(here, SECOND * 4).await.expect("it may retire");
     time.advance(SECOND * 6);
     let _later = node(store, "here").await;
-    time.advance(GRACE - SECOND * 10);
-    assert_eq!(swept(store, there).await, 0);
-    time.advance(Duration::from_millis(1));
-    assert_eq!(swept(store, there).await, 2);
+    two_are_swept_after(store, there, time, GRACE - SECOND * 10).await;
 }
 
 pub async fn registering_again_does_not_extend_graces_again(store: &dyn Store, time: &ManualClock) {
@@ -370,8 +368,5 @@ pub async fn registering_again_does_not_extend_graces_again(store: &dyn Store, t
         time.advance(SECOND * 5);
         assert_eq!(store.register(later, name.clone(), LEASE).await.expect("it lives"), []);
     }
-    time.advance(GRACE - SECOND * 5);
-    assert_eq!(swept(store, judge).await, 0);
-    time.advance(Duration::from_millis(1));
-    assert_eq!(swept(store, judge).await, 2);
+    two_are_swept_after(store, judge, time, GRACE - SECOND * 5).await;
 }
