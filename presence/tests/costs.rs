@@ -1,5 +1,6 @@
 //! What the main paths cost, counted in allocations and in bytes, which depend little on how busy the machine is. Each bound is 15 % above
-//! the most that was measured when it was last set, also while other programs kept the cores busy. A change that needs more either has a reason, and sets a new bound, or is a mistake.
+//! the most that was measured when it was last set, also while other programs kept the cores busy. A change that needs more either has a
+//! reason, and sets a new bound, or is a mistake.
 //!
 //! The server runs in this process, with its own threads for sockets, rooms and the store. The clients run here too: a new one allocates
 //! some 70 kB, which are part of the cost of a join, and after that nothing.
