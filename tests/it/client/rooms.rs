@@ -107,6 +107,8 @@ impl Stage {
                 app.route(&format!("/{path}"), web::get().to(module))
             })
         });
+        // A browser may open a connection long before it sends a request.
+        let server = server.client_request_timeout(std::time::Duration::ZERO);
         let server = server.on_connect(presence::on_connect).workers(1).disable_signals();
         let server = server.bind(("127.0.0.1", 0)).unwrap();
         let address = server.addrs()[0];

@@ -1,7 +1,7 @@
 //! A real headless Chromium, through its driver, and what only a browser can suffer: crashes, freezing, hiding.
 
 use super::server::end;
-use super::{BOUND, Duration, eventually, http, secs, within};
+use super::{Duration, eventually, http, secs, within};
 use fantoccini::wd::WindowHandle;
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -12,6 +12,12 @@ use std::process::Stdio;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+
+/// How long a browser may need for one command. On a machine that runs eight browsers on two cores it needs long.
+const COMMAND: Duration = secs(60);
+/// How long a browser may need to start, or to load a page.
+const START: Duration = secs(120);
 
 /// Whether the timers of hidden pages run as in front, which the driver arranges, or slowed as in a person's browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +45,9 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts a browser; `None`, with a warning, where there is none. In CI and under `tests/run` that is a failure.
     pub(crate) async fn start(timers: Timers) -> Option<Self> {
+        // Browsers that start at once start slowly, and the driver's own patience is a minute.
+        static STARTING: Mutex<()> = Mutex::const_new(());
+        let _starting = STARTING.lock().await;
         let folder = super::folder();
         let driver = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
         let process = Command::new(&driver)
@@ -59,12 +68,12 @@ impl Browser {
             Err(error) => panic!("{driver}: {error}"),
         };
         let output = process.stdout.take().expect("a piped output");
-        let port = within(BOUND, "the driver's port", port(BufReader::new(output))).await;
+        let port = within(COMMAND, "the driver's port", port(BufReader::new(output))).await;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
 
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(capabilities(timers));
-        let client = within(secs(60), "the browser", builder.connect(&format!("http://{address}"))).await;
+        let client = within(START, "the browser", builder.connect(&format!("http://{address}"))).await;
         let client = client.unwrap_or_else(|error| panic!("the browser starts: {error}"));
         let session = client.session_id().await.expect("the driver answers").expect("a session");
         Some(Self { client, session, driver: address, process, _folder: folder })
@@ -96,7 +105,7 @@ impl Browser {
 
     pub(crate) async fn go(&self, window: &Window, url: &str) {
         self.switch(window).await;
-        within(secs(60), url, self.client.goto(url)).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        within(START, url, self.client.goto(url)).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
     /// Makes the window the one that commands go to. A hidden tab comes to the front by it.
@@ -127,7 +136,7 @@ impl Browser {
     /// Runs a script in the page and gives what it returns.
     pub(crate) async fn run(&self, window: &Window, script: &str, arguments: Vec<Value>) -> Value {
         self.switch(window).await;
-        let value = within(BOUND, script, self.client.execute(script, arguments)).await;
+        let value = within(COMMAND, script, self.client.execute(script, arguments)).await;
         value.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
