@@ -37,6 +37,12 @@ use self::{
 
 /// Runs the tool with the arguments and the environment of this process, and returns its exit code. `presence --help` describes
 /// the commands.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     presence::cli::run()
+/// }
+/// ```
 #[must_use]
 pub fn run() -> ExitCode {
     let args = match Args::try_parse().and_then(Args::checked) {

@@ -41,6 +41,14 @@ pub struct ConfigError {
 }
 
 /// Which notices the members of a room receive, as JSON in text frames. `docs/wire.md` has the formats.
+///
+/// ```
+/// use presence::Notify;
+///
+/// assert_eq!("list".parse::<Notify>()?, Notify::List); // as from a command line
+/// assert_eq!(Notify::Diff.to_string(), "diff");
+/// # Ok::<(), presence::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Notify {
@@ -134,6 +142,16 @@ macro_rules! config {
             /// Sets each setting for which `lookup` returns a value. The names are like `PRESENCE_MAX_AGE`: `PRESENCE_` and the setting in
             /// capitals.
             ///
+            /// ```
+            /// use std::{collections::HashMap, time::Duration};
+            /// use presence::Config;
+            ///
+            /// let variables = HashMap::from([("PRESENCE_MAX_AGE", "30s")]);
+            /// let config = Config::builder().overlay(|name| variables.get(name).map(|text| (*text).to_owned()))?.build()?;
+            /// assert_eq!(config.max_age(), Duration::from_secs(30));
+            /// # Ok::<(), presence::ConfigError>(())
+            /// ```
+            ///
             /// # Errors
             /// [`ConfigError`] with the first setting that cannot be parsed.
             pub fn overlay(mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
@@ -161,6 +179,16 @@ macro_rules! config {
             }
 
             /// Fills in the defaults and validates the settings.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            /// use presence::{Config, Durability, Notify};
+            ///
+            /// let config = Config::builder().notify(Notify::List).durability(Durability::Relaxed).build()?;
+            /// assert_eq!(config.max_age(), Duration::from_secs(60)); // the default
+            /// assert!(Config::builder().max_age(Duration::ZERO).build().is_err());
+            /// # Ok::<(), presence::ConfigError>(())
+            /// ```
             ///
             /// # Errors
             /// [`ConfigError`] with the first invalid setting.

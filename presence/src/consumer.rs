@@ -135,6 +135,19 @@ impl Frame {
 
     /// The text as a JSON value.
     ///
+    /// ```
+    /// use presence::Frame;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Move {
+    ///     x: i32,
+    /// }
+    ///
+    /// let frame = Frame::Text(r#"{"x": 5}"#.into());
+    /// assert_eq!(frame.decode::<Move>()?.x, 5);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// That of `serde_json`, if the frame is binary, not JSON, or not a `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> serde_json::Result<T> {

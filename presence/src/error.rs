@@ -195,12 +195,39 @@ pub enum Error {
 
 impl Error {
     /// A failure of the consumer.
+    ///
+    /// ```
+    /// # use presence::Error;
+    /// async fn load_profile(path: &str) -> presence::Result<String> {
+    ///     std::fs::read_to_string(path).map_err(Error::other)
+    /// }
+    /// ```
     pub fn other(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Consumer(error.into())
     }
 
     /// Denies a socket with an HTTP status: return it from [`Consumer::connect`](crate::Consumer::connect). A page cannot see the status, so
     /// its client tries again. With [`refuse`](Self::refuse) it does not.
+    ///
+    /// ```
+    /// use actix_web::http::StatusCode;
+    /// use presence::{Consumer, Error, Frame, Socket};
+    ///
+    /// struct Members;
+    ///
+    /// impl Consumer for Members {
+    ///     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
+    ///         match socket.user() {
+    ///             Some(_) => Ok(()),
+    ///             None => Err(Error::deny(StatusCode::UNAUTHORIZED, "log in first")),
+    ///         }
+    ///     }
+    ///
+    ///     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     pub fn deny(status: StatusCode, reason: impl Into<String>) -> Self {
         Self::Denied { status, reason: reason.into() }
     }
@@ -235,6 +262,17 @@ impl Error {
     }
 
     /// Whether the same call may succeed later.
+    ///
+    /// ```
+    /// # use presence::{RoomName, Rooms};
+    /// async fn count(rooms: &Rooms, room: &RoomName) -> presence::Result<Option<usize>> {
+    ///     match rooms.count(room).await {
+    ///         Ok(counts) => Ok(Some(counts.users)),
+    ///         Err(error) if error.is_retryable() => Ok(None), // shown as "?" until the next attempt
+    ///         Err(error) => Err(error),
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(

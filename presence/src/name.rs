@@ -236,6 +236,13 @@ stored! { RoomName: "room name", UserId: "user id", ChannelName: "channel name",
 impl NodeName {
     /// The name of a process that listens on `port` of this machine: `HOST:PORT`.
     ///
+    /// ```
+    /// use presence::NodeName;
+    ///
+    /// assert!(NodeName::of_host(8080)?.as_str().ends_with(":8080"));
+    /// # Ok::<(), presence::NameError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NameError`] if the name of the machine is not a valid node name.
     pub fn of_host(port: u16) -> Result<Self, NameError> {

@@ -144,6 +144,13 @@ impl Rooms {
 
     /// As [`start`](Self::start), but returns an error where `start` panics.
     ///
+    /// ```
+    /// # use presence::{Config, MemoryStore, NodeName, Rooms, StartError};
+    /// let started = Rooms::try_start(Config::default(), MemoryStore::default(), NodeName::new("web-1")?);
+    /// assert_eq!(started.err(), Some(StartError::NoSystem)); // this program has no actix system
+    /// # Ok::<(), presence::NameError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`StartError::NoSystem`] if no actix system runs on this thread. Nothing was started.
     pub fn try_start(config: Config, store: impl Store, name: NodeName) -> Result<Self, StartError> {
@@ -257,6 +264,21 @@ impl Rooms {
     }
 
     /// The changes of all rooms from now on, as [`PresenceChanged`] events, one at a time. Only changes that this node makes are in it.
+    ///
+    /// ```
+    /// # use presence::{PresenceChange, Rooms};
+    /// async fn log(rooms: &Rooms) {
+    ///     let mut changes = rooms.changes();
+    ///     while let Some(event) = changes.next().await {
+    ///         match &event.change {
+    ///             PresenceChange::Added(presence) => println!("{:?} joined {}", presence.user, event.room),
+    ///             PresenceChange::Removed(presence) => println!("{:?} left {}", presence.user, event.room),
+    ///             PresenceChange::Bulk(left) => println!("{} presences left {}", left.len(), event.room),
+    ///             _ => {}
+    ///         }
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn changes(&self) -> Subscription {
         self.subscription(None)
@@ -270,6 +292,29 @@ impl Rooms {
 
     /// Sends the changes of all rooms, or of `room`, to an actor from now on. Each event is sent when the actor has handled the one before.
     /// The subscription ends when the actor stops.
+    ///
+    /// ```
+    /// use actix::{Actor, Context, Handler};
+    /// use presence::{PresenceChanged, Rooms};
+    ///
+    /// struct Log;
+    ///
+    /// impl Actor for Log {
+    ///     type Context = Context<Self>;
+    /// }
+    ///
+    /// impl Handler<PresenceChanged> for Log {
+    ///     type Result = ();
+    ///
+    ///     fn handle(&mut self, event: PresenceChanged, _: &mut Self::Context) {
+    ///         println!("{:?} came to {}, and {:?} went", event.user_online(), event.room, event.user_offline());
+    ///     }
+    /// }
+    ///
+    /// fn log_all(rooms: &Rooms) {
+    ///     rooms.subscribe(None, Log.start().recipient());
+    /// }
+    /// ```
     pub fn subscribe(&self, room: Option<&RoomName>, subscriber: Recipient<PresenceChanged>) {
         let subscription = self.subscription(room);
         self.0.node.threads.store().spawn(subscription.forward(subscriber, self.0.ending.subscribe()));

@@ -84,6 +84,18 @@ impl std::fmt::Debug for Upgrade {
 
 impl Upgrade {
     /// Prepares an upgrade of this request, as the extractor does: for an anonymous user, and only for pages of the server's own origin.
+    ///
+    /// ```
+    /// # use actix_web::{HttpRequest, HttpResponse, web};
+    /// # use presence::{Consumer, Frame, Rooms, Socket, Upgrade};
+    /// # struct Chat;
+    /// # impl Consumer for Chat {
+    /// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }
+    /// # }
+    /// async fn ws(req: HttpRequest, payload: web::Payload, tenants: web::Data<Vec<Rooms>>) -> HttpResponse {
+    ///     Upgrade::new(&tenants[0], &req, payload).start(Chat).await
+    /// }
+    /// ```
     pub fn new(rooms: &Rooms, req: &HttpRequest, payload: Payload) -> Self {
         Self {
             rooms: rooms.clone(),
@@ -164,6 +176,18 @@ impl Upgrade {
     /// Allows pages of this [`Origin`] (`https://app.example`), too; `*` allows all. If the text is not an origin,
     /// [`start`](Self::start) answers every request with 500. Check a text from a file or an argument with [`Origin::new`] when you
     /// read it.
+    ///
+    /// ```
+    /// # use actix_web::HttpResponse;
+    /// # use presence::{Consumer, Frame, Socket, Upgrade};
+    /// # struct Chat;
+    /// # impl Consumer for Chat {
+    /// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }
+    /// # }
+    /// async fn ws(upgrade: Upgrade) -> HttpResponse {
+    ///     upgrade.allow_origin("https://app.example").start(Chat).await
+    /// }
+    /// ```
     pub fn allow_origin<O>(mut self, origin: O) -> Self
     where
         O: TryInto<Origin>,

@@ -7,6 +7,15 @@ use actix_web::{HttpRequest, http::header::HeaderMap};
 /// The request of a socket's handshake, as `scope` in django-channels. The user is [`Socket::user`](crate::Socket::user).
 ///
 /// Its `Debug` leaves out the query and the headers, because they may contain secrets, such as a resume token or a cookie.
+///
+/// ```
+/// # use presence::Socket;
+/// fn greeting(socket: &Socket) -> String {
+///     let handshake = socket.handshake();
+///     let language = handshake.header("accept-language").unwrap_or("en");
+///     format!("{} in {language}, from {:?}", handshake.path, handshake.peer)
+/// }
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Handshake {

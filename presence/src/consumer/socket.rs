@@ -21,6 +21,24 @@ use super::{control::close_frame, handshake::Handshake, rates::Rates};
 ///
 /// The methods that change the socket itself take `&mut self`: they set its user, its resume token and the response to its handshake.
 /// All others take `&self`: what happens in rooms does not change the socket, and several joins can wait at the same time.
+///
+/// ```
+/// use presence::{Consumer, Frame, RoomName, Socket, touch_presence};
+///
+/// struct Chat(RoomName);
+///
+/// impl Consumer for Chat {
+///     async fn connect(&mut self, socket: &mut Socket) -> presence::Result<()> {
+///         socket.join(&self.0).await?;
+///         socket.send("welcome").await
+///     }
+///
+///     #[touch_presence]
+///     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
+///         socket.rooms().send(&self.0, frame).await
+///     }
+/// }
+/// ```
 pub struct Socket {
     pub(crate) rooms: Rooms,
     pub(crate) rates: Rc<Rates>,
@@ -68,6 +86,13 @@ impl Socket {
     /// The presences in these rooms cannot be resumed from then on, because a resume token belongs to one user. Presences of later joins
     /// can be resumed by the new user, with the token that was [set](Self::set_resume_token).
     ///
+    /// ```
+    /// # use presence::{Socket, UserId};
+    /// async fn sign_in(socket: &mut Socket, name: &str) -> presence::Result<()> {
+    ///     socket.set_user(Some(UserId::new(name)?)).await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::StoreUnavailable`], [`Error::Overloaded`], [`Error::RoomFailed`]: in some rooms the presence may still have the
     /// earlier user. Call it again. [`Error::SocketClosed`]: nothing happened.
@@ -88,12 +113,29 @@ impl Socket {
 
     /// Chooses this subprotocol, if the client offered it. To be called in `connect`: the response to the handshake is sent when `connect`
     /// returns `Ok`.
+    ///
+    /// ```
+    /// # use presence::Socket;
+    /// fn choose(socket: &mut Socket) {
+    ///     let offered = socket.handshake().header("sec-websocket-protocol").unwrap_or_default();
+    ///     if offered.split(',').any(|one| one.trim() == "chat.v2") {
+    ///         socket.set_subprotocol("chat.v2");
+    ///     }
+    /// }
+    /// ```
     pub fn set_subprotocol(&mut self, subprotocol: impl Into<String>) {
         self.subprotocol = Some(subprotocol.into());
     }
 
     /// Adds a header, such as a cookie, to the response to the handshake. To be called in `connect`. The response to a refused socket has
     /// only the status and the reason.
+    ///
+    /// ```
+    /// # use presence::Socket;
+    /// fn set_cookie(socket: &mut Socket) -> presence::Result<()> {
+    ///     socket.append_header("set-cookie", "visited=1; HttpOnly")
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Header`] if it is not a valid header, or one that the application must not set. Nothing happens then.
@@ -177,6 +219,14 @@ impl Socket {
     /// Leaves a room; the socket stays open. It receives nothing more from the room. Resolves when the leave is durable. If the socket is
     /// not in the room, nothing happens.
     ///
+    /// ```
+    /// # use presence::{RoomName, Socket};
+    /// async fn change_rooms(socket: &Socket, from: &RoomName, to: &RoomName) -> presence::Result<()> {
+    ///     socket.leave(from).await?;
+    ///     socket.join(to).await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the database did not answer in time: the leave happens as soon as it does.
     pub async fn leave(&self, room: &RoomName) -> Result<()> {
@@ -204,6 +254,13 @@ impl Socket {
     /// when a newer socket on this node resumes the presence. An update that still waits is not written when a socket on another node
     /// resumes the presence, or when newer sockets resume it several times while the database is unavailable.
     ///
+    /// ```
+    /// # use presence::{Meta, RoomName, Socket};
+    /// async fn set_typing(socket: &Socket, room: &RoomName, is_typing: bool) -> presence::Result<()> {
+    ///     socket.update(room, Meta::new(&serde_json::json!({ "typing": is_typing }))?).await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::NotInRoom`]; [`Error::Overloaded`] (nothing happened); [`Error::StoreUnavailable`] if the database did not answer in time: the
     /// update may or may not happen. Errors of an update that is written later are logged.
@@ -225,6 +282,14 @@ impl Socket {
 
     /// Makes the socket a member of a group: it receives what is [sent to the group](Rooms::send_to_group), without a presence and without
     /// a notice to others. As `group_add` of django-channels, but the membership lasts as long as the socket.
+    ///
+    /// ```
+    /// # use presence::{GroupName, Socket};
+    /// /// The socket receives what is sent to the group, and nobody sees it as a member of a room.
+    /// fn follow_news(socket: &Socket) -> presence::Result<()> {
+    ///     socket.join_group(&GroupName::new("news")?)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::TooManyRooms`] if it is in `max_rooms_per_socket` groups already, [`Error::SocketClosed`].
@@ -267,6 +332,13 @@ impl Socket {
     /// Closes the socket, after the frames that were sent before. The reason is cut to 123 bytes. In `connect`, the Close is sent after the
     /// response: if `connect` returns `Ok`, the socket is accepted and then closed, so that the client can read the code.
     ///
+    /// ```
+    /// # use presence::{CloseCode, Socket};
+    /// fn end_trial(socket: &Socket) -> presence::Result<()> {
+    ///     socket.close(CloseCode(4002), "the trial is over")
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::CloseCode`] if no endpoint may send this code; nothing happens then.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) -> Result<()> {
@@ -281,6 +353,18 @@ impl Socket {
     }
 
     /// A handle that closes the socket from another task, also of another thread.
+    ///
+    /// ```
+    /// # use presence::{CloseCode, Socket};
+    /// # use std::time::Duration;
+    /// fn close_in_an_hour(socket: &Socket) {
+    ///     let closer = socket.closer();
+    ///     actix_web::rt::spawn(async move {
+    ///         actix_web::rt::time::sleep(Duration::from_secs(3600)).await;
+    ///         closer.close(CloseCode(4001), "the hour is over");
+    ///     });
+    /// }
+    /// ```
     #[must_use]
     pub fn closer(&self) -> Closer {
         Closer { connection: self.connection.clone() }

@@ -11,6 +11,15 @@ use crate::name::EventName;
 /// and decides what it sends to its client. A clone shares the payload.
 ///
 /// It corresponds to a channel-layer message of django-channels with the name as its `type`.
+///
+/// ```
+/// use presence::{Event, EventName};
+///
+/// let event = Event::new(EventName::new("score")?, &[3, 1])?;
+/// assert_eq!((event.name().as_str(), event.json()), ("score", "[3,1]"));
+/// assert_eq!(event.decode::<Vec<u8>>()?, [3, 1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Event {
     name: EventName,
@@ -47,6 +56,20 @@ impl Event {
     }
 
     /// Makes an event from a variant of an enum. The name of the variant becomes the name of the event, and its fields become the payload.
+    ///
+    /// ```
+    /// use presence::Event;
+    ///
+    /// #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    /// enum Game {
+    ///     Score { home: u8, away: u8 },
+    /// }
+    ///
+    /// let event = Event::typed(&Game::Score { home: 3, away: 1 })?;
+    /// assert_eq!(event.name().as_str(), "Score");
+    /// assert_eq!(event.decode_typed::<Game>()?, Game::Score { home: 3, away: 1 });
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     ///
     /// # Errors
     /// An error of `serde_json` if `event` is not serialized as an externally tagged enum (the default form of `serde`), or if the name of the

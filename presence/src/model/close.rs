@@ -74,6 +74,13 @@ impl fmt::Display for CloseCode {
 }
 
 /// The code and the reason of a Close that is sent to a client.
+///
+/// ```
+/// use presence::{Close, CloseCode};
+///
+/// let close = Close::new(CloseCode(4003), "you are banned");
+/// assert_eq!((close.code, &*close.reason), (CloseCode(4003), "you are banned"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Close {
     /// The code; see [`CloseCode::is_sendable`].

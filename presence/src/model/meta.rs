@@ -92,6 +92,21 @@ impl Meta {
 
     /// Creates a meta from a value that serializes as a JSON object.
     ///
+    /// ```
+    /// use presence::Meta;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Status {
+    ///     busy: bool,
+    /// }
+    ///
+    /// let meta = Meta::new(&Status { busy: true })?;
+    /// assert_eq!(meta.as_str(), r#"{"busy":true}"#);
+    /// assert_eq!(meta.to_object()["busy"], true);
+    /// assert!(Meta::new(&5).is_err()); // only an object is a meta
+    /// # Ok::<(), presence::MetaError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`MetaError`] with the rule that the result violates.
     pub fn new(value: &impl Serialize) -> Result<Self, MetaError> {

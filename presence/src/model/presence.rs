@@ -10,6 +10,15 @@ use crate::name::{ChannelName, NodeId, PresenceId, UserId};
 use super::Meta;
 
 /// One socket in one room.
+///
+/// ```
+/// # use presence::Presence;
+/// fn describe(presence: &Presence) -> String {
+///     let user = presence.user.as_ref().map_or("a visitor", |user| user.as_str());
+///     let held = if presence.held { ", whose connection is lost" } else { "" };
+///     format!("{user}{held}, since {:?}, with {}", presence.joined_at(), presence.meta.as_str())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presence {

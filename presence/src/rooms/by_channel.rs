@@ -27,6 +27,15 @@ impl Rooms {
     ///
     /// It corresponds to `Room.objects.add` of django-channels-presence, but a socket that is closed is not added.
     ///
+    /// ```
+    /// # use presence::{ChannelName, RoomName, Rooms, UserId};
+    /// /// Adds a bot to a room.
+    /// async fn start_bot(rooms: &Rooms, room: &RoomName) -> presence::Result<()> {
+    ///     rooms.add(room, &ChannelName::new("weather-bot")?, Some(&UserId::new("weather")?)).await?;
+    ///     Ok(()) // from now on, the bot calls `touch` more often than once in `max_age`
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Socket::join`](crate::Socket::join), and after each of these the channel is not in the room:
     /// - [`Error::SocketClosed`] if the channel is a socket of this process that is closed or closing.
@@ -38,6 +47,15 @@ impl Rooms {
     }
 
     /// As [`add`](Self::add), with a first meta, a limit of places, or, for a socket, a grace.
+    ///
+    /// ```
+    /// # use presence::{ChannelName, JoinOptions, Meta, RoomName, Rooms};
+    /// async fn add_camera(rooms: &Rooms, room: &RoomName, camera: &ChannelName) -> presence::Result<()> {
+    ///     let meta = Meta::new(&serde_json::json!({ "kind": "camera" }))?;
+    ///     rooms.add_with(room, camera, None, JoinOptions::new().meta(meta).limit(10)).await?;
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`add`](Self::add), and as [`Socket::join_with`](crate::Socket::join_with).

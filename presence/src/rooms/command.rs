@@ -17,6 +17,16 @@ use super::{
 };
 
 /// Adds a channel to a room, as [`Rooms::add_with`](crate::Rooms::add_with).
+///
+/// ```
+/// # use presence::{ChannelName, JoinOptions, RoomName, Rooms, UserId, actor::Add};
+/// async fn add_bot(rooms: &Rooms, room: RoomName) -> Result<(), Box<dyn std::error::Error>> {
+///     let (channel, user) = (ChannelName::new("bot")?, Some(UserId::new("weather")?));
+///     let room = rooms.addr().send(Add { room, channel, user, options: JoinOptions::new() }).await??;
+///     println!("the bot is in {}", room.name());
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Room>")]
 pub struct Add {
@@ -65,6 +75,13 @@ pub struct Remove {
 }
 
 /// Records that a channel was seen now, as [`Rooms::touch`](crate::Rooms::touch).
+///
+/// ```
+/// # use presence::{ChannelName, Rooms, actor::Touch};
+/// fn bot_is_alive(rooms: &Rooms, bot: &ChannelName) {
+///     rooms.addr().do_send(Touch { channel: bot.clone() });
+/// }
+/// ```
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Touch {

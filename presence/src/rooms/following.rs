@@ -22,6 +22,16 @@ use super::Rooms;
 
 /// What changed in a room since the last [`MembersChanged`] of the same [`MemberChanges`], with net effect: a presence that joined and
 /// left in between is not mentioned.
+///
+/// ```
+/// # use presence::MembersChanged;
+/// fn log(changed: &MembersChanged) {
+///     for presence in &changed.updated {
+///         println!("{} is now {}", presence.id, presence.meta.as_str());
+///     }
+///     println!("online: {:?}, offline: {:?}", changed.user_online(), changed.user_offline());
+/// }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MembersChanged {

@@ -9,6 +9,24 @@ use crate::{
 
 /// A handle on one room. Its methods are those of [`Rooms`] without the name. The room need not exist, and the handle does not keep it
 /// in memory.
+///
+/// ```
+/// # use presence::{ChannelName, Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, UserId};
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("web-1")?);
+/// # PruningSupervisor::spawn(&rooms);
+/// # rooms.ready().await;
+/// let lobby = rooms.room(&RoomName::new("lobby")?);
+/// let (bot, user) = (ChannelName::new("bot")?, UserId::new("weather")?);
+/// lobby.add(&bot, Some(&user)).await?;
+/// assert!(lobby.is_here(&user).await?);
+/// lobby.send("it rains").await?;
+/// lobby.remove(&bot).await?;
+/// assert_eq!(lobby.count().await?.presences, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Room {
     rooms: Rooms,

@@ -151,6 +151,14 @@ pub struct RoomsOf {
 }
 
 /// Requests [`Rooms::subscribe`].
+///
+/// ```
+/// # use actix::Recipient;
+/// # use presence::{PresenceChanged, RoomName, Rooms, actor::Subscribe};
+/// fn watch(rooms: &Rooms, room: RoomName, subscriber: Recipient<PresenceChanged>) {
+///     rooms.addr().do_send(Subscribe { room: Some(room), subscriber });
+/// }
+/// ```
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Subscribe {

@@ -31,6 +31,19 @@ impl Rooms {
     /// All members of the room, over all nodes: first the users, sorted by the bytes of their ids, each once with all its presences, then
     /// the anonymous sockets.
     ///
+    /// ```
+    /// # use presence::{RoomName, Rooms};
+    /// async fn print(rooms: &Rooms, room: &RoomName) -> presence::Result<()> {
+    ///     for member in rooms.members(room).await? {
+    ///         match member.user() {
+    ///             Some(user) => println!("{user} in {} tabs", member.presences().len()),
+    ///             None => println!("a visitor"),
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be loaded within `store_timeout`.
     pub async fn members(&self, room: &RoomName) -> Result<Vec<Member>> {
@@ -39,6 +52,15 @@ impl Rooms {
 
     /// The users in the room, each once, however many sockets it has, sorted by the bytes of their ids. Anonymous sockets are not in the
     /// list. It corresponds to `get_users` of django-channels-presence.
+    ///
+    /// ```
+    /// # use presence::{RoomName, Rooms};
+    /// /// The names of the online users, for a page.
+    /// async fn who(rooms: &Rooms, room: &RoomName) -> presence::Result<String> {
+    ///     let users = rooms.users(room).await?;
+    ///     Ok(users.iter().map(|user| user.as_str()).collect::<Vec<_>>().join(", "))
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`members`](Self::members).
@@ -56,6 +78,14 @@ impl Rooms {
     }
 
     /// How many users, anonymous sockets and presences are in the room. Its cost does not depend on the size of a room that is in memory.
+    ///
+    /// ```
+    /// # use presence::{RoomName, Rooms};
+    /// async fn title(rooms: &Rooms, room: &RoomName) -> presence::Result<String> {
+    ///     let counts = rooms.count(room).await?;
+    ///     Ok(format!("{room} ({} users and {} visitors)", counts.users, counts.anonymous))
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`members`](Self::members).
@@ -79,6 +109,15 @@ impl Rooms {
 
     /// The presences of one user in the room, on any node, in the order of their ids: one for each tab, each with its meta. Empty if the user
     /// is not there. It corresponds to `get_by_key` of Phoenix.
+    ///
+    /// ```
+    /// # use presence::{RoomName, Rooms, UserId};
+    /// /// The status in the meta of each tab of a user.
+    /// async fn statuses(rooms: &Rooms, room: &RoomName, user: &UserId) -> presence::Result<Vec<serde_json::Value>> {
+    ///     let presences = rooms.presences_of(room, user).await?;
+    ///     Ok(presences.iter().filter_map(|presence| presence.meta.to_object().remove("status")).collect())
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read.
@@ -124,6 +163,15 @@ impl Rooms {
     /// How long ago each presence of the [`members`](Self::members) was last seen. For sockets of this node this is exact. Other nodes write
     /// the times of their sockets every `touch_flush_interval`, so theirs may be too long by that.
     /// [`Presence::joined_at`](crate::Presence::joined_at) returns when a presence joined.
+    ///
+    /// ```
+    /// # use presence::{RoomName, Rooms};
+    /// # use std::time::Duration;
+    /// /// Whether anyone in the room has sent something within the last ten seconds.
+    /// async fn is_lively(rooms: &Rooms, room: &RoomName) -> presence::Result<bool> {
+    ///     Ok(rooms.last_seen(room).await?.values().any(|ago| *ago < Duration::from_secs(10)))
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`] if the room is not in memory and could not be read, or if the database does not answer in time.

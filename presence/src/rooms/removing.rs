@@ -68,6 +68,13 @@ impl Rooms {
     /// Other nodes on the same database look for such requests every `sweep_interval`. This waits for their answers, for at most `lease`
     /// and `sweep_interval` together.
     ///
+    /// ```
+    /// # use presence::{Close, CloseCode, RoomName, Rooms};
+    /// async fn close_down(rooms: &Rooms, room: &RoomName) -> presence::Result<usize> {
+    ///     rooms.remove_room(room, Some(Close::new(CloseCode(4001), "the meeting is over"))).await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// - [`Error::CloseCode`] if the code of `close` may not be sent. Nothing happened.
     /// - [`Error::StoreUnavailable`] if the database does not answer. On this node the sockets are notified or
@@ -79,6 +86,13 @@ impl Rooms {
 
     /// Removes all presences of a user from every room, on every node, with one event for each room and node. The rest is as for
     /// [`remove_room`](Self::remove_room).
+    ///
+    /// ```
+    /// # use presence::{Close, CloseCode, Rooms, UserId};
+    /// async fn ban(rooms: &Rooms, user: &UserId) -> presence::Result<usize> {
+    ///     rooms.remove_user(user, Some(Close::new(CloseCode::REFUSED, "you are banned"))).await
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`remove_room`](Self::remove_room).

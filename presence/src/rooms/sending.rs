@@ -18,6 +18,15 @@ use crate::{
 use super::Rooms;
 
 /// One WebSocket frame for clients. It is encoded once, however many sockets receive it, and a clone shares the bytes.
+///
+/// ```
+/// use presence::Outgoing;
+///
+/// let text = Outgoing::text("hello");
+/// let json = Outgoing::json(&serde_json::json!({ "text": "hello" }))?;
+/// assert_eq!((text.payload_bytes(), json.payload_bytes()), (5, 16));
+/// # Ok::<(), presence::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Outgoing(Frames);
 
@@ -113,6 +122,13 @@ impl Rooms {
     /// The time for which a consumer waits for its own socket does not count, if the consumer sends in its own methods and not in another
     /// task.
     ///
+    /// ```
+    /// # use presence::{Outgoing, RoomName, Rooms};
+    /// async fn announce(rooms: &Rooms, room: &RoomName, text: &str) -> presence::Result<()> {
+    ///     rooms.send(room, Outgoing::json(&serde_json::json!({ "announcement": text }))?).await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::ShuttingDown`] after [`shutdown`](Self::shutdown) is over. Nothing was delivered. During the shutdown there is no error, and
     /// only sockets that are still open receive the frame.
@@ -122,6 +138,14 @@ impl Rooms {
 
     /// Sends a frame to every socket of this node in the room except `channel`: for example, a message of one client to all others. The
     /// rest is as for [`send`](Self::send).
+    ///
+    /// ```
+    /// # use presence::{Frame, RoomName, Socket};
+    /// /// Forwards a message of one client to all others.
+    /// async fn forward(socket: &Socket, room: &RoomName, message: Frame) -> presence::Result<()> {
+    ///     socket.rooms().send_except(room, socket.channel(), message).await
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -161,6 +185,13 @@ impl Rooms {
     /// happens. It waits as [`send`](Self::send) does. The user of a socket is the one that [`Upgrade`](crate::Upgrade) or
     /// [`Socket::set_user`](crate::Socket::set_user) set.
     ///
+    /// ```
+    /// # use presence::{Rooms, UserId};
+    /// async fn remind(rooms: &Rooms, user: &UserId) -> presence::Result<()> {
+    ///     rooms.send_to_user(user, "your order is ready").await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn send_to_user(&self, user: &UserId, message: impl Into<Outgoing>) -> Result<()> {
@@ -175,6 +206,13 @@ impl Rooms {
     }
 
     /// Sends an event to the consumer of every socket of this node in the room. It does not wait for slow readers.
+    ///
+    /// ```
+    /// # use presence::{Event, EventName, RoomName, Rooms};
+    /// fn close_room(rooms: &Rooms, room: &RoomName) -> presence::Result<()> {
+    ///     rooms.send_event(room, Event::new(EventName::new("closing")?, &"in five minutes")?)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -212,6 +250,13 @@ impl Rooms {
     /// Sends a frame to every socket of this node in a group, the sender's own socket included if it is in the group. If the group is
     /// empty, nothing happens. Frames of one sender reach each socket in order. It waits as [`send`](Self::send) does. It corresponds to
     /// `group_send` of django-channels.
+    ///
+    /// ```
+    /// # use presence::{GroupName, Rooms};
+    /// async fn publish(rooms: &Rooms, feed: &GroupName, news: String) -> presence::Result<()> {
+    ///     rooms.send_to_group(feed, news).await
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).

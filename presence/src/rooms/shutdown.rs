@@ -68,6 +68,18 @@ impl Rooms {
     }
 
     /// Why joins are not expected to work; `None` if the node [is ready](Self::is_ready).
+    ///
+    /// ```
+    /// use actix_web::{HttpResponse, web};
+    /// use presence::Rooms;
+    ///
+    /// async fn readyz(rooms: web::Data<Rooms>) -> HttpResponse {
+    ///     match rooms.not_ready() {
+    ///         None => HttpResponse::Ok().body("ready"),
+    ///         Some(reason) => HttpResponse::ServiceUnavailable().body(reason.to_string()),
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn not_ready(&self) -> Option<NotReady> {
         if self.is_superseded() {
@@ -154,6 +166,19 @@ impl Rooms {
     /// of presences that are held already.
     ///
     /// There is one shutdown, however often this is called. Each caller waits for its end, and it continues when a caller stops waiting.
+    ///
+    /// ```
+    /// # use presence::{Config, MemoryStore, NodeName, PruningSupervisor, Rooms};
+    /// # #[actix_web::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("web-1")?);
+    /// # PruningSupervisor::spawn(&rooms);
+    /// # rooms.ready().await;
+    /// rooms.shutdown().await;
+    /// assert!(rooms.is_shutting_down() && !rooms.is_ready());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn shutdown(&self) {
         let shutdown = self.0.shutdown.get_or_init(|| {
             self.0.node.begin_shutdown();

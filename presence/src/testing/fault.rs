@@ -8,6 +8,17 @@ use crate::{
 };
 
 /// Makes the actor of a room panic, after the messages that it received before.
+///
+/// ```
+/// # use presence::{RoomName, Rooms, testing::fault::panic_room};
+/// /// Users stay online although their room fails.
+/// async fn survives(rooms: &Rooms, room: &RoomName) -> presence::Result<()> {
+///     let before = rooms.users(room).await?;
+///     panic_room(rooms, room);
+///     assert_eq!(rooms.users(room).await?, before);
+///     Ok(())
+/// }
+/// ```
 pub fn panic_room(rooms: &Rooms, room: &RoomName) {
     rooms.table().send_running(room, ToRoom::Panic);
 }

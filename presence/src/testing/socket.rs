@@ -51,6 +51,14 @@ pub enum Received {
 }
 
 /// Why a socket was not accepted.
+///
+/// ```
+/// # use presence::{Consumer, Rooms, testing::TestSocket};
+/// async fn needs_a_login(rooms: &Rooms, consumer: impl Consumer) {
+///     let refused = TestSocket::connect(TestSocket::upgrade(rooms), consumer).await.unwrap_err();
+///     assert_eq!((refused.status.as_u16(), &*refused.reason), (401, "log in first"));
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The status of the response.
@@ -131,6 +139,18 @@ impl TestSocket {
     }
 
     /// Connects to `consumer` by this request; see [`upgrade_request`].
+    ///
+    /// ```
+    /// # use presence::{Consumer, Frame, Rooms, Socket, testing::{TestSocket, upgrade_request}};
+    /// # struct Chat;
+    /// # impl Consumer for Chat {
+    /// #     async fn receive(&mut self, _: &mut Socket, _: Frame) -> presence::Result<()> { Ok(()) }
+    /// # }
+    /// async fn with_cookie(rooms: &Rooms) -> TestSocket {
+    ///     let request = upgrade_request().uri("/chat?lang=de").insert_header(("cookie", "session=5"));
+    ///     TestSocket::connect_with(TestSocket::upgrade(rooms), Chat, request).await.expect("accepted")
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Refused`] if the socket was not accepted.
@@ -273,6 +293,13 @@ impl TestSocket {
     /// the Close stay for [`receive`](Self::receive).
     ///
     /// It waits without a limit of its own. Under paused time the clock moves on meanwhile, so a silent socket is closed as stale.
+    ///
+    /// ```
+    /// # use presence::{CloseCode, testing::TestSocket};
+    /// async fn is_closed_as_stale(mut socket: TestSocket) {
+    ///     assert_eq!(socket.closed().await.0, CloseCode::STALE);
+    /// }
+    /// ```
     pub async fn closed(&mut self) -> (CloseCode, String) {
         loop {
             self.connection.decode();
@@ -326,6 +353,14 @@ impl TestSocket {
 
     /// Closes the socket with this code, or without one ([`CloseCode::NONE`]), and waits until the server has closed its end.
     /// Returns what arrived before that. The server answers a code that no endpoint may send with 1002.
+    ///
+    /// ```
+    /// # use presence::{CloseCode, testing::{Received, TestSocket}};
+    /// async fn leaves(socket: TestSocket) {
+    ///     let rest = socket.disconnect(CloseCode::NORMAL).await;
+    ///     assert_eq!(rest.last(), Some(&Received::Close(Some(CloseCode::NORMAL))));
+    /// }
+    /// ```
     pub async fn disconnect(mut self, code: CloseCode) -> Vec<Received> {
         let reason = ws::CloseReason { code: code.0.into(), description: None };
         self.write(ws::Message::Close((code != CloseCode::NONE).then_some(reason)));

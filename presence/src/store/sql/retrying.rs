@@ -142,6 +142,14 @@ impl SqlStore {
 
     /// Sets how many connections may be open for writing, and as many for reading: 4 by default, at least 1. SQLite always has
     /// one for writing. Call it before the store is used or cloned.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use presence::SqlStore;
+    /// # fn settings(url: &str) -> Result<SqlStore, presence::store::StoreError> {
+    /// let store = SqlStore::connect(url)?.with_connections(8).with_wait_timeout(Duration::from_secs(2));
+    /// # Ok(store) }
+    /// ```
     #[must_use]
     pub fn with_connections(self, connections: u32) -> Self {
         self.with(|database| database.with_settings(|settings| settings.connections = connections.max(1)))
@@ -173,6 +181,16 @@ impl SqlStore {
 
     /// The names of the migrations that [`migrate`](Self::migrate) would apply: none if the schema is up to date. Changes
     /// nothing.
+    ///
+    /// ```
+    /// # async fn run(url: &str) -> Result<(), presence::store::StoreError> {
+    /// let store = presence::SqlStore::open(url)?;
+    /// for migration in store.pending_migrations().await? {
+    ///     println!("{migration} is not applied yet");
+    /// }
+    /// store.migrate().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.

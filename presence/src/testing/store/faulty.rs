@@ -18,6 +18,23 @@ use crate::store::{
 };
 
 /// Forwards each call to another store, unless a test makes it fail. Clones share one store.
+///
+/// ```
+/// # use presence::{ChannelName, Config, MemoryStore, NodeName, PruningSupervisor, RoomName, Rooms, testing::store::FaultyStore};
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = FaultyStore::new(MemoryStore::default());
+/// let rooms = Rooms::start(Config::default(), store.clone(), NodeName::new("test")?);
+/// # PruningSupervisor::spawn(&rooms);
+/// rooms.ready().await;
+/// store.fail_next(usize::MAX);
+/// let loaded = rooms.rooms(None, 10).await;
+/// assert!(loaded.is_err_and(|error| error.is_retryable()));
+/// store.fail_next(0);
+/// assert!(rooms.rooms(None, 10).await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct FaultyStore<S> {
     inner: S,

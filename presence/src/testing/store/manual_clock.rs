@@ -13,6 +13,16 @@ use crate::clock::{Clock, Tick};
 /// A clock that stands still until it is advanced. Clones share one clock.
 ///
 /// It starts at one day and not at zero, so that times before the beginning of a test exist.
+///
+/// ```
+/// # use std::time::Duration;
+/// use presence::testing::store::ManualClock;
+///
+/// let time = ManualClock::new();
+/// let begun = time.clock().now();
+/// time.advance(Duration::from_secs(5));
+/// assert_eq!(time.clock().now().since(begun), Duration::from_secs(5));
+/// ```
 #[derive(Debug, Clone)]
 pub struct ManualClock(Arc<AtomicU64>);
 
