@@ -45,7 +45,7 @@ impl Attribute {
 }
 
 /// The options of one attribute.
-pub(crate) struct Args {
+pub(crate) struct AttributeArgs {
     /// Whether the attribute was written by [`Attribute::moved`].
     pub(crate) moved: bool,
     /// The name of the argument that is the socket. Without it, the type decides.
@@ -56,16 +56,16 @@ pub(crate) struct Args {
     pub(crate) heartbeats: Vec<LitStr>,
 }
 
-impl Args {
-    pub(crate) fn parse(attribute: Attribute, tokens: TokenStream) -> Result<Args> {
+impl AttributeArgs {
+    pub(crate) fn parse(attribute: Attribute, tokens: TokenStream) -> Result<AttributeArgs> {
         let expected = match attribute {
             Attribute::Touch => "`heartbeat`, `socket` or `frame`",
             Attribute::Remove => "`socket`",
         };
-        (|input: ParseStream<'_>| Args::parse_options(expected, input)).parse2(tokens)
+        (|input: ParseStream<'_>| AttributeArgs::parse_options(expected, input)).parse2(tokens)
     }
 
-    fn parse_options(expected: &str, input: ParseStream<'_>) -> Result<Args> {
+    fn parse_options(expected: &str, input: ParseStream<'_>) -> Result<AttributeArgs> {
         let moved = parse_mark(input);
         let (mut socket, mut frame, mut heartbeats) = (None, None, None);
         while !input.is_empty() {
@@ -93,7 +93,7 @@ impl Args {
             }
         }
         let heartbeats = heartbeats.unwrap_or_else(|| vec![LitStr::new(HEARTBEAT, Span::call_site())]);
-        Ok(Args { moved, socket, frame, heartbeats })
+        Ok(AttributeArgs { moved, socket, frame, heartbeats })
     }
 }
 

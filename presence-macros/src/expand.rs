@@ -7,7 +7,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::{Error, Result, ReturnType, Token, spanned::Spanned};
 
 use crate::{
-    args::{Args, Attribute},
+    args::{Attribute, AttributeArgs},
     method::{Method, Role, ends_in, hidden_at},
 };
 
@@ -21,7 +21,7 @@ pub(crate) fn expand(attribute: Attribute, args: TokenStream, item: TokenStream)
 
 fn try_expand(attribute: Attribute, args: &TokenStream, item: TokenStream) -> Result<TokenStream> {
     let mut method: Method = syn::parse2(item)?;
-    let Args { moved, socket, frame, heartbeats } = Args::parse(attribute, args.clone())?;
+    let AttributeArgs { moved, socket, frame, heartbeats } = AttributeArgs::parse(attribute, args.clone())?;
 
     // The attribute that is expanded last acts first. So this one waits for the others, before those that wait already. Then the upper of
     // two acts first, and it acts before the code of `#[tracing::instrument]` and the like.

@@ -24,9 +24,9 @@ use presence::{
     testing::bare::BareRoom,
 };
 use support::{
-    client::{Client, text},
+    client::{BenchClient, text},
     crowd::{Crowd, MARK},
-    server::{HEARTBEAT, Server, config},
+    server::{BenchServer, HEARTBEAT, config},
 };
 use tempfile::TempDir;
 
@@ -53,8 +53,8 @@ impl Fresh {
 }
 
 /// One socket that is open already joins a room in which nobody is, and leaves it.
-fn join_and_leave(criterion: &mut Criterion, store: &str, server: &Server) {
-    let mut client = Client::connect(server.port, "/presence/lobby/ann");
+fn join_and_leave(criterion: &mut Criterion, store: &str, server: &BenchServer) {
+    let mut client = BenchClient::connect(server.port, "/presence/lobby/ann");
     let mut fresh = Fresh::default();
     let mut round = |times: u64, timed: fn(Duration, Duration) -> Duration| {
         let mut total = Duration::ZERO;
@@ -81,7 +81,7 @@ fn join_and_leave(criterion: &mut Criterion, store: &str, server: &Server) {
 }
 
 /// 256 sockets that are open already join at once.
-fn join_together(criterion: &mut Criterion, store: &str, server: &Server) {
+fn join_together(criterion: &mut Criterion, store: &str, server: &BenchServer) {
     const CROWD: usize = 256;
     let paths = (0..CROWD).map(|n| format!("/presence/lobby/user{n}")).collect();
     let crowd = Crowd::connect(server.port, paths);
@@ -108,18 +108,18 @@ fn join_together(criterion: &mut Criterion, store: &str, server: &Server) {
 }
 
 /// Waits until nobody is in the room.
-fn empty(server: &Server, room: &RoomName) {
+fn empty(server: &BenchServer, room: &RoomName) {
     while server.runtime.block_on(server.rooms.count(room)).expect("it answers").presences > 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 fn joins(criterion: &mut Criterion) {
-    let in_memory = Server::start(config(), MemoryStore::default());
+    let in_memory = BenchServer::start(config(), MemoryStore::default());
     let folder = TempDir::new().expect("a folder for the database");
-    let in_sqlite = Server::start(config(), sqlite(&folder));
+    let in_sqlite = BenchServer::start(config(), sqlite(&folder));
     // How long it takes to be answered at all, without presence: the floor of all others here.
-    let mut client = Client::connect(in_memory.port, "/plain");
+    let mut client = BenchClient::connect(in_memory.port, "/plain");
     criterion.bench_function("join/an answer without presence", |bencher| {
         bencher.iter(|| {
             client.say("answer");
@@ -133,8 +133,8 @@ fn joins(criterion: &mut Criterion) {
 }
 
 fn touches(criterion: &mut Criterion) {
-    let server = Server::start(config(), MemoryStore::default());
-    let mut client = Client::connect(server.port, "/presence/lobby/ann");
+    let server = BenchServer::start(config(), MemoryStore::default());
+    let mut client = BenchClient::connect(server.port, "/presence/lobby/ann");
     client.say("join");
     client.hear(STATE);
     let mut within = |what: &str, times: u64| {
@@ -149,7 +149,7 @@ fn touches(criterion: &mut Criterion) {
     // From the socket through decoder, inbox and consumer, many in one write. One answer for all of them.
     let mut group = criterion.benchmark_group("touch");
     for (path, who) in [("/presence/lobby/bea", "presence"), ("/plain", "a consumer that ignores it")] {
-        let mut client = Client::connect(server.port, path);
+        let mut client = BenchClient::connect(server.port, path);
         if who == "presence" {
             client.say("join");
             client.hear(STATE);
@@ -175,7 +175,7 @@ fn broadcasts(criterion: &mut Criterion) {
     let message = Outgoing::text(format!("{MARK}{}", "x".repeat(299)));
     let mut group = criterion.benchmark_group("broadcast");
     for size in [1, 1_000] {
-        let server = Server::start(config(), MemoryStore::default());
+        let server = BenchServer::start(config(), MemoryStore::default());
         let paths = (0..size).map(|n| format!("/presence/lobby/user{n}")).collect();
         let crowd = Crowd::connect(server.port, paths);
         crowd.say("join");
@@ -298,7 +298,7 @@ fn model(criterion: &mut Criterion) {
 fn join_ten_thousand(criterion: &mut Criterion) {
     const COLD: usize = 20;
     let folder = TempDir::new().expect("a folder for the database");
-    let server = Server::start(config().notify_interval(Duration::ZERO), sqlite(&folder));
+    let server = BenchServer::start(config().notify_interval(Duration::ZERO), sqlite(&folder));
     let other = NodeId::random();
     server.runtime.block_on(async {
         // Its own connections: those of the server must not wait for this thread, which does not always run its tasks.
@@ -313,7 +313,7 @@ fn join_ten_thousand(criterion: &mut Criterion) {
                 .expect("the commit works");
         }
     });
-    let mut client = Client::connect(server.port, "/presence/lobby/ann");
+    let mut client = BenchClient::connect(server.port, "/presence/lobby/ann");
     let mut join = |lobby: usize| {
         let begun = Instant::now();
         client.say(&format!("join {lobby}"));
@@ -325,7 +325,7 @@ fn join_ten_thousand(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("join");
     group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(1));
-    let mut witness = Client::connect(server.port, "/presence/lobby/witness");
+    let mut witness = BenchClient::connect(server.port, "/presence/lobby/witness");
     witness.say(&format!("join {COLD}"));
     witness.hear(STATE);
     group.bench_function("a room of 10,000 that is in memory", |bencher| {

@@ -18,14 +18,14 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// A store in a file of its own, and a node that may write.
-struct Bench {
+struct StoreBench {
     runtime: Runtime,
     store: SqlStore,
     node: NodeId,
     _folder: TempDir,
 }
 
-fn bench() -> Bench {
+fn bench() -> StoreBench {
     let folder = TempDir::new().expect("a folder for the database");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let url = format!("sqlite://{}/presence.db", folder.path().display());
@@ -36,7 +36,7 @@ fn bench() -> Bench {
         let name = NodeName::new("bench").expect("a good name");
         store.register(node, name.clone(), Duration::from_secs(3600)).await.expect("a new life");
     });
-    Bench { runtime, store, node, _folder: folder }
+    StoreBench { runtime, store, node, _folder: folder }
 }
 
 fn joins(node: NodeId, room: &str, size: usize) -> Vec<RoomWrites> {
@@ -52,7 +52,7 @@ fn joins(node: NodeId, room: &str, size: usize) -> Vec<RoomWrites> {
 fn commits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("store/commit joins");
     for size in [1, 100, 1_000] {
-        let Bench { runtime, store, node, _folder } = bench();
+        let StoreBench { runtime, store, node, _folder } = bench();
         group.throughput(Throughput::Elements(size as u64));
         group.bench_function(size.to_string(), |bencher| {
             let commit = |rooms: Vec<RoomWrites>| {
@@ -70,7 +70,7 @@ fn commits(criterion: &mut Criterion) {
 }
 
 fn reads(criterion: &mut Criterion) {
-    let Bench { runtime, store, node, _folder } = bench();
+    let StoreBench { runtime, store, node, _folder } = bench();
     let room = joins(node, "lobby", 10_000);
     runtime.block_on(store.commit(node, Attempt::next(), room.clone().into())).expect("the commit works");
     let mut group = criterion.benchmark_group("store");
@@ -93,7 +93,7 @@ fn reads(criterion: &mut Criterion) {
 }
 
 fn sweeps(criterion: &mut Criterion) {
-    let Bench { runtime, store, node, _folder } = bench();
+    let StoreBench { runtime, store, node, _folder } = bench();
     for room in 0..100 {
         let joins = joins(node, &format!("room {room}"), 1_000);
         runtime.block_on(store.commit(node, Attempt::next(), joins.clone().into())).expect("the commit works");
@@ -111,7 +111,7 @@ fn sweeps(criterion: &mut Criterion) {
 
 /// How long it takes to clear away a dead node with 100,000 presences in 1,000 rooms, in batches of 10,000.
 fn clears(criterion: &mut Criterion) {
-    let Bench { runtime, store, node, _folder } = bench();
+    let StoreBench { runtime, store, node, _folder } = bench();
     let clear = async || {
         let dead = NodeId::random();
         let name = NodeName::new("dead").expect("a good name");

@@ -21,8 +21,8 @@ mod client;
 #[path = "../benches/support/server.rs"]
 mod server;
 
-use client::{Client, request, text};
-use server::{HEARTBEAT, Server, config};
+use client::{BenchClient, request, text};
+use server::{BenchServer, HEARTBEAT, config};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -38,35 +38,35 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// A server with a SQLite file.
-struct Bed {
-    server: Server,
+struct CostServer {
+    server: BenchServer,
     _folder: TempDir,
 }
 
-impl Bed {
+impl CostServer {
     fn new() -> Self {
         let folder = TempDir::new().expect("a folder for the database");
         let path = folder.path().join("presence.db");
         let store = SqlStore::connect(&format!("sqlite://{}", path.display())).expect("a good URL");
-        Self { server: Server::start(config().messages_per_second(0).joins_per_second(0), store), _folder: folder }
+        Self { server: BenchServer::start(config().messages_per_second(0).joins_per_second(0), store), _folder: folder }
     }
 
     /// A client that has joined a room and has its first frame.
-    fn member(&self, room: usize, user: usize) -> Client {
-        let mut client = Client::connect(self.server.port, &format!("/presence/room{room}/user{user}"));
+    fn member(&self, room: usize, user: usize) -> BenchClient {
+        let mut client = BenchClient::connect(self.server.port, &format!("/presence/room{room}/user{user}"));
         client.say("join");
         client.hear(STATE);
         client
     }
 
     /// The members of a room, each of which knows of all others.
-    fn room(&self, room: usize, members: usize) -> Vec<Client> {
+    fn room(&self, room: usize, members: usize) -> Vec<BenchClient> {
         (0..members).map(|user| self.member(room, user)).collect()
     }
 }
 
 /// A socket that has joined a room, has its first frame, and takes no memory of this process but that of the server.
-fn idle(bed: &Bed, room: usize, user: usize) -> TcpStream {
+fn idle(bed: &CostServer, room: usize, user: usize) -> TcpStream {
     let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, bed.server.port)).expect("the server listens");
     socket.write_all(request(&format!("/presence/room{room}/user{user}")).as_bytes()).expect("the server reads");
     let mut received = [0; 8192];
@@ -99,7 +99,7 @@ fn assert_at_most(what: &str, measured: f64, bound: f64) {
 #[test]
 fn a_join_over_a_new_socket_and_its_leave_allocate_no_more_than_before() {
     let _alone = alone();
-    let bed = Bed::new();
+    let bed = CostServer::new();
     let mut first = bed.member(0, 0);
     let mut join_and_leave = |count: usize| {
         for user in 0..count {
@@ -121,7 +121,7 @@ fn a_join_over_a_new_socket_and_its_leave_allocate_no_more_than_before() {
 #[test]
 fn a_heartbeat_allocates_no_more_than_before() {
     let _alone = alone();
-    let bed = Bed::new();
+    let bed = CostServer::new();
     let mut client = bed.member(0, 0);
     let one = text(HEARTBEAT);
     let mut send = |count: usize| {
@@ -142,7 +142,7 @@ fn a_heartbeat_allocates_no_more_than_before() {
 #[test]
 fn the_delivery_of_a_message_allocates_no_more_than_before() {
     let _alone = alone();
-    let bed = Bed::new();
+    let bed = CostServer::new();
     let mut members = bed.room(0, MEMBERS);
     let room = RoomName::new("room0").expect("a good name");
     let message = Outgoing::text(format!("message {}", "x".repeat(56)));
@@ -165,7 +165,7 @@ fn the_delivery_of_a_message_allocates_no_more_than_before() {
 #[test]
 fn an_idle_socket_in_a_room_keeps_no_more_memory_than_before() {
     let _alone = alone();
-    let bed = Bed::new();
+    let bed = CostServer::new();
     let in_use = || {
         let stats = ALLOCATOR.stats();
         stats.bytes_allocated - stats.bytes_deallocated

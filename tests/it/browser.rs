@@ -1,10 +1,10 @@
 //! The page in a real browser: the member list is right in each window, whatever happens to one of them.
 
-use crate::support::member::{Member, Told, encoded};
+use crate::support::member::{RoomClient, Told, encoded};
 use crate::support::proxy::Proxy;
-use crate::support::roster::Roster;
-use crate::support::server::Server;
-use crate::support::webdriver::{Browser, Timers, Window};
+use crate::support::roster::ClientRoster;
+use crate::support::server::ChatServer;
+use crate::support::webdriver::{Browser, BrowserWindow, Timers};
 use crate::support::{BOUND, Duration, alone, millis, secs, within};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -26,13 +26,13 @@ const LOG: &str = "
 /// A browser, and the server that its pages connect to.
 struct Stage {
     browser: Browser,
-    server: Server,
+    server: ChatServer,
 }
 
 impl Stage {
     async fn set(arguments: &[&str], timers: Timers) -> Option<Self> {
         let browser = Browser::start(timers).await?;
-        Some(Self { browser, server: Server::start(arguments).await })
+        Some(Self { browser, server: ChatServer::start(arguments).await })
     }
 
     fn url(&self, user: &str) -> String {
@@ -40,7 +40,7 @@ impl Stage {
     }
 
     /// Two windows of Ann and one of Bob, each showing all three.
-    async fn ann_ann_bob(&self) -> [Window; 3] {
+    async fn ann_ann_bob(&self) -> [BrowserWindow; 3] {
         let first = self.browser.first(&self.url("ann")).await;
         self.all_show(&[&first], &[("ann", 1)], 0).await;
         let second = self.browser.window(&self.url("ann")).await;
@@ -51,18 +51,24 @@ impl Stage {
     }
 
     /// Each of the windows comes to be live and to show these users with their tabs, and no other.
-    async fn all_show(&self, windows: &[&Window], members: &[(&str, u32)], anonymous: u32) {
+    async fn all_show(&self, windows: &[&BrowserWindow], members: &[(&str, u32)], anonymous: u32) {
         self.all_show_within(BOUND, windows, members, anonymous).await;
     }
 
-    async fn all_show_within(&self, bound: Duration, windows: &[&Window], members: &[(&str, u32)], anonymous: u32) {
+    async fn all_show_within(
+        &self,
+        bound: Duration,
+        windows: &[&BrowserWindow],
+        members: &[(&str, u32)],
+        anonymous: u32,
+    ) {
         let expected = json!({"state": "live", "members": members, "anonymous": anonymous});
         for window in windows {
             self.browser.becomes(window, bound, SHOWN, &expected).await;
         }
     }
 
-    async fn state_becomes(&self, window: &Window, state: &str) {
+    async fn state_becomes(&self, window: &BrowserWindow, state: &str) {
         let script = "return document.querySelector('#status').dataset.state";
         self.browser.becomes(window, BOUND, script, &state.into()).await;
     }
@@ -84,7 +90,7 @@ async fn joins_second_tabs_and_closes_are_right_in_each_window() {
 async fn of_two_tabs_one_is_closed_and_nobody_sees_the_user_leave() {
     let Some(stage) = Stage::set(&["--grace", "2s"], Timers::Free).await else { return };
     let [first, second, bob] = stage.ann_ann_bob().await;
-    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&stage.server, "lobby", "watcher").await;
     stage.browser.close(&second).await;
     let diff = watcher.diff().await;
     assert_eq!((diff.joined(), diff.left(), diff.updated()), (vec![], vec!["ann"], vec![]), "one presence goes");
@@ -111,7 +117,7 @@ async fn a_reload_flickers_for_nobody() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let ann = stage.browser.first(&stage.url("ann")).await;
     stage.all_show(&[&ann], &[("ann", 1)], 0).await;
-    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&stage.server, "lobby", "watcher").await;
     // Its meta may change, as the page likes; its id may not.
     let id = only_tab(&watcher.roster, "ann");
     for _ in 0..3 {
@@ -121,7 +127,7 @@ async fn a_reload_flickers_for_nobody() {
         stage.browser.becomes(&ann, BOUND, "return window.before ?? null", &Value::Null).await;
         stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
     }
-    let fence = Member::join(&stage.server, "lobby", "fence").await;
+    let fence = RoomClient::join(&stage.server, "lobby", "fence").await;
     watcher
         .until("the fence", |roster| {
             assert_eq!(only_tab(roster, "ann"), id, "one presence, and always the same");
@@ -137,7 +143,7 @@ async fn a_duplicated_tab_is_a_tab_more_and_does_not_fight_with_the_first() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let ann = stage.browser.first(&stage.url("ann")).await;
     stage.all_show(&[&ann], &[("ann", 1)], 0).await;
-    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&stage.server, "lobby", "watcher").await;
     let copied = "window.open(location.href); return Object.keys(sessionStorage).length";
     assert_eq!(stage.browser.run(&ann, copied, vec![]).await, json!(1));
     watcher
@@ -151,7 +157,7 @@ async fn a_duplicated_tab_is_a_tab_more_and_does_not_fight_with_the_first() {
     let ids = watcher.roster.ids()["ann"].iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
     stage.browser.reload(&ann).await;
     stage.all_show(&[&ann], &[("ann", 2), ("watcher", 1)], 0).await;
-    let fence = Member::join(&stage.server, "lobby", "fence").await;
+    let fence = RoomClient::join(&stage.server, "lobby", "fence").await;
     watcher.until("the fence", |roster| roster.tabs("fence") == 1).await;
     assert_eq!(watcher.roster.ids()["ann"].iter().map(|id| (*id).to_owned()).collect::<Vec<_>>(), ids);
     fence.leave().await;
@@ -175,7 +181,7 @@ async fn links_between_pages_of_a_room_and_the_steps_back_flicker_for_nobody() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let ann = stage.browser.first(&stage.url("ann")).await;
     stage.all_show(&[&ann], &[("ann", 1)], 0).await;
-    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&stage.server, "lobby", "watcher").await;
     let id = only_tab(&watcher.roster, "ann");
     let note = "window.addEventListener('pageshow', ({ persisted }) => { window.kept = persisted })";
     stage.browser.run(&ann, note, vec![]).await;
@@ -189,7 +195,7 @@ async fn links_between_pages_of_a_room_and_the_steps_back_flicker_for_nobody() {
         stage.all_show(&[&ann], &[("ann", 1), ("watcher", 1)], 0).await;
     }
     assert_eq!(stage.browser.run(&ann, "return window.kept ?? null", vec![]).await, json!(true), "it was in the cache");
-    let fence = Member::join(&stage.server, "lobby", "fence").await;
+    let fence = RoomClient::join(&stage.server, "lobby", "fence").await;
     watcher
         .until("the fence", |roster| {
             assert_eq!(only_tab(roster, "ann"), id, "one presence, and always the same");
@@ -205,7 +211,7 @@ async fn a_page_notices_within_30_s_that_its_server_is_silent_and_comes_back_wit
     let _alone = alone().await;
     // A beat each 5 s, and 8 s for an answer: found before the server would take the page for stale.
     let Some(stage) = Stage::set(&["--max-age", "15s"], Timers::Free).await else { return };
-    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&stage.server, "lobby", "watcher").await;
     watcher.socket.beats_every(secs(4));
     let proxy = Proxy::before(stage.server.address()).await;
     let ann = stage.browser.first(&format!("http://{}/?room=lobby&user=ann", proxy.address())).await;
@@ -237,8 +243,8 @@ async fn a_page_notices_within_30_s_that_its_server_is_silent_and_comes_back_wit
 async fn anonymous_visitors_are_shown_as_a_count() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let ann = stage.browser.first(&stage.url("ann")).await;
-    let ghost = Member::join(&stage.server, "lobby", None).await;
-    let second = Member::join(&stage.server, "lobby", None).await;
+    let ghost = RoomClient::join(&stage.server, "lobby", None).await;
+    let second = RoomClient::join(&stage.server, "lobby", None).await;
     stage.all_show(&[&ann], &[("ann", 1)], 2).await;
     ghost.leave().await;
     stage.all_show(&[&ann], &[("ann", 1)], 1).await;
@@ -269,7 +275,7 @@ async fn hostile_names_are_names() {
     for name in
         ["<img src=x onerror='window.hacked = true'>", "__proto__", "constructor", "ann\" data-tabs=\"9", "😀 ü"]
     {
-        let member = Member::join(&stage.server, "lobby", name).await;
+        let member = RoomClient::join(&stage.server, "lobby", name).await;
         let mut members = [(name, 1), ("bob", 1)];
         // As JavaScript sorts lists: by their UTF-16 text.
         members.sort_by_key(|(user, tabs)| format!("{user},{tabs}").encode_utf16().collect::<Vec<_>>());
@@ -314,7 +320,7 @@ async fn a_page_that_is_frozen_for_20_s_flickers_for_nobody() {
     let Some(stage) = Stage::set(&[], Timers::Free).await else { return };
     let ann = stage.browser.first(&stage.url("ann")).await;
     stage.all_show(&[&ann], &[("ann", 1)], 0).await;
-    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&stage.server, "lobby", "watcher").await;
     let id = only_tab(&watcher.roster, "ann");
     stage.browser.freeze(&ann).await;
     let told = tokio::time::timeout(FROZEN, watcher.socket.next_frame()).await;
@@ -347,10 +353,10 @@ async fn a_hidden_tab_left_alone_beyond_max_age_stays() {
     stage.all_show(&[&front], &[("ann", 1), ("bob", 1)], 0).await;
 
     // Four silent sockets one after the other go stale: so often `max_age` passes, while nothing touches the pages.
-    let mut watcher = Member::join(&stage.server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&stage.server, "lobby", "watcher").await;
     watcher.socket.beats_every(millis(500));
     for _ in 0..4 {
-        let _silent = Member::join(&stage.server, "lobby", "clock").await;
+        let _silent = RoomClient::join(&stage.server, "lobby", "clock").await;
         watcher.sees_join("clock").await;
         watcher.sees_leave("clock").await;
     }
@@ -413,7 +419,7 @@ async fn a_page_lays_its_log_out_at_most_30_times_a_second_while_its_room_sends_
     stage.all_show(&[&ann], &[("ann", 1)], 0).await;
     let mut speakers = Vec::new();
     for n in 0..10 {
-        speakers.push(Member::join(&stage.server, "lobby", &format!("speaker-{n}")[..]).await);
+        speakers.push(RoomClient::join(&stage.server, "lobby", &format!("speaker-{n}")[..]).await);
     }
     // Notes when the page looks at the height of its log, which lays it out.
     let count = "window.looks = [];
@@ -477,7 +483,7 @@ async fn the_page_has_nothing_to_complain_of_on_the_console() {
 }
 
 /// The id of the only presence of a user, who has to be here.
-fn only_tab(roster: &Roster, user: &str) -> String {
+fn only_tab(roster: &ClientRoster, user: &str) -> String {
     let ids: Vec<_> = roster.users.get(user).into_iter().flatten().map(|(id, _)| id).collect();
     let [id] = ids[..] else { panic!("{user} has the presences {ids:?}") };
     id.clone()

@@ -1,6 +1,6 @@
 //! The closing handshake: which code, how often, and which frames still count after it.
 
-use crate::support::frame::{CLOSE, Frame, Raw};
+use crate::support::frame::{CLOSE, Raw, ReceivedFrame};
 use crate::support::process::connection_gone;
 use crate::support::witness::Scene;
 use crate::support::{BOUND, secs};
@@ -34,7 +34,7 @@ async fn an_empty_close_is_answered_by_an_empty_one() {
     let mut scene = Scene::set(&[]).await;
     let mut ann = scene.ann().await;
     ann.socket.close_empty().await;
-    assert_eq!(ann.socket.next().await, Frame::Close(None, String::new()));
+    assert_eq!(ann.socket.next().await, ReceivedFrame::Close(None, String::new()));
     ann.socket.ended().await;
     scene.bob_sees_only_the_leave().await;
 }

@@ -1,22 +1,22 @@
 //! What a client may send: commands, messages, and texts that are neither.
 
-use crate::support::frame::Frame;
-use crate::support::member::Member;
-use crate::support::server::Server;
+use crate::support::frame::ReceivedFrame;
+use crate::support::member::RoomClient;
+use crate::support::server::ChatServer;
 use presence::{Config, NodeName, PruningSupervisor, RoomName, Rooms, SqlStore};
 use serde_json::{Value, json};
 
 /// A room with Ann in it and Bob watching.
-async fn ann_and_bob() -> (Server, Member, Member) {
-    let server = Server::start(&[]).await;
-    let mut ann = Member::join(&server, "lobby", "ann").await;
-    let bob = Member::join(&server, "lobby", "bob").await;
+async fn ann_and_bob() -> (ChatServer, RoomClient, RoomClient) {
+    let server = ChatServer::start(&[]).await;
+    let mut ann = RoomClient::join(&server, "lobby", "ann").await;
+    let bob = RoomClient::join(&server, "lobby", "bob").await;
     ann.sees_join("bob").await;
     (server, ann, bob)
 }
 
 /// Both must receive this message of Ann, and nothing before it.
-async fn fence(ann: &mut Member, bob: &mut Member, text: &str) {
+async fn fence(ann: &mut RoomClient, bob: &mut RoomClient, text: &str) {
     ann.says(text).await;
     ann.hears("ann", text).await;
     bob.hears("ann", text).await;
@@ -34,7 +34,7 @@ async fn a_text_is_said_to_the_room_its_sender_included() {
 #[tokio::test]
 async fn an_anonymous_socket_says_it_from_null() {
     let (server, mut ann, mut bob) = ann_and_bob().await;
-    let mut ghost = Member::join(&server, "lobby", None).await;
+    let mut ghost = RoomClient::join(&server, "lobby", None).await;
     ann.sees_anonymous(1).await;
     bob.sees_anonymous(1).await;
     ghost.says("boo").await;
@@ -111,7 +111,7 @@ async fn an_update_replaces_the_meta_and_is_told_to_all() {
         ann.updates(meta.clone()).await;
         assert_eq!(ann.diff().await.updated(), [("ann", &meta)]);
         assert_eq!(bob.diff().await.updated(), [("ann", &meta)]);
-        let newcomer = Member::join(&server, "lobby", "zoe").await;
+        let newcomer = RoomClient::join(&server, "lobby", "zoe").await;
         assert_eq!(newcomer.roster.users["ann"][&ann.roster.me], meta, "the first frame holds it too");
         for member in [&mut ann, &mut bob] {
             member.sees_join("zoe").await;
@@ -126,7 +126,7 @@ async fn an_update_replaces_the_meta_and_is_told_to_all() {
 #[tokio::test]
 async fn an_update_is_of_one_presence_not_of_its_user() {
     let (server, mut ann, mut bob) = ann_and_bob().await;
-    let mut tab = Member::join(&server, "lobby", "ann").await;
+    let mut tab = RoomClient::join(&server, "lobby", "ann").await;
     ann.sees_join("ann").await;
     bob.sees_join("ann").await;
     tab.updates(json!({"tab": 2})).await;
@@ -140,7 +140,7 @@ async fn an_update_is_of_one_presence_not_of_its_user() {
 #[tokio::test]
 async fn an_anonymous_update_is_not_news() {
     let (server, mut ann, _bob) = ann_and_bob().await;
-    let mut ghost = Member::join(&server, "lobby", None).await;
+    let mut ghost = RoomClient::join(&server, "lobby", None).await;
     ann.sees_anonymous(1).await;
     ghost.updates(json!({"typing": true})).await;
     ghost.says("after the update").await;
@@ -198,7 +198,7 @@ async fn an_update_beyond_the_precision_of_a_double_is_told() {
         ann.says(&format!(r#"{{"type":"update","meta":{{"n":{n}}}}}"#)).await;
         for member in [&mut ann, &mut bob] {
             // As text, since the parser here makes a double of it too.
-            let Frame::Text(text) = member.socket.next().await else { panic!("a text") };
+            let ReceivedFrame::Text(text) = member.socket.next().await else { panic!("a text") };
             let is_told = text.contains(r#""updates":[{"user":"ann","#) && text.contains(&format!(r#"{{"n":{n}}}"#));
             assert!(is_told, "{text}");
         }
@@ -238,7 +238,7 @@ async fn a_leave_is_told_to_the_others_and_the_socket_stays_open_and_hears_nothi
     bob.says("she cannot hear this").await;
     bob.hears("bob", "she cannot hear this").await;
     ann.socket.ping(b"still open").await;
-    assert_eq!(ann.socket.next().await, Frame::Pong("still open".into()));
+    assert_eq!(ann.socket.next().await, ReceivedFrame::Pong("still open".into()));
     ann.says("hello?").await;
     ann.socket.refused("not_joined").await;
 }
@@ -262,7 +262,7 @@ async fn after_leave_each_command_gets_its_answer() {
     ann.socket.heartbeat().await;
     ann.socket.binary(b"anything").await;
     ann.socket.ping(b"fence").await;
-    assert_eq!(ann.socket.next().await, Frame::Pong("fence".into()));
+    assert_eq!(ann.socket.next().await, ReceivedFrame::Pong("fence".into()));
     bob.sees_nothing_before(&server, "eve").await;
 }
 
@@ -279,7 +279,7 @@ async fn one_who_leaves_and_comes_back_many_times_over_is_here_once() {
                 break frame;
             }
         };
-        ann.roster = crate::support::roster::Roster::first(&first);
+        ann.roster = crate::support::roster::ClientRoster::first(&first);
         assert_eq!(ann.roster.tabs("ann"), 1);
     }
     bob.until("the last of Ann's presences", |roster| {
@@ -290,9 +290,9 @@ async fn one_who_leaves_and_comes_back_many_times_over_is_here_once() {
 
 #[actix_web::test]
 async fn one_whose_presence_another_process_removes_gets_the_error_removed_and_may_join_again() {
-    let server = Server::start(&[]).await;
-    let mut ann = Member::join(&server, "lobby", "ann").await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start(&[]).await;
+    let mut ann = RoomClient::join(&server, "lobby", "ann").await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     ann.sees_join("bob").await;
     let url = format!("sqlite://{}", server.folder().join("presence.db").display());
     let operator =
@@ -314,8 +314,8 @@ async fn one_whose_presence_another_process_removes_gets_the_error_removed_and_m
 
 #[tokio::test]
 async fn a_stale_socket_that_is_kept_gets_the_error_removed() {
-    let server = Server::start_with(&["--max-age", "1s"], &[("PRESENCE_ON_STALE", "keep")]).await;
-    let mut ann = Member::join(&server, "lobby", "ann").await;
+    let server = ChatServer::start_with(&["--max-age", "1s"], &[("PRESENCE_ON_STALE", "keep")]).await;
+    let mut ann = RoomClient::join(&server, "lobby", "ann").await;
     ann.socket.refused("removed").await;
     ann.says("still here?").await;
     ann.socket.refused("not_joined").await;

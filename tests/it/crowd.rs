@@ -1,12 +1,12 @@
 //! Many sockets at once: everyone's roster equals the truth, frames are bounded, and nothing is left behind.
 
 use crate::support::database::rows_become;
-use crate::support::frame::Frame;
-use crate::support::member::{Member, Told, path};
+use crate::support::frame::ReceivedFrame;
+use crate::support::member::{RoomClient, Told, path};
 use crate::support::process::{descriptors, descriptors_back_to, open_files, resident};
-use crate::support::roster::Roster;
-use crate::support::server::Server;
-use crate::support::socket::{Socket, Upgrade};
+use crate::support::roster::ClientRoster;
+use crate::support::server::ChatServer;
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use crate::support::{BOUND, alone, secs, within};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,20 +19,20 @@ use tokio::time::Instant;
 /// Handshakes under way at a time; a browser's worth of patience for each.
 static OPENING: Semaphore = Semaphore::const_new(64);
 
-async fn open(address: SocketAddr, path: &str) -> Socket {
+async fn open(address: SocketAddr, path: &str) -> ClientSocket {
     let _permit = OPENING.acquire().await.expect("never closed");
-    Upgrade::to(path).open(address).await.unwrap_or_else(|response| panic!("{path} was refused: {response:?}"))
+    HandshakeRequest::to(path).open(address).await.unwrap_or_else(|response| panic!("{path} was refused: {response:?}"))
 }
 
 /// Who is really in a room: the ids of each user, and how many without a name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Truth {
+struct RoomTruth {
     users: BTreeMap<String, BTreeSet<String>>,
     anonymous: u64,
 }
 
-impl Truth {
-    fn holds(&self, roster: &Roster) -> bool {
+impl RoomTruth {
+    fn holds(&self, roster: &ClientRoster) -> bool {
         let users = |(user, presences): (&String, &BTreeMap<String, Value>)| {
             self.users.get(user).is_some_and(|ids| ids.iter().eq(presences.keys()))
         };
@@ -42,7 +42,7 @@ impl Truth {
 
 /// What the driver orders a guest to do.
 #[derive(Debug)]
-enum Order {
+enum GuestOrder {
     /// Change the meta.
     Update(Value),
     /// Leave and come back on the same socket; answers with the new id.
@@ -50,33 +50,33 @@ enum Order {
     /// Say this to the room.
     Say(String),
     /// Answer when the roster is so.
-    Settle(Arc<Truth>, oneshot::Sender<()>),
+    Settle(Arc<RoomTruth>, oneshot::Sender<()>),
     /// Answer when this was received, and the roster is still so.
-    Hear(String, Arc<Truth>, oneshot::Sender<()>),
+    Hear(String, Arc<RoomTruth>, oneshot::Sender<()>),
 }
 
 /// A socket that reads all the time, as a browser does, and takes orders.
 #[derive(Debug)]
-struct Guest {
+struct DrivenGuest {
     room: String,
     user: Option<String>,
     id: String,
-    orders: mpsc::UnboundedSender<Order>,
-    task: tokio::task::JoinHandle<Member>,
+    orders: mpsc::UnboundedSender<GuestOrder>,
+    task: tokio::task::JoinHandle<RoomClient>,
 }
 
-impl Guest {
+impl DrivenGuest {
     async fn enter(address: SocketAddr, room: String, user: Option<String>) -> Self {
-        let member = Member::begin(open(address, &path(&room, user.as_deref())).await).await;
+        let member = RoomClient::begin(open(address, &path(&room, user.as_deref())).await).await;
         let (id, (orders, inbox)) = (member.roster.me.clone(), mpsc::unbounded_channel());
         Self { room, user, id, orders, task: tokio::spawn(live(member, inbox)) }
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: GuestOrder) {
         self.orders.send(order).unwrap_or_else(|_| panic!("{:?} in {} has died", self.user, self.room));
     }
 
-    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> T {
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> GuestOrder) -> T {
         let (answer, answered) = oneshot::channel();
         self.order(order(answer));
         let what = format!("{:?} in {}", self.user, self.room);
@@ -84,15 +84,15 @@ impl Guest {
     }
 
     /// Stops reading and gives the socket back.
-    async fn retire(self) -> Member {
+    async fn retire(self) -> RoomClient {
         drop(self.orders);
         self.task.await.unwrap()
     }
 }
 
-async fn live(mut member: Member, mut orders: mpsc::UnboundedReceiver<Order>) -> Member {
-    let mut settling: Option<(Arc<Truth>, oneshot::Sender<()>)> = None;
-    let mut hearing: Option<(String, Arc<Truth>, oneshot::Sender<()>)> = None;
+async fn live(mut member: RoomClient, mut orders: mpsc::UnboundedReceiver<GuestOrder>) -> RoomClient {
+    let mut settling: Option<(Arc<RoomTruth>, oneshot::Sender<()>)> = None;
+    let mut hearing: Option<(String, Arc<RoomTruth>, oneshot::Sender<()>)> = None;
     loop {
         if let Some((_, done)) = settling.take_if(|(truth, _)| truth.holds(&member.roster)) {
             done.send(()).expect("the driver waits");
@@ -103,17 +103,17 @@ async fn live(mut member: Member, mut orders: mpsc::UnboundedReceiver<Order>) ->
             order = orders.recv() => {
                 match order {
                     None => return member,
-                    Some(Order::Update(meta)) => member.updates(meta).await,
-                    Some(Order::Say(text)) => member.says(&text).await,
-                    Some(Order::Settle(truth, done)) => settling = Some((truth, done)),
-                    Some(Order::Hear(text, truth, done)) => hearing = Some((text, truth, done)),
-                    Some(Order::Again(done)) => done.send(again(&mut member).await).expect("the driver waits"),
+                    Some(GuestOrder::Update(meta)) => member.updates(meta).await,
+                    Some(GuestOrder::Say(text)) => member.says(&text).await,
+                    Some(GuestOrder::Settle(truth, done)) => settling = Some((truth, done)),
+                    Some(GuestOrder::Hear(text, truth, done)) => hearing = Some((text, truth, done)),
+                    Some(GuestOrder::Again(done)) => done.send(again(&mut member).await).expect("the driver waits"),
                 }
                 continue;
             }
             frame = member.socket.next_frame() => frame,
         };
-        let Frame::Text(text) = frame else { panic!("{}: a text, not {frame:?}", member.roster.room) };
+        let ReceivedFrame::Text(text) = frame else { panic!("{}: a text, not {frame:?}", member.roster.room) };
         let told = member.apply(&serde_json::from_str(&text).unwrap());
         if let Told::Message { text, .. } = told
             && let Some((_, truth, done)) = hearing.take_if(|(awaited, ..)| *awaited == text)
@@ -124,13 +124,13 @@ async fn live(mut member: Member, mut orders: mpsc::UnboundedReceiver<Order>) ->
     }
 }
 
-async fn again(member: &mut Member) -> String {
+async fn again(member: &mut RoomClient) -> String {
     member.socket.json(json!({"type": "leave"})).await;
     member.socket.json(json!({"type": "join"})).await;
     loop {
         let frame = member.socket.value().await;
         if frame["type"] == "presence.state" {
-            member.roster = Roster::first(&frame);
+            member.roster = ClientRoster::first(&frame);
             return member.roster.me.clone();
         }
         member.apply(&frame);
@@ -151,16 +151,16 @@ impl Dice {
 }
 
 /// One guest's part of the churn; `None` when it has gone for good.
-async fn churn(address: SocketAddr, mut guest: Guest, rolls: [u64; 3]) -> Option<Guest> {
+async fn churn(address: SocketAddr, mut guest: DrivenGuest, rolls: [u64; 3]) -> Option<DrivenGuest> {
     for (turn, roll) in rolls.into_iter().enumerate() {
         match roll {
-            0 => guest.order(Order::Update(json!({"turn": turn, "id": guest.id}))),
-            1 => guest.order(Order::Say(format!("{turn} of {}", guest.id))),
-            2 | 3 => guest.id = guest.ask(Order::Again).await,
+            0 => guest.order(GuestOrder::Update(json!({"turn": turn, "id": guest.id}))),
+            1 => guest.order(GuestOrder::Say(format!("{turn} of {}", guest.id))),
+            2 | 3 => guest.id = guest.ask(GuestOrder::Again).await,
             4..=6 => {
                 let (room, user) = (guest.room.clone(), guest.user.clone());
                 part(guest.retire().await, roll).await;
-                guest = Guest::enter(address, room, user).await;
+                guest = DrivenGuest::enter(address, room, user).await;
             }
             7 => {
                 part(guest.retire().await, roll).await;
@@ -173,7 +173,7 @@ async fn churn(address: SocketAddr, mut guest: Guest, rolls: [u64; 3]) -> Option
 }
 
 /// Closes in order, vanishes, or resets the connection.
-async fn part(mut member: Member, how: u64) {
+async fn part(mut member: RoomClient, how: u64) {
     match how % 3 {
         0 => {
             member.socket.close(1000).await;
@@ -184,8 +184,8 @@ async fn part(mut member: Member, how: u64) {
     }
 }
 
-fn truths(guests: &[Guest]) -> BTreeMap<String, Arc<Truth>> {
-    let mut truths = BTreeMap::<String, Truth>::new();
+fn truths(guests: &[DrivenGuest]) -> BTreeMap<String, Arc<RoomTruth>> {
+    let mut truths = BTreeMap::<String, RoomTruth>::new();
     for guest in guests {
         let truth = truths.entry(guest.room.clone()).or_default();
         match &guest.user {
@@ -202,10 +202,10 @@ async fn two_thousand_sockets_join_churn_and_leave_and_nothing_is_left_of_them()
     const ROOMS: u64 = 200;
     let _alone = alone().await;
     open_files(SOCKETS * 2 + 1_000).unwrap_or_else(|why| panic!("{why}"));
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let address = server.address();
     // What the server opens lazily, it has opened after this.
-    Member::join(&server, "warm", "up").await.leave().await;
+    RoomClient::join(&server, "warm", "up").await.leave().await;
     rows_become(&server, "presences", 0, BOUND).await;
     let idle = descriptors(&server);
 
@@ -214,7 +214,7 @@ async fn two_thousand_sockets_join_churn_and_leave_and_nothing_is_left_of_them()
     for n in 0..SOCKETS {
         // Seven names to a room, so that some users have several tabs, and one in five without a name.
         let user = (dice.roll(5) != 0).then(|| format!("user{}", dice.roll(7)));
-        entering.spawn(Guest::enter(address, format!("room{}", n % ROOMS), user));
+        entering.spawn(DrivenGuest::enter(address, format!("room{}", n % ROOMS), user));
     }
     let guests = entering.join_all().await;
     assert!(descriptors(&server).sockets >= idle.sockets + SOCKETS as usize, "each has its descriptor");
@@ -229,18 +229,18 @@ async fn two_thousand_sockets_join_churn_and_leave_and_nothing_is_left_of_them()
     let truths = truths(&guests);
     assert_eq!(truths.len(), ROOMS as usize);
     for guest in &guests {
-        guest.ask(|done| Order::Settle(truths[&guest.room].clone(), done)).await;
+        guest.ask(|done| GuestOrder::Settle(truths[&guest.room].clone(), done)).await;
     }
     // A message to each room, by its first guest: nobody's roster has moved until it is heard.
     let mut hearing = Vec::new();
     for guest in &guests {
         let (done, heard) = oneshot::channel();
-        guest.order(Order::Hear("quiet now".into(), truths[&guest.room].clone(), done));
+        guest.order(GuestOrder::Hear("quiet now".into(), truths[&guest.room].clone(), done));
         hearing.push(heard);
     }
     let mut speakers = BTreeSet::new();
     for guest in guests.iter().filter(|guest| speakers.insert(guest.room.clone())) {
-        guest.order(Order::Say("quiet now".into()));
+        guest.order(GuestOrder::Say("quiet now".into()));
     }
     for heard in hearing {
         within(BOUND * 2, "the message to the room", heard).await.expect("the guest lives");
@@ -254,7 +254,7 @@ async fn two_thousand_sockets_join_churn_and_leave_and_nothing_is_left_of_them()
     rows_become(&server, "presences", 0, BOUND * 2).await;
     descriptors_back_to(&server, idle, BOUND * 2).await;
     for n in (0..ROOMS).step_by(20) {
-        let newcomer = Member::join(&server, &format!("room{n}"), "newcomer").await;
+        let newcomer = RoomClient::join(&server, &format!("room{n}"), "newcomer").await;
         assert_eq!((newcomer.roster.names(), newcomer.roster.anonymous), (vec!["newcomer"], 0));
         newcomer.leave().await;
     }
@@ -266,7 +266,7 @@ async fn a_socket_keeps_little_memory_of_a_large_first_frame() {
     // A buffer of 8 KiB for each direction, and some 20 kB for all the rest; the server's own write buffer grew to 64 KiB and more.
     const MOST: usize = 64 * 1024;
     let _alone = alone().await;
-    let server = Server::start(&["--max-age", "600s"]).await;
+    let server = ChatServer::start(&["--max-age", "600s"]).await;
     let mut guests = Vec::new();
     let mut before = 0;
     for round in 0..2 {
@@ -274,12 +274,12 @@ async fn a_socket_keeps_little_memory_of_a_large_first_frame() {
         let mut entering = JoinSet::new();
         for n in 0..CROWD {
             let user = format!("{round}-{n:03}-{}", "x".repeat(240));
-            entering.spawn(Guest::enter(server.address(), "hall".into(), Some(user)));
+            entering.spawn(DrivenGuest::enter(server.address(), "hall".into(), Some(user)));
         }
         guests.extend(entering.join_all().await);
         let truth = truths(&guests).remove("hall").unwrap();
         for guest in &guests {
-            guest.ask(|done| Order::Settle(truth.clone(), done)).await;
+            guest.ask(|done| GuestOrder::Settle(truth.clone(), done)).await;
         }
     }
     // Each of the second round was sent more than 90 kB at once.
@@ -289,9 +289,13 @@ async fn a_socket_keeps_little_memory_of_a_large_first_frame() {
 }
 
 /// Reads until the message; gives the frames heard before it, and with a roster checks them.
-async fn count(mut socket: Socket, mut member: Option<Roster>, end: &str) -> (Socket, Option<Roster>, usize) {
+async fn count(
+    mut socket: ClientSocket,
+    mut member: Option<ClientRoster>,
+    end: &str,
+) -> (ClientSocket, Option<ClientRoster>, usize) {
     for frames in 0.. {
-        let Frame::Text(text) = socket.next_frame().await else { panic!("a text") };
+        let ReceivedFrame::Text(text) = socket.next_frame().await else { panic!("a text") };
         if text.contains(end) {
             return (socket, member, frames);
         }
@@ -307,10 +311,10 @@ async fn storm(members: usize) {
     let _alone = alone().await;
     open_files(members as u64 * 2 + 1_000).unwrap_or_else(|why| panic!("{why}"));
     // A notice is one frame, so that frames can be counted.
-    let server = Server::start(&["--max-age", "600s", "--max-frame-sent", "4000000"]).await;
+    let server = ChatServer::start(&["--max-age", "600s", "--max-frame-sent", "4000000"]).await;
     let address = server.address();
     let name = |n: usize| format!("member{n:05}-{}", "x".repeat(50));
-    let mut witness = Member::join(&server, "hall", "witness").await;
+    let mut witness = RoomClient::join(&server, "hall", "witness").await;
 
     let begun = Instant::now();
     let mut joining = JoinSet::new();
@@ -319,10 +323,10 @@ async fn storm(members: usize) {
         let joined = joined.clone();
         joining.spawn(async move {
             let mut socket = open(address, &path("hall", &name(n)[..])).await;
-            let Frame::Text(first) = socket.next_frame().await else { panic!("a first frame") };
+            let ReceivedFrame::Text(first) = socket.next_frame().await else { panic!("a first frame") };
             joined.send(()).unwrap();
             // Reading all those rosters would take longer than the storm: every fiftieth does.
-            let roster = (n % 50 == 0).then(|| Roster::first(&serde_json::from_str(&first).unwrap()));
+            let roster = (n % 50 == 0).then(|| ClientRoster::first(&serde_json::from_str(&first).unwrap()));
             count(socket, roster, "the storm is over").await
         });
     }
@@ -352,8 +356,8 @@ async fn storm(members: usize) {
 
     witness.hears("witness", "the storm is over").await;
     let mut one_more = open(address, &path("hall", "one more")).await;
-    let Frame::Text(first) = one_more.next().await else { panic!("a first frame") };
-    assert_eq!(Roster::first(&serde_json::from_str(&first).unwrap()).users.len(), members + 2);
+    let ReceivedFrame::Text(first) = one_more.next().await else { panic!("a first frame") };
+    assert_eq!(ClientRoster::first(&serde_json::from_str(&first).unwrap()).users.len(), members + 2);
     assert!(members < 9_000 || first.len() > 1 << 20, "a first frame above 1 MiB is what this is about");
     witness.sees_join("one more").await;
     witness.says("one more is here").await;
@@ -387,8 +391,8 @@ async fn a_storm_of_leaves_ends_in_the_truth_with_a_bounded_number_of_frames() {
     const MEMBERS: usize = 300;
     let _alone = alone().await;
     open_files(2_000).unwrap_or_else(|why| panic!("{why}"));
-    let server = Server::start(&[]).await;
-    let mut witness = Member::join(&server, "hall", "witness").await;
+    let server = ChatServer::start(&[]).await;
+    let mut witness = RoomClient::join(&server, "hall", "witness").await;
     let mut joining = JoinSet::new();
     for n in 0..MEMBERS {
         let (address, path) = (server.address(), path("hall", &format!("member{n}")[..]));

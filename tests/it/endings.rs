@@ -1,28 +1,28 @@
 //! How a connection ends, and whether its presence leaves or is held: each row of the table in `docs/wire.md`.
 
 use crate::support::frame::{CLOSE, Raw};
-use crate::support::member::{Member, path};
+use crate::support::member::{RoomClient, path};
 use crate::support::process::connection_gone;
-use crate::support::server::Server;
-use crate::support::socket::{Socket, Upgrade};
+use crate::support::server::ChatServer;
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use crate::support::{BOUND, millis, secs};
 
 const TOKEN: &str = "ann-s_token_0123456789";
 
 /// A server that holds for longer than any test lasts, and Bob, who looks on.
-async fn scene() -> (Server, Member) {
-    let server = Server::start(&["--grace", "60s"]).await;
-    let bob = Member::join(&server, "lobby", "bob").await;
+async fn scene() -> (ChatServer, RoomClient) {
+    let server = ChatServer::start(&["--grace", "60s"]).await;
+    let bob = RoomClient::join(&server, "lobby", "bob").await;
     (server, bob)
 }
 
-async fn ann(server: &Server) -> Member {
-    Member::begin(Socket::open(server, &format!("{}&session={TOKEN}", path("lobby", "ann"))).await).await
+async fn ann(server: &ChatServer) -> RoomClient {
+    RoomClient::begin(ClientSocket::open(server, &format!("{}&session={TOKEN}", path("lobby", "ann"))).await).await
 }
 
 /// How the client's end of the connection ends after its last bytes.
 #[derive(Debug, Clone, Copy)]
-enum End {
+enum ClientEnd {
     /// It waits for the server's answer.
     Waits,
     /// It sends the end of the stream right after them.
@@ -31,19 +31,19 @@ enum End {
     ResetsAfterTheAnswer,
 }
 
-const ENDS: [End; 3] = [End::Waits, End::Eof, End::ResetsAfterTheAnswer];
+const ENDS: [ClientEnd; 3] = [ClientEnd::Waits, ClientEnd::Eof, ClientEnd::ResetsAfterTheAnswer];
 
 /// Ann sends these bytes, and her connection ends so.
-async fn ends(mut ann: Member, bytes: &[u8], end: End) {
+async fn ends(mut ann: RoomClient, bytes: &[u8], end: ClientEnd) {
     ann.socket.try_bytes(bytes).await.unwrap();
     match end {
         // Dropped with something unread in it, a connection would be reset.
-        End::Eof => {
+        ClientEnd::Eof => {
             ann.socket.end_writing().await;
             ann.socket.drained().await;
         }
-        End::Waits => drop(ann.socket.closing().await),
-        End::ResetsAfterTheAnswer => {
+        ClientEnd::Waits => drop(ann.socket.closing().await),
+        ClientEnd::ResetsAfterTheAnswer => {
             ann.socket.closing().await;
             ann.socket.reset();
         }
@@ -140,8 +140,8 @@ async fn a_connection_that_ends_without_a_close_is_lost_also_in_the_middle_of_a_
 #[tokio::test]
 async fn a_close_of_the_servers_counts_by_its_cause_whether_it_is_answered_or_not() {
     let quick = [("PRESENCE_CLOSE_TIMEOUT", "300ms")];
-    let server = Server::start_with(&["--grace", "5s", "--max-age", "5s"], &quick).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start_with(&["--grace", "5s", "--max-age", "5s"], &quick).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     bob.socket.beats_every(millis(500));
     for answer in ["none", "the end", "a reset"] {
         let mut silent = ann(&server).await;
@@ -162,8 +162,8 @@ async fn a_close_of_the_servers_counts_by_its_cause_whether_it_is_answered_or_no
 #[tokio::test]
 async fn who_is_cut_off_since_it_does_not_read_is_held() {
     let (server, mut bob) = scene().await;
-    let upgrade = Upgrade::to(format!("{}&session={TOKEN}", path("lobby", "ann"))).receive_buffer(4096);
-    let before = Member::begin(upgrade.open(server.address()).await.unwrap()).await;
+    let upgrade = HandshakeRequest::to(format!("{}&session={TOKEN}", path("lobby", "ann"))).receive_buffer(4096);
+    let before = RoomClient::begin(upgrade.open(server.address()).await.unwrap()).await;
     bob.sees_join("ann").await;
     // 8 MB, far more than may wait for her, and than the kernels hold.
     let text = "x".repeat(20_000);

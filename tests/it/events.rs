@@ -2,12 +2,12 @@
 
 use crate::support::member::path;
 use crate::support::millis;
-use crate::support::server::Server;
-use crate::support::socket::Socket;
+use crate::support::server::ChatServer;
+use crate::support::socket::ClientSocket;
 use serde_json::{Value, json};
 
-async fn server() -> Server {
-    Server::start(&["--notify", "events"]).await
+async fn server() -> ChatServer {
+    ChatServer::start(&["--notify", "events"]).await
 }
 
 fn list(members: &[&str], lurkers: u64) -> Value {
@@ -19,8 +19,13 @@ fn event<'a>(kind: &str, user: impl Into<Option<&'a str>>) -> Value {
 }
 
 /// Joins and reads the first frame, which must show these.
-async fn join<'a>(server: &Server, user: impl Into<Option<&'a str>>, members: &[&str], lurkers: u64) -> Socket {
-    let mut socket = Socket::open(server, &path("lobby", user)).await;
+async fn join<'a>(
+    server: &ChatServer,
+    user: impl Into<Option<&'a str>>,
+    members: &[&str],
+    lurkers: u64,
+) -> ClientSocket {
+    let mut socket = ClientSocket::open(server, &path("lobby", user)).await;
     socket.hears(list(members, lurkers)).await;
     socket
 }
@@ -83,7 +88,7 @@ async fn who_left_and_comes_back_gets_the_list_and_the_others_both_events() {
 
 #[tokio::test]
 async fn who_falls_silent_or_breaks_off_is_told_like_one_who_leaves() {
-    let server = Server::start(&["--notify", "events", "--max-age", "2s"]).await;
+    let server = ChatServer::start(&["--notify", "events", "--max-age", "2s"]).await;
     let mut ann = join(&server, "ann", &["ann"], 0).await;
     ann.beats_every(millis(400));
     let mut silent = join(&server, "bob", &["ann", "bob"], 0).await;

@@ -17,8 +17,8 @@ use crate::support::backend::Backend;
 use crate::support::guest::Guest;
 use crate::support::http::{Response, becomes, get};
 use crate::support::member::path;
-use crate::support::server::Server;
-use crate::support::socket::Upgrade;
+use crate::support::server::ChatServer;
+use crate::support::socket::HandshakeRequest;
 use crate::support::{BOUND, Duration, SLACK, eventually, secs};
 use tokio::time::Instant;
 
@@ -37,7 +37,7 @@ macro_rules! on {
         $(
             #[tokio::test]
             async fn $test() {
-                $fault($crate::support::backend::Kind::$kind).await;
+                $fault($crate::support::backend::BackendKind::$kind).await;
             }
         )*
     };
@@ -88,20 +88,20 @@ server!(postgres, Postgres);
 server!(mysql, MySql);
 
 /// A chat server on this database.
-async fn serve(backend: &Backend, variables: &[(&str, &str)]) -> Server {
+async fn serve(backend: &Backend, variables: &[(&str, &str)]) -> ChatServer {
     serve_at(&backend.url(), variables).await
 }
 
-async fn serve_at(url: &str, variables: &[(&str, &str)]) -> Server {
-    let server = Server::start_with(&["--database-url", url], variables).await;
+async fn serve_at(url: &str, variables: &[(&str, &str)]) -> ChatServer {
+    let server = ChatServer::start_with(&["--database-url", url], variables).await;
     becomes(&server, "/readyz", 200, BOUND).await;
     server
 }
 
 /// A new socket is answered in time that it should come back later.
-async fn is_refused(server: &Server, user: &str) {
+async fn is_refused(server: &ChatServer, user: &str) {
     let begun = Instant::now();
-    let response = Upgrade::to(path("lobby", user)).open(server.address()).await.expect_err("a refusal");
+    let response = HandshakeRequest::to(path("lobby", user)).open(server.address()).await.expect_err("a refusal");
     check_refusal(&response);
     let waited = begun.elapsed();
     assert!(waited <= STORE_TIMEOUT + SLACK, "a join fails within its bound, not after {waited:?}");
@@ -113,7 +113,7 @@ fn check_refusal(response: &Response) {
     assert!(again.is_some_and(|seconds| seconds > 0), "{response:?}");
 }
 
-async fn is_healthy_but_not_ready(server: &Server) {
+async fn is_healthy_but_not_ready(server: &ChatServer) {
     becomes(server, "/readyz", 503, BOUND).await;
     assert_eq!(get(server.address(), "/healthz").await.status, 200);
 }
@@ -126,7 +126,7 @@ async fn suffers(backend: &Backend, begin: impl AsyncFn(), end: impl AsyncFn()) 
     let bob = Guest::join(&server, "lobby", "bob", BEAT).await;
     let dan = Guest::join(&server, "lobby", "dan", BEAT).await;
     ann.until("all three", BOUND, |seen| seen.roster.users.len() == 3).await;
-    let (before, log) = (ann.seen().told.len(), Log::of(&server));
+    let (before, log) = (ann.seen().told.len(), LogSince::of(&server));
 
     begin().await;
     let begun = Instant::now();
@@ -156,19 +156,19 @@ async fn suffers(backend: &Backend, begin: impl AsyncFn(), end: impl AsyncFn()) 
 }
 
 /// What the server logged since it had logged this.
-struct Log(usize);
+struct LogSince(usize);
 
-impl Log {
-    fn of(server: &Server) -> Self {
+impl LogSince {
+    fn of(server: &ChatServer) -> Self {
         Self(server.log().len())
     }
 
-    fn lines(&self, server: &Server) -> Vec<String> {
+    fn lines(&self, server: &ChatServer) -> Vec<String> {
         server.log()[self.0..].lines().map(str::to_owned).collect()
     }
 
     /// The log has one line for the going, one for the return, and no other.
-    async fn tells_one_outage(&self, server: &Server) {
+    async fn tells_one_outage(&self, server: &ChatServer) {
         let back = |line: &String| line.contains("the presence store is back");
         eventually(BOUND, "the line of the return", async || match self.lines(server) {
             lines if lines.iter().any(back) => Ok(()),

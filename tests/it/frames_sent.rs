@@ -1,10 +1,10 @@
 //! How large what a client is sent can get: a state and a diff come in parts, and a text that is too large is not passed on.
 
-use crate::support::frame::Frame;
-use crate::support::member::{Member, Told, path};
-use crate::support::roster::Roster;
-use crate::support::server::Server;
-use crate::support::socket::{Socket, Upgrade};
+use crate::support::frame::ReceivedFrame;
+use crate::support::member::{RoomClient, Told, path};
+use crate::support::roster::ClientRoster;
+use crate::support::server::ChatServer;
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use crate::support::{secs, within};
 use serde_json::{Value, json};
 
@@ -20,14 +20,14 @@ fn long_name(n: usize) -> String {
 }
 
 /// The next frame as JSON, which must be small enough.
-async fn bounded(socket: &mut Socket) -> Value {
-    let Frame::Text(text) = socket.next().await else { panic!("a text") };
+async fn bounded(socket: &mut ClientSocket) -> Value {
+    let ReceivedFrame::Text(text) = socket.next().await else { panic!("a text") };
     assert!(text.len() <= LEAST, "a frame of {} bytes", text.len());
     serde_json::from_str(&text).unwrap()
 }
 
 /// Reads whole states and diffs until the roster is as asked; returns how many frames were only a part.
-async fn reads(member: &mut Member, what: &str, is_so: impl Fn(&Roster) -> bool) -> usize {
+async fn reads(member: &mut RoomClient, what: &str, is_so: impl Fn(&ClientRoster) -> bool) -> usize {
     let mut parts = 0;
     within(secs(60), what, async {
         while member.roster.more || !is_so(&member.roster) {
@@ -43,12 +43,12 @@ async fn reads(member: &mut Member, what: &str, is_so: impl Fn(&Roster) -> bool)
 }
 
 /// Reads frames of any size until the roster is as asked.
-async fn until(member: &mut Member, what: &str, is_so: impl Fn(&Roster) -> bool) {
+async fn until(member: &mut RoomClient, what: &str, is_so: impl Fn(&ClientRoster) -> bool) {
     member.until(what, |roster| !roster.more && is_so(roster)).await;
 }
 
 /// How many have a full meta.
-fn full(roster: &Roster) -> usize {
+fn full(roster: &ClientRoster) -> usize {
     let metas = roster.users.values().flat_map(|presences| presences.values());
     metas.filter(|meta| meta["a"].is_string()).count()
 }
@@ -56,14 +56,14 @@ fn full(roster: &Roster) -> usize {
 #[tokio::test]
 async fn a_large_state_and_a_large_diff_come_in_small_frames_and_end_in_the_truth() {
     const CROWD: usize = 40;
-    let server = Server::start(&["--max-frame-sent", &LEAST.to_string()]).await;
+    let server = ChatServer::start(&["--max-frame-sent", &LEAST.to_string()]).await;
     let room = "\"".repeat(255);
-    let mut first = Member::join(&server, &room, &long_name(0)[..]).await;
+    let mut first = RoomClient::join(&server, &room, &long_name(0)[..]).await;
     let mut joining = tokio::task::JoinSet::new();
     for n in 0..CROWD {
         let (address, path) = (server.address(), path(&room, &long_name(n + 1)[..]));
         joining.spawn(async move {
-            let mut socket = Upgrade::to(path).open(address).await.expect("a join is accepted");
+            let mut socket = HandshakeRequest::to(path).open(address).await.expect("a join is accepted");
             socket.json(json!({"type": "update", "meta": {"a": "x".repeat(4000)}})).await;
             socket
         });
@@ -71,10 +71,10 @@ async fn a_large_state_and_a_large_diff_come_in_small_frames_and_end_in_the_trut
     let crowd = joining.join_all().await;
     reads(&mut first, "all metas", |roster| full(roster) == CROWD).await;
 
-    let mut socket = Upgrade::to(path(&room, "last")).open(server.address()).await.unwrap();
+    let mut socket = HandshakeRequest::to(path(&room, "last")).open(server.address()).await.unwrap();
     let state = bounded(&mut socket).await;
     assert_eq!((&state["type"], &state["more"]), (&json!("presence.state"), &json!(true)));
-    let mut last = Member::with(socket, Roster::first(&state));
+    let mut last = RoomClient::with(socket, ClientRoster::first(&state));
     let pages = reads(&mut last, "the other pages", |_| true).await;
     assert_eq!(full(&last.roster), CROWD);
     assert!(pages + 2 >= CROWD, "one page for each full meta, not {pages}");
@@ -95,14 +95,14 @@ async fn a_large_state_and_a_large_diff_come_in_small_frames_and_end_in_the_trut
 #[tokio::test]
 async fn a_notice_that_comes_in_parts_is_not_interrupted_by_a_message() {
     const CROWD: usize = 30;
-    let server = Server::start(&["--max-frame-sent", &LEAST.to_string()]).await;
-    let mut watcher = Member::join(&server, "lobby", "watcher").await;
-    let mut speaker = Member::join(&server, "lobby", "speaker").await;
+    let server = ChatServer::start(&["--max-frame-sent", &LEAST.to_string()]).await;
+    let mut watcher = RoomClient::join(&server, "lobby", "watcher").await;
+    let mut speaker = RoomClient::join(&server, "lobby", "speaker").await;
     watcher.sees_join("speaker").await;
     let mut joining = tokio::task::JoinSet::new();
     for n in 0..CROWD {
         let (address, path) = (server.address(), path("lobby", &long_name(n)[..]));
-        joining.spawn(async move { Upgrade::to(path).open(address).await.expect("a join is accepted") });
+        joining.spawn(async move { HandshakeRequest::to(path).open(address).await.expect("a join is accepted") });
     }
     within(secs(60), "everybody to be here", async {
         while speaker.roster.users.len() < CROWD + 2 {
@@ -117,9 +117,9 @@ async fn a_notice_that_comes_in_parts_is_not_interrupted_by_a_message() {
 
 #[tokio::test]
 async fn a_text_that_is_too_large_once_it_is_escaped_is_refused_to_its_sender_alone() {
-    let server = Server::start(&[]).await;
-    let mut ann = Member::join(&server, "lobby", "ann").await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start(&[]).await;
+    let mut ann = RoomClient::join(&server, "lobby", "ann").await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     ann.sees_join("bob").await;
     let empty = json!({"type": "message", "from": "ann", "text": ""}).to_string().len();
     // A control character takes six bytes in JSON.
@@ -139,19 +139,19 @@ async fn a_text_that_is_too_large_once_it_is_escaped_is_refused_to_its_sender_al
 #[tokio::test]
 async fn joiners_who_do_not_read_are_turned_away_when_too_much_waits_for_them_and_others_get_in_when_they_are_gone() {
     const CROWD: usize = 60;
-    let server = Server::start_with(&[], &[("PRESENCE_FIRST_FRAMES_ROOM_BYTES", "100000")]).await;
+    let server = ChatServer::start_with(&[], &[("PRESENCE_FIRST_FRAMES_ROOM_BYTES", "100000")]).await;
     let mut crowd = Vec::new();
     for n in 0..CROWD {
-        let mut member = Member::join(&server, "lobby", &format!("member{n:02}")[..]).await;
+        let mut member = RoomClient::join(&server, "lobby", &format!("member{n:02}")[..]).await;
         member.updates(json!({"a": "x".repeat(4000)})).await;
         crowd.push(member);
     }
-    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&server, "lobby", "watcher").await;
     until(&mut watcher, "all metas", |roster| full(roster) == CROWD).await;
 
     let mut stuck = Vec::new();
     let refused = loop {
-        let upgrade = Upgrade::to(path("lobby", &format!("stuck{:02}", stuck.len())[..])).receive_buffer(TINY);
+        let upgrade = HandshakeRequest::to(path("lobby", &format!("stuck{:02}", stuck.len())[..])).receive_buffer(TINY);
         match upgrade.open(server.address()).await {
             Ok(socket) => stuck.push(socket),
             Err(refused) => break refused,
@@ -162,15 +162,15 @@ async fn joiners_who_do_not_read_are_turned_away_when_too_much_waits_for_them_an
     assert!(!stuck.is_empty());
     // Those who are in go on, and other rooms take anybody.
     watcher.says("still here").await;
-    Member::join(&server, "elsewhere", "ann").await.leave().await;
+    RoomClient::join(&server, "elsewhere", "ann").await.leave().await;
     let log = server.log();
     assert!(log.contains("a join is refused") && log.contains("first frames wait"), "{log}");
 
     drop(stuck);
     let late = within(secs(30), "a place", async {
         loop {
-            match Upgrade::to(path("lobby", "late")).open(server.address()).await {
-                Ok(socket) => return Member::begin(socket).await,
+            match HandshakeRequest::to(path("lobby", "late")).open(server.address()).await {
+                Ok(socket) => return RoomClient::begin(socket).await,
                 // It comes as soon as the server has noticed that they are gone.
                 Err(refused) => assert_eq!(refused.status, 503, "{refused:?}"),
             }
@@ -182,10 +182,10 @@ async fn joiners_who_do_not_read_are_turned_away_when_too_much_waits_for_them_an
 
 #[tokio::test]
 async fn in_the_mode_list_a_frame_is_small_and_says_how_many_it_omits() {
-    let server = Server::start(&["--notify", "list", "--max-frame-sent", &LEAST.to_string()]).await;
+    let server = ChatServer::start(&["--notify", "list", "--max-frame-sent", &LEAST.to_string()]).await;
     let mut sockets = Vec::new();
     for n in 1..=20_u64 {
-        let mut socket = Socket::open(&server, &path("lobby", &format!("{n:03}{}", "\"".repeat(252))[..])).await;
+        let mut socket = ClientSocket::open(&server, &path("lobby", &format!("{n:03}{}", "\"".repeat(252))[..])).await;
         let list = bounded(&mut socket).await;
         let payload = &list["payload"];
         let listed = payload["members"].as_array().unwrap().len() as u64;
@@ -197,13 +197,13 @@ async fn in_the_mode_list_a_frame_is_small_and_says_how_many_it_omits() {
 
 #[tokio::test]
 async fn the_first_list_that_is_cut_is_a_warning_and_no_other_one_is() {
-    let server = Server::start(&["--notify", "list", "--max-frame-sent", &LEAST.to_string()]).await;
+    let server = ChatServer::start(&["--notify", "list", "--max-frame-sent", &LEAST.to_string()]).await;
     let lines = || server.log().lines().filter(|line| line.contains("a list of users is cut")).count();
     let mut sockets = Vec::new();
     for (room, warnings) in [("lobby", 0), ("attic", 1)] {
         for n in 0.. {
             assert_eq!(lines(), warnings, "before a list of {room} is cut");
-            let mut socket = Socket::open(&server, &path(room, &long_name(n)[..])).await;
+            let mut socket = ClientSocket::open(&server, &path(room, &long_name(n)[..])).await;
             let is_cut = bounded(&mut socket).await["payload"]["omitted"].is_u64();
             sockets.push(socket);
             if is_cut {

@@ -2,34 +2,34 @@
 
 use crate::support::frame::Raw;
 use crate::support::http::Response;
-use crate::support::member::{Member, path};
-use crate::support::server::Server;
-use crate::support::socket::Upgrade;
+use crate::support::member::{RoomClient, path};
+use crate::support::server::ChatServer;
+use crate::support::socket::HandshakeRequest;
 
 /// The response to a handshake that must not succeed.
-async fn refusal(server: &Server, upgrade: Upgrade) -> Response {
+async fn refusal(server: &ChatServer, upgrade: HandshakeRequest) -> Response {
     match upgrade.open(server.address()).await {
         Ok(socket) => panic!("{socket:?} was accepted"),
         Err(response) => response,
     }
 }
 
-async fn is_client_error(server: &Server, upgrade: Upgrade) {
+async fn is_client_error(server: &ChatServer, upgrade: HandshakeRequest) {
     let response = refusal(server, upgrade).await;
     assert!((400..500).contains(&response.status), "{response:?}");
 }
 
 #[tokio::test]
 async fn a_right_request_is_upgraded_with_the_proof_of_the_rfc() {
-    let server = Server::start(&[]).await;
-    let socket = Upgrade::to("/ws/lobby?user=ann").open(server.address()).await;
-    Member::begin(socket.expect("an upgrade, with the Sec-WebSocket-Accept that the client checks")).await;
+    let server = ChatServer::start(&[]).await;
+    let socket = HandshakeRequest::to("/ws/lobby?user=ann").open(server.address()).await;
+    RoomClient::begin(socket.expect("an upgrade, with the Sec-WebSocket-Accept that the client checks")).await;
 }
 
 #[tokio::test]
 async fn header_names_and_values_are_matched_as_http_matches_them() {
-    let server = Server::start(&[]).await;
-    let upgrade = Upgrade::to("/ws/lobby?user=ann")
+    let server = ChatServer::start(&[]).await;
+    let upgrade = HandshakeRequest::to("/ws/lobby?user=ann")
         .with("Connection", "keep-alive, upgrade")
         .with("Upgrade", "WebSocket")
         .open(server.address())
@@ -39,8 +39,8 @@ async fn header_names_and_values_are_matched_as_http_matches_them() {
 
 #[tokio::test]
 async fn a_request_that_is_no_handshake_is_the_clients_error() {
-    let server = Server::start(&[]).await;
-    let right = || Upgrade::to("/ws/lobby?user=ann");
+    let server = ChatServer::start(&[]).await;
+    let right = || HandshakeRequest::to("/ws/lobby?user=ann");
     is_client_error(&server, right().without("Upgrade")).await;
     is_client_error(&server, right().without("Connection")).await;
     is_client_error(&server, right().without("Sec-WebSocket-Key")).await;
@@ -52,7 +52,7 @@ async fn a_request_that_is_no_handshake_is_the_clients_error() {
 }
 
 /// The status and the body of a refusal that names the version which is spoken here.
-async fn reason(server: &Server, upgrade: Upgrade) -> (u16, String) {
+async fn reason(server: &ChatServer, upgrade: HandshakeRequest) -> (u16, String) {
     let Response { status, body, headers } = refusal(server, upgrade).await;
     let version = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-version"));
     assert_eq!(version.map(|(_, value)| &**value), Some("13"), "{status} {body}");
@@ -61,8 +61,8 @@ async fn reason(server: &Server, upgrade: Upgrade) -> (u16, String) {
 
 #[tokio::test]
 async fn what_rfc_6455_refuses_is_refused_with_a_status_and_a_reason() {
-    let server = Server::start(&[]).await;
-    let right = || Upgrade::to("/ws/lobby?user=ann");
+    let server = ChatServer::start(&[]).await;
+    let right = || HandshakeRequest::to("/ws/lobby?user=ann");
     let key = "Sec-WebSocket-Key";
     for version in ["7", "8", "12", "25", "0", "13, 8", "13.0", "thirteen"] {
         let response = refusal(&server, right().with("Sec-WebSocket-Version", version)).await;
@@ -91,17 +91,17 @@ async fn what_rfc_6455_refuses_is_refused_with_a_status_and_a_reason() {
 
 #[tokio::test]
 async fn a_foreign_origin_behind_the_own_one_is_refused() {
-    let server = Server::start(&["--allow-origin", "*"]).await;
+    let server = ChatServer::start(&["--allow-origin", "*"]).await;
     let own = format!("http://{}", server.address());
-    let both = Upgrade::to("/ws/lobby?user=ann").with("Origin", own).and("Origin", "http://evil.example");
+    let both = HandshakeRequest::to("/ws/lobby?user=ann").with("Origin", own).and("Origin", "http://evil.example");
     assert_eq!(reason(&server, both).await.0, 400);
 }
 
 #[tokio::test]
 async fn what_comes_before_the_answer_and_is_no_frame_is_answered_and_leaves_nobody_in_the_room() {
-    let server = Server::start(&[]).await;
-    let mut ann = Member::join(&server, "lobby", "ann").await;
-    let bob = || Upgrade::to(path("lobby", "bob"));
+    let server = ChatServer::start(&[]).await;
+    let mut ann = RoomClient::join(&server, "lobby", "ann").await;
+    let bob = || HandshakeRequest::to(path("lobby", "bob"));
     for early in [
         b"GET /healthz HTTP/1.1\r\nHost: chat.example\r\n\r\n".to_vec(),
         b"\xff\xff\xff\xff".to_vec(),
@@ -116,7 +116,7 @@ async fn what_comes_before_the_answer_and_is_no_frame_is_answered_and_leaves_nob
     socket.end_writing().await;
     let response = socket.answered().await.expect_err("a status");
     assert_eq!((response.status, response.body.is_empty()), (400, false));
-    let eve = Member::join(&server, "lobby", "eve").await;
+    let eve = RoomClient::join(&server, "lobby", "eve").await;
     assert_eq!(eve.roster.users.keys().collect::<Vec<_>>(), ["ann", "eve"]);
     ann.until("eve", |roster| roster.users.contains_key("eve")).await;
     assert_eq!(ann.roster.users.len(), 2);
@@ -125,26 +125,26 @@ async fn what_comes_before_the_answer_and_is_no_frame_is_answered_and_leaves_nob
 
 #[tokio::test]
 async fn a_refused_handshake_is_noticed_by_nobody() {
-    let server = Server::start(&[]).await;
-    let mut ann = Member::join(&server, "lobby", "ann").await;
-    is_client_error(&server, Upgrade::to("/ws/lobby?user=bob").without("Sec-WebSocket-Key")).await;
-    is_client_error(&server, Upgrade::to("/ws/lobby?user=bob").with("Origin", "http://evil.example")).await;
-    is_client_error(&server, Upgrade::to("/ws/lobby?user=bob&user=bob")).await;
+    let server = ChatServer::start(&[]).await;
+    let mut ann = RoomClient::join(&server, "lobby", "ann").await;
+    is_client_error(&server, HandshakeRequest::to("/ws/lobby?user=bob").without("Sec-WebSocket-Key")).await;
+    is_client_error(&server, HandshakeRequest::to("/ws/lobby?user=bob").with("Origin", "http://evil.example")).await;
+    is_client_error(&server, HandshakeRequest::to("/ws/lobby?user=bob&user=bob")).await;
     ann.sees_nothing_before(&server, "eve").await;
 }
 
 #[tokio::test]
 async fn frames_sent_together_with_the_handshake_are_not_lost() {
-    let server = Server::start(&[]).await;
-    let mut socket = Upgrade::to(path("lobby", "ann")).send(server.address()).await.unwrap();
+    let server = ChatServer::start(&[]).await;
+    let mut socket = HandshakeRequest::to(path("lobby", "ann")).send(server.address()).await.unwrap();
     socket.text("early").await;
-    let mut ann = Member::begin(socket.answered().await.expect("an upgrade")).await;
+    let mut ann = RoomClient::begin(socket.answered().await.expect("an upgrade")).await;
     ann.hears("ann", "early").await;
 }
 
 /// What a page of `origin` gets that opens a socket to the server by the name `host`.
-async fn status_from(server: &Server, host: Option<&str>, origin: &str) -> u16 {
-    let mut upgrade = Upgrade::to("/ws/lobby?user=ann").with("Origin", origin);
+async fn status_from(server: &ChatServer, host: Option<&str>, origin: &str) -> u16 {
+    let mut upgrade = HandshakeRequest::to("/ws/lobby?user=ann").with("Origin", origin);
     if let Some(host) = host {
         upgrade = upgrade.with("Host", host);
     }
@@ -153,7 +153,7 @@ async fn status_from(server: &Server, host: Option<&str>, origin: &str) -> u16 {
 
 #[tokio::test]
 async fn a_page_of_the_servers_own_may_open_a_socket() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let address = server.address();
     assert_eq!(status_from(&server, None, &format!("http://{address}")).await, 101);
     let port = address.port();
@@ -164,7 +164,7 @@ async fn a_page_of_the_servers_own_may_open_a_socket() {
 
 #[tokio::test]
 async fn a_page_of_another_origin_may_not() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let address = server.address();
     let port = address.port();
     for origin in [
@@ -186,9 +186,9 @@ async fn a_page_of_another_origin_may_not() {
 
 #[tokio::test]
 async fn a_page_behind_a_proxy_that_ends_tls_may_if_the_proxy_shows_the_host() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let status = async |host: &str, headers: &[(&'static str, &str)], origin: &str| {
-        let upgrade = Upgrade::to("/ws/lobby?user=ann").with("Host", host).with("Origin", origin);
+        let upgrade = HandshakeRequest::to("/ws/lobby?user=ann").with("Host", host).with("Origin", origin);
         let upgrade = headers.iter().fold(upgrade, |upgrade, (name, value)| upgrade.with(name, *value));
         upgrade.open(server.address()).await.map_or_else(|response| response.status, |_| 101)
     };
@@ -210,8 +210,9 @@ async fn a_page_behind_a_proxy_that_ends_tls_may_if_the_proxy_shows_the_host() {
 
 #[tokio::test]
 async fn a_refused_origin_is_a_warning_that_says_what_would_have_been_right_and_whence() {
-    let server = Server::start(&[]).await;
-    let upgrade = Upgrade::to("/ws/lobby?user=ann&session=secret-secret-secret").with("Host", "127.0.0.1:3000");
+    let server = ChatServer::start(&[]).await;
+    let upgrade =
+        HandshakeRequest::to("/ws/lobby?user=ann&session=secret-secret-secret").with("Host", "127.0.0.1:3000");
     let response = refusal(&server, upgrade.with("Origin", "https://chat.example")).await;
     assert_eq!(response.status, 403);
     let log = server.log();
@@ -232,7 +233,7 @@ async fn a_refused_origin_is_a_warning_that_says_what_would_have_been_right_and_
 #[tokio::test]
 async fn a_listed_origin_may_and_only_as_listed() {
     let server =
-        Server::start(&["--allow-origin", "https://a.example, http://b.example:8443,tauri://localhost,"]).await;
+        ChatServer::start(&["--allow-origin", "https://a.example, http://b.example:8443,tauri://localhost,"]).await;
     let own = format!("http://{}", server.address());
     for (origin, status) in [
         ("https://a.example", 101),

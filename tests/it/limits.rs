@@ -1,9 +1,9 @@
 //! Sizes: what just fits, and the answer to what does not.
 
-use crate::support::frame::{Frame, Raw};
+use crate::support::frame::{Raw, ReceivedFrame};
 use crate::support::process::resident;
-use crate::support::server::Server;
-use crate::support::socket::Socket;
+use crate::support::server::ChatServer;
+use crate::support::socket::ClientSocket;
 use crate::support::witness::Scene;
 
 const FRAME: usize = 64 * 1024;
@@ -110,10 +110,10 @@ async fn a_crowd_of_tiny_fragments_is_one_message_or_refused_and_hurts_nobody_el
 #[tokio::test]
 async fn messages_that_are_not_whole_take_little_more_memory_than_their_size() {
     const SOCKETS: usize = 100;
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let mut sockets = Vec::new();
     for n in 0..SOCKETS {
-        sockets.push(Socket::open(&server, &format!("/ws/room-{n}?user=ann")).await);
+        sockets.push(ClientSocket::open(&server, &format!("/ws/room-{n}?user=ann")).await);
     }
     let idle = resident(&server);
     let mut bytes = Raw::text("x").unfinished().encode();
@@ -123,7 +123,7 @@ async fn messages_that_are_not_whole_take_little_more_memory_than_their_size() {
     for socket in &mut sockets {
         socket.try_bytes(&bytes).await.unwrap();
         socket.ping(b"is it read?").await;
-        while !matches!(socket.next().await, Frame::Pong(_)) {}
+        while !matches!(socket.next().await, ReceivedFrame::Pong(_)) {}
     }
     // Of each what the allocator keeps besides may be as much as 0.2 of it; it was 2.6 to 3.6 times its size in all.
     let (held, size) = (resident(&server).saturating_sub(idle), SOCKETS * bytes.len());
@@ -142,12 +142,12 @@ async fn a_flood_of_pings_slows_its_sender_alone() {
     let mut last = None;
     while last != Some(1999) {
         match ann.socket.next().await {
-            Frame::Pong(payload) => {
+            ReceivedFrame::Pong(payload) => {
                 let n = u32::from_be_bytes(*payload.first_chunk().unwrap());
                 assert!(last < Some(n), "{n} after {last:?}");
                 last = Some(n);
             }
-            frame => assert!(matches!(frame, Frame::Text(_)), "{frame:?}"),
+            frame => assert!(matches!(frame, ReceivedFrame::Text(_)), "{frame:?}"),
         }
     }
 }

@@ -1,20 +1,20 @@
 //! The mode `list`: on every change the whole list, to every member.
 
 use crate::support::member::path;
-use crate::support::server::Server;
-use crate::support::socket::Socket;
+use crate::support::server::ChatServer;
+use crate::support::socket::ClientSocket;
 use serde_json::{Value, json};
 
-async fn server() -> Server {
-    Server::start(&["--notify", "list"]).await
+async fn server() -> ChatServer {
+    ChatServer::start(&["--notify", "list"]).await
 }
 
 fn list(members: &[&str], lurkers: u64) -> Value {
     json!({"type": "presence", "payload": {"channel_name": "lobby", "members": members, "lurkers": lurkers}})
 }
 
-async fn join<'a>(server: &Server, user: impl Into<Option<&'a str>>) -> Socket {
-    Socket::open(server, &path("lobby", user)).await
+async fn join<'a>(server: &ChatServer, user: impl Into<Option<&'a str>>) -> ClientSocket {
+    ClientSocket::open(server, &path("lobby", user)).await
 }
 
 // behaviour: 2.7 anonymous-sockets; 3 documented-receiver; 3 first-frame; 3 joiner-sees-own-join

@@ -1,9 +1,9 @@
 //! Who is still here: what touches a presence, what does not, and what happens to one that is not touched.
 
-use crate::support::frame::{Frame, Raw};
-use crate::support::member::Member;
+use crate::support::frame::{Raw, ReceivedFrame};
+use crate::support::member::RoomClient;
 use crate::support::process::connection_gone;
-use crate::support::server::Server;
+use crate::support::server::ChatServer;
 use crate::support::witness::Scene;
 use crate::support::{BOUND, Duration, SLACK, alone, millis, secs, within};
 use serde_json::json;
@@ -50,8 +50,8 @@ async fn pings_and_pongs_do_not_touch() {
                     drop(ann.socket.try_send(&Raw::new(10, "pong")).await);
                 }
                 frame = ann.socket.frame() => match frame {
-                    Frame::Close(code, _) => return code,
-                    Frame::Pong(_) | Frame::Ping(_) | Frame::Text(_) => {}
+                    ReceivedFrame::Close(code, _) => return code,
+                    ReceivedFrame::Pong(_) | ReceivedFrame::Ping(_) | ReceivedFrame::Text(_) => {}
                     frame => panic!("a close, not {frame:?}"),
                 },
             }
@@ -99,7 +99,7 @@ async fn of_two_tabs_the_silent_one_goes_and_the_user_stays() {
     let mut scene = scene().await;
     let mut tab = scene.ann().await;
     tab.socket.beats_every(BEAT);
-    let silent = Member::join(&scene.server, "lobby", "ann").await;
+    let silent = RoomClient::join(&scene.server, "lobby", "ann").await;
     scene.bob.sees_join("ann").await;
     let alive = tokio::spawn(async move {
         tab.until("the other tab's leave", |roster| roster.tabs("ann") == 2).await;
@@ -120,12 +120,12 @@ async fn a_socket_outside_the_room_does_not_go_stale_and_its_return_starts_the_t
     scene.bob.sees_leave("ann").await;
     // Two others come and go stale, one after the other: twice `max_age` has passed for Ann.
     for user in ["carl", "dan"] {
-        let _silent = Member::join(&scene.server, "lobby", user).await;
+        let _silent = RoomClient::join(&scene.server, "lobby", user).await;
         scene.bob.sees_join(user).await;
         scene.bob.sees_leave(user).await;
     }
     ann.socket.ping(b"still open").await;
-    assert_eq!(ann.socket.next().await, Frame::Pong("still open".into()));
+    assert_eq!(ann.socket.next().await, ReceivedFrame::Pong("still open".into()));
     let before = Instant::now();
     ann.says(r#"{"type":"join"}"#).await;
     ann.first_again().await;
@@ -147,19 +147,19 @@ async fn a_stale_client_that_does_not_answer_the_close_is_cut_off() {
 // behaviour: 7 pings
 #[tokio::test]
 async fn a_missing_pong_is_a_lost_connection_and_any_byte_excuses_it() {
-    let server = Server::start(&["--max-age", "120s"]).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
-    let mut answering = Member::join(&server, "lobby", "answering").await;
+    let server = ChatServer::start(&["--max-age", "120s"]).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
+    let mut answering = RoomClient::join(&server, "lobby", "answering").await;
     bob.sees_join("answering").await;
     let before = Instant::now();
-    let mut mute = Member::join(&server, "lobby", "mute").await;
+    let mut mute = RoomClient::join(&server, "lobby", "mute").await;
     bob.sees_join("mute").await;
-    let mut outside = Member::join(&server, "lobby", "outside").await;
+    let mut outside = RoomClient::join(&server, "lobby", "outside").await;
     bob.sees_join("outside").await;
     outside.socket.json(json!({"type": "leave"})).await;
     bob.sees_leave("outside").await;
     // Sends no pong ever, but something else each few seconds.
-    let mut beating = Member::join(&server, "lobby", "beating").await;
+    let mut beating = RoomClient::join(&server, "lobby", "beating").await;
     bob.sees_join("beating").await;
 
     let bound = secs(30) + BOUND;
@@ -169,7 +169,7 @@ async fn a_missing_pong_is_a_lost_connection_and_any_byte_excuses_it() {
             tokio::select! {
                 _ = beat.tick() => beating.socket.heartbeat().await,
                 frame = beating.socket.frame() => assert!(
-                    matches!(frame, Frame::Ping(_) | Frame::Text(_)), "its heartbeats excuse it: {frame:?}"
+                    matches!(frame, ReceivedFrame::Ping(_) | ReceivedFrame::Text(_)), "its heartbeats excuse it: {frame:?}"
                 ),
             }
         }
@@ -178,17 +178,17 @@ async fn a_missing_pong_is_a_lost_connection_and_any_byte_excuses_it() {
         let mut pings = 0;
         loop {
             match answering.socket.frame().await {
-                Frame::Ping(payload) => {
+                ReceivedFrame::Ping(payload) => {
                     pings += 1;
                     answering.socket.pong(&payload).await;
                 }
-                Frame::Text(text) if text.contains("presence.diff") && text.contains("mute") => {
+                ReceivedFrame::Text(text) if text.contains("presence.diff") && text.contains("mute") => {
                     let left = answering.apply(&serde_json::from_str(&text).unwrap());
                     if matches!(left, crate::support::member::Told::Diff(diff) if diff.left() == ["mute"]) {
                         return pings;
                     }
                 }
-                Frame::Text(text) => drop(answering.apply(&serde_json::from_str(&text).unwrap())),
+                ReceivedFrame::Text(text) => drop(answering.apply(&serde_json::from_str(&text).unwrap())),
                 frame => panic!("it answers its pings: {frame:?}"),
             }
         }
@@ -199,7 +199,7 @@ async fn a_missing_pong_is_a_lost_connection_and_any_byte_excuses_it() {
         panic!("outside the room there is only silence: {frame:?}");
     });
     let leave = bob.socket.next_within(bound).await;
-    let Frame::Text(leave) = leave else { panic!("a leave, not {leave:?}") };
+    let ReceivedFrame::Text(leave) = leave else { panic!("a leave, not {leave:?}") };
     let leave = bob.apply(&serde_json::from_str(&leave).unwrap());
     assert!(matches!(leave, crate::support::member::Told::Diff(diff) if diff.left() == ["mute"]), "only the mute one");
     assert!(before.elapsed() >= secs(30), "ping and pong take 30 s, not {:?}", before.elapsed());

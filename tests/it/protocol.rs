@@ -1,6 +1,6 @@
 //! RFC 6455 kept and broken: what the codec and we ourselves have to answer.
 
-use crate::support::frame::{BINARY, CONTINUATION, Frame, PING, PONG, Raw, TEXT};
+use crate::support::frame::{BINARY, CONTINUATION, PING, PONG, Raw, ReceivedFrame, TEXT};
 use crate::support::witness::Scene;
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn control_frames_are_answered_between_the_fragments_of_a_message() {
     let mut ann = scene.ann().await;
     ann.socket.send(Raw::text("before ").unfinished()).await;
     ann.socket.ping(b"between").await;
-    assert_eq!(ann.socket.next().await, Frame::Pong("between".into()));
+    assert_eq!(ann.socket.next().await, ReceivedFrame::Pong("between".into()));
     ann.socket.pong(b"nobody asked").await;
     ann.socket.send(Raw::more("and after")).await;
     ann.hears("ann", "before and after").await;
@@ -145,7 +145,7 @@ async fn a_ping_is_answered_by_a_pong_with_its_payload() {
     let mut ann = scene.ann().await;
     for payload in [&b""[..], b"x", b"\xff\x00", &[b'x'; 125]] {
         ann.socket.ping(payload).await;
-        assert_eq!(ann.socket.next().await, Frame::Pong(payload.to_vec().into()));
+        assert_eq!(ann.socket.next().await, ReceivedFrame::Pong(payload.to_vec().into()));
     }
 }
 

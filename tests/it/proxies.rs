@@ -1,9 +1,9 @@
 //! Behind nginx, HAProxy, Caddy and Apache, each with the configuration that `docs/proxies.md` shows.
 
-use crate::support::front::{Front, Kind};
-use crate::support::member::{Member, Told};
-use crate::support::server::Server;
-use crate::support::socket::Upgrade;
+use crate::support::front::{Front, ProxyKind};
+use crate::support::member::{RoomClient, Told};
+use crate::support::server::ChatServer;
+use crate::support::socket::HandshakeRequest;
 use crate::support::{alone, secs, within};
 use futures_util::future::join_all;
 
@@ -11,16 +11,16 @@ use futures_util::future::join_all;
 const VISITORS: usize = 40;
 
 /// The request of a page at `origin` for the site behind the proxy.
-fn page(front: &Front, user: &str, origin: &str) -> Upgrade {
+fn page(front: &Front, user: &str, origin: &str) -> HandshakeRequest {
     let token = format!("token-of-visitor-{user}");
     let path = format!("/ws/lobby?user={user}&session={token}");
-    Upgrade::to(path).with("Host", front.host()).with("Origin", origin)
+    HandshakeRequest::to(path).with("Host", front.host()).with("Origin", origin)
 }
 
-async fn enter(front: &Front, user: &str) -> Member {
+async fn enter(front: &Front, user: &str) -> RoomClient {
     let upgrade = page(front, user, &format!("https://{}", front.host()));
     match upgrade.open(front.address()).await {
-        Ok(socket) => Member::begin(socket).await,
+        Ok(socket) => RoomClient::begin(socket).await,
         Err(response) => panic!("a page of the site was refused: {response:?}"),
     }
 }
@@ -33,9 +33,9 @@ enum Reload {
 }
 
 /// The site's own pages get in and others do not; and of a reload nobody in the room sees anything.
-async fn serves_and_reloads_unseen(kind: Kind, reload: Reload) {
+async fn serves_and_reloads_unseen(kind: ProxyKind, reload: Reload) {
     let _alone = alone().await;
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let front = Front::start(kind, &server).await;
     for foreign in
         ["https://evil.example".to_owned(), format!("http://{}", front.host()), "https://chat.example".into()]
@@ -44,7 +44,7 @@ async fn serves_and_reloads_unseen(kind: Kind, reload: Reload) {
         assert_eq!(refused.expect_err("a page of another origin").status, 403, "{foreign}");
     }
 
-    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&server, "lobby", "watcher").await;
     let users: Vec<_> = (0..VISITORS).map(|n| format!("visitor{n}")).collect();
     let mut visitors = join_all(users.iter().map(|user| enter(&front, user))).await;
     watcher.until_all(VISITORS + 1).await;
@@ -80,20 +80,20 @@ async fn serves_and_reloads_unseen(kind: Kind, reload: Reload) {
 
 #[tokio::test]
 async fn nginx_serves_the_sites_pages_and_reloads_unseen() {
-    serves_and_reloads_unseen(Kind::Nginx, Reload::Keeps).await;
+    serves_and_reloads_unseen(ProxyKind::Nginx, Reload::Keeps).await;
 }
 
 #[tokio::test]
 async fn haproxy_serves_the_sites_pages_and_reloads_unseen() {
-    serves_and_reloads_unseen(Kind::HaProxy, Reload::Keeps).await;
+    serves_and_reloads_unseen(ProxyKind::HaProxy, Reload::Keeps).await;
 }
 
 #[tokio::test]
 async fn caddy_serves_the_sites_pages_and_reloads_unseen() {
-    serves_and_reloads_unseen(Kind::Caddy, Reload::Closes).await;
+    serves_and_reloads_unseen(ProxyKind::Caddy, Reload::Closes).await;
 }
 
 #[tokio::test]
 async fn apache_serves_the_sites_pages_and_reloads_unseen() {
-    serves_and_reloads_unseen(Kind::Apache, Reload::Keeps).await;
+    serves_and_reloads_unseen(ProxyKind::Apache, Reload::Keeps).await;
 }

@@ -3,10 +3,10 @@
 mod ledger;
 mod visitor;
 
-use crate::support::backend::{Backend, Kind};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::http::becomes;
-use crate::support::member::Member;
-use crate::support::server::Server;
+use crate::support::member::RoomClient;
+use crate::support::server::ChatServer;
 use crate::support::{BOUND, Duration, SLACK, millis, secs, within};
 use ledger::{Checked, Ledger};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn seed() -> u64 {
 }
 
 /// Loads the server, and kills it after a random number of acknowledgements.
-async fn load_and_kill(server: &mut Server, round: usize, random: &mut fastrand::Rng) -> Arc<Ledger> {
+async fn load_and_kill(server: &mut ChatServer, round: usize, random: &mut fastrand::Rng) -> Arc<Ledger> {
     let ledger = Arc::new(Ledger::new());
     let rooms: Vec<_> = ROOMS.iter().map(|room| (*room).to_owned()).collect();
     let mut visitors = JoinSet::new();
@@ -45,11 +45,11 @@ async fn load_and_kill(server: &mut Server, round: usize, random: &mut fastrand:
 }
 
 /// A newcomer in each room, whose first frame is what the database held.
-async fn newcomers(server: &Server, round: usize, ledger: &Ledger) -> Vec<Member> {
+async fn newcomers(server: &ChatServer, round: usize, ledger: &Ledger) -> Vec<RoomClient> {
     let mut newcomers = Vec::new();
     let mut all = Checked::default();
     for room in ROOMS {
-        let newcomer = Member::join(server, room, &format!("newcomer{round}")[..]).await;
+        let newcomer = RoomClient::join(server, room, &format!("newcomer{round}")[..]).await;
         let checked = ledger.check(&newcomer.roster);
         all = Checked {
             there: all.there + checked.there,
@@ -63,7 +63,7 @@ async fn newcomers(server: &Server, round: usize, ledger: &Ledger) -> Vec<Member
 }
 
 /// All who were held leave, each once, after the grace and not much later.
-async fn the_held_ones_leave(mut newcomers: Vec<Member>, killed: Instant, listening: Instant, grace: Duration) {
+async fn the_held_ones_leave(mut newcomers: Vec<RoomClient>, killed: Instant, listening: Instant, grace: Duration) {
     for newcomer in &mut newcomers {
         let mut alone = newcomer.roster.users.len() == 1 && newcomer.roster.anonymous == 0;
         within(grace + BOUND, "the held ones to leave", async {
@@ -80,14 +80,14 @@ async fn the_held_ones_leave(mut newcomers: Vec<Member>, killed: Instant, listen
 }
 
 /// A server on a database of its own, whose presences are held for so many seconds.
-async fn serve(kind: Kind, grace: &str) -> (Backend, Server) {
+async fn serve(kind: BackendKind, grace: &str) -> (Backend, ChatServer) {
     let backend = Backend::shared(kind).await;
-    let server = Server::start(&["--grace", grace, "--database-url", &backend.url()]).await;
+    let server = ChatServer::start(&["--grace", grace, "--database-url", &backend.url()]).await;
     becomes(&server, "/readyz", 200, BOUND).await;
     (backend, server)
 }
 
-async fn what_was_acknowledged_is_there(kind: Kind) {
+async fn what_was_acknowledged_is_there(kind: BackendKind) {
     const GRACE: Duration = secs(4);
     let mut random = fastrand::Rng::with_seed(seed());
     let (backend, mut server) = serve(kind, "4s").await;
@@ -102,7 +102,7 @@ async fn what_was_acknowledged_is_there(kind: Kind) {
     }
 }
 
-async fn a_second_kill_loses_nothing(kind: Kind) {
+async fn a_second_kill_loses_nothing(kind: BackendKind) {
     let mut random = fastrand::Rng::with_seed(seed());
     let (_backend, mut server) = serve(kind, "30s").await;
     let ledger = load_and_kill(&mut server, 0, &mut random).await;
@@ -121,7 +121,7 @@ macro_rules! on {
     ($($kind:ident: $module:ident),*) => {
         $(
             mod $module {
-                use crate::support::backend::Kind::$kind;
+                use crate::support::backend::BackendKind::$kind;
 
                 #[tokio::test]
                 async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_leaves_after_the_grace() {

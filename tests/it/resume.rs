@@ -1,14 +1,14 @@
 //! Presences that outlive their sockets: held for a grace, and resumed by the token.
 
-use crate::support::backend::{Backend, Kind};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::database::rows_become;
-use crate::support::frame::{Frame, Raw};
+use crate::support::frame::{Raw, ReceivedFrame};
 use crate::support::http::get;
-use crate::support::member::{Member, encoded, path};
+use crate::support::member::{RoomClient, encoded, path};
 use crate::support::process::open_files;
-use crate::support::roster::Roster;
-use crate::support::server::Server;
-use crate::support::socket::{Socket, Upgrade};
+use crate::support::roster::ClientRoster;
+use crate::support::server::ChatServer;
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use crate::support::{BOUND, Duration, SLACK, alone, millis, secs, within};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -23,13 +23,13 @@ fn resumable(room: &str, user: Option<&str>, token: &str) -> String {
 }
 
 /// Ann's socket in the lobby, with her token.
-async fn ann(server: &Server) -> Member {
-    Member::begin(Socket::open(server, &resumable("lobby", Some("ann"), TOKEN)).await).await
+async fn ann(server: &ChatServer) -> RoomClient {
+    RoomClient::begin(ClientSocket::open(server, &resumable("lobby", Some("ann"), TOKEN)).await).await
 }
 
 /// Bob, who watches, and ann, whose meta says that she is busy.
-async fn two(server: &Server) -> (Member, Member) {
-    let mut bob = Member::join(server, "lobby", "bob").await;
+async fn two(server: &ChatServer) -> (RoomClient, RoomClient) {
+    let mut bob = RoomClient::join(server, "lobby", "bob").await;
     let mut ann = ann(server).await;
     bob.sees_join("ann").await;
     ann.updates(json!({"busy": true})).await;
@@ -39,7 +39,7 @@ async fn two(server: &Server) -> (Member, Member) {
 }
 
 /// The token has the presence of before, and the same roster.
-async fn is_back(server: &Server, before: &Member) -> Member {
+async fn is_back(server: &ChatServer, before: &RoomClient) -> RoomClient {
     let back = ann(server).await;
     assert_eq!(back.roster.me, before.roster.me);
     assert_eq!(back.roster.users["ann"], before.roster.users["ann"], "with its id and meta");
@@ -48,7 +48,7 @@ async fn is_back(server: &Server, before: &Member) -> Member {
 
 #[tokio::test]
 async fn who_returns_after_an_abrupt_loss_has_its_presence_again_and_others_get_no_frame() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let (mut bob, mut first) = two(&server).await;
     for way in ["reset", "1001", "4300", "reset"] {
         let before = (first.roster.me.clone(), first.roster.users.clone());
@@ -73,8 +73,8 @@ async fn who_returns_after_an_abrupt_loss_has_its_presence_again_and_others_get_
 
 #[tokio::test]
 async fn any_other_close_of_the_clients_is_a_leave_at_once() {
-    let server = Server::start(&["--grace", "30s"]).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start(&["--grace", "30s"]).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     for code in [None, Some(1000), Some(3000), Some(4000), Some(4299), Some(4301), Some(4999)] {
         let mut ann = ann(&server).await;
         bob.sees_join("ann").await;
@@ -99,8 +99,8 @@ async fn any_other_close_of_the_clients_is_a_leave_at_once() {
 
 #[tokio::test]
 async fn a_close_of_the_servers_for_a_broken_rule_is_a_leave_at_once() {
-    let server = Server::start(&["--grace", "5s", "--max-age", "5s"]).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start(&["--grace", "5s", "--max-age", "5s"]).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     bob.socket.beats_every(millis(500));
     let mut broken = ann(&server).await;
     bob.sees_join("ann").await;
@@ -118,18 +118,18 @@ async fn a_close_of_the_servers_for_a_broken_rule_is_a_leave_at_once() {
 
 #[tokio::test]
 async fn of_many_sockets_with_one_token_at_once_one_stays_and_there_is_one_presence() {
-    let server = Server::start(&[]).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start(&[]).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     let address = server.address();
     let mut crowd = JoinSet::new();
     for _ in 0..30 {
         crowd.spawn(async move {
-            let mut socket = Upgrade::to(resumable("lobby", Some("ann"), TOKEN)).open(address).await.ok()?;
+            let mut socket = HandshakeRequest::to(resumable("lobby", Some("ann"), TOKEN)).open(address).await.ok()?;
             // The first frame of each, and then the close of all but one.
             loop {
                 match socket.frame_within(secs(3)).await {
                     None => return Some(socket),
-                    Some(Frame::Close(code, _)) => {
+                    Some(ReceivedFrame::Close(code, _)) => {
                         assert_eq!(code, Some(4409));
                         return None;
                     }
@@ -147,7 +147,7 @@ async fn of_many_sockets_with_one_token_at_once_one_stays_and_there_is_one_prese
 
 #[tokio::test]
 async fn a_token_of_a_bad_shape_or_given_twice_is_answered_400_and_never_shown() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let long = "x".repeat(129);
     let bad = [
         "",
@@ -160,16 +160,16 @@ async fn a_token_of_a_bad_shape_or_given_twice_is_answered_400_and_never_shown()
     ];
     for token in bad {
         let path = format!("/ws/lobby?user=ann&session={}", encoded(token));
-        let refused = Upgrade::to(&path).open(server.address()).await.expect_err("a bad token");
+        let refused = HandshakeRequest::to(&path).open(server.address()).await.expect_err("a bad token");
         assert_eq!(refused.status, 400, "{token}");
         let body = &refused.body;
         assert!(body.contains("resume token") && (token.is_empty() || !body.contains(token)), "{body}");
     }
     let twice = format!("/ws/lobby?session={TOKEN}&session={TOKEN}");
-    let refused = Upgrade::to(&twice).open(server.address()).await.expect_err("two tokens");
+    let refused = HandshakeRequest::to(&twice).open(server.address()).await.expect_err("two tokens");
     assert_eq!(refused.status, 400);
     for good in ["sixteen-letters_", &"x".repeat(128)] {
-        drop(Socket::open(&server, &format!("/ws/lobby?session={good}")).await);
+        drop(ClientSocket::open(&server, &format!("/ws/lobby?session={good}")).await);
     }
 
     let (mut bob, first) = two(&server).await;
@@ -188,14 +188,14 @@ async fn a_token_of_a_bad_shape_or_given_twice_is_answered_400_and_never_shown()
 #[tokio::test]
 async fn the_other_modes_tell_others_nothing_either() {
     for mode in ["list", "events"] {
-        let server = Server::start(&["--notify", mode]).await;
-        let mut bob = Socket::open(&server, "/ws/lobby?user=bob").await;
+        let server = ChatServer::start(&["--notify", mode]).await;
+        let mut bob = ClientSocket::open(&server, "/ws/lobby?user=bob").await;
         bob.value().await;
-        let mut first = Socket::open(&server, &resumable("lobby", Some("ann"), TOKEN)).await;
+        let mut first = ClientSocket::open(&server, &resumable("lobby", Some("ann"), TOKEN)).await;
         let list = first.value().await;
         bob.value().await;
         first.reset();
-        let mut second = Socket::open(&server, &resumable("lobby", Some("ann"), TOKEN)).await;
+        let mut second = ClientSocket::open(&server, &resumable("lobby", Some("ann"), TOKEN)).await;
         assert_eq!(second.value().await, list);
         bob.text("fence").await;
         bob.hears(json!({"type": "message", "from": "bob", "text": "fence"})).await;
@@ -207,14 +207,15 @@ async fn the_other_modes_tell_others_nothing_either() {
 static OPENING: Semaphore = Semaphore::const_new(64);
 
 /// Sockets in the lobby with a token each, and what each saw first.
-async fn crowd(server: &Server, count: usize) -> Vec<(Socket, Value)> {
+async fn crowd(server: &ChatServer, count: usize) -> Vec<(ClientSocket, Value)> {
     let address = server.address();
     let mut opening = JoinSet::new();
     for n in 0..count {
         opening.spawn(async move {
             let _permit = OPENING.acquire().await.unwrap();
             let path = resumable("lobby", Some(&format!("user{n}")), &format!("token-of-user-{n:05}"));
-            let mut socket = Upgrade::to(&path).open(address).await.unwrap_or_else(|why| panic!("{path}: {why:?}"));
+            let mut socket =
+                HandshakeRequest::to(&path).open(address).await.unwrap_or_else(|why| panic!("{path}: {why:?}"));
             let first = socket.value().await;
             (n, socket, first)
         });
@@ -236,8 +237,8 @@ async fn a_thousand_cut_sockets_return_in_silence_within_the_grace_and_leave_and
         ("PRESENCE_WRITE_TIMEOUT", "2m"),
         ("PRESENCE_MAX_FRAME_SENT", "1000000"),
     ];
-    let server = Server::start_with(&["--grace", "2m"], &patient).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start_with(&["--grace", "2m"], &patient).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     let first = crowd(&server, CROWD).await;
     bob.until_all(CROWD + 1).await;
     let seen = bob.roster.users.clone();
@@ -246,7 +247,7 @@ async fn a_thousand_cut_sockets_return_in_silence_within_the_grace_and_leave_and
     let second = crowd(&server, CROWD).await;
     for ((_, state), id) in second.iter().zip(&ids) {
         assert_eq!(state["me"], *id);
-        assert_eq!(Roster::first(state).users, seen, "the very roster of before");
+        assert_eq!(ClientRoster::first(state).users, seen, "the very roster of before");
     }
     let fence = bob.sees_nothing_before(&server, "fence").await;
     fence.leave().await;
@@ -255,8 +256,8 @@ async fn a_thousand_cut_sockets_return_in_silence_within_the_grace_and_leave_and
     drop(bob);
     drop(server);
 
-    let server = Server::start_with(&["--grace", "1s"], &patient).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start_with(&["--grace", "1s"], &patient).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     let first = crowd(&server, CROWD).await;
     bob.until_all(CROWD + 1).await;
     first.into_iter().for_each(|(socket, _)| socket.reset());
@@ -287,11 +288,11 @@ async fn after_a_kill_and_a_restart_each_observer_that_returns_gets_its_first_fr
     let _alone = alone().await;
     open_files(4096).expect("enough open files");
     const CROWD: usize = 200;
-    let mut server = Server::start(&["--grace", "30s"]).await;
+    let mut server = ChatServer::start(&["--grace", "30s"]).await;
     let (mut bob, ann) = two(&server).await;
     let first = crowd(&server, CROWD).await;
     bob.until_all(CROWD + 2).await;
-    let ghost = Member::begin(Socket::open(&server, &resumable("lobby", None, TOKEN)).await).await;
+    let ghost = RoomClient::begin(ClientSocket::open(&server, &resumable("lobby", None, TOKEN)).await).await;
     let before = ghost.roster.clone();
     server.kill().await;
     drop((first, bob, ann));
@@ -299,16 +300,16 @@ async fn after_a_kill_and_a_restart_each_observer_that_returns_gets_its_first_fr
 
     let mut ann = self::ann(&server).await;
     let mut second = crowd(&server, CROWD).await;
-    let mut back = Member::begin(Socket::open(&server, &resumable("lobby", None, TOKEN)).await).await;
+    let mut back = RoomClient::begin(ClientSocket::open(&server, &resumable("lobby", None, TOKEN)).await).await;
     for roster in [&ann.roster, &back.roster] {
         assert_eq!((&roster.users, roster.anonymous), (&before.users, 1), "ids and metas included");
     }
     assert_eq!((&back.roster.me, &back.roster.epoch), (&before.me, &before.epoch));
     for (_, state) in &second {
-        assert_eq!(Roster::first(state).users, before.users);
+        assert_eq!(ClientRoster::first(state).users, before.users);
     }
     // Nobody received a notice: the next frame is the fence.
-    let mut fence = Socket::open(&server, "/ws/lobby?user=fence").await;
+    let mut fence = ClientSocket::open(&server, "/ws/lobby?user=fence").await;
     assert_eq!(ann.diff().await.joined(), ["fence"]);
     assert_eq!(back.diff().await.joined(), ["fence"]);
     for (socket, _) in &mut second {
@@ -320,7 +321,7 @@ async fn after_a_kill_and_a_restart_each_observer_that_returns_gets_its_first_fr
 
 #[tokio::test]
 async fn after_a_sigterm_and_a_restart_who_returns_was_never_gone() {
-    let mut server = Server::start(&["--grace", "9s"]).await;
+    let mut server = ChatServer::start(&["--grace", "9s"]).await;
     let (mut bob, mut first) = two(&server).await;
     let began = Instant::now();
     server.signal("TERM").await;
@@ -339,11 +340,11 @@ async fn after_a_sigterm_and_a_restart_who_returns_was_never_gone() {
     back.sees_nothing_before(&server, "fence").await;
 }
 
-async fn returns_on_another_process(kind: Kind) {
+async fn returns_on_another_process(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let url = backend.url();
-    let server = Server::start(&["--grace", "30s", "--database-url", &url, "--node-name", "one"]).await;
-    let other = Server::start(&["--grace", "30s", "--database-url", &url, "--node-name", "other"]).await;
+    let server = ChatServer::start(&["--grace", "30s", "--database-url", &url, "--node-name", "one"]).await;
+    let other = ChatServer::start(&["--grace", "30s", "--database-url", &url, "--node-name", "other"]).await;
     let (mut bob, first) = two(&server).await;
     let (id, mine) = (first.roster.me.clone(), first.roster.users["ann"].clone());
     first.socket.reset();
@@ -361,9 +362,9 @@ async fn returns_on_another_process(kind: Kind) {
 }
 
 /// The process is killed and starts again, with Bob and Ann and her token.
-async fn returns_after_a_kill(kind: Kind) {
+async fn returns_after_a_kill(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
-    let mut server = Server::start(&["--grace", "30s", "--database-url", &backend.url()]).await;
+    let mut server = ChatServer::start(&["--grace", "30s", "--database-url", &backend.url()]).await;
     let (bob, first) = two(&server).await;
     server.kill().await;
     server.start_again().await;
@@ -380,7 +381,7 @@ macro_rules! on {
     ($($kind:ident: $module:ident),*) => {
         $(
             mod $module {
-                use crate::support::backend::Kind::$kind;
+                use crate::support::backend::BackendKind::$kind;
 
                 #[tokio::test]
                 async fn a_token_returns_on_another_process_of_the_same_database() {
@@ -401,15 +402,17 @@ on! { Sqlite: sqlite, Postgres: postgres, MySql: mysql }
 #[tokio::test]
 async fn a_silent_connection_without_a_pong_is_held() {
     // With the defaults that takes 30 s; a missing pong is a loss like any other.
-    let server =
-        Server::start_with(&["--grace", "20s"], &[("PRESENCE_PING_INTERVAL", "1s"), ("PRESENCE_PONG_TIMEOUT", "1s")])
-            .await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start_with(
+        &["--grace", "20s"],
+        &[("PRESENCE_PING_INTERVAL", "1s"), ("PRESENCE_PONG_TIMEOUT", "1s")],
+    )
+    .await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     let mut dead = ann(&server).await;
     let id = dead.roster.me.clone();
     bob.sees_join("ann").await;
     // It reads, but does not answer, to its end.
-    let end = async { while !matches!(dead.socket.frame().await, Frame::End | Frame::Reset) {} };
+    let end = async { while !matches!(dead.socket.frame().await, ReceivedFrame::End | ReceivedFrame::Reset) {} };
     let alive = async {
         loop {
             bob.socket.beats_every(Duration::from_millis(300));

@@ -2,10 +2,10 @@
 
 use crate::support::database::rows_become;
 use crate::support::frame::Raw;
-use crate::support::member::{Member, Told, path};
+use crate::support::member::{RoomClient, Told, path};
 use crate::support::process::{connection_gone, descriptors, descriptors_back_to};
-use crate::support::server::Server;
-use crate::support::socket::Upgrade;
+use crate::support::server::ChatServer;
+use crate::support::socket::HandshakeRequest;
 use crate::support::witness::Scene;
 use crate::support::{BOUND, alone, millis, secs, within};
 use tokio::time::Instant;
@@ -19,8 +19,8 @@ async fn a_client_that_stops_reading_is_cut_off_while_the_others_go_on() {
     let _alone = alone().await;
     let mut scene = Scene::set(&[]).await;
     let mut speaker = scene.ann().await;
-    let upgrade = Upgrade::to(path("lobby", "stuck")).receive_buffer(TINY);
-    let mut stuck = Member::begin(upgrade.open(scene.server.address()).await.unwrap()).await;
+    let upgrade = HandshakeRequest::to(path("lobby", "stuck")).receive_buffer(TINY);
+    let mut stuck = RoomClient::begin(upgrade.open(scene.server.address()).await.unwrap()).await;
     speaker.sees_join("stuck").await;
     scene.bob.sees_join("stuck").await;
 
@@ -55,7 +55,7 @@ async fn a_client_that_stops_reading_is_cut_off_while_the_others_go_on() {
 async fn a_client_that_asks_for_answers_and_never_reads_them_is_cut_off() {
     let _alone = alone().await;
     let mut scene = Scene::set(&[]).await;
-    let upgrade = Upgrade::to(path("lobby", "ann")).receive_buffer(TINY);
+    let upgrade = HandshakeRequest::to(path("lobby", "ann")).receive_buffer(TINY);
     let mut ann = upgrade.open(scene.server.address()).await.unwrap();
     scene.bob.sees_join("ann").await;
     let pings: Vec<_> = (0..500).flat_map(|_| Raw::new(9, [b'x'; 125]).encode()).collect();
@@ -80,8 +80,8 @@ async fn a_client_that_reads_slowly_gets_everything_in_order() {
     let _alone = alone().await;
     let mut scene = Scene::set(&[]).await;
     let mut speaker = scene.ann().await;
-    let upgrade = Upgrade::to(path("lobby", "slow")).receive_buffer(TINY);
-    let mut slow = Member::begin(upgrade.open(scene.server.address()).await.unwrap()).await;
+    let upgrade = HandshakeRequest::to(path("lobby", "slow")).receive_buffer(TINY);
+    let mut slow = RoomClient::begin(upgrade.open(scene.server.address()).await.unwrap()).await;
     speaker.sees_join("slow").await;
     scene.bob.sees_join("slow").await;
     // Half of what the outbox holds, all of it sent before the slow client reads any.
@@ -100,7 +100,7 @@ async fn a_client_that_reads_slowly_gets_everything_in_order() {
 async fn a_client_that_does_not_even_read_the_101_goes_stale_and_its_connection_is_closed() {
     let mut scene = Scene::set(&["--max-age", "2s"]).await;
     scene.bob.socket.beats_every(millis(400));
-    let upgrade = Upgrade::to(path("lobby", "ann")).receive_buffer(TINY);
+    let upgrade = HandshakeRequest::to(path("lobby", "ann")).receive_buffer(TINY);
     let unread = upgrade.send(scene.server.address()).await.unwrap();
     scene.bob.sees_join("ann").await;
     scene.bob.sees_leave("ann").await;
@@ -111,11 +111,11 @@ async fn a_client_that_does_not_even_read_the_101_goes_stale_and_its_connection_
 async fn each_join_that_is_told_is_followed_by_its_leave_however_early_the_connection_breaks() {
     let _alone = alone().await;
     let mut scene = Scene::set(&[]).await;
-    Member::join(&scene.server, "other", "warm").await.leave().await;
+    RoomClient::join(&scene.server, "other", "warm").await.leave().await;
     rows_become(&scene.server, "presences", 1, BOUND).await;
     let idle = descriptors(&scene.server);
     for n in 0..60 {
-        let upgrade = Upgrade::to(path("lobby", "ann"));
+        let upgrade = HandshakeRequest::to(path("lobby", "ann"));
         let socket = upgrade.send(scene.server.address()).await.unwrap();
         match n % 4 {
             // A reset while the server is still deciding.
@@ -125,11 +125,11 @@ async fn each_join_that_is_told_is_followed_by_its_leave_however_early_the_conne
             // A reset right after the 101, before the first frame was read.
             2 => socket.answered().await.unwrap().reset(),
             // A reset right after the first frame.
-            _ => Member::begin(socket.answered().await.unwrap()).await.socket.reset(),
+            _ => RoomClient::begin(socket.answered().await.unwrap()).await.socket.reset(),
         }
     }
     // The last to come closes in order: when it has gone, the ones before it have been dealt with too.
-    let last = Member::join(&scene.server, "lobby", "last").await;
+    let last = RoomClient::join(&scene.server, "lobby", "last").await;
     scene.bob.until("the last one's join", |roster| roster.tabs("last") == 1).await;
     last.leave().await;
     scene.bob.until("an empty room but for Bob", |roster| roster.names() == ["bob"]).await;
@@ -141,12 +141,12 @@ async fn each_join_that_is_told_is_followed_by_its_leave_however_early_the_conne
 
 #[tokio::test]
 async fn a_request_that_is_never_finished_holds_nobody_up() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let mut unfinished = Vec::new();
     for _ in 0..50 {
-        let upgrade = Upgrade::to(path("lobby", "ann")).with("X-Long", "x".repeat(100)).unfinished();
+        let upgrade = HandshakeRequest::to(path("lobby", "ann")).with("X-Long", "x".repeat(100)).unfinished();
         unfinished.push(upgrade.send(server.address()).await.unwrap());
     }
-    let bob = Member::join(&server, "lobby", "bob").await;
+    let bob = RoomClient::join(&server, "lobby", "bob").await;
     assert_eq!(bob.roster.names(), ["bob"]);
 }

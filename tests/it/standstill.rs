@@ -2,9 +2,9 @@
 
 use crate::support::database::rows_become;
 use crate::support::frame::Raw;
-use crate::support::member::{Member, path};
-use crate::support::server::Server;
-use crate::support::socket::{Socket, Upgrade};
+use crate::support::member::{RoomClient, path};
+use crate::support::server::ChatServer;
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use crate::support::{BOUND, alone, millis, secs, within};
 use tokio::task::JoinHandle;
 
@@ -18,11 +18,11 @@ fn with_token(n: usize) -> String {
 }
 
 /// Sends heartbeats, whether the server reads them or not, until its socket is requested or a Close arrives.
-fn beats(socket: Socket) -> JoinHandle<Option<u16>> {
+fn beats(socket: ClientSocket) -> JoinHandle<Option<u16>> {
     beats_every(BEAT, socket)
 }
 
-fn beats_every(period: std::time::Duration, mut socket: Socket) -> JoinHandle<Option<u16>> {
+fn beats_every(period: std::time::Duration, mut socket: ClientSocket) -> JoinHandle<Option<u16>> {
     tokio::spawn(async move {
         let mut beat = tokio::time::interval(period);
         loop {
@@ -35,7 +35,7 @@ fn beats_every(period: std::time::Duration, mut socket: Socket) -> JoinHandle<Op
 }
 
 /// Bob sends heartbeats for this time, and receives nothing.
-async fn hears_nothing(bob: &mut Member, time: std::time::Duration) {
+async fn hears_nothing(bob: &mut RoomClient, time: std::time::Duration) {
     let heard = tokio::time::timeout(time, bob.socket.next_frame()).await;
     assert!(heard.is_err(), "{heard:?}");
 }
@@ -45,14 +45,14 @@ async fn after_a_standstill_longer_than_max_age_nobody_who_went_on_beating_is_st
     let _alone = alone().await;
     // So many that one thread cannot read them all before the room's thread looks at its clock.
     const CROWD: usize = 150;
-    let server = Server::start(&[&ARGUMENTS[..], &["--workers", "1"]].concat()).await;
+    let server = ChatServer::start(&[&ARGUMENTS[..], &["--workers", "1"]].concat()).await;
     let mut crowd = Vec::new();
     for n in 0..CROWD {
         let path = if n % 2 == 0 { with_token(n) } else { path("lobby", &format!("user{n}")[..]) };
-        let member = Member::begin(Upgrade::to(path).open(server.address()).await.unwrap()).await;
+        let member = RoomClient::begin(HandshakeRequest::to(path).open(server.address()).await.unwrap()).await;
         crowd.push(beats(member.socket));
     }
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     bob.socket.beats_every(BEAT);
     bob.until_all(CROWD + 1).await;
     server.signal("STOP").await;
@@ -71,13 +71,13 @@ async fn after_a_standstill_longer_than_max_age_nobody_who_went_on_beating_is_st
 async fn a_standstill_of_62_s_at_default_settings_is_seen_by_nobody() {
     const VISITORS: usize = 40;
     const PAGE_BEAT: std::time::Duration = secs(20);
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let mut visitors = Vec::new();
     for n in 0..VISITORS {
-        let member = Member::begin(Socket::open(&server, &with_token(n)).await).await;
+        let member = RoomClient::begin(ClientSocket::open(&server, &with_token(n)).await).await;
         visitors.push(beats_every(PAGE_BEAT, member.socket));
     }
-    let mut watcher = Member::join(&server, "lobby", "watcher").await;
+    let mut watcher = RoomClient::join(&server, "lobby", "watcher").await;
     watcher.socket.beats_every(PAGE_BEAT);
     watcher.until_all(VISITORS + 1).await;
     let here = watcher.roster.users.clone();
@@ -94,10 +94,10 @@ async fn a_standstill_of_62_s_at_default_settings_is_seen_by_nobody() {
 #[tokio::test]
 async fn one_who_fell_silent_before_a_standstill_goes_when_it_has_been_silent_for_max_age_without_it() {
     let _alone = alone().await;
-    let server = Server::start(&ARGUMENTS).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
+    let server = ChatServer::start(&ARGUMENTS).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
     bob.socket.beats_every(BEAT);
-    let mut silent = Member::join(&server, "lobby", "silent").await;
+    let mut silent = RoomClient::join(&server, "lobby", "silent").await;
     bob.sees_join("silent").await;
     server.signal("STOP").await;
     hears_nothing(&mut bob, STOP).await;
@@ -113,17 +113,17 @@ async fn one_who_fell_silent_before_a_standstill_goes_when_it_has_been_silent_fo
 async fn one_who_was_lost_before_a_standstill_has_the_rest_of_its_grace_after_it() {
     let _alone = alone().await;
     // The grace is shorter than the standstill.
-    let server = Server::start(&["--max-age", "30s", "--grace", "3s"]).await;
-    let mut bob = Member::join(&server, "lobby", "bob").await;
-    let ann = Member::begin(Socket::open(&server, &with_token(1)).await).await;
+    let server = ChatServer::start(&["--max-age", "30s", "--grace", "3s"]).await;
+    let mut bob = RoomClient::join(&server, "lobby", "bob").await;
+    let ann = RoomClient::begin(ClientSocket::open(&server, &with_token(1)).await).await;
     bob.sees_join("user1").await;
     ann.socket.reset();
     rows_become(&server, "presences WHERE held_until IS NOT NULL", 1, BOUND).await;
     server.signal("STOP").await;
     hears_nothing(&mut bob, STOP).await;
     server.signal("CONT").await;
-    let back = within(BOUND, "her return", Socket::open(&server, &with_token(1))).await;
-    let back = Member::begin(back).await;
+    let back = within(BOUND, "her return", ClientSocket::open(&server, &with_token(1))).await;
+    let back = RoomClient::begin(back).await;
     assert_eq!(back.roster.me, ann.roster.me);
     bob.sees_nothing_before(&server, "fence").await;
 }

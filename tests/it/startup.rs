@@ -1,8 +1,8 @@
 //! The process: its flags, its first line, its health.
 
 use crate::support::http::{becomes, get};
-use crate::support::member::Member;
-use crate::support::server::{Server, command};
+use crate::support::member::RoomClient;
+use crate::support::server::{ChatServer, command};
 use crate::support::{BOUND, eventually, folder, secs, within};
 use std::process::Output;
 
@@ -26,14 +26,14 @@ async fn refuses(arguments: &[&str], names: &str) {
 
 #[tokio::test]
 async fn the_first_line_names_the_address_that_answers() {
-    let server = Server::start(&["--bind", "127.0.0.1"]).await;
+    let server = ChatServer::start(&["--bind", "127.0.0.1"]).await;
     assert!(server.address().ip().is_loopback() && server.address().port() != 0);
     assert_eq!(get(server.address(), "/").await.status, 200);
 }
 
 #[tokio::test]
 async fn the_page_is_html_and_loads_nothing_from_another_host() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let page = get(server.address(), "/").await;
     assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{:?}", page.headers);
     for attribute in ["src=\"http", "src='http", "src=\"//", "href=\"//", "@import", "url(http"] {
@@ -43,7 +43,7 @@ async fn the_page_is_html_and_loads_nothing_from_another_host() {
 
 #[tokio::test]
 async fn a_healthy_server_says_so() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     assert_eq!(get(server.address(), "/healthz").await.status, 200);
     // It may take a moment after the first line.
     becomes(&server, "/readyz", 200, BOUND).await;
@@ -51,7 +51,7 @@ async fn a_healthy_server_says_so() {
 
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     assert_eq!(get(server.address(), "/nothing").await.status, 404);
     assert_eq!(get(server.address(), "/../Cargo.toml").await.status / 100, 4);
 }
@@ -124,9 +124,9 @@ async fn a_database_on_several_hosts_is_refused_and_the_remedy_named() {
 #[tokio::test]
 async fn a_postgres_that_lacks_characters_is_not_used_and_the_log_says_what_to_do() {
     // It was ready, and each join with another character failed.
-    let database = presence_test_servers::database(presence_test_servers::Kind::Postgres).await;
+    let database = presence_test_servers::database(presence_test_servers::ServerKind::Postgres).await;
     database.make_anew("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'").await;
-    let server = Server::start(&["--database-url", &database.url()]).await;
+    let server = ChatServer::start(&["--database-url", &database.url()]).await;
     let line = eventually(BOUND, "the line of the encoding", async || {
         let log = server.log();
         log.lines().find(|line| line.contains("LATIN1")).map(str::to_owned).ok_or(log)
@@ -139,7 +139,7 @@ async fn a_postgres_that_lacks_characters_is_not_used_and_the_log_says_what_to_d
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_refused() {
-    let server = Server::start(&[]).await;
+    let server = ChatServer::start(&[]).await;
     let port = server.address().port().to_string();
     refuses(&["--port", &port], &port).await;
 }
@@ -165,10 +165,10 @@ async fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
 async fn the_variable_of_a_setting_counts_where_the_flag_of_the_chat_is_not_given() {
     // It was read, checked, and then passed over.
     let variables = [("PRESENCE_NOTIFY", "events"), ("PRESENCE_MAX_FRAME_SENT", "7000")];
-    let server = Server::start_with(&[], &variables).await;
+    let server = ChatServer::start_with(&[], &variables).await;
     let config = get(server.address(), "/config.json").await.body;
     assert!(config.contains("\"notify\":\"events\""), "{config}");
-    let server = Server::start_with(&["--notify", "list"], &variables).await;
+    let server = ChatServer::start_with(&["--notify", "list"], &variables).await;
     let config = get(server.address(), "/config.json").await.body;
     assert!(config.contains("\"notify\":\"list\""), "{config}");
 }
@@ -185,7 +185,7 @@ async fn why_a_server_does_not_start_is_printed_whatever_the_log_shows() {
 
 #[tokio::test]
 async fn a_variable_that_is_no_setting_is_told_in_the_log_and_passed_over() {
-    let server = Server::start_with(&[], &[("PRESENCE_GRACES", "1s"), ("PRESENCE_LEASE", "3s")]).await;
+    let server = ChatServer::start_with(&[], &[("PRESENCE_GRACES", "1s"), ("PRESENCE_LEASE", "3s")]).await;
     let log = server.log();
     assert!(log.contains("WARN") && log.contains("PRESENCE_GRACES") && !log.contains("PRESENCE_LEASE"), "{log}");
 }
@@ -195,8 +195,8 @@ async fn the_database_is_a_file_where_one_was_asked_for() {
     let folder = folder();
     let file = folder.path().join("elsewhere.db");
     let url = format!("sqlite://{}", file.display());
-    let server = Server::start(&["--database-url", &url]).await;
-    Member::join(&server, "lobby", "ann").await;
+    let server = ChatServer::start(&["--database-url", &url]).await;
+    RoomClient::join(&server, "lobby", "ann").await;
     assert!(file.exists(), "{url}");
     assert!(!server.folder().join("presence.db").exists());
 }
@@ -206,7 +206,7 @@ async fn a_server_that_refuses_connections_is_told_in_the_log_with_the_reason_an
     // It said no more than that the store is unavailable.
     for scheme in ["postgres", "mysql"] {
         let url = format!("{scheme}://ann:geheim@127.0.0.1:1/presence");
-        let server = Server::start(&["--database-url", &url]).await;
+        let server = ChatServer::start(&["--database-url", &url]).await;
         let line = eventually(secs(10) + BOUND, "the line of the outage", async || {
             let log = server.log();
             log.lines().find(|line| line.contains("the presence store is away")).map(str::to_owned).ok_or(log)
@@ -220,18 +220,18 @@ async fn a_server_that_refuses_connections_is_told_in_the_log_with_the_reason_an
 
 #[tokio::test]
 async fn without_a_flag_the_database_is_presence_db_in_the_working_folder() {
-    let server = Server::start(&[]).await;
-    Member::join(&server, "lobby", "ann").await;
+    let server = ChatServer::start(&[]).await;
+    RoomClient::join(&server, "lobby", "ann").await;
     assert!(server.folder().join("presence.db").exists());
 }
 
 #[tokio::test]
 async fn one_worker_serves_rooms_as_many_do() {
     for workers in ["1", "3"] {
-        let server = Server::start(&["--workers", workers]).await;
-        let mut ann = Member::join(&server, "lobby", "ann").await;
+        let server = ChatServer::start(&["--workers", workers]).await;
+        let mut ann = RoomClient::join(&server, "lobby", "ann").await;
         for n in 0..6 {
-            let member = Member::join(&server, "lobby", "bob").await;
+            let member = RoomClient::join(&server, "lobby", "bob").await;
             ann.sees_join("bob").await;
             ann.says(&n.to_string()).await;
             ann.hears("ann", &n.to_string()).await;

@@ -61,7 +61,7 @@ fn origin(text: &str) -> Result<Option<Origin>, OriginError> {
 
 impl Args {
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
-        // Settings without a flag are read from the environment, such as `PRESENCE_PING_INTERVAL=5s`.
+        // SocketSettings without a flag are read from the environment, such as `PRESENCE_PING_INTERVAL=5s`.
         let mut config = Config::builder().overlay_env()?.max_age(self.max_age);
         if let Some(notify) = self.notify {
             config = config.notify(notify);

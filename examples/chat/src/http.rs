@@ -21,7 +21,7 @@ use crate::consumer::Chat;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; worker-src blob: 'self'; connect-src 'self' ws: wss:; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-pub(crate) struct Settings {
+pub(crate) struct SocketSettings {
     pub(crate) allow_origin: Vec<Origin>,
 }
 
@@ -90,7 +90,7 @@ async fn socket(
     upgrade: Upgrade,
     room: web::Path<String>,
     parameters: web::Query<Parameters>,
-    settings: web::Data<Settings>,
+    settings: web::Data<SocketSettings>,
 ) -> presence::Result<HttpResponse> {
     let (room, user, session) = check(&req, room.into_inner(), parameters.into_inner())
         .inspect_err(|error| debug!(%error, "a handshake is refused"))?;

@@ -96,7 +96,7 @@ async fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let address = listeners.first().ok_or("there is no address to listen on")?.local_addr()?;
     let rooms = Rooms::start(config, store, args.node_name(address)?);
     PruningSupervisor::spawn(&rooms);
-    let settings = web::Data::new(http::Settings { allow_origin: args.allow_origin() });
+    let settings = web::Data::new(http::SocketSettings { allow_origin: args.allow_origin() });
 
     let shared = rooms.clone();
     let mut server = HttpServer::new(move || {

@@ -25,7 +25,7 @@ use presence::{
     ChannelName, Config, NodeId, NodeName, Presence, PresenceId, PruningSupervisor, RoomName, Rooms, SqlStore, UserId,
     store::{Attempt, NodeStore, RoomStore, RoomWrites, Store, Write},
 };
-use presence_test_servers::{Database, Durability, Kind, Server};
+use presence_test_servers::{CommitSync, Database, Server, ServerKind};
 use sea_orm::{ConnectOptions, ConnectionTrait, QueryResult, Statement};
 use tempfile::TempDir;
 
@@ -216,12 +216,12 @@ async fn measure(database: &str, server: Option<&Server>, part: Option<&str>) {
 #[actix::main]
 async fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|one| !one.starts_with("--")).collect();
-    let kinds = [("sqlite", None), ("postgres", Some(Kind::Postgres)), ("mysql", Some(Kind::MySql))];
+    let kinds = [("sqlite", None), ("postgres", Some(ServerKind::Postgres)), ("mysql", Some(ServerKind::MySql))];
     let part = wanted.iter().find(|one| kinds.iter().all(|(name, _)| name != one));
     let all = !wanted.iter().any(|one| kinds.iter().any(|(name, _)| name == one));
     for (name, kind) in kinds {
         if all || wanted.iter().any(|one| one == name) {
-            let server = kind.map(|kind| Server::start(kind, Durability::Full));
+            let server = kind.map(|kind| Server::start(kind, CommitSync::Full));
             measure(name, server.as_ref(), part.map(String::as_str)).await;
         }
     }

@@ -33,14 +33,14 @@ pub(crate) fn payload(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
 }
 
 /// A client whose reads block.
-pub(crate) struct Client {
+pub(crate) struct BenchClient {
     socket: TcpStream,
     buffer: Vec<u8>,
     /// How much of the buffer was handed out.
     taken: usize,
 }
 
-impl Client {
+impl BenchClient {
     /// Connects, and waits for the 101.
     pub(crate) fn connect(port: u16, path: &str) -> Self {
         let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the server listens");

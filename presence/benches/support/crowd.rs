@@ -35,19 +35,19 @@ pub(crate) struct Crowd {
 }
 
 struct Heard {
-    marks: Count,
-    states: Count,
+    marks: Tally,
+    states: Tally,
     /// Who waits for a number of them.
     waiter: Thread,
 }
 
 #[derive(Default)]
-struct Count {
+struct Tally {
     heard: AtomicUsize,
     wanted: AtomicUsize,
 }
 
-impl Count {
+impl Tally {
     fn add(&self, waiter: &Thread) {
         if self.heard.fetch_add(1, Ordering::AcqRel) + 1 == self.wanted.load(Ordering::Acquire) {
             waiter.unpark();
@@ -58,7 +58,7 @@ impl Count {
 impl Crowd {
     /// Connects one client for each path. Only the thread that calls this may wait for what they hear.
     pub(crate) fn connect(port: u16, paths: Vec<String>) -> Self {
-        let heard = Arc::new(Heard { marks: Count::default(), states: Count::default(), waiter: thread::current() });
+        let heard = Arc::new(Heard { marks: Tally::default(), states: Tally::default(), waiter: thread::current() });
         let (end, ended) = oneshot::channel();
         let (connected, sockets) = mpsc::channel();
         let thread = thread::spawn({
@@ -107,7 +107,7 @@ impl Crowd {
         self.wait(&self.heard.states, wanted);
     }
 
-    fn wait(&self, count: &Count, wanted: usize) {
+    fn wait(&self, count: &Tally, wanted: usize) {
         assert_eq!(thread::current().id(), self.heard.waiter.id(), "only who connected them waits");
         count.wanted.store(wanted, Ordering::Release);
         while count.heard.load(Ordering::Acquire) < wanted {

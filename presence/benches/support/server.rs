@@ -18,7 +18,7 @@ use tokio::{runtime::Runtime, sync::oneshot};
 pub(crate) const HEARTBEAT: &str = "\"heartbeat\"";
 
 /// A server in this process. It is shut down when this is dropped.
-pub(crate) struct Server {
+pub(crate) struct BenchServer {
     pub(crate) rooms: Rooms,
     pub(crate) port: u16,
     /// For what is asked of `rooms` from outside of the server's threads.
@@ -33,7 +33,7 @@ pub(crate) fn config() -> ConfigBuilder {
     Config::builder().max_age(hour).ping_interval(hour).reconcile_interval(hour).sweep_interval(hour)
 }
 
-impl Server {
+impl BenchServer {
     pub(crate) fn start(config: ConfigBuilder, store: impl Store) -> Self {
         let config = config.build().expect("good settings");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -70,7 +70,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for BenchServer {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
@@ -88,19 +88,19 @@ async fn presence(
     let (room, user) = path.into_inner();
     let room = RoomName::new(room).expect("a good name");
     let user = UserId::new(user).expect("a good name");
-    Upgrade::new(&rooms, &req, body).user(Some(user)).start(Member { room }).await
+    Upgrade::new(&rooms, &req, body).user(Some(user)).start(CommandedConsumer { room }).await
 }
 
 async fn plain(req: HttpRequest, body: web::Payload, rooms: web::Data<Rooms>) -> HttpResponse {
-    Upgrade::new(&rooms, &req, body).start(Plain).await
+    Upgrade::new(&rooms, &req, body).start(WithoutPresence).await
 }
 
 /// Does what its client says.
-struct Member {
+struct CommandedConsumer {
     room: RoomName,
 }
 
-impl Consumer for Member {
+impl Consumer for CommandedConsumer {
     #[touch_presence]
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
         let Frame::Text(text) = frame else { return Ok(()) };
@@ -146,9 +146,9 @@ impl Consumer for Heart {
 }
 
 /// Knows nothing of presence.
-struct Plain;
+struct WithoutPresence;
 
-impl Consumer for Plain {
+impl Consumer for WithoutPresence {
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> presence::Result<()> {
         match frame {
             Frame::Text(text) if text == "answer" => socket.send("answer").await,

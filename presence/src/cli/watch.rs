@@ -26,7 +26,7 @@ use super::{
 /// One line of the output, as text or as a JSON object.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Line<'a> {
+enum OutputLine<'a> {
     /// The first line: all later changes are printed.
     Watching {
         rooms: usize,
@@ -60,7 +60,7 @@ pub(super) async fn watch(
     let mut watched = Watched::default();
     watched.update(store, only, &mut Vec::new()).await?;
     let presences = watched.rooms.values().map(|room| room.roster.len()).sum();
-    print(args, [Line::Watching { rooms: watched.rooms.len(), presences }])?;
+    print(args, [OutputLine::Watching { rooms: watched.rooms.len(), presences }])?;
     let mut is_away = false;
     loop {
         tokio::time::sleep(interval).await;
@@ -84,7 +84,7 @@ pub(super) async fn watch(
     }
 }
 
-fn print<'a>(args: &Args, lines: impl IntoIterator<Item = Line<'a>>) -> io::Result<()> {
+fn print<'a>(args: &Args, lines: impl IntoIterator<Item = OutputLine<'a>>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for line in lines {
         let text = if args.json { json::line(&line) } else { line.text() };
@@ -163,10 +163,10 @@ impl Watched {
 }
 
 impl RoomChange {
-    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        let left = self.delta.left.iter().map(move |presence| Line::Left(self.changed(presence)));
-        let joined = self.delta.joined.iter().map(move |presence| Line::Joined(self.changed(presence)));
-        let updated = self.delta.updated.iter().map(move |presence| Line::Updated(self.changed(presence)));
+    fn lines(&self) -> impl Iterator<Item = OutputLine<'_>> {
+        let left = self.delta.left.iter().map(move |presence| OutputLine::Left(self.changed(presence)));
+        let joined = self.delta.joined.iter().map(move |presence| OutputLine::Joined(self.changed(presence)));
+        let updated = self.delta.updated.iter().map(move |presence| OutputLine::Updated(self.changed(presence)));
         left.chain(joined).chain(updated)
     }
 
@@ -185,7 +185,7 @@ impl RoomChange {
     }
 }
 
-impl Line<'_> {
+impl OutputLine<'_> {
     fn text(&self) -> String {
         let (event, changed) = match self {
             Self::Watching { rooms, presences } => return format!("watching: rooms {rooms}, presences {presences}\n"),

@@ -30,11 +30,11 @@ pub const MAX_META_DEPTH: usize = 32;
 ///
 /// #[derive(Deserialize)]
 /// #[serde(tag = "type", rename_all = "snake_case")]
-/// enum Message {
+/// enum StatusMessage {
 ///     Status { meta: Meta },
 /// }
 ///
-/// let Message::Status { meta } = serde_json::from_str(r#"{"type":"status","meta":{"busy":true}}"#)?;
+/// let StatusMessage::Status { meta } = serde_json::from_str(r#"{"type":"status","meta":{"busy":true}}"#)?;
 /// assert_eq!(meta, Meta::try_from(json!({ "busy": true }))?);
 /// assert_eq!(meta.to_object()["busy"], true);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -251,12 +251,12 @@ mod tests {
     fn the_same_rules_apply_to_a_meta_from_a_value_a_map_or_a_message() {
         #[derive(Debug, Deserialize)]
         #[serde(tag = "type", rename_all = "snake_case")]
-        enum Message {
+        enum StatusMessage {
             Status { meta: Meta },
         }
         let read = |meta: &str| {
             let message = format!(r#"{{"type":"status","meta":{meta}}}"#);
-            serde_json::from_str(&message).map(|Message::Status { meta }| meta)
+            serde_json::from_str(&message).map(|StatusMessage::Status { meta }| meta)
         };
         let meta = read(r#"{"busy":true,"at":[1,2]}"#).unwrap();
         let object = meta.to_object();

@@ -37,7 +37,7 @@ mod sqlite {
 macro_rules! suite_on_server {
     ($module:ident, $kind:ident) => {
         mod $module {
-            use presence_test_servers::{Database, Kind, database};
+            use presence_test_servers::{Database, ServerKind, database};
 
             use crate::{
                 store::{SqlStore, Store},
@@ -45,7 +45,7 @@ macro_rules! suite_on_server {
             };
 
             async fn make(time: ManualClock) -> (SqlStore, Database) {
-                let database = database(Kind::$kind).await;
+                let database = database(ServerKind::$kind).await;
                 let store = SqlStore::connect(&database.url()).unwrap().with_wall_clock(move || time.millis());
                 store.prepare().await.unwrap();
                 (store, database)

@@ -16,12 +16,12 @@ use super::command::{self, Ran};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
-pub(crate) struct Database {
+pub(crate) struct TestDatabase {
     folder: TempDir,
     pub(crate) store: SqlStore,
 }
 
-impl Database {
+impl TestDatabase {
     /// Without tables.
     pub(crate) fn bare() -> Self {
         let folder = TempDir::new().unwrap();

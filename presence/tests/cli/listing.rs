@@ -5,11 +5,11 @@ use std::time::Duration;
 use presence::store::{ClearMode, NodeStore, Write};
 use serde_json::json;
 
-use super::database::{Database, LEASE, change, crowd, node, presence, with_meta};
+use super::database::{LEASE, TestDatabase, change, crowd, node, presence, with_meta};
 
 #[tokio::test]
 async fn where_nothing_is_it_says_so() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     assert_eq!(database.run(&["rooms"]).done(), "no rooms\n");
     assert_eq!(database.run(&["nodes"]).done(), "no nodes\n");
     assert_eq!(database.run(&["members", "lobby"]).done(), "nobody is in this room\n");
@@ -24,7 +24,7 @@ async fn where_nothing_is_it_says_so() {
 
 #[tokio::test]
 async fn rooms_are_a_table_for_people_and_a_document_for_programs() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "here").await;
     let three = [presence(here, "1", "ann"), presence(here, "2", "ann"), presence(here, "3", "")];
     let commit = change(&database.store, here, "lobby", three.into_iter().map(Write::Join)).await;
@@ -44,7 +44,7 @@ lobby        1          1          3     0        1
 
 #[tokio::test]
 async fn hostile_names_break_no_line_and_are_exact_for_programs() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "here").await;
     let names =
         ["\u{2028}evil", "שלום", "a\u{2028}b", " x ", "\"q\"", "a\\b", "\u{200b}x", "🦀", "e\u{301}", &"x".repeat(255)];
@@ -83,7 +83,7 @@ async fn hostile_names_break_no_line_and_are_exact_for_programs() {
 
 #[tokio::test]
 async fn members_are_told_with_their_nodes_and_metas() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "web-1").await;
     let busy = with_meta(&presence(here, "1", "bob"), "{ \"at\" : 1e2,\n \"says\":\"a b \u{9b}2J\" }");
     let (ann, anonymous) = (presence(here, "2", "ann"), presence(here, "3", ""));
@@ -117,7 +117,7 @@ bob          web-1  here   {}  1        {{\"at\":1e2,\"says\":\"a b \\u009b2J\"}
 
 #[tokio::test]
 async fn nodes_are_told_by_the_state_of_their_lease() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     // One that was killed a lease and a half ago, one that was replaced and still holds a presence, and one that lives.
     let past = database.ago(LEASE * 3 / 2);
     let dead = node(&past, "dead").await;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     command::{Ran, run, signal, until},
-    database::{Database, LEASE, change, crowd, node, presence, room},
+    database::{LEASE, TestDatabase, change, crowd, node, presence, room},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 // behaviour: 5 commands
 #[tokio::test]
 async fn what_no_live_node_answers_for_is_pruned_by_the_tool_itself() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let past = database.ago(SECOND * 100);
     let dead = node(&past, "dead").await;
     crowd(&past, dead, "lobby", 3).await;
@@ -42,7 +42,7 @@ async fn what_no_live_node_answers_for_is_pruned_by_the_tool_itself() {
 
 #[tokio::test]
 async fn a_node_whose_lease_ran_out_has_time_to_come_back() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let past = database.ago(LEASE * 2);
     let here = node(&past, "here").await;
     crowd(&past, here, "lobby", 3).await;
@@ -62,7 +62,7 @@ async fn a_node_whose_lease_ran_out_has_time_to_come_back() {
 
 #[tokio::test]
 async fn a_live_node_that_does_not_answer_is_named_and_its_presences_stay() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let past = database.ago(LEASE / 2);
     let here = node(&past, "silent").await;
     crowd(&past, here, "lobby", 3).await;
@@ -82,7 +82,7 @@ async fn a_live_node_that_does_not_answer_is_named_and_its_presences_stay() {
 
 #[tokio::test]
 async fn a_node_that_ends_while_it_is_asked_is_not_waited_for() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "here").await;
     crowd(&database.store, here, "lobby", 3).await;
     let mut child = database.command(&["prune-presences", "--wait=60s"]);
@@ -95,7 +95,7 @@ async fn a_node_that_ends_while_it_is_asked_is_not_waited_for() {
 
 #[tokio::test]
 async fn one_that_is_stopped_retires_and_takes_its_request_back() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "here").await;
     crowd(&database.store, here, "lobby", 1).await;
     for (sent, code, name) in [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM")] {
@@ -112,7 +112,7 @@ async fn one_that_is_stopped_retires_and_takes_its_request_back() {
 
 #[tokio::test]
 async fn one_that_is_killed_is_a_dead_node_without_presences() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "here").await;
     crowd(&database.store, here, "lobby", 1).await;
     let mut child = database.command(&["prune-presences", "--wait=60s"]);
@@ -131,7 +131,7 @@ async fn one_that_is_killed_is_a_dead_node_without_presences() {
 }
 
 /// A node in this process and on this database.
-async fn live(database: &Database, config: ConfigBuilder) -> Rooms {
+async fn live(database: &TestDatabase, config: ConfigBuilder) -> Rooms {
     let rooms = Rooms::with_clock(
         config.build().unwrap(),
         database.ago(Duration::ZERO),
@@ -154,7 +154,7 @@ async fn join(rooms: &Rooms, room: &RoomName, user: &str) {
 }
 
 /// Runs the tool without standing in the way of what lives on this thread.
-async fn beside(database: &Database, arguments: &'static [&'static str]) -> Ran {
+async fn beside(database: &TestDatabase, arguments: &'static [&'static str]) -> Ran {
     let command = database.command(arguments);
     actix_web::rt::task::spawn_blocking(move || run(command)).await.unwrap()
 }
@@ -169,7 +169,7 @@ fn pruned(document: &serde_json::Value) -> u64 {
 
 #[actix_web::test]
 async fn a_live_node_prunes_by_its_own_clock_and_answers_with_its_count() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let rooms = live(&database, sweeps_often()).await;
     let lobby = room("lobby");
     for user in ["ann", "bob"] {
@@ -205,7 +205,7 @@ async fn a_live_node_prunes_by_its_own_clock_and_answers_with_its_count() {
 
 #[actix_web::test]
 async fn runs_at_once_get_answers_of_their_own_and_count_each_presence_once() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let rooms = live(&database, sweeps_often()).await;
     let places = [room("lobby"), room("bar")];
     for place in &places {
@@ -229,7 +229,7 @@ async fn runs_at_once_get_answers_of_their_own_and_count_each_presence_once() {
 
 #[actix_web::test]
 async fn a_running_node_notices_what_the_tool_removed_at_its_next_look() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let past = database.ago(LEASE * 2);
     let dead = node(&past, "dead").await;
     change(&past, dead, "lobby", [Write::Join(presence(dead, "a", "ann"))]).await;

@@ -9,7 +9,7 @@ use sea_orm::{ConnectOptions, ConnectionTrait};
 
 use super::{
     command::{presence, run},
-    database::{Database, change, node, room},
+    database::{TestDatabase, change, node, room},
 };
 
 const COMMANDS: [&[&str]; 11] = [
@@ -137,7 +137,7 @@ fn without_a_database_it_says_how_to_name_one() {
 
 #[tokio::test]
 async fn the_option_wins_over_the_environment_and_stands_before_or_after_the_command() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     for arguments in [["--database-url", &database.url(), "rooms"], ["rooms", "--database-url", &database.url()]] {
         let mut command = presence(&arguments);
         command.env("DATABASE_URL", "sqlite:///no/such/folder/presence.db");
@@ -147,7 +147,7 @@ async fn the_option_wins_over_the_environment_and_stands_before_or_after_the_com
 
 #[test]
 fn a_database_that_is_not_there_is_unavailable_and_is_not_made() {
-    let database = Database::bare();
+    let database = TestDatabase::bare();
     for arguments in COMMANDS {
         for url in [database.url(), format!("{}?mode=rwc", database.url()), "sqlite:///no/such/folder/x.db".to_owned()]
         {
@@ -163,7 +163,7 @@ fn a_database_that_is_not_there_is_unavailable_and_is_not_made() {
 
 #[tokio::test]
 async fn a_database_that_is_locked_for_too_long_is_unavailable() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let other =
         sea_orm::Database::connect(ConnectOptions::new(database.url()).max_connections(1).to_owned()).await.unwrap();
     other.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
@@ -176,7 +176,7 @@ async fn a_database_that_is_locked_for_too_long_is_unavailable() {
 
 #[tokio::test]
 async fn a_database_without_tables_or_with_later_ones_is_refused_with_a_hint() {
-    let database = Database::bare();
+    let database = TestDatabase::bare();
     std::fs::write(database.url().trim_start_matches("sqlite://"), "").unwrap();
     for arguments in COMMANDS {
         let error = database.run(arguments).failed(1);
@@ -189,20 +189,20 @@ async fn a_database_without_tables_or_with_later_ones_is_refused_with_a_hint() {
 
 #[tokio::test]
 async fn migrate_makes_the_database_once() {
-    let database = Database::bare();
+    let database = TestDatabase::bare();
     let applied = database.run(&["migrate"]).done();
     assert!(applied.lines().all(|line| line.starts_with("applied m20")) && !applied.is_empty(), "{applied}");
     assert_eq!(database.run(&["migrate"]).done(), "the schema is up to date\n");
     assert_eq!(database.run(&["migrate", "--json"]).json(), serde_json::json!({"applied": []}));
     assert_eq!(database.run(&["rooms"]).done(), "no rooms\n");
-    let other = Database::bare();
+    let other = TestDatabase::bare();
     let applied = other.run(&["--json", "migrate"]).json();
     assert!(applied["applied"][0].as_str().unwrap().starts_with("m20"));
 }
 
 #[tokio::test]
 async fn nobody_who_closes_the_pipe_early_makes_it_panic() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "here").await;
     for n in 0..2_000 {
         change(&database.store, here, &format!("{n} {}", "x".repeat(200)), []).await;
@@ -219,7 +219,7 @@ async fn nobody_who_closes_the_pipe_early_makes_it_panic() {
 // behaviour: 5 commands; 5 spellings
 #[tokio::test]
 async fn rooms_that_nobody_is_in_are_pruned_under_either_name() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "here").await;
     for (command, told) in [
         ("prune-rooms", "removed 1 empty room\n"),

@@ -7,26 +7,26 @@ use std::{
 };
 
 use presence::{SqlStore, store::Write};
-use presence_test_servers::{Durability, Kind, Server, database};
+use presence_test_servers::{CommitSync, Server, ServerKind, database};
 
 use super::{
     command::{Ran, presence, run},
     database::{change, node, presence as presence_of},
 };
 
-const KINDS: &[Kind] = &[
+const KINDS: &[ServerKind] = &[
     #[cfg(feature = "postgres")]
-    Kind::Postgres,
+    ServerKind::Postgres,
     #[cfg(feature = "mysql")]
-    Kind::MySql,
+    ServerKind::MySql,
 ];
 
 const SECRET: &str = "geheim";
 
-const fn scheme(kind: Kind) -> &'static str {
+const fn scheme(kind: ServerKind) -> &'static str {
     match kind {
-        Kind::Postgres => "postgres",
-        Kind::MySql => "mysql",
+        ServerKind::Postgres => "postgres",
+        ServerKind::MySql => "mysql",
     }
 }
 
@@ -106,7 +106,7 @@ async fn a_wrong_password_or_user_is_named_and_trying_again_will_not_help() {
 async fn watch_says_why_it_waits_and_goes_on() {
     // Of each kind it is the same, and to start one takes its time.
     for kind in &KINDS[..1] {
-        let server = Server::start(*kind, Durability::None);
+        let server = Server::start(*kind, CommitSync::None);
         let database = server.database().await;
         let _ = run(on(&database.url(), &["migrate"])).done();
         let mut watch = on(&database.url(), &["watch", "--interval", "50ms"]);

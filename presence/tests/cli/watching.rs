@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     command::{signal, until},
-    database::{Database, change, leave, node, presence, with_meta},
+    database::{TestDatabase, change, leave, node, presence, with_meta},
 };
 
 /// One that watches, and what it prints.
@@ -23,7 +23,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(database: &Database, arguments: &[&str]) -> Self {
+    fn start(database: &TestDatabase, arguments: &[&str]) -> Self {
         let mut command = database.command(arguments);
         command.args(["--interval", "20ms"]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -57,7 +57,7 @@ async fn joins(store: &SqlStore, node: NodeId, room: &str, presence: &std::sync:
 
 #[tokio::test]
 async fn who_joins_changes_and_leaves_is_told_one_object_a_line_until_it_is_stopped() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let store = &database.store;
     let here = node(store, "here").await;
     joins(store, here, "bar", &presence(here, "0", "zoe")).await;
@@ -86,7 +86,7 @@ async fn who_joins_changes_and_leaves_is_told_one_object_a_line_until_it_is_stop
 
 #[tokio::test]
 async fn one_room_is_followed_before_it_is_there_and_across_its_lives() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let store = &database.store;
     let here = node(store, "here").await;
     let mut watch = Watch::start(&database, &["watch", "lobby"]);
@@ -106,7 +106,7 @@ async fn one_room_is_followed_before_it_is_there_and_across_its_lives() {
 
 #[tokio::test]
 async fn what_cancels_out_between_two_looks_is_not_told() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let store = &database.store;
     let here = node(store, "here").await;
     let ann = presence(here, "1", "ann");
@@ -127,7 +127,7 @@ async fn what_cancels_out_between_two_looks_is_not_told() {
 
 #[tokio::test]
 async fn a_reader_that_goes_ends_the_watch() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let here = node(&database.store, "here").await;
     let mut watch = Watch::start(&database, &["watch"]);
     let _ = watch.line();
@@ -139,7 +139,7 @@ async fn a_reader_that_goes_ends_the_watch() {
 
 #[tokio::test]
 async fn a_removal_by_another_hand_is_told_too() {
-    let database = Database::new().await;
+    let database = TestDatabase::new().await;
     let store = &database.store;
     let here = node(store, "here").await;
     for name in ["a", "b"] {

@@ -1,7 +1,7 @@
 //! The JavaScript client in a real browser, before a consumer that does more than the chat: several rooms on one socket, texts
 //! that are relayed as they came, and refusals.
 
-use crate::support::webdriver::{Browser, Timers, Window};
+use crate::support::webdriver::{Browser, BrowserWindow, Timers};
 use crate::support::{BOUND, eventually};
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
@@ -82,7 +82,7 @@ async fn socket(
 }
 
 /// A browser, and a server in this process.
-struct Stage {
+struct ClientStage {
     browser: Browser,
     address: SocketAddr,
     rooms: Rooms,
@@ -90,7 +90,7 @@ struct Stage {
     handle: ServerHandle,
 }
 
-impl Stage {
+impl ClientStage {
     async fn set() -> Option<Self> {
         let browser = Browser::start(Timers::Free).await?;
         let rooms = Rooms::start(Config::default(), MemoryStore::default(), NodeName::new("here").unwrap());
@@ -119,7 +119,7 @@ impl Stage {
     }
 
     /// A page that has loaded the client and runs the script.
-    async fn page(&self, script: &str) -> Window {
+    async fn page(&self, script: &str) -> BrowserWindow {
         let window = self.browser.window(&format!("http://{}/", self.address)).await;
         self.browser.becomes(&window, BOUND, "return typeof window.connect", &"function".into()).await;
         self.browser.run(&window, script, vec![]).await;
@@ -130,7 +130,7 @@ impl Stage {
         self.handshakes.load(Ordering::SeqCst)
     }
 
-    async fn becomes(&self, window: &Window, script: &str, expected: Value) {
+    async fn becomes(&self, window: &BrowserWindow, script: &str, expected: Value) {
         self.browser.becomes(window, BOUND, script, &expected).await;
     }
 
@@ -146,7 +146,7 @@ const SHOWN: &str = "return rooms.map(({ status, members }) => [status.state, [.
 
 #[actix_web::test]
 async fn a_socket_in_two_rooms_shows_both_in_the_page_and_neither_disturbs_the_other() {
-    let Some(stage) = Stage::set().await else { return };
+    let Some(stage) = ClientStage::set().await else { return };
     let both = |user: &str| {
         format!(
             "const connection = connect('/ws?user={user}');
@@ -174,7 +174,7 @@ async fn a_socket_in_two_rooms_shows_both_in_the_page_and_neither_disturbs_the_o
 
 #[actix_web::test]
 async fn the_room_of_join_room_stays_as_it_is_while_its_socket_joins_another() {
-    let Some(stage) = Stage::set().await else { return };
+    let Some(stage) = ClientStage::set().await else { return };
     let ann = "window.rooms = [watch(joinRoom('/ws?user=ann'), ['join', 'leave', 'status', 'text'])]";
     let ann = stage.page(ann).await;
     stage.becomes(&ann, SHOWN, json!([["live", ["ann"]]])).await;
@@ -193,7 +193,7 @@ async fn the_room_of_join_room_stays_as_it_is_while_its_socket_joins_another() {
 
 #[actix_web::test]
 async fn a_text_that_a_server_relays_as_it_came_reaches_the_page_as_a_text() {
-    let Some(stage) = Stage::set().await else { return };
+    let Some(stage) = ClientStage::set().await else { return };
     let ann =
         stage.page("window.rooms = [watch(joinRoom('/ws?user=ann'), ['text', 'message', 'frame', 'error'])]").await;
     stage.becomes(&ann, SHOWN, json!([["live", ["ann"]]])).await;
@@ -210,7 +210,7 @@ async fn a_text_that_a_server_relays_as_it_came_reaches_the_page_as_a_text() {
 /// A browser hides the status from the page, so the page cannot know more.
 #[actix_web::test]
 async fn a_page_whose_handshakes_are_refused_says_so_after_a_few_and_goes_on_trying() {
-    let Some(stage) = Stage::set().await else { return };
+    let Some(stage) = ClientStage::set().await else { return };
     let ann = stage.page("window.room = joinRoom('/deny', { minDelay: 50 })").await;
     stage
         .becomes(
@@ -232,7 +232,7 @@ async fn a_page_whose_handshakes_are_refused_says_so_after_a_few_and_goes_on_try
 
 #[actix_web::test]
 async fn a_page_that_is_refused_with_a_close_code_knows_why_and_stays_away() {
-    let Some(stage) = Stage::set().await else { return };
+    let Some(stage) = ClientStage::set().await else { return };
     let banned = stage.page("window.room = joinRoom('/refuse', { minDelay: 1, maxDelay: 1, grace: 0 })").await;
     let status = json!({"state": "closed", "code": 4003, "reason": "you are banned"});
     stage.becomes(&banned, "return room.status", status.clone()).await;

@@ -33,7 +33,7 @@ pub(super) const fn secs(seconds: u64) -> Duration {
 
 /// A call of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum ConsumerCall {
     Frame(Frame),
     Event(String),
     Removed(String),
@@ -47,12 +47,12 @@ pub(super) struct Bed {
     pub(super) store: FaultyStore<MemoryStore>,
     pub(super) changes: Probe,
     pub(super) time: ManualTime,
-    pub(super) calls: mpsc::UnboundedReceiver<Call>,
-    report: mpsc::UnboundedSender<Call>,
+    pub(super) calls: mpsc::UnboundedReceiver<ConsumerCall>,
+    report: mpsc::UnboundedSender<ConsumerCall>,
 }
 
 /// A client, and the name of its channel.
-pub(super) struct Client {
+pub(super) struct BedClient {
     pub(super) socket: TestSocket,
     pub(super) channel: ChannelName,
 }
@@ -87,17 +87,17 @@ impl Bed {
     }
 
     /// A member of the lobby. The empty name: an anonymous one.
-    pub(super) async fn member(&self, name: &str) -> Client {
+    pub(super) async fn member(&self, name: &str) -> BedClient {
         self.wrapped(name, |member| member).await
     }
 
     /// As `member`, within another consumer.
-    pub(super) async fn wrapped<C: Consumer>(&self, name: &str, wrap: impl FnOnce(Member) -> C) -> Client {
+    pub(super) async fn wrapped<C: Consumer>(&self, name: &str, wrap: impl FnOnce(EchoMember) -> C) -> BedClient {
         let (name_it, channel) = tokio::sync::oneshot::channel();
-        let consumer = wrap(Member { channel: Some(name_it), report: self.report.clone() });
+        let consumer = wrap(EchoMember { channel: Some(name_it), report: self.report.clone() });
         let upgrade = TestSocket::upgrade(&self.rooms).user(UserId::new(name).ok());
         let socket = TestSocket::connect(upgrade, consumer).await.expect("accepted");
-        Client { socket, channel: channel.await.unwrap() }
+        BedClient { socket, channel: channel.await.unwrap() }
     }
 
     /// Adds a channel without a socket to the lobby.
@@ -142,7 +142,7 @@ impl Bed {
         assert_eq!(self.try_change(), None);
     }
 
-    pub(super) async fn next_call(&mut self) -> Call {
+    pub(super) async fn next_call(&mut self) -> ConsumerCall {
         self.time.settle().await;
         if let Ok(call) = self.calls.try_recv() {
             return call;
@@ -153,12 +153,12 @@ impl Bed {
 }
 
 /// Joins the lobby, echoes, and fails on request.
-pub(super) struct Member {
+pub(super) struct EchoMember {
     channel: Option<tokio::sync::oneshot::Sender<ChannelName>>,
-    report: mpsc::UnboundedSender<Call>,
+    report: mpsc::UnboundedSender<ConsumerCall>,
 }
 
-impl Consumer for Member {
+impl Consumer for EchoMember {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         if let Some(name_it) = self.channel.take() {
             drop(name_it.send(socket.channel().clone()));
@@ -168,7 +168,7 @@ impl Consumer for Member {
 
     #[touch_presence]
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
-        drop(self.report.send(Call::Frame(frame.clone())));
+        drop(self.report.send(ConsumerCall::Frame(frame.clone())));
         match std::str::from_utf8(frame.as_bytes()).unwrap_or("") {
             "fail" => Err(Error::other("the test asked for it")),
             text => match text.strip_prefix("echo ") {
@@ -179,18 +179,18 @@ impl Consumer for Member {
     }
 
     async fn event(&mut self, _: &mut Socket, event: Event) -> Result<()> {
-        drop(self.report.send(Call::Event(event.name().to_string())));
+        drop(self.report.send(ConsumerCall::Event(event.name().to_string())));
         Ok(())
     }
 
     async fn removed(&mut self, _: &mut Socket, room: RoomName) -> Result<()> {
-        drop(self.report.send(Call::Removed(room.to_string())));
+        drop(self.report.send(ConsumerCall::Removed(room.to_string())));
         Ok(())
     }
 
     #[remove_presence]
     async fn disconnect(&mut self, socket: &mut Socket, code: CloseCode) -> Result<()> {
-        drop(self.report.send(Call::Disconnected(code.0, socket.is_in(&room("lobby")))));
+        drop(self.report.send(ConsumerCall::Disconnected(code.0, socket.is_in(&room("lobby")))));
         Ok(())
     }
 }

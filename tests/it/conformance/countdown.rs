@@ -1,6 +1,6 @@
 //! Pruning without Celery: a countdown for each socket.
 
-use super::bed::{Bed, Call, LONE_LEAVE, bed, room, secs, user};
+use super::bed::{Bed, ConsumerCall, LONE_LEAVE, bed, room, secs, user};
 use actix_web::http::StatusCode;
 use presence::testing::{Received, TestSocket};
 use presence::{CloseCode, Consumer, Countdown, Error, Frame, Result, Socket};
@@ -47,9 +47,9 @@ async fn a_ping_starts_anew_and_is_answered() {
 }
 
 /// Takes half a minute for each frame.
-struct Slow;
+struct SlowConsumer;
 
-impl Consumer for Slow {
+impl Consumer for SlowConsumer {
     async fn receive(&mut self, socket: &mut Socket, _: Frame) -> Result<()> {
         tokio::time::sleep(secs(25)).await;
         socket.send("done").await
@@ -61,7 +61,7 @@ impl Consumer for Slow {
 async fn a_client_that_pings_is_not_closed_because_its_consumer_is_slow() {
     // Its pings waited behind the frame, and the countdown went on.
     let bed = bed().await;
-    let slow = Countdown::new(secs(10), Slow);
+    let slow = Countdown::new(secs(10), SlowConsumer);
     let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), slow).await.expect("accepted");
     ann.send_text("work");
     for _ in 0..3 {
@@ -82,7 +82,7 @@ async fn a_client_that_pings_is_not_closed_because_its_consumer_is_slow() {
 #[actix_web::test]
 async fn a_countdown_stands_still_while_its_consumer_works_and_goes_on_after() {
     let bed = bed().await;
-    let slow = Countdown::new(secs(10), Slow);
+    let slow = Countdown::new(secs(10), SlowConsumer);
     let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), slow).await.expect("accepted");
     ann.send_text("work");
     bed.leap(secs(26)).await;
@@ -159,7 +159,7 @@ async fn a_socket_that_goes_by_itself_leaves_and_its_countdown_never_fires() {
     bed.leap(secs(9)).await;
     ann.socket.disconnect(CloseCode(4123)).await;
     assert_eq!((bed.change().await, bed.change().await), ("+ann".into(), "-ann".into()));
-    assert_eq!(bed.next_call().await, Call::Disconnected(4123, false));
+    assert_eq!(bed.next_call().await, ConsumerCall::Disconnected(4123, false));
     bed.leap(secs(20)).await;
     bed.quiet().await;
     assert!(bed.calls.try_recv().is_err(), "it ended once");

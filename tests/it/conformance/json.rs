@@ -9,7 +9,7 @@ fn team() -> GroupName {
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
-enum News {
+enum TeamEvent {
     #[serde(rename = "chat.message")]
     ChatMessage {
         text: String,
@@ -22,7 +22,7 @@ struct Forwards;
 
 impl JsonConsumer for Forwards {
     type Message = ();
-    type Event = News;
+    type Event = TeamEvent;
 
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(&room("lobby")).await?;
@@ -33,10 +33,10 @@ impl JsonConsumer for Forwards {
         socket.send("received").await
     }
 
-    async fn event(&mut self, socket: &mut Socket, news: News) -> Result<()> {
+    async fn event(&mut self, socket: &mut Socket, news: TeamEvent) -> Result<()> {
         match news {
-            News::ChatMessage { text } => socket.send(text).await,
-            News::Closing => socket.send("closing").await,
+            TeamEvent::ChatMessage { text } => socket.send(text).await,
+            TeamEvent::Closing => socket.send("closing").await,
         }
     }
 
@@ -116,7 +116,7 @@ async fn an_event_reaches_the_variant_of_its_name_and_one_of_another_name_or_sha
     bed.rooms.send_event_to_group(&team(), named("chat.message", serde_json::json!(5))).unwrap();
     let message = named("chat.message", serde_json::json!({"text": "hi", "from": "ann"}));
     bed.rooms.send_event_to_group(&team(), message).unwrap();
-    bed.rooms.send_event(&room("lobby"), Event::typed(&News::Closing).unwrap()).unwrap();
+    bed.rooms.send_event(&room("lobby"), Event::typed(&TeamEvent::Closing).unwrap()).unwrap();
     assert_eq!([ann.receive_text().await, ann.receive_text().await], ["hi", "closing"]);
     assert!(ann.receive_nothing().await);
 }

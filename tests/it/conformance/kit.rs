@@ -1,6 +1,6 @@
 //! The test kit: what a test of a consumer can do, and what it cannot trip over.
 
-use super::bed::{Call, bed, room, secs, user};
+use super::bed::{ConsumerCall, bed, room, secs, user};
 use presence::testing::{Probe, Received, TestSocket, upgrade_request};
 use presence::{CloseCode, Consumer, Frame, Result, Socket};
 
@@ -12,7 +12,7 @@ async fn a_consumer_is_tested_without_a_network() {
     let mut ann = bed.member("ann").await;
     assert_eq!(lobby.added().await.user, Some(user("ann")));
     ann.socket.send_json(&serde_json::json!({"a": 1}));
-    assert_eq!(bed.next_call().await, Call::Frame(Frame::Text(r#"{"a":1}"#.into())));
+    assert_eq!(bed.next_call().await, ConsumerCall::Frame(Frame::Text(r#"{"a":1}"#.into())));
     ann.socket.send_text("echo [1, 2]");
     assert_eq!(ann.socket.receive_json::<Vec<u8>>().await, [1, 2]);
     assert!(ann.socket.receive_nothing().await && lobby.nothing().await);
@@ -39,8 +39,8 @@ async fn waiting_in_vain_cancels_nothing_and_what_came_meanwhile_is_kept() {
 // behaviour: 7 communicator
 #[actix_web::test]
 async fn a_test_sees_the_headers_of_the_answer_and_the_reason_of_a_close() {
-    struct Host;
-    impl Consumer for Host {
+    struct Greeter;
+    impl Consumer for Greeter {
         async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
             socket.append_header("set-cookie", "seat=4")
         }
@@ -50,7 +50,7 @@ async fn a_test_sees_the_headers_of_the_answer_and_the_reason_of_a_close() {
         }
     }
     let bed = bed().await;
-    let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), Host).await.unwrap();
+    let mut ann = TestSocket::connect(TestSocket::upgrade(&bed.rooms), Greeter).await.unwrap();
     assert_eq!((ann.header("set-cookie"), ann.header("set-cake")), (Some("seat=4"), None));
     assert_eq!(ann.close_reason(), None);
     ann.send_text("hello");
@@ -71,7 +71,7 @@ async fn a_test_closes_with_any_code_and_with_none() {
     ] {
         let ann = bed.member("ann").await;
         assert_eq!(ann.socket.disconnect(code).await, [Received::Close(answer)], "{code}");
-        assert_eq!(bed.next_call().await, Call::Disconnected(told, false), "{code}");
+        assert_eq!(bed.next_call().await, ConsumerCall::Disconnected(told, false), "{code}");
     }
 }
 

@@ -1,37 +1,37 @@
 //! The commands of the pages: each is run, or what it names exists.
 
 use super::{pages, read, root};
-use crate::support::server::{Server, binary};
+use crate::support::server::{ChatServer, binary};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Output};
 
 /// One command: its words, and the comment after it.
 #[derive(Debug)]
-struct Line {
+struct CommandLine {
     words: Vec<String>,
     comment: String,
 }
 
 /// The words of a shell command up to a comment, without its quotes.
-fn line(text: &str) -> Line {
+fn line(text: &str) -> CommandLine {
     let (mut words, mut word, mut is_quoted) = (Vec::new(), String::new(), false);
     for (at, c) in text.char_indices() {
         match c {
             '\'' => is_quoted = !is_quoted,
             '#' if !is_quoted && word.is_empty() => {
-                return Line { words, comment: text[at + 1..].trim().to_owned() };
+                return CommandLine { words, comment: text[at + 1..].trim().to_owned() };
             }
             ' ' if !is_quoted => words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty())),
             c => word.push(c),
         }
     }
     words.extend(Some(word).filter(|word| !word.is_empty()));
-    Line { words, comment: String::new() }
+    CommandLine { words, comment: String::new() }
 }
 
 /// The blocks of shell commands of a page, each with the first line of the output that the page shows after it.
-fn blocks(text: &str) -> Vec<(Vec<Line>, Option<String>)> {
+fn blocks(text: &str) -> Vec<(Vec<CommandLine>, Option<String>)> {
     let parts: Vec<_> = text.split("\n```").collect();
     let of = |at: usize, language: &str| Some(parts.get(at)?.strip_prefix(language)?.trim().to_owned());
     let shells = (1..parts.len()).step_by(2).filter_map(|at| Some((at, of(at, "sh\n")?)));
@@ -74,7 +74,7 @@ fn check_arguments(package: &Value, words: &[&str]) {
 }
 
 /// The package, the features and the target that a command of cargo names exist, and it has only flags that are known.
-fn check_cargo(Line { words, comment }: &Line, packages: &BTreeMap<String, Value>) {
+fn check_cargo(CommandLine { words, comment }: &CommandLine, packages: &BTreeMap<String, Value>) {
     let is_known = |command: &str| ["build", "run", "bench", "doc", "test", "nextest"].contains(&command);
     assert!(is_known(&words[1]), "{words:?}");
     let (mut package, mut features, mut target) = (None, BTreeSet::new(), None);
@@ -118,7 +118,7 @@ fn tool(arguments: &[&str], variables: &BTreeMap<String, String>) -> Output {
 }
 
 /// `curl` to this server: it ends well, or after the time that it was given, and its output is what the page says.
-fn check_curl(Line { words, comment }: &Line, shown: Option<&String>, server: &Server) {
+fn check_curl(CommandLine { words, comment }: &CommandLine, shown: Option<&String>, server: &ChatServer) {
     let address = server.address().to_string();
     let arguments = words[1..].iter().map(|word| word.replace("127.0.0.1:8080", &address));
     let output = Command::new("curl").args(arguments).output().expect("`curl` is installed");
@@ -132,7 +132,7 @@ fn check_curl(Line { words, comment }: &Line, shown: Option<&String>, server: &S
 
 #[tokio::test]
 async fn each_command_of_the_pages_runs_or_names_what_exists() {
-    let (server, packages) = (Server::start(&[]).await, packages());
+    let (server, packages) = (ChatServer::start(&[]).await, packages());
     let mut count = 0;
     for page in pages().into_iter().map(|page| format!("docs/{page}")).chain(["README.md".into()]) {
         for (lines, shown) in blocks(&read(&page)) {
@@ -160,7 +160,7 @@ async fn each_command_of_the_pages_runs_or_names_what_exists() {
                             |target: &Value| target["name"] == name && names(&target["kind"]).any(|kind| kind == "bin");
                         assert!(targets.any(is_it), "{page}: {program}");
                         let words = one.words[1..].to_vec();
-                        check_cargo(&Line { words, comment: String::new() }, &packages);
+                        check_cargo(&CommandLine { words, comment: String::new() }, &packages);
                     }
                     _ => panic!("{page}: no test runs {one:?}"),
                 }

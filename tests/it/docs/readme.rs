@@ -1,7 +1,7 @@
 //! The server of the README, as a process.
 
-use crate::support::server::Server;
-use crate::support::socket::Upgrade;
+use crate::support::server::ChatServer;
+use crate::support::socket::HandshakeRequest;
 use crate::support::{BOUND, eventually, folder, secs, within};
 use presence::NodeName;
 use std::net::{SocketAddr, TcpListener};
@@ -42,13 +42,13 @@ async fn the_server_of_the_readme_ends_with_an_error_when_another_process_has_ta
         .spawn()
         .unwrap();
     let opened = eventually(BOUND, "the server of the README", async || {
-        let socket = Upgrade::to("/ws/lobby").send(address).await.map_err(|error| error.to_string())?;
+        let socket = HandshakeRequest::to("/ws/lobby").send(address).await.map_err(|error| error.to_string())?;
         socket.answered().await.map_err(|refused| format!("{refused:?}"))
     });
     let mut ann = opened.await;
     let url = format!("sqlite://{}", folder.path().join("presence.db").display());
     let name = NodeName::of_host(port).unwrap();
-    let mut other = Server::start(&["--node-name", name.as_str(), "--database-url", &url]).await;
+    let mut other = ChatServer::start(&["--node-name", name.as_str(), "--database-url", &url]).await;
     assert_eq!(ann.closing().await, Some(1012));
     other.signal("TERM").await;
     assert!(other.exit(BOUND).await.success());

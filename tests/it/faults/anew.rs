@@ -2,13 +2,13 @@
 
 use super::{BEAT, NOTICED, serve};
 use crate::support::BOUND;
-use crate::support::backend::{Backend, Kind};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::guest::Guest;
 use crate::support::http::becomes;
-use crate::support::server::Server;
+use crate::support::server::ChatServer;
 
 /// It was 503 until somebody migrated it by hand.
-pub(super) async fn made_anew(kind: Kind) {
+pub(super) async fn made_anew(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let (one, other) = (serve(&backend, &[]).await, serve(&backend, &[]).await);
     let mut ann = Guest::join(&one, "lobby", "ann", BEAT).await;
@@ -33,6 +33,6 @@ pub(super) async fn made_anew(kind: Kind) {
     // The room has a new epoch, so there may be a new first frame, with everybody who has joined again by then.
     assert!(!told.iter().any(|told| told == "-cid"), "nobody of this node leaves: {told:?}");
     // Whoever comes second finds the tables, and not itself in them.
-    let gone = |server: &Server| server.log().matches("the tables of the database are gone").count();
+    let gone = |server: &ChatServer| server.log().matches("the tables of the database are gone").count();
     assert!(gone(&one).max(gone(&other)) == 1, "each says it once at most:\n{}\n{}", one.log(), other.log());
 }

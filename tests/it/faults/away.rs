@@ -1,11 +1,11 @@
 //! The database is away: at the start of the process, and for half a minute under load.
 
-use super::{BEAT, Log, NOTICED, is_healthy_but_not_ready, is_refused, serve};
-use crate::support::backend::{Backend, Kind};
+use super::{BEAT, LogSince, NOTICED, is_healthy_but_not_ready, is_refused, serve};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::guest::Guest;
 use crate::support::http::{becomes, get};
-use crate::support::member::Member;
-use crate::support::server::Server;
+use crate::support::member::RoomClient;
+use crate::support::server::ChatServer;
 use crate::support::{BOUND, SLACK, secs};
 use serde_json::json;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,11 +13,11 @@ use tokio::time::Instant;
 
 const OUTAGE: std::time::Duration = secs(30);
 
-pub(super) async fn at_start(kind: Kind) {
+pub(super) async fn at_start(kind: BackendKind) {
     let mut backend = Backend::own(kind).await;
     backend.goes_away().await;
     let begun = Instant::now();
-    let server = Server::start(&["--database-url", &backend.url()]).await;
+    let server = ChatServer::start(&["--database-url", &backend.url()]).await;
     assert!(begun.elapsed() <= secs(3) + SLACK, "it does not wait for its database: {:?}", begun.elapsed());
     is_healthy_but_not_ready(&server).await;
     assert_eq!(get(server.address(), "/").await.status, 200, "the page is served");
@@ -25,10 +25,10 @@ pub(super) async fn at_start(kind: Kind) {
     is_refused(&server, "ann").await;
     backend.comes_back().await;
     becomes(&server, "/readyz", 200, NOTICED).await;
-    let mut ann = Member::join(&server, "lobby", "ann").await;
+    let mut ann = RoomClient::join(&server, "lobby", "ann").await;
     ann.sees_nothing_before(&server, "bob").await;
     assert_eq!(ann.roster.names(), ["ann", "bob"], "nothing is left of those who were refused");
-    let lines = Log(0).lines(&server);
+    let lines = LogSince(0).lines(&server);
     let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     assert_eq!(
         (count("store is away"), count("store is back"), count("WARN") + count("ERROR")),
@@ -37,7 +37,7 @@ pub(super) async fn at_start(kind: Kind) {
     );
 }
 
-pub(super) async fn under_load(kind: Kind) {
+pub(super) async fn under_load(kind: BackendKind) {
     let mut backend = Backend::own(kind).await;
     let server = serve(&backend, &[]).await;
     let mut ann = Guest::join(&server, "lobby", "ann", BEAT).await;
@@ -47,7 +47,7 @@ pub(super) async fn under_load(kind: Kind) {
     let mut eve = Guest::join(&server, "kitchen", "eve", BEAT).await;
     let _nobody = Guest::join(&server, "lobby", None, BEAT).await;
     ann.until("all of them", BOUND, |seen| seen.roster.users.len() == 4 && seen.roster.anonymous == 1).await;
-    let (before, log) = (ann.seen().told.len(), Log::of(&server));
+    let (before, log) = (ann.seen().told.len(), LogSince::of(&server));
 
     backend.goes_away().await;
     let begun = Instant::now();

@@ -1,10 +1,10 @@
 //! The file of the database is moved away or replaced while the server has it open: all would go on, and be lost at the end.
 
-use super::{BEAT, Log, NOTICED, is_healthy_but_not_ready, is_refused, serve};
-use crate::support::backend::{Backend, Kind};
+use super::{BEAT, LogSince, NOTICED, is_healthy_but_not_ready, is_refused, serve};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::guest::Guest;
 use crate::support::http::becomes;
-use crate::support::server::Server;
+use crate::support::server::ChatServer;
 use crate::support::{BOUND, eventually};
 use std::path::Path;
 
@@ -17,7 +17,7 @@ fn moves(from: &Path, to: &Path) {
 }
 
 /// The log has one error line, which names the file.
-async fn is_logged(server: &Server, log: &Log, file: &Path) {
+async fn is_logged(server: &ChatServer, log: &LogSince, file: &Path) {
     let file = file.display().to_string();
     let about = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains(&file)).collect::<Vec<_>>();
     eventually(BOUND, "the line about the file", async || match &about(log.lines(server))[..] {
@@ -27,14 +27,14 @@ async fn is_logged(server: &Server, log: &Log, file: &Path) {
     .await;
 }
 
-pub(super) async fn moved_away(kind: Kind) {
+pub(super) async fn moved_away(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let server = serve(&backend, &[]).await;
     let mut ann = Guest::join(&server, "lobby", "ann", BEAT).await;
     let bob = Guest::join(&server, "lobby", "bob", BEAT).await;
     let dan = Guest::join(&server, "lobby", "dan", BEAT).await;
     ann.until("all three", BOUND, |seen| seen.roster.users.len() == 3).await;
-    let (before, log) = (ann.seen().told.len(), Log::of(&server));
+    let (before, log) = (ann.seen().told.len(), LogSince::of(&server));
     let (file, aside) = (backend.file(), backend.file().with_file_name("aside.db"));
 
     moves(&file, &aside);
@@ -57,11 +57,11 @@ pub(super) async fn moved_away(kind: Kind) {
     log.tells_one_outage(&server).await;
 }
 
-pub(super) async fn replaced(kind: Kind) {
+pub(super) async fn replaced(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let mut server = serve(&backend, &[]).await;
     let _ann = Guest::join(&server, "lobby", "ann", BEAT).await;
-    let log = Log::of(&server);
+    let log = LogSince::of(&server);
     let file = backend.file();
     moves(&file, &file.with_file_name("aside.db"));
     // Another process makes one.

@@ -1,30 +1,30 @@
 //! The server is there, and the way to it is slow, or dead.
 
 use super::{BEAT, serve, suffers};
-use crate::support::backend::{Backend, Kind};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::guest::Guest;
 use crate::support::http::becomes;
-use crate::support::member::Member;
-use crate::support::server::Server;
+use crate::support::member::RoomClient;
+use crate::support::server::ChatServer;
 use crate::support::{BOUND, Duration, eventually, millis, secs};
 use tokio::time::Instant;
 
 /// A call takes several statements, and so longer than a call may take.
-pub(super) async fn slow(kind: Kind) {
+pub(super) async fn slow(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let network = backend.proxy();
     suffers(&backend, async || network.slow(secs(2)), async || network.open()).await;
 }
 
 /// Connections stay, and nothing comes of them.
-pub(super) async fn dead(kind: Kind) {
+pub(super) async fn dead(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let network = backend.proxy();
     suffers(&backend, async || network.die(), async || network.open()).await;
 }
 
 /// As when another machine takes over the address of the server: nothing shows that the old connections are over.
-pub(super) async fn lost(kind: Kind) {
+pub(super) async fn lost(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let server = serve(&backend, &[]).await;
     let mut ann = Guest::join(&server, "lobby", "ann", BEAT).await;
@@ -52,7 +52,7 @@ const VISITS: Duration = secs(5);
 const RECONCILE: Duration = secs(5);
 
 /// Sockets come and go on two nodes, and rooms take long to read: then nobody is there who has left.
-pub(super) async fn slow_readings(kind: Kind) {
+pub(super) async fn slow_readings(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let (one, other) = (serve(&backend, &[]).await, serve(&backend, &[]).await);
     let mut ann = Guest::join(&one, "lobby", "ann", BEAT).await;
@@ -67,7 +67,7 @@ pub(super) async fn slow_readings(kind: Kind) {
     }
     for node in [&one, &other] {
         eventually(RECONCILE + BOUND, "a first frame without ghosts", async || {
-            let look = Member::join(node, "lobby", None).await;
+            let look = RoomClient::join(node, "lobby", None).await;
             let seen = look.roster.names().join(" ");
             if look.roster.names() == names { Ok(()) } else { Err(seen) }
         })
@@ -78,10 +78,10 @@ pub(super) async fn slow_readings(kind: Kind) {
 }
 
 /// Comes, stays for a while, and goes, again and again; every fifth time without a word. Returns how often.
-async fn visit(node: &Server, n: usize) -> usize {
+async fn visit(node: &ChatServer, n: usize) -> usize {
     let (begun, name) = (Instant::now(), format!("u{n}"));
     for turn in 1.. {
-        let mut visitor = Member::join(node, "lobby", &name[..]).await;
+        let mut visitor = RoomClient::join(node, "lobby", &name[..]).await;
         let reads = async {
             loop {
                 visitor.told().await;

@@ -1,7 +1,7 @@
 //! The database is away for longer than a lease, and what nodes do about one another; and for a node that is to end.
 
-use super::{BEAT, Log, NOTICED, serve};
-use crate::support::backend::{Backend, Kind};
+use super::{BEAT, LogSince, NOTICED, serve};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::guest::Guest;
 use crate::support::http::becomes;
 use crate::support::{BOUND, Duration, secs};
@@ -12,15 +12,15 @@ const SHORT: [(&str, &str); 3] =
     [("PRESENCE_LEASE", "3s"), ("PRESENCE_SWEEP_INTERVAL", "500ms"), ("PRESENCE_RECONCILE_INTERVAL", "1s")];
 
 /// Both leases run out. Whoever is back first must not take the other for dead.
-pub(super) async fn two_nodes(kind: Kind) {
+pub(super) async fn two_nodes(kind: BackendKind) {
     let mut backend = Backend::own(kind).await;
     let (one, other) = (serve(&backend, &SHORT).await, serve(&backend, &SHORT).await);
     let mut ann = Guest::join(&one, "lobby", "ann", BEAT).await;
     let mut bob = Guest::join(&other, "lobby", "bob", BEAT).await;
-    let both = |seen: &crate::support::guest::Seen| seen.roster.users.len() == 2;
+    let both = |seen: &crate::support::guest::GuestView| seen.roster.users.len() == 2;
     ann.until("Bob, who is on the other node", BOUND, both).await;
     bob.until("Ann", BOUND, both).await;
-    let (before, logs) = ((ann.seen().told, bob.seen().told), (Log::of(&one), Log::of(&other)));
+    let (before, logs) = ((ann.seen().told, bob.seen().told), (LogSince::of(&one), LogSince::of(&other)));
 
     for _ in 0..3 {
         backend.goes_away().await;
@@ -50,7 +50,7 @@ pub(super) async fn two_nodes(kind: Kind) {
 }
 
 /// The log says what could not be written, and the process ends in time nevertheless. Its next incarnation cleans up what it left.
-pub(super) async fn told_to_stop(kind: Kind) {
+pub(super) async fn told_to_stop(kind: BackendKind) {
     let mut backend = Backend::own(kind).await;
     let mut server = serve(&backend, &[]).await;
     let ann = Guest::join(&server, "lobby", "ann", BEAT).await;
@@ -58,7 +58,7 @@ pub(super) async fn told_to_stop(kind: Kind) {
     backend.goes_away().await;
     ann.leaves().await;
     becomes(&server, "/readyz", 503, BOUND).await;
-    let log = Log::of(&server);
+    let log = LogSince::of(&server);
     server.signal("TERM").await;
     let status = server.exit(secs(10)).await;
     assert_eq!(status.code(), Some(0), "{status}\n{}", server.log());

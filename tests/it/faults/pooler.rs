@@ -1,10 +1,10 @@
 //! PgBouncer between the server and PostgreSQL.
 
 use super::{BEAT, is_healthy_but_not_ready, is_refused, serve_at};
-use crate::support::backend::{Backend, Kind};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::guest::Guest;
 use crate::support::http::becomes;
-use crate::support::server::Server;
+use crate::support::server::ChatServer;
 use crate::support::{BOUND, eventually};
 use presence_test_servers::Pooling;
 
@@ -12,7 +12,7 @@ use presence_test_servers::Pooling;
 const IGNORE: &str = "ignore_startup_parameters = extra_float_digits";
 
 /// The only line that is more than information.
-async fn one_line(server: &Server) -> String {
+async fn one_line(server: &ChatServer) -> String {
     let troubles = || {
         let log = server.log();
         let lines = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
@@ -29,7 +29,7 @@ async fn one_line(server: &Server) -> String {
 
 #[tokio::test]
 async fn sessions_that_are_pooled_serve_as_a_server_does() {
-    let backend = Backend::shared(Kind::Postgres).await;
+    let backend = Backend::shared(BackendKind::Postgres).await;
     let (_bouncer, url) = backend.behind(Pooling::Session, &[IGNORE]);
     let server = serve_at(&url, &[]).await;
     let mut ann = Guest::join(&server, "lobby", "ann", BEAT).await;
@@ -50,9 +50,9 @@ async fn sessions_that_are_pooled_serve_as_a_server_does() {
 async fn transactions_that_are_pooled_without_regard_to_statements_are_refused_and_the_log_says_what_to_do() {
     // It flapped, and a statement of another client may be carried out in the place of one's own. With several sessions it depends on
     // chance whether two clients meet in one of them. With one session the second client always does.
-    let backend = Backend::shared(Kind::Postgres).await;
+    let backend = Backend::shared(BackendKind::Postgres).await;
     let (_bouncer, url) = backend.behind(Pooling::Transaction, &[IGNORE, "default_pool_size = 1"]);
-    let server = Server::start(&["--database-url", &url]).await;
+    let server = ChatServer::start(&["--database-url", &url]).await;
     let line = one_line(&server).await;
     assert!(line.contains("ERROR") && line.contains("a pooler between the node and the database"), "{line}");
     assert!(line.contains("pool_mode = session") && line.contains("max_prepared_statements"), "{line}");
@@ -61,9 +61,9 @@ async fn transactions_that_are_pooled_without_regard_to_statements_are_refused_a
 
 #[tokio::test]
 async fn a_pooler_that_refuses_a_parameter_is_logged_with_the_setting_that_it_needs() {
-    let backend = Backend::shared(Kind::Postgres).await;
+    let backend = Backend::shared(BackendKind::Postgres).await;
     let (_bouncer, url) = backend.behind(Pooling::Session, &[]);
-    let server = Server::start(&["--database-url", &url]).await;
+    let server = ChatServer::start(&["--database-url", &url]).await;
     let line = one_line(&server).await;
     assert!(line.contains("ERROR") && line.contains("ignore_startup_parameters = extra_float_digits"), "{line}");
     is_healthy_but_not_ready(&server).await;

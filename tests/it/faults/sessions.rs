@@ -1,7 +1,7 @@
 //! The server is there, and ends connections, or takes no writes.
 
-use super::{BEAT, Log, NOTICED, serve, suffers};
-use crate::support::backend::{Backend, Kind};
+use super::{BEAT, LogSince, NOTICED, serve, suffers};
+use crate::support::backend::{Backend, BackendKind};
 use crate::support::guest::Guest;
 use crate::support::http::becomes;
 use crate::support::{BOUND, eventually, millis, secs};
@@ -12,14 +12,14 @@ use tokio::time::Instant;
 /// Stops transactions at their last statement before the commit, when they have written all else.
 struct Gate {
     session: DatabaseConnection,
-    kind: Kind,
+    kind: BackendKind,
 }
 
 impl Gate {
     async fn closed(backend: &Backend) -> Self {
         let gate = Self { session: backend.connect().await, kind: backend.kind };
         let statements: &[&str] = match gate.kind {
-            Kind::Postgres => &[
+            BackendKind::Postgres => &[
                 "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS \
                  'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END'",
                 "CREATE TRIGGER gate BEFORE UPDATE ON rooms FOR EACH ROW EXECUTE FUNCTION gate()",
@@ -43,7 +43,7 @@ impl Gate {
     /// The connection of the one that waits, which has written.
     async fn waiting(&self) -> i64 {
         let find = match self.kind {
-            Kind::Postgres => {
+            BackendKind::Postgres => {
                 "SELECT pid::bigint FROM pg_stat_activity WHERE datname = current_database() \
                  AND wait_event = 'advisory' AND query LIKE 'UPDATE \"rooms\"%' AND backend_xid IS NOT NULL"
             }
@@ -67,14 +67,14 @@ impl Gate {
 
     async fn kills(&self, connection: i64) {
         match self.kind {
-            Kind::Postgres => self.executes(&format!("SELECT pg_terminate_backend({connection})")).await,
+            BackendKind::Postgres => self.executes(&format!("SELECT pg_terminate_backend({connection})")).await,
             _ => self.executes(&format!("KILL {connection}")).await,
         }
     }
 
     async fn opens(self) {
         match self.kind {
-            Kind::Postgres => {
+            BackendKind::Postgres => {
                 self.executes("SELECT pg_advisory_unlock(1)").await;
                 self.executes("DROP TRIGGER gate ON rooms").await;
             }
@@ -87,14 +87,14 @@ impl Gate {
 }
 
 /// A transaction that has written all it had to, and is not committed; then some at any moment.
-pub(super) async fn killed(kind: Kind) {
+pub(super) async fn killed(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let server = serve(&backend, &[]).await;
     let mut ann = Guest::join(&server, "lobby", "ann", BEAT).await;
     let mut bob = Guest::join(&server, "lobby", "bob", BEAT).await;
     let dan = Guest::join(&server, "lobby", "dan", BEAT).await;
     ann.until("all three", BOUND, |seen| seen.roster.users.len() == 3).await;
-    let (before, log) = (ann.seen().told.len(), Log::of(&server));
+    let (before, log) = (ann.seen().told.len(), LogSince::of(&server));
     let gate = Gate::closed(&backend).await;
     bob.asks(json!({"type": "update", "meta": {"n": 0}}));
     let first = gate.waiting().await;
@@ -136,15 +136,15 @@ pub(super) async fn killed(kind: Kind) {
     backend.rows_become(&format!("presences WHERE meta LIKE '%{n}%'"), 1, BOUND).await;
 }
 
-fn is(bob: &Guest, n: i32) -> impl Fn(&crate::support::guest::Seen) -> bool + use<> {
+fn is(bob: &Guest, n: i32) -> impl Fn(&crate::support::guest::GuestView) -> bool + use<> {
     let me = bob.seen().roster.me;
     move |seen| seen.roster.users["bob"][&me]["n"] == n
 }
 
 /// As a server that was made a standby of another.
-pub(super) async fn read_only(kind: Kind) {
+pub(super) async fn read_only(kind: BackendKind) {
     // On MariaDB that is a setting of the whole server.
-    let backend = if kind == Kind::MySql { Backend::own(kind).await } else { Backend::shared(kind).await };
+    let backend = if kind == BackendKind::MySql { Backend::own(kind).await } else { Backend::shared(kind).await };
     suffers(
         &backend,
         async || may_only_be_read(&backend, true).await,
@@ -154,7 +154,7 @@ pub(super) async fn read_only(kind: Kind) {
 }
 
 async fn may_only_be_read(backend: &Backend, only_read: bool) {
-    if backend.kind == Kind::MySql {
+    if backend.kind == BackendKind::MySql {
         return backend.execute(&format!("SET GLOBAL read_only = {only_read}")).await;
     }
     let session = backend.connect().await;

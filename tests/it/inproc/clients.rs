@@ -2,7 +2,7 @@
 
 use super::host::{Host, room};
 use super::puppet::Did;
-use crate::support::frame::Frame;
+use crate::support::frame::ReceivedFrame;
 use crate::support::member::encoded;
 use crate::support::{Duration, alone, eventually, millis, secs, within};
 use futures_util::StreamExt;
@@ -32,13 +32,13 @@ const PASSERS_BY_A_SECOND: u64 = 50;
 const LIBRARIES: [&str; 4] = ["websockets", "aiohttp", "ws", "undici"];
 const KEEPALIVE: &str = "keepalive";
 
-/// Users, and the ids of their presences.
-type Users = BTreeMap<String, BTreeSet<String>>;
+/// PresencesByUser, and the ids of their presences.
+type PresencesByUser = BTreeMap<String, BTreeSet<String>>;
 
 /// Who is here, as a client that read all frames has it.
 #[derive(Debug, Deserialize)]
-struct Seen {
-    users: Users,
+struct LastView {
+    users: PresencesByUser,
     /// How many presences it saw leave.
     left: usize,
     /// The largest text that it got, in bytes.
@@ -46,13 +46,13 @@ struct Seen {
 }
 
 /// A program in another language that enters a room; see `tests/clients`. Ended when dropped.
-struct Program {
+struct ClientProgram {
     library: &'static str,
     lines: Lines<BufReader<ChildStdout>>,
     _process: Child,
 }
 
-impl Program {
+impl ClientProgram {
     fn enter(library: &'static str, url: &str) -> Self {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
         let tools = tools();
@@ -93,9 +93,9 @@ fn tools() -> PathBuf {
 }
 
 /// tokio-tungstenite, up to the same end as the programs. It stays as long as what this gives.
-async fn tungstenite(url: String) -> (Seen, impl Sized) {
+async fn tungstenite(url: String) -> (LastView, impl Sized) {
     let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    let mut users = Users::new();
+    let mut users = PresencesByUser::new();
     let (mut version, mut left, mut largest) = (None, 0, 0);
     loop {
         let message = socket.next().await.expect("it stays in the room").unwrap();
@@ -126,7 +126,7 @@ async fn tungstenite(url: String) -> (Seen, impl Sized) {
         }
         version = frame["version"].as_u64();
         if frame["more"] != true && users.contains_key("last") {
-            return (Seen { users, left, largest }, socket);
+            return (LastView { users, left, largest }, socket);
         }
     }
 }
@@ -148,7 +148,7 @@ async fn fill(host: &Host, members: impl Iterator<Item = (String, Meta)>) {
 }
 
 /// Who is in the room, as the server has it.
-async fn users(host: &Host) -> Users {
+async fn users(host: &Host) -> PresencesByUser {
     let members = host.rooms.members(&room("lobby")).await.unwrap();
     let known = members.into_iter().map(|member| {
         let Some(user) = member.user() else { panic!("nobody here is without a name: {member:?}") };
@@ -168,7 +168,7 @@ async fn others_come_and_go(host: &Host) {
         visits.spawn(async move {
             let mut socket =
                 upgrade.open(address).await.unwrap_or_else(|refused| panic!("{n} is refused: {refused:?}"));
-            assert!(matches!(socket.next().await, Frame::Text(_)));
+            assert!(matches!(socket.next().await, ReceivedFrame::Text(_)));
         });
     }
     while let Some(visit) = visits.join_next().await {
@@ -201,7 +201,7 @@ async fn all_clients_enter(members: impl Iterator<Item = (String, Meta)>) {
     fill(&host, members).await;
     let mut names: BTreeSet<_> = users(&host).await.into_keys().collect();
     let rust = tokio::spawn(tungstenite(url(host.address, "tungstenite")));
-    let mut programs = LIBRARIES.map(|library| Program::enter(library, &url(host.address, library)));
+    let mut programs = LIBRARIES.map(|library| ClientProgram::enter(library, &url(host.address, library)));
     for program in &mut programs {
         assert_eq!(program.line().await, "entered", "{}", program.library);
     }
@@ -214,13 +214,13 @@ async fn all_clients_enter(members: impl Iterator<Item = (String, Meta)>) {
 
     let mut seen = Vec::new();
     for program in &mut programs {
-        seen.push((program.library, serde_json::from_str::<Seen>(&program.line().await).unwrap()));
+        seen.push((program.library, serde_json::from_str::<LastView>(&program.line().await).unwrap()));
     }
     let (of_rust, _stays) = within(secs(120), "tungstenite", rust).await.unwrap();
     seen.push(("tungstenite", of_rust));
     let expected = users(&host).await;
     assert!(expected.contains_key("last"));
-    for (library, Seen { users, left, largest }) in seen {
+    for (library, LastView { users, left, largest }) in seen {
         assert!(largest <= MAX_FRAME_SENT, "{library} got {largest} bytes");
         // A presence that joins and leaves within one notice is not in it.
         assert!((1..=PASSERS_BY).contains(&left), "{library} saw {left} leave");
@@ -293,10 +293,10 @@ async fn a_library_that_waits_5_s_for_the_answers_to_its_pings_enters_a_large_ro
     let _alone = alone().await;
     let mut host = host().await;
     fill(&host, (0..LARGE).map(long)).await;
-    let mut program = Program::enter(KEEPALIVE, &url(slow_line(host.address).await, KEEPALIVE));
+    let mut program = ClientProgram::enter(KEEPALIVE, &url(slow_line(host.address).await, KEEPALIVE));
     assert_eq!(program.line().await, "entered");
     let _last = host.open("last", "join lobby").await;
-    let seen: Seen = serde_json::from_str(&program.line().await).unwrap();
+    let seen: LastView = serde_json::from_str(&program.line().await).unwrap();
     assert!(seen.users == users(&host).await, "it knows who is here");
     let did = host.did(KEEPALIVE);
     assert!(!did.iter().any(|did| matches!(did, Did::Disconnecting(_))), "{did:?}");

@@ -9,8 +9,8 @@ mod decorators;
 mod threads;
 
 use super::host::{Host, room};
-use crate::support::frame::Frame as Heard;
-use crate::support::socket::{Socket as Client, Upgrade};
+use crate::support::frame::ReceivedFrame;
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use actix_web::{HttpRequest, HttpResponse, web};
 use presence::{Consumer, Rooms, UserId};
 
@@ -27,14 +27,17 @@ fn serving<C: Consumer>(make: fn(&HttpRequest) -> C) -> impl Fn(&mut web::Servic
 }
 
 /// Opens a socket that must be accepted.
-async fn open(host: &Host, path: &str) -> Client {
-    Upgrade::to(path).open(host.address).await.unwrap_or_else(|response| panic!("{path} was refused: {response:?}"))
+async fn open(host: &Host, path: &str) -> ClientSocket {
+    HandshakeRequest::to(path)
+        .open(host.address)
+        .await
+        .unwrap_or_else(|response| panic!("{path} was refused: {response:?}"))
 }
 
 /// The next frame, which is a text.
-async fn text(client: &mut Client) -> String {
+async fn text(client: &mut ClientSocket) -> String {
     match client.next().await {
-        Heard::Text(text) => text,
+        ReceivedFrame::Text(text) => text,
         frame => panic!("a text, not {frame:?}"),
     }
 }

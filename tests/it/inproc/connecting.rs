@@ -3,9 +3,9 @@
 
 use super::host::{Host, told};
 use super::puppet::{Did, Strings};
-use crate::support::frame::{Frame, Raw};
+use crate::support::frame::{Raw, ReceivedFrame};
 use crate::support::member::encoded;
-use crate::support::socket::{Socket, Upgrade};
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use crate::support::{BOUND, millis, within};
 use actix_web::{HttpRequest, HttpResponse, web};
 use presence::{CloseCode, Error, Rooms};
@@ -101,8 +101,8 @@ async fn a_status_that_is_no_refusal_is_a_server_error() {
 }
 
 /// What a refused client reads: a Close, and nothing before it. It answers, and the connection ends.
-async fn reads_only(mut client: Socket, code: u16, reason: &str) {
-    assert_eq!(client.next().await, Frame::Close(Some(code), reason.into()));
+async fn reads_only(mut client: ClientSocket, code: u16, reason: &str) {
+    assert_eq!(client.next().await, ReceivedFrame::Close(Some(code), reason.into()));
     client.close(code).await;
     client.ended().await;
 }
@@ -183,11 +183,11 @@ async fn who_is_refused_by_authenticate_reads_the_code_too_and_another_origin_is
         services.route("/bar", web::get().to(bar));
     };
     let host = Host::plan().route(route).start().await;
-    let refused = Upgrade::to("/bar?4003").open(host.address).await.expect("a 101");
+    let refused = HandshakeRequest::to("/bar?4003").open(host.address).await.expect("a 101");
     reads_only(refused, 4003, "banned").await;
-    let wrong = Upgrade::to("/bar?1006").open(host.address).await.expect_err("a status");
+    let wrong = HandshakeRequest::to("/bar?1006").open(host.address).await.expect_err("a status");
     assert_eq!(wrong.status, 500);
-    let foreign = Upgrade::to("/bar?4003").with("Origin", "http://evil.example").open(host.address).await;
+    let foreign = HandshakeRequest::to("/bar?4003").with("Origin", "http://evil.example").open(host.address).await;
     assert_eq!(foreign.expect_err("a status").status, 403);
     host.empty().await;
 }
@@ -230,8 +230,8 @@ async fn a_consumer_that_closes_in_connect_is_accepted_first_and_then_closed_wit
     // The client was reset instead, and never learnt why.
     let mut host = Host::start().await;
     let mut ann = host.open("ann", "join lobby; reply hello; close 4401 log in first").await;
-    assert_eq!(ann.next().await, Frame::Text("hello".into()));
-    assert_eq!(ann.next().await, Frame::Close(Some(4401), "log in first".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("hello".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Close(Some(4401), "log in first".into()));
     ann.close(4401).await;
     ann.ended().await;
     host.saw("ann", Did::Disconnected(4401)).await;
@@ -320,7 +320,7 @@ async fn a_socket_that_is_let_in_while_a_shutdown_begins_is_turned_away_as_well(
         services.route("/late", web::get().to(late));
     };
     let mut host = Host::plan().route(route).start().await;
-    let late = Upgrade::to("/late").send(host.address).await.unwrap();
+    let late = HandshakeRequest::to("/late").send(host.address).await.unwrap();
     host.saw("late", Did::Began("wait".into())).await;
     let rooms = host.rooms.clone();
     within(BOUND, "a shutdown", async move { rooms.shutdown().await }).await;
@@ -347,7 +347,7 @@ async fn frames_sent_with_the_handshake_wait_for_the_consumer() {
     host.strings.open("gate");
     let mut ann = ann.answered().await.unwrap();
     for n in 0..40 {
-        assert_eq!(ann.next().await, Frame::Text(n.to_string()));
+        assert_eq!(ann.next().await, ReceivedFrame::Text(n.to_string()));
     }
     ann.leave().await;
     host.empty().await;
@@ -400,7 +400,7 @@ async fn a_body_that_is_never_polled_is_given_up_after_the_time_of_a_handshake()
     let plan = Host::plan().config(|config| config.handshake_timeout(millis(400)).close_timeout(millis(200)));
     let host = plan.route(route).start().await;
     let mut changes = host.rooms.changes();
-    let response = Upgrade::to("/shelve").open(host.address).await;
+    let response = HandshakeRequest::to("/shelve").open(host.address).await;
     assert!(!drawer.lock().unwrap().is_empty(), "{response:?}");
     assert_eq!(told(&mut changes).await, "+");
     assert_eq!(told(&mut changes).await, "-");
@@ -408,14 +408,14 @@ async fn a_body_that_is_never_polled_is_given_up_after_the_time_of_a_handshake()
 }
 
 #[derive(serde::Deserialize)]
-struct Visit {
+struct VisitQuery {
     user: presence::UserId,
 }
 
 async fn extracted(
     upgrade: presence::Upgrade,
     room: web::Path<presence::RoomName>,
-    visit: web::Query<Visit>,
+    visit: web::Query<VisitQuery>,
 ) -> presence::Result<HttpResponse> {
     if room.as_str() == "closed" {
         return Err(presence::Error::deny(actix_web::http::StatusCode::LOCKED, "nobody gets in"));

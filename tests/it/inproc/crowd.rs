@@ -2,9 +2,9 @@
 
 use super::host::{Host, room};
 use super::puppet::Did;
-use crate::support::frame::Frame;
-use crate::support::roster::Roster;
-use crate::support::socket::Socket;
+use crate::support::frame::ReceivedFrame;
+use crate::support::roster::ClientRoster;
+use crate::support::socket::ClientSocket;
 use crate::support::{BOUND, alone, secs, within};
 use presence::{
     ChannelName, NodeId, NodeName, Notify, Presence, PresenceId, PruningSupervisor, UserId,
@@ -51,7 +51,7 @@ async fn a_first_frame_of_ten_thousand_members_arrives_whole_and_costs_the_other
     let begun = Instant::now();
     let mut bob = host.open("bob", "join lobby").await;
     let state = bob.next().await;
-    let Frame::Text(state) = state else { panic!("a text, not {state:.40?}") };
+    let ReceivedFrame::Text(state) = state else { panic!("a text, not {state:.40?}") };
     assert!(state.len() > 1 << 20, "{} bytes", state.len());
     let state: serde_json::Value = serde_json::from_str(&state).unwrap();
     assert_eq!(state["members"].as_array().map(Vec::len), Some(10_000));
@@ -59,21 +59,25 @@ async fn a_first_frame_of_ten_thousand_members_arrives_whole_and_costs_the_other
     assert_eq!((diff["from"].as_u64(), &diff["joins"][0]["user"]), (Some(version), &"bob".into()));
     assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
     ann.ping(b"the next thing she hears").await;
-    assert_eq!(ann.next().await, Frame::Pong("the next thing she hears".into()), "one notice");
+    assert_eq!(ann.next().await, ReceivedFrame::Pong("the next thing she hears".into()), "one notice");
     host.saw("bob", Did::Connected).await;
 }
 
 /// Reads to the text `end`: what it heard of each speaker must be all that was said, in order and once; what it was told of
 /// the room must chain. Then until so many are in the room.
-async fn listen(mut socket: Socket, said: HashMap<String, usize>, members: usize) -> (Socket, Roster) {
-    let mut roster = Roster::first(&socket.value().await);
+async fn listen(
+    mut socket: ClientSocket,
+    said: HashMap<String, usize>,
+    members: usize,
+) -> (ClientSocket, ClientRoster) {
+    let mut roster = ClientRoster::first(&socket.value().await);
     let mut heard: HashMap<String, usize> = said.keys().map(|name| (name.clone(), 0)).collect();
     let mut ended = false;
     while !ended || roster.users.len() != members {
-        let Frame::Text(text) = socket.next().await else { panic!("a text") };
+        let ReceivedFrame::Text(text) = socket.next().await else { panic!("a text") };
         if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
             if value["type"] == "presence.state" {
-                roster = Roster::first(&value);
+                roster = ClientRoster::first(&value);
             } else {
                 roster.apply(&value);
             }

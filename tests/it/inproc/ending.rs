@@ -1,16 +1,16 @@
 //! `disconnect` runs exactly once for every accepted socket, whatever ended it, with the code of the reason; and then, or
 //! before, every room is left.
 
-use super::host::{Host, Plan, room, told};
+use super::host::{Host, HostPlan, room, told};
 use super::puppet::Did;
-use crate::support::frame::{Frame, Raw};
-use crate::support::socket::Socket;
+use crate::support::frame::{Raw, ReceivedFrame};
+use crate::support::socket::ClientSocket;
 use crate::support::{BOUND, millis, secs, within};
 use presence::CloseCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Ann has joined; `end` ends her socket; her consumer is notified once, with `code`, and her leave is published.
-async fn ends(plan: Plan, code: u16, end: impl AsyncFnOnce(&mut Host, Socket) -> Option<Socket>) {
+async fn ends(plan: HostPlan, code: u16, end: impl AsyncFnOnce(&mut Host, ClientSocket) -> Option<ClientSocket>) {
     let mut host = plan.start().await;
     let mut changes = host.rooms.changes();
     let ann = host.open("ann", "join lobby").await;
@@ -26,8 +26,8 @@ async fn ends(plan: Plan, code: u16, end: impl AsyncFnOnce(&mut Host, Socket) ->
 }
 
 /// As `ends`, but the server sends a Close with this code, which the client answers.
-async fn is_closed(plan: Plan, code: u16, end: impl AsyncFnOnce(&mut Host, &mut Socket)) {
-    let end = async |host: &mut Host, mut ann: Socket| {
+async fn is_closed(plan: HostPlan, code: u16, end: impl AsyncFnOnce(&mut Host, &mut ClientSocket)) {
+    let end = async |host: &mut Host, mut ann: ClientSocket| {
         end(host, &mut ann).await;
         assert_eq!(ann.closing().await, Some(code));
         drop(ann.try_send(&Raw::close(code, b"")).await);
@@ -48,7 +48,7 @@ async fn the_clients_close_with_a_code() {
 // behaviour: 7 disconnect-code
 #[tokio::test]
 async fn the_clients_close_without_a_code_is_1005() {
-    let end = async |_: &mut Host, mut ann: Socket| {
+    let end = async |_: &mut Host, mut ann: ClientSocket| {
         ann.close_empty().await;
         assert_eq!(ann.closing().await, None);
         Some(ann)
@@ -125,7 +125,7 @@ async fn a_consumer_that_fails_or_panics_in_receive() {
 #[tokio::test]
 async fn a_consumer_that_fails_or_panics_in_event() {
     for fault in ["fail", "panic"] {
-        let end = async |host: &mut Host, _: &mut Socket| {
+        let end = async |host: &mut Host, _: &mut ClientSocket| {
             let event = presence::Event::new(presence::EventName::new("do").unwrap(), &fault).unwrap();
             host.rooms.send_event(&room("lobby"), event).unwrap();
         };
@@ -154,7 +154,7 @@ async fn a_stale_socket() {
 #[tokio::test]
 async fn a_client_that_does_not_read() {
     let plan = Host::plan().config(|config| config.write_timeout(millis(400)).close_timeout(millis(200)));
-    let end = async |_: &mut Host, mut ann: Socket| {
+    let end = async |_: &mut Host, mut ann: ClientSocket| {
         ann.text("burst 400 65536").await;
         Some(ann)
     };
@@ -252,8 +252,8 @@ async fn nothing_follows_a_close() {
     let mut host = Host::start().await;
     let mut ann = host.open("ann", "join lobby").await;
     ann.text("reply before; close 4000; try reply after; say lobby late").await;
-    assert_eq!(ann.next().await, Frame::Text("before".into()));
-    assert_eq!(ann.next().await, Frame::Close(Some(4000), String::new()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("before".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Close(Some(4000), String::new()));
     ann.close(4000).await;
     ann.ended().await;
     host.saw("ann", Did::Refused("reply after".into(), "the socket is closed".into())).await;

@@ -2,7 +2,7 @@
 
 use super::host::{Host, room, told};
 use crate::support::frame::Raw;
-use crate::support::socket::Upgrade;
+use crate::support::socket::HandshakeRequest;
 use crate::support::{BOUND, eventually, millis};
 use actix_web::{HttpRequest, HttpResponse, web};
 use presence::{CloseCode, Consumer, Frame, Result, Rooms, Socket};
@@ -107,7 +107,7 @@ async fn goes_wrong(wrong: Wrong) {
     let mut host = Host::plan().config(limits).route(routes).start().await;
     let mut bob = host.open("bob", "").await;
     let mut changes = host.rooms.changes();
-    let opened = Upgrade::to("/faulty").open(host.address).await;
+    let opened = HandshakeRequest::to("/faulty").open(host.address).await;
     assert_eq!(told(&mut changes).await, "+");
     if wrong == Wrong::InConnectsDrop {
         assert_eq!(opened.expect_err("a refusal").status, 500);
@@ -132,7 +132,7 @@ async fn goes_wrong(wrong: Wrong) {
         .await;
     }
     bob.text("reply fine").await;
-    assert_eq!(bob.next().await, crate::support::frame::Frame::Text("fine".into()));
+    assert_eq!(bob.next().await, crate::support::frame::ReceivedFrame::Text("fine".into()));
     bob.leave().await;
     host.empty().await;
     host.saw("bob", super::puppet::Did::Disconnected(1000)).await;

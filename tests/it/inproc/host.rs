@@ -3,7 +3,7 @@
 use super::puppet::{Did, Puppet, Strings};
 use crate::support::http::Response;
 use crate::support::member::encoded;
-use crate::support::socket::{Socket, Upgrade};
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use crate::support::{BOUND, eventually, within};
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, ServiceConfig};
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 type Route = Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>;
 
 /// A server yet to be started.
-pub(super) struct Plan {
+pub(super) struct HostPlan {
     config: ConfigBuilder,
     workers: usize,
     prepared: bool,
@@ -30,7 +30,7 @@ pub(super) struct Plan {
     routes: Vec<Route>,
 }
 
-impl Plan {
+impl HostPlan {
     pub(super) fn config(mut self, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         self.config = set(self.config);
         self
@@ -126,9 +126,9 @@ impl Drop for Host {
 
 impl Host {
     /// One worker, the default settings but for no notices, and everything that the documentation asks for.
-    pub(super) fn plan() -> Plan {
+    pub(super) fn plan() -> HostPlan {
         let config = Config::builder().notify(Notify::Silent);
-        Plan { config, workers: 1, prepared: true, supervised: true, routes: Vec::new() }
+        HostPlan { config, workers: 1, prepared: true, supervised: true, routes: Vec::new() }
     }
 
     pub(super) async fn start() -> Self {
@@ -136,17 +136,17 @@ impl Host {
     }
 
     /// The request of a puppet that does `steps` in its `connect`.
-    pub(super) fn upgrade(&self, name: &str, steps: &str) -> Upgrade {
-        Upgrade::to(format!("/puppet?name={}&connect={}", encoded(name), encoded(steps)))
+    pub(super) fn upgrade(&self, name: &str, steps: &str) -> HandshakeRequest {
+        HandshakeRequest::to(format!("/puppet?name={}&connect={}", encoded(name), encoded(steps)))
     }
 
     /// As `upgrade`, and `end` is done in `disconnect`.
-    pub(super) fn upgrade_to_end(&self, name: &str, steps: &str, end: &str) -> Upgrade {
+    pub(super) fn upgrade_to_end(&self, name: &str, steps: &str, end: &str) -> HandshakeRequest {
         let (name, steps, end) = (encoded(name), encoded(steps), encoded(end));
-        Upgrade::to(format!("/puppet?name={name}&connect={steps}&disconnect={end}"))
+        HandshakeRequest::to(format!("/puppet?name={name}&connect={steps}&disconnect={end}"))
     }
 
-    pub(super) async fn open(&self, name: &str, steps: &str) -> Socket {
+    pub(super) async fn open(&self, name: &str, steps: &str) -> ClientSocket {
         let opened = self.upgrade(name, steps).open(self.address).await;
         opened.unwrap_or_else(|response| panic!("{name} was refused: {response:?}"))
     }

@@ -1,8 +1,8 @@
 //! The attributes on a consumer of the real crate.
 
 use super::host::{Host, room};
-use crate::support::frame::Frame as Heard;
-use crate::support::socket::{Socket as Client, Upgrade};
+use crate::support::frame::ReceivedFrame;
+use crate::support::socket::{ClientSocket, HandshakeRequest};
 use crate::support::{BOUND, Duration, eventually, millis, within};
 use actix_web::{HttpRequest, HttpResponse, web};
 use presence::{CloseCode, Consumer, Frame, Result, Rooms, Socket, remove_presence, touch_presence};
@@ -68,17 +68,17 @@ async fn host() -> Host {
 }
 
 /// A member of the room `witness`, who is kept from going stale.
-async fn witness(host: &Host) -> Client {
+async fn witness(host: &Host) -> ClientSocket {
     let mut witness = host.open("witness", "join witness").await;
     witness.beats_every(BEAT);
     witness
 }
 
 /// A host, the witness and a client of a [`Plain`].
-async fn client() -> (Host, Client, Client) {
+async fn client() -> (Host, ClientSocket, ClientSocket) {
     let host = host().await;
     let witness = witness(&host).await;
-    let client = Upgrade::to("/plain").open(host.address).await.unwrap();
+    let client = HandshakeRequest::to("/plain").open(host.address).await.unwrap();
     (host, witness, client)
 }
 
@@ -87,7 +87,7 @@ async fn client() -> (Host, Client, Client) {
 async fn remove_presence_leaves_every_room_before_the_body_of_disconnect() {
     let (_host, mut witness, client) = client().await;
     client.leave().await;
-    assert_eq!(witness.next().await, Heard::Text("ended with 1000: in false, 0 here".into()));
+    assert_eq!(witness.next().await, ReceivedFrame::Text("ended with 1000: in false, 0 here".into()));
 }
 
 // behaviour: 4 heartbeat-literal
@@ -97,8 +97,8 @@ async fn the_heartbeat_is_swallowed_and_any_other_frame_runs_the_body() {
     client.heartbeat().await;
     client.text("heartbeat").await;
     client.text("\"heartbeat\" ").await;
-    assert_eq!(witness.next().await, Heard::Text("heartbeat: in true, 1 here".into()));
-    assert_eq!(witness.next().await, Heard::Text("\"heartbeat\" : in true, 1 here".into()));
+    assert_eq!(witness.next().await, ReceivedFrame::Text("heartbeat: in true, 1 here".into()));
+    assert_eq!(witness.next().await, ReceivedFrame::Text("\"heartbeat\" : in true, 1 here".into()));
 }
 
 const ANSWERED: &str = r#"{"type":"heartbeat"}"#;
@@ -109,16 +109,20 @@ async fn the_heartbeat_that_asks_for_an_answer_is_answered_to_its_sender_alone_a
     let (host, mut witness, mut client) = client().await;
     for heartbeat in [ANSWERED, "{ \"type\" : \"heartbeat\" }\n"] {
         client.text(heartbeat).await;
-        assert_eq!(client.next().await, Heard::Text(ANSWERED.into()));
+        assert_eq!(client.next().await, ReceivedFrame::Text(ANSWERED.into()));
     }
     client.heartbeat().await;
     client.text("leave").await;
-    assert_eq!(witness.next().await, Heard::Text("leave: in false, 0 here".into()), "and no heartbeat before it");
+    assert_eq!(
+        witness.next().await,
+        ReceivedFrame::Text("leave: in false, 0 here".into()),
+        "and no heartbeat before it"
+    );
     assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 0);
     client.text(ANSWERED).await;
-    assert_eq!(client.next().await, Heard::Text(ANSWERED.into()), "and nothing for the plain one");
+    assert_eq!(client.next().await, ReceivedFrame::Text(ANSWERED.into()), "and nothing for the plain one");
     client.text(r#"{"type":"heartbeat","n":1}"#).await;
-    let ran = Heard::Text(r#"{"type":"heartbeat","n":1}: in false, 0 here"#.into());
+    let ran = ReceivedFrame::Text(r#"{"type":"heartbeat","n":1}: in false, 0 here"#.into());
     assert_eq!(witness.next().await, ran);
 }
 
@@ -130,7 +134,7 @@ async fn a_heartbeat_that_asks_for_an_answer_touches() {
     for _ in 0..15 {
         pace.tick().await;
         client.text(ANSWERED).await;
-        assert_eq!(client.next().await, Heard::Text(ANSWERED.into()));
+        assert_eq!(client.next().await, ReceivedFrame::Text(ANSWERED.into()));
     }
     assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().presences, 1);
 }
@@ -168,10 +172,10 @@ async fn every_frame_touches_and_pings_do_not() {
 #[tokio::test]
 async fn a_consumer_of_one_method_is_enough_and_drops_events() {
     let host = host().await;
-    let mut client = Upgrade::to("/silent").open(host.address).await.unwrap();
+    let mut client = HandshakeRequest::to("/silent").open(host.address).await.unwrap();
     client.text("into the void").await;
     client.ping(b"x").await;
-    assert_eq!(client.next().await, Heard::Pong("x".into()));
+    assert_eq!(client.next().await, ReceivedFrame::Pong("x".into()));
     client.leave().await;
     host.empty().await;
 }

@@ -2,7 +2,7 @@
 
 use super::host::{Host, room, told};
 use super::puppet::Did;
-use crate::support::frame::{Frame, PING, Raw};
+use crate::support::frame::{PING, Raw, ReceivedFrame};
 use crate::support::{BOUND, eventually, millis, secs, within};
 use presence::{ConfigBuilder, OnStale};
 use tokio::time::Instant;
@@ -14,10 +14,10 @@ async fn a_slow_receive_delays_neither_pongs_nor_broadcasts_nor_the_servers_own_
     ann.text("wait gate").await;
     host.saw("ann", Did::Began("wait gate".into())).await;
     ann.send(Raw::new(PING, "are you there")).await;
-    assert_eq!(ann.next().await, Frame::Pong("are you there".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Pong("are you there".into()));
     host.rooms.send(&room("lobby"), "news").await.unwrap();
-    assert_eq!(ann.next().await, Frame::Text("news".into()));
-    assert_eq!(ann.frame_within(BOUND).await, Some(Frame::Ping("".into())));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("news".into()));
+    assert_eq!(ann.frame_within(BOUND).await, Some(ReceivedFrame::Ping("".into())));
     host.strings.open("gate");
     host.saw("ann", Did::Done("wait gate".into())).await;
 }
@@ -52,7 +52,7 @@ async fn frames_are_handled_one_at_a_time_and_in_order() {
         host.strings.open(&n.to_string());
     }
     for n in 0..50 {
-        assert_eq!(ann.next().await, Frame::Text(n.to_string()));
+        assert_eq!(ann.next().await, ReceivedFrame::Text(n.to_string()));
     }
     ann.leave().await;
     host.saw("ann", Did::Disconnected(1000)).await;
@@ -113,7 +113,7 @@ async fn after_a_pause_all_that_was_sent_is_handled_and_the_socket_goes_on() {
     let mut bob = host.open("bob", "join other").await;
     assert_eq!(bob.closing().await, Some(4408));
     host.strings.open("gate");
-    assert_eq!(ann.next().await, Frame::Text("all of it".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("all of it".into()));
     assert_eq!(host.count("ann", |did| *did == Did::Bytes(1000)), 100);
     ann.leave().await;
     host.saw("ann", Did::Disconnected(1000)).await;
@@ -137,7 +137,7 @@ async fn a_blocked_thread_costs_the_node_no_lease() {
             assert!(host.rooms.is_ready(), "the lease is renewed");
         }
     });
-    assert_eq!(done, Frame::Text("done".into()));
+    assert_eq!(done, ReceivedFrame::Text("done".into()));
     assert_eq!(host.rooms.node(), node, "the node is the one that it was");
 }
 
@@ -151,14 +151,14 @@ async fn a_pong_that_came_while_the_thread_was_blocked_is_no_missing_one() {
     let reader = tokio::spawn(async move { ann.next().await });
     let mut bob = host.open("bob", "join lobby").await;
     for n in 0..3 {
-        within(BOUND, "a ping", async { while bob.frame().await != Frame::Ping("".into()) {} }).await;
+        within(BOUND, "a ping", async { while bob.frame().await != ReceivedFrame::Ping("".into()) {} }).await;
         let block = presence::Event::new(presence::EventName::new("do").unwrap(), &"block 600").unwrap();
         host.rooms.send_event(&room("other"), block).unwrap();
         host.saw("ann", Did::Began("block 600".into())).await;
         bob.pong(b"").await;
         bob.text(&format!("reply {n}")).await;
         // Reads over pings.
-        assert_eq!(bob.next().await, Frame::Text(n.to_string()));
+        assert_eq!(bob.next().await, ReceivedFrame::Text(n.to_string()));
     }
     assert!(!reader.is_finished());
     assert_eq!(host.count("bob", |did| matches!(did, Did::Disconnecting(_))), 0);
@@ -175,7 +175,10 @@ async fn what_could_not_be_written_while_the_thread_was_blocked_does_not_make_a_
     host.saw("ann", Did::Began("block 900".into())).await;
     for n in 0..20 {
         let frame = bob.next().await;
-        assert!(matches!(&frame, Frame::Text(text) if text.starts_with(&format!("{n:05}"))), "{n}: {frame:.40?}");
+        assert!(
+            matches!(&frame, ReceivedFrame::Text(text) if text.starts_with(&format!("{n:05}"))),
+            "{n}: {frame:.40?}"
+        );
     }
 }
 
@@ -188,11 +191,11 @@ async fn an_event_waits_for_a_slow_consumer_and_comes_in_its_turn() {
     let event = presence::Event::new(presence::EventName::new("do").unwrap(), &"reply two").unwrap();
     host.rooms.send_event(&room("lobby"), event).unwrap();
     host.rooms.send(&room("lobby"), "the event was sent").await.unwrap();
-    assert_eq!(ann.next().await, Frame::Text("the event was sent".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("the event was sent".into()));
     ann.text("reply three").await;
     host.strings.open("gate");
     for expected in ["one", "two", "three"] {
-        assert_eq!(ann.next().await, Frame::Text(expected.into()));
+        assert_eq!(ann.next().await, ReceivedFrame::Text(expected.into()));
     }
 }
 
@@ -221,13 +224,13 @@ async fn a_slow_connect_holds_up_nobody() {
     let begun = Instant::now();
     bob.text("flood lobby 12 10").await;
     for n in 0..12 {
-        assert_eq!(bob.next().await, Frame::Text(format!("{n:05}{}", "x".repeat(10))));
+        assert_eq!(bob.next().await, ReceivedFrame::Text(format!("{n:05}{}", "x".repeat(10))));
     }
     assert!(begun.elapsed() < secs(8), "{:?}", begun.elapsed());
     host.strings.open("gate");
     let mut ann = ann.answered().await.unwrap();
     for n in 0..12 {
-        assert_eq!(ann.next().await, Frame::Text(format!("{n:05}{}", "x".repeat(10))));
+        assert_eq!(ann.next().await, ReceivedFrame::Text(format!("{n:05}{}", "x".repeat(10))));
     }
     eventually(BOUND, "both to be here", async || match host.rooms.sockets() {
         2 => Ok(()),
@@ -251,9 +254,9 @@ async fn those_who_went_on_beating_while_their_thread_was_blocked_are_not_stale(
             // Her thread, and with it his, is blocked for longer than `max_age`, in which both send something.
             bob.text(&format!("reply {n}")).await;
             ann.text("reply beat").await;
-            assert_eq!(ann.next().await, Frame::Text("done".into()));
-            assert_eq!(ann.next().await, Frame::Text("beat".into()));
-            assert_eq!(bob.next().await, Frame::Text(n.to_string()));
+            assert_eq!(ann.next().await, ReceivedFrame::Text("done".into()));
+            assert_eq!(ann.next().await, ReceivedFrame::Text("beat".into()));
+            assert_eq!(bob.next().await, ReceivedFrame::Text(n.to_string()));
         }
         assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().users, 2);
         assert_eq!(host.count("bob", |did| matches!(did, Did::Disconnecting(_))), 0);
@@ -273,8 +276,11 @@ async fn one_whose_room_fails_while_its_thread_is_blocked_is_read_before_it_is_t
     bob.text("reply here").await;
     ann.text("reply here").await;
     presence::testing::fault::panic_room(&host.rooms, &room("lobby"));
-    assert_eq!(ann.next().await, Frame::Text("done".into()));
-    assert_eq!((ann.next().await, bob.next().await), (Frame::Text("here".into()), Frame::Text("here".into())));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("done".into()));
+    assert_eq!(
+        (ann.next().await, bob.next().await),
+        (ReceivedFrame::Text("here".into()), ReceivedFrame::Text("here".into()))
+    );
     assert_eq!(host.rooms.count(&room("lobby")).await.unwrap().users, 2);
     assert_eq!(host.count("bob", |did| matches!(did, Did::Disconnecting(_))), 0);
     // Now both fall silent, and are told that they are not in the room any more.
@@ -291,6 +297,6 @@ async fn a_prune_that_was_asked_for_waits_for_nobody_whose_thread_is_blocked_and
     host.saw("ann", Did::Began("block 8000".into())).await;
     let pruned = within(secs(7), "the answer", host.rooms.prune_presences(Some(millis(1)))).await;
     assert_eq!(pruned.unwrap(), 0, "what they sent may not have been read");
-    assert_eq!(ann.next().await, Frame::Text("done".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("done".into()));
     assert!(host.rooms.prune_presences(Some(millis(1))).await.unwrap() >= 1, "now they are read, and he is silent");
 }

@@ -2,7 +2,7 @@
 
 use super::host::{Host, room, told};
 use super::puppet::Did;
-use crate::support::frame::Frame;
+use crate::support::frame::ReceivedFrame;
 use crate::support::member::encoded;
 use crate::support::{BOUND, eventually, millis, secs, within};
 use presence::{ChannelName, Event, EventName, OnStale};
@@ -38,11 +38,11 @@ async fn an_event_and_a_frame_to_one_channel_reach_it_alone() {
     let channel = host.channel("ann").await;
     host.channel("bob").await;
     host.rooms.send_event_to(&channel, event("do", &json!("reply from the event"))).unwrap();
-    assert_eq!(ann.next().await, Frame::Text("from the event".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("from the event".into()));
     within(BOUND, "the send", host.rooms.send_to(&channel, "just you")).await.unwrap();
-    assert_eq!(ann.next().await, Frame::Text("just you".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("just you".into()));
     host.rooms.send(&room("lobby"), "all").await.unwrap();
-    assert_eq!(bob.next().await, Frame::Text("all".into()), "Bob had nothing before");
+    assert_eq!(bob.next().await, ReceivedFrame::Text("all".into()), "Bob had nothing before");
     ann.leave().await;
     bob.leave().await;
     host.empty().await;
@@ -83,7 +83,7 @@ async fn a_close_with_a_code_that_nobody_may_send_is_refused_and_changes_nothing
         host.saw("ann", Did::Refused(format!("close {code} x"), why)).await;
     }
     ann.text("reply still here").await;
-    assert_eq!(ann.next().await, Frame::Text("still here".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("still here".into()));
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_close_reason_is_cut_at_a_character_within_123_bytes() {
     {
         let mut ann = host.open("ann", "").await;
         ann.text(&format!("close 4000 {reason}")).await;
-        assert_eq!(ann.next().await, Frame::Close(Some(4000), reason[..length].to_owned()));
+        assert_eq!(ann.next().await, ReceivedFrame::Close(Some(4000), reason[..length].to_owned()));
         ann.close(4000).await;
         host.saw("ann", Did::Disconnected(4000)).await;
     }
@@ -126,8 +126,8 @@ async fn a_join_by_a_member_changes_nothing_also_if_both_are_under_way_at_once()
     })
     .await;
     host.store.release();
-    assert_eq!(ann.next().await, Frame::Text("to one".into()));
-    assert_eq!(ann.next().await, Frame::Text("to other".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("to one".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("to other".into()));
     host.saw("ann", Did::Done("leave lobby".into())).await;
     let mut heard = Vec::new();
     for _ in 0..4 {
@@ -144,14 +144,14 @@ async fn a_join_that_is_given_up_on_is_no_membership_and_one_of_a_member_stays_o
     let mut host = Host::start().await;
     let mut ann = host.open("ann", "join lobby").await;
     ann.text("brief lobby; say lobby still a member").await;
-    assert_eq!(ann.next().await, Frame::Text("still a member".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("still a member".into()));
     host.store.hang();
     ann.text("brief other; inside other").await;
     host.saw("ann", Did::Refused("inside other".into(), "no".into())).await;
     host.store.release();
     ann.text("join other; inside other; say other in both").await;
     host.saw("ann", Did::Done("inside other".into())).await;
-    assert_eq!(ann.next().await, Frame::Text("in both".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("in both".into()));
     ann.leave().await;
     host.empty().await;
 }
@@ -231,7 +231,7 @@ async fn a_socket_that_joined_again_is_not_told_that_it_was_pruned_before() {
     // Its thread learns of the prune only when it has joined again.
     let steps = json!("block 3000; brief-leave lobby; join lobby; inside lobby; say lobby again");
     host.rooms.send_event_to(&channel, event("do", &steps)).unwrap();
-    assert_eq!(ann.next().await, Frame::Text("again".into()));
+    assert_eq!(ann.next().await, ReceivedFrame::Text("again".into()));
     host.saw("ann", Did::Done("inside lobby".into())).await;
     assert_eq!(
         [told(&mut changes).await, told(&mut changes).await, told(&mut changes).await],

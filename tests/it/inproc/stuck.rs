@@ -2,8 +2,8 @@
 
 use super::host::{Host, room, told};
 use super::puppet::Did;
-use crate::support::frame::{Frame, PING, PONG, Raw};
-use crate::support::socket::Socket;
+use crate::support::frame::{PING, PONG, Raw, ReceivedFrame};
+use crate::support::socket::ClientSocket;
 use crate::support::{BOUND, SLACK, alone, millis, secs, within};
 use presence::ConfigBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +17,7 @@ fn quick(config: ConfigBuilder) -> ConfigBuilder {
     config.write_timeout(millis(800)).close_timeout(millis(300)).outbox_bytes(256 * 1024)
 }
 
-async fn unread(host: &Host, name: &str) -> Socket {
+async fn unread(host: &Host, name: &str) -> ClientSocket {
     host.upgrade(name, "join lobby").receive_buffer(TINY).open(host.address).await.unwrap()
 }
 
@@ -33,8 +33,8 @@ async fn talk_until_gone(host: &mut Host) -> std::time::Duration {
         while host.rooms.count(&room("lobby")).await.unwrap().users == 3 {
             let begun = Instant::now();
             bob.text(&format!("say lobby {text}")).await;
-            assert_eq!(cat.next().await, Frame::Text(text.clone()));
-            assert_eq!(bob.next().await, Frame::Text(text.clone()));
+            assert_eq!(cat.next().await, ReceivedFrame::Text(text.clone()));
+            assert_eq!(bob.next().await, ReceivedFrame::Text(text.clone()));
             slowest = slowest.max(begun.elapsed());
         }
     })
@@ -186,7 +186,7 @@ async fn one_steady_slow_reader_costs_the_others_a_second_and_is_told_1013() {
         let said = Instant::now();
         host.rooms.send(&room("lobby"), "x".repeat(1000)).await.unwrap();
         waited += said.elapsed();
-        assert_eq!(bob.next().await, Frame::Text("x".repeat(1000)));
+        assert_eq!(bob.next().await, ReceivedFrame::Text("x".repeat(1000)));
         slowest = slowest.max(said.elapsed());
     }
     assert!(slowest < secs(2) + SLACK && waited < secs(4) + SLACK, "the slowest took {slowest:?}, all {waited:?}");
@@ -221,7 +221,10 @@ async fn a_flood_slows_itself_and_cuts_nobody_who_reads_steadily() {
     let reader = tokio::spawn(async move {
         for n in 0..200 {
             let frame = bob.next().await;
-            assert!(matches!(&frame, Frame::Text(text) if text.starts_with(&format!("{n:05}"))), "{frame:.40?}");
+            assert!(
+                matches!(&frame, ReceivedFrame::Text(text) if text.starts_with(&format!("{n:05}"))),
+                "{frame:.40?}"
+            );
         }
         bob
     });
@@ -229,7 +232,7 @@ async fn a_flood_slows_itself_and_cuts_nobody_who_reads_steadily() {
     for n in 0..200 {
         pace.tick().await;
         let frame = ann.next().await;
-        assert!(matches!(&frame, Frame::Text(text) if text.starts_with(&format!("{n:05}"))), "{frame:.40?}");
+        assert!(matches!(&frame, ReceivedFrame::Text(text) if text.starts_with(&format!("{n:05}"))), "{frame:.40?}");
     }
     let _bob = within(BOUND, "Bob to have it all", reader).await.unwrap();
     host.saw("bob", Did::Done("flood lobby 200 20000".into())).await;

@@ -3,7 +3,7 @@
 //! A join is acknowledged when some client has received it: the joiner by its first frame, or another by a notice. A leave
 //! is acknowledged when another has received it, or when the client that requested it learns that it is not in the room.
 
-use crate::support::roster::{Diff, Roster};
+use crate::support::roster::{ClientRoster, Diff};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -82,7 +82,7 @@ impl Ledger {
     }
 
     /// A first frame came to `name`.
-    pub(super) fn first_frame(&self, name: &str, roster: &Roster) {
+    pub(super) fn first_frame(&self, name: &str, roster: &ClientRoster) {
         self.change(name, |fate| (fate.came, fate.id) = (true, Some(roster.me.clone())));
         for (user, presences) in &roster.users {
             presences.iter().for_each(|(id, meta)| self.is_there(user, id, meta));
@@ -121,7 +121,7 @@ impl Ledger {
     }
 
     /// Compares a room as a newcomer sees it after the restart with what was acknowledged before.
-    pub(super) fn check(&self, room: &Roster) -> Checked {
+    pub(super) fn check(&self, room: &ClientRoster) -> Checked {
         let fates = self.fates();
         let here = || fates.iter().filter(|(_, fate)| fate.room == room.room);
         let mut checked = Checked::default();

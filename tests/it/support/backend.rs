@@ -1,9 +1,9 @@
 //! A database that a test may take away: a file of SQLite, or a server of the test's own with a proxy before it.
 
-use super::database::Lock;
+use super::database::DatabaseLock;
 use super::proxy::Proxy;
 use super::{Duration, eventually};
-use presence_test_servers::{Bouncer, Database, Durability, Kind as Program, Pooling, Server};
+use presence_test_servers::{Bouncer, CommitSync, Database, Pooling, Server, ServerKind};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum BackendKind {
     Sqlite,
     Postgres,
     MySql,
@@ -20,13 +20,13 @@ pub(crate) enum Kind {
 
 #[derive(Debug)]
 pub(crate) struct Backend {
-    pub(crate) kind: Kind,
+    pub(crate) kind: BackendKind,
     inner: Inner,
 }
 
 #[derive(Debug)]
 enum Inner {
-    Sqlite { folder: TempDir, lock: Option<Lock> },
+    Sqlite { folder: TempDir, lock: Option<DatabaseLock> },
     Server { server: Option<Arc<Server>>, database: Database, node: String, proxy: Proxy },
 }
 
@@ -37,35 +37,35 @@ const RIGHTS_ON_MYSQL: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, IN
 
 impl Backend {
     /// A database of its own, on a server that other tests use too where there is one.
-    pub(crate) async fn shared(kind: Kind) -> Self {
+    pub(crate) async fn shared(kind: BackendKind) -> Self {
         let program = match kind {
-            Kind::Sqlite => return Self::sqlite(),
-            Kind::Postgres => Program::Postgres,
-            Kind::MySql => Program::MySql,
+            BackendKind::Sqlite => return Self::sqlite(),
+            BackendKind::Postgres => ServerKind::Postgres,
+            BackendKind::MySql => ServerKind::MySql,
         };
         Self::behind_a_proxy(kind, None, presence_test_servers::database(program).await).await
     }
 
     /// A database of its own on a server of its own.
-    pub(crate) async fn own(kind: Kind) -> Self {
+    pub(crate) async fn own(kind: BackendKind) -> Self {
         let program = match kind {
-            Kind::Sqlite => return Self::sqlite(),
-            Kind::Postgres => Program::Postgres,
-            Kind::MySql => Program::MySql,
+            BackendKind::Sqlite => return Self::sqlite(),
+            BackendKind::Postgres => ServerKind::Postgres,
+            BackendKind::MySql => ServerKind::MySql,
         };
-        let start = tokio::task::spawn_blocking(move || Server::start(program, Durability::Full));
+        let start = tokio::task::spawn_blocking(move || Server::start(program, CommitSync::Full));
         let server = start.await.expect("the server starts");
         let database = server.database().await;
         Self::behind_a_proxy(kind, Some(Arc::new(server)), database).await
     }
 
     fn sqlite() -> Self {
-        Self { kind: Kind::Sqlite, inner: Inner::Sqlite { folder: super::folder(), lock: None } }
+        Self { kind: BackendKind::Sqlite, inner: Inner::Sqlite { folder: super::folder(), lock: None } }
     }
 
-    async fn behind_a_proxy(kind: Kind, server: Option<Arc<Server>>, database: Database) -> Self {
+    async fn behind_a_proxy(kind: BackendKind, server: Option<Arc<Server>>, database: Database) -> Self {
         let proxy = Proxy::before(address(&database.url())).await;
-        let rights = if kind == Kind::Postgres { RIGHTS_ON_POSTGRES } else { RIGHTS_ON_MYSQL };
+        let rights = if kind == BackendKind::Postgres { RIGHTS_ON_POSTGRES } else { RIGHTS_ON_MYSQL };
         let direct = database.user(&[rights]).await;
         let node = direct.replace(&address(&direct).to_string(), &proxy.address().to_string());
         Self { kind, inner: Inner::Server { server, database, node, proxy } }
@@ -107,7 +107,7 @@ impl Backend {
     pub(crate) async fn goes_away(&mut self) {
         let url = self.url();
         match &mut self.inner {
-            Inner::Sqlite { lock, .. } => *lock = Some(Lock::of(&url).await),
+            Inner::Sqlite { lock, .. } => *lock = Some(DatabaseLock::of(&url).await),
             Inner::Server { server, .. } => {
                 let server = server.clone().expect("it is not a shared one");
                 tokio::task::spawn_blocking(move || server.stop_hard()).await.expect("it stops");

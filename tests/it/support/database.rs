@@ -1,10 +1,10 @@
 //! What the database holds, read from outside the server.
 
-use super::server::Server;
+use super::server::ChatServer;
 use super::{BOUND, Duration, eventually};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, Statement};
 
-async fn open(server: &Server) -> DatabaseConnection {
+async fn open(server: &ChatServer) -> DatabaseConnection {
     let url = format!("sqlite://{}", server.folder().join("presence.db").display());
     let mut options = ConnectOptions::new(url);
     options.max_connections(1).sqlx_logging(false);
@@ -12,7 +12,7 @@ async fn open(server: &Server) -> DatabaseConnection {
 }
 
 /// How many rows `table` has. `rooms`, `presences` and `nodes` are the tables that the operator's guide names.
-pub(crate) async fn rows(server: &Server, table: &str) -> i64 {
+pub(crate) async fn rows(server: &ChatServer, table: &str) -> i64 {
     let database = open(server).await;
     let count = Statement::from_string(DatabaseBackend::Sqlite, format!("SELECT COUNT(*) AS count FROM {table}"));
     let row = database.query_one_raw(count).await.unwrap_or_else(|error| panic!("rows of {table}: {error}"));
@@ -22,7 +22,7 @@ pub(crate) async fn rows(server: &Server, table: &str) -> i64 {
 }
 
 /// Waits until `table` has just so many rows.
-pub(crate) async fn rows_become(server: &Server, table: &str, expected: i64, bound: Duration) {
+pub(crate) async fn rows_become(server: &ChatServer, table: &str, expected: i64, bound: Duration) {
     eventually(bound, &format!("{expected} rows in {table}"), async || match rows(server, table).await {
         now if now == expected => Ok(()),
         now => Err(format!("{now} rows")),
@@ -32,10 +32,10 @@ pub(crate) async fn rows_become(server: &Server, table: &str, expected: i64, bou
 
 /// Nobody else can write while this is held: to the server its database is away.
 #[derive(Debug)]
-pub(crate) struct Lock(DatabaseConnection);
+pub(crate) struct DatabaseLock(DatabaseConnection);
 
-impl Lock {
-    pub(crate) async fn take(server: &Server) -> Self {
+impl DatabaseLock {
+    pub(crate) async fn take(server: &ChatServer) -> Self {
         Self::over(open(server).await).await
     }
 

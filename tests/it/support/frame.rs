@@ -91,7 +91,7 @@ impl Raw {
 
 /// What arrives on a socket: a frame, or the end of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Frame {
+pub(crate) enum ReceivedFrame {
     Text(String),
     Binary(Bytes),
     Ping(Bytes),
@@ -106,14 +106,14 @@ pub(crate) enum Frame {
 
 /// Cuts a server's bytes into frames and holds the server to its side of the protocol.
 #[derive(Debug, Default)]
-pub(crate) struct Decoder {
+pub(crate) struct FrameDecoder {
     pub(crate) buffer: BytesMut,
     message: Option<(u8, BytesMut)>,
 }
 
-impl Decoder {
+impl FrameDecoder {
     /// The next frame, if all of it is here. Panics at what no server may send.
-    pub(crate) fn next(&mut self) -> Option<Frame> {
+    pub(crate) fn next(&mut self) -> Option<ReceivedFrame> {
         loop {
             let (head, length, start) = self.header()?;
             if self.buffer.len() < start + length {
@@ -140,7 +140,7 @@ impl Decoder {
         Some((*head, usize::try_from(length).expect("a length that fits"), start))
     }
 
-    fn frame(&mut self, fin: bool, opcode: u8, payload: Bytes) -> Option<Frame> {
+    fn frame(&mut self, fin: bool, opcode: u8, payload: Bytes) -> Option<ReceivedFrame> {
         if opcode >= CLOSE {
             assert!(fin && payload.len() <= 125, "the server sent a control frame that is too long or in pieces");
         }
@@ -154,8 +154,8 @@ impl Decoder {
                 message.extend_from_slice(&payload);
             }
             CLOSE => return Some(close(&payload)),
-            PING => return Some(Frame::Ping(payload)),
-            PONG => return Some(Frame::Pong(payload)),
+            PING => return Some(ReceivedFrame::Ping(payload)),
+            PONG => return Some(ReceivedFrame::Pong(payload)),
             other => panic!("the server sent the reserved opcode {other}"),
         }
         if !fin {
@@ -163,17 +163,17 @@ impl Decoder {
         }
         let (opcode, message) = self.message.take()?;
         if opcode == BINARY {
-            return Some(Frame::Binary(message.freeze()));
+            return Some(ReceivedFrame::Binary(message.freeze()));
         }
-        Some(Frame::Text(String::from_utf8(message.to_vec()).expect("the server's text is UTF-8")))
+        Some(ReceivedFrame::Text(String::from_utf8(message.to_vec()).expect("the server's text is UTF-8")))
     }
 }
 
-fn close(payload: &[u8]) -> Frame {
+fn close(payload: &[u8]) -> ReceivedFrame {
     match payload {
-        [] => Frame::Close(None, String::new()),
+        [] => ReceivedFrame::Close(None, String::new()),
         [_] => panic!("the server sent a close of one byte"),
-        [high, low, reason @ ..] => Frame::Close(
+        [high, low, reason @ ..] => ReceivedFrame::Close(
             Some(u16::from_be_bytes([*high, *low])),
             String::from_utf8(reason.to_vec()).expect("the server's close reason is UTF-8"),
         ),
@@ -183,8 +183,8 @@ fn close(payload: &[u8]) -> Frame {
 mod tests {
     use super::*;
 
-    fn decode(raw: &Raw) -> Option<Frame> {
-        let mut decoder = Decoder { buffer: BytesMut::from(&raw.encode()[..]), ..Decoder::default() };
+    fn decode(raw: &Raw) -> Option<ReceivedFrame> {
+        let mut decoder = FrameDecoder { buffer: BytesMut::from(&raw.encode()[..]), ..FrameDecoder::default() };
         decoder.next()
     }
 
@@ -192,21 +192,21 @@ mod tests {
     fn a_decoded_frame_is_the_encoded_one_at_every_form_of_length() {
         for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
             let text = "x".repeat(length);
-            assert_eq!(decode(&Raw::text(&text[..]).unmasked()), Some(Frame::Text(text)), "{length} bytes");
+            assert_eq!(decode(&Raw::text(&text[..]).unmasked()), Some(ReceivedFrame::Text(text)), "{length} bytes");
         }
     }
 
     #[test]
     fn a_frame_in_single_bytes_is_whole_at_the_last() {
         let bytes = Raw::text("tschüß".repeat(40)).unmasked().encode();
-        let mut decoder = Decoder::default();
+        let mut decoder = FrameDecoder::default();
         let (last, before) = bytes.split_last().unwrap();
         for byte in before {
             decoder.buffer.extend([byte]);
             assert_eq!(decoder.next(), None);
         }
         decoder.buffer.extend([last]);
-        assert_eq!(decoder.next(), Some(Frame::Text("tschüß".repeat(40))));
+        assert_eq!(decoder.next(), Some(ReceivedFrame::Text("tschüß".repeat(40))));
     }
 
     #[test]

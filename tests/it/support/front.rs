@@ -1,6 +1,6 @@
 //! A real web proxy that ends TLS in front of the chat server, with the very configuration that `docs/proxies.md` shows.
 
-use super::server::Server;
+use super::server::ChatServer;
 use super::{BOUND, eventually, secs};
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,14 +26,14 @@ const CONFIGURATION: &str = "configuration";
 
 /// Which proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ProxyKind {
     Nginx,
     HaProxy,
     Caddy,
     Apache,
 }
 
-impl Kind {
+impl ProxyKind {
     const fn program(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
@@ -57,7 +57,7 @@ impl Kind {
 /// A running proxy with a folder of its own. Ended when dropped.
 #[derive(Debug)]
 pub(crate) struct Front {
-    kind: Kind,
+    kind: ProxyKind,
     child: Child,
     port: u16,
     folder: TempDir,
@@ -66,7 +66,7 @@ pub(crate) struct Front {
 
 impl Front {
     /// Starts the proxy in front of `server`, and waits until it serves.
-    pub(crate) async fn start(kind: Kind, server: &Server) -> Self {
+    pub(crate) async fn start(kind: ProxyKind, server: &ChatServer) -> Self {
         let folder = super::folder();
         certify(folder.path()).await;
         let port = free_port();
@@ -106,10 +106,10 @@ impl Front {
     pub(crate) async fn reload(&self) {
         let before = children(self.pid());
         match self.kind {
-            Kind::Nginx => signal(self.pid(), "HUP"),
-            Kind::HaProxy => signal(self.pid(), "USR2"),
-            Kind::Apache => signal(self.pid(), "USR1"),
-            Kind::Caddy => {
+            ProxyKind::Nginx => signal(self.pid(), "HUP"),
+            ProxyKind::HaProxy => signal(self.pid(), "USR2"),
+            ProxyKind::Apache => signal(self.pid(), "USR1"),
+            ProxyKind::Caddy => {
                 let file = self.folder.path().join(CONFIGURATION);
                 let mut reload = Command::new("caddy");
                 reload.args(["reload", "--force", "--adapter", "caddyfile", "--config"]).arg(&file);
@@ -184,7 +184,7 @@ async fn certify(folder: &Path) {
 }
 
 /// The configuration that the page shows for this proxy.
-fn shown(kind: Kind) -> String {
+fn shown(kind: ProxyKind) -> String {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/proxies.md");
     let page = fs::read_to_string(page).unwrap();
     let fence = format!("\n```{}\n", kind.fence());
@@ -196,10 +196,10 @@ fn shown(kind: Kind) -> String {
 
 /// What the page shows, with this test's ports and files in the place of the usual ones, within what a distribution's own
 /// configuration would bring: where to log, and that nothing outside of the folder and the loopback is used.
-fn configuration(kind: Kind, folder: &Path, port: u16, server: SocketAddr) -> String {
+fn configuration(kind: ProxyKind, folder: &Path, port: u16, server: SocketAddr) -> String {
     let folder = folder.display();
     let (listen, before, after) = match kind {
-        Kind::Nginx => (
+        ProxyKind::Nginx => (
             ("listen 443 ssl", format!("listen 127.0.0.1:{port} ssl")),
             format!(
                 "daemon off; pid {folder}/pid; error_log {folder}/log; worker_processes 1;\nevents {{}}\nhttp {{\n\
@@ -208,8 +208,8 @@ fn configuration(kind: Kind, folder: &Path, port: u16, server: SocketAddr) -> St
             ),
             "\n}\n",
         ),
-        Kind::HaProxy => (("bind :443", format!("bind 127.0.0.1:{port}")), String::new(), "\n"),
-        Kind::Caddy => (
+        ProxyKind::HaProxy => (("bind :443", format!("bind 127.0.0.1:{port}")), String::new(), "\n"),
+        ProxyKind::Caddy => (
             ("chat.example {", format!("chat.example:{port} {{\n    bind 127.0.0.1")),
             format!(
                 "{{\n    admin {}\n    auto_https disable_redirects\n    skip_install_trust\n    servers {{\n        protocols h1 h2\n    }}\n}}\n",
@@ -217,7 +217,7 @@ fn configuration(kind: Kind, folder: &Path, port: u16, server: SocketAddr) -> St
             ),
             "\n",
         ),
-        Kind::Apache => {
+        ProxyKind::Apache => {
             let modules = ["mpm_event", "authz_core", "ssl", "proxy", "proxy_http", "headers"];
             let load = |name: &str| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n");
             (
@@ -251,13 +251,13 @@ fn admin(folder: &Path) -> String {
     format!("unix/{}", folder.join("admin").display())
 }
 
-fn command(kind: Kind, folder: &Path, file: &Path) -> Command {
+fn command(kind: ProxyKind, folder: &Path, file: &Path) -> Command {
     let mut command = Command::new(kind.program());
     match kind {
-        Kind::Nginx => command.arg("-p").arg(folder).arg("-e").arg(folder.join("log")).arg("-c").arg(file),
-        Kind::HaProxy => command.args(["-W", "-db", "-f"]).arg(file),
-        Kind::Caddy => command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file),
-        Kind::Apache => command.arg("-DFOREGROUND").arg("-f").arg(file),
+        ProxyKind::Nginx => command.arg("-p").arg(folder).arg("-e").arg(folder.join("log")).arg("-c").arg(file),
+        ProxyKind::HaProxy => command.args(["-W", "-db", "-f"]).arg(file),
+        ProxyKind::Caddy => command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file),
+        ProxyKind::Apache => command.arg("-DFOREGROUND").arg("-f").arg(file),
     };
     // Servers are in the path of no ordinary user.
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";

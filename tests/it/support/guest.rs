@@ -1,17 +1,17 @@
 //! A member with a task of its own: it reads all the time, sends heartbeats, and records what it receives.
 
-use super::frame::{Frame, Raw};
-use super::member::{Member, Told};
-use super::roster::Roster;
-use super::server::Server;
+use super::frame::{Raw, ReceivedFrame};
+use super::member::{RoomClient, Told};
+use super::roster::ClientRoster;
+use super::server::ChatServer;
 use super::{BOUND, Duration};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 /// What a guest has seen so far.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    pub(crate) roster: Roster,
+pub(crate) struct GuestView {
+    pub(crate) roster: ClientRoster,
     /// Who came and went, as `+ann`, `-ann`; who changed, as `~ann`.
     pub(crate) told: Vec<String>,
     /// The messages.
@@ -19,30 +19,30 @@ pub(crate) struct Seen {
     /// The codes of refusals.
     pub(crate) refused: Vec<String>,
     /// The last frame, if the connection has ended or is ending.
-    pub(crate) end: Option<Frame>,
+    pub(crate) end: Option<ReceivedFrame>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Guest {
     send: mpsc::UnboundedSender<Raw>,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<GuestView>,
 }
 
 impl Guest {
     /// Joins, and from then on beats every `beat`.
     pub(crate) async fn join<'a>(
-        server: &Server,
+        server: &ChatServer,
         room: &str,
         user: impl Into<Option<&'a str>>,
         beat: Duration,
     ) -> Self {
-        Self::of(Member::join(server, room, user).await, beat)
+        Self::of(RoomClient::join(server, room, user).await, beat)
     }
 
-    pub(crate) fn of(mut member: Member, beat: Duration) -> Self {
+    pub(crate) fn of(mut member: RoomClient, beat: Duration) -> Self {
         let (send, mut to_send) = mpsc::unbounded_channel();
         let (told, heard, refused, end) = (Vec::new(), Vec::new(), Vec::new(), None);
-        let (tell, seen) = watch::channel(Seen { roster: member.roster.clone(), told, heard, refused, end });
+        let (tell, seen) = watch::channel(GuestView { roster: member.roster.clone(), told, heard, refused, end });
         member.socket.beats_every(beat);
         tokio::spawn(async move {
             loop {
@@ -82,12 +82,12 @@ impl Guest {
         self.until("the answer to its close", BOUND, |seen| seen.end.is_some()).await;
     }
 
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> GuestView {
         self.seen.borrow().clone()
     }
 
     /// Waits until what it has seen is as asked.
-    pub(crate) async fn until(&mut self, what: &str, bound: Duration, is_so: impl Fn(&Seen) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, bound: Duration, is_so: impl Fn(&GuestView) -> bool) {
         let waited = tokio::time::timeout(bound, self.seen.wait_for(|seen| is_so(seen))).await.map(drop);
         if waited.is_err() {
             panic!("waited {bound:?} in vain for {what}; seen: {:?}", self.seen());
@@ -99,8 +99,8 @@ impl Guest {
     }
 }
 
-fn note(seen: &mut Seen, member: &mut Member, frame: Frame) {
-    let Frame::Text(text) = frame else {
+fn note(seen: &mut GuestView, member: &mut RoomClient, frame: ReceivedFrame) {
+    let ReceivedFrame::Text(text) = frame else {
         seen.end = Some(frame);
         return;
     };
@@ -108,7 +108,7 @@ fn note(seen: &mut Seen, member: &mut Member, frame: Frame) {
     match frame["type"].as_str() {
         Some("error") => seen.refused.push(frame["code"].as_str().unwrap_or_default().to_owned()),
         Some("presence.state") => {
-            member.roster = Roster::first(&frame);
+            member.roster = ClientRoster::first(&frame);
             seen.roster = member.roster.clone();
         }
         _ => match member.apply(&frame) {

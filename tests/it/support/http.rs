@@ -1,6 +1,6 @@
 //! Plain HTTP/1.1, one request to a connection: for the handshake, the health checks and the browser's driver.
 
-use super::server::Server;
+use super::server::ChatServer;
 use super::{BOUND, Duration, eventually, within};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,7 +71,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Response {
 }
 
 /// Waits until the path answers with this status.
-pub(crate) async fn becomes(server: &Server, path: &str, status: u16, bound: Duration) {
+pub(crate) async fn becomes(server: &ChatServer, path: &str, status: u16, bound: Duration) {
     eventually(bound, &format!("a {status} of {path}"), async || match get(server.address(), path).await {
         response if response.status == status => Ok(()),
         response => Err(format!("{response:?}")),

@@ -1,8 +1,8 @@
 //! A socket in a room in the `diff` mode, together with what it knows of the room.
 
-use super::roster::{Diff, Roster};
-use super::server::Server;
-use super::socket::Socket;
+use super::roster::{ClientRoster, Diff};
+use super::server::ChatServer;
+use super::socket::ClientSocket;
 use super::{BOUND, Duration, within};
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub(crate) enum Told {
 
 /// One change of a room, as a test expects it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Change {
+enum ExpectedChange {
     Joined(String),
     Left(String),
     Updated(String),
@@ -27,19 +27,19 @@ enum Change {
 /// Changes that happen close together are merged into one frame, and on a busy machine also those that a test causes one
 /// after the other. So a test asks for each change by itself, and whatever nobody has asked for at the end is a fault.
 #[derive(Debug, Default)]
-struct News(Vec<Change>);
+struct UnclaimedChanges(Vec<ExpectedChange>);
 
-impl News {
+impl UnclaimedChanges {
     fn of(diff: &Diff, anonymous_before: u64) -> Self {
-        let joined = diff.joined().into_iter().map(|user| Change::Joined(user.to_owned()));
-        let left = diff.left().into_iter().map(|user| Change::Left(user.to_owned()));
-        let updated = diff.updates.iter().map(|entry| Change::Updated(entry.user.clone()));
-        let count = Change::Anonymous { from: anonymous_before, to: diff.anonymous };
+        let joined = diff.joined().into_iter().map(|user| ExpectedChange::Joined(user.to_owned()));
+        let left = diff.left().into_iter().map(|user| ExpectedChange::Left(user.to_owned()));
+        let updated = diff.updates.iter().map(|entry| ExpectedChange::Updated(entry.user.clone()));
+        let count = ExpectedChange::Anonymous { from: anonymous_before, to: diff.anonymous };
         let count = (anonymous_before != diff.anonymous).then_some(count);
         Self(joined.chain(left).chain(updated).chain(count).collect())
     }
 
-    fn claim(&mut self, change: &Change) {
+    fn claim(&mut self, change: &ExpectedChange) {
         let Some(at) = self.0.iter().position(|one| one == change) else {
             panic!("{change:?} is not in the next frame; what it holds and nobody has asked for: {:?}", self.0)
         };
@@ -50,11 +50,11 @@ impl News {
     fn claim_count(&mut self, count: u64) {
         let passes = |from: u64, to: u64| (from < count && count <= to) || (to <= count && count < from);
         for change in &mut self.0 {
-            if let Change::Anonymous { from, to } = change
+            if let ExpectedChange::Anonymous { from, to } = change
                 && passes(*from, *to)
             {
                 *from = count;
-                self.0.retain(|change| !matches!(change, Change::Anonymous { from, to } if from == to));
+                self.0.retain(|change| !matches!(change, ExpectedChange::Anonymous { from, to } if from == to));
                 return;
             }
         }
@@ -70,7 +70,7 @@ impl News {
     }
 }
 
-impl Drop for News {
+impl Drop for UnclaimedChanges {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             assert!(self.0.is_empty(), "changes that the test did not expect: {:?}", self.0);
@@ -80,12 +80,12 @@ impl Drop for News {
 
 /// A client that keeps its roster by the rules.
 #[derive(Debug)]
-pub(crate) struct Member {
-    pub(crate) socket: Socket,
-    pub(crate) roster: Roster,
+pub(crate) struct RoomClient {
+    pub(crate) socket: ClientSocket,
+    pub(crate) roster: ClientRoster,
     /// Frames received so far, the first included.
     pub(crate) frames: usize,
-    news: News,
+    news: UnclaimedChanges,
 }
 
 /// The path of a room, and of a user in it.
@@ -105,11 +105,11 @@ pub(crate) fn encoded(name: &str) -> String {
     name.bytes().map(encode).collect()
 }
 
-impl Member {
+impl RoomClient {
     /// Joins as `user`, or as nobody in particular, and reads the first frame.
-    pub(crate) async fn join<'a>(server: &Server, room: &str, user: impl Into<Option<&'a str>>) -> Self {
+    pub(crate) async fn join<'a>(server: &ChatServer, room: &str, user: impl Into<Option<&'a str>>) -> Self {
         let user = user.into();
-        let member = Self::begin(Socket::open(server, &path(room, user)).await).await;
+        let member = Self::begin(ClientSocket::open(server, &path(room, user)).await).await;
         assert_eq!(member.roster.room, room);
         match user {
             Some(user) => {
@@ -121,8 +121,8 @@ impl Member {
     }
 
     /// Reads the first frame of a socket just opened, and those that continue it.
-    pub(crate) async fn begin(mut socket: Socket) -> Self {
-        let roster = Roster::first(&socket.value().await);
+    pub(crate) async fn begin(mut socket: ClientSocket) -> Self {
+        let roster = ClientRoster::first(&socket.value().await);
         let mut member = Self::with(socket, roster);
         member.rest_of_first().await;
         member
@@ -136,13 +136,13 @@ impl Member {
     }
 
     /// A member whose first frame has been read already.
-    pub(crate) fn with(socket: Socket, roster: Roster) -> Self {
-        Self { socket, roster, frames: 1, news: News::default() }
+    pub(crate) fn with(socket: ClientSocket, roster: ClientRoster) -> Self {
+        Self { socket, roster, frames: 1, news: UnclaimedChanges::default() }
     }
 
     /// Reads the first frame after coming back to the room on the same socket.
     pub(crate) async fn first_again(&mut self) {
-        self.roster = Roster::first(&self.socket.value().await);
+        self.roster = ClientRoster::first(&self.socket.value().await);
         self.frames += 1;
         self.rest_of_first().await;
         self.news.forget();
@@ -179,7 +179,7 @@ impl Member {
     async fn fresh(&mut self) {
         if self.news.is_empty() {
             let anonymous = self.roster.anonymous;
-            self.news = News::of(&self.diff().await, anonymous);
+            self.news = UnclaimedChanges::of(&self.diff().await, anonymous);
         }
     }
 
@@ -199,7 +199,7 @@ impl Member {
     /// The next change is that one socket of `user` has come; changes of the same frame are asked for in any order.
     pub(crate) async fn sees_join(&mut self, user: &str) {
         self.fresh().await;
-        self.news.claim(&Change::Joined(user.to_owned()));
+        self.news.claim(&ExpectedChange::Joined(user.to_owned()));
     }
 
     /// The next change is that one socket of `user` has gone; changes of the same frame are asked for in any order.
@@ -209,7 +209,7 @@ impl Member {
 
     pub(crate) async fn sees_leave_within(&mut self, user: &str, bound: Duration) {
         within(bound, &format!("the leave of {user}"), self.fresh()).await;
-        self.news.claim(&Change::Left(user.to_owned()));
+        self.news.claim(&ExpectedChange::Left(user.to_owned()));
     }
 
     /// The next change is that there are so many anonymous sockets now.
@@ -219,15 +219,15 @@ impl Member {
     }
 
     /// Has one socket of `fence` come, and sees its join as the very next news: nothing else was in between or with it.
-    pub(crate) async fn sees_nothing_before(&mut self, server: &Server, fence: &str) -> Member {
-        let fence_member = Member::join(server, &self.roster.room.clone(), fence).await;
+    pub(crate) async fn sees_nothing_before(&mut self, server: &ChatServer, fence: &str) -> RoomClient {
+        let fence_member = RoomClient::join(server, &self.roster.room.clone(), fence).await;
         self.sees_join(fence).await;
         assert!(self.news.is_empty(), "{fence} joins, and nothing else: {:?}", self.news);
         fence_member
     }
 
     /// Reads on, over messages too, until the roster is as asked.
-    pub(crate) async fn until(&mut self, what: &str, is_so: impl Fn(&Roster) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, is_so: impl Fn(&ClientRoster) -> bool) {
         self.news.forget();
         let what = format!("{what} in {}", self.roster.room);
         within(BOUND, &what, async {
@@ -271,18 +271,18 @@ mod tests {
         Entry { user: user.to_owned(), id: id.to_owned(), meta: json!({}) }
     }
 
-    fn news() -> News {
+    fn news() -> UnclaimedChanges {
         let diff =
             Diff { joins: vec![entry("ann", "1")], leaves: vec![entry("bob", "2")], updates: vec![], anonymous: 2 };
-        News::of(&diff, 0)
+        UnclaimedChanges::of(&diff, 0)
     }
 
     #[test]
     fn changes_of_one_frame_are_asked_for_one_by_one_in_any_order() {
         let mut news = news();
-        news.claim(&Change::Left("bob".into()));
+        news.claim(&ExpectedChange::Left("bob".into()));
         news.claim_count(1);
-        news.claim(&Change::Joined("ann".into()));
+        news.claim(&ExpectedChange::Joined("ann".into()));
         news.claim_count(2);
         assert!(news.is_empty());
     }
@@ -291,14 +291,14 @@ mod tests {
     #[should_panic(expected = "is not in the next frame")]
     fn a_change_that_is_not_there_fails_loudly() {
         let mut news = news();
-        news.claim(&Change::Left("ann".into()));
+        news.claim(&ExpectedChange::Left("ann".into()));
     }
 
     #[test]
     #[should_panic(expected = "that the test did not expect")]
     fn a_change_that_nobody_asks_for_fails_loudly() {
         let mut news = news();
-        news.claim(&Change::Joined("ann".into()));
+        news.claim(&ExpectedChange::Joined("ann".into()));
         news.claim_count(2);
     }
 }

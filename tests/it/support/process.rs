@@ -1,6 +1,6 @@
 //! What the operating system knows of a process: its descriptors, its connections, its limits.
 
-use super::server::Server;
+use super::server::ChatServer;
 use super::{Duration, eventually};
 use std::net::SocketAddr;
 use std::process::Command;
@@ -15,7 +15,7 @@ pub(crate) struct Descriptors {
 }
 
 /// The descriptors that the server holds now.
-pub(crate) fn descriptors(server: &Server) -> Descriptors {
+pub(crate) fn descriptors(server: &ChatServer) -> Descriptors {
     let folder = format!("/proc/{}/fd", server.pid());
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
     let targets = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
@@ -25,7 +25,7 @@ pub(crate) fn descriptors(server: &Server) -> Descriptors {
 }
 
 /// How many bytes of memory the server has.
-pub(crate) fn resident(server: &Server) -> usize {
+pub(crate) fn resident(server: &ChatServer) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a Linux with /proc");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of what is resident");
     line.split_whitespace().next().and_then(|kilobytes| kilobytes.parse::<usize>().ok()).expect("a number") * 1024
@@ -33,7 +33,7 @@ pub(crate) fn resident(server: &Server) -> usize {
 
 /// Waits until the server holds what it held when idle: not one socket more, and of other things not more than a pool
 /// of database connections may have been opened for.
-pub(crate) async fn descriptors_back_to(server: &Server, idle: Descriptors, bound: Duration) {
+pub(crate) async fn descriptors_back_to(server: &ChatServer, idle: Descriptors, bound: Duration) {
     const POOL: usize = 32;
     eventually(bound, "the server's descriptors to be closed", async || match descriptors(server) {
         now if now.sockets <= idle.sockets && now.others <= idle.others + POOL => Ok(()),
@@ -45,7 +45,7 @@ pub(crate) async fn descriptors_back_to(server: &Server, idle: Descriptors, boun
 /// Waits until the kernel holds nothing any more of the server's end of the connection to `client`.
 ///
 /// A connection that the process has dropped but the kernel still tries to flush is not gone.
-pub(crate) async fn connection_gone(server: &Server, client: SocketAddr, bound: Duration) {
+pub(crate) async fn connection_gone(server: &ChatServer, client: SocketAddr, bound: Duration) {
     eventually(bound, "the server's end of the connection to be gone", async || match state(server, client) {
         None => Ok(()),
         Some(state) => Err(format!("TCP state {state:#x}")),
@@ -54,7 +54,7 @@ pub(crate) async fn connection_gone(server: &Server, client: SocketAddr, bound: 
 }
 
 /// The state of the server's end, as in the kernel's `tcp_states.h`, if there is one that can still carry data.
-fn state(server: &Server, client: SocketAddr) -> Option<u8> {
+fn state(server: &ChatServer, client: SocketAddr) -> Option<u8> {
     const TIME_WAIT: u8 = 6;
     let table = std::fs::read_to_string("/proc/net/tcp").expect("a Linux with /proc");
     let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();

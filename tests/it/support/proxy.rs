@@ -15,7 +15,7 @@ const READ_ONLY: &[u8] = b"READ ONLY";
 
 /// What happens to what passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum Network {
     Open,
     /// Each packet to the server, and so each statement, is this late.
     Slow(Duration),
@@ -35,7 +35,7 @@ pub(crate) struct Proxy {
 
 #[derive(Debug)]
 struct Wires {
-    line: watch::Sender<Line>,
+    line: watch::Sender<Network>,
     /// They are cut.
     cut: watch::Sender<bool>,
     /// The connections up to this number carry nothing ever again, and do not end.
@@ -49,7 +49,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let wires = Arc::new(Wires {
-            line: watch::Sender::new(Line::Open),
+            line: watch::Sender::new(Network::Open),
             cut: watch::Sender::new(false),
             lost: watch::Sender::new(0),
             made: watch::Sender::new(0),
@@ -78,22 +78,22 @@ impl Proxy {
 
     /// Makes every statement so late.
     pub(crate) fn slow(&self, by: Duration) {
-        self.wires.line.send_replace(Line::Slow(by));
+        self.wires.line.send_replace(Network::Slow(by));
     }
 
     /// Makes the answers to readings of rooms so late, and nothing else.
     pub(crate) fn slow_readings(&self, by: Duration) {
-        self.wires.line.send_replace(Line::SlowReadings(by));
+        self.wires.line.send_replace(Network::SlowReadings(by));
     }
 
     /// Lets nothing through, and reports no end.
     pub(crate) fn die(&self) {
-        self.wires.line.send_replace(Line::Dead);
+        self.wires.line.send_replace(Network::Dead);
     }
 
     /// Lets everything through again: what waited, too.
     pub(crate) fn open(&self) {
-        self.wires.line.send_replace(Line::Open);
+        self.wires.line.send_replace(Network::Open);
     }
 
     /// The connections that there are carry nothing any more and never end, as if the server's machine had gone and another
@@ -117,13 +117,13 @@ async fn forward(client: TcpStream, server: SocketAddr, wires: &Wires, number: u
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let reads = AtomicBool::new(false);
     tokio::select! {
-        () = pass(from_client, to_server, wires, number, Way::ToServer, &reads) => {}
-        () = pass(from_server, to_client, wires, number, Way::FromServer, &reads) => {}
+        () = pass(from_client, to_server, wires, number, Direction::ToServer, &reads) => {}
+        () = pass(from_server, to_client, wires, number, Direction::FromServer, &reads) => {}
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Direction {
     ToServer,
     FromServer,
 }
@@ -134,7 +134,7 @@ async fn pass(
     mut to: OwnedWriteHalf,
     wires: &Wires,
     number: u64,
-    way: Way,
+    way: Direction,
     reads: &AtomicBool,
 ) {
     let (mut line, lost) = (wires.line.subscribe(), wires.lost.subscribe());
@@ -143,18 +143,18 @@ async fn pass(
         bytes.clear();
         let end = !matches!(from.read_buf(&mut bytes).await, Ok(1..));
         let now = *line.borrow();
-        if way == Way::ToServer && bytes.windows(READ_ONLY.len()).any(|part| part == READ_ONLY) {
+        if way == Direction::ToServer && bytes.windows(READ_ONLY.len()).any(|part| part == READ_ONLY) {
             reads.store(true, Ordering::Relaxed);
         }
         match now {
-            Line::Slow(by) if way == Way::ToServer => tokio::time::sleep(by.max(millis(1))).await,
-            Line::SlowReadings(by) if way == Way::FromServer && reads.load(Ordering::Relaxed) => {
+            Network::Slow(by) if way == Direction::ToServer => tokio::time::sleep(by.max(millis(1))).await,
+            Network::SlowReadings(by) if way == Direction::FromServer && reads.load(Ordering::Relaxed) => {
                 tokio::time::sleep(by.max(millis(1))).await;
             }
             _ => {}
         }
         // The proxy is dropped only after this, so the way on is that the line is another.
-        let _ = line.wait_for(|line| *line != Line::Dead).await;
+        let _ = line.wait_for(|line| *line != Network::Dead).await;
         if *lost.borrow() >= number {
             std::future::pending::<()>().await;
         }

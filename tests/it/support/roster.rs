@@ -47,7 +47,7 @@ impl Diff {
 
 /// The room as one receiver knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Roster {
+pub(crate) struct ClientRoster {
     pub(crate) room: String,
     pub(crate) epoch: Value,
     pub(crate) version: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Roster {
     pub(crate) more: bool,
 }
 
-impl Roster {
+impl ClientRoster {
     /// Reads the first frame.
     pub(crate) fn first(state: &Value) -> Self {
         assert_eq!(state["type"], "presence.state", "the first frame: {state}");
@@ -170,8 +170,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn lobby() -> Roster {
-        Roster::first(&json!({
+    fn lobby() -> ClientRoster {
+        ClientRoster::first(&json!({
             "type": "presence.state", "room": "lobby", "epoch": "e", "version": 4, "anonymous": 1, "me": "1",
             "members": [{"user": "ann", "presences": [{"id": "1", "meta": {}}]}],
         }))

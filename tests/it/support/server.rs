@@ -17,7 +17,7 @@ const VARIABLES: [&str; 8] =
 
 /// A running chat server with a folder, and so a database, of its own. Ended when dropped.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct ChatServer {
     child: Child,
     address: SocketAddr,
     folder: TempDir,
@@ -25,7 +25,7 @@ pub(crate) struct Server {
     variables: Vec<(String, String)>,
 }
 
-impl Server {
+impl ChatServer {
     /// Starts a server on a port that the system picks, with these arguments besides.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[]).await
@@ -110,7 +110,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ChatServer {
     fn drop(&mut self) {
         end(&mut self.child);
         // A test that passed with a panic in the server did not pass.

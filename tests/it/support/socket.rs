@@ -1,8 +1,8 @@
 //! One WebSocket connection, written by hand so that it can also do what no decent client would.
 
-use super::frame::{CLOSE, Decoder, Frame, PING, PONG, Raw};
+use super::frame::{CLOSE, FrameDecoder, PING, PONG, Raw, ReceivedFrame};
 use super::http::Response;
-use super::server::Server;
+use super::server::ChatServer;
 use super::{BOUND, within};
 use serde_json::Value;
 use socket2::SockRef;
@@ -19,7 +19,7 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A request for an upgrade, which is correct unless a test changes it.
 #[derive(Debug, Clone)]
-pub(crate) struct Upgrade {
+pub(crate) struct HandshakeRequest {
     method: &'static str,
     path: String,
     headers: Vec<(&'static str, String)>,
@@ -29,7 +29,7 @@ pub(crate) struct Upgrade {
     rest: Vec<u8>,
 }
 
-impl Upgrade {
+impl HandshakeRequest {
     pub(crate) fn to(path: impl Into<String>) -> Self {
         let headers = [
             ("Connection", "Upgrade"),
@@ -96,7 +96,7 @@ impl Upgrade {
     }
 
     /// Connects and sends the request; the answer has yet to be read.
-    pub(crate) async fn send(&self, address: SocketAddr) -> io::Result<Socket> {
+    pub(crate) async fn send(&self, address: SocketAddr) -> io::Result<ClientSocket> {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = self.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
@@ -112,11 +112,11 @@ impl Upgrade {
         }
         request += self.end;
         stream.write_all(&[request.as_bytes(), &self.rest].concat()).await?;
-        Ok(Socket { stream, decoder: Decoder::default(), path: self.path.clone(), beat: None })
+        Ok(ClientSocket { stream, decoder: FrameDecoder::default(), path: self.path.clone(), beat: None })
     }
 
     /// Connects and reads the answer: the open socket, or the response that refused it.
-    pub(crate) async fn open(&self, address: SocketAddr) -> Result<Socket, Response> {
+    pub(crate) async fn open(&self, address: SocketAddr) -> Result<ClientSocket, Response> {
         let what = format!("the answer to the handshake for {}", self.path);
         within(BOUND, &what, async { self.send(address).await.unwrap().answer().await }).await
     }
@@ -124,17 +124,17 @@ impl Upgrade {
 
 /// An open connection.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct ClientSocket {
     stream: TcpStream,
-    decoder: Decoder,
+    decoder: FrameDecoder,
     path: String,
     beat: Option<Interval>,
 }
 
-impl Socket {
+impl ClientSocket {
     /// Opens a socket that must be accepted.
-    pub(crate) async fn open(server: &Server, path: &str) -> Self {
-        match Upgrade::to(path).open(server.address()).await {
+    pub(crate) async fn open(server: &ChatServer, path: &str) -> Self {
+        match HandshakeRequest::to(path).open(server.address()).await {
             Ok(socket) => socket,
             Err(response) => panic!("{path} was refused: {response:?}"),
         }
@@ -231,27 +231,27 @@ impl Socket {
     }
 
     /// The next frame, pings of the server too, without answering them; `None` when the time is up.
-    pub(crate) async fn frame_within(&mut self, bound: Duration) -> Option<Frame> {
+    pub(crate) async fn frame_within(&mut self, bound: Duration) -> Option<ReceivedFrame> {
         tokio::time::timeout(bound, self.frame()).await.ok()
     }
 
     /// The next frame, pings of the server too, without answering them and without a bound.
-    pub(crate) async fn frame(&mut self) -> Frame {
+    pub(crate) async fn frame(&mut self) -> ReceivedFrame {
         read(&mut self.stream, &mut self.decoder).await
     }
 
     /// The next frame that is not a ping of the server's, those being answered.
-    pub(crate) async fn next(&mut self) -> Frame {
+    pub(crate) async fn next(&mut self) -> ReceivedFrame {
         self.next_within(BOUND).await
     }
 
-    pub(crate) async fn next_within(&mut self, bound: Duration) -> Frame {
+    pub(crate) async fn next_within(&mut self, bound: Duration) -> ReceivedFrame {
         let what = format!("a frame on {}", self.path);
         within(bound, &what, self.next_frame()).await
     }
 
     /// As `next`, for those who have a bound of their own. Nothing is lost when it is dropped while waiting.
-    pub(crate) async fn next_frame(&mut self) -> Frame {
+    pub(crate) async fn next_frame(&mut self) -> ReceivedFrame {
         loop {
             let frame = match &mut self.beat {
                 None => read(&mut self.stream, &mut self.decoder).await,
@@ -266,7 +266,7 @@ impl Socket {
             };
             match frame {
                 // A ping to a connection that is ending needs no answer.
-                Frame::Ping(payload) => drop(self.try_send(&Raw::new(PONG, payload)).await),
+                ReceivedFrame::Ping(payload) => drop(self.try_send(&Raw::new(PONG, payload)).await),
                 frame => return frame,
             }
         }
@@ -280,7 +280,7 @@ impl Socket {
     /// The next frame as the JSON it must be.
     pub(crate) async fn value(&mut self) -> Value {
         match self.next().await {
-            Frame::Text(text) => serde_json::from_str(&text).unwrap_or_else(|_| panic!("JSON, not {text:?}")),
+            ReceivedFrame::Text(text) => serde_json::from_str(&text).unwrap_or_else(|_| panic!("JSON, not {text:?}")),
             frame => panic!("{}: a text frame, not {frame:?}", self.path),
         }
     }
@@ -312,8 +312,8 @@ impl Socket {
         within(bound, &format!("a close frame on {path}"), async {
             loop {
                 match self.next_frame().await {
-                    Frame::Close(code, _) => return code,
-                    Frame::Text(_) | Frame::Pong(_) => {}
+                    ReceivedFrame::Close(code, _) => return code,
+                    ReceivedFrame::Text(_) | ReceivedFrame::Pong(_) => {}
                     frame => panic!("{path}: a close frame, not {frame:?}"),
                 }
             }
@@ -324,14 +324,14 @@ impl Socket {
     /// The connection ends, in order or cut, and nothing more arrives.
     pub(crate) async fn ended(&mut self) {
         let frame = self.next().await;
-        assert!(matches!(frame, Frame::End | Frame::Reset), "{}: the end, not {frame:?}", self.path);
+        assert!(matches!(frame, ReceivedFrame::End | ReceivedFrame::Reset), "{}: the end, not {frame:?}", self.path);
     }
 
     /// Reads whatever there still is to the end of the connection.
     pub(crate) async fn drained(&mut self) {
         let path = self.path.clone();
         within(BOUND, &format!("the end of the connection on {path}"), async {
-            while !matches!(self.frame().await, Frame::End | Frame::Reset) {}
+            while !matches!(self.frame().await, ReceivedFrame::End | ReceivedFrame::Reset) {}
         })
         .await;
     }
@@ -354,15 +354,15 @@ impl Socket {
 }
 
 /// Reads until a frame is whole. What has been read stays in the decoder when this is dropped.
-async fn read(stream: &mut TcpStream, decoder: &mut Decoder) -> Frame {
+async fn read(stream: &mut TcpStream, decoder: &mut FrameDecoder) -> ReceivedFrame {
     loop {
         if let Some(frame) = decoder.next() {
             return frame;
         }
         match stream.read_buf(&mut decoder.buffer).await {
-            Ok(0) => return Frame::End,
+            Ok(0) => return ReceivedFrame::End,
             Ok(_) => {}
-            Err(_) => return Frame::Reset,
+            Err(_) => return ReceivedFrame::Reset,
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) enum Timers {
 
 /// A window or tab of a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Window(WindowHandle);
+pub(crate) struct BrowserWindow(WindowHandle);
 
 /// A browser with a fresh profile. Ended, with its driver, when dropped.
 #[derive(Debug)]
@@ -80,68 +80,68 @@ impl Browser {
     }
 
     /// Opens the address in the window that the browser started with.
-    pub(crate) async fn first(&self, url: &str) -> Window {
-        let window = Window(self.client.window().await.expect("a first window"));
+    pub(crate) async fn first(&self, url: &str) -> BrowserWindow {
+        let window = BrowserWindow(self.client.window().await.expect("a first window"));
         self.go(&window, url).await;
         window
     }
 
     /// Opens the address in a window of its own: all windows are visible.
-    pub(crate) async fn window(&self, url: &str) -> Window {
+    pub(crate) async fn window(&self, url: &str) -> BrowserWindow {
         self.open(url, false).await
     }
 
     /// Opens the address in a tab in front of the current one, which is hidden by it.
-    pub(crate) async fn tab(&self, url: &str) -> Window {
+    pub(crate) async fn tab(&self, url: &str) -> BrowserWindow {
         self.open(url, true).await
     }
 
-    async fn open(&self, url: &str, as_tab: bool) -> Window {
+    async fn open(&self, url: &str, as_tab: bool) -> BrowserWindow {
         let opened = self.client.new_window(as_tab).await.expect("a new window");
-        let window = Window(opened.handle);
+        let window = BrowserWindow(opened.handle);
         self.go(&window, url).await;
         window
     }
 
-    pub(crate) async fn go(&self, window: &Window, url: &str) {
+    pub(crate) async fn go(&self, window: &BrowserWindow, url: &str) {
         self.switch(window).await;
         within(START, url, self.client.goto(url)).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
     /// Makes the window the one that commands go to. A hidden tab comes to the front by it.
-    pub(crate) async fn switch(&self, window: &Window) {
+    pub(crate) async fn switch(&self, window: &BrowserWindow) {
         self.client.switch_to_window(window.0.clone()).await.expect("the window is there");
     }
 
-    pub(crate) async fn close(&self, window: &Window) {
+    pub(crate) async fn close(&self, window: &BrowserWindow) {
         self.switch(window).await;
         self.client.close_window().await.expect("a window can be closed");
     }
 
-    pub(crate) async fn reload(&self, window: &Window) {
+    pub(crate) async fn reload(&self, window: &BrowserWindow) {
         self.switch(window).await;
         self.client.refresh().await.expect("a page can be loaded again");
     }
 
     /// Goes on to another page as by a link, which the driver's own command does not.
-    pub(crate) async fn follow(&self, window: &Window, url: &str) {
+    pub(crate) async fn follow(&self, window: &BrowserWindow, url: &str) {
         self.run(window, "location.href = arguments[0]", vec![url.into()]).await;
     }
 
-    pub(crate) async fn back(&self, window: &Window) {
+    pub(crate) async fn back(&self, window: &BrowserWindow) {
         self.switch(window).await;
         self.client.back().await.expect("there is a page to go back to");
     }
 
     /// Runs a script in the page and gives what it returns.
-    pub(crate) async fn run(&self, window: &Window, script: &str, arguments: Vec<Value>) -> Value {
+    pub(crate) async fn run(&self, window: &BrowserWindow, script: &str, arguments: Vec<Value>) -> Value {
         self.switch(window).await;
         let value = within(COMMAND, script, self.client.execute(script, arguments)).await;
         value.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
     /// Asks the page until its answer is as expected.
-    pub(crate) async fn becomes(&self, window: &Window, bound: Duration, script: &str, expected: &Value) {
+    pub(crate) async fn becomes(&self, window: &BrowserWindow, bound: Duration, script: &str, expected: &Value) {
         eventually(bound, &expected.to_string(), async || match self.run(window, script, vec![]).await {
             now if now == *expected => Ok(()),
             now => Err(now.to_string()),
@@ -149,7 +149,7 @@ impl Browser {
         .await;
     }
 
-    pub(crate) async fn types(&self, window: &Window, selector: &str, text: &str) {
+    pub(crate) async fn types(&self, window: &BrowserWindow, selector: &str, text: &str) {
         self.switch(window).await;
         let field = self.client.find(fantoccini::Locator::Css(selector)).await;
         let field = field.unwrap_or_else(|error| panic!("{selector}: {error}"));
@@ -157,7 +157,7 @@ impl Browser {
     }
 
     /// Crashes the page's renderer, as a bug or the kernel's out-of-memory killer does.
-    pub(crate) async fn crash(&self, window: &Window) {
+    pub(crate) async fn crash(&self, window: &BrowserWindow) {
         self.switch(window).await;
         let answer = self.command("Page.crash", json!({})).await;
         assert!(answer["value"]["error"] == "tab crashed", "the tab crashes: {answer}");
@@ -165,13 +165,13 @@ impl Browser {
 
     /// Stops the page's timers and workers, as the browser does with pages it thinks forgotten. The network goes on:
     /// the connection stays open and answers pings.
-    pub(crate) async fn freeze(&self, window: &Window) {
+    pub(crate) async fn freeze(&self, window: &BrowserWindow) {
         self.switch(window).await;
         let answer = self.command("Page.setWebLifecycleState", json!({"state": "frozen"})).await;
         assert_eq!(answer["value"], json!({}), "the page freezes");
     }
 
-    pub(crate) async fn thaw(&self, window: &Window) {
+    pub(crate) async fn thaw(&self, window: &BrowserWindow) {
         self.switch(window).await;
         let answer = self.command("Page.setWebLifecycleState", json!({"state": "active"})).await;
         assert_eq!(answer["value"], json!({}), "the page goes on");

@@ -1,27 +1,27 @@
 //! A socket that goes wrong, and another one in the same room that must notice nothing but its leave.
 
 use super::frame::Raw;
-use super::member::Member;
-use super::server::Server;
+use super::member::RoomClient;
+use super::server::ChatServer;
 use super::{BOUND, within};
 
 /// The culprit Ann, and Bob, who looks on.
 #[derive(Debug)]
 pub(crate) struct Scene {
-    pub(crate) server: Server,
-    pub(crate) bob: Member,
+    pub(crate) server: ChatServer,
+    pub(crate) bob: RoomClient,
 }
 
 impl Scene {
     pub(crate) async fn set(arguments: &[&str]) -> Self {
-        let server = Server::start(arguments).await;
-        let bob = Member::join(&server, "lobby", "bob").await;
+        let server = ChatServer::start(arguments).await;
+        let bob = RoomClient::join(&server, "lobby", "bob").await;
         Self { server, bob }
     }
 
     /// Ann enters, in Bob's sight.
-    pub(crate) async fn ann(&mut self) -> Member {
-        let ann = Member::join(&self.server, "lobby", "ann").await;
+    pub(crate) async fn ann(&mut self) -> RoomClient {
+        let ann = RoomClient::join(&self.server, "lobby", "ann").await;
         self.bob.sees_join("ann").await;
         ann
     }

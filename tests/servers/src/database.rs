@@ -8,12 +8,12 @@ use std::{
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbErr};
 use uuid::Uuid;
 
-use crate::{Durability, Kind, Server};
+use crate::{CommitSync, Server, ServerKind};
 
 /// An empty database, dropped when this is.
 #[derive(Debug)]
 pub struct Database {
-    kind: Kind,
+    kind: ServerKind,
     server: String,
     name: String,
     /// The users that were made for it, each with what it may do.
@@ -22,20 +22,20 @@ pub struct Database {
 
 /// Makes a database on the server that all tests share: the one that `PRESENCE_TEST_POSTGRES` or `PRESENCE_TEST_MYSQL`
 /// names, and else one that is started now and ends with this process.
-pub async fn database(kind: Kind) -> Database {
+pub async fn database(kind: ServerKind) -> Database {
     static POSTGRES: OnceLock<Server> = OnceLock::new();
     static MYSQL: OnceLock<Server> = OnceLock::new();
     let (variable, server) = match kind {
-        Kind::Postgres => ("PRESENCE_TEST_POSTGRES", &POSTGRES),
-        Kind::MySql => ("PRESENCE_TEST_MYSQL", &MYSQL),
+        ServerKind::Postgres => ("PRESENCE_TEST_POSTGRES", &POSTGRES),
+        ServerKind::MySql => ("PRESENCE_TEST_MYSQL", &MYSQL),
     };
     let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
-    let url = url.unwrap_or_else(|| server.get_or_init(|| Server::start(kind, Durability::None)).url());
+    let url = url.unwrap_or_else(|| server.get_or_init(|| Server::start(kind, CommitSync::None)).url());
     Database::make(kind, &url).await
 }
 
 impl Database {
-    pub(crate) async fn make(kind: Kind, server: &str) -> Self {
+    pub(crate) async fn make(kind: ServerKind, server: &str) -> Self {
         let database = Self {
             kind,
             server: server.trim_end_matches('/').to_owned(),
@@ -48,8 +48,8 @@ impl Database {
 
     async fn create(&self, options: &str) {
         let create = match self.kind {
-            Kind::Postgres => format!("CREATE DATABASE {} TEMPLATE template0 {options}", self.name),
-            Kind::MySql => format!("CREATE DATABASE {} {options}", self.name),
+            ServerKind::Postgres => format!("CREATE DATABASE {} TEMPLATE template0 {options}", self.name),
+            ServerKind::MySql => format!("CREATE DATABASE {} {options}", self.name),
         };
         let made = run(self.kind, &self.server, &create).await;
         made.unwrap_or_else(|error| panic!("no database on {}: {error}", self.server));
@@ -57,8 +57,8 @@ impl Database {
 
     fn drop_statement(&self) -> String {
         match self.kind {
-            Kind::Postgres => format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
-            Kind::MySql => format!("DROP DATABASE IF EXISTS {}", self.name),
+            ServerKind::Postgres => format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
+            ServerKind::MySql => format!("DROP DATABASE IF EXISTS {}", self.name),
         }
     }
 
@@ -92,8 +92,8 @@ impl Database {
     pub async fn user(&self, grants: &[&str]) -> String {
         let user = format!("u{}", &Uuid::new_v4().simple().to_string()[..24]);
         let create = match self.kind {
-            Kind::Postgres => format!("CREATE ROLE {user} LOGIN PASSWORD '{user}'"),
-            Kind::MySql => format!("CREATE USER '{user}'@'%' IDENTIFIED BY '{user}'"),
+            ServerKind::Postgres => format!("CREATE ROLE {user} LOGIN PASSWORD '{user}'"),
+            ServerKind::MySql => format!("CREATE USER '{user}'@'%' IDENTIFIED BY '{user}'"),
         };
         let admin = self.connect().await;
         let made = admin.execute_unprepared(&create).await;
@@ -121,11 +121,11 @@ impl Database {
     /// If the server is away.
     pub async fn kill_connections(&self) {
         let (own, other) = match self.kind {
-            Kind::Postgres => (
+            ServerKind::Postgres => (
                 "postgres",
                 format!("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = '{}'", self.name),
             ),
-            Kind::MySql => (
+            ServerKind::MySql => (
                 "information_schema",
                 format!("SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE db = '{}'", self.name),
             ),
@@ -133,7 +133,7 @@ impl Database {
         let admin = connect(format!("{}/{own}", self.server)).await.expect("the server is there");
         let statement = sea_orm::Statement::from_string(admin.get_database_backend(), other);
         let rows = admin.query_all_raw(statement).await.expect("the user may do everything");
-        if self.kind == Kind::MySql {
+        if self.kind == ServerKind::MySql {
             for row in rows {
                 let kill: String = row.try_get_by_index(0).expect("it is a text");
                 // It may be gone by itself.
@@ -148,8 +148,8 @@ impl Drop for Database {
         let mut drop = vec![self.drop_statement()];
         let users = std::mem::take(self.users.get_mut().unwrap_or_else(PoisonError::into_inner));
         drop.extend(users.iter().map(|(user, _)| match self.kind {
-            Kind::Postgres => format!("DROP ROLE IF EXISTS {user}"),
-            Kind::MySql => format!("DROP USER IF EXISTS {user}"),
+            ServerKind::Postgres => format!("DROP ROLE IF EXISTS {user}"),
+            ServerKind::MySql => format!("DROP USER IF EXISTS {user}"),
         }));
         // A runtime of its own, since the one of the test may be the caller. A server that is away needs no tidying.
         let (kind, server) = (self.kind, self.server.clone());
@@ -173,10 +173,10 @@ async fn grant(admin: &DatabaseConnection, user: &str, grants: &[String]) {
     }
 }
 
-async fn run(kind: Kind, server: &str, statement: &str) -> Result<(), DbErr> {
+async fn run(kind: ServerKind, server: &str, statement: &str) -> Result<(), DbErr> {
     let admin = match kind {
-        Kind::Postgres => format!("{server}/postgres"),
-        Kind::MySql => format!("{server}/mysql"),
+        ServerKind::Postgres => format!("{server}/postgres"),
+        ServerKind::MySql => format!("{server}/mysql"),
     };
     let connection = connect(admin).await?;
     connection.execute_unprepared(statement).await?;

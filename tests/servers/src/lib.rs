@@ -11,4 +11,4 @@ mod server;
 
 pub use bouncer::{Bouncer, Pooling};
 pub use database::{Database, database};
-pub use server::{Durability, Kind, Server};
+pub use server::{CommitSync, Server, ServerKind};

@@ -8,7 +8,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use presence_test_servers::{Durability, Kind, Server};
+use presence_test_servers::{CommitSync, Server, ServerKind};
 
 fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
@@ -19,9 +19,11 @@ fn main() -> ExitCode {
     let mut command = Command::new(program);
     command.args(arguments);
     let mut servers = Vec::new();
-    for (kind, variable) in [(Kind::Postgres, "PRESENCE_TEST_POSTGRES"), (Kind::MySql, "PRESENCE_TEST_MYSQL")] {
+    for (kind, variable) in
+        [(ServerKind::Postgres, "PRESENCE_TEST_POSTGRES"), (ServerKind::MySql, "PRESENCE_TEST_MYSQL")]
+    {
         if env::var_os(variable).is_none_or(|url| url.is_empty()) {
-            let server = Server::start(kind, Durability::None);
+            let server = Server::start(kind, CommitSync::None);
             command.env(variable, server.url());
             servers.push(server);
         }

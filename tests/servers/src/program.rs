@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::server::{Durability, Kind};
+use crate::server::{CommitSync, ServerKind};
 
 const INIT_SQL: &str = "\
     CREATE USER IF NOT EXISTS 'presence'@'%' IDENTIFIED BY 'presence';\n\
@@ -17,10 +17,10 @@ const INIT_SQL: &str = "\
 pub(crate) const USER: &str = "presence";
 
 /// Fills an empty folder with what the server needs to start. `command` makes a command that runs as the right user.
-pub(crate) fn initialise(kind: Kind, folder: &Path, command: impl Fn(&Path) -> Command) {
+pub(crate) fn initialise(kind: ServerKind, folder: &Path, command: impl Fn(&Path) -> Command) {
     let data = folder.join("data");
     let mut initialise = match kind {
-        Kind::Postgres => {
+        ServerKind::Postgres => {
             let password = folder.join("password");
             fs::write(&password, USER).expect("the folder is ours");
             let mut initdb = command(&of_server(kind, &["initdb"]));
@@ -29,7 +29,7 @@ pub(crate) fn initialise(kind: Kind, folder: &Path, command: impl Fn(&Path) -> C
             initdb.arg("--pwfile").arg(password).arg("--pgdata").arg(&data);
             initdb
         }
-        Kind::MySql => {
+        ServerKind::MySql => {
             fs::write(folder.join("init.sql"), INIT_SQL).expect("the folder is ours");
             let server = of_server(kind, &["mariadbd", "mysqld"]);
             if is_mariadb(&server) {
@@ -54,22 +54,22 @@ pub(crate) fn initialise(kind: Kind, folder: &Path, command: impl Fn(&Path) -> C
 }
 
 /// The server's program and its arguments.
-pub(crate) fn serve(kind: Kind, folder: &Path, port: u16, durability: Durability) -> Vec<OsString> {
+pub(crate) fn serve(kind: ServerKind, folder: &Path, port: u16, durability: CommitSync) -> Vec<OsString> {
     let data = folder.join("data");
     let mut line: Vec<OsString> = Vec::new();
     match kind {
-        Kind::Postgres => {
+        ServerKind::Postgres => {
             line.extend([of_server(kind, &["postgres"]).into(), "-D".into(), data.into(), "-p".into()]);
             line.push(port.to_string().into());
             let mut settings = vec!["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=400"];
-            if durability == Durability::None {
+            if durability == CommitSync::None {
                 settings.extend(["fsync=off", "full_page_writes=off"]);
             }
             for setting in settings {
                 line.extend(["-c".into(), setting.into()]);
             }
         }
-        Kind::MySql => {
+        ServerKind::MySql => {
             line.extend([of_server(kind, &["mariadbd", "mysqld"]).into(), "--no-defaults".into()]);
             line.extend([option("--datadir=", &data), option("--socket=", &folder.join("socket"))]);
             line.extend([option("--pid-file=", &folder.join("pid")), option("--init-file=", &folder.join("init.sql"))]);
@@ -79,7 +79,7 @@ pub(crate) fn serve(kind: Kind, folder: &Path, port: u16, durability: Durability
             let settings = ["--loose-mysqlx=OFF", "--performance-schema=OFF", "--innodb-buffer-pool-size=128M"];
             line.extend(settings.map(OsString::from));
             line.extend(["--innodb-log-file-size=16M", "--skip-log-bin"].map(OsString::from));
-            if durability == Durability::None {
+            if durability == CommitSync::None {
                 line.push("--innodb-flush-log-at-trx-commit=2".into());
                 line.push("--innodb-flush-method=nosync".into());
             }
@@ -89,19 +89,19 @@ pub(crate) fn serve(kind: Kind, folder: &Path, port: u16, durability: Durability
 }
 
 /// What the server says once it takes connections.
-pub(crate) fn is_ready(kind: Kind, line: &str) -> bool {
+pub(crate) fn is_ready(kind: ServerKind, line: &str) -> bool {
     match kind {
-        Kind::Postgres => line.contains("database system is ready to accept connections"),
-        Kind::MySql => line.contains("d: ready for connections"),
+        ServerKind::Postgres => line.contains("database system is ready to accept connections"),
+        ServerKind::MySql => line.contains("d: ready for connections"),
     }
 }
 
 /// The signal that ends the server at once, as a crash would: what it had not written to its log is lost.
-pub(crate) fn crash(kind: Kind) -> &'static str {
+pub(crate) fn crash(kind: ServerKind) -> &'static str {
     match kind {
         // A postmaster that is killed leaves its children behind, and they keep it from starting again for a while.
-        Kind::Postgres => "QUIT",
-        Kind::MySql => "KILL",
+        ServerKind::Postgres => "QUIT",
+        ServerKind::MySql => "KILL",
     }
 }
 
@@ -137,9 +137,9 @@ pub(crate) fn find(what: &str, packages: &str, names: &[&str]) -> PathBuf {
     })
 }
 
-fn of_server(kind: Kind, names: &[&str]) -> PathBuf {
+fn of_server(kind: ServerKind, names: &[&str]) -> PathBuf {
     match kind {
-        Kind::Postgres => find("PostgreSQL", "postgresql", names),
-        Kind::MySql => find("MariaDB", "mariadb-server-core mariadb-client-core", names),
+        ServerKind::Postgres => find("PostgreSQL", "postgresql", names),
+        ServerKind::MySql => find("MariaDB", "mariadb-server-core mariadb-client-core", names),
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ServerKind {
     /// PostgreSQL.
     Postgres,
     /// MariaDB, or MySQL where that is what is installed.
@@ -26,7 +26,7 @@ pub enum Kind {
 
 /// Whether a commit survives a loss of power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Durability {
+pub enum CommitSync {
     /// It does not, but it survives the end of the server's process at once: for tests.
     None,
     /// It does: for measurements.
@@ -36,8 +36,8 @@ pub enum Durability {
 /// A server that this process started. It ends, and its data with it, when this is dropped, or when this process ends.
 #[derive(Debug)]
 pub struct Server {
-    kind: Kind,
-    durability: Durability,
+    kind: ServerKind,
+    durability: CommitSync,
     port: u16,
     /// `None` while it is stopped.
     process: Mutex<Option<Process>>,
@@ -50,7 +50,7 @@ impl Server {
     /// # Panics
     /// If the database is not installed, or does not start.
     #[must_use]
-    pub fn start(kind: Kind, durability: Durability) -> Self {
+    pub fn start(kind: ServerKind, durability: CommitSync) -> Self {
         let folder = tempfile::Builder::new().prefix("presence-").tempdir().expect("there is a place for it");
         give(folder.path());
         program::initialise(kind, folder.path(), |program| command(folder.path(), program));
@@ -111,8 +111,8 @@ impl Server {
     pub fn url(&self) -> String {
         let user = program::USER;
         match self.kind {
-            Kind::Postgres => format!("postgres://{user}:{user}@127.0.0.1:{}", self.port),
-            Kind::MySql => format!("mysql://{user}:{user}@127.0.0.1:{}", self.port),
+            ServerKind::Postgres => format!("postgres://{user}:{user}@127.0.0.1:{}", self.port),
+            ServerKind::MySql => format!("mysql://{user}:{user}@127.0.0.1:{}", self.port),
         }
     }
 

@@ -4,10 +4,10 @@
 
 use std::{net::TcpStream, path::Path};
 
-use presence_test_servers::{Durability, Kind, Server};
+use presence_test_servers::{CommitSync, Server, ServerKind};
 use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
 
-const KINDS: [Kind; 2] = [Kind::Postgres, Kind::MySql];
+const KINDS: [ServerKind; 2] = [ServerKind::Postgres, ServerKind::MySql];
 
 fn port(server: &Server) -> u16 {
     server.url().rsplit(':').next().unwrap().parse().unwrap()
@@ -20,7 +20,7 @@ fn listens(port: u16) -> bool {
 #[tokio::test]
 async fn what_was_committed_is_there_after_a_crash() {
     for kind in KINDS {
-        let server = Server::start(kind, Durability::None);
+        let server = Server::start(kind, CommitSync::None);
         let database = server.database().await;
         let connection = database.connect().await;
         connection.execute_unprepared("CREATE TABLE t (n INT PRIMARY KEY)").await.unwrap();
@@ -37,7 +37,7 @@ async fn what_was_committed_is_there_after_a_crash() {
 #[tokio::test]
 async fn killed_connections_are_of_that_database_only() {
     for kind in KINDS {
-        let server = Server::start(kind, Durability::None);
+        let server = Server::start(kind, CommitSync::None);
         let (one, other) = (server.database().await, server.database().await);
         let (victim, bystander) = (one.connect().await, other.connect().await);
         let (victim, bystander) = (victim.begin().await.unwrap(), bystander.begin().await.unwrap());
@@ -51,7 +51,7 @@ async fn killed_connections_are_of_that_database_only() {
 #[tokio::test]
 async fn temporary_tables_are_in_the_servers_own_folder() {
     // In a folder that all share, a server that started removed those of the others, which failed then, or did not start.
-    let server = Server::start(Kind::MySql, Durability::None);
+    let server = Server::start(ServerKind::MySql, CommitSync::None);
     let connection = server.database().await.connect().await;
     let asked = Statement::from_string(connection.get_database_backend(), "SELECT @@tmpdir");
     let row = connection.query_one_raw(asked).await.unwrap().unwrap();
@@ -62,7 +62,7 @@ async fn temporary_tables_are_in_the_servers_own_folder() {
 #[tokio::test]
 async fn a_user_may_do_what_is_granted_and_no_more() {
     for kind in KINDS {
-        let server = Server::start(kind, Durability::None);
+        let server = Server::start(kind, CommitSync::None);
         let database = server.database().await;
         database.connect().await.execute_unprepared("CREATE TABLE t (n INT)").await.unwrap();
         let url = database.user(&["SELECT ON t"]).await;
@@ -75,7 +75,7 @@ async fn a_user_may_do_what_is_granted_and_no_more() {
 #[test]
 fn a_server_and_its_data_end_with_their_owner() {
     for kind in KINDS {
-        let server = Server::start(kind, Durability::None);
+        let server = Server::start(kind, CommitSync::None);
         let (port, folder) = (port(&server), server.folder());
         assert!(listens(port) && folder.exists());
         drop(server);

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use self::{
     database::ModelDatabase,
-    node::{Message, ModelNode},
+    node::{ModelNode, ToModelRoom},
 };
 use crate::{clock::Tick, model::Presence, name::PresenceId};
 
@@ -76,7 +76,7 @@ fn sweep(nodes: &mut [ModelNode], database: &mut ModelDatabase) {
     };
     if database.room.presences.values().any(|one| is_abandoned(one)) {
         let commit = database.remove(is_abandoned);
-        nodes[0].mailbox.push_back(Message::Changed(commit));
+        nodes[0].mailbox.push_back(ToModelRoom::Changed(commit));
     }
 }
 
@@ -119,8 +119,8 @@ proptest! {
             nodes.iter_mut().for_each(|node| node.now = now);
             match step {
                 SocketStep::Join(node) => nodes[node].join(&mut database),
-                SocketStep::Leave(node, which) => nodes[node].close_any(&which, Message::Leave),
-                SocketStep::Lose(node, which) => nodes[node].close_any(&which, Message::Lose),
+                SocketStep::Leave(node, which) => nodes[node].close_any(&which, ToModelRoom::Leave),
+                SocketStep::Lose(node, which) => nodes[node].close_any(&which, ToModelRoom::Lose),
                 SocketStep::GraceOver(node, which) => nodes[node].grace_over(&which),
                 SocketStep::Commit(node) => nodes[node].commit(&mut database),
                 SocketStep::Handle(node) => nodes[node].handle(),
@@ -137,9 +137,9 @@ proptest! {
                     if dead != finder && database.room.at.is_some() {
                         let incarnation = nodes[dead].node;
                         let commit = database.remove(|one| one.node == incarnation && !one.held);
-                        nodes[finder].mailbox.push_back(Message::Changed(commit));
+                        nodes[finder].mailbox.push_back(ToModelRoom::Changed(commit));
                         nodes[dead].node = database.new_node();
-                        nodes[dead].mailbox.push_back(Message::Rejoin);
+                        nodes[dead].mailbox.push_back(ToModelRoom::Rejoin);
                     }
                 }
                 SocketStep::Prune => {

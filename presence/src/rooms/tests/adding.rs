@@ -7,12 +7,12 @@ use super::prelude::*;
 use crate::actor::{Add, LeaveAll};
 
 /// Sends the name of its channel. It is accepted, or denied when `denied` resolves.
-struct Guest {
+struct NamedConsumer {
     tell: Option<oneshot::Sender<ChannelName>>,
     turned_away: Option<oneshot::Receiver<()>>,
 }
 
-impl Consumer for Guest {
+impl Consumer for NamedConsumer {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         self.tell.take().expect("it connects once").send(socket.channel().clone()).unwrap();
         let Some(turned_away) = self.turned_away.take() else { return Ok(()) };
@@ -31,14 +31,14 @@ impl Consumer for Guest {
 /// A socket in no room, and its channel name.
 async fn socket(rooms: &Rooms) -> (TestSocket, ChannelName) {
     let (tell, name) = oneshot::channel();
-    let guest = Guest { tell: Some(tell), turned_away: None };
+    let guest = NamedConsumer { tell: Some(tell), turned_away: None };
     let socket =
         TestSocket::connect(TestSocket::upgrade(rooms).user(Some(user("ann"))), guest).await.expect("accepted");
     (socket, name.await.unwrap())
 }
 
 /// Checks that nothing was written and no event was published.
-async fn nothing_happened(node: &Node, changes: &mut Subscription) {
+async fn nothing_happened(node: &TestNode, changes: &mut Subscription) {
     pass(secs(1)).await;
     assert_eq!((node.rows(lobby()).await, published(changes)), (Vec::<String>::new(), vec![]));
 }
@@ -96,7 +96,7 @@ async fn a_socket_that_is_closing_is_not_added() {
 async fn a_socket_whose_handshake_is_denied_is_not_added() {
     let node = node().await;
     let ((tell, name), (turn_away, turned_away)) = (oneshot::channel(), oneshot::channel());
-    let guest = Guest { tell: Some(tell), turned_away: Some(turned_away) };
+    let guest = NamedConsumer { tell: Some(tell), turned_away: Some(turned_away) };
     let refused = actix::spawn(TestSocket::connect(TestSocket::upgrade(&node), guest));
     let one = name.await.unwrap();
     node.add(lobby(), &one, None).await.unwrap();

@@ -21,7 +21,7 @@ fn sizes(bulks: &[BTreeSet<String>]) -> Vec<usize> {
 }
 
 /// A node with many members in the lobby.
-async fn crowded() -> (Node, Vec<Client>, Subscription) {
+async fn crowded() -> (TestNode, Vec<FakeClient>, Subscription) {
     let node = node_with(config().on_stale(OnStale::Keep)).await;
     let crowd = node.crowd(CROWD).await;
     pass(secs(1)).await;

@@ -50,7 +50,7 @@ fn channels_and_presences_of_another_node_are_removed_there(kind: Kind) {
     actix::System::new().block_on(async {
         let (here, there) = (node_on(&trial, "here").await, node_on(&trial, "there").await);
         let (bar, job) = (room("bar"), channel("it's job 7"));
-        let client = || Client::new(&there, Some(user("ann")));
+        let client = || FakeClient::new(&there, Some(user("ann")));
         let [one, two, three, stays] = [client(), client(), client(), client()];
         for client in [&one, &two, &three, &stays] {
             client.join(lobby()).await.unwrap();

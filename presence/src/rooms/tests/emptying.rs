@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::prelude::*;
 
 /// Checks that nothing is left of any room, in memory or in the database.
-async fn check_nothing_is_left(node: &Node, rooms: &[crate::name::RoomName]) {
+async fn check_nothing_is_left(node: &TestNode, rooms: &[crate::name::RoomName]) {
     pass(secs(10)).await;
     assert_eq!((node.running(), node.children()), (0, 0));
     for room in rooms {

@@ -4,12 +4,15 @@ use super::prelude::*;
 
 const POINTS: [FaultPoint; 2] = [FaultPoint::Answer, FaultPoint::Apply];
 
-fn fail_at(node: &Node, point: FaultPoint) {
+fn fail_at(node: &TestNode, point: FaultPoint) {
     node.table().send_running(lobby(), ToRoom::PanicAt(point));
 }
 
 /// A node with these members, who joined together. Its room fails at this point of the next commit. The subscription begins before that.
-async fn about_to_fail<const N: usize>(point: FaultPoint, names: [&str; N]) -> (Node, [Client; N], Subscription) {
+async fn about_to_fail<const N: usize>(
+    point: FaultPoint,
+    names: [&str; N],
+) -> (TestNode, [FakeClient; N], Subscription) {
     let node = new_node(config()).await;
     let members = names.map(|name| node.client(name));
     all_join(&members, lobby()).await;
@@ -76,7 +79,7 @@ async fn a_refused_join_is_answered_although_the_room_fails_while_it_handles_the
 }
 
 /// Removes a presence without its node.
-async fn remove_by_another_process(node: &Node, one: &Client) {
+async fn remove_by_another_process(node: &TestNode, one: &FakeClient) {
     let other = NodeId::random();
     let store = node.store.database();
     store.register(other, NodeName::new("other").unwrap(), secs(100)).await.unwrap();
@@ -134,7 +137,7 @@ async fn rejoins_after_a_fencing_are_accepted_by_a_full_queue() {
     let ((), _) = tokio::join!(
         async {
             settle().await;
-            crowd.iter().for_each(Client::touch);
+            crowd.iter().for_each(FakeClient::touch);
             node.store.faults.release();
         },
         joins

@@ -7,7 +7,7 @@ use crate::testing::fault::{panic_hubs, panic_presence};
 
 /// Fifty sockets, of whom some come, change and go while messages are sent, and `fail` is called again and again. In the
 /// end everyone who stayed sees what is, and had every message exactly once and in order.
-async fn check_traffic(fail: impl Fn(&Rooms, &[Client])) {
+async fn check_traffic(fail: impl Fn(&Rooms, &[FakeClient])) {
     let node = node().await;
     let crowd = node.crowd(50).await;
     let others: Vec<_> = (0..10).map(|n| node.client(&format!("x{n}"))).collect();
@@ -50,7 +50,7 @@ async fn check_traffic(fail: impl Fn(&Rooms, &[Client])) {
     assert_eq!((node.children(), node.rows(lobby()).await.len()), (60, 60));
 }
 
-fn check_all(node: &Node, crowd: &[Client], others: &[Client], sent: i32) {
+fn check_all(node: &TestNode, crowd: &[FakeClient], others: &[FakeClient], sent: i32) {
     let truth = crowd[0].view();
     assert_eq!(truth.names().len(), 60);
     for client in crowd {
@@ -97,7 +97,7 @@ impl Wake for Trap {
 }
 
 /// Makes the hub fail in the middle of the next delivery to this socket.
-fn set_trap(client: &Client) {
+fn set_trap(client: &FakeClient) {
     client.frames();
     let waker = Waker::from(Arc::new(Trap));
     assert!(matches!(client.outbox.poll(&Context::from_waker(&waker)), Poll::Pending));

@@ -16,7 +16,7 @@ pub(super) const MEMBERS: usize = 60;
 pub(super) const STATE: usize = MEMBERS * 4_100;
 
 /// Fills the room with members who read.
-pub(super) async fn fill(node: &Node) -> Vec<Client> {
+pub(super) async fn fill(node: &TestNode) -> Vec<FakeClient> {
     let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(4_000 - 8));
     let mut members = Vec::new();
     for n in 0..MEMBERS {
@@ -32,7 +32,7 @@ pub(super) async fn fill(node: &Node) -> Vec<Client> {
 }
 
 /// Clients join one after the other until one is refused. Returns those that joined, and the error of the refused one.
-async fn crowd(node: &Node) -> (Vec<Client>, Error) {
+async fn crowd(node: &TestNode) -> (Vec<FakeClient>, Error) {
     let mut unread = Vec::new();
     for n in 0..50 {
         let client = node.client(&format!("late{n}"));
@@ -80,12 +80,12 @@ async fn unread_first_frames_of_all_rooms_together_are_bounded() {
 }
 
 /// How many bytes of first frames are held on this node.
-pub(super) fn held(node: &Node) -> usize {
+pub(super) fn held(node: &TestNode) -> usize {
     node.rooms.hubs().first_frames.load(Ordering::Relaxed)
 }
 
 /// Reads one piece of the outbox, as the server does. Returns the number of bytes.
-pub(super) fn take(client: &Client) -> usize {
+pub(super) fn take(client: &FakeClient) -> usize {
     match client.outbox.poll(&Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(bytes))) => bytes.len(),
         _ => 0,
@@ -142,7 +142,7 @@ async fn clients_that_read_a_first_frame_slowest_are_cut_off_for_the_others() {
         }
         unread.extend(crowd(&node).await.0);
         settle().await;
-        let is_cut = |client: &&Client| {
+        let is_cut = |client: &&FakeClient| {
             client.connection_messages().iter().any(|events| matches!(events, ToConnection::MakeRoom))
         };
         for client in unread.iter().filter(is_cut) {
@@ -183,7 +183,7 @@ async fn a_ping_does_not_wait_for_the_pages_of_a_state() {
     let slow = node.client("slow");
     slow.join(lobby()).await.unwrap();
     let mut bytes = Vec::new();
-    let mut read = |client: &Client| match client.outbox.poll(&Context::from_waker(Waker::noop())) {
+    let mut read = |client: &FakeClient| match client.outbox.poll(&Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Ok(piece))) => bytes.push(piece),
         _ => panic!("there is more"),
     };

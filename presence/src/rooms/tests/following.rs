@@ -11,7 +11,7 @@ struct Online {
 }
 
 impl Online {
-    async fn of(node: &Node) -> Self {
+    async fn of(node: &TestNode) -> Self {
         let (members, changes) = node.members_and_changes(lobby()).await.unwrap();
         Self { users: members.iter().filter_map(|member| member.user().cloned()).collect(), changes }
     }

@@ -16,12 +16,12 @@ fn got_in(joined: &[Result<()>]) -> usize {
     in_it
 }
 
-async fn all_within(clients: &[Client]) -> Vec<Result<()>> {
+async fn all_within(clients: &[FakeClient]) -> Vec<Result<()>> {
     join_all(clients.iter().map(|client| client.join_within(lobby(), 2))).await
 }
 
 /// Ann, who has a token, and bob. The room is full.
-async fn full(node: &Node) -> (Client, Client) {
+async fn full(node: &TestNode) -> (FakeClient, FakeClient) {
     let ann = node.client("ann").with_token("ann", GRACE);
     ann.join_within(lobby(), 2).await.unwrap();
     let bob = node.client("bob");

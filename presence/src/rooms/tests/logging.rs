@@ -7,9 +7,9 @@ use super::prelude::*;
 use crate::telemetry::LINE_INTERVAL;
 
 /// Waits before it answers a frame and before it has handled an event.
-struct Slow(watch::Receiver<bool>);
+struct WaitingConsumer(watch::Receiver<bool>);
 
-impl Consumer for Slow {
+impl Consumer for WaitingConsumer {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(lobby()).await
     }
@@ -26,9 +26,9 @@ impl Consumer for Slow {
 }
 
 /// A member whose consumer waits until the sender allows it to continue.
-async fn slow(node: &Node) -> (TestSocket, watch::Sender<bool>) {
+async fn slow(node: &TestNode) -> (TestSocket, watch::Sender<bool>) {
     let (may_go_on, may) = watch::channel(false);
-    let mut socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), Slow(may)).await.unwrap();
+    let mut socket = TestSocket::connect(TestSocket::upgrade(&node.rooms), WaitingConsumer(may)).await.unwrap();
     assert!(matches!(socket.receive().await, Received::Frame(_)), "the first frame");
     (socket, may_go_on)
 }
@@ -150,7 +150,7 @@ async fn after_the_first_line_of_a_cause_the_others_are_logged_in_full_at_the_le
     for name in ["ann", "bob", "cat", "dan"] {
         let (_, may) = watch::channel(true);
         let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user(name)));
-        sockets.push(TestSocket::connect(upgrade, Slow(may)).await.unwrap());
+        sockets.push(TestSocket::connect(upgrade, WaitingConsumer(may)).await.unwrap());
     }
     // The clients read nothing.
     pass(secs(70)).await;

@@ -11,7 +11,7 @@ use crate::{
 /// What the client of an agent sends.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Said {
+enum AgentMessage {
     Status { meta: Meta },
     Text { status: String },
     Join { room: String },
@@ -25,7 +25,7 @@ enum Said {
 struct Agent;
 
 impl JsonConsumer for Agent {
-    type Message = Said;
+    type Message = AgentMessage;
     type Event = ();
 
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
@@ -33,21 +33,21 @@ impl JsonConsumer for Agent {
         socket.send(if socket.has_resumed(lobby()) { "\"back\"" } else { "\"new\"" }).await
     }
 
-    async fn receive(&mut self, socket: &mut Socket, said: Said) -> Result<()> {
+    async fn receive(&mut self, socket: &mut Socket, said: AgentMessage) -> Result<()> {
         match said {
-            Said::Status { meta } => socket.update(lobby(), meta).await,
-            Said::Text { status } => socket.update(lobby(), Meta::new(&json!({ "status": status }))?).await,
-            Said::Join { room } => socket.join(&room.parse()?).await,
-            Said::Within { limit } => {
+            AgentMessage::Status { meta } => socket.update(lobby(), meta).await,
+            AgentMessage::Text { status } => socket.update(lobby(), Meta::new(&json!({ "status": status }))?).await,
+            AgentMessage::Join { room } => socket.join(&room.parse()?).await,
+            AgentMessage::Within { limit } => {
                 let options = JoinOptions::new().meta(meta("seated")).grace(secs(30)).limit(limit);
                 socket.join_with(&room("small"), options).await?;
                 let mut rooms = socket.joined_rooms();
                 rooms.sort();
                 socket.send(Outgoing::json(&rooms)?).await
             }
-            Said::Forward { text } => socket.rooms().check_size(&Outgoing::text(text)),
-            Said::Leave => socket.leave(lobby()).await,
-            Said::Fail => Err(Error::other("the agent's own failure")),
+            AgentMessage::Forward { text } => socket.rooms().check_size(&Outgoing::text(text)),
+            AgentMessage::Leave => socket.leave(lobby()).await,
+            AgentMessage::Fail => Err(Error::other("the agent's own failure")),
         }
     }
 }
@@ -68,7 +68,7 @@ async fn first(agent: &mut TestSocket) -> (Value, String) {
     (state["members"][0]["presences"][0]["meta"].clone(), agent.receive_text().await)
 }
 
-async fn channel_of(node: &Node) -> ChannelName {
+async fn channel_of(node: &TestNode) -> ChannelName {
     let snapshot = node.store.database().load(lobby().clone()).await.unwrap().unwrap();
     let ann = snapshot.presences.iter().find(|one| one.user == Some(user("ann"))).unwrap();
     ann.channel.clone()
@@ -155,7 +155,7 @@ async fn the_meta_of_all_tabs_of_a_user_is_set_but_for_held_ones_and_those_on_ot
     let database = MemoryStore::new(Clock::system());
     let here = node_on(&database, "here", config().reconcile_interval(secs(1)).updates_per_second(1)).await;
     let there = node_on(&database, "there", config()).await;
-    let tab = async |node: &Node, name: &str| {
+    let tab = async |node: &TestNode, name: &str| {
         node.add(lobby(), &channel(name), Some(&user("ann"))).await.unwrap();
     };
     let lost = agent(&here.rooms).await;
@@ -267,14 +267,14 @@ async fn during_an_outage_a_client_receives_an_error_and_its_socket_stays_open()
 }
 
 /// Sets its meta to each event. When it is removed, it joins again with a limit that no room satisfies.
-struct Follower;
+struct StatusConsumer;
 
 #[derive(Serialize, Deserialize)]
 enum Shown {
     Status { status: String },
 }
 
-impl JsonConsumer for Follower {
+impl JsonConsumer for StatusConsumer {
     type Message = ();
     type Event = Shown;
 
@@ -310,7 +310,7 @@ async fn an_outage_during_an_event_or_a_full_room_after_a_removal_is_answered_an
     // The socket was closed with 1011, and its presence left.
     let node = node().await;
     let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann")));
-    let mut ann = TestSocket::connect(upgrade, JsonFrames(Follower)).await.expect("accepted");
+    let mut ann = TestSocket::connect(upgrade, JsonFrames(StatusConsumer)).await.expect("accepted");
     pass(secs(1)).await;
     let show = |status: &str| Event::typed(&Shown::Status { status: status.to_owned() }).unwrap();
     node.store.faults.hang();
@@ -330,7 +330,7 @@ async fn an_outage_during_an_event_or_a_full_room_after_a_removal_is_answered_an
 async fn a_mistake_of_the_application_in_an_event_closes_the_socket() {
     let node = node().await;
     let upgrade = TestSocket::upgrade(&node.rooms);
-    let ann = TestSocket::connect(upgrade, JsonFrames(Follower)).await.expect("accepted");
+    let ann = TestSocket::connect(upgrade, JsonFrames(StatusConsumer)).await.expect("accepted");
     let status = "x".repeat(5000);
     node.send_event(lobby(), Event::typed(&Shown::Status { status }).unwrap()).unwrap();
     pass(secs(1)).await;
@@ -351,7 +351,7 @@ async fn a_client_that_is_removed_while_it_joins_receives_the_error_removed() {
 }
 
 /// The metas in a room, by user.
-async fn metas(node: &Node, room: &RoomName) -> Vec<(String, Value)> {
+async fn metas(node: &TestNode, room: &RoomName) -> Vec<(String, Value)> {
     let members = node.members(room).await.unwrap();
     let presences = members.iter().flat_map(|member| member.presences().to_vec());
     presences.map(|one| (one.user.as_ref().unwrap().to_string(), json!(one.meta.to_object()))).collect()

@@ -18,7 +18,7 @@ async fn the_first_change_of_a_quiet_room_is_sent_at_once() {
 }
 
 /// Joins that begin a millisecond apart, without waiting for one another.
-async fn storm(clients: &[Client]) {
+async fn storm(clients: &[FakeClient]) {
     let joins = (0_u64..).zip(clients).map(|(n, client)| async move {
         tokio::time::sleep(ms(n)).await;
         client.join(lobby()).await.unwrap();
@@ -152,8 +152,9 @@ async fn in_the_mode_list_every_member_receives_the_list() {
     let node = node_with(config().notify(Notify::List).notify_interval(ms(0))).await;
     let [ann, bob] = node.members_named(["ann", "bob"]).await;
     settle().await;
-    let members =
-        |client: &Client| client.frames().iter().map(|frame| frame["payload"]["members"].clone()).collect::<Vec<_>>();
+    let members = |client: &FakeClient| {
+        client.frames().iter().map(|frame| frame["payload"]["members"].clone()).collect::<Vec<_>>()
+    };
     assert_eq!(members(&ann), [serde_json::json!(["ann"]), serde_json::json!(["ann", "bob"])]);
     assert_eq!(members(&bob), [serde_json::json!(["ann", "bob"])]);
     ann.update(lobby(), r#"{"n":1}"#).await.unwrap();
@@ -208,7 +209,7 @@ async fn a_joiner_of_a_busy_room_receives_the_messages_since_its_event_after_its
     let (bob_joins, (), ()) = futures_util::join!(bob.join(lobby()), cat_joins, speaking);
     bob_joins.unwrap();
     settle().await;
-    let published = |client: &Client| {
+    let published = |client: &FakeClient| {
         let frames = client.frames().into_iter().map(|frame| frame.as_str().unwrap_or("notice").to_owned());
         frames.collect::<Vec<_>>()
     };

@@ -150,7 +150,7 @@ async fn an_outage_shorter_than_max_age_makes_nobody_leave() {
     node.store.faults.hang();
     for _ in 0..5 {
         pass(secs(10)).await;
-        crowd.iter().for_each(Client::touch);
+        crowd.iter().for_each(FakeClient::touch);
     }
     assert!(!node.is_ready());
     node.store.faults.release();
@@ -234,7 +234,7 @@ async fn first_frames_and_notices_wait_for_the_commit_but_messages_do_not() {
     assert_eq!(bob.view().messages.len(), 0);
 }
 
-async fn check_said(node: &Node, ann: &Client) {
+async fn check_said(node: &TestNode, ann: &FakeClient) {
     assert_eq!(ann.view().messages, [1]);
     assert_eq!((ann.sees(), node.names(lobby()).await), (vec!["ann".to_owned()], vec!["ann".to_owned()]));
 }

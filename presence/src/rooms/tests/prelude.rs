@@ -15,9 +15,9 @@ pub(crate) use std::{
 pub(crate) use tokio::time::Instant;
 
 pub(crate) use crate::rooms::tests::support::{
-    Client, ClientView, Log, NONE, Node, RecordingStore, Span, Transaction, WriterCall, advance, alive, all_join,
-    channel, config, leap, lobby, ms, new_node, node, node_on, node_with, nodes, online_events, own_node_on, pass,
-    published, quick, room, secs, settle, short, starting_node_on, unsupervised_node_on, user,
+    ClientView, FakeClient, Log, NONE, RecordingStore, Span, TestNode, TransactionKind, WriterCall, advance, alive,
+    all_join, channel, config, leap, lobby, ms, new_node, node, node_on, node_with, nodes, online_events, own_node_on,
+    pass, published, quick, room, secs, settle, short, starting_node_on, unsupervised_node_on, user,
 };
 pub(crate) use crate::{
     Close, CloseCode, Config, Consumer, Counts, Error, Event, Frame, JoinOptions, Member, Meta, Outgoing, Presence,

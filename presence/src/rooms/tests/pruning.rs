@@ -4,7 +4,7 @@ use super::prelude::*;
 use crate::actor::{PrunePresences, PruneRooms};
 
 /// The rooms of which the connection was notified that its presence was removed, with the code of its Close.
-fn pruned_from(client: &Client) -> Vec<(String, Option<CloseCode>)> {
+fn pruned_from(client: &FakeClient) -> Vec<(String, Option<CloseCode>)> {
     let pruned = |message| match message {
         ToConnection::Removed { room, close } => Some((room.as_str().to_owned(), close.map(|close| close.code))),
         _ => None,

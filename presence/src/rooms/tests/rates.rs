@@ -24,14 +24,14 @@ impl Consumer for Busy {
     }
 }
 
-async fn busy(settings: ConfigBuilder) -> (Node, TestSocket, Busy) {
+async fn busy(settings: ConfigBuilder) -> (TestNode, TestSocket, Busy) {
     let node = node_with(settings).await;
     let (socket, consumer) = busy_on(&node).await;
     (node, socket, consumer)
 }
 
 /// A socket of ann with her token.
-async fn busy_on(node: &Node) -> (TestSocket, Busy) {
+async fn busy_on(node: &TestNode) -> (TestSocket, Busy) {
     let consumer = Busy::default();
     let token = ResumeToken::new("the-token-of-this-tab").unwrap();
     let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));

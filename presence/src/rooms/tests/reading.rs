@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Two tabs of ann, one of bob, and an anonymous socket.
-async fn full_lobby() -> (Node, Vec<Client>) {
+async fn full_lobby() -> (TestNode, Vec<FakeClient>) {
     let node = node().await;
     let mut clients = vec![node.member("bob").await, node.member("ann").await, node.member("ann").await];
     clients.push(node.anonymous());

@@ -10,7 +10,7 @@ use crate::actor::{PruneRooms, Sweep};
 const BATCH: usize = 1024;
 
 /// A node with so many members in the lobby, whose supervisor works on request only.
-async fn crowded(count: usize) -> (Node, Addr<PruningSupervisor>, Vec<Client>) {
+async fn crowded(count: usize) -> (TestNode, Addr<PruningSupervisor>, Vec<FakeClient>) {
     let seldom = config().on_stale(OnStale::Keep).sweep_interval(secs(3600)).prune_interval(secs(3600));
     let node = node_with(seldom.prune_rooms_interval(secs(3600))).await;
     let supervisor = PruningSupervisor::spawn(&node.rooms);
@@ -21,12 +21,12 @@ async fn crowded(count: usize) -> (Node, Addr<PruningSupervisor>, Vec<Client>) {
 }
 
 /// Prunes all members of the lobby.
-fn prune(node: &Node) {
+fn prune(node: &TestNode) {
     node.rooms.table().send_running(lobby(), ToRoom::Prune { max_age: secs(0), reply: oneshot::channel().0 });
 }
 
 /// The transactions in the order of their beginnings, and how many milliseconds after `from` each began.
-fn begun(spans: &[Span], from: Instant) -> Vec<(Transaction, u128)> {
+fn begun(spans: &[Span], from: Instant) -> Vec<(TransactionKind, u128)> {
     spans.iter().map(|span| (span.transaction, span.begun.duration_since(from).as_millis())).collect()
 }
 
@@ -58,8 +58,8 @@ async fn during_a_removal_of_the_supervisor_a_prune_waits_and_a_join_does_not_wa
     assert_eq!((swept.unwrap().unwrap(), pruned.unwrap()), (0, 20));
     let spans = node.store.spans();
     let kinds: Vec<_> = spans.iter().map(|span| span.transaction).collect();
-    assert_eq!(kinds, [Transaction::Removal, Transaction::Commit(1), Transaction::Commit(20)]);
-    let removals: Vec<_> = spans.into_iter().filter(|span| span.transaction != Transaction::Commit(1)).collect();
+    assert_eq!(kinds, [TransactionKind::Removal, TransactionKind::Commit(1), TransactionKind::Commit(20)]);
+    let removals: Vec<_> = spans.into_iter().filter(|span| span.transaction != TransactionKind::Commit(1)).collect();
     check_one_at_a_time(&removals);
 }
 
@@ -75,8 +75,8 @@ async fn a_removal_during_a_large_prune_runs_after_the_transaction_in_progress()
     assert_eq!((pruned.unwrap(), swept.unwrap().unwrap()), (2 * BATCH + BATCH / 2, 0));
     let spans = node.store.spans();
     let kinds: Vec<_> = spans.iter().map(|span| span.transaction).collect();
-    let [full, rest] = [Transaction::Commit(BATCH), Transaction::Commit(BATCH / 2)];
-    assert_eq!(kinds, [full, Transaction::Removal, full, rest]);
+    let [full, rest] = [TransactionKind::Commit(BATCH), TransactionKind::Commit(BATCH / 2)];
+    assert_eq!(kinds, [full, TransactionKind::Removal, full, rest]);
     check_one_at_a_time(&spans);
 }
 
@@ -94,7 +94,7 @@ async fn a_join_during_a_prune_is_written_before_a_removal_that_waits() {
     });
     assert!(joined.is_ok() && swept.unwrap().is_ok());
     let kinds: Vec<_> = node.store.spans().iter().map(|span| span.transaction).collect();
-    assert_eq!(kinds, [Transaction::Commit(20), Transaction::Commit(1), Transaction::Removal]);
+    assert_eq!(kinds, [TransactionKind::Commit(20), TransactionKind::Commit(1), TransactionKind::Removal]);
 }
 
 #[actix::test]
@@ -115,7 +115,7 @@ async fn rounds_of_the_supervisor_and_a_prune_run_one_after_the_other() {
     let kinds: Vec<_> = spans.iter().map(|span| span.transaction).collect();
     assert_eq!(
         kinds,
-        [Transaction::Removal, Transaction::Removal, Transaction::Commit(20), Transaction::Removal],
+        [TransactionKind::Removal, TransactionKind::Removal, TransactionKind::Commit(20), TransactionKind::Removal],
         "in the order in which they came"
     );
     assert!(begin.elapsed() < ms(3400));
@@ -131,8 +131,8 @@ async fn a_removal_of_the_supervisor_that_hangs_delays_a_prune_for_at_most_store
     prune(&node);
     pass(secs(6)).await;
     let spans = begun(&node.store.spans(), begin);
-    assert_eq!(spans[0], (Transaction::Removal, 0));
-    assert!(spans[1].0 == Transaction::Commit(20) && (5000..5100).contains(&spans[1].1), "{spans:?}");
+    assert_eq!(spans[0], (TransactionKind::Removal, 0));
+    assert!(spans[1].0 == TransactionKind::Commit(20) && (5000..5100).contains(&spans[1].1), "{spans:?}");
     assert_eq!(node.rows(lobby()).await, NONE);
 }
 
@@ -146,7 +146,10 @@ async fn a_prune_that_hangs_delays_the_supervisor_for_at_most_store_timeout() {
     let swept = supervisor.send(Sweep).await.unwrap();
     assert_eq!(swept.unwrap(), 0);
     let spans = begun(&node.store.spans(), begin);
-    assert!(matches!(spans[..], [(Transaction::Commit(20), 0), (Transaction::Removal, 5000..5100), ..]), "{spans:?}");
+    assert!(
+        matches!(spans[..], [(TransactionKind::Commit(20), 0), (TransactionKind::Removal, 5000..5100), ..]),
+        "{spans:?}"
+    );
     node.store.commits_take(secs(0));
     pass(secs(10)).await;
     assert_eq!((node.rows(lobby()).await, node.running()), (Vec::<String>::new(), 0));

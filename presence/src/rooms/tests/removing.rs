@@ -10,7 +10,7 @@ use super::prelude::*;
 use crate::actor::RemoveUserFrom;
 
 /// The rooms of which the connection was notified that its presence was removed, and how its socket is to be closed.
-pub(super) fn removals(client: &Client) -> Vec<(String, Option<Close>)> {
+pub(super) fn removals(client: &FakeClient) -> Vec<(String, Option<Close>)> {
     let removal = |message| match message {
         ToConnection::Removed { room, close } => Some((room.as_str().to_owned(), close)),
         _ => None,
@@ -204,7 +204,7 @@ async fn a_presence_that_is_not_held_in_the_database_yet_is_removed_and_not_resu
     // The database did not have it as held yet, so nobody removed it.
     let [here, there, _] = nodes::<3>(quick).await;
     for node in [&here, &there] {
-        let ann = |node: &Node| node.client("ann").with_token("ann", secs(10));
+        let ann = |node: &TestNode| node.client("ann").with_token("ann", secs(10));
         let (bob, first) = (node.member("bob").await, ann(node));
         first.join(lobby()).await.unwrap();
         pass(secs(3)).await;
@@ -223,7 +223,7 @@ async fn a_presence_that_is_not_held_in_the_database_yet_is_removed_and_not_resu
 }
 
 /// The node of ann does not reach the database when she is to be removed. It reaches it again after the caller has failed.
-async fn given_up(meanwhile: impl AsyncFnOnce(&Node), asked: usize) {
+async fn given_up(meanwhile: impl AsyncFnOnce(&TestNode), asked: usize) {
     let [here, there, _] = nodes::<3>(quick).await;
     let ann = there.member("ann").await;
     pass(ms(100)).await;
@@ -242,7 +242,7 @@ async fn given_up(meanwhile: impl AsyncFnOnce(&Node), asked: usize) {
 #[actix::test]
 async fn a_request_that_could_not_be_withdrawn_is_withdrawn_when_the_database_is_back() {
     // The request stayed as long as the node ran, and a node that continued late carried it out.
-    let away = async |here: &Node| {
+    let away = async |here: &TestNode| {
         pass(ms(300)).await;
         here.store.faults.fail_next(usize::MAX);
         pass(ms(200)).await;
@@ -254,7 +254,7 @@ async fn a_request_that_could_not_be_withdrawn_is_withdrawn_when_the_database_is
 #[actix::test]
 async fn a_request_whose_confirmation_was_lost_is_withdrawn() {
     // It was not withdrawn.
-    given_up(async |here: &Node| here.store.faults.lose_answers(1), 0).await;
+    given_up(async |here: &TestNode| here.store.faults.lose_answers(1), 0).await;
 }
 
 #[actix::test]

@@ -9,12 +9,12 @@ use super::prelude::*;
 const GRACE: std::time::Duration = secs(10);
 
 /// A socket of ann's with her token.
-fn ann(node: &Node) -> Client {
+fn ann(node: &TestNode) -> FakeClient {
     node.client("ann").with_token("ann", GRACE)
 }
 
 /// Bob, who watches, and ann with her token and the meta that she is busy.
-async fn two(node: &Node) -> (Client, Client) {
+async fn two(node: &TestNode) -> (FakeClient, FakeClient) {
     let (bob, first) = (node.member("bob").await, ann(node));
     first.join(lobby()).await.unwrap();
     first.update(lobby(), r#"{"busy":true}"#).await.unwrap();
@@ -26,7 +26,7 @@ async fn two(node: &Node) -> (Client, Client) {
 }
 
 /// How many frames bob receives while this runs.
-async fn frames_during(bob: &Client, happens: impl Future<Output = ()>) -> usize {
+async fn frames_during(bob: &FakeClient, happens: impl Future<Output = ()>) -> usize {
     let before = bob.count();
     happens.await;
     pass(secs(1)).await;
@@ -34,7 +34,7 @@ async fn frames_during(bob: &Client, happens: impl Future<Output = ()>) -> usize
 }
 
 /// The rows of the lobby: user, channel, and whether it is held.
-async fn rows(node: &Node) -> Vec<(String, String, bool)> {
+async fn rows(node: &TestNode) -> Vec<(String, String, bool)> {
     let snapshot = node.store.database().load(lobby().clone()).await.unwrap();
     let mut rows: Vec<_> = snapshot
         .into_iter()
@@ -97,7 +97,7 @@ async fn a_held_presence_leaves_once_when_its_grace_is_over() {
 async fn many_presences_whose_grace_is_over_leave_in_one_event_and_many_that_are_resumed_cause_none() {
     let node = node().await;
     let bob = node.member("bob").await;
-    let crowd = |node: &Node| -> Vec<_> {
+    let crowd = |node: &TestNode| -> Vec<_> {
         (0..50).map(|n| node.client(&format!("u{n}")).with_token(&n.to_string(), GRACE)).collect()
     };
     let first = crowd(&node);

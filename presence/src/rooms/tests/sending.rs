@@ -3,9 +3,9 @@
 use super::prelude::*;
 
 /// Joins its rooms, sends each text of its client to the others in the first room, and each event to its client.
-struct Visitor(Vec<RoomName>);
+struct SendingConsumer(Vec<RoomName>);
 
-impl Consumer for Visitor {
+impl Consumer for SendingConsumer {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         for room in &self.0 {
             socket.join(room).await?;
@@ -27,7 +27,7 @@ impl Consumer for Visitor {
 }
 
 async fn visitor(rooms: &Rooms, name: &str, names: &[&str]) -> TestSocket {
-    let visitor = Visitor(names.iter().map(|name| room(name)).collect());
+    let visitor = SendingConsumer(names.iter().map(|name| room(name)).collect());
     let who = Some(name).filter(|name| !name.is_empty()).map(user);
     let mut socket = TestSocket::connect(TestSocket::upgrade(rooms).user(who), visitor).await.expect("accepted");
     for _ in names {

@@ -8,13 +8,13 @@ use tokio::time::timeout;
 use super::prelude::*;
 use crate::{delivery::Sockets, rooms::RoomsInner};
 
-struct Listener(tokio::sync::mpsc::UnboundedSender<String>);
+struct Forwarder(tokio::sync::mpsc::UnboundedSender<String>);
 
-impl Actor for Listener {
+impl Actor for Forwarder {
     type Context = Context<Self>;
 }
 
-impl Handler<PresenceChanged> for Listener {
+impl Handler<PresenceChanged> for Forwarder {
     type Result = ();
 
     fn handle(&mut self, event: PresenceChanged, _: &mut Self::Context) {
@@ -56,7 +56,7 @@ async fn a_shutdown_removes_a_presence_without_a_socket_at_once_and_every_subscr
     let bot = channel("bot");
     node.add(lobby(), &bot, Some(&user("bot"))).await.unwrap();
     let (heard_by_actor, mut actors) = tokio::sync::mpsc::unbounded_channel();
-    node.subscribe(None, Listener(heard_by_actor).start().recipient());
+    node.subscribe(None, Forwarder(heard_by_actor).start().recipient());
     let (mut changes, began) = (node.changes(), node.rooms.this_node().now());
     let log = Log::of_warnings();
     node.shutdown().await;
@@ -127,14 +127,14 @@ async fn rooms_with_members_on_other_nodes_do_not_keep_a_shutdown_waiting() {
     assert_eq!(other.names(lobby()).await, ["bob"]);
 }
 
-fn what_is_left(node: &Node) -> (Weak<RoomsInner>, RcWeak<std::cell::RefCell<Sockets>>) {
+fn what_is_left(node: &TestNode) -> (Weak<RoomsInner>, RcWeak<std::cell::RefCell<Sockets>>) {
     (Arc::downgrade(&node.rooms.0), Rc::downgrade(&node.hubs().here().sockets))
 }
 
 #[actix::test]
 async fn rooms_that_were_shut_down_are_dropped_with_their_last_handle_and_so_are_their_hubs() {
     let node = node().await;
-    node.subscribe(None, Listener(tokio::sync::mpsc::unbounded_channel().0).start().recipient());
+    node.subscribe(None, Forwarder(tokio::sync::mpsc::unbounded_channel().0).start().recipient());
     let mut crowd = node.crowd(5).await;
     crowd[0].leave(lobby()).await.unwrap();
     crowd.push(node.client("other"));

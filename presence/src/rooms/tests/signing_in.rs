@@ -3,9 +3,9 @@
 use super::prelude::*;
 
 /// Joins the room that a frame names, becomes a user by `sign in as NAME`, and a guest by `sign out`.
-struct Visitor;
+struct SigningConsumer;
 
-impl Consumer for Visitor {
+impl Consumer for SigningConsumer {
     async fn receive(&mut self, socket: &mut Socket, frame: Frame) -> Result<()> {
         let text = std::str::from_utf8(frame.as_bytes()).expect("a test sends text");
         if text == "sign out" {
@@ -19,10 +19,10 @@ impl Consumer for Visitor {
 }
 
 /// A visitor whose tab has a resume token.
-async fn visitor(node: &Node, who: Option<UserId>) -> TestSocket {
+async fn visitor(node: &TestNode, who: Option<UserId>) -> TestSocket {
     let token = ResumeToken::new("the-token-of-this-tab").unwrap();
     let upgrade = TestSocket::upgrade(&node.rooms).user(who).resume_token(Some(token));
-    TestSocket::connect(upgrade, Visitor).await.expect("accepted")
+    TestSocket::connect(upgrade, SigningConsumer).await.expect("accepted")
 }
 
 /// Sends these texts, each when the one before is handled.

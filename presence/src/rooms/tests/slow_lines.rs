@@ -6,12 +6,12 @@ use super::first_frames::take;
 use super::prelude::*;
 use crate::delivery::wire;
 
-fn is_cut_off(client: &Client) -> bool {
+fn is_cut_off(client: &FakeClient) -> bool {
     client.connection_messages().iter().any(|message| matches!(message, ToConnection::TooSlow))
 }
 
 /// A client that has read the answer to its handshake, with a frame of so many pieces in its outbox.
-fn waited_for(node: &Node, pieces: usize) -> Client {
+fn waited_for(node: &TestNode, pieces: usize) -> FakeClient {
     let ann = node.client("ann");
     assert_eq!(take(&ann), 0);
     ann.outbox.push_first(lobby(), (vec![0; pieces * PIECE].into(), None, None));
@@ -44,7 +44,7 @@ async fn a_client_that_reads_nothing_for_write_timeout_is_cut_off() {
 }
 
 /// Whether a client that reads this number of bytes a second receives all of 250 kB in frames of this size.
-async fn gets_all(node: &Node, size: usize, rate: usize) -> bool {
+async fn gets_all(node: &TestNode, size: usize, rate: usize) -> bool {
     let ann = node.client("ann");
     assert_eq!(take(&ann), 0);
     let frame = wire::text(&"x".repeat(size));
@@ -75,9 +75,9 @@ async fn a_client_that_reads_one_piece_in_each_write_timeout_receives_all_and_a_
 }
 
 /// Sends its client a text of the size that a frame names, or closes.
-struct Sender;
+struct SizedSender;
 
-impl Consumer for Sender {
+impl Consumer for SizedSender {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(lobby()).await
     }
@@ -99,9 +99,9 @@ fn patient() -> ConfigBuilder {
     config().max_age(secs(3600))
 }
 
-async fn socket(node: &Node) -> TestSocket {
+async fn socket(node: &TestNode) -> TestSocket {
     let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann")));
-    let mut socket = TestSocket::connect(upgrade, Sender).await.expect("accepted");
+    let mut socket = TestSocket::connect(upgrade, SizedSender).await.expect("accepted");
     socket.stop_reading();
     assert!(matches!(socket.receive().await, Received::Frame(_)), "the first frame");
     socket
@@ -205,7 +205,7 @@ async fn a_response_ends_only_when_the_kernel_has_accepted_its_last_bytes() {
     ann.outbox.push_close(wire::text("the end").bytes);
     ann.outbox.end();
     ann.takes.set(false);
-    let end = |client: &Client| {
+    let end = |client: &FakeClient| {
         let cx = Context::from_waker(Waker::noop());
         (0..100).any(|_| matches!(client.outbox.poll(&cx), Poll::Ready(None)))
     };

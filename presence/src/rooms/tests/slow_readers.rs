@@ -10,7 +10,7 @@ fn small() -> ConfigBuilder {
 
 /// Reads in its own way, every 5 ms, which is given the time since the beginning. Says when it was cut off, and waits for nothing more
 /// then.
-fn reads_as(client: Rc<Client>, mut way: impl FnMut(&Client, Duration) + 'static) -> Rc<Cell<Option<Instant>>> {
+fn reads_as(client: Rc<FakeClient>, mut way: impl FnMut(&FakeClient, Duration) + 'static) -> Rc<Cell<Option<Instant>>> {
     let cut = Rc::<Cell<_>>::default();
     let cut_at = cut.clone();
     actix::spawn(async move {
@@ -30,7 +30,7 @@ fn reads_as(client: Rc<Client>, mut way: impl FnMut(&Client, Duration) + 'static
 }
 
 /// Reads this number of bytes a second, in whole pieces, from now on.
-fn reads(client: Rc<Client>, rate: usize) -> Rc<Cell<Option<Instant>>> {
+fn reads(client: Rc<FakeClient>, rate: usize) -> Rc<Cell<Option<Instant>>> {
     let (mut taken, mut begun) = (0, Instant::now());
     reads_as(client, move |client, _| {
         if taken <= rate * usize::try_from(begun.elapsed().as_millis()).unwrap() / 1000 {
@@ -43,7 +43,7 @@ fn reads(client: Rc<Client>, rate: usize) -> Rc<Cell<Option<Instant>>> {
 }
 
 /// A member that reads so many bytes a second, and when it was cut off.
-async fn room_with(node: &Node, rate: usize) -> (Rc<Client>, Rc<Cell<Option<Instant>>>) {
+async fn room_with(node: &TestNode, rate: usize) -> (Rc<FakeClient>, Rc<Cell<Option<Instant>>>) {
     let ann = Rc::new(node.member("ann").await);
     while take(&ann) > 0 {}
     let cut = reads(ann.clone(), rate);
@@ -62,12 +62,12 @@ fn text_of(bytes: usize) -> Outgoing {
 const MANY: usize = 100_000;
 
 /// Sends a text every `every`, or later if the calls take longer, during `time`. Returns how long the calls took in all.
-async fn says(node: &Node, every: Duration, time: Duration) -> Duration {
+async fn says(node: &TestNode, every: Duration, time: Duration) -> Duration {
     waits(node, &text(), every, time).await.into_iter().map(|(_, waited)| waited).sum()
 }
 
 /// As `says`. Returns when each text was sent, and how long the call waited.
-async fn waits(node: &Node, text: &Outgoing, every: Duration, time: Duration) -> Vec<(Instant, Duration)> {
+async fn waits(node: &TestNode, text: &Outgoing, every: Duration, time: Duration) -> Vec<(Instant, Duration)> {
     let (begun, mut waits) = (Instant::now(), Vec::new());
     while begun.elapsed() < time {
         assert!(waits.len() < MANY, "nobody waits for anybody any more");
@@ -252,9 +252,9 @@ async fn senders_do_not_wait_for_a_client_that_reads_its_first_frame_until_far_t
 }
 
 /// Joins the lobby, and records the code of its end.
-struct Visitor(Rc<RefCell<Vec<CloseCode>>>);
+struct EndRecorder(Rc<RefCell<Vec<CloseCode>>>);
 
-impl Consumer for Visitor {
+impl Consumer for EndRecorder {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(lobby()).await
     }
@@ -277,7 +277,7 @@ async fn a_slow_reader_is_closed_with_1013_and_held_if_it_has_a_token() {
         let visit = || {
             let token = ResumeToken::new("the-token-of-this-tab").unwrap();
             let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann"))).resume_token(Some(token));
-            TestSocket::connect(upgrade, Visitor(codes.clone()))
+            TestSocket::connect(upgrade, EndRecorder(codes.clone()))
         };
         let mut ann = visit().await.expect("accepted");
         ann.stop_reading();

@@ -22,11 +22,11 @@ use crate::{
     testing::store::FaultyStore,
 };
 
-pub(crate) use self::client::Client;
+pub(crate) use self::client::FakeClient;
 pub(crate) use self::client_view::ClientView;
 pub(crate) use self::kernel::FakeKernel;
 pub(crate) use self::log::Log;
-pub(crate) use self::store::{RecordingStore, Span, Transaction, WriterCall};
+pub(crate) use self::store::{RecordingStore, Span, TransactionKind, WriterCall};
 
 /// An empty list of names, events or rows.
 pub(crate) const NONE: [&str; 0] = [];
@@ -97,12 +97,12 @@ pub(crate) async fn settle() {
 }
 
 /// A node and its store. Its rooms are used through it directly.
-pub(crate) struct Node {
+pub(crate) struct TestNode {
     pub(crate) rooms: Rooms,
     pub(crate) store: RecordingStore,
 }
 
-impl Deref for Node {
+impl Deref for TestNode {
     type Target = Rooms;
 
     fn deref(&self) -> &Rooms {
@@ -115,22 +115,22 @@ pub(crate) fn config() -> ConfigBuilder {
 }
 
 /// A node with the default settings. From here on, time stands still.
-pub(crate) async fn node() -> Node {
+pub(crate) async fn node() -> TestNode {
     node_with(config()).await
 }
 
-pub(crate) async fn node_with(config: ConfigBuilder) -> Node {
+pub(crate) async fn node_with(config: ConfigBuilder) -> TestNode {
     tokio::time::pause();
     new_node(config).await
 }
 
 /// As `node_with`, in a test that has stopped time itself and needs several databases.
-pub(crate) async fn new_node(config: ConfigBuilder) -> Node {
+pub(crate) async fn new_node(config: ConfigBuilder) -> TestNode {
     node_on(&MemoryStore::new(Clock::system()), "here", config).await
 }
 
 /// Nodes on one database, named `here`, `there` and `yonder`. From here on, time stands still.
-pub(crate) async fn nodes<const N: usize>(config: impl Fn() -> ConfigBuilder) -> [Node; N] {
+pub(crate) async fn nodes<const N: usize>(config: impl Fn() -> ConfigBuilder) -> [TestNode; N] {
     tokio::time::pause();
     let database = MemoryStore::new(Clock::system());
     let mut nodes = Vec::new();
@@ -146,7 +146,7 @@ pub(crate) fn quick() -> ConfigBuilder {
 }
 
 /// Lets time pass in which these sockets are seen every second.
-pub(crate) async fn alive(clients: &[&Client], time: Duration) {
+pub(crate) async fn alive(clients: &[&FakeClient], time: Duration) {
     for _ in 0..time.as_secs() {
         pass(secs(1)).await;
         clients.iter().for_each(|client| client.touch());
@@ -154,7 +154,7 @@ pub(crate) async fn alive(clients: &[&Client], time: Duration) {
 }
 
 /// A node on a database that other nodes may use, too.
-pub(crate) async fn node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
+pub(crate) async fn node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> TestNode {
     let node = starting_node_on(database, name, config);
     node.rooms.ready().await;
     settle().await;
@@ -162,47 +162,47 @@ pub(crate) async fn node_on(database: &MemoryStore, name: &str, config: ConfigBu
 }
 
 /// A node that has made no call yet. It begins when the test next waits.
-pub(crate) fn starting_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
+pub(crate) fn starting_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> TestNode {
     let node = unsupervised_node_on(database, name, config);
     PruningSupervisor::spawn(&node.rooms);
     node
 }
 
 /// As `starting_node_on`, without a supervisor.
-pub(crate) fn unsupervised_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
+pub(crate) fn unsupervised_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> TestNode {
     let store = RecordingStore::new(FaultyStore::new(database.clone()));
     let (config, name) = (config.build().unwrap(), NodeName::new(name).unwrap());
     // In a test, several nodes stand for several processes, also for one that starts again after it was killed.
-    Node { rooms: Rooms::start_as_another_process(config, store.clone(), name), store }
+    TestNode { rooms: Rooms::start_as_another_process(config, store.clone(), name), store }
 }
 
 /// As `starting_node_on`, for rooms of the same process as other rooms of the test.
-pub(crate) fn own_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> Node {
+pub(crate) fn own_node_on(database: &MemoryStore, name: &str, config: ConfigBuilder) -> TestNode {
     let store = RecordingStore::new(FaultyStore::new(database.clone()));
     let rooms = Rooms::start(config.build().unwrap(), store.clone(), NodeName::new(name).unwrap());
     PruningSupervisor::spawn(&rooms);
-    Node { rooms, store }
+    TestNode { rooms, store }
 }
 
-impl Node {
+impl TestNode {
     /// A socket of this user, in no room.
-    pub(crate) fn client(&self, name: &str) -> Client {
-        Client::new(&self.rooms, Some(user(name)))
+    pub(crate) fn client(&self, name: &str) -> FakeClient {
+        FakeClient::new(&self.rooms, Some(user(name)))
     }
 
-    pub(crate) fn anonymous(&self) -> Client {
-        Client::new(&self.rooms, None)
+    pub(crate) fn anonymous(&self) -> FakeClient {
+        FakeClient::new(&self.rooms, None)
     }
 
     /// A socket of this user in the lobby.
-    pub(crate) async fn member(&self, name: &str) -> Client {
+    pub(crate) async fn member(&self, name: &str) -> FakeClient {
         let client = self.client(name);
         client.join(lobby()).await.unwrap();
         client
     }
 
     /// Sockets of these users in the lobby, who joined in this order.
-    pub(crate) async fn members_named<const N: usize>(&self, names: [&str; N]) -> [Client; N] {
+    pub(crate) async fn members_named<const N: usize>(&self, names: [&str; N]) -> [FakeClient; N] {
         let clients = names.map(|name| self.client(name));
         for client in &clients {
             client.join(lobby()).await.unwrap();
@@ -211,7 +211,7 @@ impl Node {
     }
 
     /// Sockets in the lobby, of users `u0`, `u1` and so on, who joined together.
-    pub(crate) async fn crowd(&self, count: usize) -> Vec<Client> {
+    pub(crate) async fn crowd(&self, count: usize) -> Vec<FakeClient> {
         let clients: Vec<_> = (0..count).map(|n| self.client(&format!("u{n}"))).collect();
         all_join(&clients, lobby()).await;
         clients
@@ -247,7 +247,7 @@ impl Node {
     }
 }
 
-pub(crate) async fn all_join(clients: &[Client], room: &RoomName) {
+pub(crate) async fn all_join(clients: &[FakeClient], room: &RoomName) {
     for joined in futures_util::future::join_all(clients.iter().map(|client| client.join(room))).await {
         joined.unwrap();
     }

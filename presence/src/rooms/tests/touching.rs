@@ -2,10 +2,10 @@
 
 use super::prelude::*;
 
-async fn beat(clients: &[Client], every: Duration, times: u32) {
+async fn beat(clients: &[FakeClient], every: Duration, times: u32) {
     for _ in 0..times {
         pass(every).await;
-        clients.iter().for_each(Client::touch);
+        clients.iter().for_each(FakeClient::touch);
     }
 }
 
@@ -117,7 +117,7 @@ async fn a_shutdown_writes_the_last_touches_before_the_node_goes() {
     let node = node().await;
     let crowd = node.crowd(3).await;
     pass(secs(5)).await;
-    crowd.iter().for_each(Client::touch);
+    crowd.iter().for_each(FakeClient::touch);
     assert_eq!(node.store.touches().len(), 0, "their rows would learn of it when the interval is over");
     node.store.commits_take(ms(1));
     node.shutdown().await;
@@ -129,7 +129,7 @@ async fn a_join_waits_for_no_more_than_one_transaction_of_touches_however_many_t
     let node = node().await;
     let (crowd, late) = (node.crowd(3_500).await, node.client("late"));
     pass(secs(14)).await;
-    crowd.iter().for_each(Client::touch);
+    crowd.iter().for_each(FakeClient::touch);
     node.store.touches_take(ms(10));
     node.store.calls();
     // The first touches are written at once, and later ones are gathered.

@@ -4,12 +4,12 @@ use super::prelude::*;
 use crate::Notify;
 
 /// A node without notices.
-async fn silent(config: ConfigBuilder) -> Node {
+async fn silent(config: ConfigBuilder) -> TestNode {
     new_node(config.notify(Notify::Silent)).await
 }
 
 /// Some members of the lobby, whose kernels accept so many bytes from here on.
-async fn members(node: &Node, count: usize, accepts: usize) -> Vec<Client> {
+async fn members(node: &TestNode, count: usize, accepts: usize) -> Vec<FakeClient> {
     let mut members = Vec::new();
     for n in 0..count {
         members.push(node.member(&format!("user{n}")).await);
@@ -32,7 +32,7 @@ fn bytes_of(texts: &[Outgoing]) -> Vec<u8> {
 }
 
 /// Sends all texts at once, each by a sender of its own.
-async fn send_all(node: &Node, texts: &[Outgoing]) {
+async fn send_all(node: &TestNode, texts: &[Outgoing]) {
     join_all(texts.iter().map(|text| node.send(lobby(), text.clone()))).await.into_iter().for_each(Result::unwrap);
     settle().await;
 }

@@ -22,7 +22,7 @@ use crate::{
     testing::store::ManualClock,
 };
 
-use self::calls::{PresenceChange, StoreCall, request};
+use self::calls::{PresenceStep, StoreCall, request};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -74,7 +74,7 @@ impl From<&[RoomCommit]> for Returned {
 }
 
 /// The names and ids of one run.
-struct Names {
+struct RunIds {
     presences: Vec<PresenceId>,
     /// The current incarnation of each node, and the one before.
     incarnations: Vec<NodeId>,
@@ -90,7 +90,7 @@ fn user(n: u8) -> UserId {
     UserId::new(format!("user {n}")).unwrap()
 }
 
-impl Names {
+impl RunIds {
     fn new() -> Self {
         Self {
             presences: (0..PRESENCES).map(|_| PresenceId::random()).collect(),
@@ -100,39 +100,38 @@ impl Names {
         }
     }
 
-    fn write(&self, node: usize, in_room: u8, presence: usize, change: &PresenceChange) -> Write {
+    fn write(&self, node: usize, in_room: u8, presence: usize, change: &PresenceStep) -> Write {
         let id = self.presences[presence];
         let channel = |n: u8| ChannelName::new(format!("channel {n}")).unwrap();
         let meta = |n: u8| Meta::from_json(["{}", r#"{"n":1}"#, r#"{"n":"it's"}"#][usize::from(n)]).unwrap();
         match *change {
-            PresenceChange::Join { channel: at, user, meta: says } => {
+            PresenceStep::Join { channel: at, user, meta: says } => {
                 let user = user.map(self::user);
                 let presence = Presence::new(id, channel(at), user, self.incarnations[node]);
                 Write::Join(Arc::new(Presence { meta: meta(says), ..presence }))
             }
-            PresenceChange::Restore { channel: at, user, token }
-            | PresenceChange::Resume { channel: at, user, token } => {
+            PresenceStep::Restore { channel: at, user, token } | PresenceStep::Resume { channel: at, user, token } => {
                 let user = user.map(self::user);
                 let token = ResumeToken::new(format!("{token:016}")).unwrap();
                 let hash = token.hash(&room(in_room), user.as_ref());
                 let session = Session { hash, grace: Duration::from_secs(10 * u64::from(at)) };
                 let presence = Arc::new(Presence::new(id, channel(at), user, self.incarnations[node]));
                 match change {
-                    PresenceChange::Restore { .. } => Write::Restore { presence, session },
+                    PresenceStep::Restore { .. } => Write::Restore { presence, session },
                     _ => Write::Resume { presence, session },
                 }
             }
-            PresenceChange::JoinWithin { channel: at, token, limit } => {
+            PresenceStep::JoinWithin { channel: at, token, limit } => {
                 let hash = |token| ResumeToken::new(format!("{token:016}")).unwrap().hash(&room(in_room), None);
                 let session = token.map(|token| Session { hash: hash(token), grace: Duration::from_secs(10) });
                 let presence = Arc::new(Presence::new(id, channel(at), None, self.incarnations[node]));
                 Write::JoinWithin { presence, session, limit }
             }
-            PresenceChange::Hold { channel: at, grace } => {
+            PresenceStep::Hold { channel: at, grace } => {
                 Write::Hold { id, channel: channel(at), grace: Duration::from_secs(grace) }
             }
-            PresenceChange::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
-            PresenceChange::Update { channel: at, user, meta: says } => {
+            PresenceStep::Leave { channel: at } => Write::Leave { id, channel: channel(at) },
+            PresenceStep::Update { channel: at, user, meta: says } => {
                 let user = user.map(|user| user.map(self::user));
                 Write::Update { id, channel: channel(at), user, meta: Some(meta(says)) }
             }
@@ -220,7 +219,7 @@ struct Listed {
     answers: Vec<Vec<store::Answer>>,
 }
 
-async fn list(names: &Names, store: &dyn Store) -> Listed {
+async fn list(names: &RunIds, store: &dyn Store) -> Listed {
     let rooms = store.rooms(None, u64::MAX).await.unwrap().into_iter();
     let rooms = rooms.map(|room| (room.room, room.version, [room.users, room.anonymous, room.presences, room.held]));
     let (mut asked, mut answers) = (Vec::new(), Vec::new());
@@ -284,7 +283,7 @@ fn fold(rooms: &mut BTreeMap<RoomName, ReplayedRoom>, commits: &[RoomCommit]) {
 }
 
 async fn check(requests: Vec<StoreCall>) {
-    let mut names = Names::new();
+    let mut names = RunIds::new();
     let folder = TempDir::new().unwrap();
     let (memory, time) = (MemoryStore::new(names.time.clock()), names.time.clone());
     let sql = SqlStore::connect(&format!("sqlite://{}/presence.db", folder.path().display())).unwrap();

@@ -1,7 +1,7 @@
 //! JSON consumers, countdowns and groups, with clients on a network.
 
 use super::{Host, open, room, serving, text};
-use crate::support::socket::Socket as Client;
+use crate::support::socket::ClientSocket;
 use crate::support::{BOUND, eventually, secs};
 use presence::{
     ChannelName, CloseCode, Consumer, Countdown, Frame, GroupName, JsonConsumer, JsonFrames, Outgoing, Result, Socket,
@@ -9,21 +9,21 @@ use presence::{
 
 #[derive(serde::Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Said {
+enum Greeting {
     Hello { name: String },
 }
 
 struct Speaker;
 
 impl JsonConsumer for Speaker {
-    type Message = Said;
+    type Message = Greeting;
     type Event = ();
 
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(&room("lobby")).await
     }
 
-    async fn receive(&mut self, socket: &mut Socket, Said::Hello { name }: Said) -> Result<()> {
+    async fn receive(&mut self, socket: &mut Socket, Greeting::Hello { name }: Greeting) -> Result<()> {
         socket.send(Outgoing::json(&serde_json::json!({ "hello": name }))?).await
     }
 }
@@ -90,7 +90,7 @@ impl Consumer for Player {
 }
 
 /// A client, and the name of its channel.
-async fn player(host: &Host) -> (Client, ChannelName) {
+async fn player(host: &Host) -> (ClientSocket, ChannelName) {
     let mut client = open(host, "/chat/any").await;
     let channel = text(&mut client).await;
     (client, ChannelName::new(channel).unwrap())

@@ -2,7 +2,7 @@
 
 use super::{Host, open, serving, text};
 use crate::inproc::puppet::Did;
-use crate::support::socket::Upgrade;
+use crate::support::socket::HandshakeRequest;
 use presence::{Consumer, Frame, Result, Socket};
 
 /// Says what it knows.
@@ -27,7 +27,7 @@ impl Consumer for Knows {
 #[tokio::test]
 async fn path_query_route_headers_user_and_peer_are_those_of_the_request() {
     let host = Host::plan().route(serving(|_| Knows)).start().await;
-    let upgrade = Upgrade::to("/chat/a%2Db%20c?user=ann").with("X-Tab", "2");
+    let upgrade = HandshakeRequest::to("/chat/a%2Db%20c?user=ann").with("X-Tab", "2");
     let mut ann = upgrade.open(host.address).await.unwrap();
     let peer = ann.local();
     assert_eq!(text(&mut ann).await, format!("/chat/a%2Db%20c user=ann a-b c 2 ann {peer}"));
@@ -84,7 +84,7 @@ async fn a_close_that_the_server_decides_on_has_a_code_and_a_reason() {
             client.text("fail").await;
         }
         match client.next().await {
-            crate::support::frame::Frame::Close(Some(code), reason) => reasons.push((code, reason)),
+            crate::support::frame::ReceivedFrame::Close(Some(code), reason) => reasons.push((code, reason)),
             frame => panic!("a close, not {frame:?}"),
         }
         client.close(1000).await;
@@ -94,12 +94,16 @@ async fn a_close_that_the_server_decides_on_has_a_code_and_a_reason() {
     host.saw("stale", Did::Disconnected(4408)).await;
     let mut huge = host.open("huge", "").await;
     huge.text(&"x".repeat(70_000)).await;
-    assert!(matches!(huge.next().await, crate::support::frame::Frame::Close(Some(1009), reason) if !reason.is_empty()));
+    assert!(
+        matches!(huge.next().await, crate::support::frame::ReceivedFrame::Close(Some(1009), reason) if !reason.is_empty())
+    );
     let last = host.open("last", "").await;
     let rooms = host.rooms.clone();
     let shutdown = tokio::spawn(async move { rooms.shutdown().await });
     let mut last = last;
-    assert!(matches!(last.next().await, crate::support::frame::Frame::Close(Some(1012), reason) if !reason.is_empty()));
+    assert!(
+        matches!(last.next().await, crate::support::frame::ReceivedFrame::Close(Some(1012), reason) if !reason.is_empty())
+    );
     last.close(1012).await;
     shutdown.await.unwrap();
 }

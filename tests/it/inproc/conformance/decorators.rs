@@ -94,8 +94,8 @@ async fn a_consumer_without_the_attribute_touches_by_a_call_and_by_nothing_else(
             drop(bob.try_send(&crate::support::frame::Raw::text("hello")).await);
             while let Some(frame) = bob.frame_within(millis(1)).await {
                 match frame {
-                    crate::support::frame::Frame::Close(code, _) => stale = code,
-                    crate::support::frame::Frame::Text(heard) => assert_eq!(heard, "heard"),
+                    crate::support::frame::ReceivedFrame::Close(code, _) => stale = code,
+                    crate::support::frame::ReceivedFrame::Text(heard) => assert_eq!(heard, "heard"),
                     _ => {}
                 }
                 if stale.is_some() {

@@ -24,7 +24,7 @@ use crate::{
 
 /// A message to the room of a node.
 #[derive(Debug, Clone)]
-pub(super) enum Message {
+pub(super) enum ToModelRoom {
     Join(Arc<Presence>),
     Leave(Arc<Presence>),
     Lose(Arc<Presence>),
@@ -43,7 +43,7 @@ pub(super) struct ModelNode {
     pub(super) node: NodeId,
     /// The presences of the open sockets.
     pub(super) open: BTreeMap<PresenceId, Arc<Presence>>,
-    pub(super) mailbox: VecDeque<Message>,
+    pub(super) mailbox: VecDeque<ToModelRoom>,
     /// Writes that were submitted to the writer.
     pub(super) pending: VecDeque<SocketWrite>,
     pub(super) load: Option<PendingLoad>,
@@ -111,10 +111,10 @@ impl ModelNode {
         let id = PresenceId::from_uuid(Uuid::from_u128(id));
         let one = Arc::new(Presence::new(id, ChannelName::new(name).unwrap(), None, self.node));
         self.open.insert(id, one.clone());
-        self.mailbox.push_back(Message::Join(one));
+        self.mailbox.push_back(ToModelRoom::Join(one));
     }
 
-    pub(super) fn close_any(&mut self, which: &prop::sample::Index, message: fn(Arc<Presence>) -> Message) {
+    pub(super) fn close_any(&mut self, which: &prop::sample::Index, message: fn(Arc<Presence>) -> ToModelRoom) {
         if let Some(one) = choose(which, &self.open).cloned() {
             self.open.remove(&one.id);
             self.mailbox.push_back(message(one));
@@ -149,32 +149,32 @@ impl ModelNode {
         if !writes.is_empty() {
             self.begun += 1;
             let commit = database.commit(self.node, self.begun, writes);
-            self.mailbox.push_back(Message::Committed(commit));
+            self.mailbox.push_back(ToModelRoom::Committed(commit));
         }
     }
 
     pub(super) fn handle(&mut self) {
         let Some(message) = self.mailbox.pop_front() else { return };
         match message {
-            Message::Join(one) => {
+            ToModelRoom::Join(one) => {
                 self.pending.push_back(SocketWrite::Join(one.clone()));
                 self.joining.insert(one.id, one);
             }
-            Message::Leave(one) => {
+            ToModelRoom::Leave(one) => {
                 self.joining.remove(&one.id);
                 self.here.remove(&one.id);
                 if !self.leaving.contains_key(&one.id) {
                     self.submit_leave(one);
                 }
             }
-            Message::Lose(one) => {
+            ToModelRoom::Lose(one) => {
                 if let Some(here) = self.here.remove(&one.id) {
                     self.hold(&here);
                 } else if self.joining.remove(&one.id).is_some() {
                     self.submit_leave(one);
                 }
             }
-            Message::Committed(SocketCommit { batch, writes, at, delta }) => {
+            ToModelRoom::Committed(SocketCommit { batch, writes, at, delta }) => {
                 if self.reached.contradicts_commit(batch, at, !delta.is_empty()) {
                     self.replica.distrust(self.now);
                 }
@@ -198,8 +198,8 @@ impl ModelNode {
                 }
                 self.repeat_removed_joins(0);
             }
-            Message::Changed(SocketCommit { at, delta, .. }) => self.apply(at, delta),
-            Message::Rejoin => {
+            ToModelRoom::Changed(SocketCommit { at, delta, .. }) => self.apply(at, delta),
+            ToModelRoom::Rejoin => {
                 self.pending.extend(self.here.values().cloned().map(SocketWrite::Join));
             }
         }
@@ -256,7 +256,7 @@ impl ModelNode {
 
     /// The room fails while it handles a message. The message is lost, and so is what hubs and writer do not know.
     pub(super) fn fail(&mut self) {
-        if self.mailbox.pop_front_if(|one| matches!(one, Message::Leave(_) | Message::Lose(_))).is_none() {
+        if self.mailbox.pop_front_if(|one| matches!(one, ToModelRoom::Leave(_) | ToModelRoom::Lose(_))).is_none() {
             return;
         }
         // Hubs know their presences, and channels know whether they are joining.

@@ -8,9 +8,9 @@ use crate::testing::Refused;
 use super::{MEMBERS, STATE, fill, held, take};
 
 /// Joins the lobby, and closes with the first frame.
-struct Visitor;
+struct ClosingConsumer;
 
-impl Consumer for Visitor {
+impl Consumer for ClosingConsumer {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(lobby()).await
     }
@@ -21,21 +21,21 @@ impl Consumer for Visitor {
 }
 
 /// A socket in the lobby that was sent one piece of its first frame.
-async fn visit(node: &Node, name: &str) -> std::result::Result<TestSocket, Refused> {
+async fn visit(node: &TestNode, name: &str) -> std::result::Result<TestSocket, Refused> {
     let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user(name)));
-    let mut socket = TestSocket::connect(upgrade, Visitor).await?;
+    let mut socket = TestSocket::connect(upgrade, ClosingConsumer).await?;
     socket.stop_reading();
     Ok(socket)
 }
 
 /// Makes each hub cut off the clients that read first frames of this room, or of any room, slowest.
-async fn cut_slowest(node: &Node, room: Option<&RoomName>) {
+async fn cut_slowest(node: &TestNode, room: Option<&RoomName>) {
     node.hubs().all().iter().for_each(|hub| hub.addr.do_send(ToHub::CutSlowest { room: room.cloned() }));
     settle().await;
 }
 
 /// Changes all metas, so that no page is shared with the one before.
-async fn change(members: &[Client], n: usize) {
+async fn change(members: &[FakeClient], n: usize) {
     for member in members {
         let other = format!(r#"{{"a":"{}","n":{n}}}"#, "x".repeat(4_000 - 20));
         member.update(lobby(), &other).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_close_for_a_slow_reader_replaces_a_close_that_is_still_queued() {
 }
 
 /// A client with a first frame of 4 MB in its outbox.
-fn waited_for(node: &Node, name: &str) -> Client {
+fn waited_for(node: &TestNode, name: &str) -> FakeClient {
     let client = node.client(name);
     assert_eq!(take(&client), 0);
     client.outbox.push_first(lobby(), (vec![0; 500 * PIECE].into(), None, None));
@@ -158,7 +158,7 @@ fn waited_for(node: &Node, name: &str) -> Client {
 }
 
 /// How often each connection was requested to close since its client reads first frames slowest.
-fn cut_off_requests<const N: usize>(clients: [&Client; N]) -> [usize; N] {
+fn cut_off_requests<const N: usize>(clients: [&FakeClient; N]) -> [usize; N] {
     clients.map(|client| {
         client.connection_messages().iter().filter(|message| matches!(message, ToConnection::MakeRoom)).count()
     })
@@ -257,7 +257,7 @@ async fn sockets_that_come_with_the_same_token_hold_one_first_frame_in_all() {
     for n in 0..12 {
         let upgrade = TestSocket::upgrade(&node.rooms).user(Some(user("ann")));
         let upgrade = upgrade.resume_token(Some(ResumeToken::new(TOKEN).unwrap()));
-        let mut socket = TestSocket::connect(upgrade, Visitor).await.expect("it is let in");
+        let mut socket = TestSocket::connect(upgrade, ClosingConsumer).await.expect("it is let in");
         socket.stop_reading();
         sockets.push(socket);
         change(&members, n).await;

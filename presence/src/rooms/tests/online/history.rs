@@ -15,7 +15,7 @@ const CHANNELS: usize = 4;
 const GRACE: u64 = 5;
 
 #[derive(Debug, Clone)]
-enum Step {
+enum HistoryStep {
     /// A socket joins with the token of the tab, also if the former one is still open.
     Come {
         tab: usize,
@@ -81,39 +81,39 @@ enum Step {
     Calm,
 }
 
-fn step(nodes: usize) -> impl Strategy<Value = Step> {
+fn step(nodes: usize) -> impl Strategy<Value = HistoryStep> {
     let of_user = prop::option::weighted(0.8, 0..USERS);
     prop_oneof![
-        10 => (0..TABS, 0..nodes).prop_map(|(tab, node)| Step::Come { tab, node }),
-        5 => (0..TABS).prop_map(|tab| Step::Lose { tab }),
-        4 => (0..TABS).prop_map(|tab| Step::Leave { tab }),
-        5 => (0..CHANNELS, of_user).prop_map(|(channel, user)| Step::Add { channel, user }),
-        3 => (0..CHANNELS).prop_map(|channel| Step::Remove { channel }),
-        1 => (0..USERS, 0..nodes).prop_map(|(user, node)| Step::RemoveUser { user, node }),
-        1 => (0..ROOMS, 0..nodes).prop_map(|(room, node)| Step::RemoveRoom { room, node }),
-        1 => (0..nodes).prop_map(|node| Step::Prune { node }),
-        6 => prop_oneof![0..20_u64, 0..3000_u64].prop_map(|ms| Step::Pass { ms }),
-        1 => (0..nodes, 1..6_usize).prop_map(|(node, calls)| Step::Away { node, calls }),
-        1 => (0..nodes, 0..7000_u64).prop_map(|(node, ms)| Step::Hang { node, ms }),
-        1 => (0..nodes, 1..4_usize).prop_map(|(node, commits)| Step::LoseAnswers { node, commits }),
-        1 => (0..nodes, 0..7000_u64).prop_map(|(node, ms)| Step::HangAfter { node, ms }),
-        1 => (0..nodes, 0..ROOMS).prop_map(|(node, room)| Step::Fail { node, room }),
-        1 => (0..nodes).prop_map(|node| Step::Die { node }),
-        1 => Just(Step::Calm),
+        10 => (0..TABS, 0..nodes).prop_map(|(tab, node)| HistoryStep::Come { tab, node }),
+        5 => (0..TABS).prop_map(|tab| HistoryStep::Lose { tab }),
+        4 => (0..TABS).prop_map(|tab| HistoryStep::Leave { tab }),
+        5 => (0..CHANNELS, of_user).prop_map(|(channel, user)| HistoryStep::Add { channel, user }),
+        3 => (0..CHANNELS).prop_map(|channel| HistoryStep::Remove { channel }),
+        1 => (0..USERS, 0..nodes).prop_map(|(user, node)| HistoryStep::RemoveUser { user, node }),
+        1 => (0..ROOMS, 0..nodes).prop_map(|(room, node)| HistoryStep::RemoveRoom { room, node }),
+        1 => (0..nodes).prop_map(|node| HistoryStep::Prune { node }),
+        6 => prop_oneof![0..20_u64, 0..3000_u64].prop_map(|ms| HistoryStep::Pass { ms }),
+        1 => (0..nodes, 1..6_usize).prop_map(|(node, calls)| HistoryStep::Away { node, calls }),
+        1 => (0..nodes, 0..7000_u64).prop_map(|(node, ms)| HistoryStep::Hang { node, ms }),
+        1 => (0..nodes, 1..4_usize).prop_map(|(node, commits)| HistoryStep::LoseAnswers { node, commits }),
+        1 => (0..nodes, 0..7000_u64).prop_map(|(node, ms)| HistoryStep::HangAfter { node, ms }),
+        1 => (0..nodes, 0..ROOMS).prop_map(|(node, room)| HistoryStep::Fail { node, room }),
+        1 => (0..nodes).prop_map(|node| HistoryStep::Die { node }),
+        1 => Just(HistoryStep::Calm),
     ]
 }
 
 struct RunningNode {
-    node: Node,
+    node: TestNode,
     changes: Subscription,
     /// Answers to commits were lost or late, so the node publishes these changes late.
     late: bool,
 }
 
-struct World {
+struct HistoryWorld {
     database: MemoryStore,
     nodes: Vec<RunningNode>,
-    tabs: BTreeMap<usize, Rc<Client>>,
+    tabs: BTreeMap<usize, Rc<FakeClient>>,
     rooms: [RoomName; ROOMS],
     /// If there is one node, it publishes all changes, in order.
     fold: Fold,
@@ -132,7 +132,7 @@ async fn start(database: &MemoryStore, node: usize) -> RunningNode {
     RunningNode { changes: node.changes(), node, late: false }
 }
 
-impl World {
+impl HistoryWorld {
     async fn new(nodes: usize) -> Self {
         let database = MemoryStore::new(Clock::system());
         let mut running = Vec::new();
@@ -159,9 +159,9 @@ impl World {
         (rooms, self.rooms[channel % ROOMS].clone(), ChannelName::new(format!("c{channel}")).unwrap())
     }
 
-    async fn go(&mut self, step: &Step) {
+    async fn go(&mut self, step: &HistoryStep) {
         match *step {
-            Step::Come { tab, node } => {
+            HistoryStep::Come { tab, node } => {
                 let user = format!("u{}", tab % USERS);
                 let client = self.nodes[node].node.client(&user).with_token(&format!("{tab}"), secs(GRACE));
                 let (client, room) = (Rc::new(client), self.room_of(tab));
@@ -170,66 +170,66 @@ impl World {
                 }
                 actix::spawn(async move { drop(client.join(&room).await) });
             }
-            Step::Lose { tab } => {
+            HistoryStep::Lose { tab } => {
                 if let Some(client) = self.tabs.remove(&tab) {
                     client.lose(&self.room_of(tab));
                 }
             }
-            Step::Leave { tab } => {
+            HistoryStep::Leave { tab } => {
                 if let Some(client) = self.tabs.remove(&tab) {
                     let room = self.room_of(tab);
                     actix::spawn(async move { drop(client.leave(&room).await) });
                 }
             }
-            Step::Add { channel, user } => {
+            HistoryStep::Add { channel, user } => {
                 let ((rooms, room, channel), user) = (self.channel(channel), user.map(name));
                 actix::spawn(async move { drop(rooms.add(&room, &channel, user.as_ref()).await) });
             }
-            Step::Remove { channel } => {
+            HistoryStep::Remove { channel } => {
                 let (rooms, room, channel) = self.channel(channel);
                 actix::spawn(async move { drop(rooms.remove(&room, &channel).await) });
             }
-            Step::RemoveUser { user, node } => {
+            HistoryStep::RemoveUser { user, node } => {
                 let rooms = self.rooms_of(node);
                 actix::spawn(async move { drop(rooms.remove_user(&name(user), None).await) });
             }
-            Step::RemoveRoom { room, node } => {
+            HistoryStep::RemoveRoom { room, node } => {
                 let (rooms, room) = (self.rooms_of(node), self.rooms[room].clone());
                 actix::spawn(async move { drop(rooms.remove_room(&room, None).await) });
             }
-            Step::Prune { node } => {
+            HistoryStep::Prune { node } => {
                 let rooms = self.rooms_of(node);
                 actix::spawn(async move { drop(rooms.prune_presences(Some(ms(500))).await) });
             }
-            Step::Pass { ms: time } => {
+            HistoryStep::Pass { ms: time } => {
                 self.tabs.values().step_by(2).for_each(|client| client.touch());
                 pass(ms(time)).await;
             }
-            Step::Away { node, calls } => {
+            HistoryStep::Away { node, calls } => {
                 self.nodes[node].node.store.faults.fail_next(calls);
             }
-            Step::Hang { node, ms: time } => {
+            HistoryStep::Hang { node, ms: time } => {
                 self.until_answered(node).await;
                 self.nodes[node].node.store.faults.hang();
                 pass(ms(time)).await;
                 self.nodes[node].node.store.faults.release();
             }
-            Step::LoseAnswers { node, commits } => {
+            HistoryStep::LoseAnswers { node, commits } => {
                 self.nodes[node].late = true;
                 self.nodes[node].node.store.lose_commits(commits);
             }
-            Step::HangAfter { node, ms: time } => {
+            HistoryStep::HangAfter { node, ms: time } => {
                 self.nodes[node].late = true;
                 self.nodes[node].node.store.hang_after_commit();
                 pass(ms(time)).await;
                 self.nodes[node].node.store.release_commits();
             }
-            Step::Fail { node, room } => {
+            HistoryStep::Fail { node, room } => {
                 self.rooms_of(node).table().send_running(&self.rooms[room], ToRoom::Panic);
                 pass(secs(2)).await;
             }
-            Step::Die { node } => self.die(node).await,
-            Step::Calm => self.calm().await,
+            HistoryStep::Die { node } => self.die(node).await,
+            HistoryStep::Calm => self.calm().await,
         }
         settle().await;
         self.receive();
@@ -317,9 +317,9 @@ fn alternate(transitions: &[Vec<bool>], now: bool) -> bool {
     !reached.is_empty() && now == (transitions.iter().map(Vec::len).sum::<usize>() % 2 == 1)
 }
 
-async fn check(nodes: usize, steps: &[Step]) {
+async fn check(nodes: usize, steps: &[HistoryStep]) {
     tokio::time::pause();
-    let mut world = World::new(nodes).await;
+    let mut world = HistoryWorld::new(nodes).await;
     for step in steps {
         world.go(step).await;
     }
@@ -343,12 +343,20 @@ proptest! {
 /// The sweep removed it, and its own leave, which was repeated, found it gone before the room was notified of that.
 #[test]
 fn a_leave_of_a_presence_that_was_swept_meanwhile_is_one_event() {
-    let mut steps = vec![Step::Come { tab: 1, node: 0 }, Step::Lose { tab: 1 }, Step::Fail { node: 0, room: 0 }];
+    let mut steps = vec![
+        HistoryStep::Come { tab: 1, node: 0 },
+        HistoryStep::Lose { tab: 1 },
+        HistoryStep::Fail { node: 0, room: 0 },
+    ];
     for _ in 0..20 {
-        let more =
-            [Step::Away { node: 0, calls: 5 }, Step::Pass { ms: 1658 }, Step::Hang { node: 0, ms: 6871 }, Step::Calm];
+        let more = [
+            HistoryStep::Away { node: 0, calls: 5 },
+            HistoryStep::Pass { ms: 1658 },
+            HistoryStep::Hang { node: 0, ms: 6871 },
+            HistoryStep::Calm,
+        ];
         steps.extend(more);
-        steps.extend([Step::Come { tab: 1, node: 0 }, Step::Lose { tab: 1 }]);
+        steps.extend([HistoryStep::Come { tab: 1, node: 0 }, HistoryStep::Lose { tab: 1 }]);
     }
     actix::System::new().block_on(check(1, &steps));
 }
@@ -357,11 +365,11 @@ fn a_leave_of_a_presence_that_was_swept_meanwhile_is_one_event() {
 #[test]
 fn a_lost_presence_that_a_sweep_removes_while_its_leave_fails_leaves_once() {
     let steps = [
-        Step::Come { tab: 11, node: 0 },
-        Step::Lose { tab: 11 },
-        Step::Hang { node: 0, ms: 4489 },
-        Step::Away { node: 0, calls: 4 },
-        Step::Calm,
+        HistoryStep::Come { tab: 11, node: 0 },
+        HistoryStep::Lose { tab: 11 },
+        HistoryStep::Hang { node: 0, ms: 4489 },
+        HistoryStep::Away { node: 0, calls: 4 },
+        HistoryStep::Calm,
     ];
     actix::System::new().block_on(check(1, &steps));
 }

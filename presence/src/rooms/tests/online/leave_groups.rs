@@ -18,7 +18,7 @@ const GROUPS: usize = 2;
 
 /// The change of one channel in a transaction. A presence that leaves may leave with one of the groups.
 #[derive(Debug, Clone)]
-enum Change {
+enum ChannelChange {
     Come {
         order: u64,
         user: Option<u8>,
@@ -38,10 +38,10 @@ enum Change {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum GroupStep {
     Commit {
         room: usize,
-        changes: BTreeMap<u8, Change>,
+        changes: BTreeMap<u8, ChannelChange>,
     },
     /// No more presences are added to this group.
     End {
@@ -50,26 +50,26 @@ enum Step {
     },
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn change() -> impl Strategy<Value = ChannelChange> {
     let user = || prop::option::weighted(0.9, 0..USERS);
     let with = || prop::option::weighted(0.7, 0..GROUPS);
     prop_oneof![
-        4 => (any::<u64>(), user()).prop_map(|(order, user)| Change::Come { order, user }),
-        4 => with().prop_map(|with| Change::Leave { with }),
-        1 => (any::<u64>(), user(), with()).prop_map(|(order, user, with)| Change::Anew { order, user, with }),
-        1 => user().prop_map(|user| Change::Update { user }),
+        4 => (any::<u64>(), user()).prop_map(|(order, user)| ChannelChange::Come { order, user }),
+        4 => with().prop_map(|with| ChannelChange::Leave { with }),
+        1 => (any::<u64>(), user(), with()).prop_map(|(order, user, with)| ChannelChange::Anew { order, user, with }),
+        1 => user().prop_map(|user| ChannelChange::Update { user }),
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = GroupStep> {
     prop_oneof![
         5 => (0..ROOMS, prop::collection::btree_map(0..CHANNELS, change(), 1..4))
-            .prop_map(|(room, changes)| Step::Commit { room, changes }),
-        1 => (0..ROOMS, 0..GROUPS).prop_map(|(room, group)| Step::End { room, group }),
+            .prop_map(|(room, changes)| GroupStep::Commit { room, changes }),
+        1 => (0..ROOMS, 0..GROUPS).prop_map(|(room, group)| GroupStep::End { room, group }),
     ]
 }
 
-struct World {
+struct GroupWorld {
     store: MemoryStore,
     node: NodeId,
     signals: EventPublisher,
@@ -78,7 +78,7 @@ struct World {
     ids: Cell<u64>,
 }
 
-impl World {
+impl GroupWorld {
     async fn new() -> Self {
         let (store, node) = (MemoryStore::new(ManualClock::new().clock()), NodeId::random());
         store.register(node, NodeName::new("here").unwrap(), Duration::from_secs(60)).await.unwrap();
@@ -100,7 +100,7 @@ impl World {
         PresenceId::from_uuid(Uuid::from_u64_pair(order, self.ids.get()))
     }
 
-    async fn commit(&mut self, room: usize, changes: &BTreeMap<u8, Change>) {
+    async fn commit(&mut self, room: usize, changes: &BTreeMap<u8, ChannelChange>) {
         let there = self.there(room).await;
         let (mut writes, mut leave_with) = (Vec::new(), BTreeMap::new());
         for (number, change) in changes {
@@ -111,23 +111,25 @@ impl World {
                 |id: PresenceId, user| Write::Join(Arc::new(Presence::new(id, channel.clone(), name(user), self.node)));
             let leave = here.map(|id| Write::Leave { id, channel: channel.clone() });
             match change {
-                Change::Come { order, user } => {
+                ChannelChange::Come { order, user } => {
                     let fresh = self.fresh(*order);
                     writes.push(join(here.unwrap_or(fresh), user));
                 }
-                Change::Leave { .. } => writes.extend(leave),
-                Change::Anew { order, user, .. } => {
+                ChannelChange::Leave { .. } => writes.extend(leave),
+                ChannelChange::Anew { order, user, .. } => {
                     writes.extend(leave.into_iter().chain([join(self.fresh(*order), user)]))
                 }
-                Change::Update { user } => writes.extend(here.map(|id| Write::Update {
+                ChannelChange::Update { user } => writes.extend(here.map(|id| Write::Update {
                     id,
                     channel: channel.clone(),
                     user: Some(name(user)),
                     meta: None,
                 })),
             }
-            if let (Some(id), Change::Leave { with: Some(group) } | Change::Anew { with: Some(group), .. }) =
-                (here, change)
+            if let (
+                Some(id),
+                ChannelChange::Leave { with: Some(group) } | ChannelChange::Anew { with: Some(group), .. },
+            ) = (here, change)
             {
                 leave_with.insert(id, *group);
                 let (signals, name) = (&self.signals, &self.rooms[room]);
@@ -147,14 +149,14 @@ impl World {
     }
 }
 
-async fn check(steps: &[Step]) {
-    let mut world = World::new().await;
+async fn check(steps: &[GroupStep]) {
+    let mut world = GroupWorld::new().await;
     let mut subscribers =
         [None, Some(world.rooms[0].clone())].map(|room| (world.signals.subscribe(room), Fold::default()));
     for step in steps {
         match step {
-            Step::Commit { room, changes } => world.commit(*room, changes).await,
-            Step::End { room, group } => world.groups[*room][*group] = None,
+            GroupStep::Commit { room, changes } => world.commit(*room, changes).await,
+            GroupStep::End { room, group } => world.groups[*room][*group] = None,
         }
         for (changes, fold) in &mut subscribers {
             fold.receive(changes, false);

@@ -14,16 +14,16 @@ pub(super) fn events(changes: &mut Subscription) -> Vec<PresenceChanged> {
 /// The presences and the online users of each room, after all events so far.
 #[derive(Debug, Default)]
 pub(super) struct Fold {
-    rooms: BTreeMap<RoomName, Room>,
+    rooms: BTreeMap<RoomName, RoomView>,
 }
 
 #[derive(Debug, Default)]
-struct Room {
+struct RoomView {
     presences: BTreeMap<PresenceId, Option<UserId>>,
     online: BTreeSet<UserId>,
 }
 
-impl Room {
+impl RoomView {
     fn there(&self) -> BTreeSet<UserId> {
         self.presences.values().flatten().cloned().collect()
     }

@@ -5,7 +5,7 @@ use crate::rooms::tests::prelude::*;
 use super::{Busy, busy, busy_on, send, settle_all};
 
 /// The meta of the only presence in the lobby.
-async fn meta(node: &Node) -> String {
+async fn meta(node: &TestNode) -> String {
     let members = node.rooms.members(lobby()).await.unwrap();
     let [member] = &members[..] else { panic!("{members:?}") };
     member.presences()[0].meta.as_str().to_owned()
@@ -113,7 +113,7 @@ async fn a_pending_update_that_finds_the_writer_full_is_written_later() {
 }
 
 /// Makes the store hang, with as many pending changes as the limit allows.
-async fn fill_the_writer(node: &Node) -> Vec<tokio::task::JoinHandle<()>> {
+async fn fill_the_writer(node: &TestNode) -> Vec<tokio::task::JoinHandle<()>> {
     node.store.faults.hang();
     // The first change is being written, and the second is pending.
     let mut others = Vec::new();

@@ -6,12 +6,12 @@ use crate::rooms::tests::prelude::*;
 use crate::testing::Refused;
 
 /// Joins, and has connected when it receives this.
-struct Guest {
+struct SlowToConnect {
     connected: Option<oneshot::Receiver<()>>,
     disconnects: Rc<Cell<usize>>,
 }
 
-impl Consumer for Guest {
+impl Consumer for SlowToConnect {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         socket.join(lobby()).await?;
         if let Some(connected) = self.connected.take() {
@@ -30,7 +30,7 @@ impl Consumer for Guest {
     }
 }
 
-async fn ann(node: &Node, guest: Guest) -> std::result::Result<TestSocket, Refused> {
+async fn ann(node: &TestNode, guest: SlowToConnect) -> std::result::Result<TestSocket, Refused> {
     let token = ResumeToken::new("the-token-of-this-tab").unwrap();
     TestSocket::connect(TestSocket::upgrade(node).user(Some(user("ann"))).resume_token(Some(token)), guest).await
 }
@@ -42,7 +42,7 @@ async fn is_banned(while_she_joins: bool) {
     if while_she_joins {
         node.store.commits_take(secs(1));
     }
-    let connects = ann(&node, Guest { connected: Some(connected), disconnects: disconnects.clone() });
+    let connects = ann(&node, SlowToConnect { connected: Some(connected), disconnects: disconnects.clone() });
     let bans = async {
         pass(ms(100)).await;
         node.remove_user(&user("ann"), Some(Close::new(CloseCode(4003), "banned"))).await.unwrap();
@@ -72,7 +72,7 @@ async fn of_two_sockets_that_join_at_once_with_one_token_the_former_reads_that_i
     // As above.
     let (node, disconnects) = (node().await, Rc::new(Cell::new(0)));
     node.store.commits_take(ms(100));
-    let guest = || Guest { connected: None, disconnects: disconnects.clone() };
+    let guest = || SlowToConnect { connected: None, disconnects: disconnects.clone() };
     let (former, newer) = join(ann(&node, guest()), ann(&node, guest())).await;
     let (mut former, mut newer) = (former.expect("101"), newer.expect("101"));
     assert_eq!(former.receive().await, Received::Close(Some(CloseCode::SUPERSEDED)));

@@ -24,12 +24,12 @@ fn close() -> Close {
     Close::new(CloseCode(4003), "it is late")
 }
 
-fn with_token(client: Client) -> Client {
+fn with_token(client: FakeClient) -> FakeClient {
     client.with_token("ann", secs(20))
 }
 
 /// Checks that nobody is in the room, and that the token of ann resumes nothing.
-async fn check_gone(node: &Node, first: &Client) {
+async fn check_gone(node: &TestNode, first: &FakeClient) {
     pass(secs(5)).await;
     assert_eq!((node.rows(lobby()).await.len(), node.children()), (0, 0));
     let second = with_token(node.client("ann"));

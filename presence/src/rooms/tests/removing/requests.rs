@@ -9,7 +9,7 @@ use crate::{
 use super::removals;
 
 /// Writes a request to remove ann to the other nodes, and does not wait for their answers.
-async fn ask(asker: &Node) -> RequestId {
+async fn ask(asker: &TestNode) -> RequestId {
     let order = Order::Remove(Removal { target: RemovalTarget::User(user("ann")), close: None });
     let request = Request { id: RequestId::random(), order };
     asker.store.database().send_request(asker.node().unwrap(), request.clone()).await.unwrap();
@@ -17,7 +17,7 @@ async fn ask(asker: &Node) -> RequestId {
 }
 
 /// How many presences each of the other nodes removed; `None` while it has not answered.
-async fn answers(asker: &Node, request: RequestId) -> Vec<Option<u64>> {
+async fn answers(asker: &TestNode, request: RequestId) -> Vec<Option<u64>> {
     let answers = asker.store.database().answers(request).await.unwrap();
     answers.iter().map(|answer| answer.removed).collect()
 }

@@ -9,12 +9,12 @@ use crate::rooms::tests::prelude::*;
 pub(super) type RemovedFrom = Rc<RefCell<Vec<String>>>;
 
 /// Joins the room that a frame names, or leaves it if its name follows a `-`.
-struct Guest {
+struct RoomSwitcher {
     name: Option<oneshot::Sender<ChannelName>>,
     removed_from: RemovedFrom,
 }
 
-impl Consumer for Guest {
+impl Consumer for RoomSwitcher {
     async fn connect(&mut self, socket: &mut Socket) -> Result<()> {
         self.name.take().expect("it connects once").send(socket.channel().clone()).unwrap();
         Ok(())
@@ -39,7 +39,7 @@ impl Consumer for Guest {
 pub(super) async fn guest(rooms: &Rooms, names: &[&str]) -> (TestSocket, ChannelName, RemovedFrom) {
     let (tell, name) = oneshot::channel();
     let removed_from = RemovedFrom::default();
-    let guest = Guest { name: Some(tell), removed_from: removed_from.clone() };
+    let guest = RoomSwitcher { name: Some(tell), removed_from: removed_from.clone() };
     let mut socket =
         TestSocket::connect(TestSocket::upgrade(rooms).user(Some(user("ann"))), guest).await.expect("accepted");
     for name in names {
@@ -51,7 +51,7 @@ pub(super) async fn guest(rooms: &Rooms, names: &[&str]) -> (TestSocket, Channel
 }
 
 /// The ids of a user's presences in the lobby, as this node lists them.
-async fn ids(node: &Node, name: &str) -> Vec<PresenceId> {
+async fn ids(node: &TestNode, name: &str) -> Vec<PresenceId> {
     let members = node.members(lobby()).await.unwrap();
     let of = members.iter().filter(|member| member.user() == Some(&user(name)));
     of.flat_map(Member::presences).map(|presence| presence.id).collect()

@@ -13,7 +13,7 @@ const GRACE: u64 = 10;
 const USERS: u8 = 4;
 
 #[derive(Debug, Clone)]
-enum Step {
+enum ResumeStep {
     /// A socket joins with the token of the user, also if the former one is still open.
     Come {
         user: u8,
@@ -42,23 +42,23 @@ enum Step {
     },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ResumeStep> {
     prop_oneof![
-        8 => (0..USERS, 0..2_usize).prop_map(|(user, node)| Step::Come { user, node }),
-        6 => (0..USERS).prop_map(|user| Step::Lose { user }),
-        1 => (0..USERS).prop_map(|user| Step::Leave { user }),
-        2 => (0..USERS, 0..9_u8).prop_map(|(user, n)| Step::Update { user, n }),
-        6 => (0..3000_u64).prop_map(|ms| Step::Pass { ms }),
-        1 => (0..2_usize).prop_map(|node| Step::Away { node }),
-        1 => (0..2_usize).prop_map(|node| Step::Fail { node }),
+        8 => (0..USERS, 0..2_usize).prop_map(|(user, node)| ResumeStep::Come { user, node }),
+        6 => (0..USERS).prop_map(|user| ResumeStep::Lose { user }),
+        1 => (0..USERS).prop_map(|user| ResumeStep::Leave { user }),
+        2 => (0..USERS, 0..9_u8).prop_map(|(user, n)| ResumeStep::Update { user, n }),
+        6 => (0..3000_u64).prop_map(|ms| ResumeStep::Pass { ms }),
+        1 => (0..2_usize).prop_map(|node| ResumeStep::Away { node }),
+        1 => (0..2_usize).prop_map(|node| ResumeStep::Fail { node }),
     ]
 }
 
-struct Crowd {
-    nodes: [Node; 2],
-    bobs: [Client; 2],
+struct ResumeWorld {
+    nodes: [TestNode; 2],
+    bobs: [FakeClient; 2],
     /// The socket of each user, and its meta.
-    here: BTreeMap<u8, Client>,
+    here: BTreeMap<u8, FakeClient>,
     meta: BTreeMap<u8, u8>,
     /// Since when each lost user has been away.
     lost: BTreeMap<u8, u64>,
@@ -66,7 +66,7 @@ struct Crowd {
     gone: BTreeSet<u8>,
 }
 
-impl Crowd {
+impl ResumeWorld {
     async fn start() -> Self {
         let database = MemoryStore::new(Clock::system());
         let quick = || config().lease(secs(60)).max_age(secs(600)).grace(secs(GRACE)).reconcile_interval(secs(2));
@@ -88,9 +88,9 @@ impl Crowd {
         self.nodes[0].rooms.this_node().now().0
     }
 
-    async fn go(&mut self, step: &Step) {
+    async fn go(&mut self, step: &ResumeStep) {
         match *step {
-            Step::Come { user, node } => {
+            ResumeStep::Come { user, node } => {
                 let name = format!("u{user}");
                 let client = self.nodes[node].client(&name).with_token(&name, secs(GRACE));
                 client.join(lobby()).await.unwrap();
@@ -103,40 +103,40 @@ impl Crowd {
                     former.vanish();
                 }
             }
-            Step::Lose { user } => {
+            ResumeStep::Lose { user } => {
                 if let Some(client) = self.here.remove(&user) {
                     client.lose(lobby());
                     self.lost.insert(user, self.now());
                 }
             }
-            Step::Leave { user } => {
+            ResumeStep::Leave { user } => {
                 if let Some(client) = self.here.remove(&user) {
                     client.leave(lobby()).await.unwrap();
                     self.meta.remove(&user);
                     self.gone.insert(user);
                 }
             }
-            Step::Update { user, n } => {
+            ResumeStep::Update { user, n } => {
                 if let Some(client) = self.here.get(&user) {
                     client.update(lobby(), &format!(r#"{{"n":{n}}}"#)).await.unwrap();
                     self.meta.insert(user, n);
                 }
             }
-            Step::Pass { ms: time } => pass(ms(time)).await,
-            Step::Away { node } => {
+            ResumeStep::Pass { ms: time } => pass(ms(time)).await,
+            ResumeStep::Away { node } => {
                 self.nodes[node].store.faults.hang();
                 pass(ms(500)).await;
                 self.nodes[node].store.faults.release();
                 pass(secs(1)).await;
             }
-            Step::Fail { node } => {
+            ResumeStep::Fail { node } => {
                 self.nodes[node].rooms.table().send_running(lobby(), ToRoom::Panic);
                 pass(secs(3)).await;
             }
         }
     }
 
-    async fn check(mut self, steps: &[Step]) {
+    async fn check(mut self, steps: &[ResumeStep]) {
         pass(secs(GRACE * 2)).await;
         settle().await;
         for (user, since) in &self.lost {
@@ -146,7 +146,7 @@ impl Crowd {
         let mut expected: Vec<_> = self.here.keys().map(|user| format!("u{user}")).collect();
         expected.extend(["bob 0".to_owned(), "bob 1".into()]);
         expected.sort();
-        let children: usize = self.nodes.iter().map(Node::children).sum();
+        let children: usize = self.nodes.iter().map(TestNode::children).sum();
         assert_eq!(children, expected.len(), "each presence is looked after by one task: {steps:?}");
         for (node, bob) in self.nodes.iter().zip(&self.bobs) {
             assert_eq!((bob.sees(), node.rows(lobby()).await), (expected.clone(), expected.clone()), "{steps:?}");
@@ -180,7 +180,7 @@ async fn a_presence_that_is_resumed_in_time_never_left_and_all_nodes_agree_in_th
     let histories = vec(step(), 1..40);
     for _ in 0..30 {
         let steps = histories.new_tree(&mut runner).unwrap().current();
-        let mut crowd = Crowd::start().await;
+        let mut crowd = ResumeWorld::start().await;
         for step in &steps {
             crowd.go(step).await;
         }

@@ -80,7 +80,7 @@ async fn a_join_that_waits_to_resume_a_presence_and_is_dropped_supersedes_nobody
 }
 
 /// Gives the presence of a socket to eve, as `Rooms::add` does.
-async fn give_to_eve(node: &Node, socket: &Client) {
+async fn give_to_eve(node: &TestNode, socket: &FakeClient) {
     let presence = Presence { user: Some(user("eve")), ..Presence::clone(&socket.presence(lobby())) };
     node.rooms.join_again(lobby(), socket.entrant(Arc::new(presence))).await.unwrap();
 }

@@ -25,7 +25,7 @@ use crate::{
 
 use super::{ClientView, FakeKernel};
 
-pub(crate) struct Client {
+pub(crate) struct FakeClient {
     pub(crate) rooms: Rooms,
     pub(crate) channel: ChannelName,
     /// Its channel in the map of the node. The requests to rooms do not use it.
@@ -67,7 +67,7 @@ impl Handler<ToConnection> for FakeConnection {
     }
 }
 
-impl Client {
+impl FakeClient {
     pub(crate) fn new(rooms: &Rooms, user: Option<UserId>) -> Self {
         let hub = rooms.hubs().here();
         let channel = rooms.hubs().new_channel(&hub.hub);

@@ -27,7 +27,7 @@ pub(crate) enum WriterCall {
 
 /// What a transaction did: a commit of the writer, with the number of changes, or a removal of the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Transaction {
+pub(crate) enum TransactionKind {
     Commit(usize),
     Removal,
 }
@@ -35,7 +35,7 @@ pub(crate) enum Transaction {
 /// One transaction, also one whose caller stopped waiting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
-    pub(crate) transaction: Transaction,
+    pub(crate) transaction: TransactionKind,
     pub(crate) begun: Instant,
     pub(crate) ended: Option<Instant>,
 }
@@ -43,14 +43,14 @@ pub(crate) struct Span {
 #[derive(Clone)]
 pub(crate) struct RecordingStore<S = MemoryStore> {
     pub(crate) faults: FaultyStore<S>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Recorded>>,
     hanging: Arc<watch::Sender<bool>>,
     late: Arc<watch::Sender<bool>>,
     late_requests: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Recorded {
     commits: Vec<Vec<RoomWrites>>,
     calls: Vec<WriterCall>,
     touch_time: Duration,
@@ -94,7 +94,7 @@ impl<S> RecordingStore<S> {
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, Recorded> {
         self.seen.lock()
     }
 
@@ -157,7 +157,7 @@ impl<S> RecordingStore<S> {
         self.seen().spans.clear();
     }
 
-    async fn span<T>(&self, transaction: Transaction, call: impl Future<Output = T>) -> T {
+    async fn span<T>(&self, transaction: TransactionKind, call: impl Future<Output = T>) -> T {
         let begun = Instant::now();
         let at = {
             let mut seen = self.seen();
@@ -165,7 +165,7 @@ impl<S> RecordingStore<S> {
             seen.spans.len() - 1
         };
         // A call whose caller stops waiting ends, too.
-        let _end = End { seen: self.seen.clone(), at };
+        let _end = SpanEnd { seen: self.seen.clone(), at };
         call.await
     }
 
@@ -177,7 +177,7 @@ impl<S> RecordingStore<S> {
             }
             call.await
         };
-        self.span(Transaction::Removal, call).await
+        self.span(TransactionKind::Removal, call).await
     }
 
     /// The next `count` commits are written, but fail as if the database were away.
@@ -244,12 +244,12 @@ impl<S> RecordingStore<S> {
 }
 
 /// Ends a span when it is dropped.
-struct End {
-    seen: Arc<Mutex<Seen>>,
+struct SpanEnd {
+    seen: Arc<Mutex<Recorded>>,
     at: usize,
 }
 
-impl Drop for End {
+impl Drop for SpanEnd {
     fn drop(&mut self) {
         if let Some(span) = self.seen.lock().spans.get_mut(self.at) {
             span.ended = Some(Instant::now());
@@ -348,7 +348,7 @@ impl<S: Store> RecordingStore<S> {
             let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
             if take_one(&mut self.seen().lose) { Err(away()) } else { answer }
         };
-        self.span(Transaction::Commit(count), call).await
+        self.span(TransactionKind::Commit(count), call).await
     }
 
     async fn touch<T>(

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use presence_test_servers::{Database, Kind, database};
+use presence_test_servers::{Database, ServerKind, database};
 use sea_orm::ConnectionTrait;
 
 use super::super::*;
@@ -14,11 +14,11 @@ use crate::{
 
 const LEASE: Duration = Duration::from_secs(60);
 
-const KINDS: &[Kind] = &[
+const KINDS: &[ServerKind] = &[
     #[cfg(feature = "postgres")]
-    Kind::Postgres,
+    ServerKind::Postgres,
     #[cfg(feature = "mysql")]
-    Kind::MySql,
+    ServerKind::MySql,
 ];
 
 async fn joined(database: &Database) -> (SqlStore, NodeId) {
@@ -41,7 +41,7 @@ fn join(node: NodeId) -> Write {
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn an_encoding_without_every_character_is_refused() {
-    let database = database(Kind::Postgres).await;
+    let database = database(ServerKind::Postgres).await;
     database.make_anew("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'").await;
     let store = SqlStore::connect(&database.url()).unwrap();
     let refused = store.prepare().await.unwrap_err();
@@ -124,7 +124,7 @@ async fn connections_that_were_lost_in_the_pool_make_no_call_fail() {
 #[tokio::test]
 async fn calls_fail_while_a_server_is_away_and_work_when_it_is_back() {
     for &kind in KINDS {
-        let server = presence_test_servers::Server::start(kind, presence_test_servers::Durability::None);
+        let server = presence_test_servers::Server::start(kind, presence_test_servers::CommitSync::None);
         let database = server.database().await;
         server.stop_hard();
         let store = SqlStore::connect(&database.url()).unwrap().with_wait_timeout(Duration::from_secs(1));
@@ -146,7 +146,7 @@ async fn presences_of_a_dead_node_are_read_room_by_room_in_the_order_of_an_index
         }
         let connection = database.connect().await;
         let (analyze, explain) = match kind {
-            Kind::Postgres => ("ANALYZE presences", "EXPLAIN "),
+            ServerKind::Postgres => ("ANALYZE presences", "EXPLAIN "),
             _ => ("ANALYZE TABLE presences", "EXPLAIN FORMAT=JSON "),
         };
         connection.execute_unprepared(analyze).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_room_is_loaded_in_the_order_of_an_index_with_and_without_statistics()
         let connection = database.connect().await;
         let dialect = store.once.database.dialect();
         let (analyze, explain) = match kind {
-            Kind::Postgres => ("ANALYZE presences", "EXPLAIN "),
+            ServerKind::Postgres => ("ANALYZE presences", "EXPLAIN "),
             _ => ("ANALYZE TABLE presences", "EXPLAIN FORMAT=JSON "),
         };
         for prepare in ["SELECT 1", analyze] {
@@ -196,7 +196,7 @@ async fn a_room_is_loaded_in_the_order_of_an_index_with_and_without_statistics()
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn postgres_deletes_by_key_with_and_without_statistics() {
-    let database = database(Kind::Postgres).await;
+    let database = database(ServerKind::Postgres).await;
     let (store, node) = joined(&database).await;
     let mut there = Vec::new();
     for n in 0..10 {
@@ -224,18 +224,18 @@ async fn postgres_deletes_by_key_with_and_without_statistics() {
 }
 
 /// The rights to migrate and to run a node, from `docs/configuration.md`.
-fn rights(kind: Kind) -> [Vec<String>; 2] {
+fn rights(kind: ServerKind) -> [Vec<String>; 2] {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, table) = page.split_once("\n| | to migrate | to run |\n").unwrap();
     let database = match kind {
-        Kind::Postgres => "| PostgreSQL |",
-        Kind::MySql => "| MariaDB, MySQL |",
+        ServerKind::Postgres => "| PostgreSQL |",
+        ServerKind::MySql => "| MariaDB, MySQL |",
     };
     let row = table.lines().find_map(|line| line.strip_prefix(database)).unwrap();
     let mut columns = row.split('|').map(|column| {
         let rights = column.split('`').skip(1).step_by(2);
-        rights.map(|right| if kind == Kind::MySql { format!("{right} ON *") } else { right.to_owned() }).collect()
+        rights.map(|right| if kind == ServerKind::MySql { format!("{right} ON *") } else { right.to_owned() }).collect()
     });
     std::array::from_fn(|_| columns.next().unwrap())
 }
@@ -276,23 +276,23 @@ async fn a_missing_right_is_named_with_its_table() {
         let database = database(kind).await;
         SqlStore::connect(&database.url()).unwrap().migrate().await.unwrap();
         let rights: &[&str] = match kind {
-            Kind::Postgres => {
+            ServerKind::Postgres => {
                 &["SELECT ON presence_migrations", "SELECT, INSERT, UPDATE, DELETE ON rooms, presences, nodes"]
             }
-            Kind::MySql => &["SELECT, UPDATE, DELETE ON *"],
+            ServerKind::MySql => &["SELECT, UPDATE, DELETE ON *"],
         };
         let store = SqlStore::connect(&database.user(rights).await).unwrap();
         let refused = store.register(NodeId::random(), NodeName::new("here").unwrap(), LEASE).await.unwrap_err();
         assert!(matches!(&refused, StoreError::Unavailable(_)) && refused.lacks_right(), "{refused:?}");
         let error = match kind {
             // The error of PostgreSQL names only the table. `check_connection` names the rights.
-            Kind::Postgres => store.check_connection().await.unwrap_err(),
-            Kind::MySql => refused,
+            ServerKind::Postgres => store.check_connection().await.unwrap_err(),
+            ServerKind::MySql => refused,
         };
         let remedy = error.remedy().unwrap();
         let (right, table) = match kind {
-            Kind::Postgres => ("INSERT ON last_commits", "DELETE ON prune_requests"),
-            Kind::MySql => ("INSERT command denied", "nodes"),
+            ServerKind::Postgres => ("INSERT ON last_commits", "DELETE ON prune_requests"),
+            ServerKind::MySql => ("INSERT command denied", "nodes"),
         };
         assert!(remedy.contains(right) && remedy.contains(table), "{remedy}");
     }
@@ -302,7 +302,7 @@ async fn a_missing_right_is_named_with_its_table() {
 #[tokio::test]
 async fn settings_of_the_server_neither_truncate_results_nor_change_statements() {
     // With the limit, only two rooms and presences seemed to exist. With the mode, the node did not start.
-    let server = presence_test_servers::Server::start(Kind::MySql, presence_test_servers::Durability::None);
+    let server = presence_test_servers::Server::start(ServerKind::MySql, presence_test_servers::CommitSync::None);
     let database = server.database().await;
     let admin = database.connect().await;
     for setting in ["sql_select_limit = 2", "sql_big_selects = 0", "max_join_size = 1", "sql_mode = 'ORACLE'"] {
@@ -328,7 +328,7 @@ async fn settings_of_the_server_neither_truncate_results_nor_change_statements()
 #[cfg(feature = "mysql")]
 #[tokio::test]
 async fn thousands_of_the_largest_metas_fit_into_packets_of_a_megabyte() {
-    let server = presence_test_servers::Server::start(Kind::MySql, presence_test_servers::Durability::None);
+    let server = presence_test_servers::Server::start(ServerKind::MySql, presence_test_servers::CommitSync::None);
     let database = server.database().await;
     database.connect().await.execute_unprepared("SET GLOBAL max_allowed_packet = 1048576").await.unwrap();
     let (store, node) = joined(&database).await;

@@ -62,9 +62,9 @@ impl Trial {
                 Self { url: format!("sqlite://{}/presence.db", folder.path().display()), _kept: Kept::Folder(folder) }
             }
             #[cfg(feature = "postgres")]
-            Kind::Postgres => on_server(presence_test_servers::Kind::Postgres),
+            Kind::Postgres => on_server(presence_test_servers::ServerKind::Postgres),
             #[cfg(feature = "mysql")]
-            Kind::MySql => on_server(presence_test_servers::Kind::MySql),
+            Kind::MySql => on_server(presence_test_servers::ServerKind::MySql),
         }
     }
 

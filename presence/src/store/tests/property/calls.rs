@@ -11,7 +11,7 @@ use super::{NODES, PRESENCES, REQUESTS};
 pub(super) enum StoreCall {
     Commit {
         node: usize,
-        writes: BTreeMap<u8, BTreeMap<usize, PresenceChange>>,
+        writes: BTreeMap<u8, BTreeMap<usize, PresenceStep>>,
     },
     Touch {
         node: usize,
@@ -76,7 +76,7 @@ pub(super) enum StoreCall {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum PresenceChange {
+pub(super) enum PresenceStep {
     Join { channel: u8, user: Option<u8>, meta: u8 },
     Restore { channel: u8, user: Option<u8>, token: u8 },
     Resume { channel: u8, user: Option<u8>, token: u8 },
@@ -86,20 +86,20 @@ pub(super) enum PresenceChange {
     Update { channel: u8, user: Option<Option<u8>>, meta: u8 },
 }
 
-fn change() -> impl Strategy<Value = PresenceChange> {
+fn change() -> impl Strategy<Value = PresenceStep> {
     prop_oneof![
         4 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
-            .prop_map(|(channel, user, meta)| PresenceChange::Join { channel, user, meta }),
+            .prop_map(|(channel, user, meta)| PresenceStep::Join { channel, user, meta }),
         2 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
-            .prop_map(|(channel, user, token)| PresenceChange::Restore { channel, user, token }),
+            .prop_map(|(channel, user, token)| PresenceStep::Restore { channel, user, token }),
         4 => (0..4_u8, proptest::option::of(0..2_u8), 0..3_u8)
-            .prop_map(|(channel, user, token)| PresenceChange::Resume { channel, user, token }),
+            .prop_map(|(channel, user, token)| PresenceStep::Resume { channel, user, token }),
         2 => (0..4_u8, proptest::option::of(0..3_u8), 0..4_usize)
-            .prop_map(|(channel, token, limit)| PresenceChange::JoinWithin { channel, token, limit }),
-        3 => (0..4_u8, 0..20_u64).prop_map(|(channel, grace)| PresenceChange::Hold { channel, grace }),
-        2 => (0..4_u8).prop_map(|channel| PresenceChange::Leave { channel }),
+            .prop_map(|(channel, token, limit)| PresenceStep::JoinWithin { channel, token, limit }),
+        3 => (0..4_u8, 0..20_u64).prop_map(|(channel, grace)| PresenceStep::Hold { channel, grace }),
+        2 => (0..4_u8).prop_map(|channel| PresenceStep::Leave { channel }),
         2 => (0..4_u8, proptest::option::of(proptest::option::of(0..2_u8)), 0..3_u8)
-            .prop_map(|(channel, user, meta)| PresenceChange::Update { channel, user, meta }),
+            .prop_map(|(channel, user, meta)| PresenceStep::Update { channel, user, meta }),
     ]
 }
 
