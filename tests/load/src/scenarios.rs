@@ -158,6 +158,11 @@ impl Measured {
 }
 
 impl Bed<'_> {
+    /// Other clients of the same server, for another thread.
+    fn another(&self) -> Result<Self, String> {
+        Ok(Self { load: Load::new(self.server.address, Scenario::bound(self.size))?, ..*self })
+    }
+
     fn begin(&self) -> Result<Window, String> {
         Ok(Window {
             server: self.server.processor_time()?,

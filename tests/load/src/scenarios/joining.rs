@@ -2,6 +2,8 @@
 
 use std::{
     collections::VecDeque,
+    sync::atomic::{AtomicU8, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -110,11 +112,16 @@ impl Cycle {
     /// A pair of changes at each tick of a pace.
     fn run_paced(&mut self, load: &mut Load, pace: &mut Pace, time: Duration) -> Result<(), String> {
         let end = Instant::now() + time;
-        while Instant::now() < end {
+        self.run_while(load, pace, || Instant::now() < end)
+    }
+
+    /// A pair of changes at each tick of a pace, as long as `goes_on`.
+    fn run_while(&mut self, load: &mut Load, pace: &mut Pace, goes_on: impl Fn() -> bool) -> Result<(), String> {
+        while goes_on() {
             while pace.is_due() {
                 self.start(load)?;
             }
-            load.turn(pace.due.min(end))?;
+            load.turn(pace.due)?;
             while let Some(event) = load.next_event() {
                 self.handle(&event, load)?;
             }
@@ -185,19 +192,82 @@ pub(super) fn latency(bed: &mut Bed<'_>) -> Result<Vec<Figure>, String> {
     Ok(figures)
 }
 
-pub(super) fn storm(bed: &mut Bed<'_>) -> Result<Vec<Figure>, String> {
+/// What the clients of the other rooms see of a storm: the 99th percentile of their joins before and during it, in milliseconds.
+#[derive(Debug)]
+struct Others {
+    calm: f64,
+    meanwhile: f64,
+}
+
+/// How far the measurement of a storm has come.
+#[derive(Debug, Default)]
+struct Stage {
+    stage: AtomicU8,
+}
+
+impl Stage {
+    const STORM: u8 = 1;
+    const OVER: u8 = 2;
+
+    fn set(&self, stage: u8) {
+        self.stage.store(stage, Ordering::Release);
+    }
+
+    fn is_before(&self, stage: u8) -> bool {
+        self.stage.load(Ordering::Acquire) < stage
+    }
+}
+
+/// The clients of the other rooms, until the storm is over. They have a thread of their own, so that they do not wait for the clients of
+/// the storm: the times are those of the server.
+fn others(bed: &mut Bed<'_>, stage: &Stage) -> Result<Others, String> {
     let (rooms, members) = (bed.size.of(10, 2), bed.size.of(10, 3));
     let (filled, _) = bed.fill(rooms * members, rooms, AT_ONCE)?;
     let mut cycle = Cycle::new(filled);
-    let mut pace = Pace::per_second(OTHERS);
-    cycle.run_paced(&mut bed.load, &mut pace, bed.size.seconds)?;
+    cycle.run_paced(&mut bed.load, &mut Pace::per_second(OTHERS), bed.size.seconds)?;
     let calm = percentile(&mut cycle.joins, 0.99);
+    stage.set(Stage::STORM);
+    cycle.joins.clear();
+    cycle.run_while(&mut bed.load, &mut Pace::per_second(OTHERS), || stage.is_before(Stage::OVER))?;
+    bed.load.settle()?;
+    Ok(Others { calm, meanwhile: percentile(&mut cycle.joins, 0.99) })
+}
 
+pub(super) fn storm(bed: &mut Bed<'_>) -> Result<Vec<Figure>, String> {
+    let stage = Stage::default();
+    let mut other_bed = bed.another()?;
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let seen = others(&mut other_bed, &stage);
+            // After a failure, too, so that the other thread does not wait.
+            stage.set(Stage::STORM);
+            seen
+        });
+        while stage.is_before(Stage::STORM) {
+            bed.load.turns(Duration::from_millis(10))?;
+        }
+        let figures = join_at_once(bed, || stage.set(Stage::OVER));
+        // After a failure, too.
+        stage.set(Stage::OVER);
+        let others = other.join().map_err(|_| "the thread of the other rooms panicked")??;
+        let mut figures = figures?;
+        figures.extend([
+            less("join in other rooms while calm, p99, ms", others.calm),
+            less("join in other rooms meanwhile, p99, ms", others.meanwhile),
+            less("meanwhile / calm", others.meanwhile / others.calm),
+        ]);
+        Ok(figures)
+    })
+}
+
+/// The storm itself. Calls `over` when all have joined.
+fn join_at_once(bed: &mut Bed<'_>, over: impl FnOnce()) -> Result<Vec<Figure>, String> {
+    let members = bed.size.of(EARLY, 3);
     let mut early = Vec::new();
-    for _ in 0..EARLY.min(members) {
+    for _ in 0..members {
         bed.load.open(STORM)?;
     }
-    while early.len() < EARLY.min(members) {
+    while early.len() < members {
         bed.load.turn(Instant::now() + Duration::from_secs(1))?;
         while let Some(event) = bed.load.next_event() {
             if let Event::Joined { client, .. } = event {
@@ -208,34 +278,25 @@ pub(super) fn storm(bed: &mut Bed<'_>) -> Result<Vec<Figure>, String> {
     bed.load.settle()?;
     let before = early.iter().map(|&client| bed.load.received(client)).collect::<Result<Vec<_>, _>>()?;
 
-    let mut cycle = Cycle { joins: Vec::new(), ..cycle };
     let clients = bed.size.of(2000, 40);
     let mut storm = Pace::per_second(clients as f64 / if bed.size.tiny { 0.2 } else { 5.0 });
-    let mut pace = Pace::per_second(OTHERS);
     let (mut opened, mut times, mut joined) = (0, Vec::new(), early.clone());
     let window = bed.begin()?;
     while times.len() < clients {
-        while pace.is_due() {
-            cycle.start(&mut bed.load)?;
-        }
         while opened < clients && storm.is_due() {
             bed.load.open(STORM)?;
             opened += 1;
         }
-        let due = if opened < clients { storm.due.min(pace.due) } else { pace.due };
-        bed.load.turn(due)?;
+        bed.load.turn(if opened < clients { storm.due } else { Instant::now() + Duration::from_secs(1) })?;
         while let Some(event) = bed.load.next_event() {
-            match event {
-                Event::Joined { client, room: STORM, took } => {
-                    times.push(took);
-                    joined.push(client);
-                }
-                event => cycle.handle(&event, &mut bed.load)?,
+            if let Event::Joined { client, took, .. } = event {
+                times.push(took);
+                joined.push(client);
             }
         }
     }
     let measured = bed.end(&window)?;
-    cycle.finish(&mut bed.load)?;
+    over();
     bed.load.settle()?;
     let after = early.iter().map(|&client| bed.load.received(client)).collect::<Result<Vec<_>, _>>()?;
     let (mut frames, mut bytes, mut most) = (0.0, 0.0, 0.0_f64);
@@ -249,15 +310,11 @@ pub(super) fn storm(bed: &mut Bed<'_>) -> Result<Vec<Figure>, String> {
     for &client in &joined {
         all += bed.load.received(client)?.0 as f64 / joined.len() as f64;
     }
-    let others = percentile(&mut cycle.joins, 0.99);
     let mut figures = vec![
         less("frames to a member of the storm, mean of all", all),
         less("frames to an early member, mean", frames),
         less("frames to an early member, most", most),
         less("bytes to an early member, mean", bytes),
-        less("join in other rooms while calm, p99, ms", calm),
-        less("join in other rooms meanwhile, p99, ms", others),
-        less("meanwhile / calm", others / calm),
         less("join in the storm, p99, ms", percentile(&mut times, 0.99)),
         neither("seconds until all have joined", measured.seconds),
     ];
