@@ -14,7 +14,7 @@ use crate::{clock::Tick, delivery::message::ToConnection};
 
 use super::{Mark, Outbox, OutboxPhase, OutboxState};
 
-/// After so many flushes with an empty queue all is written. The server holds at most its write buffer, 32 KiB by default, and one piece.
+/// After so many flushes with an empty queue all is written, if the server may be polled before. The server holds at most its write buffer, 32 KiB by default, and one piece.
 /// Each flush while the kernel accepts bytes writes at least a quarter of the 16 KiB that `on_connect` allows to be unsent there.
 const FLUSHES: usize = 16;
 
@@ -64,10 +64,11 @@ impl Outbox {
             return Poll::Ready(Some(Ok(bytes)));
         }
         if state.is_ending() {
-            // The server flushes once after each poll that returns nothing.
+            // The server flushes once after each poll that returns nothing. If it polls only when it has written everything, nothing is left.
+            let needed = if self.is_polled_when_all_is_written() { 0 } else { FLUSHES };
             state.flushes = state.flushes.filter(|_| self.is_writable()).map(|flushes| flushes + 1);
             match state.flushes {
-                Some(flushes) if flushes > FLUSHES => {
+                Some(flushes) if flushes > needed => {
                     self.notify_connection(ToConnection::Flushed);
                     if state.phase == OutboxPhase::Ending {
                         return Poll::Ready(None);
@@ -79,9 +80,14 @@ impl Outbox {
                 None => self.have_watched(state),
             }
         }
-        state.is_direct = self.owner.get().is_some_and(|owner| owner.kernel.can_write());
+        state.is_direct = self.is_polled_when_all_is_written();
         state.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Whether the HTTP server polls the body only when the kernel has everything before.
+    fn is_polled_when_all_is_written(&self) -> bool {
+        self.owner.get().is_some_and(|owner| owner.kernel.can_write())
     }
 
     /// Records that the server or the kernel took so many bytes.

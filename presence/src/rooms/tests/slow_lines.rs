@@ -218,3 +218,18 @@ async fn a_response_ends_only_when_the_kernel_has_accepted_its_last_bytes() {
     settle().await;
     assert!(ann.connection_messages().iter().any(|message| matches!(message, ToConnection::Flushed)));
 }
+
+#[actix::test]
+async fn a_response_that_is_polled_only_when_all_is_written_ends_at_once() {
+    // Each further poll runs the task of the HTTP server once more.
+    let node = node().await;
+    let ann = node.client("ann");
+    ann.kernel.accepts.set(Some(usize::MAX));
+    ann.outbox.push_close(wire::text("the end").bytes);
+    ann.outbox.end();
+    let cx = Context::from_waker(Waker::noop());
+    assert!(matches!(ann.outbox.poll(&cx), Poll::Ready(Some(Ok(_)))));
+    assert!(matches!(ann.outbox.poll(&cx), Poll::Ready(None)));
+    settle().await;
+    assert!(ann.connection_messages().iter().any(|message| matches!(message, ToConnection::Flushed)));
+}
