@@ -291,6 +291,9 @@ config! {
     outbox_frames: usize = |_| 256;
     /// How many bytes may wait for one client before it is slow, without first frames. Default 1 MiB.
     outbox_bytes: usize = |_| 1024 * 1024;
+    /// How many bytes may wait in all, beyond `outbox_frames` and `outbox_bytes`, for clients that read nothing for a moment, so that
+    /// senders do not wait for them. Default 64 MiB.
+    paused_bytes: usize = |_| 64 * 1024 * 1024;
     /// How much longer all senders together wait for one client than for a steady reader: this long at once, and this long again in each
     /// minute. Then the client is closed with 1013, and held if it can be resumed. Default 1 s.
     send_patience: Duration = |_| secs(1);
@@ -407,6 +410,7 @@ impl Config {
             ("max_frame_bytes", self.max_frame_bytes),
             ("outbox_frames", self.outbox_frames),
             ("outbox_bytes", self.outbox_bytes),
+            ("paused_bytes", self.paused_bytes),
             ("steady_rate", self.steady_rate),
             ("first_frames_room_bytes", self.first_frames_room_bytes),
             ("first_frames_bytes", self.first_frames_bytes),

@@ -199,7 +199,7 @@ impl Rooms {
             let node = Node::start(config, store, name, clock, fenced);
             let front = RoomsActor::new(rooms.clone());
             RoomsInner {
-                hubs: Hubs::new(node.clock.clone()),
+                hubs: Hubs::new(node.clock.clone(), node.config.paused_bytes()),
                 channels: Arc::default(),
                 table: Arc::default(),
                 shutdown: OnceLock::new(),

@@ -132,6 +132,7 @@ const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("max_message_bytes", "65536", "65535", "65535", "it must be at least `max_frame_bytes`"),
     ("outbox_frames", "1", "0", "0", "it must not be 0"),
     ("outbox_bytes", "1", "0", "0", "it must not be 0"),
+    ("paused_bytes", "1", "0", "0", "it must not be 0"),
     ("steady_rate", "1", "0", "0", "it must not be 0"),
     ("inbox_frames", "1", "0", "0", "it must not be 0"),
     ("max_rooms_per_socket", "1", "0", "0", "it must not be 0"),

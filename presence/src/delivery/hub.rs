@@ -20,7 +20,7 @@ use crate::{CloseCode, clock::Clock, name::RoomName};
 
 use super::{
     message::{HubMembers, HubRef, ToConnection, ToHub},
-    outbox::{Filling, Outbox, WATCH_INTERVAL},
+    outbox::{Filling, Outbox, PAUSE_INTERVAL, WATCH_INTERVAL},
 };
 
 pub(crate) use self::sockets::{HubSocket, Sockets};
@@ -181,6 +181,7 @@ impl HubActor {
                     watch_later(&self.filling, &self.clock, ctx);
                 }
             }
+            ToHub::WatchPauses => drop(ctx.run_later(PAUSE_INTERVAL, Self::watch_pauses)),
             ToHub::Write => {
                 let (mut count, mut now) = (0, None);
                 while count < WRITES_PER_TURN {
@@ -222,6 +223,17 @@ impl HubActor {
         taking.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         let too_slow = taking.iter().take_while(|(rate, _)| *rate < LEAST_RATE).count().max(1);
         taking.iter().take(too_slow).for_each(|(_, outbox)| outbox.make_room());
+    }
+
+    /// Looks at the outboxes for which senders wait, and schedules the next look if there are any.
+    fn watch_pauses(&mut self, ctx: &mut Context<Self>) {
+        let awaited = std::mem::take(&mut *self.filling.awaited.borrow_mut());
+        let still: Vec<_> = awaited.into_iter().filter(|outbox| outbox.watch_pause()).collect();
+        let mut awaited = self.filling.awaited.borrow_mut();
+        awaited.extend(still);
+        if !awaited.is_empty() {
+            ctx.run_later(PAUSE_INTERVAL, Self::watch_pauses);
+        }
     }
 
     /// Looks at the outboxes that are not empty, and schedules the next look if there are any.

@@ -22,7 +22,7 @@ use crate::{
 use super::{
     hub::{HubActor, Sockets},
     message::{HubRef, WeakHub},
-    outbox::Filling,
+    outbox::{Filling, Reserve},
 };
 
 /// The hubs of this process, and what its sockets share.
@@ -39,6 +39,8 @@ pub(crate) struct Hubs {
     pub(crate) first_frames: Arc<AtomicUsize>,
     /// When clients that read first frames of any room too slowly were last cut off.
     pub(crate) last_cut_off: Mutex<Option<Tick>>,
+    /// The memory for clients that pause.
+    pub(crate) reserve: Arc<Reserve>,
     pub(crate) cutoffs: CutoffLimits,
     /// The limit of the log lines about sockets beyond `max_sockets`.
     pub(crate) full: LineLimit,
@@ -75,7 +77,7 @@ thread_local! {
 }
 
 impl Hubs {
-    pub(crate) fn new(clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(clock: Clock, paused_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             all: RwLock::default(),
             clock,
@@ -84,6 +86,7 @@ impl Hubs {
             sockets: watch::Sender::new(0),
             first_frames: Arc::default(),
             last_cut_off: Mutex::default(),
+            reserve: Arc::new(Reserve::new(paused_bytes)),
             cutoffs: CutoffLimits::default(),
             full: LineLimit::default(),
             unread: LineLimit::default(),
@@ -106,7 +109,7 @@ impl Hubs {
             local.retain(|one| !one.hubs.ptr_eq(&hubs));
             let mut all = self.all.write();
             let id = all.len();
-            let (sockets, filling) = (Rc::default(), Rc::default());
+            let (sockets, filling) = (Rc::default(), Rc::new(Filling::new(Arc::clone(&self.reserve))));
             let actor = HubActor::new(id, Rc::clone(&sockets), Rc::clone(&filling), self.clock.clone());
             let hub = HubRef::new(id, actor.start().recipient());
             all.push(hub.clone());

@@ -4,7 +4,7 @@
 //! kernel does not accept at once. A client that reads nothing is cut off: when its outbox is over its bound and makes no progress for [`PATIENCE`], or is not empty and makes no progress for
 //! `write_timeout`. The total time of a transfer does not matter, so that a slow line receives everything.
 //!
-//! While an outbox over its bound still makes progress, its senders wait. If a client reads less than `steady_rate`, the time for which
+//! While an outbox over its bound still makes progress, its senders wait; during a pause of its client they do not (`pauses`). If a client reads less than `steady_rate`, the time for which
 //! others wait is charged to it. When the charge exceeds `send_patience`, the client is cut off. The whole patience is regained in a
 //! minute. The charge is never more than the time by which the client is behind a steady reader, so a sender that never stops is slowed,
 //! and cannot make others be cut off.
@@ -29,7 +29,8 @@ use crate::{
 
 use self::{
     first::FirstFrameRate,
-    queue::OutboxQueue,
+    pauses::Loan,
+    queue::{OutboxQueue, PIECE_COST},
     senders::{Senders, Terms},
     state::{Mark, OutboxPhase, OutboxState},
 };
@@ -42,6 +43,7 @@ use super::{
 mod body;
 mod direct;
 mod first;
+mod pauses;
 mod queue;
 mod senders;
 mod state;
@@ -52,6 +54,7 @@ pub(crate) use self::queue::PIECE;
 pub(crate) use self::{
     body::Outbound,
     direct::KernelSocket,
+    pauses::{PAUSE_INTERVAL, Reserve},
     watch::{Filling, WATCH_INTERVAL},
 };
 
@@ -106,6 +109,8 @@ impl Outbox {
                 is_direct: false,
                 is_unwritten: false,
                 watched: false,
+                loan: Loan::default(),
+                is_awaited: false,
                 flushes: Some(0),
                 gone: false,
                 mark: Mark::Unsent,
@@ -141,18 +146,25 @@ impl Outbox {
     pub(crate) fn push(&self, frames: &Frames, pressure: Option<&Pressure>) {
         self.add(frames.bytes.clone(), frames.count, frames.bytes.len());
         if let Some(pressure) = pressure {
-            let own = self.owner.get().map(|owner| &owner.channel);
-            self.wait(pressure, pressure.sender.as_ref().is_none_or(|sender| Some(sender) != own));
+            self.wait(pressure, frames.bytes.len() + PIECE_COST, || {
+                let own = self.owner.get().map(|owner| &owner.channel);
+                pressure.sender.as_ref().is_none_or(|sender| Some(sender) != own)
+            });
         }
     }
 
-    /// Keeps the claim of a frame if the outbox is over its bound.
-    fn wait(&self, pressure: &Pressure, is_other: bool) {
+    /// Keeps the claim of a frame that takes so many bytes if the outbox is over its bound and its client does not pause.
+    fn wait(&self, pressure: &Pressure, bytes: usize, is_other: impl Fn() -> bool) {
         let state = &mut *self.state.borrow_mut();
         if state.phase != OutboxPhase::Open || state.is_early() || !self.is_over(state) {
             return;
         }
-        if state.senders.wait(pressure.clone(), is_other, self.now(), self.terms) {
+        let (is_other, now) = (is_other(), self.now());
+        let goes_on = is_other && self.lends(state, bytes, now);
+        if is_other && !goes_on {
+            self.have_pause_noticed(state);
+        }
+        if state.senders.wait((!goes_on).then(|| pressure.clone()), bytes, is_other, now, self.terms) {
             let channel = self.owner.get().map(|owner| display(&owner.channel));
             let (frames, bytes) = (state.queue.frames(), state.queue.bytes());
             debug!(channel, frames, bytes, "others wait for a client that reads too slowly");
@@ -163,7 +175,7 @@ impl Outbox {
     pub(crate) async fn send(&self, frames: &Frames) {
         let (pressure, relieved) = Claim::new(None);
         self.push(frames, None);
-        self.wait(&pressure, false);
+        self.wait(&pressure, 0, || false);
         drop(pressure);
         let _ = relieved.await;
     }
@@ -171,7 +183,7 @@ impl Outbox {
     /// Adds a notice of a room. A large notice does not count against the bound, like a first frame, so that a change of many members makes
     /// no sender wait.
     pub(crate) fn push_notice(&self, room: &RoomName, notice: &Frames) {
-        self.enqueue(|state, _| {
+        self.enqueue(|state| {
             let counts = notice.bytes.len() <= self.max_bytes / 2 || state.queue.holds_first();
             let (frames, counted) = if counts { (notice.count, notice.bytes.len()) } else { (0, 0) };
             state.queue.push_notice(room, notice.bytes.clone(), frames, counted);
@@ -180,7 +192,7 @@ impl Outbox {
 
     /// Adds a ping. It goes before all frames of which nothing is sent yet.
     pub(crate) fn push_ping(&self, ping: &Frames) {
-        self.enqueue(|state, _| {
+        self.enqueue(|state| {
             state.queue.push_ping(ping.bytes.clone());
             state.mark = Mark::Unsent;
         });
@@ -190,8 +202,8 @@ impl Outbox {
     /// ones and the last are sent.
     pub(crate) async fn send_pong(&self, pong: &Frames) {
         let (pressure, relieved) = Claim::new(None);
-        self.enqueue(|state, _| state.queue.push_pong(pong.bytes.clone()));
-        self.wait(&pressure, false);
+        self.enqueue(|state| state.queue.push_pong(pong.bytes.clone()));
+        self.wait(&pressure, 0, || false);
         drop(pressure);
         let _ = relieved.await;
     }
@@ -231,16 +243,16 @@ impl Outbox {
 
     fn add(&self, bytes: Bytes, frames: usize, counted: usize) {
         if !bytes.is_empty() {
-            self.enqueue(|state, _| state.queue.push(bytes, frames, counted));
+            self.enqueue(|state| state.queue.push(bytes, frames, counted));
         }
     }
 
     /// Adds to the queue, unless a Close is in it, and has it written.
-    fn enqueue(&self, add: impl FnOnce(&mut OutboxState, Tick)) {
+    fn enqueue(&self, add: impl FnOnce(&mut OutboxState)) {
         let state = &mut *self.state.borrow_mut();
         if state.phase == OutboxPhase::Open {
             self.begin(state);
-            add(state, self.now());
+            add(state);
         }
         self.have_written(state);
     }
@@ -286,10 +298,11 @@ impl Outbox {
 
     /// Drops all that is queued, also a Close. Returns whether another frame may follow: not if a frame is partly sent.
     pub(crate) fn clear(&self) -> bool {
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         let whole = state.queue.is_whole();
         state.queue.clear();
         state.was_cleared();
+        self.repay(state);
         whole
     }
 
@@ -304,6 +317,7 @@ impl Outbox {
         }
         state.queue.keep_begun();
         state.was_cleared();
+        self.repay(state);
         // The measurement starts again for the end of that frame.
         state.first = state.first.take().map(|_| FirstFrameRate::new(now));
         true

@@ -115,7 +115,8 @@ impl Rooms {
     /// happens. The frame is delivered at most once and is not stored.
     ///
     /// Frames and notices reach each socket in the order in which the room received them. If the outbox of a socket is over its bound and
-    /// its client still reads, this waits for that socket, for at most 1 s, so that a flood slows its sender. If a client reads less than
+    /// its client still reads, this waits for that socket, for at most 1 s, so that a flood slows its sender. It does not wait for a client
+    /// that reads nothing for a moment, as long as `paused_bytes` allows that. If a client reads less than
     /// `steady_rate`, its senders together wait for it at most `send_patience` longer than for a steady reader, and this time is granted
     /// anew within each minute. After that its socket is closed with 1013.
     ///

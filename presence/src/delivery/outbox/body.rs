@@ -105,5 +105,6 @@ impl Outbox {
         if !self.is_over(state) {
             state.senders.relieve(now, self.terms);
         }
+        self.repay(state);
     }
 }

@@ -29,9 +29,13 @@ pub(crate) trait KernelSocket {
 impl Outbox {
     /// Has the queue written: by the hub after all messages that have arrived for it, or by the server.
     pub(super) fn have_written(&self, state: &mut OutboxState) {
-        let is_direct = state.is_direct && state.phase == OutboxPhase::Open;
-        let Some(itself) = is_direct.then(|| self.itself.upgrade()).flatten() else { return state.wake() };
-        if !std::mem::replace(&mut state.is_unwritten, true) {
+        if !state.is_direct || state.phase != OutboxPhase::Open {
+            return state.wake();
+        }
+        if !state.is_unwritten
+            && let Some(itself) = self.itself.upgrade()
+        {
+            state.is_unwritten = true;
             self.filling.unwritten.borrow_mut().push_back(itself);
             if !self.filling.is_writing.replace(true) {
                 self.hub.addr.do_send(ToHub::Write);

@@ -49,9 +49,9 @@ impl Outbox {
     /// Adds the first frame of a room and its parts, which do not count against the bound. What is queued of an earlier first frame of the
     /// room is dropped: the client has left the room since, or receives the whole state again.
     pub(crate) fn push_first(&self, room: &RoomName, (shared, tail, rest): (Bytes, Option<Bytes>, Option<Rest>)) {
-        self.enqueue(|state, now| {
+        self.enqueue(|state| {
             state.queue.push_first(room, shared, tail, rest);
-            state.first.get_or_insert(FirstFrameRate::new(now));
+            state.first.get_or_insert_with(|| FirstFrameRate::new(self.now()));
         });
     }
 

@@ -46,6 +46,9 @@ enum PieceKind {
     Other,
 }
 
+/// About as many bytes as a piece takes in a queue that grows, besides those of its frame.
+pub(super) const PIECE_COST: usize = 2 * size_of::<QueuedPiece>();
+
 struct QueuedPiece {
     bytes: Bytes,
     /// Part of its frame is written already.

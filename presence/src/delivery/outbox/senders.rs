@@ -31,7 +31,10 @@ struct WaitingSender {
     since: Tick,
     /// Whether it is another sender than this socket's own consumer or connection.
     is_other: bool,
-    _pressure: Pressure,
+    /// How many bytes its frame takes.
+    bytes: usize,
+    /// `None` if it need not wait, because the client pauses. The time is charged to the client all the same.
+    pressure: Option<Pressure>,
 }
 
 /// What is charged to a client up to the time `at`.
@@ -73,9 +76,22 @@ impl Account {
 }
 
 impl Senders {
-    /// Keeps the claim of a sender, which goes on when the claim is dropped here. Returns whether it is the first other sender that waits.
-    pub(super) fn wait(&mut self, pressure: Pressure, is_other: bool, now: Tick, terms: Terms) -> bool {
-        self.waiting.push(WaitingSender { since: now, is_other, _pressure: pressure });
+    /// Keeps the claim of a sender whose frame takes so many bytes. The sender goes on when the claim is dropped here. Without a claim it
+    /// goes on at once. Returns whether it is the first other sender that waits.
+    pub(super) fn wait(
+        &mut self,
+        pressure: Option<Pressure>,
+        bytes: usize,
+        is_other: bool,
+        now: Tick,
+        terms: Terms,
+    ) -> bool {
+        let mut ones = self.waiting.iter_mut();
+        match ones.rfind(|one| pressure.is_none() && one.pressure.is_none() && one.is_other == is_other) {
+            // One stands for all that go on during a pause.
+            Some(one) => one.since = now,
+            None => self.waiting.push(WaitingSender { since: now, is_other, bytes, pressure }),
+        }
         let is_first = is_other && !self.account.is_awaited;
         if is_first {
             self.account.advance(now, terms);
@@ -99,6 +115,9 @@ impl Senders {
 
     /// Lets all senders go on, since the outbox is below its bound.
     pub(super) fn relieve(&mut self, now: Tick, terms: Terms) {
+        if self.waiting.is_empty() {
+            return;
+        }
         self.account.advance(now, terms);
         self.clear();
     }
@@ -108,6 +127,23 @@ impl Senders {
         self.account.advance(now, terms);
         self.waiting.retain(|waiting| now.since(waiting.since) < PATIENCE);
         self.account.is_awaited = self.waiting.iter().any(|waiting| waiting.is_other);
+    }
+
+    /// Lets other senders go on for whose frames `take` grants the memory. Returns how many bytes it granted.
+    pub(super) fn let_go(&mut self, take: impl Fn(usize) -> bool) -> usize {
+        let mut granted = 0;
+        for one in self.waiting.iter_mut().filter(|one| one.is_other && one.pressure.is_some()) {
+            if take(one.bytes) {
+                granted += one.bytes;
+                one.pressure = None;
+            }
+        }
+        granted
+    }
+
+    /// Whether any other sender waits.
+    pub(super) fn any_waits(&self) -> bool {
+        self.waiting.iter().any(|one| one.is_other && one.pressure.is_some())
     }
 
     /// Lets all senders go on.

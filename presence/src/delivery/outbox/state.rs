@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use crate::clock::Tick;
 
-use super::{first::FirstFrameRate, queue::OutboxQueue, senders::Senders};
+use super::{first::FirstFrameRate, pauses::Loan, queue::OutboxQueue, senders::Senders};
 
 pub(super) struct OutboxState {
     pub(super) queue: OutboxQueue,
@@ -22,6 +22,10 @@ pub(super) struct OutboxState {
     /// It is in the list of those to which the hub writes next.
     pub(super) is_unwritten: bool,
     pub(super) watched: bool,
+    /// What it has taken from the reserve for clients that pause.
+    pub(super) loan: Loan,
+    /// It is in the list of those at which the hub looks for the beginning of a pause.
+    pub(super) is_awaited: bool,
     /// The number of flushes of the server in a row with an empty queue while the kernel accepted bytes. `None` if the kernel accepts nothing
     /// at the moment.
     pub(super) flushes: Option<usize>,

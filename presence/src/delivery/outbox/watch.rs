@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use crate::{
     delivery::message::{ToConnection, ToHub},
 };
 
-use super::{Mark, Outbox, OutboxPhase, OutboxState, PATIENCE};
+use super::{Mark, Outbox, OutboxPhase, OutboxState, PATIENCE, pauses::Reserve};
 
 /// How many times the bound an outbox may hold before the handshake is answered, or while a first frame is queued. The client cannot read
 /// the other frames then, so no sender waits for it.
@@ -24,8 +25,11 @@ pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 const LATE: Duration = Duration::from_millis(10);
 
 /// What the outboxes of one thread share with its hub.
-#[derive(Default)]
 pub(crate) struct Filling {
+    /// What the outboxes of the process share.
+    pub(super) reserve: Arc<Reserve>,
+    /// The outboxes for which senders wait.
+    pub(crate) awaited: RefCell<Vec<Rc<Outbox>>>,
     /// The outboxes that are not empty, or were not at the last look.
     pub(crate) outboxes: RefCell<Vec<Rc<Outbox>>>,
     /// The hub has received [`ToHub::Write`], or will receive it.
@@ -39,6 +43,18 @@ pub(crate) struct Filling {
 }
 
 impl Filling {
+    pub(crate) fn new(reserve: Arc<Reserve>) -> Self {
+        Self {
+            reserve,
+            awaited: RefCell::default(),
+            outboxes: RefCell::default(),
+            is_writing: Cell::default(),
+            unwritten: RefCell::default(),
+            due: Cell::default(),
+            blocked: Cell::default(),
+        }
+    }
+
     /// Records a look at the outboxes, and with `again` that the next is due after [`WATCH_INTERVAL`].
     pub(crate) fn looks(&self, now: Tick, again: bool) {
         self.blocked.set(self.blocked(now));

@@ -1,11 +1,18 @@
 //! How long senders wait for a slow reader, and when it is cut off.
 
+mod pauses;
+
 use super::first_frames::take;
 use super::prelude::*;
 use crate::rooms::sending::as_consumer_of;
 
+/// Without memory for clients that pause, so that senders wait for each reader that is over its bound.
+fn waiting() -> ConfigBuilder {
+    config().paused_bytes(1)
+}
+
 fn small() -> ConfigBuilder {
-    config().outbox_frames(32).max_age(secs(3600)).write_timeout(secs(10))
+    waiting().outbox_frames(32).max_age(secs(3600)).write_timeout(secs(10))
 }
 
 /// Reads in its own way, every 5 ms, which is given the time since the beginning. Says when it was cut off, and waits for nothing more
@@ -93,7 +100,7 @@ async fn a_reader_at_a_third_of_the_rate_of_its_room_costs_each_sender_its_patie
 
 #[actix::test]
 async fn with_default_bounds_senders_wait_for_a_slow_reader_no_longer_than_its_patience() {
-    let node = node_with(config().max_age(secs(3600))).await;
+    let node = node_with(waiting().max_age(secs(3600))).await;
     let (_ann, cut) = room_with(&node, 45_000).await;
     let begun = Instant::now();
     let text = text();
@@ -119,7 +126,7 @@ async fn a_reader_that_takes_more_than_the_steady_rate_may_pause_now_and_then() 
 
 /// Some 700 kB/s are sent in texts of so many bytes, to a reader that takes all at once but for 0.7 s of each 10 s.
 async fn reads_all_but_pauses(size: usize, speakers: usize) {
-    let node = new_node(config().max_age(secs(3600))).await;
+    let node = new_node(waiting().max_age(secs(3600))).await;
     let ann = Rc::new(node.member("ann").await);
     let cut = reads_as(ann.clone(), |client, time| {
         if time.as_millis() % 10_000 >= 700 {
@@ -137,7 +144,7 @@ async fn reads_all_but_pauses(size: usize, speakers: usize) {
 async fn a_reader_in_bursts_that_takes_less_than_the_steady_rate_is_cut_off() {
     // She reads next to nothing until others have waited for 0.6 s, and then all at once, which is worth 1 s. The room says
     // 160 kB/s, so she reads no more than that in the end.
-    let node = node_with(config().max_age(secs(3600))).await;
+    let node = node_with(waiting().max_age(secs(3600))).await;
     let ann = Rc::new(node.member("ann").await);
     while take(&ann) > 0 {}
     let mut next = Duration::ZERO;

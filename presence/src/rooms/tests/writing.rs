@@ -127,7 +127,7 @@ async fn a_ping_does_not_go_between_the_parts_of_a_frame() {
 #[actix::test]
 async fn a_sender_waits_for_a_client_whose_kernel_accepts_nothing() {
     tokio::time::pause();
-    let node = silent(config().outbox_frames(4)).await;
+    let node = silent(config().outbox_frames(4).paused_bytes(1)).await;
     let member = members(&node, 1, 0).await.remove(0);
     let texts = texts(5, 64);
     let begun = Instant::now();

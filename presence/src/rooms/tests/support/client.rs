@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Handler};
+use actix::{Actor, Handler, Recipient};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::noop_waker_ref;
 use serde_json::Value;
 
 use crate::{
     CloseCode, Meta, Presence, Result, ResumeToken, Rooms,
-    delivery::{Bounds, HubSocket, LocalHub, Outbox, Owner, ToConnection, Touch},
+    delivery::{Bounds, HubSocket, LocalHub, Outbound, Outbox, Owner, ToConnection, Touch},
     name::{ChannelName, NodeId, PresenceId, RoomName, UserId},
     room::Entrant,
     rooms::channel::Channel,
@@ -37,6 +37,7 @@ pub(crate) struct FakeClient {
     resume: Option<(ResumeToken, Duration)>,
     hub: LocalHub,
     joined: RefCell<HashMap<RoomName, PresenceId>>,
+    connection: Recipient<ToConnection>,
     messages: Rc<RefCell<Vec<ToConnection>>>,
     is_blocked: Rc<Cell<bool>>,
     /// Whether the kernel accepts the bytes that are written.
@@ -91,9 +92,10 @@ impl FakeClient {
             connection: connection.clone(),
             kernel: Box::new(kernel.clone()),
         });
-        hub.sockets
-            .borrow_mut()
-            .enter(channel.clone(), HubSocket { outbox: outbox.clone(), connection, user: user.clone() });
+        hub.sockets.borrow_mut().enter(
+            channel.clone(),
+            HubSocket { outbox: outbox.clone(), connection: connection.clone(), user: user.clone() },
+        );
         let touch = Touch::new(rooms.this_node().now());
         let open = rooms.channels().open(channel.clone(), touch.clone(), hub.hub.clone());
         Self {
@@ -106,6 +108,7 @@ impl FakeClient {
             resume: None,
             hub,
             joined: RefCell::default(),
+            connection,
             messages,
             is_blocked,
             takes,
@@ -193,6 +196,11 @@ impl FakeClient {
     /// Removes the socket from its hub.
     pub(crate) fn vanish(&self) {
         self.hub.sockets.borrow_mut().leave(&self.channel);
+    }
+
+    /// The server drops the response, since the connection has ended.
+    pub(crate) fn drop_response(&self) {
+        drop(Outbound { outbox: self.outbox.clone(), connection: self.connection.clone() });
     }
 
     /// From now on its connection does not answer whether it is silent, as if a consumer had blocked its thread.
