@@ -160,7 +160,8 @@ impl Measured {
 impl Bed<'_> {
     /// Other clients of the same server, for another thread.
     fn another(&self) -> Result<Self, String> {
-        Ok(Self { load: Load::new(self.server.address, Scenario::bound(self.size))?, ..*self })
+        let load = Load::new(self.server.address, Scenario::bound(self.size))?;
+        Ok(Self { load: load.speaking(self.server.dialect), ..*self })
     }
 
     fn begin(&self) -> Result<Window, String> {
