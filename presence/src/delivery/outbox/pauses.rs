@@ -3,8 +3,8 @@
 //! A client pauses while its outbox is over its bound and its kernel has accepted nothing for [`PAUSE`]. Whether it will read again is not
 //! known, so all would wait for it until it is cut off after [`PATIENCE`](super::PATIENCE). Instead its queue grows beyond its bound, out of
 //! a reserve that all outboxes of the process share. When the client reads again, senders wait until its outbox is below its bound, and
-//! only then it can pause again: a client that reads in bursts gets no more than the length of one pause. What is charged to the client is
-//! the same as if senders had waited.
+//! only then it can pause again: a client that reads in bursts gets no more than the length of one pause. During the pause the client is
+//! charged as if senders had waited.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,12 +13,16 @@ use std::{
 
 use crate::{clock::Tick, delivery::message::ToHub};
 
-use super::{Outbox, OutboxPhase, OutboxState};
+use super::{Outbox, OutboxPhase, OutboxState, queue::PIECE_COST};
 
 /// A client whose kernel accepts nothing for so long pauses. A client at the default steady rate takes a piece of 8 KiB in each 31 ms.
 const PAUSE: Duration = Duration::from_millis(40);
 /// The time between two looks at the outboxes for which senders wait.
 pub(crate) const PAUSE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How many times its bound of bytes one outbox may take from the reserve. It must not take all, and what it has taken must be read before
+/// senders go on without waiting.
+const MOST_LENT: usize = 8;
 
 /// The bytes that the outboxes of a process may hold beyond their bounds.
 #[derive(Debug)]
@@ -47,36 +51,63 @@ impl Reserve {
     }
 }
 
-/// What an outbox has taken from the reserve.
+/// What an outbox has taken from the reserve. The last pieces of its queue are on loan.
 #[derive(Debug, Default)]
 pub(super) struct Loan {
+    pub(super) pieces: usize,
+    /// With [`PIECE_COST`] for each piece.
     bytes: usize,
     /// The client has read again since. Nothing more is lent until the outbox is below its bound.
     is_over: bool,
 }
 
+impl Loan {
+    /// The bytes of the frames alone.
+    pub(super) const fn frame_bytes(&self) -> usize {
+        self.bytes - self.pieces * PIECE_COST
+    }
+
+    const fn add(&mut self, pieces: usize, bytes: usize) {
+        self.pieces += pieces;
+        self.bytes += bytes;
+    }
+}
+
 impl Outbox {
+    /// How many bytes it may still take from the reserve.
+    const fn may_lend(&self, state: &OutboxState) -> usize {
+        MOST_LENT.saturating_mul(self.max_bytes).saturating_sub(state.loan.bytes)
+    }
+
+    /// Whether the client pauses and has not read since something was lent.
+    fn is_pausing(state: &OutboxState, now: Tick) -> bool {
+        // While the hub writes to the kernel directly, the kernel has refused nothing.
+        !state.is_direct
+            && !state.loan.is_over
+            && state.attached.is_some_and(|attached| now.since(state.progress.max(attached)) >= PAUSE)
+    }
+
     /// Whether the sender of a frame that takes so many bytes may go on although the outbox is over its bound, because the client pauses.
     pub(super) fn lends(&self, state: &mut OutboxState, bytes: usize, now: Tick) -> bool {
-        // While the hub writes to the kernel directly, the kernel has refused nothing.
-        let pauses = !state.is_direct
-            && !state.loan.is_over
-            && state.attached.is_some_and(|attached| now.since(state.progress.max(attached)) >= PAUSE);
-        let lends = pauses && self.filling.reserve.take(bytes);
+        let lends = Self::is_pausing(state, now) && bytes <= self.may_lend(state) && self.filling.reserve.take(bytes);
         if lends {
-            state.loan.bytes += bytes;
+            state.loan.add(1, bytes);
         }
         lends
     }
 
-    /// Records that the client has read, or that the queue was dropped.
+    /// Gives back what is no longer queued, since the client has read, or the queue was dropped.
     pub(super) fn repay(&self, state: &mut OutboxState) {
         if state.loan.bytes == 0 {
             return;
         }
-        state.loan.is_over = self.is_over(state);
-        if !state.loan.is_over {
-            self.filling.reserve.give_back(std::mem::take(&mut state.loan.bytes));
+        let is_over = self.is_over(state);
+        let pieces = if is_over { state.loan.pieces.min(state.queue.frames()) } else { 0 };
+        let bytes = if is_over { state.loan.frame_bytes().min(state.queue.bytes()) + pieces * PIECE_COST } else { 0 };
+        self.filling.reserve.give_back(state.loan.bytes - bytes);
+        state.loan = Loan { pieces, bytes, is_over };
+        if !is_over {
+            state.queue.shrink();
         }
     }
 
@@ -99,9 +130,10 @@ impl Outbox {
     pub(crate) fn watch_pause(&self) -> bool {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
-        if state.phase == OutboxPhase::Open && self.lends(state, 0, now) {
-            let reserve = &self.filling.reserve;
-            state.loan.bytes += state.senders.let_go(|bytes| reserve.take(bytes));
+        if state.phase == OutboxPhase::Open && Self::is_pausing(state, now) {
+            let most = self.may_lend(state);
+            let (pieces, bytes) = state.senders.let_go(most, |bytes| self.filling.reserve.take(bytes));
+            state.loan.add(pieces, bytes);
         }
         state.is_awaited = state.senders.any_waits();
         state.is_awaited

@@ -298,6 +298,11 @@ impl OutboxQueue {
         Some(piece.bytes)
     }
 
+    /// Frees what a long queue has left of its memory.
+    pub(super) fn shrink(&mut self) {
+        self.pieces.shrink_to(KEPT_PIECES.max(2 * self.pieces.len()));
+    }
+
     /// The length of the next piece in bytes.
     fn next_len(&mut self) -> Option<usize> {
         self.unfold();

@@ -23,6 +23,8 @@ pub(super) struct Terms {
 #[derive(Default)]
 pub(super) struct Senders {
     waiting: Vec<WaitingSender>,
+    /// An other sender has been seen to wait, and has not gone on since.
+    is_waited_for: bool,
     account: Account,
 }
 
@@ -77,7 +79,7 @@ impl Account {
 
 impl Senders {
     /// Keeps the claim of a sender whose frame takes so many bytes. The sender goes on when the claim is dropped here. Without a claim it
-    /// goes on at once. Returns whether it is the first other sender that waits.
+    /// goes on at once, and only the client is charged. Returns whether it is the first other sender that has to wait.
     pub(super) fn wait(
         &mut self,
         pressure: Option<Pressure>,
@@ -86,18 +88,20 @@ impl Senders {
         now: Tick,
         terms: Terms,
     ) -> bool {
-        let mut ones = self.waiting.iter_mut();
-        match ones.rfind(|one| pressure.is_none() && one.pressure.is_none() && one.is_other == is_other) {
-            // One stands for all that go on during a pause.
-            Some(one) => one.since = now,
-            None => self.waiting.push(WaitingSender { since: now, is_other, bytes, pressure }),
-        }
-        let is_first = is_other && !self.account.is_awaited;
-        if is_first {
+        if is_other && !self.account.is_awaited {
             self.account.advance(now, terms);
             self.account.is_awaited = true;
         }
-        is_first
+        let has_to_wait = pressure.is_some();
+        // One stands for all that go on during a pause.
+        let mut ones = self.waiting.iter_mut();
+        let same =
+            if has_to_wait { None } else { ones.rfind(|one| one.pressure.is_none() && one.is_other == is_other) };
+        match same {
+            Some(one) => one.since = now,
+            None => self.waiting.push(WaitingSender { since: now, is_other, bytes, pressure }),
+        }
+        is_other && has_to_wait && !std::mem::replace(&mut self.is_waited_for, true)
     }
 
     /// Records that a frame was added to an empty queue.
@@ -127,18 +131,23 @@ impl Senders {
         self.account.advance(now, terms);
         self.waiting.retain(|waiting| now.since(waiting.since) < PATIENCE);
         self.account.is_awaited = self.waiting.iter().any(|waiting| waiting.is_other);
+        self.is_waited_for &= self.any_waits();
     }
 
-    /// Lets other senders go on for whose frames `take` grants the memory. Returns how many bytes it granted.
-    pub(super) fn let_go(&mut self, take: impl Fn(usize) -> bool) -> usize {
-        let mut granted = 0;
+    /// Lets other senders go on, those first that came first, for whose frames `take` grants the memory, up to `most` bytes in all. Returns
+    /// for how many frames, and how many bytes it granted.
+    pub(super) fn let_go(&mut self, most: usize, take: impl Fn(usize) -> bool) -> (usize, usize) {
+        let (mut count, mut granted) = (0, 0);
         for one in self.waiting.iter_mut().filter(|one| one.is_other && one.pressure.is_some()) {
-            if take(one.bytes) {
-                granted += one.bytes;
-                one.pressure = None;
+            if granted + one.bytes > most || !take(one.bytes) {
+                break;
             }
+            count += 1;
+            granted += one.bytes;
+            one.pressure = None;
         }
-        granted
+        self.is_waited_for &= count == 0;
+        (count, granted)
     }
 
     /// Whether any other sender waits.
@@ -149,6 +158,7 @@ impl Senders {
     /// Lets all senders go on.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
+        self.is_waited_for = false;
         self.account.is_awaited = false;
     }
 

@@ -128,7 +128,10 @@ impl Outbox {
         let still = state.attached.map(|attached| now.since(state.progress.max(attached)));
         let is_still_for = |limit| still.is_some_and(|still| still > limit);
         let too_much = if state.is_early() {
-            state.queue.frames() / EARLY > self.max_frames || state.queue.bytes() / EARLY > self.max_bytes
+            // What was lent before a first frame came is no reason to cut the client off.
+            let frames = state.queue.frames().saturating_sub(state.loan.pieces);
+            let bytes = state.queue.bytes().saturating_sub(state.loan.frame_bytes());
+            frames / EARLY > self.max_frames || bytes / EARLY > self.max_bytes
         } else {
             is_still_for(PATIENCE) && self.is_over(state)
         };

@@ -139,3 +139,61 @@ async fn what_was_lent_to_a_socket_that_ends_is_free_again() {
     pass(ms(200)).await;
     assert_eq!(left(&node), whole);
 }
+
+#[actix::test]
+async fn a_first_frame_behind_what_was_lent_cuts_nobody_off() {
+    let node = node_with(lending()).await;
+    let ann = Rc::new(node.member("ann").await);
+    while take(&ann) > 0 {}
+    let cut = reads_as(ann.clone(), |_, _| {});
+    // More than eight times her bound, which is the most that may be queued with a first frame and without a loan.
+    let sent = waits(&node, &text(), ms(1), ms(600)).await.len();
+    assert!(sent > 8 * 32, "{sent}");
+    let joins = ann.clone();
+    actix::spawn(async move { joins.join(&room("other")).await.unwrap() });
+    pass(ms(300)).await;
+    assert_eq!(cut.get(), None, "she has read nothing for less than a second");
+    let mut read = 0;
+    loop {
+        let bytes = take(&ann);
+        if bytes == 0 {
+            break;
+        }
+        read += bytes;
+    }
+    assert!(read > sent * text().frames().bytes.len(), "{read}");
+}
+
+#[actix::test]
+async fn one_client_takes_at_most_eight_times_its_bound_of_the_memory_for_pauses() {
+    const BOUND: usize = 64 * 1024;
+    let node = node_with(lending().outbox_bytes(BOUND)).await;
+    let whole = left(&node);
+    let ann = Rc::new(node.member("ann").await);
+    while take(&ann) > 0 {}
+    let mut longest = Duration::ZERO;
+    for _ in 0..3 {
+        longest = longest.max(of(&waits(&node, &text(), ms(1), ms(300)).await).0);
+        assert!(whole - left(&node) <= 8 * BOUND, "{} of {whole}", left(&node));
+    }
+    assert!(whole - left(&node) > 7 * BOUND, "{} of {whole}", left(&node));
+    assert!(longest > ms(200), "then senders wait: {longest:?}");
+}
+
+#[actix::test]
+async fn what_a_client_has_read_of_a_loan_is_free_again_before_all_of_it_is() {
+    let node = node_with(lending()).await;
+    let ann = Rc::new(node.member("ann").await);
+    while take(&ann) > 0 {}
+    waits(&node, &text(), ms(1), ms(500)).await;
+    let mut lent = left(&node);
+    // The first bytes that she reads are those within her bound.
+    for _ in 0..5 {
+        assert!(take(&ann) > 0);
+    }
+    for _ in 0..5 {
+        assert!(take(&ann) > 0);
+        assert!(left(&node) > lent, "{} after {lent}", left(&node));
+        lent = left(&node);
+    }
+}
