@@ -53,7 +53,9 @@ impl Backend {
             BackendKind::Postgres => ServerKind::Postgres,
             BackendKind::MySql => ServerKind::MySql,
         };
-        let start = tokio::task::spawn_blocking(move || Server::start(program, CommitSync::Full));
+        // A crash of the server loses nothing of this either, and the disk of a busy machine may take longer to sync than a
+        // node waits for its database.
+        let start = tokio::task::spawn_blocking(move || Server::start(program, CommitSync::None));
         let server = start.await.expect("the server starts");
         let database = server.database().await;
         Self::behind_a_proxy(kind, Some(Arc::new(server)), database).await
