@@ -7,7 +7,7 @@ use crate::support::member::encoded;
 use crate::support::{Duration, alone, eventually, millis, secs, within};
 use futures_util::StreamExt;
 use presence::{
-    ChannelName, Meta, NodeId, NodeName, Notify, Presence, PresenceId, PruningSupervisor, UserId,
+    ChannelName, ConfigBuilder, Meta, NodeId, NodeName, Notify, Presence, PresenceId, PruningSupervisor, UserId,
     actor::Reconcile,
     store::{Attempt, NodeStore, RoomStore, RoomWrites, Write},
 };
@@ -187,7 +187,9 @@ async fn becomes(host: &Host, names: &BTreeSet<String>) {
 }
 
 async fn host() -> Host {
-    Host::plan().config(|config| config.notify(Notify::Diff).max_age(secs(600))).start().await
+    // How long a join may wait for the database of a busy machine is not what is asked here.
+    let config = |config: ConfigBuilder| config.notify(Notify::Diff).max_age(secs(600)).store_timeout(secs(60));
+    Host::plan().config(config).start().await
 }
 
 fn url(address: SocketAddr, name: &str) -> String {

@@ -221,6 +221,10 @@ async fn port(output: BufReader<tokio::process::ChildStdout>) -> u16 {
     panic!("the driver ended before it named its port");
 }
 
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().expect("it is short")
+}
+
 fn capabilities(timers: Timers) -> fantoccini::wd::Capabilities {
     let mut arguments = vec![
         "--headless=new",
@@ -247,7 +251,10 @@ fn capabilities(timers: Timers) -> fantoccini::wd::Capabilities {
     if let Ok(binary) = std::env::var("CHROME") {
         options["binary"] = json!(binary);
     }
-    let capabilities = json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
+    // The driver's own patience with a script is 30 s, which a page on a busy machine may need to begin.
+    let timeouts = json!({"script": millis(COMMAND), "pageLoad": millis(START)});
+    let logs = json!({"browser": "ALL"});
+    let capabilities = json!({"goog:chromeOptions": options, "goog:loggingPrefs": logs, "timeouts": timeouts});
     let Value::Object(capabilities) = capabilities else { unreachable!("it is written as an object") };
     capabilities
 }
