@@ -86,6 +86,8 @@ pub(crate) struct Decoder {
     control: Vec<u8>,
     /// The message that is not complete yet.
     message: Option<IncompleteMessage>,
+    /// What `next` returned last, if it was one of the [`KNOWN_TEXTS`].
+    known: Option<&'static str>,
 }
 
 /// What has arrived of the header of a frame.
@@ -124,6 +126,7 @@ impl Decoder {
             frame: None,
             control: Vec::new(),
             message: None,
+            known: None,
         }
     }
 
@@ -144,7 +147,8 @@ impl Decoder {
 
     /// The next frame or message; `None` if more bytes are needed. Must not be called after a violation.
     pub(crate) fn next(&mut self) -> Result<Option<Sent>, Violation> {
-        if let Some(text) = self.known_text() {
+        self.known = self.known_text();
+        if let Some(text) = self.known {
             return Ok(Some(Sent::Data(Frame::Text(ByteString::from_static(text)))));
         }
         loop {
@@ -165,19 +169,26 @@ impl Decoder {
         }
     }
 
+    /// Reads the next messages that are the same text as the one that `next` has just returned, but `most` of them at the most. Returns how
+    /// many. Only [`KNOWN_TEXTS`] are read so: the clients that send many heartbeats at once would otherwise pay for each as for a message.
+    pub(crate) fn repetitions(&mut self, most: usize) -> usize {
+        let Some(text) = self.known else { return 0 };
+        let before = self.read;
+        let frame = 2 + MASK + text.len();
+        while self.read - before < most.saturating_mul(frame) && is_text(&self.chunk[self.read..], text) {
+            self.read += frame;
+        }
+        (self.read - before) / frame
+    }
+
     /// Reads the next message, if it is one frame with one of the [`KNOWN_TEXTS`] and has arrived completely. It is compared where it is,
     /// and not copied.
     fn known_text(&mut self) -> Option<&'static str> {
-        let (frame, is_between_messages) =
-            (&self.chunk[self.read..], self.header.len == 0 && self.frame.is_none() && self.message.is_none());
-        let ([LAST_TEXT, length, rest @ ..], true) = (frame, is_between_messages) else { return None };
-        let (mask, rest) = rest.split_first_chunk::<MASK>()?;
-        let is_here = |text: &str| {
-            usize::from(*length ^ MASKED) == text.len()
-                && text.len() <= self.max_frame
-                && rest.get(..text.len()).is_some_and(|payload| is_masked(payload, *mask, text.as_bytes()))
-        };
-        let text = KNOWN_TEXTS.into_iter().find(|text| is_here(text))?;
+        if self.header.len != 0 || self.frame.is_some() || self.message.is_some() {
+            return None;
+        }
+        let arrived = &self.chunk[self.read..];
+        let text = KNOWN_TEXTS.into_iter().find(|text| text.len() <= self.max_frame && is_text(arrived, text))?;
         self.read += 2 + MASK + text.len();
         Some(text)
     }
@@ -305,6 +316,14 @@ impl Header {
     fn marked(&self, violation: Violation) -> Violation {
         Violation { in_close: OpCode::from(self.bytes[0] & OPCODE) == OpCode::Close, ..violation }
     }
+}
+
+/// Whether the bytes begin with a whole frame that is this text.
+fn is_text(arrived: &[u8], text: &str) -> bool {
+    let [LAST_TEXT, length, rest @ ..] = arrived else { return false };
+    let Some((mask, rest)) = rest.split_first_chunk::<MASK>() else { return false };
+    usize::from(*length ^ MASKED) == text.len()
+        && rest.get(..text.len()).is_some_and(|payload| is_masked(payload, *mask, text.as_bytes()))
 }
 
 /// Whether the payload is this text, masked with this key.

@@ -16,7 +16,7 @@ use crate::{CloseCode, Event, Frame, clock::Tick, delivery::Touch, name::RoomNam
 const MAX_EVENTS: usize = 1024;
 
 /// One call of a consumer's method.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Job {
     /// A frame, and when it arrived.
     Frame(Frame, Tick),
@@ -29,7 +29,7 @@ pub(crate) enum Job {
 /// The client is read and its consumer runs in one task (`consumer/task.rs`), and whatever changes here polls that task again.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    jobs: RefCell<VecDeque<Job>>,
+    jobs: RefCell<VecDeque<Queued>>,
     frames: Cell<usize>,
     events: Cell<usize>,
     /// How many events were dropped since the queue last was without events.
@@ -47,6 +47,13 @@ pub(crate) struct Inbox {
     abandoned: Cell<bool>,
     touch: Touch,
     task: RefCell<Option<Waker>>,
+}
+
+/// What is queued: a job, and how often it is to be done. Frames of heartbeats that arrive together are queued as one.
+#[derive(Debug)]
+struct Queued {
+    job: Job,
+    times: usize,
 }
 
 impl Inbox {
@@ -78,13 +85,18 @@ impl Inbox {
         poll_fn(|cx| if self.is_full() { self.wait(cx) } else { Poll::Ready(()) }).await;
     }
 
-    /// Adds a frame, unless the socket has ended.
-    pub(crate) fn push(&self, frame: Frame, arrived: Tick) {
+    /// For how many frames there will be space when one more is added.
+    pub(crate) fn space_after_one(&self) -> usize {
+        self.capacity.saturating_sub(self.frames.get() + 1)
+    }
+
+    /// Adds so many frames, all the same, unless the socket has ended.
+    pub(crate) fn push(&self, frame: Frame, times: usize, arrived: Tick) {
         if self.ended.get().is_some() {
             return;
         }
-        self.frames.set(self.frames.get() + 1);
-        self.jobs.borrow_mut().push_back(Job::Frame(frame, arrived));
+        self.frames.set(self.frames.get() + times);
+        self.jobs.borrow_mut().push_back(Queued { job: Job::Frame(frame, arrived), times });
         self.touch.set_backlog(true);
     }
 
@@ -131,7 +143,7 @@ impl Inbox {
             return;
         }
         self.events.set(self.events.get() + 1);
-        self.jobs.borrow_mut().push_back(job);
+        self.jobs.borrow_mut().push_back(Queued { job, times: 1 });
         self.wake();
     }
 
@@ -184,8 +196,18 @@ impl Inbox {
         })
     }
 
+    fn take_first(&self) -> Option<Job> {
+        let jobs = &mut *self.jobs.borrow_mut();
+        let first = jobs.front_mut()?;
+        if first.times > 1 {
+            first.times -= 1;
+            return Some(first.job.clone());
+        }
+        jobs.pop_front().map(|first| first.job)
+    }
+
     fn take(&self) -> Option<Job> {
-        let job = self.jobs.borrow_mut().pop_front()?;
+        let job = self.take_first()?;
         if matches!(job, Job::Frame(..)) {
             if self.is_full() {
                 self.made_space.set(true);
@@ -201,5 +223,38 @@ impl Inbox {
             }
         }
         Some(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_that_are_queued_as_one_take_space_and_are_handled_one_by_one() {
+        let inbox = Inbox::new(4, Touch::default());
+        let frame = || Frame::Text("x".into());
+        inbox.push(frame(), 1, Tick(7));
+        assert_eq!(inbox.space_after_one(), 2);
+        inbox.push(frame(), 3, Tick(8));
+        assert!(inbox.is_full());
+        assert_eq!(inbox.space_after_one(), 0);
+        for arrived in [7, 8, 8, 8] {
+            let Ok(Job::Frame(taken, at)) = inbox.next().await else { panic!("a frame is queued") };
+            assert_eq!((taken, at), (frame(), Tick(arrived)));
+            assert!(inbox.has_backlog(), "it is not handled yet");
+        }
+        inbox.end(CloseCode::NORMAL);
+        assert!(matches!(inbox.next().await, Err(CloseCode::NORMAL)));
+        assert!(!inbox.has_backlog());
+    }
+
+    #[tokio::test]
+    async fn a_cut_drops_all_frames_that_are_queued_as_one() {
+        let inbox = Inbox::new(4, Touch::default());
+        inbox.push(Frame::Text("x".into()), 3, Tick(7));
+        assert!(inbox.next().await.is_ok());
+        inbox.cut(CloseCode::LOST);
+        assert!(matches!(inbox.next().await, Err(CloseCode::LOST)));
     }
 }

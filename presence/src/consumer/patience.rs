@@ -30,6 +30,17 @@ pub(crate) async fn within_apart_from<T>(
     if let Poll::Ready(done) = poll!(&mut work) {
         return Some(done);
     }
+    rest_within_apart_from(waited_before, waited, limit, work).await
+}
+
+/// As [`within_apart_from`], for `work` that has begun, when `waited` returned `waited_before`.
+pub(crate) async fn rest_within_apart_from<T>(
+    waited_before: Duration,
+    waited: impl Fn() -> Duration,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
     let (begun, mut allowed) = (Instant::now(), limit);
     let due = |allowed: Duration| begun + allowed + waited().saturating_sub(waited_before);
     loop {

@@ -71,6 +71,11 @@ impl Rates {
         }
     }
 
+    /// Whether the rate of messages is limited.
+    pub(crate) fn limits_messages(&self) -> bool {
+        self.messages.per_second != 0
+    }
+
     /// Resolves when the client may send another message, with whether it had to wait. While it waits, `inbox` is marked as holding a frame
     /// back. The message arrived at `now`.
     pub(crate) async fn message(&self, inbox: &Inbox, mut now: Tick) -> bool {

@@ -55,7 +55,15 @@ impl Reading {
                             self.inbound.has_waited();
                         }
                         // After the end of the socket only the client's Close matters.
-                        self.inbox.push(frame, arrived);
+                        // If the rate of messages is limited, each message counts for itself.
+                        let space = if self.rates.limits_messages() { 0 } else { self.inbox.space_after_one() };
+                        let repetitions = self.inbound.repetitions(space);
+                        if repetitions > 0 {
+                            self.inbox.push(frame.clone(), 1, arrived);
+                            self.inbox.push(frame, repetitions, self.inbound.now());
+                        } else {
+                            self.inbox.push(frame, 1, arrived);
+                        }
                     }
                     // While the outbox is full, this waits, and nothing more is read from a client that sends pings.
                     Incoming::Sent(Sent::Ping(payload)) => {

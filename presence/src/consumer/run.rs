@@ -5,12 +5,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use actix::Recipient;
 use actix_web::http::{StatusCode, header::HeaderMap};
-use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
@@ -24,7 +24,7 @@ use crate::{
 use super::{
     control::close_frame,
     inbox::{Inbox, Job},
-    patience::within_apart_from,
+    patience::rest_within_apart_from,
     rates::Rates,
 };
 
@@ -56,8 +56,17 @@ async fn call(
     limit: Duration,
     mut method: Method<'_, impl Future<Output = Result<()>>>,
 ) -> MethodOutcome {
-    let outcome = run_to_its_end(rates, limit, method.as_mut()).await;
-    drop_method(outcome, method)
+    let waited_before = rates.joins_waited();
+    match poll_fn(|cx| Poll::Ready(poll_method(method.as_mut(), cx))).await {
+        // Most methods are done at once, a heartbeat's always.
+        Poll::Ready(MethodOutcome::Done) => MethodOutcome::Done,
+        Poll::Ready(outcome) => drop_method(outcome, method),
+        Poll::Pending => {
+            let ended = poll_fn(|cx| poll_method(method.as_mut(), cx));
+            let outcome = rest_within_apart_from(waited_before, || rates.joins_waited(), limit, ended).await;
+            drop_method(outcome.unwrap_or(MethodOutcome::TooLong), method)
+        }
+    }
 }
 
 /// As [`call`], unless `given_up` resolves first.
@@ -70,23 +79,25 @@ async fn call_unless(
     let outcome = tokio::select! {
         biased;
         error = given_up => MethodOutcome::Failed(error),
-        outcome = run_to_its_end(rates, limit, method.as_mut()) => outcome,
+        outcome = call(rates, limit, method.as_mut()) => outcome,
     };
     drop_method(outcome, method)
 }
 
-async fn run_to_its_end(
-    rates: &Rates,
-    limit: Duration,
-    mut method: Method<'_, impl Future<Output = Result<()>>>,
-) -> MethodOutcome {
-    let polled = poll_fn(|cx| method.as_mut().as_pin_mut().expect("dropped only later").poll(cx));
-    let ended = within_apart_from(|| rates.joins_waited(), limit, AssertUnwindSafe(polled).catch_unwind()).await;
-    match ended {
-        Some(Ok(Ok(()))) => MethodOutcome::Done,
-        Some(Ok(Err(error))) => MethodOutcome::Failed(error),
-        Some(Err(_)) => MethodOutcome::Panicked,
-        None => MethodOutcome::TooLong,
+/// Polls a method, and drops it if it is done. The application may panic in both.
+fn poll_method(mut method: Method<'_, impl Future<Output = Result<()>>>, cx: &mut Context<'_>) -> Poll<MethodOutcome> {
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let polled = method.as_mut().as_pin_mut().expect("polled only until it has ended").poll(cx);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            method.set(None);
+        }
+        polled
+    }));
+    match polled {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(Ok(()))) => Poll::Ready(MethodOutcome::Done),
+        Ok(Poll::Ready(Err(error))) => Poll::Ready(MethodOutcome::Failed(error)),
+        Err(_) => Poll::Ready(MethodOutcome::Panicked),
     }
 }
 
@@ -239,7 +250,8 @@ async fn serve<C: Consumer>(
                 (call(&rates, limit, pin!(Some(async { consumer.removed(socket, room).await }))).await, "removed")
             }
         };
-        if !log_outcome(outcome, method, socket) {
+        if !matches!(outcome, MethodOutcome::Done) {
+            log_outcome(outcome, method, socket);
             connection.do_send(ToConnection::ConsumerFailed);
             // If something else has ended the socket before, the code is of that.
             return inbox.ended().await;
@@ -247,16 +259,12 @@ async fn serve<C: Consumer>(
     }
 }
 
-/// Logs a method that did not end well. Returns whether it ended well.
-fn log_outcome(outcome: MethodOutcome, method: &'static str, socket: &Socket) -> bool {
-    if matches!(outcome, MethodOutcome::Done) {
-        return true;
-    }
+/// Logs a method that did not end well.
+fn log_outcome(outcome: MethodOutcome, method: &'static str, socket: &Socket) {
     // The application's error is formatted and dropped here, and this may panic too.
     if catch_unwind(AssertUnwindSafe(|| log_failure(outcome, method, socket))).is_err() {
         error!(channel = %socket.channel(), method, "a consumer panicked");
     }
-    false
 }
 
 fn log_failure(outcome: MethodOutcome, method: &'static str, socket: &Socket) {

@@ -92,7 +92,7 @@ mod tests {
                 if inbox.is_full() {
                     inbox.space().await;
                 }
-                inbox.push(Frame::Text("x".into()), Tick::default());
+                inbox.push(Frame::Text("x".into()), 1, Tick::default());
             }
             inbox.end(CloseCode::NORMAL);
         };

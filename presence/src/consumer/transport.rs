@@ -126,6 +126,12 @@ impl Inbound {
         if self.waited { self.clock.now() } else { self.seen.get() }
     }
 
+    /// Reads the next messages that have arrived and are the same heartbeat as the one before, but `most` of them at the most. Returns how
+    /// many.
+    pub(crate) fn repetitions(&mut self, most: usize) -> usize {
+        self.decoder.repetitions(most)
+    }
+
     /// The reader has waited for something else than bytes, so time has passed since they arrived.
     pub(crate) fn has_waited(&mut self) {
         self.waited = true;

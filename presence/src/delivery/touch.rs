@@ -40,7 +40,10 @@ impl Touch {
 
     /// Records that the channel was seen at `now`. The time never goes back.
     pub(crate) fn mark(&self, now: Tick) {
-        self.0.seen.fetch_max(now.0, Ordering::Relaxed);
+        // Frames that arrive together have the same time, and to read it costs less than to write it.
+        if self.0.seen.load(Ordering::Relaxed) < now.0 {
+            self.0.seen.fetch_max(now.0, Ordering::Relaxed);
+        }
     }
 
     /// Whether both are of the same channel.

@@ -236,6 +236,13 @@ impl TestSocket {
         self.write(ws::Message::Text(ByteString::from(text.into())));
     }
 
+    /// Sends texts that the server reads at once.
+    #[cfg(test)]
+    pub(crate) fn send_texts_together<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) {
+        let messages = texts.into_iter().map(|text| ws::Message::Text(text.into()));
+        self.connection.client.borrow_mut().write_together(messages);
+    }
+
     /// Sends bytes.
     pub fn send_binary(&mut self, bytes: impl Into<Bytes>) {
         self.write(ws::Message::Binary(bytes.into()));

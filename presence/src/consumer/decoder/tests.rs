@@ -91,6 +91,30 @@ fn a_text_that_is_compared_where_it_arrived_is_the_same_as_in_pieces() {
 }
 
 #[test]
+fn repetitions_of_a_heartbeat_are_read_at_once_and_nothing_else_is() {
+    for heartbeat in KNOWN_TEXTS {
+        let (beat, other) = (frame(true, TEXT, heartbeat.as_bytes()), frame(true, TEXT, b"hello"));
+        let sent = Bytes::from([[beat.as_slice(); 5].concat(), other, beat].concat());
+        let mut decoder = decoder();
+        let is = |next: Result<Option<Sent>, Violation>, text: &'static str| {
+            assert_eq!(next, Ok(Some(Sent::Data(Frame::Text(text.into())))));
+        };
+        decoder.feed(sent.slice(..sent.len() - 1));
+        is(decoder.next(), heartbeat);
+        assert_eq!(decoder.repetitions(0), 0);
+        assert_eq!(decoder.repetitions(3), 3, "there is no space for more");
+        assert_eq!(decoder.repetitions(usize::MAX), 1, "the last before another text");
+        is(decoder.next(), "hello");
+        assert_eq!(decoder.repetitions(usize::MAX), 0, "another text may come again, but is not a heartbeat");
+        assert_eq!(decoder.next(), Ok(None));
+        assert_eq!(decoder.repetitions(usize::MAX), 0, "a part of a heartbeat");
+        decoder.feed(sent.slice(sent.len() - 1..));
+        is(decoder.next(), heartbeat);
+        assert_eq!(decoder.repetitions(usize::MAX), 0);
+    }
+}
+
+#[test]
 fn an_unfinished_message_takes_little_more_memory_than_its_size() {
     for piece in [1, 100, 4096, 62_000] {
         for chunk in [100, 1448, 16_384, 65_536, 131_072] {

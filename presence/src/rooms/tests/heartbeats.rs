@@ -1,7 +1,7 @@
-//! Heartbeats that request an answer, from a client that does not read.
+//! Heartbeats that request an answer, from a client that does not read, and heartbeats that arrive together.
 
 use super::prelude::*;
-use crate::ANSWERED_HEARTBEAT;
+use crate::{ANSWERED_HEARTBEAT, HEARTBEAT};
 
 /// Counts the heartbeats that it has handled.
 struct Counting(Rc<Cell<usize>>);
@@ -32,4 +32,29 @@ async fn answers_to_a_client_that_does_not_read_are_bounded() {
     }
     settle().await;
     assert_eq!(answered.get(), 100);
+}
+
+/// Keeps the texts that it receives, heartbeats too.
+struct Recording(Rc<RefCell<Vec<String>>>);
+
+impl Consumer for Recording {
+    async fn receive(&mut self, _: &mut Socket, frame: Frame) -> Result<()> {
+        let text = std::str::from_utf8(frame.as_bytes()).expect("a test sends text");
+        self.0.borrow_mut().push(text.to_owned());
+        Ok(())
+    }
+}
+
+#[actix::test]
+async fn each_of_many_heartbeats_that_arrive_together_is_received_in_its_order() {
+    let node = node_with(config().messages_per_second(0).inbox_frames(4)).await;
+    let received = Rc::<RefCell<Vec<String>>>::default();
+    let consumer = Recording(received.clone());
+    let mut client = TestSocket::connect(TestSocket::upgrade(&node), consumer).await.expect("accepted");
+    let sent = [vec![HEARTBEAT; 11], vec!["x"], vec![ANSWERED_HEARTBEAT; 3], vec![HEARTBEAT; 2], vec!["y"; 2]].concat();
+    client.send_texts_together(sent.iter().copied());
+    for _ in 0..sent.len() {
+        settle().await;
+    }
+    assert_eq!(*received.borrow(), sent);
 }

@@ -66,6 +66,14 @@ async fn a_flood_of_messages_is_slowed_to_the_rate_after_a_burst_and_its_sender_
 }
 
 #[actix::test]
+async fn heartbeats_that_arrive_together_count_one_by_one() {
+    let (_node, mut socket, done) = busy(config()).await;
+    socket.send_texts_together([crate::HEARTBEAT; 1200]);
+    settle_all().await;
+    assert_eq!(done.0.get(), 500, "five seconds' worth at once");
+}
+
+#[actix::test]
 async fn a_client_that_continues_to_send_too_much_is_closed_with_1008_and_one_that_rests_is_not() {
     let (node, mut socket, done) = busy(config().rate_patience(secs(3))).await;
     for rounds in 1..4 {

@@ -50,8 +50,15 @@ impl std::fmt::Debug for TestClient {
 
 impl TestClient {
     pub(super) fn write(&mut self, message: ws::Message) {
+        self.write_together([message]);
+    }
+
+    /// Writes frames that the server reads at once.
+    pub(super) fn write_together(&mut self, messages: impl IntoIterator<Item = ws::Message>) {
         let mut bytes = BytesMut::new();
-        self.codec.encode(message, &mut bytes).expect("a client's frames encode");
+        for message in messages {
+            self.codec.encode(message, &mut bytes).expect("a client's frames encode");
+        }
         if let Some(to_server) = &self.to_server {
             // The server may have ended already. It does not receive what a client sends then.
             let _ = to_server.send(Ok(bytes.freeze()));
