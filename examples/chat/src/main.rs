@@ -3,6 +3,7 @@
 mod args;
 mod consumer;
 mod http;
+mod log;
 
 use std::{io::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -12,7 +13,6 @@ use mimalloc::MiMalloc;
 use presence::{HttpServerExt as _, PruningSupervisor, Rooms, SqlStore};
 use tokio::net::TcpSocket;
 use tracing::{error, info, warn};
-use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use args::Args;
 
@@ -22,9 +22,6 @@ use args::Args;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The default log filter. When the database is unavailable, the driver would log each connection, and the store logs it once.
-const LOG: &str = "info,sqlx=warn,sqlx::postgres::notice=off,sqlx_core::pool=error,actix_server=warn";
-
 /// How many connections may wait to be accepted, as by actix-web's default.
 const BACKLOG: u32 = 1024;
 
@@ -33,7 +30,7 @@ const STARTUP: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::registry().with(log_filter()).with(fmt::layer().with_writer(std::io::stderr)).init();
+    log::begin();
     match actix_web::rt::System::new().block_on(serve(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,13 +43,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// What is logged: `RUST_LOG`, or [`LOG`] if that is not set or wrong. `EnvFilter` could also filter by spans, of which there are none here,
-/// but the regular expressions that it needs would be a megabyte of this program.
-fn log_filter() -> Targets {
-    let of_environment = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
-    of_environment.unwrap_or_else(|| LOG.parse().unwrap_or_default())
 }
 
 /// An error and its causes on one line. A cause that the text of its error ends with is not repeated.
@@ -121,23 +111,4 @@ async fn serve(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     info!("stopped");
     rooms.check_not_superseded()?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use tracing::Level;
-
-    use super::*;
-
-    #[test]
-    fn the_default_filter_leaves_out_what_the_store_logs_itself() {
-        let filter: Targets = LOG.parse().expect("a good filter");
-        assert!(filter.would_enable("chat", &Level::INFO) && filter.would_enable("presence::node", &Level::INFO));
-        assert!(!filter.would_enable("presence::node", &Level::DEBUG));
-        for (target, most) in [("sqlx::query", Level::WARN), ("sqlx_core::pool::inner", Level::ERROR)] {
-            assert!(filter.would_enable(target, &most), "{target}");
-            assert!(!filter.would_enable(target, &Level::INFO), "{target}");
-        }
-        assert!(!filter.would_enable("sqlx::postgres::notice", &Level::ERROR));
-    }
 }
