@@ -28,8 +28,9 @@ pub(crate) use self::sockets::{HubSocket, Sockets};
 /// A client that reads first frames more slowly than this, in bytes a second, is cut off first when their memory is needed.
 const LEAST_RATE: f64 = 8.0 * 1024.0;
 
-/// After so many sockets, a hub that writes lets the other tasks of its thread run.
+/// After so many sockets, or so many bytes, a hub that writes lets other tasks run. The kernel takes about a millisecond for so many bytes.
 const WRITES_PER_TURN: usize = 64;
+const BYTES_PER_TURN: usize = 2 * 1024 * 1024;
 
 /// After so many turns of a thread, what clients sent when they had read a broadcast has reached the outboxes.
 const ANSWER_TURNS: usize = 4;
@@ -183,12 +184,12 @@ impl HubActor {
             }
             ToHub::WatchPauses => drop(ctx.run_later(PAUSE_INTERVAL, Self::watch_pauses)),
             ToHub::Write => {
-                let (mut count, mut now) = (0, None);
-                while count < WRITES_PER_TURN {
+                let (mut count, mut bytes, mut now) = (0, 0, None);
+                while count < WRITES_PER_TURN && bytes < BYTES_PER_TURN {
                     let Some(outbox) = self.filling.unwritten.borrow_mut().pop_front() else { break };
                     sockets.served += 1;
                     count += 1;
-                    outbox.write(*now.get_or_insert_with(|| outbox.now()));
+                    bytes += outbox.write(*now.get_or_insert_with(|| outbox.now()));
                 }
                 self.write_again(count, ctx);
             }
@@ -204,6 +205,10 @@ impl HubActor {
         if is_over && count < 2 {
             self.filling.is_writing.set(false);
             return;
+        }
+        if !is_over {
+            // The threads of rooms and of the store may wait for this core, and with them joins into other rooms.
+            std::thread::yield_now();
         }
         let (hub, turns) = (ctx.address(), if is_over { ANSWER_TURNS } else { 1 });
         actix::spawn(async move {

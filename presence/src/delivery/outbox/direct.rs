@@ -43,17 +43,20 @@ impl Outbox {
         }
     }
 
-    /// Writes what is queued to the kernel.
-    pub(crate) fn write(&self, now: Tick) {
+    /// Writes what is queued to the kernel. Returns how many bytes it accepted.
+    pub(crate) fn write(&self, now: Tick) -> usize {
         let state = &mut *self.state.borrow_mut();
         state.is_unwritten = false;
         let is_direct = state.is_direct && state.phase == OutboxPhase::Open && !state.gone;
-        let Some(owner) = self.owner.get().filter(|_| is_direct) else { return state.wake() };
+        let Some(owner) = self.owner.get().filter(|_| is_direct) else {
+            state.wake();
+            return 0;
+        };
         let was_marked = state.queue.holds_marked();
         let mut slices = [IoSlice::new(&[]); MOST_SLICES];
         let (count, bytes) = state.queue.gather(&mut slices);
         if count == 0 {
-            return;
+            return 0;
         }
         let written = owner.kernel.write(&slices[..count]).min(bytes);
         if written > 0 {
@@ -67,5 +70,6 @@ impl Outbox {
             // The others are next.
             self.have_written(state);
         }
+        written
     }
 }
