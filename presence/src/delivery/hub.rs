@@ -28,7 +28,7 @@ pub(crate) use self::sockets::{HubSocket, Sockets};
 /// A client that reads first frames more slowly than this, in bytes a second, is cut off first when their memory is needed.
 const LEAST_RATE: f64 = 8.0 * 1024.0;
 
-/// After so many sockets, or so many bytes, a hub that writes lets other tasks run. The kernel takes about a millisecond for so many bytes.
+/// After so many sockets, or so many bytes, a hub that writes lets other tasks and threads run, so that no room waits long for a larger one.
 const WRITES_PER_TURN: usize = 64;
 const BYTES_PER_TURN: usize = 2 * 1024 * 1024;
 
