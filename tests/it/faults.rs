@@ -73,7 +73,7 @@ macro_rules! server {
                 away::under_load => away_for_30_s_under_load,
                 node::two_nodes => away_for_two_nodes_for_longer_than_their_leases,
                 node::told_to_stop => away_when_the_process_is_told_to_stop,
-                network::slow => every_statement_takes_2_s,
+                network::slow => every_statement_takes_1_s,
                 network::dead => a_network_that_lets_nothing_through,
                 network::lost => connections_that_never_answer_again,
                 network::slow_readings => with_slow_readings_nobody_is_there_who_has_left,

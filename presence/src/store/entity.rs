@@ -3,6 +3,8 @@
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod last_commit;
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
+pub(super) mod lease;
+#[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod node;
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod presence;

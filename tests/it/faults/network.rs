@@ -9,11 +9,11 @@ use crate::support::server::ChatServer;
 use crate::support::{BOUND, Duration, eventually, millis, secs};
 use tokio::time::Instant;
 
-/// A call takes several statements, and so longer than a call may take.
+/// A call takes several statements, and so longer than a call may take. Each comes before the server ends an idle transaction, after 2 s.
 pub(super) async fn slow(kind: BackendKind) {
     let backend = Backend::shared(kind).await;
     let network = backend.proxy();
-    suffers(&backend, async || network.slow(secs(2)), async || network.open()).await;
+    suffers(&backend, async || network.slow(secs(1)), async || network.open()).await;
 }
 
 /// Connections stay, and nothing comes of them.

@@ -16,14 +16,21 @@ pub struct Model {
     /// The process that began it. `NULL` if an early version of this crate began it.
     pub process: Option<String>,
     pub started_at: i64,
-    pub lease_until: i64,
     pub fenced_at: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {
+    #[sea_orm(has_one = "super::lease::Entity")]
+    Lease,
     #[sea_orm(has_many = "super::presence::Entity")]
     Presences,
+}
+
+impl Related<super::lease::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Lease.def()
+    }
 }
 
 impl Related<super::presence::Entity> for Entity {

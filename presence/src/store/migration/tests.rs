@@ -35,27 +35,52 @@ fn id(backend: DbBackend, digit: u8) -> String {
     }
 }
 
-/// Inserts rows into a schema after this many migrations. Returns a condition for each row.
-async fn fill(database: &DatabaseConnection, migrations: usize) -> Vec<String> {
+/// The migration that gave leases a table of their own.
+const LEASES: usize = 8;
+
+/// What a test knows of the rows that it inserts: a condition for each, in the schema of then and in that of now.
+struct Filled {
+    then: Vec<String>,
+    now: Vec<String>,
+}
+
+/// Inserts rows into a schema after this many migrations.
+async fn fill(database: &DatabaseConnection, migrations: usize) -> Filled {
     let backend = database.get_database_backend();
+    let then = rows(backend, migrations, migrations);
+    for (table, row) in &then {
+        let (columns, values): (Vec<_>, Vec<_>) = row.iter().cloned().unzip();
+        let insert = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), values.join(", "));
+        database.execute_unprepared(&insert).await.unwrap_or_else(|error| panic!("{insert}: {error}"));
+    }
+    let conditions = |rows: Vec<(&str, Vec<(&str, String)>)>| {
+        let is = |(column, value): &(&str, String)| format!("{column} = {value}");
+        let condition = |(table, row): (&str, Vec<_>)| {
+            format!("{table} WHERE {}", row.iter().map(is).collect::<Vec<_>>().join(" AND "))
+        };
+        rows.into_iter().map(condition).collect()
+    };
+    Filled { then: conditions(then), now: conditions(rows(backend, migrations, Migrator::migrations().len())) }
+}
+
+/// The rows that are inserted after this many migrations, as they are in a schema after `schema` migrations.
+fn rows(backend: DbBackend, migrations: usize, schema: usize) -> Vec<(&'static str, Vec<(&'static str, String)>)> {
     let [room, node, asked] = [ROOM, NODE, ASKED].map(|digit| id(backend, digit));
     let [ann, bob, request] = [ANN, BOB, REQUEST].map(|digit| id(backend, digit));
     let bytes = "07".repeat(32);
     let token = if backend == DbBackend::Postgres { format!("'\\x{bytes}'") } else { format!("x'{bytes}'") };
-    let mut rows = vec![
-        ("nodes", vec![("id", &*node), ("name", "'here'"), ("started_at", "1"), ("lease_until", "2")]),
-        (
-            "nodes",
-            vec![
-                ("id", &asked),
-                ("lost_name", "'there'"),
-                ("started_at", "1"),
-                ("lease_until", "2"),
-                ("fenced_at", "3"),
-            ],
-        ),
-        ("rooms", vec![("id", &room), ("channel_name", "'lobby'"), ("version", "7"), ("created_at", "4")]),
-    ];
+    let mut here = vec![("id", &*node), ("name", "'here'"), ("started_at", "1")];
+    let mut there = vec![("id", &*asked), ("lost_name", "'there'"), ("started_at", "1"), ("fenced_at", "3")];
+    let mut rows = Vec::new();
+    if schema < LEASES {
+        here.push(("lease_until", "2"));
+        there.push(("lease_until", "2"));
+    } else {
+        rows.extend([&node, &asked].map(|node| ("leases", vec![("node_id", &**node), ("lease_until", "2")])));
+    }
+    // The rows of nodes first, to which the others refer.
+    rows.splice(0..0, [("nodes", here), ("nodes", there)]);
+    rows.push(("rooms", vec![("id", &room), ("channel_name", "'lobby'"), ("version", "7"), ("created_at", "4")]));
     let of = |id, channel, meta| {
         vec![("id", id), ("room_id", &*room), ("channel_name", channel), ("meta", meta), ("node_id", &*node)]
     };
@@ -79,15 +104,8 @@ async fn fill(database: &DatabaseConnection, migrations: usize) -> Vec<String> {
         request.push(("removal", r#"'{"target":{"user":"bob"},"close":null}'"#));
     }
     rows.extend([("presences", with_token), ("presences", held), ("prune_requests", request)]);
-    let mut conditions = Vec::new();
-    for (table, row) in rows {
-        let (columns, values): (Vec<_>, Vec<_>) = row.iter().copied().unzip();
-        let insert = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), values.join(", "));
-        database.execute_unprepared(&insert).await.unwrap_or_else(|error| panic!("{insert}: {error}"));
-        let is = |(column, value): &(&str, &str)| format!("{column} = {value}");
-        conditions.push(format!("{table} WHERE {}", row.iter().map(is).collect::<Vec<_>>().join(" AND ")));
-    }
-    conditions
+    let owned = |(column, value): (&'static str, &str)| (column, value.to_owned());
+    rows.into_iter().map(|(table, row)| (table, row.into_iter().map(owned).collect())).collect()
 }
 
 async fn hold(database: &DatabaseConnection, conditions: &[String]) {
@@ -104,12 +122,12 @@ fn each_former_schema_is_migrated(kind: Kind) {
         let conditions = block_on(async {
             let old = trial.connect().await;
             Migrator::up(&old, u32::try_from(migrations).ok()).await.unwrap();
-            let conditions = fill(&old, migrations).await;
-            hold(&old, &conditions).await;
+            let filled = fill(&old, migrations).await;
+            hold(&old, &filled.then).await;
             let pending = SqlStore::connect(&trial.url).unwrap().pending_migrations().await.unwrap();
             assert_eq!(pending.len(), Migrator::migrations().len() - migrations);
             old.close().await.unwrap();
-            conditions
+            filled.now
         });
         // Many nodes migrate at once, as after an update of all nodes.
         at_once(4, async |_| SqlStore::connect(&trial.url).unwrap().prepare().await.unwrap());
@@ -168,12 +186,12 @@ fn a_migration_that_was_interrupted_is_run_again() {
         block_on(async {
             let old = trial.connect().await;
             Migrator::up(&old, u32::try_from(migrations).ok()).await.unwrap();
-            let conditions = fill(&old, migrations).await;
+            let filled = fill(&old, migrations).await;
             let last = "DELETE FROM presence_migrations ORDER BY version DESC LIMIT 1";
             old.execute_unprepared(last).await.unwrap();
             let store = SqlStore::connect(&trial.url).unwrap();
             assert_eq!(store.migrate().await.unwrap().len(), Migrator::migrations().len() - migrations + 1);
-            hold(&old, &conditions).await;
+            hold(&old, &filled.now).await;
             is_used(&store).await;
         });
     }

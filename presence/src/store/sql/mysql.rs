@@ -33,7 +33,7 @@ use super::{
         users_as_json,
     },
     error::{of_connection, store_error},
-    settings::Settings,
+    settings::{IDLE_TRANSACTION_TIMEOUT, Settings},
 };
 
 /// The name of the lock for migrations. Lock names are global in the server, so it contains the database. It may have 64 characters.
@@ -89,14 +89,14 @@ const SQL_MODE: &str = "PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES
 fn session(settings: &Settings) -> String {
     // Defaults of the server must not change the meaning of a statement, or truncate its result: a truncated list of presences
     // would look as if members had left. A text that is too long must be an error. A node that is suspended within a transaction
-    // loses its locks, since other nodes could not fence it otherwise. Only MariaDB supports that.
+    // loses its locks, since other nodes could neither fence it nor use its rooms otherwise. Only MariaDB supports that.
     let wait_timeout = settings.wait_timeout.as_secs().max(1);
     format!(
         "SET SESSION sql_mode = '{SQL_MODE}', sql_select_limit = {}, sql_big_selects = 1; \
          SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = {wait_timeout}; \
          /*M!100300 SET SESSION idle_transaction_timeout = {} */",
         u64::MAX,
-        6 * wait_timeout
+        IDLE_TRANSACTION_TIMEOUT.as_secs()
     )
 }
 

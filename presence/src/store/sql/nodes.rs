@@ -36,11 +36,12 @@ impl NodeStore for SingleTryStore {
         match status {
             Some(status) => {
                 status?;
-                statement::rename(node, &name, lease_until).exec(connection).await.map_err(store_error)?;
+                statement::rename(node, &name).exec(connection).await.map_err(store_error)?;
+                statement::renew(node, lease_until).exec(connection).await.map_err(store_error)?;
             }
             None => {
-                let insert = statement::begin_incarnation(node, &name, now, lease_until);
-                connection.execute(&insert).await.map_err(store_error)?;
+                connection.execute(&statement::begin_incarnation(node, &name, now)).await.map_err(store_error)?;
+                connection.execute(&statement::insert_lease(node, lease_until)).await.map_err(store_error)?;
                 connection.execute(&statement::insert_last_commit(node)).await.map_err(store_error)?;
             }
         }
@@ -50,13 +51,7 @@ impl NodeStore for SingleTryStore {
     }
 
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
-        // With a shared lock first and an exclusive lock later, two transactions could wait for each other.
-        let transaction = Transaction::begin_as(&self.database, node, Lock::Exclusive).await?;
-        let now = transaction.now;
-        let lease_until = now.saturating_add(millis(lease));
-        statement::renew(node, lease_until).exec(transaction.connection()).await.map_err(store_error)?;
-        transaction.commit().await?;
-        Ok(time(now))
+        Transaction::renew(&self.database, node, lease).await.map(time)
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {

@@ -25,7 +25,7 @@ use super::{
     super::StoreError,
     dialect::{CACHED_STATEMENTS, Dialect, RELEASE_CHECK_TIMEOUT, bad_url, names_cache_capacity, seen_at, server_pool},
     error::{NO_STATEMENTS, lacks_right, needs_operator, of_connection, refused, store_error},
-    settings::Settings,
+    settings::{IDLE_TRANSACTION_TIMEOUT, Settings},
 };
 
 /// The key of the advisory lock for migrations: `presence` in ASCII.
@@ -77,12 +77,12 @@ impl Postgres {
 
 /// The first statements of each connection.
 fn session(settings: &Settings) -> String {
-    // A node that is suspended within a transaction loses its locks. Otherwise other nodes could not fence it.
-    let wait_timeout = settings.wait_timeout.as_millis();
+    // A node that is suspended within a transaction loses its locks. Otherwise other nodes could neither fence it nor use its rooms.
     format!(
-        "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {wait_timeout}; \
+        "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {}; \
          SET idle_in_transaction_session_timeout = {}",
-        6 * wait_timeout
+        settings.wait_timeout.as_millis(),
+        IDLE_TRANSACTION_TIMEOUT.as_millis()
     )
 }
 
@@ -222,7 +222,7 @@ const DELETE_RETURNING: &str = "DELETE FROM presences WHERE (id, room_id, channe
 
 /// The error messages of PostgreSQL name the table, but not the missing right. A table that does not exist is left out.
 const MISSING_RIGHTS: &str = "SELECT string_agg(privilege || ' ON ' || name, ', ' ORDER BY name, privilege) \
-    FROM unnest(ARRAY['rooms', 'presences', 'nodes', 'prune_requests', 'last_commits']) AS name, \
+    FROM unnest(ARRAY['rooms', 'presences', 'nodes', 'leases', 'prune_requests', 'last_commits']) AS name, \
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege \
     WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(to_regclass(name), privilege)";
 

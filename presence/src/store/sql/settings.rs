@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// After this time between two statements the server ends a transaction, and with it the connection. The statements of a node follow one
+/// another within milliseconds.
+pub(super) const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What a commit in SQLite survives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Synchronous {

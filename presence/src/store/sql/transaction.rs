@@ -5,7 +5,7 @@ mod online;
 mod removal;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use futures_util::future::join;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement, TryGetableMany,
     prelude::{Expr, Uuid},
-    sea_query::LockType,
+    sea_query::{ExprTrait, LockType},
 };
 
 use crate::{
@@ -70,11 +70,20 @@ pub(super) struct Transaction {
 impl Transaction {
     /// Begins a transaction for `node`, and checks whether the node may write.
     pub(super) async fn begin(database: &Database, node: NodeId, lock: Lock) -> Result<(Self, NodeStatus), StoreError> {
-        let inner = database.write().await?;
+        Self::within(database, database.write().await?, node, Some(lock)).await
+    }
+
+    /// As [`begin`](Self::begin), within a transaction that has begun. Without a lock the node may be fenced meanwhile.
+    async fn within(
+        database: &Database,
+        inner: DatabaseTransaction,
+        node: NodeId,
+        lock: Option<Lock>,
+    ) -> Result<(Self, NodeStatus), StoreError> {
         let dialect = database.dialect().clone();
         let tracks_online = database.tracks_online.load(Ordering::Acquire);
-        let life = statement::node_status(node, lock.into(), database.now()).one(&inner).await.map_err(store_error)?;
-        let Some((fenced_at, lost_name, now)) = life else {
+        let status = statement::node_status(node, lock.map(Lock::into), database.now());
+        let Some((fenced_at, lost_name, now)) = status.one(&inner).await.map_err(store_error)? else {
             let now = database.time(&inner).await?;
             return Ok((Self { inner, dialect, now, tracks_online }, None));
         };
@@ -85,11 +94,29 @@ impl Transaction {
 
     /// Begins a transaction of a node that may write. The node cannot be fenced before it ends.
     pub(super) async fn begin_as(database: &Database, node: NodeId, lock: Lock) -> Result<Self, StoreError> {
-        match Self::begin(database, node, lock).await? {
-            (transaction, Some(Ok(()))) => Ok(transaction),
-            (_, Some(Err(fenced))) => Err(fenced),
-            (_, None) => Err(StoreError::Fenced { node, superseded: false }),
+        let (transaction, status) = Self::begin(database, node, lock).await?;
+        transaction.if_it_may_write(node, status)
+    }
+
+    fn if_it_may_write(self, node: NodeId, status: NodeStatus) -> Result<Self, StoreError> {
+        match status {
+            Some(status) => status.map(|()| self),
+            None => Err(StoreError::Fenced { node, superseded: false }),
         }
+    }
+
+    /// Renews the lease of a node until `lease` from now, and returns the time of the database. This waits for nothing but a transaction
+    /// that fences the node, because no other locks the row of a lease.
+    pub(super) async fn renew(database: &Database, node: NodeId, lease: Duration) -> Result<i64, StoreError> {
+        let inner = database.write().await?;
+        let lease_until = database.now().add(millis(lease));
+        // The lease first: after that nobody fences the node before this transaction ends.
+        statement::renew(node, lease_until).exec(&inner).await.map_err(store_error)?;
+        let (transaction, status) = Self::within(database, inner, node, None).await?;
+        let transaction = transaction.if_it_may_write(node, status)?;
+        let now = transaction.now;
+        transaction.commit().await?;
+        Ok(now)
     }
 
     pub(super) fn connection(&self) -> &DatabaseTransaction {
@@ -104,7 +131,7 @@ impl Transaction {
     /// Whether another node may write.
     pub(super) async fn status_of(&self, node: NodeId, lock: Lock) -> Result<NodeStatus, StoreError> {
         let now = Expr::val(self.now);
-        match statement::node_status(node, lock.into(), now).one(&self.inner).await.map_err(store_error)? {
+        match statement::node_status(node, Some(lock.into()), now).one(&self.inner).await.map_err(store_error)? {
             Some((fenced_at, lost_name, _)) => self.status(node, fenced_at, lost_name).await.map(Some),
             None => Ok(None),
         }
@@ -126,11 +153,23 @@ impl Transaction {
         Ok(Err(StoreError::Fenced { node, superseded }))
     }
 
-    /// Fences incarnations whose lease has expired.
+    /// Fences incarnations whose lease has expired. One that is within a transaction is left to the next call: to wait for it would keep
+    /// the others, and this node, from going on while a node is suspended.
     pub(super) async fn fence_expired(&self, all_but: NodeId) -> Result<(), StoreError> {
         let expired = statement::expired(all_but, self.now).all(&self.inner).await.map_err(store_error)?;
-        for ids in chunk::keys(self.dialect.backend(), &expired) {
-            statement::fence_expired(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
+        let backend = self.dialect.backend();
+        let mut leases = Vec::new();
+        for ids in chunk::keys(backend, &expired) {
+            leases.extend(statement::lock_leases(ids).all(&self.inner).await.map_err(store_error)?);
+        }
+        let renewed: HashSet<Uuid> =
+            leases.into_iter().filter(|(_, until)| *until >= self.now).map(|(id, _)| id).collect();
+        let expired: Vec<Uuid> = expired.into_iter().filter(|id| !renewed.contains(id)).collect();
+        for ids in chunk::keys(backend, &expired) {
+            let idle = statement::lock_idle(ids).all(&self.inner).await.map_err(store_error)?;
+            for ids in chunk::keys(backend, &idle) {
+                statement::fence(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
+            }
         }
         Ok(())
     }

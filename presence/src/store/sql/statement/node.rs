@@ -3,14 +3,14 @@
 use sea_orm::{
     ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
     prelude::{Expr, Uuid},
-    sea_query::{Alias, ExprTrait, InsertStatement, LockType, Query, SelectStatement, SimpleExpr},
+    sea_query::{Alias, ExprTrait, InsertStatement, LockBehavior, LockType, Query, SelectStatement, SimpleExpr},
 };
 
 use crate::{
     name::{NodeId, NodeName},
     store::{
         Attempt, KEEP_SUPERSEDED_FOR,
-        entity::{last_commit, node, presence},
+        entity::{last_commit, lease, node, presence},
         listing::this_process,
         millis,
         sql::row::{NodeStatusRow, NodeSummaryRow},
@@ -19,13 +19,16 @@ use crate::{
 
 use super::{Keys, Rows};
 
-pub(in super::super) fn node_status(node: NodeId, lock: LockType, now: SimpleExpr) -> Rows<NodeStatusRow> {
-    node::Entity::find_by_id(node.as_uuid())
+pub(in super::super) fn node_status(node: NodeId, lock: Option<LockType>, now: SimpleExpr) -> Rows<NodeStatusRow> {
+    let status = node::Entity::find_by_id(node.as_uuid())
         .select_only()
         .columns([node::Column::FencedAt, node::Column::LostName])
-        .expr(now)
-        .lock(lock)
-        .into_tuple()
+        .expr(now);
+    match lock {
+        Some(lock) => status.lock(lock),
+        None => status,
+    }
+    .into_tuple()
 }
 
 pub(in super::super) fn live_under(name: &str) -> Rows<Uuid> {
@@ -43,36 +46,39 @@ pub(in super::super) fn take_name(from_all_but: NodeId, name: &NodeName, now: i6
         .filter(node::Column::Id.ne(from_all_but.as_uuid()))
 }
 
-pub(in super::super) fn begin_incarnation(
-    node: NodeId,
-    name: &NodeName,
-    now: i64,
-    lease_until: i64,
-) -> InsertStatement {
-    use node::Column::{Id, LeaseUntil, Name, Process, StartedAt};
+pub(in super::super) fn begin_incarnation(node: NodeId, name: &NodeName, now: i64) -> InsertStatement {
+    use node::Column::{Id, Name, Process, StartedAt};
     Query::insert()
         .into_table(node::Entity)
-        .columns([Id, Name, Process, StartedAt, LeaseUntil])
-        .values_panic([
-            node.as_uuid().into(),
-            name.as_str().into(),
-            this_process().into(),
-            now.into(),
-            lease_until.into(),
-        ])
+        .columns([Id, Name, Process, StartedAt])
+        .values_panic([node.as_uuid().into(), name.as_str().into(), this_process().into(), now.into()])
         .take()
 }
 
-/// Sets the name of an existing incarnation, and renews its lease.
-pub(in super::super) fn rename(node: NodeId, name: &NodeName, lease_until: i64) -> UpdateMany<node::Entity> {
-    renew(node, lease_until).col_expr(node::Column::Name, Expr::value(name.as_str()))
+/// Sets the name of an existing incarnation.
+pub(in super::super) fn rename(node: NodeId, name: &NodeName) -> UpdateMany<node::Entity> {
+    node::Entity::update_many()
+        .col_expr(node::Column::Name, Expr::value(name.as_str()))
+        .filter(node::Column::Id.eq(node.as_uuid()))
+}
+
+/// Gives a new incarnation its lease.
+pub(in super::super) fn insert_lease(node: NodeId, lease_until: i64) -> InsertStatement {
+    use lease::Column::{LeaseUntil, NodeId};
+    Query::insert()
+        .into_table(lease::Entity)
+        .columns([NodeId, LeaseUntil])
+        .values_panic([node.as_uuid().into(), lease_until.into()])
+        .take()
 }
 
 /// When the incarnation with this name was fenced, and when its lease ended.
 pub(in super::super) fn end_of_former(all_but: NodeId, name: &NodeName) -> Rows<(Option<i64>, i64)> {
     node::Entity::find()
+        .inner_join(lease::Entity)
         .select_only()
-        .columns([node::Column::FencedAt, node::Column::LeaseUntil])
+        .column(node::Column::FencedAt)
+        .column(lease::Column::LeaseUntil)
         .filter(node::Column::Name.eq(name.as_str()))
         .filter(node::Column::Id.ne(all_but.as_uuid()))
         .into_tuple()
@@ -126,20 +132,24 @@ pub(in super::super) fn live_with_presences(all_but: NodeId, now: i64) -> Rows<(
         .select_only()
         .columns([node::Column::Id, node::Column::Name])
         .filter(node::Column::FencedAt.is_null())
-        .filter(node::Column::LeaseUntil.gte(now))
+        .filter(has_lease(now))
         .into_tuple()
 }
 
 pub(in super::super) fn nodes(now: SimpleExpr) -> Rows<NodeSummaryRow> {
-    use node::Column::{FencedAt, Id, LeaseUntil, LostName, Name, Process, StartedAt};
+    use node::Column::{FencedAt, Id, LostName, Name, Process, StartedAt};
     node::Entity::find()
+        .inner_join(lease::Entity)
         .left_join(presence::Entity)
         .select_only()
-        .columns([Id, Name, LostName, Process, StartedAt, LeaseUntil, FencedAt])
+        .columns([Id, Name, LostName, Process, StartedAt])
+        .column(lease::Column::LeaseUntil)
+        .column(FencedAt)
         .expr(presence::Column::NodeId.count())
         .expr(presence::Column::HeldUntil.count())
         .expr(now)
         .group_by(Id)
+        .group_by(lease::Column::LeaseUntil)
         .into_tuple()
 }
 
@@ -152,11 +162,21 @@ fn presences_of_node() -> SelectStatement {
         .take()
 }
 
-pub(in super::super) fn renew(node: NodeId, lease_until: i64) -> UpdateMany<node::Entity> {
-    node::Entity::update_many()
-        .col_expr(node::Column::LeaseUntil, Expr::value(lease_until))
-        .filter(node::Column::Id.eq(node.as_uuid()))
-        .filter(node::Column::FencedAt.is_null())
+pub(in super::super) fn renew(node: NodeId, lease_until: impl Into<SimpleExpr>) -> UpdateMany<lease::Entity> {
+    lease::Entity::update_many()
+        .col_expr(lease::Column::LeaseUntil, lease_until.into())
+        .filter(lease::Column::NodeId.eq(node.as_uuid()))
+}
+
+/// Whether the node of the outer query has a lease.
+pub(in super::super) fn has_lease(now: impl Into<SimpleExpr>) -> SimpleExpr {
+    let lease = Query::select()
+        .expr(Expr::val(1))
+        .from(lease::Entity)
+        .and_where(Expr::col((lease::Entity, lease::Column::NodeId)).equals((node::Entity, node::Column::Id)))
+        .and_where(Expr::col((lease::Entity, lease::Column::LeaseUntil)).gte(now.into()))
+        .take();
+    Expr::exists(lease)
 }
 
 /// Incarnations whose lease has expired and that are not fenced. The rows are not locked, because all nodes that write lock theirs.
@@ -164,22 +184,38 @@ pub(in super::super) fn expired(all_but: NodeId, now: i64) -> Rows<Uuid> {
     node::Entity::find()
         .select_only()
         .column(node::Column::Id)
-        .filter(is_expired(now))
+        .filter(node::Column::FencedAt.is_null())
+        .filter(has_lease(now).not())
         .filter(node::Column::Id.ne(all_but.as_uuid()))
         .order_by_asc(node::Column::Id)
         .into_tuple()
 }
 
-fn is_expired(now: i64) -> Condition {
-    Condition::all().add(node::Column::FencedAt.is_null()).add(node::Column::LeaseUntil.lt(now))
+/// Locks the leases of these incarnations, which they cannot renew until the transaction ends.
+pub(in super::super) fn lock_leases(ids: impl Into<Keys<Uuid>>) -> Rows<(Uuid, i64)> {
+    lease::Entity::find()
+        .filter(ids.into().contain(lease::Column::NodeId))
+        .order_by_asc(lease::Column::NodeId)
+        .lock(LockType::Update)
+        .into_tuple()
 }
 
-/// Fences those of these incarnations that have not renewed their lease meanwhile.
-pub(in super::super) fn fence_expired(ids: impl Into<Keys<Uuid>>, now: i64) -> UpdateMany<node::Entity> {
+/// Locks those of these incarnations that are not fenced, except for those that a transaction has locked: it may be writing in their name.
+pub(in super::super) fn lock_idle(ids: impl Into<Keys<Uuid>>) -> Rows<Uuid> {
+    node::Entity::find()
+        .select_only()
+        .column(node::Column::Id)
+        .filter(ids.into().contain(node::Column::Id))
+        .filter(node::Column::FencedAt.is_null())
+        .order_by_asc(node::Column::Id)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_tuple()
+}
+
+pub(in super::super) fn fence(ids: impl Into<Keys<Uuid>>, now: i64) -> UpdateMany<node::Entity> {
     node::Entity::update_many()
         .col_expr(node::Column::FencedAt, Expr::value(now))
         .filter(ids.into().contain(node::Column::Id))
-        .filter(is_expired(now))
 }
 
 pub(in super::super) fn end_incarnation(node: NodeId, now: i64) -> UpdateMany<node::Entity> {

@@ -3,7 +3,7 @@
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
     prelude::Uuid,
-    sea_query::{DeleteStatement, Query},
+    sea_query::{DeleteStatement, ExprTrait, Query},
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Keys, Rows, at_most,
+    Keys, Rows, at_most, has_lease,
     presence::{COLUMNS, presences},
     unindexed,
 };
@@ -119,7 +119,7 @@ pub(in super::super) fn dead(caller: NodeId, now: i64) -> Rows<Uuid> {
 }
 
 fn dead_nodes(caller: Option<NodeId>, now: i64) -> sea_orm::Select<node::Entity> {
-    let over = Condition::any().add(node::Column::FencedAt.is_not_null()).add(node::Column::LeaseUntil.lt(now));
+    let over = Condition::any().add(node::Column::FencedAt.is_not_null()).add(has_lease(now).not());
     let over = Condition::all().add(over).add_option(caller.map(|caller| node::Column::Id.ne(caller.as_uuid())));
     node::Entity::find().select_only().column(node::Column::Id).filter(over)
 }

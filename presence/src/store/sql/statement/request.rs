@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sea_orm::{
     ColumnTrait, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
     prelude::Expr,
-    sea_query::{ExprTrait, InsertStatement, OnConflict, Query, SimpleExpr},
+    sea_query::{InsertStatement, OnConflict, Query, SimpleExpr},
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-use super::Rows;
+use super::{Rows, has_lease};
 
 /// Adds a request for nodes, except for those that have it already.
 pub(in super::super) fn insert_requests(
@@ -60,7 +60,7 @@ pub(in super::super) fn open_requests(node: NodeId, now: SimpleExpr) -> Rows<Req
         .filter(prune_request::Column::NodeId.eq(node.as_uuid()))
         .filter(prune_request::Column::Pruned.is_null())
         .filter(node::Column::FencedAt.is_null())
-        .filter(Expr::col((node::Entity, node::Column::LeaseUntil)).gte(now))
+        .filter(has_lease(now))
         .order_by_asc(prune_request::Column::RequestId)
         .into_tuple()
 }

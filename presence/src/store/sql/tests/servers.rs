@@ -84,7 +84,7 @@ async fn a_late_transaction_of_a_dead_node_writes_nothing() {
             .commit(dead.1, Attempt::next(), [RoomWrites { room: room(0), writes: vec![join(dead.1)] }].into())
             .await
             .unwrap();
-        database.connect().await.execute_unprepared("UPDATE nodes SET lease_until = 0").await.unwrap();
+        database.connect().await.execute_unprepared("UPDATE leases SET lease_until = 0").await.unwrap();
         judge.0.renew(judge.1, LEASE).await.unwrap();
         assert_eq!(judge.0.fence(judge.1).await.unwrap(), [dead.1]);
         let mode = ClearMode::HoldResumable(LEASE);
@@ -95,6 +95,65 @@ async fn a_late_transaction_of_a_dead_node_writes_nothing() {
             .await;
         assert!(matches!(late, Err(StoreError::Fenced { .. })), "{late:?}");
         assert_eq!(judge.0.load(room(0)).await.unwrap().unwrap().presences, []);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_while_transactions_of_its_node_go_on() {
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (store, node) = joined(&database).await;
+        let store = store.with_wait_timeout(Duration::from_secs(1));
+        let writing = Transaction::begin_as(&store.once.database, node, transaction::Lock::Shared).await.unwrap();
+        let name = room(0);
+        let positions = writing.rooms(&[&name]).await.unwrap();
+        let Write::Join(presence) = join(node) else { panic!("it joins") };
+        writing.insert(&[(positions[0].epoch, (presence, None))]).await.unwrap();
+        store.renew(node, LEASE).await.unwrap();
+        writing.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_suspended_in_a_transaction_loses_the_locks_of_its_rooms() {
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (suspended, other) = (joined(&database).await, joined(&database).await);
+        let writing =
+            Transaction::begin_as(&suspended.0.once.database, suspended.1, transaction::Lock::Shared).await.unwrap();
+        let name = room(0);
+        writing.rooms(&[&name]).await.unwrap();
+        // A statement waits for a lock for at most 5 s.
+        let writes = RoomWrites { room: name, writes: vec![join(other.1)] };
+        other.0.commit(other.1, Attempt::next(), [writes].into()).await.unwrap();
+        assert!(matches!(writing.commit().await, Err(StoreError::Unavailable(_))), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_suspended_in_a_transaction_keeps_no_other_from_being_fenced() {
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (judge, node) = joined(&database).await;
+        let judge = judge.with_wait_timeout(Duration::from_secs(1));
+        let (suspended, dead) = (joined(&database).await, joined(&database).await);
+        for (store, node) in [&suspended, &dead] {
+            let writes = RoomWrites { room: room(0), writes: vec![join(*node)] };
+            store.commit(*node, Attempt::next(), [writes].into()).await.unwrap();
+        }
+        let writing =
+            Transaction::begin_as(&suspended.0.once.database, suspended.1, transaction::Lock::Shared).await.unwrap();
+        database.connect().await.execute_unprepared("UPDATE leases SET lease_until = 0").await.unwrap();
+        judge.renew(node, LEASE).await.unwrap();
+        assert_eq!(judge.fence(node).await.unwrap(), [dead.1], "{kind:?}");
+        drop(writing);
+        let mut both = [suspended.1, dead.1];
+        both.sort_unstable();
+        while judge.fence(node).await.unwrap() != both {
+            tokio::task::yield_now().await;
+        }
+        let refused = suspended.0.renew(suspended.1, LEASE).await;
+        assert!(matches!(refused, Err(StoreError::Fenced { superseded: false, .. })), "{refused:?}");
     }
 }
 
