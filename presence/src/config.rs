@@ -238,8 +238,8 @@ config! {
     on_stale: OnStale = |_| OnStale::Close;
     /// When `join`, `leave` and `update` resolve. Default [`Durability::Committed`].
     durability: Durability = |_| Durability::Committed;
-    /// How long other nodes consider a node alive after it renewed its lease. Default 10 s, at least 300 ms, at most a day. It is renewed
-    /// after each third.
+    /// How long other nodes consider a node alive after it renewed its lease. Default 10 s, at least 1.2 s, at most a day. It is renewed
+    /// after each third, and a node that cleans up after others waits a sixth of it for their locks.
     lease: Duration = |_| secs(10);
     /// Time between sweeps, which remove held presences whose grace has expired and presences of dead nodes. Default 2 s.
     sweep_interval: Duration = |_| secs(2);
@@ -384,7 +384,8 @@ impl Config {
         time("grace", self.grace, self.grace <= self.max_age, "it must not be longer than `max_age`")?;
         let notify = self.notify_interval;
         time("notify_interval", notify, notify <= secs(10), "it must be at most 10 s")?;
-        time("lease", self.lease, self.lease >= ms(300), "it must be at least 300 ms")?;
+        let long_enough = "it must be at least 1.2 s: a node that cleans up waits for a sixth of it, and other nodes keep locks for up to 0.2 s";
+        time("lease", self.lease, self.lease >= ms(1200), long_enough)?;
         time("lease", self.lease, self.lease <= secs(24 * 3600), "it must be at most a day")?;
         for (field, value) in [
             ("sweep_interval", self.sweep_interval),

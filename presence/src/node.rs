@@ -90,6 +90,7 @@ impl Node {
     ) -> Arc<Self> {
         let threads = Threads::start(config.room_threads());
         let store: Arc<dyn Store> = Arc::new(store);
+        store.limit_waits(config.lease(), config.store_timeout());
         let health = Health::default();
         let node = Arc::new(Self {
             writer: Writer::new(config.max_pending_writes(), health.clone(), fenced),

@@ -101,6 +101,11 @@ pub trait Store: RoomStore + NodeStore + RequestStore + fmt::Debug + Send + Sync
         None
     }
 
+    /// Bounds what one node can do to the others: for how long it waits for locks when it cleans up after them (a sixth of `lease`), and for
+    /// how long it keeps its own locks when it does not respond (`store_timeout`, after which the node itself gives up a call). Call it
+    /// before the store is used. It has no effect on a store that knows no locks.
+    fn limit_waits(&self, _lease: Duration, _store_timeout: Duration) {}
+
     /// From now on, each commit reports [`RoomCommit::online_changes`]. A store for which the counting has a cost may leave
     /// them empty before this call.
     fn track_online(&self) {}

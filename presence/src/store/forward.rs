@@ -36,7 +36,8 @@ pub enum Call {
     Read,
     Fence,
     Clear,
-    /// A call that removes presences or rooms.
+    Sweep,
+    /// Another call that removes presences or rooms.
     Remove,
     SendRequest,
     OpenRequests,
@@ -65,6 +66,10 @@ pub trait Forward: std::fmt::Debug + Send + Sync + 'static {
 impl<F: Forward> Store for F {
     fn database_id(&self) -> Option<u64> {
         self.inner().database_id()
+    }
+
+    fn limit_waits(&self, lease: Duration, store_timeout: Duration) {
+        self.inner().limit_waits(lease, store_timeout);
     }
 
     fn track_online(&self) {
@@ -120,7 +125,7 @@ impl<F: Forward> RoomStore for F {
     }
 
     async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
-        self.forward(Call::Remove, move |store| store.sweep(node, limit)).await
+        self.forward(Call::Sweep, move |store| store.sweep(node, limit)).await
     }
 
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {

@@ -16,13 +16,16 @@ use super::{
     super::StoreError,
     dialect::Dialect,
     error::{is_lost, store_error},
-    settings::Settings,
+    settings::{Settings, WaitLimits},
 };
 
 #[derive(Clone)]
 pub(super) struct Database {
     dialect: Arc<dyn Dialect>,
     settings: Settings,
+    limits: Arc<WaitLimits>,
+    /// How long a transaction that writes waits for a lock, if that is less than what the connections are set to.
+    lock_timeout: Option<Duration>,
     pub(super) writer: DatabaseConnection,
     readers: DatabaseConnection,
     /// Replaces the clock of the database.
@@ -41,7 +44,16 @@ impl Database {
     pub(super) fn new(dialect: Arc<dyn Dialect>) -> Self {
         let settings = Settings::default();
         let (writer, readers) = dialect.connect(&settings);
-        Self { dialect, settings, writer, readers, wall_clock: None, tracks_online: Arc::default() }
+        Self {
+            dialect,
+            settings,
+            limits: Arc::default(),
+            lock_timeout: None,
+            writer,
+            readers,
+            wall_clock: None,
+            tracks_online: Arc::default(),
+        }
     }
 
     pub(super) fn with_settings(self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -59,9 +71,30 @@ impl Database {
         &self.dialect
     }
 
+    pub(super) fn limits(&self) -> &WaitLimits {
+        &self.limits
+    }
+
+    /// The same database, for transactions that clean up after other nodes.
+    pub(super) fn for_cleaning(&self) -> Self {
+        let lock_timeout = self.limits.cleaning();
+        Self { lock_timeout: (lock_timeout < self.settings.wait_timeout).then_some(lock_timeout), ..self.clone() }
+    }
+
     /// Begins a transaction that writes. If it is dropped without a commit, it changes nothing.
     pub(super) async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
-        self.on_live_connection(|| self.writer.begin_with_options(self.dialect.to_write())).await
+        let transaction = self.on_live_connection(|| self.writer.begin_with_options(self.dialect.to_write())).await?;
+        if let Some(set) = self.lock_timeout.and_then(|timeout| self.dialect.set_lock_timeout(timeout)) {
+            transaction.execute_unprepared(&set).await.map_err(store_error)?;
+        }
+        Ok(transaction)
+    }
+
+    /// An expression that sets the time limits of the transaction in which it is evaluated, for databases that do so by an expression. It is
+    /// part of the first query of a transaction, so it costs no message.
+    pub(super) fn transaction_limits(&self) -> Option<SimpleExpr> {
+        let lock_timeout = self.lock_timeout.unwrap_or(self.settings.wait_timeout);
+        self.dialect.transaction_limits(lock_timeout, self.limits.transaction())
     }
 
     /// Begins a transaction in which all queries see the database at the moment of the first one.

@@ -44,6 +44,23 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
         TransactionOptions::default()
     }
 
+    /// A statement that sets how long the statements after it wait for a lock, until the connection returns to its pool. `None` if
+    /// [`transaction_limits`](Self::transaction_limits) does it, or if there are no such locks.
+    fn set_lock_timeout(&self, _timeout: Duration) -> Option<String> {
+        None
+    }
+
+    /// An expression that sets for its transaction: how long a statement waits for a lock, how long the transaction may do nothing, and how
+    /// long it may last. So these hold also if a pooler gives the transaction a session without the settings of this node. `None` if the
+    /// database has no such expression.
+    fn transaction_limits(
+        &self,
+        _lock_timeout: Duration,
+        _transaction_timeout: Option<Duration>,
+    ) -> Option<SimpleExpr> {
+        None
+    }
+
     /// The time of the database, in milliseconds since 1970. `None` if it has no clock of its own.
     fn now(&self) -> Option<SimpleExpr>;
 

@@ -70,12 +70,16 @@ impl MySql {
     }
 
     fn pool(&self, settings: &Settings, connections: u32) -> MySqlPool {
+        let lock_timeout = lock_timeout(settings.wait_timeout);
         server_pool(settings, connections, session(settings))
             // A call that is dropped while it awaits an answer leaves this answer in the connection. The driver would take it for the
             // answer to the next call, and a commit would seem done before it is.
-            .after_release(|connection: &mut MySqlConnection, _| {
+            .after_release(move |connection: &mut MySqlConnection, _| {
                 Box::pin(async move {
-                    Ok(matches!(timeout(RELEASE_CHECK_TIMEOUT, is_in_sync(connection)).await, Ok(Ok(true))))
+                    Ok(matches!(
+                        timeout(RELEASE_CHECK_TIMEOUT, is_in_sync(connection, lock_timeout)).await,
+                        Ok(Ok(true))
+                    ))
                 })
             })
             .connect_lazy_with(self.options.clone())
@@ -90,22 +94,36 @@ fn session(settings: &Settings) -> String {
     // Defaults of the server must not change the meaning of a statement, or truncate its result: a truncated list of presences
     // would look as if members had left. A text that is too long must be an error. A node that is suspended within a transaction
     // loses its locks, since other nodes could neither fence it nor use its rooms otherwise. Only MariaDB supports that.
-    let wait_timeout = settings.wait_timeout.as_secs().max(1);
     format!(
         "SET SESSION sql_mode = '{SQL_MODE}', sql_select_limit = {}, sql_big_selects = 1; \
-         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = {wait_timeout}; \
+         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; {}; \
          /*M!100300 SET SESSION idle_transaction_timeout = {} */",
         u64::MAX,
+        set_lock_timeout(lock_timeout(settings.wait_timeout)),
         IDLE_TRANSACTION_TIMEOUT.as_secs()
     )
 }
 
-/// Whether the next answer belongs to the next statement.
-async fn is_in_sync(connection: &mut MySqlConnection) -> Result<bool, SqlxError> {
+/// How long a statement waits for a lock, in seconds.
+fn lock_timeout(timeout: Duration) -> u64 {
+    timeout.as_secs().max(1)
+}
+
+fn set_lock_timeout(seconds: u64) -> String {
+    format!("SET SESSION innodb_lock_wait_timeout = {seconds}")
+}
+
+/// Whether the next answer belongs to the next statement. If so, the connection waits for locks as long as it did at first.
+async fn is_in_sync(connection: &mut MySqlConnection, lock_timeout: u64) -> Result<bool, SqlxError> {
     static NUMBERS: AtomicI64 = AtomicI64::new(1 << 40);
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-    let row = connection.fetch_one(AssertSqlSafe(format!("SELECT {number}"))).await?;
-    Ok(row.try_get::<i64, _>(0)? == number)
+    let query = format!("SELECT {number}, @@innodb_lock_wait_timeout <> {lock_timeout}");
+    let row = connection.fetch_one(AssertSqlSafe(query)).await?;
+    let is_in_sync = row.try_get::<i64, _>(0)? == number;
+    if is_in_sync && row.try_get::<i64, _>(1)? != 0 {
+        connection.execute(AssertSqlSafe(set_lock_timeout(lock_timeout))).await?;
+    }
+    Ok(is_in_sync)
 }
 
 #[async_trait]
@@ -134,6 +152,10 @@ impl Dialect for MySql {
             access_mode: Some(AccessMode::ReadOnly),
             ..TransactionOptions::default()
         }
+    }
+
+    fn set_lock_timeout(&self, timeout: Duration) -> Option<String> {
+        Some(set_lock_timeout(lock_timeout(timeout)))
     }
 
     /// `UNIX_TIMESTAMP` depends on a time zone, and ends in 2038 on some servers.

@@ -61,7 +61,7 @@ impl NodeStore for SingleTryStore {
     }
 
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
-        let transaction = self.write_as(node).await?;
+        let transaction = self.clean_up_as(node).await?;
         let connection = transaction.connection();
         transaction.fence_expired(node).await?;
         transaction.forget_incarnations().await?;
@@ -72,7 +72,7 @@ impl NodeStore for SingleTryStore {
     }
 
     async fn clear(&self, node: NodeId, dead: NodeId, mode: ClearMode, limit: u64) -> Result<Batch, StoreError> {
-        let transaction = self.write_as(node).await?;
+        let transaction = self.clean_up_as(node).await?;
         // Only one transaction clears a node at a time. Two would wait for each other when they forget it.
         if !matches!(transaction.status_of(dead, Lock::Exclusive).await?, Some(Err(_))) {
             return Ok(Batch::default());

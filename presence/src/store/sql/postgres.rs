@@ -3,7 +3,11 @@
 //! Transactions are READ COMMITTED: each locks what it changes, in the order that all transactions use, and a statement after the
 //! lock sees what others committed before.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sea_orm::{
@@ -77,7 +81,8 @@ impl Postgres {
 
 /// The first statements of each connection.
 fn session(settings: &Settings) -> String {
-    // A node that is suspended within a transaction loses its locks. Otherwise other nodes could neither fence it nor use its rooms.
+    // A node that is suspended within a transaction loses its locks. Otherwise other nodes could neither fence it nor use its rooms. Each
+    // transaction that writes sets these again for itself: see `transaction_limits`.
     format!(
         "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {}; \
          SET idle_in_transaction_session_timeout = {}",
@@ -132,6 +137,23 @@ impl Dialect for Postgres {
             access_mode: Some(AccessMode::ReadOnly),
             ..TransactionOptions::default()
         }
+    }
+
+    fn transaction_limits(&self, lock_timeout: Duration, transaction_timeout: Option<Duration>) -> Option<SimpleExpr> {
+        let (lock, idle) = (lock_timeout.as_millis(), IDLE_TRANSACTION_TIMEOUT.as_millis());
+        let mut limits = format!(
+            "set_config('lock_timeout', '{lock}', true), set_config('idle_in_transaction_session_timeout', '{idle}', true)"
+        );
+        // Earlier versions do not have this setting, and refuse its name.
+        if let Some(timeout) = transaction_timeout.map(|timeout| timeout.as_millis()) {
+            write!(
+                limits,
+                ", CASE WHEN current_setting('server_version_num')::int >= 170000 \
+                 THEN set_config('transaction_timeout', '{timeout}', true) END"
+            )
+            .expect("a string takes every text");
+        }
+        Some(Expr::cust(format!("concat({limits})")))
     }
 
     fn now(&self) -> Option<SimpleExpr> {

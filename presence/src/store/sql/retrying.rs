@@ -176,7 +176,7 @@ impl SqlStore {
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
     pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
-        self.call(|once| async move { once.migrate().await }).await
+        self.call(RETRY_FOR, |once| async move { once.migrate().await }).await
     }
 
     /// The names of the migrations that [`migrate`](Self::migrate) would apply: none if the schema is up to date. Changes
@@ -195,7 +195,7 @@ impl SqlStore {
     /// # Errors
     /// [`StoreError::Refused`] if the schema is from a later version of this crate.
     pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
-        self.call(|once| async move { once.pending_migrations().await }).await
+        self.call(RETRY_FOR, |once| async move { once.pending_migrations().await }).await
     }
 }
 
@@ -205,14 +205,18 @@ impl SqlStore {
     /// The MySQL driver does not support dropping a future that awaits an answer of the server: it would take the rest of that
     /// answer for the answer to the next statement. So a call to MySQL continues for a while when its caller has dropped it,
     /// nearly always to its end. The time is bounded, because a host that vanished never answers and connections are few.
-    async fn call<T, F>(&self, call: impl Fn(SingleTryStore) -> F + Send + 'static) -> Result<T, StoreError>
+    async fn call<T, F>(
+        &self,
+        retry_for: Duration,
+        call: impl Fn(SingleTryStore) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let once = self.once.clone();
         let is_mysql = once.database.dialect().backend() == DbBackend::MySql;
-        let call = with_retries(move || call(once.clone()));
+        let call = with_retries(retry_for, move || call(once.clone()));
         if is_mysql {
             let (mut sender, receiver) = oneshot::channel();
             tokio::spawn(async move {
@@ -267,7 +271,7 @@ fn without(scheme: &'static str, feature: &'static str) -> StoreError {
 }
 
 /// Repeats a call while other transactions undo it.
-async fn with_retries<T, F>(call: impl FnMut() -> F) -> Result<T, StoreError>
+async fn with_retries<T, F>(retry_for: Duration, call: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -284,7 +288,7 @@ where
             Some(Trouble::Duplicate) => !std::mem::replace(&mut had_duplicate, true),
             _ => false,
         };
-        is_transient && since.elapsed() < RETRY_FOR
+        is_transient && since.elapsed() < retry_for
     };
     call.retry(pauses).sleep(tokio::time::sleep).when(is_retryable).await
 }
@@ -307,8 +311,13 @@ impl Forward for SqlStore {
             Call::Commit { node, attempt, .. } => Some(self.once.attempts.begin(node, attempt)),
             _ => None,
         };
+        let retry_for = match call {
+            // A lock that was not free is no reason to wait for it longer than intended.
+            Call::Fence | Call::Clear | Call::Sweep => RETRY_FOR.min(self.once.database.limits().cleaning()),
+            _ => RETRY_FOR,
+        };
         let make = Arc::new(make);
-        self.call(move |once| {
+        self.call(retry_for, move |once| {
             let make = make.clone();
             async move { make(&once).await }
         })

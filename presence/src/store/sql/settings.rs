@@ -1,6 +1,9 @@
 //! The settings of the connections to a database.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// After this time between two statements the server ends a transaction, and with it the connection. The statements of a node follow one
 /// another within milliseconds.
@@ -30,5 +33,38 @@ pub(super) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self { synchronous: Synchronous::default(), connections: 4, wait_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// How long a node cleans up after others, and how long one transaction may last. Both are unlimited until the node says them.
+#[derive(Debug)]
+pub(super) struct WaitLimits {
+    /// In milliseconds.
+    cleaning: AtomicU64,
+    transaction: AtomicU64,
+}
+
+impl Default for WaitLimits {
+    fn default() -> Self {
+        Self { cleaning: AtomicU64::new(u64::MAX), transaction: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl WaitLimits {
+    pub(super) fn set(&self, lease: Duration, store_timeout: Duration) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.cleaning.store(millis(lease / 6), Ordering::Relaxed);
+        self.transaction.store(millis(store_timeout), Ordering::Relaxed);
+    }
+
+    /// How long a transaction that cleans up after other nodes waits for a lock.
+    pub(super) fn cleaning(&self) -> Duration {
+        Duration::from_millis(self.cleaning.load(Ordering::Relaxed))
+    }
+
+    /// How long a transaction that writes may last, if there is a limit.
+    pub(super) fn transaction(&self) -> Option<Duration> {
+        let limit = self.transaction.load(Ordering::Relaxed);
+        (limit < u64::MAX).then_some(Duration::from_millis(limit))
     }
 }

@@ -82,7 +82,7 @@ impl Transaction {
     ) -> Result<(Self, NodeStatus), StoreError> {
         let dialect = database.dialect().clone();
         let tracks_online = database.tracks_online.load(Ordering::Acquire);
-        let status = statement::node_status(node, lock.map(Lock::into), database.now());
+        let status = statement::node_status(node, lock.map(Lock::into), database.now(), database.transaction_limits());
         let Some((fenced_at, lost_name, now)) = status.one(&inner).await.map_err(store_error)? else {
             let now = database.time(&inner).await?;
             return Ok((Self { inner, dialect, now, tracks_online }, None));
@@ -131,7 +131,7 @@ impl Transaction {
     /// Whether another node may write.
     pub(super) async fn status_of(&self, node: NodeId, lock: Lock) -> Result<NodeStatus, StoreError> {
         let now = Expr::val(self.now);
-        match statement::node_status(node, Some(lock.into()), now).one(&self.inner).await.map_err(store_error)? {
+        match statement::node_status(node, Some(lock.into()), now, None).one(&self.inner).await.map_err(store_error)? {
             Some((fenced_at, lost_name, _)) => self.status(node, fenced_at, lost_name).await.map(Some),
             None => Ok(None),
         }

@@ -310,7 +310,7 @@ impl<S: Store> Forward for RecordingStore<S> {
                 self.seen().cleared += 1;
                 self.removal(make()).await
             }
-            forward::Call::Remove => self.removal(make()).await,
+            forward::Call::Remove | forward::Call::Sweep => self.removal(make()).await,
             forward::Call::Answer if take_one(&mut self.seen().lose_answers) => Err(away()),
             forward::Call::Retire => {
                 let answer = make().await;

@@ -19,11 +19,20 @@ use crate::{
 
 use super::{Keys, Rows};
 
-pub(in super::super) fn node_status(node: NodeId, lock: Option<LockType>, now: SimpleExpr) -> Rows<NodeStatusRow> {
-    let status = node::Entity::find_by_id(node.as_uuid())
+/// Whether a node may write. `limits` is evaluated, too, and its value is not used.
+pub(in super::super) fn node_status(
+    node: NodeId,
+    lock: Option<LockType>,
+    now: SimpleExpr,
+    limits: Option<SimpleExpr>,
+) -> Rows<NodeStatusRow> {
+    let mut status = node::Entity::find_by_id(node.as_uuid())
         .select_only()
         .columns([node::Column::FencedAt, node::Column::LostName])
         .expr(now);
+    if let Some(limits) = limits {
+        status = status.expr(limits);
+    }
     match lock {
         Some(lock) => status.lock(lock),
         None => status,

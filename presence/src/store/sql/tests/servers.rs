@@ -1,9 +1,12 @@
 //! PostgreSQL and MySQL: lost connections, the clock, query plans, rights.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use presence_test_servers::{Database, ServerKind, database};
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, Statement};
 
 use super::super::*;
 use crate::{
@@ -155,6 +158,67 @@ async fn a_node_that_is_suspended_in_a_transaction_keeps_no_other_from_being_fen
         let refused = suspended.0.renew(suspended.1, LEASE).await;
         assert!(matches!(refused, Err(StoreError::Fenced { superseded: false, .. })), "{refused:?}");
     }
+}
+
+#[tokio::test]
+async fn who_cleans_up_waits_for_a_lock_for_a_sixth_of_a_lease() {
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (other, (store, node)) = (joined(&database).await, joined(&database).await);
+        store.once.limit_waits(Duration::from_secs(6), Duration::from_secs(5));
+        let dead = joined(&database).await.1;
+        database.connect().await.execute_unprepared("UPDATE leases SET lease_until = 0").await.unwrap();
+        for node in [node, other.1] {
+            store.renew(node, LEASE).await.unwrap();
+        }
+        // Another node is about to fence the same one.
+        let fencing = Transaction::begin_as(&other.0.once.database, other.1, Lock::Shared).await.unwrap();
+        let connection = fencing.connection();
+        statement::lock_leases(vec![dead.as_uuid()]).all(connection).await.unwrap();
+        let since = Instant::now();
+        assert!(matches!(store.fence(node).await, Err(StoreError::Unavailable(_))), "{kind:?}");
+        // The database would have ended the transaction of the other after 2 s.
+        assert!(since.elapsed() < Duration::from_millis(1900), "{kind:?}: {:?}", since.elapsed());
+        fencing.commit().await.unwrap();
+        store.fence(node).await.unwrap();
+        // Other calls wait as long as before.
+        let former = Transaction::begin_as(&store.once.database, node, Lock::Shared).await.unwrap();
+        assert_eq!(lock_timeout(kind, &former).await, if kind == ServerKind::Postgres { "5s" } else { "5" });
+    }
+}
+
+/// How long statements of this transaction wait for a lock, as the server says it.
+async fn lock_timeout(kind: ServerKind, transaction: &Transaction) -> String {
+    let setting = match kind {
+        ServerKind::Postgres => "current_setting('lock_timeout')",
+        _ => "CAST(@@innodb_lock_wait_timeout AS CHAR)",
+    };
+    setting_of(transaction, setting).await
+}
+
+async fn setting_of(transaction: &Transaction, setting: &str) -> String {
+    let connection = transaction.connection();
+    let query = Statement::from_string(connection.get_database_backend(), format!("SELECT {setting}"));
+    connection.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn each_transaction_sets_its_limits_also_in_a_session_without_them() {
+    let database = database(ServerKind::Postgres).await;
+    let (store, node) = joined(&database).await;
+    let store = store.with_connections(1);
+    store.once.limit_waits(LEASE, Duration::from_secs(3));
+    // As a pooler gives it that forgot what the node has set.
+    store.once.database.writer.execute_unprepared("RESET ALL").await.unwrap();
+    let transaction = store.once.write_as(node).await.unwrap();
+    for (setting, value) in [("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "2s")] {
+        let found = setting_of(&transaction, &format!("current_setting('{setting}')")).await;
+        assert_eq!(found, value, "{setting}");
+    }
+    let limit = setting_of(&transaction, "coalesce(current_setting('transaction_timeout', true), 'unknown')").await;
+    assert!(["3s", "unknown"].contains(&limit.as_str()), "{limit}");
+    transaction.commit().await.unwrap();
 }
 
 #[tokio::test]
