@@ -6,7 +6,7 @@ use std::{
 };
 
 use presence_test_servers::{Database, ServerKind, database};
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 use super::super::*;
 use crate::{
@@ -219,6 +219,29 @@ async fn each_transaction_sets_its_limits_also_in_a_session_without_them() {
     let limit = setting_of(&transaction, "coalesce(current_setting('transaction_timeout', true), 'unknown')").await;
     assert!(["3s", "unknown"].contains(&limit.as_str()), "{limit}");
     transaction.commit().await.unwrap();
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn the_row_of_a_room_stays_in_its_page_when_the_room_changes() {
+    const ROOMS: usize = 500;
+    let database = database(ServerKind::Postgres).await;
+    let (store, node) = joined(&database).await;
+    let join_rooms = async |step| {
+        let rooms = (0..ROOMS).step_by(step).map(|n| RoomWrites { room: room(n), writes: vec![join(node)] });
+        store.commit(node, Attempt::next(), rooms.collect()).await.unwrap();
+    };
+    let connection = database.connect().await;
+    let pages = async || {
+        let pages = "SELECT string_agg(id || split_part(ctid::text, ',', 1), ' ' ORDER BY id) FROM rooms";
+        let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, pages)).await.unwrap();
+        row.unwrap().try_get_by_index::<String>(0).unwrap()
+    };
+    join_rooms(1).await;
+    let before = pages().await;
+    // So few that the former versions of the rows can stay as well.
+    join_rooms(5).await;
+    assert_eq!(pages().await, before);
 }
 
 #[tokio::test]
