@@ -37,7 +37,7 @@ pub use crate::{
 };
 pub use change::{Attempt, Batch, Changes, ClearMode, Resumed, RoomCommit, RoomWrites, Write};
 pub use error::StoreError;
-pub use listing::{NodeState, NodeSummary, RoomSummary};
+pub use listing::{LiveNode, NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
 pub use request::{Answer, Order, Removal, RemovalTarget, Request, RequestStore};
 #[cfg(test)]
@@ -216,6 +216,10 @@ pub trait NodeStore {
     /// All incarnations that are not forgotten, sorted by the bytes of their names and then by their ids, at one moment. It
     /// reads every presence, so it is for operators and not for requests.
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError>;
+
+    /// All incarnations that are not fenced, in the order of [`nodes`](Self::nodes), at one moment. Those whose lease has expired are among
+    /// them, since they may still renew it. It reads no presence.
+    async fn live_nodes(&self) -> Result<Vec<LiveNode>, StoreError>;
 
     /// Fences all other incarnations whose lease has expired. Returns all fenced incarnations with presences left to
     /// [`clear`](Self::clear). Those whose name belongs to a live incarnation are left out, because that one clears them.

@@ -149,7 +149,7 @@ impl Rooms {
     /// Whether another process may be running under this name. If the database does not answer, this is assumed.
     async fn is_in_use(&self, name: &NodeName) -> bool {
         let lease = self.0.node.config.lease();
-        let Ok(nodes) = self.0.node.bounded(self.0.node.store.nodes()).await else { return true };
+        let Ok(nodes) = self.0.node.bounded(self.0.node.store.live_nodes()).await else { return true };
         nodes.iter().filter(|node| node.name == *name).any(|node| match node.state {
             NodeState::Live { .. } => true,
             // That process may still run and not reach the database.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    Answer, Attempt, Batch, Changes, ClearMode, NodeStore, NodeSummary, RemovalTarget, Request, RequestStore,
+    Answer, Attempt, Batch, Changes, ClearMode, LiveNode, NodeStore, NodeSummary, RemovalTarget, Request, RequestStore,
     RoomCommit, RoomStore, RoomSummary, Store, StoreError,
 };
 
@@ -153,6 +153,10 @@ impl<F: Forward> NodeStore for F {
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
         self.forward(Call::Read, |store| store.nodes()).await
+    }
+
+    async fn live_nodes(&self) -> Result<Vec<LiveNode>, StoreError> {
+        self.forward(Call::Read, |store| store.live_nodes()).await
     }
 
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {

@@ -44,6 +44,28 @@ pub struct NodeSummary {
     pub held: u64,
 }
 
+/// An incarnation that is not fenced. Times are by the clock of the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveNode {
+    /// The incarnation.
+    pub node: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// The process that began it, as `pid PID on HOST`. `None` if an early version of this crate began it.
+    pub process: Option<String>,
+    /// How long ago it began.
+    pub age: Duration,
+    /// [`NodeState::Live`], or [`NodeState::Expired`] if its lease has expired.
+    pub state: NodeState,
+}
+
+impl LiveNode {
+    pub(super) fn in_order(&self, other: &Self) -> Ordering {
+        (&self.name, self.node).cmp(&(&other.name, other.node))
+    }
+}
+
 impl NodeSummary {
     pub(super) fn in_order(&self, other: &Self) -> Ordering {
         // Later incarnations have larger ids.

@@ -16,7 +16,7 @@ use crate::{
     name::NodeId,
     node::{Backoff, within},
     room::ToRoom,
-    store::{NodeState, NodeStore, NodeSummary, Store, StoreError},
+    store::{LiveNode, NodeState, NodeStore, Store, StoreError},
     telemetry::report,
 };
 
@@ -34,7 +34,7 @@ fn incarnations() -> MutexGuard<'static, HashSet<NodeId>> {
 impl Upkeep {
     /// Warns if other nodes use this database: nodes see each other's changes late, and do not receive each other's messages.
     async fn warn_of_others(&self, node: NodeId) {
-        let Ok(nodes) = self.node.bounded(self.node.store.nodes()).await else { return };
+        let Ok(nodes) = self.node.bounded(self.node.store.live_nodes()).await else { return };
         let others = nodes.iter().filter(|other| other.node != node && matches!(other.state, NodeState::Live { .. }));
         let others: Vec<_> = others.map(|other| other.name.as_str()).filter(|name| !name.starts_with(CLI)).collect();
         if !others.is_empty() {
@@ -164,8 +164,8 @@ impl Upkeep {
 
     /// Logs which process took over the name of this node, and since when, and closes all sockets.
     async fn superseded(&self) {
-        let nodes = within(NAMING, self.node.store.nodes()).await.and_then(Result::ok).unwrap_or_default();
-        let is_other = |other: &&NodeSummary| {
+        let nodes = within(NAMING, self.node.store.live_nodes()).await.and_then(Result::ok).unwrap_or_default();
+        let is_other = |other: &&LiveNode| {
             other.name == *self.node.registration.name() && matches!(other.state, NodeState::Live { .. })
         };
         let other = nodes.iter().find(is_other);

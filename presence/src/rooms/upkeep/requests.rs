@@ -227,7 +227,7 @@ impl Upkeep {
 
     /// The nodes that are alive. A node whose lease has expired counts as alive until the time to wait is `over`.
     async fn alive(&self, over: bool) -> Result<HashSet<NodeId>> {
-        let nodes = self.node.bounded(self.node.store.nodes()).await?;
+        let nodes = self.node.bounded(self.node.store.live_nodes()).await?;
         let alive = nodes.into_iter().filter(|node| match node.state {
             NodeState::Live { .. } => true,
             NodeState::Expired { .. } => !over,

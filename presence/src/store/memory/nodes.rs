@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use crate::{
     name::{NodeId, NodeName, RequestId},
     store::{
-        Answer, Batch, ClearMode, NodeState, NodeStore, NodeSummary, Request, RequestStore, RoomCommit, StoreError,
+        Answer, Batch, ClearMode, LiveNode, NodeState, NodeStore, NodeSummary, Request, RequestStore, RoomCommit,
+        StoreError,
         listing::{self, this_process},
         millis, time,
     },
@@ -80,6 +81,23 @@ impl NodeStore for MemoryStore {
         };
         let mut nodes: Vec<_> = tables.nodes.iter().map(summary).collect();
         nodes.sort_unstable_by(NodeSummary::in_order);
+        Ok(nodes)
+    }
+
+    async fn live_nodes(&self) -> Result<Vec<LiveNode>, StoreError> {
+        let now = self.now();
+        let tables = self.tables();
+        let unfenced = tables.nodes.iter().filter(|(_, row)| row.fenced_at.is_none());
+        let mut nodes: Vec<_> = unfenced
+            .map(|(id, row)| LiveNode {
+                node: *id,
+                name: row.name.clone(),
+                process: Some(row.process.to_owned()),
+                age: listing::between(row.started_at, now),
+                state: NodeState::at(now, row.lease_until, None, false),
+            })
+            .collect();
+        nodes.sort_unstable_by(LiveNode::in_order);
         Ok(nodes)
     }
 

@@ -8,7 +8,8 @@ use sea_orm::ConnectionTrait;
 use crate::{
     name::{NodeId, NodeName, PresenceId, RequestId},
     store::{
-        Answer, Batch, ClearMode, NodeStore, NodeSummary, Request, RequestStore, RoomCommit, StoreError, millis, time,
+        Answer, Batch, ClearMode, LiveNode, NodeStore, NodeSummary, Request, RequestStore, RoomCommit, StoreError,
+        millis, time,
     },
 };
 
@@ -57,6 +58,12 @@ impl NodeStore for SingleTryStore {
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {
         let mut nodes = self.query(|| statement::nodes(self.database.now()), row::node_summary).await?;
         nodes.sort_unstable_by(NodeSummary::in_order);
+        Ok(nodes)
+    }
+
+    async fn live_nodes(&self) -> Result<Vec<LiveNode>, StoreError> {
+        let mut nodes = self.query(|| statement::live_nodes(self.database.now()), row::live_node).await?;
+        nodes.sort_unstable_by(LiveNode::in_order);
         Ok(nodes)
     }
 

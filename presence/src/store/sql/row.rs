@@ -20,7 +20,8 @@ use crate::{
 };
 
 use super::super::{
-    Answer, NodeState, NodeSummary, Order, Request, RoomSummary, StoreError, listing::between, plan::StoredPresence,
+    Answer, LiveNode, NodeState, NodeSummary, Order, Request, RoomSummary, StoreError, listing::between,
+    plan::StoredPresence,
 };
 
 /// When the incarnation was fenced, the name that a later one took from it, and the time now.
@@ -40,6 +41,9 @@ pub(super) type LastSeenRow = (Uuid, i64, i64);
 
 /// A [`RoomRow`], and the numbers of presences, of presences with a user, of distinct users and of held presences.
 pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
+
+/// Id, name, process, start, end of the lease, and the time now.
+pub(super) type LiveNodeRow = (Uuid, String, Option<String>, i64, i64, i64);
 
 /// Id, name, lost name, process, start, end of the lease, time of the fencing, numbers of presences and of held presences, and
 /// the time now.
@@ -165,6 +169,13 @@ pub(super) fn node_summary(row: NodeSummaryRow) -> Result<NodeSummary, StoreErro
         presences: count(presences)?,
         held: count(held)?,
     })
+}
+
+pub(super) fn live_node(row: LiveNodeRow) -> Result<LiveNode, StoreError> {
+    let (id, name, process, started_at, lease_until, now) = row;
+    let (node, name) = node_name((id, name))?;
+    let (age, state) = (between(started_at, now), NodeState::at(now, lease_until, None, false));
+    Ok(LiveNode { node, name, process, age, state })
 }
 
 pub(super) fn node_name((id, name): (Uuid, String)) -> Result<(NodeId, NodeName), StoreError> {

@@ -201,6 +201,7 @@ macro_rules! store_suite {
                 a_node_is_listed_with_its_age_its_lease_and_its_presences,
                 registering_again_does_not_make_a_node_younger,
                 a_lease_that_ran_out_is_listed_and_then_that_it_was_fenced,
+                only_nodes_that_are_not_fenced_are_among_the_live_ones,
                 a_former_life_is_listed_under_the_name_that_it_lost,
                 who_leaves_is_no_longer_counted,
             }

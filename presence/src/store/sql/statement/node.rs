@@ -13,7 +13,7 @@ use crate::{
         entity::{last_commit, lease, node, presence},
         listing::this_process,
         millis,
-        sql::row::{NodeStatusRow, NodeSummaryRow},
+        sql::row::{LiveNodeRow, NodeStatusRow, NodeSummaryRow},
     },
 };
 
@@ -159,6 +159,19 @@ pub(in super::super) fn nodes(now: SimpleExpr) -> Rows<NodeSummaryRow> {
         .expr(now)
         .group_by(Id)
         .group_by(lease::Column::LeaseUntil)
+        .into_tuple()
+}
+
+/// All incarnations that are not fenced.
+pub(in super::super) fn live_nodes(now: SimpleExpr) -> Rows<LiveNodeRow> {
+    use node::Column::{FencedAt, Id, Name, Process, StartedAt};
+    node::Entity::find()
+        .inner_join(lease::Entity)
+        .select_only()
+        .columns([Id, Name, Process, StartedAt])
+        .column(lease::Column::LeaseUntil)
+        .expr(now)
+        .filter(FencedAt.is_null())
         .into_tuple()
 }
 

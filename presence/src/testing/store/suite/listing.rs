@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use crate::store::{ClearMode, NodeState, NodeSummary, RoomSummary, Store};
+use crate::store::{ClearMode, LiveNode, NodeState, NodeSummary, RoomSummary, Store};
 
 use super::{
     super::ManualClock, LEASE, SECOND, anonymous, change, commit, crowd, join, leave, let_die, node, of_user, room,
@@ -126,6 +126,30 @@ pub async fn a_lease_that_ran_out_is_listed_and_then_that_it_was_fenced(store: &
     assert_eq!(batch.handled, 1);
     let listed = nodes(store).await;
     assert_eq!(listed.iter().map(|node| node.node).collect::<Vec<_>>(), [judge], "it is forgotten");
+}
+
+pub async fn only_nodes_that_are_not_fenced_are_among_the_live_ones(store: &dyn Store, time: &ManualClock) {
+    let (dead, former) = (node(store, "dead").await, node(store, "here").await);
+    for (node, room) in [(dead, "lobby"), (former, "desk")] {
+        let _ = crowd(store, node, room, 1).await;
+    }
+    time.advance(SECOND);
+    let later = node(store, "here").await;
+    let live = async || store.live_nodes().await.expect("listing works");
+    let told =
+        |nodes: Vec<LiveNode>| nodes.into_iter().map(|node| (node.node, node.age, node.state)).collect::<Vec<_>>();
+    let left = |left| NodeState::Live { left };
+    let both = [(dead, SECOND, left(LEASE - SECOND)), (later, Duration::ZERO, left(LEASE))];
+    assert_eq!(told(live().await), both);
+    let (live_ones, all) = (live().await, nodes(store).await);
+    assert_eq!(live_ones.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["dead", "here"]);
+    assert_eq!(live_ones[1].process, all[2].process);
+    time.advance(LEASE);
+    store.renew(later, LEASE).await.expect("it lives");
+    let expired = (dead, SECOND + LEASE, NodeState::Expired { since: SECOND });
+    assert_eq!(told(live().await), [expired, (later, LEASE, left(LEASE))]);
+    assert_eq!(store.fence(later).await.expect("it may judge"), [dead]);
+    assert_eq!(told(live().await), [(later, LEASE, left(LEASE))]);
 }
 
 pub async fn a_former_life_is_listed_under_the_name_that_it_lost(store: &dyn Store, time: &ManualClock) {

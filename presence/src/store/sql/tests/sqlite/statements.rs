@@ -27,6 +27,7 @@ async fn no_statement_scans_all_presences() {
         statement::unheld_ids(sqlite, node, 10).into_statement(sqlite),
         statement::live_with_presences(node, 1).into_statement(sqlite),
         statement::nodes(Expr::val(1)).into_statement(sqlite),
+        statement::live_nodes(Expr::val(1)).into_statement(sqlite),
         statement::room_summaries("", 10).into_statement(sqlite),
         statement::rooms_of(&ann).into_statement(sqlite),
         statement::uncleared_orphans().into_statement(sqlite),
