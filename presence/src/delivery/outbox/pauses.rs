@@ -20,10 +20,6 @@ const PAUSE: Duration = Duration::from_millis(40);
 /// The time between two looks at the outboxes for which senders wait.
 pub(crate) const PAUSE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How many times its bound of bytes one outbox may take from the reserve. It must not take all, and what it has taken must be read before
-/// senders go on without waiting.
-const MOST_LENT: usize = 8;
-
 /// The bytes that the outboxes of a process may hold beyond their bounds.
 #[derive(Debug)]
 pub(crate) struct Reserve {
@@ -35,9 +31,11 @@ impl Reserve {
         Self { left: AtomicUsize::new(bytes) }
     }
 
-    /// Takes so many bytes. Returns false, and takes none, if fewer are left.
-    fn take(&self, bytes: usize) -> bool {
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    /// Takes so many bytes for an outbox that has taken `before`. Returns false, and takes none, if fewer are left than it would then have.
+    /// So no outbox takes more than half, and each further one finds something.
+    fn take(&self, bytes: usize, before: usize) -> bool {
+        let taken = |left: usize| left.checked_sub(bytes).filter(|_| before + bytes <= left);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
     fn give_back(&self, bytes: usize) {
@@ -74,11 +72,6 @@ impl Loan {
 }
 
 impl Outbox {
-    /// How many bytes it may still take from the reserve.
-    const fn may_lend(&self, state: &OutboxState) -> usize {
-        MOST_LENT.saturating_mul(self.max_bytes).saturating_sub(state.loan.bytes)
-    }
-
     /// Whether the client pauses and has not read since something was lent.
     fn is_pausing(state: &OutboxState, now: Tick) -> bool {
         // While the hub writes to the kernel directly, the kernel has refused nothing.
@@ -89,7 +82,7 @@ impl Outbox {
 
     /// Whether the sender of a frame that takes so many bytes may go on although the outbox is over its bound, because the client pauses.
     pub(super) fn lends(&self, state: &mut OutboxState, bytes: usize, now: Tick) -> bool {
-        let lends = Self::is_pausing(state, now) && bytes <= self.may_lend(state) && self.filling.reserve.take(bytes);
+        let lends = Self::is_pausing(state, now) && self.filling.reserve.take(bytes, state.loan.bytes);
         if lends {
             state.loan.add(1, bytes);
         }
@@ -131,8 +124,9 @@ impl Outbox {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
         if state.phase == OutboxPhase::Open && Self::is_pausing(state, now) {
-            let most = self.may_lend(state);
-            let (pieces, bytes) = state.senders.let_go(most, |bytes| self.filling.reserve.take(bytes));
+            let lent = state.loan.bytes;
+            let take = |bytes, more| self.filling.reserve.take(bytes, lent + more);
+            let (pieces, bytes) = state.senders.let_go(take);
             state.loan.add(pieces, bytes);
         }
         state.is_awaited = state.senders.any_waits();

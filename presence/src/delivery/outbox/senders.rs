@@ -134,12 +134,12 @@ impl Senders {
         self.is_waited_for &= self.any_waits();
     }
 
-    /// Lets other senders go on, those first that came first, for whose frames `take` grants the memory, up to `most` bytes in all. Returns
-    /// for how many frames, and how many bytes it granted.
-    pub(super) fn let_go(&mut self, most: usize, take: impl Fn(usize) -> bool) -> (usize, usize) {
+    /// Lets other senders go on, those first that came first, for whose frames `take` grants the memory. `take` also receives how many bytes
+    /// it has granted before. Returns for how many frames, and how many bytes, it granted.
+    pub(super) fn let_go(&mut self, take: impl Fn(usize, usize) -> bool) -> (usize, usize) {
         let (mut count, mut granted) = (0, 0);
         for one in self.waiting.iter_mut().filter(|one| one.is_other && one.pressure.is_some()) {
-            if granted + one.bytes > most || !take(one.bytes) {
+            if !take(one.bytes, granted) {
                 break;
             }
             count += 1;
