@@ -10,6 +10,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod inbox;
 pub(crate) mod json;
 pub(crate) mod kill;
+pub(crate) mod line;
 pub(crate) mod patience;
 pub(crate) mod rates;
 pub(crate) mod reading;

@@ -18,5 +18,5 @@ pub(crate) use message::{
 };
 #[cfg(test)]
 pub(crate) use outbox::PIECE;
-pub(crate) use outbox::{Bounds, KernelSocket, Outbound, Outbox, Owner};
+pub(crate) use outbox::{Bounds, Filling, KernelSocket, Outbound, Outbox, Owner, ServerTrust, TakeOver, Writing};
 pub(crate) use touch::Touch;

@@ -1,15 +1,16 @@
 //! How many sockets the limit of open files allows.
 //!
-//! A socket takes two descriptors: its own, and a second handle with which it can be cut off. A server at its limit cannot even refuse
-//! a client: it does not accept the connection, and the client hangs. So sockets are counted, and those beyond `max_sockets`
-//! receive a response while there is still a descriptor for it.
+//! A socket takes two descriptors: that of the HTTP server, and a second handle with which it can be cut off. With `with_presence` and without
+//! TLS, the first is closed a second after the handshake; but all sockets of a node may be younger than that, after a restart for instance.
+//! A server at its limit cannot even refuse a client: it does not accept the connection, and the client hangs. So sockets are counted, and
+//! those beyond `max_sockets` receive a response while there is still a descriptor for it.
 
 use std::io;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
-/// How many descriptors each socket takes.
+/// How many descriptors each socket takes at most.
 const DESCRIPTORS_PER_SOCKET: u64 = 2;
 /// How many descriptors are kept for everything else: the database, listeners, and sockets that are refused. If the limit is low, a
 /// quarter of it is kept instead.

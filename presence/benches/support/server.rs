@@ -1,6 +1,7 @@
 //! A server with one thread for sockets, one for rooms and one for the store, as a small machine would have them.
 
 use std::{
+    future::pending,
     net::{Ipv4Addr, TcpListener},
     sync::mpsc,
     thread::{self, JoinHandle},
@@ -9,8 +10,8 @@ use std::{
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use presence::{
-    Config, ConfigBuilder, Consumer, Frame, NodeName, PruningSupervisor, RoomName, Rooms, Socket, Upgrade, UserId,
-    store::Store, touch_presence,
+    Config, ConfigBuilder, Consumer, Frame, HttpServerExt as _, NodeName, PruningSupervisor, RoomName, Rooms, Socket,
+    Upgrade, UserId, store::Store, touch_presence,
 };
 use tokio::{runtime::Runtime, sync::oneshot};
 
@@ -52,7 +53,8 @@ impl BenchServer {
                         .route("/presence/{room}/{user}", web::get().to(presence))
                         .route("/plain", web::get().to(plain))
                 };
-                let server = HttpServer::new(app).workers(1).on_connect(presence::on_connect).backlog(4096);
+                let server = HttpServer::new(app).with_presence(&rooms).shutdown_signal(pending());
+                let server = server.workers(1).backlog(4096);
                 let server = server.max_connections(20_000).shutdown_timeout(1).listen(listener);
                 let server = server.expect("it is bound").disable_signals().run();
                 let handle = server.handle();

@@ -7,7 +7,9 @@ use std::{
 };
 
 use actix_web::{
-    FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, dev,
+    FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
+    body::SizedStream,
+    dev,
     http::{
         StatusCode,
         header::{self, HeaderMap},
@@ -303,6 +305,10 @@ impl Upgrade {
                 // The client would have to fail the handshake (RFC 6455, 4.1).
                 warn!(%subprotocol, "a consumer chose a subprotocol that its client did not offer");
             }
+        }
+        if body.announce_take_over() {
+            // If the body ends before its length, the server drops the connection without ending it. A 101 has no length for the client.
+            return response.body(SizedStream::new(u64::MAX, body));
         }
         response.streaming(body)
     }

@@ -19,9 +19,14 @@ pub trait HttpServerExt: Sized {
     ///
     /// - It sets [`on_connect`](crate::on_connect) and [`WRITE_BUFFER_BYTES`] for each connection. An `on_connect` that was set before is
     ///   replaced. The size of the write buffer must not be changed afterwards, also not after `bind`: because of it the server holds nothing
-    ///   back, and frames can be written to the TCP socket without it, several in one call. For the same reason a middleware must not hold
-    ///   back or change the body of a response with the status 101, and one that counts its bytes (`%b` of `middleware::Logger`) sees only a
-    ///   part of them. A server with such a middleware uses the parts below.
+    ///   back.
+    /// - Over plain TCP it takes each connection over from the server a second after the handshake, and a socket then needs half the memory.
+    ///   For the server, the response with the status 101 ends at that moment: `middleware::Logger` logs it then and counts few of its bytes,
+    ///   `max_connections` does not count the socket (`max_sockets` does), and a stop of the server by its `ServerHandle` does not wait for
+    ///   sockets but drops them, unless [`Rooms::shutdown`] has closed them before. A middleware must not hold back or change the body of a
+    ///   response with the status 101. If one does, a connection is lost (or some, if it does so for one route of several), a warning says so, and later
+    ///   connections stay with the server. A
+    ///   server with such a middleware uses the parts below.
     /// - It sets [`Rooms::shutdown_on_signal`] as the `shutdown_signal` of the server: on Ctrl-C or SIGTERM all sockets are closed and their
     ///   presences end, and then the server stops as actix-web does (`shutdown_timeout`). The signal handling of actix-web itself is
     ///   replaced.

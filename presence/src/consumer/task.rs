@@ -1,4 +1,5 @@
-//! The task of a socket, in which its client is read and its consumer runs. A frame that arrives wakes this one task.
+//! The task of a socket, in which its client is read, its consumer runs, and its client is written to. A frame that arrives wakes this one
+//! task.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -12,23 +13,26 @@ use pin_project_lite::pin_project;
 use super::inbox::Inbox;
 
 pin_project! {
-    /// Reads from a client, and runs its consumer beside that. A slow method of the consumer does not delay the reading.
-    pub(crate) struct SocketTask<R, C> {
+    /// Reads from a client, runs its consumer beside that, and writes what waits for the client. A slow method of the consumer delays neither
+    /// the reading nor the writing.
+    pub(crate) struct SocketTask<R, C, W> {
         #[pin]
         reading: Option<R>,
         #[pin]
         consumer: Option<C>,
+        #[pin]
+        writing: Option<W>,
         inbox: Rc<Inbox>,
     }
 }
 
-impl<R: Future<Output = ()>, C: Future<Output = ()>> SocketTask<R, C> {
-    pub(crate) fn new(reading: R, consumer: C, inbox: Rc<Inbox>) -> Self {
-        Self { reading: Some(reading), consumer: Some(consumer), inbox }
+impl<R: Future<Output = ()>, C: Future<Output = ()>, W: Future<Output = ()>> SocketTask<R, C, W> {
+    pub(crate) fn new(reading: R, consumer: C, writing: W, inbox: Rc<Inbox>) -> Self {
+        Self { reading: Some(reading), consumer: Some(consumer), writing: Some(writing), inbox }
     }
 }
 
-impl<R: Future<Output = ()>, C: Future<Output = ()>> Future for SocketTask<R, C> {
+impl<R: Future<Output = ()>, C: Future<Output = ()>, W: Future<Output = ()>> Future for SocketTask<R, C, W> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -38,7 +42,8 @@ impl<R: Future<Output = ()>, C: Future<Output = ()>> Future for SocketTask<R, C>
         }
         go_on(this.reading.as_mut(), cx);
         go_on(this.consumer.as_mut(), cx);
-        if this.reading.is_none() && this.consumer.is_none() {
+        go_on(this.writing.as_mut(), cx);
+        if this.reading.is_none() && this.consumer.is_none() && this.writing.is_none() {
             return Poll::Ready(());
         }
         if this.inbox.take_made_space() {
@@ -50,7 +55,7 @@ impl<R: Future<Output = ()>, C: Future<Output = ()>> Future for SocketTask<R, C>
     }
 }
 
-/// Polls one of the two, and drops it when it has ended. Its panic must not end the other.
+/// Polls one of them, and drops it when it has ended. Its panic must not end the others.
 fn go_on<F: Future<Output = ()>>(mut part: Pin<&mut Option<F>>, cx: &mut Context<'_>) {
     let Some(running) = part.as_mut().as_pin_mut() else { return };
     let polled = catch_unwind(AssertUnwindSafe(|| running.poll(cx)));
@@ -63,6 +68,7 @@ fn go_on<F: Future<Output = ()>>(mut part: Pin<&mut Option<F>>, cx: &mut Context
 mod tests {
     use std::{
         cell::Cell,
+        future::ready,
         pin::pin,
         sync::{
             Arc,
@@ -103,7 +109,8 @@ mod tests {
         };
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
-        let (mut task, mut cx) = (pin!(SocketTask::new(reading, consumer, inbox.clone())), Context::from_waker(&waker));
+        let (mut task, mut cx) =
+            (pin!(SocketTask::new(reading, consumer, ready(()), inbox.clone())), Context::from_waker(&waker));
         let mut before = 0;
         while task.as_mut().poll(&mut cx).is_pending() {
             assert!(woken.0.swap(false, Ordering::Relaxed), "nothing else would go on after {}", handled.get());

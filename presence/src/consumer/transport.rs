@@ -1,9 +1,9 @@
-//! Checks the handshake, and reads WebSocket frames from the request's payload. The only file that uses `actix-web-actors`.
+//! Checks the handshake, and reads WebSocket frames from the connection. The only file that uses `actix-web-actors`.
 //!
 //! The actor of `actix-web-actors` itself is not used: it is polled as the body of the response, so a client that stops reading
 //! stops the whole actor.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, future::poll_fn, rc::Rc};
 
 use actix_http::ws::verify_handshake;
 use actix_web::{
@@ -13,14 +13,15 @@ use actix_web::{
         StatusCode, Version,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
-    web::Payload,
 };
 use actix_web_actors::ws;
-use futures_util::StreamExt;
 
 use crate::clock::{Clock, Tick};
 
-use super::decoder::{Decoder, Sent, Violation};
+use super::{
+    decoder::{Decoder, Sent, Violation},
+    line::Line,
+};
 
 /// Checks the client's handshake, and begins the response that accepts it. `Err` has the response that refuses it.
 ///
@@ -81,9 +82,15 @@ pub(crate) enum Incoming {
     Lost,
 }
 
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.line.end_reading();
+    }
+}
+
 /// Reads a client's frames.
 pub(crate) struct Inbound {
-    payload: Payload,
+    line: Rc<Line>,
     decoder: Decoder,
     clock: Clock,
     /// When bytes last arrived.
@@ -94,12 +101,12 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     pub(crate) fn new(
-        payload: Payload,
+        line: Rc<Line>,
         (max_frame, max_message): (usize, usize),
         clock: Clock,
         seen: Rc<Cell<Tick>>,
     ) -> Self {
-        Self { payload, decoder: Decoder::new(max_frame, max_message), clock, seen, waited: false }
+        Self { line, decoder: Decoder::new(max_frame, max_message), clock, seen, waited: false }
     }
 
     /// The next message or control frame. Must not be called again after a violation, a Close or a loss.
@@ -110,14 +117,10 @@ impl Inbound {
                 Ok(None) => {}
                 Err(violation) => return Incoming::Violation(violation),
             }
-            match self.payload.next().await {
-                Some(Ok(bytes)) => {
-                    self.seen.set(self.clock.now());
-                    self.waited = false;
-                    self.decoder.feed(bytes);
-                }
-                Some(Err(_)) | None => return Incoming::Lost,
-            }
+            let Some(bytes) = poll_fn(|cx| self.line.poll_read(cx)).await else { return Incoming::Lost };
+            self.seen.set(self.clock.now());
+            self.waited = false;
+            self.decoder.feed(bytes);
         }
     }
 
@@ -140,6 +143,6 @@ impl Inbound {
     /// Reads to the end of the connection, and drops everything.
     pub(crate) async fn drain(&mut self) {
         self.decoder.forget();
-        while let Some(Ok(_)) = self.payload.next().await {}
+        while poll_fn(|cx| self.line.poll_read(cx)).await.is_some() {}
     }
 }

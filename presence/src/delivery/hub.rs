@@ -182,6 +182,7 @@ impl HubActor {
                     watch_later(&self.filling, &self.clock, ctx);
                 }
             }
+            ToHub::WatchAge => self.watch_age(ctx),
             ToHub::WatchPauses => drop(ctx.run_later(PAUSE_INTERVAL, Self::watch_pauses)),
             ToHub::Write => {
                 let (mut count, mut bytes, mut now) = (0, 0, None);
@@ -228,6 +229,13 @@ impl HubActor {
         taking.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         let too_slow = taking.iter().take_while(|(rate, _)| *rate < LEAST_RATE).count().max(1);
         taking.iter().take(too_slow).for_each(|(_, outbox)| outbox.make_room());
+    }
+
+    /// Has connections taken over that are old enough, and schedules the next look if there are younger ones.
+    fn watch_age(&self, ctx: &mut Context<Self>) {
+        if let Some(next) = self.filling.settle(self.clock.now()) {
+            ctx.run_later(next, |hub, ctx| hub.watch_age(ctx));
+        }
     }
 
     /// Looks at the outboxes for which senders wait, and schedules the next look if there are any.

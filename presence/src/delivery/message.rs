@@ -136,6 +136,8 @@ pub(crate) enum ToHub {
     CutSlowest { room: Option<RoomName> },
     /// Starts to watch the outboxes that are not empty.
     Watch,
+    /// Starts to watch how old connections are.
+    WatchAge,
     /// Starts to watch the outboxes for which senders wait.
     WatchPauses,
     /// Writes the outboxes to which something was added. It comes after all that had arrived by then.

@@ -1,8 +1,9 @@
 //! The outbox: the bounded queue of frames for one client, and the rules by which a slow client is cut off.
 //!
-//! Frames are shared: pushing one costs a reference count. The hub writes them, several in one write, and the response streams what the
-//! kernel does not accept at once. A client that reads nothing is cut off: when its outbox is over its bound and makes no progress for [`PATIENCE`], or is not empty and makes no progress for
-//! `write_timeout`. The total time of a transfer does not matter, so that a slow line receives everything.
+//! Frames are shared: pushing one costs a reference count. The hub writes them, several in one write, and the task of the socket writes what
+//! the kernel does not accept at once. Where the connection cannot be taken over from the HTTP server, the response streams the outbox. A
+//! client that reads nothing is cut off: when its outbox is over its bound and makes no progress for [`PATIENCE`], or is not empty and makes
+//! no progress for `write_timeout`. The total time of a transfer does not matter, so that a slow line receives everything.
 //!
 //! While an outbox over its bound still makes progress, its senders wait; during a pause of its client they do not (`pauses`). If a client reads less than `steady_rate`, the time for which
 //! others wait is charged to it. When the charge exceeds `send_patience`, the client is cut off. The whole patience is regained in a
@@ -40,6 +41,7 @@ use super::{
     wire::Frames,
 };
 
+mod age;
 mod body;
 mod direct;
 mod first;
@@ -53,9 +55,9 @@ mod watch;
 pub(crate) use self::queue::PIECE;
 pub(crate) use self::{
     body::Outbound,
-    direct::KernelSocket,
+    direct::{KernelSocket, TakeOver, Writing},
     pauses::{PAUSE_INTERVAL, Reserve},
-    watch::{Filling, WATCH_INTERVAL},
+    watch::{Filling, ServerTrust, WATCH_INTERVAL},
 };
 
 /// How long an outbox over its bound may make no progress, and how long a sender waits at most for one that makes progress.
@@ -102,10 +104,14 @@ impl Outbox {
                 queue: OutboxQueue::default(),
                 phase: OutboxPhase::Open,
                 waker: None,
+                waker_of_task: None,
                 senders: Senders::default(),
                 first: None,
                 progress: Tick::default(),
                 attached: None,
+                is_settled: false,
+                has_waited: false,
+                is_taken_over: false,
                 is_direct: false,
                 is_unwritten: false,
                 watched: false,

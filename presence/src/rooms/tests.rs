@@ -41,5 +41,6 @@ mod slow_readers;
 mod standstills;
 mod store_threads;
 mod support;
+mod taking_over;
 mod touching;
 mod writing;

@@ -4,7 +4,7 @@ use super::puppet::{Did, Puppet, Strings};
 use crate::support::http::Response;
 use crate::support::member::encoded;
 use crate::support::socket::{ClientSocket, HandshakeRequest};
-use crate::support::{BOUND, eventually, within};
+use crate::support::{BOUND, eventually, secs, within};
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpServer};
@@ -15,6 +15,7 @@ use presence::{
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +26,7 @@ type Route = Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>;
 pub(super) struct HostPlan {
     config: ConfigBuilder,
     workers: usize,
+    disconnect_timeout: Duration,
     prepared: bool,
     supervised: bool,
     routes: Vec<Route>,
@@ -33,6 +35,12 @@ pub(super) struct HostPlan {
 impl HostPlan {
     pub(super) fn config(mut self, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         self.config = set(self.config);
+        self
+    }
+
+    /// Sets `HttpServer::client_disconnect_timeout`.
+    pub(super) fn disconnect_timeout(mut self, timeout: Duration) -> Self {
+        self.disconnect_timeout = timeout;
         self
     }
 
@@ -76,7 +84,7 @@ impl HostPlan {
         strings: Strings,
         started: oneshot::Sender<(Rooms, SocketAddr, ServerHandle)>,
     ) {
-        let Self { config, workers, prepared, supervised, routes } = self;
+        let Self { config, workers, disconnect_timeout, prepared, supervised, routes } = self;
         let rooms = Rooms::start(config.build().unwrap(), store, NodeName::new("here").unwrap());
         if supervised {
             PruningSupervisor::spawn(&rooms);
@@ -94,7 +102,13 @@ impl HostPlan {
         } else {
             server
         };
-        let server = server.workers(workers).disable_signals().shutdown_timeout(1).bind("127.0.0.1:0").unwrap();
+        let server = server
+            .workers(workers)
+            .client_disconnect_timeout(disconnect_timeout)
+            .disable_signals()
+            .shutdown_timeout(1)
+            .bind("127.0.0.1:0")
+            .unwrap();
         let address = server.addrs()[0];
         let server = server.run();
         drop(started.send((rooms.clone(), address, server.handle())));
@@ -128,7 +142,14 @@ impl Host {
     /// One worker, the default settings but for no notices, and everything that the documentation asks for.
     pub(super) fn plan() -> HostPlan {
         let config = Config::builder().notify(Notify::Silent);
-        HostPlan { config, workers: 1, prepared: true, supervised: true, routes: Vec::new() }
+        HostPlan {
+            config,
+            workers: 1,
+            disconnect_timeout: secs(1),
+            prepared: true,
+            supervised: true,
+            routes: Vec::new(),
+        }
     }
 
     pub(super) async fn start() -> Self {

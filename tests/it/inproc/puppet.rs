@@ -244,7 +244,7 @@ impl Consumer for Puppet {
     }
 }
 
-async fn puppet(
+pub(super) async fn puppet(
     req: HttpRequest,
     body: web::Payload,
     query: web::Query<HashMap<String, String>>,

@@ -17,13 +17,14 @@ use crate::{
         handshake::Handshake,
         inbox::Inbox,
         kill::KillSwitch,
+        line::Line,
         rates::Rates,
         reading::{Reading, ReadingEnd},
         run::{Accepted, run},
         task::SocketTask,
         transport::Inbound,
     },
-    delivery::{Bounds, HubSocket, Outbound, Outbox, Owner, ToConnection, Touch},
+    delivery::{Bounds, HubSocket, Outbound, Outbox, Owner, ToConnection, Touch, Writing},
     name::UserId,
     rooms::as_consumer_of,
 };
@@ -42,8 +43,8 @@ pub(crate) fn start<C: Consumer>(
 ) -> Outbound {
     let config = rooms.config();
     let kill = req.conn_data::<KillSwitch>().cloned().unwrap_or_else(without_kill_switch);
-    let kernel = kill.clone();
     let hub = rooms.hubs().here();
+    let line = Line::new(kill.clone(), payload, hub.filling.clone());
     let touch = Touch::new(rooms.this_node().now());
     let channel = rooms.channels().open(rooms.hubs().new_channel(&hub.hub), touch.clone(), hub.hub.clone());
     channel.set_resume_token(resume);
@@ -59,7 +60,7 @@ pub(crate) fn start<C: Consumer>(
     let outbox = Outbox::new(bounds, rooms.this_node().clock.clone(), hub.filling.clone(), hub.hub.clone());
     let limits = (config.max_frame_bytes(), config.max_message_bytes());
     let reading_end = ReadingEnd::default();
-    let inbound = Inbound::new(payload, limits, rooms.this_node().clock.clone(), Rc::clone(&seen));
+    let inbound = Inbound::new(line.clone(), limits, rooms.this_node().clock.clone(), Rc::clone(&seen));
     let context = Context::new();
     let connection = context.address().recipient();
     let rates = Rc::new(Rates::new(rooms.clone(), outbox.clone(), connection.clone()));
@@ -94,8 +95,7 @@ pub(crate) fn start<C: Consumer>(
         body_gone: false,
         is_reset: false,
     });
-    let kernel = Box::new(kernel);
-    outbox.set_owner(Owner { channel: channel.name().clone(), connection: connection.clone(), kernel });
+    outbox.set_owner(Owner { channel: channel.name().clone(), connection: connection.clone(), kernel: Box::new(line) });
     let hub_socket = HubSocket { outbox: outbox.clone(), connection: connection.clone(), user };
     hub.sockets.borrow_mut().enter(channel.name().clone(), hub_socket);
     if rooms.is_shutting_down() {
@@ -111,7 +111,7 @@ pub(crate) fn start<C: Consumer>(
         end: reading_end,
     };
     let consumer = as_consumer_of(channel.name().clone(), run(consumer, socket, inbox.clone(), decided));
-    actix_web::rt::spawn(SocketTask::new(reading.run(), consumer, inbox));
+    actix_web::rt::spawn(SocketTask::new(reading.run(), consumer, Writing(outbox.clone()), inbox));
     Outbound { outbox, connection }
 }
 

@@ -1,4 +1,4 @@
-//! The body of the response, which streams the outbox.
+//! The body of the response. It streams the outbox of a connection that is not taken over from the HTTP server.
 
 use std::{
     pin::Pin,
@@ -12,7 +12,7 @@ use futures_util::Stream;
 
 use crate::{clock::Tick, delivery::message::ToConnection};
 
-use super::{Mark, Outbox, OutboxPhase, OutboxState};
+use super::{Mark, Outbox, OutboxPhase, OutboxState, direct::TakeOver};
 
 /// After so many flushes with an empty queue all is written, if the server may be polled before. The server holds at most its write buffer, 32 KiB by default, and one piece.
 /// Each flush while the kernel accepts bytes writes at least a quarter of the 16 KiB that `on_connect` allows to be unsent there.
@@ -29,6 +29,18 @@ pub(crate) struct Outbound {
     pub(crate) connection: Recipient<ToConnection>,
 }
 
+impl Outbound {
+    /// Whether it may end while the connection is open, because the connection is taken over from the HTTP server. Then its response must
+    /// have a length that it will not reach.
+    pub(crate) fn announce_take_over(&self) -> bool {
+        let is_announced = self.outbox.owner.get().is_some_and(|owner| owner.kernel.announce_take_over());
+        if is_announced {
+            self.outbox.have_age_watched();
+        }
+        is_announced
+    }
+}
+
 impl Stream for Outbound {
     type Item = Result<Bytes, Stalled>;
 
@@ -39,8 +51,12 @@ impl Stream for Outbound {
 
 impl Drop for Outbound {
     fn drop(&mut self) {
-        self.outbox.state.borrow_mut().gone = true;
-        self.connection.do_send(ToConnection::BodyGone);
+        let state = &mut *self.outbox.state.borrow_mut();
+        if !state.is_taken_over {
+            state.gone = true;
+            state.wake_task();
+            self.connection.do_send(ToConnection::BodyGone);
+        }
     }
 }
 
@@ -48,6 +64,10 @@ impl Outbox {
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
         let state = &mut *self.state.borrow_mut();
         let now = self.now();
+        let has_waited = std::mem::take(&mut state.has_waited);
+        if state.is_taken_over {
+            return Poll::Ready(None);
+        }
         if state.attached.is_none() {
             state.attached = Some(now);
             if !state.queue.is_empty() {
@@ -56,6 +76,21 @@ impl Outbox {
         }
         if state.phase == OutboxPhase::Broken {
             return Poll::Ready(Some(Err(Stalled)));
+        }
+        let mut tries_again = false;
+        if state.is_settled && state.phase == OutboxPhase::Open {
+            match self.owner.get().map_or(TakeOver::Never, |owner| owner.kernel.take_over(has_waited)) {
+                TakeOver::Done => {
+                    self.begin_direct(state, now);
+                    return Poll::Ready(None);
+                }
+                TakeOver::Soon => tries_again = true,
+                TakeOver::Later => {
+                    state.is_settled = false;
+                    self.have_age_watched();
+                }
+                TakeOver::Never => {}
+            }
         }
         state.is_direct = false;
         let was_marked = state.queue.holds_marked();
@@ -81,6 +116,10 @@ impl Outbox {
             }
         }
         state.is_direct = self.is_polled_when_all_is_written();
+        state.has_waited = true;
+        if tries_again {
+            cx.waker().wake_by_ref();
+        }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
     }

@@ -15,8 +15,6 @@ use crate::{delivery::wire::Rest, name::RoomName};
 /// The most bytes that are written in one piece, and one step of progress. The server's write buffer begins at this size, and a buffer
 /// that has grown shrinks again only if it is above 128 KiB.
 pub(crate) const PIECE: usize = 8 * 1024;
-/// The most bytes of further pieces that one call writes together with the first.
-const WRITE: usize = 64 * 1024;
 /// How many pongs are queued at most. A new pong then replaces the last one, and answers all pings since (RFC 6455, 5.5.3).
 const MOST_PONGS: usize = 16;
 /// The number of pieces for which an empty queue keeps its memory.
@@ -261,17 +259,23 @@ impl OutboxQueue {
         Some(together.freeze())
     }
 
-    /// The next bytes to write, and their number, as many as fit into `slices` and are written at once.
-    pub(super) fn gather<'a>(&'a mut self, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
+    /// The next bytes to write, and their number: up to `most_of_first` bytes of the first piece, and further pieces that fit into `most` bytes
+    /// and into `slices`.
+    pub(super) fn gather<'a>(
+        &'a mut self,
+        slices: &mut [IoSlice<'a>],
+        most_of_first: usize,
+        most: usize,
+    ) -> (usize, usize) {
         self.unfold();
         let (mut count, mut bytes) = (0, 0);
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-            if piece.rest.is_some() || count > 0 && bytes + piece.bytes.len() > WRITE {
+            if piece.rest.is_some() || count > 0 && bytes + piece.bytes.len() > most {
                 break;
             }
-            *slice = IoSlice::new(&piece.bytes);
+            *slice = IoSlice::new(&piece.bytes[..piece.bytes.len().min(most_of_first)]);
             count += 1;
-            bytes += piece.bytes.len();
+            bytes += slice.len();
         }
         (count, bytes)
     }

@@ -9,7 +9,10 @@ use super::{first::FirstFrameRate, pauses::Loan, queue::OutboxQueue, senders::Se
 pub(super) struct OutboxState {
     pub(super) queue: OutboxQueue,
     pub(super) phase: OutboxPhase,
+    /// Polls the response.
     pub(super) waker: Option<Waker>,
+    /// Polls the task of the socket, which writes to a connection that was taken over.
+    pub(super) waker_of_task: Option<Waker>,
     pub(super) senders: Senders,
     /// Measures how fast the client reads first frames, while part of one is queued.
     pub(super) first: Option<FirstFrameRate>,
@@ -17,7 +20,13 @@ pub(super) struct OutboxState {
     pub(super) progress: Tick,
     /// When the server first polled the response. Before that the client can receive nothing.
     pub(super) attached: Option<Tick>,
-    /// The response was polled, and the server has nothing more to write for it. So the hub may write to the kernel.
+    /// The connection is old enough to be taken over from the HTTP server.
+    pub(super) is_settled: bool,
+    /// At its last poll the response had nothing, so the server polls it again only after it has read.
+    pub(super) has_waited: bool,
+    /// The connection was taken over from the HTTP server.
+    pub(super) is_taken_over: bool,
+    /// Nothing waits until the kernel accepts more. So the hub may write to it.
     pub(super) is_direct: bool,
     /// It is in the list of those to which the hub writes next.
     pub(super) is_unwritten: bool,
@@ -29,7 +38,7 @@ pub(super) struct OutboxState {
     /// The number of flushes of the server in a row with an empty queue while the kernel accepted bytes. `None` if the kernel accepts nothing
     /// at the moment.
     pub(super) flushes: Option<usize>,
-    /// The server dropped the response.
+    /// The response is gone, or the connection that was taken over.
     pub(super) gone: bool,
     pub(super) mark: Mark,
 }
@@ -72,9 +81,17 @@ impl OutboxState {
         }
     }
 
-    /// Wakes the server, so that it polls the response.
+    /// Wakes whoever writes: the server, so that it polls the response, or the task of the socket.
     pub(super) fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
+        if self.is_taken_over {
+            self.wake_task();
+        } else if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wake_task(&mut self) {
+        if let Some(waker) = self.waker_of_task.take() {
             waker.wake();
         }
     }

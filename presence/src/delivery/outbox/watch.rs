@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
@@ -24,6 +24,17 @@ pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// How late a timer may be on a thread that is not blocked.
 const LATE: Duration = Duration::from_millis(10);
 
+/// Whether the HTTP server drops a connection that is taken over from it, without ending it. If it does not, no other is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum ServerTrust {
+    #[default]
+    Unknown,
+    /// The first one is taken over, and it is not known yet what the server did.
+    Trying,
+    LetsGo,
+    Keeps,
+}
+
 /// What the outboxes of one thread share with its hub.
 pub(crate) struct Filling {
     /// What the outboxes of the process share.
@@ -36,6 +47,10 @@ pub(crate) struct Filling {
     pub(crate) is_writing: Cell<bool>,
     /// The outboxes to which the hub writes next.
     pub(crate) unwritten: RefCell<VecDeque<Rc<Outbox>>>,
+    /// The outboxes of connections that are too young to be taken over from the HTTP server, and when each will be old enough. The oldest is
+    /// first.
+    pub(super) young: RefCell<VecDeque<(Tick, Weak<Outbox>)>>,
+    pub(crate) server: Cell<ServerTrust>,
     /// When the next look is due, if there are any.
     due: Cell<Option<Tick>>,
     /// For how long the thread was blocked up to the last look.
@@ -50,6 +65,8 @@ impl Filling {
             outboxes: RefCell::default(),
             is_writing: Cell::default(),
             unwritten: RefCell::default(),
+            young: RefCell::default(),
+            server: Cell::default(),
             due: Cell::default(),
             blocked: Cell::default(),
         }

@@ -8,14 +8,15 @@ use super::{Bed, Figure, less};
 const ROOM: usize = 10;
 /// Handshakes under way.
 const AT_ONCE: usize = 32;
+/// For how long the last client has been there when memory is read: what a server frees in the first seconds of a connection does not count.
+const IDLE: Duration = Duration::from_secs(3);
 
 /// `empty` is the resident memory of the server before the first client, in bytes.
 pub(super) fn idle(bed: &mut Bed<'_>, empty: u64) -> Result<Vec<Figure>, String> {
     let clients = bed.size.of(2000, 20);
     bed.fill(clients, clients / ROOM, AT_ONCE)?;
     bed.load.settle()?;
-    // What the server frees a moment later does not count.
-    bed.load.turns(bed.size.seconds.min(Duration::from_secs(2)))?;
+    bed.load.turns(if bed.size.tiny { bed.size.seconds } else { IDLE })?;
     let full = bed.server.resident()?;
     Ok(vec![
         less("RSS per idle socket, KB", full.saturating_sub(empty) as f64 / clients as f64 / 1e3),

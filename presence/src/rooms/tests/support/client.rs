@@ -198,9 +198,14 @@ impl FakeClient {
         self.hub.sockets.borrow_mut().leave(&self.channel);
     }
 
+    /// The body of its response.
+    pub(crate) fn response(&self) -> Outbound {
+        Outbound { outbox: self.outbox.clone(), connection: self.connection.clone() }
+    }
+
     /// The server drops the response, since the connection has ended.
     pub(crate) fn drop_response(&self) {
-        drop(Outbound { outbox: self.outbox.clone(), connection: self.connection.clone() });
+        drop(self.response());
     }
 
     /// From now on its connection does not answer whether it is silent, as if a consumer had blocked its thread.
