@@ -7,6 +7,7 @@ use std::{
 
 /// After this time between two statements the server ends a transaction, and with it the connection. The statements of a node follow one
 /// another within milliseconds.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(super) const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a commit in SQLite survives.
