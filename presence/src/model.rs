@@ -3,6 +3,7 @@
 //! There are no actors here, no I/O, no clock and no randomness. Times and ids are arguments, and effects are return values. So the same
 //! code runs in production, in unit tests and in a simulation.
 
+pub(crate) mod cleaner;
 pub(crate) mod close;
 pub(crate) mod deadline;
 pub(crate) mod delta;

@@ -6,7 +6,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::{
-    model::lease::Lease,
+    model::{cleaner::Cleaners, lease::Lease},
     name::{NodeId, NodeName, RequestId},
 };
 
@@ -23,6 +23,8 @@ pub(crate) struct Registration {
     lease: Mutex<Lease>,
     /// Former incarnations of this node. Their presences still have to be marked as held.
     uncleared: Mutex<BTreeSet<NodeId>>,
+    /// Which dead nodes this one leaves to others.
+    cleaners: Mutex<Cleaners>,
     /// Requests from other nodes, each until its answer is in the database.
     open_requests: Mutex<OpenRequests>,
     /// Requests that this node has finished, but that may still be in the database.
@@ -37,6 +39,7 @@ impl Registration {
             superseded: watch::Sender::new(false),
             lease: Mutex::new(Lease::new(lease)),
             uncleared: Mutex::default(),
+            cleaners: Mutex::default(),
             open_requests: Mutex::default(),
             finished_requests: Mutex::default(),
         }
@@ -60,6 +63,10 @@ impl Registration {
 
     pub(crate) fn uncleared(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
         self.uncleared.lock()
+    }
+
+    pub(crate) fn cleaners(&self) -> MutexGuard<'_, Cleaners> {
+        self.cleaners.lock()
     }
 
     pub(crate) fn open_requests(&self) -> MutexGuard<'_, OpenRequests> {

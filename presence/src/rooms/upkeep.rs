@@ -15,7 +15,7 @@ use crate::{
     name::NodeId,
     node::{Node, RemovalPermit},
     room::ToRoom,
-    store::{Batch, ClearMode, NodeStore, RoomStore, StoreError, pace::RemovalPace},
+    store::{Batch, ClearMode, LiveNode, NodeState, NodeStore, RoomStore, StoreError, pace::RemovalPace},
     telemetry::report,
 };
 
@@ -189,12 +189,10 @@ impl Upkeep {
         self.hold_former().await?;
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if self.may_judge().await {
-            for dead in self.node.bounded(self.node.store.fence(node)).await? {
-                if !self.node.registration.uncleared().contains(&dead) {
-                    warn!(node = %dead, "a node is dead; its presences are removed");
-                    let mode = ClearMode::HoldResumable(self.node.config.grace());
-                    count += self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, mode, limit)).await?;
-                }
+            for dead in self.dead_to_clear(node).await? {
+                warn!(node = %dead, "a node is dead; its presences are removed");
+                let mode = ClearMode::HoldResumable(self.node.config.grace());
+                count += self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, mode, limit)).await?;
             }
         }
         // Clients could not return while this node stood still, but their graces went on in the database. So no presence is swept for one
@@ -203,6 +201,20 @@ impl Upkeep {
             return Ok(count);
         }
         Ok(count + self.batches_of(&mut bulk, |limit| self.node.store.sweep(node, limit)).await?)
+    }
+
+    /// Fences the nodes that are dead, and returns those after which this one cleans up.
+    async fn dead_to_clear(&self, node: NodeId) -> Result<Vec<NodeId>> {
+        let mut dead = self.node.bounded(self.node.store.fence(node)).await?;
+        dead.retain(|dead| !self.node.registration.uncleared().contains(dead));
+        let live = match dead.is_empty() {
+            true => Vec::new(),
+            false => self.node.bounded(self.node.store.live_nodes()).await?,
+        };
+        let sweeps =
+            |live: &LiveNode| matches!(live.state, NodeState::Live { .. }) && !live.name.as_str().starts_with(CLI);
+        let live: Vec<_> = live.into_iter().filter(sweeps).map(|live| live.node).collect();
+        Ok(self.node.registration.cleaners().choose(node, &live, &dead))
     }
 
     /// After an outage of the database the leases of all nodes have expired, and the rows of their presences are old. The first node that

@@ -22,6 +22,30 @@ async fn the_presences_of_a_dead_node_leave_in_one_bulk_event_on_the_node_that_f
 }
 
 #[actix::test]
+async fn of_two_survivors_one_cleans_up_and_the_other_only_if_it_does_not() {
+    let [here, there, yonder] = nodes(quick).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    let crowd = yonder.crowd(5).await;
+    let all: Vec<_> = crowd.iter().chain([&ann, &bob]).collect();
+    alive(&all, secs(5)).await;
+    yonder.store.faults.hang();
+    alive(&all, secs(10)).await;
+    let cleared = [here.store.cleared(), there.store.cleared()];
+    assert_eq!(cleared.iter().sum::<usize>(), 1, "{cleared:?}");
+    assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".to_owned()], ann.sees()));
+    // It comes back under another id and dies again, as often as it takes until the one is chosen that cannot.
+    here.store.clear_nobody();
+    for _ in 0..6 {
+        yonder.store.faults.release();
+        alive(&all, secs(10)).await;
+        assert_eq!(ann.sees().len(), 7);
+        yonder.store.faults.hang();
+        alive(&all, secs(10)).await;
+        assert_eq!(ann.sees(), ["ann", "bob"]);
+    }
+}
+
+#[actix::test]
 async fn a_node_that_was_considered_dead_rejoins_and_no_presence_is_lost_or_doubled() {
     let [here, there] = nodes(quick).await;
     let ann = here.member("ann").await;
