@@ -55,6 +55,30 @@ async fn messages_that_wait_together_are_written_in_one_call_to_each_member() {
 }
 
 #[actix::test]
+async fn a_hub_that_writes_to_a_crowd_lets_other_tasks_run_after_64_sockets_and_after_2_mib() {
+    tokio::time::pause();
+    for (size, crowd, most) in [(64, 200, 64), (60_000, 100, 35)] {
+        let node = silent(config()).await;
+        let members = members(&node, crowd, usize::MAX).await;
+        let written = || members.iter().filter(|member| !member.kernel.writes.borrow().is_empty()).count();
+        let other_task = async {
+            let (mut before, mut largest) = (0, 0);
+            while before < crowd {
+                tokio::task::yield_now().await;
+                let now = written();
+                largest = largest.max(now - before);
+                before = now;
+            }
+            largest
+        };
+        let text = texts(1, size).remove(0);
+        let (sent, largest) = join(node.send(lobby(), text), other_task).await;
+        sent.unwrap();
+        assert_eq!(largest, most, "texts of {size} bytes");
+    }
+}
+
+#[actix::test]
 async fn the_answers_to_a_broadcast_are_written_together_also_if_they_come_one_turn_apart() {
     tokio::time::pause();
     let node = silent(config()).await;
