@@ -203,6 +203,7 @@ impl RoomStore for SingleTryStore {
             Some(CommitProgress::Sent(commits)) => {
                 // Waits if the commit is still in progress.
                 let transaction = self.database.write().await?;
+                self.database.limit(&transaction).await?;
                 let last = statement::last_commit(node).one(&transaction).await.map_err(store_error)?;
                 Ok((last == Some(attempt.0)).then_some(commits))
             }

@@ -97,6 +97,14 @@ impl Database {
         self.dialect.transaction_limits(lock_timeout, self.limits.transaction())
     }
 
+    /// Sets the time limits of a transaction whose first query does not.
+    pub(super) async fn limit(&self, transaction: &DatabaseTransaction) -> Result<(), StoreError> {
+        if let Some(limits) = self.transaction_limits() {
+            transaction.query_one(Query::select().expr(limits)).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
     /// Begins a transaction in which all queries see the database at the moment of the first one.
     pub(super) async fn read(&self) -> Result<DatabaseTransaction, StoreError> {
         self.on_live_connection(|| self.readers.begin_with_options(self.dialect.to_read())).await

@@ -1,11 +1,12 @@
 //! The steps of a transaction.
 
 mod commit;
+mod lease;
 mod online;
 mod removal;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use futures_util::future::join;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement, TryGetableMany,
     prelude::{Expr, Uuid},
-    sea_query::{ExprTrait, LockType},
+    sea_query::LockType,
 };
 
 use crate::{
@@ -84,6 +85,8 @@ impl Transaction {
         let tracks_online = database.tracks_online.load(Ordering::Acquire);
         let status = statement::node_status(node, lock.map(Lock::into), database.now(), database.transaction_limits());
         let Some((fenced_at, lost_name, now)) = status.one(&inner).await.map_err(store_error)? else {
+            // Without a row, the query has evaluated nothing.
+            database.limit(&inner).await?;
             let now = database.time(&inner).await?;
             return Ok((Self { inner, dialect, now, tracks_online }, None));
         };
@@ -103,20 +106,6 @@ impl Transaction {
             Some(status) => status.map(|()| self),
             None => Err(StoreError::Fenced { node, superseded: false }),
         }
-    }
-
-    /// Renews the lease of a node until `lease` from now, and returns the time of the database. This waits for nothing but a transaction
-    /// that fences the node, because no other locks the row of a lease.
-    pub(super) async fn renew(database: &Database, node: NodeId, lease: Duration) -> Result<i64, StoreError> {
-        let inner = database.write().await?;
-        let lease_until = database.now().add(millis(lease));
-        // The lease first: after that nobody fences the node before this transaction ends.
-        statement::renew(node, lease_until).exec(&inner).await.map_err(store_error)?;
-        let (transaction, status) = Self::within(database, inner, node, None).await?;
-        let transaction = transaction.if_it_may_write(node, status)?;
-        let now = transaction.now;
-        transaction.commit().await?;
-        Ok(now)
     }
 
     pub(super) fn connection(&self) -> &DatabaseTransaction {
@@ -151,27 +140,6 @@ impl Transaction {
             None => false,
         };
         Ok(Err(StoreError::Fenced { node, superseded }))
-    }
-
-    /// Fences incarnations whose lease has expired. One that is within a transaction is left to the next call: to wait for it would keep
-    /// the others, and this node, from going on while a node is suspended.
-    pub(super) async fn fence_expired(&self, all_but: NodeId) -> Result<(), StoreError> {
-        let expired = statement::expired(all_but, self.now).all(&self.inner).await.map_err(store_error)?;
-        let backend = self.dialect.backend();
-        let mut leases = Vec::new();
-        for ids in chunk::keys(backend, &expired) {
-            leases.extend(statement::lock_leases(ids).all(&self.inner).await.map_err(store_error)?);
-        }
-        let renewed: HashSet<Uuid> =
-            leases.into_iter().filter(|(_, until)| *until >= self.now).map(|(id, _)| id).collect();
-        let expired: Vec<Uuid> = expired.into_iter().filter(|id| !renewed.contains(id)).collect();
-        for ids in chunk::keys(backend, &expired) {
-            let idle = statement::lock_idle(ids).all(&self.inner).await.map_err(store_error)?;
-            for ids in chunk::keys(backend, &idle) {
-                statement::fence(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
-            }
-        }
-        Ok(())
     }
 
     /// Locks rooms, creating those that do not exist, and returns their positions.

@@ -213,12 +213,21 @@ pub(in super::super) fn expired(all_but: NodeId, now: i64) -> Rows<Uuid> {
         .into_tuple()
 }
 
-/// Locks the leases of these incarnations, which they cannot renew until the transaction ends.
+/// Locks the leases of these incarnations, which they cannot renew until the transaction ends, except for those that a transaction has locked.
 pub(in super::super) fn lock_leases(ids: impl Into<Keys<Uuid>>) -> Rows<(Uuid, i64)> {
     lease::Entity::find()
         .filter(ids.into().contain(lease::Column::NodeId))
         .order_by_asc(lease::Column::NodeId)
-        .lock(LockType::Update)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_tuple()
+}
+
+/// Those of these incarnations that have a lease, expired or not.
+pub(in super::super) fn leases(ids: impl Into<Keys<Uuid>>) -> Rows<Uuid> {
+    lease::Entity::find()
+        .select_only()
+        .column(lease::Column::NodeId)
+        .filter(ids.into().contain(lease::Column::NodeId))
         .into_tuple()
 }
 

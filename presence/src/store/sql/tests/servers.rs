@@ -1,9 +1,8 @@
 //! PostgreSQL and MySQL: lost connections, the clock, query plans, rights.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod locks;
+
+use std::{sync::Arc, time::Duration};
 
 use presence_test_servers::{Database, ServerKind, database};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
@@ -99,126 +98,6 @@ async fn a_late_transaction_of_a_dead_node_writes_nothing() {
         assert!(matches!(late, Err(StoreError::Fenced { .. })), "{late:?}");
         assert_eq!(judge.0.load(room(0)).await.unwrap().unwrap().presences, []);
     }
-}
-
-#[tokio::test]
-async fn a_lease_is_renewed_while_transactions_of_its_node_go_on() {
-    for &kind in KINDS {
-        let database = database(kind).await;
-        let (store, node) = joined(&database).await;
-        let store = store.with_wait_timeout(Duration::from_secs(1));
-        let writing = Transaction::begin_as(&store.once.database, node, transaction::Lock::Shared).await.unwrap();
-        let name = room(0);
-        let positions = writing.rooms(&[&name]).await.unwrap();
-        let Write::Join(presence) = join(node) else { panic!("it joins") };
-        writing.insert(&[(positions[0].epoch, (presence, None))]).await.unwrap();
-        store.renew(node, LEASE).await.unwrap();
-        writing.commit().await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_node_that_is_suspended_in_a_transaction_loses_the_locks_of_its_rooms() {
-    for &kind in KINDS {
-        let database = database(kind).await;
-        let (suspended, other) = (joined(&database).await, joined(&database).await);
-        let writing =
-            Transaction::begin_as(&suspended.0.once.database, suspended.1, transaction::Lock::Shared).await.unwrap();
-        let name = room(0);
-        writing.rooms(&[&name]).await.unwrap();
-        // A statement waits for a lock for at most 5 s.
-        let writes = RoomWrites { room: name, writes: vec![join(other.1)] };
-        other.0.commit(other.1, Attempt::next(), [writes].into()).await.unwrap();
-        assert!(matches!(writing.commit().await, Err(StoreError::Unavailable(_))), "{kind:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_node_that_is_suspended_in_a_transaction_keeps_no_other_from_being_fenced() {
-    for &kind in KINDS {
-        let database = database(kind).await;
-        let (judge, node) = joined(&database).await;
-        let judge = judge.with_wait_timeout(Duration::from_secs(1));
-        let (suspended, dead) = (joined(&database).await, joined(&database).await);
-        for (store, node) in [&suspended, &dead] {
-            let writes = RoomWrites { room: room(0), writes: vec![join(*node)] };
-            store.commit(*node, Attempt::next(), [writes].into()).await.unwrap();
-        }
-        let writing =
-            Transaction::begin_as(&suspended.0.once.database, suspended.1, transaction::Lock::Shared).await.unwrap();
-        database.connect().await.execute_unprepared("UPDATE leases SET lease_until = 0").await.unwrap();
-        judge.renew(node, LEASE).await.unwrap();
-        assert_eq!(judge.fence(node).await.unwrap(), [dead.1], "{kind:?}");
-        drop(writing);
-        let mut both = [suspended.1, dead.1];
-        both.sort_unstable();
-        while judge.fence(node).await.unwrap() != both {
-            tokio::task::yield_now().await;
-        }
-        let refused = suspended.0.renew(suspended.1, LEASE).await;
-        assert!(matches!(refused, Err(StoreError::Fenced { superseded: false, .. })), "{refused:?}");
-    }
-}
-
-#[tokio::test]
-async fn who_cleans_up_waits_for_a_lock_for_a_sixth_of_a_lease() {
-    for &kind in KINDS {
-        let database = database(kind).await;
-        let (other, (store, node)) = (joined(&database).await, joined(&database).await);
-        store.once.limit_waits(Duration::from_secs(6), Duration::from_secs(5));
-        let dead = joined(&database).await.1;
-        database.connect().await.execute_unprepared("UPDATE leases SET lease_until = 0").await.unwrap();
-        for node in [node, other.1] {
-            store.renew(node, LEASE).await.unwrap();
-        }
-        // Another node is about to fence the same one.
-        let fencing = Transaction::begin_as(&other.0.once.database, other.1, Lock::Shared).await.unwrap();
-        let connection = fencing.connection();
-        statement::lock_leases(vec![dead.as_uuid()]).all(connection).await.unwrap();
-        let since = Instant::now();
-        assert!(matches!(store.fence(node).await, Err(StoreError::Unavailable(_))), "{kind:?}");
-        // The database would have ended the transaction of the other after 2 s.
-        assert!(since.elapsed() < Duration::from_millis(1900), "{kind:?}: {:?}", since.elapsed());
-        fencing.commit().await.unwrap();
-        store.fence(node).await.unwrap();
-        // Other calls wait as long as before.
-        let former = Transaction::begin_as(&store.once.database, node, Lock::Shared).await.unwrap();
-        assert_eq!(lock_timeout(kind, &former).await, if kind == ServerKind::Postgres { "5s" } else { "5" });
-    }
-}
-
-/// How long statements of this transaction wait for a lock, as the server says it.
-async fn lock_timeout(kind: ServerKind, transaction: &Transaction) -> String {
-    let setting = match kind {
-        ServerKind::Postgres => "current_setting('lock_timeout')",
-        _ => "CAST(@@innodb_lock_wait_timeout AS CHAR)",
-    };
-    setting_of(transaction, setting).await
-}
-
-async fn setting_of(transaction: &Transaction, setting: &str) -> String {
-    let connection = transaction.connection();
-    let query = Statement::from_string(connection.get_database_backend(), format!("SELECT {setting}"));
-    connection.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
-}
-
-#[cfg(feature = "postgres")]
-#[tokio::test]
-async fn each_transaction_sets_its_limits_also_in_a_session_without_them() {
-    let database = database(ServerKind::Postgres).await;
-    let (store, node) = joined(&database).await;
-    let store = store.with_connections(1);
-    store.once.limit_waits(LEASE, Duration::from_secs(3));
-    // As a pooler gives it that forgot what the node has set.
-    store.once.database.writer.execute_unprepared("RESET ALL").await.unwrap();
-    let transaction = store.once.write_as(node).await.unwrap();
-    for (setting, value) in [("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "2s")] {
-        let found = setting_of(&transaction, &format!("current_setting('{setting}')")).await;
-        assert_eq!(found, value, "{setting}");
-    }
-    let limit = setting_of(&transaction, "coalesce(current_setting('transaction_timeout', true), 'unknown')").await;
-    assert!(["3s", "unknown"].contains(&limit.as_str()), "{limit}");
-    transaction.commit().await.unwrap();
 }
 
 #[cfg(feature = "postgres")]
