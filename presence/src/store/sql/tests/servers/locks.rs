@@ -70,8 +70,10 @@ async fn a_lease_that_is_being_renewed_keeps_no_other_from_being_fenced() {
         let (judge, node) = joined(&database).await;
         let ((renewing, first), (other, dead)) = (joined(&database).await, joined(&database).await);
         // A dead node without presences is forgotten at once.
-        let writes = RoomWrites { room: room(0), writes: vec![join(dead)] };
-        other.commit(dead, Attempt::next(), [writes].into()).await.unwrap();
+        for (store, node) in [(&renewing, first), (&other, dead)] {
+            let writes = RoomWrites { room: room(0), writes: vec![join(node)] };
+            store.commit(node, Attempt::next(), [writes].into()).await.unwrap();
+        }
         database.connect().await.execute_unprepared("UPDATE leases SET lease_until = 0").await.unwrap();
         judge.renew(node, LEASE).await.unwrap();
         let renewal = renewing.once.database.write().await.unwrap();
