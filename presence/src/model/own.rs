@@ -42,23 +42,46 @@ pub(crate) enum Repair {
     Forget(Arc<Presence>),
 }
 
-/// What to do about supervised presences after these changes of the roster.
-pub(crate) fn after_changes(changes: &[RosterChange], own: &impl OwnPresences) -> Vec<Repair> {
-    let gone = changes.iter().filter(|change| change.now.is_none()).filter_map(|change| change.was.as_ref());
-    gone.filter_map(|gone| own.supervised(gone.id)).map(|presence| missing(presence, own)).collect()
+/// What to do about the presences of this node in these changes, which the roster has by now.
+///
+/// An older database, or another node, may bring a presence of this node back after its socket has left.
+pub(crate) fn after_changes(
+    changes: &[RosterChange],
+    replica: &Replica,
+    node: Option<NodeId>,
+    own: &impl OwnPresences,
+) -> Vec<Repair> {
+    let repair = |change: &RosterChange| match &change.now {
+        None => own.supervised(change.was.as_ref()?.id).map(|presence| missing(presence, own)),
+        // A later change of these may have removed it again.
+        Some(now) => unknown(replica.roster().get(now.id)?, replica, node, own),
+    };
+    changes.iter().filter_map(repair).collect()
 }
 
 /// What to do after a load, so that the presences of this node are the same in the database and in its sockets.
 pub(crate) fn after_load(replica: &Replica, node: Option<NodeId>, own: &impl OwnPresences) -> Vec<Repair> {
     let roster = replica.roster();
     let missing = own.all_supervised().filter(|one| roster.get(one.id).is_none()).map(|one| missing(one, own));
-    let ours = roster.iter().filter(|one| Some(one.node) == node && !one.held);
-    let unknown = ours.filter(|one| own.supervised(one.id).is_none() && !own.is_in_progress(one));
-    // The roster may be late and still have presences that left.
-    let unknown = unknown.filter(|one| !replica.has_departed(one));
-    let unknown =
-        unknown.map(|one| if own.is_alive(one) { Repair::Supervise(one.clone()) } else { Repair::Remove(one.clone()) });
+    let unknown = roster.iter().filter_map(|one| unknown(one, replica, node, own));
     missing.chain(unknown).collect()
+}
+
+/// What to do about a presence of the roster that this node should know, and does not.
+fn unknown(
+    presence: &Arc<Presence>,
+    replica: &Replica,
+    node: Option<NodeId>,
+    own: &impl OwnPresences,
+) -> Option<Repair> {
+    let is_ours = Some(presence.node) == node && !presence.held;
+    let is_known = || own.supervised(presence.id).is_some() || own.is_in_progress(presence);
+    // The roster may be late and still have presences that left.
+    if !is_ours || is_known() || replica.has_departed(presence) {
+        return None;
+    }
+    let presence = presence.clone();
+    Some(if own.is_alive(&presence) { Repair::Supervise(presence) } else { Repair::Remove(presence) })
 }
 
 fn missing(presence: &Arc<Presence>, own: &impl OwnPresences) -> Repair {

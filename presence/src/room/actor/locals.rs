@@ -62,7 +62,9 @@ impl RoomActor {
             }
         }
         self.state.followers.iter().for_each(|follower| follower.send_changes(&changes));
-        let repairs = own::after_changes(&changes, &self.ours());
+        // A room that recovers does not know its presences yet. The reading that it waits for shows them all.
+        let node = if self.phase.is_recovering() { None } else { self.node.id() };
+        let repairs = own::after_changes(&changes, &self.state.replica, node, &self.ours());
         self.repair(repairs, ctx);
         let here = changes.iter().filter_map(|change| change.now.as_ref()).map(|presence| presence.id).collect();
         self.change_model(|state| state.notices.changed(now, changes));

@@ -230,7 +230,7 @@ impl ModelNode {
         for gone in changes.iter().filter(|change| change.now.is_none()).filter_map(|change| change.was.as_ref()) {
             self.lost.remove(&gone.id);
         }
-        self.repair(after_changes(changes, self));
+        self.repair(after_changes(changes, &self.replica, Some(self.node), self));
         self.complete_joins();
     }
 
