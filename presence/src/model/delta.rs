@@ -21,6 +21,9 @@ pub struct Delta {
     pub left: Vec<Arc<Presence>>,
     /// The presences whose user or meta changed, as they are now.
     pub updated: Vec<Arc<Presence>>,
+    /// The presences that belong to another node since this change, and did not change otherwise, as they are now. Members cannot see
+    /// it.
+    pub moved: Vec<Arc<Presence>>,
 }
 
 /// The presences of a room at one position.
@@ -38,7 +41,7 @@ impl Delta {
     /// Whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.joined.is_empty() && self.left.is_empty() && self.updated.is_empty()
+        self.len() == 0
     }
 
     /// Whether members can see the change. Of anonymous sockets they see only the number.
@@ -54,7 +57,7 @@ impl Delta {
     /// How many presences changed.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.joined.len() + self.left.len() + self.updated.len()
+        self.joined.len() + self.left.len() + self.updated.len() + self.moved.len()
     }
 }
 

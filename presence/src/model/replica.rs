@@ -221,6 +221,11 @@ impl Replica {
         self.loads = self.loads.max(1);
     }
 
+    /// Whether the database has lost changes, and no load has shown since then what is left.
+    pub(crate) const fn is_rolled_back(&self) -> bool {
+        self.rolled_back
+    }
+
     /// Whether the database has lost changes since the last call. Then members must receive the whole state again.
     pub(crate) fn take_rolled_back(&mut self) -> bool {
         mem::take(&mut self.rolled_back)

@@ -137,7 +137,7 @@ impl Roster {
     /// Applying it again changes nothing: a join of an existing presence is at most an update, and a leave of an unknown one has no effect.
     pub(crate) fn apply(&mut self, delta: &Delta) -> Vec<RosterChange> {
         let mut changes = Vec::with_capacity(delta.len());
-        for presence in delta.joined.iter().chain(&delta.updated) {
+        for presence in delta.joined.iter().chain(&delta.updated).chain(&delta.moved) {
             changes.extend(self.put(presence.clone()));
         }
         for presence in &delta.left {

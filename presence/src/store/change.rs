@@ -185,7 +185,8 @@ pub struct RoomCommit {
     pub version: Version,
     /// What changed.
     pub delta: Delta,
-    /// The presences that were resumed, by these writes or before them. Members are not notified of a resume.
+    /// The presences that these writes resumed, and those that a write named and another socket had resumed before. Members are not
+    /// notified of a resume.
     pub resumed: Vec<Resumed>,
     /// The presences that were not added, because the room had as many as their [joins](Write::JoinWithin) allow.
     pub refused: Vec<PresenceId>,
@@ -208,11 +209,10 @@ impl RoomCommit {
         }
     }
 
-    /// Whether the transaction gave the room a new version: a presence joined, left or changed, or was taken from a live
-    /// socket of another node, which learns of that by the version.
+    /// Whether the transaction gave the room a new version: a presence joined, left or changed, or belongs to another node now.
     #[must_use]
     pub fn is_new_version(&self) -> bool {
-        !self.delta.is_empty() || self.resumed.iter().any(|resumed| resumed.moved)
+        !self.delta.is_empty()
     }
 }
 
@@ -224,8 +224,6 @@ pub struct Resumed {
     /// The presence that the socket has, as it is now. If its channel is not the one of the write, another socket has it, and
     /// the write had no effect.
     pub presence: Arc<Presence>,
-    /// It was taken from a socket of another node that was not known to be lost.
-    pub moved: bool,
 }
 
 /// What one batch of a removal did.

@@ -107,7 +107,7 @@ pub(super) struct Plan {
     pub(super) set_meta: Vec<Arc<Presence>>,
     /// Rows to insert.
     pub(super) insert: Vec<NewRow>,
-    /// The change that members can see.
+    /// The change that gives the room a new version.
     pub(super) delta: Delta,
     /// The presences that these writes resume, or that another socket has resumed before.
     pub(super) resumed: Vec<Resumed>,
@@ -120,7 +120,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Whether the room gets a new version.
     pub(super) fn is_new_version(&self) -> bool {
-        !self.delta.is_empty() || self.resumed.iter().any(|resumed| resumed.moved)
+        !self.delta.is_empty()
     }
 
     /// How the numbers of presences per user change.
@@ -141,6 +141,16 @@ impl Plan {
         }
         self.take_over.push(row);
         Ok(())
+    }
+
+    /// The presence that a write names, if the channel of the write still has it. If another socket has resumed it, the caller is told.
+    fn owned_by<'a>(&mut self, channel: &ChannelName, there: Option<&'a Arc<Presence>>) -> Option<&'a Arc<Presence>> {
+        let there = there?;
+        if there.channel == *channel {
+            return Some(there);
+        }
+        self.resumed.push(Resumed { requested: there.id, presence: there.clone() });
+        None
     }
 
     fn is_taken_over(&self, id: PresenceId) -> bool {
@@ -173,7 +183,7 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Existing
                 }
             }
             Write::Update { channel, user, meta, .. } => {
-                let Some(was) = there.filter(|was| was.channel == *channel) else { continue };
+                let Some(was) = plan.owned_by(channel, there) else { continue };
                 let now = was.changed(user.clone(), meta.clone());
                 if user.is_some() {
                     // It loses its token even if the user is the same: it may have been another one in between.
@@ -192,7 +202,7 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Existing
                 }
             }
             Write::Hold { channel, grace, .. } => {
-                if there.is_some_and(|was| was.channel == *channel) {
+                if plan.owned_by(channel, there).is_some() {
                     plan.hold.push((id, *grace));
                 }
             }
@@ -224,7 +234,7 @@ pub(super) fn plan(node: NodeId, room: Epoch, writes: &[Write], found: &Existing
             },
             _ => match (has_token.filter(|other| other.id != presence.id), there) {
                 (Some(other), None) => {
-                    plan.resumed.push(Resumed { requested: presence.id, presence: other.clone(), moved: false });
+                    plan.resumed.push(Resumed { requested: presence.id, presence: other.clone() });
                 }
                 // Another presence has the token by now. The socket of this one is alive, so it stays without a token.
                 (Some(_), there) => plan_join(&mut plan, now, None, there, found)?,
@@ -258,7 +268,7 @@ fn plan_join(
         None => plan.join(now, session),
         Some(was) if *was == now => {}
         Some(was) if was.channel != now.channel => {
-            plan.resumed.push(Resumed { requested: now.id, presence: was.clone(), moved: false });
+            plan.resumed.push(Resumed { requested: now.id, presence: was.clone() });
         }
         Some(was) => {
             if was.user != now.user {
@@ -266,6 +276,8 @@ fn plan_join(
             }
             if !was.looks_like(&now) {
                 plan.delta.updated.push(now.clone());
+            } else if was.node != now.node {
+                plan.delta.moved.push(now.clone());
             }
             plan.take_over(now.id, (now, session))?;
         }
@@ -295,7 +307,12 @@ fn plan_resume(
     if held || now != *was {
         plan.take_over(requested, (now.clone(), Some(session)))?;
     }
-    plan.resumed.push(Resumed { requested, presence: now, moved: !held && was.node != socket.node });
+    if let Some(updated) = plan.delta.updated.iter_mut().find(|updated| updated.id == now.id) {
+        *updated = now.clone();
+    } else if was.node != now.node {
+        plan.delta.moved.push(now.clone());
+    }
+    plan.resumed.push(Resumed { requested, presence: now });
     Ok(())
 }
 

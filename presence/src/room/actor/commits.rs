@@ -28,7 +28,7 @@ use crate::{
 #[cfg(test)]
 use crate::room::message::FaultPoint;
 
-use super::{RELOAD_PAUSE, RoomActor, answer_all};
+use super::{RELOAD_PAUSE, RoomActor, answer_all, resuming::Evidence};
 
 /// A write that adds a presence, with or without a token.
 macro_rules! join {
@@ -59,8 +59,7 @@ impl RoomActor {
         self.fail_if(FaultPoint::Answer);
         match result {
             Ok(commit) => {
-                let is_new = !commit.delta.is_empty() || commit.resumed.iter().any(|resumed| resumed.moved);
-                if self.high_water.contradicts_commit(batch, (commit.epoch, commit.version), is_new) {
+                if self.high_water.contradicts_commit(batch, (commit.epoch, commit.version), commit.is_new_version()) {
                     self.database_went_back();
                 }
                 self.refuse_joins(&writes, &commit.refused);
@@ -209,10 +208,7 @@ impl RoomActor {
     /// Applies a change, by this node or by another.
     pub(super) fn apply(&mut self, commit: RoomCommit, ctx: &mut Context<Self>) {
         let now = self.node.now();
-        let moved = commit.resumed.iter().filter(|resumed| resumed.moved).map(|resumed| resumed.presence.clone());
-        let moved: Vec<_> = moved.collect();
-        let RoomCommit { epoch, version, mut delta, .. } = commit;
-        delta.updated.extend(moved);
+        let RoomCommit { epoch, version, delta, .. } = commit;
         if delta.is_empty() {
             // This commit changed nothing, so another change led to this version.
             let at_rest = self.state.joining.is_empty() && !self.phase.is_known();
@@ -226,7 +222,7 @@ impl RoomActor {
         match self.change_model(|state| state.replica.apply(now, epoch, version, delta)) {
             Applied::Changed(changes) => {
                 self.phase.roster_is_known();
-                self.changed(changes, ctx);
+                self.changed(changes, Evidence::CHANGE, ctx);
                 return;
             }
             Applied::Early => {}
@@ -265,22 +261,28 @@ impl RoomActor {
             Ok(found) => {
                 let now = self.node.now();
                 self.readings.succeed(now, self.node.config.hold_window());
-                let changes = self.change_model(|state| {
+                let known = self.state.replica.position();
+                let (changes, lost_changes) = self.change_model(|state| {
                     let changes = state.reload(found);
-                    if state.replica.take_rolled_back() {
+                    let lost_changes = state.replica.take_rolled_back();
+                    if lost_changes {
                         state.notices.restart(now);
                     }
-                    changes
+                    (changes, lost_changes)
                 });
+                // A room with presences of this node ends only if the database has lost them.
+                let has_ended =
+                    known.is_some_and(|(epoch, _)| self.state.replica.position().is_none_or(|(now, _)| now != epoch));
                 self.state.followers.iter_mut().for_each(Follower::invalidate);
                 self.note_position();
                 self.phase.roster_is_known();
-                self.compare_owners(number);
-                self.changed(changes, ctx);
+                let evidence = Evidence { reading: number, went_back: lost_changes || has_ended };
+                self.compare_owners(evidence, ctx);
+                self.changed(changes, evidence, ctx);
                 // No change shows those who were in the roster while nobody had been sent it.
                 self.complete_joins(self.state.joining.keys().copied().collect(), ctx);
                 if !self.phase.is_recovering() {
-                    self.reconcile_own(ctx);
+                    self.reconcile_own(evidence, ctx);
                     self.repeat_removed_joins(Some(number), ctx);
                 }
             }

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-use super::{RoomActor, answer_all, sockets};
+use super::{RoomActor, answer_all, resuming::Evidence, sockets};
 
 /// How often a room and the tasks that watch its presences may panic within [`FAULT_WINDOW`] before the room is given up.
 const MAX_FAULTS: usize = 8;
@@ -153,7 +153,7 @@ impl RoomActor {
         }
         self.lose_closed_joiners(ctx);
         if self.phase.is_known() {
-            self.reconcile_own(ctx);
+            self.reconcile_own(Evidence { reading: self.readings.last(), went_back: false }, ctx);
         }
         while let Some(message) = self.state.deferred.pop_front() {
             self.act(message, ctx);

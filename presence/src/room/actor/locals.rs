@@ -24,11 +24,11 @@ use crate::{
     store::Write,
 };
 
-use super::{RoomActor, answer_all};
+use super::{RoomActor, answer_all, resuming::Evidence};
 
 impl RoomActor {
     /// The roster has changed.
-    pub(super) fn changed(&mut self, changes: Vec<RosterChange>, ctx: &mut Context<Self>) {
+    pub(super) fn changed(&mut self, changes: Vec<RosterChange>, evidence: Evidence, ctx: &mut Context<Self>) {
         let now = self.node.now();
         for RosterChange { was, now } in &changes {
             match now {
@@ -65,7 +65,7 @@ impl RoomActor {
         // A room that recovers does not know its presences yet. The reading that it waits for shows them all.
         let node = if self.phase.is_recovering() { None } else { self.node.id() };
         let repairs = own::after_changes(&changes, &self.state.replica, node, &self.ours());
-        self.repair(repairs, ctx);
+        self.repair(repairs, evidence, ctx);
         let here = changes.iter().filter_map(|change| change.now.as_ref()).map(|presence| presence.id).collect();
         self.change_model(|state| state.notices.changed(now, changes));
         self.complete_joins(here, ctx);
@@ -131,12 +131,13 @@ impl RoomActor {
     }
 
     /// A presence of this node has a socket, and is not in the database any more.
-    fn bring_back(&mut self, presence: Arc<Presence>, ctx: &mut Context<Self>) {
-        if self.was_resumed_and_left(&presence) {
+    fn bring_back(&mut self, presence: Arc<Presence>, evidence: Evidence, ctx: &mut Context<Self>) {
+        if self.was_resumed_and_left(&presence, evidence) {
             self.superseded(presence.id);
             return;
         }
-        // Another node considered this node dead. The socket is open, so its presence belongs in the room.
+        // Another node considered this node dead, or the database has lost the join. The socket is open, so its presence belongs in the
+        // room.
         warn!(room = %self.name, channel = %presence.channel, "a live presence was removed; it joins again");
         self.write_as_own(presence, ctx);
     }
@@ -174,21 +175,21 @@ impl RoomActor {
     }
 
     /// Makes the presences of this node the same here and in the database, once both are known.
-    pub(super) fn reconcile_own(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn reconcile_own(&mut self, evidence: Evidence, ctx: &mut Context<Self>) {
         let repairs = own::after_load(&self.state.replica, self.node.id(), &self.ours());
-        self.repair(repairs, ctx);
+        self.repair(repairs, evidence, ctx);
     }
 
     fn ours(&self) -> Ours<'_> {
         Ours { state: &self.state, node: &self.node, channels: &*self.channels, room: &self.name }
     }
 
-    fn repair(&mut self, repairs: Vec<Repair>, ctx: &mut Context<Self>) {
+    fn repair(&mut self, repairs: Vec<Repair>, evidence: Evidence, ctx: &mut Context<Self>) {
         for repair in repairs {
             match repair {
                 Repair::Supervise(presence) => self.adopt(presence, ctx),
                 Repair::Remove(presence) => self.remove_orphan(&presence, ctx),
-                Repair::Restore(presence) => self.bring_back(presence, ctx),
+                Repair::Restore(presence) => self.bring_back(presence, evidence, ctx),
                 Repair::Forget(presence) => {
                     self.drop_local(presence.id);
                     self.state.sessions.forget(presence.id);

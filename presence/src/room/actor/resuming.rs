@@ -25,6 +25,20 @@ use crate::{
 
 use super::{RoomActor, answer_all, answer_now_if, sockets};
 
+/// What shows that a presence of this node is not in the database, or belongs to another socket there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evidence {
+    /// The number of the reading. It shows the claims that were written before it began.
+    pub(super) reading: u64,
+    /// Whether the database has lost changes. Then it may show what was before a join or a resume.
+    pub(super) went_back: bool,
+}
+
+impl Evidence {
+    /// A change of the room. It is later than all claims that were answered.
+    pub(super) const CHANGE: Self = Self { reading: u64::MAX, went_back: false };
+}
+
 /// How the socket is closed whose presence a newer socket has resumed.
 fn superseded_close() -> Close {
     Close::new(CloseCode::SUPERSEDED, "taken over")
@@ -143,9 +157,16 @@ impl RoomActor {
         }
     }
 
-    /// Applies the results of joins with a token, and of repeated joins.
+    /// Applies the results of joins with a token, and of repeated joins. A change or a hold of a presence shows it, too, if a newer socket
+    /// has resumed it elsewhere.
     pub(super) fn resumed(&mut self, writes: &[Write], commit: &RoomCommit, ctx: &mut Context<Self>) {
         for write in writes {
+            if let Write::Update { id, channel, .. } | Write::Hold { id, channel, .. } = write {
+                if let Some(resumed) = commit.resumed.iter().find(|resumed| resumed.requested == *id) {
+                    self.resumed_by_another(*id, channel, &resumed.presence, ctx);
+                }
+                continue;
+            }
             let (Write::Join(requested)
             | Write::Restore { presence: requested, .. }
             | Write::Resume { presence: requested, .. }
@@ -165,11 +186,31 @@ impl RoomActor {
                     self.channels.note_resumed(&requested.channel, &self.name, requested.id);
                 }
                 self.note_resumed_by(requested, resumed, write.session().copied(), ctx);
-            } else if self.state.local_of(requested.id, &requested.channel).is_some() {
-                self.superseded(requested.id);
-                self.hand_over(&resumed.presence, ctx);
+            } else {
+                self.resumed_by_another(requested.id, &requested.channel, &resumed.presence, ctx);
             }
         }
+    }
+
+    /// A commit found that the presence does not belong to this socket of this node, but to that of `now`.
+    fn resumed_by_another(&mut self, id: PresenceId, of: &ChannelName, now: &Presence, ctx: &mut Context<Self>) {
+        if !self.can_have_resumed(now) {
+            return;
+        }
+        if self.state.local_of(id, of).is_some() {
+            self.superseded(id);
+            self.hand_over(now, ctx);
+        } else if self.state.sessions.lost(id).is_some_and(|lost| lost.presence.channel == *of) {
+            self.state.sessions.forget(id);
+            self.hand_over(now, ctx);
+        }
+    }
+
+    /// Whether this owner of a presence can be newer than the one that this node knows. It is older if the database has lost a resume: at
+    /// the latest, the next reading shows that.
+    fn can_have_resumed(&self, owner: &Presence) -> bool {
+        let was_here = self.hubs.of(&owner.channel).is_some();
+        !self.state.replica.is_rolled_back() && (!was_here || self.channels.is_in(&owner.channel, &self.name))
     }
 
     /// Notes the incarnation of this node under which the database has a presence.
@@ -190,7 +231,7 @@ impl RoomActor {
         session: Option<Session>,
         ctx: &mut Context<Self>,
     ) {
-        let Resumed { presence, moved, .. } = resumed;
+        let Resumed { presence, .. } = resumed;
         let (was, id) = (requested.id, presence.id);
         if was != id {
             self.move_updates(was, id, &requested.channel, ctx);
@@ -220,7 +261,7 @@ impl RoomActor {
         }
         let ours = self.state.local_of(id, &requested.channel).is_some()
             || self.state.joining.get(&id).is_some_and(|joining| joining.channel == requested.channel);
-        if ours && !moved {
+        if ours {
             if let Some(local) = self.state.local_of(id, &requested.channel) {
                 local.presence = presence.clone();
             }
@@ -265,9 +306,10 @@ impl RoomActor {
 
     /// Whether a presence with a socket here, which is not in the database any more, was resumed on another node and left there. Nothing
     /// else removes a presence with a token: those of a node that is considered dead are held, and the node begins a new incarnation.
-    pub(super) fn was_resumed_and_left(&self, presence: &Presence) -> bool {
-        self.state.sessions.session(presence.id).is_some()
-            && self.state.sessions.is_confirmed_by(presence.id, u64::MAX)
+    pub(super) fn was_resumed_and_left(&self, presence: &Presence, evidence: Evidence) -> bool {
+        !evidence.went_back
+            && self.state.sessions.session(presence.id).is_some()
+            && self.state.sessions.is_confirmed_by(presence.id, evidence.reading)
             && self.node.id() == Some(presence.node)
     }
 
@@ -282,23 +324,48 @@ impl RoomActor {
 
     /// The database was read. If it shows a presence of this node with another socket, the presence was resumed on another node, or a
     /// resume on this node was not written yet.
-    pub(super) fn compare_owners(&mut self, reading: u64) {
+    pub(super) fn compare_owners(&mut self, evidence: Evidence, ctx: &mut Context<Self>) {
         for id in self.state.sessions.ids() {
             let Some(now) = self.state.replica.roster().get(id).cloned() else { continue };
             if let Some(joining) = self.state.joining.get(&id).filter(|joining| joining.channel != now.channel) {
-                self.compare_owner_of_joining(joining.presence().clone(), reading);
+                let joining = joining.presence().clone();
+                if !self.resumes_again(&joining, &now, evidence, ctx) {
+                    self.compare_owner_of_joining(joining, evidence.reading);
+                }
                 continue;
             }
             let ours = self.state.locals.get(&id).map(|local| local.presence.clone());
             let lost = self.state.sessions.lost(id).map(|lost| lost.presence.clone());
             let Some(ours) = ours.or(lost) else { continue };
-            if ours.channel != now.channel && self.state.sessions.is_confirmed_by(id, reading) {
+            if ours.channel != now.channel && self.state.sessions.is_confirmed_by(id, evidence.reading) {
+                if self.resumes_again(&ours, &now, evidence, ctx) {
+                    continue;
+                }
                 self.superseded(id);
                 self.state.sessions.forget(id);
             } else if (&ours.channel, ours.held) != (&now.channel, now.held) {
                 self.state.replica.hand_over(&ours);
             }
         }
+    }
+
+    /// If the database has lost the resume of a presence whose socket is here, it is written again. Returns whether that was so.
+    fn resumes_again(
+        &mut self,
+        ours: &Arc<Presence>,
+        now: &Presence,
+        evidence: Evidence,
+        ctx: &mut Context<Self>,
+    ) -> bool {
+        let is_older = evidence.went_back || !self.can_have_resumed(now);
+        let is_here = self.node.id() == Some(ours.node) && !ours.held;
+        let session = self.state.sessions.session(ours.id).filter(|_| is_older && is_here);
+        let Some(session) = session else { return false };
+        warn!(room = %self.name, channel = %ours.channel, "the database has lost the resume of a presence; it is resumed again");
+        self.state.replica.hand_over(ours);
+        self.state.sessions.claim_again(ours.id, ours.channel.clone());
+        self.write_always(Write::Resume { presence: ours.clone(), session }, Tried::Yes, ctx);
+        true
     }
 
     /// A socket of this node joins with a token, and the reading shows its presence with another socket. A resume has no version, so the

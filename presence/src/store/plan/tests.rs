@@ -45,17 +45,37 @@ fn a_resume_changes_the_row_and_gives_no_version() {
     let plan = planned(&held, resume);
     let back = Arc::new(Presence { channel: ChannelName::new("b").unwrap(), held: false, ..held.clone() });
     assert_eq!(plan.take_over, [(back.clone(), Some(session(1)))]);
-    assert_eq!(plan.resumed, [Resumed { requested: socket.id, presence: back, moved: false }]);
+    assert_eq!(plan.resumed, [Resumed { requested: socket.id, presence: back }]);
     assert!(!plan.is_new_version());
 }
 
 #[test]
-fn a_resume_from_a_live_socket_of_another_node_gives_a_version() {
-    let there = presence("a");
+fn each_change_of_the_node_of_a_presence_gives_a_version() {
+    let (room, node) = (Epoch::random(), NodeId::random());
+    for held in [false, true] {
+        let there = Presence { held, ..presence("a") };
+        let resume = Write::Resume { presence: Arc::new(presence("b")), session: session(1) };
+        let again = Arc::new(Presence { held: false, ..there.clone() });
+        let restore = Write::Restore { presence: again.clone(), session: session(1) };
+        for (write, channel) in [(resume, "b"), (restore, "a"), (Write::Join(again), "a")] {
+            let plan = plan(node, room, &[write], &find(room, &there)).unwrap();
+            let channel = ChannelName::new(channel).unwrap();
+            let now = Arc::new(Presence { channel, node, held: false, ..there.clone() });
+            assert_eq!(plan.delta, Delta { moved: vec![now], ..Delta::default() });
+        }
+    }
+}
+
+#[test]
+fn a_presence_whose_meta_and_node_change_in_one_commit_has_both() {
+    let (room, node, there) = (Epoch::random(), NodeId::random(), presence("a"));
+    let busy = Meta::from_json(r#"{"busy":true}"#).unwrap();
+    let channel = there.channel.clone();
+    let update = Write::Update { id: there.id, channel, user: None, meta: Some(busy.clone()) };
     let resume = Write::Resume { presence: Arc::new(presence("b")), session: session(1) };
-    let room = Epoch::random();
-    let plan = plan(NodeId::random(), room, &[resume], &find(room, &there)).unwrap();
-    assert!(plan.is_new_version() && plan.delta.is_empty());
+    let plan = plan(node, room, &[update, resume], &find(room, &there)).unwrap();
+    let now = Presence { channel: ChannelName::new("b").unwrap(), node, meta: busy, ..there };
+    assert_eq!(plan.delta, Delta { updated: vec![Arc::new(now)], ..Delta::default() });
 }
 
 #[test]
@@ -149,7 +169,7 @@ fn a_restored_socket_does_not_take_its_presence_back_from_the_socket_that_resume
     for write in [Write::Join(late.clone()), Write::Restore { presence: late, session: session(1) }] {
         let plan = planned(&there, write);
         assert!(plan.take_over.is_empty() && plan.insert.is_empty() && plan.delta.is_empty());
-        let theirs = Resumed { requested: there.id, presence: Arc::new(there.clone()), moved: false };
+        let theirs = Resumed { requested: there.id, presence: Arc::new(there.clone()) };
         assert_eq!(plan.resumed, [theirs]);
     }
     let other = Write::Restore { presence: Arc::new(presence("older")), session: session(1) };
@@ -164,8 +184,10 @@ fn a_restored_presence_stays_without_a_token_that_another_presence_has() {
     let restore = Write::Restore { presence: Arc::new(there.clone()), session: session(1) };
     let node = NodeId::random();
     let plan = plan(node, room, &[restore], &found).unwrap();
-    assert_eq!(plan.take_over, [(Arc::new(Presence { node, ..there }), None)]);
-    assert!(plan.resumed.is_empty() && plan.insert.is_empty() && plan.delta.is_empty());
+    let now = Arc::new(Presence { node, ..there });
+    assert_eq!(plan.take_over, [(now.clone(), None)]);
+    assert_eq!(plan.delta, Delta { moved: vec![now], ..Delta::default() });
+    assert!(plan.resumed.is_empty() && plan.insert.is_empty());
 }
 
 #[test]

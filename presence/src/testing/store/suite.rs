@@ -135,7 +135,7 @@ macro_rules! store_suite {
                 after_the_grace_a_token_makes_a_new_presence,
                 after_a_leave_a_token_makes_a_new_presence,
                 a_presence_with_a_live_socket_can_be_resumed,
-                a_resume_from_a_live_socket_of_another_node_gives_a_version,
+                a_resume_on_another_node_gives_a_version,
                 late_changes_of_the_former_owner_have_no_effect,
                 of_two_resumes_the_later_counts,
                 two_resumes_at_once_agree_on_the_owner,

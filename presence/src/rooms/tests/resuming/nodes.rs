@@ -290,3 +290,79 @@ async fn check_early_update(durability: Durability) {
     let stored = snapshot.presences.iter().find(|one| one.id == first.id(lobby()));
     assert_eq!(stored.unwrap().meta.as_str(), r#"{"n":1}"#);
 }
+
+#[actix::test]
+async fn a_database_that_lost_joins_and_resumes_takes_no_presence_from_an_open_socket() {
+    // Their presences were not in the database, or belonged to their former sockets. So the clients were told that a newer socket had
+    // taken them over, and stayed away.
+    tokio::time::pause();
+    for and_then in [0, 5] {
+        check_lost_resumes(and_then).await;
+    }
+}
+
+/// The database loses joins and resumes that it had confirmed, and the room with them if nobody was in it. Then it makes so many others.
+async fn check_lost_resumes(and_then: usize) {
+    let database = MemoryStore::new(Clock::system());
+    let (here, there) = (node_on(&database, "here", quick()).await, node_on(&database, "there", quick()).await);
+    let before = here.store.database().crash_to_now();
+    let (bob, old) = (here.member("bob").await, ann(&there));
+    let dan = here.client("dan").with_token("dan", GRACE);
+    old.join(lobby()).await.unwrap();
+    dan.join(lobby()).await.unwrap();
+    dan.lose(lobby());
+    alive(&[&bob, &old], secs(3)).await;
+    let between = here.store.database().crash_to_now();
+    let [new, back, cid] = ["ann", "dan", "cid"].map(|name| here.client(name).with_token(name, GRACE));
+    for client in [&new, &back, &cid] {
+        client.join(lobby()).await.unwrap();
+    }
+    alive(&[&bob, &new, &back, &cid], secs(3)).await;
+    assert_eq!((new.me(), back.me(), old.close_codes()), (old.me(), dan.me(), vec![CloseCode::SUPERSEDED]));
+    let open = [&bob, &new, &back, &cid];
+    for crash in [Box::new(between) as Box<dyn FnOnce()>, Box::new(before)] {
+        crash();
+        let mut crowd = Vec::new();
+        for n in 0..and_then {
+            crowd.push(here.member(&format!("u{n}")).await);
+        }
+        alive(&open, secs(12)).await;
+        assert_eq!(open.map(|client| client.close_codes()), [const { vec![] }; 4]);
+        for client in crowd {
+            client.leave(lobby()).await.unwrap();
+        }
+        alive(&open, secs(12)).await;
+        let mut expected = [("ann", &new), ("bob", &bob), ("cid", &cid), ("dan", &back)]
+            .map(|(name, client)| (name.to_owned(), client.channel.as_str().to_owned(), false));
+        expected.sort();
+        assert_eq!(rows(&here).await, expected);
+        for client in open {
+            assert_eq!(client.sees(), ["ann", "bob", "cid", "dan"]);
+        }
+    }
+}
+
+#[actix::test]
+async fn a_change_by_a_socket_whose_presence_was_resumed_elsewhere_closes_it_at_once() {
+    // The change had no effect, and the socket learned why only when the rooms were compared.
+    let [here, there] = nodes(quick).await;
+    let (bob, first) = two(&here).await;
+    let second = ann(&there);
+    second.join(lobby()).await.unwrap();
+    assert_eq!(first.close_codes(), []);
+    first.update(lobby(), r#"{"busy":false}"#).await.unwrap();
+    settle().await;
+    assert_eq!((first.close_codes(), bob.sees()), (vec![CloseCode::SUPERSEDED], vec!["ann".to_owned(), "bob".into()]));
+}
+
+#[actix::test]
+async fn a_lost_presence_that_was_resumed_elsewhere_before_it_was_held_is_not_held() {
+    let [here, there] = nodes(quick).await;
+    let (_bob, first) = two(&here).await;
+    let second = ann(&there);
+    second.join(lobby()).await.unwrap();
+    first.lose(lobby());
+    settle().await;
+    let members = format!("{:?}", here.members(lobby()).await.unwrap());
+    assert!(!members.contains("held: true"), "{members}");
+}

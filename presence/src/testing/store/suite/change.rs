@@ -75,10 +75,10 @@ pub async fn a_join_of_a_held_presence_ends_its_hold(store: &dyn Store, time: &M
 
     let back = Arc::new(Presence { node: here, ..Presence::clone(&a) });
     let joined = change(store, here, "lobby", [join(&back)]).await;
-    assert_eq!((joined.version, joined.delta), (Version(1), Delta::default()), "nobody can tell");
+    assert_eq!(joined.delta, Delta { moved: vec![back.clone()], ..Delta::default() }, "no member can tell");
     time.advance(LEASE * 2);
     assert_eq!(store.sweep(here, 10).await.expect("it may sweep").handled, 0, "it is not held any more");
-    assert_eq!(members(store, "lobby").await, (1, vec![back]));
+    assert_eq!(members(store, "lobby").await, (2, vec![back]));
 }
 
 pub async fn a_join_does_not_take_a_presence_from_another_channel(store: &dyn Store, _: &ManualClock) {
@@ -87,7 +87,7 @@ pub async fn a_join_does_not_take_a_presence_from_another_channel(store: &dyn St
     let _ = change(store, node, "lobby", [join(&a)]).await;
     let other = Arc::new(Presence { channel: channel("b"), ..Presence::clone(&a) });
     let joined = change(store, node, "lobby", [join(&other)]).await;
-    let theirs = Resumed { requested: a.id, presence: a.clone(), moved: false };
+    let theirs = Resumed { requested: a.id, presence: a.clone() };
     assert_eq!((joined.version, joined.delta.len(), joined.resumed), (Version(1), 0, vec![theirs]));
     assert_eq!(members(store, "lobby").await, (1, vec![a]));
 }

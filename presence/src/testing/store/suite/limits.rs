@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    model::Presence,
+    model::{Delta, Presence},
     name::{NodeId, PresenceId, Version},
     store::{Attempt, Resumed, Session, SessionHash, Store, Write},
 };
@@ -95,8 +95,9 @@ pub async fn repeated_joins_and_resumes_succeed_in_a_full_room(store: &dyn Store
     let socket = anonymous(there, "ann's next");
     let back = change(store, there, "table", [within_or_back(&socket, 1)]).await;
     let now = Presence { node: there, channel: channel("ann's next"), ..Presence::clone(&ann) };
-    assert_eq!(back.resumed, [Resumed { requested: socket.id, presence: Arc::new(now), moved: false }]);
-    assert!(back.refused.is_empty() && back.delta.is_empty());
+    let now = Arc::new(now);
+    assert_eq!(back.resumed, [Resumed { requested: socket.id, presence: now.clone() }]);
+    assert_eq!((back.refused, back.delta), (Vec::new(), Delta { moved: vec![now], ..Delta::default() }));
 }
 
 pub async fn of_two_nodes_that_join_at_once_one_gets_the_last_place(store: &dyn Store, _: &ManualClock) {
