@@ -54,7 +54,8 @@ pub(crate) fn after_changes(
     let repair = |change: &RosterChange| match &change.now {
         None => own.supervised(change.was.as_ref()?.id).map(|presence| missing(presence, own)),
         // A later change of these may have removed it again.
-        Some(now) => unknown(replica.roster().get(now.id)?, replica, node, own),
+        Some(now) if change.was.is_none() => unknown(replica.roster().get(now.id)?, replica, node, own),
+        Some(_) => None,
     };
     changes.iter().filter_map(repair).collect()
 }

@@ -33,6 +33,8 @@ mod removal_order;
 mod removing;
 mod resuming;
 mod sending;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod set_back;
 mod shutdown;
 mod signals;
 mod signing_in;

@@ -1,6 +1,6 @@
 //! The presences of this node. Each has a task that watches it, and the hub of its socket.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context, Recipient};
 use tracing::{debug, warn};
@@ -65,7 +65,7 @@ impl RoomActor {
         // A room that recovers does not know its presences yet. The reading that it waits for shows them all.
         let node = if self.phase.is_recovering() { None } else { self.node.id() };
         let repairs = own::after_changes(&changes, &self.state.replica, node, &self.ours());
-        self.repair(repairs, evidence, ctx);
+        self.repair(repairs, evidence, None, ctx);
         let here = changes.iter().filter_map(|change| change.now.as_ref()).map(|presence| presence.id).collect();
         self.change_model(|state| state.notices.changed(now, changes));
         self.complete_joins(here, ctx);
@@ -144,9 +144,9 @@ impl RoomActor {
 
     /// A presence of this node is in the database, and its socket is closed. Either the room failed while it handled the message about
     /// that, or the database has lost the commit. The presence is held if it can be resumed, and leaves otherwise.
-    fn remove_orphan(&mut self, presence: &Presence, ctx: &mut Context<Self>) {
+    fn remove_orphan(&mut self, presence: &Presence, orphan_grace: Option<Duration>, ctx: &mut Context<Self>) {
         debug!(room = %self.name, channel = %presence.channel, "a presence has no socket any more; it is held, or leaves");
-        match self.grace_of(presence.id) {
+        match self.grace_of(presence.id).or(orphan_grace) {
             Some(grace) => self.hold(presence, grace, ctx),
             None => self.leave_without_request(presence, ctx),
         }
@@ -177,18 +177,28 @@ impl RoomActor {
     /// Makes the presences of this node the same here and in the database, once both are known.
     pub(super) fn reconcile_own(&mut self, evidence: Evidence, ctx: &mut Context<Self>) {
         let repairs = own::after_load(&self.state.replica, self.node.id(), &self.ours());
-        self.repair(repairs, evidence, ctx);
+        // These were in the room before the reading. If the database has lost changes, they belonged to another node, which has their
+        // sockets, and notices the loss when it next compares its rooms.
+        let until_compared = evidence.went_back.then(|| self.node.config.reconcile_interval());
+        self.repair(repairs, evidence, until_compared, ctx);
     }
 
     fn ours(&self) -> Ours<'_> {
         Ours { state: &self.state, node: &self.node, channels: &*self.channels, room: &self.name }
     }
 
-    fn repair(&mut self, repairs: Vec<Repair>, evidence: Evidence, ctx: &mut Context<Self>) {
+    /// Carries repairs out. Presences without a socket and without a known token are held for `orphan_grace`, or leave.
+    fn repair(
+        &mut self,
+        repairs: Vec<Repair>,
+        evidence: Evidence,
+        orphan_grace: Option<Duration>,
+        ctx: &mut Context<Self>,
+    ) {
         for repair in repairs {
             match repair {
                 Repair::Supervise(presence) => self.adopt(presence, ctx),
-                Repair::Remove(presence) => self.remove_orphan(&presence, ctx),
+                Repair::Remove(presence) => self.remove_orphan(&presence, orphan_grace, ctx),
                 Repair::Restore(presence) => self.bring_back(presence, evidence, ctx),
                 Repair::Forget(presence) => {
                     self.drop_local(presence.id);

@@ -1,0 +1,157 @@
+//! A database that is set back under open sockets, as a standby without the last commits or a restored backup would do it.
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+
+use super::prelude::*;
+use crate::store::{
+    SqlStore,
+    trial::{Kind, Trial, on_each_kind},
+};
+
+on_each_kind! {
+    a_database_without_its_last_hundred_commits_has_all_open_sockets_again_within_two_comparisons,
+}
+
+const ROOMS: usize = 10;
+const SOCKETS: usize = 200;
+const COMPARISON: Duration = secs(5);
+/// For the readings and writes after a comparison on a busy machine. A third comparison would come later.
+const MARGIN: Duration = secs(3);
+const GRACE: Duration = secs(60);
+
+async fn node_on(trial: &Trial, name: &str) -> Rooms {
+    let config = config().reconcile_interval(COMPARISON).build().unwrap();
+    let store = SqlStore::connect(&trial.url).unwrap();
+    let rooms = Rooms::start_as_another_process(config, store, NodeName::new(name).unwrap());
+    PruningSupervisor::spawn(&rooms);
+    rooms.ready().await;
+    rooms
+}
+
+/// The tables that the writer of a node changes, each after those that its rows name.
+const TABLES: [&str; 3] = ["rooms", "presences", "last_commits"];
+
+async fn copy_tables(database: &DatabaseConnection) {
+    for table in TABLES {
+        database.execute_unprepared(&format!("CREATE TABLE copy_of_{table} AS SELECT * FROM {table}")).await.unwrap();
+    }
+}
+
+async fn set_back(database: &DatabaseConnection) {
+    let transaction = database.begin().await.unwrap();
+    for table in TABLES.iter().rev() {
+        transaction.execute_unprepared(&format!("DELETE FROM {table}")).await.unwrap();
+    }
+    for table in TABLES {
+        let bring_back = format!("INSERT INTO {table} SELECT * FROM copy_of_{table}");
+        transaction.execute_unprepared(&bring_back).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+}
+
+/// An open socket, and the room that it is in.
+struct OpenSocket {
+    name: String,
+    room: RoomName,
+    client: FakeClient,
+}
+
+impl OpenSocket {
+    /// Each second socket can be resumed.
+    fn new(node: &Rooms, n: usize) -> Self {
+        let name = format!("u{n}");
+        let client = FakeClient::new(node, Some(user(&name)));
+        let client = if n % 2 == 0 { client.with_token(&name, GRACE) } else { client };
+        Self { name, room: room(&format!("room {}", n % ROOMS)), client }
+    }
+
+    /// Joins, by a commit of its own.
+    async fn joined(node: &Rooms, n: usize) -> Self {
+        let socket = Self::new(node, n);
+        socket.client.join(&socket.room).await.unwrap();
+        socket
+    }
+}
+
+/// Whether the rooms of all nodes, and what the clients see, are exactly these sockets.
+async fn all_agree(nodes: [&Rooms; 2], sockets: &[OpenSocket]) -> bool {
+    let mut expected: BTreeMap<&RoomName, BTreeSet<String>> = BTreeMap::new();
+    for socket in sockets {
+        expected.entry(&socket.room).or_default().insert(socket.name.clone());
+    }
+    let sees = |socket: &OpenSocket| socket.client.sees().into_iter().collect::<BTreeSet<_>>();
+    if !sockets.iter().all(|socket| sees(socket) == expected[&socket.room]) {
+        return false;
+    }
+    for (room, names) in &expected {
+        let ids: BTreeSet<_> =
+            sockets.iter().filter(|socket| socket.room == **room).map(|socket| socket.client.me()).collect();
+        let stored = nodes[0].this_node().store.load((*room).clone()).await.unwrap().unwrap().presences;
+        if stored.iter().map(|one| one.id.to_string()).collect::<BTreeSet<_>>() != ids {
+            return false;
+        }
+        for node in nodes {
+            let members = node.members(room).await.unwrap();
+            let users = members.iter().filter_map(|member| member.user()).map(|user| user.as_str().to_owned());
+            if users.collect::<BTreeSet<_>>() != *names {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// How often each user went online and offline.
+fn online_changes(changes: [&mut Subscription; 2]) -> BTreeMap<String, usize> {
+    let mut times = BTreeMap::new();
+    for changes in changes {
+        while let Some(Some(event)) = tokio::task::unconstrained(changes.next()).now_or_never() {
+            for user in event.user_online().iter().chain(event.user_offline()) {
+                *times.entry(user.as_str().to_owned()).or_insert(0) += 1;
+            }
+        }
+    }
+    times
+}
+
+fn a_database_without_its_last_hundred_commits_has_all_open_sockets_again_within_two_comparisons(kind: Kind) {
+    let trial = Trial::of(kind);
+    actix::System::new().block_on(async {
+        let (here, there) = (node_on(&trial, "here").await, node_on(&trial, "there").await);
+        let nodes = [&here, &there];
+        let node_of = |n: usize| nodes[n / ROOMS % 2];
+        let mut sockets = join_all((0..SOCKETS - 50).map(|n| OpenSocket::joined(node_of(n), n))).await;
+        let database = trial.connect().await;
+        copy_tables(&database).await;
+        // At least fifty commits are joins, and twenty-five each leaves, lost sockets and resumes. Half of the resumes are on the other node.
+        for n in SOCKETS - 50..SOCKETS {
+            sockets.push(OpenSocket::joined(node_of(n), n).await);
+        }
+        for gone in sockets.drain(..25) {
+            gone.client.leave(&gone.room).await.unwrap();
+        }
+        let can_be_resumed: Vec<_> = (25..75).filter(|n| n % 2 == 0).collect();
+        for n in can_be_resumed {
+            let at = sockets.iter().position(|socket| socket.name == format!("u{n}")).unwrap();
+            sockets[at].client.lose(&sockets[at].room.clone());
+            sockets[at] = OpenSocket::joined(if n % 4 == 0 { &here } else { &there }, n).await;
+        }
+        while !all_agree(nodes, &sockets).await {
+            tokio::task::yield_now().await;
+        }
+        let (mut changes, mut others) = (here.changes(), there.changes());
+        set_back(&database).await;
+        let begun = std::time::Instant::now();
+        while !all_agree(nodes, &sockets).await {
+            assert!(begun.elapsed() <= COMPARISON * 2 + MARGIN, "it takes longer than two comparisons");
+            tokio::task::yield_now().await;
+        }
+        for socket in &sockets {
+            assert_eq!(socket.client.close_codes(), [], "{}", socket.name);
+        }
+        let times = online_changes([&mut changes, &mut others]);
+        assert!(times.values().all(|times| *times <= 1), "{times:?}");
+        here.shutdown().await;
+        there.shutdown().await;
+    });
+}
