@@ -353,7 +353,9 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(_) => Self::StoreRefused(error),
-            StoreError::Unavailable(_) | StoreError::Fenced { .. } => Self::StoreUnavailable(Some(error)),
+            StoreError::Unavailable(_) | StoreError::Fenced { .. } | StoreError::Busy { .. } => {
+                Self::StoreUnavailable(Some(error))
+            }
         }
     }
 }

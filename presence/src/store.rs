@@ -106,6 +106,12 @@ pub trait Store: RoomStore + NodeStore + RequestStore + fmt::Debug + Send + Sync
     /// before the store is used. It has no effect on a store that knows no locks.
     fn limit_waits(&self, _lease: Duration, _store_timeout: Duration) {}
 
+    /// The node is about to make up to `lanes` commits at a time, each in a lane of its own. Returns in how many lanes it may, which are
+    /// numbered from 0: 1 unless the store can keep a [last commit](RoomStore::outcome) for each. Call it before the node registers.
+    fn allow_lanes(&self, _lanes: u16) -> u16 {
+        1
+    }
+
     /// From now on, each commit reports [`RoomCommit::online_changes`]. A store for which the counting has a cost may leave
     /// them empty before this call.
     fn track_online(&self) {}
@@ -116,17 +122,18 @@ pub trait Store: RoomStore + NodeStore + RequestStore + fmt::Debug + Send + Sync
 pub trait RoomStore {
     /// Changes rooms, all in one transaction. Rooms that do not exist are created. Returns the commits in the order of
     /// `rooms`. If the answer is lost, `attempt` identifies this commit for [`outcome`](Self::outcome), and the node makes no
-    /// other commit before it knows the outcome.
+    /// other commit in the same lane before it knows the outcome. No room is in commits of two lanes at a time.
     ///
     /// # Errors
     /// Nothing was written. [`StoreError::Fenced`] if the incarnation is fenced. [`StoreError::Refused`] if a room or a presence
     /// is named twice, a presence is in another room, its channel has another presence in the room (only then the error is
-    /// [`StoreError::channel_taken`]), or two presences come with the same resume token.
+    /// [`StoreError::channel_taken`]), or two presences come with the same resume token. [`StoreError::Busy`] if the attempt has a patience
+    /// and other transactions have locked rooms for longer.
     async fn commit(&self, node: NodeId, attempt: Attempt, rooms: Changes) -> Result<Vec<RoomCommit>, StoreError>;
 
-    /// The outcome of the last commit of `node`, if it failed as [`StoreError::Unavailable`] or its future was dropped: what it
-    /// would have returned, or `None` if it was not done and never will be. It must be called before the next commit of the
-    /// node, since only the last outcome is kept. It also works for a fenced incarnation that is not forgotten yet.
+    /// The outcome of the last commit of `node` in the lane of `attempt`, if it failed as [`StoreError::Unavailable`] or its future was
+    /// dropped: what it would have returned, or `None` if it was not done and never will be. It must be called before the next commit in
+    /// that lane, since only the last outcome of each is kept. It also works for a fenced incarnation that is not forgotten yet.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] while the outcome is not known.

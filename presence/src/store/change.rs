@@ -16,7 +16,7 @@ use crate::{
 
 use super::Session;
 #[cfg(doc)]
-use super::{RoomStore, Store};
+use super::{RoomStore, Store, StoreError};
 
 /// One change of one presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,16 +115,52 @@ impl Write {
     }
 }
 
-/// Identifies one attempt of a [`commit`](RoomStore::commit), in case its answer is lost.
+/// One attempt of a [`commit`](RoomStore::commit): its number, in case its answer is lost, its lane, and how long it waits for locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Attempt(pub(super) i64);
+pub struct Attempt {
+    number: i64,
+    lane: u16,
+    patience: Option<Duration>,
+}
 
 impl Attempt {
-    /// A number that this process has not used before. Since a node is one process, all attempts of a node differ.
+    /// An attempt in lane 0 that waits for locks as long as the store is set to. It has a number that this process has not used before.
+    /// Since a node is one process, all attempts of a node differ.
     #[must_use]
     pub fn next() -> Self {
         static LAST: AtomicI64 = AtomicI64::new(0);
-        Self(LAST.fetch_add(1, atomic::Ordering::Relaxed) + 1)
+        Self { number: LAST.fetch_add(1, atomic::Ordering::Relaxed) + 1, lane: 0, patience: None }
+    }
+
+    /// The same attempt in another lane, one of those that [`allow_lanes`](Store::allow_lanes) allowed.
+    #[must_use]
+    pub const fn in_lane(self, lane: u16) -> Self {
+        Self { lane, ..self }
+    }
+
+    /// The same attempt, which waits for locks for this long. Then it fails as [`StoreError::Busy`], if the store can tell which rooms are
+    /// locked.
+    #[must_use]
+    pub const fn with_patience(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
+    }
+
+    /// What identifies the attempt among those of its node.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self.number
+    }
+
+    /// The lane in which the node makes the commit.
+    #[must_use]
+    pub const fn lane(self) -> u16 {
+        self.lane
+    }
+
+    /// How long the commit waits for locks. `None`: as long as the store is set to.
+    #[must_use]
+    pub const fn patience(self) -> Option<Duration> {
+        self.patience
     }
 }
 

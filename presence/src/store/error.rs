@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::name::NodeId;
+use crate::name::{NodeId, RoomName};
 
 #[cfg(doc)]
 use super::Store;
@@ -22,6 +22,13 @@ pub enum StoreError {
         node: NodeId,
         /// A later incarnation has the name, so this one must stop and not register again.
         superseded: bool,
+    },
+    /// Other transactions have locked these rooms for longer than the [`Attempt`](super::Attempt) waits. Nothing was written, neither in
+    /// these rooms nor in the others of the call.
+    #[error("other transactions have locked {} of the rooms", rooms.len())]
+    Busy {
+        /// The rooms that are locked.
+        rooms: Vec<RoomName>,
     },
     /// The database refused the data, or this version does not know its schema. Repeating the call does not help.
     #[error("the presence store refused the request")]

@@ -72,6 +72,10 @@ impl<F: Forward> Store for F {
         self.inner().limit_waits(lease, store_timeout);
     }
 
+    fn allow_lanes(&self, lanes: u16) -> u16 {
+        self.inner().allow_lanes(lanes)
+    }
+
     fn track_online(&self) {
         self.inner().track_online();
     }

@@ -9,6 +9,7 @@ mod m20261124_000006_last_commits;
 mod m20261129_000007_process_of_a_life;
 mod m20261130_000008_leases;
 mod m20261130_000009_pages_with_space;
+mod m20261130_000010_lanes;
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tests;
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000007_process_of_a_life::Migration),
             Box::new(m20261130_000008_leases::Migration),
             Box::new(m20261130_000009_pages_with_space::Migration),
+            Box::new(m20261130_000010_lanes::Migration),
         ]
     }
 

@@ -6,6 +6,7 @@
 //! already.
 
 mod attempts;
+mod busy;
 mod chunk;
 mod commit;
 mod database;
@@ -75,6 +76,8 @@ pub struct SingleTryStore {
     attempts: Attempts,
     /// Identifies the database within this process.
     identity: u64,
+    /// How many times as long as its attempt says a commit waits for locks, because it was undone before.
+    patience_factor: u32,
 }
 
 impl SingleTryStore {
@@ -140,6 +143,12 @@ impl Store for SingleTryStore {
         self.database.limits().set(lease, store_timeout);
     }
 
+    fn allow_lanes(&self, lanes: u16) -> u16 {
+        let lanes = lanes.clamp(1, self.database.dialect().max_lanes());
+        self.database.limits().set_lanes(lanes);
+        lanes
+    }
+
     fn track_online(&self) {
         self.database.tracks_online.store(true, Ordering::Release);
     }
@@ -157,8 +166,10 @@ impl Store for SingleTryStore {
 impl RoomStore for SingleTryStore {
     async fn commit(&self, node: NodeId, attempt: Attempt, rooms: Changes) -> Result<Vec<RoomCommit>, StoreError> {
         plan::check(&rooms)?;
+        let patience = attempt.patience().map(|patience| patience.saturating_mul(self.patience_factor));
+        let database = self.database.for_lane(patience);
         let (transaction, CommitReading { positions, existing, is_deleted }) =
-            Transaction::begin_commit(&self.database, node, &rooms).await?;
+            Transaction::begin_commit(&database, node, &rooms).await?;
         let mut changes = CommitChanges::default();
         let mut commits = Vec::with_capacity(rooms.len());
         let mut count_changes = Vec::with_capacity(rooms.len());
@@ -204,14 +215,14 @@ impl RoomStore for SingleTryStore {
                 // Waits if the commit is still in progress.
                 let transaction = self.database.write().await?;
                 self.database.limit(&transaction).await?;
-                let last = statement::last_commit(node).one(&transaction).await.map_err(store_error)?;
-                Ok((last == Some(attempt.0)).then_some(commits))
+                let last = statement::last_commit(node, attempt.lane()).one(&transaction).await.map_err(store_error)?;
+                Ok((last == Some(attempt.number())).then_some(commits))
             }
         }
     }
 
     async fn touch(&self, node: NodeId, seen: Arc<[(PresenceId, Duration)]>) -> Result<(), StoreError> {
-        let transaction = self.write_as(node).await?;
+        let transaction = Transaction::begin_as(&self.database.for_lane(None), node, Lock::Shared).await?;
         // In one order, in which removals lock presences, too.
         let mut seen = seen.to_vec();
         seen.sort_unstable_by_key(|(id, _)| *id);

@@ -1,4 +1,4 @@
-//! The last commit of each node. The row is created with the incarnation.
+//! The last commit of each node in each lane. The rows are created with the incarnation.
 
 use sea_orm::entity::prelude::*;
 
@@ -7,6 +7,9 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub node_id: Uuid,
+    /// 0 in SQLite, which has one lane. There the node alone is the key.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub lane: i32,
     /// The number by which the node identifies the commit.
     pub attempt: i64,
 }

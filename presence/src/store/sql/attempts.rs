@@ -15,7 +15,7 @@ use crate::{
     store::{Attempt, RoomCommit},
 };
 
-/// The commits in progress, and the last commit of each node until the node is forgotten.
+/// The commits in progress, and the last commit of each node in each lane until the node is forgotten.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attempts(Arc<Mutex<HashMap<Attempt, LastCommit>>>);
 
@@ -59,10 +59,10 @@ impl Attempts {
         self.0.lock()
     }
 
-    /// Begins a commit, and forgets those of the node for which no caller waits.
+    /// Begins a commit, and forgets those of the node in the same lane for which no caller waits.
     pub(super) fn begin(&self, node: NodeId, attempt: Attempt) -> CommitGuard {
         let mut attempts = self.lock();
-        attempts.retain(|_, last| last.node != node || last.is_awaited);
+        attempts.retain(|other, last| last.node != node || other.lane() != attempt.lane() || last.is_awaited);
         attempts.insert(attempt, LastCommit { node, progress: CommitProgress::Begun, is_awaited: true });
         CommitGuard { attempts: self.clone(), attempt }
     }

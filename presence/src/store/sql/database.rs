@@ -26,7 +26,12 @@ pub(super) struct Database {
     limits: Arc<WaitLimits>,
     /// How long a transaction that writes waits for a lock, if that is less than what the connections are set to.
     lock_timeout: Option<Duration>,
+    /// How long a transaction in a lane waits for the locks of rooms, if that is less.
+    patience: Option<Duration>,
     pub(super) writer: DatabaseConnection,
+    /// The connections of the lanes. They are not those of the writer, so that a lease is renewed and other nodes are cleaned up after while
+    /// all lanes wait.
+    lanes: Option<DatabaseConnection>,
     readers: DatabaseConnection,
     /// Replaces the clock of the database.
     wall_clock: Option<Arc<dyn Fn() -> i64 + Send + Sync>>,
@@ -44,12 +49,15 @@ impl Database {
     pub(super) fn new(dialect: Arc<dyn Dialect>) -> Self {
         let settings = Settings::default();
         let (writer, readers) = dialect.connect(&settings);
+        let lanes = dialect.connect_lanes(&settings);
         Self {
             dialect,
             settings,
             limits: Arc::default(),
             lock_timeout: None,
+            patience: None,
             writer,
+            lanes,
             readers,
             wall_clock: None,
             tracks_online: Arc::default(),
@@ -60,7 +68,8 @@ impl Database {
         let mut settings = self.settings;
         change(&mut settings);
         let (writer, readers) = self.dialect.connect(&settings);
-        Self { settings, writer, readers, ..self }
+        let lanes = self.dialect.connect_lanes(&settings);
+        Self { settings, writer, lanes, readers, ..self }
     }
 
     pub(super) fn with_wall_clock(self, wall_clock: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
@@ -81,6 +90,17 @@ impl Database {
         Self { lock_timeout: (lock_timeout < self.settings.wait_timeout).then_some(lock_timeout), ..self.clone() }
     }
 
+    /// The same database, for a transaction in a lane that waits this long for the locks of rooms.
+    pub(super) fn for_lane(&self, patience: Option<Duration>) -> Self {
+        let writer = self.lanes.as_ref().unwrap_or(&self.writer).clone();
+        Self { writer, patience, ..self.clone() }
+    }
+
+    /// How long a transaction waits for the locks of rooms, if that is less than what the connections are set to.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.patience
+    }
+
     /// Begins a transaction that writes. If it is dropped without a commit, it changes nothing.
     pub(super) async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
         let transaction = self.on_live_connection(|| self.writer.begin_with_options(self.dialect.to_write())).await?;
@@ -93,7 +113,7 @@ impl Database {
     /// An expression that sets the time limits of the transaction in which it is evaluated, for databases that do so by an expression. It is
     /// part of the first query of a transaction, so it costs no message.
     pub(super) fn transaction_limits(&self) -> Option<SimpleExpr> {
-        let lock_timeout = self.lock_timeout.unwrap_or(self.settings.wait_timeout);
+        let lock_timeout = self.patience.or(self.lock_timeout).unwrap_or(self.settings.wait_timeout);
         self.dialect.transaction_limits(lock_timeout, self.limits.transaction())
     }
 
@@ -163,7 +183,7 @@ impl Database {
         F: Future<Output = Result<T, DbErr>>,
     {
         self.dialect.check_in_place()?;
-        for _ in 0..self.settings.connections {
+        for _ in 0..self.settings.connections.max(self.limits.lanes().into()) {
             match run().await {
                 Err(error) if is_lost(&error) => {}
                 outcome => return outcome.map_err(store_error),

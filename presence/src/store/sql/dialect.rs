@@ -28,6 +28,16 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// The connections for writing and for reading. They are opened when they are needed.
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection);
 
+    /// The connections for commits and touches, one for each lane. `None` if the database has one writer, which has one lane.
+    fn connect_lanes(&self, _settings: &Settings) -> Option<DatabaseConnection> {
+        None
+    }
+
+    /// In how many lanes one node may commit at most.
+    fn max_lanes(&self) -> u16 {
+        1
+    }
+
     /// Opens a connection, checks that its user has the rights of a node, and closes it. A file needs no check, because its pool
     /// reports errors at once.
     async fn check_connection(&self, _settings: &Settings) -> Result<(), StoreError> {
@@ -48,6 +58,12 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// [`transaction_limits`](Self::transaction_limits) does it, or if there are no such locks.
     fn set_lock_timeout(&self, _timeout: Duration) -> Option<String> {
         None
+    }
+
+    /// Lets a statement wait for locks for this long at most, if the database can limit one statement, and
+    /// [`transaction_limits`](Self::transaction_limits) does not limit all of them.
+    fn limit_wait(&self, statement: Statement, _patience: Duration) -> Statement {
+        statement
     }
 
     /// An expression that sets for its transaction: how long a statement waits for a lock, how long the transaction may do nothing, and how

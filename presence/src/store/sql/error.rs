@@ -50,12 +50,26 @@ pub(super) fn vanished(room: RoomName) -> StoreError {
     StoreError::Unavailable(Arc::new(Vanished(room)))
 }
 
+/// A lock was not free in time, and is free now.
+#[derive(Debug, thiserror::Error)]
+#[error("a lock was not free in time")]
+struct Freed(#[source] StoreError);
+
+pub(super) fn freed(error: StoreError) -> StoreError {
+    StoreError::Unavailable(Arc::new(Freed(error)))
+}
+
 /// What an error of a database means. Each driver has its own type of errors.
 trait Classify {
     fn trouble(&self) -> Trouble;
 
     /// Whether the unique index on room and channel was violated: the channel has another presence in the room.
     fn is_channel_taken(&self) -> bool;
+
+    /// Whether the statement waited for a lock for too long.
+    fn is_lock_timeout(&self) -> bool {
+        false
+    }
 
     /// Whether the user lacks a right. The message names it.
     fn lacks_right(&self) -> bool {
@@ -148,7 +162,7 @@ pub(super) fn refused(what: impl Into<Cow<'static, str>>) -> StoreError {
 /// The kind of a store error that came from the database.
 pub(super) fn trouble_of(error: &StoreError) -> Option<Trouble> {
     let (StoreError::Unavailable(source) | StoreError::Refused(source)) = error else { return None };
-    if source.is::<Vanished>() {
+    if source.is::<Vanished>() || source.is::<Freed>() {
         return Some(Trouble::Conflict);
     }
     match source.downcast_ref::<ChannelTaken>() {
@@ -210,6 +224,15 @@ fn database_error(error: &StoreError) -> Option<&dyn DatabaseError> {
     match source(causes.find_map(|cause| cause.downcast_ref())?)? {
         SqlxError::Database(error) => Some(&**error),
         _ => None,
+    }
+}
+
+/// Whether a statement waited for a lock for too long.
+pub(super) fn is_lock_timeout(error: &StoreError) -> bool {
+    let StoreError::Unavailable(cause) = error else { return false };
+    match cause.downcast_ref().and_then(source) {
+        Some(SqlxError::Database(error)) => classified(&**error).is_some_and(Classify::is_lock_timeout),
+        _ => false,
     }
 }
 

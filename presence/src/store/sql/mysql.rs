@@ -33,7 +33,7 @@ use super::{
         users_as_json,
     },
     error::{of_connection, store_error},
-    settings::{IDLE_TRANSACTION_TIMEOUT, Settings},
+    settings::{IDLE_TRANSACTION_TIMEOUT, MAX_LANES, Settings},
 };
 
 /// The name of the lock for migrations. Lock names are global in the server, so it contains the database. It may have 64 characters.
@@ -137,6 +137,14 @@ impl Dialect for MySql {
         (pool(), pool())
     }
 
+    fn connect_lanes(&self, settings: &Settings) -> Option<DatabaseConnection> {
+        Some(self.pool(settings, MAX_LANES.into()).into())
+    }
+
+    fn max_lanes(&self) -> u16 {
+        MAX_LANES
+    }
+
     async fn check_connection(&self, settings: &Settings) -> Result<(), StoreError> {
         let reach = async {
             let mut connection = self.options.connect().await?;
@@ -156,6 +164,13 @@ impl Dialect for MySql {
 
     fn set_lock_timeout(&self, timeout: Duration) -> Option<String> {
         Some(set_lock_timeout(lock_timeout(timeout)))
+    }
+
+    /// The limit of InnoDB is in whole seconds. MariaDB ends a statement also while it waits for a lock; MySQL takes this for a comment.
+    fn limit_wait(&self, mut statement: Statement, patience: Duration) -> Statement {
+        let limit = format!("/*M!100601 SET STATEMENT max_statement_time = {:.3} FOR */ ", patience.as_secs_f64());
+        statement.sql.insert_str(0, &limit);
+        statement
     }
 
     /// `UNIX_TIMESTAMP` depends on a time zone, and ends in 2038 on some servers.

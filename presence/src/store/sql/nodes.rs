@@ -43,7 +43,8 @@ impl NodeStore for SingleTryStore {
             None => {
                 connection.execute(&statement::begin_incarnation(node, &name, now)).await.map_err(store_error)?;
                 connection.execute(&statement::insert_lease(node, lease_until)).await.map_err(store_error)?;
-                connection.execute(&statement::insert_last_commit(node)).await.map_err(store_error)?;
+                let lanes = self.database.limits().lanes();
+                connection.execute(&statement::insert_last_commits(node, lanes)).await.map_err(store_error)?;
             }
         }
         let former = statement::uncleared_under(&name).all(connection).await.map_err(store_error)?;

@@ -29,7 +29,7 @@ use super::{
     super::StoreError,
     dialect::{CACHED_STATEMENTS, Dialect, RELEASE_CHECK_TIMEOUT, bad_url, names_cache_capacity, seen_at, server_pool},
     error::{NO_STATEMENTS, lacks_right, needs_operator, of_connection, refused, store_error},
-    settings::{IDLE_TRANSACTION_TIMEOUT, Settings},
+    settings::{IDLE_TRANSACTION_TIMEOUT, MAX_LANES, Settings},
 };
 
 /// The key of the advisory lock for migrations: `presence` in ASCII.
@@ -62,8 +62,8 @@ impl Postgres {
         Ok(Self { options })
     }
 
-    fn pool(&self, settings: &Settings, purpose: Purpose) -> PgPool {
-        server_pool(settings, settings.connections, session(settings))
+    fn pool(&self, settings: &Settings, connections: u32, purpose: Purpose) -> PgPool {
+        server_pool(settings, connections, session(settings))
             // The pool waits until a returned connection answers. A connection to a host that vanished never does.
             .after_release(move |connection: &mut PgConnection, _| {
                 Box::pin(async move {
@@ -112,7 +112,16 @@ impl Dialect for Postgres {
     }
 
     fn connect(&self, settings: &Settings) -> (DatabaseConnection, DatabaseConnection) {
-        (self.pool(settings, Purpose::Write).into(), self.pool(settings, Purpose::Read).into())
+        let pool = |purpose| self.pool(settings, settings.connections, purpose).into();
+        (pool(Purpose::Write), pool(Purpose::Read))
+    }
+
+    fn connect_lanes(&self, settings: &Settings) -> Option<DatabaseConnection> {
+        Some(self.pool(settings, MAX_LANES.into(), Purpose::Write).into())
+    }
+
+    fn max_lanes(&self) -> u16 {
+        MAX_LANES
     }
 
     async fn check_connection(&self, settings: &Settings) -> Result<(), StoreError> {

@@ -2,7 +2,10 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,9 @@ use super::{
 const MAX_RETRIES: usize = 20;
 /// For how long a call is repeated.
 const RETRY_FOR: Duration = Duration::from_secs(5);
+
+/// How often the patience of a commit is doubled at most.
+const MAX_DOUBLINGS: u32 = 5;
 
 /// How long a call to MySQL may continue when its caller has dropped it.
 const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -125,8 +131,12 @@ impl SqlStore {
             "mysql" | "mariadb" => return Err(without("mysql", "mysql")),
             _ => return Err(StoreError::Refused(Arc::new(UnknownScheme))),
         };
-        let once =
-            SingleTryStore { database: Database::new(dialect), attempts: Attempts::default(), identity: identity(url) };
+        let once = SingleTryStore {
+            database: Database::new(dialect),
+            attempts: Attempts::default(),
+            identity: identity(url),
+            patience_factor: 1,
+        };
         Ok(Self { once })
     }
 
@@ -140,8 +150,9 @@ impl SqlStore {
         self.with(|database| database.with_settings(|settings| settings.synchronous = synchronous))
     }
 
-    /// Sets how many connections may be open for writing, and as many for reading: 4 by default, at least 1. SQLite always has
-    /// one for writing. Call it before the store is used or cloned.
+    /// Sets how many connections may be open for leases and for removals that concern other nodes, and as many for reading: 4 by default, at
+    /// least 1. Each lane of the node has one more ([`Config::store_lanes`](crate::Config::store_lanes)). SQLite always has one for writing.
+    /// Call it before the store is used or cloned.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -316,10 +327,22 @@ impl Forward for SqlStore {
             Call::Fence | Call::Clear | Call::Sweep => RETRY_FOR.min(self.once.database.limits().cleaning()),
             _ => RETRY_FOR,
         };
-        let make = Arc::new(make);
-        self.call(retry_for, move |once| {
+        let commit = match call {
+            Call::Commit { attempt, rooms, .. } => Some((attempt, rooms)),
+            _ => None,
+        };
+        let (make, tries) = (Arc::new((make, commit)), AtomicU32::new(0));
+        self.call(retry_for, move |mut once| {
             let make = make.clone();
-            async move { make(&once).await }
+            // A server that is slow may need more time than the first try has, although no lock is in its way.
+            once.patience_factor = 1 << tries.fetch_add(1, Ordering::Relaxed).min(MAX_DOUBLINGS);
+            async move {
+                let (make, commit) = &*make;
+                match (make(&once).await, commit) {
+                    (Err(error), Some((attempt, rooms))) => Err(once.explain(*attempt, rooms, error).await),
+                    (outcome, _) => outcome,
+                }
+            }
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! The settings of the connections to a database.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU16, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -9,6 +9,10 @@ use std::{
 /// another within milliseconds.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(super) const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// In how many lanes one node may commit to a server: 16, and one for rooms that are set aside. Each has a connection.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) const MAX_LANES: u16 = 17;
 
 /// What a commit in SQLite survives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -37,17 +41,19 @@ impl Default for Settings {
     }
 }
 
-/// How long a node cleans up after others, and how long one transaction may last. Both are unlimited until the node says them.
+/// What a node tells the store before it uses it: how long it cleans up after others, how long one transaction may last, both unlimited
+/// until then, and in how many lanes it commits.
 #[derive(Debug)]
 pub(super) struct WaitLimits {
     /// In milliseconds.
     cleaning: AtomicU64,
     transaction: AtomicU64,
+    lanes: AtomicU16,
 }
 
 impl Default for WaitLimits {
     fn default() -> Self {
-        Self { cleaning: AtomicU64::new(u64::MAX), transaction: AtomicU64::new(u64::MAX) }
+        Self { cleaning: AtomicU64::new(u64::MAX), transaction: AtomicU64::new(u64::MAX), lanes: AtomicU16::new(1) }
     }
 }
 
@@ -56,6 +62,15 @@ impl WaitLimits {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
         self.cleaning.store(millis(lease / 6), Ordering::Relaxed);
         self.transaction.store(millis(store_timeout), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_lanes(&self, lanes: u16) {
+        self.lanes.store(lanes, Ordering::Relaxed);
+    }
+
+    /// How many lanes a new incarnation has.
+    pub(super) fn lanes(&self) -> u16 {
+        self.lanes.load(Ordering::Relaxed)
     }
 
     /// How long a transaction that cleans up after other nodes waits for a lock.

@@ -4,6 +4,7 @@ mod commit;
 mod lease;
 mod online;
 mod removal;
+mod rooms;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,14 +14,14 @@ use std::{
 
 use futures_util::future::join;
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement, TryGetableMany,
+    ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Statement, TryGetableMany,
     prelude::{Expr, Uuid},
     sea_query::LockType,
 };
 
 use crate::{
     model::Presence,
-    name::{ChannelName, Epoch, NodeId, PresenceId, RoomName},
+    name::{ChannelName, Epoch, NodeId, PresenceId},
     session::SessionHash,
 };
 
@@ -34,8 +35,8 @@ use super::{
     chunk,
     database::Database,
     dialect::Dialect,
-    error::{store_error, vanished},
-    row::{self, PresenceRow, RoomPosition},
+    error::store_error,
+    row::{self, PresenceRow},
     statement::{self, In},
 };
 
@@ -65,6 +66,8 @@ pub(super) struct Transaction {
     inner: DatabaseTransaction,
     dialect: Arc<dyn Dialect>,
     tracks_online: bool,
+    /// How long it waits for the locks of rooms, if the database limits single statements.
+    patience: Option<Duration>,
     pub(super) now: i64,
 }
 
@@ -82,15 +85,15 @@ impl Transaction {
         lock: Option<Lock>,
     ) -> Result<(Self, NodeStatus), StoreError> {
         let dialect = database.dialect().clone();
-        let tracks_online = database.tracks_online.load(Ordering::Acquire);
+        let (tracks_online, patience) = (database.tracks_online.load(Ordering::Acquire), database.patience());
         let status = statement::node_status(node, lock.map(Lock::into), database.now(), database.transaction_limits());
         let Some((fenced_at, lost_name, now)) = status.one(&inner).await.map_err(store_error)? else {
             // Without a row, the query has evaluated nothing.
             database.limit(&inner).await?;
             let now = database.time(&inner).await?;
-            return Ok((Self { inner, dialect, now, tracks_online }, None));
+            return Ok((Self { inner, dialect, tracks_online, patience, now }, None));
         };
-        let transaction = Self { inner, dialect, now, tracks_online };
+        let transaction = Self { inner, dialect, tracks_online, patience, now };
         let alive = transaction.status(node, fenced_at, lost_name).await?;
         Ok((transaction, Some(alive)))
     }
@@ -140,64 +143,6 @@ impl Transaction {
             None => false,
         };
         Ok(Err(StoreError::Fenced { node, superseded }))
-    }
-
-    /// Locks rooms, creating those that do not exist, and returns their positions.
-    pub(super) async fn rooms(&self, names: &[&RoomName]) -> Result<Vec<RoomPosition>, StoreError> {
-        let mut positions = HashMap::with_capacity(names.len());
-        let texts: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        self.lock_rooms_by_name(&texts, &mut positions).await?;
-        self.create_missing(names, positions).await
-    }
-
-    /// Creates the rooms that are not among these positions, and returns the positions of all.
-    async fn create_missing(
-        &self,
-        names: &[&RoomName],
-        mut positions: HashMap<RoomName, RoomPosition>,
-    ) -> Result<Vec<RoomPosition>, StoreError> {
-        let missing = names.iter().filter(|name| !positions.contains_key(**name));
-        let mut missing: Vec<&str> = missing.map(|name| name.as_str()).collect();
-        // In one order, like locks: transactions that create the same rooms wait for each other.
-        missing.sort_unstable();
-        for chunk in chunk::rows(&missing) {
-            self.inner.execute(&statement::insert_rooms(chunk, self.now)).await.map_err(store_error)?;
-        }
-        self.lock_rooms_by_name(&missing, &mut positions).await?;
-        let position = |name: &&RoomName| positions.remove(*name).ok_or_else(|| vanished((*name).clone()));
-        names.iter().map(position).collect()
-    }
-
-    async fn lock_rooms_by_name(
-        &self,
-        names: &[&str],
-        positions: &mut HashMap<RoomName, RoomPosition>,
-    ) -> Result<(), StoreError> {
-        let mut locked = Vec::new();
-        let in_one_statement = names.len() <= chunk::KEYS && self.dialect.backend() != DbBackend::MySql;
-        if in_one_statement || self.dialect.backend() == DbBackend::Sqlite {
-            for names in chunk::keys(self.dialect.backend(), names) {
-                locked.extend(read(statement::lock_rooms_by_name(names).all(&self.inner), row::position).await?);
-            }
-        } else {
-            let mut ids = Vec::with_capacity(names.len());
-            for names in chunk::keys(self.dialect.backend(), names) {
-                ids.extend(statement::room_ids(names).all(&self.inner).await.map_err(store_error)?);
-            }
-            locked = self.lock_rooms(ids).await?;
-        }
-        positions.extend(locked.into_iter().map(|position| (position.room.clone(), position)));
-        Ok(())
-    }
-
-    /// Locks rooms, and returns the positions of those that exist, sorted by id.
-    async fn lock_rooms(&self, mut ids: Vec<Uuid>) -> Result<Vec<RoomPosition>, StoreError> {
-        ids.sort_unstable();
-        let mut positions = Vec::with_capacity(ids.len());
-        for ids in chunk::keys(self.dialect.backend(), &ids) {
-            positions.extend(read(statement::lock_rooms(ids).all(&self.inner), row::position).await?);
-        }
-        Ok(positions)
     }
 
     /// The number of presences of these rooms, which are locked. Empty rooms are left out.

@@ -53,7 +53,7 @@ impl From<StoreError> for Returned {
         match error {
             StoreError::Fenced { node, superseded } => Self::Fenced(node, superseded),
             StoreError::Refused(_) => Self::Refused,
-            StoreError::Unavailable(_) => Self::Unavailable,
+            StoreError::Unavailable(_) | StoreError::Busy { .. } => Self::Unavailable,
         }
     }
 }

@@ -13,6 +13,11 @@ impl Classify for MySqlDatabaseError {
         names_channel_index(self.number(), self.message())
     }
 
+    /// Of InnoDB, and of a statement whose time MariaDB limits.
+    fn is_lock_timeout(&self) -> bool {
+        matches!(self.number(), 1205 | 1969)
+    }
+
     fn lacks_right(&self) -> bool {
         matches!(self.number(), 1142 | 1143 | 1227 | 1370)
     }

@@ -22,6 +22,10 @@ impl Classify for PgDatabaseError {
         self.constraint() == Some(CHANNEL_INDEX)
     }
 
+    fn is_lock_timeout(&self) -> bool {
+        self.code() == "55P03"
+    }
+
     fn lacks_right(&self) -> bool {
         self.code() == "42501"
     }

@@ -95,7 +95,7 @@ pub(super) fn write(CommitWrite { node, attempt, now, gone, new, changed }: &Com
     let changed: Vec<_> = changed.iter().map(Epoch::as_uuid).collect();
     add_keyed(&mut sql, &mut values, "UPDATE rooms SET version = version + 1 WHERE id IN (", &changed);
     sql.push_str("UPDATE last_commits SET attempt = ? WHERE node_id = ?");
-    values.extend([attempt.0.into(), node.as_uuid().into()]);
+    values.extend([attempt.number().into(), node.as_uuid().into()]);
     Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)
 }
 

@@ -287,26 +287,27 @@ pub(in super::super) fn existing(ids: impl Into<Keys<Uuid>>) -> Rows<Uuid> {
         .into_tuple()
 }
 
-/// Inserts the row for the last commit of an incarnation. It exists from the beginning, so that it can be locked.
-pub(in super::super) fn insert_last_commit(node: NodeId) -> InsertStatement {
-    use last_commit::Column::{Attempt, NodeId};
-    Query::insert()
-        .into_table(last_commit::Entity)
-        .columns([NodeId, Attempt])
-        .values_panic([node.as_uuid().into(), 0.into()])
-        .take()
+/// Inserts the rows for the last commits of an incarnation, one for each lane. They exist from the beginning, so that they can be locked.
+pub(in super::super) fn insert_last_commits(node: NodeId, lanes: u16) -> InsertStatement {
+    use last_commit::Column::{Attempt, Lane, NodeId};
+    let mut insert = Query::insert().into_table(last_commit::Entity).columns([NodeId, Lane, Attempt]).take();
+    for lane in 0..lanes {
+        insert.values_panic([node.as_uuid().into(), i32::from(lane).into(), 0_i64.into()]);
+    }
+    insert
 }
 
-/// Records the last commit of a node.
+/// Records the last commit of a node in its lane.
 pub(in super::super) fn set_last_commit(node: NodeId, attempt: Attempt) -> UpdateMany<last_commit::Entity> {
     last_commit::Entity::update_many()
-        .col_expr(last_commit::Column::Attempt, Expr::value(attempt.0))
+        .col_expr(last_commit::Column::Attempt, Expr::value(attempt.number()))
         .filter(last_commit::Column::NodeId.eq(node.as_uuid()))
+        .filter(last_commit::Column::Lane.eq(i32::from(attempt.lane())))
 }
 
-/// The last commit of a node. Waits for a commit in progress.
-pub(in super::super) fn last_commit(node: NodeId) -> Rows<i64> {
-    last_commit::Entity::find_by_id(node.as_uuid())
+/// The last commit of a node in a lane. Waits for a commit in progress.
+pub(in super::super) fn last_commit(node: NodeId, lane: u16) -> Rows<i64> {
+    last_commit::Entity::find_by_id((node.as_uuid(), i32::from(lane)))
         .select_only()
         .column(last_commit::Column::Attempt)
         .lock(LockType::Update)

@@ -71,6 +71,15 @@ pub(in super::super) fn lock_rooms(ids: impl Into<Keys<Uuid>>) -> Rows<RoomRow> 
     rooms().filter(ids.into().contain(room::Column::Id)).order_by_asc(room::Column::Id).lock_exclusive().into_tuple()
 }
 
+/// Locks those of the rooms that no other transaction has locked.
+pub(in super::super) fn lock_free_rooms(ids: impl Into<Keys<Uuid>>) -> Rows<RoomRow> {
+    rooms()
+        .filter(ids.into().contain(room::Column::Id))
+        .order_by_asc(room::Column::Id)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_tuple()
+}
+
 pub(in super::super) fn insert_rooms(names: &[&str], now: i64) -> InsertStatement {
     use room::Column::{ChannelName, CreatedAt, Id, Version};
     let mut insert = Query::insert().into_table(room::Entity).columns([Id, ChannelName, Version, CreatedAt]).take();

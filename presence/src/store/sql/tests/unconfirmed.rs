@@ -14,6 +14,7 @@ on_each_kind! {
     the_outcome_of_a_commit_that_was_sent_comes_from_the_database,
     the_outcome_of_a_commit_in_progress_waits_until_it_ends,
     the_last_commit_of_a_fenced_incarnation_is_kept_until_it_is_forgotten,
+    each_lane_has_a_last_commit_of_its_own,
 }
 
 async fn joined(trial: &Trial) -> (SqlStore, NodeId) {
@@ -94,8 +95,34 @@ fn the_last_commit_of_a_fenced_incarnation_is_kept_until_it_is_forgotten(kind: K
         let (live, other, _) = incarnation("elsewhere").await;
         store.fence(judge).await.unwrap();
         let mut kept = store.once.attempts.of_others(judge);
-        kept.sort_unstable_by_key(|(attempt, _)| attempt.0);
+        kept.sort_unstable_by_key(|(attempt, _)| attempt.number());
         assert_eq!(kept, [(attempt, superseded), (other, live)], "{retired} is forgotten");
         assert_eq!(store.outcome(superseded, attempt).await.unwrap(), Some(commits));
+    });
+}
+
+fn each_lane_has_a_last_commit_of_its_own(kind: Kind) {
+    let trial = Trial::of(kind);
+    block_on(async {
+        let store = SqlStore::connect(&trial.url).unwrap();
+        store.prepare().await.unwrap();
+        let lanes = store.allow_lanes(5);
+        assert_eq!(lanes > 1, !format!("{kind:?}").contains("Sqlite"), "{lanes} lanes");
+        let node = NodeId::random();
+        store.register(node, NodeName::new("here").unwrap(), LEASE).await.unwrap();
+        let mut sent_commits = Vec::new();
+        for lane in 0..lanes {
+            let (attempt, commits) = (Attempt::next().in_lane(lane), commits());
+            let transaction = sent(&store, node, attempt, &commits).await;
+            if lane % 2 == 0 {
+                transaction.commit().await.unwrap();
+            } else {
+                drop(transaction);
+            }
+            sent_commits.push((attempt, (lane % 2 == 0).then_some(commits)));
+        }
+        for (attempt, commits) in sent_commits {
+            assert_eq!(store.outcome(node, attempt).await.unwrap(), commits, "{attempt:?}");
+        }
     });
 }

@@ -108,7 +108,8 @@ impl Transaction {
         let inner = database.write().await?;
         let now = database.time(&inner).await?;
         let tracks_online = database.tracks_online.load(Ordering::Acquire);
-        let transaction = Self { inner, dialect: database.dialect().clone(), tracks_online, now };
+        let (dialect, patience) = (database.dialect().clone(), database.patience());
+        let transaction = Self { inner, dialect, tracks_online, patience, now };
         let rows = transaction.inner.query_all_raw(reading).await.map_err(store_error)?;
         let (mut status, mut positions, mut existing) = (None, HashMap::new(), Existing::default());
         for row in &rows {

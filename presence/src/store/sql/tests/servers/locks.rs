@@ -146,3 +146,31 @@ async fn each_transaction_sets_its_limits_also_in_a_session_without_them() {
     assert!(["3s", "unknown"].contains(&limit.as_str()), "{limit}");
     transaction.commit().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_commit_with_patience_names_the_rooms_that_others_have_locked() {
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (other, (store, node)) = (joined(&database).await, joined(&database).await);
+        let changes =
+            || -> Changes { (0..3).map(|n| RoomWrites { room: room(n), writes: vec![join(node)] }).collect() };
+        store.commit(node, Attempt::next(), changes()).await.unwrap();
+        let writing = Transaction::begin_as(&other.0.once.database, other.1, Lock::Shared).await.unwrap();
+        writing.rooms(&[&room(1)]).await.unwrap();
+        let since = Instant::now();
+        let busy = store.commit(node, Attempt::next().with_patience(Duration::from_millis(250)), changes()).await;
+        let Err(StoreError::Busy { rooms }) = busy else { panic!("{kind:?}: {busy:?}") };
+        assert_eq!(rooms, [room(1)], "{kind:?}");
+        let waited = since.elapsed();
+        assert!(waited > Duration::from_millis(200) && waited < Duration::from_millis(900), "{kind:?}: {waited:?}");
+        writing.commit().await.unwrap();
+        store.commit(node, Attempt::next().with_patience(Duration::from_millis(250)), changes()).await.unwrap();
+        // The names of new rooms are locked as well, by whoever is creating them.
+        let creating = Transaction::begin_as(&other.0.once.database, other.1, Lock::Shared).await.unwrap();
+        creating.rooms(&[&room(3)]).await.unwrap();
+        let new = || -> Changes { [room(0), room(3)].map(|room| RoomWrites { room, writes: vec![join(node)] }).into() };
+        let busy = store.commit(node, Attempt::next().with_patience(Duration::from_millis(250)), new()).await;
+        let Err(StoreError::Busy { rooms }) = busy else { panic!("{kind:?}: {busy:?}") };
+        assert_eq!(rooms, [room(3)], "{kind:?}");
+    }
+}
