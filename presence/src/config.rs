@@ -255,6 +255,10 @@ config! {
     /// How long a join or update waits for the database. Default 5 s. It should be shorter than `handshake_timeout`: otherwise a socket that
     /// cannot join is answered 500 instead of 503.
     store_timeout: Duration = |_| secs(5);
+    /// How many transactions of this node a database server executes at once, each in a lane of its own. Default 4 lanes, at least 1, at most
+    /// 16. With more than one lane, a room whose lock another transaction keeps is set aside in one lane more, so that other rooms go on.
+    /// Each lane has a connection. SQLite and [`MemoryStore`](crate::MemoryStore) have one lane.
+    store_lanes: usize = |_| 4;
     /// Time between pings to a silent client. Default 20 s.
     ping_interval: Duration = |_| secs(20);
     /// How long after a ping was written to the socket the client may send nothing. Default 10 s.
@@ -440,6 +444,8 @@ impl Config {
             headers <= ACTIX_MAX_HEAD_BYTES,
             "it must be at most 131,072, which the HTTP server reads",
         )?;
+        let lanes = self.store_lanes;
+        count("store_lanes", lanes, (1..=16).contains(&lanes), "it must be between 1 and 16")?;
         count("room_threads", self.room_threads, self.room_threads <= 64, "it must be at most 64")
     }
 }

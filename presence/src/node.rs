@@ -93,7 +93,12 @@ impl Node {
         store.limit_waits(config.lease(), config.store_timeout());
         let health = Health::default();
         let node = Arc::new(Self {
-            writer: Writer::new(config.max_pending_writes(), health.clone(), fenced),
+            writer: Writer::new(
+                config.max_pending_writes(),
+                u16::try_from(config.store_lanes()).unwrap_or(1),
+                health.clone(),
+                fenced,
+            ),
             registration: Registration::new(name, config.lease()),
             config,
             clock,

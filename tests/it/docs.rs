@@ -162,7 +162,7 @@ fn each_setting_has_a_row() {
 }
 
 /// The settings that limit nothing that anybody does.
-const NO_LIMITS: [&str; 12] = [
+const NO_LIMITS: [&str; 13] = [
     "touch_flush_interval",
     "notify_interval",
     "notify",
@@ -175,6 +175,7 @@ const NO_LIMITS: [&str; 12] = [
     "hold_window",
     "ping_interval",
     "room_threads",
+    "store_lanes",
 ];
 
 /// The rows of the table of all limits, each as its cells.

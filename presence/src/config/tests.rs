@@ -147,6 +147,8 @@ const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("max_frame_sent", "6000", "5999", "5999", "it must be at least 6000 bytes"),
     ("max_sockets", "1", "0", "0", "it must not be 0"),
     ("max_pending_writes", "1", "0", "0", "it must not be 0"),
+    ("store_lanes", "1", "0", "0", "it must be between 1 and 16"),
+    ("store_lanes", "16", "17", "17", "it must be between 1 and 16"),
     ("room_threads", "64", "65", "65", "it must be at most 64"),
 ];
 

@@ -4,13 +4,18 @@
 //! join is written at once, and a thousand joins that come together share a commit. Only [a few leaves](leave_delay) wait a
 //! moment for a join. Changes of one presence are merged while they wait, and keep their order.
 //!
+//! A transaction that takes long keeps nobody waiting: the writer has several [lanes](lanes), each with a transaction of its own. A room is
+//! in one of them at a time, and a room whose lock another node has is set aside.
+//!
 //! While the database is away, leaves and touches wait for it, and rooms take joins back when their callers give up. Touches
 //! are gathered for a while, so that they need few transactions.
 //!
-//! If the answer to a transaction is lost, the writer asks the database what became of it before it writes anything else.
-//! So each change is announced exactly once.
+//! If the answer to a transaction is lost, its lane asks the database what became of it before it writes anything else, and no other lane
+//! writes changes of its rooms. So each change is announced exactly once.
 
 mod batch;
+mod lane;
+mod lanes;
 mod leave_delay;
 mod merge;
 mod queue;
@@ -58,6 +63,8 @@ struct Shared {
     idle: Notify,
     removal_lock: RemovalLock,
     max_pending: usize,
+    /// How many lanes there may be, without the one for rooms that are set aside.
+    lanes: u16,
     health: Health,
     fenced: Box<dyn Fn(NodeId) + Send + Sync>,
 }
@@ -87,13 +94,19 @@ pub(crate) struct Full {
 impl Writer {
     /// The writer reports to `health` whether the database accepts writes. It calls `fenced` when the database answers that
     /// this incarnation of the node is fenced.
-    pub(crate) fn new(max_pending: usize, health: Health, fenced: impl Fn(NodeId) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        max_pending: usize,
+        lanes: u16,
+        health: Health,
+        fenced: impl Fn(NodeId) + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(WriteQueue::new(1)),
             work: Notify::new(),
             idle: Notify::new(),
             removal_lock: RemovalLock::default(),
             max_pending,
+            lanes,
             health,
             fenced: Box::new(fenced),
         }))

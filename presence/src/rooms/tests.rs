@@ -18,6 +18,8 @@ mod handshakes;
 mod heartbeats;
 mod join_limits;
 mod joining;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod lanes;
 mod leases;
 mod logging;
 mod metas;

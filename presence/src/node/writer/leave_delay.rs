@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
-
-use super::Writer;
+use tokio::time::Instant;
 
 /// How long a few leaves wait for a join that shares their transaction.
 const LEAVE_DELAY: Duration = Duration::from_millis(5);
@@ -15,16 +13,16 @@ const LEAVE_DELAY: Duration = Duration::from_millis(5);
 /// How many leaves are few. A transaction with more leaves is worth its cost without a join.
 pub(super) const MAX_DELAYED_LEAVES: usize = 16;
 
-impl Writer {
-    /// Resolves at once unless only a few leaves are queued. Then it resolves when something else is queued, or after
-    /// [`LEAVE_DELAY`].
-    pub(super) async fn delay_few_leaves(&self) {
-        let until = Instant::now() + LEAVE_DELAY;
-        loop {
-            let work = self.0.work.notified();
-            if !self.queue().has_only_few_leaves() || timeout_at(until, work).await.is_err() {
-                return;
-            }
-        }
+/// Until when the leaves that are queued now wait, if they do.
+#[derive(Debug, Default)]
+pub(super) struct LeaveDelay(Option<Instant>);
+
+impl LeaveDelay {
+    /// Until when nothing is written, if `only_few_leaves` are queued.
+    pub(super) fn until(&mut self, only_few_leaves: bool) -> Option<Instant> {
+        let now = Instant::now();
+        let until = only_few_leaves.then(|| self.0.unwrap_or(now + LEAVE_DELAY)).filter(|until| now < *until);
+        self.0 = until;
+        until
     }
 }

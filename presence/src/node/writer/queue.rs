@@ -3,6 +3,10 @@
 //! A caller waits for each requested change; nobody waits for a prune. So a large prune gets the rest of each transaction,
 //! and at least a quarter of it, and a join waits only for what was requested before it. While nothing is requested,
 //! transactions of a prune grow as long as they are quick.
+//!
+//! What goes into the transaction of one lane is nobody else's until that transaction ends, and neither are the later changes of its rooms.
+
+mod aside;
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -20,12 +24,15 @@ use crate::{
 
 use super::{
     Committed,
-    batch::WriteBatch,
+    batch::{BatchBuilder, WriteBatch},
+    lanes::{BRIEFLY, InProgress, Lanes, Work},
     leave_delay::MAX_DELAYED_LEAVES,
     merge::{Change, Tried},
     room_queue::RoomQueue,
     touches::Touches,
 };
+
+use self::aside::Aside;
 
 /// How many changes one transaction writes at most. They are two full statements; 1,000 would need six.
 pub(super) const MAX_CHANGES_PER_TRANSACTION: usize = 1024;
@@ -60,14 +67,6 @@ pub(super) enum NextWrite {
     },
 }
 
-/// The transaction in progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum InProgress {
-    Requested,
-    Pruned { rooms: usize },
-    Touches,
-}
-
 pub(super) struct WriteQueue {
     rooms: HashMap<RoomName, RoomQueue>,
     /// The rooms with requested changes, in the order of their first request.
@@ -80,13 +79,16 @@ pub(super) struct WriteQueue {
     /// How many pruned presences a transaction removes if nothing was requested.
     pace: RemovalPace,
     touches: Touches,
-    in_progress: Option<InProgress>,
+    lanes: Lanes,
+    /// The rooms that were set aside and have changes.
+    aside: Aside,
     /// The number of the last batch.
     last_batch: u64,
 }
 
-impl Default for WriteQueue {
-    fn default() -> Self {
+impl WriteQueue {
+    /// A queue for this many lanes.
+    pub(super) fn new(lanes: u16) -> Self {
         Self {
             rooms: HashMap::new(),
             requested: VecDeque::new(),
@@ -95,13 +97,21 @@ impl Default for WriteQueue {
             limit: MAX_CHANGES_PER_TRANSACTION,
             pace: RemovalPace::default(),
             touches: Touches::default(),
-            in_progress: None,
+            lanes: Lanes::new(lanes),
+            aside: Aside::default(),
             last_batch: 0,
         }
     }
-}
 
-impl WriteQueue {
+    /// The queue is empty, and changes are about to be written in this many lanes.
+    pub(super) fn set_lanes(&mut self, lanes: u16) {
+        self.lanes = Lanes::new(lanes);
+    }
+
+    pub(super) const fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
     pub(super) const fn pending(&self) -> usize {
         self.pending
     }
@@ -116,61 +126,104 @@ impl WriteQueue {
 
     /// Whether nothing waits and nothing is in progress.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_progress.is_none() && self.requested.is_empty() && self.pruned.is_empty() && self.touches.is_empty()
+        let nothing_waits = self.requested.is_empty() && self.pruned.is_empty() && self.aside.is_empty();
+        nothing_waits && self.touches.is_empty() && self.lanes.are_free()
     }
 
     /// Whether a requested change waits or is being written.
     pub(super) fn is_writing(&self) -> bool {
-        !self.requested.is_empty() || self.in_progress == Some(InProgress::Requested)
+        !self.requested.is_empty() || !self.aside.is_empty() || self.lanes.have(Work::Requested)
     }
 
-    /// Whether pruned presences wait.
+    /// Whether pruned presences wait for an ordinary lane.
     pub(super) fn prunes(&self) -> bool {
         !self.pruned.is_empty()
+    }
+
+    /// Whether pruned presences wait for any lane.
+    pub(super) fn waits_to_prune(&self) -> bool {
+        self.prunes() || self.prunes_aside()
+    }
+
+    /// Whether at least this many requested changes can be taken now.
+    pub(super) fn has_requested(&self, least: usize) -> bool {
+        let mut count = 0;
+        self.pending >= least
+            && self.requested.iter().filter_map(|room| self.rooms.get(room)).any(|room| {
+                count += room.requested();
+                count >= least
+            })
     }
 
     /// Whether all that waits are a few requested leaves.
     pub(super) fn has_only_few_leaves(&self) -> bool {
         let has_only_leaves = |room| self.rooms.get(room).is_some_and(RoomQueue::has_only_requested_leaves);
-        (1..=MAX_DELAYED_LEAVES).contains(&self.pending)
-            && self.requested.len() == self.rooms.len()
+        (1..=MAX_DELAYED_LEAVES).contains(&self.requested.len())
+            && self.pruned.is_empty()
+            && !self.has_requested(MAX_DELAYED_LEAVES + 1)
             && self.requested.iter().all(has_only_leaves)
     }
 
-    /// The transaction in progress was written in `time`.
-    pub(super) fn written(&mut self, time: Duration) {
-        if let Some(InProgress::Pruned { rooms }) = self.in_progress.take() {
-            self.pace.took(time, rooms);
+    /// The transaction of a lane was written in `time`.
+    pub(super) fn written(&mut self, lane: u16, time: Duration) {
+        if let Some(rooms) = self.lanes.prunes_only(lane) {
+            self.pace.took(time, rooms.len());
         }
         self.limit = MAX_CHANGES_PER_TRANSACTION.min(self.limit * 2);
+        self.ended(lane, false);
     }
 
-    /// The transaction in progress failed. It was put back, or is `unconfirmed`: its answer was lost.
-    pub(super) fn not_written(&mut self, unconfirmed: bool) {
+    /// The transaction of a lane failed. It was put back, or is `unconfirmed`: its answer was lost.
+    pub(super) fn not_written(&mut self, lane: u16, unconfirmed: bool) {
         if !unconfirmed {
-            self.in_progress = None;
+            self.ended(lane, true);
         }
         self.pace.slow_down();
         self.limit = MIN_LIMIT_AFTER_FAILURES.max(self.limit / 2);
     }
 
-    /// The database answered whether it wrote the unconfirmed transaction.
-    pub(super) const fn resolved(&mut self) {
-        self.in_progress = None;
+    /// The database answered whether it wrote the unconfirmed transaction of a lane.
+    pub(super) fn resolved(&mut self, lane: u16) {
+        self.ended(lane, false);
+    }
+
+    /// The changes that came for the rooms of this lane meanwhile can be taken.
+    fn ended(&mut self, lane: u16, failed: bool) {
+        let Some(InProgress { rooms, .. }) = self.lanes.end(lane) else { return };
+        if self.lanes.is_aside(lane) {
+            self.aside.tried(rooms.len(), failed);
+        }
+        let mut first = Vec::new();
+        for room in &rooms {
+            let Some(queued) = self.rooms.get_mut(room) else { continue };
+            queued.in_progress = false;
+            if queued.is_first && !queued.aside {
+                first.push(room);
+                continue;
+            }
+            self.list(room);
+            self.forget_if_empty(room);
+        }
+        for room in first.into_iter().rev() {
+            self.list(room);
+            self.forget_if_empty(room);
+        }
     }
 
     /// Changes are written first. Touches that are due alternate with them, so that neither waits for ever. Pruned presences
     /// wait until the writer has the removal permit.
-    pub(super) fn next(&mut self, now: Tick, gather: Duration, may_prune: bool) -> NextWrite {
-        let no_changes = self.requested.is_empty() && !(may_prune && self.prunes());
-        if let Some(touches) = self.touches.take_due(now, gather, no_changes) {
-            self.in_progress = Some(InProgress::Touches);
+    pub(super) fn next(&mut self, lane: u16, now: Tick, gather: Duration, may_prune: bool) -> NextWrite {
+        let no_changes = self.requested.is_empty() && (!may_prune || self.pruned.is_empty());
+        // Two transactions of touches would only wait for one another.
+        let is_touching = self.lanes.have(Work::Touches);
+        if !is_touching && let Some(touches) = self.touches.take_due(now, gather, no_changes) {
+            self.lanes.begin(lane, InProgress { work: Work::Touches, rooms: Vec::new() });
             return NextWrite::Touches(touches);
         }
         if no_changes {
-            return NextWrite::Nothing { touches_in: self.touches.due_in(now) };
+            return NextWrite::Nothing { touches_in: self.touches.due_in(now).filter(|_| !is_touching) };
         }
-        NextWrite::Changes(self.take(may_prune))
+        NextWrite::Changes(self.take(lane, may_prune))
     }
 
     pub(super) fn add(
@@ -201,20 +254,32 @@ impl WriteQueue {
     /// Puts the room on the lists that it belongs on.
     fn list(&mut self, room: &RoomName) {
         let Some(queued) = self.rooms.get_mut(room) else { return };
-        if !queued.in_requested && queued.has_requested() {
-            queued.in_requested = true;
-            self.requested.push_back(room.clone());
+        if queued.in_progress {
+            return;
         }
-        if !queued.in_pruned && queued.has_pruned() {
-            queued.in_pruned = true;
-            self.pruned.push_back(room.clone());
+        let is_first = std::mem::take(&mut queued.is_first);
+        let add = |is_in: &mut bool, belongs: bool, list: &mut VecDeque<RoomName>| {
+            if !*is_in && belongs {
+                *is_in = true;
+                if is_first { list.push_front(room.clone()) } else { list.push_back(room.clone()) }
+            }
+        };
+        let (requested, pruned) = (queued.has_requested(), queued.has_pruned());
+        if queued.aside {
+            if !queued.in_aside && (requested || pruned) {
+                queued.in_aside = true;
+                self.aside.rooms.push_back(room.clone());
+            }
+        } else {
+            add(&mut queued.in_requested, requested, &mut self.requested);
+            add(&mut queued.in_pruned, pruned, &mut self.pruned);
         }
     }
 
     /// The next batch, as large as one transaction may be.
-    fn take(&mut self, may_prune: bool) -> WriteBatch {
+    fn take(&mut self, lane: u16, may_prune: bool) -> WriteBatch {
         let mut next = BatchBuilder::default();
-        let for_pruned = if may_prune && self.prunes() { self.limit / 4 } else { 0 };
+        let for_pruned = if may_prune && !self.pruned.is_empty() { self.limit / 4 } else { 0 };
         while next.count < self.limit - for_pruned {
             let Some(room) = self.requested.front().cloned() else { break };
             let Some(queued) = self.rooms.get_mut(&room) else { break };
@@ -223,11 +288,11 @@ impl WriteQueue {
             if !queued.has_requested() {
                 queued.in_requested = false;
                 self.requested.pop_front();
-                self.forget_if_empty(&room);
+                self.forget_if_cancelled_out(&room, &next);
             }
         }
         let has_requested = next.count > 0;
-        if has_requested {
+        if has_requested || self.lanes.have(Work::Requested) {
             self.pace.slow_down();
         }
         // A prune sets the size of a transaction only if nothing else is in it and the last one did not fail.
@@ -236,36 +301,63 @@ impl WriteQueue {
         while may_prune && next.count < limit && next.index.len() < MAX_ROOMS_PER_REMOVAL {
             let Some(room) = self.pruned.front().cloned() else { break };
             let Some(queued) = self.rooms.get_mut(&room) else { break };
+            if !queued.is_free() {
+                // It is listed again when its transaction ends.
+                queued.in_pruned = false;
+                self.pruned.pop_front();
+                continue;
+            }
             let changes = queued.take_pruned(limit - next.count);
             next.add(&room, &queued.room_actor, changes);
             if !queued.has_pruned() {
                 queued.in_pruned = false;
                 self.pruned.pop_front();
-                self.forget_if_empty(&room);
+                self.forget_if_cancelled_out(&room, &next);
             }
         }
-        // A batch has one change of a presence. The next change of the same presence goes into a later batch.
-        for (room, index) in &next.index {
-            if let Some(queued) = self.rooms.get_mut(room) {
-                queued.advance(&next.batch.writes[*index].writes);
-                self.list(room);
-                self.forget_if_empty(room);
-            }
-        }
+        let priority = if has_requested { Priority::Requested } else { Priority::Pruned };
+        self.begin(lane, next, priority)
+    }
+
+    /// Makes a batch the transaction of a lane.
+    fn begin(&mut self, lane: u16, next: BatchBuilder, priority: Priority) -> WriteBatch {
         self.pending -= next.count;
         self.last_batch += 1;
-        let priority = if has_requested { Priority::Requested } else { Priority::Pruned };
-        let batch = WriteBatch { number: self.last_batch, priority, ..next.batch };
-        self.in_progress = match batch.writes.len() {
-            0 => None,
-            _ if has_requested => Some(InProgress::Requested),
-            rooms => Some(InProgress::Pruned { rooms }),
-        };
+        let patience = self.lanes.are_several().then_some(BRIEFLY);
+        let batch = WriteBatch { number: self.last_batch, priority, lane, patience, ..next.batch };
+        for RoomWrites { room, writes } in &batch.writes {
+            let Some(queued) = self.rooms.get_mut(room) else { continue };
+            // A batch has one change of a presence. The next change of the same presence goes into a later batch.
+            queued.advance(writes);
+            queued.in_progress = true;
+            // Only the first rooms of the lists can have changes left that did not fit into the transaction.
+            for (is_in, list) in
+                [(&mut queued.in_requested, &mut self.requested), (&mut queued.in_pruned, &mut self.pruned)]
+            {
+                if *is_in && list.front() == Some(room) {
+                    (*is_in, queued.is_first) = (false, true);
+                    list.pop_front();
+                }
+            }
+        }
+        if !batch.writes.is_empty() {
+            let work = if priority == Priority::Requested { Work::Requested } else { Work::Pruned };
+            let rooms = batch.writes.iter().map(|of| of.room.clone()).collect();
+            self.lanes.begin(lane, InProgress { work, rooms });
+        }
         batch
     }
 
+    /// Forgets a room whose changes cancelled out, so that nothing of it is in the next batch.
+    fn forget_if_cancelled_out(&mut self, room: &RoomName, next: &BatchBuilder) {
+        if !next.index.contains_key(room) {
+            self.forget_if_empty(room);
+        }
+    }
+
     fn forget_if_empty(&mut self, room: &RoomName) {
-        let is_empty = |queued: &RoomQueue| !queued.in_requested && !queued.in_pruned && queued.len() == 0;
+        let is_listed = |queued: &RoomQueue| queued.in_requested || queued.in_pruned || queued.in_aside;
+        let is_empty = |queued: &RoomQueue| !queued.in_progress && !is_listed(queued) && queued.len() == 0;
         if self.rooms.get(room).is_some_and(is_empty) {
             self.rooms.remove(room);
         }
@@ -288,46 +380,12 @@ impl WriteQueue {
                 }
             }
             self.pending += queued.len();
-            if priority == Priority::Requested && !queued.in_requested {
-                queued.in_requested = true;
-                self.requested.push_front(room.clone());
-            }
-            if priority == Priority::Pruned && !queued.in_pruned && queued.has_pruned() {
-                queued.in_pruned = true;
-                self.pruned.push_front(room.clone());
-            }
+            queued.is_first = true;
             self.list(&room);
         }
     }
 
     pub(super) const fn touches(&mut self) -> &mut Touches {
         &mut self.touches
-    }
-}
-
-/// A batch that is being built. A room that is on both lists is in it once.
-#[derive(Default)]
-struct BatchBuilder {
-    batch: WriteBatch,
-    /// Where each room is in the batch.
-    index: HashMap<RoomName, usize>,
-    /// How many changes are in the batch.
-    count: usize,
-}
-
-impl BatchBuilder {
-    fn add(&mut self, room: &RoomName, actor: &Recipient<Committed>, changes: Vec<Change>) {
-        // All changes of the room may have cancelled out.
-        if changes.is_empty() {
-            return;
-        }
-        self.count += changes.len();
-        let WriteBatch { writes, room_actors, .. } = &mut self.batch;
-        let index = *self.index.entry(room.clone()).or_insert_with(|| {
-            writes.push(RoomWrites { room: room.clone(), writes: Vec::with_capacity(changes.len()) });
-            room_actors.push(actor.clone());
-            writes.len() - 1
-        });
-        writes[index].writes.extend(changes.into_iter().map(|change| change.write));
     }
 }

@@ -64,6 +64,11 @@ impl RemovalClaim {
         Some(permit)
     }
 
+    /// Whether the permit was granted and not taken yet.
+    pub(super) const fn is_granted(&self) -> bool {
+        self.granted.is_some()
+    }
+
     /// Resolves when the requested permit is granted. Without a request it never resolves.
     pub(super) async fn granted(&mut self) {
         if self.granted.is_none() {

@@ -47,6 +47,14 @@ pub(super) struct RoomQueue {
     pub(super) in_requested: bool,
     /// Whether the room is in the queue's list of rooms with pruned presences.
     pub(super) in_pruned: bool,
+    /// Whether a lane is writing changes of the room. Then the others leave it alone.
+    pub(super) in_progress: bool,
+    /// Whether changes of the room that are first in line are left. It is put before other rooms when no lane is writing it any more.
+    pub(super) is_first: bool,
+    /// Whether the room was set aside, because another transaction keeps its lock.
+    pub(super) aside: bool,
+    /// Whether the room is in the queue's list of rooms that were set aside.
+    pub(super) in_aside: bool,
 }
 
 impl RoomQueue {
@@ -61,6 +69,10 @@ impl RoomQueue {
             later_count: 0,
             in_requested: false,
             in_pruned: false,
+            in_progress: false,
+            is_first: false,
+            aside: false,
+            in_aside: false,
         }
     }
 
@@ -78,6 +90,16 @@ impl RoomQueue {
 
     pub(super) fn has_pruned(&self) -> bool {
         !self.pruned.is_empty()
+    }
+
+    /// Whether an ordinary lane may take changes of the room.
+    pub(super) const fn is_free(&self) -> bool {
+        !self.in_progress && !self.aside
+    }
+
+    /// How many requested changes can be taken now.
+    pub(super) fn requested(&self) -> usize {
+        self.leaves.len() + self.others.len()
     }
 
     /// How many changes of a presence wait.

@@ -1,49 +1,49 @@
-//! The task that takes what is queued, one transaction after the other, and writes it.
+//! The task that takes what is queued, and gives it to the lanes that are free.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until},
 };
-use tracing::{debug, warn};
 
-use crate::{
-    clock::{Clock, Tick},
-    model::Presence,
-    name::{NodeId, PresenceId},
-    node::backoff::Backoff,
-    store::{Attempt, Changes, RoomWrites, Store, StoreError, Write},
-    telemetry::report,
-};
+use crate::{clock::Clock, name::NodeId, node::backoff::Backoff, store::Store, telemetry::LineLimit};
 
 use super::{
     Writer,
-    batch::WriteBatch,
+    lane::{Ended, Lane, LaneContext},
+    leave_delay::LeaveDelay,
     queue::NextWrite,
-    removal_lock::{RemovalClaim, RemovalPermit},
+    removal_lock::RemovalClaim,
 };
 
-/// What the task needs besides the queue.
+/// How long a transaction is the only one of its node. Changes that come meanwhile are written together by the next one, which costs the
+/// database less than a transaction for each. When it takes longer, it keeps nobody waiting.
+const HEAD_START: Duration = Duration::from_millis(10);
+/// So many changes are worth a transaction of their own at once.
+const FOR_ANOTHER_LANE: usize = 256;
+
 pub(super) struct Worker {
-    writer: Writer,
-    store: Arc<dyn Store>,
-    clock: Clock,
+    context: Arc<LaneContext>,
     node: watch::Receiver<Option<NodeId>>,
-    /// How long a call to the store may take.
-    store_timeout: Duration,
     /// How long touches are gathered.
     gather: Duration,
-    backoff: Backoff,
+    /// The pauses of each lane.
+    backoffs: Vec<Backoff>,
+    in_progress: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// When the last transaction of an ordinary lane began.
+    begun: Option<Instant>,
+    leave_delay: LeaveDelay,
     removal_claim: RemovalClaim,
-    unconfirmed: Option<Unconfirmed>,
-}
-
-/// A batch that the database may have written: its answer did not arrive.
-struct Unconfirmed {
-    node: NodeId,
-    attempt: Attempt,
-    batch: WriteBatch,
+    /// The incarnation for which the database writes nothing, and how long the node may take to begin another one.
+    fenced: Option<(NodeId, Instant)>,
 }
 
 impl Worker {
@@ -55,212 +55,167 @@ impl Worker {
         store_timeout: Duration,
         gather: Duration,
     ) -> Self {
+        let lanes = match writer.0.lanes {
+            1 => 1,
+            lanes => store.allow_lanes(lanes.saturating_add(1)),
+        };
+        writer.queue().set_lanes(lanes);
         let removal_claim = RemovalClaim::new(&writer.0.removal_lock);
-        let backoff = Backoff::default();
-        Self { writer, store, clock, node, store_timeout, gather, backoff, removal_claim, unconfirmed: None }
+        let context = LaneContext {
+            writer,
+            store,
+            clock,
+            node: node.clone(),
+            store_timeout,
+            failing: AtomicUsize::new(0),
+            locked: LineLimit::default(),
+        };
+        Self {
+            context: Arc::new(context),
+            node,
+            gather,
+            backoffs: (0..lanes).map(|_| Backoff::default()).collect(),
+            in_progress: FuturesUnordered::new(),
+            begun: None,
+            leave_delay: LeaveDelay::default(),
+            removal_claim,
+            fenced: None,
+        }
     }
 
     pub(super) async fn run(mut self) {
-        let shared = self.writer.0.clone();
-        loop {
-            if let Some(unconfirmed) = self.unconfirmed.take()
-                && let Err(error) = self.resolve(unconfirmed).await
-            {
-                if self.node.has_changed().is_err() {
-                    return;
-                }
-                self.store_failed(&error).await;
-                continue;
-            }
+        let shared = self.context.writer.0.clone();
+        let mut is_over = false;
+        while !is_over || !self.in_progress.is_empty() {
             let work = shared.work.notified();
-            if self.node.borrow().is_none() {
-                self.removal_claim.withdraw();
-            }
-            let Ok(node) = self.node.wait_for(Option::is_some).await.map(|node| *node) else { return };
-            let Some(node) = node else { continue };
-            let mut permit = self.removal_permit();
-            self.writer.delay_few_leaves().await;
-            let next = self.writer.queue().next(self.clock.now(), self.gather, permit.is_some());
-            let begun = Instant::now();
-            let outcome = match next {
-                // All changes cancelled out.
-                NextWrite::Changes(batch) if batch.writes.is_empty() => continue,
-                NextWrite::Changes(batch) => self.write(node, batch).await,
-                NextWrite::Touches(touches) => {
-                    // Touches remove nothing.
-                    permit = None;
-                    self.write_touches(node, touches).await
-                }
-                NextWrite::Nothing { touches_in } => {
-                    self.wait_for_work(work, touches_in).await;
-                    continue;
+            let again = match self.incarnation() {
+                _ if is_over => None,
+                Ok(node) => self.begin(node),
+                Err(again) => {
+                    self.removal_claim.withdraw();
+                    again
                 }
             };
-            drop(permit);
-            match outcome {
-                Ok(()) => {
-                    self.writer.queue().written(begun.elapsed());
-                    self.store_answered();
+            self.note_idle();
+            let again_at = async {
+                match again {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
-                Err(error) => {
-                    // Other removals do not wait until the store is back.
-                    self.removal_claim.withdraw();
-                    self.writer.queue().not_written(self.unconfirmed.is_some());
-                    match error {
-                        StoreError::Fenced { node: dead, .. } => self.wait_for_incarnation_after(dead).await,
-                        error => self.store_failed(&error).await,
-                    }
-                }
-            }
-        }
-    }
-
-    /// The permit that a transaction with pruned presences needs, if there are such and the permit is free.
-    fn removal_permit(&mut self) -> Option<RemovalPermit> {
-        if self.writer.queue().prunes() {
-            return self.removal_claim.try_take();
-        }
-        self.removal_claim.withdraw();
-        None
-    }
-
-    async fn wait_for_work(&mut self, work: impl Future<Output = ()>, touches_in: Option<Duration>) {
-        self.writer.0.idle.notify_waiters();
-        if touches_in.is_none() && !self.writer.queue().prunes() {
-            self.writer.0.health.queue_is_empty();
-        }
-        let work_or_permit = async {
+            };
             tokio::select! {
+                Some(ended) = self.in_progress.next(), if !self.in_progress.is_empty() => self.ended(ended),
                 () = work => {}
-                () = self.removal_claim.granted() => {}
+                () = self.removal_claim.granted(), if !self.removal_claim.is_granted() => {}
+                () = again_at => {}
+                changed = self.node.changed(), if !is_over => is_over = changed.is_err(),
             }
+        }
+    }
+
+    /// The incarnation in whose name lanes write. Without one, when to look again, unless that is when the node begins another one.
+    fn incarnation(&mut self) -> Result<NodeId, Option<Instant>> {
+        let node = (*self.node.borrow()).ok_or(None)?;
+        match self.fenced {
+            Some((dead, until)) if dead == node && Instant::now() < until => Err(Some(until)),
+            _ => Ok(node),
+        }
+    }
+
+    /// Gives what is queued to the lanes that are free. Returns when to look again if nothing happens before.
+    fn begin(&mut self, node: NodeId) -> Option<Instant> {
+        let (prunes, is_full) = {
+            let queue = self.context.writer.queue();
+            (queue.waits_to_prune(), queue.lanes().free().is_none())
         };
-        match touches_in {
-            Some(wait) => drop(timeout(wait, work_or_permit).await),
-            None => work_or_permit.await,
+        // Other removals do not wait until the store is back.
+        if !prunes || is_full && self.context.failing.load(Ordering::Relaxed) > 0 {
+            self.removal_claim.withdraw();
         }
-    }
-
-    fn store_answered(&mut self) {
-        self.writer.0.health.write_succeeded();
-        self.backoff = Backoff::default();
-    }
-
-    async fn store_failed(&mut self, error: &StoreError) {
-        self.writer.0.health.write_failed(&self.store, error);
-        self.backoff.pause().await;
-    }
-
-    /// The store refused to write for an incarnation that is fenced. Nothing was written, and the node begins another one.
-    async fn wait_for_incarnation_after(&mut self, dead: NodeId) {
-        (self.writer.0.fenced)(dead);
-        let other = self.node.wait_for(|now| now.is_some_and(|now| now != dead));
-        let _ = timeout(self.store_timeout, other).await;
-    }
-
-    async fn write(&mut self, node: NodeId, mut batch: WriteBatch) -> Result<(), StoreError> {
-        for room in &mut batch.writes {
-            room.writes.iter_mut().for_each(|write| set_node(write, node));
-        }
-        let attempt = Attempt::next();
-        let changes = Changes::from(std::mem::take(&mut batch.writes));
-        let outcome = bounded(self.store_timeout, self.store.commit(node, attempt, changes.clone())).await;
-        batch.writes = changes.into_vec();
-        match outcome {
-            Ok(commits) => {
-                batch.send_results(commits.into_iter().map(Ok));
-                Ok(())
+        self.begin_aside(node);
+        loop {
+            let lane = self.context.writer.queue().lanes().free()?;
+            if let Some(until) = self.head_start() {
+                return Some(until);
             }
-            Err(error @ StoreError::Refused(_)) => {
-                // One change was refused. The others are written: halve the batch until only that change is left.
-                let Some(second) = batch.split_off() else {
-                    log_refusal(&batch.writes[0], &error);
-                    batch.send_results([Err(error)]);
-                    return Ok(());
-                };
-                match Box::pin(self.write(node, batch)).await {
-                    Ok(()) => Box::pin(self.write(node, second)).await,
-                    Err(error) => {
-                        self.writer.queue().put_back(second);
-                        Err(error)
-                    }
+            let (only_few_leaves, prunes) = {
+                let queue = self.context.writer.queue();
+                (queue.has_only_few_leaves(), queue.prunes())
+            };
+            if let Some(until) = self.leave_delay.until(only_few_leaves) {
+                return Some(until);
+            }
+            let permit = if prunes { self.removal_claim.try_take() } else { None };
+            let next = self.context.writer.queue().next(lane, self.context.clock.now(), self.gather, permit.is_some());
+            match next {
+                // All changes cancelled out.
+                NextWrite::Changes(batch) if batch.writes.is_empty() => continue,
+                NextWrite::Changes(batch) => {
+                    let lane = self.lane(lane, node);
+                    self.in_progress.push(lane.write(batch, permit).boxed());
                 }
+                // Touches remove nothing.
+                NextWrite::Touches(touches) => {
+                    let lane = self.lane(lane, node);
+                    self.in_progress.push(lane.write_touches(touches).boxed());
+                }
+                NextWrite::Nothing { touches_in } => return touches_in.map(|wait| Instant::now() + wait),
             }
-            Err(error @ StoreError::Unavailable(_)) => {
-                self.unconfirmed = Some(Unconfirmed { node, attempt, batch });
-                Err(error)
-            }
-            Err(error) => {
-                self.writer.queue().put_back(batch);
-                Err(error)
+            self.begun = Some(Instant::now());
+        }
+    }
+
+    /// As [`begin`](Self::begin), for the rooms that were set aside.
+    fn begin_aside(&mut self, node: NodeId) {
+        let Some(lane) = self.context.writer.queue().lanes().free_aside() else { return };
+        let (has_aside, prunes) = {
+            let queue = self.context.writer.queue();
+            (queue.has_aside(), queue.prunes_aside())
+        };
+        if has_aside {
+            let permit = if prunes { self.removal_claim.try_take() } else { None };
+            let ordinary = self.context.store_timeout / 2;
+            let next = self.context.writer.queue().next_aside(lane, ordinary, permit.is_some());
+            if let Some(batch) = next {
+                let lane = self.lane(lane, node);
+                self.in_progress.push(lane.write(batch, permit).boxed());
             }
         }
     }
 
-    /// Asks the store whether it wrote an unconfirmed batch. If it did not, the batch waits to be written again.
-    async fn resolve(&mut self, unconfirmed: Unconfirmed) -> Result<(), StoreError> {
-        let call = self.store.outcome(unconfirmed.node, unconfirmed.attempt);
-        match bounded(self.store_timeout, call).await {
-            Ok(Some(commits)) => {
-                unconfirmed.batch.send_results(commits.into_iter().map(Ok));
-                self.writer.queue().resolved();
-                self.store_answered();
-                Ok(())
-            }
-            Ok(None) => {
-                let mut queue = self.writer.queue();
-                queue.put_back(unconfirmed.batch);
-                queue.resolved();
-                Ok(())
-            }
-            Err(error) => {
-                self.unconfirmed = Some(unconfirmed);
-                Err(error)
-            }
+    /// Until when the transaction in progress stays the only one.
+    fn head_start(&self) -> Option<Instant> {
+        let until = self.begun? + HEAD_START;
+        let waits = || {
+            let queue = self.context.writer.queue();
+            queue.lanes().is_one_ordinary_in_progress() && !queue.has_requested(FOR_ANOTHER_LANE)
+        };
+        (Instant::now() < until && waits()).then_some(until)
+    }
+
+    fn lane(&mut self, number: u16, node: NodeId) -> Lane {
+        let backoff = std::mem::take(&mut self.backoffs[usize::from(number)]);
+        Lane { context: self.context.clone(), number, node, backoff }
+    }
+
+    fn ended(&mut self, Ended { lane, backoff, fenced }: Ended) {
+        self.backoffs[usize::from(lane)] = backoff;
+        let Some(dead) = fenced else { return };
+        // All lanes receive this answer. Nothing was written, and the node begins another incarnation.
+        let is_known = self.fenced.is_some_and(|(known, until)| known == dead && Instant::now() < until);
+        if !is_known {
+            self.fenced = Some((dead, Instant::now() + self.context.store_timeout));
+            self.removal_claim.withdraw();
+            (self.context.writer.0.fenced)(dead);
         }
     }
 
-    async fn write_touches(&mut self, node: NodeId, touches: Vec<(PresenceId, Tick)>) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        let seen: Vec<_> = touches.iter().map(|(id, seen)| (*id, now.since(*seen))).collect();
-        let outcome = bounded(self.store_timeout, self.store.touch(node, seen.into())).await;
-        match outcome {
-            Err(error @ StoreError::Refused(_)) => {
-                // Repeating them for ever would block everything else, and the next touches replace them anyway.
-                warn!(count = touches.len(), error = %report(&error), "the store refused touches");
-                Ok(())
-            }
-            Err(error) => {
-                self.writer.queue().touches().put_back(touches);
-                Err(error)
-            }
-            Ok(()) => Ok(()),
+    /// Tells those who wait for it that nothing is left to write.
+    fn note_idle(&self) {
+        let shared = &self.context.writer.0;
+        if self.in_progress.is_empty() && self.context.writer.queue().is_idle() {
+            shared.health.queue_is_empty();
+            shared.idle.notify_waiters();
         }
-    }
-}
-
-fn log_refusal(RoomWrites { room, writes }: &RoomWrites, error: &StoreError) {
-    if error.is_channel_taken() && matches!(writes[..], [Write::Join(_)]) {
-        // The application chose the channel name, and receives the error.
-        debug!(%room, error = %report(error), "the store refused a join");
-    } else {
-        warn!(%room, error = %report(error), "the store refused a change");
-    }
-}
-
-/// A call without an answer in time has failed, and may still have had its effect.
-async fn bounded<T>(limit: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    timeout(limit, call).await.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed))))
-}
-
-/// Stamps a queued join with the node's current incarnation, which may have begun while the join waited.
-fn set_node(write: &mut Write, node: NodeId) {
-    if let Write::Join(presence)
-    | Write::Restore { presence, .. }
-    | Write::Resume { presence, .. }
-    | Write::JoinWithin { presence, .. } = write
-        && presence.node != node
-    {
-        *presence = Arc::new(Presence { node, ..(**presence).clone() });
     }
 }

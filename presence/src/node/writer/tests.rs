@@ -1,11 +1,14 @@
 //! Which changes go into which transaction.
 
+mod lanes;
+
 use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, Context, Handler, Recipient};
 
 use super::{
     Committed, MAX_PENDING_OF_PRESENCE, Writer,
+    lanes::BRIEFLY,
     merge::{Change, Tried},
     queue::{MAX_CHANGES_PER_TRANSACTION, NextWrite, Priority, Submitted, WriteQueue},
 };
@@ -52,7 +55,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { queue: WriteQueue::default(), actor: RoomStub.start().recipient() }
+        Self { queue: WriteQueue::new(1), actor: RoomStub.start().recipient() }
     }
 
     fn add(&mut self, name: &str, write: Write, priority: Priority) -> Submitted {
@@ -65,8 +68,10 @@ impl Bench {
         }
     }
 
+    /// The next batch, as if the one before it were written.
     fn next(&mut self) -> Vec<(String, Vec<Write>)> {
-        let NextWrite::Changes(batch) = self.queue.next(Tick(0), Duration::ZERO, true) else { return Vec::new() };
+        self.queue.resolved(0);
+        let NextWrite::Changes(batch) = self.queue.next(0, Tick(0), Duration::ZERO, true) else { return Vec::new() };
         batch.writes.into_iter().map(|of| (of.room.to_string(), of.writes)).collect()
     }
 
@@ -106,7 +111,7 @@ async fn a_request_during_a_large_prune_goes_into_the_next_transaction() {
     let sum = |sizes: &[(String, usize)]| sizes.iter().map(|(_, size)| size).sum::<usize>();
     for expected in [MAX_CHANGES_PER_TRANSACTION, 2 * MAX_CHANGES_PER_TRANSACTION, 4 * MAX_CHANGES_PER_TRANSACTION] {
         assert_eq!(sum(&bench.sizes()), expected, "nobody waits, and the transaction before was quick");
-        bench.queue.written(Duration::ZERO);
+        bench.queue.written(0, Duration::ZERO);
     }
     bench.add("lobby", join("ann"), Priority::Requested);
     bench.add("room 999", join("bob"), Priority::Requested);
@@ -114,9 +119,9 @@ async fn a_request_during_a_large_prune_goes_into_the_next_transaction() {
     assert_eq!(next[..2], [("lobby".to_owned(), 1), ("room 999".to_owned(), 1)]);
     assert_eq!(sum(&next), MAX_CHANGES_PER_TRANSACTION);
     assert_eq!(bench.queue.pending(), 100_002 - 8 * MAX_CHANGES_PER_TRANSACTION);
-    bench.queue.written(Duration::ZERO);
+    bench.queue.written(0, Duration::ZERO);
     assert_eq!(sum(&bench.sizes()), MAX_CHANGES_PER_TRANSACTION, "the pace begins anew");
-    bench.queue.not_written(false);
+    bench.queue.not_written(0, false);
     assert_eq!(sum(&bench.sizes()), MAX_CHANGES_PER_TRANSACTION / 2, "it may have been too large");
 }
 
@@ -141,7 +146,7 @@ async fn a_prune_gets_a_quarter_of_each_transaction_however_much_is_requested() 
 async fn without_the_removal_permit_only_requested_changes_are_written() {
     let mut bench = Bench::new();
     bench.prune("lobby", 3);
-    let not_now = |bench: &mut Bench| match bench.queue.next(Tick(0), Duration::ZERO, false) {
+    let not_now = |bench: &mut Bench| match bench.queue.next(0, Tick(0), Duration::ZERO, false) {
         NextWrite::Changes(batch) => batch.writes.iter().map(|of| of.writes.len()).sum(),
         NextWrite::Nothing { touches_in: None } => 0,
         _ => panic!("nobody was touched"),
@@ -192,16 +197,18 @@ async fn a_failed_transaction_is_repeated_in_smaller_parts_until_one_succeeds() 
         bench.add("lobby", join(&n.to_string()), Priority::Requested);
     }
     for expected in [MAX_CHANGES_PER_TRANSACTION, MAX_CHANGES_PER_TRANSACTION / 2, MAX_CHANGES_PER_TRANSACTION / 4] {
-        let NextWrite::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO, true) else { panic!("changes wait") };
+        let NextWrite::Changes(batch) = bench.queue.next(0, Tick(0), Duration::ZERO, true) else {
+            panic!("changes wait")
+        };
         assert_eq!(batch.writes[0].writes.len(), expected);
         bench.queue.put_back(batch);
-        bench.queue.not_written(false);
+        bench.queue.not_written(0, false);
     }
     assert_eq!(
         (bench.queue.pending(), bench.sizes()),
         (MAX_CHANGES_PER_TRANSACTION, vec![("lobby".to_owned(), MAX_CHANGES_PER_TRANSACTION / 8)])
     );
-    bench.queue.written(Duration::ZERO);
+    bench.queue.written(0, Duration::ZERO);
     assert_eq!(bench.sizes(), [("lobby".to_owned(), MAX_CHANGES_PER_TRANSACTION / 4)]);
 }
 
@@ -211,7 +218,9 @@ async fn two_changes_of_one_presence_keep_their_order_if_the_first_is_repeated()
     let ann = join("ann");
     let left = Write::Leave { id: ann.id(), channel: ChannelName::new("ann").unwrap() };
     bench.add("lobby", ann, Priority::Requested);
-    let NextWrite::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO, true) else { panic!("a change waits") };
+    let NextWrite::Changes(batch) = bench.queue.next(0, Tick(0), Duration::ZERO, true) else {
+        panic!("a change waits")
+    };
     assert_eq!(bench.add("lobby", left.clone(), Priority::Requested), Submitted::Queued(1));
     bench.queue.put_back(batch);
     assert_eq!(
@@ -245,7 +254,7 @@ async fn a_presence_that_is_resumed_again_and_again_during_an_outage_has_one_que
 
 #[actix::test]
 async fn last_updates_exceed_the_limit_but_not_any_number_of_one_presence() {
-    let (writer, actor) = (Writer::new(1, Health::default(), |_| ()), RoomStub.start().recipient());
+    let (writer, actor) = (Writer::new(1, 1, Health::default(), |_| ()), RoomStub.start().recipient());
     let session = Session { hash: SessionHash::from_bytes([1; 32]), grace: Duration::from_secs(1) };
     let update = |id, channel: &str| {
         let channel = ChannelName::new(channel).unwrap();
@@ -278,9 +287,9 @@ async fn a_join_is_written_before_pruned_changes_that_were_put_back() {
     // They were put back as if they had been requested, and the join went into the twelfth transaction.
     let mut bench = Bench::new();
     bench.prune("lobby", 4 * MAX_CHANGES_PER_TRANSACTION);
-    let NextWrite::Changes(batch) = bench.queue.next(Tick(0), Duration::ZERO, true) else { panic!("changes wait") };
+    let NextWrite::Changes(batch) = bench.queue.next(0, Tick(0), Duration::ZERO, true) else { panic!("changes wait") };
     bench.queue.put_back(batch);
-    bench.queue.not_written(false);
+    bench.queue.not_written(0, false);
     bench.add("bar", join("ann"), Priority::Requested);
     let next = bench.next();
     assert!(next.iter().any(|(room, _)| room == "bar"), "the join is in the next transaction");
