@@ -61,7 +61,7 @@ impl OpenSocket {
     fn new(node: &Rooms, n: usize) -> Self {
         let name = format!("u{n}");
         let client = FakeClient::new(node, Some(user(&name)));
-        let client = if n % 2 == 0 { client.with_token(&name, GRACE) } else { client };
+        let client = if n.is_multiple_of(2) { client.with_token(&name, GRACE) } else { client };
         Self { name, room: room(&format!("room {}", n % ROOMS)), client }
     }
 
@@ -130,11 +130,11 @@ fn a_database_without_its_last_hundred_commits_has_all_open_sockets_again_within
         for gone in sockets.drain(..25) {
             gone.client.leave(&gone.room).await.unwrap();
         }
-        let can_be_resumed: Vec<_> = (25..75).filter(|n| n % 2 == 0).collect();
+        let can_be_resumed: Vec<usize> = (25..75_usize).filter(|n| n.is_multiple_of(2)).collect();
         for n in can_be_resumed {
             let at = sockets.iter().position(|socket| socket.name == format!("u{n}")).unwrap();
             sockets[at].client.lose(&sockets[at].room.clone());
-            sockets[at] = OpenSocket::joined(if n % 4 == 0 { &here } else { &there }, n).await;
+            sockets[at] = OpenSocket::joined(if n.is_multiple_of(4) { &here } else { &there }, n).await;
         }
         while !all_agree(nodes, &sockets).await {
             tokio::task::yield_now().await;
