@@ -94,7 +94,7 @@ impl Replica {
         self.position
     }
 
-    /// Sets the owner of a presence, and whether it is held. This is no change of the room, and has no version. Returns whether the presence
+    /// Sets the owner of a presence, and whether it is held, of which this node knows more than the roster. Returns whether the presence
     /// is in the roster. What members see of it stays the same.
     pub(crate) fn hand_over(&mut self, to: &Presence) -> bool {
         self.roster.hand_over(to)

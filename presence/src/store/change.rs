@@ -59,7 +59,8 @@ pub enum Write {
     Hold {
         /// Which presence.
         id: PresenceId,
-        /// The channel that the presence must have. A resumed presence has another one, and is not held.
+        /// The channel that the presence must have. A resumed presence has another one, and is not held; [`RoomCommit::resumed`] has
+        /// it then.
         channel: ChannelName,
         /// How long it is held.
         grace: Duration,
@@ -75,7 +76,8 @@ pub enum Write {
     Update {
         /// Which presence.
         id: PresenceId,
-        /// The channel that the presence must have.
+        /// The channel that the presence must have. A resumed presence has another one, and is not changed;
+        /// [`RoomCommit::resumed`] has it then.
         channel: ChannelName,
         /// The new user; `Some(None)` makes the presence anonymous, and `None` keeps the user. A presence whose user is set,
         /// even to the same one, can no longer be resumed.

@@ -219,10 +219,12 @@ impl RoomActor {
         }
         let node = self.node.id();
         let left: Vec<_> = delta.left.iter().filter(|left| Some(left.node) == node).cloned().collect();
+        let moved: Vec<_> = delta.moved.iter().map(|moved| moved.id).collect();
         match self.change_model(|state| state.replica.apply(now, epoch, version, delta)) {
             Applied::Changed(changes) => {
                 self.phase.roster_is_known();
                 self.changed(changes, Evidence::CHANGE, ctx);
+                moved.into_iter().for_each(|id| self.keep_own_owner(id));
                 return;
             }
             Applied::Early => {}
@@ -270,9 +272,11 @@ impl RoomActor {
                     }
                     (changes, lost_changes)
                 });
-                // A room with presences of this node ends only if the database has lost them.
-                let has_ended =
+                let is_other =
                     known.is_some_and(|(epoch, _)| self.state.replica.position().is_none_or(|(now, _)| now != epoch));
+                // A room does not end while it has presences of this incarnation, unless the database has lost them.
+                let node = self.node.id();
+                let has_ended = is_other && self.state.locals.values().any(|local| Some(local.presence.node) == node);
                 self.state.followers.iter_mut().for_each(Follower::invalidate);
                 self.note_position();
                 self.phase.roster_is_known();

@@ -71,6 +71,17 @@ impl RoomActor {
         self.complete_joins(here, ctx);
     }
 
+    /// A commit of this node has moved a presence to it, and since then its socket was lost, or another one resumed it here. The roster
+    /// shows that again.
+    pub(super) fn keep_own_owner(&mut self, id: PresenceId) {
+        let local = self.state.locals.get(&id).map(|local| &local.presence);
+        let Some(own) = local.or(self.state.sessions.lost(id).map(|lost| &lost.presence)).cloned() else { return };
+        let there = self.state.replica.roster().get(id);
+        if there.is_some_and(|there| (&there.channel, there.held) != (&own.channel, own.held)) {
+            self.state.replica.hand_over(&own);
+        }
+    }
+
     /// Completes the pending joins of these presences, if they are in the roster by now: by a change, by a repeated join, or by a reading.
     pub(super) fn complete_joins(&mut self, ids: Vec<PresenceId>, ctx: &mut Context<Self>) {
         for id in ids {
@@ -178,8 +189,9 @@ impl RoomActor {
     pub(super) fn reconcile_own(&mut self, evidence: Evidence, ctx: &mut Context<Self>) {
         let repairs = own::after_load(&self.state.replica, self.node.id(), &self.ours());
         // These were in the room before the reading. If the database has lost changes, they belonged to another node, which has their
-        // sockets, and notices the loss when it next compares its rooms.
-        let until_compared = evidence.went_back.then(|| self.node.config.reconcile_interval());
+        // sockets, and notices the loss when it next compares its rooms. That may take it a little longer than the interval.
+        let config = &self.node.config;
+        let until_compared = evidence.went_back.then(|| config.reconcile_interval() * 2 + config.store_timeout());
         self.repair(repairs, evidence, until_compared, ctx);
     }
 

@@ -149,7 +149,8 @@ impl RoomActor {
         }
     }
 
-    /// Changes the owner of a presence in the roster, which no version of the room shows.
+    /// Changes the owner of a presence in the roster before a version of the room shows it, or without one: a resume by another socket
+    /// of the same node has none.
     fn hand_over(&mut self, to: &Presence, ctx: &mut Context<Self>) {
         if !self.state.replica.hand_over(to) && self.phase.is_known() {
             // The presence is in the database and not in the roster, so the roster is outdated.
@@ -329,7 +330,8 @@ impl RoomActor {
             let Some(now) = self.state.replica.roster().get(id).cloned() else { continue };
             if let Some(joining) = self.state.joining.get(&id).filter(|joining| joining.channel != now.channel) {
                 let joining = joining.presence().clone();
-                if !self.resumes_again(&joining, &now, evidence, ctx) {
+                let is_confirmed = self.state.sessions.is_confirmed_by(id, evidence.reading);
+                if !(is_confirmed && self.resumes_again(&joining, &now, evidence, ctx)) {
                     self.compare_owner_of_joining(joining, evidence.reading);
                 }
                 continue;
@@ -349,7 +351,8 @@ impl RoomActor {
         }
     }
 
-    /// If the database has lost the resume of a presence whose socket is here, it is written again. Returns whether that was so.
+    /// If the database has lost the resume of a presence whose socket is here, it is written again, with the meta that the presence has
+    /// here. Returns whether that was so.
     fn resumes_again(
         &mut self,
         ours: &Arc<Presence>,
@@ -358,18 +361,27 @@ impl RoomActor {
         ctx: &mut Context<Self>,
     ) -> bool {
         let is_older = evidence.went_back || !self.can_have_resumed(now);
-        let is_here = self.node.id() == Some(ours.node) && !ours.held;
+        // A restored backup may lack the incarnation of this node, too. It begins another one then.
+        let is_own = evidence.went_back || self.node.id() == Some(ours.node);
+        let is_here = is_own && !ours.held;
         let session = self.state.sessions.session(ours.id).filter(|_| is_older && is_here);
         let Some(session) = session else { return false };
         warn!(room = %self.name, channel = %ours.channel, "the database has lost the resume of a presence; it is resumed again");
         self.state.replica.hand_over(ours);
         self.state.sessions.claim_again(ours.id, ours.channel.clone());
         self.write_always(Write::Resume { presence: ours.clone(), session }, Tried::Yes, ctx);
+        // A resume keeps the meta of the row. Updates that were made meanwhile have had no effect there.
+        let pending = self.state.updating.get(&ours.id).into_iter().flatten();
+        let meta = pending.filter_map(|one| one.meta.clone()).last().unwrap_or_else(|| ours.meta.clone());
+        if meta != now.meta {
+            let (id, channel) = (ours.id, ours.channel.clone());
+            self.write_always(Write::Update { id, channel, user: None, meta: Some(meta) }, Tried::Yes, ctx);
+        }
         true
     }
 
-    /// A socket of this node joins with a token, and the reading shows its presence with another socket. A resume has no version, so the
-    /// reading is right only if it began after the commit of the join.
+    /// A socket of this node joins with a token, and the reading shows its presence with another socket. That is right only if the
+    /// reading began after the commit of the join.
     fn compare_owner_of_joining(&mut self, ours: Arc<Presence>, reading: u64) {
         let id = ours.id;
         if !self.state.sessions.is_confirmed_by(id, reading) {

@@ -317,6 +317,7 @@ async fn check_lost_resumes(and_then: usize) {
     for client in [&new, &back, &cid] {
         client.join(lobby()).await.unwrap();
     }
+    new.update(lobby(), r#"{"n":1}"#).await.unwrap();
     alive(&[&bob, &new, &back, &cid], secs(3)).await;
     assert_eq!((new.me(), back.me(), old.close_codes()), (old.me(), dan.me(), vec![CloseCode::SUPERSEDED]));
     let open = [&bob, &new, &back, &cid];
@@ -338,6 +339,7 @@ async fn check_lost_resumes(and_then: usize) {
         assert_eq!(rows(&here).await, expected);
         for client in open {
             assert_eq!(client.sees(), ["ann", "bob", "cid", "dan"]);
+            assert_eq!(client.view().here[&new.me()].1["n"], 1, "the meta that was lost, too");
         }
     }
 }
@@ -365,4 +367,28 @@ async fn a_lost_presence_that_was_resumed_elsewhere_before_it_was_held_is_not_he
     settle().await;
     let members = format!("{:?}", here.members(lobby()).await.unwrap());
     assert!(!members.contains("held: true"), "{members}");
+}
+
+#[actix::test]
+async fn a_backup_from_before_a_restart_closes_no_socket_that_came_back_after_it() {
+    // The backup lacked the incarnation of the node, which began another one, and considered the presences those of another node.
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let old = node_on(&database, "here", quick()).await;
+    let (_bob, first) = two(&old).await;
+    let restore = old.store.database().crash_to_now();
+    old.store.faults.hang(); // The process is gone.
+    let new = node_on(&database, "here", quick()).await;
+    let second = ann(&new);
+    second.join(lobby()).await.unwrap();
+    second.update(lobby(), r#"{"n":1}"#).await.unwrap();
+    alive(&[&second], secs(20)).await;
+    let before = new.node();
+    restore();
+    alive(&[&second], secs(20)).await;
+    assert_ne!(new.node(), before);
+    assert_eq!((second.me(), second.close_codes()), (first.me(), vec![]));
+    let there = rows(&new).await;
+    assert!(there.contains(&("ann".to_owned(), second.channel.as_str().to_owned(), false)), "{there:?}");
+    assert_eq!(second.view().here[&second.me()].1["n"], 1);
 }
