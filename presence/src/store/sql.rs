@@ -213,8 +213,9 @@ impl RoomStore for SingleTryStore {
             Some(CommitProgress::Done(commits)) => Ok(Some(commits)),
             Some(CommitProgress::Sent(commits)) => {
                 // Waits if the commit is still in progress.
-                let transaction = self.database.write().await?;
-                self.database.limit(&transaction).await?;
+                let lane = self.database.for_lane(None);
+                let transaction = lane.write().await?;
+                lane.limit(&transaction).await?;
                 let last = statement::last_commit(node, attempt.lane()).one(&transaction).await.map_err(store_error)?;
                 Ok((last == Some(attempt.number())).then_some(commits))
             }

@@ -283,6 +283,12 @@ impl WriteQueue {
         while next.count < self.limit - for_pruned {
             let Some(room) = self.requested.front().cloned() else { break };
             let Some(queued) = self.rooms.get_mut(&room) else { break };
+            if !queued.is_free() {
+                // A lane has taken pruned presences of it meanwhile. It is listed again, before others, when that transaction ends.
+                (queued.in_requested, queued.is_first) = (false, true);
+                self.requested.pop_front();
+                continue;
+            }
             let changes = queued.take_requested(self.limit - for_pruned - next.count);
             next.add(&room, &queued.room_actor, changes);
             if !queued.has_requested() {
@@ -329,6 +335,7 @@ impl WriteQueue {
             let Some(queued) = self.rooms.get_mut(room) else { continue };
             // A batch has one change of a presence. The next change of the same presence goes into a later batch.
             queued.advance(writes);
+            debug_assert!(!queued.in_progress, "a room is in commits of two lanes");
             queued.in_progress = true;
             // Only the first rooms of the lists can have changes left that did not fit into the transaction.
             for (is_in, list) in

@@ -23,7 +23,7 @@ use crate::{
 
 use super::{
     Committed,
-    merge::{Change, Merged, merge},
+    merge::{Change, Merged, Tried, merge},
     queue::Priority,
 };
 
@@ -126,6 +126,17 @@ impl RoomQueue {
         Some(change)
     }
 
+    /// Whether a join of this channel waits.
+    fn joins(&self, channel: &ChannelName) -> bool {
+        self.others.values().any(|change| match &change.write {
+            Write::Join(presence)
+            | Write::Restore { presence, .. }
+            | Write::Resume { presence, .. }
+            | Write::JoinWithin { presence, .. } => presence.channel == *channel,
+            _ => false,
+        })
+    }
+
     fn forget_pruned(&mut self, change: &Change) {
         if let (Some(channels), Write::Leave { channel, .. }) = (&mut self.pruned_channels, &change.write) {
             channels.remove(channel);
@@ -193,6 +204,10 @@ impl RoomQueue {
     /// Adds the first change of a presence.
     fn put(&mut self, id: PresenceId, change: Change, priority: Priority) {
         match (&change.write, priority) {
+            // It was put back, and meanwhile its channel has joined as another presence. It must be written before that join.
+            (Write::Leave { channel, .. }, Priority::Pruned) if change.tried == Tried::Yes && self.joins(channel) => {
+                drop(self.leaves.insert(id, change));
+            }
             (Write::Leave { channel, .. }, Priority::Pruned) => {
                 if let Some(channels) = &mut self.pruned_channels {
                     channels.insert(channel.clone(), id);

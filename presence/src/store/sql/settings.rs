@@ -65,7 +65,8 @@ impl WaitLimits {
     }
 
     pub(super) fn set_lanes(&self, lanes: u16) {
-        self.lanes.store(lanes, Ordering::Relaxed);
+        // Several nodes may share the connections, for example in a test.
+        self.lanes.fetch_max(lanes, Ordering::Relaxed);
     }
 
     /// How many lanes a new incarnation has.

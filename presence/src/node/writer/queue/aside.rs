@@ -8,7 +8,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::name::RoomName;
+use crate::{name::RoomName, store::pace::MAX_ROOMS_PER_REMOVAL};
 
 use super::{
     super::batch::{BatchBuilder, WriteBatch},
@@ -89,22 +89,34 @@ impl WriteQueue {
     ) -> Option<WriteBatch> {
         let turn = self.aside.turn(ordinary)?;
         let mut next = BatchBuilder::default();
-        for _ in 0..self.aside.rooms.len().min(turn.rooms) {
+        // A batch has one priority, with which it is put back if it fails.
+        let mut priority = None;
+        for _ in 0..self.aside.rooms.len() {
+            if next.index.len() >= turn.rooms.min(MAX_ROOMS_PER_REMOVAL) {
+                break;
+            }
             let Some(room) = self.aside.rooms.pop_front() else { break };
             let Some(queued) = self.rooms.get_mut(&room) else { continue };
             queued.in_aside = false;
-            let mut changes = queued.take_requested(self.limit - next.count);
-            if may_prune {
-                changes.extend(queued.take_pruned(self.limit - next.count - changes.len()));
+            let most = self.limit - next.count;
+            let mut changes = Vec::new();
+            if priority != Some(Priority::Pruned) {
+                changes = queued.take_requested(most);
             }
-            let has_changes = !changes.is_empty();
-            next.add(&room, &queued.room_actor, changes);
-            if !has_changes {
+            if !changes.is_empty() {
+                priority = Some(Priority::Requested);
+            } else if may_prune && priority != Some(Priority::Requested) {
+                changes = queued.take_pruned(most);
+                priority = (!changes.is_empty()).then_some(Priority::Pruned);
+            }
+            if changes.is_empty() {
                 self.list(&room);
                 self.forget_if_empty(&room);
+            } else {
+                next.add(&room, &queued.room_actor, changes);
             }
         }
-        let batch = WriteBatch { patience: Some(turn.patience), ..self.begin(lane, next, Priority::Requested) };
+        let batch = WriteBatch { patience: Some(turn.patience), ..self.begin(lane, next, priority?) };
         (!batch.writes.is_empty()).then_some(batch)
     }
 }

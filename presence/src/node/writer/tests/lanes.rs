@@ -66,6 +66,57 @@ async fn a_room_that_one_lane_writes_is_left_alone_by_the_others() {
 }
 
 #[actix::test]
+async fn a_room_whose_pruned_presences_one_lane_removes_is_left_alone_by_the_others() {
+    // It stayed in the list of rooms with requests behind another room, from which the next lane took it.
+    let mut bench = bench();
+    // The limit of a transaction is 16 changes then.
+    for _ in 0..6 {
+        bench.queue.not_written(0, true);
+    }
+    for n in 0..13 {
+        bench.add("large", join(&format!("large {n}")), Priority::Requested);
+    }
+    bench.request("bar");
+    bench.request("lobby");
+    bench.prune("lobby", 1);
+    let first = bench.begin().unwrap();
+    assert_eq!(rooms_of(&first), ["large", "lobby"]);
+    assert_eq!(rooms(bench.begin()), ["bar"]);
+    bench.queue.written(first.lane, Duration::ZERO);
+    assert!(rooms(bench.begin()).contains(&"lobby".to_owned()));
+}
+
+#[actix::test]
+async fn pruned_presences_of_a_room_that_is_still_locked_wait_for_the_removal_permit_again() {
+    let mut bench = bench();
+    bench.prune("locked", 3);
+    let batch = bench.begin().unwrap();
+    bench.are_locked(batch, &["locked"]);
+    let batch = bench.begin_aside().unwrap();
+    assert_eq!((batch.priority, batch.writes[0].writes.len()), (Priority::Pruned, 3));
+    bench.are_locked(batch, &["locked"]);
+    let without_permit = bench.queue.next_aside(ASIDE, Duration::from_secs(5), false);
+    assert!(without_permit.is_none());
+    assert_eq!(rooms(bench.begin_aside()), ["locked"]);
+}
+
+#[actix::test]
+async fn a_room_that_waits_for_the_removal_permit_does_not_keep_others_waiting() {
+    let mut bench = bench();
+    bench.prune("pruned", 1);
+    let batch = bench.begin().unwrap();
+    bench.are_locked(batch, &["pruned"]);
+    bench.request("joined");
+    let batch = bench.begin().unwrap();
+    bench.are_locked(batch, &["joined"]);
+    for _ in 0..2 {
+        let batch = bench.queue.next_aside(ASIDE, Duration::from_secs(5), false).unwrap();
+        assert_eq!(rooms_of(&batch), ["joined"]);
+        bench.are_locked(batch, &["joined"]);
+    }
+}
+
+#[actix::test]
 async fn rooms_with_other_locks_go_on_and_a_locked_room_is_tried_in_a_lane_of_its_own() {
     let mut bench = bench();
     for name in ["locked", "free"] {
