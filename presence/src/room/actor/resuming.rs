@@ -372,7 +372,7 @@ impl RoomActor {
         self.write_always(Write::Resume { presence: ours.clone(), session }, Tried::Yes, ctx);
         // A resume keeps the meta of the row. Updates that were made meanwhile have had no effect there.
         let pending = self.state.updating.get(&ours.id).into_iter().flatten();
-        let meta = pending.filter_map(|one| one.meta.clone()).last().unwrap_or_else(|| ours.meta.clone());
+        let meta = pending.filter_map(|one| one.meta.clone()).next_back().unwrap_or_else(|| ours.meta.clone());
         if meta != now.meta {
             let (id, channel) = (ours.id, ours.channel.clone());
             self.write_always(Write::Update { id, channel, user: None, meta: Some(meta) }, Tried::Yes, ctx);
