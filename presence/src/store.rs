@@ -71,7 +71,7 @@ fn millis(time: Duration) -> i64 {
 /// members of a room, or a meta, gives that room the next version: exactly one, whatever the number of changes. A
 /// transaction that changes nothing gives no version. Neither does a hold, nor a resume by another socket of the same
 /// incarnation. A presence that belongs to another node or incarnation since the transaction gives a version
-/// ([`Delta::moved`](crate::Delta::moved)). The users who go online and offline ([`RoomCommit::online_changes`]) are counted in the
+/// ([`Delta::moved`]). The users who go online and offline ([`RoomCommit::online_changes`]) are counted in the
 /// same transaction. Implementations lock rows in this order: node, rooms by id, presences by id.
 ///
 /// A call that is repeated because its answer was lost finds its work done, and reports no change: only the version of the

@@ -132,7 +132,6 @@ impl Lane {
             self.context.writer.queue().not_written(self.number, false);
             return self.ended(Some(node));
         }
-        // Until the pause is over, other lanes may take what is queued.
         self.context.writer.queue().not_written(self.number, true);
         let failing = self.fails(&error);
         self.backoff.pause().await;

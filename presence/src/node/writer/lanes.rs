@@ -1,8 +1,8 @@
 //! What each lane of a node writes.
 //!
-//! A lane has one transaction in progress at most, and a row of its own in which the database records its last commit. So an answer that is
-//! lost, or a lock that is not free, stops one lane and not the others. A lane belongs to no room: whichever is free takes what waits. But a
-//! room is in the transaction of one lane at a time, so its changes keep their order.
+//! A lane has one transaction in progress at most, and a row of its own in which the database records its last commit. So a lock that is
+//! not free stops one lane and not the others, and several answers may be lost at once. A lane belongs to no room: whichever is free takes
+//! what waits. But a room is in the transaction of one lane at a time, so its changes keep their order.
 
 use std::time::Duration;
 

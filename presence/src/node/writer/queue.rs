@@ -76,6 +76,8 @@ pub(super) struct WriteQueue {
     pending: usize,
     /// How many changes the next transaction writes at most.
     limit: usize,
+    /// Nothing was written since a transaction failed.
+    is_away: bool,
     /// How many pruned presences a transaction removes if nothing was requested.
     pace: RemovalPace,
     touches: Touches,
@@ -95,6 +97,7 @@ impl WriteQueue {
             pruned: VecDeque::new(),
             pending: 0,
             limit: MAX_CHANGES_PER_TRANSACTION,
+            is_away: false,
             pace: RemovalPace::default(),
             touches: Touches::default(),
             lanes: Lanes::new(lanes),
@@ -170,6 +173,7 @@ impl WriteQueue {
             self.pace.took(time, rooms.len());
         }
         self.limit = MAX_CHANGES_PER_TRANSACTION.min(self.limit * 2);
+        self.is_away = false;
         self.ended(lane, false);
     }
 
@@ -180,6 +184,7 @@ impl WriteQueue {
         }
         self.pace.slow_down();
         self.limit = MIN_LIMIT_AFTER_FAILURES.max(self.limit / 2);
+        self.is_away = true;
     }
 
     /// The database answered whether it wrote the unconfirmed transaction of a lane.
@@ -289,7 +294,15 @@ impl WriteQueue {
                 self.requested.pop_front();
                 continue;
             }
-            let changes = queued.take_requested(self.limit - for_pruned - next.count);
+            let most = self.limit - for_pruned - next.count;
+            // While the database is away, a join whose caller gives up cancels out with the leave after it, unless it was tried. So only what
+            // was tried before is tried again.
+            if self.is_away && queued.has_tried() {
+                let changes = queued.take_tried(most);
+                next.add(&room, &queued.room_actor, changes);
+                break;
+            }
+            let changes = queued.take_requested(most);
             next.add(&room, &queued.room_actor, changes);
             if !queued.has_requested() {
                 queued.in_requested = false;

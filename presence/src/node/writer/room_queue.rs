@@ -254,6 +254,22 @@ impl RoomQueue {
         taken
     }
 
+    /// Whether requested changes wait that were tried before.
+    pub(super) fn has_tried(&self) -> bool {
+        self.leaves.values().chain(self.others.values()).any(|change| change.tried == Tried::Yes)
+    }
+
+    /// Takes up to `most` requested changes that were tried before.
+    pub(super) fn take_tried(&mut self, most: usize) -> Vec<Change> {
+        let mut taken = Vec::new();
+        for changes in [&mut self.leaves, &mut self.others] {
+            let tried = changes.iter().filter(|(_, change)| change.tried == Tried::Yes).map(|(id, _)| *id);
+            let ids: Vec<_> = tried.take(most - taken.len()).collect();
+            taken.extend(ids.iter().filter_map(|id| changes.remove(id)));
+        }
+        taken
+    }
+
     /// Takes up to `most` leaves of a prune.
     pub(super) fn take_pruned(&mut self, most: usize) -> Vec<Change> {
         let taken = take(&mut self.pruned, most);

@@ -132,6 +132,11 @@ impl Worker {
         if !prunes || is_full && self.context.failing.load(Ordering::Relaxed) > 0 {
             self.removal_claim.withdraw();
         }
+        // While the database is away, what waits can still be merged or cancel out, for example the join of a caller who has given up. So
+        // no lane tries it before the lane that failed knows what became of its transaction.
+        if self.context.failing.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
         self.begin_aside(node);
         loop {
             let lane = self.context.writer.queue().lanes().free()?;

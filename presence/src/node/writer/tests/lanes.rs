@@ -117,6 +117,25 @@ async fn a_room_that_waits_for_the_removal_permit_does_not_keep_others_waiting()
 }
 
 #[actix::test]
+async fn while_the_database_is_away_only_what_was_tried_is_tried_again() {
+    // A join was tried whose caller had given up since, and the others were told that somebody came and left.
+    let mut bench = bench();
+    bench.add("lobby", leave("dan"), Priority::Requested);
+    let first = bench.begin().unwrap();
+    bench.request("lobby");
+    bench.request("bar");
+    let lane = first.lane;
+    bench.queue.not_written(lane, true);
+    bench.queue.put_back(first);
+    bench.queue.resolved(lane);
+    let again = bench.begin().unwrap();
+    assert_eq!((rooms_of(&again), again.writes[0].writes.len()), (vec!["lobby"], 1));
+    bench.queue.written(again.lane, Duration::ZERO);
+    let rest = bench.begin().unwrap();
+    assert_eq!(rooms_of(&rest).len(), 2);
+}
+
+#[actix::test]
 async fn rooms_with_other_locks_go_on_and_a_locked_room_is_tried_in_a_lane_of_its_own() {
     let mut bench = bench();
     for name in ["locked", "free"] {
