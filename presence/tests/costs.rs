@@ -160,9 +160,13 @@ fn a_heartbeat_allocates_no_more_than_before() {
         client.hear("answer");
     };
     send(500);
-    let before = ALLOCATOR.stats();
-    send(5_000);
-    let (times, bytes) = allocated(before, 5_000);
+    // The least of three: what else the process does meanwhile only adds to it.
+    let measure = |_| {
+        let before = ALLOCATOR.stats();
+        send(5_000);
+        allocated(before, 5_000)
+    };
+    let (times, bytes) = (0..3).map(measure).min_by(|(one, _), (other, _)| one.total_cmp(other)).expect("three");
     assert_at_most("allocations for a heartbeat", times, 0.05);
     assert_at_most("bytes allocated for a heartbeat", bytes, 30.0);
 }
