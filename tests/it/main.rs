@@ -20,6 +20,7 @@ mod endings;
 mod events;
 mod faults;
 mod frames_sent;
+mod frozen;
 mod handshake;
 mod inproc;
 mod layers;

@@ -82,7 +82,7 @@ impl Backend {
     }
 
     /// The way of the test itself, which nothing makes go wrong.
-    fn direct(&self) -> String {
+    pub(crate) fn direct(&self) -> String {
         match &self.inner {
             Inner::Sqlite { .. } => self.url(),
             Inner::Server { database, .. } => database.url(),
