@@ -1,6 +1,7 @@
 //! One node, that is, one of the processes that share a database: the values that every actor of it needs, and no others.
 
 mod backoff;
+mod comparisons;
 mod health;
 mod open_requests;
 mod registration;
@@ -10,6 +11,7 @@ mod threads;
 mod writer;
 
 pub(crate) use backoff::Backoff;
+pub(crate) use comparisons::{SLICES, Scope, SetBack};
 pub(crate) use health::Outage;
 pub(crate) use open_requests::ToDo;
 pub(crate) use standstills::{LATE, Standstills};

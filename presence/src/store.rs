@@ -18,6 +18,7 @@ mod memory;
 mod migration;
 pub(crate) mod pace;
 mod plan;
+mod recent;
 mod request;
 #[cfg(feature = "sql")]
 mod sql;
@@ -39,6 +40,7 @@ pub use change::{Attempt, Batch, Changes, ClearMode, Resumed, RoomCommit, RoomWr
 pub use error::StoreError;
 pub use listing::{LiveNode, NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
+pub use recent::{ChangedRoom, RecentChanges};
 pub use request::{Answer, Order, Removal, RemovalTarget, Request, RequestStore};
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
@@ -156,6 +158,13 @@ pub trait RoomStore {
     /// The positions of all rooms, in no particular order.
     async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError>;
 
+    /// Up to `limit` of the rooms that have received a version at `since` or later, by the clock of the database, whatever the transaction
+    /// did. A room whose transaction began at `since` or later is among them. Times are compared in whole seconds. Reads as many rows as it
+    /// returns, by an index.
+    ///
+    /// The answer also has what shows that the database has lost changes, as seen by the incarnation `node`. It may be asked for a fenced one.
+    async fn recent_changes(&self, node: NodeId, since: Duration, limit: u64) -> Result<RecentChanges, StoreError>;
+
     /// The first `limit` rooms after this name, or of all rooms, with the number of their presences. Empty rooms are included.
     /// The rooms are sorted by the bytes of their names, and all numbers are of one moment.
     async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError>;
@@ -220,6 +229,13 @@ pub trait NodeStore {
     /// # Errors
     /// [`StoreError::Fenced`] if the incarnation is fenced.
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError>;
+
+    /// Reports to all nodes that the database has lost changes that it had confirmed
+    /// ([`RecentChanges::set_backs`](RecentChanges::set_backs)). A fenced incarnation may do so, too.
+    async fn report_set_back(&self) -> Result<(), StoreError>;
+
+    /// The rooms in which the incarnation has presences that are not held, in no particular order. Reads all of these, by an index.
+    async fn rooms_with_presences_of(&self, node: NodeId) -> Result<Vec<RoomName>, StoreError>;
 
     /// All incarnations that are not forgotten, sorted by the bytes of their names and then by their ids, at one moment. It
     /// reads every presence, so it is for operators and not for requests.

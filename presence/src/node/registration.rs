@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     model::{cleaner::Cleaners, lease::Lease},
     name::{NodeId, NodeName, RequestId},
 };
 
-use super::open_requests::OpenRequests;
+use super::{comparisons::Comparisons, open_requests::OpenRequests};
 
 /// The name of a node, its lease, and the requests between it and other nodes.
 #[derive(Debug)]
@@ -21,6 +21,9 @@ pub(crate) struct Registration {
     /// Whether another process has registered the name.
     pub(crate) superseded: watch::Sender<bool>,
     lease: Mutex<Lease>,
+    comparisons: Mutex<Comparisons>,
+    /// A room has noticed that the database has lost changes.
+    pub(crate) set_back: Notify,
     /// Former incarnations of this node. Their presences still have to be marked as held.
     uncleared: Mutex<BTreeSet<NodeId>>,
     /// Which dead nodes this one leaves to others.
@@ -38,6 +41,8 @@ impl Registration {
             in_use: OnceLock::new(),
             superseded: watch::Sender::new(false),
             lease: Mutex::new(Lease::new(lease)),
+            comparisons: Mutex::default(),
+            set_back: Notify::new(),
             uncleared: Mutex::default(),
             cleaners: Mutex::default(),
             open_requests: Mutex::default(),
@@ -59,6 +64,16 @@ impl Registration {
 
     pub(crate) fn lease(&self) -> MutexGuard<'_, Lease> {
         self.lease.lock()
+    }
+
+    pub(crate) fn comparisons(&self) -> MutexGuard<'_, Comparisons> {
+        self.comparisons.lock()
+    }
+
+    /// A room has noticed that the database has lost changes of it. All rooms of this node are compared at once.
+    pub(crate) fn note_set_back(&self) {
+        self.comparisons().note_set_back();
+        self.set_back.notify_one();
     }
 
     pub(crate) fn uncleared(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {

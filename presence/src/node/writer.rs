@@ -18,6 +18,7 @@ mod lane;
 mod lanes;
 mod leave_delay;
 mod merge;
+mod own_writes;
 mod queue;
 mod removal_lock;
 mod room_queue;
@@ -40,7 +41,7 @@ use crate::{
 
 use super::health::Health;
 
-use self::{merge::Change, queue::WriteQueue, removal_lock::RemovalLock, run::Worker};
+use self::{merge::Change, own_writes::OwnWrites, queue::WriteQueue, removal_lock::RemovalLock, run::Worker};
 
 pub(crate) use self::{
     merge::Tried,
@@ -66,6 +67,7 @@ struct Shared {
     /// How many lanes there may be, without the one for rooms that are set aside.
     lanes: u16,
     health: Health,
+    own_writes: OwnWrites,
     fenced: Box<dyn Fn(NodeId) + Send + Sync>,
 }
 
@@ -108,8 +110,13 @@ impl Writer {
             max_pending,
             lanes,
             health,
+            own_writes: OwnWrites::default(),
             fenced: Box::new(fenced),
         }))
+    }
+
+    pub(crate) fn own_writes(&self) -> &OwnWrites {
+        &self.0.own_writes
     }
 
     fn queue(&self) -> MutexGuard<'_, WriteQueue> {

@@ -247,6 +247,7 @@ impl RoomActor {
             }
             ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
             ToRoom::Position { position, queried } => self.position_read(position, queried, ctx),
+            ToRoom::WentBack { position, may_differ } => self.went_back(position, may_differ, ctx),
             ToRoom::Rejoin => {
                 let mine: Vec<_> = self.state.locals.values().map(|local| local.presence.clone()).collect();
                 mine.into_iter().for_each(|presence| self.write_as_own(presence, ctx));

@@ -122,6 +122,9 @@ pub(crate) enum ToRoom {
     Loaded(u64, Result<Option<LoadedRoom>, StoreError>),
     /// The position of the room in the database, from a query that was sent at `queried` or later; `None`: there was no such room.
     Position { position: Option<(Epoch, Version)>, queried: Tick },
+    /// The database has lost changes, and had the room at `position` afterwards. If the room `may_differ`, then it may have other changes now
+    /// under a version that it had before.
+    WentBack { position: Option<(Epoch, Version)>, may_differ: bool },
     /// This node has begun a new incarnation: write its presences as those of this incarnation.
     Rejoin,
     /// A hub reports its members of this room, which has failed.

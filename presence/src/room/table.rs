@@ -110,6 +110,13 @@ impl RoomTable {
         self.shards.iter().flat_map(|shard| shard.lock().keys().cloned().collect::<Vec<_>>()).collect()
     }
 
+    /// One of `slices` parts of the rooms in memory. Each room is always in the same part.
+    pub(crate) fn slice(&self, slice: u64, slices: u64) -> Vec<RoomName> {
+        let mut names = self.names();
+        names.retain(|name| self.hasher.hash_one((name, "slice")) % slices == slice);
+        names
+    }
+
     /// Nobody sends to a room before this is dropped.
     #[cfg(test)]
     pub(crate) fn lock(&self) -> Vec<impl Drop + '_> {

@@ -5,6 +5,7 @@ mod adding;
 mod bulk_events;
 mod commanding;
 mod committing;
+mod comparing;
 mod concurrent_callers;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod databases;

@@ -3,7 +3,7 @@
 //! The work on which sockets depend, above all the renewal of the lease, is done by the [`NodeActor`], which also runs without a
 //! supervisor. Both actors run on the thread of the store, so that a consumer that blocks its own thread cannot delay a renewal.
 
-use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use futures_util::FutureExt;
@@ -24,6 +24,7 @@ use super::Rooms;
 mod bulk;
 mod lease;
 mod node_actor;
+mod reconcile;
 mod requests;
 
 pub(crate) use self::bulk::Bulk;
@@ -32,8 +33,6 @@ pub(crate) use self::requests::RemoveEverywhere;
 
 /// The prefix of the node names under which the command line registers itself while it runs.
 pub(crate) const CLI: &str = "presence-cli:";
-/// How many rooms are compared in one query.
-const COMPARE: usize = 500;
 
 /// Removes presences and rooms that nobody else removes. An application spawns it once:
 ///
@@ -114,10 +113,25 @@ impl Upkeep {
         A: Actor<Context = Context<A>>,
         F: Future<Output = ()> + 'static,
     {
+        self.every_or_when(ctx, interval, |_| std::future::pending(), round);
+    }
+
+    /// As [`every`](Self::every), and also whenever `early` resolves.
+    fn every_or_when<A, E, F>(
+        &self,
+        ctx: &mut Context<A>,
+        interval: Duration,
+        early: impl Fn(Self) -> E + 'static,
+        round: impl Fn(Self) -> F + 'static,
+    ) where
+        A: Actor<Context = Context<A>>,
+        E: Future<Output = ()> + 'static,
+        F: Future<Output = ()> + 'static,
+    {
         let work = self.clone();
         let rounds = async move {
             loop {
-                tokio::time::sleep(interval).await;
+                let _ = tokio::time::timeout(interval, early(work.clone())).await;
                 if AssertUnwindSafe(round(work.clone())).catch_unwind().await.is_err() {
                     error!("a periodic task of this node panicked; it goes on");
                 }
@@ -245,22 +259,6 @@ impl Upkeep {
         let _permit = self.removal_permit().await;
         let count = self.node.bounded(self.node.store.prune_rooms(node)).await?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
-    }
-
-    async fn reconcile(&self) -> Result<usize> {
-        let names = self.rooms.table().names();
-        for names in names.chunks(COMPARE) {
-            let queried = self.node.now();
-            let positions = self.node.bounded(self.node.store.positions(names.into())).await?;
-            let positions: HashMap<_, _> =
-                positions.into_iter().map(|(name, epoch, version)| (name, (epoch, version))).collect();
-            for name in names {
-                self.rooms
-                    .table()
-                    .send_running(name, ToRoom::Position { position: positions.get(name).copied(), queried });
-            }
-        }
-        Ok(names.len())
     }
 }
 

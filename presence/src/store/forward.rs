@@ -13,8 +13,8 @@ use crate::{
 };
 
 use super::{
-    Answer, Attempt, Batch, Changes, ClearMode, LiveNode, NodeStore, NodeSummary, RemovalTarget, Request, RequestStore,
-    RoomCommit, RoomStore, RoomSummary, Store, StoreError,
+    Answer, Attempt, Batch, Changes, ClearMode, LiveNode, NodeStore, NodeSummary, RecentChanges, RemovalTarget,
+    Request, RequestStore, RoomCommit, RoomStore, RoomSummary, Store, StoreError,
 };
 
 /// The call that is forwarded, with what some forwarders need to know about it.
@@ -44,6 +44,7 @@ pub enum Call {
     Answer,
     Withdraw,
     Retire,
+    ReportSetBack,
 }
 
 /// A store that forwards its calls to another store.
@@ -116,6 +117,10 @@ impl<F: Forward> RoomStore for F {
         self.forward(Call::Read, |store| store.all_positions()).await
     }
 
+    async fn recent_changes(&self, node: NodeId, since: Duration, limit: u64) -> Result<RecentChanges, StoreError> {
+        self.forward(Call::Read, move |store| store.recent_changes(node, since, limit)).await
+    }
+
     async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {
         self.forward(Call::Read, move |store| store.rooms(after.clone(), limit)).await
     }
@@ -153,6 +158,14 @@ impl<F: Forward> NodeStore for F {
 
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         self.forward(Call::Renew, move |store| store.renew(node, lease)).await
+    }
+
+    async fn report_set_back(&self) -> Result<(), StoreError> {
+        self.forward(Call::ReportSetBack, |store| store.report_set_back()).await
+    }
+
+    async fn rooms_with_presences_of(&self, node: NodeId) -> Result<Vec<RoomName>, StoreError> {
+        self.forward(Call::Read, move |store| store.rooms_with_presences_of(node)).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {

@@ -17,11 +17,14 @@ use crate::{
 };
 
 use super::{
-    Attempt, Batch, Changes, RemovalTarget, RoomCommit, RoomStore, RoomSummary, Store, StoreError, listing, millis,
-    plan,
+    Attempt, Batch, ChangedRoom, Changes, RecentChanges, RemovalTarget, RoomCommit, RoomStore, RoomSummary, Store,
+    StoreError, listing, millis, plan, recent::whole_seconds, time,
 };
 
 use self::tables::{PresenceEntry, RoomEntry, Tables};
+
+/// By how much the changes that are asked for at two times overlap, as they do in a database, so that tests of nodes are about the same thing.
+const OVERLAP: Duration = Duration::from_secs(10);
 
 /// A [`Store`] in the memory of this process. Clones share one store.
 #[derive(Clone)]
@@ -42,6 +45,14 @@ impl MemoryStore {
     pub(crate) fn crash_to_now(&self) -> impl FnOnce() + use<> {
         let (tables, before) = (self.tables.clone(), self.tables().clone());
         move || *tables.lock() = before
+    }
+
+    /// Gives the last change of a room an earlier time, as if its transaction had taken so long.
+    #[cfg(test)]
+    pub(crate) fn date_back(&self, room: &RoomName, by: Duration) {
+        let mut tables = self.tables();
+        let room = tables.rooms.get_mut(room).expect("the room exists");
+        room.changed_at -= whole_seconds(millis(by));
     }
 
     fn now(&self) -> i64 {
@@ -101,6 +112,9 @@ impl RoomStore for MemoryStore {
         let commits: Vec<_> =
             rooms.iter().zip(plans).map(|(room, plan)| tables.carry_out(now, &room.room, plan)).collect();
         tables.commits.insert(node, (attempt, commits.clone()));
+        if let Some(row) = tables.nodes.get_mut(&node) {
+            row.writes += 1;
+        }
         Ok(commits)
     }
 
@@ -139,6 +153,25 @@ impl RoomStore for MemoryStore {
     async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
         let tables = self.tables();
         Ok(tables.rooms.iter().map(|(name, room)| (name.clone(), room.epoch, room.version)).collect())
+    }
+
+    async fn recent_changes(&self, node: NodeId, since: Duration, limit: u64) -> Result<RecentChanges, StoreError> {
+        let (now, since, tables) = (self.now(), whole_seconds(millis(since)), self.tables());
+        let changed = tables.rooms.iter().filter(|(_, room)| room.changed_at >= since);
+        let changed = changed.map(|(name, room)| ChangedRoom {
+            room: name.clone(),
+            epoch: room.epoch,
+            version: room.version,
+            changed_at: time(room.changed_at.saturating_mul(1000)),
+        });
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut rooms: Vec<_> = changed.take(limit.saturating_add(1)).collect();
+        let is_complete = rooms.len() <= limit;
+        rooms.truncate(limit);
+        let own_writes = tables.nodes.get(&node).map(|row| row.writes);
+        let (prunes, set_backs) = (tables.prunes, tables.set_backs);
+        let next = time(now).saturating_sub(OVERLAP);
+        Ok(RecentChanges { time: time(now), next, rooms, is_complete, own_writes, prunes, set_backs })
     }
 
     async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {
@@ -199,7 +232,9 @@ impl RoomStore for MemoryStore {
         let mut tables = self.tables_of(node)?;
         let before = tables.rooms.len();
         tables.rooms.retain(|_, room| !room.channels.is_empty());
-        Ok((before - tables.rooms.len()) as u64)
+        let removed = before - tables.rooms.len();
+        tables.prunes += u64::from(removed > 0);
+        Ok(removed as u64)
     }
 
     async fn remove(&self, node: NodeId, target: RemovalTarget, limit: u64) -> Result<Batch, StoreError> {

@@ -10,6 +10,7 @@ mod m20261129_000007_process_of_a_life;
 mod m20261130_000008_leases;
 mod m20261130_000009_pages_with_space;
 mod m20261130_000010_lanes;
+mod m20261130_000011_changed_rooms;
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tests;
@@ -39,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000008_leases::Migration),
             Box::new(m20261130_000009_pages_with_space::Migration),
             Box::new(m20261130_000010_lanes::Migration),
+            Box::new(m20261130_000011_changed_rooms::Migration),
         ]
     }
 

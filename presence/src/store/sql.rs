@@ -42,15 +42,15 @@ use crate::{
 };
 
 use super::{
-    Attempt, Batch, Changes, RemovalTarget, RoomCommit, RoomStore, RoomSummary, RoomWrites, Store, StoreError,
-    migration, millis, plan,
+    Attempt, Batch, Changes, RecentChanges, RemovalTarget, RoomCommit, RoomStore, RoomSummary, RoomWrites, Store,
+    StoreError, migration, millis, plan,
 };
 
 use self::{
     attempts::{Attempts, CommitProgress, StillInProgress},
     database::Database,
     error::store_error,
-    row::RoomPosition,
+    row::{RecentRow, RoomPosition},
     statement::{RemovalFilter, Rows},
     transaction::{CommitChanges, CommitReading, Lock, Transaction, presences_in},
 };
@@ -270,6 +270,23 @@ impl RoomStore for SingleTryStore {
     async fn all_positions(&self) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
         let positions = self.query(statement::all_rooms, row::position).await?;
         Ok(positions.into_iter().map(|RoomPosition { room, epoch, version }| (room, epoch, version)).collect())
+    }
+
+    async fn recent_changes(&self, node: NodeId, since: Duration, limit: u64) -> Result<RecentChanges, StoreError> {
+        let backend = self.database.dialect().backend();
+        // One more shows that there are more.
+        let beyond = limit.saturating_add(1);
+        let query = || statement::recent_changes(backend, node, self.database.now(), millis(since), beyond);
+        let rows = self
+            .database
+            .on_live_connection(|| {
+                let query = query();
+                async move { self.database.readers().query_all(&query).await }
+            })
+            .await?;
+        let read = |row| RecentRow::try_get_many_by_index(row).map_err(|error| store_error(error.into()));
+        let rows = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        row::recent_changes(rows, limit, self.database.limits().longest_transaction())
     }
 
     async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {

@@ -161,6 +161,7 @@ impl Lane {
         batch.writes = changes.into_vec();
         match outcome {
             Ok(commits) => {
+                self.context.writer.own_writes().confirm(self.node);
                 batch.send_results(commits.into_iter().map(Ok));
                 Ok(())
             }
@@ -207,6 +208,7 @@ impl Lane {
         drop(failing);
         match commits {
             Some(commits) => {
+                self.context.writer.own_writes().confirm(self.node);
                 batch.send_results(commits.into_iter().map(Ok));
                 self.context.writer.queue().resolved(self.number);
                 self.answered();

@@ -3,7 +3,7 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use actix::{AsyncContext, Context, WrapFuture};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     Error,
@@ -61,6 +61,7 @@ impl RoomActor {
             Ok(commit) => {
                 if self.high_water.contradicts_commit(batch, (commit.epoch, commit.version), commit.is_new_version()) {
                     self.database_went_back();
+                    self.node.registration.note_set_back();
                 }
                 self.refuse_joins(&writes, &commit.refused);
                 self.resumed(&writes, &commit, ctx);
@@ -88,12 +89,9 @@ impl RoomActor {
         }
     }
 
-    /// The database has lost changes that this room knows. The room is read again, and members are sent the whole list.
+    /// The database may have lost changes that this room knows. The room is read again, and members are sent the whole list.
     fn database_went_back(&mut self) {
-        warn!(
-            room = %self.name,
-            "the database has lost changes that it had confirmed; the room is read again, and connected presences join again"
-        );
+        debug!(room = %self.name, "the database may have lost changes of a room; it is read again");
         let now = self.node.now();
         self.change_model(|state| state.replica.distrust(now));
     }
@@ -328,6 +326,7 @@ impl RoomActor {
     /// The database had the room at `position`, by a query that was sent at `queried` or later.
     pub(super) fn position_read(&mut self, position: Option<(Epoch, Version)>, queried: Tick, ctx: &mut Context<Self>) {
         if position.is_some_and(|position| self.high_water.contradicts(queried, position)) {
+            self.node.registration.note_set_back();
             self.database_went_back();
             self.note_position();
             self.load(ctx);
@@ -335,6 +334,15 @@ impl RoomActor {
         }
         let until = self.wait_for_own();
         self.compare(position, until);
+    }
+
+    /// The database has lost changes, and had this room at `position` afterwards. The room is read again, unless it is just as it was.
+    pub(super) fn went_back(&mut self, position: Option<(Epoch, Version)>, may_differ: bool, ctx: &mut Context<Self>) {
+        if may_differ || position != self.state.replica.position() {
+            self.database_went_back();
+            self.note_position();
+            self.load(ctx);
+        }
     }
 
     /// The database has the room at `position`. If this room is not that far, what is missing may still arrive by itself, and the room

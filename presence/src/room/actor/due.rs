@@ -83,8 +83,12 @@ impl RoomActor {
         let holds = !self.state.sessions.is_idle() && !is_ending;
         let is_waiting = self.readings.is_under_way() || self.phase.is_recovering();
         let is_followed = self.state.is_followed() && !is_ending;
-        if !self.state.is_idle() || holds || is_waiting || is_followed {
+        if !self.state.is_idle() || holds || is_waiting {
             return ControlFlow::Continue(None);
+        }
+        if is_followed {
+            // Nothing tells the room that its last follower is gone.
+            return ControlFlow::Continue(Some(now.after(LINGER)));
         }
         let lingers = now.since(self.last_queried) < LINGER && !is_ending;
         if (self.state.replica.roster().is_empty() || !lingers) && self.table.retire(&self.name, &self.in_flight) {

@@ -187,3 +187,41 @@ async fn a_restored_presence_has_its_latest_meta_although_an_older_load_arrives_
     assert_eq!(ann.sees(), ["ann", "bob", "cid", "dan"]);
     assert_eq!(ann.view().here[&ann.id(lobby()).to_string()].1["n"], 2);
 }
+
+#[actix::test]
+async fn a_presence_whose_leave_was_lost_is_no_ghost_although_its_room_is_not_in_memory() {
+    let [here, there] = nodes(quick).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    alive(&[&ann, &bob], secs(3)).await;
+    let crash = here.store.database().crash_to_now();
+    ann.leave(lobby()).await.unwrap();
+    alive(&[&bob], secs(10)).await;
+    assert_eq!((here.running(), here.rows(lobby()).await), (0, vec!["bob".to_owned()]));
+    crash();
+    assert_eq!(here.rows(lobby()).await, ["ann", "bob"]);
+    // It is held for two comparisons and `store_timeout`, because another node may have its socket.
+    alive(&[&bob], secs(15)).await;
+    assert_eq!((here.rows(lobby()).await, bob.sees()), (vec!["bob".to_owned()], vec!["bob".to_owned()]));
+}
+
+#[actix::test]
+async fn a_node_that_has_lost_nothing_learns_from_the_others_that_versions_were_used_again() {
+    let [here, there] = nodes(|| config().lease(secs(3600)).reconcile_interval(secs(5))).await;
+    let [ann, bob] = [here.member("ann").await, there.member("bob").await];
+    alive(&[&ann, &bob], secs(20)).await;
+    let crash = here.store.database().crash_to_now();
+    let cid = there.member("cid").await;
+    alive(&[&ann, &bob, &cid], secs(20)).await;
+    assert_eq!(ann.sees(), ["ann", "bob", "cid"]);
+    crash();
+    let log = Log::of_warnings();
+    // The next version of the room is that of the lost join.
+    let dan = FakeClient::new(&there, Some(user("dan")));
+    dan.join(lobby()).await.unwrap();
+    alive(&[&ann, &bob, &cid, &dan], secs(12)).await;
+    for client in [&ann, &bob, &cid, &dan] {
+        assert_eq!(client.sees(), ["ann", "bob", "cid", "dan"]);
+    }
+    let lines = log.lines_with("has lost changes that it had confirmed").len();
+    assert_eq!(lines, 2, "one for each node");
+}

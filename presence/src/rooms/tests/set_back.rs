@@ -10,6 +10,7 @@ use crate::store::{
 
 on_each_kind! {
     a_database_without_its_last_hundred_commits_has_all_open_sockets_again_within_two_comparisons,
+    a_presence_whose_leave_the_database_has_lost_leaves_again_although_its_room_is_empty,
 }
 
 const ROOMS: usize = 10;
@@ -154,4 +155,38 @@ fn a_database_without_its_last_hundred_commits_has_all_open_sockets_again_within
         here.shutdown().await;
         there.shutdown().await;
     });
+}
+
+fn a_presence_whose_leave_the_database_has_lost_leaves_again_although_its_room_is_empty(kind: Kind) {
+    let trial = Trial::of(kind);
+    actix::System::new().block_on(async {
+        // A node holds such a presence for two comparisons and a time-out, since another node may have its socket.
+        let config = config().reconcile_interval(ms(100)).store_timeout(secs(1)).sweep_interval(ms(100));
+        let store = SqlStore::connect(&trial.url).unwrap();
+        let node = Rooms::start_as_another_process(config.build().unwrap(), store, NodeName::new("here").unwrap());
+        PruningSupervisor::spawn(&node);
+        node.ready().await;
+        let ann = node_client(&node, "ann").await;
+        let database = trial.connect().await;
+        copy_tables(&database).await;
+        ann.leave(lobby()).await.unwrap();
+        while node.running() > 0 {
+            tokio::task::yield_now().await;
+        }
+        set_back(&database).await;
+        let members = async || node.this_node().store.load(lobby().clone()).await.unwrap().unwrap().presences.len();
+        assert_eq!(members().await, 1);
+        let begun = std::time::Instant::now();
+        while members().await > 0 {
+            assert!(begun.elapsed() <= secs(10), "it stays listed");
+            tokio::task::yield_now().await;
+        }
+        node.shutdown().await;
+    });
+}
+
+async fn node_client(node: &Rooms, name: &str) -> FakeClient {
+    let client = FakeClient::new(node, Some(user(name)));
+    client.join(lobby()).await.unwrap();
+    client
 }

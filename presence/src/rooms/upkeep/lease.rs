@@ -83,6 +83,7 @@ impl Upkeep {
         let former =
             self.node.bounded(self.node.store.register(node, self.node.registration.name().clone(), lease)).await?;
         self.node.registration.lease().renewed(asked);
+        self.node.writer.own_writes().begin(node);
         incarnations().insert(node);
         Ok(former)
     }
@@ -98,6 +99,7 @@ impl Upkeep {
                     warn!("the clock of the database jumped forward: for one lease no other node is considered dead");
                 }
                 lease.renewed(asked);
+                self.node.writer.own_writes().confirm(node);
                 self.node.health.renewal_succeeded();
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,

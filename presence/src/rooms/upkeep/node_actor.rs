@@ -3,12 +3,17 @@
 //! It registers the process in the database and renews its lease, registers again when the lease has expired, carries out requests of
 //! other nodes, and compares rooms with the database, which is how changes of other nodes arrive.
 
+use std::time::Duration;
+
 use actix::{Actor, AsyncContext, Context, WrapFuture};
 use tracing::{debug, error};
 
 use crate::{Error, Rooms, name::NodeName, telemetry::report};
 
 use super::Upkeep;
+
+/// Several rooms notice one after the other that the database has lost changes. One round is enough for all of them.
+const NOTICED_TOGETHER: Duration = Duration::from_millis(100);
 
 /// Keeps a node registered in the database, from the start of the rooms to their shutdown.
 #[derive(Debug)]
@@ -63,8 +68,12 @@ impl Actor for NodeActor {
                 debug!(error = %report(&error), "the presences of an earlier incarnation are not held yet");
             }
         });
-        work.every(ctx, config.reconcile_interval(), |work| async move {
-            if let Err(error) = work.reconcile().await {
+        let set_back = |work: Upkeep| async move {
+            work.node.registration.set_back.notified().await;
+            tokio::time::sleep(NOTICED_TOGETHER).await;
+        };
+        work.every_or_when(ctx, config.reconcile_interval(), set_back, |work| async move {
+            if let Err(error) = work.reconcile_recent().await {
                 debug!(error = %report(&error), "rooms could not be compared with the store");
             }
         });

@@ -12,6 +12,8 @@ pub struct Model {
     pub lane: i32,
     /// The number by which the node identifies the commit.
     pub attempt: i64,
+    /// How many commits the node has made in the lane.
+    pub commits: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

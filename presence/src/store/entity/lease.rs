@@ -9,6 +9,8 @@ pub struct Model {
     pub node_id: Uuid,
     /// Other nodes may fence the incarnation after this time.
     pub lease_until: i64,
+    /// How many times it was renewed. `None` if an earlier version of this crate began the incarnation.
+    pub renewals: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

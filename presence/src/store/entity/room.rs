@@ -13,6 +13,8 @@ pub struct Model {
     pub channel_name: String,
     pub version: i64,
     pub created_at: i64,
+    /// When it was given its version, in whole seconds since 1970. It has an index. 0 if an earlier version of this crate did it.
+    pub changed_at: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

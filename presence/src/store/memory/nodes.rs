@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    name::{NodeId, NodeName, RequestId},
+    name::{NodeId, NodeName, RequestId, RoomName},
     store::{
         Answer, Batch, ClearMode, LiveNode, NodeState, NodeStore, NodeSummary, Request, RequestStore, RoomCommit,
         StoreError,
@@ -47,6 +47,7 @@ impl NodeStore for MemoryStore {
             superseded: false,
             lease_until,
             fenced_at: None,
+            writes: tables.nodes.get(&node).map_or(0, |row| row.writes.saturating_add(1)),
         };
         tables.nodes.insert(node, row);
         let former = tables.nodes.iter().filter(|(_, other)| other.superseded && other.name == name);
@@ -60,8 +61,21 @@ impl NodeStore for MemoryStore {
         let mut tables = self.tables_of(node)?;
         if let Some(row) = tables.nodes.get_mut(&node) {
             row.lease_until = now.saturating_add(millis(lease));
+            row.writes += 1;
         }
         Ok(time(now))
+    }
+
+    async fn report_set_back(&self) -> Result<(), StoreError> {
+        self.tables().set_backs += 1;
+        Ok(())
+    }
+
+    async fn rooms_with_presences_of(&self, node: NodeId) -> Result<Vec<RoomName>, StoreError> {
+        let tables = self.tables();
+        let own = tables.presences.values().filter(|row| row.presence.node == node && !row.presence.held);
+        let rooms: HashSet<_> = own.map(|row| row.room.clone()).collect();
+        Ok(rooms.into_iter().collect())
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {

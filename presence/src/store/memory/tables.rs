@@ -15,6 +15,7 @@ use super::super::{
     Attempt, Batch, KEEP_SUPERSEDED_FOR, Order, RoomCommit, RoomWrites, StoreError, Write, millis,
     pace::MAX_ROOMS_PER_REMOVAL,
     plan::{self, Existing, InvalidWrites, Plan, StoredPresence},
+    recent::whole_seconds,
 };
 
 #[derive(Clone, Default)]
@@ -27,6 +28,9 @@ pub(super) struct Tables {
     sessions: HashMap<SessionHash, PresenceId>,
     /// The last commit of each node, in case its answer is lost.
     pub(super) commits: HashMap<NodeId, (Attempt, Vec<RoomCommit>)>,
+    /// How many times empty rooms were removed, and how many times a node reported that changes are lost.
+    pub(super) prunes: u64,
+    pub(super) set_backs: u64,
     /// The requests to each node, with its answer.
     pub(super) requests: BTreeMap<(RequestId, NodeId), RequestEntry>,
 }
@@ -40,20 +44,30 @@ pub(super) struct NodeEntry {
     pub(super) superseded: bool,
     pub(super) lease_until: i64,
     pub(super) fenced_at: Option<i64>,
+    /// How many times its lease was renewed, and how many commits it has made.
+    pub(super) writes: u64,
 }
 
 #[derive(Clone)]
 pub(super) struct RoomEntry {
     pub(super) epoch: Epoch,
     pub(super) version: Version,
+    /// When it was given its version, in whole seconds.
+    pub(super) changed_at: i64,
     pub(super) channels: HashMap<ChannelName, PresenceId>,
     /// The number of presences of each user.
     users: HashMap<UserId, i64>,
 }
 
 impl RoomEntry {
-    fn new() -> Self {
-        Self { epoch: Epoch::random(), version: Version::default(), channels: HashMap::new(), users: HashMap::new() }
+    fn new(now: i64) -> Self {
+        Self {
+            epoch: Epoch::random(),
+            version: Version::default(),
+            changed_at: whole_seconds(now),
+            channels: HashMap::new(),
+            users: HashMap::new(),
+        }
     }
 
     fn add(&mut self, presence: &Presence) {
@@ -190,7 +204,7 @@ impl Tables {
         let is_new_version = plan.is_new_version();
         let count_changes = plan.count_changes();
         let Plan { delete, hold, take_over, set_meta, insert, delta, resumed, refused, .. } = plan;
-        let room = self.rooms.entry(name.clone()).or_insert_with(RoomEntry::new);
+        let room = self.rooms.entry(name.clone()).or_insert_with(|| RoomEntry::new(now));
         for id in delete {
             if let Some(row) = self.presences.remove(&id) {
                 room.remove(&row.presence);
@@ -222,6 +236,7 @@ impl Tables {
         }
         if is_new_version {
             room.version = room.version.next();
+            room.changed_at = whole_seconds(now);
         }
         let online_changes =
             count_changes.online_changes(|user, at_least| room.users.get(user).is_some_and(|count| *count > at_least));

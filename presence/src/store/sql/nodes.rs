@@ -1,12 +1,12 @@
 //! The nodes in a database, and the requests that they send to one another.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sea_orm::ConnectionTrait;
 
 use crate::{
-    name::{NodeId, NodeName, PresenceId, RequestId},
+    name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
     store::{
         Answer, Batch, ClearMode, LiveNode, NodeStore, NodeSummary, Request, RequestStore, RoomCommit, StoreError,
         millis, time,
@@ -54,6 +54,17 @@ impl NodeStore for SingleTryStore {
 
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError> {
         Transaction::renew(&self.database, node, lease).await.map(time)
+    }
+
+    async fn report_set_back(&self) -> Result<(), StoreError> {
+        let transaction = self.database.write().await?;
+        self.database.limit(&transaction).await?;
+        statement::count_set_back().exec(&transaction).await.map_err(store_error)?;
+        transaction.commit().await.map_err(|error| StoreError::Unavailable(Arc::new(error)))
+    }
+
+    async fn rooms_with_presences_of(&self, node: NodeId) -> Result<Vec<RoomName>, StoreError> {
+        self.query(|| statement::rooms_with_presences_of(node), row::room_name).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSummary>, StoreError> {

@@ -253,7 +253,8 @@ const DELETE_RETURNING: &str = "DELETE FROM presences WHERE (id, room_id, channe
 
 /// The error messages of PostgreSQL name the table, but not the missing right. A table that does not exist is left out.
 const MISSING_RIGHTS: &str = "SELECT string_agg(privilege || ' ON ' || name, ', ' ORDER BY name, privilege) \
-    FROM unnest(ARRAY['rooms', 'presences', 'nodes', 'leases', 'prune_requests', 'last_commits']) AS name, \
+    FROM unnest(ARRAY['rooms', 'presences', 'nodes', 'leases', 'prune_requests', 'last_commits', \
+    'shared_counts']) AS name, \
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege \
     WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(to_regclass(name), privilege)";
 

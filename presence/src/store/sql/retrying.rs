@@ -26,7 +26,7 @@ use super::{
     database::Database,
     dialect::Dialect,
     error::{Trouble, store_error, trouble_of},
-    settings::Synchronous,
+    settings::{ABANDONED_CALL_TIMEOUT, Synchronous},
 };
 
 /// How often a call is repeated after deadlocks and other conflicts. They are rare, since all transactions take their locks in
@@ -37,9 +37,6 @@ const RETRY_FOR: Duration = Duration::from_secs(5);
 
 /// How often the patience of a commit is doubled at most.
 const MAX_DOUBLINGS: u32 = 5;
-
-/// How long a call to MySQL may continue when its caller has dropped it.
-const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A [`Store`](crate::store::Store) in a database. Clones share the connections.
 ///

@@ -20,8 +20,8 @@ use crate::{
 };
 
 use super::super::{
-    Answer, LiveNode, NodeState, NodeSummary, Order, Request, RoomSummary, StoreError, listing::between,
-    plan::StoredPresence,
+    Answer, ChangedRoom, LiveNode, NodeState, NodeSummary, Order, RecentChanges, Request, RoomSummary, StoreError,
+    listing::between, plan::StoredPresence, time,
 };
 
 /// When the incarnation was fenced, the name that a later one took from it, and the time now.
@@ -49,6 +49,11 @@ pub(super) type LiveNodeRow = (Uuid, String, Option<String>, i64, i64, i64);
 /// the time now.
 pub(super) type NodeSummaryRow =
     (Uuid, Option<String>, Option<String>, Option<String>, i64, i64, Option<i64>, i64, i64, i64);
+
+/// What is the same for all rooms that have changed: the time now, the renewals and the commits of the asking node, the leases of nodes of
+/// earlier versions, and the shared counts of prunes and of set-backs. Then a [`RoomRow`] and the time at which it changed, if there is one.
+pub(super) type RecentRow =
+    (i64, Option<i64>, i64, i64, i64, i64, Option<Uuid>, Option<String>, Option<i64>, Option<i64>);
 
 /// Request, age, and what to remove unless it is a request to prune.
 pub(super) type RequestRow = (Uuid, i64, Option<String>);
@@ -88,6 +93,37 @@ pub(super) fn position((id, name, version): RoomRow) -> Result<RoomPosition, Sto
     let room = RoomName::stored(name).map_err(unreadable("rooms", id))?;
     let version = u64::try_from(version).map_err(unreadable("rooms", id))?;
     Ok(RoomPosition { room, epoch: Epoch::from_uuid(id), version: Version(version) })
+}
+
+/// The answer in these rows. `longest_transaction` is how long after its time a transaction may become visible.
+pub(super) fn recent_changes(
+    rows: Vec<RecentRow>,
+    limit: u64,
+    longest_transaction: Duration,
+) -> Result<RecentChanges, StoreError> {
+    let Some((now, renewals, commits, of_earlier_versions, prunes, set_backs, ..)) = rows.first().cloned() else {
+        // Somebody has deleted the row of the counts.
+        return Err(unreadable("shared_counts", Uuid::nil())("it is gone"));
+    };
+    let number = |number| count("shared_counts", Uuid::nil())(number);
+    let own_writes = renewals.map(|renewals| number(renewals.saturating_add(commits))).transpose()?;
+    let is_complete = rows.len() as u64 <= limit && of_earlier_versions == 0;
+    let changed = rows.into_iter().filter_map(|(.., id, name, version, changed_at)| {
+        let position = position((id?, name?, version?));
+        let changed_at = time(changed_at?.saturating_mul(1000));
+        Some(position.map(|RoomPosition { room, epoch, version }| ChangedRoom { room, epoch, version, changed_at }))
+    });
+    let rooms = changed.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect::<Result<_, _>>()?;
+    let time = time(now);
+    Ok(RecentChanges {
+        time,
+        next: time.saturating_sub(longest_transaction),
+        rooms,
+        is_complete,
+        own_writes,
+        prunes: number(prunes)?,
+        set_backs: number(set_backs)?,
+    })
 }
 
 /// The meta of a row. An earlier version of this crate accepted metas that are nested deeper than

@@ -7,8 +7,13 @@ use std::{
 
 /// After this time between two statements the server ends a transaction, and with it the connection. The statements of a node follow one
 /// another within milliseconds.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(super) const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a call to MySQL may continue when its caller has dropped it.
+pub(super) const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a transaction is assumed to last at most if nobody has limited it.
+const UNLIMITED_TRANSACTION: Duration = Duration::from_secs(60);
 
 /// In how many lanes one node may commit to a server: 16, and one for rooms that are set aside. Each has a connection.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -77,6 +82,18 @@ impl WaitLimits {
     /// How long a transaction that cleans up after other nodes waits for a lock.
     pub(super) fn cleaning(&self) -> Duration {
         Duration::from_millis(self.cleaning.load(Ordering::Relaxed))
+    }
+
+    /// How long after its first statement, which reads the time, a transaction that changes rooms may become visible to others. Its caller
+    /// gives it up after `store_timeout`, MySQL may go on with it for [`ABANDONED_CALL_TIMEOUT`], and while its node is suspended within it,
+    /// the server ends it after [`IDLE_TRANSACTION_TIMEOUT`]. A second more is for clocks that are adjusted. All nodes of a database are
+    /// assumed to have one `store_timeout`.
+    ///
+    /// Two cases are not bounded by it: a server that takes longer for the commit itself, for example while it waits for its standby, and a
+    /// process that is suspended while it writes to a file of SQLite.
+    pub(super) fn longest_transaction(&self) -> Duration {
+        let own = self.transaction().unwrap_or(UNLIMITED_TRANSACTION);
+        own + ABANDONED_CALL_TIMEOUT + IDLE_TRANSACTION_TIMEOUT + Duration::from_secs(1)
     }
 
     /// How long a transaction that writes may last, if there is a limit.

@@ -7,6 +7,7 @@
 
 mod node;
 mod presence;
+mod recent;
 mod removal;
 mod request;
 mod room;
@@ -20,7 +21,7 @@ use crate::name::Epoch;
 
 use super::chunk::Keys;
 
-pub(super) use self::{node::*, presence::*, removal::*, request::*, room::*};
+pub(super) use self::{node::*, presence::*, recent::*, removal::*, request::*, room::*};
 
 /// A query that returns tuples, which is several times faster than models.
 pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;

@@ -278,7 +278,7 @@ impl Transaction {
     pub(super) async fn increment_versions(&self, rooms: &[Epoch]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
         for ids in chunk::keys(self.dialect.backend(), &ids) {
-            statement::increment_versions(ids).exec(&self.inner).await.map_err(store_error)?;
+            statement::increment_versions(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
         }
         Ok(())
     }

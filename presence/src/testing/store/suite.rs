@@ -23,6 +23,7 @@ pub mod listing;
 pub mod online;
 pub mod outcome;
 pub mod reading;
+pub mod recent;
 pub mod requests;
 pub mod resuming;
 
@@ -164,6 +165,16 @@ macro_rules! store_suite {
                 positions_are_those_of_existing_rooms,
                 the_rooms_of_a_user_are_sorted_and_unique,
                 names_are_compared_as_bytes,
+            }
+            recent {
+                a_changed_room_is_among_the_recent_changes_with_its_position,
+                what_gives_no_version_is_no_recent_change,
+                every_removal_is_a_recent_change,
+                a_resume_on_another_node_is_a_recent_change,
+                of_more_recent_changes_than_the_limit_as_many_are_returned,
+                renewals_and_commits_are_counted_for_their_own_node,
+                prunes_and_set_backs_are_counted_for_all_nodes,
+                the_rooms_with_presences_of_a_node_are_those_that_it_has_to_answer_for,
             }
             online {
                 a_user_goes_online_with_the_first_presence_and_offline_with_the_last,
@@ -336,6 +347,7 @@ mod tests {
             include_str!("suite/outcome.rs"),
             include_str!("suite/limits.rs"),
             include_str!("suite/reading.rs"),
+            include_str!("suite/recent.rs"),
             include_str!("suite/resuming.rs"),
         ];
         for source in modules {

@@ -9,7 +9,7 @@ use sea_orm::{DbBackend, Statement, Value, prelude::Uuid};
 use crate::{
     name::{Epoch, PresenceId},
     session::{Session, SessionHash},
-    store::millis,
+    store::{millis, recent::whole_seconds},
 };
 
 use super::super::{
@@ -68,7 +68,7 @@ fn hash(json: &mut String, hash: &SessionHash) -> fmt::Result {
 pub(super) fn write(CommitWrite { node, attempt, now, gone, new, changed }: &CommitWrite<'_>) -> Statement {
     let (mut sql, mut values) = (String::with_capacity(512), Vec::new());
     let gone: Vec<_> = gone.iter().map(PresenceId::as_uuid).collect();
-    add_keyed(&mut sql, &mut values, "DELETE FROM presences WHERE id IN (", &gone);
+    add_keyed(&mut sql, &mut values, "DELETE FROM presences WHERE id IN (", None, &gone);
     let mut separator = "INSERT INTO presences \
         (id, room_id, channel_name, user_id, meta, session_hash, grace, node_id, joined_at, last_seen) VALUES ";
     for (room, (presence, session)) in *new {
@@ -93,16 +93,18 @@ pub(super) fn write(CommitWrite { node, attempt, now, gone, new, changed }: &Com
         sql.push_str("; ");
     }
     let changed: Vec<_> = changed.iter().map(Epoch::as_uuid).collect();
-    add_keyed(&mut sql, &mut values, "UPDATE rooms SET version = version + 1 WHERE id IN (", &changed);
-    sql.push_str("UPDATE last_commits SET attempt = ? WHERE node_id = ?");
+    let increment = "UPDATE rooms SET version = version + 1, changed_at = ? WHERE id IN (";
+    add_keyed(&mut sql, &mut values, increment, Some(whole_seconds(*now)), &changed);
+    sql.push_str("UPDATE last_commits SET attempt = ?, commits = commits + 1 WHERE node_id = ?");
     values.extend([attempt.number().into(), node.as_uuid().into()]);
     Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)
 }
 
-/// Adds a statement for these keys, which begins so. Without keys, there is none.
-fn add_keyed(sql: &mut String, values: &mut Vec<Value>, begin: &str, keys: &[Uuid]) {
+/// Adds a statement for these keys, which begins so, with a parameter before the keys if there is a `first`. Without keys, there is none.
+fn add_keyed(sql: &mut String, values: &mut Vec<Value>, begin: &str, first: Option<i64>, keys: &[Uuid]) {
     for keys in chunk::lists(keys) {
         sql.push_str(begin);
+        values.extend(first.map(Value::from));
         sql.push_str(&vec!["?"; keys.len()].join(", "));
         sql.push_str("); ");
         values.extend(keys.into_iter().map(Value::from));

@@ -73,11 +73,11 @@ pub(in super::super) fn rename(node: NodeId, name: &NodeName) -> UpdateMany<node
 
 /// Gives a new incarnation its lease.
 pub(in super::super) fn insert_lease(node: NodeId, lease_until: i64) -> InsertStatement {
-    use lease::Column::{LeaseUntil, NodeId};
+    use lease::Column::{LeaseUntil, NodeId, Renewals};
     Query::insert()
         .into_table(lease::Entity)
-        .columns([NodeId, LeaseUntil])
-        .values_panic([node.as_uuid().into(), lease_until.into()])
+        .columns([NodeId, LeaseUntil, Renewals])
+        .values_panic([node.as_uuid().into(), lease_until.into(), 0_i64.into()])
         .take()
 }
 
@@ -187,6 +187,7 @@ fn presences_of_node() -> SelectStatement {
 pub(in super::super) fn renew(node: NodeId, lease_until: impl Into<SimpleExpr>) -> UpdateMany<lease::Entity> {
     lease::Entity::update_many()
         .col_expr(lease::Column::LeaseUntil, lease_until.into())
+        .col_expr(lease::Column::Renewals, Expr::col(lease::Column::Renewals).if_null(0).add(1))
         .filter(lease::Column::NodeId.eq(node.as_uuid()))
 }
 
@@ -301,6 +302,7 @@ pub(in super::super) fn insert_last_commits(node: NodeId, lanes: u16) -> InsertS
 pub(in super::super) fn set_last_commit(node: NodeId, attempt: Attempt) -> UpdateMany<last_commit::Entity> {
     last_commit::Entity::update_many()
         .col_expr(last_commit::Column::Attempt, Expr::value(attempt.number()))
+        .col_expr(last_commit::Column::Commits, Expr::col(last_commit::Column::Commits).add(1))
         .filter(last_commit::Column::NodeId.eq(node.as_uuid()))
         .filter(last_commit::Column::Lane.eq(i32::from(attempt.lane())))
 }

@@ -10,6 +10,7 @@ use crate::{
     name::{Epoch, UserId},
     store::{
         entity::{presence, room},
+        recent::whole_seconds,
         sql::row::{RoomRow, RoomSummaryRow},
     },
 };
@@ -81,19 +82,22 @@ pub(in super::super) fn lock_free_rooms(ids: impl Into<Keys<Uuid>>) -> Rows<Room
 }
 
 pub(in super::super) fn insert_rooms(names: &[&str], now: i64) -> InsertStatement {
-    use room::Column::{ChannelName, CreatedAt, Id, Version};
-    let mut insert = Query::insert().into_table(room::Entity).columns([Id, ChannelName, Version, CreatedAt]).take();
+    use room::Column::{ChangedAt, ChannelName, CreatedAt, Id, Version};
+    let columns = [Id, ChannelName, Version, CreatedAt, ChangedAt];
+    let mut insert = Query::insert().into_table(room::Entity).columns(columns).take();
     for name in names {
-        insert.values_panic([Epoch::random().as_uuid().into(), (*name).into(), 0_i64.into(), now.into()]);
+        let (id, changed_at) = (Epoch::random().as_uuid(), whole_seconds(now));
+        insert.values_panic([id.into(), (*name).into(), 0_i64.into(), now.into(), changed_at.into()]);
     }
     // Another node may have just created one of them.
     insert.on_conflict(OnConflict::column(ChannelName).do_nothing_on([Id]).to_owned());
     insert
 }
 
-pub(in super::super) fn increment_versions(ids: impl Into<Keys<Uuid>>) -> UpdateMany<room::Entity> {
+pub(in super::super) fn increment_versions(ids: impl Into<Keys<Uuid>>, now: i64) -> UpdateMany<room::Entity> {
     room::Entity::update_many()
         .col_expr(room::Column::Version, Expr::col(room::Column::Version).add(1))
+        .col_expr(room::Column::ChangedAt, Expr::value(whole_seconds(now)))
         .filter(ids.into().contain(room::Column::Id))
 }
 

@@ -166,13 +166,18 @@ impl Transaction {
         loop {
             let empty = statement::lock_empty_rooms(after, chunk::KEYS as u64).all(&self.inner);
             let empty = empty.await.map_err(store_error)?;
-            let Some(last) = empty.last() else { return Ok(deleted) };
+            let Some(last) = empty.last() else { break };
             after = *last;
             for ids in chunk::keys(self.dialect.backend(), &empty) {
                 let gone = statement::delete_empty_rooms(ids).exec(&self.inner).await.map_err(store_error)?;
                 deleted += gone.rows_affected;
             }
         }
+        if deleted > 0 {
+            // At the end, since all nodes share this row.
+            statement::count_prune().exec(&self.inner).await.map_err(store_error)?;
+        }
+        Ok(deleted)
     }
 }
 

@@ -34,6 +34,7 @@ async fn no_statement_scans_all_presences() {
         statement::forgettable(1).into_statement(sqlite),
         statement::forget_incarnations(vec![id], 1).build(sqlite),
         statement::existing(vec![id, id]).into_statement(sqlite),
+        statement::rooms_with_presences_of(node).into_statement(sqlite),
         statement::lock_empty_rooms(id, 10).into_statement(sqlite),
         statement::delete_empty_rooms(vec![id]).build(sqlite),
         statement::delete_presences(vec![id, id]).build(sqlite),
@@ -113,4 +114,16 @@ async fn tracking_online_users_is_one_statement_more_and_none_without_subscriber
     for ((before, after), (more, counted)) in commits[..3].iter().zip(&commits[3..]).zip([(1, 1), (2, 1), (0, 0)]) {
         assert_eq!((after.len(), after.iter().filter(|sql| counts(sql)).count()), (before.len() + more, counted));
     }
+}
+
+#[tokio::test]
+async fn recent_changes_are_found_by_an_index() {
+    let folder = TempDir::new().unwrap();
+    let (store, node) = prepared(folder.path()).await;
+    let query = statement::recent_changes(DbBackend::Sqlite, node, Expr::val(1), 1, 10);
+    let mut statement = DbBackend::Sqlite.build(&query);
+    statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
+    let plan = store.once.database.readers().query_all_raw(statement).await.unwrap();
+    let plan: Vec<String> = plan.iter().map(|step| step.try_get("", "detail").unwrap()).collect();
+    assert!(plan.iter().any(|step| step == "SEARCH rooms USING INDEX rooms_changed (changed_at>?)"), "{plan:?}");
 }

@@ -1,0 +1,197 @@
+//! Which rooms a node compares with the database in each round, and what shows that the database has lost changes.
+//!
+//! A round asks for the rooms that have changed since the last one. A part of all rooms is compared by name besides, in case a change was not
+//! among these. If the node does not know what it has missed, it compares all.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use crate::{
+    clock::Tick,
+    name::{Epoch, NodeId, RoomName, Version},
+    store::RecentChanges,
+};
+
+/// After so many rounds, each room was compared by its name.
+pub(crate) const SLICES: u64 = 12;
+
+/// By how much the clock of the database may be adjusted between two rounds. More is a jump. The stores allow for it in
+/// [`RecentChanges::next`].
+const ADJUSTMENT: Duration = Duration::from_secs(1);
+
+/// What a node knows after its last round.
+#[derive(Debug, Default)]
+pub(crate) struct Comparisons {
+    last: Option<Known>,
+    /// The last round has not ended: it failed.
+    is_interrupted: bool,
+    /// A room has noticed that the database has lost changes of it.
+    is_noticed: bool,
+    /// All rooms are compared until then, because the clock of the database has jumped.
+    all_until: Option<Tick>,
+    /// The slice of the next round.
+    slice: u64,
+}
+
+/// What the database had in a round.
+#[derive(Debug)]
+struct Known {
+    node: NodeId,
+    asked: Tick,
+    answered: Tick,
+    time: Duration,
+    next: Duration,
+    /// The rooms that had changed, with the times of their changes.
+    rooms: HashMap<RoomName, (Epoch, Version, Duration)>,
+    prunes: u64,
+    set_backs: u64,
+}
+
+/// What a round asks the database.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) node: NodeId,
+    /// Changes since this time.
+    pub(crate) since: Duration,
+    asked: Tick,
+    /// How many writes of the node were confirmed before.
+    confirmed: u64,
+    is_noticed: bool,
+    was_interrupted: bool,
+}
+
+/// What a round has to do.
+#[derive(Debug)]
+pub(crate) struct Round {
+    pub(crate) scope: Scope,
+    /// The database has lost changes.
+    pub(crate) set_back: Option<SetBack>,
+    known: Known,
+}
+
+/// Which rooms are compared by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    All,
+    /// One of the [`SLICES`].
+    Slice(u64),
+}
+
+/// The database has lost changes.
+#[derive(Debug)]
+pub(crate) struct SetBack {
+    /// Whether no other node has reported it.
+    pub(crate) is_news: bool,
+    /// How many confirmed writes of this node are lost.
+    pub(crate) lost_writes: u64,
+    /// The rooms that may have other changes now under the versions that were lost. `None`: each room.
+    suspects: Option<HashSet<RoomName>>,
+}
+
+impl SetBack {
+    /// Whether the room may have other changes now under a version that this node knows.
+    pub(crate) fn concerns(&self, room: &RoomName) -> bool {
+        self.suspects.as_ref().is_none_or(|suspects| suspects.contains(room))
+    }
+}
+
+impl Comparisons {
+    /// A room has noticed that the database has lost changes of it. The next round is about all rooms.
+    pub(crate) fn note_set_back(&mut self) {
+        self.is_noticed = true;
+    }
+
+    /// Begins a round. If it does not [end](Self::end), the next one compares all rooms.
+    pub(crate) fn begin(&mut self, node: NodeId, asked: Tick, confirmed: u64) -> Question {
+        Question {
+            node,
+            // Without an earlier round, all rooms are compared anyway.
+            since: self.last.as_ref().map_or(Duration::MAX, |last| last.next),
+            asked,
+            confirmed,
+            is_noticed: self.is_noticed,
+            was_interrupted: std::mem::replace(&mut self.is_interrupted, true),
+        }
+    }
+
+    /// Judges the answer to a question, which arrived at `answered`.
+    pub(crate) fn judge(&mut self, question: Question, answered: Tick, changes: &RecentChanges) -> Round {
+        let Question { node, asked, confirmed, is_noticed, was_interrupted, .. } = question;
+        let rooms = changes.rooms.iter().map(|at| (at.room.clone(), (at.epoch, at.version, at.changed_at))).collect();
+        let RecentChanges { time, next, prunes, set_backs, .. } = *changes;
+        let known = Known { node, asked, answered, time, next, rooms, prunes, set_backs };
+        let last = self.last.as_ref();
+        let lost_writes = changes.own_writes.map_or(0, |has| confirmed.saturating_sub(has));
+        let is_reported = last.is_some_and(|last| last.set_backs != set_backs);
+        let has_lost = is_noticed || lost_writes > 0 || last.is_some_and(|last| last.has_lost(&known));
+        if last.is_some_and(|last| last.clock_has_jumped(&known)) {
+            // Transactions that began before the jump have another time than those after it.
+            self.all_until = Some(answered.after(time.saturating_sub(next)));
+        }
+        let is_sure = last.is_some_and(|last| {
+            last.node == node && last.prunes == prunes && !(changes.is_complete && last.misses_any_of(&known))
+        });
+        let is_all = !is_sure
+            || !changes.is_complete
+            || was_interrupted
+            || is_reported
+            || has_lost
+            || self.all_until.is_some_and(|until| asked <= until);
+        let scope = if is_all { Scope::All } else { Scope::Slice(self.slice) };
+        let set_back = (is_reported || has_lost).then(|| SetBack {
+            is_news: !is_reported,
+            lost_writes,
+            suspects: (changes.is_complete && last.is_some()).then(|| known.rooms.keys().cloned().collect()),
+        });
+        Round { scope, set_back, known }
+    }
+
+    /// All that a round had to do is done.
+    pub(crate) fn end(&mut self, Round { scope, set_back, mut known }: Round) {
+        if let Some(SetBack { is_news, .. }) = set_back {
+            // The report of this node is no news to it.
+            known.set_backs += u64::from(is_news);
+            self.is_noticed = false;
+        }
+        if let Scope::Slice(slice) = scope {
+            self.slice = (slice + 1) % SLICES;
+        }
+        self.last = Some(known);
+        self.is_interrupted = false;
+    }
+
+    /// The next round compares all rooms.
+    pub(crate) fn interrupt(&mut self) {
+        self.is_interrupted = true;
+    }
+}
+
+impl Known {
+    /// Whether a room is at a lower version than it was, or has given the same version a second time.
+    fn has_lost(&self, now: &Self) -> bool {
+        now.rooms.iter().any(|(room, (epoch, version, changed_at))| {
+            let is_other = |at: &Version, then: &Duration| version < at || (version == at && changed_at != then);
+            self.rooms.get(room).is_some_and(|(known, at, then)| known == epoch && is_other(at, then))
+        })
+    }
+
+    /// Whether a room that changed so late that both rounds have to show it is not there in the later one: it was removed, or the
+    /// database has lost the change.
+    fn misses_any_of(&self, now: &Self) -> bool {
+        let since = Duration::from_secs(self.next.as_secs());
+        self.rooms.iter().any(|(room, (.., changed_at))| *changed_at >= since && !now.rooms.contains_key(room))
+    }
+
+    /// Whether the clock of the database has gone on by another time than that of this node.
+    fn clock_has_jumped(&self, now: &Self) -> bool {
+        let (least, most) = (now.asked.since(self.answered), now.answered.since(self.asked));
+        // Clocks do not run at quite the same speed.
+        let tolerance = ADJUSTMENT + most / 1000;
+        now.time + tolerance < self.time + least || now.time > self.time + most + tolerance
+    }
+}
+
+#[cfg(test)]
+mod tests;
