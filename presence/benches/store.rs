@@ -12,7 +12,7 @@ use std::{
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use presence::{
     ChannelName, NodeId, NodeName, Presence, PresenceId, RoomName, SqlStore, UserId,
-    store::{Attempt, ClearMode, NodeStore, RoomStore, RoomWrites, Store, Write},
+    store::{Attempt, ClearMode, NodeStore, RoomStore, RoomWrites, Store, SweepShare, Write},
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -99,7 +99,9 @@ fn sweeps(criterion: &mut Criterion) {
         runtime.block_on(store.commit(node, Attempt::next(), joins.clone().into())).expect("the commit works");
     }
     criterion.bench_function("store/sweep of 100,000 live ones", |bencher| {
-        bencher.to_async(&runtime).iter(async || black_box(store.sweep(node, 1_000).await.expect("sweeping works")));
+        bencher
+            .to_async(&runtime)
+            .iter(async || black_box(store.sweep(node, SweepShare::whole(), 1_000).await.expect("sweeping works")));
     });
     criterion.bench_function("store/prune of 100,000 live ones", |bencher| {
         let max_age = Duration::from_secs(60);

@@ -217,6 +217,9 @@ impl TryFrom<ConfigBuilder> for Config {
     }
 }
 
+/// With longer intervals the times in the database would say nothing to an operator.
+const MAX_TOUCH_FLUSH_INTERVAL: Duration = secs(600);
+
 const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -224,7 +227,9 @@ const fn secs(n: u64) -> Duration {
 config! {
     /// A presence that was not touched for longer than this is stale, and leaves. Default 60 s, at least 100 ms, at most 365 days.
     max_age: Duration = |max_age| max_age;
-    /// How often the row of a presence is updated with the time of the last touch. Default a quarter of `max_age`, which is also the most.
+    /// How often the row of a presence is updated with the time of the last touch. Default a quarter of `max_age`. At most that, or 10 min if
+    /// that is longer. Deadlines do not depend on it, since each node keeps those of its own presences in memory. Other nodes prune what a dead
+    /// node left by these times, so they wait longer if the interval is longer than a quarter of `max_age`; give all nodes the same.
     touch_flush_interval: Duration = |max_age| max_age / 4;
     /// How long a presence is held after its socket or node was lost, in case its client returns. Default 10 s, or `max_age` if that is
     /// shorter; 0 for no time; at most `max_age`.
@@ -384,7 +389,9 @@ impl Config {
         time("max_age", self.max_age, self.max_age <= secs(365 * 24 * 3600), "it must be at most 365 days")?;
         let flush = self.touch_flush_interval;
         time("touch_flush_interval", flush, flush >= ms(10), "it must be at least 10 ms")?;
-        time("touch_flush_interval", flush, flush <= self.max_age / 4, "it must be at most a quarter of `max_age`")?;
+        let longest = MAX_TOUCH_FLUSH_INTERVAL.max(self.max_age / 4);
+        let rule = "it must be at most 10 min, or a quarter of `max_age` if that is longer";
+        time("touch_flush_interval", flush, flush <= longest, rule)?;
         time("grace", self.grace, self.grace <= self.max_age, "it must not be longer than `max_age`")?;
         let notify = self.notify_interval;
         time("notify_interval", notify, notify <= secs(10), "it must be at most 10 s")?;

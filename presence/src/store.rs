@@ -22,6 +22,7 @@ mod recent;
 mod request;
 #[cfg(feature = "sql")]
 mod sql;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +50,7 @@ pub(crate) use sql::tests::trial;
 pub use sql::{MissingFeature, SeveralHosts, SqlStore, Synchronous};
 #[cfg(feature = "cli")]
 pub(crate) use sql::{database_message, is_access_denied};
+pub use survey::{Survey, SweepShare};
 
 #[cfg(feature = "sql")]
 pub(crate) use error::{ChannelTaken, NeedsOperator};
@@ -56,6 +58,10 @@ pub(crate) use error::{ChannelTaken, NeedsOperator};
 /// How long an incarnation that lost its name to a later one is kept after its end. A process that was suspended for longer
 /// takes its name back from the later one, instead of being stopped.
 const KEEP_SUPERSEDED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// For how long the node that began to clear a dead one is left alone with it after each of its batches. If it takes longer over the next
+/// one, or died itself, another node continues.
+const LEAVE_TO_CLEANER_FOR: Duration = Duration::from_secs(10);
 
 /// A time that a database stored.
 fn time(millis: i64) -> Duration {
@@ -176,11 +182,12 @@ pub trait RoomStore {
     /// The rooms in which the user has a presence, sorted by their bytes.
     async fn rooms_of(&self, user: UserId) -> Result<Vec<RoomName>, StoreError>;
 
-    /// Removes up to `limit` presences, in up to 512 rooms, whose grace has expired.
+    /// Removes up to `limit` presences, in up to 512 rooms, whose grace has expired: those in the `share` of the calling node, and those that
+    /// have been left to other nodes for long enough.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the calling incarnation is fenced.
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError>;
+    async fn sweep(&self, node: NodeId, share: SweepShare, limit: u64) -> Result<Batch, StoreError>;
 
     /// Removes up to `limit` orphaned presences, in up to 512 rooms, that were last seen more than `max_age` ago. A presence is
     /// orphaned if it is held, or if its node has no lease. Presences of the calling node are never orphaned, even if its lease
@@ -245,8 +252,13 @@ pub trait NodeStore {
     /// them, since they may still renew it. It reads no presence.
     async fn live_nodes(&self) -> Result<Vec<LiveNode>, StoreError>;
 
+    /// What a sweep of `node` would find. It locks nothing and changes nothing, so that a sweep that would find nothing need not begin. A
+    /// fenced incarnation may ask, too.
+    async fn survey(&self, node: NodeId) -> Result<Survey, StoreError>;
+
     /// Fences all other incarnations whose lease has expired. Returns all fenced incarnations with presences left to
-    /// [`clear`](Self::clear). Those whose name belongs to a live incarnation are left out, because that one clears them.
+    /// [`clear`](Self::clear). Those whose name belongs to a live incarnation are left out, because that one clears them, and so are those
+    /// that another node is clearing.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the calling incarnation is fenced.
@@ -254,7 +266,8 @@ pub trait NodeStore {
 
     /// Removes or holds up to `limit` presences, in up to 512 rooms, of the fenced incarnation `dead`. Presences that are held
     /// already keep their grace and do not count. When `dead` has no presence left, it is forgotten. Does nothing if `dead` is
-    /// not fenced.
+    /// not fenced. With [`ClearMode::HoldResumable`] it also does nothing while another node is clearing `dead`, which is so for ten seconds
+    /// after each of that node's batches.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the calling incarnation is fenced.

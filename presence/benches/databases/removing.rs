@@ -1,7 +1,7 @@
 //! 100,000 presences in 1,000 rooms are removed, until the last event is heard: those of a dead node, and stale ones of the own.
 //! And a round of the supervisor that finds nothing among 1,000,000.
 
-use presence::store::{NodeStore, RoomStore};
+use presence::store::{NodeStore, RoomStore, SweepShare};
 
 use std::time::{Duration, Instant};
 
@@ -119,7 +119,7 @@ pub(super) async fn measure_idle(database: &str, server: Option<&Server>) {
         for _ in 0..IDLE_ROUNDS {
             let begun = Instant::now();
             assert!(store.fence(node).await.expect("it may judge").is_empty());
-            assert_eq!(store.sweep(node, 1_000).await.expect("it sweeps").handled, 0);
+            assert_eq!(store.sweep(node, SweepShare::whole(), 1_000).await.expect("it sweeps").handled, 0);
             assert_eq!(store.prune(node, Duration::from_secs(60), 1_000).await.expect("it prunes").handled, 0);
             times.push(since(begun));
         }

@@ -89,7 +89,13 @@ const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ("max_age", "100ms", "99ms", "99ms", "it must be at least 100 ms"),
     ("max_age", "365days", "31536001s", "11months 30days 3h 50m 25s", "it must be at most 365 days"),
     ("touch_flush_interval", "10ms", "9ms", "9ms", "it must be at least 10 ms"),
-    ("touch_flush_interval", "15s", "15001ms", "15s 1ms", "it must be at most a quarter of `max_age`"),
+    (
+        "touch_flush_interval",
+        "10min",
+        "600001ms",
+        "10m 1ms",
+        "it must be at most 10 min, or a quarter of `max_age` if that is longer",
+    ),
     ("grace", "60s", "61s", "1m 1s", "it must not be longer than `max_age`"),
     ("notify_interval", "10s", "11s", "11s", "it must be at most 10 s"),
     (

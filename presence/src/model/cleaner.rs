@@ -1,8 +1,10 @@
-//! Which node cleans up after a dead one.
+//! Which node cleans up after a dead one, and which sweeps a room.
 //!
 //! If all did it at once, all but one of them would wait for its locks, and the changes of a room would be split into several events.
 
 use std::collections::HashSet;
+
+use uuid::Uuid;
 
 use crate::name::NodeId;
 
@@ -16,27 +18,32 @@ impl Cleaners {
     /// Those of the `dead` nodes that `here` cleans up after in this sweep: the ones for which it is chosen among the `live` nodes, and the
     /// ones that another node was chosen for in the sweep before, and that it has not cleaned up after. Perhaps it does not sweep.
     pub(crate) fn choose(&mut self, here: NodeId, live: &[NodeId], dead: &[NodeId]) -> Vec<NodeId> {
-        let is_chosen = |dead: &NodeId| live.iter().all(|live| rank(here, *dead) >= rank(*live, *dead));
-        let others: HashSet<NodeId> = dead.iter().copied().filter(|dead| !is_chosen(dead)).collect();
+        let others: HashSet<NodeId> =
+            dead.iter().copied().filter(|dead| !is_chosen(here, live, dead.as_uuid())).collect();
         let left = std::mem::replace(&mut self.left_to_others, others);
         let mine = |dead: &NodeId| !self.left_to_others.contains(dead) || left.contains(dead);
         dead.iter().copied().filter(mine).collect()
     }
 }
 
-/// The live node with the highest rank is chosen. So all nodes choose the same one, and the dead ones are spread over all.
-fn rank(live: NodeId, dead: NodeId) -> (u64, NodeId) {
+/// Whether `here` has the highest rank for the `work` among itself and the `others`. So all nodes choose the same one, and different work is
+/// spread over all.
+pub(crate) fn is_chosen(here: NodeId, others: &[NodeId], work: Uuid) -> bool {
+    others.iter().all(|other| rank(here, work) >= rank(*other, work))
+}
+
+fn rank(live: NodeId, work: Uuid) -> (u64, NodeId) {
     // The finalizer of SplitMix64: each bit of the result depends on all bits.
     let mix = |bits: u64| {
         let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^ (bits >> 31)
     };
-    let mixed = |node: NodeId, after: u64| {
-        let (high, low) = node.as_uuid().as_u64_pair();
+    let mixed = |id: Uuid, after: u64| {
+        let (high, low) = id.as_u64_pair();
         mix(mix(after ^ high) ^ low)
     };
-    (mixed(live, mixed(dead, 0)), live)
+    (mixed(live.as_uuid(), mixed(work, 0)), live)
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ use crate::{
     name::NodeId,
     node::{Node, RemovalPermit},
     room::ToRoom,
-    store::{Batch, ClearMode, LiveNode, NodeState, NodeStore, RoomStore, StoreError, pace::RemovalPace},
+    store::{
+        Batch, ClearMode, LiveNode, NodeState, NodeStore, RoomStore, StoreError, Survey, SweepShare, pace::RemovalPace,
+    },
     telemetry::report,
 };
 
@@ -201,9 +203,11 @@ impl Upkeep {
             return Ok(0);
         }
         self.hold_former().await?;
+        let Survey { live, has_dead, has_expired_graces } = self.node.bounded(self.node.store.survey(node)).await?;
+        let others = Self::others_that_sweep(node, live);
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
-        if self.may_judge().await {
-            for dead in self.dead_to_clear(node).await? {
+        if has_dead && self.may_judge().await {
+            for dead in self.dead_to_clear(node, &others).await? {
                 warn!(node = %dead, "a node is dead; its presences are removed");
                 let mode = ClearMode::HoldResumable(self.node.config.grace());
                 count += self.batches_of(&mut bulk, |limit| self.node.store.clear(node, dead, mode, limit)).await?;
@@ -211,35 +215,41 @@ impl Upkeep {
         }
         // Clients could not return while this node stood still, but their graces went on in the database. So no presence is swept for one
         // grace after a standstill. The wait is not longer, or presences would be held for ever on a machine that often stands still.
-        if self.node.standstills.has_just_resumed(self.node.now(), self.node.config.grace()) {
+        if !has_expired_graces || self.node.standstills.has_just_resumed(self.node.now(), self.node.config.grace()) {
             return Ok(count);
         }
-        Ok(count + self.batches_of(&mut bulk, |limit| self.node.store.sweep(node, limit)).await?)
+        let share = SweepShare::beside(others, self.node.config.sweep_interval());
+        Ok(count + self.batches_of(&mut bulk, |limit| self.node.store.sweep(node, share.clone(), limit)).await?)
+    }
+
+    /// The other nodes that have a lease, and that sweep as far as this one can know.
+    fn others_that_sweep(here: NodeId, live: Vec<LiveNode>) -> Vec<NodeId> {
+        let sweeps = |other: &LiveNode| {
+            other.node != here && matches!(other.state, NodeState::Live { .. }) && !other.name.as_str().starts_with(CLI)
+        };
+        live.into_iter().filter(sweeps).map(|live| live.node).collect()
     }
 
     /// Fences the nodes that are dead, and returns those after which this one cleans up.
-    async fn dead_to_clear(&self, node: NodeId) -> Result<Vec<NodeId>> {
+    async fn dead_to_clear(&self, node: NodeId, others: &[NodeId]) -> Result<Vec<NodeId>> {
         let mut dead = self.node.bounded(self.node.store.fence(node)).await?;
         dead.retain(|dead| !self.node.registration.uncleared().contains(dead));
-        let live = match dead.is_empty() {
-            true => Vec::new(),
-            false => self.node.bounded(self.node.store.live_nodes()).await?,
-        };
-        let sweeps =
-            |live: &LiveNode| matches!(live.state, NodeState::Live { .. }) && !live.name.as_str().starts_with(CLI);
-        let live: Vec<_> = live.into_iter().filter(sweeps).map(|live| live.node).collect();
-        Ok(self.node.registration.cleaners().choose(node, &live, &dead))
+        Ok(self.node.registration.cleaners().choose(node, others, &dead))
     }
 
     /// After an outage of the database the leases of all nodes have expired, and the rows of their presences are old. The first node that
     /// returns must give the others time, so until then it prunes its own presences only, also on request.
     async fn prune_presences(&self, max_age: Option<Duration>) -> Result<usize> {
         let node = self.id()?;
-        let max_age = max_age.unwrap_or_else(|| self.node.config.max_age());
+        let config = &self.node.config;
+        let max_age = max_age.unwrap_or_else(|| config.max_age());
         let own = self.prune_own(max_age).await?;
         if !self.may_judge().await {
             return Ok(own);
         }
+        // What another node has not written yet may be newer. A presence with a token would lose its grace.
+        let unwritten = config.touch_flush_interval().saturating_sub(config.max_age() / 4);
+        let max_age = max_age.saturating_add(unwritten);
         Ok(own + self.batches(|limit| self.node.store.prune(node, max_age, limit)).await?)
     }
 

@@ -278,10 +278,10 @@ pub struct Batch {
 /// What [`clear`](super::NodeStore::clear) does with the presences of a fenced incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClearMode {
-    /// Holds all of them, because the node has restarted and its clients are about to return: presences with a resume token
+    /// Holds all of them, which then count as seen now, because the node has restarted and its clients are about to return: presences with a resume token
     /// for the grace that they joined with, the others for this time.
     HoldAll(Duration),
-    /// Holds presences with a resume token, for the grace that they joined with, or for this time if that is not known.
+    /// Holds presences with a resume token, for the grace that they joined with, or for this time if that is not known. They count as seen now.
     /// Removes the others.
     HoldResumable(Duration),
 }

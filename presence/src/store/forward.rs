@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     Answer, Attempt, Batch, Changes, ClearMode, LiveNode, NodeStore, NodeSummary, RecentChanges, RemovalTarget,
-    Request, RequestStore, RoomCommit, RoomStore, RoomSummary, Store, StoreError,
+    Request, RequestStore, RoomCommit, RoomStore, RoomSummary, Store, StoreError, Survey, SweepShare,
 };
 
 /// The call that is forwarded, with what some forwarders need to know about it.
@@ -133,8 +133,8 @@ impl<F: Forward> RoomStore for F {
         self.forward(Call::Read, move |store| store.rooms_of(user.clone())).await
     }
 
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
-        self.forward(Call::Sweep, move |store| store.sweep(node, limit)).await
+    async fn sweep(&self, node: NodeId, share: SweepShare, limit: u64) -> Result<Batch, StoreError> {
+        self.forward(Call::Sweep, move |store| store.sweep(node, share.clone(), limit)).await
     }
 
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
@@ -174,6 +174,10 @@ impl<F: Forward> NodeStore for F {
 
     async fn live_nodes(&self) -> Result<Vec<LiveNode>, StoreError> {
         self.forward(Call::Read, |store| store.live_nodes()).await
+    }
+
+    async fn survey(&self, node: NodeId) -> Result<Survey, StoreError> {
+        self.forward(Call::Read, move |store| store.survey(node)).await
     }
 
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {

@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     Attempt, Batch, ChangedRoom, Changes, RecentChanges, RemovalTarget, RoomCommit, RoomStore, RoomSummary, Store,
-    StoreError, listing, millis, plan, recent::whole_seconds, time,
+    StoreError, SweepShare, listing, millis, plan, recent::whole_seconds, time,
 };
 
 use self::tables::{PresenceEntry, RoomEntry, Tables};
@@ -209,10 +209,13 @@ impl RoomStore for MemoryStore {
         Ok(rooms)
     }
 
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+    async fn sweep(&self, node: NodeId, share: SweepShare, limit: u64) -> Result<Batch, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
-        let over = tables.ids(limit, |row| row.held_until.is_some_and(|until| until < now));
+        let late = now.saturating_sub(millis(share.delay()));
+        let has = |row: &PresenceEntry| share.has(node, tables.rooms[&row.room].epoch);
+        let is_over = |row: &PresenceEntry, until| until < late || (until < now && has(row));
+        let over = tables.ids(limit, |row| row.held_until.is_some_and(|until| is_over(row, until)));
         Ok(tables.batch(now, &over))
     }
 

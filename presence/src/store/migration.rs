@@ -11,6 +11,7 @@ mod m20261130_000008_leases;
 mod m20261130_000009_pages_with_space;
 mod m20261130_000010_lanes;
 mod m20261130_000011_changed_rooms;
+mod m20261130_000012_cleaners;
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tests;
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000009_pages_with_space::Migration),
             Box::new(m20261130_000010_lanes::Migration),
             Box::new(m20261130_000011_changed_rooms::Migration),
+            Box::new(m20261130_000012_cleaners::Migration),
         ]
     }
 

@@ -43,7 +43,7 @@ use crate::{
 
 use super::{
     Attempt, Batch, Changes, RecentChanges, RemovalTarget, RoomCommit, RoomStore, RoomSummary, RoomWrites, Store,
-    StoreError, migration, millis, plan,
+    StoreError, SweepShare, migration, millis, plan,
 };
 
 use self::{
@@ -304,9 +304,9 @@ impl RoomStore for SingleTryStore {
         Ok(rooms)
     }
 
-    async fn sweep(&self, node: NodeId, limit: u64) -> Result<Batch, StoreError> {
+    async fn sweep(&self, node: NodeId, share: SweepShare, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.clean_up_as(node).await?;
-        let batch = transaction.remove_all(RemovalFilter::PastGrace { now: transaction.now }, limit).await?;
+        let batch = transaction.sweep(node, &share, limit).await?;
         transaction.commit().await?;
         Ok(batch)
     }

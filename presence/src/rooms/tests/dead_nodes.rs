@@ -46,6 +46,68 @@ async fn of_two_survivors_one_cleans_up_and_the_other_only_if_it_does_not() {
 }
 
 #[actix::test]
+async fn clearing_a_dead_node_for_longer_than_a_sweep_is_one_event_of_one_node() {
+    // The other one took it for forgotten, cleared the rest, and each told its part.
+    const CROWD: usize = 3_000;
+    let [here, there] = nodes(quick).await;
+    let (ann, bob) = (here.member("ann").await, there.member("bob").await);
+    let dead = NodeId::random();
+    let database = here.store.database();
+    database.register(dead, NodeName::new("dead").unwrap(), secs(3)).await.unwrap();
+    let presence =
+        |n| Presence::new(PresenceId::random(), channel(&format!("c{n}")), Some(user(&format!("u{n}"))), dead);
+    let joins = (0..CROWD).map(|n| Write::Join(Arc::new(presence(n)))).collect();
+    let joins = RoomWrites { room: lobby().clone(), writes: joins };
+    let _ = database.commit(dead, Attempt::next(), [joins].into()).await.unwrap();
+    let (mut changes, mut others) = (here.changes(), there.changes());
+    for node in [&here, &there] {
+        node.store.removals_take(ms(700));
+    }
+    alive(&[&ann, &bob], secs(12)).await;
+    let events = [published(&mut changes), published(&mut others)].concat();
+    assert_eq!(events.len(), 1, "{:?}", events.iter().map(String::len).collect::<Vec<_>>());
+    assert_eq!(events[0].split(' ').count(), CROWD);
+    assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".to_owned()], ann.sees()));
+}
+
+#[actix::test]
+async fn presences_whose_grace_is_over_are_swept_although_the_node_chosen_for_their_room_does_not_sweep() {
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let [here, there] = [node_on(&database, "here", quick()).await, unsupervised_node_on(&database, "there", quick())];
+    there.rooms.ready().await;
+    let mut changes = here.changes();
+    // A node that has ended properly.
+    let gone = NodeId::random();
+    database.register(gone, NodeName::new("gone").unwrap(), secs(3)).await.unwrap();
+    let bobs: Vec<_> =
+        (0..12).map(|n| Presence::new(PresenceId::random(), channel(&format!("c{n}")), None, gone)).collect();
+    let in_rooms = |write: &dyn Fn(&Presence) -> Write| {
+        let rooms = bobs.iter().enumerate().map(|(n, bob)| (room(&format!("room {n}")), vec![write(bob)]));
+        rooms.map(|(room, writes)| RoomWrites { room, writes }).collect::<Vec<_>>()
+    };
+    let join = |bob: &Presence| Write::Join(Arc::new(bob.clone()));
+    let hold = |bob: &Presence| Write::Hold { id: bob.id, channel: bob.channel.clone(), grace: secs(2) };
+    for rooms in [in_rooms(&join), in_rooms(&hold)] {
+        let _ = database.commit(gone, Attempt::next(), rooms.into()).await.unwrap();
+    }
+    assert_eq!(database.retire(gone, Duration::ZERO).await.unwrap(), []);
+    pass(ms(1_900)).await;
+    assert_eq!(published(&mut changes), NONE);
+    // The first sweep that finds something leaves the rooms of the other node to it, and the one after it does not.
+    let mut at_once = Vec::new();
+    while at_once.is_empty() {
+        pass(ms(50)).await;
+        at_once = published(&mut changes);
+    }
+    assert!((1..12).contains(&at_once.len()), "{at_once:?}");
+    pass(secs(2)).await;
+    let later = published(&mut changes);
+    assert_eq!(at_once.len() + later.len(), 12);
+    drop(there);
+}
+
+#[actix::test]
 async fn a_node_that_was_considered_dead_rejoins_and_no_presence_is_lost_or_doubled() {
     let [here, there] = nodes(quick).await;
     let ann = here.member("ann").await;

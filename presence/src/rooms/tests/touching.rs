@@ -145,3 +145,29 @@ async fn a_join_waits_for_no_more_than_one_transaction_of_touches_however_many_t
     let sizes: Vec<_> = touches.collect();
     assert!(sizes.iter().sum::<usize>() == 3_500 && sizes.iter().all(|rows| *rows <= 1_000), "{sizes:?}");
 }
+
+#[actix::test]
+async fn rows_that_are_rarely_written_cost_nobody_a_grace_and_keep_no_silent_member() {
+    // Another node took the time in the row for the last sign of life.
+    let rarely = || quick().touch_flush_interval(secs(600)).prune_interval(secs(1));
+    let [here, there] = nodes(rarely).await;
+    let silent = there.member("silent").await;
+    let ann = here.member("ann").await;
+    let bob = there.client("bob").with_token("a-token-of-bob-that-is-long", secs(30));
+    bob.join(lobby()).await.unwrap();
+    alive(&[&ann, &bob], secs(62)).await;
+    assert_eq!(pruned(&silent), 1, "its node has its deadline in memory");
+    alive(&[&ann, &bob], secs(240)).await;
+    assert_eq!(there.store.touches().len(), 0);
+    there.store.faults.hang();
+    // After the lease and a sweep the dead node's presences are held.
+    alive(&[&ann, &bob], secs(25)).await;
+    assert_eq!(ann.sees(), ["ann", "bob"], "its grace is not over");
+    alive(&[&ann, &bob], secs(15)).await;
+    assert_eq!(ann.sees(), ["ann"]);
+}
+
+fn pruned(client: &FakeClient) -> usize {
+    let is_removal = |message: &ToConnection| matches!(message, ToConnection::Removed { .. });
+    client.connection_messages().iter().filter(|message| is_removal(message)).count()
+}

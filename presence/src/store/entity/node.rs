@@ -17,6 +17,9 @@ pub struct Model {
     pub process: Option<String>,
     pub started_at: i64,
     pub fenced_at: Option<i64>,
+    /// The incarnation that cleans up after this one, and until when the others leave that to it.
+    pub cleaner: Option<Uuid>,
+    pub cleaner_until: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use crate::{
     name::{NodeId, NodeName, RequestId, RoomName},
     store::{
-        Answer, Batch, ClearMode, LiveNode, NodeState, NodeStore, NodeSummary, Request, RequestStore, RoomCommit,
-        StoreError,
+        Answer, Batch, ClearMode, LEAVE_TO_CLEANER_FOR, LiveNode, NodeState, NodeStore, NodeSummary, Request,
+        RequestStore, RoomCommit, StoreError, Survey,
         listing::{self, this_process},
         millis, time,
     },
@@ -48,6 +48,7 @@ impl NodeStore for MemoryStore {
             lease_until,
             fenced_at: None,
             writes: tables.nodes.get(&node).map_or(0, |row| row.writes.saturating_add(1)),
+            cleaner: None,
         };
         tables.nodes.insert(node, row);
         let former = tables.nodes.iter().filter(|(_, other)| other.superseded && other.name == name);
@@ -115,6 +116,19 @@ impl NodeStore for MemoryStore {
         Ok(nodes)
     }
 
+    async fn survey(&self, node: NodeId) -> Result<Survey, StoreError> {
+        let live = self.live_nodes().await?;
+        let now = self.now();
+        let tables = self.tables();
+        let is_expired =
+            |(id, row): (&NodeId, &NodeEntry)| *id != node && row.fenced_at.is_none() && row.lease_until < now;
+        let has_dead = tables.nodes.iter().any(is_expired)
+            || !tables.forgettable(now).is_empty()
+            || !tables.uncleared_orphans(node, now).is_empty();
+        let has_expired_graces = tables.presences.values().any(|row| row.held_until.is_some_and(|until| until < now));
+        Ok(Survey { live, has_dead, has_expired_graces })
+    }
+
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
@@ -122,19 +136,20 @@ impl NodeStore for MemoryStore {
             other.fenced_at.get_or_insert(now);
         }
         tables.forget(now);
-        let fenced = tables.nodes.iter().filter(|(id, other)| {
-            other.fenced_at.is_some() && !tables.is_succeeded(other) && tables.is_uncleared(**id)
-        });
-        let mut fenced: Vec<_> = fenced.map(|(id, _)| *id).collect();
-        fenced.sort_unstable();
-        Ok(fenced)
+        Ok(tables.uncleared_orphans(node, now))
     }
 
     async fn clear(&self, node: NodeId, dead: NodeId, mode: ClearMode, limit: u64) -> Result<Batch, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
-        if tables.nodes.get(&dead).is_none_or(|dead| dead.fenced_at.is_none()) {
+        let Some(row) = tables.nodes.get_mut(&dead).filter(|dead| dead.fenced_at.is_some()) else {
             return Ok(Batch::default());
+        };
+        if let ClearMode::HoldResumable(_) = mode {
+            if row.is_left_to_another(node, now) {
+                return Ok(Batch::default());
+            }
+            row.cleaner = Some((node, now.saturating_add(millis(LEAVE_TO_CLEANER_FOR))));
         }
         let (ids, more) = tables.ids(limit, |row| row.presence.node == dead && !row.presence.held);
         let (grace, held, gone) = match mode {
@@ -148,6 +163,7 @@ impl NodeStore for MemoryStore {
             if let Some(row) = tables.presences.get_mut(id) {
                 let grace = row.session.map_or(grace, |session| session.grace);
                 row.hold(now.saturating_add(millis(grace)));
+                row.last_seen = now;
             }
         }
         let mut batch = tables.batch(now, &(gone, more));

@@ -46,6 +46,15 @@ pub(super) struct NodeEntry {
     pub(super) fenced_at: Option<i64>,
     /// How many times its lease was renewed, and how many commits it has made.
     pub(super) writes: u64,
+    /// The node that clears this one, and until when it is left to it.
+    pub(super) cleaner: Option<(NodeId, i64)>,
+}
+
+impl NodeEntry {
+    /// Whether a node other than `node` clears this one.
+    pub(super) fn is_left_to_another(&self, node: NodeId, now: i64) -> bool {
+        self.cleaner.is_some_and(|(cleaner, until)| cleaner != node && until >= now)
+    }
 }
 
 #[derive(Clone)]
@@ -151,13 +160,35 @@ impl Tables {
         self.presences.values().any(|row| row.presence.node == node && !row.presence.held)
     }
 
-    /// Forgets fenced incarnations without presences. One that lost its name is kept longer, since its process may be suspended.
-    pub(super) fn forget(&mut self, now: i64) {
+    /// The fenced incarnations without presences. One that lost its name is kept longer, since its process may be suspended.
+    pub(super) fn forgettable(&self, now: i64) -> HashSet<NodeId> {
         let busy: HashSet<NodeId> = self.presences.values().map(|row| row.presence.node).collect();
-        self.nodes.retain(|id, node| match node.fenced_at {
-            Some(at) => busy.contains(id) || (node.superseded && at >= now.saturating_sub(millis(KEEP_SUPERSEDED_FOR))),
-            None => true,
+        let is_over = |(id, node): &(&NodeId, &NodeEntry)| match node.fenced_at {
+            Some(at) => {
+                !busy.contains(id) && (!node.superseded || at < now.saturating_sub(millis(KEEP_SUPERSEDED_FOR)))
+            }
+            None => false,
+        };
+        self.nodes.iter().filter(is_over).map(|(id, _)| *id).collect()
+    }
+
+    /// The fenced incarnations that `node` would clear.
+    pub(super) fn uncleared_orphans(&self, node: NodeId, now: i64) -> Vec<NodeId> {
+        let fenced = self.nodes.iter().filter(|(id, other)| {
+            other.fenced_at.is_some()
+                && !self.is_succeeded(other)
+                && !other.is_left_to_another(node, now)
+                && self.is_uncleared(**id)
         });
+        let mut fenced: Vec<_> = fenced.map(|(id, _)| *id).collect();
+        fenced.sort_unstable();
+        fenced
+    }
+
+    /// Forgets the [`forgettable`](Self::forgettable) incarnations.
+    pub(super) fn forget(&mut self, now: i64) {
+        let over = self.forgettable(now);
+        self.nodes.retain(|id, _| !over.contains(id));
         self.commits.retain(|node, _| self.nodes.contains_key(node));
         self.requests.retain(|_, request| self.nodes.contains_key(&request.sender));
     }

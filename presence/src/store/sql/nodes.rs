@@ -9,7 +9,7 @@ use crate::{
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
     store::{
         Answer, Batch, ClearMode, LiveNode, NodeStore, NodeSummary, Request, RequestStore, RoomCommit, StoreError,
-        millis, time,
+        Survey, millis, time,
     },
 };
 
@@ -79,12 +79,17 @@ impl NodeStore for SingleTryStore {
         Ok(nodes)
     }
 
+    async fn survey(&self, node: NodeId) -> Result<Survey, StoreError> {
+        let rows = self.query(|| statement::survey(node, self.database.now()), Ok).await?;
+        row::survey(node, rows)
+    }
+
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {
         let transaction = self.clean_up_as(node).await?;
         let connection = transaction.connection();
         transaction.fence_expired(node).await?;
         transaction.forget_incarnations().await?;
-        let fenced = statement::uncleared_orphans().all(connection).await.map_err(store_error)?;
+        let fenced = statement::uncleared_orphans(node, transaction.now).all(connection).await.map_err(store_error)?;
         transaction.commit().await?;
         self.forget_commits(node).await;
         Ok(fenced.into_iter().map(NodeId::from_uuid).collect())
@@ -93,7 +98,7 @@ impl NodeStore for SingleTryStore {
     async fn clear(&self, node: NodeId, dead: NodeId, mode: ClearMode, limit: u64) -> Result<Batch, StoreError> {
         let transaction = self.clean_up_as(node).await?;
         // Only one transaction clears a node at a time. Two would wait for each other when they forget it.
-        if !matches!(transaction.status_of(dead, Lock::Exclusive).await?, Some(Err(_))) {
+        if !transaction.begin_clearing(node, dead, mode).await? {
             return Ok(Batch::default());
         }
         let (connection, backend) = (transaction.connection(), self.database.dialect().backend());

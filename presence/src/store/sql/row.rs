@@ -20,8 +20,8 @@ use crate::{
 };
 
 use super::super::{
-    Answer, ChangedRoom, LiveNode, NodeState, NodeSummary, Order, RecentChanges, Request, RoomSummary, StoreError,
-    listing::between, plan::StoredPresence, time,
+    Answer, ChangedRoom, KEEP_SUPERSEDED_FOR, LiveNode, NodeState, NodeSummary, Order, RecentChanges, Request,
+    RoomSummary, StoreError, Survey, listing::between, millis, plan::StoredPresence, time,
 };
 
 /// When the incarnation was fenced, the name that a later one took from it, and the time now.
@@ -44,6 +44,22 @@ pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
 
 /// Id, name, process, start, end of the lease, and the time now.
 pub(super) type LiveNodeRow = (Uuid, String, Option<String>, i64, i64, i64);
+
+/// Id, name, lost name, process, start, time of the fencing, end of the lease, the time of the fencing if it has presences left to clear, the
+/// same if it has no presences, the end of the first grace of all presences, and the time now.
+pub(super) type SurveyRow = (
+    Uuid,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    i64,
+);
 
 /// Id, name, lost name, process, start, end of the lease, time of the fencing, numbers of presences and of held presences, and
 /// the time now.
@@ -212,6 +228,29 @@ pub(super) fn live_node(row: LiveNodeRow) -> Result<LiveNode, StoreError> {
     let (node, name) = node_name((id, name))?;
     let (age, state) = (between(started_at, now), NodeState::at(now, lease_until, None, false));
     Ok(LiveNode { node, name, process, age, state })
+}
+
+pub(super) fn survey(caller: NodeId, rows: Vec<SurveyRow>) -> Result<Survey, StoreError> {
+    let mut survey = Survey { live: Vec::new(), has_dead: false, has_expired_graces: false };
+    for row in rows {
+        let (id, name, lost_name, process, started_at, fenced_at, lease_until, uncleared, empty, first_grace, now) =
+            row;
+        survey.has_expired_graces |= first_grace.is_some_and(|until| until < now);
+        let is_forgettable = empty.is_some_and(|fenced_at| {
+            lost_name.is_none() || fenced_at < now.saturating_sub(millis(KEEP_SUPERSEDED_FOR))
+        });
+        survey.has_dead |= uncleared.is_some() || is_forgettable;
+        if fenced_at.is_some() {
+            continue;
+        }
+        let is_expired = lease_until.is_none_or(|until| until < now);
+        survey.has_dead |= is_expired && id != caller.as_uuid();
+        if let (Some(name), Some(lease_until)) = (name, lease_until) {
+            survey.live.push(live_node((id, name, process, started_at, lease_until, now))?);
+        }
+    }
+    survey.live.sort_unstable_by(LiveNode::in_order);
+    Ok(survey)
 }
 
 pub(super) fn node_name((id, name): (Uuid, String)) -> Result<(NodeId, NodeName), StoreError> {

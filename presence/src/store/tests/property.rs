@@ -17,7 +17,7 @@ use crate::{
     name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId, Version},
     store::{
         self, Attempt, Batch, ClearMode, MemoryStore, NodeSummary, Order, Removal, RemovalTarget, RoomCommit,
-        RoomStore, RoomWrites, Session, SqlStore, Store, StoreError, Write,
+        RoomStore, RoomWrites, Session, SqlStore, Store, StoreError, SweepShare, Write,
     },
     testing::store::ManualClock,
 };
@@ -174,7 +174,7 @@ impl RunIds {
                 let mode = if *all { ClearMode::HoldAll(grace) } else { ClearMode::HoldResumable(grace) };
                 batch(store.clear(incarnations[*node], incarnations[*dead], mode, u64::MAX).await)
             }
-            StoreCall::Sweep { node } => batch(store.sweep(incarnations[*node], u64::MAX).await),
+            StoreCall::Sweep { node } => batch(store.sweep(incarnations[*node], SweepShare::whole(), u64::MAX).await),
             StoreCall::Prune { node, age } => {
                 batch(store.prune(incarnations[*node], Duration::from_secs(*age), u64::MAX).await)
             }

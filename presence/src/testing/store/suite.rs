@@ -26,6 +26,7 @@ pub mod reading;
 pub mod recent;
 pub mod requests;
 pub mod resuming;
+pub mod sharing;
 
 use std::{sync::Arc, time::Duration};
 
@@ -108,6 +109,7 @@ macro_rules! store_suite {
                 pruning_spares_presences_of_the_calling_node_after_its_lease_expired,
                 pruning_removes_held_presences_and_those_of_dead_nodes,
                 a_presence_seen_exactly_max_age_ago_stays,
+                a_presence_that_a_restart_holds_counts_as_seen,
                 a_resumed_presence_counts_as_seen,
                 pruning_works_in_batches,
                 a_touch_keeps_a_presence_from_being_pruned,
@@ -123,6 +125,13 @@ macro_rules! store_suite {
                 a_user_is_removed_from_one_room_and_stays_in_the_others,
                 an_orphaned_presence_is_removed_by_its_id_or_its_channel,
                 removing_a_user_works_in_batches_and_removes_held_presences,
+            }
+            sharing {
+                a_dead_node_is_left_to_the_node_that_clears_it,
+                a_node_that_restarts_holds_its_presences_while_another_one_clears_them,
+                each_room_is_swept_by_one_node_at_once_and_by_any_after_the_delay,
+                a_survey_reports_what_a_sweep_would_find,
+                a_survey_reports_former_incarnations_only_without_a_live_successor,
             }
             resuming {
                 a_lost_presence_is_held_for_its_grace_without_a_version,
@@ -349,6 +358,7 @@ mod tests {
             include_str!("suite/reading.rs"),
             include_str!("suite/recent.rs"),
             include_str!("suite/resuming.rs"),
+            include_str!("suite/sharing.rs"),
         ];
         for source in modules {
             for statement in source.split("\npub async fn ").skip(1) {

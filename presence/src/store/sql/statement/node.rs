@@ -3,7 +3,9 @@
 use sea_orm::{
     ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
     prelude::{Expr, Uuid},
-    sea_query::{Alias, ExprTrait, InsertStatement, LockBehavior, LockType, Query, SelectStatement, SimpleExpr},
+    sea_query::{
+        Alias, CaseStatement, ExprTrait, InsertStatement, LockBehavior, LockType, Query, SelectStatement, SimpleExpr,
+    },
 };
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
         entity::{last_commit, lease, node, presence},
         listing::this_process,
         millis,
-        sql::row::{LiveNodeRow, NodeStatusRow, NodeSummaryRow},
+        sql::row::{LiveNodeRow, NodeStatusRow, NodeSummaryRow, SurveyRow},
     },
 };
 
@@ -112,7 +114,12 @@ pub(in super::super) fn uncleared_under(name: &NodeName) -> Rows<Uuid> {
 }
 
 /// Fenced incarnations with presences that are not held, unless a later incarnation has their name and is not fenced.
-pub(in super::super) fn uncleared_orphans() -> Rows<Uuid> {
+pub(in super::super) fn uncleared_orphans(caller: NodeId, now: i64) -> Rows<Uuid> {
+    uncleared().filter(has_successor().not()).filter(is_left_to_another(caller, now).not()).into_tuple()
+}
+
+/// Whether a later incarnation has the name of the node in the outer query, and is not fenced.
+fn has_successor() -> SimpleExpr {
     let later = Alias::new("later");
     let successor = Query::select()
         .expr(Expr::val(1))
@@ -120,7 +127,68 @@ pub(in super::super) fn uncleared_orphans() -> Rows<Uuid> {
         .and_where(Expr::col((later.clone(), node::Column::Name)).equals((node::Entity, node::Column::LostName)))
         .and_where(Expr::col((later, node::Column::FencedAt)).is_null())
         .take();
-    uncleared().filter(Expr::not_exists(successor)).into_tuple()
+    Expr::exists(successor)
+}
+
+/// Whether a node other than the caller clears this one.
+fn is_left_to_another(caller: NodeId, now: impl Into<SimpleExpr>) -> Condition {
+    // Neither comparison may be `NULL`, since the condition is negated.
+    Condition::all()
+        .add(node::Column::Cleaner.is_not_null())
+        .add(node::Column::Cleaner.ne(caller.as_uuid()))
+        .add(node::Column::CleanerUntil.is_not_null())
+        .add(Expr::col((node::Entity, node::Column::CleanerUntil)).gte(now.into()))
+}
+
+/// Locks a fenced incarnation that the caller may clear. No row if a transaction has locked it.
+pub(in super::super) fn lock_to_clear(caller: NodeId, dead: NodeId, now: i64) -> Rows<Uuid> {
+    node::Entity::find_by_id(dead.as_uuid())
+        .select_only()
+        .column(node::Column::Id)
+        .filter(node::Column::FencedAt.is_not_null())
+        .filter(is_left_to_another(caller, now).not())
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_tuple()
+}
+
+/// Leaves a fenced incarnation to this one until then.
+pub(in super::super) fn set_cleaner(cleaner: NodeId, dead: NodeId, until: i64) -> UpdateMany<node::Entity> {
+    node::Entity::update_many()
+        .col_expr(node::Column::Cleaner, Expr::value(cleaner.as_uuid()))
+        .col_expr(node::Column::CleanerUntil, Expr::value(until))
+        .filter(node::Column::Id.eq(dead.as_uuid()))
+}
+
+/// All incarnations that are not forgotten, and for each what a sweep by the caller would find.
+pub(in super::super) fn survey(caller: NodeId, now: SimpleExpr) -> Rows<SurveyRow> {
+    use node::Column::{FencedAt, Id, LostName, Name, Process, StartedAt};
+    let unheld = presences_of_node().and_where(presence::Column::HeldUntil.is_null()).take();
+    let is_uncleared = Condition::all()
+        .add(FencedAt.is_not_null())
+        .add(has_successor().not())
+        .add(is_left_to_another(caller, now.clone()).not())
+        .add(Expr::exists(unheld));
+    let is_empty = Condition::all().add(FencedAt.is_not_null()).add(Expr::not_exists(presences_of_node()));
+    // Every database has the type of this column, while their types of truth values differ.
+    let fenced_if = |condition: Condition| {
+        CaseStatement::new().case(condition, Expr::col((node::Entity, FencedAt))).finally(Expr::value(None::<i64>))
+    };
+    // Every time is at least 0: see `is_orphaned_for`.
+    let first_grace = Query::select()
+        .expr(Expr::col(presence::Column::HeldUntil).min())
+        .from(presence::Entity)
+        .and_where(presence::Column::HeldUntil.gte(0))
+        .take();
+    node::Entity::find()
+        .left_join(lease::Entity)
+        .select_only()
+        .columns([Id, Name, LostName, Process, StartedAt, FencedAt])
+        .column(lease::Column::LeaseUntil)
+        .expr(fenced_if(is_uncleared))
+        .expr(fenced_if(is_empty))
+        .expr(SimpleExpr::SubQuery(None, Box::new(first_grace.into())))
+        .expr(now)
+        .into_tuple()
 }
 
 fn uncleared() -> sea_orm::Select<node::Entity> {

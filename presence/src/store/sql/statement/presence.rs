@@ -123,7 +123,7 @@ pub(in super::super) fn delete_presences(ids: impl Into<Keys<Uuid>>) -> DeleteMa
 }
 
 /// Holds presences of a fenced incarnation, each for its own grace or for `default_grace`. A presence that was resumed meanwhile
-/// belongs to another node, and is not held.
+/// belongs to another node, and is not held. They count as seen now, so that they are not pruned before their grace is over.
 pub(in super::super) fn hold_presences_of(
     of: NodeId,
     ids: impl Into<Keys<Uuid>>,
@@ -135,6 +135,7 @@ pub(in super::super) fn hold_presences_of(
         Condition::all().add(presence::Column::NodeId.eq(of.as_uuid())).add(presence::Column::HeldUntil.is_null());
     presence::Entity::update_many()
         .col_expr(presence::Column::HeldUntil, until)
+        .col_expr(presence::Column::LastSeen, Expr::value(now))
         .filter(ids.into().contain(presence::Column::Id))
         .filter(unindexed(unheld_of))
 }

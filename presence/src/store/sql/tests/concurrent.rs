@@ -17,7 +17,7 @@ use crate::{
     model::{Meta, Presence},
     name::{ChannelName, NodeName},
     session::{Session, SessionHash},
-    store::{ClearMode, NodeStore, Resumed, Write},
+    store::{ClearMode, NodeStore, Resumed, SweepShare, Write},
 };
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -140,7 +140,7 @@ impl NodeThread {
         let seen: Vec<_> = self.here.iter().flatten().rev().map(|presence| (presence.id, Duration::ZERO)).collect();
         store.touch(node, seen.clone().into()).await.unwrap();
         store.renew(node, LEASE).await.unwrap();
-        history.add(store.sweep(node, 10).await.unwrap().commits);
+        history.add(store.sweep(node, SweepShare::whole(), 10).await.unwrap().commits);
         history.add(store.prune(node, SOON, 10).await.unwrap().commits);
         history.add(store.remove(node, RemovalTarget::Room(room(round % ROOMS)), 10).await.unwrap().commits);
         assert_eq!(store.fence(node).await.unwrap(), []);

@@ -6,12 +6,12 @@ use sea_orm::{prelude::Uuid, sea_query::ExprTrait};
 
 use crate::{
     name::NodeId,
-    store::{StoreError, millis},
+    store::{ClearMode, LEAVE_TO_CLEANER_FOR, StoreError, millis},
 };
 
 use super::{
     super::{database::Database, error::store_error, statement},
-    Transaction, chunk,
+    Lock, Transaction, chunk,
 };
 
 impl Transaction {
@@ -28,6 +28,25 @@ impl Transaction {
         let now = transaction.now;
         transaction.commit().await?;
         Ok(now)
+    }
+
+    /// Locks a dead incarnation for [`clear`](crate::store::NodeStore::clear). Returns whether `node` may clear it now: it is fenced, and no
+    /// other node clears it.
+    pub(in super::super) async fn begin_clearing(
+        &self,
+        node: NodeId,
+        dead: NodeId,
+        mode: ClearMode,
+    ) -> Result<bool, StoreError> {
+        let ClearMode::HoldResumable(_) = mode else {
+            return Ok(matches!(self.status_of(dead, Lock::Exclusive).await?, Some(Err(_))));
+        };
+        let until = self.now.saturating_add(millis(LEAVE_TO_CLEANER_FOR));
+        if statement::lock_to_clear(node, dead, self.now).one(&self.inner).await.map_err(store_error)?.is_none() {
+            return Ok(false);
+        }
+        statement::set_cleaner(node, dead, until).exec(&self.inner).await.map_err(store_error)?;
+        Ok(true)
     }
 
     /// Fences incarnations whose lease has expired. One that is within a transaction, or whose lease is being renewed, is left to the next

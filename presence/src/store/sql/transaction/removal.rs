@@ -12,7 +12,8 @@ use crate::{
     model::{Delta, Presence},
     name::{Epoch, NodeId, PresenceId, RoomName},
     store::{
-        Batch, RoomCommit, StoreError, count_changes::CountChanges, pace::MAX_ROOMS_PER_REMOVAL, plan::StoredPresence,
+        Batch, RoomCommit, StoreError, SweepShare, count_changes::CountChanges, millis, pace::MAX_ROOMS_PER_REMOVAL,
+        plan::StoredPresence,
     },
 };
 
@@ -25,6 +26,10 @@ use super::{
     },
     Transaction, distinct, read,
 };
+
+/// Among how many presences whose grace has expired one batch of a sweep looks for those in the share of its node. If more are in the shares
+/// of other nodes, which are about to remove them, the next sweep finds the rest.
+const READ_FOR_SHARE: u64 = 16_384;
 
 impl Transaction {
     /// The epoch of the room with this name, if it exists.
@@ -48,6 +53,34 @@ impl Transaction {
         let mut ids = self.removable_ids(filter, limit).await?;
         // Counted before the removal, because another transaction may remove some of them meanwhile.
         let more = truncate_to_max_rooms(limit, &mut ids, |(_, room)| *room);
+        Ok(Batch { more, ..self.remove(ids, filter).await? })
+    }
+
+    /// Removes up to `limit` presences whose grace has expired, in the share of the node or after the delay for others.
+    pub(in super::super) async fn sweep(
+        &self,
+        node: NodeId,
+        share: &SweepShare,
+        limit: u64,
+    ) -> Result<Batch, StoreError> {
+        let filter = RemovalFilter::PastGrace { now: self.now };
+        if share.is_whole() {
+            return self.remove_all(filter, limit).await;
+        }
+        let late = RemovalFilter::PastGrace { now: self.now.saturating_sub(millis(share.delay())) };
+        let mut ids = self.removable_ids(late, limit).await?;
+        let mut is_full = ids.len() as u64 == limit;
+        if !is_full {
+            // Most of what is found may be for the others.
+            let found = self.removable_ids(filter, READ_FOR_SHARE).await?;
+            let was_full = found.len() as u64 == READ_FOR_SHARE;
+            let late: HashSet<Uuid> = ids.iter().map(|(id, _)| *id).collect();
+            let is_mine = |(id, room): &(Uuid, Uuid)| !late.contains(id) && share.has(node, Epoch::from_uuid(*room));
+            ids.extend(found.into_iter().filter(is_mine));
+            is_full = ids.len() as u64 >= limit || (was_full && !ids.is_empty());
+            ids.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        }
+        let more = truncate_to_max_rooms(limit, &mut ids, |(_, room)| *room) || is_full;
         Ok(Batch { more, ..self.remove(ids, filter).await? })
     }
 

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::{
     model::{Delta, Presence},
     name::Version,
-    store::{Attempt, ClearMode, Resumed, Store, StoreError, Write},
+    store::{Attempt, ClearMode, Resumed, Store, StoreError, SweepShare, Write},
 };
 
 use super::{
@@ -77,7 +77,11 @@ pub async fn a_join_of_a_held_presence_ends_its_hold(store: &dyn Store, time: &M
     let joined = change(store, here, "lobby", [join(&back)]).await;
     assert_eq!(joined.delta, Delta { moved: vec![back.clone()], ..Delta::default() }, "no member can tell");
     time.advance(LEASE * 2);
-    assert_eq!(store.sweep(here, 10).await.expect("it may sweep").handled, 0, "it is not held any more");
+    assert_eq!(
+        store.sweep(here, SweepShare::whole(), 10).await.expect("it may sweep").handled,
+        0,
+        "it is not held any more"
+    );
     assert_eq!(members(store, "lobby").await, (2, vec![back]));
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::join;
 
 use crate::{
     name::{ChannelName, NodeId, PresenceId, Version},
-    store::{Attempt, Batch, ClearMode, RemovalTarget, Store},
+    store::{Attempt, Batch, ClearMode, RemovalTarget, Store, SweepShare},
 };
 
 use super::{
@@ -32,9 +32,9 @@ async fn held(store: &dyn Store, size: usize, grace: Duration) -> NodeId {
 pub async fn a_held_presence_stays_for_its_grace_and_no_longer(store: &dyn Store, time: &ManualClock) {
     let here = held(store, 1, AGE).await;
     time.advance(AGE);
-    assert_eq!(store.sweep(here, 10).await.expect("it may sweep").handled, 0);
+    assert_eq!(store.sweep(here, SweepShare::whole(), 10).await.expect("it may sweep").handled, 0);
     time.advance(MILLISECOND);
-    let batch = store.sweep(here, 10).await.expect("it may sweep");
+    let batch = store.sweep(here, SweepShare::whole(), 10).await.expect("it may sweep");
     assert_eq!((batch.handled, batch.commits.len()), (1, 1));
     assert_eq!((batch.commits[0].version, batch.commits[0].delta.left.len()), (Version(2), 1));
     assert_eq!(members(store, "lobby").await, (2, Vec::new()));
@@ -45,7 +45,7 @@ pub async fn a_sweep_works_in_batches(store: &dyn Store, time: &ManualClock) {
     let _ = crowd(store, here, "bar", 3).await;
     time.advance(SECOND * 2);
     for (handled, commits) in [(2, 1), (2, 1), (1, 1), (0, 0)] {
-        let batch = store.sweep(here, 2).await.expect("it may sweep");
+        let batch = store.sweep(here, SweepShare::whole(), 2).await.expect("it may sweep");
         assert_eq!((batch.handled, batch.commits.len()), (handled, commits));
     }
     assert_eq!(members(store, "lobby").await, (4, Vec::new()));
@@ -65,7 +65,7 @@ pub async fn a_removal_changes_at_most_512_rooms_at_once_and_reports_that_there_
     time.advance(SECOND * 2);
     let mut commits = Vec::new();
     for (handled, more) in [(512, true), (ROOMS as u64 - 512, false)] {
-        let batch = store.sweep(later, 10_000).await.expect("it may sweep");
+        let batch = store.sweep(later, SweepShare::whole(), 10_000).await.expect("it may sweep");
         assert_eq!((batch.handled, batch.more, batch.commits.len() as u64), (handled, more, handled));
         commits.extend(batch.commits);
     }
@@ -112,6 +112,19 @@ pub async fn a_presence_seen_exactly_max_age_ago_stays(store: &dyn Store, time: 
     let here = held(store, 1, AGE * 100).await;
     time.advance(AGE);
     assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 0);
+    time.advance(MILLISECOND);
+    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
+}
+
+pub async fn a_presence_that_a_restart_holds_counts_as_seen(store: &dyn Store, time: &ManualClock) {
+    let former = node(store, "here").await;
+    let _ = crowd(store, former, "lobby", 1).await;
+    time.advance(AGE * 2);
+    let here = node(store, "here").await;
+    let held = store.clear(here, former, ClearMode::HoldAll(AGE), 10).await.expect("it may clear");
+    assert_eq!(held.handled, 1);
+    time.advance(AGE);
+    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 0, "its grace is not over");
     time.advance(MILLISECOND);
     assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
 }
@@ -361,6 +374,6 @@ pub async fn removing_a_user_works_in_batches_and_removes_held_presences(store: 
         );
     }
     time.advance(AGE * 2);
-    assert_eq!(store.sweep(later, 10).await.expect("it may sweep"), Batch::default());
+    assert_eq!(store.sweep(later, SweepShare::whole(), 10).await.expect("it may sweep"), Batch::default());
     assert_eq!(members(store, "lobby").await, (4, Vec::new()));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{
     name::{NodeId, NodeName},
-    store::{ClearMode, RemovalTarget, Store, Write},
+    store::{ClearMode, RemovalTarget, Store, SweepShare, Write},
 };
 
 use super::{
@@ -152,7 +152,7 @@ pub async fn a_fenced_incarnation_may_not_write(store: &dyn Store, time: &Manual
         assert!(is_fenced(&store.touch(dead, [(there[0].id, Duration::ZERO)].into()).await, dead, false));
         assert!(is_fenced(&store.fence(dead).await, dead, false));
         assert!(is_fenced(&store.clear(dead, dead, ClearMode::HoldAll(GRACE), 10).await, dead, false));
-        assert!(is_fenced(&store.sweep(dead, 10).await, dead, false));
+        assert!(is_fenced(&store.sweep(dead, SweepShare::whole(), 10).await, dead, false));
         assert!(is_fenced(&store.prune(dead, Duration::ZERO, 10).await, dead, false));
         assert!(is_fenced(&store.prune_rooms(dead).await, dead, false));
         assert!(is_fenced(&store.remove(dead, RemovalTarget::Room(room("lobby")), 10).await, dead, false));
@@ -237,9 +237,9 @@ pub async fn held_presences_keep_their_grace_when_cleared_again(store: &dyn Stor
         assert_eq!(batch.handled, 0);
     }
     time.advance(GRACE - LEASE - SECOND);
-    assert_eq!(store.sweep(judge, 10).await.expect("it may sweep").handled, 0);
+    assert_eq!(store.sweep(judge, SweepShare::whole(), 10).await.expect("it may sweep").handled, 0);
     time.advance(Duration::from_millis(1));
-    assert_eq!(store.sweep(judge, 10).await.expect("it may sweep").handled, 2);
+    assert_eq!(store.sweep(judge, SweepShare::whole(), 10).await.expect("it may sweep").handled, 2);
 }
 
 pub async fn a_cleared_incarnation_is_forgotten(store: &dyn Store, time: &ManualClock) {
@@ -280,7 +280,7 @@ pub async fn retiring_keeps_held_presences(store: &dyn Store, time: &ManualClock
     assert_eq!(store.retire(later, Duration::ZERO).await.expect("it may retire"), []);
     assert_eq!(members(store, "lobby").await.1.len(), 1);
     time.advance(GRACE + SECOND);
-    assert_eq!(store.sweep(judge, 10).await.expect("it may sweep").handled, 1);
+    assert_eq!(store.sweep(judge, SweepShare::whole(), 10).await.expect("it may sweep").handled, 1);
 }
 
 /// Held presences of `node` in the lobby.
@@ -294,7 +294,7 @@ async fn hold(store: &dyn Store, node: NodeId, names: [&str; 2], grace: Duration
 
 /// How many presences a sweep removes.
 async fn swept(store: &dyn Store, judge: NodeId) -> u64 {
-    store.sweep(judge, 10).await.expect("it may sweep").handled
+    store.sweep(judge, SweepShare::whole(), 10).await.expect("it may sweep").handled
 }
 
 /// Two presences are swept when more than this time has passed, and none before.

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use crate::{
     model::{OnlineChanges, Presence},
     name::{NodeId, PresenceId, UserId},
-    store::{Attempt, ClearMode, RemovalTarget, RoomCommit, Session, SessionHash, Store, Write},
+    store::{Attempt, ClearMode, RemovalTarget, RoomCommit, Session, SessionHash, Store, SweepShare, Write},
 };
 
 use super::{
@@ -138,7 +138,7 @@ pub async fn a_user_with_a_held_presence_is_online_until_the_sweep(store: &dyn S
     let now = Presence { channel: channel("second"), ..Presence::clone(&ann) };
     assert_eq!(turns(store, here, [hold(&now)]).await, OnlineChanges::default());
     time.advance(SECOND * 2);
-    let batch = store.sweep(here, 10).await.expect("it may sweep");
+    let batch = store.sweep(here, SweepShare::whole(), 10).await.expect("it may sweep");
     assert_eq!(all(&batch.commits), [("lobby", offline([&ann]))]);
 }
 

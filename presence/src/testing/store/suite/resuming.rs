@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::{
     model::{Delta, Presence},
     name::{NodeId, Version},
-    store::{Batch, ClearMode, Resumed, RoomCommit, Session, SessionHash, Store, StoreError, Write},
+    store::{Batch, ClearMode, Resumed, RoomCommit, Session, SessionHash, Store, StoreError, SweepShare, Write},
 };
 
 use super::{
@@ -46,7 +46,7 @@ fn moved(presence: &Presence, node: NodeId, name: &str) -> Arc<Presence> {
 }
 
 async fn sweep(store: &dyn Store, node: NodeId) -> Batch {
-    store.sweep(node, 10).await.expect("it may sweep")
+    store.sweep(node, SweepShare::whole(), 10).await.expect("it may sweep")
 }
 
 /// Checks the commit of a resume that members do not see.
