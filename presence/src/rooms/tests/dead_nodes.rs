@@ -55,7 +55,7 @@ async fn clearing_a_dead_node_for_longer_than_a_sweep_is_one_event_of_one_node()
     let database = here.store.database();
     database.register(dead, NodeName::new("dead").unwrap(), secs(3)).await.unwrap();
     let presence =
-        |n| Presence::new(PresenceId::random(), channel(&format!("c{n}")), Some(user(&format!("u{n}"))), dead);
+        |n| Presence::new(PresenceId::random(), channel(format!("c{n}")), Some(user(&format!("u{n}"))), dead);
     let joins = (0..CROWD).map(|n| Write::Join(Arc::new(presence(n)))).collect();
     let joins = RoomWrites { room: lobby().clone(), writes: joins };
     let _ = database.commit(dead, Attempt::next(), [joins].into()).await.unwrap();
@@ -81,7 +81,7 @@ async fn presences_whose_grace_is_over_are_swept_although_the_node_chosen_for_th
     let gone = NodeId::random();
     database.register(gone, NodeName::new("gone").unwrap(), secs(3)).await.unwrap();
     let bobs: Vec<_> =
-        (0..12).map(|n| Presence::new(PresenceId::random(), channel(&format!("c{n}")), None, gone)).collect();
+        (0..12).map(|n| Presence::new(PresenceId::random(), channel(format!("c{n}")), None, gone)).collect();
     let in_rooms = |write: &dyn Fn(&Presence) -> Write| {
         let rooms = bobs.iter().enumerate().map(|(n, bob)| (room(&format!("room {n}")), vec![write(bob)]));
         rooms.map(|(room, writes)| RoomWrites { room, writes }).collect::<Vec<_>>()
