@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     session::{Session, SessionHash},
-    store::{ClearMode, RecentChanges, RemovalTarget},
+    store::{ClearMode, RecentChanges, RemovalTarget, SweepShare},
 };
 
 use super::*;
@@ -94,7 +94,7 @@ pub async fn every_removal_is_a_recent_change(store: &dyn Store, time: &ManualCl
     let _ = crowd(store, here, "retired", 1).await;
     let changed = changed_in(store, time, here, async || {
         store.renew(here, LEASE).await.expect("it is not fenced");
-        assert_eq!(store.sweep(here, 10).await.expect("it lives").handled, 1);
+        assert_eq!(store.sweep(here, SweepShare::whole(), 10).await.expect("it lives").handled, 1);
     });
     assert_eq!(changed.await, rooms([("swept", 2)]));
     let changed = changed_in(store, time, here, async || {
