@@ -3,8 +3,10 @@
 //! at least three times; what is printed is the median, the least and the greatest.
 //!
 //! `cargo bench -p presence --features postgres,mysql,testing --bench databases [-- [sqlite|postgres|mysql] [PART]]`, where PART is
-//! `joining`, `removing`, `idle`, `loading`, `touching`, `heartbeats`, `flushes` or `turns`.
+//! `joining`, `removing`, `idle`, `loading`, `touching`, `heartbeats`, `flushes` or `turns`, and on servers also `cluster`, or one of its parts
+//! `hot`, `disjoint` and `quiet`.
 
+mod cluster;
 mod joining;
 mod loading;
 mod removing;
@@ -211,11 +213,22 @@ async fn measure(database: &str, server: Option<&Server>, part: Option<&str>) {
     if wanted("turns") {
         turns::measure(database, server).await;
     }
+    let Some(server) = server else { return };
+    for name in cluster::PARTS {
+        if wanted(name) || wanted("cluster") {
+            cluster::measure(database, server, name).await;
+        }
+    }
 }
 
 #[actix::main]
 async fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|one| !one.starts_with("--")).collect();
+    if let [role, url, name] = &wanted[..]
+        && role == "as-node"
+    {
+        return cluster::serve_as_node(url, name).await;
+    }
     let kinds = [("sqlite", None), ("postgres", Some(ServerKind::Postgres)), ("mysql", Some(ServerKind::MySql))];
     let part = wanted.iter().find(|one| kinds.iter().all(|(name, _)| name != one));
     let all = !wanted.iter().any(|one| kinds.iter().any(|(name, _)| name == one));
