@@ -172,7 +172,7 @@ impl Cluster {
         }
         let begun = Instant::now();
         tokio::time::sleep_until(begun + UNDISTURBED).await;
-        let undisturbed = self.joins.between(begun, Instant::now(), frozen);
+        let undisturbed = self.joins.due_between(begun, Instant::now(), frozen);
 
         let log = self.nodes[frozen].log().len();
         let (tries, stopped) = suspended::within_a_transaction(&self.nodes[frozen], self.kind, &self.session).await;

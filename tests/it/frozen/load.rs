@@ -40,6 +40,11 @@ impl Joins {
         joins.iter().filter(in_progress).filter(|join| join.node != except).cloned().collect()
     }
 
+    /// As [`between`](Self::between), without those that were due before: a node that was stopped makes up for the joins that it missed.
+    pub(super) fn due_between(&self, from: Instant, to: Instant, except: usize) -> Vec<Join> {
+        self.between(from, to, except).into_iter().filter(|join| join.due >= from).collect()
+    }
+
     fn note(&self, join: Join) {
         self.0.lock().unwrap().push(join);
     }
