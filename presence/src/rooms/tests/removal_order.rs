@@ -43,7 +43,7 @@ async fn during_a_removal_of_the_supervisor_a_prune_waits_and_a_join_does_not_wa
     node.store.commits_take(ms(300));
     let (begin, bob) = (Instant::now(), node.client("bob"));
     let (swept, pruned, joined) = tokio::join!(
-        supervisor.send(Sweep),
+        supervisor.send(PruneRooms),
         async {
             settle().await;
             node.prune_presences(Some(secs(0))).await
@@ -70,7 +70,7 @@ async fn a_removal_during_a_large_prune_runs_after_the_transaction_in_progress()
     node.store.commits_take(ms(300));
     let (pruned, swept) = tokio::join!(node.prune_presences(Some(secs(0))), async {
         pass(ms(100)).await;
-        supervisor.send(Sweep).await
+        supervisor.send(PruneRooms).await
     });
     assert_eq!((pruned.unwrap(), swept.unwrap().unwrap()), (2 * BATCH + BATCH / 2, 0));
     let spans = node.store.spans();
@@ -88,7 +88,7 @@ async fn a_join_during_a_prune_is_written_before_a_removal_that_waits() {
     let bob = node.client("bob");
     prune(&node);
     settle().await;
-    let (swept, joined) = tokio::join!(supervisor.send(Sweep), async {
+    let (swept, joined) = tokio::join!(supervisor.send(PruneRooms), async {
         settle().await;
         bob.join(&room("attic")).await
     });
@@ -103,11 +103,11 @@ async fn rounds_of_the_supervisor_and_a_prune_run_one_after_the_other() {
     node.store.removals_take(secs(1));
     node.store.commits_take(ms(300));
     let begin = Instant::now();
-    let (first, second, _) = tokio::join!(supervisor.send(Sweep), supervisor.send(PruneRooms), async {
+    let (first, second, _) = tokio::join!(supervisor.send(PruneRooms), supervisor.send(PruneRooms), async {
         settle().await;
         prune(&node);
         settle().await;
-        supervisor.send(Sweep).await
+        supervisor.send(PruneRooms).await
     });
     assert_eq!((first.unwrap().unwrap(), second.unwrap().unwrap()), (0, 0));
     let spans = node.store.spans();
@@ -126,7 +126,7 @@ async fn a_removal_of_the_supervisor_that_hangs_delays_a_prune_for_at_most_store
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.removals_take(secs(3600));
     let begin = Instant::now();
-    supervisor.do_send(Sweep);
+    supervisor.do_send(PruneRooms);
     settle().await;
     prune(&node);
     pass(secs(6)).await;
@@ -143,7 +143,7 @@ async fn a_prune_that_hangs_delays_the_supervisor_for_at_most_store_timeout() {
     let begin = Instant::now();
     prune(&node);
     settle().await;
-    let swept = supervisor.send(Sweep).await.unwrap();
+    let swept = supervisor.send(PruneRooms).await.unwrap();
     assert_eq!(swept.unwrap(), 0);
     let spans = begun(&node.store.spans(), begin);
     assert!(
@@ -185,7 +185,7 @@ async fn many_removals_that_wait_for_a_slow_database_all_succeed() {
 async fn a_shutdown_waits_for_a_removal_no_longer_than_for_its_writer() {
     let (node, supervisor, _crowd) = crowded(20).await;
     node.store.removals_take(secs(3600));
-    supervisor.do_send(Sweep);
+    supervisor.do_send(PruneRooms);
     settle().await;
     prune(&node);
     settle().await;
