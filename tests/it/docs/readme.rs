@@ -1,5 +1,6 @@
 //! The server of the README, as a process.
 
+use crate::support::process::cargo;
 use crate::support::server::ChatServer;
 use crate::support::socket::HandshakeRequest;
 use crate::support::{BOUND, eventually, folder, secs, within};
@@ -14,8 +15,7 @@ fn binary() -> PathBuf {
     // target/{debug,release}/deps/it-…
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().unwrap().parent().unwrap();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = std::process::Command::new(cargo)
+    let built = cargo()
         .current_dir(super::root())
         .args(["build", "--quiet", "--workspace", "--all-features", "--example", "readme", "--target-dir"])
         .arg(profile.parent().unwrap())

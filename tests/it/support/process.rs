@@ -6,6 +6,19 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// Cargo, as from a shell. With the variables that it has set for this test, it would build crates whose build script looks at them, such as
+/// `ring`, and all that depend on these, and once more when it is next called without.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let is_of_this_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_this_test) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// What a process holds open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Descriptors {

@@ -1,6 +1,6 @@
 //! The chat server as a process: started, asked, signalled, killed, started again.
 
-use super::process::open_files;
+use super::process::{cargo, open_files};
 use super::{BOUND, Duration, secs, within};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -197,8 +197,7 @@ pub(crate) fn binary() -> &'static Path {
         let test = std::env::current_exe().expect("the test's own path");
         let profile = test.parent().and_then(Path::parent).expect("a test is in the target folder's `deps`");
         let release = profile.ends_with("release").then_some("--release");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = std::process::Command::new(cargo)
+        let built = cargo()
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["build", "--quiet", "--package", "chat", "--all-features", "--target-dir"])
             .arg(profile.parent().expect("a target folder"))
