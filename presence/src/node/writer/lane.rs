@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 use tracing::{debug, warn};
@@ -35,6 +35,8 @@ pub(super) struct LaneContext {
     pub(super) store_timeout: Duration,
     /// In how many lanes the last call failed, and it is not known yet what became of it. The database is back when there are none.
     pub(super) failing: AtomicUsize,
+    /// Notified when a call fails.
+    pub(super) fails: Notify,
     /// The limit of the log lines about rooms that others keep locked.
     pub(super) locked: LineLimit,
 }
@@ -143,7 +145,7 @@ impl Lane {
     fn fails(&self, error: &StoreError) -> Failing {
         self.context.writer.0.health.write_failed(&self.context.store, error);
         let failing = Failing::new(self.context.clone());
-        self.context.writer.0.work.notify_one();
+        self.context.fails.notify_one();
         failing
     }
 

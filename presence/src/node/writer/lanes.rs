@@ -55,6 +55,10 @@ impl Lanes {
         (0..).zip(&self.0).find(|(lane, in_progress)| in_progress.is_none() && !self.is_aside(*lane)).map(|free| free.0)
     }
 
+    pub(super) fn is_any_free(&self) -> bool {
+        self.0.iter().any(Option::is_none)
+    }
+
     /// The lane for rooms that were set aside, if it has no transaction.
     pub(super) fn free_aside(&self) -> Option<u16> {
         self.aside().filter(|lane| self.0[usize::from(*lane)].is_none())

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep_until},
 };
 
@@ -68,6 +68,7 @@ impl Worker {
             node: node.clone(),
             store_timeout,
             failing: AtomicUsize::new(0),
+            fails: Notify::new(),
             locked: LineLimit::default(),
         };
         Self {
@@ -97,6 +98,8 @@ impl Worker {
                 }
             };
             self.note_idle();
+            // What is queued while no lane is free waits for a lane anyway. Each change would wake this task for nothing.
+            let is_lane_free = shared.queue.lock().lanes().is_any_free();
             let again_at = async {
                 match again {
                     Some(at) => sleep_until(at).await,
@@ -105,7 +108,8 @@ impl Worker {
             };
             tokio::select! {
                 Some(ended) = self.in_progress.next(), if !self.in_progress.is_empty() => self.ended(ended),
-                () = work => {}
+                () = work, if is_lane_free => {}
+                () = self.context.fails.notified() => {}
                 () = self.removal_claim.granted(), if !self.removal_claim.is_granted() => {}
                 () = again_at => {}
                 changed = self.node.changed(), if !is_over => is_over = changed.is_err(),
