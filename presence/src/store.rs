@@ -20,6 +20,7 @@ pub(crate) mod pace;
 mod plan;
 mod recent;
 mod request;
+mod room_change;
 #[cfg(feature = "sql")]
 mod sql;
 mod survey;
@@ -43,6 +44,8 @@ pub use listing::{LiveNode, NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
 pub use recent::{ChangedRoom, RecentChanges};
 pub use request::{Answer, Order, Removal, RemovalTarget, Request, RequestStore};
+pub(crate) use room_change::KEEP_CHANGES_FOR;
+pub use room_change::RoomChange;
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) use sql::tests::trial;
@@ -121,6 +124,11 @@ pub trait Store: RoomStore + NodeStore + RequestStore + fmt::Debug + Send + Sync
         1
     }
 
+    /// Whether transactions that give a room a version keep what they change in the change log, which
+    /// [`changes_after`](RoomStore::changes_after) reads. It is on at first; a node asks for it to be off
+    /// when it knows that it is alone.
+    fn keep_changes(&self, _keep: bool) {}
+
     /// From now on, each commit reports [`RoomCommit::online_changes`]. A store for which the counting has a cost may leave
     /// them empty before this call.
     fn track_online(&self) {}
@@ -157,6 +165,13 @@ pub trait RoomStore {
 
     /// All presences of a room at one moment. `None` if the room does not exist.
     async fn load(&self, room: RoomName) -> Result<Option<Snapshot>, StoreError>;
+
+    /// The changes of a room after this version up to its present one, in their order, from the change log. `None` if the log does not have
+    /// all of them, if they are too many (more than 256), or if the room does not exist or has no such version: then [`load`](Self::load) it.
+    async fn changes_after(&self, room: Epoch, version: Version) -> Result<Option<Vec<RoomChange>>, StoreError>;
+
+    /// Removes the changes from the change log that are older than `age`. Sends nothing to a database if this process has kept nothing since all was forgotten.
+    async fn forget_changes(&self, age: Duration) -> Result<(), StoreError>;
 
     /// The positions of these rooms. Rooms that do not exist are left out.
     async fn positions(&self, rooms: Arc<[RoomName]>) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError>;

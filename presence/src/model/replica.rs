@@ -157,6 +157,16 @@ impl Replica {
         self.position.is_some_and(|(known, at)| known == epoch && version <= at)
     }
 
+    /// Whether the change to this position of the same epoch is applied, or waits for those before it.
+    pub(crate) fn knows(&self, at: (Epoch, Version)) -> bool {
+        self.has_reached(at) || self.early.contains_key(&at)
+    }
+
+    /// Whether all that is missing are changes before or after those that are known.
+    pub(crate) const fn misses_only_changes(&self) -> bool {
+        self.dropped_since.is_none() && self.needed_since.is_none() && !self.rolled_back
+    }
+
     /// When the room must be loaded again, unless the missing deltas arrive before. A time in the past means at once.
     ///
     /// Call it after each `apply` and `reload`. It does not consider whether a load is in progress: the time stays in the past until a load

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     clock::Tick,
     name::{Epoch, NodeId, RoomName, Version},
-    store::RecentChanges,
+    store::{KEEP_CHANGES_FOR, RecentChanges},
 };
 
 /// After so many rounds, each room was compared by its name.
@@ -33,6 +33,8 @@ pub(crate) struct Comparisons {
     all_until: Option<Tick>,
     /// The slice of the next round.
     slice: u64,
+    /// Whether there were other nodes in the last round.
+    had_others: Option<bool>,
 }
 
 /// What the database had in a round.
@@ -146,6 +148,16 @@ impl Comparisons {
             suspects: (changes.is_complete && last.is_some()).then(|| known.rooms.keys().cloned().collect()),
         });
         Round { scope, set_back, known }
+    }
+
+    /// How old a change must be to be removed from the change log in this round. `None` if nothing is to be removed.
+    pub(crate) fn forgets(&mut self, has_others: bool) -> Option<Duration> {
+        let had_others = self.had_others.replace(has_others);
+        if has_others {
+            return Some(KEEP_CHANGES_FOR);
+        }
+        // Nobody reads the log of a node that is alone. What is in it now was kept before.
+        (had_others != Some(false)).then_some(Duration::ZERO)
     }
 
     /// All that a round had to do is done.

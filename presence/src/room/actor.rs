@@ -4,6 +4,7 @@
 //! time, answers with a message. A panic is caught around each message, so that no other message is lost. After a panic, the room is
 //! read again from the store, its hubs report their members, and the members receive the net difference.
 
+mod catching_up;
 mod commits;
 mod due;
 mod faults;
@@ -13,6 +14,8 @@ mod locals;
 mod phase;
 mod resuming;
 mod sockets;
+
+pub(crate) use self::catching_up::Missed;
 
 use std::{
     collections::VecDeque,
@@ -30,7 +33,7 @@ use crate::{
     config::Durability,
     delivery::{Broadcast, HubMembers, Hubs, Reply, SilenceResult, ToHub, wire::Held},
     model::high_water::HighWaterMark,
-    name::RoomName,
+    name::{Epoch, RoomName, Version},
     node::{Committed, Node, Tried},
     store::Write,
 };
@@ -63,6 +66,8 @@ pub(crate) struct RoomActor {
     state: RoomState,
     phase: RoomPhase,
     readings: Readings,
+    /// A change of this node that the log has, and that had not arrived when the room last read changes.
+    expected: Option<(Epoch, Version)>,
     /// The position that the database has certainly reached.
     high_water: HighWaterMark,
     last_queried: Tick,
@@ -104,6 +109,7 @@ impl RoomActor {
             state,
             phase: RoomPhase::default(),
             readings: Readings::new(now),
+            expected: None,
             high_water: HighWaterMark::default(),
             last_queried: now,
             timer: None,
@@ -246,6 +252,7 @@ impl RoomActor {
                 self.note_position();
             }
             ToRoom::Loaded(number, result) => self.loaded(number, result, ctx),
+            ToRoom::Missed(number, missed) => self.missed(number, missed, ctx),
             ToRoom::Position { position, queried } => self.position_read(position, queried, ctx),
             ToRoom::WentBack { position, may_differ } => self.went_back(position, may_differ, ctx),
             ToRoom::Rejoin => {

@@ -17,7 +17,7 @@ use crate::{
     store::{RoomCommit, StoreError},
 };
 
-use super::{following::Follower, leaving::Farewell, reader::RosterReader};
+use super::{actor::Missed, following::Follower, leaving::Farewell, reader::RosterReader};
 
 /// A message to a room that was found in the table. The room does not stop before this has arrived.
 #[derive(Message)]
@@ -120,6 +120,8 @@ pub(crate) enum ToRoom {
     Changed(RoomCommit),
     /// The reading with this number has ended, with this result.
     Loaded(u64, Result<Option<LoadedRoom>, StoreError>),
+    /// The reading with this number has ended. It was one of the changes that the room misses.
+    Missed(u64, Missed),
     /// The position of the room in the database, from a query that was sent at `queried` or later; `None`: there was no such room.
     Position { position: Option<(Epoch, Version)>, queried: Tick },
     /// The database has lost changes, and had the room at `position` afterwards. If the room `may_differ`, then it may have other changes now

@@ -3,6 +3,7 @@
 
 mod adding;
 mod bulk_events;
+mod catching_up;
 mod commanding;
 mod committing;
 mod comparing;

@@ -13,4 +13,6 @@ pub(super) mod prune_request;
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod room;
 #[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
+pub(super) mod room_change;
+#[expect(unreachable_pub, reason = "the derives of sea-orm make their items `pub`")]
 pub(super) mod shared_counts;

@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     Answer, Attempt, Batch, Changes, ClearMode, LiveNode, NodeStore, NodeSummary, RecentChanges, RemovalTarget,
-    Request, RequestStore, RoomCommit, RoomStore, RoomSummary, Store, StoreError, Survey, SweepShare,
+    Request, RequestStore, RoomChange, RoomCommit, RoomStore, RoomSummary, Store, StoreError, Survey, SweepShare,
 };
 
 /// The call that is forwarded, with what some forwarders need to know about it.
@@ -45,6 +45,7 @@ pub enum Call {
     Withdraw,
     Retire,
     ReportSetBack,
+    ForgetChanges,
 }
 
 /// A store that forwards its calls to another store.
@@ -77,6 +78,10 @@ impl<F: Forward> Store for F {
         self.inner().allow_lanes(lanes)
     }
 
+    fn keep_changes(&self, keep: bool) {
+        self.inner().keep_changes(keep);
+    }
+
     fn track_online(&self) {
         self.inner().track_online();
     }
@@ -107,6 +112,14 @@ impl<F: Forward> RoomStore for F {
 
     async fn load(&self, room: RoomName) -> Result<Option<Snapshot>, StoreError> {
         self.forward(Call::Load, move |store| store.load(room.clone())).await
+    }
+
+    async fn changes_after(&self, room: Epoch, version: Version) -> Result<Option<Vec<RoomChange>>, StoreError> {
+        self.forward(Call::Read, move |store| store.changes_after(room, version)).await
+    }
+
+    async fn forget_changes(&self, age: Duration) -> Result<(), StoreError> {
+        self.forward(Call::ForgetChanges, move |store| store.forget_changes(age)).await
     }
 
     async fn positions(&self, rooms: Arc<[RoomName]>) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {

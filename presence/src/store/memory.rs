@@ -5,7 +5,7 @@
 mod nodes;
 mod tables;
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, ops::Bound, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
@@ -17,8 +17,11 @@ use crate::{
 };
 
 use super::{
-    Attempt, Batch, ChangedRoom, Changes, RecentChanges, RemovalTarget, RoomCommit, RoomStore, RoomSummary, Store,
-    StoreError, SweepShare, listing, millis, plan, recent::whole_seconds, time,
+    Attempt, Batch, ChangedRoom, Changes, RecentChanges, RemovalTarget, RoomChange, RoomCommit, RoomStore, RoomSummary,
+    Store, StoreError, SweepShare, listing, millis, plan,
+    recent::whole_seconds,
+    room_change::{MAX_MISSING, without_gaps},
+    time,
 };
 
 use self::tables::{PresenceEntry, RoomEntry, Tables};
@@ -96,6 +99,10 @@ impl Store for MemoryStore {
         Some(Arc::as_ptr(&self.tables).addr() as u64)
     }
 
+    fn keep_changes(&self, keep: bool) {
+        self.tables().is_alone = !keep;
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -111,6 +118,7 @@ impl RoomStore for MemoryStore {
         let plans = rooms.iter().map(|room| tables.plan(node, room)).collect::<Result<Vec<_>, _>>()?;
         let commits: Vec<_> =
             rooms.iter().zip(plans).map(|(room, plan)| tables.carry_out(now, &room.room, plan)).collect();
+        tables.keep_changes(now, node, &commits);
         tables.commits.insert(node, (attempt, commits.clone()));
         if let Some(row) = tables.nodes.get_mut(&node) {
             row.writes += 1;
@@ -144,6 +152,25 @@ impl RoomStore for MemoryStore {
         }))
     }
 
+    async fn changes_after(&self, room: Epoch, version: Version) -> Result<Option<Vec<RoomChange>>, StoreError> {
+        let tables = self.tables();
+        let Some(current) = tables.rooms.values().find(|one| one.epoch == room).map(|room| room.version) else {
+            return Ok(None);
+        };
+        if current <= version || current.0 - version.0 > MAX_MISSING {
+            return Ok((current == version).then(Vec::new));
+        }
+        let after = (Bound::Excluded((room, version)), Bound::Included((room, current)));
+        let missing = tables.changes.range(after).map(|(_, (_, change))| change.clone()).collect();
+        Ok(without_gaps(version, current, missing))
+    }
+
+    async fn forget_changes(&self, age: Duration) -> Result<(), StoreError> {
+        let before = self.now().saturating_sub(millis(age));
+        self.tables().changes.retain(|_, (made_at, _)| *made_at >= before);
+        Ok(())
+    }
+
     async fn positions(&self, rooms: Arc<[RoomName]>) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {
         let tables = self.tables();
         let found = rooms.iter().filter_map(|name| Some((name, tables.rooms.get(name)?)));
@@ -169,9 +196,10 @@ impl RoomStore for MemoryStore {
         let is_complete = rooms.len() <= limit;
         rooms.truncate(limit);
         let own_writes = tables.nodes.get(&node).map(|row| row.writes);
+        let others = tables.alive(now).iter().filter(|other| **other != node).count() as u64;
         let (prunes, set_backs) = (tables.prunes, tables.set_backs);
         let next = time(now).saturating_sub(OVERLAP);
-        Ok(RecentChanges { time: time(now), next, rooms, is_complete, own_writes, prunes, set_backs })
+        Ok(RecentChanges { time: time(now), next, rooms, is_complete, own_writes, others, prunes, set_backs })
     }
 
     async fn rooms(&self, after: Option<RoomName>, limit: u64) -> Result<Vec<RoomSummary>, StoreError> {
@@ -216,7 +244,7 @@ impl RoomStore for MemoryStore {
         let has = |row: &PresenceEntry| share.has(node, tables.rooms[&row.room].epoch);
         let is_over = |row: &PresenceEntry, until| until < late || (until < now && has(row));
         let over = tables.ids(limit, |row| row.held_until.is_some_and(|until| is_over(row, until)));
-        Ok(tables.batch(now, &over))
+        Ok(tables.batch(now, node, &over))
     }
 
     async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
@@ -228,7 +256,7 @@ impl RoomStore for MemoryStore {
         alive.insert(node);
         let stale =
             tables.ids(limit, |row| row.last_seen < cut && (row.presence.held || !alive.contains(&row.presence.node)));
-        Ok(tables.batch(now, &stale))
+        Ok(tables.batch(now, node, &stale))
     }
 
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {
@@ -255,6 +283,6 @@ impl RoomStore for MemoryStore {
         };
         let there =
             tables.ids(limit, |row| concerned(row) && (row.presence.held || !alive.contains(&row.presence.node)));
-        Ok(tables.batch(now, &there))
+        Ok(tables.batch(now, node, &there))
     }
 }

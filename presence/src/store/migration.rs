@@ -12,6 +12,7 @@ mod m20261130_000009_pages_with_space;
 mod m20261130_000010_lanes;
 mod m20261130_000011_changed_rooms;
 mod m20261130_000012_cleaners;
+mod m20261201_000013_room_changes;
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tests;
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000010_lanes::Migration),
             Box::new(m20261130_000011_changed_rooms::Migration),
             Box::new(m20261130_000012_cleaners::Migration),
+            Box::new(m20261201_000013_room_changes::Migration),
         ]
     }
 

@@ -19,6 +19,8 @@ pub struct RecentChanges {
     pub is_complete: bool,
     /// How many renewals of its lease and commits of the asking incarnation the database has. `None` if it does not have the incarnation.
     pub own_writes: Option<u64>,
+    /// How many incarnations other than the asking one have a lease.
+    pub others: u64,
     /// How many times empty rooms were removed so far. A room that is removed is not among those that have changed.
     pub prunes: u64,
     /// How many times a node has [reported](super::NodeStore::report_set_back) that the database has lost changes.

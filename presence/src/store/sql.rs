@@ -7,6 +7,7 @@
 
 mod attempts;
 mod busy;
+mod change_log;
 mod chunk;
 mod commit;
 mod database;
@@ -42,8 +43,8 @@ use crate::{
 };
 
 use super::{
-    Attempt, Batch, Changes, RecentChanges, RemovalTarget, RoomCommit, RoomStore, RoomSummary, RoomWrites, Store,
-    StoreError, SweepShare, migration, millis, plan,
+    Attempt, Batch, Changes, RecentChanges, RemovalTarget, RoomChange, RoomCommit, RoomStore, RoomSummary, RoomWrites,
+    Store, StoreError, SweepShare, migration, millis, plan, room_change::MAX_MISSING,
 };
 
 use self::{
@@ -149,6 +150,10 @@ impl Store for SingleTryStore {
         lanes
     }
 
+    fn keep_changes(&self, keep: bool) {
+        self.database.change_log.is_on.store(keep, Ordering::Release);
+    }
+
     fn track_online(&self) {
         self.database.tracks_online.store(true, Ordering::Release);
     }
@@ -199,6 +204,7 @@ impl RoomStore for SingleTryStore {
         for (commit, online_changes) in commits.iter_mut().zip(transaction.online_changes(count_changes).await?) {
             commit.online_changes = online_changes;
         }
+        transaction.keep_changes(&commits).await?;
         let unavailable = |given_up| StoreError::Unavailable(Arc::new(given_up));
         self.attempts.send(attempt, &commits).map_err(unavailable)?;
         transaction.commit().await?;
@@ -256,6 +262,19 @@ impl RoomStore for SingleTryStore {
         }
         transaction.commit().await.map_err(store_error)?;
         Ok(Some(Snapshot { epoch, version, presences }))
+    }
+
+    async fn changes_after(&self, room: Epoch, version: Version) -> Result<Option<Vec<RoomChange>>, StoreError> {
+        let rows = self.query(|| statement::changes_after(room, version, MAX_MISSING + 1), Ok).await?;
+        Ok(change_log::decoded(room, version, rows))
+    }
+
+    async fn forget_changes(&self, age: Duration) -> Result<(), StoreError> {
+        if !self.database.change_log.forgets(age) {
+            return Ok(());
+        }
+        let forget = || statement::forget_changes(self.database.now(), age);
+        self.database.on_live_connection(|| forget().exec(&self.database.writer)).await.map(drop)
     }
 
     async fn positions(&self, rooms: Arc<[RoomName]>) -> Result<Vec<(RoomName, Epoch, Version)>, StoreError> {

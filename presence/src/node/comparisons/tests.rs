@@ -22,6 +22,7 @@ impl Trial {
     /// The first round is over.
     fn new() -> Self {
         let answer = RecentChanges {
+            others: 0,
             time: Duration::ZERO,
             next: Duration::ZERO,
             rooms: Vec::new(),

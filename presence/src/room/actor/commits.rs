@@ -307,7 +307,7 @@ impl RoomActor {
     /// Repeats joins that were committed, and whose presences are not in a roster that has reached their commit. Such a presence was
     /// removed because another node considered an incarnation of this node dead, or because the database has lost the commit. `read` is
     /// the number of the reading that has just arrived.
-    fn repeat_removed_joins(&mut self, read: Option<u64>, ctx: &mut Context<Self>) {
+    pub(super) fn repeat_removed_joins(&mut self, read: Option<u64>, ctx: &mut Context<Self>) {
         let RoomState { replica, joining, committed, .. } = &mut self.state;
         let mut removed = Vec::new();
         committed.retain(|id| {

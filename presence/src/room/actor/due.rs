@@ -69,7 +69,7 @@ impl RoomActor {
         self.readings.note_position(self.state.replica.position());
         let due = self.readings.due(self.state.replica.reload_at(hold))?;
         if due <= now {
-            self.load(ctx);
+            self.read_missing(now, ctx);
             return None;
         }
         // The removal may be over earlier.

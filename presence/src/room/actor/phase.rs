@@ -114,6 +114,10 @@ pub(super) struct Readings {
     last: u64,
     /// The last reading has not ended yet, or it failed and is repeated soon.
     is_under_way: bool,
+    /// The last reading is only of changes.
+    is_of_changes: bool,
+    /// When the last reading of the whole room succeeded.
+    all_read: Option<Tick>,
     begun: Tick,
     rests_until: Tick,
     catch_up: Option<CatchUp>,
@@ -128,7 +132,15 @@ struct CatchUp {
 
 impl Readings {
     pub(super) const fn new(now: Tick) -> Self {
-        Self { last: 0, is_under_way: false, begun: now, rests_until: now, catch_up: None }
+        Self {
+            last: 0,
+            is_under_way: false,
+            is_of_changes: false,
+            all_read: None,
+            begun: now,
+            rests_until: now,
+            catch_up: None,
+        }
     }
 
     /// The number of the last reading.
@@ -140,20 +152,38 @@ impl Readings {
         self.is_under_way
     }
 
-    /// Begins a reading, and returns its number; `None` if one is under way.
+    /// When the last reading of the whole room succeeded.
+    pub(super) const fn all_read(&self) -> Option<Tick> {
+        self.all_read
+    }
+
+    /// Begins a reading of the whole room, and returns its number; `None` if one is under way. It replaces a reading of changes.
     pub(super) fn begin(&mut self, now: Tick) -> Option<u64> {
+        if self.is_under_way && !self.is_of_changes {
+            return None;
+        }
+        (self.is_under_way, self.is_of_changes, self.begun, self.catch_up) = (true, false, now, None);
+        self.last += 1;
+        Some(self.last)
+    }
+
+    /// Begins a reading of the changes that are missing, and returns its number; `None` if a reading is under way.
+    pub(super) fn begin_changes(&mut self, now: Tick) -> Option<u64> {
         if self.is_under_way {
             return None;
         }
-        (self.is_under_way, self.begun, self.catch_up) = (true, now, None);
-        self.last += 1;
-        Some(self.last)
+        let number = self.begin(now);
+        self.is_of_changes = true;
+        number
     }
 
     /// The last reading has succeeded. The next one begins after a pause of the same length, but of `most` at most. Otherwise a large room
     /// that changes all the time on several nodes would be read all the time.
     pub(super) fn succeed(&mut self, now: Tick, most: Duration) {
         self.is_under_way = false;
+        if !self.is_of_changes {
+            self.all_read = Some(now);
+        }
         self.rests_until = now.after(now.since(self.begun).min(most));
     }
 
@@ -165,7 +195,7 @@ impl Readings {
     /// The room has failed. It does not wait for the last reading any more, and the next one contains what was missing.
     pub(super) const fn start_over(&mut self) {
         self.is_under_way = false;
-        self.catch_up = None;
+        (self.all_read, self.catch_up) = (None, None);
     }
 
     /// The database is ahead of the room. The missing changes may arrive without a reading until `until`.

@@ -120,6 +120,8 @@ async fn a_reload_of_a_large_room_sends_its_members_what_they_missed_and_nothing
     let ann = node.member("ann").await;
     assert_eq!((ann.sees().len(), ann.count()), (MANY + 1, 1), "her first frame is all that she is events");
 
+    // So long after the last one, the next reading is of the whole room.
+    alive(&[&ann], secs(31)).await;
     let leave = |one: &Arc<Presence>| Write::Leave { id: one.id, channel: one.channel.clone() };
     let mut writes: Vec<_> = [&crowd[7], &crowd[1_400]].map(leave).into();
     let meta = Some(Meta::from_json(r#"{"n":1}"#).unwrap());

@@ -30,7 +30,7 @@ async fn node_on(trial: &Trial, name: &str) -> Rooms {
 }
 
 /// The tables that the writer of a node changes, each after those that its rows name.
-const TABLES: [&str; 3] = ["rooms", "presences", "last_commits"];
+const TABLES: [&str; 4] = ["rooms", "presences", "last_commits", "room_changes"];
 
 async fn copy_tables(database: &DatabaseConnection) {
     for table in TABLES {

@@ -9,7 +9,7 @@ use crate::{
     name::{NodeId, RoomName},
     node::{SLICES, Scope, SetBack},
     room::ToRoom,
-    store::{NodeStore, RecentChanges, RoomStore},
+    store::{NodeStore, RecentChanges, RoomStore, Store},
     telemetry::report,
 };
 
@@ -48,6 +48,9 @@ impl Upkeep {
             }
             changes => changes?,
         };
+        // From the moment at which this node knows of another. What it changed before, the other reads with the whole room.
+        let has_others = changes.others > 0;
+        self.node.store.keep_changes(has_others);
         let round = registration.comparisons().judge(question, self.node.now(), &changes);
         if let Some(set_back) = &round.set_back {
             self.database_went_back(set_back).await?;
@@ -68,7 +71,11 @@ impl Upkeep {
             self.node.writer.own_writes().lose(node, set_back.lost_writes);
         }
         registration.comparisons().end(round);
-        Ok(())
+        let forgets = registration.comparisons().forgets(has_others);
+        match forgets {
+            Some(age) => self.node.bounded(self.node.store.forget_changes(age)).await,
+            None => Ok(()),
+        }
     }
 
     /// Compares these rooms by name.

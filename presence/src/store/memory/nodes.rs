@@ -166,7 +166,7 @@ impl NodeStore for MemoryStore {
                 row.last_seen = now;
             }
         }
-        let mut batch = tables.batch(now, &(gone, more));
+        let mut batch = tables.batch(now, node, &(gone, more));
         batch.handled += held.len() as u64;
         tables.forget(now);
         Ok(batch)
@@ -181,6 +181,7 @@ impl NodeStore for MemoryStore {
         tables.check(node)?;
         let (ids, _) = tables.ids(u64::MAX, |row| row.presence.node == node && !row.presence.held);
         let commits = tables.remove(now, &ids);
+        tables.keep_changes(now, node, &commits);
         tables.extend_graces(&HashSet::from([node]), now.saturating_sub(millis(closed)), now);
         if let Some(row) = tables.nodes.get_mut(&node) {
             row.fenced_at = Some(now);

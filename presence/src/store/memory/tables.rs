@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::super::{
-    Attempt, Batch, KEEP_SUPERSEDED_FOR, Order, RoomCommit, RoomWrites, StoreError, Write, millis,
+    Attempt, Batch, KEEP_SUPERSEDED_FOR, Order, RoomChange, RoomCommit, RoomWrites, StoreError, Write, millis,
     pace::MAX_ROOMS_PER_REMOVAL,
     plan::{self, Existing, InvalidWrites, Plan, StoredPresence},
     recent::whole_seconds,
@@ -28,6 +28,10 @@ pub(super) struct Tables {
     sessions: HashMap<SessionHash, PresenceId>,
     /// The last commit of each node, in case its answer is lost.
     pub(super) commits: HashMap<NodeId, (Attempt, Vec<RoomCommit>)>,
+    /// Whether no other node reads the changes, so that they are not kept.
+    pub(super) is_alone: bool,
+    /// Those that are kept, each with its time.
+    pub(super) changes: BTreeMap<(Epoch, Version), (i64, RoomChange)>,
     /// How many times empty rooms were removed, and how many times a node reported that changes are lost.
     pub(super) prunes: u64,
     pub(super) set_backs: u64,
@@ -315,8 +319,21 @@ impl Tables {
         (ids, is_full)
     }
 
-    pub(super) fn batch(&mut self, now: i64, (ids, more): &(Vec<PresenceId>, bool)) -> Batch {
-        Batch { commits: self.remove(now, ids), handled: ids.len() as u64, more: *more }
+    pub(super) fn batch(&mut self, now: i64, by: NodeId, (ids, more): &(Vec<PresenceId>, bool)) -> Batch {
+        let commits = self.remove(now, ids);
+        self.keep_changes(now, by, &commits);
+        Batch { commits, handled: ids.len() as u64, more: *more }
+    }
+
+    /// Keeps what a transaction changed, if it is to be kept.
+    pub(super) fn keep_changes(&mut self, now: i64, by: NodeId, commits: &[RoomCommit]) {
+        if self.is_alone {
+            return;
+        }
+        for RoomCommit { epoch, version, delta, .. } in commits.iter().filter(|one| one.is_new_version()) {
+            let change = RoomChange { version: *version, by, delta: delta.clone() };
+            self.changes.insert((*epoch, *version), (now, change));
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -14,6 +17,7 @@ use tokio::time::timeout;
 
 use super::{
     super::StoreError,
+    change_log::ChangeLog,
     dialect::Dialect,
     error::{is_lost, store_error},
     settings::{Settings, WaitLimits},
@@ -37,6 +41,7 @@ pub(super) struct Database {
     wall_clock: Option<Arc<dyn Fn() -> i64 + Send + Sync>>,
     /// Whether commits report the users who go online and offline. Counting them is a good part of a large commit.
     pub(super) tracks_online: Arc<AtomicBool>,
+    pub(super) change_log: Arc<ChangeLog>,
 }
 
 impl fmt::Debug for Database {
@@ -61,6 +66,7 @@ impl Database {
             readers,
             wall_clock: None,
             tracks_online: Arc::default(),
+            change_log: Arc::default(),
         }
     }
 
@@ -94,6 +100,11 @@ impl Database {
     pub(super) fn for_lane(&self, patience: Option<Duration>) -> Self {
         let writer = self.lanes.as_ref().unwrap_or(&self.writer).clone();
         Self { writer, patience, ..self.clone() }
+    }
+
+    /// Where transactions keep what they change, if they do.
+    pub(super) fn change_log(&self) -> Option<Arc<ChangeLog>> {
+        self.change_log.is_on.load(Ordering::Acquire).then(|| self.change_log.clone())
     }
 
     /// How long a transaction waits for the locks of rooms, if that is less than what the connections are set to.

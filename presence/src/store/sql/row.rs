@@ -67,9 +67,15 @@ pub(super) type NodeSummaryRow =
     (Uuid, Option<String>, Option<String>, Option<String>, i64, i64, Option<i64>, i64, i64, i64);
 
 /// What is the same for all rooms that have changed: the time now, the renewals and the commits of the asking node, the leases of nodes of
-/// earlier versions, and the shared counts of prunes and of set-backs. Then a [`RoomRow`] and the time at which it changed, if there is one.
+/// earlier versions and of all others, and the shared counts of prunes and of set-backs. Then a [`RoomRow`] and the time at which it changed, if there is one.
 pub(super) type RecentRow =
-    (i64, Option<i64>, i64, i64, i64, i64, Option<Uuid>, Option<String>, Option<i64>, Option<i64>);
+    (i64, Option<i64>, i64, i64, i64, i64, i64, Option<Uuid>, Option<String>, Option<i64>, Option<i64>);
+
+/// The version and the encoded delta of a change that is kept.
+pub(super) type KeptChange = (i64, Vec<u8>);
+
+/// The present version of a room, and a change: its version, its node and its delta.
+pub(super) type ChangeRow = (i64, Option<i64>, Option<Uuid>, Option<Vec<u8>>);
 
 /// Request, age, and what to remove unless it is a request to prune.
 pub(super) type RequestRow = (Uuid, i64, Option<String>);
@@ -117,7 +123,8 @@ pub(super) fn recent_changes(
     limit: u64,
     longest_transaction: Duration,
 ) -> Result<RecentChanges, StoreError> {
-    let Some((now, renewals, commits, of_earlier_versions, prunes, set_backs, ..)) = rows.first().cloned() else {
+    let Some((now, renewals, commits, of_earlier_versions, others, prunes, set_backs, ..)) = rows.first().cloned()
+    else {
         // Somebody has deleted the row of the counts.
         return Err(unreadable("shared_counts", Uuid::nil())("it is gone"));
     };
@@ -137,6 +144,7 @@ pub(super) fn recent_changes(
         rooms,
         is_complete,
         own_writes,
+        others: number(others)?,
         prunes: number(prunes)?,
         set_backs: number(set_backs)?,
     })

@@ -11,6 +11,7 @@ mod recent;
 mod removal;
 mod request;
 mod room;
+mod room_change;
 
 use sea_orm::{
     Condition, SelectGetableTuple, Selector,
@@ -21,7 +22,7 @@ use crate::name::Epoch;
 
 use super::chunk::Keys;
 
-pub(super) use self::{node::*, presence::*, recent::*, removal::*, request::*, room::*};
+pub(super) use self::{node::*, presence::*, recent::*, removal::*, request::*, room::*, room_change::*};
 
 /// A query that returns tuples, which is several times faster than models.
 pub(super) type Rows<T> = Selector<SelectGetableTuple<T>>;

@@ -29,9 +29,10 @@ pub(super) use self::commit::{CommitChanges, CommitReading};
 
 use super::{
     super::{
-        Attempt, StoreError, millis,
+        Attempt, RoomCommit, StoreError, millis,
         plan::{Existing, NewRow, StoredPresence},
     },
+    change_log::{self, ChangeLog},
     chunk,
     database::Database,
     dialect::Dialect,
@@ -65,7 +66,11 @@ pub(super) type NodeStatus = Option<Result<(), StoreError>>;
 pub(super) struct Transaction {
     inner: DatabaseTransaction,
     dialect: Arc<dyn Dialect>,
+    /// The node that makes it.
+    node: NodeId,
     tracks_online: bool,
+    /// Where it keeps what it changes, if it does.
+    change_log: Option<Arc<ChangeLog>>,
     /// How long it waits for the locks of rooms, if the database limits single statements.
     patience: Option<Duration>,
     pub(super) now: i64,
@@ -86,14 +91,15 @@ impl Transaction {
     ) -> Result<(Self, NodeStatus), StoreError> {
         let dialect = database.dialect().clone();
         let (tracks_online, patience) = (database.tracks_online.load(Ordering::Acquire), database.patience());
+        let change_log = database.change_log();
         let status = statement::node_status(node, lock.map(Lock::into), database.now(), database.transaction_limits());
         let Some((fenced_at, lost_name, now)) = status.one(&inner).await.map_err(store_error)? else {
             // Without a row, the query has evaluated nothing.
             database.limit(&inner).await?;
             let now = database.time(&inner).await?;
-            return Ok((Self { inner, dialect, tracks_online, patience, now }, None));
+            return Ok((Self { inner, dialect, node, tracks_online, change_log, patience, now }, None));
         };
-        let transaction = Self { inner, dialect, tracks_online, patience, now };
+        let transaction = Self { inner, dialect, node, tracks_online, change_log, patience, now };
         let alive = transaction.status(node, fenced_at, lost_name).await?;
         Ok((transaction, Some(alive)))
     }
@@ -279,6 +285,20 @@ impl Transaction {
         let ids: Vec<Uuid> = rooms.iter().map(Epoch::as_uuid).collect();
         for ids in chunk::keys(self.dialect.backend(), &ids) {
             statement::increment_versions(ids, self.now).exec(&self.inner).await.map_err(store_error)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what the transaction changed in these rooms, if that is to be kept.
+    pub(super) async fn keep_changes(&self, commits: &[RoomCommit]) -> Result<(), StoreError> {
+        let Some(log) = &self.change_log else { return Ok(()) };
+        let rows: Vec<_> = commits.iter().filter_map(change_log::encoded).collect();
+        for rows in chunk::rows_of(&rows, |(_, (_, delta))| delta.len()) {
+            let insert = statement::insert_changes(rows, self.node, self.now);
+            self.inner.execute(&insert).await.map_err(store_error)?;
+        }
+        if !rows.is_empty() {
+            log.kept();
         }
         Ok(())
     }

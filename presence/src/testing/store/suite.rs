@@ -16,6 +16,7 @@
 //! ```
 
 pub mod change;
+pub mod change_log;
 pub mod cleaning;
 pub mod incarnations;
 pub mod limits;
@@ -184,6 +185,13 @@ macro_rules! store_suite {
                 renewals_and_commits_are_counted_for_their_own_node,
                 prunes_and_set_backs_are_counted_for_all_nodes,
                 the_rooms_with_presences_of_a_node_are_those_that_it_has_to_answer_for,
+            }
+            change_log {
+                changes_are_kept_until_the_node_is_alone,
+                the_changes_after_a_version_lead_to_the_present_room,
+                every_transaction_that_gives_a_version_is_in_the_log,
+                changes_that_are_not_all_there_are_not_returned,
+                changes_are_forgotten_by_their_age,
             }
             online {
                 a_user_goes_online_with_the_first_presence_and_offline_with_the_last,

@@ -37,7 +37,8 @@ pub(in super::super) fn recent_changes(
         .expr(now.clone())
         .expr(scalar(renewals_of(asking)))
         .expr(scalar(commits_of(backend, asking)))
-        .expr(scalar(leases_of_earlier_versions(now)))
+        .expr(scalar(leases_of_earlier_versions(now.clone())))
+        .expr(scalar(leases_of_others(asking, now)))
         .columns([(shared_counts::Entity, Prunes), (shared_counts::Entity, SetBacks)])
         .columns([
             (recent.clone(), room::Column::Id),
@@ -75,6 +76,16 @@ fn leases_of_earlier_versions(now: SimpleExpr) -> SelectStatement {
         .expr(Func::count(Expr::col(lease::Column::NodeId)))
         .from(lease::Entity)
         .and_where(lease::Column::Renewals.is_null())
+        .and_where(Expr::col(lease::Column::LeaseUntil).gte(now))
+        .take()
+}
+
+/// How many other nodes have a lease.
+fn leases_of_others(asking: NodeId, now: SimpleExpr) -> SelectStatement {
+    Query::select()
+        .expr(Func::count(Expr::col(lease::Column::NodeId)))
+        .from(lease::Entity)
+        .and_where(lease::Column::NodeId.ne(asking.as_uuid()))
         .and_where(Expr::col(lease::Column::LeaseUntil).gte(now))
         .take()
 }

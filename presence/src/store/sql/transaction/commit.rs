@@ -109,7 +109,8 @@ impl Transaction {
         let now = database.time(&inner).await?;
         let tracks_online = database.tracks_online.load(Ordering::Acquire);
         let (dialect, patience) = (database.dialect().clone(), database.patience());
-        let transaction = Self { inner, dialect, tracks_online, patience, now };
+        let change_log = database.change_log();
+        let transaction = Self { inner, dialect, node, tracks_online, change_log, patience, now };
         let rows = transaction.inner.query_all_raw(reading).await.map_err(store_error)?;
         let (mut status, mut positions, mut existing) = (None, HashMap::new(), Existing::default());
         for row in &rows {

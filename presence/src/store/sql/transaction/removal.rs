@@ -190,6 +190,7 @@ impl Transaction {
             commit.online_changes = online_changes;
         }
         self.increment_versions(&epochs).await?;
+        self.keep_changes(&commits).await?;
         Ok(Batch { commits, handled, more: false })
     }
 

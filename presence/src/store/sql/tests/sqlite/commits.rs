@@ -6,6 +6,7 @@ use super::*;
 async fn a_commit_reads_by_one_message_and_writes_by_another() {
     let folder = TempDir::new().unwrap();
     let (mut store, node) = prepared(folder.path()).await;
+    store.keep_changes(false);
     let messages = Arc::new(Mutex::new(Vec::new()));
     let sent = messages.clone();
     store.once.database.writer.set_metric_callback(move |info| sent.lock().push(info.statement.sql.clone()));
