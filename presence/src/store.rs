@@ -267,8 +267,8 @@ pub trait NodeStore {
     /// them, since they may still renew it. It reads no presence.
     async fn live_nodes(&self) -> Result<Vec<LiveNode>, StoreError>;
 
-    /// What a sweep of `node` would find. It locks nothing and changes nothing, so that a sweep that would find nothing need not begin. A
-    /// fenced incarnation may ask, too.
+    /// What a sweep of `node` would find, and whether other nodes have sent it requests. It locks nothing and changes nothing, so that a sweep
+    /// that would find nothing need not begin. A fenced incarnation may ask, too.
     async fn survey(&self, node: NodeId) -> Result<Survey, StoreError>;
 
     /// Fences all other incarnations whose lease has expired. Returns all fenced incarnations with presences left to

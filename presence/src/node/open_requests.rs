@@ -3,15 +3,22 @@
 //! A plain value without an actor, a database or a clock: it receives the list of requests in the database, and returns what has to be
 //! done. Its one rule is that a request is carried out once. A second time would remove presences that joined since.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use futures_util::future::AbortHandle;
 
-use crate::{name::RequestId, store::Request};
+use crate::{clock::Tick, name::RequestId, store::Request};
 
 /// The requests that this node has not finished.
 #[derive(Debug, Default)]
-pub(crate) struct OpenRequests(HashMap<RequestId, Progress>);
+pub(crate) struct OpenRequests {
+    progress: HashMap<RequestId, Progress>,
+    /// When the list of requests is read next, unless a sweep asks the database before whether there are any.
+    next_look: Tick,
+}
 
 #[derive(Debug)]
 enum Progress {
@@ -37,12 +44,31 @@ pub(crate) struct ToDo {
 }
 
 impl OpenRequests {
+    pub(crate) fn look_at(&mut self, at: Tick) {
+        self.next_look = at;
+    }
+
+    /// In which time the list of requests is to be read.
+    pub(crate) fn next_look_in(&self, now: Tick) -> Duration {
+        self.next_look.since(now)
+    }
+
+    /// A sweep has asked the database whether there are requests to this node. Returns whether their list has to be read now, also because
+    /// some that were on it may be withdrawn. Otherwise it is not read before `at`, by when the next sweep asks.
+    pub(crate) fn surveyed(&mut self, has_requests: bool, at: Tick) -> bool {
+        let must_look = has_requests || !self.progress.is_empty();
+        if !must_look {
+            self.look_at(at);
+        }
+        must_look
+    }
+
     /// Compares the requests with those that the database lists as not answered. The list may have been read before this node did and
     /// answered some of them.
     pub(crate) fn look(&mut self, listed: Vec<Request>) -> ToDo {
         let mut to_do = ToDo::default();
         let ids: HashSet<_> = listed.iter().map(|request| request.id).collect();
-        self.0.retain(|id, progress| {
+        self.progress.retain(|id, progress| {
             let is_listed = ids.contains(id);
             match progress {
                 Progress::Sent => is_listed,
@@ -61,7 +87,7 @@ impl OpenRequests {
             }
         });
         for request in listed {
-            self.0.entry(request.id).or_insert_with(|| {
+            self.progress.entry(request.id).or_insert_with(|| {
                 to_do.begin.push(request);
                 Progress::Sent
             });
@@ -72,24 +98,24 @@ impl OpenRequests {
     /// Notes that the actor begins with this request, and returns whether it may. It may not if the request was withdrawn after
     /// the message was sent, or if an earlier message has begun it already.
     pub(crate) fn begin(&mut self, id: RequestId, work: AbortHandle) -> bool {
-        let progress = self.0.get_mut(&id).filter(|progress| matches!(progress, Progress::Sent));
+        let progress = self.progress.get_mut(&id).filter(|progress| matches!(progress, Progress::Sent));
         progress.map(|progress| *progress = Progress::UnderWay(work)).is_some()
     }
 
     /// The work panicked. It begins again if the request is still listed.
     pub(crate) fn failed(&mut self, id: RequestId) {
-        self.0.remove(&id);
+        self.progress.remove(&id);
     }
 
     /// The request was carried out, and removed `count` presences.
     pub(crate) fn done(&mut self, id: RequestId, count: u64) {
-        self.0.insert(id, Progress::Done { count, is_answered: false });
+        self.progress.insert(id, Progress::Done { count, is_answered: false });
     }
 
     /// The answer is in the database. The request is kept until it is no longer listed, since a list that was read earlier may still
     /// contain it.
     pub(crate) fn answered(&mut self, id: RequestId) {
-        if let Some(Progress::Done { is_answered, .. }) = self.0.get_mut(&id) {
+        if let Some(Progress::Done { is_answered, .. }) = self.progress.get_mut(&id) {
             *is_answered = true;
         }
     }
@@ -127,6 +153,21 @@ mod tests {
         assert!(begin(&mut open, one.id));
         open.done(one.id, 7);
         (open, one)
+    }
+
+    #[test]
+    fn the_list_is_not_read_while_sweeps_find_no_requests_and_none_is_unfinished() {
+        let (mut open, one) = (OpenRequests::default(), request());
+        open.look_at(Tick(2_000));
+        assert_eq!(open.next_look_in(Tick(500)), Duration::from_millis(1_500));
+        assert!(!open.surveyed(false, Tick(3_000)));
+        assert_eq!(open.next_look_in(Tick(2_000)), Duration::from_secs(1));
+        assert!(open.surveyed(true, Tick(5_000)));
+        assert_eq!(open.next_look_in(Tick(3_000)), Duration::ZERO);
+        look(&mut open, &[&one]);
+        assert!(open.surveyed(false, Tick(6_000)), "it may be withdrawn");
+        look(&mut open, &[]);
+        assert!(!open.surveyed(false, Tick(6_000)));
     }
 
     #[test]
@@ -185,7 +226,7 @@ mod tests {
         assert_eq!([look(&mut open, &[&one]), look(&mut open, &[&one])], [answer.clone(), answer]);
         open.answered(one.id);
         assert_eq!(look(&mut open, &[]), nothing());
-        assert!(open.0.is_empty(), "{open:?}");
+        assert!(open.progress.is_empty(), "{open:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    clock::Tick,
     model::{cleaner::Cleaners, lease::Lease},
     name::{NodeId, NodeName, RequestId},
 };
@@ -30,6 +31,8 @@ pub(crate) struct Registration {
     cleaners: Mutex<Cleaners>,
     /// Requests from other nodes, each until its answer is in the database.
     open_requests: Mutex<OpenRequests>,
+    /// A sweep has found that the list of requests from other nodes has to be read.
+    pub(crate) requested: Notify,
     /// Requests that this node has finished, but that may still be in the database.
     finished_requests: Mutex<BTreeSet<RequestId>>,
 }
@@ -46,6 +49,7 @@ impl Registration {
             uncleared: Mutex::default(),
             cleaners: Mutex::default(),
             open_requests: Mutex::default(),
+            requested: Notify::new(),
             finished_requests: Mutex::default(),
         }
     }
@@ -86,6 +90,14 @@ impl Registration {
 
     pub(crate) fn open_requests(&self) -> MutexGuard<'_, OpenRequests> {
         self.open_requests.lock()
+    }
+
+    /// A sweep has asked the database whether there are requests to this node. Their list is read at once if it has to be, and otherwise not
+    /// before `at`.
+    pub(crate) fn surveyed(&self, has_requests: bool, at: Tick) {
+        if self.open_requests().surveyed(has_requests, at) {
+            self.requested.notify_one();
+        }
     }
 
     pub(crate) fn finished_requests(&self) -> MutexGuard<'_, BTreeSet<RequestId>> {

@@ -203,7 +203,12 @@ impl Upkeep {
             return Ok(0);
         }
         self.hold_former().await?;
-        let Survey { live, has_dead, has_expired_graces } = self.node.bounded(self.node.store.survey(node)).await?;
+        let asked = self.node.now();
+        let survey = self.node.bounded(self.node.store.survey(node)).await?;
+        let Survey { live, has_dead, has_expired_graces, has_requests } = survey;
+        // The next sweep may come a little late.
+        let interval = self.node.config.sweep_interval();
+        self.node.registration.surveyed(has_requests, asked.after(interval + interval / 8));
         let others = Self::others_that_sweep(node, live);
         let (mut count, mut bulk) = (0, Bulk::new(&self.rooms));
         if has_dead && self.may_judge().await {

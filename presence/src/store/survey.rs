@@ -9,7 +9,7 @@ use crate::{
 
 use super::LiveNode;
 #[cfg(doc)]
-use super::{NodeStore, RoomStore};
+use super::{NodeStore, RequestStore, RoomStore};
 
 /// What there is to clean up, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub struct Survey {
     pub has_dead: bool,
     /// Whether a presence is held whose grace has expired.
     pub has_expired_graces: bool,
+    /// Whether there are requests to the asking node that it has not answered. Those of a node without a lease count, although
+    /// [`open_requests`](RequestStore::open_requests) leaves them out.
+    pub has_requests: bool,
 }
 
 /// The rooms that one of several nodes [sweeps](RoomStore::sweep) at once. The others leave them to it for a while.

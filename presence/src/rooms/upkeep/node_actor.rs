@@ -50,10 +50,12 @@ impl Actor for NodeActor {
         ctx.spawn(async move { beginning.begin().await }.into_actor(self));
         work.every(ctx, config.lease() / 3, |work| async move { work.renew().await });
         let actor = ctx.address();
-        work.every(ctx, config.sweep_interval(), move |work| {
+        work.node.registration.open_requests().look_at(work.node.now().after(config.sweep_interval()));
+        let due = |work: Upkeep| async move { work.requests_are_due().await };
+        work.every_or_when(ctx, Duration::MAX, due, move |work| {
             let actor = actor.clone();
             async move {
-                if let Err(error) = work.answer_others(&actor).await {
+                if let Err(error) = work.look_for_requests(&actor).await {
                     debug!(error = %report(&error), "requests of other nodes could not be read; it will be tried again");
                 }
             }

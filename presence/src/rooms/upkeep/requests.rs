@@ -64,9 +64,23 @@ impl Handler<CarryOut> for NodeActor {
 }
 
 impl Upkeep {
+    /// Resolves when the requests have to be read: once in each `sweep_interval`, unless a supervisor sweeps. Then its
+    /// [survey](crate::store::Survey) shows whether there are any, so that an idle node asks once for both.
+    pub(super) async fn requests_are_due(&self) {
+        let registration = &self.node.registration;
+        loop {
+            let wait = registration.open_requests().next_look_in(self.node.now());
+            if wait.is_zero() || tokio::time::timeout(wait, registration.requested.notified()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Reads the requests of other nodes and of the command line. Each is carried out in a task of its own, so that a slow one does not delay
     /// the others, and is aborted when it is withdrawn.
-    pub(super) async fn answer_others(&self, actor: &Addr<NodeActor>) -> Result<()> {
+    pub(super) async fn look_for_requests(&self, actor: &Addr<NodeActor>) -> Result<()> {
+        let next = self.node.now().after(self.node.config.sweep_interval());
+        self.node.registration.open_requests().look_at(next);
         let listed = self.node.bounded(self.node.store.open_requests(self.id()?)).await?;
         let ToDo { abort, begin, answer } = self.node.registration.open_requests().look(listed);
         abort.iter().for_each(AbortHandle::abort);

@@ -126,7 +126,8 @@ impl NodeStore for MemoryStore {
             || !tables.forgettable(now).is_empty()
             || !tables.uncleared_orphans(node, now).is_empty();
         let has_expired_graces = tables.presences.values().any(|row| row.held_until.is_some_and(|until| until < now));
-        Ok(Survey { live, has_dead, has_expired_graces })
+        let has_requests = tables.requests.iter().any(|((_, of), asked)| *of == node && asked.removed.is_none());
+        Ok(Survey { live, has_dead, has_expired_graces, has_requests })
     }
 
     async fn fence(&self, node: NodeId) -> Result<Vec<NodeId>, StoreError> {

@@ -16,7 +16,7 @@ use crate::name::RoomName;
 use super::super::{ChannelTaken, NeedsOperator, StoreError};
 
 #[cfg(feature = "postgres")]
-pub(super) use self::postgres::NO_STATEMENTS;
+pub(super) use self::postgres::{NO_STATEMENTS, has_refused_writes};
 
 /// The unique index on room and channel.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -87,6 +87,9 @@ trait Classify {
         None
     }
 
+    /// Remembers what the pool of connections has to know of this error.
+    fn note(&self) {}
+
     /// Whether the server has closed the connection with this error.
     fn closes_connection(&self) -> bool {
         false
@@ -116,6 +119,7 @@ pub(super) fn store_error(error: DbErr) -> StoreError {
     if let Some(SqlxError::Database(of_database)) = source(&error)
         && let Some(classified) = classified(&**of_database)
     {
+        classified.note();
         if classified.lacks_right() {
             return lacks_right(of_database.message().to_owned(), Some(error));
         }

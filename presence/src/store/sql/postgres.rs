@@ -28,7 +28,7 @@ use crate::name::{ChannelName, Epoch, NodeId, PresenceId, UserId};
 use super::{
     super::StoreError,
     dialect::{CACHED_STATEMENTS, Dialect, RELEASE_CHECK_TIMEOUT, bad_url, names_cache_capacity, seen_at, server_pool},
-    error::{NO_STATEMENTS, lacks_right, needs_operator, of_connection, refused, store_error},
+    error::{NO_STATEMENTS, has_refused_writes, lacks_right, needs_operator, of_connection, refused, store_error},
     settings::{IDLE_TRANSACTION_TIMEOUT, MAX_LANES, Settings},
 };
 
@@ -67,12 +67,14 @@ impl Postgres {
             // The pool waits until a returned connection answers. A connection to a host that vanished never does.
             .after_release(move |connection: &mut PgConnection, _| {
                 Box::pin(async move {
-                    Ok(match purpose {
-                        Purpose::Write => {
-                            matches!(timeout(RELEASE_CHECK_TIMEOUT, may_write(connection)).await, Ok(Ok(true)))
+                    let check = async {
+                        match purpose {
+                            // It costs a statement, so it is not done after each call.
+                            Purpose::Write if has_refused_writes() => may_write(connection).await,
+                            _ => connection.ping().await.map(|()| true),
                         }
-                        Purpose::Read => matches!(timeout(RELEASE_CHECK_TIMEOUT, connection.ping()).await, Ok(Ok(()))),
-                    })
+                    };
+                    Ok(matches!(timeout(RELEASE_CHECK_TIMEOUT, check).await, Ok(Ok(true))))
                 })
             })
             .connect_lazy_with(self.options.clone())

@@ -46,7 +46,8 @@ pub(super) type RoomSummaryRow = (Uuid, String, i64, i64, i64, i64, i64);
 pub(super) type LiveNodeRow = (Uuid, String, Option<String>, i64, i64, i64);
 
 /// Id, name, lost name, process, start, time of the fencing, end of the lease, the time of the fencing if it has presences left to clear, the
-/// same if it has no presences, the end of the first grace of all presences, and the time now.
+/// same if it has no presences, the end of the first grace of all presences, the number of unanswered requests to the asking node, and the
+/// time now.
 pub(super) type SurveyRow = (
     Uuid,
     Option<String>,
@@ -58,6 +59,7 @@ pub(super) type SurveyRow = (
     Option<i64>,
     Option<i64>,
     Option<i64>,
+    i64,
     i64,
 );
 
@@ -239,11 +241,12 @@ pub(super) fn live_node(row: LiveNodeRow) -> Result<LiveNode, StoreError> {
 }
 
 pub(super) fn survey(caller: NodeId, rows: Vec<SurveyRow>) -> Result<Survey, StoreError> {
-    let mut survey = Survey { live: Vec::new(), has_dead: false, has_expired_graces: false };
+    let mut survey = Survey { live: Vec::new(), has_dead: false, has_expired_graces: false, has_requests: false };
     for row in rows {
-        let (id, name, lost_name, process, started_at, fenced_at, lease_until, uncleared, empty, first_grace, now) =
-            row;
+        let (.., uncleared, empty, first_grace, requests, now) = row;
+        let (id, name, lost_name, process, started_at, fenced_at, lease_until, ..) = row;
         survey.has_expired_graces |= first_grace.is_some_and(|until| until < now);
+        survey.has_requests |= requests > 0;
         let is_forgettable = empty.is_some_and(|fenced_at| {
             lost_name.is_none() || fenced_at < now.saturating_sub(millis(KEEP_SUPERSEDED_FOR))
         });

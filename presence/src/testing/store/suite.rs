@@ -219,6 +219,7 @@ macro_rules! store_suite {
                 a_removal_arrives_unchanged,
                 a_node_does_not_receive_its_own_request,
                 a_withdrawn_request_reaches_no_node,
+                a_survey_shows_whether_there_are_unanswered_requests,
             }
             listing {
                 a_room_is_listed_with_its_numbers,

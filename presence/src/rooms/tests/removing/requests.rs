@@ -53,3 +53,28 @@ async fn a_list_of_requests_that_is_older_than_an_answer_removes_nothing_again()
     settle().await;
     assert_eq!((removals(&ann).len(), here.rows(lobby()).await), (0, vec!["ann".to_owned()]));
 }
+
+#[actix::test]
+async fn the_list_of_requests_is_read_when_a_sweep_has_found_one_or_nobody_sweeps() {
+    let [here, there] = nodes::<2>(quick).await;
+    let ann = there.member("ann").await;
+    pass(secs(3)).await;
+    let before = there.store.requests_read();
+    pass(secs(30)).await;
+    assert_eq!(there.store.requests_read(), before);
+    let request = ask(&here).await;
+    pass(ms(1100)).await;
+    assert_eq!((removals(&ann).len(), answers(&here, request).await), (1, vec![Some(1)]));
+    let alone = unsupervised_node_on(here.store.database(), "yonder", quick());
+    alone.ready().await;
+    let bob = alone.member("bob").await;
+    let before = alone.store.requests_read();
+    pass(secs(30)).await;
+    let read = alone.store.requests_read() - before;
+    assert!((28..=30).contains(&read), "{read}");
+    let order = Order::Remove(Removal { target: RemovalTarget::User(user("bob")), close: None });
+    let request = Request { id: RequestId::random(), order };
+    here.store.database().send_request(here.node().unwrap(), request.clone()).await.unwrap();
+    pass(ms(1100)).await;
+    assert_eq!(removals(&bob).len(), 1);
+}

@@ -56,6 +56,7 @@ struct Recorded {
     touch_time: Duration,
     touches: Vec<(Instant, PresenceId)>,
     loads: usize,
+    requests_read: usize,
     refuse: Option<Refuse>,
     refuses_touches: bool,
     commit_time: Duration,
@@ -125,6 +126,11 @@ impl<S> RecordingStore<S> {
 
     pub(crate) fn loads(&self) -> usize {
         self.seen().loads
+    }
+
+    /// How many times the requests of other nodes were read.
+    pub(crate) fn requests_read(&self) -> usize {
+        self.seen().requests_read
     }
 
     /// Refuses every commit that contains such a change.
@@ -299,6 +305,7 @@ impl<S: Store> Forward for RecordingStore<S> {
                 answer
             }
             forward::Call::OpenRequests => {
+                self.seen().requests_read += 1;
                 let answer = make().await;
                 let _ = self.late_requests.subscribe().wait_for(|late| !late).await;
                 answer

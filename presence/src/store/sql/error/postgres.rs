@@ -1,8 +1,23 @@
 //! What the errors of PostgreSQL, and of a pooler before it, mean.
 
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 use sea_orm::sqlx::postgres::PgDatabaseError;
 
 use super::{CHANNEL_INDEX, Classify, Trouble};
+
+/// When a server last refused a write of this process because it may only be read.
+static REFUSED_WRITE: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// For how long after such a refusal connections are checked before they are used again. Each connection to a standby is refused when it is
+/// next used, which begins this time anew.
+const SUSPECT_FOR: Duration = Duration::from_secs(60);
+
+/// Whether a connection may lead to a server that does not accept writes.
+pub(in super::super) fn has_refused_writes() -> bool {
+    REFUSED_WRITE.lock().is_some_and(|at| at.elapsed() < SUSPECT_FOR)
+}
 
 /// What to change in a pooler that mixes up prepared statements.
 pub(in super::super) const NO_STATEMENTS: &str = "a pooler between the node and the database mixes up the prepared statements of its clients: let it pool \
@@ -38,6 +53,12 @@ impl Classify for PgDatabaseError {
     /// The messages of a pooler do not say what to change in it.
     fn remedy(&self) -> Option<&'static str> {
         remedy_of(self.code(), self.message())
+    }
+
+    fn note(&self) {
+        if self.code() == "25006" {
+            *REFUSED_WRITE.lock() = Some(Instant::now());
+        }
     }
 
     fn closes_connection(&self) -> bool {

@@ -1,10 +1,11 @@
 //! Statements about nodes. Each incarnation is a row.
 
 use sea_orm::{
-    ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
+    ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, UpdateMany,
     prelude::{Expr, Uuid},
     sea_query::{
         Alias, CaseStatement, ExprTrait, InsertStatement, LockBehavior, LockType, Query, SelectStatement, SimpleExpr,
+        UpdateStatement,
     },
 };
 
@@ -12,7 +13,7 @@ use crate::{
     name::{NodeId, NodeName},
     store::{
         Attempt, KEEP_SUPERSEDED_FOR,
-        entity::{last_commit, lease, node, presence},
+        entity::{last_commit, lease, node, presence, prune_request},
         listing::this_process,
         millis,
         sql::row::{LiveNodeRow, NodeStatusRow, NodeSummaryRow, SurveyRow},
@@ -187,8 +188,19 @@ pub(in super::super) fn survey(caller: NodeId, now: SimpleExpr) -> Rows<SurveyRo
         .expr(fenced_if(is_uncleared))
         .expr(fenced_if(is_empty))
         .expr(SimpleExpr::SubQuery(None, Box::new(first_grace.into())))
+        .expr(SimpleExpr::SubQuery(None, Box::new(unanswered_by(caller).into())))
         .expr(now)
         .into_tuple()
+}
+
+/// How many requests to a node it has not answered.
+fn unanswered_by(node: NodeId) -> SelectStatement {
+    Query::select()
+        .expr(Expr::col(prune_request::Column::RequestId).count())
+        .from(prune_request::Entity)
+        .and_where(prune_request::Column::NodeId.eq(node.as_uuid()))
+        .and_where(prune_request::Column::Pruned.is_null())
+        .take()
 }
 
 fn uncleared() -> sea_orm::Select<node::Entity> {
@@ -257,6 +269,18 @@ pub(in super::super) fn renew(node: NodeId, lease_until: impl Into<SimpleExpr>) 
         .col_expr(lease::Column::LeaseUntil, lease_until.into())
         .col_expr(lease::Column::Renewals, Expr::col(lease::Column::Renewals).if_null(0).add(1))
         .filter(lease::Column::NodeId.eq(node.as_uuid()))
+}
+
+/// As [`renew`], unless the node is fenced. Its row is locked within the statement, as by every transaction of the node, so that nobody fences
+/// it in between.
+pub(in super::super) fn renew_unless_fenced(node: NodeId, lease_until: impl Into<SimpleExpr>) -> UpdateStatement {
+    let unfenced = node::Entity::find_by_id(node.as_uuid())
+        .select_only()
+        .column(node::Column::Id)
+        .filter(node::Column::FencedAt.is_null())
+        .lock(LockType::Share)
+        .into_query();
+    renew(node, lease_until).filter(Expr::exists(unfenced)).into_query()
 }
 
 /// Whether the node of the outer query has a lease.

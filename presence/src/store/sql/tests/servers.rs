@@ -1,6 +1,7 @@
 //! PostgreSQL and MySQL: lost connections, the clock, query plans, rights.
 
 mod locks;
+mod statements;
 
 use std::{sync::Arc, time::Duration};
 

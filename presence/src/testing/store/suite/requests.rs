@@ -198,3 +198,17 @@ pub async fn a_withdrawn_request_reaches_no_node(store: &dyn Store, _: &ManualCl
     store.answer(here, request, 1).await.expect("an answer that nobody waits for is nothing");
     assert_eq!(answers(store, request).await, []);
 }
+
+pub async fn a_survey_shows_whether_there_are_unanswered_requests(store: &dyn Store, _: &ManualClock) {
+    let (asker, [here, there]) = nodes(store, ["here", "there"]).await;
+    let has_requests = async |node| store.survey(node).await.expect("the survey works").has_requests;
+    assert!(!has_requests(here).await);
+    let (request, other) = (ask(store, asker, AGE).await, ask(store, here, SECOND).await);
+    assert!(has_requests(here).await && has_requests(there).await && !has_requests(asker).await);
+    store.answer(here, request, 1).await.expect("it may answer");
+    assert!(!has_requests(here).await && has_requests(there).await);
+    store.withdraw(asker, request).await.expect("it may withdraw");
+    assert!(has_requests(there).await, "the other request is left");
+    store.withdraw(here, other).await.expect("it may withdraw");
+    assert!(!has_requests(there).await);
+}
