@@ -107,7 +107,9 @@ impl WriteQueue {
                 priority = Some(Priority::Requested);
             } else if may_prune && priority != Some(Priority::Requested) {
                 changes = queued.take_pruned(most);
-                priority = (!changes.is_empty()).then_some(Priority::Pruned);
+                if !changes.is_empty() {
+                    priority = Some(Priority::Pruned);
+                }
             }
             if changes.is_empty() {
                 self.list(&room);

@@ -1,5 +1,7 @@
 //! Several lanes write at once, and rooms are set aside.
 
+mod presences;
+
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::{
@@ -218,6 +220,29 @@ async fn pruned_presences_of_a_locked_room_wait_for_the_removal_permit() {
     assert_eq!(requested.writes[0].writes.len(), 1);
     bench.queue.written(requested.lane, Duration::ZERO);
     assert_eq!(bench.begin_aside().unwrap().writes[0].writes.len(), 3);
+}
+
+#[actix::test]
+async fn pruned_presences_are_taken_before_a_room_with_requested_changes_when_all_are_tried() {
+    // They were taken and then forgotten, so that the presences stayed in the database.
+    let mut bench = bench();
+    bench.request("first");
+    let batch = bench.begin().unwrap();
+    bench.are_locked(batch, &["first"]);
+    let first = bench.begin_aside().unwrap();
+    bench.prune("pruned", 1);
+    let batch = bench.begin().unwrap();
+    bench.are_locked(batch, &["pruned"]);
+    bench.request("joined");
+    let batch = bench.begin().unwrap();
+    bench.are_locked(batch, &["joined"]);
+    bench.queue.written(first.lane, Duration::ZERO);
+    for name in ["pruned", "joined"] {
+        let batch = bench.begin_aside().unwrap();
+        assert_eq!(rooms_of(&batch), [name]);
+        bench.queue.written(batch.lane, Duration::ZERO);
+    }
+    assert_eq!(bench.queue.pending(), 0);
 }
 
 /// What may happen next: to a queue, or to the transaction of a lane.
