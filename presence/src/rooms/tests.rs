@@ -39,6 +39,7 @@ mod resuming;
 mod sending;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod set_back;
+mod several_lanes;
 mod shutdown;
 mod signals;
 mod signing_in;

@@ -34,13 +34,21 @@ const OVERLAP: Duration = Duration::from_secs(10);
 pub struct MemoryStore {
     clock: Clock,
     tables: Arc<Mutex<Tables>>,
+    /// In how many lanes a node may commit. One is enough, since no commit waits for another.
+    max_lanes: u16,
 }
 
 impl MemoryStore {
     /// An empty store with the time of `clock`.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, tables: Arc::default() }
+        Self { clock, tables: Arc::default(), max_lanes: 1 }
+    }
+
+    /// The same store for nodes that commit in several lanes, as they do in the database of a server.
+    #[cfg(test)]
+    pub(crate) fn in_lanes(self) -> Self {
+        Self { max_lanes: u16::MAX, ..self }
     }
 
     /// Calling the result brings the store back to what it holds now, as a crash of a database may.
@@ -103,6 +111,10 @@ impl Store for MemoryStore {
         self.tables().is_alone = !keep;
     }
 
+    fn allow_lanes(&self, lanes: u16) -> u16 {
+        lanes.clamp(1, self.max_lanes)
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -119,7 +131,7 @@ impl RoomStore for MemoryStore {
         let commits: Vec<_> =
             rooms.iter().zip(plans).map(|(room, plan)| tables.carry_out(now, &room.room, plan)).collect();
         tables.keep_changes(now, node, &commits);
-        tables.commits.insert(node, (attempt, commits.clone()));
+        tables.commits.insert((node, attempt.lane()), (attempt, commits.clone()));
         if let Some(row) = tables.nodes.get_mut(&node) {
             row.writes += 1;
         }
@@ -128,7 +140,7 @@ impl RoomStore for MemoryStore {
 
     async fn outcome(&self, node: NodeId, attempt: Attempt) -> Result<Option<Vec<RoomCommit>>, StoreError> {
         let tables = self.tables();
-        let last = tables.commits.get(&node).filter(|(last, _)| *last == attempt);
+        let last = tables.commits.get(&(node, attempt.lane())).filter(|(last, _)| *last == attempt);
         Ok(last.map(|(_, commits)| commits.clone()))
     }
 

@@ -26,12 +26,12 @@ pub(super) struct Tables {
     pub(super) presences: BTreeMap<PresenceId, PresenceEntry>,
     /// The owner of each resume token.
     sessions: HashMap<SessionHash, PresenceId>,
-    /// The last commit of each node, in case its answer is lost.
-    pub(super) commits: HashMap<NodeId, (Attempt, Vec<RoomCommit>)>,
     /// Whether no other node reads the changes, so that they are not kept.
     pub(super) is_alone: bool,
     /// Those that are kept, each with its time.
     pub(super) changes: BTreeMap<(Epoch, Version), (i64, RoomChange)>,
+    /// The last commit of each node in each lane, in case its answer is lost.
+    pub(super) commits: HashMap<(NodeId, u16), (Attempt, Vec<RoomCommit>)>,
     /// How many times empty rooms were removed, and how many times a node reported that changes are lost.
     pub(super) prunes: u64,
     pub(super) set_backs: u64,
@@ -193,7 +193,7 @@ impl Tables {
     pub(super) fn forget(&mut self, now: i64) {
         let over = self.forgettable(now);
         self.nodes.retain(|id, _| !over.contains(id));
-        self.commits.retain(|node, _| self.nodes.contains_key(node));
+        self.commits.retain(|(node, _), _| self.nodes.contains_key(node));
         self.requests.retain(|_, request| self.nodes.contains_key(&request.sender));
     }
 

@@ -56,6 +56,7 @@ struct Recorded {
     touch_time: Duration,
     touches: Vec<(Instant, PresenceId)>,
     loads: usize,
+    registrations: usize,
     requests_read: usize,
     refuse: Option<Refuse>,
     refuses_touches: bool,
@@ -126,6 +127,11 @@ impl<S> RecordingStore<S> {
 
     pub(crate) fn loads(&self) -> usize {
         self.seen().loads
+    }
+
+    /// How many times the node was registered.
+    pub(crate) fn registrations(&self) -> usize {
+        self.seen().registrations
     }
 
     /// How many times the requests of other nodes were read.
@@ -295,6 +301,7 @@ impl<S: Store> Forward for RecordingStore<S> {
             forward::Call::Commit { rooms, .. } => self.commit(&rooms, make()).await,
             forward::Call::Touch(seen) => self.touch(&seen, make()).await,
             forward::Call::Register => {
+                self.seen().registrations += 1;
                 let answer = make().await;
                 if answer.is_ok() && take_one(&mut self.seen().lose_registrations) { Err(away()) } else { answer }
             }
